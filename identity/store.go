@@ -1,0 +1,131 @@
+package identity
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"halo.internal/model/atomicfile"
+	"halo.internal/model/paths"
+)
+
+// Vault keeps a second copy outside the /perm file system (hal/card). Get
+// returns an error wrapping fs.ErrNotExist for a name that was never put.
+type Vault interface {
+	Get(name string) ([]byte, error)
+	Put(name string, value []byte) error
+}
+
+// State is what identity.json holds.
+type State struct {
+	Key         Key
+	BootCounter uint64 // starts of the machine so far
+	BootID      string // the kernel's boot ID that the counter was raised for
+}
+
+type file struct {
+	Seed        string `json:"seed"`
+	WireGuard   string `json:"wireguard"`
+	BootCounter uint64 `json:"boot_counter"`
+	BootID      string `json:"boot_id"`
+	SHA256      string `json:"sha256"` // over the other fields
+}
+
+func (f file) sum() string {
+	h := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%d\n%s", f.Seed, f.WireGuard, f.BootCounter, f.BootID))
+	return hex.EncodeToString(h[:])
+}
+
+// Marshal returns the stored form, checksummed.
+func (s State) Marshal() []byte {
+	f := file{
+		Seed:        base64.StdEncoding.EncodeToString(s.Key.seed[:]),
+		WireGuard:   base64.StdEncoding.EncodeToString(s.Key.wireguard[:]),
+		BootCounter: s.BootCounter, BootID: s.BootID,
+	}
+	f.SHA256 = f.sum()
+	b, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		panic("identity: " + err.Error()) // strings and numbers always encode
+	}
+	return append(b, '\n')
+}
+
+// ErrCorrupt is wrapped where a stored identity is there but damaged.
+var ErrCorrupt = errors.New("stored identity is damaged")
+
+// Unmarshal reads the stored form. Damage is an error wrapping ErrCorrupt.
+func Unmarshal(b []byte) (State, error) {
+	var f file
+	if err := json.Unmarshal(b, &f); err != nil {
+		return State{}, fmt.Errorf("%w: %v", ErrCorrupt, err)
+	}
+	if f.sum() != f.SHA256 {
+		return State{}, fmt.Errorf("%w: checksum differs", ErrCorrupt)
+	}
+	s := State{BootCounter: f.BootCounter, BootID: f.BootID}
+	for _, p := range []struct {
+		name string
+		text string
+		to   *[32]byte
+	}{{"seed", f.Seed, &s.Key.seed}, {"wireguard", f.WireGuard, &s.Key.wireguard}} {
+		raw, err := base64.StdEncoding.DecodeString(p.text)
+		if err != nil || len(raw) != 32 {
+			return State{}, fmt.Errorf("%w: %s: expected 32 octets of base64", ErrCorrupt, p.name)
+		}
+		*p.to = [32]byte(raw)
+	}
+	return s, nil
+}
+
+// Load reads the identity from path and from the vault (which may be nil) and
+// returns the one with the higher boot counter: a copy restored from an old
+// card must not take the counter back. It returns an error wrapping
+// fs.ErrNotExist when neither holds one, ErrCorrupt when what is there is
+// damaged. Damage to one copy alone is no error.
+func Load(path string, v Vault) (State, error) {
+	var best State
+	var errs []error
+	found := false
+	try := func(b []byte, err error) {
+		if err == nil {
+			var s State
+			if s, err = Unmarshal(b); err == nil {
+				if !found || s.BootCounter > best.BootCounter {
+					best, found = s, true
+				}
+				return
+			}
+		}
+		errs = append(errs, err)
+	}
+	try(os.ReadFile(path))
+	if v != nil {
+		try(v.Get(paths.VaultIdentity))
+	}
+	if found {
+		return best, nil
+	}
+	for _, err := range errs {
+		if !errors.Is(err, fs.ErrNotExist) {
+			return State{}, err
+		}
+	}
+	return State{}, fmt.Errorf("identity: %w", fs.ErrNotExist)
+}
+
+// Save writes the identity to path and to the vault (which may be nil). It
+// tries both and returns the errors of both.
+func (s State) Save(path string, v Vault) error {
+	b := s.Marshal()
+	err := atomicfile.Write(path, b, 0o600)
+	if v != nil {
+		err = errors.Join(err, v.Put(paths.VaultIdentity, b))
+	}
+	return err
+}

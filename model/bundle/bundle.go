@@ -1,0 +1,240 @@
+// Package bundle reads and writes halo.toml, the network bundle: what a card
+// must know to become part of a network, small enough to be written by any
+// computer onto the card's boot partition. It is imported once; then its
+// secrets are overwritten in place.
+package bundle
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"halo.internal/model"
+)
+
+// MaxSize is the most octets a bundle may have.
+const MaxSize = 64 << 10
+
+// Bundle is the content of halo.toml.
+type Bundle struct {
+	Version int               `toml:"version" comment:"format of this file"`
+	Network string            `toml:"network" comment:"name of the HALO network"`
+	Role    model.Role        `toml:"role" comment:"gateway or node"`
+	Name    string            `toml:"name,omitempty" comment:"name of this device; made from its key when left out"`
+	Country string            `toml:"country" comment:"ISO 3166 code of two letters: which radio channels are legal"`
+	Gateway Gateway           `toml:"gateway"`
+	Mesh    Mesh              `toml:"mesh"`
+	Join    Join              `toml:"join,omitempty"`
+	Ports   map[string]string `toml:"ports,omitempty" comment:"pins Ethernet ports: mesh, uplink, client or unused"`
+}
+
+// Gateway names the network's trust anchor.
+type Gateway struct {
+	PublicKey string `toml:"public_key" comment:"Ed25519, base64"`
+	Seed      string `toml:"seed,omitempty" comment:"secret; in the gateway's own bundle only"`
+	ClaimCode string `toml:"claim_code,omitempty" comment:"secret; in the gateway's own bundle only"`
+}
+
+// Mesh is the mesh profile.
+type Mesh struct {
+	SSID    string `toml:"ssid"`
+	PSK     string `toml:"psk" comment:"secret"`
+	Channel int    `toml:"channel,omitempty"`
+	Routing string `toml:"routing" comment:"BATMAN_IV or BATMAN_V, the same on every node"`
+}
+
+// Join admits this card without a person.
+type Join struct {
+	Token string `toml:"token,omitempty" comment:"secret"`
+}
+
+// Version is the format this package writes.
+const Version = 1
+
+// Ports' values.
+var PortRoles = []string{"mesh", "uplink", "client", "unused"}
+
+const header = "# HALO network bundle. checksum = "
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ErrBlanked is returned by Parse for a bundle whose secrets were overwritten
+// after its import.
+var ErrBlanked = errors.New("bundle was imported already: its secrets are blanked")
+
+// Marshal returns the file: a comment line with a checksum over all that
+// follows it, then the TOML.
+func (b Bundle) Marshal() ([]byte, error) {
+	b.Version = Version
+	if err := b.Check(); err != nil {
+		return nil, err
+	}
+	var body bytes.Buffer
+	e := toml.NewEncoder(&body)
+	if err := e.Encode(b); err != nil {
+		return nil, fmt.Errorf("bundle: %w", err)
+	}
+	return append(fmt.Appendf(nil, "%s%08x\n", header, crc32.Checksum(body.Bytes(), castagnoli)), body.Bytes()...), nil
+}
+
+// Parse reads a bundle strictly. name is used in errors, which give the line
+// and what was expected. A file written by hand may lack the checksum line.
+func Parse(name string, data []byte) (Bundle, error) {
+	if len(data) > MaxSize {
+		return Bundle{}, fmt.Errorf("%s: expected at most %d octets, got %d", name, MaxSize, len(data))
+	}
+	if !utf8.Valid(data) {
+		return Bundle{}, fmt.Errorf("%s: expected UTF-8 text", name)
+	}
+	var b Bundle
+	checksum := error(nil)
+	if rest, ok := bytes.CutPrefix(data, []byte(header)); ok {
+		line, body, _ := bytes.Cut(rest, []byte("\n"))
+		want := fmt.Sprintf("%08x", crc32.Checksum(body, castagnoli))
+		if got := strings.TrimSpace(string(line)); got != want && got != blankSum {
+			checksum = fmt.Errorf("%s:1: checksum is %s, the text below has %s: the file was cut short or edited (after an edit, delete line 1)", name, got, want)
+		}
+	}
+	d := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
+	if err := d.Decode(&b); err != nil {
+		return Bundle{}, errors.Join(checksum, explain(name, err))
+	}
+	if checksum != nil {
+		return Bundle{}, checksum
+	}
+	if b.blanked() {
+		return Bundle{}, fmt.Errorf("%s: %w", name, ErrBlanked)
+	}
+	if err := b.Check(); err != nil {
+		return Bundle{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return b, nil
+}
+
+func explain(name string, err error) error {
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
+		row, _ := strict.Errors[0].Position()
+		return fmt.Errorf("%s:%d: unknown key %q; expected one of version, network, role, name, country, [gateway] public_key seed claim_code, [mesh] ssid psk channel routing, [join] token, [ports]", name, row, strings.Join(strict.Errors[0].Key(), "."))
+	}
+	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
+		row, col := bad.Position()
+		return fmt.Errorf("%s:%d:%d: %s", name, row, col, bad.Error())
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+var (
+	nameForm    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	countryForm = regexp.MustCompile(`^[A-Z]{2}$`)
+	portForm    = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,15}$`)
+)
+
+// Check tells all that is wrong with the values, each with its key, what was
+// expected and what came; secrets are not repeated.
+func (b Bundle) Check() error {
+	var errs []error
+	bad := func(key, expected string, got any) {
+		errs = append(errs, fmt.Errorf("%s: expected %s, got %q", key, expected, fmt.Sprint(got)))
+	}
+	if b.Version != Version {
+		bad("version", fmt.Sprint(Version), b.Version)
+	}
+	if b.Network == "" || len(b.Network) > 63 {
+		bad("network", "a name of 1 to 63 characters", b.Network)
+	}
+	if b.Role != model.RoleGateway && b.Role != model.RoleNode {
+		bad("role", "gateway or node", b.Role)
+	}
+	if b.Name != "" && !nameForm.MatchString(b.Name) {
+		bad("name", "lower-case letters, digits and hyphens (a DNS label)", b.Name)
+	}
+	if !countryForm.MatchString(b.Country) {
+		bad("country", "two upper-case letters, e.g. DE", b.Country)
+	}
+	key := func(name, v string) {
+		if raw, err := base64.StdEncoding.DecodeString(v); err != nil || len(raw) != 32 {
+			bad(name, "32 octets in base64 (44 characters)", fmt.Sprintf("%d characters", len(v)))
+		}
+	}
+	key("gateway.public_key", b.Gateway.PublicKey)
+	switch {
+	case b.Role == model.RoleGateway:
+		key("gateway.seed", b.Gateway.Seed)
+	case b.Gateway.Seed != "" || b.Gateway.ClaimCode != "":
+		bad("gateway.seed, gateway.claim_code", "neither in a node's bundle", "both or one")
+	}
+	if len(b.Mesh.SSID) < 1 || len(b.Mesh.SSID) > 32 {
+		bad("mesh.ssid", "1 to 32 octets", b.Mesh.SSID)
+	}
+	if len(b.Mesh.PSK) < 12 || len(b.Mesh.PSK) > 63 {
+		bad("mesh.psk", "12 to 63 characters", fmt.Sprintf("%d characters", len(b.Mesh.PSK)))
+	}
+	if b.Mesh.Routing != "BATMAN_IV" && b.Mesh.Routing != "BATMAN_V" {
+		bad("mesh.routing", "BATMAN_IV or BATMAN_V", b.Mesh.Routing)
+	}
+	for port, role := range b.Ports {
+		if !portForm.MatchString(port) {
+			bad("ports", "interface names such as eth0", port)
+		}
+		if !slices.Contains(PortRoles, role) {
+			bad("ports."+port, strings.Join(PortRoles, ", "), role)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	blankRune = '*'
+	blankSum  = "blanked0"
+)
+
+func (b Bundle) secrets() []string {
+	return slices.DeleteFunc([]string{b.Gateway.Seed, b.Gateway.ClaimCode, b.Mesh.PSK, b.Join.Token}, func(s string) bool { return s == "" })
+}
+
+func (b Bundle) blanked() bool {
+	s := b.secrets()
+	return len(s) > 0 && !slices.ContainsFunc(s, func(v string) bool { return strings.Trim(v, string(blankRune)) != "" })
+}
+
+// Blank returns data, a valid bundle, with every secret overwritten by as many
+// asterisks: a file of the same length, to be written in place.
+func Blank(data []byte) ([]byte, error) {
+	b, err := Parse("bundle", data)
+	if err != nil {
+		return nil, err
+	}
+	out := slices.Clone(data)
+	for _, s := range b.secrets() {
+		// A secret is spelled without escapes: Check allows no character that needs one
+		// in keys and tokens, and a PSK that has one is found by its encoded form.
+		enc, err := toml.Marshal(map[string]string{"k": s})
+		if err != nil {
+			return nil, fmt.Errorf("bundle: %w", err)
+		}
+		quoted := strings.TrimSuffix(strings.TrimPrefix(string(enc), "k = "), "\n")
+		inner := quoted[1 : len(quoted)-1]
+		found := false
+		for _, form := range []string{inner, s} {
+			if bytes.Contains(out, []byte(form)) {
+				out = bytes.ReplaceAll(out, []byte(form), bytes.Repeat([]byte{blankRune}, len(form)))
+				found = true
+			}
+		}
+		if !found {
+			return nil, errors.New("bundle: a secret is spelled with escapes; write it plainly")
+		}
+	}
+	if bytes.HasPrefix(out, []byte(header)) {
+		copy(out[len(header):], blankSum)
+	}
+	return out, nil
+}

@@ -1,0 +1,18 @@
+package model
+
+import "encoding/json"
+
+// JoinContext separates join signatures from all others.
+const JoinContext = "halo join 1"
+
+// SignedBytes returns what a join signature covers: the request as JSON with
+// the signature left out. Both sides build it from the struct, never from the
+// bytes on the wire.
+func (r JoinRequest) SignedBytes() []byte {
+	r.Signature = ""
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic("model: JoinRequest cannot be marshalled: " + err.Error()) // only strings and numbers
+	}
+	return b
+}

@@ -1,0 +1,185 @@
+// Package model holds HALO's plain types: what a node, an interface, a reading,
+// an event and the messages between a node and its gateway look like. JSON
+// names are those of the API.
+package model
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Role is what a device is in its network.
+type Role string
+
+// Roles.
+const (
+	RoleGateway Role = "gateway"
+	RoleNode    Role = "node"
+)
+
+// ClockQuality tells where a time came from, worst first.
+type ClockQuality string
+
+// Clock qualities.
+const (
+	ClockNone    ClockQuality = "none"    // build time or saved clock
+	ClockRTC     ClockQuality = "rtc"     // a battery-backed clock on the board
+	ClockGateway ClockQuality = "gateway" // the gateway's signed answer to a nonce
+	ClockGPS     ClockQuality = "gps"
+)
+
+// Interface is a network interface of a node: a child of its identity.
+type Interface struct {
+	Name      string         `json:"name" doc:"kernel name, e.g. eth0"`
+	Kind      string         `json:"kind" enum:"ethernet,wifi,halow,mesh,overlay,bridge,other"`
+	MAC       string         `json:"mac,omitempty"`
+	Up        bool           `json:"up"`
+	PortRole  string         `json:"port_role,omitempty" enum:"mesh,uplink,client,unused" doc:"what an Ethernet port is used for"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	RxBytes   uint64         `json:"rx_bytes"`
+	TxBytes   uint64         `json:"tx_bytes"`
+}
+
+// Severity of an event.
+type Severity string
+
+// Severities.
+const (
+	Info    Severity = "info"
+	Warning Severity = "warning"
+	Error   Severity = "error"
+)
+
+// Event is something that happened once and that a person may want to know
+// years later.
+type Event struct {
+	Boot     uint64            `json:"boot" doc:"boot counter of the node when it happened"`
+	Seq      uint64            `json:"seq" doc:"number within that boot, from 1"`
+	Time     time.Time         `json:"time"`
+	Clock    ClockQuality      `json:"clock"`
+	Node     string            `json:"node,omitempty" doc:"canonical ID; empty for the network as a whole"`
+	Kind     string            `json:"kind" doc:"dotted, e.g. mesh.port.proven, node.joined, join.refused"`
+	Severity Severity          `json:"severity" enum:"info,warning,error"`
+	Message  string            `json:"message"`
+	Fields   map[string]string `json:"fields,omitempty"`
+}
+
+// Neighbour is a node that bat0 hears directly.
+type Neighbour struct {
+	Iface      string  `json:"iface"`
+	MAC        string  `json:"mac"`
+	Node       string  `json:"node,omitempty" doc:"canonical ID, when its keys were proven on this port"`
+	LastSeenMS int64   `json:"last_seen_ms"`
+	TQ         uint8   `json:"tq,omitempty" doc:"BATMAN_IV transmit quality, 0 to 255"`
+	Throughput float64 `json:"throughput_mbps,omitempty" doc:"BATMAN_V"`
+}
+
+// OverlayPeer is a WireGuard peer as the kernel sees it.
+type OverlayPeer struct {
+	Node          string     `json:"node"`
+	PublicKey     string     `json:"public_key"`
+	Endpoint      string     `json:"endpoint,omitempty"`
+	Addresses     []string   `json:"addresses"`
+	LastHandshake *time.Time `json:"last_handshake,omitempty"`
+	RxBytes       int64      `json:"rx_bytes"`
+	TxBytes       int64      `json:"tx_bytes"`
+}
+
+// Port is an Ethernet port and what halo-mesh made of it.
+type Port struct {
+	Iface   string   `json:"iface"`
+	Role    string   `json:"role" enum:"mesh,uplink,client,searching,unused"`
+	Pinned  bool     `json:"pinned"`
+	Members []string `json:"members,omitempty" doc:"canonical IDs proven on this port"`
+	Detail  string   `json:"detail,omitempty"`
+}
+
+// MeshStatus is what halo-mesh answers on GET /v1/status of its socket.
+type MeshStatus struct {
+	Node         string        `json:"node"`
+	Name         string        `json:"name"`
+	Role         Role          `json:"role"`
+	Network      string        `json:"network" doc:"name of the HALO network; empty while no bundle was imported"`
+	NetworkKey   string        `json:"network_key" doc:"gateway's public key, base64"`
+	PublicKey    string        `json:"public_key" doc:"this node's identity key, base64"`
+	Mesh         string        `json:"mesh"`
+	Country      string        `json:"country"`
+	BootCounter  uint64        `json:"boot_counter"`
+	Time         time.Time     `json:"time"`
+	Clock        ClockQuality  `json:"clock"`
+	Underlay     string        `json:"underlay" doc:"ULA on bat0"`
+	OverlayV4    string        `json:"overlay_v4,omitempty"`
+	OverlayV6    string        `json:"overlay_v6,omitempty"`
+	Gateway      string        `json:"gateway,omitempty" doc:"canonical ID of the gateway last heard"`
+	GatewayHeard *time.Time    `json:"gateway_heard,omitempty"`
+	Joined       bool          `json:"joined"`
+	Volatile     bool          `json:"volatile" doc:"/perm is not there: nothing is kept"`
+	Ports        []Port        `json:"ports"`
+	Neighbours   []Neighbour   `json:"neighbours"`
+	Originators  int           `json:"originators"`
+	Overlay      []OverlayPeer `json:"overlay"`
+	Interfaces   []Interface   `json:"interfaces"`
+}
+
+// AdmittedPeer is one overlay peer that gateway-api hands to halo-mesh
+// (PUT /v1/overlay/peers, the whole list each time).
+type AdmittedPeer struct {
+	Node         string     `json:"node"`
+	IdentityKey  string     `json:"identity_key" doc:"base64"`
+	WireGuardKey string     `json:"wireguard_key" doc:"base64"`
+	OverlayV4    netip.Addr `json:"overlay_v4"`
+	OverlayV6    netip.Addr `json:"overlay_v6"`
+}
+
+// Announce is what gateway-api hands to halo-mesh to be announced
+// (PUT /v1/announce).
+type Announce struct {
+	APIPort  uint16 `json:"api_port"`
+	CASHA256 string `json:"ca_sha256" doc:"hex SHA-256 of the network CA's certificate (DER)"`
+}
+
+// NodeStatus is a node's heartbeat: sent when the stream opens, when it
+// changes, and every few minutes.
+type NodeStatus struct {
+	Name       string      `json:"name"`
+	Role       Role        `json:"role"`
+	Board      string      `json:"board" doc:"device tree model"`
+	Kernel     string      `json:"kernel"`
+	Version    string      `json:"version"`
+	Commit     string      `json:"commit"`
+	Slot       string      `json:"slot,omitempty" enum:"a,b,flat"`
+	State      string      `json:"state" doc:"health of the node: ok, degraded, failed, starting"`
+	Missing    string      `json:"missing,omitempty" doc:"first broken dependency"`
+	UptimeS    int64       `json:"uptime_s"`
+	Volatile   bool        `json:"volatile"`
+	Interfaces []Interface `json:"interfaces"`
+}
+
+// JoinRequest is the body of POST /v1/nodes/join. The first post may leave
+// Nonce and Signature empty and gets a nonce in a problem of type
+// "join-nonce"; the second is signed.
+type JoinRequest struct {
+	Network      string   `json:"network" doc:"network key, base64" maxLength:"64"`
+	IdentityKey  string   `json:"identity_key" doc:"Ed25519 public key, base64" maxLength:"64"`
+	WireGuardKey string   `json:"wireguard_key" doc:"X25519 public key, base64" maxLength:"64"`
+	Token        string   `json:"token,omitempty" doc:"join token of the bundle" maxLength:"512"`
+	Name         string   `json:"name,omitempty" maxLength:"63"`
+	Board        string   `json:"board,omitempty" maxLength:"128"`
+	Version      string   `json:"version,omitempty" maxLength:"128"`
+	MACs         []string `json:"macs,omitempty" maxItems:"32"`
+	Boot         uint64   `json:"boot"`
+	Nonce        string   `json:"nonce,omitempty" maxLength:"128"`
+	Signature    string   `json:"signature,omitempty" maxLength:"128" doc:"Ed25519 over the context 'halo join 1', the nonce and the canonical form (JoinRequest.SignedBytes), base64"`
+}
+
+// Membership is the answer to an admitted JoinRequest and what a node keeps.
+type Membership struct {
+	Node                string     `json:"node"`
+	Name                string     `json:"name"`
+	Network             string     `json:"network" doc:"network key, base64"`
+	OverlayV4           netip.Addr `json:"overlay_v4"`
+	OverlayV6           netip.Addr `json:"overlay_v6"`
+	GatewayWireGuardKey string     `json:"gateway_wireguard_key"`
+	CA                  string     `json:"ca" doc:"network CA, PEM"`
+	Epoch               uint64     `json:"epoch"`
+}

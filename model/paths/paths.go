@@ -1,0 +1,90 @@
+// Package paths is the one place that spells HALO's files, sockets, ports and
+// well-known addresses. Tests point a Root elsewhere than "/".
+package paths
+
+import (
+	"net/netip"
+	"path/filepath"
+)
+
+// Files below the root of the running system.
+const (
+	ImageInfo    = "/etc/halo/image.json" // role of the image
+	Boot         = "/boot"                // boot FAT, mounted read-only by halo-init
+	Bundle       = "/boot/halo.toml"      // network bundle to import
+	ClaimNotice  = "/boot/claim.txt"      // the claim code, for people, until it is used
+	BootReport   = "/run/halo/boot.json"  // what halo-init saw and decided
+	Perm         = "/perm"                // data partition
+	State        = "/perm/halo"           // everything HALO keeps
+	Run          = "/run/halo"            // sockets
+	GokrazyHTTP  = "/run/gokrazy-http.sock"
+	ModulesDir   = "/lib/modules"
+	LastCrashDir = "/perm/halo/crash" // the last kernel messages before a panic
+)
+
+// Names below State.
+const (
+	Identity   = "identity.json"
+	BundleCopy = "bundle.toml"
+	Membership = "membership.json"
+	Clock      = "clock"
+	Peers      = "peers.json"
+	AgentDir   = "agent"
+	SpoolDir   = "agent/spool"
+	GatewayDir = "gateway"
+	ConfigDB   = "gateway/config.db"
+	SeriesDB   = "gateway/telemetry.db"
+)
+
+// Names of vault entries (hal/card): second copies outside /perm.
+const (
+	VaultIdentity   = "identity"
+	VaultBundle     = "bundle"
+	VaultMembership = "membership"
+	VaultClock      = "clock"
+)
+
+// Sockets on which a node's processes answer each other: HTTP with JSON.
+const (
+	MeshSocket    = "/run/halo/mesh.sock"
+	AgentSocket   = "/run/halo/agent.sock"
+	GatewaySocket = "/run/halo/gateway.sock"
+	FieldSocket   = "/run/halo/field.sock"
+)
+
+// Ports and protocol numbers.
+const (
+	EtherTypeProof  = 0x88B5 // IEEE 802 local experimental: proof of membership on a port
+	EtherTypeBatman = 0x4305
+	AnnouncePort    = 4254
+	WireGuardPort   = 51820
+	APIPort         = 8080 // plain HTTP: loopback and overlay only
+	APITLSPort      = 8443
+	FieldPort       = 80
+)
+
+// Interfaces.
+const (
+	BatIface     = "bat0"
+	OverlayIface = "wg0"
+	ClientBridge = "br0"
+)
+
+// Well-known addresses.
+var (
+	AnnounceGroup    = netip.MustParseAddr("ff02::4254")
+	OverlayNet       = netip.MustParsePrefix("10.42.0.0/16")
+	OverlayGateway   = netip.MustParseAddr("10.42.0.1")
+	UnderlayNet      = netip.MustParsePrefix("10.41.0.0/16")
+	UnderlayGateway  = netip.MustParseAddr("10.41.0.1")
+	ClientsNet       = netip.MustParsePrefix("10.43.0.0/16")
+	OverlayAPI       = "http://10.42.0.1:8080"
+	OverlayStreamURL = "ws://10.42.0.1:8080/v1/nodes/stream"
+)
+
+// Dir is a directory that holds HALO's state: State on a board, another place
+// on a laptop or in a test.
+type Dir string
+
+// File returns the path of one of the names below State.
+func (d Dir) File(name string) string { return filepath.Join(string(d), name) }
