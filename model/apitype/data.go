@@ -1,0 +1,146 @@
+// Package apitype is the vocabulary of the gateway's HTTP API: the bodies that
+// gateway-api documents in /openapi.json and that its clients decode, written
+// once so that neither side can drift. Tags after json are those of the
+// OpenAPI schema.
+package apitype
+
+import (
+	"time"
+
+	"halo.internal/model"
+	"halo.internal/model/version"
+)
+
+// Capabilities tells a client what this gateway can do.
+type Capabilities struct {
+	API      string   `json:"api" doc:"version of the API" example:"v1"`
+	Version  string   `json:"version"`
+	Claimed  bool     `json:"claimed" doc:"there is an admin: log in; otherwise claim"`
+	Mesh     bool     `json:"mesh" doc:"halo-mesh answers"`
+	Features []string `json:"features"`
+}
+
+// SystemInfo describes the gateway itself.
+type SystemInfo struct {
+	Node       string             `json:"node"`
+	Name       string             `json:"name"`
+	Role       model.Role         `json:"role"`
+	Network    string             `json:"network"`
+	NetworkKey string             `json:"network_key"`
+	CASHA256   string             `json:"ca_sha256"`
+	Build      version.Info       `json:"build"`
+	Started    time.Time          `json:"started"`
+	Time       time.Time          `json:"time"`
+	Clock      model.ClockQuality `json:"clock"`
+	Boot       uint64             `json:"boot"`
+	SQLite     string             `json:"sqlite"`
+	Config     Database           `json:"config"`
+	Telemetry  Database           `json:"telemetry"`
+}
+
+// Database is the size of one of the two databases.
+type Database struct {
+	Bytes  int64 `json:"bytes"`
+	Budget int64 `json:"budget,omitempty" doc:"beyond it the oldest is dropped"`
+}
+
+// Reading is one latest value.
+type Reading struct {
+	Node   string             `json:"node"`
+	Metric string             `json:"metric" example:"system.cpu.used_percent"`
+	Unit   string             `json:"unit,omitempty"`
+	Value  float64            `json:"value"`
+	Time   time.Time          `json:"time"`
+	Clock  model.ClockQuality `json:"clock"`
+	Boot   uint64             `json:"boot"`
+	Seq    uint64             `json:"seq" doc:"batch that carried it"`
+	Urgent bool               `json:"urgent,omitempty"`
+}
+
+// ReadingList is a list of latest values.
+type ReadingList struct {
+	Items []Reading `json:"items"`
+	Next  string    `json:"next,omitempty"`
+}
+
+// Sample is one value of a series.
+type Sample struct {
+	Time   time.Time `json:"time"`
+	Metric string    `json:"metric"`
+	Unit   string    `json:"unit,omitempty"`
+	Value  float64   `json:"value"`
+}
+
+// SampleList is a page of a range: whole batches in the order of boot and
+// sequence number.
+type SampleList struct {
+	Node  string   `json:"node"`
+	Items []Sample `json:"items"`
+	Next  string   `json:"next,omitempty"`
+}
+
+// Coverage says which batches of a node are stored.
+type Coverage struct {
+	Node  string         `json:"node"`
+	Boots []BootCoverage `json:"boots"`
+}
+
+// BootCoverage is the coverage of one start of a node.
+type BootCoverage struct {
+	Boot    uint64     `json:"boot"`
+	First   uint64     `json:"first" doc:"lowest sequence number stored"`
+	Last    uint64     `json:"last"`
+	Count   uint64     `json:"count" doc:"batches stored"`
+	Missing []SeqRange `json:"missing" doc:"from 1 to last: not stored and not dropped for space"`
+	Dropped uint64     `json:"dropped" doc:"batches dropped because the budget was full"`
+}
+
+// SeqRange is a range of sequence numbers, both ends included.
+type SeqRange struct {
+	From uint64 `json:"from"`
+	To   uint64 `json:"to"`
+}
+
+// Event is an event as the gateway keeps it.
+type Event struct {
+	ID       int64     `json:"id" doc:"grows; the order in which the gateway learned of it"`
+	Received time.Time `json:"received"`
+	model.Event
+}
+
+// EventList is a page of events, newest first unless asked otherwise.
+type EventList struct {
+	Items []Event `json:"items"`
+	Next  string  `json:"next,omitempty"`
+}
+
+// AuditEntry is one change and who made it.
+type AuditEntry struct {
+	ID     int64     `json:"id"`
+	Time   time.Time `json:"time"`
+	Actor  string    `json:"actor" doc:"user:<name>, token:<id>, node:<id>, system"`
+	Action string    `json:"action" doc:"operation ID, e.g. approve-registration"`
+	Target string    `json:"target,omitempty"`
+	Remote string    `json:"remote,omitempty"`
+	Status int       `json:"status" doc:"HTTP status of the answer"`
+}
+
+// AuditList is a page of the audit log, newest first.
+type AuditList struct {
+	Items []AuditEntry `json:"items"`
+	Next  string       `json:"next,omitempty"`
+}
+
+// Network is the HALO network and what a new card needs of it.
+type Network struct {
+	Name       string `json:"name"`
+	NetworkKey string `json:"network_key" doc:"gateway's public key, base64"`
+	Gateway    string `json:"gateway" doc:"canonical ID"`
+	Country    string `json:"country,omitempty"`
+	Mesh       string `json:"mesh,omitempty" doc:"SSID of the mesh profile"`
+	Routing    string `json:"routing,omitempty"`
+	Epoch      uint64 `json:"epoch"`
+	CA         string `json:"ca" doc:"PEM"`
+	CASHA256   string `json:"ca_sha256"`
+	Bundle     string `json:"bundle,omitempty" doc:"halo.toml for a node, without a join token; absent where no bundle was imported"`
+}

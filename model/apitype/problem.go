@@ -1,0 +1,62 @@
+package apitype
+
+import "fmt"
+
+// Types of problems (RFC 9457, member "type") that a program acts on; all
+// others are "about:blank" and explained by their status and detail.
+const (
+	ProblemJoinNonce      = "join-nonce"        // 401: sign with the member "nonce" and post again
+	ProblemJoinPending    = "join-pending"      // 403: an admin has to approve; ask again later
+	ProblemJoinRejected   = "join-rejected"     // 403: an admin said no
+	ProblemJoinRevoked    = "join-revoked"      // 403: this node was revoked
+	ProblemJoinSignature  = "join-signature"    // 403: the signature does not fit the key
+	ProblemJoinNetwork    = "join-network"      // 403: the request is for another network
+	ProblemTokenInvalid   = "token-invalid"     // 403: not a join token of this network
+	ProblemTokenExpired   = "token-expired"     // 403
+	ProblemTokenUsedUp    = "token-used-up"     // 403
+	ProblemTokenRevoked   = "token-revoked"     // 403
+	ProblemAlreadyClaimed = "already-claimed"   // 409: there is an admin; log in instead
+	ProblemClaimProof     = "claim-proof"       // 403: wrong claim code, or an exchange that ended
+	ProblemLogin          = "login-failed"      // 401: wrong name or password
+	ProblemRefresh        = "refresh-failed"    // 401: log in again
+	ProblemRateLimited    = "rate-limited"      // 429: after the seconds in Retry-After
+	ProblemPlainHTTP      = "tls-required"      // 403: passwords travel over TLS, loopback or overlay only
+	ProblemPassword       = "password-too-weak" // 422
+	ProblemNameTaken      = "name-taken"        // 409
+	ProblemScope          = "scope-missing"     // 403: the role or token does not allow this
+	ProblemStore          = "store-unavailable" // 503: database locked or /perm full; try again
+)
+
+// Problem is the body of every error: application/problem+json.
+type Problem struct {
+	Type   string   `json:"type" doc:"what a program acts on; about:blank when the status says it all"`
+	Title  string   `json:"title"`
+	Status int      `json:"status"`
+	Detail string   `json:"detail,omitempty" doc:"what was expected and what came"`
+	Nonce  string   `json:"nonce,omitempty" doc:"with join-nonce: what to sign"`
+	Errors []Detail `json:"errors,omitempty" doc:"which values of the request are wrong"`
+}
+
+// Detail is one wrong value in a request.
+type Detail struct {
+	Message  string `json:"message"`
+	Location string `json:"location,omitempty" doc:"e.g. body.name"`
+}
+
+// Error implements error.
+func (p *Problem) Error() string {
+	s := p.Detail
+	if s == "" {
+		s = p.Title
+	}
+	for _, d := range p.Errors {
+		s += fmt.Sprintf("; %s: %s", d.Location, d.Message)
+	}
+	return s
+}
+
+// GetStatus is the HTTP status (huma's StatusError).
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType is that of RFC 9457.
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
