@@ -119,6 +119,9 @@ type MeshStatus struct {
 	Originators  int           `json:"originators"`
 	Overlay      []OverlayPeer `json:"overlay"`
 	Interfaces   []Interface   `json:"interfaces"`
+	Announcing   *Announce     `json:"announcing,omitempty" doc:"gateway: what its announcements say of the API; absent after a start of halo-mesh until gateway-api has put it"`
+	Join         JoinState     `json:"join,omitempty" doc:"where joining stands: joined, searching, refused …"`
+	JoinDetail   string        `json:"join_detail,omitempty" doc:"the gateway's reason, when it refused"`
 }
 
 // AdmittedPeer is one overlay peer that gateway-api hands to halo-mesh
@@ -182,4 +185,10 @@ type Membership struct {
 	GatewayWireGuardKey string     `json:"gateway_wireguard_key"`
 	CA                  string     `json:"ca" doc:"network CA, PEM"`
 	Epoch               uint64     `json:"epoch"`
+}
+
+// ClaimCode is the body of PUT /v1/boot/claim-code: gateway-api has halo-mesh
+// show it to whoever holds the device.
+type ClaimCode struct {
+	Code string `json:"code"`
 }

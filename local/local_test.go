@@ -1,0 +1,143 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"halo.internal/health"
+	"halo.internal/model"
+)
+
+// serve runs Serve in the background, waits until it answers and checks at the
+// end of the test that it stopped cleanly.
+func serve(t *testing.T, socket string, h http.Handler) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, socket, h) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if c, err := net.Dial("unix", socket); err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the socket never answered")
+		}
+	}
+}
+
+func TestClientSpeaksTheRoutes(t *testing.T) {
+	mux := http.NewServeMux()
+	var asked []string
+	answer := func(pattern string, v any) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			var body any
+			_ = json.NewDecoder(r.Body).Decode(&body) // a GET has none
+			b, _ := json.Marshal(body)
+			asked = append(asked, r.Method+" "+r.URL.RequestURI()+" "+string(b))
+			if v != nil {
+				_ = json.NewEncoder(w).Encode(v)
+			}
+		})
+	}
+	graph := health.New("halo-mesh")
+	graph.Declare("bat0")
+	mux.Handle("GET /health", graph) // starting: 503 with a body
+	answer("GET /v1/status", model.MeshStatus{Node: "n-x", BootCounter: 7})
+	answer("GET /v1/events", []model.Event{{Boot: 3, Seq: 5, Kind: "test"}})
+	answer("PUT /v1/overlay/peers", nil)
+	answer("PUT /v1/announce", nil)
+	answer("PUT /v1/boot/claim-code", nil)
+	answer("DELETE /v1/boot/claim-code", nil)
+	mux.HandleFunc("GET /v1/membership", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "not joined", http.StatusNotFound)
+	})
+	socket := filepath.Join(t.TempDir(), "run", "mesh.sock")
+	serve(t, socket, mux)
+
+	m, ctx := NewMesh(socket), t.Context()
+	if r, err := m.Health(ctx); err != nil || r.Missing != "bat0" {
+		t.Errorf("Health: got %+v, %v, want missing bat0", r, err)
+	}
+	if s, err := m.Status(ctx); err != nil || s.BootCounter != 7 {
+		t.Errorf("Status: got %+v, %v", s, err)
+	}
+	if e, err := m.Events(ctx, 3, 4); err != nil || len(e) != 1 || e[0].Seq != 5 {
+		t.Errorf("Events: got %+v, %v", e, err)
+	}
+	if _, err := m.Membership(ctx); !errors.Is(err, ErrNone) || !strings.Contains(err.Error(), "not joined") {
+		t.Errorf("Membership: got %v, want ErrNone with the reason", err)
+	}
+	for _, err := range []error{
+		m.PutPeers(ctx, []model.AdmittedPeer{{Node: "n-a"}}),
+		m.PutAnnounce(ctx, model.Announce{APIPort: 8443, CASHA256: "ab"}),
+		m.PutClaimCode(ctx, "7K3M"),
+		m.DeleteClaimCode(ctx),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	want := []string{
+		`GET /v1/status null`,
+		`GET /v1/events?after=3.4 null`,
+		`PUT /v1/overlay/peers [{"identity_key":"","node":"n-a","overlay_v4":"","overlay_v6":"","wireguard_key":""}]`,
+		`PUT /v1/announce {"api_port":8443,"ca_sha256":"ab"}`,
+		`PUT /v1/boot/claim-code {"code":"7K3M"}`,
+		`DELETE /v1/boot/claim-code null`,
+	}
+	if got := strings.Join(asked, "\n"); got != strings.Join(want, "\n") {
+		t.Errorf("asked\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+}
+
+func TestAbsentServerIsSaidPlainly(t *testing.T) {
+	if _, err := NewMesh(filepath.Join(t.TempDir(), "none.sock")).Status(t.Context()); !errors.Is(err, ErrAbsent) {
+		t.Errorf("got %v, want ErrAbsent", err)
+	}
+}
+
+func TestServeReplacesAStaleSocketOnly(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "mesh.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false) // as a killed process leaves it
+	l.Close()
+	serve(t, socket, http.NotFoundHandler())
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("socket: got %v, %v, want mode 0660", info.Mode(), err)
+	}
+	if err := Serve(t.Context(), socket, http.NotFoundHandler()); err == nil {
+		t.Error("a second server took over a live socket")
+	}
+}
+
+func TestServeBoundsBodies(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "mesh.sock")
+	read := make(chan error, 1)
+	serve(t, socket, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var v []model.AdmittedPeer
+		read <- json.NewDecoder(r.Body).Decode(&v)
+	}))
+	huge := []model.AdmittedPeer{{Node: strings.Repeat("x", maxBody)}}
+	_ = NewMesh(socket).PutPeers(t.Context(), huge) // the server may close early; what counts is what it read
+	if err := <-read; err == nil {
+		t.Error("the server read a body beyond the limit")
+	}
+}

@@ -1,0 +1,172 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"halo.internal/health"
+	"halo.internal/model"
+)
+
+// Mesh is the client of halo-mesh's socket. Its methods may be called from any
+// goroutine.
+type Mesh struct {
+	socket string
+	http   http.Client
+}
+
+const (
+	requestTimeout = 10 * time.Second
+	maxAnswer      = 4 << 20
+)
+
+// Routes of halo-mesh's socket.
+const (
+	RouteHealth     = "/health"
+	RouteStatus     = "/v1/status"
+	RouteEvents     = "/v1/events" // ?after=BOOT.SEQ
+	RoutePeers      = "/v1/overlay/peers"
+	RouteAnnounce   = "/v1/announce"
+	RouteClaimCode  = "/v1/boot/claim-code"
+	RouteMembership = "/v1/membership"
+)
+
+// ErrAbsent is wrapped when nobody answers on the socket: halo-mesh is not
+// running (yet).
+var ErrAbsent = errors.New("halo-mesh does not answer")
+
+// ErrNone is wrapped when halo-mesh answers that there is no such thing, for
+// example no membership yet.
+var ErrNone = errors.New("not there yet")
+
+// NewMesh returns a client for the socket at that path (paths.MeshSocket).
+func NewMesh(socket string) *Mesh {
+	m := &Mesh{socket: socket}
+	m.http = http.Client{
+		Timeout: requestTimeout,
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			},
+			MaxIdleConns:    2,
+			IdleConnTimeout: time.Minute,
+		},
+	}
+	return m
+}
+
+// Health returns halo-mesh's dependency graph, healthy or not.
+func (m *Mesh) Health(ctx context.Context) (health.Report, error) {
+	var r health.Report
+	err := m.do(ctx, http.MethodGet, RouteHealth, nil, &r)
+	return r, err
+}
+
+// Status returns what halo-mesh knows of the node and its mesh.
+func (m *Mesh) Status(ctx context.Context) (model.MeshStatus, error) {
+	var s model.MeshStatus
+	err := m.do(ctx, http.MethodGet, RouteStatus, nil, &s)
+	return s, err
+}
+
+// Events returns the events after (boot, seq), oldest first; zeros ask for all
+// that halo-mesh still holds.
+func (m *Mesh) Events(ctx context.Context, boot, seq uint64) ([]model.Event, error) {
+	var e []model.Event
+	err := m.do(ctx, http.MethodGet, fmt.Sprintf("%s?after=%d.%d", RouteEvents, boot, seq), nil, &e)
+	return e, err
+}
+
+// Membership returns the node's membership; until it has joined, an error
+// wrapping ErrNone.
+func (m *Mesh) Membership(ctx context.Context) (model.Membership, error) {
+	var s model.Membership
+	err := m.do(ctx, http.MethodGet, RouteMembership, nil, &s)
+	return s, err
+}
+
+// PutPeers hands over all nodes that the gateway has admitted.
+func (m *Mesh) PutPeers(ctx context.Context, peers []model.AdmittedPeer) error {
+	return m.do(ctx, http.MethodPut, RoutePeers, peers, nil)
+}
+
+// PutAnnounce hands over what the gateway's announcements say of its API.
+func (m *Mesh) PutAnnounce(ctx context.Context, a model.Announce) error {
+	return m.do(ctx, http.MethodPut, RouteAnnounce, a, nil)
+}
+
+// PutClaimCode has the code shown on the console and in the boot partition.
+func (m *Mesh) PutClaimCode(ctx context.Context, code string) error {
+	return m.do(ctx, http.MethodPut, RouteClaimCode, model.ClaimCode{Code: code}, nil)
+}
+
+// DeleteClaimCode erases the code wherever halo-mesh keeps or shows it.
+func (m *Mesh) DeleteClaimCode(ctx context.Context) error {
+	return m.do(ctx, http.MethodDelete, RouteClaimCode, nil, nil)
+}
+
+func (m *Mesh) do(ctx context.Context, method, route string, in, out any) error {
+	if err := m.exchange(ctx, method, route, in, out); err != nil {
+		return fmt.Errorf("%s %s: %w", method, route, err)
+	}
+	return nil
+}
+
+func (m *Mesh) exchange(ctx context.Context, method, route string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://halo-mesh"+route, body)
+	if err != nil {
+		return err
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := m.http.Do(req)
+	if err != nil {
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+			return fmt.Errorf("%w on %s: %w", ErrAbsent, m.socket, op.Err)
+		}
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return err
+	case len(answer) > maxAnswer:
+		return fmt.Errorf("expected an answer of at most %d octets", maxAnswer)
+	case resp.StatusCode == http.StatusServiceUnavailable && route == RouteHealth:
+		// /health says with its status that something is wrong, with its body what.
+	case resp.StatusCode == http.StatusNotFound:
+		return fmt.Errorf("%w: %s", ErrNone, firstLine(answer))
+	case resp.StatusCode/100 != 2:
+		return fmt.Errorf("expected success, got %s: %s", resp.Status, firstLine(answer))
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("expected JSON: %w", err)
+	}
+	return nil
+}
+
+func firstLine(b []byte) string {
+	line, _, _ := strings.Cut(string(b), "\n")
+	return line[:min(len(line), 300)]
+}
