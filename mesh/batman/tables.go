@@ -1,0 +1,131 @@
+package batman
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/genetlink"
+	mnl "github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Info asks for the interface's own settings.
+func (m *Mesh) Info() (Info, error) {
+	answers, err := m.request(cmdGetMesh, 0, encodeMesh)
+	if err != nil {
+		return Info{}, err
+	}
+	if len(answers) != 1 {
+		return Info{}, fmt.Errorf("batman: %s: expected one answer about it, got %d", m.name, len(answers))
+	}
+	return parseInfo(answers[0].Data)
+}
+
+func (m *Mesh) set(s settings) error {
+	_, err := m.request(cmdSetMesh, mnl.Acknowledge, s.encode)
+	return err
+}
+
+// Originators returns all known ways to the nodes of the mesh.
+func (m *Mesh) Originators() ([]Originator, error) {
+	answers, err := m.dump(cmdGetOriginators)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Originator, 0, len(answers))
+	for _, a := range answers {
+		o, index, err := parseOriginator(a.Data)
+		if err != nil {
+			return nil, err
+		}
+		if o.Iface == "" {
+			o.Iface = ifaceName(index)
+		}
+		list = append(list, o)
+	}
+	return list, nil
+}
+
+// Neighbours returns the nodes heard directly. The kernel lists no quality with
+// BATMAN_IV's neighbours; it is taken from their entries as originators.
+func (m *Mesh) Neighbours() ([]Neighbour, error) {
+	answers, err := m.dump(cmdGetNeighbours)
+	if err != nil || len(answers) == 0 {
+		return nil, err
+	}
+	originators, err := m.Originators()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Neighbour, 0, len(answers))
+	for _, a := range answers {
+		n, index, err := parseNeighbour(a.Data)
+		if err != nil {
+			return nil, err
+		}
+		if n.Iface == "" {
+			n.Iface = ifaceName(index)
+		}
+		for _, o := range originators {
+			if o.Iface == n.Iface && bytes.Equal(o.MAC, n.MAC) && bytes.Equal(o.NextHop, n.MAC) {
+				n.TQ = o.TQ
+			}
+		}
+		list = append(list, n)
+	}
+	return list, nil
+}
+
+// Gateways returns the nodes that announce a way out.
+func (m *Mesh) Gateways() ([]Gateway, error) {
+	answers, err := m.dump(cmdGetGateways)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Gateway, 0, len(answers))
+	for _, a := range answers {
+		g, err := parseGateway(a.Data)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, g)
+	}
+	return list, nil
+}
+
+// dump reads a table. The kernel answers ENOENT while no port carries the mesh:
+// that is an empty table.
+func (m *Mesh) dump(command uint8) ([]genetlink.Message, error) {
+	answers, err := m.request(command, mnl.Dump, encodeMesh)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	return answers, err
+}
+
+func (m *Mesh) request(command uint8, flags mnl.HeaderFlags, encode func(index int) ([]byte, error)) ([]genetlink.Message, error) {
+	data, err := encode(m.index)
+	if err != nil {
+		return nil, fmt.Errorf("batman: command %d: %w", command, err)
+	}
+	answers, err := m.conn.Execute(genetlink.Message{
+		Header: genetlink.Header{Command: command, Version: m.fam.Version},
+		Data:   data,
+	}, m.fam.ID, mnl.Request|flags)
+	if err != nil {
+		return nil, fmt.Errorf("batman: %s: command %d: %w", m.name, command, err)
+	}
+	return answers, nil
+}
+
+// ifaceName serves kernels whose tables hold only the index. A port that was
+// pulled meanwhile has no name.
+func ifaceName(index int) string {
+	link, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return ""
+	}
+	return link.Attrs().Name
+}
