@@ -1,0 +1,185 @@
+// Package announce lets the members of a mesh find each other without any
+// fixed address: the gateway announces itself, signed by the network's key,
+// every half minute; a node asks with a nonce and takes from the signed answer
+// where the gateway is, what it needs to join, and the time. Both sides order
+// each other's messages by boot counter and sequence, so that nothing old is
+// believed twice, and learn from the boot counter that a peer has restarted.
+package announce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"halo.internal/identity"
+	"halo.internal/model/paths"
+)
+
+// Socket carries messages between this machine and its mesh.
+type Socket interface {
+	// Receive blocks for the next datagram; it fails after Close.
+	Receive(b []byte) (n int, from netip.Addr, err error)
+	Send(b []byte, to netip.Addr) error
+	Close() error
+}
+
+// Config is what both sides need.
+type Config struct {
+	Network identity.PublicKey
+	Key     identity.Key
+	Boot    uint64        // this machine's boot counter
+	Since   func() uint64 // milliseconds since the machine's start: sequence numbers that outlive the process
+	Steps   func() uint32 // how often the clock went back in this boot
+	Open    func() (Socket, error)
+	Log     *slog.Logger
+}
+
+const (
+	interval    = 30 * time.Second           // between a gateway's announcements
+	Silence     = 3*interval + 5*time.Second // after which a gateway counts as lost
+	reopenAfter = 2 * time.Second            // between tries to open the socket
+	queue       = 64                         // datagrams received and not yet handled
+)
+
+// Counters tell how many messages were ignored, by reason.
+type Counters struct {
+	mu sync.Mutex
+	n  map[string]uint64
+}
+
+// Reasons to ignore a message.
+const (
+	ignoredForm      = "malformed"
+	ignoredNetwork   = "other network"
+	ignoredSignature = "forged"
+	ignoredOld       = "old or replayed"
+	ignoredRate      = "too many"
+	ignoredSource    = "foreign address"
+	ignoredEpoch     = "lower epoch"
+)
+
+func (c *Counters) add(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = map[string]uint64{}
+	}
+	c.n[reason]++
+}
+
+func (c *Counters) addError(err error) {
+	switch {
+	case errors.Is(err, ErrNetwork):
+		c.add(ignoredNetwork)
+	case errors.Is(err, identity.ErrSignature):
+		c.add(ignoredSignature)
+	default:
+		c.add(ignoredForm)
+	}
+}
+
+// Snapshot returns the counts so far.
+func (c *Counters) Snapshot() map[string]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make(map[string]uint64, len(c.n))
+	for k, v := range c.n {
+		out[k] = v
+	}
+	return out
+}
+
+// sequence hands out stamps' sequence numbers: the milliseconds since the
+// machine's start, raised where two messages fall into one.
+type sequence struct {
+	since func() uint64
+	last  uint64
+}
+
+func (s *sequence) next() uint64 {
+	s.last = max(s.last+1, s.since())
+	return s.last
+}
+
+type datagram struct {
+	from netip.Addr
+	data []byte
+}
+
+// loop keeps a socket open and hands what it receives to run, which returns
+// when the socket fails or ctx ends.
+func (c Config) loop(ctx context.Context, run func(ctx context.Context, s Socket, in <-chan datagram)) error {
+	told := false
+	for ctx.Err() == nil {
+		s, err := c.Open()
+		if err != nil {
+			if !told { // the interface may come much later: one line says what is missing
+				c.Log.Warn("announcements wait for the mesh interface", "iface", paths.BatIface, "err", err)
+				told = true
+			}
+			sleep(ctx, reopenAfter)
+			continue
+		}
+		if told {
+			c.Log.Info("announcements run", "iface", paths.BatIface)
+			told = false
+		}
+		if err := c.serve(ctx, s, run); err != nil && ctx.Err() == nil {
+			c.Log.Warn("announcements lost their socket", "iface", paths.BatIface, "err", err)
+			told = true
+			sleep(ctx, reopenAfter)
+		}
+	}
+	return nil
+}
+
+func (c Config) serve(ctx context.Context, s Socket, run func(context.Context, Socket, <-chan datagram)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	in := make(chan datagram, queue)
+	failed := make(chan error, 1)
+	go func() {
+		defer cancel()
+		failed <- receive(ctx, s, in)
+	}()
+	run(ctx, s, in)
+	err := s.Close()
+	if readErr := <-failed; readErr != nil {
+		return fmt.Errorf("receive: %w", readErr)
+	}
+	return err
+}
+
+func receive(ctx context.Context, s Socket, in chan<- datagram) error {
+	b := make([]byte, MaxSize+1) // one more, so that a longer message is seen as such
+	for {
+		n, from, err := s.Receive(b)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		select {
+		case in <- datagram{from, append([]byte(nil), b[:n]...)}:
+		default: // flooded: what does not fit is lost, as on any wire
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// jitter spreads d by a fifth, so that nodes that started together part.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
+}

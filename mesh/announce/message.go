@@ -1,0 +1,213 @@
+package announce
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"halo.internal/identity"
+	"halo.internal/model"
+)
+
+// MaxSize is the most octets a message may have; it fits one frame on every
+// transport.
+const MaxSize = 512
+
+// NonceSize is the length of a solicitation's nonce.
+const NonceSize = 16
+
+// Contexts of the signatures: a message of one kind is never one of the other.
+const (
+	gatewayContext = "halo announce gateway 1"
+	nodeContext    = "halo announce node 1"
+)
+
+// Kinds of messages on the wire.
+const (
+	kindGateway = 1
+	kindNode    = 2
+)
+
+// Stamp orders one sender's messages for ever: nothing with the same or a lower
+// stamp is taken a second time.
+type Stamp struct {
+	_     struct{} `cbor:",toarray"`
+	Epoch uint64   // of the gateway: raised when it is restored or replaced; 0 for nodes
+	Boot  uint64   // boot counter
+	Seq   uint64   // within the boot
+}
+
+// After tells whether s is later than t.
+func (s Stamp) After(t Stamp) bool {
+	switch {
+	case s.Epoch != t.Epoch:
+		return s.Epoch > t.Epoch
+	case s.Boot != t.Boot:
+		return s.Boot > t.Boot
+	}
+	return s.Seq > t.Seq
+}
+
+// Gateway is what a gateway says of itself: unasked, or as the answer to the
+// node whose nonce it carries.
+type Gateway struct {
+	_            struct{} `cbor:",toarray"`
+	Stamp        Stamp
+	Steps        uint32 // how often the sender's clock went back in this boot
+	WireGuardKey []byte // X25519 public key
+	APIPort      uint16 // 0 while gateway-api is not up
+	CASHA256     []byte // of the network CA's certificate; empty while gateway-api is not up
+	TimeMS       int64  // Unix milliseconds when it was signed
+	Quality      model.ClockQuality
+	Nonce        []byte // of the solicitation that it answers; empty when unasked
+}
+
+// Time returns when the message was signed, by the gateway's clock.
+func (g Gateway) Time() time.Time { return time.UnixMilli(g.TimeMS).UTC() }
+
+// Node is what another node says of itself; with a nonce it asks the gateway
+// for an answer.
+type Node struct {
+	_            struct{} `cbor:",toarray"`
+	Key          []byte   // Ed25519 public key, which signs
+	Stamp        Stamp
+	Steps        uint32
+	WireGuardKey []byte
+	Nonce        []byte // empty when no answer is wanted
+}
+
+// envelope is the form on the wire.
+type envelope struct {
+	_         struct{} `cbor:",toarray"`
+	Kind      uint8
+	Network   []byte // names the network, so that others' messages are not even verified
+	Body      []byte
+	Signature []byte
+}
+
+// networkTag is a short name of a network. It is no secret and proves nothing.
+func networkTag(network identity.PublicKey) []byte {
+	h := sha256.Sum256(append([]byte("halo announce tag 1"), network[:]...))
+	return h[:4]
+}
+
+// Errors of Decode.
+var (
+	ErrForm    = errors.New("malformed message")
+	ErrNetwork = errors.New("message of another network")
+)
+
+var (
+	encMode = must(cbor.CoreDetEncOptions().EncMode())
+	decMode = must(cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxArrayElements: 16, MaxMapPairs: 16,
+		MaxNestedLevels: 4, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+	}.DecMode())
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic("announce: " + err.Error()) // constant options are valid or they are not
+	}
+	return v
+}
+
+// Codec encodes and decodes one network's messages.
+type Codec struct{ Network identity.PublicKey }
+
+// EncodeGateway signs a gateway's message with the network's key.
+func (c Codec) EncodeGateway(key identity.Key, g Gateway) ([]byte, error) {
+	return c.seal(kindGateway, gatewayContext, key, g)
+}
+
+// EncodeNode signs a node's message with its key.
+func (c Codec) EncodeNode(key identity.Key, n Node) ([]byte, error) {
+	pub := key.Public()
+	n.Key = pub[:]
+	return c.seal(kindNode, nodeContext, key, n)
+}
+
+func (c Codec) seal(kind uint8, context string, key identity.Key, v any) ([]byte, error) {
+	body, err := encMode.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("announce: %w", err)
+	}
+	tag := networkTag(c.Network)
+	b, err := encMode.Marshal(envelope{Kind: kind, Network: tag, Body: body, Signature: key.Sign(context, signed(tag, body))})
+	if err != nil {
+		return nil, fmt.Errorf("announce: %w", err)
+	}
+	if len(b) > MaxSize {
+		return nil, fmt.Errorf("announce: expected a message of at most %d octets, got %d", MaxSize, len(b))
+	}
+	return b, nil
+}
+
+func signed(tag, body []byte) []byte { return append(append([]byte{}, tag...), body...) }
+
+// Decode verifies a message and returns it as a Gateway or a Node.
+func (c Codec) Decode(b []byte) (any, error) {
+	if len(b) > MaxSize {
+		return nil, fmt.Errorf("%w: expected at most %d octets, got %d", ErrForm, MaxSize, len(b))
+	}
+	var e envelope
+	if err := decMode.Unmarshal(b, &e); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrForm, err)
+	}
+	if tag := networkTag(c.Network); string(e.Network) != string(tag) {
+		return nil, fmt.Errorf("%w: expected %x, got %x", ErrNetwork, tag, e.Network)
+	}
+	switch e.Kind {
+	case kindGateway:
+		return c.openGateway(e)
+	case kindNode:
+		return c.openNode(e)
+	}
+	return nil, fmt.Errorf("%w: expected kind %d or %d, got %d", ErrForm, kindGateway, kindNode, e.Kind)
+}
+
+func (c Codec) openGateway(e envelope) (any, error) {
+	if !c.Network.Verify(gatewayContext, signed(e.Network, e.Body), e.Signature) {
+		return nil, fmt.Errorf("announcement of the gateway: %w", identity.ErrSignature)
+	}
+	var g Gateway
+	if err := decMode.Unmarshal(e.Body, &g); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrForm, err)
+	}
+	if err := size("WireGuard key", g.WireGuardKey, 32); err != nil {
+		return nil, err
+	}
+	if err := size("CA hash", g.CASHA256, 0, sha256.Size); err != nil {
+		return nil, err
+	}
+	return g, size("nonce", g.Nonce, 0, NonceSize)
+}
+
+func (c Codec) openNode(e envelope) (any, error) {
+	var n Node
+	if err := decMode.Unmarshal(e.Body, &n); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrForm, err)
+	}
+	if err := size("key", n.Key, 32); err != nil {
+		return nil, err
+	}
+	if !identity.PublicKey(n.Key).Verify(nodeContext, signed(e.Network, e.Body), e.Signature) {
+		return nil, fmt.Errorf("announcement of %s: %w", identity.PublicKey(n.Key).ID(), identity.ErrSignature)
+	}
+	if err := size("WireGuard key", n.WireGuardKey, 32); err != nil {
+		return nil, err
+	}
+	return n, size("nonce", n.Nonce, 0, NonceSize)
+}
+
+func size(what string, b []byte, allowed ...int) error {
+	for _, n := range allowed {
+		if len(b) == n {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s: expected %v octets, got %d", ErrForm, what, allowed, len(b))
+}

@@ -1,0 +1,189 @@
+// Package clock decides what time it is on a board without a clock: it starts
+// from the latest sane time at hand, takes the gateway's signed answer to a
+// nonce as a correction, keeps the time across power cuts, and tells with
+// every time how good it is.
+package clock
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"halo.internal/model"
+)
+
+// Lifespan is how long after its build HALO believes a time: later ones are a
+// fault or an attack, and would make certificates and tokens expire.
+const Lifespan = 20 // years
+
+const (
+	// maxRoundTrip is the oldest answer that is taken: the error of a correction
+	// is up to half the round trip.
+	maxRoundTrip = 10 * time.Second
+	// tolerance is the difference that is not worth a step: steps disturb the
+	// stamps of readings and the handshakes of the overlay.
+	tolerance = 250 * time.Millisecond
+	// drift is how far a good battery-backed clock may stand behind the saved
+	// time, since two crystals run apart by minutes in a month. One that is
+	// further behind has stopped.
+	drift = 10 * time.Minute
+)
+
+// System is the machine's clock.
+type System interface {
+	Now() time.Time
+	Set(time.Time) error
+	// RTC returns the time of the battery-backed clock; an error when there is
+	// none.
+	RTC() (time.Time, error)
+}
+
+// State is what outlives a restart of the process, but not of the machine.
+type State struct {
+	Quality model.ClockQuality `json:"quality"`
+	// Steps counts how often the time went back in this boot. Peers are told,
+	// since WireGuard refuses handshakes from the past.
+	Steps uint32 `json:"steps"`
+}
+
+// Clock is the machine's clock with its quality. Its methods may be called
+// from any goroutine.
+type Clock struct {
+	sys   System
+	build time.Time
+
+	mu    sync.Mutex // guards state, and makes a correction one step
+	state State
+}
+
+// New returns the clock of a system built at that time. It changes nothing.
+func New(sys System, build time.Time) *Clock {
+	return &Clock{sys: sys, build: build, state: State{Quality: model.ClockNone}}
+}
+
+// ErrRefused is wrapped where a time is not believed.
+var ErrRefused = errors.New("time refused")
+
+func (c *Clock) sane(t time.Time) error {
+	switch limit := c.build.AddDate(Lifespan, 0, 0); {
+	case t.Before(c.build):
+		return fmt.Errorf("%w: expected %s (the build) or later, got %s", ErrRefused, stamp(c.build), stamp(t))
+	case t.After(limit):
+		return fmt.Errorf("%w: expected %s (%d years after the build) or earlier, got %s", ErrRefused, stamp(limit), Lifespan, stamp(t))
+	}
+	return nil
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// Start sets the clock, once per start of the machine, to the latest of itself,
+// the saved time and the build; what lies beyond the build's lifespan does not
+// count. saved is zero when there is none.
+func (c *Clock) Start(saved time.Time) (Correction, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	was := c.sys.Now()
+	best, quality := c.build, model.ClockNone
+	if c.sane(saved) == nil && saved.After(best) {
+		best = saved
+	}
+	if c.sane(was) == nil && !was.Before(best) {
+		best = was
+	}
+	if rtc, err := c.sys.RTC(); err == nil && c.sane(rtc) == nil && !rtc.Before(best.Add(-drift)) {
+		quality = model.ClockRTC
+		if rtc.After(best) {
+			best = rtc
+		}
+	}
+	c.state = State{Quality: quality}
+	corr := Correction{From: was, To: best, Quality: quality}
+	if best.Equal(was) {
+		return corr, nil
+	}
+	if err := c.sys.Set(best); err != nil {
+		return corr, fmt.Errorf("set the clock to %s: %w", stamp(best), err)
+	}
+	return corr, nil
+}
+
+// Resume takes over what an earlier process of the same boot knew.
+func (c *Clock) Resume(s State) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = s
+}
+
+// State returns what to keep for Resume.
+func (c *Clock) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// Now returns the time and its quality, together.
+func (c *Clock) Now() (time.Time, model.ClockQuality) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sys.Now(), c.state.Quality
+}
+
+// Answer is a gateway's signed answer to a nonce that this node made.
+type Answer struct {
+	Time      time.Time          // when it was signed
+	Quality   model.ClockQuality // of the gateway's own clock
+	RoundTrip time.Duration      // from the question to the answer, monotonic
+}
+
+// Correction tells what an answer did.
+type Correction struct {
+	From, To time.Time
+	Quality  model.ClockQuality
+	Stepped  bool // the clock was set; otherwise it was right already
+}
+
+// Offset is how far the clock moved.
+func (c Correction) Offset() time.Duration { return c.To.Sub(c.From) }
+
+var rank = map[model.ClockQuality]int{model.ClockNone: 0, model.ClockRTC: 1, model.ClockGateway: 2, model.ClockGPS: 3}
+
+// Correct applies a gateway's answer, back in time as well. A gateway that does
+// not know the time itself is followed too, so that the network agrees on one;
+// but it makes no better quality, and does not overrule a clock of the board's
+// own that runs on a battery or by GPS.
+func (c *Clock) Correct(a Answer) (Correction, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	theirs, known := rank[a.Quality]
+	if !known {
+		return Correction{}, fmt.Errorf("%w: expected a clock quality, got %q", ErrRefused, a.Quality)
+	}
+	if a.RoundTrip < 0 || a.RoundTrip > maxRoundTrip {
+		return Correction{}, fmt.Errorf("%w: expected an answer within %s, got it after %s", ErrRefused, maxRoundTrip, a.RoundTrip)
+	}
+	now := c.sys.Now()
+	if own := c.state.Quality; own == model.ClockGPS || own == model.ClockRTC && theirs < rank[own] {
+		return Correction{From: now, To: now, Quality: own}, nil
+	}
+	to := a.Time.Add(a.RoundTrip / 2)
+	if err := c.sane(to); err != nil {
+		return Correction{}, err
+	}
+	quality := model.ClockGateway
+	if theirs == 0 {
+		quality = model.ClockNone
+	}
+	corr := Correction{From: now, To: now, Quality: quality}
+	if d := to.Sub(now).Abs(); d > tolerance+a.RoundTrip/2 {
+		if err := c.sys.Set(to); err != nil {
+			return Correction{}, fmt.Errorf("set the clock to %s: %w", stamp(to), err)
+		}
+		corr.To, corr.Stepped = to, true
+		if to.Before(now) {
+			c.state.Steps++
+		}
+	}
+	c.state.Quality = quality
+	return corr, nil
+}
