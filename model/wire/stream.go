@@ -1,0 +1,223 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"halo.internal/model"
+)
+
+// A stream is a WebSocket over which each binary message is one CBOR array
+// [type, body]. Bodies are maps with small integer keys, but for schema and
+// batch, which are the octets of their own formats. Whoever gets a type that
+// it does not know ignores the message, and keys that it does not know
+// likewise: commands and later parts come in as new types and keys.
+//
+//	gateway                         node
+//	  challenge   ───────────────▶
+//	              ◀───────────────   hello
+//	  welcome     ───────────────▶   (or refuse, and the end)
+//	              ◀───────────────   status, schema, batch, event
+//	  ack, ack-events, refuse ───▶
+//
+// The node sends a schema before the first batch that needs it, unless welcome
+// named it. An ack means: committed. A refuse that names a batch ends nothing;
+// one that names none is followed by the end of the connection.
+
+// StreamContext separates the signature of a hello from all others.
+const StreamContext = "halo stream 1"
+
+// Sizes and bounds of messages.
+const (
+	NonceSize  = 32
+	MaxMessage = MaxBatch + 1<<10 // octets of a message
+	MaxAcks    = 512              // names in one ack
+	MaxSchemas = 512              // names in a welcome
+	MaxText    = 512              // octets of a refusal's text or of a version
+)
+
+// Type numbers of messages. A number is never used again for another meaning.
+const (
+	typeChallenge = 1
+	typeHello     = 2
+	typeWelcome   = 3
+	typeRefuse    = 4
+	typeSchema    = 5
+	typeBatch     = 6
+	typeAck       = 7
+	typeStatus    = 8
+	typeEvent     = 9
+	typeAckEvents = 10
+)
+
+// Message is one of the types below.
+type Message interface {
+	kind() uint64
+	check() error
+}
+
+// Challenge opens the stream.
+type Challenge struct {
+	Nonce []byte `cbor:"1,keyasint"` // NonceSize octets, never used before
+}
+
+// Hello proves who the node is.
+type Hello struct {
+	Key       []byte `cbor:"1,keyasint"` // Ed25519 public key
+	Boot      uint64 `cbor:"2,keyasint"`
+	Version   string `cbor:"3,keyasint"`
+	Signature []byte `cbor:"4,keyasint"` // by Key, of SignedBytes, in StreamContext
+}
+
+// Welcome admits the node.
+type Welcome struct {
+	Time    int64              `cbor:"1,keyasint"` // of the gateway, Unix milliseconds
+	Clock   model.ClockQuality `cbor:"2,keyasint"`
+	Schemas []SchemaID         `cbor:"3,keyasint,omitempty"` // that need not be sent
+}
+
+// Codes of a refusal.
+const (
+	RefuseUnauthorized  = "unauthorized"   // signature, nonce or host does not fit
+	RefuseUnknown       = "unknown-node"   // not registered: join first
+	RefuseRevoked       = "revoked"        // the node was shut out
+	RefuseBatch         = "bad-batch"      // that batch can never be taken
+	RefuseUnknownSchema = "unknown-schema" // send the schema, then that batch again
+	RefuseBusy          = "busy"           // cannot store now: try later
+)
+
+// Refuse says no, to the node or to one batch (then ID is set).
+type Refuse struct {
+	Code string   `cbor:"1,keyasint"`
+	Text string   `cbor:"2,keyasint,omitempty"`
+	ID   *BatchID `cbor:"3,keyasint,omitempty"`
+}
+
+// SchemaMessage carries a schema.
+type SchemaMessage struct{ Schema Schema }
+
+// BatchMessage carries an encoded batch.
+type BatchMessage struct{ Data []byte }
+
+// Ack names batches that are committed.
+type Ack struct {
+	IDs []BatchID `cbor:"1,keyasint"`
+}
+
+// AckEvents names events that are committed.
+type AckEvents struct {
+	IDs []BatchID `cbor:"1,keyasint"`
+}
+
+// StatusMessage is the node's heartbeat.
+type StatusMessage struct {
+	Status model.NodeStatus `cbor:"1,keyasint"`
+}
+
+// EventMessage carries an event.
+type EventMessage struct {
+	Event model.Event `cbor:"1,keyasint"`
+}
+
+// Unknown is a message of a type that this build does not know.
+type Unknown struct{ Type uint64 }
+
+func (Challenge) kind() uint64     { return typeChallenge }
+func (Hello) kind() uint64         { return typeHello }
+func (Welcome) kind() uint64       { return typeWelcome }
+func (Refuse) kind() uint64        { return typeRefuse }
+func (SchemaMessage) kind() uint64 { return typeSchema }
+func (BatchMessage) kind() uint64  { return typeBatch }
+func (Ack) kind() uint64           { return typeAck }
+func (StatusMessage) kind() uint64 { return typeStatus }
+func (EventMessage) kind() uint64  { return typeEvent }
+func (AckEvents) kind() uint64     { return typeAckEvents }
+func (u Unknown) kind() uint64     { return u.Type }
+
+// SignedBytes is what a hello's signature covers: the nonce, so that it can't
+// be replayed; the node's key and boot; and the host that the node dialled, so
+// that whoever it dialled can't pass it on to another gateway.
+func (h Hello) SignedBytes(nonce []byte, host string) []byte {
+	b := append([]byte(nil), nonce...)
+	b = append(b, h.Key...)
+	b = binary.BigEndian.AppendUint64(b, h.Boot)
+	return append(b, host...)
+}
+
+// Marshal returns the message as octets.
+func Marshal(m Message) ([]byte, error) {
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	body := any(m)
+	switch m := m.(type) {
+	case SchemaMessage:
+		body = cbor.RawMessage(m.Schema.Encode())
+	case BatchMessage:
+		body = m.Data
+	case Unknown:
+		return nil, fmt.Errorf("message: expected a known type, got %d", m.Type)
+	}
+	b, err := encoding.Marshal([]any{m.kind(), body})
+	if err != nil {
+		return nil, fmt.Errorf("message: %w", err)
+	}
+	if len(b) > MaxMessage {
+		return nil, fmt.Errorf("message: expected at most %d octets, got %d", MaxMessage, len(b))
+	}
+	return b, nil
+}
+
+// Unmarshal reads one message and checks its bounds. A type that is not known
+// gives Unknown and no error.
+func Unmarshal(b []byte) (Message, error) {
+	if len(b) > MaxMessage {
+		return nil, malformed("message: expected at most %d octets, got %d", MaxMessage, len(b))
+	}
+	var f struct {
+		_    struct{} `cbor:",toarray"`
+		Type uint64
+		Body cbor.RawMessage
+	}
+	if err := decoding.Unmarshal(b, &f); err != nil {
+		return nil, fmt.Errorf("%w: message: expected [type, body]: %w", ErrMalformed, err)
+	}
+	switch f.Type {
+	case typeChallenge:
+		return body[Challenge](f.Body)
+	case typeHello:
+		return body[Hello](f.Body)
+	case typeWelcome:
+		return body[Welcome](f.Body)
+	case typeRefuse:
+		return body[Refuse](f.Body)
+	case typeAck:
+		return body[Ack](f.Body)
+	case typeAckEvents:
+		return body[AckEvents](f.Body)
+	case typeStatus:
+		return body[StatusMessage](f.Body)
+	case typeEvent:
+		return body[EventMessage](f.Body)
+	case typeSchema:
+		s, err := DecodeSchema(f.Body)
+		return SchemaMessage{s}, err
+	case typeBatch:
+		var m BatchMessage
+		if err := decoding.Unmarshal(f.Body, &m.Data); err != nil {
+			return nil, fmt.Errorf("%w: batch message: expected octets: %w", ErrMalformed, err)
+		}
+		return m, m.check()
+	}
+	return Unknown{f.Type}, nil
+}
+
+func body[M Message](b []byte) (Message, error) {
+	var m M
+	if err := decoding.Unmarshal(b, &m); err != nil {
+		return nil, fmt.Errorf("%w: %T: expected a map with integer keys: %w", ErrMalformed, m, err)
+	}
+	return m, m.check()
+}

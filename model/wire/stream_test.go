@@ -1,0 +1,145 @@
+package wire
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"halo.internal/model"
+)
+
+// messages has one of each type.
+func messages(t testing.TB) []Message {
+	s := schemaOf(2)
+	data, err := batchOf(s, []int64{1, 2}, []int64{1, 2}, []int64{3, 4}).Encode(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := ID(2, 9)
+	return []Message{
+		Challenge{Nonce: bytes.Repeat([]byte{7}, NonceSize)},
+		Hello{Key: make([]byte, ed25519.PublicKeySize), Boot: 3, Version: "v1", Signature: make([]byte, ed25519.SignatureSize)},
+		Welcome{Time: 1_800_000_000_000, Clock: model.ClockGPS, Schemas: []SchemaID{s.ID()}},
+		Refuse{Code: RefuseBatch, Text: "checksum", ID: &id},
+		Refuse{Code: RefuseRevoked},
+		SchemaMessage{s},
+		BatchMessage{data},
+		Ack{IDs: []BatchID{ID(1, 1), ID(1, 2)}},
+		AckEvents{IDs: []BatchID{ID(1, 1)}},
+		StatusMessage{model.NodeStatus{Name: "mast-2", Role: model.RoleNode, UptimeS: 9,
+			Interfaces: []model.Interface{{Name: "wg0", Kind: "overlay", Up: true, Addresses: []netip.Prefix{netip.MustParsePrefix("10.42.0.7/16"), netip.MustParsePrefix("fd00::1/64")}}}}},
+		EventMessage{model.Event{Boot: 1, Seq: 2, Time: time.UnixMilli(1_800_000_000_123).UTC(), Clock: model.ClockGateway, Kind: "mesh.port.proven", Severity: model.Info, Message: "eth0", Fields: map[string]string{"peer": "n-x"}}},
+	}
+}
+
+func TestMessagesRoundTrip(t *testing.T) {
+	for _, m := range messages(t) {
+		b, err := Marshal(m)
+		if err != nil {
+			t.Fatalf("%T: %v", m, err)
+		}
+		got, err := Unmarshal(b)
+		if err != nil {
+			t.Fatalf("%T: %v", m, err)
+		}
+		if d := cmp.Diff(m, got, cmp.AllowUnexported(BatchID{}, Metric{}), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
+			t.Errorf("%T (-want +got)\n%s", m, d)
+		}
+		for n := range b {
+			if _, err := Unmarshal(b[:n]); !errors.Is(err, ErrMalformed) {
+				t.Fatalf("%T cut to %d octets: got %v, want ErrMalformed", m, n, err)
+			}
+		}
+	}
+}
+
+func TestNewerMessagesAreIgnored(t *testing.T) {
+	encode := func(v any) []byte {
+		b, err := encoding.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if m, err := Unmarshal(encode([]any{99, map[int]string{1: "reboot"}})); err != nil || m != (Unknown{99}) {
+		t.Errorf("unknown type: got %v, %v", m, err)
+	}
+	m, err := Unmarshal(encode([]any{typeRefuse, map[int]any{1: "busy", 42: []int{1}}}))
+	if err != nil || m.(Refuse).Code != "busy" {
+		t.Errorf("unknown key: got %v, %v", m, err)
+	}
+}
+
+func TestMessagesBeyondBoundsAreRefused(t *testing.T) {
+	many := make([]BatchID, MaxAcks+1)
+	for i := range many {
+		many[i] = ID(1, uint64(i+1))
+	}
+	for _, tc := range []struct {
+		m    Message
+		want string
+	}{
+		{Challenge{Nonce: []byte{1}}, "nonce of 32 octets, got 1"},
+		{Hello{}, "key of 32 octets, got 0"},
+		{Hello{Key: make([]byte, 32), Signature: make([]byte, 64)}, "boot counter"},
+		{Welcome{Clock: "sundial"}, "sundial"},
+		{Welcome{Clock: model.ClockGPS, Schemas: make([]SchemaID, MaxSchemas+1)}, "512 schemas, got 513"},
+		{Refuse{}, "code of 1 to 64"},
+		{Refuse{Code: "x", Text: strings.Repeat("x", MaxText+1)}, "513"},
+		{Ack{}, "1 to 512 names, got 0"},
+		{AckEvents{many}, "got 513"},
+		{Ack{[]BatchID{ID(0, 1)}}, "got 0.1"},
+		{BatchMessage{}, "got 0"},
+		{BatchMessage{make([]byte, MaxBatch+1)}, "got 65537"},
+		{SchemaMessage{}, "got 0"},
+		{StatusMessage{model.NodeStatus{Interfaces: make([]model.Interface, 257)}}, "257"},
+		{StatusMessage{model.NodeStatus{Name: strings.Repeat("x", MaxMessage)}}, "at most 66560 octets"},
+		{EventMessage{model.Event{Boot: 1, Seq: 1}}, "kind"},
+		{EventMessage{model.Event{Kind: "x"}}, "got 0.0"},
+		{Unknown{7}, "known type"},
+	} {
+		if _, err := Marshal(tc.m); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%T: got %v, want %q", tc.m, err, tc.want)
+		}
+		if _, ok := tc.m.(Unknown); ok {
+			continue
+		}
+		body := any(tc.m)
+		switch m := tc.m.(type) {
+		case BatchMessage:
+			body = m.Data
+		case SchemaMessage:
+			body = []Metric{}
+		}
+		raw, err := encoding.Marshal([]any{tc.m.kind(), body})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Unmarshal(raw); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%T off the wire: got %v, want ErrMalformed", tc.m, err)
+		}
+	}
+}
+
+func TestHelloIsBound(t *testing.T) {
+	h := Hello{Key: bytes.Repeat([]byte{1}, 32), Boot: 3}
+	nonce := bytes.Repeat([]byte{2}, NonceSize)
+	base := h.SignedBytes(nonce, "10.42.0.1:8080")
+	other := h
+	other.Boot++
+	for name, b := range map[string][]byte{
+		"host":  h.SignedBytes(nonce, "10.42.0.2:8080"),
+		"nonce": h.SignedBytes(bytes.Repeat([]byte{3}, NonceSize), "10.42.0.1:8080"),
+		"boot":  other.SignedBytes(nonce, "10.42.0.1:8080"),
+	} {
+		if bytes.Equal(b, base) {
+			t.Errorf("%s is not covered by the signature", name)
+		}
+	}
+}
