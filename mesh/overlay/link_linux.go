@@ -1,0 +1,98 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/wgctrl"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+)
+
+// openBackend prefers the kernel.
+func openBackend(name string, mtu int, log *slog.Logger) (backend, bool, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = name, mtu
+	err := netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		log.Warn("the kernel has no WireGuard: the overlay runs in this process", "iface", name)
+		b, err := openUserspace(name, mtu, log)
+		return b, false, err
+	case errors.Is(err, unix.EEXIST):
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return nil, false, fmt.Errorf("overlay: find %s: %w", name, err)
+		}
+		if link.Type() != "wireguard" {
+			return nil, false, fmt.Errorf("overlay: %s: expected a link of kind wireguard, got %s", name, link.Type())
+		}
+		if err := netlink.LinkSetMTU(link, mtu); err != nil {
+			return nil, false, fmt.Errorf("overlay: MTU of %s: %w", name, err)
+		}
+	case err != nil:
+		return nil, false, fmt.Errorf("overlay: make %s: %w", name, err)
+	}
+	c, err := wgctrl.New()
+	if err != nil {
+		return nil, false, fmt.Errorf("overlay: wgctrl: %w", err)
+	}
+	return &kernel{c, name}, true, nil
+}
+
+type kernel struct {
+	client *wgctrl.Client
+	name   string
+}
+
+func (k *kernel) configure(c wgtypes.Config) error { return k.client.ConfigureDevice(k.name, c) }
+
+func (k *kernel) peers() ([]wgtypes.Peer, error) {
+	d, err := k.client.Device(k.name)
+	if err != nil {
+		return nil, err
+	}
+	return d.Peers, nil
+}
+
+func (k *kernel) close() error { return k.client.Close() }
+
+// address makes the interface's addresses exactly the configured ones and
+// brings it up. Duplicate address detection is off: the addresses follow from
+// keys or are given out by the gateway.
+func (d *Device) address() error {
+	link, err := netlink.LinkByName(d.cfg.Name)
+	if err != nil {
+		return fmt.Errorf("overlay: find %s: %w", d.cfg.Name, err)
+	}
+	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("overlay: addresses of %s: %w", d.cfg.Name, err)
+	}
+	for _, a := range have {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && slices.ContainsFunc(d.cfg.Addresses, func(p netip.Prefix) bool { return p.Addr() == ip.Unmap() }) {
+			continue
+		}
+		if err := netlink.AddrDel(link, &a); err != nil {
+			return fmt.Errorf("overlay: remove address %s of %s: %w", a.IPNet, d.cfg.Name, err)
+		}
+	}
+	for _, p := range d.cfg.Addresses {
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+		if p.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD
+		}
+		if err := netlink.AddrReplace(link, a); err != nil {
+			return fmt.Errorf("overlay: address %s on %s: %w", p, d.cfg.Name, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("overlay: bring up %s: %w", d.cfg.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+// Package overlay keeps wg0, the encrypted network over the mesh: WireGuard in
+// the kernel, or in this process where the kernel lacks it. The endpoints are
+// underlay addresses that follow from keys, so that it needs no DHCP and no
+// discovery of its own; a peer that has restarted, or whose clock went back, is
+// removed and added anew, since WireGuard refuses handshakes from the past.
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"halo.internal/model"
+)
+
+// overhead is what WireGuard adds to a packet over IPv6: 40 octets of IPv6, 8
+// of UDP, 16 of header and 16 of authentication.
+const overhead = 80
+
+// minMTU is IPv6's.
+const minMTU = 1280
+
+// Config says how the interface is to be.
+type Config struct {
+	Name        string // wg0
+	Key         [32]byte
+	Port        uint16
+	UnderlayMTU int            // of bat0
+	Addresses   []netip.Prefix // this node's, with the length of the whole overlay
+	Log         *slog.Logger
+}
+
+// MTU returns the overlay's for an underlay's.
+func MTU(underlay int) int { return max(underlay-overhead, minMTU) }
+
+// Incarnation orders the lives of a peer: its boot counter, and how often its
+// clock went back since.
+type Incarnation struct {
+	Boot  uint64 `json:"boot"`
+	Steps uint32 `json:"steps"`
+}
+
+// Peer is one other end.
+type Peer struct {
+	Node        string // canonical ID
+	Key         [32]byte
+	Endpoint    netip.AddrPort
+	Allowed     []netip.Prefix
+	Keepalive   time.Duration // 0 for none
+	Incarnation Incarnation
+}
+
+func (p Peer) equal(q Peer) bool {
+	return p.Key == q.Key && p.Endpoint == q.Endpoint && p.Keepalive == q.Keepalive &&
+		p.Incarnation == q.Incarnation && slices.Equal(p.Allowed, q.Allowed)
+}
+
+// backend is a WireGuard implementation that holds one interface.
+type backend interface {
+	configure(wgtypes.Config) error
+	peers() ([]wgtypes.Peer, error)
+	close() error
+}
+
+// Device is the overlay's interface. Its methods may be called from any
+// goroutine.
+type Device struct {
+	cfg     Config
+	backend backend
+	kernel  bool
+
+	mu    sync.Mutex // guards what follows and serialises changes
+	peers map[[32]byte]Peer
+	// inherited are the peers that an earlier process left in the kernel. Those
+	// that are still wanted keep their sessions.
+	inherited [][32]byte
+}
+
+// Open makes the interface, or adopts the kernel's that an earlier process
+// left, gives it its addresses, and brings it up.
+func Open(cfg Config) (*Device, error) {
+	b, kernel, err := openBackend(cfg.Name, MTU(cfg.UnderlayMTU), cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{cfg: cfg, backend: b, kernel: kernel, peers: map[[32]byte]Peer{}}
+	key, port := wgtypes.Key(cfg.Key), int(cfg.Port)
+	if err := b.configure(wgtypes.Config{PrivateKey: &key, ListenPort: &port}); err != nil {
+		return nil, errors.Join(fmt.Errorf("overlay: configure %s: %w", cfg.Name, err), b.close())
+	}
+	if err := d.address(); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	live, err := b.peers()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("overlay: read %s: %w", cfg.Name, err), b.close())
+	}
+	for _, p := range live {
+		d.inherited = append(d.inherited, p.PublicKey)
+	}
+	return d, nil
+}
+
+// Kernel tells whether the kernel does the work.
+func (d *Device) Kernel() bool { return d.kernel }
+
+// Close ends the overlay of this process. The kernel's interface stays, so that
+// traffic flows on while halo-mesh restarts.
+func (d *Device) Close() error { return d.backend.close() }
+
+// SetPeers makes the peers exactly those. One whose incarnation has risen, or
+// changed in any way, starts afresh.
+func (d *Device) SetPeers(peers []Peer) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	want := make(map[[32]byte]Peer, len(peers))
+	var remove, add []wgtypes.PeerConfig
+	for _, p := range peers {
+		want[p.Key] = p
+		old, known := d.peers[p.Key]
+		if known && old.equal(p) {
+			continue
+		}
+		if known && old.Incarnation != p.Incarnation {
+			remove = append(remove, wgtypes.PeerConfig{PublicKey: p.Key, Remove: true})
+		}
+		add = append(add, p.config())
+	}
+	for key := range d.peers {
+		if _, ok := want[key]; !ok {
+			remove = append(remove, wgtypes.PeerConfig{PublicKey: key, Remove: true})
+		}
+	}
+	for _, key := range d.inherited {
+		if _, ok := want[key]; !ok {
+			remove = append(remove, wgtypes.PeerConfig{PublicKey: key, Remove: true})
+		}
+	}
+	// Two steps: a peer that is removed and added in one would be a matter of
+	// the implementation's order.
+	for _, step := range [][]wgtypes.PeerConfig{remove, add} {
+		if len(step) == 0 {
+			continue
+		}
+		if err := d.backend.configure(wgtypes.Config{Peers: step}); err != nil {
+			d.peers = map[[32]byte]Peer{} // unknown now; the next call sets all
+			return fmt.Errorf("overlay: set %d peers: %w", len(step), err)
+		}
+	}
+	d.peers, d.inherited = want, nil
+	return nil
+}
+
+func (p Peer) config() wgtypes.PeerConfig {
+	c := wgtypes.PeerConfig{
+		PublicKey: p.Key, ReplaceAllowedIPs: true,
+		Endpoint: net.UDPAddrFromAddrPort(p.Endpoint), PersistentKeepaliveInterval: &p.Keepalive,
+	}
+	for _, a := range p.Allowed {
+		a = a.Masked()
+		c.AllowedIPs = append(c.AllowedIPs, net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())})
+	}
+	return c
+}
+
+// Status returns the peers as WireGuard sees them, ordered by node.
+func (d *Device) Status() ([]model.OverlayPeer, error) {
+	live, err := d.backend.peers()
+	if err != nil {
+		return nil, fmt.Errorf("overlay: read %s: %w", d.cfg.Name, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := []model.OverlayPeer{}
+	for _, l := range live {
+		p := model.OverlayPeer{
+			Node: d.peers[l.PublicKey].Node, PublicKey: l.PublicKey.String(),
+			RxBytes: l.ReceiveBytes, TxBytes: l.TransmitBytes, Addresses: []string{},
+		}
+		if l.Endpoint != nil {
+			p.Endpoint = l.Endpoint.String()
+		}
+		if !l.LastHandshakeTime.IsZero() && l.LastHandshakeTime.Unix() != 0 {
+			t := l.LastHandshakeTime.UTC()
+			p.LastHandshake = &t
+		}
+		for _, a := range l.AllowedIPs {
+			p.Addresses = append(p.Addresses, a.String())
+		}
+		slices.Sort(p.Addresses)
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b model.OverlayPeer) int {
+		return strings.Compare(a.Node+a.PublicKey, b.Node+b.PublicKey)
+	})
+	return out, nil
+}
