@@ -1,0 +1,210 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"halo.internal/health"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+func get[T any](ctx context.Context, c *Client, path string, query url.Values) (T, error) {
+	var answer T
+	err := c.call(ctx, request{method: http.MethodGet, path: path, query: query}, &answer)
+	return answer, err
+}
+
+// Health asks the gateway how it is. A gateway that is not well answers too.
+func (c *Client) Health(ctx context.Context) (health.Report, error) {
+	var r health.Report
+	err := c.call(ctx, request{method: http.MethodGet, path: "/health", anon: true, status: http.StatusServiceUnavailable}, &r)
+	return r, err
+}
+
+// SystemInfo describes the gateway.
+func (c *Client) SystemInfo(ctx context.Context) (apitype.SystemInfo, error) {
+	return get[apitype.SystemInfo](ctx, c, "/v1/system/info", nil)
+}
+
+// MeshStatus is what the gateway's halo-mesh sees.
+func (c *Client) MeshStatus(ctx context.Context) (model.MeshStatus, error) {
+	return get[model.MeshStatus](ctx, c, "/v1/mesh/status", nil)
+}
+
+// Network is the network and the bundle for its new cards.
+func (c *Client) Network(ctx context.Context) (apitype.Network, error) {
+	return get[apitype.Network](ctx, c, "/v1/network", nil)
+}
+
+// Nodes lists all nodes.
+func (c *Client) Nodes(ctx context.Context) ([]apitype.Node, error) {
+	return all(func(cursor string) ([]apitype.Node, string, error) {
+		l, err := get[apitype.NodeList](ctx, c, "/v1/nodes", page(nil, cursor))
+		return l.Items, l.Next, err
+	})
+}
+
+// Node returns one node by canonical ID or name.
+func (c *Client) Node(ctx context.Context, node string) (apitype.NodeDetail, error) {
+	return get[apitype.NodeDetail](ctx, c, nodePath(node), nil)
+}
+
+// RenameNode gives a node another name.
+func (c *Client) RenameNode(ctx context.Context, node, name string) error {
+	return c.call(ctx, request{method: http.MethodPatch, path: nodePath(node), body: apitype.UpdateNode{Name: &name}}, nil)
+}
+
+// RevokeNode expels a node.
+func (c *Client) RevokeNode(ctx context.Context, node string) error {
+	return c.call(ctx, request{method: http.MethodDelete, path: nodePath(node)}, nil)
+}
+
+// Telemetry lists the latest readings whose metric begins with prefix, of one
+// node or, when node is empty, of all.
+func (c *Client) Telemetry(ctx context.Context, node, prefix string) ([]apitype.Reading, error) {
+	path, query := "/v1/telemetry/latest", url.Values{}
+	if node != "" {
+		path = nodePath(node) + "/telemetry"
+	}
+	if prefix != "" {
+		query.Set("metric", prefix)
+	}
+	return all(func(cursor string) ([]apitype.Reading, string, error) {
+		l, err := get[apitype.ReadingList](ctx, c, path, page(query, cursor))
+		return l.Items, l.Next, err
+	})
+}
+
+// Coverage says which of a node's batches the gateway has.
+func (c *Client) Coverage(ctx context.Context, node string) (apitype.Coverage, error) {
+	return get[apitype.Coverage](ctx, c, nodePath(node)+"/telemetry/sequences", nil)
+}
+
+// EventFilter chooses events; empty fields choose all.
+type EventFilter struct {
+	Node     string
+	Kind     string // prefix
+	Severity string // that and worse
+}
+
+func (f EventFilter) query() url.Values {
+	q := url.Values{}
+	for k, v := range map[string]string{"node": f.Node, "kind": f.Kind, "severity": f.Severity} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	return q
+}
+
+// Events returns the newest events, newest first.
+func (c *Client) Events(ctx context.Context, f EventFilter, limit int) ([]apitype.Event, error) {
+	var events []apitype.Event
+	for cursor := ""; len(events) < limit; {
+		q := page(f.query(), cursor)
+		q.Set("limit", strconv.Itoa(min(limit-len(events), pageSize)))
+		l, err := get[apitype.EventList](ctx, c, "/v1/events", q)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, l.Items...)
+		if l.Next == "" || len(l.Items) == 0 {
+			break
+		}
+		cursor = l.Next
+	}
+	return events[:min(limit, len(events))], nil
+}
+
+// EventsSince returns one page of the events after the one with that ID,
+// oldest first.
+func (c *Client) EventsSince(ctx context.Context, f EventFilter, id int64) ([]apitype.Event, error) {
+	q := f.query()
+	q.Set("since", strconv.FormatInt(id, 10))
+	q.Set("limit", strconv.Itoa(pageSize))
+	l, err := get[apitype.EventList](ctx, c, "/v1/events", q)
+	return l.Items, err
+}
+
+// Registrations lists the join requests that wait for an admin.
+func (c *Client) Registrations(ctx context.Context) ([]apitype.Registration, error) {
+	return all(func(cursor string) ([]apitype.Registration, string, error) {
+		l, err := get[apitype.RegistrationList](ctx, c, "/v1/admin/registrations", page(nil, cursor))
+		return l.Items, l.Next, err
+	})
+}
+
+// Approve admits a node that asked to join.
+func (c *Client) Approve(ctx context.Context, id string) error { return c.decide(ctx, id, "approve") }
+
+// Reject refuses a node that asked to join.
+func (c *Client) Reject(ctx context.Context, id string) error { return c.decide(ctx, id, "reject") }
+
+func (c *Client) decide(ctx context.Context, id, verdict string) error {
+	path := "/v1/admin/registrations/" + url.PathEscape(id) + "/" + verdict
+	return c.call(ctx, request{method: http.MethodPost, path: path}, nil)
+}
+
+// JoinTokens lists the join tokens that the gateway knows.
+func (c *Client) JoinTokens(ctx context.Context) ([]apitype.JoinToken, error) {
+	return all(func(cursor string) ([]apitype.JoinToken, string, error) {
+		l, err := get[apitype.JoinTokenList](ctx, c, "/v1/admin/join-tokens", page(nil, cursor))
+		return l.Items, l.Next, err
+	})
+}
+
+// CreateJoinToken makes a join token; its secret is in this answer alone.
+func (c *Client) CreateJoinToken(ctx context.Context, t apitype.CreateJoinToken) (apitype.JoinToken, error) {
+	var answer apitype.JoinToken
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/admin/join-tokens", body: t}, &answer)
+	return answer, err
+}
+
+// RevokeJoinToken ends a join token.
+func (c *Client) RevokeJoinToken(ctx context.Context, id string) error {
+	return c.call(ctx, request{method: http.MethodDelete, path: "/v1/admin/join-tokens/" + url.PathEscape(id)}, nil)
+}
+
+func nodePath(node string) string { return "/v1/nodes/" + url.PathEscape(node) }
+
+// pageSize is what a list is asked for at once: the most the API gives.
+const pageSize = 500
+
+// maxPages ends a list that never ends: 500,000 entries are more than any
+// gateway keeps.
+const maxPages = 1000
+
+func page(q url.Values, cursor string) url.Values {
+	out := url.Values{"limit": {strconv.Itoa(pageSize)}}
+	for k, v := range q {
+		out[k] = v
+	}
+	if cursor != "" {
+		out.Set("cursor", cursor)
+	}
+	return out
+}
+
+// all collects the pages of a list. The result is never nil: JSON shows [].
+func all[T any](fetch func(cursor string) (items []T, next string, err error)) ([]T, error) {
+	list, cursor := []T{}, ""
+	for range maxPages {
+		items, next, err := fetch(cursor)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, items...)
+		if next == "" {
+			return list, nil
+		}
+		if next == cursor {
+			return nil, fmt.Errorf("list: the gateway gave the same cursor twice after %d entries", len(list))
+		}
+		cursor = next
+	}
+	return nil, fmt.Errorf("list: more than %d pages", maxPages)
+}

@@ -1,0 +1,187 @@
+// Package client speaks the gateway's HTTP API for haloctl: typed calls in the
+// vocabulary of model/apitype, TLS verified against the network's own CA and
+// nothing else, passwords never over a connection that others can read. What
+// the gateway answers is bounded and checked; errors keep apart what a caller
+// acts on: not reachable, not trusted, refused.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"halo.internal/model/apitype"
+	"halo.internal/model/version"
+)
+
+// Limits on what a gateway may answer and how long it may take. The mesh is
+// slow: 16 MiB is never a page, and 30 s is a page at 150 kbit/s.
+const (
+	maxAnswer   = 16 << 20
+	maxProblem  = 64 << 10
+	dialTimeout = 8 * time.Second
+	timeout     = 30 * time.Second
+)
+
+// Tokens gives the bearer token of a request. stale is empty, or the token
+// that the gateway just refused.
+type Tokens interface {
+	Token(ctx context.Context, stale string) (string, error)
+}
+
+// Client is a connection to one gateway. Its methods may be called from any
+// goroutine.
+type Client struct {
+	base   *url.URL
+	http   *http.Client
+	tokens Tokens       // nil: only what needs no login
+	clock  atomic.Int64 // the gateway's clock minus ours, from its last answer
+}
+
+// New returns a client of the gateway at base. ca is the network's CA, which
+// https needs; tokens may be nil.
+func New(base *url.URL, ca *x509.Certificate, tokens Tokens) (*Client, error) {
+	var conf *tls.Config
+	if base.Scheme == "https" {
+		if ca == nil {
+			return nil, errors.New("https to a gateway needs the network's CA: log in or claim first")
+		}
+		conf = pinned(ca)
+	}
+	return newClient(base, conf, tokens), nil
+}
+
+func newClient(base *url.URL, conf *tls.Config, tokens Tokens) *Client {
+	return &Client{base: base, tokens: tokens, http: &http.Client{
+		Timeout: timeout,
+		Transport: &http.Transport{
+			Proxy:               nil, // a proxy has no business between an operator and his gateway
+			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSClientConfig:     conf,
+			TLSHandshakeTimeout: dialTimeout,
+		},
+		// The API redirects nowhere; following one would carry a token or password along.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Close ends idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Now is the time on the gateway's clock, by its last answer. Boards have no
+// clock of their own, so that ages computed with ours could be years off.
+func (c *Client) Now() time.Time { return time.Now().Add(time.Duration(c.clock.Load())) }
+
+// request is one call of the API.
+type request struct {
+	method string
+	path   string
+	query  url.Values
+	body   any  // sent as JSON; nil for none
+	anon   bool // needs no login
+	status int  // another status whose body is an answer, not a problem
+}
+
+// call does r and decodes the answer into answer, unless that is nil.
+func (c *Client) call(ctx context.Context, r request, answer any) error {
+	token := ""
+	if !r.anon {
+		if c.tokens == nil {
+			return &apitype.Problem{Title: "not logged in", Status: http.StatusUnauthorized}
+		}
+		var err error
+		if token, err = c.tokens.Token(ctx, ""); err != nil {
+			return err
+		}
+	}
+	err := c.try(ctx, r, token, answer)
+	if p, ok := errors.AsType[*apitype.Problem](err); ok && p.Status == http.StatusUnauthorized && !r.anon {
+		// The access token ended, by the gateway's clock and not by ours.
+		fresh, terr := c.tokens.Token(ctx, token)
+		if terr != nil {
+			return terr
+		}
+		if fresh != token {
+			return c.try(ctx, r, fresh, answer)
+		}
+	}
+	return err
+}
+
+func (c *Client) try(ctx context.Context, r request, token string, answer any) error {
+	var body io.Reader
+	if r.body != nil {
+		b, err := json.Marshal(r.body)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", r.method, r.path, err)
+		}
+		body = bytes.NewReader(b)
+	}
+	u := c.base.JoinPath(r.path)
+	u.RawQuery = r.query.Encode()
+	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", "application/json, application/problem+json")
+	req.Header.Set("User-Agent", "haloctl/"+version.Get().Version)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	sent := time.Now()
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return explain(c.base, err)
+	}
+	defer resp.Body.Close()
+	if there, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		c.clock.Store(int64(there.Sub(sent)))
+	}
+	if resp.StatusCode/100 != 2 && (r.status == 0 || resp.StatusCode != r.status) {
+		return problem(resp)
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return explain(c.base, err)
+	}
+	if len(b) > maxAnswer {
+		return fmt.Errorf("%s %s: expected at most %d octets, got more", r.method, r.path, maxAnswer)
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, answer); err != nil {
+		return fmt.Errorf("%s %s: expected the gateway's JSON: %w", r.method, r.path, err)
+	}
+	return nil
+}
+
+// problem reads the error that the gateway sent, or makes one from the status
+// when something else answered.
+func problem(resp *http.Response) error {
+	p := &apitype.Problem{}
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
+	if err != nil || kind != "application/problem+json" || json.Unmarshal(b, p) != nil {
+		p = &apitype.Problem{Detail: "the answer is not from a HALO gateway: " + resp.Status}
+	}
+	p.Status = resp.StatusCode
+	if p.Title == "" {
+		p.Title = http.StatusText(resp.StatusCode)
+	}
+	return p
+}

@@ -1,0 +1,145 @@
+// Package ctl is haloctl: the commands with which people and programs use a
+// HALO network from a shell, on the gateway or on a laptop. Run is the whole
+// program without the process around it, so that every command can be called
+// and tested as a function; package client does the talking, package profile
+// the remembering, package table the printing.
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"halo.internal/ctl/profile"
+	"halo.internal/ctl/table"
+	"halo.internal/model/paths"
+	"halo.internal/model/version"
+)
+
+// Env is what a run of haloctl sees of the world.
+type Env struct {
+	Args     []string // without the program's name
+	Stdout   io.Writer
+	Stderr   io.Writer
+	Terminal Terminal // nil when nobody can be asked
+	Profiles profile.Dir
+	Getenv   func(string) string
+}
+
+// Process is the Env of this process.
+func Process() Env {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		dir = paths.State // a board's processes have no HOME
+	}
+	return Env{
+		Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr, Terminal: openTerminal(os.Stdin, os.Stderr),
+		Profiles: profile.Dir(filepath.Join(dir, "halo")), Getenv: os.Getenv,
+	}
+}
+
+// Run does what the arguments say and returns the process's exit status.
+func Run(ctx context.Context, env Env) int {
+	a := &app{env: env}
+	root := a.command()
+	root.SetArgs(env.Args)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return ExitOK
+	}
+	if !a.ran {
+		err = &usageError{err}
+	}
+	code, hint := judge(err)
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintln(env.Stderr, "haloctl:", table.Clean(line))
+	}
+	if hint != "" {
+		fmt.Fprintln(env.Stderr, "next:", hint)
+	}
+	return code
+}
+
+// app is one run.
+type app struct {
+	env     Env
+	gateway string // flags
+	config  string
+	network string
+	json    bool
+	ran     bool // the command line was understood
+}
+
+const long = `haloctl shows and changes a HALO network through its gateway's API.
+
+On the gateway itself it needs no address. From elsewhere, claim or log in once
+with --gateway https://ADDRESS:8443; the network's CA and the session are then
+kept in a profile, one file per network, and later commands need no address.
+
+Environment: HALO_GATEWAY, HALO_NETWORK and HALO_CONFIG stand for the flags of
+these names; HALO_PASSWORD and HALO_CLAIM_CODE answer the questions of claim and
+login where nobody can be asked.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 gateway not reachable,
+4 not authorised, 5 not found.`
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use: "haloctl", Short: "show and change a HALO network", Long: long,
+		Version: version.Get().String(), SilenceErrors: true, SilenceUsage: true,
+		PersistentPreRun: func(*cobra.Command, []string) { a.ran = true },
+	}
+	root.SetVersionTemplate("haloctl {{.Version}}\n")
+	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"}) // --help says the same
+	f := root.PersistentFlags()
+	f.StringVar(&a.gateway, "gateway", a.env.Getenv("HALO_GATEWAY"), "gateway's `address`, such as https://192.0.2.7:8443")
+	f.StringVar(&a.network, "network", a.env.Getenv("HALO_NETWORK"), "`name` of the network, where several are known")
+	f.StringVar(&a.config, "config", a.env.Getenv("HALO_CONFIG"), "profile `file` to use instead of the user's own")
+	f.BoolVar(&a.json, "json", false, "print JSON for programs")
+	root.AddCommand(
+		a.claimCommand(), a.loginCommand(), a.logoutCommand(),
+		a.statusCommand(), a.healthCommand(), a.versionCommand(),
+		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),
+		a.registrationCommand(), a.joinTokenCommand(), a.networkCommand(),
+	)
+	return root
+}
+
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, RunE: func(c *cobra.Command, args []string) error {
+		return &usageError{fmt.Errorf("%s: expected one of its commands, got %q (see %s --help)", c.CommandPath(), args, c.CommandPath())}
+	}}
+	c.AddCommand(commands...)
+	return c
+}
+
+// show prints v as JSON for programs, or calls people with a writer.
+func (a *app) show(v any, people func(io.Writer) error) error {
+	if !a.json {
+		return people(a.env.Stdout)
+	}
+	e := json.NewEncoder(a.env.Stdout)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// items is the JSON of a list: an object, so that fields can be added.
+type items[T any] struct {
+	Items []T `json:"items"`
+}
+
+// say tells a person what was done; programs read the exit status.
+func (a *app) say(format string, args ...any) {
+	if !a.json {
+		fmt.Fprintf(a.env.Stdout, format+"\n", args...)
+	}
+}

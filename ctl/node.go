@@ -1,0 +1,220 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"halo.internal/ctl/client"
+	"halo.internal/ctl/table"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+func (a *app) nodeCommand() *cobra.Command {
+	return group("node", "devices of the network",
+		a.call("list", "all nodes, the gateway among them", cobra.NoArgs, a.nodeList),
+		a.ofNode("show NODE", "one node with its interfaces and links", cobra.ExactArgs(1), a.nodeShow),
+		a.ofNode("rename NODE NAME", "give a node another name", cobra.ExactArgs(2), a.nodeRename),
+		a.ofNode("revoke NODE", "expel a node: its overlay and API end", cobra.ExactArgs(1), a.nodeRevoke),
+	)
+}
+
+// call is a command that talks to the gateway with a session.
+func (a *app) call(use, short string, args cobra.PositionalArgs, run func(context.Context, *client.Client, []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Args: args, ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, args []string) error {
+			api, err := a.connect()
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			return run(c.Context(), api, args)
+		},
+	}
+}
+
+// ofNode is a call whose first argument is a node, by name or ID, which the
+// shell completes.
+func (a *app) ofNode(use, short string, args cobra.PositionalArgs, run func(context.Context, *client.Client, []string) error) *cobra.Command {
+	c := a.call(use, short, args, run)
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		api, err := a.connect()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		defer api.Close()
+		nodes, err := api.Nodes(c.Context())
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		names := make([]string, len(nodes))
+		for i, n := range nodes {
+			names[i] = table.Clean(n.Name) + "\t" + n.ID
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+	return c
+}
+
+func (a *app) nodeList(ctx context.Context, c *client.Client, _ []string) error {
+	nodes, err := c.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(items[apitype.Node]{nodes}, func(w io.Writer) error {
+		t := table.New("NAME", "ROLE", "STATE", "OVERLAY", "UNDERLAY", "VERSION", "SEEN", "ID")
+		for _, n := range nodes {
+			t.Row(n.Name, string(n.Role), nodeState(n), address(n.OverlayV4), address(n.Underlay), n.Version, seen(c.Now(), n), n.ID)
+		}
+		return t.Write(w)
+	})
+}
+
+// nodeState is what a person wants to know first of a node.
+func nodeState(n apitype.Node) string {
+	switch {
+	case n.Revoked:
+		return "revoked"
+	case !n.Online && n.Role != model.RoleGateway: // the gateway that answers is there
+		return "offline"
+	case n.Missing != "":
+		return n.State + ": " + n.Missing
+	case n.Volatile:
+		return "volatile"
+	case n.State != "":
+		return n.State
+	}
+	return "online"
+}
+
+func seen(now time.Time, n apitype.Node) string {
+	switch {
+	case n.Role == model.RoleGateway || n.Online:
+		return "now"
+	case n.LastSeen == nil:
+		return "never"
+	}
+	return table.Age(now, *n.LastSeen)
+}
+
+func address(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func (a *app) nodeShow(ctx context.Context, c *client.Client, args []string) error {
+	n, err := c.Node(ctx, args[0])
+	if err != nil {
+		return notFound(err, "haloctl node list shows the nodes")
+	}
+	return a.show(n, func(w io.Writer) error { return writeNode(w, n, c.Now()) })
+}
+
+func writeNode(w io.Writer, n apitype.NodeDetail, now time.Time) error {
+	t := table.New()
+	t.Row("Node", n.Name)
+	t.Row("ID", n.ID)
+	t.Row("Role", string(n.Role))
+	t.Row("State", nodeState(n.Node))
+	t.Row("Board", n.Board)
+	t.Row("Version", strings.TrimSpace(n.Version+" "+n.Slot))
+	t.Row("Kernel", n.Kernel)
+	t.Row("Overlay", strings.TrimSpace(address(n.OverlayV4)+" "+address(n.OverlayV6)))
+	t.Row("Underlay", address(n.Underlay))
+	t.Row("Up since", fmt.Sprintf("%s (boot %d)", table.Span(time.Duration(n.UptimeS)*time.Second), n.Boot))
+	t.Row("Joined", fmt.Sprintf("%s by %s", table.Age(now, n.Joined), n.AdmittedBy))
+	t.Row("Seen", seen(now, n.Node))
+	if err := t.Write(w); err != nil {
+		return err
+	}
+	return writeSections(w, n, now)
+}
+
+func writeSections(w io.Writer, n apitype.NodeDetail, now time.Time) error {
+	ifaces := table.New("INTERFACE", "KIND", "PORT", "LINK", "MAC", "RX", "TX", "ADDRESSES")
+	for _, i := range n.Interfaces {
+		link := "down"
+		switch {
+		case !i.Present:
+			link = "gone " + table.Age(now, i.LastSeen)
+		case i.Up:
+			link = "up"
+		}
+		addrs := make([]string, len(i.Addresses))
+		for k, p := range i.Addresses {
+			addrs[k] = p.String()
+		}
+		ifaces.Row(i.Name, i.Kind, i.PortRole, link, i.MAC, table.Bytes(int64(i.RxBytes)), table.Bytes(int64(i.TxBytes)), strings.Join(addrs, " "))
+	}
+	peers := table.New("OVERLAY PEER", "ENDPOINT", "HANDSHAKE", "RX", "TX")
+	overlays := n.Overlays
+	if n.Overlay != nil {
+		overlays = append([]model.OverlayPeer{*n.Overlay}, overlays...)
+	}
+	for _, p := range overlays {
+		shake := "never"
+		if p.LastHandshake != nil {
+			shake = table.Age(now, *p.LastHandshake)
+		}
+		peers.Row(p.Node, p.Endpoint, shake, table.Bytes(p.RxBytes), table.Bytes(p.TxBytes))
+	}
+	links := table.New("NEIGHBOUR", "INTERFACE", "MAC", "QUALITY", "SEEN")
+	for _, l := range n.Neighbours {
+		quality := fmt.Sprintf("%d/255", l.TQ)
+		if l.Throughput > 0 {
+			quality = table.Value(l.Throughput) + " Mbit/s"
+		}
+		links.Row(l.Node, l.Iface, l.MAC, quality, table.Span(time.Duration(l.LastSeenMS)*time.Millisecond)+" ago")
+	}
+	for _, s := range []struct {
+		rows int
+		t    *table.Table
+	}{{len(n.Interfaces), ifaces}, {len(overlays), peers}, {len(n.Neighbours), links}} {
+		if s.rows == 0 {
+			continue
+		}
+		if _, err := fmt.Fprintln(w); err != nil {
+			return err
+		}
+		if err := s.t.Write(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) nodeRename(ctx context.Context, c *client.Client, args []string) error {
+	if err := c.RenameNode(ctx, args[0], args[1]); err != nil {
+		return notFound(err, "haloctl node list shows the nodes")
+	}
+	a.say("%s is now %s.", args[0], args[1])
+	return nil
+}
+
+func (a *app) nodeRevoke(ctx context.Context, c *client.Client, args []string) error {
+	if err := c.RevokeNode(ctx, args[0]); err != nil {
+		return notFound(err, "haloctl node list shows the nodes")
+	}
+	a.say("%s is revoked.", args[0])
+	return nil
+}
+
+// notFound adds the next step to a 404.
+func notFound(err error, hint string) error {
+	if code, _ := judge(err); code == ExitNotFound {
+		return &hintError{err, hint}
+	}
+	return err
+}

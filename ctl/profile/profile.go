@@ -1,0 +1,178 @@
+// Package profile keeps what haloctl knows of a network between two commands:
+// where its gateway is, the CA that it was found to have, and the session. One
+// file per network, readable by its owner alone.
+package profile
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"halo.internal/model/apitype"
+	"halo.internal/model/atomicfile"
+)
+
+// maxSize bounds what is read; a profile has some 2 KiB.
+const maxSize = 64 << 10
+
+// Profile is the content of one file. Session fields are secrets.
+type Profile struct {
+	Network      string    `json:"network"`
+	NetworkKey   string    `json:"network_key"`
+	Gateway      string    `json:"gateway"`
+	CA           string    `json:"ca,omitempty"` // PEM; absent for a gateway reached by plain HTTP alone
+	Username     string    `json:"username"`
+	Role         string    `json:"role,omitempty"`
+	AccessToken  string    `json:"access_token,omitempty"`
+	AccessEnds   time.Time `json:"access_ends,omitzero"` // by this machine's clock
+	RefreshToken string    `json:"refresh_token,omitempty"`
+}
+
+// Start puts a session into the profile.
+func (p *Profile) Start(t apitype.Tokens, now time.Time) {
+	p.Username, p.Role = t.Username, t.Role
+	p.AccessToken, p.RefreshToken = t.AccessToken, t.RefreshToken
+	p.AccessEnds = now.Add(time.Duration(t.ExpiresIn) * time.Second).UTC().Truncate(time.Second)
+}
+
+// End takes the session out; gateway and CA stay for the next login.
+func (p *Profile) End() { p.AccessToken, p.RefreshToken, p.AccessEnds = "", "", time.Time{} }
+
+// String shows nothing secret.
+func (p Profile) String() string { return p.Network + " at " + p.Gateway }
+
+// GoString is String.
+func (p Profile) GoString() string { return p.String() }
+
+// Load reads the profile at path.
+func Load(path string) (Profile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Profile{}, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return Profile{}, err
+	}
+	if len(b) > maxSize {
+		return Profile{}, fmt.Errorf("%s: expected at most %d octets", path, maxSize)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	var p Profile
+	if err := d.Decode(&p); err != nil {
+		return Profile{}, fmt.Errorf("%s: expected a profile as haloctl writes it: %w", path, err)
+	}
+	if p.Gateway == "" {
+		return Profile{}, fmt.Errorf("%s: no gateway in it", path)
+	}
+	return p, nil
+}
+
+// Save writes the profile to path for its owner alone.
+func (p Profile) Save(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	return atomicfile.Write(path, append(b, '\n'), 0o600)
+}
+
+// Update loads the profile at path, lets change alter it, and saves it, while
+// no other haloctl does the same: a refresh token is good once.
+func Update(path string, change func(*Profile) error) error {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := flock(lock); err != nil {
+		return fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	p, err := Load(path)
+	if err != nil {
+		return err
+	}
+	before := p
+	if err := change(&p); err != nil {
+		return err
+	}
+	if p == before {
+		return nil
+	}
+	return p.Save(path)
+}
+
+// flock waits for the lock; closing the file gives it back.
+func flock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// Dir holds a user's profiles.
+type Dir string
+
+// List returns the paths of all profiles.
+func (d Dir) List() ([]string, error) {
+	entries, err := os.ReadDir(string(d))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var list []string
+	for _, e := range entries {
+		if e.Type().IsRegular() && filepath.Ext(e.Name()) == suffix {
+			list = append(list, filepath.Join(string(d), e.Name()))
+		}
+	}
+	return list, nil
+}
+
+const suffix = ".json"
+
+// PathFor returns where the profile of p's network belongs: in the file of
+// that name, unless another network of the same name has it.
+func (d Dir) PathFor(p Profile) string {
+	path := d.Path(p.Network)
+	if other, err := Load(path); err == nil && other.NetworkKey != p.NetworkKey {
+		return d.Path(p.Network + "-" + fileName(p.NetworkKey)[:min(8, len(fileName(p.NetworkKey)))])
+	}
+	return path
+}
+
+// Path returns the file for a network's name.
+func (d Dir) Path(network string) string {
+	return filepath.Join(string(d), fileName(network)+suffix)
+}
+
+// fileName keeps of a network's name, which may hold anything, what is
+// harmless in a path.
+func fileName(network string) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
+			return r
+		}
+		return '-'
+	}, network)
+	if name == "" {
+		return "network"
+	}
+	return name
+}

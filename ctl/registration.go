@@ -1,0 +1,46 @@
+package ctl
+
+import (
+	"context"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"halo.internal/ctl/client"
+	"halo.internal/ctl/table"
+	"halo.internal/model/apitype"
+)
+
+func (a *app) registrationCommand() *cobra.Command {
+	return group("registration", "devices that ask to join",
+		a.call("list", "those that wait, and those that were rejected", cobra.NoArgs, a.registrationList),
+		a.call("approve ID", "admit a device", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+			return a.decided(c.Approve(ctx, args[0]), args[0], "approved; it joins at its next try")
+		}),
+		a.call("reject ID", "refuse a device", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+			return a.decided(c.Reject(ctx, args[0]), args[0], "rejected")
+		}))
+}
+
+func (a *app) decided(err error, id, verdict string) error {
+	if err != nil {
+		return notFound(err, "haloctl registration list shows who asks")
+	}
+	a.say("%s is %s.", id, verdict)
+	return nil
+}
+
+func (a *app) registrationList(ctx context.Context, c *client.Client, _ []string) error {
+	list, err := c.Registrations(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(items[apitype.Registration]{list}, func(w io.Writer) error {
+		t := table.New("ID", "STATE", "NAME", "BOARD", "FROM", "ASKED", "LAST TRY", "MACS")
+		for _, r := range list {
+			t.Row(r.ID, r.State, r.Name, r.Board, r.Remote, table.Age(c.Now(), r.Requested), table.Age(c.Now(), r.LastTry), strings.Join(r.MACs, " "))
+		}
+		return t.Write(w)
+	})
+}

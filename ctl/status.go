@@ -1,0 +1,169 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"halo.internal/ctl/client"
+	"halo.internal/ctl/table"
+	"halo.internal/health"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/version"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "the network on one page", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			api, err := a.connect()
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			s, err := readStatus(c.Context(), api)
+			if err != nil {
+				return err
+			}
+			return a.show(s, func(w io.Writer) error { return s.table(api.Now()).Write(w) })
+		},
+	}
+}
+
+// status is the network on one page.
+type status struct {
+	Health health.Report      `json:"health"`
+	System apitype.SystemInfo `json:"system"`
+	Nodes  []apitype.Node     `json:"nodes"`
+	Mesh   *model.MeshStatus  `json:"mesh,omitempty"` // absent where halo-mesh does not answer
+}
+
+func readStatus(ctx context.Context, c *client.Client) (status, error) {
+	var s status
+	var err error
+	if s.Health, err = c.Health(ctx); err != nil {
+		return s, err
+	}
+	if s.System, err = c.SystemInfo(ctx); err != nil {
+		return s, err
+	}
+	if s.Nodes, err = c.Nodes(ctx); err != nil {
+		return s, err
+	}
+	mesh, err := c.MeshStatus(ctx)
+	if err == nil {
+		s.Mesh = &mesh
+	} else if _, ok := errors.AsType[*apitype.Problem](err); !ok {
+		return s, err // a problem says that there is no mesh to ask, which health explains
+	}
+	return s, nil
+}
+
+func (s status) table(now time.Time) *table.Table {
+	t := table.New()
+	if s.System.Network != "" {
+		t.Row("Network", s.System.Network)
+	}
+	t.Row("Gateway", fmt.Sprintf("%s (%s)", s.System.Name, s.System.Node))
+	t.Row("State", state(s.Health.State, s.Health.Missing, s.Health.Detail))
+	t.Row("Version", s.System.Build.Version)
+	t.Row("Started", table.Age(now, s.System.Started))
+	t.Row("Time", fmt.Sprintf("%s, clock from %s", s.System.Time.UTC().Format(time.DateTime), s.System.Clock))
+	online := 0
+	for _, n := range s.Nodes {
+		if n.Online || n.Role == model.RoleGateway {
+			online++
+		}
+	}
+	t.Row("Nodes", fmt.Sprintf("%d of %d online", online, len(s.Nodes)))
+	if s.Mesh != nil {
+		t.Row("Mesh", fmt.Sprintf("%s: %d neighbours, %d reachable", s.Mesh.Mesh, len(s.Mesh.Neighbours), s.Mesh.Originators))
+		t.Row("Overlay", overlaySummary(now, s.Mesh.Overlay))
+	}
+	t.Row("Storage", fmt.Sprintf("configuration %s, telemetry %s", size(s.System.Config), size(s.System.Telemetry)))
+	t.Row("CA", s.System.CASHA256)
+	return t
+}
+
+func size(d apitype.Database) string {
+	if d.Budget == 0 {
+		return table.Bytes(d.Bytes)
+	}
+	return table.Bytes(d.Bytes) + " of " + table.Bytes(d.Budget)
+}
+
+func overlaySummary(now time.Time, peers []model.OverlayPeer) string {
+	fresh := 0
+	for _, p := range peers {
+		if p.LastHandshake != nil && now.Sub(*p.LastHandshake) < 3*time.Minute { // WireGuard renews every two
+			fresh++
+		}
+	}
+	return fmt.Sprintf("%d of %d peers with a fresh handshake", fresh, len(peers))
+}
+
+// state puts a health state and its cause into words.
+func state(s health.State, missing, detail string) string {
+	text := string(s)
+	if missing != "" {
+		text += ": " + missing
+	}
+	if detail != "" {
+		text += " (" + detail + ")"
+	}
+	return text
+}
+
+func (a *app) healthCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "health", Short: "what the gateway needs and how each of it is", Args: cobra.NoArgs,
+		Long: `Health asks the gateway how it is; no login is needed. Exit status 0 means that
+it works, if with less than all (degraded).`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			api, err := a.connectOpen(c.Context())
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			r, err := api.Health(c.Context())
+			if err != nil {
+				return err
+			}
+			if err := a.show(r, func(w io.Writer) error { return writeHealth(w, r, api.Now()) }); err != nil {
+				return err
+			}
+			if r.State == health.OK || r.State == health.Degraded {
+				return nil
+			}
+			return fmt.Errorf("the gateway is not well: %s", state(r.State, r.Missing, r.Detail))
+		},
+	}
+}
+
+func writeHealth(w io.Writer, r health.Report, now time.Time) error {
+	t := table.New("CHECK", "STATE", "SINCE", "NEEDS", "DETAIL")
+	t.Row(r.Name, string(r.State), table.Age(now, r.Started), "", r.Build.Version)
+	for _, c := range r.Checks {
+		t.Row(c.Name, string(c.State), table.Age(now, c.Since), strings.Join(c.Needs, " "), c.Detail)
+	}
+	return t.Write(w)
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "which build this haloctl is", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := version.Get()
+			return a.show(v, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, "haloctl", v)
+				return err
+			})
+		},
+	}
+}

@@ -1,0 +1,165 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"halo.internal/ctl/client"
+	"halo.internal/ctl/table"
+	"halo.internal/model/apitype"
+)
+
+func (a *app) telemetryCommand() *cobra.Command {
+	var metric string
+	var watch bool
+	var interval time.Duration
+	show := a.ofNode("show [NODE]", "latest readings of one node or all", cobra.MaximumNArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		node := strings.Join(args, "")
+		if watch {
+			return a.watchTelemetry(ctx, c, node, metric, interval)
+		}
+		return a.telemetryShow(ctx, c, node, metric)
+	})
+	show.Flags().StringVar(&metric, "metric", "", "only metrics that begin with `prefix`, such as system.cpu")
+	show.Flags().BoolVar(&watch, "watch", false, "go on and print what is new")
+	show.Flags().DurationVar(&interval, "interval", 5*time.Second, "how often --watch asks")
+	return group("telemetry", "readings of the nodes", show,
+		a.ofNode("coverage NODE", "which batches of a node the gateway has, per boot", cobra.ExactArgs(1), a.telemetryCoverage))
+}
+
+func (a *app) telemetryShow(ctx context.Context, c *client.Client, node, metric string) error {
+	readings, names, err := latest(ctx, c, node, metric)
+	if err != nil {
+		return err
+	}
+	return a.show(items[apitype.Reading]{readings}, func(w io.Writer) error {
+		return readingTable(readings, names, c.Now()).Write(w)
+	})
+}
+
+func latest(ctx context.Context, c *client.Client, node, metric string) ([]apitype.Reading, map[string]string, error) {
+	readings, err := c.Telemetry(ctx, node, metric)
+	if err != nil {
+		return nil, nil, notFound(err, "haloctl node list shows the nodes")
+	}
+	names, err := nodeNames(ctx, c)
+	return readings, names, err
+}
+
+// nodeNames maps canonical IDs to names: people do not read IDs.
+func nodeNames(ctx context.Context, c *client.Client) (map[string]string, error) {
+	nodes, err := c.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]string, len(nodes))
+	for _, n := range nodes {
+		names[n.ID] = n.Name
+	}
+	return names, nil
+}
+
+// nameOf falls back to the ID for a node that is not listed.
+func nameOf(names map[string]string, id string) string {
+	if n := names[id]; n != "" {
+		return n
+	}
+	return id
+}
+
+func readingTable(readings []apitype.Reading, names map[string]string, now time.Time) *table.Table {
+	t := table.New("NODE", "METRIC", "VALUE", "UNIT", "AGE", "CLOCK")
+	for _, r := range readings {
+		t.Row(nameOf(names, r.Node), r.Metric, table.Value(r.Value), r.Unit, table.Age(now, r.Time), string(r.Clock))
+	}
+	return t
+}
+
+// watchTelemetry prints all readings, and then, until it is interrupted, those
+// that are new: as tables for people, one JSON object a line for programs.
+func (a *app) watchTelemetry(ctx context.Context, c *client.Client, node, metric string, interval time.Duration) error {
+	type series struct{ node, metric string }
+	last := map[series]apitype.Reading{}
+	return every(ctx, interval, func() error {
+		readings, names, err := latest(ctx, c, node, metric)
+		if err != nil {
+			return err
+		}
+		var news []apitype.Reading
+		for _, r := range readings {
+			s := series{r.Node, r.Metric}
+			if old, ok := last[s]; !ok || old.Boot != r.Boot || old.Seq != r.Seq || !old.Time.Equal(r.Time) {
+				last[s], news = r, append(news, r)
+			}
+		}
+		if len(news) == 0 {
+			return nil
+		}
+		if a.json {
+			return lines(a.env.Stdout, news)
+		}
+		return readingTable(news, names, c.Now()).Write(a.env.Stdout)
+	})
+}
+
+// lines prints one JSON object a line.
+func lines[T any](w io.Writer, list []T) error {
+	e := json.NewEncoder(w)
+	for _, v := range list {
+		if err := e.Encode(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// minInterval keeps an impatient person from filling a slow mesh.
+const minInterval = 200 * time.Millisecond
+
+// every calls step at once and then at each interval until ctx ends, which is
+// how such a command is meant to end.
+func every(ctx context.Context, interval time.Duration, step func() error) error {
+	t := time.NewTicker(max(interval, minInterval))
+	defer t.Stop()
+	for {
+		if err := step(); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+func (a *app) telemetryCoverage(ctx context.Context, c *client.Client, args []string) error {
+	cov, err := c.Coverage(ctx, args[0])
+	if err != nil {
+		return notFound(err, "haloctl node list shows the nodes")
+	}
+	return a.show(cov, func(w io.Writer) error {
+		t := table.New("BOOT", "FIRST", "LAST", "BATCHES", "MISSING", "DROPPED")
+		for _, b := range cov.Boots {
+			missing := make([]string, len(b.Missing))
+			for i, m := range b.Missing {
+				missing[i] = fmt.Sprintf("%d-%d", m.From, m.To)
+			}
+			text := strings.Join(missing, " ")
+			if text == "" {
+				text = "none"
+			}
+			t.Row(fmt.Sprint(b.Boot), fmt.Sprint(b.First), fmt.Sprint(b.Last), fmt.Sprint(b.Count), text, fmt.Sprint(b.Dropped))
+		}
+		return t.Write(w)
+	})
+}
