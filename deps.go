@@ -1,5 +1,6 @@
-// Package deps pins what the rooms under construction import.
-package deps
+// Package halo holds the rules for the whole tree (internal_test.go) and pins
+// what the rooms under construction import.
+package halo
 
 import (
 	_ "github.com/coder/websocket"
