@@ -1,0 +1,93 @@
+# HALO: table of contents. `make` alone prints it.
+
+export CGO_ENABLED = 0
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+
+GO    ?= go
+BOARD ?= rpi4b
+ROLE  ?= node
+NODES ?= 2
+OUT   ?= out
+
+# All that building and running needs besides Go: Debian packages.
+PACKAGES = qemu-system-arm qemu-utils mtools dosfstools e2fsprogs squashfs-tools xz-utils kmod device-tree-compiler git
+
+HALO_IMAGE = $(GO) run -trimpath ./cmd/halo-image
+
+.DEFAULT_GOAL = help
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^#:/ { print substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+#: Try it
+.PHONY: run down
+run: deps build lab-images ## boot a gateway and NODES=2 nodes and say what to try next
+	bin/halo-lab up --nodes $(NODES)
+
+down: ## end what `make run` started
+	@if [ -x bin/halo-lab ]; then bin/halo-lab down; fi
+
+#: Cards
+.PHONY: image flash
+image: deps stamp ## card image: BOARD=rpi4b|rpi3b|zero2w|qemu-virt ROLE=gateway|node
+	$(HALO_IMAGE) image --board $(BOARD) --role $(ROLE) --out $(OUT)
+
+flash: image ## write it to a card: DEV=/dev/sdX, and BUNDLE=file.toml for its network
+	@test -n "$(DEV)" || { echo "make flash: DEV=/dev/sdX is missing: the card to overwrite (lsblk shows them)" >&2; exit 2; }
+	$(HALO_IMAGE) flash --image $(OUT)/halo-$(ROLE)-$(BOARD).img --device $(DEV) $(if $(BUNDLE),--bundle $(BUNDLE))
+
+#: Check
+.PHONY: check race test fuzz bench soak
+check: stamp ## format, vet, staticcheck and the fast tests
+	@fmt=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
+		test -z "$$fmt" || { echo "not formatted (gofmt -w):"; echo "$$fmt"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags lab ./...
+	$(GO) tool staticcheck -tags lab ./...
+	$(GO) test ./...
+
+race: stamp ## the fast tests under the race detector (needs a C compiler; HALO does not)
+	CGO_ENABLED=1 $(GO) test -race ./agent/... ./ctl/... ./gateway/... ./health/... ./identity/... ./lab/ether/... ./local/... ./model/...
+
+# Machines of two packages at once would starve each other: one at a time.
+test: deps check build lab-images ## everything, machines included
+	$(GO) test -tags lab -p 1 -timeout 60m ./...
+
+fuzz: stamp ## every fuzz test for FUZZTIME=10s
+	@for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(or $(FUZZTIME),10s) $$p || exit 1; \
+		done; done
+
+bench: deps build lab-images ## the README's figures
+	$(GO) test -run '^$$' -bench . ./model/wire/...
+	bin/halo-lab bench
+
+soak: deps build lab-images ## power cuts and partitions for an hour
+	HALO_SOAK=1 $(GO) test -tags lab -p 1 -count 1 -timeout 3h ./lab/...
+
+#: Build
+.PHONY: deps stamp build lab-images clean
+deps: ## install the Debian packages that are missing
+	@missing=$$(for p in $(PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ] && ! command -v apt-get >/dev/null; then \
+		echo "Not a Debian machine: install what these hold yourself:" $$missing >&2; exit 1; \
+	elif [ -n "$$missing" ]; then \
+		echo "Installing Debian packages:" $$missing; \
+		if [ "$$(id -u)" = 0 ]; then as=; else as=sudo; fi; \
+		$$as apt-get update -qq && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+stamp: ## write version, commit and build time where every binary embeds them
+	@$(HALO_IMAGE) stamp
+
+build: stamp ## the host's binaries, into bin/
+	$(GO) build -trimpath -o bin/ ./cmd/haloctl ./cmd/halo-lab ./cmd/halo-image ./cmd/gateway-api
+
+lab-images: stamp ## the images that the lab boots
+	$(HALO_IMAGE) image --board qemu-virt --role gateway --out $(OUT)
+	$(HALO_IMAGE) image --board qemu-virt --role node --out $(OUT)
+
+clean: down ## remove what was built; .cache keeps the kernel
+	rm -rf bin $(OUT)
