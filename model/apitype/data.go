@@ -105,6 +105,7 @@ type SeqRange struct {
 type Event struct {
 	ID       int64     `json:"id" doc:"grows; the order in which the gateway learned of it"`
 	Received time.Time `json:"received"`
+	Source   string    `json:"source" doc:"who reported it: a node, or gateway-api"`
 	model.Event
 }
 

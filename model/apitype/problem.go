@@ -1,6 +1,10 @@
 package apitype
 
-import "fmt"
+import (
+	"fmt"
+	"net/http"
+	"time"
+)
 
 // Types of problems (RFC 9457, member "type") that a program acts on; all
 // others are "about:blank" and explained by their status and detail.
@@ -35,12 +39,41 @@ type Problem struct {
 	Detail string   `json:"detail,omitempty" doc:"what was expected and what came"`
 	Nonce  string   `json:"nonce,omitempty" doc:"with join-nonce: what to sign"`
 	Errors []Detail `json:"errors,omitempty" doc:"which values of the request are wrong"`
+
+	retryAfter time.Duration
 }
 
 // Detail is one wrong value in a request.
 type Detail struct {
 	Message  string `json:"message"`
 	Location string `json:"location,omitempty" doc:"e.g. body.name"`
+}
+
+// Refuse makes a problem of one of the types above; an empty type is
+// "about:blank".
+func Refuse(status int, typ, format string, args ...any) *Problem {
+	if typ == "" {
+		typ = "about:blank"
+	}
+	return &Problem{Type: typ, Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+// After says in Retry-After when to come back.
+func (p *Problem) After(d time.Duration) *Problem {
+	p.retryAfter = max(d, time.Second)
+	return p
+}
+
+// GetHeaders returns the headers that go with the problem (huma's HeadersError).
+func (p *Problem) GetHeaders() http.Header {
+	h := http.Header{}
+	if p.retryAfter > 0 {
+		h.Set("Retry-After", fmt.Sprint(int64(p.retryAfter.Round(time.Second)/time.Second)))
+	}
+	if p.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", "Bearer")
+	}
+	return h
 }
 
 // Error implements error.

@@ -1,0 +1,243 @@
+// Package auth knows who may do what: people with passwords and roles, their
+// logins (a signed token of an hour and a refresh token that changes at each
+// use), API tokens of machines, and the one-time claim with which the first
+// admin appears. Guessing is slowed and recorded.
+package auth
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"halo.internal/gateway/clock"
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/store"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+// Lives of tokens.
+const (
+	accessLife   = 60 * time.Minute
+	refreshLife  = 30 * 24 * time.Hour
+	refreshGrace = 30 * time.Second // an answer lost on a bad link may be asked for again
+	issuer       = "halo-gateway"
+	refreshStart = "halo-refresh-"
+	tokenStart   = "halo-api-"
+)
+
+// Service answers all questions of who and whether.
+type Service struct {
+	db     *store.DB
+	clock  *clock.Clock
+	events *events.Log
+	hasher *hasher
+	logins *limiter
+	claims *claims
+	key    ed25519.PrivateKey
+	dummy  string // password of nobody, verified in vain for unknown users
+}
+
+// Config is what New needs.
+type Config struct {
+	DB     *store.DB
+	Clock  *clock.Clock
+	Events *events.Log
+	Salt   []byte // network key: salt of the claim code
+}
+
+const settingSigningKey = "login signing key"
+
+// New loads or makes the signing key.
+func New(ctx context.Context, c Config) (*Service, error) {
+	s := &Service{db: c.DB, clock: c.Clock, events: c.Events, hasher: newHasher(), logins: newLimiter()}
+	seed, err := c.DB.Setting(ctx, settingSigningKey, func() []byte {
+		b := make([]byte, ed25519.SeedSize)
+		rand.Read(b)
+		return b
+	})
+	if err != nil {
+		return nil, fmt.Errorf("login signing key: %w", err)
+	}
+	if len(seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("login signing key: expected %d octets, got %d", ed25519.SeedSize, len(seed))
+	}
+	s.key = ed25519.NewKeyFromSeed(seed)
+	if s.dummy, err = s.hasher.hash(ctx, rand.Text()); err != nil {
+		return nil, err
+	}
+	s.claims = newClaims(c.Salt)
+	return s, nil
+}
+
+var errLogin = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemLogin, "user name or password is wrong")
+
+// Login checks a password and starts a login.
+func (s *Service) Login(ctx context.Context, remote netip.Addr, username, password string) (apitype.Tokens, error) {
+	who := remoteKey(remote)
+	keys := []string{"login " + who, "login " + who + " " + username}
+	if err := s.logins.allow(keys...); err != nil {
+		return apitype.Tokens{}, err
+	}
+	u, err := s.user(ctx, username)
+	if err != nil && !errors.Is(err, errNoUser) {
+		return apitype.Tokens{}, err
+	}
+	phc := u.password
+	if err != nil {
+		phc = s.dummy // takes as long as for a user there is
+	}
+	ok, verr := s.hasher.verify(ctx, phc, password)
+	if verr != nil {
+		return apitype.Tokens{}, verr
+	}
+	if err != nil || !ok || u.disabled {
+		s.failed(remote, "auth.login.failed", "a login failed", u.name, keys...)
+		return apitype.Tokens{}, errLogin
+	}
+	s.logins.succeed(keys...)
+	family := make([]byte, 16)
+	rand.Read(family)
+	return s.issue(ctx, u, family, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)
+		return err
+	})
+}
+
+// failed counts and records a failed attempt. username is that of a user there
+// is, or empty: an unknown one may be a password typed into the wrong field.
+func (s *Service) failed(remote netip.Addr, kind, message, username string, keys ...string) {
+	n := s.logins.fail(keys...)
+	if n > freeFailures && n%10 != 0 {
+		return // slowed by now; the log need not hold each
+	}
+	s.events.Add(kind, model.Warning, "", message, map[string]string{"remote": remote.String(), "user": username, "failures": fmt.Sprint(n)})
+}
+
+type loginClaims struct {
+	Role       string `json:"role"`
+	Generation int64  `json:"gen"`
+	jwt.RegisteredClaims
+}
+
+// issue makes an access token and stores a refresh token; more runs in the
+// same transaction.
+func (s *Service) issue(ctx context.Context, u user, family []byte, more func(*sql.Tx) error) (apitype.Tokens, error) {
+	now := s.clock.Now()
+	access, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, loginClaims{Role: u.role, Generation: u.generation, RegisteredClaims: jwt.RegisteredClaims{
+		Issuer: issuer, Subject: u.name, IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(accessLife)), ID: rand.Text(),
+	}}).SignedString(s.key)
+	if err != nil {
+		return apitype.Tokens{}, fmt.Errorf("sign access token: %w", err)
+	}
+	refresh, hash := secret(refreshStart)
+	err = s.db.Write(ctx, func(tx *sql.Tx) error {
+		if more != nil {
+			if err := more(tx); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE expires < ?`, store.Millis(now)); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, family, username, expires) VALUES (?, ?, ?, ?)`, hash, family, u.name, store.Millis(now.Add(refreshLife)))
+		return err
+	})
+	if err != nil {
+		return apitype.Tokens{}, err
+	}
+	return apitype.Tokens{AccessToken: access, TokenType: "Bearer", ExpiresIn: int(accessLife / time.Second), RefreshToken: refresh, Username: u.name, Role: u.role}, nil
+}
+
+// secret makes a random token and the hash under which it is stored.
+func secret(prefix string) (string, []byte) {
+	raw := make([]byte, 32)
+	rand.Read(raw)
+	t := prefix + base64.RawURLEncoding.EncodeToString(raw)
+	return t, hashToken(t)
+}
+
+func hashToken(t string) []byte {
+	h := sha256.Sum256([]byte(t))
+	return h[:]
+}
+
+var errRefresh = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemRefresh, "the refresh token is unknown, used or expired; log in again")
+
+// Refresh exchanges a refresh token for new tokens. A token that was exchanged
+// before was copied by somebody: its whole login ends.
+func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) (apitype.Tokens, error) {
+	key := "refresh " + remoteKey(remote)
+	if err := s.logins.allow(key); err != nil {
+		return apitype.Tokens{}, err
+	}
+	var username string
+	var family []byte
+	var expires int64
+	var rotated sql.NullInt64
+	err := s.db.Read().QueryRowContext(ctx, `SELECT username, family, expires, rotated FROM refresh_tokens WHERE hash = ?`, hashToken(token)).Scan(&username, &family, &expires, &rotated)
+	now := s.clock.Now()
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		s.failed(remote, "auth.refresh.failed", "an unknown refresh token was used", "", key)
+		return apitype.Tokens{}, errRefresh
+	case err != nil:
+		return apitype.Tokens{}, store.Classify(err)
+	case now.After(store.Time(expires)):
+		return apitype.Tokens{}, errRefresh
+	case rotated.Valid && now.Sub(store.Time(rotated.Int64)).Abs() > refreshGrace:
+		s.events.Add("auth.refresh.reused", model.Warning, "", "a refresh token was used twice; that login has ended", map[string]string{"remote": remote.String(), "user": username})
+		if err := s.endFamily(ctx, family); err != nil {
+			return apitype.Tokens{}, err
+		}
+		return apitype.Tokens{}, errRefresh
+	}
+	u, err := s.user(ctx, username)
+	if errors.Is(err, errNoUser) || err == nil && u.disabled {
+		return apitype.Tokens{}, errRefresh
+	}
+	if err != nil {
+		return apitype.Tokens{}, err
+	}
+	return s.issue(ctx, u, family, func(tx *sql.Tx) error {
+		// Within the transaction the token must still be there: a logout may have come in between.
+		r, err := tx.ExecContext(ctx, `UPDATE refresh_tokens SET rotated = coalesce(rotated, ?) WHERE hash = ?`, store.Millis(now), hashToken(token))
+		if err != nil {
+			return err
+		}
+		if n, err := r.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, errRefresh)
+		}
+		return nil
+	})
+}
+
+// Logout ends the login that the refresh token belongs to.
+func (s *Service) Logout(ctx context.Context, token string) error {
+	var family []byte
+	err := s.db.Read().QueryRowContext(ctx, `SELECT family FROM refresh_tokens WHERE hash = ?`, hashToken(token)).Scan(&family)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // it has ended already
+	}
+	if err != nil {
+		return store.Classify(err)
+	}
+	return s.endFamily(ctx, family)
+}
+
+func (s *Service) endFamily(ctx context.Context, family []byte) error {
+	return s.db.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE family = ?`, family)
+		return err
+	})
+}

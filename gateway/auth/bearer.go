@@ -1,0 +1,86 @@
+package auth
+
+import (
+	"context"
+	"crypto/ed25519"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"halo.internal/gateway/store"
+	"halo.internal/model/apitype"
+)
+
+// How often the last use of an API token is written down: it is for people.
+const lastUsedEvery = time.Hour
+
+func unauthorized(format string, args ...any) error {
+	return apitype.Refuse(http.StatusUnauthorized, "", format, args...)
+}
+
+// Authenticate finds who presents the value of an Authorization header.
+func (s *Service) Authenticate(ctx context.Context, header string) (Principal, error) {
+	if header == "" {
+		return Principal{}, unauthorized("log in and send the access token: Authorization: Bearer …")
+	}
+	scheme, token, ok := strings.Cut(header, " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") || len(token) > 4096 {
+		return Principal{}, unauthorized("expected Authorization: Bearer and a token")
+	}
+	if strings.HasPrefix(token, tokenStart) {
+		return s.apiToken(ctx, token)
+	}
+	return s.accessToken(ctx, token)
+}
+
+func (s *Service) accessToken(ctx context.Context, token string) (Principal, error) {
+	var c loginClaims
+	_, err := jwt.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return s.key.Public().(ed25519.PublicKey), nil },
+		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithIssuer(issuer), jwt.WithExpirationRequired(),
+		jwt.WithTimeFunc(s.clock.Now)) // issued-at is not judged: the clock may have stepped back
+	if errors.Is(err, jwt.ErrTokenExpired) {
+		return Principal{}, unauthorized("the access token has expired; refresh it or log in")
+	}
+	if err != nil {
+		return Principal{}, unauthorized("the access token is not valid here; log in")
+	}
+	u, err := s.user(ctx, c.Subject)
+	if errors.Is(err, errNoUser) || err == nil && (u.disabled || u.generation != c.Generation) {
+		return Principal{}, unauthorized("this login has ended; log in again")
+	}
+	if err != nil {
+		return Principal{}, err
+	}
+	return Principal{Kind: "user", Name: u.name, Role: u.role, Scopes: roleScopes(u.role)}, nil
+}
+
+func (s *Service) apiToken(ctx context.Context, token string) (Principal, error) {
+	var id, scopes string
+	var expires, used sql.NullInt64
+	err := s.db.Read().QueryRowContext(ctx, `SELECT id, scopes, expires, last_used FROM api_tokens WHERE hash = ?`, hashToken(token)).Scan(&id, &scopes, &expires, &used)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Principal{}, unauthorized("the API token is unknown or was deleted")
+	}
+	if err != nil {
+		return Principal{}, store.Classify(err)
+	}
+	now := s.clock.Now()
+	if expires.Valid && now.After(store.Time(expires.Int64)) {
+		return Principal{}, unauthorized("the API token has expired")
+	}
+	if !used.Valid || now.Sub(store.Time(used.Int64)).Abs() > lastUsedEvery {
+		err := s.db.Write(ctx, func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, `UPDATE api_tokens SET last_used = ? WHERE id = ?`, store.Millis(now), id)
+			return err
+		})
+		if err != nil && !errors.Is(err, store.ErrUnavailable) { // reading must go on while the disk is full
+			return Principal{}, fmt.Errorf("last use of API token: %w", err)
+		}
+	}
+	return Principal{Kind: "token", Name: id, Scopes: strings.Fields(scopes)}, nil
+}

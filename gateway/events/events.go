@@ -1,0 +1,272 @@
+// Package events keeps what happened: the gateway's own events and those that
+// nodes report, each stored once, for years and over reboots, within a bound.
+// gokrazy keeps a hundred lines of log in RAM; this is the log that lasts.
+package events
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"halo.internal/gateway/clock"
+	"halo.internal/gateway/store"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+// Source of the events that gateway-api makes itself.
+const Source = "gateway-api"
+
+const (
+	maxStored  = 50_000
+	maxWaiting = 256
+	groupEvery = time.Second // between commits of own events: a storm of them must not wear the card
+	retryEvery = 5 * time.Second
+	maxKind    = 64
+	maxMessage = 1024
+	maxFields  = 32
+	maxField   = 256
+)
+
+// Log is the log of events. Its methods may be called from any goroutine.
+type Log struct {
+	db    *store.DB
+	clock *clock.Clock
+	boot  uint64
+	log   *slog.Logger
+	wake  chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	waiting []model.Event
+	lost    int
+}
+
+// New returns the log; boot is the gateway's boot counter. Run has to be
+// running for Add to reach the database.
+func New(db *store.DB, c *clock.Clock, boot uint64, log *slog.Logger) *Log {
+	return &Log{db: db, clock: c, boot: boot, log: log, wake: make(chan struct{}, 1)}
+}
+
+// Add notes an event of gateway-api's own. It does not wait for the database;
+// when that stays unavailable the oldest of the waiting events are lost, and a
+// later one says how many. node is the node it is about, or empty.
+func (l *Log) Add(kind string, s model.Severity, node, message string, fields map[string]string) {
+	e := model.Event{Boot: l.boot, Time: l.clock.Now(), Clock: l.clock.Quality(), Node: node, Kind: kind, Severity: s, Message: message, Fields: fields}
+	l.log.Info(message, "event", kind, "node", node)
+	l.mu.Lock()
+	if len(l.waiting) == maxWaiting {
+		l.waiting = l.waiting[1:]
+		l.lost++
+	}
+	l.waiting = append(l.waiting, e)
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default: // a wake-up is pending already
+	}
+}
+
+// Run writes the gateway's own events, grouped, until ctx ends; then it writes
+// what waits.
+func (l *Log) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryEvery)
+			defer cancel()
+			return l.flush(last)
+		case <-l.wake:
+		}
+		pause := groupEvery
+		if err := l.flush(ctx); err != nil && ctx.Err() == nil {
+			l.log.Warn("events wait for the database", "err", err)
+			pause = retryEvery
+			select {
+			case l.wake <- struct{}{}:
+			default: // a wake-up is pending already
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (l *Log) flush(ctx context.Context) error {
+	l.mu.Lock()
+	batch, lost := l.waiting, l.lost
+	l.waiting, l.lost = nil, 0
+	l.mu.Unlock()
+	if len(batch) == 0 {
+		return nil
+	}
+	if lost > 0 {
+		batch = append(batch, model.Event{Boot: l.boot, Time: l.clock.Now(), Clock: l.clock.Quality(), Kind: "events.lost", Severity: model.Warning,
+			Message: fmt.Sprintf("%d events were lost while the database was unavailable", lost)})
+	}
+	err := l.db.Write(ctx, func(tx *sql.Tx) error {
+		var last int64
+		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM events WHERE source = ? AND boot = ?`, Source, int64(l.boot)).Scan(&last); err != nil {
+			return err
+		}
+		for i := range batch {
+			batch[i].Seq = uint64(last) + uint64(i) + 1
+		}
+		return l.insert(ctx, tx, Source, batch)
+	})
+	if err == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if lost > 0 {
+		batch = batch[:len(batch)-1] // the count goes back to where it was
+	}
+	l.lost += lost
+	l.waiting = append(batch, l.waiting...)
+	if over := len(l.waiting) - maxWaiting; over > 0 {
+		l.waiting = l.waiting[over:]
+		l.lost += over
+	}
+	return err
+}
+
+// Record commits events that a node reported; those that are stored already
+// are left as they are. When it returns nil they may be acknowledged.
+func (l *Log) Record(ctx context.Context, node string, events []model.Event) error {
+	for i := range events {
+		if err := bound(&events[i]); err != nil {
+			return err
+		}
+	}
+	return l.db.Write(ctx, func(tx *sql.Tx) error { return l.insert(ctx, tx, node, events) })
+}
+
+// errForm is for an event that no node of ours sends.
+var errForm = fmt.Errorf("event: expected boot and seq from 1 and a dotted kind of at most %d characters", maxKind)
+
+// bound refuses what has no key and cuts what is too long: an event is for
+// people, and a clipped one is better than none.
+func bound(e *model.Event) error {
+	const max63 = 1<<63 - 1
+	if e.Boot > max63 || e.Seq == 0 || e.Seq > max63 || e.Kind == "" || len(e.Kind) > maxKind {
+		return errForm
+	}
+	if len(e.Message) > maxMessage {
+		e.Message = strings.ToValidUTF8(e.Message[:maxMessage], "")
+	}
+	if len(e.Node) > maxKind {
+		e.Node = ""
+	}
+	for k, v := range e.Fields {
+		switch {
+		case len(k) > maxKind || len(e.Fields) > maxFields:
+			delete(e.Fields, k)
+		case len(v) > maxField:
+			e.Fields[k] = strings.ToValidUTF8(v[:maxField], "")
+		}
+	}
+	return nil
+}
+
+var levels = []model.Severity{model.Info, model.Warning, model.Error}
+
+func level(s model.Severity) int {
+	for i, l := range levels {
+		if l == s {
+			return i
+		}
+	}
+	return 0
+}
+
+func (l *Log) insert(ctx context.Context, tx *sql.Tx, source string, events []model.Event) error {
+	now := store.Millis(l.clock.Now())
+	for _, e := range events {
+		e.Severity = levels[level(e.Severity)]
+		about := e.Node
+		if about == "" && source != Source {
+			about = source
+		}
+		body, err := json.Marshal(e)
+		if err != nil {
+			return fmt.Errorf("event %s: %w", e.Kind, err)
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO events (received, source, boot, seq, kind, severity, node, body)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			now, source, int64(e.Boot), int64(e.Seq), e.Kind, level(e.Severity), about, string(body)); err != nil {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, `DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?`, maxStored)
+	return err
+}
+
+// Query selects events.
+type Query struct {
+	Node     string         // about it or reported by it
+	Kind     string         // prefix
+	Severity model.Severity // that and worse
+	Since    *int64         // oldest first, only those with a higher ID
+	Cursor   string
+	Limit    int
+}
+
+// List returns a page of events and the cursor of the next page, or "".
+func (l *Log) List(ctx context.Context, q Query) ([]apitype.Event, string, error) {
+	where, args := []string{"severity >= ?"}, []any{level(q.Severity)}
+	and := func(clause string, a ...any) {
+		where, args = append(where, clause), append(args, a...)
+	}
+	if q.Node != "" {
+		and("(node = ? OR source = ?)", q.Node, q.Node)
+	}
+	if q.Kind != "" {
+		and("substr(kind, 1, ?) = ?", len(q.Kind), q.Kind)
+	}
+	order := "DESC"
+	if q.Since != nil {
+		order = "ASC"
+		and("id > ?", *q.Since)
+	}
+	if q.Cursor != "" {
+		id, err := strconv.ParseInt(q.Cursor, 10, 64)
+		if err != nil {
+			return nil, "", apitype.Refuse(400, "", "cursor: expected the value of \"next\" of an earlier page")
+		}
+		and(map[string]string{"ASC": "id > ?", "DESC": "id < ?"}[order], id)
+	}
+	rows, err := l.db.Read().QueryContext(ctx, `SELECT id, received, source, body FROM events WHERE `+
+		strings.Join(where, " AND ")+` ORDER BY id `+order+` LIMIT ?`, append(args, q.Limit+1)...)
+	if err != nil {
+		return nil, "", store.Classify(err)
+	}
+	defer rows.Close()
+	list := []apitype.Event{}
+	for rows.Next() {
+		var e apitype.Event
+		var received int64
+		var body string
+		if err := rows.Scan(&e.ID, &received, &e.Source, &body); err != nil {
+			return nil, "", store.Classify(err)
+		}
+		if err := json.Unmarshal([]byte(body), &e.Event); err != nil {
+			return nil, "", fmt.Errorf("event %d: %w", e.ID, err)
+		}
+		e.Received = store.Time(received)
+		list = append(list, e)
+	}
+	next := ""
+	if len(list) > q.Limit {
+		list = list[:q.Limit]
+		next = strconv.FormatInt(list[q.Limit-1].ID, 10)
+	}
+	return list, next, store.Classify(rows.Err())
+}

@@ -1,0 +1,171 @@
+// Package store keeps what the gateway must not forget, in two SQLite
+// databases: config.db, which is the control plane (small, precious, copied
+// daily), and telemetry.db, which is the journal of the nodes' batches (large,
+// bounded, replaceable). Each has one writer connection, commits with
+// synchronous=FULL and is checked at start; a damaged one is set aside, never
+// written to again, and replaced.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// ErrUnavailable is wrapped where a database cannot be used at present:
+// another process holds its lock, or the medium is full or failing. What was
+// to be written is not written; the caller keeps it and tries again.
+var ErrUnavailable = errors.New("store is unavailable")
+
+// ErrCorrupt is wrapped where a database is damaged.
+var ErrCorrupt = errors.New("database is damaged")
+
+// DB is one of the databases.
+type DB struct {
+	path  string
+	write *sql.DB // one connection
+	read  *sql.DB
+
+	mu    sync.Mutex // guards state
+	state func(error)
+	last  error
+}
+
+// Busy timeout of the lock: long enough for another connection's commit on a
+// slow card, short enough for a person who waits for an answer.
+const busyTimeout = 4 * time.Second
+
+// dsn of modernc's driver. No mmap and one writer: the precautions of
+// SQLite's own notes on corruption.
+func dsn(path string, writer bool) string {
+	v := url.Values{}
+	for _, p := range []string{
+		fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
+		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "temp_store(MEMORY)",
+		"cache_size(-1024)", "mmap_size(0)", "journal_size_limit(1048576)", "wal_autocheckpoint(256)",
+	} {
+		v.Add("_pragma", p)
+	}
+	if writer {
+		v.Set("_txlock", "immediate")
+	} else {
+		v.Add("_pragma", "query_only(1)")
+	}
+	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: v.Encode()}).String()
+}
+
+func openDB(ctx context.Context, path string) (*DB, error) {
+	w, err := sql.Open("sqlite", dsn(path, true))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	w.SetMaxOpenConns(1)
+	r, err := sql.Open("sqlite", dsn(path, false))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), w.Close())
+	}
+	r.SetMaxOpenConns(2)
+	d := &DB{path: path, write: w, read: r}
+	if err := w.PingContext(ctx); err != nil { // the writer first: it creates the file in WAL mode
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, classify(err)), d.Close())
+	}
+	return d, nil
+}
+
+// Close closes the database; the last connection checkpoints the WAL.
+func (d *DB) Close() error { return errors.Join(d.read.Close(), d.write.Close()) }
+
+// Read returns the connections for queries.
+func (d *DB) Read() *sql.DB { return d.read }
+
+// Watch calls f with nil or the error after each write whose outcome differs
+// from the one before.
+func (d *DB) Watch(f func(error)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state = f
+}
+
+// Write runs f in a transaction that holds the write lock from its start and
+// commits it. An error of f rolls it back and is returned as it is; an error of
+// the database wraps ErrUnavailable or ErrCorrupt.
+func (d *DB) Write(ctx context.Context, f func(*sql.Tx) error) error {
+	err := d.writeTx(ctx, f)
+	if ctx.Err() == nil {
+		d.report(err)
+	}
+	return err
+}
+
+func (d *DB) writeTx(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := d.write.BeginTx(ctx, nil)
+	if err != nil {
+		return classify(err)
+	}
+	if err := f(tx); err != nil {
+		// SQLite rolls back by itself after some errors; then there is nothing to roll back.
+		_ = tx.Rollback()
+		return classify(err)
+	}
+	return classify(tx.Commit())
+}
+
+func (d *DB) report(err error) {
+	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrCorrupt) {
+		err = nil // an error of the caller's own says nothing about the database
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if (err == nil) == (d.last == nil) {
+		return
+	}
+	d.last = err
+	if d.state != nil {
+		d.state(err)
+	}
+}
+
+// classify makes ErrUnavailable and ErrCorrupt recognisable and explains the
+// usual causes; errors that are not SQLite's stay as they are.
+func classify(err error) error {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return err
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return fmt.Errorf("%w: another process holds the database's lock: %w", ErrUnavailable, err)
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("%w: no space is left for the database: %w", ErrUnavailable, err)
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL:
+		return fmt.Errorf("%w: the medium is full, read-only or failing: %w", ErrUnavailable, err)
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
+}
+
+// Classify is for errors of queries made through Read.
+func Classify(err error) error { return classify(err) }
+
+// Bytes returns how much of the database is in use; freed pages do not count.
+func (d *DB) Bytes(ctx context.Context) (int64, error) {
+	var n int64
+	err := d.read.QueryRowContext(ctx,
+		`SELECT (p.page_count - f.freelist_count) * s.page_size FROM pragma_page_count p, pragma_freelist_count f, pragma_page_size s`).Scan(&n)
+	return n, classify(err)
+}
+
+// Version returns the version of SQLite.
+func (d *DB) Version(ctx context.Context) (string, error) {
+	var v string
+	err := d.read.QueryRowContext(ctx, `SELECT sqlite_version()`).Scan(&v)
+	return v, classify(err)
+}

@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed config/*.sql telemetry/*.sql
+var migrations embed.FS
+
+// Repair says what opening a database had to do to it.
+type Repair struct {
+	Reason   string // what was wrong; empty: nothing
+	Aside    string // where the damaged file is kept
+	Restored string // copy that took its place; empty: a new database
+}
+
+// Copies of config.db beside it, newest first.
+var copySuffixes = [...]string{".copy-1", ".copy-2"}
+
+// OpenConfig opens config.db. A damaged one is set aside and the newest good
+// copy takes its place, or, without one, a new database.
+func OpenConfig(ctx context.Context, path string) (*DB, Repair, error) {
+	var copies []string
+	for _, s := range copySuffixes {
+		copies = append(copies, path+s)
+	}
+	return open(ctx, path, "config", copies)
+}
+
+// OpenTelemetry opens telemetry.db. A damaged one is set aside and a new one
+// made: what the nodes still hold unacknowledged comes again.
+func OpenTelemetry(ctx context.Context, path string) (*DB, Repair, error) {
+	return open(ctx, path, "telemetry", nil)
+}
+
+func open(ctx context.Context, path, kind string, copies []string) (*DB, Repair, error) {
+	d, err := openChecked(ctx, path, kind, copies)
+	if err == nil || !errors.Is(err, ErrCorrupt) {
+		return d, Repair{}, err
+	}
+	repair := Repair{Reason: err.Error()}
+	if repair.Aside, err = setAside(path); err != nil {
+		return nil, repair, err
+	}
+	for _, c := range copies {
+		if err := restore(c, path); err != nil {
+			continue // no such copy, or it cannot be read: the next
+		}
+		if d, err = openChecked(ctx, path, kind, nil); err == nil {
+			repair.Restored = c
+			return d, repair, nil
+		}
+		if err := remove(path); err != nil {
+			return nil, repair, err
+		}
+	}
+	d, err = openChecked(ctx, path, kind, nil)
+	return d, repair, err
+}
+
+// openChecked opens and checks a database and brings its schema up to date. An
+// empty file where copies exist is damage: SQLite would take a file cut to
+// nothing for a new database.
+func openChecked(ctx context.Context, path, kind string, copies []string) (*DB, error) {
+	info, err := os.Stat(path)
+	missing := errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0
+	if missing && slices.ContainsFunc(copies, func(c string) bool { _, err := os.Stat(c); return err == nil }) {
+		return nil, fmt.Errorf("%w: %s is gone or empty, but copies of it exist", ErrCorrupt, path)
+	}
+	d, err := openDB(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(ctx, d.write); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), d.Close())
+	}
+	sub, err := fs.Sub(migrations, kind)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, d.write, sub, goose.WithDisableGlobalRegistry(true))
+	if err == nil {
+		_, err = p.Up(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("bring %s up to date: %w", path, classify(err)), d.Close())
+	}
+	return d, nil
+}
+
+func check(ctx context.Context, db *sql.DB) error {
+	var result string
+	if err := db.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&result); err != nil {
+		return classify(err)
+	}
+	if result != "ok" {
+		return fmt.Errorf("%w: %s", ErrCorrupt, result)
+	}
+	return nil
+}
+
+// companions of a database file that belong to it and to no other.
+var companions = [...]string{"-wal", "-shm"}
+
+// setAside renames a damaged database. One is kept, the latest: its purpose is
+// to be looked at, and space is scarce.
+func setAside(path string) (string, error) {
+	aside := path + ".damaged"
+	for _, s := range companions {
+		err := os.Rename(path+s, aside+s)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = os.RemoveAll(aside + s) // of an earlier damage: does not belong to this file
+		}
+		if err != nil {
+			return "", fmt.Errorf("set the damaged database aside: %w", err)
+		}
+	}
+	if err := os.Rename(path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("set the damaged database aside: %w", err)
+	}
+	return aside, nil
+}
+
+func remove(path string) error {
+	err := os.Remove(path)
+	for _, s := range companions {
+		err = errors.Join(err, os.RemoveAll(path+s))
+	}
+	return err
+}
+
+func restore(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
+		return errors.Join(err, os.Remove(to))
+	}
+	return nil
+}
+
+// Copy writes a compact copy of the database beside it and keeps the one
+// before.
+func (d *DB) Copy(ctx context.Context) error {
+	tmp := d.path + ".copy-new"
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if _, err := d.write.ExecContext(ctx, `VACUUM INTO ?`, tmp); err != nil {
+		return fmt.Errorf("copy %s: %w", d.path, errors.Join(classify(err), os.RemoveAll(tmp)))
+	}
+	f, err := os.OpenFile(tmp, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", d.path, err)
+	}
+	if err := errors.Join(f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("copy %s: %w", d.path, err)
+	}
+	if err := os.Rename(d.path+copySuffixes[0], d.path+copySuffixes[1]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Rename(tmp, d.path+copySuffixes[0])
+}
