@@ -1,0 +1,65 @@
+package port
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// meshMTU leaves room for batman-adv's header, so that a full frame on bat0
+// needs no second one on the wire.
+const meshMTU = 1532
+
+// physical tells whether a link is an Ethernet port: backed by a device, not
+// made of software, and not a radio.
+func physical(link netlink.Link) bool {
+	a := link.Attrs()
+	if link.Type() != "device" || a.EncapType != "ether" || a.Flags&net.FlagLoopback != 0 {
+		return false
+	}
+	sys := filepath.Join("/sys/class/net", a.Name)
+	return exists(filepath.Join(sys, "device")) && !exists(filepath.Join(sys, "phy80211"))
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func hasCable(a *netlink.LinkAttrs) bool { return a.RawFlags&unix.IFF_LOWER_UP != 0 }
+
+// raise brings the port up and says whether the kernel itself may speak IPv6 on
+// it: on a stranger's cable it must not give away an address.
+func raise(link netlink.Link, ipv6 bool) error {
+	a := link.Attrs()
+	value := []byte("1")
+	if ipv6 {
+		value = []byte("0")
+	}
+	err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", a.Name, "disable_ipv6"), value, 0o644)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 has none to switch off
+		return fmt.Errorf("IPv6 of port %s: %w", a.Name, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("bring up port %s: %w", a.Name, err)
+	}
+	return nil
+}
+
+// widen makes room for batman-adv's header. Adapters that can't have it work as
+// well: batman-adv then splits frames.
+func widen(link netlink.Link) error {
+	if link.Attrs().MTU >= meshMTU {
+		return nil
+	}
+	if err := netlink.LinkSetMTU(link, meshMTU); err != nil {
+		return fmt.Errorf("MTU of port %s: expected at least %d, stays %d: %w", link.Attrs().Name, meshMTU, link.Attrs().MTU, err)
+	}
+	return nil
+}

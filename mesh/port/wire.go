@@ -1,0 +1,87 @@
+package port
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/mdlayher/packet"
+
+	"halo.internal/mesh/port/proof"
+	"halo.internal/model/paths"
+)
+
+// Bounds of what one port is listened to. A network of 64 members needs a few
+// dozen frames a second in its busiest moment.
+const (
+	ethernetHeader = 14
+	framesASecond  = 256
+	framesWaiting  = 64
+)
+
+// received is a frame that came in.
+type received struct {
+	from, to proof.MAC
+	payload  []byte
+}
+
+// wire is a port's raw socket for proofs.
+type wire struct {
+	conn *packet.Conn
+	mac  proof.MAC
+	in   chan received // closed when reading ends
+	err  error         // why, once in is closed
+}
+
+// listen opens the socket. The reader ends when ctx does, or on an error.
+func listen(ctx context.Context, index int, name string, mac proof.MAC) (*wire, error) {
+	conn, err := packet.Listen(&net.Interface{Index: index, Name: name, HardwareAddr: mac[:]}, packet.Raw, paths.EtherTypeProof, nil)
+	if err != nil {
+		return nil, fmt.Errorf("listen on port %s: %w", name, err)
+	}
+	w := &wire{conn: conn, mac: mac, in: make(chan received, framesWaiting)}
+	go w.read(ctx)
+	context.AfterFunc(ctx, func() { _ = conn.Close() }) // wakes the reader; there is nothing to flush
+	return w, nil
+}
+
+// read takes no more than the budget from the socket: the kernel's queue bounds
+// and drops the rest, at no cost to the processor.
+func (w *wire) read(ctx context.Context) {
+	defer close(w.in)
+	buf := make([]byte, ethernetHeader+proof.MaxFrame+1) // one octet more, to see what is too long
+	window, left := time.Now(), framesASecond
+	for {
+		n, _, err := w.conn.ReadFrom(buf)
+		if err != nil {
+			w.err = err
+			return
+		}
+		if time.Since(window) >= time.Second {
+			window, left = time.Now(), framesASecond
+		}
+		if left--; left < 0 && !sleep(ctx, time.Second-time.Since(window)) {
+			return
+		}
+		if n < ethernetHeader {
+			continue
+		}
+		select {
+		case w.in <- received{from: proof.MAC(buf[6:12]), to: proof.MAC(buf[0:6]), payload: append([]byte(nil), buf[ethernetHeader:n]...)}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (w *wire) send(f proof.Frame) error {
+	b := make([]byte, 0, ethernetHeader+len(f.Payload))
+	b = append(b, f.To[:]...)
+	b = append(b, w.mac[:]...)
+	b = binary.BigEndian.AppendUint16(b, paths.EtherTypeProof)
+	b = append(b, f.Payload...)
+	_, err := w.conn.WriteTo(b, &packet.Addr{HardwareAddr: f.To[:]})
+	return err
+}
