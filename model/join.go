@@ -29,19 +29,3 @@ const (
 	JoinRefused   JoinState = "refused"   // the gateway said no; it is asked again, slowly
 	JoinJoined    JoinState = "joined"
 )
-
-// Types of the problems (RFC 9457) that POST /v1/nodes/join answers; every
-// other type is a refusal.
-const (
-	ProblemJoinNonce   = "join-nonce"   // post again, signed over the problem's nonce
-	ProblemJoinPending = "join-pending" // registered; an admin has to approve
-)
-
-// JoinProblem is what a node reads of such a problem.
-type JoinProblem struct {
-	Type   string `json:"type"` // one of the types above, alone or as the last part of a URI
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"`
-	Nonce  string `json:"nonce,omitempty"` // of join-nonce
-}

@@ -20,6 +20,7 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
 )
 
 const (
@@ -42,7 +43,9 @@ type RefusedError struct {
 	Reason string // for people
 }
 
-func (e *RefusedError) Error() string { return fmt.Sprintf("gateway refused: %s (%s)", e.Reason, e.Type) }
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("gateway refused: %s (%s)", e.Reason, e.Type)
+}
 
 // ErrPending says that an admin has to approve the node.
 var ErrPending = errors.New("an admin has to approve this node")
@@ -60,7 +63,7 @@ func Request(ctx context.Context, g Gateway, key identity.Key, r model.JoinReque
 	if err != nil {
 		return model.Membership{}, err
 	}
-	if problem == nil || kind(problem) != model.ProblemJoinNonce || problem.Nonce == "" {
+	if problem == nil || kind(problem) != apitype.ProblemJoinNonce || problem.Nonce == "" {
 		return model.Membership{}, outcome(problem, "a nonce")
 	}
 	r.Nonce = problem.Nonce
@@ -76,13 +79,13 @@ func Request(ctx context.Context, g Gateway, key identity.Key, r model.JoinReque
 }
 
 // outcome turns a problem into what it means; nil is an answer out of turn.
-func outcome(p *model.JoinProblem, expected string) error {
+func outcome(p *apitype.Problem, expected string) error {
 	switch {
 	case p == nil:
 		return fmt.Errorf("expected %s, got a membership without asking for a proof", expected)
-	case kind(p) == model.ProblemJoinPending:
+	case kind(p) == apitype.ProblemJoinPending:
 		return ErrPending
-	case p.Status >= 500 || p.Status == http.StatusTooManyRequests || kind(p) == model.ProblemJoinNonce:
+	case p.Status >= 500 || p.Status == http.StatusTooManyRequests || kind(p) == apitype.ProblemJoinNonce:
 		return fmt.Errorf("expected %s, got problem %q: %s", expected, clip(p.Type), clip(p.Detail))
 	}
 	reason := p.Detail
@@ -93,7 +96,7 @@ func outcome(p *model.JoinProblem, expected string) error {
 }
 
 // kind is the last part of a problem's type URI.
-func kind(p *model.JoinProblem) string { return path.Base(strings.ReplaceAll(p.Type, ":", "/")) }
+func kind(p *apitype.Problem) string { return path.Base(strings.ReplaceAll(p.Type, ":", "/")) }
 
 // clip keeps a text of the peer's from filling logs and status.
 func clip(s string) string {
@@ -113,7 +116,7 @@ type client struct {
 	url  string
 }
 
-func (c *client) post(ctx context.Context, r model.JoinRequest) (m model.Membership, p *model.JoinProblem, err error) {
+func (c *client) post(ctx context.Context, r model.JoinRequest) (m model.Membership, p *apitype.Problem, err error) {
 	body, err := json.Marshal(r)
 	if err != nil {
 		return m, nil, err
@@ -141,7 +144,7 @@ func (c *client) post(ctx context.Context, r model.JoinRequest) (m model.Members
 		}
 		return m, nil, nil
 	}
-	p = &model.JoinProblem{}
+	p = &apitype.Problem{}
 	if err := json.Unmarshal(answer, p); err != nil {
 		return m, nil, fmt.Errorf("join: expected a problem with status %s: %w", resp.Status, err)
 	}

@@ -212,29 +212,40 @@ func Blank(data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := slices.Clone(data)
-	for _, s := range b.secrets() {
-		// A secret is spelled without escapes: Check allows no character that needs one
-		// in keys and tokens, and a PSK that has one is found by its encoded form.
-		enc, err := toml.Marshal(map[string]string{"k": s})
-		if err != nil {
-			return nil, fmt.Errorf("bundle: %w", err)
-		}
-		quoted := strings.TrimSuffix(strings.TrimPrefix(string(enc), "k = "), "\n")
-		inner := quoted[1 : len(quoted)-1]
-		found := false
-		for _, form := range []string{inner, s} {
-			if bytes.Contains(out, []byte(form)) {
-				out = bytes.ReplaceAll(out, []byte(form), bytes.Repeat([]byte{blankRune}, len(form)))
-				found = true
-			}
-		}
-		if !found {
-			return nil, errors.New("bundle: a secret is spelled with escapes; write it plainly")
-		}
-	}
-	if bytes.HasPrefix(out, []byte(header)) {
-		copy(out[len(header):], blankSum)
+	out, found := b.Scrub(data)
+	if found < len(b.secrets()) {
+		return nil, errors.New("bundle: a secret is spelled with escapes; write it plainly")
 	}
 	return out, nil
+}
+
+// Scrub returns data, whatever it is, with b's secrets overwritten wherever
+// they stand, and how many of them it found. It finishes a blanking that was
+// interrupted and left a file that is no bundle any more.
+func (b Bundle) Scrub(data []byte) ([]byte, int) {
+	out := slices.Clone(data)
+	found := 0
+	for _, s := range b.secrets() {
+		forms := []string{s}
+		// A secret is spelled without escapes: Check allows no character that needs one
+		// in keys and tokens, and a PSK that has one is found by its encoded form.
+		if enc, err := toml.Marshal(map[string]string{"k": s}); err == nil {
+			quoted := strings.TrimSuffix(strings.TrimPrefix(string(enc), "k = "), "\n")
+			forms = append(forms, quoted[1:len(quoted)-1])
+		}
+		hit := false
+		for _, form := range forms {
+			if bytes.Contains(out, []byte(form)) {
+				out = bytes.ReplaceAll(out, []byte(form), bytes.Repeat([]byte{blankRune}, len(form)))
+				hit = true
+			}
+		}
+		if hit {
+			found++
+		}
+	}
+	if found > 0 && bytes.HasPrefix(out, []byte(header)) && len(out) >= len(header)+len(blankSum) {
+		copy(out[len(header):], blankSum)
+	}
+	return out, found
 }
