@@ -9,14 +9,18 @@ import (
 
 // Files below the root of the running system.
 const (
-	ImageInfo    = "/etc/halo/image.json" // role of the image
-	Boot         = "/boot"                // boot FAT, mounted read-only by halo-init
-	Bundle       = "/boot/halo.toml"      // network bundle to import
-	ClaimNotice  = "/boot/claim.txt"      // the claim code, for people, until it is used
-	BootReport   = "/run/halo/boot.json"  // what halo-init saw and decided
-	Perm         = "/perm"                // data partition
-	State        = "/perm/halo"           // everything HALO keeps
-	Run          = "/run/halo"            // sockets
+	ImageInfo    = "/etc/halo/image.json"       // role of the image
+	Boot         = "/boot"                      // boot FAT, mounted read-only by halo-init
+	Bundle       = "/boot/halo.toml"            // network bundle to import
+	ClaimNotice  = "/boot/claim.txt"            // the claim code, for people, until it is used
+	BootReport   = "/run/halo/boot.json"        // what halo-init saw and decided
+	Perm         = "/perm"                      // data partition
+	State        = "/perm/halo"                 // everything HALO keeps
+	Run          = "/run/halo"                  // sockets
+	RunIdentity  = "/run/halo/identity.json"    // the identity as this boot uses it, also where /perm keeps nothing
+	RunEvents    = "/run/halo/mesh-events.json" // halo-mesh's events of this boot
+	RunClock     = "/run/halo/mesh-clock.json"  // quality of the clock in this boot
+	Resolv       = "/tmp/resolv.conf"     // gokrazy links /etc/resolv.conf to it
 	GokrazyHTTP  = "/run/gokrazy-http.sock"
 	ModulesDir   = "/lib/modules"
 	LastCrashDir = "/perm/halo/crash" // the last kernel messages before a panic
