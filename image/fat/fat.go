@@ -19,11 +19,8 @@ import (
 	"halo.internal/image/tool"
 )
 
-// volumeID and label are those of every HALO boot partition.
-const (
-	volumeID = "48414c4f"
-	label    = "HALO-BOOT"
-)
+// label is that of every HALO boot partition.
+const label = "HALO-BOOT"
 
 // Create makes the file at path a FAT32 of size octets with the given files
 // (slash-separated names), all with the time when.
@@ -37,7 +34,7 @@ func Create(ctx context.Context, file string, size int64, when time.Time, files 
 	}
 	epoch := fmt.Sprintf("SOURCE_DATE_EPOCH=%d", when.Unix())
 	// Clusters of 1 KiB: FAT32, as the partition table says, needs 65525 of them.
-	if _, err := (tool.Command{Name: "mkfs.vfat", Args: []string{"-F", "32", "-s", "2", "-n", label, "-i", volumeID, "--invariant", file}, Env: []string{epoch, "TZ=UTC"}}).Run(ctx); err != nil {
+	if _, err := (tool.Command{Name: "mkfs.vfat", Args: []string{"-F", "32", "-s", "2", "-n", label, "--invariant", file}, Env: []string{epoch, "TZ=UTC"}}).Run(ctx); err != nil {
 		return err
 	}
 

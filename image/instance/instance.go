@@ -107,15 +107,16 @@ func renderConfig(m manifest.Manifest, role string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.PackageConfig[m.Init] = packageConfig{GoBuildFlags: m.BuildFlags}
-	// gok takes files from the packages that it builds; these belong to the first.
-	first := c.PackageConfig[r.Packages[0]]
-	first.ExtraFileContents = map[string]string{
-		paths.ImageInfo:       string(info) + "\n",
-		paths.Boot + "/EMPTY": "The boot partition is mounted here.\n",
+	// gok takes files from the packages that it builds; those of the image as a
+	// whole are the init's.
+	c.PackageConfig[m.Init] = packageConfig{
+		GoBuildFlags: m.BuildFlags,
+		ExtraFileContents: map[string]string{
+			paths.ImageInfo:       string(info) + "\n",
+			paths.Boot + "/EMPTY": "The boot partition is mounted here.\n",
+		},
+		ExtraFilePaths: map[string]string{"/lib/firmware": filepath.Join("..", Prepared, Files)},
 	}
-	first.ExtraFilePaths = map[string]string{"/lib/firmware": filepath.Join("..", Prepared, Files)}
-	c.PackageConfig[r.Packages[0]] = first
 
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
