@@ -54,6 +54,7 @@ const (
 	AgentSocket   = "/run/halo/agent.sock"
 	GatewaySocket = "/run/halo/gateway.sock"
 	FieldSocket   = "/run/halo/field.sock"
+	GuardSocket   = "/run/halo/guard.sock" // not HTTP: update/commit
 )
 
 // Ports and protocol numbers.
