@@ -34,7 +34,7 @@ func ParseGateway(s string) (*url.URL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway %q: expected an address such as https://192.0.2.7:%d", s, paths.APITLSPort)
 	}
-	if u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil ||
+	if u.Scheme != "https" && u.Scheme != "http" || !validHost(u.Hostname()) || u.User != nil ||
 		u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("gateway %q: expected scheme, host and port alone, such as https://192.0.2.7:%d", s, paths.APITLSPort)
 	}
@@ -50,6 +50,14 @@ func ParseGateway(s string) (*url.URL, error) {
 	}
 	return &url.URL{Scheme: u.Scheme, Host: net.JoinHostPort(u.Hostname(), port)}, nil
 }
+
+// validHost takes addresses, with a zone where they need one, and names.
+func validHost(host string) bool {
+	host, zone, _ := strings.Cut(host, "%")
+	return host != "" && strings.Trim(host, hostChars+":") == "" && strings.Trim(zone, hostChars) == ""
+}
+
+const hostChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_"
 
 // private tells whether plain HTTP to host can be read by nobody else: it
 // stays in the machine or in the overlay's encryption.

@@ -113,7 +113,7 @@ func (p *samePeer) verify(cs tls.ConnectionState) error {
 		return errors.New("it sent no certificate")
 	}
 	if p.chain != nil && !slices.Equal(claim.Binding(p.chain[0]), claim.Binding(cs.PeerCertificates[0])) {
-		return &UntrustedError{Gateway: cs.ServerName, Err: errors.New("its TLS key changed between two requests")}
+		return &UntrustedError{Err: errors.New("its TLS key changed between two requests")}
 	}
 	p.chain = cs.PeerCertificates
 	return nil

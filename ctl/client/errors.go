@@ -45,8 +45,8 @@ func explain(base *url.URL, err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
-	if _, ok := errors.AsType[*UntrustedError](err); ok {
-		return err
+	if u, ok := errors.AsType[*UntrustedError](err); ok {
+		return &UntrustedError{Gateway: base.Host, Err: u.Err} // a handshake knows no address
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return &UntrustedError{Gateway: base.Host, Err: err}

@@ -51,7 +51,7 @@ func pinned(ca *x509.Certificate) *tls.Config {
 		InsecureSkipVerify: true, // replaced by VerifyConnection, which runs on each handshake
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			if err := issued(ca, cs.PeerCertificates); err != nil {
-				return &UntrustedError{Gateway: cs.ServerName, Err: err}
+				return &UntrustedError{Err: err}
 			}
 			return nil
 		},

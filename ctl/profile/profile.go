@@ -147,11 +147,12 @@ func (d Dir) List() ([]string, error) {
 const suffix = ".json"
 
 // PathFor returns where the profile of p's network belongs: in the file of
-// that name, unless another network of the same name has it.
+// that name, or, when another network of the same name has it, in one that
+// begins with the network's key.
 func (d Dir) PathFor(p Profile) string {
 	path := d.Path(p.Network)
 	if other, err := Load(path); err == nil && other.NetworkKey != p.NetworkKey {
-		return d.Path(p.Network + "-" + fileName(p.NetworkKey)[:min(8, len(fileName(p.NetworkKey)))])
+		return d.Path(p.NetworkKey[:min(8, len(p.NetworkKey))] + "-" + p.Network)
 	}
 	return path
 }
@@ -160,6 +161,9 @@ func (d Dir) PathFor(p Profile) string {
 func (d Dir) Path(network string) string {
 	return filepath.Join(string(d), fileName(network)+suffix)
 }
+
+// maxName bounds a file's name; networks have at most 63 characters.
+const maxName = 80
 
 // fileName keeps of a network's name, which may hold anything, what is
 // harmless in a path.
@@ -174,5 +178,5 @@ func fileName(network string) string {
 	if name == "" {
 		return "network"
 	}
-	return name
+	return name[:min(len(name), maxName)]
 }

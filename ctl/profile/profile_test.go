@@ -1,0 +1,139 @@
+package profile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"halo.internal/model/apitype"
+)
+
+func sample() Profile {
+	p := Profile{Network: "north-ridge", NetworkKey: "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", Gateway: "https://192.0.2.7:8443", CA: "PEM"}
+	p.Start(apitype.Tokens{AccessToken: "access-secret", RefreshToken: "refresh-secret", ExpiresIn: 3600, Username: "admin", Role: apitype.RoleAdmin}, time.Unix(1_800_000_000, 5))
+	return p
+}
+
+func TestRoundTripForTheOwnerAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new", "north-ridge.json")
+	if err := sample().Save(path); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+	}
+	dir, err := os.Stat(filepath.Dir(path))
+	if err != nil || dir.Mode().Perm() != 0o700 {
+		t.Errorf("directory's mode %v, %v; want 0700", dir.Mode(), err)
+	}
+	got, err := Load(path)
+	if err != nil || got != sample() {
+		t.Errorf("got %v, %v", got, err)
+	}
+	got.End()
+	if got.AccessToken != "" || got.RefreshToken != "" || !got.AccessEnds.IsZero() || got.CA != "PEM" {
+		t.Error("the end of a session must forget it and keep the CA")
+	}
+}
+
+func TestAProfileDoesNotPrint(t *testing.T) {
+	for _, s := range []string{fmt.Sprintf("%v", sample()), fmt.Sprintf("%+v", sample()), fmt.Sprintf("%#v", sample())} {
+		if strings.Contains(s, "secret") {
+			t.Errorf("printed as %q", s)
+		}
+	}
+}
+
+func TestDamageIsSaidNotGuessed(t *testing.T) {
+	for _, tc := range []struct{ name, text, want string }{
+		{"cut", `{"gateway":"https://`, "expected a profile"},
+		{"unknown key", `{"gateway":"https://a","tokn":"x"}`, `unknown field "tokn"`},
+		{"empty", `{}`, "no gateway"},
+		{"huge", strings.Repeat(" ", maxSize+1), "at most"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "p.json")
+			if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Load(path); err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), path) {
+				t.Errorf("got %v, want the path and %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// A refresh token is good once: of many commands at the same time, each must
+// see what the one before it wrote.
+func TestUpdatesTakeTurns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "p.json")
+	p := sample()
+	p.RefreshToken = ""
+	if err := p.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	const many = 20
+	var wg sync.WaitGroup
+	for range many {
+		wg.Go(func() {
+			err := Update(path, func(p *Profile) error { p.RefreshToken += "x"; return nil })
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got, err := Load(path); err != nil || len(got.RefreshToken) != many {
+		t.Errorf("%d of %d updates are there, %v", len(got.RefreshToken), many, err)
+	}
+	refused := errors.New("refused")
+	if err := Update(path, func(p *Profile) error { p.End(); return refused }); !errors.Is(err, refused) {
+		t.Errorf("got %v", err)
+	}
+	if got, err := Load(path); err != nil || got.RefreshToken == "" {
+		t.Errorf("a failed update was written, %v", err)
+	}
+}
+
+func TestNetworksKeepApart(t *testing.T) {
+	d := Dir(filepath.Join(t.TempDir(), "halo"))
+	if list, err := d.List(); err != nil || len(list) != 0 {
+		t.Errorf("no directory: got %v, %v", list, err)
+	}
+	a, b := sample(), sample()
+	b.NetworkKey = "//8CAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+	for _, p := range []Profile{a, b, a} {
+		if err := p.Save(d.PathFor(p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list, err := d.List(); err != nil || len(list) != 2 {
+		t.Errorf("two networks of the same name: got %v, %v", list, err)
+	}
+	if got, err := Load(d.Path(a.Network)); err != nil || got.NetworkKey != a.NetworkKey {
+		t.Errorf("the first network's profile is %v, %v", got, err)
+	}
+	if _, err := Load(d.Path("unknown")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzPath(f *testing.F) {
+	f.Add("north-ridge")
+	f.Add("../../etc/passwd")
+	f.Add("")
+	f.Add(strings.Repeat("x", 300))
+	f.Fuzz(func(t *testing.T, network string) {
+		path := Dir("profiles").Path(network)
+		if filepath.Dir(path) != "profiles" || filepath.Base(path) == suffix || len(filepath.Base(path)) > 255 {
+			t.Fatalf("network %q has the profile %q", network, path)
+		}
+	})
+}

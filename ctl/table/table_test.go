@@ -1,0 +1,85 @@
+package table
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+func TestColumnsLineUp(t *testing.T) {
+	tab := New("NAME", "STATE", "SEEN")
+	tab.Row("n01", "ok", "5 s ago")
+	tab.Row("gateway-ö", "", "now")
+	tab.Row("evil\x1b[2J\tname", "failed: halo-mesh\nfake row", "1 d ago")
+	var b strings.Builder
+	if err := tab.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+NAME           STATE                       SEEN
+n01            ok                          5 s ago
+gateway-ö      -                           now
+evil�[2J�name  failed: halo-mesh�fake row  1 d ago
+`
+	if got := "\n" + b.String(); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+}
+
+func TestAge(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	for _, tc := range []struct {
+		t    time.Time
+		want string
+	}{
+		{time.Time{}, "never"},
+		{now, "now"},
+		{now.Add(2 * time.Second), "now"},
+		{now.Add(-59 * time.Second), "59 s ago"},
+		{now.Add(-time.Minute), "1 min ago"},
+		{now.Add(-time.Hour), "1 h ago"},
+		{now.Add(-47 * time.Hour), "47 h ago"},
+		{now.Add(-48 * time.Hour), "2 d ago"},
+		{now.Add(7 * 24 * time.Hour), "in 7 d"},
+	} {
+		if got := Age(now, tc.t); got != tc.want {
+			t.Errorf("%s: got %q, want %q", tc.t, got, tc.want)
+		}
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 5 << 20: "5.0 MiB", 1 << 62: "4.0 EiB", -1: "-1 B"} {
+		if got := Bytes(n); got != want {
+			t.Errorf("%d: got %q, want %q", n, got, want)
+		}
+	}
+	for v, want := range map[float64]string{0: "0", 12.5: "12.5", 41.123456: "41.1235", 123456789: "123456789", 1e20: "1e+20", -0.0002: "-0.0002"} {
+		if got := Value(v); got != want {
+			t.Errorf("%v: got %q, want %q", v, got, want)
+		}
+	}
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add("n01")
+	f.Add("\x1b]0;owned\a")
+	f.Add("a\u202eb\x00\xff\u2028")
+	f.Add(strings.Repeat("ä", 500))
+	f.Fuzz(func(t *testing.T, s string) {
+		c := Clean(s)
+		if !utf8.ValidString(c) || utf8.RuneCountInString(c) > maxCell {
+			t.Fatalf("%q is cleaned to %q", s, c)
+		}
+		for _, r := range c {
+			if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+				t.Fatalf("%q keeps %U", s, r)
+			}
+		}
+		if again := Clean(c); again != c {
+			t.Fatalf("%q is cleaned to %q and then to %q", s, c, again)
+		}
+	})
+}
