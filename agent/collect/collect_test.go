@@ -1,0 +1,150 @@
+package collect
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"halo.internal/model/wire"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestGolden reads recorded /proc and /sys trees: what is in the tree above,
+// what comes of it in golden.txt beside it.
+func TestGolden(t *testing.T) {
+	for _, board := range []string{"pi4", "qemu"} {
+		t.Run(board, func(t *testing.T) {
+			root := filepath.Join("testdata", board)
+			set, err := All(root, "/perm")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, c := range set {
+				if s, ok := c.(storage); ok {
+					s.statfs = func(path string) (uint64, uint64, error) {
+						if path != "/perm" {
+							t.Errorf("asked for %s, want /perm", path)
+						}
+						return 30 << 30, 20 << 30, nil
+					}
+					set[i] = s
+				}
+			}
+			readings, err := set.Collect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var text strings.Builder
+			var s wire.Schema
+			for _, r := range readings {
+				s.Metrics = append(s.Metrics, r.Metric)
+				fmt.Fprintf(&text, "%-32s %g %s", r.Metric.Name, r.Metric.Number(r.Value), r.Metric.Unit)
+				if r.Urgent {
+					text.WriteString(" urgent")
+				}
+				text.WriteString("\n")
+			}
+			if err := s.Check(); err != nil {
+				t.Error(err)
+			}
+			golden := filepath.Join(root, "golden.txt")
+			if *update {
+				if err := os.WriteFile(golden, []byte(text.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), text.String()); d != "" {
+				t.Errorf("(-want +got)\n%s", d)
+			}
+		})
+	}
+}
+
+func TestCPUMeasuresBetweenCalls(t *testing.T) {
+	root := t.TempDir()
+	proc := filepath.Join(root, "proc")
+	if err := os.MkdirAll(filepath.Join(root, "sys"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(proc, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	stat := func(line string) {
+		if err := os.WriteFile(filepath.Join(proc, "stat"), []byte(line+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stat("cpu  1000 0 0 9000 0 0 0 0 0 0")
+	set, err := All(root, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		line       string
+		used, wait int64
+	}{
+		{"cpu  1000 0 0 9000 0 0 0 0 0 0", 100, 0},
+		{"cpu  1060 0 0 9020 20 0 0 0 0 0", 600, 200},
+		{"cpu  1060 0 0 9020 20 0 0 0 0 0", 0, 0},    // no time went by
+		{"cpu  1160 0 0 9000 20 0 0 0 0 0", 1000, 0}, // idle stepped back
+	} {
+		stat(step.line)
+		r, err := set[0].Collect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r[0].Value.Bits != step.used || r[1].Value.Bits != step.wait {
+			t.Errorf("%s: got %d and %d permille, want %d and %d", step.line, r[0].Value.Bits, r[1].Value.Bits, step.used, step.wait)
+		}
+	}
+}
+
+func TestOneBrokenCollectorSilencesNoOther(t *testing.T) {
+	set, err := All(filepath.Join("testdata", "qemu"), "/does/not/exist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readings, err := set.Collect(t.Context())
+	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "storage: /does/not/exist") {
+		t.Errorf("got %v, want the storage collector's error", err)
+	}
+	var names []string
+	for _, r := range readings {
+		names = append(names, r.Metric.Name)
+	}
+	all := strings.Join(names, " ")
+	for _, want := range []string{"system.cpu.used_percent", "storage.vda.written_kib", "system.host.uptime_s"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%s is missing from %s", want, all)
+		}
+	}
+}
+
+func TestLiveSystem(t *testing.T) {
+	set, err := All("/", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	readings, err := set.Collect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s wire.Schema
+	for _, r := range readings {
+		s.Metrics = append(s.Metrics, r.Metric)
+	}
+	if err := s.Check(); err != nil {
+		t.Error(err)
+	}
+}
