@@ -50,6 +50,10 @@ const (
 	Error   Severity = "error"
 )
 
+// AgentEvents is added to the number of halo-agent's own events, so that they
+// never meet those of halo-mesh, which counts from 1.
+const AgentEvents = 1 << 40
+
 // Event is something that happened once and that a person may want to know
 // years later.
 type Event struct {

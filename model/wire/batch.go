@@ -61,7 +61,7 @@ func (b Batch) Encode(s Schema) ([]byte, error) {
 		return nil, fmt.Errorf("batch %v: %w", b.BatchID, err)
 	}
 	if len(out)+sumSize > MaxBatch {
-		return nil, fmt.Errorf("batch %v: expected at most %d octets, got %d", b.BatchID, MaxBatch, len(out)+sumSize)
+		return nil, fmt.Errorf("batch %v: %w: expected at most %d octets, got %d", b.BatchID, ErrTooLarge, MaxBatch, len(out)+sumSize)
 	}
 	return binary.BigEndian.AppendUint32(out, crc32.Checksum(out, castagnoli)), nil
 }

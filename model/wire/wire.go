@@ -58,6 +58,9 @@ const (
 // schema or message.
 var ErrMalformed = errors.New("malformed")
 
+// ErrTooLarge is wrapped by Encode when the batch has to be split.
+var ErrTooLarge = errors.New("batch too large")
+
 func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrMalformed}, args...)...)
 }

@@ -1,0 +1,216 @@
+package spool
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"halo.internal/model/wire"
+)
+
+const (
+	segmentSize   = 128 << 10 // a segment is closed once it has as much
+	segmentSuffix = ".seg"
+	noSegment     = math.MaxUint64
+)
+
+// disk is the tier on /perm: segments in the order of their hexadecimal names.
+// A process only appends to a segment that it began itself, so that whatever a
+// power cut left at the end of an older one stays behind all that is valid.
+type disk struct {
+	dir      string
+	budget   int64
+	segments []segment // oldest first
+	total    int64     // octets of all segments
+	active   *os.File  // the last segment, while it is appended to
+	written  map[wire.SchemaID]bool
+}
+
+type segment struct {
+	index uint64
+	size  int64
+	level byte // how often thinned
+}
+
+func openDisk(dir string, budget int64) (*disk, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	d := &disk{dir: dir, budget: budget}
+	for _, n := range names {
+		if strings.HasPrefix(n.Name(), ".tmp-") { // left by an interrupted thinning
+			if err := os.Remove(filepath.Join(dir, n.Name())); err != nil {
+				return nil, err
+			}
+		}
+		hex, ok := strings.CutSuffix(n.Name(), segmentSuffix)
+		index, err := strconv.ParseUint(hex, 16, 63)
+		if !ok || err != nil || n.Name() != segmentName(index) {
+			continue
+		}
+		info, err := n.Info()
+		if err != nil {
+			return nil, err
+		}
+		d.segments = append(d.segments, segment{index, info.Size(), d.level(index)})
+		d.total += info.Size()
+	}
+	slices.SortFunc(d.segments, func(a, b segment) int { return cmp.Compare(a.index, b.index) })
+	return d, nil
+}
+
+func segmentName(index uint64) string { return fmt.Sprintf("%016x%s", index, segmentSuffix) }
+
+func (d *disk) path(index uint64) string { return filepath.Join(d.dir, segmentName(index)) }
+
+// level reads how often a segment was thinned; one that can't be read is left
+// for load to judge.
+func (d *disk) level(index uint64) byte {
+	f, err := os.Open(d.path(index))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	var head [headerSize]byte
+	if _, err := io.ReadFull(f, head[:]); err != nil {
+		return 0
+	}
+	return head[len(magic)]
+}
+
+// append writes items with one write and one sync, after it has made room.
+// Either all of them are on disk afterwards or none.
+func (d *disk) append(items []Item, schemas map[wire.SchemaID]wire.Schema, pinned uint64) (made, error) {
+	fresh := d.active == nil || d.segments[len(d.segments)-1].size >= segmentSize
+	if fresh {
+		if err := d.close(); err != nil {
+			return made{}, err
+		}
+		d.written = make(map[wire.SchemaID]bool)
+	}
+	var b []byte
+	if fresh {
+		b = segmentHeader(0)
+	}
+	before := len(d.written)
+	b = appendItems(b, items, schemas, d.written)
+	m, err := d.makeRoom(int64(len(b)), pinned)
+	if err == nil && fresh {
+		err = d.begin()
+	}
+	if err == nil {
+		err = d.write(b)
+	}
+	if err != nil && len(d.written) > before {
+		d.written = nil
+		err = errors.Join(err, d.close()) // its schemas are in doubt: the next append begins another
+	}
+	return m, err
+}
+
+func (d *disk) begin() error {
+	next := uint64(1)
+	if n := len(d.segments); n > 0 {
+		next = d.segments[n-1].index + 1
+	}
+	f, err := os.OpenFile(d.path(next), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syncDir(d.dir); err != nil {
+		return errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	d.active = f
+	d.segments = append(d.segments, segment{index: next})
+	return nil
+}
+
+// write appends to the active segment, or leaves it as it was.
+func (d *disk) write(b []byte) error {
+	last := &d.segments[len(d.segments)-1]
+	_, err := d.active.Write(b)
+	if err == nil {
+		err = d.active.Sync()
+	}
+	if err == nil {
+		last.size += int64(len(b))
+		d.total += int64(len(b))
+		return nil
+	}
+	// A full disk takes part of a write. Cut it off; if even that fails, no more
+	// is appended behind it.
+	if cut := d.active.Truncate(last.size); cut != nil || last.size == 0 {
+		empty, index := last.size == 0, last.index
+		err = errors.Join(err, cut, d.close())
+		if empty {
+			err = errors.Join(err, d.remove(index))
+		}
+	}
+	return err
+}
+
+func (d *disk) close() error {
+	if d.active == nil {
+		return nil
+	}
+	f := d.active
+	d.active = nil
+	return f.Close()
+}
+
+// oldest returns the segment to be sent next. It is not appended to any more.
+func (d *disk) oldest() (segment, bool) {
+	if len(d.segments) == 0 {
+		return segment{}, false
+	}
+	if len(d.segments) == 1 {
+		_ = d.close() // written and synced already
+	}
+	return d.segments[0], true
+}
+
+// load reads a segment, however large a file somebody put there.
+func (d *disk) load(s segment) (content, error) {
+	f, err := os.Open(d.path(s.index))
+	if err != nil {
+		return content{}, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSegment))
+	return parseSegment(b), err
+}
+
+func (d *disk) remove(index uint64) error {
+	i := slices.IndexFunc(d.segments, func(s segment) bool { return s.index == index })
+	if i < 0 {
+		return nil // dropped to make room
+	}
+	if i == len(d.segments)-1 {
+		_ = d.close() // going away
+	}
+	if err := os.Remove(d.path(index)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	d.total -= d.segments[i].size
+	d.segments = slices.Delete(d.segments, i, i+1)
+	return nil
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

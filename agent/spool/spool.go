@@ -1,0 +1,322 @@
+// Package spool keeps what the gateway has not acknowledged, so that neither a
+// crash of the process nor, past a delay, a power cut loses it, and so that a
+// card is not worn by what the gateway has anyway.
+//
+// It has two tiers. A batch gets its number and goes to the live tier: RAM,
+// and a file in /run, which outlives the process but not the machine. Most
+// batches are acknowledged there and never touch the card. What stays
+// unacknowledged, and at shutdown everything, is appended to segments on /perm
+// and synced in one go.
+//
+// Numbers start at 1 with each boot and have no holes. The counter lies in
+// /run beside the live tier and is noted before a batch can leave: a process
+// that starts again within the boot goes on where the last one stopped, with
+// its unacknowledged batches, so that no number is used twice and none is
+// skipped. After a power cut the boot counter is higher and numbers start anew;
+// what had only been in RAM is gone, and shows to the gateway as nothing at
+// all, since those numbers were the last of their boot.
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+// Kind tells what an item is.
+type Kind byte
+
+// Kinds, as segments record them.
+const (
+	Schema Kind = 1 // in segments only
+	Batch  Kind = 2
+	Event  Kind = 3
+)
+
+// Item is one batch or event that waits for its acknowledgement.
+type Item struct {
+	Kind   Kind
+	ID     wire.BatchID
+	Data   []byte        // a batch as encoded, an event as a stream message
+	Schema wire.SchemaID // of a batch
+	Urgent bool
+}
+
+type key struct {
+	kind Kind
+	id   wire.BatchID
+}
+
+func (i Item) key() key { return key{i.Kind, i.ID} }
+
+// Options of a spool.
+type Options struct {
+	Live   string // directory in /run
+	Disk   string // directory on /perm
+	Boot   uint64 // boot counter
+	Node   string // canonical ID, for events
+	Budget int64  // octets of all segments together
+	Delay  time.Duration
+	Clock  func() (time.Time, model.ClockQuality)
+	Log    *slog.Logger
+}
+
+// Limits.
+const (
+	MinBudget  = 4 * segmentSize
+	liveBudget = 8 << 20 // octets of RAM and /run for the live tier
+	// margin is how long before the delay ends a write begins, so that it is done by then.
+	margin = 24 // the delay's part
+)
+
+// Spool is the whole of it. Its methods may be called from any goroutine.
+type Spool struct {
+	opt     Options
+	changed chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	live    *live
+	disk    *disk // nil while /perm can't be used
+	loaded  *backlog
+	notices map[string]*notice
+}
+
+// backlog is the oldest segment, read to be sent.
+type backlog struct {
+	segment uint64
+	items   []Item
+	schemas map[wire.SchemaID]wire.Schema
+}
+
+// Open recovers what an earlier process left. A data partition that can't be
+// used is no error: Flush tells, and tries again.
+func Open(opt Options) (*Spool, error) {
+	if opt.Budget < MinBudget {
+		return nil, fmt.Errorf("spool: expected a budget of at least %d octets, got %d", MinBudget, opt.Budget)
+	}
+	l, err := openLive(opt.Live, opt.Boot, opt.Log)
+	if err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	s := &Spool{opt: opt, live: l, changed: make(chan struct{}, 1), notices: make(map[string]*notice)}
+	if err := s.openDisk(); err != nil {
+		opt.Log.Warn("spool: data partition is not usable", "err", err)
+	}
+	return s, nil
+}
+
+func (s *Spool) openDisk() error {
+	if s.disk != nil {
+		return nil
+	}
+	d, err := openDisk(s.opt.Disk, s.opt.Budget)
+	if err == nil {
+		s.disk = d
+	}
+	return err
+}
+
+// Changed carries a token after something to send was added.
+func (s *Spool) Changed() <-chan struct{} { return s.changed }
+
+func (s *Spool) wake() {
+	select {
+	case s.changed <- struct{}{}:
+	default: // a token waits already
+	}
+}
+
+// AddBatch gives the batch its number and keeps it. first is when its oldest
+// reading was made, by the monotonic clock. A batch too large for one message
+// becomes several.
+func (s *Spool) AddBatch(schema wire.Schema, b wire.Batch, first time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.wake()
+	return s.addBatch(schema, b, first)
+}
+
+func (s *Spool) addBatch(schema wire.Schema, b wire.Batch, first time.Time) error {
+	b.BatchID = s.live.nextBatch()
+	data, err := b.Encode(schema)
+	if errors.Is(err, wire.ErrTooLarge) && len(b.Reports) > 1 {
+		half, rest := b, b
+		half.Reports, rest.Reports = b.Reports[:len(b.Reports)/2], b.Reports[len(b.Reports)/2:]
+		if err := s.addBatch(schema, half, first); err != nil {
+			return err
+		}
+		return s.addBatch(schema, rest, first)
+	}
+	if err != nil {
+		return err
+	}
+	item := Item{Kind: Batch, ID: b.BatchID, Data: data, Schema: schema.ID(), Urgent: b.Urgent}
+	if err := s.live.add(item, schema, s.due(first)); err != nil {
+		return fmt.Errorf("keep batch %v: %w", b.BatchID, err)
+	}
+	s.boundLive()
+	return nil
+}
+
+func (s *Spool) due(first time.Time) time.Time {
+	return first.Add(s.opt.Delay - s.opt.Delay/margin)
+}
+
+// Items returns the live items, oldest first.
+func (s *Spool) Items() []Item {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.liveItems()
+}
+
+func (s *Spool) liveItems() []Item {
+	out := make([]Item, len(s.live.entries))
+	for i, e := range s.live.entries {
+		out[i] = e.Item
+	}
+	return out
+}
+
+// Backlog returns what is left of the oldest segment on disk, oldest first;
+// nothing when all is acknowledged.
+func (s *Spool) Backlog() []Item {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.loaded == nil && s.disk != nil {
+		seg, ok := s.disk.oldest()
+		if !ok {
+			return nil
+		}
+		content, err := s.disk.load(seg)
+		if err != nil || content.damaged > 0 {
+			s.opt.Log.Warn("spool: segment is damaged", "segment", seg.index, "octets", content.damaged, "err", err)
+			s.notify("telemetry.spool.damaged", model.Error, "part of the spool can't be read; those readings are lost", 1)
+		}
+		if len(content.items) == 0 {
+			s.removeSegment(seg.index)
+			continue
+		}
+		s.loaded = &backlog{segment: seg.index, items: content.items, schemas: content.schemas}
+	}
+	if s.loaded == nil {
+		return nil
+	}
+	return append([]Item(nil), s.loaded.items...)
+}
+
+func (s *Spool) removeSegment(index uint64) {
+	if err := s.disk.remove(index); err != nil {
+		s.opt.Log.Warn("spool: segment stays", "segment", index, "err", err)
+	}
+}
+
+// SchemaOf returns the schema of a live or backlog item.
+func (s *Spool) SchemaOf(i Item) (wire.Schema, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sc, ok := s.live.schemas[i.Schema]; ok {
+		return sc, true
+	}
+	if s.loaded == nil {
+		return wire.Schema{}, false
+	}
+	sc, ok := s.loaded.schemas[i.Schema]
+	return sc, ok
+}
+
+// Ack forgets items that the gateway has committed, wherever they are.
+func (s *Spool) Ack(kind Kind, ids []wire.BatchID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	acked := make(map[key]bool, len(ids))
+	for _, id := range ids {
+		acked[key{kind, id}] = true
+	}
+	s.live.remove(acked)
+	if s.loaded == nil {
+		return
+	}
+	kept := s.loaded.items[:0]
+	for _, i := range s.loaded.items {
+		if !acked[i.key()] {
+			kept = append(kept, i)
+		}
+	}
+	if s.loaded.items = kept; len(kept) == 0 {
+		s.removeSegment(s.loaded.segment)
+		s.loaded = nil
+		s.wake() // the next segment can be sent
+	}
+}
+
+// Flush writes the live tier to disk when something in it is due, or all of it
+// when asked. What is on disk is removed from the live tier.
+func (s *Spool) Flush(now time.Time, all bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.live.entries) == 0 || !all && !s.live.anyDue(now) {
+		return nil
+	}
+	if err := s.openDisk(); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	defer s.wake() // what was written is backlog now
+	items := s.liveItems()
+	for len(items) > 0 {
+		n := portion(items)
+		cost, err := s.disk.append(items[:n], s.live.schemas, s.pinned())
+		s.told(cost)
+		if err != nil {
+			return fmt.Errorf("spool: %w", err)
+		}
+		written := make(map[key]bool, n)
+		for _, i := range items[:n] {
+			written[i.key()] = true
+		}
+		s.live.remove(written)
+		items = items[n:]
+	}
+	return nil
+}
+
+// portion tells how many of items go into one write: about a segment full.
+func portion(items []Item) int {
+	size := 0
+	for n, i := range items {
+		if size += len(i.Data); size > segmentSize && n > 0 {
+			return n
+		}
+	}
+	return len(items)
+}
+
+func (s *Spool) pinned() uint64 {
+	if s.loaded == nil {
+		return noSegment
+	}
+	return s.loaded.segment
+}
+
+// Stats tells how much is kept.
+type Stats struct {
+	Live      int   // items in RAM
+	Segments  int   // on disk
+	DiskBytes int64 // of all segments
+	DiskReady bool
+}
+
+// Stats returns the present figures.
+func (s *Spool) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Stats{Live: len(s.live.entries)}
+	if s.disk != nil {
+		st.DiskReady, st.Segments, st.DiskBytes = true, len(s.disk.segments), s.disk.total
+	}
+	return st
+}

@@ -1,0 +1,109 @@
+package spool
+
+import (
+	"errors"
+
+	"halo.internal/model/atomicfile"
+	"halo.internal/model/wire"
+)
+
+// A full tier makes room by thinning: the oldest of what was thinned least
+// loses every second report, up to three times; after that the oldest goes
+// altogether. Batches keep their numbers, and a thinned one is a part of what
+// it was, so that a gateway which already has the whole takes no harm.
+const maxThin = 3
+
+// maxSegment is more than one append can make of a segment.
+const maxSegment = 4 * segmentSize
+
+// made counts what making room has cost.
+type made struct {
+	thinned int // segments
+	dropped int // items
+}
+
+// makeRoom shrinks older segments until n more octets fit into the budget. The
+// pinned segment, which is being sent, is not thinned.
+func (d *disk) makeRoom(n int64, pinned uint64) (made, error) {
+	var m made
+	for d.total+n > d.budget {
+		if i, ok := d.thinnest(pinned); ok {
+			if err := d.thin(i); err == nil {
+				m.thinned++
+				continue
+			}
+			// No room even for a smaller copy: the oldest goes.
+		}
+		i := 0
+		if len(d.segments) == 0 || d.active != nil && len(d.segments) == 1 {
+			return m, errors.New("the budget is too small for what is to be written")
+		}
+		if c, err := d.load(d.segments[i]); err == nil {
+			m.dropped += len(c.items)
+		}
+		if err := d.remove(d.segments[i].index); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
+}
+
+// thinnest returns the position of the segment to thin next.
+func (d *disk) thinnest(pinned uint64) (int, bool) {
+	best := -1
+	for i, s := range d.segments {
+		active := d.active != nil && i == len(d.segments)-1
+		if s.level < maxThin && s.index != pinned && !active && (best < 0 || s.level < d.segments[best].level) {
+			best = i
+		}
+	}
+	return best, best >= 0
+}
+
+func (d *disk) thin(i int) error {
+	s := &d.segments[i]
+	c, err := d.load(*s)
+	if err != nil {
+		return err
+	}
+	c.level++
+	for j := range c.items {
+		c.items[j] = thinItem(c.items[j], c.schemas[c.items[j].Schema])
+	}
+	b := encodeSegment(c)
+	if int64(len(b)) > s.size-s.size/16 {
+		c.level = maxThin // no more to be had here; noted, so that nobody tries again
+		b = encodeSegment(c)
+	}
+	if err := atomicfile.Write(d.path(s.index), b, 0o600); err != nil {
+		return err
+	}
+	d.total += int64(len(b)) - s.size
+	s.size, s.level = int64(len(b)), c.level
+	return nil
+}
+
+// thinItem returns a batch with every second report left out, and anything
+// else as it is: events, urgent batches, single reports.
+func thinItem(i Item, schema wire.Schema) Item {
+	if i.Kind != Batch || i.Urgent {
+		return i
+	}
+	b, err := wire.Decode(i.Data, schema)
+	if err != nil || len(b.Reports) < 2 {
+		return i
+	}
+	kept := b.Reports[:0]
+	for n, r := range b.Reports {
+		if n%2 == 0 {
+			kept = append(kept, r)
+		}
+	}
+	b.Reports = kept
+	data, err := b.Encode(schema)
+	if err != nil || len(data) >= len(i.Data) {
+		return i
+	}
+	i.Data = data
+	return i
+}
