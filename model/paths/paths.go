@@ -20,7 +20,7 @@ const (
 	RunIdentity  = "/run/halo/identity.json"    // the identity as this boot uses it, also where /perm keeps nothing
 	RunEvents    = "/run/halo/mesh-events.json" // halo-mesh's events of this boot
 	RunClock     = "/run/halo/mesh-clock.json"  // quality of the clock in this boot
-	Resolv       = "/tmp/resolv.conf"     // gokrazy links /etc/resolv.conf to it
+	Resolv       = "/tmp/resolv.conf"           // gokrazy links /etc/resolv.conf to it
 	GokrazyHTTP  = "/run/gokrazy-http.sock"
 	ModulesDir   = "/lib/modules"
 	LastCrashDir = "/perm/halo/crash" // the last kernel messages before a panic
