@@ -65,9 +65,22 @@ func (e *Engine) Handle(now time.Time, from, to MAC, payload []byte) {
 	case kindConfirm:
 		e.confirmed(now, from, body)
 	case kindAlive:
-		if p := e.peers[from]; p != nil && p.session != nil && p.session.accept(body) {
-			p.heard, p.session.heard = now, now
-		}
+		e.heardAlive(now, from, body)
+	}
+}
+
+func (e *Engine) heardAlive(now time.Time, from MAC, body []byte) {
+	p := e.peers[from]
+	if p == nil || p.session == nil {
+		return
+	}
+	ok, asked := p.session.accept(body)
+	if !ok {
+		return
+	}
+	p.heard, p.session.heard = now, now
+	if asked {
+		e.send(from, p.session.alive(false))
 	}
 }
 

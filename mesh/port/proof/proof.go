@@ -254,8 +254,14 @@ func (e *Engine) advancePeer(now time.Time, p *peer) {
 		case now.Sub(s.heard) >= e.c.Timing.Lost:
 			e.drop(p, ErrSilent)
 		case !now.Before(s.nextAlive):
-			e.send(p.mac, s.alive())
+			// A peer that is late is asked, and more often: on a bad cable it is the
+			// frames that die, not the device.
+			late := now.Sub(s.heard) > e.c.Timing.Alive*5/4
+			e.send(p.mac, s.alive(late))
 			s.nextAlive = now.Add(jitter(e.c.Timing.Alive))
+			if late {
+				s.nextAlive = now.Add(jitter(e.c.Timing.Alive / 5))
+			}
 		}
 	}
 	if a := p.start; a != nil && !now.Before(a.next) {

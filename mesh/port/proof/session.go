@@ -10,7 +10,7 @@ import (
 )
 
 // session is a proven peer. The ciphers' nonce 0 was spent on the statements;
-// keep-alives count from 1 and say their number, since frames get lost.
+// keep-alives count from 1 and carry their number, since frames get lost.
 type session struct {
 	peer      identity.PublicKey
 	nonce     nonce // the peer's run
@@ -30,22 +30,29 @@ func newSession(peer identity.PublicKey, n nonce, send, receive noise.Cipher) *s
 	return &session{peer: peer, nonce: n, send: send, receive: receive}
 }
 
+// ask is the bit of a keep-alive's number that wants one in return.
+const ask = 1 << 63
+
 // alive returns the next keep-alive.
-func (s *session) alive() []byte {
+func (s *session) alive(asking bool) []byte {
 	s.sent++
-	count := binary.BigEndian.AppendUint64(nil, s.sent)
-	return build(kindAlive, count, s.send.Encrypt(nil, s.sent, build(kindAlive), nil))
+	n := s.sent
+	if asking {
+		n |= ask
+	}
+	return build(kindAlive, binary.BigEndian.AppendUint64(nil, n), s.send.Encrypt(nil, n, build(kindAlive), nil))
 }
 
-// accept tells whether body is a keep-alive of the peer that was not heard yet.
-func (s *session) accept(body []byte) bool {
-	count := binary.BigEndian.Uint64(body)
-	if count <= s.received {
-		return false
+// accept tells whether body is a keep-alive of the peer that was not heard yet,
+// and whether it wants one in return.
+func (s *session) accept(body []byte) (ok, asked bool) {
+	n := binary.BigEndian.Uint64(body)
+	if n&^ask <= s.received {
+		return false, false
 	}
-	if _, err := s.receive.Decrypt(nil, count, build(kindAlive), body[counterSize:]); err != nil {
-		return false
+	if _, err := s.receive.Decrypt(nil, n, build(kindAlive), body[counterSize:]); err != nil {
+		return false, false
 	}
-	s.received = count
-	return true
+	s.received = n &^ ask
+	return true, n&ask != 0
 }
