@@ -27,7 +27,7 @@ func New() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("halo-image {{.Version}}\n")
-	root.AddCommand(stampCommand(), renderCommand(), prepareCommand(), imageCommand(), toolsCommand())
+	root.AddCommand(stampCommand(), renderCommand(), prepareCommand(), imageCommand(), bundleCommand(), flashCommand(), toolsCommand())
 	return root
 }
 
