@@ -138,23 +138,18 @@ func (l *Log) flush(ctx context.Context) error {
 	return err
 }
 
-// Record commits events that a node reported; those that are stored already
-// are left as they are. When it returns nil they may be acknowledged.
+// Record commits events that a node reported and Check let pass; those that
+// are stored already are left as they are. When it returns nil they may be acknowledged.
 func (l *Log) Record(ctx context.Context, node string, events []model.Event) error {
-	for i := range events {
-		if err := bound(&events[i]); err != nil {
-			return err
-		}
-	}
 	return l.db.Write(ctx, func(tx *sql.Tx) error { return l.insert(ctx, tx, node, events) })
 }
 
 // errForm is for an event that no node of ours sends.
 var errForm = fmt.Errorf("event: expected boot and seq from 1 and a dotted kind of at most %d characters", maxKind)
 
-// bound refuses what has no key and cuts what is too long: an event is for
+// Check refuses what has no key and cuts what is too long: an event is for
 // people, and a clipped one is better than none.
-func bound(e *model.Event) error {
+func Check(e *model.Event) error {
 	const max63 = 1<<63 - 1
 	if e.Boot > max63 || e.Seq == 0 || e.Seq > max63 || e.Kind == "" || len(e.Kind) > maxKind {
 		return errForm

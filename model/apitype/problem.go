@@ -15,6 +15,7 @@ const (
 	ProblemJoinRevoked    = "join-revoked"      // 403: this node was revoked
 	ProblemJoinSignature  = "join-signature"    // 403: the signature does not fit the key
 	ProblemJoinNetwork    = "join-network"      // 403: the request is for another network
+	ProblemJoinKey        = "join-key"          // 403: the WireGuard key is another node's
 	ProblemTokenInvalid   = "token-invalid"     // 403: not a join token of this network
 	ProblemTokenExpired   = "token-expired"     // 403
 	ProblemTokenUsedUp    = "token-used-up"     // 403

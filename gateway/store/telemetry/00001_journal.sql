@@ -6,8 +6,9 @@ CREATE TABLE sources (
 );
 
 CREATE TABLE schemas (
-    id   BLOB PRIMARY KEY,
-    body BLOB NOT NULL
+    id     BLOB PRIMARY KEY,
+    source INTEGER NOT NULL, -- who sent it first: each node may add a few
+    body   BLOB    NOT NULL
 ) WITHOUT ROWID;
 
 -- The journal: batches as they came, in the order of arrival, so that the

@@ -1,0 +1,228 @@
+// Package ingest receives what nodes send: one WebSocket per node, opened by a
+// challenge that the node answers with its key, over which batches, events and
+// heartbeats come. A batch is verified, deduplicated and committed, and only
+// then acknowledged.
+package ingest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"halo.internal/gateway/clock"
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/registry"
+	"halo.internal/gateway/store"
+	"halo.internal/identity"
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+const (
+	maxUnproven  = 32 // connections that have not shown their key yet
+	maxStreams   = 512
+	helloTimeout = 20 * time.Second
+	reportEvery  = 10 * time.Minute
+	maxReports   = 1024
+)
+
+// Config is what New needs.
+type Config struct {
+	Registry *registry.Registry
+	Journal  *store.Journal
+	Latest   *store.Latest
+	Events   *events.Log
+	Clock    *clock.Clock
+	Log      *slog.Logger
+	Every    time.Duration // least time between commits
+}
+
+// Server is the HTTP handler of the stream. Run has to be running.
+type Server struct {
+	Config
+	commit   *committer
+	unproven chan struct{}
+	done     chan struct{} // closed when Run ends
+
+	mu       sync.Mutex // guards what follows
+	streams  map[string]*session
+	reported map[string]time.Time
+}
+
+// New returns a server.
+func New(c Config) *Server {
+	return &Server{
+		Config: c,
+		commit: &committer{journal: c.Journal, latest: c.Latest, events: c.Events, every: c.Every, log: c.Log, queue: make(chan job, queueLength)},
+
+		unproven: make(chan struct{}, maxUnproven),
+		done:     make(chan struct{}),
+		streams:  map[string]*session{},
+		reported: map[string]time.Time{},
+	}
+}
+
+// Run commits what comes until ctx ends. An error means that telemetry.db is
+// damaged and the process has to start again.
+func (s *Server) Run(ctx context.Context) error {
+	defer close(s.done)
+	return s.commit.run(ctx)
+}
+
+// Disconnect ends a node's stream, as after it was revoked.
+func (s *Server) Disconnect(node string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.streams[node]; c != nil {
+		c.cancel()
+	}
+}
+
+// ServeHTTP serves GET /v1/nodes/stream.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		http.Error(w, "the stream needs a TCP connection", http.StatusBadRequest)
+		return
+	}
+	select {
+	case s.unproven <- struct{}{}:
+	default:
+		w.Header().Set("Retry-After", "10")
+		http.Error(w, "too many connections that have not said who they are", http.StatusServiceUnavailable)
+		return
+	}
+	proven := sync.OnceFunc(func() { <-s.unproven })
+	defer proven()
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
+	if err != nil {
+		return // Accept has answered
+	}
+	conn.SetReadLimit(wire.MaxMessage)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	go func() { // the server's end ends the stream: a hijacked connection is not the HTTP server's any more
+		select {
+		case <-s.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	c := &session{server: s, conn: conn, ctx: ctx, cancel: cancel, remote: remote.Addr().Unmap().WithZone(""), out: make(chan wire.Message, outLength)}
+	m, boot, err := s.greet(c, r.Host)
+	if err != nil {
+		s.Log.Debug("stream refused", "peer", remote.String(), "err", err)
+		_ = conn.Close(websocket.StatusPolicyViolation, "refused") // the reason went before
+		return
+	}
+	proven()
+	if !s.add(m.ID, c) {
+		_ = c.write(ctx, wire.Refuse{Code: wire.RefuseBusy, Text: "too many streams"}) // it is closed in any case
+		_ = conn.Close(websocket.StatusTryAgainLater, "too many streams")
+		return
+	}
+	defer s.remove(m.ID, c)
+	defer s.Registry.Online(m.ID, boot)()
+	c.node = m.ID
+	if err := c.serve(); err != nil && ctx.Err() == nil {
+		s.Log.Debug("stream ended", "node", m.ID, "err", err)
+	}
+	_ = conn.Close(websocket.StatusGoingAway, "") // it may be gone already
+}
+
+// greet runs the handshake and returns who the node is. On failure it has told
+// the node why.
+func (s *Server) greet(c *session, host string) (registry.Member, uint64, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, helloTimeout)
+	defer cancel()
+	nonce := make([]byte, wire.NonceSize)
+	rand.Read(nonce)
+	if err := c.write(ctx, wire.Challenge{Nonce: nonce}); err != nil {
+		return registry.Member{}, 0, err
+	}
+	first, err := c.read(ctx)
+	if err != nil {
+		return registry.Member{}, 0, err
+	}
+	h, ok := first.(wire.Hello)
+	if !ok {
+		return registry.Member{}, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected a hello first, got %T", first))
+	}
+	key := identity.PublicKey(h.Key)
+	if !key.Verify(wire.StreamContext, h.SignedBytes(nonce, host), h.Signature) {
+		s.report("stream.signature", key.ID(), "somebody without its key claimed to be this node", c.remote)
+		return registry.Member{}, 0, c.reject(ctx, wire.RefuseUnauthorized, "the signature does not fit the key, the nonce and the host "+host)
+	}
+	m, err := s.Registry.Member(ctx, key)
+	switch {
+	case errors.Is(err, registry.ErrUnknown):
+		return m, 0, c.reject(ctx, wire.RefuseUnknown, "join first")
+	case err != nil:
+		return m, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the registry is unavailable"))
+	case m.Revoked:
+		s.report("stream.revoked", m.ID, "a revoked node tried to connect", c.remote)
+		return m, 0, c.reject(ctx, wire.RefuseRevoked, "this node was revoked")
+	case !fits(m, c.remote):
+		s.report("stream.source", m.ID, "the node connected from an address that is not its own", c.remote)
+		return m, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected overlay address %s or %s, got %s", m.V4, m.V6, c.remote))
+	}
+	known, err := s.Journal.Schemas(ctx)
+	if err != nil {
+		return m, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the telemetry store is unavailable"))
+	}
+	return m, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: known})
+}
+
+// fits tells whether a node may come from that address: its own in the
+// overlay, which WireGuard vouches for; the gateway's own agent also from the
+// loopback.
+func fits(m registry.Member, remote netip.Addr) bool {
+	return remote == m.V4 || remote == m.V6 || m.Gateway && remote.IsLoopback()
+}
+
+// report makes an event of a refusal, once in a while for each node and kind.
+func (s *Server) report(kind, node, message string, remote netip.Addr) {
+	s.mu.Lock()
+	now, what := time.Now(), kind+node
+	_, again := s.reported[what]
+	if again && now.Sub(s.reported[what]) < reportEvery {
+		s.mu.Unlock()
+		return
+	}
+	if len(s.reported) >= maxReports {
+		clear(s.reported)
+	}
+	s.reported[what] = now
+	s.mu.Unlock()
+	s.Events.Add(kind, model.Warning, node, message, map[string]string{"remote": remote.String()})
+}
+
+// add makes c the node's stream and ends the one before: the node has
+// reconnected and the old connection has not noticed yet.
+func (s *Server) add(node string, c *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.streams[node]; old != nil {
+		old.cancel()
+	} else if len(s.streams) >= maxStreams {
+		return false
+	}
+	s.streams[node] = c
+	return true
+}
+
+func (s *Server) remove(node string, c *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.streams[node] == c {
+		delete(s.streams, node)
+	}
+}

@@ -1,0 +1,248 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/coder/websocket"
+	"golang.org/x/sync/errgroup"
+
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/store"
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+const (
+	outLength    = 1024 // answers that wait for a slow link; more means that the node does not read
+	writeTimeout = 30 * time.Second
+	quietLimit   = 2 * time.Minute // without a word the link is probed
+	probeTimeout = 30 * time.Second
+	maxBad       = 16 // unreadable batches before the stream is given up
+)
+
+// session is one node's stream.
+type session struct {
+	server *Server
+	conn   *websocket.Conn
+	ctx    context.Context
+	cancel context.CancelFunc
+	node   string
+	remote netip.Addr
+	out    chan wire.Message
+	bad    int
+}
+
+// serve runs the stream until it ends.
+func (c *session) serve() error {
+	g, ctx := errgroup.WithContext(c.ctx)
+	heard := make(chan struct{}, 1)
+	g.Go(func() error { return c.receive(ctx, heard) })
+	g.Go(func() error { return c.answer(ctx) })
+	g.Go(func() error { return c.probe(ctx, heard) })
+	return g.Wait()
+}
+
+func (c *session) receive(ctx context.Context, heard chan<- struct{}) error {
+	for {
+		m, err := c.read(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case heard <- struct{}{}:
+		default: // the probe has not looked since the last one
+		}
+		c.server.Registry.Seen(c.node)
+		if err := c.take(ctx, m); err != nil {
+			return err
+		}
+	}
+}
+
+// take handles one message.
+func (c *session) take(ctx context.Context, m wire.Message) error {
+	switch m := m.(type) {
+	case wire.SchemaMessage:
+		return c.schema(ctx, m.Schema)
+	case wire.BatchMessage:
+		return c.batch(ctx, m.Data)
+	case wire.EventMessage:
+		e := m.Event
+		if e.Node == "" {
+			e.Node = c.node
+		}
+		if err := events.Check(&e); err != nil {
+			c.server.report("event.malformed", c.node, err.Error(), c.remote)
+			c.ackEvent(wire.ID(m.Event.Boot, m.Event.Seq)) // it will never fit: the node need not keep it
+			return nil
+		}
+		return c.server.commit.put(ctx, job{node: c.node, event: &e, from: c})
+	case wire.StatusMessage:
+		err := c.server.Registry.Status(ctx, c.node, m.Status)
+		if err != nil && !errors.Is(err, store.ErrUnavailable) { // the next heartbeat says it again
+			return fmt.Errorf("status: %w", err)
+		}
+	}
+	return nil // types of later releases
+}
+
+func (c *session) schema(ctx context.Context, s wire.Schema) error {
+	err := c.server.Journal.PutSchema(ctx, c.node, s)
+	switch {
+	case errors.Is(err, store.ErrTooManySchemas):
+		c.server.report("telemetry.schemas", c.node, err.Error(), c.remote)
+		return err
+	case errors.Is(err, store.ErrUnavailable):
+		return nil // its batches get unknown-schema, and the node sends it again
+	}
+	return err
+}
+
+// batch verifies a batch and hands it on. What is wrong with it is the node's
+// or the link's fault: it is told, and there is an event.
+func (c *session) batch(ctx context.Context, data []byte) error {
+	h, err := wire.DecodeHeader(data)
+	if err != nil {
+		return c.badBatch(err, nil)
+	}
+	s, err := c.server.Journal.Schema(ctx, h.Schema)
+	if errors.Is(err, store.ErrNoSchema) {
+		c.refuse(wire.RefuseUnknownSchema, "send schema "+h.Schema.String(), h.BatchID)
+		return nil
+	}
+	if err != nil {
+		c.refuse(wire.RefuseBusy, "the telemetry store is unavailable", h.BatchID)
+		return nil
+	}
+	b, err := wire.Decode(data, s)
+	if err != nil {
+		return c.badBatch(err, &h.BatchID)
+	}
+	return c.server.commit.put(ctx, job{node: c.node, batch: &store.Entry{Node: c.node, Batch: b, Data: data}, schema: s, from: c})
+}
+
+func (c *session) badBatch(err error, id *wire.BatchID) error {
+	c.server.Events.Add("telemetry.malformed", model.Warning, c.node, "a batch was refused: "+err.Error(), nil)
+	if id == nil {
+		// Nothing in it can be believed, its number included: the node sends what is unacknowledged again.
+		return fmt.Errorf("unreadable batch: %w", err)
+	}
+	c.refuse(wire.RefuseBatch, clip(err.Error()), *id)
+	if c.bad++; c.bad >= maxBad {
+		return fmt.Errorf("%d unreadable batches, the last: %w", c.bad, err)
+	}
+	return nil
+}
+
+func clip(s string) string { return s[:min(len(s), wire.MaxText)] }
+
+// answer writes what waits in out, acknowledgements together.
+func (c *session) answer(ctx context.Context) error {
+	for {
+		var m wire.Message
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case m = <-c.out:
+		}
+		for m != nil {
+			var next wire.Message
+			m, next = c.gather(m)
+			limit, cancel := context.WithTimeout(ctx, writeTimeout)
+			err := c.write(limit, m)
+			cancel()
+			if err != nil {
+				return err
+			}
+			m = next
+		}
+	}
+}
+
+// gather adds to an acknowledgement those that wait behind it, and returns it
+// and the first message of another kind.
+func (c *session) gather(m wire.Message) (joined, next wire.Message) {
+	for {
+		var more wire.Message
+		select {
+		case more = <-c.out:
+		default:
+			return m, nil
+		}
+		switch a := m.(type) {
+		case wire.Ack:
+			if b, ok := more.(wire.Ack); ok && len(a.IDs) < wire.MaxAcks {
+				m = wire.Ack{IDs: append(a.IDs, b.IDs...)}
+				continue
+			}
+		case wire.AckEvents:
+			if b, ok := more.(wire.AckEvents); ok && len(a.IDs) < wire.MaxAcks {
+				m = wire.AckEvents{IDs: append(a.IDs, b.IDs...)}
+				continue
+			}
+		}
+		return m, more
+	}
+}
+
+// probe asks for a sign of life after a silence: a link that died says nothing.
+func (c *session) probe(ctx context.Context, heard <-chan struct{}) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-heard:
+		case <-time.After(quietLimit):
+			limit, cancel := context.WithTimeout(ctx, probeTimeout)
+			err := c.conn.Ping(limit)
+			cancel()
+			if err != nil {
+				return fmt.Errorf("no sign of life: %w", err)
+			}
+		}
+	}
+}
+
+// send queues an answer; a node that does not read its answers is cut off.
+func (c *session) send(m wire.Message) {
+	select {
+	case c.out <- m:
+	default:
+		c.cancel()
+	}
+}
+
+func (c *session) ack(id wire.BatchID)      { c.send(wire.Ack{IDs: []wire.BatchID{id}}) }
+func (c *session) ackEvent(id wire.BatchID) { c.send(wire.AckEvents{IDs: []wire.BatchID{id}}) }
+
+func (c *session) refuse(code, text string, id wire.BatchID) {
+	c.send(wire.Refuse{Code: code, Text: text, ID: &id})
+}
+
+// reject refuses the node itself.
+func (c *session) reject(ctx context.Context, code, text string) error {
+	return errors.Join(fmt.Errorf("%s: %s", code, text), c.write(ctx, wire.Refuse{Code: code, Text: clip(text)}))
+}
+
+func (c *session) read(ctx context.Context) (wire.Message, error) {
+	kind, b, err := c.conn.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if kind != websocket.MessageBinary {
+		return nil, errors.New("expected binary messages, got text")
+	}
+	return wire.Unmarshal(b)
+}
+
+func (c *session) write(ctx context.Context, m wire.Message) error {
+	b, err := wire.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return c.conn.Write(ctx, websocket.MessageBinary, b)
+}

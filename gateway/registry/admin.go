@@ -1,0 +1,224 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"halo.internal/gateway/store"
+	"halo.internal/identity"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+// register notes a request that waits for an admin.
+func (r *Registry) register(ctx context.Context, tx *sql.Tx, remote netip.Addr, id string, req model.JoinRequest) error {
+	req.Token, req.Signature, req.Nonce = "", "", ""
+	body, err := json.Marshal(req)
+	if err != nil {
+		return err
+	}
+	var n int
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM registrations WHERE id <> ?`, id).Scan(&n); err != nil {
+		return err
+	}
+	if n >= maxRegistrations {
+		return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%d nodes wait for an admin already", n).After(time.Minute)
+	}
+	now := store.Millis(r.clock.Now())
+	_, err = tx.ExecContext(ctx, `INSERT INTO registrations (id, request, remote, state, requested, last_try) VALUES (?, ?, ?, 'pending', ?, ?)
+		ON CONFLICT (id) DO UPDATE SET request = excluded.request, remote = excluded.remote, last_try = excluded.last_try`,
+		id, string(body), remote.String(), now, now)
+	return err
+}
+
+// Registrations returns a page of those that wait or were rejected.
+func (r *Registry) Registrations(ctx context.Context, cursor string, limit int) (apitype.RegistrationList, error) {
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, request, remote, state, requested, last_try FROM registrations WHERE id > ? ORDER BY id LIMIT ?`, cursor, limit+1)
+	if err != nil {
+		return apitype.RegistrationList{}, store.Classify(err)
+	}
+	defer rows.Close()
+	list := apitype.RegistrationList{Items: []apitype.Registration{}}
+	for rows.Next() {
+		var g apitype.Registration
+		var body string
+		var requested, last int64
+		if err := rows.Scan(&g.ID, &body, &g.Remote, &g.State, &requested, &last); err != nil {
+			return apitype.RegistrationList{}, store.Classify(err)
+		}
+		var req model.JoinRequest
+		if err := json.Unmarshal([]byte(body), &req); err != nil {
+			return apitype.RegistrationList{}, fmt.Errorf("stored registration %s: %w", g.ID, err)
+		}
+		g.Name, g.Board, g.Version, g.MACs, g.IdentityKey = req.Name, req.Board, req.Version, req.MACs, req.IdentityKey
+		g.Requested, g.LastTry = store.Time(requested), store.Time(last)
+		list.Items = append(list.Items, g)
+	}
+	if len(list.Items) > limit {
+		list.Items = list.Items[:limit]
+		list.Next = list.Items[limit-1].ID
+	}
+	return list, store.Classify(rows.Err())
+}
+
+func noRegistration(id string) error {
+	return apitype.Refuse(http.StatusNotFound, "", "there is no registration %.64q", id)
+}
+
+// Approve admits a node that waits; its next request gets the membership.
+// Approving a node that is a member already is no error.
+func (r *Registry) Approve(ctx context.Context, id, by string) (apitype.Node, error) {
+	if n, err := r.Node(ctx, id); err == nil && n.ID == id && !n.Revoked {
+		return n, nil
+	}
+	var req model.JoinRequest
+	var name string
+	err := r.db.Write(ctx, func(tx *sql.Tx) error {
+		var body string
+		err := tx.QueryRowContext(ctx, `SELECT request FROM registrations WHERE id = ?`, id).Scan(&body)
+		if errors.Is(err, sql.ErrNoRows) {
+			return noRegistration(id)
+		}
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal([]byte(body), &req); err != nil {
+			return fmt.Errorf("stored registration %s: %w", id, err)
+		}
+		key, err := identity.ParsePublicKey(req.IdentityKey)
+		if err != nil {
+			return fmt.Errorf("stored registration %s: %w", id, err)
+		}
+		name, err = r.insert(ctx, tx, key, req, by)
+		return err
+	})
+	if err != nil {
+		return apitype.Node{}, err
+	}
+	r.joined(id, name, req)
+	return r.Node(ctx, id)
+}
+
+// Reject has a node's further requests refused; approving it later undoes that.
+func (r *Registry) Reject(ctx context.Context, id string) error {
+	return r.db.Write(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE registrations SET state = 'rejected' WHERE id = ?`, id)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, noRegistration(id))
+		}
+		return nil
+	})
+}
+
+// token reads a join token.
+func (r *Registry) token(text string) (identity.JoinToken, error) {
+	if text == "" {
+		return identity.JoinToken{}, nil
+	}
+	t, err := identity.ParseJoinToken(text, r.network)
+	if err != nil {
+		return t, refuse(apitype.ProblemTokenInvalid, "token: %v", err)
+	}
+	// A clock that has nothing better than the build or a saved time is late, never early: what
+	// has expired by it has expired. The other way round a token may live too long; its uses are counted.
+	if err := t.Valid(r.clock.Now()); err != nil {
+		return t, refuse(apitype.ProblemTokenExpired, "token: %v", err)
+	}
+	return t, nil
+}
+
+// spend counts one use of a token, also of one that was written onto cards
+// before this gateway first ran.
+func spend(ctx context.Context, tx *sql.Tx, t identity.JoinToken, now time.Time) error {
+	id := hex.EncodeToString(t.ID[:])
+	if _, err := tx.ExecContext(ctx, `INSERT INTO join_tokens (id, uses, expires, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		id, t.Uses, store.Millis(t.Expires), store.Millis(now)); err != nil {
+		return err
+	}
+	var uses, used int64
+	var revoked bool
+	if err := tx.QueryRowContext(ctx, `SELECT uses, used, revoked FROM join_tokens WHERE id = ?`, id).Scan(&uses, &used, &revoked); err != nil {
+		return err
+	}
+	switch {
+	case revoked:
+		return refuse(apitype.ProblemTokenRevoked, "token: it was revoked")
+	case used >= uses:
+		return refuse(apitype.ProblemTokenUsedUp, "token: all of its %d uses are spent", uses)
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE join_tokens SET used = used + 1 WHERE id = ?`, id)
+	return err
+}
+
+// JoinTokens returns a page of join tokens without their secrets.
+func (r *Registry) JoinTokens(ctx context.Context, cursor string, limit int) (apitype.JoinTokenList, error) {
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, note, uses, used, expires, revoked, created FROM join_tokens WHERE id > ? ORDER BY id LIMIT ?`, cursor, limit+1)
+	if err != nil {
+		return apitype.JoinTokenList{}, store.Classify(err)
+	}
+	defer rows.Close()
+	list := apitype.JoinTokenList{Items: []apitype.JoinToken{}}
+	for rows.Next() {
+		var t apitype.JoinToken
+		var expires, created int64
+		if err := rows.Scan(&t.ID, &t.Note, &t.Uses, &t.Used, &expires, &t.Revoked, &created); err != nil {
+			return apitype.JoinTokenList{}, store.Classify(err)
+		}
+		t.Expires, t.Created = store.Time(expires), store.Time(created)
+		list.Items = append(list.Items, t)
+	}
+	if len(list.Items) > limit {
+		list.Items = list.Items[:limit]
+		list.Next = list.Items[limit-1].ID
+	}
+	return list, store.Classify(rows.Err())
+}
+
+// CreateJoinToken makes a token; its text is in the answer and nowhere else.
+func (r *Registry) CreateJoinToken(ctx context.Context, c apitype.CreateJoinToken) (apitype.JoinToken, error) {
+	now := r.clock.Now()
+	t := identity.NewJoinToken(c.Uses, now.Add(time.Duration(c.ExpiresS)*time.Second))
+	out := apitype.JoinToken{ID: hex.EncodeToString(t.ID[:]), Note: c.Note, Uses: t.Uses, Expires: t.Expires, Created: store.Time(store.Millis(now)), Token: t.Text(r.key)}
+	err := r.db.Write(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM join_tokens WHERE expires < ? AND used = 0 AND NOT revoked`, store.Millis(now)); err != nil {
+			return err
+		}
+		var n int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM join_tokens`).Scan(&n); err != nil {
+			return err
+		}
+		if n >= maxJoinTokens {
+			return apitype.Refuse(http.StatusConflict, "", "there are %d join tokens already", n)
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO join_tokens (id, note, uses, expires, created) VALUES (?, ?, ?, ?, ?)`, out.ID, out.Note, out.Uses, store.Millis(out.Expires), store.Millis(now))
+		return err
+	})
+	if err != nil {
+		return apitype.JoinToken{}, err
+	}
+	return out, nil
+}
+
+// RevokeJoinToken ends a token, also one that this gateway has not seen yet:
+// a card that was lost before its first use.
+func (r *Registry) RevokeJoinToken(ctx context.Context, id string) error {
+	if b, err := hex.DecodeString(id); err != nil || len(b) != len(identity.JoinToken{}.ID) {
+		return apitype.Refuse(http.StatusNotFound, "", "there is no join token %.64q", id)
+	}
+	now := store.Millis(r.clock.Now())
+	return r.db.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO join_tokens (id, uses, expires, created, revoked) VALUES (?, 0, ?, ?, 1)
+			ON CONFLICT (id) DO UPDATE SET revoked = 1`, id, now, now)
+		return err
+	})
+}

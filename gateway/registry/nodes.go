@@ -1,0 +1,220 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+
+	"halo.internal/gateway/store"
+	"halo.internal/identity"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+const nodeColumns = `id, name, role, identity_key, wireguard_key, overlay_v4, revoked, board, version, macs, admitted_by, joined`
+
+// Nodes returns a page of nodes: the gateway's page order is that of names.
+func (r *Registry) Nodes(ctx context.Context, cursor string, limit int) (apitype.NodeList, error) {
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE name > ? ORDER BY name LIMIT ?`, cursor, limit+1)
+	if err != nil {
+		return apitype.NodeList{}, store.Classify(err)
+	}
+	defer rows.Close()
+	list := apitype.NodeList{Items: []apitype.Node{}}
+	for rows.Next() {
+		n, err := r.scan(rows)
+		if err != nil {
+			return apitype.NodeList{}, err
+		}
+		list.Items = append(list.Items, n)
+	}
+	if len(list.Items) > limit {
+		list.Items = list.Items[:limit]
+		list.Next = list.Items[limit-1].Name
+	}
+	return list, store.Classify(rows.Err())
+}
+
+// Node finds a node by canonical ID or name.
+func (r *Registry) Node(ctx context.Context, ref string) (apitype.Node, error) {
+	n, err := r.scan(r.db.Read().QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1`, ref, ref, ref))
+	if errors.Is(err, sql.ErrNoRows) {
+		return apitype.Node{}, notFound(ref)
+	}
+	return n, err
+}
+
+// scan reads a row of nodeColumns and adds what is known live.
+func (r *Registry) scan(row interface{ Scan(...any) error }) (apitype.Node, error) {
+	var n apitype.Node
+	var v4, macs string
+	var joined int64
+	if err := row.Scan(&n.ID, &n.Name, &n.Role, &n.IdentityKey, &n.WireGuardKey, &v4, &n.Revoked, &n.Board, &n.Version, &macs, &n.AdmittedBy, &joined); err != nil {
+		return n, store.Classify(err)
+	}
+	key, err := identity.ParsePublicKey(n.IdentityKey)
+	if err != nil {
+		return n, fmt.Errorf("stored node %s: %w", n.ID, err)
+	}
+	if n.OverlayV4, err = netip.ParseAddr(v4); err != nil {
+		return n, fmt.Errorf("stored node %s: %w", n.ID, err)
+	}
+	if err := json.Unmarshal([]byte(macs), &n.MACs); err != nil {
+		return n, fmt.Errorf("stored node %s: %w", n.ID, err)
+	}
+	n.OverlayV6, n.Underlay = identity.Overlay(r.network, key), identity.Underlay(r.network, key)
+	n.Joined = store.Time(joined)
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.live[n.ID]; l != nil {
+		s := l.status
+		n.Online, n.Boot = l.online > 0, l.boot
+		n.State, n.Missing, n.Kernel, n.Commit, n.Slot = s.State, s.Missing, s.Kernel, s.Commit, s.Slot
+		n.Volatile, n.UptimeS = s.Volatile, s.UptimeS
+		if s.Board != "" {
+			n.Board = s.Board
+		}
+		if s.Version != "" {
+			n.Version = s.Version
+		}
+		if !l.seen.IsZero() {
+			t := l.seen
+			n.LastSeen = &t
+		}
+	}
+	return n, nil
+}
+
+// Interfaces returns a node's interfaces, those that went away included.
+func (r *Registry) Interfaces(ctx context.Context, id string) ([]apitype.Interface, error) {
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT body, present, first_seen, last_seen FROM interfaces WHERE node = ? ORDER BY name`, id)
+	if err != nil {
+		return nil, store.Classify(err)
+	}
+	defer rows.Close()
+	list := []apitype.Interface{}
+	for rows.Next() {
+		var i apitype.Interface
+		var body string
+		var from, to int64
+		if err := rows.Scan(&body, &i.Present, &from, &to); err != nil {
+			return nil, store.Classify(err)
+		}
+		if err := json.Unmarshal([]byte(body), &i.Interface); err != nil {
+			return nil, fmt.Errorf("stored interface of %s: %w", id, err)
+		}
+		i.FirstSeen, i.LastSeen = store.Time(from), store.Time(to)
+		list = append(list, i)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.live[id]; l != nil {
+		for k := range list { // the counters of the last report, which are not stored
+			if now, ok := l.present[list[k].Name]; ok {
+				list[k].Interface, list[k].LastSeen = now, l.seen
+			}
+		}
+	}
+	return list, store.Classify(rows.Err())
+}
+
+// Rename gives a node another name.
+func (r *Registry) Rename(ctx context.Context, ref, name string) (apitype.Node, error) {
+	if !nameForm.MatchString(name) || identity.ValidID(name) {
+		return apitype.Node{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "name: expected a DNS label: 1 to 63 lower-case letters, digits and hyphens; got %.70q", name)
+	}
+	n, err := r.Node(ctx, ref)
+	if err != nil {
+		return n, err
+	}
+	err = r.db.Write(ctx, func(tx *sql.Tx) error {
+		var other string
+		err := tx.QueryRowContext(ctx, `SELECT id FROM nodes WHERE name = ? AND id <> ?`, name, n.ID).Scan(&other)
+		if err == nil {
+			return apitype.Refuse(http.StatusConflict, apitype.ProblemNameTaken, "the name %s belongs to %s", name, other)
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE nodes SET name = ? WHERE id = ?`, name, n.ID)
+		return err
+	})
+	if err != nil {
+		return n, err
+	}
+	if name != n.Name {
+		r.events.Add("node.renamed", model.Info, n.ID, fmt.Sprintf("%s is now called %s", n.Name, name), nil)
+	}
+	n.Name = name
+	return n, nil
+}
+
+// Revoke shuts a node out: it is no peer any more and cannot join again. Its
+// name becomes free; its address does not.
+func (r *Registry) Revoke(ctx context.Context, ref string) (string, error) {
+	n, err := r.Node(ctx, ref)
+	if err != nil {
+		return "", err
+	}
+	if n.Role == model.RoleGateway {
+		return "", apitype.Refuse(http.StatusConflict, "", "the gateway cannot revoke itself")
+	}
+	if n.Revoked {
+		return n.ID, nil
+	}
+	err = r.db.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE nodes SET revoked = 1, name = id WHERE id = ?`, n.ID)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	r.events.Add("node.revoked", model.Warning, n.ID, n.Name+" was revoked", nil)
+	r.change()
+	return n.ID, nil
+}
+
+// Member is what the ingest has to know of a node.
+type Member struct {
+	ID      string
+	Gateway bool
+	Revoked bool
+	V4, V6  netip.Addr
+}
+
+// ErrUnknown is returned by Member for a key that never joined.
+var ErrUnknown = errors.New("node is not registered")
+
+// Member finds a node by its key.
+func (r *Registry) Member(ctx context.Context, key identity.PublicKey) (Member, error) {
+	m := Member{ID: key.ID(), V6: identity.Overlay(r.network, key)}
+	var role, v4 string
+	err := r.db.Read().QueryRowContext(ctx, `SELECT role, overlay_v4, revoked FROM nodes WHERE identity_key = ?`, key.Base64()).Scan(&role, &v4, &m.Revoked)
+	if errors.Is(err, sql.ErrNoRows) {
+		return m, ErrUnknown
+	}
+	if err != nil {
+		return m, store.Classify(err)
+	}
+	m.Gateway = role == string(model.RoleGateway)
+	m.V4, err = netip.ParseAddr(v4)
+	return m, err
+}
+
+// IDs returns the canonical IDs of all nodes.
+func (r *Registry) IDs() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ids := make([]string, 0, len(r.live))
+	for id := range r.live {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}

@@ -1,0 +1,223 @@
+// Package registry knows the network's nodes: one canonical identity per
+// device, its interfaces as children, its overlay address, how it was
+// admitted, and whether it is there. It decides who may join.
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"sync"
+	"time"
+
+	"halo.internal/gateway/clock"
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/store"
+	"halo.internal/identity"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/paths"
+)
+
+// Bounds of what is kept.
+const (
+	maxNodes         = 1000
+	maxRegistrations = 256
+	maxJoinTokens    = 1000
+)
+
+var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// Config is what New needs.
+type Config struct {
+	DB     *store.DB
+	Clock  *clock.Clock
+	Events *events.Log
+	Key    identity.Key // the gateway's, which is the network's
+	Name   string       // of the gateway, from its bundle; empty: "gateway"
+	CA     string       // PEM
+	Boot   uint64
+}
+
+// Registry may be used from any goroutine.
+type Registry struct {
+	db      *store.DB
+	clock   *clock.Clock
+	events  *events.Log
+	network identity.PublicKey
+	key     identity.Key
+	ca      string
+	nonces  *nonces
+
+	mu      sync.Mutex // guards what follows
+	live    map[string]*live
+	changed []chan struct{}
+}
+
+// live is what is known of a node beyond config.db, to spare the card.
+type live struct {
+	online    int // open streams; a reconnect may overlap the one before
+	boot      uint64
+	status    model.NodeStatus
+	seen      time.Time
+	seenSaved time.Time
+	present   map[string]model.Interface
+}
+
+// New opens the registry and makes sure that the gateway itself is in it.
+func New(ctx context.Context, c Config) (*Registry, error) {
+	r := &Registry{
+		db: c.DB, clock: c.Clock, events: c.Events, network: c.Key.Public(), key: c.Key, ca: c.CA,
+		nonces: newNonces(), live: map[string]*live{},
+	}
+	name := c.Name
+	if name == "" {
+		name = "gateway"
+	}
+	if err := r.addGateway(ctx, name, c.Boot); err != nil {
+		return nil, err
+	}
+	return r, r.load(ctx)
+}
+
+// ErrOtherNetwork is wrapped when config.db belongs to another key.
+var ErrOtherNetwork = errors.New("config.db belongs to another network")
+
+func (r *Registry) addGateway(ctx context.Context, name string, boot uint64) error {
+	wg := r.key.WireGuardPublic()
+	key := base64.StdEncoding.EncodeToString(wg[:])
+	id := r.key.ID()
+	return r.db.Write(ctx, func(tx *sql.Tx) error {
+		var other string
+		err := tx.QueryRowContext(ctx, `SELECT id FROM nodes WHERE role = 'gateway' AND id <> ?`, id).Scan(&other)
+		if err == nil {
+			return fmt.Errorf("%w: its gateway is %s, this device is %s", ErrOtherNetwork, other, id)
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO nodes (id, name, role, identity_key, wireguard_key, overlay_v4, boot, admitted_by, joined)
+			VALUES (?, ?, 'gateway', ?, ?, ?, ?, 'self', ?)
+			ON CONFLICT (id) DO UPDATE SET wireguard_key = excluded.wireguard_key, boot = excluded.boot`,
+			id, name, r.network.Base64(), key, paths.OverlayGateway.String(), int64(boot), store.Millis(r.clock.Now()))
+		return err
+	})
+}
+
+// load takes the last known state of every node into RAM.
+func (r *Registry) load(ctx context.Context) error {
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, boot, status, last_seen FROM nodes`)
+	if err != nil {
+		return store.Classify(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id, status string
+		var boot int64
+		var seen sql.NullInt64
+		if err := rows.Scan(&id, &boot, &status, &seen); err != nil {
+			return store.Classify(err)
+		}
+		l := &live{boot: uint64(boot)}
+		if err := json.Unmarshal([]byte(status), &l.status); err != nil {
+			return fmt.Errorf("stored status of %s: %w", id, err)
+		}
+		if t := store.TimePtr(seen); t != nil {
+			l.seen, l.seenSaved = *t, *t
+		}
+		r.live[id] = l
+	}
+	return store.Classify(rows.Err())
+}
+
+// Changes returns a channel that gets a value, coalesced, whenever the list of
+// admitted peers has changed.
+func (r *Registry) Changes() <-chan struct{} {
+	c := make(chan struct{}, 1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changed = append(r.changed, c)
+	return c
+}
+
+func (r *Registry) change() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.changed {
+		select {
+		case c <- struct{}{}:
+		default: // one is waiting already
+		}
+	}
+}
+
+// Gateway returns the canonical ID of the gateway itself.
+func (r *Registry) Gateway() string { return r.key.ID() }
+
+// Network returns the network's key.
+func (r *Registry) Network() identity.PublicKey { return r.network }
+
+// Peers returns the overlay peers that halo-mesh may admit.
+func (r *Registry) Peers(ctx context.Context) ([]model.AdmittedPeer, error) {
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, identity_key, wireguard_key, overlay_v4 FROM nodes WHERE role = 'node' AND NOT revoked ORDER BY id`)
+	if err != nil {
+		return nil, store.Classify(err)
+	}
+	defer rows.Close()
+	peers := []model.AdmittedPeer{}
+	for rows.Next() {
+		var p model.AdmittedPeer
+		var v4 string
+		if err := rows.Scan(&p.Node, &p.IdentityKey, &p.WireGuardKey, &v4); err != nil {
+			return nil, store.Classify(err)
+		}
+		key, err := identity.ParsePublicKey(p.IdentityKey)
+		if err != nil {
+			return nil, fmt.Errorf("node %s: %w", p.Node, err)
+		}
+		if p.OverlayV4, err = netip.ParseAddr(v4); err != nil {
+			return nil, fmt.Errorf("node %s: %w", p.Node, err)
+		}
+		p.OverlayV6 = identity.Overlay(r.network, key)
+		peers = append(peers, p)
+	}
+	return peers, store.Classify(rows.Err())
+}
+
+const settingEpoch = "epoch"
+
+// Epoch is the generation of this gateway's knowledge: it is raised when the
+// database was restored or made anew, so that nodes can tell old lists.
+func (r *Registry) Epoch(ctx context.Context) (uint64, error) { return epoch(ctx, r.db) }
+
+func epoch(ctx context.Context, db *store.DB) (uint64, error) {
+	b, err := db.Setting(ctx, settingEpoch, func() []byte { return []byte("1") })
+	if err != nil {
+		return 0, err
+	}
+	e, err := strconv.ParseUint(string(b), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("stored epoch: %w", err)
+	}
+	return e, nil
+}
+
+// RaiseEpoch is called after config.db was restored from a copy.
+func RaiseEpoch(ctx context.Context, db *store.DB) error {
+	e, err := epoch(ctx, db)
+	if err != nil {
+		return err
+	}
+	return db.PutSetting(ctx, settingEpoch, strconv.AppendUint(nil, e+1, 10))
+}
+
+func notFound(ref string) error {
+	return apitype.Refuse(http.StatusNotFound, "", "there is no node %.64q; give its canonical ID or its name", ref)
+}
