@@ -100,32 +100,33 @@ type Port struct {
 
 // MeshStatus is what halo-mesh answers on GET /v1/status of its socket.
 type MeshStatus struct {
-	Node         string        `json:"node"`
-	Name         string        `json:"name"`
-	Role         Role          `json:"role"`
-	Network      string        `json:"network" doc:"name of the HALO network; empty while no bundle was imported"`
-	NetworkKey   string        `json:"network_key" doc:"gateway's public key, base64"`
-	PublicKey    string        `json:"public_key" doc:"this node's identity key, base64"`
-	Mesh         string        `json:"mesh"`
-	Country      string        `json:"country"`
-	BootCounter  uint64        `json:"boot_counter"`
-	Time         time.Time     `json:"time"`
-	Clock        ClockQuality  `json:"clock"`
-	Underlay     string        `json:"underlay" doc:"ULA on bat0"`
-	OverlayV4    string        `json:"overlay_v4,omitempty"`
-	OverlayV6    string        `json:"overlay_v6,omitempty"`
-	Gateway      string        `json:"gateway,omitempty" doc:"canonical ID of the gateway last heard"`
-	GatewayHeard *time.Time    `json:"gateway_heard,omitempty"`
-	Joined       bool          `json:"joined"`
-	Volatile     bool          `json:"volatile" doc:"/perm is not there: nothing is kept"`
-	Ports        []Port        `json:"ports"`
-	Neighbours   []Neighbour   `json:"neighbours"`
-	Originators  int           `json:"originators"`
-	Overlay      []OverlayPeer `json:"overlay"`
-	Interfaces   []Interface   `json:"interfaces"`
-	Announcing   *Announce     `json:"announcing,omitempty" doc:"gateway: what its announcements say of the API; absent after a start of halo-mesh until gateway-api has put it"`
-	Join         JoinState     `json:"join,omitempty" doc:"where joining stands: joined, searching, refused …"`
-	JoinDetail   string        `json:"join_detail,omitempty" doc:"the gateway's reason, when it refused"`
+	Node         string            `json:"node"`
+	Name         string            `json:"name"`
+	Role         Role              `json:"role"`
+	Network      string            `json:"network" doc:"name of the HALO network; empty while no bundle was imported"`
+	NetworkKey   string            `json:"network_key" doc:"gateway's public key, base64"`
+	PublicKey    string            `json:"public_key" doc:"this node's identity key, base64"`
+	Mesh         string            `json:"mesh"`
+	Country      string            `json:"country"`
+	BootCounter  uint64            `json:"boot_counter"`
+	Time         time.Time         `json:"time"`
+	Clock        ClockQuality      `json:"clock"`
+	Underlay     string            `json:"underlay" doc:"ULA on bat0"`
+	OverlayV4    string            `json:"overlay_v4,omitempty"`
+	OverlayV6    string            `json:"overlay_v6,omitempty"`
+	Gateway      string            `json:"gateway,omitempty" doc:"canonical ID of the gateway last heard"`
+	GatewayHeard *time.Time        `json:"gateway_heard,omitempty"`
+	Joined       bool              `json:"joined"`
+	Volatile     bool              `json:"volatile" doc:"/perm is not there: nothing is kept"`
+	Ports        []Port            `json:"ports"`
+	Neighbours   []Neighbour       `json:"neighbours"`
+	Originators  int               `json:"originators"`
+	Overlay      []OverlayPeer     `json:"overlay"`
+	Interfaces   []Interface       `json:"interfaces"`
+	Announcing   *Announce         `json:"announcing,omitempty" doc:"gateway: what its announcements say of the API; absent after a start of halo-mesh until gateway-api has put it"`
+	Ignored      map[string]uint64 `json:"ignored,omitempty" doc:"announcements not believed, by reason"`
+	Join         JoinState         `json:"join,omitempty" doc:"where joining stands: joined, searching, refused …"`
+	JoinDetail   string            `json:"join_detail,omitempty" doc:"the gateway's reason, when it refused"`
 }
 
 // AdmittedPeer is one overlay peer that gateway-api hands to halo-mesh
@@ -143,6 +144,7 @@ type AdmittedPeer struct {
 type Announce struct {
 	APIPort  uint16 `json:"api_port"`
 	CASHA256 string `json:"ca_sha256" doc:"hex SHA-256 of the network CA's certificate (DER)"`
+	Epoch    uint64 `json:"epoch,omitempty" doc:"raised when the gateway is restored or replaced; nodes refuse a lower one"`
 }
 
 // NodeStatus is a node's heartbeat: sent when the stream opens, when it

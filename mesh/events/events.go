@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,24 +74,31 @@ func load(path string, boot uint64) []model.Event {
 	return out[max(0, len(out)-Capacity):]
 }
 
-// Add records an event; fields are pairs of key and value. It is logged as
-// well, since on a serial console there is nothing else to read.
+// Add records an event; fields are pairs of key and value.
 func (l *Log) Add(kind string, s model.Severity, message string, fields ...string) {
-	t, quality := l.now()
-	e := model.Event{Boot: l.boot, Time: t.UTC(), Clock: quality, Node: l.node, Kind: kind, Severity: s, Message: message}
-	args := []any{"kind", kind}
+	e := model.Event{Kind: kind, Severity: s, Message: message}
 	for i := 0; i+1 < len(fields); i += 2 {
 		if e.Fields == nil {
 			e.Fields = map[string]string{}
 		}
 		e.Fields[fields[i]] = fields[i+1]
-		args = append(args, fields[i], fields[i+1])
 	}
-	l.log.Log(context.Background(), level(s), message, args...)
+	l.Record(e)
+}
+
+// Record records an event whose kind, severity, message and fields are set. It
+// is logged as well, since on a serial console there is nothing else to read.
+func (l *Log) Record(e model.Event) {
+	args := []any{"kind", e.Kind}
+	for _, k := range slices.Sorted(maps.Keys(e.Fields)) {
+		args = append(args, k, e.Fields[k])
+	}
+	l.log.Log(context.Background(), level(e.Severity), e.Message, args...)
+	t, quality := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.seq++
-	e.Seq = l.seq
+	e.Boot, e.Seq, e.Node, e.Time, e.Clock = l.boot, l.seq, l.node, t.UTC(), quality
 	l.ring = append(l.ring, e)
 	l.ring = l.ring[max(0, len(l.ring)-Capacity):]
 	if err := l.write(e); err != nil {

@@ -19,8 +19,9 @@ const (
 )
 
 // Persist asks until a membership comes or ctx ends, and reports where it
-// stands before each wait. attempt is one try, such as Request.
-func Persist(ctx context.Context, attempt func(context.Context) (model.Membership, error), report func(model.JoinState, error)) (model.Membership, error) {
+// stands before each wait. attempt is one try, such as Request. What comes from
+// hurry, a change of the gateway, ends a wait and the patience behind it.
+func Persist(ctx context.Context, attempt func(context.Context) (model.Membership, error), report func(model.JoinState, error), hurry <-chan struct{}) (model.Membership, error) {
 	retry, refused := retryFirst, refusedFirst
 	for {
 		m, err := attempt(ctx)
@@ -45,6 +46,8 @@ func Persist(ctx context.Context, attempt func(context.Context) (model.Membershi
 		select {
 		case <-ctx.Done():
 			return model.Membership{}, ctx.Err()
+		case <-hurry:
+			retry, refused = retryFirst, refusedFirst
 		case <-time.After(wait - wait/5 + rand.N(2*wait/5)):
 		}
 	}

@@ -48,6 +48,11 @@ type Incarnation struct {
 	Steps uint32 `json:"steps"`
 }
 
+// After tells whether i is a later life than j.
+func (i Incarnation) After(j Incarnation) bool {
+	return i.Boot > j.Boot || i.Boot == j.Boot && i.Steps > j.Steps
+}
+
 // Peer is one other end.
 type Peer struct {
 	Node        string // canonical ID

@@ -1,0 +1,110 @@
+// Package api answers on halo-mesh's Unix socket: status, events and membership
+// for the other processes of the device, and what gateway-api hands over. The
+// routes and their client are in package local.
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"halo.internal/health"
+	"halo.internal/local"
+	"halo.internal/model"
+)
+
+// Daemon is what the socket stands for.
+type Daemon interface {
+	Status() model.MeshStatus
+	Events(boot, seq uint64) []model.Event
+	// Membership returns an error wrapping ErrNone until the node has joined.
+	Membership() (model.Membership, error)
+	PutPeers([]model.AdmittedPeer) error
+	PutAnnounce(model.Announce) error
+	ShowClaimCode(code string) error
+	EraseClaimCode() error
+}
+
+// Errors that a Daemon wraps; any other is the server's fault.
+var (
+	ErrNone    = errors.New("not there yet")
+	ErrRole    = errors.New("only a gateway does this")
+	ErrInvalid = errors.New("invalid")
+)
+
+// Handler returns the routes.
+func Handler(d Daemon, graph *health.Graph) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET "+local.RouteHealth, graph)
+	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, d.Status(), nil)
+	})
+	mux.HandleFunc("GET "+local.RouteEvents, func(w http.ResponseWriter, r *http.Request) {
+		boot, seq, err := parseAfter(r.URL.Query().Get("after"))
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		answer(w, d.Events(boot, seq), nil)
+	})
+	mux.HandleFunc("GET "+local.RouteMembership, func(w http.ResponseWriter, _ *http.Request) {
+		m, err := d.Membership()
+		answer(w, m, err)
+	})
+	put(mux, local.RoutePeers, d.PutPeers)
+	put(mux, local.RouteAnnounce, d.PutAnnounce)
+	put(mux, local.RouteClaimCode, func(c model.ClaimCode) error { return d.ShowClaimCode(c.Code) })
+	mux.HandleFunc("DELETE "+local.RouteClaimCode, func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, nil, d.EraseClaimCode())
+	})
+	return mux
+}
+
+// put adds a route that hands a JSON body over.
+func put[T any](mux *http.ServeMux, route string, hand func(T) error) {
+	mux.HandleFunc("PUT "+route, func(w http.ResponseWriter, r *http.Request) {
+		var v T
+		dec := json.NewDecoder(r.Body)
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&v); err != nil {
+			answer(w, nil, fmt.Errorf("%w body: %w", ErrInvalid, err))
+			return
+		}
+		answer(w, nil, hand(v))
+	})
+}
+
+// parseAfter reads BOOT.SEQ; empty is before everything.
+func parseAfter(s string) (boot, seq uint64, err error) {
+	if s == "" {
+		return 0, 0, nil
+	}
+	b, q, ok := strings.Cut(s, ".")
+	boot, errB := strconv.ParseUint(b, 10, 64)
+	seq, errQ := strconv.ParseUint(q, 10, 64)
+	if !ok || errB != nil || errQ != nil {
+		return 0, 0, fmt.Errorf("%w query: after: expected BOOT.SEQ, got %q", ErrInvalid, s)
+	}
+	return boot, seq, nil
+}
+
+func answer(w http.ResponseWriter, v any, err error) {
+	switch {
+	case errors.Is(err, ErrNone):
+		http.Error(w, err.Error(), http.StatusNotFound)
+	case errors.Is(err, ErrRole):
+		http.Error(w, err.Error(), http.StatusConflict)
+	case errors.Is(err, ErrInvalid):
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	case v == nil:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(v) // the client went away: nobody to tell
+	}
+}

@@ -1,0 +1,53 @@
+package mesh
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"halo.internal/mesh/announce"
+	"halo.internal/mesh/overlay"
+	"halo.internal/model/paths"
+)
+
+// announceConfig is what both sides of the announcements need.
+func (m *core) announceConfig() announce.Config {
+	return announce.Config{
+		Network: m.net, Key: m.id.Key, Boot: m.id.BootCounter, Since: sinceBoot,
+		Steps: func() uint32 { return m.clock.State().Steps },
+		Open: func() (announce.Socket, error) {
+			if err := m.under.Ready(); err != nil {
+				return nil, err
+			}
+			return announce.OpenSocket(paths.BatIface)
+		},
+		Log: m.Log,
+	}
+}
+
+// sinceBoot returns the milliseconds since the machine started, sleep included.
+func sinceBoot() uint64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		panic("mesh: no boot clock: " + err.Error()) // every kernel since 2.6.39 has it
+	}
+	return uint64(t.Nano() / 1e6)
+}
+
+// openOverlay opens wg0 with those addresses over bat0.
+func (m *core) openOverlay(v4, v6 netip.Addr) (*overlay.Device, error) {
+	if err := m.under.Ready(); err != nil {
+		return nil, err
+	}
+	link, err := netlink.LinkByName(paths.BatIface)
+	if err != nil {
+		return nil, fmt.Errorf("overlay: find %s: %w", paths.BatIface, err)
+	}
+	return overlay.Open(overlay.Config{
+		Name: paths.OverlayIface, Key: m.id.Key.WireGuard(), Port: paths.WireGuardPort, UnderlayMTU: link.Attrs().MTU,
+		Addresses: []netip.Prefix{netip.PrefixFrom(v4, paths.OverlayNet.Bits()), netip.PrefixFrom(v6, 64)},
+		Log:       m.Log,
+	})
+}

@@ -1,0 +1,191 @@
+package mesh
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/announce"
+	"halo.internal/mesh/api"
+	"halo.internal/mesh/overlay"
+	"halo.internal/mesh/provision"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+)
+
+// gateway is the side of the network's one controller.
+type gateway struct {
+	*core
+	voice      *announce.GatewaySide
+	overlayNow chan struct{}
+
+	mu    sync.Mutex // guards what follows
+	known registry
+	wg    *overlay.Device
+	wgErr error
+}
+
+func newGateway(c *core) *gateway {
+	g := &gateway{core: c, overlayNow: make(chan struct{}, 1)}
+	g.known = c.loadRegistry()
+	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.hear)
+	return g
+}
+
+func (g *gateway) run(ctx context.Context) error {
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.Go(func() error { return g.voice.Run(ctx) })
+	eg.Go(func() error { return g.keepOverlay(ctx) })
+	return eg.Wait()
+}
+
+// self is what is announced.
+func (g *gateway) self() announce.Gateway {
+	key := g.id.Key.WireGuardPublic()
+	now, quality := g.clock.Now()
+	m := announce.Gateway{WireGuardKey: key[:], TimeMS: now.UnixMilli(), Quality: quality}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a := g.known.Announce; a != nil {
+		m.APIPort, m.Stamp.Epoch = a.APIPort, a.Epoch
+		m.CASHA256, _ = hex.DecodeString(a.CASHA256) // PutAnnounce has checked it
+	}
+	return m
+}
+
+// hear takes an authentic message of a node. What matters is a new incarnation
+// of one that is admitted: its handshakes may come from the past.
+func (g *gateway) hear(n announce.Node, _ netip.Addr) {
+	now := overlay.Incarnation{Boot: n.Stamp.Boot, Steps: n.Steps}
+	id := identity.PublicKey(n.Key).ID()
+	g.mu.Lock()
+	changed := g.known.reborn(id, now)
+	if changed {
+		g.saveRegistry()
+	}
+	g.mu.Unlock()
+	if changed {
+		g.events.Add("overlay.peer-restarted", model.Info, "node has restarted", "peer", id, "peer_boot", fmt.Sprint(now.Boot))
+		wake(g.overlayNow)
+	}
+}
+
+// keepOverlay brings wg0 up at once, on whatever time there is, and keeps its
+// peers as the registry says.
+func (g *gateway) keepOverlay(ctx context.Context) error {
+	retry := time.NewTicker(retryUnderlay)
+	defer retry.Stop()
+	defer func() {
+		if g.wg != nil {
+			_ = g.wg.Close() // the process ends
+		}
+	}()
+	for {
+		err := g.applyPeers()
+		g.mu.Lock()
+		changed := (err == nil) != (g.wgErr == nil)
+		g.wgErr = err
+		g.mu.Unlock()
+		if changed && err != nil {
+			g.events.Add("overlay.failed", model.Error, err.Error())
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.overlayNow:
+		case <-retry.C:
+		}
+	}
+}
+
+func (g *gateway) applyPeers() error {
+	if g.wg == nil {
+		dev, err := g.openOverlay(paths.OverlayGateway, identity.Overlay(g.net, g.net))
+		if err != nil {
+			return err
+		}
+		g.mu.Lock()
+		g.wg = dev
+		g.mu.Unlock()
+	}
+	g.mu.Lock()
+	peers := g.known.overlayPeers(g.net)
+	g.mu.Unlock()
+	return g.wg.SetPeers(peers)
+}
+
+func (g *gateway) PutPeers(list []model.AdmittedPeer) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.known.setPeers(list, g.net); err != nil {
+		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	}
+	g.saveRegistry()
+	wake(g.overlayNow)
+	return nil
+}
+
+func (g *gateway) PutAnnounce(a model.Announce) error {
+	if raw, err := hex.DecodeString(a.CASHA256); err != nil || len(raw) != 32 {
+		return fmt.Errorf("%w: ca_sha256: expected 64 hexadecimal digits, got %q", api.ErrInvalid, a.CASHA256)
+	}
+	if a.APIPort == 0 {
+		return fmt.Errorf("%w: api_port: expected 1 to 65535, got 0", api.ErrInvalid)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if old := g.known.Announce; old != nil && *old == a {
+		return nil
+	}
+	g.known.Announce = &a
+	g.saveRegistry()
+	g.voice.Changed()
+	return nil
+}
+
+// Membership of the gateway follows from being it.
+func (g *gateway) Membership() (model.Membership, error) {
+	key := g.id.Key.WireGuardPublic()
+	m := model.Membership{
+		Node: g.id.Key.ID(), Name: g.name(), Network: g.net.Base64(),
+		OverlayV4: paths.OverlayGateway, OverlayV6: identity.Overlay(g.net, g.net),
+		GatewayWireGuardKey: base64.StdEncoding.EncodeToString(key[:]),
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.known.Announce != nil {
+		m.Epoch = g.known.Announce.Epoch
+	}
+	return m, nil
+}
+
+func (g *gateway) notice() provision.Notice {
+	return provision.Notice{File: g.path(paths.ClaimNotice), Boot: g.Boot, Console: g.Console}
+}
+
+func (g *gateway) ShowClaimCode(code string) error {
+	return g.notice().Show(g.bundle.Network, code)
+}
+
+// EraseClaimCode takes the code from the notice and from the kept bundle: once
+// used it is worth nothing to its owner.
+func (g *gateway) EraseClaimCode() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.bundle.Gateway.ClaimCode != "" {
+		b := g.bundle
+		b.Gateway.ClaimCode = ""
+		if _, err := provision.Keep(g.store, b); err != nil {
+			return err
+		}
+		g.bundle = b
+	}
+	return g.notice().Erase()
+}

@@ -1,0 +1,94 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/provision"
+	"halo.internal/mesh/state"
+	"halo.internal/model"
+	"halo.internal/model/atomicfile"
+	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
+)
+
+// report is how the steps before there is an event log tell what a person
+// should know.
+type report func(kind string, s model.Severity, message string, fields ...string)
+
+// bootID returns the kernel's name for this start of the machine.
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("boot ID: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// identify returns the identity of this device with the boot counter raised for
+// this start of the machine. seed, if not nil, is the gateway's key from its
+// bundle, which the device takes on. An identity that cannot be kept is used
+// all the same: the node is volatile, and says so.
+func identify(store *state.Store, bootID, runCopy string, seed *identity.Key, tell report) identity.State {
+	path := store.Dir().File(paths.Identity)
+	s, err := identity.Load(path, store.Vault())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		s = identity.State{Key: identity.New()}
+		if seed == nil {
+			tell("identity.made", model.Info, "this device made its identity", "node", s.Key.ID())
+		}
+	case err != nil:
+		// Kept for whoever wants to look; nothing reads it.
+		_ = os.Rename(path, path+".damaged")
+		s = identity.State{Key: identity.New()}
+		tell("identity.damaged", model.Error, "both copies of the identity are damaged, a new one was made: "+err.Error(), "node", s.Key.ID())
+	}
+	if seed != nil && s.Key.Public() != seed.Public() {
+		s.Key = *seed
+		tell("identity.taken", model.Info, "this gateway took on the key of its bundle", "node", s.Key.ID())
+	}
+	if s.BootID != bootID {
+		s.BootCounter, s.BootID = s.BootCounter+1, bootID
+	}
+	err = os.MkdirAll(string(store.Dir()), 0o755)
+	if err == nil {
+		err = s.Save(path, store.Vault())
+	}
+	store.NoteFile(paths.Identity, err)
+	if err != nil {
+		tell("identity.not-kept", model.Error, "identity and boot counter are not kept in both places: "+err.Error())
+	}
+	if err := atomicfile.Write(runCopy, s.Marshal(), 0o600); err != nil {
+		tell("identity.not-kept", model.Error, "other processes cannot read the identity: "+err.Error())
+	}
+	return s
+}
+
+// settle finds out who this device is and which network it belongs to. Where
+// there is no bundle to live by, err says why; the identity is valid anyway.
+func settle(c Config, store *state.Store, bootID string, tell report) (id identity.State, b bundle.Bundle, changed bool, err error) {
+	importer := provision.Importer{File: c.path(paths.Bundle), Role: c.Role, Store: store, Boot: c.Boot, Report: tell}
+	b, changed, err = importer.Import()
+	var seed *identity.Key
+	if err == nil && c.Role == model.RoleGateway {
+		key, keyErr := provision.GatewayKey(b)
+		if keyErr != nil {
+			return id, b, false, keyErr
+		}
+		seed = &key
+	}
+	id = identify(store, bootID, c.path(paths.RunIdentity), seed, tell)
+	if errors.Is(err, provision.ErrNone) && c.Role == model.RoleGateway {
+		b, changed, err = provision.Found(id.Key), true, nil
+		if _, keepErr := provision.Keep(store, b); keepErr != nil {
+			tell("bundle.one-copy", model.Warning, "the new network is not kept in both places: "+keepErr.Error())
+		}
+		tell("network.founded", model.Info, "no bundle was given: this gateway founded a network", "network", b.Network)
+	}
+	return id, b, changed, err
+}

@@ -1,0 +1,68 @@
+package mesh
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"halo.internal/hal/card"
+	"halo.internal/identity"
+	"halo.internal/mesh/clock"
+	"halo.internal/mesh/provision"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+)
+
+// waitForDisk is how long the disk may take to appear after the start.
+const waitForDisk = 10 * time.Second
+
+// Machine returns the configuration of the board that this process runs on.
+func Machine(ctx context.Context, log *slog.Logger) (Config, error) {
+	b, err := os.ReadFile(paths.ImageInfo)
+	if err != nil {
+		return Config{}, fmt.Errorf("role of the image: %w", err)
+	}
+	var image struct {
+		Role model.Role `json:"role"`
+	}
+	if err := json.Unmarshal(b, &image); err != nil {
+		return Config{}, fmt.Errorf("%s: expected {\"role\": …}: %w", paths.ImageInfo, err)
+	}
+	return Config{
+		Role:     image.Role,
+		Vault:    openVault(ctx, log),
+		Boot:     provision.BootPartition{Dir: paths.Boot},
+		Console:  func() (io.WriteCloser, error) { return os.OpenFile("/dev/console", os.O_WRONLY, 0) },
+		Clock:    clock.NewMachine(),
+		Underlay: NewUnderlay,
+		Log:      log,
+	}, nil
+}
+
+// openVault opens the second copies on the disk that the machine runs from. A
+// node without them works, with one copy of everything.
+func openVault(ctx context.Context, log *slog.Logger) identity.Vault {
+	ctx, cancel := context.WithTimeout(ctx, waitForDisk)
+	defer cancel()
+	for {
+		disk, err := card.OpenRoot()
+		if err == nil {
+			return card.NewVault(disk)
+		}
+		if errors.Is(err, fs.ErrNotExist) { // the driver may find it yet
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+				continue
+			}
+		}
+		log.Warn("no vault: identity, bundle, membership and clock have one copy", "err", err)
+		return nil
+	}
+}

@@ -1,0 +1,271 @@
+package mesh
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/announce"
+	"halo.internal/mesh/join"
+	"halo.internal/mesh/overlay"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+	"halo.internal/model/version"
+)
+
+// keepJoined makes the node a member whenever there is a reason to, until ctx
+// ends. A member that asks again goes on with what it has meanwhile.
+func (n *node) keepJoined(ctx context.Context) error {
+	check := time.NewTicker(joinCheck)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.joinNow:
+		case <-check.C:
+		}
+		reason := n.why()
+		if _, err := n.target(); reason == "" || err != nil {
+			continue
+		}
+		n.Log.Info("joining", "reason", reason)
+		m, err := join.Persist(ctx, n.attempt, n.report, n.joinHurry)
+		if err != nil {
+			return nil // only the end of ctx
+		}
+		n.accept(m)
+	}
+}
+
+func (n *node) attempt(ctx context.Context) (model.Membership, error) {
+	g, err := n.target()
+	if err != nil {
+		return model.Membership{}, err
+	}
+	now := func() time.Time { t, _ := n.clock.Now(); return t }
+	return join.Request(ctx, g, n.id.Key, n.request(), now)
+}
+
+func (n *node) request() model.JoinRequest {
+	wg := n.id.Key.WireGuardPublic()
+	return model.JoinRequest{
+		Network:      n.net.Base64(),
+		IdentityKey:  n.id.Key.Public().Base64(),
+		WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]),
+		Token:        n.bundle.Join.Token,
+		Name:         n.name(),
+		Board:        board(),
+		Version:      version.Get().Version,
+		MACs:         hardwareAddrs(),
+		Boot:         n.id.BootCounter,
+	}
+}
+
+// board returns the model that the device tree names; without one, nothing.
+func board() string {
+	b, err := os.ReadFile("/proc/device-tree/model")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimRight(string(b), "\x00")
+}
+
+// hardwareAddrs returns the addresses that admins know a device by.
+func hardwareAddrs() []string {
+	var out []string
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil
+	}
+	for _, l := range links {
+		if a := l.Attrs(); l.Type() == "device" && len(a.HardwareAddr) == 6 && a.Name != "lo" && len(out) < 32 {
+			out = append(out, a.HardwareAddr.String())
+		}
+	}
+	return out
+}
+
+// report tells where joining stands, once for each change.
+func (n *node) report(s model.JoinState, err error) {
+	detail := err.Error()
+	n.mu.Lock()
+	again := n.state == s && n.detail == detail
+	n.state, n.detail = s, detail
+	n.mu.Unlock()
+	if again {
+		return
+	}
+	switch s {
+	case model.JoinRefused:
+		n.events.Add("join.refused", model.Error, detail)
+	case model.JoinPending:
+		n.events.Add("join.pending", model.Warning, detail)
+	default:
+		n.Log.Info("join not answered yet", "err", err)
+	}
+}
+
+// accept keeps a membership and has the overlay follow it.
+func (n *node) accept(m model.Membership) {
+	if _, err := n.store.Put(paths.Membership, paths.VaultMembership, join.Marshal(m)); err != nil {
+		n.events.Add("join.not-kept", model.Warning, "membership is not kept in both places: "+err.Error())
+	}
+	n.mu.Lock()
+	n.member, n.joined, n.state, n.detail = &m, time.Now(), model.JoinJoined, ""
+	n.mu.Unlock()
+	n.events.Add("join.joined", model.Info, "this node joined the network", "name", m.Name, "address", m.OverlayV4.String())
+	n.search.Ask() // now that the gateway knows this node, it may learn of its present life
+	wake(n.overlayNow)
+}
+
+// keepOverlay brings wg0 up as soon as there is a membership and a time to
+// start from, and keeps it as the membership and the gateway say.
+func (n *node) keepOverlay(ctx context.Context) error {
+	saved := time.NewTimer(savedClockAfter)
+	defer saved.Stop()
+	retry := time.NewTicker(retryUnderlay)
+	defer retry.Stop()
+	patient := true
+	var open *overlayOf
+	defer func() { open.close() }()
+	for {
+		n.mu.Lock()
+		m, ready := n.member, n.hasTime || !patient
+		n.mu.Unlock()
+		if m != nil && ready {
+			var err error
+			open, err = n.follow(open, *m)
+			n.overlayFailed(err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.overlayNow:
+		case <-saved.C:
+			patient = false
+		case <-retry.C:
+		}
+	}
+}
+
+// overlayOf is an open overlay and the membership that it was opened for.
+type overlayOf struct {
+	dev    *overlay.Device
+	v4, v6 netip.Addr
+	peer   overlay.Peer
+}
+
+func (o *overlayOf) close() {
+	if o != nil {
+		_ = o.dev.Close() // the process ends, or a new one is opened
+	}
+}
+
+// follow makes the overlay fit the membership and the gateway as last heard.
+func (n *node) follow(o *overlayOf, m model.Membership) (*overlayOf, error) {
+	if o != nil && (o.v4 != m.OverlayV4 || o.v6 != m.OverlayV6) {
+		o.close()
+		o = nil
+	}
+	if o == nil {
+		dev, err := n.openOverlay(m.OverlayV4, m.OverlayV6)
+		if err != nil {
+			return nil, err
+		}
+		o = &overlayOf{dev: dev, v4: m.OverlayV4, v6: m.OverlayV6}
+	}
+	peer := n.gatewayPeer(m)
+	if err := o.dev.SetPeers([]overlay.Peer{peer}); err != nil {
+		return o, err
+	}
+	n.mu.Lock()
+	if n.wg != o.dev || o.peer.Key != peer.Key || o.peer.Incarnation != peer.Incarnation {
+		n.wg, n.wgSince = o.dev, time.Now()
+	}
+	n.mu.Unlock()
+	o.peer = peer
+	return o, nil
+}
+
+func (n *node) gatewayPeer(m model.Membership) overlay.Peer {
+	raw, err := base64.StdEncoding.DecodeString(m.GatewayWireGuardKey)
+	if err != nil || len(raw) != 32 {
+		panic("mesh: membership was not checked") // join.Check does
+	}
+	p := overlay.Peer{
+		Node: n.net.ID(), Key: [32]byte(raw), Keepalive: keepalive,
+		Endpoint: netip.AddrPortFrom(identity.Underlay(n.net, n.net), paths.WireGuardPort),
+		Allowed:  []netip.Prefix{paths.OverlayNet, netip.PrefixFrom(identity.Overlay(n.net, n.net), 64).Masked()},
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.heard != nil {
+		p.Incarnation = overlay.Incarnation{Boot: n.heard.Stamp.Boot, Steps: n.heard.Steps}
+	}
+	return p
+}
+
+func (n *node) overlayFailed(err error) {
+	n.mu.Lock()
+	changed := (err == nil) != (n.wgErr == nil)
+	n.wgErr = err
+	n.mu.Unlock()
+	if changed && err != nil {
+		n.events.Add("overlay.failed", model.Error, err.Error())
+	}
+}
+
+// why returns the reason to ask for membership (again), or nothing.
+func (n *node) why() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.member == nil {
+		return "not a member yet"
+	}
+	if time.Since(n.joined) < rejoinPause {
+		return "" // what it just said holds, even if it contradicts its announcement
+	}
+	if h := n.heard; h != nil && len(h.CASHA256) == sha256.Size {
+		ca, _ := pem.Decode([]byte(n.member.CA))
+		switch {
+		case ca == nil || hex.EncodeToString(h.CASHA256) != sha256Hex(ca.Bytes):
+			return "gateway has another CA"
+		case base64.StdEncoding.EncodeToString(h.WireGuardKey) != n.member.GatewayWireGuardKey:
+			return "gateway has another WireGuard key"
+		case h.Stamp.Epoch > n.member.Epoch:
+			return "gateway was restored or replaced"
+		}
+	}
+	if n.wg != nil && time.Since(n.heardAt) < announce.Silence && time.Since(n.wgSince) > rejoinAfter &&
+		time.Since(n.joined) > rejoinAfter && time.Since(n.lastHandshake()) > handshakeStale {
+		return "gateway does not answer in the overlay"
+	}
+	return ""
+}
+
+func sha256Hex(b []byte) string {
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:])
+}
+
+// lastHandshake reads the peer; n.mu is held.
+func (n *node) lastHandshake() time.Time {
+	if n.wg == nil {
+		return time.Time{}
+	}
+	peers, err := n.wg.Status()
+	if err != nil || len(peers) == 0 || peers[0].LastHandshake == nil {
+		return time.Time{}
+	}
+	return *peers[0].LastHandshake
+}

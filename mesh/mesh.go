@@ -1,0 +1,199 @@
+// Package mesh is halo-mesh: the daemon that makes a device part of its network.
+// It settles who the device is, what network it belongs to and what time it is,
+// carries the mesh over proven ports, finds the gateway or is it, joins, and
+// keeps the overlay. The order and what may be missing at each step are in
+// ARCHITECTURE.md; /health names what is.
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"halo.internal/health"
+	"halo.internal/identity"
+	"halo.internal/local"
+	"halo.internal/mesh/api"
+	"halo.internal/mesh/clock"
+	"halo.internal/mesh/events"
+	"halo.internal/mesh/provision"
+	"halo.internal/mesh/state"
+	"halo.internal/model"
+	"halo.internal/model/atomicfile"
+	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
+	"halo.internal/model/version"
+)
+
+// Config is what the daemon stands on; main fills in the machine, tests
+// something smaller.
+type Config struct {
+	Root     string         // prefix of all paths; empty on a board
+	Role     model.Role     // of the image
+	Vault    identity.Vault // second copies; nil where there is no disk to keep them on
+	Boot     provision.Boot
+	Console  func() (io.WriteCloser, error)
+	Clock    clock.System
+	Underlay func(UnderlayConfig) Underlay
+	Log      *slog.Logger
+}
+
+func (c Config) path(p string) string { return filepath.Join(c.Root, p) }
+
+// Checks of the health graph.
+const (
+	checkPerm    = "perm"
+	checkBundle  = "bundle"
+	checkPorts   = "ports"
+	checkBat     = "bat0"
+	checkGateway = "gateway"
+	checkClock   = "clock"
+	checkJoin    = "join"
+	checkOverlay = "overlay"
+)
+
+func newGraph() *health.Graph {
+	g := health.New("halo-mesh")
+	g.Declare(checkPerm)
+	g.Declare(checkBundle)
+	g.Declare(checkPorts, checkBundle)
+	g.Declare(checkBat, checkBundle)
+	g.Declare(checkGateway, checkPorts, checkBat)
+	g.Declare(checkClock, checkGateway)
+	g.Declare(checkJoin, checkGateway)
+	g.Declare(checkOverlay, checkJoin)
+	return g
+}
+
+// core is what all parts of the daemon share once the device is settled.
+type core struct {
+	Config
+	store  *state.Store
+	id     identity.State
+	bundle bundle.Bundle
+	net    identity.PublicKey // the network's key
+	clock  *clock.Clock
+	events *events.Log
+	graph  *health.Graph
+	under  Underlay
+	begun  time.Time // start of the process
+}
+
+// note is something to tell before the event log is open.
+type note struct {
+	kind     string
+	severity model.Severity
+	message  string
+	fields   []string
+}
+
+// Run is the daemon. It returns when ctx ends, or when the machine lacks what
+// no waiting will bring.
+func Run(ctx context.Context, c Config) error {
+	if c.Role != model.RoleGateway && c.Role != model.RoleNode {
+		return fmt.Errorf("role of the image: expected gateway or node, got %q", c.Role)
+	}
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	var notes []note
+	tell := func(kind string, s model.Severity, message string, fields ...string) {
+		notes = append(notes, note{kind, s, message, fields})
+	}
+	if err := os.MkdirAll(c.path(paths.Run), 0o755); err != nil {
+		return fmt.Errorf("runtime directory: %w", err)
+	}
+	m := &core{Config: c, graph: newGraph(), begun: time.Now()}
+	m.store = state.New(paths.Dir(c.path(paths.State)), c.Vault)
+	m.clock = clock.New(c.Clock, version.Get().Built)
+	resumed := m.startClock(tell)
+	var changed bool
+	var unsettled error
+	m.id, m.bundle, changed, unsettled = settle(c, m.store, boot, tell)
+	m.events = events.Open(c.path(paths.RunEvents), m.id.Key.ID(), m.id.BootCounter, m.clock.Now, c.Log)
+	if !resumed {
+		m.tellBoot()
+	}
+	for _, n := range notes {
+		m.events.Add(n.kind, n.severity, n.message, n.fields...)
+	}
+	if unsettled != nil {
+		m.graph.Set(checkBundle, health.Failed, unsettled.Error())
+		m.watchPerm()
+		return m.waitForBundle(ctx)
+	}
+	if m.net, err = identity.ParsePublicKey(m.bundle.Gateway.PublicKey); err != nil {
+		return err // Import has checked it
+	}
+	m.graph.Set(checkBundle, health.OK, "")
+	if changed {
+		m.forgetNetwork()
+	}
+	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Network: m.net, Bundle: m.bundle, Notify: m.events.Record, Log: c.Log})
+	c.Log.Info("halo-mesh runs", "node", m.id.Key.ID(), "role", c.Role, "network", m.bundle.Network, "boot", m.id.BootCounter)
+	if c.Role == model.RoleGateway {
+		return m.run(ctx, newGateway(m))
+	}
+	return m.run(ctx, newNode(m))
+}
+
+// side is what differs between a gateway and a node.
+type side interface {
+	api.Daemon
+	run(ctx context.Context) error
+	// watch brings the health graph up to date.
+	watch()
+}
+
+// run keeps all parts going until ctx ends or one of them cannot go on.
+func (m *core) run(ctx context.Context, s side) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), api.Handler(s, m.graph)) })
+	g.Go(func() error { return m.under.Run(ctx) })
+	g.Go(func() error { return s.run(ctx) })
+	g.Go(func() error { return m.keepClock(ctx) })
+	g.Go(func() error { return m.watchHealth(ctx, s) })
+	g.Go(func() error { return m.vouch(ctx) })
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// waitForBundle answers /health and status until somebody brings a bundle: that
+// needs the card in another computer, or a new card, so a restart follows.
+func (m *core) waitForBundle(ctx context.Context) error {
+	m.Log.Error("no network to be part of", "node", m.id.Key.ID())
+	return local.Serve(ctx, m.path(paths.MeshSocket), api.Handler(unprovisioned{m}, m.graph))
+}
+
+// forgetNetwork drops what belonged to the network of an earlier bundle.
+func (m *core) forgetNetwork() {
+	for name, entry := range map[string]string{paths.Membership: paths.VaultMembership, paths.Peers: ""} {
+		if err := m.store.Remove(name, entry); err != nil {
+			m.events.Add("perm.failing", model.Warning, "state of the network before is not removed: "+err.Error(), "file", name)
+		}
+	}
+}
+
+// name returns the device's name for people.
+func (m *core) name() string {
+	if m.bundle.Name != "" {
+		return m.bundle.Name
+	}
+	return string(m.Role) + "-" + m.id.Key.ID()[2:8]
+}
+
+func (m *core) saveRun(name string, b []byte) {
+	if err := atomicfile.Write(m.path(name), b, 0o600); err != nil {
+		m.Log.Warn("runtime state not written", "err", err)
+	}
+}

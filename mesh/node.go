@@ -1,0 +1,152 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/announce"
+	"halo.internal/mesh/api"
+	"halo.internal/mesh/clock"
+	"halo.internal/mesh/join"
+	"halo.internal/mesh/overlay"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+)
+
+const (
+	// savedClockAfter is how long a node waits for the gateway's time before it
+	// starts the overlay on its saved clock.
+	savedClockAfter = 20 * time.Second
+	// keepalive proves the tunnel at the cost of one small frame in two minutes.
+	// It holds no door open: the gateway knows where its nodes are.
+	keepalive = 2 * time.Minute
+	// handshakeStale is when the overlay counts as down: WireGuard drops a
+	// session after three minutes, the next keepalive makes a new one.
+	handshakeStale = 5 * time.Minute
+	// rejoinAfter is how long the gateway may be heard with no handshake before
+	// it is asked whether it knows this node at all.
+	rejoinAfter = 3 * time.Minute
+	// rejoinPause is the least time between two successful joins.
+	rejoinPause = time.Minute
+	// joinCheck is how often it is looked whether joining again is due.
+	joinCheck = 15 * time.Second
+)
+
+// node is the side of everything that is not the gateway.
+type node struct {
+	*core
+	search *announce.NodeSide
+
+	joinNow    chan struct{} // the joiner should look again
+	joinHurry  chan struct{} // and not wait before it asks
+	overlayNow chan struct{} // so should the overlay
+
+	mu      sync.Mutex // guards what follows
+	heard   *announce.Gateway
+	heardAt time.Time
+	hasTime bool // a gateway's answer has been applied in this process
+	member  *model.Membership
+	joined  time.Time // of the last answer in this process
+	state   model.JoinState
+	detail  string
+	wg      *overlay.Device
+	wgSince time.Time // start of the overlay, or of its present peer
+	wgErr   error
+}
+
+func newNode(c *core) *node {
+	n := &node{core: c, joinNow: make(chan struct{}, 1), joinHurry: make(chan struct{}, 1), overlayNow: make(chan struct{}, 1), state: model.JoinSearching}
+	var floor uint64
+	b, err := c.store.Get(paths.Membership, paths.VaultMembership, func(b []byte) error {
+		_, err := join.Parse(b, c.net, c.id.Key.Public())
+		return err
+	})
+	switch {
+	case err == nil:
+		m, _ := join.Parse(b, c.net, c.id.Key.Public()) // Get has checked it
+		n.member, n.state, floor = &m, model.JoinJoined, m.Epoch
+	case !errors.Is(err, fs.ErrNotExist):
+		c.events.Add("join.damaged", model.Warning, "kept membership is damaged, joining again: "+err.Error())
+	}
+	wg := c.id.Key.WireGuardPublic()
+	n.search = announce.NewNodeSide(c.announceConfig(), wg[:], floor, n.hear)
+	return n
+}
+
+func (n *node) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.search.Run(ctx) })
+	g.Go(func() error { return n.keepJoined(ctx) })
+	g.Go(func() error { return n.keepOverlay(ctx) })
+	return g.Wait()
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // awake already
+	}
+}
+
+// hear takes a believed message of the gateway.
+func (n *node) hear(h announce.Heard) {
+	if h.RoundTrip > 0 {
+		if n.correct(clock.Answer{Time: h.Time(), Quality: h.Quality, RoundTrip: h.RoundTrip}) {
+			n.search.Ask() // peers have to learn that our handshakes restart in the past
+		}
+	}
+	n.mu.Lock()
+	before := n.heard
+	first := before == nil
+	restarted := !first && before.Stamp.Boot != h.Stamp.Boot
+	if first || restarted || before.APIPort != h.APIPort || !bytes.Equal(before.CASHA256, h.CASHA256) {
+		wake(n.joinHurry)
+	}
+	n.heard, n.heardAt = &h.Gateway, time.Now()
+	n.hasTime = n.hasTime || h.RoundTrip > 0
+	n.mu.Unlock()
+	switch {
+	case first:
+		n.events.Add("gateway.heard", model.Info, "gateway found", "peer", n.net.ID())
+	case restarted:
+		n.events.Add("gateway.restarted", model.Info, "gateway has restarted", "peer", n.net.ID(), "gateway_boot", fmt.Sprint(h.Stamp.Boot))
+	}
+	wake(n.joinNow)
+	wake(n.overlayNow)
+}
+
+// target returns whom to ask for membership, once the gateway has said it.
+func (n *node) target() (join.Gateway, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.heard == nil:
+		return join.Gateway{}, errors.New("gateway not heard yet")
+	case n.heard.APIPort == 0 || len(n.heard.CASHA256) != sha256.Size:
+		return join.Gateway{}, errors.New("gateway is up, its API is not yet")
+	}
+	return join.Gateway{
+		Network: n.net,
+		Addr:    netip.AddrPortFrom(identity.Underlay(n.net, n.net), n.heard.APIPort),
+		CA:      [sha256.Size]byte(n.heard.CASHA256),
+	}, nil
+}
+
+func (n *node) Membership() (model.Membership, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.member == nil {
+		return model.Membership{}, fmt.Errorf("%w: this node has not joined: %s", api.ErrNone, n.state)
+	}
+	return *n.member, nil
+}

@@ -1,0 +1,145 @@
+package mesh
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/overlay"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+)
+
+// maxPeers bounds what gateway-api may hand over; a network has 250 nodes.
+const maxPeers = 1024
+
+// registry is what gateway-api has handed over, kept in peers.json so that the
+// overlay returns before gateway-api does, and the latest incarnation of each
+// node, so that no old announcement takes one back.
+type registry struct {
+	Announce *model.Announce `json:"announce,omitempty"`
+	Peers    []knownPeer     `json:"peers"`
+}
+
+type knownPeer struct {
+	model.AdmittedPeer
+	overlay.Incarnation
+}
+
+func (m *core) loadRegistry() registry {
+	var r registry
+	_, err := m.store.Get(paths.Peers, "", func(b []byte) error {
+		if err := json.Unmarshal(b, &r); err != nil {
+			return err
+		}
+		list := make([]model.AdmittedPeer, len(r.Peers))
+		for i, p := range r.Peers {
+			list[i] = p.AdmittedPeer
+		}
+		return r.setPeers(list, m.net)
+	})
+	if err == nil {
+		return r
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		m.events.Add("overlay.peers-damaged", model.Warning, "kept list of peers is damaged, waiting for gateway-api's: "+err.Error())
+	}
+	return registry{}
+}
+
+// saveRegistry writes peers.json; g.mu is held.
+func (g *gateway) saveRegistry() {
+	b, err := json.MarshalIndent(g.known, "", "  ")
+	if err != nil {
+		panic("mesh: registry: " + err.Error()) // strings, numbers and addresses
+	}
+	if _, err := g.store.Put(paths.Peers, "", append(b, '\n')); err != nil {
+		g.Log.Warn("peers not kept", "err", err)
+	}
+}
+
+// setPeers replaces the peers after checking each; incarnations stay with their
+// nodes. The gateway's own entry is left out.
+func (r *registry) setPeers(list []model.AdmittedPeer, network identity.PublicKey) error {
+	if len(list) > maxPeers {
+		return fmt.Errorf("peers: expected at most %d, got %d", maxPeers, len(list))
+	}
+	seen := map[string]int{}
+	peers := []knownPeer{}
+	for i, p := range list {
+		if p.Node == network.ID() {
+			continue
+		}
+		if err := checkPeer(p, network); err != nil {
+			return fmt.Errorf("peer %d: %w", i, err)
+		}
+		for _, unique := range []string{p.Node, p.WireGuardKey, p.OverlayV4.String()} {
+			if j, dup := seen[unique]; dup {
+				return fmt.Errorf("peer %d: has %q in common with peer %d", i, unique, j)
+			}
+			seen[unique] = i
+		}
+		k := knownPeer{AdmittedPeer: p}
+		for _, old := range r.Peers {
+			if old.Node == p.Node {
+				k.Incarnation = old.Incarnation
+			}
+		}
+		peers = append(peers, k)
+	}
+	r.Peers = peers
+	return nil
+}
+
+func checkPeer(p model.AdmittedPeer, network identity.PublicKey) error {
+	key, err := identity.ParsePublicKey(p.IdentityKey)
+	if err != nil {
+		return fmt.Errorf("identity_key: %w", err)
+	}
+	if p.Node != key.ID() {
+		return fmt.Errorf("node: expected %s, which follows from the key, got %q", key.ID(), p.Node)
+	}
+	if raw, err := base64.StdEncoding.DecodeString(p.WireGuardKey); err != nil || len(raw) != 32 {
+		return fmt.Errorf("wireguard_key: expected 32 octets in base64, got %d characters", len(p.WireGuardKey))
+	}
+	if !p.OverlayV4.Is4() || !paths.OverlayNet.Contains(p.OverlayV4) || p.OverlayV4 == paths.OverlayGateway {
+		return fmt.Errorf("overlay_v4: expected an address in %s other than the gateway's, got %s", paths.OverlayNet, p.OverlayV4)
+	}
+	if want := identity.Overlay(network, key); p.OverlayV6 != want {
+		return fmt.Errorf("overlay_v6: expected %s, which follows from the key, got %s", want, p.OverlayV6)
+	}
+	return nil
+}
+
+// reborn records a node's incarnation and tells whether it is a later one.
+func (r *registry) reborn(node string, now overlay.Incarnation) bool {
+	for i := range r.Peers {
+		p := &r.Peers[i]
+		if p.Node == node && now.After(p.Incarnation) {
+			p.Incarnation = now
+			return true
+		}
+	}
+	return false
+}
+
+func (r *registry) overlayPeers(network identity.PublicKey) []overlay.Peer {
+	out := make([]overlay.Peer, 0, len(r.Peers))
+	for _, p := range r.Peers {
+		key, errKey := identity.ParsePublicKey(p.IdentityKey)
+		wg, errWG := base64.StdEncoding.DecodeString(p.WireGuardKey)
+		if errKey != nil || errWG != nil || len(wg) != 32 {
+			panic("mesh: peer was not checked") // setPeers does
+		}
+		out = append(out, overlay.Peer{
+			Node: p.Node, Key: [32]byte(wg), Incarnation: p.Incarnation,
+			Endpoint: netip.AddrPortFrom(identity.Underlay(network, key), paths.WireGuardPort),
+			Allowed:  []netip.Prefix{netip.PrefixFrom(p.OverlayV4, 32), netip.PrefixFrom(p.OverlayV6, 128)},
+		})
+	}
+	return out
+}

@@ -1,0 +1,161 @@
+package mesh
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/api"
+	"halo.internal/mesh/overlay"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+)
+
+// Events returns what happened after (boot, seq).
+func (m *core) Events(boot, seq uint64) []model.Event { return m.events.After(boot, seq) }
+
+// status returns what both sides have in common.
+func (m *core) status(wg *overlay.Device) model.MeshStatus {
+	now, quality := m.clock.Now()
+	s := model.MeshStatus{
+		Node: m.id.Key.ID(), Name: m.name(), Role: m.Role, PublicKey: m.id.Key.Public().Base64(),
+		Network: m.bundle.Network, NetworkKey: m.net.Base64(), Mesh: m.bundle.Mesh.SSID, Country: m.bundle.Country,
+		BootCounter: m.id.BootCounter, Time: now.UTC(), Clock: quality, Volatile: m.permFailing() != nil,
+		Underlay: identity.Underlay(m.net, m.id.Key.Public()).String(),
+		Ports:    m.under.Ports(), Neighbours: []model.Neighbour{}, Overlay: []model.OverlayPeer{},
+	}
+	// A table that cannot be read is an empty one: what is wrong with it is the
+	// health graph's to say.
+	if list, err := m.under.Neighbours(); err == nil {
+		s.Neighbours = list
+	}
+	s.Originators, _ = m.under.Originators()
+	if wg != nil {
+		if peers, err := wg.Status(); err == nil {
+			s.Overlay = peers
+		}
+	}
+	s.Interfaces = interfaces(s.Ports)
+	return s
+}
+
+// interfaces lists the device's network interfaces with what they are for.
+func interfaces(ports []model.Port) []model.Interface {
+	roles := map[string]string{}
+	for _, p := range ports {
+		roles[p.Iface] = p.Role
+	}
+	out := []model.Interface{}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return out
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		if a.Name == "lo" {
+			continue
+		}
+		i := model.Interface{Name: a.Name, Kind: kindOf(l), MAC: a.HardwareAddr.String(), Up: a.OperState != netlink.OperDown && a.Flags&1 != 0, PortRole: roles[a.Name]}
+		if a.Statistics != nil {
+			i.RxBytes, i.TxBytes = a.Statistics.RxBytes, a.Statistics.TxBytes
+		}
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		if err != nil {
+			addrs = nil // it went away meanwhile
+		}
+		for _, addr := range addrs {
+			if ip, ok := netip.AddrFromSlice(addr.IP); ok {
+				bits, _ := addr.Mask.Size()
+				i.Addresses = append(i.Addresses, netip.PrefixFrom(ip.Unmap(), bits))
+			}
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+func kindOf(l netlink.Link) string {
+	switch name := l.Attrs().Name; {
+	case name == paths.BatIface || l.Type() == "batadv":
+		return "mesh"
+	case name == paths.OverlayIface || l.Type() == "wireguard":
+		return "overlay"
+	case l.Type() == "bridge":
+		return "bridge"
+	case l.Attrs().EncapType == "ether" && l.Type() == "device":
+		return "ethernet"
+	}
+	return "other"
+}
+
+// Status of a gateway.
+func (g *gateway) Status() model.MeshStatus {
+	g.mu.Lock()
+	wg, announce := g.wg, g.known.Announce
+	g.mu.Unlock()
+	s := g.status(wg)
+	s.Gateway, s.Joined, s.Join = s.Node, true, model.JoinJoined
+	s.OverlayV4, s.OverlayV6 = paths.OverlayGateway.String(), identity.Overlay(g.net, g.net).String()
+	s.Announcing, s.Ignored = announce, g.voice.Counters.Snapshot()
+	return s
+}
+
+// Status of a node.
+func (n *node) Status() model.MeshStatus {
+	n.mu.Lock()
+	wg, member, heard, at := n.wg, n.member, n.heard, n.heardAt
+	join, detail := n.state, n.detail
+	n.mu.Unlock()
+	s := n.status(wg)
+	s.Join, s.JoinDetail, s.Ignored = join, detail, n.search.Counters.Snapshot()
+	if heard != nil {
+		at = at.UTC()
+		s.Gateway, s.GatewayHeard = n.net.ID(), &at
+	}
+	if member != nil {
+		s.Joined, s.Name = true, member.Name
+		s.OverlayV4, s.OverlayV6 = member.OverlayV4.String(), member.OverlayV6.String()
+	}
+	return s
+}
+
+// A node is not its network's gateway: what gateway-api would hand over has no
+// place here.
+
+// PutPeers refuses.
+func (n *node) PutPeers([]model.AdmittedPeer) error { return api.ErrRole }
+
+// PutAnnounce refuses.
+func (n *node) PutAnnounce(model.Announce) error { return api.ErrRole }
+
+// ShowClaimCode refuses.
+func (n *node) ShowClaimCode(string) error { return api.ErrRole }
+
+// EraseClaimCode refuses.
+func (n *node) EraseClaimCode() error { return api.ErrRole }
+
+// unprovisioned answers for a device that has no network.
+type unprovisioned struct{ *core }
+
+// Status tells who the device is.
+func (u unprovisioned) Status() model.MeshStatus {
+	now, quality := u.clock.Now()
+	return model.MeshStatus{
+		Node: u.id.Key.ID(), Name: u.name(), Role: u.Role, PublicKey: u.id.Key.Public().Base64(), BootCounter: u.id.BootCounter,
+		Time: now.UTC(), Clock: quality, Volatile: u.permFailing() != nil, Join: model.JoinNoBundle,
+		Ports: []model.Port{}, Neighbours: []model.Neighbour{}, Overlay: []model.OverlayPeer{}, Interfaces: interfaces(nil),
+	}
+}
+
+func (u unprovisioned) Membership() (model.Membership, error) {
+	return model.Membership{}, fmt.Errorf("%w: this device has no network", api.ErrNone)
+}
+func (u unprovisioned) PutPeers([]model.AdmittedPeer) error { return u.refuse() }
+func (u unprovisioned) PutAnnounce(model.Announce) error    { return u.refuse() }
+func (u unprovisioned) ShowClaimCode(string) error          { return u.refuse() }
+func (u unprovisioned) EraseClaimCode() error               { return u.refuse() }
+func (u unprovisioned) refuse() error {
+	return fmt.Errorf("%w: this device has no network", api.ErrNone)
+}

@@ -1,0 +1,96 @@
+package mesh
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"halo.internal/mesh/clock"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+)
+
+// saveEvery is how often the clock is saved: what a power cut takes back.
+const saveEvery = time.Hour
+
+// startClock gives the machine its first time of this boot, or, after a
+// restart of the process, goes on with the one it has: then it returns true.
+func (m *core) startClock(tell report) (resumed bool) {
+	var s clock.State
+	if b, err := os.ReadFile(m.path(paths.RunClock)); err == nil && json.Unmarshal(b, &s) == nil {
+		m.clock.Resume(s)
+		return true
+	}
+	var saved time.Time
+	_, err := m.store.Get(paths.Clock, paths.VaultClock, func(b []byte) (err error) {
+		saved, err = clock.Unmarshal(b)
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		tell("clock.damaged", model.Warning, "saved clock is damaged: "+err.Error())
+	}
+	c, err := m.clock.Start(saved)
+	if err != nil {
+		tell("clock.failed", model.Error, err.Error())
+	}
+	tell("clock.started", model.Info, "clock starts", "from", stamp(c.From), "to", stamp(c.To), "quality", string(c.Quality))
+	m.saveClockState()
+	return false
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func (m *core) saveClockState() {
+	b, err := json.Marshal(m.clock.State())
+	if err != nil {
+		panic("mesh: clock state: " + err.Error()) // a string and a number
+	}
+	m.saveRun(paths.RunClock, b)
+}
+
+func (m *core) saveClock() {
+	now, _ := m.clock.Now()
+	if _, err := m.store.Put(paths.Clock, paths.VaultClock, clock.Marshal(now)); err != nil {
+		m.Log.Warn("clock not saved in both places", "err", err)
+	}
+}
+
+// keepClock saves the clock hourly and when the process ends.
+func (m *core) keepClock(ctx context.Context) error {
+	t := time.NewTicker(saveEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			m.saveClock()
+			return nil
+		case <-t.C:
+			m.saveClock()
+		}
+	}
+}
+
+// correct takes the time from a gateway's answer. It tells whether the clock
+// went back, which peers must learn.
+func (m *core) correct(a clock.Answer) (wentBack bool) {
+	before := m.clock.State()
+	c, err := m.clock.Correct(a)
+	if err != nil {
+		m.events.Add("clock.refused", model.Warning, "time of the gateway is not taken: "+err.Error())
+		return false
+	}
+	after := m.clock.State()
+	if c.Stepped || after != before {
+		m.saveClockState()
+	}
+	if !c.Stepped {
+		return false
+	}
+	m.saveClock()
+	m.events.Add("clock.corrected", model.Info, "clock set by the gateway",
+		"from", stamp(c.From), "to", stamp(c.To), "offset", c.Offset().Round(time.Millisecond).String(), "quality", string(c.Quality))
+	return after.Steps != before.Steps
+}

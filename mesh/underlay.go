@@ -1,0 +1,191 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/batman"
+	"halo.internal/mesh/dhcp"
+	"halo.internal/mesh/port"
+	"halo.internal/model"
+	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
+)
+
+// Underlay is what carries the mesh: bat0 and the ports under it.
+type Underlay interface {
+	// Run makes bat0, gives it its address and serves the ports until ctx ends.
+	Run(ctx context.Context) error
+	// Ready returns nil while bat0 carries the underlay address, otherwise what
+	// is missing.
+	Ready() error
+	Ports() []model.Port
+	Neighbours() ([]model.Neighbour, error)
+	Originators() (int, error)
+}
+
+// UnderlayConfig is what an underlay needs of the settled device.
+type UnderlayConfig struct {
+	Key     identity.Key
+	Network identity.PublicKey
+	Bundle  bundle.Bundle
+	Notify  func(model.Event)
+	Log     *slog.Logger
+}
+
+// retryUnderlay is how often bat0 is tried anew: the kernel's modules may come
+// late, but not soon after a failure.
+const retryUnderlay = 5 * time.Second
+
+// batUnderlay is the Underlay of a board.
+type batUnderlay struct {
+	UnderlayConfig
+
+	mu    sync.Mutex // guards what follows
+	err   error
+	bat   *batman.Mesh
+	ports *port.Ports
+}
+
+// NewUnderlay returns the board's underlay: batman-adv over proven Ethernet
+// ports.
+func NewUnderlay(c UnderlayConfig) Underlay {
+	return &batUnderlay{UnderlayConfig: c, err: errors.New("not made yet")}
+}
+
+func (u *batUnderlay) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := u.serve(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		u.mu.Lock()
+		again := u.err != nil && err != nil && u.err.Error() == err.Error()
+		u.err = err
+		u.mu.Unlock()
+		if !again {
+			u.Notify(model.Event{Kind: "mesh.bat0.failed", Severity: model.Error, Message: "the mesh interface does not work: " + err.Error()})
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryUnderlay):
+		}
+	}
+	return nil
+}
+
+func (u *batUnderlay) serve(ctx context.Context) error {
+	bat, err := batman.Open(batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public())})
+	if err != nil {
+		return err
+	}
+	defer bat.Close()
+	if err := addressUnderlay(paths.BatIface, identity.Underlay(u.Network, u.Key.Public())); err != nil {
+		return err
+	}
+	up, err := dhcp.New(dhcp.Config{Hostname: u.Bundle.Name, Resolv: paths.Resolv, Notify: u.Notify, Log: u.Log})
+	if err != nil {
+		return err
+	}
+	ports, err := port.New(port.Config{
+		Key: u.Key, Network: u.Network, PSK: u.Bundle.Mesh.PSK, Pins: u.Bundle.Ports,
+		Carrier: bat, Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
+		Notify: u.Notify, Log: u.Log,
+	})
+	if err != nil {
+		return err
+	}
+	u.set(nil, bat, ports)
+	defer u.set(errors.New("stopped"), nil, nil)
+	return ports.Run(ctx)
+}
+
+func (u *batUnderlay) set(err error, bat *batman.Mesh, ports *port.Ports) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.err, u.bat, u.ports = err, bat, ports
+}
+
+func (u *batUnderlay) Ready() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err
+}
+
+func (u *batUnderlay) Ports() []model.Port {
+	u.mu.Lock()
+	ports := u.ports
+	u.mu.Unlock()
+	if ports == nil {
+		return []model.Port{}
+	}
+	return ports.List()
+}
+
+func (u *batUnderlay) Neighbours() ([]model.Neighbour, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	out := []model.Neighbour{}
+	if u.bat == nil {
+		return out, nil
+	}
+	list, err := u.bat.Neighbours()
+	for _, n := range list {
+		id, _ := u.ports.Member(n.Iface, n.MAC)
+		out = append(out, model.Neighbour{
+			Iface: n.Iface, MAC: n.MAC.String(), Node: id, LastSeenMS: n.LastSeen.Milliseconds(),
+			TQ: n.TQ, Throughput: n.Throughput,
+		})
+	}
+	return out, err
+}
+
+// Originators counts the other nodes of the mesh that there is a way to.
+func (u *batUnderlay) Originators() (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.bat == nil {
+		return 0, nil
+	}
+	list, err := u.bat.Originators()
+	seen := map[string]bool{}
+	for _, o := range list {
+		seen[o.MAC.String()] = true
+	}
+	return len(seen), err
+}
+
+// addressUnderlay gives the interface the underlay address. Router
+// advertisements are not listened to: no member may give this node a route.
+// Duplicate address detection is off, as the address follows from the key.
+func addressUnderlay(iface string, addr netip.Addr) error {
+	for key, value := range map[string]string{"disable_ipv6": "0", "accept_ra": "0"} {
+		if err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", iface, key), []byte(value), 0); err != nil {
+			return fmt.Errorf("underlay: %w", err)
+		}
+	}
+	link, err := netlink.LinkByName(iface)
+	if err != nil {
+		return fmt.Errorf("underlay: find %s: %w", iface, err)
+	}
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}
+	if err := netlink.AddrReplace(link, a); err != nil {
+		return fmt.Errorf("underlay: address %s on %s: %w", addr, iface, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("underlay: bring up %s: %w", iface, err)
+	}
+	return nil
+}

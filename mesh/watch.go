@@ -1,0 +1,150 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"halo.internal/health"
+	"halo.internal/mesh/announce"
+	"halo.internal/model"
+)
+
+// watchEvery is how soon the health graph follows what happens: /health must
+// name what is missing within 5 s.
+const watchEvery = 2 * time.Second
+
+// watchHealth keeps the graph up to date until ctx ends.
+func (m *core) watchHealth(ctx context.Context, s side) error {
+	m.graph.Watch(m.logChange)
+	t := time.NewTicker(watchEvery)
+	defer t.Stop()
+	for {
+		m.watchPerm()
+		m.watchUnderlay()
+		s.watch()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+func (m *core) logChange(c health.Check) {
+	if c.Name == checkPerm {
+		switch c.State {
+		case health.OK:
+			m.events.Add("perm.recovered", model.Info, "data partition keeps what is written to it")
+		default:
+			m.events.Add("perm.failing", model.Error, "this node is volatile: "+c.Detail)
+		}
+		return
+	}
+	m.Log.Info("health", "check", c.Name, "state", c.State, "detail", c.Detail)
+}
+
+// watchPerm: a node without a data partition works, and is volatile.
+func (m *core) watchPerm() {
+	if err := m.permFailing(); err != nil {
+		m.graph.Set(checkPerm, health.Degraded, err.Error())
+		return
+	}
+	m.graph.Set(checkPerm, health.OK, "")
+}
+
+func (m *core) watchUnderlay() {
+	if err := m.under.Ready(); err != nil {
+		m.graph.Set(checkBat, health.Failed, err.Error())
+	} else {
+		m.graph.Set(checkBat, health.OK, "")
+	}
+	ports := m.under.Ports()
+	var searching []string
+	for _, p := range ports {
+		switch {
+		case p.Role == "mesh" && len(p.Members) > 0:
+			m.graph.Set(checkPorts, health.OK, "")
+			return
+		case p.Role == "mesh" || p.Role == "searching":
+			searching = append(searching, p.Iface)
+		}
+	}
+	switch {
+	case len(searching) == 0:
+		m.graph.Set(checkPorts, health.Failed, "no port may carry the mesh")
+	case m.Role == model.RoleGateway:
+		m.graph.Set(checkPorts, health.OK, "") // a gateway works before its first node does
+	default:
+		m.graph.Set(checkPorts, health.Failed, "no member has proved itself on "+strings.Join(searching, ", "))
+	}
+}
+
+func (g *gateway) watch() {
+	g.mu.Lock()
+	announced, wg, wgErr := g.known.Announce != nil, g.wg, g.wgErr
+	g.mu.Unlock()
+	if announced {
+		g.graph.Set(checkGateway, health.OK, "")
+	} else {
+		g.graph.Set(checkGateway, health.Degraded, "gateway-api has not said yet what to announce: no node can join")
+	}
+	g.watchClock()
+	g.graph.Set(checkJoin, health.OK, "")
+	switch {
+	case wgErr != nil:
+		g.graph.Set(checkOverlay, health.Failed, wgErr.Error())
+	case wg != nil:
+		g.graph.Set(checkOverlay, health.OK, "")
+	}
+}
+
+// watchClock: without a better time than the saved one everything works, but
+// readings carry a doubtful stamp.
+func (m *core) watchClock() {
+	now, quality := m.clock.Now()
+	if quality == model.ClockNone {
+		m.graph.Set(checkClock, health.Degraded, fmt.Sprintf("time is a guess (%s): no battery-backed clock, GPS or gateway has told it", stamp(now)))
+		return
+	}
+	m.graph.Set(checkClock, health.OK, "")
+}
+
+func (n *node) watch() {
+	n.watchClock()
+	n.mu.Lock()
+	heard, at, state, detail, member := n.heard, n.heardAt, n.state, n.detail, n.member
+	wg, wgErr, last := n.wg, n.wgErr, n.lastHandshake()
+	n.mu.Unlock()
+	switch silent := time.Since(at); {
+	case heard == nil:
+		n.graph.Set(checkGateway, health.Failed, "no announcement of the gateway was heard yet")
+	case silent > announce.Silence:
+		n.graph.Set(checkGateway, health.Failed, fmt.Sprintf("gateway was last heard %s ago", silent.Round(time.Second)))
+	case heard.APIPort == 0:
+		n.graph.Set(checkGateway, health.Degraded, "gateway is heard, its API is not up yet")
+	default:
+		n.graph.Set(checkGateway, health.OK, "")
+	}
+	if member == nil {
+		if detail == "" {
+			detail = "not a member of the network yet"
+		}
+		n.graph.Set(checkJoin, health.Failed, fmt.Sprintf("%s: %s", state, detail))
+	} else {
+		n.graph.Set(checkJoin, health.OK, "")
+	}
+	switch {
+	case wgErr != nil:
+		n.graph.Set(checkOverlay, health.Failed, wgErr.Error())
+	case wg == nil:
+		n.graph.Set(checkOverlay, health.Failed, "waits for membership and time")
+	case last.IsZero():
+		n.graph.Set(checkOverlay, health.Failed, "no handshake with the gateway yet")
+	case time.Since(last) > handshakeStale:
+		n.graph.Set(checkOverlay, health.Failed, fmt.Sprintf("last handshake with the gateway was at %s", stamp(last)))
+	default:
+		n.graph.Set(checkOverlay, health.OK, "")
+	}
+}
