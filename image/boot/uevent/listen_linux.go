@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +41,10 @@ func Listen() (*Listener, error) {
 
 // Next waits for the next message that can be read, until ctx ends.
 func (l *Listener) Next(ctx context.Context) (Event, error) {
-	stop := context.AfterFunc(ctx, func() { l.f.Close() })
+	if err := l.f.SetReadDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = l.f.SetReadDeadline(time.Now()) }) // fails on a closed listener only
 	defer stop()
 	b := make([]byte, 16<<10) // the kernel's own limit is below
 	for {

@@ -1,0 +1,195 @@
+package perm
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"halo.internal/model"
+)
+
+// fake is a volume in a temporary directory. Its device is a file, which holds
+// a file system once the template was written to it.
+type fake struct {
+	t          *testing.T
+	dir        string
+	broken     bool // cannot be mounted
+	writable   bool // the template helps
+	goodSuper  int64
+	remembered int // errors
+	contents   map[string]string
+	growErr    error
+	free       int64
+	readOnly   bool
+}
+
+var errBroken = errors.New("structure needs cleaning")
+
+func (f *fake) path(name string) string { return filepath.Join(f.dir, name) }
+
+func (f *fake) fill(target string) {
+	for name, content := range f.contents {
+		p := filepath.Join(target, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(content), 0o600)); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+func (f *fake) mount(device, target string) error {
+	b, err := os.ReadFile(device)
+	if err != nil {
+		return err
+	}
+	if f.writable && string(b) == "template" {
+		return nil
+	}
+	if f.broken {
+		return errBroken
+	}
+	f.fill(target)
+	return nil
+}
+
+func (f *fake) mountReadOnly(_, target string, superblock int64) error {
+	if superblock != f.goodSuper {
+		return errBroken
+	}
+	f.fill(target)
+	return nil
+}
+
+func (f *fake) mountRAM(string) error { return nil }
+
+func (f *fake) unmount(target string) error {
+	entries, err := os.ReadDir(target)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(target, e.Name())))
+	}
+	return err
+}
+
+func (f *fake) errors(string) (int, error) { return f.remembered, nil }
+
+func (f *fake) grow(_, _ string, size int64) (bool, error) { return f.growErr == nil, f.growErr }
+
+func (f *fake) usage(string) (int64, int64, bool, error) { return 1 << 30, f.free, f.readOnly, nil }
+
+func volume(t *testing.T, f *fake) Volume {
+	t.Helper()
+	f.t, f.dir = t, t.TempDir()
+	if f.free == 0 {
+		f.free = 1 << 29
+	}
+	var z bytes.Buffer
+	w := gzip.NewWriter(&z)
+	if _, err := w.Write([]byte("template")); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(),
+		os.WriteFile(f.path("template.gz"), z.Bytes(), 0o600),
+		os.WriteFile(f.path("device"), []byte("olddata!"), 0o600),
+		os.Mkdir(f.path("perm"), 0o755), os.Mkdir(f.path("scratch"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return Volume{Device: f.path("device"), Size: 1 << 20, Target: f.path("perm"), Scratch: f.path("scratch"),
+		Template: f.path("template.gz"), SaveMax: 100, Log: slog.New(slog.DiscardHandler), fs: f}
+}
+
+func files(t *testing.T, dir string) []string {
+	t.Helper()
+	var list []string
+	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			rel, err := filepath.Rel(dir, p)
+			list = append(list, rel)
+			return err
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestMount(t *testing.T) {
+	full := map[string]string{
+		"halo/identity.json":        "me",
+		"halo/gateway/config.db":    strings.Repeat("c", 40),
+		"halo/agent/spool/1":        strings.Repeat("s", 30),
+		"halo/gateway/telemetry.db": strings.Repeat("t", 60),
+		"other":                     "x",
+	}
+	for name, tc := range map[string]struct {
+		fake  fake
+		state model.PermState
+		want  []string // files that are there in the end
+		lost  []string
+		grown bool
+	}{
+		"good": {fake{contents: full}, model.PermOK,
+			[]string{"halo/agent/spool/1", "halo/gateway/config.db", "halo/gateway/telemetry.db", "halo/identity.json", "other"}, nil, true},
+		"cannot grow": {fake{contents: map[string]string{"a": ""}, growErr: errors.New("too small")}, model.PermOK, []string{"a"}, nil, false},
+		"broken, saved in order of worth": {fake{contents: full, broken: true, writable: true}, model.PermRemade,
+			[]string{"halo/agent/spool/1", "halo/gateway/config.db", "halo/identity.json", "other"}, []string{"halo/gateway/telemetry.db"}, true},
+		"first superblock gone": {fake{contents: full, broken: true, writable: true, goodSuper: 128 << 10}, model.PermRemade,
+			[]string{"halo/agent/spool/1", "halo/gateway/config.db", "halo/identity.json", "other"}, []string{"halo/gateway/telemetry.db"}, true},
+		"nothing readable": {fake{contents: full, broken: true, writable: true, goodSuper: -1}, model.PermRemade, nil, []string{"."}, true},
+		"card cannot be written": {fake{contents: full, broken: true}, model.PermVolatile,
+			[]string{"halo/agent/spool/1", "halo/gateway/config.db", "halo/identity.json", "other"}, []string{"halo/gateway/telemetry.db"}, false},
+		"remembers errors, all can be saved": {fake{contents: map[string]string{"halo/identity.json": "me"}, remembered: 3, writable: true}, model.PermRemade,
+			[]string{"halo/identity.json"}, nil, true},
+		"remembers errors, too much to save": {fake{contents: full, remembered: 3, writable: true}, model.PermDamaged,
+			[]string{"halo/agent/spool/1", "halo/gateway/config.db", "halo/gateway/telemetry.db", "halo/identity.json", "other"}, nil, true},
+		"full":      {fake{free: 1000}, model.PermFull, nil, nil, true},
+		"read-only": {fake{readOnly: true}, model.PermReadOnly, nil, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := volume(t, &tc.fake)
+			r := v.Mount()
+			if r.State != tc.state {
+				t.Errorf("state: got %s (%s), want %s", r.State, r.Detail, tc.state)
+			}
+			if got := files(t, v.Target); !slices.Equal(got, tc.want) {
+				t.Errorf("files: got %q, want %q", got, tc.want)
+			}
+			if !slices.Equal(r.Lost, tc.lost) {
+				t.Errorf("lost: got %q, want %q", r.Lost, tc.lost)
+			}
+			if r.Grown != tc.grown {
+				t.Errorf("grown: got %v", r.Grown)
+			}
+			if r.State != model.PermOK && r.State != model.PermFull && r.State != model.PermReadOnly && r.Detail == "" {
+				t.Error("the report does not say why")
+			}
+		})
+	}
+}
+
+func TestTemplateTooLarge(t *testing.T) {
+	v := volume(t, &fake{broken: true, writable: true})
+	v.Size = 4
+	if r := v.Mount(); r.State != model.PermVolatile || !strings.Contains(r.Detail, "at most 4 octets") {
+		t.Errorf("got %s, %s", r.State, r.Detail)
+	}
+}
+
+func TestUpdateIsFreeToRecover(t *testing.T) {
+	r := Update(model.PermReport{State: model.PermOK}, 1<<30, 0, false)
+	if r.State != model.PermFull {
+		t.Fatalf("got %s, want full", r.State)
+	}
+	if r = Update(r, 1<<30, 1<<25, false); r.State != model.PermOK {
+		t.Errorf("after room was made: got %s", r.State)
+	}
+	if r = Update(model.PermReport{State: model.PermVolatile}, 1<<20, 0, true); r.State != model.PermVolatile {
+		t.Errorf("RAM stays volatile: got %s", r.State)
+	}
+}
