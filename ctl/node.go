@@ -119,10 +119,14 @@ func (a *app) nodeShow(ctx context.Context, c *client.Client, args []string) err
 	if err != nil {
 		return notFound(err, "haloctl node list shows the nodes")
 	}
-	return a.show(n, func(w io.Writer) error { return writeNode(w, n, c.Now()) })
+	names, err := nodeNames(ctx, c)
+	if err != nil {
+		return err
+	}
+	return a.show(n, func(w io.Writer) error { return writeNode(w, n, names, c.Now()) })
 }
 
-func writeNode(w io.Writer, n apitype.NodeDetail, now time.Time) error {
+func writeNode(w io.Writer, n apitype.NodeDetail, names map[string]string, now time.Time) error {
 	t := table.New()
 	t.Row("Node", n.Name)
 	t.Row("ID", n.ID)
@@ -133,16 +137,16 @@ func writeNode(w io.Writer, n apitype.NodeDetail, now time.Time) error {
 	t.Row("Kernel", n.Kernel)
 	t.Row("Overlay", strings.TrimSpace(address(n.OverlayV4)+" "+address(n.OverlayV6)))
 	t.Row("Underlay", address(n.Underlay))
-	t.Row("Up since", fmt.Sprintf("%s (boot %d)", table.Span(time.Duration(n.UptimeS)*time.Second), n.Boot))
+	t.Row("Uptime", fmt.Sprintf("%s (boot %d)", table.Span(time.Duration(n.UptimeS)*time.Second), n.Boot))
 	t.Row("Joined", fmt.Sprintf("%s by %s", table.Age(now, n.Joined), n.AdmittedBy))
 	t.Row("Seen", seen(now, n.Node))
 	if err := t.Write(w); err != nil {
 		return err
 	}
-	return writeSections(w, n, now)
+	return writeSections(w, n, names, now)
 }
 
-func writeSections(w io.Writer, n apitype.NodeDetail, now time.Time) error {
+func writeSections(w io.Writer, n apitype.NodeDetail, names map[string]string, now time.Time) error {
 	ifaces := table.New("INTERFACE", "KIND", "PORT", "LINK", "MAC", "RX", "TX", "ADDRESSES")
 	for _, i := range n.Interfaces {
 		link := "down"
@@ -168,7 +172,7 @@ func writeSections(w io.Writer, n apitype.NodeDetail, now time.Time) error {
 		if p.LastHandshake != nil {
 			shake = table.Age(now, *p.LastHandshake)
 		}
-		peers.Row(p.Node, p.Endpoint, shake, table.Bytes(p.RxBytes), table.Bytes(p.TxBytes))
+		peers.Row(nameOf(names, p.Node), p.Endpoint, shake, table.Bytes(p.RxBytes), table.Bytes(p.TxBytes))
 	}
 	links := table.New("NEIGHBOUR", "INTERFACE", "MAC", "QUALITY", "SEEN")
 	for _, l := range n.Neighbours {
@@ -176,7 +180,7 @@ func writeSections(w io.Writer, n apitype.NodeDetail, now time.Time) error {
 		if l.Throughput > 0 {
 			quality = table.Value(l.Throughput) + " Mbit/s"
 		}
-		links.Row(l.Node, l.Iface, l.MAC, quality, table.Span(time.Duration(l.LastSeenMS)*time.Millisecond)+" ago")
+		links.Row(nameOf(names, l.Node), l.Iface, l.MAC, quality, table.Span(time.Duration(l.LastSeenMS)*time.Millisecond)+" ago")
 	}
 	for _, s := range []struct {
 		rows int

@@ -83,7 +83,7 @@ func (s status) table(now time.Time) *table.Table {
 	}
 	t.Row("Nodes", fmt.Sprintf("%d of %d online", online, len(s.Nodes)))
 	if s.Mesh != nil {
-		t.Row("Mesh", fmt.Sprintf("%s: %d neighbours, %d reachable", s.Mesh.Mesh, len(s.Mesh.Neighbours), s.Mesh.Originators))
+		t.Row("Mesh", fmt.Sprintf("%s, neighbours: %d, nodes reachable: %d", s.Mesh.Mesh, len(s.Mesh.Neighbours), s.Mesh.Originators))
 		t.Row("Overlay", overlaySummary(now, s.Mesh.Overlay))
 	}
 	t.Row("Storage", fmt.Sprintf("configuration %s, telemetry %s", size(s.System.Config), size(s.System.Telemetry)))

@@ -1,0 +1,171 @@
+package ctl_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"halo.internal/ctl"
+	"halo.internal/ctl/profile"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+// user is somebody with profiles of his own.
+type user struct {
+	dir      profile.Dir
+	terminal ctl.Terminal
+	environ  map[string]string
+}
+
+func newUser(t *testing.T) *user {
+	return &user{dir: profile.Dir(t.TempDir()), environ: map[string]string{}}
+}
+
+// run is one haloctl: its exit status and what it printed.
+func (u *user) run(ctx context.Context, args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = ctl.Run(ctx, ctl.Env{Args: args, Stdout: &out, Stderr: &errs, Terminal: u.terminal, Profiles: u.dir, Getenv: func(k string) string { return u.environ[k] }})
+	return code, out.String(), errs.String()
+}
+
+func (u *user) must(t *testing.T, args ...string) string {
+	t.Helper()
+	code, out, errs := u.run(t.Context(), args...)
+	if code != ctl.ExitOK {
+		t.Fatalf("haloctl %s: exit status %d: %s", strings.Join(args, " "), code, errs)
+	}
+	return out
+}
+
+func (u *user) login(t *testing.T, gateway string) {
+	t.Helper()
+	u.environ["HALO_PASSWORD"] = standInPassword
+	u.must(t, "login", "--gateway", gateway)
+	delete(u.environ, "HALO_PASSWORD")
+}
+
+func TestManyCommandsShareOneRefresh(t *testing.T) {
+	g, url := newStandIn(t)
+	u := newUser(t)
+	u.login(t, url)
+	if err := profile.Update(u.dir.Path("north-ridge"), func(p *profile.Profile) error { p.AccessEnds = time.Time{}; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if code, _, errs := u.run(t.Context(), "node", "list"); code != ctl.ExitOK {
+				t.Errorf("exit status %d: %s", code, errs)
+			}
+		})
+	}
+	wg.Wait()
+	if n := g.logins(); n != 2 {
+		t.Errorf("%d sessions were made, want the login and one refresh", n)
+	}
+}
+
+func TestASessionThatTheGatewayForgotIsRenewedOrEnds(t *testing.T) {
+	g, url := newStandIn(t)
+	u := newUser(t)
+	u.login(t, url)
+	err := profile.Update(u.dir.Path("north-ridge"), func(p *profile.Profile) error { p.AccessToken = "signed with an old key"; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.must(t, "node", "list")
+	g.end()
+	code, _, errs := u.run(t.Context(), "node", "list")
+	if code != ctl.ExitUnauthorised || !strings.Contains(errs, "haloctl login") {
+		t.Errorf("exit status %d: %s", code, errs)
+	}
+}
+
+func TestWatchPrintsWhatIsNew(t *testing.T) {
+	g, url := newStandIn(t)
+	u := newUser(t)
+	u.login(t, url)
+	cpu := apitype.Reading{Node: nodeID, Metric: "system.cpu.used_percent", Value: 1, Boot: 1, Seq: 1, Time: ago(time.Minute)}
+	load := apitype.Reading{Node: nodeID, Metric: "system.load.1m", Value: 2, Boot: 1, Seq: 1, Time: ago(time.Minute)}
+	g.set("GET /v1/telemetry/latest", apitype.ReadingList{Items: []apitype.Reading{cpu, load}})
+	out := u.background(t, "telemetry", "show", "--watch", "--interval", "1ms", "--json")
+	var got []apitype.Reading
+	got = append(got, next[apitype.Reading](t, out), next[apitype.Reading](t, out))
+	cpu.Seq, cpu.Value, cpu.Time = 2, 7, ago(0)
+	g.set("GET /v1/telemetry/latest", apitype.ReadingList{Items: []apitype.Reading{cpu, load}})
+	got = append(got, next[apitype.Reading](t, out))
+	if got[0].Metric != cpu.Metric || got[1].Metric != load.Metric || got[2].Value != 7 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestFollowPrintsEachEventOnce(t *testing.T) {
+	g, url := newStandIn(t)
+	u := newUser(t)
+	u.login(t, url)
+	event := func(id int64) apitype.Event {
+		return apitype.Event{ID: id, Event: model.Event{Time: standInNow, Kind: "test", Severity: model.Info, Message: "m"}}
+	}
+	var mu sync.Mutex // guards last: the newest event there is
+	last := int64(2)
+	g.set("GET /v1/events", func(r *http.Request) any {
+		mu.Lock()
+		defer mu.Unlock()
+		var list apitype.EventList
+		switch since := r.URL.Query().Get("since"); since {
+		case "":
+			list.Items = []apitype.Event{event(2), event(1)}
+		case "2", "3":
+			for id := int64(since[0]-'0') + 1; id <= last; id++ {
+				list.Items = append(list.Items, event(id))
+			}
+		}
+		return list
+	})
+	out := u.background(t, "event", "list", "--follow", "--interval", "1ms", "--json")
+	for want := int64(1); want <= 4; want++ {
+		if want > 2 {
+			mu.Lock()
+			last = want
+			mu.Unlock()
+		}
+		if e := next[apitype.Event](t, out); e.ID != want {
+			t.Fatalf("got event %d, want %d", e.ID, want)
+		}
+	}
+}
+
+// background runs a command until the test ends, and returns what it prints.
+// It must end with success when it is interrupted.
+func (u *user) background(t *testing.T, args ...string) *json.Decoder {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer w.Close()
+		code := ctl.Run(ctx, ctl.Env{Args: args, Stdout: w, Stderr: t.Output(), Profiles: u.dir, Getenv: func(string) string { return "" }})
+		if code != ctl.ExitOK {
+			t.Errorf("haloctl %s: exit status %d", strings.Join(args, " "), code)
+		}
+	}()
+	t.Cleanup(func() { cancel(); r.Close(); <-done })
+	return json.NewDecoder(r)
+}
+
+func next[T any](t *testing.T, d *json.Decoder) T {
+	t.Helper()
+	var v T
+	if err := d.Decode(&v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}

@@ -1,0 +1,213 @@
+package ctl_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"halo.internal/health"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/bundle"
+	"halo.internal/model/version"
+)
+
+// standIn answers like a gateway whose network never changes, at a time that
+// stands still, so that what haloctl prints can be compared with golden files.
+// What a real gateway decides is tested against the real one.
+type standIn struct {
+	routes map[string]any // "GET /path" → body of the answer, or a func that gives it
+
+	mu       sync.Mutex // guards what follows
+	sessions int        // logins and refreshes so far; the last one's tokens are good
+	ended    bool
+}
+
+// standInNow is the time on its clock.
+var standInNow = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+const (
+	standInUser     = "admin"
+	standInPassword = "correct horse battery"
+)
+
+func newStandIn(t testing.TB) (*standIn, string) {
+	t.Helper()
+	g := &standIn{routes: routes(t)}
+	s := httptest.NewServer(g)
+	t.Cleanup(s.Close)
+	return g, s.URL
+}
+
+func (g *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w.Header().Set("Date", standInNow.Format(http.TimeFormat))
+	body := json.RawMessage("{}")
+	if r.Method != http.MethodGet && r.ContentLength > 0 {
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			reply(w, http.StatusBadRequest, apitype.Problem{Title: "Bad Request", Detail: err.Error()})
+			return
+		}
+	}
+	call := r.Method + " " + r.URL.Path
+	if g.authenticate(w, r, call, body) {
+		return
+	}
+	if v, ok := g.routes[call]; ok {
+		if f, ok := v.(func(*http.Request) any); ok {
+			v = f(r)
+		}
+		reply(w, http.StatusOK, v)
+		return
+	}
+	reply(w, http.StatusNotFound, apitype.Problem{Title: "Not Found", Detail: "there is no " + strings.TrimPrefix(r.URL.Path, "/v1/")})
+}
+
+// authenticate handles the calls about sessions, and refuses others without
+// the last session's access token.
+func (g *standIn) authenticate(w http.ResponseWriter, r *http.Request, call string, body []byte) (done bool) {
+	bad := apitype.Problem{Type: apitype.ProblemLogin, Title: "Unauthorized", Detail: "wrong user name or password"}
+	switch call {
+	case "GET /health":
+		return false
+	case "POST /api/auth/login":
+		var l apitype.LoginRequest
+		if json.Unmarshal(body, &l) != nil || l.Username != standInUser || l.Password != standInPassword {
+			reply(w, http.StatusUnauthorized, bad)
+			return true
+		}
+		reply(w, http.StatusOK, g.tokens())
+		return true
+	case "POST /api/auth/refresh":
+		var l apitype.RefreshRequest
+		if json.Unmarshal(body, &l) != nil || g.ended || l.RefreshToken != fmt.Sprint("refresh-", g.sessions) {
+			bad.Type, bad.Detail = apitype.ProblemRefresh, "the refresh token was used or ended"
+			reply(w, http.StatusUnauthorized, bad)
+			return true
+		}
+		reply(w, http.StatusOK, g.tokens())
+		return true
+	}
+	if g.ended || r.Header.Get("Authorization") != fmt.Sprint("Bearer access-", g.sessions) {
+		reply(w, http.StatusUnauthorized, apitype.Problem{Title: "Unauthorized", Detail: "expected a bearer token"})
+		return true
+	}
+	if call == "POST /api/auth/logout" {
+		g.ended = true
+		w.WriteHeader(http.StatusNoContent)
+		return true
+	}
+	return false
+}
+
+func (g *standIn) tokens() apitype.Tokens {
+	g.sessions++
+	g.ended = false
+	return apitype.Tokens{
+		AccessToken: fmt.Sprint("access-", g.sessions), RefreshToken: fmt.Sprint("refresh-", g.sessions),
+		TokenType: "Bearer", ExpiresIn: 3600, Username: standInUser, Role: apitype.RoleAdmin,
+	}
+}
+
+// set changes one answer.
+func (g *standIn) set(call string, v any) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.routes[call] = v
+}
+
+func (g *standIn) logins() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sessions
+}
+
+// end ends the session on the gateway's side.
+func (g *standIn) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ended = true
+}
+
+func reply(w http.ResponseWriter, status int, v any) {
+	kind := "application/json"
+	if p, ok := v.(apitype.Problem); ok {
+		p.Status = status
+		v, kind = p, "application/problem+json"
+	}
+	w.Header().Set("Content-Type", kind)
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // haloctl reads it or the test fails
+}
+
+const (
+	gatewayID = "n-aaaaaaaaaaaaaaaaaaaa"
+	nodeID    = "n-bbbbbbbbbbbbbbbbbbbb"
+	waitingID = "n-cccccccccccccccccccc"
+)
+
+func ago(d time.Duration) time.Time     { return standInNow.Add(-d) }
+func agoPtr(d time.Duration) *time.Time { t := ago(d); return &t }
+
+func routes(t testing.TB) map[string]any {
+	t.Helper()
+	build := version.Info{Version: "v0.1.0", Commit: "abc", Built: ago(240 * time.Hour), Go: "go1.26"}
+	gw := apitype.Node{ID: gatewayID, Name: "gw", Role: model.RoleGateway, Online: true, State: "ok", Board: "qemu", Kernel: "6.12", Version: "v0.1.0", Slot: "a",
+		UptimeS: 7200, Boot: 3, OverlayV4: netip.MustParseAddr("10.42.0.1"), Underlay: netip.MustParseAddr("fd12::1"), AdmittedBy: "self", Joined: ago(48 * time.Hour)}
+	n01 := apitype.Node{ID: nodeID, Name: "n01", Role: model.RoleNode, State: "ok", Board: "Raspberry Pi 4 Model B", Kernel: "6.12", Version: "v0.1.0", Slot: "b",
+		UptimeS: 90, Boot: 12, OverlayV4: netip.MustParseAddr("10.42.0.2"), Underlay: netip.MustParseAddr("fd12::2"), AdmittedBy: "token:0102", Joined: ago(3 * time.Hour), LastSeen: agoPtr(4 * time.Minute)}
+	peer := model.OverlayPeer{Node: nodeID, Endpoint: "[fd12::2]:51820", LastHandshake: agoPtr(100 * time.Second), RxBytes: 123456, TxBytes: 1 << 30}
+	link := model.Neighbour{Iface: "eth1", MAC: "02:00:00:00:00:02", Node: nodeID, LastSeenMS: 900, TQ: 255}
+	key := base64.StdEncoding.EncodeToString(make([]byte, 32))
+	b, err := bundle.Bundle{Network: "north-ridge", Role: model.RoleNode, Country: "DE", Gateway: bundle.Gateway{PublicKey: key},
+		Mesh: bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := func(id int64, d time.Duration, s model.Severity, kind, text string) apitype.Event {
+		return apitype.Event{ID: id, Received: ago(d), Event: model.Event{Time: ago(d), Node: nodeID, Kind: kind, Severity: s, Message: text}}
+	}
+	return map[string]any{
+		"GET /health": health.Report{Name: "gateway-api", Build: build, State: health.Degraded, Missing: "halo-mesh", Detail: "no socket", Started: ago(2 * time.Hour), Checks: []health.Check{
+			{Name: "store", State: health.OK, Since: ago(2 * time.Hour)},
+			{Name: "halo-mesh", Needs: []string{"store"}, State: health.Degraded, Detail: "no socket", Since: ago(time.Minute)}}},
+		"GET /v1/system/info": apitype.SystemInfo{Node: gatewayID, Name: "gw", Role: model.RoleGateway, Network: "north-ridge", NetworkKey: key, CASHA256: strings.Repeat("ab", 32), Build: build,
+			Started: ago(2 * time.Hour), Time: standInNow, Clock: model.ClockRTC, Config: apitype.Database{Bytes: 120 << 10}, Telemetry: apitype.Database{Bytes: 3 << 20, Budget: 512 << 20}},
+		"GET /v1/mesh/status": model.MeshStatus{Mesh: "ETHRX0001-8A", Originators: 1, Neighbours: []model.Neighbour{link}, Overlay: []model.OverlayPeer{peer}},
+		"GET /v1/network":     apitype.Network{Name: "north-ridge", Bundle: string(b)},
+		"GET /v1/nodes":       apitype.NodeList{Items: []apitype.Node{gw, n01}},
+		"GET /v1/nodes/n01": apitype.NodeDetail{Node: n01, Overlay: &peer, Neighbours: []model.Neighbour{link}, Interfaces: []apitype.Interface{
+			{Interface: model.Interface{Name: "eth0", Kind: "ethernet", MAC: "02:00:00:00:00:02", Up: true, PortRole: "mesh", RxBytes: 2048, TxBytes: 10, Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::2/64")}}, Present: true},
+			{Interface: model.Interface{Name: "wlan1", Kind: "wifi"}, LastSeen: ago(time.Hour)}}},
+		"PATCH /v1/nodes/n01":  n01,
+		"DELETE /v1/nodes/n01": nil,
+		"GET /v1/nodes/n01/telemetry": apitype.ReadingList{Items: []apitype.Reading{
+			{Node: nodeID, Metric: "system.cpu.used_percent", Unit: "percent", Value: 12.34567, Time: ago(95 * time.Second), Clock: model.ClockGateway, Boot: 12, Seq: 7}}},
+		"GET /v1/telemetry/latest": apitype.ReadingList{Items: []apitype.Reading{
+			{Node: gatewayID, Metric: "system.memory.free_bytes", Unit: "byte", Value: 123456789, Time: ago(65 * time.Second), Clock: model.ClockRTC, Boot: 3, Seq: 700},
+			{Node: nodeID, Metric: "system.cpu.used_percent", Unit: "percent", Value: 12.34567, Time: ago(95 * time.Second), Clock: model.ClockGateway, Boot: 12, Seq: 7}}},
+		"GET /v1/nodes/n01/telemetry/sequences": apitype.Coverage{Node: nodeID, Boots: []apitype.BootCoverage{
+			{Boot: 11, First: 1, Last: 40, Count: 40}, {Boot: 12, First: 1, Last: 7, Count: 5, Missing: []apitype.SeqRange{{From: 3, To: 4}}}}},
+		"GET /v1/events": apitype.EventList{Items: []apitype.Event{
+			event(2, time.Minute, model.Warning, "mesh.port.refused", "a stranger\x1b[31m on eth1"), event(1, time.Hour, model.Info, "node.joined", "n01 joined by token")}},
+		"GET /v1/admin/registrations": apitype.RegistrationList{Items: []apitype.Registration{
+			{ID: waitingID, Name: "n02", Board: "Raspberry Pi Zero 2 W", Remote: "fd12::3", State: "pending", Requested: ago(time.Hour), LastTry: ago(100 * time.Second), MACs: []string{"02:00:00:00:00:03"}}}},
+		"POST /v1/admin/registrations/" + waitingID + "/approve": nil,
+		"POST /v1/admin/registrations/" + waitingID + "/reject":  nil,
+		"GET /v1/admin/join-tokens": apitype.JoinTokenList{Items: []apitype.JoinToken{
+			{ID: "0102", Uses: 5, Used: 1, Expires: standInNow.Add(80 * time.Hour), Note: "first cards"},
+			{ID: "0103", Uses: 1, Used: 1, Expires: standInNow.Add(90 * time.Minute)},
+			{ID: "0104", Uses: 1, Expires: ago(time.Hour)},
+			{ID: "0105", Uses: 1, Expires: standInNow.Add(90 * time.Minute), Revoked: true}}},
+		"POST /v1/admin/join-tokens":        apitype.JoinToken{ID: "0106", Token: "halo-join-secret"},
+		"DELETE /v1/admin/join-tokens/0102": nil,
+	}
+}
