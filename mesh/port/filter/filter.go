@@ -54,7 +54,9 @@ func Apply(iface string, p Policy) error {
 		rule(append(etherType(unix.ETH_P_IP), dhcpAnswer()...)...)
 	}
 	if len(p.Members) > 0 {
-		members := &nftables.Set{Table: table, Name: setName, KeyType: nftables.TypeEtherAddr}
+		// The ID links set and rule within this transaction. The library would number
+		// it from a counter that ports changed at the same time race for.
+		members := &nftables.Set{Table: table, ID: 1, Name: setName, KeyType: nftables.TypeEtherAddr}
 		elements := make([]nftables.SetElement, len(p.Members))
 		for i, m := range p.Members {
 			elements[i].Key = m[:]
