@@ -192,7 +192,7 @@ func (r *Registry) membership(ctx context.Context, id string) (model.Membership,
 
 // wantedName is the name that a node asks for, or one made of its ID.
 func wantedName(id string, req model.JoinRequest) string {
-	if nameForm.MatchString(req.Name) && !identity.ValidID(req.Name) {
+	if validName(req.Name) {
 		return req.Name
 	}
 	return "node-" + id[2:8]

@@ -126,8 +126,8 @@ func (r *Registry) Interfaces(ctx context.Context, id string) ([]apitype.Interfa
 
 // Rename gives a node another name.
 func (r *Registry) Rename(ctx context.Context, ref, name string) (apitype.Node, error) {
-	if !nameForm.MatchString(name) || identity.ValidID(name) {
-		return apitype.Node{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "name: expected a DNS label: 1 to 63 lower-case letters, digits and hyphens; got %.70q", name)
+	if !validName(name) {
+		return apitype.Node{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "name: expected a DNS label: 1 to 63 lower-case letters, digits and hyphens, not join or stream; got %.70q", name)
 	}
 	n, err := r.Node(ctx, ref)
 	if err != nil {

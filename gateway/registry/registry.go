@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -32,6 +33,13 @@ const (
 	maxRegistrations = 256
 	maxJoinTokens    = 1000
 )
+
+// reserved names are words of the API's own in the place of a node's.
+var reserved = []string{"join", "stream"}
+
+func validName(s string) bool {
+	return nameForm.MatchString(s) && !identity.ValidID(s) && !slices.Contains(reserved, s)
+}
 
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 

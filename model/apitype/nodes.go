@@ -50,7 +50,7 @@ type NodeDetail struct {
 	Neighbours []model.Neighbour   `json:"neighbours,omitempty" doc:"links between this node and the gateway's radios and ports"`
 }
 
-// Interface is a network interface of a node.
+// Interface is a network interface of a node and when it was there.
 type Interface struct {
 	model.Interface
 	FirstSeen time.Time `json:"first_seen"`

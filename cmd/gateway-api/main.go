@@ -1,0 +1,79 @@
+// Command gateway-api is the control plane of a HALO network. On a gateway's
+// board it takes no flags; with --data it runs alone on a laptop.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"halo.internal/gateway"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+	"halo.internal/model/version"
+)
+
+// exitUnneeded tells gokrazy that this process is not wanted on this device.
+const exitUnneeded = 125
+
+// softLimit makes the runtime give memory back before the board feels it.
+const softLimit = 48 << 20
+
+func main() {
+	code, err := run()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gateway-api:", err)
+	}
+	os.Exit(code)
+}
+
+func run() (int, error) {
+	showVersion := flag.Bool("version", false, "print the version and exit")
+	data := flag.String("data", "", "run alone, without a mesh, and keep everything in this `directory`")
+	listen := flag.String("listen", "127.0.0.1:8080", "with --data: `address` of plain HTTP")
+	secure := flag.String("listen-tls", "", "with --data: `address` of TLS, e.g. :8443")
+	flag.Parse()
+	if *showVersion {
+		fmt.Println("gateway-api", version.Get())
+		return 0, nil
+	}
+	debug.SetMemoryLimit(softLimit)
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	c := gateway.Board(log)
+	if *data != "" {
+		c = gateway.Laptop(*data, []string{*listen}, os.Stdout, log)
+		if *secure != "" {
+			c.TLS = []string{*secure}
+		}
+	} else if role, err := imageRole(); err != nil {
+		return 1, err
+	} else if role != model.RoleGateway {
+		return exitUnneeded, nil
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if err := gateway.Run(ctx, c); err != nil {
+		return 1, err
+	}
+	return 0, nil
+}
+
+func imageRole() (model.Role, error) {
+	b, err := os.ReadFile(paths.ImageInfo)
+	if err != nil {
+		return "", fmt.Errorf("role of this image (on a laptop, use --data): %w", err)
+	}
+	var info struct {
+		Role model.Role `json:"role"`
+	}
+	if err := json.Unmarshal(b, &info); err != nil {
+		return "", fmt.Errorf("%s: %w", paths.ImageInfo, err)
+	}
+	return info.Role, nil
+}

@@ -1,0 +1,54 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+
+	"halo.internal/gateway/meshlink"
+	"halo.internal/health"
+	"halo.internal/local"
+	"halo.internal/model"
+)
+
+// meshClient returns halo-mesh's socket, or alone something that says that
+// there is none.
+func (d *daemon) meshClient() meshlink.Client {
+	if d.Alone {
+		return noMesh{}
+	}
+	return local.NewMesh(d.Mesh)
+}
+
+func (d *daemon) meshMissing() health.State {
+	if d.Alone {
+		return health.Degraded
+	}
+	return health.Failed
+}
+
+// showCode shows the claim code where people look for it.
+func (d *daemon) showCode(l *meshlink.Link, code string) {
+	l.ShowClaimCode(code)
+	if d.Alone && code != "" {
+		fmt.Fprintf(d.Console, "Claim code of this gateway: %s\n", code)
+	}
+}
+
+// noMesh stands where halo-mesh is not.
+type noMesh struct{}
+
+func (noMesh) absent() error {
+	return fmt.Errorf("%w: this gateway runs alone, without a mesh", local.ErrAbsent)
+}
+
+func (m noMesh) Status(context.Context) (model.MeshStatus, error) {
+	return model.MeshStatus{}, m.absent()
+}
+
+func (m noMesh) PutPeers(context.Context, []model.AdmittedPeer) error { return m.absent() }
+
+func (m noMesh) PutAnnounce(context.Context, model.Announce) error { return m.absent() }
+
+func (m noMesh) PutClaimCode(context.Context, string) error { return m.absent() }
+
+func (m noMesh) DeleteClaimCode(context.Context) error { return m.absent() }

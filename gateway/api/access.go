@@ -1,0 +1,129 @@
+package api
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"halo.internal/gateway/auth"
+	"halo.internal/model/apitype"
+	"halo.internal/model/paths"
+)
+
+// access says what a route needs. The zero value needs an admin.
+type access struct {
+	open   bool   // no login
+	secret bool   // open, but carries a secret: refused on unprotected connections
+	login  bool   // any login or API token
+	scope  string // this scope
+}
+
+const accessKey = "access"
+
+var (
+	open    = access{open: true}
+	entry   = access{open: true, secret: true}
+	anybody = access{login: true}
+	admin   = access{scope: apitype.ScopeAdmin}
+)
+
+func scope(s string) access { return access{scope: s} }
+
+func (n access) closed() bool { return !n.open }
+
+func (n access) describe(text string) string {
+	need := "Needs an admin."
+	switch {
+	case n.open:
+		need = "Open: no login."
+	case n.login:
+		need = "Needs a login."
+	case n.scope != "" && n.scope != apitype.ScopeAdmin:
+		need = "Needs the scope " + n.scope + "."
+	}
+	return strings.TrimSpace(text + " " + need)
+}
+
+// caller is who makes the request and from where; handlers find it in their
+// context.
+type caller struct {
+	auth.Principal
+	remote    netip.Addr
+	protected bool // TLS
+	actor     string
+	target    string
+}
+
+type callerKey struct{}
+
+func callerOf(ctx context.Context) *caller { return ctx.Value(callerKey{}).(*caller) }
+
+// guard stands before every route: transport, login, scope; behind it, audit.
+func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(ctx)
+	need, known := ctx.Operation().Metadata[accessKey].(access)
+	if !known {
+		need = admin
+	}
+	c := &caller{remote: remoteOf(r), protected: r.TLS != nil}
+	if (need.closed() || need.secret) && !protected(r) {
+		writeProblem(w, apitype.Refuse(http.StatusForbidden, apitype.ProblemPlainHTTP, "secrets do not travel over plain HTTP here; use https on port %d, or the overlay", paths.APITLSPort))
+		return
+	}
+	if need.closed() {
+		p, err := a.Auth.Authenticate(r.Context(), r.Header.Get("Authorization"))
+		if err == nil && !need.login {
+			s := need.scope
+			if s == "" {
+				s = apitype.ScopeAdmin
+			}
+			err = p.Require(s)
+		}
+		if err != nil {
+			writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err).(*apitype.Problem))
+			return
+		}
+		c.Principal, c.actor = p, p.Actor()
+	}
+	c.target = ctx.Param("id") + ctx.Param("username")
+	next(huma.WithValue(ctx, callerKey{}, c))
+	if r.Method == http.MethodGet || r.Method == http.MethodHead || c.actor == "" {
+		return
+	}
+	err := a.Audit.Record(context.WithoutCancel(r.Context()), apitype.AuditEntry{
+		Actor: c.actor, Action: ctx.Operation().OperationID, Target: c.target, Remote: c.remote.String(), Status: ctx.Status(),
+	})
+	if err != nil {
+		a.Log.Error("the audit log could not be written", "actor", c.actor, "action", ctx.Operation().OperationID, "err", err)
+	}
+}
+
+// protected tells whether others can listen: not under TLS, nor on the
+// loopback, a Unix socket or the overlay.
+func protected(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	switch local := r.Context().Value(http.LocalAddrContextKey).(type) {
+	case *net.UnixAddr:
+		return true
+	case *net.TCPAddr:
+		a := local.AddrPort().Addr().Unmap()
+		return a.IsLoopback() || a == paths.OverlayGateway
+	}
+	return false
+}
+
+// remoteOf returns the client's address; on the Unix socket the loopback.
+func remoteOf(r *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.IPv6Loopback()
+	}
+	return ap.Addr().Unmap().WithZone("")
+}

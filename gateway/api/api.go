@@ -1,0 +1,224 @@
+// Package api is the gateway's HTTP API: each route with its types, its
+// documentation and what it needs, from which /openapi.json and /docs follow.
+// A route is closed unless it says that it is open; errors are RFC 9457
+// problems; what changes something is audited.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"halo.internal/gateway/audit"
+	"halo.internal/gateway/auth"
+	"halo.internal/gateway/clock"
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/registry"
+	"halo.internal/gateway/store"
+	"halo.internal/health"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/bundle"
+	"halo.internal/model/version"
+)
+
+// Mesh is what the API asks of halo-mesh.
+type Mesh interface {
+	// Status returns the last status, or false while halo-mesh does not answer.
+	Status() (model.MeshStatus, bool)
+}
+
+// Stream is the nodes' WebSocket.
+type Stream interface {
+	http.Handler
+	Disconnect(node string)
+}
+
+// Config is what New needs.
+type Config struct {
+	Log       *slog.Logger
+	Health    *health.Graph
+	Clock     *clock.Clock
+	Config    *store.DB
+	Telemetry *store.DB
+	Journal   *store.Journal
+	Latest    *store.Latest
+	Events    *events.Log
+	Audit     *audit.Log
+	Auth      *auth.Service
+	Registry  *registry.Registry
+	Stream    Stream
+	Mesh      Mesh
+	Bundle    *bundle.Bundle // nil when none was imported
+	CA        []byte         // PEM
+	CASHA256  string
+	Binding   []byte // of the TLS key, for claims
+	Boot      uint64 // boot counter
+	Claimed   func() // called after the claim
+	Changed   func() // called after a change by a person
+}
+
+// API is the handler of all routes.
+type API struct {
+	Config
+	mux     *http.ServeMux
+	huma    huma.API
+	openapi []byte
+	docs    []byte
+	started time.Time
+}
+
+// New builds the API.
+func New(c Config) (*API, error) {
+	a := &API{Config: c, mux: http.NewServeMux(), started: c.Clock.Now()}
+	hc := huma.DefaultConfig("HALO gateway", version.Get().Version)
+	hc.Info.Description = "Control plane of a HALO network. Errors are RFC 9457 problems; lists page with limit and cursor."
+	hc.OpenAPIPath, hc.DocsPath, hc.SchemasPath = "", "", "" // served below, without what loads from elsewhere
+	hc.CreateHooks = nil                                     // no $schema links: they would point at routes there are not
+	hc.Transformers = []huma.Transformer{toProblem}
+	hc.RejectUnknownQueryParameters = true
+	hc.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
+	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "An access token from login, or an API token."},
+	}
+	a.huma = humago.New(a.mux, hc)
+	a.huma.UseMiddleware(a.guard)
+
+	a.systemRoutes()
+	a.authRoutes()
+	a.userRoutes()
+	a.nodeRoutes()
+	a.telemetryRoutes()
+	a.adminRoutes()
+	a.logRoutes()
+	a.describeStream()
+
+	doc := a.huma.OpenAPI()
+	useProblems(doc)
+	var err error
+	if a.openapi, err = json.Marshal(doc); err != nil {
+		return nil, fmt.Errorf("OpenAPI document: %w", err)
+	}
+	if a.docs, err = renderDocs(doc); err != nil {
+		return nil, fmt.Errorf("API documentation: %w", err)
+	}
+	return a, nil
+}
+
+// OpenAPI returns the document that /openapi.json serves.
+func (a *API) OpenAPI() *huma.OpenAPI { return a.huma.OpenAPI() }
+
+// schemaName is huma's own name for a type, but where the API's vocabulary has
+// the same one for what it adds something to.
+func schemaName(t reflect.Type, hint string) string {
+	if t == reflect.TypeFor[model.Interface]() {
+		return "MeshInterface"
+	}
+	return huma.DefaultSchemaNamer(t, hint)
+}
+
+// maxBody bounds request bodies: the largest is a join request.
+const maxBody = 64 << 10
+
+// register adds a route.
+func register[I, O any](a *API, need access, op huma.Operation, f func(context.Context, *I) (*O, error)) {
+	op.MaxBodyBytes = maxBody
+	op.BodyReadTimeout = 30 * time.Second // links are slow
+	op.Metadata = map[string]any{accessKey: need}
+	op.Description = need.describe(op.Description)
+	if need.closed() {
+		op.Security = []map[string][]string{{"bearer": {}}}
+	}
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := f(ctx, in)
+		if err != nil {
+			return nil, a.problem(ctx, op.OperationID, err)
+		}
+		return out, nil
+	})
+}
+
+// body is an answer with a JSON body.
+type body[T any] struct{ Body T }
+
+func answer[T any](v T, err error) (*body[T], error) {
+	if err != nil {
+		return nil, err
+	}
+	return &body[T]{v}, nil
+}
+
+// page are the parameters of every list.
+type page struct {
+	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"items on a page"`
+	Cursor string `query:"cursor" maxLength:"128" doc:"next of the page before"`
+}
+
+// nodePath names a node in a path.
+type nodePath struct {
+	ID string `path:"id" maxLength:"64" doc:"canonical ID or name"`
+}
+
+// nothing is the input of routes without parameters, and the answer of those
+// that only do something.
+type nothing struct{}
+
+// changed is called by routes after a change that a person made.
+func (a *API) changed() {
+	if a.Changed != nil {
+		a.Changed()
+	}
+}
+
+// ServeHTTP answers a request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if p == http.ErrAbortHandler {
+			panic(p) // the server's own way to end a connection
+		}
+		a.Log.Error("a request failed badly", "method", r.Method, "path", r.URL.Path, "err", p)
+		writeProblem(w, apitype.Refuse(http.StatusInternalServerError, "", "an internal error; the gateway's log has the reason"))
+	}()
+	if _, pattern := a.mux.Handler(r); pattern == "" {
+		a.noRoute(w, r)
+		return
+	}
+	a.mux.ServeHTTP(w, r)
+}
+
+// noRoute answers as the mux would, but with a problem.
+func (a *API) noRoute(w http.ResponseWriter, r *http.Request) {
+	s := &statusOnly{header: http.Header{}}
+	a.mux.ServeHTTP(s, r)
+	p := apitype.Refuse(http.StatusNotFound, "", "there is no %s; /docs lists the routes", r.URL.Path)
+	if s.status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", s.header.Get("Allow"))
+		p = apitype.Refuse(http.StatusMethodNotAllowed, "", "%s takes %s", r.URL.Path, s.header.Get("Allow"))
+	}
+	writeProblem(w, p)
+}
+
+type statusOnly struct {
+	header http.Header
+	status int
+}
+
+func (s *statusOnly) Header() http.Header         { return s.header }
+func (s *statusOnly) Write(b []byte) (int, error) { return len(b), nil }
+func (s *statusOnly) WriteHeader(status int)      { s.status = status }

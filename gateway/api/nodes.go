@@ -1,0 +1,115 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+func (a *API) nodeRoutes() {
+	nodes := []string{"nodes"}
+	register(a, open, huma.Operation{
+		OperationID: "join-node", Method: http.MethodPost, Path: "/v1/nodes/join", Tags: nodes,
+		Summary:     "Join the network, signed by the node's key",
+		Description: "Without a nonce the answer is the problem join-nonce; post again, signed over that nonce. Admitted by join token or by an admin (problem join-pending until then). A node that is known gets its membership again.",
+	}, func(ctx context.Context, i *in[model.JoinRequest]) (*body[model.Membership], error) {
+		return answer(a.Registry.Join(ctx, callerOf(ctx).remote, i.Body))
+	})
+	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
+		OperationID: "list-nodes", Method: http.MethodGet, Path: "/v1/nodes", Tags: nodes, Summary: "All nodes, by name",
+	}, func(ctx context.Context, p *page) (*body[apitype.NodeList], error) {
+		return answer(a.Registry.Nodes(ctx, p.Cursor, p.Limit))
+	})
+	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
+		OperationID: "get-node", Method: http.MethodGet, Path: "/v1/nodes/{id}", Tags: nodes,
+		Summary: "A node with its interfaces and what the mesh says of it",
+	}, func(ctx context.Context, i *nodePath) (*body[apitype.NodeDetail], error) {
+		return answer(a.node(ctx, i.ID))
+	})
+	register(a, scope(apitype.ScopeNodesWrite), huma.Operation{
+		OperationID: "update-node", Method: http.MethodPatch, Path: "/v1/nodes/{id}", Tags: nodes, Summary: "Rename a node",
+	}, func(ctx context.Context, i *struct {
+		nodePath
+		in[apitype.UpdateNode]
+	}) (*body[apitype.Node], error) {
+		if i.Body.Name == nil {
+			return answer(a.Registry.Node(ctx, i.ID))
+		}
+		n, err := a.Registry.Rename(ctx, i.ID, *i.Body.Name)
+		if err == nil {
+			a.changed()
+		}
+		return answer(n, err)
+	})
+	register(a, admin, huma.Operation{
+		OperationID: "revoke-node", Method: http.MethodDelete, Path: "/v1/nodes/{id}", Tags: nodes,
+		Summary: "Shut a node out for good", DefaultStatus: http.StatusNoContent,
+		Description: "It loses its place in the overlay and its stream, and cannot join again. What it sent stays.",
+	}, func(ctx context.Context, i *nodePath) (*nothing, error) {
+		id, err := a.Registry.Revoke(ctx, i.ID)
+		if err == nil {
+			a.Stream.Disconnect(id)
+			a.changed()
+		}
+		return nil, err
+	})
+	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
+		OperationID: "list-node-interfaces", Method: http.MethodGet, Path: "/v1/nodes/{id}/interfaces", Tags: nodes,
+		Summary: "A node's network interfaces, those that went away included",
+	}, func(ctx context.Context, i *nodePath) (*body[apitype.InterfaceList], error) {
+		n, err := a.Registry.Node(ctx, i.ID)
+		if err != nil {
+			return nil, err
+		}
+		list, err := a.Registry.Interfaces(ctx, n.ID)
+		return answer(apitype.InterfaceList{Items: list}, err)
+	})
+}
+
+func (a *API) node(ctx context.Context, ref string) (apitype.NodeDetail, error) {
+	n, err := a.Registry.Node(ctx, ref)
+	if err != nil {
+		return apitype.NodeDetail{}, err
+	}
+	d := apitype.NodeDetail{Node: n}
+	if d.Interfaces, err = a.Registry.Interfaces(ctx, n.ID); err != nil {
+		return d, err
+	}
+	s, ok := a.Mesh.Status()
+	if !ok {
+		return d, nil
+	}
+	self := n.ID == a.Registry.Gateway()
+	for _, p := range s.Overlay {
+		switch {
+		case self:
+			d.Overlays = append(d.Overlays, p)
+		case p.Node == n.ID:
+			d.Overlay = &p
+		}
+	}
+	for _, v := range s.Neighbours {
+		if self || v.Node == n.ID {
+			d.Neighbours = append(d.Neighbours, v)
+		}
+	}
+	return d, nil
+}
+
+// describeStream documents the WebSocket, which huma does not serve, and adds
+// its route.
+func (a *API) describeStream() {
+	const path = "/v1/nodes/stream"
+	a.mux.Handle("GET "+path, a.Stream)
+	a.huma.OpenAPI().AddOperation(&huma.Operation{
+		OperationID: "stream-node", Method: http.MethodGet, Path: path, Tags: []string{"nodes"},
+		Summary:     "What a node sends: a WebSocket",
+		Description: open.describe("The node proves its key on the gateway's challenge and has to come from its own overlay address. Messages are those of model/wire."),
+		Responses:   map[string]*huma.Response{"101": {Description: "Switching Protocols"}, "426": {Description: "Not a WebSocket request"}},
+		Metadata:    map[string]any{accessKey: open},
+	})
+}

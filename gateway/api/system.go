@@ -1,0 +1,141 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"halo.internal/health"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/bundle"
+	"halo.internal/model/version"
+)
+
+type healthAnswer struct {
+	Status int
+	Body   health.Report
+}
+
+// rawAnswer is an answer that is no JSON of ours.
+type rawAnswer struct {
+	ContentType string `header:"Content-Type"`
+	CSP         string `header:"Content-Security-Policy"`
+	Body        []byte
+}
+
+func (a *API) systemRoutes() {
+	register(a, open, huma.Operation{
+		OperationID: "get-health", Method: http.MethodGet, Path: "/health", Tags: []string{"system"},
+		Summary:     "Is the gateway well, and if not, what is missing",
+		Description: "200 while it works, with less than all or not; 503 otherwise. The report is in both.",
+	}, func(context.Context, *nothing) (*healthAnswer, error) {
+		r := a.Health.Report()
+		status := http.StatusOK
+		if r.State == health.Failed || r.State == health.Starting {
+			status = http.StatusServiceUnavailable
+		}
+		return &healthAnswer{status, r}, nil
+	})
+	register(a, open, huma.Operation{
+		OperationID: "get-capabilities", Method: http.MethodGet, Path: "/capabilities", Tags: []string{"system"},
+		Summary: "What this gateway can do",
+	}, func(ctx context.Context, _ *nothing) (*body[apitype.Capabilities], error) {
+		claimed, err := a.Auth.Claimed(ctx)
+		_, mesh := a.Mesh.Status()
+		return answer(apitype.Capabilities{
+			API: "v1", Version: version.Get().Version, Claimed: claimed, Mesh: mesh,
+			Features: []string{"audit", "auth", "events", "join", "nodes", "telemetry"},
+		}, err)
+	})
+	register(a, open, huma.Operation{
+		OperationID: "get-openapi", Method: http.MethodGet, Path: "/openapi.json", Tags: []string{"system"},
+		Summary: "This API as an OpenAPI 3.1 document",
+	}, func(context.Context, *nothing) (*rawAnswer, error) {
+		return &rawAnswer{ContentType: "application/vnd.oai.openapi+json;version=3.1", Body: a.openapi}, nil
+	})
+	register(a, open, huma.Operation{
+		OperationID: "get-docs", Method: http.MethodGet, Path: "/docs", Tags: []string{"system"},
+		Summary: "This API as a page to read",
+	}, func(context.Context, *nothing) (*rawAnswer, error) {
+		return &rawAnswer{ContentType: "text/html; charset=utf-8", CSP: docsPolicy, Body: a.docs}, nil
+	})
+	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
+		OperationID: "get-system-info", Method: http.MethodGet, Path: "/v1/system/info", Tags: []string{"system"},
+		Summary: "The gateway: identity, build, clock, databases",
+	}, func(ctx context.Context, _ *nothing) (*body[apitype.SystemInfo], error) { return answer(a.info(ctx)) })
+	register(a, admin, huma.Operation{
+		OperationID: "get-network", Method: http.MethodGet, Path: "/v1/network", Tags: []string{"system"},
+		Summary:     "The network, and the bundle for new cards",
+		Description: "The bundle holds the mesh secret. A join token from create-join-token may be added to it as [join] token.",
+	}, func(ctx context.Context, _ *nothing) (*body[apitype.Network], error) { return answer(a.network(ctx)) })
+	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
+		OperationID: "get-mesh-status", Method: http.MethodGet, Path: "/v1/mesh/status", Tags: []string{"mesh"},
+		Summary: "The mesh as the gateway's halo-mesh sees it",
+	}, func(context.Context, *nothing) (*body[model.MeshStatus], error) {
+		s, ok := a.Mesh.Status()
+		if !ok {
+			return nil, apitype.Refuse(http.StatusServiceUnavailable, "", "halo-mesh does not answer").After(5 * time.Second)
+		}
+		return answer(s, nil)
+	})
+}
+
+func (a *API) info(ctx context.Context) (apitype.SystemInfo, error) {
+	id := a.Registry.Gateway()
+	n, err := a.Registry.Node(ctx, id)
+	if err != nil {
+		return apitype.SystemInfo{}, err
+	}
+	sqlite, err := a.Config.Config.Version(ctx)
+	if err != nil {
+		return apitype.SystemInfo{}, err
+	}
+	config, err := a.Config.Config.Bytes(ctx)
+	if err != nil {
+		return apitype.SystemInfo{}, err
+	}
+	series, err := a.Telemetry.Bytes(ctx)
+	if err != nil {
+		return apitype.SystemInfo{}, err
+	}
+	return apitype.SystemInfo{
+		Node: id, Name: n.Name, Role: n.Role, Network: a.networkName(), NetworkKey: a.Registry.Network().Base64(), CASHA256: a.CASHA256,
+		Build: version.Get(), Started: a.started, Time: a.Clock.Now(), Clock: a.Clock.Quality(), Boot: a.Boot, SQLite: sqlite,
+		Config: apitype.Database{Bytes: config}, Telemetry: apitype.Database{Bytes: series, Budget: a.Journal.Budget()},
+	}, nil
+}
+
+func (a *API) networkName() string {
+	if a.Bundle != nil {
+		return a.Bundle.Network
+	}
+	s, _ := a.Mesh.Status()
+	return s.Network
+}
+
+func (a *API) network(ctx context.Context) (apitype.Network, error) {
+	epoch, err := a.Registry.Epoch(ctx)
+	if err != nil {
+		return apitype.Network{}, err
+	}
+	n := apitype.Network{
+		Name: a.networkName(), NetworkKey: a.Registry.Network().Base64(), Gateway: a.Registry.Gateway(),
+		Epoch: epoch, CA: string(a.CA), CASHA256: a.CASHA256,
+	}
+	if b := a.Bundle; b != nil {
+		n.Country, n.Mesh, n.Routing = b.Country, b.Mesh.SSID, b.Mesh.Routing
+		card := bundle.Bundle{
+			Network: b.Network, Role: model.RoleNode, Country: b.Country, Mesh: b.Mesh,
+			Gateway: bundle.Gateway{PublicKey: a.Registry.Network().Base64()},
+		}
+		text, err := card.Marshal()
+		if err != nil {
+			return n, err
+		}
+		n.Bundle = string(text)
+	}
+	return n, nil
+}

@@ -1,0 +1,220 @@
+// Package gateway is gateway-api, the control plane of a HALO network: it
+// waits for the device's identity, opens the databases, and runs the API, the
+// nodes' streams and the link to halo-mesh until told to stop. It answers
+// /health from the start, and says there what it waits for.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"halo.internal/gateway/api"
+	"halo.internal/gateway/audit"
+	"halo.internal/gateway/auth"
+	"halo.internal/gateway/clock"
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/ingest"
+	"halo.internal/gateway/meshlink"
+	"halo.internal/gateway/registry"
+	"halo.internal/gateway/store"
+	"halo.internal/gateway/trust"
+	"halo.internal/health"
+	"halo.internal/local"
+	"halo.internal/model"
+	"halo.internal/model/claim"
+	"halo.internal/model/paths"
+	"halo.internal/model/version"
+)
+
+// Checks of the health graph, besides those of meshlink.
+const (
+	checkPerm      = "perm"
+	checkIdentity  = "identity"
+	checkConfig    = "config-db"
+	checkTelemetry = "telemetry-db"
+	checkListen    = "listeners"
+)
+
+// Config says where things are.
+type Config struct {
+	State    paths.Dir     // where HALO keeps its files
+	Alone    bool          // no halo-mesh on this device: make an identity, print the claim code
+	Identity string        // file that halo-mesh writes; unused when alone
+	Plain    []string      // addresses of plain HTTP
+	TLS      []string      // addresses of TLS
+	Socket   string        // own Unix socket; empty: none
+	Mesh     string        // halo-mesh's socket; unused when alone
+	Budget   int64         // bytes of telemetry.db
+	Every    time.Duration // least time between commits of telemetry
+	Console  io.Writer     // for the claim code, when alone
+	Log      *slog.Logger
+}
+
+// Board is the configuration on a gateway's board.
+func Board(log *slog.Logger) Config {
+	port := fmt.Sprint(paths.APIPort)
+	return Config{
+		State: paths.State, Identity: paths.RunIdentity,
+		Plain:  []string{"127.0.0.1:" + port, "[::1]:" + port, paths.OverlayGateway.String() + ":" + port},
+		TLS:    []string{fmt.Sprintf(":%d", paths.APITLSPort)},
+		Socket: paths.GatewaySocket, Mesh: paths.MeshSocket,
+		Budget: 128 << 20, Every: 5 * time.Second, Log: log,
+	}
+}
+
+// Laptop is the configuration of a gateway that runs alone.
+func Laptop(dir string, plain []string, console io.Writer, log *slog.Logger) Config {
+	return Config{State: paths.Dir(dir), Alone: true, Plain: plain, Budget: 1 << 30, Every: time.Second, Console: console, Log: log}
+}
+
+// Run runs the gateway until ctx ends.
+func Run(ctx context.Context, c Config) error {
+	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(time.Now, version.Get().Built)}
+	d.health.Declare(checkPerm)
+	d.health.Declare(meshlink.CheckMesh)
+	if c.Alone {
+		d.health.Declare(checkIdentity, checkPerm)
+	} else {
+		d.health.Declare(checkIdentity, meshlink.CheckMesh)
+	}
+	d.health.Declare(checkConfig, checkPerm)
+	d.health.Declare(checkTelemetry, checkPerm)
+	d.health.Declare(checkListen)
+	d.health.Declare(meshlink.CheckOverlay, meshlink.CheckMesh)
+	d.health.Watch(func(k health.Check) {
+		d.Log.Info("health changed", "check", k.Name, "state", string(k.State), "detail", k.Detail)
+	})
+	d.handler.Store(&handler{early(d.health)})
+
+	g, ctx := errgroup.WithContext(ctx)
+	if c.Socket != "" {
+		g.Go(func() error { return local.Serve(ctx, c.Socket, d) })
+	}
+	plain := make([]listener, len(c.Plain))
+	for i, a := range c.Plain {
+		plain[i] = listener{address: a}
+	}
+	g.Go(func() error { return serve(ctx, d, d.Log, plain, d.bound) })
+	g.Go(func() error { return d.run(ctx) })
+	return g.Wait()
+}
+
+// daemon is a running gateway.
+type daemon struct {
+	Config
+	health  *health.Graph
+	clock   *clock.Clock
+	handler atomic.Pointer[handler]
+}
+
+type handler struct{ http.Handler }
+
+// ServeHTTP answers with the API, or before it is ready with /health alone.
+func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.handler.Load().ServeHTTP(w, r) }
+
+func early(g *health.Graph) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /health", g)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "2")
+		http.Error(w, "the gateway is starting; /health says what it waits for", http.StatusServiceUnavailable)
+	})
+	return mux
+}
+
+func (d *daemon) bound(address string, err error) {
+	if err != nil {
+		d.health.Set(checkListen, health.Failed, err.Error())
+		return
+	}
+	d.Log.Info("listening", "address", address)
+	d.health.Set(checkListen, health.OK, "")
+}
+
+// run opens everything and runs it.
+func (d *daemon) run(ctx context.Context) (err error) {
+	p, err := d.prepare(ctx)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	defer func() { err = errors.Join(err, p.config.Close(), p.telemetry.Close()) }()
+
+	log := events.New(p.config, d.clock, p.identity.BootCounter, d.Log)
+	p.tell(log)
+	ca, err := d.ca(p, log)
+	if err != nil {
+		return err
+	}
+	logins, err := auth.New(ctx, auth.Config{DB: p.config, Clock: d.clock, Events: log, Salt: p.network[:]})
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	nodes, err := registry.New(ctx, registry.Config{DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Name: p.name(), CA: string(ca.PEM()), Boot: p.identity.BootCounter})
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	journal, latest := store.NewJournal(p.telemetry, d.Budget), store.NewLatest()
+	if err := latest.Rebuild(ctx, journal, nodes.IDs()); err != nil {
+		log.Add("telemetry.unreadable", model.Warning, "", "some stored telemetry cannot be read: "+err.Error(), nil)
+	}
+	stream := ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
+	server, err := trust.NewServer(ca, []string{"gateway.halo", "localhost", nodeName(p) + ".halo"}, localAddresses, d.clock.Now)
+	if err != nil {
+		return err
+	}
+	leaf, err := server.Leaf()
+	if err != nil {
+		return err
+	}
+	epoch, err := nodes.Epoch(ctx)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	link := meshlink.New(meshlink.Config{
+		Client: d.meshClient(), Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Changes: nodes.Changes(),
+		Announce: model.Announce{APIPort: paths.APITLSPort, CASHA256: ca.SHA256(), Epoch: epoch},
+	})
+	code, err := logins.PrepareClaim(ctx, p.claimCode())
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	d.showCode(link, code)
+	copies := newCopies(p.config, d.Log)
+	a, err := api.New(api.Config{
+		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
+		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Bundle: p.bundle,
+		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
+		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request,
+	})
+	if err != nil {
+		return err
+	}
+	d.handler.Store(&handler{a})
+
+	secure := make([]listener, len(d.TLS))
+	for i, at := range d.TLS {
+		secure[i] = listener{address: at, tls: server.Config()}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return log.Run(ctx) })
+	g.Go(func() error { return stream.Run(ctx) })
+	g.Go(func() error { return link.Run(ctx) })
+	g.Go(func() error { return copies.run(ctx) })
+	g.Go(func() error { return serve(ctx, d, d.Log, secure, d.bound) })
+	return g.Wait()
+}
+
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

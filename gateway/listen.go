@@ -1,0 +1,165 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"halo.internal/model/paths"
+)
+
+const (
+	headerTimeout = 10 * time.Second
+	readTimeout   = time.Minute // links are slow
+	writeTimeout  = 2 * time.Minute
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 16 << 10
+	maxConns      = 1024
+	stopTimeout   = 3 * time.Second
+	rebindEvery   = 2 * time.Second
+)
+
+// listener is one place at which the API answers.
+type listener struct {
+	address string
+	tls     *tls.Config // nil: plain HTTP
+}
+
+// serve answers on all listeners until ctx ends. One that cannot be opened is
+// tried again: its port may be held by a process that is leaving.
+func serve(ctx context.Context, h http.Handler, log *slog.Logger, listeners []listener, bound func(string, error)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range listeners {
+		g.Go(func() error {
+			for ctx.Err() == nil {
+				nl, err := l.open(ctx)
+				bound(l.address, err)
+				if err == nil {
+					err = serveOne(ctx, nl, h, log)
+				}
+				if ctx.Err() == nil {
+					bound(l.address, err)
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(rebindEvery):
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (l listener) open(ctx context.Context) (net.Listener, error) {
+	lc := net.ListenConfig{Control: freebind}
+	nl, err := lc.Listen(ctx, "tcp", l.address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", l.address, err)
+	}
+	nl = &bounded{Listener: nl, slots: make(chan struct{}, maxConns)}
+	if l.tls != nil {
+		return tls.NewListener(nl, l.tls), nil
+	}
+	return nl, nil
+}
+
+func serveOne(ctx context.Context, nl net.Listener, h http.Handler, log *slog.Logger) error {
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader, BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // handshakes of strangers are no news
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(nl) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		_ = srv.Close() // an answer that does not end is cut off: the process is leaving
+	}
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// bounded limits the connections of a listener, and lets only members reach
+// the overlay's address: Linux takes packets for it on every interface, while
+// plain HTTP there is only safe for those that WireGuard has vouched for. A
+// foreign source address in the overlay's range gets no answer, since that
+// would go into the overlay.
+type bounded struct {
+	net.Listener
+	slots chan struct{}
+}
+
+func (b *bounded) Accept() (net.Conn, error) {
+	for {
+		c, err := b.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if !admissible(c) {
+			_ = c.Close() // refused
+			continue
+		}
+		select {
+		case b.slots <- struct{}{}:
+			return &slotted{Conn: c, free: sync.OnceFunc(func() { <-b.slots })}, nil
+		default:
+			_ = c.Close() // full: refused
+		}
+	}
+}
+
+func admissible(c net.Conn) bool {
+	local, remote := address(c.LocalAddr()), address(c.RemoteAddr())
+	return local != paths.OverlayGateway || paths.OverlayNet.Contains(remote)
+}
+
+func address(a net.Addr) netip.Addr {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return t.AddrPort().Addr().Unmap()
+}
+
+type slotted struct {
+	net.Conn
+	free func() // once, however often the connection is closed
+}
+
+func (s *slotted) Close() error {
+	s.free()
+	return s.Conn.Close()
+}
+
+// localAddresses returns the addresses that this device has now.
+func localAddresses() ([]netip.Addr, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Addr
+	for _, a := range list {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, p.Addr())
+		}
+	}
+	return out, nil
+}

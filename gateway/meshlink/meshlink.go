@@ -1,0 +1,180 @@
+// Package meshlink keeps gateway-api and halo-mesh of one mind: it hands over
+// the admitted peers, what is to be announced and the claim code, again after
+// each restart of either, and remembers halo-mesh's last status.
+package meshlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"halo.internal/gateway/clock"
+	"halo.internal/health"
+	"halo.internal/local"
+	"halo.internal/model"
+)
+
+const pollEvery = 5 * time.Second
+
+// Client is the part of halo-mesh's socket that is used.
+type Client interface {
+	Status(context.Context) (model.MeshStatus, error)
+	PutPeers(context.Context, []model.AdmittedPeer) error
+	PutAnnounce(context.Context, model.Announce) error
+	PutClaimCode(ctx context.Context, code string) error
+	DeleteClaimCode(context.Context) error
+}
+
+var _ Client = (*local.Mesh)(nil)
+
+// Names of the checks that the link reports; they must be declared.
+const (
+	CheckMesh    = "halo-mesh"
+	CheckOverlay = "overlay"
+)
+
+// Config is what New needs.
+type Config struct {
+	Client   Client
+	Clock    *clock.Clock
+	Health   *health.Graph
+	Missing  health.State // what the absence of halo-mesh means: Failed on a board, Degraded on a laptop
+	Peers    func(context.Context) ([]model.AdmittedPeer, error)
+	Changes  <-chan struct{} // the peers have changed
+	Announce model.Announce
+}
+
+// Link may be used from any goroutine. Run has to be running.
+type Link struct {
+	Config
+	poke chan struct{}
+
+	mu     sync.Mutex // guards what follows
+	status *model.MeshStatus
+	code   string // claim code to be shown; empty: to be erased
+}
+
+// New returns a link.
+func New(c Config) *Link { return &Link{Config: c, poke: make(chan struct{}, 1)} }
+
+// Status returns halo-mesh's last status, or false while it does not answer.
+func (l *Link) Status() (model.MeshStatus, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.status == nil {
+		return model.MeshStatus{}, false
+	}
+	return *l.status, true
+}
+
+// ShowClaimCode has the code shown where the device's holder sees it; an empty
+// one has it erased.
+func (l *Link) ShowClaimCode(code string) {
+	l.mu.Lock()
+	l.code = code
+	l.mu.Unlock()
+	select {
+	case l.poke <- struct{}{}:
+	default: // one is waiting already
+	}
+}
+
+// told is what halo-mesh has been told since it was last found to have started.
+type told struct {
+	peers, announce, code bool
+	shown                 string
+}
+
+// Run polls halo-mesh until ctx ends.
+func (l *Link) Run(ctx context.Context) error {
+	var t told
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		l.round(ctx, &t)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-l.poke:
+		case <-l.Changes:
+			t.peers = false
+		}
+	}
+}
+
+func (l *Link) round(ctx context.Context, t *told) {
+	s, err := l.Client.Status(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	l.mu.Lock()
+	code := l.code
+	if err != nil {
+		l.status = nil
+	} else {
+		l.status = &s
+	}
+	l.mu.Unlock()
+	if err != nil {
+		*t = told{} // it may have restarted by the time it answers
+		l.Clock.SetQuality(model.ClockNone)
+		l.Health.Set(CheckMesh, l.Missing, err.Error())
+		l.Health.Set(CheckOverlay, l.Missing, "halo-mesh makes it")
+		return
+	}
+	l.Clock.SetQuality(s.Clock)
+	if s.Announcing == nil || *s.Announcing != l.Announce {
+		t.announce = false // a restart between two polls shows here
+		if s.Announcing == nil {
+			t.peers = false
+		}
+	}
+	if err := l.tell(ctx, t, code); err != nil && ctx.Err() == nil {
+		l.Health.Set(CheckMesh, health.Degraded, err.Error())
+	} else {
+		l.Health.Set(CheckMesh, health.OK, "")
+	}
+	if s.OverlayV4 == "" {
+		l.Health.Set(CheckOverlay, health.Starting, "halo-mesh has no overlay address yet")
+	} else {
+		l.Health.Set(CheckOverlay, health.OK, "")
+	}
+}
+
+// tell hands over what halo-mesh has not taken yet.
+func (l *Link) tell(ctx context.Context, t *told, code string) error {
+	var errs []error
+	if !t.announce {
+		err := l.Client.PutAnnounce(ctx, l.Announce)
+		t.announce = err == nil
+		errs = append(errs, err)
+	}
+	if !t.peers {
+		peers, err := l.Peers(ctx)
+		if err == nil {
+			err = l.Client.PutPeers(ctx, peers)
+		}
+		t.peers = err == nil
+		errs = append(errs, err)
+	}
+	if !t.code || t.shown != code {
+		var err error
+		if code == "" {
+			err = l.Client.DeleteClaimCode(ctx)
+			if errors.Is(err, local.ErrNone) {
+				err = nil
+			}
+		} else {
+			err = l.Client.PutClaimCode(ctx, code)
+		}
+		t.code, t.shown = err == nil, code
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("halo-mesh does not take what it is told: %w", err)
+	}
+	return nil
+}

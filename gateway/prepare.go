@@ -1,0 +1,250 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/meshlink"
+	"halo.internal/gateway/registry"
+	"halo.internal/gateway/store"
+	"halo.internal/gateway/trust"
+	"halo.internal/health"
+	"halo.internal/identity"
+	"halo.internal/local"
+	"halo.internal/model"
+	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
+	"halo.internal/model/version"
+)
+
+const (
+	retryPrepare = time.Second
+	bundleWait   = 5 * time.Second // halo-mesh writes it right after the identity
+)
+
+// prepared is what has to be there before anything can run.
+type prepared struct {
+	identity  identity.State
+	network   identity.PublicKey
+	bundle    *bundle.Bundle
+	config    *store.DB
+	telemetry *store.DB
+	news      []func(*events.Log) // what happened before there was an event log
+}
+
+func (p *prepared) tell(l *events.Log) {
+	for _, f := range p.news {
+		f(l)
+	}
+}
+
+func (p *prepared) note(kind string, s model.Severity, message string, fields map[string]string) {
+	p.news = append(p.news, func(l *events.Log) { l.Add(kind, s, "", message, fields) })
+}
+
+func (p *prepared) name() string {
+	if p.bundle != nil {
+		return p.bundle.Name
+	}
+	return ""
+}
+
+func (p *prepared) claimCode() string {
+	if p.bundle != nil {
+		return p.bundle.Gateway.ClaimCode
+	}
+	return ""
+}
+
+func nodeName(p *prepared) string {
+	if n := p.name(); n != "" {
+		return n
+	}
+	return "gateway"
+}
+
+// prepare waits for each thing in turn; /health names the one it waits for.
+func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
+	p := &prepared{}
+	dir := filepath.Dir(d.State.File(paths.ConfigDB))
+	if err := d.until(ctx, checkPerm, func() error { return os.MkdirAll(dir, 0o700) }); err != nil {
+		return nil, err
+	}
+	if err := d.until(ctx, checkIdentity, func() error { return d.identify(ctx, p) }); err != nil {
+		return nil, err
+	}
+	d.findBundle(ctx, p)
+	err := d.until(ctx, checkConfig, func() error {
+		db, repair, err := store.OpenConfig(ctx, d.State.File(paths.ConfigDB))
+		if repair.Reason != "" {
+			p.noteRepair("config", repair)
+		}
+		if err != nil {
+			return err
+		}
+		p.config = db
+		if repair.Restored != "" {
+			return registry.RaiseEpoch(ctx, db)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, closeAll(p))
+	}
+	err = d.until(ctx, checkTelemetry, func() error {
+		db, repair, err := store.OpenTelemetry(ctx, d.State.File(paths.SeriesDB))
+		if repair.Reason != "" {
+			p.noteRepair("telemetry", repair)
+		}
+		p.telemetry = db
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(err, closeAll(p))
+	}
+	d.watch(p.config, checkConfig)
+	d.watch(p.telemetry, checkTelemetry)
+	return p, nil
+}
+
+func closeAll(p *prepared) error {
+	var errs []error
+	for _, db := range []*store.DB{p.config, p.telemetry} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// until repeats f until it succeeds or ctx ends.
+func (d *daemon) until(ctx context.Context, check string, f func() error) error {
+	for {
+		err := f()
+		if err == nil {
+			d.health.Set(check, health.OK, "")
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		d.health.Set(check, health.Failed, err.Error())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retryPrepare):
+		}
+	}
+}
+
+// watch reports in /health when a database stops or begins again to take what
+// is written.
+func (d *daemon) watch(db *store.DB, check string) {
+	db.Watch(func(err error) {
+		if err != nil {
+			d.health.Set(check, health.Failed, err.Error())
+			return
+		}
+		d.health.Set(check, health.OK, "")
+	})
+}
+
+// identify takes the identity that halo-mesh has made ready for this start of
+// the machine, or alone makes one.
+func (d *daemon) identify(ctx context.Context, p *prepared) error {
+	if !d.Alone {
+		s, err := identity.Load(d.Identity, nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = d.noIdentity(ctx)
+		}
+		p.identity, p.network = s, s.Key.Public()
+		return err
+	}
+	path := d.State.File(paths.Identity)
+	s, err := identity.Load(path, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		s, err = identity.State{Key: identity.New()}, nil
+	}
+	if err != nil {
+		return err
+	}
+	s.BootCounter++ // each start counts: alone there is no other that orders events
+	p.identity, p.network = s, s.Key.Public()
+	return s.Save(path, nil)
+}
+
+// noIdentity says whether halo-mesh is there at all: it makes the identity.
+func (d *daemon) noIdentity(ctx context.Context) error {
+	if _, err := local.NewMesh(d.Mesh).Health(ctx); err != nil {
+		d.health.Set(meshlink.CheckMesh, health.Failed, err.Error())
+	} else {
+		d.health.Set(meshlink.CheckMesh, health.OK, "")
+	}
+	return fmt.Errorf("waiting for halo-mesh to write %s", d.Identity)
+}
+
+// findBundle reads the bundle that halo-mesh imported. A gateway without one
+// works; its network then has the name that halo-mesh tells.
+func (d *daemon) findBundle(ctx context.Context, p *prepared) {
+	path := d.State.File(paths.BundleCopy)
+	deadline := time.Now().Add(bundleWait)
+	for {
+		data, err := os.ReadFile(path)
+		if err == nil {
+			var b bundle.Bundle
+			if b, err = bundle.Parse(path, data); err == nil && b.Gateway.PublicKey != p.network.Base64() {
+				err = fmt.Errorf("%s: it is of another network, whose key is %s", path, b.Gateway.PublicKey)
+			}
+			if err == nil {
+				p.bundle = &b
+				return
+			}
+		}
+		if d.Alone || time.Now().After(deadline) || ctx.Err() != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				p.note("bundle.unusable", model.Warning, "the imported network bundle cannot be used: "+err.Error(), nil)
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryPrepare / 4):
+		}
+	}
+}
+
+func (p *prepared) noteRepair(name string, r store.Repair) {
+	fields := map[string]string{"reason": r.Reason, "aside": r.Aside}
+	switch {
+	case r.Restored != "":
+		fields["copy"] = r.Restored
+		p.note("store."+name+".restored", model.Error, "the "+name+" database was damaged; its last good copy took its place", fields)
+	default:
+		p.note("store."+name+".lost", model.Error, "the "+name+" database was damaged; a new one was begun", fields)
+	}
+}
+
+// ca opens the network's CA; a damaged one is replaced, since the nodes learn
+// the new one from the announcements.
+func (d *daemon) ca(p *prepared, log *events.Log) (*trust.CA, error) {
+	dir := filepath.Dir(d.State.File(paths.ConfigDB))
+	network := p.identity.Key.ID()
+	if p.bundle != nil {
+		network = p.bundle.Network
+	}
+	ca, err := trust.Open(dir, network, version.Get().Built)
+	if !errors.Is(err, trust.ErrDamaged) {
+		return ca, err
+	}
+	log.Add("trust.ca.damaged", model.Error, "", "the network's CA was damaged and is made anew; people have to trust the new one", map[string]string{"err": err.Error()})
+	if err := trust.SetAside(dir); err != nil {
+		return nil, err
+	}
+	return trust.Open(dir, network, version.Get().Built)
+}
