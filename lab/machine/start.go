@@ -1,0 +1,245 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	consoleName  = "console.log"
+	consolesKept = 9 // of earlier starts
+)
+
+// start runs QEMU once and tells how that ended. An error means that the
+// machine did not run as it should.
+func (m *Machine) start(ctx context.Context, p *power) (end string, err error) {
+	boot, err := m.firmware(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return endCut, nil
+		}
+		return "", fmt.Errorf("firmware: %w", err)
+	}
+	if err := m.rotateConsole(); err != nil {
+		return "", err
+	}
+	var w wires
+	defer w.close()
+	args, err := m.arguments(boot, &w)
+	if err != nil {
+		return "", err
+	}
+	program, err := exec.LookPath("qemu-system-aarch64")
+	if err != nil {
+		return "", fmt.Errorf("%w; on Debian: apt-get install qemu-system-arm", err)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.ExtraFiles = w.theirs
+	cmd.SysProcAttr = ownChild()
+	var stderr tail
+	cmd.Stdout, cmd.Stderr = &stderr, &stderr
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	w.closeTheirs()
+	if err := writePID(m.pidFile(), cmd.Process.Pid); err != nil {
+		_ = cmd.Process.Kill()
+		return "", errors.Join(err, cmd.Wait())
+	}
+	defer os.Remove(m.pidFile())
+
+	var served sync.WaitGroup
+	q := newQMP(w.qmp)
+	served.Go(q.read)
+	served.Go(func() {
+		if err := m.cfg.Disk.Serve(w.disk); err != nil && !errors.Is(err, net.ErrClosed) {
+			m.cfg.Log.Warn("card is dead", "node", m.cfg.Name, "err", err)
+		}
+	})
+	m.started(p, q, cmd.Process.Pid, boot.slot)
+	for i, n := range m.cfg.NICs {
+		if n.Plug != nil {
+			err = errors.Join(err, n.Plug(w.cables[i]))
+			w.cables[i] = nil // it is the switch's now
+		}
+	}
+
+	exited := make(chan struct{})
+	served.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-exited:
+		}
+		// A reset leaves no child behind either. The group is ours alone.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	})
+	waited := cmd.Wait()
+	close(exited)
+	w.close()
+	served.Wait()
+	m.stopped(p, cmd.ProcessState)
+	if ctx.Err() != nil {
+		lost, cutErr := m.cfg.Disk.Cut()
+		m.cfg.Log.Info("power cut", "node", m.cfg.Name, "lost_sectors", lost)
+		return endCut, errors.Join(err, cutErr)
+	}
+	end = q.end()
+	if waited != nil || end == "" {
+		return end, fmt.Errorf("QEMU ended by itself: %v: %s", cmd.ProcessState, strings.TrimSpace(stderr.String()))
+	}
+	return end, errors.Join(err, m.cfg.Disk.Unplug())
+}
+
+func (m *Machine) started(p *power, q *qmp, pid int, slot string) {
+	m.mu.Lock()
+	p.qmp = q
+	m.status.State, m.status.PID, m.status.Slot, m.status.Started = Running, pid, slot, time.Now()
+	m.status.Starts++
+	n := m.status.Starts
+	m.mu.Unlock()
+	m.cfg.Log.Info("machine starts", "node", m.cfg.Name, "start", n, "slot", slot)
+	m.notify()
+}
+
+func (m *Machine) stopped(p *power, s *os.ProcessState) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p.qmp = nil
+	m.status.PID = 0
+	m.status.CPU += s.UserTime() + s.SystemTime()
+}
+
+// arguments makes QEMU's command line and the wires that it names.
+func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
+	qmpFD, err := w.add(&w.qmp)
+	if err != nil {
+		return nil, err
+	}
+	diskFD, err := w.add(&w.disk)
+	if err != nil {
+		return nil, err
+	}
+	rtc := "base=1970-01-01T00:00:00"
+	if m.cfg.Clock {
+		rtc = "base=utc"
+	}
+	args := []string{
+		"-name", m.cfg.Name, "-M", "virt", "-smp", "1", "-m", fmt.Sprint(m.cfg.MemoryMB),
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-rtc", rtc,
+		"-kernel", b.kernel, "-initrd", b.initrd, "-append", b.cmdline,
+		"-chardev", "file,id=console,path=" + comma(m.Console()), "-serial", "chardev:console",
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", qmpFD), "-mon", "chardev=qmp,mode=control",
+		"-blockdev", fmt.Sprintf("driver=nbd,node-name=card,server.type=fd,server.str=%d", diskFD),
+		"-device", "virtio-blk-pci,drive=card,romfile=",
+		"-device", "virtio-rng-pci,romfile=", "-device", "i6300esb", "-action", "watchdog=reset",
+	}
+	args = append(args, accelerator()...)
+	w.cables = make([]net.Conn, len(m.cfg.NICs))
+	for i, n := range m.cfg.NICs {
+		var dev string
+		if n.Plug != nil {
+			fd, err := w.add(&w.cables[i])
+			if err != nil {
+				return nil, err
+			}
+			dev = fmt.Sprintf("stream,id=net%d,server=off,addr.type=fd,addr.str=%d", i, fd)
+		} else {
+			// restrict: the guest reaches nothing beyond; forwarded ports work all the same.
+			dev = fmt.Sprintf("user,id=net%d,restrict=on", i)
+			for _, f := range n.Forwards {
+				dev += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
+			}
+		}
+		args = append(args, "-netdev", dev, "-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,mac=%s,romfile=", i, n.MAC))
+	}
+	return args, nil
+}
+
+// comma doubles commas, which separate QEMU's options.
+func comma(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
+// wires are the socket pairs between us and one QEMU.
+type wires struct {
+	qmp, disk net.Conn
+	cables    []net.Conn // by NIC; nil where there is none
+	theirs    []*os.File // inherited from descriptor 3 on
+}
+
+// add makes a socket pair: one end in ours, the other with the descriptor that
+// QEMU will have.
+func (w *wires) add(ours *net.Conn) (fd int, err error) {
+	syscall.ForkLock.RLock() // so that no other machine's QEMU inherits them
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(pair[0])
+		unix.CloseOnExec(pair[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return 0, fmt.Errorf("socket pair: %w", err)
+	}
+	near, far := os.NewFile(uintptr(pair[0]), "near"), os.NewFile(uintptr(pair[1]), "far")
+	w.theirs = append(w.theirs, far)
+	*ours, err = net.FileConn(near)
+	return 2 + len(w.theirs), errors.Join(err, near.Close())
+}
+
+func (w *wires) closeTheirs() {
+	for _, f := range w.theirs {
+		f.Close()
+	}
+	w.theirs = nil
+}
+
+func (w *wires) close() {
+	w.closeTheirs()
+	for _, c := range append([]net.Conn{w.qmp, w.disk}, w.cables...) {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
+
+// rotateConsole keeps the console of the last starts: console.1.log is that of
+// the one before.
+func (m *Machine) rotateConsole() error {
+	name := func(i int) string {
+		if i == 0 {
+			return m.Console()
+		}
+		return filepath.Join(m.cfg.Dir, fmt.Sprintf("console.%d.log", i))
+	}
+	for i := consolesKept - 1; i >= 0; i-- {
+		if err := os.Rename(name(i), name(i+1)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// tail keeps the end of what QEMU complains about. Only the goroutine of
+// exec.Cmd writes, and it is read after that ended.
+type tail struct{ bytes.Buffer }
+
+const maxTail = 4096
+
+func (t *tail) Write(p []byte) (int, error) {
+	n, _ := t.Buffer.Write(p)
+	if extra := t.Len() - maxTail; extra > 0 {
+		t.Next(extra)
+	}
+	return n, nil
+}
