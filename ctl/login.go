@@ -126,15 +126,7 @@ func (a *app) logout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.connect()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	remote := errNotLoggedIn
-	if t.prof.RefreshToken != "" {
-		remote = c.Logout(ctx, t.prof.RefreshToken)
-	}
+	remote := endSession(ctx, t)
 	if t.path != "" {
 		err := profile.Update(t.path, func(p *profile.Profile) error { p.End(); return nil })
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -150,4 +142,37 @@ func (a *app) logout(ctx context.Context) error {
 	}
 	a.say("Logged out of %s.", t.prof.Network)
 	return nil
+}
+
+// endSession tells the gateway. It needs an access token that is still good,
+// and the refresh token that belongs to it: renewing one replaces the other.
+func endSession(ctx context.Context, t target) error {
+	plain, err := client.New(t.base, t.ca, nil)
+	if err != nil {
+		return errNotLoggedIn // https without a CA: there never was a session
+	}
+	defer plain.Close()
+	s := &session{path: t.path, plain: plain}
+	stale := ""
+	for range 2 {
+		access, err := s.Token(ctx, stale)
+		if err != nil {
+			return err
+		}
+		p, err := profile.Load(t.path)
+		if err != nil {
+			return err
+		}
+		c, err := client.New(t.base, t.ca, held(access))
+		if err != nil {
+			return err
+		}
+		err = c.Logout(ctx, p.RefreshToken)
+		c.Close()
+		if code, _ := judge(err); err == nil || code != ExitUnauthorised {
+			return err
+		}
+		stale = access
+	}
+	return errNotLoggedIn
 }

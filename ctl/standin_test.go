@@ -65,7 +65,11 @@ func (g *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if f, ok := v.(func(*http.Request) any); ok {
 			v = f(r)
 		}
-		reply(w, http.StatusOK, v)
+		status := http.StatusOK
+		if p, ok := v.(apitype.Problem); ok {
+			status = p.Status
+		}
+		reply(w, status, v)
 		return
 	}
 	reply(w, http.StatusNotFound, apitype.Problem{Title: "Not Found", Detail: "there is no " + strings.TrimPrefix(r.URL.Path, "/v1/")})
@@ -189,11 +193,18 @@ func routes(t testing.TB) map[string]any {
 			{Interface: model.Interface{Name: "wlan1", Kind: "wifi"}, LastSeen: ago(time.Hour)}}},
 		"PATCH /v1/nodes/n01":  n01,
 		"DELETE /v1/nodes/n01": nil,
-		"GET /v1/nodes/n01/telemetry": apitype.ReadingList{Items: []apitype.Reading{
-			{Node: nodeID, Metric: "system.cpu.used_percent", Unit: "percent", Value: 12.34567, Time: ago(95 * time.Second), Clock: model.ClockGateway, Boot: 12, Seq: 7}}},
-		"GET /v1/telemetry/latest": apitype.ReadingList{Items: []apitype.Reading{
-			{Node: gatewayID, Metric: "system.memory.free_bytes", Unit: "byte", Value: 123456789, Time: ago(65 * time.Second), Clock: model.ClockRTC, Boot: 3, Seq: 700},
-			{Node: nodeID, Metric: "system.cpu.used_percent", Unit: "percent", Value: 12.34567, Time: ago(95 * time.Second), Clock: model.ClockGateway, Boot: 12, Seq: 7}}},
+		"GET /v1/telemetry/latest": func(r *http.Request) any {
+			list := []apitype.Reading{
+				{Node: gatewayID, Metric: "system.memory.free_bytes", Unit: "byte", Value: 123456789, Time: ago(65 * time.Second), Clock: model.ClockRTC, Boot: 3, Seq: 700},
+				{Node: nodeID, Metric: "system.cpu.used_percent", Unit: "percent", Value: 12.34567, Time: ago(95 * time.Second), Clock: model.ClockGateway, Boot: 12, Seq: 7}}
+			switch r.URL.Query().Get("node") {
+			case "":
+				return apitype.ReadingList{Items: list}
+			case "n01":
+				return apitype.ReadingList{Items: list[1:]}
+			}
+			return apitype.Problem{Title: "Not Found", Status: http.StatusNotFound, Detail: "no such node"}
+		},
 		"GET /v1/nodes/n01/telemetry/sequences": apitype.Coverage{Node: nodeID, Boots: []apitype.BootCoverage{
 			{Boot: 11, First: 1, Last: 40, Count: 40}, {Boot: 12, First: 1, Last: 7, Count: 5, Missing: []apitype.SeqRange{{From: 3, To: 4}}}}},
 		"GET /v1/events": apitype.EventList{Items: []apitype.Event{

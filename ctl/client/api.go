@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -66,15 +67,9 @@ func (c *Client) RevokeNode(ctx context.Context, node string) error {
 // Telemetry lists the latest readings whose metric begins with prefix, of one
 // node or, when node is empty, of all.
 func (c *Client) Telemetry(ctx context.Context, node, prefix string) ([]apitype.Reading, error) {
-	path, query := "/v1/telemetry/latest", url.Values{}
-	if node != "" {
-		path = nodePath(node) + "/telemetry"
-	}
-	if prefix != "" {
-		query.Set("metric", prefix)
-	}
+	q := filter(map[string]string{"node": node, "metric": prefix})
 	return all(func(cursor string) ([]apitype.Reading, string, error) {
-		l, err := get[apitype.ReadingList](ctx, c, path, page(query, cursor))
+		l, err := get[apitype.ReadingList](ctx, c, "/v1/telemetry/latest", page(q, cursor))
 		return l.Items, l.Next, err
 	})
 }
@@ -92,13 +87,7 @@ type EventFilter struct {
 }
 
 func (f EventFilter) query() url.Values {
-	q := url.Values{}
-	for k, v := range map[string]string{"node": f.Node, "kind": f.Kind, "severity": f.Severity} {
-		if v != "" {
-			q.Set(k, v)
-		}
-	}
-	return q
+	return filter(map[string]string{"node": f.Node, "kind": f.Kind, "severity": f.Severity})
 }
 
 // Events returns the newest events, newest first.
@@ -171,6 +160,17 @@ func (c *Client) RevokeJoinToken(ctx context.Context, id string) error {
 
 func nodePath(node string) string { return "/v1/nodes/" + url.PathEscape(node) }
 
+// filter makes query parameters of those that are not empty.
+func filter(params map[string]string) url.Values {
+	q := url.Values{}
+	for k, v := range params {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	return q
+}
+
 // pageSize is what a list is asked for at once: the most the API gives.
 const pageSize = 500
 
@@ -180,9 +180,7 @@ const maxPages = 1000
 
 func page(q url.Values, cursor string) url.Values {
 	out := url.Values{"limit": {strconv.Itoa(pageSize)}}
-	for k, v := range q {
-		out[k] = v
-	}
+	maps.Copy(out, q)
 	if cursor != "" {
 		out.Set("cursor", cursor)
 	}
