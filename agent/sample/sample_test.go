@@ -1,0 +1,199 @@
+package sample
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"halo.internal/agent/collect"
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+type kept struct {
+	wire.Batch
+	schema wire.Schema
+	at     time.Duration // after the start
+	age    time.Duration // of the oldest reading
+}
+
+// world is what a sampler sees, in the fake time of synctest.
+type world struct {
+	start   time.Time
+	quality model.ClockQuality
+	read    func() []collect.Reading
+	addErr  error
+	batches []kept
+}
+
+func run(t *testing.T, change func(*world, *Options), script func(w *world)) *world {
+	t.Helper()
+	w := &world{quality: model.ClockGateway}
+	synctest.Test(t, func(t *testing.T) {
+		w.start = time.Now()
+		w.read = func() []collect.Reading { return []collect.Reading{reading("test.a.x", 1, false)} }
+		opt := Options{
+			Collect: func(context.Context) ([]collect.Reading, error) { return w.read(), nil },
+			Add: func(s wire.Schema, b wire.Batch, first time.Time) error {
+				if w.addErr != nil {
+					return w.addErr
+				}
+				w.batches = append(w.batches, kept{b, s, time.Since(w.start), time.Since(first)})
+				return nil
+			},
+			Clock:    func() (time.Time, model.ClockQuality) { return time.Now(), w.quality },
+			Interval: 10 * time.Second, Send: time.Minute, Node: "n-test",
+			Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		}
+		if change != nil {
+			change(w, &opt)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); Run(ctx, opt) }()
+		script(w)
+		cancel()
+		<-done
+	})
+	return w
+}
+
+func reading(name string, v int64, urgent bool) collect.Reading {
+	return collect.Reading{Metric: wire.NewMetric(name, "", 0), Value: wire.Int(v), Urgent: urgent}
+}
+
+func TestTicksAreAlignedAndBatchesHoldAnInterval(t *testing.T) {
+	w := run(t, nil, func(w *world) {
+		time.Sleep(3*time.Second + 500*time.Millisecond) // the process starts between two ticks of a later clock
+		time.Sleep(10 * time.Minute)
+	})
+	if n := len(w.batches[0].Reports); n != 1 || w.batches[0].at != 0 {
+		t.Errorf("first batch: got %d reports after %v, want one at once", n, w.batches[0].at)
+	}
+	var last int64
+	total := 0
+	for i, b := range w.batches {
+		for _, r := range b.Reports {
+			if r.Time%10_000 != 0 {
+				t.Errorf("batch %d: %v is not on a tick", i, r.At())
+			}
+			if last != 0 && r.Time-last != 10_000 {
+				t.Errorf("batch %d: %v comes %d ms after the last one", i, r.At(), r.Time-last)
+			}
+			last = r.Time
+			total++
+		}
+		if b.age > time.Minute {
+			t.Errorf("batch %d: its oldest reading is %v old", i, b.age)
+		}
+		if i > 1 && i < len(w.batches)-1 && len(b.Reports) != 6 {
+			t.Errorf("batch %d: got %d reports, want 6", i, len(b.Reports))
+		}
+	}
+	if total != 61 {
+		t.Errorf("got %d reports in ten minutes, want 61", total)
+	}
+}
+
+func TestNodesSpreadOverTheInterval(t *testing.T) {
+	seen := make(map[time.Duration]int)
+	for i := range 250 {
+		s := sampler{Options: Options{Send: time.Minute, Interval: 10 * time.Second, Node: fmt.Sprintf("n-%d", i)}}
+		seen[s.phase().Truncate(time.Second)]++
+	}
+	for at, n := range seen {
+		if n > 20 {
+			t.Errorf("%d of 250 nodes send in the same second, %v", n, at)
+		}
+	}
+}
+
+func TestBatchesAreCut(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(*world)
+		want   string
+	}{
+		{"nothing happens", func(*world) {}, "none:6"},
+		{"clock corrected", func(w *world) { w.quality = model.ClockGPS }, "none:3 gps:3"},
+		{"interface appears", func(w *world) {
+			w.read = func() []collect.Reading {
+				return []collect.Reading{reading("test.a.x", 1, false), reading("test.b.x", 1, false)}
+			}
+		}, "none:3 none:3"},
+		{"limit crossed", func(w *world) {
+			w.read = func() []collect.Reading { return []collect.Reading{reading("test.a.x", 1, true)} }
+		}, "none:4! none:2"}, // once, not with every sample above it
+		{"nothing to read", func(w *world) { w.read = func() []collect.Reading { return nil } }, "none:3"},
+		{"clock before the build", func(w *world) { w.start = time.Time{} }, "none:3"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := run(t, func(w *world, o *Options) {
+				w.quality = model.ClockNone
+				o.Send = 24 * time.Hour // phase and interval far away: only changes cut
+				clock := o.Clock
+				o.Earliest = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
+				o.Clock = func() (time.Time, model.ClockQuality) {
+					at, q := clock()
+					if w.start.IsZero() {
+						at = time.Unix(at.Unix()%10, 0)
+					}
+					return at, q
+				}
+			}, func(w *world) {
+				time.Sleep(35 * time.Second)
+				start := w.start
+				tc.change(w)
+				time.Sleep(30 * time.Second)
+				w.start = start
+			})
+			var got []string
+			for _, b := range w.batches[1:] { // the first is the one at once
+				s := fmt.Sprintf("%s:%d", b.Clock, len(b.Reports))
+				if b.Urgent {
+					s += "!"
+				}
+				got = append(got, s)
+			}
+			if s := strings.Join(got, " "); s != tc.want {
+				t.Errorf("got %s, want %s", s, tc.want)
+			}
+		})
+	}
+}
+
+func TestBatchesStayWithinTheFormat(t *testing.T) {
+	w := run(t, func(w *world, o *Options) { o.Send = 24 * time.Hour }, func(w *world) {
+		w.read = func() []collect.Reading {
+			var rs []collect.Reading
+			for i := range wire.MaxMetrics {
+				rs = append(rs, reading(fmt.Sprintf("test.m%d.x", i), 1, false))
+			}
+			return rs
+		}
+		time.Sleep(time.Hour)
+	})
+	for i, b := range w.batches {
+		if _, err := (wire.Batch{Header: wire.Header{BatchID: wire.ID(1, 1), Clock: b.Clock}, Reports: b.Reports}).Encode(b.schema); err != nil {
+			t.Errorf("batch %d: %v", i, err)
+		}
+	}
+}
+
+func TestFailureToKeepIsSurvived(t *testing.T) {
+	w := run(t, nil, func(w *world) {
+		w.addErr = errors.New("no space left")
+		time.Sleep(5 * time.Minute)
+		w.addErr = nil
+		time.Sleep(5 * time.Minute)
+	})
+	if len(w.batches) < 4 {
+		t.Errorf("got %d batches after the failure, want them to go on", len(w.batches))
+	}
+}
