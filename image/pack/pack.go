@@ -157,8 +157,12 @@ func (b *builder) materials(context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range b.prepared.Packages {
-		parts = append(parts, sbom.Debian(p.Name, p.Version, p.SHA256))
+	for i, p := range b.prepared.Packages {
+		kind := "data"
+		if i == 0 { // the kernel comes first
+			kind = "operating-system"
+		}
+		parts = append(parts, sbom.Debian(kind, p.Name, p.Version, p.SHA256))
 	}
 	firmware, err := b.prepared.BoardFirmware(b.board)
 	if err != nil {

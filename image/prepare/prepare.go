@@ -42,7 +42,7 @@ type Result struct {
 	Boards   []manifest.Board
 	Stamp    version.Info
 	Kernel   kernel.Tree
-	Packages []apt.Package // fetched ones, for the bill of materials
+	Packages []apt.Package // for the bill of materials, the kernel first
 	Modules  []string      // selected, relative to Kernel.Modules
 	Initrd   []byte
 	Perm     []byte // gzip'd empty ext4

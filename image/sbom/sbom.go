@@ -55,13 +55,17 @@ func File(name string, b []byte) Component {
 	return Component{Type: "file", Name: name, Hashes: []Hash{{"SHA-256", hex.EncodeToString(h[:])}}}
 }
 
-// Debian returns the component of a Debian package.
-func Debian(name, version, sha256 string) Component {
+// Debian returns the component of a Debian package; kind is CycloneDX's type of
+// component.
+func Debian(kind, name, version, sha256 string) Component {
 	return Component{
-		Type: "operating-system", Name: name, Version: version, PURL: "pkg:deb/debian/" + name + "@" + strings.ReplaceAll(version, "+", "%2B"),
+		Type: kind, Name: name, Version: version, PURL: "pkg:deb/debian/" + escape(name) + "@" + escape(version),
 		Hashes: []Hash{{"SHA-256", sha256}},
 	}
 }
+
+// escape spells a plus sign as a package URL does.
+func escape(s string) string { return strings.ReplaceAll(s, "+", "%2B") }
 
 // Programs returns the components of the Go programs in the given folders: each
 // program by its hash, and the modules they were built from.
@@ -90,7 +94,7 @@ func Programs(dirs ...string) ([]Component, error) {
 				if m.Replace != nil && m.Replace.Version == "" {
 					continue // the repository itself: the document's subject
 				}
-				c := Component{Type: "library", Name: m.Path, Version: m.Version, PURL: "pkg:golang/" + m.Path + "@" + m.Version}
+				c := Component{Type: "library", Name: m.Path, Version: m.Version, PURL: "pkg:golang/" + m.Path + "@" + escape(m.Version)}
 				// go.sum's h1 is a SHA-256 over the module's file list.
 				if raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(m.Sum, "h1:")); err == nil && len(raw) == sha256.Size {
 					c.Hashes = []Hash{{"SHA-256", hex.EncodeToString(raw)}}

@@ -1,0 +1,124 @@
+package manifest
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+const root = "../.."
+
+func TestRepository(t *testing.T) {
+	m, err := Read(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range m.GokrazyPackages {
+		if strings.HasSuffix(pkg, "/dhcp") || strings.HasSuffix(pkg, "/ntp") {
+			t.Errorf("%s is on the image: addresses and time are HALO's", pkg)
+		}
+	}
+	boards, err := Boards(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, b := range boards {
+		names = append(names, b.Name)
+	}
+	if got := strings.Join(names, " "); got != "qemu-virt rpi3b rpi4b zero2w" {
+		t.Errorf("boards: got %s", got)
+	}
+	if _, err := ReadBoard(root, "rpi9"); err == nil || !strings.Contains(err.Error(), "qemu-virt, rpi3b") {
+		t.Errorf("unknown board: got %v, want the names there are", err)
+	}
+	if _, err := m.Role("router"); err == nil || !strings.Contains(err.Error(), "gateway or node") {
+		t.Errorf("unknown role: got %v, want the names there are", err)
+	}
+}
+
+func TestManifestRefusals(t *testing.T) {
+	good, err := os.ReadFile(root + "/" + File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct{ old, new, want string }{
+		"unknown key":          {`"series"`, `"serie"`, `gokr-packer.json:3: json: unknown field "serie"`},
+		"syntax":               {`"6.12",`, `"6.12"`, `gokr-packer.json:4:`},
+		"wrong type":           {`"6.12"`, `6.12`, `gokr-packer.json:3:`},
+		"series":               {`"6.12"`, `"latest"`, `kernel.series: expected two numbers such as 6.12, got "latest"`},
+		"unknown purpose":      {`"camera":`, `"cameras":`, `got "cameras"`},
+		"module path":          {`"squashfs"`, `"../squashfs"`, `expected a module's name`},
+		"root in cmdline":      {`"ro init`, `"root=/dev/sda ro init`, "kernel.cmdline"},
+		"firmware elsewhere":   {`"/lib/firmware/regulatory.db"`, `"/etc/passwd"`, "firmware.files"},
+		"no init":              {`"init": "halo.internal/cmd/init"`, `"init": ""`, "init: expected"},
+		"image too small":      {`1258299392`, `1048576`, "image_bytes"},
+		"loads what is not in": {`"load": [`, `"load": ["wireguard", `, `kernel.load: expected one of kernel.modules.boot, got "wireguard"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(string(good), tc.old, tc.new, 1)
+			if text == string(good) {
+				t.Fatalf("the manifest has no %s", tc.old)
+			}
+			_, err := Parse(File, []byte(text))
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestBoardRefusals(t *testing.T) {
+	const good = "name = \"x\"\nmodels = [\"X\"]\nconsoles = [\"ttyS0,115200\"]\n"
+	if _, err := ParseBoard("boards/x.toml", []byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct{ text, want string }{
+		"unknown key":     {good + "colour = \"red\"\n", `boards/x.toml:4: unknown key "colour"; expected one of name`},
+		"syntax":          {good + "config = [\n", "boards/x.toml:"},
+		"wrong type":      {strings.Replace(good, `["X"]`, "3", 1), "boards/x.toml:2:"},
+		"other name":      {strings.Replace(good, `"x"`, `"y"`, 1), "name: expected the file's name, x"},
+		"no console":      {"name = \"x\"\nmodels = [\"X\"]\n", "consoles: expected at least one"},
+		"console injects": {strings.Replace(good, "ttyS0,115200", "ttyS0 init=/bin/sh", 1), "consoles: expected a console"},
+		"long line":       {good + "config = [\"" + strings.Repeat("a", 97) + "\"]\n", "config: expected a line"},
+		"firmware path":   {good + "firmware = [\"../start.elf\"]\n", "firmware: expected a file name"},
+		"tree outside":    {good + "[[device_tree]]\nfile = \"a.dtb\"\nsource = \"../../a.dtb\"\n", "device_tree.source"},
+		"not a fragment":  {good + "[[device_tree]]\nfile = \"a.dtb\"\nsource = \"a.dtb\"\nfragments = [\"a.dts\"]\n", "device_tree.fragments"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := ParseBoard("boards/x.toml", []byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	b, err := os.ReadFile(root + "/" + File)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte(`{"kernel":{"series":"6.12"}}`))
+	f.Add([]byte(`{"x`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if m, err := Parse("m", b); err == nil && m.check() != nil {
+			t.Errorf("accepted %+v", m)
+		}
+	})
+}
+
+func FuzzParseBoard(f *testing.F) {
+	for _, name := range []string{"qemu-virt", "rpi3b"} {
+		b, err := os.ReadFile(root + "/boards/" + name + ".toml")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if board, err := ParseBoard("boards/rpi3b.toml", b); err == nil && board.Name != "rpi3b" {
+			t.Errorf("accepted %+v", board)
+		}
+	})
+}
