@@ -2,10 +2,8 @@ package mesh
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 
 	"halo.internal/identity"
 	"halo.internal/mesh/provision"
@@ -19,15 +17,6 @@ import (
 // report is how the steps before there is an event log tell what a person
 // should know.
 type report func(kind string, s model.Severity, message string, fields ...string)
-
-// bootID returns the kernel's name for this start of the machine.
-func bootID() (string, error) {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "", fmt.Errorf("boot ID: %w", err)
-	}
-	return strings.TrimSpace(string(b)), nil
-}
 
 // identify returns the identity of this device with the boot counter raised for
 // this start of the machine. seed, if not nil, is the gateway's key from its
@@ -71,7 +60,7 @@ func identify(store *state.Store, bootID, runCopy string, seed *identity.Key, te
 
 // settle finds out who this device is and which network it belongs to. Where
 // there is no bundle to live by, err says why; the identity is valid anyway.
-func settle(c Config, store *state.Store, bootID string, tell report) (id identity.State, b bundle.Bundle, changed bool, err error) {
+func settle(c Config, store *state.Store, tell report) (id identity.State, b bundle.Bundle, changed bool, err error) {
 	importer := provision.Importer{File: c.path(paths.Bundle), Role: c.Role, Store: store, Boot: c.Boot, Report: tell}
 	b, changed, err = importer.Import()
 	var seed *identity.Key
@@ -82,7 +71,7 @@ func settle(c Config, store *state.Store, bootID string, tell report) (id identi
 		}
 		seed = &key
 	}
-	id = identify(store, bootID, c.path(paths.RunIdentity), seed, tell)
+	id = identify(store, c.BootID, c.path(paths.RunIdentity), seed, tell)
 	if errors.Is(err, provision.ErrNone) && c.Role == model.RoleGateway {
 		b, changed, err = provision.Found(id.Key), true, nil
 		if _, keepErr := provision.Keep(store, b); keepErr != nil {

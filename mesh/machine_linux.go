@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"halo.internal/hal/card"
@@ -34,8 +35,13 @@ func Machine(ctx context.Context, log *slog.Logger) (Config, error) {
 	if err := json.Unmarshal(b, &image); err != nil {
 		return Config{}, fmt.Errorf("%s: expected {\"role\": …}: %w", paths.ImageInfo, err)
 	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return Config{}, fmt.Errorf("boot ID: %w", err)
+	}
 	return Config{
 		Role:     image.Role,
+		BootID:   strings.TrimSpace(string(boot)),
 		Vault:    openVault(ctx, log),
 		Boot:     provision.BootPartition{Dir: paths.Boot},
 		Console:  func() (io.WriteCloser, error) { return os.OpenFile("/dev/console", os.O_WRONLY, 0) },

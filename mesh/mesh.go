@@ -37,6 +37,7 @@ import (
 type Config struct {
 	Root     string         // prefix of all paths; empty on a board
 	Role     model.Role     // of the image
+	BootID   string         // the kernel's name for this start of the machine
 	Vault    identity.Vault // second copies; nil where there is no disk to keep them on
 	Boot     provision.Boot
 	Console  func() (io.WriteCloser, error)
@@ -100,10 +101,6 @@ func Run(ctx context.Context, c Config) error {
 	if c.Role != model.RoleGateway && c.Role != model.RoleNode {
 		return fmt.Errorf("role of the image: expected gateway or node, got %q", c.Role)
 	}
-	boot, err := bootID()
-	if err != nil {
-		return err
-	}
 	var notes []note
 	tell := func(kind string, s model.Severity, message string, fields ...string) {
 		notes = append(notes, note{kind, s, message, fields})
@@ -117,7 +114,7 @@ func Run(ctx context.Context, c Config) error {
 	resumed := m.startClock(tell)
 	var changed bool
 	var unsettled error
-	m.id, m.bundle, changed, unsettled = settle(c, m.store, boot, tell)
+	m.id, m.bundle, changed, unsettled = settle(c, m.store, tell)
 	m.events = events.Open(c.path(paths.RunEvents), m.id.Key.ID(), m.id.BootCounter, m.clock.Now, c.Log)
 	if !resumed {
 		m.tellBoot()
@@ -130,6 +127,7 @@ func Run(ctx context.Context, c Config) error {
 		m.watchPerm()
 		return m.waitForBundle(ctx)
 	}
+	var err error
 	if m.net, err = identity.ParsePublicKey(m.bundle.Gateway.PublicKey); err != nil {
 		return err // Import has checked it
 	}

@@ -92,7 +92,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 		return err
 	}
 	defer bat.Close()
-	if err := addressUnderlay(paths.BatIface, identity.Underlay(u.Network, u.Key.Public())); err != nil {
+	if err := AddressUnderlay(paths.BatIface, identity.Underlay(u.Network, u.Key.Public())); err != nil {
 		return err
 	}
 	up, err := dhcp.New(dhcp.Config{Hostname: u.Bundle.Name, Resolv: paths.Resolv, Notify: u.Notify, Log: u.Log})
@@ -167,10 +167,10 @@ func (u *batUnderlay) Originators() (int, error) {
 	return len(seen), err
 }
 
-// addressUnderlay gives the interface the underlay address. Router
+// AddressUnderlay gives the interface the underlay address. Router
 // advertisements are not listened to: no member may give this node a route.
 // Duplicate address detection is off, as the address follows from the key.
-func addressUnderlay(iface string, addr netip.Addr) error {
+func AddressUnderlay(iface string, addr netip.Addr) error {
 	for key, value := range map[string]string{"disable_ipv6": "0", "accept_ra": "0"} {
 		if err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", iface, key), []byte(value), 0); err != nil {
 			return fmt.Errorf("underlay: %w", err)

@@ -25,6 +25,9 @@ type Socket interface {
 	// Receive blocks for the next datagram; it fails after Close.
 	Receive(b []byte) (n int, from netip.Addr, err error)
 	Send(b []byte, to netip.Addr) error
+	// Check returns nil while the interface under the socket is the one that has
+	// its name now: of one that was removed and made anew nothing is ever heard.
+	Check() error
 	Close() error
 }
 
@@ -43,6 +46,7 @@ const (
 	interval    = 30 * time.Second           // between a gateway's announcements
 	Silence     = 3*interval + 5*time.Second // after which a gateway counts as lost
 	reopenAfter = 2 * time.Second            // between tries to open the socket
+	checkEvery  = 2 * time.Second            // whether it is still the right one
 	queue       = 64                         // datagrams received and not yet handled
 )
 
@@ -139,20 +143,31 @@ func (c Config) loop(ctx context.Context, run func(ctx context.Context, s Socket
 }
 
 func (c Config) serve(ctx context.Context, s Socket, run func(context.Context, Socket, <-chan datagram)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
 	in := make(chan datagram, queue)
-	failed := make(chan error, 1)
-	go func() {
-		defer cancel()
-		failed <- receive(ctx, s, in)
-	}()
+	var owned sync.WaitGroup
+	owned.Go(func() { cancel(receive(ctx, s, in)) })
+	owned.Go(func() { cancel(check(ctx, s)) })
 	run(ctx, s, in)
+	cancel(nil)
 	err := s.Close()
-	if readErr := <-failed; readErr != nil {
-		return fmt.Errorf("receive: %w", readErr)
+	owned.Wait()
+	return errors.Join(context.Cause(ctx), err)
+}
+
+func check(ctx context.Context, s Socket) error {
+	t := time.NewTicker(checkEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if err := s.Check(); err != nil {
+				return err
+			}
+		}
 	}
-	return err
 }
 
 func receive(ctx context.Context, s Socket, in chan<- datagram) error {
@@ -160,10 +175,7 @@ func receive(ctx context.Context, s Socket, in chan<- datagram) error {
 	for {
 		n, from, err := s.Receive(b)
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
+			return fmt.Errorf("receive: %w", err)
 		}
 		select {
 		case in <- datagram{from, append([]byte(nil), b[:n]...)}:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/net/ipv6"
@@ -40,12 +41,14 @@ func OpenSocket(iface string) (Socket, error) {
 	); err != nil {
 		return nil, errors.Join(fmt.Errorf("multicast on %s: %w", iface, err), c.Close())
 	}
-	return &udpSocket{c.(*net.UDPConn), iface}, nil
+	return &udpSocket{c.(*net.UDPConn), iface, ifi.Index, strconv.Itoa(ifi.Index)}, nil
 }
 
 type udpSocket struct {
 	conn  *net.UDPConn
 	iface string
+	index int
+	zone  string // the interface by index: a name would be looked up for each message
 }
 
 func (s *udpSocket) Receive(b []byte) (int, netip.Addr, error) {
@@ -55,10 +58,21 @@ func (s *udpSocket) Receive(b []byte) (int, netip.Addr, error) {
 
 func (s *udpSocket) Send(b []byte, to netip.Addr) error {
 	if to.IsLinkLocalUnicast() || to.IsLinkLocalMulticast() {
-		to = to.WithZone(s.iface)
+		to = to.WithZone(s.zone)
 	}
 	_, err := s.conn.WriteToUDPAddrPort(b, netip.AddrPortFrom(to, paths.AnnouncePort))
 	return err
+}
+
+func (s *udpSocket) Check() error {
+	ifi, err := net.InterfaceByName(s.iface)
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", s.iface, err)
+	}
+	if ifi.Index != s.index {
+		return fmt.Errorf("interface %s: was made anew", s.iface)
+	}
+	return nil
 }
 
 func (s *udpSocket) Close() error { return s.conn.Close() }

@@ -1,0 +1,426 @@
+package mesh_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"halo.internal/health"
+	"halo.internal/identity"
+	"halo.internal/local"
+	"halo.internal/mesh/nstest"
+	"halo.internal/model"
+	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
+)
+
+// The tests of this file run whole daemons, each in a process and a network
+// namespace of its own: this binary, started again. A cable stands for the
+// mesh; everything above it is real: announcements, join over TLS, WireGuard in
+// the process.
+func TestMain(m *testing.M) {
+	if role := os.Getenv(envRole); role != "" {
+		os.Exit(device(model.Role(role)))
+	}
+	os.Exit(nstest.Main(m))
+}
+
+// patience is how long anything may take; nothing waits for it to pass.
+const patience = 90 * time.Second
+
+// board is a device that can be started and cut off from power.
+type board struct {
+	t    *testing.T
+	role model.Role
+	root string
+	boot int
+	skew time.Duration // of its clock at the start
+	cmd  *exec.Cmd
+	mesh *local.Mesh
+}
+
+func newBoard(t *testing.T, role model.Role, b []byte) *board {
+	t.Helper()
+	root, err := os.MkdirTemp("", "halo-mesh-") // short: a socket's path is limited
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	for _, d := range []string{paths.Boot, paths.Perm} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := &board{t: t, role: role, root: root}
+	if b != nil {
+		d.insert(b)
+	}
+	return d
+}
+
+// insert puts a bundle into the boot partition.
+func (d *board) insert(b []byte) {
+	d.t.Helper()
+	if err := os.WriteFile(filepath.Join(d.root, paths.Bundle), b, 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// start powers the board on.
+func (d *board) start() {
+	d.t.Helper()
+	d.boot++
+	if err := os.RemoveAll(filepath.Join(d.root, "run")); err != nil { // RAM
+		d.t.Fatal(err)
+	}
+	d.launch()
+}
+
+// launch starts the processes, as gokrazy does after one ended.
+func (d *board) launch() {
+	d.t.Helper()
+	d.cmd = exec.Command("/proc/self/exe")
+	d.cmd.Env = append(os.Environ(), envRole+"="+string(d.role), envRoot+"="+d.root,
+		fmt.Sprintf("%s=boot-%d", envBoot, d.boot), fmt.Sprintf("%s=%s", envSkew, d.skew))
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	log, err := os.OpenFile(filepath.Join(d.root, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer log.Close()
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.mesh = local.NewMesh(filepath.Join(d.root, paths.MeshSocket))
+	cmd := d.cmd
+	d.t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may be gone
+		_ = cmd.Wait()
+		if d.t.Failed() {
+			b, _ := os.ReadFile(filepath.Join(d.root, "log"))
+			d.t.Logf("log of the %s:\n%s", d.role, b)
+		}
+	})
+}
+
+// cut takes the power away.
+func (d *board) cut() {
+	d.t.Helper()
+	if err := d.cmd.Process.Kill(); err != nil {
+		d.t.Fatal(err)
+	}
+	_ = d.cmd.Wait() // killed, as it reports
+}
+
+// connect lays a cable between two boards.
+func connect(t *testing.T, a, b *board) {
+	t.Helper()
+	near, far := nstest.Cable(t, paths.BatIface, "bat-far")
+	for _, end := range []struct {
+		link netlink.Link
+		to   *board
+	}{{near, a}, {far, b}} {
+		if err := errors.Join(
+			netlink.LinkSetDown(end.link),
+			netlink.LinkSetName(end.link, paths.BatIface),
+			netlink.LinkSetNsPid(end.link, end.to.cmd.Process.Pid),
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// until waits for f to return nothing.
+func until(t *testing.T, what string, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// fetch gets a page of the gateway through the node's overlay.
+func (d *board) fetch() error {
+	return d.ask("/fetch")
+}
+
+func (d *board) ask(route string) error {
+	c := http.Client{Timeout: 20 * time.Second, Transport: unixTransport(filepath.Join(d.root, probeSocket))}
+	resp, err := c.Get("http://probe" + route)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s: %s %v", route, resp.Status, b, err)
+	}
+	return nil
+}
+
+func (d *board) status() model.MeshStatus {
+	d.t.Helper()
+	s, err := d.mesh.Status(d.t.Context())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return s
+}
+
+func (d *board) hasEvent(kind string) error {
+	list, err := d.mesh.Events(context.Background(), 0, 0)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(list, func(e model.Event) bool { return e.Kind == kind }) {
+		return fmt.Errorf("no event %s among %d", kind, len(list))
+	}
+	return nil
+}
+
+// healthy tells what is missing on a board.
+func (d *board) healthy() error {
+	r, err := d.mesh.Health(context.Background())
+	if err == nil && r.State != health.OK && r.State != health.Degraded {
+		err = fmt.Errorf("%s: %s: %s", r.State, r.Missing, r.Detail)
+	}
+	return err
+}
+
+// bundles makes a network: the gateway's bundle, a node's, and the key.
+func bundles(t *testing.T) (gateway, node []byte, key identity.Key) {
+	t.Helper()
+	key = identity.New()
+	b := bundle.Bundle{
+		Version: bundle.Version, Network: "test-ridge", Role: model.RoleGateway, Country: "DE",
+		Gateway: bundle.Gateway{PublicKey: key.Public().Base64(), Seed: b64(key.Seed()), ClaimCode: "7K3M-Q0ZT-4WXPB"},
+		Mesh:    bundle.Mesh{SSID: "TEST-1", PSK: "correct horse battery", Routing: "BATMAN_IV"},
+	}
+	gateway, err := b.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Role, b.Gateway.Seed, b.Gateway.ClaimCode, b.Name = model.RoleNode, "", "", "mast"
+	b.Join.Token = identity.NewJoinToken(1, time.Now().Add(time.Hour)).Text(key)
+	if node, err = b.Marshal(); err != nil {
+		t.Fatal(err)
+	}
+	return gateway, node, key
+}
+
+func TestNetworkComesUpAndReturns(t *testing.T) {
+	gwBundle, nodeBundle, key := bundles(t)
+	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
+	node.skew = -20 * 365 * 24 * time.Hour // a board without a clock
+	gw.start()
+	node.start()
+	connect(t, gw, node)
+
+	until(t, "first joining", node.healthy)
+	until(t, "page through the overlay", node.fetch)
+	s := node.status()
+	if !s.Joined || s.Join != model.JoinJoined || s.Name != "mast" || s.Network != "test-ridge" || s.Gateway != key.ID() {
+		t.Errorf("node's status: %+v", s)
+	}
+	if s.Clock != model.ClockGateway && s.Clock != model.ClockNone || time.Since(s.Time).Abs() > time.Minute {
+		t.Errorf("node's clock: %s %s, want the gateway's time", s.Time, s.Clock)
+	}
+	if err := node.hasEvent("clock.corrected"); err != nil {
+		t.Error(err)
+	}
+	if len(s.Overlay) != 1 || s.Overlay[0].LastHandshake == nil || s.Overlay[0].Node != key.ID() {
+		t.Errorf("node's overlay: %+v", s.Overlay)
+	}
+	first := s.Node
+	for _, f := range []string{gw.root, node.root} {
+		b, err := os.ReadFile(filepath.Join(f, paths.Bundle))
+		if err != nil || strings.Contains(string(b), "correct horse battery") {
+			t.Errorf("secrets are still in the boot partition of %s (%v)", f, err)
+		}
+	}
+
+	t.Run("node loses power", func(t *testing.T) {
+		node.cut()
+		node.start()
+		node.reconnect(gw)
+		until(t, "node after a power cut", node.fetch)
+		s := node.status()
+		if s.Node != first || s.BootCounter != 2 {
+			t.Errorf("got node %s boot %d, want %s boot 2", s.Node, s.BootCounter, first)
+		}
+		until(t, "gateway sees the restart", func() error { return gw.hasEvent("overlay.peer-restarted") })
+	})
+	t.Run("gateway loses power", func(t *testing.T) {
+		gw.cut()
+		gw.start()
+		gw.reconnect(node)
+		until(t, "gateway after a power cut", node.fetch)
+		until(t, "node sees the restart", func() error { return node.hasEvent("gateway.restarted") })
+	})
+	t.Run("both lose power", func(t *testing.T) {
+		gw.cut()
+		node.cut()
+		gw.start()
+		node.start()
+		connect(t, gw, node)
+		until(t, "both after a power cut", node.fetch)
+		if s := node.status(); s.BootCounter != 3 {
+			t.Errorf("got boot %d, want 3", s.BootCounter)
+		}
+	})
+	t.Run("process restarts", func(t *testing.T) {
+		before := node.status()
+		last := lastEvent(t, node)
+		node.cut()
+		node.launch() // no new boot, /run is still there
+		node.reconnect(gw)
+		until(t, "node after a restart of halo-mesh", node.fetch)
+		if s := node.status(); s.BootCounter != before.BootCounter {
+			t.Errorf("got boot %d, want %d still", s.BootCounter, before.BootCounter)
+		}
+		if now := lastEvent(t, node); now.Seq <= last.Seq {
+			t.Errorf("events went from %d to %d, want them to go on", last.Seq, now.Seq)
+		}
+	})
+}
+
+func lastEvent(t *testing.T, d *board) model.Event {
+	t.Helper()
+	list, err := d.mesh.Events(t.Context(), 0, 0)
+	if err != nil || len(list) == 0 {
+		t.Fatalf("events: got %d, %v", len(list), err)
+	}
+	return list[len(list)-1]
+}
+
+// reconnect lays a new cable to a board that kept running: a namespace takes
+// its end of the old one with it, which removes the other end.
+func (d *board) reconnect(other *board) {
+	d.t.Helper()
+	connect(d.t, d, other)
+}
+
+func TestGatewayWithoutBundleFoundsANetwork(t *testing.T) {
+	gw := newBoard(t, model.RoleGateway, nil)
+	gw.start()
+	until(t, "gateway's socket", func() error { _, err := gw.mesh.Status(t.Context()); return err })
+	s := gw.status()
+	if !strings.HasPrefix(s.Network, "halo-") || s.NetworkKey != s.PublicKey {
+		t.Errorf("status: %+v", s)
+	}
+	b, err := os.ReadFile(filepath.Join(gw.root, paths.State, paths.BundleCopy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := bundle.Parse("kept", b)
+	if err != nil || kept.Gateway.ClaimCode == "" {
+		t.Fatalf("kept bundle: %v", err)
+	}
+	notice := filepath.Join(gw.root, paths.ClaimNotice)
+	if err := gw.mesh.PutClaimCode(t.Context(), kept.Gateway.ClaimCode); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(notice); err != nil || !strings.Contains(string(b), kept.Gateway.ClaimCode) {
+		t.Errorf("notice: %q, %v", b, err)
+	}
+	if err := gw.mesh.DeleteClaimCode(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(notice); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("notice is still there: %v", err)
+	}
+	if b, err := os.ReadFile(filepath.Join(gw.root, paths.State, paths.BundleCopy)); err != nil || strings.Contains(string(b), kept.Gateway.ClaimCode) {
+		t.Errorf("claim code is still in the kept bundle (%v)", err)
+	}
+	log, err := os.ReadFile(filepath.Join(gw.root, "log"))
+	if err != nil || strings.Contains(string(log), kept.Gateway.ClaimCode) || strings.Contains(string(log), kept.Mesh.PSK) {
+		t.Errorf("the log has a secret (%v)", err)
+	}
+	gw.cut()
+	gw.start()
+	until(t, "gateway's socket", func() error { _, err := gw.mesh.Status(t.Context()); return err })
+	if again := gw.status(); again.Network != s.Network || again.Node != s.Node || again.BootCounter != 2 {
+		t.Errorf("after a restart: %+v", again)
+	}
+}
+
+func TestNodeWithoutUsableBundleSaysSo(t *testing.T) {
+	_, good, _ := bundles(t)
+	gwBundle, _, _ := bundles(t)
+	for _, tc := range []struct {
+		name   string
+		bundle []byte
+		want   string
+	}{
+		{"none", nil, "no network bundle"},
+		{"cut in half", good[:len(good)/2], "cut short"},
+		{"gateway's", gwBundle, "expected node"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := newBoard(t, model.RoleNode, tc.bundle)
+			d.start()
+			begin := time.Now()
+			until(t, "health", func() error {
+				r, err := d.mesh.Health(t.Context())
+				if err == nil && (r.Missing != "bundle" || !strings.Contains(r.Detail, tc.want)) {
+					err = fmt.Errorf("missing %q: %q, want bundle: …%s…", r.Missing, r.Detail, tc.want)
+				}
+				return err
+			})
+			if d := time.Since(begin); d > 5*time.Second {
+				t.Errorf("health named the bundle after %s, want 5 s", d)
+			}
+			if s := d.status(); s.Join != model.JoinNoBundle || s.Node == "" {
+				t.Errorf("status: %+v", s)
+			}
+			if tc.bundle != nil {
+				if err := d.hasEvent("bundle.refused"); err != nil {
+					t.Error(err)
+				}
+				if b, err := os.ReadFile(filepath.Join(d.root, paths.Bundle)); err != nil || string(b) != string(tc.bundle) {
+					t.Errorf("a bundle that was not imported was changed (%v)", err)
+				}
+			}
+		})
+	}
+}
+
+func TestTermination(t *testing.T) {
+	d := newBoard(t, model.RoleGateway, nil)
+	d.start()
+	until(t, "socket", func() error { _, err := d.mesh.Status(t.Context()); return err })
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.cmd.Wait(); err != nil {
+		t.Errorf("ended with %v, want status 0", err)
+	}
+	if b, err := os.ReadFile(filepath.Join(d.root, paths.State, paths.Clock)); err != nil || len(b) == 0 {
+		t.Errorf("clock was not saved at the end: %v", err)
+	}
+	var s struct{ Quality string }
+	b, err := os.ReadFile(filepath.Join(d.root, paths.RunClock))
+	if err != nil || json.Unmarshal(b, &s) != nil || s.Quality == "" {
+		t.Errorf("quality of the clock was not kept for a restart: %q, %v", b, err)
+	}
+}

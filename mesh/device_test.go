@@ -1,0 +1,299 @@
+package mesh_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"halo.internal/identity"
+	"halo.internal/local"
+	"halo.internal/mesh"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/paths"
+)
+
+// What a board's process is told by its environment.
+const (
+	envRole = "HALO_TEST_ROLE"
+	envRoot = "HALO_TEST_ROOT"
+	envBoot = "HALO_TEST_BOOT"
+	envSkew = "HALO_TEST_SKEW"
+
+	probeSocket = "probe.sock"
+)
+
+func b64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
+
+// device is the process of a board: halo-mesh, on a gateway something that
+// stands for gateway-api, and a probe for the test.
+func device(role model.Role) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	root := os.Getenv(envRoot)
+	skew, err := time.ParseDuration(os.Getenv(envSkew))
+	if err == nil {
+		err = upLoopback()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	go serveProbe(ctx, filepath.Join(root, probeSocket))
+	if role == model.RoleGateway {
+		go (&fakeAPI{root: root, mesh: local.NewMesh(filepath.Join(root, paths.MeshSocket))}).run(ctx)
+	}
+	err = mesh.Run(ctx, mesh.Config{
+		Root: root, Role: role, BootID: os.Getenv(envBoot), Boot: plainBoot{}, Clock: &skewed{offset: skew},
+		Console:  func() (io.WriteCloser, error) { return os.Create(filepath.Join(root, "console")) },
+		Underlay: func(c mesh.UnderlayConfig) mesh.Underlay { return &cable{c: c, err: errors.New("no cable yet")} },
+		Log:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func upLoopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
+}
+
+// plainBoot is a boot partition that can always be written.
+type plainBoot struct{}
+
+func (plainBoot) Writable(f func() error) error { return f() }
+
+// skewed is a clock that is off until it is set. It never touches the host's.
+type skewed struct {
+	mu     sync.Mutex
+	offset time.Duration
+}
+
+func (s *skewed) Now() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().Add(s.offset).Round(0)
+}
+
+func (s *skewed) Set(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.offset = time.Until(t)
+	return nil
+}
+
+func (*skewed) RTC() (time.Time, error) { return time.Time{}, errors.New("no battery-backed clock") }
+
+// cable is an underlay of one cable that the test lays.
+type cable struct {
+	c   mesh.UnderlayConfig
+	mu  sync.Mutex
+	err error
+}
+
+// Run addresses every cable that appears.
+func (c *cable) Run(ctx context.Context) error {
+	index := 0
+	for ctx.Err() == nil {
+		link, err := netlink.LinkByName(paths.BatIface)
+		if err == nil && link.Attrs().Index != index {
+			index = link.Attrs().Index
+			err = mesh.AddressUnderlay(paths.BatIface, identity.Underlay(c.c.Network, c.c.Key.Public()))
+		}
+		c.mu.Lock()
+		c.err = err
+		c.mu.Unlock()
+		time.Sleep(20 * time.Millisecond)
+	}
+	return nil
+}
+
+func (c *cable) Ready() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *cable) Ports() []model.Port {
+	return []model.Port{{Iface: "eth0", Role: "mesh", Members: []string{"n-aaaaaaaaaaaaaaaaaaaa"}}}
+}
+func (c *cable) Neighbours() ([]model.Neighbour, error) { return []model.Neighbour{}, nil }
+func (c *cable) Originators() (int, error)              { return 0, nil }
+
+// serveProbe lets the test look from inside the board's namespace.
+func serveProbe(ctx context.Context, socket string) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/fetch", func(w http.ResponseWriter, r *http.Request) {
+		c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		resp, err := c.Get(paths.OverlayAPI)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		resp.Body.Close()
+	})
+	if err := local.Serve(ctx, socket, mux); err != nil {
+		fmt.Fprintln(os.Stderr, "probe:", err)
+	}
+}
+
+func unixTransport(socket string) *http.Transport {
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+}
+
+// fakeAPI does what halo-mesh needs of gateway-api: a CA, the join route, and
+// the lists that it hands over. What it has admitted outlives a restart.
+type fakeAPI struct {
+	root string
+	mesh *local.Mesh
+	mu   sync.Mutex
+	book []model.AdmittedPeer
+}
+
+func (f *fakeAPI) file() string { return filepath.Join(f.root, paths.State, "book.json") }
+
+func (f *fakeAPI) run(ctx context.Context) {
+	var self model.Membership
+	for ctx.Err() == nil {
+		var err error
+		if self, err = f.mesh.Membership(ctx); err == nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if b, err := os.ReadFile(f.file()); err == nil {
+		_ = json.Unmarshal(b, &f.book) // written by an earlier life of this test
+	}
+	cert, ca, caPEM, err := certificates(self)
+	if err == nil {
+		err = errors.Join(f.mesh.PutAnnounce(ctx, model.Announce{APIPort: paths.APITLSPort, CASHA256: hex.EncodeToString(ca[:])}), f.mesh.PutPeers(ctx, f.book))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fake gateway-api:", err)
+		return
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/nodes/join", func(w http.ResponseWriter, r *http.Request) { f.join(w, r, self, caPEM) })
+	server := http.Server{Addr: fmt.Sprintf("[::]:%d", paths.APITLSPort), Handler: mux, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
+	go func() { fmt.Fprintln(os.Stderr, server.ListenAndServeTLS("", "")) }()
+	page := http.Server{Addr: fmt.Sprintf("[::]:%d", paths.APIPort), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "welcome")
+	})}
+	fmt.Fprintln(os.Stderr, page.ListenAndServe())
+}
+
+func (f *fakeAPI) join(w http.ResponseWriter, r *http.Request, self model.Membership, caPEM string) {
+	var q model.JoinRequest
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	refuse := func(p *apitype.Problem) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(p.Status)
+		_ = json.NewEncoder(w).Encode(p)
+	}
+	if q.Nonce == "" {
+		p := apitype.Refuse(http.StatusUnauthorized, apitype.ProblemJoinNonce, "sign this")
+		p.Nonce = "once"
+		refuse(p)
+		return
+	}
+	key, err := identity.ParsePublicKey(q.IdentityKey)
+	sig, errSig := base64.StdEncoding.DecodeString(q.Signature)
+	if err != nil || errSig != nil || q.Nonce != "once" || !key.Verify(model.JoinContext, q.SignedBytes(), sig) {
+		refuse(apitype.Refuse(http.StatusForbidden, apitype.ProblemJoinSignature, "signature does not fit"))
+		return
+	}
+	network, err := identity.ParsePublicKey(self.Network)
+	if err != nil {
+		refuse(apitype.Refuse(http.StatusInternalServerError, "", "network key: %v", err))
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	peer := model.AdmittedPeer{
+		Node: key.ID(), IdentityKey: q.IdentityKey, WireGuardKey: q.WireGuardKey,
+		OverlayV4: netip.AddrFrom4([4]byte{10, 42, 1, byte(2 + len(f.book))}), OverlayV6: identity.Overlay(network, key),
+	}
+	known := false
+	for _, p := range f.book {
+		if p.Node == peer.Node {
+			peer, known = p, true
+		}
+	}
+	if !known {
+		f.book = append(f.book, peer)
+		b, _ := json.Marshal(f.book)
+		if err := errors.Join(os.WriteFile(f.file(), b, 0o600), f.mesh.PutPeers(r.Context(), f.book)); err != nil {
+			refuse(apitype.Refuse(http.StatusServiceUnavailable, apitype.ProblemStore, "%v", err))
+			return
+		}
+	}
+	_ = json.NewEncoder(w).Encode(model.Membership{
+		Node: peer.Node, Name: q.Name, Network: self.Network, OverlayV4: peer.OverlayV4, OverlayV6: peer.OverlayV6,
+		GatewayWireGuardKey: self.GatewayWireGuardKey, CA: caPEM,
+	})
+}
+
+// certificates makes a CA and a server certificate for the gateway's addresses.
+func certificates(self model.Membership) (tls.Certificate, [sha256.Size]byte, string, error) {
+	var none [sha256.Size]byte
+	network, err := identity.ParsePublicKey(self.Network)
+	if err != nil {
+		return tls.Certificate{}, none, "", err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, none, "", err
+	}
+	now := time.Now()
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: now, NotAfter: now.Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
+	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, none, "", err
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "gateway"},
+		NotBefore: now, NotAfter: now.Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{identity.Underlay(network, network).AsSlice()}}
+	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, none, "", err
+	}
+	return tls.Certificate{Certificate: [][]byte{leafDER, caDER}, PrivateKey: key}, sha256.Sum256(caDER),
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})), nil
+}
