@@ -18,8 +18,12 @@ import (
 
 // Mesh is the client of halo-mesh's socket. Its methods may be called from any
 // goroutine.
-type Mesh struct {
+type Mesh struct{ client }
+
+// client exchanges JSON on one socket.
+type client struct {
 	socket string
+	absent error // wrapped when nobody answers
 	http   http.Client
 }
 
@@ -48,9 +52,10 @@ var ErrAbsent = errors.New("halo-mesh does not answer")
 var ErrNone = errors.New("not there yet")
 
 // NewMesh returns a client for the socket at that path (paths.MeshSocket).
-func NewMesh(socket string) *Mesh {
-	m := &Mesh{socket: socket}
-	m.http = http.Client{
+func NewMesh(socket string) *Mesh { return &Mesh{newClient(socket, ErrAbsent)} }
+
+func newClient(socket string, absent error) client {
+	return client{socket: socket, absent: absent, http: http.Client{
 		Timeout: requestTimeout,
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -59,8 +64,7 @@ func NewMesh(socket string) *Mesh {
 			MaxIdleConns:    2,
 			IdleConnTimeout: time.Minute,
 		},
-	}
-	return m
+	}}
 }
 
 // Health returns halo-mesh's dependency graph, healthy or not.
@@ -113,14 +117,14 @@ func (m *Mesh) DeleteClaimCode(ctx context.Context) error {
 	return m.do(ctx, http.MethodDelete, RouteClaimCode, nil, nil)
 }
 
-func (m *Mesh) do(ctx context.Context, method, route string, in, out any) error {
+func (m *client) do(ctx context.Context, method, route string, in, out any) error {
 	if err := m.exchange(ctx, method, route, in, out); err != nil {
 		return fmt.Errorf("%s %s: %w", method, route, err)
 	}
 	return nil
 }
 
-func (m *Mesh) exchange(ctx context.Context, method, route string, in, out any) error {
+func (m *client) exchange(ctx context.Context, method, route string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -129,7 +133,7 @@ func (m *Mesh) exchange(ctx context.Context, method, route string, in, out any) 
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://halo-mesh"+route, body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://halo"+route, body)
 	if err != nil {
 		return err
 	}
@@ -139,7 +143,7 @@ func (m *Mesh) exchange(ctx context.Context, method, route string, in, out any) 
 	resp, err := m.http.Do(req)
 	if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-			return fmt.Errorf("%w on %s: %w", ErrAbsent, m.socket, op.Err)
+			return fmt.Errorf("%w on %s: %w", m.absent, m.socket, op.Err)
 		}
 		return err
 	}

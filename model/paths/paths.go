@@ -20,6 +20,7 @@ const (
 	RunIdentity  = "/run/halo/identity.json"    // the identity as this boot uses it, also where /perm keeps nothing
 	RunEvents    = "/run/halo/mesh-events.json" // halo-mesh's events of this boot
 	RunClock     = "/run/halo/mesh-clock.json"  // quality of the clock in this boot
+	RunAgent     = "/run/halo/agent"            // halo-agent's unacknowledged batches of this boot
 	Resolv       = "/tmp/resolv.conf"           // gokrazy links /etc/resolv.conf to it
 	GokrazyHTTP  = "/run/gokrazy-http.sock"
 	ModulesDir   = "/lib/modules"
@@ -34,6 +35,7 @@ const (
 	Clock      = "clock"
 	Peers      = "peers.json"
 	AgentDir   = "agent"
+	AgentTOML  = "agent.toml"
 	SpoolDir   = "agent/spool"
 	GatewayDir = "gateway"
 	ConfigDB   = "gateway/config.db"

@@ -1,0 +1,28 @@
+package model
+
+import "time"
+
+// AgentStatus is what halo-agent answers on GET /v1/status of its socket.
+type AgentStatus struct {
+	Time     time.Time     `json:"time" doc:"of the latest readings"`
+	Clock    ClockQuality  `json:"clock"`
+	Readings []Reading     `json:"readings" doc:"latest value of each metric"`
+	Spool    SpoolStatus   `json:"spool"`
+	Sample   time.Duration `json:"sample_ns"`
+	Send     time.Duration `json:"send_ns"`
+}
+
+// Reading is the value of one metric.
+type Reading struct {
+	Metric string  `json:"metric"`
+	Value  float64 `json:"value"`
+	Unit   string  `json:"unit,omitempty"`
+}
+
+// SpoolStatus tells what the gateway has not acknowledged.
+type SpoolStatus struct {
+	Live     int   `json:"live" doc:"batches and events in RAM"`
+	Segments int   `json:"segments" doc:"files on /perm"`
+	Bytes    int64 `json:"bytes" doc:"of those files"`
+	Ready    bool  `json:"ready" doc:"/perm takes what is written"`
+}
