@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"time"
 
@@ -118,6 +119,7 @@ func (c *Client) hold(ctx context.Context, iface string, s Static) (err error) {
 	}
 	c.notify(EventUp, model.Info, iface, settings(s), nil)
 	<-ctx.Done()
+	c.notify(EventDown, model.Info, iface, settings(s), nil)
 	return nil
 }
 
@@ -183,13 +185,15 @@ func (c *Client) acquire(ctx context.Context, iface string) (held *nclient4.Leas
 // as well.
 func (c *Client) renew(ctx context.Context, iface string, held *nclient4.Lease, l lease) (renewed *nclient4.Lease, next lease, err error) {
 	expires := held.CreationTime.Add(l.duration)
+	within, cancel := context.WithDeadline(ctx, expires)
+	defer cancel()
 	wait := l.renewal
 	for {
 		if !sleep(ctx, wait) {
 			return nil, lease{}, ctx.Err()
 		}
 		err := c.exchange(iface, func(n *nclient4.Client) (err error) {
-			if renewed, err = n.Renew(ctx, held, c.options()...); err != nil {
+			if renewed, err = n.Renew(within, held, c.options()...); err != nil {
 				return err
 			}
 			next, err = readLease(renewed.ACK)
@@ -211,9 +215,12 @@ func (c *Client) renew(ctx context.Context, iface string, held *nclient4.Lease, 
 	}
 }
 
-// release tells the server, which needs no answer; who is unplugged can't.
+// release tells the server, which needs no answer; who is unplugged can't. It
+// goes out from the address that is given back: servers do not take it from
+// nowhere.
 func (c *Client) release(iface string, held *nclient4.Lease) {
-	err := c.exchange(iface, func(n *nclient4.Client) error { return n.Release(held) })
+	from := nclient4.WithUnicast(&net.UDPAddr{IP: held.ACK.YourIPAddr, Port: nclient4.ClientPort})
+	err := c.exchange(iface, func(n *nclient4.Client) error { return n.Release(held) }, from)
 	if err != nil {
 		c.c.Log.Info("lease could not be given back", "iface", iface, "err", err)
 	}
@@ -221,8 +228,8 @@ func (c *Client) release(iface string, held *nclient4.Lease) {
 
 // exchange opens a raw socket for the time of one exchange only: in between it
 // would be handed every packet of the uplink.
-func (c *Client) exchange(iface string, f func(*nclient4.Client) error) error {
-	n, err := nclient4.New(iface, nclient4.WithTimeout(answerWait), nclient4.WithRetry(1))
+func (c *Client) exchange(iface string, f func(*nclient4.Client) error, how ...nclient4.ClientOpt) error {
+	n, err := nclient4.New(iface, append(how, nclient4.WithTimeout(answerWait), nclient4.WithRetry(1))...)
 	if err != nil {
 		return fmt.Errorf("DHCP on port %s: %w", iface, err)
 	}
