@@ -1,0 +1,451 @@
+package auth
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"halo.internal/gateway/clock"
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/store"
+	"halo.internal/model/apitype"
+	"halo.internal/model/claim"
+)
+
+const password = "correct horse battery"
+
+var (
+	build   = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	salt    = bytes.Repeat([]byte{5}, claim.SaltSize)
+	here    = netip.MustParseAddr("192.0.2.1")
+	another = netip.MustParseAddr("192.0.2.2")
+)
+
+type fixture struct {
+	*Service
+	now  time.Time // wall clock
+	mono time.Time
+	db   *store.DB
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	db, _, err := store.OpenConfig(t.Context(), filepath.Join(t.TempDir(), "config.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	f := &fixture{now: build.Add(24 * time.Hour), mono: time.Now(), db: db}
+	c := clock.New(func() time.Time { return f.now }, build)
+	f.Service, err = New(t.Context(), Config{DB: db, Clock: c, Events: events.New(db, c, 1, slog.New(slog.DiscardHandler)), Salt: salt})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.logins.now = func() time.Time { return f.mono }
+	f.claims.now = func() time.Time { return f.mono }
+	return f
+}
+
+func (f *fixture) addUser(t *testing.T, name, role string) {
+	t.Helper()
+	if _, err := f.CreateUser(t.Context(), apitype.CreateUser{Username: name, Password: password, Role: role}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fixture) login(t *testing.T, name string) apitype.Tokens {
+	t.Helper()
+	tokens, err := f.Login(t.Context(), here, name, password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tokens
+}
+
+// wantProblem checks type and that no secret is repeated.
+func wantProblem(t *testing.T, err error, typ string) {
+	t.Helper()
+	p, ok := errors.AsType[*apitype.Problem](err)
+	if !ok || p.Type != typ {
+		t.Fatalf("got %v, want problem %s", err, typ)
+	}
+	if strings.Contains(err.Error(), password) {
+		t.Errorf("the problem repeats the password: %v", err)
+	}
+}
+
+func (f *fixture) bearer(t *testing.T, token string) (Principal, error) {
+	return f.Authenticate(t.Context(), "Bearer "+token)
+}
+
+func TestLoginAndRoles(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	f.addUser(t, "vera", apitype.RoleViewer)
+	tokens := f.login(t, "vera")
+	p, err := f.bearer(t, tokens.AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Name != "vera" || p.Has(apitype.ScopeNodesWrite) || !p.Has(apitype.ScopeNodesRead) || p.Has(apitype.ScopeAdmin) {
+		t.Errorf("got %+v, want a viewer's rights", p)
+	}
+	_, err = f.Login(t.Context(), here, "vera", "wrong password")
+	wantProblem(t, err, apitype.ProblemLogin)
+	_, err = f.Login(t.Context(), here, "nobody", password)
+	wantProblem(t, err, apitype.ProblemLogin)
+
+	f.now = f.now.Add(accessLife + time.Minute)
+	_, err = f.bearer(t, tokens.AccessToken)
+	wantProblem(t, err, "about:blank")
+}
+
+func TestForgedTokensAreRefused(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	claims := loginClaims{Role: apitype.RoleAdmin, Generation: 1, RegisteredClaims: jwt.RegisteredClaims{
+		Issuer: issuer, Subject: "root", ExpiresAt: jwt.NewNumericDate(f.now.Add(time.Hour)),
+	}}
+	stranger := ed25519.NewKeyFromSeed(make([]byte, 32))
+	sign := func(m jwt.SigningMethod, key any) string {
+		s, err := jwt.NewWithClaims(m, claims).SignedString(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	good := sign(jwt.SigningMethodEdDSA, f.key)
+	if _, err := f.bearer(t, good); err != nil {
+		t.Fatalf("the pattern of the forgeries is not accepted itself: %v", err)
+	}
+	for name, token := range map[string]string{
+		"another key":            sign(jwt.SigningMethodEdDSA, stranger),
+		"no signature":           sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType),
+		"public key as a secret": sign(jwt.SigningMethodHS256, []byte(f.key.Public().(ed25519.PublicKey))),
+		"cut":                    good[:len(good)-4],
+		"nothing":                "",
+		"API token of nobody":    tokenStart + "x",
+	} {
+		if p, err := f.bearer(t, token); err == nil {
+			t.Errorf("%s: accepted as %+v", name, p)
+		}
+	}
+}
+
+func TestRefreshRotatesAndReuseEndsTheLogin(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	first := f.login(t, "root")
+	second, err := f.Refresh(t.Context(), here, first.RefreshToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.RefreshToken == first.RefreshToken {
+		t.Error("the refresh token did not change")
+	}
+	// The answer was lost on the link: the client asks again at once.
+	if _, err := f.Refresh(t.Context(), here, first.RefreshToken); err != nil {
+		t.Errorf("a repeated refresh within the grace: %v", err)
+	}
+	// A thief, later.
+	f.now = f.now.Add(refreshGrace + time.Minute)
+	_, err = f.Refresh(t.Context(), another, first.RefreshToken)
+	wantProblem(t, err, apitype.ProblemRefresh)
+	_, err = f.Refresh(t.Context(), here, second.RefreshToken)
+	wantProblem(t, err, apitype.ProblemRefresh)
+
+	third := f.login(t, "root")
+	f.now = f.now.Add(refreshLife + time.Hour)
+	_, err = f.Refresh(t.Context(), here, third.RefreshToken)
+	wantProblem(t, err, apitype.ProblemRefresh)
+
+	fourth := f.login(t, "root")
+	if err := f.Logout(t.Context(), fourth.RefreshToken); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Refresh(t.Context(), here, fourth.RefreshToken)
+	wantProblem(t, err, apitype.ProblemRefresh)
+}
+
+func TestGuessingIsSlowedForTheGuesserAlone(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	for range freeFailures {
+		_, err := f.Login(t.Context(), another, "root", "wrong password")
+		wantProblem(t, err, apitype.ProblemLogin)
+	}
+	_, err := f.Login(t.Context(), another, "root", password)
+	wantProblem(t, err, apitype.ProblemRateLimited)
+	p, _ := errors.AsType[*apitype.Problem](err)
+	if p.GetHeaders().Get("Retry-After") != "2" {
+		t.Errorf("Retry-After is %q, want 2", p.GetHeaders().Get("Retry-After"))
+	}
+	f.login(t, "root") // from elsewhere
+	f.mono = f.mono.Add(firstWait + time.Second)
+	if _, err := f.Login(t.Context(), another, "root", password); err != nil {
+		t.Errorf("after the wait: %v", err)
+	}
+}
+
+func TestLimiterIsBounded(t *testing.T) {
+	l := newLimiter()
+	for i := range maxRemembered + 100 {
+		l.fail(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String())
+	}
+	if n := len(l.seen); n > maxRemembered {
+		t.Errorf("%d are remembered, want at most %d", n, maxRemembered)
+	}
+	a, b := netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")
+	if remoteKey(a) != remoteKey(b) {
+		t.Error("a host with a /64 counts as many")
+	}
+}
+
+func TestPasswordsAndUsers(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	for _, tc := range []struct{ name, username, password, typ, says string }{
+		{"short", "a1", "ninechars", apitype.ProblemPassword, "at least 10 characters, got 9"},
+		{"long", "a1", strings.Repeat("ab", 200), apitype.ProblemPassword, "at most 256"},
+		{"repeated", "a1", strings.Repeat("a", 20), apitype.ProblemPassword, "more than one character"},
+		{"the name", "administrator", "administrator1", apitype.ProblemPassword, "besides the user name"},
+		{"taken", "root", password, apitype.ProblemNameTaken, "already"},
+		{"bad name", "Root!", password, "about:blank", "lower-case"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := f.CreateUser(t.Context(), apitype.CreateUser{Username: tc.username, Password: tc.password, Role: apitype.RoleViewer})
+			wantProblem(t, err, tc.typ)
+			if !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("%q does not say %q", err, tc.says)
+			}
+		})
+	}
+}
+
+func TestChangesEndLoginsAndAnAdminRemains(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	f.addUser(t, "vera", apitype.RoleViewer)
+	rootLogin, veraLogin := f.login(t, "root"), f.login(t, "vera")
+	root, err := f.bearer(t, rootLogin.AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vera, err := f.bearer(t, veraLogin.AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	role, fresh, yes := apitype.RoleAdmin, "another long secret", true
+	ctx := t.Context()
+	wantProblem(t, f.UpdateUser(ctx, vera, "vera", apitype.UpdateUser{Role: &role}), apitype.ProblemScope)
+	wantProblem(t, f.UpdateUser(ctx, vera, "root", apitype.UpdateUser{Password: &fresh}), apitype.ProblemScope)
+	wantProblem(t, f.UpdateUser(ctx, vera, "vera", apitype.UpdateUser{Password: &fresh, CurrentPassword: "wrong"}), "about:blank")
+	if err := f.UpdateUser(ctx, vera, "vera", apitype.UpdateUser{Password: &fresh, CurrentPassword: password}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.bearer(t, veraLogin.AccessToken); err == nil {
+		t.Error("an access token outlived the password")
+	}
+	if _, err := f.Refresh(ctx, here, veraLogin.RefreshToken); err == nil {
+		t.Error("a refresh token outlived the password")
+	}
+	if _, err := f.Login(ctx, here, "vera", fresh); err != nil {
+		t.Errorf("new password: %v", err)
+	}
+	wantProblem(t, f.DeleteUser(ctx, "root"), "about:blank")
+	wantProblem(t, f.UpdateUser(ctx, root, "root", apitype.UpdateUser{Disabled: &yes}), "about:blank")
+	if _, err := f.bearer(t, rootLogin.AccessToken); err != nil {
+		t.Errorf("refused changes ended the login: %v", err)
+	}
+}
+
+func TestAPITokens(t *testing.T) {
+	f := newFixture(t)
+	by := Principal{Kind: "user", Name: "root"}
+	tok, err := f.CreateAPIToken(t.Context(), by, apitype.CreateAPIToken{Name: "grafana", Scopes: []string{apitype.ScopeTelemetryRead}, ExpiresS: 3600})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := f.bearer(t, tok.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.Has(apitype.ScopeTelemetryRead) || p.Has(apitype.ScopeNodesRead) {
+		t.Errorf("got scopes %v", p.Scopes)
+	}
+	list, err := f.APITokens(t.Context(), "", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Items) != 1 || list.Items[0].Token != "" || list.Items[0].LastUsed == nil || list.Items[0].By != "user:root" {
+		t.Errorf("got %+v", list.Items)
+	}
+	_, err = f.CreateAPIToken(t.Context(), by, apitype.CreateAPIToken{Name: "x", Scopes: []string{"everything"}})
+	wantProblem(t, err, "about:blank")
+	f.now = f.now.Add(2 * time.Hour)
+	if _, err := f.bearer(t, tok.Token); err == nil {
+		t.Error("an expired API token was accepted")
+	}
+	f.now = f.now.Add(-2 * time.Hour)
+	if err := f.DeleteAPIToken(t.Context(), tok.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.bearer(t, tok.Token); err == nil {
+		t.Error("a deleted API token was accepted")
+	}
+}
+
+func TestClockBeforeTheBuild(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	f.now = time.Unix(0, 0)
+	tokens := f.login(t, "root")
+	if _, err := f.bearer(t, tokens.AccessToken); err != nil {
+		t.Errorf("a login in 1970: %v", err)
+	}
+	list, err := f.Users(t.Context(), "", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := list.Items[0].LastLogin; at == nil || at.Before(build) {
+		t.Errorf("stamped %v, before the build", at)
+	}
+}
+
+// client runs the client's side of a claim.
+func (f *fixture) claim(t *testing.T, code string, seen, sent []byte, username, pass string) (apitype.Tokens, error) {
+	t.Helper()
+	nonce := claim.NewNonce()
+	start, err := f.ClaimStart(t.Context(), here, base64.StdEncoding.EncodeToString(nonce), sent)
+	if err != nil {
+		return apitype.Tokens{}, err
+	}
+	decode := func(s string) []byte {
+		b, err := base64.StdEncoding.DecodeString(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	key, err := claim.Derive(code, decode(start.Salt))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := claim.Exchange{ClientNonce: nonce, ServerNonce: decode(start.ServerNonce), Binding: seen}
+	if !key.VerifyServer(e, decode(start.Proof)) {
+		return apitype.Tokens{}, errServerProof
+	}
+	proof, err := key.ClientProof(e, username, pass)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := apitype.ClaimRequest{ClientNonce: base64.StdEncoding.EncodeToString(nonce), ServerNonce: start.ServerNonce, Proof: base64.StdEncoding.EncodeToString(proof), Username: username, Password: pass}
+	tokens, err := f.ClaimFinish(t.Context(), here, r, sent)
+	if err == nil {
+		if _, again := f.ClaimFinish(t.Context(), here, r, sent); again == nil {
+			t.Error("a claim worked twice")
+		}
+	}
+	return tokens, err
+}
+
+var errServerProof = errors.New("the gateway's proof is wrong")
+
+func TestClaim(t *testing.T) {
+	f := newFixture(t)
+	code, err := f.PrepareClaim(t.Context(), "7K3M-Q0ZT-4WXPB")
+	if err != nil || code != "7K3M-Q0ZT-4WXPB" {
+		t.Fatalf("got code %q, %v; want the bundle's", code, err)
+	}
+	if again, err := f.PrepareClaim(t.Context(), ""); err != nil || again != code {
+		t.Errorf("after a restart the code is %q, %v; want the same", again, err)
+	}
+	tls := bytes.Repeat([]byte{1}, 32)
+	if _, err := f.claim(t, "AAAA-AAAA-AAAAA", tls, tls, "root", password); !errors.Is(err, errServerProof) {
+		t.Errorf("with a wrong code the client must notice first: %v", err)
+	}
+	if _, err := f.claim(t, code, bytes.Repeat([]byte{2}, 32), tls, "root", password); !errors.Is(err, errServerProof) {
+		t.Errorf("with somebody in between the client must notice first: %v", err)
+	}
+	_, err = f.claim(t, code, tls, tls, "root", "short")
+	wantProblem(t, err, apitype.ProblemPassword)
+
+	tokens, err := f.claim(t, code, tls, tls, "root", password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := f.bearer(t, tokens.AccessToken)
+	if err != nil || !p.Has(apitype.ScopeAdmin) {
+		t.Errorf("got %+v, %v; want an admin", p, err)
+	}
+	_, err = f.claim(t, code, tls, tls, "mallory", password)
+	wantProblem(t, err, apitype.ProblemAlreadyClaimed)
+	if code, err := f.PrepareClaim(t.Context(), "7K3M-Q0ZT-4WXPB"); err != nil || code != "" {
+		t.Errorf("after the claim the code is %q, %v; want none", code, err)
+	}
+	var left int
+	if err := f.db.Read().QueryRow(`SELECT count(*) FROM settings WHERE name = ?`, settingClaimCode).Scan(&left); err != nil || left != 0 {
+		t.Errorf("the code is still stored (%d, %v)", left, err)
+	}
+}
+
+func TestWrongClaimsAreSlowedAndEnd(t *testing.T) {
+	f := newFixture(t)
+	if _, err := f.PrepareClaim(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	nonce := base64.StdEncoding.EncodeToString(claim.NewNonce())
+	guess := func() error {
+		start, err := f.ClaimStart(t.Context(), here, nonce, nil)
+		if err != nil {
+			return err
+		}
+		_, err = f.ClaimFinish(t.Context(), here, apitype.ClaimRequest{ClientNonce: nonce, ServerNonce: start.ServerNonce, Proof: nonce, Username: "root", Password: password}, nil)
+		return err
+	}
+	for range freeFailures {
+		wantProblem(t, guess(), apitype.ProblemClaimProof)
+	}
+	wantProblem(t, guess(), apitype.ProblemRateLimited)
+
+	f = newFixture(t)
+	code, err := f.PrepareClaim(t.Context(), "too short")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if norm, err := claim.Normalise(code); err != nil || len(norm) < 12 {
+		t.Errorf("a bad code in the bundle was not replaced: %q, %v", code, err)
+	}
+	for range maxExchanges + 10 {
+		if _, err := f.ClaimStart(t.Context(), here, nonce, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(f.claims.open); n > maxExchanges {
+		t.Errorf("%d exchanges are open, want at most %d", n, maxExchanges)
+	}
+}
+
+func FuzzAuthenticate(f *testing.F) {
+	s := &Service{key: ed25519.NewKeyFromSeed(make([]byte, 32)), clock: clock.New(time.Now, build)}
+	for _, seed := range []string{"", "Bearer", "Bearer a.b.c", "bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJyb290In0.", "Basic cm9vdDpyb290"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		if strings.Contains(header, tokenStart) {
+			return // goes to the database
+		}
+		if p, err := s.Authenticate(t.Context(), header); err == nil {
+			t.Fatalf("%q was accepted as %+v", header, p)
+		}
+	})
+}

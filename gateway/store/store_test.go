@@ -1,0 +1,263 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func openConfig(t *testing.T, path string) (*DB, Repair) {
+	t.Helper()
+	d, r, err := OpenConfig(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d, r
+}
+
+// Earlier ones may corrupt a WAL database when it is reset.
+func TestSQLiteIsNewEnough(t *testing.T) {
+	d, _ := openConfig(t, filepath.Join(t.TempDir(), "config.db"))
+	v, err := d.Version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var major, minor, patch int
+	if _, err := fmt.Sscanf(v, "%d.%d.%d", &major, &minor, &patch); err != nil {
+		t.Fatal(err)
+	}
+	if got := major*1_000_000 + minor*1_000 + patch; got < 3_051_003 {
+		t.Errorf("SQLite %s, want 3.51.3 or later", v)
+	}
+}
+
+func TestPragmas(t *testing.T) {
+	d, _ := openConfig(t, filepath.Join(t.TempDir(), "config.db"))
+	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"} {
+		var got string
+		if err := d.write.QueryRow("PRAGMA " + pragma).Scan(&got); err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("%s is %s, want %s", pragma, got, want)
+		}
+	}
+	if _, err := d.Read().Exec(`DELETE FROM settings`); err == nil {
+		t.Error("a connection for reading could write")
+	}
+}
+
+func put(t *testing.T, d *DB, value string) {
+	t.Helper()
+	if err := d.PutSetting(t.Context(), "k", []byte(value)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func get(t *testing.T, d *DB) string {
+	t.Helper()
+	v, err := d.Setting(t.Context(), "k", func() []byte { return []byte("none") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(v)
+}
+
+func TestDamagedConfigIsSetAsideAndRestored(t *testing.T) {
+	overwrite := func(from int64, size int) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.WriteAt([]byte(strings.Repeat("x", size)), from); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	cut := func(size int64) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			if err := os.Truncate(path, size); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, tc := range []struct {
+		name   string
+		damage func(*testing.T, string)
+		copies int // good copies beside it
+		want   string
+	}{
+		{"header gone", overwrite(0, 100), 2, "second"},
+		{"pages overwritten", overwrite(4096, 8192), 2, "second"},
+		{"cut in half", cut(8192 + 100), 2, "second"},
+		{"cut to nothing", cut(0), 2, "second"},
+		{"newest copy is bad too", func(t *testing.T, path string) {
+			overwrite(0, 100)(t, path)
+			overwrite(4096, 8192)(t, path+copySuffixes[0])
+		}, 2, "first"},
+		{"no copy", overwrite(0, 100), 0, "none"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "config.db")
+			d, _ := openConfig(t, path)
+			for _, v := range []string{"first", "second"} {
+				put(t, d, v)
+				if tc.copies > 0 {
+					if err := d.Copy(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			tc.damage(t, path)
+
+			d, repair := openConfig(t, path)
+			if repair.Reason == "" {
+				t.Error("the damage was not noticed")
+			}
+			if _, err := os.Stat(repair.Aside); err != nil {
+				t.Errorf("the damaged database was not kept: %v", err)
+			}
+			if got := get(t, d); got != tc.want {
+				t.Errorf("got the state %q, want %q", got, tc.want)
+			}
+			if (repair.Restored != "") != (tc.copies > 0) {
+				t.Errorf("restored from %q with %d copies", repair.Restored, tc.copies)
+			}
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if _, again := openConfig(t, path); again.Reason != "" {
+				t.Errorf("the next start found damage again: %s", again.Reason)
+			}
+		})
+	}
+}
+
+func TestDamagedTelemetryIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "telemetry.db")
+	if err := os.WriteFile(path, []byte(strings.Repeat("not a database ", 1000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, repair, err := OpenTelemetry(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if repair.Reason == "" || repair.Restored != "" {
+		t.Errorf("got %+v, want a reason and nothing restored", repair)
+	}
+}
+
+// Another process that holds the lock, such as a person's sqlite3.
+func TestLockedByAnotherProcess(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "config.db")
+	d, _ := openConfig(t, path)
+	var states []error
+	d.Watch(func(err error) { states = append(states, err) })
+	other, err := sql.Open("sqlite", dsn(path, true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	tx, err := other.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = d.PutSetting(t.Context(), "k", []byte("v"))
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "lock") {
+		t.Fatalf("got %v, want ErrUnavailable that speaks of the lock", err)
+	}
+	if get := func() error { _, err := d.Bytes(t.Context()); return err }; get() != nil {
+		t.Errorf("reading must go on: %v", get())
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, d, "v")
+	if len(states) != 2 || states[0] == nil || states[1] != nil {
+		t.Errorf("watcher heard %v, want the failure and its end", states)
+	}
+}
+
+// A full disk must neither lose what is stored nor keep the database from
+// working once there is room again.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatalf("a small file system is needed, and root to make it: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	d, _, err := OpenConfig(t.Context(), filepath.Join(dir, "config.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	put(t, d, "kept")
+	ballast := filepath.Join(dir, "ballast")
+	f, err := os.Create(ballast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err = f.Write(make([]byte, 4096)); err == nil; {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	f.Close()
+	for err = nil; err == nil; { // what room SQLite has in its files is used up first
+		err = d.Write(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.Exec(`INSERT INTO settings (name, value) VALUES (hex(randomblob(8)), randomblob(65536))`)
+			return err
+		})
+	}
+	if !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("got %v, want ErrUnavailable", err)
+	}
+	if got := get(t, d); got != "kept" {
+		t.Errorf("what was stored reads %q", got)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	put(t, d, "again")
+}
+
+func TestWriteRollsBackAndKeepsTheCallersError(t *testing.T) {
+	d, _ := openConfig(t, filepath.Join(t.TempDir(), "config.db"))
+	want := errors.New("no")
+	err := d.Write(t.Context(), func(tx *sql.Tx) error {
+		if err := PutSetting(t.Context(), tx, "k", []byte("v")); err != nil {
+			return err
+		}
+		return want
+	})
+	if !errors.Is(err, want) {
+		t.Errorf("got %v, want the caller's error", err)
+	}
+	if got := get(t, d); got != "none" {
+		t.Errorf("a rolled-back value %q was stored", got)
+	}
+	ended, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+	defer cancel()
+	<-ended.Done()
+	if err := d.PutSetting(ended, "k", nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the context's end", err)
+	}
+}
