@@ -140,6 +140,9 @@ func (b *builder) takeRoot(ctx context.Context) error {
 	if err := within("root as gok compresses it", size, MaxFlatRoot); err != nil {
 		return err
 	}
+	if err := b.programs(); err != nil {
+		return err
+	}
 	for _, path := range []string{
 		"lib/modules",           // in the slot, beside the kernel
 		"etc/localtime",         // the host's time zone; HALO keeps UTC
@@ -152,6 +155,25 @@ func (b *builder) takeRoot(ctx context.Context) error {
 	return os.MkdirAll(filepath.Join(b.root, "lib/modules"), 0o755)
 }
 
+// programs checks that no program has outgrown its budget.
+func (b *builder) programs() error {
+	entries, err := os.ReadDir(filepath.Join(b.root, "user"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if err := within("program "+e.Name(), info.Size(), MaxProgram); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// materials writes the bill of materials.
 func (b *builder) materials(context.Context) error {
 	parts, err := sbom.Programs(filepath.Join(b.root, "gokrazy"), filepath.Join(b.root, "user"))
 	if err != nil {
