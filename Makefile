@@ -32,9 +32,13 @@ down: ## end what `make run` started
 image: deps stamp ## card image: BOARD=rpi4b|rpi3b|zero2w|qemu-virt ROLE=gateway|node
 	$(HALO_IMAGE) image --board $(BOARD) --role $(ROLE) --out $(OUT)
 
-flash: image ## write it to a card: DEV=/dev/sdX, and BUNDLE=file.toml for its network
+flash: dev image build ## and write it to a card: DEV=/dev/sdX, BUNDLE=file.toml NAME=name if wanted
+	@if [ -w "$(DEV)" ]; then as=; else as=sudo; fi; set -x; \
+	$$as bin/halo-image flash --image $(OUT)/halo-$(ROLE)-$(BOARD).img $(if $(BUNDLE),--bundle $(BUNDLE)) $(if $(NAME),--name $(NAME)) $(DEV)
+
+.PHONY: dev
+dev:
 	@test -n "$(DEV)" || { echo "make flash: DEV=/dev/sdX is missing: the card to overwrite (lsblk shows them)" >&2; exit 2; }
-	$(HALO_IMAGE) flash --image $(OUT)/halo-$(ROLE)-$(BOARD).img --device $(DEV) $(if $(BUNDLE),--bundle $(BUNDLE))
 
 #: Check
 .PHONY: check race test fuzz bench soak
