@@ -1,0 +1,143 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+	"time"
+
+	"halo.internal/lab/network"
+)
+
+// Client steers the lab in a folder.
+type Client struct {
+	Lab
+	http *http.Client
+}
+
+// maxAnswer bounds a status, some 2 KiB a machine.
+const maxAnswer = 4 << 20
+
+// Dial returns a client of the lab that runs in a folder.
+func Dial(dir string) (*Client, error) {
+	l, err := Find(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{l, &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", l.Socket)
+		},
+	}}}, nil
+}
+
+// Status asks for everything.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/status", nil, &s)
+	return s, err
+}
+
+// Act does something to a machine.
+func (c *Client) Act(ctx context.Context, name string, a Action) error {
+	return c.do(ctx, http.MethodPost, "/v1/machines/"+url.PathEscape(name)+"/"+string(a), nil, nil)
+}
+
+// Partition cuts groups of machines off from each other.
+func (c *Client) Partition(ctx context.Context, groups [][]string) error {
+	return c.do(ctx, http.MethodPut, "/v1/partition", Partition{groups}, nil)
+}
+
+// Heal ends a partition.
+func (c *Client) Heal(ctx context.Context) error {
+	return c.do(ctx, http.MethodDelete, "/v1/partition", nil, nil)
+}
+
+// SetLink sets a condition.
+func (c *Client) SetLink(ctx context.Context, l Link) error {
+	return c.do(ctx, http.MethodPut, "/v1/link", l, nil)
+}
+
+const pollEvery = 200 * time.Millisecond
+
+// Follow reports each step of the lab's coming up until it is ready.
+func (c *Client) Follow(ctx context.Context, report func(network.Progress)) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for seen := 0; ; {
+		var s Steps
+		if err := c.do(ctx, http.MethodGet, "/v1/steps", nil, &s); err != nil {
+			return err
+		}
+		for ; seen < len(s.Items); seen++ {
+			report(s.Items[seen])
+		}
+		switch {
+		case s.Ready:
+			return nil
+		case s.Failure != "":
+			return errors.New(s.Failure)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// Down ends the lab and returns when its process is gone. One that does not go
+// is killed, and the kernel ends its machines.
+func (c *Client) Down(ctx context.Context, patience time.Duration) error {
+	err := c.do(ctx, http.MethodDelete, "/v1/lab", nil, nil)
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	limit := time.After(patience)
+	for c.Process.Alive() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		case <-limit:
+			return errors.Join(err, syscall.Kill(c.Process.PID, syscall.SIGKILL))
+		}
+	}
+	return nil
+}
+
+func (c *Client) do(ctx context.Context, method, route string, in, out any) error {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://lab"+route, bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("the lab does not answer: %w", err)
+	}
+	defer resp.Body.Close()
+	b, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		var p problem
+		if json.Unmarshal(b, &p) != nil || p.Error == "" {
+			p.Error = resp.Status
+		}
+		return errors.New(p.Error)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(b, out)
+}

@@ -1,0 +1,215 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"halo.internal/lab/ether"
+	"halo.internal/lab/machine"
+	"halo.internal/lab/network"
+	"halo.internal/local"
+)
+
+// Options of a lab.
+type Options struct {
+	Network  network.Options // Dir is set by Serve
+	Dir      string          // the lab's own folder
+	Capture  string          // pcap file of the switch; none when empty
+	Patience time.Duration   // how long the network may take to get ready
+}
+
+// server is a running lab.
+type server struct {
+	net  *network.Network
+	down context.CancelFunc
+
+	mu    sync.Mutex // guards steps
+	steps Steps
+}
+
+// Serve runs a lab in the folder until ctx ends or a client says so. report is
+// told what happens while it comes up.
+func Serve(ctx context.Context, o Options, report func(network.Progress)) (err error) {
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return err
+	}
+	if err := Clean(o.Dir); err != nil {
+		return err
+	}
+	o.Network.Dir = filepath.Join(o.Dir, machinesDir)
+	if err := os.RemoveAll(o.Network.Dir); err != nil {
+		return err
+	}
+	n, err := network.New(ctx, o.Network)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	if o.Capture != "" {
+		done, err := capture(n.Switch, o.Capture)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, done()) }()
+	}
+
+	// A socket's path must be short, the lab's folder need not be.
+	run, err := os.MkdirTemp("", "halo-lab-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(run)) }()
+	self, err := machine.Lookup(os.Getpid())
+	if err != nil {
+		return err
+	}
+	gateway, err := n.Machine(network.Gateway)
+	if err != nil {
+		return err
+	}
+	l := Lab{Process: self, Socket: filepath.Join(run, "lab.sock"), Network: o.Network.Name, API: gateway.URL(), ClaimCode: n.Bundles.Gateway.Gateway.ClaimCode}
+
+	ctx, down := context.WithCancel(ctx)
+	defer down()
+	s := &server{net: n, down: down}
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer down()
+	running.Go(func() { s.up(ctx, o.Patience, report) })
+	if err := l.save(o.Dir); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove(filepath.Join(o.Dir, labFile))) }()
+	return local.Serve(ctx, l.Socket, s.handler())
+}
+
+// capture records the switch's frames into a file until done is called.
+func capture(s *ether.Switch, path string) (done func() error, err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := ether.NewCapture(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	s.Capture(c)
+	return func() error { s.Capture(nil); return f.Close() }, nil
+}
+
+// up starts the machines and notes their way.
+func (s *server) up(ctx context.Context, patience time.Duration, report func(network.Progress)) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not within %s", patience))
+	defer cancel()
+	err := s.net.PowerOnAll()
+	if err == nil {
+		err = s.net.Ready(ctx, func(p network.Progress) {
+			s.mu.Lock()
+			s.steps.Items = append(s.steps.Items, p)
+			s.mu.Unlock()
+			report(p)
+		})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.steps.Ready = err == nil; err != nil {
+		s.steps.Failure = err.Error()
+	}
+}
+
+func (s *server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.status(), nil) })
+	mux.HandleFunc("GET /v1/steps", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		answer(w, s.steps, nil)
+	})
+	mux.HandleFunc("POST /v1/machines/{name}/{action}", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, struct{}{}, s.act(r.Context(), r.PathValue("name"), Action(r.PathValue("action"))))
+	})
+	mux.HandleFunc("PUT /v1/partition", func(w http.ResponseWriter, r *http.Request) {
+		var p Partition
+		err := json.NewDecoder(r.Body).Decode(&p)
+		if err == nil {
+			err = s.net.Switch.Partition(p.Groups...)
+		}
+		answer(w, struct{}{}, err)
+	})
+	mux.HandleFunc("DELETE /v1/partition", func(w http.ResponseWriter, _ *http.Request) {
+		s.net.Switch.Heal()
+		answer(w, struct{}{}, nil)
+	})
+	mux.HandleFunc("PUT /v1/link", func(w http.ResponseWriter, r *http.Request) {
+		var l Link
+		err := json.NewDecoder(r.Body).Decode(&l)
+		switch {
+		case err != nil:
+		case l.B == "":
+			err = s.net.Switch.SetLink(l.A, l.Condition)
+		default:
+			err = s.net.Switch.SetPair(l.A, l.B, l.Condition)
+		}
+		answer(w, struct{}{}, err)
+	})
+	mux.HandleFunc("DELETE /v1/lab", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, struct{}{}, nil)
+		s.down()
+	})
+	return mux
+}
+
+func (s *server) act(ctx context.Context, name string, a Action) error {
+	m, err := s.net.Machine(name)
+	if err != nil {
+		return err
+	}
+	switch a {
+	case Reboot:
+		return m.Reset(ctx)
+	case Kill:
+		return m.PowerCut()
+	case Start:
+		return s.net.PowerOn(m)
+	case Pause:
+		return m.Pause(ctx)
+	case Resume:
+		return m.Resume(ctx)
+	}
+	return fmt.Errorf("action: expected reboot, kill, start, pause or resume, got %q", a)
+}
+
+func (s *server) status() Status {
+	s.mu.Lock()
+	st := Status{Network: s.net.Bundles.Node.Network, Ready: s.steps.Ready, Failure: s.steps.Failure}
+	s.mu.Unlock()
+	for _, m := range s.net.Machines() {
+		if m.Name() == network.Gateway {
+			st.API = m.URL()
+		}
+		st.Machines = append(st.Machines, Machine{m.Name(), m.Role, m.URL(), m.Forwards(), m.Console(), m.Status()})
+	}
+	st.Switch = Switch{Links: s.net.Switch.Status(), Pairs: s.net.Switch.Pairs()}
+	return st
+}
+
+// problem is the body of an answer that is none.
+type problem struct {
+	Error string `json:"error"`
+}
+
+func answer(w http.ResponseWriter, v any, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		v = problem{err.Error()}
+		w.WriteHeader(http.StatusBadRequest)
+	}
+	_ = json.NewEncoder(w).Encode(v) // the client went away: nobody to tell
+}

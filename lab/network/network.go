@@ -1,0 +1,252 @@
+// Package network runs a whole HALO network of virtual machines: a gateway and
+// nodes booted from the real images, each with its own card and bundle, joined
+// by one Ethernet switch. It knows no HALO from inside; what it learns of a
+// machine it learns as anybody would, over the forwarded ports.
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"halo.internal/lab/disk"
+	"halo.internal/lab/ether"
+	"halo.internal/lab/machine"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+)
+
+// Options of a network.
+type Options struct {
+	Name         string // of the HALO network
+	Nodes        int
+	GatewayImage string
+	NodeImage    string
+	Dir          string // machines' folders; made if it is not there
+	MemoryMB     int    // of each machine
+	Log          *slog.Logger
+}
+
+// Limits of one lab.
+const (
+	MaxNodes  = 64
+	minMemory = 128
+)
+
+// Network is a running or stopped network. Its methods may be called from any
+// goroutine.
+type Network struct {
+	Switch  *ether.Switch
+	Bundles Bundles
+
+	opts Options
+	life context.Context // of all machines
+	end  context.CancelFunc
+
+	mu       sync.Mutex // guards what follows
+	machines []*Machine // the gateway first
+}
+
+// Machine is one device of the network.
+type Machine struct {
+	*machine.Machine
+	Disk *disk.Disk
+	Role model.Role
+	port int // of this host, where its API or Field answers
+}
+
+// Gateway is the name of the gateway's machine.
+const Gateway = "gateway"
+
+// NodeName returns the name of the n-th node, from 1.
+func NodeName(n int) string { return fmt.Sprintf("node%d", n) }
+
+// New makes the machines, all off.
+func New(ctx context.Context, o Options) (*Network, error) {
+	if o.Nodes < 0 || o.Nodes > MaxNodes {
+		return nil, fmt.Errorf("nodes: expected 0 to %d, got %d", MaxNodes, o.Nodes)
+	}
+	if o.MemoryMB < minMemory {
+		return nil, fmt.Errorf("memory: expected at least %d MB, got %d", minMemory, o.MemoryMB)
+	}
+	now := time.Now()
+	bundles, err := NewBundles(o.Name, o.Nodes, now)
+	if err != nil {
+		return nil, err
+	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	n := &Network{Switch: ether.New(o.Log, rand.Uint64()), Bundles: bundles, opts: o, life: life, end: end}
+	for i := range o.Nodes + 1 {
+		s := Spec{Name: Gateway, Role: model.RoleGateway, Image: o.GatewayImage, Clock: true}
+		b := bundles.Gateway
+		if i > 0 {
+			s = Spec{Name: NodeName(i), Role: model.RoleNode, Image: o.NodeImage}
+			b = bundles.Node
+			b.Name = s.Name
+		}
+		if s.Bundle, err = b.Marshal(); err == nil {
+			_, err = n.Add(ctx, s)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", s.Name, err), n.Close())
+		}
+	}
+	return n, nil
+}
+
+// Spec describes a machine to be added.
+type Spec struct {
+	Name   string
+	Role   model.Role
+	Image  string
+	Bundle []byte // put onto its card as halo.toml; none when empty
+	Clock  bool   // the machine has a clock that goes right; otherwise it starts in 1970
+}
+
+// Add makes another machine, off.
+func (n *Network) Add(ctx context.Context, s Spec) (*Machine, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, m := range n.machines {
+		if m.Name() == s.Name {
+			return nil, fmt.Errorf("there is a machine %s already", s.Name)
+		}
+	}
+	dir := filepath.Join(n.opts.Dir, s.Name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	card, err := disk.Create(s.Image, filepath.Join(dir, "card.overlay"), rand.Uint64())
+	if err != nil {
+		return nil, err
+	}
+	m := &Machine{Disk: card, Role: s.Role}
+	if err := m.prepare(ctx, n, s, dir); err != nil {
+		return nil, errors.Join(err, card.Close())
+	}
+	n.machines = append(n.machines, m)
+	return m, nil
+}
+
+func (m *Machine) prepare(ctx context.Context, n *Network, s Spec, dir string) (err error) {
+	if len(s.Bundle) > 0 {
+		if err := m.PutBundle(ctx, dir, s.Bundle); err != nil {
+			return err
+		}
+	}
+	guest := paths.FieldPort
+	if s.Role == model.RoleGateway {
+		guest = paths.APITLSPort
+	}
+	if m.port, err = freePort(); err != nil {
+		return err
+	}
+	number := byte(len(n.machines))
+	m.Machine, err = machine.New(machine.Config{
+		Name: s.Name, Dir: dir, Disk: m.Disk, MemoryMB: n.opts.MemoryMB, Clock: s.Clock, Log: n.opts.Log,
+		NICs: []machine.NIC{
+			{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 0}, Forwards: []machine.Forward{{Host: m.port, Guest: guest}}},
+			{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 1}, Plug: func(c net.Conn) error { return n.Switch.Plug(s.Name, c) }},
+		},
+	})
+	return err
+}
+
+// PutBundle writes a bundle onto the boot partition of the machine, which must
+// be off.
+func (m *Machine) PutBundle(ctx context.Context, scratch string, text []byte) error {
+	boot, err := m.Disk.OpenBoot(scratch)
+	if err != nil {
+		return err
+	}
+	err = boot.Write(ctx, filepath.Base(paths.Bundle), text)
+	if err == nil {
+		err = boot.Commit()
+	}
+	return errors.Join(err, boot.Close())
+}
+
+// PowerOn starts a machine. It runs until the network is closed, whatever
+// happens to the caller.
+func (n *Network) PowerOn(m *Machine) error { return m.Machine.PowerOn(n.life) }
+
+// PowerOnAll starts all machines that are off.
+func (n *Network) PowerOnAll() error {
+	for _, m := range n.Machines() {
+		if err := n.PowerOn(m); err != nil && !errors.Is(err, machine.ErrOn) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Machines returns all machines, the gateway first.
+func (n *Network) Machines() []*Machine {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]*Machine(nil), n.machines...)
+}
+
+// ErrNoMachine is wrapped where a name is not that of a machine.
+var ErrNoMachine = errors.New("no such machine")
+
+// Machine returns the machine of that name.
+func (n *Network) Machine(name string) (*Machine, error) {
+	var names []string
+	for _, m := range n.Machines() {
+		if m.Name() == name {
+			return m, nil
+		}
+		names = append(names, m.Name())
+	}
+	return nil, fmt.Errorf("%w: expected one of %v, got %q", ErrNoMachine, names, name)
+}
+
+// URL returns where the machine's API or Field answers on this host.
+func (m *Machine) URL() string {
+	if m.Role == model.RoleGateway {
+		return fmt.Sprintf("https://127.0.0.1:%d", m.port)
+	}
+	return fmt.Sprintf("http://127.0.0.1:%d", m.port)
+}
+
+// Close takes the power from all machines and returns when nothing of the
+// network runs any more. Consoles stay.
+func (n *Network) Close() error {
+	n.end()
+	var errs []error
+	for _, m := range n.Machines() {
+		if err := m.PowerCut(); err != nil && !errors.Is(err, machine.ErrOff) {
+			errs = append(errs, err)
+		}
+		errs = append(errs, m.Disk.Close())
+	}
+	n.Switch.Close()
+	return errors.Join(errs...)
+}
+
+// Ports that are tried for forwarding: below those that the system gives out by
+// itself, so that nobody has one by accident when its machine starts again.
+const (
+	firstPort = 20000
+	lastPort  = 31999
+)
+
+func freePort() (int, error) {
+	for range 100 {
+		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		return port, l.Close()
+	}
+	return 0, fmt.Errorf("no free port found from %d to %d", firstPort, lastPort)
+}
