@@ -95,9 +95,10 @@ func (r *search) run(ctx context.Context, s Socket, in <-chan datagram) {
 			r.wait = 0
 			r.ask()
 		case <-silence.C:
-			// The gateway is gone or cannot be heard: search as at the start.
-			r.wait = 0
-			r.ask()
+			if r.known { // the gateway is gone or cannot be heard: search as at the start
+				r.wait = 0
+				r.ask()
+			}
 		case d := <-in:
 			if !all.take() {
 				r.Counters.add(ignoredRate)

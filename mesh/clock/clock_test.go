@@ -1,0 +1,185 @@
+package clock
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"halo.internal/model"
+)
+
+var build = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// fake is a machine's clock.
+type fake struct {
+	now    time.Time
+	rtc    time.Time // zero: none
+	broken error     // of Set
+	sets   int
+}
+
+func (f *fake) Now() time.Time { return f.now }
+
+func (f *fake) Set(t time.Time) error {
+	if f.broken != nil {
+		return f.broken
+	}
+	f.now, f.sets = t, f.sets+1
+	return nil
+}
+
+func (f *fake) RTC() (time.Time, error) {
+	if f.rtc.IsZero() {
+		return time.Time{}, errors.New("none")
+	}
+	return f.rtc, nil
+}
+
+func days(n int) time.Time { return build.AddDate(0, 0, n) }
+
+func TestStart(t *testing.T) {
+	epoch, never := time.Unix(0, 0), time.Time{}
+	for _, tc := range []struct {
+		name            string
+		now, rtc, saved time.Time
+		want            time.Time
+		quality         model.ClockQuality
+	}{
+		{"nothing known", epoch, never, never, build, model.ClockNone},
+		{"saved", epoch, never, days(3), days(3), model.ClockNone},
+		{"saved before the build (new image)", epoch, never, days(-30), build, model.ClockNone},
+		{"saved in the far future", epoch, never, build.AddDate(20, 0, 1), build, model.ClockNone},
+		{"saved on the last believed day", epoch, never, build.AddDate(20, 0, 0), build.AddDate(20, 0, 0), model.ClockNone},
+		{"machine has the time, nobody knows from where", days(5), never, days(3), days(5), model.ClockNone},
+		{"machine in the far future", build.AddDate(21, 0, 0), never, days(3), days(3), model.ClockNone},
+		{"battery", epoch, days(9), days(3), days(9), model.ClockRTC},
+		{"battery, machine follows it", days(9), days(9), days(3), days(9), model.ClockRTC},
+		{"battery a little behind the saved clock", epoch, days(3).Add(-time.Minute), days(3), days(3), model.ClockRTC},
+		{"battery had stopped", epoch, days(1), days(3), days(3), model.ClockNone},
+		{"battery at 1970", epoch, time.Unix(60, 0), never, build, model.ClockNone},
+		{"battery in the far future", epoch, build.AddDate(30, 0, 0), days(3), days(3), model.ClockNone},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sys := &fake{now: tc.now, rtc: tc.rtc}
+			c := New(sys, build)
+			if _, err := c.Start(tc.saved); err != nil {
+				t.Fatal(err)
+			}
+			if got, q := c.Now(); !got.Equal(tc.want) || q != tc.quality {
+				t.Errorf("got %s (%s), want %s (%s)", got, q, tc.want, tc.quality)
+			}
+			if sys.now.Equal(tc.now) && sys.sets > 0 {
+				t.Error("a clock that was right was set")
+			}
+		})
+	}
+}
+
+func TestCorrect(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		own     model.ClockQuality
+		answer  Answer
+		want    time.Time
+		quality model.ClockQuality
+		steps   uint32
+		refused bool
+	}{
+		{"forward", model.ClockNone, Answer{days(10), model.ClockRTC, 0}, days(10), model.ClockGateway, 0, false},
+		{"back", model.ClockNone, Answer{days(2), model.ClockRTC, 0}, days(2), model.ClockGateway, 1, false},
+		{"half of the way is added", model.ClockNone, Answer{days(10), model.ClockGPS, 4 * time.Second}, days(10).Add(2 * time.Second), model.ClockGateway, 0, false},
+		{"right already", model.ClockNone, Answer{days(5).Add(200 * time.Millisecond), model.ClockRTC, 0}, days(5), model.ClockGateway, 0, false},
+		{"within the doubt of a slow answer", model.ClockNone, Answer{days(5), model.ClockRTC, 3 * time.Second}, days(5), model.ClockGateway, 0, false},
+		{"gateway guesses too", model.ClockNone, Answer{days(2), model.ClockNone, 0}, days(2), model.ClockNone, 1, false},
+		{"own battery beats a guess", model.ClockRTC, Answer{days(2), model.ClockNone, 0}, days(5), model.ClockRTC, 0, false},
+		{"gateway beats own battery", model.ClockRTC, Answer{days(6), model.ClockRTC, 0}, days(6), model.ClockGateway, 0, false},
+		{"own GPS beats all", model.ClockGPS, Answer{days(6), model.ClockGPS, 0}, days(5), model.ClockGPS, 0, false},
+		{"before the build", model.ClockNone, Answer{days(-1), model.ClockGPS, 0}, days(5), model.ClockNone, 0, true},
+		{"1970", model.ClockNone, Answer{time.Unix(0, 0), model.ClockNone, 0}, days(5), model.ClockNone, 0, true},
+		{"20 years and a day after the build", model.ClockNone, Answer{build.AddDate(20, 0, 1), model.ClockGPS, 0}, days(5), model.ClockNone, 0, true},
+		{"too late an answer", model.ClockNone, Answer{days(10), model.ClockGPS, 11 * time.Second}, days(5), model.ClockNone, 0, true},
+		{"unknown quality", model.ClockNone, Answer{days(10), "atomic", 0}, days(5), model.ClockNone, 0, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := New(&fake{now: days(5)}, build)
+			c.Resume(State{Quality: tc.own})
+			_, err := c.Correct(tc.answer)
+			if errors.Is(err, ErrRefused) != tc.refused || err != nil && !tc.refused {
+				t.Errorf("got error %v, want refusal: %v", err, tc.refused)
+			}
+			if got, q := c.Now(); !got.Equal(tc.want) || q != tc.quality {
+				t.Errorf("got %s (%s), want %s (%s)", got, q, tc.want, tc.quality)
+			}
+			if s := c.State().Steps; s != tc.steps {
+				t.Errorf("got %d steps back, want %d", s, tc.steps)
+			}
+		})
+	}
+}
+
+func TestClockThatCannotBeSetKeepsItsQuality(t *testing.T) {
+	c := New(&fake{now: days(5), broken: errors.New("not allowed")}, build)
+	if _, err := c.Correct(Answer{Time: days(1), Quality: model.ClockGPS}); err == nil {
+		t.Error("a failure to set the clock was not told")
+	}
+	if s := c.State(); s.Quality != model.ClockNone || s.Steps != 0 {
+		t.Errorf("got %+v, want no change", s)
+	}
+}
+
+func TestStateOutlivesTheProcess(t *testing.T) {
+	sys := &fake{now: days(5)}
+	c := New(sys, build)
+	if _, err := c.Correct(Answer{Time: days(1), Quality: model.ClockRTC}); err != nil {
+		t.Fatal(err)
+	}
+	again := New(sys, build)
+	again.Resume(c.State())
+	if got, q := again.Now(); !got.Equal(days(1)) || q != model.ClockGateway || again.State().Steps != 1 {
+		t.Errorf("got %s (%s), %+v", got, q, again.State())
+	}
+}
+
+func TestSaved(t *testing.T) {
+	at := days(3)
+	good := Marshal(at)
+	if got, err := Unmarshal(good); err != nil || !got.Equal(at) {
+		t.Errorf("got %s, %v, want %s", got, err, at)
+	}
+	for i := range good[:len(good)-1] { // the line's end carries nothing
+		bad := append([]byte{}, good...)
+		bad[i] ^= 1
+		if _, err := Unmarshal(bad); err == nil {
+			t.Errorf("a flipped bit in octet %d was not noticed", i)
+		}
+		if _, err := Unmarshal(good[:i]); err == nil {
+			t.Errorf("a saved clock cut to %d octets was taken", i)
+		}
+	}
+}
+
+func FuzzUnmarshal(f *testing.F) {
+	f.Add(Marshal(days(3)))
+	f.Add([]byte("2026-11-23T00:00:00Z"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		at, err := Unmarshal(b)
+		if err != nil {
+			return
+		}
+		if again, err := Unmarshal(Marshal(at)); err != nil || !again.Equal(at.Truncate(time.Second)) {
+			t.Fatalf("%q: %s does not survive: %s, %v", b, at, again, err)
+		}
+	})
+}
+
+// The machine's clock is read here, never set.
+func TestMachineReadsTheTime(t *testing.T) {
+	before := time.Now()
+	got := NewMachine().Now()
+	if got.Before(before.Add(-time.Second)) || got.After(time.Now().Add(time.Second)) {
+		t.Errorf("got %s, want about %s", got, before)
+	}
+	if _, err := (Machine{rtc: t.TempDir() + "/rtc0"}).RTC(); err == nil {
+		t.Error("a clock that is not there told a time")
+	}
+}
