@@ -1,8 +1,8 @@
 // Package collect reads what a board says of itself: processor, memory, load,
-// uptime, temperatures, storage and network interfaces, from /proc and /sys. A
-// collector is one file with one constructor, listed in All. What a board does
-// not have is left out; what fails is reported beside what was read, so that a
-// missing sensor never silences the others.
+// uptime, temperatures, storage, network interfaces and HALO's own processes,
+// from /proc and /sys. A collector is one file with one constructor, listed in
+// All. What a board does not have is left out; what fails is reported beside
+// what was read, so that a missing sensor never silences the others.
 package collect
 
 import (
@@ -58,6 +58,7 @@ func All(root, perm string) (Set, error) {
 		newTemperature(sys),
 		newStorage(disks, map[string]string{"perm": perm}, statfs),
 		newInterfaces(proc),
+		newProcesses(proc),
 	}, nil
 }
 

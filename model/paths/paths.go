@@ -79,14 +79,15 @@ const (
 
 // Well-known addresses.
 var (
-	AnnounceGroup    = netip.MustParseAddr("ff02::4254")
-	OverlayNet       = netip.MustParsePrefix("10.42.0.0/16")
-	OverlayGateway   = netip.MustParseAddr("10.42.0.1")
-	UnderlayNet      = netip.MustParsePrefix("10.41.0.0/16")
-	UnderlayGateway  = netip.MustParseAddr("10.41.0.1")
-	ClientsNet       = netip.MustParsePrefix("10.43.0.0/16")
-	OverlayAPI       = "http://10.42.0.1:8080"
-	OverlayStreamURL = "ws://10.42.0.1:8080/v1/nodes/stream"
+	AnnounceGroup     = netip.MustParseAddr("ff02::4254")
+	OverlayNet        = netip.MustParsePrefix("10.42.0.0/16")
+	OverlayGateway    = netip.MustParseAddr("10.42.0.1")
+	UnderlayNet       = netip.MustParsePrefix("10.41.0.0/16")
+	UnderlayGateway   = netip.MustParseAddr("10.41.0.1")
+	ClientsNet        = netip.MustParsePrefix("10.43.0.0/16")
+	OverlayAPI        = "http://10.42.0.1:8080"
+	OverlayStreamURL  = "ws://10.42.0.1:8080/v1/nodes/stream"
+	LoopbackStreamURL = "ws://127.0.0.1:8080/v1/nodes/stream" // for the gateway's own agent
 )
 
 // Dir is a directory that holds HALO's state: State on a board, another place

@@ -1,0 +1,168 @@
+// Package agent is halo-agent, the data plane of a node: it samples, keeps
+// what was read, and sends it to the gateway until it is acknowledged. It waits
+// for halo-mesh, which knows who the node is and what time it is, and says in
+// /health what is missing.
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"halo.internal/agent/collect"
+	"halo.internal/agent/sample"
+	"halo.internal/agent/send"
+	"halo.internal/agent/spool"
+	"halo.internal/health"
+	"halo.internal/identity"
+	"halo.internal/local"
+	"halo.internal/model/paths"
+	"halo.internal/model/version"
+)
+
+// Checks of the health graph.
+const (
+	checkConfig   = "config"
+	checkMesh     = "halo-mesh"
+	checkIdentity = "identity"
+	checkPerm     = "perm"
+	checkGateway  = "gateway"
+)
+
+// agent is what its goroutines share.
+type agent struct {
+	Config
+	settings Settings
+	graph    *health.Graph
+	mesh     *local.Mesh
+	id       identity.State
+	log      *slog.Logger // names the node
+	seen     view
+	spool    *spool.Spool
+	retry    chan struct{} // a token when the way to the gateway may be back
+}
+
+// Run is the daemon. When ctx ends it closes the last batch and writes to disk
+// what is not acknowledged.
+func Run(ctx context.Context, c Config) error {
+	a := &agent{Config: c, graph: health.New("halo-agent"), mesh: local.NewMesh(c.path(paths.MeshSocket)), retry: make(chan struct{}, 1)}
+	a.graph.Declare(checkConfig)
+	a.graph.Declare(checkPerm)
+	a.graph.Declare(checkMesh)
+	a.graph.Declare(checkIdentity, checkMesh)
+	a.graph.Declare(checkGateway, checkIdentity)
+	var wrong error
+	if a.settings, wrong = c.settings(); wrong != nil {
+		a.graph.Set(checkConfig, health.Degraded, wrong.Error())
+		c.Log.Warn("settings are wrong, the defaults apply", "err", wrong)
+	} else {
+		a.graph.Set(checkConfig, health.OK, "")
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return local.Serve(ctx, c.path(paths.AgentSocket), a.handler()) })
+	g.Go(func() error { return a.watchMesh(ctx) })
+	g.Go(func() error { return a.work(ctx, wrong) })
+	return g.Wait()
+}
+
+// work is everything that needs to know who the node is.
+func (a *agent) work(ctx context.Context, wrong error) error {
+	if !a.identify(ctx) {
+		return nil
+	}
+	node := a.id.Key.ID()
+	a.log = a.Log.With("node", node)
+	set, err := collect.All("/", a.path(paths.Perm))
+	if err != nil {
+		return fmt.Errorf("collectors: %w", err)
+	}
+	a.spool, err = spool.Open(spool.Options{
+		Live: a.path(paths.RunAgent), Disk: paths.Dir(a.path(paths.State)).File(paths.SpoolDir),
+		Boot: a.id.BootCounter, Node: node, Budget: a.settings.SpoolBudgetMiB << 20, Delay: time.Duration(a.settings.SpoolDelay),
+		Clock: a.now, Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	a.seen.opened(a.spool)
+	a.tellConfig(wrong)
+	a.log.Info("halo-agent runs", "boot", a.id.BootCounter, "gateway", a.settings.Gateway)
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		sample.Run(inner, sample.Options{
+			Collect: a.seen.keep(set.Collect), Add: a.spool.AddBatch, Clock: a.now,
+			Interval: time.Duration(a.settings.Sample), Send: time.Duration(a.settings.Send), Node: node, Earliest: version.Get().Built, Log: a.log,
+		})
+		return nil
+	})
+	g.Go(func() error {
+		return send.Run(inner, send.Options{
+			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Version: version.Get().Version,
+			Spool: a.spool, Status: a.nodeStatus(), Retry: a.retry, Log: a.log,
+			Health: func(s health.State, detail string) { a.graph.Set(checkGateway, s, detail) },
+		})
+	})
+	g.Go(func() error { a.keep(inner); return nil })
+	g.Go(func() error { a.forwardEvents(inner); return nil })
+	err = g.Wait()
+	// The sampler has closed its batch: this is the last of it.
+	if flushErr := a.spool.Flush(time.Now(), true); flushErr != nil {
+		a.log.Error("unacknowledged readings stay in RAM", "err", flushErr)
+	}
+	return err
+}
+
+// keep writes to disk what is due.
+func (a *agent) keep(ctx context.Context) {
+	delay := time.Duration(a.settings.SpoolDelay)
+	tick := time.NewTicker(min(max(delay/96, 50*time.Millisecond), 2*time.Second))
+	defer tick.Stop()
+	failed := false
+	for {
+		err := a.spool.Flush(time.Now(), false)
+		if (err != nil) != failed {
+			failed = err != nil
+			if failed {
+				a.log.Error("disk takes no readings, they stay in RAM", "err", err)
+			} else {
+				a.log.Info("disk takes readings again")
+			}
+		}
+		a.judgePerm(err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *agent) judgePerm(err error) {
+	switch {
+	case err != nil:
+		a.graph.Set(checkPerm, health.Degraded, err.Error())
+	case a.seen.volatile():
+		a.graph.Set(checkPerm, health.Degraded, "the data partition is not there: nothing is kept over a restart")
+	case !a.spool.Stats().DiskReady:
+		a.graph.Set(checkPerm, health.Degraded, "the spool can't be used: readings stay in RAM")
+	default:
+		a.graph.Set(checkPerm, health.OK, "")
+	}
+}
+
+func (a *agent) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET "+local.RouteHealth, a.graph)
+	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
+		st := a.seen.status()
+		st.Sample, st.Send = time.Duration(a.settings.Sample), time.Duration(a.settings.Send)
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(st) // the client went away: nobody to tell
+	})
+	return mux
+}

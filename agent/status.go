@@ -1,0 +1,83 @@
+package agent
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"halo.internal/health"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+	"halo.internal/model/version"
+)
+
+// nodeStatus returns what makes the node's heartbeat. What can't change while
+// the machine runs is read once.
+func (a *agent) nodeStatus() func() model.NodeStatus {
+	build := version.Get()
+	fixed := model.NodeStatus{
+		Name: a.id.Key.ID(), Role: a.Role, Version: build.Version, Commit: build.Commit,
+		Board: board("/proc/device-tree/model"), Kernel: kernel(), Slot: slot(a.path(paths.BootReport)),
+	}
+	return func() model.NodeStatus {
+		st := fixed
+		mesh, meshHealth := a.seen.last()
+		if mesh.Name != "" {
+			st.Name = mesh.Name
+		}
+		st.Volatile, st.Interfaces = mesh.Volatile, mesh.Interfaces
+		if len(st.Interfaces) > maxInterfaces {
+			st.Interfaces = st.Interfaces[:maxInterfaces]
+		}
+		st.UptimeS = uptime()
+		// What is broken in the mesh explains what is broken here.
+		r := a.graph.Report()
+		if meshHealth.Name != "" && meshHealth.State != health.OK {
+			r = meshHealth
+		}
+		st.State, st.Missing = string(r.State), r.Missing
+		return st
+	}
+}
+
+const maxInterfaces = 64 // in a heartbeat
+
+func board(file string) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "" // no device tree: not one of HALO's boards
+	}
+	s := strings.TrimRight(string(b), "\x00\n")
+	return s[:min(len(s), 128)]
+}
+
+func kernel() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+func slot(file string) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	var r model.BootReport
+	if json.Unmarshal(b, &r) != nil {
+		return ""
+	}
+	return r.Slot
+}
+
+func uptime() int64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return int64(time.Duration(t.Nano()) / time.Second)
+}

@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"halo.internal/agent/collect"
+	"halo.internal/agent/spool"
+	"halo.internal/health"
+	"halo.internal/model"
+)
+
+// view is the latest that the agent knows: of halo-mesh, of its own readings,
+// of its spool.
+type view struct {
+	mu       sync.Mutex // guards what follows
+	mesh     model.MeshStatus
+	health   health.Report // of halo-mesh
+	readings []collect.Reading
+	read     time.Time
+	spool    *spool.Spool
+}
+
+func (v *view) saw(st model.MeshStatus, h health.Report) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mesh, v.health = st, h
+}
+
+func (v *view) last() (model.MeshStatus, health.Report) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.mesh, v.health
+}
+
+func (v *view) volatile() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.mesh.Volatile
+}
+
+func (v *view) opened(s *spool.Spool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.spool = s
+}
+
+// keep wraps the collectors so that the latest readings can be asked for.
+func (v *view) keep(collectors func(context.Context) ([]collect.Reading, error)) func(context.Context) ([]collect.Reading, error) {
+	return func(ctx context.Context) ([]collect.Reading, error) {
+		r, err := collectors(ctx)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.readings, v.read = r, time.Now()
+		return r, err
+	}
+}
+
+// quality is the clock's, as halo-mesh knows it.
+func (v *view) quality() model.ClockQuality {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.mesh.Clock == "" {
+		return model.ClockNone // halo-mesh has not answered yet
+	}
+	return v.mesh.Clock
+}
+
+func (v *view) status() model.AgentStatus {
+	quality := v.quality()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	st := model.AgentStatus{Time: v.read.UTC(), Clock: quality, Readings: []model.Reading{}}
+	for _, r := range v.readings {
+		if n := r.Metric.Number(r.Value); !math.IsNaN(n) && !math.IsInf(n, 0) { // JSON has no other numbers
+			st.Readings = append(st.Readings, model.Reading{Metric: r.Metric.Name, Value: n, Unit: r.Metric.Unit})
+		}
+	}
+	if v.spool != nil {
+		s := v.spool.Stats()
+		st.Spool = model.SpoolStatus{Live: s.Live, Segments: s.Segments, Bytes: s.DiskBytes, Ready: s.DiskReady}
+	}
+	return st
+}

@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"halo.internal/health"
+	"halo.internal/identity"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+)
+
+// watchEvery is how often halo-mesh is asked. /health has to name it within 5 s
+// when it is missing.
+const watchEvery = 2 * time.Second
+
+// now is the wall clock, with the quality that halo-mesh gives it.
+func (a *agent) now() (time.Time, model.ClockQuality) { return time.Now(), a.seen.quality() }
+
+// every calls f at once and then again and again, until it says that it is
+// done or ctx ends; only then it returns false.
+func every(ctx context.Context, d time.Duration, f func() (done bool)) bool {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for !f() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	return true
+}
+
+// watchMesh follows halo-mesh.
+func (a *agent) watchMesh(ctx context.Context) error {
+	there := true // so that its absence is logged
+	every(ctx, watchEvery, func() bool {
+		st, err := a.mesh.Status(ctx)
+		if ctx.Err() != nil {
+			return false
+		}
+		if (err == nil) != there {
+			there = err == nil
+			if there {
+				a.Log.Info("halo-mesh answers")
+			} else {
+				a.Log.Warn("halo-mesh is missing", "err", err)
+			}
+		}
+		if err != nil {
+			a.graph.Set(checkMesh, health.Failed, err.Error())
+			return false
+		}
+		a.graph.Set(checkMesh, health.OK, "")
+		h, err := a.mesh.Health(ctx)
+		if err != nil {
+			h = health.Report{State: health.Failed, Missing: checkMesh, Detail: err.Error()}
+		}
+		before, _ := a.seen.last()
+		a.seen.saw(st, h)
+		if reach(st) != reach(before) {
+			select {
+			case a.retry <- struct{}{}:
+			default: // a token waits already
+			}
+		}
+		return false
+	})
+	return nil
+}
+
+// reach sums up what says that the gateway can be reached: when it changes, it
+// is worth trying at once.
+func reach(st model.MeshStatus) string {
+	s := fmt.Sprint(st.Joined, st.OverlayV4)
+	for _, p := range st.Overlay {
+		if p.LastHandshake != nil {
+			s += p.Node + p.LastHandshake.String()
+		}
+	}
+	return s
+}
+
+// identify waits until halo-mesh has settled who the node is and which boot
+// this is. It returns false when ctx ended first.
+func (a *agent) identify(ctx context.Context) bool {
+	return every(ctx, watchEvery/4, func() bool {
+		id, err := a.readIdentity()
+		if err != nil {
+			a.graph.Set(checkIdentity, health.Starting, err.Error())
+			return false
+		}
+		a.id = id
+		a.graph.Set(checkIdentity, health.OK, "")
+		return true
+	})
+}
+
+func (a *agent) readIdentity() (identity.State, error) {
+	file := a.path(paths.RunIdentity)
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return identity.State{}, fmt.Errorf("%s is not there yet: halo-mesh writes it", file)
+	}
+	if err != nil {
+		return identity.State{}, err
+	}
+	id, err := identity.Unmarshal(b)
+	if err != nil {
+		return identity.State{}, fmt.Errorf("%s: %w", file, err)
+	}
+	if id.BootID != a.BootID {
+		return identity.State{}, fmt.Errorf("%s: expected boot %s, got %s", file, a.BootID, id.BootID)
+	}
+	if id.BootCounter < 1 {
+		return identity.State{}, fmt.Errorf("%s: expected a boot counter of 1 or more, got 0", file)
+	}
+	return id, nil
+}
+
+// forwardEvents takes over what halo-mesh has noted. It keeps where it was in
+// /run, so that a restart of this process loses and repeats nothing.
+func (a *agent) forwardEvents(ctx context.Context) {
+	failed := false
+	every(ctx, watchEvery, func() bool {
+		boot, seq := a.spool.MeshEvents()
+		events, err := a.mesh.Events(ctx, boot, seq)
+		if err == nil && len(events) > 0 {
+			err = a.spool.TakeEvents(events)
+		}
+		if ctx.Err() == nil && (err != nil) != failed {
+			failed = err != nil
+			if failed {
+				a.log.Warn("events of halo-mesh do not come", "err", err)
+			}
+		}
+		return false
+	})
+}
+
+// tellConfig makes an event of settings that are wrong.
+func (a *agent) tellConfig(wrong error) {
+	if wrong == nil {
+		return
+	}
+	err := a.spool.AddEvent("agent.config.invalid", model.Warning, "agent.toml is wrong, the defaults apply", map[string]string{"error": wrong.Error()})
+	if err != nil {
+		a.log.Warn("event is lost", "err", err)
+	}
+}
