@@ -1,0 +1,272 @@
+package overlay
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/flynn/noise"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/crypto/blake2s"
+	"golang.org/x/sys/unix"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/nstest"
+	"halo.internal/model/paths"
+)
+
+func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
+
+const patience = time.Minute
+
+var (
+	underA, underB = netip.MustParseAddr("fd00:1::a"), netip.MustParseAddr("fd00:1::b")
+	overA, overB   = netip.MustParseAddr("10.42.0.1"), netip.MustParseAddr("10.42.1.2")
+	overA6, overB6 = netip.MustParseAddr("fd00:2::a"), netip.MustParseAddr("fd00:2::b")
+)
+
+func config(name string, key identity.Key, v4, v6 netip.Addr) Config {
+	return Config{Name: name, Key: key.WireGuard(), Port: paths.WireGuardPort, UnderlayMTU: 1500, Log: slog.New(slog.DiscardHandler),
+		Addresses: []netip.Prefix{netip.PrefixFrom(v4, 16), netip.PrefixFrom(v6, 64)}}
+}
+
+func peer(key identity.Key, under, v4, v6 netip.Addr, life Incarnation) Peer {
+	return Peer{Node: key.ID(), Key: key.WireGuardPublic(), Endpoint: netip.AddrPortFrom(under, paths.WireGuardPort), Incarnation: life,
+		Allowed: []netip.Prefix{netip.PrefixFrom(v4, 32), netip.PrefixFrom(v6, 128)}}
+}
+
+func underlay(l netlink.Link, a netip.Addr) error {
+	return netlink.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD})
+}
+
+// open opens a device that ends with the test.
+func open(t *testing.T, c Config) (*Device, error) {
+	d, err := Open(c)
+	if err == nil {
+		t.Cleanup(func() {
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return d, err
+}
+
+// TestPeersTalkAndARestartedOneIsTakenBack has two devices in two namespaces,
+// with WireGuard in this process on both ends. The first life of B had a clock
+// that ran ahead; B then restarts with an older time.
+func TestPeersTalkAndARestartedOneIsTakenBack(t *testing.T) {
+	keyA, keyB := identity.New(), identity.New()
+	near, far := nstest.Cable(t, "over-a", "over-b")
+	if err := underlay(near, underA); err != nil {
+		t.Fatal(err)
+	}
+	a, err := open(t, config("wg-a", keyA, overA, overA6))
+	if err != nil {
+		t.Fatal(err)
+	}
+	firstLife := peer(keyB, underB, overB, overB6, Incarnation{Boot: 1})
+	if err := a.SetPeers([]Peer{firstLife}); err != nil {
+		t.Fatal(err)
+	}
+
+	// B's first life, a year ahead of time.
+	if err := handshake(keyB, keyA, time.Now().AddDate(1, 0, 0)); err != nil {
+		t.Fatalf("first life: %v", err)
+	}
+	if err := handshake(keyB, keyA, time.Now()); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("a handshake from the past got %v, want no answer", err)
+	}
+
+	// B's second life.
+	var b *Device
+	listening := make(chan net.Listener, 1)
+	nstest.Away(t, far, func(l netlink.Link) (err error) {
+		if err := underlay(l, underB); err != nil {
+			return err
+		}
+		if b, err = open(t, config("wg-b", keyB, overB, overB6)); err != nil {
+			return err
+		}
+		toA := peer(keyA, underA, overA, overA6, Incarnation{})
+		toA.Keepalive = 2 * time.Minute
+		if err := b.SetPeers([]Peer{toA}); err != nil {
+			return err
+		}
+		l4, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", netip.AddrPortFrom(overB, 80).String())
+		listening <- l4
+		return err
+	})
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "from b") })}
+	go func() { _ = server.Serve(<-listening) }() // ends when it is closed
+	t.Cleanup(func() { _ = server.Close() })
+
+	secondLife := firstLife
+	secondLife.Incarnation = Incarnation{Boot: 2}
+	if err := a.SetPeers([]Peer{secondLife}); err != nil {
+		t.Fatal(err)
+	}
+	get(t, "http://"+overB.String())
+
+	peers, err := a.Status()
+	if err != nil || len(peers) != 1 {
+		t.Fatalf("status: %+v, %v", peers, err)
+	}
+	p := peers[0]
+	if p.Node != keyB.ID() || p.LastHandshake == nil || time.Since(*p.LastHandshake).Abs() > patience || p.RxBytes == 0 || p.TxBytes == 0 {
+		t.Errorf("status of b: %+v", p)
+	}
+	if p.Endpoint != netip.AddrPortFrom(underB, paths.WireGuardPort).String() || len(p.Addresses) != 2 {
+		t.Errorf("status of b: %+v", p)
+	}
+
+	// The same list again disturbs nothing; without b nothing is left.
+	if err := a.SetPeers([]Peer{secondLife}); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := a.Status(); err != nil || again[0].LastHandshake == nil {
+		t.Errorf("setting the same peers lost the session: %+v, %v", again, err)
+	}
+	if err := a.SetPeers(nil); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := a.Status(); err != nil || len(rest) != 0 {
+		t.Errorf("after removing all peers: %+v, %v", rest, err)
+	}
+}
+
+// get fetches a page through the overlay; handshakes are tried every 5 s.
+func get(t *testing.T, url string) {
+	t.Helper()
+	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	for deadline := time.Now().Add(patience); ; {
+		resp, err := client.Get(url)
+		if err == nil {
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || string(body) != "from b" {
+				t.Fatalf("got %q, %v", body, err)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing came through the overlay: %v", err)
+		}
+	}
+}
+
+// handshake plays the initiator of WireGuard's handshake at a time of its own
+// choice and waits a second for the response.
+func handshake(from, to identity.Key, at time.Time) error {
+	private, public := from.WireGuard(), from.WireGuardPublic()
+	responder := to.WireGuardPublic()
+	hs, err := noise.NewHandshakeState(noise.Config{
+		CipherSuite: noise.NewCipherSuite(noise.DH25519, noise.CipherChaChaPoly, noise.HashBLAKE2s),
+		Pattern:     noise.HandshakeIK, Initiator: true, Prologue: []byte("WireGuard v1 zx2c4 Jason@zx2c4.com"),
+		PresharedKey: make([]byte, 32), PresharedKeyPlacement: 2,
+		StaticKeypair: noise.DHKey{Private: private[:], Public: public[:]}, PeerStatic: responder[:],
+	})
+	if err != nil {
+		return err
+	}
+	tai := binary.BigEndian.AppendUint64(nil, 0x400000000000000a+uint64(at.Unix()))
+	body, _, _, err := hs.WriteMessage(nil, binary.BigEndian.AppendUint32(tai, 0))
+	if err != nil {
+		return err
+	}
+	msg := append([]byte{1, 0, 0, 0, 9, 9, 9, 9}, body...)
+	macKey := blake2s.Sum256(append([]byte("mac1----"), responder[:]...))
+	mac, err := blake2s.New128(macKey[:])
+	if err != nil {
+		return err
+	}
+	mac.Write(msg)
+	msg = append(mac.Sum(msg), make([]byte, 16)...)
+	c, err := net.Dial("udp6", netip.AddrPortFrom(underA, paths.WireGuardPort).String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write(msg); err != nil {
+		return err
+	}
+	if err := c.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	answer := make([]byte, 200)
+	n, err := c.Read(answer)
+	if err != nil {
+		return err
+	}
+	if n != 92 || answer[0] != 2 {
+		return fmt.Errorf("expected a handshake response of 92 octets, got %d of type %d", n, answer[0])
+	}
+	return nil
+}
+
+func TestInterfaceIsAsConfigured(t *testing.T) {
+	d, err := open(t, config("wg-c", identity.New(), overA, overA6))
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := nstest.Link(t, "wg-c")
+	if link.Attrs().MTU != 1420 {
+		t.Errorf("MTU: got %d, want 1420", link.Attrs().MTU)
+	}
+	stale, _ := netlink.ParseAddr("10.42.9.9/16")
+	if err := netlink.AddrAdd(link, stale); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.address(); err != nil {
+		t.Fatal(err)
+	}
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil || len(addrs) != 1 || addrs[0].IPNet.String() != "10.42.0.1/16" {
+		t.Errorf("addresses: got %v, %v, want 10.42.0.1/16 alone", addrs, err)
+	}
+	if d.Kernel() {
+		t.Error("the kernel did it: this test is about the process")
+	}
+	if _, err := Open(config("wg-c", identity.New(), overA, overA6)); err == nil {
+		t.Error("a second device took the same interface")
+	}
+}
+
+func TestMTU(t *testing.T) {
+	for under, want := range map[int]int{1500: 1420, 1468: 1388, 1280: 1280, 9000: 8920} {
+		if got := MTU(under); got != want {
+			t.Errorf("underlay %d: got %d, want %d", under, got, want)
+		}
+	}
+}
+
+func TestLaterLife(t *testing.T) {
+	order := []Incarnation{{1, 0}, {1, 1}, {1, 2}, {2, 0}, {3, 0}}
+	for i, a := range order {
+		for j, b := range order {
+			if a.After(b) != (i > j) {
+				t.Errorf("%v after %v: got %v", a, b, a.After(b))
+			}
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add("private_key=00\nlisten_port=51820\npublic_key=0101010101010101010101010101010101010101010101010101010101010101\nendpoint=[fd00::1]:51820\nlast_handshake_time_sec=1\nlast_handshake_time_nsec=2\nrx_bytes=3\ntx_bytes=4\nallowed_ip=10.42.1.2/32\n")
+	f.Add("public_key=zz\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		peers, err := decode(s)
+		if err == nil && len(peers) > len(s)/64 {
+			t.Fatalf("%d peers from %d octets", len(peers), len(s))
+		}
+	})
+}
