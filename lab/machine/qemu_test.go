@@ -17,9 +17,9 @@ import (
 	"halo.internal/lab/machine"
 )
 
-// limit is far beyond what any of this takes, even where others use the
+// bootLimit is far beyond what any of this takes, even where others use the
 // processor too.
-const limit = 4 * time.Minute
+const bootLimit = 4 * time.Minute
 
 func image(t *testing.T) string {
 	dir := os.Getenv("HALO_IMAGES")
@@ -33,10 +33,10 @@ func image(t *testing.T) string {
 // machine and a few times a second, as its console grows.
 func await(t *testing.T, m *machine.Machine, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(bootLimit); !ok(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			console, _ := os.ReadFile(m.Console())
-			t.Fatalf("%s: not within %s; status %+v; console:\n%s", what, limit, m.Status(), console[max(0, len(console)-4000):])
+			t.Fatalf("%s: not within %s; status %+v; console:\n%s", what, bootLimit, m.Status(), console[max(0, len(console)-4000):])
 		}
 	}
 }

@@ -42,9 +42,8 @@ func newQMP(conn net.Conn) *qmp {
 // read handles what QEMU says until it is gone.
 func (q *qmp) read() {
 	defer close(q.gone)
-	if _, err := q.conn.Write([]byte(`{"execute":"qmp_capabilities"}` + "\n")); err != nil {
-		return
-	}
+	// A QEMU that is gone already cannot take this, but may have said why.
+	_, _ = q.conn.Write([]byte(`{"execute":"qmp_capabilities"}` + "\n"))
 	negotiated := false
 	lines := bufio.NewScanner(q.conn)
 	lines.Buffer(nil, maxQMPLine)

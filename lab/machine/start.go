@@ -88,6 +88,7 @@ func (m *Machine) start(ctx context.Context, p *power) (end string, err error) {
 	})
 	waited := cmd.Wait()
 	close(exited)
+	<-q.gone // it has read QEMU's last words
 	w.close()
 	served.Wait()
 	m.stopped(p, cmd.ProcessState)
