@@ -64,9 +64,9 @@ const (
 	dialTimeout   = 15 * time.Second
 	greetTimeout  = 20 * time.Second
 	writeTimeout  = 30 * time.Second
-	minWindow     = 2 << 10  // octets of backlog on their way, at first
-	maxWindow     = 32 << 10 // and as acknowledgements come
-	backlogAtOnce = 16       // items before the live ones are looked at again
+	minWindow     = 2 << 10   // octets of backlog on their way, at first
+	maxWindow     = 128 << 10 // and as acknowledgements come: the gateway commits every few seconds
+	backlogAtOnce = 16        // items before the live ones are looked at again
 )
 
 func (o *Options) setDefaults() {
@@ -75,7 +75,7 @@ func (o *Options) setDefaults() {
 			*d = v
 		}
 	}
-	set(&o.AckTimeout, 30*time.Second)
+	set(&o.AckTimeout, 45*time.Second)
 	set(&o.StatusEvery, 5*time.Minute)
 	set(&o.StatusCheck, 5*time.Second)
 	set(&o.MinPause, time.Second)
