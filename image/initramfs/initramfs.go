@@ -29,7 +29,7 @@ type Input struct {
 }
 
 // Build returns the gzip'd archive.
-func Build(in Input) ([]byte, error) {
+func Build(ctx context.Context, in Input) ([]byte, error) {
 	a := archive{}
 	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "newroot"} {
 		a.dir(d)
@@ -50,20 +50,12 @@ func Build(in Input) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
-	files, err := index.Files(paths)
+	files, err := index.Files(ctx, paths)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("initramfs: %w", err)
 	}
-	dir := filepath.Join("lib/modules", in.Kernel.Release)
 	for name, b := range files {
-		a.file(filepath.Join(dir, name), 0o644, b)
-	}
-	for _, p := range paths {
-		b, err := os.ReadFile(filepath.Join(in.Kernel.Modules, p))
-		if err != nil {
-			return nil, err
-		}
-		a.file(filepath.Join(dir, p), 0o644, b)
+		a.file(filepath.Join("lib/modules", in.Kernel.Release, name), 0o644, b)
 	}
 
 	var out bytes.Buffer

@@ -20,9 +20,9 @@ func input(t *testing.T) Input {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"init": "program", "modules.dep": "kernel/fs/ext4.ko.xz: kernel/lib/crc16.ko.xz\nkernel/lib/crc16.ko.xz:\n",
+		"init": "program", "modules.dep": "kernel/fs/ext4.ko: kernel/lib/crc16.ko\nkernel/lib/crc16.ko:\n",
 		"modules.softdep": "", "modules.alias": "alias fs-ext4 ext4\n", "modules.builtin": "",
-		"kernel/fs/ext4.ko.xz": "ext4!", "kernel/lib/crc16.ko.xz": "crc",
+		"kernel/fs/ext4.ko": "ext4!", "kernel/lib/crc16.ko": "crc",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -86,22 +86,22 @@ func read(t *testing.T, b []byte) map[string]string {
 
 func TestBuild(t *testing.T) {
 	in := input(t)
-	b, err := Build(in)
+	b, err := Build(context.Background(), in)
 	if err != nil {
 		t.Fatal(err)
 	}
 	files := read(t, b)
 	for name, want := range map[string]string{
 		"init": "program", layout.PermTemplate[1:]: "gz", layout.BootModules[1:]: "ext4\n",
-		"lib/modules/6.12.9-test/kernel/fs/ext4.ko.xz":   "ext4!",
-		"lib/modules/6.12.9-test/kernel/lib/crc16.ko.xz": "crc",
-		"lib/modules/6.12.9-test/modules.alias":          "alias fs-ext4 ext4\n",
+		"lib/modules/6.12.9-test/kernel/fs/ext4.ko":   "ext4!",
+		"lib/modules/6.12.9-test/kernel/lib/crc16.ko": "crc",
+		"lib/modules/6.12.9-test/modules.alias":       "alias fs-ext4 ext4\n",
 	} {
 		if got, ok := files[name]; !ok || got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
-	again, err := Build(in)
+	again, err := Build(context.Background(), in)
 	if err != nil || !bytes.Equal(b, again) {
 		t.Errorf("a second build differs (%v)", err)
 	}
@@ -110,7 +110,7 @@ func TestBuild(t *testing.T) {
 func TestBuildRefusesMissingModule(t *testing.T) {
 	in := input(t)
 	in.Modules = []string{"squashfs"}
-	if _, err := Build(in); err == nil || !strings.Contains(err.Error(), "module squashfs") {
+	if _, err := Build(context.Background(), in); err == nil || !strings.Contains(err.Error(), "module squashfs") {
 		t.Errorf("got %v", err)
 	}
 }

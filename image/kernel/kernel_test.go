@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"halo.internal/image/tool"
 )
 
 const release = "6.12.9-test"
@@ -80,8 +82,24 @@ func TestSelect(t *testing.T) {
 	}
 }
 
+// packModule writes a module as Debian packs it.
+func packModule(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b, err := tool.Command{Name: "xz", Args: []string{"--stdout"}, Stdin: []byte(content)}.Run(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestFilesAreCutToTheSelection(t *testing.T) {
-	x, err := tree(t).Index()
+	tr := tree(t)
+	x, err := tr.Index()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,23 +107,37 @@ func TestFilesAreCutToTheSelection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := x.Files(paths)
+	for _, p := range paths {
+		packModule(t, filepath.Join(tr.Modules, p), "module "+Name(p))
+	}
+	files, err := x.Files(context.Background(), paths)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"modules.dep": `kernel/crypto/crc32c_generic.ko.xz:
-kernel/fs/ext4/ext4.ko.xz: kernel/lib/crc16.ko.xz kernel/fs/jbd2/jbd2.ko.xz
-kernel/fs/jbd2/jbd2.ko.xz:
-kernel/lib/crc16.ko.xz:
+		"modules.dep": `kernel/crypto/crc32c_generic.ko:
+kernel/fs/ext4/ext4.ko: kernel/lib/crc16.ko kernel/fs/jbd2/jbd2.ko
+kernel/fs/jbd2/jbd2.ko:
+kernel/lib/crc16.ko:
 `,
-		"modules.softdep": "softdep ext4 pre: crypto-crc32c\n",
-		"modules.alias":   "alias crypto-crc32c crc32c_generic\n",
-		"modules.builtin": "kernel/drivers/mmc/core/mmc_block.ko\n",
+		"kernel/fs/ext4/ext4.ko": "module ext4",
+		"kernel/lib/crc16.ko":    "module crc16",
+		"modules.softdep":        "softdep ext4 pre: crypto-crc32c\n",
+		"modules.alias":          "alias crypto-crc32c crc32c_generic\n",
+		"modules.builtin":        "kernel/drivers/mmc/core/mmc_block.ko\n",
 	} {
 		if got := string(files[name]); got != want {
 			t.Errorf("%s: got\n%swant\n%s", name, got, want)
 		}
+	}
+	if len(files) != 8 {
+		t.Errorf("got %d files, want 4 modules and 4 indexes", len(files))
+	}
+	if err := os.Remove(filepath.Join(tr.Modules, "kernel/fs/ext4/ext4.ko.xz")); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := x.Files(context.Background(), paths); err != nil || string(again["kernel/fs/ext4/ext4.ko"]) != "module ext4" {
+		t.Errorf("a second time: got %q, %v, want what was unpacked before", again["kernel/fs/ext4/ext4.ko"], err)
 	}
 }
 

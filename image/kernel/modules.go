@@ -3,6 +3,7 @@ package kernel
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"halo.internal/image/tool"
+	"halo.internal/model/atomicfile"
 )
 
 // Index is what depmod wrote about a tree of modules.
@@ -166,10 +170,11 @@ func (x *Index) Select(names []string) ([]string, error) {
 	return paths, nil
 }
 
-// Files returns, for a selection, the content of lib/modules/<release> without
-// the modules themselves: the indexes, cut to what was selected, in the text
-// form that hal/module reads.
-func (x *Index) Files(paths []string) (map[string][]byte, error) {
+// Files returns, for a selection, the content of lib/modules/<release>: the
+// modules and the text indexes, cut to what was selected. Modules are unpacked
+// here, once: on a board xz takes most of the time of loading one, and the
+// archive they travel in is compressed as a whole.
+func (x *Index) Files(ctx context.Context, paths []string) (map[string][]byte, error) {
 	builtin, err := os.ReadFile(filepath.Join(x.dir, "modules.builtin"))
 	if err != nil {
 		return nil, err
@@ -179,7 +184,11 @@ func (x *Index) Files(paths []string) (map[string][]byte, error) {
 	for _, p := range paths {
 		m := x.modules[Name(p)]
 		selected[Name(p)] = true
-		fmt.Fprintf(&dep, "%s:%s\n", p, prefixed(m.deps))
+		fmt.Fprintf(&dep, "%s:", plainName(p))
+		for _, d := range m.deps {
+			fmt.Fprintf(&dep, " %s", plainName(d))
+		}
+		fmt.Fprintln(&dep)
 		for _, line := range x.lines[Name(p)] {
 			fmt.Fprintln(&soft, line)
 		}
@@ -189,16 +198,30 @@ func (x *Index) Files(paths []string) (map[string][]byte, error) {
 			fmt.Fprintf(&aliases, "alias %s %s\n", a.pattern, a.name)
 		}
 	}
-	return map[string][]byte{
+	files := map[string][]byte{
 		"modules.dep": dep.Bytes(), "modules.softdep": soft.Bytes(),
 		"modules.alias": aliases.Bytes(), "modules.builtin": builtin,
-	}, nil
+	}
+	for _, p := range paths {
+		if files[plainName(p)], err = x.content(ctx, p); err != nil {
+			return nil, fmt.Errorf("module %s: %w", p, err)
+		}
+	}
+	return files, nil
 }
 
-func prefixed(words []string) string {
-	var b strings.Builder
-	for _, w := range words {
-		b.WriteString(" " + w)
+// plainName is the path of a module when it is unpacked.
+func plainName(path string) string { return strings.TrimSuffix(path, ".xz") }
+
+// content returns a module, unpacked; the result is kept beside the packed one.
+func (x *Index) content(ctx context.Context, path string) ([]byte, error) {
+	packed, plain := filepath.Join(x.dir, path), filepath.Join(x.dir, plainName(path))
+	if b, err := os.ReadFile(plain); err == nil || packed == plain {
+		return b, err
 	}
-	return b.String()
+	b, err := tool.Run(ctx, "xz", "--decompress", "--stdout", packed)
+	if err != nil {
+		return nil, err
+	}
+	return b, atomicfile.Write(plain, b, 0o644)
 }

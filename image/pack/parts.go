@@ -64,11 +64,10 @@ func (b *builder) packRoot(ctx context.Context) (err error) {
 	return err
 }
 
-// packModules packs what is mounted over /lib/modules. The modules are
-// compressed one by one already.
+// packModules packs what is mounted over /lib/modules.
 func (b *builder) packModules(ctx context.Context) (err error) {
 	dir := filepath.Join(b.opts.Root, instance.Dir, instance.Prepared, instance.Kernel, "lib/modules")
-	if err := b.squashfs(ctx, dir, b.path(layout.Modules), "-noD", "-noF"); err != nil {
+	if err := b.squashfs(ctx, dir, b.path(layout.Modules), "-comp", "zstd", "-Xcompression-level", "9"); err != nil {
 		return err
 	}
 	b.modules, err = os.ReadFile(b.path(layout.Modules))

@@ -35,7 +35,7 @@ func (r *Result) initramfs(ctx context.Context) error {
 	if r.Perm, err = initramfs.PermTemplate(ctx); err != nil {
 		return err
 	}
-	r.Initrd, err = initramfs.Build(initramfs.Input{
+	r.Initrd, err = initramfs.Build(ctx, initramfs.Input{
 		Init: program, Kernel: r.Kernel, Perm: r.Perm,
 		Modules: r.Manifest.Kernel.Modules[manifest.Boot], Load: r.Manifest.Kernel.Load,
 	})
@@ -49,10 +49,11 @@ func (r *Result) kernelPackage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.Modules, err = index.Select(ModuleNames(r.Manifest)); err != nil {
+	paths, err := index.Select(ModuleNames(r.Manifest))
+	if err != nil {
 		return err
 	}
-	indexes, err := index.Files(r.Modules)
+	modules, err := index.Files(ctx, paths)
 	if err != nil {
 		return err
 	}
@@ -67,18 +68,8 @@ func (r *Result) kernelPackage(ctx context.Context) error {
 		if err := put(dir, layout.Kernel, b); err != nil {
 			return err
 		}
-		modules := filepath.Join("lib/modules", r.Kernel.Release)
-		for name, b := range indexes {
-			if err := put(dir, filepath.Join(modules, name), b); err != nil {
-				return err
-			}
-		}
-		for _, p := range r.Modules {
-			b, err := os.ReadFile(filepath.Join(r.Kernel.Modules, p))
-			if err != nil {
-				return err
-			}
-			if err := put(dir, filepath.Join(modules, p), b); err != nil {
+		for name, b := range modules {
+			if err := put(dir, filepath.Join("lib/modules", r.Kernel.Release, name), b); err != nil {
 				return err
 			}
 		}

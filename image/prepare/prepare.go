@@ -43,7 +43,6 @@ type Result struct {
 	Stamp    version.Info
 	Kernel   kernel.Tree
 	Packages []apt.Package // for the bill of materials, the kernel first
-	Modules  []string      // selected, relative to Kernel.Modules
 	Initrd   []byte
 	Perm     []byte // gzip'd empty ext4
 	Firmware string // folder of gokrazy's firmware module

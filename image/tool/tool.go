@@ -36,6 +36,7 @@ func packages() map[string]string {
 		"mksquashfs": "squashfs-tools",
 		"mmd":        "mtools",
 		"unsquashfs": "squashfs-tools",
+		"xz":         "xz-utils",
 	}
 }
 
