@@ -73,13 +73,14 @@ type Neighbour struct {
 
 // Gateway is a node that offers a way out of the mesh.
 type Gateway struct {
-	MAC      net.HardwareAddr
-	NextHop  net.HardwareAddr
-	Iface    string
-	Best     bool
-	TQ       uint8
-	DownMbit float64
-	UpMbit   float64
+	MAC        net.HardwareAddr
+	NextHop    net.HardwareAddr
+	Iface      string
+	Best       bool    // the one in use, on a node whose mode is client
+	TQ         uint8   // BATMAN_IV
+	Throughput float64 // BATMAN_V: Mbit/s to the gateway
+	DownMbit   float64 // what it says of its way out
+	UpMbit     float64
 }
 
 func linkAttributes(c Config) []*nl.RtAttr {
@@ -221,6 +222,8 @@ func parseGateway(b []byte) (g Gateway, err error) {
 			g.Best = true
 		case attrTQ:
 			g.TQ = d.Uint8()
+		case attrThroughput:
+			g.Throughput = mbit(d.Uint32())
 		case attrBandwidthDown:
 			g.DownMbit = mbit(d.Uint32())
 		case attrBandwidthUp:
