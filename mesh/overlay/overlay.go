@@ -101,7 +101,8 @@ func Open(cfg Config) (*Device, error) {
 	if err := b.configure(wgtypes.Config{PrivateKey: &key, ListenPort: &port}); err != nil {
 		return nil, errors.Join(fmt.Errorf("overlay: configure %s: %w", cfg.Name, err), b.close())
 	}
-	if err := d.address(); err != nil {
+	// The fence stands before there is anything behind it.
+	if err := errors.Join(fence(cfg.Name, cfg.Addresses), d.address()); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	live, err := b.peers()

@@ -241,6 +241,63 @@ func TestInterfaceIsAsConfigured(t *testing.T) {
 	}
 }
 
+// TestOverlayAddressIsNotReachedInTheClear talks to a service on an overlay
+// address through the cable under it, as any stranger on the mesh can.
+func TestOverlayAddressIsNotReachedInTheClear(t *testing.T) {
+	near, far := nstest.Cable(t, "fence-a", "fence-b")
+	inside, _ := nstest.Cable(t, "fence-wg", "fence-none") // stands for the overlay
+	add := func(l netlink.Link, a string) error {
+		addr, err := netlink.ParseAddr(a)
+		return errors.Join(err, netlink.AddrAdd(l, addr))
+	}
+	// A fence stays when its overlay is closed: not an overlay of another test.
+	clear, private := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("10.99.0.1")
+	if err := errors.Join(add(near, clear.String()+"/24"), add(inside, private.String()+"/16")); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", ":8080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	dial := func(a netip.Addr) error {
+		c, err := net.DialTimeout("tcp", netip.AddrPortFrom(a, 8080).String(), time.Second)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+	var open, shut, other error
+	nstest.Away(t, far, func(l netlink.Link) error {
+		route := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: &net.IPNet{IP: private.AsSlice(), Mask: net.CIDRMask(32, 32)}, Gw: clear.AsSlice()}
+		if err := errors.Join(add(l, "192.0.2.2/24"), netlink.RouteAdd(route)); err != nil {
+			return err
+		}
+		open = dial(private)
+		fenced := make(chan error)
+		go func() {
+			fenced <- fence("fence-wg", []netip.Prefix{netip.PrefixFrom(private, 16), netip.PrefixFrom(netip.MustParseAddr("fd00:9::1"), 64)})
+		}() // at home, where new goroutines run
+		if err := <-fenced; err != nil {
+			return err
+		}
+		shut, other = dial(private), dial(clear)
+		return nil
+	})
+	if open != nil {
+		t.Errorf("without the fence: %v: the test proves nothing", open)
+	}
+	if shut == nil {
+		t.Error("with the fence the service was reached in the clear")
+	}
+	if other != nil {
+		t.Errorf("another address of the machine: %v", other)
+	}
+	if err := dial(private); err != nil {
+		t.Errorf("the machine itself: %v", err)
+	}
+}
+
 func TestMTU(t *testing.T) {
 	for under, want := range map[int]int{1500: 1420, 1468: 1388, 1280: 1280, 9000: 8920} {
 		if got := MTU(under); got != want {

@@ -1,0 +1,76 @@
+package overlay
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// fenceTable holds nothing but the fence of the overlay of that name.
+func fenceTable(iface string) *nftables.Table {
+	return &nftables.Table{Family: nftables.TableFamilyINet, Name: "halo-" + iface}
+}
+
+// fence drops what comes for or from overlay addresses by another way than the
+// overlay. Linux takes a packet for any of its addresses from any interface, so
+// that without it whoever is on the mesh could speak to services that trust
+// the overlay, in the clear and under any overlay address.
+func fence(iface string, overlays []netip.Prefix) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("overlay: fence: %w", err)
+	}
+	table := c.AddTable(fenceTable(iface)) // so that there is one to delete
+	c.DelTable(table)
+	table = c.AddTable(fenceTable(iface))
+	accept := nftables.ChainPolicyAccept
+	chain := c.AddChain(&nftables.Chain{
+		Name: "input", Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter, Policy: &accept,
+	})
+	rule := func(e ...expr.Any) { c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: e}) }
+	for _, from := range []string{iface, "lo"} {
+		rule(
+			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: ifname(from)},
+			&expr.Verdict{Kind: expr.VerdictAccept},
+		)
+	}
+	for _, p := range overlays {
+		for _, destination := range []bool{true, false} {
+			rule(append(matchPrefix(p.Masked(), destination), &expr.Verdict{Kind: expr.VerdictDrop})...)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("overlay: fence around %s: %w", iface, err)
+	}
+	return nil
+}
+
+func ifname(name string) []byte {
+	b := make([]byte, unix.IFNAMSIZ)
+	copy(b, name)
+	return b
+}
+
+// matchPrefix matches packets to or from a prefix.
+func matchPrefix(p netip.Prefix, destination bool) []expr.Any {
+	family, offset, size := byte(unix.NFPROTO_IPV4), uint32(12), uint32(4)
+	if p.Addr().Is6() {
+		family, offset, size = unix.NFPROTO_IPV6, 8, 16
+	}
+	if destination {
+		offset += size
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: net.CIDRMask(p.Bits(), int(size)*8), Xor: make([]byte, size)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Addr().AsSlice()},
+	}
+}
