@@ -75,8 +75,9 @@ func New(o Options) (Network, error) {
 // ErrRole is wrapped where a bundle is put onto a card of the other role.
 var ErrRole = errors.New("bundle and card differ in role")
 
-// Put writes a bundle into the boot partition of an image file or a card, and
-// takes a claim notice of an earlier network away.
+// Put writes a bundle into the boot partition of an image file or a card. It
+// takes away a claim notice of an earlier network, and what keeps room for a
+// bundle in a flat image.
 func Put(ctx context.Context, b bundle.Bundle, card string) error {
 	text, err := b.Marshal()
 	if err != nil {
@@ -90,8 +91,10 @@ func Put(ctx context.Context, b bundle.Bundle, card string) error {
 	if role != "" && role != string(b.Role) {
 		return fmt.Errorf("%w: the bundle is for a %s, %s holds a %s", ErrRole, b.Role, card, role)
 	}
-	if err := boot.Remove(ctx, path.Base(paths.ClaimNotice)); err != nil {
-		return err
+	for _, name := range []string{path.Base(paths.ClaimNotice), layout.Reserve} {
+		if err := boot.Remove(ctx, name); err != nil {
+			return err
+		}
 	}
 	return boot.Write(ctx, path.Base(paths.Bundle), text)
 }

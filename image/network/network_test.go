@@ -145,9 +145,12 @@ func TestPutOntoAFlatImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := card(t, map[string][]byte{"cmdline.txt": []byte("console=tty1")})
+	path := card(t, map[string][]byte{"cmdline.txt": []byte("console=tty1"), layout.Reserve: make([]byte, layout.ReserveSize)})
 	if err := Put(context.Background(), n.Gateway, path); err != nil {
 		t.Error(err)
+	}
+	if _, err := (fat.Volume{Path: path, Offset: layout.BootOffset}).Read(context.Background(), layout.Reserve); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what keeps room for the bundle is still there (%v)", err)
 	}
 	if err := Put(context.Background(), n.Gateway, card(t, map[string][]byte{"readme.txt": nil})); err == nil || !strings.Contains(err.Error(), "expected a HALO image or card") {
 		t.Errorf("a strange card: got %v", err)

@@ -2,6 +2,7 @@ package prepare
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -84,7 +85,8 @@ func (r *Result) kernelPackage(ctx context.Context) error {
 					return err
 				}
 			}
-			consoles = append(consoles, board.Consoles...)
+			// The first board's consoles come last: qemu-virt's, whose only one it is.
+			consoles = append(slices.Clone(board.Consoles), consoles...)
 			config = append(config, board.Config...)
 		}
 		// gok puts the root's PARTUUID in place of this device. The flat image
@@ -107,7 +109,7 @@ func (r *Result) firmwarePackage(ctx context.Context) (err error) {
 		if err := goPackage(dir, instance.Firmware); err != nil {
 			return err
 		}
-		if err := put(dir, layout.Initrd, r.Initrd); err != nil {
+		if err := errors.Join(put(dir, layout.Initrd, r.Initrd), put(dir, layout.Reserve, make([]byte, layout.ReserveSize))); err != nil {
 			return err
 		}
 		for _, board := range r.Boards {
