@@ -50,34 +50,40 @@ func newPort(ctx context.Context, ps *Ports, a *netlink.LinkAttrs) *port {
 	}
 }
 
-// serve runs until the port is gone. A failure of the system is told once and
-// tried again.
+// serve runs until the port is gone. A failure is told once and tried again,
+// ever more slowly.
 func (p *port) serve() {
 	defer close(p.ended)
 	defer p.stop()
 	p.notify(EventFound, model.Info, "Ethernet port "+p.name+" is there", nil)
-	failed := false
+	failures := 0
 	for p.ctx.Err() == nil {
 		began := time.Now()
 		err := p.turn(p.ctx)
 		if p.ctx.Err() != nil {
 			return
 		}
-		if err == nil || time.Since(began) > time.Minute {
-			failed = false
+		if err == nil || time.Since(began) > 2*slowestRetry*p.ps.timing.retry {
+			failures = 0
 		}
 		if err == nil {
 			continue
 		}
-		p.set(Searching, err.Error())
-		if !failed {
+		role := Searching
+		if p.pin != "" && p.pin != Mesh {
+			role = p.pin // what it is for is certain, even if it does not work
+		}
+		p.set(role, err.Error())
+		if failures++; failures == 1 {
 			p.log.Error("port failed, will try again", "err", err)
 			p.notify(EventFailed, model.Error, "Ethernet port "+p.name+" failed: "+err.Error(), nil)
 		}
-		failed = true
-		sleep(p.ctx, p.ps.timing.retry)
+		sleep(p.ctx, time.Duration(min(failures, slowestRetry))*p.ps.timing.retry)
 	}
 }
+
+// slowestRetry is the longest pause between attempts, in retry intervals.
+const slowestRetry = 12
 
 // turn serves the port in one role, until that ends.
 func (p *port) turn(ctx context.Context) error {
