@@ -39,7 +39,7 @@ func role() (*slog.Logger, func() error) {
 		run = func(log *slog.Logger) error { return guard.Run(context.Background(), log) }
 	case boot.IsModprobe(os.Args):
 		name = "modprobe"
-		run = func(*slog.Logger) error { return boot.Modprobe(os.Args[3]) }
+		run = func(log *slog.Logger) error { return boot.Modprobe(log, os.Args[3]) }
 	}
 	log, err := open(name)
 	if err != nil {

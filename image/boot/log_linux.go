@@ -22,7 +22,7 @@ func OpenKernelLog(program string) (*slog.Logger, error) {
 		}
 	}
 	// Programs may write more than ten lines in five seconds.
-	if err := os.WriteFile("/proc/sys/kernel/printk_devkmsg", []byte("on"), 0); err != nil {
+	if err := os.WriteFile("/proc/sys/kernel/printk_devkmsg", []byte("on\n"), 0); err != nil {
 		return nil, err
 	}
 	return KernelLog(program)

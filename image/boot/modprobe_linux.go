@@ -3,6 +3,7 @@ package boot
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -18,7 +19,7 @@ func IsModprobe(args []string) bool {
 
 // Modprobe loads what the kernel asks for. A name that no module has is what
 // the kernel asks for most, and no error.
-func Modprobe(name string) error {
+func Modprobe(log *slog.Logger, name string) error {
 	release, err := module.Release()
 	if err != nil {
 		return err
@@ -33,6 +34,9 @@ func Modprobe(name string) error {
 	}
 	if err := l.Load(name); err != nil && !errors.Is(err, module.ErrUnknown) {
 		return fmt.Errorf("kernel asks for a module: %w", err)
+	}
+	if n := l.Count(); n > 0 {
+		log.Info("loaded for the kernel", "alias", name, "modules", n)
 	}
 	return nil
 }

@@ -226,7 +226,7 @@ func (g *Guard) plug(ctx context.Context, plugged <-chan string) error {
 		g.problem("no modules for this kernel", err)
 		return nil // the boot modules are loaded; the machine may be reachable
 	}
-	alias := lookAgain
+	alias, first := lookAgain, true
 	for {
 		if alias == lookAgain {
 			err = modules.Coldplug("/sys")
@@ -235,6 +235,10 @@ func (g *Guard) plug(ctx context.Context, plugged <-chan string) error {
 		}
 		if err != nil {
 			g.log.Error("modules would not load", "err", err)
+		}
+		if first {
+			g.log.Info("modules for the devices there are", "loaded", modules.Count())
+			first = false
 		}
 		select {
 		case alias = <-plugged:
