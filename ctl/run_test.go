@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -76,11 +77,14 @@ func TestASessionThatTheGatewayForgotIsRenewedOrEnds(t *testing.T) {
 	g, url := newStandIn(t)
 	u := newUser(t)
 	u.login(t, url)
-	err := profile.Update(u.dir.Path("north-ridge"), func(p *profile.Profile) error { p.AccessToken = "signed with an old key"; return nil })
-	if err != nil {
-		t.Fatal(err)
+	for _, command := range [][]string{{"node", "list"}, {"logout"}} {
+		err := profile.Update(u.dir.Path("north-ridge"), func(p *profile.Profile) error { p.AccessToken = "signed with an old key"; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.must(t, command...)
 	}
-	u.must(t, "node", "list")
+	u.login(t, url)
 	g.end()
 	code, _, errs := u.run(t.Context(), "node", "list")
 	if code != ctl.ExitUnauthorised || !strings.Contains(errs, "haloctl login") {
@@ -101,7 +105,10 @@ func TestWatchPrintsWhatIsNew(t *testing.T) {
 	cpu.Seq, cpu.Value, cpu.Time = 2, 7, ago(0)
 	g.set("GET /v1/telemetry/latest", apitype.ReadingList{Items: []apitype.Reading{cpu, load}})
 	got = append(got, next[apitype.Reading](t, out))
-	if got[0].Metric != cpu.Metric || got[1].Metric != load.Metric || got[2].Value != 7 {
+	load.Seq, load.Value = 2, 9
+	g.set("GET /v1/telemetry/latest", apitype.ReadingList{Items: []apitype.Reading{cpu, load}})
+	got = append(got, next[apitype.Reading](t, out))
+	if got[0].Metric != cpu.Metric || got[1].Metric != load.Metric || got[2].Value != 7 || got[3].Value != 9 {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -142,9 +149,15 @@ func TestFollowPrintsEachEventOnce(t *testing.T) {
 	}
 }
 
+// output is what a command prints as JSON, one value a line.
+type output struct {
+	d *json.Decoder
+	r *io.PipeReader
+}
+
 // background runs a command until the test ends, and returns what it prints.
 // It must end with success when it is interrupted.
-func (u *user) background(t *testing.T, args ...string) *json.Decoder {
+func (u *user) background(t *testing.T, args ...string) output {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
@@ -158,13 +171,16 @@ func (u *user) background(t *testing.T, args ...string) *json.Decoder {
 		}
 	}()
 	t.Cleanup(func() { cancel(); r.Close(); <-done })
-	return json.NewDecoder(r)
+	return output{json.NewDecoder(r), r}
 }
 
-func next[T any](t *testing.T, d *json.Decoder) T {
+// next waits for the next value.
+func next[T any](t *testing.T, o output) T {
 	t.Helper()
+	late := time.AfterFunc(time.Minute, func() { o.r.CloseWithError(errors.New("nothing came within a minute")) })
+	defer late.Stop()
 	var v T
-	if err := d.Decode(&v); err != nil {
+	if err := o.d.Decode(&v); err != nil {
 		t.Fatal(err)
 	}
 	return v
