@@ -1,0 +1,87 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"halo.internal/health"
+	"halo.internal/model"
+)
+
+// daemon answers with err, or with what was asked.
+type daemon struct {
+	err  error
+	last string
+}
+
+func (d *daemon) Status() model.MeshStatus { return model.MeshStatus{Node: "n-x"} }
+func (d *daemon) Events(boot, seq uint64) []model.Event {
+	d.last = fmt.Sprint(boot, seq)
+	return []model.Event{}
+}
+func (d *daemon) Membership() (model.Membership, error) { return model.Membership{Name: "mast"}, d.err }
+func (d *daemon) PutPeers(p []model.AdmittedPeer) error { d.last = fmt.Sprint(len(p)); return d.err }
+func (d *daemon) PutAnnounce(a model.Announce) error    { d.last = a.CASHA256; return d.err }
+func (d *daemon) ShowClaimCode(c string) error          { d.last = c; return d.err }
+func (d *daemon) EraseClaimCode() error                 { d.last = "erased"; return d.err }
+
+func TestRoutes(t *testing.T) {
+	for _, tc := range []struct {
+		method, path, body string
+		err                error
+		code               int
+		last, answer       string
+	}{
+		{"GET", "/health", "", nil, 503, "", `"missing":"bat0"`},
+		{"GET", "/v1/status", "", nil, 200, "", `"node":"n-x"`},
+		{"GET", "/v1/events", "", nil, 200, "0 0", "[]"},
+		{"GET", "/v1/events?after=3.14", "", nil, 200, "3 14", "[]"},
+		{"GET", "/v1/events?after=3", "", nil, 422, "", "BOOT.SEQ"},
+		{"GET", "/v1/events?after=-1.2", "", nil, 422, "", "BOOT.SEQ"},
+		{"GET", "/v1/membership", "", nil, 200, "", `"name":"mast"`},
+		{"GET", "/v1/membership", "", fmt.Errorf("%w: searching", ErrNone), 404, "", "searching"},
+		{"PUT", "/v1/overlay/peers", `[{"node":"a"},{"node":"b"}]`, nil, 204, "2", ""},
+		{"PUT", "/v1/overlay/peers", `[{"nodes":"a"}]`, nil, 422, "", "unknown field"},
+		{"PUT", "/v1/overlay/peers", `[`, nil, 422, "", "invalid body"},
+		{"PUT", "/v1/overlay/peers", `[]`, ErrRole, 409, "0", "only a gateway"},
+		{"PUT", "/v1/announce", `{"api_port":8443,"ca_sha256":"ab"}`, nil, 204, "ab", ""},
+		{"PUT", "/v1/announce", `{"api_port":8443}`, fmt.Errorf("%w: ca_sha256", ErrInvalid), 422, "", "ca_sha256"},
+		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, nil, 204, "7K3M", ""},
+		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, errors.New("card is gone"), 500, "7K3M", "card is gone"},
+		{"DELETE", "/v1/boot/claim-code", "", nil, 204, "erased", ""},
+		{"POST", "/v1/status", "", nil, 405, "", ""},
+		{"GET", "/", "", nil, 404, "", ""},
+	} {
+		t.Run(tc.method+" "+tc.path, func(t *testing.T) {
+			d := &daemon{err: tc.err}
+			g := health.New("halo-mesh")
+			g.Declare("bat0")
+			w := httptest.NewRecorder()
+			Handler(d, g).ServeHTTP(w, httptest.NewRequest(tc.method, tc.path, strings.NewReader(tc.body)))
+			if w.Code != tc.code || d.last != tc.last || !strings.Contains(w.Body.String(), tc.answer) {
+				t.Errorf("got %d %q, daemon was told %q, want %d …%s… %q", w.Code, w.Body, d.last, tc.code, tc.answer, tc.last)
+			}
+			if w.Code == http.StatusNoContent && w.Body.Len() > 0 {
+				t.Error("no content has content")
+			}
+		})
+	}
+}
+
+func FuzzParseAfter(f *testing.F) {
+	f.Add("1.2")
+	f.Add("1.2.3")
+	f.Fuzz(func(t *testing.T, s string) {
+		boot, seq, err := parseAfter(s)
+		if err != nil || s == "" {
+			return
+		}
+		if b, q, err := parseAfter(fmt.Sprintf("%d.%d", boot, seq)); err != nil || b != boot || q != seq {
+			t.Fatalf("%q: %d.%d does not survive", s, boot, seq)
+		}
+	})
+}
