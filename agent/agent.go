@@ -52,9 +52,9 @@ type agent struct {
 func Run(ctx context.Context, c Config) error {
 	a := &agent{Config: c, graph: health.New("halo-agent"), mesh: local.NewMesh(c.path(paths.MeshSocket)), retry: make(chan struct{}, 1)}
 	a.graph.Declare(checkConfig)
-	a.graph.Declare(checkPerm)
 	a.graph.Declare(checkMesh)
 	a.graph.Declare(checkIdentity, checkMesh)
+	a.graph.Declare(checkPerm, checkIdentity) // the spool of a boot begins with its number
 	a.graph.Declare(checkGateway, checkIdentity)
 	var wrong error
 	if a.settings, wrong = c.settings(); wrong != nil {
