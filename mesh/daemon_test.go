@@ -424,3 +424,36 @@ func TestTermination(t *testing.T) {
 		t.Errorf("quality of the clock was not kept for a restart: %q, %v", b, err)
 	}
 }
+
+// A data partition that is not there: everything works, nothing is kept, and
+// everybody is told.
+func TestNodeWithoutDataPartitionIsVolatile(t *testing.T) {
+	gwBundle, _, key := bundles(t)
+	gw := newBoard(t, model.RoleGateway, gwBundle)
+	perm := filepath.Join(gw.root, paths.Perm)
+	if err := errors.Join(os.RemoveAll(perm), os.WriteFile(perm, nil, 0o400)); err != nil {
+		t.Fatal(err)
+	}
+	gw.start()
+	until(t, "health names perm", func() error {
+		r, err := gw.mesh.Health(t.Context())
+		if err == nil && r.Missing != "perm" {
+			err = fmt.Errorf("missing %q: %s", r.Missing, r.Detail)
+		}
+		return err
+	})
+	if s := gw.status(); !s.Volatile || s.Node != key.ID() || s.Network != "test-ridge" {
+		t.Errorf("status: %+v", s)
+	}
+	for _, kind := range []string{"perm.failing", "bundle.not-kept", "identity.not-kept"} {
+		if err := gw.hasEvent(kind); err != nil {
+			t.Error(err)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(gw.root, paths.Bundle)); err != nil || string(b) != string(gwBundle) {
+		t.Errorf("the only copy of the bundle was changed (%v)", err)
+	}
+	if s, err := identity.Load(filepath.Join(gw.root, paths.RunIdentity), nil); err != nil || s.Key.ID() != key.ID() {
+		t.Errorf("identity for the other processes: %v, %v", s.Key, err)
+	}
+}
