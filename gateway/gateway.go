@@ -54,6 +54,7 @@ type Config struct {
 	Mesh     string        // halo-mesh's socket; unused when alone
 	Budget   int64         // bytes of telemetry.db
 	Every    time.Duration // least time between commits of telemetry
+	Poll     time.Duration // between looks at halo-mesh: how soon /health tells of its loss
 	Console  io.Writer     // for the claim code, when alone
 	Log      *slog.Logger
 }
@@ -66,13 +67,13 @@ func Board(log *slog.Logger) Config {
 		Plain:  []string{"127.0.0.1:" + port, "[::1]:" + port, paths.OverlayGateway.String() + ":" + port},
 		TLS:    []string{fmt.Sprintf(":%d", paths.APITLSPort)},
 		Socket: paths.GatewaySocket, Mesh: paths.MeshSocket,
-		Budget: 128 << 20, Every: 5 * time.Second, Log: log,
+		Budget: 128 << 20, Every: 5 * time.Second, Poll: 3 * time.Second, Log: log,
 	}
 }
 
 // Laptop is the configuration of a gateway that runs alone.
 func Laptop(dir string, plain []string, console io.Writer, log *slog.Logger) Config {
-	return Config{State: paths.Dir(dir), Alone: true, Plain: plain, Budget: 1 << 30, Every: time.Second, Console: console, Log: log}
+	return Config{State: paths.Dir(dir), Alone: true, Plain: plain, Budget: 1 << 30, Every: time.Second, Poll: time.Minute, Console: console, Log: log}
 }
 
 // Run runs the gateway until ctx ends.
@@ -181,6 +182,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	link := meshlink.New(meshlink.Config{
 		Client: d.meshClient(), Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Changes: nodes.Changes(),
 		Announce: model.Announce{APIPort: paths.APITLSPort, CASHA256: ca.SHA256(), Epoch: epoch},
+		Every:    d.Poll,
 	})
 	code, err := logins.PrepareClaim(ctx, p.claimCode())
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"halo.internal/model/apitype"
 )
 
-type adminPath struct {
+// AdminPath names a registration or a token in a path.
+type AdminPath struct {
 	ID string `path:"id" maxLength:"64"`
 }
 
@@ -20,13 +21,13 @@ func (a *API) adminRoutes() {
 	register(a, admin, huma.Operation{
 		OperationID: "list-registrations", Method: http.MethodGet, Path: "/v1/admin/registrations", Tags: tags,
 		Summary: "Nodes that ask to join and wait for an admin",
-	}, func(ctx context.Context, p *page) (*body[apitype.RegistrationList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.RegistrationList], error) {
 		return answer(a.Registry.Registrations(ctx, p.Cursor, p.Limit))
 	})
 	register(a, admin, huma.Operation{
 		OperationID: "approve-registration", Method: http.MethodPost, Path: "/v1/admin/registrations/{id}/approve", Tags: tags,
 		Summary: "Admit a node that waits",
-	}, func(ctx context.Context, i *adminPath) (*body[apitype.Node], error) {
+	}, func(ctx context.Context, i *AdminPath) (*body[apitype.Node], error) {
 		n, err := a.Registry.Approve(ctx, i.ID, callerOf(ctx).Actor())
 		if err == nil {
 			a.changed()
@@ -36,7 +37,7 @@ func (a *API) adminRoutes() {
 	register(a, admin, huma.Operation{
 		OperationID: "reject-registration", Method: http.MethodPost, Path: "/v1/admin/registrations/{id}/reject", Tags: tags,
 		Summary: "Refuse a node that waits", DefaultStatus: http.StatusNoContent,
-	}, func(ctx context.Context, i *adminPath) (*nothing, error) {
+	}, func(ctx context.Context, i *AdminPath) (*nothing, error) {
 		err := a.Registry.Reject(ctx, i.ID)
 		if err == nil {
 			a.changed()
@@ -46,13 +47,13 @@ func (a *API) adminRoutes() {
 	register(a, admin, huma.Operation{
 		OperationID: "list-join-tokens", Method: http.MethodGet, Path: "/v1/admin/join-tokens", Tags: tags,
 		Summary: "Join tokens and how often they were used",
-	}, func(ctx context.Context, p *page) (*body[apitype.JoinTokenList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.JoinTokenList], error) {
 		return answer(a.Registry.JoinTokens(ctx, p.Cursor, p.Limit))
 	})
 	register(a, admin, huma.Operation{
 		OperationID: "create-join-token", Method: http.MethodPost, Path: "/v1/admin/join-tokens", Tags: tags,
 		Summary: "Make a join token for new cards; its text is shown once", DefaultStatus: http.StatusCreated,
-	}, func(ctx context.Context, i *in[apitype.CreateJoinToken]) (*body[apitype.JoinToken], error) {
+	}, func(ctx context.Context, i *In[apitype.CreateJoinToken]) (*body[apitype.JoinToken], error) {
 		t, err := a.Registry.CreateJoinToken(ctx, i.Body)
 		if err == nil {
 			callerOf(ctx).target = t.ID
@@ -63,7 +64,7 @@ func (a *API) adminRoutes() {
 	register(a, admin, huma.Operation{
 		OperationID: "revoke-join-token", Method: http.MethodDelete, Path: "/v1/admin/join-tokens/{id}", Tags: tags,
 		Summary: "End a join token, also one on a card that was never used", DefaultStatus: http.StatusNoContent,
-	}, func(ctx context.Context, i *adminPath) (*nothing, error) {
+	}, func(ctx context.Context, i *AdminPath) (*nothing, error) {
 		err := a.Registry.RevokeJoinToken(ctx, i.ID)
 		if err == nil {
 			a.changed()
@@ -77,7 +78,7 @@ func (a *API) logRoutes() {
 		OperationID: "list-events", Method: http.MethodGet, Path: "/v1/events", Tags: []string{"events"},
 		Summary: "What happened, newest first", Description: "With since: oldest first, only what came after that ID; for following.",
 	}, func(ctx context.Context, i *struct {
-		page
+		Page
 		Node     string         `query:"node" maxLength:"64" doc:"canonical ID or name: about it, or reported by it"`
 		Kind     string         `query:"kind" maxLength:"64" doc:"prefix, e.g. join."`
 		Severity model.Severity `query:"severity" enum:"info,warning,error" default:"info" doc:"that and worse"`
@@ -100,7 +101,7 @@ func (a *API) logRoutes() {
 	register(a, admin, huma.Operation{
 		OperationID: "list-audit", Method: http.MethodGet, Path: "/v1/audit", Tags: []string{"events"},
 		Summary: "Who changed what, newest first",
-	}, func(ctx context.Context, p *page) (*body[apitype.AuditList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.AuditList], error) {
 		list, next, err := a.Audit.List(ctx, p.Cursor, p.Limit)
 		return answer(apitype.AuditList{Items: list, Next: next}, err)
 	})

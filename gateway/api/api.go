@@ -155,14 +155,14 @@ func answer[T any](v T, err error) (*body[T], error) {
 	return &body[T]{v}, nil
 }
 
-// page are the parameters of every list.
-type page struct {
+// Page are the parameters of every list.
+type Page struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"items on a page"`
 	Cursor string `query:"cursor" maxLength:"128" doc:"next of the page before"`
 }
 
-// nodePath names a node in a path.
-type nodePath struct {
+// NodePath names a node in a path.
+type NodePath struct {
 	ID string `path:"id" maxLength:"64" doc:"canonical ID or name"`
 }
 

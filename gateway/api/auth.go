@@ -9,14 +9,16 @@ import (
 	"halo.internal/model/apitype"
 )
 
-type in[T any] struct{ Body T }
+// In is the input of a route with a JSON body. This type and others that are
+// embedded are exported because huma looks into no others.
+type In[T any] struct{ Body T }
 
 func (a *API) authRoutes() {
 	register(a, entry, huma.Operation{
 		OperationID: "claim", Method: http.MethodPost, Path: "/api/auth/claim", Tags: []string{"auth"},
 		Summary:     "Claim a gateway with its code: become its first admin",
 		Description: "First client_nonce alone: the gateway proves that it knows the code. Then everything, with the client's proof. The code itself is never sent.",
-	}, func(ctx context.Context, i *in[apitype.ClaimRequest]) (*body[apitype.ClaimAnswer], error) {
+	}, func(ctx context.Context, i *In[apitype.ClaimRequest]) (*body[apitype.ClaimAnswer], error) {
 		c := callerOf(ctx)
 		var binding []byte
 		if c.protected {
@@ -37,7 +39,7 @@ func (a *API) authRoutes() {
 	register(a, entry, huma.Operation{
 		OperationID: "login", Method: http.MethodPost, Path: "/api/auth/login", Tags: []string{"auth"},
 		Summary: "Log in with name and password",
-	}, func(ctx context.Context, i *in[apitype.LoginRequest]) (*body[apitype.Tokens], error) {
+	}, func(ctx context.Context, i *In[apitype.LoginRequest]) (*body[apitype.Tokens], error) {
 		c := callerOf(ctx)
 		t, err := a.Auth.Login(ctx, c.remote, i.Body.Username, i.Body.Password)
 		if err == nil {
@@ -49,13 +51,13 @@ func (a *API) authRoutes() {
 		OperationID: "refresh", Method: http.MethodPost, Path: "/api/auth/refresh", Tags: []string{"auth"},
 		Summary:     "Exchange a refresh token for new tokens",
 		Description: "A refresh token is good once. One that comes a second time, later than a lost answer explains, ends its login.",
-	}, func(ctx context.Context, i *in[apitype.RefreshRequest]) (*body[apitype.Tokens], error) {
+	}, func(ctx context.Context, i *In[apitype.RefreshRequest]) (*body[apitype.Tokens], error) {
 		return answer(a.Auth.Refresh(ctx, callerOf(ctx).remote, i.Body.RefreshToken))
 	})
 	register(a, anybody, huma.Operation{
 		OperationID: "logout", Method: http.MethodPost, Path: "/api/auth/logout", Tags: []string{"auth"},
 		Summary: "End a login", DefaultStatus: http.StatusNoContent,
-	}, func(ctx context.Context, i *in[apitype.RefreshRequest]) (*nothing, error) {
+	}, func(ctx context.Context, i *In[apitype.RefreshRequest]) (*nothing, error) {
 		return nil, a.Auth.Logout(ctx, i.Body.RefreshToken)
 	})
 	register(a, anybody, huma.Operation{
@@ -67,7 +69,8 @@ func (a *API) authRoutes() {
 	})
 }
 
-type userPath struct {
+// UserPath names a user in a path.
+type UserPath struct {
 	Username string `path:"username" maxLength:"64"`
 }
 
@@ -75,13 +78,13 @@ func (a *API) userRoutes() {
 	register(a, admin, huma.Operation{
 		OperationID: "list-users", Method: http.MethodGet, Path: "/api/auth/users", Tags: []string{"auth"},
 		Summary: "People who may log in",
-	}, func(ctx context.Context, p *page) (*body[apitype.UserList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.UserList], error) {
 		return answer(a.Auth.Users(ctx, p.Cursor, p.Limit))
 	})
 	register(a, admin, huma.Operation{
 		OperationID: "create-user", Method: http.MethodPost, Path: "/api/auth/users", Tags: []string{"auth"},
 		Summary: "Add a user", DefaultStatus: http.StatusCreated,
-	}, func(ctx context.Context, i *in[apitype.CreateUser]) (*body[apitype.User], error) {
+	}, func(ctx context.Context, i *In[apitype.CreateUser]) (*body[apitype.User], error) {
 		callerOf(ctx).target = i.Body.Username
 		u, err := a.Auth.CreateUser(ctx, i.Body)
 		if err == nil {
@@ -94,8 +97,8 @@ func (a *API) userRoutes() {
 		Summary: "Change a user's password, role or right to log in", DefaultStatus: http.StatusNoContent,
 		Description: "Ends all logins of that user. Everybody may change the own password; the rest needs an admin.",
 	}, func(ctx context.Context, i *struct {
-		userPath
-		in[apitype.UpdateUser]
+		UserPath
+		In[apitype.UpdateUser]
 	}) (*nothing, error) {
 		err := a.Auth.UpdateUser(ctx, callerOf(ctx).Principal, i.Username, i.Body)
 		if err == nil {
@@ -106,7 +109,7 @@ func (a *API) userRoutes() {
 	register(a, admin, huma.Operation{
 		OperationID: "delete-user", Method: http.MethodDelete, Path: "/api/auth/users/{username}", Tags: []string{"auth"},
 		Summary: "Remove a user", DefaultStatus: http.StatusNoContent,
-	}, func(ctx context.Context, i *userPath) (*nothing, error) {
+	}, func(ctx context.Context, i *UserPath) (*nothing, error) {
 		err := a.Auth.DeleteUser(ctx, i.Username)
 		if err == nil {
 			a.changed()
@@ -116,13 +119,13 @@ func (a *API) userRoutes() {
 	register(a, admin, huma.Operation{
 		OperationID: "list-api-tokens", Method: http.MethodGet, Path: "/api/auth/tokens", Tags: []string{"auth"},
 		Summary: "API tokens of machines",
-	}, func(ctx context.Context, p *page) (*body[apitype.APITokenList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.APITokenList], error) {
 		return answer(a.Auth.APITokens(ctx, p.Cursor, p.Limit))
 	})
 	register(a, admin, huma.Operation{
 		OperationID: "create-api-token", Method: http.MethodPost, Path: "/api/auth/tokens", Tags: []string{"auth"},
 		Summary: "Make an API token; its secret is shown once", DefaultStatus: http.StatusCreated,
-	}, func(ctx context.Context, i *in[apitype.CreateAPIToken]) (*body[apitype.APIToken], error) {
+	}, func(ctx context.Context, i *In[apitype.CreateAPIToken]) (*body[apitype.APIToken], error) {
 		c := callerOf(ctx)
 		t, err := a.Auth.CreateAPIToken(ctx, c.Principal, i.Body)
 		if err == nil {

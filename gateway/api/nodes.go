@@ -16,25 +16,25 @@ func (a *API) nodeRoutes() {
 		OperationID: "join-node", Method: http.MethodPost, Path: "/v1/nodes/join", Tags: nodes,
 		Summary:     "Join the network, signed by the node's key",
 		Description: "Without a nonce the answer is the problem join-nonce; post again, signed over that nonce. Admitted by join token or by an admin (problem join-pending until then). A node that is known gets its membership again.",
-	}, func(ctx context.Context, i *in[model.JoinRequest]) (*body[model.Membership], error) {
+	}, func(ctx context.Context, i *In[model.JoinRequest]) (*body[model.Membership], error) {
 		return answer(a.Registry.Join(ctx, callerOf(ctx).remote, i.Body))
 	})
 	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
 		OperationID: "list-nodes", Method: http.MethodGet, Path: "/v1/nodes", Tags: nodes, Summary: "All nodes, by name",
-	}, func(ctx context.Context, p *page) (*body[apitype.NodeList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.NodeList], error) {
 		return answer(a.Registry.Nodes(ctx, p.Cursor, p.Limit))
 	})
 	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
 		OperationID: "get-node", Method: http.MethodGet, Path: "/v1/nodes/{id}", Tags: nodes,
 		Summary: "A node with its interfaces and what the mesh says of it",
-	}, func(ctx context.Context, i *nodePath) (*body[apitype.NodeDetail], error) {
+	}, func(ctx context.Context, i *NodePath) (*body[apitype.NodeDetail], error) {
 		return answer(a.node(ctx, i.ID))
 	})
 	register(a, scope(apitype.ScopeNodesWrite), huma.Operation{
 		OperationID: "update-node", Method: http.MethodPatch, Path: "/v1/nodes/{id}", Tags: nodes, Summary: "Rename a node",
 	}, func(ctx context.Context, i *struct {
-		nodePath
-		in[apitype.UpdateNode]
+		NodePath
+		In[apitype.UpdateNode]
 	}) (*body[apitype.Node], error) {
 		if i.Body.Name == nil {
 			return answer(a.Registry.Node(ctx, i.ID))
@@ -49,7 +49,7 @@ func (a *API) nodeRoutes() {
 		OperationID: "revoke-node", Method: http.MethodDelete, Path: "/v1/nodes/{id}", Tags: nodes,
 		Summary: "Shut a node out for good", DefaultStatus: http.StatusNoContent,
 		Description: "It loses its place in the overlay and its stream, and cannot join again. What it sent stays.",
-	}, func(ctx context.Context, i *nodePath) (*nothing, error) {
+	}, func(ctx context.Context, i *NodePath) (*nothing, error) {
 		id, err := a.Registry.Revoke(ctx, i.ID)
 		if err == nil {
 			a.Stream.Disconnect(id)
@@ -60,7 +60,7 @@ func (a *API) nodeRoutes() {
 	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
 		OperationID: "list-node-interfaces", Method: http.MethodGet, Path: "/v1/nodes/{id}/interfaces", Tags: nodes,
 		Summary: "A node's network interfaces, those that went away included",
-	}, func(ctx context.Context, i *nodePath) (*body[apitype.InterfaceList], error) {
+	}, func(ctx context.Context, i *NodePath) (*body[apitype.InterfaceList], error) {
 		n, err := a.Registry.Node(ctx, i.ID)
 		if err != nil {
 			return nil, err

@@ -11,7 +11,8 @@ import (
 	"halo.internal/model/apitype"
 )
 
-type metricFilter struct {
+// MetricFilter selects metrics.
+type MetricFilter struct {
 	Metric string `query:"metric" maxLength:"96" doc:"prefix, e.g. system.cpu."`
 }
 
@@ -21,8 +22,8 @@ func (a *API) telemetryRoutes() {
 		OperationID: "get-node-telemetry", Method: http.MethodGet, Path: "/v1/nodes/{id}/telemetry", Tags: tags,
 		Summary: "A node's latest values",
 	}, func(ctx context.Context, i *struct {
-		nodePath
-		metricFilter
+		NodePath
+		MetricFilter
 	}) (*body[apitype.ReadingList], error) {
 		n, err := a.Registry.Node(ctx, i.ID)
 		return answer(apitype.ReadingList{Items: a.Latest.Node(n.ID, i.Metric)}, err)
@@ -31,8 +32,8 @@ func (a *API) telemetryRoutes() {
 		OperationID: "list-latest-telemetry", Method: http.MethodGet, Path: "/v1/telemetry/latest", Tags: tags,
 		Summary: "Latest values of all nodes, or of one", Description: "A page holds whole nodes: limit counts nodes.",
 	}, func(ctx context.Context, i *struct {
-		page
-		metricFilter
+		Page
+		MetricFilter
 		Node string `query:"node" maxLength:"64" doc:"canonical ID or name"`
 	}) (*body[apitype.ReadingList], error) {
 		list := apitype.ReadingList{Items: []apitype.Reading{}}
@@ -51,7 +52,7 @@ func (a *API) telemetryRoutes() {
 	register(a, read, huma.Operation{
 		OperationID: "get-node-telemetry-sequences", Method: http.MethodGet, Path: "/v1/nodes/{id}/telemetry/sequences", Tags: tags,
 		Summary: "Which batches of a node are stored, and which are missing",
-	}, func(ctx context.Context, i *nodePath) (*body[apitype.Coverage], error) {
+	}, func(ctx context.Context, i *NodePath) (*body[apitype.Coverage], error) {
 		n, err := a.Registry.Node(ctx, i.ID)
 		if err != nil {
 			return nil, err
@@ -62,8 +63,8 @@ func (a *API) telemetryRoutes() {
 		OperationID: "get-node-telemetry-range", Method: http.MethodGet, Path: "/v1/nodes/{id}/telemetry/range", Tags: tags,
 		Summary: "A node's samples in a range of time", Description: "Pages end with the batch that reaches the limit, in the order in which the node made them.",
 	}, func(ctx context.Context, i *struct {
-		nodePath
-		metricFilter
+		NodePath
+		MetricFilter
 		From   time.Time `query:"from" doc:"first instant; an hour ago when left out"`
 		To     time.Time `query:"to" doc:"last instant; now when left out"`
 		Limit  int       `query:"limit" minimum:"1" maximum:"10000" default:"1000" doc:"samples on a page, rounded up to whole batches"`

@@ -117,7 +117,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	c := &session{server: s, conn: conn, ctx: ctx, cancel: cancel, remote: remote.Addr().Unmap().WithZone(""), out: make(chan wire.Message, outLength)}
-	m, boot, err := s.greet(c, r.Host)
+	m, key, boot, err := s.greet(c, r.Host)
 	if err != nil {
 		s.Log.Debug("stream refused", "peer", remote.String(), "err", err)
 		_ = conn.Close(websocket.StatusPolicyViolation, "refused") // the reason went before
@@ -130,6 +130,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.remove(m.ID, c)
+	// Once more: a node revoked since it was greeted had no stream yet that could be ended.
+	if now, err := s.Registry.Member(ctx, key); err != nil || now.Revoked {
+		_ = conn.CloseNow() // it hears the reason when it comes again
+		return
+	}
 	defer s.Registry.Online(m.ID, boot)()
 	c.node = m.ID
 	if err := c.serve(); err != nil && ctx.Err() == nil {
@@ -140,45 +145,45 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // greet runs the handshake and returns who the node is. On failure it has told
 // the node why.
-func (s *Server) greet(c *session, host string) (registry.Member, uint64, error) {
+func (s *Server) greet(c *session, host string) (m registry.Member, key identity.PublicKey, boot uint64, err error) {
 	ctx, cancel := context.WithTimeout(c.ctx, helloTimeout)
 	defer cancel()
 	nonce := make([]byte, wire.NonceSize)
 	rand.Read(nonce)
 	if err := c.write(ctx, wire.Challenge{Nonce: nonce}); err != nil {
-		return registry.Member{}, 0, err
+		return m, key, 0, err
 	}
 	first, err := c.read(ctx)
 	if err != nil {
-		return registry.Member{}, 0, err
+		return m, key, 0, err
 	}
 	h, ok := first.(wire.Hello)
 	if !ok {
-		return registry.Member{}, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected a hello first, got %T", first))
+		return m, key, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected a hello first, got %T", first))
 	}
-	key := identity.PublicKey(h.Key)
+	key = identity.PublicKey(h.Key)
 	if !key.Verify(wire.StreamContext, h.SignedBytes(nonce, host), h.Signature) {
 		s.report("stream.signature", key.ID(), "somebody without its key claimed to be this node", c.remote)
-		return registry.Member{}, 0, c.reject(ctx, wire.RefuseUnauthorized, "the signature does not fit the key, the nonce and the host "+host)
+		return m, key, 0, c.reject(ctx, wire.RefuseUnauthorized, "the signature does not fit the key, the nonce and the host "+host)
 	}
-	m, err := s.Registry.Member(ctx, key)
+	m, err = s.Registry.Member(ctx, key)
 	switch {
 	case errors.Is(err, registry.ErrUnknown):
-		return m, 0, c.reject(ctx, wire.RefuseUnknown, "join first")
+		return m, key, 0, c.reject(ctx, wire.RefuseUnknown, "join first")
 	case err != nil:
-		return m, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the registry is unavailable"))
+		return m, key, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the registry is unavailable"))
 	case m.Revoked:
 		s.report("stream.revoked", m.ID, "a revoked node tried to connect", c.remote)
-		return m, 0, c.reject(ctx, wire.RefuseRevoked, "this node was revoked")
+		return m, key, 0, c.reject(ctx, wire.RefuseRevoked, "this node was revoked")
 	case !fits(m, c.remote):
 		s.report("stream.source", m.ID, "the node connected from an address that is not its own", c.remote)
-		return m, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected overlay address %s or %s, got %s", m.V4, m.V6, c.remote))
+		return m, key, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected overlay address %s or %s, got %s", m.V4, m.V6, c.remote))
 	}
 	known, err := s.Journal.Schemas(ctx)
 	if err != nil {
-		return m, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the telemetry store is unavailable"))
+		return m, key, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the telemetry store is unavailable"))
 	}
-	return m, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: known})
+	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: known})
 }
 
 // fits tells whether a node may come from that address: its own in the

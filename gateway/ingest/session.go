@@ -12,7 +12,6 @@ import (
 
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
-	"halo.internal/model"
 	"halo.internal/model/wire"
 )
 
@@ -126,7 +125,7 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 }
 
 func (c *session) badBatch(err error, id *wire.BatchID) error {
-	c.server.Events.Add("telemetry.malformed", model.Warning, c.node, "a batch was refused: "+err.Error(), nil)
+	c.server.report("telemetry.malformed", c.node, "a batch was refused: "+err.Error(), c.remote)
 	if id == nil {
 		// Nothing in it can be believed, its number included: the node sends what is unacknowledged again.
 		return fmt.Errorf("unreadable batch: %w", err)

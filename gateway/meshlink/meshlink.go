@@ -16,8 +16,6 @@ import (
 	"halo.internal/model"
 )
 
-const pollEvery = 5 * time.Second
-
 // Client is the part of halo-mesh's socket that is used.
 type Client interface {
 	Status(context.Context) (model.MeshStatus, error)
@@ -44,6 +42,7 @@ type Config struct {
 	Peers    func(context.Context) ([]model.AdmittedPeer, error)
 	Changes  <-chan struct{} // the peers have changed
 	Announce model.Announce
+	Every    time.Duration // between looks at halo-mesh
 }
 
 // Link may be used from any goroutine. Run has to be running.
@@ -90,7 +89,7 @@ type told struct {
 // Run polls halo-mesh until ctx ends.
 func (l *Link) Run(ctx context.Context) error {
 	var t told
-	tick := time.NewTicker(pollEvery)
+	tick := time.NewTicker(l.Every)
 	defer tick.Stop()
 	for {
 		l.round(ctx, &t)

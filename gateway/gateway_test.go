@@ -1,0 +1,527 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"halo.internal/health"
+	"halo.internal/identity"
+	"halo.internal/local"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/atomicfile"
+	"halo.internal/model/claim"
+	"halo.internal/model/paths"
+)
+
+const (
+	patience = 30 * time.Second
+	password = "correct horse battery"
+)
+
+// output collects what the gateway prints and logs.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// eventually waits until f returns nil.
+func eventually(t *testing.T, what string, f func() error) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(30 * time.Millisecond) {
+		if err = f(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s: %v", what, err)
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// start runs a gateway until the function returned is called or the test ends.
+func start(t *testing.T, c Config) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, c) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("the gateway ended with %v", err)
+			}
+		case <-time.After(patience):
+			t.Error("the gateway does not stop")
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// client speaks to a gateway.
+type client struct {
+	t    *testing.T
+	base string
+	http http.Client
+	tls  *x509.Certificate // leaf of the last connection
+	jwt  string
+}
+
+func newClient(t *testing.T, base string) *client {
+	c := &client{t: t, base: base}
+	c.http.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(s tls.ConnectionState) error { // as before the claim: the proof is what counts
+		c.tls = s.PeerCertificates[0]
+		return nil
+	}}}
+	t.Cleanup(c.http.CloseIdleConnections)
+	return c
+}
+
+// do makes a request and decodes the answer into out; the status is returned.
+func (c *client) do(method, path string, in, out any) (int, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return 0, err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(c.t.Context(), method, c.base+path, body)
+	if err != nil {
+		return 0, err
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.jwt != "" {
+		req.Header.Set("Authorization", "Bearer "+c.jwt)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	if resp.StatusCode >= 400 {
+		p := &apitype.Problem{}
+		if err := json.Unmarshal(b, p); err != nil || p.Status == 0 {
+			return resp.StatusCode, fmt.Errorf("%s: %s", resp.Status, b)
+		}
+		return resp.StatusCode, p
+	}
+	if out != nil {
+		return resp.StatusCode, json.Unmarshal(b, out)
+	}
+	return resp.StatusCode, nil
+}
+
+func (c *client) must(method, path string, in, out any) {
+	c.t.Helper()
+	if _, err := c.do(method, path, in, out); err != nil {
+		c.t.Fatalf("%s %s: %v", method, path, err)
+	}
+}
+
+// claim claims the gateway as haloctl does.
+func (c *client) claim(code string) {
+	c.t.Helper()
+	nonce := claim.NewNonce()
+	r := apitype.ClaimRequest{ClientNonce: base64.StdEncoding.EncodeToString(nonce)}
+	var a apitype.ClaimAnswer
+	c.must("POST", "/api/auth/claim", r, &a)
+	decode := func(s string) []byte {
+		b, err := base64.StdEncoding.DecodeString(s)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return b
+	}
+	key, err := claim.Derive(code, decode(a.Salt))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	e := claim.Exchange{ClientNonce: nonce, ServerNonce: decode(a.ServerNonce)}
+	if c.tls != nil {
+		e.Binding = claim.Binding(c.tls)
+	}
+	if !key.VerifyServer(e, decode(a.Proof)) {
+		c.t.Fatal("the gateway does not prove that it knows the code over this connection")
+	}
+	r.ServerNonce, r.Username, r.Password = a.ServerNonce, "root", password
+	proof, err := key.ClientProof(e, r.Username, r.Password)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	r.Proof = base64.StdEncoding.EncodeToString(proof)
+	var done apitype.ClaimAnswer
+	c.must("POST", "/api/auth/claim", r, &done)
+	c.jwt = done.Tokens.AccessToken
+}
+
+func (c *client) health() (health.Report, error) {
+	var r health.Report
+	resp, err := c.http.Get(c.base + "/health")
+	if err != nil {
+		return r, err
+	}
+	defer resp.Body.Close()
+	return r, json.NewDecoder(resp.Body).Decode(&r)
+}
+
+func (c *client) ready() {
+	c.t.Helper()
+	eventually(c.t, "the API answers", func() error {
+		_, err := c.do("GET", "/capabilities", nil, nil)
+		return err
+	})
+}
+
+func printedCode(t *testing.T, console *output) string {
+	t.Helper()
+	_, code, ok := strings.Cut(console.String(), "Claim code of this gateway: ")
+	if !ok {
+		t.Fatalf("no claim code was printed: %q", console)
+	}
+	return strings.TrimSpace(code)
+}
+
+func TestAloneOnALaptop(t *testing.T) {
+	dir, plain, secure := t.TempDir(), freeAddress(t), freeAddress(t)
+	console, log := &output{}, &output{}
+	c := Laptop(dir, []string{plain}, console, slog.New(slog.NewTextHandler(log, nil)))
+	c.TLS = []string{secure}
+	stop := start(t, c)
+	loop, outside := newClient(t, "http://"+plain), newClient(t, "https://"+secure)
+	loop.ready()
+	eventually(t, "the state is degraded for want of halo-mesh", func() error {
+		r, err := loop.health()
+		if err != nil || r.State != health.Degraded || r.Missing != "halo-mesh" {
+			return fmt.Errorf("got %s, missing %q (%v)", r.State, r.Missing, err)
+		}
+		return nil
+	})
+	outside.ready()
+	code := printedCode(t, console)
+	outside.claim(code)
+	var info apitype.SystemInfo
+	outside.must("GET", "/v1/system/info", nil, &info)
+	if info.Role != model.RoleGateway || info.Boot != 1 || info.CASHA256 == "" || info.Config.Bytes == 0 {
+		t.Errorf("got %+v", info)
+	}
+	var nodes apitype.NodeList
+	outside.must("GET", "/v1/nodes", nil, &nodes)
+	if len(nodes.Items) != 1 || nodes.Items[0].ID != info.Node || nodes.Items[0].OverlayV4 != paths.OverlayGateway {
+		t.Errorf("the gateway is not in its own registry: %+v", nodes.Items)
+	}
+	if status, _ := outside.do("GET", "/v1/mesh/status", nil, nil); status != http.StatusServiceUnavailable {
+		t.Errorf("mesh status without a mesh: %d, want 503", status)
+	}
+	stop()
+
+	console = &output{}
+	c.Console = console
+	start(t, c)
+	loop = newClient(t, "http://"+plain)
+	loop.ready()
+	var tokens apitype.Tokens
+	loop.must("POST", "/api/auth/login", apitype.LoginRequest{Username: "root", Password: password}, &tokens)
+	loop.jwt = tokens.AccessToken
+	var again apitype.SystemInfo
+	loop.must("GET", "/v1/system/info", nil, &again)
+	if again.Node != info.Node || again.CASHA256 != info.CASHA256 || again.Boot != 2 {
+		t.Errorf("after a restart: %+v, before: %+v", again, info)
+	}
+	if console.String() != "" {
+		t.Errorf("a claimed gateway printed %q", console)
+	}
+	eventually(t, "claim and login are in the audit log", func() error {
+		var a apitype.AuditList
+		_, err := loop.do("GET", "/v1/audit", nil, &a)
+		var actions []string
+		for _, e := range a.Items {
+			actions = append(actions, e.Action)
+		}
+		if !slices.Equal(actions, []string{"login", "claim"}) {
+			err = errors.Join(err, fmt.Errorf("got %v", actions))
+		}
+		return err
+	})
+	for _, secret := range []string{password, code, tokens.RefreshToken, tokens.AccessToken} {
+		if strings.Contains(log.String(), secret) {
+			t.Error("the log has a secret in it")
+		}
+	}
+}
+
+// mesh is halo-mesh's socket as gateway-api sees it.
+type mesh struct {
+	mu       sync.Mutex
+	announce *model.Announce
+	peers    []model.AdmittedPeer
+	code     string
+	erased   bool
+}
+
+func (m *mesh) handler() http.Handler {
+	mux := http.NewServeMux()
+	put := func(route string, f func(*json.Decoder) error) {
+		mux.HandleFunc("PUT "+route, func(w http.ResponseWriter, r *http.Request) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if err := f(json.NewDecoder(r.Body)); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+			}
+		})
+	}
+	put(local.RoutePeers, func(d *json.Decoder) error { m.peers = nil; return d.Decode(&m.peers) })
+	put(local.RouteAnnounce, func(d *json.Decoder) error { m.announce = nil; return d.Decode(&m.announce) })
+	put(local.RouteClaimCode, func(d *json.Decoder) error {
+		var c model.ClaimCode
+		err := d.Decode(&c)
+		m.code = c.Code
+		return err
+	})
+	mux.HandleFunc("DELETE "+local.RouteClaimCode, func(http.ResponseWriter, *http.Request) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.code, m.erased = "", true
+	})
+	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		s := model.MeshStatus{Network: "north-ridge", OverlayV4: "10.42.0.1", Clock: model.ClockGPS, Announcing: m.announce}
+		for _, p := range m.peers {
+			s.Overlay = append(s.Overlay, model.OverlayPeer{Node: p.Node, PublicKey: p.WireGuardKey, RxBytes: 7})
+		}
+		_ = json.NewEncoder(w).Encode(s) // the client is in the same test
+	})
+	mux.Handle("GET "+local.RouteHealth, health.New("halo-mesh"))
+	return mux
+}
+
+// serve runs the socket until the function returned is called.
+func (m *mesh) serve(t *testing.T, socket string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- local.Serve(ctx, socket, m.handler()) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func TestOnABoard(t *testing.T) {
+	dir, run, plain := t.TempDir(), t.TempDir(), freeAddress(t)
+	sock := filepath.Join(run, "mesh.sock")
+	c := Board(slog.New(slog.DiscardHandler))
+	c.State, c.Identity, c.Socket, c.Mesh = paths.Dir(dir), filepath.Join(run, "identity.json"), filepath.Join(run, "gateway.sock"), sock
+	c.Plain, c.TLS, c.Every, c.Poll = []string{plain}, nil, time.Millisecond, 200*time.Millisecond
+	started := time.Now()
+	start(t, c)
+	api := newClient(t, "http://"+plain)
+	eventually(t, "/health names what is missing", func() error {
+		r, err := api.health()
+		if err != nil || r.Missing != "halo-mesh" || r.State != health.Failed {
+			return fmt.Errorf("got %s, missing %q (%v)", r.State, r.Missing, err)
+		}
+		return nil
+	})
+	if took := time.Since(started); took > 5*time.Second {
+		t.Errorf("it took %s to say so, want 5 s at most", took)
+	}
+
+	halomesh := &mesh{}
+	stopMesh := halomesh.serve(t, sock)
+	key := identity.New()
+	if err := atomicfile.Write(c.Identity, (identity.State{Key: key, BootCounter: 9, BootID: "b"}).Marshal(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	api.ready()
+	var shown string
+	eventually(t, "halo-mesh announces the API and shows the claim code", func() error {
+		halomesh.mu.Lock()
+		defer halomesh.mu.Unlock()
+		if shown = halomesh.code; shown == "" || halomesh.announce == nil || halomesh.announce.APIPort != paths.APITLSPort || len(halomesh.announce.CASHA256) != 64 {
+			return fmt.Errorf("code %q, announce %+v", shown, halomesh.announce)
+		}
+		return nil
+	})
+	api.claim(shown)
+	eventually(t, "halo-mesh erases the code", func() error {
+		halomesh.mu.Lock()
+		defer halomesh.mu.Unlock()
+		if halomesh.code != "" || !halomesh.erased {
+			return fmt.Errorf("it still shows %q", halomesh.code)
+		}
+		return nil
+	})
+	eventually(t, "the state is ok", func() error {
+		r, err := api.health()
+		if err != nil || r.State != health.OK {
+			return fmt.Errorf("got %s, missing %q: %s (%v)", r.State, r.Missing, r.Detail, err)
+		}
+		return nil
+	})
+
+	node := identity.New()
+	member := api.join(key, node)
+	hasPeer := func() error {
+		halomesh.mu.Lock()
+		defer halomesh.mu.Unlock()
+		if len(halomesh.peers) != 1 || halomesh.peers[0].Node != node.ID() || halomesh.peers[0].OverlayV4 != member.OverlayV4 {
+			return fmt.Errorf("peers %+v", halomesh.peers)
+		}
+		return nil
+	}
+	eventually(t, "halo-mesh gets the new peer", hasPeer)
+	eventually(t, "the node's handshakes are in its details", func() error {
+		var d apitype.NodeDetail
+		_, err := api.do("GET", "/v1/nodes/"+node.ID(), nil, &d)
+		if d.Overlay == nil || d.Overlay.RxBytes != 7 {
+			err = errors.Join(err, fmt.Errorf("got %+v", d.Overlay))
+		}
+		return err
+	})
+
+	stopMesh()
+	eventually(t, "the loss of halo-mesh is noticed", func() error {
+		if r, err := api.health(); err != nil || r.Missing != "halo-mesh" {
+			return fmt.Errorf("missing %q (%v)", r.Missing, err)
+		}
+		return nil
+	})
+	halomesh = &mesh{} // has forgotten everything
+	halomesh.serve(t, sock)
+	eventually(t, "a restarted halo-mesh is told everything again", func() error {
+		halomesh.mu.Lock()
+		told := halomesh.announce != nil && halomesh.erased
+		halomesh.mu.Unlock()
+		if !told {
+			return errors.New("not yet")
+		}
+		return hasPeer()
+	})
+	if r, err := local.NewMesh(c.Socket).Health(t.Context()); err != nil || r.Name != "gateway-api" {
+		t.Errorf("over the Unix socket: %+v, %v", r, err)
+	}
+}
+
+// join joins a node over HTTP with a token of the network.
+func (c *client) join(network, node identity.Key) model.Membership {
+	c.t.Helper()
+	wg := node.WireGuardPublic()
+	r := model.JoinRequest{Network: network.Public().Base64(), IdentityKey: node.Public().Base64(), WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]),
+		Token: identity.NewJoinToken(1, time.Now().Add(time.Hour)).Text(network)}
+	status, err := c.do("POST", "/v1/nodes/join", r, nil)
+	p, ok := errors.AsType[*apitype.Problem](err)
+	if !ok || status != http.StatusUnauthorized || p.Type != apitype.ProblemJoinNonce {
+		c.t.Fatalf("first step: %d, %v", status, err)
+	}
+	r.Nonce = p.Nonce
+	r.Signature = base64.StdEncoding.EncodeToString(node.Sign(model.JoinContext, r.SignedBytes()))
+	var m model.Membership
+	c.must("POST", "/v1/nodes/join", r, &m)
+	return m
+}
+
+func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
+	dir, plain := t.TempDir(), freeAddress(t)
+	console := &output{}
+	c := Laptop(dir, []string{plain}, console, slog.New(slog.DiscardHandler))
+	stop := start(t, c)
+	api := newClient(t, "http://"+plain)
+	api.ready()
+	api.claim(printedCode(t, console))
+	stop()
+	db := c.State.File(paths.ConfigDB)
+	good, err := os.ReadFile(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(db+".copy-1", good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(db, 5000); err != nil {
+		t.Fatal(err)
+	}
+	start(t, c)
+	api.ready()
+	eventually(t, "the restored database has the admin, and an event tells of it", func() error {
+		var l apitype.EventList
+		_, err := api.do("GET", "/v1/events?kind=store.&severity=error", nil, &l)
+		if len(l.Items) != 1 || l.Items[0].Kind != "store.config.restored" {
+			err = errors.Join(err, fmt.Errorf("got %+v", l.Items))
+		}
+		return err
+	})
+	var n apitype.Network
+	api.must("GET", "/v1/network", nil, &n)
+	if n.Epoch != 2 {
+		t.Errorf("the epoch is %d, want 2", n.Epoch)
+	}
+}
+
+func TestPermThatCannotBeWritten(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "not-a-directory")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plain := freeAddress(t)
+	start(t, Laptop(filepath.Join(file, "data"), []string{plain}, io.Discard, slog.New(slog.DiscardHandler)))
+	api := newClient(t, "http://"+plain)
+	eventually(t, "/health says so", func() error {
+		r, err := api.health()
+		if err != nil || r.Missing != "perm" || r.State != health.Failed {
+			return fmt.Errorf("got %s, missing %q (%v)", r.State, r.Missing, err)
+		}
+		return nil
+	})
+}

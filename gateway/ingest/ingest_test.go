@@ -1,0 +1,455 @@
+package ingest
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	_ "modernc.org/sqlite"
+
+	"halo.internal/gateway/clock"
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/registry"
+	"halo.internal/gateway/store"
+	"halo.internal/identity"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/wire"
+)
+
+const patience = 20 * time.Second
+
+var schema = wire.Schema{Metrics: []wire.Metric{wire.NewMetric("system.cpu.used_percent", "%", 1)}}
+
+// from makes the server believe that connections come from an overlay address:
+// what WireGuard vouches for on a board.
+type from struct {
+	net.Listener
+	remote chan netip.Addr
+}
+
+func (f from) Accept() (net.Conn, error) {
+	c, err := f.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return fromConn{c, net.TCPAddrFromAddrPort(netip.AddrPortFrom(<-f.remote, 4711))}, nil
+}
+
+type fromConn struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (c fromConn) RemoteAddr() net.Addr { return c.remote }
+
+type fixture struct {
+	*Server
+	t        *testing.T
+	url      string
+	remote   chan netip.Addr
+	gateway  identity.Key
+	registry *registry.Registry
+	dbPath   string
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	dir := t.TempDir()
+	config, _, err := store.OpenConfig(t.Context(), filepath.Join(dir, "config.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dbPath := filepath.Join(dir, "telemetry.db")
+	series, _, err := store.OpenTelemetry(t.Context(), dbPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := clock.New(time.Now, time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC))
+	quiet := slog.New(slog.DiscardHandler)
+	log := events.New(config, c, 1, quiet)
+	f := &fixture{t: t, remote: make(chan netip.Addr, 8), gateway: identity.New(), dbPath: dbPath}
+	f.registry, err = registry.New(t.Context(), registry.Config{DB: config, Clock: c, Events: log, Key: f.gateway})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Server = New(Config{Registry: f.registry, Journal: store.NewJournal(series, 1<<30), Latest: store.NewLatest(), Events: log, Clock: c, Log: quiet, Every: 10 * time.Millisecond})
+	srv := httptest.NewUnstartedServer(f.Server)
+	srv.Listener = from{srv.Listener, f.remote}
+	srv.Start()
+	f.url = "ws" + strings.TrimPrefix(srv.URL, "http")
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 2)
+	go func() { ran <- f.Run(ctx) }()
+	go func() { ran <- log.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		for range 2 {
+			if err := <-ran; err != nil {
+				t.Error(err)
+			}
+		}
+		srv.Close()
+		if err := errors.Join(config.Close(), series.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+// admit joins a node and returns its overlay address.
+func (f *fixture) admit(node identity.Key) netip.Addr {
+	f.t.Helper()
+	wg := node.WireGuardPublic()
+	r := model.JoinRequest{Network: f.gateway.Public().Base64(), IdentityKey: node.Public().Base64(), WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]),
+		Token: identity.NewJoinToken(1, time.Now().Add(time.Hour)).Text(f.gateway)}
+	_, err := f.registry.Join(f.t.Context(), netip.Addr{}, r)
+	p, ok := errors.AsType[*apitype.Problem](err)
+	if !ok {
+		f.t.Fatal(err)
+	}
+	r.Nonce = p.Nonce
+	r.Signature = base64.StdEncoding.EncodeToString(node.Sign(model.JoinContext, r.SignedBytes()))
+	m, err := f.registry.Join(f.t.Context(), netip.Addr{}, r)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return m.OverlayV4
+}
+
+// node is the client's side of a stream.
+type node struct {
+	t    *testing.T
+	conn *websocket.Conn
+	key  identity.Key
+}
+
+// dial connects from an address and answers the challenge with key, claiming
+// to be claimed.
+func (f *fixture) dial(remote netip.Addr, key identity.Key, claimed identity.PublicKey) (*node, wire.Message) {
+	f.t.Helper()
+	f.remote <- remote
+	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
+	defer cancel()
+	conn, _, err := websocket.Dial(ctx, f.url, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { conn.CloseNow() })
+	n := &node{f.t, conn, key}
+	c, ok := n.read().(wire.Challenge)
+	if !ok {
+		f.t.Fatal("expected a challenge first")
+	}
+	h := wire.Hello{Key: claimed[:], Boot: 1, Version: "test"}
+	h.Signature = key.Sign(wire.StreamContext, h.SignedBytes(c.Nonce, strings.TrimPrefix(f.url, "ws://")))
+	n.write(h)
+	return n, n.read()
+}
+
+// stream connects a node that is admitted.
+func (f *fixture) stream(key identity.Key, remote netip.Addr) *node {
+	f.t.Helper()
+	n, m := f.dial(remote, key, key.Public())
+	if _, ok := m.(wire.Welcome); !ok {
+		f.t.Fatalf("expected a welcome, got %+v", m)
+	}
+	return n
+}
+
+func (n *node) read() wire.Message {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
+	defer cancel()
+	_, b, err := n.conn.Read(ctx)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	m, err := wire.Unmarshal(b)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return m
+}
+
+func (n *node) write(m wire.Message) {
+	n.t.Helper()
+	b, err := wire.Marshal(m)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
+	defer cancel()
+	if err := n.conn.Write(ctx, websocket.MessageBinary, b); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// acked waits until all these batches are acknowledged.
+func (n *node) acked(ids ...wire.BatchID) {
+	n.t.Helper()
+	want := map[wire.BatchID]bool{}
+	for _, id := range ids {
+		want[id] = true
+	}
+	for len(want) > 0 {
+		a, ok := n.read().(wire.Ack)
+		if !ok {
+			n.t.Fatalf("expected an ack of %v, got %+v", want, a)
+		}
+		for _, id := range a.IDs {
+			delete(want, id)
+		}
+	}
+}
+
+func encode(t *testing.T, s wire.Schema, boot, seq uint64) []byte {
+	t.Helper()
+	b := wire.Batch{Header: wire.Header{BatchID: wire.ID(boot, seq), Clock: model.ClockGateway}}
+	b.Reports = []wire.Report{{Time: time.Now().UnixMilli(), Values: []wire.Value{wire.Int(int64(seq))}}}
+	data, err := b.Encode(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// wantEvent waits for an event of that kind about the node.
+func (f *fixture) wantEvent(kind, node string) {
+	f.t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		list, _, err := f.Events.List(f.t.Context(), events.Query{Kind: kind, Node: node, Limit: 1})
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if len(list) > 0 {
+			return
+		}
+	}
+	f.t.Fatalf("there was no event %s of %s", kind, node)
+}
+
+func (f *fixture) coverage(node string) []apitype.BootCoverage {
+	f.t.Helper()
+	c, err := f.Journal.Coverage(f.t.Context(), node)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return c.Boots
+}
+
+func TestBatchesAreCommittedThenAcknowledgedAndStoredOnce(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	addr := f.admit(key)
+	n := f.stream(key, addr)
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, 1)})
+	if r, ok := n.read().(wire.Refuse); !ok || r.Code != wire.RefuseUnknownSchema || r.ID == nil || *r.ID != wire.ID(1, 1) {
+		t.Fatalf("without its schema: got %+v", r)
+	}
+	n.write(wire.SchemaMessage{Schema: schema})
+	var ids []wire.BatchID
+	for seq := range uint64(20) {
+		n.write(wire.BatchMessage{Data: encode(t, schema, 1, seq+1)})
+		ids = append(ids, wire.ID(1, seq+1))
+	}
+	n.acked(ids...)
+	again := encode(t, schema, 1, 20)
+	n.write(wire.BatchMessage{Data: again}) // other time stamp: another content
+	n.acked(wire.ID(1, 20))
+	f.wantEvent("telemetry.conflict", key.ID())
+
+	// A reconnect: the schema is known, the old stream ends, what was sent is sent again.
+	n = f.stream(key, addr)
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, 22)})
+	n.acked(wire.ID(1, 22))
+	b := f.coverage(key.ID())
+	if len(b) != 1 || b[0].Count != 21 || len(b[0].Missing) != 1 || b[0].Missing[0] != (apitype.SeqRange{From: 21, To: 21}) {
+		t.Errorf("got coverage %+v, want 21 batches and 21 missing", b)
+	}
+	if got := f.Latest.Node(key.ID(), ""); len(got) != 1 || got[0].Value != 2.2 {
+		t.Errorf("latest: %+v, want 2.2", got)
+	}
+}
+
+func TestWhoMayConnect(t *testing.T) {
+	f := newFixture(t)
+	a, b, stranger, revoked := identity.New(), identity.New(), identity.New(), identity.New()
+	addrA, addrB, addrR := f.admit(a), f.admit(b), f.admit(revoked)
+	if _, err := f.registry.Revoke(t.Context(), revoked.ID()); err != nil {
+		t.Fatal(err)
+	}
+	loop := netip.MustParseAddr("127.0.0.1")
+	for _, tc := range []struct {
+		name    string
+		remote  netip.Addr
+		key     identity.Key
+		claimed identity.PublicKey
+		code    string // empty: welcome
+		event   string
+	}{
+		{"own address", addrA, a, a.Public(), "", ""},
+		{"own IPv6 address", identity.Overlay(f.gateway.Public(), a.Public()), a, a.Public(), "", ""},
+		{"gateway's agent on the loopback", loop, f.gateway, f.gateway.Public(), "", ""},
+		{"another node's identity", addrB, b, a.Public(), wire.RefuseUnauthorized, "stream.signature"},
+		{"another node's address", addrB, a, a.Public(), wire.RefuseUnauthorized, "stream.source"},
+		{"node on the loopback", loop, b, b.Public(), wire.RefuseUnauthorized, "stream.source"},
+		{"stranger", addrA, stranger, stranger.Public(), wire.RefuseUnknown, ""},
+		{"revoked", addrR, revoked, revoked.Public(), wire.RefuseRevoked, "stream.revoked"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f.t = t
+			_, m := f.dial(tc.remote, tc.key, tc.claimed)
+			if _, welcome := m.(wire.Welcome); welcome != (tc.code == "") {
+				t.Fatalf("got %+v, want refusal %q", m, tc.code)
+			}
+			if r, ok := m.(wire.Refuse); ok && r.Code != tc.code {
+				t.Errorf("got %+v, want code %s", r, tc.code)
+			}
+			if tc.event != "" {
+				f.wantEvent(tc.event, tc.claimed.ID())
+			}
+		})
+	}
+}
+
+func TestBadBatchesAreRefusedWithAnEvent(t *testing.T) {
+	good := func(t *testing.T) []byte { return encode(t, schema, 1, 1) }
+	for _, tc := range []struct {
+		name   string
+		damage func([]byte) []byte
+	}{
+		{"wrong hash", func(b []byte) []byte { b[len(b)-1] ^= 1; return b }},
+		{"a bit flipped", func(b []byte) []byte { b[len(b)/2] ^= 1; return b }},
+		{"too short", func(b []byte) []byte { return b[:len(b)-6] }},
+		{"too long", func(b []byte) []byte { return append(b, 0) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newFixture(t)
+			key := identity.New()
+			addr := f.admit(key)
+			n := f.stream(key, addr)
+			n.write(wire.SchemaMessage{Schema: schema})
+			n.write(wire.BatchMessage{Data: tc.damage(good(t))})
+			f.wantEvent("telemetry.malformed", key.ID())
+			n = f.stream(key, addr) // what was damaged on the way comes again
+			n.write(wire.BatchMessage{Data: good(t)})
+			n.acked(wire.ID(1, 1))
+		})
+	}
+}
+
+// While another process holds the database nothing is acknowledged, and
+// nothing is lost.
+func TestLockedDatabase(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	n := f.stream(key, f.admit(key))
+	n.write(wire.SchemaMessage{Schema: schema})
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, 1)})
+	n.acked(wire.ID(1, 1))
+
+	other, err := sql.Open("sqlite", "file:"+f.dbPath+"?_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	tx, err := other.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := uint64(2); seq <= 5; seq++ {
+		n.write(wire.BatchMessage{Data: encode(t, schema, 1, seq)})
+	}
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		n.acked(wire.ID(1, 2), wire.ID(1, 3), wire.ID(1, 4), wire.ID(1, 5))
+	}()
+	select {
+	case <-heard:
+		t.Fatal("acknowledged without a commit")
+	case <-time.After(500 * time.Millisecond):
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	<-heard
+	if b := f.coverage(key.ID()); b[0].Count != 5 || len(b[0].Missing) != 0 {
+		t.Errorf("got %+v, want all five", b)
+	}
+}
+
+func TestEventsAndHeartbeats(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	n := f.stream(key, f.admit(key))
+	e := model.Event{Boot: 1, Seq: 4, Time: time.Now(), Kind: "mesh.port.proven", Severity: model.Info, Message: "eth0 is proven"}
+	for range 2 {
+		n.write(wire.EventMessage{Event: e})
+		if a, ok := n.read().(wire.AckEvents); !ok || a.IDs[0] != wire.ID(1, 4) {
+			t.Fatalf("got %+v, want the event acknowledged", a)
+		}
+	}
+	list, _, err := f.Events.List(t.Context(), events.Query{Kind: "mesh.", Limit: 10})
+	if err != nil || len(list) != 1 || list[0].Source != key.ID() || list[0].Message != e.Message {
+		t.Errorf("got %+v, %v; want it once", list, err)
+	}
+	n.write(wire.StatusMessage{Status: model.NodeStatus{State: "degraded", Missing: "gps", Interfaces: []model.Interface{{Name: "eth0", Kind: "ethernet"}}}})
+	n.write(wire.EventMessage{Event: model.Event{Boot: 1, Seq: 5, Kind: "a.b", Severity: model.Info}}) // its answer comes after the status was taken
+	n.read()
+	got, err := f.registry.Node(t.Context(), key.ID())
+	if err != nil || !got.Online || got.State != "degraded" || got.Missing != "gps" || got.Boot != 1 {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	n.conn.CloseNow()
+	f.wantEvent("node.offline", key.ID())
+}
+
+func TestRevokingEndsTheStream(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	n := f.stream(key, f.admit(key))
+	f.wantEvent("node.online", key.ID())
+	f.Disconnect(key.ID())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, _, err := n.conn.Read(ctx); err == nil || ctx.Err() != nil {
+		t.Errorf("the stream goes on: %v", err)
+	}
+}
+
+func TestOnlyWebSocketsAndFewSilentOnes(t *testing.T) {
+	f := newFixture(t)
+	addr := netip.MustParseAddr("10.42.0.99")
+	for range maxUnproven {
+		f.remote <- addr
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		c, _, err := websocket.Dial(ctx, f.url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.CloseNow()
+	}
+	f.remote <- addr
+	resp, err := http.Get("http" + strings.TrimPrefix(f.url, "ws"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("got %s, want 503 with Retry-After", resp.Status)
+	}
+}

@@ -1,0 +1,513 @@
+package registry
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"halo.internal/gateway/clock"
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/store"
+	"halo.internal/identity"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+var (
+	build = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	here  = netip.MustParseAddr("fd00::7")
+)
+
+type fixture struct {
+	*Registry
+	path   string
+	db     *store.DB
+	events *events.Log
+	key    identity.Key
+	now    time.Time
+	mono   time.Time
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{path: filepath.Join(t.TempDir(), "config.db"), key: identity.New(), now: build.Add(time.Hour), mono: time.Now()}
+	f.open(t)
+	return f
+}
+
+// open starts the registry, as after a restart.
+func (f *fixture) open(t *testing.T) {
+	t.Helper()
+	if f.db != nil {
+		if err := f.db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	if f.db, _, err = store.OpenConfig(t.Context(), f.path); err != nil {
+		t.Fatal(err)
+	}
+	db := f.db
+	t.Cleanup(func() { db.Close() })
+	c := clock.New(func() time.Time { return f.now }, build)
+	f.events = events.New(f.db, c, 1, slog.New(slog.DiscardHandler))
+	f.Registry, err = New(t.Context(), Config{DB: f.db, Clock: c, Events: f.events, Key: f.key, Name: "base", CA: "PEM", Boot: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.nonces.now = func() time.Time { return f.mono }
+}
+
+// kinds writes the waiting events and returns the kinds of all.
+func (f *fixture) kinds(t *testing.T) []string {
+	t.Helper()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.events.Run(ended); err != nil {
+		t.Fatal(err)
+	}
+	zero := int64(0)
+	list, _, err := f.events.List(t.Context(), events.Query{Since: &zero, Limit: 500})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kinds []string
+	for _, e := range list {
+		kinds = append(kinds, e.Kind)
+	}
+	return kinds
+}
+
+func (f *fixture) request(node identity.Key, token string) model.JoinRequest {
+	wg := node.WireGuardPublic()
+	return model.JoinRequest{Network: f.key.Public().Base64(), IdentityKey: node.Public().Base64(), WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]), Token: token, Boot: 1}
+}
+
+func sign(node identity.Key, r model.JoinRequest) model.JoinRequest {
+	r.Signature = base64.StdEncoding.EncodeToString(node.Sign(model.JoinContext, r.SignedBytes()))
+	return r
+}
+
+// join runs both steps.
+func (f *fixture) join(t *testing.T, node identity.Key, r model.JoinRequest) (model.Membership, error) {
+	t.Helper()
+	_, err := f.Join(t.Context(), here, r)
+	p, ok := errors.AsType[*apitype.Problem](err)
+	if !ok || p.Type != apitype.ProblemJoinNonce || p.Nonce == "" {
+		t.Fatalf("without a nonce: got %v, want the problem join-nonce", err)
+	}
+	r.Nonce = p.Nonce
+	return f.Join(t.Context(), here, sign(node, r))
+}
+
+func (f *fixture) token(uses uint32) string {
+	return identity.NewJoinToken(uses, f.now.Add(time.Hour)).Text(f.key)
+}
+
+func wantType(t *testing.T, err error, typ string) {
+	t.Helper()
+	if p, ok := errors.AsType[*apitype.Problem](err); !ok || p.Type != typ {
+		t.Fatalf("got %v, want problem %s", err, typ)
+	}
+}
+
+func TestJoinWithTokenIsIdempotentAndPersists(t *testing.T) {
+	f := newFixture(t)
+	changes := f.Changes()
+	node := identity.New()
+	token := f.token(1)
+	r := f.request(node, token)
+	r.Name, r.MACs = "mast-1", []string{"02:00:00:00:00:01", "rubbish"}
+	m, err := f.join(t, node, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Node != node.ID() || m.Name != "mast-1" || m.OverlayV4 != netip.MustParseAddr("10.42.0.10") || m.OverlayV6 != identity.Overlay(f.key.Public(), node.Public()) || m.CA != "PEM" || m.Epoch != 1 {
+		t.Errorf("got membership %+v", m)
+	}
+	select {
+	case <-changes:
+	default:
+		t.Error("the link to halo-mesh was not told of a new peer")
+	}
+	again, err := f.join(t, node, r) // its token is used up, but it is known
+	if err != nil || again != m {
+		t.Errorf("joining again: got %+v, %v; want the same membership", again, err)
+	}
+	f.open(t)
+	again, err = f.join(t, node, r)
+	if err != nil || again != m {
+		t.Errorf("after a restart: got %+v, %v; want the same membership", again, err)
+	}
+	peers, err := f.Peers(t.Context())
+	if err != nil || len(peers) != 1 || peers[0].Node != node.ID() || peers[0].OverlayV4 != m.OverlayV4 {
+		t.Errorf("got peers %+v, %v", peers, err)
+	}
+	n, err := f.Node(t.Context(), "mast-1")
+	if err != nil || !slices.Equal(n.MACs, []string{"02:00:00:00:00:01"}) || !strings.HasPrefix(n.AdmittedBy, "token:") {
+		t.Errorf("got node %+v, %v", n, err)
+	}
+}
+
+func TestJoinRefusals(t *testing.T) {
+	f := newFixture(t)
+	other := identity.New() // another network's gateway
+	expired := identity.NewJoinToken(1, f.now.Add(-time.Minute)).Text(f.key)
+	foreign := identity.NewJoinToken(1, f.now.Add(time.Hour)).Text(other)
+	spent := f.token(1)
+	first := identity.New()
+	if _, err := f.join(t, first, f.request(first, spent)); err != nil {
+		t.Fatal(err)
+	}
+	wg := first.WireGuardPublic()
+	for _, tc := range []struct {
+		name, token, typ string
+		change           func(*model.JoinRequest)
+		event            bool
+	}{
+		{"expired token", expired, apitype.ProblemTokenExpired, nil, true},
+		{"another network's token", foreign, apitype.ProblemTokenInvalid, nil, true},
+		{"used-up token", spent, apitype.ProblemTokenUsedUp, nil, true},
+		{"no token at all", "halo-join-rubbish", apitype.ProblemTokenInvalid, nil, true},
+		{"another node's overlay key", f.token(1), apitype.ProblemJoinKey, func(r *model.JoinRequest) {
+			r.WireGuardKey = base64.StdEncoding.EncodeToString(wg[:])
+		}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			node := identity.New()
+			r := f.request(node, tc.token)
+			if tc.change != nil {
+				tc.change(&r)
+			}
+			before := len(f.kinds(t))
+			_, err := f.join(t, node, r)
+			wantType(t, err, tc.typ)
+			if after := f.kinds(t); tc.event && (len(after) != before+1 || after[before] != "join.refused") {
+				t.Errorf("events since: %v, want join.refused", after[before:])
+			}
+			if strings.Contains(err.Error(), tc.token) {
+				t.Errorf("the error repeats the token: %v", err)
+			}
+			if _, err := f.Node(t.Context(), node.ID()); err == nil {
+				t.Error("the node was admitted")
+			}
+		})
+	}
+	t.Run("another network", func(t *testing.T) {
+		r := f.request(identity.New(), "")
+		r.Network = other.Public().Base64()
+		_, err := f.Join(t.Context(), here, r)
+		wantType(t, err, apitype.ProblemJoinNetwork)
+	})
+}
+
+func TestJoinProvesTheKeyAndCannotBeReplayed(t *testing.T) {
+	f := newFixture(t)
+	node, thief := identity.New(), identity.New()
+	r := f.request(node, f.token(5))
+	_, err := f.Join(t.Context(), here, r)
+	p, _ := errors.AsType[*apitype.Problem](err)
+	r.Nonce = p.Nonce
+
+	_, err = f.Join(t.Context(), here, sign(thief, r))
+	wantType(t, err, apitype.ProblemJoinSignature)
+
+	changed := sign(node, r)
+	changed.Name = "changed-afterwards"
+	_, err = f.Join(t.Context(), here, changed)
+	wantType(t, err, apitype.ProblemJoinSignature)
+
+	stolen := f.request(thief, r.Token) // with a nonce that was given to another node
+	stolen.Nonce = r.Nonce
+	_, err = f.Join(t.Context(), here, sign(thief, stolen))
+	wantType(t, err, apitype.ProblemJoinNonce)
+
+	if _, err = f.Join(t.Context(), here, sign(node, r)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Join(t.Context(), here, sign(node, r))
+	wantType(t, err, apitype.ProblemJoinNonce)
+	if !slices.Contains(f.kinds(t), "join.refused") {
+		t.Error("the replay made no event")
+	}
+
+	_, err = f.Join(t.Context(), here, f.request(node, ""))
+	p, _ = errors.AsType[*apitype.Problem](err)
+	late := f.request(node, "")
+	late.Nonce = p.Nonce
+	f.mono = f.mono.Add(nonceLife + time.Second)
+	_, err = f.Join(t.Context(), here, sign(node, late))
+	wantType(t, err, apitype.ProblemJoinNonce)
+}
+
+func TestApproveAndReject(t *testing.T) {
+	f := newFixture(t)
+	node := identity.New()
+	r := f.request(node, "")
+	r.Name, r.Board = "mast-2", "QEMU"
+	_, err := f.join(t, node, r)
+	wantType(t, err, apitype.ProblemJoinPending)
+	list, err := f.Registrations(t.Context(), "", 10)
+	if err != nil || len(list.Items) != 1 || list.Items[0].ID != node.ID() || list.Items[0].Name != "mast-2" || list.Items[0].State != "pending" {
+		t.Fatalf("got %+v, %v", list, err)
+	}
+	if err := f.Reject(t.Context(), node.ID()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.join(t, node, r)
+	wantType(t, err, apitype.ProblemJoinRejected)
+	for range 2 { // the admin's client may retry
+		if n, err := f.Approve(t.Context(), node.ID(), "user:root"); err != nil || n.Name != "mast-2" || n.AdmittedBy != "user:root" {
+			t.Fatalf("got %+v, %v", n, err)
+		}
+	}
+	if _, err := f.join(t, node, r); err != nil {
+		t.Errorf("after approval: %v", err)
+	}
+	if list, err := f.Registrations(t.Context(), "", 10); err != nil || len(list.Items) != 0 {
+		t.Errorf("still listed: %+v, %v", list, err)
+	}
+	_, err = f.Approve(t.Context(), identity.New().ID(), "user:root")
+	wantType(t, err, "about:blank")
+}
+
+func TestStrangersCannotFillTheRegistrations(t *testing.T) {
+	f := newFixture(t)
+	var err error
+	for range maxRegistrations + 1 {
+		node := identity.New()
+		_, err = f.join(t, node, f.request(node, ""))
+	}
+	wantType(t, err, apitype.ProblemRateLimited)
+}
+
+func TestNamesAndAddresses(t *testing.T) {
+	f := newFixture(t)
+	token := f.token(100)
+	join := func(name string) model.Membership {
+		node := identity.New()
+		r := f.request(node, token)
+		r.Name = name
+		m, err := f.join(t, node, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	long := strings.Repeat("a", 63)
+	for _, tc := range []struct{ asked, want string }{
+		{"mast", "mast"}, {"mast", "mast-2"}, {"mast", "mast-3"}, {"base", "base-2"}, {long, long}, {long, strings.Repeat("a", 61) + "-2"},
+	} {
+		if got := join(tc.asked).Name; got != tc.want {
+			t.Errorf("asked for %s: got %s, want %s", tc.asked, got, tc.want)
+		}
+	}
+	for _, asked := range []string{"", "Mast 1", "stream", "n-aaaaaaaaaaaaaaaaaaaa", "../../etc"} {
+		if m := join(asked); m.Name != "node-"+m.Node[2:8] {
+			t.Errorf("asked for %q: got %s, want one made of the ID", asked, m.Name)
+		}
+	}
+	if !slices.Contains(f.kinds(t), "node.name.conflict") {
+		t.Error("the conflict made no event")
+	}
+	if n, err := f.Rename(t.Context(), "mast-2", "hill"); err != nil || n.Name != "hill" {
+		t.Errorf("rename: %+v, %v", n, err)
+	}
+	_, err := f.Rename(t.Context(), "hill", "mast")
+	wantType(t, err, apitype.ProblemNameTaken)
+	_, err = f.Rename(t.Context(), "hill", "No Name")
+	wantType(t, err, "about:blank")
+	nodes, err := f.Nodes(t.Context(), "", 500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[netip.Addr]bool{}
+	for _, n := range nodes.Items {
+		if seen[n.OverlayV4] {
+			t.Errorf("%s was given twice", n.OverlayV4)
+		}
+		seen[n.OverlayV4] = true
+	}
+}
+
+func TestRevokedNodesStayOut(t *testing.T) {
+	f := newFixture(t)
+	node, next := identity.New(), identity.New()
+	m, err := f.join(t, node, f.request(node, f.token(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Revoke(t.Context(), m.Name); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.join(t, node, f.request(node, f.token(1)))
+	wantType(t, err, apitype.ProblemJoinRevoked)
+	if peers, err := f.Peers(t.Context()); err != nil || len(peers) != 0 {
+		t.Errorf("a revoked node is a peer: %+v, %v", peers, err)
+	}
+	after, err := f.join(t, next, f.request(next, f.token(1)))
+	if err != nil || after.OverlayV4 == m.OverlayV4 {
+		t.Errorf("the revoked node's address %s was given again (%v)", after.OverlayV4, err)
+	}
+	_, err = f.Revoke(t.Context(), f.key.ID())
+	wantType(t, err, "about:blank")
+}
+
+func TestRevokedTokens(t *testing.T) {
+	f := newFixture(t)
+	made, err := f.CreateJoinToken(t.Context(), apitype.CreateJoinToken{Uses: 3, ExpiresS: 3600, Note: "box 7"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := identity.NewJoinToken(1, f.now.Add(time.Hour)) // on a card that was never used
+	for _, id := range []string{made.ID, fmt.Sprintf("%x", lost.ID)} {
+		if err := f.RevokeJoinToken(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.now = f.now.Add(time.Minute)
+	if _, err := f.CreateJoinToken(t.Context(), apitype.CreateJoinToken{Uses: 1, ExpiresS: 3600}); err != nil { // clears up old ones
+		t.Fatal(err)
+	}
+	for _, token := range []string{made.Token, lost.Text(f.key)} {
+		node := identity.New()
+		_, err := f.join(t, node, f.request(node, token))
+		wantType(t, err, apitype.ProblemTokenRevoked)
+	}
+}
+
+// A clock that is late admits a token that may have expired, but never refuses
+// one that has not.
+func TestTokensInNineteenSeventy(t *testing.T) {
+	f := newFixture(t)
+	f.now = time.Unix(0, 0)
+	good := identity.NewJoinToken(1, build.Add(time.Hour)).Text(f.key)
+	old := identity.NewJoinToken(1, build.Add(-time.Hour)).Text(f.key)
+	a, b := identity.New(), identity.New()
+	if _, err := f.join(t, a, f.request(a, good)); err != nil {
+		t.Errorf("a token that is valid at the time of the build: %v", err)
+	}
+	_, err := f.join(t, b, f.request(b, old))
+	wantType(t, err, apitype.ProblemTokenExpired)
+	n, err := f.Node(t.Context(), a.ID())
+	if err != nil || n.Joined.Before(build) {
+		t.Errorf("joined at %v, before the build (%v)", n.Joined, err)
+	}
+}
+
+func TestANewRadioIsNoNewNode(t *testing.T) {
+	f := newFixture(t)
+	node := identity.New()
+	if _, err := f.join(t, node, f.request(node, f.token(1))); err != nil {
+		t.Fatal(err)
+	}
+	id := node.ID()
+	heartbeat := func(names ...string) {
+		s := model.NodeStatus{State: "ok", Board: "QEMU", Kernel: "6.12"}
+		for _, n := range names {
+			s.Interfaces = append(s.Interfaces, model.Interface{Name: n, Kind: "ethernet", Up: true, RxBytes: 7})
+		}
+		if err := f.Status(t.Context(), id, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	heartbeat("eth0", "wlan0")
+	heartbeat("eth0", "wlan1")
+	list, err := f.Interfaces(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]bool{}
+	for _, i := range list {
+		got[i.Name] = i.Present
+	}
+	if len(got) != 3 || !got["eth0"] || got["wlan0"] || !got["wlan1"] {
+		t.Errorf("got %v, want eth0 and wlan1 there, wlan0 gone", got)
+	}
+	if list[0].RxBytes != 7 {
+		t.Error("the counters of the last report are missing")
+	}
+	f.open(t)
+	n, err := f.Node(t.Context(), id)
+	if err != nil || n.State != "ok" || n.Kernel != "6.12" || n.LastSeen == nil || n.Online {
+		t.Errorf("after a restart: %+v, %v", n, err)
+	}
+	for i := range 200 {
+		heartbeat(fmt.Sprintf("usb%d", i))
+	}
+	if list, err := f.Interfaces(t.Context(), id); err != nil || len(list) > maxInterfaces+1 {
+		t.Errorf("a node that renames its interfaces fills the database: %d, %v", len(list), err)
+	}
+}
+
+func TestHeartbeatsSpareTheCard(t *testing.T) {
+	f := newFixture(t)
+	node := identity.New()
+	if _, err := f.join(t, node, f.request(node, f.token(1))); err != nil {
+		t.Fatal(err)
+	}
+	writes := func() (n int64) {
+		if err := f.db.Read().QueryRow(`SELECT last_seen FROM nodes WHERE id = ?`, node.ID()).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	beat := func(uptime int64) {
+		s := model.NodeStatus{State: "ok", UptimeS: uptime, Interfaces: []model.Interface{{Name: "eth0", RxBytes: uint64(uptime)}}}
+		if err := f.Status(t.Context(), node.ID(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beat(1)
+	first := writes()
+	f.now = f.now.Add(5 * time.Minute)
+	beat(300)
+	if writes() != first {
+		t.Error("a heartbeat without news was written")
+	}
+	f.now = f.now.Add(seenEvery)
+	beat(1200)
+	if writes() == first {
+		t.Error("last seen was never written")
+	}
+}
+
+func TestDatabaseOfAnotherNetworkIsNotTaken(t *testing.T) {
+	f := newFixture(t)
+	c := clock.New(time.Now, build)
+	_, err := New(t.Context(), Config{DB: f.db, Clock: c, Events: f.events, Key: identity.New()})
+	if !errors.Is(err, ErrOtherNetwork) {
+		t.Errorf("got %v, want ErrOtherNetwork", err)
+	}
+}
+
+func TestEpochRises(t *testing.T) {
+	f := newFixture(t)
+	if err := RaiseEpoch(t.Context(), f.db); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := f.Epoch(t.Context()); err != nil || e != 2 {
+		t.Errorf("got %d, %v; want 2", e, err)
+	}
+}
+
+func FuzzNonce(f *testing.F) {
+	n := newNonces()
+	key := identity.New().Public()
+	f.Add(n.make(identity.New().Public()))
+	f.Add("")
+	f.Add(base64.StdEncoding.EncodeToString(make([]byte, nonceSize)))
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := n.use(key, text); err == nil {
+			t.Fatalf("%q was never given to this node", text)
+		}
+	})
+}
