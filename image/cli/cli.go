@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -123,11 +124,16 @@ the initramfs and fills instance/prepared. After it, plain gok builds an image:
 		Args: cobra.NoArgs,
 	}
 	options := buildOptions(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		o, err := options()
 		if err != nil {
 			return err
 		}
+		release, err := prepare.Exclusive(o.Root)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, release()) }()
 		_, err = prepare.Run(cmd.Context(), step.NewPrinter(cmd.ErrOrStderr()), o)
 		return err
 	}

@@ -53,7 +53,6 @@ type builder struct {
 	work     string // scratch folder beside the output
 
 	root    string // tree of the root file system
-	rootImg string // its SquashFS with the hash tree behind
 	rootRef layout.Root
 	modules []byte // modules image
 	guid    string // of the boot partition, from which root= counts
@@ -62,7 +61,7 @@ type builder struct {
 }
 
 // Build prepares, runs gok and lays out the slots.
-func Build(ctx context.Context, steps step.Printer, opts Options) (Image, error) {
+func Build(ctx context.Context, steps step.Printer, opts Options) (_ Image, err error) {
 	board, err := manifest.ReadBoard(opts.Root, opts.Board)
 	if err != nil {
 		return Image{}, err
@@ -74,6 +73,11 @@ func Build(ctx context.Context, steps step.Printer, opts Options) (Image, error)
 	if _, err := m.Role(opts.Role); err != nil {
 		return Image{}, err
 	}
+	release, err := prepare.Exclusive(opts.Root)
+	if err != nil {
+		return Image{}, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
 	prepared, err := prepare.Run(ctx, steps, opts.Options)
 	if err != nil {
 		return Image{}, err

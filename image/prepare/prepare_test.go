@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"halo.internal/image/manifest"
 )
@@ -121,5 +122,32 @@ func TestFence(t *testing.T) {
 	}
 	if b, err := os.ReadFile(filepath.Join(dir, "go.mod")); err != nil || !strings.Contains(string(b), "\nmodule ") {
 		t.Errorf("got %q, %v", b, err)
+	}
+}
+
+func TestExclusive(t *testing.T) {
+	root := t.TempDir()
+	release, err := Exclusive(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan error, 1)
+	go func() {
+		again, err := Exclusive(root)
+		if err == nil {
+			err = again()
+		}
+		got <- err
+	}()
+	select {
+	case err := <-got:
+		t.Fatalf("two builds at once (%v)", err)
+	case <-time.After(50 * time.Millisecond): // long enough to see a lock that does not hold
+	}
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
 	}
 }
