@@ -522,6 +522,8 @@ func TestForeignMaster(t *testing.T) {
 	}
 }
 
+// A stranger sends greetings that look right, thousands at once and then more
+// than members ever would, while members prove themselves.
 func TestFlood(t *testing.T) {
 	ports := hub(t, 3)
 	a := nstest.Link(t, ports[2]).Attrs()
@@ -529,25 +531,34 @@ func TestFlood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
+	enough, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		b := slices.Concat(proof.Broadcast[:], []byte{2, 9, 9, 9, 9, 9, 0x88, 0xb5}, []byte("HALO\x01\x01"), make([]byte, 40))
-		for i := range 20000 {
+		for i := 0; ; i++ {
 			b[11], b[30] = byte(i), byte(i>>8)
 			if _, err := c.WriteTo(b, &packet.Addr{HardwareAddr: proof.Broadcast[:]}); err != nil {
-				return // the socket is closed
+				t.Errorf("flood: %v", err)
+				return
 			}
-			if i%100 == 0 {
-				time.Sleep(time.Millisecond)
+			if i < 5000 || i%10 != 0 {
+				continue
+			}
+			select {
+			case <-enough:
+				return
+			case <-time.After(5 * time.Millisecond):
 			}
 		}
 	}()
+	t.Cleanup(func() {
+		close(enough)
+		<-done
+		_ = c.Close()
+	})
 	x, y := start(t, 1, ports[:1]), start(t, 2, ports[1:2])
 	x.await(EventProven)
 	y.await(EventProven)
-	_ = c.Close()
-	<-done
 }
 
 func TestEventsNameTheirPort(t *testing.T) {

@@ -12,9 +12,10 @@ import (
 )
 
 // Cost of guessing a mesh secret from recorded frames. A board of the Pi family
-// spends a fraction of a second, once.
+// spends a fraction of a second, once; bundles that HALO makes carry secrets
+// which no cost would let anyone guess.
 const (
-	argonPasses = 2
+	argonPasses = 1
 	argonKiB    = 16 << 10
 )
 
