@@ -156,6 +156,13 @@ func (m *machine) loadModules() error {
 	if err := m.modules.Coldplug("/sys"); err != nil {
 		m.problem("modules of devices", err)
 	}
+	// A board whose device tree does not reserve memory for the kernel's last
+	// words can name it on the command line.
+	if strings.Contains(m.cmdline, "ramoops.mem_address=") {
+		if err := m.modules.Load("ramoops"); err != nil {
+			m.problem("memory for the last words", err)
+		}
+	}
 	// Without hardware to reset the machine, the kernel's own timer at least
 	// notices when the guard ends.
 	if _, err := os.Stat("/dev/watchdog"); errors.Is(err, fs.ErrNotExist) {
