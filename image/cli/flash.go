@@ -97,5 +97,9 @@ func write(cmd *cobra.Command, image, device string, force bool, out io.Writer) 
 	if err != nil {
 		return err
 	}
-	return card.Reread()
+	if err := card.Reread(); err != nil {
+		// The card is written all the same; only this host does not see its partitions yet.
+		fmt.Fprintf(out, "note: %v: take the card out and put it in again to look at it\n", err)
+	}
+	return nil
 }
