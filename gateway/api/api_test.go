@@ -1,0 +1,451 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"halo.internal/gateway/audit"
+	"halo.internal/gateway/auth"
+	"halo.internal/gateway/clock"
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/ingest"
+	"halo.internal/gateway/registry"
+	"halo.internal/gateway/store"
+	"halo.internal/health"
+	"halo.internal/identity"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/bundle"
+)
+
+const password = "correct horse battery"
+
+type noMesh struct{}
+
+func (noMesh) Status() (model.MeshStatus, bool) { return model.MeshStatus{}, false }
+
+type fixture struct {
+	*API
+	t     *testing.T
+	url   string
+	local net.Addr // where the server believes to be reached
+	token string
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	dir := t.TempDir()
+	config, _, err := store.OpenConfig(t.Context(), filepath.Join(dir, "config.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	series, _, err := store.OpenTelemetry(t.Context(), filepath.Join(dir, "telemetry.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	build := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	c, quiet, key := clock.New(time.Now, build), slog.New(slog.DiscardHandler), identity.New()
+	network := key.Public()
+	log := events.New(config, c, 1, quiet)
+	logins, err := auth.New(t.Context(), auth.Config{DB: config, Clock: c, Events: log, Salt: network[:]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes, err := registry.New(t.Context(), registry.Config{DB: config, Clock: c, Events: log, Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	journal, latest := store.NewJournal(series, 1<<30), store.NewLatest()
+	b := &bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
+		Gateway: bundle.Gateway{PublicKey: network.Base64(), Seed: network.Base64(), ClaimCode: "7K3M-Q0ZT-4WXPB"},
+		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
+	a, err := New(Config{
+		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{API: a, t: t}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f.local != nil {
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, f.local))
+		}
+		a.ServeHTTP(w, r)
+	}))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- log.Run(ctx) }()
+	t.Cleanup(func() {
+		srv.Close()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		config.Close()
+		series.Close()
+	})
+	f.url = srv.URL
+	if _, err := logins.CreateUser(t.Context(), apitype.CreateUser{Username: "root", Password: password, Role: apitype.RoleAdmin}); err != nil {
+		t.Fatal(err)
+	}
+	f.token = f.login("root")
+	return f
+}
+
+func (f *fixture) login(name string) string {
+	f.t.Helper()
+	var tokens apitype.Tokens
+	f.want(http.StatusOK, "POST", "/api/auth/login", apitype.LoginRequest{Username: name, Password: password}, &tokens)
+	return tokens.AccessToken
+}
+
+// do makes a request with the fixture's token and returns the answer.
+func (f *fixture) do(method, path string, in any) (*http.Response, []byte) {
+	f.t.Helper()
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(f.t.Context(), method, f.url+path, body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if f.token != "" {
+		req.Header.Set("Authorization", "Bearer "+f.token)
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return resp, b
+}
+
+// want makes a request and checks the status; errors have to be problems.
+func (f *fixture) want(status int, method, path string, in, out any) {
+	f.t.Helper()
+	resp, b := f.do(method, path, in)
+	if resp.StatusCode != status {
+		f.t.Fatalf("%s %s: got %s, want %d: %s", method, path, resp.Status, status, b)
+	}
+	if status >= 400 && resp.Header.Get("Content-Type") != "application/problem+json" {
+		f.t.Errorf("%s %s: an error of type %q", method, path, resp.Header.Get("Content-Type"))
+	}
+	if out != nil {
+		if err := json.Unmarshal(b, out); err != nil {
+			f.t.Fatalf("%s %s: %v: %s", method, path, err, b)
+		}
+	}
+}
+
+type route struct{ method, path, operation, needs string }
+
+// routes are all of the OpenAPI document.
+func (f *fixture) routes() []route {
+	var all []route
+	for path, item := range f.OpenAPI().Paths {
+		for method, op := range operations(item) {
+			all = append(all, route{method, path, op.OperationID, ""})
+		}
+	}
+	slices.SortFunc(all, func(a, b route) int { return strings.Compare(a.path+a.method, b.path+b.method) })
+	return all
+}
+
+// The only routes that need no login.
+var openRoutes = []string{
+	"GET /health", "GET /capabilities", "GET /openapi.json", "GET /docs", "POST /api/auth/claim", "POST /api/auth/login", "POST /api/auth/refresh",
+	"POST /v1/nodes/join", "GET /v1/nodes/stream",
+}
+
+func TestAllButTheOpenRoutesNeedALogin(t *testing.T) {
+	f := newFixture(t)
+	f.token = ""
+	var open []string
+	for _, r := range f.routes() {
+		path := strings.NewReplacer("{id}", "x", "{username}", "x").Replace(r.path)
+		resp, b := f.do(r.method, path, nil)
+		name := r.method + " " + r.path
+		var p apitype.Problem
+		closed := resp.StatusCode == http.StatusUnauthorized && json.Unmarshal(b, &p) == nil && p.Type == "about:blank"
+		if !closed {
+			open = append(open, name)
+		} else if resp.Header.Get("WWW-Authenticate") != "Bearer" {
+			t.Errorf("%s: 401 without WWW-Authenticate", name)
+		}
+		if secured := f.OpenAPI().Paths[r.path]; closed != (len(operations(secured)[r.method].Security) > 0) {
+			t.Errorf("%s: the OpenAPI document is wrong about who may use it", name)
+		}
+	}
+	slices.Sort(open)
+	want := slices.Sorted(slices.Values(openRoutes))
+	if !slices.Equal(open, want) {
+		t.Errorf("open are\n%s\nwant\n%s", strings.Join(open, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestNothingSecretOverPlainHTTP(t *testing.T) {
+	f := newFixture(t)
+	for _, tc := range []struct {
+		local     string
+		protected bool
+	}{{"127.0.0.1:8080", true}, {"[::1]:8080", true}, {"10.42.0.1:8080", true}, {"192.168.1.5:8080", false}, {"10.41.0.1:8080", false}} {
+		a, err := net.ResolveTCPAddr("tcp", tc.local)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.local = a
+		for _, r := range f.routes() {
+			if r.path == "/v1/nodes/stream" {
+				continue // the hello is signed; the ingest judges the address itself
+			}
+			path := strings.NewReplacer("{id}", "x", "{username}", "x").Replace(r.path)
+			_, b := f.do(r.method, path, nil)
+			var p apitype.Problem
+			_ = json.Unmarshal(b, &p) // what is no problem has no type
+			public := slices.Contains([]string{"/health", "/capabilities", "/openapi.json", "/docs", "/v1/nodes/join"}, r.path)
+			if refused := p.Type == apitype.ProblemPlainHTTP; refused != (!tc.protected && !public) {
+				t.Errorf("%s %s at %s: refused %v", r.method, r.path, tc.local, refused)
+			}
+		}
+	}
+}
+
+var row = regexp.MustCompile(`(?m)^\| (GET|POST|PUT|PATCH|DELETE) (\S+) \| (\S+) \| (.+) \|$`)
+
+func TestTheTableInDocsIsTheAPI(t *testing.T) {
+	f := newFixture(t)
+	page, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented, real []string
+	for _, m := range row.FindAllStringSubmatch(string(page), -1) {
+		documented = append(documented, fmt.Sprintf("%s %s %s open=%v", m[1], m[2], m[3], strings.HasPrefix(m[4], "open")))
+	}
+	for _, r := range f.routes() {
+		real = append(real, fmt.Sprintf("%s %s %s open=%v", r.method, r.path, r.operation, slices.Contains(openRoutes, r.method+" "+r.path)))
+	}
+	slices.Sort(documented)
+	slices.Sort(real)
+	if !slices.Equal(documented, real) {
+		t.Errorf("docs/api.md has\n%s\nthe API has\n%s", strings.Join(documented, "\n"), strings.Join(real, "\n"))
+	}
+}
+
+func TestOpenAPIAndDocs(t *testing.T) {
+	f := newFixture(t)
+	f.token = ""
+	var doc struct {
+		OpenAPI string `json:"openapi"`
+		Paths   map[string]map[string]struct {
+			OperationID string `json:"operationId"`
+			Summary     string `json:"summary"`
+			Tags        []string
+			Responses   map[string]json.RawMessage
+		} `json:"paths"`
+		Components struct{ Schemas map[string]json.RawMessage } `json:"components"`
+	}
+	f.want(http.StatusOK, "GET", "/openapi.json", nil, &doc)
+	if !strings.HasPrefix(doc.OpenAPI, "3.1.") {
+		t.Errorf("OpenAPI %q, want 3.1", doc.OpenAPI)
+	}
+	kebab := regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`)
+	seen := map[string]bool{}
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			if !kebab.MatchString(op.OperationID) || seen[op.OperationID] || op.Summary == "" || len(op.Tags) != 1 {
+				t.Errorf("%s %s: operation %q, summary %q, tags %v", method, path, op.OperationID, op.Summary, op.Tags)
+			}
+			seen[op.OperationID] = true
+		}
+	}
+	_, raw := f.do("GET", "/openapi.json", nil)
+	for _, ref := range regexp.MustCompile(`#/components/schemas/(\w+)`).FindAllStringSubmatch(string(raw), -1) {
+		if _, ok := doc.Components.Schemas[ref[1]]; !ok {
+			t.Errorf("the document refers to %s, which it does not have", ref[0])
+		}
+	}
+	resp, html := f.do("GET", "/docs", nil)
+	policy := resp.Header.Get("Content-Security-Policy")
+	if !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-") || strings.Contains(policy, "unsafe") {
+		t.Errorf("policy of /docs: %s", policy)
+	}
+	for _, foreign := range []string{"<script", "http://", "https://", "//cdn"} {
+		if bytes.Contains(html, []byte(foreign)) {
+			t.Errorf("/docs contains %q", foreign)
+		}
+	}
+	if !bytes.Contains(html, []byte(`id="join-node"`)) || !bytes.Contains(html, []byte(`id="type-Membership"`)) {
+		t.Error("/docs lacks an operation or a type")
+	}
+}
+
+func TestProblems(t *testing.T) {
+	f := newFixture(t)
+	for _, tc := range []struct {
+		name, method, path string
+		in                 any
+		status             int
+		typ                string
+	}{
+		{"no such route", "GET", "/v2/nodes", nil, 404, "about:blank"},
+		{"wrong method", "DELETE", "/v1/nodes", nil, 405, "about:blank"},
+		{"no such node", "GET", "/v1/nodes/nobody", nil, 404, "about:blank"},
+		{"unknown parameter", "GET", "/v1/nodes?colour=red", nil, 422, "about:blank"},
+		{"limit beyond bounds", "GET", "/v1/nodes?limit=501", nil, 422, "about:blank"},
+		{"bad cursor", "GET", "/v1/events?cursor=x", nil, 400, "about:blank"},
+		{"bad severity", "GET", "/v1/events?severity=bad", nil, 422, "about:blank"},
+		{"unknown key", "POST", "/v1/admin/join-tokens", map[string]any{"colour": "red"}, 422, "about:blank"},
+		{"bad scope", "POST", "/api/auth/tokens", apitype.CreateAPIToken{Name: "x", Scopes: []string{"all"}}, 422, "about:blank"},
+		{"no mesh", "GET", "/v1/mesh/status", nil, 503, "about:blank"},
+		{"weak password", "POST", "/api/auth/users", apitype.CreateUser{Username: "vera", Password: "short", Role: "viewer"}, 422, apitype.ProblemPassword},
+		{"wrong password", "POST", "/api/auth/login", apitype.LoginRequest{Username: "root", Password: "no"}, 401, apitype.ProblemLogin},
+		{"already claimed", "POST", "/api/auth/claim", apitype.ClaimRequest{ClientNonce: "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}, 409, apitype.ProblemAlreadyClaimed},
+		{"too large", "POST", "/api/auth/login", apitype.LoginRequest{Username: strings.Repeat("x", maxBody)}, 413, "about:blank"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f.t = t
+			var p apitype.Problem
+			f.want(tc.status, tc.method, tc.path, tc.in, &p)
+			if p.Type != tc.typ || p.Status != tc.status || p.Title == "" {
+				t.Errorf("got %+v, want type %s", p, tc.typ)
+			}
+		})
+	}
+}
+
+func TestAProblemRepeatsNoPassword(t *testing.T) {
+	f := newFixture(t)
+	secret := strings.Repeat("hunter2 ", 40) // too long: refused by the schema
+	for _, path := range []string{"/api/auth/login", "/api/auth/users"} {
+		if _, b := f.do("POST", path, map[string]any{"username": "vera", "password": secret, "role": "viewer"}); bytes.Contains(b, []byte("hunter2")) {
+			t.Errorf("%s repeats the password: %s", path, b)
+		}
+	}
+}
+
+func TestScopesAreEnforcedAndChangesAudited(t *testing.T) {
+	f := newFixture(t)
+	root := f.token
+	f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: "vera", Password: password, Role: apitype.RoleViewer}, nil)
+	f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: "olaf", Password: password, Role: apitype.RoleOperator}, nil)
+	vera, olaf := f.login("vera"), f.login("olaf")
+	name := "base"
+	for _, tc := range []struct {
+		who, method, path string
+		in                any
+		status            int
+	}{
+		{vera, "GET", "/v1/nodes", nil, 200},
+		{vera, "PATCH", "/v1/nodes/gateway", apitype.UpdateNode{Name: &name}, 403},
+		{vera, "GET", "/v1/network", nil, 403},
+		{vera, "GET", "/v1/audit", nil, 403},
+		{olaf, "PATCH", "/v1/nodes/gateway", apitype.UpdateNode{Name: &name}, 200},
+		{olaf, "DELETE", "/v1/nodes/base", nil, 403},
+		{root, "DELETE", "/v1/nodes/base", nil, 409}, // the gateway itself
+		{root, "PATCH", "/api/auth/users/vera", map[string]any{"disabled": true}, 204},
+		{vera, "GET", "/v1/nodes", nil, 401},
+	} {
+		f.token = tc.who
+		f.want(tc.status, tc.method, tc.path, tc.in, nil)
+	}
+	f.token = root
+	var got []string
+	for path := "/v1/audit?limit=3"; path != ""; {
+		var list apitype.AuditList
+		f.want(http.StatusOK, "GET", path, nil, &list)
+		for _, e := range list.Items {
+			got = append(got, fmt.Sprintf("%s %s %s %d", e.Actor, e.Action, e.Target, e.Status))
+		}
+		if path = ""; list.Next != "" {
+			path = "/v1/audit?limit=3&cursor=" + list.Next
+		}
+	}
+	want := []string{
+		"user:root update-user vera 204", "user:root revoke-node base 409", "user:olaf update-node gateway 200",
+		"user:olaf login  200", "user:vera login  200", "user:root create-user olaf 201", "user:root create-user vera 201", "user:root login  200",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("audited, newest first:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestTheNetworksBundleIsANodesBundle(t *testing.T) {
+	f := newFixture(t)
+	var n apitype.Network
+	f.want(http.StatusOK, "GET", "/v1/network", nil, &n)
+	b, err := bundle.Parse("export", []byte(n.Bundle))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Role != model.RoleNode || b.Gateway.Seed != "" || b.Gateway.ClaimCode != "" || b.Mesh.PSK != "a secret of the mesh" || n.Name != "north-ridge" {
+		t.Errorf("got %+v", b)
+	}
+	var token apitype.JoinToken
+	f.want(http.StatusCreated, "POST", "/v1/admin/join-tokens", apitype.CreateJoinToken{Uses: 2, ExpiresS: 600}, &token)
+	b.Join.Token = token.Token
+	if _, err := b.Marshal(); err != nil {
+		t.Errorf("with a join token: %v", err)
+	}
+	var list apitype.JoinTokenList
+	f.want(http.StatusOK, "GET", "/v1/admin/join-tokens", nil, &list)
+	if len(list.Items) != 1 || list.Items[0].Token != "" || list.Items[0].Uses != 2 {
+		t.Errorf("got %+v, want the token without its secret", list.Items)
+	}
+}
+
+func TestEventsPage(t *testing.T) {
+	f := newFixture(t)
+	for i := range 7 {
+		f.Events.Add("test.event", model.Severity([]model.Severity{model.Info, model.Warning, model.Error}[i%3]), "", fmt.Sprint(i), nil)
+	}
+	follow := func(query string) (got []string) {
+		for next := ""; ; {
+			var l apitype.EventList
+			f.want(http.StatusOK, "GET", "/v1/events?kind=test.&limit=2"+query+next, nil, &l)
+			for _, e := range l.Items {
+				got = append(got, e.Message)
+			}
+			if l.Next == "" {
+				return got
+			}
+			next = "&cursor=" + l.Next
+		}
+	}
+	for end := time.Now().Add(20 * time.Second); len(follow("")) < 7 && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	for query, want := range map[string]string{"": "6543210", "&since=0": "0123456", "&severity=error": "52", "&severity=warning": "5421"} {
+		if got := strings.Join(follow(query), ""); got != want {
+			t.Errorf("%q: got %s, want %s", query, got, want)
+		}
+	}
+}
