@@ -54,8 +54,10 @@ race: stamp ## the fast tests under the race detector (needs a C compiler; HALO 
 	CGO_ENABLED=1 $(GO) test -race ./agent/... ./ctl/... ./gateway/... ./health/... ./identity/... ./lab/ether/... ./local/... ./model/...
 
 # Machines of two packages at once would starve each other: one at a time.
+MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -tags lab -p 1 -timeout 60m
+
 test: deps check build lab-images ## everything, machines included
-	$(GO) test -tags lab -p 1 -timeout 60m ./...
+	$(MACHINES) ./...
 
 fuzz: stamp ## every fuzz test for FUZZTIME=10s
 	@for p in $$($(GO) list ./...); do \
@@ -64,11 +66,10 @@ fuzz: stamp ## every fuzz test for FUZZTIME=10s
 		done; done
 
 bench: deps build lab-images ## the README's figures
-	$(GO) test -run '^$$' -bench . ./model/wire/...
-	bin/halo-lab bench
+	$(MACHINES) -run '^$$' -bench . ./model/wire/... ./lab/...
 
 soak: deps build lab-images ## power cuts and partitions for an hour
-	HALO_SOAK=1 $(GO) test -tags lab -p 1 -count 1 -timeout 3h ./lab/...
+	HALO_SOAK=1 $(MACHINES) -count 1 -timeout 3h ./lab/...
 
 #: Build
 .PHONY: deps stamp build lab-images clean
