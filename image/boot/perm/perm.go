@@ -6,6 +6,7 @@
 package perm
 
 import (
+	"bytes"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -59,15 +60,9 @@ func (v Volume) Mount() model.PermReport {
 		err = v.checkErrors(&r)
 	}
 	if err != nil {
-		v.Log.Error("/perm cannot be used as it is", "err", err)
-		s := v.salvage()
-		if rerr := v.remake(); rerr != nil {
-			v.Log.Error("/perm cannot be made anew: nothing will be kept", "err", rerr)
-			return v.volatile(s, errors.Join(err, rerr))
+		if r = v.renew(err); r.State == model.PermVolatile {
+			return v.measure(r)
 		}
-		s.restore(v.Target)
-		r = model.PermReport{State: model.PermRemade, Detail: fmt.Sprintf("%v; made anew, %s", err, s.summary()), Lost: s.lost}
-		v.Log.Warn("/perm was made anew", "saved", s.summary())
 	}
 	grown, err := v.fs.grow(v.Device, v.Target, v.Size)
 	if err != nil {
@@ -76,6 +71,41 @@ func (v Volume) Mount() model.PermReport {
 	}
 	r.Grown = grown
 	return v.measure(r)
+}
+
+// renew makes a file system that cannot be used anew and puts back what could
+// be saved; where that fails, RAM takes its place.
+func (v Volume) renew(cause error) model.PermReport {
+	s := v.salvage()
+	if len(s.files) == 0 && v.blank() {
+		// Plain gok leaves the partition empty: there was nothing to lose.
+		cause, s = errors.New("partition was empty"), saved{}
+	}
+	v.Log.Warn("/perm is made anew", "cause", cause, "saved", s.summary())
+	err := v.remake()
+	if err != nil {
+		v.Log.Error("/perm cannot be made anew: nothing will be kept", "err", err)
+		if ram := v.fs.mountRAM(v.Target); ram != nil {
+			err = errors.Join(err, ram)
+		}
+	}
+	s.restore(v.Target)
+	if err != nil {
+		return model.PermReport{State: model.PermVolatile, Detail: errors.Join(cause, err).Error(), Lost: s.lost}
+	}
+	return model.PermReport{State: model.PermRemade, Detail: fmt.Sprintf("%v; made anew, %s", cause, s.summary()), Lost: s.lost}
+}
+
+// blank tells whether the beginning of the volume was never written.
+func (v Volume) blank() bool {
+	f, err := os.Open(v.Device)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	b := make([]byte, min(v.Size, 1<<20))
+	_, err = io.ReadFull(f, b)
+	return err == nil && len(bytes.Trim(b, "\x00")) == 0
 }
 
 // checkErrors looks whether a file system that could be mounted knows of
@@ -114,7 +144,7 @@ func (v Volume) salvage() saved {
 		}
 		return s
 	}
-	v.Log.Error("nothing can be saved from /perm", "err", errors.Join(errs...))
+	v.Log.Warn("nothing can be read from /perm", "err", errors.Join(errs...))
 	return saved{lost: []string{"."}}
 }
 
@@ -149,18 +179,6 @@ func (v Volume) writeTemplate() (err error) {
 		return fmt.Errorf("write template: expected at most %d octets, the size of the partition", v.Size)
 	}
 	return d.Sync()
-}
-
-// volatile puts RAM in the place of the volume.
-func (v Volume) volatile(s saved, cause error) model.PermReport {
-	r := model.PermReport{State: model.PermVolatile, Detail: cause.Error()}
-	if err := v.fs.mountRAM(v.Target); err != nil {
-		r.Detail = join(r.Detail, err.Error())
-		return r
-	}
-	s.restore(v.Target)
-	r.Lost = s.lost
-	return v.measure(r)
 }
 
 // measure fills in sizes.
