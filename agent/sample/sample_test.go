@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,8 @@ type kept struct {
 
 // world is what a sampler sees, in the fake time of synctest.
 type world struct {
+	mu      sync.Mutex // guards what follows
+	early   bool       // the clock is before the build
 	start   time.Time
 	quality model.ClockQuality
 	read    func() []collect.Reading
@@ -39,15 +42,28 @@ func run(t *testing.T, change func(*world, *Options), script func(w *world)) *wo
 		w.start = time.Now()
 		w.read = func() []collect.Reading { return []collect.Reading{reading("test.a.x", 1, false)} }
 		opt := Options{
-			Collect: func(context.Context) ([]collect.Reading, error) { return w.read(), nil },
+			Collect: func(context.Context) ([]collect.Reading, error) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return w.read(), nil
+			},
 			Add: func(s wire.Schema, b wire.Batch, first time.Time) error {
+				w.mu.Lock()
+				defer w.mu.Unlock()
 				if w.addErr != nil {
 					return w.addErr
 				}
 				w.batches = append(w.batches, kept{b, s, time.Since(w.start), time.Since(first)})
 				return nil
 			},
-			Clock:    func() (time.Time, model.ClockQuality) { return time.Now(), w.quality },
+			Clock: func() (time.Time, model.ClockQuality) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				if w.early {
+					return time.Unix(time.Now().Unix()%10, 0), w.quality
+				}
+				return time.Now(), w.quality
+			},
 			Interval: 10 * time.Second, Send: time.Minute, Node: "n-test",
 			Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		}
@@ -62,6 +78,13 @@ func run(t *testing.T, change func(*world, *Options), script func(w *world)) *wo
 		<-done
 	})
 	return w
+}
+
+// set changes the world while the sampler runs.
+func (w *world) set(change func(*world)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(w)
 }
 
 func reading(name string, v int64, urgent bool) collect.Reading {
@@ -131,27 +154,17 @@ func TestBatchesAreCut(t *testing.T) {
 			w.read = func() []collect.Reading { return []collect.Reading{reading("test.a.x", 1, true)} }
 		}, "none:4! none:2"}, // once, not with every sample above it
 		{"nothing to read", func(w *world) { w.read = func() []collect.Reading { return nil } }, "none:3"},
-		{"clock before the build", func(w *world) { w.start = time.Time{} }, "none:3"},
+		{"clock before the build", func(w *world) { w.early = true }, "none:3"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := run(t, func(w *world, o *Options) {
 				w.quality = model.ClockNone
 				o.Send = 24 * time.Hour // phase and interval far away: only changes cut
-				clock := o.Clock
 				o.Earliest = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
-				o.Clock = func() (time.Time, model.ClockQuality) {
-					at, q := clock()
-					if w.start.IsZero() {
-						at = time.Unix(at.Unix()%10, 0)
-					}
-					return at, q
-				}
 			}, func(w *world) {
 				time.Sleep(35 * time.Second)
-				start := w.start
-				tc.change(w)
+				w.set(tc.change)
 				time.Sleep(30 * time.Second)
-				w.start = start
 			})
 			var got []string
 			for _, b := range w.batches[1:] { // the first is the one at once
@@ -170,13 +183,15 @@ func TestBatchesAreCut(t *testing.T) {
 
 func TestBatchesStayWithinTheFormat(t *testing.T) {
 	w := run(t, func(w *world, o *Options) { o.Send = 24 * time.Hour }, func(w *world) {
-		w.read = func() []collect.Reading {
-			var rs []collect.Reading
-			for i := range wire.MaxMetrics {
-				rs = append(rs, reading(fmt.Sprintf("test.m%d.x", i), 1, false))
+		w.set(func(w *world) {
+			w.read = func() []collect.Reading {
+				var rs []collect.Reading
+				for i := range wire.MaxMetrics {
+					rs = append(rs, reading(fmt.Sprintf("test.m%d.x", i), 1, false))
+				}
+				return rs
 			}
-			return rs
-		}
+		})
 		time.Sleep(time.Hour)
 	})
 	for i, b := range w.batches {
@@ -188,9 +203,9 @@ func TestBatchesStayWithinTheFormat(t *testing.T) {
 
 func TestFailureToKeepIsSurvived(t *testing.T) {
 	w := run(t, nil, func(w *world) {
-		w.addErr = errors.New("no space left")
+		w.set(func(w *world) { w.addErr = errors.New("no space left") })
 		time.Sleep(5 * time.Minute)
-		w.addErr = nil
+		w.set(func(w *world) { w.addErr = nil })
 		time.Sleep(5 * time.Minute)
 	})
 	if len(w.batches) < 4 {

@@ -33,6 +33,7 @@ type node struct {
 	spool  *spool.Spool
 	status func() model.NodeStatus
 	retry  chan struct{}
+	ack    time.Duration // until a connection counts as dead
 
 	mu     sync.Mutex
 	health []string
@@ -40,7 +41,7 @@ type node struct {
 
 func newNode(t *testing.T) *node {
 	t.Setenv("TMPDIR", "/dev/shm") // many syncs
-	n := &node{t: t, dir: t.TempDir(), boot: 1, key: identity.New(), status: func() model.NodeStatus { return model.NodeStatus{Name: "mast"} }}
+	n := &node{t: t, dir: t.TempDir(), boot: 1, ack: 300 * time.Millisecond, key: identity.New(), status: func() model.NodeStatus { return model.NodeStatus{Name: "mast"} }}
 	n.open()
 	return n
 }
@@ -68,7 +69,7 @@ func (n *node) start(g *gateway) (stop func()) {
 			defer n.mu.Unlock()
 			n.health = append(n.health, string(s)+": "+detail)
 		},
-		AckTimeout: 300 * time.Millisecond, StatusCheck: 20 * time.Millisecond, MinPause: 2 * time.Millisecond, MaxPause: 20 * time.Millisecond,
+		AckTimeout: n.ack, StatusCheck: 20 * time.Millisecond, MinPause: 2 * time.Millisecond, MaxPause: 20 * time.Millisecond,
 	}
 	go func() { done <- Run(ctx, opt) }()
 	stop = sync.OnceFunc(func() {
@@ -160,13 +161,13 @@ func (g *gateway) complete(t *testing.T, boot uint64, count int) {
 // node had kept arrives, each batch once and with one content.
 func TestHostileGateway(t *testing.T) {
 	g, n := newGateway(t), newNode(t)
-	chance := rand.New(rand.NewPCG(5, 6))
+	chance, fate := rand.New(rand.NewPCG(5, 6)), rand.New(rand.NewPCG(7, 8)) // of the test, and of the gateway
 	calm := false
 	g.on = func(wire.BatchID) reply {
 		if calm {
 			return proper
 		}
-		switch chance.IntN(40) {
+		switch fate.IntN(40) {
 		case 0:
 			return reply{} // lost
 		case 1:
@@ -224,6 +225,7 @@ func TestHostileGateway(t *testing.T) {
 
 func TestBacklogGoesOldestFirstAndLiveDataDoNotWait(t *testing.T) {
 	g, n := newGateway(t), newNode(t)
+	n.ack = limit // nothing is sent twice, however slow the test machine
 	const old = 3000
 	for range 3 {
 		n.add(old / 3)
@@ -290,12 +292,14 @@ func TestBatchThatCanNeverBeTakenHoldsUpNothing(t *testing.T) {
 	n.flush()
 	n.start(g)
 	g.wait(t, "the event", func() bool { return len(g.events) == 1 && len(g.batches) == 3 })
+	g.wait(t, "an empty spool", n.empty)
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for _, e := range g.events {
 		if e.Kind != "telemetry.batch.refused" || e.Fields["batch"] != "1.2" {
 			t.Errorf("got %+v", e)
 		}
 	}
-	g.wait(t, "an empty spool", n.empty)
 }
 
 func TestAcknowledgementOfWhatWasNeverSentIsIgnored(t *testing.T) {
@@ -313,9 +317,12 @@ func TestAcknowledgementOfWhatWasNeverSentIsIgnored(t *testing.T) {
 
 func TestSchemaGoesOncePerConnection(t *testing.T) {
 	g, n := newGateway(t), newNode(t)
+	n.ack = limit
 	n.start(g)
 	n.add(50)
 	g.wait(t, "an empty spool", n.empty)
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.received != 50 || len(g.schemas) != 2 || len(g.hellos) != 1 {
 		t.Errorf("got %d batches, %d schemas, %d connections, want 50, 2, 1", g.received, len(g.schemas), len(g.hellos))
 	}
@@ -344,6 +351,8 @@ func TestStatusGoesAtOnceAndWhenItChanges(t *testing.T) {
 	st.Interfaces = []model.Interface{{Name: "eth0", Up: true}}
 	mu.Unlock()
 	g.wait(t, "a second status", func() bool { return len(g.statuses) == 2 })
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if s := g.statuses[1]; !s.Interfaces[0].Up || s.UptimeS == 0 {
 		t.Errorf("got %+v", s)
 	}
