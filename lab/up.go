@@ -25,6 +25,7 @@ type upOptions struct {
 	node     string
 	name     string
 	pcap     string
+	agent    string
 	memory   int
 	patience time.Duration
 }
@@ -36,6 +37,7 @@ func (o *upOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.node, "node-image", "out/halo-node-qemu-virt.img", "`image` of the nodes")
 	f.StringVar(&o.name, "network", "lab", "`name` of the HALO network")
 	f.StringVar(&o.pcap, "pcap", "", "capture all frames on the switch to this `file`")
+	f.StringVar(&o.agent, "agent", "", "settings of halo-agent, put onto each card: an agent.toml `file`")
 	f.IntVar(&o.memory, "memory", 256, "`megabytes` of each machine")
 	f.DurationVar(&o.patience, "patience", 10*time.Minute, "`time` that the network may take to get ready")
 }
@@ -44,15 +46,24 @@ func (o *upOptions) flags(c *cobra.Command) {
 func (o *upOptions) args() []string {
 	return []string{
 		"--nodes", fmt.Sprint(o.nodes), "--gateway-image", o.gateway, "--node-image", o.node, "--network", o.name,
-		"--pcap", o.pcap, "--memory", fmt.Sprint(o.memory), "--patience", o.patience.String(),
+		"--pcap", o.pcap, "--agent", o.agent, "--memory", fmt.Sprint(o.memory), "--patience", o.patience.String(),
 	}
 }
 
-func (a *app) options(o upOptions) control.Options {
-	return control.Options{Dir: a.dir, Capture: o.pcap, Patience: o.patience, Network: network.Options{
-		Name: o.name, Nodes: o.nodes, GatewayImage: o.gateway, NodeImage: o.node, MemoryMB: o.memory,
+// serve runs the network in this process.
+func (a *app) serve(ctx context.Context, o upOptions) error {
+	settings := ""
+	if o.agent != "" {
+		b, err := os.ReadFile(o.agent)
+		if err != nil {
+			return err
+		}
+		settings = string(b)
+	}
+	return control.Serve(ctx, control.Options{Dir: a.dir, Capture: o.pcap, Patience: o.patience, Network: network.Options{
+		Name: o.name, Nodes: o.nodes, GatewayImage: o.gateway, NodeImage: o.node, MemoryMB: o.memory, Agent: settings,
 		Log: slog.New(slog.NewTextHandler(a.env.Stderr, nil)),
-	}}
+	}})
 }
 
 func (a *app) upCommand() *cobra.Command {
@@ -80,7 +91,7 @@ func (a *app) serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "serve", Short: "own a network: what up starts", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return control.Serve(c.Context(), a.options(o), func(network.Progress) {})
+			return a.serve(c.Context(), o)
 		},
 	}
 	o.flags(c)
@@ -91,7 +102,7 @@ func (a *app) foreground(ctx context.Context, o upOptions) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	served := make(chan error, 1)
-	go func() { served <- control.Serve(ctx, a.options(o), func(network.Progress) {}) }()
+	go func() { served <- a.serve(ctx, o) }()
 	err := a.follow(ctx, served)
 	if err == nil {
 		return <-served

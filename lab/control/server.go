@@ -34,9 +34,8 @@ type server struct {
 	steps Steps
 }
 
-// Serve runs a lab in the folder until ctx ends or a client says so. report is
-// told what happens while it comes up.
-func Serve(ctx context.Context, o Options, report func(network.Progress)) (err error) {
+// Serve runs a lab in the folder until ctx ends or a client says so.
+func Serve(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return err
 	}
@@ -82,7 +81,7 @@ func Serve(ctx context.Context, o Options, report func(network.Progress)) (err e
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer down()
-	running.Go(func() { s.up(ctx, o.Patience, report) })
+	running.Go(func() { s.up(ctx, o.Patience) })
 	if err := l.save(o.Dir); err != nil {
 		return err
 	}
@@ -105,7 +104,7 @@ func capture(s *ether.Switch, path string) (done func() error, err error) {
 }
 
 // up starts the machines and notes their way.
-func (s *server) up(ctx context.Context, patience time.Duration, report func(network.Progress)) {
+func (s *server) up(ctx context.Context, patience time.Duration) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not within %s", patience))
 	defer cancel()
 	err := s.net.PowerOnAll()
@@ -114,7 +113,6 @@ func (s *server) up(ctx context.Context, patience time.Duration, report func(net
 			s.mu.Lock()
 			s.steps.Items = append(s.steps.Items, p)
 			s.mu.Unlock()
-			report(p)
 		})
 	}
 	s.mu.Lock()

@@ -18,7 +18,7 @@ func TestBootPartition(t *testing.T) {
 	}
 	defer d.Close()
 	dir, ctx := t.TempDir(), t.Context()
-	edit := func(do func(*Boot)) {
+	edit := func(do func(Boot)) {
 		t.Helper()
 		b, err := d.OpenBoot(dir)
 		if err != nil {
@@ -29,7 +29,7 @@ func TestBootPartition(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	edit(func(b *Boot) {
+	edit(func(b Boot) {
 		if _, err := b.Read(ctx, "halo.toml"); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("a file that is not there: got %v, want fs.ErrNotExist", err)
 		}
@@ -39,7 +39,7 @@ func TestBootPartition(t *testing.T) {
 			}
 		}
 	})
-	edit(func(b *Boot) {
+	edit(func(b Boot) {
 		if got, err := b.Read(ctx, "halo.toml"); err != nil || string(got) != "the second, longer" {
 			t.Errorf("read %q, %v", got, err)
 		}
@@ -50,7 +50,7 @@ func TestBootPartition(t *testing.T) {
 	if got, err := os.ReadFile(filepath.Join(dir, "halo.toml")); err != nil || string(got) != "the second, longer" {
 		t.Errorf("copied out %q, %v", got, err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "boot-*")); len(left) != 0 {
+	if left, _ := filepath.Glob(filepath.Join(dir, "partition-*")); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }

@@ -111,6 +111,14 @@ func New(cfg Config) (*Machine, error) {
 // Name returns the machine's name.
 func (m *Machine) Name() string { return m.cfg.Name }
 
+// SetClock says what the real-time clock shows from the next start on; see
+// Config.Clock.
+func (m *Machine) SetClock(right bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cfg.Clock = right
+}
+
 // Forwards returns the forwarded ports.
 func (m *Machine) Forwards() []Forward {
 	var all []Forward

@@ -134,7 +134,10 @@ func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
 		return nil, err
 	}
 	rtc := "base=1970-01-01T00:00:00"
-	if m.cfg.Clock {
+	m.mu.Lock()
+	clock := m.cfg.Clock
+	m.mu.Unlock()
+	if clock {
 		rtc = "base=utc"
 	}
 	args := []string{

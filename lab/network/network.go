@@ -31,7 +31,10 @@ type Options struct {
 	NodeImage    string
 	Dir          string // machines' folders; made if it is not there
 	MemoryMB     int    // of each machine
-	Log          *slog.Logger
+	// Agent holds settings of halo-agent (agent.toml), put onto each card; the
+	// agents' own when empty.
+	Agent string
+	Log   *slog.Logger
 }
 
 // Limits of one lab.
@@ -59,6 +62,7 @@ type Machine struct {
 	*machine.Machine
 	Disk *disk.Disk
 	Role model.Role
+	dir  string
 	port int // of this host, where its API or Field answers
 }
 
@@ -127,17 +131,22 @@ func (n *Network) Add(ctx context.Context, s Spec) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{Disk: card, Role: s.Role}
-	if err := m.prepare(ctx, n, s, dir); err != nil {
+	m := &Machine{Disk: card, Role: s.Role, dir: dir}
+	if err := m.prepare(ctx, n, s); err != nil {
 		return nil, errors.Join(err, card.Close())
 	}
 	n.machines = append(n.machines, m)
 	return m, nil
 }
 
-func (m *Machine) prepare(ctx context.Context, n *Network, s Spec, dir string) (err error) {
+func (m *Machine) prepare(ctx context.Context, n *Network, s Spec) (err error) {
 	if len(s.Bundle) > 0 {
-		if err := m.PutBundle(ctx, dir, s.Bundle); err != nil {
+		if err := m.PutBundle(ctx, s.Bundle); err != nil {
+			return err
+		}
+	}
+	if n.opts.Agent != "" {
+		if err := putSettings(ctx, m.Disk, m.dir, n.opts.Agent); err != nil {
 			return err
 		}
 	}
@@ -150,7 +159,7 @@ func (m *Machine) prepare(ctx context.Context, n *Network, s Spec, dir string) (
 	}
 	number := byte(len(n.machines))
 	m.Machine, err = machine.New(machine.Config{
-		Name: s.Name, Dir: dir, Disk: m.Disk, MemoryMB: n.opts.MemoryMB, Clock: s.Clock, Log: n.opts.Log,
+		Name: s.Name, Dir: m.dir, Disk: m.Disk, MemoryMB: n.opts.MemoryMB, Clock: s.Clock, Log: n.opts.Log,
 		NICs: []machine.NIC{
 			{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 0}, Forwards: []machine.Forward{{Host: m.port, Guest: guest}}},
 			{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 1}, Plug: func(c net.Conn) error { return n.Switch.Plug(s.Name, c) }},
@@ -159,18 +168,21 @@ func (m *Machine) prepare(ctx context.Context, n *Network, s Spec, dir string) (
 	return err
 }
 
-// PutBundle writes a bundle onto the boot partition of the machine, which must
-// be off.
-func (m *Machine) PutBundle(ctx context.Context, scratch string, text []byte) error {
-	boot, err := m.Disk.OpenBoot(scratch)
+// EditBoot changes the boot partition of a machine that is off.
+func (m *Machine) EditBoot(edit func(disk.Boot) error) error {
+	boot, err := m.Disk.OpenBoot(m.dir)
 	if err != nil {
 		return err
 	}
-	err = boot.Write(ctx, filepath.Base(paths.Bundle), text)
-	if err == nil {
+	if err = edit(boot); err == nil {
 		err = boot.Commit()
 	}
 	return errors.Join(err, boot.Close())
+}
+
+// PutBundle writes a bundle onto the boot partition of a machine that is off.
+func (m *Machine) PutBundle(ctx context.Context, text []byte) error {
+	return m.EditBoot(func(b disk.Boot) error { return b.Write(ctx, filepath.Base(paths.Bundle), text) })
 }
 
 // PowerOn starts a machine. It runs until the network is closed, whatever

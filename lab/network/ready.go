@@ -13,6 +13,8 @@ import (
 
 	"halo.internal/health"
 	"halo.internal/lab/machine"
+	"halo.internal/model"
+	"halo.internal/model/version"
 )
 
 // Progress is one step of a machine on its way up.
@@ -69,21 +71,19 @@ func (m *Machine) ready(ctx context.Context, report func(Stage, string)) error {
 			report(NotReady, s.Detail)
 			return fmt.Errorf("%s is %s: %s", m.Name(), s.State, s.Detail)
 		}
-		r, err := m.health(ctx, c)
+		v, err := m.view(ctx, c)
 		if err == nil && !answered {
 			answered = true
-			report(Answers, r.Build.Version)
+			report(Answers, v.version)
 		}
 		switch {
 		case err != nil: // not yet, or not any more
-		case r.State == health.OK:
+		case v.waits == "":
 			report(Ready, "")
 			return nil
-		default:
-			if w := r.Missing + ": " + r.Detail; w != last {
-				last = w
-				report(Waiting, w)
-			}
+		case v.waits != last:
+			last = v.waits
+			report(Waiting, v.waits)
 		}
 		select {
 		case <-ctx.Done():
@@ -93,11 +93,63 @@ func (m *Machine) ready(ctx context.Context, report func(Stage, string)) error {
 	}
 }
 
-// Health asks the machine's API or Field how it is.
-func (m *Machine) Health(ctx context.Context) (health.Report, error) {
+// view is what a machine tells of itself.
+type view struct {
+	version string
+	waits   string // for what; empty when it lacks nothing
+}
+
+func (m *Machine) view(ctx context.Context, c *http.Client) (view, error) {
+	if m.Role == model.RoleGateway {
+		r, err := get[health.Report](ctx, c, m.URL()+"/health")
+		return view{r.Build.Version, missing(r)}, err
+	}
+	d, err := get[Diag](ctx, c, m.URL()+"/api/diag")
+	if err != nil {
+		return view{}, err
+	}
+	v := view{version: d.Build.Version}
+	for _, r := range d.Health {
+		if v.waits == "" {
+			v.waits = missing(r)
+		}
+	}
+	if v.waits == "" && d.State != online {
+		v.waits = d.State
+	}
+	return v, nil
+}
+
+// missing says what a process waits for, empty when it is well.
+func missing(r health.Report) string {
+	if r.State == health.OK {
+		return ""
+	}
+	text := r.Name + " waits for " + r.Missing
+	if r.Detail != "" {
+		text += ": " + r.Detail
+	}
+	return text
+}
+
+// Diag is what the lab reads of a node's /api/diag.
+type Diag struct {
+	Build  version.Info       `json:"build"`
+	State  string             `json:"state"`
+	Mesh   *model.MeshStatus  `json:"mesh"`
+	Agent  *model.AgentStatus `json:"agent"`
+	Boot   *model.BootReport  `json:"boot"`
+	Health []health.Report    `json:"health"`
+}
+
+// online is Field's name for a node that lacks nothing.
+const online = "online"
+
+// Diag asks a node's Field how it is.
+func (m *Machine) Diag(ctx context.Context) (Diag, error) {
 	c := probe()
 	defer c.CloseIdleConnections()
-	return m.health(ctx, c)
+	return get[Diag](ctx, c, m.URL()+"/api/diag")
 }
 
 // probe makes a client that trusts anybody: it sends nothing, and what it reads
@@ -108,23 +160,31 @@ func probe() *http.Client {
 	}}
 }
 
-func (m *Machine) health(ctx context.Context, c *http.Client) (health.Report, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.URL()+"/health", nil)
+// get reads JSON; a process that is not well answers 503 with a body.
+func get[T any](ctx context.Context, c *http.Client, url string) (v T, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return health.Report{}, err
+		return v, err
 	}
 	resp, err := c.Do(req)
 	if err != nil {
-		return health.Report{}, err
+		return v, err
 	}
 	defer resp.Body.Close()
-	var r health.Report
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxHealth))
 	if err == nil {
-		err = json.Unmarshal(b, &r)
+		err = json.Unmarshal(b, &v)
 	}
 	if err != nil {
-		return health.Report{}, fmt.Errorf("health of %s: expected a report: %w", m.Name(), err)
+		return v, fmt.Errorf("GET %s: expected JSON: %w", url, err)
 	}
-	return r, nil
+	return v, nil
+}
+
+// Answers is nil when the machine's API or Field does answer.
+func (m *Machine) Answers(ctx context.Context) error {
+	c := probe()
+	defer c.CloseIdleConnections()
+	_, err := m.view(ctx, c)
+	return err
 }
