@@ -57,7 +57,7 @@ type builder struct {
 	modules []byte // modules image
 	guid    string // of the boot partition, from which root= counts
 	bom     []byte
-	steps   step.Printer
+	figures []string // lines to print: sizes and their budgets
 }
 
 // Build prepares, runs gok and lays out the slots.
@@ -91,7 +91,7 @@ func Build(ctx context.Context, steps step.Printer, opts Options) (_ Image, err 
 		return Image{}, err
 	}
 	defer os.RemoveAll(work)
-	b := &builder{opts: opts, board: board, prepared: prepared, work: work, steps: steps, root: filepath.Join(work, "root")}
+	b := &builder{opts: opts, board: board, prepared: prepared, work: work, root: filepath.Join(work, "root")}
 	for _, s := range []struct {
 		name string
 		do   func(context.Context) error
@@ -107,6 +107,9 @@ func Build(ctx context.Context, steps step.Printer, opts Options) (_ Image, err 
 		if err := steps.Do(s.name, func() error { return s.do(ctx) }); err != nil {
 			return Image{}, err
 		}
+	}
+	for _, line := range b.figures {
+		steps.Note("%s", line)
 	}
 	out := Image{Path: filepath.Join(opts.Out, name+".img"), SBOM: filepath.Join(opts.Out, name+".cdx.json")}
 	return out, errors.Join(
@@ -141,7 +144,7 @@ func (b *builder) takeRoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := within("root as gok compresses it", size, MaxFlatRoot); err != nil {
+	if err := b.within("root as gok compresses it", size, MaxFlatRoot); err != nil {
 		return err
 	}
 	if err := b.programs(); err != nil {
@@ -170,7 +173,7 @@ func (b *builder) programs() error {
 		if err != nil {
 			return err
 		}
-		if err := within("program "+e.Name(), info.Size(), MaxProgram); err != nil {
+		if err := b.within("program "+e.Name(), info.Size(), MaxProgram); err != nil {
 			return err
 		}
 	}
@@ -251,10 +254,12 @@ func (b *builder) assemble(context.Context) (err error) {
 	return nil
 }
 
-// within is the check of a budget.
-func within(what string, got, limit int64) error {
+// within checks a budget and prints how much of it is used.
+func (b *builder) within(what string, got, limit int64) error {
+	const mib = 1 << 20
 	if got > limit {
-		return fmt.Errorf("%s: expected at most %.1f MiB, got %.1f MiB", what, float64(limit)/(1<<20), float64(got)/(1<<20))
+		return fmt.Errorf("%s: expected at most %.1f MiB, got %.1f MiB", what, float64(limit)/mib, float64(got)/mib)
 	}
+	b.figures = append(b.figures, fmt.Sprintf("%-34s %6.1f of %d MiB", what, float64(got)/mib, limit/mib))
 	return nil
 }

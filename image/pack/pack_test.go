@@ -168,10 +168,14 @@ func TestProgramBudget(t *testing.T) {
 }
 
 func TestBudget(t *testing.T) {
-	if err := within("initramfs", MaxInitramfs, MaxInitramfs); err != nil {
+	var b builder
+	if err := b.within("initramfs", MaxInitramfs, MaxInitramfs); err != nil {
 		t.Error(err)
 	}
-	if err := within("initramfs", MaxInitramfs+1<<20, MaxInitramfs); err == nil || err.Error() != "initramfs: expected at most 4.0 MiB, got 5.0 MiB" {
+	if len(b.figures) != 1 || !strings.HasSuffix(b.figures[0], " 4.0 of 4 MiB") {
+		t.Errorf("figures: got %q", b.figures)
+	}
+	if err := b.within("initramfs", MaxInitramfs+1<<20, MaxInitramfs); err == nil || err.Error() != "initramfs: expected at most 4.0 MiB, got 5.0 MiB" {
 		t.Errorf("got %v", err)
 	}
 }

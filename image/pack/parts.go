@@ -56,7 +56,7 @@ func (b *builder) packRoot(ctx context.Context) (err error) {
 		return err
 	}
 	salt := h.Sum(nil) // as good as random against precomputed collisions, and the same for the same root
-	if err := within("root with hash tree", size+verity.Size(size), layout.RootSize); err != nil {
+	if err := b.within("root with hash tree", size+verity.Size(size), layout.RootSize); err != nil {
 		return err
 	}
 	hash, err := verity.Append(f, size, salt)
@@ -93,9 +93,12 @@ func (b *builder) packBoot(ctx context.Context) error {
 			files[layout.SlotDir(slot)+"/"+name] = content
 			sum += int64(len(content))
 		}
-		if err := errors.Join(within("boot slot", sum, MaxBootSlot), within("initramfs", int64(len(b.prepared.Initrd)), MaxInitramfs)); err != nil {
+		if err := b.within("boot slot "+string(slot), sum, MaxBootSlot); err != nil {
 			return err
 		}
+	}
+	if err := b.within("initramfs", int64(len(b.prepared.Initrd)), MaxInitramfs); err != nil {
+		return err
 	}
 	files[layout.SlotTXT] = []byte(layout.SlotLine('a'))
 	files[layout.ConfigTXT] = []byte(prepare.ConfigTXT(b.board.Config) + "include " + layout.SlotTXT + "\n")
