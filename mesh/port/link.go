@@ -13,8 +13,13 @@ import (
 )
 
 // meshMTU leaves room for batman-adv's header, so that a full frame on bat0
-// needs no second one on the wire.
-const meshMTU = 1532
+// needs no second one on the wire. wishedMTU leaves it for the header of
+// network coding too, which Debian's kernel has built in: below it the kernel
+// warns at each start, though nobody uses that header.
+const (
+	meshMTU   = 1532
+	wishedMTU = 1560
+)
 
 // physical tells whether a link is an Ethernet port: backed by a device, not
 // made of software, and not a radio.
@@ -55,7 +60,7 @@ func raise(link netlink.Link, ipv6 bool) error {
 // widen makes room for batman-adv's header. Adapters that can't have it work as
 // well: batman-adv then splits frames.
 func widen(link netlink.Link) error {
-	if link.Attrs().MTU >= meshMTU {
+	if link.Attrs().MTU >= wishedMTU || netlink.LinkSetMTU(link, wishedMTU) == nil || link.Attrs().MTU >= meshMTU {
 		return nil
 	}
 	if err := netlink.LinkSetMTU(link, meshMTU); err != nil {
