@@ -182,39 +182,6 @@ func (s *Spool) liveItems() []Item {
 	return out
 }
 
-// Backlog returns what is left of the oldest segment on disk, oldest first;
-// nothing when all is acknowledged.
-func (s *Spool) Backlog() []Item {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.loaded == nil && s.disk != nil {
-		seg, ok := s.disk.oldest()
-		if !ok {
-			return nil
-		}
-		content, err := s.disk.load(seg)
-		if err != nil || content.damaged > 0 {
-			s.opt.Log.Warn("spool: segment is damaged", "segment", seg.index, "octets", content.damaged, "err", err)
-			s.notify("telemetry.spool.damaged", model.Error, "part of the spool can't be read; those readings are lost", 1)
-		}
-		if len(content.items) == 0 {
-			s.removeSegment(seg.index)
-			continue
-		}
-		s.loaded = &backlog{segment: seg.index, items: content.items, schemas: content.schemas}
-	}
-	if s.loaded == nil {
-		return nil
-	}
-	return append([]Item(nil), s.loaded.items...)
-}
-
-func (s *Spool) removeSegment(index uint64) {
-	if err := s.disk.remove(index); err != nil {
-		s.opt.Log.Warn("spool: segment stays", "segment", index, "err", err)
-	}
-}
-
 // SchemaOf returns the schema of a live or backlog item.
 func (s *Spool) SchemaOf(i Item) (wire.Schema, bool) {
 	s.mu.Lock()
@@ -252,54 +219,6 @@ func (s *Spool) Ack(kind Kind, ids []wire.BatchID) {
 		s.loaded = nil
 		s.wake() // the next segment can be sent
 	}
-}
-
-// Flush writes the live tier to disk when something in it is due, or all of it
-// when asked. What is on disk is removed from the live tier.
-func (s *Spool) Flush(now time.Time, all bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.live.entries) == 0 || !all && !s.live.anyDue(now) {
-		return nil
-	}
-	if err := s.openDisk(); err != nil {
-		return fmt.Errorf("spool: %w", err)
-	}
-	defer s.wake() // what was written is backlog now
-	items := s.liveItems()
-	for len(items) > 0 {
-		n := portion(items)
-		cost, err := s.disk.append(items[:n], s.live.schemas, s.pinned())
-		s.told(cost)
-		if err != nil {
-			return fmt.Errorf("spool: %w", err)
-		}
-		written := make(map[key]bool, n)
-		for _, i := range items[:n] {
-			written[i.key()] = true
-		}
-		s.live.remove(written)
-		items = items[n:]
-	}
-	return nil
-}
-
-// portion tells how many of items go into one write: about a segment full.
-func portion(items []Item) int {
-	size := 0
-	for n, i := range items {
-		if size += len(i.Data); size > segmentSize && n > 0 {
-			return n
-		}
-	}
-	return len(items)
-}
-
-func (s *Spool) pinned() uint64 {
-	if s.loaded == nil {
-		return noSegment
-	}
-	return s.loaded.segment
 }
 
 // Stats tells how much is kept.

@@ -1,0 +1,112 @@
+package send
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"halo.internal/agent/spool"
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+// receive handles what the gateway says.
+func (s *session) receive(ctx context.Context) error {
+	for {
+		m, err := s.read(ctx)
+		if err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		switch m := m.(type) {
+		case wire.Ack:
+			s.ack(spool.Batch, m.IDs)
+		case wire.AckEvents:
+			s.ack(spool.Event, m.IDs)
+		case wire.Refuse:
+			if err := s.refuse(m); err != nil {
+				return err
+			}
+		case wire.Unknown:
+			// A later gateway: what it wants is not known here.
+		default:
+			return fmt.Errorf("receive: expected an acknowledgement, got %T", m)
+		}
+	}
+}
+
+// ack forgets what was acknowledged. Only what this connection has sent can
+// be: anything else is a mistake that would lose readings.
+func (s *session) ack(kind spool.Kind, ids []wire.BatchID) {
+	var valid []wire.BatchID
+	s.mu.Lock()
+	for _, id := range ids {
+		if i, ok := s.sent[sentKey{kind, id}]; ok && !i.at.IsZero() {
+			valid = append(valid, id)
+		}
+	}
+	s.mu.Unlock()
+	if len(valid) == 0 {
+		return
+	}
+	s.Spool.Ack(kind, valid) // before they count as not sent, or they would be sent again
+	s.mu.Lock()
+	for _, id := range valid {
+		k := sentKey{kind, id}
+		s.flying -= s.sent[k].backlog
+		s.window = min(s.window+s.sent[k].backlog, maxWindow)
+		delete(s.sent, k)
+		s.settled[k] = true
+	}
+	s.progress = true
+	s.mu.Unlock()
+	s.proceed()
+}
+
+// proceed has the transmitter look again.
+func (s *session) proceed() {
+	select {
+	case s.acked <- struct{}{}:
+	default: // a token waits already
+	}
+}
+
+var errBusy = errors.New("gateway is busy")
+
+// refuse handles a no to the node, which ends the connection, or to one batch.
+func (s *session) refuse(m wire.Refuse) error {
+	if m.ID == nil {
+		return refused{m.Code, m.Text}
+	}
+	k := sentKey{spool.Batch, *m.ID}
+	s.mu.Lock()
+	i, ok := s.sent[k]
+	s.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	switch m.Code {
+	case wire.RefuseUnknownSchema:
+		return s.repeat(k, i)
+	case wire.RefuseBatch:
+		// It can never be taken: keeping it would hold up all behind it for ever.
+		s.ack(spool.Batch, []wire.BatchID{*m.ID})
+		s.Log.Error("gateway refused a batch", "batch", m.ID.String(), "err", m.Text)
+		return s.Spool.AddEvent("telemetry.batch.refused", model.Error, "the gateway can't take a batch; its readings are lost",
+			map[string]string{"batch": m.ID.String(), "reason": m.Text})
+	}
+	return fmt.Errorf("%w: batch %v: %s: %s", errBusy, m.ID, m.Code, m.Text)
+}
+
+// repeat has every schema sent anew, and that batch once more.
+func (s *session) repeat(k sentKey, i sentItem) error {
+	if i.repeats > 0 {
+		return fmt.Errorf("gateway does not keep the schema of batch %v", k.id)
+	}
+	s.mu.Lock()
+	clear(s.schemas)
+	s.flying -= i.backlog
+	s.sent[k] = sentItem{repeats: i.repeats + 1}
+	s.mu.Unlock()
+	s.proceed()
+	return nil
+}

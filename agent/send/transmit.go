@@ -1,0 +1,166 @@
+package send
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"halo.internal/agent/spool"
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+// transmit is the only writer.
+func (s *session) transmit(ctx context.Context) error {
+	check := time.NewTicker(min(s.StatusCheck, s.AckTimeout/4))
+	defer check.Stop()
+	var last model.NodeStatus
+	var lastAt time.Time
+	for {
+		if now := s.Status(); time.Since(lastAt) >= s.StatusEvery || !reflect.DeepEqual(lasting(now), lasting(last)) {
+			if err := s.write(ctx, wire.StatusMessage{Status: now}); err != nil {
+				return fmt.Errorf("send status: %w", err)
+			}
+			last, lastAt = now, time.Now()
+		}
+		if err := s.sendAll(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.Spool.Changed():
+		case <-s.acked:
+		case <-check.C:
+			if err := s.overdue(time.Now()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// lasting leaves out of a status what changes all the time.
+func lasting(st model.NodeStatus) model.NodeStatus {
+	st.UptimeS = 0
+	st.Interfaces = slices.Clone(st.Interfaces)
+	for i := range st.Interfaces {
+		st.Interfaces[i].RxBytes, st.Interfaces[i].TxBytes = 0, 0
+	}
+	return st
+}
+
+// sendAll sends what may be sent now.
+func (s *session) sendAll(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		clear(s.settled) // the lists below do not have them any more
+		s.mu.Unlock()
+		live := s.Spool.Items()
+		slices.SortStableFunc(live, func(a, b spool.Item) int { // urgent ones first
+			switch {
+			case a.Urgent == b.Urgent:
+				return 0
+			case a.Urgent:
+				return -1
+			}
+			return 1
+		})
+		for _, i := range live {
+			if _, err := s.send(ctx, i, false); err != nil {
+				return err
+			}
+		}
+		sent := 0
+		for _, i := range s.Spool.Backlog() {
+			if sent == backlogAtOnce || !s.room(len(i.Data)) {
+				break
+			}
+			did, err := s.send(ctx, i, true)
+			if err != nil {
+				return err
+			}
+			if did {
+				sent++
+			}
+		}
+		if sent == 0 {
+			return nil
+		}
+	}
+}
+
+// room tells whether as many octets of backlog may follow. One item always
+// may.
+func (s *session) room(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flying == 0 || s.flying+n <= s.window
+}
+
+// send sends an item, and before it the schema that it needs, unless this
+// connection has sent it already.
+func (s *session) send(ctx context.Context, i spool.Item, backlog bool) (bool, error) {
+	k := sentKey{i.Kind, i.ID}
+	s.mu.Lock()
+	before, again := s.sent[k]
+	known, settled := s.schemas[i.Schema], s.settled[k]
+	s.mu.Unlock()
+	if settled || again && !before.at.IsZero() {
+		return false, nil
+	}
+	if i.Kind == spool.Event {
+		return true, s.deliver(ctx, k, i.Data, sentItem{backlog: part(backlog, i)})
+	}
+	if !known {
+		schema, ok := s.Spool.SchemaOf(i)
+		if !ok {
+			return false, nil // acknowledged or written to disk since it was listed
+		}
+		if err := s.write(ctx, wire.SchemaMessage{Schema: schema}); err != nil {
+			return false, fmt.Errorf("send schema: %w", err)
+		}
+		s.mu.Lock()
+		s.schemas[i.Schema] = true
+		s.mu.Unlock()
+	}
+	b, err := wire.Marshal(wire.BatchMessage{Data: i.Data})
+	if err != nil {
+		return false, fmt.Errorf("send batch %v: %w", i.ID, err)
+	}
+	return true, s.deliver(ctx, k, b, sentItem{backlog: part(backlog, i), repeats: before.repeats})
+}
+
+func part(backlog bool, i spool.Item) int {
+	if backlog {
+		return len(i.Data)
+	}
+	return 0
+}
+
+// deliver notes an item as sent, and then sends it: its acknowledgement must
+// not come first.
+func (s *session) deliver(ctx context.Context, k sentKey, message []byte, item sentItem) error {
+	item.at = time.Now()
+	s.mu.Lock()
+	s.sent[k] = item
+	s.flying += item.backlog
+	s.mu.Unlock()
+	if err := s.writeRaw(ctx, message); err != nil {
+		return fmt.Errorf("send %v: %w", k.id, err)
+	}
+	return nil
+}
+
+// overdue ends a connection that does not acknowledge.
+func (s *session) overdue(now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, i := range s.sent {
+		if !i.at.IsZero() && now.Sub(i.at) > s.AckTimeout {
+			return fmt.Errorf("expected an acknowledgement of %v within %v, got none", k.id, s.AckTimeout)
+		}
+	}
+	return nil
+}
