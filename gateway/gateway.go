@@ -10,7 +10,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -78,7 +81,7 @@ func Laptop(dir string, plain []string, console io.Writer, log *slog.Logger) Con
 
 // Run runs the gateway until ctx ends.
 func Run(ctx context.Context, c Config) error {
-	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(time.Now, version.Get().Built)}
+	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(time.Now, version.Get().Built), closed: map[string]error{}}
 	d.health.Declare(checkPerm)
 	d.health.Declare(meshlink.CheckMesh)
 	if c.Alone {
@@ -114,6 +117,9 @@ type daemon struct {
 	health  *health.Graph
 	clock   *clock.Clock
 	handler atomic.Pointer[handler]
+
+	mu     sync.Mutex // guards closed
+	closed map[string]error
 }
 
 type handler struct{ http.Handler }
@@ -131,12 +137,21 @@ func early(g *health.Graph) http.Handler {
 	return mux
 }
 
+// bound notes that a listener is open, or why not. One that is closed leaves
+// the others: the gateway then works with less.
 func (d *daemon) bound(address string, err error) {
-	if err != nil {
-		d.health.Set(checkListen, health.Failed, err.Error())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil {
+		d.Log.Info("listening", "address", address)
+		delete(d.closed, address)
+	} else {
+		d.closed[address] = err
+	}
+	if err := errors.Join(slices.Collect(maps.Values(d.closed))...); err != nil {
+		d.health.Set(checkListen, health.Degraded, err.Error())
 		return
 	}
-	d.Log.Info("listening", "address", address)
 	d.health.Set(checkListen, health.OK, "")
 }
 

@@ -140,7 +140,7 @@ func (s *Service) claimKey(ctx context.Context) (claim.Key, error) {
 	}
 	select { // one derivation at a time, as for passwords
 	case s.hasher.slots <- struct{}{}:
-		defer func() { <-s.hasher.slots }()
+		defer s.hasher.release()
 	case <-ctx.Done():
 		return claim.Key{}, ctx.Err()
 	}

@@ -1,0 +1,46 @@
+package gateway
+
+import (
+	"net"
+	"testing"
+
+	"halo.internal/model/paths"
+)
+
+// wg0 comes and goes; the API waits on its address all the time.
+func TestListensOnTheOverlayBeforeItExists(t *testing.T) {
+	l, err := listener{address: paths.OverlayGateway.String() + ":0"}.open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+type endpoints struct {
+	net.Conn
+	local, remote string
+}
+
+func (e endpoints) LocalAddr() net.Addr  { return tcp(e.local) }
+func (e endpoints) RemoteAddr() net.Addr { return tcp(e.remote) }
+
+func tcp(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1} }
+
+func TestOnlyMembersReachTheOverlayAddress(t *testing.T) {
+	for _, tc := range []struct {
+		local, remote string
+		want          bool
+	}{
+		{"10.42.0.1", "10.42.0.10", true},
+		{"10.42.0.1", "10.42.0.1", true},
+		{"10.42.0.1", "192.168.1.7", false}, // came in by another interface
+		{"127.0.0.1", "127.0.0.1", true},
+		{"192.168.1.5", "192.168.1.7", true}, // TLS
+	} {
+		if got := admissible(endpoints{local: tc.local, remote: tc.remote}); got != tc.want {
+			t.Errorf("%s from %s: admitted %v, want %v", tc.local, tc.remote, got, tc.want)
+		}
+	}
+}
