@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,23 +14,62 @@ import (
 
 const imageSize = layout.PermStart + 8<<20
 
-// sparse makes a file of that size with some marks.
-func sparse(t *testing.T, size int64, marks map[int64]string) *os.File {
+// memory is a disk that keeps only what is not zero.
+type memory struct {
+	pages map[int64][]byte
+	size  int64
+}
+
+const page = 64 << 10
+
+// each calls f for the parts of b, which lies at off, page by page.
+func (m *memory) each(b []byte, off int64, f func(part []byte, number, in int64)) (int, error) {
+	if off+int64(len(b)) > m.size {
+		return 0, io.ErrUnexpectedEOF
+	}
+	for done := int64(0); done < int64(len(b)); {
+		at := off + done
+		n := min(page-at%page, int64(len(b))-done)
+		f(b[done:done+n], at/page, at%page)
+		done += n
+	}
+	return len(b), nil
+}
+
+func (m *memory) ReadAt(b []byte, off int64) (int, error) {
+	return m.each(b, off, func(part []byte, number, in int64) {
+		clear(part)
+		if p, ok := m.pages[number]; ok {
+			copy(part, p[in:])
+		}
+	})
+}
+
+func (m *memory) WriteAt(b []byte, off int64) (int, error) {
+	zero := make([]byte, page)
+	return m.each(b, off, func(part []byte, number, in int64) {
+		if _, ok := m.pages[number]; !ok {
+			if bytes.Equal(part, zero[:len(part)]) {
+				return
+			}
+			m.pages[number] = make([]byte, page)
+		}
+		copy(m.pages[number][in:], part)
+	})
+}
+
+func (m *memory) Sync() error { return nil }
+
+// disk makes a disk of that size with some marks.
+func disk(t *testing.T, size int64, marks map[int64]string) *memory {
 	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	if err := f.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
+	m := &memory{pages: map[int64][]byte{}, size: size}
 	for at, text := range marks {
-		if _, err := f.WriteAt([]byte(text), at); err != nil {
+		if _, err := m.WriteAt([]byte(text), at); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return f
+	return m
 }
 
 var marks = map[int64]string{
@@ -37,7 +77,7 @@ var marks = map[int64]string{
 	layout.RootBStart: "root b", layout.PermStart: "perm", imageSize - 5: "table",
 }
 
-func at(t *testing.T, f *os.File, off int64, n int) string {
+func at(t *testing.T, f io.ReaderAt, off int64, n int) string {
 	t.Helper()
 	b := make([]byte, n)
 	if _, err := f.ReadAt(b, off); err != nil {
@@ -47,9 +87,9 @@ func at(t *testing.T, f *os.File, off int64, n int) string {
 }
 
 func TestWrite(t *testing.T) {
-	image := sparse(t, imageSize, marks)
+	image := disk(t, imageSize, marks)
 	const vault = 1<<20 + 256<<10
-	card := sparse(t, imageSize+1<<20, map[int64]string{
+	card := disk(t, imageSize+1<<20, map[int64]string{
 		vault: "an old vault", layout.PermStart + 4096: "old perm", layout.RootAStart + 8<<20: "old root", layout.RootBStart + 300<<20: "unread",
 	})
 	flushed, last := false, 0.0
@@ -82,12 +122,12 @@ func TestWrite(t *testing.T) {
 
 // worn forgets what is written to one place.
 type worn struct {
-	*os.File
+	*memory
 	at int64
 }
 
 func (w worn) ReadAt(b []byte, off int64) (int, error) {
-	n, err := w.File.ReadAt(b, off)
+	n, err := w.memory.ReadAt(b, off)
 	if off <= w.at && w.at < off+int64(n) {
 		b[w.at-off] ^= 0x10
 	}
@@ -95,8 +135,8 @@ func (w worn) ReadAt(b []byte, off int64) (int, error) {
 }
 
 func TestWornCardIsFound(t *testing.T) {
-	image := sparse(t, imageSize, marks)
-	card := worn{sparse(t, imageSize, nil), layout.RootAStart + 9<<20}
+	image := disk(t, imageSize, marks)
+	card := worn{disk(t, imageSize, nil), layout.RootAStart + 9<<20}
 	err := Write(context.Background(), card, image, imageSize, func() error { return nil }, func(float64) {})
 	if !errors.Is(err, ErrVerify) {
 		t.Errorf("got %v, want ErrVerify", err)
@@ -105,7 +145,7 @@ func TestWornCardIsFound(t *testing.T) {
 
 func TestWriteStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	image, card := sparse(t, imageSize, marks), sparse(t, imageSize, nil)
+	image, card := disk(t, imageSize, marks), disk(t, imageSize, nil)
 	err := Write(ctx, card, image, imageSize, func() error { return nil }, func(float64) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want it to stop", err)
@@ -119,16 +159,15 @@ func TestImageRefusesFolders(t *testing.T) {
 	if _, _, err := Image(t.TempDir()); err == nil {
 		t.Error("got no error")
 	}
-	f := sparse(t, 4096, nil)
-	g, size, err := Image(f.Name())
+	path := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(path, make([]byte, 4096), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, size, err := Image(path)
 	if err != nil || size != 4096 {
 		t.Fatalf("got %d, %v", size, err)
 	}
-	var b [1]byte
-	if _, err := g.ReadAt(b[:], 0); err != nil || !bytes.Equal(b[:], []byte{0}) {
-		t.Errorf("got %v, %v", b, err)
-	}
-	if err := g.Close(); err != nil {
+	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
 }
