@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -32,10 +33,7 @@ func (m *machine) leaveGuard() (io.Closer, error) {
 		return nil, errors.Join(err, orderIn.Close(), orderOut.Close())
 	}
 	defer answerIn.Close()
-	_, err = syscall.ForkExec(layout.Init, []string{GuardName}, &syscall.ProcAttr{
-		Files: []uintptr{orderIn.Fd(), answerOut.Fd(), os.Stderr.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	})
+	err = m.startGuard([]uintptr{orderIn.Fd(), answerOut.Fd(), os.Stderr.Fd()})
 	if err = errors.Join(err, orderIn.Close(), answerOut.Close()); err != nil {
 		return nil, errors.Join(fmt.Errorf("start the guard: %w", err), orderOut.Close())
 	}
@@ -43,6 +41,23 @@ func (m *machine) leaveGuard() (io.Closer, error) {
 		return nil, errors.Join(fmt.Errorf("guard: %w", err), orderOut.Close())
 	}
 	return orderOut, nil
+}
+
+// guardNice puts the guard before all that it guards: a busy system must not
+// starve the one who feeds the watchdog, and waits for the modules it loads.
+const guardNice = -10
+
+func (m *machine) startGuard(files []uintptr) error {
+	// A child inherits the niceness of the thread that made it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, guardNice); err != nil {
+		m.problem("guard's priority", err)
+	}
+	_, err := syscall.ForkExec(layout.Init, []string{GuardName}, &syscall.ProcAttr{
+		Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	return errors.Join(err, syscall.Setpriority(syscall.PRIO_PROCESS, 0, 0))
 }
 
 func (m *machine) instruct(to io.Writer, from *os.File) error {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"halo.internal/hal/card"
+	"halo.internal/identity"
 	"halo.internal/image/layout"
 	"halo.internal/lab/disk"
 	"halo.internal/lab/machine"
@@ -289,8 +290,6 @@ func TestPermIsSavedAndMadeAnew(t *testing.T) {
 		_, err := vault.Get(paths.VaultIdentity)
 		return err == nil
 	})
-	// ext4 writes back its superblock's copies and the new files within seconds.
-	b.await("the journal is committed", func() bool { return strings.Contains(b.console(), "modules for the devices") })
 	if err := b.m.Reset(t.Context()); err != nil { // the card keeps its power
 		t.Fatal(err)
 	}
@@ -311,13 +310,36 @@ func TestPermIsSavedAndMadeAnew(t *testing.T) {
 		t.Errorf("nothing was saved:\n%s", grep(c, "perm"))
 	}
 	b.powerCut()
-	if after, err := vault.Get(paths.VaultIdentity); err != nil || len(after) != len(before) && len(after) == 0 {
-		t.Errorf("identity: %v", err)
+	after, err := vault.Get(paths.VaultIdentity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if was, is := node(t, before), node(t, after); was != is {
+		t.Errorf("the node was %s and is %s", was, is)
 	}
 	b.powerOn()
 	if line := b.awaitStart(4, "a"); !strings.Contains(line, "perm=ok") {
 		t.Errorf("the start after: %s", line)
 	}
+}
+
+// TestLastWordsAreShown leaves on the card what a guard writes when the kernel
+// falls.
+func TestLastWordsAreShown(t *testing.T) {
+	t.Parallel()
+	b := newBoard(t)
+	area := card.Crash(b.d)
+	if err := area.Store([]byte("<6>[  7.1] usual\n<0>[  7.2] Internal error: Oops: 0000000096000044 [#1] SMP\n")); err != nil {
+		t.Fatal(err)
+	}
+	b.powerOn()
+	b.awaitStart(1, "a")
+	shown := regexp.MustCompile(`halo-guard: .*fell before this start.* cause="Internal error: Oops: .*file=/perm/halo/crash/crash-000001.txt`)
+	b.await("the cause on the console", func() bool { return shown.MatchString(b.console()) })
+	b.await("the area is clear for the next fall", func() bool {
+		left, err := area.Load()
+		return err == nil && len(left) == 0
+	})
 }
 
 // TestPartitionTableIsRepaired ruins the primary table: the kernel sees no
@@ -337,6 +359,16 @@ func TestPartitionTableIsRepaired(t *testing.T) {
 	if err != nil || table.FromCopy {
 		t.Errorf("table: %v, want the primary to be whole again", err)
 	}
+}
+
+// node returns the canonical ID that a stored identity stands for.
+func node(t *testing.T, stored []byte) string {
+	t.Helper()
+	s, err := identity.Unmarshal(stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Key.ID()
 }
 
 func grep(text, word string) string {
