@@ -1,18 +1,14 @@
 package machine_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,92 +17,18 @@ import (
 	"halo.internal/lab/cardtest"
 	"halo.internal/lab/disk"
 	"halo.internal/lab/machine"
+	"halo.internal/lab/played"
 )
 
-const qemu = "qemu-system-aarch64"
-
-// TestMain is also the QEMU of the tests below, when it is called by that name.
-func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == qemu {
-		os.Exit(fakeQEMU(os.Args[1:]))
-	}
-	os.Exit(m.Run())
-}
-
-// fakeQEMU does what the kernel command line says: its n-th word is what
-// happens at the n-th start. It prints its arguments on the console.
-func fakeQEMU(args []string) int {
-	all := strings.Join(args, " ")
-	find := func(form string) string {
-		if m := regexp.MustCompile(form).FindStringSubmatch(all); m != nil {
-			return m[1]
-		}
-		return ""
-	}
-	console := find(`id=console,path=(\S+)`)
-	old, err := filepath.Glob(filepath.Join(filepath.Dir(console), "console.*.log"))
-	if err != nil || os.WriteFile(console, []byte(all+"\n"), 0o600) != nil {
-		return 3
-	}
-	fd, err := strconv.Atoi(find(`id=qmp,fd=(\d+)`))
-	if err != nil {
-		return 3
-	}
-	conn, err := net.FileConn(os.NewFile(uintptr(fd), "qmp"))
-	if err != nil {
-		return 3
-	}
-	say := func(text string) { fmt.Fprintln(conn, text) }
-	shutdown := func(reason string) int {
-		say(`{"event":"SHUTDOWN","data":{"guest":true,"reason":"` + reason + `"}}`)
-		return 0
-	}
-	say(`{"QMP":{"version":{}}}`)
-	switch words := strings.Fields(find(`-append (.*?) -chardev`)); words[len(old)] {
-	case "reset":
-		return shutdown("guest-reset")
-	case "bite":
-		say(`{"event":"WATCHDOG","data":{"action":"reset"}}`)
-		return shutdown("guest-reset")
-	case "off":
-		return shutdown("guest-shutdown")
-	case "crash":
-		fmt.Fprintln(os.Stderr, "no such device: flux-capacitor")
-		return 1
-	}
-	lines := bufio.NewScanner(conn)
-	for lines.Scan() {
-		var q struct{ Execute string }
-		if json.Unmarshal(lines.Bytes(), &q) != nil {
-			return 3
-		}
-		switch q.Execute {
-		case "system_reset":
-			return shutdown("host-qmp-system-reset")
-		case "cont":
-			say(`{"error":{"class":"GenericError","desc":"not today"}}`)
-		default:
-			say(`{"return":{}}`)
-		}
-	}
-	return 3 // whoever started us closed the line and did not end us
-}
+func TestMain(m *testing.M) { played.Main(m) }
 
 // limit is far beyond what any of this takes.
 const limit = time.Minute
 
-// fake is a machine with the QEMU above; script is its kernel command line.
+// fake is a machine with a played QEMU; script is its kernel command line.
 func fake(t *testing.T, files map[string]string) (*machine.Machine, <-chan struct{}) {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin := t.TempDir()
-	if err := os.Symlink(self, filepath.Join(bin, qemu)); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	played.Install(t)
 	image := cardtest.Image(t, files)
 	d, err := disk.Create(image, image+".overlay", 1)
 	if err != nil {

@@ -11,10 +11,11 @@ import (
 
 // qmp speaks the QEMU Machine Protocol: JSON objects, one a line.
 type qmp struct {
-	conn net.Conn
-	one  sync.Mutex      // one command at a time
-	back chan qmpMessage // its answer
-	gone chan struct{}   // closed when the connection has ended
+	conn  net.Conn
+	one   sync.Mutex      // one command at a time
+	back  chan qmpMessage // its answer
+	ready chan struct{}   // closed when QEMU takes commands
+	gone  chan struct{}   // closed when the connection has ended
 
 	mu     sync.Mutex // guards reason
 	reason string
@@ -33,13 +34,13 @@ type qmpMessage struct {
 
 const maxQMPLine = 1 << 20
 
-// newQMP takes the connection. QEMU wants its capabilities negotiated before
-// anything else; the answer to that is read away like one to a command.
+// newQMP takes the connection.
 func newQMP(conn net.Conn) *qmp {
-	return &qmp{conn: conn, back: make(chan qmpMessage, 1), gone: make(chan struct{})}
+	return &qmp{conn: conn, back: make(chan qmpMessage, 1), ready: make(chan struct{}), gone: make(chan struct{})}
 }
 
-// read handles what QEMU says until it is gone.
+// read handles what QEMU says until it is gone. QEMU wants its capabilities
+// negotiated before anything else.
 func (q *qmp) read() {
 	defer close(q.gone)
 	// A QEMU that is gone already cannot take this, but may have said why.
@@ -58,6 +59,7 @@ func (q *qmp) read() {
 		case m.Return == nil && m.Error == nil: // the greeting
 		case !negotiated:
 			negotiated = true
+			close(q.ready)
 		default:
 			select {
 			case q.back <- m:
@@ -90,6 +92,13 @@ func (q *qmp) end() string {
 func (q *qmp) execute(ctx context.Context, command string) error {
 	q.one.Lock()
 	defer q.one.Unlock()
+	select {
+	case <-q.ready:
+	case <-q.gone:
+		return ErrOff
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	select {
 	case <-q.back: // of a command whose caller did not wait
 	default:

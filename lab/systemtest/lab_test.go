@@ -31,6 +31,9 @@ const (
 	settings   = "sample = '2s'\nsend = '4s'\nspool_delay = '10s'\n"
 )
 
+// uptime is a metric that never stays the same.
+const uptime = "system.host.uptime_s"
+
 // limit of each wait: several times what it takes on two busy cores that
 // emulate everything.
 const limit = 5 * time.Minute

@@ -71,9 +71,9 @@ func threeNodes(t *testing.T, l *lab) {
 
 func telemetryChanges(t *testing.T, l *lab) {
 	for _, m := range l.net.Machines() {
-		first := l.reading(t, m.Name(), "system.uptime")
+		first := l.reading(t, m.Name(), uptime)
 		l.eventually(t, "the uptime of "+m.Name()+" grows", func() error {
-			now, err := l.latest(t.Context(), m.Name(), "system.uptime")
+			now, err := l.latest(t.Context(), m.Name(), uptime)
 			if err != nil {
 				return err
 			}

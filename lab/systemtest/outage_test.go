@@ -252,7 +252,7 @@ func gatewayWithoutClock(t *testing.T, l *lab) {
 		t.Errorf("the gateway's time is %s, before its build at %s", info.Time, info.Build.Built)
 	}
 	for _, m := range l.net.Machines()[:len(l.nodes)+1] {
-		r, err := l.latest(t.Context(), m.Name(), "system.uptime")
+		r, err := l.latest(t.Context(), m.Name(), uptime)
 		if err != nil {
 			t.Fatal(err)
 		}

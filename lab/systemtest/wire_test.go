@@ -59,7 +59,7 @@ func nothingPlain(t *testing.T, l *lab) {
 	}
 	for _, r := range readings {
 		add("the name "+r.Metric, []byte(r.Metric))
-		if r.Value >= 1e6 {
+		if r.Value >= 1e4 {
 			text := strconv.FormatFloat(r.Value, 'f', -1, 64)
 			add("the value "+text+" of "+r.Metric, []byte(text))
 			add("the value "+text+" of "+r.Metric+" as an integer", binary.BigEndian.AppendUint64(nil, uint64(r.Value)))
