@@ -24,7 +24,8 @@ const keepCrashes = 8
 
 // harvest takes the messages of the last fall from where the dying kernel
 // (pstore) or its guard (raw) left them, writes them below dir, and only then
-// clears their places. It returns nil when there was no fall.
+// clears their places. Without a dir that lasts, it names the cause and leaves
+// everything where it is. It returns nil when there was no fall.
 func harvest(pstore, dir string, raw crashStore) (*model.Crash, error) {
 	log, files, err := readPstore(pstore, raw.Max())
 	fromRaw := false
@@ -39,8 +40,13 @@ func harvest(pstore, dir string, raw crashStore) (*model.Crash, error) {
 		return nil, err
 	}
 	c := &model.Crash{Cause: cause(log)}
-	if c.File, err = keep(dir, log); err != nil {
-		return c, err // the places are left full for the next start
+	if dir == "" {
+		return c, err // the places are left full for a start that can keep them
+	}
+	file, keepErr := keep(dir, log)
+	c.File = file
+	if keepErr != nil {
+		return c, errors.Join(err, keepErr) // the places are left full for the next start
 	}
 	for _, f := range files {
 		err = errors.Join(err, os.Remove(f))

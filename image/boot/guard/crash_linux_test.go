@@ -99,6 +99,9 @@ func TestHarvest(t *testing.T) {
 		t.Fatalf("no fall: got %+v, %v", c, err)
 	}
 	raw.value = []byte(log)
+	if c, err := harvest(pstore, "", raw); err != nil || c == nil || c.File != "" || string(raw.value) != log {
+		t.Fatalf("nowhere to keep it: got %+v, %v, want the cause alone and all left in place", c, err)
+	}
 	c, err := harvest(pstore, dir, raw)
 	if err != nil || c == nil || c.Cause != "Kernel panic - not syncing: sysrq" {
 		t.Fatalf("raw area: got %+v, %v", c, err)

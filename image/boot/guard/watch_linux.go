@@ -29,7 +29,11 @@ func (g *Guard) watchKernel(ctx context.Context) error {
 	if err := unix.Mount("pstore", "/sys/fs/pstore", "pstore", 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 		g.log.Warn("pstore", "err", err)
 	}
-	c, err := harvest("/sys/fs/pstore", paths.LastCrashDir, raw)
+	dir := paths.LastCrashDir
+	if g.order.Report.Perm.State == model.PermVolatile {
+		dir = ""
+	}
+	c, err := harvest("/sys/fs/pstore", dir, raw)
 	if err != nil {
 		g.problem("messages of the last fall", err)
 	}
