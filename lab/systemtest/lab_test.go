@@ -48,17 +48,17 @@ type lab struct {
 	api     *client.Client
 }
 
-// boot brings a gateway and two nodes up and claims the gateway.
-func boot(t *testing.T) *lab {
-	l := &lab{images: os.Getenv("HALO_IMAGES"), pcap: filepath.Join(t.TempDir(), "switch.pcap")}
+// build makes a gateway and nodes, all off. agent is the agents' settings.
+func build(t testing.TB, nodes int, agent string) *lab {
+	t.Helper()
+	l := &lab{images: os.Getenv("HALO_IMAGES")}
 	if l.images == "" {
 		l.images = "../../out"
 	}
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	var err error
 	l.net, err = network.New(t.Context(), network.Options{
-		Name: "systemtest", Nodes: 2, GatewayImage: l.image(model.RoleGateway), NodeImage: l.image(model.RoleNode),
-		Dir: t.TempDir(), MemoryMB: 256, Agent: settings, Log: log,
+		Name: "systemtest", Nodes: nodes, GatewayImage: l.image(model.RoleGateway), NodeImage: l.image(model.RoleNode),
+		Dir: t.TempDir(), MemoryMB: 256, Agent: agent, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatalf("%v; `make lab-images` builds the images", err)
@@ -69,6 +69,15 @@ func boot(t *testing.T) *lab {
 		}
 	})
 	l.gateway, l.nodes = l.net.Machines()[0], l.net.Machines()[1:]
+	return l
+}
+
+// boot brings a gateway and two nodes up, captures what they say to each other,
+// and claims the gateway.
+func boot(t testing.TB) *lab {
+	t.Helper()
+	l := build(t, 2, settings)
+	l.pcap = filepath.Join(t.TempDir(), "switch.pcap")
 	file, err := os.Create(l.pcap)
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +92,7 @@ func boot(t *testing.T) *lab {
 	if err := l.net.PowerOnAll(); err != nil {
 		t.Fatal(err)
 	}
-	l.ready(t)
+	l.ready(t, func(network.Progress) {})
 	l.claim(t)
 	return l
 }
@@ -92,8 +101,9 @@ func (l *lab) image(r model.Role) string {
 	return filepath.Join(l.images, fmt.Sprintf("halo-%s-qemu-virt.img", r))
 }
 
-// ready returns when all machines are up and have found each other.
-func (l *lab) ready(t *testing.T) {
+// ready returns when all machines are up and have found each other. It tells
+// observe each step on the way, one at a time.
+func (l *lab) ready(t testing.TB, observe func(network.Progress)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("not within %s", limit))
 	defer cancel()
@@ -101,6 +111,7 @@ func (l *lab) ready(t *testing.T) {
 	if err := l.net.Ready(ctx, func(p network.Progress) {
 		mu.Lock()
 		defer mu.Unlock()
+		observe(p)
 		t.Logf("%5.1f s %-8s %-8s %s", p.After.Seconds(), p.Machine, p.Stage, p.Detail)
 	}); err != nil {
 		l.consoles(t)
@@ -109,7 +120,7 @@ func (l *lab) ready(t *testing.T) {
 }
 
 // claim makes the test the gateway's admin, as haloctl does.
-func (l *lab) claim(t *testing.T) {
+func (l *lab) claim(t testing.TB) {
 	t.Helper()
 	base, err := url.Parse(l.gateway.URL())
 	if err != nil {
@@ -161,7 +172,7 @@ func expect(ok bool, format string, args ...any) error {
 }
 
 // eventually returns when check does without an error.
-func (l *lab) eventually(t *testing.T, what string, check func() error) {
+func (l *lab) eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	for {
@@ -181,7 +192,7 @@ func (l *lab) eventually(t *testing.T, what string, check func() error) {
 }
 
 // consoles shows the end of every console.
-func (l *lab) consoles(t *testing.T) {
+func (l *lab) consoles(t testing.TB) {
 	t.Helper()
 	for _, m := range l.net.Machines() {
 		text, err := os.ReadFile(m.Console())
@@ -204,7 +215,7 @@ func (l *lab) latest(ctx context.Context, node, metric string) (apitype.Reading,
 	return list[0], nil
 }
 
-func (l *lab) reading(t *testing.T, node, metric string) (r apitype.Reading) {
+func (l *lab) reading(t testing.TB, node, metric string) (r apitype.Reading) {
 	t.Helper()
 	l.eventually(t, node+" reports "+metric, func() (err error) {
 		r, err = l.latest(t.Context(), node, metric)
@@ -244,7 +255,7 @@ func checkNodes(nodes []apitype.Node, want int) error {
 }
 
 // now is the time on the gateway.
-func (l *lab) now(t *testing.T) time.Time {
+func (l *lab) now(t testing.TB) time.Time {
 	t.Helper()
 	info, err := l.api.SystemInfo(t.Context())
 	if err != nil {
@@ -254,7 +265,7 @@ func (l *lab) now(t *testing.T) time.Time {
 }
 
 // lastEvent returns the number of the newest event.
-func (l *lab) lastEvent(t *testing.T) int64 {
+func (l *lab) lastEvent(t testing.TB) int64 {
 	t.Helper()
 	list, err := l.api.Events(t.Context(), client.EventFilter{}, 1)
 	if err != nil {

@@ -91,7 +91,7 @@ func (l *lab) before(t *testing.T) (s stored) {
 // without a hole, and those that restarted have begun a new boot.
 func (l *lab) recovered(t *testing.T, before stored, outage time.Duration, restarted ...*network.Machine) {
 	t.Helper()
-	l.ready(t)
+	l.ready(t, func(network.Progress) {})
 	l.eventually(t, "telemetry is caught up", func() error {
 		nodes, err := l.api.Nodes(t.Context())
 		if err != nil {
@@ -264,7 +264,7 @@ func gatewayWithoutClock(t *testing.T, l *lab) {
 		t.Fatal(err)
 	}
 	l.awaitBoot(t, l.gateway)
-	l.ready(t)
+	l.ready(t, func(network.Progress) {})
 }
 
 func setClock(m *network.Machine) error {

@@ -62,9 +62,10 @@ func nothingPlain(t *testing.T, l *lab) {
 		if r.Value >= 1e4 {
 			text := strconv.FormatFloat(r.Value, 'f', -1, 64)
 			add("the value "+text+" of "+r.Metric, []byte(text))
-			add("the value "+text+" of "+r.Metric+" as an integer", binary.BigEndian.AppendUint64(nil, uint64(r.Value)))
 		}
 	}
+	add("a request of HTTP", []byte("HTTP/1.1"))
+	add("the way to the stream", []byte("/v1/nodes/stream"))
 	b := l.net.Bundles
 	for what, text := range map[string]string{"mesh secret": b.Node.Mesh.PSK, "join token": b.Node.Join.Token, "claim code": b.Gateway.Gateway.ClaimCode, "network's seed": b.Gateway.Gateway.Seed} {
 		add(what, []byte(text))

@@ -1,0 +1,133 @@
+//go:build lab
+
+package systemtest_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"halo.internal/lab/network"
+)
+
+// The figures of a start are those of a fresh card: it makes its keys, grows
+// its data partition, imports its bundle and joins.
+
+// BenchmarkOneMachine measures a gateway alone.
+func BenchmarkOneMachine(b *testing.B) {
+	for b.Loop() {
+		l := build(b, 0, "")
+		first := l.start(b)
+		b.ReportMetric(first.Seconds(), "s/first-service")
+		b.ReportMetric(l.cpu(), "cpu-s/first-service")
+		if err := l.net.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkThreeMachines measures a gateway and two nodes that start at once,
+// and then what they cost while nothing happens.
+func BenchmarkThreeMachines(b *testing.B) {
+	for b.Loop() {
+		l := build(b, 2, "")
+		start := time.Now()
+		first := l.start(b)
+		b.ReportMetric(first.Seconds(), "s/first-service")
+		b.ReportMetric(time.Since(start).Seconds(), "s/three-up")
+		b.ReportMetric(l.cpu(), "cpu-s/three-up")
+		l.claim(b)
+		l.eventually(b, "telemetry of both nodes is committed", func() error {
+			now, err := l.stored(b.Context())
+			if err != nil {
+				return err
+			}
+			for _, m := range l.nodes {
+				if err := expect(now.newest(m.Name()).Count > 0, "a batch of %s", m.Name()); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		b.ReportMetric(time.Since(start).Seconds(), "s/telemetry")
+		b.ReportMetric(l.cpu(), "cpu-s/telemetry")
+		l.idle(b)
+		if err := l.net.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// start switches all machines on, returns when they are ready, and tells when
+// the first service answered.
+func (l *lab) start(b *testing.B) (first time.Duration) {
+	b.Helper()
+	if err := l.net.PowerOnAll(); err != nil {
+		b.Fatal(err)
+	}
+	l.ready(b, func(p network.Progress) {
+		if p.Stage == network.Answers && first == 0 {
+			first = p.After
+		}
+	})
+	return first
+}
+
+// cpu is what all machines together have used of the host's processors.
+func (l *lab) cpu() float64 {
+	var sum time.Duration
+	for _, m := range l.net.Machines() {
+		sum += m.Status().CPU
+	}
+	return sum.Seconds()
+}
+
+// window is how long an idle network is watched.
+func window(b *testing.B) time.Duration {
+	text := os.Getenv("HALO_BENCH_WINDOW")
+	if text == "" {
+		return 5 * time.Minute
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		b.Fatalf("HALO_BENCH_WINDOW: %v", err)
+	}
+	return d
+}
+
+// idle measures memory, and what is written to the cards, of a network in which
+// nothing happens but telemetry.
+func (l *lab) idle(b *testing.B) {
+	b.Helper()
+	written, cpu, start := map[string]int64{}, l.cpu(), time.Now()
+	for _, m := range l.net.Machines() {
+		written[m.Name()] = m.Disk.Counters().WrittenBytes
+	}
+	select {
+	case <-time.After(window(b)): // the time is what is measured
+	case <-b.Context().Done():
+		b.Fatal(b.Context().Err())
+	}
+	passed := time.Since(start)
+	b.ReportMetric((l.cpu()-cpu)/passed.Seconds()*100, "%cpu/idle")
+	for _, m := range l.net.Machines() {
+		bytes := float64(m.Disk.Counters().WrittenBytes - written[m.Name()])
+		b.ReportMetric(bytes/1e6*float64(24*time.Hour)/float64(passed), "MB/day-"+m.Name())
+		readings, err := l.api.Telemetry(b.Context(), m.Name(), "process.")
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum := 0.0
+		for _, r := range readings {
+			if strings.HasSuffix(r.Metric, ".resident_kib") {
+				sum += r.Value
+				b.Logf("%s %s %.0f KiB", m.Name(), r.Metric, r.Value)
+			}
+		}
+		if sum == 0 {
+			b.Fatalf("%s: expected the memory of its processes among its telemetry, got none", m.Name())
+		}
+		b.ReportMetric(sum/1024, "MiB-resident-"+m.Name())
+	}
+}
