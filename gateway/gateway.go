@@ -98,6 +98,7 @@ func Run(ctx context.Context, c Config) error {
 	})
 	d.handler.Store(&handler{early(d.health)})
 
+	asked := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	if c.Socket != "" {
 		g.Go(func() error { return local.Serve(ctx, c.Socket, d) })
@@ -108,7 +109,11 @@ func Run(ctx context.Context, c Config) error {
 	}
 	g.Go(func() error { return serve(ctx, d, d.Log, plain, d.bound) })
 	g.Go(func() error { return d.run(ctx) })
-	return g.Wait()
+	err := g.Wait()
+	if asked.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // what was on its way when the end was asked for says so
+	}
+	return err
 }
 
 // daemon is a running gateway.

@@ -137,10 +137,14 @@ func connect(t *testing.T, a, b *board) {
 		if err := errors.Join(
 			netlink.LinkSetDown(end.link),
 			netlink.LinkSetName(end.link, paths.BatIface),
-			netlink.LinkSetNsPid(end.link, end.to.cmd.Process.Pid),
 		); err != nil {
 			t.Fatal(err)
 		}
+		// The kernel takes the namespace of a killed process down, and with it the
+		// cable that was there, some time after the process is gone.
+		until(t, "an end of the cable to be plugged in", func() error {
+			return netlink.LinkSetNsPid(end.link, end.to.cmd.Process.Pid)
+		})
 	}
 }
 
