@@ -20,10 +20,11 @@ func (a *agent) nodeStatus() func() model.NodeStatus {
 	build := version.Get()
 	fixed := model.NodeStatus{
 		Name: a.id.Key.ID(), Role: a.Role, Version: build.Version, Commit: build.Commit,
-		Board: board("/proc/device-tree/model"), Kernel: kernel(), Slot: slot(a.path(paths.BootReport)),
+		Board: board("/proc/device-tree/model"), Kernel: kernel(),
 	}
 	return func() model.NodeStatus {
 		st := fixed
+		st.Slot = slot(a.path(paths.BootReport)) // the guard may write it after this process has started
 		mesh, meshHealth := a.seen.last()
 		if mesh.Name != "" {
 			st.Name = mesh.Name
