@@ -13,6 +13,7 @@ import (
 
 	"github.com/gokrazy/gokrazy"
 
+	"halo.internal/model/paths"
 	"halo.internal/model/version"
 )
 
@@ -27,6 +28,7 @@ func run() error {
 	if err := gokrazy.Boot(version.Get().Built.UTC().Format(time.RFC3339)); err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
+	awaitReport()
 	var services []*gokrazy.Service
 	for _, name := range []string{"halo-mesh", "halo-agent", "gateway-api", "halo-field"} {
 		path := "/user/" + name
@@ -38,4 +40,17 @@ func run() error {
 		return fmt.Errorf("supervise: %w", err)
 	}
 	return nil
+}
+
+// awaitReport gives the guard, which writes what it saw of this start as soon as
+// gokrazy has made /run, the moment that it needs: services read it first thing.
+// A system that halo-init did not start has no guard, and goes on.
+func awaitReport() {
+	for range 100 {
+		if _, err := os.Stat(paths.BootReport); err == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	log.Printf("no %s: nobody guards this system", paths.BootReport)
 }
