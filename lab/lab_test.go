@@ -47,7 +47,8 @@ func (s shell) do(status int, args ...string) (stdout, stderr string) {
 	s.t.Helper()
 	var out, errs bytes.Buffer
 	args = append([]string{"--dir", s.dir}, args...)
-	if got := lab.Run(s.t.Context(), lab.Env{Args: args, Stdout: &out, Stderr: &errs}); got != status && s.t.Context().Err() == nil {
+	ctx := context.WithoutCancel(s.t.Context()) // which has ended when cleanups run, and down is one
+	if got := lab.Run(ctx, lab.Env{Args: args, Stdout: &out, Stderr: &errs}); got != status {
 		s.t.Fatalf("halo-lab %s: exit status %d, want %d\n%s%s", strings.Join(args, " "), got, status, &out, &errs)
 	}
 	return out.String(), errs.String()
