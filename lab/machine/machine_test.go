@@ -116,7 +116,7 @@ func TestFirmware(t *testing.T) {
 		name, slot, console, detail string
 		files                       map[string]string
 	}{
-		{"flat", "flat", "-append stay -chardev", "", flat("stay")},
+		{"flat", "flat", "-append stay ", "", flat("stay")},
 		{"slot a", "a", "from=a", "", with("os_prefix=slot-a/\n")},
 		{"slot b", "b", "from=b", "", with("os_prefix=slot-b/\n")},
 		{"half written", "", "", `expected os_prefix=slot-a/ or os_prefix=slot-b/, got "os_prefix=sl"`, with("os_prefix=sl")},

@@ -55,6 +55,7 @@ type Network struct {
 
 	mu       sync.Mutex // guards what follows
 	machines []*Machine // the gateway first
+	closed   bool
 }
 
 // Machine is one device of the network.
@@ -118,6 +119,9 @@ type Spec struct {
 func (n *Network) Add(ctx context.Context, s Spec) (*Machine, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.closed {
+		return nil, errors.New("the network is closed")
+	}
 	for _, m := range n.machines {
 		if m.Name() == s.Name {
 			return nil, fmt.Errorf("there is a machine %s already", s.Name)
@@ -230,11 +234,18 @@ func (m *Machine) URL() string {
 }
 
 // Close takes the power from all machines and returns when nothing of the
-// network runs any more. Consoles stay.
+// network runs any more. Consoles stay. Closing twice is no error.
 func (n *Network) Close() error {
 	n.end()
+	n.mu.Lock()
+	machines := n.machines
+	if n.closed {
+		machines = nil
+	}
+	n.closed = true
+	n.mu.Unlock()
 	var errs []error
-	for _, m := range n.Machines() {
+	for _, m := range machines {
 		if err := m.PowerCut(); err != nil && !errors.Is(err, machine.ErrOff) {
 			errs = append(errs, err)
 		}

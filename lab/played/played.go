@@ -1,8 +1,8 @@
 // Package played is a QEMU for tests that need no machine: it understands the
 // options that package machine gives, says what a script tells it to on QMP,
 // and answers on forwarded ports as a HALO device that lacks nothing. The
-// script is the kernel command line: its n-th word is what happens at the n-th
-// start, its last at all that follow.
+// script is the kernel command line, parameters with a value left out: its n-th
+// word is what happens at the n-th start, its last at all that follow.
 package played
 
 import (
@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,7 +72,7 @@ func run(args []string) int {
 	}
 	q := qmp{conn}
 	q.say(`{"QMP":{"version":{}}}`)
-	words := strings.Fields(find(`-append (.*?) -chardev`))
+	words := slices.DeleteFunc(strings.Fields(find(`-append (.*?) -chardev`)), func(w string) bool { return strings.Contains(w, "=") })
 	switch words[min(len(old), len(words)-1)] {
 	case "reset":
 		return q.shutdown("guest-reset")
