@@ -45,6 +45,14 @@ func (kernel) mountRAM(target string) error {
 	return nil
 }
 
+func (kernel) sync(target string) error {
+	d, err := os.Open(target)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
+}
+
 func (kernel) unmount(target string) error {
 	if err := unix.Unmount(target, 0); err != nil {
 		return fmt.Errorf("unmount %s: %w", target, err)

@@ -13,6 +13,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"syscall"
+	"time"
 
 	"halo.internal/model"
 )
@@ -27,7 +29,16 @@ type Volume struct {
 	SaveMax  int64  // octets that may be saved in RAM
 	Log      *slog.Logger
 
-	fs filesystem
+	fs    filesystem
+	pause func(time.Duration) // nil is time.Sleep
+}
+
+func (v Volume) wait(d time.Duration) {
+	if v.pause != nil {
+		v.pause(d)
+		return
+	}
+	time.Sleep(d)
 }
 
 // filesystem is what the kernel does; a fake stands in for it in tests.
@@ -42,6 +53,8 @@ type filesystem interface {
 	errors(device string) (int, error)
 	grow(device, target string, size int64) (bool, error)
 	usage(target string) (size, free int64, readOnly bool, err error)
+	// sync returns when all that was written to the file system is on the card.
+	sync(target string) error
 }
 
 // backups are where ext4 of 4 KiB blocks keeps copies of its superblock, in
@@ -55,7 +68,7 @@ func (v Volume) Mount() model.PermReport {
 		v.fs = kernel{}
 	}
 	r := model.PermReport{State: model.PermOK}
-	err := v.fs.mount(v.Device, v.Target)
+	err := v.mountPatiently()
 	if err == nil {
 		err = v.checkErrors(&r)
 	}
@@ -73,13 +86,52 @@ func (v Volume) Mount() model.PermReport {
 	return v.measure(r)
 }
 
-// renew makes a file system that cannot be used anew and puts back what could
-// be saved; where that fails, RAM takes its place.
+// mountTries and mountPause bound how long a card that fails to read is asked
+// again: cheap ones fail now and then just after power came.
+const (
+	mountTries = 5
+	mountPause = 500 * time.Millisecond
+)
+
+func (v Volume) mountPatiently() (err error) {
+	for try := range mountTries {
+		if try > 0 {
+			v.wait(mountPause)
+		}
+		if err = v.fs.mount(v.Device, v.Target); !errors.Is(err, syscall.EIO) {
+			return err
+		}
+		v.Log.Warn("/perm cannot be read, once more", "try", try+1, "err", err)
+	}
+	return err
+}
+
+// errDamaged is wrapped by what this package itself finds wrong in a volume.
+var errDamaged = errors.New("file system is damaged")
+
+// damaged tells whether an error speaks of the file system on the card: a bad
+// superblock (EINVAL), structure (EUCLEAN) or checksum (EBADMSG), or octets that
+// cannot be read for good (EIO). Any other is the machine's trouble: memory, a
+// missing module, a busy device. A volume is never overwritten for that.
+func damaged(err error) bool {
+	for _, e := range []error{errDamaged, syscall.EINVAL, syscall.EUCLEAN, syscall.EBADMSG, syscall.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// renew makes a damaged file system anew and puts back what could be saved;
+// where that fails, or where the trouble is not the file system's, RAM takes
+// its place and the card stays as it is.
 func (v Volume) renew(cause error) model.PermReport {
-	s := v.salvage()
+	s, unread := v.salvage()
 	if len(s.files) == 0 && v.blank() {
 		// Plain gok leaves the partition empty: there was nothing to lose.
 		cause, s = errors.New("partition was empty"), saved{}
+	} else if !damaged(cause) || unread != nil && !damaged(unread) {
+		return v.leave(cause, s)
 	}
 	v.Log.Warn("/perm is made anew", "cause", cause, "saved", s.summary())
 	err := v.remake()
@@ -89,11 +141,20 @@ func (v Volume) renew(cause error) model.PermReport {
 			err = errors.Join(err, ram)
 		}
 	}
-	s.restore(v.Target)
+	s.restore(v.Target, v.fs.sync)
 	if err != nil {
 		return model.PermReport{State: model.PermVolatile, Detail: errors.Join(cause, err).Error(), Lost: s.lost}
 	}
 	return model.PermReport{State: model.PermRemade, Detail: fmt.Sprintf("%v; made anew, %s", cause, s.summary()), Lost: s.lost}
+}
+
+// leave puts what could be read into RAM and touches nothing on the card: the
+// next start may find it well.
+func (v Volume) leave(cause error, s saved) model.PermReport {
+	v.Log.Error("/perm cannot be mounted and is left alone: nothing will be kept", "err", cause, "copied", s.summary())
+	err := v.fs.mountRAM(v.Target)
+	s.restore(v.Target, v.fs.sync)
+	return model.PermReport{State: model.PermVolatile, Detail: errors.Join(cause, err).Error()}
 }
 
 // blank tells whether the beginning of the volume was never written.
@@ -116,21 +177,23 @@ func (v Volume) checkErrors(r *model.PermReport) error {
 	if err != nil || n == 0 {
 		return nil // one that cannot say is taken as good
 	}
-	damaged := fmt.Errorf("ext4 remembers %d errors", n)
+	damage := fmt.Errorf("%w: ext4 remembers %d errors", errDamaged, n)
 	if s := save(v.Target, v.SaveMax); len(s.lost) > 0 {
-		r.State, r.Detail = model.PermDamaged, damaged.Error()
-		v.Log.Error("/perm is damaged", "err", damaged)
+		r.State, r.Detail = model.PermDamaged, damage.Error()
+		v.Log.Error("/perm is damaged", "err", damage)
 		return nil
 	}
 	if err := v.fs.unmount(v.Target); err != nil {
-		r.State, r.Detail = model.PermDamaged, damaged.Error()
+		r.State, r.Detail = model.PermDamaged, damage.Error()
 		return nil
 	}
-	return damaged
+	return damage
 }
 
-// salvage reads what it can from a volume that is not mounted.
-func (v Volume) salvage() saved {
+// salvage reads what it can from a volume that is not mounted. Where no
+// superblock leads to anything, it returns the error that matters most: one that
+// is not the file system's, if there was one.
+func (v Volume) salvage() (saved, error) {
 	var errs []error
 	for _, superblock := range backups() {
 		err := v.fs.mountReadOnly(v.Device, v.Scratch, superblock)
@@ -142,10 +205,15 @@ func (v Volume) salvage() saved {
 		if err := v.fs.unmount(v.Scratch); err != nil {
 			v.Log.Error("/perm: the damaged one stays mounted", "err", err)
 		}
-		return s
+		return s, nil
 	}
 	v.Log.Warn("nothing can be read from /perm", "err", errors.Join(errs...))
-	return saved{lost: []string{"."}}
+	for _, err := range errs {
+		if !damaged(err) {
+			return saved{lost: []string{"."}}, err
+		}
+	}
+	return saved{lost: []string{"."}}, errs[0]
 }
 
 // remake writes the template and mounts it.

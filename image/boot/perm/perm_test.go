@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"halo.internal/model"
 )
@@ -25,11 +28,14 @@ type fake struct {
 	remembered int // errors
 	contents   map[string]string
 	growErr    error
+	mountErrs  []error // of the first mounts, in order
+	readErr    error   // of reading without the journal
+	synced     [][]string
 	free       int64
 	readOnly   bool
 }
 
-var errBroken = errors.New("structure needs cleaning")
+var errBroken = fmt.Errorf("mount: %w", syscall.EUCLEAN)
 
 func (f *fake) path(name string) string { return filepath.Join(f.dir, name) }
 
@@ -47,6 +53,10 @@ func (f *fake) mount(device, target string) error {
 	if err != nil {
 		return err
 	}
+	if len(f.mountErrs) > 0 {
+		err, f.mountErrs = f.mountErrs[0], f.mountErrs[1:]
+		return err
+	}
 	if f.writable && bytes.HasPrefix(b, []byte("template")) {
 		return nil
 	}
@@ -58,6 +68,9 @@ func (f *fake) mount(device, target string) error {
 }
 
 func (f *fake) mountReadOnly(_, target string, superblock int64) error {
+	if f.readErr != nil {
+		return f.readErr
+	}
 	if superblock != f.goodSuper {
 		return errBroken
 	}
@@ -66,6 +79,11 @@ func (f *fake) mountReadOnly(_, target string, superblock int64) error {
 }
 
 func (f *fake) mountRAM(string) error { return nil }
+
+func (f *fake) sync(target string) error {
+	f.synced = append(f.synced, files(f.t, target))
+	return nil
+}
 
 func (f *fake) unmount(target string) error {
 	entries, err := os.ReadDir(target)
@@ -99,7 +117,7 @@ func volume(t *testing.T, f *fake) Volume {
 		t.Fatal(err)
 	}
 	return Volume{Device: f.path("device"), Size: 1 << 20, Target: f.path("perm"), Scratch: f.path("scratch"),
-		Template: f.path("template.gz"), SaveMax: 100, Log: slog.New(slog.DiscardHandler), fs: f}
+		Template: f.path("template.gz"), SaveMax: 100, Log: slog.New(slog.DiscardHandler), fs: f, pause: func(time.Duration) {}}
 }
 
 func files(t *testing.T, dir string) []string {
@@ -183,6 +201,56 @@ func TestEmptyPartition(t *testing.T) {
 	}
 	if r := v.Mount(); r.State != model.PermRemade || len(r.Lost) != 0 || !strings.Contains(r.Detail, "was empty") {
 		t.Errorf("got %+v, want it made, and nothing lost", r)
+	}
+}
+
+// TestOnlyDamageIsOverwritten: trouble of the machine's own never costs a volume.
+func TestOnlyDamageIsOverwritten(t *testing.T) {
+	wrap := func(e error) error { return fmt.Errorf("mount: %w", e) }
+	again := func(e error, n int) []error { return slices.Repeat([]error{wrap(e)}, n) }
+	for name, tc := range map[string]struct {
+		mount   []error // what mounting says, in order; then it succeeds
+		read    error   // what reading without the journal says
+		state   model.PermState
+		remade  bool
+		keepsID bool
+	}{
+		"no ext4 loaded":                   {again(syscall.ENODEV, 9), wrap(syscall.ENODEV), model.PermVolatile, false, false},
+		"busy, but readable":               {again(syscall.EBUSY, 9), nil, model.PermVolatile, false, true},
+		"no memory":                        {again(syscall.ENOMEM, 9), wrap(syscall.ENOMEM), model.PermVolatile, false, false},
+		"read error that passes":           {again(syscall.EIO, 2), nil, model.PermOK, false, true},
+		"read error that stays":            {again(syscall.EIO, mountTries), nil, model.PermRemade, true, true},
+		"bad structure":                    {again(syscall.EUCLEAN, 1), nil, model.PermRemade, true, true},
+		"bad structure, no memory to read": {again(syscall.EUCLEAN, 1), wrap(syscall.ENOMEM), model.PermVolatile, false, false},
+		"no superblock anywhere":           {again(syscall.EINVAL, 1), wrap(syscall.EINVAL), model.PermRemade, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fake{contents: map[string]string{"halo/identity.json": "me"}, writable: true, mountErrs: tc.mount, readErr: tc.read}
+			v := volume(t, f)
+			r := v.Mount()
+			device, err := os.ReadFile(v.Device)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.State != tc.state || bytes.HasPrefix(device, []byte("template")) != tc.remade {
+				t.Errorf("got %s (%s), card holds %q; want %s, remade %v", r.State, r.Detail, device, tc.state, tc.remade)
+			}
+			if got := slices.Contains(files(t, v.Target), "halo/identity.json"); got != tc.keepsID {
+				t.Errorf("identity is there: %v, want %v", got, tc.keepsID)
+			}
+		})
+	}
+}
+
+func TestRestoredRanksReachTheCardInOrder(t *testing.T) {
+	f := &fake{contents: map[string]string{"halo/identity.json": "me", "halo/agent/spool/1": "s", "other": "x"}, broken: true, writable: true}
+	v := volume(t, f)
+	v.Mount()
+	if len(f.synced) < 2 || !slices.Contains(f.synced[0], "halo/identity.json") || slices.Contains(f.synced[0], "other") {
+		t.Errorf("synced with %q, want the identity on the card before the rest", f.synced)
+	}
+	if last := f.synced[len(f.synced)-1]; len(last) != 3 {
+		t.Errorf("last sync saw %q, want all three files", last)
 	}
 }
 

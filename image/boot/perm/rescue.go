@@ -107,9 +107,14 @@ func (s *saved) read(dir, name string, limit int64) (savedFile, error) {
 	return f, err
 }
 
-// restore writes everything below dir. What cannot be written is lost.
-func (s *saved) restore(dir string) {
-	for _, f := range s.files {
+// restore writes everything below dir, what is worth most first, and has each
+// rank on the card before the next: power may go again. What cannot be written
+// is lost.
+func (s *saved) restore(dir string, sync func(dir string) error) {
+	for i, f := range s.files {
+		if i > 0 && rank(f.name) != rank(s.files[i-1].name) {
+			s.settle(dir, sync)
+		}
 		p := filepath.Join(dir, f.name)
 		var err error
 		if f.mode.IsDir() {
@@ -120,6 +125,15 @@ func (s *saved) restore(dir string) {
 		if err != nil {
 			s.lost = append(s.lost, f.name)
 		}
+	}
+	s.settle(dir, sync)
+}
+
+// settle syncs; what may not have reached the card is lost, as far as anybody
+// can tell.
+func (s *saved) settle(dir string, sync func(dir string) error) {
+	if err := sync(dir); err != nil {
+		s.lost = append(s.lost, "sync: "+err.Error())
 	}
 }
 
