@@ -472,6 +472,59 @@ func (c *client) join(network, node identity.Key) model.Membership {
 	return m
 }
 
+// TestACardChangesNetworks: a new network's gateway starts anew on a used card,
+// and the old one is found again when the card goes back.
+func TestACardChangesNetworks(t *testing.T) {
+	dir, plain := t.TempDir(), freeAddress(t)
+	run := func() (*client, *output, func()) {
+		console := &output{}
+		stop := start(t, Laptop(dir, []string{plain}, console, slog.New(slog.DiscardHandler)))
+		c := newClient(t, "http://"+plain)
+		c.ready()
+		return c, console, stop
+	}
+	api, console, stop := run()
+	api.claim(printedCode(t, console))
+	var first apitype.SystemInfo
+	api.must("GET", "/v1/system/info", nil, &first)
+	stop()
+
+	path := paths.Dir(dir).File(paths.Identity)
+	old, err := identity.Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (identity.State{Key: identity.New(), BootCounter: 1}).Save(path, nil); err != nil {
+		t.Fatal(err)
+	}
+	api, console, stop = run()
+	api.claim(printedCode(t, console))
+	var second apitype.SystemInfo
+	api.must("GET", "/v1/system/info", nil, &second)
+	if second.Node == first.Node || second.CASHA256 == first.CASHA256 {
+		t.Errorf("the new network has node %s and CA %s of the old one", second.Node, second.CASHA256)
+	}
+	var l apitype.EventList
+	api.must("GET", "/v1/events?kind=gateway.set-aside", nil, &l)
+	if len(l.Items) != 1 || l.Items[0].Fields["gateway"] != first.Node {
+		t.Errorf("events: %+v, want one that names %s", l.Items, first.Node)
+	}
+	stop()
+
+	if err := old.Save(path, nil); err != nil {
+		t.Fatal(err)
+	}
+	api, _, _ = run()
+	var tokens apitype.Tokens
+	api.must("POST", "/api/auth/login", apitype.LoginRequest{Username: "root", Password: password}, &tokens)
+	api.jwt = tokens.AccessToken
+	var third apitype.SystemInfo
+	api.must("GET", "/v1/system/info", nil, &third)
+	if third.Node != first.Node || third.CASHA256 != first.CASHA256 {
+		t.Errorf("back in the first network: got %+v, want %+v", third, first)
+	}
+}
+
 func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
 	dir, plain := t.TempDir(), freeAddress(t)
 	console := &output{}

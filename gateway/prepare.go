@@ -79,6 +79,19 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if err := d.until(ctx, checkIdentity, func() error { return d.identify(ctx, p) }); err != nil {
 		return nil, err
 	}
+	var aside string
+	if err := d.until(ctx, checkConfig, func() error {
+		old, err := settle(dir, p.network.ID())
+		if old != "" {
+			aside = old // though the rest may want a second try
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if aside != "" {
+		p.noteAside(aside)
+	}
 	d.findBundle(ctx, p)
 	err := d.until(ctx, checkConfig, func() error {
 		db, repair, err := store.OpenConfig(ctx, d.State.File(paths.ConfigDB))
