@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"halo.internal/model/apitype"
 	"halo.internal/model/claim"
@@ -94,6 +95,8 @@ func TestOnlyWhatTheNetworksCAIssuedToAServerIsTrusted(t *testing.T) {
 		trust bool
 	}{
 		{"the network's server", ca.issue(t, x509.ExtKeyUsageServerAuth), true},
+		{"the network's server, its clock two years behind", ca.issueAt(t, x509.ExtKeyUsageServerAuth, time.Now().AddDate(-2, 0, 0)), true},
+		{"the network's server, its clock two years ahead", ca.issueAt(t, x509.ExtKeyUsageServerAuth, time.Now().AddDate(2, 0, 0)), true},
 		{"a client of the network", ca.issue(t, x509.ExtKeyUsageClientAuth), false},
 		{"another network's server", other.issue(t, x509.ExtKeyUsageServerAuth), false},
 	} {

@@ -36,7 +36,7 @@ func newAuthority(t *testing.T) authority {
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test network"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test network"}, NotBefore: time.Now().AddDate(-5, 0, 0), NotAfter: time.Now().AddDate(35, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	return authority{key, sign(t, c, c, key, key)}
@@ -58,12 +58,18 @@ func sign(t *testing.T, c, parent *x509.Certificate, key, parentKey *ecdsa.Priva
 // issue makes a certificate for that use, named like no address of the test.
 func (a authority) issue(t *testing.T, use x509.ExtKeyUsage) tls.Certificate {
 	t.Helper()
+	return a.issueAt(t, use, time.Now())
+}
+
+// issueAt is issue by a gateway whose clock shows now.
+func (a authority) issueAt(t *testing.T, use x509.ExtKeyUsage, now time.Time) tls.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "gateway.halo"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "gateway.halo"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{use}, DNSNames: []string{"gateway.halo"},
 	}
 	leaf := sign(t, c, a.cert, key, a.key)

@@ -15,9 +15,10 @@ var ErrCA = errors.New("server does not belong to the announced CA")
 
 // tlsConfig returns a configuration that accepts exactly the servers whose
 // chain ends in the CA of that SHA-256, for that address. The usual roots play
-// no part, and a certificate from the future is no reason to refuse: this
-// board may not know the time yet, and the announcement that names the CA is
-// fresh.
+// no part, and neither do the dates of the server's certificate: this board may
+// not know the time yet, nor may the gateway that issued it. What keeps others
+// out is the CA, which issues to no other server, and the announcement that
+// names it is fresh.
 func tlsConfig(ca [sha256.Size]byte, server netip.Addr, now func() time.Time) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -40,12 +41,14 @@ func verify(chain []*x509.Certificate, ca [sha256.Size]byte, server netip.Addr, 
 		} else {
 			others.AddCert(c)
 		}
-		if c.NotBefore.After(now) {
-			now = c.NotBefore
-		}
 	}
 	if !found || len(chain) == 0 {
 		return fmt.Errorf("%w: expected a chain with the CA of SHA-256 %x, got %d certificates without it", ErrCA, ca, len(chain))
+	}
+	if leaf := chain[0]; now.Before(leaf.NotBefore) {
+		now = leaf.NotBefore
+	} else if now.After(leaf.NotAfter) {
+		now = leaf.NotAfter
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
 		DNSName: server.String(), Roots: roots, Intermediates: others, CurrentTime: now,
