@@ -92,7 +92,7 @@ func (s Settings) check() error {
 	}
 	between("sample", s.Sample, Duration(100*time.Millisecond), Duration(time.Hour))
 	between("send", s.Send, s.Sample, Duration(time.Hour))
-	between("spool_delay", s.SpoolDelay, Duration(time.Second), Duration(time.Hour))
+	between("spool_delay", s.SpoolDelay, max(s.Send, Duration(time.Second)), Duration(time.Hour)) // a reading waits for its batch first
 	if s.SpoolBudgetMiB < 1 || s.SpoolBudgetMiB<<20 < spool.MinBudget || s.SpoolBudgetMiB > 1<<20 {
 		errs = append(errs, fmt.Errorf("spool_budget_mib: expected 1 to %d, got %d", 1<<20, s.SpoolBudgetMiB))
 	}

@@ -40,6 +40,7 @@ func TestSettings(t *testing.T) {
 		{"no toml", "sample =", "sample", "agent.toml:1:"},
 		{"too often", `"5s"`, `"1ms"`, "sample: expected 100ms to 1h0m0s, got 1ms"},
 		{"sent before read", `"30s"`, `"1s"`, "send: expected 5s to 1h0m0s, got 1s"},
+		{"on disk before sent", `"1m"`, `"20s"`, "spool_delay: expected 30s to 1h0m0s, got 20s"},
 		{"budget", "= 8", "= 0x7fffffffffffffff", "spool_budget_mib: expected"},
 		{"gateway", "ws://", "https://", "gateway: expected ws://host:port/path"},
 	} {
