@@ -31,7 +31,7 @@ func TestPeersAreChecked(t *testing.T) {
 		want   string
 	}{
 		{"good", admitted(net, b, "10.42.1.3"), func(*model.AdmittedPeer) {}, ""},
-		{"ID of another key", admitted(net, b, "10.42.1.3"), func(p *model.AdmittedPeer) { p.Node = network.ID()[:21] + "x" }, "follows from the key"},
+		{"ID of another key", admitted(net, b, "10.42.1.3"), func(p *model.AdmittedPeer) { p.Node = identity.New().ID() }, "follows from the key"},
 		{"no key", admitted(net, b, "10.42.1.3"), func(p *model.AdmittedPeer) { p.IdentityKey = "" }, "identity_key"},
 		{"short WireGuard key", admitted(net, b, "10.42.1.3"), func(p *model.AdmittedPeer) { p.WireGuardKey = "AAAA" }, "wireguard_key"},
 		{"the gateway's address", admitted(net, b, paths.OverlayGateway.String()), func(*model.AdmittedPeer) {}, "overlay_v4"},
