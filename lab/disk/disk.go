@@ -41,7 +41,11 @@ type Disk struct {
 	cache   map[int64][]byte // sectors by number: written, not flushed
 	random  *rand.Rand
 	count   Counters
+	wornOut bool // takes no more writes
 }
+
+// errWornOut is what a machine gets to hear as an I/O error.
+var errWornOut = errors.New("the card takes no more writes")
 
 // Create makes a card that starts as a copy of the image base, which must not
 // be changed in place while the card is in use; what differs is kept in the
@@ -67,6 +71,15 @@ func Create(base, overlay string, seed uint64) (*Disk, error) {
 		size: size, base: b, overlay: o, written: make([]uint64, size/blockSize/64+1),
 		cache: map[int64][]byte{}, random: rand.New(rand.NewPCG(seed, 0)),
 	}, nil
+}
+
+// WearOut makes the card refuse all that machines write from now on, as cards
+// do at the end of their life, or take it again. What is in its cache stays
+// there.
+func (d *Disk) WearOut(worn bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.wornOut = worn
 }
 
 // Close lets go of the files.
@@ -186,6 +199,9 @@ func (d *Disk) writeThrough(p []byte, off int64) error {
 func (d *Disk) guestWrite(p []byte, off int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.wornOut {
+		return errWornOut
+	}
 	d.count.Writes++
 	d.count.WrittenBytes += int64(len(p))
 	for i := 0; i < len(p); i += sectorSize {

@@ -318,3 +318,22 @@ func FuzzServe(f *testing.F) {
 		}
 	})
 }
+
+func TestWornCardRefusesMachinesAndKeepsWhatItHas(t *testing.T) {
+	d, want := fresh(t)
+	if err := d.guestWrite(sectors(1, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	d.WearOut(true)
+	if err := d.guestWrite(sectors(1, 2), 0); !errors.Is(err, errWornOut) {
+		t.Errorf("a write: got %v, want %v", err, errWornOut)
+	}
+	copy(want, sectors(1, 1))
+	if !bytes.Equal(d.whole(t), want) {
+		t.Error("what the card had is not what it has")
+	}
+	d.WearOut(false)
+	if err := d.guestWrite(sectors(1, 3), 0); err != nil {
+		t.Error(err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"halo.internal/hal/card"
+	"halo.internal/health"
 	"halo.internal/lab/disk"
 	"halo.internal/lab/network"
 	"halo.internal/model"
@@ -109,4 +110,86 @@ func damageRoot(m *network.Machine) error {
 		}
 	}
 	return nil
+}
+
+// fullCards leaves no room on the data partitions of the gateway and of a node.
+// Both run, say so, and lose nothing that was acknowledged; the nodes' readings
+// come when there is room again.
+func fullCards(t *testing.T, l *lab) {
+	before := l.before(t)
+	events := l.lastEvent(t)
+	start := time.Now()
+	node := l.nodes[1]
+	full := []*network.Machine{l.gateway, node}
+	for _, m := range full {
+		if err := errors.Join(m.PowerCut(), m.FillPerm(t.Context()), l.net.PowerOn(m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.awaitBoot(t, full...)
+	l.eventually(t, "the node says that its card is full", func() error {
+		d, err := node.Diag(t.Context())
+		if err != nil {
+			return err
+		}
+		return expect(d.Boot != nil && d.Boot.Perm.State == model.PermFull && d.Mesh != nil && d.Mesh.Volatile, "a full data partition, got %+v", d.Boot)
+	})
+	l.eventually(t, "the gateway says that it cannot store", func() error {
+		s, err := l.api.MeshStatus(t.Context())
+		if err != nil {
+			return err
+		}
+		return expect(s.Volatile, "a volatile gateway")
+	})
+	for _, m := range full {
+		if err := errors.Join(m.PowerCut(), m.EmptyPerm(t.Context()), l.net.PowerOn(m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.awaitBoot(t, full...)
+	l.recovered(t, before, time.Since(start), full...)
+	l.eventually(t, "the node's full card is an event", func() error {
+		list, err := l.api.EventsSince(t.Context(), eventsOf(node, "perm.failing"), events)
+		if err != nil {
+			return err
+		}
+		return expect(len(list) > 0, "an event of the node's")
+	})
+}
+
+// wornCard has the gateway's card refuse writes while it runs. Nothing is
+// acknowledged that is not kept: all that the nodes measured meanwhile comes
+// when the card is replaced by one that works.
+func wornCard(t *testing.T, l *lab) {
+	before := l.before(t)
+	start := time.Now()
+	l.gateway.Disk.WearOut(true)
+	defer l.gateway.Disk.WearOut(false)
+	l.eventually(t, "the gateway says that it keeps nothing", func() error {
+		h, err := l.api.Health(t.Context())
+		if err != nil {
+			return err
+		}
+		return expect(h.State != health.OK && h.Missing != "", "a gateway that names its database or card, got %+v", h)
+	})
+	last, err := l.stored(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.gateway.PowerCut(); err != nil {
+		t.Fatal(err)
+	}
+	l.gateway.Disk.WearOut(false)
+	if err := l.net.PowerOn(l.gateway); err != nil {
+		t.Fatal(err)
+	}
+	l.awaitBoot(t, l.gateway)
+	l.recovered(t, before, time.Since(start), l.gateway)
+	now, err := l.stored(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := now.holds(last); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -28,6 +28,8 @@ func TestNetwork(t *testing.T) {
 		{"a partition heals", partition},
 		{"power cuts", powerCuts},
 		{"damaged slots and a damaged bundle", damagedCards},
+		{"full cards", fullCards},
+		{"a worn card", wornCard},
 		{"a gateway without a clock", gatewayWithoutClock},
 		{"a stranger on the switch", stranger},
 		{"nothing plain on the wire", nothingPlain},
