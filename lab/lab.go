@@ -20,7 +20,8 @@ import (
 
 // Env is what a run of halo-lab sees of the world.
 type Env struct {
-	Args   []string // without the program's name
+	Name   string   // by which halo-lab was called, for what to type next
+	Args   []string // without that name
 	Stdout io.Writer
 	Stderr io.Writer
 }
@@ -45,7 +46,7 @@ func Run(ctx context.Context, env Env) int {
 	}
 	fmt.Fprintln(env.Stderr, "halo-lab:", err)
 	if errors.Is(err, control.ErrDown) {
-		fmt.Fprintln(env.Stderr, "next: halo-lab up")
+		fmt.Fprintln(env.Stderr, "next:", env.Name, "up")
 	}
 	return 1
 }

@@ -21,7 +21,7 @@ import (
 // TestMain is also the daemon that up starts: up calls its own program.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
-		os.Exit(lab.Run(context.Background(), lab.Env{Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr}))
+		os.Exit(lab.Run(context.Background(), lab.Env{Name: os.Args[0], Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr}))
 	}
 	played.Main(m)
 }
@@ -48,7 +48,7 @@ func (s shell) do(status int, args ...string) (stdout, stderr string) {
 	var out, errs bytes.Buffer
 	args = append([]string{"--dir", s.dir}, args...)
 	ctx := context.WithoutCancel(s.t.Context()) // which has ended when cleanups run, and down is one
-	if got := lab.Run(ctx, lab.Env{Args: args, Stdout: &out, Stderr: &errs}); got != status {
+	if got := lab.Run(ctx, lab.Env{Name: "bin/halo-lab", Args: args, Stdout: &out, Stderr: &errs}); got != status {
 		s.t.Fatalf("halo-lab %s: exit status %d, want %d\n%s%s", strings.Join(args, " "), got, status, &out, &errs)
 	}
 	return out.String(), errs.String()
@@ -104,7 +104,7 @@ func processes(t *testing.T, st control.Status) (list []machine.Process) {
 func TestALabFromUpToDown(t *testing.T) {
 	s := newShell(t, "well")
 	pcap := filepath.Join(t.TempDir(), "wire.pcap")
-	s.mentions(s.up("--nodes", "2", "--pcap", pcap), "3 machines are up", "Claim code: ", "https://127.0.0.1:", "halo-lab down", "node2")
+	s.mentions(s.up("--nodes", "2", "--pcap", pcap), "3 machines are up", "Claim code: ", "https://127.0.0.1:", "bin/halo-lab down", "node2")
 	st := s.status()
 	if !st.Ready || len(st.Machines) != 3 || st.Machines[0].Name != "gateway" || st.Machines[2].State != machine.Running {
 		t.Errorf("status: %+v", st)
@@ -140,8 +140,12 @@ func TestALabFromUpToDown(t *testing.T) {
 	if st = s.status(); st.Switch.Links["node1"].Condition.Loss != 0 || st.Switch.Links["node1"].Group != 0 {
 		t.Errorf("after repair and heal: %+v", st.Switch.Links["node1"])
 	}
-	out, _ = s.do(0, "console", "gateway", "-n", "1")
-	s.mentions(out, "-name gateway")
+	for end := time.Now().Add(time.Minute); !strings.Contains(out, "-name gateway"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the gateway's console: got %q", out)
+		}
+		out, _ = s.do(0, "console", "gateway", "-n", "1")
+	}
 	out, _ = s.do(0, "console", "gateway", "--back", "1")
 	s.mentions(out, "-name gateway")
 
@@ -172,7 +176,7 @@ func TestALabFromUpToDown(t *testing.T) {
 		t.Errorf("capture of a silent switch: %d octets, %v; want its header", len(b), err)
 	}
 	_, text = s.do(1, "status")
-	s.mentions(text, "no lab is up", "next: halo-lab up")
+	s.mentions(text, "no lab is up", "next: bin/halo-lab up")
 	s.do(0, "down") // twice is no error
 }
 

@@ -59,7 +59,7 @@ func (a *app) claimCommand() *cobra.Command {
 				User         string `json:"user"`
 				PasswordFile string `json:"password_file"`
 			}{"admin", path}, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "You are admin; the password is in %s. Next: halo-lab ctl -- node list\n", path)
+				_, err := fmt.Fprintf(w, "You are admin; the password is in %s. Next: %s ctl -- node list\n", path, a.env.Name)
 				return err
 			})
 		},
@@ -138,14 +138,10 @@ func (a *app) console(ctx context.Context, path string, lines int, follow bool) 
 		if _, err := io.Copy(a.env.Stdout, f); err != nil {
 			return err
 		}
-		// A new start has a console of its own.
-		now, err1 := os.Stat(path)
-		mine, err2 := f.Stat()
-		if err1 == nil && err2 == nil && !os.SameFile(now, mine) {
-			f.Close()
-			if f, err = os.Open(path); err != nil {
-				return err
-			}
+		// A new start has a console of its own, and between two there is none.
+		if next, err := os.Open(path); err == nil {
+			f, next = newer(f, next)
+			next.Close()
 		}
 		select {
 		case <-ctx.Done():
@@ -153,6 +149,16 @@ func (a *app) console(ctx context.Context, path string, lines int, follow bool) 
 		case <-tick.C:
 		}
 	}
+}
+
+// newer returns next and f when they are two files, and otherwise f and next.
+func newer(f, next *os.File) (follow, drop *os.File) {
+	mine, err1 := f.Stat()
+	theirs, err2 := next.Stat()
+	if err1 == nil && err2 == nil && !os.SameFile(mine, theirs) {
+		return next, f
+	}
+	return f, next
 }
 
 // lastLines returns the last n lines, or all when n is 0.

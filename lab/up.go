@@ -173,17 +173,19 @@ func (a *app) follow(ctx context.Context, ended <-chan error) error {
 		ClaimCode string  `json:"claim_code"`
 		Seconds   float64 `json:"seconds"`
 	}{status, client.ClaimCode, time.Since(start).Seconds()}, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, `
-%d machines are up after %.0f s. The gateway's API: %s (docs at /docs)
-Claim code: %s
-
-Next:
-  halo-lab claim                 become the admin
-  halo-lab ctl -- node list      any haloctl command
-  halo-lab status                machines and wires
-  halo-lab kill node1            cut the power; then: halo-lab start node1
-  halo-lab down                  end it all
-`, len(status.Machines), time.Since(start).Seconds(), status.API, client.ClaimCode)
+		_, err := fmt.Fprintf(w, "\n%d machines are up after %.0f s. The gateway's API: %s (docs at /docs)\nClaim code: %s\n\nNext:\n",
+			len(status.Machines), time.Since(start).Seconds(), status.API, client.ClaimCode)
+		for _, next := range [][2]string{
+			{"claim", "become the admin"},
+			{"ctl -- node list", "any haloctl command"},
+			{"status", "machines and wires"},
+			{"kill node1", "cut the power; then: start node1"},
+			{"down", "end it all"},
+		} {
+			if err == nil {
+				_, err = fmt.Fprintf(w, "  %s %-20s %s\n", a.env.Name, next[0], next[1])
+			}
+		}
 		return err
 	})
 }

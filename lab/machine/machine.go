@@ -89,9 +89,11 @@ type Machine struct {
 // power is the time from switching on to switching off, with all restarts in
 // between.
 type power struct {
-	cut  context.CancelFunc
-	qmp  *qmp          // nil between two starts
-	gone chan struct{} // closed when nothing of it runs any more
+	cut   context.CancelFunc
+	qmp   *qmp          // nil between two starts
+	once  sync.Once     // of closing begun
+	begun chan struct{} // closed when QEMU runs for the first time
+	gone  chan struct{} // closed when nothing of it runs any more
 }
 
 // Errors of the switches.
@@ -142,7 +144,8 @@ func (m *Machine) Status() Status {
 }
 
 // PowerOn starts the machine; it runs until PowerCut, until the guest switches
-// itself off, or until ctx ends.
+// itself off, or until ctx ends. It returns when QEMU runs, or when that failed,
+// as Status then says.
 func (m *Machine) PowerOn(ctx context.Context) error {
 	m.mu.Lock()
 	if m.power != nil {
@@ -150,12 +153,16 @@ func (m *Machine) PowerOn(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", m.cfg.Name, ErrOn)
 	}
 	ctx, cut := context.WithCancel(ctx)
-	p := &power{cut: cut, gone: make(chan struct{})}
+	p := &power{cut: cut, begun: make(chan struct{}), gone: make(chan struct{})}
 	m.power = p
 	m.status.State, m.status.Detail = Running, ""
 	m.mu.Unlock()
 	m.notify()
 	go m.run(ctx, p)
+	select {
+	case <-p.begun:
+	case <-p.gone:
+	}
 	return nil
 }
 

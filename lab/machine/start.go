@@ -70,6 +70,7 @@ func (m *Machine) start(ctx context.Context, p *power) (end string, err error) {
 		}
 	})
 	m.started(p, q, cmd.Process.Pid, boot.slot)
+	p.once.Do(func() { close(p.begun) })
 	for i, n := range m.cfg.NICs {
 		if n.Plug != nil {
 			err = errors.Join(err, n.Plug(w.cables[i]))
@@ -218,8 +219,8 @@ func (w *wires) close() {
 	}
 }
 
-// rotateConsole keeps the console of the last starts: console.1.log is that of
-// the one before.
+// rotateConsole begins a new console and keeps those of the last starts:
+// console.1.log is that of the one before.
 func (m *Machine) rotateConsole() error {
 	name := func(i int) string {
 		if i == 0 {
@@ -232,7 +233,7 @@ func (m *Machine) rotateConsole() error {
 			return err
 		}
 	}
-	return nil
+	return os.WriteFile(m.Console(), nil, 0o644) // QEMU opens it some time later
 }
 
 // tail keeps the end of what QEMU complains about. Only the goroutine of

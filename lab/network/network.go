@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"halo.internal/lab/disk"
 	"halo.internal/lab/ether"
 	"halo.internal/lab/machine"
@@ -193,14 +195,18 @@ func (m *Machine) PutBundle(ctx context.Context, text []byte) error {
 // happens to the caller.
 func (n *Network) PowerOn(m *Machine) error { return m.Machine.PowerOn(n.life) }
 
-// PowerOnAll starts all machines that are off.
+// PowerOnAll starts all machines that are off, together.
 func (n *Network) PowerOnAll() error {
+	var g errgroup.Group
 	for _, m := range n.Machines() {
-		if err := n.PowerOn(m); err != nil && !errors.Is(err, machine.ErrOn) {
-			return err
-		}
+		g.Go(func() error {
+			if err := n.PowerOn(m); err != nil && !errors.Is(err, machine.ErrOn) {
+				return err
+			}
+			return nil
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
 // Machines returns all machines, the gateway first.
