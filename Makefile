@@ -45,7 +45,6 @@ dev:
 check: stamp ## format, vet, staticcheck and the fast tests
 	@fmt=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 		test -z "$$fmt" || { echo "not formatted (gofmt -w):"; echo "$$fmt"; exit 1; }
-	$(GO) vet ./...
 	$(GO) vet -tags lab ./...
 	$(GO) tool staticcheck -tags lab ./...
 	$(GO) test ./...
@@ -53,11 +52,13 @@ check: stamp ## format, vet, staticcheck and the fast tests
 race: stamp ## the fast tests under the race detector (needs a C compiler; HALO does not)
 	CGO_ENABLED=1 $(GO) test -race ./agent/... ./ctl/... ./gateway/... ./health/... ./identity/... ./lab/ether/... ./local/... ./model/...
 
-# Machines of two packages at once would starve each other: one at a time.
+# Packages whose tests start machines or build images. Machines of two at once
+# would starve each other: one at a time.
+LAB = $(shell git grep -l '^//go:build lab$$' -- '*_test.go' | sed 's|/[^/]*$$||; s|^|./|' | sort -u)
 MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -tags lab -p 1 -timeout 60m
 
 test: deps check build lab-images ## everything, machines included
-	$(MACHINES) ./...
+	$(MACHINES) $(LAB)
 
 fuzz: stamp ## every fuzz test for FUZZTIME=10s
 	@for p in $$($(GO) list ./...); do \
@@ -66,7 +67,9 @@ fuzz: stamp ## every fuzz test for FUZZTIME=10s
 		done; done
 
 bench: deps build lab-images ## the README's figures
-	$(MACHINES) -run '^$$' -bench . ./model/wire/... ./lab/...
+	$(GO) test -run '^$$' -bench Size ./model/wire
+	$(MACHINES) -run '^$$' -bench 'Machine|Rebuild' -benchtime 3x $(LAB)
+	$(MACHINES) -run '^$$' -bench Idle -benchtime 1x ./lab/systemtest
 
 soak: deps build lab-images ## power cuts and partitions for an hour
 	HALO_SOAK=1 $(MACHINES) -count 1 -timeout 3h ./lab/...

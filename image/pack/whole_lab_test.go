@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -20,7 +21,7 @@ import (
 )
 
 // clone makes a fresh clone of the last commit, in a folder of its own name.
-func clone(t *testing.T, name string) string {
+func clone(t testing.TB, name string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), name)
 	if _, err := tool.Run(context.Background(), "git", "clone", "-q", "../..", dir); err != nil {
@@ -30,7 +31,7 @@ func clone(t *testing.T, name string) string {
 }
 
 // image builds a gateway for the Pi 4, which has every part, in a clone.
-func image(t *testing.T, dir string) string {
+func image(t testing.TB, dir string) string {
 	t.Helper()
 	cache := os.Getenv("HALO_CACHE")
 	if cache == "" {
@@ -149,4 +150,23 @@ func checkRoot(t *testing.T, path string) {
 	if b, err := os.ReadFile(filepath.Join(dir, "etc/halo/image.json")); err != nil || string(b) != "{\"role\":\"gateway\"}\n" {
 		t.Errorf("role: got %q, %v", b, err)
 	}
+}
+
+// BenchmarkRebuild measures how long it takes from a changed line in every
+// node's program to the card image that has it.
+func BenchmarkRebuild(b *testing.B) {
+	dir := clone(b, "rebuild")
+	image(b, dir)
+	program := filepath.Join(dir, "cmd", "halo-mesh", "main.go")
+	text, err := os.ReadFile(program)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := 0; b.Loop(); i++ {
+		if err := os.WriteFile(program, fmt.Appendf(text, "\nvar _ = %d\n", i), 0o600); err != nil {
+			b.Fatal(err)
+		}
+		image(b, dir)
+	}
+	b.ReportMetric(b.Elapsed().Seconds()/float64(b.N), "s/rebuild")
 }
