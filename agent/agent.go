@@ -102,7 +102,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	})
 	g.Go(func() error {
 		return send.Run(inner, send.Options{
-			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Version: version.Get().Version,
+			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
 			Spool: a.spool, Status: a.nodeStatus(), Retry: a.retry, Log: a.log,
 			Health: func(s health.State, detail string) { a.graph.Set(checkGateway, s, detail) },
 		})

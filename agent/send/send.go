@@ -48,10 +48,13 @@ type Options struct {
 	Boot    uint64
 	Version string
 	Spool   Spool
-	Status  func() model.NodeStatus
-	Health  func(health.State, string) // of the stream
-	Retry   <-chan struct{}            // a token ends a pause: the way to the gateway may be back
-	Log     *slog.Logger
+	// Interval between two batches, told to the gateway so that it knows when it
+	// has waited too long.
+	Interval time.Duration
+	Status   func() model.NodeStatus
+	Health   func(health.State, string) // of the stream
+	Retry    <-chan struct{}            // a token ends a pause: the way to the gateway may be back
+	Log      *slog.Logger
 
 	AckTimeout  time.Duration // an item unacknowledged for as long ends the connection
 	StatusEvery time.Duration // at the latest
@@ -144,7 +147,7 @@ func (s *session) greet(ctx context.Context) error {
 		return unexpected(m, "a challenge")
 	}
 	key := s.Key.Public()
-	hello := wire.Hello{Key: key[:], Boot: s.Boot, Version: s.Version}
+	hello := wire.Hello{Key: key[:], Boot: s.Boot, Version: s.Version, Interval: uint64(min(s.Interval/time.Second, wire.MaxInterval))}
 	hello.Signature = s.Key.Sign(wire.StreamContext, hello.SignedBytes(c.Nonce, s.host))
 	if err := s.write(ctx, hello); err != nil {
 		return fmt.Errorf("handshake: %w", err)

@@ -183,7 +183,18 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 	if err != nil {
 		return m, key, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the telemetry store is unavailable"))
 	}
+	c.quiet = quietAfter(h.Interval)
 	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: known})
+}
+
+// quietAfter is how long a node that sends every interval seconds may be
+// silent: one sending may be late or lost.
+func quietAfter(interval uint64) time.Duration {
+	every := time.Duration(interval) * time.Second
+	if every == 0 {
+		every = usualInterval
+	}
+	return 2*every + quietMargin
 }
 
 // fits tells whether a node may come from that address: its own in the

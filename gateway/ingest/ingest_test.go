@@ -453,3 +453,11 @@ func TestOnlyWebSocketsAndFewSilentOnes(t *testing.T) {
 		t.Errorf("got %s, want 503 with Retry-After", resp.Status)
 	}
 }
+
+func TestSilenceIsMeasuredByWhatTheNodeTold(t *testing.T) {
+	for interval, want := range map[uint64]time.Duration{0: 130 * time.Second, 4: 18 * time.Second, 60: 130 * time.Second, 3600: 2*time.Hour + 10*time.Second} {
+		if got := quietAfter(interval); got != want {
+			t.Errorf("a node that sends every %d s may be silent for %s, want %s", interval, got, want)
+		}
+	}
+}

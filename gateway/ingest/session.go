@@ -16,11 +16,12 @@ import (
 )
 
 const (
-	outLength    = 1024 // answers that wait for a slow link; more means that the node does not read
-	writeTimeout = 30 * time.Second
-	quietLimit   = 2 * time.Minute // without a word the link is probed
-	probeTimeout = 30 * time.Second
-	maxBad       = 16 // unreadable batches before the stream is given up
+	outLength     = 1024 // answers that wait for a slow link; more means that the node does not read
+	writeTimeout  = 30 * time.Second
+	usualInterval = time.Minute // of a node that does not tell its own
+	quietMargin   = 10 * time.Second
+	probeTimeout  = 30 * time.Second
+	maxBad        = 16 // unreadable batches before the stream is given up
 )
 
 // session is one node's stream.
@@ -32,6 +33,7 @@ type session struct {
 	node   string
 	remote netip.Addr
 	out    chan wire.Message
+	quiet  time.Duration // without a word the link is probed
 	bad    int
 }
 
@@ -195,7 +197,7 @@ func (c *session) probe(ctx context.Context, heard <-chan struct{}) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-heard:
-		case <-time.After(quietLimit):
+		case <-time.After(c.quiet):
 			limit, cancel := context.WithTimeout(ctx, probeTimeout)
 			err := c.conn.Ping(limit)
 			cancel()

@@ -36,6 +36,8 @@ const (
 	MaxAcks    = 512              // names in one ack
 	MaxSchemas = 512              // names in a welcome
 	MaxText    = 512              // octets of a refusal's text or of a version
+
+	MaxInterval = 24 * 60 * 60 // seconds between the sendings of a node
 )
 
 // Type numbers of messages. A number is never used again for another meaning.
@@ -69,6 +71,9 @@ type Hello struct {
 	Boot      uint64 `cbor:"2,keyasint"`
 	Version   string `cbor:"3,keyasint"`
 	Signature []byte `cbor:"4,keyasint"` // by Key, of SignedBytes, in StreamContext
+	// Interval is how often the node sends, in seconds: after two of them without a
+	// word the gateway asks for a sign of life. 0: not told.
+	Interval uint64 `cbor:"5,keyasint,omitempty"`
 }
 
 // Welcome admits the node.

@@ -24,7 +24,7 @@ func messages(t testing.TB) []Message {
 	id := ID(2, 9)
 	return []Message{
 		Challenge{Nonce: bytes.Repeat([]byte{7}, NonceSize)},
-		Hello{Key: make([]byte, ed25519.PublicKeySize), Boot: 3, Version: "v1", Signature: make([]byte, ed25519.SignatureSize)},
+		Hello{Key: make([]byte, ed25519.PublicKeySize), Boot: 3, Version: "v1", Interval: 60, Signature: make([]byte, ed25519.SignatureSize)},
 		Welcome{Time: 1_800_000_000_000, Clock: model.ClockGPS, Schemas: []SchemaID{s.ID()}},
 		Refuse{Code: RefuseBatch, Text: "checksum", ID: &id},
 		Refuse{Code: RefuseRevoked},
@@ -88,6 +88,7 @@ func TestMessagesBeyondBoundsAreRefused(t *testing.T) {
 		{Challenge{Nonce: []byte{1}}, "nonce of 32 octets, got 1"},
 		{Hello{}, "key of 32 octets, got 0"},
 		{Hello{Key: make([]byte, 32), Signature: make([]byte, 64)}, "boot counter"},
+		{Hello{Key: make([]byte, 32), Signature: make([]byte, 64), Boot: 1, Interval: MaxInterval + 1}, "86400 s, got 86401"},
 		{Welcome{Clock: "sundial"}, "sundial"},
 		{Welcome{Clock: model.ClockGPS, Schemas: make([]SchemaID, MaxSchemas+1)}, "512 schemas, got 513"},
 		{Refuse{}, "code of 1 to 64"},
