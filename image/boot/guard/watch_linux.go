@@ -125,29 +125,47 @@ func (g *Guard) serve(ctx context.Context) error {
 	return commit.Serve(ctx, l, g.commit)
 }
 
-// awaitMount waits until something is mounted at path.
+// awaitMount waits until something is mounted at path. The descriptor is none
+// of package os's: Go's own poller would watch that one too, and whoever looks
+// first takes a change away from the other.
 func awaitMount(path string) error {
-	f, err := os.Open("/proc/self/mountinfo")
+	fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	b := make([]byte, 64<<10)
+	defer unix.Close(fd)
 	for {
-		n, err := f.ReadAt(b, 0)
-		if n == 0 && err != nil {
-			return err
+		mounts, err := readAll(fd)
+		if err != nil {
+			return fmt.Errorf("read mounts: %w", err)
 		}
-		for line := range bytes.Lines(b[:n]) {
+		for line := range bytes.Lines(mounts) {
 			if w := bytes.Fields(line); len(w) > 4 && string(w[4]) == path {
 				return nil
 			}
 		}
-		// Signals a change of the mounts, not new content.
-		_, err = unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}, -1)
+		// Signals a change of the mounts since the last poll, not new content.
+		_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}, -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("poll mounts: %w", err)
 		}
+	}
+}
+
+// readAll reads a file of /proc from its beginning; one read gives a page of it
+// at most.
+func readAll(fd int) ([]byte, error) {
+	var all []byte
+	b := make([]byte, 4<<10)
+	for {
+		n, err := unix.Pread(fd, b, int64(len(all)))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			return all, err
+		}
+		all = append(all, b[:n]...)
 	}
 }
 
