@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -149,8 +150,8 @@ func readFrames(r io.Reader, take func([]byte)) error {
 	for {
 		var head [4]byte
 		switch _, err := io.ReadFull(b, head[:]); {
-		case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
-			return nil
+		case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET):
+			return nil // the last of them when a machine lost its power with frames unread
 		case err != nil:
 			return fmt.Errorf("length of a frame: %w", err)
 		}
