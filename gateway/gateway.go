@@ -230,6 +230,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	g.Go(func() error { return stream.Run(ctx) })
 	g.Go(func() error { return link.Run(ctx) })
 	g.Go(func() error { return copies.run(ctx) })
+	g.Go(func() error { return p.reserve.Run(ctx, d.tellRoom(log)) })
 	g.Go(func() error { return serve(ctx, d, d.Log, secure, d.bound) })
 	return g.Wait()
 }

@@ -12,6 +12,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/reserve"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/trust"
 	"halo.internal/health"
@@ -35,6 +36,7 @@ type prepared struct {
 	bundle    *bundle.Bundle
 	config    *store.DB
 	telemetry *store.DB
+	reserve   *reserve.Reserve
 	news      []func(*events.Log) // what happened before there was an event log
 }
 
@@ -75,6 +77,10 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	dir := filepath.Dir(d.State.File(paths.ConfigDB))
 	if err := d.until(ctx, checkPerm, func() error { return os.MkdirAll(dir, 0o700) }); err != nil {
 		return nil, err
+	}
+	p.reserve = reserve.New(dir)
+	if err := p.reserve.Look(); err != nil { // before the databases want room
+		d.health.Set(checkPerm, health.Degraded, err.Error())
 	}
 	if err := d.until(ctx, checkIdentity, func() error { return d.identify(ctx, p) }); err != nil {
 		return nil, err
@@ -166,6 +172,25 @@ func (d *daemon) watch(db *store.DB, check string) {
 		}
 		d.health.Set(check, health.OK, "")
 	})
+}
+
+// tellRoom reports in /health and as events whether there is room on the data
+// partition.
+func (d *daemon) tellRoom(log *events.Log) func(error) {
+	var last error
+	return func(err error) {
+		switch {
+		case err != nil && last == nil:
+			log.Add("perm.full", model.Error, "", "the gateway has little room left: "+err.Error(), nil)
+		case err == nil && last != nil:
+			log.Add("perm.room", model.Info, "", "there is room on the data partition again", nil)
+		}
+		if last = err; err != nil {
+			d.health.Set(checkPerm, health.Degraded, err.Error())
+			return
+		}
+		d.health.Set(checkPerm, health.OK, "")
+	}
 }
 
 // identify takes the identity that halo-mesh has made ready for this start of

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/ctl/client"
 	"halo.internal/hal/card"
 	"halo.internal/health"
 	"halo.internal/lab/disk"
@@ -134,12 +135,16 @@ func fullCards(t *testing.T, l *lab) {
 		}
 		return expect(d.Boot != nil && d.Boot.Perm.State == model.PermFull && d.Mesh != nil && d.Mesh.Volatile, "a full data partition, got %+v", d.Boot)
 	})
-	l.eventually(t, "the gateway says that it cannot store", func() error {
-		s, err := l.api.MeshStatus(t.Context())
+	l.eventually(t, "the gateway works on its reserve, and says so", func() error {
+		h, err := l.api.Health(t.Context())
 		if err != nil {
 			return err
 		}
-		return expect(s.Volatile, "a volatile gateway")
+		list, err := l.api.EventsSince(t.Context(), client.EventFilter{Kind: "perm.full"}, events)
+		if err != nil {
+			return err
+		}
+		return expect(h.State != health.OK && h.Missing == "perm" && len(list) > 0, "a gateway that misses room, and the event, got %+v", h)
 	})
 	for _, m := range full {
 		if err := errors.Join(m.PowerCut(), m.EmptyPerm(t.Context()), l.net.PowerOn(m)); err != nil {
