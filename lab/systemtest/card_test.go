@@ -146,13 +146,6 @@ func fullCards(t *testing.T, l *lab) {
 		}
 		return expect(h.State != health.OK && h.Missing == "perm" && len(list) > 0, "a gateway that misses room, and the event, got %+v", h)
 	})
-	for _, m := range full {
-		if err := errors.Join(m.PowerCut(), m.EmptyPerm(t.Context()), l.net.PowerOn(m)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l.awaitBoot(t, full...)
-	l.recovered(t, before, time.Since(start), full...)
 	l.eventually(t, "the node's full card is an event", func() error {
 		list, err := l.api.EventsSince(t.Context(), eventsOf(node, "perm.failing"), events)
 		if err != nil {
@@ -160,6 +153,13 @@ func fullCards(t *testing.T, l *lab) {
 		}
 		return expect(len(list) > 0, "an event of the node's")
 	})
+	for _, m := range full {
+		if err := errors.Join(m.PowerCut(), m.EmptyPerm(t.Context()), l.net.PowerOn(m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.awaitBoot(t, full...)
+	l.recovered(t, before, time.Since(start), full...)
 }
 
 // wornCard has the gateway's card refuse writes while it runs. Nothing is
