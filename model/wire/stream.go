@@ -13,7 +13,7 @@ import (
 // [type, body]. Bodies are maps with small integer keys, but for schema and
 // batch, which are the octets of their own formats. Whoever gets a type that
 // it does not know ignores the message, and keys that it does not know
-// likewise: commands and later parts come in as new types and keys.
+// likewise: what is added comes in as new types and keys.
 //
 //	gateway                         node
 //	  challenge   ───────────────▶
