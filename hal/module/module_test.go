@@ -238,3 +238,19 @@ func FuzzIndex(f *testing.F) {
 		}
 	})
 }
+
+func TestMatches(t *testing.T) {
+	for _, tc := range []struct {
+		pattern, modalias string
+		want              bool
+	}{
+		{"of:N*T*Cbrcm,bcm2835-i2cC*", "of:Ni2cT(null)Cbrcm,bcm2835-i2cCother", true},
+		{"of:N*T*Cbrcm,bcm2835_i2c", "of:Ni2cT(null)Cbrcm,bcm2835-i2c", true},
+		{"of:N*T*Cbrcm,bcm2835-i2c", "of:Ni2cT(null)Cbrcm,bcm2835-i2cCother", false},
+		{"mdio:0110000000001101100001001010????", "mdio:01100000000011011000010010100010", true},
+	} {
+		if got := Matches(tc.pattern, tc.modalias); got != tc.want {
+			t.Errorf("%s, %s: got %v", tc.pattern, tc.modalias, got)
+		}
+	}
+}

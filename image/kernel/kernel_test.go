@@ -29,7 +29,8 @@ kernel/drivers/gpu/broken.ko.xz: kernel/lib/absent.ko.xz
 kernel/drivers/gpu/vc4.ko.xz:
 `,
 		"modules.softdep": "# comment\nsoftdep ext4 pre: crypto-crc32c\nsoftdep vc4 pre: snd-nowhere post: mmc_block\n",
-		"modules.alias":   "alias crypto-crc32c crc32c_generic\nalias rtnl-link-batadv batman_adv\nalias of:Na b Cx vc4\n",
+		"modules.alias": "alias crypto-crc32c crc32c_generic\nalias rtnl-link-batadv batman_adv\nalias of:Na b Cx vc4\n" +
+			"alias of:N*T*Cbrcm,bcm2835-vc4 vc4\nalias of:N*T*Cbrcm,bcm2711-vc5C* vc4\nalias of:N*T*Cbrcm,bcm2711-vc5C* broken\nalias pci:v00001AF4d*sv*sd*b ext4\n",
 		"modules.builtin": "kernel/drivers/mmc/core/mmc_block.ko\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
@@ -82,6 +83,25 @@ func TestSelect(t *testing.T) {
 	}
 }
 
+func TestFor(t *testing.T) {
+	x, err := tree(t).Index()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for modalias, want := range map[string]string{
+		"of:NgpuT(null)Cbrcm,bcm2835-vc4":             "vc4",
+		"of:NgpuT(null)Cbrcm,bcm2711-vc5Cother":       "broken vc4",
+		"of:NgpuT(null)Cbrcm,bcm2712-vc6":             "",
+		"usb:v0424pEC00d0200dcFFdsc00dp01":            "",
+		"pci:v00001AF4d00001000sv00001AF4sd00000001b": "ext4",
+		"rtnl-link-batadv":                            "",
+	} {
+		if got := strings.Join(x.For(modalias), " "); got != want {
+			t.Errorf("%s: got %q, want %q", modalias, got, want)
+		}
+	}
+}
+
 // packModule writes a module as Debian packs it.
 func packModule(t *testing.T, path, content string) {
 	t.Helper()
@@ -123,7 +143,7 @@ kernel/lib/crc16.ko:
 		"kernel/fs/ext4/ext4.ko": "module ext4",
 		"kernel/lib/crc16.ko":    "module crc16",
 		"modules.softdep":        "softdep ext4 pre: crypto-crc32c\n",
-		"modules.alias":          "alias crypto-crc32c crc32c_generic\n",
+		"modules.alias":          "alias crypto-crc32c crc32c_generic\nalias pci:v00001AF4d*sv*sd*b ext4\n",
 		"modules.builtin":        "kernel/drivers/mmc/core/mmc_block.ko\n",
 	} {
 		if got := string(files[name]); got != want {

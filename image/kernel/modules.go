@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"halo.internal/hal/module"
 	"halo.internal/image/tool"
 	"halo.internal/model/atomicfile"
 )
@@ -19,14 +20,14 @@ import (
 // Index is what depmod wrote about a tree of modules.
 type Index struct {
 	dir     string
-	modules map[string]module   // by name
+	modules map[string]entry    // by name
 	soft    map[string][]string // pre and post soft dependencies, by name
 	lines   map[string][]string // of modules.softdep, by name
 	aliases []alias
 	builtin map[string]bool // names and aliases of what is part of the kernel
 }
 
-type module struct {
+type entry struct {
 	path string   // relative, e.g. kernel/fs/ext4/ext4.ko.xz
 	deps []string // paths
 }
@@ -41,14 +42,14 @@ func Name(path string) string {
 
 // Index reads the tree's indexes.
 func (t Tree) Index() (*Index, error) {
-	x := &Index{dir: t.Modules, modules: map[string]module{}, soft: map[string][]string{}, lines: map[string][]string{}, builtin: map[string]bool{}}
+	x := &Index{dir: t.Modules, modules: map[string]entry{}, soft: map[string][]string{}, lines: map[string][]string{}, builtin: map[string]bool{}}
 	err := errors.Join(
 		x.read("modules.dep", func(line string) error {
 			path, deps, ok := strings.Cut(line, ":")
 			if !ok {
 				return errors.New("expected path: dependencies")
 			}
-			x.modules[Name(path)] = module{path: path, deps: strings.Fields(deps)}
+			x.modules[Name(path)] = entry{path: path, deps: strings.Fields(deps)}
 			return nil
 		}),
 		x.read("modules.softdep", func(line string) error {
@@ -168,6 +169,20 @@ func (x *Index) Select(names []string) ([]string, error) {
 	}
 	slices.Sort(paths)
 	return paths, nil
+}
+
+// For returns the names of the modules that a device with that modalias asks
+// for.
+func (x *Index) For(modalias string) []string {
+	bus, _, _ := strings.Cut(modalias, ":")
+	var names []string
+	for _, a := range x.aliases {
+		if strings.HasPrefix(a.pattern, bus+":") && module.Matches(a.pattern, modalias) && !slices.Contains(names, a.name) {
+			names = append(names, a.name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Files returns, for a selection, the content of lib/modules/<release>: the
