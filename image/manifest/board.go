@@ -20,6 +20,7 @@ type Board struct {
 	Consoles   []string     `toml:"consoles"`    // console= of the command line; the last becomes /dev/console
 	Config     []string     `toml:"config"`      // lines of config.txt
 	Firmware   []string     `toml:"firmware"`    // files of gokrazy's firmware package
+	Devices    []string     `toml:"devices"`     // modaliases of what is soldered on, where no device tree says so
 	DeviceTree []DeviceTree `toml:"device_tree"` // none where the machine brings its own
 }
 
@@ -81,7 +82,7 @@ func ParseBoard(name string, b []byte) (Board, error) {
 	if err := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(&board); err != nil {
 		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 			row, _ := strict.Errors[0].Position()
-			return Board{}, fmt.Errorf("%s:%d: unknown key %q; expected one of name, models, consoles, config, firmware, [[device_tree]] file source fragments", name, row, strings.Join(strict.Errors[0].Key(), "."))
+			return Board{}, fmt.Errorf("%s:%d: unknown key %q; expected one of name, models, consoles, config, firmware, devices, [[device_tree]] file source fragments", name, row, strings.Join(strict.Errors[0].Key(), "."))
 		}
 		if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 			row, col := bad.Position()
@@ -97,6 +98,7 @@ func ParseBoard(name string, b []byte) (Board, error) {
 
 var (
 	consoleForm  = regexp.MustCompile(`^tty[A-Za-z]*[0-9]+(,[0-9]+[a-z0-9]*)?$`)
+	modaliasForm = regexp.MustCompile(`^[a-z]+:[!-~]+$`)
 	baseFileForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 )
 
@@ -127,6 +129,11 @@ func (b Board) check(file string) error {
 	for _, f := range b.Firmware {
 		if !baseFileForm.MatchString(f) {
 			bad("firmware", "a file name", f)
+		}
+	}
+	for _, d := range b.Devices {
+		if !modaliasForm.MatchString(d) {
+			bad("devices", "a modalias such as usb:v0424pEC00d0200dcFFdsc00dp01icFFisc00ipFFin00", d)
 		}
 	}
 	for _, d := range b.DeviceTree {

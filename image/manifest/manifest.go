@@ -39,8 +39,10 @@ type Kernel struct {
 	Series  string              `json:"series"`  // e.g. 6.12
 	Flavour string              `json:"flavour"` // Debian's, e.g. arm64
 	Modules map[string][]string `json:"modules"` // by purpose
-	Load    []string            `json:"load"`    // boot modules that nothing asks for by alias, in order
-	Cmdline string              `json:"cmdline"` // without root= and consoles
+	// Modules that devices of the boards ask for and HALO does without, by why.
+	Unneeded map[string][]string `json:"unneeded"`
+	Load     []string            `json:"load"`    // boot modules that nothing asks for by alias, in order
+	Cmdline  string              `json:"cmdline"` // without root= and consoles
 }
 
 // Firmware is a Debian package and what is taken out of it: path on the image
@@ -61,7 +63,7 @@ const Boot = "boot"
 
 // Purposes that modules may be named for.
 func Purposes() []string {
-	return []string{Boot, "mesh", "radio", "overlay", "firewall", "i2c", "camera", "test"}
+	return []string{Boot, "mesh", "radio", "overlay", "firewall", "i2c", "camera", "console", "test"}
 }
 
 // Read reads the manifest of the repository at root.
@@ -127,6 +129,16 @@ func (m Manifest) check() error {
 		for _, n := range names {
 			if !moduleForm.MatchString(n) {
 				bad("kernel.modules."+purpose, "a module's name", n)
+			}
+		}
+	}
+	for why, names := range m.Kernel.Unneeded {
+		if strings.TrimSpace(why) == "" {
+			bad("kernel.unneeded", "a reason", why)
+		}
+		for _, n := range names {
+			if !moduleForm.MatchString(n) {
+				bad("kernel.unneeded."+why, "a module's name", n)
 			}
 		}
 	}

@@ -49,6 +49,8 @@ func TestManifestRefusals(t *testing.T) {
 		"series":               {`"6.12"`, `"latest"`, `kernel.series: expected two numbers such as 6.12, got "latest"`},
 		"unknown purpose":      {`"camera":`, `"cameras":`, `got "cameras"`},
 		"module path":          {`"squashfs"`, `"../squashfs"`, `expected a module's name`},
+		"unneeded module":      {`"v3d"`, `"../v3d"`, `kernel.unneeded.3D graphics: expected a module's name`},
+		"no reason":            {`"3D graphics"`, `" "`, `kernel.unneeded: expected a reason`},
 		"root in cmdline":      {`"ro init`, `"root=/dev/sda ro init`, "kernel.cmdline"},
 		"firmware elsewhere":   {`"/lib/firmware/regulatory.db"`, `"/etc/passwd"`, "firmware.files"},
 		"no init":              {`"init": "halo.internal/cmd/init"`, `"init": ""`, "init: expected"},
@@ -82,6 +84,7 @@ func TestBoardRefusals(t *testing.T) {
 		"console injects": {strings.Replace(good, "ttyS0,115200", "ttyS0 init=/bin/sh", 1), "consoles: expected a console"},
 		"long line":       {good + "config = [\"" + strings.Repeat("a", 97) + "\"]\n", "config: expected a line"},
 		"firmware path":   {good + "firmware = [\"../start.elf\"]\n", "firmware: expected a file name"},
+		"not a modalias":  {good + "devices = [\"brcmfmac\"]\n", "devices: expected a modalias"},
 		"tree outside":    {good + "[[device_tree]]\nfile = \"a.dtb\"\nsource = \"../../a.dtb\"\n", "device_tree.source"},
 		"not a fragment":  {good + "[[device_tree]]\nfile = \"a.dtb\"\nsource = \"a.dtb\"\nfragments = [\"a.dts\"]\n", "device_tree.fragments"},
 	} {

@@ -10,12 +10,30 @@ import (
 	"strings"
 
 	"halo.internal/image/devicetree"
+	"halo.internal/image/drivers"
 	"halo.internal/image/initramfs"
 	"halo.internal/image/instance"
 	"halo.internal/image/layout"
 	"halo.internal/image/manifest"
 	"halo.internal/image/tool"
 )
+
+// drivers checks that every device of every board finds its driver.
+func (r *Result) drivers(ctx context.Context) error {
+	index, err := r.Kernel.Index()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, board := range r.Boards {
+		trees, err := r.DeviceTrees(ctx, board)
+		if err != nil {
+			return err
+		}
+		errs = append(errs, drivers.Check(index, r.Manifest.Kernel, board, trees))
+	}
+	return errors.Join(errs...)
+}
 
 // initramfs builds halo-init and packs it.
 func (r *Result) initramfs(ctx context.Context) error {

@@ -76,6 +76,7 @@ func Run(ctx context.Context, steps step.Printer, opts Options) (*Result, error)
 		{"version stamp", func() (err error) { r.Stamp, err = Stamp(ctx, opts.Root); return err }},
 		{"gokrazy instances", func() error { return Render(opts.Root, m) }},
 		{"kernel and firmware packages", func() error { return r.fetch(ctx, steps) }},
+		{"drivers of all boards", func() error { return r.drivers(ctx) }},
 		{"initramfs", func() error { return r.initramfs(ctx) }},
 		{"kernel for gok", func() error { return r.kernelPackage(ctx) }},
 		{"firmware for gok", func() error { return r.firmwarePackage(ctx) }},

@@ -1,0 +1,104 @@
+//go:build lab
+
+package prepare
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"halo.internal/image/apt"
+	"halo.internal/image/drivers"
+	"halo.internal/image/manifest"
+)
+
+// realKernel gets the kernel that images are built from.
+func realKernel(t *testing.T) *Result {
+	t.Helper()
+	r := &Result{opts: Options{Root: "../..", Cache: os.Getenv("HALO_CACHE")}}
+	var err error
+	if r.opts.Cache == "" {
+		if r.opts.Cache, err = filepath.Abs("../../.cache"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.Manifest, err = manifest.Read(r.opts.Root); err != nil {
+		t.Fatal(err)
+	}
+	if r.Boards, err = manifest.Boards(r.opts.Root); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := apt.ReadLock(filepath.Join(r.opts.Root, LockFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.fetchKernel(context.Background(), &apt.Client{Cache: r.opts.Cache, Arch: "arm64", Lock: lock, Warn: func(string) {}}); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestEveryDeviceOfEveryBoardFindsItsDriver(t *testing.T) {
+	r := realKernel(t)
+	if err := r.drivers(context.Background()); err != nil {
+		t.Error(err)
+	}
+	// A modalias that nothing answers to is mistyped.
+	index, err := r.Kernel.Index()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range r.Boards {
+		for _, d := range b.Devices {
+			if len(index.For(d)) == 0 {
+				t.Errorf("%s: no module for %s", b.Name, d)
+			}
+		}
+	}
+}
+
+// Each of these was, or could be, forgotten.
+func TestMissingDriversAreNamed(t *testing.T) {
+	r := realKernel(t)
+	index, err := r.Kernel.Index()
+	if err != nil {
+		t.Fatal(err)
+	}
+	trees := map[string]map[string][]byte{}
+	for _, b := range r.Boards {
+		if trees[b.Name], err = r.DeviceTrees(context.Background(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for module, want := range map[string]string{
+		"gpio-regulator": "board rpi4b: /regulator-sd-io-1v8 needs module gpio_regulator",
+		"fixed":          "/emmc2bus/mmc@7e340000 cannot do without /regulator-sd-vcc, which needs module fixed",
+		"sdhci-iproc":    "/emmc2bus/mmc@7e340000 needs module sdhci_iproc: expected it in kernel.modules.boot",
+		"bcm2835":        "/soc/mmc@7e202000 needs module bcm2835",
+		"genet":          "/scb/ethernet@7d580000 needs module genet",
+		"brcmfmac":       "sdio:c00v02D0dA9A6 needs module brcmfmac",
+		"lan78xx":        "usb:v0424p7800d0300dcFFdsc00dp00icFFisc00ipFFin00 needs module lan78xx",
+		"bcm2835_wdt":    "platform:bcm2835-wdt needs module bcm2835_wdt",
+		"virtio_net":     "board qemu-virt: virtio:d00000001v00001AF4 needs module virtio_net",
+	} {
+		t.Run(module, func(t *testing.T) {
+			less := r.Manifest.Kernel
+			less.Modules = map[string][]string{}
+			for purpose, names := range r.Manifest.Kernel.Modules {
+				without := func(n string) bool { return n == module || n == "brcmfmac-wcc" } // the latter needs brcmfmac
+				less.Modules[purpose] = slices.DeleteFunc(slices.Clone(names), without)
+			}
+			var errs []error
+			for _, b := range r.Boards {
+				errs = append(errs, drivers.Check(index, less, b, trees[b.Name]))
+			}
+			if err := errors.Join(errs...); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		})
+	}
+}
