@@ -342,6 +342,21 @@ func TestLastWordsAreShown(t *testing.T) {
 	})
 }
 
+// TestPanicLeavesLastWords starts slot B with a name of the disk that gokrazy
+// alone takes: its init gives up, and without an init the kernel panics. What it
+// said outlives the resets until slot A, which is back when B has no try left,
+// shows and keeps it.
+func TestPanicLeavesLastWords(t *testing.T) {
+	t.Parallel()
+	b := newBoard(t)
+	b.changeBoot("slot-b/"+layout.Cmdline, func(c []byte) []byte { return append([]byte("ubd0=PARTUUID=0-0/PARTNROFF=1 "), c...) })
+	b.setSlots(slots.State{Active: slots.B, Tries: 1})
+	b.powerOn()
+	b.awaitStart(3, "a") // B, B without a try left, A
+	shown := regexp.MustCompile(`halo-guard: .*fell before this start.* cause="Kernel panic - not syncing: Attempted to kill init!.*file=/perm/halo/crash/crash-000001.txt`)
+	b.await("the cause on the console", func() bool { return shown.MatchString(b.console()) })
+}
+
 // TestPartitionTableIsRepaired ruins the primary table: the kernel sees no
 // partitions then, halo-init finds the disk by the table's copy.
 func TestPartitionTableIsRepaired(t *testing.T) {

@@ -257,8 +257,12 @@ func (m *Machine) run(ctx context.Context, p *power) {
 	runtime.LockOSThread()
 	defer close(p.gone)
 	defer p.cut()
+	forgotten := m.forget() // a machine that is switched on remembers nothing
 	for {
-		end, err := m.start(ctx, p)
+		end, err := "", forgotten
+		if err == nil {
+			end, err = m.start(ctx, p)
+		}
 		m.mu.Lock()
 		m.status.PID, m.status.LastEnd = 0, end
 		again := err == nil && (end == endReset || end == endWatchdog || end == endLabReset)

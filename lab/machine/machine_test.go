@@ -171,6 +171,54 @@ func TestEverythingIsShutIn(t *testing.T) {
 	}
 }
 
+// TestMemoryForLastWords keeps a word where the machine keeps its kernel's last:
+// a reset leaves it there, a loss of power does not.
+func TestMemoryForLastWords(t *testing.T) {
+	m, _ := fake(t, flat("stay stay stay"))
+	file := filepath.Join(filepath.Dir(m.Console()), "last-words")
+	there := func() bool {
+		_, err := os.Stat(file)
+		return err == nil
+	}
+	if err := os.WriteFile(file, []byte("of a lab before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.PowerOn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	args := awaitConsole(t, m, "\n")
+	if there() {
+		t.Error("what was left there is still there")
+	}
+	for _, want := range []string{
+		"-m 257 ", "memory-backend-ram,id=ram,size=256M ", "size=1M,share=on,mem-path=" + file + " ",
+		"mem=256M ramoops.mem_address=0x50000000 ",
+	} {
+		if !strings.Contains(args, want) {
+			t.Errorf("%q is not in %s", want, args)
+		}
+	}
+	if err := os.WriteFile(file, []byte("panic"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !there() {
+		t.Error("a reset lost the last words")
+	}
+	if err := m.PowerCut(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.PowerOn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitConsole(t, m, "\n")
+	if there() {
+		t.Error("they outlived a loss of power")
+	}
+}
+
 func TestSwitches(t *testing.T) {
 	m, changed := fake(t, flat("stay stay stay"))
 	ctx := t.Context()

@@ -142,16 +142,18 @@ func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
 		rtc = "base=utc"
 	}
 	processor, parameters := accelerator()
+	memory, reserved := m.memory()
 	args := []string{
-		"-name", m.cfg.Name, "-M", "virt", "-smp", "1", "-m", fmt.Sprint(m.cfg.MemoryMB),
+		"-name", m.cfg.Name, "-M", "virt", "-smp", "1",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-rtc", rtc,
-		"-kernel", b.kernel, "-initrd", b.initrd, "-append", strings.TrimSpace(b.cmdline + " " + parameters),
+		"-kernel", b.kernel, "-initrd", b.initrd, "-append", strings.TrimSpace(b.cmdline + " " + reserved + " " + parameters),
 		"-chardev", "file,id=console,path=" + comma(m.Console()), "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", qmpFD), "-mon", "chardev=qmp,mode=control",
 		"-blockdev", fmt.Sprintf("driver=nbd,node-name=card,server.type=fd,server.str=%d", diskFD),
 		"-device", "virtio-blk-pci,drive=card,romfile=",
 		"-device", "virtio-rng-pci,romfile=", "-device", "i6300esb", "-action", "watchdog=reset",
 	}
+	args = append(args, memory...)
 	args = append(args, processor...)
 	w.cables = make([]net.Conn, len(m.cfg.NICs))
 	for i, n := range m.cfg.NICs {
