@@ -220,7 +220,7 @@ func TestFaultsAreReportedAndNothingIsTouched(t *testing.T) {
 		{"half-written", model.RoleNode, data[:len(data)/2], "cut short"},
 		{"corrupt", model.RoleNode, bytes.Replace(data, []byte("RIDGE"), []byte("RIDGF"), 1), "checksum"},
 		{"unknown key", model.RoleNode, append([]byte("colour = 'red'\n"), data[bytes.IndexByte(data, '\n')+1:]...), "unknown key"},
-		{"empty", model.RoleNode, nil, "version"},
+		{"empty", model.RoleNode, nil, "empty file"},
 		{"binary", model.RoleNode, bytes.Repeat([]byte{0xff}, 100), "UTF-8"},
 		{"oversize", model.RoleNode, bytes.Repeat([]byte("#"), bundle.MaxSize+1), "at most"},
 		{"wrong role", model.RoleGateway, data, "expected gateway"},

@@ -64,6 +64,9 @@ var PortRoles = []string{"mesh", "uplink", "client", "unused"}
 
 const header = "# HALO network bundle. checksum = "
 
+// bom is what editors on Windows put before UTF-8.
+const bom = "\ufeff"
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // ErrBlanked is returned by Parse for a bundle whose secrets were overwritten
@@ -91,13 +94,21 @@ func Parse(name string, data []byte) (Bundle, error) {
 	if len(data) > MaxSize {
 		return Bundle{}, fmt.Errorf("%s: expected at most %d octets, got %d", name, MaxSize, len(data))
 	}
-	if !utf8.Valid(data) {
-		return Bundle{}, fmt.Errorf("%s: expected UTF-8 text", name)
+	if len(data) == 0 {
+		return Bundle{}, fmt.Errorf("%s: expected a network bundle, got an empty file", name)
 	}
+	if len(bytes.Trim(data, "\x00")) == 0 { // what a power cut leaves of a file on a FAT
+		return Bundle{}, fmt.Errorf("%s: expected a network bundle, got zeros: the file was not written to its end", name)
+	}
+	if !utf8.Valid(data) {
+		return Bundle{}, fmt.Errorf("%s: expected UTF-8 text (in an editor on Windows: save as UTF-8)", name)
+	}
+	data = bytes.TrimPrefix(data, []byte(bom))
 	var b Bundle
 	checksum := error(nil)
 	if rest, ok := bytes.CutPrefix(data, []byte(header)); ok {
 		line, body, _ := bytes.Cut(rest, []byte("\n"))
+		body = bytes.ReplaceAll(body, []byte("\r\n"), []byte("\n")) // no change that matters
 		want := fmt.Sprintf("%08x", crc32.Checksum(body, castagnoli))
 		if got := strings.TrimSpace(string(line)); got != want && got != blankSum {
 			checksum = fmt.Errorf("%s:1: checksum is %s, the text below has %s: the file was cut short or edited (after an edit, delete line 1)", name, got, want)
@@ -244,8 +255,9 @@ func (b Bundle) Scrub(data []byte) ([]byte, int) {
 			found++
 		}
 	}
-	if found > 0 && bytes.HasPrefix(out, []byte(header)) && len(out) >= len(header)+len(blankSum) {
-		copy(out[len(header):], blankSum)
+	text := bytes.TrimPrefix(out, []byte(bom))
+	if found > 0 && bytes.HasPrefix(text, []byte(header)) && len(text) >= len(header)+len(blankSum) {
+		copy(text[len(header):], blankSum)
 	}
 	return out, found
 }

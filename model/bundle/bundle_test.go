@@ -93,6 +93,77 @@ func TestErrorsSayLineAndExpectation(t *testing.T) {
 	}
 }
 
+// TestEditorsOnWindows does what they do to a file that is saved unchanged.
+func TestEditorsOnWindows(t *testing.T) {
+	plain, err := sample().Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	crlf := bytes.ReplaceAll(plain, []byte("\n"), []byte("\r\n"))
+	for name, data := range map[string][]byte{
+		"line ends":            crlf,
+		"byte order mark":      append([]byte(bom), plain...),
+		"both":                 append([]byte(bom), crlf...),
+		"both, no checksum":    append([]byte(bom), crlf[bytes.IndexByte(crlf, '\n')+1:]...),
+		"the first line alone": bytes.Replace(plain, []byte("\n"), []byte("\r\n"), 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := Parse("halo.toml", data)
+			if err != nil || b.Network != "north-ridge" {
+				t.Fatalf("got %+v, %v", b.Network, err)
+			}
+			blank, err := Blank(data)
+			if err != nil || len(blank) != len(data) {
+				t.Fatalf("blanked: %d of %d octets, %v", len(blank), len(data), err)
+			}
+			if _, err := Parse("halo.toml", blank); !errors.Is(err, ErrBlanked) {
+				t.Errorf("blanked bundle: got %v, want ErrBlanked", err)
+			}
+			for n := range len(data) - 2 { // the last line's end may go
+				if _, err := Parse("halo.toml", data[:n]); err == nil && !strings.Contains(name, "no checksum") {
+					t.Fatalf("a bundle cut after %d of %d octets was taken", n, len(data))
+				}
+			}
+		})
+	}
+}
+
+func TestWhatIsNoBundle(t *testing.T) {
+	data, err := sample().Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body, _ := strings.Cut(string(data), "\n")
+	utf16 := []byte{0xff, 0xfe}
+	for _, c := range data {
+		utf16 = append(utf16, c, 0)
+	}
+	half := append(bytes.Clone(data[:len(data)/2]), make([]byte, len(data)-len(data)/2)...)
+	for _, tc := range []struct{ name, data, want string }{
+		{"empty", "", "halo.toml: expected a network bundle, got an empty file"},
+		{"zeros", strings.Repeat("\x00", 512), "got zeros: the file was not written to its end"},
+		{"second half zeros", string(half), "halo.toml:1: checksum is"},
+		{"UTF-16", string(utf16), "expected UTF-8 text (in an editor on Windows: save as UTF-8)"},
+		{"too large", strings.Repeat("#", MaxSize+1), "halo.toml: expected at most 65536 octets, got 65537"},
+		{"version as text", strings.Replace(body, "version = 1", "version = 'one'", 1), "halo.toml:2:"},
+		{"table as text", strings.Replace(body, "[mesh]", "mesh = 'x'\n[meshes]", 1), "halo.toml:"},
+		{"another version", strings.Replace(body, "version = 1", "version = 2", 1), `version: expected 1, got "2"`},
+		{"key twice", strings.Replace(body, "version = 1", "version = 1\nversion = 1", 1), "halo.toml:"},
+		{"unknown key in a table", strings.Replace(body, "ssid =", "sid =", 1), `unknown key "mesh.sid"; expected one of version`},
+		{"an image", "\x89PNG\r\n\x1a\n", "expected UTF-8 text"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := Parse("halo.toml", []byte(tc.data))
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want mention of %q", err, tc.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "correct horse") {
+				t.Errorf("the error repeats a secret: %v", err)
+			}
+		})
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	data, err := sample().Marshal()
 	if err != nil {
