@@ -96,7 +96,12 @@ func (v Volume) Read(ctx context.Context, name string) ([]byte, error) {
 	return b, err
 }
 
-// Write replaces a file and reads it back.
+// ErrFull is wrapped where a file does not fit.
+var ErrFull = errors.New("no room on the boot partition")
+
+// Write replaces a file, whatever the case of its name, and reads it back. The
+// old file stays until the new one is whole: it may be the only one of its
+// kind.
 func (v Volume) Write(ctx context.Context, name string, b []byte) error {
 	tmp, err := os.CreateTemp("", "halo-fat-")
 	if err != nil {
@@ -107,17 +112,25 @@ func (v Volume) Write(ctx context.Context, name string, b []byte) error {
 	if err := errors.Join(err, tmp.Close()); err != nil {
 		return err
 	}
-	if _, err := v.run(ctx, "", "mcopy", "-o", tmp.Name(), "::"+name); err != nil {
-		return err
+	fresh := name + ".new"
+	if _, err := v.run(ctx, "", "mcopy", "-o", tmp.Name(), "::"+fresh); err != nil {
+		if strings.Contains(err.Error(), "Disk full") {
+			err = fmt.Errorf("%s of %d octets: %w", name, len(b), ErrFull)
+		}
+		return errors.Join(err, v.Remove(ctx, fresh))
 	}
-	got, err := v.Read(ctx, name)
+	got, err := v.Read(ctx, fresh)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(got, b) {
 		return fmt.Errorf("%s on the boot partition: wrote %d octets, read back %d that differ", name, len(b), len(got))
 	}
-	return nil
+	if err := v.Remove(ctx, name); err != nil {
+		return err
+	}
+	_, err = v.run(ctx, "", "mren", "::"+fresh, "::"+name)
+	return err
 }
 
 // Remove removes a file; one that is not there is no error.

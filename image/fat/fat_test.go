@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,6 +91,32 @@ func TestVolumeInsideAnImage(t *testing.T) {
 	}
 	if b, err := os.ReadFile(image); err != nil || !bytes.Equal(b[:offset], bytes.Repeat([]byte{0xAA}, offset)) {
 		t.Errorf("what lies before the volume was changed (%v)", err)
+	}
+}
+
+func TestWriteKeepsTheOldFileUntilTheNewOneIsWhole(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "fat")
+	if err := Create(ctx, path, size, when, map[string][]byte{"HALO.TOML": []byte("from Windows"), "fill": make([]byte, size-4<<20)}); err != nil {
+		t.Fatal(err)
+	}
+	v := Volume{Path: path}
+	err := v.Write(ctx, "halo.toml", make([]byte, 8<<20))
+	if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "halo.toml of 8388608 octets: no room") {
+		t.Errorf("a file without room: got %v", err)
+	}
+	if got, err := v.Read(ctx, "halo.toml"); err != nil || string(got) != "from Windows" {
+		t.Errorf("the old file: got %q, %v", got, err)
+	}
+	if err := v.Write(ctx, "halo.toml", []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	list, err := v.run(ctx, "", "mdir", "-b", "::")
+	if got := strings.Fields(string(list)); err != nil || !slices.Equal(got, []string{"::/halo.toml", "::/fill"}) {
+		t.Errorf("files: got %q, %v", got, err)
+	}
+	if got, err := v.Read(ctx, "HALO.toml"); err != nil || string(got) != "new" {
+		t.Errorf("the new file, by another case: got %q, %v", got, err)
 	}
 }
 

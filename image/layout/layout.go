@@ -40,12 +40,10 @@ const (
 	Manifest = "slot.json"
 )
 
-// Reserve is a file of zeros in a flat image's boot FAT, which gok makes just
-// as large as what it holds: it is removed to make room for a bundle.
-const (
-	Reserve     = "reserve.bin"
-	ReserveSize = 128 << 10
-)
+// ReserveSize is the size of paths.BootReserve in a flat image's boot FAT, which
+// gok makes just as large as what it holds: it is removed to make room for a
+// bundle or a claim notice.
+const ReserveSize = 128 << 10
 
 // Files of the initramfs.
 const (

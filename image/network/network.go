@@ -91,12 +91,13 @@ func Put(ctx context.Context, b bundle.Bundle, card string) error {
 	if role != "" && role != string(b.Role) {
 		return fmt.Errorf("%w: the bundle is for a %s, %s holds a %s", ErrRole, b.Role, card, role)
 	}
-	for _, name := range []string{path.Base(paths.ClaimNotice), layout.Reserve} {
-		if err := boot.Remove(ctx, name); err != nil {
-			return err
-		}
+	if err := boot.Remove(ctx, path.Base(paths.BootReserve)); err != nil {
+		return err
 	}
-	return boot.Write(ctx, path.Base(paths.Bundle), text)
+	if err := boot.Write(ctx, path.Base(paths.Bundle), text); err != nil {
+		return err
+	}
+	return boot.Remove(ctx, path.Base(paths.ClaimNotice))
 }
 
 // Role reads which role an image or card is for; empty when it is a flat one

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"halo.internal/image/fat"
 	"halo.internal/image/layout"
 	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
 )
 
 var expires = time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -140,16 +143,43 @@ func TestPut(t *testing.T) {
 	}
 }
 
+// TestPutWithoutRoom fills a card: what was on it stays.
+func TestPutWithoutRoom(t *testing.T) {
+	ctx := context.Background()
+	n, err := New(options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const kib = 1 << 10 // a cluster, of which the FAT itself takes some
+	files := map[string][]byte{"slot-a/slot.json": slotJSON(t, "node"), "claim.txt": []byte("OLD"), "fill": make([]byte, layout.BootSize-840*kib)}
+	path := card(t, files)
+	boot := fat.Volume{Path: path, Offset: layout.BootOffset}
+	for _, size := range []int{8 * kib, 1} { // the rest, to the last cluster
+		for i, err := 0, error(nil); err == nil; i++ {
+			err = boot.Write(ctx, fmt.Sprintf("fill%d-%d", size, i), make([]byte, size))
+		}
+	}
+	if err := Put(ctx, n.Node, path); !errors.Is(err, fat.ErrFull) {
+		t.Errorf("got %v, want fat.ErrFull", err)
+	}
+	if left, err := boot.Read(ctx, "claim.txt"); err != nil || string(left) != "OLD" {
+		t.Errorf("the claim notice: got %q, %v", left, err)
+	}
+	if _, err := boot.Read(ctx, "halo.toml"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("half a bundle is there (%v)", err)
+	}
+}
+
 func TestPutOntoAFlatImage(t *testing.T) {
 	n, err := New(options())
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := card(t, map[string][]byte{"cmdline.txt": []byte("console=tty1"), layout.Reserve: make([]byte, layout.ReserveSize)})
-	if err := Put(context.Background(), n.Gateway, path); err != nil {
+	flat := card(t, map[string][]byte{"cmdline.txt": []byte("console=tty1"), path.Base(paths.BootReserve): make([]byte, layout.ReserveSize)})
+	if err := Put(context.Background(), n.Gateway, flat); err != nil {
 		t.Error(err)
 	}
-	if _, err := (fat.Volume{Path: path, Offset: layout.BootOffset}).Read(context.Background(), layout.Reserve); !errors.Is(err, os.ErrNotExist) {
+	if _, err := (fat.Volume{Path: flat, Offset: layout.BootOffset}).Read(context.Background(), path.Base(paths.BootReserve)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what keeps room for the bundle is still there (%v)", err)
 	}
 	if err := Put(context.Background(), n.Gateway, card(t, map[string][]byte{"readme.txt": nil})); err == nil || !strings.Contains(err.Error(), "expected a HALO image or card") {

@@ -16,6 +16,7 @@ import (
 	"halo.internal/image/layout"
 	"halo.internal/image/manifest"
 	"halo.internal/image/tool"
+	"halo.internal/model/paths"
 )
 
 // drivers checks that every device of every board finds its driver.
@@ -127,7 +128,7 @@ func (r *Result) firmwarePackage(ctx context.Context) (err error) {
 		if err := goPackage(dir, instance.Firmware); err != nil {
 			return err
 		}
-		if err := errors.Join(put(dir, layout.Initrd, r.Initrd), put(dir, layout.Reserve, make([]byte, layout.ReserveSize))); err != nil {
+		if err := errors.Join(put(dir, layout.Initrd, r.Initrd), put(dir, filepath.Base(paths.BootReserve), make([]byte, layout.ReserveSize))); err != nil {
 			return err
 		}
 		for _, board := range r.Boards {

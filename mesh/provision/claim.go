@@ -6,8 +6,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"syscall"
 
 	"halo.internal/model/claim"
+	"halo.internal/model/paths"
 )
 
 // Notice shows a gateway's claim code on its console and in its boot
@@ -29,7 +32,23 @@ func (n Notice) Show(network, code string) error {
 	if old, e := os.ReadFile(n.File); e == nil && string(old) == string(text) {
 		return err
 	}
-	return errors.Join(err, n.Boot.Writable(func() error { return create(n.File, text) }))
+	reserve := filepath.Join(filepath.Dir(n.File), filepath.Base(paths.BootReserve))
+	return errors.Join(err, n.Boot.Writable(func() error {
+		return makeRoom(reserve, func() error { return create(n.File, text) })
+	}))
+}
+
+// makeRoom removes the reserve when write finds no room, and has it write
+// again: a flat image has no room but what is kept for this.
+func makeRoom(reserve string, write func() error) error {
+	err := write()
+	if !errors.Is(err, syscall.ENOSPC) {
+		return err
+	}
+	if e := os.Remove(reserve); e != nil {
+		return errors.Join(err, e)
+	}
+	return write()
 }
 
 func (n Notice) print(text []byte) error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -309,6 +310,32 @@ func TestFoundedNetworkIsABundle(t *testing.T) {
 	}
 	if k, err := GatewayKey(a); err != nil || k.Public() != key.Public() {
 		t.Errorf("key: %v, %v", k, err)
+	}
+}
+
+func TestMakeRoom(t *testing.T) {
+	reserve := filepath.Join(t.TempDir(), "reserve.bin")
+	if err := os.WriteFile(reserve, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	there := func() bool {
+		_, err := os.Stat(reserve)
+		return err == nil
+	}
+	if err := makeRoom(reserve, func() error { return nil }); err != nil || !there() {
+		t.Errorf("with room: %v, the reserve is there: %v", err, there())
+	}
+	full := func() error {
+		if there() {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	if err := makeRoom(reserve, full); err != nil || there() {
+		t.Errorf("without room: %v, the reserve is there: %v", err, there())
+	}
+	if err := makeRoom(reserve, func() error { return syscall.ENOSPC }); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("without room and reserve: got %v", err)
 	}
 }
 

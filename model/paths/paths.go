@@ -13,6 +13,7 @@ const (
 	Boot         = "/boot"                      // boot FAT, mounted read-only by halo-init
 	Bundle       = "/boot/halo.toml"            // network bundle to import
 	ClaimNotice  = "/boot/claim.txt"            // the claim code, for people, until it is used
+	BootReserve  = "/boot/reserve.bin"          // zeros in a flat image; goes to make room, of which gok leaves none
 	BootReport   = "/run/halo/boot.json"        // what halo-init saw and decided
 	Perm         = "/perm"                      // data partition
 	State        = "/perm/halo"                 // everything HALO keeps
