@@ -32,9 +32,9 @@ down: ## end what `make run` started
 image: deps stamp ## card image: BOARD=rpi4b|rpi3b|zero2w|qemu-virt ROLE=gateway|node
 	$(HALO_IMAGE) image --board $(BOARD) --role $(ROLE) --out $(OUT)
 
-flash: dev image build ## an image, written to a card: DEV=/dev/sdX, BUNDLE=file.toml NAME=name if wanted
+flash: dev image build ## an image, written to a card: DEV=/dev/sdX, BUNDLE=file.toml NAME=name FORCE=1 if wanted
 	@if [ -w "$(DEV)" ]; then as=; else as=sudo; fi; set -x; \
-	$$as bin/halo-image flash --image $(OUT)/halo-$(ROLE)-$(BOARD).img $(if $(BUNDLE),--bundle $(BUNDLE)) $(if $(NAME),--name $(NAME)) $(DEV)
+	$$as bin/halo-image flash --image $(OUT)/halo-$(ROLE)-$(BOARD).img $(if $(BUNDLE),--bundle $(BUNDLE)) $(if $(NAME),--name $(NAME)) $(if $(FORCE),--force) $(DEV)
 
 .PHONY: dev
 dev:

@@ -140,8 +140,12 @@ func readBundle(path, name string) (bundle.Bundle, error) {
 	if err != nil {
 		return bundle.Bundle{}, err
 	}
-	if name != "" {
-		b.Name = name
+	if name == "" {
+		return b, nil
+	}
+	b.Name = name
+	if err := b.Check(); err != nil {
+		return bundle.Bundle{}, fmt.Errorf("--name: %w", err)
 	}
 	return b, nil
 }

@@ -26,6 +26,9 @@ lost.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := cmd.ErrOrStderr()
+			if name != "" && bundlePath == "" {
+				return errors.New("--name goes into a bundle: expected --bundle beside it")
+			}
 			role, err := network.Role(cmd.Context(), image)
 			if err != nil {
 				return err
