@@ -46,11 +46,12 @@ func run() error {
 // gokrazy has made /run, the moment that it needs: services read it first thing.
 // A system that halo-init did not start has no guard, and goes on.
 func awaitReport() {
-	for range 100 {
+	const limit, pause = 30 * time.Second, 50 * time.Millisecond // the slowest board needs seven seconds
+	for range limit / pause {
 		if _, err := os.Stat(paths.BootReport); err == nil {
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(pause)
 	}
 	log.Printf("no %s: nobody guards this system", paths.BootReport)
 }
