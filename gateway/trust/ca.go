@@ -30,6 +30,7 @@ const (
 	keyFile  = "ca.key"
 	certFile = "ca.crt"
 	caLife   = 40 * 365 * 24 * time.Hour // longer than HALO believes a clock: nobody is there to replace it
+	caPast   = 24 * time.Hour            // before the build: a browser's clock may be a little late
 )
 
 // Private and local ranges: a gateway's address in the field is one of these.
@@ -126,7 +127,7 @@ func create(network string, floor time.Time) (*CA, error) {
 	t := &x509.Certificate{
 		SerialNumber:                serial(),
 		Subject:                     pkix.Name{CommonName: "HALO network " + network, Organization: []string{"HALO"}},
-		NotBefore:                   floor.Add(-24 * time.Hour),
+		NotBefore:                   floor.Add(-caPast),
 		NotAfter:                    floor.Add(caLife),
 		IsCA:                        true,
 		BasicConstraintsValid:       true,
@@ -151,6 +152,21 @@ func create(network string, floor time.Time) (*CA, error) {
 		return nil, fmt.Errorf("network CA: %w", err)
 	}
 	return &CA{key: key, cert: cert}, nil
+}
+
+// within moves a clock into the CA's life, so that a server certificate made by
+// it lies there as a whole. A clock is outside when an older release runs, whose
+// build is the earliest time that it knows, or when it was set to nonsense; a
+// certificate that ends before it begins, or is older than its CA, would shut
+// everybody out.
+func (ca *CA) within(now time.Time) time.Time {
+	if first := ca.cert.NotBefore.Add(caPast); now.Before(first) {
+		return first
+	}
+	if last := ca.cert.NotAfter.Add(-serverLife); now.After(last) {
+		return last
+	}
+	return now
 }
 
 func serial() *big.Int {

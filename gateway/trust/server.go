@@ -67,7 +67,7 @@ func (s *Server) Leaf() (*x509.Certificate, error) {
 func (s *Server) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.now()
+	now := s.ca.within(s.now())
 	if s.cert != nil && now.After(s.cert.Leaf.NotBefore) && s.cert.Leaf.NotAfter.Sub(now) > serverLife/3 {
 		// The address that the client reached is in the certificate: it fits.
 		if local, ok := localAddr(hello); !ok || slices.Contains(s.have, local) {

@@ -113,6 +113,28 @@ func TestServerCertificateFollowsAddressesAndTime(t *testing.T) {
 	}
 }
 
+// Clients leave out the dates of a server certificate if its CA was valid when
+// it was issued, so that must be so whatever the gateway's clock shows.
+func TestServerCertificateLiesWithinTheCA(t *testing.T) {
+	ca := newCA(t, t.TempDir())
+	for _, now := range []time.Time{time.Unix(0, 0), build.AddDate(-3, 0, 0), build, build.AddDate(19, 0, 0), build.AddDate(39, 6, 0), build.AddDate(60, 0, 0)} {
+		s, err := NewServer(ca, []string{"gateway.halo"}, func() ([]netip.Addr, error) { return nil, nil }, func() time.Time { return now })
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := s.Leaf()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if leaf.NotBefore.Before(ca.cert.NotBefore) || leaf.NotAfter.After(ca.cert.NotAfter) || !leaf.NotBefore.Before(leaf.NotAfter) {
+			t.Errorf("clock at %s: valid from %s to %s, the CA from %s to %s", now, leaf.NotBefore, leaf.NotAfter, ca.cert.NotBefore, ca.cert.NotAfter)
+		}
+		if again, _ := s.Leaf(); again != leaf {
+			t.Errorf("clock at %s: a certificate was issued again without need", now)
+		}
+	}
+}
+
 type addressed struct {
 	net.Conn
 	local net.Addr
