@@ -52,8 +52,7 @@ func (n *node) attempt(ctx context.Context) (model.Membership, error) {
 	if err != nil {
 		return model.Membership{}, err
 	}
-	now := func() time.Time { t, _ := n.clock.Now(); return t }
-	return join.Request(ctx, g, n.id.Key, n.request(), now)
+	return join.Request(ctx, g, n.id.Key, n.request())
 }
 
 func (n *node) request() model.JoinRequest {

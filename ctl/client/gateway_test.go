@@ -31,12 +31,18 @@ type authority struct {
 
 func newAuthority(t *testing.T) authority {
 	t.Helper()
+	return newAuthorityAt(t, time.Now().AddDate(-5, 0, 0))
+}
+
+// newAuthorityAt is the CA of a network that a build of that time made.
+func newAuthorityAt(t *testing.T, build time.Time) authority {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test network"}, NotBefore: time.Now().AddDate(-5, 0, 0), NotAfter: time.Now().AddDate(35, 0, 0),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test network"}, NotBefore: build.AddDate(0, 0, -1), NotAfter: build.AddDate(40, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	return authority{key, sign(t, c, c, key, key)}

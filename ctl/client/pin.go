@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"time"
 )
 
 // Fingerprint is the SHA-256 of a CA's certificate in hex, as the gateway
@@ -61,21 +60,15 @@ func pinned(ca *x509.Certificate) *tls.Config {
 
 // issued tells whether ca issued the chain's first certificate to a server. The
 // certificate's dates are the gateway's clock, which without a battery or an
-// uplink may be years behind, and say nothing of who it is: the time of the
-// check is moved into them. The CA's own dates count.
+// uplink may be years behind, and say nothing of who it is: neither they nor
+// this machine's clock count, but that the CA was valid when it issued this.
 func issued(ca *x509.Certificate, chain []*x509.Certificate) error {
 	if len(chain) == 0 {
 		return errors.New("it sent no certificate")
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(ca)
-	now := time.Now()
-	if leaf := chain[0]; now.Before(leaf.NotBefore) {
-		now = leaf.NotBefore
-	} else if now.After(leaf.NotAfter) {
-		now = leaf.NotAfter
-	}
-	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, CurrentTime: chain[0].NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
 		return fmt.Errorf("its certificate is not from the network's CA %s: %w", Fingerprint(ca), err)
 	}
 	return nil

@@ -53,8 +53,8 @@ var ErrPending = errors.New("an admin has to approve this node")
 // Request asks the gateway once: for a nonce, then signed over it. The
 // request's Nonce and Signature are filled in. It returns ErrPending, a
 // *RefusedError, or another error when the gateway was not reached.
-func Request(ctx context.Context, g Gateway, key identity.Key, r model.JoinRequest, now func() time.Time) (model.Membership, error) {
-	transport := &http.Transport{TLSClientConfig: tlsConfig(g.CA, g.Addr.Addr(), now), MaxIdleConns: 1}
+func Request(ctx context.Context, g Gateway, key identity.Key, r model.JoinRequest) (model.Membership, error) {
+	transport := &http.Transport{TLSClientConfig: tlsConfig(g.CA, g.Addr.Addr()), MaxIdleConns: 1}
 	defer transport.CloseIdleConnections()
 	c := client{http: http.Client{Transport: transport, Timeout: requestTimeout, CheckRedirect: noRedirect}, url: "https://" + g.Addr.String() + route}
 

@@ -36,12 +36,18 @@ type authority struct {
 
 func newAuthority(t *testing.T, notBefore time.Time, address net.IP, withCA bool) authority {
 	t.Helper()
+	return newAuthorities(t, notBefore, notBefore, address, withCA)
+}
+
+// newAuthorities has CA and server certificate begin at times of their own.
+func newAuthorities(t *testing.T, caBegins, notBefore time.Time, address net.IP, withCA bool) authority {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: notBefore, NotAfter: notBefore.Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
+		NotBefore: caBegins, NotAfter: caBegins.Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
 	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "gateway"}, NotBefore: notBefore, NotAfter: notBefore.Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{address}}
 	caDER, errCA := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
@@ -148,7 +154,7 @@ func TestRequest(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			a := newAuthority(t, time.Now().Add(-time.Minute), loopback, true)
 			g := gatewayOf(t, a, network, honest(t, node.Public(), tc.then))
-			got, err := Request(t.Context(), g, node, model.JoinRequest{Network: network.Public().Base64(), IdentityKey: node.Public().Base64(), Token: "halo-join-x"}, time.Now)
+			got, err := Request(t.Context(), g, node, model.JoinRequest{Network: network.Public().Base64(), IdentityKey: node.Public().Base64(), Token: "halo-join-x"})
 			if tc.mention == "" {
 				if err != nil || got != good {
 					t.Errorf("got %+v, %v", got, err)
@@ -175,16 +181,15 @@ func TestServerIsVerified(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		a     authority
-		clock time.Time
 		other bool // announce another CA
 		ok    bool
 	}{
-		{"announced CA", newAuthority(t, past, loopback, true), time.Now(), false, true},
-		{"this board's clock is far behind", newAuthority(t, past, loopback, true), time.Unix(0, 0), false, true},
-		{"the gateway's clock is two years behind", newAuthority(t, past.AddDate(-2, 0, 0), loopback, true), time.Now(), false, true},
-		{"another CA", newAuthority(t, past, loopback, true), time.Now(), true, false},
-		{"CA left out of the chain", newAuthority(t, past, loopback, false), time.Now(), false, false},
-		{"certificate of another address", newAuthority(t, past, net.IPv4(192, 0, 2, 1), true), time.Now(), false, false},
+		{"announced CA", newAuthority(t, past, loopback, true), false, true},
+		{"the gateway's clock is two years ahead", newAuthority(t, past.AddDate(2, 0, 0), loopback, true), false, true},
+		{"the gateway's clock is two years behind", newAuthority(t, past.AddDate(-2, 0, 0), loopback, true), false, true},
+		{"another CA", newAuthority(t, past, loopback, true), true, false},
+		{"CA left out of the chain", newAuthority(t, past, loopback, false), false, false},
+		{"certificate of another address", newAuthority(t, past, net.IPv4(192, 0, 2, 1), true), false, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			asked := false
@@ -195,7 +200,7 @@ func TestServerIsVerified(t *testing.T) {
 			if tc.other {
 				g.CA[0] ^= 1
 			}
-			_, err := Request(t.Context(), g, node, model.JoinRequest{Token: "secret"}, func() time.Time { return tc.clock })
+			_, err := Request(t.Context(), g, node, model.JoinRequest{Token: "secret"})
 			if errors.Is(err, ErrCA) == tc.ok || asked != tc.ok {
 				t.Errorf("got %v, server was told: %v, want it told: %v", err, asked, tc.ok)
 			}
@@ -211,7 +216,7 @@ func TestForeignLeafBesideTheCA(t *testing.T) {
 	wrong.cert.Certificate = append(wrong.cert.Certificate, right.cert.Certificate[1])
 	wrong.hash = right.hash
 	g := gatewayOf(t, wrong, identity.New(), func(http.ResponseWriter, *http.Request) { t.Error("a foreign server was asked") })
-	if _, err := Request(t.Context(), g, identity.New(), model.JoinRequest{}, time.Now); !errors.Is(err, ErrCA) {
+	if _, err := Request(t.Context(), g, identity.New(), model.JoinRequest{}); !errors.Is(err, ErrCA) {
 		t.Errorf("got %v, want ErrCA", err)
 	}
 }
