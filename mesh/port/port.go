@@ -2,7 +2,8 @@
 // ports, plugged in at any time, and lets nothing happen on one before it is
 // known whose cable that is: members of the network prove themselves to each
 // other (package proof), and only then does the port carry the mesh. On a
-// gateway a port that hears a DHCP server becomes the uplink. The network's
+// gateway a port that hears a DHCP server becomes the uplink; members that are
+// heard behind it are told of, but the mesh never runs there. The network's
 // configuration can pin every role.
 //
 // When halo-mesh stops, ports stay as they are, filters included, so that a
@@ -49,6 +50,7 @@ const (
 	EventLost    = "mesh.port.lost"    // fields peer, mac
 	EventRefused = "mesh.port.refused" // fields peer, mac
 	EventFailed  = "mesh.port.failed"
+	EventBehind  = "mesh.port.behind" // field mac: members that only the uplink leads to
 )
 
 // Carrier carries the mesh over a port, as batman.Mesh does.
@@ -102,6 +104,8 @@ type timing struct {
 	retry   time.Duration // after a failure of the system
 	carrier time.Duration // how long an uplink's cable may be out
 	settle  time.Duration // after a change of links, for more of them
+	stray   time.Duration // how long members greet behind an uplink until that is said
+	silent  time.Duration // how long they don't until they are forgotten
 }
 
 // New prepares the ports. It derives the mesh's secret, which takes a moment.
@@ -117,7 +121,7 @@ func New(c Config) (*Ports, error) {
 	return &Ports{
 		c:        c,
 		secret:   proof.Derive(c.PSK, c.Network),
-		timing:   timing{leave: 3 * time.Minute, retry: 5 * time.Second, carrier: 10 * time.Second, settle: 200 * time.Millisecond},
+		timing:   timing{leave: 3 * time.Minute, retry: 5 * time.Second, carrier: 10 * time.Second, settle: 200 * time.Millisecond, stray: 10 * time.Second, silent: 35 * time.Second},
 		physical: physical,
 		ports:    make(map[int]*port),
 	}, nil

@@ -24,6 +24,8 @@ type port struct {
 	index int
 	name  string
 	pin   string
+	mac   string
+	stray behind
 	log   *slog.Logger
 
 	ctx     context.Context // ends when the port is gone or Run's context does
@@ -41,13 +43,15 @@ type port struct {
 
 func newPort(ctx context.Context, ps *Ports, a *netlink.LinkAttrs) *port {
 	ctx, stop := context.WithCancel(ctx)
-	return &port{
-		ps: ps, index: a.Index, name: a.Name, pin: ps.c.Pins[a.Name],
+	p := &port{
+		ps: ps, index: a.Index, name: a.Name, pin: ps.c.Pins[a.Name], mac: a.HardwareAddr.String(),
 		log: ps.c.Log.With("iface", a.Name),
 		ctx: ctx, stop: stop, ended: make(chan struct{}),
 		recheck: make(chan struct{}, 1), plugged: make(chan struct{}, 1),
 		role: Searching, members: make(map[proof.MAC]string), cable: hasCable(a),
 	}
+	p.stray = behind{port: p, heard: make(map[proof.MAC]*greeted)}
+	return p
 }
 
 // serve runs until the port is gone. A failure is told once and tried again,
@@ -150,6 +154,7 @@ func (p *port) uplink(ctx context.Context, link netlink.Link) error {
 	defer cancel(nil)
 	var watch sync.WaitGroup
 	watch.Go(func() { p.watchCable(ctx, cancel) })
+	watch.Go(func() { p.stray.run(ctx, link) })
 	err := p.ps.c.Upstream.Run(ctx, p.name)
 	unplugged := errors.Is(context.Cause(ctx), errUnplugged)
 	cancel(nil)

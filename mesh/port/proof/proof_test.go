@@ -28,6 +28,30 @@ func TestMembersProveThemselvesAndStay(t *testing.T) {
 	}
 }
 
+func TestOnlyHellosOfTheSecretGreet(t *testing.T) {
+	s := newSegment()
+	s.add(s.config(1))
+	s.add(s.config(2))
+	secret, other := s.config(1).Secret, Derive("another mesh", s.config(1).Network)
+	hellos := 0
+	s.tap = func(from MAC, f Frame) {
+		hello := kind(f.Payload[5]) == kindHello
+		if hello {
+			hellos++
+		}
+		if got := secret.Greets(from, f.To, f.Payload); got != hello {
+			t.Errorf("kind %d: greets %t", f.Payload[5], got)
+		}
+		if other.Greets(from, f.To, f.Payload) || secret.Greets(address(9), f.To, f.Payload) || secret.Greets(from, address(9), f.Payload) {
+			t.Errorf("kind %d greets with another secret, from another address or to another", f.Payload[5])
+		}
+	}
+	s.run(time.Minute)
+	if hellos == 0 {
+		t.Error("no hello was sent")
+	}
+}
+
 func TestOnlyTheLowerNonceBegins(t *testing.T) {
 	s := newSegment()
 	a, b := s.add(s.config(1)), s.add(s.config(2))

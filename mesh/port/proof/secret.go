@@ -46,6 +46,17 @@ func (Secret) String() string { return "(secret)" }
 // GoString hides the secret.
 func (Secret) GoString() string { return "(secret)" }
 
+// Greets tells whether a frame that arrived from that address is the hello of a
+// device that knows the secret: for ports that only listen. A recorded one
+// greets as well; nothing may rest on it.
+func (s Secret) Greets(from, to MAC, payload []byte) bool {
+	k, body, err := parse(payload)
+	if err != nil || k != kindHello || to != Broadcast || from[0]&1 != 0 {
+		return false
+	}
+	return hmac.Equal(body[nonceSize:], s.tag(k, from, to, nonce(body[:nonceSize])))
+}
+
 // tag authenticates a greeting, so that strangers can't make a port begin
 // handshakes. It covers the addresses: a recorded greeting speaks only for the
 // device that made it.
