@@ -39,20 +39,39 @@ func exists(path string) bool {
 
 func hasCable(a *netlink.LinkAttrs) bool { return a.RawFlags&unix.IFF_LOWER_UP != 0 }
 
+// deaf is what the kernel must not take from the network of others, in force
+// before it speaks IPv6 there: whoever sends a router advertisement or a
+// redirect would give this device routes and addresses.
+var deaf = [...]string{"accept_ra", "autoconf", "accept_redirects"}
+
 // raise brings the port up and says whether the kernel itself may speak IPv6 on
 // it: on a stranger's cable it must not give away an address.
 func raise(link netlink.Link, ipv6 bool) error {
 	a := link.Attrs()
-	value := []byte("1")
 	if ipv6 {
-		value = []byte("0")
+		for _, key := range deaf {
+			if err := setIPv6(a.Name, key, "0"); err != nil {
+				return err
+			}
+		}
 	}
-	err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", a.Name, "disable_ipv6"), value, 0o644)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 has none to switch off
-		return fmt.Errorf("IPv6 of port %s: %w", a.Name, err)
+	disable := "1"
+	if ipv6 {
+		disable = "0"
+	}
+	if err := setIPv6(a.Name, "disable_ipv6", disable); err != nil {
+		return err
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up port %s: %w", a.Name, err)
+	}
+	return nil
+}
+
+func setIPv6(iface, key, value string) error {
+	err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", iface, key), []byte(value), 0o644)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 has none to set
+		return fmt.Errorf("IPv6 of port %s: %s: %w", iface, key, err)
 	}
 	return nil
 }
