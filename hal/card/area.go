@@ -56,7 +56,8 @@ func (a *Area) Load() ([]byte, error) {
 
 // Store replaces the value: first the older copy, and when that is on the
 // disk, the other one too, so that a sector that rots later takes nothing
-// back. After an error the value is the old one or the new one.
+// back. Of a longer value before it nothing is left behind the new one: it may
+// have been a secret. After an error the value is the old one or the new one.
 func (a *Area) Store(value []byte) error {
 	if len(value) > a.Max() {
 		return fmt.Errorf("%s: expected at most %d octets, got %d", a.name, a.Max(), len(value))
@@ -71,11 +72,34 @@ func (a *Area) Store(value []byte) error {
 	}
 	b := a.encode(value, gen)
 	for _, i := range [2]int{first, 1 - first} {
+		// Before the copy, so that a copy that is whole never has a tail.
+		if err := a.wipeBehind(i, len(b)); err != nil {
+			return err
+		}
 		if _, err := a.dev.WriteAt(b, a.at[i]); err != nil {
 			return fmt.Errorf("%s: write copy %d: %w", a.name, i, err)
 		}
 		if err := a.dev.Sync(); err != nil {
 			return fmt.Errorf("%s: sync copy %d: %w", a.name, i, err)
+		}
+	}
+	return nil
+}
+
+// wipeBehind zeroes what lies in a copy's place behind its first n octets. It
+// looks rather than trust a length: that of a write which was cut off may be
+// any. What is blank already costs no write.
+func (a *Area) wipeBehind(i, n int) error {
+	const chunk = 32 << 10
+	zero := make([]byte, min(chunk, a.size-n))
+	for b := make([]byte, len(zero)); n < a.size; n += len(b) {
+		b = b[:min(len(b), a.size-n)]
+		at := a.at[i] + int64(n)
+		if _, err := a.dev.ReadAt(b, at); err == nil && bytes.Equal(b, zero[:len(b)]) {
+			continue
+		}
+		if _, err := a.dev.WriteAt(zero[:len(b)], at); err != nil {
+			return fmt.Errorf("%s: wipe behind copy %d: %w", a.name, i, err)
 		}
 	}
 	return nil
