@@ -29,7 +29,7 @@ func settle(dir, id string) (aside string, err error) {
 	case err == nil && owner == id:
 		return "", nil
 	case err == nil && identity.ValidID(owner):
-		if err := os.Rename(dir, dir+"-"+owner); err != nil {
+		if err := atomicfile.Rename(dir, dir+"-"+owner); err != nil {
 			return "", fmt.Errorf("set the folder of gateway %s aside: %w", owner, err)
 		}
 		aside = owner
@@ -38,7 +38,7 @@ func settle(dir, id string) (aside string, err error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", err
 	}
-	if err := os.Rename(dir+"-"+id, dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+	if err := atomicfile.Rename(dir+"-"+id, dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
 		return aside, fmt.Errorf("take the folder of gateway %s back: %w", id, err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"halo.internal/model/atomicfile"
 	"halo.internal/model/wire"
 )
 
@@ -128,7 +129,7 @@ func (d *disk) begin() error {
 	if err != nil {
 		return err
 	}
-	if err := syncDir(d.dir); err != nil {
+	if err := atomicfile.SyncDir(d.dir); err != nil {
 		return errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	d.active = f
@@ -205,12 +206,4 @@ func (d *disk) remove(index uint64) error {
 	d.total -= d.segments[i].size
 	d.segments = slices.Delete(d.segments, i, i+1)
 	return nil
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

@@ -112,7 +112,7 @@ func load(dir string) (*CA, error) {
 func SetAside(dir string) error {
 	for _, f := range []string{keyFile, certFile} {
 		p := filepath.Join(dir, f)
-		if err := os.Rename(p, p+".damaged"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := atomicfile.Rename(p, p+".damaged"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("set the damaged CA aside: %w", err)
 		}
 	}

@@ -1,4 +1,5 @@
-// Package atomicfile writes a file so that power may fail at any instant.
+// Package atomicfile writes and renames files so that power may fail at any
+// instant.
 package atomicfile
 
 import (
@@ -22,9 +23,25 @@ func Write(path string, b []byte, mode os.FileMode) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err := os.Rename(t.Name(), path); err != nil {
+	return Rename(t.Name(), path)
+}
+
+// Rename renames a file or a directory. When it has returned, a power cut does
+// not take that back.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
 		return err
 	}
+	err := SyncDir(filepath.Dir(to))
+	if other := filepath.Dir(from); other != filepath.Dir(to) {
+		err = errors.Join(err, SyncDir(other))
+	}
+	return err
+}
+
+// SyncDir puts on the disk which names a directory has: for files that were
+// made or removed there.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
