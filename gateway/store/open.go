@@ -9,9 +9,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/pressly/goose/v3"
+
+	"halo.internal/model/atomicfile"
 )
 
 //go:embed config/*.sql telemetry/*.sql
@@ -125,7 +128,13 @@ func setAside(path string) (string, error) {
 			return "", fmt.Errorf("set the damaged database aside: %w", err)
 		}
 	}
-	if err := os.Rename(path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := os.Rename(path, aside)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	// On the disk before another takes its place: a journal that a power cut
+	// brought back would be played into that one.
+	if err = errors.Join(err, atomicfile.SyncDir(filepath.Dir(path))); err != nil {
 		return "", fmt.Errorf("set the damaged database aside: %w", err)
 	}
 	return aside, nil
@@ -150,7 +159,7 @@ func restore(from, to string) error {
 		return err
 	}
 	_, err = io.Copy(out, in)
-	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
+	if err = errors.Join(err, out.Sync(), out.Close(), atomicfile.SyncDir(filepath.Dir(to))); err != nil {
 		return errors.Join(err, os.Remove(to))
 	}
 	return nil
@@ -176,5 +185,5 @@ func (d *DB) Copy(ctx context.Context) error {
 	if err := os.Rename(d.path+copySuffixes[0], d.path+copySuffixes[1]); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.Rename(tmp, d.path+copySuffixes[0])
+	return atomicfile.Rename(tmp, d.path+copySuffixes[0])
 }
