@@ -81,9 +81,13 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	if err != nil {
 		return fmt.Errorf("collectors: %w", err)
 	}
+	network, ok := a.network(ctx)
+	if !ok {
+		return nil
+	}
 	a.spool, err = spool.Open(spool.Options{
 		Live: a.path(paths.RunAgent), Disk: paths.Dir(a.path(paths.State)).File(paths.SpoolDir),
-		Boot: a.id.BootCounter, Node: node, Budget: a.settings.SpoolBudgetMiB << 20, Delay: time.Duration(a.settings.SpoolDelay),
+		Boot: a.id.BootCounter, Owner: spool.Owner{Network: network, Node: node}, Budget: a.settings.SpoolBudgetMiB << 20, Delay: time.Duration(a.settings.SpoolDelay),
 		Clock: a.now, Log: a.log,
 	})
 	if err != nil {

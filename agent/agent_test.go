@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -81,6 +82,7 @@ type site struct {
 	root    string // of the board
 	key     identity.Key
 	boot    uint64
+	network atomic.Value // string: its key, as halo-mesh says it
 	agent   *exec.Cmd
 	stderr  bytes.Buffer
 	stopGW  func()
@@ -105,6 +107,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	s.key = st.Key
+	s.network.Store("valley")
 	t.Cleanup(func() {
 		s.kill()
 		s.stopGW()
@@ -148,7 +151,7 @@ func (s *site) path(p string) string { return filepath.Join(s.root, p) }
 func (s *site) startMesh() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(model.MeshStatus{Node: s.key.ID(), Name: "site", Clock: model.ClockGateway, Joined: true})
+		_ = json.NewEncoder(w).Encode(model.MeshStatus{Node: s.key.ID(), Name: "site", Clock: model.ClockGateway, Joined: true, NetworkKey: s.network.Load().(string)})
 	})
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(health.Report{Name: "halo-mesh", State: health.OK})
@@ -375,8 +378,8 @@ func TestConnectedNodeWritesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(names) != 0 {
-		t.Errorf("got %v on disk, want nothing", names)
+	if len(names) != 1 || names[0].Name() != "owner" {
+		t.Errorf("got %v on disk, want nothing but whose it is", names)
 	}
 	s.end(syscall.SIGTERM)
 	if c, _ := s.stored(); len(c.Boots) != 1 || c.Boots[0].Count < 5 || len(c.Boots[0].Missing) != 0 {
@@ -403,5 +406,39 @@ func TestShutdownKeepsEverything(t *testing.T) {
 	s.end(syscall.SIGTERM)
 	if c, _ := s.stored(); len(c.Boots) < 1 || c.Boots[0].Count < 3 || len(c.Boots[0].Missing) != 0 {
 		t.Errorf("got %+v", c)
+	}
+}
+
+// TestCardOfAnotherNetwork gives a card with unsent readings to another
+// network, whose gateway gets none of them and is told so.
+func TestCardOfAnotherNetwork(t *testing.T) {
+	s := newSite(t)
+	s.stopGW()
+	s.nextBoot()
+	s.start()
+	waitFor(t, "unacknowledged batches", func() bool {
+		st, err := s.status()
+		return err == nil && st.Spool.Live > 2
+	})
+	s.end(syscall.SIGTERM)
+	s.network.Store("ridge")
+	s.startGateway()
+	s.nextBoot()
+	s.start()
+	waitFor(t, "readings of the new network", func() bool {
+		st, err := s.status()
+		return err == nil && st.Spool.Ready && len(st.Readings) > 0
+	})
+	s.end(syscall.SIGTERM) // what is not sent by now, the next boot sends
+	s.nextBoot()
+	s.start()
+	s.drained()
+	s.end(syscall.SIGTERM)
+	c, _ := s.stored()
+	if len(c.Boots) == 0 || slices.ContainsFunc(c.Boots, func(b apitype.BootCoverage) bool { return b.Boot == 1 }) {
+		t.Errorf("expected readings, and none of the other network's boot 1, got %+v", c)
+	}
+	if n := s.kinds()["telemetry.spool.aside"]; n != 1 {
+		t.Errorf("expected one event that says so, got %d", n)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"halo.internal/health"
@@ -99,6 +100,35 @@ func (a *agent) identify(ctx context.Context) bool {
 		a.graph.Set(checkIdentity, health.OK, "")
 		return true
 	})
+}
+
+// network waits until halo-mesh has said which network this is; a device
+// without one has an empty key. It is remembered for the boot, so that a restart
+// of this process does not need halo-mesh. It returns false when ctx ended first.
+func (a *agent) network(ctx context.Context) (key string, ok bool) {
+	memory := filepath.Join(a.path(paths.RunAgent), "network")
+	ok = every(ctx, watchEvery/4, func() bool {
+		st, err := a.mesh.Status(ctx)
+		if err != nil {
+			b, old := os.ReadFile(memory)
+			if old != nil {
+				a.graph.Set(checkIdentity, health.Starting, "which network this is: "+err.Error())
+				return false
+			}
+			st.NetworkKey = string(b)
+		}
+		key = st.NetworkKey
+		return true
+	})
+	if !ok {
+		return "", false
+	}
+	err := os.MkdirAll(filepath.Dir(memory), 0o700)
+	if err = errors.Join(err, os.WriteFile(memory, []byte(key), 0o600)); err != nil {
+		a.log.Warn("the network is not remembered", "err", err)
+	}
+	a.graph.Set(checkIdentity, health.OK, "")
+	return key, true
 }
 
 func (a *agent) readIdentity() (identity.State, error) {

@@ -49,7 +49,7 @@ func newNode(t *testing.T) *node {
 func (n *node) open() {
 	n.t.Helper()
 	s, err := spool.Open(spool.Options{
-		Live: filepath.Join(n.dir, fmt.Sprint("run", n.boot)), Disk: filepath.Join(n.dir, "perm"), Boot: n.boot, Node: n.key.ID(), Budget: 64 << 20, Delay: 2 * time.Minute,
+		Live: filepath.Join(n.dir, fmt.Sprint("run", n.boot)), Disk: filepath.Join(n.dir, "perm"), Boot: n.boot, Owner: spool.Owner{Network: "network-key", Node: n.key.ID()}, Budget: 64 << 20, Delay: 2 * time.Minute,
 		Clock: func() (time.Time, model.ClockQuality) { return time.Now(), model.ClockGateway }, Log: quiet,
 	})
 	if err != nil {

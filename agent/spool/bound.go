@@ -77,7 +77,7 @@ func (s *Spool) addEvent(kind string, severity model.Severity, message string, f
 	}
 	e := model.Event{
 		Boot: s.opt.Boot, Seq: model.AgentEvents + next.Events, Time: at.UTC(), Clock: quality,
-		Node: s.opt.Node, Kind: kind, Severity: severity, Message: message, Fields: fields,
+		Node: s.opt.Owner.Node, Kind: kind, Severity: severity, Message: message, Fields: fields,
 	}
 	return s.keepEvent(e)
 }

@@ -59,8 +59,8 @@ type Options struct {
 	Live   string // directory in /run
 	Disk   string // directory on /perm
 	Boot   uint64 // boot counter
-	Node   string // canonical ID, for events
-	Budget int64  // octets of all segments together
+	Owner  Owner
+	Budget int64 // octets of all segments together
 	Delay  time.Duration
 	Clock  func() (time.Time, model.ClockQuality)
 	Log    *slog.Logger
@@ -114,9 +114,17 @@ func (s *Spool) openDisk() error {
 	if s.disk != nil {
 		return nil
 	}
+	aside, err := settle(s.opt.Disk, s.opt.Owner)
+	if err != nil {
+		return err
+	}
 	d, err := openDisk(s.opt.Disk, s.opt.Budget)
 	if err == nil {
 		s.disk = d
+	}
+	if aside != "" {
+		s.opt.Log.Warn("spool: what another network left is set aside", "dir", aside)
+		s.notify("telemetry.spool.aside", model.Warning, "the card held readings of another network or identity: they are set aside and not sent to this one", 1)
 	}
 	return err
 }

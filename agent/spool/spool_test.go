@@ -25,6 +25,7 @@ type board struct {
 	t          *testing.T
 	run, perm  string
 	boot       uint64
+	owner      Owner
 	budget     int64
 	logged     bytes.Buffer
 	reports    int // per batch
@@ -33,13 +34,13 @@ type board struct {
 
 func newBoard(t *testing.T) *board {
 	t.Setenv("TMPDIR", "/dev/shm") // thousands of syncs are slow on a disk, and prove nothing there
-	return &board{t: t, run: t.TempDir(), perm: t.TempDir(), boot: 1, budget: 64 << 20, reports: 6}
+	return &board{t: t, run: t.TempDir(), perm: t.TempDir(), boot: 1, owner: Owner{"network-key", "n-test"}, budget: 64 << 20, reports: 6}
 }
 
 func (b *board) open() *Spool {
 	b.t.Helper()
 	s, err := Open(Options{
-		Live: filepath.Join(b.run, "live"), Disk: filepath.Join(b.perm, "spool"), Boot: b.boot, Node: "n-test", Budget: b.budget, Delay: 2 * time.Minute,
+		Live: filepath.Join(b.run, "live"), Disk: filepath.Join(b.perm, "spool"), Boot: b.boot, Owner: b.owner, Budget: b.budget, Delay: 2 * time.Minute,
 		Clock: func() (time.Time, model.ClockQuality) { return time.UnixMilli(1_800_000_000_000), model.ClockGateway },
 		Log:   slog.New(slog.NewTextHandler(&b.logged, nil)),
 	})
