@@ -46,6 +46,61 @@ func TestParseRecord(t *testing.T) {
 	}
 }
 
+// Lines as the kernel's format strings make them.
+func TestFalls(t *testing.T) {
+	for _, line := range []string{
+		"Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008",
+		"Unable to handle kernel paging request at virtual address dead000000000122",
+		"Unable to handle kernel read from unreadable memory at virtual address 0000000000000040",
+		"Unable to handle kernel access to user memory outside uaccess routines at virtual address 0000ffff8d2c1000",
+		"Unable to handle kernel write to read-only memory at virtual address ffff800008e60000",
+		"Unable to handle kernel execute from non-executable memory at virtual address ffff000002f8a000",
+		"kernel BUG at mm/slub.c:448!",
+		"kernel BUG at drivers/net/wireless/morse/mac.c:1021!",
+		"Internal error: Oops: 0000000096000004 [#1] SMP",
+		"Internal error: Oops: 0000000096000044 [#2] PREEMPT SMP",
+		"Internal error: Oops - BUG: 00000000f2000800 [#1] PREEMPT SMP",
+		"Internal error: Oops - Undefined instruction: 0000000002000000 [#1] SMP",
+		"Internal error: Oops - BTI: 0000000034000002 [#1] SMP",
+		"Internal error: synchronous external abort: 0000000096000210 [#1] SMP",
+		"Kernel panic - not syncing: Asynchronous SError Interrupt",
+		"Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100",
+	} {
+		if !(record{text: line}).falls() {
+			t.Errorf("expected a fall: %s", line)
+		}
+		if (record{text: line, user: true}).falls() {
+			t.Errorf("a program says it: %s", line)
+		}
+	}
+	for _, line := range []string{
+		"BUG: workqueue lockup - pool cpus=1 node=0 flags=0x0 nice=0 stuck for 33s!",
+		"BUG: scheduling while atomic: kworker/0:1/14/0x00000002",
+		"BUG: sleeping function called from invalid context at kernel/locking/mutex.c:580",
+		"BUG: Bad page state in process halo-agent  pfn:1c0d2",
+		"BUG: Bad page map in process gateway-api  pte:e8000040c7ff43 pmd:800000003f2e003",
+		"BUG: Bad rss-counter state mm:00000000c5b1c7ac type:MM_ANONPAGES val:1",
+		"BUG: using smp_processor_id() in preemptible [00000000] code: halo-mesh/214",
+		"watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [kworker/0:2:57]",
+		"rcu: INFO: rcu_sched self-detected stall on CPU",
+		"rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+		"INFO: task halo-mesh:214 blocked for more than 120 seconds.",
+		"WARNING: CPU: 0 PID: 1 at kernel/workqueue.c:3057 __flush_work+0x1f8/0x220",
+		"------------[ cut here ]------------",
+		"Ignoring spurious kernel translation fault at virtual address ffff80000a3c2000",
+		"Out of memory: Killed process 231 (gateway-api) total-vm:1264012kB",
+		"Oops, a driver that talks like this",
+		"usb 1-1.2: Internal error: firmware does not answer",
+		"mmc0: Internal error: Oops in a text of a driver",
+		"morse_sdio: Unable to handle kernel version",
+		"EXT4-fs error (device mmcblk0p4): ext4_lookup:1855: inode #2: comm halo-agent: deleted inode referenced: 13",
+	} {
+		if (record{text: line}).falls() {
+			t.Errorf("expected that the machine goes on: %s", line)
+		}
+	}
+}
+
 // device gives one message for each read, as /dev/kmsg does.
 type device struct{ reads []any } // string or error
 

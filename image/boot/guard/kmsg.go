@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -41,20 +42,17 @@ func (r record) String() string {
 	return fmt.Sprintf("<%d>[%5d.%06d] %s", r.level, r.usec/1e6, r.usec%1e6, r.text)
 }
 
-// falls tells whether a message is the beginning of the kernel's fall: what it
-// says when it can go on only by luck. Programs cannot forge it, the kernel
-// marks what comes from them.
-func (r record) falls() bool {
-	if r.user {
-		return false
-	}
-	for _, s := range []string{"Internal error:", "BUG: ", "Oops", "Kernel panic", "Unable to handle kernel"} {
-		if strings.HasPrefix(r.text, s) {
-			return true
-		}
-	}
-	return false
-}
+// fall matches how an arm64 kernel begins to fall, after which it goes on only
+// by luck, if at all: a fault of its own (arch/arm64/mm/fault.c), a failed BUG_ON
+// (lib/bug.c), what die makes of both (arch/arm64/kernel/traps.c), a panic. What
+// begins with "BUG:" does not count: lockups of a busy machine, sleeping where
+// that is forbidden, damaged pages of a process. The kernel says it and goes on,
+// and a lockup that lasts starves the watchdog.
+var fall = regexp.MustCompile(`^(Unable to handle kernel .+ at virtual address [0-9a-f]+|kernel BUG at .+!|Internal error: .+\[#[0-9]+\]|Kernel panic - not syncing)`)
+
+// falls tells whether a message is the beginning of the kernel's fall. Programs
+// cannot forge it, the kernel marks what comes from them.
+func (r record) falls() bool { return !r.user && fall.MatchString(r.text) }
 
 // messages reads all messages up to the newest from an open, non-blocking
 // /dev/kmsg, and returns the last max octets of them.
