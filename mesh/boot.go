@@ -21,7 +21,11 @@ const maxBootReport = 256 << 10
 // bootReport reads what the guard says of this start. There is none where the
 // system was not started by halo-init.
 func (m *core) bootReport() (r model.BootReport, ok bool) {
-	b, err := os.ReadFile(m.path(paths.BootReport))
+	return readBootReport(m.path(paths.BootReport))
+}
+
+func readBootReport(path string) (r model.BootReport, ok bool) {
+	b, err := os.ReadFile(path)
 	if err != nil || len(b) > maxBootReport || json.Unmarshal(b, &r) != nil {
 		return model.BootReport{}, false
 	}

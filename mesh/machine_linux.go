@@ -56,8 +56,9 @@ func Machine(ctx context.Context, log *slog.Logger) (Config, error) {
 func openVault(ctx context.Context, log *slog.Logger) identity.Vault {
 	ctx, cancel := context.WithTimeout(ctx, waitForDisk)
 	defer cancel()
+	report, _ := readBootReport(paths.BootReport) // names the disk, should there be a copy of it
 	for {
-		disk, err := card.OpenRoot()
+		disk, err := card.OpenRoot(report.Disk)
 		if err == nil {
 			return card.NewVault(disk)
 		}

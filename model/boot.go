@@ -17,6 +17,7 @@ const (
 // The guard keeps the file (paths.BootReport) true while the machine runs.
 type BootReport struct {
 	Slot       string      `json:"slot" enum:"a,b,flat"`
+	Disk       string      `json:"disk,omitempty" doc:"name of the disk that runs"`
 	Version    string      `json:"version,omitempty" doc:"release in the slot"`
 	Kernel     string      `json:"kernel"`
 	Committed  bool        `json:"committed" doc:"the slot was healthy, in this start or before"`

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -24,8 +25,9 @@ type Disk struct {
 
 var _ Device = (*Disk)(nil)
 
-// OpenRoot opens the disk that the running kernel's command line names.
-func OpenRoot() (*Disk, error) {
+// OpenRoot opens the disk that the running kernel's command line names, the one
+// of that name if several are alike; an empty name leaves the choice to Find.
+func OpenRoot(name string) (*Disk, error) {
 	b, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return nil, err
@@ -34,32 +36,81 @@ func OpenRoot() (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
+	if name != "" {
+		return Open(name, r.GUID)
+	}
 	return Find(r.GUID)
 }
 
-// Find opens the disk whose first partition has that GUID. The error wraps
-// fs.ErrNotExist when there is none, which may change as drivers find disks.
+// Find opens the disk whose first partition has that GUID. Of several, such as
+// a copy of the card in a reader, it is the first that Names lists. The error
+// wraps fs.ErrNotExist when there is none, which may change as drivers find
+// disks.
 func Find(guid string) (*Disk, error) {
+	names, err := Names()
+	if err != nil {
+		return nil, err
+	}
+	return first(names, func(name string) (*Disk, error) { return Open(name, guid) }, guid)
+}
+
+func first(names []string, open func(string) (*Disk, error), guid string) (*Disk, error) {
+	seen := []string{}
+	for _, n := range names {
+		d, err := open(n)
+		if err == nil {
+			return d, nil
+		}
+		seen = append(seen, fmt.Sprintf("%s: %v", n, err))
+	}
+	return nil, fmt.Errorf("disk with PARTUUID=%s (saw %s): %w", guid, strings.Join(seen, "; "), fs.ErrNotExist)
+}
+
+// Names lists the disks that there are, in the order in which one is chosen.
+func Names() ([]string, error) {
 	entries, err := os.ReadDir("/sys/block")
 	if err != nil {
 		return nil, err
 	}
-	seen := []string{}
+	var names []string
 	for _, e := range entries {
-		// Those have no partitions of their own.
-		if n := e.Name(); strings.HasPrefix(n, "loop") || strings.HasPrefix(n, "ram") || strings.HasPrefix(n, "dm-") {
-			continue
-		}
-		d, err := open(filepath.Join("/dev", e.Name()))
-		if err == nil && d.Table.GUID(1) == guid {
-			return d, nil
-		}
-		if err == nil {
-			err = errors.Join(errors.New("another disk"), d.Close())
-		}
-		seen = append(seen, fmt.Sprintf("%s: %v", e.Name(), err))
+		names = append(names, e.Name())
 	}
-	return nil, fmt.Errorf("disk with PARTUUID=%s (saw %s): %w", guid, strings.Join(seen, "; "), fs.ErrNotExist)
+	return ranked(names), nil
+}
+
+// ranked puts the SD slot first, from which boards start before they try USB,
+// and leaves out what has no partitions of its own.
+func ranked(names []string) []string {
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool {
+		return strings.HasPrefix(n, "loop") || strings.HasPrefix(n, "ram") || strings.HasPrefix(n, "dm-")
+	})
+	slices.SortFunc(names, func(a, b string) int {
+		if InSlot(a) != InSlot(b) {
+			if InSlot(a) {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
+	return names
+}
+
+// InSlot tells whether a disk of that name is an SD card in the board's slot, or
+// soldered in its place.
+func InSlot(name string) bool { return strings.HasPrefix(name, "mmcblk") }
+
+// Open opens the disk of that name if its first partition has that GUID.
+func Open(name, guid string) (*Disk, error) {
+	d, err := open(filepath.Join("/dev", name))
+	if err != nil {
+		return nil, err
+	}
+	if d.Table.GUID(1) != guid {
+		return nil, errors.Join(errors.New("another disk"), d.Close())
+	}
+	return d, nil
 }
 
 func open(path string) (*Disk, error) {

@@ -208,10 +208,49 @@ func (m *machine) findDisk() error {
 			}
 		}
 	}
+	m.preferSlot(ctx, events)
+	m.report.Disk = m.disk.Name
 	if err := m.repairTable(); err != nil {
 		m.problem("partition table", err)
 	}
 	return m.awaitNode(ctx, events, m.disk.Node(m.root.Partition))
+}
+
+// slotPatience is how long a disk elsewhere waits for one like it in the SD slot.
+const slotPatience = 3 * time.Second
+
+// preferSlot gives the SD slot of a board the time to show its card, when a disk
+// elsewhere was found first: it may be a copy in a reader, and the firmware, which
+// has read kernel and slot choice from the card, tries the slot before USB.
+func (m *machine) preferSlot(ctx context.Context, events *uevent.Listener) {
+	hosts, err := filepath.Glob("/sys/class/mmc_host/*")
+	if err != nil || len(hosts) == 0 || card.InSlot(m.disk.Name) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, slotPatience)
+	defer cancel()
+	for {
+		e, err := events.Next(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil || e.Action() == "add" && e.Modalias() != "" {
+			if err := m.modules.Coldplug("/sys"); err != nil {
+				m.problem("modules of devices", err)
+			}
+		}
+		d, err := card.Find(m.root.GUID)
+		if err != nil {
+			continue
+		}
+		if !card.InSlot(d.Name) {
+			_ = d.Close() // nothing was written
+			continue
+		}
+		_ = m.disk.Close() // nothing was written
+		m.disk = d
+		return
+	}
 }
 
 // awaitNode waits for a partition's node.

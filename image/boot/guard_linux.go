@@ -62,7 +62,7 @@ func (m *machine) startGuard(files []uintptr) error {
 
 func (m *machine) instruct(to io.Writer, from *os.File) error {
 	order := guard.Order{
-		Report: m.report, NewRoot: newRoot, GUID: m.root.GUID, SlotTXT: m.slotTXT,
+		Report: m.report, NewRoot: newRoot, GUID: m.root.GUID, Disk: m.disk.Name, SlotTXT: m.slotTXT,
 		Root: m.mapping, Perm: m.disk.Node(permPartition),
 	}
 	if !m.flat && !m.state.Committed {

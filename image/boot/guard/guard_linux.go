@@ -38,6 +38,7 @@ type Order struct {
 	Report  model.BootReport
 	NewRoot string        // where the system is mounted, as seen from the initramfs
 	GUID    string        // of the disk's first partition
+	Disk    string        // name of the disk: others may have the GUID too
 	SlotTXT int64         // place of slot.txt on the disk, octets; 0 in a flat image
 	Root    string        // name of the root's device mapping, e.g. dm-0; empty without verity
 	Perm    string        // node of the data partition
@@ -102,8 +103,8 @@ func Run(ctx context.Context, log *slog.Logger) error {
 		}
 		return nil
 	})
-	plugged := make(chan string, 1024)
-	group.Go(func() error { return g.watchDevices(ctx, plugged) })
+	plugged, disks := make(chan string, 1024), make(chan string, 64)
+	group.Go(func() error { return g.watchDevices(ctx, plugged, disks) })
 	if err := waitExec(os.Stdin); err != nil {
 		return err
 	}
@@ -112,6 +113,7 @@ func Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	group.Go(func() error { return g.plug(ctx, plugged) })
+	group.Go(func() error { return g.tellTwins(ctx, disks) })
 	group.Go(func() error { return g.watchKernel(ctx) })
 	group.Go(func() error { return g.serve(ctx) })
 	group.Go(func() error { return g.holdTrial(ctx) })
@@ -129,7 +131,7 @@ func (g *Guard) takeOrder(in io.Reader, out io.Writer) error {
 		g.report.Watchdog = g.wd.String()
 	}
 	var err error
-	if g.disk, err = card.Find(g.order.GUID); err != nil {
+	if g.disk, err = card.Open(g.order.Disk, g.order.GUID); err != nil {
 		return err
 	}
 	g.keeper = choice.Keeper{Disk: g.disk, SlotTXT: func() (int64, error) {
@@ -182,7 +184,7 @@ func (g *Guard) enter() error {
 }
 
 // watchDevices reads the kernel's device events from before the switch on.
-func (g *Guard) watchDevices(ctx context.Context, plugged chan<- string) error {
+func (g *Guard) watchDevices(ctx context.Context, plugged, disks chan<- string) error {
 	for {
 		e, err := g.events.Next(ctx)
 		switch {
@@ -196,6 +198,12 @@ func (g *Guard) watchDevices(ctx context.Context, plugged chan<- string) error {
 		if bad := e["DM_VERITY_ERR_BLOCK_NR"]; bad != "" && e["DEVNAME"] == g.order.Root && g.order.Root != "" {
 			g.rootRots(bad)
 			continue
+		}
+		if e.Action() == "add" && e["DEVTYPE"] == "disk" {
+			select {
+			case disks <- e["DEVNAME"]:
+			default: // more than anybody plugs in at once
+			}
 		}
 		if e.Action() == "add" && e.Modalias() != "" {
 			select {
