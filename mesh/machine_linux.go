@@ -44,7 +44,7 @@ func Machine(ctx context.Context, log *slog.Logger) (Config, error) {
 		BootID:   strings.TrimSpace(string(boot)),
 		Vault:    openVault(ctx, log),
 		Boot:     provision.BootPartition{Dir: paths.Boot},
-		Console:  func() (io.WriteCloser, error) { return os.OpenFile("/dev/console", os.O_WRONLY, 0) },
+		Console:  func() (io.WriteCloser, error) { return provision.Consoles("/sys/class/tty/console/active", "/dev") },
 		Clock:    clock.NewMachine(),
 		Underlay: NewUnderlay,
 		Log:      log,

@@ -13,12 +13,12 @@ import (
 	"halo.internal/model/paths"
 )
 
-// Notice shows a gateway's claim code on its console and in its boot
+// Notice shows a gateway's claim code on its consoles and in its boot
 // partition, where its owner can read it and nobody on the network can.
 type Notice struct {
 	File    string // claim.txt
 	Boot    Boot
-	Console func() (io.WriteCloser, error)
+	Console func() (io.WriteCloser, error) // all of them, as Consoles opens them
 }
 
 // Show writes the code to both places. The boot partition is left alone when
