@@ -166,6 +166,9 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 		case store.Conflict:
 			c.events.Add("telemetry.conflict", model.Error, j.node, "a batch came again with other content; the first one is kept",
 				map[string]string{"batch": j.id().String()})
+		case store.NoSchema:
+			j.from.refuse(wire.RefuseUnknownSchema, "send schema "+j.batch.Batch.Schema.String(), j.id())
+			continue
 		}
 		j.from.ack(j.id())
 	}

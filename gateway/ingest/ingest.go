@@ -179,7 +179,7 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 		s.report("stream.source", m.ID, "the node connected from an address that is not its own", c.remote)
 		return m, key, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected overlay address %s or %s, got %s", m.V4, m.V6, c.remote))
 	}
-	known, err := s.Journal.Schemas(ctx)
+	known, err := s.Journal.Schemas(ctx, m.ID)
 	if err != nil {
 		return m, key, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the telemetry store is unavailable"))
 	}

@@ -87,11 +87,7 @@ func openChecked(ctx context.Context, path, kind string, copies []string) (*DB, 
 	if err := check(ctx, d.write); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), d.Close())
 	}
-	sub, err := fs.Sub(migrations, kind)
-	if err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, d.write, sub, goose.WithDisableGlobalRegistry(true))
+	p, err := provider(kind, d.write)
 	if err == nil {
 		_, err = p.Up(ctx)
 	}
@@ -99,6 +95,14 @@ func openChecked(ctx context.Context, path, kind string, copies []string) (*DB, 
 		return nil, errors.Join(fmt.Errorf("bring %s up to date: %w", path, classify(err)), d.Close())
 	}
 	return d, nil
+}
+
+func provider(kind string, db *sql.DB) (*goose.Provider, error) {
+	sub, err := fs.Sub(migrations, kind)
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(goose.DialectSQLite3, db, sub, goose.WithDisableGlobalRegistry(true))
 }
 
 func check(ctx context.Context, db *sql.DB) error {
