@@ -178,7 +178,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	nodes, err := registry.New(ctx, registry.Config{DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Name: p.name(), CA: string(ca.PEM()), Boot: p.identity.BootCounter})
+	nodes, err := registry.New(ctx, registry.Config{DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Name: p.name(), CA: string(ca.PEM()), Boot: p.identity.BootCounter, Epoch: p.epoch})
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
@@ -195,13 +195,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	epoch, err := nodes.Epoch(ctx)
-	if err != nil {
-		return ignoreEnd(ctx, err)
-	}
 	link := meshlink.New(meshlink.Config{
 		Client: d.meshClient(), Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Changes: nodes.Changes(),
-		Announce: model.Announce{APIPort: paths.APITLSPort, CASHA256: ca.SHA256(), Epoch: epoch},
+		Announce: model.Announce{APIPort: paths.APITLSPort, CASHA256: ca.SHA256(), Epoch: p.epoch},
 		Every:    d.Poll,
 	})
 	code, err := logins.PrepareClaim(ctx, p.claimCode())

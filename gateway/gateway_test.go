@@ -533,6 +533,13 @@ func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
 	api := newClient(t, "http://"+plain)
 	api.ready()
 	api.claim(printedCode(t, console))
+	epoch := func() uint64 {
+		t.Helper()
+		var n apitype.Network
+		api.must("GET", "/v1/network", nil, &n)
+		return n.Epoch
+	}
+	first := epoch()
 	stop()
 	db := c.State.File(paths.ConfigDB)
 	good, err := os.ReadFile(db)
@@ -545,7 +552,7 @@ func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
 	if err := os.Truncate(db, 5000); err != nil {
 		t.Fatal(err)
 	}
-	start(t, c)
+	stop = start(t, c)
 	api.ready()
 	eventually(t, "the restored database has the admin, and an event tells of it", func() error {
 		var l apitype.EventList
@@ -555,10 +562,22 @@ func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
 		}
 		return err
 	})
-	var n apitype.Network
-	api.must("GET", "/v1/network", nil, &n)
-	if n.Epoch != 2 {
-		t.Errorf("the epoch is %d, want 2", n.Epoch)
+	if got := epoch(); got != first+1 {
+		t.Errorf("restored from a copy: the epoch is %d, want %d", got, first+1)
+	}
+	stop()
+
+	// Without a copy nothing in the new database tells of the epochs before.
+	if err := errors.Join(os.Truncate(db, 5000), os.Remove(db+".copy-1")); err != nil {
+		t.Fatal(err)
+	}
+	console = &output{}
+	c.Console = console
+	start(t, c)
+	api.ready()
+	api.claim(printedCode(t, console))
+	if got := epoch(); got != first+2 {
+		t.Errorf("made anew: the epoch is %d, want %d", got, first+2)
 	}
 }
 

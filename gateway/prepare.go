@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/meshlink"
-	"halo.internal/gateway/registry"
 	"halo.internal/gateway/reserve"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/trust"
@@ -27,6 +27,7 @@ import (
 const (
 	retryPrepare = time.Second
 	bundleWait   = 5 * time.Second // halo-mesh writes it right after the identity
+	statusWait   = 2 * time.Second // for a halo-mesh that runs: it answers from memory
 )
 
 // prepared is what has to be there before anything can run.
@@ -37,6 +38,7 @@ type prepared struct {
 	config    *store.DB
 	telemetry *store.DB
 	reserve   *reserve.Reserve
+	epoch     uint64
 	news      []func(*events.Log) // what happened before there was an event log
 }
 
@@ -99,20 +101,24 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 		p.noteAside(aside)
 	}
 	d.findBundle(ctx, p)
+	restored := false
 	err := d.until(ctx, checkConfig, func() error {
 		db, repair, err := store.OpenConfig(ctx, d.State.File(paths.ConfigDB))
 		if repair.Reason != "" {
 			p.noteRepair("config", repair)
 		}
-		if err != nil {
-			return err
-		}
+		restored = restored || repair.Restored != "" // also by a try that failed afterwards
 		p.config = db
-		if repair.Restored != "" {
-			return registry.RaiseEpoch(ctx, db)
-		}
-		return nil
+		return err
 	})
+	if err == nil {
+		err = d.until(ctx, checkConfig, func() (err error) {
+			p.epoch, err = epoch.Settle(ctx, p.config, epoch.Evidence{
+				File: d.State.File(paths.Epoch), Announced: d.announced(ctx), Restored: restored, Now: d.clock.Now(),
+			})
+			return err
+		})
+	}
 	if err != nil {
 		return nil, errors.Join(err, closeAll(p))
 	}
@@ -130,6 +136,18 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	d.watch(p.config, checkConfig)
 	d.watch(p.telemetry, checkTelemetry)
 	return p, nil
+}
+
+// announced is the epoch that halo-mesh announced last, if it is there and
+// knows.
+func (d *daemon) announced(ctx context.Context) uint64 {
+	ctx, cancel := context.WithTimeout(ctx, statusWait)
+	defer cancel()
+	s, err := d.meshClient().Status(ctx)
+	if err != nil || s.Announcing == nil {
+		return 0
+	}
+	return s.Announcing.Epoch
 }
 
 func closeAll(p *prepared) error {

@@ -117,13 +117,9 @@ func (a *API) networkName() string {
 }
 
 func (a *API) network(ctx context.Context) (apitype.Network, error) {
-	epoch, err := a.Registry.Epoch(ctx)
-	if err != nil {
-		return apitype.Network{}, err
-	}
 	n := apitype.Network{
 		Name: a.networkName(), NetworkKey: a.Registry.Network().Base64(), Gateway: a.Registry.Gateway(),
-		Epoch: epoch, CA: string(a.CA), CASHA256: a.CASHA256,
+		Epoch: a.Registry.Epoch(), CA: string(a.CA), CASHA256: a.CASHA256,
 	}
 	if b := a.Bundle; b != nil {
 		n.Country, n.Mesh, n.Routing = b.Country, b.Mesh.SSID, b.Mesh.Routing

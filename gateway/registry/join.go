@@ -179,14 +179,10 @@ func (r *Registry) membership(ctx context.Context, id string) (model.Membership,
 	if err != nil {
 		return model.Membership{}, err
 	}
-	e, err := r.Epoch(ctx)
-	if err != nil {
-		return model.Membership{}, err
-	}
 	wg := r.key.WireGuardPublic()
 	return model.Membership{
 		Node: id, Name: n.Name, Network: r.network.Base64(), OverlayV4: n.OverlayV4, OverlayV6: n.OverlayV6,
-		GatewayWireGuardKey: base64.StdEncoding.EncodeToString(wg[:]), CA: r.ca, Epoch: e,
+		GatewayWireGuardKey: base64.StdEncoding.EncodeToString(wg[:]), CA: r.ca, Epoch: r.epoch,
 	}, nil
 }
 

@@ -14,7 +14,6 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -52,6 +51,7 @@ type Config struct {
 	Name   string       // of the gateway, from its bundle; empty: "gateway"
 	CA     string       // PEM
 	Boot   uint64
+	Epoch  uint64
 }
 
 // Registry may be used from any goroutine.
@@ -62,6 +62,7 @@ type Registry struct {
 	network identity.PublicKey
 	key     identity.Key
 	ca      string
+	epoch   uint64
 	nonces  *nonces
 
 	mu      sync.Mutex // guards what follows
@@ -82,7 +83,7 @@ type live struct {
 // New opens the registry and makes sure that the gateway itself is in it.
 func New(ctx context.Context, c Config) (*Registry, error) {
 	r := &Registry{
-		db: c.DB, clock: c.Clock, events: c.Events, network: c.Key.Public(), key: c.Key, ca: c.CA,
+		db: c.DB, clock: c.Clock, events: c.Events, network: c.Key.Public(), key: c.Key, ca: c.CA, epoch: c.Epoch,
 		nonces: newNonces(), live: map[string]*live{},
 	}
 	name := c.Name
@@ -199,32 +200,9 @@ func (r *Registry) Peers(ctx context.Context) ([]model.AdmittedPeer, error) {
 	return peers, store.Classify(rows.Err())
 }
 
-const settingEpoch = "epoch"
-
-// Epoch is the generation of this gateway's knowledge: it is raised when the
-// database was restored or made anew, so that nodes can tell old lists.
-func (r *Registry) Epoch(ctx context.Context) (uint64, error) { return epoch(ctx, r.db) }
-
-func epoch(ctx context.Context, db *store.DB) (uint64, error) {
-	b, err := db.Setting(ctx, settingEpoch, func() []byte { return []byte("1") })
-	if err != nil {
-		return 0, err
-	}
-	e, err := strconv.ParseUint(string(b), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("stored epoch: %w", err)
-	}
-	return e, nil
-}
-
-// RaiseEpoch is called after config.db was restored from a copy.
-func RaiseEpoch(ctx context.Context, db *store.DB) error {
-	e, err := epoch(ctx, db)
-	if err != nil {
-		return err
-	}
-	return db.PutSetting(ctx, settingEpoch, strconv.AppendUint(nil, e+1, 10))
-}
+// Epoch is the generation of this gateway's knowledge, by which nodes tell old
+// lists.
+func (r *Registry) Epoch() uint64 { return r.epoch }
 
 func notFound(ref string) error {
 	return apitype.Refuse(http.StatusNotFound, "", "there is no node %.64q; give its canonical ID or its name", ref)

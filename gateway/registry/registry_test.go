@@ -59,7 +59,7 @@ func (f *fixture) open(t *testing.T) {
 	t.Cleanup(func() { db.Close() })
 	c := clock.New(func() time.Time { return f.now }, build)
 	f.events = events.New(f.db, c, 1, slog.New(slog.DiscardHandler))
-	f.Registry, err = New(t.Context(), Config{DB: f.db, Clock: c, Events: f.events, Key: f.key, Name: "base", CA: "PEM", Boot: 3})
+	f.Registry, err = New(t.Context(), Config{DB: f.db, Clock: c, Events: f.events, Key: f.key, Name: "base", CA: "PEM", Boot: 3, Epoch: 5})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestJoinWithTokenIsIdempotentAndPersists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Node != node.ID() || m.Name != "mast-1" || m.OverlayV4 != netip.MustParseAddr("10.42.0.10") || m.OverlayV6 != identity.Overlay(f.key.Public(), node.Public()) || m.CA != "PEM" || m.Epoch != 1 {
+	if m.Node != node.ID() || m.Name != "mast-1" || m.OverlayV4 != netip.MustParseAddr("10.42.0.10") || m.OverlayV6 != identity.Overlay(f.key.Public(), node.Public()) || m.CA != "PEM" || m.Epoch != 5 {
 		t.Errorf("got membership %+v", m)
 	}
 	select {
@@ -486,16 +486,6 @@ func TestDatabaseOfAnotherNetworkIsNotTaken(t *testing.T) {
 	_, err := New(t.Context(), Config{DB: f.db, Clock: c, Events: f.events, Key: identity.New()})
 	if !errors.Is(err, ErrOtherNetwork) {
 		t.Errorf("got %v, want ErrOtherNetwork", err)
-	}
-}
-
-func TestEpochRises(t *testing.T) {
-	f := newFixture(t)
-	if err := RaiseEpoch(t.Context(), f.db); err != nil {
-		t.Fatal(err)
-	}
-	if e, err := f.Epoch(t.Context()); err != nil || e != 2 {
-		t.Errorf("got %d, %v; want 2", e, err)
 	}
 }
 

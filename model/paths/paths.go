@@ -41,6 +41,7 @@ const (
 	GatewayDir = "gateway"
 	ConfigDB   = "gateway/config.db"
 	SeriesDB   = "gateway/telemetry.db"
+	Epoch      = "gateway/epoch"
 )
 
 // Names of vault entries (hal/card): second copies outside /perm.
