@@ -37,9 +37,9 @@ func (a *app) registrationList(ctx context.Context, c *client.Client, _ []string
 		return err
 	}
 	return a.show(items[apitype.Registration]{list}, func(w io.Writer) error {
-		t := table.New("ID", "STATE", "NAME", "BOARD", "FROM", "ASKED", "LAST TRY", "MACS")
+		t := table.New("ID", "STATE", "NAME", "BOARD", "FROM", "ASKED", "LAST TRY", "WHY", "MACS")
 		for _, r := range list {
-			t.Row(r.ID, r.State, r.Name, r.Board, r.Remote, table.Age(c.Now(), r.Requested), table.Age(c.Now(), r.LastTry), strings.Join(r.MACs, " "))
+			t.Row(r.ID, r.State, r.Name, r.Board, r.Remote, table.Age(c.Now(), r.Requested), table.Age(c.Now(), r.LastTry), r.Reason, strings.Join(r.MACs, " "))
 		}
 		return t.Write(w)
 	})

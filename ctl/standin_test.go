@@ -210,7 +210,7 @@ func routes(t testing.TB) map[string]any {
 		"GET /v1/events": apitype.EventList{Items: []apitype.Event{
 			event(2, time.Minute, model.Warning, "mesh.port.refused", "a stranger\x1b[31m on eth1"), event(1, time.Hour, model.Info, "node.joined", "n01 joined by token")}},
 		"GET /v1/admin/registrations": apitype.RegistrationList{Items: []apitype.Registration{
-			{ID: waitingID, Name: "n02", Board: "Raspberry Pi Zero 2 W", Remote: "fd12::3", State: "pending", Requested: ago(time.Hour), LastTry: ago(100 * time.Second), MACs: []string{"02:00:00:00:00:03"}}}},
+			{ID: waitingID, Name: "n02", Board: "Raspberry Pi Zero 2 W", Remote: "fd12::3", State: "pending", Reason: apitype.ProblemTokenUsedUp, Requested: ago(time.Hour), LastTry: ago(100 * time.Second), MACs: []string{"02:00:00:00:00:03"}}}},
 		"POST /v1/admin/registrations/" + waitingID + "/approve": nil,
 		"POST /v1/admin/registrations/" + waitingID + "/reject":  nil,
 		"GET /v1/admin/join-tokens": apitype.JoinTokenList{Items: []apitype.JoinToken{

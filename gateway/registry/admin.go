@@ -17,30 +17,34 @@ import (
 	"halo.internal/model/apitype"
 )
 
-// register notes a request that waits for an admin.
-func (r *Registry) register(ctx context.Context, tx *sql.Tx, remote netip.Addr, id string, req model.JoinRequest) error {
+// register notes a request that waits for an admin, and tells whether that is
+// news to one.
+func (r *Registry) register(ctx context.Context, tx *sql.Tx, remote netip.Addr, id string, req model.JoinRequest, reason string) (news bool, err error) {
 	req.Token, req.Signature, req.Nonce = "", "", ""
 	body, err := json.Marshal(req)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var n int
 	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM registrations WHERE id <> ?`, id).Scan(&n); err != nil {
-		return err
+		return false, err
 	}
 	if n >= maxRegistrations {
-		return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%d nodes wait for an admin already", n).After(time.Minute)
+		return false, apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%d nodes wait for an admin already", n).After(time.Minute)
+	}
+	if err := tx.QueryRowContext(ctx, `SELECT NOT EXISTS (SELECT 1 FROM registrations WHERE id = ? AND reason = ?)`, id, reason).Scan(&news); err != nil {
+		return false, err
 	}
 	now := store.Millis(r.clock.Now())
-	_, err = tx.ExecContext(ctx, `INSERT INTO registrations (id, request, remote, state, requested, last_try) VALUES (?, ?, ?, 'pending', ?, ?)
-		ON CONFLICT (id) DO UPDATE SET request = excluded.request, remote = excluded.remote, last_try = excluded.last_try`,
-		id, string(body), remote.String(), now, now)
-	return err
+	_, err = tx.ExecContext(ctx, `INSERT INTO registrations (id, request, remote, state, requested, last_try, reason) VALUES (?, ?, ?, 'pending', ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET request = excluded.request, remote = excluded.remote, last_try = excluded.last_try, reason = excluded.reason`,
+		id, string(body), remote.String(), now, now, reason)
+	return news, err
 }
 
 // Registrations returns a page of those that wait or were rejected.
 func (r *Registry) Registrations(ctx context.Context, cursor string, limit int) (apitype.RegistrationList, error) {
-	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, request, remote, state, requested, last_try FROM registrations WHERE id > ? ORDER BY id LIMIT ?`, cursor, limit+1)
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, request, remote, state, requested, last_try, reason FROM registrations WHERE id > ? ORDER BY id LIMIT ?`, cursor, limit+1)
 	if err != nil {
 		return apitype.RegistrationList{}, store.Classify(err)
 	}
@@ -50,7 +54,7 @@ func (r *Registry) Registrations(ctx context.Context, cursor string, limit int) 
 		var g apitype.Registration
 		var body string
 		var requested, last int64
-		if err := rows.Scan(&g.ID, &body, &g.Remote, &g.State, &requested, &last); err != nil {
+		if err := rows.Scan(&g.ID, &body, &g.Remote, &g.State, &requested, &last, &g.Reason); err != nil {
 			return apitype.RegistrationList{}, store.Classify(err)
 		}
 		var req model.JoinRequest
@@ -120,44 +124,51 @@ func (r *Registry) Reject(ctx context.Context, id string) error {
 	})
 }
 
-// token reads a join token.
-func (r *Registry) token(text string) (identity.JoinToken, error) {
+// token reads a join token; nil when none came. One that this network did not
+// make is refused.
+func (r *Registry) token(text string) (*identity.JoinToken, error) {
 	if text == "" {
-		return identity.JoinToken{}, nil
+		return nil, nil
 	}
 	t, err := identity.ParseJoinToken(text, r.network)
 	if err != nil {
-		return t, refuse(apitype.ProblemTokenInvalid, "token: %v", err)
+		return nil, refuse(apitype.ProblemTokenInvalid, "token: %v", err)
 	}
-	// A clock that has nothing better than the build or a saved time is late, never early: what
-	// has expired by it has expired. The other way round a token may live too long; its uses are counted.
-	if err := t.Valid(r.clock.Now()); err != nil {
-		return t, refuse(apitype.ProblemTokenExpired, "token: %v", err)
-	}
-	return t, nil
+	return &t, nil
 }
 
 // spend counts one use of a token, also of one that was written onto cards
-// before this gateway first ran.
-func spend(ctx context.Context, tx *sql.Tx, t identity.JoinToken, now time.Time) error {
+// before this gateway first ran. When there is no use left to count, the
+// problem says why: the node has still shown that it was once meant to come,
+// so that an admin may decide.
+func (r *Registry) spend(ctx context.Context, tx *sql.Tx, t *identity.JoinToken) (*apitype.Problem, error) {
+	if t == nil {
+		return refuse(apitype.ProblemTokenNone, "it brought no join token"), nil
+	}
+	now := r.clock.Now()
+	// A clock that has nothing better than the build or a saved time is late, never early: what
+	// has expired by it has expired. The other way round a token may live too long; its uses are counted.
+	if t.Valid(now) != nil {
+		return refuse(apitype.ProblemTokenExpired, "its join token expired at %s", t.Expires.UTC().Format(time.RFC3339)), nil
+	}
 	id := hex.EncodeToString(t.ID[:])
 	if _, err := tx.ExecContext(ctx, `INSERT INTO join_tokens (id, uses, expires, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 		id, t.Uses, store.Millis(t.Expires), store.Millis(now)); err != nil {
-		return err
+		return nil, err
 	}
 	var uses, used int64
 	var revoked bool
 	if err := tx.QueryRowContext(ctx, `SELECT uses, used, revoked FROM join_tokens WHERE id = ?`, id).Scan(&uses, &used, &revoked); err != nil {
-		return err
+		return nil, err
 	}
 	switch {
 	case revoked:
-		return refuse(apitype.ProblemTokenRevoked, "token: it was revoked")
+		return refuse(apitype.ProblemTokenRevoked, "its join token was revoked"), nil
 	case used >= uses:
-		return refuse(apitype.ProblemTokenUsedUp, "token: all of its %d uses are spent", uses)
+		return refuse(apitype.ProblemTokenUsedUp, "its join token is used up: it was good for %d", uses), nil
 	}
 	_, err := tx.ExecContext(ctx, `UPDATE join_tokens SET used = used + 1 WHERE id = ?`, id)
-	return err
+	return nil, err
 }
 
 // JoinTokens returns a page of join tokens without their secrets.

@@ -91,12 +91,13 @@ func (r *Registry) admit(ctx context.Context, remote netip.Addr, key identity.Pu
 	if p, ok := errors.AsType[*apitype.Problem](err); !ok || p.Status != http.StatusNotFound {
 		return model.Membership{}, err
 	}
-	token, tokenErr := r.token(req.Token)
-	if req.Token != "" && tokenErr != nil {
-		return model.Membership{}, tokenErr
+	token, err := r.token(req.Token)
+	if err != nil {
+		return model.Membership{}, err
 	}
 	var name string
-	wait := error(nil)
+	var wait *apitype.Problem // why the node is not admitted at once
+	news := false
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
 		var state string
 		err := tx.QueryRowContext(ctx, `SELECT state FROM registrations WHERE id = ?`, id).Scan(&state)
@@ -105,21 +106,29 @@ func (r *Registry) admit(ctx context.Context, remote netip.Addr, key identity.Pu
 			return err
 		case state == "rejected":
 			return refuse(apitype.ProblemJoinRejected, "an admin has rejected this node")
-		case req.Token == "":
-			wait = refuse(apitype.ProblemJoinPending, "an admin has to approve this node").After(30 * time.Second)
-			return r.register(ctx, tx, remote, id, req)
 		}
-		if err := spend(ctx, tx, token, r.clock.Now()); err != nil {
+		if wait, err = r.spend(ctx, tx, token); err != nil {
 			return err
 		}
-		name, err = r.insert(ctx, tx, key, req, "token:"+hex.EncodeToString(token.ID[:]))
+		if wait == nil {
+			name, err = r.insert(ctx, tx, key, req, "token:"+hex.EncodeToString(token.ID[:]))
+			return err
+		}
+		news, err = r.register(ctx, tx, remote, id, req, wait.Type)
+		if _, full := errors.AsType[*apitype.Problem](err); full && token != nil {
+			return wait // it cannot even wait: what is wrong with its token is the better answer
+		}
 		return err
 	})
-	if err != nil || wait != nil {
-		if err == nil && r.nonces.mayReport(id+"pending") {
-			r.events.Add("join.pending", model.Info, id, "a node asks to join and waits for an admin", map[string]string{"name": clip(req.Name, 63), "remote": remote.String()})
+	if err != nil {
+		return model.Membership{}, err
+	}
+	if wait != nil {
+		if news && r.nonces.mayReport(id+wait.Type) {
+			r.events.Add("join.pending", model.Info, id, "a node asks to join and waits for an admin: "+wait.Detail,
+				map[string]string{"name": clip(req.Name, 63), "remote": remote.String(), "reason": wait.Type})
 		}
-		return model.Membership{}, errors.Join(err, wait)
+		return model.Membership{}, refuse(apitype.ProblemJoinPending, "an admin has to approve this node: %s", wait.Detail).After(30 * time.Second)
 	}
 	r.joined(id, name, req)
 	return r.membership(ctx, id)

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -160,7 +161,6 @@ func TestJoinWithTokenIsIdempotentAndPersists(t *testing.T) {
 func TestJoinRefusals(t *testing.T) {
 	f := newFixture(t)
 	other := identity.New() // another network's gateway
-	expired := identity.NewJoinToken(1, f.now.Add(-time.Minute)).Text(f.key)
 	foreign := identity.NewJoinToken(1, f.now.Add(time.Hour)).Text(other)
 	spent := f.token(1)
 	first := identity.New()
@@ -173,9 +173,7 @@ func TestJoinRefusals(t *testing.T) {
 		change           func(*model.JoinRequest)
 		event            bool
 	}{
-		{"expired token", expired, apitype.ProblemTokenExpired, nil, true},
 		{"another network's token", foreign, apitype.ProblemTokenInvalid, nil, true},
-		{"used-up token", spent, apitype.ProblemTokenUsedUp, nil, true},
 		{"no token at all", "halo-join-rubbish", apitype.ProblemTokenInvalid, nil, true},
 		{"another node's overlay key", f.token(1), apitype.ProblemJoinKey, func(r *model.JoinRequest) {
 			r.WireGuardKey = base64.StdEncoding.EncodeToString(wg[:])
@@ -279,6 +277,77 @@ func TestApproveAndReject(t *testing.T) {
 	wantType(t, err, "about:blank")
 }
 
+// A token that was this network's shows that the card was meant for it, so an
+// admin is asked; the node hears why it waits.
+func TestANodeWhoseTokenIsNoUseWaitsForAnAdmin(t *testing.T) {
+	f := newFixture(t)
+	tomorrow := f.now.Add(24 * time.Hour)
+	spent, revoked := identity.NewJoinToken(1, tomorrow).Text(f.key), identity.NewJoinToken(1, tomorrow).Text(f.key)
+	first := identity.New()
+	if _, err := f.join(t, first, f.request(first, spent)); err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := identity.ParseJoinToken(revoked, f.key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.RevokeJoinToken(t.Context(), hex.EncodeToString(parsed.ID[:])); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ name, token, reason, mention string }{
+		{"no token", "", apitype.ProblemTokenNone, "no join token"},
+		{"expired", identity.NewJoinToken(1, f.now.Add(-time.Minute)).Text(f.key), apitype.ProblemTokenExpired, "expired at 2026-11-01T00:59:00Z"},
+		{"used up", spent, apitype.ProblemTokenUsedUp, "used up: it was good for 1"},
+		{"revoked", revoked, apitype.ProblemTokenRevoked, "was revoked"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			node := identity.New()
+			r := f.request(node, tc.token)
+			before := len(f.kinds(t))
+			var details []string
+			for range 3 { // it asks again and again
+				_, err := f.join(t, node, r)
+				wantType(t, err, apitype.ProblemJoinPending)
+				details = append(details, err.Error())
+				f.now, f.mono = f.now.Add(time.Hour), f.mono.Add(time.Hour)
+			}
+			if !strings.Contains(details[0], tc.mention) || !strings.Contains(details[0], "admin has to approve") || tc.token != "" && strings.Contains(details[0], tc.token) {
+				t.Errorf("the node hears %q, want mention of %q", details[0], tc.mention)
+			}
+			if details[1] != details[0] || details[2] != details[0] {
+				t.Errorf("the same reason in other words, which would be an event of the node's each time: %q", details)
+			}
+			if since := f.kinds(t)[before:]; !slices.Equal(since, []string{"join.pending"}) {
+				t.Errorf("events since: %v, want join.pending once", since)
+			}
+			list, err := f.Registrations(t.Context(), "", 10)
+			if err != nil || len(list.Items) != 1 || list.Items[0].ID != node.ID() || list.Items[0].Reason != tc.reason {
+				t.Fatalf("registrations: %+v, %v; want one for %s", list.Items, err, tc.reason)
+			}
+			if _, err := f.Approve(t.Context(), node.ID(), "user:root"); err != nil {
+				t.Fatal(err)
+			}
+			if m, err := f.join(t, node, r); err != nil || m.Node != node.ID() {
+				t.Errorf("after approval: %+v, %v", m, err)
+			}
+		})
+	}
+}
+
+// Where the list of those who wait is full, a node still hears what is wrong
+// with its token.
+func TestAFullListTellsOfTheToken(t *testing.T) {
+	f := newFixture(t)
+	for range maxRegistrations {
+		node := identity.New()
+		_, err := f.join(t, node, f.request(node, ""))
+		wantType(t, err, apitype.ProblemJoinPending)
+	}
+	node := identity.New()
+	_, err := f.join(t, node, f.request(node, identity.NewJoinToken(1, f.now.Add(-time.Minute)).Text(f.key)))
+	wantType(t, err, apitype.ProblemTokenExpired)
+}
+
 func TestStrangersCannotFillTheRegistrations(t *testing.T) {
 	f := newFixture(t)
 	var err error
@@ -380,7 +449,7 @@ func TestRevokedTokens(t *testing.T) {
 	for _, token := range []string{made.Token, lost.Text(f.key)} {
 		node := identity.New()
 		_, err := f.join(t, node, f.request(node, token))
-		wantType(t, err, apitype.ProblemTokenRevoked)
+		wantType(t, err, apitype.ProblemJoinPending)
 	}
 }
 
@@ -396,7 +465,7 @@ func TestTokensInNineteenSeventy(t *testing.T) {
 		t.Errorf("a token that is valid at the time of the build: %v", err)
 	}
 	_, err := f.join(t, b, f.request(b, old))
-	wantType(t, err, apitype.ProblemTokenExpired)
+	wantType(t, err, apitype.ProblemJoinPending)
 	n, err := f.Node(t.Context(), a.ID())
 	if err != nil || n.Joined.Before(build) {
 		t.Errorf("joined at %v, before the build (%v)", n.Joined, err)

@@ -50,9 +50,16 @@ func (e *RefusedError) Error() string {
 // ErrPending says that an admin has to approve the node.
 var ErrPending = errors.New("an admin has to approve this node")
 
+// pendingError is ErrPending in the gateway's words, which tell why.
+type pendingError struct{ reason string }
+
+func (e *pendingError) Error() string { return e.reason }
+
+func (e *pendingError) Is(target error) bool { return target == ErrPending }
+
 // Request asks the gateway once: for a nonce, then signed over it. The
-// request's Nonce and Signature are filled in. It returns ErrPending, a
-// *RefusedError, or another error when the gateway was not reached.
+// request's Nonce and Signature are filled in. It returns ErrPending (or one
+// that is it), a *RefusedError, or another error when the gateway was not reached.
 func Request(ctx context.Context, g Gateway, key identity.Key, r model.JoinRequest) (model.Membership, error) {
 	transport := &http.Transport{TLSClientConfig: tlsConfig(g.CA, g.Addr.Addr()), MaxIdleConns: 1}
 	defer transport.CloseIdleConnections()
@@ -83,6 +90,8 @@ func outcome(p *apitype.Problem, expected string) error {
 	switch {
 	case p == nil:
 		return fmt.Errorf("expected %s, got a membership without asking for a proof", expected)
+	case kind(p) == apitype.ProblemJoinPending && p.Detail != "":
+		return &pendingError{clip(p.Detail)}
 	case kind(p) == apitype.ProblemJoinPending:
 		return ErrPending
 	case p.Status >= 500 || p.Status == http.StatusTooManyRequests || kind(p) == apitype.ProblemJoinNonce:

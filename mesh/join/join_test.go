@@ -136,7 +136,8 @@ func TestRequest(t *testing.T) {
 		{name: "expired token", then: refuse(403, apitype.ProblemTokenExpired, "token ended at noon"), refused: apitype.ProblemTokenExpired, mention: "token ended at noon"},
 		{name: "wrong token", then: refuse(403, apitype.ProblemTokenInvalid, ""), refused: apitype.ProblemTokenInvalid, mention: "Forbidden"},
 		{name: "revoked", then: refuse(403, apitype.ProblemJoinRevoked, "gone"), refused: apitype.ProblemJoinRevoked, mention: "gone"},
-		{name: "pending", then: refuse(403, apitype.ProblemJoinPending, "wait"), pending: true, mention: "approve"},
+		{name: "pending", then: refuse(403, apitype.ProblemJoinPending, ""), pending: true, mention: "approve"},
+		{name: "pending with a spent token", then: refuse(403, apitype.ProblemJoinPending, "wait: its join token was\nrevoked"), pending: true, mention: "wait: its join token was revoked"},
 		{name: "nonce again", then: refuse(401, apitype.ProblemJoinNonce, "replayed"), mention: "replayed"},
 		{name: "database locked", then: refuse(503, apitype.ProblemStore, "locked"), mention: "locked"},
 		{name: "too often", then: refuse(429, apitype.ProblemRateLimited, "slower"), mention: "slower"},
@@ -240,6 +241,36 @@ func TestPersist(t *testing.T) {
 		}
 		for i, want := range []time.Duration{retryFirst, 2 * retryFirst, pendingEvery, refusedFirst} {
 			if got := at[i+1] - at[i]; got < want*4/5 || got > want*6/5 {
+				t.Errorf("wait %d: got %s, want about %s", i, got, want)
+			}
+		}
+	})
+}
+
+// A node that waits for an admin asks often at first, and later leaves the air
+// to others; it never gives up.
+func TestPersistWaitsForAnAdmin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var at []time.Time
+		attempt := func(context.Context) (model.Membership, error) {
+			if at = append(at, time.Now()); len(at) == pendingSoon+50 {
+				return model.Membership{}, nil
+			}
+			return model.Membership{}, &pendingError{"its join token was revoked"}
+		}
+		var detail string
+		if _, err := Persist(t.Context(), attempt, func(s model.JoinState, err error) { detail = fmt.Sprint(s, ": ", err) }, nil); err != nil {
+			t.Fatal(err)
+		}
+		if detail != "pending: its join token was revoked" {
+			t.Errorf("reported %q", detail)
+		}
+		for i := range at[1:] {
+			want := pendingEvery
+			if i >= pendingSoon {
+				want = pendingMost
+			}
+			if got := at[i+1].Sub(at[i]); got < want*4/5 || got > want*6/5 {
 				t.Errorf("wait %d: got %s, want about %s", i, got, want)
 			}
 		}

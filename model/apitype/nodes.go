@@ -78,6 +78,7 @@ type Registration struct {
 	IdentityKey string    `json:"identity_key"`
 	Remote      string    `json:"remote" doc:"address that it came from"`
 	State       string    `json:"state" enum:"pending,rejected"`
+	Reason      string    `json:"reason,omitempty" doc:"why it was not admitted at once: token-none, token-expired, token-used-up, token-revoked"`
 	Requested   time.Time `json:"requested"`
 	LastTry     time.Time `json:"last_try"`
 }

@@ -17,9 +17,10 @@ const (
 	ProblemJoinNetwork    = "join-network"      // 403: the request is for another network
 	ProblemJoinKey        = "join-key"          // 403: the WireGuard key is another node's
 	ProblemTokenInvalid   = "token-invalid"     // 403: not a join token of this network
-	ProblemTokenExpired   = "token-expired"     // 403
-	ProblemTokenUsedUp    = "token-used-up"     // 403
-	ProblemTokenRevoked   = "token-revoked"     // 403
+	ProblemTokenNone      = "token-none"        // why a registration waits; 429 rate-limited when it cannot
+	ProblemTokenExpired   = "token-expired"     // why a registration waits; 403 when it cannot
+	ProblemTokenUsedUp    = "token-used-up"     // the same
+	ProblemTokenRevoked   = "token-revoked"     // the same
 	ProblemAlreadyClaimed = "already-claimed"   // 409: there is an admin; log in instead
 	ProblemClaimProof     = "claim-proof"       // 403: wrong claim code, or an exchange that ended
 	ProblemLogin          = "login-failed"      // 401: wrong name or password
