@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"halo.internal/gateway/store"
@@ -16,61 +15,6 @@ import (
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
-
-// register notes a request that waits for an admin, and tells whether that is
-// news to one.
-func (r *Registry) register(ctx context.Context, tx *sql.Tx, remote netip.Addr, id string, req model.JoinRequest, reason string) (news bool, err error) {
-	req.Token, req.Signature, req.Nonce = "", "", ""
-	body, err := json.Marshal(req)
-	if err != nil {
-		return false, err
-	}
-	var n int
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM registrations WHERE id <> ?`, id).Scan(&n); err != nil {
-		return false, err
-	}
-	if n >= maxRegistrations {
-		return false, apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%d nodes wait for an admin already", n).After(time.Minute)
-	}
-	if err := tx.QueryRowContext(ctx, `SELECT NOT EXISTS (SELECT 1 FROM registrations WHERE id = ? AND reason = ?)`, id, reason).Scan(&news); err != nil {
-		return false, err
-	}
-	now := store.Millis(r.clock.Now())
-	_, err = tx.ExecContext(ctx, `INSERT INTO registrations (id, request, remote, state, requested, last_try, reason) VALUES (?, ?, ?, 'pending', ?, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET request = excluded.request, remote = excluded.remote, last_try = excluded.last_try, reason = excluded.reason`,
-		id, string(body), remote.String(), now, now, reason)
-	return news, err
-}
-
-// Registrations returns a page of those that wait or were rejected.
-func (r *Registry) Registrations(ctx context.Context, cursor string, limit int) (apitype.RegistrationList, error) {
-	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, request, remote, state, requested, last_try, reason FROM registrations WHERE id > ? ORDER BY id LIMIT ?`, cursor, limit+1)
-	if err != nil {
-		return apitype.RegistrationList{}, store.Classify(err)
-	}
-	defer rows.Close()
-	list := apitype.RegistrationList{Items: []apitype.Registration{}}
-	for rows.Next() {
-		var g apitype.Registration
-		var body string
-		var requested, last int64
-		if err := rows.Scan(&g.ID, &body, &g.Remote, &g.State, &requested, &last, &g.Reason); err != nil {
-			return apitype.RegistrationList{}, store.Classify(err)
-		}
-		var req model.JoinRequest
-		if err := json.Unmarshal([]byte(body), &req); err != nil {
-			return apitype.RegistrationList{}, fmt.Errorf("stored registration %s: %w", g.ID, err)
-		}
-		g.Name, g.Board, g.Version, g.MACs, g.IdentityKey = req.Name, req.Board, req.Version, req.MACs, req.IdentityKey
-		g.Requested, g.LastTry = store.Time(requested), store.Time(last)
-		list.Items = append(list.Items, g)
-	}
-	if len(list.Items) > limit {
-		list.Items = list.Items[:limit]
-		list.Next = list.Items[limit-1].ID
-	}
-	return list, store.Classify(rows.Err())
-}
 
 func noRegistration(id string) error {
 	return apitype.Refuse(http.StatusNotFound, "", "there is no registration %.64q", id)

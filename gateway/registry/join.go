@@ -75,7 +75,11 @@ func (r *Registry) askNonce(key identity.PublicKey, detail string) error {
 }
 
 func (r *Registry) refused(key identity.PublicKey, remote netip.Addr, reason, detail string) {
-	if !r.nonces.mayReport(key.ID() + reason) {
+	what := key.ID() + reason
+	if reason == apitype.ProblemRateLimited {
+		what = reason // keys cost nothing: one event tells of a flood
+	}
+	if !r.nonces.mayReport(what) {
 		return
 	}
 	r.events.Add("join.refused", model.Warning, key.ID(), "a join request was refused: "+detail, map[string]string{"reason": reason, "remote": remote.String()})
@@ -97,7 +101,7 @@ func (r *Registry) admit(ctx context.Context, remote netip.Addr, key identity.Pu
 	}
 	var name string
 	var wait *apitype.Problem // why the node is not admitted at once
-	news := false
+	news, rejected := false, false
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
 		var state string
 		err := tx.QueryRowContext(ctx, `SELECT state FROM registrations WHERE id = ?`, id).Scan(&state)
@@ -105,7 +109,8 @@ func (r *Registry) admit(ctx context.Context, remote netip.Addr, key identity.Pu
 		case err != nil && !errors.Is(err, sql.ErrNoRows):
 			return err
 		case state == "rejected":
-			return refuse(apitype.ProblemJoinRejected, "an admin has rejected this node")
+			rejected = true
+			return r.stillRejected(ctx, tx, id)
 		}
 		if wait, err = r.spend(ctx, tx, token); err != nil {
 			return err
@@ -120,10 +125,12 @@ func (r *Registry) admit(ctx context.Context, remote netip.Addr, key identity.Pu
 		}
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return model.Membership{}, err
-	}
-	if wait != nil {
+	case rejected:
+		return model.Membership{}, refuse(apitype.ProblemJoinRejected, "an admin has rejected this node")
+	case wait != nil:
 		if news && r.nonces.mayReport(id+wait.Type) {
 			r.events.Add("join.pending", model.Info, id, "a node asks to join and waits for an admin: "+wait.Detail,
 				map[string]string{"name": clip(req.Name, 63), "remote": remote.String(), "reason": wait.Type})

@@ -28,9 +28,8 @@ import (
 
 // Bounds of what is kept.
 const (
-	maxNodes         = 1000
-	maxRegistrations = 256
-	maxJoinTokens    = 1000
+	maxNodes      = 1000
+	maxJoinTokens = 1000
 )
 
 // reserved names are words of the API's own in the place of a node's.

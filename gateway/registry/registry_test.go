@@ -100,13 +100,18 @@ func sign(node identity.Key, r model.JoinRequest) model.JoinRequest {
 // join runs both steps.
 func (f *fixture) join(t *testing.T, node identity.Key, r model.JoinRequest) (model.Membership, error) {
 	t.Helper()
-	_, err := f.Join(t.Context(), here, r)
+	return f.joinFrom(t, here, node, r)
+}
+
+func (f *fixture) joinFrom(t *testing.T, from netip.Addr, node identity.Key, r model.JoinRequest) (model.Membership, error) {
+	t.Helper()
+	_, err := f.Join(t.Context(), from, r)
 	p, ok := errors.AsType[*apitype.Problem](err)
 	if !ok || p.Type != apitype.ProblemJoinNonce || p.Nonce == "" {
 		t.Fatalf("without a nonce: got %v, want the problem join-nonce", err)
 	}
 	r.Nonce = p.Nonce
-	return f.Join(t.Context(), here, sign(node, r))
+	return f.Join(t.Context(), from, sign(node, r))
 }
 
 func (f *fixture) token(uses uint32) string {
@@ -338,24 +343,10 @@ func TestANodeWhoseTokenIsNoUseWaitsForAnAdmin(t *testing.T) {
 // with its token.
 func TestAFullListTellsOfTheToken(t *testing.T) {
 	f := newFixture(t)
-	for range maxRegistrations {
-		node := identity.New()
-		_, err := f.join(t, node, f.request(node, ""))
-		wantType(t, err, apitype.ProblemJoinPending)
-	}
+	fill(t, f)
 	node := identity.New()
 	_, err := f.join(t, node, f.request(node, identity.NewJoinToken(1, f.now.Add(-time.Minute)).Text(f.key)))
 	wantType(t, err, apitype.ProblemTokenExpired)
-}
-
-func TestStrangersCannotFillTheRegistrations(t *testing.T) {
-	f := newFixture(t)
-	var err error
-	for range maxRegistrations + 1 {
-		node := identity.New()
-		_, err = f.join(t, node, f.request(node, ""))
-	}
-	wantType(t, err, apitype.ProblemRateLimited)
 }
 
 func TestNamesAndAddresses(t *testing.T) {
