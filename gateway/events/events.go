@@ -24,7 +24,6 @@ import (
 const Source = "gateway-api"
 
 const (
-	maxStored  = 50_000
 	maxWaiting = 256
 	groupEvery = time.Second // between commits of own events: a storm of them must not wear the card
 	retryEvery = 5 * time.Second
@@ -41,16 +40,20 @@ type Log struct {
 	boot  uint64
 	log   *slog.Logger
 	wake  chan struct{}
+	most  share
 
 	mu      sync.Mutex // guards what follows
 	waiting []model.Event
 	lost    int
+
+	writing sync.Mutex // held by the one who writes; guards shares
+	shares  shares
 }
 
 // New returns the log; boot is the gateway's boot counter. Run has to be
 // running for Add to reach the database.
 func New(db *store.DB, c *clock.Clock, boot uint64, log *slog.Logger) *Log {
-	return &Log{db: db, clock: c, boot: boot, log: log, wake: make(chan struct{}, 1)}
+	return &Log{db: db, clock: c, boot: boot, log: log, wake: make(chan struct{}, 1), most: share{maxStored, maxOctets}}
 }
 
 // Add notes an event of gateway-api's own. It does not wait for the database;
@@ -111,16 +114,19 @@ func (l *Log) flush(ctx context.Context) error {
 		batch = append(batch, model.Event{Boot: l.boot, Time: l.clock.Now(), Clock: l.clock.Quality(), Kind: "events.lost", Severity: model.Warning,
 			Message: fmt.Sprintf("%d events were lost while the database was unavailable", lost)})
 	}
-	err := l.db.Write(ctx, func(tx *sql.Tx) error {
+	unfit, err := l.store(ctx, Source, func(tx *sql.Tx) ([]model.Event, error) {
 		var last int64
 		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM events WHERE source = ? AND boot = ?`, Source, int64(l.boot)).Scan(&last); err != nil {
-			return err
+			return nil, err
 		}
 		for i := range batch {
 			batch[i].Seq = uint64(last) + uint64(i) + 1
 		}
-		return l.insert(ctx, tx, Source, batch)
+		return batch, nil
 	})
+	for _, i := range unfit {
+		l.log.Error("an event cannot be stored", "event", batch[i].Kind, "node", batch[i].Node)
+	}
 	if err == nil {
 		return nil
 	}
@@ -139,9 +145,10 @@ func (l *Log) flush(ctx context.Context) error {
 }
 
 // Record commits events that a node reported and Check let pass; those that
-// are stored already are left as they are. When it returns nil they may be acknowledged.
-func (l *Log) Record(ctx context.Context, node string, events []model.Event) error {
-	return l.db.Write(ctx, func(tx *sql.Tx) error { return l.insert(ctx, tx, node, events) })
+// are stored already are left as they are. When there is no error all may be
+// acknowledged: those whose positions it returns can never be stored.
+func (l *Log) Record(ctx context.Context, node string, events []model.Event) (unfit []int, err error) {
+	return l.store(ctx, node, func(*sql.Tx) ([]model.Event, error) { return events, nil })
 }
 
 // errForm is for an event that no node of ours sends.
@@ -180,28 +187,6 @@ func level(s model.Severity) int {
 		}
 	}
 	return 0
-}
-
-func (l *Log) insert(ctx context.Context, tx *sql.Tx, source string, events []model.Event) error {
-	now := store.Millis(l.clock.Now())
-	for _, e := range events {
-		e.Severity = levels[level(e.Severity)]
-		about := e.Node
-		if about == "" && source != Source {
-			about = source
-		}
-		body, err := json.Marshal(e)
-		if err != nil {
-			return fmt.Errorf("event %s: %w", e.Kind, err)
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO events (received, source, boot, seq, kind, severity, node, body)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			now, source, int64(e.Boot), int64(e.Seq), e.Kind, level(e.Severity), about, string(body)); err != nil {
-			return err
-		}
-	}
-	_, err := tx.ExecContext(ctx, `DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?`, maxStored)
-	return err
 }
 
 // Query selects events.

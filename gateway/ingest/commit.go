@@ -118,13 +118,20 @@ func (c *committer) commit(ctx context.Context, group []job) error {
 		for i, j := range jobs {
 			list[i] = *j.event
 		}
-		err := c.insist(ctx, func() error { return c.events.Record(ctx, node, list) })
+		var unfit []int
+		err := c.insist(ctx, func() (err error) {
+			unfit, err = c.events.Record(ctx, node, list)
+			return err
+		})
 		if errors.Is(err, store.ErrCorrupt) || ctx.Err() != nil {
 			return err
 		}
 		if err != nil {
 			c.log.Error("events could not be stored", "node", node, "err", err)
 			continue
+		}
+		for _, i := range unfit { // it is acknowledged with the others: the node need not keep what never fits
+			jobs[i].from.server.report("event.malformed", node, "an event of the node's cannot be stored and is lost", jobs[i].from.remote)
 		}
 		for _, j := range jobs {
 			j.from.ackEvent(j.id())

@@ -417,6 +417,41 @@ func TestEventsAndHeartbeats(t *testing.T) {
 	f.wantEvent("node.offline", key.ID())
 }
 
+// An event that the database never takes is given up with a word; the others
+// of its group, which may be anybody's, are stored and acknowledged.
+func TestAnEventThatNeverFitsBlocksNobody(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	n := f.stream(key, f.admit(key))
+	other, err := sql.Open("sqlite", "file:"+filepath.Join(filepath.Dir(f.dbPath), "config.db")+"?_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := other.Exec(`CREATE TRIGGER no_bad BEFORE INSERT ON events WHEN NEW.kind = 'a.bad' BEGIN SELECT RAISE(ABORT, 'never'); END`); err != nil {
+		t.Fatal(err)
+	}
+	waiting := map[wire.BatchID]bool{}
+	for seq, kind := range []string{"a.good", "a.bad", "a.good"} {
+		id := wire.ID(1, uint64(seq)+1)
+		waiting[id] = true
+		n.write(wire.EventMessage{Event: model.Event{Boot: id.Boot, Seq: id.Seq, Time: time.Now(), Kind: kind, Severity: model.Info}})
+	}
+	for len(waiting) > 0 {
+		a, ok := n.read().(wire.AckEvents)
+		if !ok {
+			t.Fatalf("got %+v, want %v acknowledged", a, waiting)
+		}
+		for _, id := range a.IDs {
+			delete(waiting, id)
+		}
+	}
+	f.wantEvent("event.malformed", key.ID())
+	if list, _, err := f.Events.List(t.Context(), events.Query{Kind: "a.", Limit: 10}); err != nil || len(list) != 2 {
+		t.Errorf("got %+v, %v; want the two good ones", list, err)
+	}
+}
+
 func TestRevokingEndsTheStream(t *testing.T) {
 	f := newFixture(t)
 	key := identity.New()

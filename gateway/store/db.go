@@ -152,6 +152,20 @@ func classify(err error) error {
 	return err
 }
 
+// Unfit tells of an error that lies with what was to be written: the database
+// will not take it at another time either, and takes other things.
+func Unfit(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return false
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE:
+		return true
+	}
+	return false
+}
+
 // Classify is for errors of queries made through Read.
 func Classify(err error) error { return classify(err) }
 
