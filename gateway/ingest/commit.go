@@ -146,12 +146,20 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 	if len(jobs) == 0 {
 		return nil
 	}
-	entries := make([]store.Entry, len(jobs))
+	entries, need := make([]store.Entry, len(jobs)), int64(0)
 	for i, j := range jobs {
 		entries[i] = *j.batch
+		need += int64(len(j.batch.Data))
 	}
 	var outcomes []store.Outcome
 	err := c.insist(ctx, func() (err error) {
+		if outcomes, err = c.journal.Append(ctx, entries); !errors.Is(err, store.ErrFull) {
+			return err
+		}
+		dropped, roomErr := c.journal.MakeRoom(ctx, need)
+		if c.tell(dropped, "the file system is full"); roomErr != nil {
+			return roomErr
+		}
 		outcomes, err = c.journal.Append(ctx, entries)
 		return err
 	})
@@ -180,14 +188,19 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 		j.from.ack(j.id())
 	}
 	dropped, err := c.journal.Trim(ctx)
-	if dropped > 0 {
-		c.events.Add("telemetry.dropped", model.Warning, "", fmt.Sprintf("the telemetry store is full: the oldest %d batches were dropped", dropped),
-			map[string]string{"budget_bytes": fmt.Sprint(c.journal.Budget())})
-	}
+	c.tell(dropped, "the telemetry store is full")
 	if err != nil && !errors.Is(err, store.ErrUnavailable) && ctx.Err() == nil {
 		return fmt.Errorf("keep telemetry within its budget: %w", err)
 	}
 	return nil
+}
+
+// tell makes an event of batches that were dropped for space.
+func (c *committer) tell(dropped int64, why string) {
+	if dropped > 0 {
+		c.events.Add("telemetry.dropped", model.Warning, "", fmt.Sprintf("%s: the oldest %d batches were dropped", why, dropped),
+			map[string]string{"budget_bytes": fmt.Sprint(c.journal.Budget())})
+	}
 }
 
 // insist repeats what fails because the database is unavailable.

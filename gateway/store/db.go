@@ -24,6 +24,9 @@ import (
 // to be written is not written; the caller keeps it and tries again.
 var ErrUnavailable = errors.New("store is unavailable")
 
+// ErrFull is wrapped beside ErrUnavailable where the medium is full.
+var ErrFull = errors.New("no space is left for the database")
+
 // ErrCorrupt is wrapped where a database is damaged.
 var ErrCorrupt = errors.New("database is damaged")
 
@@ -143,7 +146,7 @@ func classify(err error) error {
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		return fmt.Errorf("%w: another process holds the database's lock: %w", ErrUnavailable, err)
 	case sqlite3.SQLITE_FULL:
-		return fmt.Errorf("%w: no space is left for the database: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: %w: %w", ErrUnavailable, ErrFull, err)
 	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL:
 		return fmt.Errorf("%w: the medium is full, read-only or failing: %w", ErrUnavailable, err)
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:

@@ -11,8 +11,6 @@ import (
 	"halo.internal/model/wire"
 )
 
-const trimStep = 500 // batches dropped in one transaction
-
 // Journal holds the nodes' batches as they came. (node, boot, seq) names a
 // batch for ever; the same one is stored once.
 //
@@ -21,15 +19,17 @@ const trimStep = 500 // batches dropped in one transaction
 type Journal struct {
 	db     *DB
 	budget int64
+	space  func() (size, free int64) // of the file system
 
 	mu      sync.Mutex // guards schemas: copies in RAM
 	schemas map[wire.SchemaID]wire.Schema
 }
 
 // NewJournal returns the journal in telemetry.db, which drops the oldest
-// batches beyond that many bytes.
+// batches beyond that many bytes, or a third of the file system.
 func NewJournal(db *DB, budget int64) *Journal {
-	return &Journal{db: db, budget: budget, schemas: map[wire.SchemaID]wire.Schema{}}
+	size, _ := db.space()
+	return &Journal{db: db, budget: within(budget, size), space: db.space, schemas: map[wire.SchemaID]wire.Schema{}}
 }
 
 // Budget returns how many bytes the journal may use.
@@ -123,41 +123,4 @@ func source(ctx context.Context, tx *sql.Tx, node string) (int64, error) {
 		err = tx.QueryRowContext(ctx, `INSERT INTO sources (node) VALUES (?) RETURNING id`, node).Scan(&id)
 	}
 	return id, err
-}
-
-// Trim drops the oldest batches, and the schemas that only they named, until
-// the database is within its budget, and returns how many it dropped.
-func (j *Journal) Trim(ctx context.Context) (int64, error) {
-	var dropped int64
-	for {
-		used, err := j.db.Bytes(ctx)
-		if err != nil || used <= j.budget {
-			return dropped, err
-		}
-		var n int64
-		var forgotten []wire.SchemaID
-		err = j.db.Write(ctx, func(tx *sql.Tx) error {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO dropped (source, boot, through, count)
-				SELECT source, boot, max(seq), count(*) FROM (SELECT source, boot, seq FROM batches ORDER BY id LIMIT ?) GROUP BY source, boot
-				ON CONFLICT (source, boot) DO UPDATE SET through = max(through, excluded.through), count = count + excluded.count`, trimStep); err != nil {
-				return err
-			}
-			r, err := tx.ExecContext(ctx, `DELETE FROM batches WHERE id IN (SELECT id FROM batches ORDER BY id LIMIT ?)`, trimStep)
-			if err != nil {
-				return err
-			}
-			if n, err = r.RowsAffected(); err != nil {
-				return err
-			}
-			forgotten, err = dropSchemas(ctx, tx)
-			return err
-		})
-		if err != nil {
-			return dropped, err
-		}
-		j.forget(forgotten...)
-		if dropped += n; n == 0 {
-			return dropped, nil
-		}
-	}
 }

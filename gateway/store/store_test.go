@@ -194,11 +194,11 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	}
 }
 
-// A full disk must neither lose what is stored nor keep the database from
-// working once there is room again.
-func TestFullDisk(t *testing.T) {
+// smallDisk returns a folder on a file system of its own.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 		t.Fatalf("a small file system is needed, and root to make it: %v", err)
 	}
 	t.Cleanup(func() {
@@ -206,21 +206,35 @@ func TestFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+// fillUp leaves no room on the file system, and returns the file that takes it.
+func fillUp(t *testing.T, dir string) string {
+	t.Helper()
+	ballast := filepath.Join(dir, "ballast")
+	f, err := os.Create(ballast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	return ballast
+}
+
+// A full disk must neither lose what is stored nor keep the database from
+// working once there is room again.
+func TestFullDisk(t *testing.T) {
+	dir := smallDisk(t, "1m")
 	d, _, err := OpenConfig(t.Context(), filepath.Join(dir, "config.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
 	put(t, d, "kept")
-	ballast := filepath.Join(dir, "ballast")
-	f, err := os.Create(ballast)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, err = f.Write(make([]byte, 4096)); err == nil; {
-		_, err = f.Write(make([]byte, 4096))
-	}
-	f.Close()
+	ballast := fillUp(t, dir)
 	for err = nil; err == nil; { // what room SQLite has in its files is used up first
 		err = d.Write(t.Context(), func(tx *sql.Tx) error {
 			_, err := tx.Exec(`INSERT INTO settings (name, value) VALUES (hex(randomblob(8)), randomblob(65536))`)
