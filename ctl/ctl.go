@@ -108,7 +108,7 @@ func (a *app) command() *cobra.Command {
 		a.claimCommand(), a.loginCommand(), a.logoutCommand(),
 		a.statusCommand(), a.healthCommand(), a.versionCommand(),
 		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),
-		a.registrationCommand(), a.joinTokenCommand(), a.networkCommand(),
+		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(),
 	)
 	return root
 }

@@ -43,27 +43,9 @@ func (a *app) call(use, short string, args cobra.PositionalArgs, run func(contex
 // ofNode is a call whose first argument is a node, by name or ID, which the
 // shell completes.
 func (a *app) ofNode(use, short string, args cobra.PositionalArgs, run func(context.Context, *client.Client, []string) error) *cobra.Command {
-	c := a.call(use, short, args, run)
-	c.ValidArgsFunction = func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		api, err := a.connect()
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		defer api.Close()
-		nodes, err := api.Nodes(c.Context())
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		names := make([]string, len(nodes))
-		for i, n := range nodes {
-			names[i] = table.Clean(n.Name) + "\t" + n.ID
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
-	return c
+	return a.completes(a.call(use, short, args, run), func(ctx context.Context, c *client.Client) ([]string, error) {
+		return names(ctx, c.Nodes, func(n apitype.Node) (string, string) { return n.Name, n.ID })
+	})
 }
 
 func (a *app) nodeList(ctx context.Context, c *client.Client, _ []string) error {

@@ -220,5 +220,10 @@ func routes(t testing.TB) map[string]any {
 			{ID: "0105", Uses: 1, Expires: standInNow.Add(90 * time.Minute), Revoked: true}}},
 		"POST /v1/admin/join-tokens":        apitype.JoinToken{ID: "0106", Token: "halo-join-secret"},
 		"DELETE /v1/admin/join-tokens/0102": nil,
+		"GET /v1/trust/macs": apitype.TrustedMACList{Items: []apitype.TrustedMAC{
+			{MAC: "02:00:00:00:00:02", Node: nodeID, Used: agoPtr(time.Hour), Created: ago(3 * time.Hour), By: "user:admin", Note: "mast\x1b[31m"},
+			{MAC: "02:00:00:00:00:03", Created: ago(time.Minute), By: "user:admin"}}},
+		"POST /v1/trust/macs":                     apitype.TrustedMAC{MAC: "02:00:00:00:00:04", Created: standInNow, By: "user:admin"},
+		"DELETE /v1/trust/macs/02:00:00:00:00:02": nil,
 	}
 }

@@ -90,7 +90,7 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 		}
 		c.Principal, c.actor = p, p.Actor()
 	}
-	c.target = ctx.Param("id") + ctx.Param("username")
+	c.target = ctx.Param("id") + ctx.Param("username") + ctx.Param("mac")
 	next(huma.WithValue(ctx, callerKey{}, c))
 	if r.Method == http.MethodGet || r.Method == http.MethodHead || c.actor == "" {
 		return

@@ -97,6 +97,7 @@ func New(c Config) (*API, error) {
 	a.nodeRoutes()
 	a.telemetryRoutes()
 	a.adminRoutes()
+	a.trustRoutes()
 	a.logRoutes()
 	a.describeStream()
 

@@ -190,7 +190,7 @@ func TestAllButTheOpenRoutesNeedALogin(t *testing.T) {
 	f.token = ""
 	var open []string
 	for _, r := range f.routes() {
-		path := strings.NewReplacer("{id}", "x", "{username}", "x").Replace(r.path)
+		path := strings.NewReplacer("{id}", "x", "{username}", "x", "{mac}", "x").Replace(r.path)
 		resp, b := f.do(r.method, path, nil)
 		name := r.method + " " + r.path
 		var p apitype.Problem
@@ -226,7 +226,7 @@ func TestNothingSecretOverPlainHTTP(t *testing.T) {
 			if r.path == "/v1/nodes/stream" {
 				continue // the hello is signed; the ingest judges the address itself
 			}
-			path := strings.NewReplacer("{id}", "x", "{username}", "x").Replace(r.path)
+			path := strings.NewReplacer("{id}", "x", "{username}", "x", "{mac}", "x").Replace(r.path)
 			_, b := f.do(r.method, path, nil)
 			var p apitype.Problem
 			_ = json.Unmarshal(b, &p) // what is no problem has no type
@@ -371,6 +371,12 @@ func TestScopesAreEnforcedAndChangesAudited(t *testing.T) {
 		{olaf, "PATCH", "/v1/nodes/gateway", apitype.UpdateNode{Name: &name}, 200},
 		{olaf, "DELETE", "/v1/nodes/base", nil, 403},
 		{root, "DELETE", "/v1/nodes/base", nil, 409}, // the gateway itself
+		{olaf, "POST", "/v1/trust/macs", apitype.TrustMAC{MAC: "02:00:00:00:00:01"}, 403},
+		{root, "POST", "/v1/trust/macs", apitype.TrustMAC{MAC: "02-00-00-00-00-01"}, 201},
+		{root, "POST", "/v1/trust/macs", apitype.TrustMAC{MAC: "rubbish"}, 422},
+		{root, "GET", "/v1/trust/macs", nil, 200},
+		{root, "DELETE", "/v1/trust/macs/02:00:00:00:00:01", nil, 204},
+		{root, "DELETE", "/v1/trust/macs/02:00:00:00:00:01", nil, 404},
 		{root, "PATCH", "/api/auth/users/vera", map[string]any{"disabled": true}, 204},
 		{vera, "GET", "/v1/nodes", nil, 401},
 	} {
@@ -390,7 +396,9 @@ func TestScopesAreEnforcedAndChangesAudited(t *testing.T) {
 		}
 	}
 	want := []string{
-		"user:root update-user vera 204", "user:root revoke-node base 409", "user:olaf update-node gateway 200",
+		"user:root update-user vera 204",
+		"user:root distrust-mac 02:00:00:00:00:01 404", "user:root distrust-mac 02:00:00:00:00:01 204", "user:root trust-mac  422", "user:root trust-mac 02:00:00:00:00:01 201",
+		"user:root revoke-node base 409", "user:olaf update-node gateway 200",
 		"user:olaf login  200", "user:vera login  200", "user:root create-user olaf 201", "user:root create-user vera 201", "user:root login  200",
 	}
 	if !slices.Equal(got, want) {

@@ -15,7 +15,7 @@ func (a *API) nodeRoutes() {
 	register(a, open, huma.Operation{
 		OperationID: "join-node", Method: http.MethodPost, Path: "/v1/nodes/join", Tags: nodes,
 		Summary:     "Join the network, signed by the node's key",
-		Description: "Without a nonce the answer is the problem join-nonce; post again, signed over that nonce. Admitted by join token or by an admin (problem join-pending until then, with what is wrong with its token in detail). A node that is known gets its membership again.",
+		Description: "Without a nonce the answer is the problem join-nonce; post again, signed over that nonce. Admitted by join token, by a trusted MAC or by an admin (problem join-pending until then, with what is wrong with its token in detail). A node that is known gets its membership again.",
 	}, func(ctx context.Context, i *In[model.JoinRequest]) (*body[model.Membership], error) {
 		return answer(a.Registry.Join(ctx, callerOf(ctx).remote, i.Body))
 	})

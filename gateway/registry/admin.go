@@ -50,7 +50,7 @@ func (r *Registry) Approve(ctx context.Context, id, by string) (apitype.Node, er
 	if err != nil {
 		return apitype.Node{}, err
 	}
-	r.joined(id, name, req)
+	r.joined(id, name, by, req)
 	return r.Node(ctx, id)
 }
 

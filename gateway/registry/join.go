@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -99,7 +98,7 @@ func (r *Registry) admit(ctx context.Context, remote netip.Addr, key identity.Pu
 	if err != nil {
 		return model.Membership{}, err
 	}
-	var name string
+	var name, by string
 	var wait *apitype.Problem // why the node is not admitted at once
 	news, rejected := false, false
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
@@ -116,7 +115,17 @@ func (r *Registry) admit(ctx context.Context, remote netip.Addr, key identity.Pu
 			return err
 		}
 		if wait == nil {
-			name, err = r.insert(ctx, tx, key, req, "token:"+hex.EncodeToString(token.ID[:]))
+			by = "token:" + hex.EncodeToString(token.ID[:])
+			name, err = r.insert(ctx, tx, key, req, by)
+			return err
+		}
+		mac, err := trusted(ctx, tx, id, macsOf(req))
+		if err != nil {
+			return err
+		}
+		if mac != "" {
+			wait, by = nil, "mac:"+mac
+			name, err = r.insert(ctx, tx, key, req, by)
 			return err
 		}
 		news, err = r.register(ctx, tx, remote, id, req, wait.Type)
@@ -137,16 +146,16 @@ func (r *Registry) admit(ctx context.Context, remote netip.Addr, key identity.Pu
 		}
 		return model.Membership{}, refuse(apitype.ProblemJoinPending, "an admin has to approve this node: %s", wait.Detail).After(30 * time.Second)
 	}
-	r.joined(id, name, req)
+	r.joined(id, name, by, req)
 	return r.membership(ctx, id)
 }
 
-func (r *Registry) joined(id, name string, req model.JoinRequest) {
+func (r *Registry) joined(id, name, by string, req model.JoinRequest) {
 	r.mu.Lock()
 	l := r.entry(id)
 	l.boot = max(l.boot, req.Boot)
 	r.mu.Unlock()
-	r.events.Add("node.joined", model.Info, id, name+" has joined", map[string]string{"name": name})
+	r.events.Add("node.joined", model.Info, id, name+" has joined", map[string]string{"name": name, "by": by})
 	if want := wantedName(id, req); want != name {
 		r.events.Add("node.name.conflict", model.Warning, id, fmt.Sprintf("the name %s was taken; the node is called %s", want, name), map[string]string{"name": name, "wanted": want})
 	}
@@ -224,11 +233,9 @@ func (r *Registry) insert(ctx context.Context, tx *sql.Tx, key identity.PublicKe
 	if err != nil {
 		return "", err
 	}
-	macs := []string{}
-	for _, m := range req.MACs {
-		if hw, err := net.ParseMAC(m); err == nil && len(macs) < 32 {
-			macs = append(macs, hw.String())
-		}
+	macs := macsOf(req)
+	if err := r.bind(ctx, tx, id, macs); err != nil {
+		return "", err
 	}
 	list, err := json.Marshal(macs)
 	if err != nil {

@@ -1,0 +1,143 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"net"
+	"net/http"
+
+	"halo.internal/gateway/store"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+const (
+	maxTrustedMACs = 1000
+	maxMACs        = 32 // of one node
+)
+
+// ParseMAC returns the one form in which a MAC is kept.
+func ParseMAC(s string) (string, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != 6 || hw[0]&1 != 0 || hw.String() == "00:00:00:00:00:00" {
+		return "", apitype.Refuse(http.StatusUnprocessableEntity, "", "mac: expected the MAC of a device, six octets in hex such as 02:00:00:00:00:01, got %.40q", s)
+	}
+	return hw.String(), nil
+}
+
+// macsOf are those that a node says it has.
+func macsOf(req model.JoinRequest) []string {
+	macs := []string{}
+	for _, m := range req.MACs {
+		if mac, err := ParseMAC(m); err == nil && len(macs) < maxMACs {
+			macs = append(macs, mac)
+		}
+	}
+	return macs
+}
+
+// trusted returns which of a node's MACs is on the list and admits it, or "".
+// A MAC can be heard and imitated by anybody: each admits one device, and none
+// once a device has come with it, however that one was admitted.
+func trusted(ctx context.Context, tx *sql.Tx, id string, macs []string) (string, error) {
+	for _, mac := range macs {
+		var node string
+		err := tx.QueryRowContext(ctx, `SELECT node FROM trusted_macs WHERE mac = ?`, mac).Scan(&node)
+		if err == nil && (node == "" || node == id) {
+			return mac, nil
+		}
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+// bind notes that a node has come with these MACs.
+func (r *Registry) bind(ctx context.Context, tx *sql.Tx, id string, macs []string) error {
+	for _, mac := range macs {
+		if _, err := tx.ExecContext(ctx, `UPDATE trusted_macs SET node = ?, used = ? WHERE mac = ? AND node = ''`, id, store.Millis(r.clock.Now()), mac); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const macColumns = `mac, note, created, created_by, node, used`
+
+func scanMAC(row interface{ Scan(...any) error }) (apitype.TrustedMAC, error) {
+	var m apitype.TrustedMAC
+	var created int64
+	var used sql.NullInt64
+	err := row.Scan(&m.MAC, &m.Note, &created, &m.By, &m.Node, &used)
+	m.Created, m.Used = store.Time(created), store.TimePtr(used)
+	return m, err
+}
+
+// TrustedMACs returns a page of the list.
+func (r *Registry) TrustedMACs(ctx context.Context, cursor string, limit int) (apitype.TrustedMACList, error) {
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT `+macColumns+` FROM trusted_macs WHERE mac > ? ORDER BY mac LIMIT ?`, cursor, limit+1)
+	if err != nil {
+		return apitype.TrustedMACList{}, store.Classify(err)
+	}
+	defer rows.Close()
+	list := apitype.TrustedMACList{Items: []apitype.TrustedMAC{}}
+	for rows.Next() {
+		m, err := scanMAC(rows)
+		if err != nil {
+			return apitype.TrustedMACList{}, store.Classify(err)
+		}
+		list.Items = append(list.Items, m)
+	}
+	if len(list.Items) > limit {
+		list.Items = list.Items[:limit]
+		list.Next = list.Items[limit-1].MAC
+	}
+	return list, store.Classify(rows.Err())
+}
+
+// TrustMAC puts a MAC on the list. One that is there stays as it is, so that a
+// client may try again.
+func (r *Registry) TrustMAC(ctx context.Context, by string, c apitype.TrustMAC) (apitype.TrustedMAC, error) {
+	mac, err := ParseMAC(c.MAC)
+	if err != nil {
+		return apitype.TrustedMAC{}, err
+	}
+	var m apitype.TrustedMAC
+	err = r.db.Write(ctx, func(tx *sql.Tx) error {
+		var n int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM trusted_macs WHERE mac <> ?`, mac).Scan(&n); err != nil {
+			return err
+		}
+		if n >= maxTrustedMACs {
+			return apitype.Refuse(http.StatusConflict, "", "there are %d trusted MACs already; remove some", n)
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO trusted_macs (mac, note, created, created_by) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			mac, c.Note, store.Millis(r.clock.Now()), by); err != nil {
+			return err
+		}
+		var err error
+		m, err = scanMAC(tx.QueryRowContext(ctx, `SELECT `+macColumns+` FROM trusted_macs WHERE mac = ?`, mac))
+		return err
+	})
+	return m, err
+}
+
+// DistrustMAC takes a MAC off the list. A node that came with it stays.
+func (r *Registry) DistrustMAC(ctx context.Context, mac string) error {
+	mac, err := ParseMAC(mac)
+	if err != nil {
+		return err
+	}
+	return r.db.Write(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `DELETE FROM trusted_macs WHERE mac = ?`, mac)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, apitype.Refuse(http.StatusNotFound, "", "the MAC %s is not on the list", mac))
+		}
+		return nil
+	})
+}
