@@ -48,7 +48,7 @@ func (a *app) claim(ctx context.Context, user, codeFile, passwordFile string) er
 	if err != nil {
 		return err
 	}
-	password, err := a.newPassword(ctx, passwordFile)
+	password, err := a.newPassword(ctx, passwordFile, envPassword)
 	if err != nil {
 		return err
 	}
@@ -64,9 +64,9 @@ func (a *app) claim(ctx context.Context, user, codeFile, passwordFile string) er
 }
 
 // newPassword asks twice: nobody sees what he types.
-func (a *app) newPassword(ctx context.Context, file string) (string, error) {
-	first, err := a.secret(ctx, "New password (10 characters or more)", file, envPassword)
-	if err != nil || file != "" || a.env.Getenv(envPassword) != "" {
+func (a *app) newPassword(ctx context.Context, file, env string) (string, error) {
+	first, err := a.secret(ctx, "New password (10 characters or more)", file, env)
+	if err != nil || file != "" || a.env.Getenv(env) != "" {
 		return first, err
 	}
 	again, err := a.env.Terminal.Secret(ctx, "The same again: ")

@@ -86,7 +86,8 @@ kept in a profile, one file per network, and later commands need no address.
 
 Environment: HALO_GATEWAY, HALO_NETWORK and HALO_CONFIG stand for the flags of
 these names; HALO_PASSWORD and HALO_CLAIM_CODE answer the questions of claim and
-login where nobody can be asked.
+login where nobody can be asked, HALO_NEW_PASSWORD those of user add and user
+password.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 gateway not reachable,
 4 not authorised, 5 not found.`
@@ -109,6 +110,7 @@ func (a *app) command() *cobra.Command {
 		a.statusCommand(), a.healthCommand(), a.versionCommand(),
 		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),
 		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(),
+		a.userCommand(), a.apiTokenCommand(), a.auditCommand(),
 	)
 	return root
 }

@@ -190,6 +190,62 @@ func TestFromClaimToLogout(t *testing.T) {
 	operator.must(t, "login")
 }
 
+// TestPeopleAndPrograms lets others use a real gateway, each as far as he may.
+func TestPeopleAndPrograms(t *testing.T) {
+	d := newDevice(t)
+	d.start(t)
+	at := "--gateway=https://" + d.tls
+	admin := newUser(t)
+	admin.environ["HALO_CLAIM_CODE"], admin.environ["HALO_PASSWORD"] = claimCode, newPassword
+	admin.must(t, "claim", at)
+	sum := regexp.MustCompile(`(?m)^CA +([0-9a-f]{64})$`).FindStringSubmatch(admin.must(t, "status"))
+	if sum == nil {
+		t.Fatal("status shows no CA")
+	}
+	const given, own = "given at first 1", "chosen by vera 2"
+	admin.environ["HALO_NEW_PASSWORD"] = given
+	admin.must(t, "user", "add", "vera")
+	admin.fails(t, ctl.ExitError, "there is a user vera", "user", "add", "vera")
+	admin.fails(t, ctl.ExitError, "last admin", "user", "disable", "admin")
+
+	vera := newUser(t)
+	vera.environ["HALO_PASSWORD"], vera.environ["HALO_NEW_PASSWORD"] = given, own
+	vera.must(t, "login", at, "--user=vera", "--ca-sha256="+sum[1])
+	vera.fails(t, ctl.ExitUnauthorised, "admin", "user", "list")
+	vera.must(t, "user", "password")
+	vera.fails(t, ctl.ExitUnauthorised, "haloctl login", "node", "list")
+	vera.environ["HALO_PASSWORD"] = own
+	vera.must(t, "login")
+	vera.must(t, "node", "list")
+	admin.must(t, "user", "role", "vera", "operator")
+	vera.must(t, "login")
+	vera.must(t, "node", "rename", "gw", "mast")
+	admin.must(t, "user", "disable", "vera")
+	vera.fails(t, ctl.ExitUnauthorised, "", "login")
+	admin.must(t, "user", "remove", "vera")
+
+	admin.must(t, "trust", "mac", "add", "02-00-00-00-00-01")
+	admin.fails(t, ctl.ExitError, "six octets", "trust", "mac", "add", "rubbish")
+	secret := strings.TrimSpace(admin.must(t, "api-token", "create", "probe", "--scope=nodes:read"))
+	tokens := admin.must(t, "api-token", "list")
+	id := regexp.MustCompile(`(?m)^(\S+) +probe +nodes:read`).FindStringSubmatch(tokens)
+	if id == nil || secret == "" || strings.Contains(tokens, secret) {
+		t.Fatalf("api-token list:\n%s", tokens)
+	}
+	admin.must(t, "api-token", "revoke", id[1])
+	admin.fails(t, ctl.ExitNotFound, "api-token list", "api-token", "revoke", id[1])
+
+	log := admin.must(t, "audit", "list", "--limit", "1000")
+	for _, want := range []string{
+		"user:admin +create-user +vera .* 201", "user:vera +update-user +vera .* 204", "user:vera +update-node +gw .* 200",
+		"user:admin +trust-mac +02:00:00:00:00:01 .* 201", "user:admin +delete-api-token +" + id[1] + " .* 204", "user:admin +delete-user +vera .* 204",
+	} {
+		if !regexp.MustCompile(want).MatchString(log) {
+			t.Errorf("the audit log does not have %q:\n%s", want, log)
+		}
+	}
+}
+
 // TestABundleForNewCards exports what makes new nodes members.
 func TestABundleForNewCards(t *testing.T) {
 	d := newDevice(t)

@@ -220,6 +220,22 @@ func routes(t testing.TB) map[string]any {
 			{ID: "0105", Uses: 1, Expires: standInNow.Add(90 * time.Minute), Revoked: true}}},
 		"POST /v1/admin/join-tokens":        apitype.JoinToken{ID: "0106", Token: "halo-join-secret"},
 		"DELETE /v1/admin/join-tokens/0102": nil,
+		"GET /api/auth/me":                  apitype.Me{Kind: "user", Name: standInUser, Role: apitype.RoleAdmin},
+		"GET /api/auth/users": apitype.UserList{Items: []apitype.User{
+			{Username: standInUser, Role: apitype.RoleAdmin, Created: ago(48 * time.Hour), LastLogin: agoPtr(time.Minute)},
+			{Username: "vera", Role: apitype.RoleViewer, Disabled: true, Created: ago(time.Hour)}}},
+		"POST /api/auth/users":        apitype.User{Username: "olaf", Role: apitype.RoleOperator, Created: standInNow},
+		"PATCH /api/auth/users/vera":  nil,
+		"PATCH /api/auth/users/admin": nil,
+		"DELETE /api/auth/users/vera": nil,
+		"GET /api/auth/tokens": apitype.APITokenList{Items: []apitype.APIToken{
+			{ID: "abcd", Name: "grafana", Scopes: []string{apitype.ScopeNodesRead, apitype.ScopeTelemetryRead}, Created: ago(time.Hour), By: "user:admin", LastUsed: agoPtr(time.Minute)},
+			{ID: "efgh", Name: "backup", Scopes: []string{apitype.ScopeAdmin}, Created: ago(time.Hour), By: "user:admin", Expires: agoPtr(-72 * time.Hour)}}},
+		"POST /api/auth/tokens":        apitype.APIToken{ID: "ijkl", Name: "probe", Token: "halo-secret"},
+		"DELETE /api/auth/tokens/abcd": nil,
+		"GET /v1/audit": apitype.AuditList{Items: []apitype.AuditEntry{
+			{ID: 2, Time: ago(time.Minute), Actor: "user:admin", Action: "revoke-node", Target: "n01", Remote: "192.0.2.9", Status: 204},
+			{ID: 1, Time: ago(time.Hour), Actor: "token:abcd", Action: "update-node", Target: "gw\x1b[31m", Remote: "192.0.2.8", Status: 403}}},
 		"GET /v1/trust/macs": apitype.TrustedMACList{Items: []apitype.TrustedMAC{
 			{MAC: "02:00:00:00:00:02", Node: nodeID, Used: agoPtr(time.Hour), Created: ago(3 * time.Hour), By: "user:admin", Note: "mast\x1b[31m"},
 			{MAC: "02:00:00:00:00:03", Created: ago(time.Minute), By: "user:admin"}}},

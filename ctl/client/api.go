@@ -92,21 +92,12 @@ func (f EventFilter) query() url.Values {
 
 // Events returns the newest events, newest first.
 func (c *Client) Events(ctx context.Context, f EventFilter, limit int) ([]apitype.Event, error) {
-	var events []apitype.Event
-	for cursor := ""; len(events) < limit; {
+	return newest(limit, func(cursor string, n int) ([]apitype.Event, string, error) {
 		q := page(f.query(), cursor)
-		q.Set("limit", strconv.Itoa(min(limit-len(events), pageSize)))
+		q.Set("limit", strconv.Itoa(n))
 		l, err := get[apitype.EventList](ctx, c, "/v1/events", q)
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, l.Items...)
-		if l.Next == "" || len(l.Items) == 0 {
-			break
-		}
-		cursor = l.Next
-	}
-	return events[:min(limit, len(events))], nil
+		return l.Items, l.Next, err
+	})
 }
 
 // EventsSince returns one page of the events after the one with that ID,
@@ -185,6 +176,24 @@ func page(q url.Values, cursor string) url.Values {
 		out.Set("cursor", cursor)
 	}
 	return out
+}
+
+// newest collects the first pages of a list, up to limit entries. The result is
+// never nil.
+func newest[T any](limit int, fetch func(cursor string, n int) (items []T, next string, err error)) ([]T, error) {
+	list := []T{}
+	for cursor := ""; len(list) < limit; {
+		items, next, err := fetch(cursor, min(limit-len(list), pageSize))
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, items...)
+		if next == "" || len(items) == 0 {
+			break
+		}
+		cursor = next
+	}
+	return list[:min(limit, len(list))], nil
 }
 
 // all collects the pages of a list. The result is never nil: JSON shows [].
