@@ -8,6 +8,8 @@ require (
 	halo.internal v0.0.0
 	halo.internal/prepared/kernel v0.0.0
 	halo.internal/prepared/firmware v0.0.0
+	filippo.io/bigmod v0.1.0 // indirect
+	filippo.io/nistec v0.0.4 // indirect
 	github.com/coder/websocket v1.8.15 // indirect
 	github.com/danielgtaylor/huma/v2 v2.37.2 // indirect
 	github.com/flynn/noise v1.1.0 // indirect

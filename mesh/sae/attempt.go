@@ -1,0 +1,244 @@
+package sae
+
+import (
+	"slices"
+	"time"
+
+	"halo.internal/model/dot11"
+)
+
+// maxCandidates is how many Commits of one address an exchange remembers.
+const maxCandidates = 4
+
+// attempt is an exchange: one own Commit, and those that came in answer or that
+// it answers.
+type attempt struct {
+	own        values
+	secrets    secrets
+	active     bool // this side asked for it
+	deadline   time.Time
+	resend     time.Time // zero: no more
+	wait       time.Duration
+	token      []byte // that the peer asked for
+	candidates []*candidate
+	sync       int
+	repeats    int   // by the timer
+	doubts     int   // Confirms that did not verify
+	hint       error // what a refusal, which proves nothing, said
+}
+
+// candidate is a Commit that came under the peer's address. Who knows the
+// password will confirm it; its keys are good for nobody else.
+type candidate struct {
+	values  values
+	keys    keys
+	counter uint16 // own send-confirm
+}
+
+// strangerRepeats is how often a stranger's Commit makes this side repeat its
+// Confirm unasked.
+const strangerRepeats = 3
+
+func (a *attempt) schedule(now time.Time, t Timing) {
+	a.deadline = now.Add(t.Attempt)
+	a.wait = t.Resend
+	a.resend = now.Add(a.wait)
+}
+
+// begin makes an own Commit; an active exchange sends it.
+func (e *Engine) begin(now time.Time, p *peer, active bool) error {
+	pwe, err := e.element(p)
+	if err != nil {
+		e.tidy(p)
+		return err
+	}
+	own, s, err := commit(pwe, e.c.Rand)
+	if err != nil {
+		e.tidy(p)
+		return err
+	}
+	p.attempt = &attempt{own: own, secrets: s, active: active}
+	p.attempt.schedule(now, e.c.Timing)
+	if active {
+		e.sendCommit(p)
+	}
+	return nil
+}
+
+func (e *Engine) endAttempt(p *peer) {
+	if p.attempt == nil {
+		return
+	}
+	p.attempt.secrets.wipe()
+	for _, c := range p.attempt.candidates {
+		c.keys.wipe()
+	}
+	p.attempt = nil
+}
+
+func (e *Engine) sendCommit(p *peer) {
+	f := commitFrame{method: e.c.Method, values: p.attempt.own, token: p.attempt.token}
+	if len(e.c.Identifier) > 0 {
+		f.identifier = e.c.Identifier
+	}
+	e.send(p.mac, f.append())
+}
+
+func (e *Engine) sendConfirm(p *peer, c *candidate) {
+	if c.counter < 0xfffe { // the last is for who has accepted
+		c.counter++
+	}
+	e.send(p.mac, confirmFrame{c.counter, confirm(c.keys.kck[:], c.counter, &p.attempt.own, &c.values)}.append())
+}
+
+// reply tells whether a repeated frame is answered once more.
+func (e *Engine) reply(a *attempt) bool {
+	if a.sync >= e.c.Limits.Sync {
+		return false
+	}
+	a.sync++
+	return true
+}
+
+// addCandidate derives the keys of a Commit and answers it.
+func (e *Engine) addCandidate(p *peer, f *commitFrame) {
+	a := p.attempt
+	k, err := derive(&a.secrets, &a.own, &f.values, groupSalt(e.c.Own, p.mac, nil, f.rejected))
+	if err != nil {
+		e.stats.Malformed++
+		return
+	}
+	if len(a.candidates) == maxCandidates {
+		a.candidates[0].keys.wipe()
+		a.candidates = slices.Delete(a.candidates, 0, 1)
+	}
+	c := &candidate{values: f.values, keys: k}
+	a.candidates = append(a.candidates, c)
+	if !a.active {
+		e.sendCommit(p)
+	}
+	e.sendConfirm(p, c)
+}
+
+// fail ends an exchange and plans the next, if the peer is wanted.
+func (e *Engine) fail(now time.Time, p *peer) {
+	a := p.attempt
+	err := a.hint
+	switch {
+	case a.doubts >= enoughDoubts:
+		err = ErrPassword
+	case err == nil:
+		err = ErrSilent
+	}
+	e.endAttempt(p)
+	switch {
+	case p.wanted:
+		p.failures++
+		wait := e.c.Timing.RetryMax
+		if shift := p.failures - 1; shift < 16 {
+			wait = min(wait, e.c.Timing.Retry<<shift)
+		}
+		p.retry = now.Add(wait)
+		e.events = append(e.events, Event{Kind: Failed, Peer: p.mac, Active: true, Err: err, Failures: p.failures, Retry: wait})
+	case err == ErrPassword && !p.known() && e.reports.take(now):
+		// A stranger that only knocked is no news; one that tried a password is.
+		// Who has a PMKSA knows the password: then it is forgery.
+		e.events = append(e.events, Event{Kind: Failed, Peer: p.mac, Err: err, Failures: 1})
+	}
+	e.tidy(p)
+}
+
+// Next returns when Advance is due; zero: not before something else happens.
+func (e *Engine) Next() time.Time {
+	var next time.Time
+	due := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	for _, p := range e.peers {
+		if a := p.attempt; a != nil {
+			due(a.deadline)
+			due(a.resend)
+		} else {
+			due(p.retry)
+		}
+		for _, sa := range p.sas {
+			due(sa.linger)
+			due(sa.since.Add(e.c.Timing.Lifetime))
+		}
+	}
+	return next
+}
+
+// Advance does what is due.
+func (e *Engine) Advance(now time.Time) {
+	reached := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	for _, p := range e.sorted() {
+		if a := p.attempt; a != nil {
+			switch {
+			case reached(a.deadline):
+				e.fail(now, p)
+			case reached(a.resend):
+				e.repeat(now, p)
+			}
+		} else if reached(p.retry) {
+			p.retry = time.Time{}
+			if err := e.begin(now, p, true); err != nil {
+				p.retry = now.Add(e.c.Timing.RetryMax)
+			}
+		}
+		for i := len(p.sas) - 1; i >= 0; i-- {
+			sa := p.sas[i]
+			if reached(sa.linger) {
+				sa.linger = time.Time{}
+				clear(sa.keys.kck[:])
+			}
+			if reached(sa.since.Add(e.c.Timing.Lifetime)) {
+				sa.keys.wipe()
+				p.sas = slices.Delete(p.sas, i, i+1)
+			}
+		}
+		e.tidy(p)
+	}
+}
+
+// repeat sends again what has had no answer.
+func (e *Engine) repeat(now time.Time, p *peer) {
+	a := p.attempt
+	a.repeats++
+	if !p.known() && a.repeats > strangerRepeats {
+		a.resend = time.Time{}
+		return
+	}
+	if len(a.candidates) == 0 || a.repeats%3 == 0 {
+		// The candidates may all be forged, and the peer not know of our Commit.
+		e.sendCommit(p)
+	}
+	for _, c := range a.candidates {
+		e.sendConfirm(p, c)
+	}
+	a.wait = min(2*a.wait, e.c.Timing.ResendMax)
+	a.resend = now.Add(a.wait)
+}
+
+// enoughDoubts is how many Confirms that do not verify speak of another
+// password: one may be of an exchange before this one, delayed by the air.
+const enoughDoubts = 3
+
+// doubt notes a Confirm that did not verify. All may be forged, so the exchange
+// goes on for as long as a real one takes; but not much longer.
+func (e *Engine) doubt(now time.Time, a *attempt) {
+	e.stats.Unverified++
+	a.doubts++
+	if soon := now.Add(4 * e.c.Timing.Resend); a.active && a.doubts == enoughDoubts && soon.Before(a.deadline) {
+		a.deadline = soon
+	}
+}
+
+// hint notes why the exchange with a peer may fail.
+func (e *Engine) hint(mac dot11.MAC, err error) {
+	if p := e.peers[mac]; p != nil && p.attempt != nil {
+		p.attempt.hint = err
+	}
+}
