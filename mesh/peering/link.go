@@ -1,0 +1,243 @@
+package peering
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"time"
+
+	"halo.internal/model/dot11"
+)
+
+// State is that of the finite state machine of 14.4; the numbers are those of
+// nl80211's plink states.
+type State int
+
+// States.
+const (
+	Listen  State = iota // IDLE
+	OpnSnt               // Open sent
+	OpnRcvd              // Open received, Confirm awaited
+	CnfRcvd              // Confirm received, Open awaited
+	Estab                // the link stands
+	Holding              // closed
+)
+
+// String names the state as the standard does.
+func (s State) String() string {
+	return [...]string{"LISTEN", "OPN_SNT", "OPN_RCVD", "CNF_RCVD", "ESTAB", "HOLDING"}[s]
+}
+
+// link is one instance of a peering: the pair of link IDs and nonces.
+type link struct {
+	security  *security
+	state     State
+	own, peer side // the peer's nonce is zero while unknown
+	heard     bool // the peer's nonce is known
+	proven    bool // the peer has answered the own nonce
+	aid       uint16
+	group     *GroupKeys // the peer's, from its Open
+	protected bool
+	elements  []byte
+	timer     time.Time
+	wait      time.Duration
+	tries     int
+	reason    dot11.Reason // of the Close, while held
+}
+
+func (l *link) wipe() {
+	if l.group != nil {
+		l.group.wipe()
+	}
+}
+
+// newLink draws link ID and nonce.
+func (e *Engine) newLink(p *peer, s *security) (*link, error) {
+	l := &link{security: s, own: side{mac: e.c.Own}, peer: side{mac: p.mac}}
+	for l.own.link == 0 || e.inUse(l.own.link) {
+		var b [2]byte
+		if _, err := io.ReadFull(e.c.Rand, b[:]); err != nil {
+			return nil, fmt.Errorf("link ID: %w", err)
+		}
+		l.own.link = binary.LittleEndian.Uint16(b[:])
+	}
+	for l.own.nonce == (nonce{}) {
+		if _, err := io.ReadFull(e.c.Rand, l.own.nonce[:]); err != nil {
+			return nil, fmt.Errorf("nonce: %w", err)
+		}
+	}
+	return l, nil
+}
+
+func (e *Engine) inUse(id uint16) bool {
+	for _, p := range e.peers {
+		for _, l := range []*link{p.link, p.next, p.held} {
+			if l != nil && l.own.link == id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// openLink begins an instance by an Open.
+func (e *Engine) openLink(now time.Time, p *peer) error {
+	l, err := e.newLink(p, p.securities[0])
+	if err != nil {
+		return err
+	}
+	if p.link != nil {
+		p.link.wipe()
+	}
+	p.link = l
+	e.start(now, p, l, OpnSnt)
+	return nil
+}
+
+// start enters the state with an Open sent and its timer running.
+func (e *Engine) start(now time.Time, p *peer, l *link, s State) {
+	l.wait = e.c.Timing.Retry
+	l.timer = now.Add(l.wait)
+	e.enter(p, l, s)
+	e.sendOpen(p, l)
+}
+
+// enter changes the state. That of an instance beside a link that stands is no
+// news.
+func (e *Engine) enter(p *peer, l *link, s State) {
+	from := l.state
+	l.state = s
+	if l == p.link && from != s {
+		e.events = append(e.events, Event{Kind: Changed, Peer: p.mac, PMKID: l.security.pmkid, From: from, To: s})
+	}
+}
+
+func (e *Engine) message(p *peer, l *link, a action) *message {
+	links := e.Links()
+	return &message{
+		action: a, capability: capabilityOfMesh, aid: p.aid, meshID: e.c.MeshID, rsn: RSN(e.c.MFP),
+		config: MeshConfiguration(links, links < e.c.MaxPeers, e.c.Forwarding),
+		local:  l.own.link, peer: l.peer.link, reason: l.reason, pmkid: l.security.pmkid,
+	}
+}
+
+func (e *Engine) sendFrame(p *peer, l *link, a action, group *GroupKeys) {
+	body := e.message(p, l, a).build(&elements{e.c.Rates, e.c.ExtendedRates, e.c.Trailing})
+	h := dot11.Header{Subtype: dot11.Action, To: p.mac, From: e.c.Own}
+	b := seal(l.security.siv, e.c.Morse, h, body, &ampe{l.own.nonce, l.peer.nonce, group})
+	e.frames = append(e.frames, dot11.Frame{To: p.mac, Bytes: b})
+}
+
+func (e *Engine) sendOpen(p *peer, l *link)    { e.sendFrame(p, l, open, &e.c.Group) }
+func (e *Engine) sendConfirm(p *peer, l *link) { e.sendFrame(p, l, confirm, nil) }
+func (e *Engine) sendClose(p *peer, l *link)   { e.sendFrame(p, l, closing, nil) }
+
+// expired is TOR and TOC of 14.4: no answer in time.
+func (e *Engine) expired(now time.Time, p *peer, l *link) {
+	limit := e.c.Timing.Retries
+	if l == p.next {
+		// The peer has already given up the link that stands: do not be the one
+		// who goes on with it for want of a frame.
+		limit *= 3
+	}
+	if l.tries >= limit {
+		reason := dot11.MeshMaxRetries
+		if l.state == CnfRcvd {
+			reason = dot11.MeshConfirmTimeout
+		}
+		e.end(now, p, l, reason, false)
+		return
+	}
+	l.tries++
+	l.wait = min(2*l.wait, slowest*e.c.Timing.Retry)
+	l.timer = now.Add(l.wait)
+	if l.state != CnfRcvd { // there the peer's Open is missing, which it repeats
+		e.sendOpen(p, l)
+	}
+}
+
+// establish makes the instance the link.
+func (e *Engine) establish(p *peer, l *link) {
+	again := l == p.next
+	if again {
+		p.link.wipe()
+		p.link, p.next = l, nil
+		l.state = Estab // as the link was
+	}
+	l.timer = time.Time{}
+	p.wanted, p.failures, p.retry = false, 0, time.Time{}
+	keys := &Keys{MTK: deriveMTK(&l.security.pmk, l.own, l.peer), Peer: *l.group, Protected: l.protected}
+	l.group.wipe() // the radio has them
+	e.events = append(e.events, Event{
+		Kind: Established, Peer: p.mac, PMKID: l.security.pmkid, Again: again, AID: l.aid, Keys: keys, Elements: l.elements,
+	})
+	e.enter(p, l, Estab) // after the keys: so mac80211 wants it
+}
+
+// end closes an instance: a Close goes out, and the instance is held for a while
+// to answer what is still on its way.
+func (e *Engine) end(now time.Time, p *peer, l *link, reason dot11.Reason, byPeer bool) {
+	stood := l.state == Estab
+	l.reason = reason
+	if byPeer {
+		l.reason = dot11.MeshCloseReceived
+	}
+	e.sendClose(p, l)
+	l.wipe()
+	ev := Event{Kind: Failed, Peer: p.mac, PMKID: l.security.pmkid, ByPeer: byPeer, Reason: reason}
+	if l == p.next {
+		p.next = nil // the link stands
+		if p.held == nil {
+			p.held = l
+			l.state, l.timer, l.tries = Holding, now.Add(e.c.Timing.Holding), 0
+		}
+		ev.Err = fmt.Errorf("the peer's new instance came to nothing: %v", reason)
+		e.tell(now, ev)
+		if l.proven && !byPeer {
+			e.end(now, p, p.link, reason, false) // it has gone on without us
+		}
+		return
+	}
+	e.enter(p, l, Holding)
+	p.link, p.held = nil, l
+	l.timer, l.tries = now.Add(e.c.Timing.Holding), 0
+	if stood {
+		ev.Kind = Closed
+		e.events = append(e.events, ev)
+		return
+	}
+	if p.wanted {
+		p.failures++
+		ev.Failures = p.failures
+		ev.Retry = e.c.Timing.PauseMax
+		if shift := p.failures - 1; shift < 16 {
+			ev.Retry = min(ev.Retry, e.c.Timing.Pause<<shift)
+		}
+		p.retry = now.Add(ev.Retry)
+	}
+	ev.Err = fmt.Errorf("no peering: %v", reason)
+	e.events = append(e.events, ev)
+}
+
+// closes is how often a Close is sent that the peer does not answer by its own.
+const closes = 3
+
+// holding is TOH of 14.4.
+func (e *Engine) holding(now time.Time, p *peer) {
+	l := p.held
+	if l.tries++; l.tries >= closes || l.reason == dot11.MeshCloseReceived {
+		e.release(p)
+		return
+	}
+	l.timer = now.Add(e.c.Timing.Holding)
+	e.sendClose(p, l)
+}
+
+// release forgets the held instance.
+func (e *Engine) release(p *peer) {
+	l := p.held
+	p.held = nil
+	if p.link == nil {
+		e.events = append(e.events, Event{Kind: Changed, Peer: p.mac, PMKID: l.security.pmkid, From: Holding, To: Listen})
+	}
+}
