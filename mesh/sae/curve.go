@@ -30,7 +30,6 @@ var curve = struct {
 	qBytes        []byte
 	b             *bigmod.Nat
 	three         *bigmod.Nat
-	halfP         []byte // (p-1)/2, the exponent of Euler's criterion
 	pMinus2       []byte // the exponent of inversion
 }{
 	p:       modulus("ffffffff00000001000000000000000000000000ffffffffffffffffffffffff"),
@@ -40,7 +39,6 @@ var curve = struct {
 	qBytes:  octets("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551"),
 	b:       field("5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604b"),
 	three:   field("0000000000000000000000000000000000000000000000000000000000000003"),
-	halfP:   octets("7fffffff800000008000000000000000000000007fffffffffffffffffffffff"),
 	pMinus2: octets("ffffffff00000001000000000000000000000000fffffffffffffffffffffffd"),
 }
 
@@ -71,21 +69,6 @@ func field(s string) *bigmod.Nat {
 // copyOf returns a copy of x, which must be reduced modulo m.
 func copyOf(x *bigmod.Nat, m *bigmod.Modulus) *bigmod.Nat {
 	return bigmod.NewNat().ExpandFor(m).Add(x, m)
-}
-
-// rightSide returns x³ - 3x + b, modulo p.
-func rightSide(x *bigmod.Nat) *bigmod.Nat {
-	y := copyOf(x, curve.p)
-	y.Mul(x, curve.p)
-	y.Sub(curve.three, curve.p)
-	y.Mul(x, curve.p)
-	return y.Add(curve.b, curve.p)
-}
-
-// isSquare returns 1 if y, not zero, has a square root modulo p, and 0 if not,
-// by Euler's criterion: the time tells nothing about y.
-func isSquare(y *bigmod.Nat) int {
-	return int(bigmod.NewNat().Exp(y, curve.halfP, curve.p).IsOne())
 }
 
 // less returns 1 if the big-endian a is less than b, both of 32 octets, and 0
@@ -167,16 +150,4 @@ func wipe(list ...*bigmod.Nat) {
 func selectBytes(cond int, out, x, y []byte) {
 	subtle.ConstantTimeCopy(1-cond, out, y)
 	subtle.ConstantTimeCopy(cond, out, x)
-}
-
-// onCurve returns 1 if a point has the abscissa x, taken modulo p, and 0 if
-// none does, in constant time.
-func onCurve(x *[scalarSize]byte) int {
-	n, err := bigmod.NewNat().SetOverflowingBytes(x[:], curve.p)
-	if err != nil {
-		panic(err) // 256 bits never overflow
-	}
-	y := rightSide(n)
-	defer wipe(n, y)
-	return isSquare(y)
 }

@@ -91,7 +91,7 @@ func mapToCurve(u *bigmod.Nat) (*nistec.P256Point, error) {
 	}
 	x2 := times(zu2, x1)
 	x := make([]byte, scalarSize)
-	selectBytes(isSquare(rightSide(x1)), x, x1Bytes, x2.Bytes(curve.p))
+	selectBytes(onCurve((*[scalarSize]byte)(x1Bytes)), x, x1Bytes, x2.Bytes(curve.p))
 	defer wipe(zu2, m, x1, x2)
 	defer clear(x)
 	defer clear(x1Bytes)

@@ -2,11 +2,14 @@ package sae
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
+	"io"
 	"strings"
 	"testing"
 	"time"
 
+	"filippo.io/bigmod"
 	"filippo.io/nistec"
 
 	"halo.internal/model/dot11"
@@ -100,6 +103,24 @@ func TestScalarRange(t *testing.T) {
 	}
 }
 
+// halfP is (p-1)/2, the exponent of Euler's criterion.
+var halfP = octets("7fffffff800000008000000000000000000000007fffffffffffffffffffffff")
+
+// rightSide returns x³ - 3x + b, modulo p.
+func rightSide(x *bigmod.Nat) *bigmod.Nat {
+	y := copyOf(x, curve.p)
+	y.Mul(x, curve.p)
+	y.Sub(curve.three, curve.p)
+	y.Mul(x, curve.p)
+	return y.Add(curve.b, curve.p)
+}
+
+// isSquare returns 1 if y, not zero, has a square root modulo p, and 0 if not,
+// by Euler's criterion: the time tells nothing about y.
+func isSquare(y *bigmod.Nat) int {
+	return int(bigmod.NewNat().Exp(y, halfP, curve.p).IsOne())
+}
+
 // TestSquares compares Euler's criterion with whether a point of that abscissa
 // exists.
 func TestSquares(t *testing.T) {
@@ -111,6 +132,55 @@ func TestSquares(t *testing.T) {
 		if (isSquare(rightSide(n)) == 1) != (err == nil) {
 			t.Errorf("%d: Euler's criterion and the curve differ", i)
 		}
+	}
+}
+
+// TestFieldElements compares the arithmetic of squares with bigmod's, at random
+// and at the edges.
+func TestFieldElements(t *testing.T) {
+	random := seeded(3)
+	edges := [][]byte{
+		make([]byte, 32), one, curve.pBytes, curve.qBytes, bytes.Repeat([]byte{0xff}, 32), halfP, curve.pMinus2,
+		append(bytes.Repeat([]byte{0xff}, 8), make([]byte, 24)...), append(make([]byte, 24), bytes.Repeat([]byte{0xff}, 8)...),
+	}
+	pick := func(i int) (b [scalarSize]byte) {
+		if i < len(edges) {
+			return [scalarSize]byte(edges[i])
+		}
+		io.ReadFull(random, b[:])
+		return b
+	}
+	back := func(e fieldElement) []byte {
+		e = e.times(&fieldElement{1})
+		var b []byte
+		for i := 3; i >= 0; i-- {
+			b = binary.BigEndian.AppendUint64(b, e[i])
+		}
+		return b
+	}
+	for i := range 60 {
+		for j := range 60 {
+			x, y := pick(i), pick(j)
+			nx, _ := bigmod.NewNat().SetOverflowingBytes(x[:], curve.p)
+			ny, _ := bigmod.NewNat().SetOverflowingBytes(y[:], curve.p)
+			ex, ey := newFieldElement(x), newFieldElement(y)
+			want(t, "product", back(ex.times(&ey)), hex.EncodeToString(times(nx, ny).Bytes(curve.p)))
+			want(t, "sum", back(ex.plus(&ey)), hex.EncodeToString(copyOf(nx, curve.p).Add(ny, curve.p).Bytes(curve.p)))
+			want(t, "difference", back(ex.minus(&ey)), hex.EncodeToString(copyOf(nx, curve.p).Sub(ny, curve.p).Bytes(curve.p)))
+			if got, want := onCurve(&x), isSquare(rightSide(nx)); got != want {
+				t.Fatalf("%x: on the curve: expected %d, got %d", x, want, got)
+			}
+			if t.Failed() {
+				t.FailNow()
+			}
+		}
+	}
+}
+
+func BenchmarkOnCurve(b *testing.B) {
+	x := [scalarSize]byte{31: 5}
+	for b.Loop() {
+		onCurve(&x)
 	}
 }
 
@@ -149,21 +219,6 @@ func BenchmarkElementFor(b *testing.B) {
 		if _, err := elementFor(pt, benchMAC[0], benchMAC[1]); err != nil {
 			b.Fatal(err)
 		}
-	}
-}
-
-func BenchmarkIsSquare(b *testing.B) {
-	y := rightSide(curve.three)
-	for b.Loop() {
-		isSquare(y)
-	}
-}
-
-func BenchmarkLift(b *testing.B) {
-	x := make([]byte, 32)
-	x[31] = 5
-	for b.Loop() {
-		lift(x, 0)
 	}
 }
 
