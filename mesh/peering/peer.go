@@ -10,6 +10,9 @@ import (
 	"halo.internal/model/dot11"
 )
 
+// maxKnown is how many stations' keys are held.
+const maxKnown = 256
+
 // maxSecurities is how many PMKSAs of one peer are held, as in package sae.
 const maxSecurities = 3
 
@@ -71,6 +74,9 @@ func (e *Engine) Offer(now time.Time, mac dot11.MAC, aid uint16, id sae.PMKID, p
 	}
 	p := e.peers[mac]
 	if p == nil {
+		if len(e.peers) >= maxKnown {
+			return ErrFull
+		}
 		p = &peer{mac: mac, answers: budget{rate: 5, burst: 10, have: 10, at: now}}
 		e.peers[mac] = p
 	}

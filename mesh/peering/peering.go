@@ -133,6 +133,7 @@ func (k *Keys) Wipe() { *k = Keys{} }
 var (
 	ErrNoKey  = errors.New("no pairwise master key is held for the peer")
 	ErrLinked = errors.New("the link stands")
+	ErrFull   = fmt.Errorf("the keys of %d stations are held", maxKnown)
 )
 
 // Stats counts what was dropped.

@@ -38,7 +38,7 @@ import (
 	"halo.internal/model/dot11"
 )
 
-// Timing holds the intervals; a zero field stands for its default.
+// Timing holds the intervals; a zero field stands for that of Wifi.
 type Timing struct {
 	Resend    time.Duration // until a frame is repeated; doubles with each
 	ResendMax time.Duration // most between two copies
@@ -58,21 +58,32 @@ type Limits struct {
 	Rate    float64 // exchanges with strangers computed per second; refusals sent are ten times as many at most
 }
 
+// Wifi and HaLow are the intervals for either kind of radio.
+var (
+	Wifi = Timing{
+		Resend: 250 * time.Millisecond, ResendMax: time.Second, Attempt: 5 * time.Second,
+		Retry: time.Second, RetryMax: 10 * time.Second,
+		Linger: 15 * time.Second, Lifetime: 12 * time.Hour, // dot11RSNAConfigPMKLifetime
+	}
+	HaLow = Timing{
+		Resend: 600 * time.Millisecond, ResendMax: 2 * time.Second, Attempt: 12 * time.Second,
+		Retry: 2 * time.Second, RetryMax: 20 * time.Second,
+		Linger: 30 * time.Second, Lifetime: 12 * time.Hour,
+	}
+)
+
 func (t Timing) withDefaults() Timing {
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{
-		{&t.Resend, 250 * time.Millisecond},
-		{&t.ResendMax, time.Second},
-		{&t.Attempt, 5 * time.Second},
-		{&t.Retry, time.Second},
-		{&t.RetryMax, 10 * time.Second},
-		{&t.Linger, 15 * time.Second},
-		{&t.Lifetime, 12 * time.Hour}, // dot11RSNAConfigPMKLifetime
+	for _, d := range []struct{ field, value *time.Duration }{
+		{&t.Resend, &Wifi.Resend},
+		{&t.ResendMax, &Wifi.ResendMax},
+		{&t.Attempt, &Wifi.Attempt},
+		{&t.Retry, &Wifi.Retry},
+		{&t.RetryMax, &Wifi.RetryMax},
+		{&t.Linger, &Wifi.Linger},
+		{&t.Lifetime, &Wifi.Lifetime},
 	} {
 		if *d.field == 0 {
-			*d.field = d.value
+			*d.field = *d.value
 		}
 	}
 	return t

@@ -90,6 +90,9 @@ func (e *Engine) neighbor(mac dot11.MAC) (*neighbor, error) {
 		return n, nil
 	}
 	if len(e.neighbors) >= maxNeighbors {
+		e.prune()
+	}
+	if len(e.neighbors) >= maxNeighbors {
 		return nil, sae.ErrFull
 	}
 	taken := make([]bool, maxNeighbors+2)
@@ -102,6 +105,16 @@ func (e *Engine) neighbor(mac dot11.MAC) (*neighbor, error) {
 	}
 	e.neighbors[mac] = n
 	return n, nil
+}
+
+// prune forgets stations that have neither link nor PMKSA and are not wanted.
+func (e *Engine) prune() {
+	for mac, n := range e.neighbors {
+		if x, y := e.State(mac); !n.wanted && x == sae.Nothing && y == peering.Listen {
+			e.peering.Forget(mac)
+			delete(e.neighbors, mac)
+		}
+	}
 }
 
 // Want makes a link with a station, and makes it again when it ends, until Drop

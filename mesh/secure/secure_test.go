@@ -208,3 +208,24 @@ func TestCachedKeySavesAnExchange(t *testing.T) {
 		t.Errorf("expected a link by 4 frames, got %d", air.Sent-frames)
 	}
 }
+
+func TestNeighborsAreBounded(t *testing.T) {
+	air := fakeair.New(1)
+	a := join(t, air, 1, 1, nil)
+	for n := range 3 * maxNeighbors {
+		mac := address(100 + n)
+		if _, err := a.AID(mac); err != nil {
+			t.Fatalf("station %d: %v", n, err)
+		}
+	}
+	if len(a.neighbors) > maxNeighbors {
+		t.Errorf("%d neighbors", len(a.neighbors))
+	}
+	seen := map[uint16]bool{}
+	for _, n := range a.neighbors {
+		if n.aid == 0 || n.aid > maxAID || seen[n.aid] {
+			t.Errorf("association ID %d", n.aid)
+		}
+		seen[n.aid] = true
+	}
+}
