@@ -152,6 +152,48 @@ func TestLinkIDMismatchIsReported(t *testing.T) {
 	}
 }
 
+// TestMorse has the driver rewrite elements on the way, as Morse's does between
+// 11n and S1G. The sizes of AMPE are those that it counts on.
+func TestMorse(t *testing.T) {
+	for _, mfp := range []MFP{MFPRequired, MFPOff} {
+		air := fakeair.New(1)
+		change := func(c *Config) {
+			c.Morse, c.MFP = true, mfp
+			c.Trailing = dot11.AppendElement(nil, 45, make([]byte, 26))
+		}
+		a, b := join(t, air, 1, change), join(t, air, 2, change)
+		share(t, air, a, b, 1)
+		sizes := map[action]int{open: 98, confirm: 70, closing: 70}
+		if mfp == MFPRequired {
+			sizes[open] += 24
+		}
+		n := 0
+		air.Tap = func(_ time.Time, s fakeair.Sent) {
+			body := s.Frame.Bytes[dot11.HeaderSize:]
+			m, err := parse(body)
+			if err != nil || len(m.ciphertext) != sizes[m.action] {
+				t.Errorf("%v: AMPE of %d octets, %v", m.action, len(m.ciphertext), err)
+			}
+			if i := bytes.Index(body, []byte{45, 26, 0}); i >= 0 {
+				body[i+2] = 0xff
+				n++
+			}
+		}
+		connect(t, air, a, b)
+		air.Run(time.Second)
+		if !linked(a, b) || n != 4 {
+			t.Errorf("%v %v, %d frames rewritten", a.State(b.mac), b.State(a.mac), n)
+		}
+		a.Disconnect(air.Now, b.mac, dot11.MeshPeeringCancelled)
+		air.Kick()
+	}
+	c := testConfig(1)
+	c.Morse, c.MFP = true, MFPOptional
+	if _, err := New(c, time.Now()); err == nil {
+		t.Error("optional protection is taken, whose sizes Morse's driver does not know")
+	}
+}
+
 func TestNoFrameUnderNoKey(t *testing.T) {
 	air := fakeair.New(1)
 	a := join(t, air, 1, nil)

@@ -65,6 +65,18 @@ func (e *Engine) begin(now time.Time, p *peer, active bool) error {
 	return nil
 }
 
+// drive makes the exchange under way an active one, or begins one.
+func (e *Engine) drive(now time.Time, p *peer) error {
+	if p.attempt == nil {
+		return e.begin(now, p, true)
+	}
+	if !p.attempt.active {
+		p.attempt.active = true
+		p.attempt.schedule(now, e.c.Timing)
+	}
+	return nil
+}
+
 func (e *Engine) endAttempt(p *peer) {
 	if p.attempt == nil {
 		return
@@ -132,7 +144,7 @@ func (e *Engine) fail(now time.Time, p *peer) {
 	}
 	e.endAttempt(p)
 	switch {
-	case p.wanted:
+	case a.active:
 		p.failures++
 		wait := e.c.Timing.RetryMax
 		if shift := p.failures - 1; shift < 16 {
@@ -160,9 +172,8 @@ func (e *Engine) Next() time.Time {
 		if a := p.attempt; a != nil {
 			due(a.deadline)
 			due(a.resend)
-		} else {
-			due(p.retry)
 		}
+		due(p.retry)
 		for _, sa := range p.sas {
 			due(sa.linger)
 			due(sa.since.Add(e.c.Timing.Lifetime))
@@ -182,9 +193,10 @@ func (e *Engine) Advance(now time.Time) {
 			case reached(a.resend):
 				e.repeat(now, p)
 			}
-		} else if reached(p.retry) {
+		}
+		if reached(p.retry) {
 			p.retry = time.Time{}
-			if err := e.begin(now, p, true); err != nil {
+			if e.drive(now, p) != nil {
 				p.retry = now.Add(e.c.Timing.RetryMax)
 			}
 		}

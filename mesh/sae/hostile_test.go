@@ -340,3 +340,60 @@ func TestBadValuesAreRefused(t *testing.T) {
 		t.Error("the identity was taken for a shared element")
 	}
 }
+
+// TestRejectedGroupsAreInTheKey: who changes the list that a peer sends changes
+// the key.
+func TestRejectedGroupsAreInTheKey(t *testing.T) {
+	pwe, err := elementFor(mustElement(t), address(1), address(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, secretA, _ := commit(pwe, seeded(1))
+	b, secretB, _ := commit(pwe, seeded(2))
+	groups := []byte{20, 0, 21, 0}
+	x, err := derive(&secretA, &a, &b, groupSalt(address(1), address(2), nil, groups))
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := derive(&secretB, &b, &a, groupSalt(address(2), address(1), groups, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := derive(&secretB, &b, &a, groupSalt(address(2), address(1), groups[:2], nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x != y || x.pmk == z.pmk || x.pmkid != z.pmkid {
+		t.Error("the rejected groups are not in the key as they should be")
+	}
+	if got := groupSalt(address(1), address(2), []byte{1}, []byte{2}); !bytes.Equal(got, []byte{2, 1}) {
+		t.Errorf("expected the greater address first, got %v", got)
+	}
+}
+
+// TestForgeriesDoNotHoldUpTheWanted keeps forging Commits of a peer that is
+// wanted and was out of reach.
+func TestForgeriesDoNotHoldUpTheWanted(t *testing.T) {
+	air := fakeair.New(1)
+	a := join(t, air, 1, nil)
+	if err := a.Start(air.Now, address(2)); err != nil {
+		t.Fatal(err)
+	}
+	forged := func(n int) {
+		f := forgedCommit(t, byte(n))
+		air.Inject(a.mac, forge(address(2), a.mac, f.append()))
+		air.Run(300 * time.Millisecond)
+	}
+	for n := range 100 {
+		forged(n)
+	}
+	b := join(t, air, 2, nil)
+	for n := range 100 {
+		forged(n)
+		if a.accepted() && b.accepted() {
+			t.Logf("in after %d forgeries", n+1)
+			return
+		}
+	}
+	t.Fatalf("kept out: %+v", a.events)
+}

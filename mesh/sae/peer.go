@@ -96,14 +96,7 @@ func (e *Engine) Start(now time.Time, mac dot11.MAC) error {
 	}
 	p.wanted = true
 	p.retry = time.Time{}
-	if p.attempt != nil {
-		if !p.attempt.active {
-			p.attempt.active = true
-			p.attempt.schedule(now, e.c.Timing)
-		}
-		return nil
-	}
-	err := e.begin(now, p, true)
+	err := e.drive(now, p)
 	if err != nil {
 		p.retry = now.Add(e.c.Timing.RetryMax)
 	}
