@@ -85,22 +85,31 @@ func (e *Engine) linked(now time.Time, ev *peering.Event) {
 			}
 		}
 	case peering.UnknownKey:
-		e.unknownKey(now, ev.Peer, n)
+		e.unknownKey(now, ev, n)
 	}
 }
 
+// persistent is for how long a peer has to speak under an unknown PMKSA until a
+// link that stands is doubted.
+const persistent = time.Second
+
 // unknownKey is a peer that speaks under a PMKSA that is not held: it accepted
 // an exchange whose end this side did not hear, or somebody forges. SAE finds
-// out, and hurts no link that stands.
-func (e *Engine) unknownKey(now time.Time, mac dot11.MAC, n *neighbor) {
-	if n.pending || !n.wanted && e.peering.State(mac) != peering.Estab {
+// out. It hurts no link between stations of ours; wpa_supplicant gives its own
+// up on the first Commit, so one frame alone is no reason there.
+func (e *Engine) unknownKey(now time.Time, ev *peering.Event, n *neighbor) {
+	stands := e.peering.State(ev.Peer) == peering.Estab
+	if n.pending || !n.wanted && !stands {
 		return
 	}
-	if !n.asked.IsZero() && now.Sub(n.asked) < againAfter {
+	if n.unknown != ev.PMKID || now.Sub(n.heard) > againAfter {
+		n.unknown, n.heard = ev.PMKID, now
+	}
+	if stands && now.Sub(n.heard) < persistent || !n.asked.IsZero() && now.Sub(n.asked) < againAfter {
 		return
 	}
 	n.asked = now
-	if e.authenticate(now, mac, n) != nil {
+	if e.authenticate(now, ev.Peer, n) != nil {
 		n.relink = now.Add(againAfter)
 	}
 }

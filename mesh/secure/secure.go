@@ -46,7 +46,9 @@ type neighbor struct {
 	failed  int       // peerings in a row under the PMKSA
 	pending bool      // SAE runs, asked for by us
 	relink  time.Time // when the link is tried again; zero: not planned
-	asked   time.Time // when SAE was last begun for an unknown key
+	unknown sae.PMKID // that the peer speaks under and is not held
+	heard   time.Time // when it was first heard
+	asked   time.Time // when SAE was last begun for it
 }
 
 // Engine secures the links of one interface. It is not safe for concurrent use.

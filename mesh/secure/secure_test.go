@@ -1,6 +1,7 @@
 package secure
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -154,6 +155,40 @@ func TestForgedCommitsDoNotShakeTheLink(t *testing.T) {
 	air.Run(time.Minute)
 	if !linked(a, b) || a.mtk[b.mac] != before || a.closed+b.closed != 0 {
 		t.Error("forged Commits shook the link")
+	}
+}
+
+// TestUnknownKey has a peer speak under a PMKSA that is not held: once, as a
+// forger may, and for good, as one does whose last Confirm was lost.
+func TestUnknownKey(t *testing.T) {
+	air := fakeair.New(1)
+	a, b := join(t, air, 1, 1, nil), join(t, air, 2, 1, nil)
+	var opens [][]byte
+	air.Tap = func(_ time.Time, s fakeair.Sent) {
+		if s.From == b.mac && s.Frame.Bytes[0] == byte(dot11.Action)<<4 {
+			opens = append(opens, s.Frame.Bytes)
+		}
+	}
+	want(t, air, a, b)
+	want(t, air, b, a)
+	air.Run(time.Second)
+	air.Tap = nil
+	id, _ := a.sae.Newest(b.mac)
+	i := bytes.Index(opens[0], id[:])
+	forged := bytes.Clone(opens[0])
+	forged[i]++
+	frames := air.Sent
+	air.Inject(a.mac, forged)
+	air.Run(time.Minute)
+	if air.Sent != frames || !linked(a, b) {
+		t.Errorf("one forged frame made %d others", air.Sent-frames)
+	}
+	for range 5 {
+		air.Inject(a.mac, forged)
+		air.Run(400 * time.Millisecond)
+	}
+	if again, _ := a.sae.Newest(b.mac); again == id || !linked(a, b) || a.closed+b.closed != 0 {
+		t.Error("expected an exchange beside the link that stands")
 	}
 }
 
