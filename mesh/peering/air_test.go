@@ -302,3 +302,31 @@ func TestDisagreementsAreNamed(t *testing.T) {
 		}
 	}
 }
+
+// TestProtectionOfManagementFrames has every policy meet every other.
+func TestProtectionOfManagementFrames(t *testing.T) {
+	policies := map[string]MFP{"required": MFPRequired, "optional": MFPOptional, "off": MFPOff}
+	for left, l := range policies {
+		for right, r := range policies {
+			air := fakeair.New(1)
+			a := join(t, air, 1, func(c *Config) { c.MFP = l })
+			b := join(t, air, 2, func(c *Config) { c.MFP = r })
+			share(t, air, a, b, 1)
+			connect(t, air, a, b)
+			air.Run(3 * time.Second)
+			refused := l != r && (l == MFPRequired && r == MFPOff || l == MFPOff && r == MFPRequired)
+			if linked(a, b) == refused {
+				t.Errorf("%s and %s: %v %v", left, right, a.State(b.mac), b.State(a.mac))
+			}
+			if refused {
+				continue
+			}
+			protected := l != MFPOff && r != MFPOff
+			for _, s := range []*station{a, b} {
+				if k := s.last(Established).Keys; k.Protected != protected || k.Peer.HasIGTK != protected || (k.Peer.IGTK != Key{}) != protected {
+					t.Errorf("%s and %s: protected %v, IGTK %v", left, right, k.Protected, k.Peer.HasIGTK)
+				}
+			}
+		}
+	}
+}

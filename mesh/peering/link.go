@@ -167,6 +167,9 @@ func (e *Engine) establish(p *peer, l *link) {
 	l.timer = time.Time{}
 	p.wanted, p.failures, p.retry = false, 0, time.Time{}
 	keys := &Keys{MTK: deriveMTK(&l.security.pmk, l.own, l.peer), Peer: *l.group, Protected: l.protected}
+	if !l.protected {
+		keys.Peer.IGTK, keys.Peer.IPN, keys.Peer.HasIGTK = Key{}, [6]byte{}, false // nobody checks it
+	}
 	l.group.wipe() // the radio has them
 	e.events = append(e.events, Event{
 		Kind: Established, Peer: p.mac, PMKID: l.security.pmkid, Again: again, AID: l.aid, Keys: keys, Elements: l.elements,
