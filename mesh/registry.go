@@ -74,7 +74,7 @@ func (r *registry) setPeers(list []model.AdmittedPeer, network identity.PublicKe
 		if p.Node == network.ID() {
 			continue
 		}
-		if err := checkPeer(p, network); err != nil {
+		if err := checkPeer(&p, network); err != nil {
 			return fmt.Errorf("peer %d: %w", i, err)
 		}
 		for _, unique := range []string{p.Node, p.WireGuardKey, p.OverlayV4.String()} {
@@ -95,7 +95,9 @@ func (r *registry) setPeers(list []model.AdmittedPeer, network identity.PublicKe
 	return nil
 }
 
-func checkPeer(p model.AdmittedPeer, network identity.PublicKey) error {
+// checkPeer checks p and writes its WireGuard key in the one usual way, so that
+// keys can be compared as texts.
+func checkPeer(p *model.AdmittedPeer, network identity.PublicKey) error {
 	key, err := identity.ParsePublicKey(p.IdentityKey)
 	if err != nil {
 		return fmt.Errorf("identity_key: %w", err)
@@ -103,9 +105,11 @@ func checkPeer(p model.AdmittedPeer, network identity.PublicKey) error {
 	if p.Node != key.ID() {
 		return fmt.Errorf("node: expected %s, which follows from the key, got %q", key.ID(), p.Node)
 	}
-	if raw, err := base64.StdEncoding.DecodeString(p.WireGuardKey); err != nil || len(raw) != 32 {
+	raw, err := base64.StdEncoding.DecodeString(p.WireGuardKey)
+	if err != nil || len(raw) != 32 {
 		return fmt.Errorf("wireguard_key: expected 32 octets in base64, got %d characters", len(p.WireGuardKey))
 	}
+	p.WireGuardKey = base64.StdEncoding.EncodeToString(raw)
 	if !p.OverlayV4.Is4() || !paths.OverlayNet.Contains(p.OverlayV4) || p.OverlayV4 == paths.OverlayGateway {
 		return fmt.Errorf("overlay_v4: expected an address in %s other than the gateway's, got %s", paths.OverlayNet, p.OverlayV4)
 	}

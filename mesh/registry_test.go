@@ -37,6 +37,7 @@ func TestPeersAreChecked(t *testing.T) {
 		{"the gateway's address", admitted(net, b, paths.OverlayGateway.String()), func(*model.AdmittedPeer) {}, "overlay_v4"},
 		{"address outside", admitted(net, b, "192.0.2.1"), func(*model.AdmittedPeer) {}, "overlay_v4"},
 		{"another's IPv6 address", admitted(net, b, "10.42.1.3"), func(p *model.AdmittedPeer) { p.OverlayV6 = first.OverlayV6 }, "overlay_v6"},
+		{"another's WireGuard key, written with a line end", admitted(net, b, "10.42.1.3"), func(p *model.AdmittedPeer) { p.WireGuardKey = first.WireGuardKey[:7] + "\n" + first.WireGuardKey[7:] }, "in common"},
 		{"same address twice", admitted(net, b, "10.42.1.2"), func(*model.AdmittedPeer) {}, "in common"},
 		{"same node twice", first, func(p *model.AdmittedPeer) { p.OverlayV4 = netip.MustParseAddr("10.42.1.9") }, "in common"},
 	} {

@@ -43,7 +43,8 @@ func (r *Registry) Join(ctx context.Context, remote netip.Addr, req model.JoinRe
 	if req.Network != r.network.Base64() {
 		return model.Membership{}, refuse(apitype.ProblemJoinNetwork, "network: this gateway's network key is %s", r.network.Base64())
 	}
-	if wg, err := base64.StdEncoding.DecodeString(req.WireGuardKey); err != nil || len(wg) != 32 || bytes.Equal(wg, make([]byte, 32)) {
+	wg, err := base64.StdEncoding.DecodeString(req.WireGuardKey)
+	if err != nil || len(wg) != 32 || bytes.Equal(wg, make([]byte, 32)) {
 		return model.Membership{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "wireguard_key: expected 32 octets in base64")
 	}
 	if req.Nonce == "" {
@@ -53,6 +54,9 @@ func (r *Registry) Join(ctx context.Context, remote netip.Addr, req model.JoinRe
 	if err != nil || !key.Verify(model.JoinContext, req.SignedBytes(), sig) {
 		return model.Membership{}, refuse(apitype.ProblemJoinSignature, "signature: expected that of identity_key over the request in the context %q", model.JoinContext)
 	}
+	// One key has one text from here on: base64 can be written in several ways,
+	// and a second node must not come with the first one's key.
+	req.WireGuardKey = base64.StdEncoding.EncodeToString(wg)
 	switch err := r.nonces.use(key, req.Nonce); {
 	case errors.Is(err, errNonceUsed):
 		r.refused(key, remote, "replayed", "a join request was sent twice")
@@ -181,6 +185,9 @@ func (r *Registry) rejoin(ctx context.Context, known apitype.Node, req model.Joi
 		}
 		r.events.Add("node.rekeyed", model.Info, known.ID, known.Name+" has a new overlay key", nil)
 		r.change()
+	}
+	if err := r.bindLate(ctx, known.ID, macsOf(req)); err != nil {
+		return model.Membership{}, err
 	}
 	return r.membership(ctx, known.ID)
 }

@@ -64,6 +64,35 @@ func (r *Registry) bind(ctx context.Context, tx *sql.Tx, id string, macs []strin
 	return nil
 }
 
+// bindLate binds the entries that a member's MACs have got since it joined. It
+// writes only where there are some.
+func (r *Registry) bindLate(ctx context.Context, id string, macs []string) error {
+	for _, mac := range macs {
+		var free bool
+		if err := r.db.Read().QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM trusted_macs WHERE mac = ? AND node = '')`, mac).Scan(&free); err != nil {
+			return store.Classify(err)
+		}
+		if free {
+			return r.db.Write(ctx, func(tx *sql.Tx) error { return r.bind(ctx, tx, id, macs) })
+		}
+	}
+	return nil
+}
+
+// bindMember binds an entry to the member that has the MAC already: it must not
+// admit another device.
+func (r *Registry) bindMember(ctx context.Context, tx *sql.Tx, mac string) error {
+	var id string
+	err := tx.QueryRowContext(ctx, `SELECT nodes.id FROM nodes, json_each(nodes.macs) AS has WHERE has.value = ? AND NOT nodes.revoked ORDER BY nodes.joined LIMIT 1`, mac).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return r.bind(ctx, tx, id, []string{mac})
+}
+
 const macColumns = `mac, note, created, created_by, node, used`
 
 func scanMAC(row interface{ Scan(...any) error }) (apitype.TrustedMAC, error) {
@@ -115,6 +144,9 @@ func (r *Registry) TrustMAC(ctx context.Context, by string, c apitype.TrustMAC) 
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO trusted_macs (mac, note, created, created_by) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			mac, c.Note, store.Millis(r.clock.Now()), by); err != nil {
+			return err
+		}
+		if err := r.bindMember(ctx, tx, mac); err != nil {
 			return err
 		}
 		var err error

@@ -145,3 +145,37 @@ func TestTheListOfMACsIsChecked(t *testing.T) {
 		t.Errorf("pages: %v, want %v", got, want)
 	}
 }
+
+// The list may learn of a MAC after its device is a member.
+func TestTheMACOfAMemberAdmitsNobodyElse(t *testing.T) {
+	f := newFixture(t)
+	member, other := identity.New(), identity.New()
+	r := f.request(member, f.token(1))
+	r.MACs = []string{trustedMAC}
+	if _, err := f.join(t, member, r); err != nil {
+		t.Fatal(err)
+	}
+	m, err := f.TrustMAC(t.Context(), "user:root", apitype.TrustMAC{MAC: trustedMAC})
+	if err != nil || m.Node != member.ID() {
+		t.Errorf("got %+v, %v, want it bound to the member", m, err)
+	}
+	r = f.request(other, "")
+	r.MACs = []string{trustedMAC}
+	_, err = f.join(t, other, r)
+	wantType(t, err, apitype.ProblemJoinPending)
+
+	// A member with a new radio, whose MAC is on the list by then.
+	const radio = "02:00:00:00:00:02"
+	if _, err := f.TrustMAC(t.Context(), "user:root", apitype.TrustMAC{MAC: radio}); err != nil {
+		t.Fatal(err)
+	}
+	r = f.request(member, "")
+	r.MACs = []string{radio}
+	if _, err := f.join(t, member, r); err != nil {
+		t.Fatal(err)
+	}
+	r = f.request(other, "")
+	r.MACs = []string{radio}
+	_, err = f.join(t, other, r)
+	wantType(t, err, apitype.ProblemJoinPending)
+}

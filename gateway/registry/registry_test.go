@@ -561,3 +561,33 @@ func FuzzNonce(f *testing.F) {
 		}
 	})
 }
+
+// Base64 may be written with line ends in it, and with any bits behind the last
+// octet.
+func TestAnotherNodesKeyInOtherLettersIsThatKey(t *testing.T) {
+	f := newFixture(t)
+	victim := identity.New()
+	if _, err := f.join(t, victim, f.request(victim, f.token(1))); err != nil {
+		t.Fatal(err)
+	}
+	key := f.request(victim, "").WireGuardKey
+	last := len(key) - 2 // before the padding; its lowest two bits mean nothing
+	at := strings.IndexByte(base64Letters, key[last])
+	for name, text := range map[string]string{
+		"line end":   key[:10] + "\n" + key[10:],
+		"spare bits": key[:last] + string(base64Letters[at^1]) + key[last+1:],
+	} {
+		node := identity.New()
+		r := f.request(node, f.token(1))
+		r.WireGuardKey = text
+		_, err := f.join(t, node, r)
+		if wantType(t, err, apitype.ProblemJoinKey); err == nil {
+			t.Errorf("%s: it joined with another's key", name)
+		}
+	}
+	if peers, err := f.Peers(t.Context()); err != nil || len(peers) != 1 {
+		t.Errorf("peers: %+v, %v, want the victim alone", peers, err)
+	}
+}
+
+const base64Letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
