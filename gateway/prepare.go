@@ -80,10 +80,6 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if err := d.until(ctx, checkPerm, func() error { return os.MkdirAll(dir, 0o700) }); err != nil {
 		return nil, err
 	}
-	p.reserve = reserve.New(dir)
-	if err := p.reserve.Look(); err != nil { // before the databases want room
-		d.health.Set(checkPerm, health.Degraded, err.Error())
-	}
 	if err := d.until(ctx, checkIdentity, func() error { return d.identify(ctx, p) }); err != nil {
 		return nil, err
 	}
@@ -99,6 +95,11 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	}
 	if aside != "" {
 		p.noteAside(aside)
+	}
+	// In the folder that stays, and before the databases want room.
+	p.reserve = reserve.New(dir)
+	if err := p.reserve.Look(); err != nil {
+		d.health.Set(checkPerm, health.Degraded, err.Error())
 	}
 	d.findBundle(ctx, p)
 	restored := false

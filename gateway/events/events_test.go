@@ -107,7 +107,7 @@ func TestANoisyNodePushesOutItsOwnEvents(t *testing.T) {
 				t.Errorf("of the noisy node %d are left, up to %d; want those that fit, up to 3000", count["n-noisy"], last["n-noisy"])
 			}
 			var octets int64
-			if err := l.db.Read().QueryRow(`SELECT sum(length(body) + ?) FROM events`, rowOctets).Scan(&octets); err != nil || octets > tc.most.octets {
+			if err := l.db.Read().QueryRow(`SELECT sum(octet_length(body) + ?) FROM events`, rowOctets).Scan(&octets); err != nil || octets > tc.most.octets {
 				t.Errorf("%d octets are stored, %v", octets, err)
 			}
 			if err := l.db.Write(t.Context(), func(tx *sql.Tx) error {

@@ -36,7 +36,7 @@ func (s share) plus(octets int64) share { return share{s.count + 1, s.octets + o
 type shares map[string]share
 
 func (l *Log) count(ctx context.Context, tx *sql.Tx) error {
-	rows, err := tx.QueryContext(ctx, `SELECT `+owner+`, count(*), sum(length(body) + ?) FROM events GROUP BY 1`, rowOctets)
+	rows, err := tx.QueryContext(ctx, `SELECT `+owner+`, count(*), sum(octet_length(body) + ?) FROM events GROUP BY 1`, rowOctets)
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (l *Log) trim(ctx context.Context, tx *sql.Tx) error {
 
 func (l *Log) drop(ctx context.Context, tx *sql.Tx, who string) error {
 	s := l.shares[who]
-	rows, err := tx.QueryContext(ctx, `DELETE FROM events WHERE id IN (SELECT id FROM events WHERE `+owner+` = ? ORDER BY id LIMIT ?) RETURNING length(body)`, who, s.count/8+1)
+	rows, err := tx.QueryContext(ctx, `DELETE FROM events WHERE id IN (SELECT id FROM events WHERE `+owner+` = ? ORDER BY id LIMIT ?) RETURNING octet_length(body)`, who, s.count/8+1)
 	if err != nil {
 		return err
 	}
