@@ -16,6 +16,7 @@ import (
 	"halo.internal/image/kernel"
 	"halo.internal/image/layout"
 	"halo.internal/image/tool"
+	"halo.internal/model/cpio"
 	"halo.internal/model/version"
 )
 
@@ -30,17 +31,17 @@ type Input struct {
 
 // Build returns the gzip'd archive.
 func Build(ctx context.Context, in Input) ([]byte, error) {
-	a := archive{}
+	a := cpio.Archive{}
 	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "newroot"} {
-		a.dir(d)
+		a.Dir(d)
 	}
 	program, err := os.ReadFile(in.Init)
 	if err != nil {
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
-	a.file(layout.Init, 0o755, program)
-	a.file(layout.PermTemplate, 0o644, in.Perm)
-	a.file(layout.BootModules, 0o644, []byte(strings.Join(in.Load, "\n")+"\n"))
+	a.File(layout.Init, 0o755, program)
+	a.File(layout.PermTemplate, 0o644, in.Perm)
+	a.File(layout.BootModules, 0o644, []byte(strings.Join(in.Load, "\n")+"\n"))
 
 	index, err := in.Kernel.Index()
 	if err != nil {
@@ -55,7 +56,7 @@ func Build(ctx context.Context, in Input) ([]byte, error) {
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
 	for name, b := range files {
-		a.file(filepath.Join("lib/modules", in.Kernel.Release, name), 0o644, b)
+		a.File(filepath.Join("lib/modules", in.Kernel.Release, name), 0o644, b)
 	}
 
 	var out bytes.Buffer
@@ -63,7 +64,7 @@ func Build(ctx context.Context, in Input) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.writeTo(z); err != nil {
+	if err := a.Write(z); err != nil {
 		return nil, err
 	}
 	if err := z.Close(); err != nil {

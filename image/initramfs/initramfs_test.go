@@ -75,7 +75,7 @@ func read(t *testing.T, b []byte) map[string]string {
 		if !dirs[filepath.Dir(name)] {
 			t.Errorf("%s comes before its folder", name)
 		}
-		if mode&0o170000 == typeDir {
+		if mode&0o170000 == 0o040000 {
 			dirs[name] = true
 		} else {
 			files[name] = string(raw[data : data+size])
