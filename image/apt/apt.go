@@ -16,9 +16,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"halo.internal/image/tool"
@@ -62,8 +64,8 @@ func (c *Client) Fetch(ctx context.Context, key, prefix string, match *regexp.Re
 	if err != nil {
 		return "", Package{}, fmt.Errorf("%s: expected a package matching %s from the configured apt sources for %s: %w", key, match, c.Arch, err)
 	}
-	path, err := c.download(ctx, chosen)
-	if err != nil {
+	path := c.deb(chosen.SHA256)
+	if err := c.download(ctx, chosen); err != nil {
 		return "", Package{}, err
 	}
 	if isLocked && chosen != locked {
@@ -71,6 +73,63 @@ func (c *Client) Fetch(ctx context.Context, key, prefix string, match *regexp.Re
 	}
 	c.Lock.Set(key, chosen)
 	return path, chosen, nil
+}
+
+// Get returns the paths of the .deb files of just these packages.
+func (c *Client) Get(ctx context.Context, packages []Package) ([]string, error) {
+	var all []string
+	var missing []Package
+	for _, p := range packages {
+		all = append(all, c.deb(p.SHA256))
+		if sum(c.deb(p.SHA256)) != p.SHA256 {
+			missing = append(missing, p)
+		}
+	}
+	if len(missing) == 0 {
+		return all, nil
+	}
+	return all, c.download(ctx, missing...)
+}
+
+// Closure returns the newest package of that name and all that it depends on,
+// as apt would install them on a machine that has nothing yet.
+func (c *Client) Closure(ctx context.Context, name string) ([]Package, error) {
+	if err := c.update(ctx); err != nil {
+		return nil, err
+	}
+	out, err := c.apt(ctx, "", "apt-get", "-qq", "--no-install-recommends", "--simulate", "install", name)
+	if err != nil {
+		return nil, err
+	}
+	chosen := parseSimulated(out)
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("%s: expected apt-get to name what it would install, got %.80q", name, out)
+	}
+	if out, err = c.apt(ctx, "", "apt-cache", append([]string{"show"}, chosen...)...); err != nil {
+		return nil, err
+	}
+	shown, err := parseShow(out)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(shown, func(a, b Package) int { return strings.Compare(a.Name, b.Name) })
+	return slices.CompactFunc(shown, func(a, b Package) bool { return a.Name == b.Name }), nil // two suites may have it
+}
+
+// parseSimulated reads lines such as "Inst libc6 (2.36-9 Debian:12/stable
+// [arm64])" and returns package=version.
+func parseSimulated(out []byte) []string {
+	var all []string
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		if len(f) < 3 || f[0] != "Inst" {
+			continue
+		}
+		if version, ok := strings.CutPrefix(f[2], "("); ok {
+			all = append(all, f[1]+"="+version)
+		}
+	}
+	return all
 }
 
 func (c *Client) deb(sha256 string) string { return filepath.Join(c.Cache, "deb", sha256+".deb") }
@@ -199,27 +258,42 @@ func (c *Client) choose(ctx context.Context, served []Package, locked Package) (
 	return newest, nil
 }
 
-func (c *Client) download(ctx context.Context, p Package) (string, error) {
+// download gets packages by one call of apt-get.
+func (c *Client) download(ctx context.Context, packages ...Package) error {
 	dir := filepath.Join(c.Cache, "deb")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
+		return err
 	}
 	tmp, err := os.MkdirTemp(dir, "download-")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.RemoveAll(tmp)
-	if _, err := c.apt(ctx, tmp, "apt-get", "-qq", "download", p.Name+"="+p.Version); err != nil {
-		return "", fmt.Errorf("download %s %s: %w", p.Name, p.Version, err)
+	args := []string{"-qq", "download"}
+	for _, p := range packages {
+		args = append(args, p.Name+"="+p.Version)
+	}
+	if _, err := c.apt(ctx, tmp, "apt-get", args...); err != nil {
+		return fmt.Errorf("download: %w", err)
 	}
 	files, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if err != nil || len(files) != 1 {
-		return "", fmt.Errorf("download %s: expected one .deb, got %d: %w", p.Name, len(files), err)
+	if err != nil {
+		return err
 	}
-	if got := sum(files[0]); got != p.SHA256 {
-		return "", fmt.Errorf("download %s %s: expected SHA-256 %s, got %s", p.Name, p.Version, p.SHA256, got)
+	got := map[string]string{} // path by sum
+	for _, f := range files {
+		got[sum(f)] = f
 	}
-	return c.deb(p.SHA256), os.Rename(files[0], c.deb(p.SHA256))
+	for _, p := range packages {
+		f, ok := got[p.SHA256]
+		if !ok {
+			return fmt.Errorf("download %s %s: expected SHA-256 %s, got %s", p.Name, p.Version, p.SHA256, strings.Join(slices.Sorted(maps.Keys(got)), ", "))
+		}
+		if err := os.Rename(f, c.deb(p.SHA256)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sum returns a file's SHA-256 in hex, or "" when it can't be read.

@@ -141,6 +141,29 @@ func TestSecondFetchAsksNobody(t *testing.T) {
 	}
 }
 
+func TestClosure(t *testing.T) {
+	libc, program := pkg("libc6", "2.36-9"), pkg("iw", "5.19-1")
+	a := newArchive(t, program, libc, libc) // two suites may have the same
+	a.file(t, "apt-get", `#!/bin/sh
+echo "$*" >> "$(dirname "$0")/calls"
+case " $* " in *" --simulate "*) printf 'Inst libc6 (2.36-9 Debian:12/stable [arm64]) []\nInst iw (5.19-1 Debian:12/stable [arm64])\nConf iw\n';;
+*" download "*) printf 'iw 5.19-1' > x.deb;; esac
+`, 0o755)
+	c, _ := client(t, nil)
+	got, err := c.Closure(context.Background(), "iw")
+	if err != nil || !slices.Equal(got, []Package{program, libc}) {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	for range 2 {
+		if files, err := c.Get(context.Background(), []Package{program}); err != nil || len(files) != 1 || sum(files[0]) != program.SHA256 {
+			t.Errorf("get: %s, %v", files, err)
+		}
+	}
+	if n := strings.Count(a.calls(t), " download "); n != 1 {
+		t.Errorf("downloads: got %d, want 1", n)
+	}
+}
+
 func TestFetchRefusals(t *testing.T) {
 	c, _ := client(t, nil)
 	newArchive(t)

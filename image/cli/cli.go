@@ -28,7 +28,7 @@ func New() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("halo-image {{.Version}}\n")
-	root.AddCommand(stampCommand(), renderCommand(), prepareCommand(), imageCommand(), bundleCommand(), flashCommand(), toolsCommand())
+	root.AddCommand(stampCommand(), renderCommand(), prepareCommand(), imageCommand(), testvmCommand(), bundleCommand(), flashCommand(), toolsCommand())
 	return root
 }
 
@@ -167,6 +167,28 @@ func imageCommand() *cobra.Command {
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s\n%s\n", image.Path, image.SBOM)
 		return nil
+	}
+	return cmd
+}
+
+func testvmCommand() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:   "testvm",
+		Short: "Gather what the machine of fast lab tests boots",
+		Long: `Writes into the folder testvm of --out: the kernel of the images, all modules and
+firmware of the packing manifest, and its test packages with the libraries they
+need. Tests add their own program (lab/testvm).`,
+		Args: cobra.NoArgs,
+	}
+	options := buildOptions(cmd)
+	cmd.Flags().StringVar(&out, "out", "out", "folder that holds built images")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		o, err := options()
+		if err != nil {
+			return err
+		}
+		return prepare.TestVM(cmd.Context(), step.NewPrinter(cmd.ErrOrStderr()), o, out)
 	}
 	return cmd
 }

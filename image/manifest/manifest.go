@@ -31,7 +31,8 @@ type Manifest struct {
 	GokrazyPackages []string        `json:"gokrazy_packages"` // explicit: gokrazy's defaults are not wanted
 	Init            string          `json:"init"`             // gokrazy's init with HALO's services
 	Roles           map[string]Role `json:"roles"`
-	ImageBytes      int64           `json:"image_bytes"` // of a card image; /perm grows to the card
+	ImageBytes      int64           `json:"image_bytes"`   // of a card image; /perm grows to the card
+	TestPackages    []string        `json:"test_packages"` // Debian's, for the test machine alone
 }
 
 // Kernel says which kernel and which of its modules.
@@ -158,6 +159,11 @@ func (m Manifest) check() error {
 			if !strings.HasPrefix(to, "/lib/firmware/") || filepath.Clean(to) != to {
 				bad("firmware.files", "a path below /lib/firmware", to)
 			}
+		}
+	}
+	for _, p := range m.TestPackages {
+		if !packageForm.MatchString(p) {
+			bad("test_packages", "a Debian package", p)
 		}
 	}
 	if m.Init == "" || filepath.Base(m.Init) != "init" {

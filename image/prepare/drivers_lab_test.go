@@ -36,7 +36,8 @@ func realKernel(t *testing.T) *Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.fetchKernel(context.Background(), &apt.Client{Cache: r.opts.Cache, Arch: "arm64", Lock: lock, Warn: func(string) {}}); err != nil {
+	c := &apt.Client{Cache: r.opts.Cache, Arch: architecture, Lock: lock, Warn: func(string) {}}
+	if r.Kernel, _, err = fetchKernel(context.Background(), c, r.opts, r.Manifest.Kernel); err != nil {
 		t.Fatal(err)
 	}
 	return r

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -48,12 +47,6 @@ type Result struct {
 	Firmware string // folder of gokrazy's firmware module
 
 	opts Options
-}
-
-// Kernel's series has many names: linux-image-6.12.9+deb12-arm64,
-// linux-image-6.12.9+bpo-arm64.
-func kernelForm(k manifest.Kernel) *regexp.Regexp {
-	return regexp.MustCompile(`linux-image-` + regexp.QuoteMeta(k.Series) + `\.[0-9]+(\+[a-z0-9.]+)?-` + regexp.QuoteMeta(k.Flavour))
 }
 
 // Run prepares everything.
@@ -105,72 +98,15 @@ func Render(root string, m manifest.Manifest) error {
 }
 
 func (r *Result) fetch(ctx context.Context, steps step.Printer) error {
-	lock, err := apt.ReadLock(filepath.Join(r.opts.Root, LockFile))
+	f, err := fetchLocked(ctx, steps, r.opts, r.Manifest)
 	if err != nil {
 		return err
 	}
-	var warnings []string
-	c := &apt.Client{Cache: r.opts.Cache, Arch: "arm64", Lock: lock, Warn: func(w string) { warnings = append(warnings, w) }}
-	if err := r.fetchKernel(ctx, c); err != nil {
-		return err
-	}
-	if err := r.fetchFirmware(ctx, c); err != nil {
-		return err
-	}
-	for _, w := range warnings {
-		steps.Note("\nwarning: %s", w)
-	}
-	return lock.Save()
-}
-
-func (r *Result) fetchKernel(ctx context.Context, c *apt.Client) (err error) {
-	deb := r.opts.KernelDeb
-	switch {
-	case r.opts.KernelDir != "":
-		r.Kernel, err = kernel.FromDir(ctx, r.opts.Cache, r.opts.KernelDir)
-		r.Packages = append(r.Packages, apt.Package{Name: "kernel-folder", Version: r.Kernel.Release, SHA256: r.Kernel.Digest})
-		return err
-	case deb == "":
-		k := r.Manifest.Kernel
-		var p apt.Package
-		if deb, p, err = c.Fetch(ctx, "kernel", "linux-image-"+k.Series+".", kernelForm(k)); err != nil {
-			return err
-		}
-		r.Packages = append(r.Packages, p)
-		r.Kernel, err = kernel.FromDeb(ctx, r.opts.Cache, deb)
-		return err
-	default:
-		r.Kernel, err = kernel.FromDeb(ctx, r.opts.Cache, deb)
-		r.Packages = append(r.Packages, apt.Package{Name: filepath.Base(deb), Version: r.Kernel.Release, SHA256: r.Kernel.Digest})
-		return err
-	}
-}
-
-// fetchFirmware fills the folder of firmware that the kernel's drivers load.
-func (r *Result) fetchFirmware(ctx context.Context, c *apt.Client) error {
+	r.Kernel, r.Packages = f.kernel, f.packages
 	return r.replace(instance.Files, func(dir string) error {
-		for _, fw := range r.Manifest.Firmware {
-			deb, p, err := c.Fetch(ctx, fw.Package, fw.Package, regexp.MustCompile(regexp.QuoteMeta(fw.Package)))
-			if err != nil {
+		for name, b := range f.firmware {
+			if err := put(dir, strings.TrimPrefix(name, "/lib/firmware/"), b); err != nil {
 				return err
-			}
-			r.Packages = append(r.Packages, p)
-			tmp, err := os.MkdirTemp("", "halo-firmware-")
-			if err != nil {
-				return err
-			}
-			defer os.RemoveAll(tmp)
-			if err := apt.Unpack(ctx, deb, tmp); err != nil {
-				return err
-			}
-			for to, from := range fw.Files {
-				b, err := os.ReadFile(filepath.Join(tmp, from))
-				if err != nil {
-					return fmt.Errorf("firmware %s of package %s %s: %w", from, p.Name, p.Version, err)
-				}
-				if err := put(dir, strings.TrimPrefix(to, "/lib/firmware/"), b); err != nil {
-					return err
-				}
 			}
 		}
 		return nil

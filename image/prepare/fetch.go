@@ -1,0 +1,107 @@
+package prepare
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"halo.internal/image/apt"
+	"halo.internal/image/kernel"
+	"halo.internal/image/manifest"
+	"halo.internal/image/step"
+)
+
+// fetched is what comes out of packages: the same for cards and for the test
+// machine.
+type fetched struct {
+	kernel   kernel.Tree
+	firmware map[string][]byte // by path on the image
+	packages []apt.Package     // the kernel first
+}
+
+// fetchLocked gets kernel and firmware as the options and the lock file say,
+// and updates the lock file.
+func fetchLocked(ctx context.Context, steps step.Printer, opts Options, m manifest.Manifest) (fetched, error) {
+	lock, err := apt.ReadLock(filepath.Join(opts.Root, LockFile))
+	if err != nil {
+		return fetched{}, err
+	}
+	var warnings []string
+	c := &apt.Client{Cache: opts.Cache, Arch: architecture, Lock: lock, Warn: func(w string) { warnings = append(warnings, w) }}
+	tree, kernelPackage, err := fetchKernel(ctx, c, opts, m.Kernel)
+	if err != nil {
+		return fetched{}, err
+	}
+	files, packages, err := fetchFirmware(ctx, c, m.Firmware)
+	if err != nil {
+		return fetched{}, err
+	}
+	for _, w := range warnings {
+		steps.Note("\nwarning: %s", w)
+	}
+	return fetched{tree, files, append([]apt.Package{kernelPackage}, packages...)}, lock.Save()
+}
+
+// architecture is Debian's name of the boards' processor.
+const architecture = "arm64"
+
+// Kernel's series has many names: linux-image-6.12.9+deb12-arm64,
+// linux-image-6.12.9+bpo-arm64.
+func kernelForm(k manifest.Kernel) *regexp.Regexp {
+	return regexp.MustCompile(`linux-image-` + regexp.QuoteMeta(k.Series) + `\.[0-9]+(\+[a-z0-9.]+)?-` + regexp.QuoteMeta(k.Flavour))
+}
+
+func fetchKernel(ctx context.Context, c *apt.Client, opts Options, k manifest.Kernel) (t kernel.Tree, p apt.Package, err error) {
+	switch {
+	case opts.KernelDir != "":
+		t, err = kernel.FromDir(ctx, opts.Cache, opts.KernelDir)
+		return t, apt.Package{Name: "kernel-folder", Version: t.Release, SHA256: t.Digest}, err
+	case opts.KernelDeb != "":
+		t, err = kernel.FromDeb(ctx, opts.Cache, opts.KernelDeb)
+		return t, apt.Package{Name: filepath.Base(opts.KernelDeb), Version: t.Release, SHA256: t.Digest}, err
+	}
+	deb, p, err := c.Fetch(ctx, "kernel", "linux-image-"+k.Series+".", kernelForm(k))
+	if err != nil {
+		return t, p, err
+	}
+	t, err = kernel.FromDeb(ctx, opts.Cache, deb)
+	return t, p, err
+}
+
+// fetchFirmware returns the files that the kernel's drivers load.
+func fetchFirmware(ctx context.Context, c *apt.Client, list []manifest.Firmware) (files map[string][]byte, packages []apt.Package, err error) {
+	files = map[string][]byte{}
+	for _, fw := range list {
+		deb, p, err := c.Fetch(ctx, fw.Package, fw.Package, regexp.MustCompile(regexp.QuoteMeta(fw.Package)))
+		if err != nil {
+			return nil, nil, err
+		}
+		packages = append(packages, p)
+		if err := unpacked(ctx, deb, func(dir string) error {
+			for to, from := range fw.Files {
+				if files[to], err = os.ReadFile(filepath.Join(dir, from)); err != nil {
+					return fmt.Errorf("firmware %s of package %s %s: %w", from, p.Name, p.Version, err)
+				}
+			}
+			return nil
+		}); err != nil {
+			return nil, nil, err
+		}
+	}
+	return files, packages, nil
+}
+
+// unpacked calls f with a folder that holds a package's files for so long.
+func unpacked(ctx context.Context, deb string, f func(dir string) error) error {
+	dir, err := os.MkdirTemp("", "halo-package-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := apt.Unpack(ctx, deb, dir); err != nil {
+		return err
+	}
+	return f(dir)
+}
