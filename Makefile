@@ -57,7 +57,7 @@ race: stamp ## the fast tests under the race detector (needs a C compiler; HALO 
 LAB = $(shell git grep -l '^//go:build lab$$' -- '*_test.go' | sed 's|/[^/]*$$||; s|^|./|' | sort -u)
 MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -tags lab -p 1 -timeout 60m
 
-test: deps check build lab-images ## everything, machines included
+test: deps check build lab-images testvm ## everything, machines included
 	$(MACHINES) $(LAB)
 
 fuzz: stamp ## every fuzz test for FUZZTIME=10s
@@ -75,7 +75,7 @@ soak: deps build lab-images ## power cuts and partitions for an hour
 	HALO_SOAK=1 $(MACHINES) -count 1 -timeout 3h ./lab/...
 
 #: Build
-.PHONY: deps stamp build lab-images clean
+.PHONY: deps stamp build lab-images testvm clean
 deps: ## install the Debian packages that are missing
 	@missing=$$(for p in $(PACKAGES); do \
 		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
@@ -96,6 +96,9 @@ build: stamp ## the host's binaries, into bin/
 lab-images: stamp ## the images that the lab boots
 	$(HALO_IMAGE) image --board qemu-virt --role gateway --out $(OUT)
 	$(HALO_IMAGE) image --board qemu-virt --role node --out $(OUT)
+
+testvm: stamp ## what the machine of the fast lab tests boots
+	$(HALO_IMAGE) testvm --out $(OUT)
 
 clean: down ## remove what was built; .cache keeps the kernel
 	rm -rf bin $(OUT)

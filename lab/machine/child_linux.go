@@ -7,9 +7,9 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// ownChild puts QEMU into a process group of its own, where no terminal's
+// OwnChild puts QEMU into a process group of its own, where no terminal's
 // interrupt reaches it, and has the kernel end it when we end.
-func ownChild() *syscall.SysProcAttr {
+func OwnChild() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 

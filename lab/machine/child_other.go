@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// ownChild puts QEMU into a process group of its own. Where the kernel does not
+// OwnChild puts QEMU into a process group of its own. Where the kernel does not
 // end it with us, the next command finds it by its PID file.
-func ownChild() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+func OwnChild() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
 // startTime returns when a process started, as ps prints it.
 func startTime(pid int) (string, error) {

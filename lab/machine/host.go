@@ -8,10 +8,10 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// accelerator returns how the host runs the guest's processor: by itself where
+// Accelerator returns how the host runs the guest's processor: by itself where
 // it is of the same kind, translated otherwise; and what the kernel should
 // know of that.
-func accelerator() (args []string, kernel string) {
+func Accelerator() (args []string, kernel string) {
 	if runtime.GOARCH == "arm64" {
 		if runtime.GOOS == "darwin" {
 			return []string{"-accel", "hvf", "-cpu", "host"}, ""

@@ -48,7 +48,7 @@ func (m *Machine) start(ctx context.Context, p *power) (end string, err error) {
 	}
 	cmd := exec.Command(program, args...)
 	cmd.ExtraFiles = w.theirs
-	cmd.SysProcAttr = ownChild()
+	cmd.SysProcAttr = OwnChild()
 	var stderr tail
 	cmd.Stdout, cmd.Stderr = &stderr, &stderr
 	if err := cmd.Start(); err != nil {
@@ -141,7 +141,7 @@ func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
 	if clock {
 		rtc = "base=utc"
 	}
-	processor, parameters := accelerator()
+	processor, parameters := Accelerator()
 	memory, reserved := m.memory()
 	args := []string{
 		"-name", m.cfg.Name, "-M", "virt", "-smp", "1",
@@ -186,10 +186,22 @@ type wires struct {
 	theirs    []*os.File // inherited from descriptor 3 on
 }
 
-// add makes a socket pair: one end in ours, the other with the descriptor that
-// QEMU will have.
+// add makes a wire: one end in ours, the other with the descriptor that QEMU
+// will have.
 func (w *wires) add(ours *net.Conn) (fd int, err error) {
-	syscall.ForkLock.RLock() // so that no other machine's QEMU inherits them
+	near, far, err := Wire()
+	if err != nil {
+		return 0, err
+	}
+	*ours = near
+	w.theirs = append(w.theirs, far)
+	return 2 + len(w.theirs), nil
+}
+
+// Wire makes a pair of connected sockets: one to use here, one for a child to
+// inherit.
+func Wire() (near net.Conn, far *os.File, err error) {
+	syscall.ForkLock.RLock() // so that no other child inherits them
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err == nil {
 		unix.CloseOnExec(pair[0])
@@ -197,12 +209,14 @@ func (w *wires) add(ours *net.Conn) (fd int, err error) {
 	}
 	syscall.ForkLock.RUnlock()
 	if err != nil {
-		return 0, fmt.Errorf("socket pair: %w", err)
+		return nil, nil, fmt.Errorf("socket pair: %w", err)
 	}
-	near, far := os.NewFile(uintptr(pair[0]), "near"), os.NewFile(uintptr(pair[1]), "far")
-	w.theirs = append(w.theirs, far)
-	*ours, err = net.FileConn(near)
-	return 2 + len(w.theirs), errors.Join(err, near.Close())
+	f, far := os.NewFile(uintptr(pair[0]), "near"), os.NewFile(uintptr(pair[1]), "far")
+	near, err = net.FileConn(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, nil, errors.Join(err, far.Close())
+	}
+	return near, far, nil
 }
 
 func (w *wires) closeTheirs() {
