@@ -40,7 +40,7 @@ func TestRecord(t *testing.T) {
 	l.carry(a, b)
 	l.ok(l.conn.SetCountry("DE"))
 	await(l, "country", func(e nl80211.RegulatoryChanged) bool { return e.Country == "DE" })
-	l.ok(l.conn.StartScan(b.Index, nl80211.Scan{FreqsMHz: []int{2412}}))
+	l.ok(l.conn.StartScan(b.Index, nl80211.Scan{FreqsMHz: []int{2412, 2437}}))
 	await(l, "scan", func(e nl80211.ScanDone) bool { return true })
 
 	var out bytes.Buffer
@@ -63,7 +63,7 @@ func TestRecord(t *testing.T) {
 		{unix.NL80211_CMD_GET_INTERFACE, gonetlink.Dump, nil},
 		{unix.NL80211_CMD_GET_STATION, gonetlink.Dump, []gonetlink.Attribute{own}},
 		{unix.NL80211_CMD_GET_MESH_CONFIG, 0, []gonetlink.Attribute{own}},
-		{unix.NL80211_CMD_GET_SURVEY, gonetlink.Dump, []gonetlink.Attribute{own}},
+		{unix.NL80211_CMD_GET_SURVEY, gonetlink.Dump, []gonetlink.Attribute{{Type: unix.NL80211_ATTR_IFINDEX, Data: []byte{byte(b.Index), 0, 0, 0}}}},
 		{unix.NL80211_CMD_GET_REG, 0, nil},
 		{unix.NL80211_CMD_GET_SCAN, gonetlink.Dump, []gonetlink.Attribute{{Type: unix.NL80211_ATTR_IFINDEX, Data: []byte{byte(b.Index), 0, 0, 0}}}},
 	} {
