@@ -34,9 +34,18 @@ type Frame struct {
 	Cookie      uint64
 	FreqMHz     int
 	Plan        Attempts
-	// MCS says, for each attempt, that its rate is an HT MCS.
-	MCS [4]bool
+	Kinds       [4]Kind // of the attempts' rates
 }
+
+// Kind says what the number of a rate is.
+type Kind int
+
+// Kinds of rates.
+const (
+	Legacy Kind = iota // index into the band's rates
+	HT                 // MCS, 8 for each further stream
+	VHT                // MCS in the lower four bits, streams less one above
+)
 
 // Address returns the address by which the driver names the radio of a wiphy
 // with that permanent address, as radios have that are loaded with the module or
@@ -93,8 +102,11 @@ func (m *Medium) Next() (Frame, error) {
 	}
 }
 
-// Tx info flags: the rate is an HT MCS.
-const rateIsMCS = 1 << 3
+// Flags of a rate.
+const (
+	rateIsHT  = 1 << 3
+	rateIsVHT = 1 << 8
+)
 
 func parseFrame(b []byte) (f Frame, err error) {
 	d, err := netlink.NewAttributeDecoder(b)
@@ -116,12 +128,7 @@ func parseFrame(b []byte) (f Frame, err error) {
 		case attrTxInfo:
 			d.Do(f.Plan.decode)
 		case txInfoFlags:
-			d.Do(func(b []byte) error {
-				for i := 0; i+3 <= len(b) && i/3 < len(f.MCS); i += 3 { // index, then 16 bits of flags
-					f.MCS[i/3] = binary.NativeEndian.Uint16(b[i+1:])&rateIsMCS != 0
-				}
-				return nil
-			})
+			d.Do(f.decodeKinds)
 		}
 	}
 	if err := d.Err(); err != nil {
@@ -134,6 +141,20 @@ func parseFrame(b []byte) (f Frame, err error) {
 }
 
 const txInfoFlags = 21
+
+// decodeKinds reads, for each attempt, its rate's number again and 16 bits of
+// flags.
+func (f *Frame) decodeKinds(b []byte) error {
+	for i := 0; i+3 <= len(b) && i/3 < len(f.Kinds); i += 3 {
+		switch flags := binary.NativeEndian.Uint16(b[i+1:]); {
+		case flags&rateIsVHT != 0:
+			f.Kinds[i/3] = VHT
+		case flags&rateIsHT != 0:
+			f.Kinds[i/3] = HT
+		}
+	}
+	return nil
+}
 
 func (a *Attempts) decode(b []byte) error {
 	if len(b) != 2*len(a) {

@@ -1,0 +1,157 @@
+// Package air is what is between simulated radios: it takes each frame from the
+// driver of mac80211_hwsim and decides, by positions, power and what was set,
+// who hears it, how strongly, after how many tries and how long it takes. What
+// decides is in package physics; who has which place may change at any time.
+//
+// All radios of a channel share it as if each heard all others before it sends:
+// there are no collisions and no hidden nodes.
+package air
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"halo.internal/lab/air/physics"
+)
+
+// Radio is a radio and its place.
+type Radio struct {
+	Name string
+	// Address is that by which the driver knows the radio (hwsim.Address). An
+	// interface with the permanent address that belongs to it needs no mention.
+	Address  net.HardwareAddr
+	MACs     []net.HardwareAddr // of its interfaces, where they differ
+	Position physics.Position
+	PowerDBm float64 // EIRP
+	FigureDB float64 // noise figure of its receiver
+}
+
+func (r Radio) has(mac []byte) bool {
+	return bytes.Equal(r.Address, mac) || r.Address[0]&0x40 != 0 && mac[0] == r.Address[0]&^0x40 && bytes.Equal(r.Address[1:], mac[1:]) ||
+		slices.ContainsFunc(r.MACs, func(m net.HardwareAddr) bool { return bytes.Equal(m, mac) })
+}
+
+// Counters of one direction between two radios.
+type Counters struct {
+	Frames   int           // that were meant for, or could have been heard by, the other
+	Heard    int           // of them
+	Airtime  time.Duration // of those that were meant for it
+	SignalDB float64       // dBm, of the last
+	SNR      float64       // dB, of the last
+}
+
+// pair names a direction.
+type pair struct{ from, to string }
+
+// Air is the medium. Its methods may be called from any goroutine.
+type Air struct {
+	profile Profile
+	terrain physics.Terrain
+
+	mu       sync.Mutex // guards what follows
+	dice     *rand.Rand
+	radios   []Radio
+	cut      map[pair]bool
+	loss     map[pair]float64
+	extra    map[pair]float64 // dB
+	jam      map[int]float64  // dBm at every receiver, by MHz
+	counters map[pair]Counters
+}
+
+// New returns a medium without radios. The same seed gives the same losses for
+// the same frames.
+func New(p Profile, t physics.Terrain, seed uint64) *Air {
+	return &Air{
+		profile: p, terrain: t, dice: rand.New(rand.NewPCG(seed, 0)),
+		cut: map[pair]bool{}, loss: map[pair]float64{}, extra: map[pair]float64{}, jam: map[int]float64{}, counters: map[pair]Counters{},
+	}
+}
+
+// Place adds a radio, or gives the one of that name other properties.
+func (a *Air) Place(r Radio) error {
+	if len(r.Address) != 6 {
+		return fmt.Errorf("air: radio %s: expected an address of 6 octets, got %d", r.Name, len(r.Address))
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i := slices.IndexFunc(a.radios, func(o Radio) bool { return o.Name == r.Name }); i >= 0 {
+		a.radios[i] = r
+		return nil
+	}
+	a.radios = append(a.radios, r)
+	return nil
+}
+
+// Remove takes a radio away: nobody hears it any more.
+func (a *Air) Remove(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.radios = slices.DeleteFunc(a.radios, func(r Radio) bool { return r.Name == name })
+}
+
+// Move gives a radio another place.
+func (a *Air) Move(name string, to physics.Position) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range a.radios {
+		if a.radios[i].Name == name {
+			a.radios[i].Position = to
+			return nil
+		}
+	}
+	return fmt.Errorf("air: no radio %s", name)
+}
+
+// Cut ends, or restores, what goes from one radio to another. The other
+// direction is another cut.
+func (a *Air) Cut(from, to string, cut bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cut[pair{from, to}] = cut
+}
+
+// SetLoss lets this share of the attempts from one radio to another be lost
+// besides, 0 to 1.
+func (a *Air) SetLoss(from, to string, share float64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.loss[pair{from, to}] = share
+}
+
+// SetObstacle weakens what goes from one radio to another, in dB.
+func (a *Air) SetObstacle(from, to string, dB float64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.extra[pair{from, to}] = dB
+}
+
+// Jam adds noise on a channel, in dBm at every receiver.
+func (a *Air) Jam(freqMHz int, dBm float64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.jam[freqMHz] = dBm
+}
+
+// Quiet ends a jam.
+func (a *Air) Quiet(freqMHz int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.jam, freqMHz)
+}
+
+// Counters returns what went from each radio to each other, by "from to".
+func (a *Air) Counters() map[string]Counters {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := map[string]Counters{}
+	for p, c := range maps.All(a.counters) {
+		all[p.from+" "+p.to] = c
+	}
+	return all
+}
