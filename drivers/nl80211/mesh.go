@@ -46,7 +46,7 @@ type MeshParameters struct {
 	TTL               *uint8
 	ElementTTL        *uint8
 	AutoOpenPlinks    *bool          // the kernel peers by itself
-	PlinkTimeout      *time.Duration // idle peers are removed after it; in s; 0 is never
+	PlinkTimeout      *time.Duration // in s; idle peers are removed after it, when the kernel looks, once a minute; 0 is never
 	Forwarding        *bool
 	RSSIThreshold     *int32 // dBm; weaker ones are no candidates; 0 is none
 	HTOpMode          *uint16
