@@ -225,6 +225,38 @@ func TestDamagedMessages(t *testing.T) {
 	}
 }
 
+// TestStationRates has what the recorded station does not: HaLow's rates and
+// what a rate control expects.
+func TestStationRates(t *testing.T) {
+	e := netlink.NewAttributeEncoder()
+	fill(e, unix.NL80211_ATTR_STA_INFO, func(n *netlink.AttributeEncoder) {
+		n.Uint32(unix.NL80211_STA_INFO_EXPECTED_THROUGHPUT, 23812)
+		n.Int8(unix.NL80211_STA_INFO_SIGNAL, -71)
+		fill(n, unix.NL80211_STA_INFO_CHAIN_SIGNAL, func(c *netlink.AttributeEncoder) { c.Int8(0, -72); c.Int8(1, -73) })
+		fill(n, unix.NL80211_STA_INFO_TX_BITRATE, func(r *netlink.AttributeEncoder) {
+			r.Uint32(unix.NL80211_RATE_INFO_BITRATE32, 33)
+			r.Uint16(unix.NL80211_RATE_INFO_BITRATE, 33)
+			r.Uint8(unix.NL80211_RATE_INFO_S1G_MCS, 7)
+			r.Uint8(unix.NL80211_RATE_INFO_S1G_NSS, 1)
+			r.Flag(unix.NL80211_RATE_INFO_1_MHZ_WIDTH, true)
+			r.Flag(unix.NL80211_RATE_INFO_SHORT_GI, true)
+		})
+		n.Bytes(unix.NL80211_STA_INFO_STA_FLAGS, encodePair(uint32(Authorized|MFP), uint32(MFP)))
+	})
+	b, err := e.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := parseStation(b)
+	want := StationInfo{
+		ExpectedThroughput: 23812, SignalDBm: -71, ChainSignalDBm: []int{-72, -73}, Flags: MFP, FlagsMask: Authorized | MFP,
+		TxRate: Rate{Bitrate: 33, MCS: 7, NSS: 1, WidthMHz: 1, ShortGI: true, Kind: "S1G"},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+}
+
 func TestElement(t *testing.T) {
 	for _, tc := range []struct {
 		ies  []byte
