@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/gateway/store"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -564,6 +565,28 @@ func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
 	})
 	if got := epoch(); got != first+1 {
 		t.Errorf("restored from a copy: the epoch is %d, want %d", got, first+1)
+	}
+	stop()
+
+	// The power is cut after the copy took its place and before that was drawn
+	// from it: the database is whole, and knows the epoch that was announced.
+	if err := os.Truncate(db, 5000); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.State.File(paths.Epoch), []byte(fmt.Sprint(first)), 0o600); err != nil { // as the copy has it
+		t.Fatal(err)
+	}
+	cut, repair, err := store.OpenConfig(t.Context(), db)
+	if err == nil {
+		err = cut.Close()
+	}
+	if err != nil || repair.Restored == "" {
+		t.Fatalf("got %+v, %v; want a restored database", repair, err)
+	}
+	stop = start(t, c)
+	api.ready()
+	if got := epoch(); got != first+1 {
+		t.Errorf("restored before a power cut: the epoch is %d, want %d", got, first+1)
 	}
 	stop()
 

@@ -102,22 +102,27 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 		d.health.Set(checkPerm, health.Degraded, err.Error())
 	}
 	d.findBundle(ctx, p)
-	restored := false
+	var repair store.Repair
 	err := d.until(ctx, checkConfig, func() error {
-		db, repair, err := store.OpenConfig(ctx, d.State.File(paths.ConfigDB))
-		if repair.Reason != "" {
-			p.noteRepair("config", repair)
+		db, r, err := store.OpenConfig(ctx, d.State.File(paths.ConfigDB))
+		if r.Reason != "" {
+			repair = r // of the last try that found something: it says how it ended
 		}
-		restored = restored || repair.Restored != "" // also by a try that failed afterwards
 		p.config = db
 		return err
 	})
+	if repair.Reason != "" {
+		p.noteRepair("config", repair)
+	}
 	if err == nil {
 		err = d.until(ctx, checkConfig, func() (err error) {
 			p.epoch, err = epoch.Settle(ctx, p.config, epoch.Evidence{
-				File: d.State.File(paths.Epoch), Announced: d.announced(ctx), Restored: restored, Now: d.clock.Now(),
+				File: d.State.File(paths.Epoch), Announced: d.announced(ctx), Restored: repair.Restored != "", Now: d.clock.Now(),
 			})
-			return err
+			if err != nil {
+				return err
+			}
+			return p.config.Settled()
 		})
 	}
 	if err != nil {

@@ -30,8 +30,14 @@ type Repair struct {
 // Copies of config.db beside it, newest first.
 var copySuffixes = [...]string{".copy-1", ".copy-2"}
 
+// A copy that takes a database's place has this file beside it until the caller
+// has drawn the consequences: what the copy does not know is otherwise
+// forgotten by a power cut in between.
+const restoredMark = ".restored"
+
 // OpenConfig opens config.db. A damaged one is set aside and the newest good
-// copy takes its place, or, without one, a new database.
+// copy takes its place, or, without one, a new database. A copy is reported by
+// each start until Settled is called.
 func OpenConfig(ctx context.Context, path string) (*DB, Repair, error) {
 	var copies []string
 	for _, s := range copySuffixes {
@@ -48,14 +54,27 @@ func OpenTelemetry(ctx context.Context, path string) (*DB, Repair, error) {
 
 func open(ctx context.Context, path, kind string, copies []string) (*DB, Repair, error) {
 	d, err := openChecked(ctx, path, kind, copies)
-	if err == nil || !errors.Is(err, ErrCorrupt) {
-		return d, Repair{}, err
+	if err == nil {
+		from, err := os.ReadFile(path + restoredMark)
+		if err == nil {
+			return d, Repair{Reason: "an earlier start restored it and was cut short", Aside: path + damaged, Restored: string(from)}, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, Repair{}, errors.Join(err, d.Close())
+		}
+		return d, Repair{}, nil
+	}
+	if !errors.Is(err, ErrCorrupt) {
+		return nil, Repair{}, err
 	}
 	repair := Repair{Reason: err.Error()}
 	if repair.Aside, err = setAside(path); err != nil {
 		return nil, repair, err
 	}
 	for _, c := range copies {
+		if err := atomicfile.Write(path+restoredMark, []byte(c), 0o600); err != nil {
+			return nil, repair, fmt.Errorf("restore %s: %w", path, err)
+		}
 		if err := restore(c, path); err != nil {
 			continue // no such copy, or it cannot be read: the next
 		}
@@ -67,8 +86,21 @@ func open(ctx context.Context, path, kind string, copies []string) (*DB, Repair,
 			return nil, repair, err
 		}
 	}
+	if err := os.RemoveAll(path + restoredMark); err != nil {
+		return nil, repair, err
+	}
 	d, err = openChecked(ctx, path, kind, nil)
 	return d, repair, err
+}
+
+// Settled tells that whoever opened the database has written down what follows
+// from its being restored.
+func (d *DB) Settled() error {
+	err := os.Remove(d.path + restoredMark)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, atomicfile.SyncDir(filepath.Dir(d.path)))
 }
 
 // openChecked opens and checks a database and brings its schema up to date. An
@@ -119,10 +151,12 @@ func check(ctx context.Context, db *sql.DB) error {
 // companions of a database file that belong to it and to no other.
 var companions = [...]string{"-wal", "-shm"}
 
+const damaged = ".damaged"
+
 // setAside renames a damaged database. One is kept, the latest: its purpose is
 // to be looked at, and space is scarce.
 func setAside(path string) (string, error) {
-	aside := path + ".damaged"
+	aside := path + damaged
 	for _, s := range companions {
 		err := os.Rename(path+s, aside+s)
 		if errors.Is(err, fs.ErrNotExist) {

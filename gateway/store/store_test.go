@@ -140,8 +140,16 @@ func TestDamagedConfigIsSetAsideAndRestored(t *testing.T) {
 			if err := d.Close(); err != nil {
 				t.Fatal(err)
 			}
+			// The power is cut before the caller has settled what follows.
+			d, again := openConfig(t, path)
+			if again.Restored != repair.Restored {
+				t.Errorf("the next start says that it was restored from %q, want %q", again.Restored, repair.Restored)
+			}
+			if err := errors.Join(d.Settled(), d.Settled(), d.Close()); err != nil {
+				t.Fatal(err)
+			}
 			if _, again := openConfig(t, path); again.Reason != "" {
-				t.Errorf("the next start found damage again: %s", again.Reason)
+				t.Errorf("the start after it found damage again: %s", again.Reason)
 			}
 		})
 	}
