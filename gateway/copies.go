@@ -4,54 +4,96 @@ import (
 	"context"
 	"log/slog"
 	"time"
-
-	"halo.internal/gateway/store"
 )
 
 const (
 	copySettle  = 30 * time.Second // a person rarely changes one thing alone
+	copyPrompt  = 2 * time.Second  // after something was taken away
 	copyAtMost  = time.Hour        // however much is changed
-	copyAtLeast = 24 * time.Hour   // nodes join and events come without people
+	copyAtLeast = 24 * time.Hour   // events come without anybody
+	copyRetry   = 5 * time.Minute  // after one that could not be made
+	promptPause = time.Minute      // between two that are due to what was taken away
 )
 
-// copies keeps a copy of config.db beside it: daily, and soon after a person
-// has changed something, but not more than once an hour, for the card's sake.
+// copies keeps a copy of config.db beside it: daily, also on a gateway that is
+// never up for a day, and soon after a change, but not more than once an hour,
+// for the card's sake. What was taken away, such as a node's membership, is
+// copied promptly: a copy that takes the database's place must not give it back.
 type copies struct {
-	db   *store.DB
-	log  *slog.Logger
-	want chan struct{}
+	copy     func(context.Context) error
+	last     time.Time       // of the newest copy; zero: there is none
+	nodes    <-chan struct{} // gets a value when nodes have joined or left
+	log      *slog.Logger
+	want     chan struct{}
+	withdraw chan struct{}
 }
 
-func newCopies(db *store.DB, log *slog.Logger) *copies {
-	return &copies{db: db, log: log, want: make(chan struct{}, 1)}
+func newCopies(copy func(context.Context) error, last time.Time, nodes <-chan struct{}, log *slog.Logger) *copies {
+	return &copies{copy: copy, last: last, nodes: nodes, log: log, want: make(chan struct{}, 1), withdraw: make(chan struct{}, 1)}
 }
 
 // request asks for a copy after a change.
-func (c *copies) request() {
+func (c *copies) request() { ask(c.want) }
+
+// withdrawn asks for a copy after something was taken away.
+func (c *copies) withdrawn() { ask(c.withdraw) }
+
+func ask(c chan struct{}) {
 	select {
-	case c.want <- struct{}{}:
-	default: // one is waiting already
+	case c <- struct{}{}:
+	default: // one is asked for already
 	}
 }
 
+// first is how long the first copy can wait. What a clock says that has gone
+// back is not believed.
+func (c *copies) first() time.Duration {
+	age := time.Since(c.last)
+	if c.last.IsZero() || age < 0 {
+		return copySettle
+	}
+	return max(copySettle, copyAtLeast-age)
+}
+
 func (c *copies) run(ctx context.Context) error {
-	wait := time.Duration(0) // until the next copy may be made
+	due := time.Now().Add(c.first())
+	var changed, prompt time.Time // before these no change, or withdrawal, makes one
 	for {
+		timer := time.NewTimer(time.Until(due))
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return nil
-		case <-time.After(copyAtLeast):
 		case <-c.want:
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(max(wait, copySettle)):
+			due = sooner(due, later(time.Now().Add(copySettle), changed))
+		case <-c.nodes:
+			due = sooner(due, later(time.Now().Add(copySettle), changed))
+		case <-c.withdraw:
+			due = sooner(due, later(time.Now().Add(copyPrompt), prompt))
+		case <-timer.C:
+			err := c.copy(ctx)
+			now := time.Now()
+			if err != nil && ctx.Err() == nil {
+				c.log.Warn("the copy of config.db could not be made", "err", err)
+				due = now.Add(copyRetry) // the one before stays
+				continue
 			}
+			due, changed, prompt = now.Add(copyAtLeast), now.Add(copyAtMost), now.Add(promptPause)
 		}
-		if err := c.db.Copy(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("the copy of config.db could not be made", "err", err)
-			continue // the one before stays
-		}
-		wait = copyAtMost
+		timer.Stop()
 	}
+}
+
+func sooner(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

@@ -205,12 +205,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return ignoreEnd(ctx, err)
 	}
 	d.showCode(link, code)
-	copies := newCopies(p.config, d.Log)
+	copies := newCopies(p.config.Copy, p.config.Copied(), nodes.Changes(), d.Log)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
 		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
-		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request,
+		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
 	if err != nil {
 		return err

@@ -40,7 +40,7 @@ func (a *API) adminRoutes() {
 	}, func(ctx context.Context, i *AdminPath) (*nothing, error) {
 		err := a.Registry.Reject(ctx, i.ID)
 		if err == nil {
-			a.changed()
+			a.withdrawn()
 		}
 		return nil, err
 	})
@@ -67,7 +67,7 @@ func (a *API) adminRoutes() {
 	}, func(ctx context.Context, i *AdminPath) (*nothing, error) {
 		err := a.Registry.RevokeJoinToken(ctx, i.ID)
 		if err == nil {
-			a.changed()
+			a.withdrawn()
 		}
 		return nil, err
 	})

@@ -63,6 +63,7 @@ type Config struct {
 	Boot      uint64 // boot counter
 	Claimed   func() // called after the claim
 	Changed   func() // called after a change by a person
+	Withdrawn func() // called instead where the change took something away from somebody
 }
 
 // API is the handler of all routes.
@@ -175,6 +176,14 @@ type nothing struct{}
 func (a *API) changed() {
 	if a.Changed != nil {
 		a.Changed()
+	}
+}
+
+// withdrawn is called by routes instead of changed where what was taken away
+// must not come back.
+func (a *API) withdrawn() {
+	if a.Withdrawn != nil {
+		a.Withdrawn()
 	}
 }
 

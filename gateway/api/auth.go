@@ -102,7 +102,7 @@ func (a *API) userRoutes() {
 	}) (*nothing, error) {
 		err := a.Auth.UpdateUser(ctx, callerOf(ctx).Principal, i.Username, i.Body)
 		if err == nil {
-			a.changed()
+			a.withdrawn()
 		}
 		return nil, err
 	})
@@ -112,7 +112,7 @@ func (a *API) userRoutes() {
 	}, func(ctx context.Context, i *UserPath) (*nothing, error) {
 		err := a.Auth.DeleteUser(ctx, i.Username)
 		if err == nil {
-			a.changed()
+			a.withdrawn()
 		}
 		return nil, err
 	})
@@ -142,7 +142,7 @@ func (a *API) userRoutes() {
 	}) (*nothing, error) {
 		err := a.Auth.DeleteAPIToken(ctx, i.ID)
 		if err == nil {
-			a.changed()
+			a.withdrawn()
 		}
 		return nil, err
 	})

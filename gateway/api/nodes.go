@@ -53,7 +53,7 @@ func (a *API) nodeRoutes() {
 		id, err := a.Registry.Revoke(ctx, i.ID)
 		if err == nil {
 			a.Stream.Disconnect(id)
-			a.changed()
+			a.withdrawn()
 		}
 		return nil, err
 	})

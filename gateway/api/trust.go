@@ -39,7 +39,7 @@ func (a *API) trustRoutes() {
 	}) (*nothing, error) {
 		err := a.Registry.DistrustMAC(ctx, i.MAC)
 		if err == nil {
-			a.changed()
+			a.withdrawn()
 		}
 		return nil, err
 	})

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/pressly/goose/v3"
 
@@ -201,6 +202,15 @@ func restore(from, to string) error {
 		return errors.Join(err, os.Remove(to))
 	}
 	return nil
+}
+
+// Copied returns when the newest copy was made; zero: there is none.
+func (d *DB) Copied() time.Time {
+	info, err := os.Stat(d.path + copySuffixes[0])
+	if err != nil {
+		return time.Time{} // as good as none: a copy is made, which says what is wrong
+	}
+	return info.ModTime()
 }
 
 // Copy writes a compact copy of the database beside it and keeps the one

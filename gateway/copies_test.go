@@ -1,0 +1,79 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Each case is a start of the gateway and the times after it at which copies
+// are made.
+func TestCopies(t *testing.T) {
+	const never = -1
+	for _, tc := range []struct {
+		name string
+		age  time.Duration // of the newest copy; never: there is none
+		fail int           // how many copies cannot be made
+		do   func(c *copies, nodes chan<- struct{})
+		span time.Duration
+		want []time.Duration
+	}{
+		{"no copy yet", never, 0, nil, 25 * time.Hour, []time.Duration{copySettle, copySettle + copyAtLeast}},
+		{"up for eight hours a day", 20 * time.Hour, 0, nil, 8 * time.Hour, []time.Duration{4 * time.Hour}},
+		{"an old copy", 30 * 24 * time.Hour, 0, nil, time.Hour, []time.Duration{copySettle}},
+		{"a copy from the future", -time.Hour, 0, nil, time.Hour, []time.Duration{copySettle}},
+		{"a failed copy is tried again", 30 * time.Hour, 2, nil, time.Hour, []time.Duration{copySettle, copySettle + copyRetry, copySettle + 2*copyRetry}},
+		{"a change", 0, 0, func(c *copies, _ chan<- struct{}) { c.request() }, time.Hour, []time.Duration{copySettle}},
+		{"a join", 0, 0, func(_ *copies, nodes chan<- struct{}) { nodes <- struct{}{} }, time.Hour, []time.Duration{copySettle}},
+		{"many changes", 0, 0, func(c *copies, _ chan<- struct{}) {
+			for range 100 {
+				c.request()
+				time.Sleep(time.Minute)
+			}
+		}, 3 * time.Hour, []time.Duration{copySettle, copySettle + copyAtMost, copySettle + 2*copyAtMost}},
+		{"withdrawals soon after changes", 0, 0, func(c *copies, _ chan<- struct{}) {
+			c.request()
+			time.Sleep(10 * time.Minute)
+			c.withdrawn()
+			time.Sleep(10 * time.Second)
+			c.withdrawn()
+		}, time.Hour, []time.Duration{copySettle, 10*time.Minute + copyPrompt, 10*time.Minute + copyPrompt + promptPause}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				var last time.Time
+				if tc.age != never {
+					last = begin.Add(-tc.age)
+				}
+				var got []time.Duration
+				nodes := make(chan struct{}, 1)
+				c := newCopies(func(context.Context) error {
+					got = append(got, time.Since(begin))
+					if len(got) <= tc.fail {
+						return errors.New("no room")
+					}
+					return nil
+				}, last, nodes, slog.New(slog.DiscardHandler))
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() { done <- c.run(ctx) }()
+				if tc.do != nil {
+					tc.do(c, nodes)
+				}
+				time.Sleep(tc.span - time.Since(begin) + time.Second)
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if !slices.Equal(got, tc.want) {
+					t.Errorf("copies at %v, want %v", got, tc.want)
+				}
+			})
+		})
+	}
+}
