@@ -170,6 +170,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 
 	log := events.New(p.config, d.clock, p.identity.BootCounter, d.Log)
 	p.tell(log)
+	d.watch(p.config, "config", checkConfig, log)
+	d.watch(p.telemetry, "telemetry", checkTelemetry, log)
 	ca, err := d.ca(p, log)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -602,6 +603,60 @@ func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
 	if got := epoch(); got != first+2 {
 		t.Errorf("made anew: the epoch is %d, want %d", got, first+2)
 	}
+}
+
+// What becomes of the databases is in the log of events, also where that is in
+// the one that cannot be written.
+func TestDatabasesThatFailAreInTheEvents(t *testing.T) {
+	dir, plain := t.TempDir(), freeAddress(t)
+	console := &output{}
+	c := Laptop(dir, []string{plain}, console, slog.New(slog.DiscardHandler))
+	stop := start(t, c)
+	api := newClient(t, "http://"+plain)
+	api.ready()
+	api.claim(printedCode(t, console))
+	expect := func(want ...string) {
+		t.Helper()
+		eventually(t, "events", func() error {
+			var l apitype.EventList
+			_, err := api.do("GET", "/v1/events?kind=store.", nil, &l)
+			var got []string
+			for _, e := range l.Items {
+				got = append(got, e.Kind)
+			}
+			slices.Reverse(got)
+			if !slices.Equal(got, want) {
+				err = errors.Join(err, fmt.Errorf("got %v, want %v", got, want))
+			}
+			return err
+		})
+	}
+	expect()
+
+	other, err := sql.Open("sqlite", "file:"+c.State.File(paths.ConfigDB)+"?_txlock=immediate&_pragma=busy_timeout(30000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	tx, err := other.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := api.do("POST", "/v1/admin/join-tokens", apitype.CreateJoinToken{Uses: 1, ExpiresS: 3600}, nil); err == nil {
+		t.Errorf("a join token was made in a locked database: %d", status)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	expect("store.config.unavailable", "store.config.available")
+
+	stop()
+	if err := os.Truncate(c.State.File(paths.SeriesDB), 0); err != nil {
+		t.Fatal(err)
+	}
+	start(t, c)
+	api.ready()
+	expect("store.config.unavailable", "store.config.available", "store.telemetry.lost")
 }
 
 func TestPermThatCannotBeWritten(t *testing.T) {

@@ -103,7 +103,7 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	}
 	d.findBundle(ctx, p)
 	var repair store.Repair
-	err := d.until(ctx, checkConfig, func() error {
+	err := d.untilOpen(ctx, p, "config", checkConfig, func() error {
 		db, r, err := store.OpenConfig(ctx, d.State.File(paths.ConfigDB))
 		if r.Reason != "" {
 			repair = r // of the last try that found something: it says how it ended
@@ -128,7 +128,7 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if err != nil {
 		return nil, errors.Join(err, closeAll(p))
 	}
-	err = d.until(ctx, checkTelemetry, func() error {
+	err = d.untilOpen(ctx, p, "telemetry", checkTelemetry, func() error {
 		db, repair, err := store.OpenTelemetry(ctx, d.State.File(paths.SeriesDB))
 		if repair.Reason != "" {
 			p.noteRepair("telemetry", repair)
@@ -139,8 +139,6 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if err != nil {
 		return nil, errors.Join(err, closeAll(p))
 	}
-	d.watch(p.config, checkConfig)
-	d.watch(p.telemetry, checkTelemetry)
 	return p, nil
 }
 
@@ -186,16 +184,41 @@ func (d *daemon) until(ctx context.Context, check string, f func() error) error 
 	}
 }
 
-// watch reports in /health when a database stops or begins again to take what
-// is written.
-func (d *daemon) watch(db *store.DB, check string) {
+// untilOpen repeats f, which opens a database, and notes if that had to wait.
+func (d *daemon) untilOpen(ctx context.Context, p *prepared, name, check string, f func() error) error {
+	waited := false
+	return d.until(ctx, check, func() error {
+		err := f()
+		switch {
+		case errors.Is(err, store.ErrUnavailable) && !waited:
+			waited = true
+			p.news = append(p.news, func(l *events.Log) { tellStore(l, name, err) })
+		case err == nil && waited:
+			p.news = append(p.news, func(l *events.Log) { tellStore(l, name, nil) })
+		}
+		return err
+	})
+}
+
+// watch reports in /health and as events when a database stops or begins again
+// to take what is written. Events of config.db wait in RAM until it does.
+func (d *daemon) watch(db *store.DB, name, check string, log *events.Log) {
 	db.Watch(func(err error) {
+		tellStore(log, name, err)
 		if err != nil {
 			d.health.Set(check, health.Failed, err.Error())
 			return
 		}
 		d.health.Set(check, health.OK, "")
 	})
+}
+
+func tellStore(l *events.Log, name string, err error) {
+	if err != nil {
+		l.Add("store."+name+".unavailable", model.Error, "", "the "+name+" database takes nothing: "+err.Error(), nil)
+		return
+	}
+	l.Add("store."+name+".available", model.Info, "", "the "+name+" database takes what is written again", nil)
 }
 
 // tellRoom reports in /health and as events whether there is room on the data

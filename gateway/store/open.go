@@ -105,16 +105,22 @@ func (d *DB) Settled() error {
 }
 
 // openChecked opens and checks a database and brings its schema up to date. An
-// empty file where copies exist is damage: SQLite would take a file cut to
-// nothing for a new database.
+// empty file is damage, and so is none where copies exist: SQLite would take
+// either for a new database.
 func openChecked(ctx context.Context, path, kind string, copies []string) (*DB, error) {
 	info, err := os.Stat(path)
-	missing := errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0
+	missing := errors.Is(err, fs.ErrNotExist)
+	if err == nil && info.Size() == 0 {
+		return nil, fmt.Errorf("%w: %s: file is empty", ErrCorrupt, path)
+	}
 	if missing && slices.ContainsFunc(copies, func(c string) bool { _, err := os.Stat(c); return err == nil }) {
-		return nil, fmt.Errorf("%w: %s is gone or empty, but copies of it exist", ErrCorrupt, path)
+		return nil, fmt.Errorf("%w: %s is gone, but copies of it exist", ErrCorrupt, path)
 	}
 	d, err := openDB(ctx, path)
 	if err != nil {
+		if now, stat := os.Stat(path); missing && stat == nil && now.Size() == 0 {
+			err = errors.Join(err, remove(path)) // the next try begins a new one as well
+		}
 		return nil, err
 	}
 	if err := check(ctx, d.write); err != nil {

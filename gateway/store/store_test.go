@@ -107,6 +107,7 @@ func TestDamagedConfigIsSetAsideAndRestored(t *testing.T) {
 			overwrite(4096, 8192)(t, path+copySuffixes[0])
 		}, 2, "first"},
 		{"no copy", overwrite(0, 100), 0, "none"},
+		{"cut to nothing, no copy", cut(0), 0, "none"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "config.db")
@@ -156,17 +157,35 @@ func TestDamagedConfigIsSetAsideAndRestored(t *testing.T) {
 }
 
 func TestDamagedTelemetryIsReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "telemetry.db")
-	if err := os.WriteFile(path, []byte(strings.Repeat("not a database ", 1000)), 0o600); err != nil {
-		t.Fatal(err)
+	for name, content := range map[string]string{"rubbish": strings.Repeat("not a database ", 1000), "empty": ""} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "telemetry.db")
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			d, repair, err := OpenTelemetry(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			if repair.Reason == "" || repair.Restored != "" {
+				t.Errorf("got %+v, want a reason and nothing restored", repair)
+			}
+		})
 	}
-	d, repair, err := OpenTelemetry(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	if repair.Reason == "" || repair.Restored != "" {
-		t.Errorf("got %+v, want a reason and nothing restored", repair)
+}
+
+func TestAFirstStartIsNoDamage(t *testing.T) {
+	dir := t.TempDir()
+	for name, open := range map[string]func(context.Context, string) (*DB, Repair, error){"config.db": OpenConfig, "telemetry.db": OpenTelemetry} {
+		d, repair, err := open(t.Context(), filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if repair != (Repair{}) {
+			t.Errorf("%s: got %+v, want nothing", name, repair)
+		}
 	}
 }
 
