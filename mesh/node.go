@@ -80,6 +80,8 @@ func newNode(c *core) *node {
 	}
 	wg := c.id.Key.WireGuardPublic()
 	n.search = announce.NewNodeSide(c.announceConfig(), wg[:], floor, n.hear)
+	var once sync.Once
+	n.search.Refused = func(epoch, floor uint64) { once.Do(func() { n.refuse(epoch, floor) }) }
 	return n
 }
 
@@ -123,6 +125,14 @@ func (n *node) hear(h announce.Heard) {
 	}
 	wake(n.joinNow)
 	wake(n.overlayNow)
+}
+
+// refuse tells of a gateway that a person has to help: a new card for a lost
+// one, that was given too low an epoch.
+func (n *node) refuse(epoch, floor uint64) {
+	n.events.Add("gateway.epoch-old", model.Error, fmt.Sprintf("the gateway answers with epoch %d and is refused, since %d was heard before: "+
+		"write a higher number than that to the file %s on its card, or put the card back that it had", epoch, floor, paths.Dir(paths.State).File(paths.Epoch)),
+		"peer", n.net.ID(), "epoch", fmt.Sprint(epoch), "floor", fmt.Sprint(floor))
 }
 
 // target returns whom to ask for membership, once the gateway has said it.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -216,6 +217,8 @@ func TestOldWordsAreNotBelieved(t *testing.T) {
 		gw, nd := newMember(network.Public(), network), newMember(network.Public(), identity.New())
 		var heard []Heard
 		node := NewNodeSide(nd.config(a, network.Public(), 1), make([]byte, 32), 3, func(h Heard) { heard = append(heard, h) })
+		var refused []uint64
+		node.Refused = func(epoch, floor uint64) { refused = append(refused, epoch, floor) }
 		codec := Codec{network.Public()}
 		say := func(epoch, boot, seq uint64, nonce []byte) {
 			t.Helper()
@@ -278,6 +281,9 @@ func TestOldWordsAreNotBelieved(t *testing.T) {
 		time.Sleep(askWait + 30*time.Second) // it has asked anew meanwhile
 		say(4, 0, 9, late)
 		expect("an answer that took too long", 4)
+		if !slices.Equal(refused, []uint64{2, 3}) {
+			t.Errorf("told of the epochs %v, want the one that was freshly answered, 2 below 3", refused)
+		}
 		if c := node.Counters.Snapshot(); c[ignoredEpoch] != 2 || c[ignoredOld] < 4 {
 			t.Errorf("counted %v", c)
 		}

@@ -33,7 +33,10 @@ type NodeSide struct {
 	// refused.
 	Floor uint64
 	// Heard is told of every believed message, in order.
-	Heard    func(Heard)
+	Heard func(Heard)
+	// Refused, if any, is told of a living gateway, since it answers a question,
+	// that is refused for its epoch.
+	Refused  func(epoch, floor uint64)
 	Counters Counters
 
 	poke chan struct{}
@@ -149,18 +152,20 @@ func (r *search) handle(d datagram) bool {
 	}
 	if g.Stamp.Epoch < r.stamp.Epoch {
 		r.Counters.add(ignoredEpoch)
+		if r.Refused != nil && r.answers(g.Nonce) {
+			r.Refused(g.Stamp.Epoch, r.stamp.Epoch)
+		}
 		return false
 	}
 	h := Heard{Gateway: g}
 	if len(g.Nonce) > 0 {
-		q := r.asked
-		if q == nil || !bytes.Equal(q.nonce, g.Nonce) || time.Since(q.sent) > askWait {
+		if !r.answers(g.Nonce) {
 			r.Counters.add(ignoredOld)
 			return false
 		}
 		// Whoever answers our nonce is the living gateway, even if its counter
 		// was lost with its card.
-		h.RoundTrip = max(time.Since(q.sent), 1)
+		h.RoundTrip = max(time.Since(r.asked.sent), 1)
 		r.asked, r.known = nil, true
 		r.wait = 0
 		r.timer.Reset(jitter(askAgain))
@@ -178,4 +183,9 @@ func (r *search) handle(d datagram) bool {
 	r.stamp, r.at = g.Stamp, time.Now()
 	r.Heard(h)
 	return true
+}
+
+// answers tells whether nonce is that of the open question, in time.
+func (r *search) answers(nonce []byte) bool {
+	return r.asked != nil && bytes.Equal(r.asked.nonce, nonce) && time.Since(r.asked.sent) <= askWait
 }
