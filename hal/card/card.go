@@ -32,6 +32,9 @@ const (
 	crash0     = slotState0 + 512<<10
 	crash1     = slotState1 + 512<<10
 	crashSize  = 64 << 10
+	super0     = slotState0 + 640<<10
+	super1     = slotState1 + 640<<10
+	superSize  = 2 << 10
 )
 
 // ErrDamaged is wrapped where an area holds something, but neither of its
@@ -47,6 +50,12 @@ func SlotState(d Device) *Area {
 // Crash is the area of the last kernel messages before a fall.
 func Crash(d Device) *Area {
 	return &Area{dev: d, name: "crash", magic: [8]byte([]byte("halocrsh")), at: [2]int64{crash0, crash1}, size: crashSize}
+}
+
+// Superblock is the area of a copy of the data partition's superblock, whose
+// own is torn when power goes at the wrong instant.
+func Superblock(d Device) *Area {
+	return &Area{dev: d, name: "superblock", magic: [8]byte([]byte("halosupr")), at: [2]int64{super0, super1}, size: superSize}
 }
 
 // vaultArea is what NewVault keeps its map in.

@@ -309,7 +309,7 @@ func (m *machine) mountPerm() error {
 	}
 	m.report.Perm = perm.Volume{
 		Device: m.disk.Node(permPartition), Size: p.Size, Target: filepath.Join(newRoot, paths.Perm),
-		Scratch: scratch, Template: layout.PermTemplate, SaveMax: ramToSave(), Log: m.log,
+		Scratch: scratch, Template: layout.PermTemplate, SaveMax: ramToSave(), Log: m.log, Superblocks: card.Superblock(m.disk),
 	}.Mount()
 	return nil
 }

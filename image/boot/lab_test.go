@@ -323,6 +323,24 @@ func TestPermIsSavedAndMadeAnew(t *testing.T) {
 	}
 }
 
+// TestTornSuperblockIsMended leaves one of the two sectors of /perm's superblock
+// as a power cut may.
+func TestTornSuperblockIsMended(t *testing.T) {
+	t.Parallel()
+	b := newBoard(t)
+	b.powerOn()
+	b.awaitStart(1, "a")
+	b.powerCut()
+	b.write(layout.PermStart+1024+512, bytes.Repeat([]byte{0xa5}, 512))
+	b.powerOn()
+	if line := b.awaitStart(2, "a"); !strings.Contains(line, "perm=ok") {
+		t.Errorf("after the cut: %s", line)
+	}
+	if c := b.console(); !strings.Contains(c, "torn superblock was put right") {
+		t.Errorf("nothing was mended:\n%s", grep(c, "perm"))
+	}
+}
+
 // TestLastWordsAreShown leaves on the card what a guard writes when the kernel
 // falls.
 func TestLastWordsAreShown(t *testing.T) {

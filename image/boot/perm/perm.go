@@ -29,6 +29,8 @@ type Volume struct {
 	SaveMax  int64  // octets that may be saved in RAM
 	Log      *slog.Logger
 
+	Superblocks superblocks // keeps a copy; nil: none is kept
+
 	fs    filesystem
 	pause func(time.Duration) // nil is time.Sleep
 }
@@ -58,8 +60,17 @@ type filesystem interface {
 }
 
 // backups are where ext4 of 4 KiB blocks keeps copies of its superblock, in
-// KiB: in groups 1, 3 and 5.
-func backups() []int64 { return []int64{0, 128 << 10, 3 * 128 << 10, 5 * 128 << 10} }
+// KiB: in groups 1, 3 and 5, as far as a volume of size octets has them. To
+// look behind the end is no damage to the kernel, but lack of memory.
+func backups(size int64) []int64 {
+	places := []int64{0}
+	for _, group := range []int64{1, 3, 5} {
+		if at := group * 128 << 10; at<<10 < size {
+			places = append(places, at)
+		}
+	}
+	return places
+}
 
 // Mount brings the volume up and reports how. It does not fail: at worst the
 // report says volatile.
@@ -69,6 +80,16 @@ func (v Volume) Mount() model.PermReport {
 	}
 	r := model.PermReport{State: model.PermOK}
 	err := v.mountPatiently()
+	if damaged(err) && v.Superblocks != nil {
+		mended, mendErr := v.mendSuperblock()
+		if mendErr != nil {
+			v.Log.Warn("/perm: superblock is not mended", "err", mendErr)
+		}
+		if mended {
+			v.Log.Warn("/perm: torn superblock was put right", "cause", err)
+			err = v.mountPatiently()
+		}
+	}
 	if err == nil {
 		err = v.checkErrors(&r)
 	}
@@ -83,6 +104,11 @@ func (v Volume) Mount() model.PermReport {
 		r.Detail = join(r.Detail, err.Error())
 	}
 	r.Grown = grown
+	if v.Superblocks != nil {
+		if err := v.keepSuperblock(); err != nil {
+			v.Log.Warn("/perm: no copy of the superblock is kept", "err", err)
+		}
+	}
 	return v.measure(r)
 }
 
@@ -195,7 +221,7 @@ func (v Volume) checkErrors(r *model.PermReport) error {
 // is not the file system's, if there was one.
 func (v Volume) salvage() (saved, error) {
 	var errs []error
-	for _, superblock := range backups() {
+	for _, superblock := range backups(v.Size) {
 		err := v.fs.mountReadOnly(v.Device, v.Scratch, superblock)
 		if err != nil {
 			errs = append(errs, err)

@@ -116,7 +116,7 @@ func volume(t *testing.T, f *fake) Volume {
 		os.Mkdir(f.path("perm"), 0o755), os.Mkdir(f.path("scratch"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	return Volume{Device: f.path("device"), Size: 1 << 20, Target: f.path("perm"), Scratch: f.path("scratch"),
+	return Volume{Device: f.path("device"), Size: 1 << 30, Target: f.path("perm"), Scratch: f.path("scratch"),
 		Template: f.path("template.gz"), SaveMax: 100, Log: slog.New(slog.DiscardHandler), fs: f, pause: func(time.Duration) {}}
 }
 
