@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -30,6 +31,8 @@ type gateway struct {
 	known registry
 	wg    *overlay.Device
 	wgErr error
+	// codeErased: both kept copies of the bundle are without the claim code.
+	codeErased bool
 }
 
 func newGateway(c *core) *gateway {
@@ -175,17 +178,19 @@ func (g *gateway) ShowClaimCode(code string) error {
 }
 
 // EraseClaimCode takes the code from the notice and from the kept bundle: once
-// used it is worth nothing to its owner.
+// used it is worth nothing to its owner. The notice goes first, whatever becomes
+// of the bundle: it is on another file system, and a full /perm is no reason to
+// leave the code where people read it. gateway-api asks again after an error.
 func (g *gateway) EraseClaimCode() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.bundle.Gateway.ClaimCode != "" {
-		b := g.bundle
-		b.Gateway.ClaimCode = ""
-		if _, err := provision.Keep(g.store, b); err != nil {
-			return err
-		}
-		g.bundle = b
+	err := g.notice().Erase()
+	if g.bundle.Gateway.ClaimCode == "" || g.codeErased {
+		return err
 	}
-	return g.notice().Erase()
+	b := g.bundle
+	b.Gateway.ClaimCode = ""
+	_, keepErr := provision.Keep(g.store, b)
+	g.codeErased = keepErr == nil
+	return errors.Join(err, keepErr)
 }

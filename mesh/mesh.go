@@ -73,7 +73,8 @@ func newGraph() *health.Graph {
 	return g
 }
 
-// core is what all parts of the daemon share once the device is settled.
+// core is what all parts of the daemon share once the device is settled: they
+// read it without a lock, so its fields do not change from then on.
 type core struct {
 	Config
 	store  *state.Store
