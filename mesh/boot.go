@@ -45,8 +45,11 @@ func (m *core) tellBoot() {
 	if r.Crash != nil {
 		m.events.Add("boot.crash", model.Error, "kernel fell before this start: "+r.Crash.Cause, "file", r.Crash.File)
 	}
-	if r.Perm.State == model.PermRemade {
+	switch r.Perm.State {
+	case model.PermRemade:
 		m.events.Add("perm.remade", model.Error, "data partition was made anew: "+r.Perm.Detail, "lost", strings.Join(r.Perm.Lost, " "))
+	case model.PermDamaged:
+		m.events.Add("perm.damaged", model.Error, "data partition is damaged and still in use: "+r.Perm.Detail)
 	}
 	for _, p := range r.Problems {
 		m.events.Add("boot.problem", model.Warning, p)

@@ -90,13 +90,12 @@ func (v Volume) Mount() model.PermReport {
 			err = v.mountPatiently()
 		}
 	}
-	if err == nil {
-		err = v.checkErrors(&r)
-	}
 	if err != nil {
 		if r = v.renew(err); r.State == model.PermVolatile {
 			return v.measure(r)
 		}
+	} else if v.checkErrors(&r); r.State == model.PermDamaged {
+		return v.measure(r) // the kernel does not let one grow that knows of errors
 	}
 	grown, err := v.fs.grow(v.Device, v.Target, v.Size)
 	if err != nil {
@@ -132,15 +131,12 @@ func (v Volume) mountPatiently() (err error) {
 	return err
 }
 
-// errDamaged is wrapped by what this package itself finds wrong in a volume.
-var errDamaged = errors.New("file system is damaged")
-
 // damaged tells whether an error speaks of the file system on the card: a bad
 // superblock (EINVAL), structure (EUCLEAN) or checksum (EBADMSG), or octets that
 // cannot be read for good (EIO). Any other is the machine's trouble: memory, a
 // missing module, a busy device. A volume is never overwritten for that.
 func damaged(err error) bool {
-	for _, e := range []error{errDamaged, syscall.EINVAL, syscall.EUCLEAN, syscall.EBADMSG, syscall.EIO} {
+	for _, e := range []error{syscall.EINVAL, syscall.EUCLEAN, syscall.EBADMSG, syscall.EIO} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -148,9 +144,15 @@ func damaged(err error) bool {
 	return false
 }
 
-// renew makes a damaged file system anew and puts back what could be saved;
-// where that fails, or where the trouble is not the file system's, RAM takes
-// its place and the card stays as it is.
+// renew makes a file system anew that cannot be mounted because it is damaged,
+// and puts back what could be saved; where that fails, or where the trouble is
+// not the file system's, RAM takes its place and the card stays as it is.
+//
+// Once the template is written, the only copy of what was saved is in RAM until
+// restore has synced it. A power cut in these seconds loses it: a node's spool,
+// a gateway's users, CA and telemetry. Identity, bundle, membership and clock
+// have their second copies in the vault. There is nowhere else to keep the
+// rest, and without a remake nothing could be kept from then on.
 func (v Volume) renew(cause error) model.PermReport {
 	s, unread := v.salvage()
 	if len(s.files) == 0 && v.blank() {
@@ -196,24 +198,15 @@ func (v Volume) blank() bool {
 }
 
 // checkErrors looks whether a file system that could be mounted knows of
-// errors in itself. The appliance has no fsck: if all of it can be read and
-// kept meanwhile, it is better made anew; if not, it stays, and says so.
-func (v Volume) checkErrors(r *model.PermReport) error {
+// errors in itself. The appliance has no fsck, and making it anew would put its
+// files at the mercy of a power cut: it stays, and says so.
+func (v Volume) checkErrors(r *model.PermReport) {
 	n, err := v.fs.errors(v.Device)
 	if err != nil || n == 0 {
-		return nil // one that cannot say is taken as good
+		return // one that cannot say is taken as good
 	}
-	damage := fmt.Errorf("%w: ext4 remembers %d errors", errDamaged, n)
-	if s := save(v.Target, v.SaveMax); len(s.lost) > 0 {
-		r.State, r.Detail = model.PermDamaged, damage.Error()
-		v.Log.Error("/perm is damaged", "err", damage)
-		return nil
-	}
-	if err := v.fs.unmount(v.Target); err != nil {
-		r.State, r.Detail = model.PermDamaged, damage.Error()
-		return nil
-	}
-	return damage
+	r.State, r.Detail = model.PermDamaged, fmt.Sprintf("ext4 remembers %d errors", n)
+	v.Log.Error("/perm is damaged and stays in use", "detail", r.Detail)
 }
 
 // salvage reads what it can from a volume that is not mounted. Where no

@@ -35,6 +35,9 @@ type fake struct {
 	readOnly   bool
 }
 
+// untouched is what a device holds before anything is written to it.
+const untouched = "olddata!"
+
 var errBroken = fmt.Errorf("mount: %w", syscall.EUCLEAN)
 
 func (f *fake) path(name string) string { return filepath.Join(f.dir, name) }
@@ -112,7 +115,7 @@ func volume(t *testing.T, f *fake) Volume {
 	}
 	if err := errors.Join(w.Close(),
 		os.WriteFile(f.path("template.gz"), z.Bytes(), 0o600),
-		os.WriteFile(f.path("device"), []byte("olddata!"), 0o600),
+		os.WriteFile(f.path("device"), []byte(untouched), 0o600),
 		os.Mkdir(f.path("perm"), 0o755), os.Mkdir(f.path("scratch"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
@@ -162,10 +165,10 @@ func TestMount(t *testing.T) {
 		"nothing readable": {fake{contents: full, broken: true, writable: true, goodSuper: -1}, model.PermRemade, nil, []string{"."}, true},
 		"card cannot be written": {fake{contents: full, broken: true}, model.PermVolatile,
 			[]string{"halo/agent/spool/1", "halo/gateway/config.db", "halo/identity.json", "other"}, []string{"halo/gateway/telemetry.db"}, false},
-		"remembers errors, all can be saved": {fake{contents: map[string]string{"halo/identity.json": "me"}, remembered: 3, writable: true}, model.PermRemade,
-			[]string{"halo/identity.json"}, nil, true},
-		"remembers errors, too much to save": {fake{contents: full, remembered: 3, writable: true}, model.PermDamaged,
-			[]string{"halo/agent/spool/1", "halo/gateway/config.db", "halo/gateway/telemetry.db", "halo/identity.json", "other"}, nil, true},
+		"remembers errors, all could be saved": {fake{contents: map[string]string{"halo/identity.json": "me"}, remembered: 3, writable: true}, model.PermDamaged,
+			[]string{"halo/identity.json"}, nil, false},
+		"remembers errors, cannot be written": {fake{contents: map[string]string{"a": ""}, remembered: 3, readOnly: true}, model.PermReadOnly,
+			[]string{"a"}, nil, false},
 		"full":      {fake{free: 1000}, model.PermFull, nil, nil, true},
 		"read-only": {fake{readOnly: true}, model.PermReadOnly, nil, nil, true},
 	} {
@@ -174,6 +177,9 @@ func TestMount(t *testing.T) {
 			r := v.Mount()
 			if r.State != tc.state {
 				t.Errorf("state: got %s (%s), want %s", r.State, r.Detail, tc.state)
+			}
+			if device, err := os.ReadFile(v.Device); err != nil || !tc.fake.broken && string(device) != untouched {
+				t.Errorf("a file system that could be mounted was written over: %q, %v", device, err)
 			}
 			if got := files(t, v.Target); !slices.Equal(got, tc.want) {
 				t.Errorf("files: got %q, want %q", got, tc.want)
