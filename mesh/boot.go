@@ -45,7 +45,11 @@ func (m *core) tellBoot() {
 	if r.Crash != nil {
 		m.events.Add("boot.crash", model.Error, "kernel fell before this start: "+r.Crash.Cause, "file", r.Crash.File)
 	}
-	switch r.Perm.State {
+	found := r.Perm.State
+	if r.Perm.Before != "" {
+		found = r.Perm.Before // it is full meanwhile, which perm.failing tells
+	}
+	switch found {
 	case model.PermRemade:
 		m.events.Add("perm.remade", model.Error, "data partition was made anew: "+r.Perm.Detail, "lost", strings.Join(r.Perm.Lost, " "))
 	case model.PermDamaged:

@@ -37,6 +37,7 @@ type BootReport struct {
 // PermReport is the part of the data partition.
 type PermReport struct {
 	State  PermState `json:"state" enum:"ok,remade,damaged,full,readonly,volatile"`
+	Before PermState `json:"before,omitempty" doc:"while it is full: what it is again once there is room"`
 	Detail string    `json:"detail,omitempty"`
 	Size   int64     `json:"size" doc:"octets"`
 	Free   int64     `json:"free" doc:"octets"`

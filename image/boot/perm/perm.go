@@ -281,17 +281,18 @@ func (v Volume) measure(r model.PermReport) model.PermReport {
 // minFree is what must be free for the small files to be written.
 const minFree = 1 << 20
 
-// Update returns the report with what was measured just now.
+// Update returns the report with what was measured just now. What was found at
+// the start outlives a time without room.
 func Update(r model.PermReport, size, free int64, readOnly bool) model.PermReport {
 	r.Size, r.Free = size, free
 	switch {
 	case r.State == model.PermVolatile:
 	case readOnly:
 		r.State = model.PermReadOnly
-	case free < minFree:
-		r.State = model.PermFull
-	case r.State == model.PermFull:
-		r.State = model.PermOK // somebody made room
+	case free < minFree && r.State != model.PermFull:
+		r.State, r.Before = model.PermFull, r.State
+	case free >= minFree && r.State == model.PermFull:
+		r.State, r.Before = r.Before, "" // somebody made room
 	}
 	return r
 }

@@ -268,15 +268,27 @@ func TestTemplateTooLarge(t *testing.T) {
 	}
 }
 
-func TestUpdateIsFreeToRecover(t *testing.T) {
-	r := Update(model.PermReport{State: model.PermOK}, 1<<30, 0, false)
-	if r.State != model.PermFull {
-		t.Fatalf("got %s, want full", r.State)
+// TestRoomBringsTheStateBeforeBack: a card that was made anew or is damaged
+// stays so, also for a process that starts while it is full.
+func TestRoomBringsTheStateBeforeBack(t *testing.T) {
+	for _, state := range []model.PermState{model.PermOK, model.PermRemade, model.PermDamaged} {
+		r := model.PermReport{State: state}
+		for range 3 {
+			if r = Update(r, 1<<30, 0, false); r.State != model.PermFull || r.Before != state {
+				t.Errorf("%s without room: got %s, before %q", state, r.State, r.Before)
+			}
+		}
+		for range 2 {
+			if r = Update(r, 1<<30, 1<<25, false); r.State != state || r.Before != "" {
+				t.Errorf("%s after room was made: got %s, before %q", state, r.State, r.Before)
+			}
+		}
 	}
-	if r = Update(r, 1<<30, 1<<25, false); r.State != model.PermOK {
-		t.Errorf("after room was made: got %s", r.State)
-	}
-	if r = Update(model.PermReport{State: model.PermVolatile}, 1<<20, 0, true); r.State != model.PermVolatile {
+	if r := Update(model.PermReport{State: model.PermVolatile}, 1<<20, 0, true); r.State != model.PermVolatile {
 		t.Errorf("RAM stays volatile: got %s", r.State)
+	}
+	full := model.PermReport{State: model.PermFull, Before: model.PermRemade}
+	if r := Update(full, 1<<30, 1<<25, true); r.State != model.PermReadOnly {
+		t.Errorf("full, then read-only: got %s", r.State)
 	}
 }
