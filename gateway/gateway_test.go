@@ -659,6 +659,23 @@ func TestDatabasesThatFailAreInTheEvents(t *testing.T) {
 	expect("store.config.unavailable", "store.config.available", "store.telemetry.lost")
 }
 
+func TestWhatPowerCutsLeftIsRemoved(t *testing.T) {
+	dir, plain := t.TempDir(), freeAddress(t)
+	torn := []string{filepath.Join(dir, ".tmp-1"), filepath.Join(dir, paths.GatewayDir, ".tmp-2")}
+	for _, p := range torn {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o700), os.WriteFile(p, []byte("key"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, Laptop(dir, []string{plain}, io.Discard, slog.New(slog.DiscardHandler)))
+	newClient(t, "http://"+plain).ready()
+	for _, p := range torn {
+		if _, err := os.Stat(p); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", p, err)
+		}
+	}
+}
+
 func TestPermThatCannotBeWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "not-a-directory")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

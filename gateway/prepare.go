@@ -19,6 +19,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/local"
 	"halo.internal/model"
+	"halo.internal/model/atomicfile"
 	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
 	"halo.internal/model/version"
@@ -97,6 +98,7 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 		p.noteAside(aside)
 	}
 	// In the folder that stays, and before the databases want room.
+	d.sweep(dir)
 	p.reserve = reserve.New(dir)
 	if err := p.reserve.Look(); err != nil {
 		d.health.Set(checkPerm, health.Degraded, err.Error())
@@ -140,6 +142,18 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 		return nil, errors.Join(err, closeAll(p))
 	}
 	return p, nil
+}
+
+// sweep removes what power cuts left in the gateway's folder; alone there is no
+// halo-mesh to do it in the one above.
+func (d *daemon) sweep(dir string) {
+	err := atomicfile.Sweep(dir)
+	if d.Alone {
+		err = errors.Join(err, atomicfile.Sweep(string(d.State)))
+	}
+	if err != nil {
+		d.Log.Warn("what power cuts left is not removed", "err", err)
+	}
 }
 
 // announced is the epoch that halo-mesh announced last, if it is there and

@@ -361,8 +361,15 @@ func TestGatewayWithoutBundleFoundsANetwork(t *testing.T) {
 		t.Errorf("the log has a secret (%v)", err)
 	}
 	gw.cut()
+	torn := filepath.Join(gw.root, paths.State, ".tmp-1") // of a write that the cut ended
+	if err := os.WriteFile(torn, []byte("key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	gw.start()
 	until(t, "gateway's socket", func() error { _, err := gw.mesh.Status(t.Context()); return err })
+	if _, err := os.Stat(torn); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a power cut left is still there: %v", err)
+	}
 	if again := gw.status(); again.Network != s.Network || again.Node != s.Node || again.BootCounter != 2 {
 		t.Errorf("after a restart: %+v", again)
 	}

@@ -109,6 +109,9 @@ func Run(ctx context.Context, c Config) error {
 	if err := os.MkdirAll(c.path(paths.Run), 0o755); err != nil {
 		return fmt.Errorf("runtime directory: %w", err)
 	}
+	if err := atomicfile.Sweep(c.path(paths.State)); err != nil {
+		c.Log.Warn("what power cuts left is not removed", "err", err)
+	}
 	m := &core{Config: c, graph: newGraph(), begun: time.Now()}
 	m.store = state.New(paths.Dir(c.path(paths.State)), c.Vault)
 	m.clock = clock.New(c.Clock, version.Get().Built)

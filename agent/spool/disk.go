@@ -44,17 +44,15 @@ func openDisk(dir string, budget int64) (*disk, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	if err := atomicfile.Sweep(dir); err != nil { // of interrupted thinnings
+		return nil, err
+	}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	d := &disk{dir: dir, budget: budget}
 	for _, n := range names {
-		if strings.HasPrefix(n.Name(), ".tmp-") { // left by an interrupted thinning
-			if err := os.Remove(filepath.Join(dir, n.Name())); err != nil {
-				return nil, err
-			}
-		}
 		hex, ok := strings.CutSuffix(n.Name(), segmentSuffix)
 		index, err := strconv.ParseUint(hex, 16, 63)
 		if !ok || err != nil || n.Name() != segmentName(index) {

@@ -5,15 +5,42 @@ package atomicfile
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
+
+// tmpPrefix begins the names of files that are not whole yet.
+const tmpPrefix = ".tmp-"
+
+// Unfinished tells whether a file of that name is one that Write was making:
+// nobody misses it.
+func Unfinished(name string) bool { return strings.HasPrefix(filepath.Base(name), tmpPrefix) }
+
+// Sweep removes from dir, not from below it, what power cuts left of Write:
+// it takes room, and may hold keys. Whoever calls it must be the only one who
+// writes there, or come before the others. A directory that is not there is no
+// error.
+func Sweep(dir string) error {
+	list, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range list { // what could be read of it
+		if Unfinished(e.Name()) && e.Type().IsRegular() {
+			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Write replaces the file in one step: after a power cut it holds the old
 // content or the new, whole.
 func Write(path string, b []byte, mode os.FileMode) error {
 	dir := filepath.Dir(path)
-	t, err := os.CreateTemp(dir, ".tmp-*")
+	t, err := os.CreateTemp(dir, tmpPrefix+"*")
 	if err != nil {
 		return err
 	}

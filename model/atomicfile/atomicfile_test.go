@@ -45,3 +45,30 @@ func TestRename(t *testing.T) {
 		t.Errorf("nothing to rename: got %v, want it told", err)
 	}
 }
+
+func TestSweepRemovesWhatPowerCutsLeft(t *testing.T) {
+	dir := t.TempDir()
+	keep := []string{".tmp-dir/.tmp-2", "identity.json", "x.tmp-1"}
+	for _, name := range append(keep, ".tmp-1", ".tmp-300") {
+		p := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o700), os.WriteFile(p, []byte("key"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := Sweep(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range keep {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Errorf("it took too much: %v", err)
+		}
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != len(keep) {
+		t.Errorf("expected %q alone, got %v, %v", keep, list, err)
+	}
+	if err := Sweep(filepath.Join(dir, "no")); err != nil {
+		t.Errorf("no such directory: %v", err)
+	}
+}

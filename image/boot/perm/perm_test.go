@@ -160,6 +160,8 @@ func TestMount(t *testing.T) {
 		"cannot grow": {fake{contents: map[string]string{"a": ""}, growErr: errors.New("too small")}, model.PermOK, []string{"a"}, nil, false},
 		"broken, saved in order of worth": {fake{contents: full, broken: true, writable: true}, model.PermRemade,
 			[]string{"halo/agent/spool/1", "halo/gateway/config.db", "halo/identity.json", "other"}, []string{"halo/gateway/telemetry.db"}, true},
+		"broken, with what an earlier power cut left": {fake{contents: map[string]string{"halo/.tmp-1": strings.Repeat("k", 90), "halo/agent/spool/.tmp-2": "", "other": strings.Repeat("x", 60)},
+			broken: true, writable: true}, model.PermRemade, []string{"other"}, nil, true},
 		"first superblock gone": {fake{contents: full, broken: true, writable: true, goodSuper: 128 << 10}, model.PermRemade,
 			[]string{"halo/agent/spool/1", "halo/gateway/config.db", "halo/identity.json", "other"}, []string{"halo/gateway/telemetry.db"}, true},
 		"nothing readable": {fake{contents: full, broken: true, writable: true, goodSuper: -1}, model.PermRemade, nil, []string{"."}, true},

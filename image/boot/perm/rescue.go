@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"halo.internal/model/atomicfile"
 	"halo.internal/model/paths"
 )
 
@@ -60,6 +61,7 @@ func save(dir string, limit int64) saved {
 		switch {
 		case err != nil:
 			s.lost = append(s.lost, rel) // a directory that cannot be read; its neighbours may
+		case d.Type().IsRegular() && atomicfile.Unfinished(rel): // of an earlier power cut; it would take the room of others
 		case d.IsDir(), d.Type().IsRegular():
 			names = append(names, rel)
 		}
