@@ -17,6 +17,10 @@ const (
 	mostReserve = 8 << 20
 	reservePart = 16 // of the file system, where that is less
 	trimStep    = 500
+
+	// A journal this small is not what fills a disk, and dropping it would not help:
+	// what was acknowledged stays, and the nodes keep what is new.
+	smallJournal = 1 << 20
 )
 
 // limit is how many bytes may be in use at present.
@@ -28,7 +32,7 @@ func (j *Journal) limit(ctx context.Context) (int64, error) {
 	}
 	var file int64
 	err := j.db.read.QueryRowContext(ctx, `SELECT p.page_count * s.page_size FROM pragma_page_count p, pragma_page_size s`).Scan(&file)
-	return min(j.budget, file-(reserve-free)), classify(err)
+	return min(j.budget, max(file-(reserve-free), smallJournal)), classify(err)
 }
 
 // Trim drops the oldest batches, and the schemas that only they named, until
@@ -56,6 +60,9 @@ func (j *Journal) Trim(ctx context.Context) (int64, error) {
 // returns how many batches that cost. Where there is room in the file already
 // it drops none: more of it would not help.
 func (j *Journal) MakeRoom(ctx context.Context, need int64) (dropped int64, err error) {
+	if used, err := j.db.Bytes(ctx); err != nil || used <= smallJournal {
+		return 0, err
+	}
 	// What the log holds goes to its place, so that its file can be used from the beginning. Where
 	// the disk has no room for that either, dropping may still fit into the log; if it does not, the
 	// gateway's reserve, given up within seconds, is what helps.

@@ -95,7 +95,7 @@ func TestTheReserveIsLeftFree(t *testing.T) {
 	j.space = func() (int64, int64) { return size, free }
 	var seq uint64
 	var d int64
-	for range 20 {
+	for range 80 { // well beyond smallJournal
 		if seq, d = group(t, j, seq, 200); d != 0 {
 			t.Fatalf("%d were dropped while there was room", d)
 		}
@@ -120,5 +120,25 @@ func TestTheReserveIsLeftFree(t *testing.T) {
 	free = size
 	if _, d = group(t, j, seq, 200); d != 0 {
 		t.Errorf("%d were dropped after room came back", d)
+	}
+}
+
+// A full disk is not the fault of a journal that holds next to nothing: what was
+// acknowledged stays, and what is new is refused.
+func TestASmallJournalIsLeftAlone(t *testing.T) {
+	dir := smallDisk(t, "32m")
+	j := openJournal(t, filepath.Join(dir, "t.db"), 1<<30)
+	seq, _ := group(t, j, 0, 200)
+	fillUp(t, dir)
+	j.space = func() (int64, int64) { return 32 << 20, 0 }
+	if dropped, err := j.Trim(t.Context()); dropped != 0 || err != nil {
+		t.Errorf("trimming dropped %d, %v", dropped, err)
+	}
+	if dropped, err := j.MakeRoom(t.Context(), 64<<10); dropped != 0 || err != nil {
+		t.Errorf("making room dropped %d, %v", dropped, err)
+	}
+	c, err := j.Coverage(t.Context(), "n-a")
+	if err != nil || len(c.Boots) != 1 || c.Boots[0].Count != seq || c.Boots[0].Dropped != 0 {
+		t.Errorf("got %+v, %v, want all %d batches", c, err, seq)
 	}
 }
