@@ -8,7 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,10 +18,31 @@ import (
 
 // machine is the far end of a cable: it keeps what it hears.
 type machine struct {
-	t     *testing.T
-	conn  net.Conn
-	mac   mac
+	t    *testing.T
+	conn net.Conn
+	mac  mac
+
+	mu    sync.Mutex // guards heard: to sleep in a bubble orders nothing
 	heard []heard
+}
+
+func (m *machine) hear(h heard) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.heard = append(m.heard, h)
+}
+
+// all returns what was heard until now.
+func (m *machine) all() []heard {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.heard)
+}
+
+func (m *machine) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.heard = nil
 }
 
 type heard struct {
@@ -53,7 +76,7 @@ func (m *machine) plug(s *Switch, name string, start time.Time) {
 	}
 	go func() {
 		// The end of the test ends the pipe, and with it this.
-		_ = readFrames(far, func(f []byte) { m.heard = append(m.heard, heard{string(f[14:]), time.Since(start)}) })
+		_ = readFrames(far, func(f []byte) { m.hear(heard{string(f[14:]), time.Since(start)}) })
 	}()
 }
 
@@ -68,7 +91,7 @@ func (m *machine) send(to mac, text string) {
 
 func (m *machine) texts() string {
 	var t []string
-	for _, h := range m.heard {
+	for _, h := range m.all() {
 		t = append(t, h.text)
 	}
 	return strings.Join(t, " ")
@@ -157,7 +180,7 @@ func TestConditions(t *testing.T) {
 					m[0].send(broadcast, fmt.Sprintf("%086d", i))
 				}
 				time.Sleep(time.Minute)
-				got := m[1].heard
+				got := m[1].all()
 				if len(got) < tc.min || len(got) > tc.max {
 					t.Fatalf("heard %d frames, want %d to %d", len(got), tc.min, tc.max)
 				}
@@ -194,7 +217,7 @@ func TestJitterSpreadsAndKeepsTheOrder(t *testing.T) {
 		time.Sleep(time.Minute)
 		at := map[time.Duration]bool{}
 		last := ""
-		for i, h := range m[1].heard {
+		for i, h := range m[1].all() {
 			if h.text == "quick" {
 				continue
 			}
@@ -230,7 +253,7 @@ func TestPartition(t *testing.T) {
 				}
 			}
 			for _, x := range m {
-				x.heard = nil
+				x.forget()
 			}
 			m[0].send(broadcast, "a")
 			m[2].send(broadcast, "c")
