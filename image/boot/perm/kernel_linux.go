@@ -1,7 +1,6 @@
 package perm
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -103,21 +102,14 @@ func (kernel) grow(device, target string, size int64) (bool, error) {
 
 // ext4Size reads from the superblock how large the file system is, in octets.
 func ext4Size(device string) (int64, error) {
-	f, err := os.Open(device)
+	s, err := readSuperblock(device)
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
-	var sb [1024]byte
-	if _, err := f.ReadAt(sb[:], 1024); err != nil {
-		return 0, err
-	}
-	blocks := int64(binary.LittleEndian.Uint32(sb[0x150:]))<<32 | int64(binary.LittleEndian.Uint32(sb[4:]))
-	shift := binary.LittleEndian.Uint32(sb[0x18:])
-	if sb[0x38] != 0x53 || sb[0x39] != 0xef || shift > 6 || blocks < 0 || blocks > 1<<40 {
+	if !s.ext4() || s.size() == 0 {
 		return 0, fmt.Errorf("%s: expected an ext4 superblock", device)
 	}
-	return blocks << (10 + shift), nil
+	return s.size(), nil
 }
 
 func (kernel) usage(target string) (size, free int64, readOnly bool, err error) { return Usage(target) }

@@ -31,12 +31,20 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // valid tells whether it is whole: its last four octets are the CRC-32C of
 // the others, not inverted at the end.
 func (s *superblock) valid() bool {
-	return s[0x38] == 0x53 && s[0x39] == 0xef && binary.LittleEndian.Uint32(s[1020:]) == ^crc32.Checksum(s[:1020], castagnoli)
+	return s.ext4() && binary.LittleEndian.Uint32(s[1020:]) == ^crc32.Checksum(s[:1020], castagnoli)
 }
 
-// size of the file system, octets.
+// ext4 tells whether it has ext4's magic number and a block size of ext4's.
+func (s *superblock) ext4() bool {
+	return s[0x38] == 0x53 && s[0x39] == 0xef && binary.LittleEndian.Uint32(s[0x18:]) <= 6
+}
+
+// size of the file system, octets; 0 when there is none of that size.
 func (s *superblock) size() int64 {
 	blocks := int64(binary.LittleEndian.Uint32(s[0x150:]))<<32 | int64(binary.LittleEndian.Uint32(s[4:]))
+	if blocks < 0 || blocks > 1<<40 {
+		return 0
+	}
 	return blocks << (10 + min(binary.LittleEndian.Uint32(s[0x18:]), 6))
 }
 
@@ -94,7 +102,7 @@ func (v Volume) mendSuperblock() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if kept.size() > v.Size {
+	if n := kept.size(); n == 0 || n > v.Size {
 		return false, fmt.Errorf("kept superblock: expected a file system of at most %d octets, got %d", v.Size, kept.size())
 	}
 	f, err := os.OpenFile(v.Device, os.O_WRONLY, 0)
