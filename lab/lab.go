@@ -98,6 +98,7 @@ func (a *app) command() *cobra.Command {
 		a.upCommand(), a.serveCommand(), a.downCommand(), a.statusCommand(),
 		a.ctlCommand(), a.claimCommand(), a.consoleCommand(),
 		a.actCommand("reboot", "press a machine's reset button", control.Reboot),
+		a.actCommand("stop", "press a machine's power button and wait until it is off", control.Stop),
 		a.actCommand("kill", "cut a machine's power; what its card had not flushed may be lost", control.Kill),
 		a.actCommand("start", "switch a machine on", control.Start),
 		a.actCommand("pause", "stop a machine's time", control.Pause),

@@ -126,6 +126,12 @@ func TestALabFromUpToDown(t *testing.T) {
 	if st.Machines[0].Starts != 2 || st.Machines[1].Starts != 2 || st.Machines[2].State != machine.Off || st.Machines[2].LastEnd != "power-cut" {
 		t.Errorf("after reboot, kill and start: %+v", st.Machines)
 	}
+	s.do(0, "stop", "node1")
+	if m := s.status().Machines[1]; m.State != machine.Off || m.LastEnd != "guest-shutdown" {
+		t.Errorf("after stop: %+v", m)
+	}
+	s.do(1, "stop", "node1")
+	s.do(0, "start", "node1")
 	s.do(0, "pause", "node1")
 	_, text = s.do(1, "resume", "node1")
 	s.mentions(text, "not today")
@@ -246,7 +252,7 @@ func TestWrongUsage(t *testing.T) {
 func TestEveryCommandExplainsItself(t *testing.T) {
 	s := shell{t: t, dir: t.TempDir()}
 	out, _ := s.do(0, "--help")
-	for _, name := range []string{"up", "down", "status", "ctl", "claim", "console", "reboot", "kill", "start", "pause", "resume", "partition", "heal", "link"} {
+	for _, name := range []string{"up", "down", "status", "ctl", "claim", "console", "reboot", "stop", "kill", "start", "pause", "resume", "partition", "heal", "link"} {
 		if !strings.Contains(out, "\n  "+name+" ") {
 			t.Errorf("%s is not listed", name)
 		}

@@ -21,8 +21,9 @@ type Reading struct {
 
 // SpoolStatus tells what the gateway has not acknowledged.
 type SpoolStatus struct {
-	Live     int   `json:"live" doc:"batches and events in RAM"`
-	Segments int   `json:"segments" doc:"files on /perm"`
-	Bytes    int64 `json:"bytes" doc:"of those files"`
-	Ready    bool  `json:"ready" doc:"/perm takes what is written"`
+	Live     int    `json:"live" doc:"batches and events in RAM"`
+	Segments int    `json:"segments" doc:"files on /perm"`
+	Bytes    int64  `json:"bytes" doc:"of those files"`
+	Ready    bool   `json:"ready" doc:"/perm takes what is written"`
+	Batches  uint64 `json:"batches" doc:"made in this boot; the newest has this number"`
 }

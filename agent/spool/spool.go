@@ -235,13 +235,14 @@ type Stats struct {
 	Segments  int   // on disk
 	DiskBytes int64 // of all segments
 	DiskReady bool
+	Batches   uint64 // of this boot; the newest has this number
 }
 
 // Stats returns the present figures.
 func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Stats{Live: len(s.live.entries)}
+	st := Stats{Live: len(s.live.entries), Batches: s.live.counters.Batches}
 	if s.disk != nil {
 		st.DiskReady, st.Segments, st.DiskBytes = true, len(s.disk.segments), s.disk.total
 	}

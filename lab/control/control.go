@@ -71,6 +71,7 @@ type Action string
 // Actions.
 const (
 	Reboot Action = "reboot" // the reset button
+	Stop   Action = "stop"   // the power button: the system ends in order
 	Kill   Action = "kill"   // the power is cut
 	Start  Action = "start"
 	Pause  Action = "pause"

@@ -164,6 +164,10 @@ func (s *server) handler() http.Handler {
 	return mux
 }
 
+// stopLimit is how long a machine may take to end in order: gokrazy gives its
+// services 100 s, and then kills them.
+const stopLimit = 5 * time.Minute
+
 func (s *server) act(ctx context.Context, name string, a Action) error {
 	m, err := s.net.Machine(name)
 	if err != nil {
@@ -172,6 +176,10 @@ func (s *server) act(ctx context.Context, name string, a Action) error {
 	switch a {
 	case Reboot:
 		return m.Reset(ctx)
+	case Stop:
+		ctx, cancel := context.WithTimeout(ctx, stopLimit)
+		defer cancel()
+		return m.Shutdown(ctx)
 	case Kill:
 		return m.PowerCut()
 	case Start:
@@ -181,7 +189,7 @@ func (s *server) act(ctx context.Context, name string, a Action) error {
 	case Resume:
 		return m.Resume(ctx)
 	}
-	return fmt.Errorf("action: expected reboot, kill, start, pause or resume, got %q", a)
+	return fmt.Errorf("action: expected reboot, stop, kill, start, pause or resume, got %q", a)
 }
 
 func (s *server) status() Status {

@@ -211,6 +211,26 @@ func (m *Machine) Reset(ctx context.Context) error {
 	}
 }
 
+// Shutdown presses the power button and returns when the machine has switched
+// itself off, or, with an error, when ctx ends before.
+func (m *Machine) Shutdown(ctx context.Context) error {
+	m.mu.Lock()
+	p := m.power
+	m.mu.Unlock()
+	if p == nil {
+		return fmt.Errorf("%s: %w", m.cfg.Name, ErrOff)
+	}
+	if err := m.command(ctx, "system_powerdown"); err != nil {
+		return err
+	}
+	select {
+	case <-p.gone:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s does not heed its power button: %w", m.cfg.Name, context.Cause(ctx))
+	}
+}
+
 // Pause stops the machine's time; Resume lets it go on.
 func (m *Machine) Pause(ctx context.Context) error { return m.freeze(ctx, "stop", Paused) }
 

@@ -113,6 +113,9 @@ func (q qmp) obey() int {
 		switch command.Execute {
 		case "system_reset":
 			return q.shutdown("host-qmp-system-reset")
+		case "system_powerdown":
+			q.say(`{"return":{}}`)
+			return q.shutdown("guest-shutdown")
 		case "cont":
 			q.say(`{"error":{"class":"GenericError","desc":"not today"}}`)
 		default:

@@ -26,6 +26,7 @@ func TestNetwork(t *testing.T) {
 		{"the gateway restarts", func(t *testing.T, l *lab) { l.restart(t, l.gateway) }},
 		{"all restart", func(t *testing.T, l *lab) { l.restart(t, l.net.Machines()...) }},
 		{"a partition heals", partition},
+		{"a node is switched off in order", shutdown},
 		{"power cuts", powerCuts},
 		{"damaged slots and a damaged bundle", damagedCards},
 		{"full cards", fullCards},

@@ -11,6 +11,7 @@ import (
 
 	"halo.internal/lab/machine"
 	"halo.internal/lab/network"
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
 
@@ -184,6 +185,58 @@ func partition(t *testing.T, l *lab) {
 			return err
 		}
 		return expect(d.Agent != nil && d.Agent.Spool.Segments == 0, "no segments, got %+v", d.Agent)
+	})
+}
+
+// shutdown switches a node off by its power button while it holds batches that
+// it could not send, some in RAM alone: they must be on its card then, and
+// arrive once it is back.
+func shutdown(t *testing.T, l *lab) {
+	before := l.before(t)
+	m := l.nodes[0]
+	start := time.Now()
+	if err := l.net.Switch.Partition([]string{m.Name()}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.net.Switch.Heal()
+	last, err := l.stored(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot := last.newest(m.Name()).Boot
+	var held model.SpoolStatus
+	l.eventually(t, "the node holds batches that it could not send", func() error {
+		d, err := m.Diag(t.Context())
+		if err != nil {
+			return err
+		}
+		if d.Agent == nil {
+			return errors.New("expected the agent's status, got none")
+		}
+		held = d.Agent.Spool
+		return expect(held.Live > 0 && held.Batches > last.newest(m.Name()).Last+1, "batches after %d, got %+v", last.newest(m.Name()).Last, held)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := m.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if s := m.Status(); s.State != machine.Off || s.LastEnd != "guest-shutdown" {
+		t.Errorf("%s after its power button was pressed: %+v, want it off by itself", m.Name(), s)
+	}
+	l.net.Switch.Heal()
+	if err := l.net.PowerOn(m); err != nil {
+		t.Fatal(err)
+	}
+	l.awaitBoot(t, m)
+	l.recovered(t, before, time.Since(start), m)
+	l.eventually(t, "what the node held at its end has arrived", func() error {
+		now, err := l.stored(t.Context())
+		if err != nil {
+			return err
+		}
+		got := now[m.Name()][boot]
+		return expect(got.Last >= held.Batches && got.Count == got.Last, "batches of boot %d up to %d at least, got %+v", boot, held.Batches, got)
 	})
 }
 
