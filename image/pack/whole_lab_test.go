@@ -120,9 +120,10 @@ func checkCard(t *testing.T, path string) {
 		}
 	}
 	for name, want := range map[string]string{
-		layout.SlotTXT:   "os_prefix=slot-a/",
-		layout.ConfigTXT: "include slot.txt",
-		"start4.elf":     "",
+		layout.SlotTXT:     "os_prefix=slot-a/",
+		layout.ConfigTXT:   "include slot.txt",
+		"start4.elf":       "",
+		"LICENSE.broadcom": "Broadcom",
 	} {
 		if b, err := boot.Read(ctx, name); err != nil || !bytes.Contains(b, []byte(want)) {
 			t.Errorf("%s: got %d octets, %v, want %q in it", name, len(b), err, want)
