@@ -57,6 +57,7 @@ type node struct {
 	hasTime bool // a gateway's answer has been applied in this process
 	member  *model.Membership
 	joined  time.Time // of the last answer in this process
+	refused uint64    // epoch of the gateway that was told of last; 0: of none
 	state   model.JoinState
 	detail  string
 	wg      *overlay.Device
@@ -79,10 +80,39 @@ func newNode(c *core) *node {
 		c.events.Add("join.damaged", model.Warning, "kept membership is damaged, joining again: "+err.Error())
 	}
 	wg := c.id.Key.WireGuardPublic()
-	n.search = announce.NewNodeSide(c.announceConfig(), wg[:], floor, n.hear)
-	var once sync.Once
-	n.search.Refused = func(epoch, floor uint64) { once.Do(func() { n.refuse(epoch, floor) }) }
+	evidence, epoch := c.loadEvidence()
+	n.search = announce.NewNodeSide(c.announceConfig(), wg[:], max(floor, epoch), n.hear)
+	n.search.Evidence, n.search.Proved, n.search.Refused = evidence, c.keepEvidence, n.refuse
 	return n
+}
+
+// loadEvidence returns the kept message that showed the highest epoch, and that.
+// The network's signature is its checksum. Without it there is nothing to show
+// to a gateway that is refused: no reason to do anything else differently.
+func (m *core) loadEvidence() (evidence []byte, epoch uint64) {
+	codec := announce.Codec{Network: m.net}
+	evidence, err := m.store.Get(paths.Evidence, paths.VaultEvidence, func(b []byte) error {
+		_, err := codec.GatewayEpoch(b)
+		return err
+	})
+	if err == nil {
+		epoch, err = codec.GatewayEpoch(evidence)
+	}
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			m.Log.Warn("kept evidence of the gateway's epoch is damaged", "err", err)
+		}
+		return nil, 0
+	}
+	return evidence, epoch
+}
+
+// keepEvidence is called when the epoch rises, and at no other time, for the
+// card's sake.
+func (m *core) keepEvidence(evidence []byte) {
+	if _, err := m.store.Put(paths.Evidence, paths.VaultEvidence, evidence); err != nil {
+		m.Log.Warn("evidence of the gateway's epoch is not kept in both places", "err", err)
+	}
 }
 
 func (n *node) run(ctx context.Context) error {
@@ -114,7 +144,7 @@ func (n *node) hear(h announce.Heard) {
 	if first || restarted || before.APIPort != h.APIPort || !bytes.Equal(before.CASHA256, h.CASHA256) {
 		wake(n.joinHurry)
 	}
-	n.heard, n.heardAt = &h.Gateway, time.Now()
+	n.heard, n.heardAt, n.refused = &h.Gateway, time.Now(), 0
 	n.hasTime = n.hasTime || h.RoundTrip > 0
 	n.mu.Unlock()
 	switch {
@@ -127,11 +157,21 @@ func (n *node) hear(h announce.Heard) {
 	wake(n.overlayNow)
 }
 
-// refuse tells of a gateway that a person has to help: a new card for a lost
-// one, that was given too low an epoch.
+// refuse tells, once, of a gateway whose epoch is too low: a new card for a lost
+// one, or an old card that came back. One whose gateway-api is not up yet, and
+// which has no epoch for that reason, is not worth a word.
 func (n *node) refuse(epoch, floor uint64) {
+	n.mu.Lock()
+	told := epoch == 0 || n.refused == epoch
+	if !told {
+		n.refused = epoch
+	}
+	n.mu.Unlock()
+	if told {
+		return
+	}
 	n.events.Add("gateway.epoch-old", model.Error, fmt.Sprintf("the gateway answers with epoch %d and is refused, since %d was heard before: "+
-		"write a higher number than that to the file %s on its card, or put the card back that it had", epoch, floor, paths.Dir(paths.State).File(paths.Epoch)),
+		"a fresh card raises its epoch by itself; if another is to replace the gateway for good, run haloctl network epoch raise on it, else put the card back that the gateway had", epoch, floor),
 		"peer", n.net.ID(), "epoch", fmt.Sprint(epoch), "floor", fmt.Sprint(floor))
 }
 

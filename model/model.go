@@ -124,6 +124,7 @@ type MeshStatus struct {
 	Overlay      []OverlayPeer     `json:"overlay"`
 	Interfaces   []Interface       `json:"interfaces"`
 	Announcing   *Announce         `json:"announcing,omitempty" doc:"gateway: what its announcements say of the API; absent after a start of halo-mesh until gateway-api has put it"`
+	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch above its own that nodes have shown evidence of"`
 	Ignored      map[string]uint64 `json:"ignored,omitempty" doc:"announcements not believed, by reason"`
 	Join         JoinState         `json:"join,omitempty" doc:"where joining stands: joined, searching, refused …"`
 	JoinDetail   string            `json:"join_detail,omitempty" doc:"the gateway's reason, when it refused"`

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"halo.internal/identity"
@@ -28,7 +29,8 @@ type GatewaySide struct {
 	Heard    func(n Node, from netip.Addr)
 	Counters Counters
 
-	poke chan struct{}
+	poke     chan struct{}
+	evidence atomic.Uint64
 }
 
 // NewGatewaySide returns a gateway's side; Run makes it work.
@@ -43,6 +45,10 @@ func (g *GatewaySide) Changed() {
 	default: // an announcement is due already
 	}
 }
+
+// HeardEpoch returns the highest epoch above its own of which a node has shown
+// evidence: a message that the network's key signed. 0: there was none.
+func (g *GatewaySide) HeardEpoch() uint64 { return g.evidence.Load() }
 
 // sender is what a gateway remembers of one node that it heard.
 type sender struct {
@@ -101,8 +107,12 @@ func (g *GatewaySide) accept(codec Codec, senders map[identity.PublicKey]*sender
 		g.Counters.addError(err)
 		return Node{}, false
 	}
-	n, ok := m.(Node)
-	if own := g.Key.Public(); !ok || bytes.Equal(n.Key, own[:]) {
+	if e, ok := m.(Gateway); ok {
+		g.learn(e.Stamp.Epoch)
+		return Node{}, false
+	}
+	n := m.(Node)
+	if own := g.Key.Public(); bytes.Equal(n.Key, own[:]) {
 		g.Counters.add(ignoredOld) // one of our own that came back
 		return Node{}, false
 	}
@@ -126,6 +136,17 @@ func (g *GatewaySide) accept(codec Codec, senders map[identity.PublicKey]*sender
 		return Node{}, false
 	}
 	return n, true
+}
+
+// learn takes the epoch of a message that the network's key signed. Who brought
+// it does not matter, and how old it is does not either.
+func (g *GatewaySide) learn(epoch uint64) {
+	if epoch <= g.evidence.Load() || epoch <= g.Self().Stamp.Epoch {
+		g.Counters.add(ignoredOld) // one of our own that came back, or nothing new
+		return
+	}
+	g.evidence.Store(epoch)
+	g.Log.Info("the network has heard a higher epoch than this gateway's", "epoch", epoch)
 }
 
 // forget makes room in a full table by dropping who was heard longest ago: keys

@@ -169,6 +169,19 @@ func (c Codec) Decode(b []byte) (any, error) {
 	return nil, fmt.Errorf("%w: expected kind %d or %d, got %d", ErrForm, kindGateway, kindNode, e.Kind)
 }
 
+// GatewayEpoch verifies a message of the gateway and returns its epoch.
+func (c Codec) GatewayEpoch(b []byte) (uint64, error) {
+	m, err := c.Decode(b)
+	if err != nil {
+		return 0, err
+	}
+	g, ok := m.(Gateway)
+	if !ok {
+		return 0, fmt.Errorf("%w: expected kind %d, got another", ErrForm, kindGateway)
+	}
+	return g.Stamp.Epoch, nil
+}
+
 func (c Codec) openGateway(e envelope) (any, error) {
 	if !c.Network.Verify(gatewayContext, signed(e.Network, e.Body), e.Signature) {
 		return nil, fmt.Errorf("announcement of the gateway: %w", identity.ErrSignature)

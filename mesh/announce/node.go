@@ -36,7 +36,13 @@ type NodeSide struct {
 	Heard func(Heard)
 	// Refused, if any, is told of a living gateway, since it answers a question,
 	// that is refused for its epoch.
-	Refused  func(epoch, floor uint64)
+	Refused func(epoch, floor uint64)
+	// Evidence is the gateway's message, as it came, that showed the highest epoch
+	// before the process started; nil: there is none. A gateway that is refused
+	// gets it.
+	Evidence []byte
+	// Proved, if any, is told of a believed message that takes its place.
+	Proved   func(evidence []byte)
 	Counters Counters
 
 	poke chan struct{}
@@ -57,8 +63,9 @@ func (n *NodeSide) Ask() {
 
 // question is an open one; only one is open at a time.
 type question struct {
-	nonce []byte
-	sent  time.Time
+	nonce   []byte
+	sent    time.Time
+	refuted bool // evidence went to a gateway that answered
 }
 
 // search is the state of a NodeSide's run.
@@ -69,6 +76,8 @@ type search struct {
 	known  bool  // an answer to a nonce has come: stamp is fresh
 	stamp  Stamp // of the last message believed
 	at     time.Time
+	proof  []byte // evidence of proven, the highest epoch that was shown
+	proven uint64
 	asked  *question
 	wait   time.Duration
 	timer  *time.Timer
@@ -79,6 +88,9 @@ type search struct {
 func (n *NodeSide) Run(ctx context.Context) error {
 	r := &search{NodeSide: n, codec: Codec{n.Network}, seq: sequence{since: n.Since}}
 	r.stamp.Epoch = n.Floor
+	if epoch, err := r.codec.GatewayEpoch(n.Evidence); err == nil {
+		r.proof, r.proven = n.Evidence, epoch
+	}
 	return n.loop(ctx, r.run)
 }
 
@@ -152,8 +164,8 @@ func (r *search) handle(d datagram) bool {
 	}
 	if g.Stamp.Epoch < r.stamp.Epoch {
 		r.Counters.add(ignoredEpoch)
-		if r.Refused != nil && r.answers(g.Nonce) {
-			r.Refused(g.Stamp.Epoch, r.stamp.Epoch)
+		if r.answers(g.Nonce) {
+			r.refuse(g.Stamp.Epoch)
 		}
 		return false
 	}
@@ -181,8 +193,31 @@ func (r *search) handle(d datagram) bool {
 		return false
 	}
 	r.stamp, r.at = g.Stamp, time.Now()
+	if g.Stamp.Epoch > r.proven {
+		r.proof, r.proven = d.data, g.Stamp.Epoch
+		if r.Proved != nil {
+			r.Proved(d.data)
+		}
+	}
 	r.Heard(h)
 	return true
+}
+
+// refuse tells of a living gateway whose epoch is too low, and shows it what
+// was believed before: its own key has signed that. The question stays open, so
+// that a gateway with the right epoch can still answer it.
+func (r *search) refuse(epoch uint64) {
+	if r.Refused != nil {
+		r.Refused(epoch, r.stamp.Epoch)
+	}
+	if r.asked.refuted || r.proven <= epoch {
+		return
+	}
+	r.asked.refuted = true
+	to := identity.Underlay(r.Network, r.Network)
+	if err := r.socket.Send(r.proof, to); err != nil {
+		r.Log.Debug("evidence not sent", "peer", to, "err", err) // the next refused answer brings it
+	}
 }
 
 // answers tells whether nonce is that of the open question, in time.

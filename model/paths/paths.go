@@ -33,6 +33,7 @@ const (
 	Identity   = "identity.json"
 	BundleCopy = "bundle.toml"
 	Membership = "membership.json"
+	Evidence   = "epoch-evidence" // the gateway's message that showed the highest epoch
 	Clock      = "clock"
 	Peers      = "peers.json"
 	AgentDir   = "agent"
@@ -49,6 +50,7 @@ const (
 	VaultIdentity   = "identity"
 	VaultBundle     = "bundle"
 	VaultMembership = "membership"
+	VaultEvidence   = "epoch-evidence"
 	VaultClock      = "clock"
 )
 
