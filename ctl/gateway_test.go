@@ -3,6 +3,7 @@ package ctl_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"halo.internal/gateway"
 	"halo.internal/identity"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
 	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
 )
@@ -283,6 +285,48 @@ func TestABundleForNewCards(t *testing.T) {
 	text2 := u.must(t, "join-token", "create", "--uses", "2")
 	if token, err := identity.ParseJoinToken(strings.TrimSpace(text2), d.key.Public()); err != nil || token.Uses != 2 {
 		t.Errorf("join-token create: %v, %v", token, err)
+	}
+}
+
+// TestTheEpochIsRaisedByAnAdminWhoMeansIt, and stays so.
+func TestTheEpochIsRaisedByAnAdminWhoMeansIt(t *testing.T) {
+	d := newDevice(t)
+	stop := d.start(t)
+	u := newUser(t)
+	u.environ["HALO_CLAIM_CODE"], u.environ["HALO_PASSWORD"] = claimCode, newPassword
+	u.must(t, "claim", "--gateway=https://"+d.tls)
+	epoch := func() uint64 {
+		t.Helper()
+		var e apitype.NetworkEpoch
+		if err := json.Unmarshal([]byte(u.must(t, "network", "epoch", "show", "--json")), &e); err != nil {
+			t.Fatal(err)
+		}
+		return e.Epoch
+	}
+	first := epoch()
+	u.fails(t, ctl.ExitUsage, "--yes", "network", "epoch", "raise")
+	u.terminal = &script{t: t, answers: map[string]string{"for good": "no"}}
+	u.fails(t, ctl.ExitError, "not confirmed", "network", "epoch", "raise")
+	if got := epoch(); got != first {
+		t.Errorf("unconfirmed: the epoch is %d, want %d still", got, first)
+	}
+	u.terminal = &script{t: t, answers: map[string]string{"for good": "yes"}}
+	u.must(t, "network", "epoch", "raise")
+	u.terminal = nil
+	u.must(t, "network", "epoch", "raise", "--yes")
+	if got := epoch(); got != first+2 {
+		t.Errorf("raised twice: the epoch is %d, want %d", got, first+2)
+	}
+	if log := u.must(t, "audit", "list"); strings.Count(log, "raise-network-epoch") != 2 {
+		t.Errorf("audit log:\n%s", log)
+	}
+	stop()
+	d.start(t)
+	if got := epoch(); got != first+2 {
+		t.Errorf("after a restart the epoch is %d, want %d", got, first+2)
+	}
+	if list := u.must(t, "event", "list", "--kind", "gateway.epoch-raised"); strings.Count(list, "gateway.epoch-raised") != 2 {
+		t.Errorf("events:\n%s", list)
 	}
 }
 

@@ -93,11 +93,11 @@ func (a *app) trustedCA(ctx context.Context, t target, sum string) (*x509.Certif
 			"compare it with the fingerprint on the gateway's console and give it with --ca-sha256"}
 	}
 	fmt.Fprintf(a.env.Stderr, "The gateway at %s presents the CA\n  %s\n", t.base.Host, got)
-	answer, err := a.env.Terminal.Line(ctx, "Is this the fingerprint on the gateway's console? Type yes: ")
+	yes, err := a.yes(ctx, "Is this the fingerprint on the gateway's console?")
 	if err != nil {
 		return nil, err
 	}
-	if !strings.EqualFold(strings.TrimSpace(answer), "yes") {
+	if !yes {
 		return nil, errors.New("the CA was not confirmed; nothing was sent")
 	}
 	return ca, nil

@@ -33,7 +33,7 @@ approve.`
 	export.Flags().StringVar(&out, "out", "", "`file` to write, readable by you alone; - for standard output")
 	export.Flags().Uint32Var(&cards, "cards", 1, "how many new cards it admits")
 	export.Flags().DurationVar(&life, "expires", 7*24*time.Hour, "how long it admits them")
-	return group("network", "the network as a whole", export)
+	return group("network", "the network as a whole", export, a.epochCommand())
 }
 
 func (a *app) networkExport(ctx context.Context, c *client.Client, out string, cards uint32, life time.Duration) error {

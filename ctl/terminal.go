@@ -75,6 +75,12 @@ func (t *terminal) ask(ctx context.Context, prompt string, read func() (string, 
 	}
 }
 
+// yes puts a question to the person at the terminal.
+func (a *app) yes(ctx context.Context, question string) (bool, error) {
+	answer, err := a.env.Terminal.Line(ctx, question+" Type yes: ")
+	return strings.EqualFold(strings.TrimSpace(answer), "yes"), err
+}
+
 // secret finds a secret where the person or program put it: a file, the
 // environment, or the terminal. Never an argument: everybody on the machine
 // can read those.

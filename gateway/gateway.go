@@ -23,6 +23,7 @@ import (
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/meshlink"
@@ -180,7 +181,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	nodes, err := registry.New(ctx, registry.Config{DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Name: p.name(), CA: string(ca.PEM()), Boot: p.identity.BootCounter, Epoch: p.epoch})
+	nodes, err := registry.New(ctx, registry.Config{DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Name: p.name(), CA: string(ca.PEM()), Boot: p.identity.BootCounter, Epoch: p.epoch.Now})
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
@@ -197,10 +198,14 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Events: log, Log: d.Log}
 	link := meshlink.New(meshlink.Config{
 		Client: d.meshClient(), Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Changes: nodes.Changes(),
-		Announce: model.Announce{APIPort: paths.APITLSPort, CASHA256: ca.SHA256(), Epoch: p.epoch},
-		Every:    d.Poll,
+		Announce: func() model.Announce {
+			return model.Announce{APIPort: paths.APITLSPort, CASHA256: ca.SHA256(), Epoch: p.epoch.Now()}
+		},
+		Heard: judge.Heard,
+		Every: d.Poll,
 	})
 	code, err := logins.PrepareClaim(ctx, p.claimCode())
 	if err != nil {
@@ -210,7 +215,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	copies := newCopies(p.config.Copy, p.config.Copied(), nodes.Changes(), d.Log)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
-		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Bundle: p.bundle,
+		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})

@@ -305,6 +305,7 @@ type mesh struct {
 	peers    []model.AdmittedPeer
 	code     string
 	erased   bool
+	heard    uint64
 }
 
 func (m *mesh) handler() http.Handler {
@@ -334,7 +335,7 @@ func (m *mesh) handler() http.Handler {
 	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		s := model.MeshStatus{Network: "north-ridge", OverlayV4: "10.42.0.1", Clock: model.ClockGPS, Announcing: m.announce}
+		s := model.MeshStatus{Network: "north-ridge", OverlayV4: "10.42.0.1", Clock: model.ClockGPS, Announcing: m.announce, HeardEpoch: m.heard}
 		for _, p := range m.peers {
 			s.Overlay = append(s.Overlay, model.OverlayPeer{Node: p.Node, PublicKey: p.WireGuardKey, RxBytes: 7})
 		}
@@ -454,6 +455,74 @@ func TestOnABoard(t *testing.T) {
 	if r, err := local.NewMesh(c.Socket).Health(t.Context()); err != nil || r.Name != "gateway-api" {
 		t.Errorf("over the Unix socket: %+v, %v", r, err)
 	}
+}
+
+// TestEvidenceOfAHigherEpoch: a fresh card raises its epoch above it by itself,
+// and has it announced and in memberships; once it has admitted a node, a
+// person decides.
+func TestEvidenceOfAHigherEpoch(t *testing.T) {
+	dir, run, plain := t.TempDir(), t.TempDir(), freeAddress(t)
+	sock := filepath.Join(run, "mesh.sock")
+	c := Board(slog.New(slog.DiscardHandler))
+	c.State, c.Identity, c.Socket, c.Mesh = paths.Dir(dir), filepath.Join(run, "identity.json"), "", sock
+	c.Plain, c.TLS, c.Every, c.Poll = []string{plain}, nil, time.Millisecond, 50*time.Millisecond
+	halomesh, key := &mesh{}, identity.New()
+	halomesh.serve(t, sock)
+	if err := atomicfile.Write(c.Identity, (identity.State{Key: key, BootCounter: 1, BootID: "b"}).Marshal(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop := start(t, c)
+	api := newClient(t, "http://"+plain)
+	api.ready()
+	announced := func(want func(uint64) bool) (epoch uint64) {
+		t.Helper()
+		eventually(t, "the announced epoch", func() error {
+			halomesh.mu.Lock()
+			defer halomesh.mu.Unlock()
+			if halomesh.announce == nil || !want(halomesh.announce.Epoch) {
+				return fmt.Errorf("got %+v", halomesh.announce)
+			}
+			epoch = halomesh.announce.Epoch
+			return nil
+		})
+		return epoch
+	}
+	hear := func(epoch uint64) {
+		halomesh.mu.Lock()
+		defer halomesh.mu.Unlock()
+		halomesh.heard = epoch
+	}
+	first := announced(func(e uint64) bool { return e > 0 })
+	hear(first + 5)
+	announced(func(e uint64) bool { return e == first+6 })
+	halomesh.mu.Lock()
+	shown := halomesh.code
+	halomesh.mu.Unlock()
+	api.claim(shown)
+	if m := api.join(key, identity.New()); m.Epoch != first+6 {
+		t.Errorf("the membership has epoch %d, want %d", m.Epoch, first+6)
+	}
+
+	hear(first + 20)
+	eventually(t, "the gateway asks for a person", func() error {
+		var list apitype.EventList
+		_, err := api.do("GET", "/v1/events?kind=gateway.epoch-behind", nil, &list)
+		if err == nil && (len(list.Items) != 1 || list.Items[0].Fields["heard"] != fmt.Sprint(first+20)) {
+			err = fmt.Errorf("got %+v", list.Items)
+		}
+		return err
+	})
+	var e apitype.NetworkEpoch
+	api.must("GET", "/v1/network/epoch", nil, &e)
+	if e.Epoch != first+6 || e.Heard != first+20 {
+		t.Errorf("got %+v, want the epoch unchanged", e)
+	}
+	api.must("POST", "/v1/network/epoch/raise", nil, &e)
+	announced(func(e uint64) bool { return e == first+21 })
+	stop()
+	start(t, c)
+	api.ready()
+	announced(func(e uint64) bool { return e == first+21 })
 }
 
 // join joins a node over HTTP with a token of the network.

@@ -39,7 +39,7 @@ type prepared struct {
 	config    *store.DB
 	telemetry *store.DB
 	reserve   *reserve.Reserve
-	epoch     uint64
+	epoch     *epoch.Keeper
 	news      []func(*events.Log) // what happened before there was an event log
 }
 
@@ -117,13 +117,15 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 		p.noteRepair("config", repair)
 	}
 	if err == nil {
-		err = d.until(ctx, checkConfig, func() (err error) {
-			p.epoch, err = epoch.Settle(ctx, p.config, epoch.Evidence{
-				File: d.State.File(paths.Epoch), Announced: d.announced(ctx), Restored: repair.Restored != "", Now: d.clock.Now(),
+		err = d.until(ctx, checkConfig, func() error {
+			file := d.State.File(paths.Epoch)
+			settled, err := epoch.Settle(ctx, p.config, epoch.Evidence{
+				File: file, Announced: d.announced(ctx), Restored: repair.Restored != "", Now: d.clock.Now(),
 			})
 			if err != nil {
 				return err
 			}
+			p.epoch = epoch.NewKeeper(p.config, file, settled)
 			return p.config.Settled()
 		})
 	}

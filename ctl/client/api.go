@@ -41,6 +41,18 @@ func (c *Client) Network(ctx context.Context) (apitype.Network, error) {
 	return get[apitype.Network](ctx, c, "/v1/network", nil)
 }
 
+// Epoch is the gateway's epoch, and the higher one that nodes have heard.
+func (c *Client) Epoch(ctx context.Context) (apitype.NetworkEpoch, error) {
+	return get[apitype.NetworkEpoch](ctx, c, "/v1/network/epoch", nil)
+}
+
+// RaiseEpoch has the gateway replace every other card of it for good.
+func (c *Client) RaiseEpoch(ctx context.Context) (apitype.NetworkEpoch, error) {
+	var e apitype.NetworkEpoch
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/network/epoch/raise"}, &e)
+	return e, err
+}
+
 // Nodes lists all nodes.
 func (c *Client) Nodes(ctx context.Context) ([]apitype.Node, error) {
 	return all(func(cursor string) ([]apitype.Node, string, error) {

@@ -33,6 +33,14 @@ import (
 type Mesh interface {
 	// Status returns the last status, or false while halo-mesh does not answer.
 	Status() (model.MeshStatus, bool)
+	// Look has what is to be announced handed over at once.
+	Look()
+}
+
+// Epoch is the generation of the gateway's knowledge.
+type Epoch interface {
+	Now() uint64
+	Raise(ctx context.Context, heard uint64) (uint64, error)
 }
 
 // Stream is the nodes' WebSocket.
@@ -56,6 +64,7 @@ type Config struct {
 	Registry  *registry.Registry
 	Stream    Stream
 	Mesh      Mesh
+	Epoch     Epoch
 	Bundle    *bundle.Bundle // nil when none was imported
 	CA        []byte         // PEM
 	CASHA256  string

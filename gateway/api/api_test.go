@@ -21,6 +21,7 @@ import (
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/registry"
@@ -37,6 +38,7 @@ const password = "correct horse battery"
 type noMesh struct{}
 
 func (noMesh) Status() (model.MeshStatus, bool) { return model.MeshStatus{}, false }
+func (noMesh) Look()                            {}
 
 type fixture struct {
 	*API
@@ -65,7 +67,8 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nodes, err := registry.New(t.Context(), registry.Config{DB: config, Clock: c, Events: log, Key: key})
+	generation := epoch.NewKeeper(config, filepath.Join(dir, "epoch"), 40_000)
+	nodes, err := registry.New(t.Context(), registry.Config{DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +78,7 @@ func newFixture(t *testing.T) *fixture {
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
 	a, err := New(Config{
 		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
-		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {
@@ -368,6 +371,9 @@ func TestScopesAreEnforcedAndChangesAudited(t *testing.T) {
 		{vera, "PATCH", "/v1/nodes/gateway", apitype.UpdateNode{Name: &name}, 403},
 		{vera, "GET", "/v1/network", nil, 403},
 		{vera, "GET", "/v1/audit", nil, 403},
+		{vera, "GET", "/v1/network/epoch", nil, 403},
+		{olaf, "POST", "/v1/network/epoch/raise", nil, 403},
+		{root, "POST", "/v1/network/epoch/raise", nil, 200},
 		{olaf, "PATCH", "/v1/nodes/gateway", apitype.UpdateNode{Name: &name}, 200},
 		{olaf, "DELETE", "/v1/nodes/base", nil, 403},
 		{root, "DELETE", "/v1/nodes/base", nil, 409}, // the gateway itself
@@ -398,12 +404,52 @@ func TestScopesAreEnforcedAndChangesAudited(t *testing.T) {
 	want := []string{
 		"user:root update-user vera 204",
 		"user:root distrust-mac 02:00:00:00:00:01 404", "user:root distrust-mac 02:00:00:00:00:01 204", "user:root trust-mac  422", "user:root trust-mac 02:00:00:00:00:01 201",
-		"user:root revoke-node base 409", "user:olaf update-node gateway 200",
+		"user:root revoke-node base 409", "user:olaf update-node gateway 200", "user:root raise-network-epoch  200",
 		"user:olaf login  200", "user:vera login  200", "user:root create-user olaf 201", "user:root create-user vera 201", "user:root login  200",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("audited, newest first:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+}
+
+// heardMesh is a halo-mesh to which nodes have shown a higher epoch.
+type heardMesh struct {
+	heard  uint64
+	looked int
+}
+
+func (m *heardMesh) Status() (model.MeshStatus, bool) {
+	return model.MeshStatus{HeardEpoch: m.heard}, true
+}
+func (m *heardMesh) Look() { m.looked++ }
+
+func TestTheEpochRisesAboveWhatNodesHaveHeard(t *testing.T) {
+	f := newFixture(t)
+	mesh := &heardMesh{heard: 40_007}
+	f.Mesh = mesh
+	const path = "/v1/network/epoch"
+	var e apitype.NetworkEpoch
+	f.want(http.StatusOK, "GET", path, nil, &e)
+	if e != (apitype.NetworkEpoch{Epoch: 40_000, Heard: 40_007}) {
+		t.Errorf("got %+v", e)
+	}
+	for _, want := range []uint64{40_008, 40_009} {
+		e = apitype.NetworkEpoch{}
+		f.want(http.StatusOK, "POST", path+"/raise", nil, &e)
+		if e != (apitype.NetworkEpoch{Epoch: want}) {
+			t.Errorf("got %+v, want %d and nothing heard above it", e, want)
+		}
+	}
+	if mesh.looked != 2 {
+		t.Errorf("halo-mesh was told %d times, want each time", mesh.looked)
+	}
+	var n apitype.Network
+	f.want(http.StatusOK, "GET", "/v1/network", nil, &n)
+	if n.Epoch != 40_009 {
+		t.Errorf("the network has epoch %d", n.Epoch)
+	}
+	mesh.heard = 1<<53 - 1
+	f.want(http.StatusConflict, "POST", path+"/raise", nil, nil)
 }
 
 func TestTheNetworksBundleIsANodesBundle(t *testing.T) {

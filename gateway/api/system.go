@@ -2,11 +2,14 @@ package api
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"halo.internal/gateway/epoch"
 	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -71,6 +74,17 @@ func (a *API) systemRoutes() {
 		Summary:     "The network, and the bundle for new cards",
 		Description: "The bundle holds the mesh secret. A join token from create-join-token may be added to it as [join] token.",
 	}, func(ctx context.Context, _ *nothing) (*body[apitype.Network], error) { return answer(a.network(ctx)) })
+	register(a, admin, huma.Operation{
+		OperationID: "get-network-epoch", Method: http.MethodGet, Path: "/v1/network/epoch", Tags: []string{"system"},
+		Summary: "The gateway's epoch, and a higher one if nodes have heard one",
+	}, func(context.Context, *nothing) (*body[apitype.NetworkEpoch], error) { return answer(a.epoch(), nil) })
+	register(a, admin, huma.Operation{
+		OperationID: "raise-network-epoch", Method: http.MethodPost, Path: "/v1/network/epoch/raise", Tags: []string{"system"},
+		Summary:     "Have this gateway replace every other card of it for good",
+		Description: "The epoch becomes higher than it is and than nodes have heard. Nodes believe this gateway again, join it anew, and refuse a card with a lower epoch from then on.",
+	}, func(ctx context.Context, _ *nothing) (*body[apitype.NetworkEpoch], error) {
+		return answer(a.raiseEpoch(ctx))
+	})
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "get-mesh-status", Method: http.MethodGet, Path: "/v1/mesh/status", Tags: []string{"mesh"},
 		Summary: "The mesh as the gateway's halo-mesh sees it",
@@ -106,6 +120,30 @@ func (a *API) info(ctx context.Context) (apitype.SystemInfo, error) {
 		Build: version.Get(), Started: a.started, Time: a.Clock.Now(), Clock: a.Clock.Quality(), Boot: a.Boot, SQLite: sqlite,
 		Config: apitype.Database{Bytes: config}, Telemetry: apitype.Database{Bytes: series, Budget: a.Journal.Budget()},
 	}, nil
+}
+
+func (a *API) epoch() apitype.NetworkEpoch {
+	e := apitype.NetworkEpoch{Epoch: a.Epoch.Now()}
+	if s, ok := a.Mesh.Status(); ok && s.HeardEpoch > e.Epoch {
+		e.Heard = s.HeardEpoch
+	}
+	return e
+}
+
+func (a *API) raiseEpoch(ctx context.Context) (apitype.NetworkEpoch, error) {
+	old := a.epoch()
+	now, err := a.Epoch.Raise(ctx, old.Heard)
+	switch {
+	case errors.Is(err, epoch.ErrHighest):
+		return old, apitype.Refuse(http.StatusConflict, "", "%v", err)
+	case err != nil:
+		return old, err
+	}
+	a.Mesh.Look()
+	a.Events.Add("gateway.epoch-raised", model.Warning, "", fmt.Sprintf("the epoch went from %d to %d; cards of this gateway with a lower one are refused from now on", old.Epoch, now),
+		map[string]string{"epoch": fmt.Sprint(old.Epoch), "heard": fmt.Sprint(old.Heard), "raised": fmt.Sprint(now), "by": callerOf(ctx).Actor()})
+	a.changed()
+	return a.epoch(), nil
 }
 
 func (a *API) networkName() string {

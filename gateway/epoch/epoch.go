@@ -2,7 +2,9 @@
 // everything that the gateway announces, and nodes refuse a lower one than they
 // have heard: so it goes up when config.db was restored from a copy or made
 // anew, and never down, whatever happens to config.db. It is therefore kept
-// in a file of its own as well.
+// in a file of its own as well. While the gateway runs it goes up when an admin
+// says so, or when nodes show that they have heard a higher one and the gateway
+// has no list of nodes yet that could be an old one.
 package epoch
 
 import (
@@ -17,7 +19,6 @@ import (
 	"time"
 
 	"halo.internal/gateway/store"
-	"halo.internal/model/atomicfile"
 )
 
 const (
@@ -61,12 +62,12 @@ func Settle(ctx context.Context, db *store.DB, e Evidence) (uint64, error) {
 		now = min(highest+1, most)
 	}
 	if now != kept {
-		if err := atomicfile.Write(e.File, strconv.AppendUint(nil, now, 10), 0o600); err != nil {
-			return 0, fmt.Errorf("epoch: %w", err)
+		if err := writeFile(e.File, now); err != nil {
+			return 0, err
 		}
 	}
 	if now != stored {
-		err = db.PutSetting(ctx, setting, strconv.AppendUint(nil, now, 10))
+		err = writeDB(ctx, db, now)
 	}
 	return now, err
 }

@@ -80,7 +80,7 @@ func newFixture(t *testing.T) *fixture {
 	quiet := slog.New(slog.DiscardHandler)
 	log := events.New(config, c, 1, quiet)
 	f := &fixture{t: t, remote: make(chan netip.Addr, 8), gateway: identity.New(), dbPath: dbPath}
-	f.registry, err = registry.New(t.Context(), registry.Config{DB: config, Clock: c, Events: log, Key: f.gateway})
+	f.registry, err = registry.New(t.Context(), registry.Config{DB: config, Clock: c, Events: log, Key: f.gateway, Epoch: func() uint64 { return 1 }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,8 +41,9 @@ type Config struct {
 	Missing  health.State // what the absence of halo-mesh means: Failed on a board, Degraded on a laptop
 	Peers    func(context.Context) ([]model.AdmittedPeer, error)
 	Changes  <-chan struct{} // the peers have changed
-	Announce model.Announce
-	Every    time.Duration // between looks at halo-mesh
+	Announce func() model.Announce
+	Heard    func(ctx context.Context, epoch uint64) // told, at each look, of the highest epoch that nodes have shown evidence of
+	Every    time.Duration                           // between looks at halo-mesh
 }
 
 // Link may be used from any goroutine. Run has to be running.
@@ -74,6 +75,12 @@ func (l *Link) ShowClaimCode(code string) {
 	l.mu.Lock()
 	l.code = code
 	l.mu.Unlock()
+	l.Look()
+}
+
+// Look has the link look at halo-mesh at once: what is to be announced has
+// changed.
+func (l *Link) Look() {
 	select {
 	case l.poke <- struct{}{}:
 	default: // one is waiting already
@@ -125,7 +132,10 @@ func (l *Link) round(ctx context.Context, t *told) {
 		return
 	}
 	l.Clock.SetQuality(s.Clock)
-	if s.Announcing == nil || *s.Announcing != l.Announce {
+	if s.HeardEpoch != 0 {
+		l.Heard(ctx, s.HeardEpoch)
+	}
+	if s.Announcing == nil || *s.Announcing != l.Announce() {
 		t.announce = false // a restart between two polls shows here
 		if s.Announcing == nil {
 			t.peers = false
@@ -147,7 +157,7 @@ func (l *Link) round(ctx context.Context, t *told) {
 func (l *Link) tell(ctx context.Context, t *told, code string) error {
 	var errs []error
 	if !t.announce {
-		err := l.Client.PutAnnounce(ctx, l.Announce)
+		err := l.Client.PutAnnounce(ctx, l.Announce())
 		t.announce = err == nil
 		errs = append(errs, err)
 	}

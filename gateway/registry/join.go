@@ -214,7 +214,7 @@ func (r *Registry) membership(ctx context.Context, id string) (model.Membership,
 	wg := r.key.WireGuardPublic()
 	return model.Membership{
 		Node: id, Name: n.Name, Network: r.network.Base64(), OverlayV4: n.OverlayV4, OverlayV6: n.OverlayV6,
-		GatewayWireGuardKey: base64.StdEncoding.EncodeToString(wg[:]), CA: r.ca, Epoch: r.epoch,
+		GatewayWireGuardKey: base64.StdEncoding.EncodeToString(wg[:]), CA: r.ca, Epoch: r.epoch(),
 	}, nil
 }
 

@@ -50,7 +50,7 @@ type Config struct {
 	Name   string       // of the gateway, from its bundle; empty: "gateway"
 	CA     string       // PEM
 	Boot   uint64
-	Epoch  uint64
+	Epoch  func() uint64 // may rise at any time
 }
 
 // Registry may be used from any goroutine.
@@ -61,7 +61,7 @@ type Registry struct {
 	network identity.PublicKey
 	key     identity.Key
 	ca      string
-	epoch   uint64
+	epoch   func() uint64
 	nonces  *nonces
 
 	mu      sync.Mutex // guards what follows
@@ -201,7 +201,15 @@ func (r *Registry) Peers(ctx context.Context) ([]model.AdmittedPeer, error) {
 
 // Epoch is the generation of this gateway's knowledge, by which nodes tell old
 // lists.
-func (r *Registry) Epoch() uint64 { return r.epoch }
+func (r *Registry) Epoch() uint64 { return r.epoch() }
+
+// Fresh tells whether no other node was ever admitted; one that was revoked
+// since counts.
+func (r *Registry) Fresh(ctx context.Context) (bool, error) {
+	var admitted bool
+	err := r.db.Read().QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM nodes WHERE role <> 'gateway')`).Scan(&admitted)
+	return !admitted, store.Classify(err)
+}
 
 func notFound(ref string) error {
 	return apitype.Refuse(http.StatusNotFound, "", "there is no node %.64q; give its canonical ID or its name", ref)

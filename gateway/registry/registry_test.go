@@ -60,7 +60,7 @@ func (f *fixture) open(t *testing.T) {
 	t.Cleanup(func() { db.Close() })
 	c := clock.New(func() time.Time { return f.now }, build)
 	f.events = events.New(f.db, c, 1, slog.New(slog.DiscardHandler))
-	f.Registry, err = New(t.Context(), Config{DB: f.db, Clock: c, Events: f.events, Key: f.key, Name: "base", CA: "PEM", Boot: 3, Epoch: 5})
+	f.Registry, err = New(t.Context(), Config{DB: f.db, Clock: c, Events: f.events, Key: f.key, Name: "base", CA: "PEM", Boot: 3, Epoch: func() uint64 { return 5 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,6 +419,37 @@ func TestRevokedNodesStayOut(t *testing.T) {
 	}
 	_, err = f.Revoke(t.Context(), f.key.ID())
 	wantType(t, err, "about:blank")
+}
+
+func TestARegistryIsFreshUntilTheFirstNodeForGood(t *testing.T) {
+	f := newFixture(t)
+	fresh := func() bool {
+		t.Helper()
+		is, err := f.Fresh(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return is
+	}
+	node := identity.New()
+	_, err := f.join(t, node, f.request(node, ""))
+	wantType(t, err, apitype.ProblemJoinPending)
+	if !fresh() {
+		t.Error("with the gateway alone, and a node that waits, it is not fresh")
+	}
+	if _, err := f.join(t, node, f.request(node, f.token(1))); err != nil {
+		t.Fatal(err)
+	}
+	if fresh() {
+		t.Error("it is fresh with a node")
+	}
+	if _, err := f.Revoke(t.Context(), node.ID()); err != nil {
+		t.Fatal(err)
+	}
+	f.open(t)
+	if fresh() {
+		t.Error("it is fresh again after the node was revoked")
+	}
 }
 
 func TestRevokedTokens(t *testing.T) {

@@ -145,3 +145,9 @@ type Network struct {
 	CASHA256   string `json:"ca_sha256"`
 	Bundle     string `json:"bundle,omitempty" doc:"halo.toml for a node, without a join token; absent where no bundle was imported"`
 }
+
+// NetworkEpoch is the generation of the gateway's knowledge.
+type NetworkEpoch struct {
+	Epoch uint64 `json:"epoch"`
+	Heard uint64 `json:"heard,omitempty" doc:"a higher one, which nodes have heard from another card of this gateway; they refuse this one"`
+}

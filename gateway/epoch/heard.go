@@ -1,0 +1,78 @@
+package epoch
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"halo.internal/gateway/events"
+	"halo.internal/model"
+)
+
+// mostByItself is how often a gateway raises its epoch without a person in one
+// run: two fresh cards of one network would outbid each other for ever.
+const mostByItself = 8
+
+// Judge decides what it means that nodes have heard a higher epoch than the
+// gateway's. Its method is for one goroutine.
+type Judge struct {
+	Keeper *Keeper
+	// Fresh tells whether no other node was ever admitted here: then there is no
+	// old list that a raise could bring back.
+	Fresh  func(context.Context) (bool, error)
+	Events *events.Log
+	Log    *slog.Logger
+
+	raises int
+	told   uint64 // epoch heard, of the last event that asks for a person
+	failed string
+}
+
+// Heard takes the highest epoch of which nodes have shown evidence. It may be
+// called with the same again.
+func (j *Judge) Heard(ctx context.Context, heard uint64) {
+	own := j.Keeper.Now()
+	if heard <= own {
+		return
+	}
+	err := j.judge(ctx, own, heard)
+	switch {
+	case err == nil:
+		j.failed = ""
+	case ctx.Err() == nil && j.failed != err.Error(): // the next call tries again
+		j.failed = err.Error()
+		j.Log.Warn("the epoch is not raised", "err", err)
+	}
+}
+
+func (j *Judge) judge(ctx context.Context, own, heard uint64) error {
+	if j.told == heard {
+		return nil
+	}
+	fresh, err := j.Fresh(ctx)
+	if err != nil {
+		return err
+	}
+	if fresh && j.raises < mostByItself {
+		now, err := j.Keeper.Raise(ctx, heard)
+		if err != nil {
+			return err
+		}
+		j.raises++
+		j.Events.Add("gateway.epoch-raised", model.Warning, "", fmt.Sprintf("nodes have heard epoch %d, which another card of this gateway had; "+
+			"this one has admitted no node yet, so it went from epoch %d to %d", heard, own, now), fields(own, heard, now))
+		return nil
+	}
+	j.told = heard
+	j.Events.Add("gateway.epoch-behind", model.Error, "", fmt.Sprintf("nodes have heard epoch %d and refuse this gateway, which has %d: another card of it was in use since. "+
+		"If this card is to replace the other for good, run haloctl network epoch raise; else take this card out and put the other back", heard, own), fields(own, heard, 0))
+	return nil
+}
+
+func fields(own, heard, now uint64) map[string]string {
+	f := map[string]string{"epoch": fmt.Sprint(own), "heard": fmt.Sprint(heard)}
+	if now != 0 {
+		f["raised"] = fmt.Sprint(now)
+	}
+	return f
+}

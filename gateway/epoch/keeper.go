@@ -1,0 +1,75 @@
+package epoch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"halo.internal/gateway/store"
+	"halo.internal/model/atomicfile"
+)
+
+// Keeper holds the epoch of a gateway that runs. It may be used from any
+// goroutine.
+type Keeper struct {
+	db   *store.DB
+	file string
+
+	raising sync.Mutex // held by the one who raises it
+	mu      sync.Mutex // guards now
+	now     uint64
+}
+
+// NewKeeper returns the keeper of an epoch that Settle has decided on.
+func NewKeeper(db *store.DB, file string, settled uint64) *Keeper {
+	return &Keeper{db: db, file: file, now: settled}
+}
+
+// Now returns the epoch.
+func (k *Keeper) Now() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.now
+}
+
+// ErrHighest is returned where there is no higher epoch.
+var ErrHighest = errors.New("no epoch is higher")
+
+// Raise makes the epoch higher than it is and than heard, and returns it. It is
+// written down outside the database first, as by Settle, and used only when it
+// is in both places: after a power cut in between, or an error, Settle finds
+// the higher one and raises it once more.
+func (k *Keeper) Raise(ctx context.Context, heard uint64) (uint64, error) {
+	k.raising.Lock()
+	defer k.raising.Unlock()
+	highest := max(k.Now(), heard)
+	if highest >= most {
+		return 0, fmt.Errorf("epoch %d: %w", highest, ErrHighest)
+	}
+	next := highest + 1
+	if err := writeFile(k.file, next); err != nil {
+		return 0, err
+	}
+	// Who asked may be gone by now; half a raise would be made whole by the next
+	// start only.
+	if err := writeDB(context.WithoutCancel(ctx), k.db, next); err != nil {
+		return 0, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.now = next
+	return next, nil
+}
+
+func writeFile(file string, epoch uint64) error {
+	if err := atomicfile.Write(file, strconv.AppendUint(nil, epoch, 10), 0o600); err != nil {
+		return fmt.Errorf("epoch: %w", err)
+	}
+	return nil
+}
+
+func writeDB(ctx context.Context, db *store.DB, epoch uint64) error {
+	return db.PutSetting(ctx, setting, strconv.AppendUint(nil, epoch, 10))
+}
