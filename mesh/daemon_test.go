@@ -308,6 +308,73 @@ func TestNetworkComesUpAndReturns(t *testing.T) {
 	})
 }
 
+// TestAFreshCardTakesTheGatewaysPlace, though the lost one had a higher epoch:
+// the node refuses it, shows it why over a restart of its own, and asks to join
+// it anew, though its token is no use any more.
+func TestAFreshCardTakesTheGatewaysPlace(t *testing.T) {
+	gwBundle, nodeBundle, _ := bundles(t)
+	card := func(epoch string) *board {
+		d := newBoard(t, model.RoleGateway, gwBundle)
+		if err := os.WriteFile(filepath.Join(d.root, epochFile), []byte(epoch), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d.start()
+		return d
+	}
+	lost, node := card("7"), newBoard(t, model.RoleNode, nodeBundle)
+	node.start()
+	connect(t, lost, node)
+	until(t, "page of the first gateway", node.fetch)
+	lost.cut()
+
+	node.cut()
+	node.start()
+	fresh := card("5")
+	wait := filepath.Join(fresh.root, waitFile)
+	if err := os.WriteFile(wait, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	connect(t, fresh, node)
+	until(t, "the node says why it refuses the fresh card", func() error { return node.hasEvent("gateway.epoch-old") })
+	until(t, "the node asks to join", func() error { return node.hasEvent("join.pending") })
+	if s := fresh.status(); s.HeardEpoch != 7 || s.Announcing.Epoch != 8 {
+		t.Errorf("the fresh card heard of epoch %d and announces %d, want 7 and 8", s.HeardEpoch, s.Announcing.Epoch)
+	}
+	until(t, "the node's health names what it waits for", func() error {
+		r, err := node.mesh.Health(t.Context())
+		for _, c := range r.Checks {
+			if c.Name == "join" && c.State == health.Degraded && strings.Contains(c.Detail, "approve") {
+				return err
+			}
+		}
+		return errors.Join(err, fmt.Errorf("got %+v", r.Checks))
+	})
+	fresh.cut()
+	if err := os.Remove(wait); err != nil { // approved
+		t.Fatal(err)
+	}
+	fresh.start() // the node hears that, and does not wait out its half minute
+	fresh.reconnect(node)
+	until(t, "page of the fresh gateway", node.fetch)
+	if m, err := node.mesh.Membership(t.Context()); err != nil || m.Epoch != 8 {
+		t.Errorf("the node's membership: %+v, %v, want one of epoch 8", m, err)
+	}
+
+	// From now on it is the lost card that is old, also for a node that restarts.
+	fresh.cut()
+	node.cut()
+	node.start()
+	lost.start()
+	connect(t, lost, node)
+	until(t, "the node shows the card that came back", func() error {
+		s, err := lost.mesh.Status(t.Context())
+		if err == nil && s.HeardEpoch != 8 {
+			err = fmt.Errorf("it heard of epoch %d, want 8", s.HeardEpoch)
+		}
+		return err
+	})
+}
+
 func lastEvent(t *testing.T, d *board) model.Event {
 	t.Helper()
 	list, err := d.mesh.Events(t.Context(), 0, 0)

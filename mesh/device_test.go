@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -46,6 +47,8 @@ const (
 	envSkew = "HALO_TEST_SKEW"
 
 	probeSocket = "probe.sock"
+	epochFile   = "epoch" // of the fake gateway-api
+	waitFile    = "wait"  // while it is there, new nodes wait for an admin
 )
 
 func b64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
@@ -181,6 +184,8 @@ type fakeAPI struct {
 	mesh *local.Mesh
 	mu   sync.Mutex
 	book []model.AdmittedPeer
+
+	announce model.Announce
 }
 
 func (f *fakeAPI) file() string { return filepath.Join(f.root, paths.State, "book.json") }
@@ -199,12 +204,17 @@ func (f *fakeAPI) run(ctx context.Context) {
 	}
 	cert, ca, caPEM, err := certificates(self)
 	if err == nil {
-		err = errors.Join(f.mesh.PutAnnounce(ctx, model.Announce{APIPort: paths.APITLSPort, CASHA256: hex.EncodeToString(ca[:])}), f.mesh.PutPeers(ctx, f.book))
+		f.announce = model.Announce{APIPort: paths.APITLSPort, CASHA256: hex.EncodeToString(ca[:])}
+		if b, err := os.ReadFile(filepath.Join(f.root, epochFile)); err == nil {
+			f.announce.Epoch, _ = strconv.ParseUint(string(b), 10, 64) // the test wrote it
+		}
+		err = errors.Join(f.mesh.PutAnnounce(ctx, f.announce), f.mesh.PutPeers(ctx, f.book))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fake gateway-api:", err)
 		return
 	}
+	go f.follow(ctx)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/nodes/join", func(w http.ResponseWriter, r *http.Request) { f.join(w, r, self, caPEM) })
 	server := http.Server{Addr: fmt.Sprintf("[::]:%d", paths.APITLSPort), Handler: mux, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
@@ -213,6 +223,25 @@ func (f *fakeAPI) run(ctx context.Context) {
 		fmt.Fprintln(w, "welcome")
 	})}
 	fmt.Fprintln(os.Stderr, page.ListenAndServe())
+}
+
+// follow raises the epoch as a fresh card does when nodes have heard a higher.
+func (f *fakeAPI) follow(ctx context.Context) {
+	for ; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+		s, err := f.mesh.Status(ctx)
+		if err != nil {
+			continue
+		}
+		f.mu.Lock()
+		if len(f.book) == 0 && s.HeardEpoch > f.announce.Epoch {
+			f.announce.Epoch = s.HeardEpoch + 1
+			err = errors.Join(os.WriteFile(filepath.Join(f.root, epochFile), []byte(fmt.Sprint(f.announce.Epoch)), 0o600), f.mesh.PutAnnounce(ctx, f.announce))
+		}
+		f.mu.Unlock()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "fake gateway-api:", err)
+		}
+	}
 }
 
 func (f *fakeAPI) join(w http.ResponseWriter, r *http.Request, self model.Membership, caPEM string) {
@@ -255,6 +284,10 @@ func (f *fakeAPI) join(w http.ResponseWriter, r *http.Request, self model.Member
 			peer, known = p, true
 		}
 	}
+	if _, err := os.Stat(filepath.Join(f.root, waitFile)); err == nil && !known {
+		refuse(apitype.Refuse(http.StatusForbidden, apitype.ProblemJoinPending, "an admin has to approve this node"))
+		return
+	}
 	if !known {
 		f.book = append(f.book, peer)
 		b, _ := json.Marshal(f.book)
@@ -265,7 +298,7 @@ func (f *fakeAPI) join(w http.ResponseWriter, r *http.Request, self model.Member
 	}
 	_ = json.NewEncoder(w).Encode(model.Membership{
 		Node: peer.Node, Name: q.Name, Network: self.Network, OverlayV4: peer.OverlayV4, OverlayV6: peer.OverlayV6,
-		GatewayWireGuardKey: self.GatewayWireGuardKey, CA: caPEM,
+		GatewayWireGuardKey: self.GatewayWireGuardKey, CA: caPEM, Epoch: f.announce.Epoch,
 	})
 }
 

@@ -132,6 +132,10 @@ func (n *node) watch() {
 			detail = "not a member of the network yet"
 		}
 		n.graph.Set(checkJoin, health.Failed, fmt.Sprintf("%s: %s", state, detail))
+	} else if state == model.JoinPending || state == model.JoinRefused {
+		// A member that has to join anew, such as after a fresh card took the
+		// gateway's place: this, and not the overlay, is what it waits for.
+		n.graph.Set(checkJoin, health.Degraded, fmt.Sprintf("%s: %s", state, detail))
 	} else {
 		n.graph.Set(checkJoin, health.OK, "")
 	}
