@@ -11,13 +11,12 @@ import (
 
 	"halo.internal/health"
 	"halo.internal/identity"
+	"halo.internal/local"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
 
-// watchEvery is how often halo-mesh is asked. /health has to name it within 5 s
-// when it is missing.
-const watchEvery = 2 * time.Second
+const watchEvery = local.FollowEvery
 
 // now is the wall clock, with the quality that halo-mesh gives it.
 func (a *agent) now() (time.Time, model.ClockQuality) { return time.Now(), a.seen.quality() }
@@ -42,6 +41,12 @@ func (a *agent) watchMesh(ctx context.Context) error {
 	there := true // so that its absence is logged
 	every(ctx, watchEvery, func() bool {
 		st, err := a.mesh.Status(ctx)
+		var h health.Report
+		if err == nil {
+			if h, err = a.mesh.Health(ctx); err != nil && !errors.Is(err, local.ErrAbsent) {
+				h, err = health.Report{State: health.Failed, Missing: checkMesh, Detail: err.Error()}, nil // it answers
+			}
+		}
 		if ctx.Err() != nil {
 			return false
 		}
@@ -58,10 +63,6 @@ func (a *agent) watchMesh(ctx context.Context) error {
 			return false
 		}
 		a.graph.Set(checkMesh, health.OK, "")
-		h, err := a.mesh.Health(ctx)
-		if err != nil {
-			h = health.Report{State: health.Failed, Missing: checkMesh, Detail: err.Error()}
-		}
 		before, _ := a.seen.last()
 		a.seen.saw(st, h)
 		if reach(st) != reach(before) {

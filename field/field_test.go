@@ -172,6 +172,33 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// How soon a hang is noticed is tested in package local; here, that it hides
+// nothing of the others.
+func TestAHungHaloMeshIsNamed(t *testing.T) {
+	root := t.TempDir()
+	path := func(p string) string { return filepath.Join(root, p) }
+	serveJSON(t, path(paths.AgentSocket), map[string]any{
+		"/v1/status": model.AgentStatus{Time: now}, "/health": health.Report{Name: "halo-agent", State: health.OK},
+	})
+	l, err := net.Listen("unix", path(paths.MeshSocket)) // connections are taken and never served
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	g := health.New("halo-field")
+	g.Declare(checkMesh)
+	g.Declare(checkAgent, checkMesh)
+	v := newView(path, g)
+	v.refresh(t.Context())
+	r := g.Report()
+	if r.Missing != checkMesh || r.State != health.Failed || r.Checks[1].State != health.OK {
+		t.Errorf("got missing %q: %s, and %+v; want halo-mesh missing and the agent ok", r.Missing, r.Detail, r.Checks)
+	}
+	if d := v.latest(); d.Mesh != nil || d.Agent == nil {
+		t.Errorf("on the page: mesh %v, agent %v; want the agent alone", d.Mesh, d.Agent)
+	}
+}
+
 func TestDiag(t *testing.T) {
 	w := get(node(t), http.MethodGet, "/api/diag", "mast-2.halo")
 	var d Diag

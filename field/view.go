@@ -28,7 +28,7 @@ type Diag struct {
 
 // refreshEvery is how often the other processes are asked, whoever looks: a
 // crowd of browsers costs no more than one.
-const refreshEvery = 2 * time.Second
+const refreshEvery = local.FollowEvery
 
 // view follows the processes of this node.
 type view struct {
@@ -62,25 +62,15 @@ func (v *view) follow(ctx context.Context) {
 
 func (v *view) refresh(ctx context.Context) {
 	d := Diag{Time: time.Now().UTC(), Build: version.Get(), Boot: readBoot(v.boot)}
-	var meshHealth *health.Report
-	if st, err := v.mesh.Status(ctx); err == nil {
-		d.Mesh = &st
-		v.graph.Set(checkMesh, health.OK, "")
-		if h, err := v.mesh.Health(ctx); err == nil {
-			meshHealth = &h
-			d.Health = append(d.Health, h)
+	var meshHealth, agentHealth *health.Report
+	var both sync.WaitGroup // at a time: one that hangs must not hide what the other does
+	both.Go(func() { d.Mesh, meshHealth = ask(ctx, v.graph, checkMesh, v.mesh.Status, v.mesh.Health) })
+	both.Go(func() { d.Agent, agentHealth = ask(ctx, v.graph, checkAgent, v.agent.Status, v.agent.Health) })
+	both.Wait()
+	for _, h := range []*health.Report{meshHealth, agentHealth} {
+		if h != nil {
+			d.Health = append(d.Health, *h)
 		}
-	} else if ctx.Err() == nil {
-		v.graph.Set(checkMesh, health.Failed, err.Error())
-	}
-	if st, err := v.agent.Status(ctx); err == nil {
-		d.Agent = &st
-		v.graph.Set(checkAgent, health.OK, "")
-		if h, err := v.agent.Health(ctx); err == nil {
-			d.Health = append(d.Health, h)
-		}
-	} else if ctx.Err() == nil {
-		v.graph.Set(checkAgent, health.Failed, err.Error())
 	}
 	d.State = judge(d.Mesh, meshHealth)
 	d.Advice = advice[d.State]
@@ -88,6 +78,23 @@ func (v *view) refresh(ctx context.Context) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.diag = d
+}
+
+// ask asks a process how it is, and notes in the graph whether it answered both
+// times. What it did not answer is nil.
+func ask[S any](ctx context.Context, g *health.Graph, check string, status func(context.Context) (S, error), report func(context.Context) (health.Report, error)) (*S, *health.Report) {
+	st, err := status(ctx)
+	if err == nil {
+		var h health.Report
+		if h, err = report(ctx); err == nil {
+			g.Set(check, health.OK, "")
+			return &st, &h
+		}
+	}
+	if ctx.Err() == nil {
+		g.Set(check, health.Failed, err.Error())
+	}
+	return nil, nil
 }
 
 func readBoot(file string) *model.BootReport {

@@ -71,7 +71,7 @@ func Board(log *slog.Logger) Config {
 		Plain:  []string{"127.0.0.1:" + port, "[::1]:" + port, paths.OverlayGateway.String() + ":" + port},
 		TLS:    []string{fmt.Sprintf(":%d", paths.APITLSPort)},
 		Socket: paths.GatewaySocket, Mesh: paths.MeshSocket,
-		Budget: 128 << 20, Every: 5 * time.Second, Poll: 3 * time.Second, Log: log,
+		Budget: 128 << 20, Every: 5 * time.Second, Poll: local.FollowEvery, Log: log,
 	}
 }
 

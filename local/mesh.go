@@ -27,9 +27,17 @@ type client struct {
 	http   http.Client
 }
 
+// Whoever needs another process asks it every FollowEvery. One that hangs takes
+// connections and does not answer: after AnswerWait it counts as missing. Both
+// together are less than the 5 s within which /health has to name it.
 const (
-	requestTimeout = 10 * time.Second
-	maxAnswer      = 4 << 20
+	FollowEvery = 2 * time.Second
+	AnswerWait  = 2500 * time.Millisecond // for what is answered from memory: every GET
+)
+
+const (
+	workWait  = 10 * time.Second // for what is written to a card or handed to the kernel
+	maxAnswer = 4 << 20
 )
 
 // Routes of halo-mesh's socket.
@@ -44,7 +52,7 @@ const (
 )
 
 // ErrAbsent is wrapped when nobody answers on the socket: halo-mesh is not
-// running (yet).
+// running (yet), or hangs.
 var ErrAbsent = errors.New("halo-mesh does not answer")
 
 // ErrNone is wrapped when halo-mesh answers that there is no such thing, for
@@ -56,7 +64,6 @@ func NewMesh(socket string) *Mesh { return &Mesh{newClient(socket, ErrAbsent)} }
 
 func newClient(socket string, absent error) client {
 	return client{socket: socket, absent: absent, http: http.Client{
-		Timeout: requestTimeout,
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -125,6 +132,12 @@ func (m *client) do(ctx context.Context, method, route string, in, out any) erro
 }
 
 func (m *client) exchange(ctx context.Context, method, route string, in, out any) error {
+	wait := workWait
+	if method == http.MethodGet {
+		wait = AnswerWait
+	}
+	limited, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -133,7 +146,7 @@ func (m *client) exchange(ctx context.Context, method, route string, in, out any
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://halo"+route, body)
+	req, err := http.NewRequestWithContext(limited, method, "http://halo"+route, body)
 	if err != nil {
 		return err
 	}
@@ -142,7 +155,11 @@ func (m *client) exchange(ctx context.Context, method, route string, in, out any
 	}
 	resp, err := m.http.Do(req)
 	if err != nil {
-		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		op, ok := errors.AsType[*net.OpError](err)
+		switch {
+		case limited.Err() != nil && ctx.Err() == nil:
+			return m.hangs(wait)
+		case ok && op.Op == "dial":
 			return fmt.Errorf("%w on %s: %w", m.absent, m.socket, op.Err)
 		}
 		return err
@@ -150,6 +167,8 @@ func (m *client) exchange(ctx context.Context, method, route string, in, out any
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
+	case err != nil && limited.Err() != nil && ctx.Err() == nil:
+		return m.hangs(wait)
 	case err != nil:
 		return err
 	case len(answer) > maxAnswer:
@@ -168,6 +187,11 @@ func (m *client) exchange(ctx context.Context, method, route string, in, out any
 		return fmt.Errorf("expected JSON: %w", err)
 	}
 	return nil
+}
+
+// hangs is the error of a process that is there and does not answer.
+func (m *client) hangs(wait time.Duration) error {
+	return fmt.Errorf("%w on %s within %s: it hangs", m.absent, m.socket, wait)
 }
 
 func firstLine(b []byte) string {

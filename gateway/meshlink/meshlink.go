@@ -141,7 +141,7 @@ func (l *Link) round(ctx context.Context, t *told) {
 			t.peers = false
 		}
 	}
-	if err := l.tell(ctx, t, code); err != nil && ctx.Err() == nil {
+	if err := l.tellInTime(ctx, t, code); err != nil && ctx.Err() == nil {
 		l.Health.Set(CheckMesh, health.Degraded, err.Error())
 	} else {
 		l.Health.Set(CheckMesh, health.OK, "")
@@ -150,6 +150,20 @@ func (l *Link) round(ctx context.Context, t *told) {
 		l.Health.Set(CheckOverlay, health.Starting, "halo-mesh has no overlay address yet")
 	} else {
 		l.Health.Set(CheckOverlay, health.OK, "")
+	}
+}
+
+// tellInTime is tell, but says in /health when that takes so long that halo-mesh
+// may hang. It is not cut off: what halo-mesh writes may wait for a slow card.
+func (l *Link) tellInTime(ctx context.Context, t *told, code string) error {
+	done := make(chan error, 1)
+	go func() { done <- l.tell(ctx, t, code) }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(local.AnswerWait):
+		l.Health.Set(CheckMesh, l.Missing, fmt.Sprintf("halo-mesh has not taken what it is told within %s", local.AnswerWait))
+		return <-done
 	}
 }
 
