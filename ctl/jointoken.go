@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,14 +31,19 @@ func (a *app) joinTokenCommand() *cobra.Command {
 	create.Flags().Uint32Var(&uses, "uses", 1, "how many devices it admits")
 	create.Flags().DurationVar(&life, "expires", 7*24*time.Hour, "how long it is good")
 	create.Flags().StringVar(&note, "note", "", "what it is for")
+	revoke := a.call("revoke ID", "end a token", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		if err := c.RevokeJoinToken(ctx, args[0]); err != nil {
+			return notFound(err, "haloctl join-token list shows the tokens")
+		}
+		a.say("Join token %s is revoked.", args[0])
+		return nil
+	})
 	return group("join-token", "secrets that admit new cards", create,
 		a.call("list", "all tokens that the gateway knows, without their secrets", cobra.NoArgs, a.joinTokenList),
-		a.call("revoke ID", "end a token", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
-			if err := c.RevokeJoinToken(ctx, args[0]); err != nil {
-				return notFound(err, "haloctl join-token list shows the tokens")
-			}
-			a.say("Join token %s is revoked.", args[0])
-			return nil
+		a.completes(revoke, func(ctx context.Context, c *client.Client) ([]string, error) {
+			return names(ctx, c.JoinTokens, func(t apitype.JoinToken) (string, string) {
+				return t.ID, strings.TrimSpace(tokenState(c.Now(), t) + " " + t.Note)
+			})
 		}))
 }
 

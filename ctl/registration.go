@@ -15,12 +15,22 @@ import (
 func (a *app) registrationCommand() *cobra.Command {
 	return group("registration", "devices that ask to join",
 		a.call("list", "those that wait, and those that were rejected", cobra.NoArgs, a.registrationList),
-		a.call("approve ID", "admit a device", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		a.ofRegistration("approve ID", "admit a device", func(ctx context.Context, c *client.Client, args []string) error {
 			return a.decided(c.Approve(ctx, args[0]), args[0], "approved; it joins at its next try")
 		}),
-		a.call("reject ID", "refuse a device", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		a.ofRegistration("reject ID", "refuse a device", func(ctx context.Context, c *client.Client, args []string) error {
 			return a.decided(c.Reject(ctx, args[0]), args[0], "rejected")
 		}))
+}
+
+// ofRegistration is a call whose argument is a device that asks to join, which
+// the shell completes.
+func (a *app) ofRegistration(use, short string, run func(context.Context, *client.Client, []string) error) *cobra.Command {
+	return a.completes(a.call(use, short, cobra.ExactArgs(1), run), func(ctx context.Context, c *client.Client) ([]string, error) {
+		return names(ctx, c.Registrations, func(r apitype.Registration) (string, string) {
+			return r.ID, strings.TrimSpace(r.Name + " " + r.State)
+		})
+	})
 }
 
 func (a *app) decided(err error, id, verdict string) error {
