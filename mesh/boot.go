@@ -55,8 +55,34 @@ func (m *core) tellBoot() {
 	case model.PermDamaged:
 		m.events.Add("perm.damaged", model.Error, "data partition is damaged and still in use: "+r.Perm.Detail)
 	}
+	m.tellProblems(r)
+}
+
+// tellProblems records what the report says went wrong, each problem once in a
+// boot: the guard adds what it finds later, such as a copy of the card that is
+// plugged in.
+func (m *core) tellProblems(r model.BootReport) {
+	const kind = "boot.problem"
+	if m.problems == nil { // an earlier process of this boot may have told some
+		m.problems = map[string]bool{}
+		for _, e := range m.events.After(0, 0) {
+			if e.Kind == kind {
+				m.problems[e.Message] = true
+			}
+		}
+	}
 	for _, p := range r.Problems {
-		m.events.Add("boot.problem", model.Warning, p)
+		if !m.problems[p] {
+			m.problems[p] = true
+			m.events.Add(kind, model.Warning, p)
+		}
+	}
+}
+
+// watchBoot records what has come into the boot report since.
+func (m *core) watchBoot() {
+	if r, ok := m.bootReport(); ok {
+		m.tellProblems(r)
 	}
 }
 

@@ -86,6 +86,8 @@ type core struct {
 	graph  *health.Graph
 	under  Underlay
 	begun  time.Time // start of the process
+
+	problems map[string]bool // of the boot report, that are events already; nil: not known yet
 }
 
 // note is something to tell before the event log is open.

@@ -21,6 +21,7 @@ func (m *core) watchHealth(ctx context.Context, s side) error {
 	t := time.NewTicker(watchEvery)
 	defer t.Stop()
 	for {
+		m.watchBoot()
 		m.watchPerm()
 		m.watchUnderlay()
 		s.watch()
