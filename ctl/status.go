@@ -95,7 +95,11 @@ func size(d apitype.Database) string {
 	if d.Budget == 0 {
 		return table.Bytes(d.Bytes)
 	}
-	return table.Bytes(d.Bytes) + " of " + table.Bytes(d.Budget)
+	text := table.Bytes(d.Bytes) + " of " + table.Bytes(d.Budget)
+	if d.Dropped > 0 {
+		text += fmt.Sprintf(" (%d batches dropped)", d.Dropped)
+	}
+	return text
 }
 
 func overlaySummary(now time.Time, peers []model.OverlayPeer) string {

@@ -118,7 +118,8 @@ func (a *API) info(ctx context.Context) (apitype.SystemInfo, error) {
 	return apitype.SystemInfo{
 		Node: id, Name: n.Name, Role: n.Role, Network: a.networkName(), NetworkKey: a.Registry.Network().Base64(), CASHA256: a.CASHA256,
 		Build: version.Get(), Started: a.started, Time: a.Clock.Now(), Clock: a.Clock.Quality(), Boot: a.Boot, SQLite: sqlite,
-		Config: apitype.Database{Bytes: config}, Telemetry: apitype.Database{Bytes: series, Budget: a.Journal.Budget()},
+		Config:    apitype.Database{Bytes: config, Commits: a.Config.Config.Commits()},
+		Telemetry: apitype.Database{Bytes: series, Budget: a.Journal.Budget(), Dropped: a.Journal.Dropped(), Commits: a.Telemetry.Commits()},
 	}, nil
 }
 

@@ -43,6 +43,7 @@ type committer struct {
 	journal *store.Journal
 	latest  *store.Latest
 	events  *events.Log
+	drops   drops
 	every   time.Duration // least time between commits
 	log     *slog.Logger
 	queue   chan job
@@ -61,11 +62,15 @@ func (c *committer) put(ctx context.Context, j job) error {
 // run commits until ctx ends or the database is found damaged. The first job
 // after a quiet time is committed at once.
 func (c *committer) run(ctx context.Context) error {
+	defer c.drops.stop()
 	for {
 		var group []job
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-c.drops.due():
+			c.drops.tell()
+			continue
 		case j := <-c.queue:
 			group = append(group, j)
 		}
@@ -157,7 +162,7 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 			return err
 		}
 		dropped, roomErr := c.journal.MakeRoom(ctx, need)
-		if c.tell(dropped, "the file system is full"); roomErr != nil {
+		if c.drops.add(dropped, "the file system is full"); roomErr != nil {
 			return roomErr
 		}
 		outcomes, err = c.journal.Append(ctx, entries)
@@ -188,19 +193,11 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 		j.from.ack(j.id())
 	}
 	dropped, err := c.journal.Trim(ctx)
-	c.tell(dropped, "the telemetry store is full")
+	c.drops.add(dropped, "the telemetry store is full")
 	if err != nil && !errors.Is(err, store.ErrUnavailable) && ctx.Err() == nil {
 		return fmt.Errorf("keep telemetry within its budget: %w", err)
 	}
 	return nil
-}
-
-// tell makes an event of batches that were dropped for space.
-func (c *committer) tell(dropped int64, why string) {
-	if dropped > 0 {
-		c.events.Add("telemetry.dropped", model.Warning, "", fmt.Sprintf("%s: the oldest %d batches were dropped", why, dropped),
-			map[string]string{"budget_bytes": fmt.Sprint(c.journal.Budget())})
-	}
 }
 
 // insist repeats what fails because the database is unavailable.

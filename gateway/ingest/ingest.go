@@ -61,7 +61,7 @@ type Server struct {
 func New(c Config) *Server {
 	return &Server{
 		Config: c,
-		commit: &committer{journal: c.Journal, latest: c.Latest, events: c.Events, every: c.Every, log: c.Log, queue: make(chan job, queueLength)},
+		commit: &committer{journal: c.Journal, latest: c.Latest, events: c.Events, drops: drops{events: c.Events, budget: c.Journal.Budget()}, every: c.Every, log: c.Log, queue: make(chan job, queueLength)},
 
 		unproven: make(chan struct{}, maxUnproven),
 		done:     make(chan struct{}),

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite"
@@ -35,6 +36,8 @@ type DB struct {
 	path  string
 	write *sql.DB // one connection
 	read  *sql.DB
+
+	commits atomic.Int64 // since it was opened
 
 	mu    sync.Mutex // guards state
 	state func(error)
@@ -117,8 +120,16 @@ func (d *DB) writeTx(ctx context.Context, f func(*sql.Tx) error) error {
 		_ = tx.Rollback()
 		return classify(err)
 	}
-	return classify(tx.Commit())
+	if err := tx.Commit(); err != nil {
+		return classify(err)
+	}
+	d.commits.Add(1)
+	return nil
 }
+
+// Commits returns how many transactions Write has committed: each wears the
+// card.
+func (d *DB) Commits() int64 { return d.commits.Load() }
 
 func (d *DB) report(err error) {
 	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrCorrupt) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"halo.internal/model/wire"
 )
@@ -21,6 +22,8 @@ type Journal struct {
 	budget int64
 	space  func() (size, free int64) // of the file system
 
+	drops atomic.Int64 // batches, since the start
+
 	mu      sync.Mutex // guards schemas: copies in RAM
 	schemas map[wire.SchemaID]wire.Schema
 }
@@ -34,6 +37,9 @@ func NewJournal(db *DB, budget int64) *Journal {
 
 // Budget returns how many bytes the journal may use.
 func (j *Journal) Budget() int64 { return j.budget }
+
+// Dropped returns how many batches were dropped for space since the start.
+func (j *Journal) Dropped() int64 { return j.drops.Load() }
 
 // Entry is one batch to be stored.
 type Entry struct {

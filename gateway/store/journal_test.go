@@ -117,6 +117,9 @@ func TestBudgetDropsTheOldestAndSaysSo(t *testing.T) {
 	if used, err := j.db.Bytes(t.Context()); err != nil || used > 200<<10 {
 		t.Errorf("after dropping %d bytes are used (%v), want at most %d", used, err, 200<<10)
 	}
+	if j.Dropped() != dropped {
+		t.Errorf("the journal counts %d dropped, want %d", j.Dropped(), dropped)
+	}
 	c, err := j.Coverage(t.Context(), "n-a")
 	if err != nil {
 		t.Fatal(err)

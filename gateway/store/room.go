@@ -110,6 +110,7 @@ func (j *Journal) drop(ctx context.Context, step int) (n int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	j.drops.Add(n)
 	j.forget(forgotten...)
 	return n, nil
 }

@@ -40,8 +40,10 @@ type SystemInfo struct {
 
 // Database is the size of one of the two databases.
 type Database struct {
-	Bytes  int64 `json:"bytes"`
-	Budget int64 `json:"budget,omitempty" doc:"beyond it the oldest is dropped"`
+	Bytes   int64 `json:"bytes"`
+	Budget  int64 `json:"budget,omitempty" doc:"beyond it the oldest is dropped"`
+	Dropped int64 `json:"dropped,omitempty" doc:"batches that were dropped for space since the gateway's start"`
+	Commits int64 `json:"commits" doc:"transactions that were written since the gateway's start"`
 }
 
 // Reading is one latest value.
