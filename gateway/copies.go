@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"halo.internal/gateway/store"
 )
 
 const (
@@ -12,13 +14,15 @@ const (
 	copyAtMost  = time.Hour        // however much is changed
 	copyAtLeast = 24 * time.Hour   // events come without anybody
 	copyRetry   = 5 * time.Minute  // after one that could not be made
-	promptPause = time.Minute      // between two that are due to what was taken away
+	promptPause = 5 * time.Minute  // between two that are due to what was taken away
 )
 
 // copies keeps a copy of config.db beside it: daily, also on a gateway that is
 // never up for a day, and soon after a change, but not more than once an hour,
-// for the card's sake. What was taken away, such as a node's membership, is
-// copied promptly: a copy that takes the database's place must not give it back.
+// for the card's sake. After something was taken away, such as a node's
+// membership, all copies are replaced promptly: one that takes the database's
+// place must not give it back. What is asked for need not be remembered: the
+// next start sees it in the copies.
 type copies struct {
 	copy     func(context.Context) error
 	last     time.Time       // of the newest copy; zero: there is none
@@ -37,6 +41,16 @@ func (c *copies) request() { ask(c.want) }
 
 // withdrawn asks for a copy after something was taken away.
 func (c *copies) withdrawn() { ask(c.withdraw) }
+
+// catchUp asks for what an earlier process was asked for and did not come to.
+func (c *copies) catchUp(l store.Lag) {
+	switch {
+	case l.Withdrawal:
+		c.withdrawn()
+	case l.Change:
+		c.request()
+	}
+}
 
 func ask(c chan struct{}) {
 	select {
@@ -76,6 +90,7 @@ func (c *copies) run(ctx context.Context) error {
 			if err != nil && ctx.Err() == nil {
 				c.log.Warn("the copy of config.db could not be made", "err", err)
 				due = now.Add(copyRetry) // the one before stays
+				changed, prompt = due, due
 				continue
 			}
 			due, changed, prompt = now.Add(copyAtLeast), now.Add(copyAtMost), now.Add(promptPause)

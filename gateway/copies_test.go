@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"halo.internal/gateway/store"
 )
 
 // Each case is a start of the gateway and the times after it at which copies
@@ -42,6 +44,21 @@ func TestCopies(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			c.withdrawn()
 		}, time.Hour, []time.Duration{copySettle, 10*time.Minute + copyPrompt, 10*time.Minute + copyPrompt + promptPause}},
+		{"many withdrawals", 0, 0, func(c *copies, _ chan<- struct{}) {
+			for range 120 {
+				c.withdrawn()
+				time.Sleep(5 * time.Second)
+			}
+		}, time.Hour, []time.Duration{copyPrompt, copyPrompt + promptPause, copyPrompt + 2*promptPause}},
+		{"withdrawals while there is no room", 0, 2, func(c *copies, _ chan<- struct{}) {
+			for range 120 {
+				c.withdrawn()
+				time.Sleep(5 * time.Second)
+			}
+		}, time.Hour, []time.Duration{copyPrompt, copyPrompt + copyRetry, copyPrompt + 2*copyRetry}},
+		{"a withdrawal before a restart", 0, 0, func(c *copies, _ chan<- struct{}) { c.catchUp(store.Lag{Change: true, Withdrawal: true}) }, time.Hour, []time.Duration{copyPrompt}},
+		{"a change before a restart", 0, 0, func(c *copies, _ chan<- struct{}) { c.catchUp(store.Lag{Change: true}) }, time.Hour, []time.Duration{copySettle}},
+		{"nothing before a restart", 0, 0, func(c *copies, _ chan<- struct{}) { c.catchUp(store.Lag{}) }, time.Hour, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -212,7 +212,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return ignoreEnd(ctx, err)
 	}
 	d.showCode(link, code)
+	lag, err := p.config.Lag(ctx)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
 	copies := newCopies(p.config.Copy, p.config.Copied(), nodes.Changes(), d.Log)
+	copies.catchUp(lag)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
 		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Epoch: p.epoch, Bundle: p.bundle,

@@ -674,6 +674,45 @@ func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
 	}
 }
 
+// A token is revoked and the power fails before the copies are made anew.
+func TestARestartFreesTheCopiesOfWhatWasRevoked(t *testing.T) {
+	dir, plain := t.TempDir(), freeAddress(t)
+	console := &output{}
+	c := Laptop(dir, []string{plain}, console, slog.New(slog.DiscardHandler))
+	stop := start(t, c)
+	api := newClient(t, "http://"+plain)
+	api.ready()
+	api.claim(printedCode(t, console))
+	var token apitype.APIToken
+	api.must("POST", "/api/auth/tokens", apitype.CreateAPIToken{Name: "grafana-of-eve", Scopes: []string{apitype.ScopeNodesRead}}, &token)
+	stop()
+	path := c.State.File(paths.ConfigDB)
+	db, _, err := store.OpenConfig(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(db.Copy(t.Context()), db.Copy(t.Context()), db.Write(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(t.Context(), `DELETE FROM api_tokens WHERE id = ?`, token.ID)
+		return err
+	}), db.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, c)
+	eventually(t, "no copy has the token", func() error {
+		for _, suffix := range []string{".copy-1", ".copy-2"} {
+			b, err := os.ReadFile(path + suffix)
+			if err != nil {
+				return err
+			}
+			if bytes.Contains(b, []byte(token.Name)) {
+				return fmt.Errorf("%s has it", suffix)
+			}
+		}
+		return nil
+	})
+}
+
 // What becomes of the databases is in the log of events, also where that is in
 // the one that cannot be written.
 func TestDatabasesThatFailAreInTheEvents(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/pressly/goose/v3"
 
@@ -27,9 +26,6 @@ type Repair struct {
 	Aside    string // where the damaged file is kept
 	Restored string // copy that took its place; empty: a new database
 }
-
-// Copies of config.db beside it, newest first.
-var copySuffixes = [...]string{".copy-1", ".copy-2"}
 
 // A copy that takes a database's place has this file beside it until the caller
 // has drawn the consequences: what the copy does not know is otherwise
@@ -208,36 +204,4 @@ func restore(from, to string) error {
 		return errors.Join(err, os.Remove(to))
 	}
 	return nil
-}
-
-// Copied returns when the newest copy was made; zero: there is none.
-func (d *DB) Copied() time.Time {
-	info, err := os.Stat(d.path + copySuffixes[0])
-	if err != nil {
-		return time.Time{} // as good as none: a copy is made, which says what is wrong
-	}
-	return info.ModTime()
-}
-
-// Copy writes a compact copy of the database beside it and keeps the one
-// before.
-func (d *DB) Copy(ctx context.Context) error {
-	tmp := d.path + ".copy-new"
-	if err := os.RemoveAll(tmp); err != nil {
-		return err
-	}
-	if _, err := d.write.ExecContext(ctx, `VACUUM INTO ?`, tmp); err != nil {
-		return fmt.Errorf("copy %s: %w", d.path, errors.Join(classify(err), os.RemoveAll(tmp)))
-	}
-	f, err := os.OpenFile(tmp, os.O_RDWR, 0)
-	if err != nil {
-		return fmt.Errorf("copy %s: %w", d.path, err)
-	}
-	if err := errors.Join(f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("copy %s: %w", d.path, err)
-	}
-	if err := os.Rename(d.path+copySuffixes[0], d.path+copySuffixes[1]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return atomicfile.Rename(tmp, d.path+copySuffixes[0])
 }
