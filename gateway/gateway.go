@@ -189,6 +189,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err := latest.Rebuild(ctx, journal, nodes.IDs()); err != nil {
 		log.Add("telemetry.unreadable", model.Warning, "", "some stored telemetry cannot be read: "+err.Error(), nil)
 	}
+	for _, id := range nodes.IDs() {
+		nodes.Heard(id, latest.At(id))
+	}
 	stream := ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
 	server, err := trust.NewServer(ca, []string{"gateway.halo", "localhost", nodeName(p) + ".halo"}, localAddresses, d.clock.Now)
 	if err != nil {
@@ -235,6 +238,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return log.Run(ctx) })
+	g.Go(func() error { return nodes.Run(ctx) })
 	g.Go(func() error { return stream.Run(ctx) })
 	g.Go(func() error { return link.Run(ctx) })
 	g.Go(func() error { return copies.run(ctx) })

@@ -199,6 +199,30 @@ type Query struct {
 	Limit    int
 }
 
+// Newest returns the newest event of a kind about each node that gateway-api
+// made.
+func (l *Log) Newest(ctx context.Context, kind string) (map[string]model.Event, error) {
+	rows, err := l.db.Read().QueryContext(ctx, `SELECT node, body FROM events WHERE id IN
+		(SELECT max(id) FROM events WHERE kind = ? AND source = ? GROUP BY node)`, kind, Source)
+	if err != nil {
+		return nil, store.Classify(err)
+	}
+	defer rows.Close()
+	newest := map[string]model.Event{}
+	for rows.Next() {
+		var node, body string
+		if err := rows.Scan(&node, &body); err != nil {
+			return nil, store.Classify(err)
+		}
+		var e model.Event
+		if err := json.Unmarshal([]byte(body), &e); err != nil {
+			return nil, fmt.Errorf("newest event %s of %s: %w", kind, node, err)
+		}
+		newest[node] = e
+	}
+	return newest, store.Classify(rows.Err())
+}
+
 // List returns a page of events and the cursor of the next page, or "".
 func (l *Log) List(ctx context.Context, q Query) ([]apitype.Event, string, error) {
 	where, args := []string{"severity >= ?"}, []any{level(q.Severity)}

@@ -83,10 +83,7 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		}
 		return c.server.commit.put(ctx, job{node: c.node, event: &e, from: c})
 	case wire.StatusMessage:
-		err := c.server.Registry.Status(ctx, c.node, m.Status)
-		if err != nil && !errors.Is(err, store.ErrUnavailable) { // the next heartbeat says it again
-			return fmt.Errorf("status: %w", err)
-		}
+		c.server.Registry.Status(c.node, m.Status)
 	}
 	return nil // types of later releases
 }

@@ -1,23 +1,31 @@
 package registry
 
 import (
-	"context"
-	"database/sql"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
 	"time"
 
-	"halo.internal/gateway/store"
 	"halo.internal/model"
 )
 
 const (
-	seenEvery     = 15 * time.Minute // how often "last seen" is written: it is for people
+	seenEvery     = 15 * time.Minute // how often "last seen" alone is written: the journal tells it as well
 	maxInterfaces = 64
 	maxText       = 128
 )
+
+// live is what is known of a node beyond config.db, to spare the card.
+type live struct {
+	online  int // open streams; a reconnect may overlap the one before
+	boot    uint64
+	status  model.NodeStatus // without interfaces
+	seen    time.Time
+	present map[string]model.Interface // of the last heartbeat; nil: none came yet
+
+	unsaved
+	told
+}
 
 // Online notes that a node's stream opened; the function returned notes that
 // it ended.
@@ -26,8 +34,11 @@ func (r *Registry) Online(id string, boot uint64) (offline func()) {
 	l := r.entry(id)
 	l.online++
 	first, reboot := l.online == 1, boot > l.boot && l.boot != 0
-	l.boot = max(l.boot, boot)
 	l.seen = r.clock.Now()
+	if boot > l.boot {
+		l.boot = boot
+		r.mark(l, true)
+	}
 	r.mu.Unlock()
 	switch {
 	case reboot:
@@ -40,6 +51,7 @@ func (r *Registry) Online(id string, boot uint64) (offline func()) {
 		l.online--
 		last := l.online == 0
 		l.seen = r.clock.Now()
+		r.mark(l, false)
 		r.mu.Unlock()
 		if last {
 			r.events.Add("node.offline", model.Warning, id, "the node's stream ended", nil)
@@ -54,6 +66,16 @@ func (r *Registry) Seen(id string) {
 	r.entry(id).seen = r.clock.Now()
 }
 
+// Heard notes that something is stored that a node sent at that time: what the
+// journal has is newer than config.db after a crash.
+func (r *Registry) Heard(id string, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.live[id]; l != nil && at.After(l.seen) && !at.After(r.clock.Now()) {
+		l.seen = at
+	}
+}
+
 // entry returns the live state of a node; mu is held.
 func (r *Registry) entry(id string) *live {
 	l := r.live[id]
@@ -64,81 +86,30 @@ func (r *Registry) entry(id string) *live {
 	return l
 }
 
-// Status takes a node's heartbeat. Only what changed in kind is written to
-// the card: counters and uptime stay in RAM.
-func (r *Registry) Status(ctx context.Context, id string, s model.NodeStatus) error {
+// Status takes a node's heartbeat. What it says is answered from RAM at once;
+// Run writes it down where it changed in kind, not counters and uptime.
+func (r *Registry) Status(id string, s model.NodeStatus) {
 	trim(&s)
 	interfaces := s.Interfaces
 	s.Interfaces = nil
-	now := r.clock.Now()
-
-	r.mu.Lock()
-	l := r.entry(id)
-	old, before := l.status, l.present
 	present := map[string]model.Interface{}
 	for _, i := range interfaces {
 		present[i.Name] = i
 	}
-	l.status, l.present, l.seen = s, present, now
-	boot := l.boot
-	due := now.Sub(l.seenSaved).Abs() >= seenEvery
-	r.mu.Unlock()
-
-	if old.State != s.State && old.State != "" {
-		severity := model.Info
-		if s.State == "failed" || s.State == "degraded" {
-			severity = model.Warning
-		}
-		r.events.Add("node.state", severity, id, fmt.Sprintf("the node went from %s to %s", old.State, s.State), map[string]string{"missing": s.Missing})
-	}
-	same := before != nil && maps.EqualFunc(before, present, sameShape)
-	old.UptimeS, s.UptimeS = 0, 0
-	if same && reflect.DeepEqual(old, s) && !due {
-		return nil
-	}
-	err := r.save(ctx, id, boot, s, interfaces, now)
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err != nil {
-		l.present = nil // so that the next heartbeat writes it
-		return err
+	l := r.entry(id)
+	old, before := l.status, l.present
+	l.status, l.present, l.seen = s, present, r.clock.Now()
+	identity := s.Slot != old.Slot || s.Version != old.Version && s.Version != ""
+	old.UptimeS, s.UptimeS = 0, 0
+	same := before != nil && maps.EqualFunc(before, present, sameShape) && reflect.DeepEqual(old, s)
+	if !same || l.seen.Sub(l.seenSaved).Abs() >= seenEvery {
+		l.report(present, l.seen)
+		r.mark(l, identity)
 	}
-	l.seenSaved = now
-	return nil
-}
-
-func (r *Registry) save(ctx context.Context, id string, boot uint64, s model.NodeStatus, interfaces []model.Interface, now time.Time) error {
-	status, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("status of %s: %w", id, err)
-	}
-	at := store.Millis(now)
-	return r.db.Write(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET status = ?, last_seen = ?, boot = max(boot, ?),
-			board = CASE WHEN ? = '' THEN board ELSE ? END, version = CASE WHEN ? = '' THEN version ELSE ? END WHERE id = ?`,
-			string(status), at, int64(boot), s.Board, s.Board, s.Version, s.Version, id); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE interfaces SET present = 0 WHERE node = ?`, id); err != nil {
-			return err
-		}
-		for _, i := range interfaces {
-			i.RxBytes, i.TxBytes = 0, 0
-			body, err := json.Marshal(i)
-			if err != nil {
-				return fmt.Errorf("interface %s: %w", i.Name, err)
-			}
-			if _, err := tx.ExecContext(ctx, `INSERT INTO interfaces (node, name, body, present, first_seen, last_seen) VALUES (?, ?, ?, 1, ?, ?)
-				ON CONFLICT (node, name) DO UPDATE SET body = excluded.body, present = 1, last_seen = excluded.last_seen`,
-				id, i.Name, string(body), at, at); err != nil {
-				return err
-			}
-		}
-		// Names are the node's to choose: those of long ago make room.
-		_, err := tx.ExecContext(ctx, `DELETE FROM interfaces WHERE node = ? AND NOT present AND name NOT IN
-			(SELECT name FROM interfaces WHERE node = ? ORDER BY last_seen DESC LIMIT ?)`, id, id, maxInterfaces)
-		return err
-	})
+	news := r.stateCame(id, l, old.State)
+	r.mu.Unlock()
+	r.tell(news)
 }
 
 // sameShape compares interfaces without their counters.

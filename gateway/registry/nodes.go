@@ -1,14 +1,17 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
+	"time"
 
 	"halo.internal/gateway/store"
 	"halo.internal/identity"
@@ -93,6 +96,14 @@ func (r *Registry) scan(row interface{ Scan(...any) error }) (apitype.Node, erro
 
 // Interfaces returns a node's interfaces, those that went away included.
 func (r *Registry) Interfaces(ctx context.Context, id string) ([]apitype.Interface, error) {
+	var present map[string]model.Interface
+	var fresh map[string]reported
+	var seen time.Time
+	r.mu.Lock() // before the rows are read: what is written meanwhile must not be in neither
+	if l := r.live[id]; l != nil {
+		present, fresh, seen = l.present, maps.Clone(l.fresh), l.seen
+	}
+	r.mu.Unlock()
 	rows, err := r.db.Read().QueryContext(ctx, `SELECT body, present, first_seen, last_seen FROM interfaces WHERE node = ? ORDER BY name`, id)
 	if err != nil {
 		return nil, store.Classify(err)
@@ -110,17 +121,24 @@ func (r *Registry) Interfaces(ctx context.Context, id string) ([]apitype.Interfa
 			return nil, fmt.Errorf("stored interface of %s: %w", id, err)
 		}
 		i.FirstSeen, i.LastSeen = store.Time(from), store.Time(to)
+		if f, ok := fresh[i.Name]; ok {
+			i.Interface, i.LastSeen = f.Interface, f.last
+			delete(fresh, i.Name)
+		}
 		list = append(list, i)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if l := r.live[id]; l != nil {
-		for k := range list { // the counters of the last report, which are not stored
-			if now, ok := l.present[list[k].Name]; ok {
-				list[k].Interface, list[k].LastSeen = now, l.seen
+	for _, f := range fresh { // those that are not stored yet
+		list = append(list, apitype.Interface{Interface: f.Interface, FirstSeen: f.first, LastSeen: f.last})
+	}
+	if present != nil {
+		for k := range list {
+			now, ok := present[list[k].Name]
+			if list[k].Present = ok; ok {
+				list[k].Interface, list[k].LastSeen = now, seen
 			}
 		}
 	}
+	slices.SortFunc(list, func(a, b apitype.Interface) int { return cmp.Compare(a.Name, b.Name) })
 	return list, store.Classify(rows.Err())
 }
 

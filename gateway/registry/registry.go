@@ -7,7 +7,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -53,7 +52,8 @@ type Config struct {
 	Epoch  func() uint64 // may rise at any time
 }
 
-// Registry may be used from any goroutine.
+// Registry may be used from any goroutine. Run has to be running for what nodes
+// say of themselves to reach config.db.
 type Registry struct {
 	db      *store.DB
 	clock   *clock.Clock
@@ -63,27 +63,20 @@ type Registry struct {
 	ca      string
 	epoch   func() uint64
 	nonces  *nonces
+	wake    chan struct{} // Run has to look when it is due
 
 	mu      sync.Mutex // guards what follows
 	live    map[string]*live
 	changed []chan struct{}
-}
-
-// live is what is known of a node beyond config.db, to spare the card.
-type live struct {
-	online    int // open streams; a reconnect may overlap the one before
-	boot      uint64
-	status    model.NodeStatus
-	seen      time.Time
-	seenSaved time.Time
-	present   map[string]model.Interface
+	saveBy  time.Time // when Run writes; zero: nothing is to be written
+	tellBy  time.Time // when Run tells of states; zero: nothing is to be told
 }
 
 // New opens the registry and makes sure that the gateway itself is in it.
 func New(ctx context.Context, c Config) (*Registry, error) {
 	r := &Registry{
 		db: c.DB, clock: c.Clock, events: c.Events, network: c.Key.Public(), key: c.Key, ca: c.CA, epoch: c.Epoch,
-		nonces: newNonces(), live: map[string]*live{},
+		nonces: newNonces(), wake: make(chan struct{}, 1), live: map[string]*live{},
 	}
 	name := c.Name
 	if name == "" {
@@ -117,32 +110,6 @@ func (r *Registry) addGateway(ctx context.Context, name string, boot uint64) err
 			id, name, r.network.Base64(), key, paths.OverlayGateway.String(), int64(boot), store.Millis(r.clock.Now()))
 		return err
 	})
-}
-
-// load takes the last known state of every node into RAM.
-func (r *Registry) load(ctx context.Context) error {
-	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, boot, status, last_seen FROM nodes`)
-	if err != nil {
-		return store.Classify(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id, status string
-		var boot int64
-		var seen sql.NullInt64
-		if err := rows.Scan(&id, &boot, &status, &seen); err != nil {
-			return store.Classify(err)
-		}
-		l := &live{boot: uint64(boot)}
-		if err := json.Unmarshal([]byte(status), &l.status); err != nil {
-			return fmt.Errorf("stored status of %s: %w", id, err)
-		}
-		if t := store.TimePtr(seen); t != nil {
-			l.seen, l.seenSaved = *t, *t
-		}
-		r.live[id] = l
-	}
-	return store.Classify(rows.Err())
 }
 
 // Changes returns a channel that gets a value, coalesced, whenever the list of

@@ -87,6 +87,14 @@ func (f *fixture) kinds(t *testing.T) []string {
 	return kinds
 }
 
+// flush writes down what Run would at its end.
+func (f *fixture) flush(t *testing.T) {
+	t.Helper()
+	if err := f.save(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (f *fixture) request(node identity.Key, token string) model.JoinRequest {
 	wg := node.WireGuardPublic()
 	return model.JoinRequest{Network: f.key.Public().Base64(), IdentityKey: node.Public().Base64(), WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]), Token: token, Boot: 1}
@@ -506,9 +514,7 @@ func TestANewRadioIsNoNewNode(t *testing.T) {
 		for _, n := range names {
 			s.Interfaces = append(s.Interfaces, model.Interface{Name: n, Kind: "ethernet", Up: true, RxBytes: 7})
 		}
-		if err := f.Status(t.Context(), id, s); err != nil {
-			t.Fatal(err)
-		}
+		f.Status(id, s)
 	}
 	heartbeat("eth0", "wlan0")
 	heartbeat("eth0", "wlan1")
@@ -526,6 +532,7 @@ func TestANewRadioIsNoNewNode(t *testing.T) {
 	if list[0].RxBytes != 7 {
 		t.Error("the counters of the last report are missing")
 	}
+	f.flush(t)
 	f.open(t)
 	n, err := f.Node(t.Context(), id)
 	if err != nil || n.State != "ok" || n.Kernel != "6.12" || n.LastSeen == nil || n.Online {
@@ -533,7 +540,11 @@ func TestANewRadioIsNoNewNode(t *testing.T) {
 	}
 	for i := range 200 {
 		heartbeat(fmt.Sprintf("usb%d", i))
+		if i%10 == 0 {
+			f.flush(t)
+		}
 	}
+	f.flush(t)
 	if list, err := f.Interfaces(t.Context(), id); err != nil || len(list) > maxInterfaces+1 {
 		t.Errorf("a node that renames its interfaces fills the database: %d, %v", len(list), err)
 	}
@@ -553,7 +564,8 @@ func TestHeartbeatsSpareTheCard(t *testing.T) {
 	}
 	beat := func(uptime int64) {
 		s := model.NodeStatus{State: "ok", UptimeS: uptime, Interfaces: []model.Interface{{Name: "eth0", RxBytes: uint64(uptime)}}}
-		if err := f.Status(t.Context(), node.ID(), s); err != nil {
+		f.Status(node.ID(), s)
+		if err := f.save(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/wire"
 )
@@ -61,6 +63,19 @@ func (l *Latest) Apply(node string, s wire.Schema, b wire.Batch) {
 			have[m.Name] = apitype.Reading{Node: node, Metric: m.Name, Unit: m.Unit, Value: v, Time: r.At(), Clock: b.Clock, Boot: b.Boot, Seq: b.Seq, Urgent: b.Urgent}
 		}
 	}
+}
+
+// At returns when a node made its newest reading, by a clock that it could
+// trust; zero: there is none.
+func (l *Latest) At(node string) (at time.Time) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, r := range l.nodes[node] {
+		if r.Clock != model.ClockNone && r.Time.After(at) {
+			at = r.Time
+		}
+	}
+	return at
 }
 
 // Node returns a node's latest values whose metric has that prefix, by name.
