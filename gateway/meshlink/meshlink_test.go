@@ -3,6 +3,7 @@ package meshlink
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,11 +14,15 @@ import (
 	"halo.internal/model"
 )
 
-// hanging is a halo-mesh that stops to answer, as its client in package local
-// reports it.
-type hanging struct {
-	status, announce bool
-}
+// hanging is a halo-mesh that stops to answer one question, as its client in
+// package local reports it.
+type hanging struct{ at atomic.Value }
+
+// Questions.
+const (
+	asked  = "when asked"
+	taught = "when told something"
+)
 
 func wait(ctx context.Context, d time.Duration) error {
 	select {
@@ -29,14 +34,14 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 func (h *hanging) Status(ctx context.Context) (model.MeshStatus, error) {
-	if h.status {
+	if h.at.Load() == asked {
 		return model.MeshStatus{}, wait(ctx, local.AnswerWait)
 	}
 	return model.MeshStatus{OverlayV4: "10.42.0.1"}, nil // announces nothing: it is told so each time
 }
 
 func (h *hanging) PutAnnounce(ctx context.Context, _ model.Announce) error {
-	if h.announce {
+	if h.at.Load() == taught {
 		return wait(ctx, 10*time.Second)
 	}
 	return nil
@@ -47,8 +52,8 @@ func (*hanging) PutClaimCode(context.Context, string) error           { return n
 func (*hanging) DeleteClaimCode(context.Context) error                { return nil }
 
 func TestAHungHaloMeshIsNamedInTime(t *testing.T) {
-	for name, hang := range map[string]hanging{"when asked": {status: true}, "when told something": {announce: true}} {
-		t.Run(name, func(t *testing.T) {
+	for _, question := range []string{asked, taught} {
+		t.Run(question, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := health.New("gateway-api")
 				g.Declare(CheckMesh)
@@ -56,7 +61,8 @@ func TestAHungHaloMeshIsNamedInTime(t *testing.T) {
 				mesh := &hanging{}
 				l := New(Config{
 					Client: mesh, Clock: clock.New(time.Now, time.Time{}), Health: g, Missing: health.Failed, Every: local.FollowEvery,
-					Peers: func(context.Context) ([]model.AdmittedPeer, error) { return nil, nil },
+					Peers:    func(context.Context) ([]model.AdmittedPeer, error) { return nil, nil },
+					Announce: func() model.Announce { return model.Announce{APIPort: 8443} },
 				})
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
@@ -65,7 +71,7 @@ func TestAHungHaloMeshIsNamedInTime(t *testing.T) {
 				if r := g.Report(); r.State != health.OK {
 					t.Errorf("before: %s, missing %q: %s", r.State, r.Missing, r.Detail)
 				}
-				*mesh = hang // right after it has answered: the longest way to the next question
+				mesh.at.Store(question) // right after it has answered: the longest way to the next question
 				time.Sleep(5 * time.Second)
 				if r := g.Report(); r.State != health.Failed || r.Missing != CheckMesh {
 					t.Errorf("5 s after halo-mesh hung: %s, missing %q", r.State, r.Missing)
