@@ -34,7 +34,15 @@ type fixture struct {
 	events *events.Log
 	key    identity.Key
 	now    time.Time
+	begin  time.Time // when now was; zero: it stands still
 	mono   time.Time
+}
+
+func (f *fixture) wall() time.Time {
+	if f.begin.IsZero() {
+		return f.now
+	}
+	return f.now.Add(time.Since(f.begin))
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -58,7 +66,7 @@ func (f *fixture) open(t *testing.T) {
 	}
 	db := f.db
 	t.Cleanup(func() { db.Close() })
-	c := clock.New(func() time.Time { return f.now }, build)
+	c := clock.New(f.wall, build)
 	f.events = events.New(f.db, c, 1, slog.New(slog.DiscardHandler))
 	f.Registry, err = New(t.Context(), Config{DB: f.db, Clock: c, Events: f.events, Key: f.key, Name: "base", CA: "PEM", Boot: 3, Epoch: func() uint64 { return 5 }})
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"halo.internal/model/apitype"
 )
 
-// running is a registry whose Run runs, on a clock that the test moves.
+// running is a registry whose Run runs.
 type running struct {
 	*fixture
 	nodes []string
@@ -37,6 +37,7 @@ func run(t *testing.T, n int) *running {
 		}
 		f.nodes = append(f.nodes, key.ID())
 	}
+	f.begin = time.Now()
 	f.start(t)
 	for _, id := range f.nodes {
 		f.Online(id, 1)
@@ -59,10 +60,9 @@ func (f *running) start(t *testing.T) {
 	}
 }
 
-// pass lets time go by, on the wall clock too.
+// pass lets time go by.
 func (f *running) pass(d time.Duration) {
 	time.Sleep(d)
-	f.now = f.now.Add(d)
 	synctest.Wait()
 }
 
@@ -70,7 +70,7 @@ func (f *running) pass(d time.Duration) {
 func (f *running) crashed(t *testing.T) *running {
 	t.Helper()
 	f.kinds(t) // events wait for a second at most
-	next := &running{fixture: &fixture{path: filepath.Join(t.TempDir(), "config.db"), key: f.key, now: f.now, mono: f.mono}, nodes: f.nodes}
+	next := &running{fixture: &fixture{path: filepath.Join(t.TempDir(), "config.db"), key: f.key, now: f.now, begin: f.begin, mono: f.mono}, nodes: f.nodes}
 	for _, suffix := range []string{"", "-wal"} {
 		b, err := os.ReadFile(f.path + suffix)
 		if err != nil {
@@ -128,8 +128,8 @@ func TestManyChangesAreOneTransactionAMinute(t *testing.T) {
 				f.Status(id, status(state, fmt.Sprintf("10.0.0.%d/24", i)))
 				f.Online(id, 1)()
 			}
-			if n := f.node(t, f.nodes[i%20]); n.State != state || !n.LastSeen.Equal(f.now) {
-				t.Fatalf("live: %+v, want %s, seen at %v", n, state, f.now)
+			if n := f.node(t, f.nodes[i%20]); n.State != state || !n.LastSeen.Equal(f.wall()) {
+				t.Fatalf("live: %+v, want %s, seen at %v", n, state, f.wall())
 			}
 			list, err := f.Interfaces(t.Context(), f.nodes[0])
 			if err != nil || len(list) != 1 || !list[0].Present || list[0].Addresses[0].Addr().As4()[3] != byte(i) {
@@ -192,16 +192,16 @@ func TestACrashLosesAMinuteOfStatus(t *testing.T) {
 		f := run(t, 2)
 		f.Status(f.nodes[0], status("degraded"))
 		f.pass(saveEvery)
-		written := f.now
+		written := f.wall()
 		f.Status(f.nodes[0], status("failed"))
 		f.pass(saveEvery - time.Second)
 		next := f.crashed(t)
 		if n := next.node(t, f.nodes[0]); n.State != "degraded" || written.Sub(*n.LastSeen) > saveEvery {
-			t.Errorf("after a crash: %s, last seen %v; want the state of a minute before %v", n.State, n.LastSeen, f.now)
+			t.Errorf("after a crash: %s, last seen %v; want the state of a minute before %v", n.State, n.LastSeen, f.wall())
 		}
-		next.Heard(f.nodes[1], f.now.Add(-time.Second))
-		next.Heard(f.nodes[1], f.now.Add(time.Hour)) // a clock that is wrong
-		if n := next.node(t, f.nodes[1]); !n.LastSeen.Equal(f.now.Add(-time.Second)) {
+		next.Heard(f.nodes[1], f.wall().Add(-time.Second))
+		next.Heard(f.nodes[1], f.wall().Add(time.Hour)) // a clock that is wrong
+		if n := next.node(t, f.nodes[1]); !n.LastSeen.Equal(f.wall().Add(-time.Second)) {
 			t.Errorf("last seen %v, want the time of its newest reading", n.LastSeen)
 		}
 		next.stop()
@@ -211,8 +211,8 @@ func TestACrashLosesAMinuteOfStatus(t *testing.T) {
 		f.stop() // in order
 		next = f.crashed(t)
 		for _, id := range f.nodes {
-			if n := next.node(t, id); n.State != "ok" || !n.LastSeen.Equal(f.now) {
-				t.Errorf("after an orderly end: %s, last seen %v, want ok at %v", n.State, n.LastSeen, f.now)
+			if n := next.node(t, id); n.State != "ok" || !n.LastSeen.Equal(f.wall()) {
+				t.Errorf("after an orderly end: %s, last seen %v, want ok at %v", n.State, n.LastSeen, f.wall())
 			}
 		}
 		if list, err := next.Interfaces(t.Context(), f.nodes[0]); err != nil || len(list) != 1 || len(list[0].Addresses) != 1 {
