@@ -44,6 +44,7 @@ type Config struct {
 	Dir      string // console logs and the files to boot from
 	Disk     *disk.Disk
 	MemoryMB int
+	CPUs     int // 0 is 1
 	NICs     []NIC
 	// Clock is what the real-time clock shows at each start: the host's time, or when
 	// false 1970, as on a board without one.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -144,7 +145,7 @@ func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
 	processor, parameters := Accelerator()
 	memory, reserved := m.memory()
 	args := []string{
-		"-name", m.cfg.Name, "-M", "virt", "-smp", "1",
+		"-name", m.cfg.Name, "-M", "virt", "-smp", strconv.Itoa(max(1, m.cfg.CPUs)),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-rtc", rtc,
 		"-kernel", b.kernel, "-initrd", b.initrd, "-append", strings.TrimSpace(b.cmdline + " " + reserved + " " + parameters),
 		"-chardev", "file,id=console,path=" + comma(m.Console()), "-serial", "chardev:console",

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -165,13 +166,21 @@ func (m *Machine) prepare(ctx context.Context, n *Network, s Spec) (err error) {
 	}
 	number := byte(len(n.machines))
 	m.Machine, err = machine.New(machine.Config{
-		Name: s.Name, Dir: m.dir, Disk: m.Disk, MemoryMB: n.opts.MemoryMB, Clock: s.Clock, Log: n.opts.Log,
+		Name: s.Name, Dir: m.dir, Disk: m.Disk, MemoryMB: n.opts.MemoryMB, CPUs: processors(n.opts.Nodes + 1), Clock: s.Clock, Log: n.opts.Log,
 		NICs: []machine.NIC{
 			{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 0}, Forwards: []machine.Forward{{Host: m.port, Guest: guest}}},
 			{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 1}, Plug: func(c net.Conn) error { return n.Switch.Plug(s.Name, c) }},
 		},
 	})
 	return err
+}
+
+// processors is how many each of so many machines has: those of a Pi where the
+// host has as many for all, and otherwise its share. More would wait for each
+// other, which costs an emulator half of its speed.
+func processors(machines int) int {
+	const ofAPi = 4
+	return max(1, min(ofAPi, runtime.NumCPU()/machines))
 }
 
 // EditBoot changes the boot partition of a machine that is off.

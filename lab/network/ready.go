@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -65,19 +66,17 @@ func (m *Machine) ready(ctx context.Context, report func(Stage, string)) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	report(Booting, "")
-	answered, last := false, ""
-	for {
-		if s := m.Status(); s.State == machine.Failed || s.State == machine.Off {
-			report(NotReady, s.Detail)
-			return fmt.Errorf("%s is %s: %s", m.Name(), s.State, s.Detail)
-		}
-		v, err := m.view(ctx, c)
-		if err == nil && !answered {
-			answered = true
-			report(Answers, v.version)
-		}
+	if err := m.isOn(report); err != nil {
+		return err
+	}
+	v, err := m.firstView(ctx, c, tick.C, report)
+	if err != nil {
+		return err
+	}
+	report(Answers, v.version)
+	for last := ""; ; v, err = m.view(ctx, c) {
 		switch {
-		case err != nil: // not yet, or not any more
+		case err != nil: // not any more
 		case v.waits == "":
 			report(Ready, "")
 			return nil
@@ -89,6 +88,50 @@ func (m *Machine) ready(ctx context.Context, report func(Stage, string)) error {
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready: %w", m.Name(), context.Cause(ctx))
 		case <-tick.C:
+		}
+		if err := m.isOn(report); err != nil {
+			return err
+		}
+	}
+}
+
+// isOn is nil while the machine runs.
+func (m *Machine) isOn(report func(Stage, string)) error {
+	s := m.Status()
+	if s.State != machine.Failed && s.State != machine.Off {
+		return nil
+	}
+	report(NotReady, s.Detail)
+	return fmt.Errorf("%s is %s: %s", m.Name(), s.State, s.Detail)
+}
+
+// firstView waits for the first answer of a machine. Its questions overlap:
+// QEMU takes a connection before there is anybody in the machine to take it, and
+// then offers it again only after six seconds.
+func (m *Machine) firstView(ctx context.Context, c *http.Client, tick <-chan time.Time, report func(Stage, string)) (view, error) {
+	answers := make(chan view)
+	asking, stop := context.WithCancel(ctx)
+	var questions sync.WaitGroup
+	defer questions.Wait()
+	defer stop()
+	for {
+		questions.Go(func() {
+			if v, err := m.view(asking, c); err == nil {
+				select {
+				case answers <- v:
+				case <-asking.Done():
+				}
+			}
+		})
+		select {
+		case v := <-answers:
+			return v, nil
+		case <-ctx.Done():
+			return view{}, fmt.Errorf("%s is not ready: %w", m.Name(), context.Cause(ctx))
+		case <-tick:
+		}
+		if err := m.isOn(report); err != nil {
+			return view{}, err
 		}
 	}
 }
