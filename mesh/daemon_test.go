@@ -373,6 +373,15 @@ func TestAFreshCardTakesTheGatewaysPlace(t *testing.T) {
 		}
 		return err
 	})
+	until(t, "the node's health says why it has no gateway", func() error {
+		r, err := node.mesh.Health(t.Context())
+		for _, c := range r.Checks {
+			if c.Name == "gateway" && strings.Contains(c.Detail, "is refused, since 8 was heard") {
+				return err
+			}
+		}
+		return errors.Join(err, fmt.Errorf("got %+v", r.Checks))
+	})
 }
 
 func lastEvent(t *testing.T, d *board) model.Event {

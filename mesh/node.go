@@ -57,7 +57,7 @@ type node struct {
 	hasTime bool // a gateway's answer has been applied in this process
 	member  *model.Membership
 	joined  time.Time // of the last answer in this process
-	refused uint64    // epoch of the gateway that was told of last; 0: of none
+	refused refusal   // of the gateway that was refused last, since the last that was not
 	state   model.JoinState
 	detail  string
 	wg      *overlay.Device
@@ -144,7 +144,7 @@ func (n *node) hear(h announce.Heard) {
 	if first || restarted || before.APIPort != h.APIPort || !bytes.Equal(before.CASHA256, h.CASHA256) {
 		wake(n.joinHurry)
 	}
-	n.heard, n.heardAt, n.refused = &h.Gateway, time.Now(), 0
+	n.heard, n.heardAt, n.refused = &h.Gateway, time.Now(), refusal{}
 	n.hasTime = n.hasTime || h.RoundTrip > 0
 	n.mu.Unlock()
 	switch {
@@ -157,21 +157,33 @@ func (n *node) hear(h announce.Heard) {
 	wake(n.overlayNow)
 }
 
-// refuse tells, once, of a gateway whose epoch is too low: a new card for a lost
-// one, or an old card that came back. One whose gateway-api is not up yet, and
+// refusal is of a living gateway whose epoch is too low. The zero value is none.
+type refusal struct {
+	epoch, floor uint64
+	at           time.Time
+}
+
+func (r refusal) String() string {
+	return fmt.Sprintf("the gateway answers with epoch %d and is refused, since %d was heard", r.epoch, r.floor)
+}
+
+// refuse tells, once, of a gateway whose epoch is too low: an old card that came
+// back, or a new one for a lost one. One whose gateway-api is not up yet, and
 // which has no epoch for that reason, is not worth a word.
 func (n *node) refuse(epoch, floor uint64) {
-	n.mu.Lock()
-	told := epoch == 0 || n.refused == epoch
-	if !told {
-		n.refused = epoch
+	if epoch == 0 {
+		return
 	}
+	now := refusal{epoch, floor, time.Now()}
+	n.mu.Lock()
+	told := n.refused.epoch == epoch
+	n.refused = now
 	n.mu.Unlock()
 	if told {
 		return
 	}
-	n.events.Add("gateway.epoch-old", model.Error, fmt.Sprintf("the gateway answers with epoch %d and is refused, since %d was heard before: "+
-		"a fresh card raises its epoch by itself; if another is to replace the gateway for good, run haloctl network epoch raise on it, else put the card back that the gateway had", epoch, floor),
+	n.events.Add("gateway.epoch-old", model.Error, now.String()+": most likely it runs from an old card; put that back which it had last, "+
+		"or, if this one is to replace it for good, see haloctl network epoch show on what to do. A fresh card, which has had no nodes, raises its epoch by itself",
 		"peer", n.net.ID(), "epoch", fmt.Sprint(epoch), "floor", fmt.Sprint(floor))
 }
 

@@ -115,19 +115,11 @@ func (m *core) watchClock() {
 func (n *node) watch() {
 	n.watchClock()
 	n.mu.Lock()
-	heard, at, state, detail, member := n.heard, n.heardAt, n.state, n.detail, n.member
+	heard, at, refused, state, detail, member := n.heard, n.heardAt, n.refused, n.state, n.detail, n.member
 	wg, wgErr, last := n.wg, n.wgErr, n.lastHandshake()
 	n.mu.Unlock()
-	switch silent := time.Since(at); {
-	case heard == nil:
-		n.graph.Set(checkGateway, health.Failed, "no announcement of the gateway was heard yet")
-	case silent > announce.Silence:
-		n.graph.Set(checkGateway, health.Failed, fmt.Sprintf("gateway was last heard %s ago", silent.Round(time.Second)))
-	case heard.APIPort == 0:
-		n.graph.Set(checkGateway, health.Degraded, "gateway is heard, its API is not up yet")
-	default:
-		n.graph.Set(checkGateway, health.OK, "")
-	}
+	found, missing := findGateway(heard, at, refused, time.Now())
+	n.graph.Set(checkGateway, found, missing)
 	if member == nil {
 		if detail == "" {
 			detail = "not a member of the network yet"
@@ -152,4 +144,20 @@ func (n *node) watch() {
 	default:
 		n.graph.Set(checkOverlay, health.OK, "")
 	}
+}
+
+// findGateway is what health says of the gateway. One that answers and is
+// refused is not silent, whatever was heard of it before.
+func findGateway(heard *announce.Gateway, at time.Time, refused refusal, now time.Time) (health.State, string) {
+	switch silent := now.Sub(at); {
+	case refused.epoch != 0 && now.Sub(refused.at) <= announce.Silence:
+		return health.Failed, refused.String()
+	case heard == nil:
+		return health.Failed, "no announcement of the gateway was heard yet"
+	case silent > announce.Silence:
+		return health.Failed, fmt.Sprintf("gateway was last heard %s ago", silent.Round(time.Second))
+	case heard.APIPort == 0:
+		return health.Degraded, "gateway is heard, its API is not up yet"
+	}
+	return health.OK, ""
 }
