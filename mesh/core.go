@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -9,6 +10,7 @@ import (
 
 	"halo.internal/mesh/announce"
 	"halo.internal/mesh/overlay"
+	"halo.internal/model"
 	"halo.internal/model/paths"
 )
 
@@ -36,10 +38,31 @@ func sinceBoot() uint64 {
 	return uint64(t.Nano() / 1e6)
 }
 
+// errNoUnderlay is wrapped while the overlay waits for what it runs over. That
+// has checks and events of its own.
+var errNoUnderlay = errors.New("overlay waits for the mesh interface")
+
+// overlayTale makes events of what becomes of the overlay: one when it begins to
+// fail, one when it works again. It waits for the underlay at every start, which
+// is no failure.
+type overlayTale struct{ failing bool }
+
+func (o *overlayTale) tell(err error, add func(kind string, s model.Severity, message string, fields ...string)) {
+	switch {
+	case errors.Is(err, errNoUnderlay):
+	case err != nil && !o.failing:
+		o.failing = true
+		add("overlay.failed", model.Error, err.Error())
+	case err == nil && o.failing:
+		o.failing = false
+		add("overlay.recovered", model.Info, "the overlay works again")
+	}
+}
+
 // openOverlay opens wg0 with those addresses over bat0.
 func (m *core) openOverlay(v4, v6 netip.Addr) (*overlay.Device, error) {
 	if err := m.under.Ready(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errNoUnderlay, err)
 	}
 	link, err := netlink.LinkByName(paths.BatIface)
 	if err != nil {

@@ -256,6 +256,11 @@ func TestNetworkComesUpAndReturns(t *testing.T) {
 		t.Errorf("node's overlay: %+v", s.Overlay)
 	}
 	first := s.Node
+	for _, d := range []*board{gw, node} { // both were up before their cable
+		if d.hasEvent("overlay.failed") == nil {
+			t.Errorf("the %s took its wait for the underlay for a failure", d.role)
+		}
+	}
 	for _, f := range []string{gw.root, node.root} {
 		b, err := os.ReadFile(filepath.Join(f, paths.Bundle))
 		if err != nil || strings.Contains(string(b), "correct horse battery") {

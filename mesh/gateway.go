@@ -90,15 +90,13 @@ func (g *gateway) keepOverlay(ctx context.Context) error {
 			_ = g.wg.Close() // the process ends
 		}
 	}()
+	var tale overlayTale
 	for {
 		err := g.applyPeers()
 		g.mu.Lock()
-		changed := (err == nil) != (g.wgErr == nil)
 		g.wgErr = err
 		g.mu.Unlock()
-		if changed && err != nil {
-			g.events.Add("overlay.failed", model.Error, err.Error())
-		}
+		tale.tell(err, g.events.Add)
 		select {
 		case <-ctx.Done():
 			return nil

@@ -137,6 +137,7 @@ func (n *node) keepOverlay(ctx context.Context) error {
 	patient := true
 	var open *overlayOf
 	defer func() { open.close() }()
+	var tale overlayTale
 	for {
 		n.mu.Lock()
 		m, ready := n.member, n.hasTime || !patient
@@ -144,7 +145,10 @@ func (n *node) keepOverlay(ctx context.Context) error {
 		if m != nil && ready {
 			var err error
 			open, err = n.follow(open, *m)
-			n.overlayFailed(err)
+			n.mu.Lock()
+			n.wgErr = err
+			n.mu.Unlock()
+			tale.tell(err, n.events.Add)
 		}
 		select {
 		case <-ctx.Done():
@@ -212,16 +216,6 @@ func (n *node) gatewayPeer(m model.Membership) overlay.Peer {
 		p.Incarnation = overlay.Incarnation{Boot: n.heard.Stamp.Boot, Steps: n.heard.Steps}
 	}
 	return p
-}
-
-func (n *node) overlayFailed(err error) {
-	n.mu.Lock()
-	changed := (err == nil) != (n.wgErr == nil)
-	n.wgErr = err
-	n.mu.Unlock()
-	if changed && err != nil {
-		n.events.Add("overlay.failed", model.Error, err.Error())
-	}
 }
 
 // why returns the reason to ask for membership (again), or nothing.
