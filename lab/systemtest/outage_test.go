@@ -176,9 +176,8 @@ func (l *lab) awaitBoot(t *testing.T, machines ...*network.Machine) {
 }
 
 // partition cuts a node off for longer than its agent keeps readings in RAM.
-func partition(t *testing.T, l *lab) {
+func (l *lab) partition(t *testing.T, alone *network.Machine) {
 	before := l.before(t)
-	alone := l.nodes[0]
 	start := time.Now()
 	if err := l.net.Switch.Partition([]string{alone.Name()}); err != nil {
 		t.Fatal(err)
@@ -213,9 +212,8 @@ func partition(t *testing.T, l *lab) {
 // shutdown switches a node off by its power button while it holds batches that
 // it could not send, some in RAM alone: they must be on its card then, and
 // arrive once it is back.
-func shutdown(t *testing.T, l *lab) {
+func (l *lab) shutdown(t *testing.T, m *network.Machine) {
 	before := l.before(t)
-	m := l.nodes[0]
 	start := time.Now()
 	if err := l.net.Switch.Partition([]string{m.Name()}); err != nil {
 		t.Fatal(err)
@@ -265,45 +263,57 @@ func shutdown(t *testing.T, l *lab) {
 // powerCuts takes the power from machines at random instants: while they run,
 // and while they start.
 func powerCuts(t *testing.T, l *lab) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random, seed := dice(t)
 	all := l.net.Machines()[:len(l.nodes)+1]
 	for i := range cuts(t) {
 		m := all[(i+int(seed%3))%len(all)]
-		before := l.before(t)
-		start := time.Now()
-		cut := func(after time.Duration) {
-			select {
-			case <-time.After(after): // the instant is the test
-			case <-t.Context().Done():
-				t.Fatal(t.Context().Err())
-			}
-			if err := errors.Join(m.PowerCut(), l.net.PowerOn(m)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		last, err := l.stored(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		cut(time.Duration(random.Int64N(int64(5 * time.Second))))
-		if i%2 == 1 {
-			cut(time.Duration(random.Int64N(int64(30 * time.Second)))) // once more, on its way up
-		}
 		t.Logf("power cut %d: %s", i+1, m.Name())
-		l.awaitBoot(t, m)
-		l.recovered(t, before, time.Since(start), m)
-		now, err := l.stored(t.Context())
-		if err != nil {
+		l.powerCut(t, m, random, i%2 == 1)
+	}
+}
+
+// dice returns a source of chance and logs its seed.
+func dice(t *testing.T) (*rand.Rand, uint64) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 0)), seed
+}
+
+// powerCut takes the power from a machine within 5 s, and if wanted once more
+// on its way up.
+func (l *lab) powerCut(t *testing.T, m *network.Machine, random *rand.Rand, twice bool) {
+	t.Helper()
+	before := l.before(t)
+	start := time.Now()
+	cut := func(within time.Duration) {
+		select {
+		case <-time.After(time.Duration(random.Int64N(int64(within)))): // the instant is the test
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		}
+		if err := errors.Join(m.PowerCut(), l.net.PowerOn(m)); err != nil {
 			t.Fatal(err)
 		}
-		if err := now.holds(last); err != nil {
-			t.Fatal(err)
-		}
-		if s := m.Status(); s.State != machine.Running || s.Slot != "a" {
-			t.Errorf("%s after a power cut: %+v, want it running from slot a", m.Name(), s)
-		}
+	}
+	last, err := l.stored(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut(5 * time.Second)
+	if twice {
+		cut(30 * time.Second)
+	}
+	l.awaitBoot(t, m)
+	l.recovered(t, before, time.Since(start), m)
+	now, err := l.stored(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := now.holds(last); err != nil {
+		t.Fatal(err)
+	}
+	if s := m.Status(); s.State != machine.Running || s.Slot != "a" {
+		t.Errorf("%s after a power cut: %+v, want it running from slot a", m.Name(), s)
 	}
 }
 
