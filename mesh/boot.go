@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,9 +60,9 @@ func (m *core) tellBoot() {
 	m.tellProblems(r)
 }
 
-// tellProblems records what the report says went wrong, each problem once in a
-// boot: the guard adds what it finds later, such as a copy of the card that is
-// plugged in.
+// tellProblems records what the report says went wrong, each problem once while
+// it is there: the guard adds what it finds later, such as a copy of the card
+// that is plugged in, and takes it out when that is gone.
 func (m *core) tellProblems(r model.BootReport) {
 	const kind = "boot.problem"
 	if m.problems == nil { // an earlier process of this boot may have told some
@@ -71,6 +73,7 @@ func (m *core) tellProblems(r model.BootReport) {
 			}
 		}
 	}
+	maps.DeleteFunc(m.problems, func(p string, _ bool) bool { return !slices.Contains(r.Problems, p) })
 	for _, p := range r.Problems {
 		if !m.problems[p] {
 			m.problems[p] = true

@@ -47,13 +47,18 @@ func TestProblemsThatComeLaterAreEventsOnce(t *testing.T) {
 	report("early", "two disks are alike: sda is a copy of mmcblk0", "late")
 	m.watchBoot()
 
+	report("early", "late")
+	m.watchBoot()
+	report("early", "late", "two disks are alike: sda is a copy of mmcblk0") // plugged in again
+	m.watchBoot()
+
 	var got []string
 	for _, e := range m.events.After(0, 0) {
 		if e.Kind == "boot.problem" {
 			got = append(got, e.Message)
 		}
 	}
-	if want := []string{"early", "two disks are alike: sda is a copy of mmcblk0", "late"}; !slices.Equal(got, want) {
+	if want := []string{"early", "two disks are alike: sda is a copy of mmcblk0", "late", "two disks are alike: sda is a copy of mmcblk0"}; !slices.Equal(got, want) {
 		t.Errorf("told %q, want %q", got, want)
 	}
 }

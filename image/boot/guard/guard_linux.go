@@ -103,7 +103,7 @@ func Run(ctx context.Context, log *slog.Logger) error {
 		}
 		return nil
 	})
-	plugged, disks := make(chan string, 1024), make(chan string, 64)
+	plugged, disks := make(chan string, 1024), make(chan diskChange, 64)
 	group.Go(func() error { return g.watchDevices(ctx, plugged, disks) })
 	if err := waitExec(os.Stdin); err != nil {
 		return err
@@ -184,7 +184,7 @@ func (g *Guard) enter() error {
 }
 
 // watchDevices reads the kernel's device events from before the switch on.
-func (g *Guard) watchDevices(ctx context.Context, plugged, disks chan<- string) error {
+func (g *Guard) watchDevices(ctx context.Context, plugged chan<- string, disks chan<- diskChange) error {
 	for {
 		e, err := g.events.Next(ctx)
 		switch {
@@ -199,9 +199,9 @@ func (g *Guard) watchDevices(ctx context.Context, plugged, disks chan<- string) 
 			g.rootRots(bad)
 			continue
 		}
-		if e.Action() == "add" && e["DEVTYPE"] == "disk" {
+		if a := e.Action(); e["DEVTYPE"] == "disk" && (a == "add" || a == "remove") {
 			select {
-			case disks <- e["DEVNAME"]:
+			case disks <- diskChange{e["DEVNAME"], a == "remove"}:
 			default: // more than anybody plugs in at once
 			}
 		}

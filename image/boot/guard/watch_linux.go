@@ -250,8 +250,10 @@ func (g *Guard) watchPerm(ctx context.Context) error {
 // problem logs what went wrong and puts it into the report.
 func (g *Guard) problem(what string, err error) {
 	g.log.Error(what, "err", err)
-	g.update(func(r *model.BootReport) { r.Problems = append(r.Problems, fmt.Sprintf("%s: %v", what, err)) })
+	g.update(func(r *model.BootReport) { r.Problems = append(r.Problems, problemText(what, err)) })
 }
+
+func problemText(what string, err error) string { return fmt.Sprintf("%s: %v", what, err) }
 
 // update changes the report and writes it, once there is a place for it.
 func (g *Guard) update(change func(*model.BootReport)) {
