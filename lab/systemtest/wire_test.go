@@ -45,7 +45,7 @@ func (l *lab) frames() ([]frame, error) {
 
 // nothingPlain looks through everything that was ever on the switch: each frame
 // must be of a kind that is sealed or shows nothing, and none may hold a secret.
-// The first alone would see telemetry, which the stream masks and packs.
+// Only the former sees telemetry, which the stream masks and packs.
 func nothingPlain(t *testing.T, l *lab) {
 	secrets := map[string][]byte{}
 	add := func(what string, b []byte) {
