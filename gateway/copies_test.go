@@ -1,15 +1,21 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"halo.internal/gateway/store"
+	"halo.internal/model/paths"
 )
 
 // Each case is a start of the gateway and the times after it at which copies
@@ -93,4 +99,56 @@ func TestCopies(t *testing.T) {
 			})
 		})
 	}
+}
+
+// inside makes requests of a gateway in this process, as over the loopback.
+type inside struct{ http.Handler }
+
+func (i inside) RoundTrip(r *http.Request) (*http.Response, error) {
+	local := &net.TCPAddr{IP: net.IPv6loopback, Port: paths.APIPort}
+	in := r.Clone(context.WithValue(r.Context(), http.LocalAddrContextKey, local))
+	in.RemoteAddr = "[::1]:40000"
+	if in.Body == nil {
+		in.Body = http.NoBody
+	}
+	w := httptest.NewRecorder()
+	i.ServeHTTP(w, in)
+	return w.Result(), nil
+}
+
+// A claim uses the code up: a copy that still has it would let somebody else
+// claim the gateway after a restore.
+func TestNoCopyHasTheCodeOfAClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		console := &output{}
+		d := newDaemon(Laptop(t.TempDir(), nil, console, slog.New(slog.DiscardHandler)))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- d.run(ctx) }()
+		time.Sleep(copySettle + time.Minute) // the first start's copy
+		code := printedCode(t, console)
+		newest := d.State.File(paths.ConfigDB) + ".copy-1"
+		has := func() bool {
+			t.Helper()
+			b, err := os.ReadFile(newest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return bytes.Contains(b, []byte(code))
+		}
+		if !has() {
+			t.Fatal("the copy of an unclaimed gateway has no claim code: this test shows nothing")
+		}
+		api := &client{t: t, base: "http://localhost", http: http.Client{Transport: inside{d}}}
+		api.claim(code)
+		time.Sleep(copyPrompt + time.Second)
+		synctest.Wait()
+		if has() {
+			t.Error("a copy still has the code of a gateway that was claimed")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

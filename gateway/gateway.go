@@ -80,8 +80,8 @@ func Laptop(dir string, plain []string, console io.Writer, log *slog.Logger) Con
 	return Config{State: paths.Dir(dir), Alone: true, Plain: plain, Budget: 1 << 30, Every: time.Second, Poll: time.Minute, Console: console, Log: log}
 }
 
-// Run runs the gateway until ctx ends.
-func Run(ctx context.Context, c Config) error {
+// newDaemon returns a gateway that has not started.
+func newDaemon(c Config) *daemon {
 	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(time.Now, version.Get().Built), closed: map[string]error{}}
 	d.health.Declare(checkPerm)
 	d.health.Declare(meshlink.CheckMesh)
@@ -98,7 +98,12 @@ func Run(ctx context.Context, c Config) error {
 		d.Log.Info("health changed", "check", k.Name, "state", string(k.State), "detail", k.Detail)
 	})
 	d.handler.Store(&handler{early(d.health)})
+	return d
+}
 
+// Run runs the gateway until ctx ends.
+func Run(ctx context.Context, c Config) error {
+	d := newDaemon(c)
 	asked := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	if c.Socket != "" {

@@ -33,7 +33,7 @@ func (a *API) authRoutes() {
 		}
 		c.actor = "user:" + t.Username
 		a.Claimed()
-		a.changed()
+		a.withdrawn() // the code: a copy that still has it would let somebody else claim
 		return answer(apitype.ClaimAnswer{CA: string(a.CA), Tokens: &t}, nil)
 	})
 	register(a, entry, huma.Operation{
