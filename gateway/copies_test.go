@@ -50,6 +50,22 @@ func TestCopies(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			c.withdrawn()
 		}, time.Hour, []time.Duration{copySettle, 10*time.Minute + copyPrompt, 10*time.Minute + copyPrompt + promptPause}},
+		{"a withdrawal soon after a daily copy", 24 * time.Hour, 0, func(c *copies, _ chan<- struct{}) {
+			time.Sleep(copySettle + time.Second)
+			c.withdrawn()
+		}, time.Hour, []time.Duration{copySettle, copySettle + time.Second + copyPrompt}},
+		{"a stop while a withdrawal waits", 0, 0, func(c *copies, _ chan<- struct{}) {
+			c.withdrawn()
+			time.Sleep(time.Minute)
+			c.withdrawn()
+		}, 2 * time.Minute, []time.Duration{copyPrompt, 2*time.Minute + time.Second}},
+		{"a stop right after a withdrawal", 0, 0, func(c *copies, _ chan<- struct{}) {
+			time.Sleep(time.Minute + time.Second)
+			c.withdrawn()
+		}, time.Minute, []time.Duration{time.Minute + time.Second}},
+		{"a stop after a withdrawal whose copy failed", 0, 1, func(c *copies, _ chan<- struct{}) { c.withdrawn() },
+			time.Minute, []time.Duration{copyPrompt, time.Minute + time.Second}},
+		{"a stop while a change waits", 0, 0, func(c *copies, _ chan<- struct{}) { c.request() }, copySettle / 2, nil},
 		{"many withdrawals", 0, 0, func(c *copies, _ chan<- struct{}) {
 			for range 120 {
 				c.withdrawn()
@@ -75,7 +91,10 @@ func TestCopies(t *testing.T) {
 				}
 				var got []time.Duration
 				nodes := make(chan struct{}, 1)
-				c := newCopies(func(context.Context) error {
+				c := newCopies(func(ctx context.Context) error {
+					if err := ctx.Err(); err != nil {
+						return err
+					}
 					got = append(got, time.Since(begin))
 					if len(got) <= tc.fail {
 						return errors.New("no room")
