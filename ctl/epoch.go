@@ -46,21 +46,24 @@ func (a *app) epochShow(ctx context.Context, c *client.Client, _ []string) error
 }
 
 func (a *app) epochRaise(ctx context.Context, c *client.Client, yes bool) error {
+	e, err := c.Epoch(ctx)
+	if err != nil {
+		return err
+	}
 	if !yes {
-		e, err := c.Epoch(ctx)
-		if err != nil {
-			return err
-		}
 		fmt.Fprintf(a.env.Stderr, "The gateway has epoch %d, and will have %d. Other cards of it are refused by all nodes from then on.\n", e.Epoch, max(e.Epoch, e.Heard)+1)
 		if err := a.confirm(ctx, "Is this card to replace the others for good?"); err != nil {
 			return err
 		}
 	}
-	e, err := c.RaiseEpoch(ctx)
-	if err != nil {
+	if e, err = c.RaiseEpoch(ctx, e.Epoch); err != nil { // an answer that was lost may be asked for again
 		return err
 	}
 	return a.show(e, func(io.Writer) error {
+		if e.Heard > e.Epoch { // somebody else was faster, and nodes have heard of a third card
+			a.say("The gateway has epoch %d now, but nodes have heard %d and refuse it still; raise it again.", e.Epoch, e.Heard)
+			return nil
+		}
 		a.say("The gateway has epoch %d now; its nodes join it anew.", e.Epoch)
 		return nil
 	})

@@ -46,10 +46,11 @@ func (c *Client) Epoch(ctx context.Context) (apitype.NetworkEpoch, error) {
 	return get[apitype.NetworkEpoch](ctx, c, "/v1/network/epoch", nil)
 }
 
-// RaiseEpoch has the gateway replace every other card of it for good.
-func (c *Client) RaiseEpoch(ctx context.Context) (apitype.NetworkEpoch, error) {
+// RaiseEpoch has the gateway replace every other card of it for good, unless its
+// epoch is higher than above already.
+func (c *Client) RaiseEpoch(ctx context.Context, above uint64) (apitype.NetworkEpoch, error) {
 	var e apitype.NetworkEpoch
-	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/network/epoch/raise"}, &e)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/network/epoch/raise", body: apitype.RaiseEpoch{Above: &above}}, &e)
 	return e, err
 }
 

@@ -40,7 +40,14 @@ type Mesh interface {
 // Epoch is the generation of the gateway's knowledge.
 type Epoch interface {
 	Now() uint64
-	Raise(ctx context.Context, heard uint64) (uint64, error)
+	// Hear notes an epoch that nodes have heard, and Heard returns the highest of
+	// them above Now, or 0.
+	Hear(epoch uint64)
+	Heard() uint64
+	// Raise goes above all of them; RaiseAbove does so unless Now is above that
+	// one already.
+	Raise(ctx context.Context) (uint64, error)
+	RaiseAbove(ctx context.Context, above uint64) (now uint64, raised bool, err error)
 }
 
 // Stream is the nodes' WebSocket.
@@ -64,6 +71,7 @@ type Config struct {
 	Registry  *registry.Registry
 	Stream    Stream
 	Mesh      Mesh
+	Alone     bool // there is no halo-mesh
 	Epoch     Epoch
 	Bundle    *bundle.Bundle // nil when none was imported
 	CA        []byte         // PEM

@@ -78,7 +78,7 @@ func newFixture(t *testing.T) *fixture {
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
 	a, err := New(Config{
 		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
-		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {
@@ -415,10 +415,14 @@ func TestScopesAreEnforcedAndChangesAudited(t *testing.T) {
 // heardMesh is a halo-mesh to which nodes have shown a higher epoch.
 type heardMesh struct {
 	heard  uint64
+	silent bool // it does not answer
 	looked int
 }
 
 func (m *heardMesh) Status() (model.MeshStatus, bool) {
+	if m.silent {
+		return model.MeshStatus{}, false
+	}
 	return model.MeshStatus{HeardEpoch: m.heard}, true
 }
 func (m *heardMesh) Look() { m.looked++ }
@@ -450,6 +454,57 @@ func TestTheEpochRisesAboveWhatNodesHaveHeard(t *testing.T) {
 	}
 	mesh.heard = 1<<53 - 1
 	f.want(http.StatusConflict, "POST", path+"/raise", nil, nil)
+}
+
+// What nodes have heard is known to halo-mesh alone, until gateway-api has asked
+// once: a raise below it would look done and change nothing.
+func TestNoRaiseWithoutEffect(t *testing.T) {
+	f := newFixture(t)
+	mesh := &heardMesh{silent: true}
+	f.Mesh, f.Alone = mesh, false
+	const path = "/v1/network/epoch"
+	var p apitype.Problem
+	f.want(http.StatusServiceUnavailable, "POST", path+"/raise", nil, &p)
+	if f.Epoch.Now() != 40_000 || !strings.Contains(p.Detail, "halo-mesh does not answer") {
+		t.Errorf("epoch %d, %q", f.Epoch.Now(), p.Detail)
+	}
+	mesh.silent, mesh.heard = false, 40_020
+	f.want(http.StatusOK, "GET", path, nil, nil)
+	mesh.heard = 0 // it has restarted
+	var e apitype.NetworkEpoch
+	f.want(http.StatusOK, "GET", path, nil, &e)
+	if e != (apitype.NetworkEpoch{Epoch: 40_000, Heard: 40_020}) {
+		t.Errorf("after a restart of halo-mesh: %+v", e)
+	}
+	e = apitype.NetworkEpoch{}
+	f.want(http.StatusOK, "POST", path+"/raise", nil, &e)
+	if e != (apitype.NetworkEpoch{Epoch: 40_021}) {
+		t.Errorf("got %+v, want more than was heard before the restart", e)
+	}
+}
+
+func TestARaiseThatIsAskedForAgain(t *testing.T) {
+	f := newFixture(t)
+	mesh := &heardMesh{heard: 40_007}
+	f.Mesh, f.Alone = mesh, false
+	raise := func(above, want uint64) {
+		t.Helper()
+		var e apitype.NetworkEpoch
+		f.want(http.StatusOK, "POST", "/v1/network/epoch/raise", apitype.RaiseEpoch{Above: &above}, &e)
+		if e != (apitype.NetworkEpoch{Epoch: want}) {
+			t.Errorf("above %d: got %+v, want %d", above, e, want)
+		}
+	}
+	raise(40_000, 40_008)
+	raise(40_000, 40_008)
+	mesh.silent = true
+	raise(0, 40_008)
+	mesh.silent = false
+	raise(40_008, 40_009)
+	if mesh.looked != 2 {
+		t.Errorf("halo-mesh was told %d times, want once for each raise", mesh.looked)
+	}
+	f.want(http.StatusUnprocessableEntity, "POST", "/v1/network/epoch/raise", map[string]any{"above": -1}, nil)
 }
 
 func TestTheNetworksBundleIsANodesBundle(t *testing.T) {

@@ -81,9 +81,13 @@ func (a *API) systemRoutes() {
 	register(a, admin, huma.Operation{
 		OperationID: "raise-network-epoch", Method: http.MethodPost, Path: "/v1/network/epoch/raise", Tags: []string{"system"},
 		Summary:     "Have this gateway replace every other card of it for good",
-		Description: "The epoch becomes higher than it is and than nodes have heard. Nodes believe this gateway again, join it anew, and refuse a card with a lower epoch from then on.",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.NetworkEpoch], error) {
-		return answer(a.raiseEpoch(ctx))
+		Description: "The epoch becomes higher than it is and than nodes have heard. Nodes believe this gateway again, join it anew, and refuse a card with a lower epoch from then on. With above in the body it can be asked for again when the answer was lost: an epoch that is higher than that stays.",
+	}, func(ctx context.Context, i *struct{ Body *apitype.RaiseEpoch }) (*body[apitype.NetworkEpoch], error) {
+		var above *uint64
+		if i.Body != nil {
+			above = i.Body.Above
+		}
+		return answer(a.raiseEpoch(ctx, above))
 	})
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "get-mesh-status", Method: http.MethodGet, Path: "/v1/mesh/status", Tags: []string{"mesh"},
@@ -124,21 +128,33 @@ func (a *API) info(ctx context.Context) (apitype.SystemInfo, error) {
 }
 
 func (a *API) epoch() apitype.NetworkEpoch {
-	e := apitype.NetworkEpoch{Epoch: a.Epoch.Now()}
-	if s, ok := a.Mesh.Status(); ok && s.HeardEpoch > e.Epoch {
-		e.Heard = s.HeardEpoch
+	if s, ok := a.Mesh.Status(); ok {
+		a.Epoch.Hear(s.HeardEpoch)
 	}
-	return e
+	return apitype.NetworkEpoch{Epoch: a.Epoch.Now(), Heard: a.Epoch.Heard()}
 }
 
-func (a *API) raiseEpoch(ctx context.Context) (apitype.NetworkEpoch, error) {
+func (a *API) raiseEpoch(ctx context.Context, above *uint64) (apitype.NetworkEpoch, error) {
 	old := a.epoch()
-	now, err := a.Epoch.Raise(ctx, old.Heard)
+	if above != nil && old.Epoch > *above {
+		return old, nil // asked for once more
+	}
+	if _, ok := a.Mesh.Status(); !ok && !a.Alone {
+		return old, apitype.Refuse(http.StatusServiceUnavailable, "", "halo-mesh does not answer: it knows which epoch the nodes have heard, and a raise that is not above that one has no effect; nothing was changed").After(5 * time.Second)
+	}
+	now, raised, err := uint64(0), true, error(nil)
+	if above == nil {
+		now, err = a.Epoch.Raise(ctx)
+	} else {
+		now, raised, err = a.Epoch.RaiseAbove(ctx, *above)
+	}
 	switch {
 	case errors.Is(err, epoch.ErrHighest):
 		return old, apitype.Refuse(http.StatusConflict, "", "%v", err)
 	case err != nil:
 		return old, err
+	case !raised:
+		return a.epoch(), nil
 	}
 	a.Mesh.Look()
 	a.Events.Add("gateway.epoch-raised", model.Warning, "", fmt.Sprintf("the epoch went from %d to %d; cards of this gateway with a lower one are refused from now on", old.Epoch, now),

@@ -24,13 +24,18 @@ type Judge struct {
 	Log    *slog.Logger
 
 	raises int
-	told   uint64 // epoch heard, of the last event that asks for a person
+	told   refusal // of the last event that asks for a person
 	failed string
 }
+
+// refusal is why nodes refuse the gateway. After a raise that was not enough it
+// is another one.
+type refusal struct{ own, heard uint64 }
 
 // Heard takes the highest epoch of which nodes have shown evidence. It may be
 // called with the same again.
 func (j *Judge) Heard(ctx context.Context, heard uint64) {
+	j.Keeper.Hear(heard)
 	own := j.Keeper.Now()
 	if heard <= own {
 		return
@@ -46,7 +51,7 @@ func (j *Judge) Heard(ctx context.Context, heard uint64) {
 }
 
 func (j *Judge) judge(ctx context.Context, own, heard uint64) error {
-	if j.told == heard {
+	if j.told == (refusal{own, heard}) {
 		return nil
 	}
 	fresh, err := j.Fresh(ctx)
@@ -54,7 +59,7 @@ func (j *Judge) judge(ctx context.Context, own, heard uint64) error {
 		return err
 	}
 	if fresh && j.raises < mostByItself {
-		now, err := j.Keeper.Raise(ctx, heard)
+		now, err := j.Keeper.Raise(ctx)
 		if err != nil {
 			return err
 		}
@@ -63,7 +68,7 @@ func (j *Judge) judge(ctx context.Context, own, heard uint64) error {
 			"this one has admitted no node yet, so it went from epoch %d to %d", heard, own, now), fields(own, heard, now))
 		return nil
 	}
-	j.told = heard
+	j.told = refusal{own, heard}
 	j.Events.Add("gateway.epoch-behind", model.Error, "", fmt.Sprintf("nodes have heard epoch %d and refuse this gateway, which has %d: another card of it was in use since. "+
 		"If this card is to replace the other for good, run haloctl network epoch raise; else take this card out and put the other back", heard, own), fields(own, heard, 0))
 	return nil

@@ -18,8 +18,9 @@ type Keeper struct {
 	file string
 
 	raising sync.Mutex // held by the one who raises it
-	mu      sync.Mutex // guards now
+	mu      sync.Mutex // guards what follows
 	now     uint64
+	heard   uint64 // highest of which nodes have shown evidence in this run
 }
 
 // NewKeeper returns the keeper of an epoch that Settle has decided on.
@@ -34,17 +35,53 @@ func (k *Keeper) Now() uint64 {
 	return k.now
 }
 
+// Hear notes an epoch of which nodes have shown evidence. halo-mesh forgets it
+// when it restarts, the nodes do not.
+func (k *Keeper) Hear(epoch uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.heard = max(k.heard, epoch)
+}
+
+// Heard returns the highest epoch above its own that nodes have heard from
+// another card of this gateway; 0: none is known.
+func (k *Keeper) Heard() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.heard <= k.now {
+		return 0
+	}
+	return k.heard
+}
+
 // ErrHighest is returned where there is no higher epoch.
 var ErrHighest = errors.New("no epoch is higher")
 
-// Raise makes the epoch higher than it is and than heard, and returns it. It is
-// written down outside the database first, as by Settle, and used only when it
-// is in both places: after a power cut in between, or an error, Settle finds
-// the higher one and raises it once more.
-func (k *Keeper) Raise(ctx context.Context, heard uint64) (uint64, error) {
+// RaiseAbove raises the epoch as Raise does, unless it is higher than above
+// already, and tells whether it did: who got no answer may ask again.
+func (k *Keeper) RaiseAbove(ctx context.Context, above uint64) (now uint64, raised bool, err error) {
 	k.raising.Lock()
 	defer k.raising.Unlock()
-	highest := max(k.Now(), heard)
+	if now := k.Now(); now > above {
+		return now, false, nil
+	}
+	now, err = k.raise(ctx)
+	return now, err == nil, err
+}
+
+// Raise makes the epoch higher than it is and than nodes have heard, and returns
+// it. It is written down outside the database first, as by Settle, and used only
+// when it is in both places: after a power cut in between, or an error, Settle
+// finds the higher one and raises it once more.
+func (k *Keeper) Raise(ctx context.Context) (uint64, error) {
+	k.raising.Lock()
+	defer k.raising.Unlock()
+	return k.raise(ctx)
+}
+
+// raise is Raise; raising is held.
+func (k *Keeper) raise(ctx context.Context) (uint64, error) {
+	highest := max(k.Now(), k.Heard())
 	if highest >= most {
 		return 0, fmt.Errorf("epoch %d: %w", highest, ErrHighest)
 	}

@@ -52,7 +52,8 @@ func (c *card) start(announced uint64) uint64 {
 
 func (c *card) raise(heard uint64) uint64 {
 	c.t.Helper()
-	e, err := c.keep.Raise(c.t.Context(), heard)
+	c.keep.Hear(heard)
+	e, err := c.keep.Raise(c.t.Context())
 	if err != nil || c.keep.Now() != e {
 		c.t.Fatalf("got %d, %v, now %d", e, err, c.keep.Now())
 	}
@@ -74,7 +75,9 @@ func TestRaise(t *testing.T) {
 		t.Errorf("the next start has %d, want it unchanged", e)
 	}
 	for _, heard := range []uint64{most, most + 1, 1<<64 - 1} {
-		if e, err := c.keep.Raise(t.Context(), heard); !errors.Is(err, ErrHighest) || c.keep.Now() != 40_011 {
+		keep := NewKeeper(c.db, c.file(), 40_011)
+		keep.Hear(heard)
+		if e, err := keep.Raise(t.Context()); !errors.Is(err, ErrHighest) || keep.Now() != 40_011 {
 			t.Errorf("above %d: got %d, %v", heard, e, err)
 		}
 	}
@@ -91,7 +94,8 @@ func TestRaiseIsCut(t *testing.T) {
 	if err := os.RemoveAll(filepath.Dir(c.file())); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := c.keep.Raise(t.Context(), 50_000); err == nil || c.keep.Now() != 40_000 {
+	c.keep.Hear(50_000)
+	if e, err := c.keep.Raise(t.Context()); err == nil || c.keep.Now() != 40_000 {
 		t.Fatalf("the file cannot be written: got %d, %v, in use %d", e, err, c.keep.Now())
 	}
 	if e := c.start(40_000); e != 40_000 {
@@ -101,7 +105,8 @@ func TestRaiseIsCut(t *testing.T) {
 	if err := c.db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := c.keep.Raise(t.Context(), 50_000); err == nil || c.keep.Now() != 40_000 {
+	c.keep.Hear(50_000)
+	if e, err := c.keep.Raise(t.Context()); err == nil || c.keep.Now() != 40_000 {
 		t.Fatalf("the database cannot be written: got %d, %v, in use %d", e, err, c.keep.Now())
 	}
 	if e := c.start(40_000); e != 50_002 {
@@ -122,7 +127,7 @@ func TestRaiseIsNotCutByItsCaller(t *testing.T) {
 	c := newCard(t)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if e, err := c.keep.Raise(gone, 0); err != nil || e != 40_001 {
+	if e, err := c.keep.Raise(gone); err != nil || e != 40_001 {
 		t.Errorf("got %d, %v", e, err)
 	}
 	if e := c.start(0); e != 40_001 {
@@ -204,6 +209,25 @@ func TestJudgeTriesAgain(t *testing.T) {
 	}
 	if got := kinds(); !slices.Equal(got, []string{"gateway.epoch-raised"}) {
 		t.Errorf("events %v", got)
+	}
+}
+
+// A raise from before nodes had shown what they have heard does not help; that
+// is told, though the same was told before it.
+func TestARaiseThatIsNotEnoughIsTold(t *testing.T) {
+	c := newCard(t)
+	j, kinds := newJudge(t, c, func(context.Context) (bool, error) { return false, nil })
+	j.Heard(t.Context(), 40_009)
+	c.keep = NewKeeper(c.db, c.file(), 40_000) // of which nothing was heard yet
+	c.raise(0)
+	j.Keeper = c.keep
+	j.Heard(t.Context(), 40_009)
+	j.Heard(t.Context(), 40_009)
+	if got := kinds(); !slices.Equal(got, []string{"gateway.epoch-behind", "gateway.epoch-behind"}) {
+		t.Errorf("events %v", got)
+	}
+	if got := c.raise(0); got != 40_010 {
+		t.Errorf("the next raise gives %d, want more than was heard", got)
 	}
 }
 

@@ -148,6 +148,11 @@ type Network struct {
 	Bundle     string `json:"bundle,omitempty" doc:"halo.toml for a node, without a join token; absent where no bundle was imported"`
 }
 
+// RaiseEpoch asks for a higher epoch.
+type RaiseEpoch struct {
+	Above *uint64 `json:"above,omitempty" doc:"the epoch that was seen; one that is higher already stays"`
+}
+
 // NetworkEpoch is the generation of the gateway's knowledge.
 type NetworkEpoch struct {
 	Epoch uint64 `json:"epoch"`
