@@ -45,6 +45,7 @@ const (
 	checkConfig    = "config-db"
 	checkTelemetry = "telemetry-db"
 	checkListen    = "listeners"
+	checkEpoch     = "epoch"
 )
 
 // Config says where things are.
@@ -91,6 +92,7 @@ func newDaemon(c Config) *daemon {
 		d.health.Declare(checkIdentity, meshlink.CheckMesh)
 	}
 	d.health.Declare(checkConfig, checkPerm)
+	d.health.Declare(checkEpoch, checkConfig)
 	d.health.Declare(checkTelemetry, checkPerm)
 	d.health.Declare(checkListen)
 	d.health.Declare(meshlink.CheckOverlay, meshlink.CheckMesh)
@@ -190,6 +192,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
+	p.epoch.Watch = d.showEpoch
+	d.showEpoch(p.epoch.Now(), 0)
 	journal, latest := store.NewJournal(p.telemetry, d.Budget), store.NewLatest()
 	if err := latest.Rebuild(ctx, journal, nodes.IDs()); err != nil {
 		log.Add("telemetry.unreadable", model.Warning, "", "some stored telemetry cannot be read: "+err.Error(), nil)
@@ -250,6 +254,16 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	g.Go(func() error { return p.reserve.Run(ctx, d.tellRoom(log)) })
 	g.Go(func() error { return serve(ctx, d, d.Log, secure, d.bound) })
 	return g.Wait()
+}
+
+// showEpoch says in /health whether the nodes refuse this gateway.
+func (d *daemon) showEpoch(now, heard uint64) {
+	if heard <= now {
+		d.health.Set(checkEpoch, health.OK, "")
+		return
+	}
+	d.health.Set(checkEpoch, health.Degraded, fmt.Sprintf("nodes have heard epoch %d from another card of this gateway and refuse this one, which has %d; "+
+		"if it is to replace the other for good, run haloctl network epoch raise, else put the other back", heard, now))
 }
 
 func ignoreEnd(ctx context.Context, err error) error {

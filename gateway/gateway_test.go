@@ -512,12 +512,22 @@ func TestEvidenceOfAHigherEpoch(t *testing.T) {
 		}
 		return err
 	})
+	eventually(t, "/health says that it is refused, and what to do", func() error {
+		r, err := api.health()
+		if r.State != health.Degraded || r.Missing != "epoch" || !strings.Contains(r.Detail, "haloctl network epoch raise") {
+			err = errors.Join(err, fmt.Errorf("%s, missing %q: %s", r.State, r.Missing, r.Detail))
+		}
+		return err
+	})
 	var e apitype.NetworkEpoch
 	api.must("GET", "/v1/network/epoch", nil, &e)
 	if e.Epoch != first+6 || e.Heard != first+20 {
 		t.Errorf("got %+v, want the epoch unchanged", e)
 	}
 	api.must("POST", "/v1/network/epoch/raise", nil, &e)
+	if r, err := api.health(); err != nil || r.State != health.OK {
+		t.Errorf("health after the raise: %s, missing %q: %s (%v)", r.State, r.Missing, r.Detail, err)
+	}
 	announced(func(e uint64) bool { return e == first+21 })
 	stop()
 	start(t, c)

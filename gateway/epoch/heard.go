@@ -41,6 +41,7 @@ func (j *Judge) Heard(ctx context.Context, heard uint64) {
 		return
 	}
 	err := j.judge(ctx, own, heard)
+	j.Keeper.report()
 	switch {
 	case err == nil:
 		j.failed = ""

@@ -17,7 +17,13 @@ type Keeper struct {
 	db   *store.DB
 	file string
 
+	// Watch is called after each raise, and when nodes are found to have heard more
+	// than the gateway will follow by itself; nil: nobody wants to know. It is set
+	// before the keeper is used.
+	Watch func(now, heard uint64)
+
 	raising sync.Mutex // held by the one who raises it
+	telling sync.Mutex // held by the one who calls Watch
 	mu      sync.Mutex // guards what follows
 	now     uint64
 	heard   uint64 // highest of which nodes have shown evidence in this run
@@ -52,6 +58,14 @@ func (k *Keeper) Heard() uint64 {
 		return 0
 	}
 	return k.heard
+}
+
+func (k *Keeper) report() {
+	k.telling.Lock() // what is told last is what holds
+	defer k.telling.Unlock()
+	if k.Watch != nil {
+		k.Watch(k.Now(), k.Heard())
+	}
 }
 
 // ErrHighest is returned where there is no higher epoch.
@@ -95,8 +109,9 @@ func (k *Keeper) raise(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.now = next
+	k.mu.Unlock()
+	k.report()
 	return next, nil
 }
 

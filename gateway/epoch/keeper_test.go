@@ -155,12 +155,21 @@ func TestJudge(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newCard(t)
 			fresh := false
+			refused := uint64(0)
+			c.keep.Watch = func(_, heard uint64) { refused = heard }
 			j, kinds := newJudge(t, c, func(context.Context) (bool, error) { return fresh, nil })
 			for i, s := range tc.steps {
 				fresh = s.fresh
 				j.Heard(t.Context(), s.heard)
 				if got := c.keep.Now(); got != s.want {
 					t.Errorf("step %d: epoch %d, want %d", i, got, s.want)
+				}
+				want := uint64(0)
+				if s.heard > s.want {
+					want = s.heard
+				}
+				if refused != want {
+					t.Errorf("step %d: the watcher was told of %d, want %d", i, refused, want)
 				}
 			}
 			if got := kinds(); !slices.Equal(got, tc.kinds) {
