@@ -83,7 +83,7 @@ func Laptop(dir string, plain []string, console io.Writer, log *slog.Logger) Con
 
 // newDaemon returns a gateway that has not started.
 func newDaemon(c Config) *daemon {
-	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(time.Now, version.Get().Built), closed: map[string]error{}}
+	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(time.Now, version.Get().Built), stopAnswering: func() {}, closed: map[string]error{}}
 	d.health.Declare(checkPerm)
 	d.health.Declare(meshlink.CheckMesh)
 	if c.Alone {
@@ -108,14 +108,24 @@ func Run(ctx context.Context, c Config) error {
 	d := newDaemon(c)
 	asked := ctx
 	g, ctx := errgroup.WithContext(ctx)
+	ctx, d.stopAnswering = context.WithCancel(ctx)
+	defer d.stopAnswering()
 	if c.Socket != "" {
-		g.Go(func() error { return local.Serve(ctx, c.Socket, d) })
+		d.answering.Add(1)
+		g.Go(func() error {
+			defer d.answering.Done()
+			return local.Serve(ctx, c.Socket, d)
+		})
 	}
 	plain := make([]listener, len(c.Plain))
 	for i, a := range c.Plain {
 		plain[i] = listener{address: a}
 	}
-	g.Go(func() error { return serve(ctx, d, d.Log, plain, d.bound) })
+	d.answering.Add(1)
+	g.Go(func() error {
+		defer d.answering.Done()
+		return serve(ctx, d, d.Log, plain, d.bound)
+	})
 	g.Go(func() error { return d.run(ctx) })
 	err := g.Wait()
 	if asked.Err() != nil && errors.Is(err, context.Canceled) {
@@ -130,6 +140,9 @@ type daemon struct {
 	health  *health.Graph
 	clock   *clock.Clock
 	handler atomic.Pointer[handler]
+
+	stopAnswering func()         // ends the listeners that are open from the start
+	answering     sync.WaitGroup // those
 
 	mu     sync.Mutex // guards closed
 	closed map[string]error
@@ -245,15 +258,60 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	for i, at := range d.TLS {
 		secure[i] = listener{address: at, tls: server.Config()}
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return log.Run(ctx) })
-	g.Go(func() error { return nodes.Run(ctx) })
-	g.Go(func() error { return stream.Run(ctx) })
-	g.Go(func() error { return link.Run(ctx) })
-	g.Go(func() error { return copies.run(ctx) })
-	g.Go(func() error { return p.reserve.Run(ctx, d.tellRoom(log)) })
-	g.Go(func() error { return serve(ctx, d, d.Log, secure, d.bound) })
-	return g.Wait()
+	// What a request that is answered meanwhile changes is written, and the events
+	// of all that come last.
+	return inStages(ctx, stage{
+		stream.Run,
+		link.Run,
+		func(ctx context.Context) error { return p.reserve.Run(ctx, d.tellRoom(log)) },
+		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },
+		d.untilAnswered,
+	}, stage{nodes.Run, copies.run}, stage{log.Run})
+}
+
+// untilAnswered ends when the listeners that are open from the start have ended.
+func (d *daemon) untilAnswered(ctx context.Context) error {
+	<-ctx.Done()
+	d.stopAnswering()
+	d.answering.Wait()
+	return nil
+}
+
+// stage is what ends together.
+type stage []func(context.Context) error
+
+// inStages runs everything until ctx ends or something fails, and then ends one
+// stage after the other.
+func inStages(ctx context.Context, stages ...stage) error {
+	kept := context.WithoutCancel(ctx)
+	ctx, fail := context.WithCancel(ctx)
+	ends, groups := make([]context.CancelFunc, len(stages)), make([]errgroup.Group, len(stages))
+	for i, s := range stages {
+		end := fail
+		if i > 0 {
+			ctx, end = context.WithCancel(kept)
+		}
+		ends[i] = end
+		run := ctx
+		for _, f := range s {
+			groups[i].Go(func() error {
+				err := f(run)
+				if err != nil {
+					fail()
+				}
+				return err
+			})
+		}
+	}
+	var errs []error
+	for i := range stages {
+		if i > 0 {
+			ends[i]()
+		}
+		errs = append(errs, groups[i].Wait())
+	}
+	fail()
+	return errors.Join(errs...)
 }
 
 // showEpoch says in /health whether the nodes refuse this gateway.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -809,4 +810,97 @@ func TestPermThatCannotBeWritten(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// What a request tells of that is answered while the gateway stops is in the
+// database afterwards.
+func TestTheLastRequestsEventsAreKept(t *testing.T) {
+	plain := freeAddress(t)
+	c := Laptop(t.TempDir(), []string{plain}, io.Discard, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, c) }()
+	newClient(t, "http://"+plain).ready()
+	conn, err := net.Dial("tcp", plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := `{"username":"eve","password":"a password of nobody"}`
+	fmt.Fprintf(conn, "POST /api/auth/login HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", plain, len(body))
+	r := bufio.NewReader(conn)
+	if line, err := r.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
+		t.Fatalf("the request is not being answered: %q, %v", line, err)
+	}
+	if _, err := r.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	eventually(t, "the gateway stops to listen", func() error {
+		other, err := net.Dial("tcp", plain)
+		if err != nil {
+			return nil
+		}
+		return errors.Join(errors.New("it listens still"), other.Close())
+	})
+	if _, err := io.WriteString(conn, body); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("got %s, want a refusal of the password", answer.Status)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	db, _, err := store.OpenConfig(t.Context(), c.State.File(paths.ConfigDB))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var n int
+	if err := db.Read().QueryRowContext(t.Context(), `SELECT count(*) FROM events WHERE kind = 'auth.login.failed'`).Scan(&n); err != nil || n != 1 {
+		t.Errorf("the database has %d events of the request, %v; want 1", n, err)
+	}
+}
+
+// Each stage ends after the one before, also when something in a later one fails.
+func TestStagesEndInTurn(t *testing.T) {
+	broken := errors.New("broken")
+	for _, want := range []error{nil, broken} {
+		var mu sync.Mutex
+		var ended []string
+		until := func(name string, err error) func(context.Context) error {
+			return func(ctx context.Context) error {
+				if err == nil {
+					<-ctx.Done()
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					ended = append(ended, name)
+				}
+				return err
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		last := stage{until("log", nil)}
+		if want == nil {
+			cancel()
+		} else {
+			last = append(last, until("", want))
+		}
+		if err := inStages(ctx, stage{until("listeners", nil)}, stage{until("nodes", nil)}, last); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+		cancel()
+		if !slices.Equal(ended, []string{"listeners", "nodes", "log"}) {
+			t.Errorf("ended %v", ended)
+		}
+	}
 }

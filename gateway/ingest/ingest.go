@@ -30,6 +30,7 @@ const (
 	maxUnproven  = 32 // connections that have not shown their key yet
 	maxStreams   = 512
 	helloTimeout = 20 * time.Second
+	lastWords    = 3 * time.Second // for the streams at the end
 	reportEvery  = 10 * time.Minute
 	maxReports   = 1024
 )
@@ -51,8 +52,10 @@ type Server struct {
 	commit   *committer
 	unproven chan struct{}
 	done     chan struct{} // closed when Run ends
+	open     sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
+	ended    bool       // no more are opened
 	streams  map[string]*session
 	reported map[string]time.Time
 }
@@ -70,11 +73,35 @@ func New(c Config) *Server {
 	}
 }
 
-// Run commits what comes until ctx ends. An error means that telemetry.db is
+// Run commits what comes until ctx ends; then it ends the streams and waits for
+// them: they tell the registry of their end. An error means that telemetry.db is
 // damaged and the process has to start again.
 func (s *Server) Run(ctx context.Context) error {
-	defer close(s.done)
-	return s.commit.run(ctx)
+	err := s.commit.run(ctx)
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	close(s.done)
+	all := make(chan struct{})
+	go func() {
+		s.open.Wait()
+		close(all)
+	}()
+	select {
+	case <-all:
+	case <-time.After(lastWords): // one is held up by the other side: the process is leaving
+	}
+	return err
+}
+
+// enter counts a stream, unless Run has ended.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.open.Add(1)
+	}
+	return !s.ended
 }
 
 // Disconnect ends a node's stream, as after it was revoked.
@@ -93,6 +120,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the stream needs a TCP connection", http.StatusBadRequest)
 		return
 	}
+	if !s.enter() {
+		http.Error(w, "the gateway is stopping", http.StatusServiceUnavailable)
+		return
+	}
+	defer s.open.Done()
 	select {
 	case s.unproven <- struct{}{}:
 	default:
