@@ -636,10 +636,20 @@ func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
 	}
 	stop = start(t, c)
 	api.ready()
+	login := func() {
+		t.Helper()
+		if status, _ := api.do("GET", "/v1/network", nil, nil); status != http.StatusUnauthorized {
+			t.Errorf("a login of before the restore gets %d, want 401", status)
+		}
+		var tokens apitype.Tokens
+		api.must("POST", "/api/auth/login", apitype.LoginRequest{Username: "root", Password: password}, &tokens)
+		api.jwt = tokens.AccessToken
+	}
+	login()
 	eventually(t, "the restored database has the admin, and an event tells of it", func() error {
 		var l apitype.EventList
 		_, err := api.do("GET", "/v1/events?kind=store.&severity=error", nil, &l)
-		if len(l.Items) != 1 || l.Items[0].Kind != "store.config.restored" {
+		if len(l.Items) != 1 || l.Items[0].Kind != "store.config.restored" || !strings.Contains(l.Items[0].Message, "log in again") {
 			err = errors.Join(err, fmt.Errorf("got %+v", l.Items))
 		}
 		return err
@@ -666,6 +676,7 @@ func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
 	}
 	stop = start(t, c)
 	api.ready()
+	login()
 	if got := epoch(); got != first+1 {
 		t.Errorf("restored before a power cut: the epoch is %d, want %d", got, first+1)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"halo.internal/gateway/auth"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/meshlink"
@@ -115,6 +116,9 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	})
 	if repair.Reason != "" {
 		p.noteRepair("config", repair)
+	}
+	if err == nil && repair.Restored != "" {
+		err = d.until(ctx, checkConfig, func() error { return auth.EndLogins(ctx, p.config) })
 	}
 	if err == nil {
 		err = d.until(ctx, checkConfig, func() error {
@@ -325,7 +329,7 @@ func (p *prepared) noteRepair(name string, r store.Repair) {
 	switch {
 	case r.Restored != "":
 		fields["copy"] = r.Restored
-		p.note("store."+name+".restored", model.Error, "the "+name+" database was damaged; its last good copy took its place", fields)
+		p.note("store."+name+".restored", model.Error, "the "+name+" database was damaged; its last good copy took its place; all logins were ended, people log in again", fields)
 	default:
 		p.note("store."+name+".lost", model.Error, "the "+name+" database was damaged; a new one was begun", fields)
 	}

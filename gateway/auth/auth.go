@@ -60,11 +60,7 @@ const settingSigningKey = "login signing key"
 // New loads or makes the signing key.
 func New(ctx context.Context, c Config) (*Service, error) {
 	s := &Service{db: c.DB, clock: c.Clock, events: c.Events, hasher: newHasher(), logins: newLimiter()}
-	seed, err := c.DB.Setting(ctx, settingSigningKey, func() []byte {
-		b := make([]byte, ed25519.SeedSize)
-		rand.Read(b)
-		return b
-	})
+	seed, err := c.DB.Setting(ctx, settingSigningKey, newSeed)
 	if err != nil {
 		return nil, fmt.Errorf("login signing key: %w", err)
 	}
@@ -74,6 +70,30 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	s.key = ed25519.NewKeyFromSeed(seed)
 	s.claims = newClaims(c.Salt)
 	return s, nil
+}
+
+// EndLogins ends all logins in a database that is older than what it replaces:
+// some of them had ended in that one. People log in again; API tokens stay,
+// since a machine cannot. A new signing key does for access tokens what the
+// users' generations cannot: those of the copy may have been passed since, by
+// any number, so that one of them would be met again.
+func EndLogins(ctx context.Context, db *store.DB) error {
+	err := db.Write(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens`); err != nil {
+			return err
+		}
+		return store.PutSetting(ctx, tx, settingSigningKey, newSeed())
+	})
+	if err != nil {
+		return fmt.Errorf("end the logins of a restored database: %w", err)
+	}
+	return nil
+}
+
+func newSeed() []byte {
+	b := make([]byte, ed25519.SeedSize)
+	rand.Read(b)
+	return b
 }
 
 var errLogin = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemLogin, "user name or password is wrong")

@@ -3,6 +3,7 @@ package auth
 import (
 	"bytes"
 	"crypto/ed25519"
+	"database/sql"
 	"encoding/base64"
 	"errors"
 	"log/slog"
@@ -265,6 +266,40 @@ func TestChangesEndLoginsAndAnAdminRemains(t *testing.T) {
 	wantProblem(t, f.UpdateUser(ctx, root, "root", apitype.UpdateUser{Disabled: &yes}), "about:blank")
 	if _, err := f.bearer(t, rootLogin.AccessToken); err != nil {
 		t.Errorf("refused changes ended the login: %v", err)
+	}
+}
+
+// What is restored from a copy may bring back logins that had ended since, and
+// a user's generation that had risen.
+func TestARestoredDatabaseHasNoLogins(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	kept := f.login(t, "root")
+	u, err := f.user(t.Context(), "root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.generation++ // as after a change that the copy lacks
+	later, err := f.issue(t.Context(), u, []byte("family of later"), func(*sql.Tx) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := EndLogins(t.Context(), f.db); err != nil {
+		t.Fatal(err)
+	}
+	if f.Service, err = New(t.Context(), Config{DB: f.db, Clock: f.clock, Events: f.events}); err != nil {
+		t.Fatal(err)
+	}
+	for name, tokens := range map[string]apitype.Tokens{"of the copy": kept, "of a change that it lacks": later} {
+		if _, err := f.bearer(t, tokens.AccessToken); err == nil {
+			t.Errorf("an access token %s is good", name)
+		}
+		if _, err := f.Refresh(t.Context(), here, tokens.RefreshToken); err == nil {
+			t.Errorf("a refresh token %s is good", name)
+		}
+	}
+	if _, err := f.bearer(t, f.login(t, "root").AccessToken); err != nil {
+		t.Errorf("a new login: %v", err)
 	}
 }
 
