@@ -791,7 +791,8 @@ func TestDatabasesThatFailAreInTheEvents(t *testing.T) {
 
 func TestWhatPowerCutsLeftIsRemoved(t *testing.T) {
 	dir, plain := t.TempDir(), freeAddress(t)
-	torn := []string{filepath.Join(dir, ".tmp-1"), filepath.Join(dir, paths.GatewayDir, ".tmp-2")}
+	torn := []string{filepath.Join(dir, ".tmp-1"), filepath.Join(dir, paths.GatewayDir, ".tmp-2"),
+		filepath.Join(dir, paths.ConfigDB+".copy-new"), filepath.Join(dir, paths.ConfigDB+".copy-new-journal")}
 	for _, p := range torn {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o700), os.WriteFile(p, []byte("key"), 0o600)); err != nil {
 			t.Fatal(err)

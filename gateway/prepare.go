@@ -153,7 +153,7 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 // sweep removes what power cuts left in the gateway's folder; alone there is no
 // halo-mesh to do it in the one above.
 func (d *daemon) sweep(dir string) {
-	err := atomicfile.Sweep(dir)
+	err := errors.Join(atomicfile.Sweep(dir), store.SweepCopy(d.State.File(paths.ConfigDB)))
 	if d.Alone {
 		err = errors.Join(err, atomicfile.Sweep(string(d.State)))
 	}

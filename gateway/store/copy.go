@@ -17,6 +17,15 @@ import (
 // Copies of config.db beside it, newest first.
 var copySuffixes = [...]string{".copy-1", ".copy-2"}
 
+const unfinishedCopy = ".copy-new"
+
+// SweepCopy removes what a power cut left of a copy of the database at path that
+// was being made: it takes room, and may hold what was taken away since.
+func SweepCopy(path string) error {
+	tmp := path + unfinishedCopy
+	return errors.Join(os.RemoveAll(tmp), os.RemoveAll(tmp+"-journal")) // SQLite's own beside it
+}
+
 // Copied returns when the newest copy was made; zero: there is none.
 func (d *DB) Copied() time.Time {
 	info, err := os.Stat(d.path + copySuffixes[0])
@@ -90,8 +99,8 @@ func (d *DB) Copy(ctx context.Context) error {
 // fail at any instant: a copy that is whole is only replaced by another, and
 // there is one under its name at all times.
 func (d *DB) copyOnce(ctx context.Context) error {
-	tmp, first, second := d.path+".copy-new", d.path+copySuffixes[0], d.path+copySuffixes[1]
-	if err := os.RemoveAll(tmp); err != nil {
+	tmp, first, second := d.path+unfinishedCopy, d.path+copySuffixes[0], d.path+copySuffixes[1]
+	if err := SweepCopy(d.path); err != nil {
 		return err
 	}
 	if _, err := d.write.ExecContext(ctx, `VACUUM INTO ?`, tmp); err != nil {
