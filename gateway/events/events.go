@@ -216,7 +216,8 @@ func (l *Log) Newest(ctx context.Context, kind string) (map[string]model.Event, 
 		}
 		var e model.Event
 		if err := json.Unmarshal([]byte(body), &e); err != nil {
-			return nil, fmt.Errorf("newest event %s of %s: %w", kind, node, err)
+			l.log.Warn("a stored event cannot be read", "event", kind, "node", node, "err", err)
+			continue // it is as good as none: the gateway must start all the same
 		}
 		newest[node] = e
 	}
@@ -262,7 +263,7 @@ func (l *Log) List(ctx context.Context, q Query) ([]apitype.Event, string, error
 			return nil, "", store.Classify(err)
 		}
 		if err := json.Unmarshal([]byte(body), &e.Event); err != nil {
-			return nil, "", fmt.Errorf("event %d: %w", e.ID, err)
+			e.Event = model.Event{Kind: "event.unreadable", Severity: model.Error, Message: "this event cannot be read: " + err.Error()}
 		}
 		e.Received = store.Time(received)
 		list = append(list, e)

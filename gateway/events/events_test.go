@@ -182,3 +182,27 @@ func TestAnEventThatNeverFitsIsLeftOut(t *testing.T) {
 		t.Errorf("%d events still wait", len(l.waiting))
 	}
 }
+
+// A stored event that cannot be read keeps neither the gateway from starting nor
+// the others from being listed.
+func TestAnEventThatCannotBeRead(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "config.db"), share{maxStored, maxOctets})
+	l.Add("node.state", model.Info, "n-a", "", map[string]string{"state": "ok"})
+	l.Add("node.state", model.Info, "n-b", "", map[string]string{"state": "ok"})
+	flush(t, l)
+	err := l.db.Write(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE events SET body = '{"kind":' WHERE node = 'n-a'`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest, err := l.Newest(t.Context(), "node.state")
+	if _, bad := newest["n-a"]; err != nil || bad || newest["n-b"].Fields["state"] != "ok" {
+		t.Errorf("newest: %+v, %v; want n-b's alone", newest, err)
+	}
+	list, _, err := l.List(t.Context(), Query{Limit: 10})
+	if err != nil || len(list) != 2 || list[1].Kind != "event.unreadable" {
+		t.Errorf("list: %+v, %v", list, err)
+	}
+}

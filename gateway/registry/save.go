@@ -245,7 +245,9 @@ func (r *Registry) load(ctx context.Context) error {
 		}
 		l := &live{boot: uint64(boot)}
 		if err := json.Unmarshal([]byte(status), &l.status); err != nil {
-			return fmt.Errorf("stored status of %s: %w", id, err)
+			// The node tells it anew; without it the gateway still works for all.
+			r.events.Add("node.status.unreadable", model.Warning, id, "the node's stored status cannot be read: "+err.Error(), nil)
+			l.status = model.NodeStatus{}
 		}
 		if t := store.TimePtr(seen); t != nil {
 			l.seen, l.seenSaved = *t, *t
