@@ -153,7 +153,7 @@ func (r *Registry) save(ctx context.Context, all bool) error {
 	err := r.db.Write(ctx, func(tx *sql.Tx) error {
 		unfit = nil
 		for _, s := range list {
-			if err := s.write(ctx, tx); store.Unfit(err) {
+			if err := s.writeWhole(ctx, tx); store.Unfit(err) {
 				unfit = append(unfit, s.id) // the others must not wait for it
 			} else if err != nil {
 				return fmt.Errorf("status of %s: %w", s.id, err)
@@ -179,6 +179,26 @@ func (r *Registry) save(ctx context.Context, all bool) error {
 	}
 	if again {
 		r.plan(&r.saveBy, time.Now().Add(saveEvery))
+	}
+	return err
+}
+
+// writeWhole is write, but leaves nothing of a node that is refused half-way.
+func (s snapshot) writeWhole(ctx context.Context, tx *sql.Tx) error {
+	if _, err := tx.ExecContext(ctx, `SAVEPOINT node`); err != nil {
+		return err
+	}
+	err := s.write(ctx, tx)
+	if err != nil && !store.Unfit(err) {
+		return err // the transaction goes
+	}
+	if err != nil {
+		if _, undo := tx.ExecContext(ctx, `ROLLBACK TO node`); undo != nil {
+			return undo
+		}
+	}
+	if _, release := tx.ExecContext(ctx, `RELEASE node`); release != nil {
+		return release
 	}
 	return err
 }

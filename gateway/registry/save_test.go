@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -292,5 +293,73 @@ func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 	}
 	if list, err := f.Interfaces(t.Context(), key.ID()); err != nil || len(list) != 1 || !list[0].Present {
 		t.Errorf("interfaces: %+v, %v", list, err)
+	}
+}
+
+// One body that cannot be read must not keep the gateway from starting.
+func TestAStoredStatusThatCannotBeRead(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	if _, err := f.join(t, key, f.request(key, f.token(1))); err != nil {
+		t.Fatal(err)
+	}
+	f.Status(key.ID(), status("ok"))
+	f.flush(t)
+	f.alter(t, `UPDATE nodes SET status = '{"state":"ok","uptime_s":[' WHERE id = '`+key.ID()+`'`)
+	f.open(t)
+	if n, err := f.Node(t.Context(), key.ID()); err != nil || n.State != "" {
+		t.Errorf("got %+v, %v; want a node of which nothing is known", n, err)
+	}
+	if got := f.kinds(t); !slices.Contains(got, "node.status.unreadable") {
+		t.Errorf("events %v", got)
+	}
+	f.Status(key.ID(), status("failed"))
+	f.flush(t)
+	f.open(t)
+	if n, err := f.Node(t.Context(), key.ID()); err != nil || n.State != "failed" {
+		t.Errorf("after the node told it anew: %+v, %v", n, err)
+	}
+}
+
+// A node whose interface is refused keeps what is stored of it, and the others
+// are written.
+func TestARefusedStatusLeavesNothingHalfWritten(t *testing.T) {
+	f := newFixture(t)
+	keys := []identity.Key{identity.New(), identity.New()}
+	token := f.token(2)
+	for _, key := range keys {
+		if _, err := f.join(t, key, f.request(key, token)); err != nil {
+			t.Fatal(err)
+		}
+		f.Status(key.ID(), status("ok"))
+	}
+	f.flush(t)
+	f.alter(t, `CREATE TRIGGER never BEFORE INSERT ON interfaces WHEN NEW.node = '`+keys[0].ID()+`' BEGIN SELECT RAISE(ABORT, 'never'); END`)
+	for _, key := range keys {
+		f.Status(key.ID(), status("failed"))
+	}
+	f.flush(t)
+	if got := f.kinds(t); !slices.Contains(got, "node.status.unfit") {
+		t.Errorf("events %v", got)
+	}
+	f.open(t)
+	for i, want := range []string{"ok", "failed"} {
+		if n, err := f.Node(t.Context(), keys[i].ID()); err != nil || n.State != want {
+			t.Errorf("node %d: %+v, %v; want state %s", i, n, err, want)
+		}
+		if list, err := f.Interfaces(t.Context(), keys[i].ID()); err != nil || len(list) != 1 || !list[0].Present {
+			t.Errorf("node %d: interfaces %+v, %v; want one that is present", i, list, err)
+		}
+	}
+}
+
+func (f *fixture) alter(t *testing.T, statement string) {
+	t.Helper()
+	err := f.db.Write(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(t.Context(), statement)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
