@@ -1,0 +1,230 @@
+//go:build lab
+
+package radio_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/peering"
+	"halo.internal/mesh/radio"
+	"halo.internal/mesh/sae"
+)
+
+// supplicant is a member whose authentication and peering are wpa_supplicant's.
+type supplicant struct {
+	l      *lab
+	iface  string
+	mac    net.HardwareAddr
+	config string
+	log    string
+	cancel context.CancelFunc
+	ended  chan error
+}
+
+// supplicant starts wpa_supplicant on a radio of its own. network is what its
+// network block holds besides the mesh's name and channel.
+func (l *lab) supplicant(channel nl80211.Channel, network string) *supplicant {
+	l.t.Helper()
+	w, _ := l.wiphy()
+	s := &supplicant{l: l, iface: fmt.Sprintf("wpa%d", l.made)}
+	i, err := l.conn.NewInterface(w.Index, s.iface, nl80211.MeshPoint, nil)
+	l.ok(err)
+	s.mac = i.MAC
+	dir := l.t.TempDir()
+	s.config, s.log = filepath.Join(dir, "wpa.conf"), filepath.Join(dir, "wpa.log")
+	if !strings.Contains(network, "psk=") {
+		network += fmt.Sprintf("\tpsk=%q\n", password)
+	}
+	l.ok(os.WriteFile(s.config, fmt.Appendf(nil, `user_mpm=1
+sae_groups=19
+network={
+	ssid=%q
+	mode=5
+	frequency=%d
+	scan_freq=%d
+	key_mgmt=SAE
+	pairwise=CCMP
+	group=CCMP
+%s}
+`, meshID, channel.FreqMHz, channel.FreqMHz, network), 0o600))
+	l.t.Cleanup(func() {
+		if l.t.Failed() {
+			text, _ := os.ReadFile(s.log)
+			l.t.Logf("--- %s\n%s", s.iface, text[max(0, len(text)-6000):])
+		}
+	})
+	s.start()
+	return s
+}
+
+func (s *supplicant) start() {
+	s.l.t.Helper()
+	ctx, cancel := context.WithCancel(s.l.ctx)
+	out, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	s.l.ok(err)
+	c := exec.CommandContext(ctx, "wpa_supplicant", "-t", "-D", "nl80211", "-i", s.iface, "-c", s.config)
+	c.Stdout, c.Stderr = out, out
+	s.l.ok(c.Start())
+	s.cancel, s.ended = cancel, make(chan error, 1)
+	go func(ended chan<- error) { ended <- c.Wait(); out.Close() }(s.ended)
+	s.l.t.Cleanup(s.kill)
+}
+
+// kill ends it without a word to anybody.
+func (s *supplicant) kill() {
+	s.cancel()
+	err := <-s.ended
+	s.ended <- err
+}
+
+// says waits until its log has a text.
+func (s *supplicant) says(text string) {
+	s.l.t.Helper()
+	s.l.until(s.iface+" says "+text, func() bool {
+		b, _ := os.ReadFile(s.log) // none before it has started
+		return strings.Contains(string(b), text)
+	})
+}
+
+func (s *supplicant) end() end { return end{s.iface, s.mac} }
+
+// hunting is how wpa_supplicant 2.10 finds the password element on a mesh.
+func hunting(mfp peering.MFP, more ...func(*radio.Config)) func(*radio.Config) {
+	return func(c *radio.Config) {
+		c.Method, c.MFP = sae.HuntingAndPecking, mfp
+		for _, change := range more {
+			change(c)
+		}
+	}
+}
+
+func (l *lab) linkTo(m *member, s *supplicant) {
+	l.t.Helper()
+	l.until(m.iface+" and "+s.iface+" have a link", func() bool { return l.linked(m.iface, s.mac) && l.linked(s.iface, m.mac) })
+}
+
+// both carries unicast and multicast frames in both directions.
+func (l *lab) both(a, b end) {
+	l.t.Helper()
+	l.carry(a, b)
+	l.carry(b, a)
+}
+
+func TestInteroperation(t *testing.T) {
+	const (
+		off, optional, required = "\tieee80211w=0\n", "\tieee80211w=1\n", "\tieee80211w=2\n"
+
+		// Who beacons rarely is not found, and so is not asked by the other.
+		rare = 10000
+	)
+	for _, tc := range []struct {
+		name    string
+		channel nl80211.Channel
+		change  func(*radio.Config)
+		network string
+	}{
+		{"MFP off", channel1, hunting(peering.MFPOff), off},
+		{"MFP optional", channel1, hunting(peering.MFPOptional), optional},
+		{"MFP required", channel1, hunting(peering.MFPRequired), required},
+		{"MFP required here, optional there", channel1, hunting(peering.MFPRequired), optional},
+		{"5 GHz", channel36, hunting(peering.MFPRequired), required},
+		{"we begin", channel1, hunting(peering.MFPRequired, func(c *radio.Config) { c.BeaconInterval = rare }), required},
+		{"the other begins", channel1, hunting(peering.MFPRequired), required + "\tbeacon_int=10000\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l := newLab(t)
+			if tc.channel == channel36 {
+				l.country("DE")
+			}
+			m := l.member(func(c *radio.Config) { tc.change(c); c.Channel = tc.channel })
+			s := l.supplicant(tc.channel, tc.network)
+			start := time.Now()
+			l.linkTo(m, s)
+			t.Logf("a link after %.2f s", time.Since(start).Seconds())
+			l.both(m.end(), s.end())
+		})
+	}
+}
+
+// country has the kernel follow a country's rules.
+func (l *lab) country(code string) {
+	l.t.Helper()
+	l.ok(l.conn.SetCountry(code))
+	l.until("the rules of "+code, func() bool {
+		r, err := l.conn.Regulatory()
+		l.ok(err)
+		return r.Country == code
+	})
+}
+
+func TestInteroperationAfterRestarts(t *testing.T) {
+	l := newLab(t)
+	change := hunting(peering.MFPRequired)
+	m, s := l.member(change), l.supplicant(channel1, "\tieee80211w=2\n")
+	l.linkTo(m, s)
+	l.both(m.end(), s.end())
+
+	s.kill()
+	s.start()
+	l.until("the other's new start is told of", func() bool { return len(m.told(radio.EventPeer))+len(m.told(radio.EventPeerAgain)) >= 2 })
+	l.linkTo(m, s)
+	l.both(m.end(), s.end())
+
+	if err := m.stop(); err != nil {
+		t.Errorf("end: %v", err)
+	}
+	l.until("the other knows of our end", func() bool { return !l.linked(s.iface, m.mac) })
+	all, err := l.conn.Wiphys()
+	l.ok(err)
+	for _, w := range all {
+		if w.Name == strings.Replace(m.iface, "mesh", "radio", 1) {
+			l.run(m, w, change)
+		}
+	}
+	l.linkTo(m, s)
+	l.both(m.end(), s.end())
+}
+
+func TestInteroperationWithAnotherPassword(t *testing.T) {
+	l := newLab(t)
+	m := l.member(hunting(peering.MFPRequired))
+	s := l.supplicant(channel1, "\tieee80211w=2\n\tpsk=\"another password\"\n")
+	l.until("that is told of", func() bool {
+		for _, e := range m.told(radio.EventPeerRefused) {
+			if strings.Contains(e.Message, sae.ErrPassword.Error()) && e.Fields["mac"] == s.mac.String() {
+				return true
+			}
+		}
+		return false
+	})
+	if l.linked(m.iface, s.mac) || l.linked(s.iface, m.mac) {
+		t.Error("there is a link all the same")
+	}
+	// A member with the password is not kept out by that.
+	other := l.member(hunting(peering.MFPRequired))
+	l.link(m, other)
+	l.both(m.end(), other.end())
+}
+
+func TestInteroperationOfThree(t *testing.T) {
+	l := newLab(t)
+	m := l.member(hunting(peering.MFPRequired))
+	a, b := l.supplicant(channel1, "\tieee80211w=2\n"), l.supplicant(channel1, "\tieee80211w=2\n")
+	other := l.member(hunting(peering.MFPRequired))
+	l.link(m, other)
+	for _, s := range []*supplicant{a, b} {
+		l.linkTo(m, s)
+		l.linkTo(other, s)
+		l.both(m.end(), s.end())
+	}
+	l.both(m.end(), other.end())
+}

@@ -1,0 +1,309 @@
+// Package radio makes one radio a member of a secured 802.11s mesh: it owns the
+// mesh interface, lets mesh/secure authenticate and peer with the stations that
+// it hears, and carries out in the kernel what that decides. It is what would
+// need wpa_supplicant otherwise.
+//
+//	nl80211 events, frames ─▶ Radio ─▶ secure.Engine
+//	stations, keys, frames ◀─       ◀─ frames, events
+//
+// One goroutine owns all of it. When halo-mesh dies, the interface, its stations
+// and its keys stay as they are, so that links carry on; the next start makes
+// the interface anew, and its peers see a member that has begun anew.
+package radio
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/peering"
+	"halo.internal/mesh/sae"
+	"halo.internal/mesh/secure"
+	"halo.internal/model"
+	"halo.internal/model/dot11"
+)
+
+// Kinds of events.
+const (
+	EventJoined      = "mesh.radio.joined"      // fields iface, channel
+	EventPeer        = "mesh.radio.peer"        // fields iface, mac: a link stands
+	EventPeerAgain   = "mesh.radio.peer-again"  // fields iface, mac: a peer has begun anew
+	EventPeerLost    = "mesh.radio.peer-lost"   // fields iface, mac, reason
+	EventPeerRefused = "mesh.radio.peer-failed" // fields iface, mac, reason: no link came about
+)
+
+// Indices of keys: the group's is not sent by AMPE, and 1 by custom; 4 is the
+// first of management frames (9.4.2.54).
+const (
+	pairwiseKey   = 0
+	groupKey      = 1
+	managementKey = 4
+)
+
+// mtu leaves room for what batman-adv puts before a frame of 1500 octets.
+const mtu = 1560
+
+// Config says what the radio is to be a member of, and how.
+type Config struct {
+	Wiphy          int              // index of the radio
+	Iface          string           // name of the interface, which is made anew
+	MAC            net.HardwareAddr // of the interface; nil: the radio's own
+	MeshID         string           // 1 to 32 octets
+	Password       string           // of all members
+	Method         sae.Method
+	MFP            peering.MFP
+	Channel        nl80211.Channel
+	BeaconInterval int // in time units of 1024 µs; 0: 1000
+	MaxPeers       int // 0: 10
+	Morse          bool
+	SAE            sae.Timing     // zero: sae.Wifi
+	Peering        peering.Timing // zero: peering.Wifi
+
+	// Notify gets what happens; boot, number and time are the receiver's to set. It
+	// must not block.
+	Notify func(model.Event)
+	Log    *slog.Logger
+}
+
+// Peer is a station with a link, or on its way to one.
+type Peer struct {
+	MAC       dot11.MAC
+	SAE       sae.State
+	Peering   peering.State
+	Since     time.Time // when the link was made; zero while there is none
+	SignalDBm float64   // smoothed
+	Inactive  time.Duration
+	Failures  int    // in a row
+	Reason    string // of the last failure
+}
+
+// Radio is a member of the mesh. Run makes it work; the other methods may be
+// called from any goroutine.
+type Radio struct {
+	c Config
+
+	conn   *nl80211.Conn
+	events *nl80211.Listener
+	wiphy  nl80211.Wiphy
+	iface  nl80211.Interface
+	own    dot11.MAC
+	engine *secure.Engine
+	group  peering.GroupKeys
+	heard  map[dot11.MAC]*station
+	fresh  time.Time // when the engine was told of the group keys' counters
+	due    time.Time // of the next housekeeping
+
+	mu    sync.Mutex // guards what follows
+	peers []Peer
+	up    bool
+}
+
+// New returns a radio that does nothing yet.
+func New(c Config) *Radio {
+	if c.BeaconInterval == 0 {
+		c.BeaconInterval = 1000
+	}
+	if c.MaxPeers == 0 {
+		c.MaxPeers = 10
+	}
+	if c.SAE == (sae.Timing{}) {
+		c.SAE = sae.Wifi
+	}
+	if c.Peering == (peering.Timing{}) {
+		c.Peering = peering.Wifi
+	}
+	return &Radio{c: c}
+}
+
+// Ready returns nil while the radio is a member of its mesh.
+func (r *Radio) Ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.up {
+		return fmt.Errorf("%s has not joined its mesh", r.c.Iface)
+	}
+	return nil
+}
+
+// Peers returns the stations with a link or on their way to one, by address, as
+// of a moment ago.
+func (r *Radio) Peers() []Peer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]Peer(nil), r.peers...)
+}
+
+// Run joins the mesh and serves its peers until ctx ends, which leaves the mesh
+// with a word to them. Other ends are errors: the radio is gone (unix.ENODEV),
+// its driver lacks something (*nl80211.UnsupportedError), the kernel refused.
+func (r *Radio) Run(ctx context.Context) (err error) {
+	r.heard = map[dot11.MAC]*station{}
+	if r.conn, err = nl80211.Dial(nl80211.Config{}); err != nil {
+		return err
+	}
+	defer r.conn.Close()
+	if r.events, err = nl80211.Listen(nl80211.Config{}, nl80211.GroupConfig, nl80211.GroupMLME); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.events.Close()) }()
+	if err := r.makeInterface(); err != nil {
+		return err
+	}
+	defer func() {
+		if ctx.Err() != nil { // otherwise it may be gone, or its state be worth a look
+			err = errors.Join(err, r.conn.DeleteInterface(r.iface.Index))
+		}
+	}()
+	if err := r.listen(ctx); err != nil {
+		return err
+	}
+	if err := r.join(); err != nil {
+		return err
+	}
+	defer r.engine.Close()
+	r.setUp(true)
+	defer r.setUp(false)
+	r.notify(EventJoined, model.Info, fmt.Sprintf("%s is a member of the mesh on %s", r.c.Iface, r.c.Channel), "channel", r.c.Channel.String())
+	return r.serve(ctx)
+}
+
+// makeInterface makes the mesh interface in place of one of that name, and
+// brings it up, without which it cannot join.
+func (r *Radio) makeInterface() error {
+	var err error
+	if r.wiphy, err = r.conn.Wiphy(r.c.Wiphy); err != nil {
+		return err
+	}
+	if err := r.wiphy.Check(nl80211.SecureMesh()...); err != nil {
+		return err
+	}
+	all, err := r.conn.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, i := range all {
+		if i.Name != r.c.Iface {
+			continue
+		}
+		if err := r.conn.DeleteInterface(i.Index); err != nil {
+			return err
+		}
+	}
+	if r.iface, err = r.conn.NewInterface(r.c.Wiphy, r.c.Iface, nl80211.MeshPoint, r.c.MAC); err != nil {
+		return err
+	}
+	link, err := netlink.LinkByIndex(r.iface.Index)
+	if err != nil {
+		return fmt.Errorf("radio: %s: %w", r.c.Iface, err)
+	}
+	if err := netlink.LinkSetMTU(link, mtu); err != nil {
+		return fmt.Errorf("radio: %s: MTU %d: %w", r.c.Iface, mtu, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("radio: bring up %s: %w", r.c.Iface, err)
+	}
+	if r.iface, err = r.conn.Interface(r.iface.Index); err != nil { // some drivers have an address only now
+		return err
+	}
+	if len(r.iface.MAC) != len(r.own) {
+		return fmt.Errorf("radio: %s: expected an address of %d octets, got %q", r.c.Iface, len(r.own), r.iface.MAC)
+	}
+	r.own = dot11.MAC(r.iface.MAC)
+	// On a mesh, a radio that sleeps loses frames; drivers may come up with it on.
+	if err := r.conn.SetPowerSave(r.iface.Index, false); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	return nil
+}
+
+// listen registers for the frames of authentication and peering, before there
+// can be any.
+func (r *Radio) listen(ctx context.Context) error {
+	for _, f := range []struct {
+		frame uint16
+		match []byte
+	}{
+		{nl80211.FrameAuthentication, nil},
+		{nl80211.FrameAction, []byte{15, 1}}, // Self-protected: Open
+		{nl80211.FrameAction, []byte{15, 2}}, // Confirm
+		{nl80211.FrameAction, []byte{15, 3}}, // Close
+	} {
+		if err := r.events.RegisterFrame(ctx, r.iface.Index, f.frame, f.match); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// join draws the group keys and becomes a member.
+func (r *Radio) join() error {
+	var err error
+	if r.group, err = peering.NewGroupKeys(rand.Reader); err != nil {
+		return fmt.Errorf("radio: %w", err)
+	}
+	if err := r.installOwnKeys(); err != nil {
+		return err
+	}
+	band, err := r.band()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	id := []byte(r.c.MeshID)
+	rates, extended := rateElements(band)
+	r.engine, err = secure.New(
+		sae.Config{Own: r.own, MeshID: id, Password: []byte(r.c.Password), Method: r.c.Method, Timing: r.c.SAE},
+		peering.Config{
+			Own: r.own, MeshID: id, Rates: rates, ExtendedRates: extended, Trailing: highThroughput(band, r.c.Channel),
+			MFP: r.c.MFP, Morse: r.c.Morse, MaxPeers: r.c.MaxPeers, Group: r.group, Timing: r.c.Peering,
+		}, now)
+	if err != nil {
+		return fmt.Errorf("radio: %w", err)
+	}
+	err = r.conn.JoinMesh(r.iface.Index, nl80211.MeshSetup{
+		ID: id, Channel: r.c.Channel, BasicRates: mandatory(band), BeaconInterval: r.c.BeaconInterval,
+		IEs: dot11.AppendElement(nil, dot11.RSN, peering.RSN(r.c.MFP)), AuthProtocol: nl80211.AuthSAE,
+		UserspaceAuth: true, UserspaceAMPE: true, UserspaceMPM: true,
+		Parameters: nl80211.MeshParameters{
+			AutoOpenPlinks: new(false), Forwarding: new(false), // batman-adv forwards
+			MaxPeerLinks: new(uint16(r.c.MaxPeers)), PlinkTimeout: new(plinkTimeout),
+		},
+	})
+	if err != nil {
+		r.engine.Close()
+	}
+	return err
+}
+
+// plinkTimeout is after what silence the kernel removes a station by itself,
+// long after this package has given it up.
+const plinkTimeout = 5 * time.Minute
+
+func (r *Radio) setUp(up bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.up = up
+	if !up {
+		r.peers = nil
+	}
+}
+
+func (r *Radio) notify(kind string, s model.Severity, message string, fields ...string) {
+	if r.c.Notify == nil {
+		return
+	}
+	f := map[string]string{"iface": r.c.Iface}
+	for i := 0; i+1 < len(fields); i += 2 {
+		f[fields[i]] = fields[i+1]
+	}
+	r.c.Notify(model.Event{Kind: kind, Severity: s, Message: message, Fields: f})
+}

@@ -1,0 +1,289 @@
+package radio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/peering"
+	"halo.internal/mesh/peering/choice"
+	"halo.internal/model/dot11"
+)
+
+const (
+	houseKeeping = 2 * time.Second  // stations are looked at, and the choice made again
+	silent       = 30 * time.Second // a peer of whom nothing is heard for so long, not even a beacon, is gone
+)
+
+// gone tells whether an error is the end of the interface, not of one request.
+func gone(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENETDOWN) || errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ENOTCONN)
+}
+
+// serve owns the engine until ctx ends or the radio does.
+func (r *Radio) serve(ctx context.Context) error {
+	inner, cancel := context.WithCancel(ctx)
+	in := make(chan nl80211.Event)
+	ended := make(chan error, 1)
+	var owned sync.WaitGroup
+	owned.Go(func() { ended <- r.pump(inner, in) })
+	defer owned.Wait()
+	defer cancel()
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return r.leave()
+		case err := <-ended:
+			return err
+		case e := <-in:
+			err = r.handle(time.Now(), e)
+		case <-timer.C:
+			now := time.Now()
+			r.refresh(now)
+			r.engine.Advance(now)
+			if !now.Before(r.due) {
+				r.due = now.Add(houseKeeping)
+				err = r.keepHouse(now)
+			}
+		}
+		if err == nil {
+			err = r.act(time.Now())
+		}
+		if err != nil {
+			return fmt.Errorf("radio: %s: %w", r.c.Iface, err)
+		}
+		next := r.due
+		if n := r.engine.Next(); !n.IsZero() && n.Before(next) {
+			next = n
+		}
+		timer.Reset(max(0, time.Until(next)))
+	}
+}
+
+// pump moves events into the channel until ctx ends.
+func (r *Radio) pump(ctx context.Context, in chan<- nl80211.Event) error {
+	for {
+		e, err := r.events.Next(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case in <- e:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// leave closes all links with a word to the peers: those that do not hear it
+// notice by the silence.
+func (r *Radio) leave() error {
+	now := time.Now()
+	for mac := range r.heard {
+		r.engine.Drop(now, mac, dot11.MeshPeeringCancelled)
+	}
+	frames, events := r.engine.Take()
+	for _, e := range events {
+		if e.Peering != nil && e.Peering.Keys != nil {
+			e.Peering.Keys.Wipe()
+		}
+	}
+	for _, f := range frames {
+		if _, err := r.conn.Send(r.iface.Index, nl80211.SendFrame{Data: f.Bytes}); err != nil {
+			return nil // the interface may be gone already
+		}
+	}
+	return nil
+}
+
+// handle takes one event of the kernel.
+func (r *Radio) handle(now time.Time, e nl80211.Event) error {
+	switch e := e.(type) {
+	case nl80211.Frame:
+		if e.Iface == r.iface.Index {
+			r.refresh(now)
+			r.engine.Handle(now, e.Data)
+		}
+	case nl80211.PeerCandidate:
+		if e.Iface == r.iface.Index && len(e.MAC) == len(dot11.MAC{}) {
+			return r.candidate(now, e)
+		}
+	case nl80211.StationRemoved:
+		if e.Station.Iface == r.iface.Index && len(e.Station.MAC) == len(dot11.MAC{}) {
+			r.removed(now, dot11.MAC(e.Station.MAC))
+		}
+	case nl80211.InterfaceRemoved:
+		if e.Interface.Index == r.iface.Index {
+			return fmt.Errorf("the interface was removed: %w", unix.ENODEV)
+		}
+	case nl80211.WiphyRemoved:
+		if e.Index == r.c.Wiphy {
+			return fmt.Errorf("the radio was removed: %w", unix.ENODEV)
+		}
+	case nl80211.Overflow:
+		r.c.Log.Warn("events of the radio were lost; reading its stations anew", "iface", r.c.Iface)
+		return r.resync(now)
+	case nl80211.Malformed:
+		r.c.Log.Debug("event of the radio not understood", "iface", r.c.Iface, "err", e.Err)
+	}
+	return nil
+}
+
+// candidate takes a beacon of a member that is no station yet.
+func (r *Radio) candidate(now time.Time, e nl80211.PeerCandidate) error {
+	mac := dot11.MAC(e.MAC)
+	if mac.Group() || mac == r.own {
+		return nil
+	}
+	s := r.station(mac)
+	if s == nil {
+		return nil
+	}
+	known := !s.seen.IsZero()
+	s.capabilities, s.seen = parseCapabilities(e.IEs), now
+	s.smooth(e.SignalDBm)
+	if !known && !s.wanted { // a newcomer need not wait for the next look
+		r.choose(now)
+	}
+	return nil
+}
+
+func (s *station) smooth(dBm int) {
+	switch {
+	case dBm == 0:
+	case s.signal == 0:
+		s.signal = float64(dBm)
+	default:
+		s.signal += (float64(dBm) - s.signal) / 4
+	}
+}
+
+// removed takes note of a station that is gone from the kernel: by our hand, or
+// because the kernel had heard nothing of it.
+func (r *Radio) removed(now time.Time, mac dot11.MAC) {
+	s := r.heard[mac]
+	if s == nil {
+		return
+	}
+	if s.removals > 0 {
+		s.removals--
+		return
+	}
+	if s.inKernel {
+		s.inKernel = false
+		r.lost(now, mac, s)
+	}
+}
+
+// lost ends a link whose peer is not there any more; if it is still chosen, it
+// is sought again.
+func (r *Radio) lost(now time.Time, mac dot11.MAC, s *station) {
+	r.engine.Drop(now, mac, dot11.MeshPeeringCancelled)
+	s.wanted, s.seen = false, time.Time{}
+}
+
+// resync compares what is known with the kernel.
+func (r *Radio) resync(now time.Time) error {
+	list, err := r.conn.Stations(r.iface.Index)
+	if err != nil {
+		return err
+	}
+	there := map[dot11.MAC]bool{}
+	for _, i := range list {
+		if len(i.MAC) != len(dot11.MAC{}) {
+			continue
+		}
+		mac := dot11.MAC(i.MAC)
+		there[mac] = true
+		if s := r.heard[mac]; s == nil || !s.inKernel {
+			if err := r.conn.DeleteStation(r.iface.Index, mac[:]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	for mac, s := range r.heard {
+		s.removals = 0
+		if s.inKernel && !there[mac] {
+			s.inKernel = false
+			r.lost(now, mac, s)
+		}
+	}
+	return nil
+}
+
+// keepHouse looks at the stations, gives up those that have fallen silent, and
+// chooses anew.
+func (r *Radio) keepHouse(now time.Time) error {
+	list, err := r.conn.Stations(r.iface.Index)
+	if err != nil {
+		return err
+	}
+	for _, i := range list {
+		if len(i.MAC) != len(dot11.MAC{}) {
+			continue
+		}
+		s := r.heard[dot11.MAC(i.MAC)]
+		if s == nil || !s.inKernel {
+			continue
+		}
+		s.inactive = i.Inactive
+		s.smooth(i.SignalDBm)
+		if i.Inactive < silent {
+			s.seen = now
+		} else if !s.since.IsZero() {
+			r.lost(now, dot11.MAC(i.MAC), s)
+		}
+	}
+	for mac, s := range r.heard {
+		if !s.wanted && !s.inKernel && now.Sub(s.seen) > forgotten {
+			delete(r.heard, mac)
+		}
+	}
+	r.choose(now)
+	r.snapshot()
+	return nil
+}
+
+// choose decides whom to have links with, and has the engine see to it.
+func (r *Radio) choose(now time.Time) {
+	var list []choice.Candidate
+	for mac, s := range r.heard {
+		_, p := r.engine.State(mac)
+		linked := p == peering.Estab
+		if !linked && now.Sub(s.seen) > silent {
+			if s.wanted {
+				r.engine.Drop(now, mac, dot11.MeshPeeringCancelled)
+				s.wanted = false
+			}
+			continue
+		}
+		list = append(list, choice.Candidate{MAC: mac, Signal: s.signal, Linked: linked, Full: s.full && !linked})
+	}
+	chosen := choice.Choose(r.own, list, choice.Policy{Limit: r.c.MaxPeers})
+	for _, c := range list {
+		s := r.heard[c.MAC]
+		switch want := slices.Contains(chosen, c.MAC); {
+		case want && !s.wanted:
+			if err := r.engine.Want(now, c.MAC); err != nil {
+				r.c.Log.Debug("no peering", "iface", r.c.Iface, "peer", c.MAC, "err", err)
+				continue
+			}
+			s.wanted = true
+		case !want && s.wanted:
+			r.engine.Drop(now, c.MAC, dot11.MeshMaxPeers)
+			s.wanted = false
+		}
+	}
+}

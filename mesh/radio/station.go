@@ -1,0 +1,340 @@
+package radio
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/peering"
+	"halo.internal/mesh/sae"
+	"halo.internal/model"
+	"halo.internal/model/dot11"
+)
+
+// station is another member that was heard.
+type station struct {
+	capabilities
+	signal   float64   // dBm, smoothed; 0: none was told
+	seen     time.Time // its last beacon or frame
+	inKernel bool
+	removals int // events of our own removals that are still to come
+	wanted   bool
+	aid      uint16    // what it calls us
+	since    time.Time // when the link was made
+	inactive time.Duration
+	failures int
+	reason   string
+	told     time.Time // when a failure was last made an event of
+}
+
+// Bounds of what others may cause.
+const (
+	maxHeard  = 256
+	forgotten = 2 * time.Minute  // after which a station that is not heard is no candidate
+	tellAgain = 10 * time.Minute // between events of one station's failures
+)
+
+// station returns what is known of an address, nil where there is no room for
+// more strangers.
+func (r *Radio) station(mac dot11.MAC) *station {
+	s := r.heard[mac]
+	if s != nil {
+		return s
+	}
+	if len(r.heard) >= maxHeard {
+		var oldest dot11.MAC
+		var at *station
+		for m, s := range r.heard {
+			if !s.wanted && !s.inKernel && (at == nil || s.seen.Before(at.seen)) {
+				oldest, at = m, s
+			}
+		}
+		if at == nil {
+			return nil
+		}
+		delete(r.heard, oldest)
+	}
+	s = &station{}
+	r.heard[mac] = s
+	return s
+}
+
+// installOwnKeys gives the kernel the keys for what is sent to all.
+func (r *Radio) installOwnKeys() error {
+	i := r.iface.Index
+	if err := r.conn.AddKey(i, nl80211.Key{Index: groupKey, Cipher: nl80211.CCMP, Data: r.group.MGTK[:]}); err != nil {
+		return err
+	}
+	if err := r.conn.UseGroupKey(i, groupKey); err != nil {
+		return err
+	}
+	if r.c.MFP == peering.MFPOff {
+		r.group.HasIGTK = false
+		return nil
+	}
+	if err := r.conn.AddKey(i, nl80211.Key{Index: managementKey, Cipher: nl80211.BIP, Data: r.group.IGTK[:]}); err != nil {
+		return err
+	}
+	return r.conn.UseManagementKey(i, managementKey)
+}
+
+// refresh tells the engine how far the counters of the own group keys have come,
+// for the next Open.
+func (r *Radio) refresh(now time.Time) {
+	const often = 200 * time.Millisecond
+	if now.Sub(r.fresh) < often {
+		return
+	}
+	r.fresh = now
+	var rsc [8]byte
+	var ipn [6]byte
+	seq, err := r.conn.KeySeq(r.iface.Index, groupKey, nil, nl80211.GroupKey)
+	if err == nil {
+		copy(rsc[:6], seq)
+		if r.c.MFP != peering.MFPOff {
+			seq, err = r.conn.KeySeq(r.iface.Index, managementKey, nil, nl80211.GroupKey)
+			copy(ipn[:], seq)
+		}
+	}
+	if err != nil {
+		r.c.Log.Debug("counters of the group keys", "iface", r.c.Iface, "err", err)
+		return
+	}
+	r.engine.SetSequence(rsc, ipn)
+}
+
+// add makes a station known to the kernel, authenticated: its peering frames
+// come only after SAE.
+func (r *Radio) add(mac dot11.MAC, s *station) error {
+	if s.inKernel {
+		return nil
+	}
+	aid, err := r.engine.AID(mac)
+	if err != nil {
+		return err
+	}
+	rates := s.rates
+	if len(rates) == 0 { // no beacon of it was heard yet
+		b, err := r.band()
+		if err != nil {
+			return err
+		}
+		rates = b.Rates
+	}
+	flags := nl80211.WME // without it, the kernel drops HT
+	if r.c.MFP == peering.MFPRequired {
+		flags |= nl80211.MFP
+	}
+	n := nl80211.NewStation{
+		MAC: mac[:], AID: aid, ListenInterval: 100, Rates: rates, HT: s.ht, VHT: s.vht,
+		Mask: nl80211.Authenticated | nl80211.WME | nl80211.MFP, Flags: flags,
+	}
+	if r.c.Channel.Width == nl80211.Width20NoHT {
+		n.HT, n.VHT = nil, nil
+	}
+	err = r.conn.AddStation(r.iface.Index, n)
+	if errors.Is(err, fs.ErrExist) { // left by something else: none of its state is ours
+		if err = r.conn.DeleteStation(r.iface.Index, mac[:]); err == nil {
+			s.removals++
+			err = r.conn.AddStation(r.iface.Index, n)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	s.inKernel = true
+	known := nl80211.Authenticated | nl80211.Authorized
+	return r.conn.SetStation(r.iface.Index, mac[:], nl80211.StationChange{Mask: known, Flags: known})
+}
+
+// remove takes a station with its keys out of the kernel.
+func (r *Radio) remove(mac dot11.MAC, s *station) error {
+	if !s.inKernel {
+		return nil
+	}
+	s.inKernel = false
+	err := r.conn.DeleteStation(r.iface.Index, mac[:])
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		s.removals++
+	}
+	return err
+}
+
+// change carries a new peering state into the kernel. The station exists from
+// the first frame to the end of the link.
+func (r *Radio) change(mac dot11.MAC, s *station, e *peering.Event) error {
+	if e.To == peering.Listen {
+		return r.remove(mac, s)
+	}
+	if err := r.add(mac, s); err != nil {
+		return err
+	}
+	c := nl80211.StationChange{Plink: new(nl80211.PlinkState(e.To))}
+	if e.To == peering.Estab {
+		c.PeerAID = s.aid
+	}
+	return r.conn.SetStation(r.iface.Index, mac[:], c)
+}
+
+// establish installs the keys of a link that stands.
+func (r *Radio) establish(mac dot11.MAC, s *station, e *peering.Event) error {
+	defer e.Keys.Wipe()
+	if c := parseCapabilities(e.Elements); len(s.rates) == 0 {
+		s.capabilities = c
+	}
+	if e.Again {
+		// The peer has begun anew and knows nothing of what was agreed on besides
+		// keys, as block acknowledgements.
+		if err := r.remove(mac, s); err != nil {
+			return err
+		}
+	}
+	if err := r.add(mac, s); err != nil {
+		return err
+	}
+	i, k := r.iface.Index, e.Keys
+	if r.c.MFP == peering.MFPOptional && k.Protected {
+		if err := r.conn.SetStation(i, mac[:], nl80211.StationChange{Mask: nl80211.MFP, Flags: nl80211.MFP}); err != nil {
+			return err
+		}
+	}
+	keys := []nl80211.Key{
+		{Index: pairwiseKey, Cipher: nl80211.CCMP, Data: k.MTK[:], Type: nl80211.PairwiseKey},
+		{Index: groupKey, Cipher: nl80211.CCMP, Data: k.Peer.MGTK[:], Seq: k.Peer.RSC[:6], Type: nl80211.GroupKey},
+	}
+	if k.Protected && k.Peer.HasIGTK {
+		keys = append(keys, nl80211.Key{Index: managementKey, Cipher: nl80211.BIP, Data: k.Peer.IGTK[:], Seq: k.Peer.IPN[:], Type: nl80211.GroupKey})
+	}
+	for _, key := range keys {
+		key.MAC = mac[:]
+		if err := r.conn.AddKey(i, key); err != nil {
+			return err
+		}
+	}
+	s.aid = e.AID
+	if e.Again { // no other state comes: it has been ESTAB all the time
+		return r.conn.SetStation(i, mac[:], nl80211.StationChange{Plink: new(nl80211.PlinkEstab), PeerAID: e.AID})
+	}
+	return nil
+}
+
+// act carries out what the engine has decided: first what it tells, then what
+// it sends, since peers may use a link as soon as they hear of it.
+func (r *Radio) act(now time.Time) error {
+	for {
+		frames, events := r.engine.Take()
+		if len(frames) == 0 && len(events) == 0 {
+			return nil
+		}
+		for _, e := range events {
+			var err error
+			if e.SAE != nil {
+				r.authenticated(now, e.SAE)
+			} else {
+				err = r.peered(now, e.Peering)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		for _, f := range frames {
+			if _, err := r.conn.Send(r.iface.Index, nl80211.SendFrame{Data: f.Bytes}); err != nil {
+				if gone(err) {
+					return err
+				}
+				r.c.Log.Debug("frame not sent", "iface", r.c.Iface, "peer", f.To, "err", err) // repeated by the engine, as one that was lost
+			}
+		}
+	}
+}
+
+func (r *Radio) authenticated(now time.Time, e *sae.Event) {
+	s := r.station(e.Peer)
+	if s == nil {
+		return
+	}
+	s.seen = now
+	if e.Kind == sae.Failed {
+		r.failed(now, e.Peer, s, e.Err, e.Failures)
+	}
+}
+
+func (r *Radio) peered(now time.Time, e *peering.Event) error {
+	s := r.station(e.Peer)
+	if s == nil {
+		r.engine.Forget(e.Peer)
+		return nil
+	}
+	var err error
+	switch e.Kind {
+	case peering.Changed:
+		err = r.change(e.Peer, s, e)
+	case peering.Established:
+		if err = r.establish(e.Peer, s, e); err == nil {
+			s.wanted, s.since, s.seen, s.failures, s.reason, s.told = true, now, now, 0, "", time.Time{}
+			kind, text := EventPeer, "link with %s on %s"
+			if e.Again {
+				kind, text = EventPeerAgain, "link with %s on %s again: it has begun anew"
+			}
+			r.notify(kind, model.Info, fmt.Sprintf(text, e.Peer, r.c.Iface), "mac", e.Peer.String())
+		}
+	case peering.Closed:
+		s.since = time.Time{}
+		r.notify(EventPeerLost, model.Warning, fmt.Sprintf("link with %s on %s is over: %s", e.Peer, r.c.Iface, e.Reason), "mac", e.Peer.String(), "reason", e.Reason.String())
+	case peering.Failed:
+		reason := e.Err
+		if reason == nil {
+			reason = errors.New(e.Reason.String())
+		}
+		r.failed(now, e.Peer, s, reason, e.Failures)
+	case peering.Mismatch, peering.Unverified:
+		r.c.Log.Debug("peering frame dropped", "iface", r.c.Iface, "peer", e.Peer, "err", e.Err)
+	}
+	if err == nil || gone(err) {
+		return err
+	}
+	// The kernel has refused something about this station alone.
+	r.failed(now, e.Peer, s, err, s.failures+1)
+	r.engine.Drop(now, e.Peer, dot11.MeshConfigPolicyViolation)
+	s.wanted = false
+	return r.remove(e.Peer, s)
+}
+
+// failed notes why no link came about, and tells it once in a while.
+func (r *Radio) failed(now time.Time, mac dot11.MAC, s *station, err error, failures int) {
+	s.failures, s.reason = failures, err.Error()
+	if now.Sub(s.told) < tellAgain {
+		return
+	}
+	severity := model.Warning
+	if errors.Is(err, sae.ErrSilent) {
+		severity = model.Info // out of reach
+	}
+	s.told = now
+	r.notify(EventPeerRefused, severity, fmt.Sprintf("no link with %s on %s: %v", mac, r.c.Iface, err), "mac", mac.String(), "reason", err.Error())
+}
+
+// snapshot publishes the peers.
+func (r *Radio) snapshot() {
+	var list []Peer
+	for mac, s := range r.heard {
+		a, p := r.engine.State(mac)
+		if !s.wanted && !s.inKernel && s.failures == 0 {
+			continue
+		}
+		list = append(list, Peer{
+			MAC: mac, SAE: a, Peering: p, Since: s.since, SignalDBm: s.signal, Inactive: s.inactive, Failures: s.failures, Reason: s.reason,
+		})
+	}
+	slices.SortFunc(list, func(a, b Peer) int { return cmp.Compare(a.MAC.String(), b.MAC.String()) })
+	r.mu.Lock()
+	r.peers = list
+	r.mu.Unlock()
+}
