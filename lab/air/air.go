@@ -22,7 +22,8 @@ import (
 
 // Radio is a radio and its place.
 type Radio struct {
-	Name string
+	Name    string
+	Machine string // as in Attach
 	// Address is that by which the driver knows the radio (hwsim.Address). An
 	// interface with the permanent address that belongs to it needs no mention.
 	Address  net.HardwareAddr
@@ -53,10 +54,12 @@ type pair struct{ from, to string }
 type Air struct {
 	profile Profile
 	terrain physics.Terrain
+	frames  chan sent
 
 	mu       sync.Mutex // guards what follows
 	dice     *rand.Rand
 	radios   []Radio
+	mediums  map[string]Medium // by machine
 	cut      map[pair]bool
 	loss     map[pair]float64
 	extra    map[pair]float64 // dB
@@ -68,7 +71,7 @@ type Air struct {
 // the same frames.
 func New(p Profile, t physics.Terrain, seed uint64) *Air {
 	return &Air{
-		profile: p, terrain: t, dice: rand.New(rand.NewPCG(seed, 0)),
+		profile: p, terrain: t, frames: make(chan sent, 256), dice: rand.New(rand.NewPCG(seed, 0)), mediums: map[string]Medium{},
 		cut: map[pair]bool{}, loss: map[pair]float64{}, extra: map[pair]float64{}, jam: map[int]float64{}, counters: map[pair]Counters{},
 	}
 }

@@ -23,34 +23,49 @@ type Medium interface {
 
 var _ Medium = (*hwsim.Medium)(nil)
 
-// Run carries the frames of m until ctx ends, or m does. It closes m. Each
-// frame is delivered when its airtime is over, and a channel carries one at a
-// time.
+// Run is Carry and Attach for the radios of one machine, until ctx ends or m
+// does. It closes m.
 func (a *Air) Run(ctx context.Context, m Medium) error {
 	ctx, cancel := context.WithCancel(ctx)
-	frames := make(chan hwsim.Frame, 256)
-	var reading sync.WaitGroup
-	var readErr error
-	reading.Go(func() {
-		defer cancel()
-		readErr = read(ctx, m, frames)
-	})
-	err := a.deliver(ctx, m, frames)
-	ended := ctx.Err() // before our own cancel
+	var carrying sync.WaitGroup
+	carrying.Go(func() { a.Carry(ctx) })
+	err := a.Attach(ctx, "", m)
 	cancel()
-	err = errors.Join(err, m.Close())
-	reading.Wait()
-	if ended != nil && readErr != nil && !errors.Is(readErr, context.Canceled) {
-		return errors.Join(readErr, err)
-	}
+	carrying.Wait()
 	return err
 }
 
-func read(ctx context.Context, m Medium, to chan<- hwsim.Frame) error {
+// Attach lets the radios of a machine take part until ctx ends, or m does, which
+// it closes. Carry has to run.
+func (a *Air) Attach(ctx context.Context, machine string, m Medium) error {
+	a.mu.Lock()
+	if _, there := a.mediums[machine]; there {
+		a.mu.Unlock()
+		return errors.Join(fmt.Errorf("air: the radios of %q take part already", machine), m.Close())
+	}
+	a.mediums[machine] = m
+	a.mu.Unlock()
+	reading := make(chan error, 1)
+	go func() { reading <- a.read(ctx, machine, m) }()
+	var err error
+	select {
+	case <-ctx.Done(): // closing ends the reading
+	case err = <-reading:
+		reading <- nil
+	}
+	a.mu.Lock()
+	delete(a.mediums, machine)
+	a.mu.Unlock()
+	err = errors.Join(err, m.Close())
+	<-reading
+	return err
+}
+
+func (a *Air) read(ctx context.Context, machine string, m Medium) error {
 	for {
 		f, err := m.Next()
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return nil
 		}
 		if errors.Is(err, syscall.ENOBUFS) {
 			continue // the radios take it for silence
@@ -59,19 +74,25 @@ func read(ctx context.Context, m Medium, to chan<- hwsim.Frame) error {
 			return err
 		}
 		select {
-		case to <- f:
+		case a.frames <- sent{machine, f}:
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil
 		}
 	}
+}
+
+// sent is a frame and where it comes from.
+type sent struct {
+	machine string
+	frame   hwsim.Frame
 }
 
 // due is a frame on its way.
 type due struct {
 	at    time.Time
 	order int // of equal times
-	frame hwsim.Frame
-	fate  fate
+	sent
+	fate fate
 }
 
 type schedule []due
@@ -89,7 +110,9 @@ func (s *schedule) Pop() any {
 	return x
 }
 
-func (a *Air) deliver(ctx context.Context, m Medium, frames <-chan hwsim.Frame) error {
+// Carry carries the frames of all who take part until ctx ends. Each frame is
+// delivered when its airtime is over, and a channel carries one at a time.
+func (a *Air) Carry(ctx context.Context) {
 	var waiting schedule
 	free := map[int]time.Time{} // when a channel is free, by MHz
 	timer := time.NewTimer(time.Hour)
@@ -97,22 +120,20 @@ func (a *Air) deliver(ctx context.Context, m Medium, frames <-chan hwsim.Frame) 
 	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
-			return nil
-		case f := <-frames:
-			v := a.carry(f)
+			return
+		case f := <-a.frames:
+			v := a.carry(f.frame)
 			at := time.Now()
-			if busy := free[f.FreqMHz]; busy.After(at) {
+			if busy := free[f.frame.FreqMHz]; busy.After(at) {
 				at = busy
 			}
 			at = at.Add(v.airtime.Airtime)
-			free[f.FreqMHz] = at
+			free[f.frame.FreqMHz] = at
 			heap.Push(&waiting, due{at, n, f, v})
 		case <-timer.C:
 		}
 		for len(waiting) > 0 && !time.Now().Before(waiting[0].at) {
-			if err := hand(m, heap.Pop(&waiting).(due)); err != nil {
-				return err
-			}
+			a.hand(heap.Pop(&waiting).(due))
 		}
 		if len(waiting) > 0 {
 			timer.Reset(time.Until(waiting[0].at))
@@ -121,13 +142,26 @@ func (a *Air) deliver(ctx context.Context, m Medium, frames <-chan hwsim.Frame) 
 }
 
 // hand gives a frame to those who hear it and the report to who sent it, in the
-// order of the air: the acknowledgement comes last.
-func hand(m Medium, d due) error {
+// order of the air: the acknowledgement comes last. A machine that is gone, or
+// that fails, hears nothing; its own Attach ends with the reason.
+func (a *Air) hand(d due) {
 	for _, h := range d.fate.hearings {
-		if err := m.Deliver(h.radio.Address, d.frame.Data, d.fate.rate, h.signal, d.frame.FreqMHz); err != nil {
-			return fmt.Errorf("air: to %s: %w", h.radio.Name, err)
+		if m := a.medium(h.radio.Machine); m != nil {
+			if err := m.Deliver(h.radio.Address, d.frame.Data, d.fate.rate, h.signal, d.frame.FreqMHz); err != nil {
+				_ = m.Close()
+			}
 		}
 	}
-	// A radio without a place hears nothing back, and must be told so.
-	return m.Report(d.frame, d.fate.acked, d.fate.signal, d.fate.did)
+	if m := a.medium(d.machine); m != nil {
+		// A radio without a place hears nothing back, and must be told so.
+		if err := m.Report(d.frame, d.fate.acked, d.fate.signal, d.fate.did); err != nil {
+			_ = m.Close()
+		}
+	}
+}
+
+func (a *Air) medium(machine string) Medium {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mediums[machine]
 }

@@ -1,0 +1,83 @@
+// Package link carries the medium of a virtual machine's simulated radios over a
+// stream, to the air on the host: frames, deliveries and reports, and which
+// radios the machine is to have. The host's end is a Remote, which takes part in
+// an air.Air as the medium of a local machine would; the machine's end is Serve.
+//
+// Every message is a length (4 octets, big endian) and CBOR.
+package link
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"halo.internal/lab/air/hwsim"
+)
+
+// kind of a message.
+type kind uint8
+
+const (
+	frame   kind = iota + 1 // from the machine: Frame
+	trouble                 // from the machine: Text
+	deliver                 // to the machine: Address hears Data
+	report                  // to the machine: what became of a Frame
+	plug                    // to the machine: a radio named Text with Address
+	unplug                  // to the machine: the radio named Text is gone
+)
+
+// message is what goes over the stream; what a kind has no use for is empty.
+type message struct {
+	_       struct{} `cbor:",toarray"`
+	Kind    kind
+	Address []byte // of the transmitter, receiver or new radio
+	Data    []byte
+	Text    string
+	Flags   uint32
+	Cookie  uint64
+	FreqMHz int
+	Rate    int
+	Signal  int // dBm
+	Acked   bool
+	Plan    hwsim.Attempts
+	Kinds   [len(hwsim.Attempts{})]hwsim.Kind
+}
+
+// maxMessage is beyond any frame with what goes along.
+const maxMessage = 16 << 10
+
+func write(w io.Writer, m message) error {
+	b, err := cbor.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("air link: %w", err)
+	}
+	if len(b) > maxMessage {
+		return fmt.Errorf("air link: expected a message of at most %d octets, got %d", maxMessage, len(b))
+	}
+	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...))
+	return err
+}
+
+func read(r io.Reader) (m message, err error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return m, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > maxMessage {
+		return m, fmt.Errorf("air link: expected a message of at most %d octets, got %d", maxMessage, n)
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return m, err
+	}
+	if err := cbor.Unmarshal(b, &m); err != nil {
+		return m, fmt.Errorf("air link: %w", err)
+	}
+	if m.Kind == frame && (len(m.Address) != 6 || len(m.Data) < 10) {
+		return m, fmt.Errorf("air link: frame: expected a transmitter of 6 octets and at least 10 of frame, got %d and %d", len(m.Address), len(m.Data))
+	}
+	return m, nil
+}
