@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is far beyond what any of this takes.
-const patience = 2 * time.Minute
+const patience = 1 * time.Minute
 
 var (
 	channel1  = nl80211.Channel{FreqMHz: 2412, Width: nl80211.Width20}
@@ -87,9 +87,16 @@ func (l *lab) until(what string, ok func() bool) {
 // wiphy makes a simulated radio.
 func (l *lab) wiphy() (nl80211.Wiphy, int) {
 	l.t.Helper()
+	return l.wiphyWith(hwsim.Radio{})
+}
+
+// wiphyWith makes one with other properties than the usual.
+func (l *lab) wiphyWith(r hwsim.Radio) (nl80211.Wiphy, int) {
+	l.t.Helper()
 	l.made++
 	name := fmt.Sprintf("radio%d", l.made)
-	id, err := l.hwsim.NewRadio(hwsim.Radio{Name: name, MAC: net.HardwareAddr{2, 0, 0, 0, 0xcc, byte(l.made)}, NoVIF: true})
+	r.Name, r.MAC, r.NoVIF = name, net.HardwareAddr{2, 0, 0, 0, 0xcc, byte(l.made)}, true
+	id, err := l.hwsim.NewRadio(r)
 	l.ok(err)
 	l.t.Cleanup(func() { _ = l.hwsim.DeleteRadio(id) }) // the test may have removed it
 	all, err := l.conn.Wiphys()
@@ -153,7 +160,7 @@ func (l *lab) run(m *member, w nl80211.Wiphy, change func(*radio.Config)) {
 	m.Radio = radio.New(c)
 	ctx, cancel := context.WithCancel(l.ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- m.Run(ctx) }()
+	go func() { ended <- m.Run(ctx, nil) }()
 	m.stop = sync.OnceValue(func() error {
 		cancel()
 		return <-ended

@@ -68,6 +68,9 @@ type Config struct {
 	SAE            sae.Timing     // zero: sae.Wifi
 	Peering        peering.Timing // zero: peering.Wifi
 
+	// Links tells which links other stations are known to have, as routing shows,
+	// so that the choice of peers keeps the mesh in one piece; nil: none is known.
+	Links func() map[dot11.MAC][]dot11.MAC
 	// Notify gets what happens; boot, number and time are the receiver's to set. It
 	// must not block.
 	Notify func(model.Event)
@@ -142,10 +145,10 @@ func (r *Radio) Peers() []Peer {
 	return append([]Peer(nil), r.peers...)
 }
 
-// Run joins the mesh and serves its peers until ctx ends, which leaves the mesh
-// with a word to them. Other ends are errors: the radio is gone (unix.ENODEV),
+// Run joins the mesh, calls joined, if any, and serves its peers until ctx ends,
+// which leaves the mesh with a word to them. Other ends are errors: the radio is gone (unix.ENODEV),
 // its driver lacks something (*nl80211.UnsupportedError), the kernel refused.
-func (r *Radio) Run(ctx context.Context) (err error) {
+func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
 	r.heard = map[dot11.MAC]*station{}
 	if r.conn, err = nl80211.Dial(nl80211.Config{}); err != nil {
 		return err
@@ -170,6 +173,11 @@ func (r *Radio) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer r.engine.Close()
+	if joined != nil {
+		if err := joined(); err != nil {
+			return err
+		}
+	}
 	r.setUp(true)
 	defer r.setUp(false)
 	r.notify(EventJoined, model.Info, fmt.Sprintf("%s is a member of the mesh on %s", r.c.Iface, r.c.Channel), "channel", r.c.Channel.String())
@@ -298,12 +306,5 @@ func (r *Radio) setUp(up bool) {
 }
 
 func (r *Radio) notify(kind string, s model.Severity, message string, fields ...string) {
-	if r.c.Notify == nil {
-		return
-	}
-	f := map[string]string{"iface": r.c.Iface}
-	for i := 0; i+1 < len(fields); i += 2 {
-		f[fields[i]] = fields[i+1]
-	}
-	r.c.Notify(model.Event{Kind: kind, Severity: s, Message: message, Fields: f})
+	notify(r.c.Notify, kind, s, message, append(fields, "iface", r.c.Iface)...)
 }

@@ -259,6 +259,10 @@ func (r *Radio) keepHouse(now time.Time) error {
 // choose decides whom to have links with, and has the engine see to it.
 func (r *Radio) choose(now time.Time) {
 	var list []choice.Candidate
+	var links map[dot11.MAC][]dot11.MAC
+	if r.c.Links != nil {
+		links = r.c.Links()
+	}
 	for mac, s := range r.heard {
 		_, p := r.engine.State(mac)
 		linked := p == peering.Estab
@@ -269,7 +273,7 @@ func (r *Radio) choose(now time.Time) {
 			}
 			continue
 		}
-		list = append(list, choice.Candidate{MAC: mac, Signal: s.signal, Linked: linked, Full: s.full && !linked})
+		list = append(list, choice.Candidate{MAC: mac, Signal: s.signal, Linked: linked, Full: s.full && !linked, Peers: links[mac]})
 	}
 	chosen := choice.Choose(r.own, list, choice.Policy{Limit: r.c.MaxPeers})
 	for _, c := range list {

@@ -1,0 +1,35 @@
+package guest
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestThePortIsFoundByItsName(t *testing.T) {
+	class, dev := t.TempDir(), t.TempDir()
+	for port, name := range map[string]string{"vport0p1": "console\n", "vport1p1": Port + "\n"} {
+		if err := os.MkdirAll(filepath.Join(class, port), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(class, port, "name"), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dev, port), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := open(class, dev, Port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if want := filepath.Join(dev, "vport1p1"); f.Name() != want {
+		t.Errorf("got %s, want %s", f.Name(), want)
+	}
+	if _, err := open(class, dev, "other"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a port that is not there: got %v", err)
+	}
+}

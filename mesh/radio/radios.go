@@ -1,0 +1,230 @@
+package radio
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"halo.internal/drivers/nl80211"
+	"halo.internal/model"
+)
+
+// More kinds of events.
+const (
+	EventFound  = "mesh.radio.found"  // field radio
+	EventGone   = "mesh.radio.gone"   // field radio
+	EventUnfit  = "mesh.radio.unfit"  // fields radio, reason: its driver lacks something, for good
+	EventFailed = "mesh.radio.failed" // fields radio, iface, reason
+)
+
+// Carrier carries the mesh over an interface, as batman.Mesh does.
+type Carrier interface{ Enslave(iface string) error }
+
+// RadiosConfig says what all radios of the device are to be members of.
+type RadiosConfig struct {
+	// Member is what each is to be; Wiphy and Iface are set for each.
+	Member  Config
+	Carrier Carrier
+	// Use tells which radios the mesh may have; nil is all.
+	Use func(nl80211.Wiphy) bool
+	// Retry is the wait after a first failure; it doubles up to thirty times that.
+	// Zero is one second.
+	Retry time.Duration
+}
+
+// Radios makes every radio of the device a member of the mesh, whenever it is
+// plugged in. Its methods may be called from any goroutine.
+type Radios struct {
+	c RadiosConfig
+
+	mu   sync.Mutex // guards what follows
+	held map[int]*held
+}
+
+// held is a radio of the device.
+type held struct {
+	name  string // of the wiphy
+	iface string
+	radio *Radio
+	state string // why it is no member; empty when it is
+	stop  context.CancelFunc
+}
+
+// State is what is known of one radio.
+type State struct {
+	Name   string // of the kernel's, e.g. phy0
+	Iface  string
+	Detail string // why it is no member of the mesh; empty when it is
+	Peers  []Peer
+}
+
+// NewRadios returns the radios of the device; Run makes them work.
+func NewRadios(c RadiosConfig) *Radios {
+	if c.Retry == 0 {
+		c.Retry = time.Second
+	}
+	return &Radios{c: c, held: map[int]*held{}}
+}
+
+// List returns the state of all radios, by name.
+func (rs *Radios) List() []State {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	var list []State
+	for _, h := range rs.held {
+		list = append(list, State{Name: h.name, Iface: h.iface, Detail: h.state, Peers: h.radio.Peers()})
+	}
+	slices.SortFunc(list, func(a, b State) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+// Run follows the radios until ctx ends, which ends their membership. The error
+// is that of the kernel's wireless interface, fs.ErrNotExist where it has none.
+func (rs *Radios) Run(ctx context.Context) (err error) {
+	conn, err := nl80211.Dial(nl80211.Config{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	events, err := nl80211.Listen(nl80211.Config{}, nl80211.GroupConfig)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, events.Close()) }()
+	ctx, cancel := context.WithCancel(ctx)
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	defer cancel()
+	for {
+		all, err := conn.Wiphys()
+		if err != nil {
+			return err
+		}
+		rs.reconcile(ctx, &owned, all)
+		if err := awaitChange(ctx, events); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// awaitChange returns when radios have come or gone.
+func awaitChange(ctx context.Context, events *nl80211.Listener) error {
+	for {
+		e, err := events.Next(ctx)
+		if err != nil {
+			return err
+		}
+		switch e.(type) {
+		case nl80211.WiphyAdded, nl80211.WiphyRemoved, nl80211.Overflow:
+			return nil
+		}
+	}
+}
+
+// reconcile starts what is new and stops what is gone.
+func (rs *Radios) reconcile(ctx context.Context, owned *sync.WaitGroup, all []nl80211.Wiphy) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for index, h := range rs.held {
+		if !slices.ContainsFunc(all, func(w nl80211.Wiphy) bool { return w.Index == index }) {
+			h.stop()
+			delete(rs.held, index)
+			rs.notify(EventGone, model.Warning, "radio "+h.name+" is gone", "radio", h.name)
+		}
+	}
+	for _, w := range all {
+		if rs.held[w.Index] != nil || rs.c.Use != nil && !rs.c.Use(w) {
+			continue
+		}
+		c := rs.c.Member
+		c.Wiphy, c.Iface = w.Index, rs.freeName()
+		inner, stop := context.WithCancel(ctx)
+		h := &held{name: w.Name, iface: c.Iface, radio: New(c), state: "it has not joined the mesh yet", stop: stop}
+		rs.held[w.Index] = h
+		rs.notify(EventFound, model.Info, "radio "+w.Name+" is there", "radio", w.Name)
+		owned.Go(func() { rs.keep(inner, h) })
+	}
+}
+
+// freeName returns the first name that no radio has.
+func (rs *Radios) freeName() string {
+	for n := 0; ; n++ {
+		name := fmt.Sprintf("mesh%d", n)
+		taken := false
+		for _, h := range rs.held {
+			taken = taken || h.iface == name
+		}
+		if !taken {
+			return name
+		}
+	}
+}
+
+// keep runs a radio again and again, ever more slowly while it fails, until it
+// is gone.
+func (rs *Radios) keep(ctx context.Context, h *held) {
+	told := ""
+	for wait := rs.c.Retry; ; wait = min(2*wait, 30*rs.c.Retry) {
+		began := time.Now()
+		err := h.radio.Run(ctx, func() error {
+			if err := rs.c.Carrier.Enslave(h.iface); err != nil {
+				return err
+			}
+			rs.set(h, "")
+			return nil
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		rs.set(h, err.Error())
+		if time.Since(began) > 30*rs.c.Retry {
+			wait, told = rs.c.Retry, "" // it had worked
+		}
+		unfit, lacks := errors.AsType[*nl80211.UnsupportedError](err)
+		switch {
+		case lacks:
+			rs.notify(EventUnfit, model.Error, fmt.Sprintf("radio %s cannot carry the mesh: %v", h.name, unfit), "radio", h.name, "reason", unfit.Error())
+			return
+		case errors.Is(err, unix.ENODEV):
+			// It is being unplugged, which is told by itself.
+		case err.Error() != told:
+			told = err.Error()
+			rs.notify(EventFailed, model.Error, fmt.Sprintf("radio %s failed, and is tried again: %v", h.name, err), "radio", h.name, "iface", h.iface, "reason", told)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (rs *Radios) set(h *held, state string) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	h.state = state
+}
+
+func (rs *Radios) notify(kind string, s model.Severity, message string, fields ...string) {
+	notify(rs.c.Member.Notify, kind, s, message, fields...)
+}
+
+func notify(to func(model.Event), kind string, s model.Severity, message string, fields ...string) {
+	if to == nil {
+		return
+	}
+	f := map[string]string{}
+	for i := 0; i+1 < len(fields); i += 2 {
+		f[fields[i]] = fields[i+1]
+	}
+	to(model.Event{Kind: kind, Severity: s, Message: message, Fields: f})
+}
