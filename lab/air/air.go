@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"halo.internal/lab/air/physics"
+	"halo.internal/lab/pcap"
 )
 
 // Radio is a radio and its place.
@@ -65,6 +66,7 @@ type Air struct {
 	extra    map[pair]float64 // dB
 	jam      map[int]float64  // dBm at every receiver, by MHz
 	counters map[pair]Counters
+	capture  *pcap.Writer
 }
 
 // New returns a medium without radios. The same seed gives the same losses for

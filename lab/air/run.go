@@ -145,6 +145,9 @@ func (a *Air) Carry(ctx context.Context) {
 // order of the air: the acknowledgement comes last. A machine that is gone, or
 // that fails, hears nothing; its own Attach ends with the reason.
 func (a *Air) hand(d due) {
+	a.mu.Lock()
+	a.record(d.at, d.frame, d.fate)
+	a.mu.Unlock()
 	for _, h := range d.fate.hearings {
 		if m := a.medium(h.radio.Machine); m != nil {
 			if err := m.Deliver(h.radio.Address, d.frame.Data, d.fate.rate, h.signal, d.frame.FreqMHz); err != nil {

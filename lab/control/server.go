@@ -14,6 +14,7 @@ import (
 	"halo.internal/lab/ether"
 	"halo.internal/lab/machine"
 	"halo.internal/lab/network"
+	"halo.internal/lab/pcap"
 	"halo.internal/local"
 )
 
@@ -95,7 +96,7 @@ func capture(s *ether.Switch, path string) (done func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := ether.NewCapture(f)
+	c, err := pcap.New(f, pcap.Ethernet)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"halo.internal/lab/pcap"
 )
 
 // Limits on what machines can make the switch hold.
@@ -51,8 +53,16 @@ type Switch struct {
 	lines   map[pair]*line // between two cables, one per direction
 	table   map[mac]station
 	groups  map[string]int // of a partition; nil when there is none
-	capture *Capture
+	capture *pcap.Writer
 	closed  bool
+}
+
+// Capture records every frame that a machine sends, lost or not, until it is
+// called with nil.
+func (s *Switch) Capture(c *pcap.Writer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.capture = c
 }
 
 // New returns a switch without cables. The seed decides which frames are lost.
@@ -131,7 +141,7 @@ func (s *Switch) forward(from *link, frame []byte) {
 	from.count.SentFrames++
 	from.count.SentBytes += uint64(len(frame))
 	if s.capture != nil {
-		if err := s.capture.write(now, frame); err != nil {
+		if err := s.capture.Write(now, frame); err != nil {
 			s.capture = nil
 			s.log.Warn("capture ended", "err", err)
 		}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"halo.internal/lab/pcap"
 )
 
 // machine is the far end of a cable: it keeps what it hears.
@@ -347,7 +349,7 @@ func TestALengthThatCannotBeCutsTheCable(t *testing.T) {
 func TestCapture(t *testing.T) {
 	bench(t, 2, func(s *Switch, m []*machine) {
 		var file bytes.Buffer
-		c, err := NewCapture(&file)
+		c, err := pcap.New(&file, pcap.Ethernet)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -366,13 +368,24 @@ func TestCapture(t *testing.T) {
 	})
 }
 
-type brokenDisk struct{}
+// brokenDisk takes the head of a file.
+type brokenDisk struct{ full bool }
 
-func (brokenDisk) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
+func (d *brokenDisk) Write(b []byte) (int, error) {
+	if d.full {
+		return 0, io.ErrShortWrite
+	}
+	d.full = true
+	return len(b), nil
+}
 
 func TestACaptureThatFailsDoesNotStopTheSwitch(t *testing.T) {
 	bench(t, 2, func(s *Switch, m []*machine) {
-		s.Capture(&Capture{w: brokenDisk{}})
+		c, err := pcap.New(&brokenDisk{}, pcap.Ethernet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Capture(c)
 		m[0].send(broadcast, "x")
 		m[0].send(broadcast, "y")
 		if got := m[1].texts(); got != "x y" {

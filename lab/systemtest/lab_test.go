@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"halo.internal/ctl/client"
-	"halo.internal/lab/ether"
 	"halo.internal/lab/network"
+	"halo.internal/lab/pcap"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/paths"
@@ -82,7 +82,7 @@ func boot(t testing.TB) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	capture, err := ether.NewCapture(file)
+	capture, err := pcap.New(file, pcap.Ethernet)
 	if err != nil {
 		t.Fatal(err)
 	}
