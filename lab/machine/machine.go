@@ -46,6 +46,9 @@ type Config struct {
 	MemoryMB int
 	CPUs     int // 0 is 1
 	NICs     []NIC
+	// Air takes the other end of the virtio port by which the machine's simulated
+	// radios speak, at each start; nil: it has no such port.
+	Air func(net.Conn) error
 	// Clock is what the real-time clock shows at each start: the host's time, or when
 	// false 1970, as on a board without one.
 	Clock  bool

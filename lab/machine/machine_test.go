@@ -41,6 +41,7 @@ func fake(t *testing.T, files map[string]string) (*machine.Machine, <-chan struc
 			{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Forwards: []machine.Forward{{Host: 20080, Guest: 80}}},
 			{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, Plug: func(c net.Conn) error { return c.Close() }},
 		},
+		Air:    func(c net.Conn) error { return c.Close() },
 		Notify: func() { changed <- struct{}{} },
 	})
 	if err != nil {
@@ -164,6 +165,7 @@ func TestEverythingIsShutIn(t *testing.T) {
 		"-netdev user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:20080-:80 ",
 		"-device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,romfile=",
 		"-no-reboot", "base=1970-01-01T00:00:00", "-action watchdog=reset", "-nodefaults",
+		"-device virtserialport,chardev=air,name=halo.air",
 	} {
 		if !strings.Contains(args, want) {
 			t.Errorf("%q is not in %s", want, args)

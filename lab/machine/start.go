@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"halo.internal/lab/air/link"
 )
 
 const (
@@ -77,6 +79,11 @@ func (m *Machine) start(ctx context.Context, p *power) (end string, err error) {
 			err = errors.Join(err, n.Plug(w.cables[i]))
 			w.cables[i] = nil // it is the switch's now
 		}
+	}
+
+	if m.cfg.Air != nil {
+		err = errors.Join(err, m.cfg.Air(w.air))
+		w.air = nil // it is the air's now
 	}
 
 	exited := make(chan struct{})
@@ -174,6 +181,14 @@ func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
 		}
 		args = append(args, "-netdev", dev, "-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,mac=%s,romfile=", i, n.MAC))
 	}
+	if m.cfg.Air != nil {
+		fd, err := w.add(&w.air)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "-chardev", fmt.Sprintf("socket,id=air,fd=%d", fd),
+			"-device", "virtio-serial-pci,romfile=", "-device", "virtserialport,chardev=air,name="+link.Port)
+	}
 	return args, nil
 }
 
@@ -183,6 +198,7 @@ func comma(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 // wires are the socket pairs between us and one QEMU.
 type wires struct {
 	qmp, disk net.Conn
+	air       net.Conn   // nil where there is none
 	cables    []net.Conn // by NIC; nil where there is none
 	theirs    []*os.File // inherited from descriptor 3 on
 }
@@ -229,7 +245,7 @@ func (w *wires) closeTheirs() {
 
 func (w *wires) close() {
 	w.closeTheirs()
-	for _, c := range append([]net.Conn{w.qmp, w.disk}, w.cables...) {
+	for _, c := range append([]net.Conn{w.qmp, w.disk, w.air}, w.cables...) {
 		if c != nil {
 			c.Close()
 		}

@@ -18,13 +18,10 @@ import (
 	"halo.internal/lab/air/link"
 )
 
-// Port is the name of the virtio port.
-const Port = "halo.air"
-
 // Run serves the port until ctx ends, or the host ends it, which is an error.
 // fs.ErrNotExist: the machine has no such port, or the kernel no such radios.
 func Run(ctx context.Context) error {
-	port, err := open("/sys/class/virtio-ports", "/dev", Port)
+	port, err := open("/sys/class/virtio-ports", "/dev", link.Port)
 	if err != nil {
 		return err
 	}

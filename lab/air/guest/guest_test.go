@@ -6,11 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"halo.internal/lab/air/link"
 )
 
 func TestThePortIsFoundByItsName(t *testing.T) {
 	class, dev := t.TempDir(), t.TempDir()
-	for port, name := range map[string]string{"vport0p1": "console\n", "vport1p1": Port + "\n"} {
+	for port, name := range map[string]string{"vport0p1": "console\n", "vport1p1": link.Port + "\n"} {
 		if err := os.MkdirAll(filepath.Join(class, port), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -21,7 +23,7 @@ func TestThePortIsFoundByItsName(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f, err := open(class, dev, Port)
+	f, err := open(class, dev, link.Port)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,9 @@ import (
 	"halo.internal/lab/air/hwsim"
 )
 
+// Port is the name of the virtio port that a machine finds the stream by.
+const Port = "halo.air"
+
 // kind of a message.
 type kind uint8
 
