@@ -77,48 +77,39 @@ func (l *lab) all(members []*member) {
 func TestACrowd(t *testing.T) {
 	l := newLab(t)
 	const crowd, most = 14, 4
+	var known atomic.Pointer[map[dot11.MAC][]dot11.MAC] // what routing would know
+	known.Store(&map[dot11.MAC][]dot11.MAC{})
 	var members []*member
-	var known atomic.Pointer[map[dot11.MAC][]dot11.MAC] // as routing would, some time later
-	look := func() { links := l.links(); known.Store(&links) }
-	look()
 	for range crowd {
 		members = append(members, l.member(func(c *radio.Config) {
 			c.MaxPeers, c.Links = most, func() map[dot11.MAC][]dot11.MAC { return *known.Load() }
 		}))
 	}
-	last := map[string][]radio.Peer{}
-	t.Cleanup(func() {
-		if t.Failed() {
-			for name, peers := range last {
-				t.Logf("%s: %+v", name, peers)
-			}
-		}
-	})
-	l.until("everybody reaches everybody", func() bool {
-		look()
-		for _, m := range members {
-			last[m.iface+" "+m.mac.String()] = m.Peers()
-		}
-		reached := map[int]bool{0: true}
-		for queue := []int{0}; len(queue) > 0; queue = queue[1:] {
-			for i, m := range members {
-				if !reached[i] && l.linked(members[queue[0]].iface, m.mac) && l.linked(m.iface, members[queue[0]].mac) {
-					reached[i] = true
-					queue = append(queue, i)
+	everybody := func() bool {
+		links := l.links()
+		known.Store(&links)
+		reached := map[dot11.MAC]bool{}
+		for queue := []dot11.MAC{dot11.MAC(members[0].mac)}; len(queue) > 0; queue = queue[1:] {
+			for _, to := range links[queue[0]] {
+				if !reached[to] && slices.Contains(links[to], queue[0]) {
+					reached[to] = true
+					queue = append(queue, to)
 				}
 			}
 		}
-		return len(reached) == crowd
-	})
-	for _, m := range members {
-		n := 0
-		for _, p := range m.Peers() {
-			if p.Peering == peering.Estab {
-				n++
+		for _, m := range members {
+			if n := len(links[dot11.MAC(m.mac)]); n > most {
+				t.Errorf("%s has %d links, want %d at most", m.iface, n, most)
 			}
 		}
-		if n > most {
-			t.Errorf("%s has %d links, want %d at most", m.iface, n, most)
+		return len(reached) == crowd
+	}
+	for deadline := time.Now().Add(patience); !everybody(); time.Sleep(time.Second) {
+		if time.Now().After(deadline) {
+			for _, m := range members {
+				t.Logf("%s %s: %+v", m.iface, m.mac, m.Peers())
+			}
+			t.Fatalf("not everybody reaches everybody within %s: %v", patience, l.links())
 		}
 	}
 }

@@ -52,9 +52,7 @@ type lab struct {
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	l := &lab{t: t, ctx: ctx}
+	l := &lab{t: t, ctx: t.Context()}
 	var err error
 	l.hwsim, err = hwsim.Dial(0)
 	l.ok(err)
@@ -75,11 +73,9 @@ func (l *lab) ok(err error) {
 // until polls what no event tells.
 func (l *lab) until(what string, ok func() bool) {
 	l.t.Helper()
-	for !ok() {
-		select {
-		case <-l.ctx.Done():
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
 			l.t.Fatalf("%s: not within %s", what, patience)
-		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
