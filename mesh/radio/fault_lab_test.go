@@ -26,7 +26,6 @@ import (
 	"halo.internal/lab/air"
 	"halo.internal/lab/air/hwsim"
 	"halo.internal/lab/air/physics"
-	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
 	"halo.internal/mesh/sae"
 	"halo.internal/model/dot11"
