@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,7 +27,6 @@ import (
 	"halo.internal/lab/air/physics"
 	"halo.internal/mesh/radio"
 	"halo.internal/mesh/sae"
-	"halo.internal/model/dot11"
 )
 
 // TestBadAir loses three of ten attempts in every direction; those of unicast
@@ -69,70 +67,6 @@ func (l *lab) all(members []*member) {
 			l.link(a, b)
 		}
 	}
-}
-
-// TestACrowd is more radios in a cell than one may have links with: all have
-// some, none too many, and everybody reaches everybody.
-func TestACrowd(t *testing.T) {
-	l := newLab(t)
-	const crowd, most = 14, 4
-	var known atomic.Pointer[map[dot11.MAC][]dot11.MAC] // what routing would know
-	known.Store(&map[dot11.MAC][]dot11.MAC{})
-	var members []*member
-	for range crowd {
-		members = append(members, l.member(func(c *radio.Config) {
-			c.MaxPeers, c.Links = most, func() map[dot11.MAC][]dot11.MAC { return *known.Load() }
-		}))
-	}
-	everybody := func() bool {
-		links := l.links()
-		known.Store(&links)
-		reached := map[dot11.MAC]bool{}
-		for queue := []dot11.MAC{dot11.MAC(members[0].mac)}; len(queue) > 0; queue = queue[1:] {
-			for _, to := range links[queue[0]] {
-				if !reached[to] && slices.Contains(links[to], queue[0]) {
-					reached[to] = true
-					queue = append(queue, to)
-				}
-			}
-		}
-		for _, m := range members {
-			if n := len(links[dot11.MAC(m.mac)]); n > most {
-				t.Errorf("%s has %d links, want %d at most", m.iface, n, most)
-			}
-		}
-		return len(reached) == crowd
-	}
-	for deadline := time.Now().Add(patience); !everybody(); time.Sleep(time.Second) {
-		if time.Now().After(deadline) {
-			for _, m := range members {
-				t.Logf("%s %s: %+v", m.iface, m.mac, m.Peers())
-			}
-			t.Fatalf("not everybody reaches everybody within %s: %v", patience, l.links())
-		}
-	}
-}
-
-// links is what routing would know: who has links with whom.
-func (l *lab) links() map[dot11.MAC][]dot11.MAC {
-	all := map[dot11.MAC][]dot11.MAC{}
-	ifaces, err := l.conn.Interfaces()
-	if err != nil {
-		return nil
-	}
-	for _, i := range ifaces {
-		stations, err := l.conn.Stations(i.Index)
-		if err != nil {
-			continue // it ends
-		}
-		for _, s := range stations {
-			if s.Plink == nl80211.PlinkEstab {
-				mac := dot11.MAC(i.MAC)
-				all[mac] = append(all[mac], dot11.MAC(s.MAC))
-			}
-		}
-	}
-	return all
 }
 
 // TestTheKernelForgets a station, as it does by itself after a long silence.

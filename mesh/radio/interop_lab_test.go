@@ -86,15 +86,6 @@ func (s *supplicant) kill() {
 	s.ended <- err
 }
 
-// says waits until its log has a text.
-func (s *supplicant) says(text string) {
-	s.l.t.Helper()
-	s.l.until(s.iface+" says "+text, func() bool {
-		b, _ := os.ReadFile(s.log) // none before it has started
-		return strings.Contains(string(b), text)
-	})
-}
-
 func (s *supplicant) end() end { return end{s.iface, s.mac} }
 
 // hunting is how wpa_supplicant 2.10 finds the password element on a mesh.
