@@ -258,6 +258,8 @@ func (r *Radio) join() error {
 	if r.group, err = peering.NewGroupKeys(rand.Reader); err != nil {
 		return fmt.Errorf("radio: %w", err)
 	}
+	// The kernel and the engine have copies from here on.
+	defer func() { r.group = peering.GroupKeys{} }()
 	if err := r.installOwnKeys(); err != nil {
 		return err
 	}

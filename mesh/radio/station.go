@@ -73,7 +73,6 @@ func (r *Radio) installOwnKeys() error {
 		return err
 	}
 	if r.c.MFP == peering.MFPOff {
-		r.group.HasIGTK = false
 		return nil
 	}
 	if err := r.conn.AddKey(i, nl80211.Key{Index: managementKey, Cipher: nl80211.BIP, Data: r.group.IGTK[:]}); err != nil {
