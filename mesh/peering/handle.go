@@ -82,6 +82,10 @@ func (e *Engine) opened(now time.Time, p *peer, s *security, m *message, a *ampe
 		return
 	}
 	if l := p.link; l != nil && l.security == s && !l.heard && (a.receiver == nonce{} || a.receiver == l.own.nonce) {
+		if e.admit(p) != nil {
+			e.end(now, p, l, dot11.MeshMaxPeers, false)
+			return
+		}
 		e.acceptOpen(now, p, l, m, a)
 		return
 	}
@@ -105,9 +109,9 @@ func (e *Engine) answer(now time.Time, p *peer, s *security, m *message, a *ampe
 	}
 	switch {
 	case p.link == nil:
-		if e.Links() >= e.c.MaxPeers {
+		if err := e.admit(p); err != nil {
 			s.remember(a.sender)
-			e.refuse(now, p, l, m, a, dot11.MeshMaxPeers, fmt.Errorf("%d links stand", e.Links()))
+			e.refuse(now, p, l, m, a, dot11.MeshMaxPeers, err)
 			return
 		}
 		p.link = l
@@ -221,6 +225,10 @@ func (e *Engine) confirmed(now time.Time, p *peer, s *security, m *message, a *a
 		l.aid = m.aid
 		switch l.state {
 		case OpnSnt:
+			if e.admit(p) != nil {
+				e.end(now, p, l, dot11.MeshMaxPeers, false)
+				return
+			}
 			l.heard, l.peer.nonce, l.peer.link = true, a.sender, m.local
 			l.tries, l.wait = 0, e.c.Timing.Retry
 			l.timer = now.Add(l.wait)

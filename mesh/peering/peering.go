@@ -64,9 +64,12 @@ type Config struct {
 	MFP           MFP
 	Morse         bool // the driver is Morse Micro's: it rewrites elements, so that AMPE authenticates only the first 6 octets
 	MaxPeers      int  // links at most; 0: 10
-	Group         GroupKeys
-	Timing        Timing    // zero: Wifi
-	Rand          io.Reader // nil: crypto/rand
+	// Admit tells whether a station that asks for a link may have one, when this
+	// side did not ask for it; nil: all may. It is called by Handle.
+	Admit  func(dot11.MAC) bool
+	Group  GroupKeys
+	Timing Timing    // zero: Wifi
+	Rand   io.Reader // nil: crypto/rand
 }
 
 // Path selection HWMP, metric airtime, no congestion control, synchronization by
@@ -216,6 +219,24 @@ func (e *Engine) Links() (n int) {
 		}
 	}
 	return n
+}
+
+// admit tells why a peer can have no link: nil if it can. Links that are being
+// made count as soon as the peer has taken part.
+func (e *Engine) admit(p *peer) error {
+	n := 0
+	for _, other := range e.peers {
+		if other != p && other.link != nil && (other.link.state == Estab || other.link.heard) {
+			n++
+		}
+	}
+	switch {
+	case n >= e.c.MaxPeers:
+		return fmt.Errorf("%d links stand or are being made", n)
+	case !p.wanted && e.c.Admit != nil && !e.c.Admit(p.mac):
+		return fmt.Errorf("%d links stand that are worth more", e.Links())
+	}
+	return nil
 }
 
 // Close wipes every secret, without a word to the peers. The engine is of no

@@ -63,7 +63,7 @@ type Config struct {
 	MFP            peering.MFP
 	Channel        nl80211.Channel
 	BeaconInterval int // in time units of 1024 µs; 0: 1000
-	MaxPeers       int // 0: 10
+	MaxPeers       int // links at most, one of which is kept free for changes; at least 2; 0: 10
 	Morse          bool
 	SAE            sae.Timing     // zero: sae.Wifi
 	Peering        peering.Timing // zero: peering.Wifi
@@ -104,6 +104,7 @@ type Radio struct {
 	heard  map[dot11.MAC]*station
 	fresh  time.Time // when the engine was told of the group keys' counters
 	due    time.Time // of the next housekeeping
+	over   time.Time // when a link beyond the limit is given up; zero: there is none
 
 	mu    sync.Mutex // guards what follows
 	peers []Peer
@@ -274,7 +275,7 @@ func (r *Radio) join() error {
 		sae.Config{Own: r.own, MeshID: id, Password: []byte(r.c.Password), Method: r.c.Method, Timing: r.c.SAE},
 		peering.Config{
 			Own: r.own, MeshID: id, Rates: rates, ExtendedRates: extended, Trailing: highThroughput(band, r.c.Channel),
-			MFP: r.c.MFP, Morse: r.c.Morse, MaxPeers: r.c.MaxPeers, Group: r.group, Timing: r.c.Peering,
+			MFP: r.c.MFP, Morse: r.c.Morse, MaxPeers: r.c.MaxPeers, Admit: r.admit, Group: r.group, Timing: r.c.Peering,
 		}, now)
 	if err != nil {
 		return fmt.Errorf("radio: %w", err)
@@ -285,7 +286,7 @@ func (r *Radio) join() error {
 		UserspaceAuth: true, UserspaceAMPE: true, UserspaceMPM: true,
 		Parameters: nl80211.MeshParameters{
 			AutoOpenPlinks: new(false), Forwarding: new(false), // batman-adv forwards
-			MaxPeerLinks: new(uint16(r.c.MaxPeers)), PlinkTimeout: new(plinkTimeout),
+			MaxPeerLinks: new(anyNumber), PlinkTimeout: new(plinkTimeout),
 		},
 	})
 	if err != nil {
@@ -293,6 +294,11 @@ func (r *Radio) join() error {
 	}
 	return err
 }
+
+// anyNumber of links is what the kernel is told to have room for: only of members
+// that have does it tell others, and a full one must go on hearing of whom it
+// might need. How many there are is this package's affair.
+const anyNumber uint16 = 255
 
 // plinkTimeout is after what silence the kernel removes a station by itself,
 // long after this package has given it up.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -20,6 +21,7 @@ import (
 
 const (
 	houseKeeping = 2 * time.Second  // stations are looked at, and the choice made again
+	settle       = 4 * time.Second  // after which links beyond the limit are too many: routing knows by then what the new one is good for
 	silent       = 30 * time.Second // a peer of whom nothing is heard for so long, not even a beacon, is gone
 )
 
@@ -113,6 +115,9 @@ func (r *Radio) handle(now time.Time, e nl80211.Event) error {
 	switch e := e.(type) {
 	case nl80211.Frame:
 		if e.Iface == r.iface.Index {
+			if from, ok := sender(e.Data); ok && r.heard[from] != nil {
+				r.heard[from].smooth(e.SignalDBm)
+			}
 			r.refresh(now)
 			r.engine.Handle(now, e.Data)
 		}
@@ -158,6 +163,15 @@ func (r *Radio) candidate(now time.Time, e nl80211.PeerCandidate) error {
 		r.choose(now)
 	}
 	return nil
+}
+
+// sender returns the address that a management frame names as its sender's.
+func sender(frame []byte) (mac dot11.MAC, ok bool) {
+	const at = 10
+	if len(frame) < at+len(mac) {
+		return mac, false
+	}
+	return dot11.MAC(frame[at:]), true
 }
 
 func (s *station) smooth(dBm int) {
@@ -256,9 +270,8 @@ func (r *Radio) keepHouse(now time.Time) error {
 	return nil
 }
 
-// choose decides whom to have links with, and has the engine see to it.
-func (r *Radio) choose(now time.Time) {
-	var list []choice.Candidate
+// candidates returns the stations that may be had links with.
+func (r *Radio) candidates(now time.Time) (list []choice.Candidate) {
 	var links map[dot11.MAC][]dot11.MAC
 	if r.c.Links != nil {
 		links = r.c.Links()
@@ -266,17 +279,42 @@ func (r *Radio) choose(now time.Time) {
 	for mac, s := range r.heard {
 		_, p := r.engine.State(mac)
 		linked := p == peering.Estab
-		if !linked && now.Sub(s.seen) > silent {
-			if s.wanted {
-				r.engine.Drop(now, mac, dot11.MeshPeeringCancelled)
-				s.wanted = false
-			}
+		if !linked && (now.Sub(s.seen) > silent || now.Sub(s.refused) < askAgain) {
 			continue
 		}
-		list = append(list, choice.Candidate{MAC: mac, Signal: s.signal, Linked: linked, Full: s.full && !linked, Peers: links[mac]})
+		list = append(list, choice.Candidate{
+			MAC: mac, Signal: s.signal, Linked: linked, Full: !linked && (s.full || now.Sub(s.refused) < refusal),
+			Failed: s.failures, Peers: links[mac],
+		})
 	}
-	chosen := choice.Choose(r.own, list, choice.Policy{Limit: r.c.MaxPeers})
+	return list
+}
+
+// policy keeps one link free, for the one that takes another's place.
+func (r *Radio) policy() choice.Policy { return choice.Policy{Limit: r.c.MaxPeers - 1} }
+
+// admit tells whether a station that asks for a link gets one.
+func (r *Radio) admit(mac dot11.MAC) bool {
+	list := r.candidates(time.Now())
+	if !slices.ContainsFunc(list, func(c choice.Candidate) bool { return c.MAC == mac }) {
+		// It is heard now, whatever came before.
+		c := choice.Candidate{MAC: mac}
+		if s := r.heard[mac]; s != nil {
+			c.Signal = s.signal
+		}
+		list = append(list, c)
+	}
+	return choice.Admits(r.own, list, mac, r.policy())
+}
+
+// choose decides whom to have links with, and has the engine see to it.
+func (r *Radio) choose(now time.Time) {
+	list := r.candidates(now)
+	chosen := choice.Choose(r.own, list, r.policy())
+	patient := r.patient(now, list)
+	known := map[dot11.MAC]bool{}
 	for _, c := range list {
+		known[c.MAC] = true
 		s := r.heard[c.MAC]
 		switch want := slices.Contains(chosen, c.MAC); {
 		case want && !s.wanted:
@@ -285,9 +323,36 @@ func (r *Radio) choose(now time.Time) {
 				continue
 			}
 			s.wanted = true
-		case !want && s.wanted:
+		case !want && s.wanted && !(c.Linked && patient):
 			r.engine.Drop(now, c.MAC, dot11.MeshMaxPeers)
 			s.wanted = false
 		}
 	}
+	for mac, s := range r.heard {
+		if s.wanted && !known[mac] {
+			r.engine.Drop(now, mac, dot11.MeshPeeringCancelled)
+			s.wanted = false
+		}
+	}
+}
+
+// patient tells that a link beyond the limit may stay for the moment. All who are
+// in the same case choose at other moments, and see what the others did.
+func (r *Radio) patient(now time.Time, list []choice.Candidate) bool {
+	links := 0
+	for _, c := range list {
+		if c.Linked {
+			links++
+		}
+	}
+	switch {
+	case links <= r.policy().Limit:
+		r.over = time.Time{}
+	case r.over.IsZero():
+		r.over = now.Add(settle + rand.N(settle))
+	case !now.Before(r.over):
+		r.over = time.Time{}
+		return false
+	}
+	return true
 }

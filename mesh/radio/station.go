@@ -28,6 +28,7 @@ type station struct {
 	inactive time.Duration
 	failures int
 	reason   string
+	refused  time.Time // when it said last that it has peers enough
 	told     time.Time // when a failure was last made an event of
 }
 
@@ -36,6 +37,8 @@ const (
 	maxHeard  = 256
 	forgotten = 2 * time.Minute  // after which a station that is not heard is no candidate
 	tellAgain = 10 * time.Minute // between events of one station's failures
+	refusal   = 20 * time.Second // for which a station that had peers enough is taken to have
+	askAgain  = 5 * time.Second  // after which it is asked again all the same, if nothing else will do
 )
 
 // station returns what is known of an address, nil where there is no room for
@@ -286,8 +289,17 @@ func (r *Radio) peered(now time.Time, e *peering.Event) error {
 		}
 	case peering.Closed:
 		s.since = time.Time{}
-		r.notify(EventPeerLost, model.Warning, fmt.Sprintf("link with %s on %s is over: %s", e.Peer, r.c.Iface, e.Reason), "mac", e.Peer.String(), "reason", e.Reason.String())
+		severity := model.Warning
+		if e.Reason == dot11.MeshMaxPeers { // one of us has a better one
+			severity = model.Info
+			r.enough(now, e, s)
+		}
+		r.notify(EventPeerLost, severity, fmt.Sprintf("link with %s on %s is over: %s", e.Peer, r.c.Iface, e.Reason), "mac", e.Peer.String(), "reason", e.Reason.String())
 	case peering.Failed:
+		if e.Reason == dot11.MeshMaxPeers {
+			r.enough(now, e, s)
+			break // no failure
+		}
 		reason := e.Err
 		if reason == nil {
 			reason = errors.New(e.Reason.String())
@@ -306,10 +318,18 @@ func (r *Radio) peered(now time.Time, e *peering.Event) error {
 	return r.remove(e.Peer, s)
 }
 
+// enough leaves a peer alone for a while that has peers enough.
+func (r *Radio) enough(now time.Time, e *peering.Event, s *station) {
+	if e.ByPeer {
+		s.refused, s.wanted = now, false
+		r.engine.Drop(now, e.Peer, dot11.MeshMaxPeers)
+	}
+}
+
 // failed notes why no link came about, and tells it once in a while.
 func (r *Radio) failed(now time.Time, mac dot11.MAC, s *station, err error, failures int) {
 	s.failures, s.reason = failures, err.Error()
-	if now.Sub(s.told) < tellAgain {
+	if now.Sub(s.told) < tellAgain || errors.Is(err, sae.ErrUnverified) { // the next attempt shows which it is
 		return
 	}
 	severity := model.Warning

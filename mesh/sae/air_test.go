@@ -170,11 +170,8 @@ func TestWrongPassword(t *testing.T) {
 		begin(t, air, a, b)
 		begin(t, air, b, a)
 		for _, s := range []*station{a, b} {
-			if !air.Until(10*time.Second, func() bool { return s.last(Failed) != nil }) {
-				t.Fatal("no outcome")
-			}
-			if err := s.last(Failed).Err; err != ErrPassword {
-				t.Errorf("expected the password to be blamed, got %v", err)
+			if !air.Until(10*time.Second, func() bool { ev := s.last(Failed); return ev != nil && ev.Err == ErrPassword }) {
+				t.Fatalf("expected the password to be blamed, got %+v", s.last(Failed))
 			}
 		}
 		t.Logf("known after %v", air.Now.Sub(since))
@@ -189,6 +186,29 @@ func TestWrongPassword(t *testing.T) {
 			t.Errorf("expected a back-off of up to 10 s, got %v", r)
 		}
 	})
+}
+
+// TestOneExchangeIsNoProof has a forger spoil the first exchange with a member
+// that is about to come: its password is not blamed.
+func TestOneExchangeIsNoProof(t *testing.T) {
+	air := fakeair.New(1)
+	a := join(t, air, 1, nil)
+	b := join(t, air, 2, func(c *Config) { c.Password = []byte("another") })
+	begin(t, air, a, b)
+	begin(t, air, b, a)
+	if !air.Until(10*time.Second, func() bool { return a.last(Failed) != nil }) || a.last(Failed).Err != ErrUnverified {
+		t.Fatalf("expected Confirms that do not verify, got %+v", a.last(Failed))
+	}
+	b = join(t, air, 2, nil)
+	begin(t, air, b, a)
+	if !air.Until(10*time.Second, func() bool { return a.accepted() && b.accepted() }) {
+		t.Fatal("the member is not let in")
+	}
+	for _, ev := range a.events {
+		if ev.Err == ErrPassword {
+			t.Errorf("the password is blamed: %+v", ev)
+		}
+	}
 }
 
 func TestStrangerWithWrongPasswordIsReported(t *testing.T) {

@@ -137,6 +137,8 @@ func (e *Engine) fail(now time.Time, p *peer) {
 	a := p.attempt
 	err := a.hint
 	switch {
+	case a.doubts >= enoughDoubts && a.active && !p.doubted:
+		err = ErrUnverified
 	case a.doubts >= enoughDoubts:
 		err = ErrPassword
 	case err == nil:
@@ -145,6 +147,7 @@ func (e *Engine) fail(now time.Time, p *peer) {
 	e.endAttempt(p)
 	switch {
 	case a.active:
+		p.doubted = a.doubts >= enoughDoubts
 		p.failures++
 		wait := e.c.Timing.RetryMax
 		if shift := p.failures - 1; shift < 16 {
@@ -235,7 +238,9 @@ func (e *Engine) repeat(now time.Time, p *peer) {
 }
 
 // enoughDoubts is how many Confirms that do not verify speak of another
-// password: one may be of an exchange before this one, delayed by the air.
+// password: one may be of an exchange before this one, delayed by the air. In two
+// exchanges in a row, they do so for certain: either side may have begun anew in
+// the midst of the first.
 const enoughDoubts = 3
 
 // doubt notes a Confirm that did not verify. All may be forged, so the exchange

@@ -25,6 +25,7 @@ type peer struct {
 	attempt  *attempt
 	sas      []*association // newest first
 	failures int
+	doubted  bool      // the last exchange failed by Confirms that did not verify
 	retry    time.Time // when the next exchange begins, if wanted; zero: not planned
 	work     budget
 }
@@ -109,7 +110,7 @@ func (e *Engine) Stop(mac dot11.MAC) {
 	if p == nil {
 		return
 	}
-	p.wanted, p.failures, p.retry = false, 0, time.Time{}
+	p.wanted, p.failures, p.doubted, p.retry = false, 0, false, time.Time{}
 	if p.attempt != nil && p.attempt.active {
 		e.endAttempt(p)
 	}
@@ -236,7 +237,7 @@ func (e *Engine) accept(now time.Time, p *peer, c *candidate, counter uint16) {
 		p.sas[i].keys.wipe()
 		p.sas = slices.Delete(p.sas, i, i+1)
 	}
-	p.wanted, p.failures, p.retry = false, 0, time.Time{}
+	p.wanted, p.failures, p.doubted, p.retry = false, 0, false, time.Time{}
 	e.events = append(e.events, ev)
 }
 

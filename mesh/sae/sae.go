@@ -147,6 +147,7 @@ type Event struct {
 // Reasons of failures.
 var (
 	ErrSilent     = errors.New("the peer did not answer")
+	ErrUnverified = errors.New("the peer's Confirms do not verify: of exchanges that crossed, or of another password")
 	ErrPassword   = errors.New("the peer has another password: its Confirm does not verify")
 	ErrMethod     = errors.New("the peer derives the password element by the other method, which is refused")
 	ErrGroup      = errors.New("the peer refuses group 19")

@@ -76,8 +76,8 @@ func (e *Engine) linked(now time.Time, ev *peering.Event) {
 		if !n.wanted || e.peering.State(ev.Peer) == peering.Estab {
 			return
 		}
-		if ev.ByPeer && ev.Reason == dot11.MeshMaxPeers {
-			return // it knows the key, and has peers enough
+		if ev.Reason == dot11.MeshMaxPeers {
+			return // it knows the key, and either side has peers enough
 		}
 		if n.failed++; n.failed >= doubts && !n.pending {
 			if e.authenticate(now, ev.Peer, n) != nil {

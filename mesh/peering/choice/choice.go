@@ -9,13 +9,19 @@
 //  2. Links are good: by signal.
 //  3. Links are disjoint: a station that a chosen one is linked with anyway adds
 //     less than one that leads elsewhere.
-//  4. What stands stays, until another is clearly better; and of links that
-//     stand no more than one is given up at a time, since the others choose too
-//     and do not know.
+//  4. What stands stays, until another is clearly better.
+//
+// A link is given up only for one that stands already, so that there has to be
+// room for one beyond the limit: others choose too, do not know, and may refuse.
+// Where signals are alike, as in one room, a number that both ends of a pair
+// compute alike decides: if all preferred the same few, those would be full and
+// the rest go without.
 package choice
 
 import (
 	"bytes"
+	"hash/fnv"
+	"math"
 	"slices"
 
 	"halo.internal/model/dot11"
@@ -26,13 +32,14 @@ type Candidate struct {
 	MAC    dot11.MAC
 	Signal float64     // dBm, smoothed
 	Linked bool        // a link stands
-	Full   bool        // it says that it accepts no more peers
-	Peers  []dot11.MAC // stations it is known to have links with, ours or not
+	Full   bool        // it says that it accepts no more peers, or has refused us
+	Failed int         // attempts in a row that came to nothing
+	Peers  []dot11.MAC // stations it is known to reach without us
 }
 
 // Policy weighs; the zero value stands for the defaults.
 type Policy struct {
-	Limit      int     // links at most; 0: 10
+	Limit      int     // links at rest; one more while one takes another's place; 0: 9
 	Hysteresis float64 // dB by which another has to be better than a link that stands; 0: 6
 	Shared     float64 // dB that a link with a chosen station takes off; 0: 4
 	Weakest    float64 // dBm under which a station is taken only for a group's sake; 0: -85
@@ -40,7 +47,7 @@ type Policy struct {
 
 func (p Policy) withDefaults() Policy {
 	if p.Limit == 0 {
-		p.Limit = 10
+		p.Limit = 9
 	}
 	for _, d := range []struct {
 		field *float64
@@ -53,40 +60,105 @@ func (p Policy) withDefaults() Policy {
 	return p
 }
 
-// good is the signal above which more is of no use: the highest rate is reached.
-const good = -50
+const (
+	good     = -50 // dBm above which more is of no use: the highest rate is reached
+	alike    = 3   // dB that the number of a pair is worth at most: fading of a standing link
+	failure  = 6   // dB that each failed attempt takes off
+	failures = 8   // that count
+	hopeless = 3   // failed attempts after which no room is made for a station
+)
 
-// Choose returns the stations to have links with, by address. Own is this
-// station's address. The order of candidates does not matter. Of links that
-// stand at most one is left out, unless they are more than the limit.
+// Choose returns the stations to have links with, by address: to keep, or to
+// seek. Own is this station's address. The order of candidates does not matter.
+// Links that stand are all kept up to the limit; of more than that, one is left
+// out. With the limit reached, one station at most is sought besides.
 func Choose(own dot11.MAC, candidates []Candidate, p Policy) []dot11.MAC {
-	list := slices.Clone(candidates)
-	slices.SortFunc(list, func(a, b Candidate) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
-	list = slices.CompactFunc(list, func(a, b Candidate) bool { return a.MAC == b.MAC })
-	list = slices.DeleteFunc(list, func(c Candidate) bool { return c.MAC == own })
-
-	s := selection{list: list, group: groups(own, list), p: p.withDefaults(), chosen: make([]bool, len(list))}
-	s.keep()
-	if !s.reachGroups() {
+	s := newSelection(own, candidates, p)
+	switch s.keep(); {
+	case s.full(): // one takes another's place
+	case s.n < s.p.Limit:
+		s.reachGroups()
 		s.fill()
-		s.improve()
-	}
-	var out []dot11.MAC
-	for i, c := range list {
-		if s.chosen[i] {
-			out = append(out, c.MAC)
+	default:
+		if !s.makeRoom() {
+			s.improve()
 		}
 	}
-	return out
+	return s.list.macs(s.chosen)
 }
+
+// Admits tells whether a candidate that asks for a link is given one: there is
+// room, or it would be kept in another's place.
+func Admits(own dot11.MAC, candidates []Candidate, asks dot11.MAC, p Policy) bool {
+	s := newSelection(own, candidates, p)
+	i := slices.IndexFunc(s.list, func(c Candidate) bool { return c.MAC == asks })
+	if i < 0 {
+		return false
+	}
+	linked := 0
+	for _, c := range s.list {
+		if c.Linked && c.MAC != asks {
+			linked++
+		}
+	}
+	switch {
+	case s.list[i].Linked || linked < s.p.Limit:
+		return true
+	case linked > s.p.Limit:
+		return false
+	}
+	s.list[i].Linked = true
+	s.list[i].Signal = min(s.list[i].Signal, good) - s.p.Hysteresis
+	s.keep()
+	return s.chosen[i]
+}
+
+// candidates are in the order of their addresses.
+type candidates []Candidate
 
 // selection is a choice in the making; candidates are known by their index.
 type selection struct {
-	list   []Candidate
+	list   candidates
+	pair   []float64 // what their number together with us is worth, in dB
 	group  []int
 	p      Policy
 	chosen []bool
 	n      int // chosen
+	linked int
+}
+
+func newSelection(own dot11.MAC, all []Candidate, p Policy) *selection {
+	list := slices.Clone(all)
+	slices.SortFunc(list, func(a, b Candidate) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
+	list = slices.CompactFunc(list, func(a, b Candidate) bool { return a.MAC == b.MAC })
+	list = slices.DeleteFunc(list, func(c Candidate) bool { return c.MAC == own })
+	s := &selection{list: list, group: groups(own, list), p: p.withDefaults(), chosen: make([]bool, len(list))}
+	for _, c := range list {
+		s.pair = append(s.pair, alike*together(own, c.MAC))
+	}
+	return s
+}
+
+// together returns a number from 0 to 1 that both stations compute alike.
+func together(a, b dot11.MAC) float64 {
+	if bytes.Compare(a[:], b[:]) > 0 {
+		a, b = b, a
+	}
+	h := fnv.New64a()
+	h.Write(a[:])
+	h.Write(b[:])
+	// The last octets alone would hardly move the upper bits.
+	x := h.Sum64() * 0x9e3779b97f4a7c15
+	return float64(x>>11) / (1 << 53)
+}
+
+func (l candidates) macs(chosen []bool) (out []dot11.MAC) {
+	for i, c := range l {
+		if chosen[i] {
+			out = append(out, c.MAC)
+		}
+	}
+	return out
 }
 
 func (s *selection) set(i int, chosen bool) {
@@ -101,7 +173,7 @@ func (s *selection) set(i int, chosen bool) {
 // worth is what a link with a candidate is worth besides those chosen, in dB.
 func (s *selection) worth(i int) float64 {
 	c := s.list[i]
-	w := min(c.Signal, good)
+	w := min(c.Signal, good) + s.pair[i] - failure*float64(min(c.Failed, failures))
 	for j, other := range s.list {
 		if s.chosen[j] && j != i && (slices.Contains(other.Peers, c.MAC) || slices.Contains(c.Peers, other.MAC)) {
 			w -= s.p.Shared
@@ -136,55 +208,73 @@ func (s *selection) least() int {
 	return least
 }
 
-// keep takes the links that stand, as far as they are within the limit.
+// keep takes the links that stand, but one if they are more than the limit.
 func (s *selection) keep() {
 	for i, c := range s.list {
 		if c.Linked {
 			s.set(i, true)
+			s.linked++
 		}
 	}
-	for s.n > s.p.Limit {
-		i := s.least()
-		if i < 0 {
-			i = slices.Index(s.chosen, true) // more groups than links: any
-		}
-		s.set(i, false)
+	if s.linked <= s.p.Limit {
+		return
 	}
+	out := s.least()
+	if out < 0 { // more groups than links
+		for i := range s.list {
+			if s.chosen[i] && (out < 0 || s.worth(i) < s.worth(out)) {
+				out = i
+			}
+		}
+	}
+	s.set(out, false)
 }
 
-// reachGroups takes the best of each group that has none, and gives up a link
-// for one of them. It tells whether it did.
-func (s *selection) reachGroups() (gaveUp bool) {
-	for {
-		best := -1
-		for i := range s.list {
-			if s.chosen[i] || !s.only(i) {
-				continue
-			}
-			switch {
-			case best < 0:
-				best = i
-			case s.refuses(i) != s.refuses(best):
-				if s.refuses(best) {
-					best = i
-				}
-			case s.worth(i) > s.worth(best):
-				best = i
-			}
+// full tells that no station may be sought.
+func (s *selection) full() bool { return s.linked > s.p.Limit }
+
+// unreached returns the best candidate whose group has no chosen one, and which
+// has not failed so often, or -1.
+func (s *selection) unreached(failed int) int {
+	best := -1
+	for i, c := range s.list {
+		if s.chosen[i] || c.Failed >= failed || !s.only(i) {
+			continue
 		}
+		switch {
+		case best < 0:
+			best = i
+		case s.refuses(i) != s.refuses(best):
+			if s.refuses(best) {
+				best = i
+			}
+		case s.worth(i) > s.worth(best):
+			best = i
+		}
+	}
+	return best
+}
+
+// reachGroups takes the best of each group that has none, while there is room.
+func (s *selection) reachGroups() {
+	for s.n < s.p.Limit {
+		best := s.unreached(math.MaxInt)
 		if best < 0 {
-			return gaveUp
-		}
-		if s.n == s.p.Limit {
-			out := s.least()
-			if out < 0 || gaveUp && s.list[out].Linked {
-				return gaveUp
-			}
-			gaveUp = gaveUp || s.list[out].Linked
-			s.set(out, false)
+			return
 		}
 		s.set(best, true)
 	}
+}
+
+// makeRoom seeks one beyond the limit for a group that has none, if a link may be
+// given up for it. It tells whether it did.
+func (s *selection) makeRoom() bool {
+	best := s.unreached(hopeless)
+	if best < 0 || s.least() < 0 {
+		return false
+	}
+	s.set(best, true)
+	return true
 }
 
 // fill takes the best of the rest while there is room, one after the other,
@@ -207,13 +297,10 @@ func (s *selection) fill() {
 	}
 }
 
-// improve puts one candidate in the place of one chosen, if it is better by more
-// than the hysteresis: the pair that gains most.
+// improve seeks one beyond the limit that is better than a link that stands, by
+// more than the hysteresis: that of the pair that gains most.
 func (s *selection) improve() {
-	if s.n < s.p.Limit {
-		return // none was left out but for its signal
-	}
-	gain, out, in := s.p.Hysteresis, -1, -1
+	gain, in := s.p.Hysteresis, -1
 	for i := range s.list {
 		if !s.chosen[i] || s.only(i) {
 			continue
@@ -221,17 +308,16 @@ func (s *selection) improve() {
 		s.set(i, false)
 		without := s.worth(i)
 		for j, c := range s.list {
-			if j == i || s.chosen[j] || s.refuses(j) || c.Signal < s.p.Weakest {
+			if j == i || s.chosen[j] || s.refuses(j) || c.Failed >= hopeless || c.Signal < s.p.Weakest {
 				continue
 			}
 			if g := s.worth(j) - without; g > gain {
-				gain, out, in = g, i, j
+				gain, in = g, j
 			}
 		}
 		s.set(i, true)
 	}
 	if in >= 0 {
-		s.set(out, false)
 		s.set(in, true)
 	}
 }
