@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -226,23 +224,6 @@ func (l *lab) monitor() *packet.Conn {
 	return c
 }
 
-// child is the environment variable by which TestChild is a member, on the radio
-// of that index.
-const child = "HALO_RADIO_CHILD"
-
-// TestChild is the process that TestKilledTwentyTimes kills.
-func TestChild(t *testing.T) {
-	index, err := strconv.Atoi(os.Getenv(child))
-	if err != nil {
-		return // it is run as a test like the others
-	}
-	err = radio.New(radio.Config{
-		Wiphy: index, Iface: "child", MeshID: meshID, Password: password, Channel: channel1, BeaconInterval: 100,
-		Log: slog.New(slog.DiscardHandler),
-	}).Run(t.Context(), nil)
-	t.Fatal(err)
-}
-
 // TestKilledTwentyTimes kills the process of a member in the midst of whatever
 // it does; each time it comes back, and no side believes in a link that the
 // other does not have.
@@ -251,32 +232,21 @@ func TestKilledTwentyTimes(t *testing.T) {
 	m := l.member(nil)
 	w, _ := l.wiphy()
 	random := rand.New(rand.NewPCG(1, 2))
-	var there *exec.Cmd
-	start := func() {
-		there = exec.Command("/proc/self/exe", "-test.run=^TestChild$")
-		there.Env = append(os.Environ(), child+"="+strconv.Itoa(w.Index))
-		l.ok(there.Start())
-	}
-	kill := func() {
-		l.ok(there.Process.Kill())
-		if err := there.Wait(); err == nil {
-			t.Error("the child ended by itself")
-		}
-	}
-	start()
+	c := childConfig{Wiphy: w.Index, Iface: "child", FreqMHz: channel1.FreqMHz}
+	there := l.startChild(c)
 	for i := range 20 {
 		if i%2 == 0 { // with a link; otherwise on the way to one
 			l.whole(m, "child")
 		} else {
 			time.Sleep(time.Duration(random.Int64N(int64(500 * time.Millisecond)))) // the instant is the test
 		}
-		kill()
-		start()
+		there.kill()
+		there = l.startChild(c)
 	}
 	l.whole(m, "child")
 	mac := l.mac("child")
 	l.both(m.end(), end{"child", mac})
-	kill()
+	there.kill()
 }
 
 func (l *lab) mac(iface string) net.HardwareAddr {

@@ -22,10 +22,12 @@ import (
 // supplicant is a member whose authentication and peering are wpa_supplicant's.
 type supplicant struct {
 	l      *lab
+	id     int // of the simulated radio
 	iface  string
 	mac    net.HardwareAddr
 	config string
 	log    string
+	pid    int
 	cancel context.CancelFunc
 	ended  chan error
 }
@@ -34,8 +36,17 @@ type supplicant struct {
 // network block holds besides the mesh's name and channel.
 func (l *lab) supplicant(channel nl80211.Channel, network string) *supplicant {
 	l.t.Helper()
-	w, _ := l.wiphy()
-	s := &supplicant{l: l, iface: fmt.Sprintf("wpa%d", l.made)}
+	s := l.prepare(channel, "", network)
+	s.start()
+	return s
+}
+
+// prepare makes radio, interface and settings for one that is to start. global
+// is what its settings hold besides.
+func (l *lab) prepare(channel nl80211.Channel, global, network string) *supplicant {
+	l.t.Helper()
+	w, id := l.wiphy()
+	s := &supplicant{l: l, id: id, iface: fmt.Sprintf("wpa%d", l.made)}
 	i, err := l.conn.NewInterface(w.Index, s.iface, nl80211.MeshPoint, nil)
 	l.ok(err)
 	s.mac = i.MAC
@@ -46,7 +57,7 @@ func (l *lab) supplicant(channel nl80211.Channel, network string) *supplicant {
 	}
 	l.ok(os.WriteFile(s.config, fmt.Appendf(nil, `user_mpm=1
 sae_groups=19
-network={
+%snetwork={
 	ssid=%q
 	mode=5
 	frequency=%d
@@ -55,14 +66,13 @@ network={
 	pairwise=CCMP
 	group=CCMP
 %s}
-`, meshID, channel.FreqMHz, channel.FreqMHz, network), 0o600))
+`, global, meshID, channel.FreqMHz, channel.FreqMHz, network), 0o600))
 	l.t.Cleanup(func() {
 		if l.t.Failed() {
 			text, _ := os.ReadFile(s.log)
 			l.t.Logf("--- %s\n%s", s.iface, text[max(0, len(text)-6000):])
 		}
 	})
-	s.start()
 	return s
 }
 
@@ -74,6 +84,7 @@ func (s *supplicant) start() {
 	c := exec.CommandContext(ctx, "wpa_supplicant", "-t", "-D", "nl80211", "-i", s.iface, "-c", s.config)
 	c.Stdout, c.Stderr = out, out
 	s.l.ok(c.Start())
+	s.pid = c.Process.Pid
 	s.cancel, s.ended = cancel, make(chan error, 1)
 	go func(ended chan<- error) { ended <- c.Wait(); out.Close() }(s.ended)
 	s.l.t.Cleanup(s.kill)
@@ -174,13 +185,7 @@ func TestInteroperationAfterRestarts(t *testing.T) {
 		t.Errorf("end: %v", err)
 	}
 	l.until("the other knows of our end", func() bool { return !l.linked(s.iface, m.mac) })
-	all, err := l.conn.Wiphys()
-	l.ok(err)
-	for _, w := range all {
-		if w.Name == strings.Replace(m.iface, "mesh", "radio", 1) {
-			l.run(m, w, change)
-		}
-	}
+	l.run(m, l.wiphyOf(m), change)
 	l.linkTo(m, s)
 	l.both(m.end(), s.end())
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -43,14 +44,14 @@ const (
 
 // lab is what a test has.
 type lab struct {
-	t     *testing.T
+	t     testing.TB
 	ctx   context.Context
 	conn  *nl80211.Conn
 	hwsim *hwsim.Conn
 	made  int
 }
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	l := &lab{t: t, ctx: t.Context()}
 	var err error
@@ -102,6 +103,18 @@ func (l *lab) wiphyWith(r hwsim.Radio) (nl80211.Wiphy, int) {
 		l.t.Fatalf("%s is not there after it was made", name)
 	}
 	return all[i], id
+}
+
+// wiphyOf returns the radio of a member.
+func (l *lab) wiphyOf(m *member) nl80211.Wiphy {
+	l.t.Helper()
+	all, err := l.conn.Wiphys()
+	l.ok(err)
+	i := slices.IndexFunc(all, func(w nl80211.Wiphy) bool { return w.Name == strings.Replace(m.iface, "mesh", "radio", 1) })
+	if i < 0 {
+		l.t.Fatalf("no radio of %s", m.iface)
+	}
+	return all[i]
 }
 
 // member is a radio that is a member of the mesh.
