@@ -143,11 +143,17 @@ func (l *Listener) wake() {
 // error wraps unix.EALREADY when another socket has them. It ends with the
 // listener or the interface.
 func (l *Listener) RegisterFrame(ctx context.Context, index int, frame uint16, match []byte) error {
-	err := l.request(ctx, request{command: unix.NL80211_CMD_REGISTER_FRAME, attrs: func(e *netlink.AttributeEncoder) {
+	r := request{command: unix.NL80211_CMD_REGISTER_FRAME, attrs: func(e *netlink.AttributeEncoder) {
 		ifindex(e, index)
 		e.Uint16(unix.NL80211_ATTR_FRAME_TYPE, frame)
 		e.Bytes(unix.NL80211_ATTR_FRAME_MATCH, match)
-	}})
+	}}
+	err := l.request(ctx, r)
+	for errors.Is(err, errLost) { // in a flood of events; ask again whether it was done
+		if err = l.request(ctx, r); errors.Is(err, unix.EALREADY) {
+			err = nil
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("nl80211: register for frames %#06x %x: %w", frame, match, err)
 	}
