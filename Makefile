@@ -17,7 +17,7 @@ HALO_IMAGE = $(GO) run -trimpath ./cmd/halo-image
 .DEFAULT_GOAL = help
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^#:/ { print substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^#:/ { print substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 #: Try it
 .PHONY: run down
@@ -41,7 +41,7 @@ dev:
 	@test -n "$(DEV)" || { echo "make flash: DEV=/dev/sdX is missing: the card to overwrite (lsblk shows them)" >&2; exit 2; }
 
 #: Check
-.PHONY: check race test fuzz bench soak
+.PHONY: check race test fuzz bench bench-radio soak
 check: stamp ## format, vet, staticcheck and the fast tests
 	@fmt=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 		test -z "$$fmt" || { echo "not formatted (gofmt -w):"; echo "$$fmt"; exit 1; }
@@ -72,6 +72,10 @@ bench: deps build lab-images ## the README's figures
 	$(GO) test -run '^$$' -bench Size ./model/wire
 	$(MACHINES) -p 1 -run '^$$' -bench 'Machine|Rebuild' -benchtime 3x $(LAB)
 	$(MACHINES) -run '^$$' -bench Idle -benchtime 1x $(NETWORK)
+
+bench-radio: deps stamp testvm ## the radio's figures, beside wpa_supplicant's in the same machine and run
+	$(MACHINES) -run '^$$' -bench RadioPeering -benchtime 25x ./mesh/radio
+	$(MACHINES) -run '^$$' -bench RadioCPU -benchtime 10x ./mesh/radio
 
 soak: deps build lab-images ## a network under power cuts, resets, shutdowns and partitions for HALO_SOAK=1h
 	HALO_SOAK=$(or $(HALO_SOAK),1h) $(MACHINES) -count 1 -timeout 0 $(NETWORK)

@@ -65,6 +65,7 @@ type Config struct {
 	BeaconInterval int // in time units of 1024 µs; 0: 1000
 	MaxPeers       int // links at most, one of which is kept free for changes; at least 2; 0: 10
 	Morse          bool
+	ReceiveBuffer  int            // octets of events that the kernel keeps; 0: nl80211.DefaultReceiveBuffer
 	SAE            sae.Timing     // zero: sae.Wifi
 	Peering        peering.Timing // zero: peering.Wifi
 
@@ -155,7 +156,7 @@ func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
 		return err
 	}
 	defer r.conn.Close()
-	if r.events, err = nl80211.Listen(nl80211.Config{}, nl80211.GroupConfig, nl80211.GroupMLME); err != nil {
+	if r.events, err = nl80211.Listen(nl80211.Config{ReceiveBuffer: r.c.ReceiveBuffer}, nl80211.GroupConfig, nl80211.GroupMLME); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.events.Close()) }()

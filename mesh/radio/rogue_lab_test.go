@@ -1,0 +1,245 @@
+//go:build lab
+
+package radio_test
+
+import (
+	"crypto/ecdh"
+	cryptorand "crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/radio"
+	"halo.internal/mesh/sae"
+	"halo.internal/model/dot11"
+)
+
+// rogue is a radio that sends any frame and hears all.
+type rogue struct {
+	l    *lab
+	conn *packet.Conn
+
+	mu    sync.Mutex // guards heard
+	heard [][]byte   // management frames of authentication and peering
+}
+
+// rogue plugs one in. It listens until the test ends.
+func (l *lab) rogue() *rogue {
+	l.t.Helper()
+	w, _ := l.wiphy()
+	i, err := l.conn.NewInterface(w.Index, fmt.Sprintf("mon%d", l.made), nl80211.Monitor, nil)
+	l.ok(err)
+	link, err := netlink.LinkByIndex(i.Index)
+	l.ok(err)
+	l.ok(netlink.LinkSetUp(link))
+	ifi, err := net.InterfaceByIndex(i.Index)
+	l.ok(err)
+	c, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, nil)
+	l.ok(err)
+	r := &rogue{l: l, conn: c}
+	done := make(chan struct{})
+	go func() { defer close(done); r.listen() }()
+	l.t.Cleanup(func() { c.Close(); <-done })
+	return r
+}
+
+func (r *rogue) listen() {
+	for {
+		buf := make([]byte, 4096)
+		n, _, err := r.conn.ReadFrom(buf)
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) || errors.Is(err, unix.ENODEV) {
+			return
+		}
+		if err != nil || n < 4 {
+			continue
+		}
+		head := int(binary.LittleEndian.Uint16(buf[2:])) // of radiotap
+		if head > n {
+			continue
+		}
+		frame := buf[head:n]
+		h, body, err := dot11.ParseManagement(frame)
+		if err != nil || h.Subtype != dot11.Authentication && (h.Subtype != dot11.Action || len(body) == 0 || body[0] != selfProtected) {
+			continue
+		}
+		r.mu.Lock()
+		r.heard = append(r.heard, frame)
+		r.mu.Unlock()
+	}
+}
+
+// selfProtected is the category of the frames of peering.
+const selfProtected = 15
+
+func (r *rogue) all() [][]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.heard)
+}
+
+// send sends a frame as it is.
+func (r *rogue) send(frame []byte) {
+	for {
+		// A monitor's frames go out behind a radiotap header without fields.
+		_, err := r.conn.WriteTo(slices.Concat([]byte{0, 0, 8, 0, 0, 0, 0, 0}, frame), &packet.Addr{HardwareAddr: frame[4:10]})
+		if !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EAGAIN) {
+			return // the kernel refuses frames that are none
+		}
+		time.Sleep(time.Millisecond) // a full queue
+	}
+}
+
+func management(subtype byte, to, from net.HardwareAddr, body []byte) []byte {
+	return slices.Concat([]byte{subtype << 4, 0, 0, 0}, to, from, from, []byte{0, 0}, body)
+}
+
+// TestCommitsInPlenty sends forged Commits from many addresses, and for a link
+// that stands: it stays, and a member that comes is let in.
+func TestCommitsInPlenty(t *testing.T) {
+	l := newLab(t)
+	a, b := l.member(nil), l.member(nil)
+	l.link(a, b)
+	rogue := l.rogue()
+	var points [][]byte
+	for range 50 {
+		k, err := ecdh.P256().GenerateKey(cryptorand.Reader)
+		l.ok(err)
+		points = append(points, k.PublicKey().Bytes()[1:])
+	}
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		random := rand.NewChaCha8([32]byte{1})
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				done <- n
+				return
+			default:
+			}
+			from := net.HardwareAddr{2, 0x66, 0, 0, byte(n >> 8), byte(n)}
+			if n%4 == 0 {
+				from = b.mac
+			}
+			commit := make([]byte, 98) // group, scalar, element
+			random.Read(commit)
+			commit[0], commit[1] = sae.Group, 0
+			if n%2 == 0 { // a point of the curve, which costs more to refuse
+				copy(commit[34:], points[n/2%len(points)])
+			}
+			rogue.send(management(11, a.mac, from, slices.Concat([]byte{3, 0, 1, 0, 126, 0}, commit)))
+		}
+	}()
+	c := l.member(nil)
+	l.link(a, c)
+	close(stop)
+	t.Logf("%d forged frames", <-done)
+	l.both(a.end(), c.end())
+	if !l.linked(a.iface, b.mac) || len(a.told(radio.EventPeerLost)) != 0 {
+		t.Errorf("the link that stood is gone: %+v", a.told(radio.EventPeerLost))
+	}
+	if n := len(a.Peers()); n > 2+256 {
+		t.Errorf("%d stations are remembered", n)
+	}
+}
+
+// TestReplaysAndForgeries has a rogue send again what it heard while a link was
+// made, as it was and changed, and forge ends of it: the link stands. While a
+// member begins anew, the rogue sends what its former self sent: it gets its
+// link all the same.
+func TestReplaysAndForgeries(t *testing.T) {
+	l := newLab(t)
+	rogue := l.rogue()
+	a, b := l.member(nil), l.member(nil)
+	l.link(a, b)
+	l.both(a.end(), b.end())
+	heard := rogue.all()
+	kinds := map[string]int{}
+	for _, f := range heard {
+		h, body, err := dot11.ParseManagement(f)
+		l.ok(err)
+		if h.Subtype == dot11.Authentication {
+			kinds[fmt.Sprintf("SAE %d", body[2])]++
+		} else {
+			kinds[fmt.Sprintf("peering %d", body[1])]++
+		}
+	}
+	for _, want := range []string{"SAE 1", "SAE 2", "peering 1", "peering 2"} {
+		if kinds[want] < 2 {
+			t.Errorf("the rogue heard %v, want both sides' %s", kinds, want)
+		}
+	}
+
+	random := rand.New(rand.NewPCG(1, 3))
+	sent := 0
+	send := func(f []byte) { rogue.send(f); sent++ }
+	for range 5 {
+		for _, f := range heard {
+			send(f)
+			const body = 24
+			for range 10 {
+				g := slices.Clone(f)
+				g[body+random.IntN(len(g)-body)] ^= 1 << random.IntN(8)
+				send(g)
+			}
+			if f[0]>>4 == byte(dot11.Action) {
+				for _, action := range []byte{1, 2, 3} { // Open, Confirm, Close
+					g := slices.Clone(f)
+					g[body+1] = action
+					send(g)
+				}
+			}
+		}
+		for _, ends := range [][2]net.HardwareAddr{{a.mac, b.mac}, {b.mac, a.mac}} {
+			for _, subtype := range []byte{10, 12} { // Disassociation, Deauthentication
+				send(management(subtype, ends[0], ends[1], []byte{3, 0}))
+			}
+		}
+	}
+	l.both(a.end(), b.end())
+	for _, m := range []*member{a, b} {
+		for _, kind := range []string{radio.EventPeerLost, radio.EventPeerAgain} {
+			if told := m.told(kind); len(told) != 0 {
+				t.Errorf("%s: %d forged frames had an effect: %+v", m.iface, sent, told)
+			}
+		}
+		if n := len(m.told(radio.EventPeer)); n != 1 {
+			t.Errorf("%s made %d links", m.iface, n)
+		}
+	}
+
+	w := l.wiphyOf(b)
+	l.ok(b.stop())
+	l.until("the end is heard of", func() bool { return !l.linked(a.iface, b.mac) })
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			for _, f := range heard {
+				select {
+				case <-stop:
+					return
+				default:
+					rogue.send(f)
+				}
+			}
+		}
+	}()
+	l.run(b, w, nil)
+	l.link(a, b)
+	l.both(a.end(), b.end())
+	close(stop)
+	<-done
+	l.both(a.end(), b.end())
+}
