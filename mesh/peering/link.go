@@ -149,7 +149,7 @@ func (e *Engine) expired(now time.Time, p *peer, l *link) {
 		return
 	}
 	l.tries++
-	l.wait = min(2*l.wait, slowest*e.c.Timing.Retry)
+	l.wait = min(2*l.wait, e.c.Timing.RetryMax)
 	l.timer = now.Add(l.wait)
 	if l.state != CnfRcvd { // there the peer's Open is missing, which it repeats
 		e.sendOpen(p, l)

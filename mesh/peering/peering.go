@@ -37,21 +37,27 @@ import (
 
 // Timing holds the intervals; a zero field stands for its default.
 type Timing struct {
-	Retry    time.Duration // until an Open is repeated (dot11MeshRetryTimeout); doubles up to four times itself
+	Retry    time.Duration // until an Open is repeated (dot11MeshRetryTimeout); doubles
+	RetryMax time.Duration
 	Retries  int           // how often (dot11MeshMaxRetries)
 	Holding  time.Duration // how long a closed link is remembered (dot11MeshHoldingTimeout)
 	Pause    time.Duration // before the next attempt after a failure; doubles
 	PauseMax time.Duration
 }
 
-// Wifi and HaLow are the intervals for either kind of radio.
+// Wifi and HaLow are the intervals for either kind of radio. The first repetition
+// comes soon, the last after seconds: who gives up earlier than a busy peer
+// answers, and begins anew, makes it busier.
 var (
-	Wifi  = Timing{Retry: 40 * time.Millisecond, Retries: 5, Holding: 40 * time.Millisecond, Pause: time.Second, PauseMax: 10 * time.Second}
-	HaLow = Timing{Retry: 400 * time.Millisecond, Retries: 5, Holding: 400 * time.Millisecond, Pause: 2 * time.Second, PauseMax: 20 * time.Second}
+	Wifi = Timing{
+		Retry: 40 * time.Millisecond, RetryMax: 640 * time.Millisecond, Retries: 7,
+		Holding: 40 * time.Millisecond, Pause: time.Second, PauseMax: 10 * time.Second,
+	}
+	HaLow = Timing{
+		Retry: 400 * time.Millisecond, RetryMax: 1600 * time.Millisecond, Retries: 5,
+		Holding: 400 * time.Millisecond, Pause: 2 * time.Second, PauseMax: 20 * time.Second,
+	}
 )
-
-// slowest is how far the wait for an answer grows, as a factor.
-const slowest = 4
 
 // Config says what this station is and offers.
 type Config struct {

@@ -139,7 +139,7 @@ func (e *Engine) fail(now time.Time, p *peer) {
 	switch {
 	case a.doubts >= enoughDoubts && a.active && !p.doubted:
 		err = ErrUnverified
-	case a.doubts >= enoughDoubts:
+	case a.doubts >= enoughDoubts && a.active, a.doubts >= 2*enoughDoubts: // no second exchange of a stranger's is known as one
 		err = ErrPassword
 	case err == nil:
 		err = ErrSilent
@@ -244,11 +244,13 @@ func (e *Engine) repeat(now time.Time, p *peer) {
 const enoughDoubts = 3
 
 // doubt notes a Confirm that did not verify. All may be forged, so the exchange
-// goes on for as long as a real one takes; but not much longer.
-func (e *Engine) doubt(now time.Time, a *attempt) {
+// goes on for as long as a real one takes; but not much longer if the one before
+// ended in doubt too.
+func (e *Engine) doubt(now time.Time, p *peer) {
+	a := p.attempt
 	e.stats.Unverified++
 	a.doubts++
-	if soon := now.Add(4 * e.c.Timing.Resend); a.active && a.doubts == enoughDoubts && soon.Before(a.deadline) {
+	if soon := now.Add(4 * e.c.Timing.Resend); a.active && p.doubted && a.doubts == enoughDoubts && soon.Before(a.deadline) {
 		a.deadline = soon
 	}
 }

@@ -207,7 +207,7 @@ func (e *Engine) confirmed(now time.Time, from dot11.MAC, f confirmFrame) {
 	case a == nil:
 		e.stats.Unverified++
 	case len(a.candidates) > 0:
-		e.doubt(now, a)
+		e.doubt(now, p)
 	case e.reply(a):
 		e.sendCommit(p) // the peer's own was lost: have it sent again
 	}
