@@ -63,6 +63,11 @@ func (r *Radio) serve(ctx context.Context) error {
 		if err == nil {
 			err = r.act(time.Now())
 		}
+		for err == nil && r.again {
+			r.again = false
+			r.choose(time.Now())
+			err = r.act(time.Now())
+		}
 		if err != nil {
 			return fmt.Errorf("radio: %s: %w", r.c.Iface, err)
 		}
@@ -279,11 +284,11 @@ func (r *Radio) candidates(now time.Time) (list []choice.Candidate) {
 	for mac, s := range r.heard {
 		_, p := r.engine.State(mac)
 		linked := p == peering.Estab
-		if !linked && (now.Sub(s.seen) > silent || now.Sub(s.refused) < askAgain) {
+		if !linked && (now.Sub(s.seen) > silent || now.Sub(s.refused) < askAgain || now.Before(s.hold)) {
 			continue
 		}
 		list = append(list, choice.Candidate{
-			MAC: mac, Signal: s.signal, Linked: linked, Full: !linked && (s.full || now.Sub(s.refused) < refusal),
+			MAC: mac, Signal: s.signal, Linked: linked, Sought: s.wanted && !linked, Full: !linked && (s.full || now.Sub(s.refused) < refusal),
 			Failed: s.failures, Peers: links[mac],
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -26,8 +27,9 @@ type station struct {
 	aid      uint16    // what it calls us
 	since    time.Time // when the link was made
 	inactive time.Duration
-	failures int
+	failures int // in a row
 	reason   string
+	hold     time.Time // until when it is not sought again
 	refused  time.Time // when it said last that it has peers enough
 	told     time.Time // when a failure was last made an event of
 }
@@ -39,6 +41,10 @@ const (
 	tellAgain = 10 * time.Minute // between events of one station's failures
 	refusal   = 20 * time.Second // for which a station that had peers enough is taken to have
 	askAgain  = 5 * time.Second  // after which it is asked again all the same, if nothing else will do
+	patience  = 2                // failures in a row after which others have their turn
+	holdMin   = 2 * time.Second  // before it is sought again then; doubles
+	holdMax   = 30 * time.Second
+	holdAlone = 5 * time.Second // at most, while there is no link at all
 )
 
 // station returns what is known of an address, nil where there is no room for
@@ -264,7 +270,7 @@ func (r *Radio) authenticated(now time.Time, e *sae.Event) {
 	}
 	s.seen = now
 	if e.Kind == sae.Failed {
-		r.failed(now, e.Peer, s, e.Err, e.Failures)
+		r.failed(now, e.Peer, s, e.Err)
 	}
 }
 
@@ -281,6 +287,7 @@ func (r *Radio) peered(now time.Time, e *peering.Event) error {
 	case peering.Established:
 		if err = r.establish(e.Peer, s, e); err == nil {
 			s.wanted, s.since, s.seen, s.failures, s.reason, s.told = true, now, now, 0, "", time.Time{}
+			r.again = true
 			kind, text := EventPeer, "link with %s on %s"
 			if e.Again {
 				kind, text = EventPeerAgain, "link with %s on %s again: it has begun anew"
@@ -300,11 +307,14 @@ func (r *Radio) peered(now time.Time, e *peering.Event) error {
 			r.enough(now, e, s)
 			break // no failure
 		}
+		if e.Failures == 0 && unanswered[e.Reason] {
+			break // nobody here wanted it any more
+		}
 		reason := e.Err
 		if reason == nil {
 			reason = errors.New(e.Reason.String())
 		}
-		r.failed(now, e.Peer, s, reason, e.Failures)
+		r.failed(now, e.Peer, s, reason)
 	case peering.Mismatch, peering.Unverified:
 		r.c.Log.Debug("peering frame dropped", "iface", r.c.Iface, "peer", e.Peer, "err", e.Err)
 	}
@@ -312,23 +322,36 @@ func (r *Radio) peered(now time.Time, e *peering.Event) error {
 		return err
 	}
 	// The kernel has refused something about this station alone.
-	r.failed(now, e.Peer, s, err, s.failures+1)
+	r.failed(now, e.Peer, s, err)
 	r.engine.Drop(now, e.Peer, dot11.MeshConfigPolicyViolation)
 	s.wanted = false
 	return r.remove(e.Peer, s)
 }
 
+// unanswered are the reasons for which this side closes what did not come about.
+var unanswered = map[dot11.Reason]bool{dot11.MeshPeeringCancelled: true, dot11.MeshMaxRetries: true, dot11.MeshConfirmTimeout: true}
+
 // enough leaves a peer alone for a while that has peers enough.
 func (r *Radio) enough(now time.Time, e *peering.Event, s *station) {
 	if e.ByPeer {
-		s.refused, s.wanted = now, false
+		s.refused, s.wanted, r.again = now, false, true
 		r.engine.Drop(now, e.Peer, dot11.MeshMaxPeers)
 	}
 }
 
-// failed notes why no link came about, and tells it once in a while.
-func (r *Radio) failed(now time.Time, mac dot11.MAC, s *station, err error, failures int) {
-	s.failures, s.reason = failures, err.Error()
+// failed notes why no link came about, and tells it once in a while. After some
+// failures others have their turn.
+func (r *Radio) failed(now time.Time, mac dot11.MAC, s *station, err error) {
+	s.failures, s.reason = s.failures+1, err.Error()
+	if s.wanted && s.since.IsZero() && s.failures >= patience {
+		longest := holdMax
+		if r.engine.Links() == 0 {
+			longest = holdAlone
+		}
+		hold := min(longest, holdMin<<min(s.failures-patience, 8))
+		s.hold, s.wanted, r.again = now.Add(hold/2+rand.N(hold)), false, true
+		r.engine.Drop(now, mac, dot11.MeshMaxRetries)
+	}
 	if now.Sub(s.told) < tellAgain || errors.Is(err, sae.ErrUnverified) { // the next attempt shows which it is
 		return
 	}

@@ -32,6 +32,7 @@ type Candidate struct {
 	MAC    dot11.MAC
 	Signal float64     // dBm, smoothed
 	Linked bool        // a link stands
+	Sought bool        // an attempt at one is under way
 	Full   bool        // it says that it accepts no more peers, or has refused us
 	Failed int         // attempts in a row that came to nothing
 	Peers  []dot11.MAC // stations it is known to reach without us
@@ -40,6 +41,7 @@ type Candidate struct {
 // Policy weighs; the zero value stands for the defaults.
 type Policy struct {
 	Limit      int     // links at rest; one more while one takes another's place; 0: 9
+	Seeks      int     // attempts at a time; more would delay each other; 0: 2
 	Hysteresis float64 // dB by which another has to be better than a link that stands; 0: 6
 	Shared     float64 // dB that a link with a chosen station takes off; 0: 4
 	Weakest    float64 // dBm under which a station is taken only for a group's sake; 0: -85
@@ -48,6 +50,9 @@ type Policy struct {
 func (p Policy) withDefaults() Policy {
 	if p.Limit == 0 {
 		p.Limit = 9
+	}
+	if p.Seeks == 0 {
+		p.Seeks = 2
 	}
 	for _, d := range []struct {
 		field *float64
@@ -71,16 +76,18 @@ const (
 // Choose returns the stations to have links with, by address: to keep, or to
 // seek. Own is this station's address. The order of candidates does not matter.
 // Links that stand are all kept up to the limit; of more than that, one is left
-// out. With the limit reached, one station at most is sought besides.
+// out. With the limit reached, one station at most is sought besides. An attempt
+// that is under way goes on.
 func Choose(own dot11.MAC, candidates []Candidate, p Policy) []dot11.MAC {
 	s := newSelection(own, candidates, p)
 	switch s.keep(); {
 	case s.full(): // one takes another's place
-	case s.n < s.p.Limit:
+	case s.linked < s.p.Limit:
+		s.goOn()
 		s.reachGroups()
 		s.fill()
 	default:
-		if !s.makeRoom() {
+		if !s.goOn() && !s.makeRoom() {
 			s.improve()
 		}
 	}
@@ -233,6 +240,21 @@ func (s *selection) keep() {
 // full tells that no station may be sought.
 func (s *selection) full() bool { return s.linked > s.p.Limit }
 
+// room tells that one more may be sought, without giving a link up.
+func (s *selection) room() bool { return s.n < s.p.Limit && s.n-s.linked < s.p.Seeks }
+
+// goOn takes those with which an attempt is under way, beyond the limit one. It
+// tells whether there is one.
+func (s *selection) goOn() (any bool) {
+	for i, c := range s.list {
+		if c.Sought && !c.Linked && !s.refuses(i) && (s.room() || !any && s.linked == s.p.Limit) {
+			s.set(i, true)
+			any = true
+		}
+	}
+	return any
+}
+
 // unreached returns the best candidate whose group has no chosen one, and which
 // has not failed so often, or -1.
 func (s *selection) unreached(failed int) int {
@@ -257,7 +279,7 @@ func (s *selection) unreached(failed int) int {
 
 // reachGroups takes the best of each group that has none, while there is room.
 func (s *selection) reachGroups() {
-	for s.n < s.p.Limit {
+	for s.room() {
 		best := s.unreached(math.MaxInt)
 		if best < 0 {
 			return
@@ -280,7 +302,7 @@ func (s *selection) makeRoom() bool {
 // fill takes the best of the rest while there is room, one after the other,
 // since each changes what the others are worth.
 func (s *selection) fill() {
-	for s.n < s.p.Limit {
+	for s.room() {
 		best := -1
 		for i, c := range s.list {
 			if s.chosen[i] || s.refuses(i) || c.Signal < s.p.Weakest {

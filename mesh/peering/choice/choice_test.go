@@ -15,7 +15,7 @@ func address(n int) dot11.MAC { return dot11.MAC{2, 0, 0, 0, byte(n >> 8), byte(
 func random(dice *rand.Rand, n int) (list []Candidate) {
 	for i := range n {
 		c := Candidate{
-			MAC: address(i + 1), Signal: -30 - 60*dice.Float64(), Linked: dice.IntN(3) == 0, Full: dice.IntN(5) == 0, Failed: max(0, dice.IntN(8)-4),
+			MAC: address(i + 1), Signal: -30 - 60*dice.Float64(), Linked: dice.IntN(3) == 0, Full: dice.IntN(5) == 0, Failed: max(0, dice.IntN(8)-4), Sought: dice.IntN(4) == 0,
 		}
 		for range dice.IntN(4) {
 			c.Peers = append(c.Peers, address(dice.IntN(2*n)))
@@ -43,6 +43,9 @@ func TestWhatAlwaysHolds(t *testing.T) {
 		if linked <= p.Limit && (kept < linked || len(got) > p.Limit+1 || len(got) > p.Limit && linked < p.Limit) {
 			t.Fatalf("%d links, limit %d: %d kept, %d sought", linked, p.Limit, kept, len(got)-kept)
 		}
+		if len(got)-kept > 2 {
+			t.Fatalf("%d sought at a time", len(got)-kept)
+		}
 		if linked > p.Limit && (kept != linked-1 || len(got) != kept) {
 			t.Fatalf("%d links, limit %d: %d kept, %d sought, expected one less", linked, p.Limit, kept, len(got)-kept)
 		}
@@ -64,7 +67,7 @@ func settle(t *testing.T, list []Candidate, p Policy) (got []dot11.MAC, changes 
 		changed := 0
 		for i := range list {
 			if linked := slices.Contains(got, list[i].MAC); linked != list[i].Linked {
-				list[i].Linked = linked
+				list[i].Linked, list[i].Sought = linked, false
 				changed++
 			}
 		}
