@@ -312,3 +312,20 @@ func TestOverflow(t *testing.T) {
 	l.ok(l.conn.DeleteInterface(last.Index))
 	await(l, "the next event", func(e nl80211.InterfaceRemoved) bool { return e.Interface.Index == last.Index })
 }
+
+// TestOnly hears of one interface alone, and of radios.
+func TestOnly(t *testing.T) {
+	l := newLab(t, nl80211.GroupConfig)
+	a, b := l.radio(nl80211.MeshPoint), l.radio(nl80211.MeshPoint)
+	l.ok(l.events.Only(a.Index))
+	l.ok(l.conn.DeleteInterface(b.Index))
+	l.ok(l.conn.DeleteInterface(a.Index))
+	await(l, "the end of the interface", func(e nl80211.InterfaceRemoved) bool {
+		if e.Interface.Index == b.Index {
+			t.Error("heard of another interface")
+		}
+		return e.Interface.Index == a.Index
+	})
+	l.ok(l.events.RegisterFrame(l.ctx, l.radio(nl80211.MeshPoint).Index, nl80211.FrameAuthentication, nil)) // answers come
+	await(l, "another radio", func(nl80211.WiphyAdded) bool { return true })
+}

@@ -169,6 +169,9 @@ func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
 			err = errors.Join(err, r.conn.DeleteInterface(r.iface.Index))
 		}
 	}()
+	if err := r.events.Only(r.iface.Index); err != nil {
+		return err
+	}
 	if err := r.listen(ctx); err != nil {
 		return err
 	}
