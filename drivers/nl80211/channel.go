@@ -16,6 +16,7 @@ const (
 	Width20     Width = unix.NL80211_CHAN_WIDTH_20
 	Width40     Width = unix.NL80211_CHAN_WIDTH_40
 	Width80     Width = unix.NL80211_CHAN_WIDTH_80
+	Width160    Width = unix.NL80211_CHAN_WIDTH_160
 	Width5      Width = unix.NL80211_CHAN_WIDTH_5
 	Width10     Width = unix.NL80211_CHAN_WIDTH_10
 	Width1      Width = unix.NL80211_CHAN_WIDTH_1
@@ -34,6 +35,8 @@ func (w Width) MHz() int {
 		return 40
 	case Width80:
 		return 80
+	case Width160:
+		return 160
 	case Width5:
 		return 5
 	case Width10:
