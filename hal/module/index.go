@@ -23,6 +23,7 @@ type index struct {
 	soft    map[string]soft // by name
 	aliases map[string][]alias
 	builtin map[string]bool // by name
+	held    map[string]bool // by name
 }
 
 type file struct {
@@ -46,7 +47,7 @@ func normalize(s string) string {
 }
 
 func readIndex(dir string) (*index, error) {
-	x := &index{files: map[string]file{}, soft: map[string]soft{}, aliases: map[string][]alias{}, builtin: map[string]bool{}}
+	x := &index{files: map[string]file{}, soft: map[string]soft{}, aliases: map[string][]alias{}, builtin: map[string]bool{}, held: map[string]bool{}}
 	for _, f := range []struct {
 		name     string
 		optional bool
@@ -56,6 +57,7 @@ func readIndex(dir string) (*index, error) {
 		{"modules.alias", true, x.addAlias},
 		{"modules.softdep", true, x.addSoft},
 		{"modules.builtin", true, x.addBuiltin},
+		{Held, true, x.addHeld},
 	} {
 		err := readLines(filepath.Join(dir, f.name), f.line)
 		if f.optional && errors.Is(err, fs.ErrNotExist) {
@@ -148,6 +150,21 @@ func (x *index) addBuiltin(line string) error {
 	return nil
 }
 
+// Held is the name of the index of modules that no alias loads, neither at a
+// device's request nor at the kernel's: each is loaded by its name, by whoever
+// knows its parameters and the right moment. halo-image writes it; it has lines
+// as modprobe's configuration has, "blacklist morse".
+const Held = "modules.held"
+
+func (x *index) addHeld(line string) error {
+	f := strings.Fields(line)
+	if len(f) != 2 || f[0] != "blacklist" {
+		return fmt.Errorf("expected blacklist and module, got %.80q", line)
+	}
+	x.held[normalize(f[1])] = true
+	return nil
+}
+
 // bucket is the part of an alias that no pattern leaves open and that all
 // matches share: the bus.
 func bucket(s string) string {
@@ -166,7 +183,7 @@ func (x *index) match(s string) []string {
 			break
 		}
 		for _, a := range x.aliases[k] {
-			if glob(a.pattern, s) && !slices.Contains(names, a.name) {
+			if glob(a.pattern, s) && !x.held[a.name] && !slices.Contains(names, a.name) {
 				names = append(names, a.name)
 			}
 		}

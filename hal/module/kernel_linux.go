@@ -1,7 +1,6 @@
 package module
 
 import (
-	"errors"
 	"os"
 	"strings"
 
@@ -28,15 +27,18 @@ func (Running) Insert(path, params string) error {
 	if !strings.HasSuffix(path, ".ko") {
 		flags = compressedFile
 	}
-	err = unix.FinitModule(int(f.Fd()), params, flags)
-	if errors.Is(err, unix.EEXIST) {
-		return nil
-	}
-	return err
+	return unix.FinitModule(int(f.Fd()), params, flags)
 }
 
+// Remove unloads a module that nothing uses. It returns when the module's own
+// code has let go of its devices, which a driver that hangs never does.
+func (Running) Remove(name string) error { return unix.DeleteModule(name, unix.O_NONBLOCK) }
+
+// Users names the network interfaces that are up, by the module of their driver.
+func (Running) Users(name string) []string { return interfacesUp("/sys", name) }
+
 // Loaded reads /proc/modules.
-func (Running) Loaded() (map[string]bool, error) {
+func (Running) Loaded() (map[string]State, error) {
 	b, err := os.ReadFile("/proc/modules")
 	return parseLoaded(b), err
 }

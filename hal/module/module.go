@@ -5,20 +5,37 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
-// Kernel takes modules: the running kernel, or a test's record.
+// Kernel takes modules and gives them up: the running kernel, or a test's
+// record.
 type Kernel interface {
-	// Insert loads the module file with parameters. A module that is loaded
-	// already is no error.
+	// Insert loads the module file with parameters. The error wraps fs.ErrExist
+	// for a module that is loaded already.
 	Insert(path, params string) error
-	// Loaded returns the names of the modules that are loaded.
-	Loaded() (map[string]bool, error)
+	// Remove unloads a module. The error wraps unix.EWOULDBLOCK or unix.EBUSY for
+	// one that is in use.
+	Remove(name string) error
+	// Loaded returns the modules that are loaded, by name.
+	Loaded() (map[string]State, error)
+	// Users names what works by a module now, as far as that can be known:
+	// network interfaces that are up.
+	Users(name string) []string
+}
+
+// State is what the kernel tells of a loaded module.
+type State struct {
+	Refs    int      // uses of any kind, Holders among them
+	Holders []string // modules that need it
 }
 
 // Loader loads modules from one folder. Its methods may be called from any
@@ -30,12 +47,17 @@ type Loader struct {
 	params map[string]string // by module
 
 	mu     sync.Mutex // guards what follows, and keeps the order of a load
-	loaded map[string]bool
+	loaded map[string]State
 	count  int
 }
 
-// ErrUnknown is wrapped where no module has a name or alias.
-var ErrUnknown = errors.New("no such module")
+// Errors that are wrapped.
+var (
+	// ErrUnknown: no module has a name or alias.
+	ErrUnknown = errors.New("no such module")
+	// ErrLoaded: a module that was to be loaded with parameters is there already.
+	ErrLoaded = errors.New("it is loaded already")
+)
 
 // NewLoader reads the indexes of dir (/lib/modules/<release>). params are
 // parameters by module name, as Params reads them from a command line.
@@ -63,18 +85,55 @@ func (l *Loader) Count() int {
 func (l *Loader) Load(name string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.look(); err != nil {
+		return err
+	}
 	return l.load(name, nil)
+}
+
+// LoadWith loads the module of that name, no alias, with parameters of its own
+// (words key=value), and before it what it depends on, with what the loader was
+// made with. The error wraps ErrLoaded for a module that is there already: a
+// parameter counts only for a load.
+func (l *Loader) LoadWith(name, params string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.look(); err != nil {
+		return err
+	}
+	n := normalize(name)
+	if _, ok := l.loaded[n]; ok {
+		return fmt.Errorf("load %s with %q: %w: unload it first", n, params, ErrLoaded)
+	}
+	f, ok := l.index.files[n]
+	switch {
+	case l.index.builtin[n]:
+		return fmt.Errorf("load %s with %q: it is part of this kernel: its parameters belong on the kernel command line", n, params)
+	case !ok:
+		return fmt.Errorf("load %s: %w in %s", n, ErrUnknown, l.dir)
+	}
+	return l.insert(n, f, params, []string{n})
+}
+
+// look asks the kernel what is loaded: other processes load and unload too.
+func (l *Loader) look() error {
+	loaded, err := l.kernel.Loaded()
+	if err != nil {
+		return fmt.Errorf("loaded modules: %w", err)
+	}
+	l.loaded = loaded
+	return nil
 }
 
 // load does the work of Load; path holds the names above this one, so that
 // soft dependencies may form a circle.
 func (l *Loader) load(name string, path []string) error {
 	n := normalize(name)
-	if l.loaded[n] || l.index.builtin[n] || slices.Contains(path, n) {
+	if _, ok := l.loaded[n]; ok || l.index.builtin[n] || slices.Contains(path, n) {
 		return nil
 	}
 	if f, ok := l.index.files[n]; ok {
-		return l.insert(n, f, append(path, n))
+		return l.insert(n, f, l.params[n], append(path, n))
 	}
 	names := l.index.match(name)
 	if len(names) == 0 {
@@ -87,7 +146,7 @@ func (l *Loader) load(name string, path []string) error {
 	return errors.Join(errs...)
 }
 
-func (l *Loader) insert(n string, f file, path []string) error {
+func (l *Loader) insert(n string, f file, params string, path []string) error {
 	soft := l.index.soft[n]
 	l.loadSoft(soft.pre, path)
 	for _, d := range slices.Backward(f.deps) {
@@ -95,13 +154,33 @@ func (l *Loader) insert(n string, f file, path []string) error {
 			return fmt.Errorf("%s: %w", n, err)
 		}
 	}
-	if err := l.kernel.Insert(filepath.Join(l.dir, f.path), l.params[n]); err != nil {
-		return fmt.Errorf("load %s: %w", n, err)
+	file := filepath.Join(l.dir, f.path)
+	switch err := l.kernel.Insert(file, params); {
+	case errors.Is(err, fs.ErrExist) && params == l.params[n]: // another process was faster
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("load %s with %q: %w: another process loaded it meanwhile: unload it first", n, params, ErrLoaded)
+	case err != nil:
+		return fmt.Errorf("load %s with %q from %s: %w%s", n, params, file, err, hint(err))
 	}
-	l.loaded[n] = true
+	l.loaded[n] = State{}
 	l.count++
 	l.loadSoft(soft.post, path)
 	return nil
+}
+
+// hint says what the kernel means by an error of a load, where that is known.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, unix.ENOEXEC):
+		return ": it was built for another kernel, or is no module: build it against this one's headers (halo-image modules)"
+	case errors.Is(err, unix.ENOENT):
+		return ": the file is missing, or a symbol that it needs: the kernel log names it"
+	case errors.Is(err, unix.EINVAL):
+		return ": a parameter that it does not take, perhaps: the kernel log names it"
+	case errors.Is(err, unix.ENODEV):
+		return ": it found no device of its own"
+	}
+	return ""
 }
 
 // loadSoft loads soft dependencies, which are wishes: what is missing or fails
@@ -116,6 +195,11 @@ func (l *Loader) loadSoft(names, path []string) {
 // below sys (/sys). Devices without a module here are skipped. An error is that
 // of modules that would not load.
 func (l *Loader) Coldplug(sys string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.look(); err != nil {
+		return err
+	}
 	// By bus, which is a tenth of what a walk through all devices reads.
 	files, err := filepath.Glob(filepath.Join(sys, "bus/*/devices/*/modalias"))
 	if err != nil {
@@ -130,7 +214,7 @@ func (l *Loader) Coldplug(sys string) error {
 	}
 	var errs []error
 	for a := range seen {
-		if err := l.Load(a); !errors.Is(err, ErrUnknown) {
+		if err := l.load(a, nil); !errors.Is(err, ErrUnknown) {
 			errs = append(errs, err)
 		}
 	}
@@ -154,15 +238,25 @@ func Params(cmdline string) map[string]string {
 	return m
 }
 
-// parseLoaded reads /proc/modules. Modules on their way in or out do not count:
-// loading them again waits for the kernel to be done with them.
-func parseLoaded(b []byte) map[string]bool {
-	m := map[string]bool{}
+// parseLoaded reads /proc/modules: "name size refs holders, state address".
+// Modules on their way in or out do not count: loading them again waits for the
+// kernel to be done with them.
+func parseLoaded(b []byte) map[string]State {
+	m := map[string]State{}
 	s := bufio.NewScanner(bytes.NewReader(b))
 	for s.Scan() {
-		if f := strings.Fields(s.Text()); len(f) >= 5 && f[4] == "Live" {
-			m[f[0]] = true
+		f := strings.Fields(s.Text())
+		if len(f) < 5 || f[4] != "Live" {
+			continue
 		}
+		var state State
+		state.Refs, _ = strconv.Atoi(f[2]) // "-" where the kernel cannot unload
+		for h := range strings.SplitSeq(f[3], ",") {
+			if h != "" && h != "-" && h[0] != '[' { // [permanent] is said there too
+				state.Holders = append(state.Holders, h)
+			}
+		}
+		m[f[0]] = state
 	}
 	return m
 }

@@ -8,13 +8,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // record is a kernel that remembers what it was given.
 type record struct {
-	dir   string
-	got   []string
-	fails string
+	dir     string
+	got     []string
+	fails   string
+	loaded  map[string]State
+	users   map[string][]string
+	removed []string
+	hangs   chan struct{} // Remove waits for it
 }
 
 func (r *record) Insert(path, params string) error {
@@ -25,12 +31,41 @@ func (r *record) Insert(path, params string) error {
 	if rel == r.fails {
 		return errors.New("invalid module format")
 	}
+	n := normalize(rel)
+	if _, ok := r.loaded[n]; ok {
+		return unix.EEXIST
+	}
 	r.got = append(r.got, strings.TrimSpace(rel+" "+params))
+	if r.loaded == nil {
+		r.loaded = map[string]State{}
+	}
+	r.loaded[n] = State{}
 	return nil
 }
 
-func (r *record) Loaded() (map[string]bool, error) {
-	return parseLoaded([]byte("virtio 16384 0 - Live 0x0\nmbcache 16384 1 ext4, Loading 0x0\n")), nil
+func (r *record) Remove(name string) error {
+	if r.hangs != nil {
+		<-r.hangs
+	}
+	if s := r.loaded[name]; s.Refs > 0 {
+		return unix.EWOULDBLOCK
+	}
+	delete(r.loaded, name)
+	for n, s := range r.loaded {
+		if i := slices.Index(s.Holders, name); i >= 0 {
+			r.loaded[n] = State{s.Refs - 1, slices.Delete(slices.Clone(s.Holders), i, i+1)}
+		}
+	}
+	r.removed = append(r.removed, name)
+	return nil
+}
+
+func (r *record) Users(name string) []string { return r.users[name] }
+
+func (r *record) Loaded() (map[string]State, error) {
+	m := parseLoaded([]byte("virtio 16384 0 - Live 0x0\nmbcache 16384 1 ext4, Loading 0x0\n"))
+	maps.Copy(m, r.loaded)
+	return m, nil
 }
 
 func tree(t *testing.T, params map[string]string) (*Loader, *record) {

@@ -27,7 +27,7 @@ import (
 	"halo.internal/image/boot/block"
 	"halo.internal/image/boot/choice"
 	"halo.internal/image/boot/perm"
-	"halo.internal/image/boot/uevent"
+	"halo.internal/hal/uevent"
 	"halo.internal/image/layout"
 	"halo.internal/model"
 	"halo.internal/model/paths"

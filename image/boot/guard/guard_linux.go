@@ -25,7 +25,7 @@ import (
 	"halo.internal/hal/card"
 	"halo.internal/hal/module"
 	"halo.internal/image/boot/choice"
-	"halo.internal/image/boot/uevent"
+	"halo.internal/hal/uevent"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 	"halo.internal/update/slots"
