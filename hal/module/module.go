@@ -115,6 +115,24 @@ func (l *Loader) LoadWith(name, params string) error {
 	return l.insert(n, f, params, []string{n})
 }
 
+// File returns the path of the module of that name, empty for one that is part
+// of the kernel. The error wraps ErrUnknown, or says why the file is not there.
+func (l *Loader) File(name string) (string, error) {
+	n := normalize(name)
+	f, ok := l.index.files[n]
+	if !ok && l.index.builtin[n] {
+		return "", nil
+	}
+	if !ok {
+		return "", fmt.Errorf("module %s: %w in %s: an image has those that gokr-packer.json names, and what halo-image modules has built", n, ErrUnknown, l.dir)
+	}
+	path := filepath.Join(l.dir, f.path)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("module %s: %w", n, err)
+	}
+	return path, nil
+}
+
 // look asks the kernel what is loaded: other processes load and unload too.
 func (l *Loader) look() error {
 	loaded, err := l.kernel.Loaded()
