@@ -37,13 +37,13 @@ type Config struct {
 	// Patience bounds each wait for the kernel; zero is 30 s.
 	Patience time.Duration
 
-	Sys  string                                                         // where sysfs is; empty is /sys
-	Dial func() (Kernel, error)                                         // nil is nl80211
-	Wait func(ctx context.Context, begin func() error, done Done) error // nil awaits uevents
+	Sys  string                 // where sysfs is; empty is /sys
+	Dial func() (Kernel, error) // nil is nl80211
+	Wait Wait                   // nil is uevent.After
 }
 
-// Done tells whether what is waited for is there, or what is missing.
-type Done func() (bool, error)
+// Wait begins something and waits until done says that it is there.
+type Wait func(ctx context.Context, begin func() error, done func() (bool, error)) error
 
 // Driver is a driver of the kernel's.
 type Driver struct {
@@ -62,22 +62,9 @@ func New(c Config) *Driver {
 		c.Dial = func() (Kernel, error) { return nl80211.Dial(nl80211.Config{}) }
 	}
 	if c.Wait == nil {
-		c.Wait = wait
+		c.Wait = uevent.After
 	}
 	return &Driver{c: c}
-}
-
-// wait begins something that brings a device about, and waits for it.
-func wait(ctx context.Context, begin func() error, done Done) (err error) {
-	events, err := uevent.Listen()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, events.Close()) }()
-	if err := begin(); err != nil {
-		return err
-	}
-	return uevent.Await(ctx, events, done)
 }
 
 // Name is the module's.

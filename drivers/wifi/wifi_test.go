@@ -134,7 +134,7 @@ func (m *machine) driver() *Driver {
 	return New(Config{
 		Module: "ath9k_htc", Params: "blink=0", Modules: m, Sys: m.sys, Patience: 50 * time.Millisecond,
 		Dial: func() (Kernel, error) { return m, nil },
-		Wait: func(ctx context.Context, begin func() error, done Done) error {
+		Wait: func(ctx context.Context, begin func() error, done func() (bool, error)) error {
 			if err := begin(); err != nil {
 				return err
 			}

@@ -24,3 +24,18 @@ func Await(ctx context.Context, l *Listener, done func() (bool, error)) error {
 		}
 	}
 }
+
+// After begins something that brings a device about, and waits until done says
+// that it is there: Await with a listener of its own, which hears all that begin
+// causes.
+func After(ctx context.Context, begin func() error, done func() (bool, error)) (err error) {
+	l, err := Listen()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	if err := begin(); err != nil {
+		return err
+	}
+	return Await(ctx, l, done)
+}
