@@ -39,6 +39,9 @@ type Client struct {
 	Arch  string       // e.g. arm64
 	Lock  *Lock        // versions to prefer; updated
 	Warn  func(string) // told when a version differs from the lock
+	// Components to ask the configured sources of main for too, e.g.
+	// non-free-firmware: from the same archives, by the same keys.
+	Components []string
 
 	updated bool // lists are fetched at most once per run
 }
@@ -147,7 +150,13 @@ func (c *Client) apt(ctx context.Context, dir, name string, args ...string) ([]b
 	if err := os.WriteFile(status, nil, 0o644); err != nil {
 		return nil, err
 	}
+	lists, parts, err := c.sources(ctx, state)
+	if err != nil {
+		return nil, err
+	}
 	options := []string{
+		"-oDir::Etc::sourcelist=" + lists,
+		"-oDir::Etc::sourceparts=" + parts,
 		"-oDir::State::Lists=" + filepath.Join(state, "lists"),
 		"-oDir::State::status=" + status,
 		"-oDir::Cache=" + state,

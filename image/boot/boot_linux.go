@@ -24,10 +24,10 @@ import (
 
 	"halo.internal/hal/card"
 	"halo.internal/hal/module"
+	"halo.internal/hal/uevent"
 	"halo.internal/image/boot/block"
 	"halo.internal/image/boot/choice"
 	"halo.internal/image/boot/perm"
-	"halo.internal/hal/uevent"
 	"halo.internal/image/layout"
 	"halo.internal/model"
 	"halo.internal/model/paths"

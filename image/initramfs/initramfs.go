@@ -51,7 +51,7 @@ func Build(ctx context.Context, in Input) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
-	files, err := index.Files(ctx, paths)
+	files, err := index.Files(ctx, paths, nil)
 	if err != nil {
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"halo.internal/hal/module"
 	"halo.internal/image/tool"
 )
 
@@ -130,7 +131,7 @@ func TestFilesAreCutToTheSelection(t *testing.T) {
 	for _, p := range paths {
 		packModule(t, filepath.Join(tr.Modules, p), "module "+Name(p))
 	}
-	files, err := x.Files(context.Background(), paths)
+	files, err := x.Files(context.Background(), paths, []string{"morse"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,18 +146,19 @@ kernel/lib/crc16.ko:
 		"modules.softdep":        "softdep ext4 pre: crypto-crc32c\n",
 		"modules.alias":          "alias crypto-crc32c crc32c_generic\nalias pci:v00001AF4d*sv*sd*b ext4\n",
 		"modules.builtin":        "kernel/drivers/mmc/core/mmc_block.ko\n",
+		module.Held:              "blacklist morse\n",
 	} {
 		if got := string(files[name]); got != want {
 			t.Errorf("%s: got\n%swant\n%s", name, got, want)
 		}
 	}
-	if len(files) != 8 {
-		t.Errorf("got %d files, want 4 modules and 4 indexes", len(files))
+	if len(files) != 9 {
+		t.Errorf("got %d files, want 4 modules and 5 indexes", len(files))
 	}
 	if err := os.Remove(filepath.Join(tr.Modules, "kernel/fs/ext4/ext4.ko.xz")); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := x.Files(context.Background(), paths); err != nil || string(again["kernel/fs/ext4/ext4.ko"]) != "module ext4" {
+	if again, err := x.Files(context.Background(), paths, []string{"morse"}); err != nil || string(again["kernel/fs/ext4/ext4.ko"]) != "module ext4" {
 		t.Errorf("a second time: got %q, %v, want what was unpacked before", again["kernel/fs/ext4/ext4.ko"], err)
 	}
 }

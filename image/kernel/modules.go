@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -188,8 +189,9 @@ func (x *Index) For(modalias string) []string {
 // Files returns, for a selection, the content of lib/modules/<release>: the
 // modules and the text indexes, cut to what was selected. Modules are unpacked
 // here, once: on a board xz takes most of the time of loading one, and the
-// archive they travel in is compressed as a whole.
-func (x *Index) Files(ctx context.Context, paths []string) (map[string][]byte, error) {
+// archive they travel in is compressed as a whole. Modules of held are not for
+// devices to load.
+func (x *Index) Files(ctx context.Context, paths, held []string) (map[string][]byte, error) {
 	builtin, err := os.ReadFile(filepath.Join(x.dir, "modules.builtin"))
 	if err != nil {
 		return nil, err
@@ -217,12 +219,64 @@ func (x *Index) Files(ctx context.Context, paths []string) (map[string][]byte, e
 		"modules.dep": dep.Bytes(), "modules.softdep": soft.Bytes(),
 		"modules.alias": aliases.Bytes(), "modules.builtin": builtin,
 	}
+	if len(held) > 0 {
+		var b bytes.Buffer
+		for _, n := range held {
+			fmt.Fprintf(&b, "blacklist %s\n", Name(n))
+		}
+		files[module.Held] = b.Bytes()
+	}
 	for _, p := range paths {
 		if files[plainName(p)], err = x.content(ctx, p); err != nil {
 			return nil, fmt.Errorf("module %s: %w", p, err)
 		}
 	}
 	return files, nil
+}
+
+// Firmware returns, by module, the files below /lib/firmware that modules of a
+// selection say they load, as far as they know; * in one stands for what they
+// find out from their device.
+func (x *Index) Firmware(ctx context.Context, paths []string) (map[string][]string, error) {
+	all := map[string][]string{}
+	for _, p := range paths {
+		b, err := x.content(ctx, p)
+		if err != nil {
+			return nil, fmt.Errorf("module %s: %w", p, err)
+		}
+		info, err := Info(b)
+		if err != nil {
+			return nil, fmt.Errorf("module %s: %w", p, err)
+		}
+		if names := info["firmware"]; names != nil {
+			all[Name(p)] = names
+		}
+	}
+	return all, nil
+}
+
+// Info returns what a module says of itself (modinfo), by key: license,
+// vermagic, depends, firmware …
+func Info(b []byte) (map[string][]string, error) {
+	x, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("expected an ELF file: %w", err)
+	}
+	s := x.Section(".modinfo")
+	if s == nil {
+		return nil, errors.New("expected a section .modinfo: it is no kernel module")
+	}
+	data, err := s.Data()
+	if err != nil {
+		return nil, err
+	}
+	info := map[string][]string{}
+	for entry := range bytes.SplitSeq(data, []byte{0}) {
+		if key, value, ok := strings.Cut(string(entry), "="); ok {
+			info[key] = append(info[key], value)
+		}
+	}
+	return info, nil
 }
 
 // plainName is the path of a module when it is unpacked.

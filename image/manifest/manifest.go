@@ -25,14 +25,17 @@ const File = "gokr-packer.json"
 
 // Manifest is gokr-packer.json.
 type Manifest struct {
-	Kernel          Kernel          `json:"kernel"`
-	Firmware        []Firmware      `json:"firmware"`
-	BuildFlags      []string        `json:"build_flags"`      // of every Go program on the image
-	GokrazyPackages []string        `json:"gokrazy_packages"` // explicit: gokrazy's defaults are not wanted
-	Init            string          `json:"init"`             // gokrazy's init with HALO's services
-	Roles           map[string]Role `json:"roles"`
-	ImageBytes      int64           `json:"image_bytes"`   // of a card image; /perm grows to the card
-	TestPackages    []string        `json:"test_packages"` // Debian's, for the test machine alone
+	Kernel   Kernel     `json:"kernel"`
+	Firmware []Firmware `json:"firmware"`
+	// Files that modules of the image name as firmware and HALO does without, by
+	// why; * stands for any run of characters.
+	FirmwareUnneeded map[string][]string `json:"firmware_unneeded"`
+	BuildFlags       []string            `json:"build_flags"`      // of every Go program on the image
+	GokrazyPackages  []string            `json:"gokrazy_packages"` // explicit: gokrazy's defaults are not wanted
+	Init             string              `json:"init"`             // gokrazy's init with HALO's services
+	Roles            map[string]Role     `json:"roles"`
+	ImageBytes       int64               `json:"image_bytes"`   // of a card image; /perm grows to the card
+	TestPackages     []string            `json:"test_packages"` // Debian's, for the test machine alone
 }
 
 // Kernel says which kernel and which of its modules.
@@ -42,16 +45,24 @@ type Kernel struct {
 	Modules map[string][]string `json:"modules"` // by purpose
 	// Modules that devices of the boards ask for and HALO does without, by why.
 	Unneeded map[string][]string `json:"unneeded"`
-	Load     []string            `json:"load"`    // boot modules that nothing asks for by alias, in order
-	Cmdline  string              `json:"cmdline"` // without root= and consoles
+	// Modules that no device loads: halo-mesh does, with parameters and when their
+	// time has come. They need not be in the image.
+	Held    []string `json:"held"`
+	Load    []string `json:"load"`    // boot modules that nothing asks for by alias, in order
+	Cmdline string   `json:"cmdline"` // without root= and consoles
 }
 
 // Firmware is a Debian package and what is taken out of it: path on the image
 // to path in the package. Versions and hashes are in the lock file.
 type Firmware struct {
-	Package string            `json:"package"`
-	Files   map[string]string `json:"files"`
+	Package   string            `json:"package"`
+	Component string            `json:"component"` // of the archive beside main, e.g. non-free-firmware; empty for main
+	License   string            `json:"license"`   // path in the package; it goes where the firmware goes
+	Files     map[string]string `json:"files"`
 }
+
+// LicenseFile is where the license of a package's firmware is on the image.
+func (f Firmware) LicenseFile() string { return "/lib/firmware/LICENSE." + f.Package }
 
 // Role is what runs on a gateway or on a node.
 type Role struct {
@@ -110,6 +121,8 @@ var (
 	moduleForm  = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
 	packageForm = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
 	nameForm    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+	firmwareForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.,*/-]*$`)
 )
 
 func (m Manifest) check() error {
@@ -143,6 +156,11 @@ func (m Manifest) check() error {
 			}
 		}
 	}
+	for _, n := range m.Kernel.Held {
+		if !moduleForm.MatchString(n) {
+			bad("kernel.held", "a module's name", n)
+		}
+	}
 	for _, n := range m.Kernel.Load {
 		if !slices.Contains(m.Kernel.Modules[Boot], n) {
 			bad("kernel.load", "one of kernel.modules.boot", n)
@@ -155,9 +173,25 @@ func (m Manifest) check() error {
 		if !packageForm.MatchString(f.Package) {
 			bad("firmware.package", "a Debian package", f.Package)
 		}
+		if f.Component != "" && !nameForm.MatchString(f.Component) {
+			bad("firmware.component", "a component of the archive such as non-free-firmware", f.Component)
+		}
+		if f.License == "" || !filepath.IsLocal(f.License) {
+			bad("firmware.license", "the path of the license in "+f.Package, f.License)
+		}
 		for to := range f.Files {
 			if !strings.HasPrefix(to, "/lib/firmware/") || filepath.Clean(to) != to {
 				bad("firmware.files", "a path below /lib/firmware", to)
+			}
+		}
+	}
+	for why, names := range m.FirmwareUnneeded {
+		if strings.TrimSpace(why) == "" {
+			bad("firmware_unneeded", "a reason", why)
+		}
+		for _, n := range names {
+			if !firmwareForm.MatchString(n) {
+				bad("firmware_unneeded."+why, "a file below /lib/firmware", n)
 			}
 		}
 	}

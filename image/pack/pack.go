@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"halo.internal/hal/card"
 	"halo.internal/image/layout"
@@ -205,7 +206,7 @@ func (b *builder) materials(context.Context) error {
 			return err
 		}
 		content, err := os.ReadFile(path)
-		parts = append(parts, sbom.File("/lib/firmware/"+filepath.Base(path), content))
+		parts = append(parts, sbom.File(strings.TrimPrefix(path, b.root), content))
 		return err
 	})
 	if err != nil {

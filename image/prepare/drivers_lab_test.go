@@ -5,6 +5,7 @@ package prepare
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -101,5 +102,29 @@ func TestMissingDriversAreNamed(t *testing.T) {
 				t.Errorf("got %v, want %q", err, want)
 			}
 		})
+	}
+}
+
+// TestRadiosAskForFirmware: what the build checks is not empty.
+func TestRadiosAskForFirmware(t *testing.T) {
+	r := realKernel(t)
+	index, err := r.Kernel.Index()
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, err := index.Select(r.Manifest.Kernel.Modules["radio"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, err := index.Firmware(t.Context(), paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := slices.Sorted(maps.Keys(asked))
+	if want := []string{"ath9k_htc", "brcmfmac", "cfg80211", "mt76x0u", "mt76x2u", "rtl8xxxu"}; !slices.Equal(got, want) {
+		t.Errorf("modules that ask for firmware: got %q, want %q", got, want)
+	}
+	if err := drivers.CheckFirmware(asked, manifest.Manifest{}); err == nil || !strings.Contains(err.Error(), "module ath9k_htc loads firmware ath9k_htc/htc_9271-1.4.0.fw") {
+		t.Errorf("an image without firmware: %v", err)
 	}
 }

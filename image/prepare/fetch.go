@@ -3,9 +3,11 @@ package prepare
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"halo.internal/image/apt"
 	"halo.internal/image/kernel"
@@ -29,7 +31,10 @@ func fetchLocked(ctx context.Context, steps step.Printer, opts Options, m manife
 		return fetched{}, err
 	}
 	var warnings []string
-	c := &apt.Client{Cache: opts.Cache, Arch: architecture, Lock: lock, Warn: func(w string) { warnings = append(warnings, w) }}
+	c := &apt.Client{
+		Cache: opts.Cache, Arch: architecture, Lock: lock, Warn: func(w string) { warnings = append(warnings, w) },
+		Components: components(m.Firmware),
+	}
 	tree, kernelPackage, err := fetchKernel(ctx, c, opts, m.Kernel)
 	if err != nil {
 		return fetched{}, err
@@ -42,6 +47,17 @@ func fetchLocked(ctx context.Context, steps step.Printer, opts Options, m manife
 		steps.Note("\nwarning: %s", w)
 	}
 	return fetched{tree, files, append([]apt.Package{kernelPackage}, packages...)}, lock.Save()
+}
+
+// components are those that firmware comes from, beside main.
+func components(list []manifest.Firmware) []string {
+	var all []string
+	for _, fw := range list {
+		if fw.Component != "" && !slices.Contains(all, fw.Component) {
+			all = append(all, fw.Component)
+		}
+	}
+	return all
 }
 
 // architecture is Debian's name of the boards' processor.
@@ -80,7 +96,9 @@ func fetchFirmware(ctx context.Context, c *apt.Client, list []manifest.Firmware)
 		}
 		packages = append(packages, p)
 		if err := unpacked(ctx, deb, func(dir string) error {
-			for to, from := range fw.Files {
+			from := maps.Clone(fw.Files)
+			from[fw.LicenseFile()] = fw.License
+			for to, from := range from {
 				if files[to], err = os.ReadFile(filepath.Join(dir, from)); err != nil {
 					return fmt.Errorf("firmware %s of package %s %s: %w", from, p.Name, p.Version, err)
 				}

@@ -19,7 +19,8 @@ import (
 	"halo.internal/model/paths"
 )
 
-// drivers checks that every device of every board finds its driver.
+// drivers checks that every device of every board finds its driver, and every
+// driver its firmware.
 func (r *Result) drivers(ctx context.Context) error {
 	index, err := r.Kernel.Index()
 	if err != nil {
@@ -33,7 +34,15 @@ func (r *Result) drivers(ctx context.Context) error {
 		}
 		errs = append(errs, drivers.Check(index, r.Manifest.Kernel, board, trees))
 	}
-	return errors.Join(errs...)
+	paths, err := index.Select(ModuleNames(r.Manifest))
+	if err != nil {
+		return err
+	}
+	asked, err := index.Firmware(ctx, paths)
+	if err != nil {
+		return err
+	}
+	return errors.Join(append(errs, drivers.CheckFirmware(asked, r.Manifest))...)
 }
 
 // initramfs builds halo-init and packs it.
@@ -73,7 +82,7 @@ func (r *Result) kernelPackage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	modules, err := index.Files(ctx, paths)
+	modules, err := index.Files(ctx, paths, r.Manifest.Kernel.Held)
 	if err != nil {
 		return err
 	}

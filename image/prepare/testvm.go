@@ -56,7 +56,7 @@ func testRoot(ctx context.Context, f fetched, m manifest.Manifest, out string) e
 	if err != nil {
 		return err
 	}
-	modules, err := index.Files(ctx, chosen)
+	modules, err := index.Files(ctx, chosen, m.Kernel.Held)
 	if err != nil {
 		return err
 	}

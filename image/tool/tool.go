@@ -20,6 +20,7 @@ import (
 func packages() map[string]string {
 	return map[string]string{
 		"apt-cache":  "apt",
+		"apt-config": "apt",
 		"apt-get":    "apt",
 		"depmod":     "kmod",
 		"dpkg":       "dpkg",

@@ -24,8 +24,8 @@ import (
 
 	"halo.internal/hal/card"
 	"halo.internal/hal/module"
-	"halo.internal/image/boot/choice"
 	"halo.internal/hal/uevent"
+	"halo.internal/image/boot/choice"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 	"halo.internal/update/slots"
