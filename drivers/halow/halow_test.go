@@ -3,10 +3,12 @@ package halow
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +27,18 @@ func TestSettings(t *testing.T) {
 	good := Settings{Chip: "mm6108", Bus: "sdio", Module: "fgh100m", ResetLine: "GPIO17", Host: "platform/3f300000.mmcnr", Params: map[string]string{"sdio_reset_time": "400"}}
 	if err := good.Check(); err != nil {
 		t.Fatal(err)
+	}
+	written, err := json.Marshal(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if read, err := ParseSettings(written); err != nil || !reflect.DeepEqual(read, good) {
+		t.Errorf("%s: got %+v, %v", written, read, err)
+	}
+	for _, bad := range []string{"", "{}", `{"chip":"mm6108","bus":"sdio","module":"fgh100m","wake_line":"GPIO23"}`} {
+		if s, err := ParseSettings([]byte(bad)); err == nil {
+			t.Errorf("%q gives %+v", bad, s)
+		}
 	}
 	hour := 3600
 	for name, tc := range map[string]struct {

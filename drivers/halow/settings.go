@@ -1,6 +1,8 @@
 package halow
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -83,6 +85,17 @@ type Problem struct {
 // Error says what was expected.
 func (p *Problem) Error() string {
 	return fmt.Sprintf("halow.%s: expected %s, got %q", p.Key, p.Expected, p.Got)
+}
+
+// ParseSettings reads what the image's build has written into the slot
+// (image/layout.HaLow).
+func ParseSettings(b []byte) (s Settings, err error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
+		return Settings{}, fmt.Errorf("halow settings: %w", err)
+	}
+	return s, s.Check()
 }
 
 // Check returns a *Problem for each setting that is wrong, joined.

@@ -38,6 +38,7 @@ const (
 	Cmdline  = "cmdline.txt"
 	Modules  = "modules.img" // SquashFS, mounted over /lib/modules
 	Manifest = "slot.json"
+	HaLow    = "halow.json" // the board's [halow] (drivers/halow.Settings); only for a board that has it
 )
 
 // ReserveSize is the size of paths.BootReserve in a flat image's boot FAT, which

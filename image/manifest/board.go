@@ -11,17 +11,20 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"halo.internal/drivers/halow"
 )
 
 // Board is one boards/*.toml.
 type Board struct {
-	Name       string       `toml:"name"`
-	Models     []string     `toml:"models"`      // /proc/device-tree/model, or a compatible string
-	Consoles   []string     `toml:"consoles"`    // console= of the command line; the last becomes /dev/console
-	Config     []string     `toml:"config"`      // lines of config.txt
-	Firmware   []string     `toml:"firmware"`    // files of gokrazy's firmware package
-	Devices    []string     `toml:"devices"`     // modaliases of what is soldered on, where no device tree says so
-	DeviceTree []DeviceTree `toml:"device_tree"` // none where the machine brings its own
+	Name       string          `toml:"name"`
+	Models     []string        `toml:"models"`      // /proc/device-tree/model, or a compatible string
+	Consoles   []string        `toml:"consoles"`    // console= of the command line; the last becomes /dev/console
+	Config     []string        `toml:"config"`      // lines of config.txt
+	Firmware   []string        `toml:"firmware"`    // files of gokrazy's firmware package
+	Devices    []string        `toml:"devices"`     // modaliases of what is soldered on, where no device tree says so
+	DeviceTree []DeviceTree    `toml:"device_tree"` // none where the machine brings its own
+	HaLow      *halow.Settings `toml:"halow"`       // its HaLow radio, if it has one
 }
 
 // DeviceTree is one blob and what is merged into it at build time.
@@ -82,7 +85,7 @@ func ParseBoard(name string, b []byte) (Board, error) {
 	if err := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(&board); err != nil {
 		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 			row, _ := strict.Errors[0].Position()
-			return Board{}, fmt.Errorf("%s:%d: unknown key %q; expected one of name, models, consoles, config, firmware, devices, [[device_tree]] file source fragments", name, row, strings.Join(strict.Errors[0].Key(), "."))
+			return Board{}, fmt.Errorf("%s:%d: unknown key %q; expected one of name, models, consoles, config, firmware, devices, [[device_tree]] file source fragments, [halow] chip bus module calibration delay_s reset_line reset_active_high host scheme antenna_gain_dbi cable_loss_db max_power_dbm params", name, row, strings.Join(strict.Errors[0].Key(), "."))
 		}
 		if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 			row, col := bad.Position()
@@ -93,7 +96,54 @@ func ParseBoard(name string, b []byte) (Board, error) {
 	if err := board.check(strings.TrimSuffix(filepath.Base(name), ".toml")); err != nil {
 		return Board{}, fmt.Errorf("%s: %w", name, err)
 	}
+	if board.HaLow != nil {
+		if err := board.HaLow.Check(); err != nil {
+			return Board{}, halowErrors(name, b, err)
+		}
+	}
 	return board, nil
+}
+
+// halowErrors says in which line of a board file each problem of its table
+// [halow] is.
+func halowErrors(name string, b []byte, err error) error {
+	problems, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	var errs []error
+	for _, e := range problems.Unwrap() {
+		row := 0
+		if p, ok := errors.AsType[*halow.Problem](e); ok {
+			row = halowLine(b, p.Key)
+		}
+		errs = append(errs, fmt.Errorf("%s:%d: %w", name, row, e))
+	}
+	return errors.Join(errs...)
+}
+
+// halowLine finds the line of a key of [halow], or that of the table where the
+// key is not there. Parameters have a table of their own, [halow.params], or stand
+// in the line of params.
+func halowLine(b []byte, key string) int {
+	table, last, inside := 0, key[strings.LastIndexByte(key, '.')+1:], false
+	row := 0
+	for line := range strings.Lines(string(b)) {
+		row++
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			if inside = strings.HasPrefix(line, "[halow"); inside && table == 0 {
+				table = row
+			}
+			continue
+		}
+		got, value, ok := strings.Cut(line, "=")
+		got = strings.Trim(strings.TrimSpace(got), `"'`)
+		if inside && ok && (got == last || got == "params" && strings.HasPrefix(key, "params.") && strings.Contains(value, last)) {
+			return row
+		}
+	}
+	return table
 }
 
 var (

@@ -92,6 +92,11 @@ func TestBoardRefusals(t *testing.T) {
 		"firmware path":   {good + "firmware = [\"../start.elf\"]\n", "firmware: expected a file name"},
 		"not a modalias":  {good + "devices = [\"brcmfmac\"]\n", "devices: expected a modalias"},
 		"tree outside":    {good + "[[device_tree]]\nfile = \"a.dtb\"\nsource = \"../../a.dtb\"\n", "device_tree.source"},
+		"no such chip":    {good + "\n[halow]\nbus = \"sdio\"\nchip = \"mm9\"\nmodule = \"fgh100m\"\n", "boards/x.toml:7: halow.chip: expected one of mm6108, mm8108"},
+		"no module":       {good + "\n[halow]\nbus = \"sdio\"\nchip = \"mm6108\"\n", "boards/x.toml:5: halow.module: expected"},
+		"radio's country": {good + "\n[halow]\nbus = \"sdio\"\nchip = \"mm6108\"\nmodule = \"fgh100m\"\n[halow.params]\nsdio_reset_time = \"400\"\ncountry = \"US\"\n", "boards/x.toml:11: halow.params.country"},
+		"and in one line": {good + "\n[halow]\nbus = \"sdio\"\nchip = \"mm6108\"\nmodule = \"fgh100m\"\nparams = { country = \"US\" }\n", "boards/x.toml:9: halow.params.country"},
+		"radio's key":     {good + "\n[halow]\nwake_line = \"GPIO23\"\n", "boards/x.toml:6: unknown key \"halow.wake_line\""},
 		"not a fragment":  {good + "[[device_tree]]\nfile = \"a.dtb\"\nsource = \"a.dtb\"\nfragments = [\"a.dts\"]\n", "device_tree.fragments"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,6 +104,26 @@ func TestBoardRefusals(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestExample keeps the board of docs/halow.md in order.
+func TestExample(t *testing.T) {
+	doc, err := os.ReadFile(root + "/docs/halow.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, ok := strings.Cut(string(doc), "```toml\n")
+	text, _, ended := strings.Cut(text, "```")
+	if !ok || !ended {
+		t.Fatal("docs/halow.md shows no board")
+	}
+	b, err := ParseBoard("boards/rpi4b-halow.toml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.HaLow == nil || b.HaLow.Chip != "mm6108" {
+		t.Errorf("got %+v", b.HaLow)
 	}
 }
 

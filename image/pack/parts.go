@@ -124,6 +124,11 @@ func (b *builder) slot(ctx context.Context, slot byte, partition int) (map[strin
 	if files[layout.Manifest], err = ref.Marshal(); err != nil {
 		return nil, err
 	}
+	if b.board.HaLow != nil {
+		if files[layout.HaLow], err = json.MarshalIndent(b.board.HaLow, "", "  "); err != nil {
+			return nil, err
+		}
+	}
 	files[layout.Initrd] = b.prepared.Initrd
 	files[layout.Modules] = b.modules
 	files[layout.Cmdline] = []byte(prepare.Cmdline(b.board.Consoles,
