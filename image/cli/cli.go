@@ -28,7 +28,7 @@ func New() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("halo-image {{.Version}}\n")
-	root.AddCommand(stampCommand(), renderCommand(), prepareCommand(), imageCommand(), testvmCommand(), bundleCommand(), flashCommand(), toolsCommand())
+	root.AddCommand(stampCommand(), renderCommand(), prepareCommand(), imageCommand(), testvmCommand(), modulesCommand(), bundleCommand(), flashCommand(), toolsCommand())
 	return root
 }
 
@@ -53,6 +53,7 @@ func buildOptions(cmd *cobra.Command) func() (prepare.Options, error) {
 	var o prepare.Options
 	cmd.Flags().StringVar(&o.KernelDeb, "kernel-deb", "", "Debian kernel package (file) to use instead of the locked one")
 	cmd.Flags().StringVar(&o.KernelDir, "kernel-dir", "", "vendor's kernel folder (boot/vmlinuz-R, lib/modules/R, usr/lib/linux-image-R) to use instead")
+	cmd.Flags().StringVar(&o.Modules, "modules", "", "folder of kernel modules from outside to put in, as halo-image modules makes it")
 	cmd.Flags().StringVar(&o.Cache, "cache", "", "folder for fetched packages (default $HALO_CACHE, else .cache in the repository)")
 	cmd.MarkFlagsMutuallyExclusive("kernel-deb", "kernel-dir")
 	return func() (prepare.Options, error) {

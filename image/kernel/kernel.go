@@ -23,11 +23,14 @@ import (
 
 // Tree is an unpacked kernel.
 type Tree struct {
-	Release     string // as in uname -r
-	Image       string // path of the kernel, not compressed
-	Modules     string // path of lib/modules/<release>
-	DeviceTrees string // path of the folder of device trees
-	Digest      string // hex SHA-256 of the package or folder it came from
+	Release     string   // as in uname -r
+	Image       string   // path of the kernel, not compressed
+	Modules     string   // path of lib/modules/<release>
+	DeviceTrees string   // path of the folder of device trees
+	Digest      string   // hex SHA-256 of the package or folder it came from
+	Outside     []string // names of modules that are not the package's own; see WithOutside
+
+	exports map[string]uint32 // checksums of the symbols that those export
 }
 
 // FromDeb unpacks a Debian kernel package, once, below cache.

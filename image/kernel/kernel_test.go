@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -230,7 +231,7 @@ func TestFromDir(t *testing.T) {
 		t.Errorf("indexes: %v", err)
 	}
 	second, err := FromDir(context.Background(), cache, dir)
-	if err != nil || second != first {
+	if err != nil || !reflect.DeepEqual(second, first) {
 		t.Errorf("again: got %+v, %v, want %+v", second, err, first)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "lib/modules", release, "modules.order"), []byte("x\n"), 0o644); err != nil {

@@ -39,6 +39,11 @@ func fetchLocked(ctx context.Context, steps step.Printer, opts Options, m manife
 	if err != nil {
 		return fetched{}, err
 	}
+	if opts.Modules != "" {
+		if tree, err = kernel.WithOutside(ctx, opts.Cache, tree, opts.Modules); err != nil {
+			return fetched{}, err
+		}
+	}
 	files, packages, err := fetchFirmware(ctx, c, m.Firmware)
 	if err != nil {
 		return fetched{}, err
@@ -122,4 +127,19 @@ func unpacked(ctx context.Context, deb string, f func(dir string) error) error {
 		return err
 	}
 	return f(dir)
+}
+
+// Kernel returns the kernel that images are built from, without anything else.
+func Kernel(ctx context.Context, steps step.Printer, opts Options) (kernel.Tree, error) {
+	m, err := manifest.Read(opts.Root)
+	if err != nil {
+		return kernel.Tree{}, err
+	}
+	if err := Fence(opts.Cache); err != nil {
+		return kernel.Tree{}, err
+	}
+	m.Firmware = nil
+	var f fetched
+	err = steps.Do("kernel package", func() (err error) { f, err = fetchLocked(ctx, steps, opts, m); return err })
+	return f.kernel, err
 }

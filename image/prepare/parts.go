@@ -34,7 +34,7 @@ func (r *Result) drivers(ctx context.Context) error {
 		}
 		errs = append(errs, drivers.Check(index, r.Manifest.Kernel, board, trees))
 	}
-	paths, err := index.Select(ModuleNames(r.Manifest))
+	paths, err := index.Select(ModuleNames(r.Manifest, r.Kernel))
 	if err != nil {
 		return err
 	}
@@ -42,6 +42,7 @@ func (r *Result) drivers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	errs = append(errs, r.Kernel.CheckVersions(ctx, index, paths))
 	return errors.Join(append(errs, drivers.CheckFirmware(asked, r.Manifest))...)
 }
 
@@ -78,7 +79,7 @@ func (r *Result) kernelPackage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	paths, err := index.Select(ModuleNames(r.Manifest))
+	paths, err := index.Select(ModuleNames(r.Manifest, r.Kernel))
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ type Options struct {
 	Cache     string // what was fetched, and can be fetched again
 	KernelDeb string // a kernel package to take instead of the locked one
 	KernelDir string // a vendor's kernel folder to take instead
+	Modules   string // folder of modules from outside to put in, as halo-image modules makes it
 }
 
 // Result is what later steps of an image build on.
@@ -157,9 +158,10 @@ func goPackage(dir, name string) error {
 	return put(dir, "go.mod", []byte(mod))
 }
 
-// ModuleNames returns all modules that the manifest names.
-func ModuleNames(m manifest.Manifest) []string {
-	var names []string
+// ModuleNames returns all modules that the manifest names, and those from
+// outside.
+func ModuleNames(m manifest.Manifest, t kernel.Tree) []string {
+	names := slices.Clone(t.Outside)
 	for _, p := range manifest.Purposes() {
 		names = append(names, m.Kernel.Modules[p]...)
 	}

@@ -52,7 +52,7 @@ func testRoot(ctx context.Context, f fetched, m manifest.Manifest, out string) e
 	if err != nil {
 		return err
 	}
-	chosen, err := index.Select(ModuleNames(m))
+	chosen, err := index.Select(ModuleNames(m, f.kernel))
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ func packages() map[string]string {
 		"fdtget":     "device-tree-compiler",
 		"fdtoverlay": "device-tree-compiler",
 		"git":        "git",
+		"make":       "make",
 		"mcopy":      "mtools",
 		"mdel":       "mtools",
 		"mdir":       "mtools",
