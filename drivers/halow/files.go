@@ -23,7 +23,7 @@ func readELF(dir, name, what string) (*elf.File, error) {
 	path := filepath.Join(dir, name)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s %s is not in %s: put it there when the image is built (it is the radio maker's, and no part of HALO): %w", what, name, dir, err)
+		return nil, fmt.Errorf("%s %s is not in %s: halo-image image --firmware puts it there (it is the radio maker's, and no part of HALO): %w", what, name, dir, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)

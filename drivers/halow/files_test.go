@@ -76,7 +76,7 @@ func TestFiles(t *testing.T) {
 		want string
 	}{
 		"firmware":               {checkFirmware(dir, "fw.bin"), ""},
-		"no firmware":            {checkFirmware(dir, "mm6108.bin"), "firmware mm6108.bin is not in " + dir + ": put it there"},
+		"no firmware":            {checkFirmware(dir, "mm6108.bin"), "firmware mm6108.bin is not in " + dir + ": halo-image image --firmware puts it there"},
 		"empty":                  {checkFirmware(dir, "empty.bin"), "expected an ELF file"},
 		"a page of the web":      {checkFirmware(dir, "text.bin"), filepath.Join(dir, "text.bin") + ": expected an ELF file"},
 		"huge":                   {checkFirmware(dir, "huge.bin"), "at most 1048576 octets"},

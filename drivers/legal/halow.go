@@ -51,6 +51,16 @@ var s1gRules = []s1gRule{
 		station: 280, access: 1000, duty: Reason{"a station may send for 2.8 % of an hour, a network access point for 10 %", driver + "; no limit in " + regdb},
 	},
 	{
+		region: "GB", lowKHz: 863000, highKHz: 868000,
+		maxEIRP: 1600, eirp: Reason{"at most 16 dBm from the antenna", driver + "; 16.13 dBm in " + regdb},
+		station: 280, access: 1000, duty: Reason{"a station may send for 2.8 % of an hour, a network access point for 10 %", driver + "; no limit in " + regdb},
+	},
+	{
+		region: "GB", lowKHz: 917400, highKHz: 919400,
+		maxEIRP: 1600, eirp: Reason{"at most 16 dBm from the antenna", driver + "; 16.13 dBm in " + regdb},
+		station: 280, access: 1000, duty: Reason{"a station may send for 2.8 % of an hour, a network access point for 10 %", driver + "; " + regdb},
+	},
+	{
 		region: "JP", lowKHz: 920500, highKHz: 927500,
 		maxEIRP: 1600, eirp: Reason{"at most 16 dBm from the antenna", regdb + "; " + driver},
 		station: 1000, access: 1000, duty: Reason{"a station may send for 10 % of an hour; the driver keeps 2 ms between frames and 100 ms at most for one", regdb + "; " + driver},

@@ -54,6 +54,7 @@ func buildOptions(cmd *cobra.Command) func() (prepare.Options, error) {
 	cmd.Flags().StringVar(&o.KernelDeb, "kernel-deb", "", "Debian kernel package (file) to use instead of the locked one")
 	cmd.Flags().StringVar(&o.KernelDir, "kernel-dir", "", "vendor's kernel folder (boot/vmlinuz-R, lib/modules/R, usr/lib/linux-image-R) to use instead")
 	cmd.Flags().StringVar(&o.Modules, "modules", "", "folder of kernel modules from outside to put in, as halo-image modules makes it")
+	cmd.Flags().StringVar(&o.Firmware, "firmware", "", "folder of firmware to put below /lib/firmware, beside that of the packing manifest")
 	cmd.Flags().StringVar(&o.Cache, "cache", "", "folder for fetched packages (default $HALO_CACHE, else .cache in the repository)")
 	cmd.MarkFlagsMutuallyExclusive("kernel-deb", "kernel-dir")
 	return func() (prepare.Options, error) {

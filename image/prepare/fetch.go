@@ -3,6 +3,7 @@ package prepare
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -47,6 +48,11 @@ func fetchLocked(ctx context.Context, steps step.Printer, opts Options, m manife
 	files, packages, err := fetchFirmware(ctx, c, m.Firmware)
 	if err != nil {
 		return fetched{}, err
+	}
+	if opts.Firmware != "" {
+		if err := addFirmware(files, opts.Firmware); err != nil {
+			return fetched{}, err
+		}
 	}
 	for _, w := range warnings {
 		steps.Note("\nwarning: %s", w)
@@ -114,6 +120,49 @@ func fetchFirmware(ctx context.Context, c *apt.Client, list []manifest.Firmware)
 		}
 	}
 	return files, packages, nil
+}
+
+// mostFirmware bounds a file of firmware: a folder given by mistake would end up
+// on the card.
+const mostFirmware = 8 << 20
+
+// addFirmware adds the files of a folder. What the manifest has already is not
+// replaced.
+func addFirmware(files map[string][]byte, dir string) error {
+	found := false
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		to := "/lib/firmware/" + filepath.ToSlash(rel)
+		if !d.Type().IsRegular() {
+			return fmt.Errorf("%s: expected files and folders only", path)
+		}
+		if files[to] != nil {
+			return fmt.Errorf("%s: %s is in the image already, by %s", path, to, manifest.File)
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if info.Size() > mostFirmware {
+			return fmt.Errorf("%s: expected at most %d octets, got %d", path, mostFirmware, info.Size())
+		}
+		found = true
+		files[to], err = os.ReadFile(path)
+		return err
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("expected files in %s, such as morse/mm6108.bin, found none", dir)
+	}
+	if err != nil {
+		return fmt.Errorf("firmware from outside: %w", err)
+	}
+	return nil
 }
 
 // unpacked calls f with a folder that holds a package's files for so long.

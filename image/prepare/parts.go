@@ -13,6 +13,7 @@ import (
 	"halo.internal/image/drivers"
 	"halo.internal/image/initramfs"
 	"halo.internal/image/instance"
+	"halo.internal/image/kernel"
 	"halo.internal/image/layout"
 	"halo.internal/image/manifest"
 	"halo.internal/image/tool"
@@ -38,11 +39,16 @@ func (r *Result) drivers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	errs = append(errs, r.Kernel.CheckVersions(ctx, index, paths))
+	// What a module from outside loads is its maker's, and is looked at before that
+	// is loaded (drivers/halow).
+	if paths, err = index.Select(ModuleNames(r.Manifest, kernel.Tree{})); err != nil {
+		return err
+	}
 	asked, err := index.Firmware(ctx, paths)
 	if err != nil {
 		return err
 	}
-	errs = append(errs, r.Kernel.CheckVersions(ctx, index, paths))
 	return errors.Join(append(errs, drivers.CheckFirmware(asked, r.Manifest))...)
 }
 

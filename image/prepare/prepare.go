@@ -34,6 +34,7 @@ type Options struct {
 	KernelDeb string // a kernel package to take instead of the locked one
 	KernelDir string // a vendor's kernel folder to take instead
 	Modules   string // folder of modules from outside to put in, as halo-image modules makes it
+	Firmware  string // folder of firmware to put below /lib/firmware, beside the manifest's
 }
 
 // Result is what later steps of an image build on.

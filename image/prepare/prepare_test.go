@@ -151,3 +151,37 @@ func TestExclusive(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAddFirmware(t *testing.T) {
+	folder := func(files map[string]int) string {
+		dir := t.TempDir()
+		for name, size := range files {
+			if err := put(dir, name, make([]byte, size)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	files := map[string][]byte{"/lib/firmware/regulatory.db": {1}}
+	if err := addFirmware(files, folder(map[string]int{"morse/mm6108.bin": 3, "morse/bcf_fgh100mabmd.bin": 2})); err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 3 || len(files["/lib/firmware/morse/mm6108.bin"]) != 3 {
+		t.Errorf("got %v", files)
+	}
+	linked := folder(map[string]int{"a": 1})
+	if err := os.Symlink("/etc/passwd", filepath.Join(linked, "b")); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct{ dir, want string }{
+		"empty":   {folder(nil), "found none"},
+		"missing": {"/nowhere", "/nowhere"},
+		"there":   {folder(map[string]int{"regulatory.db": 1}), "is in the image already, by gokr-packer.json"},
+		"huge":    {folder(map[string]int{"disk.img": mostFirmware + 1}), "expected at most"},
+		"a link":  {linked, "files and folders only"},
+	} {
+		if err := addFirmware(files, tc.dir); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want %q", name, err, tc.want)
+		}
+	}
+}

@@ -41,7 +41,9 @@ func TestTables(t *testing.T) {
 
 // TestTablesHold checks what any table must keep to.
 func TestTablesHold(t *testing.T) {
-	bands := map[string][2]int{"US": {902000, 928000}, "AU": {915000, 928000}, "NZ": {915000, 928000}, "EU": {863000, 868000}, "JP": {920500, 928100}}
+	bands := map[string][2]int{
+		"US": {902000, 928000}, "AU": {915000, 928000}, "NZ": {915000, 928000}, "EU": {863000, 868000}, "GB": {863000, 919400}, "JP": {920500, 928100},
+	}
 	for _, table := range tables() {
 		numbers, as := map[int]bool{}, map[int]bool{}
 		for _, c := range table.Channels {
@@ -145,7 +147,7 @@ func TestRefusals(t *testing.T) {
 		"the number fixes the width": {of(us.Find(28, 2)), []string{"28 of US is 8 MHz wide, not 2", "2 MHz: 2 6 10"}},
 		"no such number":             {of(us.Find(52, 0)), []string{"no S1G channel 52", "8 MHz: 12 28 44"}},
 		"no such width":              {of(us.Find(52, 16)), []string{"none of 16 MHz"}},
-		"no table":                   {of(For("RU", Fixed)), []string{`"RU"`, "AU, EU, JP, NZ, US", "stays off"}},
+		"no table":                   {of(For("RU", Fixed)), []string{`"RU"`, "AU, EU, GB, JP, NZ, US", "stays off"}},
 		"lower case":                 {of(For("us", Fixed)), []string{`"us"`}},
 		"scheme not said":            {of(For("AU", Fixed)), []string{"802.11-2020, 802.11-2024, 802.11-REVmf", "that of the driver"}},
 		"no such scheme":             {of(For("AU", 9)), []string{"scheme 9"}},

@@ -17,6 +17,7 @@ func tables() []Table {
 		{"AU", IEEE24, list(american, as5GHzShifted, nil, australian2024())},
 		{"AU", REVmf, australianREVmf()},
 		{"EU", Fixed, list(european, as5GHz, map[int]int{1: 66}, widths{1: every(1, 9, 2)})},
+		{"GB", Fixed, british(european)},
 		{"JP", Fixed, japanese()},
 	}
 }
@@ -39,6 +40,14 @@ func australian2024() widths {
 func australianREVmf() []Channel {
 	between := list(func(n int) int { return 894000 + 500*n }, func(n int) int { return 2*n + 53 }, nil, widths{4: {51, 59}, 8: {55}})
 	return byWidth(append(list(func(n int) int { return 902000 + 500*n }, as5GHzShifted, nil, australian2024()), between...))
+}
+
+// british has the European channels and two of another band, numbered from
+// 901.4 MHz.
+func british(european func(int) int) []Channel {
+	low := list(european, as5GHz, map[int]int{1: 66}, widths{1: every(1, 9, 2)})
+	high := list(func(n int) int { return 901400 + 500*n }, as5GHz, map[int]int{1: 77}, widths{1: {33, 35}})
+	return append(low, high...)
 }
 
 // japanese has three numberings of its own: odd numbers, even numbers and those
