@@ -77,11 +77,17 @@ func (d *Driver) Prepare() error {
 	return err
 }
 
-// Load loads the module and waits for a radio.
+// Load loads the module and waits for a radio. One that is loaded already is an
+// error only where it was to have parameters: those that devices ask for, the
+// guard loads.
 func (d *Driver) Load(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, d.c.Patience)
 	defer cancel()
-	err := d.c.Wait(ctx, func() error { return d.c.Modules.LoadWith(d.c.Module, d.c.Params) }, func() (bool, error) {
+	load := func() error { return d.c.Modules.LoadWith(d.c.Module, d.c.Params) }
+	if d.c.Params == "" {
+		load = func() error { return d.c.Modules.Load(d.c.Module) }
+	}
+	err := d.c.Wait(ctx, load, func() (bool, error) {
 		all, err := d.Wiphys()
 		return len(all) > 0, err
 	})

@@ -84,7 +84,11 @@ func (m *machine) say(format string, args ...any) {
 	m.done = append(m.done, fmt.Sprintf(format, args...))
 }
 
-func (m *machine) Load(name string) error { return nil }
+func (m *machine) Load(name string) error {
+	m.say("load %s", name)
+	m.show(true)
+	return nil
+}
 
 func (m *machine) LoadWith(name, params string) error {
 	m.say("load %s %s", name, params)
@@ -178,6 +182,22 @@ func TestLifecycle(t *testing.T) {
 	step, err := drivers.Recover(t.Context(), d)
 	if err != nil || step != drivers.Reloaded {
 		t.Errorf("recovery: %s, %v", step, err)
+	}
+}
+
+// TestWithoutParameters does not mind who has loaded the driver.
+func TestWithoutParameters(t *testing.T) {
+	m := newMachine(t)
+	m.usb()
+	d := m.driver()
+	d.c.Params = ""
+	for range 2 {
+		if err := d.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []string{"load ath9k_htc", "load ath9k_htc"}; !slices.Equal(m.done, want) {
+		t.Errorf("did %q, want %q", m.done, want)
 	}
 }
 

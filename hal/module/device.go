@@ -78,7 +78,11 @@ func (d Device) Rebind() error {
 		return err
 	}
 	if driver == "" {
-		return fmt.Errorf("rebind %s: no driver has it: load the module for %s", d, d.Modalias())
+		what := "its module"
+		if a := d.Modalias(); a != "" { // not every bus has them
+			what = "the module for " + a
+		}
+		return fmt.Errorf("rebind %s: no driver has it: load %s", d, what)
 	}
 	if err := d.write("unbind", driver); err != nil {
 		return err

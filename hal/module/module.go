@@ -191,6 +191,8 @@ func hint(err error) string {
 	switch {
 	case errors.Is(err, unix.ENOEXEC):
 		return ": it was built for another kernel, or is no module: build it against this one's headers (halo-image modules)"
+	case errors.Is(err, unix.EKEYREJECTED):
+		return ": its signature is not one of this kernel: it was changed after it was built, or is another kernel's"
 	case errors.Is(err, unix.ENOENT):
 		return ": the file is missing, or a symbol that it needs: the kernel log names it"
 	case errors.Is(err, unix.EINVAL):
