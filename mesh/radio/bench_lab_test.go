@@ -25,7 +25,7 @@ import (
 const (
 	rivalNetwork = "\tieee80211w=2\n"
 	tunedGlobal  = "dot11RSNASAERetransPeriod=40\n"
-	tunedNetwork = rivalNetwork + "\tdot11MeshRetryTimeout=255\n\tdot11MeshConfirmTimeout=255\n\tdot11MeshHoldingTimeout=255\n"
+	tunedNetwork = rivalNetwork + "\tdot11MeshRetryTimeout=40\n\tdot11MeshConfirmTimeout=40\n\tdot11MeshHoldingTimeout=40\n\tbeacon_int=100\n"
 )
 
 var channel11 = nl80211.Channel{FreqMHz: 2462, Width: nl80211.Width20}

@@ -39,7 +39,7 @@ func TestChild(t *testing.T) {
 	}
 	err := radio.New(radio.Config{
 		Wiphy: c.Wiphy, Iface: c.Iface, MeshID: meshID, Password: password, Method: c.Method, MaxPeers: c.MaxPeers,
-		Channel: nl80211.Channel{FreqMHz: c.FreqMHz, Width: nl80211.Width20}, BeaconInterval: 100, Log: slog.New(slog.DiscardHandler),
+		Channel: nl80211.Channel{FreqMHz: c.FreqMHz, Width: nl80211.Width20}, Log: slog.New(slog.DiscardHandler),
 	}).Run(t.Context(), nil)
 	t.Fatal(err)
 }

@@ -272,7 +272,7 @@ func (r *Radio) keepHouse(now time.Time) error {
 	}
 	r.choose(now)
 	r.snapshot()
-	return nil
+	return r.lookAround()
 }
 
 // candidates returns the stations that may be had links with.

@@ -26,6 +26,7 @@ type Subtype byte
 
 // Subtypes that HALO sends.
 const (
+	ProbeRequest   Subtype = 4
 	Authentication Subtype = 11
 	Action         Subtype = 13
 )

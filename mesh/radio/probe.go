@@ -1,0 +1,47 @@
+package radio
+
+import (
+	"halo.internal/drivers/nl80211"
+	"halo.internal/model/dot11"
+)
+
+// ssid is the element that a probe request begins with; empty, it is for all
+// (9.4.2.2).
+const ssid dot11.ElementID = 0
+
+// probe asks who is there of the mesh (11.1.4.3.2): members answer at once what
+// their beacons say, which come once a second or more rarely.
+func (r *Radio) probe() error {
+	band, err := r.band()
+	if err != nil {
+		return err
+	}
+	all := dot11.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	b := dot11.AppendManagement(nil, dot11.Header{Subtype: dot11.ProbeRequest, To: all, From: r.own})
+	const third = 16 // address: the BSSID, of any
+	copy(b[third:], all[:])
+	rates, extended := rateElements(band)
+	b = dot11.AppendElement(b, ssid, nil)
+	b = dot11.AppendElement(b, dot11.SupportedRates, rates)
+	if len(extended) > 0 {
+		b = dot11.AppendElement(b, dot11.ExtendedSupportedRates, extended)
+	}
+	b = append(b, highThroughput(band, r.c.Channel)...)
+	b = dot11.AppendElement(b, dot11.MeshID, []byte(r.c.MeshID))
+	_, err = r.conn.Send(r.iface.Index, nl80211.SendFrame{Data: b, NoAck: true})
+	return err
+}
+
+// lookAround probes while there is no link. A driver that cannot do it leaves it
+// at the beacons.
+func (r *Radio) lookAround() error {
+	if r.engine.Links() > 0 {
+		return nil
+	}
+	err := r.probe()
+	if err != nil && !gone(err) {
+		r.c.Log.Debug("no probe request", "iface", r.c.Iface, "err", err)
+		return nil
+	}
+	return err
+}
