@@ -29,12 +29,11 @@ import (
 type Options struct {
 	Name    string
 	Country string
-	SSID    string // of the mesh; the network's name when empty
-	PSK     string // drawn when empty
-	Channel int
-	Routing string
 	Uses    uint32 // how many nodes the token admits
 	Expires time.Time
+
+	// Mesh is the profile; SSID is the network's name when empty, PSK is drawn.
+	bundle.Mesh
 }
 
 // Network is a new network's two bundles.
@@ -61,7 +60,7 @@ func New(o Options) (Network, error) {
 		Role:    model.RoleNode,
 		Country: o.Country,
 		Gateway: bundle.Gateway{PublicKey: key.Public().Base64()},
-		Mesh:    bundle.Mesh{SSID: o.SSID, PSK: o.PSK, Channel: o.Channel, Routing: o.Routing},
+		Mesh:    o.Mesh,
 		Join:    bundle.Join{Token: identity.NewJoinToken(o.Uses, o.Expires).Text(key)},
 	}
 	gateway := node

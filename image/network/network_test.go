@@ -22,7 +22,7 @@ import (
 var expires = time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func options() Options {
-	return Options{Name: "valley", Country: "DE", Routing: "BATMAN_IV", Uses: 3, Expires: expires}
+	return Options{Name: "valley", Country: "DE", Uses: 3, Expires: expires, Mesh: bundle.Mesh{Routing: "BATMAN_IV"}}
 }
 
 func TestNew(t *testing.T) {
@@ -68,6 +68,7 @@ func TestNewRefusals(t *testing.T) {
 		"no name":     {func(o *Options) { o.Name = "" }, "network"},
 		"country":     {func(o *Options) { o.Country = "Germany" }, "country"},
 		"routing":     {func(o *Options) { o.Routing = "OLSR" }, "mesh.routing"},
+		"channel":     {func(o *Options) { o.Channel = 200 }, "mesh.channel"},
 		"weak secret": {func(o *Options) { o.PSK = "12345" }, "mesh.psk"},
 		"no uses":     {func(o *Options) { o.Uses = 0 }, "at least one use"},
 	} {

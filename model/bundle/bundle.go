@@ -43,14 +43,6 @@ type Gateway struct {
 	ClaimCode string `toml:"claim_code,omitempty" comment:"secret; in the gateway's own bundle only"`
 }
 
-// Mesh is the mesh profile.
-type Mesh struct {
-	SSID    string `toml:"ssid"`
-	PSK     string `toml:"psk" comment:"secret"`
-	Channel int    `toml:"channel,omitempty"`
-	Routing string `toml:"routing" comment:"BATMAN_IV or BATMAN_V, the same on every node"`
-}
-
 // Join admits this card without a person.
 type Join struct {
 	Token string `toml:"token,omitempty" comment:"secret"`
@@ -133,7 +125,7 @@ func Parse(name string, data []byte) (Bundle, error) {
 func explain(name string, err error) error {
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 		row, _ := strict.Errors[0].Position()
-		return fmt.Errorf("%s:%d: unknown key %q; expected one of version, network, role, name, country, [gateway] public_key seed claim_code, [mesh] ssid psk channel routing, [join] token, [ports]", name, row, strings.Join(strict.Errors[0].Key(), "."))
+		return fmt.Errorf("%s:%d: unknown key %q; expected one of version, network, role, name, country, [gateway] public_key seed claim_code, [mesh] ssid psk routing channel width mfp sae beacon_interval, [join] token, [ports]", name, row, strings.Join(strict.Errors[0].Key(), "."))
 	}
 	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, col := bad.Position()
@@ -182,15 +174,7 @@ func (b Bundle) Check() error {
 	case b.Gateway.Seed != "" || b.Gateway.ClaimCode != "":
 		bad("gateway.seed, gateway.claim_code", "neither in a node's bundle", "both or one")
 	}
-	if len(b.Mesh.SSID) < 1 || len(b.Mesh.SSID) > 32 {
-		bad("mesh.ssid", "1 to 32 octets", b.Mesh.SSID)
-	}
-	if len(b.Mesh.PSK) < 12 || len(b.Mesh.PSK) > 63 {
-		bad("mesh.psk", "12 to 63 characters", fmt.Sprintf("%d characters", len(b.Mesh.PSK)))
-	}
-	if b.Mesh.Routing != "BATMAN_IV" && b.Mesh.Routing != "BATMAN_V" {
-		bad("mesh.routing", "BATMAN_IV or BATMAN_V", b.Mesh.Routing)
-	}
+	b.Mesh.check(bad)
 	for port, role := range b.Ports {
 		if !portForm.MatchString(port) {
 			bad("ports", "interface names such as eth0", port)

@@ -51,6 +51,26 @@ func TestRoundTripAndBlank(t *testing.T) {
 	}
 }
 
+func TestMeshDefaults(t *testing.T) {
+	want := Mesh{Channel: 1, Width: 20, MFP: MFPRequired, SAE: HashToElement, BeaconInterval: 1000}
+	if got := (Mesh{}).WithDefaults(); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	set := Mesh{SSID: "valley", PSK: "correct horse battery", Routing: "BATMAN_V", Channel: 149, Width: 40, MFP: MFPOff, SAE: HuntingAndPecking, BeaconInterval: 100}
+	if got := set.WithDefaults(); got != set {
+		t.Errorf("got %+v, want %+v", got, set)
+	}
+	b := sample()
+	b.Mesh = set
+	data, err := b.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Parse("halo.toml", data); err != nil || got.Mesh != set {
+		t.Errorf("got %+v, %v", got.Mesh, err)
+	}
+}
+
 func TestEveryCutIsNoticed(t *testing.T) {
 	data, err := sample().Marshal()
 	if err != nil {
@@ -73,6 +93,15 @@ func TestErrorsSayLineAndExpectation(t *testing.T) {
 		{"unknown key", "country =", "countri =", `unknown key "countri"`},
 		{"bad country", "country = 'DE'", "country = 'Germany'", "two upper-case letters"},
 		{"bad routing", "BATMAN_IV'", "OSPF'", "BATMAN_IV or BATMAN_V"},
+		{"channel of no band", "[mesh]", "[mesh]\nchannel = 15", `mesh.channel: expected 1 to 14, or one of 5 GHz`},
+		{"channel as text", "[mesh]", "[mesh]\nchannel = 'six'", "halo.toml:"},
+		{"negative channel", "[mesh]", "[mesh]\nchannel = -1", "mesh.channel"},
+		{"width of HaLow", "[mesh]", "[mesh]\nwidth = 8", "mesh.width: expected 20 or 40"},
+		{"wide where it is not allowed", "[mesh]", "[mesh]\nchannel = 14\nwidth = 40", "20 on channel 14"},
+		{"bad MFP", "[mesh]", "[mesh]\nmfp = 'on'", "required, optional or off"},
+		{"bad SAE", "[mesh]", "[mesh]\nsae = 'h2e'", "hash-to-element or hunting-and-pecking"},
+		{"bad beacon interval", "[mesh]", "[mesh]\nbeacon_interval = 19", "20 to 10000"},
+		{"unknown key of the mesh", "[mesh]", "[mesh]\nband = 5", "sae beacon_interval"},
 		{"short psk", "'correct horse battery'", "'short'", "12 to 63 characters"},
 		{"bad port", "'uplink'", "'wan'", "mesh, uplink, client, unused"},
 		{"not toml", "network =", "network", "halo.toml:4"},

@@ -1,0 +1,76 @@
+package bundle
+
+import (
+	"cmp"
+	"fmt"
+
+	"halo.internal/model/dot11"
+)
+
+// Mesh is the mesh profile: what all members have to agree on. The fields from
+// Channel on are about radios and may be left out; WithDefaults fills them in.
+type Mesh struct {
+	SSID    string `toml:"ssid" comment:"mesh ID, 1 to 32 octets"`
+	PSK     string `toml:"psk" comment:"secret"`
+	Routing string `toml:"routing" comment:"BATMAN_IV or BATMAN_V, the same on every node"`
+
+	Channel        int    `toml:"channel,omitempty" comment:"number of a Wi-Fi channel of 2.4 GHz (1 to 14) or 5 GHz (36 to 177); left out: 1"`
+	Width          int    `toml:"width,omitempty" comment:"of the channel in MHz: 20 or 40; left out: 20"`
+	MFP            string `toml:"mfp,omitempty" comment:"management frame protection: required, optional or off; left out: required"`
+	SAE            string `toml:"sae,omitempty" comment:"hash-to-element or, with wpa_supplicant's members, hunting-and-pecking; left out: hash-to-element"`
+	BeaconInterval int    `toml:"beacon_interval,omitempty" comment:"in time units of 1.024 ms, 20 to 10000; left out: 1000"`
+}
+
+// Values of MFP and SAE.
+const (
+	MFPRequired = "required"
+	MFPOptional = "optional"
+	MFPOff      = "off"
+
+	HashToElement     = "hash-to-element"
+	HuntingAndPecking = "hunting-and-pecking"
+)
+
+// WithDefaults returns the profile with what was left out filled in. Channel 1
+// it is since every country, and the kernel's rules for the whole world, let a
+// mesh send there.
+func (m Mesh) WithDefaults() Mesh {
+	m.Channel = cmp.Or(m.Channel, 1)
+	m.Width = cmp.Or(m.Width, 20)
+	m.MFP = cmp.Or(m.MFP, MFPRequired)
+	m.SAE = cmp.Or(m.SAE, HashToElement)
+	m.BeaconInterval = cmp.Or(m.BeaconInterval, 1000)
+	return m
+}
+
+// check calls bad for each value that is wrong.
+func (m Mesh) check(bad func(key, expected string, got any)) {
+	if len(m.SSID) < 1 || len(m.SSID) > 32 {
+		bad("mesh.ssid", "1 to 32 octets", m.SSID)
+	}
+	if len(m.PSK) < 12 || len(m.PSK) > 63 {
+		bad("mesh.psk", "12 to 63 characters", fmt.Sprintf("%d characters", len(m.PSK)))
+	}
+	if m.Routing != "BATMAN_IV" && m.Routing != "BATMAN_V" {
+		bad("mesh.routing", "BATMAN_IV or BATMAN_V", m.Routing)
+	}
+	m = m.WithDefaults()
+	if dot11.ChannelMHz(m.Channel) == 0 {
+		bad("mesh.channel", "1 to 14, or one of 5 GHz: 36, 40 … 64, 100, 104 … 144, 149, 153 … 177", m.Channel)
+	}
+	if m.Width != 20 && m.Width != 40 {
+		bad("mesh.width", "20 or 40 (MHz)", m.Width)
+	} else if m.Width == 40 && m.Channel == 14 {
+		bad("mesh.width", "20 on channel 14", m.Width)
+	}
+	if m.MFP != MFPRequired && m.MFP != MFPOptional && m.MFP != MFPOff {
+		bad("mesh.mfp", "required, optional or off", m.MFP)
+	}
+	if m.SAE != HashToElement && m.SAE != HuntingAndPecking {
+		bad("mesh.sae", "hash-to-element or hunting-and-pecking", m.SAE)
+	}
+	// Below, beacons alone would fill the air; above, the kernel refuses.
+	if m.BeaconInterval < 20 || m.BeaconInterval > 10000 {
+		bad("mesh.beacon_interval", "20 to 10000 time units", m.BeaconInterval)
+	}
+}
