@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"halo.internal/lab/air/physics"
-	"halo.internal/lab/pcap"
+	"halo.internal/model/pcap"
 )
 
 // Radio is a radio and its place.

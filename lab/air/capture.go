@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"halo.internal/lab/air/hwsim"
-	"halo.internal/lab/pcap"
+	"halo.internal/model/pcap"
 )
 
 // Capture records every frame that a radio sends, heard by anybody or not, until

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"halo.internal/lab/air/hwsim"
-	"halo.internal/lab/pcap"
+	"halo.internal/model/pcap"
 )
 
 func TestRadiotap(t *testing.T) {

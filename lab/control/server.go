@@ -14,8 +14,8 @@ import (
 	"halo.internal/lab/ether"
 	"halo.internal/lab/machine"
 	"halo.internal/lab/network"
-	"halo.internal/lab/pcap"
 	"halo.internal/local"
+	"halo.internal/model/pcap"
 )
 
 // Options of a lab.

@@ -16,7 +16,7 @@ import (
 	"sync"
 	"time"
 
-	"halo.internal/lab/pcap"
+	"halo.internal/model/pcap"
 )
 
 // Limits on what machines can make the switch hold.

@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"halo.internal/lab/pcap"
+	"halo.internal/model/pcap"
 )
 
 // machine is the far end of a cable: it keeps what it hears.

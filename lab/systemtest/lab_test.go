@@ -17,10 +17,10 @@ import (
 
 	"halo.internal/ctl/client"
 	"halo.internal/lab/network"
-	"halo.internal/lab/pcap"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/paths"
+	"halo.internal/model/pcap"
 )
 
 // Agents of the lab are in more of a hurry than those in the field, so that the
