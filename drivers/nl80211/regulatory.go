@@ -69,6 +69,23 @@ func (c *Conn) SetCountry(country string) error {
 	})
 }
 
+// Covering returns the rule within whose range the whole channel lies; which
+// width it allows is for the caller to compare.
+func (r Regulatory) Covering(c Channel) (Rule, bool) {
+	centre := c.Center1MHz
+	if centre == 0 {
+		centre = c.FreqMHz
+	}
+	low := centre*1000 + c.OffsetKHz - c.Width.MHz()*500
+	high := low + c.Width.MHz()*1000
+	for _, rule := range r.Rules {
+		if rule.StartKHz <= low && high <= rule.EndKHz {
+			return rule, true
+		}
+	}
+	return Rule{}, false
+}
+
 func parseRegulatory(b []byte) (r Regulatory, err error) {
 	r.Wiphy = -1
 	err = walk(b, func(d *netlink.AttributeDecoder) {

@@ -4,6 +4,7 @@ package radio_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -155,7 +156,12 @@ func TestRadiosComeAndGo(t *testing.T) {
 			Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		},
 		Carrier: &mesh, Retry: 100 * time.Millisecond,
-		Use: func(w nl80211.Wiphy) bool { return w.Name != "radio1" }, // which is the far one's
+		Use: func(w nl80211.Wiphy) error {
+			if w.Name == "radio1" {
+				return errors.New("it is the far one's")
+			}
+			return nil
+		},
 	})
 	ctx, cancel := context.WithCancel(l.ctx)
 	ended := make(chan error, 1)

@@ -31,8 +31,9 @@ type RadiosConfig struct {
 	// Member is what each is to be; Wiphy and Iface are set for each.
 	Member  Config
 	Carrier Carrier
-	// Use tells which radios the mesh may have; nil is all.
-	Use func(nl80211.Wiphy) bool
+	// Use says why the mesh may not have a radio, or nothing; nil gives it all. It is
+	// asked again when interfaces of any radio went away.
+	Use func(nl80211.Wiphy) error
 	// Retry is the wait after a first failure; it doubles up to thirty times that.
 	// Zero is one second.
 	Retry time.Duration
@@ -45,6 +46,7 @@ type Radios struct {
 
 	mu   sync.Mutex // guards what follows
 	held map[int]*held
+	left []State // radios that the mesh may not have
 }
 
 // held is a radio of the device.
@@ -58,8 +60,9 @@ type held struct {
 
 // State is what is known of one radio.
 type State struct {
+	Wiphy  int
 	Name   string // of the kernel's, e.g. phy0
-	Iface  string
+	Iface  string // empty for one that the mesh may not have
 	Detail string // why it is no member of the mesh; empty when it is
 	Peers  []Peer
 }
@@ -76,9 +79,9 @@ func NewRadios(c RadiosConfig) *Radios {
 func (rs *Radios) List() []State {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	var list []State
-	for _, h := range rs.held {
-		list = append(list, State{Name: h.name, Iface: h.iface, Detail: h.state, Peers: h.radio.Peers()})
+	list := slices.Clone(rs.left)
+	for index, h := range rs.held {
+		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: h.state, Peers: h.radio.Peers()})
 	}
 	slices.SortFunc(list, func(a, b State) int { return cmp.Compare(a.Name, b.Name) })
 	return list
@@ -116,7 +119,7 @@ func (rs *Radios) Run(ctx context.Context) (err error) {
 	}
 }
 
-// awaitChange returns when radios have come or gone.
+// awaitChange returns when radios have come or gone, or may have become free.
 func awaitChange(ctx context.Context, events *nl80211.Listener) error {
 	for {
 		e, err := events.Next(ctx)
@@ -124,7 +127,7 @@ func awaitChange(ctx context.Context, events *nl80211.Listener) error {
 			return err
 		}
 		switch e.(type) {
-		case nl80211.WiphyAdded, nl80211.WiphyRemoved, nl80211.Overflow:
+		case nl80211.WiphyAdded, nl80211.WiphyRemoved, nl80211.InterfaceRemoved, nl80211.Overflow:
 			return nil
 		}
 	}
@@ -141,9 +144,16 @@ func (rs *Radios) reconcile(ctx context.Context, owned *sync.WaitGroup, all []nl
 			rs.notify(EventGone, model.Warning, "radio "+h.name+" is gone", "radio", h.name)
 		}
 	}
+	rs.left = nil
 	for _, w := range all {
-		if rs.held[w.Index] != nil || rs.c.Use != nil && !rs.c.Use(w) {
+		if rs.held[w.Index] != nil {
 			continue
+		}
+		if rs.c.Use != nil {
+			if err := rs.c.Use(w); err != nil {
+				rs.left = append(rs.left, State{Wiphy: w.Index, Name: w.Name, Detail: err.Error()})
+				continue
+			}
 		}
 		c := rs.c.Member
 		c.Wiphy, c.Iface = w.Index, rs.freeName()

@@ -19,6 +19,12 @@ const (
 	Radiotap LinkType = 127 // IEEE 802.11 behind a radiotap header
 )
 
+// Sizes in octets of what comes before all frames, and before each.
+const (
+	HeaderSize      = 24
+	FrameHeaderSize = 16
+)
+
 // most bounds what a forgotten capture takes of the disk.
 const most = 2 << 30
 
@@ -34,7 +40,7 @@ type Writer struct {
 
 // New starts a capture.
 func New(w io.Writer, t LinkType) (*Writer, error) {
-	var h [24]byte
+	var h [HeaderSize]byte
 	le := binary.LittleEndian
 	le.PutUint32(h[0:], 0xa1b2c3d4) // microseconds
 	le.PutUint16(h[4:], 2)          // format 2.4

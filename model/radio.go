@@ -1,0 +1,165 @@
+package model
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Radio is a radio of the device and what halo-mesh made of it.
+type Radio struct {
+	Name       string      `json:"name" doc:"the kernel's, e.g. phy0"`
+	Iface      string      `json:"iface,omitempty" doc:"its mesh interface, e.g. mesh0; empty while the mesh does not have the radio"`
+	MAC        string      `json:"mac,omitempty"`
+	Member     bool        `json:"member" doc:"it is a member of the mesh"`
+	Detail     string      `json:"detail,omitempty" doc:"why it is no member of the mesh"`
+	Channel    int         `json:"channel,omitempty" doc:"number of the control channel"`
+	FreqMHz    int         `json:"freq_mhz,omitempty" doc:"centre of the control channel"`
+	WidthMHz   int         `json:"width_mhz,omitempty"`
+	Country    string      `json:"country,omitempty" doc:"whose rules the kernel keeps to; 00 is what is allowed everywhere"`
+	TxPowerDBm float64     `json:"tx_power_dbm,omitempty"`
+	Peers      []RadioPeer `json:"peers"`
+}
+
+// Linked counts the peers that a link stands with.
+func (r Radio) Linked() int {
+	n := 0
+	for _, p := range r.Peers {
+		if p.Linked {
+			n++
+		}
+	}
+	return n
+}
+
+// RadioPeer is a station of the mesh with a link, or on its way to one.
+type RadioPeer struct {
+	MAC        string     `json:"mac"`
+	Node       string     `json:"node,omitempty" doc:"canonical ID of the node that says it has this address; peers prove the mesh's secret, not this"`
+	Linked     bool       `json:"linked" doc:"frames can pass"`
+	SAE        string     `json:"sae" doc:"where authentication stands: Nothing, Committed, Confirmed, Accepted"`
+	Peering    string     `json:"peering" doc:"where peering stands: LISTEN, OPN_SNT, OPN_RCVD, CNF_RCVD, ESTAB, HOLDING"`
+	Since      *time.Time `json:"since,omitempty" doc:"when the link was made, by this device's clock"`
+	SignalDBm  float64    `json:"signal_dbm,omitempty" doc:"smoothed"`
+	InactiveMS int64      `json:"inactive_ms" doc:"since its last frame"`
+	Failures   int        `json:"failures,omitempty" doc:"in a row"`
+	Reason     string     `json:"reason,omitempty" doc:"of the last failure"`
+	TxMbps     float64    `json:"tx_mbps,omitempty" doc:"rate of the last frame to it"`
+	RxMbps     float64    `json:"rx_mbps,omitempty" doc:"rate of the last frame from it"`
+	TxBytes    uint64     `json:"tx_bytes,omitempty"`
+	RxBytes    uint64     `json:"rx_bytes,omitempty"`
+	TxRetries  uint32     `json:"tx_retries,omitempty"`
+	TxFailed   uint32     `json:"tx_failed,omitempty"`
+}
+
+// MeshPeer is a member of the mesh that the device reaches directly, by radio or
+// by cable.
+type MeshPeer struct {
+	Transport string     `json:"transport" enum:"radio,ethernet"`
+	Iface     string     `json:"iface"`
+	MAC       string     `json:"mac"`
+	Node      string     `json:"node,omitempty" doc:"canonical ID, where it is known"`
+	Radio     *RadioPeer `json:"radio,omitempty" doc:"the link over the air"`
+	Routing   *Neighbour `json:"routing,omitempty" doc:"what routing knows of it; absent until it has heard it"`
+}
+
+// Peers returns the members that are reached directly, in the order of radios
+// and neighbours.
+func (s MeshStatus) Peers() []MeshPeer {
+	list := []MeshPeer{}
+	radios := map[string]bool{}
+	for _, r := range s.Radios {
+		radios[r.Iface] = true
+		for _, p := range r.Peers {
+			list = append(list, MeshPeer{Transport: "radio", Iface: r.Iface, MAC: p.MAC, Node: p.Node, Radio: &p})
+		}
+	}
+	for _, n := range s.Neighbours {
+		i := slices.IndexFunc(list, func(p MeshPeer) bool { return p.Iface == n.Iface && p.MAC == n.MAC })
+		if i < 0 {
+			p := MeshPeer{Transport: "ethernet", Iface: n.Iface, MAC: n.MAC}
+			if radios[n.Iface] {
+				p.Transport = "radio"
+			}
+			i, list = len(list), append(list, p)
+		}
+		list[i].Routing = &n
+		list[i].Node = cmp.Or(list[i].Node, n.Node)
+	}
+	return list
+}
+
+// RadioScan is what a radio hears.
+type RadioScan struct {
+	Radio    string         `json:"radio"`
+	Iface    string         `json:"iface"`
+	Networks []RadioNetwork `json:"networks" doc:"the strongest first"`
+}
+
+// RadioNetwork is a network, or a member of a mesh, that a radio hears.
+type RadioNetwork struct {
+	BSSID     string  `json:"bssid"`
+	Kind      string  `json:"kind" enum:"mesh,access point,ad hoc"`
+	Name      string  `json:"name" doc:"mesh ID or SSID as it was sent: whatever a stranger likes; empty when hidden"`
+	Own       bool    `json:"own" doc:"a mesh of our name; that it is ours, only its secret can prove"`
+	Secured   bool    `json:"secured"`
+	Channel   int     `json:"channel,omitempty"`
+	FreqMHz   int     `json:"freq_mhz"`
+	SignalDBm float64 `json:"signal_dbm,omitempty"`
+	SeenMS    int64   `json:"seen_ms" doc:"ago"`
+}
+
+// RadioChannels is which channels a radio has and may use.
+type RadioChannels struct {
+	Radio    string         `json:"radio"`
+	Country  string         `json:"country" doc:"whose rules hold; 00 is what is allowed everywhere"`
+	Channels []RadioChannel `json:"channels"`
+}
+
+// RadioChannel is a channel of 20 MHz.
+type RadioChannel struct {
+	Channel     int      `json:"channel,omitempty" doc:"number; absent where 2.4 and 5 GHz have none"`
+	FreqMHz     int      `json:"freq_mhz"`
+	Usable      bool     `json:"usable" doc:"a mesh may be here"`
+	Why         string   `json:"why,omitempty" doc:"why not"`
+	InUse       bool     `json:"in_use"`
+	MaxPowerDBm float64  `json:"max_power_dbm,omitempty"`
+	Flags       []string `json:"flags,omitempty" doc:"disabled, no-ir (no transmission before another is heard), radar, indoor, no-40 …"`
+	NoiseDBm    int      `json:"noise_dbm,omitempty" doc:"as measured, where the driver does"`
+	BusyPercent float64  `json:"busy_percent,omitempty" doc:"of the time that the radio was there"`
+}
+
+// Legality is what the law lets a radio do where the mesh is, and where that is
+// known from.
+type Legality struct {
+	Radio        string   `json:"radio,omitempty" doc:"empty for what holds for HaLow, whether there is such a radio or not"`
+	Wanted       string   `json:"wanted" doc:"country of the network"`
+	Country      string   `json:"country" doc:"whose rules hold; 00 is what is allowed everywhere"`
+	Channel      string   `json:"channel" doc:"the mesh's, or for HaLow one that the country has"`
+	Allowed      bool     `json:"allowed"`
+	MaxEIRPDBm   float64  `json:"max_eirp_dbm,omitempty"`
+	MaxWidthMHz  float64  `json:"max_width_mhz,omitempty"`
+	DutyCyclePct float64  `json:"duty_cycle_percent,omitempty" doc:"of an hour that a station may send; absent without a limit"`
+	Reasons      []string `json:"reasons"`
+}
+
+// CaptureRequest asks for frames as a radio hears them.
+type CaptureRequest struct {
+	Radio   string `json:"radio,omitempty" maxLength:"32" doc:"e.g. phy0; may be left out where there is one"`
+	Seconds int    `json:"seconds,omitempty" minimum:"1" maximum:"60" default:"10"`
+	Bytes   int    `json:"bytes,omitempty" minimum:"1024" maximum:"8388608" default:"4194304" doc:"of the capture, at most"`
+}
+
+// Bounds of a capture: it is made on a node's way over slow links, by a radio
+// that has other work.
+const (
+	CaptureSeconds    = 10
+	CaptureMaxSeconds = 60
+	CaptureBytes      = 4 << 20
+	CaptureMaxBytes   = 8 << 20
+)
+
+// ScanRequest asks for what a radio hears.
+type ScanRequest struct {
+	Radio string `json:"radio,omitempty" maxLength:"32" doc:"e.g. phy0; may be left out where there is one"`
+}
