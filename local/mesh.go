@@ -37,7 +37,10 @@ const (
 
 const (
 	workWait  = 10 * time.Second // for what is written to a card or handed to the kernel
+	scanWait  = 25 * time.Second // a radio is done or gives up within 20 s
 	maxAnswer = 4 << 20
+
+	maxRefusal = 4 << 10
 )
 
 // Routes of halo-mesh's socket.
@@ -49,6 +52,10 @@ const (
 	RouteAnnounce   = "/v1/announce"
 	RouteClaimCode  = "/v1/boot/claim-code"
 	RouteMembership = "/v1/membership"
+	RouteChannels   = "/v1/radios/channels"
+	RouteLegal      = "/v1/radios/legal"
+	RouteScan       = "/v1/radios/scan"
+	RouteCapture    = "/v1/radios/capture"
 )
 
 // ErrAbsent is wrapped when nobody answers on the socket: halo-mesh is not
@@ -58,6 +65,13 @@ var ErrAbsent = errors.New("halo-mesh does not answer")
 // ErrNone is wrapped when halo-mesh answers that there is no such thing, for
 // example no membership yet.
 var ErrNone = errors.New("not there yet")
+
+// ErrBusy is wrapped when halo-mesh answers that it cannot do so now, and
+// ErrInvalid when what it was asked makes no sense to it.
+var (
+	ErrBusy    = errors.New("halo-mesh refuses")
+	ErrInvalid = errors.New("halo-mesh does not take it")
+)
 
 // NewMesh returns a client for the socket at that path (paths.MeshSocket).
 func NewMesh(socket string) *Mesh { return &Mesh{newClient(socket, ErrAbsent)} }
@@ -124,18 +138,75 @@ func (m *Mesh) DeleteClaimCode(ctx context.Context) error {
 	return m.do(ctx, http.MethodDelete, RouteClaimCode, nil, nil)
 }
 
+// Channels returns the channels of all radios.
+func (m *Mesh) Channels(ctx context.Context) ([]model.RadioChannels, error) {
+	var c []model.RadioChannels
+	err := m.do(ctx, http.MethodGet, RouteChannels, nil, &c)
+	return c, err
+}
+
+// Legal returns what the law lets the radios do.
+func (m *Mesh) Legal(ctx context.Context) ([]model.Legality, error) {
+	var l []model.Legality
+	err := m.do(ctx, http.MethodGet, RouteLegal, nil, &l)
+	return l, err
+}
+
+// Scan has a radio look who is there, which takes some seconds.
+func (m *Mesh) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, error) {
+	var s model.RadioScan
+	err := m.doIn(ctx, scanWait, http.MethodPost, RouteScan, q, into(&s))
+	return s, err
+}
+
+// Capture writes the pcap of what a radio hears and sends to w. After an error
+// w may have a part of it.
+func (m *Mesh) Capture(ctx context.Context, q model.CaptureRequest, w io.Writer) error {
+	return m.doIn(ctx, model.CaptureMaxSeconds*time.Second+workWait, http.MethodPost, RouteCapture, q, func(r io.Reader) error {
+		n, err := io.Copy(w, io.LimitReader(r, model.CaptureMaxBytes+1))
+		if err == nil && n > model.CaptureMaxBytes {
+			err = fmt.Errorf("expected a capture of at most %d octets", model.CaptureMaxBytes)
+		}
+		return err
+	})
+}
+
 func (m *client) do(ctx context.Context, method, route string, in, out any) error {
-	if err := m.exchange(ctx, method, route, in, out); err != nil {
+	wait := workWait
+	if method == http.MethodGet {
+		wait = AnswerWait
+	}
+	return m.doIn(ctx, wait, method, route, in, into(out))
+}
+
+// doIn waits so long for the whole of an answer, whose body read takes.
+func (m *client) doIn(ctx context.Context, wait time.Duration, method, route string, in any, read func(io.Reader) error) error {
+	if err := m.exchange(ctx, wait, method, route, in, read); err != nil {
 		return fmt.Errorf("%s %s: %w", method, route, err)
 	}
 	return nil
 }
 
-func (m *client) exchange(ctx context.Context, method, route string, in, out any) error {
-	wait := workWait
-	if method == http.MethodGet {
-		wait = AnswerWait
+// into reads JSON, or nothing where out is nil.
+func into(out any) func(io.Reader) error {
+	return func(r io.Reader) error {
+		answer, err := io.ReadAll(io.LimitReader(r, maxAnswer+1))
+		switch {
+		case err != nil:
+			return err
+		case len(answer) > maxAnswer:
+			return fmt.Errorf("expected an answer of at most %d octets", maxAnswer)
+		case out == nil:
+			return nil
+		}
+		if err := json.Unmarshal(answer, out); err != nil {
+			return fmt.Errorf("expected JSON: %w", err)
+		}
+		return nil
 	}
+}
+
+func (m *client) exchange(ctx context.Context, wait time.Duration, method, route string, in any, read func(io.Reader) error) error {
 	limited, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var body io.Reader
@@ -165,28 +236,30 @@ func (m *client) exchange(ctx context.Context, method, route string, in, out any
 		return err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	switch {
-	case err != nil && limited.Err() != nil && ctx.Err() == nil:
+	// /health says with its status that something is wrong, with its body what.
+	sick := resp.StatusCode == http.StatusServiceUnavailable && route == RouteHealth
+	if resp.StatusCode/100 != 2 && !sick {
+		read = func(r io.Reader) error { return refusal(resp, r) }
+	}
+	err = read(resp.Body)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
 		return m.hangs(wait)
-	case err != nil:
+	}
+	return err
+}
+
+// refusal makes an error of an answer that is none.
+func refusal(resp *http.Response, r io.Reader) error {
+	text, err := io.ReadAll(io.LimitReader(r, maxRefusal))
+	if err != nil {
 		return err
-	case len(answer) > maxAnswer:
-		return fmt.Errorf("expected an answer of at most %d octets", maxAnswer)
-	case resp.StatusCode == http.StatusServiceUnavailable && route == RouteHealth:
-		// /health says with its status that something is wrong, with its body what.
-	case resp.StatusCode == http.StatusNotFound:
-		return fmt.Errorf("%w: %s", ErrNone, firstLine(answer))
-	case resp.StatusCode/100 != 2:
-		return fmt.Errorf("expected success, got %s: %s", resp.Status, firstLine(answer))
 	}
-	if out == nil {
-		return nil
+	for status, kind := range map[int]error{http.StatusNotFound: ErrNone, http.StatusConflict: ErrBusy, http.StatusUnprocessableEntity: ErrInvalid} {
+		if resp.StatusCode == status {
+			return fmt.Errorf("%w: %s", kind, firstLine(text))
+		}
 	}
-	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("expected JSON: %w", err)
-	}
-	return nil
+	return fmt.Errorf("expected success, got %s: %s", resp.Status, firstLine(text))
 }
 
 // hangs is the error of a process that is there and does not answer.

@@ -34,6 +34,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/local"
 	"halo.internal/mesh"
+	"halo.internal/mesh/api"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/paths"
@@ -120,6 +121,7 @@ func (*skewed) RTC() (time.Time, error) { return time.Time{}, errors.New("no bat
 
 // cable is an underlay of one cable that the test lays.
 type cable struct {
+	noRadios
 	c   mesh.UnderlayConfig
 	mu  sync.Mutex
 	err error
@@ -153,6 +155,19 @@ func (c *cable) Ports() []model.Port {
 }
 func (c *cable) Neighbours() ([]model.Neighbour, error) { return []model.Neighbour{}, nil }
 func (c *cable) Originators() (int, error)              { return 0, nil }
+
+// noRadios is the air of a device that has none.
+type noRadios struct{}
+
+func (noRadios) Radios() []model.Radio { return []model.Radio{} }
+func (noRadios) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
+	return model.RadioScan{}, api.ErrNone
+}
+func (noRadios) Channels() ([]model.RadioChannels, error) { return []model.RadioChannels{}, nil }
+func (noRadios) Legal() ([]model.Legality, error)         { return []model.Legality{}, nil }
+func (noRadios) Capture(context.Context, model.CaptureRequest, io.Writer) error {
+	return api.ErrNone
+}
 
 // serveProbe lets the test look from inside the board's namespace.
 func serveProbe(ctx context.Context, socket string) {

@@ -1,8 +1,12 @@
 package mesh
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
 
 	"github.com/vishvananda/netlink"
 
@@ -24,7 +28,7 @@ func (m *core) status(wg *overlay.Device) model.MeshStatus {
 		Network: m.bundle.Network, NetworkKey: m.net.Base64(), Mesh: m.bundle.Mesh.SSID, Country: m.bundle.Country,
 		BootCounter: m.id.BootCounter, Time: now.UTC(), Clock: quality, Volatile: m.permFailing() != nil,
 		Underlay: identity.Underlay(m.net, m.id.Key.Public()).String(),
-		Ports:    m.under.Ports(), Neighbours: []model.Neighbour{}, Overlay: []model.OverlayPeer{},
+		Ports:    m.under.Ports(), Radios: m.under.Radios(), Neighbours: []model.Neighbour{}, Overlay: []model.OverlayPeer{},
 	}
 	// A table that cannot be read is an empty one: what is wrong with it is the
 	// health graph's to say.
@@ -85,6 +89,9 @@ func kindOf(l netlink.Link) string {
 	case l.Type() == "bridge":
 		return "bridge"
 	case l.Attrs().EncapType == "ether" && l.Type() == "device":
+		if _, err := os.Stat(filepath.Join("/sys/class/net", name, "phy80211")); err == nil {
+			return "wifi"
+		}
 		return "ethernet"
 	}
 	return "other"
@@ -146,7 +153,7 @@ func (u unprovisioned) Status() model.MeshStatus {
 	return model.MeshStatus{
 		Node: u.id.Key.ID(), Name: u.name(), Role: u.Role, PublicKey: u.id.Key.Public().Base64(), BootCounter: u.id.BootCounter,
 		Time: now.UTC(), Clock: quality, Volatile: u.permFailing() != nil, Join: model.JoinNoBundle,
-		Ports: []model.Port{}, Neighbours: []model.Neighbour{}, Overlay: []model.OverlayPeer{}, Interfaces: interfaces(nil),
+		Ports: []model.Port{}, Radios: []model.Radio{}, Neighbours: []model.Neighbour{}, Overlay: []model.OverlayPeer{}, Interfaces: interfaces(nil),
 	}
 }
 
@@ -157,6 +164,14 @@ func (u unprovisioned) PutPeers([]model.AdmittedPeer) error { return u.refuse() 
 func (u unprovisioned) PutAnnounce(model.Announce) error    { return u.refuse() }
 func (u unprovisioned) ShowClaimCode(string) error          { return u.refuse() }
 func (u unprovisioned) EraseClaimCode() error               { return u.refuse() }
+func (u unprovisioned) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
+	return model.RadioScan{}, u.refuse()
+}
+func (u unprovisioned) Channels() ([]model.RadioChannels, error) { return nil, u.refuse() }
+func (u unprovisioned) Legal() ([]model.Legality, error)         { return nil, u.refuse() }
+func (u unprovisioned) Capture(context.Context, model.CaptureRequest, io.Writer) error {
+	return u.refuse()
+}
 func (u unprovisioned) refuse() error {
 	return fmt.Errorf("%w: this device has no network", api.ErrNone)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -19,13 +20,16 @@ import (
 	"halo.internal/mesh/batman"
 	"halo.internal/mesh/dhcp"
 	"halo.internal/mesh/port"
+	"halo.internal/mesh/wireless"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
+	"halo.internal/model/dot11"
 	"halo.internal/model/paths"
 )
 
-// Underlay is what carries the mesh: bat0 and the ports under it.
+// Underlay is what carries the mesh: bat0 and the ports and radios under it.
 type Underlay interface {
+	Air
 	// Run makes bat0, gives it its address and serves the ports until ctx ends.
 	Run(ctx context.Context) error
 	// Ready returns nil while bat0 carries the underlay address, otherwise what
@@ -34,6 +38,18 @@ type Underlay interface {
 	Ports() []model.Port
 	Neighbours() ([]model.Neighbour, error)
 	Originators() (int, error)
+}
+
+// Air is what can be seen of the radios and asked of them. Errors wrap those of
+// package api.
+type Air interface {
+	Radios() []model.Radio
+	// Scan has a radio look who is there, for up to 20 s.
+	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
+	Channels() ([]model.RadioChannels, error)
+	Legal() ([]model.Legality, error)
+	// Capture writes a pcap; an error may come after the first octets.
+	Capture(context.Context, model.CaptureRequest, io.Writer) error
 }
 
 // UnderlayConfig is what an underlay needs of the settled device.
@@ -53,16 +69,24 @@ const retryUnderlay = 5 * time.Second
 type batUnderlay struct {
 	UnderlayConfig
 
+	wireless *wireless.Wireless
+
 	mu    sync.Mutex // guards what follows
 	err   error
 	bat   *batman.Mesh
 	ports *port.Ports
+	links map[dot11.MAC][]dot11.MAC
+	asked time.Time // when routing was asked for the links
 }
 
 // NewUnderlay returns the board's underlay: batman-adv over proven Ethernet
-// ports.
+// ports and over radios.
 func NewUnderlay(c UnderlayConfig) Underlay {
-	return &batUnderlay{UnderlayConfig: c, err: errors.New("not made yet")}
+	u := &batUnderlay{UnderlayConfig: c, err: errors.New("not made yet")}
+	u.wireless = wireless.New(wireless.Config{
+		Country: c.Bundle.Country, Mesh: c.Bundle.Mesh, Carrier: carrier{u}, Links: u.linksOfOthers, Notify: c.Notify, Log: c.Log,
+	})
+	return u
 }
 
 func (u *batUnderlay) Run(ctx context.Context) error {
@@ -109,6 +133,11 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	}
 	u.set(nil, bat, ports)
 	defer u.set(errors.New("stopped"), nil, nil)
+	ctx, cancel := context.WithCancel(ctx)
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	defer cancel()
+	owned.Go(func() { u.wireless.Run(ctx) })
 	return ports.Run(ctx)
 }
 

@@ -61,25 +61,51 @@ func (m *core) watchUnderlay() {
 	} else {
 		m.graph.Set(checkBat, health.OK, "")
 	}
-	ports := m.under.Ports()
-	var searching []string
+	state, detail := judgeTransports(m.under.Ports(), m.under.Radios(), m.Role)
+	m.graph.Set(checkPorts, state, detail)
+}
+
+// judgeTransports is what health says of the ports and radios that may carry the
+// mesh. One with a member is enough.
+func judgeTransports(ports []model.Port, radios []model.Radio, role model.Role) (health.State, string) {
+	var waiting, broken, left []string
 	for _, p := range ports {
 		switch {
 		case p.Role == "mesh" && len(p.Members) > 0:
-			m.graph.Set(checkPorts, health.OK, "")
-			return
+			return health.OK, ""
 		case p.Role == "mesh" || p.Role == "searching":
-			searching = append(searching, p.Iface)
+			waiting = append(waiting, p.Iface)
 		}
 	}
-	switch {
-	case len(searching) == 0:
-		m.graph.Set(checkPorts, health.Failed, "no port may carry the mesh")
-	case m.Role == model.RoleGateway:
-		m.graph.Set(checkPorts, health.OK, "") // a gateway works before its first node does
-	default:
-		m.graph.Set(checkPorts, health.Failed, "no member has proved itself on "+strings.Join(searching, ", "))
+	for _, r := range radios {
+		switch {
+		case r.Linked() > 0:
+			return health.OK, ""
+		case r.Member:
+			waiting = append(waiting, r.Iface)
+		case r.Iface == "":
+			left = append(left, fmt.Sprintf("the mesh does not have radio %s: %s", r.Name, r.Detail))
+		default:
+			broken = append(broken, fmt.Sprintf("radio %s is no member of the mesh: %s", r.Name, r.Detail))
+		}
 	}
+	why := strings.Join(broken, "; ")
+	switch {
+	case len(waiting) > 0:
+	case len(radios) == 0:
+		return health.Failed, "no port may carry the mesh, and there is no radio"
+	default:
+		return health.Failed, "no port may carry the mesh, and " + strings.Join(append(broken, left...), "; ")
+	}
+	switch {
+	case role == model.RoleGateway && why != "":
+		return health.Degraded, why // it has a port, but a radio is dead
+	case role == model.RoleGateway:
+		return health.OK, "" // a gateway works before its first node does
+	case why != "":
+		why = "; " + why
+	}
+	return health.Failed, "no member has proved itself on " + strings.Join(waiting, ", ") + why
 }
 
 func (g *gateway) watch() {

@@ -38,7 +38,7 @@ type Rules struct {
 	Region      string // whose channelization it has: US, AU, EU or JP
 	Channels    []Channel
 	MaxEIRPDBm  int
-	DutyCycle   float64 // part of an hour that a station may send; 1 is without a limit
+	DutyCycle   float64 // percent of an hour that a station may send; 100 is without a limit
 	DutyCycleAP float64 // the same for an access point
 	Reasons     []string
 }
@@ -56,27 +56,27 @@ type region struct {
 func regions() []region {
 	return []region{
 		{
-			name: "US", countries: []string{"US"}, eirp: 30, duty: 1, dutyAP: 1,
+			name: "US", countries: []string{"US"}, eirp: 30, duty: 100, dutyAP: 100,
 			channels: func() []Channel {
 				return slices.Concat(every(902_000, 68, 1, 1, 51, 2), every(902_000, 69, 2, 2, 50, 4), every(902_000, 70, 4, 8, 48, 8), every(902_000, 71, 8, 12, 44, 16))
 			},
 			bands: "902 to 928 MHz", power: "30 dBm are the most that the driver sends there", dutyText: "there is no limit of the duty cycle",
 		},
 		{
-			name: "AU", countries: []string{"AU", "NZ"}, eirp: 30, duty: 1, dutyAP: 1,
+			name: "AU", countries: []string{"AU", "NZ"}, eirp: 30, duty: 100, dutyAP: 100,
 			channels: func() []Channel {
 				return slices.Concat(every(902_000, 68, 1, 27, 51, 2), every(902_000, 69, 2, 30, 50, 4), every(902_000, 70, 4, 32, 48, 8), every(902_000, 71, 8, 44, 44, 16))
 			},
 			bands: "915 to 928 MHz", power: "30 dBm are the most that the driver sends there", dutyText: "there is no limit of the duty cycle",
 		},
 		{
-			name: "EU", countries: european, eirp: 16, duty: 0.028, dutyAP: 0.1,
+			name: "EU", countries: european, eirp: 16, duty: 2.8, dutyAP: 10,
 			channels: func() []Channel { return every(863_000, 66, 1, 1, 9, 2) },
 			bands:    "863 to 868 MHz, in channels of 1 MHz", power: "16 dBm are the most that the driver sends there",
 			dutyText: "2.8 % for stations and 10 % for access points; a mesh takes that of stations, the lower",
 		},
 		{
-			name: "JP", countries: []string{"JP"}, eirp: 16, duty: 0.1, dutyAP: 0.1,
+			name: "JP", countries: []string{"JP"}, eirp: 16, duty: 10, dutyAP: 10,
 			channels: func() []Channel {
 				return []Channel{
 					{9, 73, 921_000, 1}, {13, 73, 923_000, 1}, {15, 73, 924_000, 1}, {17, 73, 925_000, 1}, {19, 73, 926_000, 1}, {21, 73, 927_000, 1},

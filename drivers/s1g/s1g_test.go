@@ -35,7 +35,7 @@ func TestChannelsOfEachRegion(t *testing.T) {
 				t.Errorf("%s: %s is not within %d to %d kHz", tc.country, c, tc.low, tc.high)
 			}
 		}
-		if r.DutyCycle <= 0 || r.DutyCycle > r.DutyCycleAP || r.DutyCycleAP > 1 {
+		if r.DutyCycle <= 0 || r.DutyCycle > r.DutyCycleAP || r.DutyCycleAP > 100 {
 			t.Errorf("%s: duty cycle %g, of an access point %g", tc.country, r.DutyCycle, r.DutyCycleAP)
 		}
 	}

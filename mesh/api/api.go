@@ -4,9 +4,11 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -26,12 +28,19 @@ type Daemon interface {
 	PutAnnounce(model.Announce) error
 	ShowClaimCode(code string) error
 	EraseClaimCode() error
+	// Scan may take 20 s.
+	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
+	Channels() ([]model.RadioChannels, error)
+	Legal() ([]model.Legality, error)
+	// Capture writes a pcap; an error may come after the first octets.
+	Capture(context.Context, model.CaptureRequest, io.Writer) error
 }
 
 // Errors that a Daemon wraps; any other is the server's fault.
 var (
 	ErrNone    = errors.New("not there yet")
 	ErrRole    = errors.New("only a gateway does this")
+	ErrBusy    = errors.New("not now")
 	ErrInvalid = errors.New("invalid")
 )
 
@@ -60,17 +69,77 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 	mux.HandleFunc("DELETE "+local.RouteClaimCode, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, nil, d.EraseClaimCode())
 	})
+	mux.HandleFunc("GET "+local.RouteChannels, func(w http.ResponseWriter, _ *http.Request) {
+		c, err := d.Channels()
+		answer(w, c, err)
+	})
+	mux.HandleFunc("GET "+local.RouteLegal, func(w http.ResponseWriter, _ *http.Request) {
+		l, err := d.Legal()
+		answer(w, l, err)
+	})
+	mux.HandleFunc("POST "+local.RouteScan, func(w http.ResponseWriter, r *http.Request) {
+		q, err := body[model.ScanRequest](r)
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		s, err := d.Scan(r.Context(), q)
+		answer(w, s, err)
+	})
+	mux.HandleFunc("POST "+local.RouteCapture, func(w http.ResponseWriter, r *http.Request) { capture(w, r, d) })
 	return mux
+}
+
+// capture answers with the file as it grows. What fails after its first octets
+// cuts the answer off, so that nobody takes it for whole.
+func capture(w http.ResponseWriter, r *http.Request, d Daemon) {
+	q, err := body[model.CaptureRequest](r)
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	out := &begun{ResponseWriter: w}
+	err = d.Capture(r.Context(), q, out)
+	switch {
+	case err == nil:
+	case out.begun:
+		panic(http.ErrAbortHandler)
+	default:
+		answer(w, nil, err)
+	}
+}
+
+// begun notes whether anything was written.
+type begun struct {
+	http.ResponseWriter
+	begun bool
+}
+
+// Write sends the heading of a capture first.
+func (b *begun) Write(p []byte) (int, error) {
+	if !b.begun {
+		b.begun = true
+		b.Header().Set("Content-Type", "application/vnd.tcpdump.pcap")
+	}
+	return b.ResponseWriter.Write(p)
+}
+
+// body reads a JSON body.
+func body[T any](r *http.Request) (v T, err error) {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&v); err != nil {
+		return v, fmt.Errorf("%w body: %w", ErrInvalid, err)
+	}
+	return v, nil
 }
 
 // put adds a route that hands a JSON body over.
 func put[T any](mux *http.ServeMux, route string, hand func(T) error) {
 	mux.HandleFunc("PUT "+route, func(w http.ResponseWriter, r *http.Request) {
-		var v T
-		dec := json.NewDecoder(r.Body)
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&v); err != nil {
-			answer(w, nil, fmt.Errorf("%w body: %w", ErrInvalid, err))
+		v, err := body[T](r)
+		if err != nil {
+			answer(w, nil, err)
 			return
 		}
 		answer(w, nil, hand(v))
@@ -95,7 +164,7 @@ func answer(w http.ResponseWriter, v any, err error) {
 	switch {
 	case errors.Is(err, ErrNone):
 		http.Error(w, err.Error(), http.StatusNotFound)
-	case errors.Is(err, ErrRole):
+	case errors.Is(err, ErrRole), errors.Is(err, ErrBusy):
 		http.Error(w, err.Error(), http.StatusConflict)
 	case errors.Is(err, ErrInvalid):
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)

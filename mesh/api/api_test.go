@@ -1,8 +1,10 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,6 +17,7 @@ import (
 // daemon answers with err, or with what was asked.
 type daemon struct {
 	err  error
+	late bool // the error of a capture comes after its first octets
 	last string
 }
 
@@ -28,6 +31,21 @@ func (d *daemon) PutPeers(p []model.AdmittedPeer) error { d.last = fmt.Sprint(le
 func (d *daemon) PutAnnounce(a model.Announce) error    { d.last = a.CASHA256; return d.err }
 func (d *daemon) ShowClaimCode(c string) error          { d.last = c; return d.err }
 func (d *daemon) EraseClaimCode() error                 { d.last = "erased"; return d.err }
+func (d *daemon) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, error) {
+	d.last = q.Radio
+	return model.RadioScan{Radio: "phy0"}, d.err
+}
+func (d *daemon) Channels() ([]model.RadioChannels, error) { return []model.RadioChannels{}, d.err }
+func (d *daemon) Legal() ([]model.Legality, error)         { return []model.Legality{}, d.err }
+func (d *daemon) Capture(_ context.Context, q model.CaptureRequest, w io.Writer) error {
+	d.last = fmt.Sprint(q.Seconds)
+	if d.err == nil || d.late {
+		if _, err := w.Write([]byte("frames")); err != nil {
+			return err
+		}
+	}
+	return d.err
+}
 
 func TestRoutes(t *testing.T) {
 	for _, tc := range []struct {
@@ -53,6 +71,14 @@ func TestRoutes(t *testing.T) {
 		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, nil, 204, "7K3M", ""},
 		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, errors.New("card is gone"), 500, "7K3M", "card is gone"},
 		{"DELETE", "/v1/boot/claim-code", "", nil, 204, "erased", ""},
+		{"GET", "/v1/radios/channels", "", nil, 200, "", "[]"},
+		{"GET", "/v1/radios/legal", "", errors.New("netlink"), 500, "", "netlink"},
+		{"POST", "/v1/radios/scan", `{"radio":"phy0"}`, nil, 200, "phy0", `"radio":"phy0"`},
+		{"POST", "/v1/radios/scan", `{"radio":"phy0"}`, fmt.Errorf("%w: scanning", ErrBusy), 409, "phy0", "scanning"},
+		{"POST", "/v1/radios/scan", `{"radios":""}`, nil, 422, "", "unknown field"},
+		{"POST", "/v1/radios/capture", `{"seconds":3}`, nil, 200, "3", "frames"},
+		{"POST", "/v1/radios/capture", `{}`, fmt.Errorf("%w: no radio", ErrNone), 404, "0", "no radio"},
+		{"POST", "/v1/radios/capture", ``, nil, 422, "", "invalid body"},
 		{"POST", "/v1/status", "", nil, 405, "", ""},
 		{"GET", "/", "", nil, 404, "", ""},
 	} {
@@ -69,6 +95,20 @@ func TestRoutes(t *testing.T) {
 				t.Error("no content has content")
 			}
 		})
+	}
+}
+
+// TestACaptureThatFailsIsNeverTakenForWhole by a client that has begun to read.
+func TestACaptureThatFailsIsNeverTakenForWhole(t *testing.T) {
+	s := httptest.NewServer(Handler(&daemon{err: errors.New("the radio is gone"), late: true}, health.New("halo-mesh")))
+	defer s.Close()
+	resp, err := http.Post(s.URL+"/v1/radios/capture", "application/json", strings.NewReader("{}"))
+	if err == nil {
+		defer resp.Body.Close()
+		_, err = io.ReadAll(resp.Body)
+	}
+	if err == nil {
+		t.Error("the answer ended as if it were whole")
 	}
 }
 

@@ -8,6 +8,7 @@ type ElementID uint16
 
 // Elements that HALO reads or writes.
 const (
+	SSID                   ElementID = 0
 	SupportedRates         ElementID = 1
 	RSN                    ElementID = 48
 	ExtendedSupportedRates ElementID = 50

@@ -1,0 +1,93 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"halo.internal/mesh/api"
+	"halo.internal/mesh/batman"
+	"halo.internal/mesh/radio"
+	"halo.internal/mesh/wireless"
+	"halo.internal/model"
+	"halo.internal/model/dot11"
+)
+
+// carrier puts radios into bat0. An interface that is removed leaves it by
+// itself.
+type carrier struct{ u *batUnderlay }
+
+// Enslave makes the interface carry the mesh.
+func (c carrier) Enslave(iface string) error {
+	c.u.mu.Lock()
+	bat := c.u.bat
+	c.u.mu.Unlock()
+	if bat == nil {
+		return errors.New("the mesh interface is not there")
+	}
+	return bat.Enslave(iface)
+}
+
+// linksAge is for how long what routing has said is not asked for again: radios
+// ask at each newcomer.
+const linksAge = time.Second
+
+// linksOfOthers returns what routing knows of the links between other members;
+// the choice of peers rests on it.
+func (u *batUnderlay) linksOfOthers() map[dot11.MAC][]dot11.MAC {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.bat == nil {
+		return nil
+	}
+	if now := time.Now(); now.Sub(u.asked) > linksAge {
+		u.asked, u.links = now, nil
+		if ways, err := u.bat.Originators(); err == nil { // without them, none are known
+			u.links = batman.Links(ways)
+		}
+	}
+	return u.links
+}
+
+func (u *batUnderlay) Radios() []model.Radio { return u.wireless.List() }
+
+func (u *batUnderlay) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, error) {
+	s, err := u.wireless.Scan(ctx, q)
+	return s, ofRadio(err)
+}
+
+func (u *batUnderlay) Channels() ([]model.RadioChannels, error) { return u.wireless.Channels() }
+
+func (u *batUnderlay) Legal() ([]model.Legality, error) { return u.wireless.Legal() }
+
+func (u *batUnderlay) Capture(ctx context.Context, q model.CaptureRequest, w io.Writer) error {
+	return ofRadio(u.wireless.Capture(ctx, q, w))
+}
+
+// ofRadio makes the API's errors of those of the radios.
+func ofRadio(err error) error {
+	for from, to := range map[error]error{wireless.ErrNoRadio: api.ErrNone, wireless.ErrInvalid: api.ErrInvalid, radio.ErrBusy: api.ErrBusy} {
+		if errors.Is(err, from) {
+			return fmt.Errorf("%w: %w", to, err)
+		}
+	}
+	return err
+}
+
+// Scan asks the underlay, as do the three below.
+func (m *core) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, error) {
+	return m.under.Scan(ctx, q)
+}
+
+// Channels lists the channels of all radios.
+func (m *core) Channels() ([]model.RadioChannels, error) { return m.under.Channels() }
+
+// Legal tells what the law lets the radios do.
+func (m *core) Legal() ([]model.Legality, error) { return m.under.Legal() }
+
+// Capture writes a pcap of what a radio hears and sends.
+func (m *core) Capture(ctx context.Context, q model.CaptureRequest, w io.Writer) error {
+	return m.under.Capture(ctx, q, w)
+}

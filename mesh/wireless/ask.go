@@ -1,0 +1,137 @@
+package wireless
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/radio"
+	"halo.internal/model"
+	"halo.internal/model/dot11"
+)
+
+// Errors of what is asked of a radio; radio.ErrBusy is another.
+var (
+	ErrNoRadio = errors.New("there is no such radio")
+	ErrInvalid = errors.New("cannot be asked for so")
+)
+
+// find returns the radio of that name, or the only one that the mesh has.
+func (w *Wireless) find(name string) (radio.State, error) {
+	all := w.states()
+	if name != "" {
+		i := slices.IndexFunc(all, func(s radio.State) bool { return s.Name == name || s.Iface == name })
+		switch {
+		case i < 0:
+			return radio.State{}, fmt.Errorf("%w as %q: expected %s", ErrNoRadio, name, names(all))
+		case all[i].Iface == "":
+			return radio.State{}, fmt.Errorf("%w for the mesh: %s: %s", ErrNoRadio, name, all[i].Detail)
+		}
+		return all[i], nil
+	}
+	all = slices.DeleteFunc(all, func(s radio.State) bool { return s.Iface == "" })
+	switch len(all) {
+	case 0:
+		return radio.State{}, fmt.Errorf("%w: the mesh has none here", ErrNoRadio)
+	case 1:
+		return all[0], nil
+	}
+	return radio.State{}, fmt.Errorf("radio: %w: there are several; expected %s", ErrInvalid, names(all))
+}
+
+func names(all []radio.State) string {
+	var list []string
+	for _, s := range all {
+		list = append(list, s.Name)
+	}
+	if list == nil {
+		return "one, and there is none"
+	}
+	return "one of " + strings.Join(list, ", ")
+}
+
+// maxNetworks bounds what strangers can make of a scan.
+const maxNetworks = 256
+
+// Scan has a radio look who is there.
+func (w *Wireless) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, error) {
+	s, err := w.find(q.Radio)
+	if err != nil {
+		return model.RadioScan{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, scanWait)
+	defer cancel()
+	heard, err := w.scan(ctx, s.Iface)
+	if err != nil {
+		return model.RadioScan{}, err
+	}
+	out := model.RadioScan{Radio: s.Name, Iface: s.Iface, Networks: []model.RadioNetwork{}}
+	for _, b := range heard {
+		out.Networks = append(out.Networks, networkOf(b, w.c.Mesh.SSID))
+	}
+	slices.SortFunc(out.Networks, func(a, b model.RadioNetwork) int {
+		return cmp.Or(cmp.Compare(b.SignalDBm, a.SignalDBm), cmp.Compare(a.BSSID, b.BSSID))
+	})
+	out.Networks = out.Networks[:min(len(out.Networks), maxNetworks)]
+	return out, nil
+}
+
+// networkOf reads what a stranger sent.
+func networkOf(b nl80211.BSS, own string) model.RadioNetwork {
+	const adHoc, privacy = 1 << 1, 1 << 4 // of the capability field (9.4.1.4)
+	n := model.RadioNetwork{
+		BSSID: b.BSSID.String(), Kind: "access point", FreqMHz: b.FreqMHz, Channel: dot11.ChannelNumber(b.FreqMHz),
+		SignalDBm: float64(b.SignalMBm) / 100, SeenMS: b.Seen.Milliseconds(), Secured: b.Capability&privacy != 0,
+	}
+	var ssid []byte
+	for rest := b.IEs; len(rest) > 0; {
+		e, after, err := dot11.NextElement(rest)
+		if err != nil {
+			break
+		}
+		rest = after
+		switch e.ID {
+		case dot11.SSID:
+			ssid = e.Body
+		case dot11.RSN:
+			n.Secured = true
+		}
+	}
+	if id := b.MeshID(); id != nil {
+		n.Kind, ssid = "mesh", id
+		n.Own = string(id) == own
+	} else if b.Capability&adHoc != 0 {
+		n.Kind = "ad hoc"
+	}
+	n.Name = strings.ToValidUTF8(strings.Trim(string(ssid), "\x00"), string(utf8.RuneError))
+	return n
+}
+
+// Capture writes a pcap of what a radio hears and sends.
+func (w *Wireless) Capture(ctx context.Context, q model.CaptureRequest, to io.Writer) error {
+	q.Seconds, q.Bytes = cmp.Or(q.Seconds, model.CaptureSeconds), cmp.Or(q.Bytes, model.CaptureBytes)
+	if q.Seconds < 1 || q.Seconds > model.CaptureMaxSeconds {
+		return fmt.Errorf("seconds: %w: expected 1 to %d, got %d", ErrInvalid, model.CaptureMaxSeconds, q.Seconds)
+	}
+	if q.Bytes < 1024 || q.Bytes > model.CaptureMaxBytes {
+		return fmt.Errorf("bytes: %w: expected 1024 to %d, got %d", ErrInvalid, model.CaptureMaxBytes, q.Bytes)
+	}
+	s, err := w.find(q.Radio)
+	if err != nil {
+		return err
+	}
+	if !w.capturing.TryLock() {
+		return fmt.Errorf("%w: another capture is under way", radio.ErrBusy)
+	}
+	defer w.capturing.Unlock()
+	frames, err := w.capture(ctx, s.Wiphy, to, time.Duration(q.Seconds)*time.Second, q.Bytes)
+	w.c.Log.Info("capture", "iface", s.Iface, "frames", frames, "err", err)
+	return err
+}

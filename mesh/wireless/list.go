@@ -1,0 +1,86 @@
+package wireless
+
+import (
+	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/peering"
+	"halo.internal/mesh/radio"
+	"halo.internal/model"
+	"halo.internal/model/dot11"
+)
+
+// states returns what mesh/radio knows.
+func (w *Wireless) states() []radio.State {
+	w.mu.Lock()
+	rs := w.radios
+	w.mu.Unlock()
+	if rs == nil {
+		return nil
+	}
+	return rs.List()
+}
+
+// List returns the state of all radios, by name. What the kernel does not tell is
+// left out.
+func (w *Wireless) List() []model.Radio {
+	list := []model.Radio{}
+	states := w.states()
+	if len(states) == 0 {
+		return list
+	}
+	var ifaces []nl80211.Interface
+	conn, err := w.dial()
+	if err == nil {
+		defer conn.Close()
+		ifaces, _ = conn.Interfaces() // the radios may be on their way out
+	}
+	for _, s := range states {
+		r := model.Radio{Name: s.Name, Iface: s.Iface, Member: s.Detail == "", Detail: s.Detail, Peers: []model.RadioPeer{}}
+		if conn != nil {
+			r.Country = country(conn, s.Wiphy)
+		}
+		var stations []nl80211.StationInfo
+		for _, i := range ifaces {
+			if s.Iface == "" || i.Name != s.Iface {
+				continue
+			}
+			r.MAC, r.TxPowerDBm = i.MAC.String(), float64(i.TxPowerMBm)/100
+			r.FreqMHz, r.WidthMHz, r.Channel = i.Channel.FreqMHz, i.Channel.Width.MHz(), dot11.ChannelNumber(i.Channel.FreqMHz)
+			stations, _ = conn.Stations(i.Index) // peers without numbers are better than none
+		}
+		for _, p := range s.Peers {
+			r.Peers = append(r.Peers, peerOf(p, stations))
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// country returns whose rules hold for a radio; a radio that keeps to its own
+// says so when it is asked, others are answered for by the kernel.
+func country(conn kernel, wiphy int) string {
+	r, err := conn.WiphyRegulatory(wiphy)
+	if err != nil {
+		return ""
+	}
+	return r.Country
+}
+
+func peerOf(p radio.Peer, stations []nl80211.StationInfo) model.RadioPeer {
+	m := model.RadioPeer{
+		MAC: p.MAC.String(), Linked: p.Peering == peering.Estab, SAE: p.SAE.String(), Peering: p.Peering.String(),
+		SignalDBm: p.SignalDBm, InactiveMS: p.Inactive.Milliseconds(), Failures: p.Failures, Reason: p.Reason,
+	}
+	if !p.Since.IsZero() {
+		since := p.Since.UTC()
+		m.Since = &since
+	}
+	for _, s := range stations {
+		if s.MAC.String() != m.MAC {
+			continue
+		}
+		m.InactiveMS = s.Inactive.Milliseconds()
+		m.TxMbps, m.RxMbps = float64(s.TxRate.Bitrate)/10, float64(s.RxRate.Bitrate)/10
+		m.TxBytes, m.RxBytes, m.TxRetries, m.TxFailed = s.TxBytes, s.RxBytes, s.TxRetries, s.TxFailed
+	}
+	return m
+}

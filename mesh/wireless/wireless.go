@@ -1,0 +1,225 @@
+// Package wireless makes the radios of a device a transport of its mesh, as
+// package port does with its Ethernet ports: it has the kernel keep to the
+// country's rules, hands over to mesh/radio what the mesh profile says, leaves
+// radios alone that are in use otherwise, and tells people of all of it what they
+// may want to know.
+package wireless
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/peering"
+	"halo.internal/mesh/radio"
+	"halo.internal/mesh/sae"
+	"halo.internal/model"
+	"halo.internal/model/bundle"
+	"halo.internal/model/dot11"
+)
+
+// Kinds of events; those of radios and their peers are mesh/radio's.
+const (
+	EventCountry = "mesh.radio.country" // fields country, reason: the kernel has other rules
+	EventFailed  = "mesh.radio.lost"    // field reason: no radio can be seen or used
+)
+
+// Times.
+const (
+	retry       = 5 * time.Second  // cfg80211 comes with the first radio's driver, at any time
+	countryWait = 10 * time.Second // the kernel asks the guard for its database
+	scanWait    = 20 * time.Second // dozens of channels at a tenth of a second, and of the mesh's own time
+)
+
+// Config says what the radios are to be members of.
+type Config struct {
+	Country string // ISO 3166; empty leaves the kernel's rules, at first those of the whole world
+	Mesh    bundle.Mesh
+	Carrier radio.Carrier
+	// Links tells which links other stations are known to have; nil: none is known.
+	Links func() map[dot11.MAC][]dot11.MAC
+	// Notify gets what happens; boot, number and time are the receiver's to set. It
+	// is called from several goroutines and must not block.
+	Notify func(model.Event)
+	Log    *slog.Logger
+}
+
+// kernel is what is asked of it besides what mesh/radio does, as nl80211.Conn
+// answers.
+type kernel interface {
+	Wiphys() ([]nl80211.Wiphy, error)
+	Interfaces() ([]nl80211.Interface, error)
+	Stations(index int) ([]nl80211.StationInfo, error)
+	Surveys(index int) ([]nl80211.Survey, error)
+	Regulatory() (nl80211.Regulatory, error)
+	WiphyRegulatory(index int) (nl80211.Regulatory, error)
+	Close() error
+}
+
+var _ kernel = (*nl80211.Conn)(nil)
+
+// radios is mesh/radio's.
+type radios interface {
+	Run(ctx context.Context) error
+	List() []radio.State
+}
+
+// Wireless is the radios of the device. Its methods may be called from any
+// goroutine.
+type Wireless struct {
+	c Config
+
+	// What tests replace.
+	dial       func() (kernel, error)
+	setCountry func(ctx context.Context, country string, wait time.Duration) error
+	newRadios  func(radio.RadiosConfig) radios
+	isUp       func(index int) bool
+	scan       func(ctx context.Context, iface string) ([]nl80211.BSS, error)
+	capture    func(ctx context.Context, wiphy int, w io.Writer, length time.Duration, most int) (int, error)
+	retry      time.Duration
+
+	capturing sync.Mutex // held by the one capture
+
+	mu     sync.Mutex // guards what follows
+	radios radios     // nil while there is no cfg80211
+}
+
+// New returns the radios; Run makes them work.
+func New(c Config) *Wireless {
+	c.Mesh = c.Mesh.WithDefaults()
+	return &Wireless{
+		c: c, retry: retry, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture,
+		newRadios: func(c radio.RadiosConfig) radios { return radio.NewRadios(c) },
+		dial:      func() (kernel, error) { return nl80211.Dial(nl80211.Config{}) },
+	}
+}
+
+// Run has all radios be members of the mesh until ctx ends, whenever they are
+// plugged in. A device without any is no failure, nor a kernel without cfg80211.
+func (w *Wireless) Run(ctx context.Context) {
+	told := ""
+	for {
+		err := w.serve(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			told = "" // the last radio's driver may have been unloaded
+		case err != nil && err.Error() != told:
+			told = err.Error()
+			w.notify(EventFailed, model.Error, "the radios cannot be used, and it is tried again: "+told, "reason", told)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(w.retry):
+		}
+	}
+}
+
+func (w *Wireless) serve(ctx context.Context) error {
+	if w.c.Country != "" {
+		err := w.setCountry(ctx, w.c.Country, countryWait)
+		if errors.Is(err, radio.ErrCountry) {
+			w.notify(EventCountry, model.Warning, fmt.Sprintf("the rules of %s do not hold: %v", w.c.Country, err), "country", w.c.Country, "reason", err.Error())
+		} else if err != nil {
+			return err
+		}
+	}
+	rs := w.newRadios(radio.RadiosConfig{Member: w.member(), Carrier: w.c.Carrier, Use: w.use})
+	w.set(rs)
+	defer w.set(nil)
+	return rs.Run(ctx)
+}
+
+func (w *Wireless) set(rs radios) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.radios = rs
+}
+
+// member is what the mesh profile makes of a radio.
+func (w *Wireless) member() radio.Config {
+	m := w.c.Mesh
+	c := radio.Config{
+		MeshID: m.SSID, Password: m.PSK, Channel: channelOf(m), BeaconInterval: m.BeaconInterval,
+		Links: w.c.Links, Notify: w.c.Notify, Log: w.c.Log,
+	}
+	switch m.MFP {
+	case bundle.MFPOptional:
+		c.MFP = peering.MFPOptional
+	case bundle.MFPOff:
+		c.MFP = peering.MFPOff
+	default:
+		c.MFP = peering.MFPRequired
+	}
+	if m.SAE == bundle.HuntingAndPecking {
+		c.Method = sae.HuntingAndPecking
+	}
+	return c
+}
+
+// channelOf is the profile's channel.
+func channelOf(m bundle.Mesh) nl80211.Channel {
+	c := nl80211.Channel{FreqMHz: dot11.ChannelMHz(m.Channel), Width: nl80211.Width20}
+	if m.Width == 40 {
+		c.Width, c.Center1MHz = nl80211.Width40, dot11.Pair40(m.Channel)
+	}
+	return c
+}
+
+// use says why the mesh may not have a radio. What is idle does not hold it: a
+// driver makes an interface with each radio, and leaves it down.
+func (w *Wireless) use(r nl80211.Wiphy) error {
+	conn, err := w.dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	all, err := conn.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, i := range all {
+		switch {
+		case i.Wiphy != r.Index || i.Type == nl80211.Monitor:
+		case i.Type == nl80211.MeshPoint && ours(i.Name): // left by an earlier process
+		case i.Type == nl80211.AP:
+			return fmt.Errorf("it is in use: %s is an access point on it", i.Name)
+		case w.isUp(i.Index):
+			return fmt.Errorf("it is in use: %s is up on it (%s)", i.Name, i.Type)
+		}
+	}
+	return nil
+}
+
+// ours tells whether an interface has a name that mesh/radio gives.
+func ours(name string) bool {
+	digits, ok := strings.CutPrefix(name, "mesh")
+	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
+}
+
+// isUp tells whether somebody has brought an interface up.
+func isUp(index int) bool {
+	link, err := netlink.LinkByIndex(index)
+	return err == nil && link.Attrs().RawFlags&unix.IFF_UP != 0
+}
+
+func (w *Wireless) notify(kind string, s model.Severity, message string, fields ...string) {
+	f := map[string]string{}
+	for i := 0; i+1 < len(fields); i += 2 {
+		f[fields[i]] = fields[i+1]
+	}
+	w.c.Notify(model.Event{Kind: kind, Severity: s, Message: message, Fields: f})
+}

@@ -1,0 +1,434 @@
+package wireless
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/peering"
+	"halo.internal/mesh/radio"
+	"halo.internal/mesh/sae"
+	"halo.internal/model"
+	"halo.internal/model/bundle"
+	"halo.internal/model/dot11"
+)
+
+// world is a kernel and its radios.
+type world struct {
+	kernel
+	mu       sync.Mutex // guards what follows
+	absent   bool       // there is no cfg80211
+	wiphys   []nl80211.Wiphy
+	ifaces   []nl80211.Interface
+	stations map[int][]nl80211.StationInfo
+	surveys  []nl80211.Survey
+	rules    nl80211.Regulatory
+	up       map[int]bool
+	states   []radio.State
+	country  error // of setting it
+	fails    error // of following the radios
+	runs     int
+	asked    radio.RadiosConfig
+	events   []model.Event
+}
+
+func (o *world) Wiphys() ([]nl80211.Wiphy, error)         { return o.wiphys, nil }
+func (o *world) Interfaces() ([]nl80211.Interface, error) { return o.ifaces, nil }
+func (o *world) Stations(i int) ([]nl80211.StationInfo, error) {
+	return o.stations[i], nil
+}
+func (o *world) Surveys(int) ([]nl80211.Survey, error)           { return o.surveys, nil }
+func (o *world) WiphyRegulatory(int) (nl80211.Regulatory, error) { return o.rules, nil }
+func (o *world) Close() error                                    { return nil }
+func (o *world) List() []radio.State                             { return o.states }
+func (o *world) notify(e model.Event)                            { o.mu.Lock(); o.events = append(o.events, e); o.mu.Unlock() }
+func (o *world) setCountry(context.Context, string, time.Duration) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.absent {
+		return fmt.Errorf("no cfg80211: %w", fs.ErrNotExist)
+	}
+	return o.country
+}
+
+func (o *world) Run(ctx context.Context) error {
+	o.mu.Lock()
+	o.runs++
+	err := o.fails
+	o.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (o *world) told(kind string) (list []model.Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, e := range o.events {
+		if e.Kind == kind {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+func (o *world) change(f func()) { o.mu.Lock(); defer o.mu.Unlock(); f() }
+
+// with returns radios in a world.
+func (o *world) with(m bundle.Mesh) *Wireless {
+	w := New(Config{Country: "DE", Mesh: m, Notify: o.notify, Log: slog.New(slog.DiscardHandler)})
+	w.dial = func() (kernel, error) { return o, nil }
+	w.setCountry = o.setCountry
+	w.newRadios = func(c radio.RadiosConfig) radios { o.asked = c; return o }
+	w.isUp = func(i int) bool { return o.up[i] }
+	w.set(o)
+	return w
+}
+
+var profile = bundle.Mesh{SSID: "valley", PSK: "correct horse battery", Routing: "BATMAN_IV"}
+
+func TestWhatTheProfileMakesOfARadio(t *testing.T) {
+	o := &world{}
+	c := o.with(profile).member()
+	if c.MeshID != "valley" || c.Password != profile.PSK || c.Channel != (nl80211.Channel{FreqMHz: 2412, Width: nl80211.Width20}) ||
+		c.MFP != peering.MFPRequired || c.Method != sae.HashToElement || c.BeaconInterval != 1000 {
+		t.Errorf("by default: got %+v", c)
+	}
+	m := profile
+	m.Channel, m.Width, m.MFP, m.SAE, m.BeaconInterval = 40, 40, bundle.MFPOptional, bundle.HuntingAndPecking, 100
+	c = o.with(m).member()
+	if c.Channel != (nl80211.Channel{FreqMHz: 5200, Width: nl80211.Width40, Center1MHz: 5190}) || c.MFP != peering.MFPOptional || c.Method != sae.HuntingAndPecking || c.BeaconInterval != 100 {
+		t.Errorf("as set: got %+v", c)
+	}
+	m.MFP = bundle.MFPOff
+	if c = o.with(m).member(); c.MFP != peering.MFPOff {
+		t.Errorf("without MFP: got %v", c.MFP)
+	}
+}
+
+// TestADeviceWithoutRadios is quiet, and uses them once there are any.
+func TestADeviceWithoutRadios(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &world{absent: true}
+		w := o.with(profile)
+		w.set(nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.Run(ctx) }()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(o.events) != 0 || o.runs != 0 || len(w.List()) != 0 {
+			t.Errorf("after an hour without radios: %d events, %+v", len(o.events), w.List())
+		}
+		if _, err := w.Scan(ctx, model.ScanRequest{}); !errors.Is(err, ErrNoRadio) {
+			t.Errorf("scan: %v", err)
+		}
+		o.change(func() { o.absent = false; o.states = []radio.State{{Name: "phy0", Iface: "mesh0"}} })
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if o.runs != 1 || len(w.List()) != 1 || !w.List()[0].Member {
+			t.Errorf("with a radio: %d runs, %+v", o.runs, w.List())
+		}
+		cancel()
+		<-done
+		if len(w.List()) != 0 {
+			t.Error("radios are listed that nobody follows")
+		}
+	})
+}
+
+func TestFailuresAreToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &world{fails: errors.New("netlink is full")}
+		w := o.with(profile)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.Run(ctx) }()
+		time.Sleep(time.Hour)
+		if n := len(o.told(EventFailed)); n != 1 {
+			t.Errorf("%d events of one failure", n)
+		}
+		o.change(func() { o.fails = errors.New("another") })
+		time.Sleep(time.Minute)
+		if n := len(o.told(EventFailed)); n != 2 {
+			t.Errorf("%d events of two failures", n)
+		}
+		cancel()
+		<-done
+	})
+}
+
+// TestACountryThatTheKernelDoesNotHave is told of, and the mesh goes on by the
+// rules there are.
+func TestACountryThatTheKernelDoesNotHave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &world{country: fmt.Errorf("%w (00)", radio.ErrCountry)}
+		w := o.with(profile)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.Run(ctx) }()
+		synctest.Wait()
+		if told := o.told(EventCountry); len(told) != 1 || told[0].Fields["country"] != "DE" || o.runs != 1 {
+			t.Errorf("got %+v, %d runs", told, o.runs)
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestRadiosOfOthersAreLeftAlone(t *testing.T) {
+	iface := func(name string, wiphy int, kind nl80211.InterfaceType) nl80211.Interface {
+		return nl80211.Interface{Index: 7, Name: name, Wiphy: wiphy, Type: kind}
+	}
+	for name, tc := range map[string]struct {
+		ifaces []nl80211.Interface
+		up     bool
+		want   string // part of the reason; empty: the mesh may have it
+	}{
+		"nothing on it":          {nil, false, ""},
+		"idle":                   {[]nl80211.Interface{iface("wlan0", 0, nl80211.Station)}, false, ""},
+		"a hotspot":              {[]nl80211.Interface{iface("wlan0", 0, nl80211.AP)}, false, "wlan0 is an access point"},
+		"a client of something":  {[]nl80211.Interface{iface("wlan0", 0, nl80211.Station)}, true, "wlan0 is up on it (managed)"},
+		"another's mesh":         {[]nl80211.Interface{iface("mesh-x", 0, nl80211.MeshPoint)}, true, "mesh-x is up"},
+		"ours, of before":        {[]nl80211.Interface{iface("mesh0", 0, nl80211.MeshPoint)}, true, ""},
+		"a capture":              {[]nl80211.Interface{iface("halo-capture", 0, nl80211.Monitor)}, true, ""},
+		"a hotspot on another":   {[]nl80211.Interface{iface("wlan0", 1, nl80211.AP)}, true, ""},
+		"a name that seems ours": {[]nl80211.Interface{iface("mesh", 0, nl80211.MeshPoint)}, true, "mesh is up"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := &world{ifaces: tc.ifaces, up: map[int]bool{7: tc.up}}
+			err := o.with(profile).use(nl80211.Wiphy{Index: 0, Name: "phy0"})
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestList(t *testing.T) {
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	since := time.Date(2026, 11, 28, 3, 0, 0, 0, time.UTC)
+	o := &world{
+		rules:  nl80211.Regulatory{Country: "DE"},
+		ifaces: []nl80211.Interface{{Index: 3, Name: "mesh0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, Channel: nl80211.Channel{FreqMHz: 5180, Width: nl80211.Width20}, TxPowerMBm: 2000}},
+		stations: map[int][]nl80211.StationInfo{3: {{MAC: mac, Inactive: 40 * time.Millisecond, TxBytes: 7, RxBytes: 8, TxFailed: 1, TxRetries: 2,
+			TxRate: nl80211.Rate{Bitrate: 65}, RxRate: nl80211.Rate{Bitrate: 60}}}},
+		states: []radio.State{
+			{Name: "phy0", Iface: "mesh0", Peers: []radio.Peer{
+				{MAC: dot11.MAC(mac), SAE: sae.Authenticated, Peering: peering.Estab, Since: since, SignalDBm: -51.5},
+				{MAC: dot11.MAC{2, 0, 0, 0, 0, 2}, Failures: 3, Reason: "wrong password"}}},
+			{Wiphy: 1, Name: "phy1", Detail: "it is in use"},
+		},
+	}
+	got := o.with(profile).List()
+	if len(got) != 2 {
+		t.Fatalf("got %+v", got)
+	}
+	a, b := got[0], got[1]
+	if !a.Member || a.MAC != "02:00:00:00:00:09" || a.Channel != 36 || a.FreqMHz != 5180 || a.WidthMHz != 20 || a.Country != "DE" || a.TxPowerDBm != 20 || len(a.Peers) != 2 || a.Linked() != 1 {
+		t.Errorf("got %+v", a)
+	}
+	if p := a.Peers[0]; !p.Linked || p.SAE != "Accepted" || p.Peering != "ESTAB" || p.Since == nil || !p.Since.Equal(since) || p.InactiveMS != 40 || p.TxMbps != 6.5 || p.RxMbps != 6 || p.TxBytes != 7 || p.TxFailed != 1 || p.SignalDBm != -51.5 {
+		t.Errorf("got %+v", p)
+	}
+	if p := a.Peers[1]; p.Linked || p.Since != nil || p.Failures != 3 || p.Reason != "wrong password" {
+		t.Errorf("got %+v", p)
+	}
+	if b.Member || b.Detail != "it is in use" || b.Iface != "" || b.Peers == nil {
+		t.Errorf("got %+v", b)
+	}
+}
+
+func TestWhichRadioIsMeant(t *testing.T) {
+	one := radio.State{Name: "phy0", Iface: "mesh0"}
+	two := radio.State{Name: "phy1", Iface: "mesh1", Wiphy: 1}
+	taken := radio.State{Name: "phy2", Wiphy: 2, Detail: "it is in use"}
+	for _, tc := range []struct {
+		have []radio.State
+		ask  string
+		want string
+		err  error
+	}{
+		{nil, "", "", ErrNoRadio},
+		{nil, "phy0", "", ErrNoRadio},
+		{[]radio.State{one}, "", "phy0", nil},
+		{[]radio.State{one, taken}, "", "phy0", nil},
+		{[]radio.State{one, two}, "", "", ErrInvalid},
+		{[]radio.State{one, two}, "phy1", "phy1", nil},
+		{[]radio.State{one, two}, "mesh0", "phy0", nil},
+		{[]radio.State{one, two}, "phy3", "", ErrNoRadio},
+		{[]radio.State{one, taken}, "phy2", "", ErrNoRadio},
+	} {
+		o := &world{states: tc.have}
+		got, err := o.with(profile).find(tc.ask)
+		if got.Name != tc.want || !errors.Is(err, tc.err) {
+			t.Errorf("%q of %v: got %s, %v", tc.ask, tc.have, got.Name, err)
+		}
+	}
+}
+
+func TestScan(t *testing.T) {
+	bss := func(n byte, dBm, capability int, ies ...byte) nl80211.BSS {
+		return nl80211.BSS{BSSID: net.HardwareAddr{2, 0, 0, 0, 0, n}, FreqMHz: 2437, SignalMBm: 100 * dBm, Capability: uint16(capability), IEs: ies, Seen: 2 * time.Second}
+	}
+	element := func(id byte, text string) []byte { return append([]byte{id, byte(len(text))}, text...) }
+	join := func(all ...[]byte) []byte { return bytes.Join(all, nil) }
+	o := &world{states: []radio.State{{Name: "phy0", Iface: "mesh0"}}}
+	w := o.with(profile)
+	w.scan = func(_ context.Context, iface string) ([]nl80211.BSS, error) {
+		if iface != "mesh0" {
+			return nil, unix.ENODEV
+		}
+		return []nl80211.BSS{
+			bss(1, -80, 1|1<<4, element(0, "a café\x1b[31m")...),
+			bss(2, -40, 0, join(element(0, ""), element(48, "\x01\x00"), element(114, "valley"))...),
+			bss(3, -60, 0, join(element(0, ""), element(114, "other"))...),
+			bss(4, -70, 2, element(0, "\x00\x00\xff")...),
+			bss(5, -90, 1, 0, 200, 1), // cut short
+		}, nil
+	}
+	got, err := w.Scan(t.Context(), model.ScanRequest{Radio: "phy0"})
+	if err != nil || got.Radio != "phy0" || len(got.Networks) != 5 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	for i, want := range []model.RadioNetwork{
+		{BSSID: "02:00:00:00:00:02", Kind: "mesh", Name: "valley", Own: true, Secured: true, SignalDBm: -40},
+		{BSSID: "02:00:00:00:00:03", Kind: "mesh", Name: "other", SignalDBm: -60},
+		{BSSID: "02:00:00:00:00:04", Kind: "ad hoc", Name: "\ufffd", SignalDBm: -70},
+		{BSSID: "02:00:00:00:00:01", Kind: "access point", Name: "a café\x1b[31m", Secured: true, SignalDBm: -80},
+		{BSSID: "02:00:00:00:00:05", Kind: "access point", SignalDBm: -90},
+	} {
+		want.FreqMHz, want.Channel, want.SeenMS = 2437, 6, 2000
+		if got.Networks[i] != want {
+			t.Errorf("got %+v\nwant %+v", got.Networks[i], want)
+		}
+	}
+	w.scan = func(context.Context, string) ([]nl80211.BSS, error) { return make([]nl80211.BSS, 1000), nil }
+	if got, err := w.Scan(t.Context(), model.ScanRequest{}); err != nil || len(got.Networks) != maxNetworks {
+		t.Errorf("of a thousand networks: %d, %v", len(got.Networks), err)
+	}
+}
+
+func FuzzNetworkOf(f *testing.F) {
+	f.Add([]byte{0, 1, 'x', 114, 2, 'a', 0xff, 48, 0}, uint16(0x11))
+	f.Add([]byte{255, 0, 114}, uint16(2))
+	f.Fuzz(func(t *testing.T, ies []byte, capability uint16) {
+		n := networkOf(nl80211.BSS{IEs: ies, Capability: capability}, "valley")
+		if len(n.Name) > 3*255 || n.Own && n.Kind != "mesh" {
+			t.Errorf("got %+v", n)
+		}
+	})
+}
+
+func TestCaptureIsBoundedAndOneAtATime(t *testing.T) {
+	o := &world{states: []radio.State{{Name: "phy0", Iface: "mesh0", Wiphy: 4}}}
+	w := o.with(profile)
+	var length time.Duration
+	var most, wiphy int
+	w.capture = func(ctx context.Context, i int, to io.Writer, l time.Duration, m int) (int, error) {
+		wiphy, length, most = i, l, m
+		if err := w.Capture(ctx, model.CaptureRequest{}, to); !errors.Is(err, radio.ErrBusy) {
+			t.Errorf("a second capture beside the first: %v", err)
+		}
+		return to.Write([]byte("x"))
+	}
+	var file bytes.Buffer
+	if err := w.Capture(t.Context(), model.CaptureRequest{}, &file); err != nil || file.String() != "x" || wiphy != 4 || length != 10*time.Second || most != 4<<20 {
+		t.Errorf("got %q of radio %d, %s, %d octets, %v", file.String(), wiphy, length, most, err)
+	}
+	if err := w.Capture(t.Context(), model.CaptureRequest{Seconds: 60, Bytes: 1024}, &file); err != nil || length != time.Minute || most != 1024 {
+		t.Errorf("got %s, %d octets, %v", length, most, err)
+	}
+	for _, q := range []model.CaptureRequest{{Seconds: 61}, {Seconds: -1}, {Bytes: 100}, {Bytes: 8<<20 + 1}} {
+		if err := w.Capture(t.Context(), q, io.Discard); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%+v: %v", q, err)
+		}
+	}
+}
+
+func TestChannelsSayWhyNot(t *testing.T) {
+	o := &world{
+		rules: nl80211.Regulatory{Country: "DE"}, states: []radio.State{{Name: "phy0", Iface: "mesh0"}},
+		wiphys: []nl80211.Wiphy{{Name: "phy0", Bands: []nl80211.Band{{Channels: []nl80211.Allowed{
+			{FreqMHz: 2412, MaxPowerMB: 2000}, {FreqMHz: 2484, Disabled: true}}}, {Channels: []nl80211.Allowed{
+			{FreqMHz: 5180, NoIR: true, Indoor: true}, {FreqMHz: 5260, NoIR: true, Radar: true}}}}}},
+		ifaces:  []nl80211.Interface{{Index: 3, Name: "mesh0", Channel: nl80211.Channel{FreqMHz: 2412}}},
+		surveys: []nl80211.Survey{{FreqMHz: 2412, NoiseDBm: -92, Time: 200 * time.Millisecond, Busy: 50 * time.Millisecond}, {FreqMHz: 5180, Busy: 1}},
+	}
+	got, err := o.with(profile).Channels()
+	if err != nil || len(got) != 1 || len(got[0].Channels) != 4 || got[0].Country != "DE" {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	c := got[0].Channels
+	if !c[0].Usable || !c[0].InUse || c[0].Channel != 1 || c[0].MaxPowerDBm != 20 || c[0].NoiseDBm != -92 || c[0].BusyPercent != 25 {
+		t.Errorf("got %+v", c[0])
+	}
+	for i, want := range []string{"disables it", "only be listened on", "radar"} {
+		if c[i+1].Usable || c[i+1].InUse || !strings.Contains(c[i+1].Why, want) || len(c[i+1].Flags) == 0 {
+			t.Errorf("got %+v, want %q", c[i+1], want)
+		}
+	}
+}
+
+func TestLegal(t *testing.T) {
+	de := nl80211.Regulatory{Country: "DE", Rules: []nl80211.Rule{
+		{StartKHz: 2_400_000, EndKHz: 2_483_500, MaxWidthKHz: 40_000, MaxEIRPMBm: 2000},
+		{StartKHz: 5_150_000, EndKHz: 5_250_000, MaxWidthKHz: 20_000, MaxEIRPMBm: 2301, Flags: nl80211.RuleNoOutdoor}}}
+	all := []nl80211.Band{{Channels: []nl80211.Allowed{{FreqMHz: 2412, MaxPowerMB: 1700}, {FreqMHz: 2484, Disabled: true}, {FreqMHz: 5180}}}}
+	for _, tc := range []struct {
+		name      string
+		channel   int
+		width     int
+		rules     nl80211.Regulatory
+		self      bool
+		allowed   bool
+		eirp      float64
+		reason    string
+		halowSaid string
+	}{
+		{"allowed", 1, 20, de, false, true, 20, "2400 to 2483.5 MHz, up to 40 MHz wide, 20 dBm EIRP", "2.8 % for stations"},
+		{"the radio's own limit", 1, 20, de, false, true, 20, "sends at most 17 dBm", ""},
+		{"indoors", 36, 20, de, false, true, 23.01, "indoors only", ""},
+		{"too wide", 36, 40, de, false, false, 23.01, "40 MHz are more than the rule allows", ""},
+		{"disabled", 14, 20, de, false, false, 0, "disables it", ""},
+		{"no rule", 14, 20, de, false, false, 0, "no rule of \"DE\" covers 2484 MHz", ""},
+		{"no such channel", 149, 20, de, false, false, 0, "has no channel at 5745 MHz", ""},
+		{"rules of the world", 1, 20, nl80211.Regulatory{Country: "00"}, false, false, 0, "keeps to those of \"00\", not of \"DE\"", ""},
+		{"the driver's own rules", 1, 20, nl80211.Regulatory{Country: "US", Rules: de.Rules}, true, true, 20, "the driver keeps to its own", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			o := &world{rules: tc.rules, states: []radio.State{{Name: "phy0", Iface: "mesh0"}}, wiphys: []nl80211.Wiphy{{Name: "phy0", Bands: all, SelfManaged: tc.self}}}
+			m := profile
+			m.Channel, m.Width = tc.channel, tc.width
+			got, err := o.with(m).Legal()
+			if err != nil || len(got) != 2 {
+				t.Fatalf("got %+v, %v", got, err)
+			}
+			l, reasons := got[0], strings.Join(got[0].Reasons, "\n")
+			if l.Allowed != tc.allowed || l.MaxEIRPDBm != tc.eirp || !strings.Contains(reasons, tc.reason) || l.Wanted != "DE" {
+				t.Errorf("got %+v", l)
+			}
+			if h := got[1]; !h.Allowed || h.DutyCyclePct != 2.8 || h.MaxEIRPDBm != 16 || !strings.Contains(strings.Join(h.Reasons, "\n"), tc.halowSaid) {
+				t.Errorf("HaLow: got %+v", h)
+			}
+		})
+	}
+	if l := halow("BR"); l.Allowed || len(l.Reasons) != 1 {
+		t.Errorf("HaLow where nothing is known: got %+v", l)
+	}
+}
