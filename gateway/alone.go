@@ -3,16 +3,24 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"io"
 
+	"halo.internal/gateway/api"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/health"
 	"halo.internal/local"
 	"halo.internal/model"
 )
 
+// meshClient is what the gateway asks of halo-mesh.
+type meshClient interface {
+	meshlink.Client
+	api.Radios
+}
+
 // meshClient returns halo-mesh's socket, or alone something that says that
 // there is none.
-func (d *daemon) meshClient() meshlink.Client {
+func (d *daemon) meshClient() meshClient {
 	if d.Alone {
 		return noMesh{}
 	}
@@ -52,3 +60,13 @@ func (m noMesh) PutAnnounce(context.Context, model.Announce) error { return m.ab
 func (m noMesh) PutClaimCode(context.Context, string) error { return m.absent() }
 
 func (m noMesh) DeleteClaimCode(context.Context) error { return m.absent() }
+
+func (m noMesh) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
+	return model.RadioScan{}, m.absent()
+}
+
+func (m noMesh) Channels(context.Context) ([]model.RadioChannels, error) { return nil, m.absent() }
+
+func (m noMesh) Legal(context.Context) ([]model.Legality, error) { return nil, m.absent() }
+
+func (m noMesh) Capture(context.Context, model.CaptureRequest, io.Writer) error { return m.absent() }

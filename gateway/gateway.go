@@ -224,8 +224,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Events: log, Log: d.Log}
+	mesh := d.meshClient()
 	link := meshlink.New(meshlink.Config{
-		Client: d.meshClient(), Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Changes: nodes.Changes(),
+		Client: mesh, Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Changes: nodes.Changes(),
 		Announce: func() model.Announce {
 			return model.Announce{APIPort: paths.APITLSPort, CASHA256: ca.SHA256(), Epoch: p.epoch.Now()}
 		},
@@ -245,7 +246,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	copies.catchUp(lag)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
-		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})

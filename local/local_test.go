@@ -63,6 +63,10 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	answer("PUT /v1/announce", nil)
 	answer("PUT /v1/boot/claim-code", nil)
 	answer("DELETE /v1/boot/claim-code", nil)
+	answer("GET /v1/radios/channels", []model.RadioChannels{{Radio: "phy0"}})
+	answer("GET /v1/radios/legal", []model.Legality{{Allowed: true}})
+	answer("POST /v1/radios/scan", model.RadioScan{Iface: "mesh0"})
+	answer("POST /v1/radios/capture", "frames")
 	mux.HandleFunc("GET /v1/membership", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "not joined", http.StatusNotFound)
 	})
@@ -92,6 +96,19 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if c, err := m.Channels(ctx); err != nil || len(c) != 1 || c[0].Radio != "phy0" {
+		t.Errorf("Channels: got %+v, %v", c, err)
+	}
+	if l, err := m.Legal(ctx); err != nil || len(l) != 1 || !l[0].Allowed {
+		t.Errorf("Legal: got %+v, %v", l, err)
+	}
+	if s, err := m.Scan(ctx, model.ScanRequest{Radio: "phy0"}); err != nil || s.Iface != "mesh0" {
+		t.Errorf("Scan: got %+v, %v", s, err)
+	}
+	var file strings.Builder
+	if err := m.Capture(ctx, model.CaptureRequest{Seconds: 3}, &file); err != nil || file.String() != "\"frames\"\n" {
+		t.Errorf("Capture: got %q, %v", file.String(), err)
+	}
 	want := []string{
 		`GET /v1/status null`,
 		`GET /v1/events?after=3.4 null`,
@@ -99,9 +116,32 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 		`PUT /v1/announce {"api_port":8443,"ca_sha256":"ab"}`,
 		`PUT /v1/boot/claim-code {"code":"7K3M"}`,
 		`DELETE /v1/boot/claim-code null`,
+		`GET /v1/radios/channels null`,
+		`GET /v1/radios/legal null`,
+		`POST /v1/radios/scan {"radio":"phy0"}`,
+		`POST /v1/radios/capture {"seconds":3}`,
 	}
 	if got := strings.Join(asked, "\n"); got != strings.Join(want, "\n") {
 		t.Errorf("asked\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+}
+
+// TestRefusals have a kind that callers act on, and words for people.
+func TestRefusals(t *testing.T) {
+	status := http.StatusOK
+	socket := filepath.Join(t.TempDir(), "mesh.sock")
+	serve(t, socket, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "the reason\nmore", status) }))
+	for code, kind := range map[int]error{http.StatusNotFound: ErrNone, http.StatusConflict: ErrBusy, http.StatusUnprocessableEntity: ErrInvalid, http.StatusInternalServerError: nil} {
+		status = code
+		_, err := NewMesh(socket).Scan(t.Context(), model.ScanRequest{})
+		r, ok := errors.AsType[*Refusal](err)
+		if !ok || r.Status != code || r.Text != "the reason" || kind != nil && !errors.Is(err, kind) {
+			t.Errorf("%d: got %v", code, err)
+		}
+		var file strings.Builder
+		if err := NewMesh(socket).Capture(t.Context(), model.CaptureRequest{}, &file); err == nil || file.Len() > 0 {
+			t.Errorf("%d: a capture of %d octets, %v", code, file.Len(), err)
+		}
 	}
 }
 

@@ -73,6 +73,25 @@ var (
 	ErrInvalid = errors.New("halo-mesh does not take it")
 )
 
+// Refusal is an answer that says why there is no other. It wraps ErrNone, ErrBusy
+// or ErrInvalid where it is of that kind.
+type Refusal struct {
+	Status int    // of HTTP
+	Text   string // halo-mesh's own words
+	kind   error
+}
+
+// Error returns the kind and the words.
+func (r *Refusal) Error() string {
+	if r.kind == nil {
+		return fmt.Sprintf("expected success, got %d: %s", r.Status, r.Text)
+	}
+	return r.kind.Error() + ": " + r.Text
+}
+
+// Unwrap returns the kind.
+func (r *Refusal) Unwrap() error { return r.kind }
+
 // NewMesh returns a client for the socket at that path (paths.MeshSocket).
 func NewMesh(socket string) *Mesh { return &Mesh{newClient(socket, ErrAbsent)} }
 
@@ -254,12 +273,16 @@ func refusal(resp *http.Response, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	for status, kind := range map[int]error{http.StatusNotFound: ErrNone, http.StatusConflict: ErrBusy, http.StatusUnprocessableEntity: ErrInvalid} {
-		if resp.StatusCode == status {
-			return fmt.Errorf("%w: %s", kind, firstLine(text))
-		}
+	f := &Refusal{Status: resp.StatusCode, Text: firstLine(text)}
+	switch f.Status {
+	case http.StatusNotFound:
+		f.kind = ErrNone
+	case http.StatusConflict:
+		f.kind = ErrBusy
+	case http.StatusUnprocessableEntity:
+		f.kind = ErrInvalid
 	}
-	return fmt.Errorf("expected success, got %s: %s", resp.Status, firstLine(text))
+	return f
 }
 
 // hangs is the error of a process that is there and does not answer.

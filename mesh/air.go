@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -66,15 +65,24 @@ func (u *batUnderlay) Capture(ctx context.Context, q model.CaptureRequest, w io.
 	return ofRadio(u.wireless.Capture(ctx, q, w))
 }
 
-// ofRadio makes the API's errors of those of the radios.
+// ofRadio gives the errors of radios the kinds that the API knows.
 func ofRadio(err error) error {
 	for from, to := range map[error]error{wireless.ErrNoRadio: api.ErrNone, wireless.ErrInvalid: api.ErrInvalid, radio.ErrBusy: api.ErrBusy} {
 		if errors.Is(err, from) {
-			return fmt.Errorf("%w: %w", to, err)
+			return ofKind{err, to}
 		}
 	}
 	return err
 }
+
+// ofKind is an error that is of another kind too, but keeps its words.
+type ofKind struct {
+	error
+	kind error
+}
+
+// Unwrap returns both.
+func (e ofKind) Unwrap() []error { return []error{e.error, e.kind} }
 
 // Scan asks the underlay, as do the three below.
 func (m *core) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, error) {

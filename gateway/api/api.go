@@ -71,6 +71,7 @@ type Config struct {
 	Registry  *registry.Registry
 	Stream    Stream
 	Mesh      Mesh
+	Radios    Radios
 	Alone     bool // there is no halo-mesh
 	Epoch     Epoch
 	Bundle    *bundle.Bundle // nil when none was imported
@@ -110,6 +111,7 @@ func New(c Config) (*API, error) {
 	a.huma.UseMiddleware(a.guard)
 
 	a.systemRoutes()
+	a.meshRoutes()
 	a.authRoutes()
 	a.userRoutes()
 	a.nodeRoutes()

@@ -79,9 +79,9 @@ func (a *API) node(ctx context.Context, ref string) (apitype.NodeDetail, error) 
 	if d.Interfaces, err = a.Registry.Interfaces(ctx, n.ID); err != nil {
 		return d, err
 	}
-	s, ok := a.Mesh.Status()
-	if !ok {
-		return d, nil
+	s, err := a.meshStatus()
+	if err != nil {
+		return d, nil // a node without what the mesh says of it
 	}
 	self := n.ID == a.Registry.Gateway()
 	for _, p := range s.Overlay {

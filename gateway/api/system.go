@@ -89,16 +89,6 @@ func (a *API) systemRoutes() {
 		}
 		return answer(a.raiseEpoch(ctx, above))
 	})
-	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
-		OperationID: "get-mesh-status", Method: http.MethodGet, Path: "/v1/mesh/status", Tags: []string{"mesh"},
-		Summary: "The mesh as the gateway's halo-mesh sees it",
-	}, func(context.Context, *nothing) (*body[model.MeshStatus], error) {
-		s, ok := a.Mesh.Status()
-		if !ok {
-			return nil, apitype.Refuse(http.StatusServiceUnavailable, "", "halo-mesh does not answer").After(5 * time.Second)
-		}
-		return answer(s, nil)
-	})
 }
 
 func (a *API) info(ctx context.Context) (apitype.SystemInfo, error) {

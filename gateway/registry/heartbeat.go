@@ -132,3 +132,23 @@ func trim(s *model.NodeStatus) {
 		i.Addresses = i.Addresses[:min(len(i.Addresses), 32)]
 	}
 }
+
+// ByMAC tells which node says that it has which address, by the nodes' last
+// heartbeats. An address that two of them claim belongs to neither.
+func (r *Registry) ByMAC() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	nodes, twice := map[string]string{}, map[string]bool{}
+	for id, l := range r.live {
+		for _, i := range l.present {
+			mac, err := ParseMAC(i.MAC)
+			if err != nil {
+				continue
+			}
+			twice[mac] = twice[mac] || nodes[mac] != "" && nodes[mac] != id
+			nodes[mac] = id
+		}
+	}
+	maps.DeleteFunc(nodes, func(mac, _ string) bool { return twice[mac] })
+	return nodes
+}

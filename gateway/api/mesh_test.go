@@ -1,0 +1,157 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"halo.internal/local"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+// air is a halo-mesh with a radio, or what is wrong with it.
+type air struct {
+	err     error
+	status  model.MeshStatus
+	scanned model.ScanRequest
+	asked   model.CaptureRequest
+}
+
+func (a *air) Status() (model.MeshStatus, bool) { return a.status, a.err == nil }
+func (a *air) Look()                            {}
+func (a *air) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, error) {
+	a.scanned = q
+	return model.RadioScan{Radio: "phy0", Networks: []model.RadioNetwork{{BSSID: "02:00:00:00:00:01", Kind: "mesh"}}}, a.err
+}
+func (a *air) Channels(context.Context) ([]model.RadioChannels, error) {
+	return []model.RadioChannels{{Radio: "phy0", Country: "DE", Channels: []model.RadioChannel{{Channel: 1, Usable: true}}}}, a.err
+}
+func (a *air) Legal(context.Context) ([]model.Legality, error) {
+	return []model.Legality{{Radio: "phy0", Allowed: true, Reasons: []string{"because"}}}, a.err
+}
+func (a *air) Capture(_ context.Context, q model.CaptureRequest, w io.Writer) error {
+	a.asked = q
+	_, err := w.Write([]byte("frames"))
+	return errors.Join(err, a.err)
+}
+
+func TestMeshOfRadios(t *testing.T) {
+	f := newFixture(t)
+	const member = "n-bbbbbbbbbbbbbbbbbbbb"
+	mesh := &air{status: model.MeshStatus{
+		Radios:     []model.Radio{{Name: "phy0", Iface: "mesh0", Member: true, Peers: []model.RadioPeer{{MAC: "02:00:00:00:00:01", Linked: true}, {MAC: "02:00:00:00:00:02"}}}},
+		Neighbours: []model.Neighbour{{Iface: "mesh0", MAC: "02:00:00:00:00:01", TQ: 255}, {Iface: "eth1", MAC: "02:00:00:00:00:01", Node: "n-proven"}, {Iface: "eth2", MAC: "02:00:00:00:00:01"}},
+	}}
+	f.Mesh, f.Radios = mesh, mesh
+	f.Registry.Status(member, model.NodeStatus{Interfaces: []model.Interface{{Name: "mesh0", MAC: "02:00:00:00:00:01"}, {Name: "mesh1", MAC: "02:00:00:00:00:02"}}})
+	f.Registry.Status("n-liar", model.NodeStatus{Interfaces: []model.Interface{{Name: "mesh0", MAC: "02:00:00:00:00:02"}}})
+
+	var s model.MeshStatus
+	f.want(http.StatusOK, "GET", "/v1/mesh/status", nil, &s)
+	if p := s.Radios[0].Peers; p[0].Node != member || p[1].Node != "" {
+		t.Errorf("peers: got %+v, want the first known, and the second, whom two claim to be, not", p)
+	}
+	if n := s.Neighbours; n[0].Node != member || n[1].Node != "n-proven" || n[2].Node != "" {
+		t.Errorf("neighbours: got %+v", n)
+	}
+	if mesh.status.Radios[0].Peers[0].Node != "" || mesh.status.Neighbours[0].Node != "" {
+		t.Error("what halo-mesh said was changed")
+	}
+
+	var peers apitype.MeshPeerList
+	f.want(http.StatusOK, "GET", "/v1/mesh/peers", nil, &peers)
+	if len(peers.Items) != 4 {
+		t.Fatalf("got %+v", peers)
+	}
+	for i, want := range []struct {
+		transport, iface, node string
+		radio, routing         bool
+	}{{"radio", "mesh0", member, true, true}, {"radio", "mesh0", "", true, false}, {"ethernet", "eth1", "n-proven", false, true}, {"ethernet", "eth2", "", false, true}} {
+		if p := peers.Items[i]; p.Transport != want.transport || p.Iface != want.iface || p.Node != want.node || (p.Radio != nil) != want.radio || (p.Routing != nil) != want.routing {
+			t.Errorf("peer %d: got %+v, want %+v", i, p, want)
+		}
+	}
+
+	var channels apitype.RadioChannelsList
+	f.want(http.StatusOK, "GET", "/v1/mesh/channels", nil, &channels)
+	var legal apitype.LegalityList
+	f.want(http.StatusOK, "GET", "/v1/mesh/legality", nil, &legal)
+	if len(channels.Items) != 1 || !channels.Items[0].Channels[0].Usable || len(legal.Items) != 1 || !legal.Items[0].Allowed {
+		t.Errorf("got %+v, %+v", channels, legal)
+	}
+	var scan model.RadioScan
+	f.want(http.StatusOK, "POST", "/v1/mesh/scan", model.ScanRequest{Radio: "phy0"}, &scan)
+	if len(scan.Networks) != 1 || mesh.scanned.Radio != "phy0" {
+		t.Errorf("got %+v, asked %+v", scan, mesh.scanned)
+	}
+}
+
+func TestACaptureIsForAdminsAndIsTold(t *testing.T) {
+	f := newFixture(t)
+	mesh := &air{}
+	f.Mesh, f.Radios = mesh, mesh
+	resp, b := f.do("POST", "/v1/mesh/capture", model.CaptureRequest{Radio: "phy0", Seconds: 3})
+	if resp.StatusCode != http.StatusOK || string(b) != "frames" || resp.Header.Get("Content-Type") != "application/vnd.tcpdump.pcap" {
+		t.Errorf("got %d %q of %s", resp.StatusCode, b, resp.Header.Get("Content-Type"))
+	}
+	if mesh.asked != (model.CaptureRequest{Radio: "phy0", Seconds: 3, Bytes: model.CaptureBytes}) {
+		t.Errorf("asked %+v", mesh.asked)
+	}
+	f.want(http.StatusUnprocessableEntity, "POST", "/v1/mesh/capture", model.CaptureRequest{Seconds: 61}, nil)
+
+	var audit apitype.AuditList
+	f.want(http.StatusOK, "GET", "/v1/audit", nil, &audit)
+	if !slices.ContainsFunc(audit.Items, func(e apitype.AuditEntry) bool { return e.Action == "capture-mesh" && e.Target == "phy0" }) {
+		t.Errorf("audit log: %+v", audit.Items)
+	}
+	var events apitype.EventList
+	f.want(http.StatusOK, "GET", "/v1/events?kind=mesh.radio.capture", nil, &events)
+	if len(events.Items) != 1 || events.Items[0].Fields["by"] != "user:root" {
+		t.Errorf("events: %+v", events.Items)
+	}
+
+	for _, role := range []string{apitype.RoleViewer, apitype.RoleOperator} {
+		f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: role, Password: password, Role: role}, nil)
+		admin := f.token
+		f.token = f.login(role)
+		f.want(http.StatusForbidden, "POST", "/v1/mesh/capture", model.CaptureRequest{}, nil)
+		scan := http.StatusOK
+		if role == apitype.RoleViewer {
+			scan = http.StatusForbidden // it disturbs the mesh
+		}
+		f.want(scan, "POST", "/v1/mesh/scan", model.ScanRequest{}, nil)
+		f.want(http.StatusOK, "GET", "/v1/mesh/peers", nil, nil)
+		f.token = admin
+	}
+}
+
+func TestWhatRadiosRefuseIsSaid(t *testing.T) {
+	f := newFixture(t)
+	for name, tc := range map[string]struct {
+		err    error
+		status int
+		detail string
+	}{
+		"halo-mesh is gone":  {fmt.Errorf("%w on a socket", local.ErrAbsent), 503, "halo-mesh does not answer"},
+		"no such radio":      {fmt.Errorf("POST: %w", &local.Refusal{Status: 404, Text: "there is no such radio"}), 404, "there is no such radio"},
+		"busy":               {&local.Refusal{Status: 409, Text: "another scan is under way"}, 409, "another scan is under way"},
+		"a radio that fails": {&local.Refusal{Status: 500, Text: "the driver gave up"}, 502, "the driver gave up"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.Radios = &air{err: tc.err}
+			for _, path := range []string{"/v1/mesh/scan", "/v1/mesh/capture"} {
+				var p apitype.Problem
+				f.want(tc.status, "POST", path, struct{}{}, &p)
+				if !strings.HasPrefix(p.Detail, tc.detail) {
+					t.Errorf("%s: got %q, want %q", path, p.Detail, tc.detail)
+				}
+			}
+		})
+	}
+}
