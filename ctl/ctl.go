@@ -30,6 +30,8 @@ type Env struct {
 	Terminal Terminal // nil when nobody can be asked
 	Profiles profile.Dir
 	Getenv   func(string) string
+
+	MeshSocket string // of halo-mesh, for --local
 }
 
 // Process is the Env of this process.
@@ -40,7 +42,7 @@ func Process() Env {
 	}
 	return Env{
 		Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr, Terminal: openTerminal(os.Stdin, os.Stderr),
-		Profiles: profile.Dir(filepath.Join(dir, "halo")), Getenv: os.Getenv,
+		Profiles: profile.Dir(filepath.Join(dir, "halo")), Getenv: os.Getenv, MeshSocket: paths.MeshSocket,
 	}
 }
 
@@ -109,7 +111,7 @@ func (a *app) command() *cobra.Command {
 		a.claimCommand(), a.loginCommand(), a.logoutCommand(),
 		a.statusCommand(), a.healthCommand(), a.versionCommand(),
 		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),
-		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(),
+		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.meshCommand(),
 		a.userCommand(), a.apiTokenCommand(), a.auditCommand(),
 	)
 	return root

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"halo.internal/ctl/client"
+	"halo.internal/local"
 	"halo.internal/model/apitype"
 )
 
@@ -61,6 +62,12 @@ func classify(err error) (code int, hint string) {
 	}
 	if _, ok := errors.AsType[*client.UnreachableError](err); ok {
 		return ExitUnreachable, "check the address and that the gateway is up; without --gateway and profile, haloctl expects to run on the gateway"
+	}
+	if errors.Is(err, local.ErrAbsent) {
+		return ExitUnreachable, "--local is for a device that runs HALO, with its system's rights; without it, the gateway is asked"
+	}
+	if errors.Is(err, local.ErrNone) {
+		return ExitNotFound, ""
 	}
 	if p, ok := errors.AsType[*apitype.Problem](err); ok {
 		return judgeProblem(p)

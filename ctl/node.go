@@ -122,13 +122,11 @@ func writeNode(w io.Writer, n apitype.NodeDetail, names map[string]string, now t
 	t.Row("Uptime", fmt.Sprintf("%s (boot %d)", table.Span(time.Duration(n.UptimeS)*time.Second), n.Boot))
 	t.Row("Joined", fmt.Sprintf("%s by %s", table.Age(now, n.Joined), n.AdmittedBy))
 	t.Row("Seen", seen(now, n.Node))
-	if err := t.Write(w); err != nil {
-		return err
-	}
-	return writeSections(w, n, names, now)
+	return writeTables(w, append([]section{{1, t}}, sections(n, names, now)...))
 }
 
-func writeSections(w io.Writer, n apitype.NodeDetail, names map[string]string, now time.Time) error {
+// sections are what hangs on a node.
+func sections(n apitype.NodeDetail, names map[string]string, now time.Time) []section {
 	ifaces := table.New("INTERFACE", "KIND", "PORT", "LINK", "MAC", "RX", "TX", "ADDRESSES")
 	for _, i := range n.Interfaces {
 		link := "down"
@@ -156,29 +154,47 @@ func writeSections(w io.Writer, n apitype.NodeDetail, names map[string]string, n
 		}
 		peers.Row(nameOf(names, p.Node), p.Endpoint, shake, table.Bytes(p.RxBytes), table.Bytes(p.TxBytes))
 	}
-	links := table.New("NEIGHBOUR", "INTERFACE", "MAC", "QUALITY", "SEEN")
-	for _, l := range n.Neighbours {
-		quality := fmt.Sprintf("%d/255", l.TQ)
-		if l.Throughput > 0 {
-			quality = table.Value(l.Throughput) + " Mbit/s"
-		}
-		links.Row(nameOf(names, l.Node), l.Iface, l.MAC, quality, table.Span(time.Duration(l.LastSeenMS)*time.Millisecond)+" ago")
-	}
-	for _, s := range []struct {
-		rows int
-		t    *table.Table
-	}{{len(n.Interfaces), ifaces}, {len(overlays), peers}, {len(n.Neighbours), links}} {
+	return []section{{len(n.Interfaces), ifaces}, {len(overlays), peers}, {len(n.Neighbours), neighbours(n.Neighbours, names)}}
+}
+
+// section is a table that is left out when it has no rows.
+type section struct {
+	rows int
+	t    *table.Table
+}
+
+// writeTables prints tables with an empty line before each but the first.
+func writeTables(w io.Writer, list []section) error {
+	for i, s := range list {
 		if s.rows == 0 {
 			continue
 		}
-		if _, err := fmt.Fprintln(w); err != nil {
-			return err
+		if i > 0 {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
 		}
 		if err := s.t.Write(w); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func neighbours(list []model.Neighbour, names map[string]string) *table.Table {
+	t := table.New("NEIGHBOUR", "INTERFACE", "MAC", "QUALITY", "SEEN")
+	for _, l := range list {
+		t.Row(nameOf(names, l.Node), l.Iface, l.MAC, quality(l), table.Span(time.Duration(l.LastSeenMS)*time.Millisecond)+" ago")
+	}
+	return t
+}
+
+// quality is how good a link is to routing.
+func quality(n model.Neighbour) string {
+	if n.Throughput > 0 {
+		return table.Value(n.Throughput) + " Mbit/s"
+	}
+	return fmt.Sprintf("%d/255", n.TQ)
 }
 
 func (a *app) nodeRename(ctx context.Context, c *client.Client, args []string) error {

@@ -6,7 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -146,6 +150,49 @@ func TestFollowPrintsEachEventOnce(t *testing.T) {
 		if e := next[apitype.Event](t, out); e.ID != want {
 			t.Fatalf("got event %d, want %d", e.ID, want)
 		}
+	}
+}
+
+// TestLocalAsksTheDevice itself, without a session.
+func TestLocalAsksTheDevice(t *testing.T) {
+	mux := http.NewServeMux()
+	say := func(route string, v any) {
+		mux.HandleFunc(route, func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(v) })
+	}
+	say("GET /v1/status", meshStatus(model.Neighbour{Iface: "eth1"}, model.OverlayPeer{}))
+	say("GET /v1/radios/channels", []model.RadioChannels{{Radio: "phy0", Channels: []model.RadioChannel{{Channel: 36}}}})
+	say("GET /v1/radios/legal", []model.Legality{{Radio: "phy0"}})
+	say("POST /v1/radios/capture", "frames")
+	mux.HandleFunc("POST /v1/radios/scan", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "there is no such radio", http.StatusNotFound)
+	})
+	dir, err := os.MkdirTemp("", "haloctl-") // short: a socket's path is limited
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "mesh.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(mux)
+	s.Listener.Close()
+	s.Listener = l
+	s.Start()
+	t.Cleanup(s.Close)
+	run := func(args ...string) (int, string, string) {
+		var out, errs bytes.Buffer
+		code := ctl.Run(t.Context(), ctl.Env{Args: append([]string{"mesh", "--local"}, args...), Stdout: &out, Stderr: &errs, Profiles: profile.Dir(dir), Getenv: func(string) string { return "" }, MeshSocket: socket})
+		return code, out.String(), errs.String()
+	}
+	for args, want := range map[string]string{"status": "phy0", "peers": nodeID, "channels": "36", "legal": "phy0", "capture --out -": "frames"} {
+		if code, out, errs := run(strings.Fields(args)...); code != ctl.ExitOK || !strings.Contains(out, want) {
+			t.Errorf("mesh %s: exit status %d, %q, %s", args, code, out, errs)
+		}
+	}
+	if code, _, errs := run("scan"); code != ctl.ExitNotFound || !strings.Contains(errs, "there is no such radio") {
+		t.Errorf("scan: exit status %d, %s", code, errs)
 	}
 }
 

@@ -30,6 +30,9 @@ type standIn struct {
 	ended    bool
 }
 
+// pcapFile is an answer that is no JSON.
+type pcapFile string
+
 // standInNow is the time on its clock.
 var standInNow = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
@@ -64,6 +67,11 @@ func (g *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if v, ok := g.routes[call]; ok {
 		if f, ok := v.(func(*http.Request) any); ok {
 			v = f(r)
+		}
+		if file, ok := v.(pcapFile); ok {
+			w.Header().Set("Content-Type", "application/vnd.tcpdump.pcap")
+			_, _ = w.Write([]byte(file)) // haloctl reads it or the test fails
+			return
 		}
 		status := http.StatusOK
 		if p, ok := v.(apitype.Problem); ok {
@@ -179,13 +187,27 @@ func routes(t testing.TB) map[string]any {
 	event := func(id int64, d time.Duration, s model.Severity, kind, text string) apitype.Event {
 		return apitype.Event{ID: id, Received: ago(d), Event: model.Event{Time: ago(d), Node: nodeID, Kind: kind, Severity: s, Message: text}}
 	}
+	mesh := meshStatus(link, peer)
 	return map[string]any{
 		"GET /health": health.Report{Name: "gateway-api", Build: build, State: health.Degraded, Missing: "halo-mesh", Detail: "no socket", Started: ago(2 * time.Hour), Checks: []health.Check{
 			{Name: "store", State: health.OK, Since: ago(2 * time.Hour)},
 			{Name: "halo-mesh", Needs: []string{"store"}, State: health.Degraded, Detail: "no socket", Since: ago(time.Minute)}}},
 		"GET /v1/system/info": apitype.SystemInfo{Node: gatewayID, Name: "gw", Role: model.RoleGateway, Network: "north-ridge", NetworkKey: key, CASHA256: strings.Repeat("ab", 32), Build: build,
 			Started: ago(2 * time.Hour), Time: standInNow, Clock: model.ClockRTC, Config: apitype.Database{Bytes: 120 << 10}, Telemetry: apitype.Database{Bytes: 3 << 20, Budget: 512 << 20}},
-		"GET /v1/mesh/status":          model.MeshStatus{Mesh: "ETHRX0001-8A", Originators: 1, Neighbours: []model.Neighbour{link}, Overlay: []model.OverlayPeer{peer}},
+		"GET /v1/mesh/status": mesh,
+		"GET /v1/mesh/peers":  apitype.MeshPeerList{Items: mesh.Peers()},
+		"GET /v1/mesh/channels": apitype.RadioChannelsList{Items: []model.RadioChannels{{Radio: "phy0", Country: "DE", Channels: []model.RadioChannel{
+			{Channel: 1, FreqMHz: 2412, Usable: true, InUse: true, MaxPowerDBm: 20, NoiseDBm: -92, BusyPercent: 12.5},
+			{Channel: 2, FreqMHz: 2417, Usable: true, MaxPowerDBm: 20},
+			{Channel: 14, FreqMHz: 2484, Why: "regulation or the hardware disables it", MaxPowerDBm: 20, Flags: []string{"disabled"}},
+			{Channel: 52, FreqMHz: 5260, Why: "radar may be there", MaxPowerDBm: 20, Flags: []string{"no-ir", "radar"}}}}}},
+		"GET /v1/mesh/legality": apitype.LegalityList{Items: []model.Legality{
+			{Radio: "phy0", Wanted: "DE", Country: "DE", Channel: "channel 1, 2412 MHz (20 MHz wide)", Allowed: true, MaxEIRPDBm: 20, MaxWidthMHz: 40, Reasons: []string{"rules: the kernel's database", "band: 2400 to 2483.5 MHz"}},
+			{Wanted: "DE", Country: "DE", Channel: "HaLow: channel 1 to channel 9", Allowed: true, MaxEIRPDBm: 16, MaxWidthMHz: 1, DutyCyclePct: 2.8, Reasons: []string{"a table"}}}},
+		"POST /v1/mesh/scan": model.RadioScan{Radio: "phy0", Iface: "mesh0", Networks: []model.RadioNetwork{
+			{BSSID: "02:00:00:00:00:02", Kind: "mesh", Name: "ETHRX0001-8A", Own: true, Secured: true, Channel: 1, FreqMHz: 2412, SignalDBm: -48.5, SeenMS: 400},
+			{BSSID: "02:00:00:00:00:09", Kind: "access point", Name: "caf\x1b[31m", Channel: 6, FreqMHz: 2437, SignalDBm: -80, SeenMS: 2500}}},
+		"POST /v1/mesh/capture":        pcapFile("frames"),
 		"GET /v1/network":              apitype.Network{Name: "north-ridge", Bundle: string(b)},
 		"GET /v1/network/epoch":        apitype.NetworkEpoch{Epoch: 328000, Heard: 329001},
 		"POST /v1/network/epoch/raise": apitype.NetworkEpoch{Epoch: 329002},
@@ -243,5 +265,20 @@ func routes(t testing.TB) map[string]any {
 			{MAC: "02:00:00:00:00:03", Created: ago(time.Minute), By: "user:admin"}}},
 		"POST /v1/trust/macs":                     apitype.TrustedMAC{MAC: "02:00:00:00:00:04", Created: standInNow, By: "user:admin"},
 		"DELETE /v1/trust/macs/02:00:00:00:00:02": nil,
+	}
+}
+
+// meshStatus has a radio with a peer, one on its way, and a radio that the mesh
+// does not have.
+func meshStatus(link model.Neighbour, peer model.OverlayPeer) model.MeshStatus {
+	air := model.Neighbour{Iface: "mesh0", MAC: "02:00:00:00:01:02", Node: nodeID, LastSeenMS: 300, TQ: 250}
+	return model.MeshStatus{
+		Node: gatewayID, Name: "gw", Mesh: "ETHRX0001-8A", Country: "DE", Originators: 1, Neighbours: []model.Neighbour{link, air}, Overlay: []model.OverlayPeer{peer},
+		Ports: []model.Port{{Iface: "eth0", Role: "uplink"}, {Iface: "eth1", Role: "mesh", Members: []string{nodeID}}},
+		Radios: []model.Radio{
+			{Name: "phy0", Iface: "mesh0", MAC: "02:00:00:00:01:01", Member: true, Channel: 1, FreqMHz: 2412, WidthMHz: 20, Country: "DE", TxPowerDBm: 20, Peers: []model.RadioPeer{
+				{MAC: "02:00:00:00:01:02", Node: nodeID, Linked: true, SAE: "Accepted", Peering: "ESTAB", Since: agoPtr(2 * time.Hour), SignalDBm: -61.6, InactiveMS: 1200, TxMbps: 65, RxMbps: 58.5, TxBytes: 4096, RxBytes: 100},
+				{MAC: "02:00:00:00:01:03", SAE: "Committed", Peering: "LISTEN", SignalDBm: -80, InactiveMS: 30_000, Failures: 4, Reason: "wrong password\x1b[31m"}}},
+			{Name: "phy1", Country: "DE", Detail: "it is in use: wlan0 is an access point on it", Peers: []model.RadioPeer{}}},
 	}
 }

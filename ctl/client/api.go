@@ -9,7 +9,6 @@ import (
 	"strconv"
 
 	"halo.internal/health"
-	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
 
@@ -29,11 +28,6 @@ func (c *Client) Health(ctx context.Context) (health.Report, error) {
 // SystemInfo describes the gateway.
 func (c *Client) SystemInfo(ctx context.Context) (apitype.SystemInfo, error) {
 	return get[apitype.SystemInfo](ctx, c, "/v1/system/info", nil)
-}
-
-// MeshStatus is what the gateway's halo-mesh sees.
-func (c *Client) MeshStatus(ctx context.Context) (model.MeshStatus, error) {
-	return get[model.MeshStatus](ctx, c, "/v1/mesh/status", nil)
 }
 
 // Network is the network and the bundle for its new cards.

@@ -7,6 +7,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -64,7 +65,6 @@ func New(base *url.URL, ca *x509.Certificate, tokens Tokens) (*Client, error) {
 
 func newClient(base *url.URL, conf *tls.Config, tokens Tokens) *Client {
 	return &Client{base: base, tokens: tokens, http: &http.Client{
-		Timeout: timeout,
 		Transport: &http.Transport{
 			Proxy:               nil, // a proxy has no business between an operator and his gateway
 			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
@@ -91,9 +91,12 @@ type request struct {
 	body   any  // sent as JSON; nil for none
 	anon   bool // needs no login
 	status int  // another status whose body is an answer, not a problem
+
+	wait time.Duration // for the whole answer; 0 is timeout
 }
 
-// call does r and decodes the answer into answer, unless that is nil.
+// call does r and decodes the answer into answer, unless that is nil. A *[]byte
+// takes it as it is.
 func (c *Client) call(ctx context.Context, r request, answer any) error {
 	token := ""
 	if !r.anon {
@@ -128,13 +131,19 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 		}
 		body = bytes.NewReader(b)
 	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(r.wait, timeout))
+	defer cancel()
 	u := c.base.JoinPath(r.path)
 	u.RawQuery = r.query.Encode()
 	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), body)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Accept", "application/json, application/problem+json")
+	accept := "application/json, application/problem+json"
+	if _, raw := answer.(*[]byte); raw {
+		accept = "*/*"
+	}
+	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", "haloctl/"+version.Get().Version)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -161,7 +170,11 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	if len(b) > maxAnswer {
 		return fmt.Errorf("%s %s: expected at most %d octets, got more", r.method, r.path, maxAnswer)
 	}
-	if answer == nil {
+	switch raw := answer.(type) {
+	case nil:
+		return nil
+	case *[]byte:
+		*raw = b
 		return nil
 	}
 	if err := json.Unmarshal(b, answer); err != nil {

@@ -132,6 +132,7 @@ func (w *Wireless) Capture(ctx context.Context, q model.CaptureRequest, to io.Wr
 	}
 	defer w.capturing.Unlock()
 	frames, err := w.capture(ctx, s.Wiphy, to, time.Duration(q.Seconds)*time.Second, q.Bytes)
-	w.c.Log.Info("capture", "iface", s.Iface, "frames", frames, "err", err)
+	// Whoever asked, and by whichever way: frames tell who speaks with whom.
+	w.notify(EventCaptured, model.Warning, fmt.Sprintf("%d frames of radio %s were recorded", frames, s.Name), "radio", s.Name, "iface", s.Iface, "frames", fmt.Sprint(frames))
 	return err
 }

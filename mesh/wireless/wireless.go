@@ -30,8 +30,9 @@ import (
 
 // Kinds of events; those of radios and their peers are mesh/radio's.
 const (
-	EventCountry = "mesh.radio.country" // fields country, reason: the kernel has other rules
-	EventFailed  = "mesh.radio.lost"    // field reason: no radio can be seen or used
+	EventCountry  = "mesh.radio.country"  // fields country, reason: the kernel has other rules
+	EventFailed   = "mesh.radio.lost"     // field reason: no radio can be seen or used
+	EventCaptured = "mesh.radio.captured" // fields radio, iface, frames
 )
 
 // Times.

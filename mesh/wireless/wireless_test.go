@@ -354,6 +354,9 @@ func TestCaptureIsBoundedAndOneAtATime(t *testing.T) {
 	if err := w.Capture(t.Context(), model.CaptureRequest{Seconds: 60, Bytes: 1024}, &file); err != nil || length != time.Minute || most != 1024 {
 		t.Errorf("got %s, %d octets, %v", length, most, err)
 	}
+	if told := o.told(EventCaptured); len(told) != 2 || told[0].Fields["frames"] != "1" {
+		t.Errorf("events: %+v", told)
+	}
 	for _, q := range []model.CaptureRequest{{Seconds: 61}, {Seconds: -1}, {Bytes: 100}, {Bytes: 8<<20 + 1}} {
 		if err := w.Capture(t.Context(), q, io.Discard); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%+v: %v", q, err)

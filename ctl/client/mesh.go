@@ -1,0 +1,53 @@
+package client
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+// MeshStatus is what the gateway's halo-mesh sees.
+func (c *Client) MeshStatus(ctx context.Context) (model.MeshStatus, error) {
+	return get[model.MeshStatus](ctx, c, "/v1/mesh/status", nil)
+}
+
+// Peers lists the members that the gateway reaches directly.
+func (c *Client) Peers(ctx context.Context) ([]model.MeshPeer, error) {
+	l, err := get[apitype.MeshPeerList](ctx, c, "/v1/mesh/peers", nil)
+	return l.Items, err
+}
+
+// Channels lists the channels of the gateway's radios.
+func (c *Client) Channels(ctx context.Context) ([]model.RadioChannels, error) {
+	l, err := get[apitype.RadioChannelsList](ctx, c, "/v1/mesh/channels", nil)
+	return l.Items, err
+}
+
+// Legal tells what the law lets the gateway's radios do.
+func (c *Client) Legal(ctx context.Context) ([]model.Legality, error) {
+	l, err := get[apitype.LegalityList](ctx, c, "/v1/mesh/legality", nil)
+	return l.Items, err
+}
+
+// Scan has a radio of the gateway look who is there.
+func (c *Client) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, error) {
+	var s model.RadioScan
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/mesh/scan", body: q}, &s)
+	return s, err
+}
+
+// Capture writes the pcap of what a radio of the gateway hears and sends to w. It
+// is whole, or an error.
+func (c *Client) Capture(ctx context.Context, q model.CaptureRequest, w io.Writer) error {
+	var file []byte
+	wait := time.Duration(q.Seconds)*time.Second + 2*timeout // the recording, and its way here
+	if err := c.call(ctx, request{method: http.MethodPost, path: "/v1/mesh/capture", body: q, wait: wait}, &file); err != nil {
+		return err
+	}
+	_, err := w.Write(file)
+	return err
+}

@@ -1,0 +1,340 @@
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"halo.internal/ctl/client"
+	"halo.internal/ctl/table"
+	"halo.internal/local"
+	"halo.internal/model"
+	"halo.internal/model/atomicfile"
+)
+
+// air is who answers about radios: the gateway, or halo-mesh of this device.
+type air interface {
+	MeshStatus(context.Context) (model.MeshStatus, error)
+	Peers(context.Context) ([]model.MeshPeer, error)
+	Channels(context.Context) ([]model.RadioChannels, error)
+	Legal(context.Context) ([]model.Legality, error)
+	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
+	Capture(context.Context, model.CaptureRequest, io.Writer) error
+	Now() time.Time
+}
+
+var (
+	_ air = (*client.Client)(nil)
+	_ air = device{}
+)
+
+// device is the one that haloctl runs on.
+type device struct{ *local.Mesh }
+
+// MeshStatus asks halo-mesh.
+func (d device) MeshStatus(ctx context.Context) (model.MeshStatus, error) { return d.Status(ctx) }
+
+// Peers asks halo-mesh.
+func (d device) Peers(ctx context.Context) ([]model.MeshPeer, error) {
+	s, err := d.Status(ctx)
+	return s.Peers(), err
+}
+
+// Now is the device's time.
+func (device) Now() time.Time { return time.Now() }
+
+const meshLong = `Mesh shows the mesh and the radios as the gateway sees them, and has its radios
+look around.
+
+With --local it asks halo-mesh of the device that haloctl runs on, without a
+login, also where no gateway is in reach.`
+
+func (a *app) meshCommand() *cobra.Command {
+	var here bool
+	ask := func(use, short string, args cobra.PositionalArgs, run func(context.Context, air, []string) error) *cobra.Command {
+		return &cobra.Command{
+			Use: use, Short: short, Args: args, ValidArgsFunction: cobra.NoFileCompletions,
+			RunE: func(c *cobra.Command, args []string) error {
+				if here {
+					return run(c.Context(), device{local.NewMesh(a.env.MeshSocket)}, args)
+				}
+				api, err := a.connect()
+				if err != nil {
+					return err
+				}
+				defer api.Close()
+				return run(c.Context(), api, args)
+			},
+		}
+	}
+	g := group("mesh", "the mesh, its radios and who is in the air",
+		ask("status", "radios, ports and neighbours", cobra.NoArgs, a.meshStatus),
+		ask("peers", "members that are reached directly, and links that do not come about", cobra.NoArgs, a.meshPeers),
+		ask("scan [RADIO]", "have a radio look which meshes and networks there are", cobra.MaximumNArgs(1), a.meshScan),
+		ask("channels", "which channels the radios have, and may use", cobra.NoArgs, a.meshChannels),
+		ask("legal", "what the law lets the radios do, and where that is known from", cobra.NoArgs, a.meshLegal),
+		a.meshCapture(ask),
+	)
+	g.Long = meshLong
+	g.PersistentFlags().BoolVar(&here, "local", false, "ask halo-mesh of this device, not the gateway")
+	return g
+}
+
+// namesOf maps nodes to their names, which only a gateway knows.
+func namesOf(ctx context.Context, from air) (map[string]string, error) {
+	if c, ok := from.(*client.Client); ok {
+		return nodeNames(ctx, c)
+	}
+	return nil, nil
+}
+
+func (a *app) meshStatus(ctx context.Context, from air, _ []string) error {
+	s, err := from.MeshStatus(ctx)
+	if err != nil {
+		return err
+	}
+	names, err := namesOf(ctx, from)
+	if err != nil {
+		return err
+	}
+	return a.show(s, func(w io.Writer) error { return writeMesh(w, s, names) })
+}
+
+func writeMesh(w io.Writer, s model.MeshStatus, names map[string]string) error {
+	t := table.New()
+	t.Row("Mesh", s.Mesh)
+	t.Row("Node", fmt.Sprintf("%s (%s)", s.Name, s.Node))
+	t.Row("Country", s.Country)
+	t.Row("Reachable", fmt.Sprintf("%d nodes, %d directly", s.Originators, len(s.Neighbours)))
+	radios := table.New("RADIO", "INTERFACE", "MAC", "CHANNEL", "COUNTRY", "POWER", "LINKS", "STATE")
+	for _, r := range s.Radios {
+		state, power := "member", ""
+		if !r.Member {
+			state = r.Detail
+		}
+		if r.TxPowerDBm != 0 {
+			power = table.Value(r.TxPowerDBm) + " dBm"
+		}
+		radios.Row(r.Name, r.Iface, r.MAC, onChannel(r.Channel, r.FreqMHz, r.WidthMHz), r.Country, power, fmt.Sprintf("%d of %d", r.Linked(), len(r.Peers)), state)
+	}
+	ports := table.New("PORT", "ROLE", "MEMBERS", "DETAIL")
+	for _, p := range s.Ports {
+		members := make([]string, len(p.Members))
+		for i, m := range p.Members {
+			members[i] = nameOf(names, m)
+		}
+		ports.Row(p.Iface, p.Role, strings.Join(members, " "), p.Detail)
+	}
+	return writeTables(w, []section{{1, t}, {len(s.Radios), radios}, {len(s.Ports), ports}, {len(s.Neighbours), neighbours(s.Neighbours, names)}})
+}
+
+func onChannel(number, freqMHz, widthMHz int) string {
+	switch {
+	case freqMHz == 0:
+		return ""
+	case number == 0:
+		return fmt.Sprintf("%d MHz, %d wide", freqMHz, widthMHz)
+	}
+	return fmt.Sprintf("%d (%d MHz, %d wide)", number, freqMHz, widthMHz)
+}
+
+func (a *app) meshPeers(ctx context.Context, from air, _ []string) error {
+	peers, err := from.Peers(ctx)
+	if err != nil {
+		return err
+	}
+	names, err := namesOf(ctx, from)
+	if err != nil {
+		return err
+	}
+	return a.show(items[model.MeshPeer]{peers}, func(w io.Writer) error { return peerTable(peers, names, from.Now()).Write(w) })
+}
+
+func peerTable(peers []model.MeshPeer, names map[string]string, now time.Time) *table.Table {
+	t := table.New("PEER", "INTERFACE", "MAC", "STATE", "SINCE", "SIGNAL", "HEARD", "RATE TX/RX", "TX", "RX", "QUALITY", "LAST FAILURE")
+	for _, p := range peers {
+		state, since, signal, heard, rate, tx, rx, failure := "proven", "", "", "", "", "", "", ""
+		switch r := p.Radio; {
+		case r != nil:
+			state, heard = "linked", table.Span(time.Duration(r.InactiveMS)*time.Millisecond)+" ago"
+			if !r.Linked {
+				state = r.Peering + ", SAE " + r.SAE
+			}
+			if r.Since != nil {
+				since = table.Age(now, *r.Since)
+			}
+			if r.SignalDBm != 0 {
+				signal = fmt.Sprintf("%.0f dBm", r.SignalDBm)
+			}
+			if r.TxMbps != 0 || r.RxMbps != 0 {
+				rate = table.Value(r.TxMbps) + "/" + table.Value(r.RxMbps) + " Mbit/s"
+			}
+			if r.Linked {
+				tx, rx = table.Bytes(int64(r.TxBytes)), table.Bytes(int64(r.RxBytes))
+			}
+			if r.Failures > 0 {
+				failure = fmt.Sprintf("%s (%d times)", r.Reason, r.Failures)
+			}
+		case p.Transport == "radio":
+			state = "routed" // batman-adv remembers it for some time
+		}
+		routing := ""
+		if n := p.Routing; n != nil {
+			routing = quality(*n)
+			if p.Radio == nil {
+				heard = table.Span(time.Duration(n.LastSeenMS)*time.Millisecond) + " ago"
+			}
+		}
+		t.Row(nameOf(names, p.Node), p.Iface, p.MAC, state, since, signal, heard, rate, tx, rx, routing, failure)
+	}
+	return t
+}
+
+// radioOf is the radio that a command's argument names; none is the only one.
+func radioOf(args []string) string { return strings.Join(args, "") }
+
+func (a *app) meshScan(ctx context.Context, from air, args []string) error {
+	s, err := from.Scan(ctx, model.ScanRequest{Radio: radioOf(args)})
+	if err != nil {
+		return notFound(err, "haloctl mesh status shows the radios")
+	}
+	return a.show(s, func(w io.Writer) error {
+		t := table.New("NAME", "KIND", "BSSID", "CHANNEL", "SIGNAL", "SECURED", "HEARD")
+		for _, n := range s.Networks {
+			kind, secured := n.Kind, "no"
+			if n.Own {
+				kind = "our mesh"
+			}
+			if n.Secured {
+				secured = "yes"
+			}
+			channel := strconv.Itoa(n.FreqMHz) + " MHz"
+			if n.Channel != 0 {
+				channel = fmt.Sprintf("%d (%s)", n.Channel, channel)
+			}
+			t.Row(n.Name, kind, n.BSSID, channel, fmt.Sprintf("%.0f dBm", n.SignalDBm), secured, table.Span(time.Duration(n.SeenMS)*time.Millisecond)+" ago")
+		}
+		return t.Write(w)
+	})
+}
+
+func (a *app) meshChannels(ctx context.Context, from air, _ []string) error {
+	list, err := from.Channels(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(items[model.RadioChannels]{list}, func(w io.Writer) error {
+		t := table.New("RADIO", "COUNTRY", "CHANNEL", "MHZ", "POWER", "MESH", "FLAGS", "NOISE", "BUSY", "WHY NOT")
+		for _, r := range list {
+			for _, c := range r.Channels {
+				number, use, power, noise, busy := "", "no", "", "", ""
+				if c.Channel != 0 {
+					number = strconv.Itoa(c.Channel)
+				}
+				switch {
+				case c.InUse:
+					use = "in use"
+				case c.Usable:
+					use = "yes"
+				}
+				if c.MaxPowerDBm != 0 && !strings.Contains(strings.Join(c.Flags, " "), "disabled") {
+					power = table.Value(c.MaxPowerDBm) + " dBm"
+				}
+				if c.NoiseDBm != 0 {
+					noise = fmt.Sprintf("%d dBm", c.NoiseDBm)
+				}
+				if c.BusyPercent != 0 {
+					busy = fmt.Sprintf("%.0f %%", c.BusyPercent)
+				}
+				t.Row(r.Radio, r.Country, number, strconv.Itoa(c.FreqMHz), power, use, strings.Join(c.Flags, " "), noise, busy, c.Why)
+			}
+		}
+		return t.Write(w)
+	})
+}
+
+func (a *app) meshLegal(ctx context.Context, from air, _ []string) error {
+	list, err := from.Legal(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(items[model.Legality]{list}, func(w io.Writer) error {
+		var tables []section
+		for _, l := range list {
+			t := table.New()
+			verdict := "allowed"
+			if !l.Allowed {
+				verdict = "not allowed"
+			}
+			name := l.Radio
+			if name == "" {
+				name = "HaLow"
+			}
+			t.Row("Radio", name)
+			t.Row("Channel", l.Channel)
+			t.Row("Verdict", verdict)
+			t.Row("Country", l.Country)
+			if l.MaxEIRPDBm != 0 {
+				t.Row("EIRP", table.Value(l.MaxEIRPDBm)+" dBm at most")
+				t.Row("Width", table.Value(l.MaxWidthMHz)+" MHz at most")
+			}
+			duty := "no limit"
+			if l.DutyCyclePct != 0 {
+				duty = table.Value(l.DutyCyclePct) + " % of an hour"
+			}
+			if l.Allowed {
+				t.Row("Duty cycle", duty)
+			}
+			for _, r := range l.Reasons {
+				t.Row("Reason", r)
+			}
+			tables = append(tables, section{1, t})
+		}
+		return writeTables(w, tables)
+	})
+}
+
+func (a *app) meshCapture(ask func(use, short string, args cobra.PositionalArgs, run func(context.Context, air, []string) error) *cobra.Command) *cobra.Command {
+	var out string
+	var length time.Duration
+	var most int
+	c := ask("capture [RADIO]", "record what a radio hears and sends, as a pcap with radiotap headers", cobra.MaximumNArgs(1), func(ctx context.Context, from air, args []string) error {
+		switch {
+		case out == "":
+			return &usageError{errors.New("--out: expected a file for the capture, or - for standard output")}
+		case length < time.Second || length > model.CaptureMaxSeconds*time.Second || length%time.Second != 0:
+			return &usageError{fmt.Errorf("--for: expected whole seconds, 1s to %ds, got %s", model.CaptureMaxSeconds, length)}
+		case most < 1024 || most > model.CaptureMaxBytes:
+			return &usageError{fmt.Errorf("--bytes: expected 1024 to %d, got %d", model.CaptureMaxBytes, most)}
+		}
+		var file bytes.Buffer
+		if err := from.Capture(ctx, model.CaptureRequest{Radio: radioOf(args), Seconds: int(length / time.Second), Bytes: most}, &file); err != nil {
+			return notFound(err, "haloctl mesh status shows the radios")
+		}
+		if out == "-" {
+			_, err := a.env.Stdout.Write(file.Bytes())
+			return err
+		}
+		if err := atomicfile.Write(out, file.Bytes(), 0o600); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.env.Stderr, "Wrote %s: %s.\n", out, table.Bytes(int64(file.Len())))
+		return nil
+	})
+	c.Long = `Capture records frames on the channel where the radio is, until the time is over
+or the file is full, and writes them to a file for Wireshark or tcpdump.
+
+What it holds is mostly encrypted, but tells who speaks with whom: only an admin
+may ask for it, and an event says that it was done.`
+	c.Flags().StringVar(&out, "out", "", "`file` to write, readable by you alone; - for standard output")
+	c.Flags().DurationVar(&length, "for", model.CaptureSeconds*time.Second, "how long, at most a minute")
+	c.Flags().IntVar(&most, "bytes", model.CaptureBytes, "size of the file, at most 8 MiB")
+	return c
+}
