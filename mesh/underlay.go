@@ -83,8 +83,12 @@ type batUnderlay struct {
 // ports and over radios.
 func NewUnderlay(c UnderlayConfig) Underlay {
 	u := &batUnderlay{UnderlayConfig: c, err: errors.New("not made yet")}
+	country := c.Bundle.Country
+	if country == bundle.UnknownCountry {
+		country = ""
+	}
 	u.wireless = wireless.New(wireless.Config{
-		Country: c.Bundle.Country, Mesh: c.Bundle.Mesh, Carrier: carrier{u}, Links: u.linksOfOthers, Notify: c.Notify, Log: c.Log,
+		Country: country, Mesh: c.Bundle.Mesh, Carrier: carrier{u}, Links: u.linksOfOthers, Notify: c.Notify, Log: c.Log,
 	})
 	return u
 }

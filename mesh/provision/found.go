@@ -12,10 +12,6 @@ import (
 	"halo.internal/model/claim"
 )
 
-// unknownCountry is ISO 3166's code for user assignment: no radio may be
-// switched on before somebody says where the device stands.
-const unknownCountry = "ZZ"
-
 // GatewayKey returns the identity that a gateway's bundle carries, with a new
 // WireGuard key.
 func GatewayKey(b bundle.Bundle) (identity.Key, error) {
@@ -38,7 +34,7 @@ func Found(key identity.Key) bundle.Bundle {
 		Version: bundle.Version,
 		Network: "halo-" + tag,
 		Role:    model.RoleGateway,
-		Country: unknownCountry,
+		Country: bundle.UnknownCountry,
 		Gateway: bundle.Gateway{
 			PublicKey: key.Public().Base64(),
 			Seed:      base64.StdEncoding.EncodeToString(key.Seed()),

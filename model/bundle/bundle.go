@@ -51,6 +51,10 @@ type Join struct {
 // Version is the format this package writes.
 const Version = 1
 
+// UnknownCountry is ISO 3166's code for the user's own use: nobody has said yet
+// where the device stands, and its radios keep to what is allowed everywhere.
+const UnknownCountry = "ZZ"
+
 // Ports' values.
 var PortRoles = []string{"mesh", "uplink", "client", "unused"}
 
