@@ -3,11 +3,16 @@ package mesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/batman"
+	"halo.internal/mesh/port/filter"
 	"halo.internal/mesh/radio"
 	"halo.internal/mesh/wireless"
 	"halo.internal/model"
@@ -18,13 +23,22 @@ import (
 // itself.
 type carrier struct{ u *batUnderlay }
 
-// Enslave makes the interface carry the mesh.
+// Enslave makes the interface carry the mesh, and nothing else: what members
+// send beside batman-adv's frames, past bat0 and the overlay, is dropped, and the
+// kernel says nothing of its own there.
 func (c carrier) Enslave(iface string) error {
 	c.u.mu.Lock()
 	bat := c.u.bat
 	c.u.mu.Unlock()
 	if bat == nil {
 		return errors.New("the mesh interface is not there")
+	}
+	if err := filter.Apply(iface, filter.Policy{Batman: true}); err != nil {
+		return err
+	}
+	err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", iface, "disable_ipv6"), []byte("1"), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 has none to set
+		return fmt.Errorf("IPv6 of radio %s: %w", iface, err)
 	}
 	return bat.Enslave(iface)
 }

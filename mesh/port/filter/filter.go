@@ -24,6 +24,7 @@ import (
 type Policy struct {
 	DHCP    bool        // answers of DHCP servers
 	Members []proof.MAC // sources of batman frames
+	Batman  bool        // batman frames of anybody: where the kernel lets only members speak
 }
 
 // Names in nftables.
@@ -52,6 +53,9 @@ func Apply(iface string, p Policy) error {
 	rule(etherType(paths.EtherTypeProof)...)
 	if p.DHCP {
 		rule(append(etherType(unix.ETH_P_IP), dhcpAnswer()...)...)
+	}
+	if p.Batman {
+		rule(etherType(paths.EtherTypeBatman)...)
 	}
 	if len(p.Members) > 0 {
 		// The ID links set and rule within this transaction. The library would number

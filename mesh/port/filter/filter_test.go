@@ -157,6 +157,7 @@ func TestWhatComesThrough(t *testing.T) {
 		{"one member", func() error { return Apply("inside", Policy{Members: []proof.MAC{member}}) }, []string{"proof from anyone", "batman from a member"}},
 		{"two members", func() error { return Apply("inside", Policy{Members: []proof.MAC{member, member2}}) }, []string{"proof from anyone", "batman from a member", "batman from another"}},
 		{"the first is lost", func() error { return Apply("inside", Policy{Members: []proof.MAC{member2}}) }, []string{"proof from anyone", "batman from another"}},
+		{"a radio", func() error { return Apply("inside", Policy{Batman: true}) }, []string{"proof from anyone", "batman from a member", "batman from another", "batman from a stranger"}},
 		{"nobody is left", func() error { return Apply("inside", Policy{}) }, []string{"proof from anyone"}},
 		{"open", func() error { return Open("inside") }, names(traffic)},
 		{"open as before", func() error { return Open("inside") }, names(traffic)},
