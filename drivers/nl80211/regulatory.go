@@ -69,6 +69,13 @@ func (c *Conn) SetCountry(country string) error {
 	})
 }
 
+// ReloadRegulatory has the kernel read its database (regulatory.db) anew. One that
+// was not there when cfg80211 asked for it, as before the root is mounted, it does
+// not ask for again by itself.
+func (c *Conn) ReloadRegulatory() error {
+	return c.set("reload the regulatory database", unix.NL80211_CMD_RELOAD_REGDB, nil)
+}
+
 // Covering returns the rule within whose range the whole channel lies; which
 // width it allows is for the caller to compare.
 func (r Regulatory) Covering(c Channel) (Rule, bool) {

@@ -103,6 +103,7 @@ func newSky(t *testing.T) *sky {
 	s.conn, err = nl80211.Dial(nl80211.Config{})
 	s.ok(err)
 	t.Cleanup(func() { s.conn.Close() })
+	s.ok(s.conn.ReloadRegulatory()) // of the images' firmware
 	return s
 }
 
