@@ -1,11 +1,13 @@
 package mesh
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -64,7 +66,44 @@ func (u *batUnderlay) linksOfOthers() map[dot11.MAC][]dot11.MAC {
 	return u.links
 }
 
-func (u *batUnderlay) Radios() []model.Radio { return u.wireless.List() }
+func (u *batUnderlay) Radios() []model.Radio {
+	list := u.wireless.List()
+	u.mu.Lock()
+	gateway := u.gatewayAddress()
+	u.mu.Unlock()
+	for _, r := range list {
+		for i := range r.Peers {
+			if r.Peers[i].MAC == gateway {
+				r.Peers[i].Node = u.Network.ID()
+			}
+		}
+	}
+	return list
+}
+
+// gatewayAddress returns the address by which routing knows the gateway, or
+// nothing: what the address of its bat0, which follows from its key, is said to be
+// behind. It is that of one of its ports or radios. u.mu is held.
+func (u *batUnderlay) gatewayAddress() string {
+	if u.bat == nil || u.Key.Public() == u.Network {
+		return ""
+	}
+	clients, err := u.bat.Clients()
+	if err != nil {
+		return "" // peers stay addresses
+	}
+	return behind(clients, batman.MAC(u.Network))
+}
+
+// behind returns the originator that a client is behind.
+func behind(clients []batman.Client, client net.HardwareAddr) string {
+	for _, c := range clients {
+		if c.Best && bytes.Equal(c.MAC, client) {
+			return c.Originator.String()
+		}
+	}
+	return ""
+}
 
 func (u *batUnderlay) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, error) {
 	s, err := u.wireless.Scan(ctx, q)

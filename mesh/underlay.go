@@ -175,8 +175,12 @@ func (u *batUnderlay) Neighbours() ([]model.Neighbour, error) {
 		return out, nil
 	}
 	list, err := u.bat.Neighbours()
+	gateway := u.gatewayAddress()
 	for _, n := range list {
-		id, _ := u.ports.Member(n.Iface, n.MAC)
+		id, proven := u.ports.Member(n.Iface, n.MAC)
+		if !proven && n.MAC.String() == gateway {
+			id = u.Network.ID()
+		}
 		out = append(out, model.Neighbour{
 			Iface: n.Iface, MAC: n.MAC.String(), Node: id, LastSeenMS: n.LastSeen.Milliseconds(),
 			TQ: n.TQ, Throughput: n.Throughput,

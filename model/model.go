@@ -72,7 +72,7 @@ type Event struct {
 type Neighbour struct {
 	Iface      string  `json:"iface"`
 	MAC        string  `json:"mac"`
-	Node       string  `json:"node,omitempty" doc:"canonical ID: its keys were proven on this port, or, over the air, the node says that it has this address"`
+	Node       string  `json:"node,omitempty" doc:"canonical ID: its keys were proven on this port, or, over the air, it is said to have this address"`
 	LastSeenMS int64   `json:"last_seen_ms"`
 	TQ         uint8   `json:"tq,omitempty" doc:"BATMAN_IV transmit quality, 0 to 255"`
 	Throughput float64 `json:"throughput_mbps,omitempty" doc:"BATMAN_V"`

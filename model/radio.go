@@ -35,7 +35,7 @@ func (r Radio) Linked() int {
 // RadioPeer is a station of the mesh with a link, or on its way to one.
 type RadioPeer struct {
 	MAC        string     `json:"mac"`
-	Node       string     `json:"node,omitempty" doc:"canonical ID of the node that says it has this address; peers prove the mesh's secret, not this"`
+	Node       string     `json:"node,omitempty" doc:"canonical ID of the node that is said to have this address; peers prove the mesh's secret, not this"`
 	Linked     bool       `json:"linked" doc:"frames can pass"`
 	SAE        string     `json:"sae" doc:"where authentication stands: Nothing, Committed, Confirmed, Accepted"`
 	Peering    string     `json:"peering" doc:"where peering stands: LISTEN, OPN_SNT, OPN_RCVD, CNF_RCVD, ESTAB, HOLDING"`

@@ -78,6 +78,23 @@ func (m *Mesh) Neighbours() ([]Neighbour, error) {
 	return list, nil
 }
 
+// Clients returns the addresses that other nodes say are behind them.
+func (m *Mesh) Clients() ([]Client, error) {
+	answers, err := m.dump(cmdGetClients)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Client, 0, len(answers))
+	for _, a := range answers {
+		c, err := parseClient(a.Data)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
 // Gateways returns the nodes that announce a way out.
 func (m *Mesh) Gateways() ([]Gateway, error) {
 	answers, err := m.dump(cmdGetGateways)

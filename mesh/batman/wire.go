@@ -18,6 +18,7 @@ const (
 	iflaAlgorithm = 1 // IFLA_BATADV_ALGO_NAME
 
 	cmdGetMesh        = 1
+	cmdGetClients     = 7 // GET_TRANSTABLE_GLOBAL
 	cmdGetOriginators = 8
 	cmdGetNeighbours  = 9
 	cmdGetGateways    = 10
@@ -30,6 +31,7 @@ const (
 	attrHardIfindex   = 6
 	attrHardIfname    = 7
 	attrOrigAddress   = 9
+	attrClientAddress = 16 // TT_ADDRESS
 	attrBest          = 22
 	attrLastSeen      = 23
 	attrNeighAddress  = 24
@@ -69,6 +71,14 @@ type Neighbour struct {
 	LastSeen   time.Duration
 	TQ         uint8
 	Throughput float64
+}
+
+// Client is an address behind a node of the mesh, such as that of its bat0: the
+// node says so, and nothing proves it.
+type Client struct {
+	MAC        net.HardwareAddr
+	Originator net.HardwareAddr // the node, by its first port's address
+	Best       bool             // of several nodes that say so, the one that frames go to
 }
 
 // Gateway is a node that offers a way out of the mesh.
@@ -207,6 +217,20 @@ func parseNeighbour(b []byte) (n Neighbour, index int, err error) {
 		}
 	})
 	return n, index, err
+}
+
+func parseClient(b []byte) (c Client, err error) {
+	err = attributes(b, func(d *mnl.AttributeDecoder) {
+		switch d.Type() {
+		case attrClientAddress:
+			d.Do(mac(&c.MAC))
+		case attrOrigAddress:
+			d.Do(mac(&c.Originator))
+		case attrBest:
+			c.Best = true
+		}
+	})
+	return c, err
 }
 
 func parseGateway(b []byte) (g Gateway, err error) {

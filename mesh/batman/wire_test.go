@@ -121,6 +121,27 @@ func compare[T any](t *testing.T, what string, want T, read func() (T, error)) {
 	}
 }
 
+// TestClients has no recording: the numbers are those of the kernel's interface.
+func TestClients(t *testing.T) {
+	client, node := hw(t, "02:aa:00:00:00:00"), hw(t, "f6:fb:cf:cd:29:d8")
+	e := mnl.NewAttributeEncoder()
+	e.Bytes(16, client) // BATADV_ATTR_TT_ADDRESS
+	e.Bytes(9, node)    // BATADV_ATTR_ORIG_ADDRESS
+	e.Uint16(20, 1)     // BATADV_ATTR_TT_VID
+	e.Flag(22, true)    // BATADV_ATTR_FLAG_BEST
+	b, err := e.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := parseClient(b)
+	if diff := cmp.Diff(Client{client, node, true}, got); err != nil || diff != "" {
+		t.Errorf("%v (-expected +got):\n%s", err, diff)
+	}
+	if _, err := parseClient(b[:8]); err == nil {
+		t.Error("an address of four octets was taken")
+	}
+}
+
 func TestRequests(t *testing.T) {
 	m, asked := kernel(t, IV)
 	if err := m.set(settings{ogmInterval: 5 * time.Second}); err != nil {
@@ -232,6 +253,9 @@ func FuzzParse(f *testing.F) {
 		}
 		if g, err := parseGateway(b); err == nil && len(g.NextHop) != 0 && len(g.NextHop) != 6 {
 			t.Errorf("next hop of %d octets", len(g.NextHop))
+		}
+		if c, err := parseClient(b); err == nil && len(c.Originator) != 0 && len(c.Originator) != 6 {
+			t.Errorf("originator of %d octets", len(c.Originator))
 		}
 		if i, err := parseInfo(b); err == nil && i.OGMInterval < 0 {
 			t.Errorf("interval %s", i.OGMInterval)

@@ -295,6 +295,13 @@ func TestTheMeshOverTheAir(t *testing.T) {
 			if p := b.Peers[0]; p.SAE != "Accepted" || p.Peering != "ESTAB" || p.Since == nil || p.SignalDBm == 0 || p.TxBytes == 0 || p.RxBytes == 0 {
 				t.Errorf("the node's peer: %+v", p)
 			}
+			s.until("the node knows which peer is the gateway", func() error {
+				st := node.status()
+				if id := gw.status().Node; st.Radios[0].Peers[0].Node != id || st.Neighbours[0].Node != id {
+					return fmt.Errorf("got %+v, %+v", st.Radios, st.Neighbours)
+				}
+				return nil
+			})
 			// The gateway's signed answer to a nonce has come through bat0.
 			s.until("the node hears the gateway", func() error {
 				if node.status().GatewayHeard == nil {
