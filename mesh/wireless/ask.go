@@ -20,7 +20,7 @@ import (
 // Errors of what is asked of a radio; radio.ErrBusy is another.
 var (
 	ErrNoRadio = errors.New("there is no such radio")
-	ErrInvalid = errors.New("cannot be asked for so")
+	ErrInvalid = errors.New("bad request")
 )
 
 // find returns the radio of that name, or the only one that the mesh has.
@@ -43,7 +43,7 @@ func (w *Wireless) find(name string) (radio.State, error) {
 	case 1:
 		return all[0], nil
 	}
-	return radio.State{}, fmt.Errorf("radio: %w: there are several; expected %s", ErrInvalid, names(all))
+	return radio.State{}, fmt.Errorf("%w: radio: there are several, expected %s", ErrInvalid, names(all))
 }
 
 func names(all []radio.State) string {
@@ -52,7 +52,7 @@ func names(all []radio.State) string {
 		list = append(list, s.Name)
 	}
 	if list == nil {
-		return "one, and there is none"
+		return "a radio, and there is none"
 	}
 	return "one of " + strings.Join(list, ", ")
 }
@@ -118,10 +118,10 @@ func networkOf(b nl80211.BSS, own string) model.RadioNetwork {
 func (w *Wireless) Capture(ctx context.Context, q model.CaptureRequest, to io.Writer) error {
 	q.Seconds, q.Bytes = cmp.Or(q.Seconds, model.CaptureSeconds), cmp.Or(q.Bytes, model.CaptureBytes)
 	if q.Seconds < 1 || q.Seconds > model.CaptureMaxSeconds {
-		return fmt.Errorf("seconds: %w: expected 1 to %d, got %d", ErrInvalid, model.CaptureMaxSeconds, q.Seconds)
+		return fmt.Errorf("%w: seconds: expected 1 to %d, got %d", ErrInvalid, model.CaptureMaxSeconds, q.Seconds)
 	}
 	if q.Bytes < 1024 || q.Bytes > model.CaptureMaxBytes {
-		return fmt.Errorf("bytes: %w: expected 1024 to %d, got %d", ErrInvalid, model.CaptureMaxBytes, q.Bytes)
+		return fmt.Errorf("%w: bytes: expected 1024 to %d, got %d", ErrInvalid, model.CaptureMaxBytes, q.Bytes)
 	}
 	s, err := w.find(q.Radio)
 	if err != nil {
