@@ -134,6 +134,7 @@ type board struct {
 	role model.Role
 	root string
 	cmd  *exec.Cmd
+	ns   *os.File // its network namespace, which stays when the process dies
 	mesh *local.Mesh
 }
 
@@ -149,12 +150,15 @@ func (s *sky) board(role model.Role, b bundle.Bundle) *board {
 	s.ok(err)
 	s.ok(os.WriteFile(filepath.Join(root, paths.Bundle), text, 0o600))
 	d := &board{sky: s, role: role, root: root, mesh: local.NewMesh(filepath.Join(root, paths.MeshSocket))}
-	d.start(nil)
+	d.start()
+	d.ns, err = os.Open(fmt.Sprintf("/proc/%d/ns/net", d.cmd.Process.Pid))
+	s.ok(err)
+	s.t.Cleanup(func() { d.ns.Close() })
 	return d
 }
 
-// start starts the board's process, in a namespace that is there or in a new one.
-func (d *board) start(ns *os.File) {
+// start starts the board's process: at first in a new namespace.
+func (d *board) start() {
 	d.sky.t.Helper()
 	d.cmd = exec.Command("/proc/self/exe")
 	d.cmd.Env = append(os.Environ(), envRole+"="+string(d.role), envRoot+"="+d.root)
@@ -162,11 +166,11 @@ func (d *board) start(ns *os.File) {
 	d.sky.ok(err)
 	defer log.Close()
 	d.cmd.Stdout, d.cmd.Stderr = log, log
-	if ns == nil {
+	if d.ns == nil {
 		d.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 		d.sky.ok(d.cmd.Start())
 	} else {
-		d.sky.ok(within(ns, d.cmd.Start))
+		d.sky.ok(within(d.ns, d.cmd.Start))
 	}
 	cmd := d.cmd
 	d.sky.t.Cleanup(func() {
@@ -201,7 +205,7 @@ func (d *board) plug(prepare func(nl80211.Wiphy)) (id int) {
 	name := fmt.Sprintf("radio%d", s.made)
 	id, err := s.hwsim.NewRadio(hwsim.Radio{Name: name, MAC: net.HardwareAddr{2, 0, 0, 0, 0xaa, byte(s.made)}, NoVIF: true})
 	s.ok(err)
-	s.t.Cleanup(func() { _ = s.hwsim.DeleteRadio(id) }) // the test may have removed it
+	s.t.Cleanup(func() { _ = d.unplug(id) }) // the test may have removed it
 	all, err := s.conn.Wiphys()
 	s.ok(err)
 	i := slices.IndexFunc(all, func(w nl80211.Wiphy) bool { return w.Name == name })
@@ -211,11 +215,17 @@ func (d *board) plug(prepare func(nl80211.Wiphy)) (id int) {
 	if prepare != nil {
 		prepare(all[i])
 	}
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", d.cmd.Process.Pid))
-	s.ok(err)
-	defer ns.Close()
-	s.ok(s.conn.MoveWiphy(all[i].Index, ns))
+	s.ok(s.conn.MoveWiphy(all[i].Index, d.ns))
 	return id
+}
+
+// unplug removes a radio of the board: a driver's radios go from where they are.
+func (d *board) unplug(id int) error {
+	inside, err := hwsim.Dial(int(d.ns.Fd()))
+	if err != nil {
+		return err
+	}
+	return errors.Join(inside.DeleteRadio(id), inside.Close())
 }
 
 func (d *board) status() model.MeshStatus {
@@ -248,6 +258,15 @@ func (d *board) linked() model.Radio {
 	return r
 }
 
+// carried is what health says of what carries the mesh.
+func (d *board) carried() health.Check {
+	r, err := d.mesh.Health(d.sky.t.Context())
+	if i := slices.IndexFunc(r.Checks, func(c health.Check) bool { return c.Name == "ports" }); err == nil && i >= 0 {
+		return r.Checks[i]
+	}
+	return health.Check{Detail: fmt.Sprint(err)}
+}
+
 func (d *board) told(kind string) []model.Event {
 	list, err := d.mesh.Events(d.sky.t.Context(), 0, 0)
 	d.sky.ok(err)
@@ -277,11 +296,10 @@ func TestTheMeshOverTheAir(t *testing.T) {
 			g, n := bundles(t, routing)
 			gw, node := s.board(model.RoleGateway, g), s.board(model.RoleNode, n)
 			s.until("a node without radios says so", func() error {
-				r, err := node.mesh.Health(t.Context())
-				if err == nil && r.Detail != "no port may carry the mesh, and there is no radio" {
-					err = fmt.Errorf("%s: %s", r.Missing, r.Detail)
+				if c := node.carried(); c.State != health.Failed || c.Detail != "no port may carry the mesh, and there is no radio" {
+					return fmt.Errorf("%s: %s", c.State, c.Detail)
 				}
-				return err
+				return nil
 			})
 			gw.plug(nil)
 			id := node.plug(nil)
@@ -310,14 +328,8 @@ func TestTheMeshOverTheAir(t *testing.T) {
 				return nil
 			})
 			s.until("health says that the mesh is carried", func() error {
-				r, err := node.mesh.Health(t.Context())
-				if err != nil {
-					return err
-				}
-				for _, c := range r.Checks {
-					if c.Name == "ports" && c.State != health.OK {
-						return errors.New(c.Detail)
-					}
+				if c := node.carried(); c.State != health.OK {
+					return fmt.Errorf("%s: %s", c.State, c.Detail)
 				}
 				return nil
 			})
@@ -328,7 +340,7 @@ func TestTheMeshOverTheAir(t *testing.T) {
 				asked(t, gw, node, a)
 			}
 
-			s.ok(s.hwsim.DeleteRadio(id))
+			s.ok(node.unplug(id))
 			s.until("the radio is gone", func() error {
 				if r := node.status().Radios; len(r) != 0 {
 					return fmt.Errorf("got %+v", r)
@@ -414,10 +426,7 @@ func TestARadioThatIsInUse(t *testing.T) {
 	if _, err := node.mesh.Scan(t.Context(), model.ScanRequest{}); !errors.Is(err, local.ErrNone) {
 		t.Errorf("a scan by it: %v", err)
 	}
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", node.cmd.Process.Pid))
-	s.ok(err)
-	defer ns.Close()
-	inside, err := nl80211.Dial(nl80211.Config{NetNS: int(ns.Fd())})
+	inside, err := nl80211.Dial(nl80211.Config{NetNS: int(node.ns.Fd())})
 	s.ok(err)
 	defer inside.Close()
 	s.ok(inside.DeleteInterface(hotspot.Index))
@@ -439,16 +448,12 @@ func TestHaloMeshIsKilled(t *testing.T) {
 	gw.linked()
 	before := node.linked()
 
-	// A namespace ends with its last process, unless somebody holds it.
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", node.cmd.Process.Pid))
-	s.ok(err)
-	defer ns.Close()
 	s.ok(node.cmd.Process.Kill())
 	_ = node.cmd.Wait() // killed, as it reports
-	if err := within(ns, func() error { _, err := net.InterfaceByName(before.Iface); return err }); err != nil {
+	if err := within(node.ns, func() error { _, err := net.InterfaceByName(before.Iface); return err }); err != nil {
 		t.Errorf("the mesh interface is gone with the process: %v", err)
 	}
-	node.start(ns)
+	node.start()
 	if after := node.linked(); after.MAC != before.MAC {
 		t.Errorf("the radio has another address: %s, %s before", after.MAC, before.MAC)
 	}
