@@ -76,23 +76,6 @@ func (c *Conn) ReloadRegulatory() error {
 	return c.set("reload the regulatory database", unix.NL80211_CMD_RELOAD_REGDB, nil)
 }
 
-// Covering returns the rule within whose range the whole channel lies; which
-// width it allows is for the caller to compare.
-func (r Regulatory) Covering(c Channel) (Rule, bool) {
-	centre := c.Center1MHz
-	if centre == 0 {
-		centre = c.FreqMHz
-	}
-	low := centre*1000 + c.OffsetKHz - c.Width.MHz()*500
-	high := low + c.Width.MHz()*1000
-	for _, rule := range r.Rules {
-		if rule.StartKHz <= low && high <= rule.EndKHz {
-			return rule, true
-		}
-	}
-	return Rule{}, false
-}
-
 func parseRegulatory(b []byte) (r Regulatory, err error) {
 	r.Wiphy = -1
 	err = walk(b, func(d *netlink.AttributeDecoder) {

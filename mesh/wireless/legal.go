@@ -1,12 +1,14 @@
 package wireless
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
-	"time"
 
+	"halo.internal/drivers/halow/channel"
+	"halo.internal/drivers/legal"
 	"halo.internal/drivers/nl80211"
-	"halo.internal/drivers/s1g"
 	"halo.internal/mesh/radio"
 	"halo.internal/model"
 	"halo.internal/model/dot11"
@@ -42,7 +44,7 @@ func (w *Wireless) Channels() ([]model.RadioChannels, error) {
 			surveys, in := measured(conn, ifaces, s.Iface)
 			for _, b := range r.Bands {
 				for _, a := range b.Channels {
-					c.Channels = append(c.Channels, channel(a, surveys, in))
+					c.Channels = append(c.Channels, judge(a, surveys, in))
 				}
 			}
 			out = append(out, c)
@@ -66,7 +68,8 @@ func measured(conn kernel, ifaces []nl80211.Interface, iface string) ([]nl80211.
 	return nil, 0
 }
 
-func channel(a nl80211.Allowed, surveys []nl80211.Survey, in int) model.RadioChannel {
+// judge tells what a mesh may do on a channel, and what was measured there.
+func judge(a nl80211.Allowed, surveys []nl80211.Survey, in int) model.RadioChannel {
 	c := model.RadioChannel{
 		Channel: dot11.ChannelNumber(a.FreqMHz), FreqMHz: a.FreqMHz, InUse: a.FreqMHz == in && in != 0, MaxPowerDBm: float64(a.MaxPowerMB) / 100,
 		Why: whyNot(a),
@@ -135,73 +138,67 @@ func (w *Wireless) Legal() ([]model.Legality, error) {
 			}
 		}
 	}
-	return append(out, halow(w.c.Country)), nil
+	return append(out, halow(w.c.Country)...), nil
 }
 
-// wifi judges the mesh's channel by the kernel's rules.
+// wifi judges the mesh's channel by the kernel's rules and by what the radio can
+// do. Where nobody has said where the device stands, the rules that hold are those
+// that are wanted.
 func (w *Wireless) wifi(s radio.State, r nl80211.Wiphy, rules nl80211.Regulatory) model.Legality {
 	c := channelOf(w.c.Mesh)
-	l := model.Legality{Radio: s.Name, Wanted: w.c.Country, Country: rules.Country, Channel: fmt.Sprintf("channel %d, %s", w.c.Mesh.Channel, c)}
-	reason := func(format string, args ...any) { l.Reasons = append(l.Reasons, fmt.Sprintf(format, args...)) }
-	switch {
-	case r.SelfManaged:
-		reason("rules: the driver keeps to its own, for country %q", rules.Country)
-	case w.c.Country != "" && rules.Country != w.c.Country:
-		reason("rules: the kernel keeps to those of %q, not of %q: its database lacks the country, or another radio has asked for less", rules.Country, w.c.Country)
-	default:
-		reason("rules: the kernel's database (regulatory.db) for %q", rules.Country)
+	l := legalityOf(w.c.Country, legal.WiFi(cmp.Or(w.c.Country, rules.Country), rules, c))
+	l.Radio, l.Channel = s.Name, fmt.Sprintf("channel %d, %s", w.c.Mesh.Channel, c)
+	reason := func(format string, args ...any) {
+		l.Reasons = append(l.Reasons, fmt.Sprintf(format, args...)+" (radio "+r.Name+")")
 	}
 	a, has := r.Channel(c.FreqMHz)
-	rule, covered := rules.Covering(c)
-	l.Allowed = has && covered
-	if !has {
-		reason("radio: %s has no channel at %d MHz", r.Name, c.FreqMHz)
-	} else if why := whyNot(a); why != "" {
+	switch {
+	case !has:
 		l.Allowed = false
-		reason("channel: %s", why)
-	}
-	if !covered {
-		reason("band: no rule of %q covers %s", rules.Country, c)
-		return l
-	}
-	l.MaxEIRPDBm, l.MaxWidthMHz = float64(rule.MaxEIRPMBm)/100, float64(rule.MaxWidthKHz)/1000
-	reason("band: %s to %s MHz, up to %g MHz wide, %g dBm EIRP", mhz(rule.StartKHz), mhz(rule.EndKHz), l.MaxWidthMHz, l.MaxEIRPDBm)
-	if c.Width.MHz()*1000 > rule.MaxWidthKHz && rule.Flags&nl80211.RuleAutoBW == 0 {
+		reason("it has no channel at %d MHz", c.FreqMHz)
+	case whyNot(a) != "":
 		l.Allowed = false
-		reason("width: %d MHz are more than the rule allows", c.Width.MHz())
+		reason("%s", whyNot(a))
+	case a.MaxPowerMB > 0:
+		reason("it sends at most %s there", legal.DBm(a.MaxPowerMB))
 	}
-	if has && a.MaxPowerMB > 0 {
-		reason("power: the radio sends at most %g dBm there", float64(a.MaxPowerMB)/100)
-	}
-	if rule.Flags&nl80211.RuleNoOutdoor != 0 {
-		reason("place: indoors only")
-	}
-	if rule.Flags&nl80211.RuleDFS != 0 {
-		reason("radar: has to be listened for, %s before the first frame", max(rule.CAC, time.Minute))
-	}
-	reason("duty cycle: no limit for Wi-Fi, which listens before it sends")
 	return l
 }
 
-// mhz writes kHz as MHz.
-func mhz(kHz int) string {
-	return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(kHz)/1000), ".0")
+// halow tells what the law has for HaLow in the country, whether there is such a
+// radio or not: one for each set of channels that the same holds for. Of the
+// numberings that a country has had, that of present drivers counts.
+func halow(country string) []model.Legality {
+	answers, err := legal.HaLowChannels(country, channel.REVmf)
+	if err != nil {
+		return []model.Legality{{Wanted: country, Channel: "HaLow", Reasons: []string{err.Error()}}}
+	}
+	var out []model.Legality
+	for _, a := range answers {
+		l := legalityOf(country, a)
+		i := slices.IndexFunc(out, func(o model.Legality) bool {
+			return o.Allowed == l.Allowed && o.MaxEIRPDBm == l.MaxEIRPDBm && o.DutyCyclePct == l.DutyCyclePct
+		})
+		if i < 0 {
+			l.Channel = "HaLow: " + a.Channel
+			out = append(out, l)
+			continue
+		}
+		out[i].Channel += ", " + strings.TrimPrefix(a.Channel, "S1G channel ")
+	}
+	return out
 }
 
-// halow tells what the table of S1G has for the country. No radio of HaLow is
-// driven yet, and none may be where the table has nothing.
-func halow(country string) model.Legality {
-	l := model.Legality{Wanted: country, Country: country}
-	rules, ok := s1g.For(country)
-	if !ok {
-		l.Reasons = []string{fmt.Sprintf("HaLow: the table (%s) has no rules for %q, so nothing may be sent there", s1g.Scheme, country)}
-		return l
+func legalityOf(wanted string, a legal.Answer) model.Legality {
+	l := model.Legality{
+		Wanted: wanted, Country: a.Country, Channel: a.Channel, Allowed: a.Allowed,
+		MaxEIRPDBm: float64(a.MaxEIRP) / 100, MaxWidthMHz: float64(a.MaxWidthKHz) / 1000, Reasons: []string{},
 	}
-	l.Allowed, l.MaxEIRPDBm, l.MaxWidthMHz = true, float64(rules.MaxEIRPDBm), float64(rules.MaxWidthMHz())
-	l.Channel = fmt.Sprintf("HaLow: %s to %s", rules.Channels[0], rules.Channels[len(rules.Channels)-1])
-	if rules.DutyCycle < 100 {
-		l.DutyCyclePct = rules.DutyCycle
+	if a.Duty < legal.Always {
+		l.DutyCyclePct = a.Duty.Percent()
 	}
-	l.Reasons = rules.Reasons
+	for _, r := range a.Reasons {
+		l.Reasons = append(l.Reasons, r.String())
+	}
 	return l
 }

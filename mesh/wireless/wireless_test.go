@@ -389,49 +389,52 @@ func TestChannelsSayWhyNot(t *testing.T) {
 }
 
 func TestLegal(t *testing.T) {
-	de := nl80211.Regulatory{Country: "DE", Rules: []nl80211.Rule{
+	de := nl80211.Regulatory{Country: "DE", Wiphy: -1, Rules: []nl80211.Rule{
 		{StartKHz: 2_400_000, EndKHz: 2_483_500, MaxWidthKHz: 40_000, MaxEIRPMBm: 2000},
 		{StartKHz: 5_150_000, EndKHz: 5_250_000, MaxWidthKHz: 20_000, MaxEIRPMBm: 2301, Flags: nl80211.RuleNoOutdoor}}}
 	all := []nl80211.Band{{Channels: []nl80211.Allowed{{FreqMHz: 2412, MaxPowerMB: 1700}, {FreqMHz: 2484, Disabled: true}, {FreqMHz: 5180}}}}
 	for _, tc := range []struct {
-		name      string
-		channel   int
-		width     int
-		rules     nl80211.Regulatory
-		self      bool
-		allowed   bool
-		eirp      float64
-		reason    string
-		halowSaid string
+		name           string
+		channel, width int
+		rules          nl80211.Regulatory
+		allowed        bool
+		eirp           float64
+		reason         string
 	}{
-		{"allowed", 1, 20, de, false, true, 20, "2400 to 2483.5 MHz, up to 40 MHz wide, 20 dBm EIRP", "2.8 % for stations"},
-		{"the radio's own limit", 1, 20, de, false, true, 20, "sends at most 17 dBm", ""},
-		{"indoors", 36, 20, de, false, true, 23.01, "indoors only", ""},
-		{"too wide", 36, 40, de, false, false, 23.01, "40 MHz are more than the rule allows", ""},
-		{"disabled", 14, 20, de, false, false, 0, "disables it", ""},
-		{"no rule", 14, 20, de, false, false, 0, "no rule of \"DE\" covers 2484 MHz", ""},
-		{"no such channel", 149, 20, de, false, false, 0, "has no channel at 5745 MHz", ""},
-		{"rules of the world", 1, 20, nl80211.Regulatory{Country: "00"}, false, false, 0, "keeps to those of \"00\", not of \"DE\"", ""},
-		{"the driver's own rules", 1, 20, nl80211.Regulatory{Country: "US", Rules: de.Rules}, true, true, 20, "the driver keeps to its own", ""},
+		{"allowed", 1, 20, de, true, 20, "at most 20 dBm from the antenna (the kernel's rules of DE)"},
+		{"the radio's own limit", 1, 20, de, true, 20, "it sends at most 17 dBm there (radio phy0)"},
+		{"indoors", 36, 20, de, true, 23.01, "indoors only"},
+		{"too wide", 36, 40, de, false, 23.01, "20 MHz wide at most"},
+		{"disabled, and no rule", 14, 20, de, false, 0, "disables it"},
+		{"no such channel", 149, 20, de, false, 0, "it has no channel at 5745 MHz (radio phy0)"},
+		{"rules of the world", 1, 20, nl80211.Regulatory{Country: "00", Wiphy: -1, Rules: de.Rules}, false, 0, "the network is set to DE, and the kernel keeps to 00"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			o := &world{rules: tc.rules, states: []radio.State{{Name: "phy0", Iface: "mesh0"}}, wiphys: []nl80211.Wiphy{{Name: "phy0", Bands: all, SelfManaged: tc.self}}}
+			o := &world{rules: tc.rules, states: []radio.State{{Name: "phy0", Iface: "mesh0"}}, wiphys: []nl80211.Wiphy{{Name: "phy0", Bands: all}}}
 			m := profile
 			m.Channel, m.Width = tc.channel, tc.width
 			got, err := o.with(m).Legal()
 			if err != nil || len(got) != 2 {
 				t.Fatalf("got %+v, %v", got, err)
 			}
-			l, reasons := got[0], strings.Join(got[0].Reasons, "\n")
-			if l.Allowed != tc.allowed || l.MaxEIRPDBm != tc.eirp || !strings.Contains(reasons, tc.reason) || l.Wanted != "DE" {
+			if l := got[0]; l.Allowed != tc.allowed || l.MaxEIRPDBm != tc.eirp || !strings.Contains(strings.Join(l.Reasons, "\n"), tc.reason) || l.Wanted != "DE" {
 				t.Errorf("got %+v", l)
 			}
-			if h := got[1]; !h.Allowed || h.DutyCyclePct != 2.8 || h.MaxEIRPDBm != 16 || !strings.Contains(strings.Join(h.Reasons, "\n"), tc.halowSaid) {
+			if h := got[1]; !h.Allowed || h.DutyCyclePct != 2.8 || h.MaxEIRPDBm != 16 || !strings.HasPrefix(h.Channel, "HaLow: S1G channel 1 (863.5 MHz, 1 MHz wide), 3 (864.5") {
 				t.Errorf("HaLow: got %+v", h)
 			}
 		})
 	}
-	if l := halow("BR"); l.Allowed || len(l.Reasons) != 1 {
+	o := &world{rules: nl80211.Regulatory{Country: "00", Wiphy: -1, Rules: de.Rules}, states: []radio.State{{Name: "phy0", Iface: "mesh0"}}, wiphys: []nl80211.Wiphy{{Name: "phy0", Bands: all}}}
+	w := o.with(profile)
+	w.c.Country = ""
+	if got, err := w.Legal(); err != nil || !got[0].Allowed || got[1].Allowed {
+		t.Errorf("where nobody said where it stands: got %+v, %v", got, err)
+	}
+	if l := halow("NZ"); len(l) != 2 || l[0].MaxEIRPDBm == l[1].MaxEIRPDBm || !l[0].Allowed {
+		t.Errorf("HaLow with two powers: got %+v", l)
+	}
+	if l := halow("BR"); len(l) != 1 || l[0].Allowed || !strings.Contains(l[0].Reasons[0], "HaLow stays off") {
 		t.Errorf("HaLow where nothing is known: got %+v", l)
 	}
 }
