@@ -74,9 +74,14 @@ func (l *lab) ok(err error) {
 // until polls what no event tells.
 func (l *lab) until(what string, ok func() bool) {
 	l.t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
+	l.within(patience, what, ok)
+}
+
+func (l *lab) within(limit time.Duration, what string, ok func() bool) {
+	l.t.Helper()
+	for deadline := time.Now().Add(limit); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			l.t.Fatalf("%s: not within %s", what, patience)
+			l.t.Fatalf("%s: not within %s", what, limit)
 		}
 	}
 }

@@ -157,10 +157,6 @@ func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
 		return err
 	}
 	defer r.conn.Close()
-	if r.events, err = nl80211.Listen(nl80211.Config{ReceiveBuffer: r.c.ReceiveBuffer}, nl80211.GroupConfig, nl80211.GroupMLME); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.events.Close()) }()
 	if err := r.makeInterface(); err != nil {
 		return err
 	}
@@ -169,6 +165,10 @@ func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
 			err = errors.Join(err, r.conn.DeleteInterface(r.iface.Index))
 		}
 	}()
+	if r.events, err = nl80211.Listen(nl80211.Config{ReceiveBuffer: r.c.ReceiveBuffer}, nl80211.GroupConfig, nl80211.GroupMLME); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.events.Close()) }()
 	if err := r.events.Only(r.iface.Index); err != nil {
 		return err
 	}
