@@ -38,7 +38,7 @@ var layers = [][]string{
 // others, whatever its layer: they speak over sockets.
 var rooms = map[string]string{
 	"gateway-api": "gateway", "halo-mesh": "mesh", "halo-agent": "agent", "halo-field": "field", "haloctl": "ctl",
-	"halo-init": "image", "halo-image": "image", "init": "image", "halo-lab": "lab",
+	"halo-init": "image", "halo-image": "image", "init": "image", "halo-lab": "lab", "halo-air": "lab",
 }
 
 // source is one parsed file of the module.

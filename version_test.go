@@ -13,7 +13,7 @@ import (
 
 // TestEveryBinarySaysWhichBuildItIs builds those of them that are ours to run.
 func TestEveryBinarySaysWhichBuildItIs(t *testing.T) {
-	names := []string{"gateway-api", "halo-mesh", "halo-agent", "halo-field", "haloctl", "halo-init", "halo-image", "halo-lab"}
+	names := []string{"gateway-api", "halo-mesh", "halo-agent", "halo-field", "halo-air", "haloctl", "halo-init", "halo-image", "halo-lab"}
 	dir := t.TempDir()
 	build := []string{"build", "-buildvcs=false", "-ldflags=-s -w", "-o", dir + "/"} // no symbols: links sooner
 	for _, n := range names {

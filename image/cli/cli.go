@@ -98,7 +98,7 @@ func stampCommand() *cobra.Command {
 func renderCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "render",
-		Short: "Render instance/ from the packing manifest and go.mod",
+		Short: "Render instance/ from the packing manifest, the boards and go.mod",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			root, err := repository()
@@ -109,7 +109,11 @@ func renderCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return prepare.Render(root, m)
+			boards, err := manifest.Boards(root)
+			if err != nil {
+				return err
+			}
+			return prepare.Render(root, m, boards)
 		},
 	}
 }

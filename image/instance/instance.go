@@ -1,7 +1,9 @@
 // Package instance renders gokrazy's view of HALO: instance/<role>/config.json
-// and the go.mod and go.sum in its builddir, all from the packing manifest and
-// the repository's own go.mod. The result is committed, so that plain gok
-// builds the same image as halo-image; a test fails when the two drift apart.
+// and the go.mod and go.sum in its builddir, and the same once more as
+// <role>-<board> for each board with programs of its own, all from the packing
+// manifest, the board files and the repository's own go.mod. The result is
+// committed, so that plain gok builds the same image as halo-image; a test fails
+// when the two drift apart.
 package instance
 
 import (
@@ -62,34 +64,54 @@ type packageConfig struct {
 	ExtraFileContents map[string]string `json:",omitempty"`
 }
 
-// Render returns the files of every role for the repository at root.
-func Render(root string, m manifest.Manifest) ([]File, error) {
+// Name returns the name of the instance from which images of a role for a board
+// are built. Boards without programs of their own share that of the role.
+func Name(role string, b manifest.Board) string {
+	if len(b.Packages) == 0 {
+		return role
+	}
+	return role + "-" + b.Name
+}
+
+// Render returns the files of every instance for the repository at root.
+func Render(root string, m manifest.Manifest, boards []manifest.Board) ([]File, error) {
 	var files []File
 	for _, role := range slices.Sorted(maps.Keys(m.Roles)) {
-		c, err := renderConfig(m, role)
-		if err != nil {
-			return nil, err
+		rendered := map[string]bool{}
+		// The role's own first: an instance of it alone is there whatever boards are.
+		for _, board := range append([]manifest.Board{{}}, boards...) {
+			name := Name(role, board)
+			if rendered[name] {
+				continue
+			}
+			rendered[name] = true
+			c, err := renderConfig(m, role, board.Packages)
+			if err != nil {
+				return nil, err
+			}
+			mod, sum, err := renderModule(root, name)
+			if err != nil {
+				return nil, err
+			}
+			dir := filepath.Join(Dir, name)
+			files = append(files,
+				File{filepath.Join(dir, "config.json"), c},
+				File{filepath.Join(dir, "builddir", "go.mod"), mod},
+				File{filepath.Join(dir, "builddir", "go.sum"), sum},
+			)
 		}
-		mod, sum, err := renderModule(root, role)
-		if err != nil {
-			return nil, err
-		}
-		dir := filepath.Join(Dir, role)
-		files = append(files,
-			File{filepath.Join(dir, "config.json"), c},
-			File{filepath.Join(dir, "builddir", "go.mod"), mod},
-			File{filepath.Join(dir, "builddir", "go.sum"), sum},
-		)
 	}
 	return files, nil
 }
 
-func renderConfig(m manifest.Manifest, role string) ([]byte, error) {
+// renderConfig renders the instance of a role with further packages.
+func renderConfig(m manifest.Manifest, role string, further []string) ([]byte, error) {
 	r := m.Roles[role]
+	packages := slices.Concat(r.Packages, further)
 	c := config{
 		Hostname:      r.Hostname,
 		Environment:   []string{"GOOS=linux", "GOARCH=arm64", "CGO_ENABLED=0"},
-		Packages:      r.Packages,
+		Packages:      packages,
 		PackageConfig: map[string]packageConfig{},
 		// The consoles are on the kernel's command line, per board.
 		SerialConsole:   "disabled",
@@ -100,7 +122,7 @@ func renderConfig(m manifest.Manifest, role string) ([]byte, error) {
 	// Without a password, gokrazy listens on its Unix socket alone.
 	c.Update.NoPassword = true
 	c.InternalCompatibilityFlags.InitPkg = m.Init
-	for _, pkg := range slices.Concat(r.Packages, m.GokrazyPackages) {
+	for _, pkg := range slices.Concat(packages, m.GokrazyPackages) {
 		c.PackageConfig[pkg] = packageConfig{GoBuildFlags: m.BuildFlags}
 	}
 	info, err := json.Marshal(map[string]string{"role": role})
@@ -130,7 +152,7 @@ func renderConfig(m manifest.Manifest, role string) ([]byte, error) {
 
 // renderModule makes a builddir's go.mod out of the repository's: the same
 // versions, so that gok builds what the tests tested.
-func renderModule(root, role string) (mod, sum []byte, err error) {
+func renderModule(root, name string) (mod, sum []byte, err error) {
 	b, err := os.ReadFile(filepath.Join(root, "go.mod"))
 	if err != nil {
 		return nil, nil, err
@@ -140,7 +162,7 @@ func renderModule(root, role string) (mod, sum []byte, err error) {
 		return nil, nil, err
 	}
 	f := new(modfile.File)
-	if err := f.AddModuleStmt("gokrazy/build/" + role); err != nil {
+	if err := f.AddModuleStmt("gokrazy/build/" + name); err != nil {
 		return nil, nil, err
 	}
 	f.AddComment("// Rendered by halo-image render from the go.mod at the top; do not edit.")
@@ -178,7 +200,7 @@ func Drift(root string, files []File) error {
 			return fmt.Errorf("%s: %w; run halo-image render and commit", f.Path, err)
 		}
 		if !bytes.Equal(got, f.Content) {
-			return fmt.Errorf("%s differs from what %s and go.mod say; run halo-image render and commit", f.Path, manifest.File)
+			return fmt.Errorf("%s differs from what %s, %s/ and go.mod say; run halo-image render and commit", f.Path, manifest.File, manifest.BoardsDir)
 		}
 	}
 	return nil

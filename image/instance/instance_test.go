@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,15 +18,20 @@ func TestCommittedInstancesAreCurrent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := Render(root, m)
+	boards, err := manifest.Boards(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := Render(root, m, boards)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := Drift(root, files); err != nil {
 		t.Error(err)
 	}
-	if len(files) != 3*len(m.Roles) {
-		t.Errorf("got %d files for %d roles", len(files), len(m.Roles))
+	dirs, err := filepath.Glob(filepath.Join(root, Dir, "*", "config.json"))
+	if err != nil || len(files) != 3*len(dirs) {
+		t.Errorf("got %d files for the instances %v (%v): is one of them nobody's?", len(files), dirs, err)
 	}
 }
 
@@ -49,7 +55,7 @@ func repository(t *testing.T) (string, manifest.Manifest) {
 
 func TestRenderedConfig(t *testing.T) {
 	dir, m := repository(t)
-	files, err := Render(dir, m)
+	files, err := Render(dir, m, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,9 +83,39 @@ func TestRenderedConfig(t *testing.T) {
 	}
 }
 
+func TestABoardWithProgramsHasInstancesOfItsOwn(t *testing.T) {
+	dir, m := repository(t)
+	boards := []manifest.Board{{Name: "pi"}, {Name: "virt", Packages: []string{"halo.internal/cmd/halo-air"}}}
+	files, err := Render(dir, m, boards)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := Render(dir, m, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 6 || len(plain) != 3 || string(files[0].Content) != string(plain[0].Content) {
+		t.Errorf("got %d files with boards and %d without; the role's own must stay as it is", len(files), len(plain))
+	}
+	var c config
+	if err := json.Unmarshal(files[3].Content, &c); err != nil {
+		t.Fatal(err)
+	}
+	if files[3].Path != "instance/node-virt/config.json" || c.Hostname != "halo-node" ||
+		!slices.Equal(c.Packages, []string{"halo.internal/cmd/halo-mesh", "halo.internal/cmd/halo-air"}) ||
+		len(c.PackageConfig["halo.internal/cmd/halo-air"].GoBuildFlags) == 0 {
+		t.Errorf("%s: got %+v", files[3].Path, c)
+	}
+	for i, want := range []string{"node", "node-virt"} {
+		if got := Name("node", boards[i]); got != want {
+			t.Errorf("instance of %s: got %s, want %s", boards[i].Name, got, want)
+		}
+	}
+}
+
 func TestDriftIsNamedAndWritten(t *testing.T) {
 	dir, m := repository(t)
-	files, err := Render(dir, m)
+	files, err := Render(dir, m, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +129,7 @@ func TestDriftIsNamedAndWritten(t *testing.T) {
 		t.Errorf("after writing: %v", err)
 	}
 	m.Roles["node"] = manifest.Role{Hostname: "halo-other", Packages: []string{"halo.internal/cmd/halo-mesh"}}
-	if files, err = Render(dir, m); err != nil {
+	if files, err = Render(dir, m, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := Drift(dir, files); err == nil || !strings.Contains(err.Error(), "instance/node/config.json differs") {

@@ -23,6 +23,7 @@ type Board struct {
 	Config     []string        `toml:"config"`      // lines of config.txt
 	Firmware   []string        `toml:"firmware"`    // files of gokrazy's firmware package
 	Devices    []string        `toml:"devices"`     // modaliases of what is soldered on, where no device tree says so
+	Packages   []string        `toml:"packages"`    // Go programs of this board's images besides those of the role
 	DeviceTree []DeviceTree    `toml:"device_tree"` // none where the machine brings its own
 	HaLow      *halow.Settings `toml:"halow"`       // its HaLow radio, if it has one
 }
@@ -85,7 +86,7 @@ func ParseBoard(name string, b []byte) (Board, error) {
 	if err := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(&board); err != nil {
 		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 			row, _ := strict.Errors[0].Position()
-			return Board{}, fmt.Errorf("%s:%d: unknown key %q; expected one of name, models, consoles, config, firmware, devices, [[device_tree]] file source fragments, [halow] chip bus module calibration delay_s reset_line reset_active_high host scheme antenna_gain_dbi cable_loss_db max_power_dbm params", name, row, strings.Join(strict.Errors[0].Key(), "."))
+			return Board{}, fmt.Errorf("%s:%d: unknown key %q; expected one of name, models, consoles, config, firmware, devices, packages, [[device_tree]] file source fragments, [halow] chip bus module calibration delay_s reset_line reset_active_high host scheme antenna_gain_dbi cable_loss_db max_power_dbm params", name, row, strings.Join(strict.Errors[0].Key(), "."))
 		}
 		if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 			row, col := bad.Position()
@@ -150,6 +151,7 @@ var (
 	consoleForm  = regexp.MustCompile(`^tty[A-Za-z]*[0-9]+(,[0-9]+[a-z0-9]*)?$`)
 	modaliasForm = regexp.MustCompile(`^[a-z]+:[!-~]+$`)
 	baseFileForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+	programForm  = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*(/[a-zA-Z0-9][a-zA-Z0-9._-]*)+$`)
 )
 
 func (b Board) check(file string) error {
@@ -184,6 +186,11 @@ func (b Board) check(file string) error {
 	for _, d := range b.Devices {
 		if !modaliasForm.MatchString(d) {
 			bad("devices", "a modalias such as usb:v0424pEC00d0200dcFFdsc00dp01icFFisc00ipFFin00", d)
+		}
+	}
+	for _, p := range b.Packages {
+		if !programForm.MatchString(p) {
+			bad("packages", "a Go package such as halo.internal/cmd/halo-air", p)
 		}
 	}
 	for _, d := range b.DeviceTree {

@@ -91,6 +91,7 @@ func TestBoardRefusals(t *testing.T) {
 		"long line":       {good + "config = [\"" + strings.Repeat("a", 97) + "\"]\n", "config: expected a line"},
 		"firmware path":   {good + "firmware = [\"../start.elf\"]\n", "firmware: expected a file name"},
 		"not a modalias":  {good + "devices = [\"brcmfmac\"]\n", "devices: expected a modalias"},
+		"not a program":   {good + "packages = [\"../halo-air\"]\n", "packages: expected a Go package"},
 		"tree outside":    {good + "[[device_tree]]\nfile = \"a.dtb\"\nsource = \"../../a.dtb\"\n", "device_tree.source"},
 		"no such chip":    {good + "\n[halow]\nbus = \"sdio\"\nchip = \"mm9\"\nmodule = \"fgh100m\"\n", "boards/x.toml:7: halow.chip: expected one of mm6108, mm8108"},
 		"no module":       {good + "\n[halow]\nbus = \"sdio\"\nchip = \"mm6108\"\n", "boards/x.toml:5: halow.module: expected"},

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"halo.internal/hal/card"
+	"halo.internal/image/instance"
 	"halo.internal/image/layout"
 	"halo.internal/image/manifest"
 	"halo.internal/image/prepare"
@@ -128,7 +129,7 @@ func (b *builder) gok(ctx context.Context) error {
 		return err
 	}
 	_, err = tool.Command{Name: "go", Dir: b.opts.Root, Args: []string{
-		"tool", "gok", "--parent_dir", "instance", "-i", b.opts.Role,
+		"tool", "gok", "--parent_dir", "instance", "-i", instance.Name(b.opts.Role, b.board),
 		"overwrite", "--full", full, "--target_storage_bytes", fmt.Sprint(b.prepared.Manifest.ImageBytes),
 	}}.Run(ctx)
 	return err

@@ -143,7 +143,7 @@ func checkRoot(t *testing.T, path string) {
 			t.Error(err)
 		}
 	}
-	for _, name := range []string{"etc/gokr-pw.txt", "etc/localtime", "etc/ssl/ca-bundle.pem", "gokrazy/dhcp", "gokrazy/ntp"} {
+	for _, name := range []string{"etc/gokr-pw.txt", "etc/localtime", "etc/ssl/ca-bundle.pem", "gokrazy/dhcp", "gokrazy/ntp", "user/halo-air"} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
 			t.Errorf("%s is on the image", name)
 		}

@@ -69,7 +69,7 @@ func Run(ctx context.Context, steps step.Printer, opts Options) (*Result, error)
 		do   func() error
 	}{
 		{"version stamp", func() (err error) { r.Stamp, err = Stamp(ctx, opts.Root); return err }},
-		{"gokrazy instances", func() error { return Render(opts.Root, m) }},
+		{"gokrazy instances", func() error { return Render(opts.Root, m, r.Boards) }},
 		{"kernel and firmware packages", func() error { return r.fetch(ctx, steps) }},
 		{"drivers of all boards", func() error { return r.drivers(ctx) }},
 		{"initramfs", func() error { return r.initramfs(ctx) }},
@@ -90,9 +90,9 @@ func Fence(dir string) error {
 	return put(dir, "go.mod", []byte("// This folder holds no part of HALO's sources.\nmodule fence\n"))
 }
 
-// Render writes the instances that differ from the manifest.
-func Render(root string, m manifest.Manifest) error {
-	files, err := instance.Render(root, m)
+// Render writes the instances that differ from manifest and boards.
+func Render(root string, m manifest.Manifest, boards []manifest.Board) error {
+	files, err := instance.Render(root, m, boards)
 	if err != nil {
 		return err
 	}

@@ -13,19 +13,33 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"halo.internal/hal/module"
 	"halo.internal/lab/air/hwsim"
 	"halo.internal/lab/air/link"
+	"halo.internal/model/paths"
 )
 
-// Run serves the port until ctx ends, or the host ends it, which is an error.
-// fs.ErrNotExist: the machine has no such port, or the kernel no such radios.
+// ErrNoAir is wrapped where the machine takes part in no air, and never will: it
+// has no port for it.
+var ErrNoAir = errors.New("this machine takes part in no air")
+
+// portPatience is how long the kernel may take to name the ports of a device
+// that is there.
+const portPatience = 30 * time.Second
+
+// Run loads the driver of simulated radios and serves the port until ctx ends, or
+// the host ends it, which is an error.
 func Run(ctx context.Context) error {
-	port, err := open("/sys/class/virtio-ports", "/dev", link.Port)
+	if err := findPorts("/sys"); err != nil {
+		return err
+	}
+	port, err := awaitPort(ctx, portPatience)
 	if err != nil {
 		return err
 	}
-	conn, err := hwsim.Dial(0)
+	conn, err := driver()
 	if err != nil {
 		return errors.Join(err, port.Close())
 	}
@@ -35,6 +49,62 @@ func Run(ctx context.Context) error {
 		return errors.Join(err, port.Close())
 	}
 	return link.Serve(ctx, port, medium, &radios{conn: conn, ids: map[string]int{}})
+}
+
+// driver speaks to mac80211_hwsim, without the two radios that it makes unasked.
+func driver() (*hwsim.Conn, error) {
+	release, err := module.Release()
+	if err != nil {
+		return nil, err
+	}
+	const name = "mac80211_hwsim"
+	l, err := module.NewLoader(filepath.Join(paths.ModulesDir, release), module.Running{}, map[string]string{name: "radios=0"})
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Load(name); err != nil {
+		return nil, err
+	}
+	return hwsim.Dial(0)
+}
+
+// portsDevice is what sysfs calls a virtio device with ports (virtio 1.2, 5.3).
+const portsDevice = "0x0003"
+
+// findPorts returns an error unless the machine has a device with ports. Devices
+// of a virtual board are there before its first process.
+func findPorts(sys string) error {
+	files, err := filepath.Glob(filepath.Join(sys, "bus/virtio/devices/*/device"))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(b)) == portsDevice {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: expected a virtio device with ports", ErrNoAir)
+}
+
+// awaitPort opens the port, which gets its name some time after its driver is
+// there.
+func awaitPort(ctx context.Context, patience time.Duration) (*os.File, error) {
+	limit := time.After(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		port, err := open("/sys/class/virtio-ports", "/dev", link.Port)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return port, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-limit:
+			return nil, fmt.Errorf("%w: %w", ErrNoAir, err)
+		case <-tick.C:
+		}
+	}
 }
 
 // open opens the device of the port with that name.

@@ -35,3 +35,22 @@ func TestThePortIsFoundByItsName(t *testing.T) {
 		t.Errorf("a port that is not there: got %v", err)
 	}
 }
+
+func TestAMachineWithoutPortsIsInNoAir(t *testing.T) {
+	sys := t.TempDir()
+	if err := findPorts(sys); !errors.Is(err, ErrNoAir) {
+		t.Errorf("without a device: got %v", err)
+	}
+	for device, kind := range map[string]string{"virtio0": "0x0002\n", "virtio1": "0x0003\n"} {
+		dir := filepath.Join(sys, "bus/virtio/devices", device)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "device"), []byte(kind), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := findPorts(sys); err != nil {
+		t.Errorf("with one: got %v", err)
+	}
+}

@@ -3,7 +3,10 @@
 // radios the machine is to have. The host's end is a Remote, which takes part in
 // an air.Air as the medium of a local machine would; the machine's end is Serve.
 //
-// Every message is a length (4 octets, big endian) and CBOR.
+// Every message is a length (4 octets, big endian) and CBOR. The machine begins
+// with a greeting of random octets. The host answers with these octets alone:
+// what the machine reads before them is the rest of what was for a process that
+// had the stream before, and is skipped.
 package link
 
 import (
@@ -23,8 +26,11 @@ const Port = "halo.air"
 type kind uint8
 
 const (
-	frame   kind = iota + 1 // from the machine: Frame
+	hello   kind = iota + 1 // from the machine: Data is its greeting
+	plugged                 // from the machine: it has the radio named Text
+	frame                   // from the machine: Frame
 	trouble                 // from the machine: Text
+	welcome                 // to the machine: Data is its greeting; not framed
 	deliver                 // to the machine: Address hears Data
 	report                  // to the machine: what became of a Frame
 	plug                    // to the machine: a radio named Text with Address
@@ -51,7 +57,14 @@ type message struct {
 // maxMessage is beyond any frame with what goes along.
 const maxMessage = 16 << 10
 
+// greetingSize is so many octets that they are never met by chance.
+const greetingSize = 16
+
 func write(w io.Writer, m message) error {
+	if m.Kind == welcome {
+		_, err := w.Write(m.Data)
+		return err
+	}
 	b, err := cbor.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("air link: %w", err)
@@ -78,6 +91,9 @@ func read(r io.Reader) (m message, err error) {
 	}
 	if err := cbor.Unmarshal(b, &m); err != nil {
 		return m, fmt.Errorf("air link: %w", err)
+	}
+	if m.Kind == hello && len(m.Data) != greetingSize {
+		return m, fmt.Errorf("air link: greeting: expected %d octets, got %d", greetingSize, len(m.Data))
 	}
 	if m.Kind == frame && (len(m.Address) != 6 || len(m.Data) < 10) {
 		return m, fmt.Errorf("air link: frame: expected a transmitter of 6 octets and at least 10 of frame, got %d and %d", len(m.Address), len(m.Data))

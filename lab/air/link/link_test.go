@@ -74,10 +74,22 @@ func (b bench) Unplug(name string) error { return errors.New("there is none") }
 func TestBothEnds(t *testing.T) {
 	near, far := net.Pipe()
 	var log bytes.Buffer
-	r, s := NewRemote(near, slog.New(slog.NewTextHandler(&log, nil))), newScript()
+	has := make(chan string, 16)
+	r, s := NewRemote(near, func(name string) { has <- name }, slog.New(slog.NewTextHandler(&log, nil))), newScript()
+	frames := make(chan hwsim.Frame)
+	over := make(chan error, 1)
+	go func() {
+		for {
+			f, err := r.Next()
+			if err != nil {
+				over <- err
+				return
+			}
+			frames <- f
+		}
+	}()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(ctx, far, s, bench{s}) }()
 
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
 	check := func(err error, want any) {
@@ -95,23 +107,19 @@ func TestBothEnds(t *testing.T) {
 		}
 	}
 	plan := hwsim.Attempts{{Rate: 3, Count: 2}, {Rate: -1}, {Rate: -1}, {Rate: -1}}
-	check(r.Plug("radio0", mac), "plug radio0 02:00:00:00:00:01")
+	// What is for a machine that has not come yet is lost, but for its radios.
+	if err := errors.Join(r.Plug("radio0", mac), r.Deliver(mac, []byte("too early"), 4, -60, 2412)); err != nil {
+		t.Fatal(err)
+	}
+	go func() { ended <- Serve(ctx, far, s, bench{s}) }()
+	check(nil, "plug radio0 02:00:00:00:00:01")
+	if got := <-has; got != "radio0" {
+		t.Errorf("the machine has made %s, want radio0", got)
+	}
 	check(r.Deliver(mac, []byte("a frame"), 4, -60, 2412), delivered{mac, []byte("a frame"), 4, -60, 2412})
 	f := hwsim.Frame{Transmitter: mac, Data: bytes.Repeat([]byte{7}, 2300), Flags: 1, Cookie: 1 << 40, FreqMHz: 5180, Plan: plan, Kinds: [4]hwsim.Kind{hwsim.HT}}
 	check(r.Report(f, true, -50, plan), reported{hwsim.Frame{Transmitter: mac, Flags: 1, Cookie: 1 << 40}, true, -50, plan})
 
-	frames := make(chan hwsim.Frame)
-	over := make(chan error, 1)
-	go func() {
-		for {
-			f, err := r.Next()
-			if err != nil {
-				over <- err
-				return
-			}
-			frames <- f
-		}
-	}()
 	if err := r.Unplug("radio7"); err != nil {
 		t.Fatal(err)
 	}
@@ -138,16 +146,96 @@ func TestBothEnds(t *testing.T) {
 	}
 }
 
+// TestAProcessThatComesAgain finds the stream in the middle of what was for the
+// one before it.
+func TestAProcessThatComesAgain(t *testing.T) {
+	near, far := net.Pipe()
+	has := make(chan string, 16)
+	r := NewRemote(near, func(name string) { has <- name }, slog.New(slog.DiscardHandler))
+	defer r.Close()
+	go func() {
+		for {
+			if _, err := r.Next(); err != nil {
+				return
+			}
+		}
+	}()
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	if err := r.Plug("radio0", mac); err != nil {
+		t.Fatal(err)
+	}
+	greeting := bytes.Repeat([]byte{7}, greetingSize)
+	if err := write(far, message{Kind: hello, Data: greeting}); err != nil {
+		t.Fatal(err)
+	}
+	part := make([]byte, greetingSize+5) // it dies in the midst of a message
+	if _, err := io.ReadFull(far, part); err != nil || !bytes.HasPrefix(part, greeting) {
+		t.Fatalf("answer to the greeting: %x, %v", part, err)
+	}
+	if err := r.Deliver(mac, []byte("a frame that nobody takes"), 4, -60, 2412); err != nil {
+		t.Fatal(err)
+	}
+	s := newScript()
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { ended <- Serve(ctx, far, s, bench{s}) }()
+	if got := <-s.got; got != "plug radio0 "+mac.String() {
+		t.Errorf("first came %v", got)
+	}
+	if got := <-has; got != "radio0" {
+		t.Errorf("the machine has made %s", got)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWhatAMachineClaims is not believed where it makes no sense.
+func TestWhatAMachineClaims(t *testing.T) {
+	for name, tc := range map[string]struct {
+		m  message
+		ok bool
+	}{
+		"a short greeting":   {message{Kind: hello, Data: []byte("hello")}, false},
+		"no radio of ours":   {message{Kind: plugged, Text: "radio9"}, true},
+		"a message for us":   {message{Kind: deliver}, true},
+		"a frame from where": {message{Kind: frame, Address: []byte{1}, Data: make([]byte, 30)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			near, far := net.Pipe()
+			r := NewRemote(near, func(name string) { t.Errorf("has made %s", name) }, slog.New(slog.DiscardHandler))
+			defer r.Close()
+			go func() {
+				if write(far, tc.m) == nil && tc.ok {
+					_ = write(far, message{Kind: frame, Address: make([]byte, 6), Data: make([]byte, 30)})
+				}
+			}()
+			if _, err := r.Next(); (err == nil) != tc.ok {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 // TestAMachineThatStandsStill must not hold up the air.
 func TestAMachineThatStandsStill(t *testing.T) {
 	near, far := net.Pipe() // nobody reads
 	defer far.Close()
-	r := NewRemote(near, slog.New(slog.DiscardHandler))
+	r := NewRemote(near, nil, slog.New(slog.DiscardHandler))
+	if err := r.welcome(make([]byte, greetingSize)); err != nil {
+		t.Fatal(err)
+	}
 	for range 3 * backlog {
 		if err := r.Deliver(net.HardwareAddr{2, 0, 0, 0, 0, 1}, make([]byte, 100), 0, 0, 2412); err != nil {
 			t.Fatal(err)
 		}
 	}
+	r.mu.Lock()
+	if n := len(r.queue); n > backlog {
+		t.Errorf("%d messages wait", n)
+	}
+	r.mu.Unlock()
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}

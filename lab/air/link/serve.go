@@ -2,7 +2,9 @@ package link
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -31,8 +33,15 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, m air.Medium, radios Ra
 		return write(conn, m)
 	}
 	var owned sync.WaitGroup
-	owned.Go(func() { cancel(outward(ctx, m, send)) })
-	owned.Go(func() { cancel(inward(conn, m, radios, send)) })
+	owned.Go(func() {
+		in, err := greet(conn, send)
+		if err != nil {
+			cancel(err)
+			return
+		}
+		owned.Go(func() { cancel(outward(ctx, m, send)) })
+		cancel(inward(in, m, radios, send))
+	})
 	<-ctx.Done()
 	err := errors.Join(m.Close(), conn.Close())
 	owned.Wait()
@@ -40,6 +49,29 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, m air.Medium, radios Ra
 		return errors.Join(cause, err)
 	}
 	return err
+}
+
+// greet makes itself known to the host and returns the stream from where it is
+// for this process.
+func greet(conn io.Reader, send func(message) error) (*bufio.Reader, error) {
+	greeting := make([]byte, greetingSize)
+	rand.Read(greeting)
+	if err := send(message{Kind: hello, Data: greeting}); err != nil {
+		return nil, err
+	}
+	in := bufio.NewReader(conn)
+	for last := []byte(nil); ; {
+		b, err := in.ReadByte()
+		if err != nil {
+			return nil, err
+		}
+		if last = append(last, b); len(last) > greetingSize {
+			last = last[1:]
+		}
+		if bytes.Equal(last, greeting) {
+			return in, nil
+		}
+	}
 }
 
 func outward(ctx context.Context, m air.Medium, send func(message) error) error {
@@ -62,8 +94,7 @@ func outward(ctx context.Context, m air.Medium, send func(message) error) error 
 	}
 }
 
-func inward(conn io.Reader, m air.Medium, radios Radios, send func(message) error) error {
-	in := bufio.NewReader(conn)
+func inward(in io.Reader, m air.Medium, radios Radios, send func(message) error) error {
 	for {
 		msg, err := read(in)
 		if err != nil {
@@ -75,7 +106,11 @@ func inward(conn io.Reader, m air.Medium, radios Radios, send func(message) erro
 		case report:
 			err = m.Report(hwsim.Frame{Transmitter: msg.Address, Flags: msg.Flags, Cookie: msg.Cookie}, msg.Acked, msg.Signal, msg.Plan)
 		case plug:
-			err = tell(send, "plug", msg.Text, radios.Plug(msg.Text, msg.Address))
+			if err = radios.Plug(msg.Text, msg.Address); err == nil {
+				err = send(message{Kind: plugged, Text: msg.Text})
+			} else {
+				err = tell(send, "plug", msg.Text, err)
+			}
 		case unplug:
 			err = tell(send, "unplug", msg.Text, radios.Unplug(msg.Text))
 		}
