@@ -46,6 +46,16 @@ type Counters struct {
 	Airtime  time.Duration // of those that were meant for it
 	SignalDB float64       // dBm, of the last
 	SNR      float64       // dB, of the last
+	rate     physics.Rate  // of the last that was meant for it
+}
+
+// Jammer is noise on a channel: of a transmitter at a place, or, without one,
+// wherever somebody listens. It keeps nobody from sending.
+type Jammer struct {
+	FreqMHz  int               `json:"freq_mhz,omitzero"` // 0 is every channel
+	RaiseDB  float64           `json:"raise_db,omitzero"` // of the noise of all receivers, without a place
+	At       *physics.Position `json:"at,omitempty"`
+	PowerDBm float64           `json:"power_dbm,omitzero"` // EIRP, at that place
 }
 
 // pair names a direction.
@@ -64,8 +74,10 @@ type Air struct {
 	cut      map[pair]bool
 	loss     map[pair]float64
 	extra    map[pair]float64 // dB
-	jam      map[int]float64  // dBm at every receiver, by MHz
+	groups   map[string]int   // of a partition, by radio; nil when there is none
+	jam      map[int]Jammer   // by MHz
 	counters map[pair]Counters
+	senders  map[string]*sender // by radio
 	capture  *pcap.Writer
 }
 
@@ -74,7 +86,7 @@ type Air struct {
 func New(p Profile, t physics.Terrain, seed uint64) *Air {
 	return &Air{
 		profile: p, terrain: t, frames: make(chan sent, 256), dice: rand.New(rand.NewPCG(seed, 0)), mediums: map[string]Medium{},
-		cut: map[pair]bool{}, loss: map[pair]float64{}, extra: map[pair]float64{}, jam: map[int]float64{}, counters: map[pair]Counters{},
+		cut: map[pair]bool{}, loss: map[pair]float64{}, extra: map[pair]float64{}, jam: map[int]Jammer{}, counters: map[pair]Counters{}, senders: map[string]*sender{},
 	}
 }
 
@@ -136,17 +148,53 @@ func (a *Air) SetObstacle(from, to string, dB float64) {
 	a.extra[pair{from, to}] = dB
 }
 
-// Jam adds noise on a channel, in dBm at every receiver.
-func (a *Air) Jam(freqMHz int, dBm float64) {
+// Restore ends all cuts.
+func (a *Air) Restore() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.jam[freqMHz] = dBm
+	clear(a.cut)
 }
 
-// Quiet ends a jam.
+// Partition cuts groups of radios off from each other, and from the radios that
+// are in none, which are a group together. It takes the place of an earlier
+// partition, and leaves cuts as they are.
+func (a *Air) Partition(groups ...[]string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.groups = map[string]int{}
+	for i, g := range groups {
+		for _, name := range g {
+			a.groups[name] = i + 1
+		}
+	}
+}
+
+// Heal ends a partition.
+func (a *Air) Heal() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.groups = nil
+}
+
+// isCut tells whether nothing of one radio reaches another.
+func (a *Air) isCut(from, to string) bool {
+	return a.cut[pair{from, to}] || a.groups[from] != a.groups[to]
+}
+
+// Jam adds noise to a channel; each has one jammer at most.
+func (a *Air) Jam(j Jammer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.jam[j.FreqMHz] = j
+}
+
+// Quiet takes the jammer of a channel away, or with 0 all.
 func (a *Air) Quiet(freqMHz int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if freqMHz == 0 {
+		clear(a.jam)
+	}
 	delete(a.jam, freqMHz)
 }
 

@@ -60,6 +60,7 @@ func (a *Air) carry(f hwsim.Frame) fate {
 	}
 	v.airtime = link.Send(plan, len(f.Data), unicast, a.dice.Float64)
 	v.acked = v.airtime.Acked
+	a.sent(from.Name, f.FreqMHz, v.airtime.Airtime)
 	for i, n := range v.airtime.Tried {
 		if n > 0 {
 			last, times = i, n
@@ -95,6 +96,7 @@ func (a *Air) carry(f hwsim.Frame) fate {
 		c.SignalDB, c.SNR = signal, snr
 		if meant {
 			c.Airtime += v.airtime.Airtime
+			c.rate = plan[last].Rate
 		}
 		if heard {
 			c.Heard++
@@ -123,8 +125,14 @@ func (a *Air) signal(from, to Radio, freqMHz int) (dBm, snr float64) {
 	}
 	dBm = from.PowerDBm - a.terrain.PathLoss(from.Position.Distance(to.Position), freq) - a.extra[pair{from.Name, to.Name}]
 	noise := physics.Noise(a.profile.WidthMHz, to.FigureDB)
-	if jam, ok := a.jam[freqMHz]; ok {
-		noise = physics.AddDBm(noise, jam)
+	for _, channel := range []int{0, freqMHz} {
+		j, ok := a.jam[channel]
+		switch {
+		case ok && j.At != nil:
+			noise = physics.AddDBm(noise, j.PowerDBm-a.terrain.PathLoss(j.At.Distance(to.Position), freq))
+		case ok:
+			noise += j.RaiseDB
+		}
 	}
 	return dBm, dBm - noise
 }
@@ -134,10 +142,10 @@ func (a *Air) link(from, to Radio, freqMHz int) physics.Link {
 	_, there := a.signal(from, to, freqMHz)
 	_, back := a.signal(to, from, freqMHz)
 	l := physics.Link{SNR: there, Back: back, Loss: a.loss[pair{from.Name, to.Name}], Timing: a.profile.Timing, Basic: a.profile.Basic}
-	if a.cut[pair{from.Name, to.Name}] {
+	if a.isCut(from.Name, to.Name) {
 		l.Loss = 1
 	}
-	if a.cut[pair{to.Name, from.Name}] {
+	if a.isCut(to.Name, from.Name) {
 		l.Back = -100 // no acknowledgement
 	}
 	return l

@@ -10,7 +10,11 @@ package physics
 import "math"
 
 // Position is in metres.
-type Position struct{ X, Y, Z float64 }
+type Position struct {
+	X float64 `json:"x"`
+	Y float64 `json:"y"`
+	Z float64 `json:"z"`
+}
 
 // Distance returns the distance of two positions in metres.
 func (p Position) Distance(q Position) float64 {
