@@ -65,14 +65,17 @@ type app struct {
 }
 
 const long = `halo-lab runs a virtual HALO network on this machine: a gateway and nodes in QEMU,
-each booted from the real image with a card of its own, joined by an Ethernet
-switch that loses, delays and cuts off what you tell it to.
+each booted from the real image with a card of its own, joined by the air between
+simulated radios, in which you move, cut off and jam them. With up --mesh cable or
+both, an Ethernet switch joins them that loses, delays and cuts off what you tell
+it to.
 
   halo-lab up --nodes 2          boot a network
   halo-lab claim                 become its admin
   halo-lab ctl -- node list      haloctl, for this network
   halo-lab kill node1            cut the power; start brings it back
-  halo-lab link node2 --loss 0.2 --delay 80ms
+  halo-lab air                   who hears whom, and how well
+  halo-lab air move node2 300 0  carry a machine away
   halo-lab partition node1       cut node1 off; heal ends it
   halo-lab down                  end everything
 
@@ -103,7 +106,7 @@ func (a *app) command() *cobra.Command {
 		a.actCommand("start", "switch a machine on", control.Start),
 		a.actCommand("pause", "stop a machine's time", control.Pause),
 		a.actCommand("resume", "let a paused machine go on", control.Resume),
-		a.partitionCommand(), a.healCommand(), a.linkCommand(),
+		a.partitionCommand(), a.healCommand(), a.linkCommand(), a.airCommand(),
 	)
 	return root
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -104,7 +105,7 @@ func processes(t *testing.T, st control.Status) (list []machine.Process) {
 func TestALabFromUpToDown(t *testing.T) {
 	s := newShell(t, "well")
 	pcap := filepath.Join(t.TempDir(), "wire.pcap")
-	s.mentions(s.up("--nodes", "2", "--pcap", pcap), "3 machines are up", "Claim code: ", "https://127.0.0.1:", "bin/halo-lab down", "node2")
+	s.mentions(s.up("--nodes", "2", "--mesh", "cable", "--pcap", pcap), "3 machines are up", "Claim code: ", "https://127.0.0.1:", "bin/halo-lab down", "node2")
 	st := s.status()
 	if !st.Ready || len(st.Machines) != 3 || st.Machines[0].Name != "gateway" || st.Machines[2].State != machine.Running {
 		t.Errorf("status: %+v", st)
@@ -165,6 +166,12 @@ func TestALabFromUpToDown(t *testing.T) {
 		{[]string{"link", "node1", "--loss", "2"}, "loss: expected 0 to 1"},
 		{[]string{"link", "node1", "--rate", "fast"}, "--rate: expected bits per second"},
 		{[]string{"partition", "node1", "node1"}, "node1 is in two groups"},
+		{[]string{"partition", "node9"}, `got "node9"`},
+		{[]string{"air"}, "the machines mesh by cable alone"},
+		{[]string{"air", "move", "node1", "0", "0"}, "the machines mesh by cable alone"},
+		{[]string{"air", "jam"}, "the machines mesh by cable alone"},
+		{[]string{"air", "rogue", "commits"}, "the machines mesh by cable alone"},
+		{[]string{"air", "capture", "x"}, "the machines mesh by cable alone"},
 		{[]string{"console", "node9"}, "no such file"},
 	} {
 		_, text := s.do(1, tc.args...)
@@ -245,18 +252,30 @@ func TestWrongUsage(t *testing.T) {
 	}
 	_, text := s.do(1, "up", "--gateway-image", "nowhere.img")
 	s.mentions(text, "nowhere.img")
-	_, text = s.do(1, append([]string{"up", "--nodes", "1000"}, s.images...)...)
-	s.mentions(text, "nodes: expected 0 to 64, got 1000")
+	for want, flags := range map[string][]string{
+		"nodes: expected 0 to 64, got 1000":                  {"--nodes", "1000"},
+		`mesh: expected one of air, cable, both, got "wire"`: {"--mesh", "wire"},
+		`profile: expected one of [wifi halow-1`:             {"--profile", "lora"},
+		"radios: expected 1 to 4, got 9":                     {"--radios", "9"},
+		"spacing: expected up to 20000000 m, got -1":         {"--spacing", "-1"},
+	} {
+		_, text = s.do(1, slices.Concat([]string{"up"}, s.images, flags)...)
+		s.mentions(text, want)
+	}
 }
 
 func TestEveryCommandExplainsItself(t *testing.T) {
 	s := shell{t: t, dir: t.TempDir()}
 	out, _ := s.do(0, "--help")
-	for _, name := range []string{"up", "down", "status", "ctl", "claim", "console", "reboot", "stop", "kill", "start", "pause", "resume", "partition", "heal", "link"} {
+	for _, name := range []string{"up", "down", "status", "ctl", "claim", "console", "reboot", "stop", "kill", "start", "pause", "resume", "partition", "heal", "link", "air"} {
 		if !strings.Contains(out, "\n  "+name+" ") {
 			t.Errorf("%s is not listed", name)
 		}
 		help, _ := s.do(0, name, "--help")
 		s.mentions(help, "halo-lab "+name, "--json")
+	}
+	for _, name := range []string{"move", "cut", "heal", "loss", "jam", "rogue", "capture"} {
+		help, _ := s.do(0, "air", name, "--help")
+		s.mentions(help, "halo-lab air "+name, "--json")
 	}
 }

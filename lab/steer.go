@@ -34,8 +34,8 @@ func (a *app) actCommand(use, short string, action control.Action) *cobra.Comman
 
 func (a *app) partitionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "partition GROUP …", Short: "cut groups of machines off from each other", Args: cobra.MinimumNArgs(1),
-		Long:    "Partition lets frames pass within each group alone. A group is a list of machines\nwith commas between; machines in none are one group together.",
+		Use: "partition GROUP …", Short: "cut groups of machines off from each other, by air and cable", Args: cobra.MinimumNArgs(1),
+		Long:    "Partition lets frames pass, by air and cable, within each group alone. A group is\na list of machines with commas between; machines in none are one group together.",
 		Example: "  halo-lab partition node1\n  halo-lab partition gateway,node1 node2,node3",
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := control.Dial(a.dir)
@@ -152,7 +152,7 @@ func describe(c ether.Condition) string {
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "status", Short: "show machines and wires", Args: cobra.NoArgs,
+		Use: "status", Short: "show machines, radios and wires", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := control.Dial(a.dir)
 			if err != nil {
@@ -169,7 +169,7 @@ func (a *app) statusCommand() *cobra.Command {
 
 func statusTable(w io.Writer, s control.Status, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "MACHINE\tROLE\tSTATE\tSLOT\tSTARTS\tUP\tCPU\tWRITTEN\tADDRESS\tLINK")
+	fmt.Fprintln(t, "MACHINE\tROLE\tSTATE\tSLOT\tSTARTS\tUP\tCPU\tWRITTEN\tADDRESS\tRADIO\tCABLE")
 	for _, m := range s.Machines {
 		up := "-"
 		if m.PID != 0 {
@@ -179,15 +179,17 @@ func statusTable(w io.Writer, s control.Status, now time.Time) error {
 		if m.Detail != "" {
 			state += ": " + m.Detail
 		}
-		link := s.Switch.Links[m.Name]
-		line := describe(link.Condition)
-		if link.Group != 0 {
-			line += fmt.Sprintf(", in group %d", link.Group)
+		line := "-"
+		if link, ok := s.Switch.Links[m.Name]; ok {
+			line = describe(link.Condition)
+			if link.Group != 0 {
+				line += fmt.Sprintf(", in group %d", link.Group)
+			}
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%.0f s\t%.1f MB\t%s\t%s\n", m.Name, m.Role, state, m.Slot, m.Starts, up, m.CPU.Seconds(), float64(m.Disk.WrittenBytes)/1e6, m.URL, line)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%.0f s\t%.1f MB\t%s\t%s\t%s\n", m.Name, m.Role, state, m.Slot, m.Starts, up, m.CPU.Seconds(), float64(m.Disk.WrittenBytes)/1e6, m.URL, radios(m.Radios), line)
 	}
 	for _, p := range s.Switch.Pairs {
-		fmt.Fprintf(t, "\t\t\t\t\t\t\t\t\t%s to %s: %s\n", p.A, p.B, describe(p.Condition))
+		fmt.Fprintf(t, "\t\t\t\t\t\t\t\t\t\t%s to %s: %s\n", p.A, p.B, describe(p.Condition))
 	}
 	return t.Flush()
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"halo.internal/lab/air"
 	"halo.internal/lab/control"
 	"halo.internal/lab/network"
 )
@@ -28,6 +29,10 @@ type upOptions struct {
 	agent    string
 	memory   int
 	patience time.Duration
+	mesh     string
+	profile  string
+	radios   int
+	spacing  float64
 }
 
 func (o *upOptions) flags(c *cobra.Command) {
@@ -36,9 +41,13 @@ func (o *upOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.gateway, "gateway-image", "out/halo-gateway-qemu-virt.img", "`image` of the gateway")
 	f.StringVar(&o.node, "node-image", "out/halo-node-qemu-virt.img", "`image` of the nodes")
 	f.StringVar(&o.name, "network", "lab", "`name` of the HALO network")
-	f.StringVar(&o.pcap, "pcap", "", "capture all frames on the switch to this `file`")
+	f.StringVar(&o.pcap, "pcap", "", "capture all frames on the switch, or where there is none in the air, to this `file`")
 	f.StringVar(&o.agent, "agent", "", "settings of halo-agent, put onto each card: an agent.toml `file`")
 	f.IntVar(&o.memory, "memory", 256, "`megabytes` of each machine")
+	f.StringVar(&o.mesh, "mesh", string(network.ByAir), "`what` carries the mesh: air, cable or both")
+	f.StringVar(&o.profile, "profile", "wifi", "`kind` of radios: wifi, halow-1, halow-2, halow-4 or halow-8 (MHz)")
+	f.IntVar(&o.radios, "radios", 1, "`number` of radios of each machine")
+	f.Float64Var(&o.spacing, "spacing", 50, "`metres` between machines at the beginning, in a grid")
 	f.DurationVar(&o.patience, "patience", 10*time.Minute, "`time` that the network may take to get ready")
 }
 
@@ -47,6 +56,7 @@ func (o *upOptions) args() []string {
 	return []string{
 		"--nodes", fmt.Sprint(o.nodes), "--gateway-image", o.gateway, "--node-image", o.node, "--network", o.name,
 		"--pcap", o.pcap, "--agent", o.agent, "--memory", fmt.Sprint(o.memory), "--patience", o.patience.String(),
+		"--mesh", o.mesh, "--profile", o.profile, "--radios", fmt.Sprint(o.radios), "--spacing", fmt.Sprint(o.spacing),
 	}
 }
 
@@ -60,8 +70,13 @@ func (a *app) serve(ctx context.Context, o upOptions) error {
 		}
 		settings = string(b)
 	}
+	profile, err := air.Named(o.profile)
+	if err != nil {
+		return err
+	}
 	return control.Serve(ctx, control.Options{Dir: a.dir, Capture: o.pcap, Patience: o.patience, Network: network.Options{
 		Name: o.name, Nodes: o.nodes, GatewayImage: o.gateway, NodeImage: o.node, MemoryMB: o.memory, Agent: settings,
+		Mesh: network.Mesh(o.mesh), Profile: profile, Radios: o.radios, SpacingM: o.spacing,
 		Log: slog.New(slog.NewTextHandler(a.env.Stderr, nil)),
 	}})
 }
@@ -178,7 +193,8 @@ func (a *app) follow(ctx context.Context, ended <-chan error) error {
 		for _, next := range [][2]string{
 			{"claim", "become the admin"},
 			{"ctl -- node list", "any haloctl command"},
-			{"status", "machines and wires"},
+			{"status", "machines, radios and wires"},
+			{"air", "who hears whom; air --help: move, cut, jam them"},
 			{"kill node1", "cut the power; then: start node1"},
 			{"down", "end it all"},
 		} {

@@ -248,6 +248,17 @@ type failing struct {
 
 func (f failing) Next() (hwsim.Frame, error) { return hwsim.Frame{}, f.err }
 
+func TestNamed(t *testing.T) {
+	for _, name := range []string{"wifi", "halow-1", "halow-8"} {
+		if p, err := Named(name); err != nil || p.Name != name || p.rate == nil {
+			t.Errorf("%s: got %+v, %v", name, p, err)
+		}
+	}
+	if _, err := Named("lora"); err == nil || err.Error() != `profile: expected one of [wifi halow-1 halow-2 halow-4 halow-8], got "lora"` {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestPlaces(t *testing.T) {
 	a := New(WiFi(), physics.Outdoors(), 1)
 	if err := a.Place(Radio{Name: "x"}); err == nil {

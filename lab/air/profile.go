@@ -1,6 +1,8 @@
 package air
 
 import (
+	"fmt"
+
 	"halo.internal/lab/air/hwsim"
 	"halo.internal/lab/air/physics"
 )
@@ -14,6 +16,20 @@ type Profile struct {
 	Timing   physics.Timing
 	Basic    physics.Rate // of acknowledgements
 	rate     func(freqMHz int, kind hwsim.Kind, number int) physics.Rate
+}
+
+// Named returns the profile of that name: wifi, or halow-1, halow-2, halow-4,
+// halow-8 by the width in MHz.
+func Named(name string) (Profile, error) {
+	all := []Profile{WiFi(), HaLow(1), HaLow(2), HaLow(4), HaLow(8)}
+	var names []string
+	for _, p := range all {
+		if p.Name == name {
+			return p, nil
+		}
+		names = append(names, p.Name)
+	}
+	return Profile{}, fmt.Errorf("profile: expected one of %v, got %q", names, name)
 }
 
 // WiFi is Wi-Fi as the driver has it, one stream over 20 MHz.
@@ -41,7 +57,7 @@ func HaLow(widthMHz int) Profile {
 	}
 	// MCS of the rates of 802.11g. 9 Mbit/s has no counterpart: BPSK with more code.
 	ofdm := []int{0, 0, 1, 2, 3, 4, 5, 6}
-	return Profile{Name: "halow", WidthMHz: float64(widthMHz), FreqMHz: 915, Timing: physics.HaLow(widthMHz), Basic: slowest, rate: func(freq int, kind hwsim.Kind, n int) physics.Rate {
+	return Profile{Name: fmt.Sprintf("halow-%d", widthMHz), WidthMHz: float64(widthMHz), FreqMHz: 915, Timing: physics.HaLow(widthMHz), Basic: slowest, rate: func(freq int, kind hwsim.Kind, n int) physics.Rate {
 		switch {
 		case kind != hwsim.Legacy:
 			return rates[modulation(freq, kind, n)]

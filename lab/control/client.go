@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"halo.internal/lab/air"
 	"halo.internal/lab/network"
 )
 
@@ -62,6 +63,62 @@ func (c *Client) Heal(ctx context.Context) error {
 // SetLink sets a condition.
 func (c *Client) SetLink(ctx context.Context, l Link) error {
 	return c.do(ctx, http.MethodPut, "/v1/link", l, nil)
+}
+
+// Air asks for what is in the air.
+func (c *Client) Air(ctx context.Context) (a Air, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/air", nil, &a)
+	return a, err
+}
+
+// Move gives a machine's radios another place.
+func (c *Client) Move(ctx context.Context, p Place) error {
+	return c.do(ctx, http.MethodPut, "/v1/air/place", p, nil)
+}
+
+// Cut ends, or restores, what passes between two.
+func (c *Client) Cut(ctx context.Context, p Cut) error {
+	return c.do(ctx, http.MethodPut, "/v1/air/cut", p, nil)
+}
+
+// Restore ends all cuts.
+func (c *Client) Restore(ctx context.Context) error {
+	return c.do(ctx, http.MethodDelete, "/v1/air/cut", nil, nil)
+}
+
+// SetLoss sets what is lost between two.
+func (c *Client) SetLoss(ctx context.Context, l Loss) error {
+	return c.do(ctx, http.MethodPut, "/v1/air/loss", l, nil)
+}
+
+// Jam adds noise.
+func (c *Client) Jam(ctx context.Context, j air.Jammer) error {
+	return c.do(ctx, http.MethodPut, "/v1/air/jam", j, nil)
+}
+
+// Quiet ends it.
+func (c *Client) Quiet(ctx context.Context, q Quiet) error {
+	return c.do(ctx, http.MethodDelete, "/v1/air/jam", q, nil)
+}
+
+// StartRogue lets a stranger attack.
+func (c *Client) StartRogue(ctx context.Context, s Stranger) error {
+	return c.do(ctx, http.MethodPut, "/v1/air/rogue", s, nil)
+}
+
+// StopRogue ends the attack.
+func (c *Client) StopRogue(ctx context.Context) error {
+	return c.do(ctx, http.MethodDelete, "/v1/air/rogue", nil, nil)
+}
+
+// StartCapture records the air into a file.
+func (c *Client) StartCapture(ctx context.Context, path string) error {
+	return c.do(ctx, http.MethodPut, "/v1/air/capture", Capture{path}, nil)
+}
+
+// StopCapture ends it.
+func (c *Client) StopCapture(ctx context.Context) error {
+	return c.do(ctx, http.MethodDelete, "/v1/air/capture", nil, nil)
 }
 
 const pollEvery = 200 * time.Millisecond

@@ -36,10 +36,11 @@ type Machine struct {
 	URL      string            `json:"url"`
 	Forwards []machine.Forward `json:"forwards"`
 	Console  string            `json:"console"`
+	Radios   []network.Radio   `json:"radios,omitempty"`
 	machine.Status
 }
 
-// Switch is the Ethernet between them.
+// Switch is the Ethernet between them, if there is any.
 type Switch struct {
 	Links map[string]ether.LinkState `json:"links"`
 	Pairs []ether.PairState          `json:"pairs,omitempty"`

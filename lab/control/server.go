@@ -22,14 +22,15 @@ import (
 type Options struct {
 	Network  network.Options // Dir is set by Serve
 	Dir      string          // the lab's own folder
-	Capture  string          // pcap file of the switch; none when empty
+	Capture  string          // pcap file of the switch, or where there is none of the air; none when empty
 	Patience time.Duration   // how long the network may take to get ready
 }
 
 // server is a running lab.
 type server struct {
-	net  *network.Network
-	down context.CancelFunc
+	net      *network.Network
+	recorder recorder
+	down     context.CancelFunc
 
 	mu    sync.Mutex // guards steps
 	steps Steps
@@ -52,7 +53,19 @@ func Serve(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	if o.Capture != "" {
+	s := &server{net: n, recorder: recorder{air: n.Air}}
+	defer func() {
+		if stop := s.recorder.stop(); !errors.Is(stop, errNoCapture) {
+			err = errors.Join(err, stop)
+		}
+	}()
+	switch {
+	case o.Capture == "":
+	case o.Network.Mesh == network.ByAir:
+		if err := s.recorder.start(o.Capture); err != nil {
+			return err
+		}
+	default:
 		done, err := capture(n.Switch, o.Capture)
 		if err != nil {
 			return err
@@ -78,7 +91,7 @@ func Serve(ctx context.Context, o Options) (err error) {
 
 	ctx, down := context.WithCancel(ctx)
 	defer down()
-	s := &server{net: n, down: down}
+	s.down = down
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer down()
@@ -134,30 +147,13 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/machines/{name}/{action}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, s.act(r.Context(), r.PathValue("name"), Action(r.PathValue("action"))))
 	})
-	mux.HandleFunc("PUT /v1/partition", func(w http.ResponseWriter, r *http.Request) {
-		var p Partition
-		err := json.NewDecoder(r.Body).Decode(&p)
-		if err == nil {
-			err = s.net.Switch.Partition(p.Groups...)
-		}
-		answer(w, struct{}{}, err)
-	})
+	mux.HandleFunc("PUT /v1/partition", body(func(p Partition) error { return s.net.Partition(p.Groups...) }))
 	mux.HandleFunc("DELETE /v1/partition", func(w http.ResponseWriter, _ *http.Request) {
-		s.net.Switch.Heal()
+		s.net.Heal()
 		answer(w, struct{}{}, nil)
 	})
-	mux.HandleFunc("PUT /v1/link", func(w http.ResponseWriter, r *http.Request) {
-		var l Link
-		err := json.NewDecoder(r.Body).Decode(&l)
-		switch {
-		case err != nil:
-		case l.B == "":
-			err = s.net.Switch.SetLink(l.A, l.Condition)
-		default:
-			err = s.net.Switch.SetPair(l.A, l.B, l.Condition)
-		}
-		answer(w, struct{}{}, err)
-	})
+	mux.HandleFunc("PUT /v1/link", body(func(l Link) error { return s.net.SetLink(l.A, l.B, l.Condition) }))
+	s.handleAir(mux)
 	mux.HandleFunc("DELETE /v1/lab", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, struct{}{}, nil)
 		s.down()
@@ -197,11 +193,12 @@ func (s *server) status() Status {
 	s.mu.Lock()
 	st := Status{Network: s.net.Bundles.Node.Network, Ready: s.steps.Ready, Failure: s.steps.Failure}
 	s.mu.Unlock()
+	air, _ := s.net.AirStatus() // without an air there are no radios
 	for _, m := range s.net.Machines() {
 		if m.Name() == network.Gateway {
 			st.API = m.URL()
 		}
-		st.Machines = append(st.Machines, Machine{m.Name(), m.Role, m.URL(), m.Forwards(), m.Console(), m.Status()})
+		st.Machines = append(st.Machines, Machine{m.Name(), m.Role, m.URL(), m.Forwards(), m.Console(), air.Of(m.Name()), m.Status()})
 	}
 	st.Switch = Switch{Links: s.net.Switch.Status(), Pairs: s.net.Switch.Pairs()}
 	return st

@@ -1,7 +1,8 @@
 // Package network runs a whole HALO network of virtual machines: a gateway and
 // nodes booted from the real images, each with its own card and bundle, joined
-// by one Ethernet switch. It knows no HALO from inside; what it learns of a
-// machine it learns as anybody would, over the forwarded ports.
+// by the air between their radios, by one Ethernet switch, or by both. It knows
+// no HALO from inside; what it learns of a machine it learns as anybody would,
+// over the forwarded ports.
 package network
 
 import (
@@ -19,6 +20,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"halo.internal/lab/air"
 	"halo.internal/lab/disk"
 	"halo.internal/lab/ether"
 	"halo.internal/lab/machine"
@@ -34,6 +36,11 @@ type Options struct {
 	NodeImage    string
 	Dir          string // machines' folders; made if it is not there
 	MemoryMB     int    // of each machine
+	Mesh         Mesh   // what carries the mesh
+	// Of the air, where it carries the mesh:
+	Profile  air.Profile // its kind of radios; the zero value is Wi-Fi
+	Radios   int         // of each machine; 0 is 1
+	SpacingM float64     // between machines at the beginning, in a grid; 0 is 50
 	// Agent holds settings of halo-agent (agent.toml), put onto each card; the
 	// agents' own when empty.
 	Agent string
@@ -49,15 +56,20 @@ const (
 // Network is a running or stopped network. Its methods may be called from any
 // goroutine.
 type Network struct {
-	Switch  *ether.Switch
+	Switch  *ether.Switch // without cables where the air alone carries the mesh
+	Air     *air.Air      // nil where the switch alone does
 	Bundles Bundles
 
 	opts Options
 	life context.Context // of all machines
 	end  context.CancelFunc
 
+	flying sync.WaitGroup // all goroutines of the air
+
 	mu       sync.Mutex // guards what follows
 	machines []*Machine // the gateway first
+	radios   []*radio   // of the machines
+	rogue    *intruder  // nil while there is none
 	closed   bool
 }
 
@@ -67,7 +79,8 @@ type Machine struct {
 	Disk *disk.Disk
 	Role model.Role
 	dir  string
-	port int // of this host, where its API or Field answers
+	port int       // of this host, where its API or Field answers
+	air  *presence // of the present or last start; its owner is the goroutine that starts the machine
 }
 
 // Gateway is the name of the gateway's machine.
@@ -84,13 +97,22 @@ func New(ctx context.Context, o Options) (*Network, error) {
 	if o.MemoryMB < minMemory {
 		return nil, fmt.Errorf("memory: expected at least %d MB, got %d", minMemory, o.MemoryMB)
 	}
+	if err := o.checkAir(); err != nil {
+		return nil, err
+	}
 	now := time.Now()
 	bundles, err := NewBundles(o.Name, o.Nodes, now)
 	if err != nil {
 		return nil, err
 	}
+	if !o.Mesh.byCable() {
+		delete(bundles.Gateway.Ports, meshPort)
+	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	n := &Network{Switch: ether.New(o.Log, rand.Uint64()), Bundles: bundles, opts: o, life: life, end: end}
+	if o.Mesh.byAir() {
+		n.openAir()
+	}
 	for i := range o.Nodes + 1 {
 		s := Spec{Name: Gateway, Role: model.RoleGateway, Image: o.GatewayImage, Clock: true}
 		b := bundles.Gateway
@@ -124,6 +146,9 @@ func (n *Network) Add(ctx context.Context, s Spec) (*Machine, error) {
 	defer n.mu.Unlock()
 	if n.closed {
 		return nil, errors.New("the network is closed")
+	}
+	if s.Name == Rogue {
+		return nil, fmt.Errorf("a machine named %s: that is the name of a stranger's radio", Rogue)
 	}
 	for _, m := range n.machines {
 		if m.Name() == s.Name {
@@ -165,13 +190,20 @@ func (m *Machine) prepare(ctx context.Context, n *Network, s Spec) (err error) {
 		return err
 	}
 	number := byte(len(n.machines))
-	m.Machine, err = machine.New(machine.Config{
+	c := machine.Config{
 		Name: s.Name, Dir: m.dir, Disk: m.Disk, MemoryMB: n.opts.MemoryMB, CPUs: processors(n.opts.Nodes + 1), Clock: s.Clock, Log: n.opts.Log,
-		NICs: []machine.NIC{
-			{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 0}, Forwards: []machine.Forward{{Host: m.port, Guest: guest}}},
-			{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 1}, Plug: func(c net.Conn) error { return n.Switch.Plug(s.Name, c) }},
-		},
-	})
+		NICs: []machine.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 0}, Forwards: []machine.Forward{{Host: m.port, Guest: guest}}}},
+	}
+	if n.opts.Mesh.byCable() {
+		c.NICs = append(c.NICs, machine.NIC{
+			MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 1}, Plug: func(c net.Conn) error { return n.Switch.Plug(s.Name, c) },
+		})
+	}
+	if n.opts.Mesh.byAir() {
+		mine := n.newRadios(s.Name, number)
+		c.Air = func(conn net.Conn) error { return n.enter(m, mine, conn) }
+	}
+	m.Machine, err = machine.New(c)
 	return err
 }
 
@@ -267,6 +299,7 @@ func (n *Network) Close() error {
 		errs = append(errs, m.Disk.Close())
 	}
 	n.Switch.Close()
+	n.flying.Wait()
 	return errors.Join(errs...)
 }
 

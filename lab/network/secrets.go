@@ -22,6 +22,9 @@ type Bundles struct {
 // tokenLife is longer than any lab runs, and than its clocks are wrong.
 const tokenLife = 365 * 24 * time.Hour
 
+// meshPort is the port that leads to the switch.
+const meshPort = "eth1"
+
 // NewBundles makes a network of that name with a join token for nodes devices.
 func NewBundles(name string, nodes int, now time.Time) (Bundles, error) {
 	key := identity.New()
@@ -30,13 +33,13 @@ func NewBundles(name string, nodes int, now time.Time) (Bundles, error) {
 		Gateway: bundle.Gateway{PublicKey: key.Public().Base64()},
 		Mesh:    bundle.Mesh{SSID: name, PSK: rand.Text(), Routing: "BATMAN_IV"},
 		Join:    bundle.Join{Token: identity.NewJoinToken(uint32(max(nodes, 1)), now.Add(tokenLife)).Text(key)},
-		// The second port is left for HALO to find out about.
+		// The second port, where there is one, is left for HALO to find out about.
 		Ports: map[string]string{"eth0": "uplink"},
 	}
 	gateway := node
 	gateway.Role, gateway.Name, gateway.Join = model.RoleGateway, "gateway", bundle.Join{}
 	gateway.Ports = maps.Clone(node.Ports)
-	gateway.Ports["eth1"] = "mesh"
+	gateway.Ports[meshPort] = "mesh"
 	gateway.Gateway.Seed = base64.StdEncoding.EncodeToString(key.Seed())
 	gateway.Gateway.ClaimCode = claim.NewCode()
 	return Bundles{gateway, node}, errors.Join(gateway.Check(), node.Check())

@@ -1,5 +1,6 @@
 // Package played is a QEMU for tests that need no machine: it understands the
 // options that package machine gives, says what a script tells it to on QMP,
+// makes the radios that it is to have, each of which sends to all now and then,
 // and answers on forwarded ports as a HALO device that lacks nothing. The
 // script is the kernel command line, parameters with a value left out: its n-th
 // word is what happens at the n-th start, its last at all that follow.
@@ -85,6 +86,9 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "no such device: flux-capacitor")
 		return 1
 	case "well":
+		if fd, err := strconv.Atoi(find(`id=air,fd=(\d+)`)); err == nil {
+			go serveRadios(fd)
+		}
 		if err := device(find(`hostfwd=tcp:(127\.0\.0\.1:\d+)`), find(`hostfwd=tcp:127\.0\.0\.1:\d+-:(\d+)`) == "8443"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return failed

@@ -58,7 +58,7 @@ func build(t testing.TB, nodes int, agent string) *lab {
 	var err error
 	l.net, err = network.New(t.Context(), network.Options{
 		Name: "systemtest", Nodes: nodes, GatewayImage: l.image(model.RoleGateway), NodeImage: l.image(model.RoleNode),
-		Dir: t.TempDir(), MemoryMB: 256, Agent: agent, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Dir: t.TempDir(), MemoryMB: 256, Mesh: network.ByCable, Agent: agent, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatalf("%v; `make lab-images` builds the images", err)
