@@ -179,10 +179,10 @@ func (l *lab) awaitBoot(t *testing.T, machines ...*network.Machine) {
 func (l *lab) partition(t *testing.T, alone *network.Machine) {
 	before := l.before(t)
 	start := time.Now()
-	if err := l.net.Switch.Partition([]string{alone.Name()}); err != nil {
+	if err := l.net.Partition([]string{alone.Name()}); err != nil {
 		t.Fatal(err)
 	}
-	defer l.net.Switch.Heal()
+	defer l.net.Heal()
 	l.eventually(t, "the node is missed, and writes to its card what it can't send", func() error {
 		n, err := l.api.Node(t.Context(), alone.Name())
 		if err != nil {
@@ -198,7 +198,7 @@ func (l *lab) partition(t *testing.T, alone *network.Machine) {
 			expect(time.Since(start) > 2*spoolDelay, "an outage of more than %s", 2*spoolDelay),
 		)
 	})
-	l.net.Switch.Heal()
+	l.net.Heal()
 	l.recovered(t, before, time.Since(start))
 	l.eventually(t, "the spool is emptied", func() error {
 		d, err := alone.Diag(t.Context())
@@ -215,10 +215,10 @@ func (l *lab) partition(t *testing.T, alone *network.Machine) {
 func (l *lab) shutdown(t *testing.T, m *network.Machine) {
 	before := l.before(t)
 	start := time.Now()
-	if err := l.net.Switch.Partition([]string{m.Name()}); err != nil {
+	if err := l.net.Partition([]string{m.Name()}); err != nil {
 		t.Fatal(err)
 	}
-	defer l.net.Switch.Heal()
+	defer l.net.Heal()
 	last, err := l.stored(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func (l *lab) shutdown(t *testing.T, m *network.Machine) {
 	if s := m.Status(); s.State != machine.Off || s.LastEnd != "guest-shutdown" {
 		t.Errorf("%s after its power button was pressed: %+v, want it off by itself", m.Name(), s)
 	}
-	l.net.Switch.Heal()
+	l.net.Heal()
 	if err := l.net.PowerOn(m); err != nil {
 		t.Fatal(err)
 	}
