@@ -20,7 +20,7 @@ import (
 func BenchmarkOneMachine(b *testing.B) {
 	f := figures{}
 	for b.Loop() {
-		l := build(b, 0, "")
+		l := build(b, network.ByCable, 0, "")
 		first := l.start(b)
 		f.add("s/first-service", first.Seconds())
 		f.add("cpu-s/first-service", l.cpu())
@@ -72,7 +72,7 @@ func (f figures) report(b *testing.B) {
 // committed.
 func (f figures) three(b *testing.B) *lab {
 	b.Helper()
-	l := build(b, 2, "")
+	l := build(b, network.ByCable, 2, "")
 	start := time.Now()
 	first := l.start(b)
 	f.add("s/first-service", first.Seconds())

@@ -49,7 +49,7 @@ type lab struct {
 }
 
 // build makes a gateway and nodes, all off. agent is the agents' settings.
-func build(t testing.TB, nodes int, agent string) *lab {
+func build(t testing.TB, mesh network.Mesh, nodes int, agent string) *lab {
 	t.Helper()
 	l := &lab{images: os.Getenv("HALO_IMAGES")}
 	if l.images == "" {
@@ -58,7 +58,7 @@ func build(t testing.TB, nodes int, agent string) *lab {
 	var err error
 	l.net, err = network.New(t.Context(), network.Options{
 		Name: "systemtest", Nodes: nodes, GatewayImage: l.image(model.RoleGateway), NodeImage: l.image(model.RoleNode),
-		Dir: t.TempDir(), MemoryMB: 256, Mesh: network.ByCable, Agent: agent, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Dir: t.TempDir(), MemoryMB: 256, Mesh: mesh, Agent: agent, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatalf("%v; `make lab-images` builds the images", err)
@@ -72,11 +72,11 @@ func build(t testing.TB, nodes int, agent string) *lab {
 	return l
 }
 
-// boot brings a gateway and two nodes up, captures what they say to each other,
-// and claims the gateway.
+// boot brings a gateway and two nodes up, which mesh by cable, captures what they
+// say to each other, and claims the gateway.
 func boot(t testing.TB) *lab {
 	t.Helper()
-	l := build(t, 2, settings)
+	l := build(t, network.ByCable, 2, settings)
 	l.pcap = filepath.Join(t.TempDir(), "switch.pcap")
 	file, err := os.Create(l.pcap)
 	if err != nil {
@@ -88,13 +88,18 @@ func boot(t testing.TB) *lab {
 	}
 	l.net.Switch.Capture(capture)
 	t.Cleanup(func() { l.net.Switch.Capture(nil); file.Close() })
+	l.up(t)
+	return l
+}
 
+// up brings all machines up and claims the gateway.
+func (l *lab) up(t testing.TB) {
+	t.Helper()
 	if err := l.net.PowerOnAll(); err != nil {
 		t.Fatal(err)
 	}
 	l.ready(t, func(network.Progress) {})
 	l.claim(t)
-	return l
 }
 
 func (l *lab) image(r model.Role) string {
