@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -237,6 +238,15 @@ func TestRunEndsWithTheMedium(t *testing.T) {
 	a := line(t, WiFi(), 30, 2000)
 	broken := errors.New("broken")
 	if err := a.Run(t.Context(), failing{&script{closed: make(chan struct{})}, broken}); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAMachineSpeaksForItsOwnRadiosAlone(t *testing.T) {
+	a := line(t, WiFi(), 30, 2000) // of the machine without a name
+	s := &script{frames: make(chan hwsim.Frame, 1), closed: make(chan struct{})}
+	s.frames <- from(permanent(a2), hwsim.Attempt{Rate: 4, Count: 1})
+	if err := a.Attach(t.Context(), "another", s); err == nil || !strings.Contains(err.Error(), `machine "another": expected frames of its own radios, got one of a`) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -70,6 +70,9 @@ func (a *Air) read(ctx context.Context, machine string, m Medium) error {
 		if errors.Is(err, syscall.ENOBUFS) {
 			continue // the radios take it for silence
 		}
+		if err == nil {
+			err = a.owned(machine, f.Transmitter)
+		}
 		if err != nil {
 			return err
 		}
@@ -79,6 +82,17 @@ func (a *Air) read(ctx context.Context, machine string, m Medium) error {
 			return nil
 		}
 	}
+}
+
+// owned returns an error when the radio is another machine's: none may speak for
+// another's. One without a place is nobody's.
+func (a *Air) owned(machine string, transmitter net.HardwareAddr) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r := a.find(transmitter); r != nil && r.Machine != machine {
+		return fmt.Errorf("air: machine %q: expected frames of its own radios, got one of %s", machine, r.Name)
+	}
+	return nil
 }
 
 // sent is a frame and where it comes from.
