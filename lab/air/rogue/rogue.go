@@ -69,15 +69,19 @@ const (
 	maxVictims = 64
 	maxKept    = 256 // frames to be replayed
 	points     = 32  // elements that Commits are made of, by turns
+	underway   = 32  // frames that are not through yet
 )
 
-// Rogue is the medium of the stranger's radio. It sends a frame when the one
-// before is through.
+// catchUp is how late it may be and still send as much as it should: a busy host
+// wakes it late.
+const catchUp = 100 * time.Millisecond
+
+// Rogue is the medium of the stranger's radio.
 type Rogue struct {
 	c       Config
 	address net.HardwareAddr
-	ticks   *time.Ticker
-	through chan struct{} // the last frame is
+	next    time.Time     // when a frame is due; for who calls Next
+	free    chan struct{} // one for each frame that may be underway
 	done    chan struct{}
 	once    sync.Once
 
@@ -98,10 +102,11 @@ func New(c Config, address net.HardwareAddr) (*Rogue, error) {
 		return nil, err
 	}
 	r := &Rogue{
-		c: c, address: address, ticks: time.NewTicker(time.Second / time.Duration(c.PerSecond)),
-		through: make(chan struct{}, 1), done: make(chan struct{}), status: Status{Attack: c.Attack, PerSecond: c.PerSecond},
+		c: c, address: address, free: make(chan struct{}, underway), done: make(chan struct{}), status: Status{Attack: c.Attack, PerSecond: c.PerSecond},
 	}
-	r.through <- struct{}{}
+	for range underway {
+		r.free <- struct{}{}
+	}
 	for range points {
 		k, err := ecdh.P256().GenerateKey(rand.Reader)
 		if err != nil {
@@ -126,16 +131,20 @@ func (r *Rogue) Next() (hwsim.Frame, error) {
 	select {
 	case <-r.done:
 		return hwsim.Frame{}, net.ErrClosed
-	case <-r.through:
+	case <-r.free:
 	}
 	for {
 		select {
 		case <-r.done:
 			return hwsim.Frame{}, net.ErrClosed
-		case <-r.ticks.C:
-			if f, ok := r.frame(); ok {
-				return f, nil
-			}
+		case <-time.After(time.Until(r.next)):
+		}
+		if late := time.Now().Add(-catchUp); r.next.Before(late) {
+			r.next = late
+		}
+		r.next = r.next.Add(time.Second / time.Duration(r.c.PerSecond))
+		if f, ok := r.frame(); ok {
+			return f, nil
 		}
 	}
 }
@@ -218,7 +227,7 @@ func (r *Rogue) Deliver(_ net.HardwareAddr, data []byte, _, _, freqMHz int) erro
 	return nil
 }
 
-// Report tells what became of the last frame.
+// Report tells what became of a frame.
 func (r *Rogue) Report(_ hwsim.Frame, ack bool, _ int, _ hwsim.Attempts) error {
 	r.mu.Lock()
 	if ack {
@@ -226,7 +235,7 @@ func (r *Rogue) Report(_ hwsim.Frame, ack bool, _ int, _ hwsim.Attempts) error {
 	}
 	r.mu.Unlock()
 	select {
-	case r.through <- struct{}{}:
+	case r.free <- struct{}{}:
 	default:
 	}
 	return nil
@@ -234,9 +243,6 @@ func (r *Rogue) Report(_ hwsim.Frame, ack bool, _ int, _ hwsim.Attempts) error {
 
 // Close ends the attack.
 func (r *Rogue) Close() error {
-	r.once.Do(func() {
-		r.ticks.Stop()
-		close(r.done)
-	})
+	r.once.Do(func() { close(r.done) })
 	return nil
 }
