@@ -45,6 +45,12 @@ func from(to net.HardwareAddr, rates ...hwsim.Attempt) hwsim.Frame {
 	return f
 }
 
+// ht makes the rates of a frame those of 802.11n.
+func ht(f hwsim.Frame) hwsim.Frame {
+	f.Kinds = [4]hwsim.Kind{hwsim.HT, hwsim.HT, hwsim.HT, hwsim.HT}
+	return f
+}
+
 func permanent(address net.HardwareAddr) net.HardwareAddr {
 	return append(net.HardwareAddr{address[0] &^ 0x40}, address[1:]...)
 }
@@ -72,6 +78,9 @@ func TestCarry(t *testing.T) {
 		"to nobody":                   {nil, from(net.HardwareAddr{2, 9, 9, 9, 9, 9}, slow), "b", false, []hwsim.Attempt{slow}},
 		"by the driver's own address": {nil, from(a2, slow), "b", true, []hwsim.Attempt{{Rate: 4, Count: 1}}},
 		"too fast for the distance":   {func(a *Air) { move(a, "b", 180) }, from(permanent(a2), fast, slow), "b", true, []hwsim.Attempt{fast, {Rate: 4, Count: 1}}},
+		"802.11n, and falls back":     {func(a *Air) { move(a, "b", 180) }, ht(from(permanent(a2), hwsim.Attempt{Rate: 7, Count: 2})), "b", true, []hwsim.Attempt{{Rate: 7, Count: 2}, {Rate: 4, Count: 1}}},
+		"802.11n, to nobody":          {nil, ht(from(net.HardwareAddr{2, 9, 9, 9, 9, 9}, hwsim.Attempt{Rate: 7, Count: 2})), "b", false, []hwsim.Attempt{{Rate: 7, Count: 2}, {Rate: 4, Count: 4}}},
+		"802.11n to all":              {nil, ht(from(all, hwsim.Attempt{Rate: 0, Count: 2})), "b", false, []hwsim.Attempt{{Rate: 0, Count: 1}}},
 		"without a plan":              {nil, from(permanent(a2)), "b", true, nil},
 		"cut":                         {func(a *Air) { a.Cut("a", "b", true) }, from(permanent(a2), slow), "", false, []hwsim.Attempt{slow}},
 		"restored":                    {func(a *Air) { a.Cut("a", "b", true); a.Cut("a", "b", false) }, from(permanent(a2), slow), "b", true, []hwsim.Attempt{{Rate: 4, Count: 1}}},

@@ -22,6 +22,13 @@ type hearing struct {
 	signal int // dBm
 }
 
+// fallbackTries is how often a radio tries the slowest rate of OFDM when a plan of
+// 802.11n rates has failed, as much hardware does by itself. Simulated radios need
+// it: their driver says of no frame that it was sent as part of an aggregate, so
+// that mac80211 learns nothing from frames of a block acknowledgement session, and
+// its rates stay what they were when the session began.
+const fallbackTries = 4
+
 // carry decides a frame's fate.
 func (a *Air) carry(f hwsim.Frame) fate {
 	a.mu.Lock()
@@ -45,6 +52,10 @@ func (a *Air) carry(f hwsim.Frame) fate {
 			break
 		}
 		plan = append(plan, physics.Attempt{Rate: a.profile.rate(f.FreqMHz, f.Kinds[i], int(t.Rate)), Count: int(t.Count)})
+	}
+	if n := len(plan); unicast && n > 0 && n < len(f.Plan) && f.Kinds[n-1] != hwsim.Legacy {
+		f.Plan[n], f.Kinds[n] = hwsim.Attempt{Rate: slowestOFDM(f.FreqMHz), Count: fallbackTries}, hwsim.Legacy
+		plan = append(plan, physics.Attempt{Rate: a.profile.rate(f.FreqMHz, hwsim.Legacy, int(f.Plan[n].Rate)), Count: fallbackTries})
 	}
 	if len(plan) == 0 { // the driver leaves it to the hardware
 		plan = []physics.Attempt{{Rate: a.profile.Basic, Count: 1}}

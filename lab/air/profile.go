@@ -79,6 +79,14 @@ func legacy(freqMHz, n int) int {
 	return min(max(n, 0), 7)
 }
 
+// slowestOFDM is the number of the slowest of them.
+func slowestOFDM(freqMHz int) int8 {
+	if dsssBand(freqMHz) {
+		return 4
+	}
+	return 0
+}
+
 // modulation is the MCS of one stream, 0 to 7.
 func modulation(_ int, kind hwsim.Kind, n int) int {
 	if kind == hwsim.VHT {
