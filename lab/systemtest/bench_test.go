@@ -33,9 +33,46 @@ func BenchmarkOneMachine(b *testing.B) {
 
 // BenchmarkThreeMachines measures a gateway and two nodes that start at once.
 func BenchmarkThreeMachines(b *testing.B) {
+	for _, mesh := range []network.Mesh{network.ByCable, network.ByAir} {
+		b.Run(string(mesh), func(b *testing.B) { threeMachines(b, mesh) })
+	}
+}
+
+func threeMachines(b *testing.B, mesh network.Mesh) {
 	f := figures{}
 	for b.Loop() {
-		l := f.three(b)
+		l := f.three(b, mesh)
+		if err := l.net.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	f.report(b)
+}
+
+// BenchmarkElevenMachines measures a gateway and ten nodes in one cell that start
+// at once, and what halo-mesh takes where it has most peers.
+func BenchmarkElevenMachines(b *testing.B) {
+	f := figures{}
+	for b.Loop() {
+		l := build(b, network.ByAir, 10, "")
+		start := time.Now()
+		l.start(b)
+		f.add("s/eleven-up", time.Since(start).Seconds())
+		f.add("cpu-s/eleven-up", l.cpu())
+		l.claim(b)
+		peers, memory := 0, 0.0
+		for _, m := range l.nodes {
+			r := l.reading(b, m.Name(), "process.halo-mesh.resident_kib")
+			d, err := m.Diag(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			n := d.Mesh.Radios[0].Linked()
+			b.Logf("%s: %d peers, halo-mesh %.0f KiB", m.Name(), n, r.Value)
+			peers, memory = max(peers, n), max(memory, r.Value/1024)
+		}
+		f.add("peers", float64(peers))
+		f.add("MiB/halo-mesh", memory)
 		if err := l.net.Close(); err != nil {
 			b.Fatal(err)
 		}
@@ -46,7 +83,7 @@ func BenchmarkThreeMachines(b *testing.B) {
 // BenchmarkIdle measures what three machines cost while nothing happens.
 func BenchmarkIdle(b *testing.B) {
 	for b.Loop() {
-		l := figures{}.three(b)
+		l := figures{}.three(b, network.ByCable)
 		l.idle(b)
 		if err := l.net.Close(); err != nil {
 			b.Fatal(err)
@@ -70,9 +107,9 @@ func (f figures) report(b *testing.B) {
 
 // three brings a gateway and two nodes up until telemetry of both nodes is
 // committed.
-func (f figures) three(b *testing.B) *lab {
+func (f figures) three(b *testing.B, mesh network.Mesh) *lab {
 	b.Helper()
-	l := build(b, network.ByCable, 2, "")
+	l := build(b, mesh, 2, "")
 	start := time.Now()
 	first := l.start(b)
 	f.add("s/first-service", first.Seconds())
