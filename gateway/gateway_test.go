@@ -35,7 +35,7 @@ import (
 )
 
 const (
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 	password = "correct horse battery"
 )
 

@@ -28,7 +28,7 @@ import (
 	"halo.internal/model/wire"
 )
 
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 var schema = wire.Schema{Metrics: []wire.Metric{wire.NewMetric("system.cpu.used_percent", "%", 1)}}
 

@@ -395,7 +395,7 @@ func TestMulticast(t *testing.T) {
 	gateway := NewGatewaySide(config(gwKey, func() (Socket, error) { return OpenSocket("announce-a") }), self, func(_ Node, from netip.Addr) { asked <- from })
 	defer life(t, gateway.Run)()
 	defer life(t, node.Run)()
-	timeout := time.After(time.Minute)
+	timeout := time.After(3 * time.Minute)
 	select {
 	case h := <-heard:
 		if h.RoundTrip <= 0 {
@@ -414,13 +414,16 @@ func TestMulticast(t *testing.T) {
 	}
 	// The gateway speaks unasked too: from now on the node believes that.
 	gateway.Changed()
-	select {
-	case h := <-heard:
-		if h.RoundTrip != 0 {
-			t.Errorf("got %+v, want an announcement", h)
+	for {
+		select {
+		case h := <-heard:
+			if h.RoundTrip == 0 {
+				return
+			}
+			// On a busy machine it has asked once more, and was answered.
+		case <-timeout:
+			t.Fatal("announcement not heard")
 		}
-	case <-timeout:
-		t.Fatal("announcement not heard")
 	}
 }
 

@@ -26,7 +26,7 @@ import (
 func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
 
 // patience is how long a test waits for what must happen.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // server is a DHCP server at the other end of the port "up0", in a namespace of
 // its own. It gives what the test puts into gives.

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
 
 // patience is how long a test waits for what must happen; a loaded machine
 // takes its time.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 func key(n byte) identity.Key {
 	k, err := identity.FromSeed(slices.Repeat([]byte{n}, 32))
