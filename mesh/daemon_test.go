@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"halo.internal/health"
 	"halo.internal/identity"
@@ -140,12 +142,35 @@ func connect(t *testing.T, a, b *board) {
 		); err != nil {
 			t.Fatal(err)
 		}
-		// The kernel takes the namespace of a killed process down, and with it the
-		// cable that was there, some time after the process is gone.
 		until(t, "an end of the cable to be plugged in", func() error {
-			return netlink.LinkSetNsPid(end.link, end.to.cmd.Process.Pid)
+			err := netlink.LinkSetNsPid(end.link, end.to.cmd.Process.Pid)
+			if errors.Is(err, unix.EEXIST) {
+				err = errors.Join(err, end.to.unplug())
+			}
+			return err
 		})
 	}
+}
+
+// unplug removes a cable whose other end was at a board that lost its power: the
+// kernel takes the namespace of a killed process down, and with it the cable, in
+// its own good time.
+func (d *board) unplug() error {
+	ns, err := netns.GetFromPid(d.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	there, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	old, err := there.LinkByName(paths.BatIface)
+	if err != nil {
+		return err
+	}
+	return there.LinkDel(old)
 }
 
 // until waits for f to return nothing.
