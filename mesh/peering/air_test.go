@@ -122,7 +122,7 @@ func TestOneConnects(t *testing.T) {
 			t.Fatalf("no link: %+v %+v", a.events, b.events)
 		}
 		agree(t, a, b)
-		air.Run(time.Minute)
+		air.Run(20 * time.Second)
 		if air.Sent != 4 {
 			t.Errorf("expected 4 frames, got %d", air.Sent)
 		}

@@ -31,7 +31,13 @@ func (e *Engine) Handle(now time.Time, frame []byte) {
 	}
 	if s == nil {
 		e.stats.UnknownKey++
-		e.tell(now, Event{Kind: UnknownKey, Peer: h.From, PMKID: m.pmkid})
+		of := &e.riddle
+		if p != nil { // strangers do not mute what a member says
+			of = &p.riddle
+		}
+		if of.take(now) {
+			e.events = append(e.events, Event{Kind: UnknownKey, Peer: h.From, PMKID: m.pmkid})
+		}
 		return
 	}
 	a, err := m.unseal(s.siv, e.c.Morse, h)
@@ -76,8 +82,11 @@ func (e *Engine) opened(now time.Time, p *peer, s *security, m *message, a *ampe
 	}
 	if s.saw(a.sender) {
 		e.stats.Replayed++
-		if l := p.held; l != nil && l.security == s && l.peer.nonce == a.sender && p.answers.take(now) {
-			e.sendClose(p, l) // the peer did not hear it
+		for _, l := range []*link{p.held, p.refused} {
+			if l != nil && l.security == s && l.peer.nonce == a.sender && p.answers.take(now) {
+				e.sendClose(p, l) // the peer did not hear it
+				break
+			}
 		}
 		return
 	}
@@ -134,6 +143,7 @@ func (e *Engine) answer(now time.Time, p *peer, s *security, m *message, a *ampe
 // refuse answers an Open by a Close, without an instance.
 func (e *Engine) refuse(now time.Time, p *peer, l *link, m *message, a *ampe, reason dot11.Reason, err error) {
 	l.peer.link, l.peer.nonce, l.reason = m.local, a.sender, reason
+	p.refused = l
 	e.sendClose(p, l)
 	e.tell(now, Event{Kind: Failed, Peer: p.mac, PMKID: m.pmkid, Reason: reason, Err: err})
 }
@@ -165,8 +175,9 @@ func (e *Engine) acceptOpen(now time.Time, p *peer, l *link, m *message, a *ampe
 	case OpnSnt:
 		e.enter(p, l, OpnRcvd)
 	case CnfRcvd:
-		e.establish(p, l)
+		e.establish(now, p, l)
 	case OpnRcvd, Estab:
+		e.alive(now, l)
 		if !p.answers.take(now) {
 			return
 		}
@@ -234,7 +245,9 @@ func (e *Engine) confirmed(now time.Time, p *peer, s *security, m *message, a *a
 			l.timer = now.Add(l.wait)
 			e.enter(p, l, CnfRcvd)
 		case OpnRcvd:
-			e.establish(p, l)
+			e.establish(now, p, l)
+		case Estab:
+			e.alive(now, l)
 		}
 		return
 	}

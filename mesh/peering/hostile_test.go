@@ -241,7 +241,7 @@ func TestFloodIsBounded(t *testing.T) {
 	if !linked(a, b) {
 		t.Errorf("%v %v", a.State(b.mac), b.State(a.mac))
 	}
-	if len(a.peers) != 1 || len(a.events) > 20 {
+	if len(a.peers) != 1 || len(a.events) > 40 {
 		t.Errorf("%d peers and %d events", len(a.peers), len(a.events))
 	}
 	if s := a.Stats(); s.UnknownKey+s.Unverified+s.Replayed < 5000 {

@@ -1,6 +1,7 @@
 package peering
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -134,6 +135,10 @@ func (e *Engine) sendClose(p *peer, l *link)   { e.sendFrame(p, l, closing, nil)
 
 // expired is TOR and TOC of 14.4: no answer in time.
 func (e *Engine) expired(now time.Time, p *peer, l *link) {
+	if l.state == Estab {
+		e.check(now, p, l)
+		return
+	}
 	limit := e.c.Timing.Retries
 	if l == p.next {
 		// The peer has already given up the link that stands: do not be the one
@@ -156,15 +161,42 @@ func (e *Engine) expired(now time.Time, p *peer, l *link) {
 	}
 }
 
+// alive notes that the peer has the link.
+func (e *Engine) alive(now time.Time, l *link) {
+	if l.state != Estab {
+		return
+	}
+	l.tries, l.wait = 0, e.c.Timing.Retry
+	check := e.c.Timing.Check
+	if bytes.Compare(l.own.mac[:], l.peer.mac[:]) > 0 {
+		check += check / 4 // one asks, which shows the other as much
+	}
+	l.timer = now.Add(check)
+}
+
+// check asks the peer of a link that stands, by the Open of this instance, for
+// its Confirm. A peer that has begun anew, and did not seek this side again, has
+// no other way to be found out: its beacons come as before, and frames under old
+// keys are dropped without a word.
+func (e *Engine) check(now time.Time, p *peer, l *link) {
+	if l.tries > e.c.Timing.Retries {
+		e.end(now, p, l, dot11.MeshMaxRetries, false)
+		return
+	}
+	l.tries++
+	l.timer = now.Add(l.wait)
+	l.wait = min(2*l.wait, e.c.Timing.RetryMax)
+	e.sendOpen(p, l)
+}
+
 // establish makes the instance the link.
-func (e *Engine) establish(p *peer, l *link) {
+func (e *Engine) establish(now time.Time, p *peer, l *link) {
 	again := l == p.next
 	if again {
 		p.link.wipe()
 		p.link, p.next = l, nil
 		l.state = Estab // as the link was
 	}
-	l.timer = time.Time{}
 	p.wanted, p.failures, p.retry = false, 0, time.Time{}
 	keys := &Keys{MTK: deriveMTK(&l.security.pmk, l.own, l.peer), Peer: *l.group, Protected: l.protected}
 	if !l.protected {
@@ -175,6 +207,7 @@ func (e *Engine) establish(p *peer, l *link) {
 		Kind: Established, Peer: p.mac, PMKID: l.security.pmkid, Again: again, AID: l.aid, Keys: keys, Elements: l.elements,
 	})
 	e.enter(p, l, Estab) // after the keys: so mac80211 wants it
+	e.alive(now, l)
 }
 
 // end closes an instance: a Close goes out, and the instance is held for a while

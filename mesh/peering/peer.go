@@ -24,9 +24,11 @@ type peer struct {
 	link       *link       // the one that stands, or is being made
 	next       *link       // being made beside the one that stands
 	held       *link       // closed, for the holding time
+	refused    *link       // of an Open that was refused last
 	wanted     bool        // this side asked for the link, and tries again
 	failures   int
 	retry      time.Time // when the next attempt begins; zero: not planned
+	riddle     budget    // events of unknown keys
 	answers    budget    // frames that repeated ones are answered with
 }
 
@@ -77,7 +79,7 @@ func (e *Engine) Offer(now time.Time, mac dot11.MAC, aid uint16, id sae.PMKID, p
 		if len(e.peers) >= maxKnown {
 			return ErrFull
 		}
-		p = &peer{mac: mac, answers: budget{rate: 5, burst: 10, have: 10, at: now}}
+		p = &peer{mac: mac, answers: budget{rate: 5, burst: 10, have: 10, at: now}, riddle: budget{rate: 1, burst: 5, have: 5, at: now}}
 		e.peers[mac] = p
 	}
 	p.aid = aid
@@ -111,7 +113,7 @@ func (e *Engine) Withdraw(mac dot11.MAC, id sae.PMKID) {
 
 func (e *Engine) withdraw(p *peer, i int) {
 	s := p.securities[i]
-	for _, l := range []**link{&p.link, &p.next, &p.held} {
+	for _, l := range []**link{&p.link, &p.next, &p.held, &p.refused} {
 		if *l != nil && (*l).security == s {
 			(*l).wipe()
 			*l = nil

@@ -41,6 +41,7 @@ type Timing struct {
 	RetryMax time.Duration
 	Retries  int           // how often (dot11MeshMaxRetries)
 	Holding  time.Duration // how long a closed link is remembered (dot11MeshHoldingTimeout)
+	Check    time.Duration // after which a link that stands is asked whether the peer has it too
 	Pause    time.Duration // before the next attempt after a failure; doubles
 	PauseMax time.Duration
 }
@@ -51,11 +52,11 @@ type Timing struct {
 var (
 	Wifi = Timing{
 		Retry: 40 * time.Millisecond, RetryMax: 640 * time.Millisecond, Retries: 7,
-		Holding: 40 * time.Millisecond, Pause: time.Second, PauseMax: 10 * time.Second,
+		Holding: 40 * time.Millisecond, Check: 30 * time.Second, Pause: time.Second, PauseMax: 10 * time.Second,
 	}
 	HaLow = Timing{
 		Retry: 400 * time.Millisecond, RetryMax: 1600 * time.Millisecond, Retries: 5,
-		Holding: 400 * time.Millisecond, Pause: 2 * time.Second, PauseMax: 20 * time.Second,
+		Holding: 400 * time.Millisecond, Check: time.Minute, Pause: 2 * time.Second, PauseMax: 20 * time.Second,
 	}
 )
 
@@ -163,6 +164,7 @@ type Engine struct {
 	events []Event
 	stats  Stats
 	noise  budget // events that strangers may cause
+	riddle budget // those of unknown keys among them
 }
 
 // New returns an engine without peers.
@@ -189,7 +191,7 @@ func New(c Config, now time.Time) (*Engine, error) {
 	if c.Rand == nil {
 		c.Rand = rand.Reader
 	}
-	return &Engine{c: c, peers: map[dot11.MAC]*peer{}, noise: budget{rate: 1, burst: 10, have: 10, at: now}}, nil
+	return &Engine{c: c, peers: map[dot11.MAC]*peer{}, noise: budget{rate: 1, burst: 10, have: 10, at: now}, riddle: budget{rate: 2, burst: 10, have: 10, at: now}}, nil
 }
 
 // NewGroupKeys draws the group keys of a join.

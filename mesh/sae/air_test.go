@@ -170,7 +170,7 @@ func TestWrongPassword(t *testing.T) {
 		begin(t, air, a, b)
 		begin(t, air, b, a)
 		for _, s := range []*station{a, b} {
-			if !air.Until(10*time.Second, func() bool { ev := s.last(Failed); return ev != nil && ev.Err == ErrPassword }) {
+			if !air.Until(30*time.Second, func() bool { ev := s.last(Failed); return ev != nil && ev.Err == ErrPassword }) {
 				t.Fatalf("expected the password to be blamed, got %+v", s.last(Failed))
 			}
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 // maxCandidates is how many Commits of one address an exchange remembers.
-const maxCandidates = 4
+const maxCandidates = 16
 
 // attempt is an exchange: one own Commit, and those that came in answer or that
 // it answers.
@@ -179,7 +179,9 @@ func (e *Engine) Next() time.Time {
 		due(p.retry)
 		for _, sa := range p.sas {
 			due(sa.linger)
-			due(sa.since.Add(e.c.Timing.Lifetime))
+			if !sa.held {
+				due(sa.since.Add(e.c.Timing.Lifetime))
+			}
 		}
 	}
 	return next
@@ -209,9 +211,8 @@ func (e *Engine) Advance(now time.Time) {
 				sa.linger = time.Time{}
 				clear(sa.keys.kck[:])
 			}
-			if reached(sa.since.Add(e.c.Timing.Lifetime)) {
-				sa.keys.wipe()
-				p.sas = slices.Delete(p.sas, i, i+1)
+			if !sa.held && reached(sa.since.Add(e.c.Timing.Lifetime)) {
+				e.expire(p, i)
 			}
 		}
 		e.tidy(p)
@@ -230,7 +231,8 @@ func (e *Engine) repeat(now time.Time, p *peer) {
 		// The candidates may all be forged, and the peer not know of our Commit.
 		e.sendCommit(p)
 	}
-	for _, c := range a.candidates {
+	const most = 4 // answers to one frame's worth of silence
+	for _, c := range a.candidates[max(0, len(a.candidates)-most):] {
 		e.sendConfirm(p, c)
 	}
 	a.wait = min(2*a.wait, e.c.Timing.ResendMax)
@@ -242,18 +244,6 @@ func (e *Engine) repeat(now time.Time, p *peer) {
 // exchanges in a row, they do so for certain: either side may have begun anew in
 // the midst of the first.
 const enoughDoubts = 3
-
-// doubt notes a Confirm that did not verify. All may be forged, so the exchange
-// goes on for as long as a real one takes; but not much longer if the one before
-// ended in doubt too.
-func (e *Engine) doubt(now time.Time, p *peer) {
-	a := p.attempt
-	e.stats.Unverified++
-	a.doubts++
-	if soon := now.Add(4 * e.c.Timing.Resend); a.active && p.doubted && a.doubts == enoughDoubts && soon.Before(a.deadline) {
-		a.deadline = soon
-	}
-}
 
 // hint notes why the exchange with a peer may fail.
 func (e *Engine) hint(mac dot11.MAC, err error) {

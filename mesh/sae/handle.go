@@ -79,7 +79,7 @@ func (e *Engine) committed(now time.Time, from dot11.MAC, f *commitFrame) {
 	if p == nil {
 		p = e.add(now, from)
 	}
-	if !p.work.take(now) {
+	if !p.work.take(now) || p.known() && !e.familiar.take(now) {
 		e.stats.OverCapacity++
 		e.tidy(p)
 		return
@@ -207,7 +207,9 @@ func (e *Engine) confirmed(now time.Time, from dot11.MAC, f confirmFrame) {
 	case a == nil:
 		e.stats.Unverified++
 	case len(a.candidates) > 0:
-		e.doubt(now, p)
+		// All may be forged, so the exchange goes on for as long as a real one takes.
+		e.stats.Unverified++
+		a.doubts++
 	case e.reply(a):
 		e.sendCommit(p) // the peer's own was lost: have it sent again
 	}

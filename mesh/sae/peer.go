@@ -11,10 +11,13 @@ import (
 )
 
 // A peer may make this side compute so many exchanges at once, and then per
-// second. A real one needs one, or two when it began anew.
+// second, and all known ones together. A real one needs one, or two when it began
+// anew; but others may forge Commits under its address, and it must not drown
+// among them.
 const (
-	peerBurst = 6
-	peerRate  = 2
+	peerBurst = 20
+	peerRate  = 20
+	allRate   = 100
 )
 
 // peer is a station that is wanted, has a PMKSA, or is in an exchange.
@@ -88,7 +91,7 @@ func (e *Engine) Start(now time.Time, mac dot11.MAC) error {
 	}
 	p := e.peers[mac]
 	if p == nil || !p.known() {
-		if e.count((*peer).known) >= e.c.Limits.Peers {
+		if e.count((*peer).known) >= e.c.Limits.Peers && !e.evict() {
 			return ErrFull
 		}
 	}
@@ -234,22 +237,35 @@ func (e *Engine) accept(now time.Time, p *peer, c *candidate, counter uint16) {
 		if p.sas[i].held {
 			i--
 		}
-		p.sas[i].keys.wipe()
-		p.sas = slices.Delete(p.sas, i, i+1)
+		e.expire(p, i)
 	}
 	p.wanted, p.failures, p.doubted, p.retry = false, 0, false, time.Time{}
 	e.events = append(e.events, ev)
 }
 
-// evict removes the peer whose newest PMKSA is the oldest, to make room.
-func (e *Engine) evict() {
+// expire wipes a PMKSA and tells so.
+func (e *Engine) expire(p *peer, i int) {
+	e.events = append(e.events, Event{Kind: Expired, Peer: p.mac, PMKID: p.sas[i].keys.pmkid})
+	p.sas[i].keys.wipe()
+	p.sas = slices.Delete(p.sas, i, i+1)
+}
+
+// evict removes the peer whose newest PMKSA is the oldest, of those without a
+// link, to make room. It tells whether there was one.
+func (e *Engine) evict() bool {
 	var oldest *peer
 	for _, p := range e.peers {
-		if len(p.sas) > 0 && !p.wanted && (oldest == nil || p.sas[0].since.Before(oldest.sas[0].since)) {
+		held := slices.ContainsFunc(p.sas, func(sa *association) bool { return sa.held })
+		if len(p.sas) > 0 && !p.wanted && !held && (oldest == nil || p.sas[0].since.Before(oldest.sas[0].since)) {
 			oldest = p
 		}
 	}
-	if oldest != nil {
-		e.drop(oldest)
+	if oldest == nil {
+		return false
 	}
+	for len(oldest.sas) > 0 {
+		e.expire(oldest, 0)
+	}
+	e.drop(oldest)
+	return true
 }

@@ -128,6 +128,7 @@ type EventKind int
 const (
 	Accepted EventKind = iota + 1 // there is a PMKSA; see Engine.PMK
 	Failed                        // the exchange came to nothing
+	Expired                       // the PMKSA is no longer held
 )
 
 // Event is a transition of one peer. It carries no secret.
@@ -135,7 +136,7 @@ type Event struct {
 	Kind EventKind
 	Peer dot11.MAC
 
-	PMKID  PMKID // Accepted
+	PMKID  PMKID // Accepted, Expired
 	Active bool  // this side had asked for the exchange by Start
 	Again  bool  // Accepted while another PMKSA was there: the peer began anew
 
@@ -176,6 +177,7 @@ type Engine struct {
 	peers    map[dot11.MAC]*peer
 	tokens   tokens
 	strange  budget // computations for strangers
+	familiar budget // and for known peers
 	refusals budget // frames that refuse
 	reports  budget // events about strangers
 	frames   []dot11.Frame
@@ -207,6 +209,7 @@ func New(c Config, now time.Time) (*Engine, error) {
 		peers:    map[dot11.MAC]*peer{},
 		tokens:   tokens{random: c.Rand},
 		strange:  newBudget(c.Limits.Rate, c.Limits.Rate, now),
+		familiar: newBudget(allRate, allRate, now),
 		refusals: newBudget(10*c.Limits.Rate, 10*c.Limits.Rate, now),
 		reports:  newBudget(0.1, 3, now),
 	}

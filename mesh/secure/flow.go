@@ -32,6 +32,9 @@ func (e *Engine) collect(now time.Time) {
 
 // authenticated hands a new PMKSA to peering.
 func (e *Engine) authenticated(now time.Time, ev *sae.Event) {
+	if ev.Kind == sae.Expired && e.peering.State(ev.Peer) == peering.Listen {
+		e.peering.Withdraw(ev.Peer, ev.PMKID) // nothing is under it
+	}
 	if ev.Kind != sae.Accepted {
 		return
 	}
@@ -69,6 +72,7 @@ func (e *Engine) linked(now time.Time, ev *peering.Event) {
 		n.failed = 0
 		e.sae.Hold(ev.Peer, ev.PMKID)
 	case peering.Closed:
+		e.sae.Hold(ev.Peer, sae.PMKID{}) // none
 		if n.wanted {
 			n.relink = now.Add(relinkAfter)
 		}

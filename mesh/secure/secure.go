@@ -128,7 +128,11 @@ func (e *Engine) Want(now time.Time, mac dot11.MAC) error {
 	}
 	n.wanted = true
 	defer e.collect(now)
-	return e.link(now, mac, n)
+	if err := e.link(now, mac, n); err != nil {
+		n.wanted, n.pending = false, false
+		return err
+	}
+	return nil
 }
 
 // link goes on from where a wanted neighbor stands.

@@ -85,9 +85,11 @@ func TestFromNothingToALink(t *testing.T) {
 		t.Fatalf("no link: %+v", a.events)
 	}
 	t.Logf("%d frames, %v at a millisecond each", air.Sent, air.Now.Sub(since))
+	made := air.Sent
 	air.Run(time.Hour)
-	if !linked(a, b) || air.Sent > 9 {
-		t.Errorf("%d frames, expected the link to stand in silence", air.Sent)
+	const checks = int(time.Hour / (30 * time.Second))
+	if !linked(a, b) || made > 9 || air.Sent-made > 2*checks {
+		t.Errorf("%d frames to a link, then %d, expected an Open and its Confirm each half minute", made, air.Sent-made)
 	}
 }
 
@@ -158,6 +160,28 @@ func TestForgedCommitsDoNotShakeTheLink(t *testing.T) {
 	}
 }
 
+// TestAPeerThatBeganAnewAndDoesNotSeekUs may be killed and be back before anybody
+// has missed it: the other side finds out, and makes the link anew.
+func TestAPeerThatBeganAnewAndDoesNotSeekUs(t *testing.T) {
+	air := fakeair.New(1)
+	a, b := join(t, air, 1, 1, nil), join(t, air, 2, 1, nil)
+	want(t, air, a, b)
+	air.Run(time.Second)
+	if !linked(a, b) {
+		t.Fatal("no link")
+	}
+	b = join(t, air, 2, 9, nil) // and wants nobody
+	since := air.Now
+	if !air.Until(2*time.Minute, func() bool { return linked(a, b) }) {
+		x, y := a.State(b.mac)
+		t.Fatalf("no link again: %v %v", x, y)
+	}
+	t.Logf("linked again after %v", air.Now.Sub(since))
+	if a.closed != 1 {
+		t.Errorf("the old link was closed %d times", a.closed)
+	}
+}
+
 // TestUnknownKey has a peer speak under a PMKSA that is not held: once, as a
 // forger may, and for good, as one does whose last Confirm was lost.
 func TestUnknownKey(t *testing.T) {
@@ -179,7 +203,7 @@ func TestUnknownKey(t *testing.T) {
 	forged[i]++
 	frames := air.Sent
 	air.Inject(a.mac, forged)
-	air.Run(time.Minute)
+	air.Run(20 * time.Second)
 	if air.Sent != frames || !linked(a, b) {
 		t.Errorf("one forged frame made %d others", air.Sent-frames)
 	}
