@@ -105,6 +105,7 @@ type Radio struct {
 	heard  map[dot11.MAC]*station
 	fresh  time.Time // when the engine was told of the group keys' counters
 	due    time.Time // of the next housekeeping
+	chosen time.Time // when peers were chosen last
 	again  bool      // something has happened upon which to choose anew
 	over   time.Time // when a link beyond the limit is given up; zero: there is none
 

@@ -1,6 +1,7 @@
 package radio
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,9 +21,11 @@ import (
 )
 
 const (
-	houseKeeping = 2 * time.Second  // stations are looked at, and the choice made again
-	settle       = 4 * time.Second  // after which links beyond the limit are too many: routing knows by then what the new one is good for
-	silent       = 30 * time.Second // a peer of whom nothing is heard for so long, not even a beacon, is gone
+	houseKeeping  = 2 * time.Second        // stations are looked at, and the choice made again
+	chooseAgain   = 200 * time.Millisecond // between choices that strangers may set off
+	maxConsidered = 32                     // stations that a choice is made among, besides links
+	settle        = 4 * time.Second        // after which links beyond the limit are too many: routing knows by then what the new one is good for
+	silent        = 30 * time.Second       // a peer of whom nothing is heard for so long, not even a beacon, is gone
 )
 
 // gone tells whether an error is the end of the interface, not of one request.
@@ -163,9 +166,10 @@ func (r *Radio) candidate(now time.Time, e nl80211.PeerCandidate) error {
 	}
 	known := !s.seen.IsZero()
 	s.capabilities, s.seen = parseCapabilities(e.IEs), now
+	s.times++
 	s.smooth(e.SignalDBm)
-	if !known && !s.wanted { // a newcomer need not wait for the next look
-		r.choose(now)
+	if soon := r.chosen.Add(chooseAgain); !known && !s.wanted && soon.Before(r.due) {
+		r.due = soon // a newcomer need not wait for the next look
 	}
 	return nil
 }
@@ -200,10 +204,14 @@ func (r *Radio) removed(now time.Time, mac dot11.MAC) {
 		s.removals--
 		return
 	}
-	if s.inKernel {
-		s.inKernel = false
-		r.lost(now, mac, s)
+	if !s.inKernel {
+		return
 	}
+	if _, err := r.conn.Station(r.iface.Index, mac[:]); err == nil {
+		return // one before it was meant, whose removal got out of count when events were lost
+	}
+	s.inKernel = false
+	r.lost(now, mac, s)
 }
 
 // lost ends a link whose peer is not there any more; if it is still chosen, it
@@ -292,7 +300,32 @@ func (r *Radio) candidates(now time.Time) (list []choice.Candidate) {
 			Failed: s.failures, Peers: links[mac],
 		})
 	}
-	return list
+	return r.consider(list)
+}
+
+// consider leaves out all but those that have links or are sought already, and of
+// the rest those heard most often: whoever beacons under ever new addresses is
+// heard rarely under each.
+func (r *Radio) consider(list []choice.Candidate) []choice.Candidate {
+	first := func(c choice.Candidate) bool { return c.Linked || c.Sought }
+	slices.SortFunc(list, func(a, b choice.Candidate) int {
+		switch x, y := r.heard[a.MAC], r.heard[b.MAC]; {
+		case first(a) != first(b):
+			if first(a) {
+				return -1
+			}
+			return 1
+		case x.times != y.times:
+			return cmp.Compare(y.times, x.times)
+		default:
+			return y.seen.Compare(x.seen)
+		}
+	})
+	n := 0
+	for n < len(list) && first(list[n]) {
+		n++
+	}
+	return list[:min(len(list), n+maxConsidered)]
 }
 
 // policy keeps one link free, for the one that takes another's place.
@@ -314,6 +347,7 @@ func (r *Radio) admit(mac dot11.MAC) bool {
 
 // choose decides whom to have links with, and has the engine see to it.
 func (r *Radio) choose(now time.Time) {
+	r.chosen = now
 	list := r.candidates(now)
 	chosen := choice.Choose(r.own, list, r.policy())
 	patient := r.patient(now, list)

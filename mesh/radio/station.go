@@ -21,6 +21,7 @@ type station struct {
 	capabilities
 	signal   float64   // dBm, smoothed; 0: none was told
 	seen     time.Time // its last beacon or frame
+	times    int       // beacons that came while it was no station of the kernel's
 	inKernel bool
 	removals int // events of our own removals that are still to come
 	wanted   bool
@@ -55,10 +56,11 @@ func (r *Radio) station(mac dot11.MAC) *station {
 		return s
 	}
 	if len(r.heard) >= maxHeard {
+		// Whoever beacons under ever new addresses pushes out his own.
 		var oldest dot11.MAC
 		var at *station
 		for m, s := range r.heard {
-			if !s.wanted && !s.inKernel && (at == nil || s.seen.Before(at.seen)) {
+			if !s.wanted && !s.inKernel && (at == nil || s.times < at.times || s.times == at.times && s.seen.Before(at.seen)) {
 				oldest, at = m, s
 			}
 		}
@@ -268,8 +270,10 @@ func (r *Radio) authenticated(now time.Time, e *sae.Event) {
 	if s == nil {
 		return
 	}
-	s.seen = now
-	if e.Kind == sae.Failed {
+	switch e.Kind {
+	case sae.Accepted:
+		s.seen = now
+	case sae.Failed:
 		r.failed(now, e.Peer, s, e.Err)
 	}
 }
@@ -288,6 +292,9 @@ func (r *Radio) peered(now time.Time, e *peering.Event) error {
 		if err = r.establish(e.Peer, s, e); err == nil {
 			s.wanted, s.since, s.seen, s.failures, s.reason, s.told = true, now, now, 0, "", time.Time{}
 			r.again = true
+			if err := r.engine.Want(now, e.Peer); err != nil { // whoever asked for it
+				return err
+			}
 			kind, text := EventPeer, "link with %s on %s"
 			if e.Again {
 				kind, text = EventPeerAgain, "link with %s on %s again: it has begun anew"
