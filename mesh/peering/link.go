@@ -166,7 +166,7 @@ func (e *Engine) alive(now time.Time, l *link) {
 	if l.state != Estab {
 		return
 	}
-	l.tries, l.wait = 0, e.c.Timing.Retry
+	l.tries = 0
 	check := e.c.Timing.Check
 	if bytes.Compare(l.own.mac[:], l.peer.mac[:]) > 0 {
 		check += check / 4 // one asks, which shows the other as much
@@ -179,15 +179,19 @@ func (e *Engine) alive(now time.Time, l *link) {
 // no other way to be found out: its beacons come as before, and frames under old
 // keys are dropped without a word.
 func (e *Engine) check(now time.Time, p *peer, l *link) {
-	if l.tries > e.c.Timing.Retries {
+	if l.tries >= checks {
 		e.end(now, p, l, dot11.MeshMaxRetries, false)
 		return
 	}
 	l.tries++
-	l.timer = now.Add(l.wait)
-	l.wait = min(2*l.wait, e.c.Timing.RetryMax)
+	l.timer = now.Add(e.c.Timing.Check / checks)
 	e.sendOpen(p, l)
 }
+
+// checks is how often the peer of a link that stands is asked in vain, over the
+// time that passes between two checks: there is no hurry to take a flood of
+// forged frames for its end.
+const checks = 8
 
 // establish makes the instance the link.
 func (e *Engine) establish(now time.Time, p *peer, l *link) {
