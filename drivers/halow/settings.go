@@ -75,6 +75,9 @@ var (
 // what is checked before.
 var own = []string{"country", "bcf", "fw_bin_file", "macaddr_suffix", "macaddr_octet", "enable_ps", "tx_max_power_mbm", "enable_auto_duty_cycle", "enable_auto_mpsw", "channelization_scheme"}
 
+// schemes is what settings may name.
+var schemes = fmt.Sprintf("one of %s, %s, %s", channel.IEEE20, channel.IEEE24, channel.REVmf)
+
 // Problem is one setting that is wrong.
 type Problem struct {
 	Key      string // as in the table, e.g. bus
@@ -136,7 +139,7 @@ func (s Settings) Check() error {
 		bad("host", "bus and name such as platform/3f300000.mmcnr", s.Host)
 	}
 	if _, err := s.scheme(); err != nil {
-		bad("scheme", err.Error(), s.Scheme)
+		bad("scheme", schemes, s.Scheme)
 	}
 	for key, db := range map[string]float64{"antenna_gain_dbi": s.GainDB, "cable_loss_db": s.LossDB} {
 		if !(db >= -10 && db <= 30) || key == "cable_loss_db" && db < 0 {
@@ -163,19 +166,7 @@ func list[V any](m map[string]V) string {
 }
 
 // scheme is the channelization as a number.
-func (s Settings) scheme() (channel.Scheme, error) {
-	if s.Scheme == "" {
-		return channel.Fixed, nil
-	}
-	var names []string
-	for _, c := range []channel.Scheme{channel.IEEE20, channel.IEEE24, channel.REVmf} {
-		if s.Scheme == c.String() {
-			return c, nil
-		}
-		names = append(names, c.String())
-	}
-	return 0, errors.New("one of " + strings.Join(names, ", "))
-}
+func (s Settings) scheme() (channel.Scheme, error) { return channel.ParseScheme(s.Scheme) }
 
 // calibration is the name of the file for a region.
 func (s Settings) calibration(region string) (string, error) {

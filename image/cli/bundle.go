@@ -73,6 +73,8 @@ all: whoever holds it is the gateway.`,
 	f.StringVar(&o.MFP, "mfp", "", "management frame protection: required, optional or off (default: required)")
 	f.StringVar(&o.SAE, "sae", "", "hash-to-element or, to mesh with wpa_supplicant, hunting-and-pecking (default: hash-to-element)")
 	f.IntVar(&o.BeaconInterval, "beacon-interval", 0, "in time units of 1.024 ms (default: 1000)")
+	f.IntVar(&o.HaLowChannel, "halow-channel", 0, "S1G channel of the mesh's HaLow radios, by its number, which fixes the width too (default: none, and they stay off)")
+	f.StringVar(&o.HaLowScheme, "halow-scheme", "", "numbering of S1G channels, where the country has several: 802.11-2020, 802.11-2024 or 802.11-REVmf")
 	f.StringVar(&o.Routing, "routing", "BATMAN_IV", "BATMAN_IV or BATMAN_V")
 	f.Uint32Var(&o.Uses, "uses", 16, "how many nodes may join with node.toml")
 	f.DurationVar(&life, "expires", 30*24*time.Hour, "how long they may")

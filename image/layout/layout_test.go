@@ -1,8 +1,11 @@
 package layout
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"halo.internal/model/paths"
 )
 
 func valid() Slot {
@@ -57,6 +60,13 @@ func TestSlotRefusals(t *testing.T) {
 func TestSlotLineIsOverwrittenInPlace(t *testing.T) {
 	if a, b := SlotLine('a'), SlotLine('b'); len(a) != len(b) || a == b {
 		t.Errorf("got %q and %q, want two different lines of one length", a, b)
+	}
+}
+
+// TestTheRunningSystemFindsIt holds what is written against where it is read.
+func TestTheRunningSystemFindsIt(t *testing.T) {
+	if got, want := paths.HaLow("b"), filepath.Join(paths.Boot, SlotDir('b'), HaLow); got != want {
+		t.Errorf("settings of HaLow: sought at %s, written to %s", got, want)
 	}
 }
 

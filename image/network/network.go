@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"halo.internal/drivers/halow/channel"
+	"halo.internal/drivers/legal"
 	"halo.internal/identity"
 	"halo.internal/image/fat"
 	"halo.internal/image/layout"
@@ -42,12 +44,21 @@ type Network struct {
 	Node    bundle.Bundle
 }
 
-// New makes a network.
+// New makes a network. A HaLow channel that the country does not have is refused.
 func New(o Options) (Network, error) {
 	if o.Uses == 0 {
 		return Network{}, errors.New("join token: expected at least one use, got 0")
 	}
 	key := identity.New()
+	if o.HaLowChannel != 0 {
+		scheme, err := channel.ParseScheme(o.HaLowScheme)
+		if err != nil {
+			return Network{}, err
+		}
+		if err := legal.HaLow(legal.S1G{Country: o.Country, Scheme: scheme, Number: o.HaLowChannel}).Check(legal.Station{}); err != nil {
+			return Network{}, fmt.Errorf("HaLow channel: %w", err)
+		}
+	}
 	if o.SSID == "" {
 		o.SSID = o.Name
 	}

@@ -48,6 +48,11 @@ func TestNew(t *testing.T) {
 	if n.Node.Gateway.Seed != "" || n.Node.Gateway.ClaimCode != "" || n.Gateway.Join.Token != "" {
 		t.Error("a secret of one is in the bundle of the other")
 	}
+	halow := options()
+	halow.HaLowChannel = 3
+	if n, err := New(halow); err != nil || n.Node.Mesh.HaLowChannel != 3 {
+		t.Errorf("with HaLow: got %+v, %v", n.Node.Mesh, err)
+	}
 	if code := strings.ReplaceAll(n.Gateway.Gateway.ClaimCode, "-", ""); len(code)*5 < 60 {
 		t.Errorf("claim code: got %d bits, want at least 60", len(code)*5)
 	}
@@ -65,12 +70,15 @@ func TestNewRefusals(t *testing.T) {
 		change func(*Options)
 		want   string
 	}{
-		"no name":     {func(o *Options) { o.Name = "" }, "network"},
-		"country":     {func(o *Options) { o.Country = "Germany" }, "country"},
-		"routing":     {func(o *Options) { o.Routing = "OLSR" }, "mesh.routing"},
-		"channel":     {func(o *Options) { o.Channel = 200 }, "mesh.channel"},
-		"weak secret": {func(o *Options) { o.PSK = "12345" }, "mesh.psk"},
-		"no uses":     {func(o *Options) { o.Uses = 0 }, "at least one use"},
+		"no name":             {func(o *Options) { o.Name = "" }, "network"},
+		"country":             {func(o *Options) { o.Country = "Germany" }, "country"},
+		"routing":             {func(o *Options) { o.Routing = "OLSR" }, "mesh.routing"},
+		"channel":             {func(o *Options) { o.Channel = 200 }, "mesh.channel"},
+		"HaLow channel":       {func(o *Options) { o.HaLowChannel = 44 }, "EU (fixed) has no S1G channel 44"},
+		"HaLow without rules": {func(o *Options) { o.Country, o.HaLowChannel = "BR", 1 }, "HaLow stays off"},
+		"HaLow numbering":     {func(o *Options) { o.Country, o.HaLowChannel = "AU", 43 }, "name that of the driver"},
+		"weak secret":         {func(o *Options) { o.PSK = "12345" }, "mesh.psk"},
+		"no uses":             {func(o *Options) { o.Uses = 0 }, "at least one use"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options()

@@ -56,7 +56,7 @@ func TestMeshDefaults(t *testing.T) {
 	if got := (Mesh{}).WithDefaults(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	set := Mesh{SSID: "valley", PSK: "correct horse battery", Routing: "BATMAN_V", Channel: 149, Width: 40, MFP: MFPOff, SAE: HuntingAndPecking, BeaconInterval: 100}
+	set := Mesh{SSID: "valley", PSK: "correct horse battery", Routing: "BATMAN_V", Channel: 149, Width: 40, MFP: MFPOff, SAE: HuntingAndPecking, BeaconInterval: 100, HaLowChannel: 44, HaLowScheme: "802.11-2020"}
 	if got := set.WithDefaults(); got != set {
 		t.Errorf("got %+v, want %+v", got, set)
 	}
@@ -101,6 +101,9 @@ func TestErrorsSayLineAndExpectation(t *testing.T) {
 		{"bad MFP", "[mesh]", "[mesh]\nmfp = 'on'", "required, optional or off"},
 		{"bad SAE", "[mesh]", "[mesh]\nsae = 'h2e'", "hash-to-element or hunting-and-pecking"},
 		{"bad beacon interval", "[mesh]", "[mesh]\nbeacon_interval = 19", "20 to 10000"},
+		{"no S1G number", "[mesh]", "[mesh]\nhalow_channel = 256", "mesh.halow_channel: expected the number of an S1G channel, 1 to 255"},
+		{"no such scheme", "[mesh]", "[mesh]\nhalow_channel = 44\nhalow_scheme = '802.11ah'", "mesh.halow_scheme: expected one of 802.11-2020, 802.11-2024, 802.11-REVmf"},
+		{"a scheme of nothing", "[mesh]", "[mesh]\nhalow_scheme = '802.11-2020'", "mesh.halow_scheme: expected none without a halow_channel"},
 		{"unknown key of the mesh", "[mesh]", "[mesh]\nband = 5", "sae beacon_interval"},
 		{"short psk", "'correct horse battery'", "'short'", "12 to 63 characters"},
 		{"bad port", "'uplink'", "'wan'", "mesh, uplink, client, unused"},

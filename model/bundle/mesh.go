@@ -3,6 +3,8 @@ package bundle
 import (
 	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 
 	"halo.internal/model/dot11"
 )
@@ -19,6 +21,9 @@ type Mesh struct {
 	MFP            string `toml:"mfp,omitempty" comment:"management frame protection: required, optional or off; left out: required"`
 	SAE            string `toml:"sae,omitempty" comment:"hash-to-element or, with wpa_supplicant's members, hunting-and-pecking; left out: hash-to-element"`
 	BeaconInterval int    `toml:"beacon_interval,omitempty" comment:"in time units of 1.024 ms, 20 to 10000; left out: 1000"`
+
+	HaLowChannel int    `toml:"halow_channel,omitempty" comment:"S1G number, which fixes the width too; left out: HaLow radios stay off"`
+	HaLowScheme  string `toml:"halow_scheme,omitempty" comment:"numbering of S1G channels, where the country has several: 802.11-2020, 802.11-2024 or 802.11-REVmf"`
 }
 
 // Values of MFP and SAE.
@@ -30,6 +35,10 @@ const (
 	HashToElement     = "hash-to-element"
 	HuntingAndPecking = "hunting-and-pecking"
 )
+
+// HaLowSchemes are the values of HaLowScheme, as drivers/halow/channel names
+// them.
+var HaLowSchemes = []string{"802.11-2020", "802.11-2024", "802.11-REVmf"}
 
 // WithDefaults returns the profile with what was left out filled in. Channel 1
 // it is since every country, and the kernel's rules for the whole world, let a
@@ -72,5 +81,16 @@ func (m Mesh) check(bad func(key, expected string, got any)) {
 	// Below, beacons alone would fill the air; above, the kernel refuses.
 	if m.BeaconInterval < 20 || m.BeaconInterval > 10000 {
 		bad("mesh.beacon_interval", "20 to 10000 time units", m.BeaconInterval)
+	}
+	// Which of them the country has, the law's table knows, not this package.
+	if m.HaLowChannel < 0 || m.HaLowChannel > 255 {
+		bad("mesh.halow_channel", "the number of an S1G channel, 1 to 255", m.HaLowChannel)
+	}
+	switch {
+	case m.HaLowScheme == "":
+	case m.HaLowChannel == 0:
+		bad("mesh.halow_scheme", "none without a halow_channel", m.HaLowScheme)
+	case !slices.Contains(HaLowSchemes, m.HaLowScheme):
+		bad("mesh.halow_scheme", "one of "+strings.Join(HaLowSchemes, ", "), m.HaLowScheme)
 	}
 }

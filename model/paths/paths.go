@@ -28,6 +28,11 @@ const (
 	LastCrashDir = "/perm/halo/crash" // the last kernel messages before a panic
 )
 
+// HaLow returns where a running system finds the settings of its board's HaLow
+// radio (drivers/halow.Settings), in the slot of that name, a or b. Flat images
+// have none.
+func HaLow(slot string) string { return filepath.Join(Boot, "slot-"+slot, "halow.json") }
+
 // Names below State.
 const (
 	Identity   = "identity.json"

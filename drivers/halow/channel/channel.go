@@ -47,6 +47,21 @@ func (s Scheme) String() string {
 	return fmt.Sprintf("scheme %d", uint8(s))
 }
 
+// ParseScheme reads what String writes; an empty text is Fixed.
+func ParseScheme(s string) (Scheme, error) {
+	if s == "" {
+		return Fixed, nil
+	}
+	var names []string
+	for _, c := range []Scheme{IEEE20, IEEE24, REVmf} {
+		if s == c.String() {
+			return c, nil
+		}
+		names = append(names, c.String())
+	}
+	return 0, fmt.Errorf("S1G channels: expected a scheme of %s, got %q", strings.Join(names, ", "), s)
+}
+
 // Channel is an S1G channel.
 type Channel struct {
 	Number    int
