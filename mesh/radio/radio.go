@@ -64,7 +64,8 @@ type Config struct {
 	Channel        nl80211.Channel
 	BeaconInterval int // in time units of 1024 µs; 0: 1000
 	MaxPeers       int // links at most, one of which is kept free for changes; at least 2; 0: 10
-	Morse          bool
+	Morse          bool           // peers are radios of Morse's: associated data of AMPE is as their stacks have it
+	MaxPowerMBm    int            // most that the radio may send with, at its connector; 0: what the kernel lets it
 	ReceiveBuffer  int            // octets of events that the kernel keeps; 0: nl80211.DefaultReceiveBuffer
 	SAE            sae.Timing     // zero: sae.Wifi
 	Peering        peering.Timing // zero: peering.Wifi
@@ -237,7 +238,22 @@ func (r *Radio) makeInterface() error {
 	if err := r.conn.SetPowerSave(r.iface.Index, false); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return err
 	}
-	return nil
+	return r.limitPower()
+}
+
+// limitPower has the radio send with no more than it may. The kernel bounds a
+// driver that cannot be told by what it holds for legal itself; of HaLow it knows
+// nothing, and that driver has the bound among its parameters.
+func (r *Radio) limitPower() error {
+	if r.c.MaxPowerMBm == 0 {
+		return nil
+	}
+	err := r.conn.SetTxPower(r.iface.Index, r.c.MaxPowerMBm)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		r.c.Log.Debug("the driver does not take a bound of power", "iface", r.c.Iface, "err", err)
+		return nil
+	}
+	return err
 }
 
 // listen registers for the frames of authentication and peering, before there

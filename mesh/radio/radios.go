@@ -21,6 +21,8 @@ const (
 	EventGone   = "mesh.radio.gone"   // field radio
 	EventUnfit  = "mesh.radio.unfit"  // fields radio, reason: its driver lacks something, for good
 	EventFailed = "mesh.radio.failed" // fields radio, iface, reason
+	// EventRefused: it may not be a member as the mesh is set; fields radio, reason.
+	EventRefused = "mesh.radio.refused"
 )
 
 // Carrier carries the mesh over an interface, as batman.Mesh does.
@@ -34,6 +36,10 @@ type RadiosConfig struct {
 	// Use says why the mesh may not have a radio, or nothing; nil gives it all. It is
 	// asked again when interfaces of any radio went away.
 	Use func(nl80211.Wiphy) error
+	// Fit makes of Member what this radio is to be, and says why it may not be one,
+	// or nothing; nil leaves Member as it is. It is asked before each attempt, from
+	// several goroutines.
+	Fit func(nl80211.Wiphy, *Config) error
 	// Retry is the wait after a first failure; it doubles up to thirty times that.
 	// Zero is one second.
 	Retry time.Duration
@@ -52,10 +58,13 @@ type Radios struct {
 // held is a radio of the device.
 type held struct {
 	name  string // of the wiphy
+	wiphy nl80211.Wiphy
 	iface string
-	radio *Radio
+	radio *Radio // of the present attempt
 	state string // why it is no member; empty when it is
+	fails int
 	stop  context.CancelFunc
+	again context.CancelFunc // ends the present attempt
 }
 
 // State is what is known of one radio.
@@ -64,7 +73,10 @@ type State struct {
 	Name   string // of the kernel's, e.g. phy0
 	Iface  string // empty for one that the mesh may not have
 	Detail string // why it is no member of the mesh; empty when it is
-	Peers  []Peer
+	// Failures counts attempts in a row in which it did not become a member, or did
+	// not stay one. Refusals by Fit or for good are none.
+	Failures int
+	Peers    []Peer
 }
 
 // NewRadios returns the radios of the device; Run makes them work.
@@ -81,7 +93,7 @@ func (rs *Radios) List() []State {
 	defer rs.mu.Unlock()
 	list := slices.Clone(rs.left)
 	for index, h := range rs.held {
-		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: h.state, Peers: h.radio.Peers()})
+		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: h.state, Failures: h.fails, Peers: h.radio.Peers()})
 	}
 	slices.SortFunc(list, func(a, b State) int { return cmp.Compare(a.Name, b.Name) })
 	return list
@@ -155,10 +167,8 @@ func (rs *Radios) reconcile(ctx context.Context, owned *sync.WaitGroup, all []nl
 				continue
 			}
 		}
-		c := rs.c.Member
-		c.Wiphy, c.Iface = w.Index, rs.freeName()
 		inner, stop := context.WithCancel(ctx)
-		h := &held{name: w.Name, iface: c.Iface, radio: New(c), state: "it has not joined the mesh yet", stop: stop}
+		h := &held{name: w.Name, wiphy: w, iface: rs.freeName(), radio: New(rs.c.Member), state: "it has not joined the mesh yet", stop: stop, again: func() {}}
 		rs.held[w.Index] = h
 		rs.notify(EventFound, model.Info, "radio "+w.Name+" is there", "radio", w.Name)
 		owned.Go(func() { rs.keep(inner, h) })
@@ -179,36 +189,60 @@ func (rs *Radios) freeName() string {
 	}
 }
 
+// Again has a radio leave the mesh and ask Fit anew.
+func (rs *Radios) Again(wiphy int) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if h := rs.held[wiphy]; h != nil {
+		h.again()
+	}
+}
+
+// refusedError is an error of Fit.
+type refusedError struct{ error }
+
 // keep runs a radio again and again, ever more slowly while it fails, until it
 // is gone.
 func (rs *Radios) keep(ctx context.Context, h *held) {
 	told := ""
 	for wait := rs.c.Retry; ; wait = min(2*wait, 30*rs.c.Retry) {
 		began := time.Now()
-		err := h.radio.Run(ctx, func() error {
-			if err := rs.c.Carrier.Enslave(h.iface); err != nil {
-				return err
-			}
-			rs.set(h, "")
-			return nil
-		})
+		inner, again := context.WithCancel(ctx)
+		err := rs.attempt(inner, again, h)
+		asked := inner.Err() != nil
+		again()
 		if ctx.Err() != nil {
 			return
 		}
-		rs.set(h, err.Error())
 		if time.Since(began) > 30*rs.c.Retry {
 			wait, told = rs.c.Retry, "" // it had worked
+			rs.worked(h)
 		}
+		if asked {
+			rs.set(h, "it was told to join anew", 0)
+			continue
+		}
+		refused, isRefused := errors.AsType[*refusedError](err)
 		unfit, lacks := errors.AsType[*nl80211.UnsupportedError](err)
 		switch {
+		case isRefused:
+			rs.set(h, "refused: "+err.Error(), 0)
+			if err.Error() != told {
+				told = err.Error()
+				rs.notify(EventRefused, model.Error, fmt.Sprintf("radio %s may not be a member of the mesh: %v", h.name, refused), "radio", h.name, "reason", told)
+			}
 		case lacks:
+			rs.set(h, err.Error(), 0)
 			rs.notify(EventUnfit, model.Error, fmt.Sprintf("radio %s cannot carry the mesh: %v", h.name, unfit), "radio", h.name, "reason", unfit.Error())
 			return
 		case errors.Is(err, unix.ENODEV):
-			// It is being unplugged, which is told by itself.
-		case err.Error() != told:
-			told = err.Error()
-			rs.notify(EventFailed, model.Error, fmt.Sprintf("radio %s failed, and is tried again: %v", h.name, err), "radio", h.name, "iface", h.iface, "reason", told)
+			rs.set(h, err.Error(), 0) // it is being unplugged, which is told by itself
+		default:
+			rs.set(h, err.Error(), 1)
+			if err.Error() != told {
+				told = err.Error()
+				rs.notify(EventFailed, model.Error, fmt.Sprintf("radio %s failed, and is tried again: %v", h.name, err), "radio", h.name, "iface", h.iface, "reason", told)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -218,10 +252,44 @@ func (rs *Radios) keep(ctx context.Context, h *held) {
 	}
 }
 
-func (rs *Radios) set(h *held, state string) {
+// attempt makes a radio a member for as long as it goes.
+func (rs *Radios) attempt(ctx context.Context, again context.CancelFunc, h *held) error {
+	c := rs.c.Member
+	c.Wiphy, c.Iface = h.wiphy.Index, h.iface
+	rs.mu.Lock()
+	h.again = again
+	rs.mu.Unlock()
+	if rs.c.Fit != nil {
+		if err := rs.c.Fit(h.wiphy, &c); err != nil {
+			return &refusedError{err}
+		}
+	}
+	r := New(c)
+	rs.mu.Lock()
+	h.radio = r
+	rs.mu.Unlock()
+	return r.Run(ctx, func() error {
+		if err := rs.c.Carrier.Enslave(h.iface); err != nil {
+			return err
+		}
+		rs.set(h, "", 0)
+		return nil
+	})
+}
+
+// set says how a radio is, and counts failures.
+func (rs *Radios) set(h *held, state string, failures int) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	h.state = state
+	h.fails += failures
+}
+
+// worked forgets failures.
+func (rs *Radios) worked(h *held) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	h.fails = 0
 }
 
 func (rs *Radios) notify(kind string, s model.Severity, message string, fields ...string) {
