@@ -122,7 +122,11 @@ func writeMesh(w io.Writer, s model.MeshStatus, names map[string]string) error {
 		if r.TxPowerDBm != 0 {
 			power = table.Value(r.TxPowerDBm) + " dBm"
 		}
-		radios.Row(r.Name, r.Iface, r.MAC, onChannel(r.Channel, r.FreqMHz, r.WidthMHz), r.Country, power, fmt.Sprintf("%d of %d", r.Linked(), len(r.Peers)), state)
+		channel := onChannel(r.Channel, r.FreqMHz, r.WidthMHz)
+		if r.HaLow != "" {
+			channel = r.HaLow
+		}
+		radios.Row(r.Name, r.Iface, r.MAC, channel, r.Country, power, fmt.Sprintf("%d of %d", r.Linked(), len(r.Peers)), state)
 	}
 	ports := table.New("PORT", "ROLE", "MEMBERS", "DETAIL")
 	for _, p := range s.Ports {
@@ -291,6 +295,9 @@ func (a *app) meshLegal(ctx context.Context, from air, _ []string) error {
 			}
 			if l.Allowed {
 				t.Row("Duty cycle", duty)
+			}
+			if l.AirtimeMaxS != 0 {
+				t.Row("Airtime", fmt.Sprintf("%s of %s s of the last hour", table.Value(l.AirtimeS), table.Value(l.AirtimeMaxS)))
 			}
 			for _, r := range l.Reasons {
 				t.Row("Reason", r)

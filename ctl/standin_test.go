@@ -203,7 +203,7 @@ func routes(t testing.TB) map[string]any {
 			{Channel: 52, FreqMHz: 5260, Why: "radar may be there", MaxPowerDBm: 20, Flags: []string{"no-ir", "radar"}}}}}},
 		"GET /v1/mesh/legality": apitype.LegalityList{Items: []model.Legality{
 			{Radio: "phy0", Wanted: "DE", Country: "DE", Channel: "channel 1, 2412 MHz (20 MHz wide)", Allowed: true, MaxEIRPDBm: 20, MaxWidthMHz: 40, Reasons: []string{"rules: the kernel's database", "band: 2400 to 2483.5 MHz"}},
-			{Wanted: "DE", Country: "DE", Channel: "HaLow: channel 1 to channel 9", Allowed: true, MaxEIRPDBm: 16, MaxWidthMHz: 1, DutyCyclePct: 2.8, Reasons: []string{"a table"}}}},
+			{Wanted: "DE", Country: "DE", Channel: "HaLow: channel 1 to channel 9", Allowed: true, MaxEIRPDBm: 16, MaxWidthMHz: 1, DutyCyclePct: 2.8, AirtimeS: 12.5, AirtimeMaxS: 100.8, Reasons: []string{"a table"}}}},
 		"POST /v1/mesh/scan": model.RadioScan{Radio: "phy0", Iface: "mesh0", Networks: []model.RadioNetwork{
 			{BSSID: "02:00:00:00:00:02", Kind: "mesh", Name: "ETHRX0001-8A", Own: true, Secured: true, Channel: 1, FreqMHz: 2412, SignalDBm: -48.5, SeenMS: 400},
 			{BSSID: "02:00:00:00:00:09", Kind: "access point", Name: "caf\x1b[31m", Channel: 6, FreqMHz: 2437, SignalDBm: -80, SeenMS: 2500}}},

@@ -141,7 +141,8 @@ func Run(ctx context.Context, c Config) error {
 	if changed {
 		m.forgetNetwork()
 	}
-	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Network: m.net, Bundle: m.bundle, Notify: m.events.Record, Log: c.Log})
+	started, _ := m.bootReport() // without one, no slot can be named, and what is not there is no HaLow radio
+	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Network: m.net, Bundle: m.bundle, HaLow: m.path(paths.HaLow(started.Slot)), Notify: m.events.Record, Log: c.Log})
 	c.Log.Info("halo-mesh runs", "node", m.id.Key.ID(), "role", c.Role, "network", m.bundle.Network, "boot", m.id.BootCounter)
 	if c.Role == model.RoleGateway {
 		return m.run(ctx, newGateway(m))

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -57,6 +58,7 @@ type UnderlayConfig struct {
 	Key     identity.Key
 	Network identity.PublicKey
 	Bundle  bundle.Bundle
+	HaLow   string // file with the settings of the board's HaLow radio, if it has one
 	Notify  func(model.Event)
 	Log     *slog.Logger
 }
@@ -88,9 +90,19 @@ func NewUnderlay(c UnderlayConfig) Underlay {
 		country = ""
 	}
 	u.wireless = wireless.New(wireless.Config{
-		Country: country, Mesh: c.Bundle.Mesh, Carrier: carrier{u}, Links: u.linksOfOthers, Notify: c.Notify, Log: c.Log,
+		Country: country, Mesh: c.Bundle.Mesh, HaLow: c.HaLow, Suffix: suffix(c.Key), Carrier: carrier{u}, Links: u.linksOfOthers, Notify: c.Notify, Log: c.Log,
 	})
 	return u
+}
+
+// suffix is the end of the address of a HaLow radio whose chip has none: the
+// node's own, for all starts.
+func suffix(key identity.Key) (s [3]byte) {
+	public := key.Public()
+	h := sha256.Sum256(append([]byte("halo halow mac 1"), public[:]...))
+	copy(s[:], h[:])
+	s[2] |= 1 // never all zero, which the driver takes for none
+	return s
 }
 
 func (u *batUnderlay) Run(ctx context.Context) error {

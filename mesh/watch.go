@@ -66,8 +66,19 @@ func (m *core) watchUnderlay() {
 }
 
 // judgeTransports is what health says of the ports and radios that may carry the
-// mesh. One with a member is enough.
+// mesh. One with a member is enough; a radio whose driver does not come up is told
+// of even so, since it is what the board is for.
 func judgeTransports(ports []model.Port, radios []model.Radio, role model.Role) (health.State, string) {
+	state, detail := judgeLinks(ports, radios, role)
+	for _, r := range radios {
+		if r.Absent && state == health.OK {
+			state, detail = health.Degraded, fmt.Sprintf("radio %s is not there: %s", r.Name, r.Detail)
+		}
+	}
+	return state, detail
+}
+
+func judgeLinks(ports []model.Port, radios []model.Radio, role model.Role) (health.State, string) {
 	var waiting, broken, left []string
 	for _, p := range ports {
 		switch {
@@ -83,6 +94,8 @@ func judgeTransports(ports []model.Port, radios []model.Radio, role model.Role) 
 			return health.OK, ""
 		case r.Member:
 			waiting = append(waiting, r.Iface)
+		case r.Absent:
+			broken = append(broken, fmt.Sprintf("radio %s is not there: %s", r.Name, r.Detail))
 		case r.Iface == "":
 			left = append(left, fmt.Sprintf("the mesh does not have radio %s: %s", r.Name, r.Detail))
 		default:

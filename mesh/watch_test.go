@@ -41,6 +41,7 @@ func TestHealthSaysWhatCarriesTheMesh(t *testing.T) {
 	alone := model.Radio{Name: "phy0", Iface: "mesh0", Member: true, Peers: []model.RadioPeer{{MAC: "x", Peering: "OPN_SNT"}}}
 	linked := model.Radio{Name: "phy0", Iface: "mesh0", Member: true, Peers: []model.RadioPeer{{MAC: "x", Linked: true}}}
 	broken := model.Radio{Name: "phy1", Iface: "mesh1", Detail: "it lacks something"}
+	absent := model.Radio{Name: "halow mm6108", Absent: true, Detail: "refused: no file"}
 	taken := model.Radio{Name: "phy2", Detail: "it is in use: wlan0 is an access point on it"}
 	for _, tc := range []struct {
 		name            string
@@ -57,6 +58,8 @@ func TestHealthSaysWhatCarriesTheMesh(t *testing.T) {
 		{"a port and a radio alone", []model.Port{searching}, []model.Radio{alone, taken}, health.Failed, health.OK, "no member has proved itself on eth0, mesh0", ""},
 		{"a broken radio", nil, []model.Radio{broken}, health.Failed, health.Failed, "no port may carry the mesh, and radio phy1 is no member of the mesh: it lacks something", "no port may carry the mesh, and radio phy1 is no member of the mesh: it lacks something"},
 		{"a radio of others", nil, []model.Radio{taken}, health.Failed, health.Failed, "no port may carry the mesh, and the mesh does not have radio phy2: it is in use: wlan0 is an access point on it", "no port may carry the mesh, and the mesh does not have radio phy2: it is in use: wlan0 is an access point on it"},
+		{"a radio without its driver", nil, []model.Radio{absent}, health.Failed, health.Failed, "no port may carry the mesh, and radio halow mm6108 is not there: refused: no file", "no port may carry the mesh, and radio halow mm6108 is not there: refused: no file"},
+		{"another works meanwhile", nil, []model.Radio{absent, linked}, health.Degraded, health.Degraded, "radio halow mm6108 is not there: refused: no file", "radio halow mm6108 is not there: refused: no file"},
 		{"a port, and a broken radio", []model.Port{searching}, []model.Radio{broken}, health.Failed, health.Degraded, "no member has proved itself on eth0; radio phy1 is no member of the mesh: it lacks something", "radio phy1 is no member of the mesh: it lacks something"},
 	} {
 		if state, detail := judgeTransports(tc.ports, tc.radios, model.RoleNode); state != tc.node || detail != tc.detail {

@@ -13,9 +13,11 @@ type Radio struct {
 	MAC        string      `json:"mac,omitempty"`
 	Member     bool        `json:"member" doc:"it is a member of the mesh"`
 	Detail     string      `json:"detail,omitempty" doc:"why it is no member of the mesh"`
+	Absent     bool        `json:"absent,omitempty" doc:"the board has it, and its driver is not up; the name is the driver's then"`
 	Channel    int         `json:"channel,omitempty" doc:"number of the control channel"`
 	FreqMHz    int         `json:"freq_mhz,omitempty" doc:"centre of the control channel"`
 	WidthMHz   int         `json:"width_mhz,omitempty"`
+	HaLow      string      `json:"halow,omitempty" doc:"of a HaLow radio: the channel below 1 GHz that those of 5 GHz stand for in the kernel"`
 	Country    string      `json:"country,omitempty" doc:"whose rules the kernel keeps to; 00 is what is allowed everywhere"`
 	TxPowerDBm float64     `json:"tx_power_dbm,omitempty"`
 	Peers      []RadioPeer `json:"peers"`
@@ -140,6 +142,8 @@ type Legality struct {
 	MaxEIRPDBm   float64  `json:"max_eirp_dbm,omitempty"`
 	MaxWidthMHz  float64  `json:"max_width_mhz,omitempty"`
 	DutyCyclePct float64  `json:"duty_cycle_percent,omitempty" doc:"of an hour that a station may send; absent without a limit"`
+	AirtimeS     float64  `json:"airtime_s,omitempty" doc:"seconds that the radio sent in the last hour, as its driver counts them; only with a duty cycle"`
+	AirtimeMaxS  float64  `json:"airtime_max_s,omitempty" doc:"seconds of an hour that the duty cycle leaves it; absent where nothing is counted"`
 	Reasons      []string `json:"reasons"`
 }
 

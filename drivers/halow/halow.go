@@ -30,10 +30,10 @@ import (
 	"halo.internal/hal/uevent"
 )
 
-// The kernel modules. morse depends on dot11ah.
+// Module is the kernel module of the driver; it depends on lowerModule.
 const (
-	driverModule = "morse"
-	lowerModule  = "dot11ah"
+	Module      = "morse"
+	lowerModule = "dot11ah"
 )
 
 // Firmware is the folder in which the driver looks for its files.
@@ -117,7 +117,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // driver is the part that is the same with any driver, with parameters.
 func (d *Driver) driver(params string) *wifi.Driver {
 	return wifi.New(wifi.Config{
-		Module: driverModule, Params: params, Modules: d.c.Modules, Patience: d.c.Patience,
+		Module: Module, Params: params, Modules: d.c.Modules, Patience: d.c.Patience,
 		Sys: d.c.Sys, Wait: d.c.Wait, Dial: func() (wifi.Kernel, error) { return d.c.Dial() },
 	})
 }
@@ -148,8 +148,10 @@ func (d *Driver) Channel() (nl80211.Channel, error) {
 
 func hundredths(db float64) legal.DBm { return legal.DBm(math.Round(db * 100)) }
 
-// power is what the driver may let the radio send at its connector.
-func (d *Driver) power() (legal.DBm, error) {
+// Power is what the driver may let the radio send with at its connector: the least
+// of what the module can and what the law lets it. The error wraps
+// legal.ErrRefused.
+func (d *Driver) Power() (legal.DBm, error) {
 	s := d.c.Settings
 	most := hundredths(s.MaxPowerDBm)
 	if most == 0 {
@@ -172,11 +174,11 @@ func (d *Driver) power() (legal.DBm, error) {
 // Prepare checks the law, the modules, the firmware and the calibration file, in
 // this order, and computes the driver's parameters.
 func (d *Driver) Prepare() error {
-	power, err := d.power()
+	power, err := d.Power()
 	if err != nil {
 		return fmt.Errorf("%s: %w", d.Name(), err)
 	}
-	for _, m := range []string{lowerModule, driverModule} {
+	for _, m := range []string{lowerModule, Module} {
 		if _, err := d.c.Modules.File(m); err != nil {
 			return fmt.Errorf("%s: %w", d.Name(), err)
 		}

@@ -186,7 +186,7 @@ func (b *board) LoadWith(name, params string) error {
 
 func (b *board) Unload(_ context.Context, name string) error {
 	b.say("unload %s", name)
-	b.loaded = b.loaded && name != driverModule
+	b.loaded = b.loaded && name != Module
 	return nil
 }
 

@@ -62,8 +62,8 @@ type Config struct {
 	Method         sae.Method
 	MFP            peering.MFP
 	Channel        nl80211.Channel
-	BeaconInterval int // in time units of 1024 µs; 0: 1000
-	MaxPeers       int // links at most, one of which is kept free for changes; at least 2; 0: 10
+	BeaconInterval int            // in time units of 1024 µs; 0: 1000
+	MaxPeers       int            // links at most, one of which is kept free for changes; at least 2; 0: 10
 	Morse          bool           // peers are radios of Morse's: associated data of AMPE is as their stacks have it
 	MaxPowerMBm    int            // most that the radio may send with, at its connector; 0: what the kernel lets it
 	ReceiveBuffer  int            // octets of events that the kernel keeps; 0: nl80211.DefaultReceiveBuffer

@@ -2,14 +2,18 @@ package wireless
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"halo.internal/drivers/halow/channel"
 	"halo.internal/drivers/legal"
 	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
+	"halo.internal/mesh/sae"
 	"halo.internal/model"
 	"halo.internal/model/dot11"
 )
@@ -134,42 +138,152 @@ func (w *Wireless) Legal() ([]model.Legality, error) {
 				if err != nil {
 					return nil, err
 				}
-				out = append(out, w.wifi(s, r, rules))
+				l, err := w.legality(s, r, rules)
+				if err != nil {
+					return nil, err
+				}
+				out = append(out, l)
 			}
 		}
 	}
-	return append(out, halow(w.c.Country)...), nil
+	return append(out, table(w.c.Country, w.c.Mesh.HaLowScheme)...), nil
 }
 
-// wifi judges the mesh's channel by the kernel's rules and by what the radio can
-// do. Where nobody has said where the device stands, the rules that hold are those
-// that are wanted.
-func (w *Wireless) wifi(s radio.State, r nl80211.Wiphy, rules nl80211.Regulatory) model.Legality {
-	c := channelOf(w.c.Mesh)
-	l := legalityOf(w.c.Country, legal.WiFi(cmp.Or(w.c.Country, rules.Country), rules, c))
-	l.Radio, l.Channel = s.Name, fmt.Sprintf("channel %d, %s", w.c.Mesh.Channel, c)
+// legality is what the law lets a radio do on its channel of the mesh.
+func (w *Wireless) legality(s radio.State, r nl80211.Wiphy, rules nl80211.Regulatory) (model.Legality, error) {
+	is, err := w.isHaLow(r.Index)
+	if err != nil {
+		return model.Legality{}, err
+	}
+	w.mu.Lock()
+	d, m := w.halow, w.meter
+	w.mu.Unlock()
+	var l model.Legality
+	switch {
+	case is && d == nil:
+		l = model.Legality{Wanted: w.c.Country, Channel: "HaLow", Reasons: []string{errNoSettings.Error()}}
+	case is:
+		l = legalityOf(w.c.Country, d.Legal())
+		if m != nil {
+			m.show(time.Now(), &l)
+		}
+	default:
+		c := channelOf(w.c.Mesh)
+		l = legalityOf(w.c.Country, w.wifi(r, rules, c))
+		l.Channel = fmt.Sprintf("channel %d, %s", w.c.Mesh.Channel, c)
+	}
+	l.Radio = s.Name
+	return l, nil
+}
+
+// everywhere is whose rules the kernel keeps to while it has none of a country: what is
+// allowed everywhere.
+const everywhere = "00"
+
+// wifi judges a channel by the kernel's rules and by what the radio can do. Where
+// nobody has said where the device stands, the rules that hold are those that are
+// wanted; and those of the world are within any country's.
+func (w *Wireless) wifi(r nl80211.Wiphy, rules nl80211.Regulatory, c nl80211.Channel) legal.Answer {
+	wanted := cmp.Or(w.c.Country, rules.Country)
+	if rules.Country == everywhere {
+		wanted = everywhere
+	}
+	answer := legal.WiFi(wanted, rules, c)
 	reason := func(format string, args ...any) {
-		l.Reasons = append(l.Reasons, fmt.Sprintf(format, args...)+" (radio "+r.Name+")")
+		answer.Reasons = append(answer.Reasons, legal.Reason{Text: fmt.Sprintf(format, args...), Source: "radio " + r.Name})
+	}
+	if wanted == everywhere && w.c.Country != "" {
+		reason("the kernel does not have the rules of %s, and keeps to what is allowed everywhere", w.c.Country)
 	}
 	a, has := r.Channel(c.FreqMHz)
+	no := func(format string, args ...any) { answer.Allowed = false; reason(format, args...) }
 	switch {
 	case !has:
-		l.Allowed = false
-		reason("it has no channel at %d MHz", c.FreqMHz)
+		no("it has no channel at %d MHz", c.FreqMHz)
 	case whyNot(a) != "":
-		l.Allowed = false
-		reason("%s", whyNot(a))
+		no("%s", whyNot(a))
+	case c.Width == nl80211.Width40 && (c.Center1MHz > c.FreqMHz && a.No40Plus || c.Center1MHz < c.FreqMHz && a.No40Minus):
+		no("it must not be 40 MHz wide there")
 	case a.MaxPowerMB > 0:
 		reason("it sends at most %s there", legal.DBm(a.MaxPowerMB))
+		answer.HasConducted, answer.MaxConducted = true, legal.DBm(a.MaxPowerMB)
 	}
-	return l
+	return answer
 }
 
-// halow tells what the law has for HaLow in the country, whether there is such a
-// radio or not: one for each set of channels that the same holds for. Of the
-// numberings that a country has had, that of present drivers counts.
-func halow(country string) []model.Legality {
-	answers, err := legal.HaLowChannels(country, channel.REVmf)
+var errNoSettings = errors.New("it is a HaLow radio, and the board has no settings for one: write the card anew with a board file that has [halow]")
+
+// fit makes a radio what it is to be in the mesh, or refuses it with what the law
+// or the radio itself has against it. It asks anew each time, since rules change.
+func (w *Wireless) fit(r nl80211.Wiphy, c *radio.Config) error {
+	is, err := w.isHaLow(r.Index)
+	if err != nil {
+		return err
+	}
+	if is {
+		return w.fitHaLow(c)
+	}
+	conn, err := w.dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	all, err := conn.Wiphys()
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(n nl80211.Wiphy) bool { return n.Index == r.Index })
+	if i < 0 {
+		return fmt.Errorf("radio %s is gone", r.Name)
+	}
+	rules, err := conn.WiphyRegulatory(r.Index)
+	if err != nil {
+		return err
+	}
+	answer := w.wifi(all[i], rules, c.Channel)
+	most := answer.MostConducted(0, 0)
+	if err := answer.Check(legal.Station{Conducted: most}); err != nil {
+		return fmt.Errorf("%w: haloctl mesh channels shows what is left", err)
+	}
+	c.MaxPowerMBm = int(most)
+	return nil
+}
+
+// fitHaLow makes a radio of Morse's driver a member: on the channel of 5 GHz that
+// stands for the mesh's, with the times of slow radios.
+func (w *Wireless) fitHaLow(c *radio.Config) error {
+	w.mu.Lock()
+	d, m := w.halow, w.meter
+	w.mu.Unlock()
+	if d == nil {
+		return errNoSettings
+	}
+	if m != nil {
+		if err := m.check(); err != nil {
+			return err
+		}
+	}
+	power, err := d.Power()
+	if err != nil {
+		return err
+	}
+	if c.Channel, err = d.Channel(); err != nil {
+		return err
+	}
+	c.MaxPowerMBm, c.Morse, c.SAE, c.Peering = int(power), true, sae.HaLow, peering.HaLow
+	return nil
+}
+
+// table tells what the law has for HaLow in the country, whether there is such a
+// radio or not: one for each set of channels that the same holds for. Where a
+// country has had several numberings and the mesh names none, that of present
+// drivers counts.
+func table(country, numbering string) []model.Legality {
+	scheme, err := channel.ParseScheme(cmp.Or(numbering, channel.REVmf.String()))
+	if err != nil {
+		return []model.Legality{{Wanted: country, Channel: "HaLow", Reasons: []string{err.Error()}}}
+	}
+	answers, err := legal.HaLowChannels(country, scheme)
 	if err != nil {
 		return []model.Legality{{Wanted: country, Channel: "HaLow", Reasons: []string{err.Error()}}}
 	}

@@ -23,10 +23,16 @@ func (w *Wireless) states() []radio.State {
 // left out.
 func (w *Wireless) List() []model.Radio {
 	list := []model.Radio{}
+	if r, ok := w.absentRadio(); ok {
+		list = append(list, r)
+	}
 	states := w.states()
 	if len(states) == 0 {
 		return list
 	}
+	w.mu.Lock()
+	d := w.halow
+	w.mu.Unlock()
 	var ifaces []nl80211.Interface
 	conn, err := w.dial()
 	if err == nil {
@@ -37,6 +43,11 @@ func (w *Wireless) List() []model.Radio {
 		r := model.Radio{Name: s.Name, Iface: s.Iface, Member: s.Detail == "", Detail: s.Detail, Peers: []model.RadioPeer{}}
 		if conn != nil {
 			r.Country = country(conn, s.Wiphy)
+		}
+		if d != nil && s.Iface != "" {
+			if is, err := w.isHaLow(s.Wiphy); err == nil && is {
+				r.HaLow = d.Legal().Channel
+			}
 		}
 		var stations []nl80211.StationInfo
 		for _, i := range ifaces {

@@ -1,8 +1,9 @@
 // Package wireless makes the radios of a device a transport of its mesh, as
 // package port does with its Ethernet ports: it has the kernel keep to the
-// country's rules, hands over to mesh/radio what the mesh profile says, leaves
-// radios alone that are in use otherwise, and tells people of all of it what they
-// may want to know.
+// country's rules, hands over to mesh/radio what the mesh profile says and the law
+// lets each radio do, leaves radios alone that are in use otherwise, loads the
+// driver of a board's HaLow radio and brings back drivers that hang, and tells
+// people of all of it what they may want to know.
 package wireless
 
 import (
@@ -19,7 +20,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"halo.internal/drivers"
+	"halo.internal/drivers/halow"
 	"halo.internal/drivers/nl80211"
+	"halo.internal/drivers/wifi"
 	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
 	"halo.internal/mesh/sae"
@@ -46,6 +50,8 @@ const (
 type Config struct {
 	Country string // ISO 3166; empty leaves the kernel's rules, at first those of the whole world
 	Mesh    bundle.Mesh
+	HaLow   string  // file with the settings of the board's HaLow radio; a board without one has no such file
+	Suffix  [3]byte // of the address of a HaLow radio whose chip has none: the node's own, not all zero
 	Carrier radio.Carrier
 	// Links tells which links other stations are known to have; nil: none is known.
 	Links func() map[dot11.MAC][]dot11.MAC
@@ -73,6 +79,7 @@ var _ kernel = (*nl80211.Conn)(nil)
 type radios interface {
 	Run(ctx context.Context) error
 	List() []radio.State
+	Again(wiphy int)
 }
 
 // Wireless is the radios of the device. Its methods may be called from any
@@ -87,27 +94,54 @@ type Wireless struct {
 	isUp       func(index int) bool
 	scan       func(ctx context.Context, iface string) ([]nl80211.BSS, error)
 	capture    func(ctx context.Context, wiphy int, w io.Writer, length time.Duration, most int) (int, error)
+	sysfs      func() ([]wifi.Radio, error)
+	modules    func() (drivers.Modules, error)
+	newHaLow   func() (halowDriver, error)
+	newWiFi    func(name string, modules drivers.Modules) drivers.Radio
 	retry      time.Duration
+
+	halowModule string // of Morse's driver
 
 	capturing sync.Mutex // held by the one capture
 
 	mu     sync.Mutex // guards what follows
 	radios radios     // nil while there is no cfg80211
+	absent string     // why there is no HaLow radio on a board that has one
+	halow  halowDriver
+	meter  *meter // of the HaLow radio; nil without a duty cycle
 }
 
 // New returns the radios; Run makes them work.
 func New(c Config) *Wireless {
 	c.Mesh = c.Mesh.WithDefaults()
-	return &Wireless{
-		c: c, retry: retry, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture,
+	w := &Wireless{
+		c: c, halowModule: halow.Module, retry: retry, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture,
 		newRadios: func(c radio.RadiosConfig) radios { return radio.NewRadios(c) },
 		dial:      func() (kernel, error) { return nl80211.Dial(nl80211.Config{}) },
+		sysfs:     func() ([]wifi.Radio, error) { return wifi.Radios("") },
+		modules:   loader,
+		newWiFi: func(name string, modules drivers.Modules) drivers.Radio {
+			return wifi.New(wifi.Config{Module: name, Modules: modules})
+		},
 	}
+	w.newHaLow = w.readHaLow
+	return w
 }
 
 // Run has all radios be members of the mesh until ctx ends, whenever they are
 // plugged in. A device without any is no failure, nor a kernel without cfg80211.
 func (w *Wireless) Run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	defer cancel()
+	if d := w.setUpHaLow(); d != nil {
+		owned.Go(func() { w.driveHaLow(ctx, d) })
+		if m := w.meter; m != nil {
+			owned.Go(func() { w.keepAirtime(ctx, m) })
+		}
+	}
+	owned.Go(func() { w.driveWiFi(ctx) })
 	told := ""
 	for {
 		err := w.serve(ctx)
@@ -138,7 +172,7 @@ func (w *Wireless) serve(ctx context.Context) error {
 			return err
 		}
 	}
-	rs := w.newRadios(radio.RadiosConfig{Member: w.member(), Carrier: w.c.Carrier, Use: w.use})
+	rs := w.newRadios(radio.RadiosConfig{Member: w.member(), Carrier: w.c.Carrier, Use: w.use, Fit: w.fit})
 	w.set(rs)
 	defer w.set(nil)
 	return rs.Run(ctx)

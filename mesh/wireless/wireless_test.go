@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,7 +18,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"halo.internal/drivers"
 	"halo.internal/drivers/nl80211"
+	"halo.internal/drivers/wifi"
 	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
 	"halo.internal/mesh/sae"
@@ -43,6 +46,8 @@ type world struct {
 	runs     int
 	asked    radio.RadiosConfig
 	events   []model.Event
+	again    []int        // told to join anew
+	sysfs    []wifi.Radio //
 }
 
 func (o *world) Wiphys() ([]nl80211.Wiphy, error)         { return o.wiphys, nil }
@@ -53,6 +58,7 @@ func (o *world) Stations(i int) ([]nl80211.StationInfo, error) {
 func (o *world) Surveys(int) ([]nl80211.Survey, error)           { return o.surveys, nil }
 func (o *world) WiphyRegulatory(int) (nl80211.Regulatory, error) { return o.rules, nil }
 func (o *world) Close() error                                    { return nil }
+func (o *world) Again(wiphy int)                                 { o.change(func() { o.again = append(o.again, wiphy) }) }
 func (o *world) List() []radio.State                             { return o.states }
 func (o *world) notify(e model.Event)                            { o.mu.Lock(); o.events = append(o.events, e); o.mu.Unlock() }
 func (o *world) setCountry(context.Context, string, time.Duration) error {
@@ -95,6 +101,8 @@ func (o *world) with(m bundle.Mesh) *Wireless {
 	w.dial = func() (kernel, error) { return o, nil }
 	w.setCountry = o.setCountry
 	w.newRadios = func(c radio.RadiosConfig) radios { o.asked = c; return o }
+	w.sysfs = func() ([]wifi.Radio, error) { o.mu.Lock(); defer o.mu.Unlock(); return slices.Clone(o.sysfs), nil }
+	w.modules = func() (drivers.Modules, error) { return nil, nil }
 	w.isUp = func(i int) bool { return o.up[i] }
 	w.set(o)
 	return w
@@ -407,7 +415,8 @@ func TestLegal(t *testing.T) {
 		{"too wide", 36, 40, de, false, 23.01, "20 MHz wide at most"},
 		{"disabled, and no rule", 14, 20, de, false, 0, "disables it"},
 		{"no such channel", 149, 20, de, false, 0, "it has no channel at 5745 MHz (radio phy0)"},
-		{"rules of the world", 1, 20, nl80211.Regulatory{Country: "00", Wiphy: -1, Rules: de.Rules}, false, 0, "the network is set to DE, and the kernel keeps to 00"},
+		{"rules of the world", 1, 20, nl80211.Regulatory{Country: "00", Wiphy: -1, Rules: de.Rules}, true, 20, "the kernel does not have the rules of DE, and keeps to what is allowed everywhere (radio phy0)"},
+		{"rules of another country", 1, 20, nl80211.Regulatory{Country: "US", Wiphy: 0, Rules: de.Rules}, false, 0, "the network is set to DE, and the kernel keeps to US"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			o := &world{rules: tc.rules, states: []radio.State{{Name: "phy0", Iface: "mesh0"}}, wiphys: []nl80211.Wiphy{{Name: "phy0", Bands: all}}}
@@ -431,10 +440,10 @@ func TestLegal(t *testing.T) {
 	if got, err := w.Legal(); err != nil || !got[0].Allowed || got[1].Allowed {
 		t.Errorf("where nobody said where it stands: got %+v, %v", got, err)
 	}
-	if l := halow("NZ"); len(l) != 2 || l[0].MaxEIRPDBm == l[1].MaxEIRPDBm || !l[0].Allowed {
+	if l := table("NZ", ""); len(l) != 2 || l[0].MaxEIRPDBm == l[1].MaxEIRPDBm || !l[0].Allowed {
 		t.Errorf("HaLow with two powers: got %+v", l)
 	}
-	if l := halow("BR"); len(l) != 1 || l[0].Allowed || !strings.Contains(l[0].Reasons[0], "HaLow stays off") {
+	if l := table("BR", ""); len(l) != 1 || l[0].Allowed || !strings.Contains(l[0].Reasons[0], "HaLow stays off") {
 		t.Errorf("HaLow where nothing is known: got %+v", l)
 	}
 }

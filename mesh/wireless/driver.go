@@ -1,0 +1,362 @@
+package wireless
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"halo.internal/drivers"
+	"halo.internal/drivers/halow"
+	"halo.internal/drivers/halow/channel"
+	"halo.internal/drivers/legal"
+	"halo.internal/drivers/nl80211"
+	"halo.internal/drivers/wifi"
+	"halo.internal/hal/module"
+	"halo.internal/mesh/peering"
+	"halo.internal/mesh/radio"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+)
+
+// Kinds of events of drivers.
+const (
+	EventDriverLoaded    = "mesh.driver.loaded"    // field driver: of HaLow, there is a radio
+	EventDriverRefused   = "mesh.driver.refused"   // fields driver, reason: it is not loaded
+	EventDriverFailed    = "mesh.driver.failed"    // fields driver, reason
+	EventDriverRecovered = "mesh.driver.recovered" // fields driver, step, reason
+)
+
+// Times and bounds of drivers.
+const (
+	look          = 30 * time.Second // between two looks at how drivers are
+	againFirst    = time.Minute      // between two attempts with a driver; it doubles
+	againLast     = 30 * time.Minute // and this is the most, for as long as it takes
+	wellFor       = time.Hour        // after an attempt, and the next begins anew
+	mostFailures  = 5                // of a radio in a row; then its driver is to blame
+	looksTroubled = 2                // in a row, before anything is done
+	mostSettings  = 64 << 10
+)
+
+// halowDriver is drivers/halow's.
+type halowDriver interface {
+	drivers.Radio
+	Legal() legal.Answer
+	Channel() (nl80211.Channel, error)
+	Power() (legal.DBm, error)
+}
+
+var _ halowDriver = (*halow.Driver)(nil)
+
+// readHaLow returns the driver of the board's HaLow radio, or nil for a board
+// without one.
+func (w *Wireless) readHaLow() (halowDriver, error) {
+	f, err := os.Open(w.c.HaLow)
+	if errors.Is(err, fs.ErrNotExist) || w.c.HaLow == "" {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, mostSettings))
+	if err != nil {
+		return nil, err
+	}
+	s, err := halow.ParseSettings(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: write the card anew with a board file that is right", w.c.HaLow, err)
+	}
+	if err := w.settle(&s); err != nil {
+		return nil, err
+	}
+	modules, err := w.modules()
+	if err != nil {
+		return nil, err
+	}
+	return halow.New(halow.Config{Settings: s, Country: w.c.Country, Channel: w.c.Mesh.HaLowChannel, Suffix: w.c.Suffix, Modules: modules})
+}
+
+// settle brings the board's numbering of channels together with the mesh's, on
+// which all members have to agree.
+func (w *Wireless) settle(s *halow.Settings) error {
+	m := w.c.Mesh
+	if m.HaLowChannel == 0 {
+		return errors.New("the mesh has no channel for HaLow: name one in the bundle (mesh.halow_channel; halo-image bundle new --halow-channel)")
+	}
+	scheme, err := channel.ParseScheme(m.HaLowScheme)
+	if err != nil {
+		return err
+	}
+	if _, err := channel.For(w.c.Country, scheme); err != nil {
+		return fmt.Errorf("mesh.country or mesh.halow_scheme of the bundle: %w", err)
+	}
+	if s.Scheme == "" {
+		s.Scheme = m.HaLowScheme
+	}
+	if m.HaLowScheme != "" && s.Scheme != m.HaLowScheme {
+		return fmt.Errorf("the board numbers channels by %s (halow.scheme), the mesh by %s (mesh.halow_scheme): change one of them", s.Scheme, m.HaLowScheme)
+	}
+	return nil
+}
+
+// loader loads the modules of the running kernel, with the parameters that the
+// guard gives them.
+func loader() (drivers.Modules, error) {
+	release, err := module.Release()
+	if err != nil {
+		return nil, err
+	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	return module.NewLoader(filepath.Join(paths.ModulesDir, release), module.Running{}, module.Params(string(cmdline)))
+}
+
+// isHaLow tells whether Morse's driver has a radio.
+func (w *Wireless) isHaLow(wiphy int) (bool, error) {
+	all, err := w.sysfs()
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(all, func(r wifi.Radio) bool { return r.Index == wiphy && r.Module == w.halowModule }), nil
+}
+
+// driverIs says why there is no radio of the HaLow driver; empty: there is one.
+func (w *Wireless) driverIs(detail string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.absent = detail
+}
+
+// absentRadio is the board's HaLow radio while its driver is not up.
+func (w *Wireless) absentRadio() (model.Radio, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	name := "halow"
+	if w.halow != nil {
+		name = w.halow.Name()
+	}
+	return model.Radio{Name: name, Absent: true, Detail: w.absent, Peers: []model.RadioPeer{}}, w.absent != ""
+}
+
+// setUpHaLow reads what the board has. It is refused for good, since neither the
+// board's settings nor the bundle change while the process runs.
+func (w *Wireless) setUpHaLow() halowDriver {
+	d, err := w.newHaLow()
+	if err != nil {
+		w.driverIs("refused: " + err.Error())
+		w.notify(EventDriverRefused, model.Error, "HaLow stays off: "+err.Error(), "driver", "halow", "reason", err.Error())
+		return nil
+	}
+	if d == nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.halow, w.absent = d, "driver loading"
+	if duty := d.Legal().Duty; duty < legal.Always && w.meter == nil { // a second Run forgets nothing
+		w.meter = newMeter(duty, time.Now())
+	}
+	return d
+}
+
+// driveHaLow loads the driver and keeps it going.
+func (w *Wireless) driveHaLow(ctx context.Context, d halowDriver) {
+	if !w.bringUp(ctx, d) {
+		return
+	}
+	t := &tended{driver: d}
+	for w.sleep(ctx, look) {
+		w.tend(ctx, t)
+	}
+}
+
+// bringUp loads the driver, ever more rarely until there is a radio. What is
+// refused may be a file that cannot be read just now.
+func (w *Wireless) bringUp(ctx context.Context, d halowDriver) bool {
+	told := ""
+	for try, wait := 0, againFirst; ; try, wait = try+1, min(2*wait, againLast) {
+		kind, word := EventDriverRefused, "refused"
+		err := d.Prepare()
+		if err == nil {
+			kind, word = EventDriverFailed, "driver failed"
+			err = w.load(ctx, d, try)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return false
+		case err == nil:
+			w.driverIs("")
+			w.notify(EventDriverLoaded, model.Info, d.Name()+" is there", "driver", d.Name())
+			return true
+		}
+		w.driverIs(word + ": " + err.Error())
+		if err.Error() != told {
+			told = err.Error()
+			w.notify(kind, model.Error, d.Name()+" is not there, and is tried again: "+told, "driver", d.Name(), "reason", told)
+		}
+		if !w.sleep(ctx, wait) {
+			return false
+		}
+	}
+}
+
+// load loads the driver; after a first failure it goes by the hardware too.
+func (w *Wireless) load(ctx context.Context, d halowDriver, try int) error {
+	if try > 0 {
+		_, err := drivers.Recover(ctx, d)
+		return err
+	}
+	err := d.Load(ctx)
+	if !errors.Is(err, module.ErrLoaded) {
+		return err
+	}
+	// An earlier process has loaded it; with which parameters, nobody can say. What
+	// its radio has sent since, counts.
+	w.measure()
+	if err := d.ForceUnload(ctx); err != nil {
+		return err
+	}
+	return d.Load(ctx)
+}
+
+// tended is a driver that is kept going.
+type tended struct {
+	driver  drivers.Radio
+	devices []module.Device // what its radios were; nil: whether they are plugged in, the driver knows
+	looks   int             // in a row that showed trouble
+	wait    time.Duration
+	tried   time.Time
+}
+
+// driveWiFi keeps the drivers going that have radios of the mesh; the guard loads
+// them.
+func (w *Wireless) driveWiFi(ctx context.Context) {
+	all := map[string]*tended{}
+	for w.sleep(ctx, look) {
+		radios, err := w.sysfs()
+		if err != nil {
+			continue
+		}
+		found := map[string][]module.Device{}
+		for _, r := range radios {
+			if r.Module != "" && r.Module != w.halowModule {
+				found[r.Module] = append(found[r.Module], r.Device)
+			}
+		}
+		for name, devices := range found {
+			if all[name] == nil {
+				modules, err := w.modules()
+				if err != nil {
+					continue // a kernel without modules has nothing to load anew
+				}
+				all[name] = &tended{driver: w.newWiFi(name, modules)}
+			}
+			all[name].devices = devices
+		}
+		for _, t := range all {
+			w.tend(ctx, t)
+		}
+	}
+}
+
+// tend looks how a driver is and brings it back if that is not well: at first
+// after a minute, then ever more rarely.
+func (w *Wireless) tend(ctx context.Context, t *tended) {
+	why := w.trouble(ctx, t)
+	if why == "" {
+		if time.Since(t.tried) > wellFor {
+			t.wait = 0
+		}
+		t.looks = 0
+		return
+	}
+	if t.looks++; t.looks < looksTroubled || time.Since(t.tried) < t.wait {
+		return
+	}
+	t.looks, t.wait = 0, min(max(2*t.wait, againFirst), againLast)
+	own := t.driver == drivers.Radio(w.halow)
+	if own {
+		w.driverIs("driver loading anew: " + why)
+		w.measure() // before the counters are gone
+	}
+	name := t.driver.Name()
+	step, err := drivers.Recover(ctx, t.driver)
+	t.tried = time.Now()
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		if own {
+			w.driverIs("driver failed: " + err.Error())
+		}
+		w.notify(EventDriverFailed, model.Error, fmt.Sprintf("%s (%s) could not be brought back, and is tried again in %s: %v", name, why, t.wait, err), "driver", name, "reason", err.Error())
+	default:
+		if own {
+			w.driverIs("")
+		}
+		w.notify(EventDriverRecovered, model.Warning, fmt.Sprintf("%s was brought back (%s), since %s", name, step, why), "driver", name, "step", string(step), "reason", why)
+	}
+}
+
+// trouble says what is wrong with a driver, or nothing: always while one of its
+// radios works, or is used by others, whom a reload would disturb.
+func (w *Wireless) trouble(ctx context.Context, t *tended) string {
+	mine, err := t.driver.Wiphys()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "" // the kernel cannot be asked just now
+	}
+	if len(mine) == 0 {
+		if t.devices != nil && !slices.ContainsFunc(t.devices, plugged) {
+			return "" // it was unplugged
+		}
+		return "its radio has vanished"
+	}
+	var failing []string
+	member, known := false, 0
+	for _, s := range w.states() {
+		if !slices.ContainsFunc(mine, func(r nl80211.Wiphy) bool { return r.Index == s.Wiphy }) {
+			continue
+		}
+		known++
+		switch {
+		case s.Iface == "" || slices.ContainsFunc(s.Peers, func(p radio.Peer) bool { return p.Peering == peering.Estab }):
+			return ""
+		case s.Detail == "":
+			member = true
+		case s.Failures >= mostFailures:
+			failing = append(failing, fmt.Sprintf("radio %s failed %d times in a row, at last: %s", s.Name, s.Failures, s.Detail))
+		}
+	}
+	if member { // it seems to work, and nobody is heard by it
+		if err := t.driver.Health(ctx); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	if len(failing) < known {
+		return "" // others may become members yet
+	}
+	return strings.Join(failing, "; ")
+}
+
+// plugged tells whether a device is still there; of those on no bus, nobody can
+// say.
+func plugged(d module.Device) bool { return d.Bus != "" && d.Exists() }
+
+// sleep returns false when ctx ends first.
+func (w *Wireless) sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
