@@ -55,12 +55,20 @@ func (o *world) Interfaces() ([]nl80211.Interface, error) { return o.ifaces, nil
 func (o *world) Stations(i int) ([]nl80211.StationInfo, error) {
 	return o.stations[i], nil
 }
-func (o *world) Surveys(int) ([]nl80211.Survey, error)           { return o.surveys, nil }
+func (o *world) Surveys(int) ([]nl80211.Survey, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.surveys, nil
+}
 func (o *world) WiphyRegulatory(int) (nl80211.Regulatory, error) { return o.rules, nil }
 func (o *world) Close() error                                    { return nil }
 func (o *world) Again(wiphy int)                                 { o.change(func() { o.again = append(o.again, wiphy) }) }
-func (o *world) List() []radio.State                             { return o.states }
-func (o *world) notify(e model.Event)                            { o.mu.Lock(); o.events = append(o.events, e); o.mu.Unlock() }
+func (o *world) List() []radio.State {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.states)
+}
+func (o *world) notify(e model.Event) { o.mu.Lock(); o.events = append(o.events, e); o.mu.Unlock() }
 func (o *world) setCountry(context.Context, string, time.Duration) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
