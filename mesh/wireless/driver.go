@@ -174,7 +174,7 @@ func (w *Wireless) driveHaLow(ctx context.Context, d halowDriver) {
 		return
 	}
 	t := &tended{driver: d}
-	for w.sleep(ctx, look) {
+	for w.sleep(ctx, w.look) {
 		w.tend(ctx, t)
 	}
 }
@@ -183,7 +183,7 @@ func (w *Wireless) driveHaLow(ctx context.Context, d halowDriver) {
 // refused may be a file that cannot be read just now.
 func (w *Wireless) bringUp(ctx context.Context, d halowDriver) bool {
 	told := ""
-	for try, wait := 0, againFirst; ; try, wait = try+1, min(2*wait, againLast) {
+	for try, wait := 0, w.again; ; try, wait = try+1, min(2*wait, againLast) {
 		kind, word := EventDriverRefused, "refused"
 		err := d.Prepare()
 		if err == nil {
@@ -241,7 +241,7 @@ type tended struct {
 // them.
 func (w *Wireless) driveWiFi(ctx context.Context) {
 	all := map[string]*tended{}
-	for w.sleep(ctx, look) {
+	for w.sleep(ctx, w.look) {
 		radios, err := w.sysfs()
 		if err != nil {
 			continue
@@ -282,7 +282,7 @@ func (w *Wireless) tend(ctx context.Context, t *tended) {
 	if t.looks++; t.looks < looksTroubled || time.Since(t.tried) < t.wait {
 		return
 	}
-	t.looks, t.wait = 0, min(max(2*t.wait, againFirst), againLast)
+	t.looks, t.wait = 0, min(max(2*t.wait, w.again), againLast)
 	own := t.driver == drivers.Radio(w.halow)
 	if own {
 		w.driverIs("driver loading anew: " + why)

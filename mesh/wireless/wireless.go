@@ -99,6 +99,8 @@ type Wireless struct {
 	newHaLow   func() (halowDriver, error)
 	newWiFi    func(name string, modules drivers.Modules) drivers.Radio
 	retry      time.Duration
+	look       time.Duration
+	again      time.Duration
 
 	halowModule string // of Morse's driver
 
@@ -115,7 +117,7 @@ type Wireless struct {
 func New(c Config) *Wireless {
 	c.Mesh = c.Mesh.WithDefaults()
 	w := &Wireless{
-		c: c, halowModule: halow.Module, retry: retry, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture,
+		c: c, halowModule: halow.Module, retry: retry, look: look, again: againFirst, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture,
 		newRadios: func(c radio.RadiosConfig) radios { return radio.NewRadios(c) },
 		dial:      func() (kernel, error) { return nl80211.Dial(nl80211.Config{}) },
 		sysfs:     func() ([]wifi.Radio, error) { return wifi.Radios("") },
