@@ -38,7 +38,7 @@ type RadiosConfig struct {
 	Use func(nl80211.Wiphy) error
 	// Fit makes of Member what this radio is to be, and says why it may not be one,
 	// or nothing; nil leaves Member as it is. It is asked before each attempt, from
-	// several goroutines.
+	// several goroutines. An error that wraps unix.ENODEV says that the radio is gone.
 	Fit func(nl80211.Wiphy, *Config) error
 	// Retry is the wait after a first failure; it doubles up to thirty times that.
 	// Zero is one second.
@@ -201,6 +201,9 @@ func (rs *Radios) Again(wiphy int) {
 // refusedError is an error of Fit.
 type refusedError struct{ error }
 
+// Unwrap returns it.
+func (e *refusedError) Unwrap() error { return e.error }
+
 // keep runs a radio again and again, ever more slowly while it fails, until it
 // is gone.
 func (rs *Radios) keep(ctx context.Context, h *held) {
@@ -225,6 +228,8 @@ func (rs *Radios) keep(ctx context.Context, h *held) {
 		refused, isRefused := errors.AsType[*refusedError](err)
 		unfit, lacks := errors.AsType[*nl80211.UnsupportedError](err)
 		switch {
+		case errors.Is(err, unix.ENODEV):
+			rs.set(h, err.Error(), 0) // it is being unplugged, which is told by itself
 		case isRefused:
 			rs.set(h, "refused: "+err.Error(), 0)
 			if err.Error() != told {
@@ -235,8 +240,6 @@ func (rs *Radios) keep(ctx context.Context, h *held) {
 			rs.set(h, err.Error(), 0)
 			rs.notify(EventUnfit, model.Error, fmt.Sprintf("radio %s cannot carry the mesh: %v", h.name, unfit), "radio", h.name, "reason", unfit.Error())
 			return
-		case errors.Is(err, unix.ENODEV):
-			rs.set(h, err.Error(), 0) // it is being unplugged, which is told by itself
 		default:
 			rs.set(h, err.Error(), 1)
 			if err.Error() != told {

@@ -168,6 +168,21 @@ func (w *Wireless) setUpHaLow() halowDriver {
 	return d
 }
 
+// clear unloads a driver that an earlier process has loaded, before its radio joins
+// again: with which parameters, nobody can say. What it has sent, counts.
+func (w *Wireless) clear(ctx context.Context, d halowDriver) {
+	w.measure()
+	if err := d.ForceUnload(ctx); err != nil {
+		w.isStale(fmt.Errorf("an earlier process has loaded %s, and it does not go: %w", d.Name(), err))
+	}
+}
+
+func (w *Wireless) isStale(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stale = err
+}
+
 // driveHaLow loads the driver and keeps it going.
 func (w *Wireless) driveHaLow(ctx context.Context, d halowDriver) {
 	if !w.bringUp(ctx, d) {
@@ -188,13 +203,14 @@ func (w *Wireless) bringUp(ctx context.Context, d halowDriver) bool {
 		err := d.Prepare()
 		if err == nil {
 			kind, word = EventDriverFailed, "driver failed"
-			err = w.load(ctx, d, try)
+			err = load(ctx, d, try)
 		}
 		switch {
 		case ctx.Err() != nil:
 			return false
 		case err == nil:
 			w.driverIs("")
+			w.isStale(nil)
 			w.notify(EventDriverLoaded, model.Info, d.Name()+" is there", "driver", d.Name())
 			return true
 		}
@@ -210,35 +226,34 @@ func (w *Wireless) bringUp(ctx context.Context, d halowDriver) bool {
 }
 
 // load loads the driver; after a first failure it goes by the hardware too.
-func (w *Wireless) load(ctx context.Context, d halowDriver, try int) error {
-	if try > 0 {
-		_, err := drivers.Recover(ctx, d)
-		return err
+func load(ctx context.Context, d halowDriver, try int) error {
+	if try == 0 {
+		return d.Load(ctx)
 	}
-	err := d.Load(ctx)
-	if !errors.Is(err, module.ErrLoaded) {
-		return err
-	}
-	// An earlier process has loaded it; with which parameters, nobody can say. What
-	// its radio has sent since, counts.
-	w.measure()
-	if err := d.ForceUnload(ctx); err != nil {
-		return err
-	}
-	return d.Load(ctx)
+	_, err := drivers.Recover(ctx, d)
+	return err
 }
 
 // tended is a driver that is kept going.
 type tended struct {
-	driver  drivers.Radio
-	devices []module.Device // what its radios were; nil: whether they are plugged in, the driver knows
-	looks   int             // in a row that showed trouble
-	wait    time.Duration
-	tried   time.Time
+	driver drivers.Radio
+	seats  []seat // what its radios were; nil: they are soldered on
+	looks  int    // in a row that showed trouble
+	wait   time.Duration
+	tried  time.Time
 }
 
-// driveWiFi keeps the drivers going that have radios of the mesh; the guard loads
-// them.
+// seat is where a radio was plugged in.
+type seat struct {
+	module.Device
+	alias string // another device may come to be there
+}
+
+// taken tells whether the radio's device is still there.
+func (s seat) taken() bool { return s.Exists() && s.Modalias() == s.alias }
+
+// driveWiFi keeps the drivers of Wi-Fi radios going; the guard loads them. Radios on
+// no bus are simulated, and would be others when their driver is loaded anew.
 func (w *Wireless) driveWiFi(ctx context.Context) {
 	all := map[string]*tended{}
 	for w.sleep(ctx, w.look) {
@@ -246,13 +261,13 @@ func (w *Wireless) driveWiFi(ctx context.Context) {
 		if err != nil {
 			continue
 		}
-		found := map[string][]module.Device{}
+		found := map[string][]seat{}
 		for _, r := range radios {
-			if r.Module != "" && r.Module != w.halowModule {
-				found[r.Module] = append(found[r.Module], r.Device)
+			if r.Module != "" && r.Module != w.halowModule && r.Device.Bus != "" {
+				found[r.Module] = append(found[r.Module], seat{r.Device, r.Device.Modalias()})
 			}
 		}
-		for name, devices := range found {
+		for name, seats := range found {
 			if all[name] == nil {
 				modules, err := w.modules()
 				if err != nil {
@@ -260,7 +275,7 @@ func (w *Wireless) driveWiFi(ctx context.Context) {
 				}
 				all[name] = &tended{driver: w.newWiFi(name, modules)}
 			}
-			all[name].devices = devices
+			all[name].seats = seats
 		}
 		for _, t := range all {
 			w.tend(ctx, t)
@@ -314,7 +329,7 @@ func (w *Wireless) trouble(ctx context.Context, t *tended) string {
 		return "" // the kernel cannot be asked just now
 	}
 	if len(mine) == 0 {
-		if t.devices != nil && !slices.ContainsFunc(t.devices, plugged) {
+		if t.seats != nil && !slices.ContainsFunc(t.seats, seat.taken) {
 			return "" // it was unplugged
 		}
 		return "its radio has vanished"
@@ -346,10 +361,6 @@ func (w *Wireless) trouble(ctx context.Context, t *tended) string {
 	}
 	return strings.Join(failing, "; ")
 }
-
-// plugged tells whether a device is still there; of those on no bus, nobody can
-// say.
-func plugged(d module.Device) bool { return d.Bus != "" && d.Exists() }
 
 // sleep returns false when ctx ends first.
 func (w *Wireless) sleep(ctx context.Context, d time.Duration) bool {

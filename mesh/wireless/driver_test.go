@@ -32,6 +32,7 @@ type chip struct {
 	mu      sync.Mutex // guards what follows
 	refuses error      // Prepare
 	loads   error      // Load
+	unloads error      // ForceUnload
 	health  error
 	loaded  bool
 	wiphys  []nl80211.Wiphy // while it is loaded
@@ -61,8 +62,9 @@ func (c *chip) Unload(context.Context) error { return errors.New("nobody is to u
 func (c *chip) ForceUnload(context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.done, c.loaded = append(c.done, "unload"), false
-	return nil
+	c.done = append(c.done, "unload")
+	c.loaded = c.loaded && c.unloads != nil
+	return c.unloads
 }
 
 func (c *chip) Reset(context.Context) error {
@@ -116,7 +118,7 @@ func newChip() *chip {
 func (o *world) board(c *chip) *Wireless {
 	w := o.with(profile)
 	w.newHaLow = func() (halowDriver, error) { return c, nil }
-	o.sysfs = []wifi.Radio{{Index: 5, Name: "phy5", Module: w.halowModule}, {Index: 6, Name: "phy6", Module: "ath9k_htc"}}
+	o.sysfs = []wifi.Radio{{Index: 5, Name: "phy5", Module: w.halowModule}, {Index: 6, Name: "phy6", Module: "ath9k_htc", Device: module.Device{Bus: "usb", Name: "1-1:1.0"}}, {Index: 7, Name: "phy7", Module: "mac80211_hwsim"}}
 	return w
 }
 
@@ -206,8 +208,8 @@ func TestAMissingFileKeepsTheDriverOff(t *testing.T) {
 		if told := o.told(EventDriverRefused); len(told) != 1 || told[0].Fields["reason"] != c.refuses.Error() {
 			t.Errorf("told of %+v", told)
 		}
-		if did := c.did(); did != "" {
-			t.Errorf("the hardware was touched: %s", did)
+		if did := c.did(); did != "unload" { // what an earlier process has loaded
+			t.Errorf("it was tried even so: %s", did)
 		}
 		c.change(func() { c.refuses = nil })
 		time.Sleep(time.Hour)
@@ -225,7 +227,7 @@ func TestAChipThatIsLate(t *testing.T) {
 		w := o.board(c)
 		stop := run(t, w)
 		defer stop()
-		if did := c.did(); did != "load" || absent(w) != "halow chip: driver failed: no mm6108 on sdio" {
+		if did := c.did(); did != "unload load" || absent(w) != "halow chip: driver failed: no mm6108 on sdio" {
 			t.Errorf("at first: %s, %s", did, absent(w))
 		}
 		time.Sleep(90 * time.Second)
@@ -251,7 +253,7 @@ func TestADriverOfAnEarlierProcess(t *testing.T) {
 		w := o.board(c)
 		stop := run(t, w)
 		defer stop()
-		if did := c.did(); did != "load unload load" {
+		if did := c.did(); did != "unload load" {
 			t.Errorf("did %s", did)
 		}
 		if left := w.meter.account.Left(time.Now()); left != w.meter.account.Budget()-40*time.Second {
@@ -260,19 +262,40 @@ func TestADriverOfAnEarlierProcess(t *testing.T) {
 	})
 }
 
+// TestADriverThatDoesNotGo keeps its radio off the air until it does.
+func TestADriverThatDoesNotGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, c := &world{}, newChip()
+		c.loaded, c.unloads = true, errors.New("its driver does not let go")
+		w := o.board(c)
+		stop := run(t, w)
+		defer stop()
+		member := w.member()
+		if err := w.fit(nl80211.Wiphy{Index: 5}, &member); err == nil || !strings.Contains(err.Error(), "an earlier process has loaded halow chip, and it does not go: its driver does not let go") {
+			t.Errorf("got %v", err)
+		}
+		c.change(func() { c.unloads = nil })
+		time.Sleep(time.Hour)
+		if err := w.fit(nl80211.Wiphy{Index: 5}, &member); err != nil || absent(w) != "" {
+			t.Errorf("once it went: %v, %s", err, absent(w))
+		}
+	})
+}
+
 // TestADriverIsToBlame only when none of its radios works.
 func TestADriverIsToBlame(t *testing.T) {
 	peer := []radio.Peer{{Peering: peering.Estab}}
 	late := []radio.Peer{{Peering: peering.OpnSnt}}
-	here := module.Device{Bus: "usb", Name: "1-1:1.0", Sys: t.TempDir()}
-	if err := os.MkdirAll(filepath.Join(here.Sys, "bus/usb/devices/1-1:1.0"), 0o755); err != nil {
+	here := seat{module.Device{Bus: "usb", Name: "1-1:1.0", Sys: t.TempDir()}, "usb:v0CF3p9271"}
+	dir := filepath.Join(here.Sys, "bus/usb/devices/1-1:1.0")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "modalias"), []byte(here.alias+"\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	gone := here
-	gone.Name = "1-2:1.0"
+	gone, other := here, here
+	gone.Name, other.alias = "1-2:1.0", "usb:v1546p01A8"
 	for name, tc := range map[string]struct {
 		vanished bool
-		devices  []module.Device
+		seats    []seat
 		states   []radio.State
 		health   error
 		want     string
@@ -289,14 +312,15 @@ func TestADriverIsToBlame(t *testing.T) {
 		"another driver's works":  {states: []radio.State{{Wiphy: 5, Iface: "mesh0", Name: "phy5", Detail: "EIO", Failures: 9}, {Wiphy: 8, Iface: "mesh1", Peers: peer}}, want: "radio phy5 failed 9 times in a row, at last: EIO"},
 		"nobody asked it to join": {},
 		"vanished":                {vanished: true, want: "its radio has vanished"},
-		"unplugged":               {vanished: true, devices: []module.Device{gone}},
-		"its device is there":     {vanished: true, devices: []module.Device{gone, here}, want: "its radio has vanished"},
+		"unplugged":               {vanished: true, seats: []seat{gone}},
+		"another is in its place": {vanished: true, seats: []seat{other}},
+		"its device is there":     {vanished: true, seats: []seat{gone, here}, want: "its radio has vanished"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, c := &world{states: tc.states}, newChip()
 			c.loaded, c.health = !tc.vanished, tc.health
 			c.wiphys = append(c.wiphys, nl80211.Wiphy{Index: 6, Name: "phy6"})
-			if got := o.with(profile).trouble(t.Context(), &tended{driver: c, devices: tc.devices}); got != tc.want {
+			if got := o.with(profile).trouble(t.Context(), &tended{driver: c, seats: tc.seats}); got != tc.want {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"halo.internal/drivers/halow/channel"
 	"halo.internal/drivers/legal"
 	"halo.internal/drivers/nl80211"
@@ -234,7 +236,7 @@ func (w *Wireless) fit(r nl80211.Wiphy, c *radio.Config) error {
 	}
 	i := slices.IndexFunc(all, func(n nl80211.Wiphy) bool { return n.Index == r.Index })
 	if i < 0 {
-		return fmt.Errorf("radio %s is gone", r.Name)
+		return fmt.Errorf("radio %s: %w", r.Name, unix.ENODEV)
 	}
 	rules, err := conn.WiphyRegulatory(r.Index)
 	if err != nil {
@@ -253,10 +255,13 @@ func (w *Wireless) fit(r nl80211.Wiphy, c *radio.Config) error {
 // stands for the mesh's, with the times of slow radios.
 func (w *Wireless) fitHaLow(c *radio.Config) error {
 	w.mu.Lock()
-	d, m := w.halow, w.meter
+	d, m, stale := w.halow, w.meter, w.stale
 	w.mu.Unlock()
 	if d == nil {
 		return errNoSettings
+	}
+	if stale != nil {
+		return stale
 	}
 	if m != nil {
 		if err := m.check(); err != nil {

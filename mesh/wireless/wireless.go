@@ -110,6 +110,7 @@ type Wireless struct {
 	radios radios     // nil while there is no cfg80211
 	absent string     // why there is no HaLow radio on a board that has one
 	halow  halowDriver
+	stale  error  // its radio is there with parameters that nobody knows
 	meter  *meter // of the HaLow radio; nil without a duty cycle
 }
 
@@ -138,6 +139,7 @@ func (w *Wireless) Run(ctx context.Context) {
 	defer owned.Wait()
 	defer cancel()
 	if d := w.setUpHaLow(); d != nil {
+		w.clear(ctx, d)
 		owned.Go(func() { w.driveHaLow(ctx, d) })
 		if m := w.meter; m != nil {
 			owned.Go(func() { w.keepAirtime(ctx, m) })
