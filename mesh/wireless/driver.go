@@ -95,7 +95,7 @@ func (w *Wireless) settle(s *halow.Settings) error {
 		return err
 	}
 	if _, err := channel.For(w.c.Country, scheme); err != nil {
-		return fmt.Errorf("mesh.country or mesh.halow_scheme of the bundle: %w", err)
+		return fmt.Errorf("country or mesh.halow_scheme of the bundle: %w", err)
 	}
 	if s.Scheme == "" {
 		s.Scheme = m.HaLowScheme
