@@ -357,9 +357,11 @@ func (d *Driver) Health(ctx context.Context) (err error) {
 	return errors.Join(errs...)
 }
 
-// ask asks the firmware of one interface.
+// ask asks the firmware of one interface whether it lives, and has it keep to the
+// duty cycle. A command that it refuses, as older ones do those that they do not
+// know, is an answer too.
 func (d *Driver) ask(r command.Radio) error {
-	if err := r.Health(); err != nil {
+	if err := r.Health(); err != nil && !refused(err) {
 		return fmt.Errorf("the firmware does not answer: %w", err)
 	}
 	want := d.Legal().Duty
@@ -367,11 +369,22 @@ func (d *Driver) ask(r command.Radio) error {
 		return nil
 	}
 	got, err := r.DutyCycle()
-	if err != nil {
+	switch {
+	case refused(err): // the account of its airtime bounds it
+		return nil
+	case err != nil:
 		return err
+	case legal.DutyCycle(got.Hundredths) <= want:
+		return nil
 	}
-	if legal.DutyCycle(got.Hundredths) > want {
-		return fmt.Errorf("%w: the firmware sends for %s of the time, the law lets it for %s: set the duty cycle, or take it off the air", legal.ErrRefused, legal.DutyCycle(got.Hundredths), want)
+	if err := r.SetDutyCycle(command.DutyCycle{Hundredths: int(want), OmitResponses: got.OmitResponses}); err != nil {
+		return fmt.Errorf("%w: the firmware sends for %s of the time, the law lets it for %s, and it cannot be told: %w", legal.ErrRefused, legal.DutyCycle(got.Hundredths), want, err)
 	}
 	return nil
+}
+
+// refused tells that the firmware has answered by a status.
+func refused(err error) bool {
+	_, ok := errors.AsType[*command.StatusError](err)
+	return ok
 }
