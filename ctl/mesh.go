@@ -186,6 +186,12 @@ func peerTable(peers []model.MeshPeer, names map[string]string, now time.Time) *
 			if r.Failures > 0 {
 				failure = fmt.Sprintf("%s (%d times)", r.Reason, r.Failures)
 			}
+			if r.Full {
+				failure = "it has peers enough"
+			}
+			if r.RetryMS > 0 {
+				failure += "; again in " + table.Span(time.Duration(r.RetryMS)*time.Millisecond)
+			}
 		case p.Transport == "radio":
 			state = "routed" // batman-adv remembers it for some time
 		}

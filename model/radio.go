@@ -46,6 +46,8 @@ type RadioPeer struct {
 	InactiveMS int64      `json:"inactive_ms" doc:"since its last frame"`
 	Failures   int        `json:"failures,omitempty" doc:"in a row"`
 	Reason     string     `json:"reason,omitempty" doc:"of the last failure"`
+	Full       bool       `json:"full,omitempty" doc:"it has peers enough, as it said a moment ago"`
+	RetryMS    int64      `json:"retry_ms,omitempty" doc:"until it is sought again at the earliest; others have their turn meanwhile"`
 	TxMbps     float64    `json:"tx_mbps,omitempty" doc:"rate of the last frame to it"`
 	RxMbps     float64    `json:"rx_mbps,omitempty" doc:"rate of the last frame from it"`
 	TxBytes    uint64     `json:"tx_bytes,omitempty"`

@@ -87,8 +87,10 @@ type Peer struct {
 	Since     time.Time // when the link was made; zero while there is none
 	SignalDBm float64   // smoothed
 	Inactive  time.Duration
-	Failures  int    // in a row
-	Reason    string // of the last failure
+	Failures  int           // in a row
+	Reason    string        // of the last failure
+	Full      bool          // it has peers enough, as it said a moment ago
+	RetryIn   time.Duration // until it is sought again at the earliest; 0: it may be at any time
 }
 
 // Radio is a member of the mesh. Run makes it work; the other methods may be

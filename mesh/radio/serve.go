@@ -279,7 +279,7 @@ func (r *Radio) keepHouse(now time.Time) error {
 		}
 	}
 	r.choose(now)
-	r.snapshot()
+	r.snapshot(now)
 	return r.lookAround()
 }
 

@@ -371,16 +371,21 @@ func (r *Radio) failed(now time.Time, mac dot11.MAC, s *station, err error) {
 }
 
 // snapshot publishes the peers.
-func (r *Radio) snapshot() {
+func (r *Radio) snapshot(now time.Time) {
 	var list []Peer
 	for mac, s := range r.heard {
 		a, p := r.engine.State(mac)
-		if !s.wanted && !s.inKernel && s.failures == 0 {
+		full := p != peering.Estab && now.Sub(s.refused) < refusal
+		if !s.wanted && !s.inKernel && s.failures == 0 && !full {
 			continue
 		}
-		list = append(list, Peer{
-			MAC: mac, SAE: a, Peering: p, Since: s.since, SignalDBm: s.signal, Inactive: s.inactive, Failures: s.failures, Reason: s.reason,
-		})
+		peer := Peer{
+			MAC: mac, SAE: a, Peering: p, Since: s.since, SignalDBm: s.signal, Inactive: s.inactive, Failures: s.failures, Reason: s.reason, Full: full,
+		}
+		if p != peering.Estab {
+			peer.RetryIn = max(0, s.hold.Sub(now), s.refused.Add(askAgain).Sub(now))
+		}
+		list = append(list, peer)
 	}
 	slices.SortFunc(list, func(a, b Peer) int { return cmp.Compare(a.MAC.String(), b.MAC.String()) })
 	r.mu.Lock()

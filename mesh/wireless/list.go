@@ -80,6 +80,7 @@ func peerOf(p radio.Peer, stations []nl80211.StationInfo) model.RadioPeer {
 	m := model.RadioPeer{
 		MAC: p.MAC.String(), Linked: p.Peering == peering.Estab, SAE: p.SAE.String(), Peering: p.Peering.String(),
 		SignalDBm: p.SignalDBm, InactiveMS: p.Inactive.Milliseconds(), Failures: p.Failures, Reason: p.Reason,
+		Full: p.Full, RetryMS: p.RetryIn.Milliseconds(),
 	}
 	if !p.Since.IsZero() {
 		since := p.Since.UTC()
