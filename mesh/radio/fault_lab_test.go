@@ -23,30 +23,39 @@ import (
 	"halo.internal/mesh/radio"
 )
 
-// TestBadAir loses three of ten attempts in every direction; those of unicast
-// frames are repeated by the radios.
-func TestBadAir(t *testing.T) {
-	l := newLab(t)
+// badAir lets the first n radios of the test hear each other, each attempt at a
+// frame lost with a probability in every direction; those of unicast frames are
+// repeated by the radios.
+func (l *lab) badAir(n int, loss float64) {
+	l.t.Helper()
 	medium, err := hwsim.OpenMedium(0)
 	l.ok(err)
 	sky := air.New(air.WiFi(), physics.Outdoors(), 1)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(l.ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- sky.Run(ctx, medium) }()
-	t.Cleanup(func() {
+	l.t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			t.Error(err)
+			l.t.Error(err)
 		}
 	})
-	var members []*member
-	for i := range 3 {
+	for i := range n {
 		mac := net.HardwareAddr{2, 0, 0, 0, 0xcc, byte(i + 1)}
 		l.ok(sky.Place(air.Radio{Name: strconv.Itoa(i), Address: mac, Position: physics.Position{X: 20 * float64(i)}, PowerDBm: 20, FigureDB: 7}))
 		for j := range i {
-			sky.SetLoss(strconv.Itoa(i), strconv.Itoa(j), 0.3)
-			sky.SetLoss(strconv.Itoa(j), strconv.Itoa(i), 0.3)
+			sky.SetLoss(strconv.Itoa(i), strconv.Itoa(j), loss)
+			sky.SetLoss(strconv.Itoa(j), strconv.Itoa(i), loss)
 		}
+	}
+}
+
+// TestBadAir loses three of ten attempts.
+func TestBadAir(t *testing.T) {
+	l := newLab(t)
+	l.badAir(3, 0.3)
+	var members []*member
+	for range 3 {
 		members = append(members, l.member(nil))
 	}
 	l.all(members)

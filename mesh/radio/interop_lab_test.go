@@ -224,3 +224,30 @@ func TestInteroperationOfThree(t *testing.T) {
 	}
 	l.both(m.end(), other.end())
 }
+
+// TestInteroperationInBadAir loses three of ten attempts, and of all frames to
+// many those.
+func TestInteroperationInBadAir(t *testing.T) {
+	l := newLab(t)
+	l.badAir(2, 0.3)
+	m, s := l.member(hunting(peering.MFPRequired)), l.supplicant(channel1, "\tieee80211w=2\n")
+	l.linkTo(m, s)
+	l.both(m.end(), s.end())
+}
+
+// TestInteroperationAfterKills ends this side without a word to the other.
+func TestInteroperationAfterKills(t *testing.T) {
+	l := newLab(t)
+	w, _ := l.wiphy()
+	c := childConfig{Wiphy: w.Index, Iface: "child", FreqMHz: channel1.FreqMHz, Method: sae.HuntingAndPecking}
+	there := l.startChild(c)
+	s := l.supplicant(channel1, "\tieee80211w=2\n")
+	for range 3 {
+		l.until("a link", func() bool { return l.paired("child", s.iface) })
+		l.both(end{"child", l.mac("child")}, s.end())
+		there.kill()
+		there = l.startChild(c)
+	}
+	l.until("a link", func() bool { return l.paired("child", s.iface) })
+	there.kill()
+}

@@ -144,13 +144,14 @@ func TestCommitsInPlenty(t *testing.T) {
 	c := l.member(nil)
 	l.link(a, c)
 	stop()
-	t.Logf("%d forged frames", <-done)
+	n := <-done
+	t.Logf("%d forged frames", n)
+	if n < 100 {
+		t.Error("that is no flood: the test proves nothing")
+	}
 	l.both(a.end(), c.end())
 	if !l.linked(a.iface, b.mac) || len(a.told(radio.EventPeerLost)) != 0 {
 		t.Errorf("the link that stood is gone: %+v", a.told(radio.EventPeerLost))
-	}
-	if n := len(a.Peers()); n > 2+256 {
-		t.Errorf("%d stations are remembered", n)
 	}
 }
 
