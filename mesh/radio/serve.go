@@ -51,6 +51,9 @@ func (r *Radio) serve(ctx context.Context) error {
 		case <-ctx.Done():
 			return r.leave()
 		case err := <-ended:
+			if ctx.Err() != nil { // both have ended, and it was this one's turn
+				return r.leave()
+			}
 			return err
 		case e := <-in:
 			err = r.handle(time.Now(), e)
