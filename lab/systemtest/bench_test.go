@@ -49,37 +49,6 @@ func threeMachines(b *testing.B, mesh network.Mesh) {
 	f.report(b)
 }
 
-// BenchmarkElevenMachines measures a gateway and ten nodes in one cell that start
-// at once, and what halo-mesh takes where it has most peers.
-func BenchmarkElevenMachines(b *testing.B) {
-	f := figures{}
-	for b.Loop() {
-		l := build(b, network.ByAir, 10, "")
-		start := time.Now()
-		l.start(b)
-		f.add("s/eleven-up", time.Since(start).Seconds())
-		f.add("cpu-s/eleven-up", l.cpu())
-		l.claim(b)
-		peers, memory := 0, 0.0
-		for _, m := range l.nodes {
-			r := l.reading(b, m.Name(), "process.halo-mesh.resident_kib")
-			d, err := m.Diag(b.Context())
-			if err != nil {
-				b.Fatal(err)
-			}
-			n := d.Mesh.Radios[0].Linked()
-			b.Logf("%s: %d peers, halo-mesh %.0f KiB", m.Name(), n, r.Value)
-			peers, memory = max(peers, n), max(memory, r.Value/1024)
-		}
-		f.add("peers", float64(peers))
-		f.add("MiB/halo-mesh", memory)
-		if err := l.net.Close(); err != nil {
-			b.Fatal(err)
-		}
-	}
-	f.report(b)
-}
-
 // BenchmarkIdle measures what three machines cost while nothing happens.
 func BenchmarkIdle(b *testing.B) {
 	for b.Loop() {
