@@ -251,3 +251,18 @@ func TestInteroperationAfterKills(t *testing.T) {
 	l.until("a link", func() bool { return l.paired("child", s.iface) })
 	there.kill()
 }
+
+// TestInteroperationStands asks again and again whether the other has the link
+// too: it answers, and the link stands. Whoever is killed is found out so.
+func TestInteroperationStands(t *testing.T) {
+	l := newLab(t)
+	const check = 2 * time.Second
+	m := l.member(hunting(peering.MFPRequired, func(c *radio.Config) { c.Peering = peering.Wifi; c.Peering.Check = check }))
+	s := l.supplicant(channel1, "\tieee80211w=2\n")
+	l.linkTo(m, s)
+	time.Sleep(5 * check) // that nothing happens in so long is the test
+	if lost := m.told(radio.EventPeerLost); len(lost) != 0 {
+		t.Errorf("the link is over: %+v", lost)
+	}
+	l.both(m.end(), s.end())
+}
