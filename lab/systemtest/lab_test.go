@@ -5,6 +5,8 @@ package systemtest_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -196,7 +198,8 @@ func (l *lab) eventually(t testing.TB, what string, check func() error) {
 	}
 }
 
-// consoles shows the end of every console.
+// consoles shows the end of every console, then what each machine says of its
+// mesh: logs are shortened from their middle.
 func (l *lab) consoles(t testing.TB) {
 	t.Helper()
 	for _, m := range l.net.Machines() {
@@ -207,6 +210,29 @@ func (l *lab) consoles(t testing.TB) {
 		}
 		t.Logf("--- console of %s, %+v\n%s", m.Name(), m.Status(), text[max(0, len(text)-3000):])
 	}
+	for _, m := range l.net.Machines() {
+		s, err := l.mesh(t.Context(), m)
+		text, jsonErr := json.Marshal(s)
+		t.Logf("--- mesh of %s: %s, %v", m.Name(), text, errors.Join(err, jsonErr))
+	}
+}
+
+// mesh is what a machine says of its mesh.
+func (l *lab) mesh(ctx context.Context, m *network.Machine) (model.MeshStatus, error) {
+	if m == l.gateway {
+		if l.api == nil {
+			return model.MeshStatus{}, errors.New("the gateway is not claimed yet")
+		}
+		return l.api.MeshStatus(ctx)
+	}
+	d, err := m.Diag(ctx)
+	if err == nil && d.Mesh == nil {
+		err = fmt.Errorf("expected the status of halo-mesh of %s, got none", m.Name())
+	}
+	if err != nil {
+		return model.MeshStatus{}, err
+	}
+	return *d.Mesh, nil
 }
 
 func (l *lab) latest(ctx context.Context, node, metric string) (apitype.Reading, error) {

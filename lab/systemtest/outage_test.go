@@ -5,7 +5,6 @@ package systemtest_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -143,14 +142,8 @@ func (l *lab) boot(ctx context.Context, m *network.Machine) (uint64, error) {
 		n, err := l.api.Node(ctx, m.Name())
 		return n.Boot, err
 	}
-	d, err := m.Diag(ctx)
-	if err == nil && d.Mesh == nil {
-		err = fmt.Errorf("expected the status of halo-mesh of %s, got none", m.Name())
-	}
-	if err != nil {
-		return 0, err
-	}
-	return d.Mesh.BootCounter, nil
+	s, err := l.mesh(ctx, m)
+	return s.BootCounter, err
 }
 
 // restart presses the reset button of machines, all at once.
