@@ -60,6 +60,10 @@ var (
 	}
 )
 
+// DefaultMaxPeers is how many links a station has at most where nothing else is
+// said: about what the firmware of a radio holds.
+const DefaultMaxPeers = 10
+
 // Config says what this station is and offers.
 type Config struct {
 	Own           dot11.MAC
@@ -70,7 +74,7 @@ type Config struct {
 	Forwarding    bool   // mac80211 forwards by itself; off under batman-adv
 	MFP           MFP
 	Morse         bool // the driver is Morse Micro's: it rewrites elements, so that AMPE authenticates only the first 6 octets
-	MaxPeers      int  // links at most; 0: 10
+	MaxPeers      int  // links at most; 0: DefaultMaxPeers
 	// Admit tells whether a station that asks for a link may have one, when this
 	// side did not ask for it; nil: all may. It is called by Handle.
 	Admit  func(dot11.MAC) bool
@@ -183,7 +187,7 @@ func New(c Config, now time.Time) (*Engine, error) {
 	}
 	c.Group.HasIGTK = c.MFP != MFPOff
 	if c.MaxPeers == 0 {
-		c.MaxPeers = 10
+		c.MaxPeers = DefaultMaxPeers
 	}
 	if c.Timing == (Timing{}) {
 		c.Timing = Wifi

@@ -63,7 +63,7 @@ type Config struct {
 	MFP            peering.MFP
 	Channel        nl80211.Channel
 	BeaconInterval int            // in time units of 1024 µs; 0: 1000
-	MaxPeers       int            // links at most, one of which is kept free for changes; at least 2; 0: 10
+	MaxPeers       int            // links at most, one of which is kept free for changes; at least 2; 0: peering.DefaultMaxPeers
 	Morse          bool           // peers are radios of Morse's: associated data of AMPE is as their stacks have it
 	MaxPowerMBm    int            // most that the radio may send with, at its connector; 0: what the kernel lets it
 	ReceiveBuffer  int            // octets of events that the kernel keeps; 0: nl80211.DefaultReceiveBuffer
@@ -123,7 +123,7 @@ func New(c Config) *Radio {
 		c.BeaconInterval = 1000
 	}
 	if c.MaxPeers == 0 {
-		c.MaxPeers = 10
+		c.MaxPeers = peering.DefaultMaxPeers
 	}
 	if c.SAE == (sae.Timing{}) {
 		c.SAE = sae.Wifi
@@ -309,7 +309,10 @@ func (r *Radio) join() error {
 		IEs: dot11.AppendElement(nil, dot11.RSN, peering.RSN(r.c.MFP)), AuthProtocol: nl80211.AuthSAE,
 		UserspaceAuth: true, UserspaceAMPE: true, UserspaceMPM: true,
 		Parameters: nl80211.MeshParameters{
-			AutoOpenPlinks: new(false), Forwarding: new(false), // batman-adv forwards
+			AutoOpenPlinks: new(false),
+			// batman-adv forwards, to neighbours alone: the kernel need not look for
+			// paths to them, which costs airtime and fails now and then.
+			Forwarding: new(false), NoLearn: new(true),
 			MaxPeerLinks: new(anyNumber), PlinkTimeout: new(plinkTimeout),
 		},
 	})

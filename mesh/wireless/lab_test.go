@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(envRole); role != "" {
 		os.Exit(device(model.Role(role), os.Getenv(envRoot)))
 	}
-	testvm.Main(m, testvm.Options{Modules: []string{"mac80211_hwsim radios=0", "batman_adv"}, MemoryMB: 512})
+	testvm.Main(m, testvm.Options{Modules: []string{"mac80211_hwsim radios=0", "batman_adv"}, MemoryMB: 768})
 }
 
 const (
@@ -87,13 +87,13 @@ func (still) RTC() (time.Time, error) { return time.Time{}, errors.New("no batte
 
 // sky is what the boards share.
 type sky struct {
-	t     *testing.T
+	t     testing.TB
 	conn  *nl80211.Conn
 	hwsim *hwsim.Conn
 	made  int
 }
 
-func newSky(t *testing.T) *sky {
+func newSky(t testing.TB) *sky {
 	t.Helper()
 	s := &sky{t: t}
 	var err error
@@ -274,7 +274,7 @@ func (d *board) told(kind string) []model.Event {
 }
 
 // bundles makes a network.
-func bundles(t *testing.T, routing string) (gateway, node bundle.Bundle) {
+func bundles(t testing.TB, routing string) (gateway, node bundle.Bundle) {
 	t.Helper()
 	key := identity.New()
 	node = bundle.Bundle{
