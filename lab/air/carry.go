@@ -23,10 +23,10 @@ type hearing struct {
 }
 
 // fallbackTries is how often a radio tries the slowest rate of OFDM when a plan of
-// 802.11n rates has failed, as much hardware does by itself. Simulated radios need
+// faster ones has failed, as much hardware does by itself. Simulated radios need
 // it: their driver says of no frame that it was sent as part of an aggregate, so
 // that mac80211 learns nothing from frames of a block acknowledgement session, and
-// its rates stay what they were when the session began.
+// its rates, whatever their kind, stay what they were when the session began.
 const fallbackTries = 4
 
 // carry decides a frame's fate.
@@ -53,9 +53,11 @@ func (a *Air) carry(f hwsim.Frame) fate {
 		}
 		plan = append(plan, physics.Attempt{Rate: a.profile.rate(f.FreqMHz, f.Kinds[i], int(t.Rate)), Count: int(t.Count)})
 	}
-	if n := len(plan); unicast && n > 0 && n < len(f.Plan) && f.Kinds[n-1] != hwsim.Legacy {
+	slowest := physics.Attempt{Rate: a.profile.rate(f.FreqMHz, hwsim.Legacy, int(slowestOFDM(f.FreqMHz))), Count: fallbackTries}
+	if n := len(plan); unicast && n > 0 && plan[n-1].Rate.Kbps > slowest.Rate.Kbps {
+		n = min(n, len(f.Plan)-1)
 		f.Plan[n], f.Kinds[n] = hwsim.Attempt{Rate: slowestOFDM(f.FreqMHz), Count: fallbackTries}, hwsim.Legacy
-		plan = append(plan, physics.Attempt{Rate: a.profile.rate(f.FreqMHz, hwsim.Legacy, int(f.Plan[n].Rate)), Count: fallbackTries})
+		plan = append(plan[:n], slowest)
 	}
 	if len(plan) == 0 { // the driver leaves it to the hardware
 		plan = []physics.Attempt{{Rate: a.profile.Basic, Count: 1}}
