@@ -201,8 +201,21 @@ func (a *app) rogueCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "rogue " + strings.Join(attacks, "|") + "|off", Short: "let a stranger's radio attack the network", Args: cobra.ExactArgs(1),
 		ValidArgs: append(attacks, off),
-		Long:      "Rogue puts a stranger's radio into the air, which knows no secret of the network:\nwith commits it sends forged SAE Commits to all whom it hears, from made-up\naddresses and in each other's name; with replay it sends again what it heard.",
-		Example:   "  halo-lab air rogue commits --rate 200\n  halo-lab air rogue off",
+		Long: `Rogue puts a stranger's radio into the air, which knows no secret of the network
+and forges what it can. Commits come from made-up addresses and in each other's
+name, to all whom it hears; so do beacons of the mesh, to which those in members'
+names add lies.
+
+  commits                 SAE Commits
+  beacons                 of the mesh; another channel, RSN, no room, ...
+  opens, confirms, closes Mesh Peering frames between members, with link IDs and
+                          PMKIDs as overheard or random, under wrong keys
+  deauth                  Deauthentications and Disassociations between members
+  replay                  what it heard, again
+  all                     each of these in turn
+  channel-switch          beacons that call the mesh to another channel; members
+                          follow, and come back: the mesh works little until it ends`,
+		Example: "  halo-lab air rogue all --rate 200\n  halo-lab air rogue off",
 		RunE: a.lab(func(ctx context.Context, lab *control.Client, args []string) error {
 			if args[0] == off {
 				if err := lab.StopRogue(ctx); err != nil {

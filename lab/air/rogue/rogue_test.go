@@ -22,9 +22,9 @@ var (
 	to   = dot11.MAC{2, 0, 0, 0, 0, 2}
 )
 
-// beacon is a frame to all.
-func beacon(of dot11.MAC) []byte {
-	b := dot11.AppendManagement(nil, dot11.Header{Subtype: 8, To: dot11.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, From: of})
+// hello is a frame to all, and no beacon of a mesh.
+func hello(of dot11.MAC) []byte {
+	b := dot11.AppendManagement(nil, dot11.Header{Subtype: beacon, To: toAll, From: of})
 	return append(b, "elements"...)
 }
 
@@ -57,7 +57,7 @@ func next(t *testing.T, r *Rogue) hwsim.Frame {
 }
 
 func TestCommitsAreWholeAndOfMany(t *testing.T) {
-	r := listening(t, Commits, beacon(from), beacon(to), beacon(from))
+	r := listening(t, Commits, hello(from), hello(to), hello(from))
 	senders := map[dot11.MAC]int{}
 	for range 40 {
 		f := next(t, r)
@@ -85,7 +85,7 @@ func TestCommitsAreWholeAndOfMany(t *testing.T) {
 }
 
 func TestReplay(t *testing.T) {
-	first, second := beacon(from), beacon(to)
+	first, second := hello(from), hello(to)
 	r := listening(t, Replay, first, []byte("too short to have a sender"[:14]), second)
 	for _, want := range [][]byte{first, second, first} {
 		if f := next(t, r); !bytes.Equal(f.Data, want) {
@@ -97,7 +97,7 @@ func TestReplay(t *testing.T) {
 func TestItRemembersSoMuchAndNoMore(t *testing.T) {
 	r := listening(t, Replay)
 	for i := range 10 * maxKept {
-		if err := r.Deliver(own, beacon(dot11.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}), 4, -60, 5180); err != nil {
+		if err := r.Deliver(own, hello(dot11.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}), 4, -60, 5180); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -111,8 +111,8 @@ func TestItRemembersSoMuchAndNoMore(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for want, c := range map[string]Config{
-		"attack: expected one of [commits replay], got \"siege\"": {Attack: "siege", PerSecond: 1},
-		"frames per second: expected 1 to 10000, got 0":           {Attack: Replay},
+		"attack: expected one of [commits beacons opens confirms closes deauth replay all channel-switch], got \"siege\"": {Attack: "siege", PerSecond: 1},
+		"frames per second: expected 1 to 10000, got 0":                                                                   {Attack: Replay},
 	} {
 		if _, err := New(c, own); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
@@ -164,7 +164,7 @@ func TestInTheAir(t *testing.T) {
 	ended := make(chan error, 2)
 	go func() { ended <- a.Attach(ctx, "m", m) }()
 	go func() { ended <- a.Attach(ctx, "rogue", r) }()
-	m.once <- hwsim.Frame{Transmitter: net.HardwareAddr(from[:]), Data: beacon(from), FreqMHz: 2412, Plan: hwsim.Attempts{{Rate: 4, Count: 1}, {Rate: -1}, {Rate: -1}, {Rate: -1}}}
+	m.once <- hwsim.Frame{Transmitter: net.HardwareAddr(from[:]), Data: hello(from), FreqMHz: 2412, Plan: hwsim.Attempts{{Rate: 4, Count: 1}, {Rate: -1}, {Rate: -1}, {Rate: -1}}}
 	for range 20 {
 		h, _, err := dot11.ParseManagement(<-m.heard)
 		if err != nil || h.To != from || h.Subtype != dot11.Authentication {
