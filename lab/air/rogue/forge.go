@@ -97,8 +97,10 @@ func (m *member) element(id dot11.ElementID) []byte {
 // lies are what a beacon in a member's name says that its own does not.
 var lies = []func(*member){
 	func(m *member) { // another channel
-		m.set(dsParameterSet, []byte{byte(1 + random(1)[0]%13)})
-		m.change(htOperation, func(b []byte) { b[0] = byte(1 + random(1)[0]%13) })
+		own := append(bytes.Clone(m.element(dsParameterSet)), 0)[0]
+		other := 1 + (own+random(1)[0]%12)%13
+		m.set(dsParameterSet, []byte{other})
+		m.change(htOperation, func(b []byte) { b[0] = other })
 	},
 	func(m *member) { m.change(dot11.RSN, func(b []byte) { clear(b[len(b)-2:]) }) }, // management frames are not protected
 	func(m *member) { m.change(dot11.RSN, func(b []byte) { clear(b[2:6]) }) },       // another cipher
@@ -217,6 +219,9 @@ type overheard struct {
 	secret []byte // MIC element and ciphertext of the last one
 }
 
+// otherThan draws another link ID.
+func otherThan(id uint16) uint16 { return id ^ (1 + binary.LittleEndian.Uint16(random(2))%0xffff) }
+
 // peering makes a frame in the name of a member to another. Link IDs and PMKID
 // are as overheard, or random; MIC and ciphertext are random or of another
 // frame, since the keys are not known; the mesh ID is another's now and then.
@@ -229,10 +234,10 @@ func (r *Rogue) peering(action byte, n int) []byte {
 		pmkid = back.pmkid
 	}
 	if round%4 == 1 || local == 0 {
-		local = binary.LittleEndian.Uint16(random(2))
+		local = otherThan(local)
 	}
 	if round%4 == 2 || remote == 0 {
-		remote = binary.LittleEndian.Uint16(random(2))
+		remote = otherThan(remote)
 	}
 	if round%4 == 3 || pmkid == nil {
 		pmkid = random(pmkidSize)

@@ -67,12 +67,10 @@ func TestBeaconsAreOfManyAndTellLies(t *testing.T) {
 		switch c := m.element(dot11.MeshConfiguration); {
 		case rsn == nil:
 			open++
-		case !bytes.Equal(m.element(dsParameterSet), m.element(htOperation)[:min(1, len(m.element(htOperation)))]):
-			if m.element(htOperation) == nil {
-				slow++
-			} else {
-				channel++
-			}
+		case m.element(dsParameterSet)[0] != 6 && m.element(htOperation)[0] == m.element(dsParameterSet)[0]:
+			channel++
+		case m.element(htOperation) == nil:
+			slow++
 		case binary.LittleEndian.Uint16(rsn[len(rsn)-2:]) == 0:
 			unprotected++
 		case c[6]&1 == 0:
@@ -84,7 +82,7 @@ func TestBeaconsAreOfManyAndTellLies(t *testing.T) {
 	if len(strangers) != 3*2*len(lies) || told[from] != len(lies) || told[to] != len(lies) {
 		t.Errorf("%d strangers, in members' names %v, want each fourth, and each of the members' telling each lie", len(strangers), told)
 	}
-	if unprotected != 2 || open != 2 || full != 2 || renamed != 2 || slow != 2 || channel == 0 {
+	if unprotected != 2 || open != 2 || full != 2 || renamed != 2 || slow != 2 || channel != 2 {
 		t.Errorf("told: unprotected %d, open %d, full %d, renamed %d, slow %d, another channel %d", unprotected, open, full, renamed, slow, channel)
 	}
 	if a, b := r.members[0], r.members[1]; !bytes.Equal(a.fixed, b.fixed) || len(a.elements) != 9 || len(b.elements) != 9 {
