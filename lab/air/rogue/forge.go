@@ -17,7 +17,7 @@ const (
 )
 
 // Elements that only beacons have (9.4.2.4, 9.4.2.18, 9.4.2.55, 9.4.2.56,
-// 9.4.2.102).
+// 9.4.2.103).
 const (
 	dsParameterSet            dot11.ElementID = 3
 	channelSwitchAnnouncement dot11.ElementID = 37
