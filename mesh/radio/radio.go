@@ -39,6 +39,7 @@ const (
 	EventPeerAgain   = "mesh.radio.peer-again"  // fields iface, mac: a peer has begun anew
 	EventPeerLost    = "mesh.radio.peer-lost"   // fields iface, mac, reason
 	EventPeerRefused = "mesh.radio.peer-failed" // fields iface, mac, reason: no link came about
+	EventMoved       = "mesh.radio.moved"       // fields iface, channel: somebody had it leave its channel for that one
 )
 
 // Indices of keys: the group's is not sent by AMPE, and 1 by custom; 4 is the
@@ -111,6 +112,7 @@ type Radio struct {
 	chosen time.Time // when peers were chosen last
 	again  bool      // something has happened upon which to choose anew
 	over   time.Time // when a link beyond the limit is given up; zero: there is none
+	moved  time.Time // when a forged switch of channels was last made an event of
 
 	mu    sync.Mutex // guards what follows
 	peers []Peer

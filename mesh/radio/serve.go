@@ -17,6 +17,7 @@ import (
 	"halo.internal/drivers/nl80211"
 	"halo.internal/mesh/peering"
 	"halo.internal/mesh/peering/choice"
+	"halo.internal/model"
 	"halo.internal/model/dot11"
 )
 
@@ -147,6 +148,10 @@ func (r *Radio) handle(now time.Time, e nl80211.Event) error {
 	case nl80211.WiphyRemoved:
 		if e.Index == r.c.Wiphy {
 			return fmt.Errorf("the radio was removed: %w", unix.ENODEV)
+		}
+	case nl80211.ChannelSwitched:
+		if e.Iface == r.iface.Index {
+			return r.stay(now, e.Channel)
 		}
 	case nl80211.Overflow:
 		r.c.Log.Warn("events of the radio were lost; reading its stations anew", "iface", r.c.Iface)
@@ -283,7 +288,36 @@ func (r *Radio) keepHouse(now time.Time) error {
 	}
 	r.choose(now)
 	r.snapshot(now)
+	i, err := r.conn.Interface(r.iface.Index)
+	if err != nil {
+		return err
+	}
+	if err := r.stay(now, i.Channel); err != nil {
+		return err
+	}
 	return r.lookAround()
+}
+
+// stay brings the radio back to the mesh's channel. The kernel follows whoever
+// announces a switch in a beacon of the mesh (11.8.8.4), and those beacons nobody
+// proves; HALO's own channel never changes while it runs. Without this, one frame
+// of a stranger would part all that hear it from all that do not, for good. Links
+// stay: who has followed as well goes back as well.
+func (r *Radio) stay(now time.Time, on nl80211.Channel) error {
+	c := r.c.Channel
+	if on.FreqMHz == 0 || on.FreqMHz == c.FreqMHz && on.OffsetKHz == c.OffsetKHz && (c.Center1MHz == 0 || on.Center1MHz == c.Center1MHz) {
+		return nil
+	}
+	const beacons = 1 // as soon as may be
+	err := r.conn.SwitchChannel(r.iface.Index, c, beacons)
+	if errors.Is(err, unix.EBUSY) {
+		err = nil // a switch is under way; its end, or the next look, tells where to
+	}
+	if now.Sub(r.moved) >= tellAgain {
+		r.moved = now
+		r.notify(EventMoved, model.Warning, fmt.Sprintf("%s was called to %s by a beacon that nobody proves, and goes back", r.c.Iface, on), "channel", on.String())
+	}
+	return err // a driver that switches for others only: the radio begins anew, on its channel
 }
 
 // candidates returns the stations that may be had links with.
