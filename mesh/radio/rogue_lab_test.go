@@ -21,6 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"halo.internal/drivers/nl80211"
+	forge "halo.internal/lab/air/rogue"
+	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
 	"halo.internal/mesh/sae"
 	"halo.internal/model/dot11"
@@ -31,8 +33,10 @@ type rogue struct {
 	l    *lab
 	conn *packet.Conn
 
-	mu    sync.Mutex // guards heard
-	heard [][]byte   // management frames of authentication and peering
+	mu      sync.Mutex        // guards what follows
+	heard   [][]byte          // management frames of authentication and peering
+	beacons map[string][]byte // of each address, the last
+	forging bool              // it would hear itself
 }
 
 // rogue plugs one in. It listens until the test ends.
@@ -48,7 +52,7 @@ func (l *lab) rogue() *rogue {
 	l.ok(err)
 	c, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, nil)
 	l.ok(err)
-	r := &rogue{l: l, conn: c}
+	r := &rogue{l: l, conn: c, beacons: map[string][]byte{}}
 	done := make(chan struct{})
 	go func() { defer close(done); r.listen() }()
 	l.t.Cleanup(func() { c.Close(); <-done })
@@ -71,17 +75,73 @@ func (r *rogue) listen() {
 		}
 		frame := buf[head:n]
 		h, body, err := dot11.ParseManagement(frame)
+		if err == nil && h.Subtype == beacon {
+			r.mu.Lock()
+			if !r.forging {
+				r.beacons[h.From.String()] = frame
+			}
+			r.mu.Unlock()
+		}
 		if err != nil || h.Subtype != dot11.Authentication && (h.Subtype != dot11.Action || len(body) == 0 || body[0] != selfProtected) {
 			continue
 		}
 		r.mu.Lock()
-		r.heard = append(r.heard, frame)
+		if !r.forging {
+			r.heard = append(r.heard, frame)
+		}
 		r.mu.Unlock()
 	}
 }
 
 // selfProtected is the category of the frames of peering.
 const selfProtected = 15
+
+// beacon is the subtype of beacons.
+const beacon dot11.Subtype = 8
+
+// attack forges from what was heard until now, which must have been something of
+// each of the members. stop ends it and returns how many frames were sent.
+func (r *rogue) attack(c forge.Config, members ...*member) (stop func() int) {
+	r.l.t.Helper()
+	f, err := forge.New(c, net.HardwareAddr{2, 0xbb, 0, 0, 0, 9})
+	r.l.ok(err)
+	for _, m := range members {
+		r.l.until("a beacon of "+m.iface, func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.beacons[m.mac.String()] != nil
+		})
+	}
+	frames := r.all()
+	r.mu.Lock()
+	r.forging = true
+	for _, m := range members {
+		frames = append(frames, r.beacons[m.mac.String()])
+	}
+	r.mu.Unlock()
+	for _, b := range frames {
+		r.l.ok(f.Deliver(nil, b, 0, 0, channel1.FreqMHz))
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			frame, err := f.Next()
+			if err != nil {
+				return
+			}
+			r.send(frame.Data)
+			_ = f.Report(frame, false, 0, frame.Plan) // which never fails
+		}
+	}()
+	stop = sync.OnceValue(func() int {
+		_ = f.Close() // which never fails
+		<-done
+		return f.Status().Sent
+	})
+	r.l.t.Cleanup(func() { stop() })
+	return stop
+}
 
 func (r *rogue) all() [][]byte {
 	r.mu.Lock()
@@ -238,4 +298,82 @@ func TestReplaysAndForgeries(t *testing.T) {
 	stop()
 	<-done
 	l.both(a.end(), b.end())
+}
+
+// TestAmongForgeries has a rogue forge while a link stands, which carries on,
+// while a new member comes, and while one begins anew: all get their links.
+func TestAmongForgeries(t *testing.T) {
+	for _, tc := range []struct {
+		attack forge.Attack
+		mfp    peering.MFP
+	}{
+		{forge.Beacons, peering.MFPRequired},
+		{forge.All, peering.MFPRequired},
+		{forge.All, peering.MFPOff},
+	} {
+		t.Run(fmt.Sprintf("%s, MFP %d", tc.attack, tc.mfp), func(t *testing.T) {
+			l := newLab(t)
+			rogue := l.rogue()
+			change := func(c *radio.Config) { c.MFP = tc.mfp }
+			a, b := l.member(change), l.member(change)
+			l.link(a, b)
+			stop := rogue.attack(forge.Config{Attack: tc.attack, PerSecond: 200}, a, b)
+			l.both(a.end(), b.end())
+			start := time.Now()
+			c := l.member(change)
+			l.all([]*member{a, b, c})
+			t.Logf("a new member has its links after %.1f s", time.Since(start).Seconds())
+			l.both(a.end(), c.end())
+			l.both(b.end(), c.end())
+			for _, m := range []*member{a, b, c} {
+				for _, kind := range []string{radio.EventPeerLost, radio.EventPeerAgain, radio.EventMoved} {
+					if told := m.told(kind); len(told) != 0 {
+						t.Errorf("%s: forged frames had an effect: %+v", m.iface, told)
+					}
+				}
+			}
+			w := l.wiphyOf(b)
+			l.ok(b.stop())
+			l.until("the end is heard of", func() bool { return !l.linked(a.iface, b.mac) && !l.linked(c.iface, b.mac) })
+			start = time.Now()
+			l.run(b, w, change)
+			l.all([]*member{a, b, c})
+			t.Logf("one that began anew has its links after %.1f s", time.Since(start).Seconds())
+			l.both(a.end(), b.end())
+			l.both(b.end(), c.end())
+			n := stop()
+			t.Logf("%d forged frames", n)
+			if n < 200 {
+				t.Error("that is no flood: the test proves nothing")
+			}
+			l.both(a.end(), b.end())
+		})
+	}
+}
+
+// TestForgedChannelSwitches call members to other channels: they come back, and
+// have their links.
+func TestForgedChannelSwitches(t *testing.T) {
+	l := newLab(t)
+	rogue := l.rogue()
+	a, b := l.member(nil), l.member(nil)
+	l.link(a, b)
+	stop := rogue.attack(forge.Config{Attack: forge.ChannelSwitch, PerSecond: 20}, a, b)
+	l.until("both are called away", func() bool { return len(a.told(radio.EventMoved)) > 0 && len(b.told(radio.EventMoved)) > 0 })
+	stop()
+	for _, m := range []*member{a, b} {
+		i, err := net.InterfaceByName(m.iface)
+		l.ok(err)
+		l.until(m.iface+" is back", func() bool {
+			on, err := l.conn.Interface(i.Index)
+			return err == nil && on.Channel.FreqMHz == channel1.FreqMHz
+		})
+	}
+	c := l.member(nil) // which was not there
+	l.all([]*member{a, b, c})
+	l.both(a.end(), b.end())
+	l.both(a.end(), c.end())
+	if told := append(a.told(radio.EventMoved), b.told(radio.EventMoved)...); len(told) != 2 {
+		t.Errorf("each is to tell it once in a while: %+v", told)
+	}
 }

@@ -341,8 +341,10 @@ func (r *Radio) candidates(now time.Time) (list []choice.Candidate) {
 }
 
 // consider leaves out all but those that have links or are sought already, and of
-// the rest those heard most often: whoever beacons under ever new addresses is
-// heard rarely under each.
+// the rest those that are heard most often and fail least: whoever beacons under
+// ever new addresses is heard rarely under each, and under the same ones never
+// answers. Where there is no room for all that are alike, there is none for any of
+// them: they would be sought in turn, for ever, before a member that is weaker.
 func (r *Radio) consider(list []choice.Candidate) []choice.Candidate {
 	first := func(c choice.Candidate) bool { return c.Linked || c.Sought }
 	slices.SortFunc(list, func(a, b choice.Candidate) int {
@@ -352,8 +354,8 @@ func (r *Radio) consider(list []choice.Candidate) []choice.Candidate {
 				return -1
 			}
 			return 1
-		case x.times != y.times:
-			return cmp.Compare(y.times, x.times)
+		case x.credit() != y.credit():
+			return cmp.Compare(y.credit(), x.credit())
 		default:
 			return y.seen.Compare(x.seen)
 		}
@@ -362,7 +364,18 @@ func (r *Radio) consider(list []choice.Candidate) []choice.Candidate {
 	for n < len(list) && first(list[n]) {
 		n++
 	}
-	return list[:min(len(list), n+maxConsidered)]
+	most := n + maxConsidered
+	if len(list) <= most {
+		return list
+	}
+	left := r.heard[list[most].MAC].credit()
+	for most > n && r.heard[list[most-1].MAC].credit() == left {
+		most--
+	}
+	if most == n { // all are alike
+		most = n + maxConsidered
+	}
+	return list[:most]
 }
 
 // policy keeps one link free, for the one that takes another's place.

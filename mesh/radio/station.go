@@ -74,6 +74,11 @@ func (r *Radio) station(mac dot11.MAC) *station {
 	return s
 }
 
+// credit is how much speaks for somebody being there: beacons heard, half as much
+// with each of the first attempts in a row that came to nothing. More do not count:
+// a rogue makes attempts at an absent member fail by beacons in its name.
+func (s *station) credit() int { return s.times >> min(s.failures, 4) }
+
 // installOwnKeys gives the kernel the keys for what is sent to all.
 func (r *Radio) installOwnKeys() error {
 	i := r.iface.Index
