@@ -40,8 +40,8 @@ func TestInTheAir(t *testing.T) {
 		{"all restart", func(t *testing.T, l *lab) { l.restart(t, l.net.Machines()...) }},
 		{"a partition heals", func(t *testing.T, l *lab) { l.partition(t, l.nodes[0]) }},
 		{"over two hops", twoHops},
-		{"a node restarts among forged Commits", func(t *testing.T, l *lab) { l.besieged(t, rogue.Commits) }},
-		{"a node restarts among replayed frames", func(t *testing.T, l *lab) { l.besieged(t, rogue.Replay) }},
+		{"a node restarts among forgeries of all kinds", func(t *testing.T, l *lab) { l.besieged(t, rogue.All, 200) }},
+		{"a node restarts among replayed frames", func(t *testing.T, l *lab) { l.besieged(t, rogue.Replay, 50) }},
 	} {
 		ok := t.Run(part.name, func(t *testing.T) {
 			start := time.Now()
@@ -133,11 +133,12 @@ func twoHops(t *testing.T, l *lab) {
 	l.recovered(t, before, time.Since(start))
 }
 
-// besieged restarts a node while a stranger's radio attacks all.
-func (l *lab) besieged(t *testing.T, a rogue.Attack) {
+// besieged restarts a node while a stranger's radio attacks all, with so many
+// frames a second.
+func (l *lab) besieged(t *testing.T, a rogue.Attack, perSecond int) {
 	before := l.before(t)
 	start := time.Now()
-	if err := l.net.StartRogue(rogue.Config{Attack: a, PerSecond: 50}, physics.Position{X: 20, Y: 20}); err != nil {
+	if err := l.net.StartRogue(rogue.Config{Attack: a, PerSecond: perSecond}, physics.Position{X: 20, Y: 20}); err != nil {
 		t.Fatal(err)
 	}
 	m := l.nodes[0]
