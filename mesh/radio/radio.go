@@ -107,12 +107,13 @@ type Radio struct {
 	engine *secure.Engine
 	group  peering.GroupKeys
 	heard  map[dot11.MAC]*station
-	fresh  time.Time // when the engine was told of the group keys' counters
-	due    time.Time // of the next housekeeping
-	chosen time.Time // when peers were chosen last
-	again  bool      // something has happened upon which to choose anew
-	over   time.Time // when a link beyond the limit is given up; zero: there is none
-	moved  time.Time // when a forged switch of channels was last made an event of
+	fresh  time.Time       // when the engine was told of the group keys' counters
+	due    time.Time       // of the next housekeeping
+	chosen time.Time       // when peers were chosen last
+	again  bool            // something has happened upon which to choose anew
+	over   time.Time       // when a link beyond the limit is given up; zero: there is none
+	home   nl80211.Channel // the mesh's, as the kernel tells it
+	moved  time.Time       // when a forged switch of channels was last made an event of
 
 	mu    sync.Mutex // guards what follows
 	peers []Peer
@@ -318,6 +319,11 @@ func (r *Radio) join() error {
 			MaxPeerLinks: new(anyNumber), PlinkTimeout: new(plinkTimeout),
 		},
 	})
+	if err == nil {
+		var i nl80211.Interface
+		i, err = r.conn.Interface(r.iface.Index)
+		r.home = i.Channel
+	}
 	if err != nil {
 		r.engine.Close()
 	}

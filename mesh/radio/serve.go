@@ -304,12 +304,11 @@ func (r *Radio) keepHouse(now time.Time) error {
 // of a stranger would part all that hear it from all that do not, for good. Links
 // stay: who has followed as well goes back as well.
 func (r *Radio) stay(now time.Time, on nl80211.Channel) error {
-	c := r.c.Channel
-	if on.FreqMHz == 0 || on.FreqMHz == c.FreqMHz && on.OffsetKHz == c.OffsetKHz && (c.Center1MHz == 0 || on.Center1MHz == c.Center1MHz) {
+	if on.FreqMHz == 0 || on == r.home {
 		return nil
 	}
 	const beacons = 1 // as soon as may be
-	err := r.conn.SwitchChannel(r.iface.Index, c, beacons)
+	err := r.conn.SwitchChannel(r.iface.Index, r.c.Channel, beacons)
 	if errors.Is(err, unix.EBUSY) {
 		err = nil // a switch is under way; its end, or the next look, tells where to
 	}
