@@ -128,6 +128,14 @@ func writeMesh(w io.Writer, s model.MeshStatus, names map[string]string) error {
 		}
 		radios.Row(r.Name, r.Iface, r.MAC, channel, r.Country, power, fmt.Sprintf("%d of %d", r.Linked(), len(r.Peers)), state)
 	}
+	dropped := table.New("RADIO", "DROPPED SINCE IT JOINED")
+	drops := 0
+	for _, r := range s.Radios {
+		if r.Dropped != (model.Dropped{}) {
+			dropped.Row(r.Name, describeDropped(r.Dropped))
+			drops++
+		}
+	}
 	ports := table.New("PORT", "ROLE", "MEMBERS", "DETAIL")
 	for _, p := range s.Ports {
 		members := make([]string, len(p.Members))
@@ -136,7 +144,36 @@ func writeMesh(w io.Writer, s model.MeshStatus, names map[string]string) error {
 		}
 		ports.Row(p.Iface, p.Role, strings.Join(members, " "), p.Detail)
 	}
-	return writeTables(w, []section{{1, t}, {len(s.Radios), radios}, {len(s.Ports), ports}, {len(s.Neighbours), neighbours(s.Neighbours, names)}})
+	return writeTables(w, []section{{1, t}, {len(s.Radios), radios}, {drops, dropped}, {len(s.Ports), ports}, {len(s.Neighbours), neighbours(s.Neighbours, names)}})
+}
+
+// describeDropped says what a radio heard in vain, and leaves out what it did
+// not.
+func describeDropped(d model.Dropped) string {
+	var parts []string
+	for _, c := range []struct {
+		n         uint64
+		one, many string
+	}{
+		{d.SAEUnverified, "SAE Confirm of another password or forged", "SAE Confirms of another password or forged"},
+		{d.SAEReplayed, "replayed SAE frame", "replayed SAE frames"},
+		{d.SAEMismatched, "SAE Commit of another method or group", "SAE Commits of another method or group"},
+		{d.SAEOverCapacity, "SAE Commit too many at once", "SAE Commits too many at once"},
+		{d.PeeringUnverified, "unverified peering frame", "unverified peering frames"},
+		{d.PeeringUnknownKey, "peering frame under an unknown key", "peering frames under an unknown key"},
+		{d.PeeringReplayed, "replayed peering frame", "replayed peering frames"},
+		{d.PeeringMismatched, "peering frame of another link", "peering frames of another link"},
+		{d.Malformed, "malformed frame", "malformed frames"},
+	} {
+		switch c.n {
+		case 0:
+		case 1:
+			parts = append(parts, "1 "+c.one)
+		default:
+			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.many))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func onChannel(number, freqMHz, widthMHz int) string {

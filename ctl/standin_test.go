@@ -279,7 +279,8 @@ func meshStatus(link model.Neighbour, peer model.OverlayPeer) model.MeshStatus {
 			{Name: "phy0", Iface: "mesh0", MAC: "02:00:00:00:01:01", Member: true, Channel: 1, FreqMHz: 2412, WidthMHz: 20, Country: "DE", TxPowerDBm: 20, Peers: []model.RadioPeer{
 				{MAC: "02:00:00:00:01:02", Node: nodeID, Linked: true, SAE: "Accepted", Peering: "ESTAB", Since: agoPtr(2 * time.Hour), SignalDBm: -61.6, InactiveMS: 1200, TxMbps: 65, RxMbps: 58.5, TxBytes: 4096, RxBytes: 100},
 				{MAC: "02:00:00:00:01:03", SAE: "Committed", Peering: "LISTEN", SignalDBm: -80, InactiveMS: 30_000, Failures: 4, Reason: "wrong password\x1b[31m", RetryMS: 12_000},
-				{MAC: "02:00:00:00:01:04", SAE: "Accepted", Peering: "LISTEN", SignalDBm: -81, InactiveMS: 1000, Full: true, RetryMS: 4000}}},
+				{MAC: "02:00:00:00:01:04", SAE: "Accepted", Peering: "LISTEN", SignalDBm: -81, InactiveMS: 1000, Full: true, RetryMS: 4000}},
+				Dropped: model.Dropped{SAEUnverified: 4, PeeringUnverified: 3, PeeringMismatched: 1}},
 			{Name: "phy1", Country: "DE", Detail: "it is in use: wlan0 is an access point on it", Peers: []model.RadioPeer{}}},
 	}
 }

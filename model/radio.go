@@ -21,6 +21,23 @@ type Radio struct {
 	Country    string      `json:"country,omitempty" doc:"whose rules the kernel keeps to; 00 is what is allowed everywhere"`
 	TxPowerDBm float64     `json:"tx_power_dbm,omitempty"`
 	Peers      []RadioPeer `json:"peers"`
+	Dropped    Dropped     `json:"dropped,omitzero" doc:"frames of authentication and peering that came to nothing; absent while there are none"`
+}
+
+// Dropped counts the frames of SAE and of mesh peering (IEEE Std 802.11-2020,
+// 12.4, 14.3 to 14.5) that a radio heard and that came to nothing, since it
+// joined the mesh. A few are no harm: frames cross and are repeated. Many are
+// another password, or somebody who forges.
+type Dropped struct {
+	Malformed         uint64 `json:"malformed,omitempty" doc:"of either kind, not as the standard has them"`
+	SAEUnverified     uint64 `json:"sae_unverified,omitempty" doc:"Confirms that do not verify: of another password, or forged"`
+	SAEReplayed       uint64 `json:"sae_replayed,omitempty" doc:"values or counters that had been there, or that were this radio's own"`
+	SAEMismatched     uint64 `json:"sae_mismatched,omitempty" doc:"Commits of another method or group than the network's"`
+	SAEOverCapacity   uint64 `json:"sae_over_capacity,omitempty" doc:"Commits that were too many at once: sent back for a token, or not computed"`
+	PeeringUnverified uint64 `json:"peering_unverified,omitempty" doc:"they do not decrypt: forged, or changed on their way"`
+	PeeringUnknownKey uint64 `json:"peering_unknown_key,omitempty" doc:"under a key that is not held: of a peer that has begun anew, or forged"`
+	PeeringReplayed   uint64 `json:"peering_replayed,omitempty" doc:"authentic, and had been there"`
+	PeeringMismatched uint64 `json:"peering_mismatched,omitempty" doc:"authentic, of a link that is over or does not fit"`
 }
 
 // Linked counts the peers that a link stands with.

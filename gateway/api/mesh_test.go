@@ -45,7 +45,7 @@ func TestMeshOfRadios(t *testing.T) {
 	f := newFixture(t)
 	const member = "n-bbbbbbbbbbbbbbbbbbbb"
 	mesh := &air{status: model.MeshStatus{
-		Radios:     []model.Radio{{Name: "phy0", Iface: "mesh0", Member: true, Peers: []model.RadioPeer{{MAC: "02:00:00:00:00:01", Linked: true}, {MAC: "02:00:00:00:00:02"}}}},
+		Radios:     []model.Radio{{Name: "phy0", Iface: "mesh0", Member: true, Peers: []model.RadioPeer{{MAC: "02:00:00:00:00:01", Linked: true}, {MAC: "02:00:00:00:00:02"}}, Dropped: model.Dropped{PeeringUnverified: 7}}},
 		Neighbours: []model.Neighbour{{Iface: "mesh0", MAC: "02:00:00:00:00:01", TQ: 255}, {Iface: "eth1", MAC: "02:00:00:00:00:01", Node: "n-proven"}, {Iface: "eth2", MAC: "02:00:00:00:00:01"}},
 	}}
 	f.Mesh, f.Radios = mesh, mesh
@@ -54,6 +54,9 @@ func TestMeshOfRadios(t *testing.T) {
 
 	var s model.MeshStatus
 	f.want(http.StatusOK, "GET", "/v1/mesh/status", nil, &s)
+	if d := s.Radios[0].Dropped; d != (model.Dropped{PeeringUnverified: 7}) {
+		t.Errorf("dropped: got %+v", d)
+	}
 	if p := s.Radios[0].Peers; p[0].Node != member || p[1].Node != "" {
 		t.Errorf("peers: got %+v, want the first known, and the second, whom two claim to be, not", p)
 	}

@@ -202,6 +202,7 @@ func TestInteroperationWithAnotherPassword(t *testing.T) {
 		}
 		return false
 	})
+	l.until("it is counted", func() bool { return m.Dropped().SAE.Unverified > 0 })
 	if l.linked(m.iface, s.mac) || l.linked(s.iface, m.mac) {
 		t.Error("there is a link all the same")
 	}

@@ -94,6 +94,12 @@ type Peer struct {
 	RetryIn   time.Duration // until it is sought again at the earliest; 0: it may be at any time
 }
 
+// Dropped counts the frames of authentication and peering that came to nothing.
+type Dropped struct {
+	SAE     sae.Stats
+	Peering peering.Stats
+}
+
 // Radio is a member of the mesh. Run makes it work; the other methods may be
 // called from any goroutine.
 type Radio struct {
@@ -115,9 +121,10 @@ type Radio struct {
 	home   nl80211.Channel // the mesh's, as the kernel tells it
 	moved  time.Time       // when a forged switch of channels was last made an event of
 
-	mu    sync.Mutex // guards what follows
-	peers []Peer
-	up    bool
+	mu      sync.Mutex // guards what follows
+	peers   []Peer
+	dropped Dropped
+	up      bool
 }
 
 // New returns a radio that does nothing yet.
@@ -153,6 +160,13 @@ func (r *Radio) Peers() []Peer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]Peer(nil), r.peers...)
+}
+
+// Dropped returns the counters since the radio joined, as of a moment ago.
+func (r *Radio) Dropped() Dropped {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dropped
 }
 
 // Run joins the mesh, calls joined, if any, and serves its peers until ctx ends,
@@ -344,7 +358,7 @@ func (r *Radio) setUp(up bool) {
 	defer r.mu.Unlock()
 	r.up = up
 	if !up {
-		r.peers = nil
+		r.peers, r.dropped = nil, Dropped{}
 	}
 }
 

@@ -77,6 +77,7 @@ type State struct {
 	// not stay one. Refusals by Fit or for good are none.
 	Failures int
 	Peers    []Peer
+	Dropped  Dropped // since it joined
 }
 
 // NewRadios returns the radios of the device; Run makes them work.
@@ -93,7 +94,7 @@ func (rs *Radios) List() []State {
 	defer rs.mu.Unlock()
 	list := slices.Clone(rs.left)
 	for index, h := range rs.held {
-		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: h.state, Failures: h.fails, Peers: h.radio.Peers()})
+		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: h.state, Failures: h.fails, Peers: h.radio.Peers(), Dropped: h.radio.Dropped()})
 	}
 	slices.SortFunc(list, func(a, b State) int { return cmp.Compare(a.Name, b.Name) })
 	return list

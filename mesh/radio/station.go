@@ -375,7 +375,7 @@ func (r *Radio) failed(now time.Time, mac dot11.MAC, s *station, err error) {
 	r.notify(EventPeerRefused, severity, fmt.Sprintf("no link with %s on %s: %v", mac, r.c.Iface, err), "mac", mac.String(), "reason", err.Error())
 }
 
-// snapshot publishes the peers.
+// snapshot publishes the peers and what was dropped.
 func (r *Radio) snapshot(now time.Time) {
 	var list []Peer
 	for mac, s := range r.heard {
@@ -393,7 +393,9 @@ func (r *Radio) snapshot(now time.Time) {
 		list = append(list, peer)
 	}
 	slices.SortFunc(list, func(a, b Peer) int { return cmp.Compare(a.MAC.String(), b.MAC.String()) })
+	var dropped Dropped
+	dropped.SAE, dropped.Peering = r.engine.Stats()
 	r.mu.Lock()
-	r.peers = list
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	r.peers, r.dropped = list, dropped
 }

@@ -40,7 +40,7 @@ func (w *Wireless) List() []model.Radio {
 		ifaces, _ = conn.Interfaces() // the radios may be on their way out
 	}
 	for _, s := range states {
-		r := model.Radio{Name: s.Name, Iface: s.Iface, Member: s.Detail == "", Detail: s.Detail, Peers: []model.RadioPeer{}}
+		r := model.Radio{Name: s.Name, Iface: s.Iface, Member: s.Detail == "", Detail: s.Detail, Peers: []model.RadioPeer{}, Dropped: droppedOf(s.Dropped)}
 		if conn != nil {
 			r.Country = country(conn, s.Wiphy)
 		}
@@ -74,6 +74,21 @@ func country(conn kernel, wiphy int) string {
 		return ""
 	}
 	return r.Country
+}
+
+// droppedOf puts counters together whose difference says nothing to people.
+func droppedOf(d radio.Dropped) model.Dropped {
+	return model.Dropped{
+		Malformed:         d.SAE.Malformed + d.Peering.Malformed,
+		SAEUnverified:     d.SAE.Unverified,
+		SAEReplayed:       d.SAE.Replayed + d.SAE.Reflected,
+		SAEMismatched:     d.SAE.OtherMethod + d.SAE.OtherGroup,
+		SAEOverCapacity:   d.SAE.TokensAsked + d.SAE.OverCapacity,
+		PeeringUnverified: d.Peering.Unverified,
+		PeeringUnknownKey: d.Peering.UnknownKey,
+		PeeringReplayed:   d.Peering.Replayed,
+		PeeringMismatched: d.Peering.Mismatched,
+	}
 }
 
 func peerOf(p radio.Peer, stations []nl80211.StationInfo) model.RadioPeer {

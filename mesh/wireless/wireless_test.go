@@ -247,7 +247,11 @@ func TestList(t *testing.T) {
 		states: []radio.State{
 			{Name: "phy0", Iface: "mesh0", Peers: []radio.Peer{
 				{MAC: dot11.MAC(mac), SAE: sae.Authenticated, Peering: peering.Estab, Since: since, SignalDBm: -51.5},
-				{MAC: dot11.MAC{2, 0, 0, 0, 0, 2}, Failures: 3, Reason: "wrong password"}}},
+				{MAC: dot11.MAC{2, 0, 0, 0, 0, 2}, Failures: 3, Reason: "wrong password"}},
+				Dropped: radio.Dropped{
+					SAE:     sae.Stats{Malformed: 1, Reflected: 2, Replayed: 4, Unverified: 8, OtherMethod: 16, OtherGroup: 32, TokensAsked: 64, OverCapacity: 128},
+					Peering: peering.Stats{Malformed: 256, Unverified: 512, UnknownKey: 1024, Replayed: 2048, Mismatched: 4096},
+				}},
 			{Wiphy: 1, Name: "phy1", Detail: "it is in use"},
 		},
 	}
@@ -264,6 +268,15 @@ func TestList(t *testing.T) {
 	}
 	if p := a.Peers[1]; p.Linked || p.Since != nil || p.Failures != 3 || p.Reason != "wrong password" {
 		t.Errorf("got %+v", p)
+	}
+	if want := (model.Dropped{
+		Malformed: 257, SAEUnverified: 8, SAEReplayed: 6, SAEMismatched: 48, SAEOverCapacity: 192,
+		PeeringUnverified: 512, PeeringUnknownKey: 1024, PeeringReplayed: 2048, PeeringMismatched: 4096,
+	}); a.Dropped != want {
+		t.Errorf("dropped: got %+v, want %+v", a.Dropped, want)
+	}
+	if b.Dropped != (model.Dropped{}) {
+		t.Errorf("dropped: got %+v", b.Dropped)
 	}
 	if b.Member || b.Detail != "it is in use" || b.Iface != "" || b.Peers == nil {
 		t.Errorf("got %+v", b)
