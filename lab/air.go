@@ -1,12 +1,14 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,7 +37,7 @@ func (a *app) airCommand() *cobra.Command {
 			return a.show(s, func(w io.Writer) error { return airTable(w, s) })
 		}),
 	}
-	c.AddCommand(a.moveCommand(), a.cutCommand(), a.airHealCommand(), a.lossCommand(), a.jamCommand(), a.rogueCommand(), a.captureCommand())
+	c.AddCommand(a.moveCommand(), a.cutCommand(), a.airHealCommand(), a.lossCommand(), a.disorderCommand(), a.jamCommand(), a.rogueCommand(), a.captureCommand())
 	return c
 }
 
@@ -99,7 +101,7 @@ func (a *app) cutCommand() *cobra.Command {
 
 func (a *app) airHealCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "heal [A B]", Short: "end all cuts, or that between two", Long: "Heal ends all cuts, or that between two. Losses and a partition stay: loss A B 0\nand halo-lab heal end those.",
+		Use: "heal [A B]", Short: "end all cuts, or that between two", Long: "Heal ends all cuts, or that between two. Losses, disorder and a partition stay:\nloss A B 0, disorder A B and halo-lab heal end those.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 0 && len(args) != 2 {
 				return fmt.Errorf("expected no name or two, got %d", len(args))
@@ -136,6 +138,38 @@ func (a *app) lossCommand() *cobra.Command {
 			return a.done("air loss: %.3g%% between %s and %s", percent, args[0], args[1])
 		}),
 	}
+}
+
+const disorderLong = `Disorder lets management frames between two, such as those of authentication and
+peering, come twice or late: with the Retry bit at once, as after an
+acknowledgement that was lost, which the kernel finds out where there is a link;
+without it a moment later, which nothing but the protocols finds out; or held
+back, so that later ones overtake. Beacons and data are left alone. What is not
+given does not happen, so that without flags the order is restored.`
+
+func (a *app) disorderCommand() *cobra.Command {
+	var retransmitted, replayed, late float64
+	var delay time.Duration
+	c := &cobra.Command{
+		Use: "disorder A B", Short: "let management frames between two come twice or late", Long: disorderLong, Args: cobra.ExactArgs(2),
+		Example: "  halo-lab air disorder node1 node2 --replayed 20 --late 20\n  halo-lab air disorder node1 node2",
+		RunE: a.lab(func(ctx context.Context, lab *control.Client, args []string) error {
+			d := air.Disorder{Retransmitted: retransmitted / 100, Replayed: replayed / 100, Late: late / 100}
+			if d.Replayed != 0 || d.Late != 0 {
+				d.Delay = delay
+			}
+			if err := lab.SetDisorder(ctx, control.Disorder{A: args[0], B: args[1], Disorder: d}); err != nil {
+				return err
+			}
+			return a.done("air disorder: between %s and %s %s", args[0], args[1], cmp.Or(describeDisorder(d), "none"))
+		}),
+	}
+	f := c.Flags()
+	f.Float64Var(&retransmitted, "retransmitted", 0, "`percent` that comes again at once, with the Retry bit")
+	f.Float64Var(&replayed, "replayed", 0, "`percent` that comes again within the delay, without the Retry bit")
+	f.Float64Var(&late, "late", 0, "`percent` that is held back within the delay")
+	f.DurationVar(&delay, "delay", 50*time.Millisecond, "`time` at most, drawn for each frame")
+	return c
 }
 
 const off = "off"

@@ -100,18 +100,26 @@ func TestALabInTheAir(t *testing.T) {
 	s.do(0, "air", "move", "node2", "--", "-120", "0.5", "15")
 	s.do(0, "air", "cut", "gateway", "node1")
 	s.do(0, "air", "loss", "node1", "node2", "30%")
+	out, _ = s.do(0, "air", "disorder", "gateway", "node2", "--retransmitted", "5", "--late", "20", "--delay", "70ms")
+	s.mentions(out, "between gateway and node2 5% retransmitted, 20% late, within 70ms")
 	s.do(0, "air", "jam", "--raise", "5")
 	s.do(0, "air", "jam", "--at", "10,20", "--power", "10", "--channel", "6")
 	out, _ = s.do(0, "air")
-	s.mentions(out, "-120,0.5,15", "cut", "30% lost besides", "noise raised by 5 dB on all channels", "10 dBm from 10,20 on 2437 MHz", pcap)
+	s.mentions(out, "-120,0.5,15", "cut", "30% lost besides", "5% retransmitted, 20% late, within 70ms", "noise raised by 5 dB on all channels", "10 dBm from 10,20 on 2437 MHz", pcap)
 	a = s.air()
 	if l := link(a, "node1", "gateway"); !l.Cut || link(a, "node1", "node2").Cut {
 		t.Errorf("after a cut: %+v", a.Links)
 	}
+	if want := (air.Disorder{Retransmitted: 0.05, Late: 0.2, Delay: 70 * time.Millisecond}); link(a, "gateway", "node2").Disorder != want || link(a, "node2", "gateway").Disorder != want {
+		t.Errorf("in disorder: %+v", a.Links)
+	}
+	_, refusal := s.do(1, "air", "disorder", "gateway", "node2", "--replayed", "101")
+	s.mentions(refusal, "replayed: expected a share from 0 to 1, got 1.01")
 	s.do(0, "air", "heal")
+	s.do(0, "air", "disorder", "node2", "gateway")
 	s.do(0, "air", "loss", "node1", "node2", "0")
 	s.do(0, "air", "jam", "off", "--channel", "6")
-	if a = s.air(); link(a, "node1", "gateway").Cut || link(a, "node1", "node2").Loss != 0 || len(a.Jammers) != 1 {
+	if a = s.air(); link(a, "node1", "gateway").Cut || link(a, "node1", "node2").Loss != 0 || link(a, "gateway", "node2").Disorder != (air.Disorder{}) || len(a.Jammers) != 1 {
 		t.Errorf("after repair: %+v", a)
 	}
 	s.do(0, "air", "cut", "gateway", "node1")

@@ -50,6 +50,23 @@ func describeJammer(j air.Jammer) string {
 	return fmt.Sprintf("noise raised by %.3g dB on %s", j.RaiseDB, onChannel(j.FreqMHz))
 }
 
+// describeDisorder is one in words; none is empty.
+func describeDisorder(d air.Disorder) string {
+	var parts []string
+	for _, s := range []struct {
+		share float64
+		what  string
+	}{{d.Retransmitted, "retransmitted"}, {d.Replayed, "replayed"}, {d.Late, "late"}} {
+		if s.share > 0 {
+			parts = append(parts, fmt.Sprintf("%.3g%% %s", s.share*100, s.what))
+		}
+	}
+	if d.Delay > 0 {
+		parts = append(parts, "within "+d.Delay.String())
+	}
+	return strings.Join(parts, ", ")
+}
+
 func airTable(w io.Writer, s control.Air) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "%s, %g MHz wide\n\nRADIO\tADDRESS\tPLACE\tPOWER\tCHANNEL\tSENT\tAIRTIME\tGROUP\n", s.Profile, s.WidthMHz)
@@ -80,6 +97,9 @@ func airTable(w io.Writer, s control.Air) error {
 		}
 		if l.Loss > 0 {
 			set = append(set, fmt.Sprintf("%.3g%% lost besides", l.Loss*100))
+		}
+		if d := describeDisorder(l.Disorder); d != "" {
+			set = append(set, d)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%.0f m\t%.0f dBm\t%.0f dB\t%s\t%.1f%%\t%d of %d\t%s\n",
 			l.From, l.To, l.DistanceM, l.SignalDBm, l.SNRDB, rate, l.Expected*100, l.Heard, l.Frames, strings.Join(set, ", "))

@@ -274,7 +274,7 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		help, _ := s.do(0, name, "--help")
 		s.mentions(help, "halo-lab "+name, "--json")
 	}
-	for _, name := range []string{"move", "cut", "heal", "loss", "jam", "rogue", "capture"} {
+	for _, name := range []string{"move", "cut", "heal", "loss", "disorder", "jam", "rogue", "capture"} {
 		help, _ := s.do(0, "air", name, "--help")
 		s.mentions(help, "halo-lab air "+name, "--json")
 	}

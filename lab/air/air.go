@@ -47,6 +47,10 @@ type Counters struct {
 	SignalDB float64       // dBm, of the last
 	SNR      float64       // dB, of the last
 	rate     physics.Rate  // of the last that was meant for it
+
+	// What a Disorder did to management frames: copies, and frames that came after
+	// one that had been sent later.
+	Again, Overtaken int
 }
 
 // Jammer is noise on a channel: of a transmitter at a place, or, without one,
@@ -74,8 +78,10 @@ type Air struct {
 	cut      map[pair]bool
 	loss     map[pair]float64
 	extra    map[pair]float64 // dB
-	groups   map[string]int   // of a partition, by radio; nil when there is none
-	jam      map[int]Jammer   // by MHz
+	disorder map[pair]Disorder
+	newest   map[pair]int   // order of the last management frame that came
+	groups   map[string]int // of a partition, by radio; nil when there is none
+	jam      map[int]Jammer // by MHz
 	counters map[pair]Counters
 	senders  map[string]*sender // by radio
 	capture  *pcap.Writer
@@ -86,7 +92,7 @@ type Air struct {
 func New(p Profile, t physics.Terrain, seed uint64) *Air {
 	return &Air{
 		profile: p, terrain: t, frames: make(chan sent, 256), dice: rand.New(rand.NewPCG(seed, 0)), mediums: map[string]Medium{},
-		cut: map[pair]bool{}, loss: map[pair]float64{}, extra: map[pair]float64{}, jam: map[int]Jammer{}, counters: map[pair]Counters{}, senders: map[string]*sender{},
+		cut: map[pair]bool{}, loss: map[pair]float64{}, extra: map[pair]float64{}, disorder: map[pair]Disorder{}, newest: map[pair]int{}, jam: map[int]Jammer{}, counters: map[pair]Counters{}, senders: map[string]*sender{},
 	}
 }
 

@@ -1,6 +1,8 @@
 package air
 
 import (
+	"time"
+
 	"halo.internal/lab/air/hwsim"
 	"halo.internal/lab/air/physics"
 )
@@ -8,6 +10,7 @@ import (
 // fate is what becomes of one frame.
 type fate struct {
 	known    bool // the sender has a place
+	from     string
 	airtime  physics.Outcome
 	acked    bool
 	did      hwsim.Attempts
@@ -20,6 +23,11 @@ type fate struct {
 type hearing struct {
 	radio  Radio
 	signal int // dBm
+
+	directed bool          // a Disorder had it
+	after    time.Duration // its airtime was over
+	again    bool          // it is a copy
+	retry    bool          // with the Retry bit
 }
 
 // fallbackTries is how often a radio tries the slowest rate of OFDM when a plan of
@@ -43,7 +51,7 @@ func (a *Air) carry(f hwsim.Frame) fate {
 	if from == nil {
 		return v
 	}
-	v.known = true
+	v.known, v.from = true, from.Name
 	receiver := f.Data[4:10]
 	unicast := receiver[0]&1 == 0 && f.Flags&hwsim.NoAck == 0
 	var plan []physics.Attempt
@@ -113,7 +121,12 @@ func (a *Air) carry(f hwsim.Frame) fate {
 		}
 		if heard {
 			c.Heard++
-			v.hearings = append(v.hearings, hearing{r, int(signal)})
+			h := hearing{radio: r, signal: int(signal)}
+			if d, ok := a.disorder[p]; ok && meant && directed(f.Data) {
+				v.hearings = append(v.hearings, d.apply(h, a.dice)...)
+			} else {
+				v.hearings = append(v.hearings, h)
+			}
 		}
 		a.counters[p] = c
 	}

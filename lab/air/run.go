@@ -101,12 +101,14 @@ type sent struct {
 	frame   hwsim.Frame
 }
 
-// due is a frame on its way.
+// due is a frame on its way, to some of those who hear it.
 type due struct {
 	at    time.Time
-	order int // of equal times
+	order int // of sending
 	sent
 	fate fate
+	to   []hearing
+	last bool // the report goes with it
 }
 
 type schedule []due
@@ -131,7 +133,8 @@ func (a *Air) Carry(ctx context.Context) {
 	free := map[int]time.Time{} // when a channel is free, by MHz
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for n := 0; ; n++ {
+	order := 0
+	for {
 		select {
 		case <-ctx.Done():
 			return
@@ -143,7 +146,13 @@ func (a *Air) Carry(ctx context.Context) {
 			}
 			at = at.Add(v.airtime.Airtime)
 			free[f.frame.FreqMHz] = at
-			heap.Push(&waiting, due{at, n, f, v})
+			onTime, later := v.split()
+			heap.Push(&waiting, due{at, order, f, v, onTime, true})
+			order++
+			for _, h := range later {
+				heap.Push(&waiting, due{at.Add(h.after), order, f, v, []hearing{h}, false})
+				order++
+			}
 		case <-timer.C:
 		}
 		for len(waiting) > 0 && !time.Now().Before(waiting[0].at) {
@@ -156,20 +165,25 @@ func (a *Air) Carry(ctx context.Context) {
 }
 
 // hand gives a frame to those who hear it and the report to who sent it, in the
-// order of the air: the acknowledgement comes last. A machine that is gone, or
+// order of the air: the acknowledgement comes last, but for what is late. A machine that is gone, or
 // that fails, hears nothing; its own Attach ends with the reason.
 func (a *Air) hand(d due) {
 	a.mu.Lock()
-	a.record(d.at, d.frame, d.fate)
+	if d.last {
+		a.record(d.at, d.frame, d.fate)
+	}
+	for _, h := range d.to {
+		a.count(d.fate.from, d.order, h)
+	}
 	a.mu.Unlock()
-	for _, h := range d.fate.hearings {
+	for _, h := range d.to {
 		if m := a.medium(h.radio.Machine); m != nil {
-			if err := m.Deliver(h.radio.Address, d.frame.Data, d.fate.rate, h.signal, d.frame.FreqMHz); err != nil {
+			if err := m.Deliver(h.radio.Address, h.frame(d.frame.Data), d.fate.rate, h.signal, d.frame.FreqMHz); err != nil {
 				_ = m.Close()
 			}
 		}
 	}
-	if m := a.medium(d.machine); m != nil {
+	if m := a.medium(d.machine); m != nil && d.last {
 		// A radio without a place hears nothing back, and must be told so.
 		if err := m.Report(d.frame, d.fate.acked, d.fate.signal, d.fate.did); err != nil {
 			_ = m.Close()

@@ -48,9 +48,12 @@ type Link struct {
 	Cut        bool          `json:"cut,omitempty"`
 	Loss       float64       `json:"loss,omitempty" doc:"that was set, 0 to 1"`
 	ObstacleDB float64       `json:"obstacle_db,omitempty"`
+	Disorder   Disorder      `json:"disorder,omitzero"`
 	Frames     int           `json:"frames" doc:"that were meant for, or could have been heard by, the other"`
 	Heard      int           `json:"heard" doc:"of them"`
 	Airtime    time.Duration `json:"airtime_ns" doc:"of those that were meant for it"`
+	Again      int           `json:"again,omitempty" doc:"copies of management frames, by Disorder"`
+	Overtaken  int           `json:"overtaken,omitempty" doc:"management frames that came after later ones, by Disorder"`
 }
 
 // expectedOctets is the length of a frame for which a loss is foretold.
@@ -90,7 +93,7 @@ func (a *Air) linkStatus(from, to Radio, freqMHz int) Link {
 	c := a.counters[p]
 	l := Link{
 		From: from.Name, To: to.Name, DistanceM: from.Position.Distance(to.Position), Cut: a.isCut(from.Name, to.Name),
-		Loss: a.loss[p], ObstacleDB: a.extra[p], RateKbps: c.rate.Kbps, Frames: c.Frames, Heard: c.Heard, Airtime: c.Airtime,
+		Loss: a.loss[p], ObstacleDB: a.extra[p], Disorder: a.disorder[p], Again: c.Again, Overtaken: c.Overtaken, RateKbps: c.rate.Kbps, Frames: c.Frames, Heard: c.Heard, Airtime: c.Airtime,
 	}
 	l.SignalDBm, l.SNRDB = a.signal(from, to, freqMHz)
 	rate := c.rate

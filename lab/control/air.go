@@ -42,6 +42,13 @@ type Loss struct {
 	Loss float64 `json:"loss" doc:"share of attempts that is lost besides, 0 to 1"`
 }
 
+// Disorder is the body of PUT /v1/air/disorder; an empty one ends it.
+type Disorder struct {
+	A        string       `json:"a"`
+	B        string       `json:"b"`
+	Disorder air.Disorder `json:"disorder"`
+}
+
 // Quiet is the body of DELETE /v1/air/jam.
 type Quiet struct {
 	FreqMHz int `json:"freq_mhz,omitempty" doc:"0 is all channels"`
@@ -138,6 +145,7 @@ func (s *server) handleAir(mux *http.ServeMux) {
 	mux.HandleFunc("PUT /v1/air/cut", body(func(c Cut) error { return s.net.Cut(c.A, c.B, c.Cut) }))
 	mux.HandleFunc("DELETE /v1/air/cut", plain(s.net.Restore))
 	mux.HandleFunc("PUT /v1/air/loss", body(func(l Loss) error { return s.net.SetLoss(l.A, l.B, l.Loss) }))
+	mux.HandleFunc("PUT /v1/air/disorder", body(func(d Disorder) error { return s.net.SetDisorder(d.A, d.B, d.Disorder) }))
 	mux.HandleFunc("PUT /v1/air/jam", body(s.net.Jam))
 	mux.HandleFunc("DELETE /v1/air/jam", body(func(q Quiet) error { return s.net.Quiet(q.FreqMHz) }))
 	mux.HandleFunc("PUT /v1/air/rogue", body(func(r Stranger) error {

@@ -91,6 +91,11 @@ func (c *Client) SetLoss(ctx context.Context, l Loss) error {
 	return c.do(ctx, http.MethodPut, "/v1/air/loss", l, nil)
 }
 
+// SetDisorder sets which management frames between two come twice or late.
+func (c *Client) SetDisorder(ctx context.Context, d Disorder) error {
+	return c.do(ctx, http.MethodPut, "/v1/air/disorder", d, nil)
+}
+
 // Jam adds noise.
 func (c *Client) Jam(ctx context.Context, j air.Jammer) error {
 	return c.do(ctx, http.MethodPut, "/v1/air/jam", j, nil)

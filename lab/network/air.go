@@ -281,6 +281,17 @@ func (n *Network) SetLoss(a, b string, share float64) error {
 	return n.between(a, b, func(from, to string) { n.Air.SetLoss(from, to, share) })
 }
 
+// SetDisorder lets management frames between two come twice or late, in both
+// directions; see air.Disorder.
+func (n *Network) SetDisorder(a, b string, d air.Disorder) error {
+	if err := d.Check(); err != nil {
+		return fmt.Errorf("disorder: %w", err)
+	}
+	var errs []error
+	err := n.between(a, b, func(from, to string) { errs = append(errs, n.Air.SetDisorder(from, to, d)) })
+	return errors.Join(append(errs, err)...)
+}
+
 // maxDB bounds powers and what is added to them.
 const maxDB = 200
 

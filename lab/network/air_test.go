@@ -39,14 +39,15 @@ func TestWithoutAnAir(t *testing.T) {
 	n := &Network{opts: Options{Mesh: ByCable}}
 	_, status := n.AirStatus()
 	for what, err := range map[string]error{
-		"status":  status,
-		"move":    n.Move("gateway", physics.Position{}),
-		"cut":     n.Cut("gateway", "node1", true),
-		"restore": n.Restore(),
-		"loss":    n.SetLoss("gateway", "node1", 0.5),
-		"jam":     n.Jam(air.Jammer{RaiseDB: 3}),
-		"quiet":   n.Quiet(0),
-		"rogue":   n.StartRogue(rogue.Config{Attack: rogue.Replay, PerSecond: 1}, physics.Position{}),
+		"status":   status,
+		"move":     n.Move("gateway", physics.Position{}),
+		"cut":      n.Cut("gateway", "node1", true),
+		"restore":  n.Restore(),
+		"loss":     n.SetLoss("gateway", "node1", 0.5),
+		"disorder": n.SetDisorder("gateway", "node1", air.Disorder{Retransmitted: 0.5}),
+		"jam":      n.Jam(air.Jammer{RaiseDB: 3}),
+		"quiet":    n.Quiet(0),
+		"rogue":    n.StartRogue(rogue.Config{Attack: rogue.Replay, PerSecond: 1}, physics.Position{}),
 	} {
 		if !errors.Is(err, ErrNoAir) {
 			t.Errorf("%s: got %v", what, err)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"halo.internal/drivers/nl80211"
+	"halo.internal/lab/air"
 	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
 	"halo.internal/mesh/sae"
@@ -234,6 +235,69 @@ func TestInteroperationInBadAir(t *testing.T) {
 	m, s := l.member(hunting(peering.MFPRequired)), l.supplicant(channel1, "\tieee80211w=2\n")
 	l.linkTo(m, s)
 	l.both(m.end(), s.end())
+}
+
+// TestInteroperationInDisorder has both make a link again and again, each side
+// restarted in turn, until frames have come twice and late in both directions.
+// When order is restored, the link that there is has to stand.
+func TestInteroperationInDisorder(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		mfp     peering.MFP
+		network string
+		d       air.Disorder
+	}{
+		{"MFP off", peering.MFPOff, "\tieee80211w=0\n", disorder},
+		{"MFP required", peering.MFPRequired, "\tieee80211w=2\n", disorder},
+		// One kind each, so that none hides behind another.
+		{"retransmitted", peering.MFPRequired, "\tieee80211w=2\n", air.Disorder{Retransmitted: 0.5}},
+		{"replayed", peering.MFPRequired, "\tieee80211w=2\n", air.Disorder{Replayed: 0.5, Delay: disorder.Delay}},
+		{"late", peering.MFPRequired, "\tieee80211w=2\n", air.Disorder{Late: 0.5, Delay: disorder.Delay}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l := newLab(t)
+			sky := l.disorderedAir(2, tc.d)
+			change := hunting(tc.mfp)
+			m, s := l.member(change), l.supplicant(channel1, tc.network)
+			link := func() {
+				t.Helper()
+				start := time.Now()
+				l.linkTo(m, s)
+				t.Logf("a link after %.2f s", time.Since(start).Seconds())
+				l.both(m.end(), s.end())
+			}
+			link()
+			for round := 0; round < 2 || !occurred(sky, 2, tc.d); round++ {
+				if round == 20 {
+					t.Fatalf("after %d rounds: %+v", round, sky.Counters())
+				}
+				told := func() int { return len(m.told(radio.EventPeer)) + len(m.told(radio.EventPeerAgain)) }
+				before := told()
+				s.kill()
+				s.start()
+				l.until("the other's new start is told of", func() bool { return told() > before })
+				link()
+
+				before = told()
+				if err := m.stop(); err != nil {
+					t.Errorf("end: %v", err)
+				}
+				l.run(m, l.wiphyOf(m), change)
+				l.until("a link after our new start is told of", func() bool { return told() > before })
+				link()
+			}
+			t.Logf("%+v; dropped since the last start: %+v", sky.Counters(), m.Dropped())
+
+			l.setDisorder(sky, 2, air.Disorder{})
+			link()
+			lost := len(m.told(radio.EventPeerLost))
+			time.Sleep(5 * time.Second) // that nothing happens in so long is the test
+			if got := len(m.told(radio.EventPeerLost)); got != lost {
+				t.Errorf("the link is over, with all frames in order: %+v", m.told(radio.EventPeerLost)[lost:])
+			}
+			l.both(m.end(), s.end())
+		})
+	}
 }
 
 // TestInteroperationAfterKills ends this side without a word to the other.
