@@ -259,8 +259,10 @@ func TestInteroperationInDisorder(t *testing.T) {
 			sky := l.disorderedAir(2, tc.d)
 			change := hunting(tc.mfp)
 			m, s := l.member(change), l.supplicant(channel1, tc.network)
+			links := 0
 			link := func() {
 				t.Helper()
+				links++
 				start := time.Now()
 				l.linkTo(m, s)
 				t.Logf("a link after %.2f s", time.Since(start).Seconds())
@@ -287,6 +289,13 @@ func TestInteroperationInDisorder(t *testing.T) {
 				link()
 			}
 			t.Logf("%+v; dropped since the last start: %+v", sky.Counters(), m.Dropped())
+			// A handful of copies is one link's share. Sides that answer each other's
+			// answers without end have hundreds.
+			for direction, c := range sky.Counters() {
+				if c.Again > 25*links {
+					t.Errorf("%s: %d copies of management frames for %d links", direction, c.Again, links)
+				}
+			}
 
 			l.setDisorder(sky, 2, air.Disorder{})
 			link()

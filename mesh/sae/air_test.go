@@ -319,3 +319,88 @@ func TestPMKSAExpiresAndIsBounded(t *testing.T) {
 		t.Errorf("%d peers outlive their PMKSA", len(a.peers))
 	}
 }
+
+// anew is a peer that makes values anew for each Commit that it hears while it
+// waits for a Confirm, as wpa_supplicant 2.10 does. It repeats nothing.
+type anew struct {
+	t        *testing.T
+	mac, of  dot11.MAC
+	state    State
+	own, got values
+	secrets  secrets
+	keys     keys
+	counter  uint16
+	frames   []dot11.Frame
+}
+
+func (s *anew) Advance(time.Time) {}
+func (s *anew) Next() time.Time   { return time.Time{} }
+func (s *anew) Drain() []dot11.Frame {
+	defer func() { s.frames = nil }()
+	return s.frames
+}
+
+func (s *anew) send(body []byte) {
+	s.frames = append(s.frames, dot11.Frame{To: s.of, Bytes: forge(s.mac, s.of, body)})
+}
+
+func (s *anew) commit() {
+	s.t.Helper()
+	pwe, err := hunt([]byte("mekmitasdigoat-halo"), s.mac, s.of)
+	if err == nil {
+		s.own, s.secrets, err = commit(pwe, seeded(byte(100+s.counter)))
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.send((&commitFrame{method: HuntingAndPecking, values: s.own}).append())
+}
+
+func (s *anew) Handle(_ time.Time, frame []byte) {
+	switch f := mustParse(s.t, frame).(type) {
+	case commitFrame:
+		if s.state == Authenticated {
+			return
+		}
+		if s.state == Confirmed {
+			s.commit()
+		}
+		var err error
+		if s.keys, err = derive(&s.secrets, &s.own, &f.values, nil); err != nil {
+			s.t.Fatal(err)
+		}
+		s.state, s.got = Confirmed, f.values
+		s.counter++
+		s.send(confirmFrame{s.counter, confirm(s.keys.kck[:], s.counter, &s.own, &s.got)}.append())
+	case confirmFrame:
+		if s.state == Confirmed && verifies(s.keys.kck[:], f, &s.got, &s.own) {
+			s.state = Authenticated
+		}
+	}
+}
+
+// TestNoEndlessExchange has one copy of a Commit come to a peer that makes values
+// anew: the two must not answer each other for ever.
+func TestNoEndlessExchange(t *testing.T) {
+	air := fakeair.New(1)
+	a := join(t, air, 1, func(c *Config) { c.Method = HuntingAndPecking })
+	b := &anew{t: t, mac: address(2), of: a.mac, state: Committed}
+	copied := false
+	air.Tap = func(now time.Time, f fakeair.Sent) {
+		if _, commit := mustParse(t, f.Frame.Bytes).(commitFrame); commit && f.From == a.mac && !copied {
+			copied = true
+			b.Handle(now, f.Frame.Bytes) // and again when it has flown
+		}
+	}
+	b.commit()
+	air.Join(b.mac, b)
+	if !air.Until(time.Second, func() bool { return a.accepted() && b.state == Authenticated }) {
+		t.Fatalf("not within a second and %d frames: %+v, the peer is %s", air.Sent, a.events, b.state)
+	}
+	if pmk, ok := a.PMK(b.mac, b.keys.pmkid); !ok || pmk != b.keys.pmk {
+		t.Error("the sides hold different keys")
+	}
+	if air.Sent > 12 {
+		t.Errorf("%d frames", air.Sent)
+	}
+}

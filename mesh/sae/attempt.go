@@ -112,7 +112,11 @@ func (e *Engine) reply(a *attempt) bool {
 	return true
 }
 
-// addCandidate derives the keys of a Commit and answers it.
+// addCandidate derives the keys of a Commit and answers it. The own Commit goes
+// out with the first answer alone: wpa_supplicant, which makes values anew for
+// each Commit that it hears while it waits for a Confirm, would answer it by
+// another, and so on without end. Who has not heard it repeats its own at the
+// Confirm, and gets it then.
 func (e *Engine) addCandidate(p *peer, f *commitFrame) {
 	a := p.attempt
 	k, err := derive(&a.secrets, &a.own, &f.values, groupSalt(e.c.Own, p.mac, nil, f.rejected))
@@ -126,7 +130,7 @@ func (e *Engine) addCandidate(p *peer, f *commitFrame) {
 	}
 	c := &candidate{values: f.values, keys: k}
 	a.candidates = append(a.candidates, c)
-	if !a.active {
+	if !a.active && len(a.candidates) == 1 {
 		e.sendCommit(p)
 	}
 	e.sendConfirm(p, c)
