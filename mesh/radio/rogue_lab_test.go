@@ -37,6 +37,7 @@ type rogue struct {
 	heard   [][]byte          // management frames of authentication and peering
 	beacons map[string][]byte // of each address, the last
 	forging bool              // it would hear itself
+	paths   int               // frames that look for paths
 }
 
 // rogue plugs one in. It listens until the test ends.
@@ -82,6 +83,11 @@ func (r *rogue) listen() {
 			}
 			r.mu.Unlock()
 		}
+		if err == nil && h.Subtype == dot11.Action && len(body) > 0 && body[0] == meshAction {
+			r.mu.Lock()
+			r.paths++
+			r.mu.Unlock()
+		}
 		if err != nil || h.Subtype != dot11.Authentication && (h.Subtype != dot11.Action || len(body) == 0 || body[0] != selfProtected) {
 			continue
 		}
@@ -95,6 +101,10 @@ func (r *rogue) listen() {
 
 // selfProtected is the category of the frames of peering.
 const selfProtected = 15
+
+// meshAction is the category of the frames that look for paths, as of others of
+// the mesh that are of no use under batman-adv (9.6.16).
+const meshAction = 13
 
 // beacon is the subtype of beacons.
 const beacon dot11.Subtype = 8
@@ -163,6 +173,22 @@ func (r *rogue) send(frame []byte) {
 
 func management(subtype byte, to, from net.HardwareAddr, body []byte) []byte {
 	return slices.Concat([]byte{subtype << 4, 0, 0, 0}, to, from, from, []byte{0, 0}, body)
+}
+
+// TestNoPathIsLookedFor has frames go to a peer and to all, without one that looks
+// for a path. Management frames are not protected, or they could not be told apart.
+func TestNoPathIsLookedFor(t *testing.T) {
+	l := newLab(t)
+	r := l.rogue()
+	plain := func(c *radio.Config) { c.MFP = peering.MFPOff }
+	a, b := l.member(plain), l.member(plain)
+	l.link(a, b)
+	l.both(a.end(), b.end())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.heard) == 0 || r.paths > 0 {
+		t.Errorf("%d frames of authentication and peering, and %d that look for paths, want some and none", len(r.heard), r.paths)
+	}
 }
 
 // TestCommitsInPlenty sends forged Commits from many addresses, and for a link
