@@ -289,13 +289,6 @@ func TestInteroperationInDisorder(t *testing.T) {
 				link()
 			}
 			t.Logf("%+v; dropped since the last start: %+v", sky.Counters(), m.Dropped())
-			// A handful of copies is one link's share. Sides that answer each other's
-			// answers without end have hundreds.
-			for direction, c := range sky.Counters() {
-				if c.Again > 25*links {
-					t.Errorf("%s: %d copies of management frames for %d links", direction, c.Again, links)
-				}
-			}
 
 			l.setDisorder(sky, 2, air.Disorder{})
 			link()

@@ -328,8 +328,11 @@ func (r *Radio) join() error {
 		Parameters: nl80211.MeshParameters{
 			AutoOpenPlinks: new(false),
 			// batman-adv forwards, to neighbours alone: the kernel need not look for
-			// paths to them, which costs airtime and fails now and then.
-			Forwarding: new(false), NoLearn: new(true),
+			// paths to them, which costs airtime and fails now and then. Without
+			// protection of management frames, one that does look for them (as
+			// wpa_supplicant's) does not take the answer, which is not encrypted, and
+			// knows the path by our own question alone, which is.
+			Forwarding: new(false), NoLearn: new(r.c.MFP == peering.MFPRequired),
 			MaxPeerLinks: new(anyNumber), PlinkTimeout: new(plinkTimeout),
 		},
 	})

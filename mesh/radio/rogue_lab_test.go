@@ -37,7 +37,7 @@ type rogue struct {
 	heard   [][]byte          // management frames of authentication and peering
 	beacons map[string][]byte // of each address, the last
 	forging bool              // it would hear itself
-	paths   int               // frames that look for paths
+	paths   int               // Action frames to all, encrypted: those that look for paths
 }
 
 // rogue plugs one in. It listens until the test ends.
@@ -83,7 +83,8 @@ func (r *rogue) listen() {
 			}
 			r.mu.Unlock()
 		}
-		if err == nil && h.Subtype == dot11.Action && len(body) > 0 && body[0] == meshAction {
+		const action, protected = 0xd0, 0x40 // of the frame control field
+		if len(frame) > 4 && frame[0] == action && frame[1]&protected != 0 && frame[4]&1 != 0 {
 			r.mu.Lock()
 			r.paths++
 			r.mu.Unlock()
@@ -101,10 +102,6 @@ func (r *rogue) listen() {
 
 // selfProtected is the category of the frames of peering.
 const selfProtected = 15
-
-// meshAction is the category of the frames that look for paths, as of others of
-// the mesh that are of no use under batman-adv (9.6.16).
-const meshAction = 13
 
 // beacon is the subtype of beacons.
 const beacon dot11.Subtype = 8
@@ -176,12 +173,11 @@ func management(subtype byte, to, from net.HardwareAddr, body []byte) []byte {
 }
 
 // TestNoPathIsLookedFor has frames go to a peer and to all, without one that looks
-// for a path. Management frames are not protected, or they could not be told apart.
+// for a path.
 func TestNoPathIsLookedFor(t *testing.T) {
 	l := newLab(t)
 	r := l.rogue()
-	plain := func(c *radio.Config) { c.MFP = peering.MFPOff }
-	a, b := l.member(plain), l.member(plain)
+	a, b := l.member(nil), l.member(nil)
 	l.link(a, b)
 	l.both(a.end(), b.end())
 	r.mu.Lock()
