@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"halo.internal/mesh/api"
@@ -92,17 +94,33 @@ func (u *batUnderlay) gatewayAddress() string {
 	if err != nil {
 		return "" // peers stay addresses
 	}
-	return behind(clients, batman.MAC(u.Network))
+	ways, err := u.bat.Originators()
+	if err != nil {
+		return ""
+	}
+	var at []net.HardwareAddr
+	for turn := range uint8(batman.Turns) {
+		at = append(at, batman.MAC(u.Network, turn))
+	}
+	return behind(clients, ways, at)
 }
 
-// behind returns the originator that a client is behind.
-func behind(clients []batman.Client, client net.HardwareAddr) string {
+// behind returns the originator that a client is behind who has one of those
+// addresses. Of several, which it had at earlier starts, the one that was heard
+// last counts.
+func behind(clients []batman.Client, ways []batman.Originator, at []net.HardwareAddr) string {
+	found, heard := "", time.Duration(math.MaxInt64)
 	for _, c := range clients {
-		if c.Best && bytes.Equal(c.MAC, client) {
-			return c.Originator.String()
+		if !c.Best || !slices.ContainsFunc(at, func(a net.HardwareAddr) bool { return bytes.Equal(a, c.MAC) }) {
+			continue
+		}
+		for _, w := range ways {
+			if bytes.Equal(w.MAC, c.Originator) && w.LastSeen < heard {
+				found, heard = c.Originator.String(), w.LastSeen
+			}
 		}
 	}
-	return ""
+	return found
 }
 
 func (u *batUnderlay) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"time"
 
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/batman"
@@ -27,10 +28,23 @@ func TestRefusalsOfRadiosHaveAKindAndKeepTheirWords(t *testing.T) {
 
 func TestWhoTheGatewayIs(t *testing.T) {
 	mac := func(n byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, n} }
-	clients := []batman.Client{{MAC: mac(1), Originator: mac(11), Best: true}, {MAC: mac(2), Originator: mac(12)}, {MAC: mac(2), Originator: mac(13), Best: true}}
-	for n, want := range map[byte]string{1: mac(11).String(), 2: mac(13).String(), 3: ""} {
-		if got := behind(clients, mac(n)); got != want {
-			t.Errorf("client %d: got %q, want %q", n, got, want)
+	clients := []batman.Client{
+		{MAC: mac(1), Originator: mac(11), Best: true}, {MAC: mac(2), Originator: mac(12)}, {MAC: mac(2), Originator: mac(13), Best: true},
+		{MAC: mac(4), Originator: mac(14), Best: true},
+	}
+	ways := []batman.Originator{
+		{MAC: mac(11), LastSeen: 90 * time.Second}, {MAC: mac(12)}, {MAC: mac(13), LastSeen: 4 * time.Second}, {MAC: mac(13), LastSeen: 2 * time.Second},
+	}
+	for _, tc := range []struct {
+		at   []byte
+		want string
+	}{{[]byte{1}, mac(11).String()}, {[]byte{2}, mac(13).String()}, {[]byte{1, 2}, mac(13).String()}, {[]byte{3}, ""}, {[]byte{4}, ""}} {
+		var at []net.HardwareAddr
+		for _, n := range tc.at {
+			at = append(at, mac(n))
+		}
+		if got := behind(clients, ways, at); got != tc.want {
+			t.Errorf("clients %d: got %q, want %q", tc.at, got, tc.want)
 		}
 	}
 }

@@ -49,6 +49,9 @@ func (g *gateway) run(ctx context.Context) error {
 	return eg.Wait()
 }
 
+// greet announces the gateway.
+func (g *gateway) greet() { g.voice.Changed() }
+
 // self is what is announced.
 func (g *gateway) self() announce.Gateway {
 	key := g.id.Key.WireGuardPublic()

@@ -85,7 +85,9 @@ type core struct {
 	events *events.Log
 	graph  *health.Graph
 	under  Underlay
-	begun  time.Time // start of the process
+	// contact is awake when a link was made.
+	contact chan struct{}
+	begun   time.Time // start of the process
 
 	problems map[string]bool // of the boot report, that are events already; nil: not known yet
 }
@@ -114,7 +116,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := atomicfile.Sweep(c.path(paths.State)); err != nil {
 		c.Log.Warn("what power cuts left is not removed", "err", err)
 	}
-	m := &core{Config: c, graph: newGraph(), begun: time.Now()}
+	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), begun: time.Now()}
 	m.store = state.New(paths.Dir(c.path(paths.State)), c.Vault)
 	m.clock = clock.New(c.Clock, version.Get().Built)
 	resumed := m.startClock(tell)
@@ -142,7 +144,8 @@ func Run(ctx context.Context, c Config) error {
 		m.forgetNetwork()
 	}
 	started, _ := m.bootReport() // without one, no slot can be named, and what is not there is no HaLow radio
-	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Network: m.net, Bundle: m.bundle, HaLow: m.path(paths.HaLow(started.Slot)), Notify: m.events.Record, Log: c.Log})
+	turn, _ := m.startTurn()
+	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: turn, Network: m.net, Bundle: m.bundle, HaLow: m.path(paths.HaLow(started.Slot)), Notify: m.noteUnderlay, Log: c.Log})
 	c.Log.Info("halo-mesh runs", "node", m.id.Key.ID(), "role", c.Role, "network", m.bundle.Network, "boot", m.id.BootCounter)
 	if c.Role == model.RoleGateway {
 		return m.run(ctx, newGateway(m))
@@ -154,6 +157,8 @@ func Run(ctx context.Context, c Config) error {
 type side interface {
 	api.Daemon
 	run(ctx context.Context) error
+	// greet makes the device known to whom it has just met.
+	greet()
 	// watch brings the health graph up to date.
 	watch()
 }
@@ -167,6 +172,8 @@ func (m *core) run(ctx context.Context, s side) error {
 	g.Go(func() error { return m.keepClock(ctx) })
 	g.Go(func() error { return m.watchHealth(ctx, s) })
 	g.Go(func() error { return m.vouch(ctx) })
+	g.Go(func() error { return m.keepTurn(ctx) })
+	g.Go(func() error { return followContacts(ctx, m.contact, contactAfter, s.greet) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -123,6 +123,17 @@ func (n *node) run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// greet asks for a gateway that was not heard yet, or not lately: it announces
+// itself to new links, and one that is heard needs no question.
+func (n *node) greet() {
+	n.mu.Lock()
+	heard := n.heard != nil && time.Since(n.heardAt) < announce.Silence
+	n.mu.Unlock()
+	if !heard {
+		n.search.Ask()
+	}
+}
+
 func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

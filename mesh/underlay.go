@@ -56,6 +56,7 @@ type Air interface {
 // UnderlayConfig is what an underlay needs of the settled device.
 type UnderlayConfig struct {
 	Key     identity.Key
+	Turn    uint8 // of the addresses of bat0 and the radios, see batman.Turns
 	Network identity.PublicKey
 	Bundle  bundle.Bundle
 	HaLow   string // file with the settings of the board's HaLow radio, if it has one
@@ -90,7 +91,9 @@ func NewUnderlay(c UnderlayConfig) Underlay {
 		country = ""
 	}
 	u.wireless = wireless.New(wireless.Config{
-		Country: country, Mesh: c.Bundle.Mesh, HaLow: c.HaLow, Suffix: suffix(c.Key), Carrier: carrier{u}, Links: u.linksOfOthers, Notify: c.Notify, Log: c.Log,
+		Country: country, Mesh: c.Bundle.Mesh, HaLow: c.HaLow, Suffix: suffix(c.Key), Carrier: carrier{u},
+		Address: func(own net.HardwareAddr) net.HardwareAddr { return batman.Turned(own, c.Turn) },
+		Links:   u.linksOfOthers, Notify: c.Notify, Log: c.Log,
 	})
 	return u
 }
@@ -127,7 +130,7 @@ func (u *batUnderlay) Run(ctx context.Context) error {
 }
 
 func (u *batUnderlay) serve(ctx context.Context) error {
-	bat, err := batman.Open(batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public())})
+	bat, err := batman.Open(batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn)})
 	if err != nil {
 		return err
 	}

@@ -25,18 +25,21 @@ import (
 type Radio struct {
 	Name    string
 	Machine string // as in Attach
-	// Address is that by which the driver knows the radio (hwsim.Address). An
-	// interface with the permanent address that belongs to it needs no mention.
+	// Address is that by which the driver knows the radio (hwsim.Address). Those of
+	// its interfaces need no mention: the permanent one, and locally administered
+	// ones made of it as drivers make them, which differ in the first octet.
 	Address  net.HardwareAddr
-	MACs     []net.HardwareAddr // of its interfaces, where they differ
 	Position physics.Position
 	PowerDBm float64 // EIRP
 	FigureDB float64 // noise figure of its receiver
 }
 
+// made is the bits of the first octet by which addresses of one radio differ: that
+// of the driver's, the local one, and two to count by.
+const made = 0x40 | 0x0e
+
 func (r Radio) has(mac []byte) bool {
-	return bytes.Equal(r.Address, mac) || r.Address[0]&0x40 != 0 && mac[0] == r.Address[0]&^0x40 && bytes.Equal(r.Address[1:], mac[1:]) ||
-		slices.ContainsFunc(r.MACs, func(m net.HardwareAddr) bool { return bytes.Equal(m, mac) })
+	return mac[0]&^made == r.Address[0]&^made && bytes.Equal(r.Address[1:], mac[1:])
 }
 
 // Counters of one direction between two radios.

@@ -289,13 +289,13 @@ func TestPlaces(t *testing.T) {
 	if err := a.Move("x", physics.Position{}); err == nil {
 		t.Error("a radio that is not there was moved")
 	}
-	r := Radio{Name: "x", Address: a1, MACs: []net.HardwareAddr{{2, 2, 2, 2, 2, 2}}}
-	for _, mac := range [][]byte{a1, permanent(a1), {2, 2, 2, 2, 2, 2}} {
+	r := Radio{Name: "x", Address: a1}
+	for _, mac := range [][]byte{a1, permanent(a1), {0x06, 0, 0, 0, 0, 1}, {0x0e, 0, 0, 0, 0, 1}} {
 		if !r.has(mac) {
 			t.Errorf("%x is not its own", mac)
 		}
 	}
-	if r.has(a2) || r.has(bytes.Repeat([]byte{0xff}, 6)) {
+	if r.has(a2) || r.has([]byte{0x03, 0, 0, 0, 0, 1}) || r.has([]byte{0x12, 0, 0, 0, 0, 1}) || r.has(bytes.Repeat([]byte{0xff}, 6)) {
 		t.Error("it takes the addresses of others")
 	}
 }

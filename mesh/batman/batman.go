@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/genetlink"
@@ -42,13 +43,32 @@ func (c Config) ogmInterval() time.Duration {
 	return c.OGMInterval
 }
 
-// MAC returns the address of a node's mesh interface: locally administered and
-// derived from the identity, so that neither a restart nor a new radio makes
-// the others learn the node anew.
-func MAC(node identity.PublicKey) net.HardwareAddr {
+// Turns is how many addresses an interface has that takes another one at a start:
+// batman-adv numbers its messages from a random number on, and whoever hears a
+// number far off under an address lets that pass once in 30 s
+// (BATADV_RESET_PROTECTION_MS of the kernel). A node that starts twice within that
+// would not be believed for as long, unless it has another address.
+const Turns = 4
+
+// MAC returns the address of a node's mesh interface, at a turn: locally
+// administered and derived from the identity, so that neither a restart nor a new
+// radio makes the others learn the node anew. It goes with those of its ports and
+// radios: others believe for minutes that the address is behind those of before.
+func MAC(node identity.PublicKey, turn uint8) net.HardwareAddr {
 	h := sha256.Sum256(append([]byte("halo bat0 mac 1"), node[:]...))
 	mac := net.HardwareAddr(h[:6])
 	mac[0] = mac[0]&^0x01 | 0x02
+	return Turned(mac, turn)
+}
+
+// Turned returns the address that an interface takes at a turn instead of its
+// own: itself at the first, else one that is locally administered, as mac80211
+// makes them for the further interfaces of a radio.
+func Turned(own net.HardwareAddr, turn uint8) net.HardwareAddr {
+	mac := slices.Clone(own)
+	if turn %= Turns; turn > 0 {
+		mac[0] = (mac[0] | 0x02) ^ turn<<2
+	}
 	return mac
 }
 

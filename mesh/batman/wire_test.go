@@ -229,12 +229,28 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestMAC(t *testing.T) {
-	a, b := MAC(identity.PublicKey{1}), MAC(identity.PublicKey{2})
+	a, b := MAC(identity.PublicKey{1}, 0), MAC(identity.PublicKey{2}, 0)
 	if a[0]&3 != 2 || b[0]&3 != 2 || bytes.Equal(a, b) {
 		t.Errorf("expected two different, locally administered unicast addresses, got %s and %s", a, b)
 	}
 	if want := hw(t, "c6:eb:06:17:ec:06"); !bytes.Equal(a, want) {
 		t.Errorf("the address of a node must not change: expected %s, got %s", want, a)
+	}
+}
+
+func TestTurned(t *testing.T) {
+	for _, own := range []string{"00:16:cf:00:00:01", "02:48:41:4c:00:00", "0e:ff:ff:ff:ff:ff"} {
+		seen := map[string]bool{}
+		for turn := range uint8(2 * Turns) {
+			a := Turned(hw(t, own), turn)
+			if a[0]&1 != 0 || turn%Turns > 0 && a[0]&2 == 0 || !bytes.Equal(a[1:], hw(t, own)[1:]) {
+				t.Errorf("%s at turn %d: %s", own, turn, a)
+			}
+			seen[a.String()] = true
+		}
+		if len(seen) != Turns || !seen[own] {
+			t.Errorf("%s: %v, want %d addresses, it among them", own, seen, Turns)
+		}
 	}
 }
 

@@ -55,11 +55,13 @@ const mtu = 1560
 
 // Config says what the radio is to be a member of, and how.
 type Config struct {
-	Wiphy          int              // index of the radio
-	Iface          string           // name of the interface, which is made anew
-	MAC            net.HardwareAddr // of the interface; nil: the radio's own
-	MeshID         string           // 1 to 32 octets
-	Password       string           // of all members
+	Wiphy int    // index of the radio
+	Iface string // name of the interface, which is made anew
+	// Address says how the interface is to be called, whose driver gives it that
+	// address; nil: as the driver does.
+	Address        func(net.HardwareAddr) net.HardwareAddr
+	MeshID         string // 1 to 32 octets
+	Password       string // of all members
 	Method         sae.Method
 	MFP            peering.MFP
 	Channel        nl80211.Channel
@@ -233,7 +235,7 @@ func (r *Radio) makeInterface() error {
 			return err
 		}
 	}
-	if r.iface, err = r.conn.NewInterface(r.c.Wiphy, r.c.Iface, nl80211.MeshPoint, r.c.MAC); err != nil {
+	if r.iface, err = r.conn.NewInterface(r.c.Wiphy, r.c.Iface, nl80211.MeshPoint, nil); err != nil {
 		return err
 	}
 	link, err := netlink.LinkByIndex(r.iface.Index)
@@ -242,6 +244,12 @@ func (r *Radio) makeInterface() error {
 	}
 	if err := netlink.LinkSetMTU(link, mtu); err != nil {
 		return fmt.Errorf("radio: %s: MTU %d: %w", r.c.Iface, mtu, err)
+	}
+	if a := link.Attrs().HardwareAddr; r.c.Address != nil && len(a) == len(r.own) {
+		// A driver that keeps its address does without.
+		if err := netlink.LinkSetHardwareAddr(link, r.c.Address(a)); err != nil {
+			r.c.Log.Warn("the radio keeps its own address", "iface", r.c.Iface, "err", err)
+		}
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("radio: bring up %s: %w", r.c.Iface, err)

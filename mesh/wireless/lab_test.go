@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
 	"halo.internal/drivers/nl80211"
@@ -52,6 +53,7 @@ func TestMain(m *testing.M) {
 const (
 	envRole = "HALO_LAB_ROLE"
 	envRoot = "HALO_LAB_ROOT"
+	envBoot = "HALO_LAB_BOOT"
 
 	// patience is far beyond what any of this takes.
 	patience = 3 * time.Minute
@@ -63,7 +65,7 @@ func device(role model.Role, root string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	err := mesh.Run(ctx, mesh.Config{
-		Root: root, Role: role, BootID: "lab", Boot: plainBoot{}, Clock: still{},
+		Root: root, Role: role, BootID: os.Getenv(envBoot), Boot: plainBoot{}, Clock: still{},
 		Console:  func() (io.WriteCloser, error) { return os.Create(filepath.Join(root, "console")) },
 		Underlay: mesh.NewUnderlay, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -133,6 +135,7 @@ type board struct {
 	sky  *sky
 	role model.Role
 	root string
+	boot int // starts of the machine
 	cmd  *exec.Cmd
 	ns   *os.File // its network namespace, which stays when the process dies
 	mesh *local.Mesh
@@ -161,7 +164,7 @@ func (s *sky) board(role model.Role, b bundle.Bundle) *board {
 func (d *board) start() {
 	d.sky.t.Helper()
 	d.cmd = exec.Command("/proc/self/exe")
-	d.cmd.Env = append(os.Environ(), envRole+"="+string(d.role), envRoot+"="+d.root)
+	d.cmd.Env = append(os.Environ(), envRole+"="+string(d.role), envRoot+"="+d.root, fmt.Sprintf("%s=boot-%d", envBoot, d.boot))
 	log, err := os.OpenFile(filepath.Join(d.root, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	d.sky.ok(err)
 	defer log.Close()
@@ -181,6 +184,29 @@ func (d *board) start() {
 			d.sky.t.Logf("log of the %s:\n%s", d.role, b)
 		}
 	})
+}
+
+// reboot cuts the board's power, and starts it.
+func (d *board) reboot() {
+	s := d.sky
+	s.t.Helper()
+	s.ok(d.cmd.Process.Kill())
+	_ = d.cmd.Wait() // it was killed
+	s.ok(within(d.ns, func() error {
+		for _, name := range []string{paths.BatIface, paths.OverlayIface} {
+			link, err := netlink.LinkByName(name)
+			if err != nil {
+				continue // not made yet
+			}
+			if err := netlink.LinkDel(link); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	s.ok(os.RemoveAll(filepath.Join(d.root, "run"))) // RAM
+	d.boot++
+	d.start()
 }
 
 // within calls f on a thread in that namespace. The thread ends with it.

@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -53,6 +54,8 @@ type Config struct {
 	HaLow   string  // file with the settings of the board's HaLow radio; a board without one has no such file
 	Suffix  [3]byte // of the address of a HaLow radio whose chip has none: the node's own, not all zero
 	Carrier radio.Carrier
+	// Address says how a mesh interface is to be called; nil: as its driver does.
+	Address func(own net.HardwareAddr) net.HardwareAddr
 	// Links tells which links other stations are known to have; nil: none is known.
 	Links func() map[dot11.MAC][]dot11.MAC
 	// Notify gets what happens; boot, number and time are the receiver's to set. It
@@ -193,7 +196,7 @@ func (w *Wireless) member() radio.Config {
 	m := w.c.Mesh
 	c := radio.Config{
 		MeshID: m.SSID, Password: m.PSK, Channel: channelOf(m), BeaconInterval: m.BeaconInterval,
-		Links: w.c.Links, Notify: w.c.Notify, Log: w.c.Log,
+		Address: w.c.Address, Links: w.c.Links, Notify: w.c.Notify, Log: w.c.Log,
 	}
 	switch m.MFP {
 	case bundle.MFPOptional:

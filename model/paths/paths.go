@@ -40,6 +40,7 @@ const (
 	Membership = "membership.json"
 	Evidence   = "epoch-evidence" // the gateway's message that showed the highest epoch
 	Clock      = "clock"
+	Turn       = "turn" // under which addresses others know this device
 	Peers      = "peers.json"
 	AgentDir   = "agent"
 	AgentTOML  = "agent.toml"
