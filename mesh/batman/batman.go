@@ -34,6 +34,12 @@ type Config struct {
 	Algorithm   string           // IV or V, the same on every node of a mesh
 	MAC         net.HardwareAddr // see MAC
 	OGMInterval time.Duration    // how often a node says that it exists; 0 is a second, right for Ethernet
+	HopPenalty  uint8            // of 255, for each hop; 0 leaves the kernel's
+	Bridged     bool             // others' devices are bridged into it, so that there may be loops
+	Gateway     GatewayMode
+	// DownMbit and UpMbit are what a server says of its way out, in Mbit/s, in steps
+	// of 0.1; 0 leaves what the kernel says.
+	DownMbit, UpMbit float64
 }
 
 func (c Config) ogmInterval() time.Duration {
@@ -183,7 +189,7 @@ func newLink(c Config) error {
 
 // configure corrects what may be changed on a living interface.
 func (m *Mesh) configure(c Config) error {
-	if err := m.set(settings{ogmInterval: c.ogmInterval()}); err != nil {
+	if err := m.set(c); err != nil {
 		return err
 	}
 	link, err := netlink.LinkByIndex(m.index)

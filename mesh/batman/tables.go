@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/mdlayher/genetlink"
 	mnl "github.com/mdlayher/netlink"
@@ -23,8 +24,41 @@ func (m *Mesh) Info() (Info, error) {
 	return parseInfo(answers[0].Data)
 }
 
-func (m *Mesh) set(s settings) error {
-	_, err := m.request(cmdSetMesh, mnl.Acknowledge, s.encode)
+func (m *Mesh) set(c Config) error {
+	_, err := m.request(cmdSetMesh, mnl.Acknowledge, c.encode)
+	return err
+}
+
+// Port returns how an interface that carries the mesh is treated. The error wraps
+// fs.ErrNotExist where it carries none.
+func (m *Mesh) Port(iface string) (Port, error) {
+	link, err := netlink.LinkByName(iface)
+	if err != nil {
+		return Port{}, fmt.Errorf("batman: find port %s: %w", iface, errors.Join(fs.ErrNotExist, err))
+	}
+	answers, err := m.dump(cmdGetPort)
+	if err != nil {
+		return Port{}, err
+	}
+	for _, a := range answers {
+		p, index, err := parsePort(a.Data)
+		if err != nil {
+			return Port{}, err
+		}
+		if index == link.Attrs().Index {
+			return p, nil
+		}
+	}
+	return Port{}, fmt.Errorf("batman: port %s is not in %s: %w", iface, m.name, fs.ErrNotExist)
+}
+
+// SetPort has an interface that carries the mesh treated so.
+func (m *Mesh) SetPort(iface string, p Port) error {
+	link, err := netlink.LinkByName(iface)
+	if err != nil {
+		return fmt.Errorf("batman: find port %s: %w", iface, errors.Join(fs.ErrNotExist, err))
+	}
+	_, err = m.request(cmdSetPort, mnl.Acknowledge, func(mesh int) ([]byte, error) { return p.encode(mesh, link.Attrs().Index) })
 	return err
 }
 
@@ -79,8 +113,14 @@ func (m *Mesh) Neighbours() ([]Neighbour, error) {
 }
 
 // Clients returns the addresses that other nodes say are behind them.
-func (m *Mesh) Clients() ([]Client, error) {
-	answers, err := m.dump(cmdGetClients)
+func (m *Mesh) Clients() ([]Client, error) { return m.clients(cmdGetClients) }
+
+// OwnClients returns the addresses that this node says are behind it; they have no
+// originator.
+func (m *Mesh) OwnClients() ([]Client, error) { return m.clients(cmdGetOwnClients) }
+
+func (m *Mesh) clients(command uint8) ([]Client, error) {
+	answers, err := m.dump(command)
 	if err != nil {
 		return nil, err
 	}

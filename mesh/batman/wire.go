@@ -2,6 +2,7 @@ package batman
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"time"
 
@@ -18,11 +19,14 @@ const (
 	iflaAlgorithm = 1 // IFLA_BATADV_ALGO_NAME
 
 	cmdGetMesh        = 1
+	cmdGetPort        = 5 // GET_HARDIF
+	cmdGetOwnClients  = 6 // GET_TRANSTABLE_LOCAL
 	cmdGetClients     = 7 // GET_TRANSTABLE_GLOBAL
 	cmdGetOriginators = 8
 	cmdGetNeighbours  = 9
 	cmdGetGateways    = 10
 	cmdSetMesh        = 15
+	cmdSetPort        = 16 // SET_HARDIF
 
 	attrVersion       = 1
 	attrAlgorithm     = 2
@@ -41,7 +45,15 @@ const (
 	attrBandwidthDown = 28
 	attrRouter        = 29
 	attrBLA           = 46
+	attrDAT           = 47
+	attrGatewayDown   = 49
+	attrGatewayUp     = 50
+	attrGatewayMode   = 51
+	attrHopPenalty    = 53
+	attrForceFlood    = 55
 	attrOGMInterval   = 57
+	attrELPInterval   = 58
+	attrOverride      = 59 // THROUGHPUT_OVERRIDE
 )
 
 // Info is what the kernel says of the mesh interface.
@@ -50,7 +62,37 @@ type Info struct {
 	Algorithm   string
 	MAC         net.HardwareAddr
 	BLA         bool // bridge-loop avoidance
+	DAT         bool // distributed ARP table
+	ForceFlood  bool // multicast goes to all, as broadcast does
+	GatewayMode GatewayMode
+	HopPenalty  uint8 // of 255, for each hop
 	OGMInterval time.Duration
+}
+
+// GatewayMode says what a node is to batman-adv's choice of a way out: which
+// server of DHCP a client's broadcast reaches.
+type GatewayMode uint8
+
+// Modes of the kernel (enum batadv_gw_modes).
+const (
+	GatewayOff    GatewayMode = iota // takes no part in it
+	GatewayClient                    // uses one
+	GatewayServer                    // is one
+)
+
+// String names the mode as batctl does.
+func (m GatewayMode) String() string {
+	if m > GatewayServer {
+		return fmt.Sprintf("mode %d", uint8(m))
+	}
+	return [...]string{"off", "client", "server"}[m]
+}
+
+// Port is how batman-adv treats one interface that carries the mesh.
+type Port struct {
+	HopPenalty  uint8         // of 255, besides the mesh's
+	ELPInterval time.Duration // BATMAN_V: how often it looks for neighbours; 0 leaves the kernel's, half a second
+	Throughput  float64       // BATMAN_V: Mbit/s that a link on it is worth, in steps of 0.1; 0: what its driver tells, or measurement
 }
 
 // Originator is one way to a node of the mesh; the best of them is in use.
@@ -104,20 +146,52 @@ func linkAttributes(c Config) []*nl.RtAttr {
 	}
 }
 
-// settings of a SET_MESH request.
-type settings struct {
-	ogmInterval time.Duration
-}
-
-// encode switches bridge-loop avoidance off with every setting: it is on by
-// default and swallows all broadcast, address resolution too, for the first
-// half minute, and bat0 is in no bridge.
-func (s settings) encode(index int) ([]byte, error) {
+// encode makes a SET_MESH request. Where nothing is bridged, bridge-loop avoidance
+// is off: it is on by default and swallows all broadcast, address resolution too,
+// for the first half minute. Multicast goes to all: the kernel would else send a
+// group's frames to those alone of whom it has heard that they listen, which
+// devices behind routers and without reports of their own are not.
+func (c Config) encode(index int) ([]byte, error) {
 	e := mnl.NewAttributeEncoder()
 	e.Uint32(attrMeshIfindex, uint32(index))
-	e.Uint8(attrBLA, 0)
-	e.Uint32(attrOGMInterval, uint32(s.ogmInterval.Milliseconds()))
+	e.Uint8(attrBLA, bit(c.Bridged))
+	e.Uint8(attrDAT, 1)
+	e.Uint8(attrForceFlood, 1)
+	e.Uint32(attrOGMInterval, uint32(c.ogmInterval().Milliseconds()))
+	if c.HopPenalty > 0 {
+		e.Uint8(attrHopPenalty, c.HopPenalty)
+	}
+	e.Uint8(attrGatewayMode, uint8(c.Gateway))
+	if c.Gateway == GatewayServer && c.DownMbit > 0 {
+		e.Uint32(attrGatewayDown, steps(c.DownMbit))
+		e.Uint32(attrGatewayUp, steps(c.UpMbit))
+	}
 	return e.Encode()
+}
+
+// encode makes a SET_HARDIF request.
+func (p Port) encode(mesh, index int) ([]byte, error) {
+	e := mnl.NewAttributeEncoder()
+	e.Uint32(attrMeshIfindex, uint32(mesh))
+	e.Uint32(attrHardIfindex, uint32(index))
+	e.Uint8(attrHopPenalty, p.HopPenalty)
+	if p.ELPInterval > 0 {
+		e.Uint32(attrELPInterval, uint32(p.ELPInterval.Milliseconds()))
+	}
+	e.Uint32(attrOverride, steps(p.Throughput))
+	return e.Encode()
+}
+
+func bit(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// steps converts to the kernel's unit of 100 kbit/s.
+func steps(mbit float64) uint32 {
+	return uint32(math.Round(min(max(mbit, 0), math.MaxUint32/10) * 10))
 }
 
 func encodeMesh(index int) ([]byte, error) {
@@ -156,6 +230,10 @@ func mac(to *net.HardwareAddr) func([]byte) error {
 
 func milliseconds(v uint32) time.Duration { return time.Duration(v) * time.Millisecond }
 
+// kbit converts from kbit/s to Mbit/s: the kernel's tables of originators and
+// neighbours are in that, all else in 100 kbit/s.
+func kbit(v uint32) float64 { return float64(v) / 1000 }
+
 // mbit converts from the kernel's unit of 100 kbit/s.
 func mbit(v uint32) float64 { return float64(v) / 10 }
 
@@ -170,11 +248,35 @@ func parseInfo(b []byte) (i Info, err error) {
 			d.Do(mac(&i.MAC))
 		case attrBLA:
 			i.BLA = d.Uint8() != 0
+		case attrDAT:
+			i.DAT = d.Uint8() != 0
+		case attrForceFlood:
+			i.ForceFlood = d.Uint8() != 0
+		case attrGatewayMode:
+			i.GatewayMode = GatewayMode(d.Uint8())
+		case attrHopPenalty:
+			i.HopPenalty = d.Uint8()
 		case attrOGMInterval:
 			i.OGMInterval = milliseconds(d.Uint32())
 		}
 	})
 	return i, err
+}
+
+func parsePort(b []byte) (p Port, index int, err error) {
+	err = attributes(b, func(d *mnl.AttributeDecoder) {
+		switch d.Type() {
+		case attrHardIfindex:
+			index = int(d.Uint32())
+		case attrHopPenalty:
+			p.HopPenalty = d.Uint8()
+		case attrELPInterval:
+			p.ELPInterval = milliseconds(d.Uint32())
+		case attrOverride:
+			p.Throughput = mbit(d.Uint32())
+		}
+	})
+	return p, index, err
 }
 
 func parseOriginator(b []byte) (o Originator, index int, err error) {
@@ -195,7 +297,7 @@ func parseOriginator(b []byte) (o Originator, index int, err error) {
 		case attrTQ:
 			o.TQ = d.Uint8()
 		case attrThroughput:
-			o.Throughput = mbit(d.Uint32())
+			o.Throughput = kbit(d.Uint32())
 		}
 	})
 	return o, index, err
@@ -213,7 +315,7 @@ func parseNeighbour(b []byte) (n Neighbour, index int, err error) {
 		case attrLastSeen:
 			n.LastSeen = milliseconds(d.Uint32())
 		case attrThroughput:
-			n.Throughput = mbit(d.Uint32())
+			n.Throughput = kbit(d.Uint32())
 		}
 	})
 	return n, index, err

@@ -87,16 +87,16 @@ func TestTables(t *testing.T) {
 	}{
 		{
 			IV,
-			Info{"2024.2", IV, own, false, 500 * time.Millisecond},
+			Info{Version: "2024.2", Algorithm: IV, MAC: own, DAT: true, HopPenalty: 30, OGMInterval: 500 * time.Millisecond},
 			[]Originator{{MAC: iv, NextHop: iv, Iface: "va", LastSeen: 472 * time.Millisecond, Best: true, TQ: 226}},
 			[]Neighbour{{MAC: iv, Iface: "va", LastSeen: 476 * time.Millisecond, TQ: 226}},
 			[]Gateway{{MAC: iv, NextHop: iv, Iface: "va", TQ: 226, DownMbit: 10, UpMbit: 2}},
 		},
 		{
 			V,
-			Info{"2024.2", V, own, false, 500 * time.Millisecond},
-			[]Originator{{MAC: v, NextHop: v, Iface: "va", LastSeen: 76 * time.Millisecond, Best: true, Throughput: 1e6}},
-			[]Neighbour{{MAC: v, Iface: "va", LastSeen: 24 * time.Millisecond, Throughput: 1e6}},
+			Info{Version: "2024.2", Algorithm: V, MAC: own, DAT: true, HopPenalty: 30, OGMInterval: 500 * time.Millisecond},
+			[]Originator{{MAC: v, NextHop: v, Iface: "va", LastSeen: 76 * time.Millisecond, Best: true, Throughput: 1e4}},
+			[]Neighbour{{MAC: v, Iface: "va", LastSeen: 24 * time.Millisecond, Throughput: 1e4}},
 			[]Gateway{{MAC: v, NextHop: v, Iface: "va", Throughput: 10000, DownMbit: 10, UpMbit: 2}},
 		},
 	} {
@@ -144,7 +144,13 @@ func TestClients(t *testing.T) {
 
 func TestRequests(t *testing.T) {
 	m, asked := kernel(t, IV)
-	if err := m.set(settings{ogmInterval: 5 * time.Second}); err != nil {
+	if err := m.set(Config{OGMInterval: 5 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.set(Config{HopPenalty: 15, Bridged: true, Gateway: GatewayServer, DownMbit: 12.5, UpMbit: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.SetPort("lo", Port{HopPenalty: 7, ELPInterval: 2 * time.Second, Throughput: 0.3}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.Originators(); err != nil {
@@ -154,10 +160,16 @@ func TestRequests(t *testing.T) {
 	for _, g := range *asked {
 		got = append(got, fmt.Sprintf("%d %x", g.Header.Command, g.Data))
 	}
-	// Mesh index 4; bridge-loop avoidance (46) 0; OGM interval (57) 5000 ms.
+	// Mesh index (3) 4; bridge-loop avoidance (46) 0, distributed ARP table (47) 1,
+	// multicast to all (55) 1, OGM interval (57) 5000 ms, gateway mode (51) 0; then
+	// with hop penalty (53) 15, and bandwidths (49, 50) of 125 and 30 times 100 kbit/s.
+	// A port (6) has its hop penalty, ELP interval (58) 2000 ms and throughput (59).
+	const index = "0800030004000000"
 	want := []string{
-		"15 08000300040000000500" + "2e0000000000" + "0800390088130000",
-		"8 0800030004000000",
+		"15 " + index + "05002e0000000000" + "05002f0001000000" + "0500370001000000" + "0800390088130000" + "0500330000000000",
+		"15 " + index + "05002e0001000000" + "05002f0001000000" + "0500370001000000" + "08003900e8030000" + "050035000f000000" + "0500330002000000" + "080031007d000000" + "080032001e000000",
+		"16 " + index + "0800060001000000" + "0500350007000000" + "08003a00d0070000" + "08003b0003000000",
+		"8 " + index,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("requests (-expected +got):\n%s", diff)
