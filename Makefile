@@ -52,14 +52,16 @@ check: stamp ## format, vet, staticcheck and the fast tests
 race: stamp ## the fast tests under the race detector (needs a C compiler; HALO does not)
 	CGO_ENABLED=1 $(GO) test -race ./...
 
-# Packages whose tests start machines or build images: two at once, save the
-# network of three machines, which needs the host for itself.
+# Packages whose tests start machines or build images: two at once, the longest
+# first so that it does not end alone, save the network of three machines, which
+# needs the host for itself.
 LAB = $(shell git grep -l '^//go:build lab$$' -- '*_test.go' | sed 's|/[^/]*$$||; s|^|./|' | sort -u)
+LONGEST = ./mesh/radio
 NETWORK = ./lab/systemtest
 MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -tags lab -timeout 60m
 
 test: deps check build lab-images testvm ## everything, machines included
-	$(MACHINES) -p 2 $(filter-out $(NETWORK),$(LAB))
+	$(MACHINES) -p 2 $(LONGEST) $(filter-out $(LONGEST) $(NETWORK),$(LAB))
 	$(MACHINES) $(NETWORK)
 
 fuzz: stamp ## every fuzz test for FUZZTIME=10s

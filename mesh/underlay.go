@@ -130,7 +130,11 @@ func (u *batUnderlay) Run(ctx context.Context) error {
 }
 
 func (u *batUnderlay) serve(ctx context.Context) error {
-	bat, err := batman.Open(batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn)})
+	c := batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient}
+	if u.Bundle.Role == model.RoleGateway {
+		c.Gateway = batman.GatewayServer
+	}
+	bat, err := batman.Open(c)
 	if err != nil {
 		return err
 	}
