@@ -1,6 +1,6 @@
 //go:build lab
 
-package batman
+package batman_test
 
 import (
 	"errors"
@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"halo.internal/lab/testvm"
+	"halo.internal/mesh/batman"
 )
 
 // These tests run in the test machine, whose kernel is that of the images.
@@ -48,13 +49,13 @@ func until(t *testing.T, what string, check func() error) {
 // TestTheKernel makes two nodes, each in a namespace of its own and joined by a
 // cable, and has the kernel say what it was told, and what it heard.
 func TestTheKernel(t *testing.T) {
-	for _, algorithm := range []string{IV, V} {
+	for _, algorithm := range []string{batman.IV, batman.V} {
 		t.Run(algorithm, func(t *testing.T) {
 			here, err := netns.Get()
 			ok(t, err)
 			t.Cleanup(func() { here.Close() })
 			enter := func(ns netns.NsHandle) { t.Helper(); ok(t, netns.Set(ns)) }
-			var nodes []*Mesh
+			var nodes []*batman.Mesh
 			var spaces []netns.NsHandle
 			ok(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "port0"}, PeerName: "port1"}))
 			for i := range 2 {
@@ -72,32 +73,32 @@ func TestTheKernel(t *testing.T) {
 					err = netlink.LinkSetUp(link)
 				}
 				ok(t, err)
-				c := Config{
+				c := batman.Config{
 					Name: "bat0", Algorithm: algorithm, MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)}, OGMInterval: 700 * time.Millisecond, HopPenalty: 20,
-					Gateway: GatewayServer, DownMbit: 40, UpMbit: 5.5,
+					Gateway: batman.GatewayServer, DownMbit: 40, UpMbit: 5.5,
 				}
 				if i == 1 {
-					c.Gateway, c.Bridged = GatewayClient, true
+					c.Gateway, c.Bridged = batman.GatewayClient, true
 				}
-				m, err := Open(c)
+				m, err := batman.Open(c)
 				ok(t, err)
 				t.Cleanup(func() { m.Close() })
 				ok(t, m.Enslave(name))
 				info, err := m.Info()
 				ok(t, err)
-				want := Info{
+				want := batman.Info{
 					Version: info.Version, Algorithm: algorithm, MAC: c.MAC, BLA: c.Bridged, DAT: true, ForceFlood: true,
 					GatewayMode: c.Gateway, HopPenalty: 20, OGMInterval: c.OGMInterval,
 				}
 				if diff := cmp.Diff(want, info); diff != "" {
 					t.Errorf("node %d (-expected +got):\n%s", i, diff)
 				}
-				p := Port{HopPenalty: 9, ELPInterval: 300 * time.Millisecond, Throughput: 1.2}
-				if algorithm == IV {
-					p = Port{HopPenalty: 9}
+				p := batman.Port{HopPenalty: 9, ELPInterval: 300 * time.Millisecond, Throughput: 1.2}
+				if algorithm == batman.IV {
+					p = batman.Port{HopPenalty: 9}
 				}
 				ok(t, m.SetPort(name, p))
-				if got, err := m.Port(name); err != nil || got != p && algorithm == V || got.HopPenalty != p.HopPenalty {
+				if got, err := m.Port(name); err != nil || got != p && algorithm == batman.V || got.HopPenalty != p.HopPenalty {
 					t.Errorf("port of node %d: got %+v, %v, want %+v", i, got, err, p)
 				}
 				if _, err := m.Port("lo"); !errors.Is(err, fs.ErrNotExist) {
@@ -129,7 +130,7 @@ func TestTheKernel(t *testing.T) {
 					return fmt.Errorf("ways %+v, clients %+v, own %+v, gateways %+v", ways, clients, own, gateways)
 				}
 				neighbours, err := m.Neighbours()
-				if algorithm == V && (len(neighbours) != 1 || neighbours[0].Throughput != 1.2) {
+				if algorithm == batman.V && (len(neighbours) != 1 || neighbours[0].Throughput != 1.2) {
 					return fmt.Errorf("throughput of the neighbour: %+v, %v", neighbours, err)
 				}
 				return err
