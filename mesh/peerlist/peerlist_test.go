@@ -1,0 +1,212 @@
+package peerlist
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"halo.internal/identity"
+)
+
+func key(t testing.TB, n byte) identity.Key {
+	t.Helper()
+	k, err := identity.FromSeed(bytes.Repeat([]byte{n}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// sample is a list of three members.
+func sample(t testing.TB) List {
+	t.Helper()
+	issued := time.Date(2026, 11, 28, 7, 0, 0, 0, time.UTC)
+	l := List{Epoch: 332000, Version: 7, Issued: issued, Expires: issued.Add(Validity)}
+	for i := range byte(3) {
+		k := key(t, 10+i)
+		p := Peer{Key: k.Public(), WireGuard: [32]byte{10 + i}, Overlay: netip.AddrFrom4([4]byte{10, 42, 0, 2 + i}), Boot: uint64(i), Steps: uint32(2 * i)}
+		if i > 0 {
+			p.Clients = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 43, i, 0}), 24)
+		}
+		l.Peers = append(l.Peers, p)
+	}
+	return l
+}
+
+var comparable = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})}
+
+func TestRoundTrip(t *testing.T) {
+	network := key(t, 1)
+	for name, change := range map[string]func(*List){
+		"three": func(*List) {},
+		"none":  func(l *List) { l.Peers = []Peer{} },
+		"out of order": func(l *List) {
+			slices.Reverse(l.Peers)
+		},
+	} {
+		l := sample(t)
+		change(&l)
+		b, err := Sign(network, l)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got, err := Parse(network.Public(), b)
+		if diff := cmp.Diff(l, got, comparable); err != nil || diff != "" { // Sign has put it in order
+			t.Errorf("%s: %v (-expected +got):\n%s", name, err, diff)
+		}
+		for _, p := range l.Peers {
+			if found, ok := got.Find(p.Key); !ok || found != p {
+				t.Errorf("%s: found %+v, %v", name, found, ok)
+			}
+		}
+		if _, ok := got.Find(network.Public()); ok {
+			t.Errorf("%s: found the gateway", name)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	network := key(t, 1)
+	for name, change := range map[string]func(*List){
+		"malformed peer list: expected an end after":          func(l *List) { l.Expires = l.Issued },
+		"malformed peer list: peer 1: expected keys in order": func(l *List) { l.Peers[1].Key = l.Peers[0].Key },
+		"it is the gateway":                func(l *List) { l.Peers[0].Key = network.Public() },
+		"its WireGuard key is zero":        func(l *List) { l.Peers[0].WireGuard = [32]byte{} },
+		"have the same WireGuard key":      func(l *List) { l.Peers[0].WireGuard = l.Peers[1].WireGuard },
+		"have the same overlay address":    func(l *List) { l.Peers[0].Overlay = l.Peers[1].Overlay },
+		"have the same network of clients": func(l *List) { l.Peers[1].Clients, l.Peers[0].Clients = l.Peers[2].Clients, l.Peers[2].Clients },
+		"expected an address in 10.42.0.0/16 other than the gateway's, got 10.42.0.1": func(l *List) { l.Peers[0].Overlay = netip.MustParseAddr("10.42.0.1") },
+		"expected an address in 10.42.0.0/16 other than the gateway's, got fd00::1":   func(l *List) { l.Peers[0].Overlay = netip.MustParseAddr("fd00::1") },
+		"expected clients in a /24 of 10.43.0.0/16, got 10.41.0.0/24":                 func(l *List) { l.Peers[0].Clients = netip.MustParsePrefix("10.41.0.0/24") },
+		"expected clients in a /24 of 10.43.0.0/16, got 10.43.0.0/16":                 func(l *List) { l.Peers[0].Clients = netip.MustParsePrefix("10.43.0.0/16") },
+		"expected at most 1024 peers": func(l *List) {
+			l.Peers = make([]Peer, MaxPeers+1)
+		},
+	} {
+		l := sample(t)
+		change(&l)
+		if _, err := Sign(network, l); err == nil || !errors.Is(err, ErrForm) || !bytes.Contains([]byte(err.Error()), []byte(name)) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	b, err := Sign(network, sample(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Parse(key(t, 2).Public(), b); !errors.Is(err, identity.ErrSignature) {
+		t.Errorf("of another network: %v", err)
+	}
+	for i := range b {
+		bad := slices.Clone(b)
+		bad[i] ^= 1
+		if _, err := Parse(network.Public(), bad); err == nil {
+			t.Fatalf("with octet %d changed it was taken", i)
+		}
+		if _, err := Parse(network.Public(), b[:i]); err == nil {
+			t.Fatalf("cut to %d octets it was taken", i)
+		}
+	}
+	if _, err := Parse(network.Public(), make([]byte, MaxSize+1)); !errors.Is(err, ErrForm) {
+		t.Errorf("too long: %v", err)
+	}
+}
+
+// TestABigNetwork fits with all that a peer may have.
+func TestABigNetwork(t *testing.T) {
+	network := key(t, 1)
+	l := List{Epoch: 1 << 62, Version: 1 << 62, Issued: time.Now(), Expires: time.Now().Add(Validity)}
+	for i := range MaxPeers {
+		var p Peer
+		p.Key[0], p.Key[1] = byte(i>>8), byte(i)
+		p.WireGuard[0], p.WireGuard[1], p.WireGuard[2] = byte(i>>8), byte(i), 1
+		p.Overlay = netip.AddrFrom4([4]byte{10, 42, 2 + byte(i>>8), byte(i)})
+		if i < 256 {
+			p.Clients = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 43, byte(i), 0}), 24)
+		}
+		p.Boot, p.Steps = 1<<62, 1<<31
+		l.Peers = append(l.Peers, p)
+	}
+	b, err := Sign(network, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Parse(network.Public(), b); err != nil || len(got.Peers) != MaxPeers {
+		t.Errorf("%d octets: %v", len(b), err)
+	}
+	t.Logf("%d octets for %d peers", len(b), MaxPeers)
+}
+
+func TestOrder(t *testing.T) {
+	l := sample(t)
+	for name, tc := range map[string]struct {
+		change  func(*List)
+		after   bool
+		members bool
+	}{
+		"the same":       {func(*List) {}, false, true},
+		"next version":   {func(l *List) { l.Version++ }, true, true},
+		"one before":     {func(l *List) { l.Version-- }, false, true},
+		"next epoch":     {func(l *List) { l.Epoch, l.Version = l.Epoch+1, 0 }, true, true},
+		"epoch before":   {func(l *List) { l.Epoch, l.Version = l.Epoch-1, l.Version+9 }, false, true},
+		"one has begun":  {func(l *List) { l.Version, l.Peers[0].Boot = l.Version+1, 99 }, true, true},
+		"one is gone":    {func(l *List) { l.Version, l.Peers = l.Version+1, l.Peers[1:] }, true, false},
+		"others clients": {func(l *List) { l.Peers[0].Clients = netip.MustParsePrefix("10.43.9.0/24") }, false, false},
+	} {
+		other := sample(t)
+		tc.change(&other)
+		if got := other.After(l); got != tc.after {
+			t.Errorf("%s: after: %v", name, got)
+		}
+		if got := other.Members(l); got != tc.members {
+			t.Errorf("%s: the same members: %v", name, got)
+		}
+	}
+	if err := l.Valid(l.Expires.Add(-time.Second)); err != nil {
+		t.Error(err)
+	}
+	if err := l.Valid(l.Expires); !errors.Is(err, ErrExpired) {
+		t.Errorf("at its end: %v", err)
+	}
+}
+
+// FuzzParse holds that what is taken can be signed again, to the octet.
+func FuzzParse(f *testing.F) {
+	network := key(f, 1)
+	l := sample(f)
+	for _, n := range []int{0, 1, 3} {
+		c := l
+		c.Peers = slices.Clone(l.Peers[:n])
+		b, err := Sign(network, c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		var e envelope
+		if err := decMode.Unmarshal(b, &e); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(e.Body)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		b, err := encMode.Marshal(envelope{Body: raw, Signature: network.Sign(context, raw)}) // as if the gateway had gone mad
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := Parse(network.Public(), b)
+		if err != nil {
+			return
+		}
+		again, err := Sign(network, l)
+		if err != nil {
+			t.Fatalf("what was taken cannot be signed: %v", err)
+		}
+		if got, err := Parse(network.Public(), again); err != nil || cmp.Diff(l, got, comparable) != "" {
+			t.Errorf("%v, %+v became %+v", err, l, got)
+		}
+	})
+}
