@@ -152,6 +152,20 @@ func connect(t *testing.T, a, b *board) {
 	}
 }
 
+// hub lays cables from boards to one hub.
+func hub(t *testing.T, boards ...*board) {
+	t.Helper()
+	var ports []netlink.Link
+	for i, d := range boards {
+		near, far := nstest.Cable(t, fmt.Sprintf("near%d", i), fmt.Sprintf("far%d", i))
+		if err := errors.Join(netlink.LinkSetDown(near), netlink.LinkSetName(near, paths.BatIface), netlink.LinkSetNsPid(near, d.cmd.Process.Pid)); err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, far)
+	}
+	nstest.Hub(t, "hub", ports...)
+}
+
 // unplug removes a cable whose other end was at a board that lost its power: the
 // kernel takes the namespace of a killed process down, and with it the cable, in
 // its own good time.
@@ -336,6 +350,66 @@ func TestNetworkComesUpAndReturns(t *testing.T) {
 			t.Errorf("events went from %d to %d, want them to go on", last.Seq, now.Seq)
 		}
 	})
+}
+
+// TestNodesSpeakDirectly has two nodes learn of each other from the gateway's
+// list, and speak without it.
+func TestNodesSpeakDirectly(t *testing.T) {
+	gwBundle, nodeBundle, _ := bundles(t)
+	gw, a, b := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle), newBoard(t, model.RoleNode, nodeBundle)
+	for _, d := range []*board{gw, a, b} {
+		d.start()
+	}
+	hub(t, gw, a, b)
+	until(t, "both have joined", func() error { return errors.Join(a.fetch(), b.fetch()) })
+	ids := map[*board]string{a: a.status().Node, b: b.status().Node}
+	peer := func(of, other *board) (model.OverlayPeer, error) {
+		s, err := of.mesh.Status(t.Context())
+		if err != nil {
+			return model.OverlayPeer{}, err
+		}
+		for _, p := range s.Overlay {
+			if p.Node == ids[other] {
+				return p, nil
+			}
+		}
+		return model.OverlayPeer{}, fmt.Errorf("%s is no peer", ids[other])
+	}
+	address := func(of, other *board) string {
+		var found string
+		until(t, "each is the other's peer", func() error {
+			p, err := peer(of, other)
+			if err == nil && len(p.Addresses) != 2 {
+				err = fmt.Errorf("got %+v", p)
+			}
+			if err == nil {
+				found, _, _ = strings.Cut(p.Addresses[0], "/")
+			}
+			return err
+		})
+		return found
+	}
+	toB, toA := address(a, b), address(b, a)
+	speak := func() {
+		t.Helper()
+		for _, way := range []struct {
+			from, to *board
+			address  string
+		}{{a, b, toB}, {b, a, toA}} {
+			before, err := peer(way.from, way.to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			until(t, "a page of the other node", func() error { return way.from.ask("/reach?address=" + way.address) })
+			after, err := peer(way.from, way.to)
+			if err != nil || after.LastHandshake == nil || after.RxBytes <= before.RxBytes {
+				t.Errorf("the page did not come from the peer: before %+v, after %+v, %v", before, after, err)
+			}
+		}
+	}
+	speak()
+	gw.cut()
+	speak()
 }
 
 // TestAFreshCardTakesTheGatewaysPlace, though the lost one had a higher epoch:

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -180,6 +181,16 @@ func serveProbe(ctx context.Context, socket string) {
 			return
 		}
 		resp.Body.Close()
+	})
+	// Nobody listens there: that it is refused shows that the other was reached.
+	mux.HandleFunc("/reach", func(w http.ResponseWriter, r *http.Request) {
+		conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(r.Context(), "tcp", net.JoinHostPort(r.URL.Query().Get("address"), "9"))
+		switch {
+		case err == nil:
+			conn.Close()
+		case !errors.Is(err, unix.ECONNREFUSED):
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		}
 	})
 	if err := local.Serve(ctx, socket, mux); err != nil {
 		fmt.Fprintln(os.Stderr, "probe:", err)

@@ -29,6 +29,7 @@ type gateway struct {
 
 	mu    sync.Mutex // guards what follows
 	known registry
+	list  signedList
 	wg    *overlay.Device
 	wgErr error
 	// codeErased: both kept copies of the bundle are without the claim code.
@@ -46,6 +47,7 @@ func (g *gateway) run(ctx context.Context) error {
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return g.voice.Run(ctx) })
 	eg.Go(func() error { return g.keepOverlay(ctx) })
+	eg.Go(func() error { return g.serveList(ctx) })
 	return eg.Wait()
 }
 
@@ -60,7 +62,7 @@ func (g *gateway) self() announce.Gateway {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if a := g.known.Announce; a != nil {
-		m.APIPort, m.Stamp.Epoch = a.APIPort, a.Epoch
+		m.APIPort, m.Stamp.Epoch, m.List = a.APIPort, a.Epoch, g.list.Version
 		m.CASHA256, _ = hex.DecodeString(a.CASHA256) // PutAnnounce has checked it
 	}
 	return m
@@ -75,6 +77,7 @@ func (g *gateway) hear(n announce.Node, _ netip.Addr) {
 	changed := g.known.reborn(id, now)
 	if changed {
 		g.saveRegistry()
+		g.signList()
 	}
 	g.mu.Unlock()
 	if changed {
@@ -132,6 +135,7 @@ func (g *gateway) PutPeers(list []model.AdmittedPeer) error {
 		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
 	g.saveRegistry()
+	g.signList()
 	wake(g.overlayNow)
 	return nil
 }
@@ -150,6 +154,7 @@ func (g *gateway) PutAnnounce(a model.Announce) error {
 	}
 	g.known.Announce = &a
 	g.saveRegistry()
+	g.signList()
 	g.voice.Changed()
 	return nil
 }

@@ -188,12 +188,13 @@ func (n *node) follow(o *overlayOf, m model.Membership) (*overlayOf, error) {
 		o = &overlayOf{dev: dev, v4: m.OverlayV4, v6: m.OverlayV6}
 	}
 	peer := n.gatewayPeer(m)
-	if err := o.dev.SetPeers([]overlay.Peer{peer}); err != nil {
+	if err := o.dev.SetPeers(append(n.directPeers(), peer)); err != nil {
 		return o, err
 	}
 	n.mu.Lock()
 	if n.wg != o.dev || o.peer.Key != peer.Key || o.peer.Incarnation != peer.Incarnation {
 		n.wg, n.wgSince = o.dev, time.Now()
+		wake(n.listNow)
 	}
 	n.mu.Unlock()
 	o.peer = peer
@@ -251,14 +252,19 @@ func sha256Hex(b []byte) string {
 	return hex.EncodeToString(h[:])
 }
 
-// lastHandshake reads the peer; n.mu is held.
+// lastHandshake is the gateway's; n.mu is held.
 func (n *node) lastHandshake() time.Time {
 	if n.wg == nil {
 		return time.Time{}
 	}
 	peers, err := n.wg.Status()
-	if err != nil || len(peers) == 0 || peers[0].LastHandshake == nil {
+	if err != nil {
 		return time.Time{}
 	}
-	return *peers[0].LastHandshake
+	for _, p := range peers {
+		if p.Node == n.net.ID() && p.LastHandshake != nil {
+			return *p.LastHandshake
+		}
+	}
+	return time.Time{}
 }

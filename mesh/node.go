@@ -19,6 +19,7 @@ import (
 	"halo.internal/mesh/clock"
 	"halo.internal/mesh/join"
 	"halo.internal/mesh/overlay"
+	"halo.internal/mesh/peerlist"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
@@ -50,8 +51,10 @@ type node struct {
 	joinNow    chan struct{} // the joiner should look again
 	joinHurry  chan struct{} // and not wait before it asks
 	overlayNow chan struct{} // so should the overlay
+	listNow    chan struct{} // a newer list of members may be there
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex    // guards what follows
+	list    peerlist.List // of members, as the gateway signed it last; the zero value: none was seen
 	heard   *announce.Gateway
 	heardAt time.Time
 	hasTime bool // a gateway's answer has been applied in this process
@@ -66,7 +69,7 @@ type node struct {
 }
 
 func newNode(c *core) *node {
-	n := &node{core: c, joinNow: make(chan struct{}, 1), joinHurry: make(chan struct{}, 1), overlayNow: make(chan struct{}, 1), state: model.JoinSearching}
+	n := &node{core: c, joinNow: make(chan struct{}, 1), joinHurry: make(chan struct{}, 1), overlayNow: make(chan struct{}, 1), listNow: make(chan struct{}, 1), state: model.JoinSearching}
 	var floor uint64
 	b, err := c.store.Get(paths.Membership, paths.VaultMembership, func(b []byte) error {
 		_, err := join.Parse(b, c.net, c.id.Key.Public())
@@ -79,6 +82,7 @@ func newNode(c *core) *node {
 	case !errors.Is(err, fs.ErrNotExist):
 		c.events.Add("join.damaged", model.Warning, "kept membership is damaged, joining again: "+err.Error())
 	}
+	n.list = c.loadList()
 	wg := c.id.Key.WireGuardPublic()
 	evidence, epoch := c.loadEvidence()
 	n.search = announce.NewNodeSide(c.announceConfig(), wg[:], max(floor, epoch), n.hear)
@@ -120,6 +124,7 @@ func (n *node) run(ctx context.Context) error {
 	g.Go(func() error { return n.search.Run(ctx) })
 	g.Go(func() error { return n.keepJoined(ctx) })
 	g.Go(func() error { return n.keepOverlay(ctx) })
+	g.Go(func() error { return n.followList(ctx) })
 	return g.Wait()
 }
 
@@ -168,6 +173,7 @@ func (n *node) hear(h announce.Heard) {
 	}
 	wake(n.joinNow)
 	wake(n.overlayNow)
+	wake(n.listNow)
 }
 
 // refusal is of a living gateway whose epoch is too low. The zero value is none.

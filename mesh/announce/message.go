@@ -63,6 +63,7 @@ type Gateway struct {
 	TimeMS       int64  // Unix milliseconds when it was signed
 	Quality      model.ClockQuality
 	Nonce        []byte // of the solicitation that it answers; empty when unasked
+	List         uint64 // version of the list of members in the stamp's epoch; 0: there is none yet
 }
 
 // Time returns when the message was signed, by the gateway's clock.

@@ -74,13 +74,13 @@ func TestRoundTrip(t *testing.T) {
 func TestRefused(t *testing.T) {
 	network := key(t, 1)
 	for name, change := range map[string]func(*List){
-		"malformed peer list: expected an end after":          func(l *List) { l.Expires = l.Issued },
-		"malformed peer list: peer 1: expected keys in order": func(l *List) { l.Peers[1].Key = l.Peers[0].Key },
-		"it is the gateway":                func(l *List) { l.Peers[0].Key = network.Public() },
-		"its WireGuard key is zero":        func(l *List) { l.Peers[0].WireGuard = [32]byte{} },
-		"have the same WireGuard key":      func(l *List) { l.Peers[0].WireGuard = l.Peers[1].WireGuard },
-		"have the same overlay address":    func(l *List) { l.Peers[0].Overlay = l.Peers[1].Overlay },
-		"have the same network of clients": func(l *List) { l.Peers[1].Clients, l.Peers[0].Clients = l.Peers[2].Clients, l.Peers[2].Clients },
+		"malformed peer list: expected an end after": func(l *List) { l.Expires = l.Issued },
+		"expected keys in order, each once":          func(l *List) { l.Peers[1].Key = l.Peers[0].Key },
+		"it is the gateway":                          func(l *List) { l.Peers[0].Key = network.Public() },
+		"its WireGuard key is zero":                  func(l *List) { l.Peers[0].WireGuard = [32]byte{} },
+		"have the same WireGuard key":                func(l *List) { l.Peers[0].WireGuard = l.Peers[1].WireGuard },
+		"have the same overlay address":              func(l *List) { l.Peers[0].Overlay = l.Peers[1].Overlay },
+		"have the same network of clients":           func(l *List) { l.Peers[1].Clients, l.Peers[0].Clients = l.Peers[2].Clients, l.Peers[2].Clients },
 		"expected an address in 10.42.0.0/16 other than the gateway's, got 10.42.0.1": func(l *List) { l.Peers[0].Overlay = netip.MustParseAddr("10.42.0.1") },
 		"expected an address in 10.42.0.0/16 other than the gateway's, got fd00::1":   func(l *List) { l.Peers[0].Overlay = netip.MustParseAddr("fd00::1") },
 		"expected clients in a /24 of 10.43.0.0/16, got 10.41.0.0/24":                 func(l *List) { l.Peers[0].Clients = netip.MustParsePrefix("10.41.0.0/24") },

@@ -42,6 +42,7 @@ const (
 	Clock      = "clock"
 	Turn       = "turn" // under which addresses others know this device
 	Peers      = "peers.json"
+	PeerList   = "peer-list" // a node's copy of the list of members that the gateway signed
 	AgentDir   = "agent"
 	AgentTOML  = "agent.toml"
 	SpoolDir   = "agent/spool"
@@ -74,6 +75,7 @@ const (
 	EtherTypeProof  = 0x88B5 // IEEE 802 local experimental: proof of membership on a port
 	EtherTypeBatman = 0x4305
 	AnnouncePort    = 4254
+	PeerListPort    = 4255 // the gateway's list of members, on the overlay only
 	WireGuardPort   = 51820
 	APIPort         = 8080 // plain HTTP: loopback and overlay only
 	APITLSPort      = 8443

@@ -1,0 +1,244 @@
+package mesh
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/overlay"
+	"halo.internal/mesh/peerlist"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+)
+
+// routeList is where the gateway has the signed list of members, on its overlay
+// address.
+const routeList = "/v1/peers"
+
+// signedList is the list that the gateway has signed last.
+type signedList struct {
+	peerlist.List
+	raw []byte
+}
+
+// bootBits is how many bits of a list's version count milliseconds since the
+// machine started: enough for decades. The rest is the boot counter, so that
+// versions rise over restarts with nothing of their own to keep.
+const bootBits = 40
+
+// signList makes a list of who is admitted now. Without an epoch, which gateway-api
+// tells, there is none. g.mu is held.
+func (g *gateway) signList() {
+	if g.known.Announce == nil {
+		return
+	}
+	now, _ := g.clock.Now()
+	l := peerlist.List{
+		Epoch: g.known.Announce.Epoch, Version: max(g.id.BootCounter<<bootBits|sinceBoot(), g.list.Version+1),
+		Issued: now, Expires: now.Add(peerlist.Validity), Peers: g.known.listed(),
+	}
+	raw, err := peerlist.Sign(g.id.Key, l)
+	if err != nil {
+		g.Log.Error("list of members not signed", "err", err) // what was handed over was checked by the same rules
+		return
+	}
+	g.list = signedList{l, raw}
+	g.voice.Changed()
+}
+
+// listed returns the peers as the list of members has them.
+func (r *registry) listed() []peerlist.Peer {
+	out := []peerlist.Peer{}
+	for _, p := range r.Peers {
+		key, errKey := identity.ParsePublicKey(p.IdentityKey)
+		wg, errWG := base64.StdEncoding.DecodeString(p.WireGuardKey)
+		if errKey != nil || errWG != nil || len(wg) != 32 {
+			panic("mesh: peer was not checked") // setPeers does
+		}
+		out = append(out, peerlist.Peer{Key: key, WireGuard: [32]byte(wg), Overlay: p.OverlayV4, Boot: p.Boot, Steps: p.Steps})
+	}
+	return out
+}
+
+// serveList answers nodes with the list of members, on the overlay alone, and
+// signs another in time.
+func (g *gateway) serveList(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+routeList, func(w http.ResponseWriter, _ *http.Request) {
+		g.mu.Lock()
+		raw := g.list.raw
+		g.mu.Unlock()
+		if raw == nil {
+			http.Error(w, "there is no list of members yet", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/cbor")
+		_, _ = w.Write(raw) // the node asks again
+	})
+	server := &http.Server{Handler: mux, ReadTimeout: listWait, WriteTimeout: listWait, IdleTimeout: listWait, MaxHeaderBytes: 8 << 10}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	for {
+		g.mu.Lock()
+		if g.list.raw == nil || time.Since(g.list.Issued) > peerlist.Validity/2 {
+			g.signList()
+		}
+		g.mu.Unlock()
+		// The address comes with wg0, and goes with it.
+		l, err := net.Listen("tcp4", netip.AddrPortFrom(paths.OverlayGateway, paths.PeerListPort).String())
+		if err == nil {
+			err = server.Serve(l)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		g.Log.Debug("list of members is not served", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(retryUnderlay):
+		}
+	}
+}
+
+// loadList returns the list that was kept, or none.
+func (m *core) loadList() (l peerlist.List) {
+	_, err := m.store.Get(paths.PeerList, "", func(b []byte) (err error) {
+		l, err = peerlist.Parse(m.net, b)
+		return err
+	})
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			m.Log.Warn("kept list of members is damaged, waiting for the gateway's", "err", err)
+		}
+		return peerlist.List{}
+	}
+	return l
+}
+
+const (
+	listWait  = 20 * time.Second // for an answer: a few dozen kilobytes over the slowest link
+	listRetry = 2 * time.Second  // after a failure; doubles
+	listMost  = 2 * time.Minute
+)
+
+// followList fetches the list of members whenever the gateway announces one that
+// is newer than the one at hand.
+func (n *node) followList(ctx context.Context) error {
+	transport := &http.Transport{DisableKeepAlives: true}
+	client := &http.Client{Timeout: listWait, Transport: transport}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	wait := listRetry
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.listNow:
+			wait = listRetry
+		case <-timer.C:
+		}
+		if !n.listIsOld() {
+			continue
+		}
+		if err := n.fetchList(ctx, client); err != nil {
+			n.Log.Debug("list of members not fetched", "err", err)
+			timer.Reset(wait/2 + rand.N(wait)) // not all at once
+			wait = min(2*wait, listMost)
+		}
+	}
+}
+
+// listIsOld tells whether the gateway has announced a newer list.
+func (n *node) listIsOld() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := n.heard
+	return h != nil && n.wg != nil && h.List > 0 && (peerlist.List{Epoch: h.Stamp.Epoch, Version: h.List}).After(n.list)
+}
+
+func (n *node) fetchList(ctx context.Context, client *http.Client) error {
+	url := "http://" + netip.AddrPortFrom(paths.OverlayGateway, paths.PeerListPort).String() + routeList
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: expected 200, got %s", url, resp.Status)
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, peerlist.MaxSize+1))
+	if err != nil {
+		return fmt.Errorf("GET %s: %w", url, err)
+	}
+	return n.takeList(raw)
+}
+
+// takeList takes a list that is newer than the one at hand. The card hears of it
+// when members have changed.
+func (n *node) takeList(raw []byte) error {
+	l, err := peerlist.Parse(n.net, raw)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	old := n.list
+	if !l.After(old) {
+		n.mu.Unlock()
+		return nil
+	}
+	n.list = l
+	n.mu.Unlock()
+	if !l.Members(old) || l.Epoch != old.Epoch {
+		if _, err := n.store.Put(paths.PeerList, "", raw); err != nil {
+			n.Log.Warn("list of members is not kept", "err", err)
+		}
+	}
+	_, was := old.Find(n.id.Key.Public())
+	if _, is := l.Find(n.id.Key.Public()); was && !is {
+		n.events.Add("overlay.not-listed", model.Warning, "the gateway's list of members is without this node: it reaches no other node directly")
+	}
+	wake(n.overlayNow)
+	return nil
+}
+
+// directPeers returns the other members, which this node speaks to without a turn
+// through the gateway. One that is not listed itself has none: they would not
+// answer.
+func (n *node) directPeers() []overlay.Peer {
+	now, quality := n.clock.Now()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	own := n.id.Key.Public()
+	if _, ok := n.list.Find(own); !ok || quality != model.ClockNone && n.list.Valid(now) != nil {
+		return nil
+	}
+	var out []overlay.Peer
+	for _, p := range n.list.Peers {
+		if p.Key == own {
+			continue
+		}
+		o := overlay.Peer{
+			Node: p.Key.ID(), Key: p.WireGuard, Incarnation: overlay.Incarnation{Boot: p.Boot, Steps: p.Steps},
+			Endpoint: netip.AddrPortFrom(identity.Underlay(n.net, p.Key), paths.WireGuardPort),
+			Allowed:  []netip.Prefix{netip.PrefixFrom(p.Overlay, 32), netip.PrefixFrom(identity.Overlay(n.net, p.Key), 128)},
+		}
+		if p.Clients.IsValid() {
+			o.Allowed = append(o.Allowed, p.Clients)
+		}
+		out = append(out, o)
+	}
+	return out
+}
