@@ -52,6 +52,10 @@ const (
 	Epoch      = "gateway/epoch"
 )
 
+// Leases returns the name below State of the addresses that are given on an
+// interface.
+func Leases(iface string) string { return "leases-" + iface }
+
 // Names of vault entries (hal/card): second copies outside /perm.
 const (
 	VaultIdentity   = "identity"
