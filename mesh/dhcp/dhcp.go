@@ -1,6 +1,7 @@
 // Package dhcp configures the ports that lead upstream: by DHCP, or with fixed
 // settings. It keeps a lease for as long as the server does, and takes address,
-// routes and name servers away again when it ends.
+// routes and name servers away again when it ends. It also fetches the address
+// that a node has on the mesh's own interface.
 //
 // An upstream network is not trusted. A lease that would put HALO's own
 // networks upstream is refused, routes beyond the default one are not asked for
@@ -8,6 +9,10 @@
 // both the route to the upstream network and the default route have a high
 // metric (Metric): whoever else sets a default route on a node, as the overlay
 // does, comes first.
+//
+// On the mesh (Config.Own) it is the other way round: only an address of that
+// very network is taken, and nothing besides, since the way out and the name
+// servers are the overlay's business.
 package dhcp
 
 import (
@@ -31,11 +36,19 @@ import (
 // Routes into the overlay have a lower one.
 const Metric = 1024
 
-// Kinds of events; fields iface, address, router, server.
+// Kinds of events; fields iface, address, router.
 const (
 	EventUp      = "mesh.uplink.up"
 	EventChanged = "mesh.uplink.changed"
 	EventDown    = "mesh.uplink.down"
+)
+
+// Kinds of events of the address in a network of HALO's own; fields iface,
+// address.
+const (
+	EventAddressUp      = "mesh.address.up"
+	EventAddressChanged = "mesh.address.changed"
+	EventAddressDown    = "mesh.address.down"
 )
 
 // Waiting for servers.
@@ -46,8 +59,9 @@ const (
 	acquireWait = time.Minute // for a lease from a server that is there
 )
 
-// Config of uplinks.
+// Config of uplinks, or, with Own, of an interface of the mesh.
 type Config struct {
+	Own      netip.Prefix      // network of HALO in which leases must lie, such as paths.UnderlayNet; zero: outside of all
 	Hostname string            // told to servers
 	Static   map[string]Static // by port: fixed settings instead of DHCP
 	Resolv   string            // file for the resolver, e.g. paths.Resolv
@@ -72,7 +86,7 @@ type Client struct {
 // New checks the fixed settings.
 func New(c Config) (*Client, error) {
 	for iface, s := range c.Static {
-		if err := settings(s).check(); err != nil {
+		if err := settings(s).check(c.Own); err != nil {
 			return nil, fmt.Errorf("port %s: %w", iface, err)
 		}
 	}
@@ -97,7 +111,7 @@ func (c *Client) Discover(ctx context.Context, iface string) error {
 			if err != nil {
 				return err
 			}
-			_, err = readLease(offer)
+			_, err = readLease(offer, c.c.Own)
 			return err
 		})
 	})
@@ -133,7 +147,7 @@ func (c *Client) lease(ctx context.Context, iface string) (err error) {
 	if err := c.configure(iface, nil, s.settings, s.duration); err != nil {
 		return err
 	}
-	c.c.Log.Info("uplink has a lease", "iface", iface, "address", s.Address, "router", s.Router)
+	c.c.Log.Info("interface has a lease", "iface", iface, "address", s.Address, "router", s.Router)
 	c.notify(EventUp, model.Info, iface, s.settings, nil)
 	for {
 		renewed, next, err := c.renew(ctx, iface, held, s)
@@ -166,7 +180,7 @@ func (c *Client) acquire(ctx context.Context, iface string) (held *nclient4.Leas
 			if held, err = n.Request(within, c.options()...); err != nil {
 				return err
 			}
-			l, err = readLease(held.ACK)
+			l, err = readLease(held.ACK, c.c.Own)
 			return err
 		})
 		return last
@@ -196,7 +210,7 @@ func (c *Client) renew(ctx context.Context, iface string, held *nclient4.Lease, 
 			if renewed, err = n.Renew(within, held, c.options()...); err != nil {
 				return err
 			}
-			next, err = readLease(renewed.ACK)
+			next, err = readLease(renewed.ACK, c.c.Own)
 			return err
 		})
 		if err == nil {
@@ -264,12 +278,20 @@ func (c *Client) notify(kind string, severity model.Severity, iface string, s se
 	if s.Router.IsValid() {
 		fields["router"] = s.Router.String()
 	}
-	message := map[string]string{
+	format := map[string]string{
 		EventUp:      "port %s is uplink with %s",
 		EventChanged: "uplink %s has new settings: %s",
 		EventDown:    "uplink %s lost %s",
 	}[kind]
-	message = fmt.Sprintf(message, iface, s.Address)
+	if c.c.Own.IsValid() {
+		own := map[string][2]string{
+			EventUp:      {EventAddressUp, "%s has the address %s in the mesh"},
+			EventChanged: {EventAddressChanged, "%s has another address in the mesh: %s"},
+			EventDown:    {EventAddressDown, "%s lost its address %s in the mesh"},
+		}[kind]
+		kind, format = own[0], own[1]
+	}
+	message := fmt.Sprintf(format, iface, s.Address)
 	if why != nil {
 		message += ": " + why.Error()
 	}

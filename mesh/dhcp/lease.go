@@ -30,8 +30,9 @@ type lease struct {
 	renewal  time.Duration
 }
 
-// check refuses what must not be set on any port.
-func (s settings) check() error {
+// check refuses what must not be set on any port, or, with a network of HALO's
+// own, on the interface that is in it.
+func (s settings) check(own netip.Prefix) error {
 	a := s.Address
 	if !a.IsValid() || !a.Addr().Is4() || a.Bits() < 8 {
 		return fmt.Errorf("address: expected IPv4 with a prefix of 8 to 32 bits, got %s", a)
@@ -39,9 +40,15 @@ func (s settings) check() error {
 	if !unicast(a.Addr()) {
 		return fmt.Errorf("address: expected one for a single host, got %s", a.Addr())
 	}
-	for _, own := range []netip.Prefix{paths.UnderlayNet, paths.OverlayNet, paths.ClientsNet} {
-		if own.Overlaps(a) {
-			return fmt.Errorf("address: %s lies in HALO's own network %s: change the upstream network", a, own)
+	if own.IsValid() {
+		if a.Masked() != own {
+			return fmt.Errorf("address: expected one in %s, got %s: is there another DHCP server in the mesh?", own, a)
+		}
+	} else {
+		for _, halo := range []netip.Prefix{paths.UnderlayNet, paths.OverlayNet, paths.ClientsNet} {
+			if halo.Overlaps(a) {
+				return fmt.Errorf("address: %s lies in HALO's own network %s: change the upstream network", a, halo)
+			}
 		}
 	}
 	if s.Router.IsValid() && (!unicast(s.Router) || s.Router == a.Addr()) {
@@ -63,9 +70,10 @@ func unicast(a netip.Addr) bool {
 	return a.Is4() && a.IsGlobalUnicast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255}) && a.As4()[0] != 0
 }
 
-// readLease returns what an offer or acknowledgement gives. Name servers that
-// make no sense are left out; any other nonsense is an error.
-func readLease(m *dhcpv4.DHCPv4) (lease, error) {
+// readLease returns what an offer or acknowledgement gives; in a network of
+// HALO's own, that is the address alone. Name servers that make no sense are left
+// out; any other nonsense is an error.
+func readLease(m *dhcpv4.DHCPv4, own netip.Prefix) (lease, error) {
 	var l lease
 	ip, ok := netip.AddrFromSlice(m.YourIPAddr.To4())
 	if !ok {
@@ -76,16 +84,10 @@ func readLease(m *dhcpv4.DHCPv4) (lease, error) {
 		return lease{}, fmt.Errorf("DHCP: expected a subnet mask, got %v", m.SubnetMask())
 	}
 	l.Address = netip.PrefixFrom(ip, ones)
-	if routers := m.Router(); len(routers) > 0 {
-		l.Router, _ = netip.AddrFromSlice(routers[0].To4())
+	if !own.IsValid() {
+		l.readWayOut(m)
 	}
-	for _, d := range m.DNS() {
-		a, _ := netip.AddrFromSlice(d.To4())
-		if unicast(a) && len(l.DNS) < maxDNS {
-			l.DNS = append(l.DNS, a)
-		}
-	}
-	if err := l.check(); err != nil {
+	if err := l.check(own); err != nil {
 		return lease{}, fmt.Errorf("DHCP: %w", err)
 	}
 	l.duration = m.IPAddressLeaseTime(0)
@@ -98,4 +100,16 @@ func readLease(m *dhcpv4.DHCPv4) (lease, error) {
 		l.renewal = l.duration / 2
 	}
 	return l, nil
+}
+
+func (l *lease) readWayOut(m *dhcpv4.DHCPv4) {
+	if routers := m.Router(); len(routers) > 0 {
+		l.Router, _ = netip.AddrFromSlice(routers[0].To4())
+	}
+	for _, d := range m.DNS() {
+		a, _ := netip.AddrFromSlice(d.To4())
+		if unicast(a) && len(l.DNS) < maxDNS {
+			l.DNS = append(l.DNS, a)
+		}
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"halo.internal/model/paths"
 )
 
 func ack(t testing.TB, modifiers ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
@@ -55,7 +57,7 @@ func TestReadLease(t *testing.T) {
 		{"router is multicast", []dhcpv4.Modifier{dhcpv4.WithOption(dhcpv4.OptRouter(net.IPv4(239, 0, 0, 1)))}, "address of another host"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l, err := readLease(ack(t, test.change...))
+			l, err := readLease(ack(t, test.change...), netip.Prefix{})
 			got := fmt.Sprintf("%s %s %v %s %s", l.Address, l.Router, l.DNS, l.duration, l.renewal)
 			if err != nil {
 				got = err.Error()
@@ -79,17 +81,56 @@ func FuzzReadLease(f *testing.F) {
 		if err != nil {
 			return
 		}
-		l, err := readLease(m)
-		if err != nil {
-			return
-		}
-		if err := l.check(); err != nil {
-			t.Errorf("accepted: %v", err)
-		}
-		if l.duration < shortestLease || l.duration > longestLease || l.renewal <= 0 || l.renewal >= l.duration || len(l.DNS) > maxDNS {
-			t.Errorf("out of bounds: %+v", l)
+		for _, own := range []netip.Prefix{{}, paths.UnderlayNet} {
+			checkLease(t, m, own)
 		}
 	})
+}
+
+func checkLease(t *testing.T, m *dhcpv4.DHCPv4, own netip.Prefix) {
+	t.Helper()
+	l, err := readLease(m, own)
+	if err != nil {
+		return
+	}
+	if err := l.check(own); err != nil {
+		t.Errorf("accepted: %v", err)
+	}
+	if own.IsValid() && (l.Router.IsValid() || l.DNS != nil || l.Address.Masked() != own) {
+		t.Errorf("taken from the mesh: %+v", l)
+	}
+	if l.duration < shortestLease || l.duration > longestLease || l.renewal <= 0 || l.renewal >= l.duration || len(l.DNS) > maxDNS {
+		t.Errorf("out of bounds: %+v", l)
+	}
+}
+
+func TestReadLeaseOfTheMesh(t *testing.T) {
+	gives := func(a string, bits int) []dhcpv4.Modifier {
+		return []dhcpv4.Modifier{
+			dhcpv4.WithYourIP(net.ParseIP(a)), dhcpv4.WithNetmask(net.CIDRMask(bits, 32)), dhcpv4.WithDNS(net.IPv4(10, 41, 0, 1)),
+			dhcpv4.WithOption(dhcpv4.OptRouter(net.IPv4(10, 41, 0, 1))),
+		}
+	}
+	for _, test := range []struct {
+		address string
+		bits    int
+		want    string
+	}{
+		{"10.41.3.4", 16, "10.41.3.4/16 invalid IP []"},
+		{"10.41.3.4", 8, "expected one in 10.41.0.0/16"},
+		{"10.41.3.4", 24, "expected one in 10.41.0.0/16"},
+		{"10.42.3.4", 16, "expected one in 10.41.0.0/16"},
+		{"192.0.2.4", 16, "expected one in 10.41.0.0/16"},
+	} {
+		l, err := readLease(ack(t, gives(test.address, test.bits)...), paths.UnderlayNet)
+		got := fmt.Sprintf("%s %s %v", l.Address, l.Router, l.DNS)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, test.want) {
+			t.Errorf("%s/%d: expected %q, got %q", test.address, test.bits, test.want, got)
+		}
+	}
 }
 
 func TestUnicast(t *testing.T) {
