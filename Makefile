@@ -10,7 +10,7 @@ NODES ?= 2
 OUT   ?= out
 
 # All that building and running needs besides Go: Debian packages.
-PACKAGES = qemu-system-arm qemu-utils mtools dosfstools e2fsprogs squashfs-tools xz-utils kmod device-tree-compiler git \
+PACKAGES = qemu-system-arm qemu-utils mtools dosfstools e2fsprogs squashfs-tools xz-utils kmod device-tree-compiler git nftables \
 	isc-dhcp-client udhcpc busybox ndisc6 iputils-ping iproute2
 
 HALO_IMAGE = $(GO) run -trimpath ./cmd/halo-image
