@@ -11,7 +11,9 @@
 // net.ipv6.conf.all.forwarding to 1 where Forwardings are given, and to 0
 // elsewhere; net.ipv6.conf.<uplink>.accept_ra to 2 with Upstream6 (1 is ignored
 // while forwarding); net.netfilter.nf_conntrack_max to what the memory holds
-// (some 400 octets each); net.ipv4.conf.*.rp_filter may stay 0. Between stations
+// (some 400 octets each); net.bridge.bridge-nf-call-{ip,ip6,arp}tables to 0 where
+// bridge netfilter is in the kernel, or clients of one bridge are taken for
+// forwarded. net.ipv4.conf.*.rp_filter may stay 0. Between stations
 // of one hotspot no frame comes to a bridge unless the access point isolates
 // them (ap_isolate) and its port hairpins.
 package firewall

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -217,6 +218,18 @@ func newWorld(t *testing.T) *world {
 	must(quiet())
 	must(sysctl("ipv4/ip_forward", "1"))
 	must(sysctl("ipv6/conf/all/forwarding", "1"))
+	// Where bridge netfilter is part of the kernel, off, as where it is not loaded.
+	for _, family := range []string{"ip", "ip6", "arp"} {
+		if err := sysctl("bridge/bridge-nf-call-"+family+"tables", "0"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	// An earlier test's packets must not have begun what this one's do.
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, everything{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	w := &world{}
 	t.Cleanup(func() {
 		if err := w.Remove(); err != nil {
@@ -242,6 +255,11 @@ func newWorld(t *testing.T) *world {
 			LinkIndex: nstest.Link(t, "wg0").Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP(a), HardwareAddr: w.overlay.iface.HardwareAddr,
 		}))
 	}
+	w.overlay.run(func() error {
+		return netlink.NeighSet(&netlink.Neigh{
+			LinkIndex: w.overlay.iface.Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP("fd00:aa:bb:2::1"), HardwareAddr: w.overlay.router,
+		})
+	})
 	for to, by := range map[string]string{"0.0.0.0/0": "198.51.100.2", "::/0": "2001:db8:1::2", "10.43.0.0/16": "10.42.0.9"} {
 		_, dst, err := net.ParseCIDR(to)
 		must(err)
@@ -398,3 +416,8 @@ func defaultRoutes(t *testing.T, by ...string) {
 		}
 	}
 }
+
+// everything is a filter of connections.
+type everything struct{}
+
+func (everything) MatchConntrackFlow(*netlink.ConntrackFlow) bool { return true }
