@@ -168,7 +168,12 @@ func opened(c Config, p probe, to model.Zone) bool {
 }
 
 func FuzzCompile(f *testing.F) {
-	for _, c := range []Config{{}, nodeConfig(), gatewayConfig(), worldConfig()} {
+	denied := gatewayConfig()
+	denied.Rules = []model.FirewallRule{
+		{Name: "not-the-api", Action: model.Deny, From: up, To: model.ZoneLocal, Proto: "tcp", Ports: ports("8443")},
+		{Name: "all-others", Action: model.Allow, From: up, To: model.ZoneLocal, Proto: "tcp"},
+	}
+	for _, c := range []Config{{}, nodeConfig(), gatewayConfig(), worldConfig(), denied} {
 		b, err := json.Marshal(c)
 		if err != nil {
 			f.Fatal(err)
