@@ -23,6 +23,7 @@ const (
 	RunClock     = "/run/halo/mesh-clock.json"  // quality of the clock in this boot
 	RunAgent     = "/run/halo/agent"            // halo-agent's unacknowledged batches of this boot
 	Resolv       = "/tmp/resolv.conf"           // gokrazy links /etc/resolv.conf to it
+	Upstreams    = "/run/halo/resolv.conf"      // name servers of the uplinks, which the server asks to which Resolv points
 	GokrazyHTTP  = "/run/gokrazy-http.sock"
 	ModulesDir   = "/lib/modules"
 	LastCrashDir = "/perm/halo/crash" // the last kernel messages before a panic
@@ -84,6 +85,9 @@ const (
 	APIPort         = 8080 // plain HTTP: loopback and overlay only
 	APITLSPort      = 8443
 	FieldPort       = 80
+	DNSPort         = 53
+	MDNSPort        = 5353
+	NTPPort         = 123
 )
 
 // Interfaces.
