@@ -9,9 +9,10 @@ ROLE  ?= node
 NODES ?= 2
 OUT   ?= out
 
-# All that building and running needs besides Go: Debian packages.
-PACKAGES = qemu-system-arm qemu-utils mtools dosfstools e2fsprogs squashfs-tools xz-utils kmod device-tree-compiler git nftables \
-	isc-dhcp-client udhcpc busybox ndisc6 iputils-ping iproute2
+# All that building and running needs besides Go, and the peers of the tests:
+# Debian packages.
+PACKAGES = qemu-system-arm qemu-utils mtools dosfstools e2fsprogs squashfs-tools xz-utils kmod device-tree-compiler git
+PEERS    = nftables iproute2 iputils-ping isc-dhcp-client udhcpc busybox ndisc6 bind9-dnsutils dnsmasq-base avahi-daemon ntpsec-ntpdig
 
 HALO_IMAGE = $(GO) run -trimpath ./cmd/halo-image
 
@@ -43,12 +44,12 @@ dev:
 
 #: Check
 .PHONY: check race test fuzz bench bench-radio soak
-check: stamp ## format, vet, staticcheck and the fast tests
+check: peers stamp ## format, vet, staticcheck and the fast tests
 	@fmt=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 		test -z "$$fmt" || { echo "not formatted (gofmt -w):"; echo "$$fmt"; exit 1; }
 	$(GO) vet -tags lab ./...
 	$(GO) tool staticcheck -tags lab ./...
-	$(GO) test ./...
+	$(GO) test -p 4 ./... # they wait more than they work
 
 race: stamp ## the fast tests under the race detector (needs a C compiler; HALO does not)
 	CGO_ENABLED=1 $(GO) test -race ./...
@@ -84,17 +85,24 @@ soak: deps build lab-images ## a network under power cuts, resets, shutdowns and
 	HALO_SOAK=$(or $(HALO_SOAK),1h) $(MACHINES) -count 1 -timeout 0 $(NETWORK)
 
 #: Build
-.PHONY: deps stamp build lab-images testvm clean
+.PHONY: deps peers stamp build lab-images testvm clean
 deps: ## install the Debian packages that are missing
-	@missing=$$(for p in $(PACKAGES); do \
-		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
-	if [ -n "$$missing" ] && ! command -v apt-get >/dev/null; then \
-		echo "Not a Debian machine: install what these hold yourself:" $$missing >&2; exit 1; \
-	elif [ -n "$$missing" ]; then \
-		echo "Installing Debian packages:" $$missing; \
-		if [ "$$(id -u)" = 0 ]; then as=; else as=sudo; fi; \
-		$$as apt-get update -qq && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
-	fi
+	@$(call install,$(PACKAGES))
+
+peers: ## install those that tests speak to
+	@$(call install,$(PACKAGES) $(PEERS))
+
+define install
+missing=$$(for p in $(1); do \
+	dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+if [ -n "$$missing" ] && ! command -v apt-get >/dev/null; then \
+	echo "Not a Debian machine: install what these hold yourself:" $$missing >&2; exit 1; \
+elif [ -n "$$missing" ]; then \
+	echo "Installing Debian packages:" $$missing; \
+	if [ "$$(id -u)" = 0 ]; then as=; else as=sudo; fi; \
+	$$as apt-get update -qq && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+fi
+endef
 
 stamp: ## write version, commit and build time where every binary embeds them
 	@$(HALO_IMAGE) stamp

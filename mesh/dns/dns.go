@@ -154,10 +154,11 @@ func (s *Server) serve(ctx context.Context, at listen.At) error {
 	} {
 		d.MsgAcceptFunc = accept
 		started := make(chan struct{})
-		d.NotifyStartedFunc = func() { close(started) }
+		start := sync.OnceFunc(func() { close(started) })
+		d.NotifyStartedFunc = start
 		running.Go(func() {
-			err := d.ActivateAndServe()
-			cancel(err)
+			cancel(d.ActivateAndServe())
+			start() // it may have failed before
 		})
 		running.Go(func() {
 			<-ctx.Done()
