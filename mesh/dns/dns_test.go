@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -602,5 +603,62 @@ func TestLabel(t *testing.T) {
 		if got != want {
 			t.Errorf("%q: expected %q, got %q", name, want, got)
 		}
+	}
+}
+
+func TestBounds(t *testing.T) {
+	s, _ := newServer(t)
+	greedy := netip.MustParseAddr("10.43.5.66")
+	for i := range maxOfClient + 10 {
+		if got := s.take(greedy); got != (i < maxOfClient) {
+			t.Fatalf("question %d of one client: taken %t", i, got)
+		}
+	}
+	other := netip.MustParseAddr("10.43.6.0")
+	taken := maxOfClient
+	for range maxQuestions {
+		other = other.Next()
+		if s.take(other) {
+			taken++
+		}
+	}
+	if taken != maxQuestions {
+		t.Errorf("expected %d questions at a time, got %d", maxQuestions, taken)
+	}
+	s.give(greedy)
+	if !s.take(other) || s.take(greedy) {
+		t.Error("expected room for one")
+	}
+	if c := s.Counts(); c.Dropped != 10+maxOfClient+1 {
+		t.Errorf("counts: %+v", c)
+	}
+	// Flights, which may outlive who asked.
+	for i := range maxFlights + 1 {
+		if got := s.out.start(); got != (i < maxFlights) {
+			t.Fatalf("flight %d: started %t", i, got)
+		}
+	}
+	if got := asked(s, "www.example.com A"); got != "SERVFAIL; ede 22 too many questions wait for an answer" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	up := ResolvConf(path)
+	if list, err := up(); !errors.Is(err, ErrNoUplink) || list != nil {
+		t.Errorf("without a file: got %v, %v", list, err)
+	}
+	if err := Stub(path); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := up(); !errors.Is(err, ErrNoUplink) {
+		t.Errorf("expected the stub's file to name no upstream, got %v, %v", list, err)
+	}
+	if err := os.WriteFile(path, []byte("nameserver 192.0.2.53\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := up(); err != nil || !slices.Equal(list, []netip.AddrPort{upstream}) {
+		t.Errorf("got %v, %v", list, err)
 	}
 }
