@@ -223,6 +223,7 @@ func TestSilence(t *testing.T) {
 	if err := netlink.RouteAdd(blackhole); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = netlink.RouteDel(blackhole) })
 	s := New(Config{ULA: ula, Log: slog.New(slog.DiscardHandler), Upstream: func() ([]netip.AddrPort, error) { return []netip.AddrPort{upstream}, nil }})
 	go s.Serve(t.Context(), listen.At{Iface: "br0", Addr: netip.MustParseAddr("10.43.5.1"), From: []netip.Prefix{netip.MustParsePrefix("10.43.5.0/24")}})
 	asker.dig("@10.43.5.1 www.example.com", "status: SERVFAIL", "EDE: 22 (No Reachable Authority)")
