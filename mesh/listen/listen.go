@@ -113,12 +113,16 @@ func (a At) Allowed(source netip.Addr) bool {
 	return slices.ContainsFunc(a.From, func(p netip.Prefix) bool { return p.Contains(source) })
 }
 
-func (a At) target(port uint16) string {
+func (a At) target(port uint16) (string, error) {
 	addr := a.Addr
 	if addr.IsLinkLocalUnicast() && addr.Is6() {
-		addr = addr.WithZone(a.Iface)
+		index, err := a.index() // Go would remember the index of a name from before it was made anew
+		if err != nil {
+			return "", err
+		}
+		addr = addr.WithZone(strconv.Itoa(index))
 	}
-	return net.JoinHostPort(addr.String(), strconv.Itoa(int(port)))
+	return net.JoinHostPort(addr.String(), strconv.Itoa(int(port))), nil
 }
 
 // config binds to the interface, and to an address that may come later: of IPv6,
@@ -141,8 +145,12 @@ func (a At) config() net.ListenConfig {
 // UDP opens the address's port. Whatever is read from it is from an allowed
 // source.
 func (a At) UDP(ctx context.Context, port uint16) (net.PacketConn, error) {
+	target, err := a.target(port)
+	if err != nil {
+		return nil, err
+	}
 	lc := a.config()
-	c, err := lc.ListenPacket(ctx, "udp", a.target(port))
+	c, err := lc.ListenPacket(ctx, "udp", target)
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", a, err)
 	}
@@ -176,8 +184,12 @@ type Bounds struct {
 // TCP opens the address's port. Connections that it accepts are from allowed
 // sources; those over the bounds are closed at once.
 func (a At) TCP(ctx context.Context, port uint16, b Bounds) (net.Listener, error) {
+	target, err := a.target(port)
+	if err != nil {
+		return nil, err
+	}
 	lc := a.config()
-	l, err := lc.Listen(ctx, "tcp", a.target(port))
+	l, err := lc.Listen(ctx, "tcp", target)
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", a, err)
 	}
