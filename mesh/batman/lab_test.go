@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 
@@ -51,6 +52,8 @@ func until(t *testing.T, what string, check func() error) {
 func TestTheKernel(t *testing.T) {
 	for _, algorithm := range []string{batman.IV, batman.V} {
 		t.Run(algorithm, func(t *testing.T) {
+			runtime.LockOSThread() // namespaces are threads'
+			defer runtime.UnlockOSThread()
 			here, err := netns.Get()
 			ok(t, err)
 			t.Cleanup(func() { here.Close() })
