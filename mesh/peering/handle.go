@@ -123,7 +123,7 @@ func (e *Engine) answer(now time.Time, p *peer, s *security, m *message, a *ampe
 			e.refuse(now, p, l, m, a, dot11.MeshMaxPeers, err)
 			return
 		}
-		p.link = l
+		e.begin(p, l)
 	case p.link.state == Estab:
 		if p.next != nil {
 			p.next.wipe()
@@ -134,8 +134,7 @@ func (e *Engine) answer(now time.Time, p *peer, s *security, m *message, a *ampe
 		if p.link.heard {
 			e.mismatch(now, p, m, "link %d takes the place of %d", m.local, p.link.peer.link)
 		}
-		p.link.wipe()
-		p.link = l
+		e.begin(p, l)
 	}
 	e.acceptOpen(now, p, l, m, a)
 }
@@ -192,8 +191,8 @@ func (e *Engine) dropLink(now time.Time, p *peer, l *link) {
 	case p.next:
 		p.next = nil
 	case p.link:
-		e.enter(p, l, Listen)
 		p.link = nil
+		e.report(p, p.state(), l.security)
 		if p.wanted {
 			p.failures++
 			p.retry = now.Add(e.c.Timing.PauseMax)

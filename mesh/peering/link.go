@@ -52,6 +52,9 @@ func (l *link) wipe() {
 	}
 }
 
+// under tells whether there is an instance that a PMKSA protects.
+func (l *link) under(s *security) bool { return l != nil && l.security == s }
+
 // newLink draws link ID and nonce.
 func (e *Engine) newLink(p *peer, s *security) (*link, error) {
 	l := &link{security: s, own: side{mac: e.c.Own}, peer: side{mac: p.mac}}
@@ -87,12 +90,19 @@ func (e *Engine) openLink(now time.Time, p *peer) error {
 	if err != nil {
 		return err
 	}
-	if p.link != nil {
-		p.link.wipe()
-	}
-	p.link = l
+	e.begin(p, l)
 	e.start(now, p, l, OpnSnt)
 	return nil
+}
+
+// begin makes an instance the peer's, in place of one that was being made.
+func (e *Engine) begin(p *peer, l *link) {
+	if p.link != nil {
+		p.link.wipe()
+	} else {
+		e.report(p, Listen, l.security) // what was left of a closed one serves no other
+	}
+	p.link = l
 }
 
 // start enters the state with an Open sent and its timer running.
@@ -106,10 +116,17 @@ func (e *Engine) start(now time.Time, p *peer, l *link, s State) {
 // enter changes the state. That of an instance beside a link that stands is no
 // news.
 func (e *Engine) enter(p *peer, l *link, s State) {
-	from := l.state
 	l.state = s
-	if l == p.link && from != s {
-		e.events = append(e.events, Event{Kind: Changed, Peer: p.mac, PMKID: l.security.pmkid, From: from, To: s})
+	if l == p.link {
+		e.report(p, s, l.security)
+	}
+}
+
+// report tells a state of the peer that was not told yet.
+func (e *Engine) report(p *peer, to State, s *security) {
+	if from := p.told; from != to {
+		p.told = to
+		e.events = append(e.events, Event{Kind: Changed, Peer: p.mac, PMKID: s.pmkid, From: from, To: to})
 	}
 }
 
@@ -215,7 +232,8 @@ func (e *Engine) establish(now time.Time, p *peer, l *link) {
 }
 
 // end closes an instance: a Close goes out, and the instance is held for a while
-// to answer what is still on its way.
+// to answer what is still on its way. An instance beside a link that stood goes on
+// as the peer's only one.
 func (e *Engine) end(now time.Time, p *peer, l *link, reason dot11.Reason, byPeer bool) {
 	stood := l.state == Estab
 	l.reason = reason
@@ -234,7 +252,7 @@ func (e *Engine) end(now time.Time, p *peer, l *link, reason dot11.Reason, byPee
 		ev.Err = fmt.Errorf("the peer's new instance came to nothing: %v", reason)
 		e.tell(now, ev)
 		if l.proven && !byPeer {
-			e.end(now, p, p.link, reason, false) // it has gone on without us
+			e.end(now, p, p.link, reason, false) // it has gone on without us; next is never without link
 		}
 		return
 	}
@@ -244,6 +262,11 @@ func (e *Engine) end(now time.Time, p *peer, l *link, reason dot11.Reason, byPee
 	if stood {
 		ev.Kind = Closed
 		e.events = append(e.events, ev)
+		if next := p.next; next != nil {
+			p.next = nil
+			e.begin(p, next)
+			e.enter(p, next, next.state)
+		}
 		return
 	}
 	if p.wanted {
@@ -277,7 +300,5 @@ func (e *Engine) holding(now time.Time, p *peer) {
 func (e *Engine) release(p *peer) {
 	l := p.held
 	p.held = nil
-	if p.link == nil {
-		e.events = append(e.events, Event{Kind: Changed, Peer: p.mac, PMKID: l.security.pmkid, From: Holding, To: Listen})
-	}
+	e.report(p, p.state(), l.security)
 }

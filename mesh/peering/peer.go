@@ -22,9 +22,10 @@ type peer struct {
 	aid        uint16
 	securities []*security // newest first
 	link       *link       // the one that stands, or is being made
-	next       *link       // being made beside the one that stands
+	next       *link       // being made beside the one that stands; never without that
 	held       *link       // closed, for the holding time
 	refused    *link       // of an Open that was refused last
+	told       State       // by the last event
 	wanted     bool        // this side asked for the link, and tries again
 	failures   int
 	retry      time.Time // when the next attempt begins; zero: not planned
@@ -90,19 +91,17 @@ func (e *Engine) Offer(now time.Time, mac dot11.MAC, aid uint16, id sae.PMKID, p
 	s.siv = newSIV(&s.aek)
 	p.securities = append([]*security{s}, p.securities...)
 	if len(p.securities) > maxSecurities {
-		i := slices.IndexFunc(p.securities[1:], func(s *security) bool { return p.link == nil || p.link.security != s }) + 1
-		for j := i; j < len(p.securities); j++ {
-			if p.link == nil || p.link.security != p.securities[j] {
-				i = j // the oldest that the link is not under
-			}
+		i := len(p.securities) - 1 // the oldest that no link is under; there are two links at most
+		for p.link.under(p.securities[i]) || p.next.under(p.securities[i]) {
+			i--
 		}
 		e.withdraw(p, i)
 	}
 	return nil
 }
 
-// Withdraw ceases to take frames under a PMKSA, and closes what is under it
-// without a word.
+// Withdraw ceases to take frames under a PMKSA, and ends what is under it, and
+// what was to take its place, without a word to the peer.
 func (e *Engine) Withdraw(mac dot11.MAC, id sae.PMKID) {
 	if p := e.peers[mac]; p != nil {
 		if i := slices.IndexFunc(p.securities, func(s *security) bool { return s.pmkid == id }); i >= 0 {
@@ -119,6 +118,11 @@ func (e *Engine) withdraw(p *peer, i int) {
 			*l = nil
 		}
 	}
+	if p.link == nil && p.next != nil {
+		p.next.wipe()
+		p.next = nil
+	}
+	e.report(p, p.state(), s)
 	s.wipe()
 	p.securities = slices.Delete(p.securities, i, i+1)
 }
@@ -231,10 +235,11 @@ func (e *Engine) Advance(now time.Time) {
 		if p.held != nil && reached(p.held.timer) {
 			e.holding(now, p)
 		}
-		for _, l := range []*link{p.next, p.link} {
-			if l != nil && reached(l.timer) {
-				e.expired(now, p, l)
-			}
+		if p.next != nil && reached(p.next.timer) {
+			e.expired(now, p, p.next)
+		}
+		if p.link != nil && reached(p.link.timer) { // it may have ended with the one beside it
+			e.expired(now, p, p.link)
 		}
 		if reached(p.retry) {
 			p.retry = time.Time{}

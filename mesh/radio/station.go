@@ -343,9 +343,12 @@ func (r *Radio) peered(now time.Time, e *peering.Event) error {
 // unanswered are the reasons for which this side closes what did not come about.
 var unanswered = map[dot11.Reason]bool{dot11.MeshPeeringCancelled: true, dot11.MeshMaxRetries: true, dot11.MeshConfirmTimeout: true}
 
-// enough leaves a peer alone for a while that has peers enough.
+// enough leaves a peer alone for a while that has peers enough. One that has asked
+// for another link meanwhile has not.
 func (r *Radio) enough(now time.Time, e *peering.Event, s *station) {
-	if e.ByPeer {
+	_, p := r.engine.State(e.Peer)
+	asks := p == peering.OpnRcvd || p == peering.CnfRcvd
+	if e.ByPeer && !asks {
 		s.refused, s.wanted, r.again = now, false, true
 		r.engine.Drop(now, e.Peer, dot11.MeshMaxPeers)
 	}
