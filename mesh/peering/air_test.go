@@ -97,7 +97,7 @@ func agree(t testing.TB, a, b *station) {
 	if x.Keys.MTK != y.Keys.MTK || x.Keys.MTK == (Key{}) {
 		t.Fatal("the sides have different MTKs")
 	}
-	if x.Keys.Peer.MGTK != b.c.Group.MGTK || y.Keys.Peer.MGTK != a.c.Group.MGTK || x.Keys.Peer.IGTK != b.c.Group.IGTK {
+	if x.Keys.Peer.MGTK != b.c.Group.MGTK || y.Keys.Peer.MGTK != a.c.Group.MGTK || x.Keys.Protected && x.Keys.Peer.IGTK != b.c.Group.IGTK {
 		t.Fatal("group keys did not come through")
 	}
 }

@@ -113,7 +113,7 @@ func (e *Engine) opened(now time.Time, p *peer, s *security, m *message, a *ampe
 // answer begins an instance because the peer did.
 func (e *Engine) answer(now time.Time, p *peer, s *security, m *message, a *ampe) {
 	l, err := e.newLink(p, s)
-	if err != nil {
+	if err != nil || !e.agreed(now, p, l, m, a) {
 		return
 	}
 	switch {
@@ -149,13 +149,7 @@ func (e *Engine) refuse(now time.Time, p *peer, l *link, m *message, a *ampe, re
 
 // acceptOpen goes on with the instance that an Open is of.
 func (e *Engine) acceptOpen(now time.Time, p *peer, l *link, m *message, a *ampe) {
-	protected, reason, err := e.agree(m, a)
-	if err != nil {
-		l.security.remember(a.sender)
-		e.refuse(now, p, l, m, a, reason, err)
-		if l.state != Estab {
-			e.dropLink(now, p, l)
-		}
+	if !e.agreed(now, p, l, m, a) {
 		return
 	}
 	if l.state != Estab {
@@ -163,7 +157,8 @@ func (e *Engine) acceptOpen(now time.Time, p *peer, l *link, m *message, a *ampe
 			l.group.wipe()
 		}
 		group := *a.group
-		l.group, l.protected, l.elements = &group, protected, bytes.Clone(m.clear)
+		l.group, l.elements = &group, bytes.Clone(m.clear)
+		l.protected, _ = agreeRSN(e.c.MFP, m.rsn)
 	}
 	l.security.remember(a.sender)
 	l.heard, l.peer.nonce, l.peer.link = true, a.sender, m.local
@@ -184,6 +179,28 @@ func (e *Engine) acceptOpen(now time.Time, p *peer, l *link, m *message, a *ampe
 	e.sendConfirm(p, l)
 }
 
+// agreed tells whether the peer's Open means the same mesh, and refuses it if not.
+// Where AMPE does not authenticate what they disagree about, anybody may have put
+// that into the frame: it is dropped, and if no better one comes, the end of the
+// attempt tells why.
+func (e *Engine) agreed(now time.Time, p *peer, l *link, m *message, a *ampe) bool {
+	reason, err := e.agree(m, a)
+	switch {
+	case err == nil:
+		return true
+	case l.group != nil: // by an earlier Open of this instance
+		e.mismatch(now, p, m, "%w; it was agreed on otherwise", err)
+	case e.c.Morse:
+		e.mismatch(now, p, m, "%w", err)
+		l.objection, l.objected = err, reason
+	default:
+		l.security.remember(a.sender)
+		e.refuse(now, p, l, m, a, reason, err)
+		e.dropLink(now, p, l)
+	}
+	return false
+}
+
 // dropLink forgets an instance that was refused.
 func (e *Engine) dropLink(now time.Time, p *peer, l *link) {
 	l.wipe()
@@ -201,21 +218,21 @@ func (e *Engine) dropLink(now time.Time, p *peer, l *link) {
 }
 
 // agree checks that both mean the same mesh.
-func (e *Engine) agree(m *message, a *ampe) (protected bool, reason dot11.Reason, err error) {
+func (e *Engine) agree(m *message, a *ampe) (dot11.Reason, error) {
 	if !bytes.Equal(m.meshID, e.c.MeshID) {
-		return false, dot11.MeshInconsistentParameters, fmt.Errorf("mesh ID: expected %q, got %q", e.c.MeshID, m.meshID)
+		return dot11.MeshInconsistentParameters, fmt.Errorf("mesh ID: expected %q, got %q", e.c.MeshID, m.meshID)
 	}
 	if len(m.config) < len(configuration) || !bytes.Equal(m.config[:len(configuration)], configuration) {
-		return false, dot11.MeshConfigPolicyViolation, fmt.Errorf("mesh configuration: expected %x, got %x", configuration, m.config)
+		return dot11.MeshConfigPolicyViolation, fmt.Errorf("mesh configuration: expected %x, got %x", configuration, m.config)
 	}
-	protected, err = agreeRSN(e.c.MFP, m.rsn)
+	protected, err := agreeRSN(e.c.MFP, m.rsn)
 	if err != nil {
-		return false, dot11.MeshInvalidSecurityCapacity, err
+		return dot11.MeshInvalidSecurityCapacity, err
 	}
 	if protected && !a.group.HasIGTK {
-		return false, dot11.MeshInvalidGTK, errors.New("the peer protects management frames and sends no IGTK")
+		return dot11.MeshInvalidGTK, errors.New("the peer protects management frames and sends no IGTK")
 	}
-	return protected, 0, nil
+	return 0, nil
 }
 
 // confirmed takes an authentic Confirm: CNF_ACPT of 14.4.

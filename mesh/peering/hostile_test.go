@@ -63,6 +63,111 @@ func TestForgeriesChangeNothing(t *testing.T) {
 	}
 }
 
+// TestMorseForgeriesCostLittle plays every frame of a peering, one octet changed,
+// before the frame itself, after it, and when the link stands. Most octets are not
+// authenticated there. None ends a link. None delays one that is being made but by
+// its link ID, which goes into the key: that costs the attempt, as a lost frame may,
+// and not the longest pause.
+func TestMorseForgeriesCostLittle(t *testing.T) {
+	before := func(s *story, f dot11.Frame, forged []byte) {
+		s.air.Inject(f.To, forged)
+		s.air.Inject(f.To, f.Bytes)
+	}
+	after := func(s *story, f dot11.Frame, forged []byte) {
+		s.air.Inject(f.To, f.Bytes)
+		s.air.Inject(f.To, forged)
+	}
+	standing := func(s *story, f dot11.Frame, forged []byte) {
+		s.air.Inject(f.To, f.Bytes)
+		s.air.Run(time.Second)
+		agree(s.t, s.at[0], s.at[1])
+		s.air.Inject(f.To, forged)
+	}
+	for name, play := range map[string]func(*story, dot11.Frame, []byte){"before": before, "after": after, "standing": standing} {
+		for _, mfp := range []MFP{MFPRequired, MFPOff} {
+			tried := 0
+			for which := range 4 { // two Opens, two Confirms
+				for i := 4; ; i++ {
+					if i >= 16 && i < dot11.HeaderSize {
+						continue // third address and sequence number, the radio's
+					}
+					s := newStory(t, 1, func(c *Config) { c.Morse, c.Timing, c.MFP = true, HaLow, mfp })
+					var f dot11.Frame
+					s.air.Cut = func(dot11.MAC, dot11.MAC) bool { return len(s.heard) == which+1 }
+					s.connect(0)
+					if !s.air.Until(time.Second, func() bool { return len(s.heard) > which }) {
+						t.Fatal("no such frame")
+					}
+					s.air.Cut = nil
+					if f = s.heard[which].Frame; i >= len(f.Bytes) {
+						break
+					}
+					forged := bytes.Clone(f.Bytes)
+					forged[i] ^= 1 << (i % 8)
+					play(s, f, forged)
+					limit := time.Second
+					if linkID(f.Bytes, i) {
+						limit = HaLow.PauseMax - time.Second
+					}
+					if !s.air.Until(limit, func() bool { return linked(s.at[0], s.at[1]) }) {
+						t.Errorf("%s, frame %d, octet %d: no link, %v and %v\n%v\n%v", name, which, i, s.at[0].State(s.at[1].mac), s.at[1].State(s.at[0].mac), s.at[0].told(), s.at[1].told())
+						continue
+					}
+					s.air.Run(10 * time.Minute)
+					agree(t, s.at[0], s.at[1])
+					for _, w := range s.at {
+						if !linkID(f.Bytes, i) && w.count(Closed)+w.count(Failed) > 0 {
+							t.Errorf("%s, frame %d, octet %d: %v", name, which, i, w.told())
+						}
+					}
+					tried++
+				}
+			}
+			if tried < 600 {
+				t.Errorf("%d forgeries", tried)
+			}
+		}
+	}
+}
+
+// linkID tells whether an octet is of a frame's link IDs.
+func linkID(frame []byte, i int) bool {
+	at := bytes.Index(frame, []byte{1, 0}) // protocol
+	for frame[at-2] != byte(dot11.MeshPeeringManagement) {
+		at += 1 + bytes.Index(frame[at+1:], []byte{1, 0})
+	}
+	n := 2
+	if frame[at-1] > 20 {
+		n = 4
+	}
+	return i >= at+2 && i < at+2+n
+}
+
+// TestMorseDisagreementsAreNamed although nothing proves them: when the attempt has
+// come to nothing.
+func TestMorseDisagreementsAreNamed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*Config)
+		reason dot11.Reason
+	}{
+		"mesh ID": {func(c *Config) { c.MeshID = []byte("other") }, dot11.MeshInconsistentParameters},
+		"MFP":     {func(c *Config) { c.MFP = MFPOff }, dot11.MeshInvalidSecurityCapacity},
+	} {
+		air := fakeair.New(1)
+		morse := func(c *Config) { c.Morse, c.Timing = true, HaLow }
+		a, b := join(t, air, 1, morse), join(t, air, 2, func(c *Config) { morse(c); tc.change(c) })
+		share(t, air, a, b, 1)
+		connect(t, air, a, b)
+		connect(t, air, b, a)
+		air.Run(10 * time.Second)
+		for _, s := range []*station{a, b} {
+			if ev := s.last(Failed); ev == nil || ev.Reason != tc.reason || ev.Err == nil || ev.Retry != HaLow.Pause || s.last(Established) != nil {
+				t.Errorf("%s: got %+v", name, ev)
+			}
+		}
+	}
+}
+
 func TestReplaysChangeNothing(t *testing.T) {
 	air := fakeair.New(1)
 	a, b := join(t, air, 1, nil), join(t, air, 2, nil)

@@ -44,6 +44,8 @@ type link struct {
 	wait      time.Duration
 	tries     int
 	reason    dot11.Reason // of the Close, while held
+	objection error        // to an Open that may have been another's; nil: none
+	objected  dot11.Reason
 }
 
 func (l *link) wipe() {
@@ -167,6 +169,9 @@ func (e *Engine) expired(now time.Time, p *peer, l *link) {
 		if l.state == CnfRcvd {
 			reason = dot11.MeshConfirmTimeout
 		}
+		if l.objection != nil && l.group == nil {
+			reason = l.objected
+		}
 		e.end(now, p, l, reason, false)
 		return
 	}
@@ -279,6 +284,9 @@ func (e *Engine) end(now time.Time, p *peer, l *link, reason dot11.Reason, byPee
 		p.retry = now.Add(ev.Retry)
 	}
 	ev.Err = fmt.Errorf("no peering: %v", reason)
+	if l.objection != nil && reason == l.objected {
+		ev.Err = l.objection
+	}
 	e.events = append(e.events, ev)
 }
 
