@@ -29,32 +29,61 @@ type meter struct {
 	duty    legal.DutyCycle
 	account *legal.Account
 
-	mu     sync.Mutex // guards what follows
-	seen   map[string]time.Duration
-	counts bool // the driver has such counters
-	silent bool // until a tenth of the budget is left
+	mu       sync.Mutex // guards what follows
+	seen     map[string]time.Duration
+	surveyed map[string]bool // interfaces that the survey has counted airtime of
+	counts   bool            // the driver has such counters
+	silent   bool            // until a tenth of the budget is left
 }
 
 func newMeter(d legal.DutyCycle, now time.Time) *meter {
-	return &meter{duty: d, account: legal.NewAccount(d, now), seen: map[string]time.Duration{}}
+	return &meter{duty: d, account: legal.NewAccount(d, now), seen: map[string]time.Duration{}, surveyed: map[string]bool{}}
 }
 
 // read charges what has been sent since the last reading on an interface. A
-// counter that is new, or began anew, counts as a whole.
-func (m *meter) read(now time.Time, iface string, surveys []nl80211.Survey, stations []nl80211.StationInfo) {
+// counter that is new, or began anew, counts as a whole; so one that cannot be read
+// is left as it was, for the next reading. An interface that the survey has once
+// counted is not counted by its stations any more, which would charge all again.
+func (m *meter) read(now time.Time, conn kernel, i nl80211.Interface) error {
+	surveys, err := conn.Surveys(i.Index)
 	counters := map[string]time.Duration{}
 	for _, s := range surveys {
-		if s.Tx > 0 {
-			counters[fmt.Sprintf("%s %d MHz", iface, s.FreqMHz)] = s.Tx
+		if s.Tx > 0 && err == nil {
+			counters[fmt.Sprintf("%s %d MHz", i.Name, s.FreqMHz)] = s.Tx
 		}
 	}
-	if len(counters) == 0 {
-		for _, s := range stations {
-			if s.TxAirtime > 0 {
-				counters[iface+" "+s.MAC.String()] = s.TxAirtime
-			}
+	m.mu.Lock()
+	if len(counters) > 0 {
+		m.surveyed[i.Name] = true
+	}
+	surveyed := m.surveyed[i.Name]
+	m.mu.Unlock()
+	if surveyed {
+		m.charge(now, counters)
+		return err
+	}
+	stations, err := conn.Stations(i.Index) // many drivers have no survey
+	if err != nil {
+		return err
+	}
+	for _, s := range stations {
+		if s.TxAirtime > 0 {
+			counters[i.Name+" "+s.MAC.String()] = s.TxAirtime
 		}
 	}
+	m.charge(now, counters)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key := range m.seen { // of stations that went: one that comes back begins anew
+		if _, ok := counters[key]; !ok && strings.HasPrefix(key, i.Name+" ") {
+			delete(m.seen, key)
+		}
+	}
+	return nil
+}
+
+// charge charges by how much counters have grown.
+func (m *meter) charge(now time.Time, counters map[string]time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for key, count := range counters {
@@ -65,11 +94,6 @@ func (m *meter) read(now time.Time, iface string, surveys []nl80211.Survey, stat
 		}
 		m.account.Charge(now, count-before)
 		m.seen[key] = count
-	}
-	for key := range m.seen { // of stations that went: one that comes back begins anew
-		if _, ok := counters[key]; !ok && strings.HasPrefix(key, iface+" ") {
-			delete(m.seen, key)
-		}
 	}
 }
 
@@ -169,14 +193,8 @@ func (w *Wireless) measure() {
 		if is, err := w.isHaLow(i.Wiphy); err != nil || !is || i.Type != nl80211.MeshPoint {
 			continue
 		}
-		surveys, err := conn.Surveys(i.Index)
-		if err != nil {
-			surveys = nil // many drivers measure nothing
+		if err := m.read(time.Now(), conn, i); err != nil {
+			w.c.Log.Debug("airtime not read", "iface", i.Name, "err", err)
 		}
-		stations, err := conn.Stations(i.Index)
-		if err != nil {
-			stations = nil
-		}
-		m.read(time.Now(), i.Name, surveys, stations)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"halo.internal/drivers"
 	"halo.internal/drivers/halow/channel"
 	"halo.internal/drivers/legal"
@@ -427,27 +429,43 @@ func TestCountersOfAirtime(t *testing.T) {
 	station := func(n byte, sent time.Duration) nl80211.StationInfo {
 		return nl80211.StationInfo{MAC: net.HardwareAddr{2, 0, 0, 0, 0, n}, TxAirtime: sent}
 	}
+	stations := func(all ...nl80211.StationInfo) []nl80211.StationInfo { return all }
 	survey := func(sent time.Duration) []nl80211.Survey {
 		return []nl80211.Survey{{FreqMHz: 5180, InUse: true, Tx: sent}, {FreqMHz: 5200}}
 	}
+	const s, half = time.Second, time.Second / 2
+	lost, never := unix.ENOBUFS, unix.EOPNOTSUPP
 	for i, step := range []struct {
 		iface    string
 		surveys  []nl80211.Survey
+		blind    error
 		stations []nl80211.StationInfo
+		deaf     error
 		spent    time.Duration // in all
 	}{
-		{"mesh0", survey(0), nil, 0},
-		{"mesh0", survey(2 * time.Second), []nl80211.StationInfo{station(1, time.Hour)}, 2 * time.Second},
-		{"mesh0", survey(3 * time.Second), nil, 3 * time.Second},
-		{"mesh0", survey(time.Second), nil, 4 * time.Second},                                                          // began anew
-		{"mesh1", nil, []nl80211.StationInfo{station(1, time.Second), station(2, time.Second)}, 6 * time.Second},      // no survey
-		{"mesh1", nil, []nl80211.StationInfo{station(2, 2*time.Second)}, 7 * time.Second},                             // one went
-		{"mesh1", nil, []nl80211.StationInfo{station(1, 3*time.Second), station(2, 2*time.Second)}, 10 * time.Second}, // and is back
-		{"mesh0", survey(time.Second), nil, 10 * time.Second},                                                         // the other goes on
-		{"mesh1", nil, []nl80211.StationInfo{station(1, 3*time.Second), station(2, 2500*time.Millisecond)}, 10500 * time.Millisecond},
+		{"mesh0", survey(0), nil, nil, nil, 0},
+		{"mesh0", survey(2 * s), nil, stations(station(1, time.Hour)), nil, 2 * s},
+		{"mesh0", survey(3 * s), nil, nil, nil, 3 * s},
+		{"mesh0", survey(s), nil, nil, nil, 4 * s},                                     // began anew
+		{"mesh1", nil, never, stations(station(1, s), station(2, s)), nil, 6 * s},      // no survey
+		{"mesh1", nil, never, stations(station(2, 2*s)), nil, 7 * s},                   // one went
+		{"mesh1", nil, never, stations(station(1, 3*s), station(2, 2*s)), nil, 10 * s}, // and is back
+		{"mesh0", survey(s), nil, nil, nil, 10 * s},                                    // the other goes on
+		{"mesh1", nil, nil, stations(station(1, 3*s), station(2, 2*s+half)), nil, 10*s + half},
+		// What cannot be read leaves the account as it is, until it can.
+		{"mesh0", nil, lost, stations(station(1, time.Hour)), nil, 10*s + half},
+		{"mesh0", nil, nil, stations(station(1, time.Hour)), nil, 10*s + half}, // a survey without counters
+		{"mesh0", survey(s), lost, nil, lost, 10*s + half},                     // a list that broke off
+		{"mesh0", survey(2 * s), nil, stations(station(1, time.Hour)), nil, 11*s + half},
+		{"mesh1", nil, never, nil, lost, 11*s + half},
+		{"mesh1", nil, never, stations(station(1, 9*s)), lost, 11*s + half},
+		{"mesh1", nil, never, stations(station(1, 4*s), station(2, 2*s+half)), nil, 12*s + half},
 	} {
 		at = at.Add(10 * time.Second)
-		m.read(at, step.iface, step.surveys, step.stations)
+		o := &world{surveys: step.surveys, blind: step.blind, stations: map[int][]nl80211.StationInfo{7: step.stations}, deaf: step.deaf}
+		if err := m.read(at, o, nl80211.Interface{Index: 7, Name: step.iface}); (err != nil) != (step.blind == lost || step.deaf == lost) {
+			t.Errorf("step %d: %v", i, err)
+		}
 		if got := m.account.Budget() - m.account.Left(at); got != step.spent {
 			t.Errorf("step %d: spent %s, want %s", i, got, step.spent)
 		}

@@ -38,6 +38,8 @@ type world struct {
 	ifaces   []nl80211.Interface
 	stations map[int][]nl80211.StationInfo
 	surveys  []nl80211.Survey
+	blind    error // of reading surveys
+	deaf     error // of listing stations
 	rules    nl80211.Regulatory
 	up       map[int]bool
 	states   []radio.State
@@ -53,12 +55,12 @@ type world struct {
 func (o *world) Wiphys() ([]nl80211.Wiphy, error)         { return o.wiphys, nil }
 func (o *world) Interfaces() ([]nl80211.Interface, error) { return o.ifaces, nil }
 func (o *world) Stations(i int) ([]nl80211.StationInfo, error) {
-	return o.stations[i], nil
+	return o.stations[i], o.deaf
 }
 func (o *world) Surveys(int) ([]nl80211.Survey, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.surveys, nil
+	return o.surveys, o.blind
 }
 func (o *world) WiphyRegulatory(int) (nl80211.Regulatory, error) { return o.rules, nil }
 func (o *world) Close() error                                    { return nil }
