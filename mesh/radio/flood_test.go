@@ -33,6 +33,36 @@ func deaf(t *testing.T, now time.Time) *Radio {
 	return r
 }
 
+// TestForgedFramesDoNotMoveALinksSignal, by which links are kept or given up. Who
+// has no link is known by such frames alone.
+func TestForgedFramesDoNotMoveALinksSignal(t *testing.T) {
+	now := time.Now()
+	r := deaf(t, now)
+	r.fresh = now // there is no kernel to ask for the counters of keys
+	linked, other := dot11.MAC{2, 0, 0, 0, 0, 2}, dot11.MAC{2, 0, 0, 0, 0, 3}
+	r.heard[linked] = &station{signal: -50, since: now, inKernel: true}
+	r.heard[other] = &station{signal: -50}
+	for range 20 {
+		for _, mac := range []dot11.MAC{linked, other} {
+			frame := dot11.AppendManagement(nil, dot11.Header{Subtype: dot11.Action, To: r.own, From: mac})
+			for _, e := range []nl80211.Event{
+				nl80211.Frame{SignalDBm: -90, Data: append(frame, 15, 1)},
+				nl80211.PeerCandidate{MAC: mac[:], SignalDBm: -90},
+			} {
+				if err := r.handle(now, e); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if got := r.heard[linked].signal; got != -50 {
+		t.Errorf("with a link: %.1f dBm, want what the kernel told", got)
+	}
+	if got := r.heard[other].signal; got > -85 {
+		t.Errorf("without: %.1f dBm, want what was heard", got)
+	}
+}
+
 // TestFloodOfBeacons has honest members, who are weaker than the rogue, beacon once
 // a second among forged beacons: each is sought in the end, and little is kept.
 // Whoever is sought does not answer, so that all attempts fail. Time is simulated.

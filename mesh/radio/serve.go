@@ -128,7 +128,7 @@ func (r *Radio) handle(now time.Time, e nl80211.Event) error {
 	case nl80211.Frame:
 		if e.Iface == r.iface.Index {
 			if from, ok := sender(e.Data); ok && r.heard[from] != nil {
-				r.heard[from].smooth(e.SignalDBm)
+				r.heard[from].overheard(e.SignalDBm)
 			}
 			r.refresh(now)
 			r.engine.Handle(now, e.Data)
@@ -175,7 +175,7 @@ func (r *Radio) candidate(now time.Time, e nl80211.PeerCandidate) error {
 	known := !s.seen.IsZero()
 	s.capabilities, s.seen = parseCapabilities(e.IEs), now
 	s.times++
-	s.smooth(e.SignalDBm)
+	s.overheard(e.SignalDBm)
 	if soon := r.chosen.Add(chooseAgain); !known && !s.wanted && soon.Before(r.due) {
 		r.due = soon // a newcomer need not wait for the next look
 	}
@@ -189,6 +189,15 @@ func sender(frame []byte) (mac dot11.MAC, ok bool) {
 		return mac, false
 	}
 	return dot11.MAC(frame[at:]), true
+}
+
+// overheard takes the signal of a frame that nobody has verified. One without a link
+// is known by nothing else. The signal of a link is the kernel's to tell: otherwise
+// a few frames in the name of peers would say which of them is given up.
+func (s *station) overheard(dBm int) {
+	if s.since.IsZero() {
+		s.smooth(dBm)
+	}
 }
 
 func (s *station) smooth(dBm int) {
