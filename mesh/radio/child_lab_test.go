@@ -5,6 +5,7 @@ package radio_test
 import (
 	"encoding/json"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"testing"
@@ -48,16 +49,28 @@ func TestChild(t *testing.T) {
 type process struct {
 	l *lab
 	*exec.Cmd
+	iface string
+	left  int // index of the interface that a life before has left; 0: none
 }
 
 func (l *lab) startChild(c childConfig) *process {
 	l.t.Helper()
 	text, err := json.Marshal(c)
 	l.ok(err)
-	p := &process{l, exec.Command("/proc/self/exe", "-test.run=^TestChild$")}
+	p := &process{l: l, Cmd: exec.Command("/proc/self/exe", "-test.run=^TestChild$"), iface: c.Iface}
+	if i, err := net.InterfaceByName(c.Iface); err == nil {
+		p.left = i.Index
+	}
 	p.Env = append(os.Environ(), child+"="+string(text))
 	l.ok(p.Start())
 	return p
+}
+
+// begun tells whether it has made its interface: one that was left has its name, its
+// address, and its links.
+func (p *process) begun() bool {
+	i, err := net.InterfaceByName(p.iface)
+	return err == nil && i.Index != p.left
 }
 
 // kill ends it without a word to anybody.

@@ -310,16 +310,14 @@ func TestKilledTwentyTimes(t *testing.T) {
 	there := l.startChild(c)
 	for i := range 20 {
 		if i%2 == 0 { // with a link; otherwise on the way to one
-			l.whole(m, "child")
+			l.whole(m, there)
 		} else {
 			time.Sleep(time.Duration(random.Int64N(int64(500 * time.Millisecond)))) // the instant is the test
 		}
 		there.kill()
 		there = l.startChild(c)
 	}
-	l.whole(m, "child")
-	mac := l.mac("child")
-	l.both(m.end(), end{"child", mac})
+	l.whole(m, there)
 	there.kill()
 }
 
@@ -331,11 +329,16 @@ func (l *lab) mac(iface string) net.HardwareAddr {
 	return i.HardwareAddr
 }
 
-// whole waits until a link stands on both sides, with keys that fit: frames pass.
-func (l *lab) whole(m *member, iface string) {
+// whole waits until a link with this life of a process stands on both sides, with
+// keys that fit: frames pass. What the life before left in either kernel is none.
+func (l *lab) whole(m *member, p *process) {
 	l.t.Helper()
-	l.until("a link with "+iface, func() bool {
-		mac := l.mac(iface)
-		return mac != nil && l.linked(m.iface, mac) && l.linked(iface, m.mac)
+	l.until("a link with "+p.iface, func() bool {
+		if !p.begun() {
+			return false
+		}
+		mac := l.mac(p.iface)
+		return mac != nil && l.linked(m.iface, mac) && l.linked(p.iface, m.mac)
 	})
+	l.both(m.end(), end{p.iface, l.mac(p.iface)})
 }

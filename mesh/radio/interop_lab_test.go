@@ -139,7 +139,9 @@ func TestInteroperation(t *testing.T) {
 		{"MFP optional", channel1, hunting(peering.MFPOptional), optional},
 		{"MFP required", channel1, hunting(peering.MFPRequired), required},
 		{"MFP required here, optional there", channel1, hunting(peering.MFPRequired), optional},
+		{"MFP optional here, required there", channel1, hunting(peering.MFPOptional), required},
 		{"5 GHz", channel36, hunting(peering.MFPRequired), required},
+		{"5 GHz, MFP off", channel36, hunting(peering.MFPOff), off},
 		{"we begin", channel1, hunting(peering.MFPRequired, func(c *radio.Config) { c.BeaconInterval = rare }), required},
 		{"the other begins", channel1, hunting(peering.MFPRequired), required + "\tbeacon_int=10000\n"},
 	} {
@@ -154,6 +156,38 @@ func TestInteroperation(t *testing.T) {
 			l.linkTo(m, s)
 			t.Logf("a link after %.2f s", time.Since(start).Seconds())
 			l.both(m.end(), s.end())
+		})
+	}
+}
+
+// TestInteroperationRefused has policies meet of which none can be a link: this
+// side refuses, and says why.
+func TestInteroperationRefused(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		mfp     peering.MFP
+		network string
+		why     string
+	}{
+		{"MFP off here, required there", peering.MFPOff, "\tieee80211w=2\n", "the peer demands protected management frames"},
+		{"MFP required here, off there", peering.MFPRequired, "\tieee80211w=0\n", "the peer does not protect management frames"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l := newLab(t)
+			m, s := l.member(hunting(tc.mfp)), l.supplicant(channel1, tc.network)
+			start := time.Now()
+			l.until("a refusal is told of", func() bool {
+				for _, e := range m.told(radio.EventPeerRefused) {
+					if strings.Contains(e.Fields["reason"], tc.why) && e.Fields["mac"] == s.mac.String() {
+						return true
+					}
+				}
+				return false
+			})
+			t.Logf("refused after %.2f s", time.Since(start).Seconds())
+			if l.linked(m.iface, s.mac) {
+				t.Error("there is a link all the same")
+			}
 		})
 	}
 }
@@ -309,13 +343,17 @@ func TestInteroperationAfterKills(t *testing.T) {
 	c := childConfig{Wiphy: w.Index, Iface: "child", FreqMHz: channel1.FreqMHz, Method: sae.HuntingAndPecking}
 	there := l.startChild(c)
 	s := l.supplicant(channel1, "\tieee80211w=2\n")
-	for range 3 {
-		l.until("a link", func() bool { return l.paired("child", s.iface) })
+	whole := func() {
+		t.Helper()
+		l.until("a link", func() bool { return there.begun() && l.paired("child", s.iface) })
 		l.both(end{"child", l.mac("child")}, s.end())
+	}
+	for range 3 {
+		whole()
 		there.kill()
 		there = l.startChild(c)
 	}
-	l.until("a link", func() bool { return l.paired("child", s.iface) })
+	whole()
 	there.kill()
 }
 
