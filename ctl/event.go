@@ -49,14 +49,14 @@ func (a *app) eventCommand() *cobra.Command {
 func eventTable(events []apitype.Event, names map[string]string, heading bool) *table.Table {
 	t := table.New()
 	if heading {
-		t = table.New("TIME", "SEVERITY", "NODE", "KIND", "MESSAGE")
+		t = table.New("TIME", "SEVERITY", "NODE", "SOURCE", "KIND", "MESSAGE")
 	}
 	for _, e := range events {
 		node := ""
 		if e.Node != "" {
 			node = nameOf(names, e.Node)
 		}
-		t.Row(e.Time.UTC().Format(time.DateTime), string(e.Severity), node, e.Kind, e.Message)
+		t.Row(e.Time.UTC().Format(time.DateTime), string(e.Severity), node, nameOf(names, e.Source), e.Kind, e.Message)
 	}
 	return t
 }

@@ -185,7 +185,11 @@ func routes(t testing.TB) map[string]any {
 		t.Fatal(err)
 	}
 	event := func(id int64, d time.Duration, s model.Severity, kind, text string) apitype.Event {
-		return apitype.Event{ID: id, Received: ago(d), Event: model.Event{Time: ago(d), Node: nodeID, Kind: kind, Severity: s, Message: text}}
+		source := nodeID
+		if strings.HasPrefix(kind, "node.") {
+			source = "gateway-api"
+		}
+		return apitype.Event{ID: id, Received: ago(d), Source: source, Event: model.Event{Time: ago(d), Node: nodeID, Kind: kind, Severity: s, Message: text}}
 	}
 	mesh := meshStatus(link, peer)
 	return map[string]any{

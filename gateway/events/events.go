@@ -7,8 +7,11 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -152,20 +155,49 @@ func (l *Log) Record(ctx context.Context, node string, events []model.Event) (un
 }
 
 // errForm is for an event that no node of ours sends.
-var errForm = fmt.Errorf("event: expected boot and seq from 1 and a dotted kind of at most %d characters", maxKind)
+var errForm = fmt.Errorf("event: expected boot and seq from 1 and a dotted kind of at most %d lower-case letters, digits, dots and hyphens", maxKind)
 
-// Check refuses what has no key and cuts what is too long: an event is for
-// people, and a clipped one is better than none.
-func Check(e *model.Event) error {
+var kindForm = regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)+$`)
+
+// ErrForeign is wrapped where a node reports what only others may report:
+// something about another node, or what the gateway alone can know.
+var ErrForeign = errors.New("event is not the node's own")
+
+// Kinds that the gateway alone makes, by their first word or as a whole. A
+// node that could report them would tell of logins and admissions that never
+// were.
+var (
+	ownWords = []string{"audit", "auth", "event", "events", "node", "registry", "store", "stream", "trust"}
+	ownKinds = []string{"gateway.epoch-behind", "gateway.epoch-raised", "mesh.radio.capture", "perm.full", "perm.room",
+		"telemetry.conflict", "telemetry.dropped", "telemetry.malformed", "telemetry.schemas", "telemetry.unreadable"}
+	nodeKinds = []string{"node.started"} // of halo-mesh, though its first word is among ownWords
+)
+
+func gatewayAlone(kind string) bool {
+	word, _, _ := strings.Cut(kind, ".")
+	return slices.Contains(ownKinds, kind) || slices.Contains(ownWords, word) && !slices.Contains(nodeKinds, kind)
+}
+
+// Check readies an event that a node reports: one that names no node is about
+// the reporter. It refuses what has no key, what is about another node and
+// what only the gateway reports (ErrForeign), and cuts what is too long: an
+// event is for people, and a clipped one is better than none.
+func Check(e *model.Event, reporter string) error {
 	const max63 = 1<<63 - 1
-	if e.Boot > max63 || e.Seq == 0 || e.Seq > max63 || e.Kind == "" || len(e.Kind) > maxKind {
+	if e.Boot > max63 || e.Seq == 0 || e.Seq > max63 || len(e.Kind) > maxKind || !kindForm.MatchString(e.Kind) {
 		return errForm
+	}
+	switch {
+	case e.Node == "":
+		e.Node = reporter
+	case e.Node != reporter:
+		return fmt.Errorf("%w: expected one about the reporting node %s, got %s about %.64q", ErrForeign, reporter, e.Kind, e.Node)
+	}
+	if gatewayAlone(e.Kind) {
+		return fmt.Errorf("%w: %s is an event of the gateway's, node %s reported it", ErrForeign, e.Kind, reporter)
 	}
 	if len(e.Message) > maxMessage {
 		e.Message = strings.ToValidUTF8(e.Message[:maxMessage], "")
-	}
-	if len(e.Node) > maxKind {
-		e.Node = ""
 	}
 	for k, v := range e.Fields {
 		switch {

@@ -5,12 +5,14 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -415,6 +417,57 @@ func TestEventsAndHeartbeats(t *testing.T) {
 	}
 	n.conn.CloseNow()
 	f.wantEvent("node.offline", key.ID())
+}
+
+// A node reports of itself alone. What it says in another's name, or in the
+// gateway's, is not stored; the node need not keep it, and an event names it.
+func TestANodeReportsOfItselfAlone(t *testing.T) {
+	f := newFixture(t)
+	key, other := identity.New(), identity.New()
+	f.admit(other)
+	n := f.stream(key, f.admit(key))
+	for seq, tc := range []struct {
+		kind, node string
+		stored     bool
+	}{
+		{"mesh.port.proven", "", true},
+		{"mesh.port.found", key.ID(), true},
+		{"node.started", key.ID(), true},
+		{"join.refused", key.ID(), true},
+		{"mesh.port.gone", other.ID(), false},
+		{"mesh.port.gone", f.gateway.ID(), false},
+		{"mesh.port.gone", strings.Repeat("x", 500), false},
+		{"auth.claimed", "", false},
+		{"node.joined", key.ID(), false},
+		{"registry.joined", "", false},
+		{"gateway.epoch-raised", "", false},
+		{"mesh.radio.capture", "", false},
+		{"Auth.claimed", "", false},
+		{"auth\x1b.claimed", "", false},
+		{"auth", "", false},
+	} {
+		id := wire.ID(1, uint64(seq)+1)
+		text := fmt.Sprint("case ", seq)
+		n.write(wire.EventMessage{Event: model.Event{Boot: id.Boot, Seq: id.Seq, Time: time.Now(), Kind: tc.kind, Node: tc.node, Severity: model.Info, Message: text}})
+		if a, ok := n.read().(wire.AckEvents); !ok || len(a.IDs) != 1 || a.IDs[0] != id {
+			t.Fatalf("%s about %q: got %+v, want it acknowledged", tc.kind, tc.node, a)
+		}
+		list, _, err := f.Events.List(t.Context(), events.Query{Limit: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(list, func(e apitype.Event) bool { return e.Message == text })
+		if i >= 0 != tc.stored {
+			t.Errorf("%s about %q: stored: %t, want %t", tc.kind, tc.node, i >= 0, tc.stored)
+		} else if tc.stored && (list[i].Source != key.ID() || list[i].Node != key.ID()) {
+			t.Errorf("%s: got %+v, want it from and about %s", tc.kind, list[i], key.ID())
+		}
+	}
+	f.wantEvent("event.foreign", key.ID())
+	list, _, err := f.Events.List(t.Context(), events.Query{Kind: "event.foreign", Limit: 10})
+	if err != nil || len(list) != 1 || list[0].Source != events.Source || !strings.Contains(list[0].Message, other.ID()) {
+		t.Errorf("got %+v, %v; want one event of the gateway's own, which tells of the first refusal", list, err)
+	}
 }
 
 // An event that the database never takes is given up with a word; the others

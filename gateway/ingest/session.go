@@ -73,11 +73,12 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		return c.batch(ctx, m.Data)
 	case wire.EventMessage:
 		e := m.Event
-		if e.Node == "" {
-			e.Node = c.node
-		}
-		if err := events.Check(&e); err != nil {
-			c.server.report("event.malformed", c.node, err.Error(), c.remote)
+		if err := events.Check(&e, c.node); err != nil {
+			kind := "event.malformed"
+			if errors.Is(err, events.ErrForeign) {
+				kind = "event.foreign"
+			}
+			c.server.report(kind, c.node, err.Error(), c.remote)
 			c.ackEvent(wire.ID(m.Event.Boot, m.Event.Seq)) // it will never fit: the node need not keep it
 			return nil
 		}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"halo.internal/gateway/store"
@@ -145,7 +146,7 @@ func (r *Registry) Interfaces(ctx context.Context, id string) ([]apitype.Interfa
 // Rename gives a node another name.
 func (r *Registry) Rename(ctx context.Context, ref, name string) (apitype.Node, error) {
 	if !validName(name) {
-		return apitype.Node{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "name: expected a DNS label: 1 to 63 lower-case letters, digits and hyphens, not join or stream; got %.70q", name)
+		return apitype.Node{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "name: expected a DNS label: 1 to 63 lower-case letters, digits and hyphens, not %s; got %.70q", strings.Join(reserved, ", "), name)
 	}
 	n, err := r.Node(ctx, ref)
 	if err != nil {

@@ -31,8 +31,9 @@ const (
 	maxJoinTokens = 1000
 )
 
-// reserved names are words of the API's own in the place of a node's.
-var reserved = []string{"join", "stream"}
+// reserved names are words of the API's own in the place of a node's, and who
+// else may be the source of an event.
+var reserved = []string{"join", "stream", events.Source}
 
 func validName(s string) bool {
 	return nameForm.MatchString(s) && !identity.ValidID(s) && !slices.Contains(reserved, s)

@@ -386,7 +386,7 @@ func TestNamesAndAddresses(t *testing.T) {
 			t.Errorf("asked for %s: got %s, want %s", tc.asked, got, tc.want)
 		}
 	}
-	for _, asked := range []string{"", "Mast 1", "stream", "n-aaaaaaaaaaaaaaaaaaaa", "../../etc"} {
+	for _, asked := range []string{"", "Mast 1", "stream", "gateway-api", "n-aaaaaaaaaaaaaaaaaaaa", "../../etc"} {
 		if m := join(asked); m.Name != "node-"+m.Node[2:8] {
 			t.Errorf("asked for %q: got %s, want one made of the ID", asked, m.Name)
 		}
