@@ -21,11 +21,10 @@ const (
 
 // job is one batch or one event on its way to the database.
 type job struct {
-	node   string
-	batch  *store.Entry
-	schema wire.Schema
-	event  *model.Event
-	from   *session
+	node  string
+	batch *store.Entry
+	event *model.Event
+	from  *session
 }
 
 func (j job) id() wire.BatchID {
@@ -182,10 +181,9 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 	for i, j := range jobs {
 		switch outcomes[i] {
 		case store.Stored:
-			c.latest.Apply(j.node, j.schema, j.batch.Batch)
+			c.latest.Apply(j.node, j.batch.Schema, j.batch.Batch)
 		case store.Conflict:
-			c.events.Add("telemetry.conflict", model.Error, j.node, "a batch came again with other content; the first one is kept",
-				map[string]string{"batch": j.id().String()})
+			j.from.server.report("telemetry.conflict", j.node, "batch "+j.id().String()+" came again with other content; the first one is kept", j.from.remote)
 		case store.NoSchema:
 			j.from.refuse(wire.RefuseUnknownSchema, "send schema "+j.batch.Batch.Schema.String(), j.id())
 			continue

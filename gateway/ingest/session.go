@@ -121,7 +121,7 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 	if err != nil {
 		return c.badBatch(err, &h.BatchID)
 	}
-	return c.server.commit.put(ctx, job{node: c.node, batch: &store.Entry{Node: c.node, Batch: b, Data: data}, schema: s, from: c})
+	return c.server.commit.put(ctx, job{node: c.node, batch: &store.Entry{Node: c.node, Schema: s, Batch: b, Data: data}, from: c})
 }
 
 func (c *session) badBatch(err error, id *wire.BatchID) error {

@@ -43,9 +43,10 @@ func (j *Journal) Dropped() int64 { return j.drops.Load() }
 
 // Entry is one batch to be stored.
 type Entry struct {
-	Node  string
-	Batch wire.Batch // decoded, which proved it whole
-	Data  []byte     // as it came
+	Node   string
+	Schema wire.Schema // of the batch
+	Batch  wire.Batch  // decoded, which proved it whole
+	Data   []byte      // as it came
 }
 
 // Outcome says what Append did with an entry.
@@ -54,7 +55,7 @@ type Outcome int
 // Outcomes.
 const (
 	Stored    Outcome = iota
-	Duplicate         // it was there already, octet for octet
+	Duplicate         // it, or what it is a thinned form of, was there already
 	Conflict          // another batch of that name is there, and stays
 	NoSchema          // its schema is not stored any more: it has to come again
 )
@@ -92,7 +93,7 @@ func appendOne(ctx context.Context, tx *sql.Tx, use schemaUse, src int64, e Entr
 	boot, seq := int64(e.Batch.Boot), int64(e.Batch.Seq)
 	err := tx.QueryRowContext(ctx, `SELECT body FROM batches WHERE source = ? AND boot = ? AND seq = ?`, src, boot, seq).Scan(&have)
 	switch {
-	case err == nil && bytes.Equal(have, e.Data):
+	case err == nil && (bytes.Equal(have, e.Data) || isPart(have, e)):
 		return Duplicate, nil
 	case err == nil:
 		return Conflict, nil
@@ -119,6 +120,13 @@ func appendOne(ctx context.Context, tx *sql.Tx, use schemaUse, src int64, e Entr
 		err = use.extend(ctx, tx, e.Batch.Schema, id+useAhead)
 	}
 	return Stored, err
+}
+
+// isPart tells whether a batch is a thinned form of the stored one, whose
+// acknowledgement was lost before the node's spool was full.
+func isPart(stored []byte, e Entry) bool {
+	whole, err := wire.Decode(stored, e.Schema)
+	return err == nil && whole.Covers(e.Batch)
 }
 
 // source returns the short number under which a node's rows are kept.

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ func batchOf(t *testing.T, schema wire.Schema, node string, boot, seq uint64) En
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Entry{Node: node, Batch: b, Data: data}
+	return Entry{Node: node, Schema: schema, Batch: b, Data: data}
 }
 
 func openJournal(t *testing.T, path string, budget int64) *Journal {
@@ -66,12 +67,56 @@ func add(t *testing.T, j *Journal, entries ...Entry) []Outcome {
 
 func TestEachBatchIsStoredOnce(t *testing.T) {
 	j := openJournal(t, filepath.Join(t.TempDir(), "t.db"), 1<<30)
-	other := batch(t, "n-a", 1, 2)
-	other.Data = append([]byte{}, other.Data...)
-	other.Data[0] ^= 1
+	other := batch(t, "n-a", 1, 9)
+	other.Batch.Seq = 2
 	got := add(t, j, batch(t, "n-a", 1, 1), batch(t, "n-a", 1, 2), batch(t, "n-a", 1, 1), batch(t, "n-b", 1, 1), batch(t, "n-a", 2, 1), other)
 	if diff := cmp.Diff([]Outcome{Stored, Stored, Duplicate, Stored, Stored, Conflict}, got); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
+	}
+}
+
+// A node whose spool is full leaves reports out of batches that it keeps, also
+// of those that are stored and whose acknowledgement was lost.
+func TestAThinnedFormOfWhatIsStoredIsNoConflict(t *testing.T) {
+	j := openJournal(t, filepath.Join(t.TempDir(), "t.db"), 1<<30)
+	whole := batch(t, "n-a", 1, 1)
+	add(t, j, whole)
+	form := func(change func(*wire.Batch)) Entry {
+		b := whole.Batch
+		b.Reports = slices.Clone(b.Reports)
+		change(&b)
+		data, err := b.Encode(schema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Entry{Node: "n-a", Schema: schema, Batch: b, Data: data}
+	}
+	for _, tc := range []struct {
+		name   string
+		change func(*wire.Batch)
+		want   Outcome
+	}{
+		{"every second report", func(b *wire.Batch) { b.Reports = []wire.Report{b.Reports[0], b.Reports[2]} }, Duplicate},
+		{"thinned to one", func(b *wire.Batch) { b.Reports = b.Reports[:1] }, Duplicate},
+		{"another value", func(b *wire.Batch) {
+			b.Reports = []wire.Report{b.Reports[0], {Time: b.Reports[2].Time, Values: []wire.Value{wire.Int(1), wire.Int(2)}}}
+		}, Conflict},
+		{"another time", func(b *wire.Batch) { b.Reports[0].Time++; b.Reports = b.Reports[:1] }, Conflict},
+		{"other order", func(b *wire.Batch) { b.Reports = []wire.Report{b.Reports[2], b.Reports[0]} }, Conflict},
+		{"more reports", func(b *wire.Batch) { b.Reports = append(b.Reports, b.Reports[2]) }, Conflict},
+		{"another clock", func(b *wire.Batch) { b.Clock = model.ClockNone; b.Reports = b.Reports[:1] }, Conflict},
+	} {
+		if got := add(t, j, form(tc.change)); got[0] != tc.want {
+			t.Errorf("%s: got outcome %d, want %d", tc.name, got[0], tc.want)
+		}
+	}
+	longer := schema
+	longer.Metrics = append(slices.Clone(longer.Metrics), wire.NewMetric("system.load.one", "", 2))
+	if err := j.PutSchema(t.Context(), "n-a", longer); err != nil {
+		t.Fatal(err)
+	}
+	if got := add(t, j, batchOf(t, longer, "n-a", 1, 1)); got[0] != Conflict {
+		t.Errorf("by another schema: got outcome %d, want a conflict", got[0])
 	}
 }
 

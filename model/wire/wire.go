@@ -34,6 +34,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"halo.internal/model"
@@ -119,4 +120,21 @@ type Header struct {
 type Batch struct {
 	Header
 	Reports []Report
+}
+
+// Covers tells whether part is the batch itself or a thinned form of it: the
+// same header, and none but reports of this batch, in their order.
+func (b Batch) Covers(part Batch) bool {
+	if b.Header != part.Header {
+		return false
+	}
+	have := b.Reports
+	for _, p := range part.Reports {
+		i := slices.IndexFunc(have, func(r Report) bool { return r.Time == p.Time && slices.Equal(r.Values, p.Values) })
+		if i < 0 {
+			return false
+		}
+		have = have[i+1:]
+	}
+	return true
 }
