@@ -50,7 +50,7 @@ func (a *API) authRoutes() {
 	register(a, entry, huma.Operation{
 		OperationID: "refresh", Method: http.MethodPost, Path: "/api/auth/refresh", Tags: []string{"auth"},
 		Summary:     "Exchange a refresh token for new tokens",
-		Description: "A refresh token is good once. One that comes a second time, later than a lost answer explains, ends its login.",
+		Description: "A refresh token is good once. Sent again within 30 seconds, because the answer was lost, it gives the same successor; later, or once the successor was used, that ends its login.",
 	}, func(ctx context.Context, i *In[apitype.RefreshRequest]) (*body[apitype.Tokens], error) {
 		return answer(a.Auth.Refresh(ctx, callerOf(ctx).remote, i.Body.RefreshToken))
 	})

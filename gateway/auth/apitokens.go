@@ -55,8 +55,7 @@ func (s *Service) CreateAPIToken(ctx context.Context, by Principal, c apitype.Cr
 		e := now.Add(time.Duration(c.ExpiresS) * time.Second)
 		t.Expires = &e
 	}
-	var hash []byte
-	t.Token, hash = secret(tokenStart)
+	t.Token = newSecret(tokenStart)
 	err := s.db.Write(ctx, func(tx *sql.Tx) error {
 		var n int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM api_tokens`).Scan(&n); err != nil {
@@ -66,7 +65,7 @@ func (s *Service) CreateAPIToken(ctx context.Context, by Principal, c apitype.Cr
 			return apitype.Refuse(http.StatusConflict, "", "there are %d API tokens already; delete some", n)
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO api_tokens (id, hash, name, scopes, created, created_by, expires) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			t.ID, hash, t.Name, strings.Join(t.Scopes, " "), store.Millis(now), t.By, store.MillisPtr(t.Expires))
+			t.ID, hashToken(t.Token), t.Name, strings.Join(t.Scopes, " "), store.Millis(now), t.By, store.MillisPtr(t.Expires))
 		return err
 	})
 	if err != nil {

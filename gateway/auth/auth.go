@@ -7,6 +7,7 @@ package auth
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"database/sql"
@@ -124,7 +125,7 @@ func (s *Service) Login(ctx context.Context, remote netip.Addr, username, passwo
 	s.logins.succeed(keys...)
 	family := make([]byte, 16)
 	rand.Read(family)
-	return s.issue(ctx, u, family, func(tx *sql.Tx) error {
+	return s.issue(ctx, u, family, newSecret(refreshStart), func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)
 		return err
 	})
@@ -146,9 +147,9 @@ type loginClaims struct {
 	jwt.RegisteredClaims
 }
 
-// issue makes an access token and stores a refresh token; more runs in the
-// same transaction.
-func (s *Service) issue(ctx context.Context, u user, family []byte, more func(*sql.Tx) error) (apitype.Tokens, error) {
+// issue makes an access token and stores a refresh token, unless that is there
+// already; more runs in the same transaction, before.
+func (s *Service) issue(ctx context.Context, u user, family []byte, refresh string, more func(*sql.Tx) error) (apitype.Tokens, error) {
 	now := s.clock.Now()
 	access, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, loginClaims{Role: u.role, Generation: u.generation, RegisteredClaims: jwt.RegisteredClaims{
 		Issuer: issuer, Subject: u.name, IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(accessLife)), ID: rand.Text(),
@@ -156,7 +157,6 @@ func (s *Service) issue(ctx context.Context, u user, family []byte, more func(*s
 	if err != nil {
 		return apitype.Tokens{}, fmt.Errorf("sign access token: %w", err)
 	}
-	refresh, hash := secret(refreshStart)
 	err = s.db.Write(ctx, func(tx *sql.Tx) error {
 		if more != nil {
 			if err := more(tx); err != nil {
@@ -166,7 +166,7 @@ func (s *Service) issue(ctx context.Context, u user, family []byte, more func(*s
 		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE expires < ?`, store.Millis(now)); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, family, username, expires) VALUES (?, ?, ?, ?)`, hash, family, u.name, store.Millis(now.Add(refreshLife)))
+		_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, family, username, expires) VALUES (?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING`, hashToken(refresh), family, u.name, store.Millis(now.Add(refreshLife)))
 		return err
 	})
 	if err != nil {
@@ -175,12 +175,20 @@ func (s *Service) issue(ctx context.Context, u user, family []byte, more func(*s
 	return apitype.Tokens{AccessToken: access, TokenType: "Bearer", ExpiresIn: int(accessLife / time.Second), RefreshToken: refresh, Username: u.name, Role: u.role}, nil
 }
 
-// secret makes a random token and the hash under which it is stored.
-func secret(prefix string) (string, []byte) {
+// newSecret makes a random token; only its hash is stored.
+func newSecret(prefix string) string {
 	raw := make([]byte, 32)
 	rand.Read(raw)
-	t := prefix + base64.RawURLEncoding.EncodeToString(raw)
-	return t, hashToken(t)
+	return prefix + base64.RawURLEncoding.EncodeToString(raw)
+}
+
+// successor is the refresh token that follows another: always the same, so
+// that who asks again for a lost answer gets it again, while nothing is stored
+// from which it could be read.
+func (s *Service) successor(token string) string {
+	m := hmac.New(sha256.New, s.key.Seed())
+	m.Write([]byte("refresh token after " + token))
+	return refreshStart + base64.RawURLEncoding.EncodeToString(m.Sum(nil))
 }
 
 func hashToken(t string) []byte {
@@ -190,8 +198,10 @@ func hashToken(t string) []byte {
 
 var errRefresh = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemRefresh, "the refresh token is unknown, used or expired; log in again")
 
-// Refresh exchanges a refresh token for new tokens. A token that was exchanged
-// before was copied by somebody: its whole login ends.
+// Refresh exchanges a refresh token for new tokens. For as long as an answer
+// may have been lost, and its successor was not used, the token may come again
+// and gives the same successor. One that comes later, or after its successor,
+// was copied by somebody: its whole login ends.
 func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) (apitype.Tokens, error) {
 	key := "refresh " + remoteKey(remote)
 	if err := s.logins.allow(key); err != nil {
@@ -200,8 +210,7 @@ func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) 
 	var username string
 	var family []byte
 	var expires int64
-	var rotated sql.NullInt64
-	err := s.db.Read().QueryRowContext(ctx, `SELECT username, family, expires, rotated FROM refresh_tokens WHERE hash = ?`, hashToken(token)).Scan(&username, &family, &expires, &rotated)
+	err := s.db.Read().QueryRowContext(ctx, `SELECT username, family, expires FROM refresh_tokens WHERE hash = ?`, hashToken(token)).Scan(&username, &family, &expires)
 	now := s.clock.Now()
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -211,12 +220,6 @@ func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) 
 		return apitype.Tokens{}, store.Classify(err)
 	case now.After(store.Time(expires)):
 		return apitype.Tokens{}, errRefresh
-	case rotated.Valid && now.Sub(store.Time(rotated.Int64)).Abs() > refreshGrace:
-		s.events.Add("auth.refresh.reused", model.Warning, "", "a refresh token was used twice; that login has ended", map[string]string{"remote": remote.String(), "user": username})
-		if err := s.endFamily(ctx, family); err != nil {
-			return apitype.Tokens{}, err
-		}
-		return apitype.Tokens{}, errRefresh
 	}
 	u, err := s.user(ctx, username)
 	if errors.Is(err, errNoUser) || err == nil && u.disabled {
@@ -225,17 +228,39 @@ func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) 
 	if err != nil {
 		return apitype.Tokens{}, err
 	}
-	return s.issue(ctx, u, family, func(tx *sql.Tx) error {
-		// Within the transaction the token must still be there: a logout may have come in between.
-		r, err := tx.ExecContext(ctx, `UPDATE refresh_tokens SET rotated = coalesce(rotated, ?) WHERE hash = ?`, store.Millis(now), hashToken(token))
-		if err != nil {
-			return err
-		}
-		if n, err := r.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, errRefresh)
-		}
-		return nil
-	})
+	next := s.successor(token)
+	t, err := s.issue(ctx, u, family, next, func(tx *sql.Tx) error { return rotate(ctx, tx, token, next, now) })
+	if !errors.Is(err, errReused) {
+		return t, err
+	}
+	s.events.Add("auth.refresh.reused", model.Warning, "", "a refresh token was used twice; that login has ended", map[string]string{"remote": remote.String(), "user": username})
+	if err := s.endFamily(ctx, family); err != nil {
+		return apitype.Tokens{}, err
+	}
+	return apitype.Tokens{}, errRefresh
+}
+
+var errReused = errors.New("the refresh token was used before")
+
+// rotate notes that a token was exchanged, or returns errReused. All is read
+// within the transaction: other requests with the same token come meanwhile,
+// as does the logout.
+func rotate(ctx context.Context, tx *sql.Tx, token, next string, now time.Time) error {
+	var rotated, nextRotated sql.NullInt64
+	err := tx.QueryRowContext(ctx, `SELECT t.rotated, n.rotated FROM refresh_tokens t LEFT JOIN refresh_tokens n ON n.hash = ? WHERE t.hash = ?`,
+		hashToken(next), hashToken(token)).Scan(&rotated, &nextRotated)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return errRefresh
+	case err != nil:
+		return err
+	case !rotated.Valid:
+		_, err = tx.ExecContext(ctx, `UPDATE refresh_tokens SET rotated = ? WHERE hash = ?`, store.Millis(now), hashToken(token))
+		return err
+	case nextRotated.Valid || now.Sub(store.Time(rotated.Int64)).Abs() > refreshGrace:
+		return errReused
+	}
+	return nil
 }
 
 // Logout ends the login that the refresh token belongs to.

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"database/sql"
 	"encoding/base64"
@@ -9,11 +10,13 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/sync/errgroup"
 
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
@@ -61,6 +64,14 @@ func (f *fixture) addUser(t *testing.T, name, role string) {
 	if _, err := f.CreateUser(t.Context(), apitype.CreateUser{Username: name, Password: password, Role: role}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (f *fixture) count(t *testing.T, query string) (n int) {
+	t.Helper()
+	if err := f.db.Read().QueryRowContext(t.Context(), query).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func (f *fixture) login(t *testing.T, name string) apitype.Tokens {
@@ -153,9 +164,19 @@ func TestRefreshRotatesAndReuseEndsTheLogin(t *testing.T) {
 	if second.RefreshToken == first.RefreshToken {
 		t.Error("the refresh token did not change")
 	}
-	// The answer was lost on the link: the client asks again at once.
-	if _, err := f.Refresh(t.Context(), here, first.RefreshToken); err != nil {
-		t.Errorf("a repeated refresh within the grace: %v", err)
+	// The answer was lost on the link: the client asks again, and gets the same.
+	// So does a thief, who thereby has no login of his own.
+	for _, from := range []netip.Addr{here, here, another} {
+		again, err := f.Refresh(t.Context(), from, first.RefreshToken)
+		if err != nil || again.RefreshToken != second.RefreshToken {
+			t.Errorf("a repeated refresh within the grace: got %q, %v; want the same successor", again.RefreshToken, err)
+		}
+		if _, err := f.bearer(t, again.AccessToken); err != nil {
+			t.Errorf("its access token: %v", err)
+		}
+	}
+	if n := f.count(t, `SELECT count(*) FROM refresh_tokens`); n != 2 {
+		t.Errorf("%d refresh tokens are stored, want the first and its successor", n)
 	}
 	// A thief, later.
 	f.now = f.now.Add(refreshGrace + time.Minute)
@@ -163,6 +184,14 @@ func TestRefreshRotatesAndReuseEndsTheLogin(t *testing.T) {
 	wantProblem(t, err, apitype.ProblemRefresh)
 	_, err = f.Refresh(t.Context(), here, second.RefreshToken)
 	wantProblem(t, err, apitype.ProblemRefresh)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := f.events.Run(ended); err != nil { // writes what waits
+		t.Fatal(err)
+	}
+	if n := f.count(t, `SELECT count(*) FROM events WHERE kind = 'auth.refresh.reused'`); n != 1 {
+		t.Errorf("%d events of the reuse, want one", n)
+	}
 
 	third := f.login(t, "root")
 	f.now = f.now.Add(refreshLife + time.Hour)
@@ -175,6 +204,47 @@ func TestRefreshRotatesAndReuseEndsTheLogin(t *testing.T) {
 	}
 	_, err = f.Refresh(t.Context(), here, fourth.RefreshToken)
 	wantProblem(t, err, apitype.ProblemRefresh)
+}
+
+// Whose successor was used already cannot have lost the answer with it.
+func TestATokenThatComesAfterItsSuccessorEndsTheLogin(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	first := f.login(t, "root")
+	second, err := f.Refresh(t.Context(), here, first.RefreshToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third, err := f.Refresh(t.Context(), here, second.RefreshToken)
+	if err != nil || third.RefreshToken == second.RefreshToken {
+		t.Fatalf("the second refresh: got %q, %v; want another token", third.RefreshToken, err)
+	}
+	_, err = f.Refresh(t.Context(), another, first.RefreshToken)
+	wantProblem(t, err, apitype.ProblemRefresh)
+	_, err = f.Refresh(t.Context(), here, third.RefreshToken)
+	wantProblem(t, err, apitype.ProblemRefresh)
+}
+
+// Requests that come at the same time are no second chain either.
+func TestRefreshesAtTheSameTime(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	first := f.login(t, "root")
+	var g errgroup.Group
+	got := make([]string, 8)
+	for i := range got {
+		g.Go(func() error {
+			next, err := f.Refresh(t.Context(), here, first.RefreshToken)
+			got[i] = next.RefreshToken
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(got, func(s string) bool { return s != got[0] }) {
+		t.Errorf("got different successors: %q", got)
+	}
 }
 
 func TestGuessingIsSlowedForTheGuesserAlone(t *testing.T) {
@@ -280,7 +350,7 @@ func TestARestoredDatabaseHasNoLogins(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.generation++ // as after a change that the copy lacks
-	later, err := f.issue(t.Context(), u, []byte("family of later"), func(*sql.Tx) error { return nil })
+	later, err := f.issue(t.Context(), u, []byte("family of later"), newSecret(refreshStart), func(*sql.Tx) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

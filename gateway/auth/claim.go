@@ -191,7 +191,7 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 	family := make([]byte, 16)
 	rand.Read(family)
 	u := user{name: r.Username, role: apitype.RoleAdmin, generation: 1}
-	tokens, err := s.issue(ctx, u, family, func(tx *sql.Tx) error {
+	tokens, err := s.issue(ctx, u, family, newSecret(refreshStart), func(tx *sql.Tx) error {
 		var n int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM users`).Scan(&n); err != nil {
 			return err
