@@ -53,7 +53,7 @@ type Config struct {
 	State    paths.Dir     // where HALO keeps its files
 	Alone    bool          // no halo-mesh on this device: make an identity, print the claim code
 	Identity string        // file that halo-mesh writes; unused when alone
-	Plain    []string      // addresses of plain HTTP
+	Plain    []string      // addresses of plain HTTP: loopback and overlay only
 	TLS      []string      // addresses of TLS
 	Socket   string        // own Unix socket; empty: none
 	Mesh     string        // halo-mesh's socket; unused when alone
@@ -103,8 +103,14 @@ func newDaemon(c Config) *daemon {
 	return d
 }
 
-// Run runs the gateway until ctx ends.
+// Run runs the gateway until ctx ends. It refuses addresses of plain HTTP other
+// than those of the loopback and the overlay.
 func Run(ctx context.Context, c Config) error {
+	for _, a := range c.Plain {
+		if err := checkPlain(a); err != nil {
+			return err
+		}
+	}
 	d := newDaemon(c)
 	asked := ctx
 	g, ctx := errgroup.WithContext(ctx)

@@ -60,6 +60,23 @@ func serve(ctx context.Context, h http.Handler, log *slog.Logger, listeners []li
 	return g.Wait()
 }
 
+// checkPlain refuses an address of plain HTTP at which others could listen in
+// on what clients send, passwords and tokens among it.
+func checkPlain(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("listen on %q: expected host:port: %w", address, err)
+	}
+	if host == "localhost" {
+		return nil
+	}
+	if a, err := netip.ParseAddr(host); err == nil && paths.PlainHTTP(a) {
+		return nil
+	}
+	return fmt.Errorf("listen on %s: expected an address of the loopback or the overlay's %s, as plain HTTP is served on these alone; "+
+		"keep to 127.0.0.1:%s, and for other machines serve TLS (--listen-tls :%d)", address, paths.OverlayGateway, port, paths.APITLSPort)
+}
+
 func (l listener) open(ctx context.Context) (net.Listener, error) {
 	lc := net.ListenConfig{Control: freebind}
 	nl, err := lc.Listen(ctx, "tcp", l.address)

@@ -1,7 +1,10 @@
 package gateway
 
 import (
+	"io"
+	"log/slog"
 	"net"
+	"strings"
 	"testing"
 
 	"halo.internal/model/paths"
@@ -42,5 +45,21 @@ func TestOnlyMembersReachTheOverlayAddress(t *testing.T) {
 		if got := admissible(endpoints{local: tc.local, remote: tc.remote}); got != tc.want {
 			t.Errorf("%s from %s: admitted %v, want %v", tc.local, tc.remote, got, tc.want)
 		}
+	}
+}
+
+func TestPlainHTTPOnLoopbackAndOverlayOnly(t *testing.T) {
+	for address, want := range map[string]bool{
+		"127.0.0.1:8080": true, "[::1]:8080": true, "127.1.2.3:0": true, "localhost:8080": true, "[::ffff:127.0.0.1]:8080": true, "10.42.0.1:8080": true,
+		"0.0.0.0:8080": false, "[::]:8080": false, ":8080": false, "192.168.1.5:8080": false, "10.42.0.2:8080": false, "gateway.example:8080": false, "8080": false, "": false,
+	} {
+		err := checkPlain(address)
+		if (err == nil) != want {
+			t.Errorf("%q: got %v, want it allowed: %v", address, err, want)
+		}
+	}
+	err := Run(t.Context(), Laptop(t.TempDir(), []string{"0.0.0.0:0"}, io.Discard, slog.New(slog.DiscardHandler)))
+	if err == nil || !strings.Contains(err.Error(), "--listen-tls") {
+		t.Errorf("got %v, want a refusal that names --listen-tls", err)
 	}
 }

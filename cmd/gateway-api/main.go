@@ -36,7 +36,7 @@ func main() {
 func run() (int, error) {
 	showVersion := flag.Bool("version", false, "print the version and exit")
 	data := flag.String("data", "", "run alone, without a mesh, and keep everything in this `directory`")
-	listen := flag.String("listen", "127.0.0.1:8080", "with --data: `address` of plain HTTP")
+	listen := flag.String("listen", "127.0.0.1:8080", "with --data: `address` of plain HTTP, on the loopback (or the overlay) only")
 	secure := flag.String("listen-tls", "", "with --data: `address` of TLS, e.g. :8443")
 	flag.Parse()
 	if *showVersion {

@@ -18,7 +18,7 @@ import (
 // access says what a route needs. The zero value needs an admin.
 type access struct {
 	open   bool   // no login
-	secret bool   // open, but carries a secret: refused on unprotected connections
+	secret bool   // open, but carries a secret (password, claim, token): refused on unprotected connections
 	login  bool   // any login or API token
 	scope  string // this scope
 }
@@ -72,7 +72,7 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 	}
 	c := &caller{remote: remoteOf(r), protected: r.TLS != nil}
 	if (need.closed() || need.secret) && !protected(r) {
-		writeProblem(w, apitype.Refuse(http.StatusForbidden, apitype.ProblemPlainHTTP, "secrets do not travel over plain HTTP here; use https on port %d, or the overlay", paths.APITLSPort))
+		refusePlain(w)
 		return
 	}
 	if need.closed() {
@@ -113,10 +113,13 @@ func protected(r *http.Request) bool {
 	case *net.UnixAddr:
 		return true
 	case *net.TCPAddr:
-		a := local.AddrPort().Addr().Unmap()
-		return a.IsLoopback() || a == paths.OverlayGateway
+		return paths.PlainHTTP(local.AddrPort().Addr())
 	}
 	return false
+}
+
+func refusePlain(w http.ResponseWriter) {
+	writeProblem(w, apitype.Refuse(http.StatusForbidden, apitype.ProblemPlainHTTP, "secrets do not travel over plain HTTP here; use https on port %d, or the overlay", paths.APITLSPort))
 }
 
 // remoteOf returns the client's address; on the Unix socket the loopback.

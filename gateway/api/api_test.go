@@ -227,14 +227,11 @@ func TestNothingSecretOverPlainHTTP(t *testing.T) {
 		}
 		f.local = a
 		for _, r := range f.routes() {
-			if r.path == "/v1/nodes/stream" {
-				continue // the hello is signed; the ingest judges the address itself
-			}
 			path := strings.NewReplacer("{id}", "x", "{username}", "x", "{mac}", "x").Replace(r.path)
 			_, b := f.do(r.method, path, nil)
 			var p apitype.Problem
 			_ = json.Unmarshal(b, &p) // what is no problem has no type
-			public := slices.Contains([]string{"/health", "/capabilities", "/openapi.json", "/docs", "/v1/nodes/join"}, r.path)
+			public := slices.Contains([]string{"/health", "/capabilities", "/openapi.json", "/docs"}, r.path)
 			if refused := p.Type == apitype.ProblemPlainHTTP; refused != (!tc.protected && !public) {
 				t.Errorf("%s %s at %s: refused %v", r.method, r.path, tc.local, refused)
 			}

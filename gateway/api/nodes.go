@@ -12,7 +12,7 @@ import (
 
 func (a *API) nodeRoutes() {
 	nodes := []string{"nodes"}
-	register(a, open, huma.Operation{
+	register(a, entry, huma.Operation{
 		OperationID: "join-node", Method: http.MethodPost, Path: "/v1/nodes/join", Tags: nodes,
 		Summary:     "Join the network, signed by the node's key",
 		Description: "Without a nonce the answer is the problem join-nonce; post again, signed over that nonce. Admitted by join token, by a trusted MAC or by an admin (problem join-pending until then, with what is wrong with its token in detail). A node that is known gets its membership again.",
@@ -104,7 +104,13 @@ func (a *API) node(ctx context.Context, ref string) (apitype.NodeDetail, error) 
 // its route.
 func (a *API) describeStream() {
 	const path = "/v1/nodes/stream"
-	a.mux.Handle("GET "+path, a.Stream)
+	a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+		if !protected(r) {
+			refusePlain(w)
+			return
+		}
+		a.Stream.ServeHTTP(w, r)
+	})
 	a.huma.OpenAPI().AddOperation(&huma.Operation{
 		OperationID: "stream-node", Method: http.MethodGet, Path: path, Tags: []string{"nodes"},
 		Summary:     "What a node sends: a WebSocket",

@@ -26,7 +26,7 @@ const (
 	ProblemLogin          = "login-failed"      // 401: wrong name or password
 	ProblemRefresh        = "refresh-failed"    // 401: log in again
 	ProblemRateLimited    = "rate-limited"      // 429: after the seconds in Retry-After
-	ProblemPlainHTTP      = "tls-required"      // 403: passwords travel over TLS, loopback or overlay only
+	ProblemPlainHTTP      = "tls-required"      // 403: secrets travel over TLS, loopback or overlay only
 	ProblemPassword       = "password-too-weak" // 422
 	ProblemNameTaken      = "name-taken"        // 409
 	ProblemScope          = "scope-missing"     // 403: the role or token does not allow this

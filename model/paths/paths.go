@@ -116,3 +116,10 @@ type Dir string
 
 // File returns the path of one of the names below State.
 func (d Dir) File(name string) string { return filepath.Join(string(d), name) }
+
+// PlainHTTP tells whether the API may be served over plain HTTP at an address:
+// one at which nobody between can listen in.
+func PlainHTTP(a netip.Addr) bool {
+	a = a.Unmap()
+	return a.IsLoopback() || a == OverlayGateway
+}
