@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -137,11 +138,15 @@ func TestJoinToken(t *testing.T) {
 
 // memory is a Vault in RAM.
 type memory struct {
-	m    map[string][]byte
-	fail error
+	m      map[string][]byte
+	fail   error
+	unread error
 }
 
 func (m *memory) Get(name string) ([]byte, error) {
+	if m.unread != nil {
+		return nil, m.unread
+	}
 	if b, ok := m.m[name]; ok {
 		return b, nil
 	}
@@ -191,6 +196,49 @@ func TestStoredIdentitySurvivesDamage(t *testing.T) {
 			got, err := Load(path, v)
 			if got != tc.want || !errors.Is(err, tc.err) {
 				t.Errorf("got %+v, %v, want %+v, %v", got, err, tc.want, tc.err)
+			}
+		})
+	}
+}
+
+// What cannot be read may be whole: it is no damage, over which a new identity
+// would be written.
+func TestAnIdentityThatCannotBeRead(t *testing.T) {
+	good := State{Key: key(t, 1), BootCounter: 7, BootID: "a"}
+	bad := good.Marshal()
+	bad[20] ^= 1
+	for _, tc := range []struct {
+		name   string
+		file   []byte // nil: not there
+		noFile bool   // cannot be read either
+		vault  error
+		want   error
+	}{
+		{"vault unreadable, no file", nil, false, syscall.EIO, ErrUnread},
+		{"vault unreadable, file damaged", bad, false, syscall.EIO, ErrUnread},
+		{"vault unreadable, file good", good.Marshal(), false, syscall.EIO, nil},
+		{"file unreadable, vault empty", nil, true, fs.ErrNotExist, ErrUnread},
+		{"file unreadable, vault damaged", nil, true, ErrCorrupt, ErrUnread},
+		{"vault damaged, no file", nil, false, ErrCorrupt, ErrCorrupt},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), paths.Identity)
+			if tc.noFile {
+				if err := os.Mkdir(path, 0o700); err != nil { // EISDIR
+					t.Fatal(err)
+				}
+			}
+			if tc.file != nil {
+				if err := os.WriteFile(path, tc.file, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := Load(path, &memory{unread: tc.vault})
+			if !errors.Is(err, tc.want) {
+				t.Errorf("got %v, want %v", err, tc.want)
+			}
+			if tc.want == nil && got != good {
+				t.Errorf("got %+v, want %+v", got, good)
 			}
 		})
 	}

@@ -9,13 +9,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"halo.internal/model/atomicfile"
 	"halo.internal/model/paths"
 )
 
 // Vault keeps a second copy outside the /perm file system (hal/card). Get
-// returns an error wrapping fs.ErrNotExist for a name that was never put.
+// returns an error wrapping fs.ErrNotExist for a name that was never put, and
+// one wrapping ErrCorrupt where the whole was read and is damaged.
 type Vault interface {
 	Get(name string) ([]byte, error)
 	Put(name string, value []byte) error
@@ -56,8 +58,13 @@ func (s State) Marshal() []byte {
 	return append(b, '\n')
 }
 
-// ErrCorrupt is wrapped where a stored identity is there but damaged.
-var ErrCorrupt = errors.New("stored identity is damaged")
+// ErrCorrupt is wrapped where a stored identity, or the vault, was read and is
+// damaged.
+var ErrCorrupt = errors.New("stored state is damaged")
+
+// ErrUnread is wrapped where a stored identity may be there, but could not be
+// read, as when a card fails for a moment.
+var ErrUnread = errors.New("stored identity cannot be read")
 
 // Unmarshal reads the stored form. Damage is an error wrapping ErrCorrupt.
 func Unmarshal(b []byte) (State, error) {
@@ -86,8 +93,10 @@ func Unmarshal(b []byte) (State, error) {
 // Load reads the identity from path and from the vault (which may be nil) and
 // returns the one with the higher boot counter: a copy restored from an old
 // card must not take the counter back. It returns an error wrapping
-// fs.ErrNotExist when neither holds one, ErrCorrupt when what is there is
-// damaged. Damage to one copy alone is no error.
+// fs.ErrNotExist when neither holds one, ErrCorrupt when what is there was read
+// and is damaged, and ErrUnread when there may be a good one that cannot be
+// read now: then nothing may be written over it. Trouble with one copy alone is
+// no error.
 func Load(path string, v Vault) (State, error) {
 	var best State
 	var errs []error
@@ -111,12 +120,17 @@ func Load(path string, v Vault) (State, error) {
 	if found {
 		return best, nil
 	}
+	worst := fmt.Errorf("identity: %w", fs.ErrNotExist)
 	for _, err := range errs {
-		if !errors.Is(err, fs.ErrNotExist) {
-			return State{}, err
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR): // ENOTDIR: no file system is there
+		case errors.Is(err, ErrCorrupt):
+			worst = err
+		default:
+			return State{}, fmt.Errorf("%w: %w", ErrUnread, err)
 		}
 	}
-	return State{}, fmt.Errorf("identity: %w", fs.ErrNotExist)
+	return State{}, worst
 }
 
 // Save writes the identity to path and to the vault (which may be nil). It

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"time"
 
 	"halo.internal/identity"
 	"halo.internal/mesh/provision"
@@ -18,19 +19,53 @@ import (
 // should know.
 type report func(kind string, s model.Severity, message string, fields ...string)
 
+// loadTries and loadPause bound how long a card that fails to read is asked
+// again: cheap ones fail now and then just after power came.
+const (
+	loadTries = 5
+	loadPause = 500 * time.Millisecond
+)
+
+func loadPatiently(path string, vault identity.Vault) (s identity.State, err error) {
+	for try := range loadTries {
+		if try > 0 {
+			time.Sleep(loadPause)
+		}
+		if s, err = identity.Load(path, vault); !errors.Is(err, identity.ErrUnread) {
+			break
+		}
+	}
+	return s, err
+}
+
+// standIn returns the identity of a device whose own cannot be read: that which
+// it already had in this start of the machine, else one for this start alone.
+func standIn(bootID, runCopy string) identity.State {
+	if s, err := identity.Load(runCopy, nil); err == nil && s.BootID == bootID {
+		return s
+	}
+	return identity.State{Key: identity.New()}
+}
+
 // identify returns the identity of this device with the boot counter raised for
 // this start of the machine. seed, if not nil, is the gateway's key from its
 // bundle, which the device takes on. An identity that cannot be kept is used
-// all the same: the node is volatile, and says so.
+// all the same: the node is volatile, and says so. One that cannot be read is
+// left on the card as it is, with everything else there, and another is used
+// until the next start.
 func identify(store *state.Store, bootID, runCopy string, seed *identity.Key, tell report) identity.State {
 	path := store.Dir().File(paths.Identity)
-	s, err := identity.Load(path, store.Vault())
+	s, err := loadPatiently(path, store.Vault())
+	unread := errors.Is(err, identity.ErrUnread)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		s = identity.State{Key: identity.New()}
 		if seed == nil {
 			tell("identity.made", model.Info, "this device made its identity", "node", s.Key.ID())
 		}
+	case unread:
+		store.Hold(err)
+		s = standIn(bootID, runCopy)
 	case err != nil:
 		// Kept for whoever wants to look; nothing reads it.
 		_ = os.Rename(path, path+".damaged")
@@ -44,7 +79,21 @@ func identify(store *state.Store, bootID, runCopy string, seed *identity.Key, te
 	if s.BootID != bootID {
 		s.BootCounter, s.BootID = s.BootCounter+1, bootID
 	}
-	err = os.MkdirAll(string(store.Dir()), 0o755)
+	if unread {
+		tell("identity.unread", model.Error, "the identity cannot be read from the card; until the next start this device is another one, and keeps nothing. "+
+			"Restart it; if this comes again, replace the card: "+err.Error(), "node", s.Key.ID())
+	} else {
+		keep(store, path, s, tell)
+	}
+	if err := atomicfile.Write(runCopy, s.Marshal(), 0o600); err != nil {
+		tell("identity.not-kept", model.Error, "other processes cannot read the identity: "+err.Error())
+	}
+	return s
+}
+
+// keep writes the identity to both places.
+func keep(store *state.Store, path string, s identity.State, tell report) {
+	err := os.MkdirAll(string(store.Dir()), 0o755)
 	if err == nil {
 		err = s.Save(path, store.Vault())
 	}
@@ -52,10 +101,6 @@ func identify(store *state.Store, bootID, runCopy string, seed *identity.Key, te
 	if err != nil {
 		tell("identity.not-kept", model.Error, "identity and boot counter are not kept in both places: "+err.Error())
 	}
-	if err := atomicfile.Write(runCopy, s.Marshal(), 0o600); err != nil {
-		tell("identity.not-kept", model.Error, "other processes cannot read the identity: "+err.Error())
-	}
-	return s
 }
 
 // settle finds out who this device is and which network it belongs to. Where

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
@@ -38,18 +39,22 @@ type copyState struct {
 }
 
 // Load returns the value of the newest whole copy. The error wraps
-// fs.ErrNotExist when the area was never written, ErrDamaged when it was, but
-// neither copy is whole.
+// fs.ErrNotExist when the area was never written, ErrDamaged when both copies
+// were read and neither is whole. Any other is the disk's, which may read them
+// another time.
 func (a *Area) Load() ([]byte, error) {
-	c, err := a.read()
-	if err != nil {
-		return nil, err
-	}
+	c, errs := a.read()
 	if i := newest(c); i >= 0 {
 		return c[i].value, nil
 	}
-	if c[0].blank && c[1].blank {
+	err := errors.Join(errs[:]...)
+	switch {
+	// The first value is in both places before Store returns: where one is blank
+	// and the other cannot be read, there was none.
+	case c[0].blank && c[1].blank, err != nil && (c[0].blank || c[1].blank):
 		return nil, empty(a.name)
+	case err != nil:
+		return nil, fmt.Errorf("%s: read: %w", a.name, err)
 	}
 	return nil, fmt.Errorf("%s: %w", a.name, ErrDamaged)
 }
@@ -62,9 +67,9 @@ func (a *Area) Store(value []byte) error {
 	if len(value) > a.Max() {
 		return fmt.Errorf("%s: expected at most %d octets, got %d", a.name, a.Max(), len(value))
 	}
-	c, err := a.read()
-	if err != nil {
-		return err
+	c, errs := a.read()
+	if errs[0] != nil && errs[1] != nil {
+		return fmt.Errorf("%s: read: %w", a.name, errs[0])
 	}
 	first, gen := 0, uint64(1)
 	if i := newest(c); i >= 0 {
@@ -105,11 +110,8 @@ func (a *Area) wipeBehind(i, n int) error {
 	return nil
 }
 
-// read returns both copies. It fails only when neither can be read: one
-// unreadable place is what the other is for.
-func (a *Area) read() ([2]copyState, error) {
-	var c [2]copyState
-	var errs [2]error
+// read returns both copies, and why one of them cannot be read.
+func (a *Area) read() (c [2]copyState, errs [2]error) {
 	for i, off := range a.at {
 		head := make([]byte, SectorSize)
 		if _, errs[i] = a.dev.ReadAt(head, off); errs[i] != nil {
@@ -128,10 +130,7 @@ func (a *Area) read() ([2]copyState, error) {
 		}
 		c[i] = a.decode(b[:headSize+int(n)])
 	}
-	if errs[0] != nil && errs[1] != nil {
-		return c, fmt.Errorf("%s: read: %w", a.name, errs[0])
-	}
-	return c, nil
+	return c, errs
 }
 
 // encode returns a copy, filled up to whole sectors.

@@ -196,6 +196,14 @@ func TestLoadSaysWhatIsMissing(t *testing.T) {
 	if _, err := a.Load(); !errors.Is(err, ErrDamaged) {
 		t.Errorf("garbage: got %v, want ErrDamaged", err)
 	}
+	m.bad = map[int64]bool{slotState0: true}
+	if _, err := a.Load(); err == nil || errors.Is(err, ErrDamaged) || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("unreadable and garbage: got %v, want the disk's error: the one that cannot be read may be whole", err)
+	}
+	clear(m.b[slotState1:][:SectorSize])
+	if _, err := a.Load(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("unreadable and blank: got %v, want one that wraps fs.ErrNotExist", err)
+	}
 	m.bad = map[int64]bool{slotState0: true, slotState1: true}
 	if _, err := a.Load(); err == nil || errors.Is(err, ErrDamaged) || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("unreadable: got %v, want the disk's error", err)

@@ -29,11 +29,15 @@ const maxEntries = 64
 func NewVault(d Device) *Vault { return &Vault{area: vaultArea(d)} }
 
 // Get returns the value of that name. The error wraps fs.ErrNotExist when none
-// was put, ErrDamaged when the vault cannot be read any more.
+// was put, ErrDamaged and identity.ErrCorrupt when the vault was read and holds
+// nothing whole. Any other is the disk's, which may read it another time.
 func (v *Vault) Get(name string) ([]byte, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	m, err := v.load()
+	if errors.Is(err, ErrDamaged) {
+		err = fmt.Errorf("%w: %w", identity.ErrCorrupt, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +50,7 @@ func (v *Vault) Get(name string) ([]byte, error) {
 
 // Put keeps the value under that name. The same value again costs no write. A
 // damaged vault starts anew: what it held is still in /perm, whose owners put
-// it again.
+// it again. One that cannot be read is left as it is.
 func (v *Vault) Put(name string, value []byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

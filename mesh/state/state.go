@@ -33,6 +33,7 @@ type Store struct {
 
 	mu     sync.Mutex
 	failed map[string]error // files whose last write failed
+	held   error            // why nothing is written any more
 }
 
 // New returns a store over that directory and vault, which may be nil.
@@ -45,6 +46,20 @@ func (s *Store) Dir() paths.Dir { return s.dir }
 
 // Vault returns the vault or nil.
 func (s *Store) Vault() identity.Vault { return s.vault }
+
+// Hold has nothing written from now on, for that reason: what is on the card may
+// be better than what this process knows.
+func (s *Store) Hold(reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = reason
+}
+
+func (s *Store) holds() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held
+}
 
 // ErrDamaged is wrapped where a value is there, but no copy of it is valid.
 var ErrDamaged = errors.New("no copy is valid")
@@ -71,6 +86,10 @@ func (s *Store) Get(name, entry string, valid func([]byte) error) ([]byte, error
 	}
 	// A repair that fails shows in Failing; the value itself is at hand.
 	switch {
+	case s.holds() != nil:
+		if fileErr != nil && vaultErr == nil {
+			return v, nil
+		}
 	case fileErr == nil && vaultErr != nil:
 		s.note(name, s.vault.Put(entry, b))
 	case fileErr != nil && vaultErr == nil:
@@ -104,6 +123,9 @@ func readBounded(path string) ([]byte, error) {
 // Put writes a value to the file and, if entry is not empty, to the vault. It
 // tries both and returns the errors of both; one is enough to keep the value.
 func (s *Store) Put(name, entry string, b []byte) (kept bool, err error) {
+	if err := s.holds(); err != nil {
+		return false, fmt.Errorf("%s: not written: %w", name, err)
+	}
 	if err = os.MkdirAll(string(s.dir), 0o755); err == nil {
 		err = atomicfile.Write(s.dir.File(name), b, 0o600)
 	}
@@ -119,6 +141,9 @@ func (s *Store) Put(name, entry string, b []byte) (kept bool, err error) {
 
 // Remove forgets a value in both places.
 func (s *Store) Remove(name, entry string) error {
+	if err := s.holds(); err != nil {
+		return fmt.Errorf("%s: not removed: %w", name, err)
+	}
 	err := os.Remove(s.dir.File(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
@@ -144,8 +169,11 @@ func (s *Store) note(name string, err error) {
 func (s *Store) NoteFile(name string, err error) { s.note(name, err) }
 
 // Failing returns nil while /perm keeps what is written to it, otherwise what
-// is wrong: it is not there, lies in RAM, is read-only, or full.
+// is wrong: it is not there, lies in RAM, is read-only, full, or held.
 func (s *Store) Failing() error {
+	if err := s.holds(); err != nil {
+		return err
+	}
 	var fsys unix.Statfs_t
 	if err := unix.Statfs(string(s.dir), &fsys); err != nil {
 		return fmt.Errorf("%s: %w", s.dir, err)
