@@ -130,7 +130,7 @@ func (a *app) foreground(ctx context.Context, o upOptions) error {
 const logName = "lab.log"
 
 func (a *app) up(ctx context.Context, o upOptions) error {
-	if err := os.MkdirAll(a.dir, 0o755); err != nil {
+	if err := os.MkdirAll(a.dir, 0o700); err != nil {
 		return err
 	}
 	if err := control.Clean(a.dir); err != nil {

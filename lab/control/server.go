@@ -38,7 +38,7 @@ type server struct {
 
 // Serve runs a lab in the folder until ctx ends or a client says so.
 func Serve(ctx context.Context, o Options) (err error) {
-	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return err
 	}
 	if err := Clean(o.Dir); err != nil {

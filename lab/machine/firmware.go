@@ -42,7 +42,7 @@ func (m *Machine) firmware(ctx context.Context) (b bootFiles, err error) {
 		b.slot = strings.TrimPrefix(prefix, "slot-")
 	}
 	dir := filepath.Join(m.cfg.Dir, "boot")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return b, err
 	}
 	for _, name := range []string{kernel, initrd} {

@@ -106,9 +106,10 @@ var (
 	ErrOff = errors.New("machine is off")
 )
 
-// New returns a machine that is off.
+// New returns a machine that is off. Its folder is its owner's alone: the card
+// has keys on it, and the console a claim code.
 func New(cfg Config) (*Machine, error) {
-	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, err
 	}
 	return &Machine{cfg: cfg, status: Status{State: Off}}, nil

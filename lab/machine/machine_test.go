@@ -36,7 +36,7 @@ func fake(t *testing.T, files map[string]string) (*machine.Machine, <-chan struc
 	}
 	changed := make(chan struct{}, 100)
 	m, err := machine.New(machine.Config{
-		Name: "m", Dir: t.TempDir(), Disk: d, MemoryMB: 256, Log: slog.New(slog.DiscardHandler),
+		Name: "m", Dir: filepath.Join(t.TempDir(), "m"), Disk: d, MemoryMB: 256, Log: slog.New(slog.DiscardHandler),
 		NICs: []machine.NIC{
 			{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Forwards: []machine.Forward{{Host: 20080, Guest: 80}}},
 			{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, Plug: func(c net.Conn) error { return c.Close() }},
@@ -92,6 +92,12 @@ func TestEndsAndRestarts(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := until(t, m, changed, func(s machine.Status) bool { return s.State != machine.Running })
+			// A gateway shows its claim code on the console.
+			for name, want := range map[string]os.FileMode{m.Console(): 0o600, filepath.Dir(m.Console()): 0o700} {
+				if i, err := os.Stat(name); err != nil || i.Mode().Perm() != want {
+					t.Errorf("%s: mode %v, %v; want %v", name, i.Mode().Perm(), err, want)
+				}
+			}
 			if s.State != tc.state || s.Starts != tc.starts || s.LastEnd != tc.end || !strings.Contains(s.Detail, tc.detail) || s.PID != 0 {
 				t.Errorf("got %+v", s)
 			}

@@ -266,7 +266,7 @@ func (m *Machine) rotateConsole() error {
 			return err
 		}
 	}
-	return os.WriteFile(m.Console(), nil, 0o644) // QEMU opens it some time later
+	return os.WriteFile(m.Console(), nil, 0o600) // QEMU opens it some time later; a gateway shows its claim code there
 }
 
 // tail keeps the end of what QEMU complains about. Only the goroutine of

@@ -156,7 +156,7 @@ func (n *Network) Add(ctx context.Context, s Spec) (*Machine, error) {
 		}
 	}
 	dir := filepath.Join(n.opts.Dir, s.Name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	card, err := disk.Create(s.Image, filepath.Join(dir, "card.overlay"), rand.Uint64())
