@@ -74,12 +74,13 @@ fuzz: stamp ## every fuzz test for FUZZTIME=10s
 
 bench: deps build lab-images ## the README's figures
 	$(GO) test -run '^$$' -bench Size ./model/wire
-	$(MACHINES) -p 1 -run '^$$' -bench 'Machine$$|ThreeMachines|Rebuild' -benchtime 3x $(LAB)
+	$(MACHINES) -p 1 -run '^$$' -bench 'OneMachine|ThreeMachines|Rebuild' -benchtime 3x ./image/pack $(NETWORK)
 	$(MACHINES) -run '^$$' -bench Idle -benchtime 1x $(NETWORK)
 
 bench-radio: deps stamp testvm ## the radio's figures, beside wpa_supplicant's in the same machine and run
 	$(MACHINES) -run '^$$' -bench RadioPeering -benchtime 25x ./mesh/radio
 	$(MACHINES) -run '^$$' -bench RadioCPU -benchtime 10x ./mesh/radio
+	$(MACHINES) -run '^$$' -bench MeshMemory -benchtime 1x ./mesh/wireless
 
 soak: deps build lab-images ## a network under power cuts, resets, shutdowns and partitions for HALO_SOAK=1h
 	HALO_SOAK=$(or $(HALO_SOAK),1h) $(MACHINES) -count 1 -timeout 0 $(NETWORK)
