@@ -96,7 +96,9 @@ func (r *Registry) spend(ctx context.Context, tx *sql.Tx, t *identity.JoinToken)
 		return refuse(apitype.ProblemTokenExpired, "its join token expired at %s", t.Expires.UTC().Format(time.RFC3339)), nil
 	}
 	id := hex.EncodeToString(t.ID[:])
-	if _, err := tx.ExecContext(ctx, `INSERT INTO join_tokens (id, uses, expires, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+	// One that was revoked before it was seen tells only now when it expires.
+	if _, err := tx.ExecContext(ctx, `INSERT INTO join_tokens (id, uses, expires, created) VALUES (?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET uses = excluded.uses, expires = excluded.expires WHERE uses = 0`,
 		id, t.Uses, store.Millis(t.Expires), store.Millis(now)); err != nil {
 		return nil, err
 	}
@@ -145,17 +147,18 @@ func (r *Registry) CreateJoinToken(ctx context.Context, c apitype.CreateJoinToke
 	t := identity.NewJoinToken(c.Uses, now.Add(time.Duration(c.ExpiresS)*time.Second))
 	out := apitype.JoinToken{ID: hex.EncodeToString(t.ID[:]), Note: c.Note, Uses: t.Uses, Expires: t.Expires, Created: store.Time(store.Millis(now)), Token: t.Text(r.key)}
 	err := r.db.Write(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM join_tokens WHERE expires < ? AND used = 0 AND NOT revoked`, store.Millis(now)); err != nil {
+		dead, err := r.forgetTokens(ctx, tx, now)
+		if err != nil {
 			return err
 		}
 		var n int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM join_tokens`).Scan(&n); err != nil {
 			return err
 		}
-		if n >= maxJoinTokens {
-			return apitype.Refuse(http.StatusConflict, "", "there are %d join tokens already", n)
+		if n-dead >= maxJoinTokens {
+			return apitype.Refuse(http.StatusConflict, "", "there are %d join tokens that admit somebody; revoke some", n-dead)
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO join_tokens (id, note, uses, expires, created) VALUES (?, ?, ?, ?, ?)`, out.ID, out.Note, out.Uses, store.Millis(out.Expires), store.Millis(now))
+		_, err = tx.ExecContext(ctx, `INSERT INTO join_tokens (id, note, uses, expires, created) VALUES (?, ?, ?, ?, ?)`, out.ID, out.Note, out.Uses, store.Millis(out.Expires), store.Millis(now))
 		return err
 	})
 	if err != nil {
@@ -164,16 +167,57 @@ func (r *Registry) CreateJoinToken(ctx context.Context, c apitype.CreateJoinToke
 	return out, nil
 }
 
+// isDead is true of tokens that admit nobody any more; its argument is the time.
+const isDead = `(revoked OR used >= uses OR expires < ?)`
+
+// forgetTokens removes tokens that ended long ago, and at the bound the oldest
+// of those that have ended, and returns how many of these are left. Only what
+// has expired is forgotten: a token that was used up or revoked before would
+// admit somebody again, as its own text is all that it needs. Of one that was
+// revoked before it was seen (no uses) it is not known when it expires.
+func (r *Registry) forgetTokens(ctx context.Context, tx *sql.Tx, now time.Time) (dead int, err error) {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM join_tokens WHERE uses > 0 AND (expires < ? OR expires < ? AND used = 0 AND NOT revoked)`,
+		store.Millis(now.Add(-deadTokenLife)), store.Millis(now)); err != nil {
+		return 0, err
+	}
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM join_tokens WHERE `+isDead, store.Millis(now)).Scan(&dead); err != nil {
+		return 0, err
+	}
+	if dead <= maxDeadTokens {
+		return dead, nil
+	}
+	res, err := tx.ExecContext(ctx, `DELETE FROM join_tokens WHERE id IN (SELECT id FROM join_tokens WHERE uses > 0 AND expires < ? ORDER BY expires LIMIT ?)`,
+		store.Millis(now), dead-maxDeadTokens)
+	if err != nil {
+		return 0, err
+	}
+	n, err := res.RowsAffected()
+	return dead - int(n), err
+}
+
 // RevokeJoinToken ends a token, also one that this gateway has not seen yet:
 // a card that was lost before its first use.
 func (r *Registry) RevokeJoinToken(ctx context.Context, id string) error {
 	if b, err := hex.DecodeString(id); err != nil || len(b) != len(identity.JoinToken{}.ID) {
 		return apitype.Refuse(http.StatusNotFound, "", "there is no join token %.64q", id)
 	}
-	now := store.Millis(r.clock.Now())
+	now := r.clock.Now()
 	return r.db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO join_tokens (id, uses, expires, created, revoked) VALUES (?, 0, ?, ?, 1)
-			ON CONFLICT (id) DO UPDATE SET revoked = 1`, id, now, now)
+		res, err := tx.ExecContext(ctx, `UPDATE join_tokens SET revoked = 1 WHERE id = ?`, id)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n > 0 {
+			return err
+		}
+		dead, err := r.forgetTokens(ctx, tx, now)
+		if err != nil {
+			return err
+		}
+		if dead >= maxDeadTokens {
+			return apitype.Refuse(http.StatusConflict, "", "%d join tokens have ended and are remembered because they have not expired; no more can be", dead)
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO join_tokens (id, uses, expires, created, revoked) VALUES (?, 0, ?, ?, 1)`, id, store.Millis(now), store.Millis(now))
 		return err
 	})
 }

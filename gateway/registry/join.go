@@ -272,9 +272,16 @@ func freeName(ctx context.Context, tx *sql.Tx, want string) (string, error) {
 	}
 }
 
-// freeAddress gives the lowest overlay address that no node has or had; the
-// first ones are left for the gateway and for people.
+// freeAddress gives the lowest overlay address that no node has or had, those
+// excepted that were forgotten; the first ones are left for the gateway and for people.
 func freeAddress(ctx context.Context, tx *sql.Tx) (netip.Addr, error) {
+	var members int
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM nodes WHERE NOT revoked`).Scan(&members); err != nil {
+		return netip.Addr{}, err
+	}
+	if members >= maxNodes {
+		return netip.Addr{}, apitype.Refuse(http.StatusForbidden, "", "the network has %d nodes, more than which it does not hold; revoke some", members)
+	}
 	rows, err := tx.QueryContext(ctx, `SELECT overlay_v4 FROM nodes`)
 	if err != nil {
 		return netip.Addr{}, err
@@ -290,9 +297,6 @@ func freeAddress(ctx context.Context, tx *sql.Tx) (netip.Addr, error) {
 	}
 	if err := rows.Err(); err != nil {
 		return netip.Addr{}, err
-	}
-	if len(used) >= maxNodes {
-		return netip.Addr{}, apitype.Refuse(http.StatusForbidden, "", "the network has %d nodes, more than which it does not hold", len(used))
 	}
 	a := paths.OverlayGateway
 	for range 9 {

@@ -175,7 +175,10 @@ func (r *Registry) Rename(ctx context.Context, ref, name string) (apitype.Node, 
 }
 
 // Revoke shuts a node out: it is no peer any more and cannot join again. Its
-// name becomes free; its address does not.
+// name becomes free; its address does not. Beyond maxRevokedNodes the revoked
+// node that joined first is forgotten: its key then is a stranger's, which needs
+// a token or an admin like any new one. One to which a trusted MAC is bound is
+// not forgotten, as that alone would let it in.
 func (r *Registry) Revoke(ctx context.Context, ref string) (string, error) {
 	n, err := r.Node(ctx, ref)
 	if err != nil {
@@ -187,16 +190,41 @@ func (r *Registry) Revoke(ctx context.Context, ref string) (string, error) {
 	if n.Revoked {
 		return n.ID, nil
 	}
+	var forgotten []string
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE nodes SET revoked = 1, name = id WHERE id = ?`, n.ID)
+		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET revoked = 1, name = id WHERE id = ?`, n.ID); err != nil {
+			return err
+		}
+		forgotten, err = forgetRevoked(ctx, tx, n.ID)
 		return err
 	})
 	if err != nil {
 		return "", err
 	}
+	for _, id := range forgotten {
+		r.events.Add("node.forgotten", model.Warning, id, "too many nodes are revoked to remember this one: do not approve it if it asks again", nil)
+	}
 	r.events.Add("node.revoked", model.Warning, n.ID, n.Name+" was revoked", nil)
 	r.change()
 	return n.ID, nil
+}
+
+// forgetRevoked removes revoked nodes beyond their bound, but the one named.
+func forgetRevoked(ctx context.Context, tx *sql.Tx, but string) (ids []string, err error) {
+	rows, err := tx.QueryContext(ctx, `DELETE FROM nodes WHERE id IN (SELECT id FROM nodes WHERE revoked AND id <> ? AND id NOT IN (SELECT node FROM trusted_macs)
+		ORDER BY joined LIMIT max(0, (SELECT count(*) FROM nodes WHERE revoked) - ?)) RETURNING id`, but, maxRevokedNodes)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
 }
 
 // Member is what the ingest has to know of a node.

@@ -27,8 +27,11 @@ import (
 
 // Bounds of what is kept.
 const (
-	maxNodes      = 1000
-	maxJoinTokens = 1000
+	maxNodes        = 1000 // that are not revoked
+	maxRevokedNodes = 3000 // besides
+	maxJoinTokens   = 1000 // that admit somebody
+	maxDeadTokens   = 3000 // besides: used up, revoked or expired
+	deadTokenLife   = 30 * 24 * time.Hour
 )
 
 // reserved names are words of the API's own in the place of a node's, and who
