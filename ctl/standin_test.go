@@ -262,7 +262,8 @@ func routes(t testing.TB) map[string]any {
 		"POST /api/auth/tokens":        apitype.APIToken{ID: "ijkl", Name: "probe", Token: "halo-secret"},
 		"DELETE /api/auth/tokens/abcd": nil,
 		"GET /v1/audit": apitype.AuditList{Items: []apitype.AuditEntry{
-			{ID: 2, Time: ago(time.Minute), Actor: "user:admin", Action: "revoke-node", Target: "n01", Remote: "192.0.2.9", Status: 204},
+			{ID: 3, Time: ago(time.Minute), Actor: "user:admin", Action: "revoke-node", Target: "n01", Remote: "192.0.2.9", Status: 204},
+			{ID: 2, Time: ago(30 * time.Minute), Actor: "user:admin", Action: "raise-network-epoch", Remote: "192.0.2.9"},
 			{ID: 1, Time: ago(time.Hour), Actor: "token:abcd", Action: "update-node", Target: "gw\x1b[31m", Remote: "192.0.2.8", Status: 403}}},
 		"GET /v1/trust/macs": apitype.TrustedMACList{Items: []apitype.TrustedMAC{
 			{MAC: "02:00:00:00:00:02", Node: nodeID, Used: agoPtr(time.Hour), Created: ago(3 * time.Hour), By: "user:admin", Note: "mast\x1b[31m"},

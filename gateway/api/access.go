@@ -5,12 +5,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"halo.internal/gateway/auth"
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/paths"
 )
@@ -91,16 +93,52 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 		c.Principal, c.actor = p, p.Actor()
 	}
 	c.target = ctx.Param("id") + ctx.Param("username") + ctx.Param("mac")
-	next(huma.WithValue(ctx, callerKey{}, c))
-	if r.Method == http.MethodGet || r.Method == http.MethodHead || c.actor == "" {
+	inner := huma.WithValue(ctx, callerKey{}, c)
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		next(inner)
 		return
 	}
-	err := a.Audit.Record(context.WithoutCancel(r.Context()), apitype.AuditEntry{
-		Actor: c.actor, Action: ctx.Operation().OperationID, Target: c.target, Remote: c.remote.String(), Status: ctx.Status(),
-	})
+	record, err := a.begin(r.Context(), ctx.Operation().OperationID, c)
 	if err != nil {
-		a.Log.Error("the audit log could not be written", "actor", c.actor, "action", ctx.Operation().OperationID, "err", err)
+		// What nobody could be held to is not done.
+		writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err).(*apitype.Problem))
+		return
 	}
+	status := http.StatusInternalServerError // of a panic, which goes on
+	defer func() { record(status) }()
+	next(inner)
+	status = ctx.Status()
+}
+
+// begin writes to the audit log that somebody means to change something, and
+// returns what writes the outcome. Where a login comes about only by the
+// request, it is the outcome alone that is written.
+func (a *API) begin(ctx context.Context, operation string, c *caller) (record func(status int), err error) {
+	ctx = context.WithoutCancel(ctx)
+	entry := func(status int) apitype.AuditEntry {
+		return apitype.AuditEntry{Actor: c.actor, Action: operation, Target: c.target, Remote: c.remote.String(), Status: status}
+	}
+	var id int64
+	if c.actor != "" {
+		if id, err = a.Audit.Record(ctx, entry(0)); err != nil {
+			return nil, err
+		}
+	}
+	return func(status int) {
+		var err error
+		switch {
+		case id != 0:
+			err = a.Audit.Complete(ctx, id, c.target, status)
+		case c.actor != "":
+			_, err = a.Audit.Record(ctx, entry(status))
+		}
+		if err != nil {
+			a.Log.Error("the audit log could not be written", "actor", c.actor, "action", operation, "err", err)
+			// Events wait in RAM until the database takes them.
+			a.Events.Add("audit.incomplete", model.Error, "", "the audit log lacks what came of a request", map[string]string{
+				"actor": c.actor, "action": operation, "target": c.target, "remote": c.remote.String(), "status": strconv.Itoa(status)})
+		}
+	}, nil
 }
 
 // protected tells whether others can listen: not under TLS, nor on the

@@ -1,6 +1,7 @@
-// Package audit keeps who changed what, when and from where. The API writes an
-// entry for every request that changes something and was authenticated,
-// whether it succeeded or was refused.
+// Package audit keeps who changed what, when and from where. The API begins an
+// entry for every request that may change something and was authenticated,
+// before it is acted upon, and completes it with the outcome: what a crash
+// leaves is an entry whose outcome is unknown.
 package audit
 
 import (
@@ -24,14 +25,24 @@ type Log struct {
 // New returns the log kept in config.db.
 func New(db *store.DB, c *clock.Clock) *Log { return &Log{db: db, clock: c} }
 
-// Record commits an entry; ID and Time are set here.
-func (l *Log) Record(ctx context.Context, e apitype.AuditEntry) error {
-	return l.db.Write(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO audit (time, actor, action, target, remote, status) VALUES (?, ?, ?, ?, ?, ?)`,
-			store.Millis(l.clock.Now()), e.Actor, e.Action, e.Target, e.Remote, e.Status); err != nil {
+// Record commits an entry and returns its ID; ID and Time are set here. A
+// status of 0 says that the outcome is not known yet.
+func (l *Log) Record(ctx context.Context, e apitype.AuditEntry) (id int64, err error) {
+	err = l.db.Write(ctx, func(tx *sql.Tx) error {
+		if err := tx.QueryRowContext(ctx, `INSERT INTO audit (time, actor, action, target, remote, status) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
+			store.Millis(l.clock.Now()), e.Actor, e.Action, e.Target, e.Remote, e.Status).Scan(&id); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?`, maxStored)
+		return err
+	})
+	return id, err
+}
+
+// Complete writes into an entry what came of it.
+func (l *Log) Complete(ctx context.Context, id int64, target string, status int) error {
+	return l.db.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE audit SET target = ?, status = ? WHERE id = ?`, target, status, id)
 		return err
 	})
 }

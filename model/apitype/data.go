@@ -125,7 +125,7 @@ type AuditEntry struct {
 	Action string    `json:"action" doc:"operation ID, e.g. approve-registration"`
 	Target string    `json:"target,omitempty"`
 	Remote string    `json:"remote,omitempty"`
-	Status int       `json:"status" doc:"HTTP status of the answer"`
+	Status int       `json:"status" doc:"HTTP status of the answer; 0 while there is none, and for good where the gateway stopped before: outcome unknown"`
 }
 
 // AuditList is a page of the audit log, newest first.
