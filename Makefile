@@ -12,7 +12,7 @@ OUT   ?= out
 # All that building and running needs besides Go, and the peers of the tests:
 # Debian packages.
 PACKAGES = qemu-system-arm qemu-utils mtools dosfstools e2fsprogs squashfs-tools xz-utils kmod device-tree-compiler git
-PEERS    = nftables iproute2 iputils-ping isc-dhcp-client udhcpc busybox ndisc6 bind9-dnsutils dnsmasq-base avahi-daemon ntpsec-ntpdig
+PEERS    = netbase nftables iproute2 iputils-ping isc-dhcp-client udhcpc busybox ndisc6 bind9-dnsutils dnsmasq-base avahi-daemon ntpsec-ntpdig
 
 HALO_IMAGE = $(GO) run -trimpath ./cmd/halo-image
 

@@ -154,8 +154,9 @@ func (p *phone) avahi(host string) *avahi {
 		p.t.Fatal(err)
 	}
 	// Its files and its socket are at a fixed place: it gets a /run of its own.
-	a := &avahi{p, exec.Command("unshare", "--mount", "sh", "-c",
-		"mount -t tmpfs none /run && mkdir /run/avahi-daemon && exec avahi-daemon --no-drop-root --no-chroot --no-rlimits --file "+conf)}
+	apart := append(nstest.Mounts(p.t), "sh", "-c",
+		"mount -t tmpfs none /run && mkdir /run/avahi-daemon && exec avahi-daemon --no-drop-root --no-chroot --no-rlimits --file "+conf)
+	a := &avahi{p, exec.Command(apart[0], apart[1:]...)}
 	p.in(a.c.Start)
 	p.t.Cleanup(a.end)
 	return a

@@ -119,3 +119,19 @@ func (p *Process) Signal(s os.Signal) {
 	p.t.Helper()
 	must(p.t, p.cmd.Process.Signal(s))
 }
+
+// Mounts returns the command that runs another with mounts of its own. In a chroot
+// whose / is no mount, nothing can be said of how it spreads.
+func Mounts(t testing.TB) []string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 4 && f[4] == "/" { // proc_pid_mountinfo(5)
+			return []string{"unshare", "--mount"}
+		}
+	}
+	return []string{"unshare", "--mount", "--propagation", "unchanged"}
+}
