@@ -183,9 +183,11 @@ func (r *search) handle(d datagram) bool {
 		r.timer.Reset(jitter(askAgain))
 	} else if !r.known {
 		// It could be a recording: ask, and believe the answer.
+		r.wait = 0
 		if r.asked == nil || time.Since(r.asked.sent) > askFirst {
-			r.wait = 0
 			r.ask()
+		} else { // that question came too early
+			r.timer.Reset(askFirst - time.Since(r.asked.sent))
 		}
 		return false
 	} else if !g.Stamp.After(r.stamp) {
