@@ -98,6 +98,7 @@ func (g *gateway) keepOverlay(ctx context.Context) error {
 	}()
 	var tale overlayTale
 	for {
+		g.renewList()
 		err := g.applyPeers()
 		g.mu.Lock()
 		g.wgErr = err

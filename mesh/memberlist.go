@@ -69,8 +69,17 @@ func (r *registry) listed() []peerlist.Peer {
 	return out
 }
 
-// serveList answers nodes with the list of members, on the overlay alone, and
-// signs another in time.
+// renewList signs another list when it is time.
+func (g *gateway) renewList() {
+	now, _ := g.clock.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.list.raw == nil || g.list.Stale(now) {
+		g.signList()
+	}
+}
+
+// serveList answers nodes with the list of members, on the overlay alone.
 func (g *gateway) serveList(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+routeList, func(w http.ResponseWriter, _ *http.Request) {
@@ -87,11 +96,6 @@ func (g *gateway) serveList(ctx context.Context) error {
 	server := &http.Server{Handler: mux, ReadTimeout: listWait, WriteTimeout: listWait, IdleTimeout: listWait, MaxHeaderBytes: 8 << 10}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	for {
-		g.mu.Lock()
-		if g.list.raw == nil || time.Since(g.list.Issued) > peerlist.Validity/2 {
-			g.signList()
-		}
-		g.mu.Unlock()
 		// The address comes with wg0, and goes with it.
 		l, err := net.Listen("tcp4", netip.AddrPortFrom(paths.OverlayGateway, paths.PeerListPort).String())
 		if err == nil {

@@ -94,6 +94,12 @@ func (l List) Valid(now time.Time) error {
 	return nil
 }
 
+// Stale tells the gateway, whose clock says now, to sign another list: half of this
+// one's time has passed, or the clock was set back before it.
+func (l List) Stale(now time.Time) bool {
+	return now.Before(l.Issued) || now.Sub(l.Issued) > Validity/2
+}
+
 // The form on the wire and on the card.
 type (
 	envelope struct {

@@ -175,6 +175,17 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+func TestStale(t *testing.T) {
+	l := sample(t)
+	for after, want := range map[time.Duration]bool{
+		-time.Second: true, 0: false, Validity / 2: false, Validity/2 + time.Second: true, 2 * Validity: true,
+	} {
+		if got := l.Stale(l.Issued.Add(after)); got != want {
+			t.Errorf("%s after it was issued: %v, want %v", after, got, want)
+		}
+	}
+}
+
 // FuzzParse holds that what is taken can be signed again, to the octet.
 func FuzzParse(f *testing.F) {
 	network := key(f, 1)
