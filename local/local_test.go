@@ -65,6 +65,9 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	answer("DELETE /v1/boot/claim-code", nil)
 	answer("GET /v1/radios/channels", []model.RadioChannels{{Radio: "phy0"}})
 	answer("GET /v1/radios/legal", []model.Legality{{Allowed: true}})
+	answer("GET /v1/net/leases", map[string][]model.Lease{"br0": {{Name: "phone"}}})
+	answer("GET /v1/net/firewall", model.FirewallStatus{Zones: []model.FirewallZone{{Zone: model.ZoneClients}}})
+	answer("GET /v1/net/dns", model.DNSStatus{NoUpstream: "no uplink"})
 	answer("POST /v1/radios/scan", model.RadioScan{Iface: "mesh0"})
 	answer("POST /v1/radios/capture", "frames")
 	mux.HandleFunc("GET /v1/membership", func(w http.ResponseWriter, _ *http.Request) {
@@ -102,6 +105,15 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	if l, err := m.Legal(ctx); err != nil || len(l) != 1 || !l[0].Allowed {
 		t.Errorf("Legal: got %+v, %v", l, err)
 	}
+	if l, err := m.Leases(ctx); err != nil || len(l["br0"]) != 1 || l["br0"][0].Name != "phone" {
+		t.Errorf("Leases: got %+v, %v", l, err)
+	}
+	if f, err := m.Firewall(ctx); err != nil || len(f.Zones) != 1 {
+		t.Errorf("Firewall: got %+v, %v", f, err)
+	}
+	if d, err := m.DNS(ctx); err != nil || d.NoUpstream != "no uplink" {
+		t.Errorf("DNS: got %+v, %v", d, err)
+	}
 	if s, err := m.Scan(ctx, model.ScanRequest{Radio: "phy0"}); err != nil || s.Iface != "mesh0" {
 		t.Errorf("Scan: got %+v, %v", s, err)
 	}
@@ -118,6 +130,9 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 		`DELETE /v1/boot/claim-code null`,
 		`GET /v1/radios/channels null`,
 		`GET /v1/radios/legal null`,
+		`GET /v1/net/leases null`,
+		`GET /v1/net/firewall null`,
+		`GET /v1/net/dns null`,
 		`POST /v1/radios/scan {"radio":"phy0"}`,
 		`POST /v1/radios/capture {"seconds":3}`,
 	}

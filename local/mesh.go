@@ -56,6 +56,9 @@ const (
 	RouteLegal      = "/v1/radios/legal"
 	RouteScan       = "/v1/radios/scan"
 	RouteCapture    = "/v1/radios/capture"
+	RouteLeases     = "/v1/net/leases"
+	RouteFirewall   = "/v1/net/firewall"
+	RouteDNS        = "/v1/net/dns"
 )
 
 // ErrAbsent is wrapped when nobody answers on the socket: halo-mesh is not
@@ -169,6 +172,28 @@ func (m *Mesh) Legal(ctx context.Context) ([]model.Legality, error) {
 	var l []model.Legality
 	err := m.do(ctx, http.MethodGet, RouteLegal, nil, &l)
 	return l, err
+}
+
+// Leases returns the addresses that the device has given to clients, by
+// interface; where it gives none, an error wrapping ErrNone.
+func (m *Mesh) Leases(ctx context.Context) (map[string][]model.Lease, error) {
+	var l map[string][]model.Lease
+	err := m.do(ctx, http.MethodGet, RouteLeases, nil, &l)
+	return l, err
+}
+
+// Firewall returns what the firewall does and has counted.
+func (m *Mesh) Firewall(ctx context.Context) (model.FirewallStatus, error) {
+	var s model.FirewallStatus
+	err := m.do(ctx, http.MethodGet, RouteFirewall, nil, &s)
+	return s, err
+}
+
+// DNS returns what the name server knows and has done.
+func (m *Mesh) DNS(ctx context.Context) (model.DNSStatus, error) {
+	var s model.DNSStatus
+	err := m.do(ctx, http.MethodGet, RouteDNS, nil, &s)
+	return s, err
 }
 
 // Scan has a radio look who is there, which takes some seconds.

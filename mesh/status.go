@@ -172,6 +172,11 @@ func (u unprovisioned) Legal() ([]model.Legality, error)         { return nil, u
 func (u unprovisioned) Capture(context.Context, model.CaptureRequest, io.Writer) error {
 	return u.refuse()
 }
+func (u unprovisioned) Leases() (map[string][]model.Lease, error) { return nil, u.refuse() }
+func (u unprovisioned) Firewall() (model.FirewallStatus, error) {
+	return model.FirewallStatus{}, u.refuse()
+}
+func (u unprovisioned) DNS() (model.DNSStatus, error) { return model.DNSStatus{}, u.refuse() }
 func (u unprovisioned) refuse() error {
 	return fmt.Errorf("%w: this device has no network", api.ErrNone)
 }

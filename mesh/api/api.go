@@ -34,6 +34,11 @@ type Daemon interface {
 	Legal() ([]model.Legality, error)
 	// Capture writes a pcap; an error may come after the first octets.
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
+	// Leases are those of each interface on which the device gives addresses; an
+	// interface without any is there with an empty list.
+	Leases() (map[string][]model.Lease, error)
+	Firewall() (model.FirewallStatus, error)
+	DNS() (model.DNSStatus, error)
 }
 
 // Errors that a Daemon wraps; any other is the server's fault.
@@ -59,24 +64,18 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 		}
 		answer(w, d.Events(boot, seq), nil)
 	})
-	mux.HandleFunc("GET "+local.RouteMembership, func(w http.ResponseWriter, _ *http.Request) {
-		m, err := d.Membership()
-		answer(w, m, err)
-	})
+	get(mux, local.RouteMembership, d.Membership)
 	put(mux, local.RoutePeers, d.PutPeers)
 	put(mux, local.RouteAnnounce, d.PutAnnounce)
 	put(mux, local.RouteClaimCode, func(c model.ClaimCode) error { return d.ShowClaimCode(c.Code) })
 	mux.HandleFunc("DELETE "+local.RouteClaimCode, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, nil, d.EraseClaimCode())
 	})
-	mux.HandleFunc("GET "+local.RouteChannels, func(w http.ResponseWriter, _ *http.Request) {
-		c, err := d.Channels()
-		answer(w, c, err)
-	})
-	mux.HandleFunc("GET "+local.RouteLegal, func(w http.ResponseWriter, _ *http.Request) {
-		l, err := d.Legal()
-		answer(w, l, err)
-	})
+	get(mux, local.RouteChannels, d.Channels)
+	get(mux, local.RouteLegal, d.Legal)
+	get(mux, local.RouteLeases, d.Leases)
+	get(mux, local.RouteFirewall, d.Firewall)
+	get(mux, local.RouteDNS, d.DNS)
 	mux.HandleFunc("POST "+local.RouteScan, func(w http.ResponseWriter, r *http.Request) {
 		q, err := body[model.ScanRequest](r)
 		if err != nil {
@@ -132,6 +131,14 @@ func body[T any](r *http.Request) (v T, err error) {
 		return v, fmt.Errorf("%w body: %w", ErrInvalid, err)
 	}
 	return v, nil
+}
+
+// get adds a route that answers with what is there.
+func get[T any](mux *http.ServeMux, route string, what func() (T, error)) {
+	mux.HandleFunc("GET "+route, func(w http.ResponseWriter, _ *http.Request) {
+		v, err := what()
+		answer(w, v, err)
+	})
 }
 
 // put adds a route that hands a JSON body over.

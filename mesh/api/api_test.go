@@ -37,6 +37,13 @@ func (d *daemon) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, 
 }
 func (d *daemon) Channels() ([]model.RadioChannels, error) { return []model.RadioChannels{}, d.err }
 func (d *daemon) Legal() ([]model.Legality, error)         { return []model.Legality{}, d.err }
+func (d *daemon) Leases() (map[string][]model.Lease, error) {
+	return map[string][]model.Lease{"br0": {{Name: "phone"}}}, d.err
+}
+func (d *daemon) Firewall() (model.FirewallStatus, error) { return model.FirewallStatus{}, d.err }
+func (d *daemon) DNS() (model.DNSStatus, error) {
+	return model.DNSStatus{Names: []model.DNSName{{Name: "mast"}}}, d.err
+}
 func (d *daemon) Capture(_ context.Context, q model.CaptureRequest, w io.Writer) error {
 	d.last = fmt.Sprint(q.Seconds)
 	if d.err == nil || d.late {
@@ -73,6 +80,10 @@ func TestRoutes(t *testing.T) {
 		{"DELETE", "/v1/boot/claim-code", "", nil, 204, "erased", ""},
 		{"GET", "/v1/radios/channels", "", nil, 200, "", "[]"},
 		{"GET", "/v1/radios/legal", "", errors.New("netlink"), 500, "", "netlink"},
+		{"GET", "/v1/net/leases", "", nil, 200, "", `{"br0":[{"address":"","mac":"","name":"phone"`},
+		{"GET", "/v1/net/leases", "", fmt.Errorf("%w: no server", ErrNone), 404, "", "no server"},
+		{"GET", "/v1/net/firewall", "", nil, 200, "", `"zones":`},
+		{"GET", "/v1/net/dns", "", nil, 200, "", `"names":[{"name":"mast"`},
 		{"POST", "/v1/radios/scan", `{"radio":"phy0"}`, nil, 200, "phy0", `"radio":"phy0"`},
 		{"POST", "/v1/radios/scan", `{"radio":"phy0"}`, fmt.Errorf("%w: scanning", ErrBusy), 409, "phy0", "scanning"},
 		{"POST", "/v1/radios/scan", `{"radios":""}`, nil, 422, "", "unknown field"},

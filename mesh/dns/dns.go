@@ -34,6 +34,7 @@ import (
 	"github.com/miekg/dns"
 
 	"halo.internal/mesh/listen"
+	"halo.internal/model"
 	"halo.internal/model/paths"
 )
 
@@ -81,16 +82,7 @@ type Server struct {
 }
 
 // Counts of a server since its start.
-type Counts struct {
-	Questions uint64 `json:"questions"`
-	Local     uint64 `json:"local" doc:"answered from the table, or known not to exist"`
-	Cached    uint64 `json:"cached"`
-	Stale     uint64 `json:"stale" doc:"answered from the cache after their time, as upstream was silent"`
-	Forwarded uint64 `json:"forwarded"`
-	Failed    uint64 `json:"failed"`
-	Dropped   uint64 `json:"dropped" doc:"not answered: too many at a time"`
-	Octets    int    `json:"octets" doc:"of the cache"`
-}
+type Counts = model.DNSCounts
 
 // New returns a server with an empty table.
 func New(c Config) *Server {

@@ -110,16 +110,7 @@ var usual = timing{
 }
 
 // Lease is an address that a client has.
-type Lease struct {
-	Address  netip.Addr `json:"address"`
-	MAC      string     `json:"mac"`
-	ClientID string     `json:"client_id,omitempty" doc:"option 61, in hexadecimal"`
-	Hostname string     `json:"hostname,omitempty" doc:"what the client calls itself, as far as it is a host name"`
-	Name     string     `json:"name,omitempty" doc:"no other lease has it: Hostname, if need be with a number behind it, or the reservation's"`
-	Expires  time.Time  `json:"expires" doc:"by the clock as it is now"`
-	Heard    bool       `json:"heard" doc:"the client was heard since the server's start"`
-	Reserved bool       `json:"reserved"`
-}
+type Lease = model.Lease
 
 // Server of one interface. Leases and Watch may be called from any goroutine.
 type Server struct {
