@@ -150,8 +150,9 @@ var rank = map[model.ClockQuality]int{model.ClockNone: 0, model.ClockRTC: 1, mod
 
 // Correct applies a gateway's answer, back in time as well. A gateway that does
 // not know the time itself is followed too, so that the network agrees on one;
-// but it makes no better quality, and does not overrule a clock of the board's
-// own that runs on a battery or by GPS.
+// but it makes no better quality, and overrules no clock that is better: one of the
+// board's own that runs on a battery or by GPS, or one that the gateway has set in
+// this start, before it lost the time itself.
 func (c *Clock) Correct(a Answer) (Correction, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -163,7 +164,7 @@ func (c *Clock) Correct(a Answer) (Correction, error) {
 		return Correction{}, fmt.Errorf("%w: expected an answer within %s, got it after %s", ErrRefused, maxRoundTrip, a.RoundTrip)
 	}
 	now := c.sys.Now()
-	if own := c.state.Quality; own == model.ClockGPS || own == model.ClockRTC && theirs < rank[own] {
+	if own := c.state.Quality; own == model.ClockGPS || own == model.ClockRTC && theirs < rank[own] || own == model.ClockGateway && theirs == 0 {
 		return Correction{From: now, To: now, Quality: own}, nil
 	}
 	to := a.Time.Add(a.RoundTrip / 2)

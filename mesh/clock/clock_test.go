@@ -92,6 +92,7 @@ func TestCorrect(t *testing.T) {
 		{"within the doubt of a slow answer", model.ClockNone, Answer{days(5), model.ClockRTC, 3 * time.Second}, days(5), model.ClockGateway, 0, false},
 		{"gateway guesses too", model.ClockNone, Answer{days(2), model.ClockNone, 0}, days(2), model.ClockNone, 1, false},
 		{"own battery beats a guess", model.ClockRTC, Answer{days(2), model.ClockNone, 0}, days(5), model.ClockRTC, 0, false},
+		{"what the gateway said before beats its guess", model.ClockGateway, Answer{days(2), model.ClockNone, 0}, days(5), model.ClockGateway, 0, false},
 		{"gateway beats own battery", model.ClockRTC, Answer{days(6), model.ClockRTC, 0}, days(6), model.ClockGateway, 0, false},
 		{"own GPS beats all", model.ClockGPS, Answer{days(6), model.ClockGPS, 0}, days(5), model.ClockGPS, 0, false},
 		{"before the build", model.ClockNone, Answer{days(-1), model.ClockGPS, 0}, days(5), model.ClockNone, 0, true},
