@@ -140,6 +140,16 @@ func Underlay(network, node PublicKey) netip.Addr { return ula(network, node, su
 // Overlay returns the IPv6 address that node has on wg0.
 func Overlay(network, node PublicKey) netip.Addr { return ula(network, node, subnetOverlay) }
 
+// Clients returns the IPv6 network of a node's clients, which goes with the one
+// that they have of IPv4, a /24 of 10.43.0.0/16: the /64 of the network's ULA
+// whose subnet ID is 0x0100 and the third octet.
+func Clients(network PublicKey, v4 netip.Prefix) netip.Prefix {
+	a := ula(network, PublicKey{}, 0).As16()
+	clear(a[8:])
+	a[6], a[7] = 1, v4.Addr().As4()[2]
+	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
+}
+
 func ula(network, node PublicKey, subnet byte) netip.Addr {
 	n := sha256.Sum256(append([]byte("halo ula 1"), network[:]...))
 	i := sha256.Sum256(append([]byte("halo iid 1"), node[:]...))

@@ -64,7 +64,7 @@ func (r *registry) listed() []peerlist.Peer {
 		if errKey != nil || errWG != nil || len(wg) != 32 {
 			panic("mesh: peer was not checked") // setPeers does
 		}
-		out = append(out, peerlist.Peer{Key: key, WireGuard: [32]byte(wg), Overlay: p.OverlayV4, Boot: p.Boot, Steps: p.Steps})
+		out = append(out, peerlist.Peer{Key: key, WireGuard: [32]byte(wg), Overlay: p.OverlayV4, Clients: p.Clients, Name: p.Name, Boot: p.Boot, Steps: p.Steps})
 	}
 	return out
 }
@@ -237,10 +237,7 @@ func (n *node) directPeers() []overlay.Peer {
 		o := overlay.Peer{
 			Node: p.Key.ID(), Key: p.WireGuard, Incarnation: overlay.Incarnation{Boot: p.Boot, Steps: p.Steps},
 			Endpoint: netip.AddrPortFrom(identity.Underlay(n.net, p.Key), paths.WireGuardPort),
-			Allowed:  []netip.Prefix{netip.PrefixFrom(p.Overlay, 32), netip.PrefixFrom(identity.Overlay(n.net, p.Key), 128)},
-		}
-		if p.Clients.IsValid() {
-			o.Allowed = append(o.Allowed, p.Clients)
+			Allowed:  append([]netip.Prefix{netip.PrefixFrom(p.Overlay, 32), netip.PrefixFrom(identity.Overlay(n.net, p.Key), 128)}, clientNetworks(n.net, p.Clients)...),
 		}
 		out = append(out, o)
 	}

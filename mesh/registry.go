@@ -9,7 +9,9 @@ import (
 	"net/netip"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/join"
 	"halo.internal/mesh/overlay"
+	"halo.internal/mesh/peerlist"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
@@ -77,7 +79,11 @@ func (r *registry) setPeers(list []model.AdmittedPeer, network identity.PublicKe
 		if err := checkPeer(&p, network); err != nil {
 			return fmt.Errorf("peer %d: %w", i, err)
 		}
-		for _, unique := range []string{p.Node, p.WireGuardKey, p.OverlayV4.String()} {
+		uniques := []string{p.Node, p.WireGuardKey, p.OverlayV4.String()}
+		if p.Clients.IsValid() {
+			uniques = append(uniques, p.Clients.String())
+		}
+		for _, unique := range uniques {
 			if j, dup := seen[unique]; dup {
 				return fmt.Errorf("peer %d: has %q in common with peer %d", i, unique, j)
 			}
@@ -116,7 +122,22 @@ func checkPeer(p *model.AdmittedPeer, network identity.PublicKey) error {
 	if want := identity.Overlay(network, key); p.OverlayV6 != want {
 		return fmt.Errorf("overlay_v6: expected %s, which follows from the key, got %s", want, p.OverlayV6)
 	}
+	if len(p.Name) > peerlist.MaxName {
+		return fmt.Errorf("name: expected at most %d octets, got %d", peerlist.MaxName, len(p.Name))
+	}
+	if p.Clients.IsValid() {
+		return join.CheckClients(p.Clients)
+	}
 	return nil
+}
+
+// clientNetworks returns what belongs to a node's clients: its IPv4 network, and
+// the IPv6 one that follows from it.
+func clientNetworks(network identity.PublicKey, v4 netip.Prefix) []netip.Prefix {
+	if !v4.IsValid() {
+		return nil
+	}
+	return []netip.Prefix{v4, identity.Clients(network, v4)}
 }
 
 // reborn records a node's incarnation and tells whether it is a later one.
@@ -142,7 +163,7 @@ func (r *registry) overlayPeers(network identity.PublicKey) []overlay.Peer {
 		out = append(out, overlay.Peer{
 			Node: p.Node, Key: [32]byte(wg), Incarnation: p.Incarnation,
 			Endpoint: netip.AddrPortFrom(identity.Underlay(network, key), paths.WireGuardPort),
-			Allowed:  []netip.Prefix{netip.PrefixFrom(p.OverlayV4, 32), netip.PrefixFrom(p.OverlayV6, 128)},
+			Allowed:  append([]netip.Prefix{netip.PrefixFrom(p.OverlayV4, 32), netip.PrefixFrom(p.OverlayV6, 128)}, clientNetworks(network, p.Clients)...),
 		})
 	}
 	return out

@@ -139,6 +139,10 @@ type AdmittedPeer struct {
 	WireGuardKey string     `json:"wireguard_key" doc:"base64"`
 	OverlayV4    netip.Addr `json:"overlay_v4"`
 	OverlayV6    netip.Addr `json:"overlay_v6"`
+	// Name and Clients are what others reach it and its clients by; both may be
+	// absent.
+	Name    string       `json:"name,omitempty"`
+	Clients netip.Prefix `json:"clients,omitzero" doc:"IPv4 network of the devices that it serves, a /24 of 10.43.0.0/16"`
 }
 
 // Announce is what gateway-api hands to halo-mesh to be announced
@@ -193,6 +197,8 @@ type Membership struct {
 	GatewayWireGuardKey string     `json:"gateway_wireguard_key"`
 	CA                  string     `json:"ca" doc:"network CA, PEM"`
 	Epoch               uint64     `json:"epoch"`
+
+	Clients netip.Prefix `json:"clients,omitzero" doc:"IPv4 network of the devices that the node serves; absent: the network has none left"`
 }
 
 // ClaimCode is the body of PUT /v1/boot/claim-code: gateway-api has halo-mesh

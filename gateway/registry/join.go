@@ -214,7 +214,7 @@ func (r *Registry) membership(ctx context.Context, id string) (model.Membership,
 	wg := r.key.WireGuardPublic()
 	return model.Membership{
 		Node: id, Name: n.Name, Network: r.network.Base64(), OverlayV4: n.OverlayV4, OverlayV6: n.OverlayV6,
-		GatewayWireGuardKey: base64.StdEncoding.EncodeToString(wg[:]), CA: r.ca, Epoch: r.epoch(),
+		GatewayWireGuardKey: base64.StdEncoding.EncodeToString(wg[:]), CA: r.ca, Epoch: r.epoch(), Clients: n.Clients,
 	}, nil
 }
 
@@ -240,6 +240,10 @@ func (r *Registry) insert(ctx context.Context, tx *sql.Tx, key identity.PublicKe
 	if err != nil {
 		return "", err
 	}
+	clients, err := freeClients(ctx, tx)
+	if err != nil {
+		return "", err
+	}
 	macs := macsOf(req)
 	if err := r.bind(ctx, tx, id, macs); err != nil {
 		return "", err
@@ -248,8 +252,8 @@ func (r *Registry) insert(ctx context.Context, tx *sql.Tx, key identity.PublicKe
 	if err != nil {
 		return "", err
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO nodes (id, name, role, identity_key, wireguard_key, overlay_v4, board, version, macs, boot, admitted_by, joined)
-		VALUES (?, ?, 'node', ?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, name, key.Base64(), req.WireGuardKey, v4.String(), clip(req.Board, maxText), clip(req.Version, maxText),
+	if _, err := tx.ExecContext(ctx, `INSERT INTO nodes (id, name, role, identity_key, wireguard_key, overlay_v4, clients, board, version, macs, boot, admitted_by, joined)
+		VALUES (?, ?, 'node', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, name, key.Base64(), req.WireGuardKey, v4.String(), clients, clip(req.Board, maxText), clip(req.Version, maxText),
 		string(list), int64(min(req.Boot, 1<<53)), by, store.Millis(r.clock.Now())); err != nil {
 		return "", err
 	}
@@ -306,4 +310,41 @@ func freeAddress(ctx context.Context, tx *sql.Tx) (netip.Addr, error) {
 		a = a.Next()
 	}
 	return a, nil
+}
+
+// lastClients is the number of the last network that a node's clients may have.
+// 0 is the gateway's own, 255 is for nodes that have not joined.
+const lastClients = 254
+
+// freeClients gives the number of the lowest network of clients that no node has
+// or had or, when there is none any more, of one that a revoked node had: its
+// routes are gone with its peer. None is left: no number.
+func freeClients(ctx context.Context, tx *sql.Tx) (free sql.Null[uint8], err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT clients, revoked FROM nodes WHERE clients IS NOT NULL`)
+	if err != nil {
+		return free, err
+	}
+	defer rows.Close()
+	var has, had [lastClients + 1]bool
+	for rows.Next() {
+		var n int
+		var revoked bool
+		if err := rows.Scan(&n, &revoked); err != nil {
+			return free, err
+		}
+		if n >= 0 && n <= lastClients {
+			has[n], had[n] = has[n] || !revoked, had[n] || revoked
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return free, err
+	}
+	for _, again := range []bool{false, true} {
+		for n := 1; n <= lastClients; n++ {
+			if !has[n] && (again || !had[n]) {
+				return sql.Null[uint8]{V: uint8(n), Valid: true}, nil
+			}
+		}
+	}
+	return free, nil
 }

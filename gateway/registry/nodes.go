@@ -20,7 +20,7 @@ import (
 	"halo.internal/model/apitype"
 )
 
-const nodeColumns = `id, name, role, identity_key, wireguard_key, overlay_v4, revoked, board, version, macs, admitted_by, joined`
+const nodeColumns = `id, name, role, identity_key, wireguard_key, overlay_v4, revoked, board, version, macs, admitted_by, joined, clients`
 
 // Nodes returns a page of nodes: the gateway's page order is that of names.
 func (r *Registry) Nodes(ctx context.Context, cursor string, limit int) (apitype.NodeList, error) {
@@ -58,7 +58,8 @@ func (r *Registry) scan(row interface{ Scan(...any) error }) (apitype.Node, erro
 	var n apitype.Node
 	var v4, macs string
 	var joined int64
-	if err := row.Scan(&n.ID, &n.Name, &n.Role, &n.IdentityKey, &n.WireGuardKey, &v4, &n.Revoked, &n.Board, &n.Version, &macs, &n.AdmittedBy, &joined); err != nil {
+	var clients sql.Null[uint8]
+	if err := row.Scan(&n.ID, &n.Name, &n.Role, &n.IdentityKey, &n.WireGuardKey, &v4, &n.Revoked, &n.Board, &n.Version, &macs, &n.AdmittedBy, &joined, &clients); err != nil {
 		return n, store.Classify(err)
 	}
 	key, err := identity.ParsePublicKey(n.IdentityKey)
@@ -72,7 +73,7 @@ func (r *Registry) scan(row interface{ Scan(...any) error }) (apitype.Node, erro
 		return n, fmt.Errorf("stored node %s: %w", n.ID, err)
 	}
 	n.OverlayV6, n.Underlay = identity.Overlay(r.network, key), identity.Underlay(r.network, key)
-	n.Joined = store.Time(joined)
+	n.Joined, n.Clients = store.Time(joined), clientsOf(clients)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -145,7 +145,7 @@ func (r *Registry) Network() identity.PublicKey { return r.network }
 
 // Peers returns the overlay peers that halo-mesh may admit.
 func (r *Registry) Peers(ctx context.Context) ([]model.AdmittedPeer, error) {
-	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, identity_key, wireguard_key, overlay_v4 FROM nodes WHERE role = 'node' AND NOT revoked ORDER BY id`)
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, name, identity_key, wireguard_key, overlay_v4, clients FROM nodes WHERE role = 'node' AND NOT revoked ORDER BY id`)
 	if err != nil {
 		return nil, store.Classify(err)
 	}
@@ -154,9 +154,11 @@ func (r *Registry) Peers(ctx context.Context) ([]model.AdmittedPeer, error) {
 	for rows.Next() {
 		var p model.AdmittedPeer
 		var v4 string
-		if err := rows.Scan(&p.Node, &p.IdentityKey, &p.WireGuardKey, &v4); err != nil {
+		var clients sql.Null[uint8]
+		if err := rows.Scan(&p.Node, &p.Name, &p.IdentityKey, &p.WireGuardKey, &v4, &clients); err != nil {
 			return nil, store.Classify(err)
 		}
+		p.Clients = clientsOf(clients)
 		key, err := identity.ParsePublicKey(p.IdentityKey)
 		if err != nil {
 			return nil, fmt.Errorf("node %s: %w", p.Node, err)
@@ -168,6 +170,14 @@ func (r *Registry) Peers(ctx context.Context) ([]model.AdmittedPeer, error) {
 		peers = append(peers, p)
 	}
 	return peers, store.Classify(rows.Err())
+}
+
+// clientsOf is the network of a node's clients, as the column says.
+func clientsOf(n sql.Null[uint8]) netip.Prefix {
+	if !n.Valid {
+		return netip.Prefix{}
+	}
+	return paths.ClientsOf(n.V)
 }
 
 // Epoch is the generation of this gateway's knowledge, by which nodes tell old

@@ -642,3 +642,49 @@ func TestAnotherNodesKeyInOtherLettersIsThatKey(t *testing.T) {
 }
 
 const base64Letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+func TestEachNodeHasANetworkForItsClients(t *testing.T) {
+	f := newFixture(t)
+	token := f.token(300)
+	join := func() model.Membership {
+		t.Helper()
+		node := identity.New()
+		m, err := f.join(t, node, f.request(node, token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	first, second := join(), join()
+	if first.Clients.String() != "10.43.1.0/24" || second.Clients.String() != "10.43.2.0/24" {
+		t.Errorf("expected the first two networks, got %s and %s", first.Clients, second.Clients)
+	}
+	peers, err := f.Peers(t.Context())
+	if err != nil || len(peers) != 2 {
+		t.Fatalf("peers: %+v, %v", peers, err)
+	}
+	for _, p := range peers {
+		if m := map[string]model.Membership{first.Node: first, second.Node: second}[p.Node]; p.Clients != m.Clients || p.Name != m.Name {
+			t.Errorf("expected clients %s of %s, got %s of %s", m.Clients, m.Name, p.Clients, p.Name)
+		}
+	}
+	if _, err := f.Revoke(t.Context(), first.Node); err != nil {
+		t.Fatal(err)
+	}
+	if m := join(); m.Clients.String() != "10.43.3.0/24" {
+		t.Errorf("expected a network that nobody had while there are some, got %s", m.Clients)
+	}
+	f.exec(t, `WITH RECURSIVE i(n) AS (SELECT 4 UNION ALL SELECT n + 1 FROM i WHERE n < 254)
+		INSERT INTO nodes (id, name, role, identity_key, wireguard_key, overlay_v4, clients, admitted_by, joined)
+		SELECT 'n-' || n, 'x' || n, 'node', 'k' || n, 'w' || n, '10.42.100.' || n, n, 'test', n FROM i`)
+	if m := join(); m.Clients != first.Clients {
+		t.Errorf("expected the network %s of the revoked node, got %s", first.Clients, m.Clients)
+	}
+	last := join()
+	if last.Clients.IsValid() || !last.OverlayV4.IsValid() {
+		t.Errorf("expected a member without a network for clients, got %+v", last)
+	}
+	if n, err := f.Node(t.Context(), last.Node); err != nil || n.Clients.IsValid() {
+		t.Errorf("node: %+v, %v", n, err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 
 	"halo.internal/identity"
 	"halo.internal/model"
@@ -28,6 +29,17 @@ func Check(m model.Membership, network, node identity.PublicKey) error {
 	}
 	if raw, err := base64.StdEncoding.DecodeString(m.GatewayWireGuardKey); err != nil || len(raw) != 32 {
 		return expected("the gateway's WireGuard key,", "32 octets in base64", m.GatewayWireGuardKey)
+	}
+	if m.Clients.IsValid() {
+		return CheckClients(m.Clients)
+	}
+	return nil
+}
+
+// CheckClients tells whether a network may be that of a node's clients.
+func CheckClients(p netip.Prefix) error {
+	if p != p.Masked() || p.Bits() != 24 || !paths.ClientsNet.Contains(p.Addr()) || p == paths.ClientsGateway || p == paths.ClientsAlone {
+		return fmt.Errorf("clients: expected a /24 of %s, not the gateway's or the last, got %s", paths.ClientsNet, p)
 	}
 	return nil
 }

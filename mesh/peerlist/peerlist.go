@@ -27,6 +27,7 @@ import (
 const (
 	MaxPeers = 1024
 	MaxSize  = 192 << 10 // octets of a signed list
+	MaxName  = 63        // octets of a name
 )
 
 // Validity is how long a list holds; the gateway signs another when half of it
@@ -51,6 +52,7 @@ type Peer struct {
 	WireGuard [32]byte
 	Overlay   netip.Addr   // in 10.42.0.0/16; its IPv6 address follows from the keys
 	Clients   netip.Prefix // of the devices that it serves, within 10.43.0.0/16; the zero value: none
+	Name      string       // for people and for .halo; may be empty
 	// Boot and Steps order its lives, as in its announcements: peers begin anew
 	// with one that has restarted, or whose clock went back.
 	Boot  uint64
@@ -121,6 +123,7 @@ type (
 		WireGuard []byte
 		Overlay   []byte // 4 octets
 		Clients   []byte // address and length, 5 octets, or none
+		Name      string
 		Boot      uint64
 		Steps     uint32
 	}
@@ -149,7 +152,7 @@ func Sign(network identity.Key, l List) ([]byte, error) {
 	}
 	b := body{Epoch: l.Epoch, Version: l.Version, IssuedMS: l.Issued.UnixMilli(), ExpiresMS: l.Expires.UnixMilli(), Peers: []entry{}}
 	for _, p := range l.Peers {
-		e := entry{Key: p.Key[:], WireGuard: p.WireGuard[:], Overlay: p.Overlay.AsSlice(), Clients: []byte{}, Boot: p.Boot, Steps: p.Steps}
+		e := entry{Key: p.Key[:], WireGuard: p.WireGuard[:], Overlay: p.Overlay.AsSlice(), Clients: []byte{}, Name: p.Name, Boot: p.Boot, Steps: p.Steps}
 		if p.Clients.IsValid() {
 			e.Clients = append(p.Clients.Addr().AsSlice(), byte(p.Clients.Bits()))
 		}
@@ -216,7 +219,7 @@ func (e entry) peer() (p Peer, err error) {
 	default:
 		return p, fmt.Errorf("clients: expected 0 or 5 octets, got %d", len(e.Clients))
 	}
-	p.Boot, p.Steps = e.Boot, e.Steps
+	p.Name, p.Boot, p.Steps = e.Name, e.Boot, e.Steps
 	return p, nil
 }
 
@@ -243,6 +246,8 @@ func (l List) check(network identity.PublicKey) error {
 			return fmt.Errorf("%w: peer %d: its WireGuard key is zero", ErrForm, i)
 		case !p.Overlay.Is4() || !paths.OverlayNet.Contains(p.Overlay) || p.Overlay == paths.OverlayGateway:
 			return fmt.Errorf("%w: peer %d: expected an address in %s other than the gateway's, got %s", ErrForm, i, paths.OverlayNet, p.Overlay)
+		case len(p.Name) > MaxName:
+			return fmt.Errorf("%w: peer %d: expected a name of at most %d octets, got %d", ErrForm, i, MaxName, len(p.Name))
 		case p.Clients != (netip.Prefix{}) && (p.Clients != p.Clients.Masked() || p.Clients.Bits() != clientsBits || !paths.ClientsNet.Contains(p.Clients.Addr())):
 			return fmt.Errorf("%w: peer %d: expected clients in a /%d of %s, got %s", ErrForm, i, clientsBits, paths.ClientsNet, p.Clients)
 		}

@@ -9,30 +9,32 @@ import (
 
 // Node is one device of the network.
 type Node struct {
-	ID           string     `json:"id" doc:"canonical ID"`
-	Name         string     `json:"name"`
-	Role         model.Role `json:"role" enum:"gateway,node"`
-	Online       bool       `json:"online" doc:"its stream is open"`
-	Revoked      bool       `json:"revoked"`
-	State        string     `json:"state,omitempty" doc:"its own health: ok, degraded, failed, starting"`
-	Missing      string     `json:"missing,omitempty" doc:"first broken dependency on the node"`
-	Board        string     `json:"board,omitempty"`
-	Kernel       string     `json:"kernel,omitempty"`
-	Version      string     `json:"version,omitempty"`
-	Commit       string     `json:"commit,omitempty"`
-	Slot         string     `json:"slot,omitempty"`
-	Volatile     bool       `json:"volatile,omitempty" doc:"its /perm is not there: nothing is kept"`
-	UptimeS      int64      `json:"uptime_s,omitempty"`
-	Boot         uint64     `json:"boot" doc:"boot counter last heard"`
-	OverlayV4    netip.Addr `json:"overlay_v4"`
-	OverlayV6    netip.Addr `json:"overlay_v6"`
-	Underlay     netip.Addr `json:"underlay"`
-	IdentityKey  string     `json:"identity_key"`
-	WireGuardKey string     `json:"wireguard_key"`
-	MACs         []string   `json:"macs,omitempty"`
-	AdmittedBy   string     `json:"admitted_by" doc:"token:<id>, user:<name>, or self for the gateway"`
-	Joined       time.Time  `json:"joined"`
-	LastSeen     *time.Time `json:"last_seen,omitempty"`
+	ID        string     `json:"id" doc:"canonical ID"`
+	Name      string     `json:"name"`
+	Role      model.Role `json:"role" enum:"gateway,node"`
+	Online    bool       `json:"online" doc:"its stream is open"`
+	Revoked   bool       `json:"revoked"`
+	State     string     `json:"state,omitempty" doc:"its own health: ok, degraded, failed, starting"`
+	Missing   string     `json:"missing,omitempty" doc:"first broken dependency on the node"`
+	Board     string     `json:"board,omitempty"`
+	Kernel    string     `json:"kernel,omitempty"`
+	Version   string     `json:"version,omitempty"`
+	Commit    string     `json:"commit,omitempty"`
+	Slot      string     `json:"slot,omitempty"`
+	Volatile  bool       `json:"volatile,omitempty" doc:"its /perm is not there: nothing is kept"`
+	UptimeS   int64      `json:"uptime_s,omitempty"`
+	Boot      uint64     `json:"boot" doc:"boot counter last heard"`
+	OverlayV4 netip.Addr `json:"overlay_v4"`
+	OverlayV6 netip.Addr `json:"overlay_v6"`
+
+	Clients      netip.Prefix `json:"clients,omitzero" doc:"IPv4 network of the devices that it serves"`
+	Underlay     netip.Addr   `json:"underlay"`
+	IdentityKey  string       `json:"identity_key"`
+	WireGuardKey string       `json:"wireguard_key"`
+	MACs         []string     `json:"macs,omitempty"`
+	AdmittedBy   string       `json:"admitted_by" doc:"token:<id>, user:<name>, or self for the gateway"`
+	Joined       time.Time    `json:"joined"`
+	LastSeen     *time.Time   `json:"last_seen,omitempty"`
 }
 
 // NodeList is a page of nodes.

@@ -105,10 +105,19 @@ var (
 	UnderlayNet       = netip.MustParsePrefix("10.41.0.0/16")
 	UnderlayGateway   = netip.MustParseAddr("10.41.0.1")
 	ClientsNet        = netip.MustParsePrefix("10.43.0.0/16")
+	ClientsGateway    = netip.MustParsePrefix("10.43.0.0/24")   // of the gateway's own clients
+	ClientsAlone      = netip.MustParsePrefix("10.43.255.0/24") // of a node's that has not joined: nobody routes it
 	OverlayAPI        = "http://10.42.0.1:8080"
 	OverlayStreamURL  = "ws://10.42.0.1:8080/v1/nodes/stream"
 	LoopbackStreamURL = "ws://127.0.0.1:8080/v1/nodes/stream" // for the gateway's own agent
 )
+
+// ClientsOf returns the network of a node's clients by its number.
+func ClientsOf(n uint8) netip.Prefix {
+	a := ClientsNet.Addr().As4()
+	a[2] = n
+	return netip.PrefixFrom(netip.AddrFrom4(a), 24)
+}
 
 // Dir is a directory that holds HALO's state: State on a board, another place
 // on a laptop or in a test.
