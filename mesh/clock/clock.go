@@ -53,8 +53,10 @@ type Clock struct {
 	sys   System
 	build time.Time
 
-	mu    sync.Mutex // guards state, and makes a correction one step
-	state State
+	mu       sync.Mutex // guards what follows, and makes a correction one step
+	state    State
+	theirs   model.ClockQuality // see Compared
+	compared time.Time
 }
 
 // New returns the clock of a system built at that time. It changes nothing.
@@ -122,6 +124,15 @@ func (c *Clock) State() State {
 	return c.state
 }
 
+// Compared returns what the gateway said of its own clock when this one was last
+// compared with it, in this process, and when that was by this clock; nothing and
+// zero when it was not.
+func (c *Clock) Compared() (gateway model.ClockQuality, at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.theirs, c.compared
+}
+
 // Now returns the time and its quality, together.
 func (c *Clock) Now() (time.Time, model.ClockQuality) {
 	c.mu.Lock()
@@ -186,5 +197,6 @@ func (c *Clock) Correct(a Answer) (Correction, error) {
 		}
 	}
 	c.state.Quality = quality
+	c.theirs, c.compared = a.Quality, corr.To
 	return corr, nil
 }
