@@ -243,7 +243,15 @@ func (c *Client) release(iface string, held *nclient4.Lease) {
 // exchange opens a raw socket for the time of one exchange only: in between it
 // would be handed every packet of the uplink.
 func (c *Client) exchange(iface string, f func(*nclient4.Client) error, how ...nclient4.ClientOpt) error {
-	n, err := nclient4.New(iface, append(how, nclient4.WithTimeout(answerWait), nclient4.WithRetry(1))...)
+	ifi, err := net.InterfaceByName(iface)
+	if err != nil {
+		return fmt.Errorf("DHCP on port %s: %w", iface, err)
+	}
+	c4, err := open(ifi)
+	if err != nil {
+		return fmt.Errorf("DHCP on port %s: %w", iface, err)
+	}
+	n, err := nclient4.NewWithConn(c4, ifi.HardwareAddr, append(how, nclient4.WithTimeout(answerWait), nclient4.WithRetry(1))...)
 	if err != nil {
 		return fmt.Errorf("DHCP on port %s: %w", iface, err)
 	}
