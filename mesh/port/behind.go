@@ -49,7 +49,7 @@ func (b *behind) listen(ctx context.Context, link netlink.Link) error {
 		return fmt.Errorf("port %s: expected a MAC address of 6 octets, got %d", b.name, len(a.HardwareAddr))
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	w, err := listen(ctx, b.index, b.name, proof.MAC(a.HardwareAddr))
+	w, err := listen(ctx, b.index, b.name, proof.MAC(a.HardwareAddr), false)
 	if err != nil {
 		cancel()
 		return err

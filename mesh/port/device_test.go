@@ -136,7 +136,7 @@ func start(t *testing.T, k byte, ifaces []string, options ...option) *device {
 			Lost: 4 * time.Second, Resend: 50 * time.Millisecond, Hold: 500 * time.Millisecond,
 		},
 		leave: 500 * time.Millisecond, retry: 100 * time.Millisecond, carrier: 200 * time.Millisecond, settle: 10 * time.Millisecond,
-		stray: 500 * time.Millisecond, silent: 2 * time.Second,
+		client: 300 * time.Millisecond, stray: 500 * time.Millisecond, silent: 2 * time.Second,
 	}
 	d.Ports = ps
 	ctx, cancel := context.WithCancel(t.Context())

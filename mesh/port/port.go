@@ -3,8 +3,8 @@
 // known whose cable that is: members of the network prove themselves to each
 // other (package proof), and only then does the port carry the mesh. On a
 // gateway a port that hears a DHCP server becomes the uplink; members that are
-// heard behind it are told of, but the mesh never runs there. The network's
-// configuration can pin every role.
+// heard behind it are told of, but the mesh never runs there. A port where there
+// is neither is given to clients. The network's configuration can pin every role.
 //
 // When halo-mesh stops, ports stay as they are, filters included, so that a
 // restart of the process does not tear the mesh apart; the next start closes
@@ -59,6 +59,13 @@ type Carrier interface {
 	Release(iface string) error
 }
 
+// Bridge is what clients' ports are in, as lan.Ports.
+type Bridge interface {
+	Carrier
+	// Holds tells whether the port is in it.
+	Holds(iface string) (bool, error)
+}
+
 // Upstream makes a port an uplink, as dhcp.Client does.
 type Upstream interface {
 	// Discover returns nil as soon as a server upstream answers on the port.
@@ -74,6 +81,7 @@ type Config struct {
 	PSK      string            // the mesh's
 	Pins     map[string]string // interface → role
 	Carrier  Carrier
+	Clients  Bridge   // of clients; nil: there is none
 	Upstream Upstream // nil: no port may be an uplink
 	Gateway  bool     // ports that are not pinned may become uplinks
 
@@ -100,6 +108,7 @@ type Ports struct {
 // timing is what tests shorten.
 type timing struct {
 	proof   proof.Timing
+	client  time.Duration // how long a port is alone until it is given to clients
 	leave   time.Duration // from the last member's loss until the port is taken from the mesh
 	retry   time.Duration // after a failure of the system
 	carrier time.Duration // how long an uplink's cable may be out
@@ -121,7 +130,7 @@ func New(c Config) (*Ports, error) {
 	return &Ports{
 		c:        c,
 		secret:   proof.Derive(c.PSK, c.Network),
-		timing:   timing{leave: 3 * time.Minute, retry: 5 * time.Second, carrier: 10 * time.Second, settle: 200 * time.Millisecond, stray: 10 * time.Second, silent: 35 * time.Second},
+		timing:   timing{client: 15 * time.Second, leave: 3 * time.Minute, retry: 5 * time.Second, carrier: 10 * time.Second, settle: 200 * time.Millisecond, stray: 10 * time.Second, silent: 35 * time.Second},
 		physical: physical,
 		ports:    make(map[int]*port),
 	}, nil
@@ -270,6 +279,16 @@ func (ps *Ports) Recheck() {
 		default: // one is waiting already
 		}
 	}
+}
+
+// own returns the port that has that address, or nil.
+func (ps *Ports) own(mac proof.MAC) *port {
+	for _, p := range ps.all() {
+		if p.mac == net.HardwareAddr(mac[:]).String() {
+			return p
+		}
+	}
+	return nil
 }
 
 func (ps *Ports) all() []*port {

@@ -24,6 +24,9 @@ type search struct {
 	engine   *proof.Engine
 	wire     *wire
 	mesh     bool      // enslaved
+	client   bool      // in the bridge of clients
+	twin     time.Time // when another port of this device was heard last: both are on one network
+	alone    time.Time // since when a port with a cable has found nobody; zero: no cable
 	deserted time.Time // when the last member was lost; zero while there is one
 	mute     bool      // sending fails
 
@@ -61,21 +64,39 @@ func (s *search) prepare(ctx context.Context) error {
 		return fmt.Errorf("port %s: expected a MAC address of 6 octets, got %d", s.name, len(a.HardwareAddr))
 	}
 	now := time.Now()
-	if a.MasterIndex != 0 {
+	adopt := false
+	if b := s.ps.c.Clients; b != nil && a.MasterIndex != 0 {
+		var err error
+		if adopt, err = b.Holds(s.name); err != nil {
+			return err
+		}
+		if adopt && s.pin != "" { // pinned to the mesh since
+			if err := filter.Apply(s.name, filter.Policy{}); err != nil {
+				return err
+			}
+			if err := b.Release(s.name); err != nil {
+				return err
+			}
+			adopt, a.MasterIndex = false, 0
+		}
+	}
+	if a.MasterIndex != 0 && !adopt {
 		if err := s.ps.c.Carrier.Enslave(s.name); err != nil {
 			return fmt.Errorf("port %s belongs to something else than the mesh: %w", s.name, err)
 		}
 		s.mesh, s.deserted = true, now
 	}
 	seek := !s.mesh && s.pin == "" && s.ps.c.Gateway && s.ps.c.Upstream != nil
-	if err := filter.Apply(s.name, filter.Policy{DHCP: seek}); err != nil {
-		return err
+	if !adopt {
+		if err := filter.Apply(s.name, filter.Policy{DHCP: seek}); err != nil {
+			return err
+		}
 	}
 	if err := raise(s.link, false); err != nil {
 		return err
 	}
 	mac := proof.MAC(a.HardwareAddr)
-	w, err := listen(ctx, s.index, s.name, mac)
+	w, err := listen(ctx, s.index, s.name, mac, adopt)
 	if err != nil {
 		return err
 	}
@@ -84,9 +105,13 @@ func (s *search) prepare(ctx context.Context) error {
 		Key: s.ps.c.Key, Network: s.ps.c.Network, Secret: s.ps.secret, MAC: mac,
 		Admit: s.ps.c.Admit, Timing: s.ps.timing.proof,
 	}, now)
-	if s.mesh {
+	switch {
+	case s.mesh:
 		s.set(Mesh, "waiting for members to prove themselves again")
-	} else {
+	case adopt: // an earlier run has put it there: clients go on
+		s.client = true
+		s.set(Client, "")
+	default:
 		s.set(Searching, "")
 	}
 	if seek {
@@ -101,7 +126,7 @@ func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if err := s.act(); err != nil {
+		if err := s.act(ctx); err != nil {
 			return false, err
 		}
 		now := time.Now()
@@ -115,6 +140,15 @@ func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 				due = leave
 			}
 		}
+		if serve, ok := s.serveAt(now); ok {
+			if !now.Before(serve) {
+				if err := s.serveClients(ctx); err != nil {
+					return false, err
+				}
+			} else if serve.Before(due) {
+				due = serve
+			}
+		}
 		timer.Reset(due.Sub(now))
 		select {
 		case <-ctx.Done():
@@ -123,18 +157,27 @@ func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 			if !ok {
 				return false, fmt.Errorf("read from port %s: %w", s.name, s.wire.err)
 			}
+			if err := s.hearTwin(f.from); err != nil {
+				return false, err
+			}
 			s.engine.Handle(time.Now(), f.from, f.to, f.payload)
 		case <-timer.C:
 			s.engine.Advance(time.Now())
 		case <-s.recheck:
 			s.engine.Recheck(time.Now())
 		case <-s.plugged:
-			if s.hasCable() {
+			switch {
+			case s.hasCable():
 				s.engine.Wake(time.Now())
+			case s.client: // whoever is plugged in next may be somebody else
+				return false, s.leaveClients(filter.Policy{})
 			}
 		case err := <-s.found:
 			s.found = nil
 			if err == nil && !s.mesh {
+				if s.client {
+					return true, s.leaveClients(filter.Policy{DHCP: true})
+				}
 				return true, nil
 			}
 			if err != nil && !errors.Is(err, context.Canceled) {
@@ -145,7 +188,7 @@ func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 }
 
 // act sends what the engine has to send and does what its events ask for.
-func (s *search) act() error {
+func (s *search) act(ctx context.Context) error {
 	frames, events := s.engine.Take()
 	for _, f := range frames {
 		if err := s.send(f); err != nil {
@@ -160,7 +203,15 @@ func (s *search) act() error {
 		return nil
 	}
 	members := s.engine.Members()
-	if err := filter.Apply(s.name, filter.Policy{Members: addresses(members)}); err != nil {
+	policy := filter.Policy{Members: addresses(members)}
+	if s.client {
+		if err := s.leaveClients(policy); err != nil {
+			return err
+		}
+		if err := s.relisten(ctx, false); err != nil {
+			return err
+		}
+	} else if err := filter.Apply(s.name, policy); err != nil {
 		return err
 	}
 	if len(members) == 0 {

@@ -99,6 +99,9 @@ func (p *port) turn(ctx context.Context) error {
 	case Unused:
 		return p.rest(ctx, link)
 	case Client:
+		if p.ps.c.Clients != nil {
+			return p.serveClients(ctx, link)
+		}
 		return p.open(ctx, link, Client)
 	case Uplink:
 		return p.uplink(ctx, link)
@@ -113,6 +116,9 @@ func (p *port) turn(ctx context.Context) error {
 // rest keeps an unused port down, and shut should anyone raise it.
 func (p *port) rest(ctx context.Context, link netlink.Link) error {
 	if err := filter.Apply(p.name, filter.Policy{}); err != nil {
+		return err
+	}
+	if err := p.noClients(); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetDown(link); err != nil {
@@ -146,6 +152,9 @@ func (p *port) admitAll(link netlink.Link) error {
 // uplink serves the port as uplink until upstream is lost: it says so itself,
 // or the cable stays out, after which another network may be at its end.
 func (p *port) uplink(ctx context.Context, link netlink.Link) error {
+	if err := p.noClients(); err != nil {
+		return err
+	}
 	if err := p.admitAll(link); err != nil {
 		return err
 	}

@@ -5,9 +5,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 
 	"halo.internal/mesh/port/proof"
 	"halo.internal/model/paths"
@@ -37,9 +40,32 @@ type wire struct {
 	err  error         // why, once in is closed
 }
 
-// listen opens the socket. The reader ends when ctx does, or on an error.
-func listen(ctx context.Context, index int, name string, mac proof.MAC) (*wire, error) {
-	conn, err := packet.Listen(&net.Interface{Index: index, Name: name, HardwareAddr: mac[:]}, packet.Raw, paths.EtherTypeProof, nil)
+// proofs takes frames of that EtherType that came in (packet(7), PACKET_OUTGOING).
+var proofs = sync.OnceValue(func() []bpf.RawInstruction {
+	raw, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtType},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.PACKET_OUTGOING, SkipTrue: 3},
+		bpf.LoadExtension{Num: bpf.ExtProto},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: paths.EtherTypeProof, SkipTrue: 1},
+		bpf.RetConstant{Val: uint32(ethernetHeader + proof.MaxFrame + 1)},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		panic("port: filter: " + err.Error()) // it is constant
+	}
+	return raw
+})
+
+// listen opens the socket. The reader ends when ctx does, or on an error. A bridge
+// takes what comes in at its ports before sockets for one protocol see it, but not
+// before those for all.
+func listen(ctx context.Context, index int, name string, mac proof.MAC, bridged bool) (*wire, error) {
+	var c *packet.Config
+	protocol := paths.EtherTypeProof
+	if bridged {
+		protocol, c = unix.ETH_P_ALL, &packet.Config{Filter: proofs()}
+	}
+	conn, err := packet.Listen(&net.Interface{Index: index, Name: name, HardwareAddr: mac[:]}, packet.Raw, protocol, c)
 	if err != nil {
 		return nil, fmt.Errorf("listen on port %s: %w", name, err)
 	}
