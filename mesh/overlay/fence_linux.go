@@ -18,8 +18,9 @@ func fenceTable(iface string) *nftables.Table {
 // fence drops what comes for or from overlay addresses by another way than the
 // overlay. Linux takes a packet for any of its addresses from any interface, so
 // that without it whoever is on the mesh could speak to services that trust
-// the overlay, in the clear and under any overlay address.
-func fence(iface string, overlays []netip.Prefix) error {
+// the overlay, in the clear and under any overlay address. Hosts at inner
+// interfaces may reach the device's own overlay addresses, but have none.
+func fence(iface string, inner []string, overlays []netip.Prefix) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("overlay: fence: %w", err)
@@ -33,18 +34,24 @@ func fence(iface string, overlays []netip.Prefix) error {
 		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter, Policy: &accept,
 	})
 	rule := func(e ...expr.Any) { c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: e}) }
-	for _, from := range []string{iface, "lo"} {
-		rule(
-			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: ifname(from)},
-			&expr.Verdict{Kind: expr.VerdictAccept},
-		)
+	accepted := func(from ...string) {
+		for _, name := range from {
+			rule(
+				&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: ifname(name)},
+				&expr.Verdict{Kind: expr.VerdictAccept},
+			)
+		}
 	}
-	for _, p := range overlays {
-		for _, destination := range []bool{true, false} {
+	dropped := func(destination bool) {
+		for _, p := range overlays {
 			rule(append(matchPrefix(p.Masked(), destination), &expr.Verdict{Kind: expr.VerdictDrop})...)
 		}
 	}
+	accepted(iface, "lo")
+	dropped(false)
+	accepted(inner...)
+	dropped(true)
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("overlay: fence around %s: %w", iface, err)
 	}

@@ -62,6 +62,25 @@ func (k *kernel) peers() ([]wgtypes.Peer, error) {
 
 func (k *kernel) close() error { return k.client.Close() }
 
+// route makes the configured networks reached through the interface. Those of an
+// earlier process are the same, or have gone with its addresses.
+func (d *Device) route() error {
+	link, err := netlink.LinkByName(d.cfg.Name)
+	if err != nil {
+		return fmt.Errorf("overlay: find %s: %w", d.cfg.Name, err)
+	}
+	for _, p := range d.cfg.Routes {
+		r := &netlink.Route{
+			LinkIndex: link.Attrs().Index, Priority: Metric, Protocol: unix.RTPROT_STATIC,
+			Dst: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+		}
+		if err := netlink.RouteReplace(r); err != nil {
+			return fmt.Errorf("overlay: route to %s through %s: %w", p, d.cfg.Name, err)
+		}
+	}
+	return nil
+}
+
 // address makes the interface's addresses exactly the configured ones and
 // brings it up. Duplicate address detection is off: the addresses follow from
 // keys or are given out by the gateway.

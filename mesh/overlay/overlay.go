@@ -25,6 +25,9 @@ import (
 // of UDP, 16 of header and 16 of authentication.
 const overhead = 80
 
+// Metric is that of routes into the overlay: lower than that of those upstream.
+const Metric = 512
+
 // minMTU is IPv6's.
 const minMTU = 1280
 
@@ -35,6 +38,8 @@ type Config struct {
 	Port        uint16
 	UnderlayMTU int            // of bat0
 	Addresses   []netip.Prefix // this node's, with the length of the whole overlay
+	Routes      []netip.Prefix // networks that are reached through it
+	Inner       []string       // other interfaces from which its addresses may be reached
 	Log         *slog.Logger
 }
 
@@ -102,7 +107,7 @@ func Open(cfg Config) (*Device, error) {
 		return nil, errors.Join(fmt.Errorf("overlay: configure %s: %w", cfg.Name, err), b.close())
 	}
 	// The fence stands before there is anything behind it.
-	if err := errors.Join(fence(cfg.Name, cfg.Addresses), d.address()); err != nil {
+	if err := errors.Join(fence(cfg.Name, cfg.Inner, cfg.Addresses), d.address(), d.route()); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	live, err := b.peers()
