@@ -1,0 +1,146 @@
+package lan
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/advert"
+	"halo.internal/mesh/dhcp/server"
+	"halo.internal/mesh/listen"
+	"halo.internal/mesh/mdns"
+	"halo.internal/model/paths"
+)
+
+// Leases of clients and of nodes. A phone comes and goes; a node keeps its
+// address as long as it may.
+const (
+	clientLease = 12 * time.Hour
+	nodeLease   = 7 * 24 * time.Hour
+)
+
+// of is what the services on br0 depend on.
+type of struct {
+	ports   bool // there are some
+	clients netip.Prefix
+	name    string
+}
+
+// service is what runs for one network of clients.
+type service struct {
+	of
+	cancel context.CancelFunc
+	owned  *sync.WaitGroup
+}
+
+func (s *service) stop() {
+	if s.cancel != nil {
+		s.cancel()
+		s.owned.Wait()
+	}
+	*s = service{}
+}
+
+// serve starts what clients on br0 may ask.
+func (l *LAN) serve(ctx context.Context, o of) service {
+	if !o.ports {
+		return service{of: o} // nobody is there to ask
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	s := service{of: o, cancel: cancel, owned: &sync.WaitGroup{}}
+	s.owned.Go(func() { mdns.Run(ctx, l.mdnsFor(o.name)) })
+	if !o.clients.IsValid() {
+		return s
+	}
+	six := identity.Clients(l.Network, o.clients)
+	for _, p := range []netip.Prefix{o.clients, six} {
+		at := listen.At{Iface: paths.ClientBridge, Addr: p.Addr().Next(), From: []netip.Prefix{p}}
+		s.owned.Go(func() { l.names.Serve(ctx, at) })
+		s.owned.Go(func() { l.time.Serve(ctx, at) })
+	}
+	s.owned.Go(func() { l.lease(ctx, l.clientLeases(o)) })
+	s.owned.Go(func() { l.advertise(ctx, six) })
+	return s
+}
+
+// clientLeases serves clients: .1 is the device's own address, .2 to .9 are left to
+// people.
+func (l *LAN) clientLeases(o of) server.Config {
+	router := o.clients.Addr().Next()
+	b := o.clients.Addr().As4()
+	at := func(n byte) netip.Addr { b[3] = n; return netip.AddrFrom4(b) }
+	return server.Config{
+		Iface: paths.ClientBridge, Address: netip.PrefixFrom(router, o.clients.Bits()), First: at(10), Last: at(254), Lease: clientLease,
+		Options: server.Options{Router: router, DNS: []netip.Addr{router}, NTP: []netip.Addr{router}, Domain: "halo"},
+	}
+}
+
+// underlayLeases serves nodes on the mesh: nothing but an address and the time.
+func underlayLeases(l *LAN) server.Config {
+	return server.Config{
+		Iface: paths.BatIface, Address: netip.PrefixFrom(paths.UnderlayGateway, paths.UnderlayNet.Bits()),
+		First: netip.MustParseAddr("10.41.1.0"), Last: netip.MustParseAddr("10.41.254.255"), Lease: nodeLease,
+		Options: server.Options{NTP: []netip.Addr{paths.UnderlayGateway}},
+	}
+}
+
+// lease runs a DHCP server.
+func (l *LAN) lease(ctx context.Context, c server.Config) {
+	c.File, c.Notify, c.Log = l.path(paths.State)+"/"+paths.Leases(c.Iface), l.Notify, l.Log
+	c.NameTaken = l.named
+	s, err := server.New(c)
+	if err != nil {
+		panic("lan: " + err.Error()) // it follows from what has been checked
+	}
+	l.mu.Lock()
+	l.leases[c.Iface] = s
+	l.mu.Unlock()
+	go l.follow(ctx, s)
+	if err := s.Run(ctx); err != nil {
+		l.Log.Error("DHCP server ended", "iface", c.Iface, "err", err)
+	}
+	l.mu.Lock()
+	delete(l.leases, c.Iface)
+	l.mu.Unlock()
+}
+
+// follow has names brought up to date when clients come and go.
+func (l *LAN) follow(ctx context.Context, s *server.Server) {
+	for {
+		_, changed := s.Watch()
+		l.wake()
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// named tells whether a name is taken by a device of the network.
+func (l *LAN) named(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range l.wanted.Hosts {
+		if h.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// advertise tells clients of IPv6: the network's ULA, and no way out of it.
+func (l *LAN) advertise(ctx context.Context, p netip.Prefix) {
+	a, err := advert.New(advert.Config{
+		Iface: paths.ClientBridge, Prefix: p, DNS: []netip.Addr{p.Addr().Next()}, Search: []string{"halo"},
+		Routes: []netip.Prefix{ula(l.Network)}, Log: l.Log,
+	})
+	if err != nil {
+		panic("lan: " + err.Error()) // it follows from the network's key
+	}
+	if err := a.Run(ctx); err != nil {
+		l.Log.Error("router advertisements ended", "err", err)
+	}
+}
