@@ -19,6 +19,8 @@ var contactAfter = []time.Duration{500 * time.Millisecond, 2 * time.Second, 5 * 
 func (m *core) noteUnderlay(e model.Event) {
 	m.events.Record(e)
 	switch e.Kind {
+	case port.EventRole, port.EventGone:
+		wake(m.serveNow)
 	case radio.EventPeer, radio.EventPeerAgain, port.EventProven:
 		wake(m.contact)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"halo.internal/identity"
 	"halo.internal/mesh/announce"
 	"halo.internal/mesh/overlay"
 	"halo.internal/model"
@@ -71,6 +72,17 @@ func (m *core) openOverlay(v4, v6 netip.Addr) (*overlay.Device, error) {
 	return overlay.Open(overlay.Config{
 		Name: paths.OverlayIface, Key: m.id.Key.WireGuard(), Port: paths.WireGuardPort, UnderlayMTU: link.Attrs().MTU,
 		Addresses: []netip.Prefix{netip.PrefixFrom(v4, paths.OverlayNet.Bits()), netip.PrefixFrom(v6, 64)},
-		Log:       m.Log,
+		Routes:    m.overlayRoutes(), Inner: []string{paths.ClientBridge},
+		Log: m.Log,
 	})
+}
+
+// overlayRoutes are what lies behind the overlay: the clients of all nodes and, from
+// a node, the way out of the network.
+func (m *core) overlayRoutes() []netip.Prefix {
+	list := []netip.Prefix{paths.ClientsNet, netip.PrefixFrom(identity.Overlay(m.net, m.net), 48).Masked()}
+	if m.Role == model.RoleNode {
+		list = append(list, netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	}
+	return list
 }

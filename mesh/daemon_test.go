@@ -61,7 +61,7 @@ func newBoard(t *testing.T, role model.Role, b []byte) *board {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(root) })
-	for _, d := range []string{paths.Boot, paths.Perm} {
+	for _, d := range []string{paths.Boot, paths.Perm, filepath.Dir(paths.Resolv)} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			t.Fatal(err)
 		}

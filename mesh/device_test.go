@@ -182,13 +182,13 @@ func serveProbe(ctx context.Context, socket string) {
 		}
 		resp.Body.Close()
 	})
-	// Nobody listens there: that it is refused shows that the other was reached.
+	// Nobody listens there, and the other's firewall says so.
 	mux.HandleFunc("/reach", func(w http.ResponseWriter, r *http.Request) {
 		conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(r.Context(), "tcp", net.JoinHostPort(r.URL.Query().Get("address"), "9"))
 		switch {
 		case err == nil:
 			conn.Close()
-		case !errors.Is(err, unix.ECONNREFUSED):
+		case !errors.Is(err, unix.EHOSTUNREACH):
 			http.Error(w, err.Error(), http.StatusBadGateway)
 		}
 	})

@@ -138,6 +138,7 @@ func (g *gateway) PutPeers(list []model.AdmittedPeer) error {
 	g.saveRegistry()
 	g.signList()
 	wake(g.overlayNow)
+	wake(g.serveNow)
 	return nil
 }
 

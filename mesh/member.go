@@ -125,6 +125,7 @@ func (n *node) accept(m model.Membership) {
 	n.events.Add("join.joined", model.Info, "this node joined the network", "name", m.Name, "address", m.OverlayV4.String())
 	n.search.Ask() // now that the gateway knows this node, it may learn of its present life
 	wake(n.overlayNow)
+	wake(n.serveNow)
 }
 
 // keepOverlay brings wg0 up as soon as there is a membership and a time to
@@ -209,7 +210,9 @@ func (n *node) gatewayPeer(m model.Membership) overlay.Peer {
 	p := overlay.Peer{
 		Node: n.net.ID(), Key: [32]byte(raw), Keepalive: keepalive,
 		Endpoint: netip.AddrPortFrom(identity.Underlay(n.net, n.net), paths.WireGuardPort),
-		Allowed:  []netip.Prefix{paths.OverlayNet, netip.PrefixFrom(identity.Overlay(n.net, n.net), 64).Masked()},
+		// All that no other peer has: it is the way to nodes that are not on the list,
+		// to its own clients, and out.
+		Allowed: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(identity.Overlay(n.net, n.net), 48).Masked()},
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

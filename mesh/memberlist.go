@@ -215,6 +215,7 @@ func (n *node) takeList(raw []byte) error {
 		n.events.Add("overlay.not-listed", model.Warning, "the gateway's list of members is without this node: it reaches no other node directly")
 	}
 	wake(n.overlayNow)
+	wake(n.serveNow)
 	return nil
 }
 

@@ -23,6 +23,7 @@ import (
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/clock"
 	"halo.internal/mesh/events"
+	"halo.internal/mesh/lan"
 	"halo.internal/mesh/provision"
 	"halo.internal/mesh/state"
 	"halo.internal/model"
@@ -58,6 +59,7 @@ const (
 	checkClock   = "clock"
 	checkJoin    = "join"
 	checkOverlay = "overlay"
+	checkClients = "clients"
 )
 
 func newGraph() *health.Graph {
@@ -70,6 +72,7 @@ func newGraph() *health.Graph {
 	g.Declare(checkClock, checkGateway)
 	g.Declare(checkJoin, checkGateway)
 	g.Declare(checkOverlay, checkJoin)
+	g.Declare(checkClients, checkBundle)
 	return g
 }
 
@@ -85,9 +88,12 @@ type core struct {
 	events *events.Log
 	graph  *health.Graph
 	under  Underlay
+	lan    *lan.LAN // nil until the device has a network
 	// contact is awake when a link was made.
 	contact chan struct{}
-	begun   time.Time // start of the process
+	// serveNow is awake when clients may have to be served otherwise.
+	serveNow chan struct{}
+	begun    time.Time // start of the process
 
 	problems map[string]bool // of the boot report, that are events already; nil: not known yet
 }
@@ -116,7 +122,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := atomicfile.Sweep(c.path(paths.State)); err != nil {
 		c.Log.Warn("what power cuts left is not removed", "err", err)
 	}
-	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), begun: time.Now()}
+	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), begun: time.Now()}
 	m.store = state.New(paths.Dir(c.path(paths.State)), c.Vault)
 	m.clock = clock.New(c.Clock, version.Get().Built)
 	resumed := m.startClock(tell)
@@ -143,6 +149,8 @@ func Run(ctx context.Context, c Config) error {
 	if changed {
 		m.forgetNetwork()
 	}
+	m.lan = m.newLAN()
+	m.lan.Begin()
 	started, _ := m.bootReport() // without one, no slot can be named, and what is not there is no HaLow radio
 	turn, _ := m.startTurn()
 	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: turn, Network: m.net, Bundle: m.bundle, HaLow: m.path(paths.HaLow(started.Slot)), Notify: m.noteUnderlay, Log: c.Log})
@@ -159,6 +167,8 @@ type side interface {
 	run(ctx context.Context) error
 	// greet makes the device known to whom it has just met.
 	greet()
+	// serves returns what clients are served with, but for the ports.
+	serves() lan.Wanted
 	// watch brings the health graph up to date.
 	watch()
 }
@@ -168,6 +178,8 @@ func (m *core) run(ctx context.Context, s side) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), api.Handler(s, m.graph)) })
 	g.Go(func() error { return m.under.Run(ctx) })
+	g.Go(func() error { return m.lan.Run(ctx) })
+	g.Go(func() error { return m.followServices(ctx, s) })
 	g.Go(func() error { return s.run(ctx) })
 	g.Go(func() error { return m.keepClock(ctx) })
 	g.Go(func() error { return m.watchHealth(ctx, s) })

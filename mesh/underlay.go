@@ -20,6 +20,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/mesh/batman"
 	"halo.internal/mesh/dhcp"
+	"halo.internal/mesh/lan"
 	"halo.internal/mesh/port"
 	"halo.internal/mesh/wireless"
 	"halo.internal/model"
@@ -142,13 +143,22 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	if err := AddressUnderlay(paths.BatIface, identity.Underlay(u.Network, u.Key.Public())); err != nil {
 		return err
 	}
-	up, err := dhcp.New(dhcp.Config{Hostname: u.Bundle.Name, Resolv: paths.Resolv, Notify: u.Notify, Log: u.Log})
+	if u.Bundle.Role == model.RoleGateway {
+		if err := addressGateway(); err != nil {
+			return err
+		}
+	}
+	up, err := dhcp.New(dhcp.Config{Hostname: u.Bundle.Name, Resolv: paths.Upstreams, Notify: u.Notify, Log: u.Log})
+	if err != nil {
+		return err
+	}
+	own, err := dhcp.New(dhcp.Config{Own: paths.UnderlayNet, Hostname: u.Bundle.Name, Notify: u.Notify, Log: u.Log})
 	if err != nil {
 		return err
 	}
 	ports, err := port.New(port.Config{
 		Key: u.Key, Network: u.Network, PSK: u.Bundle.Mesh.PSK, Pins: u.Bundle.Ports,
-		Carrier: bat, Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
+		Carrier: bat, Clients: lan.Ports{}, Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
 		Notify: u.Notify, Log: u.Log,
 	})
 	if err != nil {
@@ -161,7 +171,37 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	defer owned.Wait()
 	defer cancel()
 	owned.Go(func() { u.wireless.Run(ctx) })
+	if u.Bundle.Role == model.RoleNode {
+		owned.Go(func() { u.keepAddress(ctx, own) })
+	}
 	return ports.Run(ctx)
+}
+
+// keepAddress has the gateway give this node an IPv4 address on the mesh, for
+// whoever needs one there: HALO itself does not.
+func (u *batUnderlay) keepAddress(ctx context.Context, own *dhcp.Client) {
+	for ctx.Err() == nil {
+		if err := own.Run(ctx, paths.BatIface); err != nil {
+			u.Log.Debug("no IPv4 address on the mesh", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryUnderlay):
+		}
+	}
+}
+
+// addressGateway gives bat0 the gateway's IPv4 address.
+func addressGateway() error {
+	link, err := netlink.LinkByName(paths.BatIface)
+	if err != nil {
+		return fmt.Errorf("underlay: find %s: %w", paths.BatIface, err)
+	}
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: paths.UnderlayGateway.AsSlice(), Mask: net.CIDRMask(paths.UnderlayNet.Bits(), 32)}}
+	if err := netlink.AddrReplace(link, a); err != nil {
+		return fmt.Errorf("underlay: address %s on %s: %w", paths.UnderlayGateway, paths.BatIface, err)
+	}
+	return nil
 }
 
 func (u *batUnderlay) set(err error, bat *batman.Mesh, ports *port.Ports) {

@@ -24,6 +24,7 @@ func (m *core) watchHealth(ctx context.Context, s side) error {
 		m.watchBoot()
 		m.watchPerm()
 		m.watchUnderlay()
+		m.watchServices()
 		s.watch()
 		select {
 		case <-ctx.Done():
@@ -53,6 +54,15 @@ func (m *core) watchPerm() {
 		return
 	}
 	m.graph.Set(checkPerm, health.OK, "")
+}
+
+// watchServices: a device whose clients are not served still carries the mesh.
+func (m *core) watchServices() {
+	if err := m.lan.Err(); err != nil {
+		m.graph.Set(checkClients, health.Degraded, err.Error())
+		return
+	}
+	m.graph.Set(checkClients, health.OK, "")
 }
 
 func (m *core) watchUnderlay() {

@@ -34,7 +34,17 @@ type Bundle struct {
 	Mesh    Mesh              `toml:"mesh"`
 	Join    Join              `toml:"join,omitempty"`
 	Ports   map[string]string `toml:"ports,omitempty" comment:"pins Ethernet ports: mesh, uplink, client or unused"`
+
+	Firewall Firewall `toml:"firewall,omitempty"`
 }
+
+// Firewall opens what is shut otherwise.
+type Firewall struct {
+	Uplink []string `toml:"uplink,omitempty" comment:"services of this device that are reached from its uplinks too: field, door"`
+}
+
+// UplinkServices may be opened to uplinks.
+var UplinkServices = []string{"field", "door"}
 
 // Gateway names the network's trust anchor.
 type Gateway struct {
@@ -129,7 +139,7 @@ func Parse(name string, data []byte) (Bundle, error) {
 func explain(name string, err error) error {
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 		row, _ := strict.Errors[0].Position()
-		return fmt.Errorf("%s:%d: unknown key %q; expected one of version, network, role, name, country, [gateway] public_key seed claim_code, [mesh] ssid psk routing channel width mfp sae beacon_interval halow_channel halow_scheme, [join] token, [ports]", name, row, strings.Join(strict.Errors[0].Key(), "."))
+		return fmt.Errorf("%s:%d: unknown key %q; expected one of version, network, role, name, country, [gateway] public_key seed claim_code, [mesh] ssid psk routing channel width mfp sae beacon_interval halow_channel halow_scheme, [join] token, [ports], [firewall] uplink", name, row, strings.Join(strict.Errors[0].Key(), "."))
 	}
 	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, col := bad.Position()
@@ -185,6 +195,11 @@ func (b Bundle) Check() error {
 		}
 		if !slices.Contains(PortRoles, role) {
 			bad("ports."+port, strings.Join(PortRoles, ", "), role)
+		}
+	}
+	for _, s := range b.Firewall.Uplink {
+		if !slices.Contains(UplinkServices, s) {
+			bad("firewall.uplink", strings.Join(UplinkServices, ", "), s)
 		}
 	}
 	return errors.Join(errs...)
