@@ -44,7 +44,10 @@ type Options struct {
 	// Agent holds settings of halo-agent (agent.toml), put onto each card; the
 	// agents' own when empty.
 	Agent string
-	Log   *slog.Logger
+	// Free, if any, is given the other end of a port of each machine that is for HALO
+	// to find out about, at each start of the machine.
+	Free func(machine string, conn net.Conn) error
+	Log  *slog.Logger
 }
 
 // Limits of one lab.
@@ -197,6 +200,11 @@ func (m *Machine) prepare(ctx context.Context, n *Network, s Spec) (err error) {
 	if n.opts.Mesh.byCable() {
 		c.NICs = append(c.NICs, machine.NIC{
 			MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 1}, Plug: func(c net.Conn) error { return n.Switch.Plug(s.Name, c) },
+		})
+	}
+	if n.opts.Free != nil {
+		c.NICs = append(c.NICs, machine.NIC{
+			MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 2}, Plug: func(c net.Conn) error { return n.opts.Free(s.Name, c) },
 		})
 	}
 	if n.opts.Mesh.byAir() {

@@ -35,9 +35,11 @@ func NewBundles(name string, nodes int, now time.Time) (Bundles, error) {
 		Join:    bundle.Join{Token: identity.NewJoinToken(uint32(max(nodes, 1)), now.Add(tokenLife)).Text(key)},
 		// The second port, where there is one, is left for HALO to find out about.
 		Ports: map[string]string{"eth0": "uplink"},
+		// People look at a node's page from the host.
+		Firewall: bundle.Firewall{Uplink: []string{"field"}},
 	}
 	gateway := node
-	gateway.Role, gateway.Name, gateway.Join = model.RoleGateway, "gateway", bundle.Join{}
+	gateway.Role, gateway.Name, gateway.Join, gateway.Firewall = model.RoleGateway, "gateway", bundle.Join{}, bundle.Firewall{}
 	gateway.Ports = maps.Clone(node.Ports)
 	gateway.Ports[meshPort] = "mesh"
 	gateway.Gateway.Seed = base64.StdEncoding.EncodeToString(key.Seed())

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -48,19 +49,21 @@ type lab struct {
 	images  string
 	pcap    string
 	api     *client.Client
+	cables  *cables
 }
 
 // build makes a gateway and nodes, all off. agent is the agents' settings.
 func build(t testing.TB, mesh network.Mesh, nodes int, agent string) *lab {
 	t.Helper()
-	l := &lab{images: os.Getenv("HALO_IMAGES")}
+	l := &lab{images: os.Getenv("HALO_IMAGES"), cables: newCables(t)}
 	if l.images == "" {
 		l.images = "../../out"
 	}
 	var err error
 	l.net, err = network.New(t.Context(), network.Options{
 		Name: "systemtest", Nodes: nodes, GatewayImage: l.image(model.RoleGateway), NodeImage: l.image(model.RoleNode),
-		Dir: t.TempDir(), MemoryMB: 256, Mesh: mesh, Agent: agent, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Dir: t.TempDir(), MemoryMB: 256, Mesh: mesh, Agent: agent,
+		Free: func(machine string, conn net.Conn) error { return l.cables.plug(machine, machine, conn) }, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatalf("%v; `make lab-images` builds the images", err)

@@ -1,0 +1,139 @@
+//go:build lab
+
+package systemtest_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"halo.internal/lab/ether"
+	"halo.internal/mesh/nstest"
+	"halo.internal/model/paths"
+)
+
+// cables are those of the ports that are left for HALO to find out about: a switch
+// for each machine, to which tests plug what they like.
+type cables struct {
+	log *slog.Logger
+
+	mu sync.Mutex
+	of map[string]*ether.Switch
+}
+
+func newCables(t testing.TB) *cables {
+	c := &cables{log: slog.New(slog.NewTextHandler(t.Output(), nil)), of: map[string]*ether.Switch{}}
+	t.Cleanup(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, s := range c.of {
+			s.Close()
+		}
+	})
+	return c
+}
+
+func (c *cables) plug(machine, end string, conn net.Conn) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.of[machine]
+	if s == nil {
+		s = ether.New(c.log, 1)
+		c.of[machine] = s
+	}
+	return s.Plug(end, conn)
+}
+
+// host plugs a Debian host into a machine's port.
+func (c *cables) host(t *testing.T, machine, name string) *nstest.Host {
+	t.Helper()
+	h, cable := nstest.NewTap(t, name)
+	if err := c.plug(machine, name, cable); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func (l *lab) run(t *testing.T, h *nstest.Host, what string, want string, command ...string) {
+	t.Helper()
+	l.eventually(t, what, func() error {
+		out, err := h.Run(t, command[0], command[1:]...)
+		if err != nil || !strings.Contains(out, want) {
+			return errors.Join(fmt.Errorf("%s: expected %q, got %q", strings.Join(command, " "), want, out), err)
+		}
+		return nil
+	})
+}
+
+const dhclientScript = `#!/bin/sh
+case "$reason" in
+BOUND|RENEW|REBIND|REBOOT)
+	ip addr replace "$new_ip_address/24" dev "$interface"
+	ip route replace default via "$new_routers"
+	echo "bound $new_ip_address $new_routers $new_domain_name_servers" ;;
+esac
+`
+
+// aPhone is served at a node, by names and addresses, and reaches the gateway, a
+// client of the gateway and the Internet through the overlay.
+func aPhone(t *testing.T, l *lab) {
+	node := l.nodes[0]
+	dir := t.TempDir()
+	script := filepath.Join(dir, "script")
+	if err := os.WriteFile(script, []byte(dhclientScript), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// The Internet: a network with a server of DHCP at the gateway's free port.
+	internet := l.cables.host(t, l.gateway.Name(), "inet0")
+	l.run(t, internet, "an address of the Internet", "", "ip", "address", "add", "192.0.2.1/24", "dev", "inet0")
+	internet.Start(t, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--interface=inet0", "--bind-interfaces", "--port=53", "--no-resolv", "--no-hosts",
+		"--address=/www.example/192.0.2.1", "--dhcp-range=192.0.2.100,192.0.2.150,1h", "--dhcp-leasefile="+filepath.Join(dir, "inet-leases"), "--user=root", "--pid-file=")
+	page := filepath.Join(dir, "www")
+	if err := errors.Join(os.Mkdir(page, 0o755), os.WriteFile(filepath.Join(page, "index.html"), []byte("from the Internet"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	internet.Start(t, "busybox", "httpd", "-f", "-p", "192.0.2.1:80", "-h", page)
+	l.eventually(t, "the gateway has an uplink where a server of DHCP answers", func() error {
+		s, err := l.mesh(t.Context(), l.gateway)
+		if err != nil {
+			return err
+		}
+		for _, p := range s.Ports {
+			if p.Role == "uplink" && !p.Pinned {
+				return nil
+			}
+		}
+		return fmt.Errorf("got %+v", s.Ports)
+	})
+
+	phone := l.cables.host(t, node.Name(), "phone0")
+	lease := strings.Fields(phone.Start(t, "dhclient", "-d", "-v", "-sf", script, "-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), "phone0").Await("bound", limit))
+	if len(lease) != 3 || !strings.HasPrefix(lease[0], "10.43.") || lease[1] != lease[2] {
+		t.Fatalf("lease: got %q", lease)
+	}
+	at := lease[1]
+	l.run(t, phone, "the node's page", "HALO", "busybox", "wget", "-q", "-O", "-", "-T", "5", "http://"+at+"/")
+	l.run(t, phone, "the gateway's name", paths.OverlayGateway.String(), "dig", "+short", "+time=2", "+tries=1", "@"+at, "gateway.halo")
+	l.run(t, phone, "the other node's name", "10.42.", "dig", "+short", "+time=2", "+tries=1", "@"+at, l.nodes[1].Name()+".halo")
+	l.run(t, phone, "halo.local", at, "dig", "+short", "+norecurse", "-p", "5353", "+time=2", "+tries=1", "@"+at, "halo.local")
+	l.run(t, phone, "a name of the Internet, asked of the gateway", "192.0.2.1", "dig", "+short", "+time=2", "+tries=1", "@"+at, "www.example")
+	l.run(t, phone, "the gateway's API through the overlay", "gateway-api", "busybox", "wget", "-q", "-O", "-", "-T", "5", paths.OverlayAPI+"/health")
+	l.run(t, phone, "the Internet through the gateway", "from the Internet", "busybox", "wget", "-q", "-O", "-", "-T", "5", "http://192.0.2.1/")
+
+	other := l.cables.host(t, l.nodes[1].Name(), "camera0")
+	lease2 := strings.Fields(other.Start(t, "dhclient", "-d", "-v", "-sf", script, "-lf", filepath.Join(dir, "leases2"), "-pf", filepath.Join(dir, "pid2"), "camera0").Await("bound", limit))
+	if len(lease2) != 3 || lease2[1] == at {
+		t.Fatalf("lease at the other node: got %q", lease2)
+	}
+	l.run(t, phone, "a client of the other node", "1 received", "ping", "-c", "1", "-W", "2", lease2[0])
+	// Nobody on the uplink reaches what is behind, nor the device but for its API.
+	if out, err := internet.Run(t, "ping", "-c", "1", "-W", "2", lease[0]); err == nil {
+		t.Errorf("a client was reached from the Internet:\n%s", out)
+	}
+}
