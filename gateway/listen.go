@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,16 +79,27 @@ func checkPlain(address string) error {
 }
 
 func (l listener) open(ctx context.Context) (net.Listener, error) {
+	b, err := l.bounded(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case l.tls != nil:
+		return tls.NewListener(b, l.tls), nil
+	}
+	return b, nil
+}
+
+func (l listener) bounded(ctx context.Context) (*bounded, error) {
 	lc := net.ListenConfig{Control: freebind}
 	nl, err := lc.Listen(ctx, "tcp", l.address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", l.address, err)
 	}
-	nl = &bounded{Listener: nl, slots: make(chan struct{}, maxConns)}
+	b := &bounded{Listener: nl, slots: make(chan struct{}, maxConns), overlay: []netip.Prefix{paths.OverlayNet}}
 	if l.tls != nil {
-		return tls.NewListener(nl, l.tls), nil
+		b.overlay = append(b.overlay, paths.ClientsNet)
 	}
-	return nl, nil
+	return b, nil
 }
 
 func serveOne(ctx context.Context, nl net.Listener, h http.Handler, log *slog.Logger) error {
@@ -116,12 +128,14 @@ func serveOne(ctx context.Context, nl net.Listener, h http.Handler, log *slog.Lo
 
 // bounded limits the connections of a listener, and lets only members reach
 // the overlay's address: Linux takes packets for it on every interface, while
-// plain HTTP there is only safe for those that WireGuard has vouched for. A
-// foreign source address in the overlay's range gets no answer, since that
-// would go into the overlay.
+// plain HTTP there is only safe for those that WireGuard has vouched for. Members'
+// clients come through the overlay too, but have a way before it that others may
+// listen in on: they are for TLS. A foreign source address in the overlay's range
+// gets no answer, since that would go into the overlay.
 type bounded struct {
 	net.Listener
-	slots chan struct{}
+	slots   chan struct{}
+	overlay []netip.Prefix // who may reach the overlay's address
 }
 
 func (b *bounded) Accept() (net.Conn, error) {
@@ -130,7 +144,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !admissible(c) {
+		if !b.admissible(c) {
 			_ = c.Close() // refused
 			continue
 		}
@@ -143,9 +157,9 @@ func (b *bounded) Accept() (net.Conn, error) {
 	}
 }
 
-func admissible(c net.Conn) bool {
+func (b *bounded) admissible(c net.Conn) bool {
 	local, remote := address(c.LocalAddr()), address(c.RemoteAddr())
-	return local != paths.OverlayGateway || paths.OverlayNet.Contains(remote)
+	return local != paths.OverlayGateway || slices.ContainsFunc(b.overlay, func(p netip.Prefix) bool { return p.Contains(remote) })
 }
 
 func address(a net.Addr) netip.Addr {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
@@ -34,16 +35,28 @@ func tcp(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1}
 func TestOnlyMembersReachTheOverlayAddress(t *testing.T) {
 	for _, tc := range []struct {
 		local, remote string
-		want          bool
+		tls, want     bool
 	}{
-		{"10.42.0.1", "10.42.0.10", true},
-		{"10.42.0.1", "10.42.0.1", true},
-		{"10.42.0.1", "192.168.1.7", false}, // came in by another interface
-		{"127.0.0.1", "127.0.0.1", true},
-		{"192.168.1.5", "192.168.1.7", true}, // TLS
+		{"10.42.0.1", "10.42.0.10", false, true},
+		{"10.42.0.1", "10.42.0.1", false, true},
+		{"10.42.0.1", "192.168.1.7", false, false}, // came in by another interface
+		{"10.42.0.1", "192.168.1.7", true, false},
+		{"10.42.0.1", "10.43.7.20", false, false}, // its way to its node is open to others
+		{"10.42.0.1", "10.43.7.20", true, true},
+		{"127.0.0.1", "127.0.0.1", false, true},
+		{"192.168.1.5", "192.168.1.7", true, true},
 	} {
-		if got := admissible(endpoints{local: tc.local, remote: tc.remote}); got != tc.want {
-			t.Errorf("%s from %s: admitted %v, want %v", tc.local, tc.remote, got, tc.want)
+		l := listener{address: "127.0.0.1:0"}
+		if tc.tls {
+			l.tls = &tls.Config{}
+		}
+		b, err := l.bounded(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+		if got := b.admissible(endpoints{local: tc.local, remote: tc.remote}); got != tc.want {
+			t.Errorf("%s from %s, TLS %v: admitted %v, want %v", tc.local, tc.remote, tc.tls, got, tc.want)
 		}
 	}
 }

@@ -113,7 +113,7 @@ func Services(gateway bool, door uint16) []model.Service {
 		}
 		api := s("api", "tcp", paths.APIPort, model.ZoneOverlay, model.ZoneClients)
 		api.To = []netip.Prefix{paths.OverlayNet}
-		list = append(list, api, s("join", "tcp", paths.APITLSPort, model.ZoneMesh), s("members", "tcp", paths.PeerListPort, model.ZoneOverlay))
+		list = append(list, api, s("portal", "tcp", paths.APITLSPort, model.ZoneMesh, model.ZoneOverlay, model.ZoneClients), s("members", "tcp", paths.PeerListPort, model.ZoneOverlay))
 	}
 	return list
 }

@@ -193,7 +193,7 @@ func TestTrafficOfAGateway(t *testing.T) {
 		[]row{
 			udpRow("mesh, WireGuard", me, me6, rMe6, 51820, "service/mesh/wireguard/udp", nowhere),
 			udpRow("mesh, announcement", me, me6, "ff02::1", 4254, "service/mesh/announce/udp", nowhere),
-			tcpRow("mesh, join", me, me6, rMe6, 8443, "service/mesh/join/tcp", nowhere),
+			tcpRow("mesh, join", me, me6, rMe6, 8443, "service/mesh/portal/tcp", nowhere),
 			udpRow("mesh, NTP", me, me4, rMe4, 123, "service/mesh/ntp/udp", nowhere),
 			{name: "mesh, DHCP", from: me, counter: "service/mesh/dhcp/udp", packet: func(m []byte) []byte { return udp("0.0.0.0", "255.255.255.255", 68, 67, m) }},
 			udpRow("mesh, DNS", me, me4, rMe4, 53, "denied/mesh", nowhere),

@@ -240,7 +240,7 @@ func (l *LAN) rulesFor(w Wanted) firewall.Config {
 	}
 	services := firewall.Services(l.gateway, l.Door)
 	for i, s := range services {
-		if l.gateway && s.Name == "join" || slices.Contains(l.Open, s.Name) {
+		if l.gateway && s.Name == "portal" || slices.Contains(l.Open, s.Name) {
 			services[i].Zones = append(slices.Clone(s.Zones), model.ZoneUplink)
 		}
 	}
