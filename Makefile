@@ -78,7 +78,7 @@ bench: deps build lab-images ## the README's figures
 	$(MACHINES) -run '^$$' -bench Idle -benchtime 1x $(NETWORK)
 
 bench-radio: deps stamp testvm ## the radio's figures, beside wpa_supplicant's in the same machine and run
-	$(MACHINES) -run '^$$' -bench RadioPeering -benchtime 25x ./mesh/radio
+	$(MACHINES) -run '^$$' -bench RadioPeering -benchtime 50x ./mesh/radio
 	$(MACHINES) -run '^$$' -bench RadioCPU -benchtime 10x ./mesh/radio
 	$(MACHINES) -run '^$$' -bench MeshMemory -benchtime 1x ./mesh/wireless
 
