@@ -21,6 +21,7 @@ type Radio struct {
 	Country    string      `json:"country,omitempty" doc:"whose rules the kernel keeps to; 00 is what is allowed everywhere"`
 	TxPowerDBm float64     `json:"tx_power_dbm,omitempty"`
 	Peers      []RadioPeer `json:"peers"`
+	Healing    *Healing    `json:"healing,omitempty" doc:"what was done to bring it back; absent while nothing was"`
 	Dropped    Dropped     `json:"dropped,omitzero" doc:"frames of authentication and peering that came to nothing; absent while there are none"`
 }
 

@@ -28,16 +28,19 @@ func (r *Radio) probe() error {
 	}
 	b = append(b, highThroughput(band, r.c.Channel)...)
 	b = dot11.AppendElement(b, dot11.MeshID, []byte(r.c.MeshID))
-	_, err = r.conn.Send(r.iface.Index, nl80211.SendFrame{Data: b, NoAck: true})
-	return err
+	return r.send(nl80211.SendFrame{Data: b}) // nobody acknowledges it; that it was sent, the driver says
 }
 
-// lookAround probes while there is no link. A driver that cannot do it leaves it
-// at the beacons.
+// lookAround probes while there is no link.
 func (r *Radio) lookAround() error {
 	if r.engine.Links() > 0 {
 		return nil
 	}
+	return r.ask()
+}
+
+// ask probes. A driver that cannot do it leaves it at the beacons.
+func (r *Radio) ask() error {
 	err := r.probe()
 	if err != nil && !gone(err) {
 		r.c.Log.Debug("no probe request", "iface", r.c.Iface, "err", err)

@@ -102,6 +102,13 @@ type Dropped struct {
 	Peering peering.Stats
 }
 
+// View is what says whether a radio works.
+type View struct {
+	Looked  time.Time // when it last looked at its stations; zero before it is a member
+	Heard   int       // members that were heard of late, without a link
+	Reports Reports
+}
+
 // Radio is a member of the mesh. Run makes it work; the other methods may be
 // called from any goroutine.
 type Radio struct {
@@ -123,9 +130,14 @@ type Radio struct {
 	home   nl80211.Channel // the mesh's, as the kernel tells it
 	moved  time.Time       // when a forged switch of channels was last made an event of
 
+	awaited map[uint64]time.Time // frames, by cookie, of which the driver has to say that they were sent
+	reports Reports
+	seek    chan struct{} // awake when peers are to be sought anew
+
 	mu      sync.Mutex // guards what follows
 	peers   []Peer
 	dropped Dropped
+	view    View
 	up      bool
 }
 
@@ -143,7 +155,7 @@ func New(c Config) *Radio {
 	if c.Peering == (peering.Timing{}) {
 		c.Peering = peering.Wifi
 	}
-	return &Radio{c: c}
+	return &Radio{c: c, seek: make(chan struct{}, 1)}
 }
 
 // Ready returns nil while the radio is a member of its mesh.
@@ -171,11 +183,18 @@ func (r *Radio) Dropped() Dropped {
 	return r.dropped
 }
 
+// View returns what says whether the radio works, as of a moment ago.
+func (r *Radio) View() View {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.view
+}
+
 // Run joins the mesh, calls joined, if any, and serves its peers until ctx ends,
 // which leaves the mesh with a word to them. Other ends are errors: the radio is gone (unix.ENODEV),
 // its driver lacks something (*nl80211.UnsupportedError), the kernel refused.
 func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
-	r.heard = map[dot11.MAC]*station{}
+	r.heard, r.awaited = map[dot11.MAC]*station{}, map[uint64]time.Time{}
 	if r.conn, err = nl80211.Dial(nl80211.Config{}); err != nil {
 		return err
 	}
@@ -367,8 +386,10 @@ const plinkTimeout = 5 * time.Minute
 func (r *Radio) setUp(up bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.up = up
-	if !up {
+	r.up, r.view = up, View{}
+	if up {
+		r.view.Looked = time.Now()
+	} else {
 		r.peers, r.dropped = nil, Dropped{}
 	}
 }

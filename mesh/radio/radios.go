@@ -62,6 +62,7 @@ type held struct {
 	iface string
 	radio *Radio // of the present attempt
 	state string // why it is no member; empty when it is
+	spare bool   // it may not be one: refused by Fit, or unfit
 	fails int
 	stop  context.CancelFunc
 	again context.CancelFunc // ends the present attempt
@@ -76,8 +77,10 @@ type State struct {
 	// Failures counts attempts in a row in which it did not become a member, or did
 	// not stay one. Refusals by Fit or for good are none.
 	Failures int
+	Refused  bool // by Fit, or for good
 	Peers    []Peer
 	Dropped  Dropped // since it joined
+	View     View
 }
 
 // NewRadios returns the radios of the device; Run makes them work.
@@ -94,7 +97,7 @@ func (rs *Radios) List() []State {
 	defer rs.mu.Unlock()
 	list := slices.Clone(rs.left)
 	for index, h := range rs.held {
-		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: h.state, Failures: h.fails, Peers: h.radio.Peers(), Dropped: h.radio.Dropped()})
+		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: h.state, Failures: h.fails, Refused: h.spare, Peers: h.radio.Peers(), Dropped: h.radio.Dropped(), View: h.radio.View()})
 	}
 	slices.SortFunc(list, func(a, b State) int { return cmp.Compare(a.Name, b.Name) })
 	return list
@@ -199,6 +202,15 @@ func (rs *Radios) Again(wiphy int) {
 	}
 }
 
+// Seek has a radio look for peers anew.
+func (rs *Radios) Seek(wiphy int) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if h := rs.held[wiphy]; h != nil {
+		h.radio.Seek()
+	}
+}
+
 // refusedError is an error of Fit.
 type refusedError struct{ error }
 
@@ -228,6 +240,7 @@ func (rs *Radios) keep(ctx context.Context, h *held) {
 		}
 		refused, isRefused := errors.AsType[*refusedError](err)
 		unfit, lacks := errors.AsType[*nl80211.UnsupportedError](err)
+		rs.spare(h, lacks || isRefused && !errors.Is(err, unix.ENODEV))
 		switch {
 		case errors.Is(err, unix.ENODEV):
 			rs.set(h, err.Error(), 0) // it is being unplugged, which is told by itself
@@ -277,6 +290,7 @@ func (rs *Radios) attempt(ctx context.Context, again context.CancelFunc, h *held
 			return err
 		}
 		rs.set(h, "", 0)
+		rs.spare(h, false)
 		return nil
 	})
 }
@@ -287,6 +301,13 @@ func (rs *Radios) set(h *held, state string, failures int) {
 	defer rs.mu.Unlock()
 	h.state = state
 	h.fails += failures
+}
+
+// spare notes whether a radio may not be a member.
+func (rs *Radios) spare(h *held, spare bool) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	h.spare = spare
 }
 
 // worked forgets failures.

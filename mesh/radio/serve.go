@@ -58,6 +58,8 @@ func (r *Radio) serve(ctx context.Context) error {
 			return err
 		case e := <-in:
 			err = r.handle(time.Now(), e)
+		case <-r.seek:
+			err = r.seekAnew(time.Now())
 		case <-timer.C:
 			now := time.Now()
 			r.refresh(now)
@@ -153,7 +155,12 @@ func (r *Radio) handle(now time.Time, e nl80211.Event) error {
 		if e.Iface == r.iface.Index {
 			return r.stay(now, e.Channel)
 		}
+	case nl80211.FrameStatus:
+		if e.Iface == r.iface.Index {
+			r.reported(now, e.Cookie)
+		}
 	case nl80211.Overflow:
+		clear(r.awaited) // reports may be among what was lost
 		r.c.Log.Warn("events of the radio were lost; reading its stations anew", "iface", r.c.Iface)
 		return r.resync(now)
 	case nl80211.Malformed:
@@ -295,6 +302,7 @@ func (r *Radio) keepHouse(now time.Time) error {
 			delete(r.heard, mac)
 		}
 	}
+	r.overdue(now)
 	r.choose(now)
 	r.snapshot(now)
 	i, err := r.conn.Interface(r.iface.Index)

@@ -260,7 +260,7 @@ func (r *Radio) act(now time.Time) error {
 			}
 		}
 		for _, f := range frames {
-			if _, err := r.conn.Send(r.iface.Index, nl80211.SendFrame{Data: f.Bytes}); err != nil {
+			if err := r.send(nl80211.SendFrame{Data: f.Bytes}); err != nil {
 				if gone(err) {
 					return err
 				}
@@ -381,8 +381,12 @@ func (r *Radio) failed(now time.Time, mac dot11.MAC, s *station, err error) {
 // snapshot publishes the peers and what was dropped.
 func (r *Radio) snapshot(now time.Time) {
 	var list []Peer
+	view := View{Looked: now, Reports: r.reports}
 	for mac, s := range r.heard {
 		a, p := r.engine.State(mac)
+		if p != peering.Estab && now.Sub(s.seen) < silent {
+			view.Heard++
+		}
 		full := p != peering.Estab && now.Sub(s.refused) < refusal
 		if !s.wanted && !s.inKernel && s.failures == 0 && !full {
 			continue
@@ -400,5 +404,5 @@ func (r *Radio) snapshot(now time.Time) {
 	dropped.SAE, dropped.Peering = r.engine.Stats()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.peers, r.dropped = list, dropped
+	r.peers, r.dropped, r.view = list, dropped, view
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"halo.internal/drivers"
@@ -19,8 +18,6 @@ import (
 	"halo.internal/drivers/nl80211"
 	"halo.internal/drivers/wifi"
 	"halo.internal/hal/module"
-	"halo.internal/mesh/peering"
-	"halo.internal/mesh/radio"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
@@ -31,17 +28,14 @@ const (
 	EventDriverRefused   = "mesh.driver.refused"   // fields driver, reason: it is not loaded
 	EventDriverFailed    = "mesh.driver.failed"    // fields driver, reason
 	EventDriverRecovered = "mesh.driver.recovered" // fields driver, step, reason
+	EventDriverHangs     = "mesh.driver.hangs"     // fields driver, reason: nothing but a restart of the machine helps
 )
 
 // Times and bounds of drivers.
 const (
-	look          = 30 * time.Second // between two looks at how drivers are
-	againFirst    = time.Minute      // between two attempts with a driver; it doubles
-	againLast     = 30 * time.Minute // and this is the most, for as long as it takes
-	wellFor       = time.Hour        // after an attempt, and the next begins anew
-	mostFailures  = 5                // of a radio in a row; then its driver is to blame
-	looksTroubled = 2                // in a row, before anything is done
-	mostSettings  = 64 << 10
+	againFirst   = time.Minute      // between two attempts with a driver that was never there; it doubles
+	againLast    = 30 * time.Minute // and this is the most, for as long as it takes
+	mostSettings = 64 << 10
 )
 
 // halowDriver is drivers/halow's.
@@ -183,14 +177,10 @@ func (w *Wireless) isStale(err error) {
 	w.stale = err
 }
 
-// driveHaLow loads the driver and keeps it going.
+// driveHaLow loads the driver, and has it kept going.
 func (w *Wireless) driveHaLow(ctx context.Context, d halowDriver) {
-	if !w.bringUp(ctx, d) {
-		return
-	}
-	t := &tended{driver: d}
-	for w.sleep(ctx, w.look) {
-		w.tend(ctx, t)
+	if w.bringUp(ctx, d) {
+		w.tend(d, nil)
 	}
 }
 
@@ -232,142 +222,6 @@ func load(ctx context.Context, d halowDriver, try int) error {
 	}
 	_, err := drivers.Recover(ctx, d)
 	return err
-}
-
-// tended is a driver that is kept going.
-type tended struct {
-	driver drivers.Radio
-	seats  []seat // what its radios were; nil: they are soldered on
-	looks  int    // in a row that showed trouble
-	wait   time.Duration
-	tried  time.Time
-}
-
-// seat is where a radio was plugged in.
-type seat struct {
-	module.Device
-	alias string // another device may come to be there
-}
-
-// taken tells whether the radio's device is still there.
-func (s seat) taken() bool { return s.Exists() && s.Modalias() == s.alias }
-
-// driveWiFi keeps the drivers of Wi-Fi radios going; the guard loads them. Radios on
-// no bus are simulated, and would be others when their driver is loaded anew.
-func (w *Wireless) driveWiFi(ctx context.Context) {
-	all := map[string]*tended{}
-	for w.sleep(ctx, w.look) {
-		radios, err := w.sysfs()
-		if err != nil {
-			continue
-		}
-		found := map[string][]seat{}
-		for _, r := range radios {
-			if r.Module != "" && r.Module != w.halowModule && r.Device.Bus != "" {
-				found[r.Module] = append(found[r.Module], seat{r.Device, r.Device.Modalias()})
-			}
-		}
-		for name, seats := range found {
-			if all[name] == nil {
-				modules, err := w.modules()
-				if err != nil {
-					continue // a kernel without modules has nothing to load anew
-				}
-				all[name] = &tended{driver: w.newWiFi(name, modules)}
-			}
-			all[name].seats = seats
-		}
-		for _, t := range all {
-			w.tend(ctx, t)
-		}
-	}
-}
-
-// tend looks how a driver is and brings it back if that is not well: at first
-// after a minute, then ever more rarely.
-func (w *Wireless) tend(ctx context.Context, t *tended) {
-	why := w.trouble(ctx, t)
-	if why == "" {
-		if time.Since(t.tried) > wellFor {
-			t.wait = 0
-		}
-		t.looks = 0
-		return
-	}
-	if t.looks++; t.looks < looksTroubled || time.Since(t.tried) < t.wait {
-		return
-	}
-	t.looks, t.wait = 0, min(max(2*t.wait, w.again), againLast)
-	own := t.driver == drivers.Radio(w.halow)
-	if own {
-		w.driverIs("driver loading anew: " + why)
-		w.measure() // before the counters are gone
-	}
-	name := t.driver.Name()
-	step, err := drivers.Recover(ctx, t.driver)
-	t.tried = time.Now()
-	switch {
-	case ctx.Err() != nil:
-	case err != nil:
-		if own {
-			w.driverIs("driver failed: " + err.Error())
-		}
-		w.notify(EventDriverFailed, model.Error, fmt.Sprintf("%s (%s) could not be brought back, and is tried again in %s: %v", name, why, t.wait, err), "driver", name, "reason", err.Error())
-	default:
-		if own {
-			w.driverIs("")
-		}
-		w.notify(EventDriverRecovered, model.Warning, fmt.Sprintf("%s was brought back (%s), since %s", name, step, why), "driver", name, "step", string(step), "reason", why)
-	}
-}
-
-// trouble says what is wrong with a driver, or nothing: always while one of its
-// radios works, or is used by others, whom a reload would disturb.
-func (w *Wireless) trouble(ctx context.Context, t *tended) string {
-	mine, err := t.driver.Wiphys()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "" // the kernel cannot be asked just now
-	}
-	if len(mine) == 0 {
-		if t.seats != nil && !slices.ContainsFunc(t.seats, seat.taken) {
-			return "" // it was unplugged
-		}
-		return "its radio has vanished"
-	}
-	var failing []string
-	member, linked, known := false, false, 0
-	for _, s := range w.states() {
-		if !slices.ContainsFunc(mine, func(r nl80211.Wiphy) bool { return r.Index == s.Wiphy }) {
-			continue
-		}
-		known++
-		switch {
-		case s.Iface == "":
-			return ""
-		case slices.ContainsFunc(s.Peers, func(p radio.Peer) bool { return p.Peering == peering.Estab }):
-			linked = true
-		case s.Detail == "":
-			member = true
-		case s.Failures >= mostFailures:
-			failing = append(failing, fmt.Sprintf("radio %s failed %d times in a row, at last: %s", s.Name, s.Failures, s.Detail))
-		}
-	}
-	if linked && t.driver != drivers.Radio(w.halow) {
-		return ""
-	}
-	if member || linked { // it seems to work; the question has Morse's firmware keep to the law besides
-		switch err := t.driver.Health(ctx); {
-		case err != nil && linked:
-			w.c.Log.Warn("the driver of a radio that works complains", "driver", t.driver.Name(), "err", err)
-		case err != nil:
-			return err.Error()
-		}
-		return ""
-	}
-	if len(failing) < known {
-		return "" // others may become members yet
-	}
-	return strings.Join(failing, "; ")
 }
 
 // sleep returns false when ctx ends first.

@@ -26,8 +26,9 @@ import (
 // standIn lives as a driver does, with simulated radios; the law is that of HaLow.
 type standIn struct {
 	*wifi.Driver
-	mu      sync.Mutex // guards what follows
-	refuses error
+	unlimited bool       // by any duty cycle
+	mu        sync.Mutex // guards what follows
+	refuses   error
 }
 
 func (s *standIn) Name() string { return "halow stand-in" }
@@ -40,7 +41,13 @@ func (s *standIn) Prepare() error {
 
 func (s *standIn) set(err error) { s.mu.Lock(); defer s.mu.Unlock(); s.refuses = err }
 
-func (s *standIn) Legal() legal.Answer { return legal.HaLow(legal.S1G{Country: "DE", Number: 1}) }
+func (s *standIn) Legal() legal.Answer {
+	a := legal.HaLow(legal.S1G{Country: "DE", Number: 1})
+	if s.unlimited {
+		a.Duty = legal.Always
+	}
+	return a
+}
 
 func (s *standIn) Channel() (nl80211.Channel, error) {
 	return nl80211.Channel{FreqMHz: 2412, Width: nl80211.Width20}, nil

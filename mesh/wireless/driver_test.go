@@ -23,6 +23,7 @@ import (
 	"halo.internal/drivers/nl80211"
 	"halo.internal/drivers/wifi"
 	"halo.internal/hal/module"
+	"halo.internal/mesh/heal"
 	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
 	"halo.internal/mesh/sae"
@@ -307,7 +308,7 @@ func TestADriverIsToBlame(t *testing.T) {
 		"nor does it answer":      {states: []radio.State{{Wiphy: 5, Iface: "mesh0", Peers: late}}, health: errors.New("the firmware does not answer"), want: "the firmware does not answer"},
 		"it fails":                {states: []radio.State{{Wiphy: 5, Iface: "mesh0", Name: "phy5", Detail: "EIO", Failures: 5}}, want: "radio phy5 failed 5 times in a row, at last: EIO"},
 		"it failed, it may be":    {states: []radio.State{{Wiphy: 5, Iface: "mesh0", Detail: "EIO", Failures: 4}}},
-		"it is refused":           {states: []radio.State{{Wiphy: 5, Iface: "mesh0", Detail: "refused: law"}}},
+		"it is refused":           {states: []radio.State{{Wiphy: 5, Iface: "mesh0", Detail: "refused: law", Refused: true}}},
 		"another of it works":     {states: []radio.State{{Wiphy: 5, Iface: "mesh0", Detail: "EIO", Failures: 9}, {Wiphy: 6, Iface: "mesh1"}}},
 		"another of it is taken":  {states: []radio.State{{Wiphy: 5, Iface: "mesh0", Detail: "EIO", Failures: 9}, {Wiphy: 6, Detail: "it is in use"}}},
 		"another of it joins":     {states: []radio.State{{Wiphy: 5, Iface: "mesh0", Detail: "EIO", Failures: 9}, {Wiphy: 6, Iface: "mesh1", Detail: "it has not joined the mesh yet"}}},
@@ -322,7 +323,18 @@ func TestADriverIsToBlame(t *testing.T) {
 			o, c := &world{states: tc.states}, newChip()
 			c.loaded, c.health = !tc.vanished, tc.health
 			c.wiphys = append(c.wiphys, nl80211.Wiphy{Index: 6, Name: "phy6"})
-			if got := o.with(profile).trouble(t.Context(), &tended{driver: c, seats: tc.seats}); got != tc.want {
+			w := o.with(profile)
+			w.tend(c, tc.seats)
+			got := ""
+			for now := time.Duration(0); now < 5*time.Minute; now += look {
+				seen, _ := w.observe(t.Context())
+				for _, a := range w.machine.Step(now, seen) {
+					if a.Rung == heal.Reload {
+						got = a.Why
+					}
+				}
+			}
+			if got != tc.want {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
@@ -345,11 +357,11 @@ func TestAHungDriverIsLoadedAnew(t *testing.T) {
 		}
 		stop := run(t, w)
 		defer stop()
-		time.Sleep(45 * time.Second)
+		time.Sleep(25 * time.Second)
 		if did := c.did(); did != "" {
-			t.Errorf("after one look: %s", did)
+			t.Errorf("after two looks: %s", did)
 		}
-		time.Sleep(30 * time.Second)
+		time.Sleep(50 * time.Second)
 		if told := o.told(EventDriverRecovered); c.did() != "unload load" || len(told) != 1 || told[0].Fields["step"] != "reloaded" {
 			t.Errorf("recovered: %+v", o.events)
 		}

@@ -40,7 +40,7 @@ func (w *Wireless) List() []model.Radio {
 		ifaces, _ = conn.Interfaces() // the radios may be on their way out
 	}
 	for _, s := range states {
-		r := model.Radio{Name: s.Name, Iface: s.Iface, Member: s.Detail == "", Detail: s.Detail, Peers: []model.RadioPeer{}, Dropped: droppedOf(s.Dropped)}
+		r := model.Radio{Name: s.Name, Iface: s.Iface, Member: s.Detail == "", Detail: s.Detail, Peers: []model.RadioPeer{}, Dropped: droppedOf(s.Dropped), Healing: w.healing(s.Name)}
 		if conn != nil {
 			r.Country = country(conn, s.Wiphy)
 		}

@@ -25,6 +25,7 @@ import (
 	"halo.internal/drivers/halow"
 	"halo.internal/drivers/nl80211"
 	"halo.internal/drivers/wifi"
+	"halo.internal/mesh/heal"
 	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
 	"halo.internal/mesh/sae"
@@ -58,6 +59,15 @@ type Config struct {
 	Address func(own net.HardwareAddr) net.HardwareAddr
 	// Links tells which links other stations are known to have; nil: none is known.
 	Links func() map[dot11.MAC][]dot11.MAC
+	// Alone tells whether the device has no peer by any other way; nil: it has none.
+	Alone func() bool
+	// Routed tells the interfaces by which routing hears somebody; nil: it cannot be
+	// asked.
+	Routed func() (map[string]bool, error)
+	// Found gets the members of a mesh of the same name that a lonely device has heard
+	// on another channel than its own. Nobody proves a beacon: it is a hint to look
+	// there, and no more. It must not block; nil: nobody wants to know.
+	Found func(radio string, n model.RadioNetwork)
 	// Notify gets what happens; boot, number and time are the receiver's to set. It
 	// is called from several goroutines and must not block.
 	Notify func(model.Event)
@@ -83,6 +93,7 @@ type radios interface {
 	Run(ctx context.Context) error
 	List() []radio.State
 	Again(wiphy int)
+	Seek(wiphy int)
 }
 
 // Wireless is the radios of the device. Its methods may be called from any
@@ -101,11 +112,14 @@ type Wireless struct {
 	modules    func() (drivers.Modules, error)
 	newHaLow   func() (halowDriver, error)
 	newWiFi    func(name string, modules drivers.Modules) drivers.Radio
+	crashes    func(ctx context.Context, told func(device string)) error
 	retry      time.Duration
 	look       time.Duration
 	again      time.Duration
 
 	halowModule string // of Morse's driver
+
+	healer
 
 	capturing sync.Mutex // held by the one capture
 
@@ -121,7 +135,7 @@ type Wireless struct {
 func New(c Config) *Wireless {
 	c.Mesh = c.Mesh.WithDefaults()
 	w := &Wireless{
-		c: c, halowModule: halow.Module, retry: retry, look: look, again: againFirst, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture,
+		c: c, halowModule: halow.Module, retry: retry, look: look, again: againFirst, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture, crashes: followCrashes,
 		newRadios: func(c radio.RadiosConfig) radios { return radio.NewRadios(c) },
 		dial:      func() (kernel, error) { return nl80211.Dial(nl80211.Config{}) },
 		sysfs:     func() ([]wifi.Radio, error) { return wifi.Radios("") },
@@ -131,6 +145,7 @@ func New(c Config) *Wireless {
 		},
 	}
 	w.newHaLow = w.readHaLow
+	w.healer = newHealer(heal.DefaultLimits)
 	return w
 }
 
@@ -141,6 +156,7 @@ func (w *Wireless) Run(ctx context.Context) {
 	var owned sync.WaitGroup
 	defer owned.Wait()
 	defer cancel()
+	w.tendNone()
 	if d := w.setUpHaLow(); d != nil {
 		w.clear(ctx, d)
 		owned.Go(func() { w.driveHaLow(ctx, d) })
@@ -148,7 +164,7 @@ func (w *Wireless) Run(ctx context.Context) {
 			owned.Go(func() { w.keepAirtime(ctx, m) })
 		}
 	}
-	owned.Go(func() { w.driveWiFi(ctx) })
+	owned.Go(func() { w.keepWell(ctx) })
 	told := ""
 	for {
 		err := w.serve(ctx)

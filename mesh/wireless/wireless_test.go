@@ -49,7 +49,9 @@ type world struct {
 	asked    radio.RadiosConfig
 	events   []model.Event
 	again    []int        // told to join anew
+	sought   []int        // told to seek peers
 	sysfs    []wifi.Radio //
+	falls    chan string  // devices whose firmware crashes
 }
 
 func (o *world) Wiphys() ([]nl80211.Wiphy, error)         { return o.wiphys, nil }
@@ -65,6 +67,7 @@ func (o *world) Surveys(int) ([]nl80211.Survey, error) {
 func (o *world) WiphyRegulatory(int) (nl80211.Regulatory, error) { return o.rules, nil }
 func (o *world) Close() error                                    { return nil }
 func (o *world) Again(wiphy int)                                 { o.change(func() { o.again = append(o.again, wiphy) }) }
+func (o *world) Seek(wiphy int)                                  { o.change(func() { o.sought = append(o.sought, wiphy) }) }
 func (o *world) List() []radio.State {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -92,6 +95,18 @@ func (o *world) Run(ctx context.Context) error {
 	return nil
 }
 
+// fall has firmware crash, as the channel says.
+func (o *world) fall(ctx context.Context, told func(string)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case device := <-o.falls:
+			told(device)
+		}
+	}
+}
+
 func (o *world) told(kind string) (list []model.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -114,6 +129,7 @@ func (o *world) with(m bundle.Mesh) *Wireless {
 	w.sysfs = func() ([]wifi.Radio, error) { o.mu.Lock(); defer o.mu.Unlock(); return slices.Clone(o.sysfs), nil }
 	w.modules = func() (drivers.Modules, error) { return nil, nil }
 	w.isUp = func(i int) bool { return o.up[i] }
+	w.crashes = func(ctx context.Context, told func(string)) error { return o.fall(ctx, told) }
 	w.set(o)
 	return w
 }

@@ -1,0 +1,92 @@
+package wireless
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"halo.internal/mesh/radio"
+	"halo.internal/model"
+)
+
+// EventElsewhere: a mesh of the same name is heard on another channel; fields
+// radio, channel, freq_mhz, mac. Nobody proves it.
+const EventElsewhere = "mesh.radio.elsewhere"
+
+// finder remembers which channels it has told of.
+type finder struct {
+	sync.Mutex // held while a scan is under way
+	told       map[int]time.Time
+}
+
+// Bounds of what strangers can have told.
+const (
+	tellElsewhere = 10 * time.Minute // between events of one channel
+	mostElsewhere = 8                // stations that are handed on, of a scan
+)
+
+// lookElsewhere has a lonely radio look for the mesh on other channels.
+func (w *Wireless) lookElsewhere(ctx context.Context, name string) {
+	if !w.found.TryLock() {
+		return
+	}
+	defer w.found.Unlock()
+	s, err := w.Scan(ctx, model.ScanRequest{Radio: name})
+	if err != nil {
+		if ctx.Err() == nil && !errors.Is(err, radio.ErrBusy) {
+			w.c.Log.Debug("no look at other channels", "radio", name, "err", err)
+		}
+		return
+	}
+	home, handed := w.homeMHz(name), 0
+	for _, n := range s.Networks { // the strongest first
+		if !n.Own || n.FreqMHz == home || home == 0 || handed == mostElsewhere {
+			continue
+		}
+		handed++
+		w.tellOf(name, n)
+		if w.c.Found != nil {
+			w.c.Found(name, n)
+		}
+	}
+}
+
+// tellOf makes an event of a channel, once in a while.
+func (w *Wireless) tellOf(name string, n model.RadioNetwork) {
+	if w.found.told == nil {
+		w.found.told = map[int]time.Time{}
+	}
+	if at, ok := w.found.told[n.FreqMHz]; ok && time.Since(at) < tellElsewhere {
+		return
+	}
+	w.found.told[n.FreqMHz] = time.Now()
+	channel := strconv.Itoa(n.Channel)
+	w.notify(EventElsewhere, model.Warning, fmt.Sprintf("radio %s has no peer here, and hears a mesh of this name on channel %s (%d MHz), which nobody proves", name, channel, n.FreqMHz),
+		"radio", name, "channel", channel, "freq_mhz", strconv.Itoa(n.FreqMHz), "mac", n.BSSID)
+}
+
+// homeMHz is the channel that a radio is on; 0: it is on none.
+func (w *Wireless) homeMHz(name string) int {
+	s, err := w.find(name)
+	if err != nil {
+		return 0
+	}
+	conn, err := w.dial()
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	ifaces, err := conn.Interfaces()
+	if err != nil {
+		return 0
+	}
+	for _, i := range ifaces {
+		if i.Name == s.Iface {
+			return i.Channel.FreqMHz
+		}
+	}
+	return 0
+}

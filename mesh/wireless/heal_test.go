@@ -1,0 +1,254 @@
+package wireless
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"halo.internal/drivers"
+	"halo.internal/drivers/nl80211"
+	"halo.internal/drivers/wifi"
+	"halo.internal/hal/module"
+	"halo.internal/hal/uevent"
+	"halo.internal/mesh/heal"
+	"halo.internal/mesh/peering"
+	"halo.internal/mesh/radio"
+	"halo.internal/model"
+	"halo.internal/model/dot11"
+)
+
+// tendedWorld is a world with one radio, whose driver is a chip.
+func tendedWorld(t *testing.T) (*world, *chip, *Wireless) {
+	o, c := &world{falls: make(chan string)}, newChip()
+	c.wiphys, c.loaded = []nl80211.Wiphy{{Index: 6, Name: "phy6"}}, true
+	o.ifaces = []nl80211.Interface{{Index: 3, Name: "mesh0", Wiphy: 6, Type: nl80211.MeshPoint, Channel: nl80211.Channel{FreqMHz: 2412}}}
+	o.states = []radio.State{{Wiphy: 6, Name: "phy6", Iface: "mesh0"}}
+	w := o.board(c)
+	w.newHaLow = func() (halowDriver, error) { return nil, nil }
+	w.newWiFi = func(string, drivers.Modules) drivers.Radio { return c }
+	w.scan = func(context.Context, string) ([]nl80211.BSS, error) { return nil, nil }
+	return o, c, w
+}
+
+// beat has the radio's keeper look, and frames sent, as they are each 2 s.
+func (o *world) beat(frames, reported uint64) {
+	o.change(func() {
+		v := &o.states[0].View
+		v.Looked = time.Now()
+		v.Reports.Sent += frames
+		v.Reports.Reported += reported
+	})
+}
+
+// TestARadioIsBroughtBackStepByStep: a wedged one is sought peers for, restarted,
+// then its driver is loaded anew, and status says so.
+func TestARadioIsBroughtBackStepByStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, c, w := tendedWorld(t)
+		stop := run(t, w)
+		defer stop()
+		for range 60 {
+			o.beat(1, 1)
+			time.Sleep(2 * time.Second)
+		}
+		if did := c.did(); did != "" || len(o.again) > 0 || len(o.sought) < 3 || len(o.told(EventLonely)) != 1 {
+			t.Fatalf("alone: driver %q, told to join anew %v, to seek %v, %d events", did, o.again, o.sought, len(o.told(EventLonely)))
+		}
+		rungs := ""
+		for range 120 { // from now on, nothing is reported
+			o.beat(1, 0)
+			time.Sleep(2 * time.Second)
+			if len(o.again) > 0 && !strings.Contains(rungs, "restart") {
+				rungs += "restart "
+			}
+			if did := c.did(); did != "" {
+				rungs += did
+				break
+			}
+		}
+		if rungs != "restart unload load" {
+			t.Fatalf("what was done: %s", rungs)
+		}
+		told := o.told(EventRestarted)
+		if len(told) == 0 || told[0].Fields["evidence"] != heal.Unreported.String() || len(o.told(EventDriverRecovered)) != 1 {
+			t.Errorf("events %+v", o.events)
+		}
+		o.change(func() {
+			o.states[0].Peers = []radio.Peer{{MAC: dot11.MAC{2, 0, 0, 0, 0, 1}, Peering: peering.Estab}}
+		})
+		for range 10 {
+			o.beat(1, 1)
+			time.Sleep(2 * time.Second)
+		}
+		if len(o.told(EventHealed)) != 1 {
+			t.Errorf("nobody says that it is well: %+v", o.events)
+		}
+		h := w.List()[0].Healing
+		if h == nil || h.Rung != "" || h.Evidence != "" || h.Restarts != uint64(len(o.again)) || h.Reloads != 1 || h.Searches == 0 {
+			t.Errorf("status: %+v", h)
+		}
+	})
+}
+
+// TestAKernelThatHangs holds nobody up, and is evidence.
+func TestAKernelThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, c, w := tendedWorld(t)
+		o.states[0].Peers = []radio.Peer{{MAC: dot11.MAC{2, 0, 0, 0, 0, 1}, Peering: peering.Estab}}
+		hung := make(chan struct{})
+		dial := w.dial
+		w.dial = func() (kernel, error) {
+			<-hung
+			return dial()
+		}
+		stop := run(t, w)
+		defer stop()
+		defer close(hung)
+		o.beat(0, 0)
+		time.Sleep(2 * time.Minute)
+		if len(o.again) == 0 || len(o.told(EventRestarted)) == 0 || o.told(EventRestarted)[0].Fields["evidence"] != heal.Stuck.String() {
+			t.Errorf("nothing was done: %+v", o.events)
+		}
+		if did := c.did(); did != "" {
+			t.Errorf("which driver is to blame cannot be known, and yet: %s", did)
+		}
+	})
+}
+
+// TestTheMeshOnAnotherChannel is told of and handed on, with bounds.
+func TestTheMeshOnAnotherChannel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, _, w := tendedWorld(t)
+		heard := func(n byte, mhz int, id string) nl80211.BSS {
+			return nl80211.BSS{BSSID: net.HardwareAddr{2, 0, 0, 0, 1, n}, FreqMHz: mhz, SignalMBm: -5000 - int(n), IEs: dot11.AppendElement(nil, dot11.MeshID, []byte(id))}
+		}
+		all := []nl80211.BSS{heard(1, 2412, "valley"), heard(2, 2437, "valley"), heard(3, 2462, "hill"), heard(4, 5180, "valley")}
+		for n := range byte(20) {
+			all = append(all, heard(10+n, 5180, "valley"))
+		}
+		scans := 0
+		w.scan = func(_ context.Context, iface string) ([]nl80211.BSS, error) {
+			scans++
+			if scans == 1 {
+				return nil, errors.New("given up by the driver")
+			}
+			return all, nil
+		}
+		var found []model.RadioNetwork
+		w.c.Found = func(name string, n model.RadioNetwork) {
+			if name != "phy6" {
+				t.Errorf("by radio %s", name)
+			}
+			o.change(func() { found = append(found, n) })
+		}
+		alone := true
+		w.c.Alone = func() bool { o.mu.Lock(); defer o.mu.Unlock(); return alone }
+		stop := run(t, w)
+		defer stop()
+		for range 90 {
+			o.beat(1, 1)
+			time.Sleep(2 * time.Second)
+		}
+		if scans < 3 || scans > 5 || len(found) != (scans-1)*mostElsewhere || found[0].FreqMHz != 2437 || found[0].Channel != 6 || found[1].FreqMHz != 5180 {
+			t.Errorf("%d scans, found %+v", scans, found)
+		}
+		if slices.ContainsFunc(found, func(n model.RadioNetwork) bool { return !n.Own || n.FreqMHz == 2412 }) {
+			t.Errorf("what is not elsewhere was handed on: %+v", found)
+		}
+		if told := o.told(EventElsewhere); len(told) != 2 || told[0].Fields["channel"] != "6" || told[0].Fields["freq_mhz"] != "2437" || told[1].Fields["channel"] != "36" {
+			t.Errorf("told of %+v", told)
+		}
+		before := scans
+		o.change(func() { alone = false }) // a cable
+		for range 90 {
+			o.beat(1, 1)
+			time.Sleep(2 * time.Second)
+		}
+		if scans != before {
+			t.Errorf("%d more scans with a peer by cable", scans-before)
+		}
+	})
+}
+
+// TestFirmwareThatCrashes is told of, by its device, and restarted if it does not
+// come back by itself.
+func TestFirmwareThatCrashes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, c, w := tendedWorld(t)
+		stop := run(t, w)
+		defer stop()
+		o.beat(0, 0)
+		time.Sleep(25 * time.Second)
+		o.falls <- "mmc2:0001:1" // not a radio's
+		o.falls <- "1-1:1.0"
+		for range 60 {
+			o.beat(1, 1)
+			time.Sleep(2 * time.Second)
+		}
+		if told := o.told(EventCrashed); len(told) != 1 || told[0].Fields["device"] != "usb 1-1:1.0" {
+			t.Errorf("told of %+v", told)
+		}
+		if told := o.told(EventRestarted); len(told) != 1 || told[0].Fields["evidence"] != heal.Crashed.String() || c.did() != "" {
+			t.Errorf("restarted %+v", told)
+		}
+	})
+}
+
+func TestDumped(t *testing.T) {
+	sys := t.TempDir()
+	dir := filepath.Join(sys, "devices/virtual/devcoredump/devcd1")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Symlink("../../../usb/1-1/1-1:1.0", filepath.Join(dir, "failing_device"))); err != nil {
+		t.Fatal(err)
+	}
+	e := func(action, subsystem, path string) uevent.Event {
+		return uevent.Event{"ACTION": action, "SUBSYSTEM": subsystem, "DEVPATH": path}
+	}
+	for want, in := range map[string]uevent.Event{
+		"1-1:1.0": e("add", "devcoredump", "/devices/virtual/devcoredump/devcd1"),
+		"":        e("add", "devcoredump", "/devices/virtual/devcoredump/devcd2"),
+	} {
+		if got := dumped(sys, in); got != want {
+			t.Errorf("%v: got %q, want %q", in, got, want)
+		}
+	}
+	for _, in := range []uevent.Event{e("remove", "devcoredump", "/devices/virtual/devcoredump/devcd1"), e("add", "usb", "/devices/virtual/devcoredump/devcd1"), {}} {
+		if got := dumped(sys, in); got != "" {
+			t.Errorf("%v: got %q", in, got)
+		}
+	}
+}
+
+// TestWhatIsSeenOfARadio as the ladder gets it.
+func TestWhatIsSeenOfARadio(t *testing.T) {
+	o, c, w := tendedWorld(t)
+	peer := dot11.MAC{2, 0, 0, 0, 0, 1}
+	o.states[0].Peers = []radio.Peer{{MAC: peer, Peering: peering.Estab}, {MAC: dot11.MAC{2, 0, 0, 0, 0, 2}, Peering: peering.OpnSnt}}
+	o.states[0].View = radio.View{Looked: time.Now(), Heard: 3, Reports: radio.Reports{Sent: 7, Reported: 6}}
+	o.states = append(o.states, radio.State{Wiphy: 7, Name: "phy7", Detail: "in use"}, radio.State{Wiphy: 8, Name: "phy8", Iface: "mesh1", Detail: "refused: law", Refused: true})
+	o.stations = map[int][]nl80211.StationInfo{3: {{MAC: peer[:], TxPackets: 40, TxFailed: 2, Inactive: time.Second}}}
+	o.surveys = []nl80211.Survey{{FreqMHz: 2437, Time: time.Hour}, {FreqMHz: 2412, InUse: true, Time: time.Minute, Tx: time.Second}}
+	w.c.Routed = func() (map[string]bool, error) { return map[string]bool{"mesh0": true}, nil }
+	w.tendWiFi()
+	seen, wiphys := w.observe(t.Context())
+	r := seen.Radios[0]
+	if len(seen.Radios) != 3 || r.ID != "usb 1-1:1.0" || wiphys[r.ID] != 6 || r.Driver != c.Name() || !r.Member || r.Use != heal.Ours || r.Heard != 3 || r.Sent != 7 || r.Reported != 6 ||
+		r.Survey != (heal.Survey{Time: time.Minute, Tx: time.Second}) || !r.Routed || len(r.Stations) != 1 || r.Stations[0].TxPackets != 40 || r.Stations[0].TxFailed != 2 {
+		t.Errorf("got %+v", r)
+	}
+	if seen.Radios[1].Use != heal.Spared || seen.Radios[2].Use != heal.Spared || seen.Radios[2].Routed || !seen.Alone {
+		t.Errorf("got %+v", seen)
+	}
+	o.sysfs = []wifi.Radio{{Index: 6, Name: "phy6", Module: w.halowModule, Device: module.Device{Bus: "sdio", Name: "mmc1:0001:1"}}}
+	w.meter = newMeter(280, time.Now())
+	w.tendWiFi()
+	if seen, _ = w.observe(t.Context()); seen.Radios[0].Sent != 0 || seen.Radios[0].Survey.Tx != 0 || seen.Radios[0].Survey.Time == 0 {
+		t.Errorf("of a radio with a duty cycle: %+v", seen.Radios[0])
+	}
+}
