@@ -80,7 +80,7 @@ func (v *view) status() model.AgentStatus {
 	}
 	if v.spool != nil {
 		s := v.spool.Stats()
-		st.Spool = model.SpoolStatus{Live: s.Live, Segments: s.Segments, Bytes: s.DiskBytes, Ready: s.DiskReady, Batches: s.Batches}
+		st.Spool = model.SpoolStatus{Live: s.Live, Segments: s.Segments, Bytes: s.DiskBytes, Ready: s.DiskReady, Batches: s.Batches, Acked: s.Acked}
 	}
 	return st
 }

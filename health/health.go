@@ -38,7 +38,7 @@ type Report struct {
 	Name    string       `json:"name"`
 	Build   version.Info `json:"build"`
 	State   State        `json:"state"`             // worst of the checks
-	Missing string       `json:"missing,omitempty"` // first broken check whose own needs are all ok
+	Missing string       `json:"missing,omitempty"` // first broken check whose own needs are not; while none is, the first that works with less
 	Detail  string       `json:"detail,omitempty"`  // detail of that check
 	Started time.Time    `json:"started"`
 	Checks  []Check      `json:"checks"`
@@ -115,10 +115,17 @@ func (g *Graph) Report() Report {
 		if rank[c.State] < rank[r.State] {
 			r.State = c.State
 		}
-		if r.Missing == "" && c.State != OK && !slices.ContainsFunc(c.Needs, func(n string) bool {
-			return g.checks[g.index(n)].State != OK
-		}) {
+	}
+	// What only works with less explains nothing that does not work at all.
+	limit := rank[Degraded]
+	if rank[r.State] < limit {
+		limit = rank[Starting]
+	}
+	broken := func(n string) bool { return rank[g.checks[g.index(n)].State] <= limit }
+	for _, c := range g.checks {
+		if broken(c.Name) && !slices.ContainsFunc(c.Needs, broken) {
 			r.Missing, r.Detail = c.Name, c.Detail
+			break
 		}
 	}
 	return r

@@ -18,6 +18,10 @@ func TestFirstBrokenDependencyExplainsTheRest(t *testing.T) {
 		{"nothing known", nil, Starting, "perm", http.StatusServiceUnavailable},
 		{"all well", map[string]State{"perm": OK, "mesh": OK, "gateway": OK}, OK, "", http.StatusOK},
 		{"root cause, not the symptom", map[string]State{"perm": OK, "mesh": Failed, "gateway": Failed}, Failed, "mesh", http.StatusServiceUnavailable},
+		{"what works with less is not why it fails", map[string]State{"perm": Degraded, "mesh": OK, "gateway": Failed}, Failed, "gateway", http.StatusServiceUnavailable},
+		{"what works with less does not hide what rests on it", map[string]State{"perm": OK, "mesh": Degraded, "gateway": Failed}, Failed, "gateway", http.StatusServiceUnavailable},
+		{"not known yet", map[string]State{"perm": Degraded, "mesh": Starting, "gateway": Failed}, Failed, "mesh", http.StatusServiceUnavailable},
+		{"the first of two that work with less", map[string]State{"perm": OK, "mesh": Degraded, "gateway": Degraded}, Degraded, "mesh", http.StatusOK},
 		{"less than all", map[string]State{"perm": Degraded, "mesh": OK, "gateway": OK}, Degraded, "perm", http.StatusOK},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -51,6 +51,7 @@ const (
 	RoutePeers      = "/v1/overlay/peers"
 	RouteAnnounce   = "/v1/announce"
 	RouteClaimCode  = "/v1/boot/claim-code"
+	RouteTimeline   = "/v1/timeline"
 	RouteMembership = "/v1/membership"
 	RouteChannels   = "/v1/radios/channels"
 	RouteLegal      = "/v1/radios/legal"
@@ -130,6 +131,13 @@ func (m *Mesh) Events(ctx context.Context, boot, seq uint64) ([]model.Event, err
 	var e []model.Event
 	err := m.do(ctx, http.MethodGet, fmt.Sprintf("%s?after=%d.%d", RouteEvents, boot, seq), nil, &e)
 	return e, err
+}
+
+// Timeline returns the recoveries that halo-mesh keeps, oldest first.
+func (m *Mesh) Timeline(ctx context.Context) ([]model.Recovery, error) {
+	var r []model.Recovery
+	err := m.do(ctx, http.MethodGet, RouteTimeline, nil, &r)
+	return r, err
 }
 
 // Membership returns the node's membership; until it has joined, an error

@@ -18,6 +18,7 @@ var contactAfter = []time.Duration{500 * time.Millisecond, 2 * time.Second, 5 * 
 // noteUnderlay records what happens below bat0, and takes note of new links.
 func (m *core) noteUnderlay(e model.Event) {
 	m.events.Record(e)
+	m.noteStep(e)
 	switch e.Kind {
 	case port.EventRole, port.EventGone:
 		wake(m.serveNow)

@@ -155,7 +155,7 @@ func (c *cable) Ports() []model.Port {
 	return []model.Port{{Iface: "eth0", Role: "mesh", Members: []string{"n-aaaaaaaaaaaaaaaaaaaa"}}}
 }
 func (c *cable) Neighbours() ([]model.Neighbour, error) { return []model.Neighbour{}, nil }
-func (c *cable) Originators() (int, error)              { return 0, nil }
+func (c *cable) Originators() (int, error)              { return 1, nil }
 
 // noRadios is the air of a device that has none.
 type noRadios struct{}

@@ -53,7 +53,6 @@ func (c Config) path(p string) string { return filepath.Join(c.Root, p) }
 const (
 	checkPerm    = "perm"
 	checkBundle  = "bundle"
-	checkPorts   = "ports"
 	checkBat     = "bat0"
 	checkGateway = "gateway"
 	checkClock   = "clock"
@@ -62,16 +61,31 @@ const (
 	checkClients = "clients"
 )
 
+// Of what carries the mesh (chain.go), and what it is for (telemetry.go).
+const (
+	checkDriver    = "driver"
+	checkInterface = "interface"
+	checkMesh      = "mesh"
+	checkPeers     = "peers"
+	checkRoutes    = "routes"
+	checkTelemetry = "telemetry"
+)
+
 func newGraph() *health.Graph {
 	g := health.New("halo-mesh")
 	g.Declare(checkPerm)
 	g.Declare(checkBundle)
-	g.Declare(checkPorts, checkBundle)
 	g.Declare(checkBat, checkBundle)
-	g.Declare(checkGateway, checkPorts, checkBat)
+	g.Declare(checkDriver, checkBat)
+	g.Declare(checkInterface, checkDriver)
+	g.Declare(checkMesh, checkInterface)
+	g.Declare(checkPeers, checkMesh)
+	g.Declare(checkRoutes, checkPeers)
+	g.Declare(checkGateway, checkRoutes)
 	g.Declare(checkClock, checkGateway)
 	g.Declare(checkJoin, checkGateway)
 	g.Declare(checkOverlay, checkJoin)
+	g.Declare(checkTelemetry, checkOverlay)
 	g.Declare(checkClients, checkBundle)
 	return g
 }
@@ -94,6 +108,9 @@ type core struct {
 	// serveNow is awake when clients may have to be served otherwise.
 	serveNow chan struct{}
 	begun    time.Time // start of the process
+	chain    chain
+	agent    agentView
+	past     recoveries
 
 	problems map[string]bool // of the boot report, that are events already; nil: not known yet
 }
@@ -123,6 +140,7 @@ func Run(ctx context.Context, c Config) error {
 		c.Log.Warn("what power cuts left is not removed", "err", err)
 	}
 	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), begun: time.Now()}
+	m.past.look = make(chan struct{}, 1)
 	m.store = state.New(paths.Dir(c.path(paths.State)), c.Vault)
 	m.clock = clock.New(c.Clock, version.Get().Built)
 	resumed := m.startClock(tell)
@@ -151,6 +169,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	m.lan = m.newLAN()
 	m.lan.Begin()
+	m.startTimeline()
 	started, _ := m.bootReport() // without one, no slot can be named, and what is not there is no HaLow radio
 	turn, _ := m.startTurn()
 	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: turn, Network: m.net, Bundle: m.bundle, HaLow: m.path(paths.HaLow(started.Slot)), Notify: m.noteUnderlay, Log: c.Log})
@@ -183,6 +202,7 @@ func (m *core) run(ctx context.Context, s side) error {
 	g.Go(func() error { return s.run(ctx) })
 	g.Go(func() error { return m.keepClock(ctx) })
 	g.Go(func() error { return m.watchHealth(ctx, s) })
+	g.Go(func() error { return m.followAgent(ctx) })
 	g.Go(func() error { return m.vouch(ctx) })
 	g.Go(func() error { return m.keepTurn(ctx) })
 	g.Go(func() error { return followContacts(ctx, m.contact, contactAfter, s.greet) })

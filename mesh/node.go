@@ -174,6 +174,7 @@ func (n *node) hear(h announce.Heard) {
 	wake(n.joinNow)
 	wake(n.overlayNow)
 	wake(n.listNow)
+	wake(n.past.look)
 }
 
 // refusal is of a living gateway whose epoch is too low. The zero value is none.

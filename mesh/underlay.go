@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -62,7 +63,10 @@ type UnderlayConfig struct {
 	Bundle  bundle.Bundle
 	HaLow   string // file with the settings of the board's HaLow radio, if it has one
 	Notify  func(model.Event)
-	Log     *slog.Logger
+	// Found gets what a lonely device hears of its mesh on other channels, see
+	// wireless.Config; it may be nil.
+	Found func(radio string, n model.RadioNetwork)
+	Log   *slog.Logger
 }
 
 // retryUnderlay is how often bat0 is tried anew: the kernel's modules may come
@@ -94,7 +98,7 @@ func NewUnderlay(c UnderlayConfig) Underlay {
 	u.wireless = wireless.New(wireless.Config{
 		Country: country, Mesh: c.Bundle.Mesh, HaLow: c.HaLow, Suffix: suffix(c.Key), Carrier: carrier{u},
 		Address: func(own net.HardwareAddr) net.HardwareAddr { return batman.Turned(own, c.Turn) },
-		Links:   u.linksOfOthers, Notify: c.Notify, Log: c.Log,
+		Links:   u.linksOfOthers, Alone: u.alone, Routed: u.routed, Found: c.Found, Notify: c.Notify, Log: c.Log,
 	})
 	return u
 }
@@ -174,7 +178,12 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	if u.Bundle.Role == model.RoleNode {
 		owned.Go(func() { u.keepAddress(ctx, own) })
 	}
-	return ports.Run(ctx)
+	var lost error // bat0, which makes all anew
+	owned.Go(func() { lost = guardBat(ctx, cancel, bat) })
+	err = ports.Run(ctx)
+	cancel()
+	owned.Wait()
+	return cmp.Or(lost, err)
 }
 
 // keepAddress has the gateway give this node an IPv4 address on the mesh, for

@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"halo.internal/health"
@@ -18,18 +17,24 @@ const watchEvery = 2 * time.Second
 // watchHealth keeps the graph up to date until ctx ends.
 func (m *core) watchHealth(ctx context.Context, s side) error {
 	m.graph.Watch(m.logChange)
-	t := time.NewTicker(watchEvery)
-	defer t.Stop()
 	for {
 		m.watchBoot()
 		m.watchPerm()
 		m.watchUnderlay()
 		m.watchServices()
 		s.watch()
+		m.watchTelemetry()
+		m.record(false)
 		select {
 		case <-ctx.Done():
+			m.record(true)
 			return nil
-		case <-t.C:
+		case <-m.past.look:
+			select {
+			case <-ctx.Done():
+			case <-time.After(lookPause):
+			}
+		case <-time.After(m.watchIn()):
 		}
 	}
 }
@@ -71,64 +76,10 @@ func (m *core) watchUnderlay() {
 	} else {
 		m.graph.Set(checkBat, health.OK, "")
 	}
-	state, detail := judgeTransports(m.under.Ports(), m.under.Radios(), m.Role)
-	m.graph.Set(checkPorts, state, detail)
-}
-
-// judgeTransports is what health says of the ports and radios that may carry the
-// mesh. One with a member is enough; a radio whose driver does not come up is told
-// of even so, since it is what the board is for.
-func judgeTransports(ports []model.Port, radios []model.Radio, role model.Role) (health.State, string) {
-	state, detail := judgeLinks(ports, radios, role)
-	for _, r := range radios {
-		if r.Absent && state == health.OK {
-			state, detail = health.Degraded, fmt.Sprintf("radio %s is not there: %s", r.Name, r.Detail)
-		}
+	originators, err := m.under.Originators()
+	for _, v := range m.chain.judge(m.under.Ports(), m.under.Radios(), m.Role, originators, err, time.Now()) {
+		m.graph.Set(v.check, v.state, v.detail)
 	}
-	return state, detail
-}
-
-func judgeLinks(ports []model.Port, radios []model.Radio, role model.Role) (health.State, string) {
-	var waiting, broken, left []string
-	for _, p := range ports {
-		switch {
-		case p.Role == "mesh" && len(p.Members) > 0:
-			return health.OK, ""
-		case p.Role == "mesh" || p.Role == "searching":
-			waiting = append(waiting, p.Iface)
-		}
-	}
-	for _, r := range radios {
-		switch {
-		case r.Linked() > 0:
-			return health.OK, ""
-		case r.Member:
-			waiting = append(waiting, r.Iface)
-		case r.Absent:
-			broken = append(broken, fmt.Sprintf("radio %s is not there: %s", r.Name, r.Detail))
-		case r.Iface == "":
-			left = append(left, fmt.Sprintf("the mesh does not have radio %s: %s", r.Name, r.Detail))
-		default:
-			broken = append(broken, fmt.Sprintf("radio %s is no member of the mesh: %s", r.Name, r.Detail))
-		}
-	}
-	why := strings.Join(broken, "; ")
-	switch {
-	case len(waiting) > 0:
-	case len(radios) == 0:
-		return health.Failed, "no port may carry the mesh, and there is no radio"
-	default:
-		return health.Failed, "no port may carry the mesh, and " + strings.Join(append(broken, left...), "; ")
-	}
-	switch {
-	case role == model.RoleGateway && why != "":
-		return health.Degraded, why // it has a port, but a radio is dead
-	case role == model.RoleGateway:
-		return health.OK, "" // a gateway works before its first node does
-	case why != "":
-		why = "; " + why
-	}
-	return health.Failed, "no member has proved itself on " + strings.Join(waiting, ", ") + why
 }
 
 func (g *gateway) watch() {

@@ -26,4 +26,5 @@ type SpoolStatus struct {
 	Bytes    int64  `json:"bytes" doc:"of those files"`
 	Ready    bool   `json:"ready" doc:"/perm takes what is written"`
 	Batches  uint64 `json:"batches" doc:"made in this boot; the newest has this number"`
+	Acked    uint64 `json:"acked" doc:"batches that the gateway has settled since halo-agent started: committed, or refused for good"`
 }

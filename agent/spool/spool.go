@@ -84,6 +84,7 @@ type Spool struct {
 	disk    *disk // nil while /perm can't be used
 	loaded  *backlog
 	notices map[string]*notice
+	acked   uint64 // batches, since Open
 }
 
 // backlog is the oldest segment, read to be sent.
@@ -208,6 +209,9 @@ func (s *Spool) SchemaOf(i Item) (wire.Schema, bool) {
 func (s *Spool) Ack(kind Kind, ids []wire.BatchID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if kind == Batch {
+		s.acked += uint64(len(ids))
+	}
 	acked := make(map[key]bool, len(ids))
 	for _, id := range ids {
 		acked[key{kind, id}] = true
@@ -236,13 +240,14 @@ type Stats struct {
 	DiskBytes int64 // of all segments
 	DiskReady bool
 	Batches   uint64 // of this boot; the newest has this number
+	Acked     uint64 // batches, since Open
 }
 
 // Stats returns the present figures.
 func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Stats{Live: len(s.live.entries), Batches: s.live.counters.Batches}
+	st := Stats{Live: len(s.live.entries), Batches: s.live.counters.Batches, Acked: s.acked}
 	if s.disk != nil {
 		st.DiskReady, st.Segments, st.DiskBytes = true, len(s.disk.segments), s.disk.total
 	}

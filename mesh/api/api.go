@@ -22,6 +22,8 @@ import (
 type Daemon interface {
 	Status() model.MeshStatus
 	Events(boot, seq uint64) []model.Event
+	// Timeline returns the recoveries that are kept, oldest first.
+	Timeline() []model.Recovery
 	// Membership returns an error wrapping ErrNone until the node has joined.
 	Membership() (model.Membership, error)
 	PutPeers([]model.AdmittedPeer) error
@@ -63,6 +65,9 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 			return
 		}
 		answer(w, d.Events(boot, seq), nil)
+	})
+	mux.HandleFunc("GET "+local.RouteTimeline, func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, d.Timeline(), nil)
 	})
 	get(mux, local.RouteMembership, d.Membership)
 	put(mux, local.RoutePeers, d.PutPeers)

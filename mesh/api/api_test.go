@@ -26,6 +26,9 @@ func (d *daemon) Events(boot, seq uint64) []model.Event {
 	d.last = fmt.Sprint(boot, seq)
 	return []model.Event{}
 }
+func (d *daemon) Timeline() []model.Recovery {
+	return []model.Recovery{{Cause: model.CausePowerOn, Stages: []model.RecoveryMark{}}}
+}
 func (d *daemon) Membership() (model.Membership, error) { return model.Membership{Name: "mast"}, d.err }
 func (d *daemon) PutPeers(p []model.AdmittedPeer) error { d.last = fmt.Sprint(len(p)); return d.err }
 func (d *daemon) PutAnnounce(a model.Announce) error    { d.last = a.CASHA256; return d.err }
@@ -67,6 +70,7 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/events?after=3.14", "", nil, 200, "3 14", "[]"},
 		{"GET", "/v1/events?after=3", "", nil, 422, "", "BOOT.SEQ"},
 		{"GET", "/v1/events?after=-1.2", "", nil, 422, "", "BOOT.SEQ"},
+		{"GET", "/v1/timeline", "", nil, 200, "", `"cause":"power-on"`},
 		{"GET", "/v1/membership", "", nil, 200, "", `"name":"mast"`},
 		{"GET", "/v1/membership", "", fmt.Errorf("%w: searching", ErrNone), 404, "", "searching"},
 		{"PUT", "/v1/overlay/peers", `[{"node":"a"},{"node":"b"}]`, nil, 204, "2", ""},

@@ -123,7 +123,7 @@ func (w Waits) next(before time.Duration) time.Duration {
 
 // Limits of the ladder.
 type Limits struct {
-	Search  time.Duration // between two searches
+	Search  time.Duration // between two searches; the first comes after a third of it
 	Missed  time.Duration // for which a link that is gone has it search
 	Alone   time.Duration // after which a device without peers looks at other channels
 	Scan    Waits         // between two scans

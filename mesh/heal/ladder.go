@@ -15,6 +15,7 @@ type ladder struct {
 
 	most   int           // links, of late
 	mostAt time.Duration // when it last had as many
+	lacks  track         // links: on since it has none, or fewer than of late
 
 	searched, scanned, restarted wait
 	lonely                       wait
@@ -53,6 +54,9 @@ func (l *ladder) look(now time.Duration, limits Limits, r Radio, sick string) {
 	links := len(r.Stations)
 	if links >= l.most || now-l.mostAt > limits.Missed {
 		l.most, l.mostAt = links, now
+	}
+	if lacks := r.Use == Ours && r.Member && (links == 0 || links < l.most); !lacks || !l.lacks.on {
+		l.lacks = track{on: lacks, since: now}
 	}
 	switch {
 	case l.Kind != None:
@@ -94,7 +98,7 @@ func (l *ladder) next(now time.Duration, limits Limits, r Radio) (Action, bool) 
 		}
 		return l.restart(act, why)
 	}
-	if (links == 0 || links < l.most) && l.searched.due(now) {
+	if l.lacks.on && now-l.lacks.since >= limits.Search/3 && l.searched.due(now) {
 		l.searched.did(now, limits.Search)
 		l.Searches++
 		why := fmt.Sprintf("radio %s has %d links, and had %d of late", r.Name, links, l.most)

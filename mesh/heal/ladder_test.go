@@ -135,7 +135,7 @@ func TestALonelyRadio(t *testing.T) {
 	if n := len(searches); n < hours*110 || n > hours*120 {
 		t.Errorf("%d searches in a day", n)
 	}
-	if n := len(scans); n < hours*25 || n > hours*32 || scans[0].look != 7 {
+	if n := len(scans); n < hours*25 || n > hours*32 || scans[0].look > 8 {
 		t.Errorf("%d scans in a day, the first at look %d", n, scans[0].look)
 	}
 	if n := len(restarts); n < 20 || n > 30 || restarts[0].look != 60 {
@@ -161,7 +161,7 @@ func TestALostPeerIsMissedForAWhile(t *testing.T) {
 		}
 		return Observation{Radios: []Radio{r}, Drivers: []Driver{{Name: "wifi x"}}, Alone: true}
 	})
-	if len(only(all, Search)) != len(all) || len(all) < 18 || len(all) > 21 || all[0].look != 20 || all[len(all)-1].look > 80 {
+	if len(only(all, Search)) != len(all) || len(all) < 18 || len(all) > 21 || all[0].look != 21 || all[len(all)-1].look > 80 {
 		t.Errorf("%d actions, the last at look %d: %+v", len(all), all[len(all)-1].look, all)
 	}
 }

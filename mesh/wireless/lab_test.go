@@ -284,11 +284,14 @@ func (d *board) linked() model.Radio {
 	return r
 }
 
-// carried is what health says of what carries the mesh.
+// carried is what health says of what carries the mesh: of the first link of the
+// chain that does not work, or of peers.
 func (d *board) carried() health.Check {
 	r, err := d.mesh.Health(d.sky.t.Context())
-	if i := slices.IndexFunc(r.Checks, func(c health.Check) bool { return c.Name == "ports" }); err == nil && i >= 0 {
-		return r.Checks[i]
+	for _, name := range []string{"driver", "interface", "mesh", "peers"} {
+		if i := slices.IndexFunc(r.Checks, func(c health.Check) bool { return c.Name == name }); err == nil && i >= 0 && (r.Checks[i].State != health.OK || name == "peers") {
+			return r.Checks[i]
+		}
 	}
 	return health.Check{Detail: fmt.Sprint(err)}
 }

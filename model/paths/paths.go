@@ -9,21 +9,22 @@ import (
 
 // Files below the root of the running system.
 const (
-	ImageInfo    = "/etc/halo/image.json"       // role of the image
-	Boot         = "/boot"                      // boot FAT, mounted read-only by halo-init
-	Bundle       = "/boot/halo.toml"            // network bundle to import
-	ClaimNotice  = "/boot/claim.txt"            // the claim code, for people, until it is used
-	BootReserve  = "/boot/reserve.bin"          // zeros in a flat image; goes to make room, of which gok leaves none
-	BootReport   = "/run/halo/boot.json"        // what halo-init saw and decided
-	Perm         = "/perm"                      // data partition
-	State        = "/perm/halo"                 // everything HALO keeps
-	Run          = "/run/halo"                  // sockets
-	RunIdentity  = "/run/halo/identity.json"    // the identity as this boot uses it, also where /perm keeps nothing
-	RunEvents    = "/run/halo/mesh-events.json" // halo-mesh's events of this boot
-	RunClock     = "/run/halo/mesh-clock.json"  // quality of the clock in this boot
-	RunAgent     = "/run/halo/agent"            // halo-agent's unacknowledged batches of this boot
-	Resolv       = "/tmp/resolv.conf"           // gokrazy links /etc/resolv.conf to it
-	Upstreams    = "/run/halo/resolv.conf"      // name servers of the uplinks, which the server asks to which Resolv points
+	ImageInfo    = "/etc/halo/image.json"         // role of the image
+	Boot         = "/boot"                        // boot FAT, mounted read-only by halo-init
+	Bundle       = "/boot/halo.toml"              // network bundle to import
+	ClaimNotice  = "/boot/claim.txt"              // the claim code, for people, until it is used
+	BootReserve  = "/boot/reserve.bin"            // zeros in a flat image; goes to make room, of which gok leaves none
+	BootReport   = "/run/halo/boot.json"          // what halo-init saw and decided
+	Perm         = "/perm"                        // data partition
+	State        = "/perm/halo"                   // everything HALO keeps
+	Run          = "/run/halo"                    // sockets
+	RunIdentity  = "/run/halo/identity.json"      // the identity as this boot uses it, also where /perm keeps nothing
+	RunEvents    = "/run/halo/mesh-events.json"   // halo-mesh's events of this boot
+	RunClock     = "/run/halo/mesh-clock.json"    // quality of the clock in this boot
+	RunTimeline  = "/run/halo/mesh-timeline.json" // recoveries, as Timeline has them, always true
+	RunAgent     = "/run/halo/agent"              // halo-agent's unacknowledged batches of this boot
+	Resolv       = "/tmp/resolv.conf"             // gokrazy links /etc/resolv.conf to it
+	Upstreams    = "/run/halo/resolv.conf"        // name servers of the uplinks, which the server asks to which Resolv points
 	GokrazyHTTP  = "/run/gokrazy-http.sock"
 	ModulesDir   = "/lib/modules"
 	LastCrashDir = "/perm/halo/crash" // the last kernel messages before a panic
@@ -41,7 +42,8 @@ const (
 	Membership = "membership.json"
 	Evidence   = "epoch-evidence" // the gateway's message that showed the highest epoch
 	Clock      = "clock"
-	Turn       = "turn" // under which addresses others know this device
+	Turn       = "turn"          // under which addresses others know this device
+	Timeline   = "timeline.json" // the last recoveries, mesh/timeline
 	Peers      = "peers.json"
 	PeerList   = "peer-list" // a node's copy of the list of members that the gateway signed
 	AgentDir   = "agent"

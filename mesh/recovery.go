@@ -1,0 +1,141 @@
+package mesh
+
+import (
+	"errors"
+	"io/fs"
+	"sync"
+	"time"
+
+	"halo.internal/health"
+	"halo.internal/mesh/timeline"
+	"halo.internal/mesh/wireless"
+	"halo.internal/model"
+	"halo.internal/model/paths"
+)
+
+// While a recovery lasts, and not for too long, the graph is looked at more often:
+// it is how exact its timeline is.
+const (
+	hurryEvery = 500 * time.Millisecond
+	hurryFor   = 10 * time.Minute
+	lookPause  = 100 * time.Millisecond // after something has happened: what is alike comes together
+)
+
+// recoveries keeps the timeline of each.
+type recoveries struct {
+	look chan struct{} // awake when something has happened that may be a stage
+
+	mu     sync.Mutex // guards what follows
+	record *timeline.Recorder
+	store  *timeline.Store
+}
+
+// uptime is the time since the kernel started, which nobody sets.
+func uptime() time.Duration { return time.Duration(sinceBoot()) * time.Millisecond }
+
+// startTimeline goes on with what is kept.
+func (m *core) startTimeline() {
+	card, err := m.store.Get(paths.Timeline, "", func(b []byte) error {
+		_, err := timeline.Parse(b)
+		return err
+	})
+	if err != nil {
+		card = nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.Log.Warn("what was kept of recoveries is not used", "err", err)
+	}
+	store := timeline.NewStore(m.path(paths.RunTimeline), func(b []byte) error {
+		_, err := m.store.Put(paths.Timeline, "", b)
+		return err
+	})
+	kept, restarted, err := store.Load(card)
+	if err != nil {
+		m.Log.Warn("what was kept of recoveries is not used", "err", err)
+	}
+	m.past.mu.Lock()
+	defer m.past.mu.Unlock()
+	m.past.store = store
+	m.past.record = timeline.New(m.id.BootCounter, kept, restarted, uptime(), m.clock.Now)
+}
+
+// stageOf says which checks are which stages. A gateway's peers and routes are
+// well without any; their stages are what the chain has counted.
+var stageOf = map[string]model.RecoveryStage{
+	checkBat: model.StageAddress, checkDriver: model.StageDriver, checkInterface: model.StageInterface, checkMesh: model.StageMesh,
+	checkGateway: model.StageGateway, checkJoin: model.StageJoin, checkOverlay: model.StageOverlay, checkTelemetry: model.StageTelemetry,
+}
+
+// facts are what the graph says of the chain. What works with less has been
+// reached, and is not whole.
+func (m *core) facts() timeline.Facts {
+	_, _, _, acked := m.agent.last()
+	f := timeline.Facts{Whole: true, Reached: map[model.RecoveryStage]bool{
+		model.StagePeer: m.chain.links > 0, model.StageOriginator: m.chain.originators > 0,
+	}, Acked: acked}
+	less := false // the first that is not whole works with less
+	for _, c := range m.graph.Report().Checks {
+		if c.Name == checkPerm || c.Name == checkClock {
+			continue // of the device, not of its way to the gateway
+		}
+		if s, ok := stageOf[c.Name]; ok {
+			f.Reached[s] = c.State == health.OK || c.State == health.Degraded && c.Name != checkTelemetry
+		}
+		if c.State != health.OK && (f.Whole || less && c.State != health.Degraded) {
+			f.Whole, f.Broken, f.Detail, less = false, c.Name, c.Detail, c.State == health.Degraded
+		}
+	}
+	return f
+}
+
+// record takes what the graph says now into the timeline; last: the process ends.
+func (m *core) record(last bool) {
+	f, now := m.facts(), uptime()
+	m.past.mu.Lock()
+	defer m.past.mu.Unlock()
+	ended := m.past.record.Look(now, f)
+	if err := m.past.store.Keep(now, m.past.record.List(now), ended, last); err != nil {
+		m.Log.Warn("timeline is not kept", "err", err)
+	}
+}
+
+// watchIn is when to look again.
+func (m *core) watchIn() time.Duration {
+	m.past.mu.Lock()
+	defer m.past.mu.Unlock()
+	if m.past.record == nil {
+		return watchEvery
+	}
+	if lasted, lasts := m.past.record.Lasting(uptime()); lasts && lasted < hurryFor {
+		return hurryEvery
+	}
+	return watchEvery
+}
+
+// steps are the events that say what was done to bring the device back.
+var steps = map[string]string{
+	wireless.EventLonely: "search", wireless.EventElsewhere: "scan", wireless.EventRestarted: "restart",
+	wireless.EventDriverRecovered: "reload", wireless.EventDriverFailed: "reload", wireless.EventCrashed: "crash",
+}
+
+// noteStep takes an event of the underlay into the timeline.
+func (m *core) noteStep(e model.Event) {
+	if name, ok := steps[e.Kind]; ok {
+		m.past.mu.Lock()
+		if m.past.record != nil {
+			m.past.record.Step(uptime(), name, e.Message)
+		}
+		m.past.mu.Unlock()
+	}
+	wake(m.past.look)
+}
+
+// Timeline returns the recoveries that are kept, oldest first.
+func (m *core) Timeline() []model.Recovery {
+	m.past.mu.Lock()
+	defer m.past.mu.Unlock()
+	if m.past.record == nil {
+		return []model.Recovery{} // a device without a network
+	}
+	return m.past.record.List(uptime())
+}
