@@ -36,13 +36,17 @@ func (a *agent) nodeStatus() func() model.NodeStatus {
 		st.UptimeS = uptime()
 		// What is broken in the mesh explains what is broken here.
 		r := a.graph.Report()
-		if meshHealth.Name != "" && meshHealth.State != health.OK {
+		if meshHealth.Name != "" && meshHealth.State != health.OK && meshHealth.Missing != meshTelemetry {
 			r = meshHealth
 		}
 		st.State, st.Missing = string(r.State), r.Missing
 		return st
 	}
 }
+
+// meshTelemetry is what halo-mesh calls this process's own stream, which is known
+// better here.
+const meshTelemetry = "telemetry"
 
 const maxInterfaces = 64 // in a heartbeat
 

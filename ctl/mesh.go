@@ -25,6 +25,7 @@ type air interface {
 	Peers(context.Context) ([]model.MeshPeer, error)
 	Channels(context.Context) ([]model.RadioChannels, error)
 	Legal(context.Context) ([]model.Legality, error)
+	Timeline(context.Context) ([]model.Recovery, error)
 	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
 	Now() time.Time
@@ -82,6 +83,9 @@ func (a *app) meshCommand() *cobra.Command {
 		ask("legal", "what the law lets the radios do, and where that is known from", cobra.NoArgs, a.meshLegal),
 		a.meshCapture(ask),
 	)
+	timeline := ask("timeline", "how each recovery went, stage by stage", cobra.NoArgs, a.meshTimeline)
+	timeline.Long = timelineLong
+	g.AddCommand(timeline)
 	g.Long = meshLong
 	g.PersistentFlags().BoolVar(&here, "local", false, "ask halo-mesh of this device, not the gateway")
 	return g
@@ -136,6 +140,18 @@ func writeMesh(w io.Writer, s model.MeshStatus, names map[string]string) error {
 			drops++
 		}
 	}
+	healing := table.New("RADIO", "NOW", "SEARCHES", "SCANS", "RESTARTS", "RELOADS", "WHY")
+	healed := 0
+	for _, r := range s.Radios {
+		if h := r.Healing; h != nil {
+			now := "well"
+			if h.Rung != "" {
+				now = h.Rung
+			}
+			healing.Row(r.Name, now, count(h.Searches), count(h.Scans), count(h.Restarts), count(h.Reloads), h.Reason)
+			healed++
+		}
+	}
 	ports := table.New("PORT", "ROLE", "MEMBERS", "DETAIL")
 	for _, p := range s.Ports {
 		members := make([]string, len(p.Members))
@@ -144,8 +160,10 @@ func writeMesh(w io.Writer, s model.MeshStatus, names map[string]string) error {
 		}
 		ports.Row(p.Iface, p.Role, strings.Join(members, " "), p.Detail)
 	}
-	return writeTables(w, []section{{1, t}, {len(s.Radios), radios}, {drops, dropped}, {len(s.Ports), ports}, {len(s.Neighbours), neighbours(s.Neighbours, names)}})
+	return writeTables(w, []section{{1, t}, {len(s.Radios), radios}, {drops, dropped}, {healed, healing}, {len(s.Ports), ports}, {len(s.Neighbours), neighbours(s.Neighbours, names)}})
 }
+
+func count(n uint64) string { return strconv.FormatUint(n, 10) }
 
 // describeDropped says what a radio heard in vain, and leaves out what it did
 // not.

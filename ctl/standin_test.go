@@ -208,6 +208,7 @@ func routes(t testing.TB) map[string]any {
 		"GET /v1/mesh/legality": apitype.LegalityList{Items: []model.Legality{
 			{Radio: "phy0", Wanted: "DE", Country: "DE", Channel: "channel 1, 2412 MHz (20 MHz wide)", Allowed: true, MaxEIRPDBm: 20, MaxWidthMHz: 40, Reasons: []string{"rules: the kernel's database", "band: 2400 to 2483.5 MHz"}},
 			{Wanted: "DE", Country: "DE", Channel: "HaLow: channel 1 to channel 9", Allowed: true, MaxEIRPDBm: 16, MaxWidthMHz: 1, DutyCyclePct: 2.8, AirtimeS: 12.5, AirtimeMaxS: 100.8, Reasons: []string{"a table"}}}},
+		"GET /v1/mesh/timeline": apitype.RecoveryList{Items: recoveries()},
 		"POST /v1/mesh/scan": model.RadioScan{Radio: "phy0", Iface: "mesh0", Networks: []model.RadioNetwork{
 			{BSSID: "02:00:00:00:00:02", Kind: "mesh", Name: "ETHRX0001-8A", Own: true, Secured: true, Channel: 1, FreqMHz: 2412, SignalDBm: -48.5, SeenMS: 400},
 			{BSSID: "02:00:00:00:00:09", Kind: "access point", Name: "caf\x1b[31m", Channel: 6, FreqMHz: 2437, SignalDBm: -80, SeenMS: 2500}}},
@@ -275,6 +276,20 @@ func routes(t testing.TB) map[string]any {
 
 // meshStatus has a radio with a peer, one on its way, and a radio that the mesh
 // does not have.
+// recoveries are a start of the gateway, and a wedged radio that it has brought back.
+func recoveries() []model.Recovery {
+	mark := func(name string, ms int64) model.RecoveryMark { return model.RecoveryMark{Name: name, MS: ms} }
+	restart, reload := mark("restart", 62000), mark("reload", 125300)
+	restart.Detail, reload.Detail = "radio phy0 leaves the mesh and joins it anew", "wifi ath9k_htc was brought back (reloaded)"
+	return []model.Recovery{
+		{Boot: 6, Cause: model.CausePowerOn, State: model.RecoveryCut, Began: *agoPtr(50 * time.Hour), Missing: "peers", Stages: []model.RecoveryMark{mark("address", 3100)}},
+		{Boot: 7, Cause: model.CausePowerOn, State: model.RecoveryOver, Began: *agoPtr(48 * time.Hour), TotalMS: 21340, Stages: []model.RecoveryMark{
+			mark("address", 3120), mark("driver", 4000), mark("interface", 4210), mark("mesh", 4250), mark("peer", 6900), mark("originator", 8010), mark("gateway", 8900), mark("join", 9500), mark("overlay", 9960), mark("telemetry", 21340)}},
+		{Boot: 7, Cause: model.CauseBroken, Check: "peers", Detail: "no member has proved itself on mesh0\x1b[31m", State: model.RecoveryLasts, BeganMS: 9000000, Began: *agoPtr(3 * time.Minute), Missing: "routes",
+			Stages: []model.RecoveryMark{mark("driver", 126000), mark("peer", 131000)}, Steps: []model.RecoveryMark{restart, reload}},
+	}
+}
+
 func meshStatus(link model.Neighbour, peer model.OverlayPeer) model.MeshStatus {
 	air := model.Neighbour{Iface: "mesh0", MAC: "02:00:00:00:01:02", Node: nodeID, LastSeenMS: 300, TQ: 250}
 	return model.MeshStatus{
@@ -285,7 +300,8 @@ func meshStatus(link model.Neighbour, peer model.OverlayPeer) model.MeshStatus {
 				{MAC: "02:00:00:00:01:02", Node: nodeID, Linked: true, SAE: "Accepted", Peering: "ESTAB", Since: agoPtr(2 * time.Hour), SignalDBm: -61.6, InactiveMS: 1200, TxMbps: 65, RxMbps: 58.5, TxBytes: 4096, RxBytes: 100},
 				{MAC: "02:00:00:00:01:03", SAE: "Committed", Peering: "LISTEN", SignalDBm: -80, InactiveMS: 30_000, Failures: 4, Reason: "wrong password\x1b[31m", RetryMS: 12_000},
 				{MAC: "02:00:00:00:01:04", SAE: "Accepted", Peering: "LISTEN", SignalDBm: -81, InactiveMS: 1000, Full: true, RetryMS: 4000}},
-				Dropped: model.Dropped{SAEUnverified: 4, PeeringUnverified: 3, PeeringMismatched: 1}},
+				Dropped: model.Dropped{SAEUnverified: 4, PeeringUnverified: 3, PeeringMismatched: 1},
+				Healing: &model.Healing{Rung: "restart", Evidence: "unreported", Reason: "radio phy0 was handed 13 frames in 30s, and says of none that it was sent", Searches: 12, Restarts: 2}},
 			{Name: "phy1", Country: "DE", Detail: "it is in use: wlan0 is an access point on it", Peers: []model.RadioPeer{}}},
 	}
 }

@@ -69,4 +69,6 @@ func (m noMesh) Channels(context.Context) ([]model.RadioChannels, error) { retur
 
 func (m noMesh) Legal(context.Context) ([]model.Legality, error) { return nil, m.absent() }
 
+func (m noMesh) Timeline(context.Context) ([]model.Recovery, error) { return nil, m.absent() }
+
 func (m noMesh) Capture(context.Context, model.CaptureRequest, io.Writer) error { return m.absent() }

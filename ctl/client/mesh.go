@@ -33,6 +33,12 @@ func (c *Client) Legal(ctx context.Context) ([]model.Legality, error) {
 	return l.Items, err
 }
 
+// Timeline tells how each recovery of the gateway went.
+func (c *Client) Timeline(ctx context.Context) ([]model.Recovery, error) {
+	l, err := get[apitype.RecoveryList](ctx, c, "/v1/mesh/timeline", nil)
+	return l.Items, err
+}
+
 // Scan has a radio of the gateway look who is there.
 func (c *Client) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, error) {
 	var s model.RadioScan

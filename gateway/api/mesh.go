@@ -17,12 +17,14 @@ import (
 	"halo.internal/model/apitype"
 )
 
-// Radios is what can be asked of the gateway's own radios. Errors are those of
+// Radios is what can be asked of the gateway's own radios, and of how it has
+// recovered. Errors are those of
 // package local.
 type Radios interface {
 	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
 	Channels(context.Context) ([]model.RadioChannels, error)
 	Legal(context.Context) ([]model.Legality, error)
+	Timeline(context.Context) ([]model.Recovery, error)
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
 }
 
@@ -56,6 +58,14 @@ func (a *API) meshRoutes() {
 	}, func(ctx context.Context, _ *nothing) (*body[apitype.LegalityList], error) {
 		l, err := a.Radios.Legal(ctx)
 		return answer(apitype.LegalityList{Items: l}, ofRadio(err))
+	})
+	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
+		OperationID: "list-mesh-recoveries", Method: http.MethodGet, Path: "/v1/mesh/timeline", Tags: tags,
+		Summary:     "How each recovery of the gateway went, stage by stage, oldest first",
+		Description: "From the start of the machine, or from where the chain from the radio to the gateway broke, until readings were acknowledged again.",
+	}, func(ctx context.Context, _ *nothing) (*body[apitype.RecoveryList], error) {
+		l, err := a.Radios.Timeline(ctx)
+		return answer(apitype.RecoveryList{Items: l}, ofRadio(err))
 	})
 	register(a, scope(apitype.ScopeNodesWrite), huma.Operation{
 		OperationID: "scan-mesh", Method: http.MethodPost, Path: "/v1/mesh/scan", Tags: tags,

@@ -35,6 +35,9 @@ func (a *air) Channels(context.Context) ([]model.RadioChannels, error) {
 func (a *air) Legal(context.Context) ([]model.Legality, error) {
 	return []model.Legality{{Radio: "phy0", Allowed: true, Reasons: []string{"because"}}}, a.err
 }
+func (a *air) Timeline(context.Context) ([]model.Recovery, error) {
+	return []model.Recovery{{Cause: model.CausePowerOn, State: model.RecoveryOver, TotalMS: 4711, Stages: []model.RecoveryMark{}}}, a.err
+}
 func (a *air) Capture(_ context.Context, q model.CaptureRequest, w io.Writer) error {
 	a.asked = q
 	_, err := w.Write([]byte("frames"))
@@ -87,6 +90,11 @@ func TestMeshOfRadios(t *testing.T) {
 	f.want(http.StatusOK, "GET", "/v1/mesh/legality", nil, &legal)
 	if len(channels.Items) != 1 || !channels.Items[0].Channels[0].Usable || len(legal.Items) != 1 || !legal.Items[0].Allowed {
 		t.Errorf("got %+v, %+v", channels, legal)
+	}
+	var recoveries apitype.RecoveryList
+	f.want(http.StatusOK, "GET", "/v1/mesh/timeline", nil, &recoveries)
+	if len(recoveries.Items) != 1 || recoveries.Items[0].TotalMS != 4711 {
+		t.Errorf("got %+v", recoveries)
 	}
 	var scan model.RadioScan
 	f.want(http.StatusOK, "POST", "/v1/mesh/scan", model.ScanRequest{Radio: "phy0"}, &scan)

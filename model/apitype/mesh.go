@@ -12,6 +12,11 @@ type RadioChannelsList struct {
 	Items []model.RadioChannels `json:"items"`
 }
 
+// RecoveryList is how each recovery of a device went, oldest first.
+type RecoveryList struct {
+	Items []model.Recovery `json:"items"`
+}
+
 // LegalityList is what the law says of each radio, and of HaLow.
 type LegalityList struct {
 	Items []model.Legality `json:"items"`
