@@ -103,7 +103,8 @@ func (r *Recorder) Look(now time.Duration, f Facts) (ended bool) {
 	if !f.Whole {
 		r.until = now
 	}
-	if !r.known || !f.Whole && !f.Reached[model.StageOverlay] || f.Acked < r.acked {
+	// What is acknowledged while something is broken may have been on its way.
+	if !r.known || !f.Whole || f.Acked < r.acked {
 		r.acked, r.known = f.Acked, true
 	}
 	for _, s := range model.RecoveryStages {

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(envRole); role != "" {
 		os.Exit(device(model.Role(role), os.Getenv(envRoot)))
 	}
-	testvm.Main(m, testvm.Options{Modules: []string{"mac80211_hwsim radios=0", "batman_adv"}, MemoryMB: 768})
+	testvm.Main(m, testvm.Options{Modules: []string{"mac80211_hwsim radios=0", "batman_adv", "wireguard"}, MemoryMB: 768})
 }
 
 const (
@@ -64,10 +64,18 @@ const (
 func device(role model.Role, root string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if os.Getenv(envWhole) != "" {
+		go func() {
+			if err := whole(ctx, role, root, log); err != nil {
+				fmt.Fprintln(os.Stderr, "the board's other processes:", err)
+			}
+		}()
+	}
 	err := mesh.Run(ctx, mesh.Config{
 		Root: root, Role: role, BootID: os.Getenv(envBoot), Boot: plainBoot{}, Clock: still{},
 		Console:  func() (io.WriteCloser, error) { return os.Create(filepath.Join(root, "console")) },
-		Underlay: mesh.NewUnderlay, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Underlay: mesh.NewUnderlay, Log: log,
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -312,6 +320,7 @@ func bundles(t testing.TB, routing string) (gateway, node bundle.Bundle) {
 		Mesh:    bundle.Mesh{SSID: "VALLEY-1", PSK: "a password of the lab", Routing: routing, Channel: 6, BeaconInterval: 100},
 	}
 	gateway = node
+	node.Join.Token = identity.NewJoinToken(1, time.Now().Add(24*time.Hour)).Text(key)
 	gateway.Role, gateway.Name = model.RoleGateway, "gw"
 	gateway.Gateway.Seed, gateway.Gateway.ClaimCode = base64.StdEncoding.EncodeToString(key.Seed()), "7K3M-Q0ZT-4WXPB"
 	return gateway, node
