@@ -157,12 +157,15 @@ func (e *evidence) compare(now time.Duration, b, r Radio) {
 	}
 	sent, reported := r.Sent-b.Sent, r.Reported-b.Reported
 	e.reports = e.reports || r.Reported > 0
-	e.note(now, Unreported, e.reports && reported == 0 && sent > 0, sent == 0, sent)
+	// On a channel that is never free, nothing can be sent.
+	time, busy := r.Survey.Time-b.Survey.Time, r.Survey.Busy-b.Survey.Busy
+	full := time > 0 && busy >= time/10*9
+	e.note(now, Unreported, e.reports && reported == 0 && sent > 0, sent == 0 || full, sent)
 
 	e.times = rises(e.times, b.Survey.Time, r.Survey.Time)
 	e.note(now, Frozen, e.times == steady && r.Survey.Time == b.Survey.Time, r.Survey.Time == 0 && b.Survey.Time == 0, 0)
 	e.sends = rises(e.sends, b.Survey.Tx, r.Survey.Tx)
-	e.note(now, Mute, e.sends == steady && r.Survey.Tx == b.Survey.Tx, r.Survey.Tx == 0 && b.Survey.Tx == 0, 0)
+	e.note(now, Mute, e.sends == steady && r.Survey.Tx == b.Survey.Tx, r.Survey.Tx == 0 && b.Survey.Tx == 0 || full, 0)
 
 	failed, peers, mute := unacked(b, r)
 	e.note(now, Unacked, mute && peers > 1, peers == 0, failed)

@@ -66,6 +66,10 @@ func TestEvidence(t *testing.T) {
 		{"alone is no fault", func(*Radio, *Driver, int) {}, None, false, false},
 		{"peers fall silent together", func(r *Radio, _ *Driver, _ int) { r.Stations = nil }, None, false, false},
 		{"frames without a report", func(r *Radio, _ *Driver, look int) { r.Reported = 5 * from; r.Stations = nil }, Unreported, true, true},
+		{"frames without a report on a channel that is never free", func(r *Radio, _ *Driver, look int) {
+			r.Reported, r.Stations = 5*from, nil
+			r.Survey.Busy, r.Survey.Tx = r.Survey.Time, time.Second
+		}, None, false, false},
 		{"few frames without a report", func(r *Radio, _ *Driver, look int) {
 			r.Reported, r.Sent, r.Stations = 5*from, 5*from+uint64(min(look-from, 3)), nil
 		}, None, false, false},

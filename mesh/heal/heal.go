@@ -43,8 +43,9 @@ const (
 )
 
 // Survey is what the driver has counted on the channel in use, since it began to
-// count; zero is not counted.
-type Survey struct{ Time, Tx time.Duration }
+// count; zero is not counted. Busy is how much of the time somebody sent, or
+// something that sounded like it.
+type Survey struct{ Time, Busy, Tx time.Duration }
 
 // Station is a peer with a link, by the kernel's counters.
 type Station struct {

@@ -296,7 +296,8 @@ func (r *Radio) peered(now time.Time, e *peering.Event) error {
 	case peering.Established:
 		if err = r.establish(e.Peer, s, e); err == nil {
 			s.wanted, s.since, s.seen, s.failures, s.reason, s.told = true, now, now, 0, "", time.Time{}
-			r.again, r.due = true, now // and whoever looks is to see it at once
+			r.again = true
+			r.due = now                                        // whoever looks is to see it at once
 			if err := r.engine.Want(now, e.Peer); err != nil { // whoever asked for it
 				return err
 			}

@@ -147,7 +147,7 @@ func (w *Wireless) askKernel(ctx context.Context, states []radio.State, all []*t
 			surveys, _ := conn.Surveys(i.Index) // many drivers have none
 			for _, s := range surveys {
 				if s.InUse {
-					a.surveys[i.Name] = heal.Survey{Time: s.Time, Tx: s.Tx}
+					a.surveys[i.Name] = heal.Survey{Time: s.Time, Busy: s.Busy, Tx: s.Tx}
 				}
 			}
 		}
