@@ -15,16 +15,16 @@ func over(n int) model.Recovery {
 	return model.Recovery{Boot: 7, Cause: model.CauseBroken, State: model.RecoveryOver, BeganMS: int64(n) * 1000, Stages: []model.RecoveryMark{}}
 }
 
-// TestTheBudgetOfWrites: a link that breaks and heals each minute, all day.
+// TestTheBudgetOfWrites: a link that breaks and heals each ten minutes, all day.
 func TestTheBudgetOfWrites(t *testing.T) {
 	ram, writes := filepath.Join(t.TempDir(), "timeline.json"), []string{}
 	s := NewStore(ram, func(b []byte) error { writes = append(writes, string(b)); return nil })
 	var list []model.Recovery
-	for n := range 24 * 60 {
+	for n := range 24 * 6 {
 		if list = append(list, over(n)); len(list) > Kept {
 			list = list[1:]
 		}
-		if err := s.Keep(time.Duration(n)*time.Minute, list, true, false); err != nil {
+		if err := s.Keep(time.Duration(n)*10*time.Minute, list, true, false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -47,6 +47,13 @@ func (o *world) beat(frames, reported uint64) {
 	})
 }
 
+// orders returns which radios were told to join anew, and to seek peers.
+func (o *world) orders() (again, sought []int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.again), slices.Clone(o.sought)
+}
+
 // TestARadioIsBroughtBackStepByStep: a wedged one is sought peers for, restarted,
 // then its driver is loaded anew, and status says so.
 func TestARadioIsBroughtBackStepByStep(t *testing.T) {
@@ -58,14 +65,15 @@ func TestARadioIsBroughtBackStepByStep(t *testing.T) {
 			o.beat(1, 1)
 			time.Sleep(2 * time.Second)
 		}
-		if did := c.did(); did != "" || len(o.again) > 0 || len(o.sought) < 3 || len(o.told(EventLonely)) != 1 {
-			t.Fatalf("alone: driver %q, told to join anew %v, to seek %v, %d events", did, o.again, o.sought, len(o.told(EventLonely)))
+		again, sought := o.orders()
+		if did := c.did(); did != "" || len(again) > 0 || len(sought) < 3 || len(o.told(EventLonely)) != 1 {
+			t.Fatalf("alone: driver %q, told to join anew %v, to seek %v, %d events", did, again, sought, len(o.told(EventLonely)))
 		}
 		rungs := ""
 		for range 120 { // from now on, nothing is reported
 			o.beat(1, 0)
 			time.Sleep(2 * time.Second)
-			if len(o.again) > 0 && !strings.Contains(rungs, "restart") {
+			if again, _ = o.orders(); len(again) > 0 && !strings.Contains(rungs, "restart") {
 				rungs += "restart "
 			}
 			if did := c.did(); did != "" {
@@ -90,8 +98,9 @@ func TestARadioIsBroughtBackStepByStep(t *testing.T) {
 		if len(o.told(EventHealed)) != 1 {
 			t.Errorf("nobody says that it is well: %+v", o.events)
 		}
+		again, _ = o.orders()
 		h := w.List()[0].Healing
-		if h == nil || h.Rung != "" || h.Evidence != "" || h.Restarts != uint64(len(o.again)) || h.Reloads != 1 || h.Searches == 0 {
+		if h == nil || h.Rung != "" || h.Evidence != "" || h.Restarts != uint64(len(again)) || h.Reloads != 1 || h.Searches == 0 {
 			t.Errorf("status: %+v", h)
 		}
 	})
@@ -113,7 +122,7 @@ func TestAKernelThatHangs(t *testing.T) {
 		defer close(hung)
 		o.beat(0, 0)
 		time.Sleep(2 * time.Minute)
-		if len(o.again) == 0 || len(o.told(EventRestarted)) == 0 || o.told(EventRestarted)[0].Fields["evidence"] != heal.Stuck.String() {
+		if again, _ := o.orders(); len(again) == 0 || len(o.told(EventRestarted)) == 0 || o.told(EventRestarted)[0].Fields["evidence"] != heal.Stuck.String() {
 			t.Errorf("nothing was done: %+v", o.events)
 		}
 		if did := c.did(); did != "" {
