@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,6 +72,13 @@ func transports(ports []model.Port, radios []model.Radio) (all []transport, left
 		}
 		all = append(all, t)
 	}
+	if len(all) == 0 { // members are listened for on the ports of clients too
+		for _, p := range ports {
+			if p.Role == "client" && !p.Pinned {
+				all = append(all, transport{passed: joined, name: p.Iface})
+			}
+		}
+	}
 	return all, left
 }
 
@@ -108,7 +116,8 @@ func (c *chain) judge(ports []model.Port, radios []model.Radio, role model.Role,
 		case i == 3 && len(waiting) > 0 && role == model.RoleGateway:
 			// A gateway works before its first node does.
 		case i == 3 && len(waiting) > 0:
-			v.state, v.detail = health.Failed, "no member has proved itself on "+strings.Join(waiting, ", ")
+			why = append([]string{"no member has proved itself on " + strings.Join(waiting, ", ")}, failing(list, 0, 1, 2)...)
+			v.state, v.detail = health.Failed, strings.Join(why, "; ")
 		default:
 			v.state, v.detail = health.Failed, "no port may carry the mesh, and "+strings.Join(append(failing(list, best), left...), "; ")
 		}
@@ -116,10 +125,10 @@ func (c *chain) judge(ports []model.Port, radios []model.Radio, role model.Role,
 	return append(all, c.routes(role, routing, now))
 }
 
-// failing says why radios stop at a link.
-func failing(list []transport, at int) (why []string) {
+// failing says why radios stop at one of those links.
+func failing(list []transport, at ...int) (why []string) {
 	for _, t := range list {
-		if t.radio && t.passed == at && t.why != "" {
+		if t.radio && slices.Contains(at, t.passed) && t.why != "" {
 			why = append(why, t.why)
 		}
 	}

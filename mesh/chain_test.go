@@ -26,6 +26,8 @@ func first(ports []model.Port, radios []model.Radio, role model.Role, originator
 func TestHealthSaysWhatCarriesTheMesh(t *testing.T) {
 	searching, uplink := model.Port{Iface: "eth0", Role: "searching"}, model.Port{Iface: "eth1", Role: "uplink"}
 	proven := model.Port{Iface: "eth2", Role: "mesh", Members: []string{"n-x"}}
+	clients := model.Port{Iface: "eth3", Role: "client"}
+	pinned := model.Port{Iface: "eth4", Role: "client", Pinned: true}
 	alone := model.Radio{Name: "phy0", Iface: "mesh0", MAC: "m", Member: true, Peers: []model.RadioPeer{{MAC: "x", Peering: "OPN_SNT"}}}
 	linked := model.Radio{Name: "phy0", Iface: "mesh0", MAC: "m", Member: true, Peers: []model.RadioPeer{{MAC: "x", Linked: true}}}
 	bare := model.Radio{Name: "phy1", Iface: "mesh1", Detail: "it lacks something"}
@@ -61,7 +63,10 @@ func TestHealthSaysWhatCarriesTheMesh(t *testing.T) {
 		{"a radio without an interface", nil, []model.Radio{bare}, want{health.Failed, "interface", none + "radio phy1 is no member of the mesh: it lacks something"}, want{health.Failed, "interface", none + "radio phy1 is no member of the mesh: it lacks something"}},
 		{"a radio of others", nil, []model.Radio{taken}, want{health.Failed, "driver", none + "the mesh does not have radio phy2: it is in use: wlan0 is an access point on it"}, want{health.Failed, "driver", none + "the mesh does not have radio phy2: it is in use: wlan0 is an access point on it"}},
 		{"a radio without its driver", nil, []model.Radio{absent}, want{health.Failed, "driver", none + "radio halow mm6108 is not there: refused: no file"}, want{health.Failed, "driver", none + "radio halow mm6108 is not there: refused: no file"}},
-		{"a port, and a broken radio", []model.Port{searching}, []model.Radio{broken}, want{health.Failed, "peers", "no member has proved itself on eth0"}, want{health.Degraded, "mesh", "radio phy1 is no member of the mesh: EIO"}},
+		{"a port, and a broken radio", []model.Port{searching}, []model.Radio{broken}, want{health.Failed, "peers", "no member has proved itself on eth0; radio phy1 is no member of the mesh: EIO"}, want{health.Degraded, "mesh", "radio phy1 is no member of the mesh: EIO"}},
+		{"a port that serves clients meanwhile", []model.Port{clients}, nil, want{health.Failed, "peers", "no member has proved itself on eth3"}, well},
+		{"a port that is for clients", []model.Port{pinned}, nil, want{health.Failed, "driver", none + "there is no radio"}, want{health.Failed, "driver", none + "there is no radio"}},
+		{"a port that serves clients, and a broken radio", []model.Port{clients}, []model.Radio{broken}, want{health.Failed, "mesh", none + "radio phy1 is no member of the mesh: EIO"}, want{health.Failed, "mesh", none + "radio phy1 is no member of the mesh: EIO"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for role, w := range map[model.Role]want{model.RoleNode: tc.node, model.RoleGateway: tc.gateway} {

@@ -108,7 +108,7 @@ type core struct {
 	// serveNow is awake when clients may have to be served otherwise.
 	serveNow chan struct{}
 	begun    time.Time // start of the process
-	chain    chain
+	chain    chain     // watchHealth's alone
 	agent    agentView
 	past     recoveries
 

@@ -59,11 +59,12 @@ func (m *core) startTimeline() {
 	m.past.record = timeline.New(m.id.BootCounter, kept, restarted, uptime(), m.clock.Now)
 }
 
-// stageOf says which checks are which stages. A gateway's peers and routes are
-// well without any; their stages are what the chain has counted.
-var stageOf = map[string]model.RecoveryStage{
-	checkBat: model.StageAddress, checkDriver: model.StageDriver, checkInterface: model.StageInterface, checkMesh: model.StageMesh,
-	checkGateway: model.StageGateway, checkJoin: model.StageJoin, checkOverlay: model.StageOverlay, checkTelemetry: model.StageTelemetry,
+// links are the checks that make the chain, and which of them are stages. A
+// gateway's peers and routes are well without any; their stages are what the chain
+// has counted. The others are of the device, not of its way to the gateway.
+var links = map[string]model.RecoveryStage{
+	checkBundle: "", checkBat: model.StageAddress, checkDriver: model.StageDriver, checkInterface: model.StageInterface, checkMesh: model.StageMesh,
+	checkPeers: "", checkRoutes: "", checkGateway: model.StageGateway, checkJoin: model.StageJoin, checkOverlay: model.StageOverlay, checkTelemetry: model.StageTelemetry,
 }
 
 // facts are what the graph says of the chain. What works with less has been
@@ -75,10 +76,11 @@ func (m *core) facts() timeline.Facts {
 	}, Acked: acked}
 	less := false // the first that is not whole works with less
 	for _, c := range m.graph.Report().Checks {
-		if c.Name == checkPerm || c.Name == checkClock {
-			continue // of the device, not of its way to the gateway
+		s, ok := links[c.Name]
+		if !ok {
+			continue
 		}
-		if s, ok := stageOf[c.Name]; ok {
+		if s != "" {
 			f.Reached[s] = c.State == health.OK || c.State == health.Degraded && c.Name != checkTelemetry
 		}
 		if c.State != health.OK && (f.Whole || less && c.State != health.Degraded) {
