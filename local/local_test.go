@@ -61,6 +61,8 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	answer("GET /v1/events", []model.Event{{Boot: 3, Seq: 5, Kind: "test"}})
 	answer("PUT /v1/overlay/peers", nil)
 	answer("PUT /v1/announce", nil)
+	answer("PUT /v1/operators", nil)
+	answer("POST /v1/code", nil)
 	answer("PUT /v1/boot/claim-code", nil)
 	answer("DELETE /v1/boot/claim-code", nil)
 	answer("GET /v1/radios/channels", []model.RadioChannels{{Radio: "phy0"}})
@@ -92,6 +94,8 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	for _, err := range []error{
 		m.PutPeers(ctx, []model.AdmittedPeer{{Node: "n-a"}}),
 		m.PutAnnounce(ctx, model.Announce{APIPort: 8443, CASHA256: "ab"}),
+		m.PutOperators(ctx, model.Operators{Floor: 3}),
+		m.CheckCode(ctx, model.CodeTry{Code: "7K3M", Where: "tty1"}),
 		m.PutClaimCode(ctx, "7K3M"),
 		m.DeleteClaimCode(ctx),
 	} {
@@ -126,6 +130,8 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 		`GET /v1/events?after=3.4 null`,
 		`PUT /v1/overlay/peers [{"identity_key":"","node":"n-a","overlay_v4":"","overlay_v6":"","wireguard_key":""}]`,
 		`PUT /v1/announce {"api_port":8443,"ca_sha256":"ab"}`,
+		`PUT /v1/operators {"floor":3}`,
+		`POST /v1/code {"code":"7K3M","where":"tty1"}`,
 		`PUT /v1/boot/claim-code {"code":"7K3M"}`,
 		`DELETE /v1/boot/claim-code null`,
 		`GET /v1/radios/channels null`,

@@ -50,6 +50,8 @@ const (
 	RouteEvents     = "/v1/events" // ?after=BOOT.SEQ
 	RoutePeers      = "/v1/overlay/peers"
 	RouteAnnounce   = "/v1/announce"
+	RouteOperators  = "/v1/operators"
+	RouteCode       = "/v1/code"
 	RouteClaimCode  = "/v1/boot/claim-code"
 	RouteTimeline   = "/v1/timeline"
 	RouteMembership = "/v1/membership"
@@ -60,6 +62,7 @@ const (
 	RouteLeases     = "/v1/net/leases"
 	RouteFirewall   = "/v1/net/firewall"
 	RouteDNS        = "/v1/net/dns"
+	RouteSupport    = "/v1/support" // a tar.gz
 )
 
 // ErrAbsent is wrapped when nobody answers on the socket: halo-mesh is not
@@ -156,6 +159,18 @@ func (m *Mesh) PutPeers(ctx context.Context, peers []model.AdmittedPeer) error {
 // PutAnnounce hands over what the gateway's announcements say of its API.
 func (m *Mesh) PutAnnounce(ctx context.Context, a model.Announce) error {
 	return m.do(ctx, http.MethodPut, RouteAnnounce, a, nil)
+}
+
+// PutOperators hands over which certificates of operators are over.
+func (m *Mesh) PutOperators(ctx context.Context, o model.Operators) error {
+	return m.do(ctx, http.MethodPut, RouteOperators, o, nil)
+}
+
+// CheckCode returns nil when the code is this node's; an error wrapping
+// ErrInvalid when it is not, ErrBusy when too many were wrong lately, ErrNone
+// while the node has none.
+func (m *Mesh) CheckCode(ctx context.Context, c model.CodeTry) error {
+	return m.do(ctx, http.MethodPost, RouteCode, c, nil)
 }
 
 // PutClaimCode has the code shown on the console and in the boot partition.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"halo.internal/mesh/announce"
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/overlay"
+	"halo.internal/mesh/peerlist"
 	"halo.internal/mesh/provision"
 	"halo.internal/model"
 	"halo.internal/model/paths"
@@ -158,6 +160,22 @@ func (g *gateway) PutAnnounce(a model.Announce) error {
 	g.saveRegistry()
 	g.signList()
 	g.voice.Changed()
+	return nil
+}
+
+// PutOperators has the nodes learn which certificates of operators are over.
+func (g *gateway) PutOperators(o model.Operators) error {
+	if err := peerlist.CheckOperators(o); err != nil {
+		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if k := g.known.Operators; k.Floor == o.Floor && k.Codes == o.Codes && slices.Equal(k.Revoked, o.Revoked) {
+		return nil
+	}
+	g.known.Operators = o
+	g.saveRegistry()
+	g.signList()
 	return nil
 }
 

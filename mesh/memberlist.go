@@ -44,7 +44,7 @@ func (g *gateway) signList() {
 	now, _ := g.clock.Now()
 	l := peerlist.List{
 		Epoch: g.known.Announce.Epoch, Version: max(g.id.BootCounter<<bootBits|sinceBoot(), g.list.Version+1),
-		Issued: now, Expires: now.Add(peerlist.Validity), Peers: g.known.listed(),
+		Issued: now, Expires: now.Add(peerlist.Validity), Peers: g.known.listed(), Operators: g.known.Operators,
 	}
 	raw, err := peerlist.Sign(g.id.Key, l)
 	if err != nil {

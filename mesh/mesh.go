@@ -19,9 +19,11 @@ import (
 
 	"halo.internal/health"
 	"halo.internal/identity"
+	"halo.internal/identity/operator"
 	"halo.internal/local"
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/clock"
+	"halo.internal/mesh/door"
 	"halo.internal/mesh/events"
 	"halo.internal/mesh/lan"
 	"halo.internal/mesh/provision"
@@ -111,6 +113,7 @@ type core struct {
 	chain    chain     // watchHealth's alone
 	agent    agentView
 	past     recoveries
+	codes    *door.Slow // wrong codes that were typed
 
 	problems map[string]bool // of the boot report, that are events already; nil: not known yet
 }
@@ -139,7 +142,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := atomicfile.Sweep(c.path(paths.State)); err != nil {
 		c.Log.Warn("what power cuts left is not removed", "err", err)
 	}
-	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), begun: time.Now()}
+	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), begun: time.Now(), codes: door.NewSlow()}
 	m.past.look = make(chan struct{}, 1)
 	m.store = state.New(paths.Dir(c.path(paths.State)), c.Vault)
 	m.clock = clock.New(c.Clock, version.Get().Built)
@@ -190,12 +193,16 @@ type side interface {
 	serves() lan.Wanted
 	// watch brings the health graph up to date.
 	watch()
+	// standing is what is known of operators' certificates now.
+	standing() operator.Standing
 }
 
 // run keeps all parts going until ctx ends or one of them cannot go on.
 func (m *core) run(ctx context.Context, s side) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), api.Handler(s, m.graph)) })
+	routes := api.Handler(s, m.graph)
+	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), routes) })
+	g.Go(func() error { return m.keepDoor(ctx, s, routes) })
 	g.Go(func() error { return m.under.Run(ctx) })
 	g.Go(func() error { return m.lan.Run(ctx) })
 	g.Go(func() error { return m.followServices(ctx, s) })

@@ -25,6 +25,8 @@ const maxPeers = 1024
 type registry struct {
 	Announce *model.Announce `json:"announce,omitempty"`
 	Peers    []knownPeer     `json:"peers"`
+	// Operators is who may no longer come in at the doors.
+	Operators model.Operators `json:"operators"`
 }
 
 type knownPeer struct {
@@ -42,7 +44,7 @@ func (m *core) loadRegistry() registry {
 		for i, p := range r.Peers {
 			list[i] = p.AdmittedPeer
 		}
-		return r.setPeers(list, m.net)
+		return errors.Join(peerlist.CheckOperators(r.Operators), r.setPeers(list, m.net))
 	})
 	if err == nil {
 		return r

@@ -138,6 +138,9 @@ func (n *node) PutPeers([]model.AdmittedPeer) error { return api.ErrRole }
 // PutAnnounce refuses.
 func (n *node) PutAnnounce(model.Announce) error { return api.ErrRole }
 
+// PutOperators refuses.
+func (n *node) PutOperators(model.Operators) error { return api.ErrRole }
+
 // ShowClaimCode refuses.
 func (n *node) ShowClaimCode(string) error { return api.ErrRole }
 
@@ -162,6 +165,8 @@ func (u unprovisioned) Membership() (model.Membership, error) {
 }
 func (u unprovisioned) PutPeers([]model.AdmittedPeer) error { return u.refuse() }
 func (u unprovisioned) PutAnnounce(model.Announce) error    { return u.refuse() }
+func (u unprovisioned) PutOperators(model.Operators) error  { return u.refuse() }
+func (u unprovisioned) CheckCode(model.CodeTry) error       { return u.refuse() }
 func (u unprovisioned) ShowClaimCode(string) error          { return u.refuse() }
 func (u unprovisioned) EraseClaimCode() error               { return u.refuse() }
 func (u unprovisioned) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {

@@ -28,6 +28,7 @@ type Daemon interface {
 	Membership() (model.Membership, error)
 	PutPeers([]model.AdmittedPeer) error
 	PutAnnounce(model.Announce) error
+	PutOperators(model.Operators) error
 	ShowClaimCode(code string) error
 	EraseClaimCode() error
 	// Scan may take 20 s.
@@ -41,6 +42,8 @@ type Daemon interface {
 	Leases() (map[string][]model.Lease, error)
 	Firewall() (model.FirewallStatus, error)
 	DNS() (model.DNSStatus, error)
+	// CheckCode returns nil when the code is this node's.
+	CheckCode(model.CodeTry) error
 }
 
 // Errors that a Daemon wraps; any other is the server's fault.
@@ -72,6 +75,7 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 	get(mux, local.RouteMembership, d.Membership)
 	put(mux, local.RoutePeers, d.PutPeers)
 	put(mux, local.RouteAnnounce, d.PutAnnounce)
+	put(mux, local.RouteOperators, d.PutOperators)
 	put(mux, local.RouteClaimCode, func(c model.ClaimCode) error { return d.ShowClaimCode(c.Code) })
 	mux.HandleFunc("DELETE "+local.RouteClaimCode, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, nil, d.EraseClaimCode())
@@ -81,6 +85,13 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 	get(mux, local.RouteLeases, d.Leases)
 	get(mux, local.RouteFirewall, d.Firewall)
 	get(mux, local.RouteDNS, d.DNS)
+	mux.HandleFunc("POST "+local.RouteCode, func(w http.ResponseWriter, r *http.Request) {
+		c, err := body[model.CodeTry](r)
+		if err == nil {
+			err = d.CheckCode(c)
+		}
+		answer(w, nil, err)
+	})
 	mux.HandleFunc("POST "+local.RouteScan, func(w http.ResponseWriter, r *http.Request) {
 		q, err := body[model.ScanRequest](r)
 		if err != nil {

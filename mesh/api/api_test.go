@@ -32,6 +32,8 @@ func (d *daemon) Timeline() []model.Recovery {
 func (d *daemon) Membership() (model.Membership, error) { return model.Membership{Name: "mast"}, d.err }
 func (d *daemon) PutPeers(p []model.AdmittedPeer) error { d.last = fmt.Sprint(len(p)); return d.err }
 func (d *daemon) PutAnnounce(a model.Announce) error    { d.last = a.CASHA256; return d.err }
+func (d *daemon) PutOperators(o model.Operators) error  { d.last = fmt.Sprint(o.Floor); return d.err }
+func (d *daemon) CheckCode(c model.CodeTry) error       { d.last = c.Where; return d.err }
 func (d *daemon) ShowClaimCode(c string) error          { d.last = c; return d.err }
 func (d *daemon) EraseClaimCode() error                 { d.last = "erased"; return d.err }
 func (d *daemon) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, error) {
@@ -79,6 +81,10 @@ func TestRoutes(t *testing.T) {
 		{"PUT", "/v1/overlay/peers", `[]`, ErrRole, 409, "0", "only a gateway"},
 		{"PUT", "/v1/announce", `{"api_port":8443,"ca_sha256":"ab"}`, nil, 204, "ab", ""},
 		{"PUT", "/v1/announce", `{"api_port":8443}`, fmt.Errorf("%w: ca_sha256", ErrInvalid), 422, "", "ca_sha256"},
+		{"PUT", "/v1/operators", `{"floor":3,"revoked":[4]}`, nil, 204, "3", ""},
+		{"POST", "/v1/code", `{"code":"7K3M","where":"tty1"}`, nil, 204, "tty1", ""},
+		{"POST", "/v1/code", `{"code":"7K3M","where":"tty1"}`, fmt.Errorf("%w: wait", ErrBusy), 409, "tty1", "wait"},
+		{"POST", "/v1/code", `{`, nil, 422, "", "invalid body"},
 		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, nil, 204, "7K3M", ""},
 		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, errors.New("card is gone"), 500, "7K3M", "card is gone"},
 		{"DELETE", "/v1/boot/claim-code", "", nil, 204, "erased", ""},

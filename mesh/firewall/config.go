@@ -98,7 +98,7 @@ func Services(gateway bool, door uint16) []model.Service {
 		s("field-tls", "tcp", portHTTPS, model.ZoneClients),
 	}
 	if door != 0 {
-		list = append(list, s("door", "tcp", door, model.ZoneOverlay))
+		list = append(list, s("door", "tcp", door, model.ZoneOverlay, model.ZoneClients))
 	}
 	if gateway {
 		for i := range list {

@@ -227,6 +227,8 @@ func TestTrafficOfAGateway(t *testing.T) {
 			tcpRow("clients, Field", cl, cl4, rCl4, 80, "service/clients/field/tcp", nowhere),
 			tcpRow("clients, Field with TLS", cl, cl6, rCl6, 443, "service/clients/field-tls/tcp", nowhere),
 			tcpRow("clients, API at the overlay's address", cl, cl4, rOv4, 8080, "service/clients/api/tcp", nowhere),
+			tcpRow("clients, door", cl, cl4, rCl4, 4255, "service/clients/door/tcp", nowhere),
+			tcpRow("clients, door at the overlay's address", cl, cl4, rOv4, 4255, "service/clients/door/tcp", nowhere),
 			tcpRow("clients, API at another address", cl, cl4, rCl4, 8080, "denied/clients", nowhere),
 			{name: "clients, router solicitation", from: cl, counter: "nd/clients", packet: nd(rs, 255, anyLinkLocal, "ff02::2", 4)},
 			{name: "clients, router advertisement", from: cl, counter: "denied/clients", packet: nd(ra, 255, anyLinkLocal, "ff02::1", 12)},

@@ -20,6 +20,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"halo.internal/identity"
+	"halo.internal/model"
 	"halo.internal/model/paths"
 )
 
@@ -35,7 +36,7 @@ const (
 const Validity = 30 * 24 * time.Hour
 
 // context keeps the signature from being taken for one of something else.
-const context = "halo peer list 1"
+const context = "halo peer list 2"
 
 // List is who the members are.
 type List struct {
@@ -44,6 +45,9 @@ type List struct {
 	Issued  time.Time
 	Expires time.Time
 	Peers   []Peer // by identity key
+	// Operators is who may no longer come in at the nodes' doors: certificates of
+	// this epoch.
+	Operators model.Operators
 }
 
 // Peer is one member other than the gateway.
@@ -73,7 +77,8 @@ func (l List) After(other List) bool {
 // Members tells whether both lists say the same of everything but lives: what is
 // worth a write to the card.
 func (l List) Members(other List) bool {
-	return slices.EqualFunc(l.Peers, other.Peers, func(a, b Peer) bool {
+	a, b := l.Operators, other.Operators
+	return a.Floor == b.Floor && a.Codes == b.Codes && slices.Equal(a.Revoked, b.Revoked) && slices.EqualFunc(l.Peers, other.Peers, func(a, b Peer) bool {
 		a.Boot, a.Steps, b.Boot, b.Steps = 0, 0, 0, 0
 		return a == b
 	})
@@ -116,6 +121,9 @@ type (
 		IssuedMS  int64
 		ExpiresMS int64
 		Peers     []entry
+		Floor     uint64
+		Revoked   []uint64
+		Codes     uint32
 	}
 	entry struct {
 		_         struct{} `cbor:",toarray"`
@@ -150,7 +158,7 @@ func Sign(network identity.Key, l List) ([]byte, error) {
 	if err := l.check(network.Public()); err != nil {
 		return nil, err
 	}
-	b := body{Epoch: l.Epoch, Version: l.Version, IssuedMS: l.Issued.UnixMilli(), ExpiresMS: l.Expires.UnixMilli(), Peers: []entry{}}
+	b := body{Epoch: l.Epoch, Version: l.Version, IssuedMS: l.Issued.UnixMilli(), ExpiresMS: l.Expires.UnixMilli(), Peers: []entry{}, Floor: l.Operators.Floor, Revoked: l.Operators.Revoked, Codes: l.Operators.Codes}
 	for _, p := range l.Peers {
 		e := entry{Key: p.Key[:], WireGuard: p.WireGuard[:], Overlay: p.Overlay.AsSlice(), Clients: []byte{}, Name: p.Name, Boot: p.Boot, Steps: p.Steps}
 		if p.Clients.IsValid() {
@@ -182,7 +190,8 @@ func Parse(network identity.PublicKey, data []byte) (List, error) {
 	if err := decMode.Unmarshal(e.Body, &b); err != nil {
 		return List{}, fmt.Errorf("%w: %w", ErrForm, err)
 	}
-	l := List{Epoch: b.Epoch, Version: b.Version, Issued: time.UnixMilli(b.IssuedMS).UTC(), Expires: time.UnixMilli(b.ExpiresMS).UTC(), Peers: []Peer{}}
+	l := List{Epoch: b.Epoch, Version: b.Version, Issued: time.UnixMilli(b.IssuedMS).UTC(), Expires: time.UnixMilli(b.ExpiresMS).UTC(), Peers: []Peer{},
+		Operators: model.Operators{Floor: b.Floor, Revoked: b.Revoked, Codes: b.Codes}}
 	for i, e := range b.Peers {
 		p, err := e.peer()
 		if err != nil {
@@ -231,6 +240,9 @@ func (l List) check(network identity.PublicKey) error {
 	if !l.Expires.After(l.Issued) {
 		return fmt.Errorf("%w: expected an end after %s, got %s", ErrForm, l.Issued, l.Expires)
 	}
+	if err := CheckOperators(l.Operators); err != nil {
+		return fmt.Errorf("%w: %w", ErrForm, err)
+	}
 	type unique struct {
 		what  string
 		value any
@@ -259,6 +271,19 @@ func (l List) check(network identity.PublicKey) error {
 				return fmt.Errorf("%w: peers %d and %d have the same %s", ErrForm, j, i, u.what)
 			}
 			seen[u] = i
+		}
+	}
+	return nil
+}
+
+// CheckOperators tells what is wrong with what a list says of operators.
+func CheckOperators(o model.Operators) error {
+	if len(o.Revoked) > model.MaxRevoked {
+		return fmt.Errorf("revoked: expected at most %d, got %d", model.MaxRevoked, len(o.Revoked))
+	}
+	for i, n := range o.Revoked {
+		if n < o.Floor || i > 0 && n <= o.Revoked[i-1] {
+			return fmt.Errorf("revoked: expected numbers from %d on in order, each once, got %d at %d", o.Floor, n, i)
 		}
 	}
 	return nil

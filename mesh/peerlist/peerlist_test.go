@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"halo.internal/identity"
+	"halo.internal/model"
 )
 
 func key(t testing.TB, n byte) identity.Key {
@@ -27,7 +28,7 @@ func key(t testing.TB, n byte) identity.Key {
 func sample(t testing.TB) List {
 	t.Helper()
 	issued := time.Date(2026, 11, 28, 7, 0, 0, 0, time.UTC)
-	l := List{Epoch: 332000, Version: 7, Issued: issued, Expires: issued.Add(Validity)}
+	l := List{Epoch: 332000, Version: 7, Issued: issued, Expires: issued.Add(Validity), Operators: model.Operators{Floor: 3, Revoked: []uint64{4, 9}, Codes: 1}}
 	for i := range byte(3) {
 		k := key(t, 10+i)
 		p := Peer{Key: k.Public(), WireGuard: [32]byte{10 + i}, Overlay: netip.AddrFrom4([4]byte{10, 42, 0, 2 + i}), Boot: uint64(i), Steps: uint32(2 * i)}
@@ -44,8 +45,9 @@ var comparable = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix
 func TestRoundTrip(t *testing.T) {
 	network := key(t, 1)
 	for name, change := range map[string]func(*List){
-		"three": func(*List) {},
-		"none":  func(l *List) { l.Peers = []Peer{} },
+		"three":                 func(*List) {},
+		"none":                  func(l *List) { l.Peers = []Peer{} },
+		"nobody's certificates": func(l *List) { l.Operators = model.Operators{} },
 		"out of order": func(l *List) {
 			slices.Reverse(l.Peers)
 		},
@@ -85,6 +87,9 @@ func TestRefused(t *testing.T) {
 		"expected an address in 10.42.0.0/16 other than the gateway's, got fd00::1":   func(l *List) { l.Peers[0].Overlay = netip.MustParseAddr("fd00::1") },
 		"expected clients in a /24 of 10.43.0.0/16, got 10.41.0.0/24":                 func(l *List) { l.Peers[0].Clients = netip.MustParsePrefix("10.41.0.0/24") },
 		"expected clients in a /24 of 10.43.0.0/16, got 10.43.0.0/16":                 func(l *List) { l.Peers[0].Clients = netip.MustParsePrefix("10.43.0.0/16") },
+		"expected numbers from 3 on in order, each once, got 2 at 0":                  func(l *List) { l.Operators.Revoked = []uint64{2} },
+		"expected numbers from 3 on in order, each once, got 9 at 1":                  func(l *List) { l.Operators.Revoked = []uint64{9, 9} },
+		"revoked: expected at most 256, got 257":                                      func(l *List) { l.Operators.Revoked = make([]uint64, model.MaxRevoked+1) },
 		"expected at most 1024 peers": func(l *List) {
 			l.Peers = make([]Peer, MaxPeers+1)
 		},
@@ -156,6 +161,9 @@ func TestOrder(t *testing.T) {
 		"epoch before":   {func(l *List) { l.Epoch, l.Version = l.Epoch-1, l.Version+9 }, false, true},
 		"one has begun":  {func(l *List) { l.Version, l.Peers[0].Boot = l.Version+1, 99 }, true, true},
 		"one is gone":    {func(l *List) { l.Version, l.Peers = l.Version+1, l.Peers[1:] }, true, false},
+		"one is revoked": {func(l *List) { l.Operators.Revoked = []uint64{4, 9, 11} }, false, false},
+		"some are over":  {func(l *List) { l.Operators.Floor = 4 }, false, false},
+		"other codes":    {func(l *List) { l.Operators.Codes = 2 }, false, false},
 		"others clients": {func(l *List) { l.Peers[0].Clients = netip.MustParsePrefix("10.43.9.0/24") }, false, false},
 	} {
 		other := sample(t)

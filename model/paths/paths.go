@@ -83,6 +83,7 @@ const (
 	EtherTypeBatman = 0x4305
 	AnnouncePort    = 4254
 	PeerListPort    = 4255 // the gateway's list of members, on the overlay only
+	DoorPort        = 4256 // operators: the overlay and client interfaces
 	WireGuardPort   = 51820
 	APIPort         = 8080 // plain HTTP: loopback and overlay only
 	APITLSPort      = 8443
