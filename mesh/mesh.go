@@ -200,7 +200,7 @@ type side interface {
 // run keeps all parts going until ctx ends or one of them cannot go on.
 func (m *core) run(ctx context.Context, s side) error {
 	g, ctx := errgroup.WithContext(ctx)
-	routes := api.Handler(s, m.graph)
+	routes := m.withSupport(api.Handler(s, m.graph))
 	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), routes) })
 	g.Go(func() error { return m.keepDoor(ctx, s, routes) })
 	g.Go(func() error { return m.under.Run(ctx) })
@@ -223,7 +223,7 @@ func (m *core) run(ctx context.Context, s side) error {
 // needs the card in another computer, or a new card, so a restart follows.
 func (m *core) waitForBundle(ctx context.Context) error {
 	m.Log.Error("no network to be part of", "node", m.id.Key.ID())
-	return local.Serve(ctx, m.path(paths.MeshSocket), api.Handler(unprovisioned{m}, m.graph))
+	return local.Serve(ctx, m.path(paths.MeshSocket), m.withSupport(api.Handler(unprovisioned{m}, m.graph)))
 }
 
 // forgetNetwork drops what belonged to the network of an earlier bundle.
