@@ -16,6 +16,7 @@ import (
 type meshClient interface {
 	meshlink.Client
 	api.Radios
+	api.Services
 }
 
 // meshClient returns halo-mesh's socket, or alone something that says that
@@ -57,6 +58,8 @@ func (m noMesh) PutPeers(context.Context, []model.AdmittedPeer) error { return m
 
 func (m noMesh) PutAnnounce(context.Context, model.Announce) error { return m.absent() }
 
+func (m noMesh) PutOperators(context.Context, model.Operators) error { return m.absent() }
+
 func (m noMesh) PutClaimCode(context.Context, string) error { return m.absent() }
 
 func (m noMesh) DeleteClaimCode(context.Context) error { return m.absent() }
@@ -70,5 +73,15 @@ func (m noMesh) Channels(context.Context) ([]model.RadioChannels, error) { retur
 func (m noMesh) Legal(context.Context) ([]model.Legality, error) { return nil, m.absent() }
 
 func (m noMesh) Timeline(context.Context) ([]model.Recovery, error) { return nil, m.absent() }
+
+func (m noMesh) Leases(context.Context) (map[string][]model.Lease, error) { return nil, m.absent() }
+
+func (m noMesh) Firewall(context.Context) (model.FirewallStatus, error) {
+	return model.FirewallStatus{}, m.absent()
+}
+
+func (m noMesh) DNS(context.Context) (model.DNSStatus, error) { return model.DNSStatus{}, m.absent() }
+
+func (m noMesh) Support(context.Context, io.Writer) error { return m.absent() }
 
 func (m noMesh) Capture(context.Context, model.CaptureRequest, io.Writer) error { return m.absent() }

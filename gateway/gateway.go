@@ -203,7 +203,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	logins, err := auth.New(ctx, auth.Config{DB: p.config, Clock: d.clock, Events: log, Salt: p.network[:]})
+	logins, err := auth.New(ctx, auth.Config{DB: p.config, Clock: d.clock, Events: log, Salt: p.network[:], Key: p.identity.Key, Epoch: p.epoch.Now})
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
@@ -236,6 +236,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		Announce: func() model.Announce {
 			return model.Announce{APIPort: paths.APITLSPort, CASHA256: ca.SHA256(), Epoch: p.epoch.Now()}
 		},
+		Operators: func(ctx context.Context) (model.Operators, error) {
+			o, err := logins.Operators(ctx)
+			o.Codes = nodes.Codes()
+			return o, err
+		},
 		Heard: judge.Heard,
 		Every: d.Poll,
 	})
@@ -252,7 +257,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	copies.catchUp(lag)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
-		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})

@@ -40,6 +40,9 @@ const (
 	scanWait  = 25 * time.Second // a radio is done or gives up within 20 s
 	maxAnswer = 4 << 20
 
+	supportWait = time.Minute // each of its parts has some seconds
+	maxSupport  = 16 << 20
+
 	maxRefusal = 4 << 10
 )
 
@@ -217,6 +220,18 @@ func (m *Mesh) DNS(ctx context.Context) (model.DNSStatus, error) {
 	var s model.DNSStatus
 	err := m.do(ctx, http.MethodGet, RouteDNS, nil, &s)
 	return s, err
+}
+
+// Support writes the support bundle, a tar.gz, to w. After an error w may have a
+// part of it.
+func (m *Mesh) Support(ctx context.Context, w io.Writer) error {
+	return m.doIn(ctx, supportWait, http.MethodGet, RouteSupport, nil, func(r io.Reader) error {
+		n, err := io.Copy(w, io.LimitReader(r, maxSupport+1))
+		if err == nil && n > maxSupport {
+			err = fmt.Errorf("expected a support bundle of at most %d octets", maxSupport)
+		}
+		return err
+	})
 }
 
 // Scan has a radio look who is there, which takes some seconds.

@@ -72,6 +72,7 @@ type Config struct {
 	Stream    Stream
 	Mesh      Mesh
 	Radios    Radios
+	Services  Services
 	Alone     bool // there is no halo-mesh
 	Epoch     Epoch
 	Bundle    *bundle.Bundle // nil when none was imported
@@ -114,6 +115,8 @@ func New(c Config) (*API, error) {
 	a.meshRoutes()
 	a.authRoutes()
 	a.userRoutes()
+	a.doorRoutes()
+	a.serviceRoutes()
 	a.nodeRoutes()
 	a.telemetryRoutes()
 	a.adminRoutes()

@@ -64,7 +64,7 @@ func newFixture(t *testing.T) *fixture {
 	c, quiet, key := clock.New(time.Now, build), slog.New(slog.DiscardHandler), identity.New()
 	network := key.Public()
 	log := events.New(config, c, 1, quiet)
-	logins, err := auth.New(t.Context(), auth.Config{DB: config, Clock: c, Events: log, Salt: network[:]})
+	logins, err := auth.New(t.Context(), auth.Config{DB: config, Clock: c, Events: log, Salt: network[:], Key: key, Epoch: func() uint64 { return 40_000 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func newFixture(t *testing.T) *fixture {
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
 	a, err := New(Config{
 		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
-		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {
@@ -194,7 +194,7 @@ func TestAllButTheOpenRoutesNeedALogin(t *testing.T) {
 	f.token = ""
 	var open []string
 	for _, r := range f.routes() {
-		path := strings.NewReplacer("{id}", "x", "{username}", "x", "{mac}", "x").Replace(r.path)
+		path := strings.NewReplacer("{id}", "x", "{username}", "x", "{mac}", "x", "{serial}", "7").Replace(r.path)
 		resp, b := f.do(r.method, path, nil)
 		name := r.method + " " + r.path
 		var p apitype.Problem
@@ -227,7 +227,7 @@ func TestNothingSecretOverPlainHTTP(t *testing.T) {
 		}
 		f.local = a
 		for _, r := range f.routes() {
-			path := strings.NewReplacer("{id}", "x", "{username}", "x", "{mac}", "x").Replace(r.path)
+			path := strings.NewReplacer("{id}", "x", "{username}", "x", "{mac}", "x", "{serial}", "7").Replace(r.path)
 			_, b := f.do(r.method, path, nil)
 			var p apitype.Problem
 			_ = json.Unmarshal(b, &p) // what is no problem has no type

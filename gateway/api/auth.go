@@ -95,7 +95,7 @@ func (a *API) userRoutes() {
 	register(a, anybody, huma.Operation{
 		OperationID: "update-user", Method: http.MethodPatch, Path: "/api/auth/users/{username}", Tags: []string{"auth"},
 		Summary: "Change a user's password, role or right to log in", DefaultStatus: http.StatusNoContent,
-		Description: "Ends all logins of that user. Everybody may change the own password; the rest needs an admin.",
+		Description: "Ends all logins and certificates of that user. Everybody may change the own password; the rest needs an admin.",
 	}, func(ctx context.Context, i *struct {
 		UserPath
 		In[apitype.UpdateUser]
@@ -103,6 +103,7 @@ func (a *API) userRoutes() {
 		err := a.Auth.UpdateUser(ctx, callerOf(ctx).Principal, i.Username, i.Body)
 		if err == nil {
 			a.withdrawn()
+			a.Mesh.Look() // nodes are to learn of certificates that ended
 		}
 		return nil, err
 	})
@@ -113,6 +114,7 @@ func (a *API) userRoutes() {
 		err := a.Auth.DeleteUser(ctx, i.Username)
 		if err == nil {
 			a.withdrawn()
+			a.Mesh.Look()
 		}
 		return nil, err
 	})

@@ -23,6 +23,7 @@ import (
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
+	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
@@ -46,6 +47,10 @@ type Service struct {
 	logins *limiter
 	claims *claims
 	key    ed25519.PrivateKey
+
+	network   identity.Key
+	epoch     func() uint64
+	withdrawn withdrawn
 }
 
 // Config is what New needs.
@@ -54,13 +59,16 @@ type Config struct {
 	Clock  *clock.Clock
 	Events *events.Log
 	Salt   []byte // network key: salt of the claim code
+
+	Key   identity.Key  // the network's, which signs operators' certificates
+	Epoch func() uint64 // may rise at any time
 }
 
 const settingSigningKey = "login signing key"
 
 // New loads or makes the signing key.
 func New(ctx context.Context, c Config) (*Service, error) {
-	s := &Service{db: c.DB, clock: c.Clock, events: c.Events, hasher: newHasher(), logins: newLimiter()}
+	s := &Service{db: c.DB, clock: c.Clock, events: c.Events, hasher: newHasher(), logins: newLimiter(), network: c.Key, epoch: c.Epoch}
 	seed, err := c.DB.Setting(ctx, settingSigningKey, newSeed)
 	if err != nil {
 		return nil, fmt.Errorf("login signing key: %w", err)

@@ -21,6 +21,7 @@ import (
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
+	"halo.internal/identity"
 	"halo.internal/model/apitype"
 	"halo.internal/model/claim"
 )
@@ -39,6 +40,9 @@ type fixture struct {
 	now  time.Time // wall clock
 	mono time.Time
 	db   *store.DB
+
+	network identity.Key
+	epoch   uint64
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -50,7 +54,10 @@ func newFixture(t *testing.T) *fixture {
 	t.Cleanup(func() { db.Close() })
 	f := &fixture{now: build.Add(24 * time.Hour), mono: time.Now(), db: db}
 	c := clock.New(func() time.Time { return f.now }, build)
-	f.Service, err = New(t.Context(), Config{DB: db, Clock: c, Events: events.New(db, c, 1, slog.New(slog.DiscardHandler)), Salt: salt})
+	f.network, f.epoch = identity.New(), 2
+	f.Service, err = New(t.Context(), Config{
+		DB: db, Clock: c, Events: events.New(db, c, 1, slog.New(slog.DiscardHandler)), Salt: salt, Key: f.network, Epoch: func() uint64 { return f.epoch },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

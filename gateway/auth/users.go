@@ -101,8 +101,8 @@ func insertUser(ctx context.Context, tx *sql.Tx, name, role, phc string, created
 }
 
 // UpdateUser changes a user. by is who asks: somebody who is no admin may
-// change his own password alone. Whatever is changed ends the user's logins,
-// so that a stolen one does not outlive it.
+// change his own password alone. Whatever is changed ends the user's logins and
+// certificates, so that a stolen one does not outlive it.
 func (s *Service) UpdateUser(ctx context.Context, by Principal, name string, c apitype.UpdateUser) error {
 	self := by.Kind == "user" && by.Name == name
 	if !by.Has(apitype.ScopeAdmin) && (!self || c.Role != nil || c.Disabled != nil) {
@@ -138,6 +138,7 @@ func (s *Service) UpdateUser(ctx context.Context, by Principal, name string, c a
 	if c.Disabled != nil {
 		u.disabled = *c.Disabled
 	}
+	defer s.withdrawn.changed()
 	return s.db.Write(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE users SET role = ?, password = ?, disabled = ?, generation = generation + 1 WHERE username = ?`, u.role, u.password, u.disabled, name); err != nil {
 			return err
@@ -145,12 +146,16 @@ func (s *Service) UpdateUser(ctx context.Context, by Principal, name string, c a
 		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE username = ?`, name); err != nil {
 			return err
 		}
+		if err := s.revokeOperators(ctx, tx, name); err != nil {
+			return err
+		}
 		return needAdmin(ctx, tx)
 	})
 }
 
-// DeleteUser removes a user and his logins.
+// DeleteUser removes a user, and with him his logins and certificates.
 func (s *Service) DeleteUser(ctx context.Context, name string) error {
+	defer s.withdrawn.changed()
 	return s.db.Write(ctx, func(tx *sql.Tx) error {
 		r, err := tx.ExecContext(ctx, `DELETE FROM users WHERE username = ?`, name)
 		if err != nil {
@@ -158,6 +163,9 @@ func (s *Service) DeleteUser(ctx context.Context, name string) error {
 		}
 		if n, err := r.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, apitype.Refuse(http.StatusNotFound, "", "there is no user %q", name))
+		}
+		if err := s.revokeOperators(ctx, tx, name); err != nil {
+			return err
 		}
 		return needAdmin(ctx, tx)
 	})

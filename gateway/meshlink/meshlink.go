@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type Client interface {
 	Status(context.Context) (model.MeshStatus, error)
 	PutPeers(context.Context, []model.AdmittedPeer) error
 	PutAnnounce(context.Context, model.Announce) error
+	PutOperators(context.Context, model.Operators) error
 	PutClaimCode(ctx context.Context, code string) error
 	DeleteClaimCode(context.Context) error
 }
@@ -42,8 +44,10 @@ type Config struct {
 	Peers    func(context.Context) ([]model.AdmittedPeer, error)
 	Changes  <-chan struct{} // the peers have changed
 	Announce func() model.Announce
-	Heard    func(ctx context.Context, epoch uint64) // told, at each look, of the highest epoch that nodes have shown evidence of
-	Every    time.Duration                           // between looks at halo-mesh
+	// Operators tells which certificates are over; it is asked at each look.
+	Operators func(context.Context) (model.Operators, error)
+	Heard     func(ctx context.Context, epoch uint64) // told, at each look, of the highest epoch that nodes have shown evidence of
+	Every     time.Duration                           // between looks at halo-mesh
 }
 
 // Link may be used from any goroutine. Run has to be running.
@@ -90,6 +94,7 @@ func (l *Link) Look() {
 // told is what halo-mesh has been told since it was last found to have started.
 type told struct {
 	peers, announce, code bool
+	operators             *model.Operators // nil: none
 	shown                 string
 }
 
@@ -138,7 +143,7 @@ func (l *Link) round(ctx context.Context, t *told) {
 	if s.Announcing == nil || *s.Announcing != l.Announce() {
 		t.announce = false // a restart between two polls shows here
 		if s.Announcing == nil {
-			t.peers = false
+			t.peers, t.operators = false, nil
 		}
 	}
 	if err := l.tellInTime(ctx, t, code); err != nil && ctx.Err() == nil {
@@ -170,6 +175,16 @@ func (l *Link) tellInTime(ctx context.Context, t *told, code string) error {
 // tell hands over what halo-mesh has not taken yet.
 func (l *Link) tell(ctx context.Context, t *told, code string) error {
 	var errs []error
+	// Before what has a list of members signed: none must be without it.
+	if o, err := l.Operators(ctx); err != nil {
+		errs = append(errs, err)
+	} else if t.operators == nil || !reflect.DeepEqual(*t.operators, o) {
+		err := l.Client.PutOperators(ctx, o)
+		if t.operators = nil; err == nil {
+			t.operators = &o
+		}
+		errs = append(errs, err)
+	}
 	if !t.announce {
 		err := l.Client.PutAnnounce(ctx, l.Announce())
 		t.announce = err == nil

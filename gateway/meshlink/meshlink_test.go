@@ -47,6 +47,7 @@ func (h *hanging) PutAnnounce(ctx context.Context, _ model.Announce) error {
 	return nil
 }
 
+func (*hanging) PutOperators(context.Context, model.Operators) error  { return nil }
 func (*hanging) PutPeers(context.Context, []model.AdmittedPeer) error { return nil }
 func (*hanging) PutClaimCode(context.Context, string) error           { return nil }
 func (*hanging) DeleteClaimCode(context.Context) error                { return nil }
@@ -61,8 +62,9 @@ func TestAHungHaloMeshIsNamedInTime(t *testing.T) {
 				mesh := &hanging{}
 				l := New(Config{
 					Client: mesh, Clock: clock.New(time.Now, time.Time{}), Health: g, Missing: health.Failed, Every: local.FollowEvery,
-					Peers:    func(context.Context) ([]model.AdmittedPeer, error) { return nil, nil },
-					Announce: func() model.Announce { return model.Announce{APIPort: 8443} },
+					Peers:     func(context.Context) ([]model.AdmittedPeer, error) { return nil, nil },
+					Announce:  func() model.Announce { return model.Announce{APIPort: 8443} },
+					Operators: func(context.Context) (model.Operators, error) { return model.Operators{}, nil },
 				})
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)

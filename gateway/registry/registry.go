@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"halo.internal/gateway/clock"
@@ -68,6 +69,8 @@ type Registry struct {
 	epoch   func() uint64
 	nonces  *nonces
 	wake    chan struct{} // Run has to look when it is due
+	codes   atomic.Uint32 // generation of the nodes' codes
+	renew   sync.Mutex    // one renewal at a time
 
 	mu      sync.Mutex // guards what follows
 	live    map[string]*live
@@ -87,6 +90,9 @@ func New(ctx context.Context, c Config) (*Registry, error) {
 		name = "gateway"
 	}
 	if err := r.addGateway(ctx, name, c.Boot); err != nil {
+		return nil, err
+	}
+	if err := r.loadCodes(ctx); err != nil {
 		return nil, err
 	}
 	return r, r.load(ctx)
