@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -307,6 +308,8 @@ type mesh struct {
 	code     string
 	erased   bool
 	heard    uint64
+
+	operators *model.Operators
 }
 
 func (m *mesh) handler() http.Handler {
@@ -322,6 +325,7 @@ func (m *mesh) handler() http.Handler {
 	}
 	put(local.RoutePeers, func(d *json.Decoder) error { m.peers = nil; return d.Decode(&m.peers) })
 	put(local.RouteAnnounce, func(d *json.Decoder) error { m.announce = nil; return d.Decode(&m.announce) })
+	put(local.RouteOperators, func(d *json.Decoder) error { m.operators = nil; return d.Decode(&m.operators) })
 	put(local.RouteClaimCode, func(d *json.Decoder) error {
 		var c model.ClaimCode
 		err := d.Decode(&c)
@@ -414,6 +418,30 @@ func TestOnABoard(t *testing.T) {
 		}
 		return nil
 	})
+
+	var cert apitype.OperatorCertificate
+	if _, err := api.do("POST", "/api/auth/operator-certificates", apitype.CreateOperatorCertificate{Key: identity.New().Public().Base64()}, &cert); err != nil {
+		t.Fatal(err)
+	}
+	told := func(want model.Operators) {
+		t.Helper()
+		eventually(t, "halo-mesh knows which certificates are over", func() error {
+			halomesh.mu.Lock()
+			defer halomesh.mu.Unlock()
+			if !reflect.DeepEqual(halomesh.operators, &want) {
+				return fmt.Errorf("got %+v, want %+v", halomesh.operators, want)
+			}
+			return nil
+		})
+	}
+	told(model.Operators{Floor: 1})
+	if _, err := api.do("DELETE", "/api/auth/operator-certificates/1", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.do("POST", "/v1/trust/node-codes/renew", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	told(model.Operators{Floor: 2, Codes: 1})
 
 	node := identity.New()
 	member := api.join(key, node)
