@@ -105,6 +105,7 @@ func (a *app) begin(ctx context.Context, t target, tokens apitype.Tokens) error 
 	if err := p.Save(path); err != nil {
 		return err
 	}
+	a.getReady(ctx, c, path, p)
 	if a.json {
 		return a.show(struct {
 			Network string `json:"network"`

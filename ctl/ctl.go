@@ -32,6 +32,7 @@ type Env struct {
 	Getenv   func(string) string
 
 	MeshSocket string // of halo-mesh, for --local
+	Console    bool   // at a device's console: it is asked unless another is named, and no file is read or written
 }
 
 // Process is the Env of this process.
@@ -76,6 +77,8 @@ type app struct {
 	gateway string // flags
 	config  string
 	network string
+	node    string
+	here    bool
 	json    bool
 	ran     bool // the command line was understood
 }
@@ -85,6 +88,10 @@ const long = `haloctl shows and changes a HALO network through its gateway's API
 On the gateway itself it needs no address. From elsewhere, claim or log in once
 with --gateway https://ADDRESS:8443; the network's CA and the session are then
 kept in a profile, one file per network, and later commands need no address.
+
+With --node, the commands mesh, net, event list, status, health and support ask
+a node itself, also while the gateway is off. Login fetches the certificate that
+lets you in there. --local asks the device that haloctl runs on.
 
 Environment: HALO_GATEWAY, HALO_NETWORK and HALO_CONFIG stand for the flags of
 these names; HALO_PASSWORD and HALO_CLAIM_CODE answer the questions of claim and
@@ -106,13 +113,15 @@ func (a *app) command() *cobra.Command {
 	f.StringVar(&a.gateway, "gateway", a.env.Getenv("HALO_GATEWAY"), "gateway's `address`, such as https://192.0.2.7:8443")
 	f.StringVar(&a.network, "network", a.env.Getenv("HALO_NETWORK"), "`name` of the network, where several are known")
 	f.StringVar(&a.config, "config", a.env.Getenv("HALO_CONFIG"), "profile `file` to use instead of the user's own")
+	f.StringVar(&a.node, "node", "", "ask this `node` at its door: name, ID, address, or NODE@ADDRESS")
+	f.BoolVar(&a.here, "local", false, "ask halo-mesh of this device, not the gateway")
 	f.BoolVar(&a.json, "json", false, "print JSON for programs")
 	root.AddCommand(
 		a.claimCommand(), a.loginCommand(), a.logoutCommand(),
 		a.statusCommand(), a.healthCommand(), a.versionCommand(),
 		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),
-		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.meshCommand(),
-		a.userCommand(), a.apiTokenCommand(), a.auditCommand(),
+		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.meshCommand(), a.netCommand(),
+		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.apiTokenCommand(), a.auditCommand(),
 	)
 	return root
 }

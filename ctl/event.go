@@ -2,15 +2,18 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"halo.internal/ctl/client"
 	"halo.internal/ctl/table"
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
 
@@ -19,10 +22,8 @@ func (a *app) eventCommand() *cobra.Command {
 	var limit int
 	var follow bool
 	var interval time.Duration
-	list := a.call("list", "what happened, newest last", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
-		if limit < 1 {
-			return &usageError{fmt.Errorf("--limit: expected 1 or more, got %d", limit)}
-		}
+	var direct bool
+	ofGateway := func(ctx context.Context, c *client.Client) error {
 		events, err := c.Events(ctx, f, limit)
 		if err != nil {
 			return err
@@ -31,19 +32,102 @@ func (a *app) eventCommand() *cobra.Command {
 		if follow {
 			return a.followEvents(ctx, c, f, events, interval)
 		}
-		names, err := nodeNames(ctx, c)
+		names, err := a.nodeNames(ctx, c)
 		if err != nil {
 			return err
 		}
 		return a.show(items[apitype.Event]{events}, func(w io.Writer) error { return eventTable(events, names, true).Write(w) })
-	})
+	}
+	list := &cobra.Command{
+		Use: "list", Short: "what happened, newest last", Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
+		Long: `List shows events as the gateway has them. Those of one node it asks of that
+node's door where the gateway does not answer, or with --direct: a node keeps
+those of its present start, the newest 512.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if limit < 1 {
+				return &usageError{fmt.Errorf("--limit: expected 1 or more, got %d", limit)}
+			}
+			ask := func() error {
+				return a.withDevice(c.Context(), func(from air) error {
+					if c2, ok := from.(*client.Client); ok {
+						return ofGateway(c.Context(), c2)
+					}
+					return a.deviceEvents(c.Context(), from.(device), f, limit, follow, interval)
+				})
+			}
+			if direct {
+				if f.Node == "" {
+					return &usageError{errors.New("--direct: expected --node too")}
+				}
+				a.node = f.Node
+				return ask()
+			}
+			err := ask()
+			if _, away := errors.AsType[*client.UnreachableError](err); away && f.Node != "" {
+				fmt.Fprintf(a.env.Stderr, "haloctl: the gateway does not answer; asking %s at its door.\n", table.Clean(f.Node))
+				a.node = f.Node
+				return ask()
+			}
+			return err
+		},
+	}
 	list.Flags().StringVar(&f.Node, "node", "", "only of this `node`")
+	list.Flags().BoolVar(&direct, "direct", false, "ask the node itself at its door")
 	list.Flags().StringVar(&f.Kind, "kind", "", "only kinds that begin with `prefix`, such as join.")
 	list.Flags().StringVar(&f.Severity, "severity", "", "only `severity` info, warning or error and worse")
 	list.Flags().IntVar(&limit, "limit", 50, "how many of the newest")
 	list.Flags().BoolVar(&follow, "follow", false, "go on and print what happens")
 	list.Flags().DurationVar(&interval, "interval", 2*time.Second, "how often --follow asks")
 	return group("event", "what happened in the network", list)
+}
+
+// deviceEvents prints the events that a device still holds, as those of a gateway.
+func (a *app) deviceEvents(ctx context.Context, from device, f client.EventFilter, limit int, follow bool, interval time.Duration) error {
+	names, err := a.namesOf(ctx, from)
+	if err != nil {
+		return err
+	}
+	if f.Node != "" && a.node != "" {
+		f.Node = "" // it is the one that is asked
+	}
+	var boot, seq uint64
+	heading := true
+	round := func() error {
+		list, err := from.Events(ctx, boot, seq)
+		if err != nil {
+			return err
+		}
+		events := []apitype.Event{}
+		for _, e := range list {
+			boot, seq = e.Boot, e.Seq
+			if wanted(f, e) {
+				events = append(events, apitype.Event{ID: int64(e.Seq), Source: e.Node, Event: e})
+			}
+		}
+		events = events[max(0, len(events)-limit):]
+		switch {
+		case a.json && follow:
+			return lines(a.env.Stdout, events)
+		case a.json:
+			return a.show(items[apitype.Event]{events}, nil)
+		case len(events) == 0 && !heading:
+			return nil
+		}
+		t := eventTable(events, names, heading)
+		heading = false
+		return t.Write(a.env.Stdout)
+	}
+	if !follow {
+		return round()
+	}
+	return every(ctx, interval, round)
+}
+
+// wanted tells whether a filter takes an event of a device.
+func wanted(f client.EventFilter, e model.Event) bool {
+	order := []model.Severity{model.Info, model.Warning, model.Error}
+	return strings.HasPrefix(e.Kind, f.Kind) && slices.Index(order, e.Severity) >= slices.Index(order, model.Severity(f.Severity)) &&
+		(f.Node == "" || f.Node == e.Node)
 }
 
 func eventTable(events []apitype.Event, names map[string]string, heading bool) *table.Table {
@@ -82,7 +166,7 @@ func (a *app) followEvents(ctx context.Context, c *client.Client, f client.Event
 		if len(events) == 0 && !heading {
 			return nil
 		}
-		names, err := nodeNames(ctx, c)
+		names, err := a.nodeNames(ctx, c)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"halo.internal/ctl/client"
+	"halo.internal/ctl/doorway"
 	"halo.internal/local"
 	"halo.internal/model/apitype"
 )
@@ -63,6 +64,18 @@ func classify(err error) (code int, hint string) {
 	if _, ok := errors.AsType[*client.UnreachableError](err); ok {
 		return ExitUnreachable, "check the address and that the gateway is up; without --gateway and profile, haloctl expects to run on the gateway"
 	}
+	if errors.Is(err, doorway.ErrNoCredential) {
+		return ExitUnauthorised, "haloctl login, while the gateway is in reach: it fetches one that holds for weeks"
+	}
+	if _, ok := errors.AsType[*doorway.UnreachableError](err); ok {
+		return ExitUnreachable, "join the overlay's clients (a hotspot or client port of any node); at the node's own, give its address there: --node NODE@10.43.7.1, the default gateway"
+	}
+	if _, ok := errors.AsType[*doorway.StrangerError](err); ok {
+		return ExitError, "check the address: another device answers there"
+	}
+	if errors.Is(err, local.ErrDenied) {
+		return ExitUnauthorised, doorHint(err)
+	}
 	if errors.Is(err, local.ErrAbsent) {
 		return ExitUnreachable, "--local is for a device that runs HALO, with its system's rights; without it, the gateway is asked"
 	}
@@ -73,6 +86,17 @@ func classify(err error) (code int, hint string) {
 		return judgeProblem(p)
 	}
 	return ExitError, ""
+}
+
+// doorHint says what to do when a node's door stays shut.
+func doorHint(err error) string {
+	switch r, _ := errors.AsType[*local.Refusal](err); {
+	case r.Status == http.StatusTooManyRequests:
+		return "wait, then try again"
+	case r.Status == http.StatusForbidden:
+		return "your role does not allow this; ask an admin"
+	}
+	return "haloctl login, while the gateway is in reach, for another certificate"
 }
 
 func judgeProblem(p *apitype.Problem) (code int, hint string) {

@@ -115,6 +115,8 @@ func parseFingerprint(s string) (string, error) {
 func (a *app) logoutCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "logout", Short: "end the session and forget it here", Args: cobra.NoArgs,
+		Long: `Logout ends the session and forgets it and your operator certificate, whose key
+is in no other place.`,
 		RunE: func(c *cobra.Command, _ []string) error { return a.logout(c.Context()) },
 	}
 }
@@ -130,6 +132,9 @@ func (a *app) logout(ctx context.Context) error {
 	if t.path != "" {
 		err := profile.Update(t.path, func(p *profile.Profile) error { p.End(); return nil })
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := forgetOperator(t.path); err != nil {
 			return err
 		}
 	}

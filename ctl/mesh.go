@@ -14,13 +14,15 @@ import (
 
 	"halo.internal/ctl/client"
 	"halo.internal/ctl/table"
-	"halo.internal/local"
+	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/atomicfile"
 )
 
-// air is who answers about radios: the gateway, or halo-mesh of this device.
+// air is who answers about a device, its radios and its services: the gateway of
+// itself, or halo-mesh of a device.
 type air interface {
+	Health(context.Context) (health.Report, error)
 	MeshStatus(context.Context) (model.MeshStatus, error)
 	Peers(context.Context) ([]model.MeshPeer, error)
 	Channels(context.Context) ([]model.RadioChannels, error)
@@ -28,6 +30,10 @@ type air interface {
 	Timeline(context.Context) ([]model.Recovery, error)
 	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
+	Leases(context.Context) (map[string][]model.Lease, error)
+	Firewall(context.Context) (model.FirewallStatus, error)
+	DNS(context.Context) (model.DNSStatus, error)
+	Support(context.Context, io.Writer) error
 	Now() time.Time
 }
 
@@ -36,67 +42,24 @@ var (
 	_ air = device{}
 )
 
-// device is the one that haloctl runs on.
-type device struct{ *local.Mesh }
-
-// MeshStatus asks halo-mesh.
-func (d device) MeshStatus(ctx context.Context) (model.MeshStatus, error) { return d.Status(ctx) }
-
-// Peers asks halo-mesh.
-func (d device) Peers(ctx context.Context) ([]model.MeshPeer, error) {
-	s, err := d.Status(ctx)
-	return s.Peers(), err
-}
-
-// Now is the device's time.
-func (device) Now() time.Time { return time.Now() }
-
 const meshLong = `Mesh shows the mesh and the radios as the gateway sees them, and has its radios
-look around.
-
-With --local it asks halo-mesh of the device that haloctl runs on, without a
-login, also where no gateway is in reach.`
+look around; with --node as another node sees them, with --local as the device
+that haloctl runs on.`
 
 func (a *app) meshCommand() *cobra.Command {
-	var here bool
-	ask := func(use, short string, args cobra.PositionalArgs, run func(context.Context, air, []string) error) *cobra.Command {
-		return &cobra.Command{
-			Use: use, Short: short, Args: args, ValidArgsFunction: cobra.NoFileCompletions,
-			RunE: func(c *cobra.Command, args []string) error {
-				if here {
-					return run(c.Context(), device{local.NewMesh(a.env.MeshSocket)}, args)
-				}
-				api, err := a.connect()
-				if err != nil {
-					return err
-				}
-				defer api.Close()
-				return run(c.Context(), api, args)
-			},
-		}
-	}
 	g := group("mesh", "the mesh, its radios and who is in the air",
-		ask("status", "radios, ports and neighbours", cobra.NoArgs, a.meshStatus),
-		ask("peers", "members that are reached directly, and links that do not come about", cobra.NoArgs, a.meshPeers),
-		ask("scan [RADIO]", "have a radio look which meshes and networks there are", cobra.MaximumNArgs(1), a.meshScan),
-		ask("channels", "which channels the radios have, and may use", cobra.NoArgs, a.meshChannels),
-		ask("legal", "what the law lets the radios do, and where that is known from", cobra.NoArgs, a.meshLegal),
-		a.meshCapture(ask),
+		a.askDevice("status", "radios, ports and neighbours", cobra.NoArgs, a.meshStatus),
+		a.askDevice("peers", "members that are reached directly, and links that do not come about", cobra.NoArgs, a.meshPeers),
+		a.askDevice("scan [RADIO]", "have a radio look which meshes and networks there are", cobra.MaximumNArgs(1), a.meshScan),
+		a.askDevice("channels", "which channels the radios have, and may use", cobra.NoArgs, a.meshChannels),
+		a.askDevice("legal", "what the law lets the radios do, and where that is known from", cobra.NoArgs, a.meshLegal),
+		a.meshCapture(),
 	)
 	timeline := ask("timeline", "how each recovery went, stage by stage", cobra.NoArgs, a.meshTimeline)
 	timeline.Long = timelineLong
 	g.AddCommand(timeline)
 	g.Long = meshLong
-	g.PersistentFlags().BoolVar(&here, "local", false, "ask halo-mesh of this device, not the gateway")
 	return g
-}
-
-// namesOf maps nodes to their names, which only a gateway knows.
-func namesOf(ctx context.Context, from air) (map[string]string, error) {
-	if c, ok := from.(*client.Client); ok {
-		return nodeNames(ctx, c)
-	}
-	return nil, nil
 }
 
 func (a *app) meshStatus(ctx context.Context, from air, _ []string) error {
@@ -104,7 +67,7 @@ func (a *app) meshStatus(ctx context.Context, from air, _ []string) error {
 	if err != nil {
 		return err
 	}
-	names, err := namesOf(ctx, from)
+	names, err := a.namesOf(ctx, from)
 	if err != nil {
 		return err
 	}
@@ -209,7 +172,7 @@ func (a *app) meshPeers(ctx context.Context, from air, _ []string) error {
 	if err != nil {
 		return err
 	}
-	names, err := namesOf(ctx, from)
+	names, err := a.namesOf(ctx, from)
 	if err != nil {
 		return err
 	}
@@ -369,11 +332,11 @@ func (a *app) meshLegal(ctx context.Context, from air, _ []string) error {
 	})
 }
 
-func (a *app) meshCapture(ask func(use, short string, args cobra.PositionalArgs, run func(context.Context, air, []string) error) *cobra.Command) *cobra.Command {
+func (a *app) meshCapture() *cobra.Command {
 	var out string
 	var length time.Duration
 	var most int
-	c := ask("capture [RADIO]", "record what a radio hears and sends, as a pcap with radiotap headers", cobra.MaximumNArgs(1), func(ctx context.Context, from air, args []string) error {
+	c := a.askDevice("capture [RADIO]", "record what a radio hears and sends, as a pcap with radiotap headers", cobra.MaximumNArgs(1), func(ctx context.Context, from air, args []string) error {
 		switch {
 		case out == "":
 			return &usageError{errors.New("--out: expected a file for the capture, or - for standard output")}

@@ -21,6 +21,7 @@ func (a *app) nodeCommand() *cobra.Command {
 		a.call("list", "all nodes, the gateway among them", cobra.NoArgs, a.nodeList),
 		a.ofNode("show NODE", "one node with its interfaces and links", cobra.ExactArgs(1), a.nodeShow),
 		a.ofNode("rename NODE NAME", "give a node another name", cobra.ExactArgs(2), a.nodeRename),
+		a.ofNode("console-code NODE", "show the code with which a person logs in at a node's console", cobra.ExactArgs(1), a.nodeConsoleCode),
 		a.ofNode("revoke NODE", "expel a node: its overlay and API end", cobra.ExactArgs(1), a.nodeRevoke),
 	)
 }
@@ -30,11 +31,15 @@ func (a *app) call(use, short string, args cobra.PositionalArgs, run func(contex
 	return &cobra.Command{
 		Use: use, Short: short, Args: args, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := a.refuseElsewhere(); err != nil {
+				return err
+			}
 			api, err := a.connect()
 			if err != nil {
 				return err
 			}
 			defer api.Close()
+			a.keepUp(c.Context(), api)
 			return run(c.Context(), api, args)
 		},
 	}
@@ -49,7 +54,7 @@ func (a *app) ofNode(use, short string, args cobra.PositionalArgs, run func(cont
 }
 
 func (a *app) nodeList(ctx context.Context, c *client.Client, _ []string) error {
-	nodes, err := c.Nodes(ctx)
+	nodes, err := a.nodes(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -101,7 +106,7 @@ func (a *app) nodeShow(ctx context.Context, c *client.Client, args []string) err
 	if err != nil {
 		return notFound(err, "haloctl node list shows the nodes")
 	}
-	names, err := nodeNames(ctx, c)
+	names, err := a.nodeNames(ctx, c)
 	if err != nil {
 		return err
 	}

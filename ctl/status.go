@@ -20,18 +20,19 @@ import (
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "status", Short: "the network on one page", Args: cobra.NoArgs,
+		Use: "status", Short: "the network on one page; with --node, the mesh as that node sees it", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := a.connect()
-			if err != nil {
-				return err
-			}
-			defer api.Close()
-			s, err := readStatus(c.Context(), api)
-			if err != nil {
-				return err
-			}
-			return a.show(s, func(w io.Writer) error { return s.table(api.Now()).Write(w) })
+			return a.withDevice(c.Context(), func(from air) error {
+				api, ok := from.(*client.Client)
+				if !ok {
+					return a.meshStatus(c.Context(), from, nil)
+				}
+				s, err := a.readStatus(c.Context(), api)
+				if err != nil {
+					return err
+				}
+				return a.show(s, func(w io.Writer) error { return s.table(api.Now()).Write(w) })
+			})
 		},
 	}
 }
@@ -44,7 +45,7 @@ type status struct {
 	Mesh   *model.MeshStatus  `json:"mesh,omitempty"` // absent where halo-mesh does not answer
 }
 
-func readStatus(ctx context.Context, c *client.Client) (status, error) {
+func (a *app) readStatus(ctx context.Context, c *client.Client) (status, error) {
 	var s status
 	var err error
 	if s.Health, err = c.Health(ctx); err != nil {
@@ -53,7 +54,7 @@ func readStatus(ctx context.Context, c *client.Client) (status, error) {
 	if s.System, err = c.SystemInfo(ctx); err != nil {
 		return s, err
 	}
-	if s.Nodes, err = c.Nodes(ctx); err != nil {
+	if s.Nodes, err = a.nodes(ctx, c); err != nil {
 		return s, err
 	}
 	mesh, err := c.MeshStatus(ctx)
@@ -127,27 +128,38 @@ func state(s health.State, missing, detail string) string {
 func (a *app) healthCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "health", Short: "what the gateway needs and how each of it is", Args: cobra.NoArgs,
-		Long: `Health asks the gateway how it is; no login is needed. Exit status 0 means that
-it works, if with less than all (degraded).`,
+		Long: `Health asks the gateway how it is; no login is needed. With --node or --local it
+asks halo-mesh of that device. Exit status 0 means that it works, if with less
+than all (degraded).`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if a.node != "" || a.onDevice() {
+				return a.withDevice(c.Context(), func(from air) error { return a.showHealth(c.Context(), from, "the device") })
+			}
 			api, err := a.connectOpen(c.Context())
 			if err != nil {
 				return err
 			}
 			defer api.Close()
-			r, err := api.Health(c.Context())
-			if err != nil {
-				return err
-			}
-			if err := a.show(r, func(w io.Writer) error { return writeHealth(w, r, api.Now()) }); err != nil {
-				return err
-			}
-			if r.State == health.OK || r.State == health.Degraded {
-				return nil
-			}
-			return fmt.Errorf("the gateway is not well: %s", state(r.State, r.Missing, r.Detail))
+			return a.showHealth(c.Context(), api, "the gateway")
 		},
 	}
+}
+
+func (a *app) showHealth(ctx context.Context, from interface {
+	Health(context.Context) (health.Report, error)
+	Now() time.Time
+}, who string) error {
+	r, err := from.Health(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.show(r, func(w io.Writer) error { return writeHealth(w, r, from.Now()) }); err != nil {
+		return err
+	}
+	if r.State == health.OK || r.State == health.Degraded {
+		return nil
+	}
+	return fmt.Errorf("%s is not well: %s", who, state(r.State, r.Missing, r.Detail))
 }
 
 func writeHealth(w io.Writer, r health.Report, now time.Time) error {

@@ -34,7 +34,7 @@ func (a *app) telemetryCommand() *cobra.Command {
 }
 
 func (a *app) telemetryShow(ctx context.Context, c *client.Client, node, metric string) error {
-	readings, names, err := latest(ctx, c, node, metric)
+	readings, names, err := a.latest(ctx, c, node, metric)
 	if err != nil {
 		return err
 	}
@@ -43,26 +43,13 @@ func (a *app) telemetryShow(ctx context.Context, c *client.Client, node, metric 
 	})
 }
 
-func latest(ctx context.Context, c *client.Client, node, metric string) ([]apitype.Reading, map[string]string, error) {
+func (a *app) latest(ctx context.Context, c *client.Client, node, metric string) ([]apitype.Reading, map[string]string, error) {
 	readings, err := c.Telemetry(ctx, node, metric)
 	if err != nil {
 		return nil, nil, notFound(err, "haloctl node list shows the nodes")
 	}
-	names, err := nodeNames(ctx, c)
+	names, err := a.nodeNames(ctx, c)
 	return readings, names, err
-}
-
-// nodeNames maps canonical IDs to names: people do not read IDs.
-func nodeNames(ctx context.Context, c *client.Client) (map[string]string, error) {
-	nodes, err := c.Nodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	names := make(map[string]string, len(nodes))
-	for _, n := range nodes {
-		names[n.ID] = n.Name
-	}
-	return names, nil
 }
 
 // nameOf falls back to the ID for a node that is not listed.
@@ -87,7 +74,7 @@ func (a *app) watchTelemetry(ctx context.Context, c *client.Client, node, metric
 	type series struct{ node, metric string }
 	last := map[series]apitype.Reading{}
 	return every(ctx, interval, func() error {
-		readings, names, err := latest(ctx, c, node, metric)
+		readings, names, err := a.latest(ctx, c, node, metric)
 		if err != nil {
 			return err
 		}

@@ -42,7 +42,8 @@ join-token create) where a stranger may hold the mesh's secret.`
 		a.call("list", "the MACs and who came with them", cobra.NoArgs, a.trustedMACs),
 		a.completes(remove, func(ctx context.Context, c *client.Client) ([]string, error) {
 			return names(ctx, c.TrustedMACs, func(m apitype.TrustedMAC) (string, string) { return m.MAC, m.Note })
-		})))
+		})),
+		a.call("renew-codes", "give all nodes other codes for their consoles", cobra.NoArgs, a.renewCodes))
 }
 
 func (a *app) trustedMACs(ctx context.Context, c *client.Client, _ []string) error {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -22,8 +23,9 @@ type Mesh struct{ client }
 
 // client exchanges JSON on one socket.
 type client struct {
-	socket string
-	absent error // wrapped when nobody answers
+	socket string // or what stands in its place in errors
+	absent error  // wrapped when nobody answers
+	way    time.Duration
 	http   http.Client
 }
 
@@ -83,8 +85,11 @@ var (
 	ErrInvalid = errors.New("halo-mesh does not take it")
 )
 
-// Refusal is an answer that says why there is no other. It wraps ErrNone, ErrBusy
-// or ErrInvalid where it is of that kind.
+// ErrDenied is wrapped when a door does not let somebody in, or not so far.
+var ErrDenied = errors.New("the node's door stays shut")
+
+// Refusal is an answer that says why there is no other. It wraps ErrNone, ErrBusy,
+// ErrInvalid or ErrDenied where it is of that kind.
 type Refusal struct {
 	Status int    // of HTTP
 	Text   string // halo-mesh's own words
@@ -104,6 +109,21 @@ func (r *Refusal) Unwrap() error { return r.kind }
 
 // NewMesh returns a client for the socket at that path (paths.MeshSocket).
 func NewMesh(socket string) *Mesh { return &Mesh{newClient(socket, ErrAbsent)} }
+
+// NewMeshOver returns a client that reaches a halo-mesh by another way than its
+// socket, such as a node's door. where names it in errors; way is how much longer
+// than on the same device an answer may take. The transport's own errors are
+// returned as they are.
+func NewMeshOver(t http.RoundTripper, where string, way time.Duration) *Mesh {
+	return &Mesh{client{socket: where, absent: ErrAbsent, way: way, http: http.Client{
+		Transport: t,
+		// Nothing there redirects; following would carry a certificate along.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}}
+}
+
+// Close ends idle connections.
+func (m *Mesh) Close() { m.http.CloseIdleConnections() }
 
 func newClient(socket string, absent error) client {
 	return client{socket: socket, absent: absent, http: http.Client{
@@ -289,6 +309,7 @@ func into(out any) func(io.Reader) error {
 }
 
 func (m *client) exchange(ctx context.Context, wait time.Duration, method, route string, in any, read func(io.Reader) error) error {
+	wait += m.way
 	limited, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var body io.Reader
@@ -309,9 +330,14 @@ func (m *client) exchange(ctx context.Context, wait time.Duration, method, route
 	resp, err := m.http.Do(req)
 	if err != nil {
 		op, ok := errors.AsType[*net.OpError](err)
+		if u, wrapped := errors.AsType[*url.Error](err); wrapped && m.way > 0 {
+			err = u.Err // whose URL says nothing
+		}
 		switch {
 		case limited.Err() != nil && ctx.Err() == nil:
 			return m.hangs(wait)
+		case m.way > 0:
+			return err
 		case ok && op.Op == "dial":
 			return fmt.Errorf("%w on %s: %w", m.absent, m.socket, op.Err)
 		}
@@ -342,6 +368,8 @@ func refusal(resp *http.Response, r io.Reader) error {
 		f.kind = ErrNone
 	case http.StatusConflict:
 		f.kind = ErrBusy
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
+		f.kind = ErrDenied
 	case http.StatusUnprocessableEntity:
 		f.kind = ErrInvalid
 	}

@@ -1,0 +1,72 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+// CertifyOperator has the network sign a key of the user who is logged in.
+func (c *Client) CertifyOperator(ctx context.Context, q apitype.CreateOperatorCertificate) (apitype.OperatorCertificate, error) {
+	var o apitype.OperatorCertificate
+	err := c.call(ctx, request{method: http.MethodPost, path: "/api/auth/operator-certificates", body: q}, &o)
+	return o, err
+}
+
+// OperatorCertificates lists certificates: all for an admin, else the own.
+func (c *Client) OperatorCertificates(ctx context.Context) ([]apitype.OperatorCertificate, error) {
+	return all(func(cursor string) ([]apitype.OperatorCertificate, string, error) {
+		l, err := get[apitype.OperatorCertificateList](ctx, c, "/api/auth/operator-certificates", page(nil, cursor))
+		return l.Items, l.Next, err
+	})
+}
+
+// RevokeOperator ends a certificate.
+func (c *Client) RevokeOperator(ctx context.Context, serial uint64) error {
+	return c.call(ctx, request{method: http.MethodDelete, path: fmt.Sprintf("/api/auth/operator-certificates/%d", serial)}, nil)
+}
+
+// NodeCode returns what a person types at a node's console.
+func (c *Client) NodeCode(ctx context.Context, node string) (apitype.NodeCode, error) {
+	var n apitype.NodeCode
+	err := c.call(ctx, request{method: http.MethodPost, path: nodePath(node) + "/code"}, &n)
+	return n, err
+}
+
+// RenewNodeCodes gives all nodes other codes.
+func (c *Client) RenewNodeCodes(ctx context.Context) (apitype.NodeCodes, error) {
+	var n apitype.NodeCodes
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/trust/node-codes/renew"}, &n)
+	return n, err
+}
+
+// Leases returns the addresses that the gateway has given, by interface.
+func (c *Client) Leases(ctx context.Context) (map[string][]model.Lease, error) {
+	return get[map[string][]model.Lease](ctx, c, "/v1/network/leases", url.Values{})
+}
+
+// Firewall returns what the gateway's firewall does and has counted.
+func (c *Client) Firewall(ctx context.Context) (model.FirewallStatus, error) {
+	return get[model.FirewallStatus](ctx, c, "/v1/network/firewall", url.Values{})
+}
+
+// DNS returns what the gateway's name server knows and has done.
+func (c *Client) DNS(ctx context.Context) (model.DNSStatus, error) {
+	return get[model.DNSStatus](ctx, c, "/v1/network/dns", url.Values{})
+}
+
+// Support writes the gateway's support bundle to w. It is whole, or an error.
+func (c *Client) Support(ctx context.Context, w io.Writer) error {
+	var file []byte
+	if err := c.call(ctx, request{method: http.MethodGet, path: "/v1/system/support", wait: 5 * time.Minute}, &file); err != nil {
+		return err
+	}
+	_, err := w.Write(file)
+	return err
+}
