@@ -1,0 +1,31 @@
+package ctl_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"halo.internal/mesh/api"
+	"halo.internal/model"
+)
+
+var _ api.Daemon = (*mast)(nil)
+
+// nothing is an answer to all that a mast has not.
+func nothing() error { return fmt.Errorf("%w: halo-mesh answers that it has none", api.ErrNone) }
+
+func (*mast) Membership() (model.Membership, error) { return model.Membership{}, nothing() }
+func (*mast) PutPeers([]model.AdmittedPeer) error   { return api.ErrRole }
+func (*mast) PutAnnounce(model.Announce) error      { return api.ErrRole }
+func (*mast) PutOperators(model.Operators) error    { return api.ErrRole }
+func (*mast) ShowClaimCode(string) error            { return api.ErrRole }
+func (*mast) EraseClaimCode() error                 { return api.ErrRole }
+func (*mast) CheckCode(model.CodeTry) error         { return nothing() }
+func (*mast) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
+	return model.RadioScan{}, nothing()
+}
+func (*mast) Channels() ([]model.RadioChannels, error) { return nil, nothing() }
+func (*mast) Legal() ([]model.Legality, error)         { return nil, nothing() }
+func (*mast) Capture(context.Context, model.CaptureRequest, io.Writer) error {
+	return nothing()
+}
