@@ -105,7 +105,10 @@ func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
 		Use: "haloctl", Short: "show and change a HALO network", Long: long,
 		Version: version.Get().String(), SilenceErrors: true, SilenceUsage: true,
-		PersistentPreRun: func(*cobra.Command, []string) { a.ran = true },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			a.ran = true
+			return a.refuseFiles(c)
+		},
 	}
 	root.SetVersionTemplate("haloctl {{.Version}}\n")
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"}) // --help says the same
@@ -121,7 +124,7 @@ func (a *app) command() *cobra.Command {
 		a.statusCommand(), a.healthCommand(), a.versionCommand(),
 		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),
 		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.meshCommand(), a.netCommand(),
-		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.apiTokenCommand(), a.auditCommand(),
+		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.consoleCommand(), a.apiTokenCommand(), a.auditCommand(),
 	)
 	return root
 }

@@ -24,12 +24,12 @@ haloctl runs on.`
 func (a *app) supportCommand() *cobra.Command {
 	var out string
 	c := a.askDevice("support", "one file with all that a device says of itself", cobra.NoArgs, func(ctx context.Context, from air, _ []string) error {
+		if a.env.Console {
+			return &usageError{errors.New("a console has no place for a file: haloctl support --node, from a laptop")}
+		}
 		file := out
 		if file == "" {
 			file = "halo-support-" + time.Now().UTC().Format("20060102-150405") + ".tar.gz"
-		}
-		if a.env.Console {
-			return &usageError{errors.New("a console has no place for a file: haloctl support --node, from a laptop")}
 		}
 		var b bytes.Buffer // whole, so that what fails leaves no half a file
 		if err := from.Support(ctx, &b); err != nil {

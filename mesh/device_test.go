@@ -192,6 +192,7 @@ func serveProbe(ctx context.Context, socket string) {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 		}
 	})
+	mux.HandleFunc("/haloctl", haloctl)
 	if err := local.Serve(ctx, socket, mux); err != nil {
 		fmt.Fprintln(os.Stderr, "probe:", err)
 	}

@@ -115,4 +115,3 @@ func (n *node) CheckCode(t model.CodeTry) error {
 	}
 	return n.checkCode(t, generation)
 }
-

@@ -17,6 +17,9 @@ import (
 	"halo.internal/model/version"
 )
 
+// console serves the prompt on screen and serial port.
+const console = "/user/haloctl"
+
 func main() {
 	if err := run(); err != nil {
 		log.Fatal(err)
@@ -36,6 +39,16 @@ func run() error {
 			services = append(services, gokrazy.NewService(exec.Command(path)))
 		}
 	}
+	if _, err := os.Stat(console); err == nil {
+		services = append(services, gokrazy.NewService(exec.Command(console, "console")))
+	}
+	// gokrazy would start a shell for whoever presses a key, and takes every other
+	// key from the console for that; there is none here, and the console is haloctl's.
+	nothing, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	os.Stdin = nothing
 	if err := gokrazy.SuperviseServices(services); err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}

@@ -1,0 +1,301 @@
+package mesh_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"halo.internal/ctl"
+	"halo.internal/ctl/doorway"
+	"halo.internal/ctl/profile"
+	"halo.internal/identity"
+	"halo.internal/identity/nodecode"
+	"halo.internal/identity/operator"
+	"halo.internal/local"
+	"halo.internal/mesh/door"
+	"halo.internal/mesh/nstest"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
+)
+
+// ran is what came of a haloctl.
+type ran struct {
+	Code     int
+	Out, Err string
+}
+
+// haloctl runs one in the process of a board, where its network is.
+func haloctl(w http.ResponseWriter, r *http.Request) {
+	var args []string
+	if err := json.NewDecoder(r.Body).Decode(&args); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	root := os.Getenv(envRoot)
+	var out, errs bytes.Buffer
+	code := ctl.Run(r.Context(), ctl.Env{
+		Args: args, Stdout: &out, Stderr: &errs, Profiles: profile.Dir(filepath.Join(root, "profiles")),
+		Getenv: func(string) string { return "" }, MeshSocket: filepath.Join(root, paths.MeshSocket),
+	})
+	_ = json.NewEncoder(w).Encode(ran{code, out.String(), errs.String()}) // the test fails without it
+}
+
+func (d *board) haloctl(args ...string) (ran, error) {
+	b, err := json.Marshal(args)
+	if err != nil {
+		return ran{}, err
+	}
+	c := http.Client{Timeout: patience, Transport: unixTransport(filepath.Join(d.root, probeSocket))}
+	resp, err := c.Post("http://probe/haloctl", "application/json", bytes.NewReader(b))
+	if err != nil {
+		return ran{}, err
+	}
+	defer resp.Body.Close()
+	var r ran
+	return r, json.NewDecoder(resp.Body).Decode(&r)
+}
+
+// says runs haloctl until it ends with that status and says that.
+func (d *board) says(code int, want string, args ...string) {
+	d.t.Helper()
+	until(d.t, "haloctl "+strings.Join(args, " "), func() error {
+		r, err := d.haloctl(args...)
+		if err == nil && (r.Code != code || !strings.Contains(r.Out+r.Err, want)) {
+			err = fmt.Errorf("exit status %d, want %d and %q in %s%s", r.Code, code, want, r.Out, r.Err)
+		}
+		return err
+	})
+}
+
+// letIn puts an operator's files on a board, as a login leaves them.
+func (d *board) letIn(network identity.Key, serial, epoch uint64, nodes ...apitype.Node) {
+	d.t.Helper()
+	cred := doorway.NewCredential()
+	key, err := cred.Key()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	now := time.Now()
+	c := operator.Certificate{Serial: serial, Epoch: epoch, User: "anna", Role: apitype.RoleOperator, Key: key.Public(), Issued: now, Expires: now.Add(operator.Validity)}
+	signed, err := operator.Sign(network, c)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	cred.Take(apitype.OperatorCertificate{Certificate: operator.Encode(signed), Serial: serial, Username: "anna", Role: c.Role, Issued: now, Expires: c.Expires}, now)
+	dir := filepath.Join(d.root, "profiles")
+	p := profile.Profile{Network: "test-ridge", NetworkKey: network.Public().Base64(), Gateway: "http://127.0.0.1:9", Username: "anna", Role: c.Role}
+	for _, err := range []error{
+		p.Save(filepath.Join(dir, "test-ridge.json")), cred.Save(filepath.Join(dir, "test-ridge.operator")),
+		doorway.KnownOf(nodes, now).Save(filepath.Join(dir, "test-ridge.nodes")),
+	} {
+		if err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// TestTheDoor has an operator at the gateway, and then at a node, come in at
+// another node, while the gateway is there and while it is not, until the
+// certificate is revoked.
+func TestTheDoor(t *testing.T) {
+	gwBundle, nodeBundle, key := bundles(t)
+	gw, a, b := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle), newBoard(t, model.RoleNode, nodeBundle)
+	for _, d := range []*board{gw, a, b} {
+		d.start()
+	}
+	hub(t, gw, a, b)
+	until(t, "both have joined", func() error { return errors.Join(a.fetch(), b.fetch()) })
+	sa, sb := a.status(), b.status()
+	nodes := []apitype.Node{{ID: sa.Node, Name: "alpha", OverlayV4: netip.MustParseAddr(sa.OverlayV4)}, {ID: sb.Node, Name: "bravo", OverlayV4: netip.MustParseAddr(sb.OverlayV4)}, {ID: key.ID(), Name: "gw", OverlayV4: paths.OverlayGateway}}
+	gw.letIn(key, 7, 0, nodes...)
+	a.letIn(key, 8, 0, nodes...)
+
+	gw.says(ctl.ExitOK, sa.Node, "--node", "alpha", "mesh", "status", "--json")
+	gw.says(ctl.ExitOK, sb.Node, "--node", sb.OverlayV4, "mesh", "status", "--json")
+	gw.says(ctl.ExitOK, sb.Node, "--node", sb.Node+"@["+sb.OverlayV6+"]:4256", "status", "--json")
+	a.says(ctl.ExitOK, key.ID(), "--node", "gw", "mesh", "status", "--json")
+	a.says(ctl.ExitOK, sa.Node, "--node", sa.Node, "mesh", "status", "--json") // itself, at its socket
+	a.says(ctl.ExitUnauthorised, "this needs the role admin", "--node", "bravo", "mesh", "capture", "--out", "-")
+	a.says(ctl.ExitOK, "door.opened", "event", "list", "--node", "bravo", "--direct")
+	until(t, "what came in is an event", func() error { return b.hasEvent(door.EventOpened) })
+
+	gw.cut()
+	a.says(ctl.ExitOK, sb.Node, "--node", "bravo", "mesh", "status", "--json")
+	a.says(ctl.ExitOK, "\"name\": \"wg0\"", "--node", "bravo", "net", "interfaces", "--json")
+	gw.start()
+	plug(t, gw)
+	until(t, "the gateway is back", func() error { return errors.Join(a.fetch(), b.fetch()) })
+
+	if err := gw.mesh.PutOperators(t.Context(), model.Operators{Floor: 8, Revoked: []uint64{8}}); err != nil {
+		t.Fatal(err)
+	}
+	a.says(ctl.ExitUnauthorised, "operator certificate is revoked: number 8 of anna", "--node", "bravo", "mesh", "status")
+	until(t, "who was not let in is an event", func() error { return b.hasEvent(door.EventRefused) })
+	gw.cut()
+	b.cut()
+	b.start() // what it was told outlives a restart without the gateway
+	plug(t, b)
+	a.says(ctl.ExitUnauthorised, "number 8 of anna", "--node", "bravo", "mesh", "status")
+}
+
+// TestCodes are taken by the node whose they are, as the gateway shows them.
+func TestCodes(t *testing.T) {
+	gwBundle, nodeBundle, key := bundles(t)
+	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
+	gw.start()
+	node.start()
+	var s model.MeshStatus
+	until(t, "the node is up", func() (err error) { s, err = node.mesh.Status(t.Context()); return err })
+	try := func(d *board, code string) error {
+		return d.mesh.CheckCode(t.Context(), model.CodeTry{Code: code, Where: "console tty1"})
+	}
+	public, err := identity.ParsePublicKey(s.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := func(p identity.PublicKey, generation uint32) string {
+		c, err := nodecode.New(key, p, generation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	if err := try(node, shown(public, 0)); !errors.Is(err, local.ErrNone) {
+		t.Errorf("before it has joined: %v", err)
+	}
+	connect(t, gw, node)
+	until(t, "first joining", node.fetch)
+	for _, d := range []struct {
+		*board
+		key identity.PublicKey
+	}{{gw, key.Public()}, {node, public}} {
+		if err := try(d.board, strings.ToLower(shown(d.key, 0))); err != nil {
+			t.Errorf("%s: %v", d.role, err)
+		}
+		if err := try(d.board, "7K3M-Q0ZT-4WXP-B2D9"); !errors.Is(err, local.ErrInvalid) {
+			t.Errorf("%s, wrong code: %v", d.role, err)
+		}
+	}
+	if err := node.hasEvent("code.refused"); err != nil {
+		t.Error(err)
+	}
+	if err := gw.mesh.PutOperators(t.Context(), model.Operators{Codes: 1}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the node has another code", func() error { return try(node, shown(public, 1)) })
+	for range 5 {
+		_ = try(node, "x")
+	}
+	if err := try(node, shown(public, 1)); !errors.Is(err, local.ErrBusy) {
+		t.Errorf("after many wrong ones: %v", err)
+	}
+}
+
+// TestSupportHasNoSecrets: all that either board keeps secret is searched for in
+// what it gives away.
+func TestSupportHasNoSecrets(t *testing.T) {
+	gwBundle, nodeBundle, key := bundles(t)
+	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
+	gw.start()
+	node.start()
+	connect(t, gw, node)
+	until(t, "first joining", node.fetch)
+	if err := gw.mesh.PutClaimCode(t.Context(), "7K3M-Q0ZT-4WXPB"); err != nil {
+		t.Fatal(err)
+	}
+	nodeCode := ""
+	for _, d := range []*board{gw, node} {
+		state, err := identity.Load(filepath.Join(d.root, paths.State, paths.Identity), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept, err := os.ReadFile(filepath.Join(d.root, paths.State, paths.BundleCopy))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := bundle.Parse("kept", kept)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if nodeCode, err = nodecode.New(key, state.Key.Public(), 0); err != nil {
+			t.Fatal(err)
+		}
+		wg := state.Key.WireGuard()
+		secrets := map[string]string{
+			"seed": b64(state.Key.Seed()), "seed in hex": hex.EncodeToString(state.Key.Seed()), "WireGuard key": b64(wg[:]), "WireGuard key in hex": hex.EncodeToString(wg[:]),
+			"network's seed": b64(key.Seed()), "password of the mesh": b.Mesh.PSK, "claim code": "7K3M-Q0ZT-4WXPB", "join token": b.Join.Token, "code": nodeCode,
+		}
+		var file bytes.Buffer
+		if err := d.mesh.Support(t.Context(), &file); err != nil {
+			t.Fatal(err)
+		}
+		found := unpack(t, file.Bytes())
+		for _, want := range []string{"status.json", "events.json", "health.json", "version.json", "meminfo.txt", "missing.txt", "net-firewall.json", "membership.json"} {
+			if _, there := found["halo-support/"+want]; !there && !strings.Contains(found["halo-support/missing.txt"], want) {
+				t.Errorf("%s: no %s among %d files", d.role, want, len(found))
+			}
+		}
+		if !strings.Contains(found["halo-support/status.json"], state.Key.ID()) || !strings.Contains(found["halo-support/events.json"], "clock.started") {
+			t.Errorf("%s: status and events: %.200s, %.200s", d.role, found["halo-support/status.json"], found["halo-support/events.json"])
+		}
+		for name, text := range found {
+			for what, secret := range secrets {
+				if secret != "" && strings.Contains(text, secret) {
+					t.Errorf("%s: the %s is in %s", d.role, what, name)
+				}
+			}
+		}
+	}
+}
+
+// unpack returns the files of a tar.gz.
+func unpack(t *testing.T, b []byte) map[string]string {
+	t.Helper()
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[h.Name] = string(text)
+	}
+}
+
+// plug lays a cable from a board that has started anew to the hub.
+func plug(t *testing.T, d *board) {
+	t.Helper()
+	near, far := nstest.Cable(t, fmt.Sprintf("n%d", d.cmd.Process.Pid), fmt.Sprintf("f%d", d.cmd.Process.Pid))
+	if err := errors.Join(
+		netlink.LinkSetMaster(far, nstest.Link(t, "hub")),
+		netlink.LinkSetDown(near), netlink.LinkSetName(near, paths.BatIface), netlink.LinkSetNsPid(near, d.cmd.Process.Pid),
+	); err != nil {
+		t.Fatal(err)
+	}
+}
