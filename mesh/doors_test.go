@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -110,14 +111,19 @@ func (d *board) letIn(network identity.Key, serial, epoch uint64, nodes ...apity
 	}
 }
 
-// TestTheDoor has an operator at the gateway, and then at a node, come in at
-// another node, while the gateway is there and while it is not, until the
-// certificate is revoked.
+// TestTheDoor has operators at the gateway and at a node come in at another node,
+// while the gateway is there and while it is not, unless their certificates are
+// revoked. On the way, both kinds of device show what they give away and whose
+// code they take.
 func TestTheDoor(t *testing.T) {
 	gwBundle, nodeBundle, key := bundles(t)
 	gw, a, b := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle), newBoard(t, model.RoleNode, nodeBundle)
 	for _, d := range []*board{gw, a, b} {
 		d.start()
+	}
+	until(t, "a node is up", func() error { _, err := a.mesh.Status(t.Context()); return err })
+	if err := a.try("7K3M-Q0ZT-4WXP-B2D9"); !errors.Is(err, local.ErrNone) {
+		t.Errorf("a code before it has joined: %v", err)
 	}
 	hub(t, gw, a, b)
 	until(t, "both have joined", func() error { return errors.Join(a.fetch(), b.fetch()) })
@@ -134,88 +140,70 @@ func TestTheDoor(t *testing.T) {
 	a.says(ctl.ExitUnauthorised, "this needs the role admin", "--node", "bravo", "mesh", "capture", "--out", "-")
 	a.says(ctl.ExitOK, "door.opened", "event", "list", "--node", "bravo", "--direct")
 	until(t, "what came in is an event", func() error { return b.hasEvent(door.EventOpened) })
+	t.Run("support", func(t *testing.T) { checkSupport(t, key, gw, a) })
+	t.Run("codes", func(t *testing.T) { checkCodes(t, key, gw, a) })
+
+	if err := gw.mesh.PutOperators(t.Context(), model.Operators{Floor: 8, Revoked: []uint64{9}}); err != nil {
+		t.Fatal(err)
+	}
+	gw.says(ctl.ExitUnauthorised, "the gateway counts none below number 8 any more", "--node", "bravo", "mesh", "status")
+	until(t, "who was not let in is an event", func() error { return b.hasEvent(door.EventRefused) })
 
 	gw.cut()
 	a.says(ctl.ExitOK, sb.Node, "--node", "bravo", "mesh", "status", "--json")
 	a.says(ctl.ExitOK, "\"name\": \"wg0\"", "--node", "bravo", "net", "interfaces", "--json")
-	gw.start()
-	plug(t, gw)
-	until(t, "the gateway is back", func() error { return errors.Join(a.fetch(), b.fetch()) })
-
-	if err := gw.mesh.PutOperators(t.Context(), model.Operators{Floor: 8, Revoked: []uint64{8}}); err != nil {
-		t.Fatal(err)
-	}
-	a.says(ctl.ExitUnauthorised, "operator certificate is revoked: number 8 of anna", "--node", "bravo", "mesh", "status")
-	until(t, "who was not let in is an event", func() error { return b.hasEvent(door.EventRefused) })
-	gw.cut()
 	b.cut()
 	b.start() // what it was told outlives a restart without the gateway
 	plug(t, b)
-	a.says(ctl.ExitUnauthorised, "number 8 of anna", "--node", "bravo", "mesh", "status")
+	a.says(ctl.ExitOK, sb.Node, "--node", "bravo", "mesh", "status", "--json")
+	a.letIn(key, 9, 0, nodes...)
+	a.says(ctl.ExitUnauthorised, "operator certificate is revoked: number 9 of anna", "--node", "bravo", "mesh", "status")
 }
 
-// TestCodes are taken by the node whose they are, as the gateway shows them.
-func TestCodes(t *testing.T) {
-	gwBundle, nodeBundle, key := bundles(t)
-	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
-	gw.start()
-	node.start()
-	var s model.MeshStatus
-	until(t, "the node is up", func() (err error) { s, err = node.mesh.Status(t.Context()); return err })
-	try := func(d *board, code string) error {
-		return d.mesh.CheckCode(t.Context(), model.CodeTry{Code: code, Where: "console tty1"})
-	}
-	public, err := identity.ParsePublicKey(s.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown := func(p identity.PublicKey, generation uint32) string {
-		c, err := nodecode.New(key, p, generation)
+func (d *board) try(code string) error {
+	return d.mesh.CheckCode(context.Background(), model.CodeTry{Code: code, Where: "console tty1"})
+}
+
+// checkCodes: a device takes its own code, as the gateway shows it, and no other.
+func checkCodes(t *testing.T, network identity.Key, gw, node *board) {
+	shown := func(d *board, generation uint32) string {
+		p, err := identity.ParsePublicKey(d.status().PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := nodecode.New(network, p, generation)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return c
 	}
-	if err := try(node, shown(public, 0)); !errors.Is(err, local.ErrNone) {
-		t.Errorf("before it has joined: %v", err)
-	}
-	connect(t, gw, node)
-	until(t, "first joining", node.fetch)
-	for _, d := range []struct {
-		*board
-		key identity.PublicKey
-	}{{gw, key.Public()}, {node, public}} {
-		if err := try(d.board, strings.ToLower(shown(d.key, 0))); err != nil {
+	for _, d := range []*board{gw, node} {
+		if err := d.try(strings.ToLower(shown(d, 0))); err != nil {
 			t.Errorf("%s: %v", d.role, err)
 		}
-		if err := try(d.board, "7K3M-Q0ZT-4WXP-B2D9"); !errors.Is(err, local.ErrInvalid) {
+		if err := d.try("7K3M-Q0ZT-4WXP-B2D9"); !errors.Is(err, local.ErrInvalid) {
 			t.Errorf("%s, wrong code: %v", d.role, err)
 		}
-	}
-	if err := node.hasEvent("code.refused"); err != nil {
-		t.Error(err)
+		if err := errors.Join(d.hasEvent("code.accepted"), d.hasEvent("code.refused")); err != nil {
+			t.Errorf("%s: %v", d.role, err)
+		}
 	}
 	if err := gw.mesh.PutOperators(t.Context(), model.Operators{Codes: 1}); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the node has another code", func() error { return try(node, shown(public, 1)) })
+	next := shown(node, 1)
+	until(t, "the node has another code", func() error { return node.try(next) })
 	for range 5 {
-		_ = try(node, "x")
+		_ = node.try("x")
 	}
-	if err := try(node, shown(public, 1)); !errors.Is(err, local.ErrBusy) {
+	if err := node.try(next); !errors.Is(err, local.ErrBusy) {
 		t.Errorf("after many wrong ones: %v", err)
 	}
 }
 
-// TestSupportHasNoSecrets: all that either board keeps secret is searched for in
-// what it gives away.
-func TestSupportHasNoSecrets(t *testing.T) {
-	gwBundle, nodeBundle, key := bundles(t)
-	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
-	gw.start()
-	node.start()
-	connect(t, gw, node)
-	until(t, "first joining", node.fetch)
+// checkSupport: all that either board keeps secret is searched for in what it
+// gives away.
+func checkSupport(t *testing.T, key identity.Key, gw, node *board) {
 	if err := gw.mesh.PutClaimCode(t.Context(), "7K3M-Q0ZT-4WXPB"); err != nil {
 		t.Fatal(err)
 	}
