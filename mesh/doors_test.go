@@ -14,11 +14,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netlink"
 
 	"halo.internal/ctl"
 	"halo.internal/ctl/doorway"
@@ -28,7 +27,7 @@ import (
 	"halo.internal/identity/operator"
 	"halo.internal/local"
 	"halo.internal/mesh/door"
-	"halo.internal/mesh/nstest"
+	"halo.internal/mesh/peerlist"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/bundle"
@@ -152,12 +151,15 @@ func TestTheDoor(t *testing.T) {
 	gw.cut()
 	a.says(ctl.ExitOK, sb.Node, "--node", "bravo", "mesh", "status", "--json")
 	a.says(ctl.ExitOK, "\"name\": \"wg0\"", "--node", "bravo", "net", "interfaces", "--json")
-	b.cut()
-	b.start() // what it was told outlives a restart without the gateway
-	plug(t, b)
-	a.says(ctl.ExitOK, sb.Node, "--node", "bravo", "mesh", "status", "--json")
 	a.letIn(key, 9, 0, nodes...)
 	a.says(ctl.ExitUnauthorised, "operator certificate is revoked: number 9 of anna", "--node", "bravo", "mesh", "status")
+	kept, err := os.ReadFile(filepath.Join(b.root, paths.State, paths.PeerList)) // it outlives a restart
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := peerlist.Parse(key.Public(), kept); err != nil || !slices.Equal(l.Operators.Revoked, []uint64{9}) {
+		t.Errorf("what the node keeps: %+v, %v", l.Operators, err)
+	}
 }
 
 func (d *board) try(code string) error {
@@ -273,17 +275,5 @@ func unpack(t *testing.T, b []byte) map[string]string {
 			t.Fatal(err)
 		}
 		files[h.Name] = string(text)
-	}
-}
-
-// plug lays a cable from a board that has started anew to the hub.
-func plug(t *testing.T, d *board) {
-	t.Helper()
-	near, far := nstest.Cable(t, fmt.Sprintf("n%d", d.cmd.Process.Pid), fmt.Sprintf("f%d", d.cmd.Process.Pid))
-	if err := errors.Join(
-		netlink.LinkSetMaster(far, nstest.Link(t, "hub")),
-		netlink.LinkSetDown(near), netlink.LinkSetName(near, paths.BatIface), netlink.LinkSetNsPid(near, d.cmd.Process.Pid),
-	); err != nil {
-		t.Fatal(err)
 	}
 }
