@@ -23,7 +23,7 @@ const gatewayName = "gateway"
 func (m *core) newLAN() *lan.LAN {
 	return lan.New(lan.Config{
 		Role: m.Role, Network: m.net, Node: m.id.Key.Public(), Root: m.Root, Open: m.bundle.Firewall.Uplink,
-		Clock: m.reading, Notify: m.events.Record, Log: m.Log,
+		Clock: m.reading, Door: paths.DoorPort, Notify: m.events.Record, Log: m.Log,
 	})
 }
 
