@@ -26,6 +26,7 @@ func (*mast) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
 }
 func (*mast) Channels() ([]model.RadioChannels, error) { return nil, nothing() }
 func (*mast) Legal() ([]model.Legality, error)         { return nil, nothing() }
+func (*mast) Timeline() []model.Recovery               { return nil }
 func (*mast) Capture(context.Context, model.CaptureRequest, io.Writer) error {
 	return nothing()
 }

@@ -55,7 +55,7 @@ func (a *app) meshCommand() *cobra.Command {
 		a.askDevice("legal", "what the law lets the radios do, and where that is known from", cobra.NoArgs, a.meshLegal),
 		a.meshCapture(),
 	)
-	timeline := ask("timeline", "how each recovery went, stage by stage", cobra.NoArgs, a.meshTimeline)
+	timeline := a.askDevice("timeline", "how each recovery went, stage by stage", cobra.NoArgs, a.meshTimeline)
 	timeline.Long = timelineLong
 	g.AddCommand(timeline)
 	g.Long = meshLong

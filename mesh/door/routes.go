@@ -22,6 +22,7 @@ var Routes = []Route{
 	{"GET " + local.RouteMembership, apitype.RoleViewer, true},
 	{"GET " + local.RouteChannels, apitype.RoleViewer, true},
 	{"GET " + local.RouteLegal, apitype.RoleViewer, true},
+	{"GET " + local.RouteTimeline, apitype.RoleViewer, true},
 	{"GET " + local.RouteLeases, apitype.RoleViewer, true},
 	{"GET " + local.RouteFirewall, apitype.RoleViewer, true},
 	{"GET " + local.RouteDNS, apitype.RoleViewer, true},
