@@ -14,6 +14,7 @@ import (
 
 	"halo.internal/health"
 	"halo.internal/model"
+	"halo.internal/model/bundle"
 )
 
 // Mesh is the client of halo-mesh's socket. Its methods may be called from any
@@ -60,6 +61,9 @@ const (
 	RouteLeases     = "/v1/net/leases"
 	RouteFirewall   = "/v1/net/firewall"
 	RouteDNS        = "/v1/net/dns"
+	RouteRevoked    = "/v1/overlay/revoked"
+	RouteProfile    = "/v1/profile"
+	RouteMeshSecret = "/v1/profile/secret"
 )
 
 // ErrAbsent is wrapped when nobody answers on the socket: halo-mesh is not
@@ -156,6 +160,30 @@ func (m *Mesh) PutPeers(ctx context.Context, peers []model.AdmittedPeer) error {
 // PutAnnounce hands over what the gateway's announcements say of its API.
 func (m *Mesh) PutAnnounce(ctx context.Context, a model.Announce) error {
 	return m.do(ctx, http.MethodPut, RouteAnnounce, a, nil)
+}
+
+// PutRevoked hands over the canonical IDs of all nodes that were revoked.
+func (m *Mesh) PutRevoked(ctx context.Context, ids []string) error {
+	return m.do(ctx, http.MethodPut, RouteRevoked, ids, nil)
+}
+
+// Profile returns the mesh profile, and how far a change of it is.
+func (m *Mesh) Profile(ctx context.Context) (model.MeshProfile, error) {
+	var p model.MeshProfile
+	err := m.do(ctx, http.MethodGet, RouteProfile, nil, &p)
+	return p, err
+}
+
+// PutProfile has the mesh profile changed.
+func (m *Mesh) PutProfile(ctx context.Context, c model.ProfileChange) error {
+	return m.do(ctx, http.MethodPut, RouteProfile, c, nil)
+}
+
+// MeshSecret returns the mesh profile in use with its secret, for new cards.
+func (m *Mesh) MeshSecret(ctx context.Context) (bundle.Mesh, error) {
+	var b bundle.Mesh
+	err := m.do(ctx, http.MethodGet, RouteMeshSecret, nil, &b)
+	return b, err
 }
 
 // PutClaimCode has the code shown on the console and in the boot partition.

@@ -26,6 +26,7 @@ type gateway struct {
 	*core
 	voice      *announce.GatewaySide
 	overlayNow chan struct{}
+	profiles   *gatewayProfile
 
 	mu    sync.Mutex // guards what follows
 	known registry
@@ -39,6 +40,8 @@ type gateway struct {
 func newGateway(c *core) *gateway {
 	g := &gateway{core: c, overlayNow: make(chan struct{}, 1)}
 	g.known = c.loadRegistry()
+	g.profiles = newGatewayProfile(g, c.loadProfile())
+	c.shut.set(g.known.Revoked)
 	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.hear)
 	return g
 }
@@ -48,6 +51,7 @@ func (g *gateway) run(ctx context.Context) error {
 	eg.Go(func() error { return g.voice.Run(ctx) })
 	eg.Go(func() error { return g.keepOverlay(ctx) })
 	eg.Go(func() error { return g.serveList(ctx) })
+	eg.Go(func() error { return g.profiles.run(ctx) })
 	return eg.Wait()
 }
 
@@ -59,6 +63,7 @@ func (g *gateway) self() announce.Gateway {
 	key := g.id.Key.WireGuardPublic()
 	now, quality := g.clock.Now()
 	m := announce.Gateway{WireGuardKey: key[:], TimeMS: now.UnixMilli(), Quality: quality}
+	m.Profile, m.Next = g.profiles.announced()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if a := g.known.Announce; a != nil {
@@ -80,6 +85,7 @@ func (g *gateway) hear(n announce.Node, _ netip.Addr) {
 		g.signList()
 	}
 	g.mu.Unlock()
+	g.profiles.hear(n)
 	if changed {
 		g.events.Add("overlay.peer-restarted", model.Info, "node has restarted", "peer", id, "peer_boot", fmt.Sprint(now.Boot))
 		wake(g.overlayNow)
@@ -129,7 +135,9 @@ func (g *gateway) applyPeers() error {
 	return g.wg.SetPeers(peers)
 }
 
+// PutPeers takes all nodes that are admitted.
 func (g *gateway) PutPeers(list []model.AdmittedPeer) error {
+	defer g.profiles.admitted()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err := g.known.setPeers(list, g.net); err != nil {

@@ -44,7 +44,7 @@ func (g *gateway) signList() {
 	now, _ := g.clock.Now()
 	l := peerlist.List{
 		Epoch: g.known.Announce.Epoch, Version: max(g.id.BootCounter<<bootBits|sinceBoot(), g.list.Version+1),
-		Issued: now, Expires: now.Add(peerlist.Validity), Peers: g.known.listed(),
+		Issued: now, Expires: now.Add(peerlist.Validity), Peers: g.known.listed(), Revoked: g.known.Revoked[:min(len(g.known.Revoked), peerlist.MaxRevoked)],
 	}
 	raw, err := peerlist.Sign(g.id.Key, l)
 	if err != nil {
@@ -93,6 +93,7 @@ func (g *gateway) serveList(ctx context.Context) error {
 		w.Header().Set("Content-Type", "application/cbor")
 		_, _ = w.Write(raw) // the node asks again
 	})
+	g.profiles.serve(mux)
 	server := &http.Server{Handler: mux, ReadTimeout: listWait, WriteTimeout: listWait, IdleTimeout: listWait, MaxHeaderBytes: 8 << 10}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	for {
@@ -214,6 +215,7 @@ func (n *node) takeList(raw []byte) error {
 	if _, is := l.Find(n.id.Key.Public()); was && !is {
 		n.events.Add("overlay.not-listed", model.Warning, "the gateway's list of members is without this node: it reaches no other node directly")
 	}
+	n.shutOut(l.Revoked)
 	wake(n.overlayNow)
 	wake(n.serveNow)
 	return nil

@@ -46,7 +46,8 @@ const (
 // node is the side of everything that is not the gateway.
 type node struct {
 	*core
-	search *announce.NodeSide
+	search   *announce.NodeSide
+	profiles *nodeProfile
 
 	joinNow    chan struct{} // the joiner should look again
 	joinHurry  chan struct{} // and not wait before it asks
@@ -83,9 +84,12 @@ func newNode(c *core) *node {
 		c.events.Add("join.damaged", model.Warning, "kept membership is damaged, joining again: "+err.Error())
 	}
 	n.list = c.loadList()
+	c.shut.set(n.list.Revoked)
+	n.profiles = newNodeProfile(n, c.loadProfile())
 	wg := c.id.Key.WireGuardPublic()
 	evidence, epoch := c.loadEvidence()
 	n.search = announce.NewNodeSide(c.announceConfig(), wg[:], max(floor, epoch), n.hear)
+	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
 	n.search.Evidence, n.search.Proved, n.search.Refused = evidence, c.keepEvidence, n.refuse
 	return n
 }
@@ -125,6 +129,8 @@ func (n *node) run(ctx context.Context) error {
 	g.Go(func() error { return n.keepJoined(ctx) })
 	g.Go(func() error { return n.keepOverlay(ctx) })
 	g.Go(func() error { return n.followList(ctx) })
+	g.Go(func() error { return n.profiles.run(ctx) })
+	g.Go(func() error { return n.profiles.follow(ctx) })
 	return g.Wait()
 }
 
@@ -171,6 +177,7 @@ func (n *node) hear(h announce.Heard) {
 	case restarted:
 		n.events.Add("gateway.restarted", model.Info, "gateway has restarted", "peer", n.net.ID(), "gateway_boot", fmt.Sprint(h.Stamp.Boot))
 	}
+	n.profiles.hear(h.Gateway)
 	wake(n.joinNow)
 	wake(n.overlayNow)
 	wake(n.listNow)

@@ -25,6 +25,7 @@ const maxPeers = 1024
 type registry struct {
 	Announce *model.Announce `json:"announce,omitempty"`
 	Peers    []knownPeer     `json:"peers"`
+	Revoked  []string        `json:"revoked,omitempty"` // canonical IDs
 }
 
 type knownPeer struct {

@@ -32,7 +32,8 @@ type Timing struct {
 	Quiet   time.Duration // with peers and without the gateway, until they are
 	Visit   time.Duration // on a profile that is tried
 	Longest time.Duration // on its own profile between two such tries
-	Lost    time.Duration // without the gateway, until members are asked for a document
+	Lost    time.Duration // on a profile where the gateway was not heard, or without a peer, until members are asked for a document
+	Silent  time.Duration // since the gateway was heard, until they are
 
 	// Of the gateway.
 	Prepare   time.Duration // for the nodes to get a document
@@ -57,6 +58,7 @@ func (t Timing) withDefaults() Timing {
 		{&t.Visit, 90 * time.Second},
 		{&t.Longest, 15 * time.Minute},
 		{&t.Lost, 20 * time.Second},
+		{&t.Silent, 100 * time.Second}, // it announces itself every half minute
 		{&t.Prepare, 3 * time.Minute},
 		{&t.Recall, 45 * time.Second},
 		{&t.Countdown, 5 * time.Second},

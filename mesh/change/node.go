@@ -119,11 +119,11 @@ func (n *Node) Away() bool { return n.mode != rest || n.on != n.homeMesh() }
 // Seeking tells whether the node should ask the members around it for a later
 // document, and whether it has none of them for a peer.
 func (n *Node) Seeking(now time.Time) (seeking, alone bool) {
-	last := n.since
-	if n.heard.After(last) {
-		last = n.heard
+	alone = !n.deserted.IsZero() && now.Sub(n.deserted) >= n.t.Lost
+	if n.heard.IsZero() {
+		return now.Sub(n.since) >= n.t.Lost, alone
 	}
-	return now.Sub(last) >= n.t.Lost, n.peers == 0
+	return alone || now.Sub(n.heard) >= n.t.Silent, alone
 }
 
 // come starts to use a profile.
@@ -177,6 +177,16 @@ func (n *Node) Document(now time.Time, d profile.Opened, used, rejoin bool) bool
 		n.rejoined = rejoin
 	}
 	return true
+}
+
+// Complete takes the whole of the document that counts, so that it can be handed on.
+func (n *Node) Complete(d profile.Document) {
+	if n.home.Serial == 0 || d.Epoch != n.home.Epoch || d.Serial != n.home.Serial || !d.Whole() || n.home.Whole() {
+		return
+	}
+	mesh, former := n.home.Mesh, n.home.Former
+	n.home, n.save = profile.Opened{Document: d}, true
+	n.home.Mesh, n.home.Former = mesh, former
 }
 
 // Order takes the gateway's word that all switch in so long. Of several, the one

@@ -28,6 +28,9 @@ const (
 	MaxPeers = 1024
 	MaxSize  = 192 << 10 // octets of a signed list
 	MaxName  = 63        // octets of a name
+	// MaxRevoked is how many of those who are no members any more are named: who may
+	// still have a secret of the mesh.
+	MaxRevoked = 256
 )
 
 // Validity is how long a list holds; the gateway signs another when half of it
@@ -43,7 +46,8 @@ type List struct {
 	Version uint64 // rises with each change within an epoch
 	Issued  time.Time
 	Expires time.Time
-	Peers   []Peer // by identity key
+	Peers   []Peer   // by identity key
+	Revoked []string // canonical IDs: who may prove nothing any more
 }
 
 // Peer is one member other than the gateway.
@@ -73,7 +77,7 @@ func (l List) After(other List) bool {
 // Members tells whether both lists say the same of everything but lives: what is
 // worth a write to the card.
 func (l List) Members(other List) bool {
-	return slices.EqualFunc(l.Peers, other.Peers, func(a, b Peer) bool {
+	return slices.Equal(l.Revoked, other.Revoked) && slices.EqualFunc(l.Peers, other.Peers, func(a, b Peer) bool {
 		a.Boot, a.Steps, b.Boot, b.Steps = 0, 0, 0, 0
 		return a == b
 	})
@@ -116,6 +120,7 @@ type (
 		IssuedMS  int64
 		ExpiresMS int64
 		Peers     []entry
+		Revoked   []string
 	}
 	entry struct {
 		_         struct{} `cbor:",toarray"`
@@ -150,7 +155,7 @@ func Sign(network identity.Key, l List) ([]byte, error) {
 	if err := l.check(network.Public()); err != nil {
 		return nil, err
 	}
-	b := body{Epoch: l.Epoch, Version: l.Version, IssuedMS: l.Issued.UnixMilli(), ExpiresMS: l.Expires.UnixMilli(), Peers: []entry{}}
+	b := body{Epoch: l.Epoch, Version: l.Version, IssuedMS: l.Issued.UnixMilli(), ExpiresMS: l.Expires.UnixMilli(), Peers: []entry{}, Revoked: append([]string{}, l.Revoked...)}
 	for _, p := range l.Peers {
 		e := entry{Key: p.Key[:], WireGuard: p.WireGuard[:], Overlay: p.Overlay.AsSlice(), Clients: []byte{}, Name: p.Name, Boot: p.Boot, Steps: p.Steps}
 		if p.Clients.IsValid() {
@@ -182,7 +187,7 @@ func Parse(network identity.PublicKey, data []byte) (List, error) {
 	if err := decMode.Unmarshal(e.Body, &b); err != nil {
 		return List{}, fmt.Errorf("%w: %w", ErrForm, err)
 	}
-	l := List{Epoch: b.Epoch, Version: b.Version, Issued: time.UnixMilli(b.IssuedMS).UTC(), Expires: time.UnixMilli(b.ExpiresMS).UTC(), Peers: []Peer{}}
+	l := List{Epoch: b.Epoch, Version: b.Version, Issued: time.UnixMilli(b.IssuedMS).UTC(), Expires: time.UnixMilli(b.ExpiresMS).UTC(), Peers: []Peer{}, Revoked: b.Revoked}
 	for i, e := range b.Peers {
 		p, err := e.peer()
 		if err != nil {
@@ -227,6 +232,14 @@ func (e entry) peer() (p Peer, err error) {
 func (l List) check(network identity.PublicKey) error {
 	if len(l.Peers) > MaxPeers {
 		return fmt.Errorf("%w: expected at most %d peers, got %d", ErrForm, MaxPeers, len(l.Peers))
+	}
+	if len(l.Revoked) > MaxRevoked {
+		return fmt.Errorf("%w: expected at most %d revoked nodes, got %d", ErrForm, MaxRevoked, len(l.Revoked))
+	}
+	for _, id := range l.Revoked {
+		if !identity.ValidID(id) {
+			return fmt.Errorf("%w: revoked: expected a canonical ID, got %.40q", ErrForm, id)
+		}
 	}
 	if !l.Expires.After(l.Issued) {
 		return fmt.Errorf("%w: expected an end after %s, got %s", ErrForm, l.Issued, l.Expires)
