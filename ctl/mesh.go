@@ -28,6 +28,7 @@ type air interface {
 	Timeline(context.Context) ([]model.Recovery, error)
 	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
+	Profile(context.Context) (model.MeshProfile, error)
 	Now() time.Time
 }
 
@@ -82,6 +83,8 @@ func (a *app) meshCommand() *cobra.Command {
 		ask("channels", "which channels the radios have, and may use", cobra.NoArgs, a.meshChannels),
 		ask("legal", "what the law lets the radios do, and where that is known from", cobra.NoArgs, a.meshLegal),
 		a.meshCapture(ask),
+		a.meshChannel(ask),
+		a.meshProfile(ask),
 	)
 	timeline := ask("timeline", "how each recovery went, stage by stage", cobra.NoArgs, a.meshTimeline)
 	timeline.Long = timelineLong

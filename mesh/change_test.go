@@ -20,7 +20,7 @@ import (
 func changeTiming() change.Timing {
 	return change.Timing{
 		Trial: 20 * time.Second, Alone: 5 * time.Second, Quiet: 3 * time.Minute, Visit: 8 * time.Second, Longest: 10 * time.Second, Lost: time.Second,
-		Prepare: 30 * time.Second, Recall: 5 * time.Second, Countdown: 2 * time.Second, Settle: 30 * time.Second,
+		Prepare: 8 * time.Second, Recall: 5 * time.Second, Countdown: 2 * time.Second, Settle: 30 * time.Second,
 	}
 }
 

@@ -112,6 +112,7 @@ func New(c Config) (*API, error) {
 
 	a.systemRoutes()
 	a.meshRoutes()
+	a.profileRoutes()
 	a.authRoutes()
 	a.userRoutes()
 	a.nodeRoutes()

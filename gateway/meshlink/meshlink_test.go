@@ -48,6 +48,7 @@ func (h *hanging) PutAnnounce(ctx context.Context, _ model.Announce) error {
 }
 
 func (*hanging) PutPeers(context.Context, []model.AdmittedPeer) error { return nil }
+func (*hanging) PutRevoked(context.Context, []string) error           { return nil }
 func (*hanging) PutClaimCode(context.Context, string) error           { return nil }
 func (*hanging) DeleteClaimCode(context.Context) error                { return nil }
 
@@ -62,6 +63,7 @@ func TestAHungHaloMeshIsNamedInTime(t *testing.T) {
 				l := New(Config{
 					Client: mesh, Clock: clock.New(time.Now, time.Time{}), Health: g, Missing: health.Failed, Every: local.FollowEvery,
 					Peers:    func(context.Context) ([]model.AdmittedPeer, error) { return nil, nil },
+					Revoked:  func(context.Context) ([]string, error) { return nil, nil },
 					Announce: func() model.Announce { return model.Announce{APIPort: 8443} },
 				})
 				ctx, cancel := context.WithCancel(t.Context())

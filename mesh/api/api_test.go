@@ -12,6 +12,7 @@ import (
 
 	"halo.internal/health"
 	"halo.internal/model"
+	"halo.internal/model/bundle"
 )
 
 // daemon answers with err, or with what was asked.
@@ -32,8 +33,15 @@ func (d *daemon) Timeline() []model.Recovery {
 func (d *daemon) Membership() (model.Membership, error) { return model.Membership{Name: "mast"}, d.err }
 func (d *daemon) PutPeers(p []model.AdmittedPeer) error { d.last = fmt.Sprint(len(p)); return d.err }
 func (d *daemon) PutAnnounce(a model.Announce) error    { d.last = a.CASHA256; return d.err }
-func (d *daemon) ShowClaimCode(c string) error          { d.last = c; return d.err }
-func (d *daemon) EraseClaimCode() error                 { d.last = "erased"; return d.err }
+func (d *daemon) PutRevoked(ids []string) error         { d.last = strings.Join(ids, " "); return d.err }
+func (d *daemon) Profile() (model.MeshProfile, error)   { return model.MeshProfile{Phase: "idle"}, d.err }
+func (d *daemon) PutProfile(c model.ProfileChange) error {
+	d.last = fmt.Sprint(c.RotateSecret)
+	return d.err
+}
+func (d *daemon) MeshSecret() (bundle.Mesh, error) { return bundle.Mesh{PSK: "the secret"}, d.err }
+func (d *daemon) ShowClaimCode(c string) error     { d.last = c; return d.err }
+func (d *daemon) EraseClaimCode() error            { d.last = "erased"; return d.err }
 func (d *daemon) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, error) {
 	d.last = q.Radio
 	return model.RadioScan{Radio: "phy0"}, d.err
@@ -79,6 +87,14 @@ func TestRoutes(t *testing.T) {
 		{"PUT", "/v1/overlay/peers", `[]`, ErrRole, 409, "0", "only a gateway"},
 		{"PUT", "/v1/announce", `{"api_port":8443,"ca_sha256":"ab"}`, nil, 204, "ab", ""},
 		{"PUT", "/v1/announce", `{"api_port":8443}`, fmt.Errorf("%w: ca_sha256", ErrInvalid), 422, "", "ca_sha256"},
+		{"PUT", "/v1/overlay/revoked", `["n-a","n-b"]`, nil, 204, "n-a n-b", ""},
+		{"PUT", "/v1/overlay/revoked", `["n-a"]`, fmt.Errorf("%w: revoked", ErrInvalid), 422, "n-a", "revoked"},
+		{"GET", "/v1/profile", "", nil, 200, "", `"phase":"idle"`},
+		{"PUT", "/v1/profile", `{"rotate_secret":true}`, nil, 204, "true", ""},
+		{"PUT", "/v1/profile", `{"psk":"x"}`, nil, 422, "", "unknown field"},
+		{"PUT", "/v1/profile", `{}`, fmt.Errorf("%w: another change is preparing", ErrBusy), 409, "false", "another change"},
+		{"GET", "/v1/profile/secret", "", nil, 200, "", `"PSK":"the secret"`},
+		{"GET", "/v1/profile/secret", "", ErrRole, 409, "", "only a gateway"},
 		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, nil, 204, "7K3M", ""},
 		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, errors.New("card is gone"), 500, "7K3M", "card is gone"},
 		{"DELETE", "/v1/boot/claim-code", "", nil, 204, "erased", ""},

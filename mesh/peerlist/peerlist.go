@@ -188,6 +188,9 @@ func Parse(network identity.PublicKey, data []byte) (List, error) {
 		return List{}, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	l := List{Epoch: b.Epoch, Version: b.Version, Issued: time.UnixMilli(b.IssuedMS).UTC(), Expires: time.UnixMilli(b.ExpiresMS).UTC(), Peers: []Peer{}, Revoked: b.Revoked}
+	if len(l.Revoked) == 0 {
+		l.Revoked = nil
+	}
 	for i, e := range b.Peers {
 		p, err := e.peer()
 		if err != nil {
