@@ -83,6 +83,7 @@ func (a *app) meshCommand() *cobra.Command {
 		ask("channels", "which channels the radios have, and may use", cobra.NoArgs, a.meshChannels),
 		ask("legal", "what the law lets the radios do, and where that is known from", cobra.NoArgs, a.meshLegal),
 		a.meshCapture(ask),
+		a.meshRotateKey(),
 		a.meshChannel(ask),
 		a.meshProfile(ask),
 	)

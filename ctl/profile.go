@@ -12,6 +12,7 @@ import (
 
 	"halo.internal/ctl/client"
 	"halo.internal/ctl/table"
+	"halo.internal/local"
 	"halo.internal/model"
 )
 
@@ -221,4 +222,20 @@ func phrase(p model.MeshProfile) string {
 		return "another secret is due"
 	}
 	return "none is under way"
+}
+
+func (a *app) meshRotateKey() *cobra.Command {
+	return &cobra.Command{
+		Use: "rotate-key", Short: "draw another overlay key for the device that haloctl runs on", Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
+		Long: `Rotate-key has the device that haloctl runs on draw another key for its overlay
+(WireGuard), tell all others of it, and use it when they have heard: after some
+minutes, and without a gap. It asks halo-mesh of this device, as with --local.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := local.NewMesh(a.env.MeshSocket).RotateKey(c.Context()); err != nil {
+				return err
+			}
+			fmt.Fprintln(a.env.Stderr, "Another key is drawn; it is in use when all others have heard of it (event overlay.rekeyed).")
+			return nil
+		},
+	}
 }

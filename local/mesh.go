@@ -62,6 +62,7 @@ const (
 	RouteFirewall   = "/v1/net/firewall"
 	RouteDNS        = "/v1/net/dns"
 	RouteRevoked    = "/v1/overlay/revoked"
+	RouteOverlayKey = "/v1/overlay/key"
 	RouteProfile    = "/v1/profile"
 	RouteMeshSecret = "/v1/profile/secret"
 )
@@ -165,6 +166,11 @@ func (m *Mesh) PutAnnounce(ctx context.Context, a model.Announce) error {
 // PutRevoked hands over the canonical IDs of all nodes that were revoked.
 func (m *Mesh) PutRevoked(ctx context.Context, ids []string) error {
 	return m.do(ctx, http.MethodPut, RouteRevoked, ids, nil)
+}
+
+// RotateKey has the device's overlay key changed, in its own time.
+func (m *Mesh) RotateKey(ctx context.Context) error {
+	return m.do(ctx, http.MethodPut, RouteOverlayKey, nil, nil)
 }
 
 // Profile returns the mesh profile, and how far a change of it is.

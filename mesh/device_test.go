@@ -85,8 +85,8 @@ func device(role model.Role) int {
 			}
 			return &cable{c: c, err: errors.New("no cable yet")}
 		},
-		ChangeTiming: changeTiming(),
-		Log:          slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		ChangeTiming: changeTiming(), RekeyOverlap: 3 * time.Second,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

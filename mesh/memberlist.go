@@ -64,7 +64,7 @@ func (r *registry) listed() []peerlist.Peer {
 		if errKey != nil || errWG != nil || len(wg) != 32 {
 			panic("mesh: peer was not checked") // setPeers does
 		}
-		out = append(out, peerlist.Peer{Key: key, WireGuard: [32]byte(wg), Overlay: p.OverlayV4, Clients: p.Clients, Name: p.Name, Boot: p.Boot, Steps: p.Steps})
+		out = append(out, peerlist.Peer{Key: key, WireGuard: [32]byte(wg), Next: keyOf(p.Next), Overlay: p.OverlayV4, Clients: p.Clients, Name: p.Name, Boot: p.Boot, Steps: p.Steps})
 	}
 	return out
 }
@@ -216,6 +216,9 @@ func (n *node) takeList(raw []byte) error {
 		n.events.Add("overlay.not-listed", model.Warning, "the gateway's list of members is without this node: it reaches no other node directly")
 	}
 	n.shutOut(l.Revoked)
+	if own, ok := l.Find(n.id.Key.Public()); ok {
+		n.keys.known(own.Next)
+	}
 	wake(n.overlayNow)
 	wake(n.serveNow)
 	return nil
@@ -238,7 +241,7 @@ func (n *node) directPeers() []overlay.Peer {
 			continue
 		}
 		o := overlay.Peer{
-			Node: p.Key.ID(), Key: p.WireGuard, Incarnation: overlay.Incarnation{Boot: p.Boot, Steps: p.Steps},
+			Node: p.Key.ID(), Key: p.WireGuard, Next: p.Next, Incarnation: overlay.Incarnation{Boot: p.Boot, Steps: p.Steps},
 			Endpoint: netip.AddrPortFrom(identity.Underlay(n.net, p.Key), paths.WireGuardPort),
 			Allowed:  append([]netip.Prefix{netip.PrefixFrom(p.Overlay, 32), netip.PrefixFrom(identity.Overlay(n.net, p.Key), 128)}, clientNetworks(n.net, p.Clients)...),
 		}

@@ -47,6 +47,8 @@ type Config struct {
 	Underlay func(UnderlayConfig) Underlay
 	// ChangeTiming is that of changes of the mesh profile; zero: as it is meant.
 	ChangeTiming change.Timing
+	// RekeyOverlap is how long both overlay keys of a device hold; zero: two minutes.
+	RekeyOverlap time.Duration
 	Log          *slog.Logger
 }
 
@@ -115,6 +117,7 @@ type core struct {
 	agent    agentView
 	past     recoveries
 
+	keys     *overlayKey
 	shut     revoked                             // who is no member any more
 	aside    func(from Stranger, payload []byte) // gets what was said past the mesh
 	problems map[string]bool                     // of the boot report, that are events already; nil: not known yet
@@ -177,6 +180,7 @@ func Run(ctx context.Context, c Config) error {
 	m.startTimeline()
 	started, _ := m.bootReport() // without one, no slot can be named, and what is not there is no HaLow radio
 	turn, _ := m.startTurn()
+	m.keys = m.loadOverlayKey()
 	carried := m.bundle
 	carried.Mesh = m.startProfile()
 	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: turn, Network: m.net, Bundle: carried, HaLow: m.path(paths.HaLow(started.Slot)), Admit: m.shut.admit, Strange: m.strange, Notify: m.noteUnderlay, Log: c.Log})

@@ -58,6 +58,7 @@ type node struct {
 	list    peerlist.List // of members, as the gateway signed it last; the zero value: none was seen
 	heard   *announce.Gateway
 	heardAt time.Time
+	newKey  bool // the gateway's API does not know of this node's overlay key yet
 	hasTime bool // a gateway's answer has been applied in this process
 	member  *model.Membership
 	joined  time.Time // of the last answer in this process
@@ -85,10 +86,14 @@ func newNode(c *core) *node {
 	}
 	n.list = c.loadList()
 	c.shut.set(n.list.Revoked)
+	if own, ok := n.list.Find(c.id.Key.Public()); ok {
+		c.keys.known(own.Next) // a change that was interrupted
+	}
 	n.profiles = newNodeProfile(n, c.loadProfile())
-	wg := c.id.Key.WireGuardPublic()
+	wg, _ := c.keys.public()
 	evidence, epoch := c.loadEvidence()
-	n.search = announce.NewNodeSide(c.announceConfig(), wg[:], max(floor, epoch), n.hear)
+	n.search = announce.NewNodeSide(c.announceConfig(), wg, max(floor, epoch), n.hear)
+	n.search.Keys = c.keys.public
 	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
 	n.search.Evidence, n.search.Proved, n.search.Refused = evidence, c.keepEvidence, n.refuse
 	return n
@@ -131,6 +136,7 @@ func (n *node) run(ctx context.Context) error {
 	g.Go(func() error { return n.followList(ctx) })
 	g.Go(func() error { return n.profiles.run(ctx) })
 	g.Go(func() error { return n.profiles.follow(ctx) })
+	g.Go(func() error { return n.followKeys(ctx, n.overlayDevice, n.rekeyed) })
 	return g.Wait()
 }
 
@@ -170,7 +176,9 @@ func (n *node) hear(h announce.Heard) {
 	}
 	n.heard, n.heardAt, n.refused = &h.Gateway, time.Now(), refusal{}
 	n.hasTime = n.hasTime || h.RoundTrip > 0
+	moved := n.followGatewayKey(h.Gateway)
 	n.mu.Unlock()
+	n.keepMember(moved)
 	switch {
 	case first:
 		n.events.Add("gateway.heard", model.Info, "gateway found", "peer", n.net.ID())

@@ -172,6 +172,7 @@ func (u unprovisioned) Membership() (model.Membership, error) {
 }
 func (u unprovisioned) PutPeers([]model.AdmittedPeer) error  { return u.refuse() }
 func (u unprovisioned) PutAnnounce(model.Announce) error     { return u.refuse() }
+func (u unprovisioned) RotateKey() error                     { return u.refuse() }
 func (u unprovisioned) PutRevoked([]string) error            { return u.refuse() }
 func (u unprovisioned) PutProfile(model.ProfileChange) error { return u.refuse() }
 func (u unprovisioned) Profile() (model.MeshProfile, error)  { return model.MeshProfile{}, u.refuse() }

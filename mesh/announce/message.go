@@ -68,6 +68,7 @@ type Gateway struct {
 	List         uint64 // version of the list of members in the stamp's epoch; 0: there is none yet
 	Profile      uint64 // serial of the profile document in the stamp's epoch whose profile it uses; 0: there is none
 	Next         uint64 // serial of the one that it prepares; 0: none
+	NextKey      []byte // X25519 public key that it will have; empty: it keeps the one that it has
 }
 
 // Time returns when the message was signed, by the gateway's clock.
@@ -84,6 +85,7 @@ type Node struct {
 	Nonce        []byte // empty when no answer is wanted
 	Held         uint64 // serial of the latest profile document that its card keeps; 0: none
 	Using        uint64 // serial of the one whose profile it uses; 0: it has that from its bundle
+	NextKey      []byte // as a gateway's
 }
 
 // Order is the gateway's word that all are to switch to the profile of a document.
@@ -225,6 +227,9 @@ func (c Codec) openGateway(e envelope) (any, error) {
 	if err := size("CA hash", g.CASHA256, 0, sha256.Size); err != nil {
 		return nil, err
 	}
+	if err := size("next WireGuard key", g.NextKey, 0, 32); err != nil {
+		return nil, err
+	}
 	return g, size("nonce", g.Nonce, 0, NonceSize)
 }
 
@@ -240,6 +245,9 @@ func (c Codec) openNode(e envelope) (any, error) {
 		return nil, fmt.Errorf("announcement of %s: %w", identity.PublicKey(n.Key).ID(), identity.ErrSignature)
 	}
 	if err := size("WireGuard key", n.WireGuardKey, 32); err != nil {
+		return nil, err
+	}
+	if err := size("next WireGuard key", n.NextKey, 0, 32); err != nil {
 		return nil, err
 	}
 	return n, size("nonce", n.Nonce, 0, NonceSize)

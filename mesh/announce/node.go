@@ -37,6 +37,9 @@ type NodeSide struct {
 	// Refused, if any, is told of a living gateway, since it answers a question,
 	// that is refused for its epoch.
 	Refused func(epoch, floor uint64)
+	// Keys, if any, returns the overlay's public key that the node has now, in place
+	// of WireGuardKey, and the one that it will have, or nothing.
+	Keys func() (now, next []byte)
 	// Profiles, if any, returns which profile documents the node has, for what it
 	// says of itself.
 	Profiles func() (held, using uint64)
@@ -148,6 +151,9 @@ func (r *search) ask() {
 	rand.Read(r.asked.nonce)
 	m := Node{Steps: r.Steps(), WireGuardKey: r.WireGuardKey, Nonce: r.asked.nonce}
 	m.Stamp.Boot, m.Stamp.Seq = r.Boot, r.seq.next()
+	if r.Keys != nil {
+		m.WireGuardKey, m.NextKey = r.Keys()
+	}
 	if r.Profiles != nil {
 		m.Held, m.Using = r.Profiles()
 	}

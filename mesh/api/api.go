@@ -31,6 +31,8 @@ type Daemon interface {
 	PutAnnounce(model.Announce) error
 	// PutRevoked takes the canonical IDs of all nodes that were revoked.
 	PutRevoked([]string) error
+	// RotateKey has the device's overlay key changed, in its own time.
+	RotateKey() error
 	Profile() (model.MeshProfile, error)
 	PutProfile(model.ProfileChange) error
 	// MeshSecret returns the mesh profile in use with its secret.
@@ -81,6 +83,7 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 	put(mux, local.RouteAnnounce, d.PutAnnounce)
 	put(mux, local.RouteRevoked, d.PutRevoked)
 	put(mux, local.RouteProfile, d.PutProfile)
+	mux.HandleFunc("PUT "+local.RouteOverlayKey, func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, d.RotateKey()) })
 	mux.HandleFunc("GET "+local.RouteProfile, func(w http.ResponseWriter, _ *http.Request) {
 		p, err := d.Profile()
 		answer(w, p, err)

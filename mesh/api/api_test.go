@@ -34,6 +34,7 @@ func (d *daemon) Membership() (model.Membership, error) { return model.Membershi
 func (d *daemon) PutPeers(p []model.AdmittedPeer) error { d.last = fmt.Sprint(len(p)); return d.err }
 func (d *daemon) PutAnnounce(a model.Announce) error    { d.last = a.CASHA256; return d.err }
 func (d *daemon) PutRevoked(ids []string) error         { d.last = strings.Join(ids, " "); return d.err }
+func (d *daemon) RotateKey() error                      { d.last = "rotated"; return d.err }
 func (d *daemon) Profile() (model.MeshProfile, error)   { return model.MeshProfile{Phase: "idle"}, d.err }
 func (d *daemon) PutProfile(c model.ProfileChange) error {
 	d.last = fmt.Sprint(c.RotateSecret)
@@ -89,6 +90,7 @@ func TestRoutes(t *testing.T) {
 		{"PUT", "/v1/announce", `{"api_port":8443}`, fmt.Errorf("%w: ca_sha256", ErrInvalid), 422, "", "ca_sha256"},
 		{"PUT", "/v1/overlay/revoked", `["n-a","n-b"]`, nil, 204, "n-a n-b", ""},
 		{"PUT", "/v1/overlay/revoked", `["n-a"]`, fmt.Errorf("%w: revoked", ErrInvalid), 422, "n-a", "revoked"},
+		{"PUT", "/v1/overlay/key", "", nil, 204, "rotated", ""},
 		{"GET", "/v1/profile", "", nil, 200, "", `"phase":"idle"`},
 		{"PUT", "/v1/profile", `{"rotate_secret":true}`, nil, 204, "true", ""},
 		{"PUT", "/v1/profile", `{"psk":"x"}`, nil, 422, "", "unknown field"},

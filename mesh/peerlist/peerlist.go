@@ -54,6 +54,7 @@ type List struct {
 type Peer struct {
 	Key       identity.PublicKey
 	WireGuard [32]byte
+	Next      [32]byte     // the key that it will have; zero: it keeps the one that it has
 	Overlay   netip.Addr   // in 10.42.0.0/16; its IPv6 address follows from the keys
 	Clients   netip.Prefix // of the devices that it serves, within 10.43.0.0/16; the zero value: none
 	Name      string       // for people and for .halo; may be empty
@@ -126,6 +127,7 @@ type (
 		_         struct{} `cbor:",toarray"`
 		Key       []byte
 		WireGuard []byte
+		Next      []byte // none or 32 octets
 		Overlay   []byte // 4 octets
 		Clients   []byte // address and length, 5 octets, or none
 		Name      string
@@ -158,6 +160,11 @@ func Sign(network identity.Key, l List) ([]byte, error) {
 	b := body{Epoch: l.Epoch, Version: l.Version, IssuedMS: l.Issued.UnixMilli(), ExpiresMS: l.Expires.UnixMilli(), Peers: []entry{}, Revoked: append([]string{}, l.Revoked...)}
 	for _, p := range l.Peers {
 		e := entry{Key: p.Key[:], WireGuard: p.WireGuard[:], Overlay: p.Overlay.AsSlice(), Clients: []byte{}, Name: p.Name, Boot: p.Boot, Steps: p.Steps}
+		if p.Next != [32]byte{} {
+			e.Next = p.Next[:]
+		} else {
+			e.Next = []byte{}
+		}
 		if p.Clients.IsValid() {
 			e.Clients = append(p.Clients.Addr().AsSlice(), byte(p.Clients.Bits()))
 		}
@@ -213,6 +220,13 @@ func (e entry) peer() (p Peer, err error) {
 	}
 	copy(p.Key[:], e.Key)
 	copy(p.WireGuard[:], e.WireGuard)
+	switch len(e.Next) {
+	case 0:
+	case len(p.Next):
+		copy(p.Next[:], e.Next)
+	default:
+		return p, fmt.Errorf("next WireGuard key: expected 0 or %d octets, got %d", len(p.Next), len(e.Next))
+	}
 	if len(e.Overlay) != 4 {
 		return p, fmt.Errorf("overlay address: expected 4 octets, got %d", len(e.Overlay))
 	}
@@ -267,8 +281,8 @@ func (l List) check(network identity.PublicKey) error {
 		case p.Clients != (netip.Prefix{}) && (p.Clients != p.Clients.Masked() || p.Clients.Bits() != clientsBits || !paths.ClientsNet.Contains(p.Clients.Addr())):
 			return fmt.Errorf("%w: peer %d: expected clients in a /%d of %s, got %s", ErrForm, i, clientsBits, paths.ClientsNet, p.Clients)
 		}
-		for _, u := range []unique{{"WireGuard key", p.WireGuard}, {"overlay address", p.Overlay}, {"network of clients", p.Clients}} {
-			if u.value == (netip.Prefix{}) {
+		for _, u := range []unique{{"WireGuard key", p.WireGuard}, {"WireGuard key", p.Next}, {"overlay address", p.Overlay}, {"network of clients", p.Clients}} {
+			if u.value == (netip.Prefix{}) || u.value == [32]byte{} {
 				continue
 			}
 			if j, dup := seen[u]; dup {

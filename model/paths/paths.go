@@ -45,6 +45,7 @@ const (
 	Turn       = "turn"          // under which addresses others know this device
 	Timeline   = "timeline.json" // the last recoveries, mesh/timeline
 	Peers      = "peers.json"
+	OverlayKey = "overlay-key"  // the overlay key that this device will have
 	Profile    = "mesh-profile" // the profile documents, and how far a change of them is
 	PeerList   = "peer-list"    // a node's copy of the list of members that the gateway signed
 	AgentDir   = "agent"
@@ -67,6 +68,7 @@ const (
 	VaultMembership = "membership"
 	VaultEvidence   = "epoch-evidence"
 	VaultClock      = "clock"
+	VaultOverlayKey = "overlay-key"
 	VaultProfile    = "mesh-profile"
 )
 
