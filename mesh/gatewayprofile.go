@@ -24,6 +24,7 @@ import (
 
 const (
 	rotateAgain  = 5 * time.Minute // after a rotation that did not come about
+	seekEvery    = 20 * time.Second
 	reissueSoon  = 10 * time.Minute
 	reissueLater = 24 * time.Hour
 	maxHad       = 4096 // nodes that have had a secret
@@ -32,7 +33,8 @@ const (
 // gatewayProfile leads changes of the mesh profile.
 type gatewayProfile struct {
 	*gateway
-	wake chan struct{}
+	wake   chan struct{}
+	looked time.Time // for members
 
 	acting sync.Mutex // held while a decision is carried out
 
@@ -45,7 +47,6 @@ type gatewayProfile struct {
 	serial  uint64
 	rejoin  *rejoin.Engine
 	retry   time.Time // no rotation before
-	asked   time.Time
 	outcome string
 }
 
@@ -144,6 +145,7 @@ func (p *gatewayProfile) run(ctx context.Context) error {
 	for {
 		p.keepUp()
 		p.act()
+		p.seek()
 		p.mu.Lock()
 		timer.Reset(time.Until(p.m.Due(time.Now())))
 		p.mu.Unlock()
@@ -153,6 +155,24 @@ func (p *gatewayProfile) run(ctx context.Context) error {
 		case <-p.wake:
 		case <-timer.C:
 		}
+	}
+}
+
+// seek asks all around, while no member is linked, for a later document than this
+// card has: it may be an old one, or a fresh one in the place of a lost one.
+func (p *gatewayProfile) seek() {
+	now := time.Now()
+	if now.Sub(p.looked) < seekEvery {
+		return
+	}
+	p.looked = now
+	if p.links() > 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.m.State().Phase == change.Idle {
+		p.under.Say(Stranger{}, p.rejoin.Request(p.m.Force().Document))
 	}
 }
 
@@ -262,7 +282,7 @@ func (p *gatewayProfile) keepUp() {
 			p.kept.DueSerial = d.Serial
 		}
 	case force.Serial == 0:
-	case force.Epoch != epoch:
+	case force.Epoch < epoch:
 		p.reissue(now, "epoch")
 	default:
 		missing := slices.DeleteFunc(slices.Clone(members), func(k identity.PublicKey) bool { return force.Has(k) })

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,15 +26,14 @@ import (
 )
 
 const (
-	envSegment  = "HALO_TEST_SEGMENT"
-	wireIface   = "eth9" // of a board whose underlay is a segment
-	helloType   = 0x88B7 // stands for whatever keeps links up
-	deafProfile = "deaf" // file: while it is there, the board hears nobody on the channel that it names
+	envSegment = "HALO_TEST_SEGMENT"
+	wireIface  = "eth9" // of a board whose underlay is a segment
+	helloType  = 0x88B7 // stands for whatever keeps links up
 )
 
 // segment is an underlay on which only those hear each other who use the same mesh
-// profile: bat0 is a VXLAN over the wire, by a number that follows from the profile.
-// What is said past the mesh goes over the wire itself.
+// profile: bat0 is a tap, and what goes through it has a number on the wire that
+// follows from the profile. What is said past the mesh goes over the wire itself.
 type segment struct {
 	noRadios
 	c    mesh.UnderlayConfig
@@ -52,12 +52,12 @@ func newSegment(c mesh.UnderlayConfig, root string) *segment {
 	return &segment{c: c, root: root, mesh: c.Bundle.Mesh.WithDefaults(), err: errors.New("no wire yet"), heard: map[dot11.MAC]time.Time{}, again: make(chan struct{}, 1)}
 }
 
-func (s *segment) number() int {
+func (s *segment) number() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b, _ := json.Marshal(s.mesh)
 	h := sha256.Sum256(b)
-	return int(binary.BigEndian.Uint32(h[:]) >> 9)
+	return binary.BigEndian.Uint32(h[:])
 }
 
 func (s *segment) Run(ctx context.Context) error {
@@ -79,14 +79,15 @@ func (s *segment) set(err error) {
 	s.err = err
 }
 
+// tapMTU leaves room for the header on the wire.
+const tapMTU = 1400
+
 func (s *segment) serve(ctx context.Context) error {
 	wire, err := netlink.LinkByName(wireIface)
 	if err != nil {
 		return err
 	}
-	h := sha256.Sum256([]byte(s.c.Key.ID()))
-	address := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(172, 16+h[0]%16, h[1], 1+h[2]%254), Mask: net.CIDRMask(12, 32)}}
-	if err := errors.Join(netlink.LinkSetUp(wire), netlink.AddrReplace(wire, address)); err != nil {
+	if err := netlink.LinkSetUp(wire); err != nil {
 		return err
 	}
 	if old, err := netlink.LinkByName(paths.BatIface); err == nil {
@@ -96,43 +97,59 @@ func (s *segment) serve(ctx context.Context) error {
 	}
 	a := netlink.NewLinkAttrs()
 	a.Name = paths.BatIface
-	if err := netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: a, VxlanId: s.number(), VtepDevIndex: wire.Attrs().Index, Port: 4789, Group: net.IPv4(239, 1, 1, 1), Learning: true}); err != nil {
+	tap := &netlink.Tuntap{LinkAttrs: a, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_ONE_QUEUE, Queues: 1, NonPersist: true}
+	if err := netlink.LinkAdd(tap); err != nil {
+		return err
+	}
+	end := tap.Fds[0]
+	defer end.Close()
+	if err := netlink.LinkSetMTU(tap, tapMTU); err != nil {
 		return err
 	}
 	if err := mesh.AddressUnderlay(paths.BatIface, identity.Underlay(s.c.Network, s.c.Key.Public())); err != nil {
-		return err
-	}
-	bat, err := net.InterfaceByName(paths.BatIface)
-	if err != nil {
 		return err
 	}
 	under, err := net.InterfaceByName(wireIface)
 	if err != nil {
 		return err
 	}
-	hello, err := packet.Listen(bat, packet.Raw, helloType, nil)
+	in, err := packet.Listen(under, packet.Raw, helloType, nil)
 	if err != nil {
 		return err
 	}
 	out, err := packet.Listen(under, packet.Raw, paths.EtherTypeRejoin, nil)
 	if err != nil {
-		return errors.Join(err, hello.Close())
+		return errors.Join(err, in.Close())
 	}
 	s.mu.Lock()
 	s.out, s.own, s.err = out, under.HardwareAddr, nil
 	clear(s.heard)
 	s.mu.Unlock()
+	number := s.number()
 	var owned sync.WaitGroup
 	defer owned.Wait()
-	defer func() { _, _ = hello.Close(), out.Close() }() // there is nothing to flush
-	owned.Go(func() { s.listen(hello) })
+	defer func() { _, _, _ = in.Close(), out.Close(), end.Close() }() // there is nothing to flush
+	send := func(frame []byte) {
+		f := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, under.HardwareAddr...)
+		f = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(f, helloType), number)
+		_, _ = in.WriteTo(append(f, frame...), &packet.Addr{HardwareAddr: net.HardwareAddr(f[:6])}) // lost, as on any wire
+	}
+	owned.Go(func() { s.listen(in, end, number) })
 	owned.Go(func() { s.overhear(out) })
+	owned.Go(func() {
+		b := make([]byte, 2000)
+		for {
+			n, err := end.Read(b)
+			if err != nil {
+				return
+			}
+			send(b[:n])
+		}
+	})
 	t := time.NewTicker(300 * time.Millisecond)
 	defer t.Stop()
 	for {
-		f := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, bat.HardwareAddr...)
-		f = append(binary.BigEndian.AppendUint16(f, helloType), make([]byte, 46)...)
-		_, _ = hello.WriteTo(f, &packet.Addr{HardwareAddr: net.HardwareAddr(f[:6])}) // another follows
+		send(nil)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -143,14 +160,16 @@ func (s *segment) serve(ctx context.Context) error {
 	}
 }
 
-func (s *segment) listen(c *packet.Conn) {
-	b := make([]byte, 100)
+// listen hands what members send to bat0; an empty frame says that one is there.
+func (s *segment) listen(c *packet.Conn, to io.Writer, number uint32) {
+	const header = 14 + 4
+	b := make([]byte, 2000)
 	for {
 		n, _, err := c.ReadFrom(b)
 		if err != nil {
 			return
 		}
-		if n < 14 {
+		if n < header || binary.BigEndian.Uint32(b[14:]) != number || string(b[6:12]) == string(s.own) {
 			continue
 		}
 		s.mu.Lock()
@@ -159,6 +178,9 @@ func (s *segment) listen(c *packet.Conn) {
 		s.mu.Unlock()
 		if !known || time.Since(at) > 2*time.Second {
 			s.c.Notify(model.Event{Kind: port.EventProven, Severity: model.Info, Message: "a member is there"})
+		}
+		if n >= header+14 {
+			_, _ = to.Write(b[header:n]) // lost, as on any wire
 		}
 	}
 }

@@ -126,6 +126,9 @@ func (w *world) reached(linked func(i, k int) bool) []bool {
 
 func (w *world) lost() bool { return w.r.Float64() < w.loss }
 
+// cut tells whether the power goes before what was decided is written.
+func (w *world) cut() bool { return w.r.Float64() < w.loss*w.loss }
+
 // document is one of the gateway's, opened.
 func (w *world) document(m bundle.Mesh, former []profile.Former) profile.Opened {
 	w.serial++
@@ -166,7 +169,7 @@ func (w *world) advance() {
 			w.say("taken back")
 		}
 		if g.lead.Save() {
-			if w.lost() && w.lost() {
+			if w.cut() {
 				w.powerOff(0) // before it was written
 			} else {
 				g.keptG = keptGateway{g.lead.Force(), g.lead.Next(), g.lead.State()}
@@ -226,7 +229,7 @@ func (w *world) live(i int, b *board, reached bool, order *Heard, in time.Durati
 	}
 	n.Advance(w.now)
 	if n.Save() {
-		if w.lost() && w.lost() {
+		if w.cut() {
 			w.powerOff(i)
 			return
 		}
