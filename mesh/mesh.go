@@ -117,10 +117,11 @@ type core struct {
 	agent    agentView
 	past     recoveries
 
-	keys     *overlayKey
-	shut     revoked                             // who is no member any more
-	aside    func(from Stranger, payload []byte) // gets what was said past the mesh
-	problems map[string]bool                     // of the boot report, that are events already; nil: not known yet
+	keys      *overlayKey
+	shut      revoked                             // who is no member any more
+	aside     func(from Stranger, payload []byte) // gets what was said past the mesh
+	elsewhere func(channel int)                   // gets where a lonely node has heard its mesh; nil on a gateway
+	problems  map[string]bool                     // of the boot report, that are events already; nil: not known yet
 }
 
 // note is something to tell before the event log is open.
@@ -183,7 +184,7 @@ func Run(ctx context.Context, c Config) error {
 	m.keys = m.loadOverlayKey()
 	carried := m.bundle
 	carried.Mesh = m.startProfile()
-	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: turn, Network: m.net, Bundle: carried, HaLow: m.path(paths.HaLow(started.Slot)), Admit: m.shut.admit, Strange: m.strange, Notify: m.noteUnderlay, Log: c.Log})
+	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: turn, Network: m.net, Bundle: carried, HaLow: m.path(paths.HaLow(started.Slot)), Admit: m.shut.admit, Strange: m.strange, Found: m.found, Notify: m.noteUnderlay, Log: c.Log})
 	c.Log.Info("halo-mesh runs", "node", m.id.Key.ID(), "role", c.Role, "network", m.bundle.Network, "boot", m.id.BootCounter)
 	if c.Role == model.RoleGateway {
 		g := newGateway(m)
@@ -191,7 +192,7 @@ func Run(ctx context.Context, c Config) error {
 		return m.run(ctx, g)
 	}
 	n := newNode(m)
-	m.aside = n.profiles.strange
+	m.aside, m.elsewhere = n.profiles.strange, n.profiles.Elsewhere
 	return m.run(ctx, n)
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"halo.internal/identity"
+	"halo.internal/model"
 )
 
 // errRevoked is why a device that has the mesh's secret may not be a member.
@@ -42,6 +43,13 @@ func (r *revoked) admit(key identity.PublicKey) error {
 func (m *core) strange(from Stranger, payload []byte) {
 	if m.aside != nil {
 		m.aside(from, payload)
+	}
+}
+
+// found hands on where a lonely device has heard its mesh.
+func (m *core) found(_ string, n model.RadioNetwork) {
+	if m.elsewhere != nil && n.Channel != 0 {
+		m.elsewhere(n.Channel)
 	}
 }
 
