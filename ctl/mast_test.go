@@ -7,6 +7,7 @@ import (
 
 	"halo.internal/mesh/api"
 	"halo.internal/model"
+	"halo.internal/model/bundle"
 )
 
 var _ api.Daemon = (*mast)(nil)
@@ -26,6 +27,10 @@ func (*mast) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
 }
 func (*mast) Channels() ([]model.RadioChannels, error) { return nil, nothing() }
 func (*mast) Legal() ([]model.Legality, error)         { return nil, nothing() }
+func (*mast) PutRevoked([]string) error                { return api.ErrRole }
+func (*mast) Profile() (model.MeshProfile, error)      { return model.MeshProfile{}, nothing() }
+func (*mast) PutProfile(model.ProfileChange) error     { return api.ErrRole }
+func (*mast) MeshSecret() (bundle.Mesh, error)         { return bundle.Mesh{}, api.ErrRole }
 func (*mast) Timeline() []model.Recovery               { return nil }
 func (*mast) Capture(context.Context, model.CaptureRequest, io.Writer) error {
 	return nothing()

@@ -34,6 +34,7 @@ type air interface {
 	Firewall(context.Context) (model.FirewallStatus, error)
 	DNS(context.Context) (model.DNSStatus, error)
 	Support(context.Context, io.Writer) error
+	Profile(context.Context) (model.MeshProfile, error)
 	Now() time.Time
 }
 
@@ -54,6 +55,9 @@ func (a *app) meshCommand() *cobra.Command {
 		a.askDevice("channels", "which channels the radios have, and may use", cobra.NoArgs, a.meshChannels),
 		a.askDevice("legal", "what the law lets the radios do, and where that is known from", cobra.NoArgs, a.meshLegal),
 		a.meshCapture(),
+		a.meshRotateKey(),
+		a.meshChannel(),
+		a.meshProfile(),
 	)
 	timeline := a.askDevice("timeline", "how each recovery went, stage by stage", cobra.NoArgs, a.meshTimeline)
 	timeline.Long = timelineLong

@@ -212,6 +212,8 @@ func routes(t testing.TB) map[string]any {
 		"POST /v1/mesh/scan": model.RadioScan{Radio: "phy0", Iface: "mesh0", Networks: []model.RadioNetwork{
 			{BSSID: "02:00:00:00:00:02", Kind: "mesh", Name: "ETHRX0001-8A", Own: true, Secured: true, Channel: 1, FreqMHz: 2412, SignalDBm: -48.5, SeenMS: 400},
 			{BSSID: "02:00:00:00:00:09", Kind: "access point", Name: "caf\x1b[31m", Channel: 6, FreqMHz: 2437, SignalDBm: -80, SeenMS: 2500}}},
+		"GET /v1/mesh/profile":         meshProfile(),
+		"PUT /v1/mesh/profile":         meshProfile(),
 		"POST /v1/mesh/capture":        pcapFile("frames"),
 		"GET /v1/network":              apitype.Network{Name: "north-ridge", Bundle: string(b)},
 		"GET /v1/network/epoch":        apitype.NetworkEpoch{Epoch: 328000, Heard: 329001},
@@ -271,6 +273,18 @@ func routes(t testing.TB) map[string]any {
 			{MAC: "02:00:00:00:00:03", Created: ago(time.Minute), By: "user:admin"}}},
 		"POST /v1/trust/macs":                     apitype.TrustedMAC{MAC: "02:00:00:00:00:04", Created: standInNow, By: "user:admin"},
 		"DELETE /v1/trust/macs/02:00:00:00:00:02": nil,
+	}
+}
+
+// meshProfile is in the middle of a change.
+func meshProfile() model.MeshProfile {
+	now := model.MeshParameters{Routing: "BATMAN_IV", Channel: 1, Width: 20, MFP: "required", SAE: "hash-to-element", BeaconInterval: 1000}
+	to, said, issued := now, standInNow.Add(-4*time.Second), standInNow.Add(-time.Hour)
+	to.Channel, to.HaLowChannel, to.HaLowScheme = 6, 44, "802.11-2020"
+	return model.MeshProfile{
+		MeshParameters: now, SSID: "ETHRX0001-8A", Epoch: 40_000, Serial: 7, Issued: &issued, Phase: "preparing", Target: &to, Secret: true,
+		Nodes:  []model.NodeProfile{{Node: nodeID, Awaited: true, Prepared: true, Said: &said}, {Node: "n-bbbbbbbbbbbbbbbbbbbb"}},
+		Former: []model.FormerProfile{{MeshParameters: now, Until: standInNow.Add(6 * 24 * time.Hour)}},
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"halo.internal/health"
 	"halo.internal/local"
 	"halo.internal/model"
+	"halo.internal/model/bundle"
 )
 
 // meshClient is what the gateway asks of halo-mesh.
@@ -59,6 +60,16 @@ func (m noMesh) PutPeers(context.Context, []model.AdmittedPeer) error { return m
 func (m noMesh) PutAnnounce(context.Context, model.Announce) error { return m.absent() }
 
 func (m noMesh) PutOperators(context.Context, model.Operators) error { return m.absent() }
+
+func (m noMesh) PutRevoked(context.Context, []string) error { return m.absent() }
+
+func (m noMesh) Profile(context.Context) (model.MeshProfile, error) {
+	return model.MeshProfile{}, m.absent()
+}
+
+func (m noMesh) PutProfile(context.Context, model.ProfileChange) error { return m.absent() }
+
+func (m noMesh) MeshSecret(context.Context) (bundle.Mesh, error) { return bundle.Mesh{}, m.absent() }
 
 func (m noMesh) PutClaimCode(context.Context, string) error { return m.absent() }
 

@@ -232,7 +232,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Events: log, Log: d.Log}
 	mesh := d.meshClient()
 	link := meshlink.New(meshlink.Config{
-		Client: mesh, Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Changes: nodes.Changes(),
+		Client: mesh, Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Revoked: nodes.Revoked, Changes: nodes.Changes(),
 		Announce: func() model.Announce {
 			return model.Announce{APIPort: paths.APITLSPort, CASHA256: ca.SHA256(), Epoch: p.epoch.Now()}
 		},

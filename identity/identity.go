@@ -60,6 +60,12 @@ func (k Key) ID() string { return k.Public().ID() }
 // WireGuard returns the X25519 private key of the overlay.
 func (k Key) WireGuard() [32]byte { return k.wireguard }
 
+// WithWireGuard returns the key with another X25519 private key for the overlay.
+func (k Key) WithWireGuard(private [32]byte) Key {
+	k.wireguard = private
+	return k
+}
+
 // WireGuardPublic returns the X25519 public key of the overlay (RFC 7748).
 func (k Key) WireGuardPublic() [32]byte {
 	p, err := ecdh.X25519().NewPrivateKey(k.wireguard[:])

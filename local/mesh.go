@@ -15,6 +15,7 @@ import (
 
 	"halo.internal/health"
 	"halo.internal/model"
+	"halo.internal/model/bundle"
 )
 
 // Mesh is the client of halo-mesh's socket. Its methods may be called from any
@@ -68,6 +69,10 @@ const (
 	RouteFirewall   = "/v1/net/firewall"
 	RouteDNS        = "/v1/net/dns"
 	RouteSupport    = "/v1/support" // a tar.gz
+	RouteRevoked    = "/v1/overlay/revoked"
+	RouteOverlayKey = "/v1/overlay/key"
+	RouteProfile    = "/v1/profile"
+	RouteMeshSecret = "/v1/profile/secret"
 )
 
 // ErrAbsent is wrapped when nobody answers on the socket: halo-mesh is not
@@ -194,6 +199,35 @@ func (m *Mesh) PutOperators(ctx context.Context, o model.Operators) error {
 // while the node has none.
 func (m *Mesh) CheckCode(ctx context.Context, c model.CodeTry) error {
 	return m.do(ctx, http.MethodPost, RouteCode, c, nil)
+}
+
+// PutRevoked hands over the canonical IDs of all nodes that were revoked.
+func (m *Mesh) PutRevoked(ctx context.Context, ids []string) error {
+	return m.do(ctx, http.MethodPut, RouteRevoked, ids, nil)
+}
+
+// RotateKey has the device's overlay key changed, in its own time.
+func (m *Mesh) RotateKey(ctx context.Context) error {
+	return m.do(ctx, http.MethodPut, RouteOverlayKey, nil, nil)
+}
+
+// Profile returns the mesh profile, and how far a change of it is.
+func (m *Mesh) Profile(ctx context.Context) (model.MeshProfile, error) {
+	var p model.MeshProfile
+	err := m.do(ctx, http.MethodGet, RouteProfile, nil, &p)
+	return p, err
+}
+
+// PutProfile has the mesh profile changed.
+func (m *Mesh) PutProfile(ctx context.Context, c model.ProfileChange) error {
+	return m.do(ctx, http.MethodPut, RouteProfile, c, nil)
+}
+
+// MeshSecret returns the mesh profile in use with its secret, for new cards.
+func (m *Mesh) MeshSecret(ctx context.Context) (bundle.Mesh, error) {
+	var b bundle.Mesh
+	err := m.do(ctx, http.MethodGet, RouteMeshSecret, nil, &b)
+	return b, err
 }
 
 // PutClaimCode has the code shown on the console and in the boot partition.

@@ -50,6 +50,7 @@ type board struct {
 	root string
 	boot int
 	skew time.Duration // of its clock at the start
+	env  []string
 	cmd  *exec.Cmd
 	mesh *local.Mesh
 }
@@ -97,6 +98,7 @@ func (d *board) launch() {
 	d.cmd = exec.Command("/proc/self/exe")
 	d.cmd.Env = append(os.Environ(), envRole+"="+string(d.role), envRoot+"="+d.root,
 		fmt.Sprintf("%s=boot-%d", envBoot, d.boot), fmt.Sprintf("%s=%s", envSkew, d.skew))
+	d.cmd.Env = append(d.cmd.Env, d.env...)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	log, err := os.OpenFile(filepath.Join(d.root, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -251,7 +253,10 @@ func (d *board) healthy() error {
 }
 
 // bundles makes a network: the gateway's bundle, a node's, and the key.
-func bundles(t *testing.T) (gateway, node []byte, key identity.Key) {
+func bundles(t *testing.T) (gateway, node []byte, key identity.Key) { return bundlesFor(t, 1) }
+
+// bundlesFor makes a network whose token admits that many nodes.
+func bundlesFor(t *testing.T, nodes int) (gateway, node []byte, key identity.Key) {
 	t.Helper()
 	key = identity.New()
 	b := bundle.Bundle{
@@ -264,7 +269,7 @@ func bundles(t *testing.T) (gateway, node []byte, key identity.Key) {
 		t.Fatal(err)
 	}
 	b.Role, b.Gateway.Seed, b.Gateway.ClaimCode, b.Name = model.RoleNode, "", "", "mast"
-	b.Join.Token = identity.NewJoinToken(1, time.Now().Add(time.Hour)).Text(key)
+	b.Join.Token = identity.NewJoinToken(uint32(nodes), time.Now().Add(time.Hour)).Text(key)
 	if node, err = b.Marshal(); err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -38,6 +39,7 @@ import (
 	"halo.internal/mesh/api"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
 )
 
@@ -49,8 +51,9 @@ const (
 	envSkew = "HALO_TEST_SKEW"
 
 	probeSocket = "probe.sock"
-	epochFile   = "epoch" // of the fake gateway-api
-	waitFile    = "wait"  // while it is there, new nodes wait for an admin
+	epochFile   = "epoch"  // of the fake gateway-api
+	revokeFile  = "revoke" // the node that is revoked
+	waitFile    = "wait"   // while it is there, new nodes wait for an admin
 )
 
 func b64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
@@ -75,9 +78,15 @@ func device(role model.Role) int {
 	}
 	err = mesh.Run(ctx, mesh.Config{
 		Root: root, Role: role, BootID: os.Getenv(envBoot), Boot: plainBoot{}, Clock: &skewed{offset: skew},
-		Console:  func() (io.WriteCloser, error) { return os.Create(filepath.Join(root, "console")) },
-		Underlay: func(c mesh.UnderlayConfig) mesh.Underlay { return &cable{c: c, err: errors.New("no cable yet")} },
-		Log:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Console: func() (io.WriteCloser, error) { return os.Create(filepath.Join(root, "console")) },
+		Underlay: func(c mesh.UnderlayConfig) mesh.Underlay {
+			if os.Getenv(envSegment) != "" {
+				return newSegment(c, root)
+			}
+			return &cable{c: c, err: errors.New("no cable yet")}
+		},
+		ChangeTiming: changeTiming(), RekeyOverlap: 3 * time.Second,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -144,6 +153,11 @@ func (c *cable) Run(ctx context.Context) error {
 	}
 	return nil
 }
+
+func (*cable) Switch(bundle.Mesh)        {}
+func (*cable) Permit(bundle.Mesh) error  { return nil }
+func (*cable) Say(mesh.Stranger, []byte) {}
+func (*cable) Recheck()                  {}
 
 func (c *cable) Ready() error {
 	c.mu.Lock()
@@ -242,6 +256,7 @@ func (f *fakeAPI) run(ctx context.Context) {
 		return
 	}
 	go f.follow(ctx)
+	go f.revoke(ctx)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/nodes/join", func(w http.ResponseWriter, r *http.Request) { f.join(w, r, self, caPEM) })
 	server := http.Server{Addr: fmt.Sprintf("[::]:%d", paths.APITLSPort), Handler: mux, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
@@ -266,6 +281,24 @@ func (f *fakeAPI) follow(ctx context.Context) {
 		}
 		f.mu.Unlock()
 		if err != nil {
+			fmt.Fprintln(os.Stderr, "fake gateway-api:", err)
+		}
+	}
+}
+
+// revoke takes nodes off the book that the test names in a file.
+func (f *fakeAPI) revoke(ctx context.Context) {
+	for done := ""; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+		b, err := os.ReadFile(filepath.Join(f.root, revokeFile))
+		if err != nil || string(b) == done {
+			continue
+		}
+		f.mu.Lock()
+		f.book = slices.DeleteFunc(f.book, func(p model.AdmittedPeer) bool { return p.Node == string(b) })
+		raw, _ := json.Marshal(f.book)
+		err = errors.Join(os.WriteFile(f.file(), raw, 0o600), f.mesh.PutPeers(ctx, f.book), f.mesh.PutRevoked(ctx, []string{string(b)}))
+		f.mu.Unlock()
+		if done = string(b); err != nil {
 			fmt.Fprintln(os.Stderr, "fake gateway-api:", err)
 		}
 	}

@@ -28,6 +28,7 @@ type gateway struct {
 	*core
 	voice      *announce.GatewaySide
 	overlayNow chan struct{}
+	profiles   *gatewayProfile
 
 	mu    sync.Mutex // guards what follows
 	known registry
@@ -41,6 +42,8 @@ type gateway struct {
 func newGateway(c *core) *gateway {
 	g := &gateway{core: c, overlayNow: make(chan struct{}, 1)}
 	g.known = c.loadRegistry()
+	g.profiles = newGatewayProfile(g, c.loadProfile())
+	c.shut.set(g.known.Revoked)
 	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.hear)
 	return g
 }
@@ -50,6 +53,9 @@ func (g *gateway) run(ctx context.Context) error {
 	eg.Go(func() error { return g.voice.Run(ctx) })
 	eg.Go(func() error { return g.keepOverlay(ctx) })
 	eg.Go(func() error { return g.serveList(ctx) })
+	eg.Go(func() error { return g.profiles.run(ctx) })
+	g.tellNextKey() // a change that was interrupted
+	eg.Go(func() error { return g.followKeys(ctx, g.overlayDevice, g.rekeyed) })
 	return eg.Wait()
 }
 
@@ -58,9 +64,10 @@ func (g *gateway) greet() { g.voice.Changed() }
 
 // self is what is announced.
 func (g *gateway) self() announce.Gateway {
-	key := g.id.Key.WireGuardPublic()
+	key, next := g.keys.public()
 	now, quality := g.clock.Now()
-	m := announce.Gateway{WireGuardKey: key[:], TimeMS: now.UnixMilli(), Quality: quality}
+	m := announce.Gateway{WireGuardKey: key, NextKey: next, TimeMS: now.UnixMilli(), Quality: quality}
+	m.Profile, m.Next = g.profiles.announced()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if a := g.known.Announce; a != nil {
@@ -77,11 +84,16 @@ func (g *gateway) hear(n announce.Node, _ netip.Addr) {
 	id := identity.PublicKey(n.Key).ID()
 	g.mu.Lock()
 	changed := g.known.reborn(id, now)
-	if changed {
+	rekeyed := g.hearKeys(n)
+	if changed || rekeyed {
 		g.saveRegistry()
 		g.signList()
 	}
 	g.mu.Unlock()
+	g.profiles.hear(n)
+	if rekeyed {
+		wake(g.overlayNow)
+	}
 	if changed {
 		g.events.Add("overlay.peer-restarted", model.Info, "node has restarted", "peer", id, "peer_boot", fmt.Sprint(now.Boot))
 		wake(g.overlayNow)
@@ -131,7 +143,9 @@ func (g *gateway) applyPeers() error {
 	return g.wg.SetPeers(peers)
 }
 
+// PutPeers takes all nodes that are admitted.
 func (g *gateway) PutPeers(list []model.AdmittedPeer) error {
+	defer g.profiles.admitted()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err := g.known.setPeers(list, g.net); err != nil {
@@ -181,11 +195,11 @@ func (g *gateway) PutOperators(o model.Operators) error {
 
 // Membership of the gateway follows from being it.
 func (g *gateway) Membership() (model.Membership, error) {
-	key := g.id.Key.WireGuardPublic()
+	key, _ := g.keys.public()
 	m := model.Membership{
 		Node: g.id.Key.ID(), Name: g.name(), Network: g.net.Base64(),
 		OverlayV4: paths.OverlayGateway, OverlayV6: identity.Overlay(g.net, g.net),
-		GatewayWireGuardKey: base64.StdEncoding.EncodeToString(key[:]),
+		GatewayWireGuardKey: base64.StdEncoding.EncodeToString(key),
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -56,11 +56,11 @@ func (n *node) attempt(ctx context.Context) (model.Membership, error) {
 }
 
 func (n *node) request() model.JoinRequest {
-	wg := n.id.Key.WireGuardPublic()
+	wg, _ := n.keys.public()
 	return model.JoinRequest{
 		Network:      n.net.Base64(),
 		IdentityKey:  n.id.Key.Public().Base64(),
-		WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]),
+		WireGuardKey: base64.StdEncoding.EncodeToString(wg),
 		Token:        n.bundle.Join.Token,
 		Name:         n.name(),
 		Board:        board(),
@@ -120,7 +120,10 @@ func (n *node) accept(m model.Membership) {
 		n.events.Add("join.not-kept", model.Warning, "membership is not kept in both places: "+err.Error())
 	}
 	n.mu.Lock()
-	n.member, n.joined, n.state, n.detail = &m, time.Now(), model.JoinJoined, ""
+	n.member, n.joined, n.state, n.detail, n.newKey = &m, time.Now(), model.JoinJoined, "", false
+	if n.heard != nil { // gateway-api may not know of a change of the gateway's key yet
+		n.followGatewayKey(*n.heard)
+	}
 	n.mu.Unlock()
 	n.events.Add("join.joined", model.Info, "this node joined the network", "name", m.Name, "address", m.OverlayV4.String())
 	n.search.Ask() // now that the gateway knows this node, it may learn of its present life
@@ -217,6 +220,7 @@ func (n *node) gatewayPeer(m model.Membership) overlay.Peer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.heard != nil {
+		copy(p.Next[:], n.heard.NextKey)
 		p.Incarnation = overlay.Incarnation{Boot: n.heard.Stamp.Boot, Steps: n.heard.Steps}
 	}
 	return p
@@ -237,8 +241,8 @@ func (n *node) why() string {
 		switch {
 		case ca == nil || hex.EncodeToString(h.CASHA256) != sha256Hex(ca.Bytes):
 			return "gateway has another CA"
-		case base64.StdEncoding.EncodeToString(h.WireGuardKey) != n.member.GatewayWireGuardKey:
-			return "gateway has another WireGuard key"
+		case n.newKey:
+			return "this node has another overlay key"
 		case h.Stamp.Epoch > n.member.Epoch:
 			return "gateway was restored or replaced"
 		}
@@ -264,10 +268,11 @@ func (n *node) lastHandshake() time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	for _, p := range peers {
-		if p.Node == n.net.ID() && p.LastHandshake != nil {
-			return *p.LastHandshake
+	var last time.Time
+	for _, p := range peers { // it has two keys while it changes its own
+		if p.Node == n.net.ID() && p.LastHandshake != nil && p.LastHandshake.After(last) {
+			last = *p.LastHandshake
 		}
 	}
-	return time.Time{}
+	return last
 }

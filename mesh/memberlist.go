@@ -45,6 +45,7 @@ func (g *gateway) signList() {
 	l := peerlist.List{
 		Epoch: g.known.Announce.Epoch, Version: max(g.id.BootCounter<<bootBits|sinceBoot(), g.list.Version+1),
 		Issued: now, Expires: now.Add(peerlist.Validity), Peers: g.known.listed(), Operators: g.known.Operators,
+		Revoked: g.known.Revoked[:min(len(g.known.Revoked), peerlist.MaxRevoked)],
 	}
 	raw, err := peerlist.Sign(g.id.Key, l)
 	if err != nil {
@@ -64,7 +65,7 @@ func (r *registry) listed() []peerlist.Peer {
 		if errKey != nil || errWG != nil || len(wg) != 32 {
 			panic("mesh: peer was not checked") // setPeers does
 		}
-		out = append(out, peerlist.Peer{Key: key, WireGuard: [32]byte(wg), Overlay: p.OverlayV4, Clients: p.Clients, Name: p.Name, Boot: p.Boot, Steps: p.Steps})
+		out = append(out, peerlist.Peer{Key: key, WireGuard: [32]byte(wg), Next: keyOf(p.Next), Overlay: p.OverlayV4, Clients: p.Clients, Name: p.Name, Boot: p.Boot, Steps: p.Steps})
 	}
 	return out
 }
@@ -93,6 +94,7 @@ func (g *gateway) serveList(ctx context.Context) error {
 		w.Header().Set("Content-Type", "application/cbor")
 		_, _ = w.Write(raw) // the node asks again
 	})
+	g.profiles.serve(mux)
 	server := &http.Server{Handler: mux, ReadTimeout: listWait, WriteTimeout: listWait, IdleTimeout: listWait, MaxHeaderBytes: 8 << 10}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	for {
@@ -214,6 +216,10 @@ func (n *node) takeList(raw []byte) error {
 	if _, is := l.Find(n.id.Key.Public()); was && !is {
 		n.events.Add("overlay.not-listed", model.Warning, "the gateway's list of members is without this node: it reaches no other node directly")
 	}
+	n.shutOut(l.Revoked)
+	if own, ok := l.Find(n.id.Key.Public()); ok {
+		n.keys.known(own.Next)
+	}
 	wake(n.overlayNow)
 	wake(n.serveNow)
 	return nil
@@ -236,7 +242,7 @@ func (n *node) directPeers() []overlay.Peer {
 			continue
 		}
 		o := overlay.Peer{
-			Node: p.Key.ID(), Key: p.WireGuard, Incarnation: overlay.Incarnation{Boot: p.Boot, Steps: p.Steps},
+			Node: p.Key.ID(), Key: p.WireGuard, Next: p.Next, Incarnation: overlay.Incarnation{Boot: p.Boot, Steps: p.Steps},
 			Endpoint: netip.AddrPortFrom(identity.Underlay(n.net, p.Key), paths.WireGuardPort),
 			Allowed:  append([]netip.Prefix{netip.PrefixFrom(p.Overlay, 32), netip.PrefixFrom(identity.Overlay(n.net, p.Key), 128)}, clientNetworks(n.net, p.Clients)...),
 		}

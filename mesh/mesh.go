@@ -22,6 +22,7 @@ import (
 	"halo.internal/identity/operator"
 	"halo.internal/local"
 	"halo.internal/mesh/api"
+	"halo.internal/mesh/change"
 	"halo.internal/mesh/clock"
 	"halo.internal/mesh/door"
 	"halo.internal/mesh/events"
@@ -46,7 +47,11 @@ type Config struct {
 	Console  func() (io.WriteCloser, error)
 	Clock    clock.System
 	Underlay func(UnderlayConfig) Underlay
-	Log      *slog.Logger
+	// ChangeTiming is that of changes of the mesh profile; zero: as it is meant.
+	ChangeTiming change.Timing
+	// RekeyOverlap is how long both overlay keys of a device hold; zero: two minutes.
+	RekeyOverlap time.Duration
+	Log          *slog.Logger
 }
 
 func (c Config) path(p string) string { return filepath.Join(c.Root, p) }
@@ -115,7 +120,11 @@ type core struct {
 	past     recoveries
 	codes    *door.Slow // wrong codes that were typed
 
-	problems map[string]bool // of the boot report, that are events already; nil: not known yet
+	keys      *overlayKey
+	shut      revoked                             // who is no member any more
+	aside     func(from Stranger, payload []byte) // gets what was said past the mesh
+	elsewhere func(channel int)                   // gets where a lonely node has heard its mesh; nil on a gateway
+	problems  map[string]bool                     // of the boot report, that are events already; nil: not known yet
 }
 
 // note is something to tell before the event log is open.
@@ -175,12 +184,19 @@ func Run(ctx context.Context, c Config) error {
 	m.startTimeline()
 	started, _ := m.bootReport() // without one, no slot can be named, and what is not there is no HaLow radio
 	turn, _ := m.startTurn()
-	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: turn, Network: m.net, Bundle: m.bundle, HaLow: m.path(paths.HaLow(started.Slot)), Notify: m.noteUnderlay, Log: c.Log})
+	m.keys = m.loadOverlayKey()
+	carried := m.bundle
+	carried.Mesh = m.startProfile()
+	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: turn, Network: m.net, Bundle: carried, HaLow: m.path(paths.HaLow(started.Slot)), Admit: m.shut.admit, Strange: m.strange, Found: m.found, Notify: m.noteUnderlay, Log: c.Log})
 	c.Log.Info("halo-mesh runs", "node", m.id.Key.ID(), "role", c.Role, "network", m.bundle.Network, "boot", m.id.BootCounter)
 	if c.Role == model.RoleGateway {
-		return m.run(ctx, newGateway(m))
+		g := newGateway(m)
+		m.aside = g.profiles.strange
+		return m.run(ctx, g)
 	}
-	return m.run(ctx, newNode(m))
+	n := newNode(m)
+	m.aside, m.elsewhere = n.profiles.strange, n.profiles.Elsewhere
+	return m.run(ctx, n)
 }
 
 // side is what differs between a gateway and a node.
@@ -228,7 +244,7 @@ func (m *core) waitForBundle(ctx context.Context) error {
 
 // forgetNetwork drops what belonged to the network of an earlier bundle.
 func (m *core) forgetNetwork() {
-	for name, entry := range map[string]string{paths.Membership: paths.VaultMembership, paths.Evidence: paths.VaultEvidence, paths.Peers: "", paths.PeerList: ""} {
+	for name, entry := range map[string]string{paths.Membership: paths.VaultMembership, paths.Evidence: paths.VaultEvidence, paths.Peers: "", paths.PeerList: "", paths.Profile: paths.VaultProfile} {
 		if err := m.store.Remove(name, entry); err != nil {
 			m.events.Add("perm.failing", model.Warning, "state of the network before is not removed: "+err.Error(), "file", name)
 		}

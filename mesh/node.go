@@ -46,7 +46,8 @@ const (
 // node is the side of everything that is not the gateway.
 type node struct {
 	*core
-	search *announce.NodeSide
+	search   *announce.NodeSide
+	profiles *nodeProfile
 
 	joinNow    chan struct{} // the joiner should look again
 	joinHurry  chan struct{} // and not wait before it asks
@@ -57,6 +58,7 @@ type node struct {
 	list    peerlist.List // of members, as the gateway signed it last; the zero value: none was seen
 	heard   *announce.Gateway
 	heardAt time.Time
+	newKey  bool // the gateway's API does not know of this node's overlay key yet
 	hasTime bool // a gateway's answer has been applied in this process
 	member  *model.Membership
 	joined  time.Time // of the last answer in this process
@@ -83,9 +85,16 @@ func newNode(c *core) *node {
 		c.events.Add("join.damaged", model.Warning, "kept membership is damaged, joining again: "+err.Error())
 	}
 	n.list = c.loadList()
-	wg := c.id.Key.WireGuardPublic()
+	c.shut.set(n.list.Revoked)
+	if own, ok := n.list.Find(c.id.Key.Public()); ok {
+		c.keys.known(own.Next) // a change that was interrupted
+	}
+	n.profiles = newNodeProfile(n, c.loadProfile())
+	wg, _ := c.keys.public()
 	evidence, epoch := c.loadEvidence()
-	n.search = announce.NewNodeSide(c.announceConfig(), wg[:], max(floor, epoch), n.hear)
+	n.search = announce.NewNodeSide(c.announceConfig(), wg, max(floor, epoch), n.hear)
+	n.search.Keys = c.keys.public
+	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
 	n.search.Evidence, n.search.Proved, n.search.Refused = evidence, c.keepEvidence, n.refuse
 	return n
 }
@@ -125,6 +134,9 @@ func (n *node) run(ctx context.Context) error {
 	g.Go(func() error { return n.keepJoined(ctx) })
 	g.Go(func() error { return n.keepOverlay(ctx) })
 	g.Go(func() error { return n.followList(ctx) })
+	g.Go(func() error { return n.profiles.run(ctx) })
+	g.Go(func() error { return n.profiles.follow(ctx) })
+	g.Go(func() error { return n.followKeys(ctx, n.overlayDevice, n.rekeyed) })
 	return g.Wait()
 }
 
@@ -164,13 +176,16 @@ func (n *node) hear(h announce.Heard) {
 	}
 	n.heard, n.heardAt, n.refused = &h.Gateway, time.Now(), refusal{}
 	n.hasTime = n.hasTime || h.RoundTrip > 0
+	moved := n.followGatewayKey(h.Gateway)
 	n.mu.Unlock()
+	n.keepMember(moved)
 	switch {
 	case first:
 		n.events.Add("gateway.heard", model.Info, "gateway found", "peer", n.net.ID())
 	case restarted:
 		n.events.Add("gateway.restarted", model.Info, "gateway has restarted", "peer", n.net.ID(), "gateway_boot", fmt.Sprint(h.Stamp.Boot))
 	}
+	n.profiles.hear(h.Gateway)
 	wake(n.joinNow)
 	wake(n.overlayNow)
 	wake(n.listNow)

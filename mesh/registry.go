@@ -27,11 +27,14 @@ type registry struct {
 	Peers    []knownPeer     `json:"peers"`
 	// Operators is who may no longer come in at the doors.
 	Operators model.Operators `json:"operators"`
+	Revoked   []string        `json:"revoked,omitempty"` // canonical IDs
 }
 
 type knownPeer struct {
 	model.AdmittedPeer
 	overlay.Incarnation
+	Next string `json:"next,omitempty"` // overlay key that it will have, base64
+	Was  string `json:"was,omitempty"`  // the one that it had before, which gateway-api may still have on record
 }
 
 func (m *core) loadRegistry() registry {
@@ -81,6 +84,8 @@ func (r *registry) setPeers(list []model.AdmittedPeer, network identity.PublicKe
 		if err := checkPeer(&p, network); err != nil {
 			return fmt.Errorf("peer %d: %w", i, err)
 		}
+		k := r.known(p)
+		p = k.AdmittedPeer
 		uniques := []string{p.Node, p.WireGuardKey, p.OverlayV4.String()}
 		if p.Clients.IsValid() {
 			uniques = append(uniques, p.Clients.String())
@@ -90,12 +95,6 @@ func (r *registry) setPeers(list []model.AdmittedPeer, network identity.PublicKe
 				return fmt.Errorf("peer %d: has %q in common with peer %d", i, unique, j)
 			}
 			seen[unique] = i
-		}
-		k := knownPeer{AdmittedPeer: p}
-		for _, old := range r.Peers {
-			if old.Node == p.Node {
-				k.Incarnation = old.Incarnation
-			}
 		}
 		peers = append(peers, k)
 	}
@@ -163,7 +162,7 @@ func (r *registry) overlayPeers(network identity.PublicKey) []overlay.Peer {
 			panic("mesh: peer was not checked") // setPeers does
 		}
 		out = append(out, overlay.Peer{
-			Node: p.Node, Key: [32]byte(wg), Incarnation: p.Incarnation,
+			Node: p.Node, Key: [32]byte(wg), Next: keyOf(p.Next), Incarnation: p.Incarnation,
 			Endpoint: netip.AddrPortFrom(identity.Underlay(network, key), paths.WireGuardPort),
 			Allowed:  append([]netip.Prefix{netip.PrefixFrom(p.OverlayV4, 32), netip.PrefixFrom(p.OverlayV6, 128)}, clientNetworks(network, p.Clients)...),
 		})

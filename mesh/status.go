@@ -14,6 +14,7 @@ import (
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/overlay"
 	"halo.internal/model"
+	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
 )
 
@@ -141,6 +142,15 @@ func (n *node) PutAnnounce(model.Announce) error { return api.ErrRole }
 // PutOperators refuses.
 func (n *node) PutOperators(model.Operators) error { return api.ErrRole }
 
+// PutRevoked refuses.
+func (n *node) PutRevoked([]string) error { return api.ErrRole }
+
+// PutProfile refuses.
+func (n *node) PutProfile(model.ProfileChange) error { return api.ErrRole }
+
+// MeshSecret refuses.
+func (n *node) MeshSecret() (bundle.Mesh, error) { return bundle.Mesh{}, api.ErrRole }
+
 // ShowClaimCode refuses.
 func (n *node) ShowClaimCode(string) error { return api.ErrRole }
 
@@ -163,12 +173,17 @@ func (u unprovisioned) Status() model.MeshStatus {
 func (u unprovisioned) Membership() (model.Membership, error) {
 	return model.Membership{}, fmt.Errorf("%w: this device has no network", api.ErrNone)
 }
-func (u unprovisioned) PutPeers([]model.AdmittedPeer) error { return u.refuse() }
-func (u unprovisioned) PutAnnounce(model.Announce) error    { return u.refuse() }
-func (u unprovisioned) PutOperators(model.Operators) error  { return u.refuse() }
-func (u unprovisioned) CheckCode(model.CodeTry) error       { return u.refuse() }
-func (u unprovisioned) ShowClaimCode(string) error          { return u.refuse() }
-func (u unprovisioned) EraseClaimCode() error               { return u.refuse() }
+func (u unprovisioned) PutPeers([]model.AdmittedPeer) error  { return u.refuse() }
+func (u unprovisioned) PutAnnounce(model.Announce) error     { return u.refuse() }
+func (u unprovisioned) PutOperators(model.Operators) error   { return u.refuse() }
+func (u unprovisioned) CheckCode(model.CodeTry) error        { return u.refuse() }
+func (u unprovisioned) ShowClaimCode(string) error           { return u.refuse() }
+func (u unprovisioned) EraseClaimCode() error                { return u.refuse() }
+func (u unprovisioned) RotateKey() error                     { return u.refuse() }
+func (u unprovisioned) PutRevoked([]string) error            { return u.refuse() }
+func (u unprovisioned) PutProfile(model.ProfileChange) error { return u.refuse() }
+func (u unprovisioned) Profile() (model.MeshProfile, error)  { return model.MeshProfile{}, u.refuse() }
+func (u unprovisioned) MeshSecret() (bundle.Mesh, error)     { return bundle.Mesh{}, u.refuse() }
 func (u unprovisioned) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
 	return model.RadioScan{}, u.refuse()
 }

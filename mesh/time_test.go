@@ -55,6 +55,7 @@ func TestANodeAsksForTheTimeOnceTheGatewayKnowsIt(t *testing.T) {
 			joinNow: make(chan struct{}, 1), joinHurry: make(chan struct{}, 1), overlayNow: make(chan struct{}, 1),
 		}
 		network := identity.New()
+		n.profiles = newNodeProfile(n, kept{})
 		n.search = announce.NewNodeSide(announce.Config{
 			Network: network.Public(), Key: identity.New(), Boot: 1, Log: quiet,
 			Since: func() uint64 { return 1 }, Steps: func() uint32 { return 0 },

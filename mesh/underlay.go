@@ -38,6 +38,15 @@ type Underlay interface {
 	// Ready returns nil while bat0 carries the underlay address, otherwise what
 	// is missing.
 	Ready() error
+	// Switch has ports and radios use another mesh profile from now on.
+	Switch(bundle.Mesh)
+	// Permit says why this device may not use a mesh profile, or nothing.
+	Permit(bundle.Mesh) error
+	// Say sends a few octets past the mesh: to one that was heard, or where to is the
+	// zero value to all around.
+	Say(to Stranger, payload []byte)
+	// Recheck looks again whether all who proved themselves are still admitted.
+	Recheck()
 	Ports() []model.Port
 	Neighbours() ([]model.Neighbour, error)
 	Originators() (int, error)
@@ -62,6 +71,10 @@ type UnderlayConfig struct {
 	Network identity.PublicKey
 	Bundle  bundle.Bundle
 	HaLow   string // file with the settings of the board's HaLow radio, if it has one
+	// Admit says why a device that proved the mesh's secret on a port is no member.
+	Admit func(identity.PublicKey) error
+	// Strange gets what was said past the mesh. It must not block.
+	Strange func(from Stranger, payload []byte)
 	Notify  func(model.Event)
 	// Found gets what a lonely device hears of its mesh on other channels, see
 	// wireless.Config; it may be nil.
@@ -80,6 +93,9 @@ type batUnderlay struct {
 	wireless *wireless.Wireless
 
 	mu    sync.Mutex // guards what follows
+	mesh  bundle.Mesh
+	again map[string]context.CancelFunc // ends what runs on a profile that was switched from
+	wires map[string]*outside           // ports on which strangers are heard
 	err   error
 	bat   *batman.Mesh
 	ports *port.Ports
@@ -90,7 +106,7 @@ type batUnderlay struct {
 // NewUnderlay returns the board's underlay: batman-adv over proven Ethernet
 // ports and over radios.
 func NewUnderlay(c UnderlayConfig) Underlay {
-	u := &batUnderlay{UnderlayConfig: c, err: errors.New("not made yet")}
+	u := &batUnderlay{UnderlayConfig: c, mesh: c.Bundle.Mesh, again: map[string]context.CancelFunc{}, wires: map[string]*outside{}, err: errors.New("not made yet")}
 	country := c.Bundle.Country
 	if country == bundle.UnknownCountry {
 		country = ""
@@ -98,7 +114,7 @@ func NewUnderlay(c UnderlayConfig) Underlay {
 	u.wireless = wireless.New(wireless.Config{
 		Country: country, Mesh: c.Bundle.Mesh, HaLow: c.HaLow, Suffix: suffix(c.Key), Carrier: carrier{u},
 		Address: func(own net.HardwareAddr) net.HardwareAddr { return batman.Turned(own, c.Turn) },
-		Links:   u.linksOfOthers, Alone: u.alone, Routed: u.routed, Found: c.Found, Notify: c.Notify, Log: c.Log,
+		Links:   u.linksOfOthers, Alone: u.alone, Routed: u.routed, Found: c.Found, Strange: u.overheard, Notify: c.Notify, Log: c.Log,
 	})
 	return u
 }
@@ -115,9 +131,15 @@ func suffix(key identity.Key) (s [3]byte) {
 
 func (u *batUnderlay) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		err := u.serve(ctx)
+		inner, done := u.switchable(ctx, partAll)
+		err := u.serve(inner)
+		switched := inner.Err() != nil
+		done()
 		if ctx.Err() != nil {
 			break
+		}
+		if switched && err == nil {
+			continue
 		}
 		u.mu.Lock()
 		again := u.err != nil && err != nil && u.err.Error() == err.Error()
@@ -135,7 +157,8 @@ func (u *batUnderlay) Run(ctx context.Context) error {
 }
 
 func (u *batUnderlay) serve(ctx context.Context) error {
-	c := batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient}
+	mesh := u.profile()
+	c := batman.Config{Name: paths.BatIface, Algorithm: mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient}
 	if u.Bundle.Role == model.RoleGateway {
 		c.Gateway = batman.GatewayServer
 	}
@@ -161,7 +184,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 		return err
 	}
 	ports, err := port.New(port.Config{
-		Key: u.Key, Network: u.Network, PSK: u.Bundle.Mesh.PSK, Pins: u.Bundle.Ports,
+		Key: u.Key, Network: u.Network, PSK: mesh.PSK, Pins: u.Bundle.Ports, Admit: u.Admit,
 		Carrier: bat, Clients: lan.Ports{}, Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
 		Notify: u.Notify, Log: u.Log,
 	})
@@ -174,7 +197,8 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	var owned sync.WaitGroup
 	defer owned.Wait()
 	defer cancel()
-	owned.Go(func() { u.wireless.Run(ctx) })
+	owned.Go(func() { u.runRadios(ctx) })
+	owned.Go(func() { u.listenOutside(ctx) })
 	if u.Bundle.Role == model.RoleNode {
 		owned.Go(func() { u.keepAddress(ctx, own) })
 	}

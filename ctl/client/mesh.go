@@ -57,3 +57,15 @@ func (c *Client) Capture(ctx context.Context, q model.CaptureRequest, w io.Write
 	_, err := w.Write(file)
 	return err
 }
+
+// Profile returns the mesh profile in use, and how far a change of it is.
+func (c *Client) Profile(ctx context.Context) (model.MeshProfile, error) {
+	return get[model.MeshProfile](ctx, c, "/v1/mesh/profile", nil)
+}
+
+// ChangeProfile has the mesh profile changed, and returns how far that is.
+func (c *Client) ChangeProfile(ctx context.Context, change model.ProfileChange) (model.MeshProfile, error) {
+	var p model.MeshProfile
+	err := c.call(ctx, request{method: http.MethodPut, path: "/v1/mesh/profile", body: change}, &p)
+	return p, err
+}

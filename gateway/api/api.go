@@ -113,6 +113,7 @@ func New(c Config) (*API, error) {
 
 	a.systemRoutes()
 	a.meshRoutes()
+	a.profileRoutes()
 	a.authRoutes()
 	a.userRoutes()
 	a.doorRoutes()

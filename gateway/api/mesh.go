@@ -15,6 +15,7 @@ import (
 	"halo.internal/local"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/bundle"
 )
 
 // Radios is what can be asked of the gateway's own radios, and of how it has
@@ -26,6 +27,10 @@ type Radios interface {
 	Legal(context.Context) ([]model.Legality, error)
 	Timeline(context.Context) ([]model.Recovery, error)
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
+	Profile(context.Context) (model.MeshProfile, error)
+	PutProfile(context.Context, model.ProfileChange) error
+	// MeshSecret returns the mesh profile in use with its secret.
+	MeshSecret(context.Context) (bundle.Mesh, error)
 }
 
 var _ Radios = (*local.Mesh)(nil)
@@ -84,6 +89,63 @@ func (a *API) meshRoutes() {
 		callerOf(ctx).target = i.Body.Radio
 		return a.capture(ctx, i.Body)
 	})
+}
+
+func (a *API) profileRoutes() {
+	tags := []string{"mesh"}
+	const how = "The gateway hands the new profile to all nodes, waits until those that are there have it on their cards, and has all switch at once; " +
+		"nodes that do not hear it there go back by themselves, and a change to which too few come is taken back. The answer says how far it is. " +
+		"While a change is under way, the same one asked for again is no error, and another is refused (409)."
+	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
+		OperationID: "get-mesh-profile", Method: http.MethodGet, Path: "/v1/mesh/profile", Tags: tags,
+		Summary: "The mesh profile in use, and how far a change of it is",
+	}, func(ctx context.Context, _ *nothing) (*body[model.MeshProfile], error) { return a.profile(ctx, nil) })
+	register(a, admin, huma.Operation{
+		OperationID: "change-mesh-profile", Method: http.MethodPut, Path: "/v1/mesh/profile", Tags: tags,
+		Summary: "Change the mesh profile or rotate the mesh secret", Description: how,
+	}, func(ctx context.Context, i *In[model.ProfileChange]) (*body[model.MeshProfile], error) {
+		callerOf(ctx).target = "profile"
+		return a.profile(ctx, &i.Body)
+	})
+	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
+		OperationID: "get-mesh-channel", Method: http.MethodGet, Path: "/v1/mesh/channel", Tags: tags,
+		Summary: "The channel of the mesh",
+	}, func(ctx context.Context, _ *nothing) (*body[apitype.MeshChannel], error) {
+		p, err := a.Radios.Profile(ctx)
+		return answer(channelOf(p), ofRadio(err))
+	})
+	register(a, admin, huma.Operation{
+		OperationID: "change-mesh-channel", Method: http.MethodPut, Path: "/v1/mesh/channel", Tags: tags,
+		Summary: "Move the mesh to another channel", Description: "What the law has against it is checked before anybody is told of it. " + how,
+	}, func(ctx context.Context, i *In[apitype.ChangeMeshChannel]) (*body[model.MeshProfile], error) {
+		callerOf(ctx).target = "channel"
+		c := model.ProfileChange{Anyway: i.Body.Anyway}
+		for _, f := range []struct {
+			to   **int
+			from int
+		}{{&c.Channel, i.Body.Channel}, {&c.Width, i.Body.Width}, {&c.HaLowChannel, i.Body.HaLowChannel}} {
+			if f.from != 0 {
+				*f.to = &f.from
+			}
+		}
+		return a.profile(ctx, &c)
+	})
+}
+
+// profile has the mesh profile changed, if a change is given, and tells of it.
+func (a *API) profile(ctx context.Context, c *model.ProfileChange) (*body[model.MeshProfile], error) {
+	if c != nil {
+		if err := a.Radios.PutProfile(ctx, *c); err != nil {
+			return nil, ofRadio(err)
+		}
+		a.changed()
+	}
+	p, err := a.Radios.Profile(ctx)
+	return answer(p, ofRadio(err))
+}
+
+func channelOf(p model.MeshProfile) apitype.MeshChannel {
+	return apitype.MeshChannel{Channel: p.Channel, Width: p.Width, HaLowChannel: p.HaLowChannel, HaLowScheme: p.HaLowScheme, Phase: p.Phase}
 }
 
 // meshStatus is halo-mesh's last status. Which node has which radio, the nodes

@@ -13,6 +13,7 @@ import (
 	"halo.internal/local"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/bundle"
 )
 
 // air is a halo-mesh with a radio, or what is wrong with it.
@@ -21,6 +22,7 @@ type air struct {
 	status  model.MeshStatus
 	scanned model.ScanRequest
 	asked   model.CaptureRequest
+	change  *model.ProfileChange
 }
 
 func (a *air) Status() (model.MeshStatus, bool) { return a.status, a.err == nil }
@@ -42,6 +44,79 @@ func (a *air) Capture(_ context.Context, q model.CaptureRequest, w io.Writer) er
 	a.asked = q
 	_, err := w.Write([]byte("frames"))
 	return errors.Join(err, a.err)
+}
+
+func (a *air) Profile(context.Context) (model.MeshProfile, error) {
+	p := model.MeshProfile{MeshParameters: model.MeshParameters{Routing: "BATMAN_IV", Channel: 1, Width: 20, MFP: "required", SAE: "hash-to-element"}, SSID: "M", Phase: "idle", Nodes: []model.NodeProfile{}, Former: []model.FormerProfile{}}
+	if a.change != nil {
+		p.Phase = "preparing"
+	}
+	return p, a.err
+}
+
+func (a *air) PutProfile(_ context.Context, c model.ProfileChange) error {
+	if a.err == nil {
+		a.change = &c
+	}
+	return a.err
+}
+
+func (a *air) MeshSecret(context.Context) (bundle.Mesh, error) {
+	return bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "the secret that holds now", Routing: "BATMAN_V"}, a.err
+}
+
+func TestTheProfileIsChangedByAdmins(t *testing.T) {
+	f := newFixture(t)
+	mesh := &air{}
+	f.Mesh, f.Radios, f.Alone = mesh, mesh, false
+	var p model.MeshProfile
+	f.want(http.StatusOK, "GET", "/v1/mesh/profile", nil, &p)
+	if p.Channel != 1 || p.Phase != "idle" {
+		t.Errorf("got %+v", p)
+	}
+	var c apitype.MeshChannel
+	f.want(http.StatusOK, "GET", "/v1/mesh/channel", nil, &c)
+	if c.Channel != 1 || c.Width != 20 {
+		t.Errorf("got %+v", c)
+	}
+	f.want(http.StatusOK, "PUT", "/v1/mesh/channel", apitype.ChangeMeshChannel{Channel: 6, Anyway: true}, &p)
+	if g := mesh.change; g == nil || *g.Channel != 6 || g.Width != nil || !g.Anyway || p.Phase != "preparing" {
+		t.Errorf("asked %+v, got %+v", g, p)
+	}
+	f.want(http.StatusOK, "PUT", "/v1/mesh/profile", model.ProfileChange{RotateSecret: true}, &p)
+	if !mesh.change.RotateSecret || mesh.change.Channel != nil {
+		t.Errorf("asked %+v", mesh.change)
+	}
+	f.want(http.StatusUnprocessableEntity, "PUT", "/v1/mesh/channel", map[string]int{"width": 80}, nil)
+	f.want(http.StatusUnprocessableEntity, "PUT", "/v1/mesh/profile", map[string]string{"psk": "a secret of my own"}, nil)
+
+	var n apitype.Network
+	f.want(http.StatusOK, "GET", "/v1/network", nil, &n)
+	if n.Routing != "BATMAN_V" || !strings.Contains(n.Bundle, "the secret that holds now") {
+		t.Errorf("a new card gets the profile of the bundle, not the one that holds: %+v", n)
+	}
+	for _, role := range []string{apitype.RoleViewer, apitype.RoleOperator} {
+		f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: role, Password: password, Role: role}, nil)
+		admin := f.token
+		f.token = f.login(role)
+		f.want(http.StatusForbidden, "PUT", "/v1/mesh/profile", model.ProfileChange{}, nil)
+		f.want(http.StatusForbidden, "PUT", "/v1/mesh/channel", apitype.ChangeMeshChannel{Channel: 6}, nil)
+		f.want(http.StatusOK, "GET", "/v1/mesh/profile", nil, nil)
+		f.token = admin
+	}
+	var audit apitype.AuditList
+	f.want(http.StatusOK, "GET", "/v1/audit", nil, &audit)
+	for _, action := range []string{"change-mesh-channel", "change-mesh-profile"} {
+		if !slices.ContainsFunc(audit.Items, func(e apitype.AuditEntry) bool { return e.Action == action && e.Status == http.StatusOK }) {
+			t.Errorf("audit log lacks %s: %+v", action, audit.Items)
+		}
+	}
+	mesh.err = &local.Refusal{Status: http.StatusConflict, Text: "another change is preparing"}
+	var problem apitype.Problem
+	f.want(http.StatusConflict, "PUT", "/v1/mesh/channel", apitype.ChangeMeshChannel{Channel: 11}, &problem)
+	if !strings.HasPrefix(problem.Detail, "another change") {
+		t.Errorf("got %q", problem.Detail)
+	}
 }
 
 func TestMeshOfRadios(t *testing.T) {

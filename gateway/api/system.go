@@ -167,9 +167,16 @@ func (a *API) network(ctx context.Context) (apitype.Network, error) {
 		Epoch: a.Registry.Epoch(), CA: string(a.CA), CASHA256: a.CASHA256,
 	}
 	if b := a.Bundle; b != nil {
-		n.Country, n.Mesh, n.Routing = b.Country, b.Mesh.SSID, b.Mesh.Routing
+		mesh, err := a.Radios.MeshSecret(ctx)
+		switch {
+		case a.Alone:
+			mesh = b.Mesh
+		case err != nil: // a card with a secret that does not hold any more would never join
+			return n, ofRadio(err)
+		}
+		n.Country, n.Mesh, n.Routing = b.Country, mesh.SSID, mesh.Routing
 		card := bundle.Bundle{
-			Network: b.Network, Role: model.RoleNode, Country: b.Country, Mesh: b.Mesh,
+			Network: b.Network, Role: model.RoleNode, Country: b.Country, Mesh: mesh,
 			Gateway: bundle.Gateway{PublicKey: a.Registry.Network().Base64()},
 		}
 		text, err := card.Marshal()

@@ -23,6 +23,7 @@ type Client interface {
 	PutPeers(context.Context, []model.AdmittedPeer) error
 	PutAnnounce(context.Context, model.Announce) error
 	PutOperators(context.Context, model.Operators) error
+	PutRevoked(ctx context.Context, ids []string) error
 	PutClaimCode(ctx context.Context, code string) error
 	DeleteClaimCode(context.Context) error
 }
@@ -42,6 +43,7 @@ type Config struct {
 	Health   *health.Graph
 	Missing  health.State // what the absence of halo-mesh means: Failed on a board, Degraded on a laptop
 	Peers    func(context.Context) ([]model.AdmittedPeer, error)
+	Revoked  func(context.Context) ([]string, error)
 	Changes  <-chan struct{} // the peers have changed
 	Announce func() model.Announce
 	// Operators tells which certificates are over; it is asked at each look.
@@ -194,6 +196,14 @@ func (l *Link) tell(ctx context.Context, t *told, code string) error {
 		peers, err := l.Peers(ctx)
 		if err == nil {
 			err = l.Client.PutPeers(ctx, peers)
+		}
+		// That somebody is gone is told first: it ends what they could reach.
+		var gone []string
+		if err == nil {
+			gone, err = l.Revoked(ctx)
+		}
+		if err == nil {
+			err = l.Client.PutRevoked(ctx, gone)
 		}
 		t.peers = err == nil
 		errs = append(errs, err)

@@ -49,6 +49,7 @@ func (h *hanging) PutAnnounce(ctx context.Context, _ model.Announce) error {
 
 func (*hanging) PutOperators(context.Context, model.Operators) error  { return nil }
 func (*hanging) PutPeers(context.Context, []model.AdmittedPeer) error { return nil }
+func (*hanging) PutRevoked(context.Context, []string) error           { return nil }
 func (*hanging) PutClaimCode(context.Context, string) error           { return nil }
 func (*hanging) DeleteClaimCode(context.Context) error                { return nil }
 
@@ -65,6 +66,7 @@ func TestAHungHaloMeshIsNamedInTime(t *testing.T) {
 					Peers:     func(context.Context) ([]model.AdmittedPeer, error) { return nil, nil },
 					Announce:  func() model.Announce { return model.Announce{APIPort: 8443} },
 					Operators: func(context.Context) (model.Operators, error) { return model.Operators{}, nil },
+					Revoked:   func(context.Context) ([]string, error) { return nil, nil },
 				})
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)

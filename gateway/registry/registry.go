@@ -186,6 +186,24 @@ func clientsOf(n sql.Null[uint8]) netip.Prefix {
 	return paths.ClientsOf(n.V)
 }
 
+// Revoked returns the canonical IDs of all nodes that were revoked.
+func (r *Registry) Revoked(ctx context.Context) ([]string, error) {
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT id FROM nodes WHERE revoked ORDER BY id`)
+	if err != nil {
+		return nil, store.Classify(err)
+	}
+	defer rows.Close()
+	ids := []string{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, store.Classify(err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, store.Classify(rows.Err())
+}
+
 // Epoch is the generation of this gateway's knowledge, by which nodes tell old
 // lists.
 func (r *Registry) Epoch() uint64 { return r.epoch() }

@@ -30,12 +30,22 @@ type GatewaySide struct {
 	Counters Counters
 
 	poke     chan struct{}
+	orders   chan Order
 	evidence atomic.Uint64
 }
 
 // NewGatewaySide returns a gateway's side; Run makes it work.
 func NewGatewaySide(c Config, self func() Gateway, heard func(Node, netip.Addr)) *GatewaySide {
-	return &GatewaySide{Config: c, Self: self, Heard: heard, poke: make(chan struct{}, 1)}
+	return &GatewaySide{Config: c, Self: self, Heard: heard, poke: make(chan struct{}, 1), orders: make(chan Order, 1)}
+}
+
+// Order sends an order to all. One that cannot be sent at once is lost: the next
+// has the time that is right by then.
+func (g *GatewaySide) Order(o Order) {
+	select {
+	case g.orders <- o:
+	default:
+	}
 }
 
 // Changed has the gateway announced at once.
@@ -87,6 +97,14 @@ func (g *GatewaySide) Run(ctx context.Context) error {
 			case <-g.poke:
 				send(nil, paths.AnnounceGroup)
 				next.Reset(jitter(interval))
+			case o := <-g.orders:
+				b, err := codec.EncodeOrder(g.Key, o)
+				if err == nil {
+					err = s.Send(b, paths.AnnounceGroup)
+				}
+				if err != nil {
+					g.Log.Debug("order not sent", "err", err) // it is repeated
+				}
 			case d := <-in:
 				if !all.take() {
 					g.Counters.add(ignoredRate)
@@ -111,7 +129,11 @@ func (g *GatewaySide) accept(codec Codec, senders map[identity.PublicKey]*sender
 		g.learn(e.Stamp.Epoch)
 		return Node{}, false
 	}
-	n := m.(Node)
+	n, ok := m.(Node)
+	if !ok {
+		g.Counters.add(ignoredOld) // an order of our own
+		return Node{}, false
+	}
 	if own := g.Key.Public(); bytes.Equal(n.Key, own[:]) {
 		g.Counters.add(ignoredOld) // one of our own that came back
 		return Node{}, false

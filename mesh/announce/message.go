@@ -23,12 +23,14 @@ const NonceSize = 16
 const (
 	gatewayContext = "halo announce gateway 1"
 	nodeContext    = "halo announce node 1"
+	orderContext   = "halo announce order 1"
 )
 
 // Kinds of messages on the wire.
 const (
 	kindGateway = 1
 	kindNode    = 2
+	kindOrder   = 3
 )
 
 // Stamp orders one sender's messages for ever: nothing with the same or a lower
@@ -64,6 +66,9 @@ type Gateway struct {
 	Quality      model.ClockQuality
 	Nonce        []byte // of the solicitation that it answers; empty when unasked
 	List         uint64 // version of the list of members in the stamp's epoch; 0: there is none yet
+	Profile      uint64 // serial of the profile document in the stamp's epoch whose profile it uses; 0: there is none
+	Next         uint64 // serial of the one that it prepares; 0: none
+	NextKey      []byte // X25519 public key that it will have; empty: it keeps the one that it has
 }
 
 // Time returns when the message was signed, by the gateway's clock.
@@ -78,7 +83,25 @@ type Node struct {
 	Steps        uint32
 	WireGuardKey []byte
 	Nonce        []byte // empty when no answer is wanted
+	Held         uint64 // serial of the latest profile document that its card keeps; 0: none
+	Using        uint64 // serial of the one whose profile it uses; 0: it has that from its bundle
+	NextKey      []byte // as a gateway's
 }
+
+// Order is the gateway's word that all are to switch to the profile of a document.
+// It says when relative to its being heard, since clocks differ.
+type Order struct {
+	_      struct{} `cbor:",toarray"`
+	Epoch  uint64
+	Serial uint64 // of the document
+	InMS   uint32
+}
+
+// MaxOrder is the longest time ahead that an order may name.
+const MaxOrder = time.Minute
+
+// In returns when to switch, from now on.
+func (o Order) In() time.Duration { return time.Duration(o.InMS) * time.Millisecond }
 
 // envelope is the form on the wire.
 type envelope struct {
@@ -131,6 +154,11 @@ func (c Codec) EncodeNode(key identity.Key, n Node) ([]byte, error) {
 	return c.seal(kindNode, nodeContext, key, n)
 }
 
+// EncodeOrder signs an order with the network's key.
+func (c Codec) EncodeOrder(key identity.Key, o Order) ([]byte, error) {
+	return c.seal(kindOrder, orderContext, key, o)
+}
+
 func (c Codec) seal(kind uint8, context string, key identity.Key, v any) ([]byte, error) {
 	body, err := encMode.Marshal(v)
 	if err != nil {
@@ -149,7 +177,7 @@ func (c Codec) seal(kind uint8, context string, key identity.Key, v any) ([]byte
 
 func signed(tag, body []byte) []byte { return append(append([]byte{}, tag...), body...) }
 
-// Decode verifies a message and returns it as a Gateway or a Node.
+// Decode verifies a message and returns it as a Gateway, a Node or an Order.
 func (c Codec) Decode(b []byte) (any, error) {
 	if len(b) > MaxSize {
 		return nil, fmt.Errorf("%w: expected at most %d octets, got %d", ErrForm, MaxSize, len(b))
@@ -166,8 +194,10 @@ func (c Codec) Decode(b []byte) (any, error) {
 		return c.openGateway(e)
 	case kindNode:
 		return c.openNode(e)
+	case kindOrder:
+		return c.openOrder(e)
 	}
-	return nil, fmt.Errorf("%w: expected kind %d or %d, got %d", ErrForm, kindGateway, kindNode, e.Kind)
+	return nil, fmt.Errorf("%w: expected kind %d to %d, got %d", ErrForm, kindGateway, kindOrder, e.Kind)
 }
 
 // GatewayEpoch verifies a message of the gateway and returns its epoch.
@@ -197,6 +227,9 @@ func (c Codec) openGateway(e envelope) (any, error) {
 	if err := size("CA hash", g.CASHA256, 0, sha256.Size); err != nil {
 		return nil, err
 	}
+	if err := size("next WireGuard key", g.NextKey, 0, 32); err != nil {
+		return nil, err
+	}
 	return g, size("nonce", g.Nonce, 0, NonceSize)
 }
 
@@ -214,7 +247,24 @@ func (c Codec) openNode(e envelope) (any, error) {
 	if err := size("WireGuard key", n.WireGuardKey, 32); err != nil {
 		return nil, err
 	}
+	if err := size("next WireGuard key", n.NextKey, 0, 32); err != nil {
+		return nil, err
+	}
 	return n, size("nonce", n.Nonce, 0, NonceSize)
+}
+
+func (c Codec) openOrder(e envelope) (any, error) {
+	if !c.Network.Verify(orderContext, signed(e.Network, e.Body), e.Signature) {
+		return nil, fmt.Errorf("order of the gateway: %w", identity.ErrSignature)
+	}
+	var o Order
+	if err := decMode.Unmarshal(e.Body, &o); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrForm, err)
+	}
+	if o.In() > MaxOrder {
+		return nil, fmt.Errorf("%w: expected an order for the next %s, got one in %s", ErrForm, MaxOrder, o.In())
+	}
+	return o, nil
 }
 
 func size(what string, b []byte, allowed ...int) error {

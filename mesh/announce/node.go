@@ -37,6 +37,15 @@ type NodeSide struct {
 	// Refused, if any, is told of a living gateway, since it answers a question,
 	// that is refused for its epoch.
 	Refused func(epoch, floor uint64)
+	// Keys, if any, returns the overlay's public key that the node has now, in place
+	// of WireGuardKey, and the one that it will have, or nothing.
+	Keys func() (now, next []byte)
+	// Profiles, if any, returns which profile documents the node has, for what it
+	// says of itself.
+	Profiles func() (held, using uint64)
+	// Ordered, if any, is told of every order of the gateway, recorded ones too:
+	// what has no place any more is its own to tell.
+	Ordered func(Order)
 	// Evidence is the gateway's message, as it came, that showed the highest epoch
 	// before the process started; nil: there is none. A gateway that is refused
 	// gets it.
@@ -142,6 +151,12 @@ func (r *search) ask() {
 	rand.Read(r.asked.nonce)
 	m := Node{Steps: r.Steps(), WireGuardKey: r.WireGuardKey, Nonce: r.asked.nonce}
 	m.Stamp.Boot, m.Stamp.Seq = r.Boot, r.seq.next()
+	if r.Keys != nil {
+		m.WireGuardKey, m.NextKey = r.Keys()
+	}
+	if r.Profiles != nil {
+		m.Held, m.Using = r.Profiles()
+	}
 	b, err := r.codec.EncodeNode(r.Key, m)
 	if err == nil {
 		err = r.socket.Send(b, to)
@@ -156,6 +171,12 @@ func (r *search) handle(d datagram) bool {
 	m, err := r.codec.Decode(d.data)
 	if err != nil {
 		r.Counters.addError(err)
+		return false
+	}
+	if o, ok := m.(Order); ok {
+		if r.Ordered != nil {
+			r.Ordered(o)
+		}
 		return false
 	}
 	g, ok := m.(Gateway)

@@ -16,6 +16,7 @@ import (
 	"halo.internal/health"
 	"halo.internal/local"
 	"halo.internal/model"
+	"halo.internal/model/bundle"
 )
 
 // Daemon is what the socket stands for.
@@ -29,6 +30,14 @@ type Daemon interface {
 	PutPeers([]model.AdmittedPeer) error
 	PutAnnounce(model.Announce) error
 	PutOperators(model.Operators) error
+	// PutRevoked takes the canonical IDs of all nodes that were revoked.
+	PutRevoked([]string) error
+	// RotateKey has the device's overlay key changed, in its own time.
+	RotateKey() error
+	Profile() (model.MeshProfile, error)
+	PutProfile(model.ProfileChange) error
+	// MeshSecret returns the mesh profile in use with its secret.
+	MeshSecret() (bundle.Mesh, error)
 	ShowClaimCode(code string) error
 	EraseClaimCode() error
 	// Scan may take 20 s.
@@ -76,6 +85,17 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 	put(mux, local.RoutePeers, d.PutPeers)
 	put(mux, local.RouteAnnounce, d.PutAnnounce)
 	put(mux, local.RouteOperators, d.PutOperators)
+	put(mux, local.RouteRevoked, d.PutRevoked)
+	put(mux, local.RouteProfile, d.PutProfile)
+	mux.HandleFunc("PUT "+local.RouteOverlayKey, func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, d.RotateKey()) })
+	mux.HandleFunc("GET "+local.RouteProfile, func(w http.ResponseWriter, _ *http.Request) {
+		p, err := d.Profile()
+		answer(w, p, err)
+	})
+	mux.HandleFunc("GET "+local.RouteMeshSecret, func(w http.ResponseWriter, _ *http.Request) {
+		m, err := d.MeshSecret()
+		answer(w, m, err)
+	})
 	put(mux, local.RouteClaimCode, func(c model.ClaimCode) error { return d.ShowClaimCode(c.Code) })
 	mux.HandleFunc("DELETE "+local.RouteClaimCode, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, nil, d.EraseClaimCode())

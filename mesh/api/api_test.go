@@ -12,6 +12,7 @@ import (
 
 	"halo.internal/health"
 	"halo.internal/model"
+	"halo.internal/model/bundle"
 )
 
 // daemon answers with err, or with what was asked.
@@ -36,6 +37,14 @@ func (d *daemon) PutOperators(o model.Operators) error  { d.last = fmt.Sprint(o.
 func (d *daemon) CheckCode(c model.CodeTry) error       { d.last = c.Where; return d.err }
 func (d *daemon) ShowClaimCode(c string) error          { d.last = c; return d.err }
 func (d *daemon) EraseClaimCode() error                 { d.last = "erased"; return d.err }
+func (d *daemon) PutRevoked(ids []string) error         { d.last = strings.Join(ids, " "); return d.err }
+func (d *daemon) RotateKey() error                      { d.last = "rotated"; return d.err }
+func (d *daemon) Profile() (model.MeshProfile, error)   { return model.MeshProfile{Phase: "idle"}, d.err }
+func (d *daemon) PutProfile(c model.ProfileChange) error {
+	d.last = fmt.Sprint(c.RotateSecret)
+	return d.err
+}
+func (d *daemon) MeshSecret() (bundle.Mesh, error) { return bundle.Mesh{PSK: "the secret"}, d.err }
 func (d *daemon) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, error) {
 	d.last = q.Radio
 	return model.RadioScan{Radio: "phy0"}, d.err
@@ -85,6 +94,15 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/code", `{"code":"7K3M","where":"tty1"}`, nil, 204, "tty1", ""},
 		{"POST", "/v1/code", `{"code":"7K3M","where":"tty1"}`, fmt.Errorf("%w: wait", ErrBusy), 409, "tty1", "wait"},
 		{"POST", "/v1/code", `{`, nil, 422, "", "invalid body"},
+		{"PUT", "/v1/overlay/revoked", `["n-a","n-b"]`, nil, 204, "n-a n-b", ""},
+		{"PUT", "/v1/overlay/revoked", `["n-a"]`, fmt.Errorf("%w: revoked", ErrInvalid), 422, "n-a", "revoked"},
+		{"PUT", "/v1/overlay/key", "", nil, 204, "rotated", ""},
+		{"GET", "/v1/profile", "", nil, 200, "", `"phase":"idle"`},
+		{"PUT", "/v1/profile", `{"rotate_secret":true}`, nil, 204, "true", ""},
+		{"PUT", "/v1/profile", `{"psk":"x"}`, nil, 422, "", "unknown field"},
+		{"PUT", "/v1/profile", `{}`, fmt.Errorf("%w: another change is preparing", ErrBusy), 409, "false", "another change"},
+		{"GET", "/v1/profile/secret", "", nil, 200, "", `"PSK":"the secret"`},
+		{"GET", "/v1/profile/secret", "", ErrRole, 409, "", "only a gateway"},
 		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, nil, 204, "7K3M", ""},
 		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, errors.New("card is gone"), 500, "7K3M", "card is gone"},
 		{"DELETE", "/v1/boot/claim-code", "", nil, 204, "erased", ""},

@@ -62,6 +62,7 @@ func (i Incarnation) After(j Incarnation) bool {
 type Peer struct {
 	Node        string // canonical ID
 	Key         [32]byte
+	Next        [32]byte // the key that it will have; zero: none is known. It may use it from now on
 	Endpoint    netip.AddrPort
 	Allowed     []netip.Prefix
 	Keepalive   time.Duration // 0 for none
@@ -88,7 +89,9 @@ type Device struct {
 	kernel  bool
 
 	mu    sync.Mutex // guards what follows and serialises changes
-	peers map[[32]byte]Peer
+	want  []Peer
+	peers map[[32]byte]Peer // as WireGuard has them: one for each key
+	moved map[[32]byte]bool // next keys that are in use already
 	// inherited are the peers that an earlier process left in the kernel. Those
 	// that are still wanted keep their sessions.
 	inherited [][32]byte
@@ -101,7 +104,7 @@ func Open(cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{cfg: cfg, backend: b, kernel: kernel, peers: map[[32]byte]Peer{}}
+	d := &Device{cfg: cfg, backend: b, kernel: kernel, peers: map[[32]byte]Peer{}, moved: map[[32]byte]bool{}}
 	key, port := wgtypes.Key(cfg.Key), int(cfg.Port)
 	if err := b.configure(wgtypes.Config{PrivateKey: &key, ListenPort: &port}); err != nil {
 		return nil, errors.Join(fmt.Errorf("overlay: configure %s: %w", cfg.Name, err), b.close())
@@ -132,6 +135,13 @@ func (d *Device) Close() error { return d.backend.close() }
 func (d *Device) SetPeers(peers []Peer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.want = peers
+	return d.apply()
+}
+
+// apply makes WireGuard's peers those that are wanted. d.mu is held.
+func (d *Device) apply() error {
+	peers := d.expand(d.want)
 	want := make(map[[32]byte]Peer, len(peers))
 	var remove, add []wgtypes.PeerConfig
 	for _, p := range peers {

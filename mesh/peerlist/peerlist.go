@@ -29,6 +29,9 @@ const (
 	MaxPeers = 1024
 	MaxSize  = 192 << 10 // octets of a signed list
 	MaxName  = 63        // octets of a name
+	// MaxRevoked is how many of those who are no members any more are named: who may
+	// still have a secret of the mesh.
+	MaxRevoked = 256
 )
 
 // Validity is how long a list holds; the gateway signs another when half of it
@@ -48,12 +51,14 @@ type List struct {
 	// Operators is who may no longer come in at the nodes' doors: certificates of
 	// this epoch.
 	Operators model.Operators
+	Revoked   []string // canonical IDs: who may prove nothing any more
 }
 
 // Peer is one member other than the gateway.
 type Peer struct {
 	Key       identity.PublicKey
 	WireGuard [32]byte
+	Next      [32]byte     // the key that it will have; zero: it keeps the one that it has
 	Overlay   netip.Addr   // in 10.42.0.0/16; its IPv6 address follows from the keys
 	Clients   netip.Prefix // of the devices that it serves, within 10.43.0.0/16; the zero value: none
 	Name      string       // for people and for .halo; may be empty
@@ -78,7 +83,7 @@ func (l List) After(other List) bool {
 // worth a write to the card.
 func (l List) Members(other List) bool {
 	a, b := l.Operators, other.Operators
-	return a.Floor == b.Floor && a.Codes == b.Codes && slices.Equal(a.Revoked, b.Revoked) && slices.EqualFunc(l.Peers, other.Peers, func(a, b Peer) bool {
+	return a.Floor == b.Floor && a.Codes == b.Codes && slices.Equal(l.Revoked, other.Revoked) && slices.Equal(a.Revoked, b.Revoked) && slices.EqualFunc(l.Peers, other.Peers, func(a, b Peer) bool {
 		a.Boot, a.Steps, b.Boot, b.Steps = 0, 0, 0, 0
 		return a == b
 	})
@@ -122,13 +127,15 @@ type (
 		ExpiresMS int64
 		Peers     []entry
 		Floor     uint64
-		Revoked   []uint64
+		Over      []uint64 // serials of certificates
 		Codes     uint32
+		Revoked   []string
 	}
 	entry struct {
 		_         struct{} `cbor:",toarray"`
 		Key       []byte
 		WireGuard []byte
+		Next      []byte // none or 32 octets
 		Overlay   []byte // 4 octets
 		Clients   []byte // address and length, 5 octets, or none
 		Name      string
@@ -158,9 +165,14 @@ func Sign(network identity.Key, l List) ([]byte, error) {
 	if err := l.check(network.Public()); err != nil {
 		return nil, err
 	}
-	b := body{Epoch: l.Epoch, Version: l.Version, IssuedMS: l.Issued.UnixMilli(), ExpiresMS: l.Expires.UnixMilli(), Peers: []entry{}, Floor: l.Operators.Floor, Revoked: l.Operators.Revoked, Codes: l.Operators.Codes}
+	b := body{Epoch: l.Epoch, Version: l.Version, IssuedMS: l.Issued.UnixMilli(), ExpiresMS: l.Expires.UnixMilli(), Peers: []entry{}, Floor: l.Operators.Floor, Over: l.Operators.Revoked, Codes: l.Operators.Codes, Revoked: append([]string{}, l.Revoked...)}
 	for _, p := range l.Peers {
 		e := entry{Key: p.Key[:], WireGuard: p.WireGuard[:], Overlay: p.Overlay.AsSlice(), Clients: []byte{}, Name: p.Name, Boot: p.Boot, Steps: p.Steps}
+		if p.Next != [32]byte{} {
+			e.Next = p.Next[:]
+		} else {
+			e.Next = []byte{}
+		}
 		if p.Clients.IsValid() {
 			e.Clients = append(p.Clients.Addr().AsSlice(), byte(p.Clients.Bits()))
 		}
@@ -191,7 +203,10 @@ func Parse(network identity.PublicKey, data []byte) (List, error) {
 		return List{}, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	l := List{Epoch: b.Epoch, Version: b.Version, Issued: time.UnixMilli(b.IssuedMS).UTC(), Expires: time.UnixMilli(b.ExpiresMS).UTC(), Peers: []Peer{},
-		Operators: model.Operators{Floor: b.Floor, Revoked: b.Revoked, Codes: b.Codes}}
+		Operators: model.Operators{Floor: b.Floor, Revoked: b.Over, Codes: b.Codes}, Revoked: b.Revoked}
+	if len(l.Revoked) == 0 {
+		l.Revoked = nil
+	}
 	for i, e := range b.Peers {
 		p, err := e.peer()
 		if err != nil {
@@ -214,6 +229,13 @@ func (e entry) peer() (p Peer, err error) {
 	}
 	copy(p.Key[:], e.Key)
 	copy(p.WireGuard[:], e.WireGuard)
+	switch len(e.Next) {
+	case 0:
+	case len(p.Next):
+		copy(p.Next[:], e.Next)
+	default:
+		return p, fmt.Errorf("next WireGuard key: expected 0 or %d octets, got %d", len(p.Next), len(e.Next))
+	}
 	if len(e.Overlay) != 4 {
 		return p, fmt.Errorf("overlay address: expected 4 octets, got %d", len(e.Overlay))
 	}
@@ -236,6 +258,14 @@ func (e entry) peer() (p Peer, err error) {
 func (l List) check(network identity.PublicKey) error {
 	if len(l.Peers) > MaxPeers {
 		return fmt.Errorf("%w: expected at most %d peers, got %d", ErrForm, MaxPeers, len(l.Peers))
+	}
+	if len(l.Revoked) > MaxRevoked {
+		return fmt.Errorf("%w: expected at most %d revoked nodes, got %d", ErrForm, MaxRevoked, len(l.Revoked))
+	}
+	for _, id := range l.Revoked {
+		if !identity.ValidID(id) {
+			return fmt.Errorf("%w: revoked: expected a canonical ID, got %.40q", ErrForm, id)
+		}
 	}
 	if !l.Expires.After(l.Issued) {
 		return fmt.Errorf("%w: expected an end after %s, got %s", ErrForm, l.Issued, l.Expires)
@@ -263,8 +293,8 @@ func (l List) check(network identity.PublicKey) error {
 		case p.Clients != (netip.Prefix{}) && (p.Clients != p.Clients.Masked() || p.Clients.Bits() != clientsBits || !paths.ClientsNet.Contains(p.Clients.Addr())):
 			return fmt.Errorf("%w: peer %d: expected clients in a /%d of %s, got %s", ErrForm, i, clientsBits, paths.ClientsNet, p.Clients)
 		}
-		for _, u := range []unique{{"WireGuard key", p.WireGuard}, {"overlay address", p.Overlay}, {"network of clients", p.Clients}} {
-			if u.value == (netip.Prefix{}) {
+		for _, u := range []unique{{"WireGuard key", p.WireGuard}, {"WireGuard key", p.Next}, {"overlay address", p.Overlay}, {"network of clients", p.Clients}} {
+			if u.value == (netip.Prefix{}) || u.value == [32]byte{} {
 				continue
 			}
 			if j, dup := seen[u]; dup {

@@ -76,6 +76,10 @@ type Config struct {
 	// Links tells which links other stations are known to have, as routing shows,
 	// so that the choice of peers keeps the mesh in one piece; nil: none is known.
 	Links func() map[dot11.MAC][]dot11.MAC
+	// Strange gets what somebody around says past the mesh, by the interface of that
+	// name: nobody has proved who that is. It must not block; nil: nothing is
+	// listened to.
+	Strange func(iface string, from dot11.MAC, payload []byte)
 	// Notify gets what happens; boot, number and time are the receiver's to set. It
 	// must not block.
 	Notify func(model.Event)
@@ -133,6 +137,7 @@ type Radio struct {
 	awaited map[uint64]time.Time // frames, by cookie, of which the driver has to say that they were sent
 	reports Reports
 	seek    chan struct{} // awake when peers are to be sought anew
+	say     chan []byte   // frames to be sent past the mesh
 
 	mu      sync.Mutex // guards what follows
 	peers   []Peer
@@ -155,7 +160,7 @@ func New(c Config) *Radio {
 	if c.Peering == (peering.Timing{}) {
 		c.Peering = peering.Wifi
 	}
-	return &Radio{c: c, seek: make(chan struct{}, 1)}
+	return &Radio{c: c, seek: make(chan struct{}, 1), say: make(chan []byte, maxSaid)}
 }
 
 // Ready returns nil while the radio is a member of its mesh.
@@ -305,6 +310,11 @@ func (r *Radio) limitPower() error {
 // listen registers for the frames of authentication and peering, before there
 // can be any.
 func (r *Radio) listen(ctx context.Context) error {
+	if r.c.Strange != nil {
+		if err := r.events.RegisterFrame(ctx, r.iface.Index, nl80211.FrameAction, strange); err != nil {
+			return err
+		}
+	}
 	for _, f := range []struct {
 		frame uint16
 		match []byte

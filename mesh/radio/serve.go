@@ -60,6 +60,10 @@ func (r *Radio) serve(ctx context.Context) error {
 			err = r.handle(time.Now(), e)
 		case <-r.seek:
 			err = r.seekAnew(time.Now())
+		case f := <-r.say:
+			if _, err := r.conn.Send(r.iface.Index, nl80211.SendFrame{Data: f}); err != nil {
+				r.c.Log.Debug("what goes past the mesh is not sent", "iface", r.c.Iface, "err", err) // it is said again
+			}
 		case <-timer.C:
 			now := time.Now()
 			r.refresh(now)
@@ -128,6 +132,9 @@ func (r *Radio) leave() error {
 func (r *Radio) handle(now time.Time, e nl80211.Event) error {
 	switch e := e.(type) {
 	case nl80211.Frame:
+		if e.Iface == r.iface.Index && r.isStrange(e.Data) {
+			return nil
+		}
 		if e.Iface == r.iface.Index {
 			if from, ok := sender(e.Data); ok && r.heard[from] != nil {
 				r.heard[from].overheard(e.SignalDBm)

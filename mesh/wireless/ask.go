@@ -74,7 +74,7 @@ func (w *Wireless) Scan(ctx context.Context, q model.ScanRequest) (model.RadioSc
 	}
 	out := model.RadioScan{Radio: s.Name, Iface: s.Iface, Networks: []model.RadioNetwork{}}
 	for _, b := range heard {
-		out.Networks = append(out.Networks, networkOf(b, w.c.Mesh.SSID))
+		out.Networks = append(out.Networks, networkOf(b, w.profile().SSID))
 	}
 	slices.SortFunc(out.Networks, func(a, b model.RadioNetwork) int {
 		return cmp.Or(cmp.Compare(b.SignalDBm, a.SignalDBm), cmp.Compare(a.BSSID, b.BSSID))

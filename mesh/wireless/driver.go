@@ -74,13 +74,13 @@ func (w *Wireless) readHaLow() (halowDriver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return halow.New(halow.Config{Settings: s, Country: w.c.Country, Channel: w.c.Mesh.HaLowChannel, Suffix: w.c.Suffix, Modules: modules})
+	return halow.New(halow.Config{Settings: s, Country: w.c.Country, Channel: w.profile().HaLowChannel, Suffix: w.c.Suffix, Modules: modules})
 }
 
 // settle brings the board's numbering of channels together with the mesh's, on
 // which all members have to agree.
 func (w *Wireless) settle(s *halow.Settings) error {
-	m := w.c.Mesh
+	m := w.profile()
 	if m.HaLowChannel == 0 {
 		return errors.New("the mesh has no channel for HaLow: name one in the bundle (mesh.halow_channel; halo-image bundle new --halow-channel)")
 	}

@@ -148,7 +148,7 @@ func (w *Wireless) Legal() ([]model.Legality, error) {
 			}
 		}
 	}
-	return append(out, table(w.c.Country, w.c.Mesh.HaLowScheme)...), nil
+	return append(out, table(w.c.Country, w.profile().HaLowScheme)...), nil
 }
 
 // legality is what the law lets a radio do on its channel of the mesh.
@@ -170,9 +170,10 @@ func (w *Wireless) legality(s radio.State, r nl80211.Wiphy, rules nl80211.Regula
 			m.show(time.Now(), &l)
 		}
 	default:
-		c := channelOf(w.c.Mesh)
+		p := w.profile()
+		c := channelOf(p)
 		l = legalityOf(w.c.Country, w.wifi(r, rules, c))
-		l.Channel = fmt.Sprintf("channel %d, %s", w.c.Mesh.Channel, c)
+		l.Channel = fmt.Sprintf("channel %d, %s", p.Channel, c)
 	}
 	l.Radio = s.Name
 	return l, nil

@@ -50,10 +50,10 @@ const (
 
 // Config says what the radios are to be members of.
 type Config struct {
-	Country string // ISO 3166; empty leaves the kernel's rules, at first those of the whole world
-	Mesh    bundle.Mesh
-	HaLow   string  // file with the settings of the board's HaLow radio; a board without one has no such file
-	Suffix  [3]byte // of the address of a HaLow radio whose chip has none: the node's own, not all zero
+	Country string      // ISO 3166; empty leaves the kernel's rules, at first those of the whole world
+	Mesh    bundle.Mesh // until Change
+	HaLow   string      // file with the settings of the board's HaLow radio; a board without one has no such file
+	Suffix  [3]byte     // of the address of a HaLow radio whose chip has none: the node's own, not all zero
 	Carrier radio.Carrier
 	// Address says how a mesh interface is to be called; nil: as its driver does.
 	Address func(own net.HardwareAddr) net.HardwareAddr
@@ -68,6 +68,8 @@ type Config struct {
 	// on another channel than its own. Nobody proves a beacon: it is a hint to look
 	// there, and no more. It must not block; nil: nobody wants to know.
 	Found func(radio string, n model.RadioNetwork)
+	// Strange gets what was said past the mesh, see radio.Config.
+	Strange func(iface string, from dot11.MAC, payload []byte)
 	// Notify gets what happens; boot, number and time are the receiver's to set. It
 	// is called from several goroutines and must not block.
 	Notify func(model.Event)
@@ -94,6 +96,7 @@ type radios interface {
 	List() []radio.State
 	Again(wiphy int)
 	Seek(wiphy int)
+	Say(iface string, to dot11.MAC, payload []byte)
 }
 
 // Wireless is the radios of the device. Its methods may be called from any
@@ -125,7 +128,8 @@ type Wireless struct {
 
 	mu     sync.Mutex // guards what follows
 	radios radios     // nil while there is no cfg80211
-	absent string     // why there is no HaLow radio on a board that has one
+	mesh   bundle.Mesh
+	absent string // why there is no HaLow radio on a board that has one
 	halow  halowDriver
 	stale  error  // its radio is there with parameters that nobody knows
 	meter  *meter // of the HaLow radio; nil without a duty cycle
@@ -133,9 +137,8 @@ type Wireless struct {
 
 // New returns the radios; Run makes them work.
 func New(c Config) *Wireless {
-	c.Mesh = c.Mesh.WithDefaults()
 	w := &Wireless{
-		c: c, halowModule: halow.Module, retry: retry, look: look, again: againFirst, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture, crashes: followCrashes,
+		c: c, mesh: c.Mesh.WithDefaults(), halowModule: halow.Module, retry: retry, look: look, again: againFirst, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture, crashes: followCrashes,
 		newRadios: func(c radio.RadiosConfig) radios { return radio.NewRadios(c) },
 		dial:      func() (kernel, error) { return nl80211.Dial(nl80211.Config{}) },
 		sysfs:     func() ([]wifi.Radio, error) { return wifi.Radios("") },
@@ -209,10 +212,10 @@ func (w *Wireless) set(rs radios) {
 
 // member is what the mesh profile makes of a radio.
 func (w *Wireless) member() radio.Config {
-	m := w.c.Mesh
+	m := w.profile()
 	c := radio.Config{
 		MeshID: m.SSID, Password: m.PSK, Channel: channelOf(m), BeaconInterval: m.BeaconInterval,
-		Address: w.c.Address, Links: w.c.Links, Notify: w.c.Notify, Log: w.c.Log,
+		Address: w.c.Address, Links: w.c.Links, Strange: w.c.Strange, Notify: w.c.Notify, Log: w.c.Log,
 	}
 	switch m.MFP {
 	case bundle.MFPOptional:

@@ -66,6 +66,7 @@ func (o *world) Surveys(int) ([]nl80211.Survey, error) {
 }
 func (o *world) WiphyRegulatory(int) (nl80211.Regulatory, error) { return o.rules, nil }
 func (o *world) Close() error                                    { return nil }
+func (o *world) Say(string, dot11.MAC, []byte)                   {}
 func (o *world) Again(wiphy int)                                 { o.change(func() { o.again = append(o.again, wiphy) }) }
 func (o *world) Seek(wiphy int)                                  { o.change(func() { o.sought = append(o.sought, wiphy) }) }
 func (o *world) List() []radio.State {

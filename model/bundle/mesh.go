@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,6 +51,16 @@ func (m Mesh) WithDefaults() Mesh {
 	m.SAE = cmp.Or(m.SAE, HashToElement)
 	m.BeaconInterval = cmp.Or(m.BeaconInterval, 1000)
 	return m
+}
+
+// Check tells all that is wrong with a profile that did not come in a bundle, as
+// Bundle.Check does; the secret is not repeated.
+func (m Mesh) Check() error {
+	var errs []error
+	m.check(func(key, expected string, got any) {
+		errs = append(errs, fmt.Errorf("%s: expected %s, got %q", key, expected, fmt.Sprint(got)))
+	})
+	return errors.Join(errs...)
 }
 
 // check calls bad for each value that is wrong.

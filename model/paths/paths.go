@@ -45,7 +45,9 @@ const (
 	Turn       = "turn"          // under which addresses others know this device
 	Timeline   = "timeline.json" // the last recoveries, mesh/timeline
 	Peers      = "peers.json"
-	PeerList   = "peer-list" // a node's copy of the list of members that the gateway signed
+	OverlayKey = "overlay-key"  // the overlay key that this device will have
+	Profile    = "mesh-profile" // the profile documents, and how far a change of them is
+	PeerList   = "peer-list"    // a node's copy of the list of members that the gateway signed
 	AgentDir   = "agent"
 	AgentTOML  = "agent.toml"
 	SpoolDir   = "agent/spool"
@@ -66,6 +68,8 @@ const (
 	VaultMembership = "membership"
 	VaultEvidence   = "epoch-evidence"
 	VaultClock      = "clock"
+	VaultOverlayKey = "overlay-key"
+	VaultProfile    = "mesh-profile"
 )
 
 // Sockets on which a node's processes answer each other: HTTP with JSON.
@@ -80,6 +84,7 @@ const (
 // Ports and protocol numbers.
 const (
 	EtherTypeProof  = 0x88B5 // IEEE 802 local experimental: proof of membership on a port
+	EtherTypeRejoin = 0x88B6 // the same: a member that was off asks for the mesh's profile
 	EtherTypeBatman = 0x4305
 	AnnouncePort    = 4254
 	PeerListPort    = 4255 // the gateway's list of members, on the overlay only

@@ -19,8 +19,8 @@ import (
 	"halo.internal/model/paths"
 )
 
-// Policy is what a port accepts beside proofs of membership, which always may
-// come in. The zero Policy accepts nothing else.
+// Policy is what a port accepts beside proofs of membership and requests to rejoin,
+// which always may come in. The zero Policy accepts nothing else.
 type Policy struct {
 	DHCP    bool        // answers of DHCP servers
 	Members []proof.MAC // sources of batman frames
@@ -51,6 +51,7 @@ func Apply(iface string, p Policy) error {
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(e, &expr.Verdict{Kind: expr.VerdictAccept})})
 	}
 	rule(etherType(paths.EtherTypeProof)...)
+	rule(etherType(paths.EtherTypeRejoin)...)
 	if p.DHCP {
 		rule(append(etherType(unix.ETH_P_IP), dhcpAnswer()...)...)
 	}

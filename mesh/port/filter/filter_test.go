@@ -208,8 +208,8 @@ func TestReadBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rules) != 2 {
-		t.Errorf("expected two rules, got %d", len(rules))
+	if len(rules) != 3 {
+		t.Errorf("expected three rules, got %d", len(rules))
 	}
 	set, err := c.GetSetByName(chains[0].Table, setName)
 	if err != nil {

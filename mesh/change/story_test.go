@@ -1,0 +1,508 @@
+package change
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"halo.internal/mesh/profile"
+	"halo.internal/model/bundle"
+)
+
+// A story is a network of machines in a world of which the story decides: who is in
+// reach of whom, what is lost, whose power goes. One step is a quarter of a second.
+const step = 250 * time.Millisecond
+
+type board struct {
+	id      string
+	node    *Node    // nil: it is off, or the gateway
+	lead    *Gateway // the gateway's
+	on      bool
+	power   time.Time // since when
+	kept    keptNode
+	keptG   keptGateway
+	revoked bool
+	came    time.Time // on its profile
+	was     bundle.Mesh
+	asked   time.Time
+}
+
+type keptNode struct {
+	home profile.Opened
+	next *profile.Opened
+}
+
+type keptGateway struct {
+	force profile.Opened
+	next  *profile.Opened
+	state State
+}
+
+type world struct {
+	t      *testing.T
+	r      *rand.Rand
+	now    time.Time
+	boards []*board // the first is the gateway
+	air    map[[2]int]bool
+	cable  map[[2]int]bool
+	loss   float64
+	serial uint64
+	said   []string
+	told   map[string]time.Time
+}
+
+var bundled = bundle.Mesh{SSID: "M", PSK: "secret of the bundle", Routing: "BATMAN_IV"}.WithDefaults()
+
+func newWorld(t *testing.T, seed uint64, nodes int) *world {
+	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 1)), now: time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC), air: map[[2]int]bool{}, cable: map[[2]int]bool{}, told: map[string]time.Time{}}
+	for i := range nodes + 1 {
+		w.boards = append(w.boards, &board{id: fmt.Sprint("n", i)})
+		w.boards[i].keptG.state.Phase = Idle
+		w.powerOn(i)
+	}
+	return w
+}
+
+func (w *world) say(format string, args ...any) {
+	w.said = append(w.said, w.now.Format("15:04:05.00 ")+fmt.Sprintf(format, args...))
+}
+
+func (w *world) timing() Timing {
+	return Timing{Jitter: func(d time.Duration) time.Duration { return d - d/10 + time.Duration(w.r.Int64N(int64(d/5+1))) }}
+}
+
+func (w *world) powerOn(i int) {
+	b := w.boards[i]
+	b.on, b.power, b.came, b.was = true, w.now, w.now, bundle.Mesh{}
+	if i == 0 {
+		b.lead = NewGateway(w.timing(), bundled, b.keptG.force, b.keptG.next, b.keptG.state, w.now)
+	} else {
+		b.node = NewNode(w.timing(), bundled, b.kept.home, b.kept.next, w.now)
+	}
+	w.say("%s on", b.id)
+}
+
+func (w *world) powerOff(i int) {
+	b := w.boards[i]
+	b.on, b.node, b.lead = false, nil, nil
+	w.say("%s off", b.id)
+}
+
+func (b *board) profile() bundle.Mesh {
+	if b.lead != nil {
+		return b.lead.On()
+	}
+	return b.node.On()
+}
+
+// linked tells whether two boards are linked: by air on the same profile, by cable
+// with the same secret, and only some seconds after they came to it.
+func (w *world) linked(i, k int) bool {
+	a, b := w.boards[i], w.boards[k]
+	if !a.on || !b.on || a.revoked || b.revoked || w.now.Sub(a.came) < 4*time.Second || w.now.Sub(b.came) < 4*time.Second {
+		return false
+	}
+	pair := [2]int{min(i, k), max(i, k)}
+	return w.air[pair] && a.profile() == b.profile() || w.cable[pair] && a.profile().PSK == b.profile().PSK
+}
+
+// reached returns who has a way to the gateway.
+func (w *world) reached(linked func(i, k int) bool) []bool {
+	there := make([]bool, len(w.boards))
+	there[0] = w.boards[0].on
+	for again := there[0]; again; {
+		again = false
+		for i := range w.boards {
+			for k := range w.boards {
+				if there[i] && !there[k] && linked(i, k) {
+					there[k], again = true, true
+				}
+			}
+		}
+	}
+	return there
+}
+
+func (w *world) lost() bool { return w.r.Float64() < w.loss }
+
+// cut tells whether the power goes before what was decided is written.
+func (w *world) cut() bool { return w.r.Float64() < w.loss*w.loss }
+
+// document is one of the gateway's, opened.
+func (w *world) document(m bundle.Mesh, former []profile.Former) profile.Opened {
+	w.serial++
+	return profile.Opened{Document: profile.Document{Epoch: 1, Serial: w.serial, Issued: w.now, Mesh: m, Former: former}}
+}
+
+func (w *world) online(there []bool) []string {
+	var list []string
+	for i, b := range w.boards[1:] {
+		if there[i+1] && !b.revoked {
+			list = append(list, b.id)
+		}
+	}
+	return list
+}
+
+func (w *world) start(m bundle.Mesh) {
+	g := w.boards[0].lead
+	if g == nil || g.State().Phase != Idle || g.On() == m {
+		return
+	}
+	d := w.document(m, Former(g.On(), g.Force().Former, nil, m, w.now))
+	w.say("change to channel %d, %s", m.Channel, m.PSK)
+	g.Start(w.now, d, w.online(w.reached(w.linked)), false)
+}
+
+// advance is one step. What is decided is kept, unless the power goes just then.
+func (w *world) advance() {
+	w.now = w.now.Add(step)
+	there := w.reached(w.linked)
+	g := w.boards[0]
+	var order *Heard
+	var in time.Duration
+	if g.on {
+		serial, left, send := g.lead.Advance(w.now)
+		if mesh, failed, want := g.lead.Wanted(); want {
+			g.lead.Back(w.now, w.document(mesh, Former(mesh, g.lead.Force().Former, failed, mesh, w.now)))
+			w.say("taken back")
+		}
+		if g.lead.Save() {
+			if w.cut() {
+				w.powerOff(0) // before it was written
+			} else {
+				g.keptG = keptGateway{g.lead.Force(), g.lead.Next(), g.lead.State()}
+				w.say("gateway: %s, uses channel %d, %s", g.lead.State().Phase, g.lead.On().Channel, g.lead.On().PSK)
+			}
+		}
+		if g.on && send {
+			order, in = &Heard{Epoch: 1, Using: serial}, left
+		}
+	}
+	for i, b := range w.boards[1:] {
+		if b.on {
+			w.live(i+1, b, there[i+1] && g.on, order, in)
+		}
+	}
+	for _, b := range w.boards {
+		if b.on && b.profile() != b.was {
+			b.was, b.came = b.profile(), w.now
+			w.say("%s uses channel %d, %s", b.id, b.was.Channel, b.was.PSK)
+		}
+	}
+}
+
+// live is a node's step.
+func (w *world) live(i int, b *board, reached bool, order *Heard, in time.Duration) {
+	n, g := b.node, w.boards[0].lead
+	peers := 0
+	for k := range w.boards {
+		if k != i && w.linked(i, k) {
+			peers++
+		}
+	}
+	n.Peers(w.now, peers)
+	if reached {
+		using, next := g.Announce()
+		h := Heard{Epoch: 1, Using: using, Next: next}
+		if w.r.IntN(40) == 0 && !w.lost() { // every ten seconds
+			n.Gateway(w.now, h)
+			g.Report(w.now, b.id, n.Latest().Serial, n.Using())
+		}
+		if n.Wants(h) && w.r.IntN(8) == 0 && !w.lost() {
+			d := g.Latest()
+			if n.Document(w.now, d, d.Serial == using, false) {
+				w.say("%s has document %d", b.id, d.Serial)
+			}
+		}
+		if order != nil && !w.lost() {
+			n.Order(w.now, order.Epoch, order.Using, in)
+		}
+	}
+	if seeking, _ := n.Seeking(w.now); seeking && w.now.Sub(b.asked) > 10*time.Second {
+		b.asked = w.now
+		w.rejoin(i, b)
+	}
+	if w.r.IntN(400) == 0 {
+		w.scan(i, n)
+	}
+	n.Advance(w.now)
+	if n.Save() {
+		if w.cut() {
+			w.powerOff(i)
+			return
+		}
+		b.kept = keptNode{n.Home(), n.Next()}
+	}
+}
+
+// rejoin asks those around for a later document: on the same channel, or by cable.
+func (w *world) rejoin(i int, b *board) {
+	for k, o := range w.boards {
+		pair := [2]int{min(i, k), max(i, k)}
+		if k == i || !o.on || o.revoked || w.lost() || !(w.air[pair] && o.profile().Channel == b.profile().Channel || w.cable[pair]) {
+			continue
+		}
+		var d profile.Opened
+		if o.lead != nil {
+			using, _ := o.lead.Announce()
+			if d = o.lead.Latest(); d.Serial != using {
+				d = o.lead.Force()
+			}
+		} else {
+			d = o.node.Home()
+		}
+		if !b.revoked && b.node.Document(w.now, d, true, true) {
+			w.say("%s rejoins by %s with document %d", b.id, o.id, d.Serial)
+			return
+		}
+	}
+}
+
+// scan hears members on other channels.
+func (w *world) scan(i int, n *Node) {
+	for k, o := range w.boards {
+		pair := [2]int{min(i, k), max(i, k)}
+		if k != i && o.on && w.air[pair] && o.profile().Channel != n.On().Channel && !w.lost() {
+			m := n.On()
+			m.Channel = o.profile().Channel
+			n.Elsewhere(m)
+		}
+	}
+}
+
+// run advances for so long, or until done.
+func (w *world) run(d time.Duration, done func() bool) bool {
+	for end := w.now.Add(d); w.now.Before(end); {
+		w.advance()
+		if done != nil && done() {
+			return true
+		}
+	}
+	return done == nil
+}
+
+// agreed tells that all who can reach the gateway are on its profile.
+func (w *world) agreed() bool {
+	g := w.boards[0]
+	if !g.on || g.lead.State().Phase != Idle {
+		return false
+	}
+	physical := func(i, k int) bool {
+		pair := [2]int{min(i, k), max(i, k)}
+		return w.boards[i].on && w.boards[k].on && !w.boards[i].revoked && !w.boards[k].revoked && (w.air[pair] || w.cable[pair])
+	}
+	for i, can := range w.reached(physical) {
+		if can && i > 0 && (w.boards[i].node.On() != g.lead.On() || w.boards[i].node.Home().Serial != g.lead.Force().Serial) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *world) tell() {
+	for _, b := range w.boards {
+		switch {
+		case b.lead != nil:
+			w.t.Logf("%s %v: on %v, force %d, former %v, next %v", b.id, b.lead.State(), b.lead.On(), b.lead.Force().Serial, b.lead.Force().Document.Former, b.lead.Next() != nil)
+		case b.node != nil:
+			w.t.Logf("%s: on %v, home %d %v former %v, next %v, elsewhere %v, mode %d", b.id, b.node.On(), b.node.Home().Serial, b.node.Home().Document.Mesh, b.node.Home().Document.Former, b.node.Next() != nil, b.node.elsewhere, b.node.mode)
+		}
+	}
+	for _, s := range w.said[max(0, len(w.said)-120):] {
+		w.t.Log(s)
+	}
+}
+
+func (w *world) line() {
+	for i := range len(w.boards) - 1 {
+		w.air[[2]int{i, i + 1}] = true
+	}
+}
+
+func other(channel int, psk string) bundle.Mesh {
+	m := bundled
+	m.Channel, m.PSK = channel, psk
+	return m
+}
+
+func TestAChangeOfAllThatAreThere(t *testing.T) {
+	for name, m := range map[string]bundle.Mesh{"channel": other(6, bundled.PSK), "secret": other(1, "the new secret"), "both": other(11, "the new secret")} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 1, 4)
+			w.line()
+			w.run(10*time.Second, nil)
+			w.start(m)
+			began := w.now
+			if !w.run(5*time.Minute, func() bool { return w.boards[0].lead.On() == m && w.agreed() }) {
+				w.tell()
+				t.Fatal("it did not come about")
+			}
+			first, last := w.boards[0].came, w.boards[0].came
+			for _, b := range w.boards {
+				if b.came.Before(first) {
+					first = b.came
+				}
+				if b.came.After(last) {
+					last = b.came
+				}
+			}
+			if last.Sub(first) > time.Second {
+				t.Errorf("they switched within %s, want a second", last.Sub(first))
+			}
+			if took := w.now.Sub(began); took > 90*time.Second {
+				t.Errorf("it took %s", took)
+			}
+		})
+	}
+}
+
+// TestWhoWasOffComesBack: a node that was off during one change, or two.
+func TestWhoWasOffComesBack(t *testing.T) {
+	for name, changes := range map[string][]bundle.Mesh{
+		"secret":               {other(1, "the new secret")},
+		"two secrets":          {other(1, "the new secret"), other(1, "a newer secret")},
+		"channel":              {other(6, bundled.PSK)},
+		"channel, then secret": {other(6, bundled.PSK), other(6, "the new secret")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 2, 3)
+			w.line()
+			w.run(10*time.Second, nil)
+			w.powerOff(3)
+			for _, m := range changes {
+				w.start(m)
+				if !w.run(time.Hour, func() bool { return w.boards[0].lead.On() == m && w.agreed() }) {
+					w.tell()
+					t.Fatal("the change did not come about")
+				}
+			}
+			w.powerOff(0) // the document comes from any member
+			w.powerOn(3)
+			if !w.run(time.Hour, func() bool { return w.linked(2, 3) }) {
+				w.tell()
+				t.Fatal("it did not come back")
+			}
+		})
+	}
+}
+
+// TestARevokedNodeGetsNothing: it stays where it was.
+func TestARevokedNodeGetsNothing(t *testing.T) {
+	w := newWorld(t, 3, 2)
+	w.line()
+	w.run(10*time.Second, nil)
+	w.boards[2].revoked = true
+	w.start(other(1, "the new secret"))
+	w.run(2*time.Hour, nil)
+	if w.boards[0].lead.On().PSK != "the new secret" || w.boards[1].node.On().PSK != "the new secret" {
+		t.Error("the others did not change")
+	}
+	if w.boards[2].node.On().PSK != bundled.PSK {
+		t.Error("a revoked node got the secret")
+	}
+}
+
+// TestAProfileThatDoesNotWork: nobody hears anybody there.
+func TestAProfileThatDoesNotWork(t *testing.T) {
+	w := newWorld(t, 4, 3)
+	w.line()
+	w.run(10*time.Second, nil)
+	dead := other(14, bundled.PSK)
+	air := w.air
+	w.start(dead)
+	back := func() bool {
+		w.air = air
+		if w.boards[0].lead.On() == dead {
+			w.air = map[[2]int]bool{}
+		}
+		return w.boards[0].lead.State().Phase == Idle && w.boards[0].lead.On() == bundled && w.agreed()
+	}
+	w.run(30*time.Second, func() bool { return back() && false })
+	if !w.run(time.Hour, back) {
+		w.tell()
+		t.Fatal("they did not go back")
+	}
+}
+
+// TestStories: losses, power cuts, partitions and changes at random; then all is
+// well, and within a limit all that can reach the gateway are on its profile.
+func TestStories(t *testing.T) {
+	stories := 300
+	if testing.Short() {
+		stories = 40
+	}
+	for seed := range uint64(stories) {
+		story(t, seed)
+	}
+}
+
+func story(t *testing.T, seed uint64) {
+	w := newWorld(t, seed, 2+int(seed%4))
+	n := len(w.boards)
+	shuffle := func() {
+		w.air, w.cable = map[[2]int]bool{}, map[[2]int]bool{}
+		for i := range n {
+			for k := range i {
+				if w.r.IntN(2) == 0 {
+					w.air[[2]int{k, i}] = true
+				} else if w.r.IntN(5) == 0 {
+					w.cable[[2]int{k, i}] = true
+				}
+			}
+		}
+	}
+	w.line()
+	w.loss = []float64{0, 0.1, 0.4, 0.7}[w.r.IntN(4)]
+	secrets := 0
+	for range 2 + w.r.IntN(12) {
+		w.run(time.Duration(w.r.IntN(240*4))*step, nil)
+		switch w.r.IntN(6) {
+		case 0, 1:
+			m := bundled
+			if g := w.boards[0].lead; g != nil {
+				m = g.On()
+			}
+			if w.r.IntN(2) == 0 {
+				m.Channel = 1 + w.r.IntN(11)
+			}
+			if w.r.IntN(2) == 0 {
+				secrets++
+				m.PSK = fmt.Sprintf("secret number %d", secrets)
+			}
+			w.start(m)
+		case 2:
+			shuffle()
+		default:
+			i := w.r.IntN(n)
+			if w.boards[i].on {
+				w.powerOff(i)
+			} else {
+				w.powerOn(i)
+			}
+		}
+	}
+	w.loss = 0.05
+	w.air, w.cable = map[[2]int]bool{}, map[[2]int]bool{}
+	w.line()
+	w.say("all is well")
+	for i, b := range w.boards {
+		if !b.on {
+			w.powerOn(i)
+		}
+	}
+	began := w.now
+	ok := w.run(10*time.Hour, func() bool {
+		for i, b := range w.boards { // losses cut the power at times
+			if !b.on {
+				w.powerOn(i)
+			}
+		}
+		return w.agreed()
+	})
+	if !ok {
+		w.tell()
+		t.Fatalf("story %d: not all are on the gateway's profile after %s", seed, w.now.Sub(began))
+	}
+}

@@ -1,0 +1,214 @@
+package mesh_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"halo.internal/mesh/change"
+	"halo.internal/mesh/nstest"
+	"halo.internal/model"
+)
+
+// changeTiming is shorter than that of a mesh in the air.
+func changeTiming() change.Timing {
+	return change.Timing{
+		Trial: 20 * time.Second, Alone: 5 * time.Second, Quiet: 3 * time.Minute, Visit: 8 * time.Second, Longest: 10 * time.Second, Lost: time.Second,
+		Prepare: 8 * time.Second, Recall: 5 * time.Second, Countdown: 2 * time.Second, Settle: 30 * time.Second,
+	}
+}
+
+// segments makes a gateway and nodes on one wire.
+func segments(t *testing.T, nodes int) []*board {
+	t.Helper()
+	gwBundle, nodeBundle, _ := bundlesFor(t, nodes)
+	boards := []*board{newBoard(t, model.RoleGateway, gwBundle)}
+	for range nodes {
+		boards = append(boards, newBoard(t, model.RoleNode, nodeBundle))
+	}
+	var ports []netlink.Link
+	for i, b := range boards {
+		b.env = []string{envSegment + "=1"}
+		b.start()
+		ports = append(ports, plug(t, b, i))
+	}
+	nstest.Hub(t, "ether", ports...)
+	for _, b := range boards[1:] {
+		until(t, "page through the overlay", b.fetch)
+	}
+	return boards
+}
+
+// plug gives a board a wire, and returns its far end.
+func plug(t *testing.T, b *board, i int) netlink.Link {
+	t.Helper()
+	near, far := nstest.Cable(t, fmt.Sprintf("w%d-%d", i, b.boot), fmt.Sprintf("f%d-%d", i, b.boot))
+	if err := errors.Join(netlink.LinkSetDown(near), netlink.LinkSetName(near, wireIface), netlink.LinkSetNsPid(near, b.cmd.Process.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	return far
+}
+
+// again powers a board on that was off, on the same wire.
+func (d *board) again(i int) {
+	d.t.Helper()
+	d.start()
+	far := plug(d.t, d, i)
+	hub, err := netlink.LinkByName("ether")
+	if err == nil {
+		err = netlink.LinkSetMaster(far, hub)
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *board) profile() model.MeshProfile {
+	d.t.Helper()
+	p, err := d.mesh.Profile(d.t.Context())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return p
+}
+
+// on tells whether a board uses that channel by that document, and nothing is under
+// way.
+func (d *board) on(channel int, serial uint64) error {
+	p, err := d.mesh.Profile(d.t.Context())
+	if err == nil && (p.Channel != channel || p.Serial != serial || p.Phase != string(change.Idle)) {
+		err = fmt.Errorf("channel %d, document %d, %s (%s); want channel %d, document %d", p.Channel, p.Serial, p.Phase, p.Outcome, channel, serial)
+	}
+	return err
+}
+
+func (d *board) change(c model.ProfileChange) {
+	d.t.Helper()
+	if err := d.mesh.PutProfile(d.t.Context(), c); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func TestTheMeshChangesItsProfile(t *testing.T) {
+	boards := segments(t, 3)
+	gw, nodes := boards[0], boards[1:]
+	first, err := gw.mesh.MeshSecret(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := func(t *testing.T, channel int) uint64 {
+		t.Helper()
+		var serial uint64
+		until(t, "the gateway on the new profile", func() error {
+			p, err := gw.mesh.Profile(t.Context())
+			serial = p.Serial
+			if err == nil && (p.Channel != channel || p.Phase != string(change.Idle) || p.Outcome != "changed") {
+				err = fmt.Errorf("channel %d, %s %s: %+v", p.Channel, p.Phase, p.Outcome, p.Nodes)
+			}
+			return err
+		})
+		return serial
+	}
+	follows := func(t *testing.T, who []*board, channel int, serial uint64) {
+		t.Helper()
+		for i, n := range who {
+			until(t, fmt.Sprintf("node %d on the new profile", i), func() error { return n.on(channel, serial) })
+			until(t, "page through the overlay", n.fetch)
+		}
+	}
+
+	t.Run("channel", func(t *testing.T) {
+		began := time.Now()
+		gw.change(model.ProfileChange{Channel: new(6)})
+		gw.change(model.ProfileChange{Channel: new(6)}) // again: the same change
+		if err := gw.mesh.PutProfile(t.Context(), model.ProfileChange{Channel: new(11)}); err == nil {
+			t.Error("another change was begun meanwhile")
+		}
+		follows(t, nodes, 6, all(t, 6))
+		t.Logf("it took %s", time.Since(began))
+		at := []time.Time{}
+		for _, b := range boards {
+			list, err := b.mesh.Events(t.Context(), 0, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(list, func(e model.Event) bool { return e.Kind == "mesh.profile.switched" })
+			if i < 0 {
+				t.Fatal("nothing is told of the switch")
+			}
+			at = append(at, list[i].Time)
+		}
+		spread := slices.MaxFunc(at, time.Time.Compare).Sub(slices.MinFunc(at, time.Time.Compare))
+		t.Logf("all switched within %s", spread)
+		if spread > 2*time.Second { // clocks are the gateway's to a second or so
+			t.Errorf("they switched within %s", spread)
+		}
+	})
+
+	t.Run("secret, with a node off", func(t *testing.T) {
+		nodes[2].cut()
+		gw.change(model.ProfileChange{RotateSecret: true, Anyway: true})
+		serial := all(t, 6)
+		follows(t, nodes[:2], 6, serial)
+		second, err := gw.mesh.MeshSecret(t.Context())
+		if err != nil || second.PSK == first.PSK || len(second.PSK) < 26 {
+			t.Errorf("the secret is not another: %v", err)
+		}
+		until(t, "a member has the whole document", func() error {
+			for _, n := range nodes[:2] {
+				b, err := os.ReadFile(filepath.Join(n.root, "perm/halo/mesh-profile"))
+				if err == nil && len(b) > 600 {
+					return nil
+				}
+			}
+			return errors.New("excerpts alone")
+		})
+		gw.cut() // it comes back without the gateway
+		nodes[2].again(3)
+		until(t, "the node that was off has rejoined", func() error { return nodes[2].hasEvent("mesh.profile.rejoined") })
+		until(t, "it uses the new secret", func() error { return nodes[2].on(6, serial) })
+		gw.again(0)
+		for _, n := range nodes {
+			until(t, "page through the overlay", n.fetch)
+		}
+	})
+
+	t.Run("revoked", func(t *testing.T) {
+		gone, before := nodes[1].status().Node, gw.profile().Serial
+		began := time.Now()
+		if err := os.WriteFile(filepath.Join(gw.root, revokeFile), []byte(gone), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for i, b := range []*board{gw, nodes[0], nodes[2]} {
+			until(t, fmt.Sprintf("board %d drops the overlay of the revoked", i), func() error {
+				if slices.ContainsFunc(b.status().Overlay, func(p model.OverlayPeer) bool { return p.Node == gone }) {
+					return errors.New("it is a peer")
+				}
+				return nil
+			})
+		}
+		took := time.Since(began)
+		t.Logf("its overlay ended within %s", took)
+		if took > 5*time.Second {
+			t.Errorf("its overlay ended within %s, want 5 s", took)
+		}
+		var serial uint64
+		until(t, "another secret", func() error {
+			p := gw.profile()
+			if serial = p.Serial; serial == before || p.Phase != string(change.Idle) || p.Secret {
+				return fmt.Errorf("%s %s, due %v: %+v", p.Phase, p.Outcome, p.Secret, p.Nodes)
+			}
+			return nil
+		})
+		follows(t, []*board{nodes[0], nodes[2]}, 6, serial)
+		if p := nodes[1].profile(); p.Serial == serial {
+			t.Error("the revoked node has the new profile")
+		}
+	})
+}

@@ -1,0 +1,615 @@
+package mesh
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/announce"
+	"halo.internal/mesh/api"
+	"halo.internal/mesh/change"
+	"halo.internal/mesh/peerlist"
+	"halo.internal/mesh/profile"
+	"halo.internal/mesh/rejoin"
+	"halo.internal/model"
+	"halo.internal/model/bundle"
+)
+
+const (
+	rotateAgain  = 5 * time.Minute // after a rotation that did not come about
+	seekEvery    = 20 * time.Second
+	reissueSoon  = 10 * time.Minute
+	reissueLater = 24 * time.Hour
+	maxHad       = 4096 // nodes that have had a secret
+)
+
+// gatewayProfile leads changes of the mesh profile.
+type gatewayProfile struct {
+	*gateway
+	wake   chan struct{}
+	looked time.Time // for members
+
+	acting sync.Mutex // held while a decision is carried out
+
+	mu      sync.Mutex // guards what follows
+	m       *change.Gateway
+	kept    keptProfile
+	on      bundle.Mesh
+	said    [2]uint64 // serials as announced
+	phase   change.Phase
+	serial  uint64
+	rejoin  *rejoin.Engine
+	retry   time.Time // no rotation before
+	outcome string
+}
+
+func newGatewayProfile(g *gateway, k kept) *gatewayProfile {
+	now := time.Now()
+	p := &gatewayProfile{gateway: g, wake: make(chan struct{}, 1), kept: k.keptProfile}
+	p.m = change.NewGateway(g.ChangeTiming, g.bundle.Mesh, k.home, k.next, k.Change, now)
+	p.on, p.phase = p.m.On(), p.m.State().Phase
+	p.said[0], p.said[1] = p.m.Announce()
+	p.serial = max(k.home.Serial, g.id.BootCounter<<bootBits|sinceBoot())
+	if k.next != nil {
+		p.serial = max(p.serial, k.next.Serial)
+	}
+	p.rejoin = rejoin.New(rejoin.Config{Key: g.id.Key, Network: g.net, Member: g.memberByTag, Document: p.handOn})
+	return p
+}
+
+func (g *gateway) memberByTag(tag rejoin.Tag) (identity.PublicKey, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range g.known.Peers {
+		if key, err := identity.ParsePublicKey(p.IdentityKey); err == nil && rejoin.TagOf(key) == tag {
+			return key, true
+		}
+	}
+	return identity.PublicKey{}, false
+}
+
+// handOn returns the document whose profile is in use. p.mu is held.
+func (p *gatewayProfile) handOn() (profile.Document, bool) {
+	if next := p.m.Next(); next != nil && p.m.State().Phase == change.Settling {
+		return next.Document, true
+	}
+	force := p.m.Force()
+	return force.Document, force.Whole() && p.m.On() == force.Mesh
+}
+
+// announced returns the serials for the announcements.
+func (p *gatewayProfile) announced() (using, next uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.said[0], p.said[1]
+}
+
+// hear takes what a node says of its documents.
+func (p *gatewayProfile) hear(n announce.Node) {
+	p.mu.Lock()
+	p.m.Report(time.Now(), identity.PublicKey(n.Key).ID(), n.Held, n.Using)
+	p.mu.Unlock()
+	wake(p.wake)
+}
+
+// strange answers a member that was off. A gateway from an old card asks as well: it
+// is a member like the others.
+func (p *gatewayProfile) strange(from Stranger, payload []byte) {
+	p.mu.Lock()
+	answer, d, err := p.rejoin.Handle(time.Now(), payload)
+	p.mu.Unlock()
+	switch {
+	case err != nil:
+		p.Log.Debug("said past the mesh, and not taken", "iface", from.Iface, "peer", from.MAC, "err", err)
+	case answer != nil:
+		p.Log.Info("a member is told of the mesh profile", "iface", from.Iface, "peer", from.MAC)
+		p.under.Say(from, answer)
+	case d != nil:
+		p.adopt(*d, from)
+	}
+}
+
+// adopt takes the profile that the network has changed to since this card was
+// written: the nodes have a later document of this very gateway.
+func (p *gatewayProfile) adopt(d profile.Document, from Stranger) {
+	o, err := d.Open(p.id.Key)
+	if err != nil {
+		p.Log.Warn("a later document of this gateway does not open", "err", err)
+		return
+	}
+	p.mu.Lock()
+	idle := p.m.State().Phase == change.Idle
+	if idle {
+		p.serial = max(p.serial, o.Serial)
+		p.m = change.NewGateway(p.ChangeTiming, p.bundle.Mesh, o, nil, change.State{}, time.Now())
+		p.keepProfile(p.kept, o, nil)
+	}
+	p.mu.Unlock()
+	if idle {
+		p.events.Add(eventProfileRejoined, model.Warning, "a node has told this gateway of the mesh profile that its card did not have", "peer", from.MAC.String(), "serial", fmt.Sprint(o.Serial))
+		p.act()
+	}
+}
+
+// run leads until ctx ends.
+func (p *gatewayProfile) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		p.keepUp()
+		p.act()
+		p.seek()
+		p.mu.Lock()
+		timer.Reset(time.Until(p.m.Due(time.Now())))
+		p.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// seek asks all around, while no member is linked, for a later document than this
+// card has: it may be an old one, or a fresh one in the place of a lost one.
+func (p *gatewayProfile) seek() {
+	now := time.Now()
+	if now.Sub(p.looked) < seekEvery {
+		return
+	}
+	p.looked = now
+	if p.links() > 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.m.State().Phase == change.Idle {
+		p.under.Say(Stranger{}, p.rejoin.Request(p.m.Force().Document))
+	}
+}
+
+// act does what is due: what is decided is on the card before it is done or told.
+func (p *gatewayProfile) act() {
+	p.acting.Lock()
+	defer p.acting.Unlock()
+	p.mu.Lock()
+	now := time.Now()
+	serial, in, order := p.m.Advance(now)
+	if mesh, failed, wanted := p.m.Wanted(); wanted && p.told() {
+		force := p.m.Force()
+		if d, err := p.sign(mesh, change.Former(mesh, force.Former, failed, mesh, p.wall())); err != nil {
+			p.Log.Error("profile document that takes a change back is not signed", "err", err)
+		} else {
+			p.m.Back(now, d)
+		}
+	}
+	p.finish(now)
+	if p.m.Save() {
+		k := p.kept
+		k.Change = p.m.State()
+		p.keepProfile(k, p.m.Force(), p.m.Next())
+		serial, in, order = p.m.Advance(now) // what waited for that
+	}
+	was, on := p.on, p.m.On()
+	p.on = on
+	var said [2]uint64
+	said[0], said[1] = p.m.Announce()
+	news := said != p.said
+	p.said = said
+	epoch := p.m.Latest().Epoch
+	p.mu.Unlock()
+	if on != was {
+		p.under.Switch(on)
+		p.events.Add(eventProfileSwitched, model.Info, "the gateway uses another mesh profile: "+describeProfile(on), "channel", fmt.Sprint(on.Channel), "serial", fmt.Sprint(said[0]))
+	}
+	if news {
+		p.voice.Changed()
+	}
+	if order {
+		p.voice.Order(announce.Order{Epoch: epoch, Serial: serial, InMS: uint32(in.Milliseconds())})
+	}
+}
+
+// finish tells how a change ended. p.mu is held.
+func (p *gatewayProfile) finish(now time.Time) {
+	was, s := p.phase, p.m.State().Phase
+	p.phase = s
+	if was == s {
+		return
+	}
+	force := p.m.Force()
+	switch {
+	case s == change.Recalling:
+		p.outcome = "too few nodes came to the new profile; all are called back"
+		p.events.Add(eventProfileUndone, model.Error, p.outcome)
+	case s == change.Idle && was == change.Settling && p.settled(force):
+		p.outcome = "changed"
+		p.events.Add(eventProfileDone, model.Info, "the mesh profile is changed: "+describeProfile(force.Mesh), "serial", fmt.Sprint(force.Serial))
+	case s == change.Idle && was == change.Preparing:
+		p.outcome = "given up: not all nodes that were there got the new profile in time"
+		p.events.Add(eventProfileUndone, model.Error, p.outcome)
+	case s == change.Idle:
+		p.outcome = "taken back: too few nodes came to the new profile"
+		p.events.Add(eventProfileUndone, model.Error, p.outcome)
+	}
+	if s != change.Idle || !p.kept.Due || p.kept.DueSerial == 0 {
+		return
+	}
+	if force.Serial == p.kept.DueSerial {
+		p.kept.Due, p.kept.Had = false, p.nodes()
+	} else {
+		p.retry = now.Add(rotateAgain)
+	}
+	p.kept.DueSerial = 0
+}
+
+// settled tells whether the document that counts is the one that was announced last
+// as in use.
+func (p *gatewayProfile) settled(force profile.Opened) bool { return force.Serial == p.said[0] }
+
+// keepUp starts what nobody asks for by hand: another secret after a revocation, a
+// document for new members, one of the present epoch.
+func (p *gatewayProfile) keepUp() {
+	members, ids, epoch, ok := p.members()
+	if !ok {
+		return
+	}
+	now := time.Now()
+	online := p.online(ids)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.m.Forget(func(id string) bool { return slices.Contains(ids, id) })
+	if p.m.State().Phase != change.Idle {
+		return
+	}
+	force := p.m.Force()
+	switch {
+	case p.kept.Due && !now.Before(p.retry):
+		target := p.m.On()
+		target.PSK = rand.Text()
+		if d, err := p.start(now, target, online, true); err != nil {
+			p.Log.Error("the mesh secret is not rotated", "err", err)
+			p.retry = now.Add(rotateAgain)
+		} else {
+			p.kept.DueSerial = d.Serial
+		}
+	case force.Serial == 0:
+	case force.Epoch < epoch:
+		p.reissue(now, "epoch")
+	default:
+		missing := slices.DeleteFunc(slices.Clone(members), func(k identity.PublicKey) bool { return force.Has(k) })
+		age := p.wall().Sub(force.Issued).Abs()
+		away := slices.ContainsFunc(missing, func(k identity.PublicKey) bool { return !slices.Contains(online, k.ID()) })
+		if len(missing) > 0 && (age >= reissueLater || away && age >= reissueSoon) {
+			p.reissue(now, "new members")
+		}
+	}
+}
+
+// reissue signs the profile that holds anew. p.mu is held.
+func (p *gatewayProfile) reissue(now time.Time, why string) {
+	force := p.m.Force()
+	d, err := p.sign(force.Mesh, change.Former(force.Mesh, force.Former, nil, force.Mesh, p.wall()))
+	if err != nil {
+		p.Log.Error("profile document not signed", "err", err)
+		return
+	}
+	p.Log.Info("profile document is signed anew", "reason", why)
+	p.m.Start(now, d, nil, true)
+}
+
+// start begins a change. p.mu is held.
+func (p *gatewayProfile) start(now time.Time, target bundle.Mesh, online []string, anyway bool) (profile.Opened, error) {
+	held := p.m.On()
+	d, err := p.sign(target, change.Former(held, p.m.Force().Former, nil, target, p.wall()))
+	if err != nil {
+		return d, err
+	}
+	p.m.Start(now, d, online, anyway)
+	p.phase, p.outcome = p.m.State().Phase, ""
+	what := describeProfile(target)
+	if target.PSK != held.PSK {
+		what += ", another secret"
+	}
+	p.events.Add(eventProfileStarted, model.Info, fmt.Sprintf("the mesh profile is to change: %s; %d nodes are awaited", what, len(online)), "serial", fmt.Sprint(d.Serial), "channel", fmt.Sprint(target.Channel))
+	return d, nil
+}
+
+func (p *gatewayProfile) wall() time.Time {
+	now, _ := p.clock.Now()
+	return now
+}
+
+// sign makes a document for all members. p.mu is held, p.gateway.mu not.
+func (p *gatewayProfile) sign(mesh bundle.Mesh, former []profile.Former) (profile.Opened, error) {
+	members, _, epoch, ok := p.members()
+	if !ok {
+		return profile.Opened{}, errors.New("gateway-api has not said yet who the members are")
+	}
+	p.serial = max(p.serial+1, p.id.BootCounter<<bootBits|sinceBoot())
+	d, err := profile.Sign(p.id.Key, profile.Draft{Epoch: epoch, Serial: p.serial, Issued: p.wall(), Mesh: mesh, Former: former, Members: members})
+	if err != nil {
+		return profile.Opened{}, err
+	}
+	return d.Open(p.id.Key)
+}
+
+// members returns the keys and IDs of all members, the gateway first among the keys,
+// and the epoch; ok is false until gateway-api has said it.
+func (g *gateway) members() (keys []identity.PublicKey, ids []string, epoch uint64, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	keys = []identity.PublicKey{g.net}
+	for _, p := range g.known.Peers {
+		if key, err := identity.ParsePublicKey(p.IdentityKey); err == nil { // setPeers has checked it
+			keys, ids = append(keys, key), append(ids, p.Node)
+		}
+	}
+	if g.known.Announce == nil {
+		return keys, ids, 0, false
+	}
+	return keys, ids, g.known.Announce.Epoch, true
+}
+
+// told tells whether gateway-api has said who the members are.
+func (g *gateway) told() bool {
+	_, _, _, ok := g.members()
+	return ok
+}
+
+// nodes returns the IDs of all members but the gateway.
+func (g *gateway) nodes() []string {
+	_, ids, _, _ := g.members()
+	return ids
+}
+
+// online returns which of those nodes are reached: by the overlay, or just heard.
+func (p *gatewayProfile) online(ids []string) []string {
+	p.gateway.mu.Lock()
+	wg := p.wg
+	p.gateway.mu.Unlock()
+	there := map[string]bool{}
+	if wg != nil {
+		if peers, err := wg.Status(); err == nil {
+			for _, o := range peers {
+				there[o.Node] = o.LastHandshake != nil && time.Since(*o.LastHandshake) < handshakeStale
+			}
+		}
+	}
+	list := []string{}
+	for _, id := range ids {
+		if there[id] {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
+// Profile tells of the mesh profile, and how far a change of it is.
+func (g *gateway) Profile() (model.MeshProfile, error) {
+	p := g.profiles
+	ids := g.nodes()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := profileStatus(p.m.On(), p.m.Force())
+	state, latest := p.m.State(), p.m.Latest()
+	s.Phase, s.Secret, s.Outcome = string(state.Phase), p.kept.Due, p.outcome
+	if next := p.m.Next(); next != nil {
+		t := parametersOf(next.Mesh)
+		s.Target, s.Secret = &t, s.Secret || next.Mesh.PSK != p.m.Force().Mesh.PSK && p.m.Force().Serial != 0 || p.m.Force().Serial == 0 && next.Mesh.PSK != p.bundle.Mesh.PSK
+	}
+	progress := p.m.Nodes()
+	for _, id := range ids {
+		n := model.NodeProfile{Node: id, Awaited: slices.Contains(state.Expected, id)}
+		if q, ok := progress[id]; ok {
+			n.Prepared, n.Switched, n.Said = q.Held == latest.Serial, q.Using == latest.Serial, &q.At
+		}
+		s.Nodes = append(s.Nodes, n)
+	}
+	return s, nil
+}
+
+// MeshSecret returns the profile in use with its secret, for new cards.
+func (g *gateway) MeshSecret() (bundle.Mesh, error) {
+	g.profiles.mu.Lock()
+	defer g.profiles.mu.Unlock()
+	return g.profiles.m.On(), nil
+}
+
+// PutProfile begins a change. One that asks for what is under way, or holds
+// already, changes nothing.
+func (g *gateway) PutProfile(c model.ProfileChange) error {
+	p := g.profiles
+	ids := g.nodes()
+	online := p.online(ids)
+	p.mu.Lock()
+	held, next, phase := p.m.On(), p.m.Next(), p.m.State().Phase
+	p.mu.Unlock()
+	target := apply(held, c)
+	if err := target.Check(); err != nil {
+		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	}
+	if phase != change.Idle {
+		same := next != nil && parametersOf(next.Mesh) == parametersOf(apply(next.Mesh, c)) && (!c.RotateSecret || next.Mesh.PSK != held.PSK || phase == change.Settling)
+		if same {
+			return nil
+		}
+		return fmt.Errorf("%w: another change of the mesh profile is %s; wait until it is over (haloctl mesh profile show)", api.ErrBusy, phase)
+	}
+	if c.RotateSecret {
+		target.PSK = rand.Text()
+	}
+	if target == held {
+		return nil
+	}
+	if err := g.under.Permit(target); err != nil {
+		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	}
+	p.mu.Lock()
+	if p.m.State().Phase != change.Idle {
+		p.mu.Unlock()
+		return fmt.Errorf("%w: another change of the mesh profile has just begun", api.ErrBusy)
+	}
+	_, err := p.start(time.Now(), target, online, c.Anyway)
+	p.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("%w: %w", api.ErrBusy, err)
+	}
+	p.act()
+	return nil
+}
+
+// apply returns the profile with what a change names.
+func apply(m bundle.Mesh, c model.ProfileChange) bundle.Mesh {
+	set := func(to *string, from *string) {
+		if from != nil {
+			*to = *from
+		}
+	}
+	number := func(to *int, from *int) {
+		if from != nil {
+			*to = *from
+		}
+	}
+	set(&m.Routing, c.Routing)
+	set(&m.MFP, c.MFP)
+	set(&m.SAE, c.SAE)
+	set(&m.HaLowScheme, c.HaLowScheme)
+	number(&m.Channel, c.Channel)
+	number(&m.Width, c.Width)
+	number(&m.BeaconInterval, c.BeaconInterval)
+	number(&m.HaLowChannel, c.HaLowChannel)
+	return m.WithDefaults()
+}
+
+// admitted notes who has the mesh secret, so that a revocation can tell whether to
+// rotate it.
+func (p *gatewayProfile) admitted() {
+	ids := p.nodes()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	changed := false
+	for _, id := range ids {
+		if len(p.kept.Had) < maxHad && !slices.Contains(p.kept.Had, id) {
+			p.kept.Had, changed = append(p.kept.Had, id), true
+		}
+	}
+	if changed {
+		p.keep()
+	}
+	wake(p.wake)
+}
+
+// keep writes what does not go with the state of a change. p.mu is held.
+func (p *gatewayProfile) keep() {
+	k := p.kept
+	k.Change = p.m.State()
+	p.keepProfile(k, p.m.Force(), p.m.Next())
+}
+
+// PutRevoked takes all nodes that were revoked. One that has had the present mesh
+// secret makes another one due.
+func (g *gateway) PutRevoked(ids []string) error {
+	if len(ids) > maxHad {
+		return fmt.Errorf("%w: revoked: expected at most %d, got %d", api.ErrInvalid, maxHad, len(ids))
+	}
+	for _, id := range ids {
+		if !identity.ValidID(id) {
+			return fmt.Errorf("%w: revoked: expected canonical IDs, got %.40q", api.ErrInvalid, id)
+		}
+	}
+	fresh := g.profiles.revoked(ids)
+	g.mu.Lock()
+	was := g.known.Revoked
+	still := slices.DeleteFunc(slices.Clone(was), func(id string) bool { return !slices.Contains(ids, id) || slices.Contains(fresh, id) })
+	now := append(fresh, still...)
+	g.known.Revoked = now[:min(len(now), peerlist.MaxRevoked)]
+	changed := !slices.Equal(was, g.known.Revoked)
+	if changed {
+		g.saveRegistry()
+		g.signList()
+	}
+	g.mu.Unlock()
+	if changed {
+		g.shutOut(now)
+	}
+	return nil
+}
+
+// revoked makes another secret due where somebody has had the present one, and
+// returns who.
+func (p *gatewayProfile) revoked(ids []string) (fresh []string) {
+	p.mu.Lock()
+	for _, id := range p.kept.Had {
+		if slices.Contains(ids, id) {
+			fresh = append(fresh, id)
+		}
+	}
+	if len(fresh) > 0 {
+		p.kept.Had = slices.DeleteFunc(slices.Clone(p.kept.Had), func(id string) bool { return slices.Contains(fresh, id) })
+		p.kept.Due, p.kept.DueSerial, p.retry = true, 0, time.Time{}
+		p.keep()
+	}
+	p.mu.Unlock()
+	if len(fresh) > 0 {
+		p.events.Add("mesh.secret.due", model.Warning, "a node was revoked that has the mesh secret: another is drawn, and handed to all others")
+	}
+	wake(p.wake)
+	return fresh
+}
+
+// serve adds what nodes fetch, on the overlay alone.
+func (p *gatewayProfile) serve(mux *http.ServeMux) {
+	answer := func(whole bool) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			key, ok := p.asker(r.RemoteAddr)
+			if !ok {
+				http.Error(w, "no member has this address", http.StatusForbidden)
+				return
+			}
+			p.mu.Lock()
+			d := p.m.Latest().Document
+			p.mu.Unlock()
+			if d.Serial == 0 {
+				http.Error(w, "there is no profile document yet", http.StatusNotFound)
+				return
+			}
+			if !whole {
+				var err error
+				if d, err = d.Excerpt(key); err != nil {
+					http.Error(w, err.Error(), http.StatusNotFound)
+					return
+				}
+			}
+			w.Header().Set("Content-Type", "application/cbor")
+			_, _ = w.Write(d.Marshal()) // the node asks again
+		}
+	}
+	mux.HandleFunc("GET "+routeProfile, answer(false))
+	mux.HandleFunc("GET "+routeProfileWhole, answer(true))
+}
+
+// asker tells who has an overlay address: WireGuard lets nobody else have it.
+func (p *gatewayProfile) asker(remote string) (identity.PublicKey, bool) {
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return identity.PublicKey{}, false
+	}
+	p.gateway.mu.Lock()
+	defer p.gateway.mu.Unlock()
+	for _, k := range p.known.Peers {
+		if k.OverlayV4 == ap.Addr().Unmap() {
+			key, err := identity.ParsePublicKey(k.IdentityKey)
+			return key, err == nil
+		}
+	}
+	return identity.PublicKey{}, false
+}

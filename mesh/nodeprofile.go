@@ -1,0 +1,409 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/announce"
+	"halo.internal/mesh/change"
+	"halo.internal/mesh/profile"
+	"halo.internal/mesh/rejoin"
+	"halo.internal/model"
+	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
+)
+
+// Where the gateway has its latest profile document, on its overlay address: the
+// asker's excerpt of it, and the whole.
+const (
+	routeProfile      = "/v1/profile"
+	routeProfileWhole = "/v1/profile/whole"
+)
+
+const (
+	countLinks   = 2 * time.Second
+	askAlone     = 10 * time.Second // between requests to rejoin of a node without peers
+	askAmong     = time.Minute      // of one that has some
+	scanFirst    = 3 * time.Minute  // without the gateway, until other channels are listened to
+	scanAgain    = 5 * time.Minute
+	sayWithin    = 3 * time.Second // spreads what all nodes have to say at once
+	wholePerNode = time.Second     // spreads who fetches the whole document
+	forgetEvery  = time.Hour
+)
+
+// nodeProfile is how a node follows the mesh profile.
+type nodeProfile struct {
+	*node
+	wake  chan struct{}
+	fetch chan struct{}
+
+	acting sync.Mutex // held while a decision is carried out
+
+	mu      sync.Mutex // guards what follows
+	m       *change.Node
+	on      bundle.Mesh
+	heard   change.Heard
+	rejoin  *rejoin.Engine
+	barred  uint64 // serial of a document that this device must not use, or that is not for it
+	asked   time.Time
+	counted time.Time
+	forgot  time.Time
+	scanned time.Time
+	lost    time.Time // the gateway, since
+	wholeAt time.Time // when the whole document is due; zero: it is at hand
+}
+
+func newNodeProfile(n *node, k kept) *nodeProfile {
+	now := time.Now()
+	p := &nodeProfile{node: n, wake: make(chan struct{}, 1), fetch: make(chan struct{}, 1), m: change.NewNode(n.ChangeTiming, n.bundle.Mesh, k.home, k.next, now), lost: now}
+	p.on = p.m.On()
+	p.rejoin = rejoin.New(rejoin.Config{Key: n.id.Key, Network: n.net, Member: n.memberByTag, Document: p.handOn})
+	return p
+}
+
+// memberByTag finds a member of the list that was signed last.
+func (n *node) memberByTag(tag rejoin.Tag) (identity.PublicKey, bool) {
+	if rejoin.TagOf(n.net) == tag {
+		return n.net, true
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.list.Peers {
+		if rejoin.TagOf(p.Key) == tag {
+			return p.Key, true
+		}
+	}
+	return identity.PublicKey{}, false
+}
+
+// handOn returns the document that others may have of this node. p.mu is held.
+func (p *nodeProfile) handOn() (profile.Document, bool) {
+	home := p.m.Home()
+	return home.Document, home.Whole() && p.m.On() == home.Mesh
+}
+
+// said is what the node's announcements say of its documents.
+func (p *nodeProfile) said() (held, using uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	held = p.m.Latest().Serial
+	if held == p.barred {
+		held = p.m.Home().Serial
+	}
+	return held, p.m.Using()
+}
+
+// hear takes a believed message of the gateway.
+func (p *nodeProfile) hear(g announce.Gateway) {
+	p.mu.Lock()
+	p.heard, p.lost = change.Heard{Epoch: g.Stamp.Epoch, Using: g.Profile, Next: g.Next}, time.Now()
+	p.m.Gateway(time.Now(), p.heard)
+	p.mu.Unlock()
+	wake(p.wake)
+	wake(p.fetch)
+}
+
+// order takes the gateway's word that all switch.
+func (p *nodeProfile) order(o announce.Order) {
+	p.mu.Lock()
+	p.m.Order(time.Now(), o.Epoch, o.Serial, o.In())
+	p.mu.Unlock()
+	wake(p.wake)
+}
+
+// run switches when it is time, until ctx ends.
+func (p *nodeProfile) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var scans sync.WaitGroup
+	defer scans.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.wake:
+		case <-timer.C:
+		}
+		now := time.Now()
+		if now.Sub(p.counted) >= countLinks {
+			p.counted = now
+			links := p.links()
+			p.mu.Lock()
+			p.m.Peers(now, links)
+			p.mu.Unlock()
+		}
+		if wall, quality := p.clock.Now(); quality != model.ClockNone && now.Sub(p.forgot) >= forgetEvery {
+			p.forgot = now
+			p.mu.Lock()
+			p.m.Forget(wall)
+			p.mu.Unlock()
+		}
+		p.advance(now)
+		p.seek(ctx, now, &scans)
+		p.mu.Lock()
+		timer.Reset(time.Until(p.m.Due(time.Now())))
+		p.mu.Unlock()
+	}
+}
+
+// advance does what is due: what is decided is on the card before it is done.
+func (p *nodeProfile) advance(now time.Time) {
+	p.acting.Lock()
+	defer p.acting.Unlock()
+	p.mu.Lock()
+	p.m.Advance(now)
+	if p.m.Save() {
+		p.keepProfile(keptProfile{}, p.m.Home(), p.m.Next())
+		if home := p.m.Home(); home.Serial != 0 && !home.Whole() {
+			p.wholeAt = now.Add(rand.N(time.Duration(home.Members)*wholePerNode + 1))
+		}
+	}
+	was, on, away, using := p.on, p.m.On(), p.m.Away(), p.m.Using()
+	p.on = on
+	p.mu.Unlock()
+	if on == was {
+		return
+	}
+	p.under.Switch(on)
+	p.node.mu.Lock()
+	p.heardAt = time.Time{} // whether it is there too, has to be asked
+	p.node.mu.Unlock()
+	fields := []string{"channel", fmt.Sprint(on.Channel), "serial", fmt.Sprint(using)}
+	if away {
+		p.events.Add(eventProfileSwitched, model.Info, "this node uses another mesh profile, and goes back by itself if the gateway is not there: "+describeProfile(on), fields...)
+	} else {
+		p.events.Add(eventProfileBack, model.Warning, "this node is back on the mesh profile that it had: "+describeProfile(on), fields...)
+	}
+}
+
+// seek asks members around for a later document, and listens on other channels,
+// while the gateway is not heard.
+func (p *nodeProfile) seek(ctx context.Context, now time.Time, scans *sync.WaitGroup) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seeking, alone := p.m.Seeking(now)
+	if !seeking {
+		return
+	}
+	every := askAmong
+	if alone {
+		every = askAlone
+	}
+	if now.Sub(p.asked) >= every {
+		p.asked = now.Add(-rand.N(every / 5))
+		p.under.Say(Stranger{}, p.rejoin.Request(p.m.Latest().Document))
+	}
+	if now.Sub(p.lost) >= scanFirst && now.Sub(p.scanned) >= scanAgain {
+		p.scanned = now
+		scans.Go(func() { p.listenElsewhere(ctx) })
+	}
+}
+
+// listenElsewhere looks for the mesh on other channels. The radio is away from its
+// own for a moment at a time.
+func (p *nodeProfile) listenElsewhere(ctx context.Context) {
+	for _, r := range p.under.Radios() {
+		if r.Iface == "" || r.HaLow != "" {
+			continue
+		}
+		s, err := p.under.Scan(ctx, model.ScanRequest{Radio: r.Name})
+		if err != nil {
+			continue // it is tried again
+		}
+		for _, n := range s.Networks {
+			if n.Own && n.Channel != 0 && n.Channel != r.Channel {
+				p.Elsewhere(n.Channel)
+			}
+		}
+	}
+}
+
+// Elsewhere takes that a member was heard on another channel of Wi-Fi: when this
+// node is alone, it looks there with its own profile.
+func (p *nodeProfile) Elsewhere(channel int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := p.m.On()
+	if m.Channel == channel {
+		return
+	}
+	m.Channel = channel
+	if m.Check() != nil {
+		m.Width = 20
+	}
+	if m.Check() == nil {
+		p.m.Elsewhere(m)
+	}
+}
+
+// strange takes what was said past the mesh: a request of a member that was off, or
+// the answer to this node's own.
+func (p *nodeProfile) strange(from Stranger, payload []byte) {
+	p.mu.Lock()
+	answer, d, err := p.rejoin.Handle(time.Now(), payload)
+	p.mu.Unlock()
+	switch {
+	case err != nil:
+		p.Log.Debug("said past the mesh, and not taken", "iface", from.Iface, "peer", from.MAC, "err", err)
+	case answer != nil:
+		p.Log.Info("a member is told of the mesh profile", "iface", from.Iface, "peer", from.MAC)
+		p.under.Say(from, answer)
+	case d != nil:
+		if p.take(*d, true) {
+			p.events.Add(eventProfileRejoined, model.Info, "a member has told this node of the mesh profile that it had missed", "peer", from.MAC.String(), "serial", fmt.Sprint(d.Serial))
+		}
+	}
+}
+
+// take opens a document and has it count. It tells whether it was news.
+func (p *nodeProfile) take(d profile.Document, rejoined bool) bool {
+	o, err := d.Open(p.id.Key)
+	if err != nil {
+		p.bar(d.Serial, err)
+		return false
+	}
+	if err := p.under.Permit(o.Mesh); err != nil {
+		p.bar(d.Serial, err)
+	}
+	p.mu.Lock()
+	news := p.m.Document(time.Now(), o, d.Serial == p.heard.Using, rejoined)
+	p.mu.Unlock()
+	wake(p.wake)
+	return news
+}
+
+// bar notes, once, that a document is of no use here: the gateway sees that this
+// node does not get ready.
+func (p *nodeProfile) bar(serial uint64, why error) {
+	p.mu.Lock()
+	again := p.barred == serial
+	p.barred = serial
+	p.mu.Unlock()
+	if !again {
+		p.events.Add(eventProfileRefused, model.Error, "this node cannot follow a change of the mesh profile: "+why.Error(), "serial", fmt.Sprint(serial), "reason", why.Error())
+	}
+}
+
+// follow fetches documents from the gateway.
+func (p *nodeProfile) follow(ctx context.Context) error {
+	client := &http.Client{Timeout: listWait, Transport: &http.Transport{DisableKeepAlives: true}}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	wait := listRetry
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.fetch:
+			wait = listRetry
+		case <-timer.C:
+		}
+		latest, whole := p.wanted(time.Now())
+		var err error
+		switch {
+		case latest:
+			err = p.fetchLatest(ctx, client)
+		case whole:
+			err = p.fetchWhole(ctx, client)
+		}
+		if err == nil {
+			wait = listRetry
+			timer.Reset(listMost / 4) // the whole may have become due
+			continue
+		}
+		p.Log.Debug("mesh profile not fetched", "err", err)
+		timer.Reset(wait/2 + rand.N(wait)) // not all at once
+		wait = min(2*wait, listMost)
+	}
+}
+
+func (p *nodeProfile) wanted(now time.Time) (latest, whole bool) {
+	p.node.mu.Lock()
+	up := p.wg != nil
+	p.node.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !up {
+		return false, false
+	}
+	latest = p.m.Wants(p.heard) && p.barred != max(p.heard.Using, p.heard.Next)
+	home := p.m.Home()
+	due := !p.wholeAt.IsZero() && !now.Before(p.wholeAt) || p.wholeAt.IsZero() && home.Serial != 0 && !home.Whole()
+	return latest, due && p.heard.Using == home.Serial && p.heard.Next == 0
+}
+
+func (p *nodeProfile) fetchLatest(ctx context.Context, client *http.Client) error {
+	d, err := p.get(ctx, client, routeProfile, profile.MaxExcerpt)
+	if err != nil {
+		return err
+	}
+	if !p.take(d, false) {
+		return nil
+	}
+	// It is kept before the gateway hears of it: advance wakes with the document.
+	p.advance(time.Now())
+	p.events.Add(eventProfileReady, model.Info, "this node has the mesh profile that the gateway prepares", "serial", fmt.Sprint(d.Serial))
+	select {
+	case <-ctx.Done():
+	case <-time.After(rand.N(sayWithin)):
+	}
+	p.search.Ask()
+	return nil
+}
+
+func (p *nodeProfile) fetchWhole(ctx context.Context, client *http.Client) error {
+	d, err := p.get(ctx, client, routeProfileWhole, profile.MaxSize)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.m.Complete(d)
+	p.wholeAt = time.Time{}
+	p.mu.Unlock()
+	wake(p.wake)
+	return nil
+}
+
+func (p *nodeProfile) get(ctx context.Context, client *http.Client, route string, most int64) (profile.Document, error) {
+	url := "http://" + netip.AddrPortFrom(paths.OverlayGateway, paths.PeerListPort).String() + route
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return profile.Document{}, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return profile.Document{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return profile.Document{}, fmt.Errorf("GET %s: expected 200, got %s", url, resp.Status)
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
+	if err != nil {
+		return profile.Document{}, fmt.Errorf("GET %s: %w", url, err)
+	}
+	return profile.Parse(p.net, raw)
+}
+
+// Profile tells which profile this node uses.
+func (n *node) Profile() (model.MeshProfile, error) {
+	p := n.profiles
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := profileStatus(p.m.On(), p.m.Home())
+	if next := p.m.Next(); next != nil {
+		t := parametersOf(next.Mesh)
+		s.Target, s.Secret, s.Phase = &t, next.Mesh.PSK != p.m.On().PSK, string(change.Preparing)
+		if p.m.On() == next.Mesh {
+			s.Phase = string(change.Settling)
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,90 @@
+package overlay
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+)
+
+// A peer that changes its key is two for WireGuard meanwhile: one for each key, of
+// which only the one in use has its addresses. When a handshake under the next key
+// has come about, they move over. Sessions under the old key go on to be received
+// from until then, by both ends, so that nothing in flight is lost; what is sent
+// waits for the one handshake.
+
+// expand returns the peers as WireGuard is to have them, those without addresses
+// first: an address that moves leaves its owner before it comes to another.
+func (d *Device) expand(peers []Peer) []Peer {
+	var first, list []Peer
+	known := map[[32]byte]bool{}
+	for _, p := range peers {
+		now, other := p, p
+		now.Next, other.Next = [32]byte{}, [32]byte{}
+		if p.Next != [32]byte{} && p.Next != p.Key {
+			other.Key = p.Next
+			if d.moved[p.Next] {
+				now.Key, other.Key = other.Key, now.Key
+			}
+			other.Allowed, other.Keepalive = nil, 0
+			first = append(first, other)
+			known[p.Next] = true
+		}
+		list = append(list, now)
+	}
+	for key := range d.moved {
+		if !known[key] {
+			delete(d.moved, key) // it is the peer's key by now, or it was given up
+		}
+	}
+	return append(first, list...)
+}
+
+// SetKey has this end use another private key. Its peers have to know it as Next,
+// and handshakes follow with what is sent next.
+func (d *Device) SetKey(private [32]byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	key := wgtypes.Key(private)
+	if err := d.backend.configure(wgtypes.Config{PrivateKey: &key}); err != nil {
+		return fmt.Errorf("overlay: key of %s: %w", d.cfg.Name, err)
+	}
+	d.cfg.Key = private
+	return nil
+}
+
+// Rekeying tells whether a peer may begin to use its next key.
+func (d *Device) Rekeying() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.ContainsFunc(d.want, d.awaits)
+}
+
+func (d *Device) awaits(p Peer) bool {
+	return p.Next != [32]byte{} && p.Next != p.Key && !d.moved[p.Next]
+}
+
+// Promote moves the addresses of peers that have begun to use their next key. It is
+// to be called several times a second while Rekeying.
+func (d *Device) Promote() error {
+	live, err := d.backend.peers()
+	if err != nil {
+		return fmt.Errorf("overlay: read %s: %w", d.cfg.Name, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	changed := false
+	for _, l := range live {
+		if l.LastHandshakeTime.IsZero() || l.LastHandshakeTime.Unix() == 0 {
+			continue
+		}
+		if slices.ContainsFunc(d.want, func(p Peer) bool { return d.awaits(p) && p.Next == [32]byte(l.PublicKey) }) {
+			d.moved[l.PublicKey] = true
+			changed = true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return d.apply()
+}

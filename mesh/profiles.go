@@ -1,0 +1,173 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"halo.internal/mesh/change"
+	"halo.internal/mesh/profile"
+	"halo.internal/model"
+	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
+)
+
+// Kinds of events about the mesh profile.
+const (
+	eventProfileReady    = "mesh.profile.prepared" // field serial
+	eventProfileSwitched = "mesh.profile.switched" // fields serial, channel
+	eventProfileBack     = "mesh.profile.returned" // field channel: this device went back by itself
+	eventProfileRejoined = "mesh.profile.rejoined" // fields peer, serial
+	eventProfileRefused  = "mesh.profile.refused"  // fields serial, reason
+	eventProfileStarted  = "mesh.profile.started"  // fields serial, channel: of a gateway
+	eventProfileDone     = "mesh.profile.changed"  // field serial: of a gateway
+	eventProfileUndone   = "mesh.profile.undone"   // field serial: of a gateway
+)
+
+// keptProfile is the file "mesh-profile": the documents, which are signed and hold
+// secrets only sealed, and on a gateway how far a change is.
+type keptProfile struct {
+	_          struct{}     `cbor:",toarray"`
+	Home, Next []byte       // profile documents; empty: none
+	Change     change.State // of a gateway
+	Due        bool         // a revocation asks for another secret
+	DueSerial  uint64       // of the document that brings it; 0: it is still to be made
+	Had        []string     // nodes that have had the present secret
+}
+
+func (k keptProfile) marshal() []byte {
+	b, err := cbor.Marshal(k)
+	if err != nil {
+		panic("mesh: profile: " + err.Error()) // plain values always encode
+	}
+	return fmt.Appendf(b, "%08x", crc32.ChecksumIEEE(b))
+}
+
+func parseKeptProfile(b []byte) (k keptProfile, err error) {
+	const sum = 8
+	if len(b) < sum {
+		return k, errors.New("mesh profile: expected a checksum at the end")
+	}
+	body := b[:len(b)-sum]
+	if want := fmt.Sprintf("%08x", crc32.ChecksumIEEE(body)); string(b[len(body):]) != want {
+		return k, errors.New("mesh profile: checksum differs")
+	}
+	return k, cbor.Unmarshal(body, &k)
+}
+
+// kept is keptProfile with its documents opened.
+type kept struct {
+	keptProfile
+	home profile.Opened
+	next *profile.Opened
+}
+
+// loadProfile returns what the card keeps. Where that is damaged the bundle counts,
+// and a member nearby has the document.
+func (m *core) loadProfile() kept {
+	var k kept
+	_, err := m.store.Get(paths.Profile, paths.VaultProfile, func(b []byte) (err error) {
+		k = kept{}
+		if k.keptProfile, err = parseKeptProfile(b); err != nil {
+			return err
+		}
+		if len(k.Home) > 0 {
+			if k.home, err = m.openDocument(k.Home); err != nil {
+				return err
+			}
+		}
+		if len(k.Next) > 0 {
+			next, err := m.openDocument(k.Next)
+			if err != nil {
+				return err
+			}
+			k.next = &next
+		}
+		return nil
+	})
+	if err == nil {
+		return k
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		m.events.Add("mesh.profile.damaged", model.Warning, "kept mesh profile is damaged, going on with that of the bundle: "+err.Error())
+	}
+	return kept{}
+}
+
+func (m *core) openDocument(raw []byte) (profile.Opened, error) {
+	d, err := profile.Parse(m.net, raw)
+	if err != nil {
+		return profile.Opened{}, err
+	}
+	return d.Open(m.id.Key)
+}
+
+// keepProfile writes what a restart goes on with.
+func (m *core) keepProfile(k keptProfile, home profile.Opened, next *profile.Opened) {
+	k.Home, k.Next = nil, nil
+	if home.Serial != 0 {
+		k.Home = home.Marshal()
+	}
+	if next != nil {
+		k.Next = next.Marshal()
+	}
+	if _, err := m.store.Put(paths.Profile, paths.VaultProfile, k.marshal()); err != nil {
+		m.Log.Warn("mesh profile is not kept in both places", "err", err)
+	}
+}
+
+// startProfile returns the profile that this start begins with.
+func (m *core) startProfile() bundle.Mesh {
+	k := m.loadProfile()
+	if m.Role == model.RoleGateway {
+		return change.NewGateway(m.ChangeTiming, m.bundle.Mesh, k.home, k.next, k.Change, m.begun).On()
+	}
+	return change.NewNode(m.ChangeTiming, m.bundle.Mesh, k.home, k.next, m.begun).On()
+}
+
+// links counts the members that this device is linked with.
+func (m *core) links() int {
+	n := 0
+	for _, p := range m.under.Ports() {
+		n += len(p.Members)
+	}
+	for _, r := range m.under.Radios() {
+		n += r.Linked()
+	}
+	return n
+}
+
+func parametersOf(m bundle.Mesh) model.MeshParameters {
+	m = m.WithDefaults()
+	return model.MeshParameters{
+		Routing: m.Routing, Channel: m.Channel, Width: m.Width, MFP: m.MFP, SAE: m.SAE,
+		BeaconInterval: m.BeaconInterval, HaLowChannel: m.HaLowChannel, HaLowScheme: m.HaLowScheme,
+	}
+}
+
+// describeProfile says which profile that is, for people.
+func describeProfile(m bundle.Mesh) string {
+	s := fmt.Sprintf("channel %d", m.Channel)
+	if m.HaLowChannel != 0 {
+		s += fmt.Sprintf(", HaLow channel %d", m.HaLowChannel)
+	}
+	return s
+}
+
+// profileStatus is what both sides tell of the document that counts.
+func profileStatus(on bundle.Mesh, home profile.Opened) model.MeshProfile {
+	p := model.MeshProfile{
+		MeshParameters: parametersOf(on), SSID: on.SSID, Epoch: home.Epoch, Serial: home.Serial, Phase: string(change.Idle),
+		Nodes: []model.NodeProfile{}, Former: []model.FormerProfile{},
+	}
+	if home.Serial != 0 {
+		p.Issued = &home.Issued
+	}
+	for _, f := range home.Former {
+		p.Former = append(p.Former, model.FormerProfile{MeshParameters: parametersOf(f.Mesh), Until: f.Until})
+	}
+	return p
+}

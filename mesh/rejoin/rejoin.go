@@ -1,0 +1,183 @@
+// Package rejoin is how a member that was off during a change of the mesh's
+// profile gets the document that it missed, from any member around it, also while
+// the gateway is off: one frame asks, one answers. It is the protocol without
+// sockets and clocks.
+//
+//	request   member's tag, its latest document, nonce, signature by its identity
+//	answer    nonce, an excerpt of the later document (mesh/profile)
+//
+// Both go past the mesh: on Ethernet ports under an EtherType of their own, over the
+// air as public action frames, for which the kernel needs no station. Nothing else
+// does; whoever asks gets no nearer to bat0 by it. What is handed over is signed by
+// the network, and its secrets are sealed for the one who asks, who has to be in
+// the list of members and in the document: a node that was revoked is in neither.
+// Tags are what a stranger learns of who asks.
+package rejoin
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/profile"
+)
+
+// Frames begin with the magic, a version and a kind.
+const (
+	magic   = "HALR"
+	version = 1
+	header  = len(magic) + 2
+
+	kindRequest = 1
+	kindAnswer  = 2
+
+	tagSize   = 16
+	nonceSize = 8
+	signed    = tagSize + 8 + 8 + nonceSize
+	request   = header + signed + 64
+
+	// MaxFrame is the most octets that a frame's payload has.
+	MaxFrame = header + nonceSize + profile.MaxExcerpt
+)
+
+// context keeps the signature from being taken for one of something else.
+const context = "halo rejoin 1"
+
+// Limits of what others can have this member do.
+const (
+	verifyEvery = 100 * time.Millisecond // a signature costs as much as a frame's airtime
+	answerEvery = 4 * time.Second        // to one member
+	maxOpen     = 4                      // own requests that may still be answered
+)
+
+// Tag names a member to who knows its key.
+type Tag [tagSize]byte
+
+// TagOf returns a member's tag.
+func TagOf(key identity.PublicKey) Tag {
+	h := sha256.Sum256(append([]byte("halo rejoin member 1"), key[:]...))
+	return Tag(h[:tagSize])
+}
+
+// Errors of Handle.
+var (
+	ErrForm    = errors.New("not a frame of this protocol")
+	ErrRate    = errors.New("too many requests")
+	ErrMember  = errors.New("request of somebody who is no member")
+	ErrNothing = errors.New("there is no later document for it")
+	ErrStale   = errors.New("answer to no open request")
+)
+
+// Config says who asks and what can be handed on.
+type Config struct {
+	Key     identity.Key
+	Network identity.PublicKey
+	// Member finds a member of the network by its tag.
+	Member func(Tag) (identity.PublicKey, bool)
+	// Document returns the document whose profile is in use, if it is whole.
+	Document func() (profile.Document, bool)
+}
+
+// Engine asks and answers. It is not safe for concurrent use.
+type Engine struct {
+	c        Config
+	verified time.Time
+	answered map[Tag]time.Time
+	open     [][nonceSize]byte
+}
+
+// New returns an engine.
+func New(c Config) *Engine { return &Engine{c: c, answered: map[Tag]time.Time{}} }
+
+// Request returns a frame that asks for a document after latest.
+func (e *Engine) Request(latest profile.Document) []byte {
+	var nonce [nonceSize]byte
+	rand.Read(nonce[:])
+	if len(e.open) == maxOpen {
+		e.open = e.open[1:]
+	}
+	e.open = append(e.open, nonce)
+	tag := TagOf(e.c.Key.Public())
+	b := build(kindRequest, tag[:])
+	b = binary.BigEndian.AppendUint64(b, latest.Epoch)
+	b = binary.BigEndian.AppendUint64(b, latest.Serial)
+	b = append(b, nonce[:]...)
+	return append(b, e.c.Key.Sign(context, e.bound(b[header:]))...)
+}
+
+// bound ties what is signed to the network.
+func (e *Engine) bound(b []byte) []byte { return slices.Concat(e.c.Network[:], b) }
+
+func build(kind byte, body []byte) []byte {
+	return slices.Concat([]byte(magic), []byte{version, kind}, body)
+}
+
+// Handle takes a frame: of a request it returns the answer, of an answer the
+// document.
+func (e *Engine) Handle(now time.Time, b []byte) (answer []byte, d *profile.Document, err error) {
+	if len(b) < header || len(b) > MaxFrame || string(b[:len(magic)]) != magic || b[len(magic)] != version {
+		return nil, nil, ErrForm
+	}
+	switch b[len(magic)+1] {
+	case kindRequest:
+		answer, err := e.asked(now, b)
+		return answer, nil, err
+	case kindAnswer:
+		d, err := e.told(b[header:])
+		return nil, d, err
+	}
+	return nil, nil, ErrForm
+}
+
+// asked answers a request. What costs little is checked first.
+func (e *Engine) asked(now time.Time, b []byte) ([]byte, error) {
+	if len(b) != request {
+		return nil, fmt.Errorf("%w: expected a request of %d octets, got %d", ErrForm, request, len(b))
+	}
+	body, signature := b[header:header+signed], b[header+signed:]
+	tag := Tag(body[:tagSize])
+	key, ok := e.c.Member(tag)
+	if !ok || key == e.c.Key.Public() {
+		return nil, ErrMember
+	}
+	latest := profile.Document{Epoch: binary.BigEndian.Uint64(body[tagSize:]), Serial: binary.BigEndian.Uint64(body[tagSize+8:])}
+	own, ok := e.c.Document()
+	if !ok || !own.After(latest) || !own.Has(key) {
+		return nil, ErrNothing
+	}
+	if now.Sub(e.verified) < verifyEvery || now.Sub(e.answered[tag]) < answerEvery {
+		return nil, ErrRate
+	}
+	e.verified = now
+	if !key.Verify(context, e.bound(body), signature) {
+		return nil, fmt.Errorf("%w: %w", ErrMember, identity.ErrSignature)
+	}
+	e.answered[tag] = now // as many as there are members
+	x, err := own.Excerpt(key)
+	if err != nil {
+		return nil, err
+	}
+	return build(kindAnswer, append(bytes.Clone(body[signed-nonceSize:]), x.Marshal()...)), nil
+}
+
+// told takes an answer to an open request.
+func (e *Engine) told(body []byte) (*profile.Document, error) {
+	if len(body) < nonceSize {
+		return nil, ErrForm
+	}
+	i := slices.Index(e.open, [nonceSize]byte(body))
+	if i < 0 {
+		return nil, ErrStale
+	}
+	d, err := profile.Parse(e.c.Network, body[nonceSize:])
+	if err != nil {
+		return nil, err
+	}
+	return &d, nil
+}

@@ -1,0 +1,356 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/announce"
+	"halo.internal/mesh/api"
+	"halo.internal/mesh/join"
+	"halo.internal/mesh/overlay"
+	"halo.internal/model"
+	"halo.internal/model/atomicfile"
+	"halo.internal/model/paths"
+)
+
+// A device's overlay key changes in an order that leaves no gap: the next key is
+// drawn, kept, and told to the gateway in what is signed by the identity; the list of
+// members (of the gateway's own, its announcements) tells it to all, which take
+// handshakes under both from then on; and when all have had the time to hear of it,
+// the device begins to use it (see mesh/overlay).
+
+const (
+	rekeyOverlap = 2 * time.Minute // for the others to hear of the next key
+	promoteEvery = 50 * time.Millisecond
+	rekeyLook    = time.Second
+)
+
+// overlayKey is the device's own.
+type overlayKey struct {
+	mu      sync.Mutex
+	private [32]byte
+	next    *[32]byte
+	told    time.Time // when the others had it; zero: not yet
+}
+
+// publicOf returns the public half of a private key of the overlay.
+func publicOf(private [32]byte) [32]byte {
+	return identity.Key{}.WithWireGuard(private).WireGuardPublic()
+}
+
+// public returns the key in use, and the next or nothing.
+func (k *overlayKey) public() (now, next []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := publicOf(k.private)
+	if k.next != nil {
+		q := publicOf(*k.next)
+		next = q[:]
+	}
+	return p[:], next
+}
+
+func (k *overlayKey) secret() [32]byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.private
+}
+
+// known takes the next key that the others have heard of.
+func (k *overlayKey) known(next [32]byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.next != nil && k.told.IsZero() && publicOf(*k.next) == next {
+		k.told = time.Now()
+	}
+}
+
+// due returns the next key when it is time to use it.
+func (k *overlayKey) due(overlap time.Duration) (next [32]byte, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.next == nil || k.told.IsZero() || time.Since(k.told) < overlap {
+		return next, false
+	}
+	return *k.next, true
+}
+
+// use makes the next key the one in use.
+func (k *overlayKey) use() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.private, k.next, k.told = *k.next, nil, time.Time{}
+}
+
+// loadOverlayKey returns the key of the identity, and the next one if a change was
+// interrupted.
+func (m *core) loadOverlayKey() *overlayKey {
+	k := &overlayKey{private: m.id.Key.WireGuard()}
+	var next [32]byte
+	_, err := m.store.Get(paths.OverlayKey, paths.VaultOverlayKey, func(b []byte) error {
+		if len(b) != len(next)+8 || fmt.Sprintf("%08x", crc32.ChecksumIEEE(b[:len(next)])) != string(b[len(next):]) {
+			return errors.New("next overlay key: checksum differs")
+		}
+		next = [32]byte(b[:len(next)])
+		return nil
+	})
+	switch {
+	case err == nil && next != k.private:
+		k.next = &next
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		m.Log.Warn("a change of the overlay key is given up, what was kept of it is damaged", "err", err)
+	}
+	return k
+}
+
+// drawKey draws the next overlay key. One that was drawn stays.
+func (m *core) drawKey() error {
+	if err := m.permFailing(); err != nil {
+		return fmt.Errorf("%w: the overlay key is not changed while nothing can be kept: %w", api.ErrBusy, err)
+	}
+	m.keys.mu.Lock()
+	defer m.keys.mu.Unlock()
+	if m.keys.next != nil {
+		return nil
+	}
+	var next [32]byte
+	rand.Read(next[:])
+	if kept, err := m.store.Put(paths.OverlayKey, paths.VaultOverlayKey, fmt.Appendf(next[:], "%08x", crc32.ChecksumIEEE(next[:]))); !kept {
+		return fmt.Errorf("next overlay key: %w", err)
+	}
+	m.keys.next = &next
+	return nil
+}
+
+// useNextKey writes the identity with the next key, and has the overlay use it.
+func (m *core) useNextKey(next [32]byte, dev *overlay.Device) error {
+	s := m.id
+	s.Key = s.Key.WithWireGuard(next)
+	if err := s.Save(m.store.Dir().File(paths.Identity), m.store.Vault()); err != nil {
+		m.Log.Warn("identity with the next overlay key is not kept in both places", "err", err)
+	}
+	if err := atomicfile.Write(m.path(paths.RunIdentity), s.Marshal(), 0o600); err != nil {
+		m.Log.Warn("runtime state not written", "err", err)
+	}
+	if dev != nil {
+		if err := dev.SetKey(next); err != nil {
+			return err
+		}
+	}
+	m.keys.use()
+	if err := m.store.Remove(paths.OverlayKey, paths.VaultOverlayKey); err != nil {
+		m.Log.Warn("what was kept of the change of the overlay key is not removed", "err", err)
+	}
+	m.events.Add("overlay.rekeyed", model.Info, "this device uses another overlay key")
+	return nil
+}
+
+// followKeys changes the device's key when it is time, and follows peers that change
+// theirs, until ctx ends.
+func (m *core) followKeys(ctx context.Context, device func() *overlay.Device, used func()) error {
+	overlap := m.RekeyOverlap
+	if overlap == 0 {
+		overlap = rekeyOverlap
+	}
+	for {
+		wait := rekeyLook
+		dev := device()
+		if next, ok := m.keys.due(overlap); ok {
+			if err := m.useNextKey(next, dev); err != nil {
+				m.Log.Error("overlay key not changed, it is tried again", "err", err)
+			} else {
+				used()
+			}
+		}
+		if dev != nil && dev.Rekeying() {
+			wait = promoteEvery
+			if err := dev.Promote(); err != nil {
+				m.Log.Debug("peers that change their keys are not followed", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// greetPeers has handshakes come about: a device that only listens would be sent to
+// under the old key until its sessions end.
+func greetPeers(to ...netip.Addr) {
+	for _, a := range to {
+		const discard = 9 // nobody listens, and that is as good
+		if c, err := net.Dial("udp", netip.AddrPortFrom(a, discard).String()); err == nil {
+			_, _ = c.Write([]byte{0})
+			_ = c.Close()
+		}
+	}
+}
+
+// RotateKey has the node's overlay key changed.
+func (n *node) RotateKey() error {
+	if err := n.drawKey(); err != nil {
+		return err
+	}
+	n.search.Ask()
+	return nil
+}
+
+func (n *node) overlayDevice() *overlay.Device {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.wg
+}
+
+// rekeyed tells the gateway and the other members of the key in use.
+func (n *node) rekeyed() {
+	to := []netip.Addr{paths.OverlayGateway}
+	n.mu.Lock()
+	n.newKey = true
+	for _, p := range n.list.Peers {
+		if p.Key != n.id.Key.Public() {
+			to = append(to, p.Overlay)
+		}
+	}
+	n.mu.Unlock()
+	greetPeers(to...)
+	n.search.Ask()
+	wake(n.joinNow)
+}
+
+// followGatewayKey takes the gateway's key from what it has signed. n.mu is held; it
+// tells whether the membership is another.
+func (n *node) followGatewayKey(h announce.Gateway) *model.Membership {
+	key := base64.StdEncoding.EncodeToString(h.WireGuardKey)
+	if n.member == nil || n.member.GatewayWireGuardKey == key {
+		return nil
+	}
+	m := *n.member
+	m.GatewayWireGuardKey = key
+	n.member = &m
+	return &m
+}
+
+// keepMember writes a membership that has changed without a join.
+func (n *node) keepMember(m *model.Membership) {
+	if m == nil {
+		return
+	}
+	if _, err := n.store.Put(paths.Membership, paths.VaultMembership, join.Marshal(*m)); err != nil {
+		n.Log.Warn("membership is not kept in both places", "err", err)
+	}
+	n.events.Add("overlay.gateway-rekeyed", model.Info, "the gateway uses another overlay key", "peer", n.net.ID())
+}
+
+// RotateKey has the gateway's overlay key changed.
+func (g *gateway) RotateKey() error {
+	if err := g.drawKey(); err != nil {
+		return err
+	}
+	g.tellNextKey()
+	return nil
+}
+
+// tellNextKey announces the next key: whoever hears the gateway at all has heard of
+// it when the overlap is over.
+func (g *gateway) tellNextKey() {
+	if _, next := g.keys.public(); next != nil {
+		g.keys.known([32]byte(next))
+		g.voice.Changed()
+	}
+}
+
+func (g *gateway) overlayDevice() *overlay.Device {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.wg
+}
+
+func (g *gateway) rekeyed() {
+	g.voice.Changed()
+	g.mu.Lock()
+	var to []netip.Addr
+	for _, p := range g.known.Peers {
+		to = append(to, p.OverlayV4)
+	}
+	g.mu.Unlock()
+	greetPeers(to...)
+}
+
+// hearKeys takes the overlay keys that a node says it has, and will have. g.mu is
+// held.
+func (g *gateway) hearKeys(n announce.Node) (changed bool) {
+	own, ownNext := g.keys.public()
+	if bytes.Equal(n.NextKey, own) || len(ownNext) > 0 && bytes.Equal(n.NextKey, ownNext) {
+		return false
+	}
+	return g.known.rekeyed(identity.PublicKey(n.Key).ID(), n.WireGuardKey, n.NextKey)
+}
+
+// rekeyed records the keys of a node, and tells whether they are others than before.
+// A key that somebody else has, or will have, is not taken: it would take that
+// peer's place.
+func (r *registry) rekeyed(node string, now, next []byte) bool {
+	i := slices.IndexFunc(r.Peers, func(p knownPeer) bool { return p.Node == node })
+	if i < 0 {
+		return false
+	}
+	p, key, will := &r.Peers[i], base64.StdEncoding.EncodeToString(now), base64.StdEncoding.EncodeToString(next)
+	if p.Next != "" && key == p.Next {
+		p.Was, p.WireGuardKey, p.Next = p.WireGuardKey, p.Next, ""
+		return true
+	}
+	if key != p.WireGuardKey || will == p.Next || will == key {
+		return false
+	}
+	if will != "" && slices.ContainsFunc(r.Peers, func(o knownPeer) bool {
+		return o.Node != node && (o.WireGuardKey == will || o.Next == will || o.Was == will)
+	}) {
+		return false
+	}
+	p.Next = will
+	return true
+}
+
+// known returns what is known of a peer that gateway-api hands over. A key that was
+// changed since it was told of one is not taken back.
+func (r *registry) known(p model.AdmittedPeer) knownPeer {
+	k := knownPeer{AdmittedPeer: p}
+	for _, old := range r.Peers {
+		if old.Node != p.Node {
+			continue
+		}
+		k.Incarnation = old.Incarnation
+		switch {
+		case p.WireGuardKey == old.WireGuardKey:
+			k.Next, k.Was = old.Next, old.Was
+		case old.Was != "" && p.WireGuardKey == old.Was:
+			k.WireGuardKey, k.Next, k.Was = old.WireGuardKey, old.Next, old.Was
+		}
+		if keyOf(k.Next) == ([32]byte{}) {
+			k.Next = ""
+		}
+	}
+	return k
+}
+
+// keyOf reads a key in base64; what is none is zero.
+func keyOf(s string) (key [32]byte) {
+	if raw, err := base64.StdEncoding.DecodeString(s); err == nil && len(raw) == len(key) {
+		copy(key[:], raw)
+	}
+	return key
+}

@@ -1,0 +1,99 @@
+package wireless
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"halo.internal/drivers/halow/channel"
+	"halo.internal/drivers/legal"
+	"halo.internal/drivers/nl80211"
+	"halo.internal/model/bundle"
+	"halo.internal/model/dot11"
+)
+
+// profile is the mesh's, complete.
+func (w *Wireless) profile() bundle.Mesh {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mesh
+}
+
+// Change makes the next Run have another profile. Airtime that was used stays
+// used.
+func (w *Wireless) Change(m bundle.Mesh) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mesh = m.WithDefaults()
+}
+
+// Say sends a few octets past the mesh by one radio, or by all where iface is
+// empty.
+func (w *Wireless) Say(iface string, to dot11.MAC, payload []byte) {
+	w.mu.Lock()
+	rs := w.radios
+	w.mu.Unlock()
+	if rs != nil {
+		rs.Say(iface, to, payload)
+	}
+}
+
+// everybodys are the channels on which every country lets a mesh send.
+const everybodys = 11
+
+// Permit says why the mesh may not have a profile, or nothing: what the law has
+// against it, for HaLow by its table and for Wi-Fi by the kernel's rules for each
+// radio. A device without radios knows no rules, and takes what every country has.
+func (w *Wireless) Permit(m bundle.Mesh) error {
+	m = m.WithDefaults()
+	if err := w.permitHaLow(m); err != nil {
+		return err
+	}
+	states := w.states()
+	conn, err := w.dial()
+	if err != nil || len(states) == 0 {
+		if err == nil {
+			err = conn.Close()
+		}
+		if m == w.profile() || sameAir(m, w.profile()) || m.Channel <= everybodys && m.Width == 20 {
+			return nil
+		}
+		return errors.Join(fmt.Errorf("channel %d, %d MHz wide: this device has no radio, by which the rules of the country would be known; without one, expected one of channels 1 to %d, 20 MHz wide", m.Channel, m.Width, everybodys), err)
+	}
+	defer conn.Close()
+	wiphys, err := conn.Wiphys()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, s := range states {
+		i := slices.IndexFunc(wiphys, func(r nl80211.Wiphy) bool { return r.Index == s.Wiphy })
+		is, err := w.isHaLow(s.Wiphy)
+		if i < 0 || err != nil || is || s.Iface == "" {
+			continue // gone, HaLow's, or none of the mesh's
+		}
+		rules, err := conn.WiphyRegulatory(s.Wiphy)
+		if err != nil {
+			return err
+		}
+		answer := w.wifi(wiphys[i], rules, channelOf(m))
+		errs = append(errs, answer.Check(legal.Station{Conducted: answer.MostConducted(0, 0)}))
+	}
+	return errors.Join(errs...)
+}
+
+// sameAir tells whether two profiles are on the same channel of Wi-Fi.
+func sameAir(a, b bundle.Mesh) bool { return a.Channel == b.Channel && a.Width == b.Width }
+
+func (w *Wireless) permitHaLow(m bundle.Mesh) error {
+	if m.HaLowChannel == 0 {
+		return nil
+	}
+	scheme, err := channel.ParseScheme(cmp.Or(m.HaLowScheme, channel.REVmf.String()))
+	if err != nil {
+		return err
+	}
+	answer := legal.HaLow(legal.S1G{Country: w.c.Country, Scheme: scheme, Number: m.HaLowChannel})
+	return answer.Check(legal.Station{Conducted: answer.MostConducted(0, 0)})
+}
