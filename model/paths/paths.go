@@ -81,6 +81,7 @@ const (
 const (
 	EtherTypeProof  = 0x88B5 // IEEE 802 local experimental: proof of membership on a port
 	EtherTypeBatman = 0x4305
+	EtherTypeMACsec = 0x88E5 // IEEE 802.1AE
 	AnnouncePort    = 4254
 	PeerListPort    = 4255 // the gateway's list of members, on the overlay only
 	DoorPort        = 4256 // operators: the overlay and client interfaces
