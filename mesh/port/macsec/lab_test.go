@@ -19,6 +19,8 @@ import (
 
 	"halo.internal/lab/testvm"
 	"halo.internal/mesh/nstest"
+	"halo.internal/mesh/port/filter"
+	"halo.internal/mesh/port/proof"
 	"halo.internal/model/paths"
 )
 
@@ -172,6 +174,9 @@ func (s *segment) start() {
 func withoutMACsec(t *testing.T) (restore func()) {
 	t.Helper()
 	const helper = "/proc/sys/kernel/modprobe"
+	// What else is loaded when it is asked for has to be there before.
+	ok(t, filter.Apply("stranger", filter.Policy{DHCP: true, Batman: true, Members: []proof.MAC{{2}}, Secured: []proof.MAC{{2}}}))
+	ok(t, filter.Open("stranger"))
 	until(t, "no MACsec in the kernel", func() error {
 		if err := unix.DeleteModule("macsec", unix.O_NONBLOCK); !errors.Is(err, unix.ENOENT) {
 			return err // interfaces of a test before may be there
