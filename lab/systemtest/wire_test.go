@@ -111,6 +111,7 @@ func stranger(t *testing.T, l *lab) {
 		t.Fatal(err)
 	}
 	other.Node.Name = "stranger"
+	other.Node.Ports["eth1"] = "mesh" // or it would serve clients there, which is no knocking
 	text, err := other.Node.Marshal()
 	if err != nil {
 		t.Fatal(err)
