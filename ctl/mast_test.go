@@ -27,6 +27,7 @@ func (*mast) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
 }
 func (*mast) Channels() ([]model.RadioChannels, error) { return nil, nothing() }
 func (*mast) Legal() ([]model.Legality, error)         { return nil, nothing() }
+func (*mast) RotateKey() error                         { return nothing() }
 func (*mast) PutRevoked([]string) error                { return api.ErrRole }
 func (*mast) Profile() (model.MeshProfile, error)      { return model.MeshProfile{}, nothing() }
 func (*mast) PutProfile(model.ProfileChange) error     { return api.ErrRole }

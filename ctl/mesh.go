@@ -119,18 +119,36 @@ func writeMesh(w io.Writer, s model.MeshStatus, names map[string]string) error {
 			healed++
 		}
 	}
-	ports := table.New("PORT", "ROLE", "MEMBERS", "DETAIL")
+	ports := table.New("PORT", "ROLE", "MEMBERS", "MACSEC", "DETAIL")
 	for _, p := range s.Ports {
 		members := make([]string, len(p.Members))
 		for i, m := range p.Members {
 			members[i] = nameOf(names, m)
 		}
-		ports.Row(p.Iface, p.Role, strings.Join(members, " "), p.Detail)
+		ports.Row(p.Iface, p.Role, strings.Join(members, " "), describeMACsec(p.MACsec), p.Detail)
 	}
 	return writeTables(w, []section{{1, t}, {len(s.Radios), radios}, {drops, dropped}, {healed, healing}, {len(s.Ports), ports}, {len(s.Neighbours), neighbours(s.Neighbours, names)}})
 }
 
 func count(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// describeMACsec says how a port's frames are protected.
+func describeMACsec(m *model.MACsec) string {
+	if m == nil {
+		return ""
+	}
+	text := m.State
+	if m.State == "encrypted" || m.State == "mixed" {
+		text += ", key " + table.Span(time.Duration(m.KeyAgeS)*time.Second) + " old"
+	}
+	if m.Late > 0 {
+		text += fmt.Sprintf(", %d late", m.Late)
+	}
+	if m.Invalid > 0 {
+		text += fmt.Sprintf(", %d invalid", m.Invalid)
+	}
+	return text
+}
 
 // describeDropped says what a radio heard in vain, and leaves out what it did
 // not.

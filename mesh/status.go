@@ -89,6 +89,8 @@ func kindOf(l netlink.Link) string {
 		return "overlay"
 	case l.Type() == "bridge":
 		return "bridge"
+	case l.Type() == "macsec":
+		return "macsec"
 	case l.Attrs().EncapType == "ether" && l.Type() == "device":
 		if _, err := os.Stat(filepath.Join("/sys/class/net", name, "phy80211")); err == nil {
 			return "wifi"

@@ -186,7 +186,8 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	ports, err := port.New(port.Config{
 		Key: u.Key, Network: u.Network, PSK: mesh.PSK, Pins: u.Bundle.Ports, Admit: u.Admit,
 		Carrier: bat, Clients: lan.Ports{}, Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
-		Notify: u.Notify, Log: u.Log,
+		Address: func(own net.HardwareAddr) net.HardwareAddr { return batman.Turned(own, u.Turn) },
+		Notify:  u.Notify, Log: u.Log,
 	})
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ const (
 // Interface is a network interface of a node: a child of its identity.
 type Interface struct {
 	Name      string         `json:"name" doc:"kernel name, e.g. eth0"`
-	Kind      string         `json:"kind" enum:"ethernet,wifi,halow,mesh,overlay,bridge,other"`
+	Kind      string         `json:"kind" enum:"ethernet,wifi,halow,macsec,mesh,overlay,bridge,other"`
 	MAC       string         `json:"mac,omitempty"`
 	Up        bool           `json:"up"`
 	PortRole  string         `json:"port_role,omitempty" enum:"mesh,uplink,client,unused" doc:"what an Ethernet port is used for"`
@@ -95,7 +95,19 @@ type Port struct {
 	Role    string   `json:"role" enum:"mesh,uplink,client,searching,unused"`
 	Pinned  bool     `json:"pinned"`
 	Members []string `json:"members,omitempty" doc:"canonical IDs proven on this port"`
+	MACsec  *MACsec  `json:"macsec,omitempty" doc:"how frames of the mesh are protected; absent where nobody is proven"`
 	Detail  string   `json:"detail,omitempty"`
+}
+
+// MACsec is how a port protects the frames of the mesh.
+type MACsec struct {
+	State   string   `json:"state" enum:"encrypted,mixed,clear,none" doc:"encrypted: all members; mixed: some; clear: none of them; none: nothing is carried yet"`
+	Iface   string   `json:"iface,omitempty" doc:"the MACsec interface, which carries the mesh instead of the port"`
+	Clear   []string `json:"clear,omitempty" doc:"canonical IDs of those that frames go to in the clear"`
+	Waiting []string `json:"waiting,omitempty" doc:"canonical IDs of those that have not said yet whether they have MACsec: nothing is carried to them"`
+	KeyAgeS int64    `json:"key_age_s" doc:"how long this device sends by its present key"`
+	Late    uint64   `json:"late" doc:"frames that were replayed or came far out of order, dropped"`
+	Invalid uint64   `json:"invalid" doc:"frames that were forged, damaged or of an unknown key, dropped"`
 }
 
 // MeshStatus is what halo-mesh answers on GET /v1/status of its socket.

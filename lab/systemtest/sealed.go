@@ -10,8 +10,9 @@ import (
 )
 
 // Sealed looks at frames of the mesh one after the other and refuses what could
-// show to a listener what is said: inside of batman-adv there may only be what
-// keeps IPv6 going, announcements, WireGuard and TLS. The zero value is ready.
+// show to a listener what is said: MACsec has to be encrypted, and inside of
+// batman-adv there may only be what keeps IPv6 going, announcements, WireGuard and
+// TLS. The zero value is ready.
 type Sealed struct {
 	parts map[string]map[byte][]byte // of packets that came in fragments
 	first map[string]uint32          // number of a connection's first octet, by direction
@@ -35,11 +36,26 @@ func (s *Sealed) outer(f []byte) error {
 	switch kind := binary.BigEndian.Uint16(f[12:]); kind {
 	case paths.EtherTypeProof:
 		return nil
+	case paths.EtherTypeMACsec:
+		return macsec(f[etherHead:])
 	case paths.EtherTypeBatman:
 		return s.batman(string(f[:12]), f[etherHead:])
 	default:
-		return fmt.Errorf("EtherType %#04x, expected a proof or batman-adv", kind)
+		return fmt.Errorf("EtherType %#04x, expected a proof, MACsec or batman-adv", kind)
 	}
+}
+
+// macsec takes what is behind the EtherType of a MACsec frame: its tag says whether
+// the rest is encrypted (IEEE 802.1AE 9.5).
+func macsec(p []byte) error {
+	const head, check, version, encrypted, changed = 14, 16, 0x80, 0x08, 0x04
+	if len(p) < head+check {
+		return fmt.Errorf("MACsec frame of %d octets", len(p))
+	}
+	if p[0]&(version|encrypted|changed) != encrypted|changed {
+		return fmt.Errorf("MACsec frame that is not encrypted")
+	}
+	return nil
 }
 
 // Packets of batman-adv's wire format 15 (linux/batadv_packet.h).

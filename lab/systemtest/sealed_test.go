@@ -61,6 +61,7 @@ func TestSealed(t *testing.T) {
 		want   string // of the last one's error; empty: none has any
 	}{
 		{"a proof", [][]byte{ether(paths.EtherTypeProof, []byte("noise"))}, ""},
+		{"MACsec", [][]byte{ether(paths.EtherTypeMACsec, []byte{0x2c, 0}, make([]byte, 60))}, ""},
 		{"batman-adv's own", [][]byte{bat(batOGM, 24, nil), bat(batELP, 16, nil), bat(batOGM2, 20, nil), bat(batUnicastTables, 20, nil)}, ""},
 		{"an announcement", [][]byte{bat(batBroadcast, 14, udp(paths.AnnouncePort, []byte("signed")))}, ""},
 		{"a listener's report", [][]byte{bat(batBroadcast, 14, ip(0, []byte{58, 0, 5, 2, 0, 0, 1, 0}, []byte{143, 0, 0, 0}))}, ""},
@@ -73,6 +74,8 @@ func TestSealed(t *testing.T) {
 
 		{"a stub", [][]byte{[]byte("stub")}, "expected an Ethernet header"},
 		{"IPv6 beside the mesh", [][]byte{udp(paths.WireGuardPort, wireguard)}, "EtherType 0x86dd, expected"},
+		{"MACsec that only authenticates", [][]byte{ether(paths.EtherTypeMACsec, []byte{0x20, 0}, make([]byte, 60))}, "not encrypted"},
+		{"MACsec cut off", [][]byte{ether(paths.EtherTypeMACsec, []byte{0x2c, 0}, make([]byte, 20))}, "of 22 octets"},
 		{"another version", [][]byte{ether(paths.EtherTypeBatman, make([]byte, 20))}, "version 0"},
 		{"network coding", [][]byte{bat(2, 46, nil)}, "type 0x02"},
 		{"cut off", [][]byte{bat(batUnicast, 10, []byte("short"))}, "of 15 octets"},

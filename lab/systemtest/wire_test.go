@@ -97,8 +97,8 @@ func nothingPlain(t *testing.T, l *lab) {
 	if open > most {
 		t.Errorf("and %d frames more like these", open-most)
 	}
-	if kinds[paths.EtherTypeProof] == 0 || kinds[paths.EtherTypeBatman] == 0 {
-		t.Errorf("frames by type: %v, want proofs and batman-adv", kinds)
+	if kinds[paths.EtherTypeProof] == 0 || kinds[paths.EtherTypeMACsec] == 0 || kinds[paths.EtherTypeBatman] != 0 {
+		t.Errorf("frames by type: %v, want proofs and MACsec, and batman-adv nowhere but in it", kinds)
 	}
 	t.Logf("%d frames, by type %v; looked for %d texts", len(all), kinds, len(secrets))
 }
@@ -111,6 +111,7 @@ func stranger(t *testing.T, l *lab) {
 		t.Fatal(err)
 	}
 	other.Node.Name = "stranger"
+	other.Node.Ports["eth1"] = "mesh" // or it would serve clients there, which is no knocking
 	text, err := other.Node.Marshal()
 	if err != nil {
 		t.Fatal(err)

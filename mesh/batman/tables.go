@@ -62,6 +62,17 @@ func (m *Mesh) SetPort(iface string, p Port) error {
 	return err
 }
 
+// Rate says how many Mbit/s a link on an interface is worth, 0: what its driver
+// tells. Only BATMAN_V asks.
+func (m *Mesh) Rate(iface string, mbit float64) error {
+	p, err := m.Port(iface)
+	if err != nil || p.Throughput == mbit {
+		return err
+	}
+	p.Throughput = mbit
+	return m.SetPort(iface, p)
+}
+
 // Originators returns all known ways to the nodes of the mesh.
 func (m *Mesh) Originators() ([]Originator, error) {
 	answers, err := m.dump(cmdGetOriginators)

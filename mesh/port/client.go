@@ -17,9 +17,10 @@ import (
 // should a member greet, or a server upstream appear, the port becomes what it
 // would have become at first.
 
-// mayServe tells whether the port may become one for clients by itself.
+// mayServe tells whether the port may become one for clients by itself. One that has,
+// or lately had, a member may not: bridge and MACsec both want all that comes in.
 func (s *search) mayServe() bool {
-	return s.ps.c.Clients != nil && s.pin == "" && !s.mesh && !s.client
+	return s.ps.c.Clients != nil && s.pin == "" && s.keys == nil && !s.carries() && !s.client
 }
 
 // serveAt returns when a port that has been alone for as long is given to clients.
@@ -54,7 +55,7 @@ func (s *search) hearTwin(from proof.MAC) error {
 			return err
 		}
 	}
-	if s.pin == "" && !s.mesh {
+	if s.pin == "" && !s.carries() {
 		s.set(Searching, "its network is that of port "+other.name+" too")
 	}
 	return nil
@@ -106,6 +107,9 @@ func (s *search) relisten(ctx context.Context, bridged bool) error {
 // serve keeps a port that is pinned to clients in their bridge.
 func (p *port) serveClients(ctx context.Context, link netlink.Link) error {
 	if err := p.ps.c.Carrier.Release(p.name); err != nil {
+		return err
+	}
+	if err := p.unsecure(); err != nil {
 		return err
 	}
 	if err := raise(link, false); err != nil {

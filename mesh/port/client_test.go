@@ -44,7 +44,8 @@ func TestALonelyPortServesClients(t *testing.T) {
 	// The far end is another member from now on: it is heard through the bridge.
 	start(t, 2, []string{"b0"})
 	a.await(EventProven, "peer", key(2).ID())
-	a.await(EventRole, "role", Mesh, "was", Client)
+	a.await(EventRole, "role", Searching, "was", Client)
+	a.await(EventRole, "role", Mesh)
 	expect(t, a.carrier.log, "enslave a0")
 	if inBridge(t, "a0") {
 		t.Error("expected the port out of the bridge of clients")

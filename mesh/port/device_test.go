@@ -18,6 +18,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/mesh/nstest"
 	"halo.internal/mesh/port/proof"
+	"halo.internal/mesh/port/sak"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
@@ -52,6 +53,8 @@ type carrier struct {
 	held map[string]bool
 	fail error
 	log  chan string
+
+	kernel kernel // of the device: whether it has MACsec is not left to the host
 }
 
 func (c *carrier) Enslave(iface string) error {
@@ -63,6 +66,15 @@ func (c *carrier) Enslave(iface string) error {
 	if !c.held[iface] {
 		c.held[iface] = true
 		c.log <- "enslave " + iface
+	}
+	return nil
+}
+
+func (c *carrier) Rate(iface string, _ float64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.held[iface] {
+		return fmt.Errorf("%s is not in the mesh", iface)
 	}
 	return nil
 }
@@ -114,13 +126,15 @@ type option func(*Config)
 func start(t *testing.T, k byte, ifaces []string, options ...option) *device {
 	t.Helper()
 	d := &device{
-		t: t, carrier: &carrier{held: map[string]bool{}, log: make(chan string, 99)},
+		t: t, carrier: &carrier{held: map[string]bool{}, log: make(chan string, 99), kernel: noMACsec{}},
 		events: make(chan model.Event, 999), ended: make(chan struct{}),
 	}
 	c := Config{
 		Key: key(k), Network: key(99).Public(), PSK: "a mesh for tests", Carrier: d.carrier,
 		Notify: func(e model.Event) { d.events <- e },
 		Log:    slog.New(slog.DiscardHandler),
+
+		Physical: func(l netlink.Link) bool { return slices.Contains(ifaces, l.Attrs().Name) },
 	}
 	for _, o := range options {
 		o(&c)
@@ -129,7 +143,7 @@ func start(t *testing.T, k byte, ifaces []string, options ...option) *device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ps.physical = func(l netlink.Link) bool { return slices.Contains(ifaces, l.Attrs().Name) }
+	ps.kernel = d.carrier.kernel
 	ps.timing = timing{
 		proof: proof.Timing{
 			Search: 100 * time.Millisecond, Hello: 500 * time.Millisecond, Alive: 400 * time.Millisecond,
@@ -137,6 +151,8 @@ func start(t *testing.T, k byte, ifaces []string, options ...option) *device {
 		},
 		leave: 500 * time.Millisecond, retry: 100 * time.Millisecond, carrier: 200 * time.Millisecond, settle: 10 * time.Millisecond,
 		client: 300 * time.Millisecond, stray: 500 * time.Millisecond, silent: 2 * time.Second,
+		idle: 300 * time.Millisecond, poll: 100 * time.Millisecond,
+		keys: sak.Timing{Resend: 50 * time.Millisecond, Hurry: 500 * time.Millisecond, Grace: 100 * time.Millisecond},
 	}
 	d.Ports = ps
 	ctx, cancel := context.WithCancel(t.Context())
@@ -219,6 +235,12 @@ func gateway(u *upstream) option {
 // of iface's filter, sent from the interface at the cable's other end.
 func admitted(t *testing.T, iface, from string, source net.HardwareAddr, mark string) bool {
 	t.Helper()
+	return admittedAs(t, paths.EtherTypeBatman, iface, from, source, mark)
+}
+
+// admittedAs is admitted for frames of any kind.
+func admittedAs(t *testing.T, kind uint16, iface, from string, source net.HardwareAddr, mark string) bool {
+	t.Helper()
 	open := func(name string, kind int) *packet.Conn {
 		a := nstest.Link(t, name).Attrs()
 		c, err := packet.Listen(&net.Interface{Index: a.Index, Name: a.Name}, packet.Raw, kind, nil)
@@ -227,10 +249,10 @@ func admitted(t *testing.T, iface, from string, source net.HardwareAddr, mark st
 		}
 		return c
 	}
-	in, out := open(iface, paths.EtherTypeBatman), open(from, 0x88cd)
+	in, out := open(iface, int(kind)), open(from, 0x88cd)
 	defer in.Close()
 	defer out.Close()
-	b := slices.Concat(proof.Broadcast[:], source, []byte{0x43, 0x05}, []byte(mark))
+	b := slices.Concat(proof.Broadcast[:], source, []byte{byte(kind >> 8), byte(kind)}, []byte(mark))
 	if _, err := out.WriteTo(b, &packet.Addr{HardwareAddr: proof.Broadcast[:]}); err != nil {
 		t.Fatal(err)
 	}

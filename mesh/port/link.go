@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -76,14 +78,31 @@ func setIPv6(iface, key, value string) error {
 	return nil
 }
 
-// widen makes room for batman-adv's header. Adapters that can't have it work as
-// well: batman-adv then splits frames.
-func widen(link netlink.Link) error {
-	if link.Attrs().MTU >= wishedMTU || netlink.LinkSetMTU(link, wishedMTU) == nil || link.Attrs().MTU >= meshMTU {
-		return nil
+// widen makes room for batman-adv's header, and for what is below it. Adapters
+// that can't have all of it work as well: batman-adv then splits frames.
+func widen(link netlink.Link, below int) error {
+	is := link.Attrs().MTU
+	for _, mtu := range [...]int{wishedMTU + below, meshMTU + below, wishedMTU, meshMTU} {
+		if is >= mtu || netlink.LinkSetMTU(link, mtu) == nil {
+			link.Attrs().MTU = max(is, mtu)
+			break
+		}
 	}
-	if err := netlink.LinkSetMTU(link, meshMTU); err != nil {
-		return fmt.Errorf("MTU of port %s: expected at least %d, stays %d: %w", link.Attrs().Name, meshMTU, link.Attrs().MTU, err)
+	if a := link.Attrs(); a.MTU < meshMTU+below {
+		return fmt.Errorf("MTU of port %s: expected at least %d, stays %d", a.Name, meshMTU+below, a.MTU)
 	}
 	return nil
+}
+
+// rate returns how many Mbit/s the port's link has; 0: its driver does not tell.
+func rate(name string) float64 {
+	b, err := os.ReadFile(filepath.Join("/sys/class/net", name, "speed"))
+	if err != nil {
+		return 0 // EINVAL without a link
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	return float64(max(n, 0))
 }

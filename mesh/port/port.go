@@ -1,7 +1,10 @@
 // Package port decides what each Ethernet port of a device is for. It finds the
 // ports, plugged in at any time, and lets nothing happen on one before it is
 // known whose cable that is: members of the network prove themselves to each
-// other (package proof), and only then does the port carry the mesh. On a
+// other (package proof), and only then does the port carry the mesh. It does so
+// under MACsec, on an interface of its own above the port (package macsec), by
+// keys that the members hand to each other (package sak). A member whose kernel
+// has none says so, and to that one alone the bare port carries the mesh. On a
 // gateway a port that hears a DHCP server becomes the uplink; members that are
 // heard behind it are told of, but the mesh never runs there. A port where there
 // is neither is given to clients. The network's configuration can pin every role.
@@ -27,6 +30,7 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/mesh/port/proof"
+	"halo.internal/mesh/port/sak"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
 )
@@ -51,17 +55,22 @@ const (
 	EventRefused = "mesh.port.refused" // fields peer, mac
 	EventFailed  = "mesh.port.failed"
 	EventBehind  = "mesh.port.behind" // field mac: members that only the uplink leads to
+	EventClear   = "mesh.port.clear"  // fields peer, mac: a member is reached in the clear
 )
 
 // Carrier carries the mesh over a port, as batman.Mesh does.
 type Carrier interface {
 	Enslave(iface string) error
 	Release(iface string) error
+	// Rate says how many Mbit/s an interface of the mesh carries that can't tell
+	// itself.
+	Rate(iface string, mbit float64) error
 }
 
 // Bridge is what clients' ports are in, as lan.Ports.
 type Bridge interface {
-	Carrier
+	Enslave(iface string) error
+	Release(iface string) error
 	// Holds tells whether the port is in it.
 	Holds(iface string) (bool, error)
 }
@@ -84,6 +93,11 @@ type Config struct {
 	Clients  Bridge   // of clients; nil: there is none
 	Upstream Upstream // nil: no port may be an uplink
 	Gateway  bool     // ports that are not pinned may become uplinks
+	// Physical tells which links are ports; nil: those of Ethernet adapters.
+	Physical func(netlink.Link) bool
+	// Address returns the address that a port's MACsec interface sends from, which
+	// is no other port's; it is given one that follows from the port's. nil: that one.
+	Address func(net.HardwareAddr) net.HardwareAddr
 
 	// Admit says why a device that proved the secret is no member, e.g. that it
 	// was revoked. nil admits all. It must not block.
@@ -96,10 +110,10 @@ type Config struct {
 
 // Ports is all Ethernet ports of the device.
 type Ports struct {
-	c        Config
-	secret   proof.Secret
-	timing   timing
-	physical func(netlink.Link) bool // which links are ports
+	c      Config
+	secret proof.Secret
+	timing timing
+	kernel kernel
 
 	mu    sync.Mutex // guards what follows
 	ports map[int]*port
@@ -115,6 +129,9 @@ type timing struct {
 	settle  time.Duration // after a change of links, for more of them
 	stray   time.Duration // how long members greet behind an uplink until that is said
 	silent  time.Duration // how long they don't until they are forgotten
+	idle    time.Duration // how long an interface stays in the mesh that the members do not need, while they need the other
+	poll    time.Duration // between looks at what MACsec counts
+	keys    sak.Timing
 }
 
 // New prepares the ports. It derives the mesh's secret, which takes a moment.
@@ -127,12 +144,15 @@ func New(c Config) (*Ports, error) {
 			return nil, fmt.Errorf("port %s: is pinned as uplink, but this device can't have one", iface)
 		}
 	}
+	if c.Physical == nil {
+		c.Physical = physical
+	}
 	return &Ports{
-		c:        c,
-		secret:   proof.Derive(c.PSK, c.Network),
-		timing:   timing{client: 15 * time.Second, leave: 3 * time.Minute, retry: 5 * time.Second, carrier: 10 * time.Second, settle: 200 * time.Millisecond, stray: 10 * time.Second, silent: 35 * time.Second},
-		physical: physical,
-		ports:    make(map[int]*port),
+		c:      c,
+		secret: proof.Derive(c.PSK, c.Network),
+		timing: timing{client: 15 * time.Second, leave: 3 * time.Minute, retry: 5 * time.Second, carrier: 10 * time.Second, settle: 200 * time.Millisecond, stray: 10 * time.Second, silent: 35 * time.Second, idle: 10 * time.Second, poll: 5 * time.Second},
+		kernel: macsecKernel{},
+		ports:  make(map[int]*port),
 	}, nil
 }
 
@@ -210,7 +230,7 @@ func (ps *Ports) reconcile(ctx context.Context, owned *sync.WaitGroup) error {
 	present := make(map[int]bool, len(links))
 	for _, link := range links {
 		a := link.Attrs()
-		if !ps.physical(link) {
+		if !ps.c.Physical(link) {
 			continue
 		}
 		p := ps.get(a.Index)
@@ -261,11 +281,14 @@ func (ps *Ports) List() []model.Port {
 }
 
 // Member returns the canonical ID of the member that proved itself on that port
-// from that address.
+// from that address, or has that address on its MACsec interface.
 func (ps *Ports) Member(iface string, mac net.HardwareAddr) (string, bool) {
 	for _, p := range ps.all() {
-		if p.name == iface {
+		switch iface {
+		case p.name:
 			return p.member(mac)
+		case p.secureName:
+			return p.securedMember(mac)
 		}
 	}
 	return "", false

@@ -2,7 +2,6 @@ package port
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
 
@@ -28,9 +28,12 @@ func TestTwoMembers(t *testing.T) {
 	expect(t, b.carrier.log, "enslave b0")
 	a.await(EventRole, "role", Mesh, "was", Searching)
 	b.await(EventRole, "role", Mesh)
-	want := []model.Port{{Iface: "b0", Role: Mesh, Pinned: true, Members: []string{key(1).ID()}}}
-	if got := b.List(); fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("ports: expected %+v, got %+v", want, got)
+	want := []model.Port{{
+		Iface: "b0", Role: Mesh, Pinned: true, Members: []string{key(1).ID()}, Detail: "in the clear: the kernel has no MACsec",
+		MACsec: &model.MACsec{State: "clear", Clear: []string{key(1).ID()}, Waiting: []string{}},
+	}}
+	if diff := cmp.Diff(want, b.List()); diff != "" {
+		t.Errorf("ports: expected those of the first, got those of the second:\n%s", diff)
 	}
 	if id, ok := a.Member("a0", lb.Attrs().HardwareAddr); !ok || id != key(2).ID() {
 		t.Errorf("member at %s: expected %s, got %s, %t", lb.Attrs().HardwareAddr, key(2).ID(), id, ok)
@@ -147,14 +150,13 @@ func TestRevoked(t *testing.T) {
 		}
 	})
 	start(t, 2, []string{"b0"})
-	a.await(EventProven)
+	expect(t, a.carrier.log, "enslave a0")
 	mu.Lock()
 	verdict = errors.New("revoked")
 	mu.Unlock()
 	a.Recheck()
 	a.await(EventLost, "peer", key(2).ID())
 	a.await(EventRefused, "peer", key(2).ID())
-	expect(t, a.carrier.log, "enslave a0")
 	expect(t, a.carrier.log, "release a0")
 }
 

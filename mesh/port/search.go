@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"halo.internal/mesh/port/filter"
+	"halo.internal/mesh/port/macsec"
 	"halo.internal/mesh/port/proof"
+	"halo.internal/mesh/port/sak"
 	"halo.internal/model"
 )
 
@@ -23,12 +25,22 @@ type search struct {
 	link     netlink.Link
 	engine   *proof.Engine
 	wire     *wire
-	mesh     bool      // enslaved
+	bare     half      // the port itself
+	secure   half      // its MACsec interface
+	review   time.Time // when one of them may leave the mesh; zero: none
 	client   bool      // in the bridge of clients
 	twin     time.Time // when another port of this device was heard last: both are on one network
 	alone    time.Time // since when a port with a cable has found nobody; zero: no cable
 	deserted time.Time // when the last member was lost; zero while there is one
 	mute     bool      // sending fails
+
+	keys     *sak.Machine // nil: no member was there yet
+	settled  time.Time    // until when keys, kernel and mesh have nothing to do by themselves
+	sessions uint64       // that the keys know of
+	kernel   secured      // nil: the kernel has no MACsec, or there are no keys
+	lacking  error        // why not
+	counted  macsec.Counters
+	blind    bool // counters can't be read
 
 	discover context.CancelFunc // stops looking for a server upstream
 	found    chan error         // its result; nil when nobody looks
@@ -39,7 +51,8 @@ type search struct {
 func (p *port) search(ctx context.Context, link netlink.Link) (upstream bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &search{port: p, link: link, discover: func() {}}
+	s := &search{port: p, link: link, discover: func() {}, bare: half{name: p.name}, secure: half{name: p.secureName}}
+	defer s.shut()
 	if err := s.prepare(ctx); err != nil {
 		return false, err
 	}
@@ -84,9 +97,16 @@ func (s *search) prepare(ctx context.Context) error {
 		if err := s.ps.c.Carrier.Enslave(s.name); err != nil {
 			return fmt.Errorf("port %s belongs to something else than the mesh: %w", s.name, err)
 		}
-		s.mesh, s.deserted = true, now
+		s.bare.in, s.deserted = true, now
 	}
-	seek := !s.mesh && s.pin == "" && s.ps.c.Gateway && s.ps.c.Upstream != nil
+	left := false
+	if !adopt { // a port has one of both above it
+		var err error
+		if left, err = s.ps.kernel.Left(s.secure.name); err != nil {
+			return err
+		}
+	}
+	seek := !s.bare.in && !left && s.pin == "" && s.ps.c.Gateway && s.ps.c.Upstream != nil
 	if !adopt {
 		if err := filter.Apply(s.name, filter.Policy{DHCP: seek}); err != nil {
 			return err
@@ -96,6 +116,15 @@ func (s *search) prepare(ctx context.Context) error {
 		return err
 	}
 	mac := proof.MAC(a.HardwareAddr)
+	if left {
+		// Its keys are replaced at once: nobody is heard before proving itself again.
+		if err := s.open(now); err != nil {
+			return err
+		}
+		if s.secure.in {
+			s.deserted = now
+		}
+	}
 	w, err := listen(ctx, s.index, s.name, mac, adopt)
 	if err != nil {
 		return err
@@ -106,7 +135,7 @@ func (s *search) prepare(ctx context.Context) error {
 		Admit: s.ps.c.Admit, Timing: s.ps.timing.proof,
 	}, now)
 	switch {
-	case s.mesh:
+	case s.carries():
 		s.set(Mesh, "waiting for members to prove themselves again")
 	case adopt: // an earlier run has put it there: clients go on
 		s.client = true
@@ -125,13 +154,15 @@ func (s *search) prepare(ctx context.Context) error {
 func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	poll := time.NewTicker(s.ps.timing.poll)
+	defer poll.Stop()
 	for {
-		if err := s.act(ctx); err != nil {
+		if err := s.act(ctx, time.Now()); err != nil {
 			return false, err
 		}
 		now := time.Now()
-		due := s.engine.Next()
-		if s.mesh && !s.deserted.IsZero() {
+		due := s.due()
+		if !s.deserted.IsZero() {
 			leave := s.deserted.Add(s.ps.timing.leave)
 			if !now.Before(leave) {
 				return false, s.leave()
@@ -172,9 +203,14 @@ func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 			case s.client: // whoever is plugged in next may be somebody else
 				return false, s.leaveClients(filter.Policy{})
 			}
+			s.tellRate()
+		case <-poll.C:
+			if err := s.look(time.Now()); err != nil {
+				return false, err
+			}
 		case err := <-s.found:
 			s.found = nil
-			if err == nil && !s.mesh {
+			if err == nil && !s.carries() {
 				if s.client {
 					return true, s.leaveClients(filter.Policy{DHCP: true})
 				}
@@ -187,50 +223,39 @@ func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 	}
 }
 
-// act sends what the engine has to send and does what its events ask for.
-func (s *search) act(ctx context.Context) error {
-	frames, events := s.engine.Take()
-	for _, f := range frames {
-		if err := s.send(f); err != nil {
-			return err
-		}
+// due is when something has to be done, whatever happens until then.
+func (s *search) due() time.Time {
+	due := s.engine.Next()
+	if s.keys != nil && s.settled.Before(due) {
+		due = s.settled
 	}
+	return due
+}
+
+// act does what the engine's events ask for and sends what there is to send.
+func (s *search) act(ctx context.Context, now time.Time) error {
+	frames, events := s.engine.Take()
 	changed := false
 	for _, e := range events {
 		changed = s.apply(e) || changed
 	}
-	if !changed {
-		return nil
-	}
-	members := s.engine.Members()
-	policy := filter.Policy{Members: addresses(members)}
-	if s.client {
-		if err := s.leaveClients(policy); err != nil {
+	if changed && s.client {
+		if err := s.leaveClients(filter.Policy{}); err != nil {
 			return err
 		}
 		if err := s.relisten(ctx, false); err != nil {
 			return err
 		}
-	} else if err := filter.Apply(s.name, policy); err != nil {
+	}
+	if err := s.agree(now, changed); err != nil {
 		return err
 	}
-	if len(members) == 0 {
-		s.deserted = time.Now()
-		s.set(Mesh, "no member is heard")
-		return nil
-	}
-	s.deserted = time.Time{}
-	if !s.mesh {
-		s.discover()
-		if err := widen(s.link); err != nil {
-			s.log.Info("adapter keeps its frame size, batman-adv will split frames", "err", err)
-		}
-		if err := s.ps.c.Carrier.Enslave(s.name); err != nil {
+	said, _ := s.engine.Take() // what agreeing had to say: no events come of that
+	for _, f := range append(frames, said...) {
+		if err := s.send(f); err != nil {
 			return err
 		}
-		s.mesh = true
 	}
-	s.set(Mesh, "")
 	return nil
 }
 
@@ -278,28 +303,11 @@ func (s *search) send(f proof.Frame) error {
 	return nil
 }
 
-// leave takes a deserted port out of the mesh.
-func (s *search) leave() error {
-	if err := s.ps.c.Carrier.Release(s.name); err != nil {
-		return err
-	}
-	s.set(Searching, "")
-	return nil
-}
-
 // forget ends the sessions for status: whoever comes next proves itself anew.
 func (s *search) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.members)
-}
-
-func addresses(members []proof.Member) []proof.MAC {
-	list := make([]proof.MAC, len(members))
-	for i, m := range members {
-		list[i] = m.MAC
-	}
-	return list
 }
 
 func sortedUnique(ids iter.Seq[string]) []string { return slices.Compact(slices.Sorted(ids)) }

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"halo.internal/mesh/port/filter"
+	"halo.internal/mesh/port/macsec"
 	"halo.internal/mesh/port/proof"
 	"halo.internal/model"
 )
@@ -28,6 +29,8 @@ type port struct {
 	stray behind
 	log   *slog.Logger
 
+	secureName string // of the MACsec interface
+
 	ctx     context.Context // ends when the port is gone or Run's context does
 	stop    context.CancelFunc
 	ended   chan struct{} // closed when serve has returned
@@ -38,6 +41,8 @@ type port struct {
 	role    string
 	detail  string
 	members map[proof.MAC]string // canonical IDs
+	secured map[proof.MAC]string // the same, by the address of the MACsec interface
+	macsec  *model.MACsec
 	cable   bool
 }
 
@@ -49,6 +54,7 @@ func newPort(ctx context.Context, ps *Ports, a *netlink.LinkAttrs) *port {
 		ctx: ctx, stop: stop, ended: make(chan struct{}),
 		recheck: make(chan struct{}, 1), plugged: make(chan struct{}, 1),
 		role: Searching, members: make(map[proof.MAC]string), cable: hasCable(a),
+		secureName: macsec.Name(a.Name, a.Index),
 	}
 	p.stray = behind{port: p, heard: make(map[proof.MAC]*greeted)}
 	return p
@@ -115,6 +121,9 @@ func (p *port) turn(ctx context.Context) error {
 
 // rest keeps an unused port down, and shut should anyone raise it.
 func (p *port) rest(ctx context.Context, link netlink.Link) error {
+	if err := p.unsecure(); err != nil {
+		return err
+	}
 	if err := filter.Apply(p.name, filter.Policy{}); err != nil {
 		return err
 	}
@@ -140,6 +149,9 @@ func (p *port) open(ctx context.Context, link netlink.Link, role string) error {
 }
 
 func (p *port) admitAll(link netlink.Link) error {
+	if err := p.unsecure(); err != nil {
+		return err
+	}
 	if err := p.ps.c.Carrier.Release(p.name); err != nil {
 		return err
 	}
@@ -247,16 +259,30 @@ func (p *port) status() model.Port {
 	defer p.mu.Unlock()
 	s := model.Port{Iface: p.name, Role: p.role, Pinned: p.pin != "", Detail: p.detail}
 	s.Members = sortedUnique(maps.Values(p.members))
+	if p.macsec != nil {
+		m := *p.macsec
+		s.MACsec = &m
+	}
 	return s
 }
 
 func (p *port) member(mac net.HardwareAddr) (string, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return find(p.members, mac)
+}
+
+func (p *port) securedMember(mac net.HardwareAddr) (string, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return find(p.secured, mac)
+}
+
+func find(ids map[proof.MAC]string, mac net.HardwareAddr) (string, bool) {
 	if len(mac) != 6 {
 		return "", false
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	id, ok := p.members[proof.MAC(mac)]
+	id, ok := ids[proof.MAC(mac)]
 	return id, ok
 }
 

@@ -86,6 +86,7 @@ const (
 	EtherTypeProof  = 0x88B5 // IEEE 802 local experimental: proof of membership on a port
 	EtherTypeRejoin = 0x88B6 // the same: a member that was off asks for the mesh's profile
 	EtherTypeBatman = 0x4305
+	EtherTypeMACsec = 0x88E5 // IEEE 802.1AE
 	AnnouncePort    = 4254
 	PeerListPort    = 4255 // the gateway's list of members, on the overlay only
 	DoorPort        = 4256 // operators: the overlay and client interfaces

@@ -19,15 +19,12 @@ import (
 	"halo.internal/lab/testvm"
 )
 
-// patience is how long a machine may take, its start on a busy host included.
-const patience = 10 * time.Minute
-
 // task is the environment variable that says what the tests in the machine do.
 const task = "HALO_ENDTEST"
 
 func TestMain(m *testing.M) {
 	if testvm.Inside() || os.Getenv(task) != "" {
-		testvm.Main(m, testvm.Options{Limit: patience})
+		testvm.Main(m, testvm.Options{})
 	}
 	os.Exit(m.Run())
 }
@@ -100,13 +97,20 @@ func TestEnds(t *testing.T) {
 	})
 }
 
-// child returns the only child of a process, whichever of its threads made it. A
-// list may lack one that is there (proc_pid_task(5)), and is read again then.
+// child returns the only child of a process, whichever of its threads made it.
 func child(t *testing.T, parent int) machine.Process {
 	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+	if err != nil {
+		t.Fatal(err)
+	}
 	var all []string
-	for deadline := time.Now().Add(time.Minute); len(all) == 0 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		all = children(t, parent)
+	for _, f := range threads {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, strings.Fields(string(b))...)
 	}
 	if len(all) != 1 {
 		t.Fatalf("children: got %q, want QEMU alone", all)
@@ -120,22 +124,6 @@ func child(t *testing.T, parent int) machine.Process {
 		t.Fatal(err)
 	}
 	return p
-}
-
-func children(t *testing.T, parent int) (all []string) {
-	t.Helper()
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range threads {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, strings.Fields(string(b))...)
-	}
-	return all
 }
 
 // TestNothingIsLeft kills the host's part without a warning.

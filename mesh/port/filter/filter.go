@@ -1,8 +1,8 @@
 // Package filter decides, in the kernel and before anything else sees a frame,
 // what an Ethernet port accepts: an nftables table of family netdev per port,
 // with one chain at ingress. While a port looks for members nothing but their
-// proofs comes in; when it carries the mesh, batman frames come in from proven
-// addresses alone. Whatever replaces a table does so in one transaction, and
+// proofs comes in; when it carries the mesh, MACsec and batman frames come in from
+// proven addresses alone. Whatever replaces a table does so in one transaction, and
 // what it leaves open for an instant is closed, never the other way round.
 package filter
 
@@ -25,13 +25,15 @@ type Policy struct {
 	DHCP    bool        // answers of DHCP servers
 	Members []proof.MAC // sources of batman frames
 	Batman  bool        // batman frames of anybody: where the kernel lets only members speak
+	Secured []proof.MAC // sources of MACsec frames, which the kernel takes from members' keys alone
 }
 
 // Names in nftables.
 const (
 	tablePrefix = "halo-port-"
 	chainName   = "ingress"
-	setName     = "members"
+	setMembers  = "members"
+	setSecured  = "secured"
 )
 
 // Apply makes p the policy of the port, whatever was there before.
@@ -58,20 +60,27 @@ func Apply(iface string, p Policy) error {
 	if p.Batman {
 		rule(etherType(paths.EtherTypeBatman)...)
 	}
-	if len(p.Members) > 0 {
-		// The ID links set and rule within this transaction. The library would number
-		// it from a counter that ports changed at the same time race for.
-		members := &nftables.Set{Table: table, ID: 1, Name: setName, KeyType: nftables.TypeEtherAddr}
-		elements := make([]nftables.SetElement, len(p.Members))
-		for i, m := range p.Members {
+	// IDs link sets and rules within this transaction. The library would number
+	// them from a counter that ports changed at the same time race for.
+	for id, from := range []struct {
+		name      string
+		etherType uint16
+		sources   []proof.MAC
+	}{{setMembers, paths.EtherTypeBatman, p.Members}, {setSecured, paths.EtherTypeMACsec, p.Secured}} {
+		if len(from.sources) == 0 {
+			continue
+		}
+		set := &nftables.Set{Table: table, ID: uint32(id) + 1, Name: from.name, KeyType: nftables.TypeEtherAddr}
+		elements := make([]nftables.SetElement, len(from.sources))
+		for i, m := range from.sources {
 			elements[i].Key = m[:]
 		}
-		if err := c.AddSet(members, elements); err != nil {
-			return fmt.Errorf("filter: port %s: members: %w", iface, err)
+		if err := c.AddSet(set, elements); err != nil {
+			return fmt.Errorf("filter: port %s: %s: %w", iface, from.name, err)
 		}
-		rule(append(etherType(paths.EtherTypeBatman),
+		rule(append(etherType(from.etherType),
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6},
-			&expr.Lookup{SourceRegister: 1, SetName: members.Name, SetID: members.ID},
+			&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID},
 		)...)
 	}
 	if err := c.Flush(); err != nil {

@@ -62,6 +62,8 @@ var traffic = []frame{
 	{"batman from a member", member, paths.EtherTypeBatman, []byte("any")},
 	{"batman from another", member2, paths.EtherTypeBatman, []byte("any")},
 	{"batman from a stranger", stranger, paths.EtherTypeBatman, []byte("any")},
+	{"MACsec from a member", member, paths.EtherTypeMACsec, []byte("any")},
+	{"MACsec from a stranger", stranger, paths.EtherTypeMACsec, []byte("any")},
 	{"ARP", stranger, typeARP, []byte("any")},
 	{"IPv6 from a member", member, typeIPv6, append([]byte{0x60}, make([]byte, 39)...)},
 	{"DHCP answer", stranger, typeIPv4, udp(67, 68)},
@@ -157,6 +159,10 @@ func TestWhatComesThrough(t *testing.T) {
 		{"one member", func() error { return Apply("inside", Policy{Members: []proof.MAC{member}}) }, []string{"proof from anyone", "batman from a member"}},
 		{"two members", func() error { return Apply("inside", Policy{Members: []proof.MAC{member, member2}}) }, []string{"proof from anyone", "batman from a member", "batman from another"}},
 		{"the first is lost", func() error { return Apply("inside", Policy{Members: []proof.MAC{member2}}) }, []string{"proof from anyone", "batman from another"}},
+		{"members with MACsec", func() error { return Apply("inside", Policy{Secured: []proof.MAC{member, member2}}) }, []string{"proof from anyone", "MACsec from a member"}},
+		{"one with and one without", func() error {
+			return Apply("inside", Policy{Members: []proof.MAC{member2}, Secured: []proof.MAC{member}})
+		}, []string{"proof from anyone", "batman from another", "MACsec from a member"}},
 		{"a radio", func() error { return Apply("inside", Policy{Batman: true}) }, []string{"proof from anyone", "batman from a member", "batman from another", "batman from a stranger"}},
 		{"nobody is left", func() error { return Apply("inside", Policy{}) }, []string{"proof from anyone"}},
 		{"open", func() error { return Open("inside") }, names(traffic)},
@@ -211,7 +217,7 @@ func TestReadBack(t *testing.T) {
 	if len(rules) != 3 {
 		t.Errorf("expected three rules, got %d", len(rules))
 	}
-	set, err := c.GetSetByName(chains[0].Table, setName)
+	set, err := c.GetSetByName(chains[0].Table, setMembers)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,9 +15,10 @@ const (
 
 	nonceSize = 16
 	tagSize   = 16
-	noiseSize = 32 + tagSize            // an ephemeral key and an empty payload
-	proofSize = 32 + 64 + tagSize       // identity key and signature, encrypted
-	aliveSize = counterSize + tagSize   // counter and empty payload
+	noiseSize = 32 + tagSize          // an ephemeral key and an empty payload
+	proofSize = 32 + 64 + tagSize     // identity key and signature, encrypted
+	aliveSize = counterSize + tagSize // counter and empty payload
+	sealSize  = counterSize + MessageSize + tagSize
 	maxFrame  = header + proofSize      // the longest kind
 	greetSize = nonceSize + tagSize     // hello and solicit
 	startSize = 2*nonceSize + noiseSize // initiate
@@ -38,6 +39,7 @@ const (
 	kindAuthenticate
 	kindConfirm
 	kindAlive
+	kindSealed
 )
 
 // sizes of the bodies, by kind.
@@ -49,6 +51,7 @@ var sizes = [...]int{
 	kindAuthenticate: proofSize,
 	kindConfirm:      proofSize,
 	kindAlive:        aliveSize,
+	kindSealed:       sealSize,
 }
 
 type nonce [nonceSize]byte

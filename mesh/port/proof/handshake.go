@@ -66,6 +66,8 @@ func (e *Engine) Handle(now time.Time, from, to MAC, payload []byte) {
 		e.confirmed(now, from, body)
 	case kindAlive:
 		e.heardAlive(now, from, body)
+	case kindSealed:
+		e.heardSealed(now, from, body)
 	}
 }
 
@@ -235,6 +237,8 @@ func (e *Engine) establish(now time.Time, p *peer, s *session) bool {
 		e.drop(p, ErrReplaced)
 		old = nil
 	}
+	e.sessions++
+	s.id = e.sessions
 	s.since, s.heard, s.nextAlive = now, now, now.Add(jitter(e.c.Timing.Alive))
 	p.session, p.refusals = s, false
 	if old == nil {

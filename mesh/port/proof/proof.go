@@ -18,6 +18,7 @@
 //	authentic. →          identity key, signature   (encrypted)
 //	           ←  confirm identity key, signature   (encrypted)
 //	alive     ←→          counter, tag
+//	sealed    ←→          counter, what members say to each other (encrypted)
 //
 // What the proof does not give: it speaks of the moment and of a MAC address.
 // A stranger who shares the segment with proven members can borrow a member's
@@ -129,8 +130,9 @@ var (
 
 // Member is a proven peer.
 type Member struct {
-	MAC  MAC
-	Peer identity.PublicKey
+	MAC     MAC
+	Peer    identity.PublicKey
+	Session uint64 // another one when the peer proved itself anew, such as after a restart
 }
 
 // Engine runs the protocol on one port. It is not safe for concurrent use: the
@@ -144,6 +146,8 @@ type Engine struct {
 	lastHello time.Time
 	frames    []Frame
 	events    []Event
+	heard     []Heard
+	sessions  uint64 // how many there were
 }
 
 // New returns an engine that sends its first hello at once.
@@ -166,12 +170,17 @@ func (e *Engine) Members() []Member {
 	var list []Member
 	for _, p := range e.peers {
 		if p.session != nil {
-			list = append(list, Member{p.mac, p.session.peer})
+			list = append(list, Member{p.mac, p.session.peer, p.session.id})
 		}
 	}
 	slices.SortFunc(list, func(a, b Member) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
 	return list
 }
+
+// Sessions counts the sessions that there have been. It changes with what Members
+// returns, also where no event tells of it: a member that restarted has another
+// session.
+func (e *Engine) Sessions() uint64 { return e.sessions }
 
 // Wake sends a hello soon: the link came up.
 func (e *Engine) Wake(now time.Time) {

@@ -10,8 +10,10 @@ import (
 )
 
 // session is a proven peer. The ciphers' nonce 0 was spent on the statements;
-// keep-alives count from 1 and carry their number, since frames get lost.
+// keep-alives and messages count from 1, together, and carry their number, since
+// frames get lost.
 type session struct {
+	id        uint64 // of this engine's
 	peer      identity.PublicKey
 	nonce     nonce // the peer's run
 	send      noise.Cipher
