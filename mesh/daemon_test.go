@@ -154,12 +154,17 @@ func connect(t *testing.T, a, b *board) {
 	}
 }
 
+// cables counts those that were laid, so that each has a name of its own.
+var cables int
+
 // hub lays cables from boards to one hub.
 func hub(t *testing.T, boards ...*board) {
 	t.Helper()
 	var ports []netlink.Link
-	for i, d := range boards {
-		near, far := nstest.Cable(t, fmt.Sprintf("near%d", i), fmt.Sprintf("far%d", i))
+	for _, d := range boards {
+		// The kernel takes away those of an earlier test in its own good time.
+		cables++
+		near, far := nstest.Cable(t, fmt.Sprintf("near%d", cables), fmt.Sprintf("far%d", cables))
 		if err := errors.Join(netlink.LinkSetDown(near), netlink.LinkSetName(near, paths.BatIface), netlink.LinkSetNsPid(near, d.cmd.Process.Pid)); err != nil {
 			t.Fatal(err)
 		}

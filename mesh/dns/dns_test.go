@@ -537,7 +537,8 @@ func TestOneFlight(t *testing.T) {
 	var all sync.WaitGroup
 	for range 50 {
 		all.Go(func() {
-			if got := asked(s, "www.example.com A"); got != "NOERROR; www.example.com. 9 IN A 198.51.100.1" {
+			// Its time may have begun to run out.
+			if got := asked(s, "www.example.com A"); !strings.HasPrefix(got, "NOERROR; www.example.com. ") || !strings.HasSuffix(got, " IN A 198.51.100.1") {
 				t.Errorf("got %s", got)
 			}
 		})
