@@ -83,6 +83,12 @@ var (
 // answer.
 func (s *Server) fly(ctx context.Context, q question, servers []netip.AddrPort, generation uint64, impatient bool) (result, error) {
 	landed := s.out.flights.DoChan(fmt.Sprint(q, generation), func() (any, error) {
+		// Another flight may have landed since the cache was looked at.
+		if now, e := s.now(), s.cache.get(q); e.fresh(now, generation) {
+			if r, ok := e.result(now); ok {
+				return r, nil
+			}
+		}
 		if !s.out.start() {
 			return nil, errBusy
 		}
