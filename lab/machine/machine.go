@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -93,11 +94,12 @@ type Machine struct {
 // power is the time from switching on to switching off, with all restarts in
 // between.
 type power struct {
-	cut   context.CancelFunc
-	qmp   *qmp          // nil between two starts
-	once  sync.Once     // of closing begun
-	begun chan struct{} // closed when QEMU runs for the first time
-	gone  chan struct{} // closed when nothing of it runs any more
+	cut     context.CancelFunc
+	qmp     *qmp          // nil between two starts, as is console
+	console io.Writer     // the serial port's other end
+	once    sync.Once     // of closing begun
+	begun   chan struct{} // closed when QEMU runs for the first time
+	gone    chan struct{} // closed when nothing of it runs any more
 }
 
 // Errors of the switches.
@@ -234,6 +236,25 @@ func (m *Machine) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%s does not heed its power button: %w", m.cfg.Name, context.Cause(ctx))
 	}
+}
+
+// Type presses keys at the machine's serial console. What comes of it is in the
+// log, see Console.
+func (m *Machine) Type(keys string) error {
+	m.mu.Lock()
+	p := m.power
+	var console io.Writer
+	if p != nil {
+		console = p.console
+	}
+	m.mu.Unlock()
+	if console == nil {
+		return fmt.Errorf("%s: %w", m.cfg.Name, ErrOff)
+	}
+	if _, err := io.WriteString(console, keys); err != nil {
+		return fmt.Errorf("console of %s: %w", m.cfg.Name, err)
+	}
+	return nil
 }
 
 // Pause stops the machine's time; Resume lets it go on.

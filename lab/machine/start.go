@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -72,7 +73,9 @@ func (m *Machine) start(ctx context.Context, p *power) (end string, err error) {
 			m.cfg.Log.Warn("card is dead", "node", m.cfg.Name, "err", err)
 		}
 	})
-	m.started(p, q, cmd.Process.Pid, boot.slot)
+	// What it shows is in the log. Nobody reading it here would hold the machine up.
+	served.Go(func() { _, _ = io.Copy(io.Discard, w.console) })
+	m.started(p, q, w.console, cmd.Process.Pid, boot.slot)
 	p.once.Do(func() { close(p.begun) })
 	for i, n := range m.cfg.NICs {
 		if n.Plug != nil {
@@ -113,9 +116,9 @@ func (m *Machine) start(ctx context.Context, p *power) (end string, err error) {
 	return end, errors.Join(err, m.cfg.Disk.Unplug())
 }
 
-func (m *Machine) started(p *power, q *qmp, pid int, slot string) {
+func (m *Machine) started(p *power, q *qmp, console io.Writer, pid int, slot string) {
 	m.mu.Lock()
-	p.qmp = q
+	p.qmp, p.console = q, console
 	m.status.State, m.status.PID, m.status.Slot, m.status.Started = Running, pid, slot, time.Now()
 	m.status.Starts++
 	n := m.status.Starts
@@ -127,7 +130,7 @@ func (m *Machine) started(p *power, q *qmp, pid int, slot string) {
 func (m *Machine) stopped(p *power, s *os.ProcessState) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p.qmp = nil
+	p.qmp, p.console = nil, nil
 	m.status.PID = 0
 	m.status.CPU += s.UserTime() + s.SystemTime()
 }
@@ -139,6 +142,10 @@ func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
 		return nil, err
 	}
 	diskFD, err := w.add(&w.disk)
+	if err != nil {
+		return nil, err
+	}
+	consoleFD, err := w.add(&w.console)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +162,7 @@ func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
 		"-name", m.cfg.Name, "-M", "virt", "-smp", strconv.Itoa(max(1, m.cfg.CPUs)),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-rtc", rtc,
 		"-kernel", b.kernel, "-initrd", b.initrd, "-append", strings.TrimSpace(b.cmdline + " " + reserved + " " + parameters),
-		"-chardev", "file,id=console,path=" + comma(m.Console()), "-serial", "chardev:console",
+		"-chardev", fmt.Sprintf("socket,id=console,fd=%d,logfile=%s", consoleFD, comma(m.Console())), "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", qmpFD), "-mon", "chardev=qmp,mode=control",
 		"-blockdev", fmt.Sprintf("driver=nbd,node-name=card,server.type=fd,server.str=%d", diskFD),
 		"-device", "virtio-blk-pci,drive=card,romfile=",
@@ -198,6 +205,7 @@ func comma(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 // wires are the socket pairs between us and one QEMU.
 type wires struct {
 	qmp, disk net.Conn
+	console   net.Conn
 	air       net.Conn   // nil where there is none
 	cables    []net.Conn // by NIC; nil where there is none
 	theirs    []*os.File // inherited from descriptor 3 on
@@ -245,7 +253,7 @@ func (w *wires) closeTheirs() {
 
 func (w *wires) close() {
 	w.closeTheirs()
-	for _, c := range append([]net.Conn{w.qmp, w.disk, w.air}, w.cables...) {
+	for _, c := range append([]net.Conn{w.qmp, w.disk, w.console, w.air}, w.cables...) {
 		if c != nil {
 			c.Close()
 		}

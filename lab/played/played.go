@@ -58,7 +58,7 @@ func run(args []string) int {
 		}
 		return ""
 	}
-	console := find(`id=console,path=(\S+)`)
+	console := find(`id=console,fd=\d+,logfile=(\S+)`)
 	old, err := filepath.Glob(filepath.Join(filepath.Dir(console), "console.*.log"))
 	if err != nil || os.WriteFile(console, []byte(all+"\n"), 0o600) != nil {
 		return failed

@@ -39,6 +39,7 @@ func TestInTheAir(t *testing.T) {
 		{"telemetry changes", telemetryChanges},
 		{"all restart", func(t *testing.T, l *lab) { l.restart(t, l.net.Machines()...) }},
 		{"a phone at a node", aPhone},
+		{"somebody at a console", atTheConsole},
 		{"a partition heals", func(t *testing.T, l *lab) { l.partition(t, l.nodes[0]) }},
 		{"over two hops", twoHops},
 		{"a node restarts among forgeries of all kinds", func(t *testing.T, l *lab) { l.besieged(t, rogue.All, 200) }},

@@ -156,6 +156,8 @@ func aPhone(t *testing.T, l *lab) {
 	l.get(t, phone, "the gateway's API through the overlay", "gateway-api", fmt.Sprintf("https://%s:%d/health", paths.OverlayGateway, paths.APITLSPort))
 	l.get(t, phone, "the Internet through the gateway", "from the Internet", "http://192.0.2.1/")
 
+	anOperator(t, l, phone, at)
+
 	other := l.cables.host(t, l.nodes[1].Name(), "camera0")
 	lease2 := strings.Fields(other.Start(t, "dhclient", "-d", "-v", "-sf", script, "-lf", filepath.Join(dir, "leases2"), "-pf", filepath.Join(dir, "pid2"), "camera0").Await("bound", limit))
 	if len(lease2) != 3 || lease2[1] == at {
