@@ -268,6 +268,18 @@ func TestRolesAtADoor(t *testing.T) {
 			revoked++
 		}
 	}
+	// A login brings another one in any case: the last may have been revoked.
+	var before, after apitype.OperatorCertificate
+	for _, c := range []*apitype.OperatorCertificate{&before, &after} {
+		if err := json.Unmarshal([]byte(viewer.must(t, "operator", "show", "--json")), c); err != nil {
+			t.Fatal(err)
+		}
+		viewer.must(t, "mesh", "status", "--node", there)
+		viewer.must(t, "login", "--user", "vera")
+	}
+	if before.Serial != 3 || after.Serial != 4 || before.Key != after.Key {
+		t.Errorf("got %+v, then %+v", before, after)
+	}
 	if len(list.Items) != 3 || revoked != 1 {
 		t.Errorf("got %+v", list)
 	}

@@ -304,7 +304,7 @@ func (a *app) keepUp(ctx context.Context, c *client.Client) {
 	if err != nil || t.path == "" || t.prof.Username == "" {
 		return
 	}
-	_ = certify(ctx, c, t.path, t.prof)
+	_ = certify(ctx, c, t.path, t.prof, false)
 }
 
 // getReady gets after a login what is needed when the gateway is off. A gateway
@@ -314,7 +314,7 @@ func (a *app) getReady(ctx context.Context, c *client.Client, path string, p pro
 	defer cancel()
 	err := forgetOther(path, p.Username)
 	if err == nil {
-		err = certify(ctx, c, path, p)
+		err = certify(ctx, c, path, p, true) // the one at hand may be revoked
 	}
 	if err != nil {
 		fmt.Fprintln(a.env.Stderr, "haloctl: no certificate for the nodes' doors:", table.Clean(err.Error()))
@@ -335,8 +335,8 @@ func forgetOther(path, username string) error {
 	return nil
 }
 
-// certify gets a certificate if one is due.
-func certify(ctx context.Context, c *client.Client, path string, p profile.Profile) error {
+// certify gets a certificate if one is due, or in any case.
+func certify(ctx context.Context, c *client.Client, path string, p profile.Profile, anyway bool) error {
 	file := besides(path, operatorSuffix)
 	cred, err := doorway.LoadCredential(file)
 	switch {
@@ -344,7 +344,7 @@ func certify(ctx context.Context, c *client.Client, path string, p profile.Profi
 		cred = doorway.NewCredential()
 	case err != nil:
 		return err
-	case !cred.Due(time.Now(), p.Username, p.Role):
+	case !anyway && !cred.Due(time.Now(), p.Username, p.Role):
 		return nil
 	}
 	key, err := cred.Key()
