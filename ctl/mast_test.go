@@ -33,6 +33,10 @@ func (*mast) Profile() (model.MeshProfile, error)      { return model.MeshProfil
 func (*mast) PutProfile(model.ProfileChange) error     { return api.ErrRole }
 func (*mast) MeshSecret() (bundle.Mesh, error)         { return bundle.Mesh{}, api.ErrRole }
 func (*mast) Timeline() []model.Recovery               { return nil }
+func (*mast) Doctor() (model.DoctorReport, error)      { return model.DoctorReport{}, nothing() }
+func (*mast) Examine(context.Context) (model.DoctorReport, error) {
+	return model.DoctorReport{}, nothing()
+}
 func (*mast) Capture(context.Context, model.CaptureRequest, io.Writer) error {
 	return nothing()
 }

@@ -28,6 +28,8 @@ type air interface {
 	Channels(context.Context) ([]model.RadioChannels, error)
 	Legal(context.Context) ([]model.Legality, error)
 	Timeline(context.Context) ([]model.Recovery, error)
+	Doctor(context.Context) (model.DoctorReport, error)
+	Examine(context.Context) (model.DoctorReport, error)
 	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
 	Leases(context.Context) (map[string][]model.Lease, error)
@@ -58,6 +60,7 @@ func (a *app) meshCommand() *cobra.Command {
 		a.meshRotateKey(),
 		a.meshChannel(),
 		a.meshProfile(),
+		a.meshDoctor(),
 	)
 	timeline := a.askDevice("timeline", "how each recovery went, stage by stage", cobra.NoArgs, a.meshTimeline)
 	timeline.Long = timelineLong

@@ -209,6 +209,8 @@ func routes(t testing.TB) map[string]any {
 			{Radio: "phy0", Wanted: "DE", Country: "DE", Channel: "channel 1, 2412 MHz (20 MHz wide)", Allowed: true, MaxEIRPDBm: 20, MaxWidthMHz: 40, Reasons: []string{"rules: the kernel's database", "band: 2400 to 2483.5 MHz"}},
 			{Wanted: "DE", Country: "DE", Channel: "HaLow: channel 1 to channel 9", Allowed: true, MaxEIRPDBm: 16, MaxWidthMHz: 1, DutyCyclePct: 2.8, AirtimeS: 12.5, AirtimeMaxS: 100.8, Reasons: []string{"a table"}}}},
 		"GET /v1/mesh/timeline": apitype.RecoveryList{Items: recoveries()},
+		"GET /v1/mesh/doctor":   doctorReport(0),
+		"POST /v1/mesh/doctor":  doctorReport(1),
 		"POST /v1/mesh/scan": model.RadioScan{Radio: "phy0", Iface: "mesh0", Networks: []model.RadioNetwork{
 			{BSSID: "02:00:00:00:00:02", Kind: "mesh", Name: "ETHRX0001-8A", Own: true, Secured: true, Channel: 1, FreqMHz: 2412, SignalDBm: -48.5, SeenMS: 400},
 			{BSSID: "02:00:00:00:00:09", Kind: "access point", Name: "caf\x1b[31m", Channel: 6, FreqMHz: 2437, SignalDBm: -80, SeenMS: 2500}}},
@@ -285,6 +287,26 @@ func meshProfile() model.MeshProfile {
 		MeshParameters: now, SSID: "ETHRX0001-8A", Epoch: 40_000, Serial: 7, Issued: &issued, Phase: "preparing", Target: &to, Secret: true,
 		Nodes:  []model.NodeProfile{{Node: nodeID, Awaited: true, Prepared: true, Said: &said}, {Node: "n-bbbbbbbbbbbbbbbbbbbb"}},
 		Former: []model.FormerProfile{{MeshParameters: now, Until: standInNow.Add(6 * 24 * time.Hour)}},
+	}
+}
+
+// doctorReport is of a device that had the three faults, and has not got rid of all.
+func doctorReport(examining int) model.DoctorReport {
+	flooding := true
+	return model.DoctorReport{
+		At: standInNow, Examining: examining, OctetsSent: 12345, Flooding: &flooding,
+		Peers: []model.DoctorPeer{
+			{Node: gatewayID, Gateway: true, Examined: agoPtr(2 * time.Second), Answers: true, LatencyMS: 12.34, OverlayMTU: 1420, UnderlayMTU: 1500, Multicast: "yes", MulticastAt: agoPtr(time.Second)},
+			{Node: nodeID, Name: "n01\x1b[31m", Examined: agoPtr(time.Minute), Answers: true, LatencyMS: 80, OverlayMTU: 1312, UnderlayMTU: 1392, Limit: 1312, Fragment: 1392, Multicast: "filtered"},
+			{Node: waitingID, Examined: agoPtr(time.Hour), LatencyMS: 9},
+			{Node: "n-dddddddddddddddddddd"},
+		},
+		Route: &model.DoctorRoute{Iface: "eth0", Detail: "a route to everywhere through eth0, of metric 5, comes before the overlay's"},
+		Findings: []model.DoctorFinding{
+			{Fault: model.FaultRoute, Detail: "a route to everywhere through eth0, of metric 5, comes before the overlay's", Found: ago(time.Minute), Times: 3},
+			{Fault: model.FaultMTU, Peer: nodeID, Detail: "packets of more than 1312 octets through the overlay vanish on the way", Found: ago(time.Hour), Times: 1, Treatment: "packets into the overlay are held to 1312 octets", Mended: agoPtr(time.Hour)},
+			{Fault: model.FaultMulticast, Peer: gatewayID, Detail: "nothing arrives", Found: ago(3 * time.Hour), Times: 1, Ended: agoPtr(2 * time.Hour)},
+		},
 	}
 }
 

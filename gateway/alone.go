@@ -95,4 +95,12 @@ func (m noMesh) DNS(context.Context) (model.DNSStatus, error) { return model.DNS
 
 func (m noMesh) Support(context.Context, io.Writer) error { return m.absent() }
 
+func (m noMesh) Doctor(context.Context) (model.DoctorReport, error) {
+	return model.DoctorReport{}, m.absent()
+}
+
+func (m noMesh) Examine(context.Context) (model.DoctorReport, error) {
+	return model.DoctorReport{}, m.absent()
+}
+
 func (m noMesh) Capture(context.Context, model.CaptureRequest, io.Writer) error { return m.absent() }

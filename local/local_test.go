@@ -69,6 +69,8 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	answer("GET /v1/radios/legal", []model.Legality{{Allowed: true}})
 	answer("GET /v1/net/leases", map[string][]model.Lease{"br0": {{Name: "phone"}}})
 	answer("GET /v1/net/firewall", model.FirewallStatus{Zones: []model.FirewallZone{{Zone: model.ZoneClients}}})
+	answer("GET /v1/doctor", model.DoctorReport{Examining: 3})
+	answer("POST /v1/doctor", model.DoctorReport{Examining: 4})
 	answer("GET /v1/net/dns", model.DNSStatus{NoUpstream: "no uplink"})
 	answer("POST /v1/radios/scan", model.RadioScan{Iface: "mesh0"})
 	answer("POST /v1/radios/capture", "frames")
@@ -114,6 +116,12 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	}
 	if f, err := m.Firewall(ctx); err != nil || len(f.Zones) != 1 {
 		t.Errorf("Firewall: got %+v, %v", f, err)
+	}
+	if r, err := m.Doctor(ctx); err != nil || r.Examining != 3 {
+		t.Errorf("path doctor: got %+v, %v", r, err)
+	}
+	if r, err := m.Examine(ctx); err != nil || r.Examining != 4 {
+		t.Errorf("examination: got %+v, %v", r, err)
 	}
 	if d, err := m.DNS(ctx); err != nil || d.NoUpstream != "no uplink" {
 		t.Errorf("DNS: got %+v, %v", d, err)

@@ -73,6 +73,7 @@ const (
 	RouteOverlayKey = "/v1/overlay/key"
 	RouteProfile    = "/v1/profile"
 	RouteMeshSecret = "/v1/profile/secret"
+	RouteDoctor     = "/v1/doctor" // POST examines first
 )
 
 // ErrAbsent is wrapped when nobody answers on the socket: halo-mesh is not
@@ -286,6 +287,21 @@ func (m *Mesh) Support(ctx context.Context, w io.Writer) error {
 		}
 		return err
 	})
+}
+
+// Doctor returns what the path doctor knows.
+func (m *Mesh) Doctor(ctx context.Context) (model.DoctorReport, error) {
+	var r model.DoctorReport
+	err := m.do(ctx, http.MethodGet, RouteDoctor, nil, &r)
+	return r, err
+}
+
+// Examine has the path doctor look at all paths in use first. Where it takes longer
+// than 20 s, the report says how many are being examined still.
+func (m *Mesh) Examine(ctx context.Context) (model.DoctorReport, error) {
+	var r model.DoctorReport
+	err := m.doIn(ctx, scanWait, http.MethodPost, RouteDoctor, nil, into(&r))
+	return r, err
 }
 
 // Scan has a radio look who is there, which takes some seconds.

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"net"
@@ -37,6 +38,7 @@ import (
 	"halo.internal/local"
 	"halo.internal/mesh"
 	"halo.internal/mesh/api"
+	"halo.internal/mesh/doctor"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/bundle"
@@ -171,6 +173,11 @@ func (c *cable) Ports() []model.Port {
 func (c *cable) Neighbours() ([]model.Neighbour, error) { return []model.Neighbour{}, nil }
 func (c *cable) Originators() (int, error)              { return 1, nil }
 
+// A cable has no batman-adv.
+func (c *cable) Flooding() (bool, error)                 { return false, fs.ErrNotExist }
+func (c *cable) Flood() error                            { return fs.ErrNotExist }
+func (c *cable) Servers() ([]doctor.Server, bool, error) { return nil, false, nil }
+
 // noRadios is the air of a device that has none.
 type noRadios struct{}
 
@@ -189,12 +196,14 @@ func serveProbe(ctx context.Context, socket string) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/fetch", func(w http.ResponseWriter, r *http.Request) {
 		c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-		resp, err := c.Get(paths.OverlayAPI)
+		resp, err := c.Get(paths.OverlayAPI + "/?" + r.URL.RawQuery) // octets=N: a page of more than that
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
 		}
-		resp.Body.Close()
 	})
 	// Nobody listens there, and the other's firewall says so.
 	mux.HandleFunc("/reach", func(w http.ResponseWriter, r *http.Request) {
@@ -261,8 +270,10 @@ func (f *fakeAPI) run(ctx context.Context) {
 	mux.HandleFunc("POST /v1/nodes/join", func(w http.ResponseWriter, r *http.Request) { f.join(w, r, self, caPEM) })
 	server := http.Server{Addr: fmt.Sprintf("[::]:%d", paths.APITLSPort), Handler: mux, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
 	go func() { fmt.Fprintln(os.Stderr, server.ListenAndServeTLS("", "")) }()
-	page := http.Server{Addr: fmt.Sprintf("[::]:%d", paths.APIPort), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	page := http.Server{Addr: fmt.Sprintf("[::]:%d", paths.APIPort), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, "welcome")
+		n, _ := strconv.Atoi(r.URL.Query().Get("octets"))
+		_, _ = w.Write(make([]byte, n)) // or the test hears of it
 	})}
 	fmt.Fprintln(os.Stderr, page.ListenAndServe())
 }

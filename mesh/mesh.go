@@ -24,6 +24,7 @@ import (
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/change"
 	"halo.internal/mesh/clock"
+	"halo.internal/mesh/doctor"
 	"halo.internal/mesh/door"
 	"halo.internal/mesh/events"
 	"halo.internal/mesh/lan"
@@ -109,7 +110,8 @@ type core struct {
 	events *events.Log
 	graph  *health.Graph
 	under  Underlay
-	lan    *lan.LAN // nil until the device has a network
+	lan    *lan.LAN       // nil until the device has a network
+	doctor *doctor.Doctor // likewise
 	// contact is awake when a link was made.
 	contact chan struct{}
 	// serveNow is awake when clients may have to be served otherwise.
@@ -207,6 +209,8 @@ type side interface {
 	greet()
 	// serves returns what clients are served with, but for the ports.
 	serves() lan.Wanted
+	// around is what the path doctor looks at; ok is false while there is no overlay.
+	around() (own doctor.Own, peers []doctor.Peer, ok bool)
 	// watch brings the health graph up to date.
 	watch()
 	// standing is what is known of operators' certificates now.
@@ -215,10 +219,12 @@ type side interface {
 
 // run keeps all parts going until ctx ends or one of them cannot go on.
 func (m *core) run(ctx context.Context, s side) error {
+	m.doctor = m.newDoctor(s)
 	g, ctx := errgroup.WithContext(ctx)
 	routes := m.withSupport(api.Handler(s, m.graph))
 	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), routes) })
 	g.Go(func() error { return m.keepDoor(ctx, s, routes) })
+	g.Go(func() error { return m.doctor.Run(ctx) })
 	g.Go(func() error { return m.under.Run(ctx) })
 	g.Go(func() error { return m.lan.Run(ctx) })
 	g.Go(func() error { return m.followServices(ctx, s) })

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/mesh"
+	"halo.internal/mesh/doctor"
 	"halo.internal/mesh/port"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
@@ -47,6 +49,11 @@ type segment struct {
 	own   net.HardwareAddr
 	again chan struct{}
 }
+
+// There is no batman-adv to flood.
+func (*segment) Flooding() (bool, error)                 { return false, fs.ErrNotExist }
+func (*segment) Flood() error                            { return fs.ErrNotExist }
+func (*segment) Servers() ([]doctor.Server, bool, error) { return nil, false, nil }
 
 func newSegment(c mesh.UnderlayConfig, root string) *segment {
 	return &segment{c: c, root: root, mesh: c.Bundle.Mesh.WithDefaults(), err: errors.New("no wire yet"), heard: map[dot11.MAC]time.Time{}, again: make(chan struct{}, 1)}

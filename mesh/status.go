@@ -198,7 +198,11 @@ func (u unprovisioned) Leases() (map[string][]model.Lease, error) { return nil, 
 func (u unprovisioned) Firewall() (model.FirewallStatus, error) {
 	return model.FirewallStatus{}, u.refuse()
 }
-func (u unprovisioned) DNS() (model.DNSStatus, error) { return model.DNSStatus{}, u.refuse() }
+func (u unprovisioned) DNS() (model.DNSStatus, error)       { return model.DNSStatus{}, u.refuse() }
+func (u unprovisioned) Doctor() (model.DoctorReport, error) { return model.DoctorReport{}, u.refuse() }
+func (u unprovisioned) Examine(context.Context) (model.DoctorReport, error) {
+	return model.DoctorReport{}, u.refuse()
+}
 func (u unprovisioned) refuse() error {
 	return fmt.Errorf("%w: this device has no network", api.ErrNone)
 }

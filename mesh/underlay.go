@@ -21,6 +21,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/mesh/batman"
 	"halo.internal/mesh/dhcp"
+	"halo.internal/mesh/doctor"
 	"halo.internal/mesh/lan"
 	"halo.internal/mesh/port"
 	"halo.internal/mesh/wireless"
@@ -33,6 +34,7 @@ import (
 // Underlay is what carries the mesh: bat0 and the ports and radios under it.
 type Underlay interface {
 	Air
+	doctor.Underlay
 	// Run makes bat0, gives it its address and serves the ports until ctx ends.
 	Run(ctx context.Context) error
 	// Ready returns nil while bat0 carries the underlay address, otherwise what

@@ -39,6 +39,18 @@ func (c *Client) Timeline(ctx context.Context) ([]model.Recovery, error) {
 	return l.Items, err
 }
 
+// Doctor is what the gateway's path doctor knows.
+func (c *Client) Doctor(ctx context.Context) (model.DoctorReport, error) {
+	return get[model.DoctorReport](ctx, c, "/v1/mesh/doctor", nil)
+}
+
+// Examine has it look at all paths in use first, for up to 20 s.
+func (c *Client) Examine(ctx context.Context) (model.DoctorReport, error) {
+	var r model.DoctorReport
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/mesh/doctor", wait: 2 * timeout}, &r)
+	return r, err
+}
+
 // Scan has a radio of the gateway look who is there.
 func (c *Client) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, error) {
 	var s model.RadioScan

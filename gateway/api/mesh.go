@@ -26,6 +26,8 @@ type Radios interface {
 	Channels(context.Context) ([]model.RadioChannels, error)
 	Legal(context.Context) ([]model.Legality, error)
 	Timeline(context.Context) ([]model.Recovery, error)
+	Doctor(context.Context) (model.DoctorReport, error)
+	Examine(context.Context) (model.DoctorReport, error)
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
 	Profile(context.Context) (model.MeshProfile, error)
 	PutProfile(context.Context, model.ProfileChange) error
@@ -71,6 +73,21 @@ func (a *API) meshRoutes() {
 	}, func(ctx context.Context, _ *nothing) (*body[apitype.RecoveryList], error) {
 		l, err := a.Radios.Timeline(ctx)
 		return answer(apitype.RecoveryList{Items: l}, ofRadio(err))
+	})
+	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
+		OperationID: "get-mesh-doctor", Method: http.MethodGet, Path: "/v1/mesh/doctor", Tags: tags,
+		Summary: "What the paths from the gateway to its nodes carry, and what was found and mended",
+	}, func(ctx context.Context, _ *nothing) (*body[model.DoctorReport], error) {
+		r, err := a.Radios.Doctor(ctx)
+		return answer(r, ofRadio(err))
+	})
+	register(a, scope(apitype.ScopeNodesWrite), huma.Operation{
+		OperationID: "examine-mesh", Method: http.MethodPost, Path: "/v1/mesh/doctor", Tags: tags,
+		Summary:     "Have the gateway examine the paths to its nodes, and mend what it can",
+		Description: "It takes a second where all is well. After 20 s the answer says how many are being examined still.",
+	}, func(ctx context.Context, _ *nothing) (*body[model.DoctorReport], error) {
+		r, err := a.Radios.Examine(ctx)
+		return answer(r, ofRadio(err))
 	})
 	register(a, scope(apitype.ScopeNodesWrite), huma.Operation{
 		OperationID: "scan-mesh", Method: http.MethodPost, Path: "/v1/mesh/scan", Tags: tags,

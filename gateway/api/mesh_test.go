@@ -40,6 +40,12 @@ func (a *air) Legal(context.Context) ([]model.Legality, error) {
 func (a *air) Timeline(context.Context) ([]model.Recovery, error) {
 	return []model.Recovery{{Cause: model.CausePowerOn, State: model.RecoveryOver, TotalMS: 4711, Stages: []model.RecoveryMark{}}}, a.err
 }
+func (a *air) Doctor(context.Context) (model.DoctorReport, error) {
+	return model.DoctorReport{Examining: 1, Peers: []model.DoctorPeer{}, Findings: []model.DoctorFinding{}}, a.err
+}
+func (a *air) Examine(context.Context) (model.DoctorReport, error) {
+	return model.DoctorReport{OctetsSent: 5, Peers: []model.DoctorPeer{}, Findings: []model.DoctorFinding{}}, a.err
+}
 func (a *air) Capture(_ context.Context, q model.CaptureRequest, w io.Writer) error {
 	a.asked = q
 	_, err := w.Write([]byte("frames"))
@@ -170,6 +176,12 @@ func TestMeshOfRadios(t *testing.T) {
 	f.want(http.StatusOK, "GET", "/v1/mesh/timeline", nil, &recoveries)
 	if len(recoveries.Items) != 1 || recoveries.Items[0].TotalMS != 4711 {
 		t.Errorf("got %+v", recoveries)
+	}
+	var known, examined model.DoctorReport
+	f.want(http.StatusOK, "GET", "/v1/mesh/doctor", nil, &known)
+	f.want(http.StatusOK, "POST", "/v1/mesh/doctor", nil, &examined)
+	if known.Examining != 1 || examined.OctetsSent != 5 {
+		t.Errorf("got %+v, %+v", known, examined)
 	}
 	var scan model.RadioScan
 	f.want(http.StatusOK, "POST", "/v1/mesh/scan", model.ScanRequest{Radio: "phy0"}, &scan)

@@ -53,6 +53,10 @@ type Daemon interface {
 	DNS() (model.DNSStatus, error)
 	// CheckCode returns nil when the code is this node's.
 	CheckCode(model.CodeTry) error
+	// Doctor tells what the path doctor knows; Examine has it look first, for up to
+	// 20 s.
+	Doctor() (model.DoctorReport, error)
+	Examine(context.Context) (model.DoctorReport, error)
 }
 
 // Errors that a Daemon wraps; any other is the server's fault.
@@ -111,6 +115,11 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 			err = d.CheckCode(c)
 		}
 		answer(w, nil, err)
+	})
+	get(mux, local.RouteDoctor, d.Doctor)
+	mux.HandleFunc("POST "+local.RouteDoctor, func(w http.ResponseWriter, r *http.Request) {
+		report, err := d.Examine(r.Context())
+		answer(w, report, err)
 	})
 	mux.HandleFunc("POST "+local.RouteScan, func(w http.ResponseWriter, r *http.Request) {
 		q, err := body[model.ScanRequest](r)

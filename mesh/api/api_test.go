@@ -55,6 +55,13 @@ func (d *daemon) Leases() (map[string][]model.Lease, error) {
 	return map[string][]model.Lease{"br0": {{Name: "phone"}}}, d.err
 }
 func (d *daemon) Firewall() (model.FirewallStatus, error) { return model.FirewallStatus{}, d.err }
+func (d *daemon) Doctor() (model.DoctorReport, error) {
+	return model.DoctorReport{Examining: 1}, d.err
+}
+func (d *daemon) Examine(context.Context) (model.DoctorReport, error) {
+	d.last = "examined"
+	return model.DoctorReport{}, d.err
+}
 func (d *daemon) DNS() (model.DNSStatus, error) {
 	return model.DNSStatus{Names: []model.DNSName{{Name: "mast"}}}, d.err
 }
@@ -84,6 +91,9 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/timeline", "", nil, 200, "", `"cause":"power-on"`},
 		{"GET", "/v1/membership", "", nil, 200, "", `"name":"mast"`},
 		{"GET", "/v1/membership", "", fmt.Errorf("%w: searching", ErrNone), 404, "", "searching"},
+		{"GET", "/v1/doctor", "", nil, 200, "", `"examining":1`},
+		{"POST", "/v1/doctor", "", nil, 200, "examined", `"peers"`},
+		{"POST", "/v1/doctor", "", fmt.Errorf("%w: no network", ErrNone), 404, "examined", "no network"},
 		{"PUT", "/v1/overlay/peers", `[{"node":"a"},{"node":"b"}]`, nil, 204, "2", ""},
 		{"PUT", "/v1/overlay/peers", `[{"nodes":"a"}]`, nil, 422, "", "unknown field"},
 		{"PUT", "/v1/overlay/peers", `[`, nil, 422, "", "invalid body"},

@@ -29,6 +29,12 @@ func (m *Mesh) set(c Config) error {
 	return err
 }
 
+// Flood has what goes to all flooded, as Open does, whoever changed that meanwhile.
+func (m *Mesh) Flood() error {
+	_, err := m.request(cmdSetMesh, mnl.Acknowledge, encodeFlood)
+	return err
+}
+
 // Port returns how an interface that carries the mesh is treated. The error wraps
 // fs.ErrNotExist where it carries none.
 func (m *Mesh) Port(iface string) (Port, error) {

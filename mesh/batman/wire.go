@@ -169,6 +169,14 @@ func (c Config) encode(index int) ([]byte, error) {
 	return e.Encode()
 }
 
+// encodeFlood makes a SET_MESH request that changes nothing else.
+func encodeFlood(index int) ([]byte, error) {
+	e := mnl.NewAttributeEncoder()
+	e.Uint32(attrMeshIfindex, uint32(index))
+	e.Uint8(attrForceFlood, 1)
+	return e.Encode()
+}
+
 // encode makes a SET_HARDIF request.
 func (p Port) encode(mesh, index int) ([]byte, error) {
 	e := mnl.NewAttributeEncoder()

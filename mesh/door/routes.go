@@ -27,7 +27,9 @@ var Routes = []Route{
 	{"GET " + local.RouteLeases, apitype.RoleViewer, true},
 	{"GET " + local.RouteFirewall, apitype.RoleViewer, true},
 	{"GET " + local.RouteDNS, apitype.RoleViewer, true},
+	{"GET " + local.RouteDoctor, apitype.RoleViewer, true},
 	{"GET " + local.RouteSupport, apitype.RoleOperator, false},
+	{"POST " + local.RouteDoctor, apitype.RoleOperator, false},
 	{"POST " + local.RouteScan, apitype.RoleOperator, false},
 	{"POST " + local.RouteCapture, apitype.RoleAdmin, false},
 }

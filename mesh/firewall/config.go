@@ -89,6 +89,7 @@ func Services(gateway bool, door uint16) []model.Service {
 	list := []model.Service{
 		s("wireguard", "udp", paths.WireGuardPort, model.ZoneMesh),
 		s("announce", "udp", paths.AnnouncePort, model.ZoneMesh),
+		s("doctor", "udp", paths.DoctorPort, model.ZoneMesh, model.ZoneOverlay),
 		s("dhcp", "udp", portDHCP, model.ZoneClients),
 		s("dns", "udp", portDNS, model.ZoneClients),
 		s("dns", "tcp", portDNS, model.ZoneClients),

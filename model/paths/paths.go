@@ -90,6 +90,7 @@ const (
 	AnnouncePort    = 4254
 	PeerListPort    = 4255 // the gateway's list of members, on the overlay only
 	DoorPort        = 4256 // operators: the overlay and client interfaces
+	DoctorPort      = 4259 // probes of paths, on the overlay and bat0
 	WireGuardPort   = 51820
 	APIPort         = 8080 // plain HTTP: loopback and overlay only
 	APITLSPort      = 8443
@@ -109,6 +110,8 @@ const (
 // Well-known addresses.
 var (
 	AnnounceGroup     = netip.MustParseAddr("ff02::4254")
+	DoctorGroup       = netip.MustParseAddr("ff02::4259") // members join it
+	DoctorFlood       = netip.MustParseAddr("ff02::425a") // nobody does
 	OverlayNet        = netip.MustParsePrefix("10.42.0.0/16")
 	OverlayGateway    = netip.MustParseAddr("10.42.0.1")
 	UnderlayNet       = netip.MustParsePrefix("10.41.0.0/16")
