@@ -26,7 +26,9 @@ import (
 	"halo.internal/mesh/door"
 	"halo.internal/mesh/events"
 	"halo.internal/mesh/lan"
+	"halo.internal/mesh/overlay"
 	"halo.internal/mesh/provision"
+	"halo.internal/mesh/relay"
 	"halo.internal/mesh/state"
 	"halo.internal/model"
 	"halo.internal/model/atomicfile"
@@ -105,6 +107,7 @@ type core struct {
 	graph  *health.Graph
 	under  Underlay
 	lan    *lan.LAN // nil until the device has a network
+	relay  *relay.Relay
 	// contact is awake when a link was made.
 	contact chan struct{}
 	// serveNow is awake when clients may have to be served otherwise.
@@ -191,6 +194,10 @@ type side interface {
 	greet()
 	// serves returns what clients are served with, but for the ports.
 	serves() lan.Wanted
+	// relays returns between whom multicast is carried.
+	relays() relay.Wanted
+	// overlay returns the open overlay, nil while there is none.
+	overlay() *overlay.Device
 	// watch brings the health graph up to date.
 	watch()
 	// standing is what is known of operators' certificates now.
@@ -199,12 +206,14 @@ type side interface {
 
 // run keeps all parts going until ctx ends or one of them cannot go on.
 func (m *core) run(ctx context.Context, s side) error {
+	m.relay = m.newRelay(s)
 	g, ctx := errgroup.WithContext(ctx)
 	routes := m.withSupport(api.Handler(s, m.graph))
 	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), routes) })
 	g.Go(func() error { return m.keepDoor(ctx, s, routes) })
 	g.Go(func() error { return m.under.Run(ctx) })
 	g.Go(func() error { return m.lan.Run(ctx) })
+	g.Go(func() error { return m.relay.Run(ctx) })
 	g.Go(func() error { return m.followServices(ctx, s) })
 	g.Go(func() error { return s.run(ctx) })
 	g.Go(func() error { return m.keepClock(ctx) })

@@ -22,7 +22,7 @@ const gatewayName = "gateway"
 
 func (m *core) newLAN() *lan.LAN {
 	return lan.New(lan.Config{
-		Role: m.Role, Network: m.net, Node: m.id.Key.Public(), Root: m.Root, Open: m.bundle.Firewall.Uplink,
+		Role: m.Role, Network: m.net, Node: m.id.Key.Public(), Root: m.Root, Open: m.bundle.Firewall.Uplink, Groups: m.groups(),
 		Clock: m.reading, Door: paths.DoorPort, Notify: m.events.Record, Log: m.Log,
 	})
 }
@@ -49,6 +49,7 @@ func (m *core) followServices(ctx context.Context, s side) error {
 			}
 		}
 		m.lan.Set(w)
+		m.relay.Set(s.relays())
 		select {
 		case <-ctx.Done():
 			return nil

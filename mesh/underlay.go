@@ -20,8 +20,8 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/mesh/batman"
+	"halo.internal/mesh/bridge"
 	"halo.internal/mesh/dhcp"
-	"halo.internal/mesh/lan"
 	"halo.internal/mesh/port"
 	"halo.internal/mesh/wireless"
 	"halo.internal/model"
@@ -162,7 +162,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	}
 	ports, err := port.New(port.Config{
 		Key: u.Key, Network: u.Network, PSK: u.Bundle.Mesh.PSK, Pins: u.Bundle.Ports,
-		Carrier: bat, Clients: lan.Ports{}, Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
+		Carrier: bat, Clients: bridge.Ports(paths.ClientBridge), Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
 		Notify: u.Notify, Log: u.Log,
 	})
 	if err != nil {

@@ -124,6 +124,7 @@ type MeshStatus struct {
 	Originators  int               `json:"originators"`
 	Overlay      []OverlayPeer     `json:"overlay"`
 	Interfaces   []Interface       `json:"interfaces"`
+	Relay        *RelayStatus      `json:"relay,omitempty" doc:"multicast that is carried between clients"`
 	Announcing   *Announce         `json:"announcing,omitempty" doc:"gateway: what its announcements say of the API; absent after a start of halo-mesh until gateway-api has put it"`
 	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch above its own that nodes have shown evidence of"`
 	Ignored      map[string]uint64 `json:"ignored,omitempty" doc:"announcements not believed, by reason"`

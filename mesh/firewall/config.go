@@ -96,6 +96,7 @@ func Services(gateway bool, door uint16) []model.Service {
 		s("ntp", "udp", portNTP, model.ZoneClients),
 		s("field", "tcp", paths.FieldPort, model.ZoneClients),
 		s("field-tls", "tcp", portHTTPS, model.ZoneClients),
+		s("relay", "udp", paths.RelayPort, model.ZoneOverlay),
 	}
 	if door != 0 {
 		list = append(list, s("door", "tcp", door, model.ZoneOverlay, model.ZoneClients))
@@ -114,6 +115,18 @@ func Services(gateway bool, door uint16) []model.Service {
 		api := s("api", "tcp", paths.APIPort, model.ZoneOverlay, model.ZoneClients)
 		api.To = []netip.Prefix{paths.OverlayNet}
 		list = append(list, api, s("portal", "tcp", paths.APITLSPort, model.ZoneMesh, model.ZoneOverlay, model.ZoneClients), s("members", "tcp", paths.PeerListPort, model.ZoneOverlay))
+	}
+	return list
+}
+
+// Multicast are the groups of clients that the device listens to.
+func Multicast(groups []netip.AddrPort) (list []model.Service) {
+	for _, g := range groups {
+		name := strings.ReplaceAll(strings.ReplaceAll(g.String(), ".", "-"), ":", "-")
+		list = append(list, model.Service{
+			Name: "mc-" + name, Proto: "udp", Ports: []model.PortRange{model.SinglePort(g.Port())},
+			Zones: []model.Zone{model.ZoneClients}, To: []netip.Prefix{netip.PrefixFrom(g.Addr(), 32)},
+		})
 	}
 	return list
 }

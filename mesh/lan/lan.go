@@ -51,6 +51,7 @@ type Config struct {
 	Node    identity.PublicKey // this device
 	Root    string             // prefix of all paths; empty on a board
 	Open    []string           // names of services that are opened to uplinks besides the gateway's API
+	Groups  []netip.AddrPort   // multicast that is listened to for clients
 	Door    uint16             // port of halo-mesh's door, 0: there is none
 
 	Clock  func() ntp.Reading
@@ -244,6 +245,7 @@ func (l *LAN) rulesFor(w Wanted) firewall.Config {
 			services[i].Zones = append(slices.Clone(s.Zones), model.ZoneUplink)
 		}
 	}
+	services = append(services, firewall.Multicast(l.Groups)...)
 	return firewall.Config{
 		Gateway: l.gateway,
 		Interfaces: map[model.Zone][]string{

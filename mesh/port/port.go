@@ -59,7 +59,7 @@ type Carrier interface {
 	Release(iface string) error
 }
 
-// Bridge is what clients' ports are in, as lan.Ports.
+// Bridge is what clients' ports are in, as bridge.Ports.
 type Bridge interface {
 	Carrier
 	// Holds tells whether the port is in it.
