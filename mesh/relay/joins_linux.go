@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -32,9 +33,9 @@ const (
 	settle = 200 * time.Millisecond
 )
 
-// followJoins calls joined with the IPv4 groups that hosts behind the bridge of that
-// index listen to, at first and whenever they may be others, until ctx ends.
-func followJoins(ctx context.Context, bridge int, joined func([]netip.Addr)) error {
+// followJoins calls joined with the IPv4 groups, listed or not, that hosts behind the
+// bridge of that index listen to, at first and whenever they may be others, until ctx ends.
+func followJoins(ctx context.Context, bridge int, listed []netip.AddrPort, joined func([]netip.Addr)) error {
 	events, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return fmt.Errorf("follow multicast groups: %w", err)
@@ -60,6 +61,9 @@ func followJoins(ctx context.Context, bridge int, joined func([]netip.Addr)) err
 	defer look.Stop()
 	for {
 		groups, err := joins(bridge)
+		if errors.Is(err, unix.EOPNOTSUPP) { // a kernel without IGMP snooping hands all to all, and so do we
+			groups, err = everything(bridge, listed)
+		}
 		if err != nil {
 			_ = events.Close()
 			<-ended
@@ -80,6 +84,21 @@ func followJoins(ctx context.Context, bridge int, joined func([]netip.Addr)) err
 		case <-look.C:
 		}
 	}
+}
+
+// everything returns all groups, if there is anybody who may listen: the bridge runs
+// while one of its ports does.
+func everything(bridge int, listed []netip.AddrPort) (groups []netip.Addr, err error) {
+	ifi, err := net.InterfaceByIndex(bridge)
+	if err != nil {
+		return nil, fmt.Errorf("multicast groups: %w", err)
+	}
+	for _, l := range listed {
+		if ifi.Flags&net.FlagRunning != 0 {
+			groups = append(groups, l.Addr())
+		}
+	}
+	return groups, nil
 }
 
 // joins reads the database.
