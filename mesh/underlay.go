@@ -135,7 +135,7 @@ func (u *batUnderlay) Run(ctx context.Context) error {
 }
 
 func (u *batUnderlay) serve(ctx context.Context) error {
-	c := batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient}
+	c := batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient, Bridged: u.Bundle.Bridged() > 0}
 	if u.Bundle.Role == model.RoleGateway {
 		c.Gateway = batman.GatewayServer
 	}
@@ -144,11 +144,15 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 		return err
 	}
 	defer bat.Close()
-	if err := AddressUnderlay(paths.BatIface, identity.Underlay(u.Network, u.Key.Public())); err != nil {
+	if err := u.extend(); err != nil {
+		return err
+	}
+	iface := underlayIface(u.Bundle)
+	if err := AddressUnderlay(iface, identity.Underlay(u.Network, u.Key.Public())); err != nil {
 		return err
 	}
 	if u.Bundle.Role == model.RoleGateway {
-		if err := addressGateway(); err != nil {
+		if err := addressGateway(iface); err != nil {
 			return err
 		}
 	}
@@ -162,7 +166,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	}
 	ports, err := port.New(port.Config{
 		Key: u.Key, Network: u.Network, PSK: u.Bundle.Mesh.PSK, Pins: u.Bundle.Ports,
-		Carrier: bat, Clients: bridge.Ports(paths.ClientBridge), Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
+		Carrier: bat, Clients: bridge.Ports(paths.ClientBridge), Guests: bridge.Ports(paths.MeshBridge), Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
 		Notify: u.Notify, Log: u.Log,
 	})
 	if err != nil {
@@ -190,7 +194,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 // whoever needs one there: HALO itself does not.
 func (u *batUnderlay) keepAddress(ctx context.Context, own *dhcp.Client) {
 	for ctx.Err() == nil {
-		if err := own.Run(ctx, paths.BatIface); err != nil {
+		if err := own.Run(ctx, underlayIface(u.Bundle)); err != nil {
 			u.Log.Debug("no IPv4 address on the mesh", "err", err)
 		}
 		select {
@@ -200,15 +204,15 @@ func (u *batUnderlay) keepAddress(ctx context.Context, own *dhcp.Client) {
 	}
 }
 
-// addressGateway gives bat0 the gateway's IPv4 address.
-func addressGateway() error {
-	link, err := netlink.LinkByName(paths.BatIface)
+// addressGateway gives the interface the gateway's IPv4 address on the mesh.
+func addressGateway(iface string) error {
+	link, err := netlink.LinkByName(iface)
 	if err != nil {
-		return fmt.Errorf("underlay: find %s: %w", paths.BatIface, err)
+		return fmt.Errorf("underlay: find %s: %w", iface, err)
 	}
 	a := &netlink.Addr{IPNet: &net.IPNet{IP: paths.UnderlayGateway.AsSlice(), Mask: net.CIDRMask(paths.UnderlayNet.Bits(), 32)}}
 	if err := netlink.AddrReplace(link, a); err != nil {
-		return fmt.Errorf("underlay: address %s on %s: %w", paths.UnderlayGateway, paths.BatIface, err)
+		return fmt.Errorf("underlay: address %s on %s: %w", paths.UnderlayGateway, iface, err)
 	}
 	return nil
 }

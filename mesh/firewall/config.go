@@ -22,7 +22,8 @@ type Config struct {
 	Forwardings []model.Forwarding // none, and no port forward or rule that allows: nothing is forwarded at all
 	Rules       []model.FirewallRule
 	Ports       []model.PortForward // gateway only
-	Guard       Guard
+	Guard       Guard               // of clients
+	Guests      Guard               // of ports that are bridged into the mesh
 }
 
 // Networks says which addresses belong where. Underlay and Overlay count before
@@ -34,10 +35,11 @@ type Networks struct {
 	Own      []netip.Prefix // those of Clients that this device serves; empty for a family: any of it
 }
 
-// Guard protects the clients of a bridge from each other.
+// Guard protects who is on a bridge from those behind some of its ports.
 type Guard struct {
-	Ports []string     // bridge ports that lead to clients
-	Own   []netip.Addr // the device's own addresses on the bridge, link-local ones too
+	Ports []string       // of the bridge
+	Own   []netip.Addr   // addresses that nobody there has, such as the device's own on the bridge, link-local ones too
+	Nets  []netip.Prefix // IPv6 networks that nobody there has an address of; whole octets
 }
 
 // Bounds of what the device configures by itself.
@@ -172,7 +174,7 @@ func (c Config) validate() error {
 			zoneOf[name] = z
 		}
 	}
-	if err := cmp.Or(c.Networks.validate(), c.Guard.validate()); err != nil {
+	if err := cmp.Or(c.Networks.validate(), c.Guard.validate(), c.Guests.validate(), c.validGuards()); err != nil {
 		return err
 	}
 	if err := validList("services", c.Services, model.MaxServices, func(s model.Service) string { return s.Name + "/" + s.Proto }); err != nil {
@@ -287,6 +289,24 @@ func (g Guard) validate() error {
 	for _, a := range g.Own {
 		if !a.IsValid() || a.Zone() != "" || a.Is4In6() || a.IsUnspecified() {
 			return fmt.Errorf("guard: expected an address of the bridge without a zone, got %q", a)
+		}
+	}
+	if len(g.Nets) > maxNetworks {
+		return fmt.Errorf("guard: expected at most %d networks, got %d", maxNetworks, len(g.Nets))
+	}
+	for _, n := range g.Nets {
+		if !n.IsValid() || n != n.Masked() || !n.Addr().Is6() || n.Addr().Is4In6() || n.Bits() == 0 || n.Bits()%8 != 0 {
+			return fmt.Errorf("guard: expected an IPv6 network of whole octets, got %s", n)
+		}
+	}
+	return nil
+}
+
+// validGuards holds that a port leads to one kind of hosts.
+func (c Config) validGuards() error {
+	for _, p := range c.Guests.Ports {
+		if slices.Contains(c.Guard.Ports, p) {
+			return fmt.Errorf("guard: port %s: expected clients or guests behind it, got both", p)
 		}
 	}
 	return nil

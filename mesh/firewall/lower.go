@@ -110,6 +110,9 @@ func (m match) lower(bridge bool, sets map[string]uint32) (e []expr.Any) {
 	if m.target.IsValid() {
 		add(payload(expr.PayloadBaseTransportHeader, 8, 16), equal(m.target.AsSlice()))
 	}
+	if n := uint32(m.targetNet.Bits()) / 8; m.targetNet.IsValid() {
+		add(payload(expr.PayloadBaseTransportHeader, 8, n), equal(m.targetNet.Addr().AsSlice()[:n]))
+	}
 	if m.sport != 0 {
 		add(payload(expr.PayloadBaseTransportHeader, 0, 2), equal(big16(m.sport)))
 	}

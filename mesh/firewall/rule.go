@@ -103,6 +103,7 @@ type match struct {
 	etherType uint16
 	sender    netip.Addr // ARP
 	target    netip.Addr // neighbour discovery
+	targetNet netip.Prefix
 	fragment  bool
 }
 

@@ -11,6 +11,7 @@
 package lan
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -52,7 +53,11 @@ type Config struct {
 	Root    string             // prefix of all paths; empty on a board
 	Open    []string           // names of services that are opened to uplinks besides the gateway's API
 	Groups  []netip.AddrPort   // multicast that is listened to for clients
-	Door    uint16             // port of halo-mesh's door, 0: there is none
+	// Underlay is the interface of the mesh, bat0 if empty; Guests are the ports that are
+	// bridged into it.
+	Underlay string
+	Guests   []string
+	Door     uint16 // port of halo-mesh's door, 0: there is none
 
 	Clock  func() ntp.Reading
 	Notify func(model.Event) // must not block
@@ -93,6 +98,7 @@ type LAN struct {
 
 // New returns a LAN of which nothing is there yet.
 func New(c Config) *LAN {
+	c.Underlay = cmp.Or(c.Underlay, paths.BatIface)
 	l := &LAN{Config: c, gateway: c.Role == model.RoleGateway, now: make(chan struct{}, 1), leases: map[string]*server.Server{}}
 	l.names = dns.New(dns.Config{ULA: ula(c.Network), Upstream: l.upstream, Log: c.Log})
 	l.time = ntp.New(ntp.Config{Clock: c.Clock, Log: c.Log})
@@ -249,10 +255,11 @@ func (l *LAN) rulesFor(w Wanted) firewall.Config {
 	return firewall.Config{
 		Gateway: l.gateway,
 		Interfaces: map[model.Zone][]string{
-			model.ZoneUplink: w.Uplinks, model.ZoneMesh: {paths.BatIface},
+			model.ZoneUplink: w.Uplinks, model.ZoneMesh: {l.Underlay},
 			model.ZoneClients: {paths.ClientBridge}, model.ZoneOverlay: {paths.OverlayIface},
 		},
 		Networks: firewall.HALONetworks(l.Network, own...), Services: services, Forwardings: firewall.Forwardings(l.gateway), Guard: guard,
+		Guests: firewall.Guard{Ports: l.Guests, Own: []netip.Addr{paths.UnderlayGateway}, Nets: []netip.Prefix{ula(l.Network)}},
 	}
 }
 
@@ -273,7 +280,7 @@ func (l *LAN) always(ctx context.Context, owned *sync.WaitGroup) {
 	owned.Go(func() { l.names.Serve(ctx, overlay) })
 	owned.Go(func() { l.time.Serve(ctx, overlay) })
 	owned.Go(func() {
-		l.time.Serve(ctx, listen.At{Iface: paths.BatIface, Addr: paths.UnderlayGateway, From: []netip.Prefix{paths.UnderlayNet}})
+		l.time.Serve(ctx, listen.At{Iface: l.Underlay, Addr: paths.UnderlayGateway, From: []netip.Prefix{paths.UnderlayNet}})
 	})
 	owned.Go(func() { l.lease(ctx, underlayLeases(l)) })
 }

@@ -37,6 +37,7 @@ const (
 	Mesh      = "mesh"
 	Uplink    = "uplink"
 	Client    = "client"
+	Bridged   = bundle.RoleBridge
 	Unused    = "unused"
 	Searching = "searching"
 )
@@ -82,6 +83,7 @@ type Config struct {
 	Pins     map[string]string // interface → role
 	Carrier  Carrier
 	Clients  Bridge   // of clients; nil: there is none
+	Guests   Bridge   // into the mesh; nil: there is none
 	Upstream Upstream // nil: no port may be an uplink
 	Gateway  bool     // ports that are not pinned may become uplinks
 
@@ -122,6 +124,9 @@ func New(c Config) (*Ports, error) {
 	for iface, role := range c.Pins {
 		if !slices.Contains(bundle.PortRoles, role) {
 			return nil, fmt.Errorf("port %s: expected one of %s, got %q", iface, strings.Join(bundle.PortRoles, ", "), role)
+		}
+		if role == Bridged && c.Guests == nil {
+			return nil, fmt.Errorf("port %s: is pinned as bridge, but this device can't have one", iface)
 		}
 		if role == Uplink && c.Upstream == nil {
 			return nil, fmt.Errorf("port %s: is pinned as uplink, but this device can't have one", iface)
