@@ -144,7 +144,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 		return err
 	}
 	defer bat.Close()
-	if err := u.extend(); err != nil {
+	if err := BridgeUnderlay(c.MAC, u.Bundle.Bridged()); err != nil {
 		return err
 	}
 	iface := underlayIface(u.Bundle)

@@ -3,6 +3,7 @@ package firewall
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -40,6 +41,9 @@ type Guard struct {
 	Ports []string       // of the bridge
 	Own   []netip.Addr   // addresses that nobody there has, such as the device's own on the bridge, link-local ones too
 	Nets  []netip.Prefix // IPv6 networks that nobody there has an address of; whole octets
+	// Stations are hardware addresses that nobody has behind ports that are bridged into
+	// the mesh: members'.
+	Stations []net.HardwareAddr
 }
 
 // Bounds of what the device configures by itself.
@@ -47,6 +51,7 @@ const (
 	maxInterfaces = 64 // in a zone, and ports that are guarded
 	maxNetworks   = 8  // of a kind
 	maxOwn        = 16 // addresses on the bridge
+	maxStations   = 2048
 )
 
 // HALONetworks are those of a network: the IPv4 ones that all networks have, and
@@ -290,6 +295,16 @@ func (g Guard) validate() error {
 		if !a.IsValid() || a.Zone() != "" || a.Is4In6() || a.IsUnspecified() {
 			return fmt.Errorf("guard: expected an address of the bridge without a zone, got %q", a)
 		}
+	}
+	if len(g.Stations) > maxStations {
+		return fmt.Errorf("guard: expected at most %d hardware addresses, got %d", maxStations, len(g.Stations))
+	}
+	seen := map[string]bool{}
+	for _, a := range g.Stations {
+		if len(a) != 6 || seen[string(a)] {
+			return fmt.Errorf("guard: expected hardware addresses of 6 octets, each once; got %s", a)
+		}
+		seen[string(a)] = true
 	}
 	if len(g.Nets) > maxNetworks {
 		return fmt.Errorf("guard: expected at most %d networks, got %d", maxNetworks, len(g.Nets))

@@ -13,6 +13,7 @@ import (
 const (
 	clientPorts = "ports"
 	guestPorts  = "guests"
+	members     = "members"
 )
 
 // guards compile to one table of family bridge, not one of netdev per port: ports come
@@ -34,6 +35,16 @@ func (c Config) guards() table {
 		ch.add(match{etherType: paths.EtherTypeProof}, drop, t.refuse("proof", model.ZoneMesh, "members' proofs on bridged ports"))
 		ch.add(match{etherType: paths.EtherTypeBatman}, drop, t.refuse("proof", model.ZoneMesh, ""))
 		c.Guests.compile(t, ch, model.ZoneMesh, "bridged ports")
+		if len(c.Guests.Stations) > 0 {
+			// Who shares a network of guests with another device would hear of members
+			// there, and send to them that way; and a guest could draw to itself what is
+			// for one of them.
+			t.stations = append(t.stations, stationSet{members, c.Guests.Stations})
+			// Claims say who of two that share such a network serves whom, and come under
+			// their addresses.
+			ch.add(match{etherType: unix.ETH_P_ARP, claim: true}, leave, "")
+			ch.add(match{station: members}, drop, t.refuse("member", model.ZoneMesh, "frames of members on bridged ports"))
+		}
 	}
 	return *t
 }

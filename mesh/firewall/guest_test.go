@@ -16,6 +16,9 @@ func TestGuests(t *testing.T) {
 	w := newWorld(t)
 	c := worldConfig()
 	c.Guests = Guard{Ports: []string{"cl0", "cl1"}, Own: []netip.Addr{netip.MustParseAddr("10.41.0.1")}, Nets: prefixes("fd00:aa:bb::/48")}
+	for i := range maxStations - 1 {
+		c.Guests.Stations = append(c.Guests.Stations, net.HardwareAddr{2, 1, 0, 0, byte(i >> 8), byte(i)})
+	}
 	if err := w.Apply(c); err != nil {
 		t.Fatal(err)
 	}
@@ -71,4 +74,16 @@ func TestGuests(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a member's hardware address", func(t *testing.T) {
+		c.Guests.Stations = append(c.Guests.Stations, w.client.iface.HardwareAddr)
+		if err := w.Apply(c); err != nil {
+			t.Fatal(err)
+		}
+		w.client.frameTo(all, ip4, udp("10.41.2.3", "10.41.7.9", 5, 9999, []byte("member")))
+		eventually(t, "it is counted", func() bool { return w.count(t, "member/mesh") == 1 })
+		claim := arp("0.0.0.0", "0.0.0.0", 2, []byte("claim"))
+		copy(claim[18:], []byte{0xff, 0x43, 0x05, 0, 1, 2})
+		w.client.frameTo(all, arpKind, claim)
+		eventually(t, "a claim about a member passes", func() bool { return w.client2.frame([]byte("claim")) != nil })
+	})
 }

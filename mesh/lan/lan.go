@@ -16,6 +16,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -71,11 +72,14 @@ type Wanted struct {
 	Ports   []string     // bridge ports that lead to clients
 	Uplinks []string
 	Hosts   []dns.Host // names of the network
+	// Stations are hardware addresses of members on the mesh, which no guest has.
+	Stations []net.HardwareAddr
 }
 
 func (w Wanted) equal(o Wanted) bool {
 	return w.Name == o.Name && w.Clients == o.Clients && slices.Equal(w.Ports, o.Ports) && slices.Equal(w.Uplinks, o.Uplinks) &&
-		slices.EqualFunc(w.Hosts, o.Hosts, sameHost)
+		slices.EqualFunc(w.Hosts, o.Hosts, sameHost) &&
+		slices.EqualFunc(w.Stations, o.Stations, func(a, b net.HardwareAddr) bool { return slices.Equal(a, b) })
 }
 
 func sameHost(a, b dns.Host) bool { return a.Name == b.Name && slices.Equal(a.Addresses, b.Addresses) }
@@ -259,7 +263,7 @@ func (l *LAN) rulesFor(w Wanted) firewall.Config {
 			model.ZoneClients: {paths.ClientBridge}, model.ZoneOverlay: {paths.OverlayIface},
 		},
 		Networks: firewall.HALONetworks(l.Network, own...), Services: services, Forwardings: firewall.Forwardings(l.gateway), Guard: guard,
-		Guests: firewall.Guard{Ports: l.Guests, Own: []netip.Addr{paths.UnderlayGateway}, Nets: []netip.Prefix{ula(l.Network)}},
+		Guests: firewall.Guard{Ports: l.Guests, Own: []netip.Addr{paths.UnderlayGateway}, Nets: []netip.Prefix{ula(l.Network)}, Stations: w.Stations},
 	}
 }
 
