@@ -36,6 +36,7 @@ import (
 	"halo.internal/local"
 	"halo.internal/mesh"
 	"halo.internal/mesh/api"
+	"halo.internal/mesh/bridge"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/paths"
@@ -182,6 +183,17 @@ func serveProbe(ctx context.Context, socket string) {
 		}
 		resp.Body.Close()
 	})
+	// A port for clients, as mesh/port would make it.
+	mux.HandleFunc("/client", func(w http.ResponseWriter, r *http.Request) {
+		name := r.URL.Query().Get("iface")
+		link, err := netlink.LinkByName(name)
+		if err == nil {
+			err = errors.Join(netlink.LinkSetUp(link), bridge.Ports(paths.ClientBridge).Enslave(name))
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		}
+	})
 	// Nobody listens there, and the other's firewall says so.
 	mux.HandleFunc("/reach", func(w http.ResponseWriter, r *http.Request) {
 		conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(r.Context(), "tcp", net.JoinHostPort(r.URL.Query().Get("address"), "9"))
@@ -304,6 +316,7 @@ func (f *fakeAPI) join(w http.ResponseWriter, r *http.Request, self model.Member
 	peer := model.AdmittedPeer{
 		Node: key.ID(), IdentityKey: q.IdentityKey, WireGuardKey: q.WireGuardKey,
 		OverlayV4: netip.AddrFrom4([4]byte{10, 42, 1, byte(2 + len(f.book))}), OverlayV6: identity.Overlay(network, key),
+		Clients: paths.ClientsOf(uint8(1 + len(f.book))),
 	}
 	known := false
 	for _, p := range f.book {
@@ -325,7 +338,7 @@ func (f *fakeAPI) join(w http.ResponseWriter, r *http.Request, self model.Member
 	}
 	_ = json.NewEncoder(w).Encode(model.Membership{
 		Node: peer.Node, Name: q.Name, Network: self.Network, OverlayV4: peer.OverlayV4, OverlayV6: peer.OverlayV6,
-		GatewayWireGuardKey: self.GatewayWireGuardKey, CA: caPEM, Epoch: f.announce.Epoch,
+		GatewayWireGuardKey: self.GatewayWireGuardKey, CA: caPEM, Epoch: f.announce.Epoch, Clients: peer.Clients,
 	})
 }
 

@@ -19,7 +19,8 @@ type Config struct {
 	Name string
 	MAC  net.HardwareAddr // does not change with the ports
 	// Snooping hands multicast to the ports whose hosts have asked for the group
-	// (RFC 4541), and has the bridge itself ask them. Without it, all goes to all.
+	// (RFC 4541), and to the device itself, and has the bridge ask them. Without it, all
+	// goes to all.
 	Snooping bool
 	// SpanningTree finds loops among the ports, at the cost of some seconds before a
 	// port carries. Without it, a port carries at once.
@@ -34,6 +35,12 @@ const (
 	// of a second. The default of 10 s keeps links calm that have hundreds of hosts;
 	// until it has passed after a start, multicast goes to all.
 	respond = 200
+)
+
+// Whether a bridge is a multicast router (MDB_RTR_TYPE_…, linux/if_bridge.h).
+const (
+	routerBySigns = 1
+	routerAlways  = 2
 )
 
 // Ensure makes the bridge, or corrects the one that is there. It does not bring it
@@ -92,6 +99,14 @@ func set(c Config, have netlink.Link) error {
 	if c.Snooping {
 		data.AddRtAttr(nl.IFLA_BR_MCAST_QUERY_RESPONSE_INTVL, nl.Uint64Attr(respond))
 	}
+	// The device hears all, as a multicast router does: what it has joined itself the
+	// bridge would forget, since the kernel takes the bridge's question under the device's
+	// own address for a forgery.
+	router := uint8(routerBySigns)
+	if c.Snooping {
+		router = routerAlways
+	}
+	data.AddRtAttr(nl.IFLA_BR_MCAST_ROUTER, nl.Uint8Attr(router))
 	if have != nil { // the kernel would not look at the time to respond before this, if both came at once
 		data.AddRtAttr(nl.IFLA_BR_MCAST_QUERIER, nl.Uint8Attr(uint8(flag(c.Snooping))))
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -35,7 +34,7 @@ const (
 
 // followJoins calls joined with the IPv4 groups, listed or not, that hosts behind the
 // bridge of that index listen to, at first and whenever they may be others, until ctx ends.
-func followJoins(ctx context.Context, bridge int, listed []netip.AddrPort, joined func([]netip.Addr)) error {
+func followJoins(ctx context.Context, bridge int, joined func([]netip.Addr)) error {
 	events, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return fmt.Errorf("follow multicast groups: %w", err)
@@ -61,9 +60,6 @@ func followJoins(ctx context.Context, bridge int, listed []netip.AddrPort, joine
 	defer look.Stop()
 	for {
 		groups, err := joins(bridge)
-		if errors.Is(err, unix.EOPNOTSUPP) { // a kernel without IGMP snooping hands all to all, and so do we
-			groups, err = everything(bridge, listed)
-		}
 		if err != nil {
 			_ = events.Close()
 			<-ended
@@ -86,21 +82,6 @@ func followJoins(ctx context.Context, bridge int, listed []netip.AddrPort, joine
 	}
 }
 
-// everything returns all groups, if there is anybody who may listen: the bridge runs
-// while one of its ports does.
-func everything(bridge int, listed []netip.AddrPort) (groups []netip.Addr, err error) {
-	ifi, err := net.InterfaceByIndex(bridge)
-	if err != nil {
-		return nil, fmt.Errorf("multicast groups: %w", err)
-	}
-	for _, l := range listed {
-		if ifi.Flags&net.FlagRunning != 0 {
-			groups = append(groups, l.Addr())
-		}
-	}
-	return groups, nil
-}
-
 // joins reads the database.
 func joins(bridge int) ([]netip.Addr, error) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
@@ -109,10 +90,10 @@ func joins(bridge int) ([]netip.Addr, error) {
 	}
 	defer c.Close()
 	list, err := c.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_GETMDB, Flags: netlink.Request | netlink.Dump}, Data: make([]byte, portHead),
+		Header: netlink.Header{Type: unix.RTM_GETMDB, Flags: netlink.Request | netlink.Dump}, Data: append([]byte{unix.AF_BRIDGE}, make([]byte, portHead-1)...),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("multicast groups: %w", err)
+		return nil, fmt.Errorf("multicast groups: %w; has the kernel no IGMP snooping?", err)
 	}
 	var groups []netip.Addr
 	for _, m := range list {

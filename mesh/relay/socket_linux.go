@@ -92,7 +92,7 @@ func (r *Relay) serveClients(ctx context.Context, w Wanted) {
 			r.emit = nil
 			r.mu.Unlock()
 		}()
-		owned.Go(func() { cancel(followJoins(ctx, ifi.Index, r.Groups, r.joined)) })
+		owned.Go(func() { cancel(followJoins(ctx, ifi.Index, r.joined)) })
 		<-ctx.Done()
 		return context.Cause(ctx)
 	})
