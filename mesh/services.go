@@ -22,7 +22,8 @@ const gatewayName = "gateway"
 
 func (m *core) newLAN() *lan.LAN {
 	return lan.New(lan.Config{
-		Role: m.Role, Network: m.net, Node: m.id.Key.Public(), Root: m.Root, Open: m.bundle.Firewall.Uplink, Groups: m.groups(), Underlay: underlayIface(m.bundle), Guests: guestPorts(m.bundle),
+		Role: m.Role, Network: m.net, Node: m.id.Key.Public(), Root: m.Root, Open: m.bundle.Firewall.Uplink,
+		Groups: m.groups(), Underlay: underlayIface(m.bundle), Guests: guestPorts(m.bundle),
 		Clock: m.reading, Door: paths.DoorPort, Notify: m.events.Record, Log: m.Log,
 	})
 }

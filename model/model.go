@@ -34,7 +34,7 @@ type Interface struct {
 	Kind      string         `json:"kind" enum:"ethernet,wifi,halow,mesh,overlay,bridge,other"`
 	MAC       string         `json:"mac,omitempty"`
 	Up        bool           `json:"up"`
-	PortRole  string         `json:"port_role,omitempty" enum:"mesh,uplink,client,unused" doc:"what an Ethernet port is used for"`
+	PortRole  string         `json:"port_role,omitempty" enum:"mesh,uplink,client,bridge,unused" doc:"what an Ethernet port is used for"`
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	RxBytes   uint64         `json:"rx_bytes"`
 	TxBytes   uint64         `json:"tx_bytes"`
@@ -92,7 +92,7 @@ type OverlayPeer struct {
 // Port is an Ethernet port and what halo-mesh made of it.
 type Port struct {
 	Iface   string   `json:"iface"`
-	Role    string   `json:"role" enum:"mesh,uplink,client,searching,unused"`
+	Role    string   `json:"role" enum:"mesh,uplink,client,bridge,searching,unused"`
 	Pinned  bool     `json:"pinned"`
 	Members []string `json:"members,omitempty" doc:"canonical IDs proven on this port"`
 	Detail  string   `json:"detail,omitempty"`
