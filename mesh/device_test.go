@@ -39,6 +39,7 @@ import (
 	"halo.internal/mesh/bridge"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/dot11"
 	"halo.internal/model/paths"
 )
 
@@ -157,6 +158,7 @@ func (c *cable) Ports() []model.Port {
 }
 func (c *cable) Neighbours() ([]model.Neighbour, error) { return []model.Neighbour{}, nil }
 func (c *cable) Originators() (int, error)              { return 1, nil }
+func (c *cable) Present() map[dot11.MAC]bool            { return nil }
 
 // noRadios is the air of a device that has none.
 type noRadios struct{}

@@ -194,8 +194,8 @@ type side interface {
 	greet()
 	// serves returns what clients are served with, but for the ports.
 	serves() lan.Wanted
-	// relays returns between whom multicast is carried.
-	relays() relay.Wanted
+	// relays returns between whom multicast is carried, and the keys of these members.
+	relays() (relay.Wanted, []identity.PublicKey)
 	// overlay returns the open overlay, nil while there is none.
 	overlay() *overlay.Device
 	// watch brings the health graph up to date.

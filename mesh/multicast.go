@@ -4,10 +4,27 @@ import (
 	"net/netip"
 	"time"
 
+	"halo.internal/identity"
+	"halo.internal/mesh/batman"
 	"halo.internal/mesh/overlay"
 	"halo.internal/mesh/relay"
+	"halo.internal/model/dot11"
 	"halo.internal/model/paths"
 )
+
+// setRelay says between whom multicast is carried. Members that there is no way to are
+// left alone: each try to reach one is a broadcast for its address, which all carry.
+func (m *core) setRelay(w relay.Wanted, keys []identity.PublicKey) {
+	there := m.under.Present()
+	for i, key := range keys {
+		away := there != nil
+		for turn := range uint8(batman.Turns) {
+			away = away && !there[dot11.MAC(batman.MAC(key, turn))]
+		}
+		w.Members[i].Away = away
+	}
+	m.relay.Set(w)
+}
 
 // newRelay carries multicast between the clients of this device and those of others.
 func (m *core) newRelay(s side) *relay.Relay {
@@ -55,34 +72,38 @@ func (n *node) overlay() *overlay.Device {
 	return n.wg
 }
 
-// relays is between whom a gateway carries multicast.
-func (g *gateway) relays() relay.Wanted {
-	w := relay.Wanted{Overlay: paths.OverlayGateway, Clients: paths.ClientsGateway}
+// relays is between whom a gateway carries multicast, and the members' keys.
+func (g *gateway) relays() (w relay.Wanted, keys []identity.PublicKey) {
+	w = relay.Wanted{Overlay: paths.OverlayGateway, Clients: paths.ClientsGateway}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, p := range g.known.Peers {
-		w.Members = append(w.Members, relay.Member{Node: p.Node, Overlay: p.OverlayV4, Clients: p.Clients})
+		if key, err := identity.ParsePublicKey(p.IdentityKey); err == nil { // setPeers has checked it
+			w.Members = append(w.Members, relay.Member{Node: p.Node, Overlay: p.OverlayV4, Clients: p.Clients})
+			keys = append(keys, key)
+		}
 	}
-	return w
+	return w, keys
 }
 
 // relays is between whom a node does: the gateway, and those that it speaks to
 // without a turn through it.
-func (n *node) relays() relay.Wanted {
-	var w relay.Wanted
+func (n *node) relays() (w relay.Wanted, keys []identity.PublicKey) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.member == nil {
-		return w
+		return w, nil
 	}
 	w.Overlay, w.Clients = n.member.OverlayV4, n.member.Clients
 	w.Members = []relay.Member{{Node: n.net.ID(), Overlay: paths.OverlayGateway, Clients: paths.ClientsGateway}}
+	keys = append(keys, n.net)
 	for _, p := range n.members() {
 		if p.Key == n.id.Key.Public() {
 			w.Clients = p.Clients // it may have got one since it joined
 			continue
 		}
 		w.Members = append(w.Members, relay.Member{Node: p.Key.ID(), Overlay: p.Overlay, Clients: p.Clients})
+		keys = append(keys, p.Key)
 	}
-	return w
+	return w, keys
 }

@@ -17,11 +17,10 @@ import (
 
 // phone is a client: it says something to TAK's group and hears what others say.
 type phone struct {
-	cable  netlink.Link // towards its device
-	at     netip.Addr
-	ear    *net.UDPConn
-	mouth  *net.UDPConn
-	device *board
+	cable netlink.Link // towards its device
+	at    netip.Addr
+	ear   *net.UDPConn
+	mouth *net.UDPConn
 }
 
 var tak = netip.MustParseAddrPort("239.2.3.1:6969")

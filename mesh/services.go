@@ -54,7 +54,7 @@ func (m *core) followServices(ctx context.Context, s side) error {
 			pinned = m.pin(w.Stations, pinned)
 		}
 		m.lan.Set(w)
-		m.relay.Set(s.relays())
+		m.setRelay(s.relays())
 		select {
 		case <-ctx.Done():
 			return nil

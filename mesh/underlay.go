@@ -41,6 +41,9 @@ type Underlay interface {
 	Ports() []model.Port
 	Neighbours() ([]model.Neighbour, error)
 	Originators() (int, error)
+	// Present returns the hardware addresses that routing knows a way to, as far as some
+	// member says that they are behind it; nil while that can't be told.
+	Present() map[dot11.MAC]bool
 }
 
 // Air is what can be seen of the radios and asked of them. Errors wrap those of
@@ -274,6 +277,27 @@ func (u *batUnderlay) Originators() (int, error) {
 		seen[o.MAC.String()] = true
 	}
 	return len(seen), err
+}
+
+// Present asks batman-adv's table of clients, which has the addresses of bat0 of all
+// that are reached.
+func (u *batUnderlay) Present() map[dot11.MAC]bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.bat == nil {
+		return nil
+	}
+	list, err := u.bat.Clients()
+	if err != nil {
+		return nil
+	}
+	there := make(map[dot11.MAC]bool, len(list))
+	for _, c := range list {
+		if len(c.MAC) == 6 {
+			there[dot11.MAC(c.MAC)] = true
+		}
+	}
+	return there
 }
 
 // AddressUnderlay gives the interface the underlay address. Router

@@ -41,6 +41,7 @@ type Member struct {
 	Node    string       // canonical ID
 	Overlay netip.Addr   // IPv4
 	Clients netip.Prefix // those that it speaks for; the zero value: none
+	Away    bool         // there is no way to it on the mesh: nothing is sent to it, not even to find out
 }
 
 // Wanted is between whom it is carried.
@@ -97,6 +98,9 @@ func (r *Relay) Set(w Wanted) {
 	r.table.set(w.Clients, w.Members)
 	if anew {
 		wake(r.changed)
+	}
+	if r.table.greets() {
+		wake(r.now)
 	}
 }
 

@@ -81,6 +81,7 @@ type peer struct {
 	answerAt time.Time // not before
 	unproven time.Time // since when it was sent to without a handshake that vouches for it; zero: not at all
 	in       bucket
+	greet    bool // it is back, and does not know what was told meanwhile
 }
 
 // table is who wants what. It does no I/O and has no clock: messages that are to be
@@ -121,9 +122,13 @@ func (t *table) set(own netip.Prefix, members []Member) {
 	t.peers = make(map[netip.Addr]*peer, len(members))
 	for _, m := range members {
 		p := old[m.Overlay]
-		if p == nil || p.Member != m {
+		if p == nil || p.Node != m.Node || p.Clients != m.Clients {
 			p = &peer{Member: m, in: bucket{rate: memberRate, burst: memberBurst}}
 		}
+		if p.Away && !m.Away {
+			p.greet, p.asks, p.askAt = true, 0, time.Time{}
+		}
+		p.Away = m.Away
 		t.peers[m.Overlay] = p
 	}
 }
@@ -154,10 +159,26 @@ func (t *table) joined(now time.Time, groups []netip.Addr) {
 	t.tellAt, t.told = t.since, 0
 }
 
+// greets tells whether somebody is back.
+func (t *table) greets() bool {
+	for _, p := range t.peers {
+		if p.greet {
+			return true
+		}
+	}
+	return false
+}
+
 // due returns what is to be told to all at this time, and to whom.
 func (t *table) due(now time.Time) (msg []byte, to []netip.Addr) {
 	if t.tellAt.IsZero() || now.Before(t.tellAt) {
-		return nil, nil
+		for a, p := range t.peers {
+			if p.greet && !p.Away {
+				to = append(to, a)
+			}
+			p.greet = false
+		}
+		return t.self(false), to
 	}
 	switch t.told++; {
 	case t.told < len(repeats):
@@ -169,6 +190,9 @@ func (t *table) due(now time.Time) (msg []byte, to []netip.Addr) {
 	}
 	ask := false
 	for a, p := range t.peers {
+		if p.greet = false; p.Away {
+			continue
+		}
 		to = append(to, a)
 		// Who listens to a group mostly speaks there too: what the others want is known
 		// when that happens.
@@ -199,6 +223,7 @@ func (t *table) offer(now time.Time, d datagram) (to, ask []netip.Addr, reason s
 	}
 	for a, p := range t.peers {
 		switch known := now.Before(p.until); {
+		case p.Away:
 		case known && slices.Contains(p.wants, d.group):
 			to = append(to, a)
 		case !known && !now.Before(p.askAt):

@@ -196,7 +196,7 @@ func TestWhatIsEmitted(t *testing.T) {
 func TestTelling(t *testing.T) {
 	now := time.Unix(1000, 0)
 	n := network(4)
-	if msg, to := n.due(now); msg != nil || to != nil {
+	if _, to := n.due(now); to != nil {
 		t.Fatal("a network without clients says something")
 	}
 	n.joined(now, []netip.Addr{netip.MustParseAddr("239.9.9.9"), sa.Addr()})
@@ -236,7 +236,7 @@ func TestTelling(t *testing.T) {
 		at := now.Add(time.Duration(i) * time.Second)
 		was := n.changes.spent
 		n.joined(at, groups[:i%2])
-		if msg, _ := n.due(at); msg != nil && n.told == 1 {
+		if _, to := n.due(at); to != nil && n.told == 1 {
 			begun++
 		}
 		if n.changes.spent > was+1 {
@@ -271,6 +271,40 @@ func TestAsking(t *testing.T) {
 	}
 	if asked < 10 || asked > 64 {
 		t.Errorf("asked %d times in an hour", asked)
+	}
+}
+
+// TestTheAbsent are left alone, and told what is when they are back.
+func TestTheAbsent(t *testing.T) {
+	now := time.Unix(100000, 0)
+	n := network(3)
+	away := []Member{member(2), member(3)}
+	away[1].Away = true
+	n.set(member(1).Clients, away)
+	for _, i := range []int{2, 3} {
+		n.hear(now, at(i), interest{lifetime: time.Hour, groups: []netip.AddrPort{sa}})
+	}
+	n.joined(now, []netip.Addr{sa.Addr()})
+	if _, to := n.due(now); !slices.Equal(to, []netip.Addr{at(2)}) {
+		t.Errorf("told %v", to)
+	}
+	to, ask, _ := n.offer(now, said(1, sa, 1))
+	if !slices.Equal(to, []netip.Addr{at(2)}) || ask != nil {
+		t.Errorf("sent to %v, asked %v", to, ask)
+	}
+	if to, ask, _ = n.offer(now.Add(2*time.Hour), said(1, sa, 1)); to != nil || !slices.Equal(ask, []netip.Addr{at(2)}) {
+		t.Errorf("two hours later: sent to %v, asked %v", to, ask)
+	}
+	n.set(member(1).Clients, []Member{member(2), member(3)})
+	if !n.greets() {
+		t.Fatal("who is back is not told")
+	}
+	msg, to := n.due(now.Add(time.Second)) // before the next repeat
+	if !slices.Equal(to, []netip.Addr{at(3)}) || !slices.Equal(parsed(t, msg).groups, []netip.AddrPort{sa}) || n.greets() {
+		t.Errorf("told %v", to)
+	}
+	if to, _, _ = n.offer(now.Add(time.Minute), said(1, sa, 1)); !slices.Equal(sorted(to), []netip.Addr{at(2), at(3)}) {
+		t.Errorf("sent to %v", to)
 	}
 }
 
