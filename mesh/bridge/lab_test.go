@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 	case os.Getenv(envHost) != "":
 		err = host(os.Getenv(envHost))
 	default:
-		testvm.Main(m, testvm.Options{Modules: []string{"batman_adv", "bridge", "veth", "nft_ct", "nft_limit", "nft_connlimit", "nft_fib_inet", "nft_reject_inet", "nft_masq", "nft_nat", "nft_chain_nat"}})
+		testvm.Main(m, testvm.Options{Modules: []string{"batman_adv", "bridge", "veth"}})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -253,7 +253,7 @@ func (b Bundle) Check() error {
 	}
 	b.Mesh.check(bad)
 	for port, role := range b.Ports {
-		if !portForm.MatchString(port) {
+		if !portForm.MatchString(port) || port == "lo" {
 			bad("ports", "interface names such as eth0", port)
 		}
 		if !slices.Contains(PortRoles, role) {
