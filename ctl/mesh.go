@@ -130,7 +130,22 @@ func writeMesh(w io.Writer, s model.MeshStatus, names map[string]string) error {
 		}
 		ports.Row(p.Iface, p.Role, strings.Join(members, " "), describeMACsec(p.MACsec), p.Detail)
 	}
-	return writeTables(w, []section{{1, t}, {len(s.Radios), radios}, {drops, dropped}, {healed, healing}, {len(s.Ports), ports}, {len(s.Neighbours), neighbours(s.Neighbours, names)}})
+	relayed := table.New("MULTICAST", "LISTENED TO HERE", "AND AT")
+	groups := 0
+	if s.Relay != nil {
+		groups = len(s.Relay.Groups)
+		for _, g := range s.Relay.Groups {
+			here, there := "no", make([]string, len(g.Members))
+			if g.Joined {
+				here = "yes"
+			}
+			for i, m := range g.Members {
+				there[i] = nameOf(names, m)
+			}
+			relayed.Row(g.Group.String(), here, strings.Join(there, " "))
+		}
+	}
+	return writeTables(w, []section{{1, t}, {len(s.Radios), radios}, {drops, dropped}, {healed, healing}, {len(s.Ports), ports}, {groups, relayed}, {len(s.Neighbours), neighbours(s.Neighbours, names)}})
 }
 
 func count(n uint64) string { return strconv.FormatUint(n, 10) }

@@ -331,6 +331,9 @@ func meshStatus(link model.Neighbour, peer model.OverlayPeer) model.MeshStatus {
 	return model.MeshStatus{
 		Node: gatewayID, Name: "gw", Mesh: "ETHRX0001-8A", Country: "DE", Originators: 1, Neighbours: []model.Neighbour{link, air}, Overlay: []model.OverlayPeer{peer},
 		Ports: []model.Port{{Iface: "eth0", Role: "uplink"}, {Iface: "eth1", Role: "mesh", Members: []string{nodeID}, MACsec: &model.MACsec{State: "encrypted", Iface: "macsec-eth1", KeyAgeS: 7200, Invalid: 3}}},
+		Relay: &model.RelayStatus{Groups: []model.RelayGroup{
+			{Group: netip.MustParseAddrPort("224.10.10.1:17012")}, {Group: netip.MustParseAddrPort("239.2.3.1:6969"), Joined: true, Members: []string{nodeID}},
+		}},
 		Radios: []model.Radio{
 			{Name: "phy0", Iface: "mesh0", MAC: "02:00:00:00:01:01", Member: true, Channel: 1, FreqMHz: 2412, WidthMHz: 20, Country: "DE", TxPowerDBm: 20, Peers: []model.RadioPeer{
 				{MAC: "02:00:00:00:01:02", Node: nodeID, Linked: true, SAE: "Accepted", Peering: "ESTAB", Since: agoPtr(2 * time.Hour), SignalDBm: -61.6, InactiveMS: 1200, TxMbps: 65, RxMbps: 58.5, TxBytes: 4096, RxBytes: 100},

@@ -24,7 +24,7 @@ func (m *core) announceConfig() announce.Config {
 			if err := m.under.Ready(); err != nil {
 				return nil, err
 			}
-			return announce.OpenSocket(paths.BatIface)
+			return announce.OpenSocket(underlayIface(m.bundle))
 		},
 		Log: m.Log,
 	}
@@ -65,9 +65,10 @@ func (m *core) openOverlay(v4, v6 netip.Addr) (*overlay.Device, error) {
 	if err := m.under.Ready(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoUnderlay, err)
 	}
-	link, err := netlink.LinkByName(paths.BatIface)
+	under := underlayIface(m.bundle)
+	link, err := netlink.LinkByName(under)
 	if err != nil {
-		return nil, fmt.Errorf("overlay: find %s: %w", paths.BatIface, err)
+		return nil, fmt.Errorf("overlay: find %s: %w", under, err)
 	}
 	return overlay.Open(overlay.Config{
 		Name: paths.OverlayIface, Key: m.keys.secret(), Port: paths.WireGuardPort, UnderlayMTU: link.Attrs().MTU,

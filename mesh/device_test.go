@@ -38,10 +38,12 @@ import (
 	"halo.internal/local"
 	"halo.internal/mesh"
 	"halo.internal/mesh/api"
+	"halo.internal/mesh/bridge"
 	"halo.internal/mesh/doctor"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/bundle"
+	"halo.internal/model/dot11"
 	"halo.internal/model/paths"
 )
 
@@ -172,6 +174,7 @@ func (c *cable) Ports() []model.Port {
 }
 func (c *cable) Neighbours() ([]model.Neighbour, error) { return []model.Neighbour{}, nil }
 func (c *cable) Originators() (int, error)              { return 1, nil }
+func (c *cable) Present() map[dot11.MAC]bool            { return nil }
 
 // A cable has no batman-adv.
 func (c *cable) Flooding() (bool, error)                 { return false, fs.ErrNotExist }
@@ -200,6 +203,17 @@ func serveProbe(ctx context.Context, socket string) {
 		if err == nil {
 			_, err = io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		}
+	})
+	// A port for clients, as mesh/port would make it.
+	mux.HandleFunc("/client", func(w http.ResponseWriter, r *http.Request) {
+		name := r.URL.Query().Get("iface")
+		link, err := netlink.LinkByName(name)
+		if err == nil {
+			err = errors.Join(netlink.LinkSetUp(link), bridge.Ports(paths.ClientBridge).Enslave(name))
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
@@ -348,6 +362,7 @@ func (f *fakeAPI) join(w http.ResponseWriter, r *http.Request, self model.Member
 	peer := model.AdmittedPeer{
 		Node: key.ID(), IdentityKey: q.IdentityKey, WireGuardKey: q.WireGuardKey,
 		OverlayV4: netip.AddrFrom4([4]byte{10, 42, 1, byte(2 + len(f.book))}), OverlayV6: identity.Overlay(network, key),
+		Clients: paths.ClientsOf(uint8(1 + len(f.book))),
 	}
 	known := false
 	for _, p := range f.book {
@@ -369,7 +384,7 @@ func (f *fakeAPI) join(w http.ResponseWriter, r *http.Request, self model.Member
 	}
 	_ = json.NewEncoder(w).Encode(model.Membership{
 		Node: peer.Node, Name: q.Name, Network: self.Network, OverlayV4: peer.OverlayV4, OverlayV6: peer.OverlayV6,
-		GatewayWireGuardKey: self.GatewayWireGuardKey, CA: caPEM, Epoch: f.announce.Epoch,
+		GatewayWireGuardKey: self.GatewayWireGuardKey, CA: caPEM, Epoch: f.announce.Epoch, Clients: peer.Clients,
 	})
 }
 

@@ -225,20 +225,25 @@ func (n *node) takeList(raw []byte) error {
 	return nil
 }
 
+// members returns who is on the list, this node included, while that holds and has it;
+// n.mu is held.
+func (n *node) members() []peerlist.Peer {
+	now, quality := n.clock.Now()
+	if _, ok := n.list.Find(n.id.Key.Public()); !ok || quality != model.ClockNone && n.list.Valid(now) != nil {
+		return nil
+	}
+	return n.list.Peers
+}
+
 // directPeers returns the other members, which this node speaks to without a turn
 // through the gateway. One that is not listed itself has none: they would not
 // answer.
 func (n *node) directPeers() []overlay.Peer {
-	now, quality := n.clock.Now()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	own := n.id.Key.Public()
-	if _, ok := n.list.Find(own); !ok || quality != model.ClockNone && n.list.Valid(now) != nil {
-		return nil
-	}
 	var out []overlay.Peer
-	for _, p := range n.list.Peers {
-		if p.Key == own {
+	for _, p := range n.members() {
+		if p.Key == n.id.Key.Public() {
 			continue
 		}
 		o := overlay.Peer{

@@ -28,7 +28,9 @@ import (
 	"halo.internal/mesh/door"
 	"halo.internal/mesh/events"
 	"halo.internal/mesh/lan"
+	"halo.internal/mesh/overlay"
 	"halo.internal/mesh/provision"
+	"halo.internal/mesh/relay"
 	"halo.internal/mesh/state"
 	"halo.internal/model"
 	"halo.internal/model/atomicfile"
@@ -112,6 +114,7 @@ type core struct {
 	under  Underlay
 	lan    *lan.LAN       // nil until the device has a network
 	doctor *doctor.Doctor // likewise
+	relay  *relay.Relay
 	// contact is awake when a link was made.
 	contact chan struct{}
 	// serveNow is awake when clients may have to be served otherwise.
@@ -211,6 +214,10 @@ type side interface {
 	serves() lan.Wanted
 	// around is what the path doctor looks at; ok is false while there is no overlay.
 	around() (own doctor.Own, peers []doctor.Peer, ok bool)
+	// relays returns between whom multicast is carried, and the keys of these members.
+	relays() (relay.Wanted, []identity.PublicKey)
+	// overlay returns the open overlay, nil while there is none.
+	overlay() *overlay.Device
 	// watch brings the health graph up to date.
 	watch()
 	// standing is what is known of operators' certificates now.
@@ -220,6 +227,7 @@ type side interface {
 // run keeps all parts going until ctx ends or one of them cannot go on.
 func (m *core) run(ctx context.Context, s side) error {
 	m.doctor = m.newDoctor(s)
+	m.relay = m.newRelay(s)
 	g, ctx := errgroup.WithContext(ctx)
 	routes := m.withSupport(api.Handler(s, m.graph))
 	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), routes) })
@@ -227,6 +235,7 @@ func (m *core) run(ctx context.Context, s side) error {
 	g.Go(func() error { return m.doctor.Run(ctx) })
 	g.Go(func() error { return m.under.Run(ctx) })
 	g.Go(func() error { return m.lan.Run(ctx) })
+	g.Go(func() error { return m.relay.Run(ctx) })
 	g.Go(func() error { return m.followServices(ctx, s) })
 	g.Go(func() error { return s.run(ctx) })
 	g.Go(func() error { return m.keepClock(ctx) })

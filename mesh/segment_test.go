@@ -50,6 +50,8 @@ type segment struct {
 	again chan struct{}
 }
 
+func (*segment) Present() map[dot11.MAC]bool { return nil }
+
 // There is no batman-adv to flood.
 func (*segment) Flooding() (bool, error)                 { return false, fs.ErrNotExist }
 func (*segment) Flood() error                            { return fs.ErrNotExist }

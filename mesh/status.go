@@ -37,6 +37,10 @@ func (m *core) status(wg *overlay.Device) model.MeshStatus {
 		s.Neighbours = list
 	}
 	s.Originators, _ = m.under.Originators()
+	if m.relay != nil {
+		r := m.relay.Status()
+		s.Relay = &r
+	}
 	if wg != nil {
 		if peers, err := wg.Status(); err == nil {
 			s.Overlay = peers

@@ -20,9 +20,9 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/mesh/batman"
+	"halo.internal/mesh/bridge"
 	"halo.internal/mesh/dhcp"
 	"halo.internal/mesh/doctor"
-	"halo.internal/mesh/lan"
 	"halo.internal/mesh/port"
 	"halo.internal/mesh/wireless"
 	"halo.internal/model"
@@ -52,6 +52,9 @@ type Underlay interface {
 	Ports() []model.Port
 	Neighbours() ([]model.Neighbour, error)
 	Originators() (int, error)
+	// Present returns the hardware addresses that routing knows a way to, as far as some
+	// member says that they are behind it; nil while that can't be told.
+	Present() map[dot11.MAC]bool
 }
 
 // Air is what can be seen of the radios and asked of them. Errors wrap those of
@@ -160,7 +163,7 @@ func (u *batUnderlay) Run(ctx context.Context) error {
 
 func (u *batUnderlay) serve(ctx context.Context) error {
 	mesh := u.profile()
-	c := batman.Config{Name: paths.BatIface, Algorithm: mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient}
+	c := batman.Config{Name: paths.BatIface, Algorithm: mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient, Bridged: u.Bundle.Bridged() > 0}
 	if u.Bundle.Role == model.RoleGateway {
 		c.Gateway = batman.GatewayServer
 	}
@@ -169,11 +172,15 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 		return err
 	}
 	defer bat.Close()
-	if err := AddressUnderlay(paths.BatIface, identity.Underlay(u.Network, u.Key.Public())); err != nil {
+	if err := BridgeUnderlay(c.MAC, u.Bundle.Bridged()); err != nil {
+		return err
+	}
+	iface := underlayIface(u.Bundle)
+	if err := AddressUnderlay(iface, identity.Underlay(u.Network, u.Key.Public())); err != nil {
 		return err
 	}
 	if u.Bundle.Role == model.RoleGateway {
-		if err := addressGateway(); err != nil {
+		if err := addressGateway(iface); err != nil {
 			return err
 		}
 	}
@@ -187,7 +194,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	}
 	ports, err := port.New(port.Config{
 		Key: u.Key, Network: u.Network, PSK: mesh.PSK, Pins: u.Bundle.Ports, Admit: u.Admit,
-		Carrier: bat, Clients: lan.Ports{}, Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
+		Carrier: bat, Clients: bridge.Ports(paths.ClientBridge), Guests: bridge.Ports(paths.MeshBridge), Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
 		Address: func(own net.HardwareAddr) net.HardwareAddr { return batman.Turned(own, u.Turn) },
 		Notify:  u.Notify, Log: u.Log,
 	})
@@ -217,7 +224,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 // whoever needs one there: HALO itself does not.
 func (u *batUnderlay) keepAddress(ctx context.Context, own *dhcp.Client) {
 	for ctx.Err() == nil {
-		if err := own.Run(ctx, paths.BatIface); err != nil {
+		if err := own.Run(ctx, underlayIface(u.Bundle)); err != nil {
 			u.Log.Debug("no IPv4 address on the mesh", "err", err)
 		}
 		select {
@@ -227,15 +234,15 @@ func (u *batUnderlay) keepAddress(ctx context.Context, own *dhcp.Client) {
 	}
 }
 
-// addressGateway gives bat0 the gateway's IPv4 address.
-func addressGateway() error {
-	link, err := netlink.LinkByName(paths.BatIface)
+// addressGateway gives the interface the gateway's IPv4 address on the mesh.
+func addressGateway(iface string) error {
+	link, err := netlink.LinkByName(iface)
 	if err != nil {
-		return fmt.Errorf("underlay: find %s: %w", paths.BatIface, err)
+		return fmt.Errorf("underlay: find %s: %w", iface, err)
 	}
 	a := &netlink.Addr{IPNet: &net.IPNet{IP: paths.UnderlayGateway.AsSlice(), Mask: net.CIDRMask(paths.UnderlayNet.Bits(), 32)}}
 	if err := netlink.AddrReplace(link, a); err != nil {
-		return fmt.Errorf("underlay: address %s on %s: %w", paths.UnderlayGateway, paths.BatIface, err)
+		return fmt.Errorf("underlay: address %s on %s: %w", paths.UnderlayGateway, iface, err)
 	}
 	return nil
 }
@@ -297,6 +304,27 @@ func (u *batUnderlay) Originators() (int, error) {
 		seen[o.MAC.String()] = true
 	}
 	return len(seen), err
+}
+
+// Present asks batman-adv's table of clients, which has the addresses of bat0 of all
+// that are reached.
+func (u *batUnderlay) Present() map[dot11.MAC]bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.bat == nil {
+		return nil
+	}
+	list, err := u.bat.Clients()
+	if err != nil {
+		return nil
+	}
+	there := make(map[dot11.MAC]bool, len(list))
+	for _, c := range list {
+		if len(c.MAC) == 6 {
+			there[dot11.MAC(c.MAC)] = true
+		}
+	}
+	return there
 }
 
 // AddressUnderlay gives the interface the underlay address. Router

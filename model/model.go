@@ -34,7 +34,7 @@ type Interface struct {
 	Kind      string         `json:"kind" enum:"ethernet,wifi,halow,macsec,mesh,overlay,bridge,other"`
 	MAC       string         `json:"mac,omitempty"`
 	Up        bool           `json:"up"`
-	PortRole  string         `json:"port_role,omitempty" enum:"mesh,uplink,client,unused" doc:"what an Ethernet port is used for"`
+	PortRole  string         `json:"port_role,omitempty" enum:"mesh,uplink,client,bridge,unused" doc:"what an Ethernet port is used for"`
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	RxBytes   uint64         `json:"rx_bytes"`
 	TxBytes   uint64         `json:"tx_bytes"`
@@ -92,7 +92,7 @@ type OverlayPeer struct {
 // Port is an Ethernet port and what halo-mesh made of it.
 type Port struct {
 	Iface   string   `json:"iface"`
-	Role    string   `json:"role" enum:"mesh,uplink,client,searching,unused"`
+	Role    string   `json:"role" enum:"mesh,uplink,client,bridge,searching,unused"`
 	Pinned  bool     `json:"pinned"`
 	Members []string `json:"members,omitempty" doc:"canonical IDs proven on this port"`
 	MACsec  *MACsec  `json:"macsec,omitempty" doc:"how frames of the mesh are protected; absent where nobody is proven"`
@@ -136,6 +136,7 @@ type MeshStatus struct {
 	Originators  int               `json:"originators"`
 	Overlay      []OverlayPeer     `json:"overlay"`
 	Interfaces   []Interface       `json:"interfaces"`
+	Relay        *RelayStatus      `json:"relay,omitempty" doc:"multicast that is carried between clients"`
 	Announcing   *Announce         `json:"announcing,omitempty" doc:"gateway: what its announcements say of the API; absent after a start of halo-mesh until gateway-api has put it"`
 	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch above its own that nodes have shown evidence of"`
 	Ignored      map[string]uint64 `json:"ignored,omitempty" doc:"announcements not believed, by reason"`

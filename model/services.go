@@ -1,6 +1,7 @@
 package model
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -41,4 +42,48 @@ type DNSCounts struct {
 	Failed    uint64 `json:"failed"`
 	Dropped   uint64 `json:"dropped" doc:"not answered: too many at a time"`
 	Octets    int    `json:"octets" doc:"of the cache"`
+}
+
+// MaxMulticastGroups is how many groups a network may carry between its clients.
+const MaxMulticastGroups = 16
+
+// MulticastGroups are carried where nobody has listed others: what ATAK and its kin
+// send and listen to by default, position reports ("SA Multicast") and chat.
+// (CommsMapComponent.java of ATAK-CIV; its third, 239.5.5.55:7171 for sensors, is
+// switched off there.)
+func MulticastGroups() []netip.AddrPort {
+	return []netip.AddrPort{netip.MustParseAddrPort("224.10.10.1:17012"), netip.MustParseAddrPort("239.2.3.1:6969")}
+}
+
+// CheckMulticastGroup says why a group can't be carried: it is none of IPv4, has no
+// port, or is of the block for one link alone (224.0.0.0/24, RFC 5771), where other
+// protocols live.
+func CheckMulticastGroup(g netip.AddrPort) error {
+	a := g.Addr()
+	if !a.Is4() || !a.IsMulticast() || a.IsLinkLocalMulticast() || g.Port() == 0 {
+		return fmt.Errorf("expected an IPv4 multicast group beyond 224.0.0.0/24 and its UDP port, such as 239.2.3.1:6969; got %.60q", g)
+	}
+	return nil
+}
+
+// RelayStatus is what a device carries between its clients and those of others.
+type RelayStatus struct {
+	Groups  []RelayGroup      `json:"groups"`
+	Counts  RelayCounts       `json:"counts"`
+	Dropped map[string]uint64 `json:"dropped,omitempty" doc:"datagrams and messages that were not carried, by reason"`
+}
+
+// RelayGroup is a multicast group that is carried.
+type RelayGroup struct {
+	Group   netip.AddrPort `json:"group"`
+	Joined  bool           `json:"joined" doc:"clients of this device listen to it"`
+	Members []string       `json:"members,omitempty" doc:"canonical IDs of the devices whose clients do, as far as known"`
+}
+
+// RelayCounts of a device since its start.
+type RelayCounts struct {
+	Heard   uint64 `json:"heard" doc:"datagrams of its own clients to these groups"`
+	Sent    uint64 `json:"sent" doc:"copies of them to other members"`
+	Emitted uint64 `json:"emitted" doc:"datagrams of others' clients, to its own"`
+	Told    uint64 `json:"told" doc:"messages to others about what its clients listen to"`
 }

@@ -81,8 +81,8 @@ func compile(c Config) (ruleset, error) {
 	c.output(t)
 	c.nat(t)
 	rules := ruleset{*t}
-	if len(c.Guard.Ports) > 0 {
-		rules = append(rules, c.Guard.compile())
+	if len(c.Guard.Ports)+len(c.Guests.Ports) > 0 {
+		rules = append(rules, c.guards())
 	}
 	return rules, nil
 }

@@ -3,6 +3,7 @@ package firewall
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -22,7 +23,8 @@ type Config struct {
 	Forwardings []model.Forwarding // none, and no port forward or rule that allows: nothing is forwarded at all
 	Rules       []model.FirewallRule
 	Ports       []model.PortForward // gateway only
-	Guard       Guard
+	Guard       Guard               // of clients
+	Guests      Guard               // of ports that are bridged into the mesh
 }
 
 // Networks says which addresses belong where. Underlay and Overlay count before
@@ -34,10 +36,14 @@ type Networks struct {
 	Own      []netip.Prefix // those of Clients that this device serves; empty for a family: any of it
 }
 
-// Guard protects the clients of a bridge from each other.
+// Guard protects who is on a bridge from those behind some of its ports.
 type Guard struct {
-	Ports []string     // bridge ports that lead to clients
-	Own   []netip.Addr // the device's own addresses on the bridge, link-local ones too
+	Ports []string       // of the bridge
+	Own   []netip.Addr   // addresses that nobody there has, such as the device's own on the bridge, link-local ones too
+	Nets  []netip.Prefix // IPv6 networks that nobody there has an address of; whole octets
+	// Stations are hardware addresses that nobody has behind ports that are bridged into
+	// the mesh: members'.
+	Stations []net.HardwareAddr
 }
 
 // Bounds of what the device configures by itself.
@@ -45,6 +51,7 @@ const (
 	maxInterfaces = 64 // in a zone, and ports that are guarded
 	maxNetworks   = 8  // of a kind
 	maxOwn        = 16 // addresses on the bridge
+	maxStations   = 2048
 )
 
 // HALONetworks are those of a network: the IPv4 ones that all networks have, and
@@ -97,6 +104,7 @@ func Services(gateway bool, door uint16) []model.Service {
 		s("ntp", "udp", portNTP, model.ZoneClients),
 		s("field", "tcp", paths.FieldPort, model.ZoneClients),
 		s("field-tls", "tcp", portHTTPS, model.ZoneClients),
+		s("relay", "udp", paths.RelayPort, model.ZoneOverlay),
 	}
 	if door != 0 {
 		list = append(list, s("door", "tcp", door, model.ZoneOverlay, model.ZoneClients))
@@ -115,6 +123,18 @@ func Services(gateway bool, door uint16) []model.Service {
 		api := s("api", "tcp", paths.APIPort, model.ZoneOverlay, model.ZoneClients)
 		api.To = []netip.Prefix{paths.OverlayNet}
 		list = append(list, api, s("portal", "tcp", paths.APITLSPort, model.ZoneMesh, model.ZoneOverlay, model.ZoneClients), s("members", "tcp", paths.PeerListPort, model.ZoneOverlay))
+	}
+	return list
+}
+
+// Multicast are the groups of clients that the device listens to.
+func Multicast(groups []netip.AddrPort) (list []model.Service) {
+	for _, g := range groups {
+		name := strings.ReplaceAll(strings.ReplaceAll(g.String(), ".", "-"), ":", "-")
+		list = append(list, model.Service{
+			Name: "mc-" + name, Proto: "udp", Ports: []model.PortRange{model.SinglePort(g.Port())},
+			Zones: []model.Zone{model.ZoneClients}, To: []netip.Prefix{netip.PrefixFrom(g.Addr(), 32)},
+		})
 	}
 	return list
 }
@@ -160,7 +180,7 @@ func (c Config) validate() error {
 			zoneOf[name] = z
 		}
 	}
-	if err := cmp.Or(c.Networks.validate(), c.Guard.validate()); err != nil {
+	if err := cmp.Or(c.Networks.validate(), c.Guard.validate(), c.Guests.validate(), c.validGuards()); err != nil {
 		return err
 	}
 	if err := validList("services", c.Services, model.MaxServices, func(s model.Service) string { return s.Name + "/" + s.Proto }); err != nil {
@@ -275,6 +295,34 @@ func (g Guard) validate() error {
 	for _, a := range g.Own {
 		if !a.IsValid() || a.Zone() != "" || a.Is4In6() || a.IsUnspecified() {
 			return fmt.Errorf("guard: expected an address of the bridge without a zone, got %q", a)
+		}
+	}
+	if len(g.Stations) > maxStations {
+		return fmt.Errorf("guard: expected at most %d hardware addresses, got %d", maxStations, len(g.Stations))
+	}
+	seen := map[string]bool{}
+	for _, a := range g.Stations {
+		if len(a) != 6 || seen[string(a)] {
+			return fmt.Errorf("guard: expected hardware addresses of 6 octets, each once; got %s", a)
+		}
+		seen[string(a)] = true
+	}
+	if len(g.Nets) > maxNetworks {
+		return fmt.Errorf("guard: expected at most %d networks, got %d", maxNetworks, len(g.Nets))
+	}
+	for _, n := range g.Nets {
+		if !n.IsValid() || n != n.Masked() || !n.Addr().Is6() || n.Addr().Is4In6() || n.Bits() == 0 || n.Bits()%8 != 0 {
+			return fmt.Errorf("guard: expected an IPv6 network of whole octets, got %s", n)
+		}
+	}
+	return nil
+}
+
+// validGuards holds that a port leads to one kind of hosts.
+func (c Config) validGuards() error {
+	for _, p := range c.Guests.Ports {
+		if slices.Contains(c.Guard.Ports, p) {
+			return fmt.Errorf("guard: port %s: expected clients or guests behind it, got both", p)
 		}
 	}
 	return nil

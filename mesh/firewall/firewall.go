@@ -194,6 +194,8 @@ func (e existing) clear(c *nftables.Conn, t table) {
 		switch {
 		case slices.ContainsFunc(t.ifaces, func(o ifaceSet) bool { return o.name == s.Name }):
 			c.FlushSet(s)
+		case slices.ContainsFunc(t.stations, func(o stationSet) bool { return o.name == s.Name }):
+			c.FlushSet(s)
 		case slices.ContainsFunc(t.meters, func(o meterSet) bool { return o.name == s.Name }):
 		default:
 			c.DelSet(s)
@@ -227,6 +229,15 @@ func (t table) send(c *nftables.Conn) error {
 			elements[i].Key = ifname(n)
 		}
 		if err := c.AddSet(&nftables.Set{Table: table, ID: number(s.name), Name: s.name, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}, elements); err != nil {
+			return fmt.Errorf("set %s: %w", s.name, err)
+		}
+	}
+	for _, s := range t.stations {
+		elements := make([]nftables.SetElement, len(s.addrs))
+		for i, a := range s.addrs {
+			elements[i].Key = a
+		}
+		if err := c.AddSet(&nftables.Set{Table: table, ID: number(s.name), Name: s.name, KeyType: nftables.TypeEtherAddr}, elements); err != nil {
 			return fmt.Errorf("set %s: %w", s.name, err)
 		}
 	}

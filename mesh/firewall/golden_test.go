@@ -3,6 +3,7 @@ package firewall
 import (
 	"bytes"
 	"flag"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -93,6 +94,15 @@ func gatewayConfig() Config {
 	return c
 }
 
+// guestsConfig is a node with guests and no clients.
+func guestsConfig() Config {
+	c := nodeConfig()
+	c.Interfaces = map[model.Zone][]string{model.ZoneMesh: {"br-mesh"}, model.ZoneClients: {"br0"}, model.ZoneOverlay: {"wg0"}}
+	c.Guard = Guard{}
+	c.Guests = Guard{Ports: []string{"eth2"}, Own: []netip.Addr{netip.MustParseAddr("10.41.0.1")}, Nets: prefixes("fd00:aa:bb::/48"), Stations: []net.HardwareAddr{{2, 0, 0, 0, 0, 1}}}
+	return c
+}
+
 // nft from Debian says what the kernel was given.
 func nft(t *testing.T, args ...string) string {
 	t.Helper()
@@ -126,6 +136,7 @@ func TestGolden(t *testing.T) {
 		{"bare", bare},
 		{"node", nodeConfig()},
 		{"gateway", gatewayConfig()},
+		{"guests", guestsConfig()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var f Firewall

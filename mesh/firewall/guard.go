@@ -6,40 +6,71 @@ import (
 	"golang.org/x/sys/unix"
 
 	"halo.internal/model"
+	"halo.internal/model/paths"
 )
 
-// clientPorts is the set of guarded ports in the bridge's table.
-const clientPorts = "ports"
+// Sets of guarded ports in the bridge's table.
+const (
+	clientPorts = "ports"
+	guestPorts  = "guests"
+	members     = "members"
+)
 
-// compile drops what no client of a bridge may say to others or to the device. It
-// is a table of family bridge, not one of netdev per port: ports come and go, and
-// are names in a set; frames that only pass between ports meet it too, which
-// those of the table inet do not, since bridge netfilter is not loaded.
-func (g Guard) compile() table {
-	t := &table{bridge: true, ifaces: []ifaceSet{{clientPorts, g.Ports}}}
+// guards compile to one table of family bridge, not one of netdev per port: ports come
+// and go, and are names in a set; frames that only pass between ports meet it too,
+// which those of the table inet do not, since bridge netfilter is not loaded.
+func (c Config) guards() table {
+	t := &table{bridge: true}
 	base := t.chain("clients", hookBridge)
-	base.jump(match{in: clientPorts}, "client")
-	ch := t.chain("client", hookNone)
+	if len(c.Guard.Ports) > 0 {
+		t.ifaces = append(t.ifaces, ifaceSet{clientPorts, c.Guard.Ports})
+		base.jump(match{in: clientPorts}, "client")
+		c.Guard.compile(t, t.chain("client", hookNone), model.ZoneClients, "client ports")
+	}
+	if len(c.Guests.Ports) > 0 {
+		t.ifaces = append(t.ifaces, ifaceSet{guestPorts, c.Guests.Ports})
+		base.jump(match{in: guestPorts}, "guest")
+		ch := t.chain("guest", hookNone)
+		// Members beyond the mesh would become neighbours, and the mesh run through itself.
+		ch.add(match{etherType: paths.EtherTypeProof}, drop, t.refuse("proof", model.ZoneMesh, "members' proofs on bridged ports"))
+		ch.add(match{etherType: paths.EtherTypeBatman}, drop, t.refuse("proof", model.ZoneMesh, ""))
+		c.Guests.compile(t, ch, model.ZoneMesh, "bridged ports")
+		if len(c.Guests.Stations) > 0 {
+			// Who shares a network of guests with another device would hear of members
+			// there, and send to them that way; and a guest could draw to itself what is
+			// for one of them.
+			t.stations = append(t.stations, stationSet{members, c.Guests.Stations})
+			// Claims say who of two that share such a network serves whom, and come under
+			// their addresses.
+			ch.add(match{etherType: unix.ETH_P_ARP, claim: true}, leave, "")
+			ch.add(match{station: members}, drop, t.refuse("member", model.ZoneMesh, "frames of members on bridged ports"))
+		}
+	}
+	return *t
+}
+
+// compile drops what nobody behind the ports may say to others or to the device.
+func (g Guard) compile(t *table, ch *chain, z model.Zone, where string) {
 	deny := func(reason, words string, list ...match) {
-		name := t.refuse(reason, model.ZoneClients, words)
+		name := t.refuse(reason, z, words+where)
 		for _, m := range list {
 			ch.add(m, drop, name)
 		}
 	}
 	// One tag is taken off before; with two, what is inside is hidden from the
 	// lines below and not from every client.
-	deny("tagged", "VLAN tags on client ports", match{etherType: unix.ETH_P_8021Q}, match{etherType: unix.ETH_P_8021AD})
-	deny("dhcp-server", "DHCP servers on client ports",
+	deny("tagged", "VLAN tags on ", match{etherType: unix.ETH_P_8021Q}, match{etherType: unix.ETH_P_8021AD})
+	deny("dhcp-server", "DHCP servers on ",
 		match{family: 4, proto: unix.IPPROTO_UDP, dport: model.SinglePort(portDHCP + 1)},
 		match{family: 6, proto: unix.IPPROTO_UDP, dport: model.SinglePort(546)})
-	deny("router", "router advertisements and redirects on client ports",
+	deny("router", "router advertisements and redirects on ",
 		match{}.icmp6(ra, 0), match{}.icmp6(redirect, 0),
 		match{family: 4, proto: unix.IPPROTO_ICMP, icmp: 5},
 		// An advertisement comes from a link-local address (RFC 4861, section 6.1.2);
 		// in fragments it could not be told (RFC 6980, RFC 7113).
 		match{fragment: true}.fromNet(linkLocal))
+	const reason, words = "address-theft", "a device's own address, claimed on "
 	for _, a := range g.Own {
-		const reason, words = "address-theft", "the device's own address, claimed on client ports"
 		single := netip.PrefixFrom(a, a.BitLen())
 		if a.Is4() {
 			deny(reason, words, match{etherType: unix.ETH_P_ARP, sender: a}, match{}.fromNet(single))
@@ -49,5 +80,9 @@ func (g Guard) compile() table {
 		advert := match{target: a}.icmp6(na, 0)
 		deny(reason, words, advert, probe, match{}.fromNet(single))
 	}
-	return *t
+	for _, n := range g.Nets {
+		probe := match{targetNet: n}.icmp6(ns, 0).fromNet(unspecified6)
+		advert := match{targetNet: n}.icmp6(na, 0)
+		deny(reason, words, advert, probe, match{}.fromNet(n))
+	}
 }

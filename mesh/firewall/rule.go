@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"net"
 	"net/netip"
 
 	"halo.internal/model"
@@ -13,6 +14,7 @@ type ruleset []table
 type table struct {
 	bridge   bool // of family bridge rather than inet
 	ifaces   []ifaceSet
+	stations []stationSet
 	meters   []meterSet
 	chains   []*chain
 	counters []counter // in the order in which packets meet them
@@ -22,6 +24,12 @@ type table struct {
 type ifaceSet struct {
 	name  string
 	names []string
+}
+
+// stationSet is a set of hardware addresses.
+type stationSet struct {
+	name  string
+	addrs []net.HardwareAddr
 }
 
 // meterSet keeps something per source address: the kernel adds them by itself.
@@ -100,9 +108,12 @@ type match struct {
 	meter     *meter
 
 	// Of family bridge only.
+	station   string // set that the source's hardware address is in
+	claim     bool   // ARP of batman-adv's bridge-loop avoidance
 	etherType uint16
 	sender    netip.Addr // ARP
 	target    netip.Addr // neighbour discovery
+	targetNet netip.Prefix
 	fragment  bool
 }
 

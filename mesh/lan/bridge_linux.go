@@ -12,28 +12,19 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/bridge"
 	"halo.internal/model/paths"
 )
 
 // bridge makes br0 with the addresses of the device in the networks of its
 // clients, and no others.
 func (l *LAN) bridge(w Wanted) error {
-	link, err := netlink.LinkByName(paths.ClientBridge)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		if err := create(l.mac()); err != nil {
-			return err
-		}
-		link, err = netlink.LinkByName(paths.ClientBridge)
-	}
+	link, err := bridge.Ensure(bridge.Config{Name: paths.ClientBridge, MAC: l.mac(), Snooping: true})
 	if err != nil {
-		return fmt.Errorf("find %s: %w", paths.ClientBridge, err)
-	}
-	if link.Type() != "bridge" {
-		return fmt.Errorf("%s: expected a bridge, got a link of kind %s", paths.ClientBridge, link.Type())
+		return err
 	}
 	for key, value := range map[string]string{"disable_ipv6": "0", "accept_ra": "0", "addr_gen_mode": "0"} {
 		if err := set("net/ipv6/conf/"+paths.ClientBridge+"/"+key, value); err != nil {
@@ -45,27 +36,6 @@ func (l *LAN) bridge(w Wanted) error {
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up %s: %w", paths.ClientBridge, err)
-	}
-	return nil
-}
-
-// iflaBrForwardDelay is an attribute of bridges (linux/if_link.h).
-const iflaBrForwardDelay = 1
-
-// create makes br0. A port carries at once: there is no spanning tree, but the
-// kernel has ports learn for the delay even so. The address does not change with
-// the ports.
-func create(mac net.HardwareAddr) error {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(paths.ClientBridge)))
-	req.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(unix.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
-	info.AddRtAttr(unix.IFLA_INFO_DATA, nil).AddRtAttr(iflaBrForwardDelay, nl.Uint32Attr(0))
-	req.AddData(info)
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
-		return fmt.Errorf("make %s: %w; is the module bridge missing?", paths.ClientBridge, err)
 	}
 	return nil
 }
@@ -116,74 +86,6 @@ func address(link netlink.Link, want []netip.Prefix) error {
 		if err := netlink.AddrReplace(link, a); err != nil {
 			return fmt.Errorf("address %s on %s: %w", p, name, err)
 		}
-	}
-	return nil
-}
-
-// Ports puts Ethernet ports and radios into br0.
-type Ports struct{}
-
-// Enslave makes the interface a port of br0. One that is it already stays so; one
-// that belongs to something else is an error.
-func (Ports) Enslave(iface string) error {
-	bridge, err := netlink.LinkByName(paths.ClientBridge)
-	if err != nil {
-		return fmt.Errorf("find %s: %w", paths.ClientBridge, err)
-	}
-	link, err := netlink.LinkByName(iface)
-	if err != nil {
-		return fmt.Errorf("find %s: %w", iface, err)
-	}
-	switch master := link.Attrs().MasterIndex; master {
-	case bridge.Attrs().Index:
-		return nil
-	case 0:
-	default:
-		return fmt.Errorf("%s: expected it to belong to nothing, or to %s, got interface %d", iface, paths.ClientBridge, master)
-	}
-	if err := netlink.LinkSetMaster(link, bridge); err != nil {
-		return fmt.Errorf("put %s into %s: %w", iface, paths.ClientBridge, err)
-	}
-	return nil
-}
-
-// Holds tells whether the interface is a port of br0.
-func (Ports) Holds(iface string) (bool, error) {
-	link, err := netlink.LinkByName(iface)
-	if err != nil {
-		return false, fmt.Errorf("find %s: %w", iface, err)
-	}
-	bridge, err := netlink.LinkByName(paths.ClientBridge)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("find %s: %w", paths.ClientBridge, err)
-	}
-	return link.Attrs().MasterIndex == bridge.Attrs().Index, nil
-}
-
-// Release takes the interface out of br0. One that is not in it is no error.
-func (Ports) Release(iface string) error {
-	bridge, err := netlink.LinkByName(paths.ClientBridge)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("find %s: %w", paths.ClientBridge, err)
-	}
-	link, err := netlink.LinkByName(iface)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("find %s: %w", iface, err)
-	}
-	if link.Attrs().MasterIndex != bridge.Attrs().Index {
-		return nil
-	}
-	if err := netlink.LinkSetNoMaster(link); err != nil {
-		return fmt.Errorf("take %s out of %s: %w", iface, paths.ClientBridge, err)
 	}
 	return nil
 }

@@ -11,10 +11,12 @@
 package lan
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -51,7 +53,12 @@ type Config struct {
 	Node    identity.PublicKey // this device
 	Root    string             // prefix of all paths; empty on a board
 	Open    []string           // names of services that are opened to uplinks besides the gateway's API
-	Door    uint16             // port of halo-mesh's door, 0: there is none
+	Groups  []netip.AddrPort   // multicast that is listened to for clients
+	// Underlay is the interface of the mesh, bat0 if empty; Guests are the ports that are
+	// bridged into it.
+	Underlay string
+	Guests   []string
+	Door     uint16 // port of halo-mesh's door, 0: there is none
 
 	Clock  func() ntp.Reading
 	Notify func(model.Event) // must not block
@@ -65,11 +72,14 @@ type Wanted struct {
 	Ports   []string     // bridge ports that lead to clients
 	Uplinks []string
 	Hosts   []dns.Host // names of the network
+	// Stations are hardware addresses of members on the mesh, which no guest has.
+	Stations []net.HardwareAddr
 }
 
 func (w Wanted) equal(o Wanted) bool {
 	return w.Name == o.Name && w.Clients == o.Clients && slices.Equal(w.Ports, o.Ports) && slices.Equal(w.Uplinks, o.Uplinks) &&
-		slices.EqualFunc(w.Hosts, o.Hosts, sameHost)
+		slices.EqualFunc(w.Hosts, o.Hosts, sameHost) &&
+		slices.EqualFunc(w.Stations, o.Stations, func(a, b net.HardwareAddr) bool { return slices.Equal(a, b) })
 }
 
 func sameHost(a, b dns.Host) bool { return a.Name == b.Name && slices.Equal(a.Addresses, b.Addresses) }
@@ -92,6 +102,7 @@ type LAN struct {
 
 // New returns a LAN of which nothing is there yet.
 func New(c Config) *LAN {
+	c.Underlay = cmp.Or(c.Underlay, paths.BatIface)
 	l := &LAN{Config: c, gateway: c.Role == model.RoleGateway, now: make(chan struct{}, 1), leases: map[string]*server.Server{}}
 	l.names = dns.New(dns.Config{ULA: ula(c.Network), Upstream: l.upstream, Log: c.Log})
 	l.time = ntp.New(ntp.Config{Clock: c.Clock, Log: c.Log})
@@ -244,13 +255,15 @@ func (l *LAN) rulesFor(w Wanted) firewall.Config {
 			services[i].Zones = append(slices.Clone(s.Zones), model.ZoneUplink)
 		}
 	}
+	services = append(services, firewall.Multicast(l.Groups)...)
 	return firewall.Config{
 		Gateway: l.gateway,
 		Interfaces: map[model.Zone][]string{
-			model.ZoneUplink: w.Uplinks, model.ZoneMesh: {paths.BatIface},
+			model.ZoneUplink: w.Uplinks, model.ZoneMesh: {l.Underlay},
 			model.ZoneClients: {paths.ClientBridge}, model.ZoneOverlay: {paths.OverlayIface},
 		},
 		Networks: firewall.HALONetworks(l.Network, own...), Services: services, Forwardings: firewall.Forwardings(l.gateway), Guard: guard,
+		Guests: firewall.Guard{Ports: l.Guests, Own: []netip.Addr{paths.UnderlayGateway}, Nets: []netip.Prefix{ula(l.Network)}, Stations: w.Stations},
 	}
 }
 
@@ -271,7 +284,7 @@ func (l *LAN) always(ctx context.Context, owned *sync.WaitGroup) {
 	owned.Go(func() { l.names.Serve(ctx, overlay) })
 	owned.Go(func() { l.time.Serve(ctx, overlay) })
 	owned.Go(func() {
-		l.time.Serve(ctx, listen.At{Iface: paths.BatIface, Addr: paths.UnderlayGateway, From: []netip.Prefix{paths.UnderlayNet}})
+		l.time.Serve(ctx, listen.At{Iface: l.Underlay, Addr: paths.UnderlayGateway, From: []netip.Prefix{paths.UnderlayNet}})
 	})
 	owned.Go(func() { l.lease(ctx, underlayLeases(l)) })
 }

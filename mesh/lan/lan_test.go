@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/bridge"
 	"halo.internal/mesh/dns"
 	"halo.internal/mesh/lan"
 	"halo.internal/mesh/nstest"
@@ -91,7 +92,7 @@ func TestAPhone(t *testing.T) {
 			_ = netlink.LinkDel(br)
 		}
 	})
-	if err := (lan.Ports{}).Enslave("eth0"); err != nil {
+	if err := bridge.Ports(paths.ClientBridge).Enslave("eth0"); err != nil {
 		t.Fatal(err)
 	}
 	gateway := dns.Host{Name: "gateway", Addresses: []netip.Addr{paths.OverlayGateway}}

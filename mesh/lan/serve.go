@@ -80,7 +80,7 @@ func (l *LAN) clientLeases(o of) server.Config {
 // underlayLeases serves nodes on the mesh: nothing but an address and the time.
 func underlayLeases(l *LAN) server.Config {
 	return server.Config{
-		Iface: paths.BatIface, Address: netip.PrefixFrom(paths.UnderlayGateway, paths.UnderlayNet.Bits()),
+		Iface: l.Underlay, Address: netip.PrefixFrom(paths.UnderlayGateway, paths.UnderlayNet.Bits()),
 		First: netip.MustParseAddr("10.41.1.0"), Last: netip.MustParseAddr("10.41.254.255"), Lease: nodeLease,
 		Options: server.Options{NTP: []netip.Addr{paths.UnderlayGateway}},
 	}

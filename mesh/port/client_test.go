@@ -9,7 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"halo.internal/mesh/lan"
+	"halo.internal/mesh/bridge"
 	"halo.internal/mesh/nstest"
 	"halo.internal/model"
 	"halo.internal/model/paths"
@@ -18,12 +18,12 @@ import (
 // clients gives a device a bridge for clients.
 func clients(t *testing.T) option {
 	nstest.Hub(t, paths.ClientBridge)
-	return func(c *Config) { c.Clients = lan.Ports{} }
+	return func(c *Config) { c.Clients = bridge.Ports(paths.ClientBridge) }
 }
 
 func inBridge(t *testing.T, iface string) bool {
 	t.Helper()
-	held, err := lan.Ports{}.Holds(iface)
+	held, err := bridge.Ports(paths.ClientBridge).Holds(iface)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,7 @@ const (
 	Mesh      = "mesh"
 	Uplink    = "uplink"
 	Client    = "client"
+	Bridged   = bundle.RoleBridge
 	Unused    = "unused"
 	Searching = "searching"
 )
@@ -67,7 +68,7 @@ type Carrier interface {
 	Rate(iface string, mbit float64) error
 }
 
-// Bridge is what clients' ports are in, as lan.Ports.
+// Bridge is what clients' ports are in, as bridge.Ports.
 type Bridge interface {
 	Enslave(iface string) error
 	Release(iface string) error
@@ -91,6 +92,7 @@ type Config struct {
 	Pins     map[string]string // interface → role
 	Carrier  Carrier
 	Clients  Bridge   // of clients; nil: there is none
+	Guests   Bridge   // into the mesh; nil: there is none
 	Upstream Upstream // nil: no port may be an uplink
 	Gateway  bool     // ports that are not pinned may become uplinks
 	// Physical tells which links are ports; nil: those of Ethernet adapters.
@@ -139,6 +141,9 @@ func New(c Config) (*Ports, error) {
 	for iface, role := range c.Pins {
 		if !slices.Contains(bundle.PortRoles, role) {
 			return nil, fmt.Errorf("port %s: expected one of %s, got %q", iface, strings.Join(bundle.PortRoles, ", "), role)
+		}
+		if role == Bridged && c.Guests == nil {
+			return nil, fmt.Errorf("port %s: is pinned as bridge, but this device can't have one", iface)
 		}
 		if role == Uplink && c.Upstream == nil {
 			return nil, fmt.Errorf("port %s: is pinned as uplink, but this device can't have one", iface)

@@ -97,11 +97,16 @@ const slowestRetry = 12
 
 // turn serves the port in one role, until that ends.
 func (p *port) turn(ctx context.Context) error {
+	if err := p.noGuests(); err != nil {
+		return err
+	}
 	link, err := netlink.LinkByIndex(p.index)
 	if err != nil {
 		return fmt.Errorf("find port %s: %w", p.name, err)
 	}
 	switch p.pin {
+	case Bridged:
+		return p.serveGuests(ctx, link)
 	case Unused:
 		return p.rest(ctx, link)
 	case Client:

@@ -6,10 +6,12 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,9 +35,10 @@ type Bundle struct {
 	Gateway Gateway           `toml:"gateway"`
 	Mesh    Mesh              `toml:"mesh"`
 	Join    Join              `toml:"join,omitempty"`
-	Ports   map[string]string `toml:"ports,omitempty" comment:"pins Ethernet ports: mesh, uplink, client or unused"`
+	Ports   map[string]string `toml:"ports,omitempty" comment:"pins Ethernet ports: mesh, uplink, client, bridge (into the mesh) or unused"`
 
-	Firewall Firewall `toml:"firewall,omitempty"`
+	Firewall  Firewall  `toml:"firewall,omitempty"`
+	Multicast Multicast `toml:"multicast,omitempty"`
 }
 
 // Firewall opens what is shut otherwise.
@@ -45,6 +48,53 @@ type Firewall struct {
 
 // UplinkServices may be opened to uplinks.
 var UplinkServices = []string{"field", "door"}
+
+// Multicast says what is carried between the clients of all members.
+type Multicast struct {
+	Groups []string `toml:"groups,omitempty" comment:"IPv4 groups and their UDP ports; TAK's when left out, none to carry nothing"`
+	Kbit   int      `toml:"kbit,omitempty" comment:"kbit/s that this device sends of it to others at most"`
+}
+
+// Bounds and default of Multicast.Kbit. What goes to several members counts as often.
+const (
+	DefaultMulticastKbit = 256
+	minMulticastKbit     = 8
+	maxMulticastKbit     = 1000000
+)
+
+// noMulticast as the only group has nothing carried.
+const noMulticast = "none"
+
+// List returns the groups that are carried, those that are if nothing was said
+// included.
+func (m Multicast) List() ([]netip.AddrPort, error) {
+	switch {
+	case len(m.Groups) == 0:
+		return model.MulticastGroups(), nil
+	case len(m.Groups) == 1 && m.Groups[0] == noMulticast:
+		return nil, nil
+	case len(m.Groups) > model.MaxMulticastGroups:
+		return nil, fmt.Errorf("expected at most %d groups, got %d", model.MaxMulticastGroups, len(m.Groups))
+	}
+	var list []netip.AddrPort
+	for _, text := range m.Groups {
+		g, err := netip.ParseAddrPort(text)
+		if err != nil {
+			return nil, fmt.Errorf("expected an IPv4 multicast group and its UDP port, such as 239.2.3.1:6969, or none alone; got %.60q", text)
+		}
+		if err := model.CheckMulticastGroup(g); err != nil {
+			return nil, err
+		}
+		if slices.Contains(list, g) {
+			return nil, fmt.Errorf("expected each group once, got %s twice", g)
+		}
+		list = append(list, g)
+	}
+	return list, nil
+}
+
+// Rate is Kbit, or its default.
+func (m Multicast) Rate() int { return cmp.Or(m.Kbit, DefaultMulticastKbit) }
 
 // Gateway names the network's trust anchor.
 type Gateway struct {
@@ -66,7 +116,20 @@ const Version = 1
 const UnknownCountry = "ZZ"
 
 // Ports' values.
-var PortRoles = []string{"mesh", "uplink", "client", "unused"}
+var PortRoles = []string{"mesh", "uplink", "client", RoleBridge, "unused"}
+
+// RoleBridge of a port makes the hosts behind it guests of the mesh itself.
+const RoleBridge = "bridge"
+
+// Bridged counts the ports that are pinned to be bridged into the mesh.
+func (b Bundle) Bridged() (n int) {
+	for _, role := range b.Ports {
+		if role == RoleBridge {
+			n++
+		}
+	}
+	return n
+}
 
 const header = "# HALO network bundle. checksum = "
 
@@ -139,7 +202,7 @@ func Parse(name string, data []byte) (Bundle, error) {
 func explain(name string, err error) error {
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 		row, _ := strict.Errors[0].Position()
-		return fmt.Errorf("%s:%d: unknown key %q; expected one of version, network, role, name, country, [gateway] public_key seed claim_code, [mesh] ssid psk routing channel width mfp sae beacon_interval halow_channel halow_scheme, [join] token, [ports], [firewall] uplink", name, row, strings.Join(strict.Errors[0].Key(), "."))
+		return fmt.Errorf("%s:%d: unknown key %q; expected one of version, network, role, name, country, [gateway] public_key seed claim_code, [mesh] ssid psk routing channel width mfp sae beacon_interval halow_channel halow_scheme, [join] token, [ports], [firewall] uplink, [multicast] groups kbit", name, row, strings.Join(strict.Errors[0].Key(), "."))
 	}
 	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, col := bad.Position()
@@ -190,7 +253,7 @@ func (b Bundle) Check() error {
 	}
 	b.Mesh.check(bad)
 	for port, role := range b.Ports {
-		if !portForm.MatchString(port) {
+		if !portForm.MatchString(port) || port == "lo" {
 			bad("ports", "interface names such as eth0", port)
 		}
 		if !slices.Contains(PortRoles, role) {
@@ -201,6 +264,12 @@ func (b Bundle) Check() error {
 		if !slices.Contains(UplinkServices, s) {
 			bad("firewall.uplink", strings.Join(UplinkServices, ", "), s)
 		}
+	}
+	if _, err := b.Multicast.List(); err != nil {
+		errs = append(errs, fmt.Errorf("multicast.groups: %w", err))
+	}
+	if k := b.Multicast.Rate(); k < minMulticastKbit || k > maxMulticastKbit {
+		bad("multicast.kbit", fmt.Sprintf("%d to %d", minMulticastKbit, maxMulticastKbit), k)
 	}
 	return errors.Join(errs...)
 }

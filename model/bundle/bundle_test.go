@@ -2,7 +2,9 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -106,7 +108,13 @@ func TestErrorsSayLineAndExpectation(t *testing.T) {
 		{"a scheme of nothing", "[mesh]", "[mesh]\nhalow_scheme = '802.11-2020'", "mesh.halow_scheme: expected none without a halow_channel"},
 		{"unknown key of the mesh", "[mesh]", "[mesh]\nband = 5", "sae beacon_interval"},
 		{"short psk", "'correct horse battery'", "'short'", "12 to 63 characters"},
-		{"bad port", "'uplink'", "'wan'", "mesh, uplink, client, unused"},
+		{"bad port", "'uplink'", "'wan'", "mesh, uplink, client, bridge, unused"},
+		{"a group without a port", "[join]", "[multicast]\ngroups = ['239.2.3.1']\n[join]", "multicast.groups: expected an IPv4 multicast group and its UDP port"},
+		{"no multicast group", "[join]", "[multicast]\ngroups = ['192.0.2.1:6969']\n[join]", "multicast.groups: expected an IPv4 multicast group beyond 224.0.0.0/24"},
+		{"a group of one link", "[join]", "[multicast]\ngroups = ['224.0.0.251:5353']\n[join]", "beyond 224.0.0.0/24"},
+		{"a group twice", "[join]", "[multicast]\ngroups = ['239.2.3.1:6969', '239.2.3.1:6969']\n[join]", "expected each group once"},
+		{"none among groups", "[join]", "[multicast]\ngroups = ['none', '239.2.3.1:6969']\n[join]", "or none alone"},
+		{"too little multicast", "[join]", "[multicast]\nkbit = 1\n[join]", "multicast.kbit: expected 8 to 1000000"},
 		{"not toml", "network =", "network", "halo.toml:4"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -215,4 +223,32 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("marshalled but does not parse: %v\n%s", err, again)
 		}
 	})
+}
+
+func TestMulticast(t *testing.T) {
+	for name, tc := range map[string]struct {
+		m    Multicast
+		want string
+	}{
+		"TAK's by default":  {Multicast{}, "[224.10.10.1:17012 239.2.3.1:6969]"},
+		"nothing":           {Multicast{Groups: []string{"none"}}, "[]"},
+		"what is said only": {Multicast{Groups: []string{"239.5.5.55:7171"}, Kbit: 64}, "[239.5.5.55:7171]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := sample()
+			b.Multicast = tc.m
+			data, err := b.Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := Parse("halo.toml", data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := got.Multicast.List()
+			if err != nil || fmt.Sprint(list) != tc.want || got.Multicast.Rate() != cmp.Or(tc.m.Kbit, 256) {
+				t.Errorf("got %v at %d kbit/s, %v", list, got.Multicast.Rate(), err)
+			}
+		})
+	}
 }

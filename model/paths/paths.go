@@ -91,6 +91,7 @@ const (
 	PeerListPort    = 4255 // the gateway's list of members, on the overlay only
 	DoorPort        = 4256 // operators: the overlay and client interfaces
 	DoctorPort      = 4259 // probes of paths, on the overlay and bat0
+	RelayPort       = 4258 // clients' multicast between members, on the overlay only
 	WireGuardPort   = 51820
 	APIPort         = 8080 // plain HTTP: loopback and overlay only
 	APITLSPort      = 8443
@@ -105,6 +106,7 @@ const (
 	BatIface     = "bat0"
 	OverlayIface = "wg0"
 	ClientBridge = "br0"
+	MeshBridge   = "br-mesh" // has the addresses of bat0 where ports are bridged into that
 )
 
 // Well-known addresses.

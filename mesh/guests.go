@@ -1,0 +1,139 @@
+package mesh
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/batman"
+	"halo.internal/mesh/bridge"
+	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
+)
+
+// A port that is pinned as bridge makes the hosts behind it guests of the mesh: they
+// are on it as members' bat0 are, with addresses of 10.41.0.0/16 from the gateway. bat0
+// is a port of br-mesh then, which has the addresses, and the hardware address, that
+// bat0 has otherwise.
+
+// underlayIface is the interface that has the underlay's addresses.
+func underlayIface(b bundle.Bundle) string {
+	if b.Bridged() > 0 {
+		return paths.MeshBridge
+	}
+	return paths.BatIface
+}
+
+// guestPorts are those behind which guests may be, whether they are there or not.
+func guestPorts(b bundle.Bundle) (list []string) {
+	for port, role := range b.Ports {
+		if role == bundle.RoleBridge {
+			list = append(list, port)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// maxStations bounds what the firewall is given; a network has 250 nodes.
+const maxStations = 2048
+
+// stations are the hardware addresses that members have on the mesh, whatever their
+// turn, if there is anybody to keep them from.
+func (m *core) stations(members []identity.PublicKey) (list []net.HardwareAddr) {
+	if m.bundle.Bridged() == 0 {
+		return nil
+	}
+	seen := map[identity.PublicKey]bool{}
+	for _, key := range members {
+		for turn := range uint8(batman.Turns) {
+			if !seen[key] && len(list) < maxStations {
+				list = append(list, batman.MAC(key, turn))
+			}
+		}
+		seen[key] = true
+	}
+	return list
+}
+
+// pinning is what was last pinned: to which port of which bridge.
+type pinning struct {
+	port, bridge int
+	stations     string
+}
+
+// pin has br-mesh find members behind bat0 and nowhere else. Whoever shares a network
+// of guests with another device would hear claims about them there, which are meant
+// to be believed by switches.
+func (m *core) pin(stations []net.HardwareAddr, was pinning) pinning {
+	link, err := netlink.LinkByName(paths.BatIface)
+	if err != nil || link.Attrs().MasterIndex == 0 {
+		return pinning{} // not there yet
+	}
+	is := pinning{link.Attrs().Index, link.Attrs().MasterIndex, fmt.Sprint(stations)}
+	if is == was {
+		return was
+	}
+	own := link.Attrs().HardwareAddr
+	for _, s := range stations {
+		if slices.Equal(s, own) {
+			continue
+		}
+		if err := bridge.Pin(link, s); err != nil {
+			m.Log.Warn("members may be sought behind bridged ports", "err", err)
+			return pinning{}
+		}
+	}
+	return is
+}
+
+// BridgeUnderlay makes br-mesh, which is to have that hardware address, and bat0 a port
+// of it, where some ports are bridged into the mesh; without any, it removes what an
+// earlier run has left.
+func BridgeUnderlay(mac net.HardwareAddr, ports int) error {
+	if ports == 0 {
+		return bridge.Remove(paths.MeshBridge)
+	}
+	_, err := bridge.Ensure(bridge.Config{
+		Name: paths.MeshBridge, MAC: mac,
+		// bat0 is no way for a spanning tree, which batman-adv drops: against loops through
+		// the mesh there is its own avoidance. Two ports on one switch are a loop without.
+		SpanningTree: ports > 1,
+	})
+	if err != nil {
+		return fmt.Errorf("underlay: %w", err)
+	}
+	if err := bare(paths.BatIface); err != nil {
+		return fmt.Errorf("underlay: %w", err)
+	}
+	if err := (bridge.Ports(paths.MeshBridge)).Enslave(paths.BatIface); err != nil {
+		return fmt.Errorf("underlay: %w", err)
+	}
+	return nil
+}
+
+// bare takes all addresses from an interface.
+func bare(iface string) error {
+	if err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", iface, "disable_ipv6"), []byte("1"), 0); err != nil {
+		return err
+	}
+	link, err := netlink.LinkByName(iface)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", iface, err)
+	}
+	list, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("addresses of %s: %w", iface, err)
+	}
+	for _, a := range list {
+		if err := netlink.AddrDel(link, &a); err != nil {
+			return fmt.Errorf("remove address %s of %s: %w", a.IPNet, iface, err)
+		}
+	}
+	return nil
+}
