@@ -160,6 +160,8 @@ func TestTheMeshChangesItsProfile(t *testing.T) {
 		if err != nil || second.PSK == first.PSK || len(second.PSK) < 26 {
 			t.Errorf("the secret is not another: %v", err)
 		}
+		began := time.Now()
+		step := func(what string) { t.Logf("%s after %s", what, time.Since(began).Round(time.Second)) }
 		until(t, "a member has the whole document", func() error {
 			for _, n := range nodes[:2] {
 				b, err := os.ReadFile(filepath.Join(n.root, "perm/halo/mesh-profile"))
@@ -171,12 +173,15 @@ func TestTheMeshChangesItsProfile(t *testing.T) {
 		})
 		gw.cut() // it comes back without the gateway
 		nodes[2].again(3)
+		step("all but the gateway and the node")
 		until(t, "the node that was off has rejoined", func() error { return nodes[2].hasEvent("mesh.profile.rejoined") })
 		until(t, "it uses the new secret", func() error { return nodes[2].on(6, serial) })
+		step("rejoined")
 		gw.again(0)
 		for _, n := range nodes {
 			until(t, "page through the overlay", n.fetch)
 		}
+		step("the gateway is back")
 	})
 
 	t.Run("revoked", func(t *testing.T) {

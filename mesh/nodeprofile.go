@@ -163,6 +163,7 @@ func (p *nodeProfile) advance(now time.Time) {
 		p.keepProfile(keptProfile{}, p.m.Home(), p.m.Next())
 		if home := p.m.Home(); home.Serial != 0 && !home.Whole() {
 			p.wholeAt = now.Add(rand.N(time.Duration(home.Members)*wholePerNode + 1))
+			wake(p.fetch)
 		}
 	}
 	was, on, away, using := p.on, p.m.On(), p.m.Away(), p.m.Using()
@@ -315,7 +316,7 @@ func (p *nodeProfile) follow(ctx context.Context) error {
 		}
 		if err == nil {
 			wait = listRetry
-			timer.Reset(listMost / 4) // the whole may have become due
+			timer.Reset(p.wholeIn(time.Now()))
 			continue
 		}
 		p.Log.Debug("mesh profile not fetched", "err", err)
@@ -337,6 +338,16 @@ func (p *nodeProfile) wanted(now time.Time) (latest, whole bool) {
 	home := p.m.Home()
 	due := !p.wholeAt.IsZero() && !now.Before(p.wholeAt) || p.wholeAt.IsZero() && home.Serial != 0 && !home.Whole()
 	return latest, due && p.heard.Using == home.Serial && p.heard.Next == 0
+}
+
+// wholeIn returns for how long nothing is to be fetched that nobody announces.
+func (p *nodeProfile) wholeIn(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wholeAt.After(now) {
+		return min(p.wholeAt.Sub(now), listMost/4)
+	}
+	return listMost / 4
 }
 
 func (p *nodeProfile) fetchLatest(ctx context.Context, client *http.Client) error {

@@ -57,7 +57,7 @@ func TestOverlayKeysRotate(t *testing.T) {
 				return nil
 			})
 			t.Logf("the longest answer took %s", longest)
-			if longest > 2*time.Second { // a busy host; the kernel's is measured in the lab
+			if longest > 4*time.Second { // two of them on a busy host, each with a packet sent again; the gap itself is measured in mesh/overlay
 				t.Errorf("the longest answer took %s", longest)
 			}
 			if err := tc.who.hasEvent("overlay.rekeyed"); err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/mesh"
+	"halo.internal/mesh/batman"
 	"halo.internal/mesh/doctor"
 	"halo.internal/mesh/port"
 	"halo.internal/model"
@@ -112,7 +113,9 @@ func (s *segment) serve(ctx context.Context) error {
 	}
 	end := tap.Fds[0]
 	defer end.Close()
-	if err := netlink.LinkSetMTU(tap, tapMTU); err != nil {
+	// The address follows from the key, as that of the real one, or neighbours would
+	// have to find it again.
+	if err := errors.Join(netlink.LinkSetMTU(tap, tapMTU), netlink.LinkSetHardwareAddr(tap, batman.MAC(s.c.Key.Public(), 0))); err != nil {
 		return err
 	}
 	if err := mesh.AddressUnderlay(paths.BatIface, identity.Underlay(s.c.Network, s.c.Key.Public())); err != nil {

@@ -8,10 +8,12 @@ import (
 	"halo.internal/model/dot11"
 )
 
-// What is said past the mesh are public action frames of a vendor (9.6.7.1): the
-// kernel takes them from stations that it does not know, and makes none of them.
-// The number in the place of the vendor's is a locally administered one.
-var strange = []byte{4, 9, 0x52, 0x48, 0x4c}
+// What is said past the mesh are self-protected action frames (9.6.15) of a number
+// that the standard reserves, and three octets by which ours are told. On a mesh,
+// mac80211 lets nothing else in from stations that it does not know, but beacons,
+// probes and authentication, and makes no station of who sends it; these are not
+// encrypted, whatever protects other management frames.
+var strange = []byte{15, 200, 0x52, 0x48, 0x4c}
 
 // maxSaid is how many frames wait to be sent; more are lost.
 const maxSaid = 8

@@ -7,7 +7,7 @@
 //	answer    nonce, an excerpt of the later document (mesh/profile)
 //
 // Both go past the mesh: on Ethernet ports under an EtherType of their own, over the
-// air as public action frames, for which the kernel needs no station. Nothing else
+// air as action frames of a kind for which the kernel needs no station. Nothing else
 // does; whoever asks gets no nearer to bat0 by it. What is handed over is signed by
 // the network, and its secrets are sealed for the one who asks, who has to be in
 // the list of members and in the document: a node that was revoked is in neither.
