@@ -15,6 +15,9 @@ func (p *port) serveGuests(ctx context.Context, link netlink.Link) error {
 	if err := p.ps.c.Carrier.Release(p.name); err != nil {
 		return err
 	}
+	if err := p.unsecure(); err != nil {
+		return err
+	}
 	if err := p.noClients(); err != nil {
 		return err
 	}
