@@ -385,13 +385,17 @@ func TestGuests(t *testing.T) {
 	}
 	reaches(near, farAt)
 	reaches(far, nearAt)
-	for i, from := range members {
-		for to := range devices {
-			if to != i {
-				reaches(from, strconv.Itoa(to))
+	speak := func() {
+		t.Helper()
+		for i, from := range members {
+			for to := range devices {
+				if to != i {
+					reaches(from, strconv.Itoa(to))
+				}
 			}
 		}
 	}
+	speak()
 
 	// Whatever is said to all is heard once: by two ways, it would be heard twice, or
 	// without an end.
@@ -431,12 +435,5 @@ func TestGuests(t *testing.T) {
 	}
 	t.Logf("%d frames came to a guest in five quiet seconds; dropped on the nodes' ports: %s, %s", packets()-before, members[1].say("drops"), members[2].say("drops"))
 
-	// Members speak over the mesh alone, also those that see each other behind a switch.
-	for i, from := range members {
-		for to := range devices {
-			if to != i {
-				reaches(from, strconv.Itoa(to))
-			}
-		}
-	}
+	speak()
 }

@@ -25,7 +25,9 @@ func (c Config) guards() table {
 	if len(c.Guard.Ports) > 0 {
 		t.ifaces = append(t.ifaces, ifaceSet{clientPorts, c.Guard.Ports})
 		base.jump(match{in: clientPorts}, "client")
-		c.Guard.compile(t, t.chain("client", hookNone), model.ZoneClients, "client ports")
+		ch := t.chain("client", hookNone)
+		c.Guard.serving(t, ch, model.ZoneClients, "client ports")
+		c.Guard.theft(t, ch, model.ZoneClients, "client ports")
 	}
 	if len(c.Guests.Ports) > 0 {
 		t.ifaces = append(t.ifaces, ifaceSet{guestPorts, c.Guests.Ports})
@@ -34,29 +36,25 @@ func (c Config) guards() table {
 		// Members beyond the mesh would become neighbours, and the mesh run through itself.
 		ch.add(match{etherType: paths.EtherTypeProof}, drop, t.refuse("proof", model.ZoneMesh, "members' proofs on bridged ports"))
 		ch.add(match{etherType: paths.EtherTypeBatman}, drop, t.refuse("proof", model.ZoneMesh, ""))
-		c.Guests.compile(t, ch, model.ZoneMesh, "bridged ports")
+		c.Guests.serving(t, ch, model.ZoneMesh, "bridged ports")
 		if len(c.Guests.Stations) > 0 {
-			// Who shares a network of guests with another device would hear of members
-			// there, and send to them that way; and a guest could draw to itself what is
-			// for one of them.
+			// Of two devices with a port on one network, loop avoidance has one hand a
+			// member's broadcasts to that network, and the other take them from there. Its
+			// claims come under the addresses that they are about. All else of members stays
+			// on the mesh, and nobody else is to speak under their addresses.
 			t.stations = append(t.stations, stationSet{members, c.Guests.Stations})
-			// Claims say who of two that share such a network serves whom, and come under
-			// their addresses.
 			ch.add(match{etherType: unix.ETH_P_ARP, claim: true}, leave, "")
+			ch.add(match{station: members, toMany: true}, leave, "")
 			ch.add(match{station: members}, drop, t.refuse("member", model.ZoneMesh, "frames of members on bridged ports"))
 		}
+		c.Guests.theft(t, ch, model.ZoneMesh, "bridged ports")
 	}
 	return *t
 }
 
-// compile drops what nobody behind the ports may say to others or to the device.
-func (g Guard) compile(t *table, ch *chain, z model.Zone, where string) {
-	deny := func(reason, words string, list ...match) {
-		name := t.refuse(reason, z, words+where)
-		for _, m := range list {
-			ch.add(m, drop, name)
-		}
-	}
+// serving drops what nobody behind the ports may be to others or to the device.
+func (g Guard) serving(t *table, ch *chain, z model.Zone, where string) {
+	deny := denier(t, ch, z, where)
 	// One tag is taken off before; with two, what is inside is hidden from the
 	// lines below and not from every client.
 	deny("tagged", "VLAN tags on ", match{etherType: unix.ETH_P_8021Q}, match{etherType: unix.ETH_P_8021AD})
@@ -69,6 +67,11 @@ func (g Guard) compile(t *table, ch *chain, z model.Zone, where string) {
 		// An advertisement comes from a link-local address (RFC 4861, section 6.1.2);
 		// in fragments it could not be told (RFC 6980, RFC 7113).
 		match{fragment: true}.fromNet(linkLocal))
+}
+
+// theft drops what speaks under addresses that nobody behind the ports has.
+func (g Guard) theft(t *table, ch *chain, z model.Zone, where string) {
+	deny := denier(t, ch, z, where)
 	const reason, words = "address-theft", "a device's own address, claimed on "
 	for _, a := range g.Own {
 		single := netip.PrefixFrom(a, a.BitLen())
@@ -81,8 +84,19 @@ func (g Guard) compile(t *table, ch *chain, z model.Zone, where string) {
 		deny(reason, words, advert, probe, match{}.fromNet(single))
 	}
 	for _, n := range g.Nets {
+		// A member that is new, and not known as one yet, asks for others this way too.
+		ch.add(match{toMany: true}.icmp6(ns, 0).fromNet(n), leave, "")
 		probe := match{targetNet: n}.icmp6(ns, 0).fromNet(unspecified6)
 		advert := match{targetNet: n}.icmp6(na, 0)
 		deny(reason, words, advert, probe, match{}.fromNet(n))
+	}
+}
+
+func denier(t *table, ch *chain, z model.Zone, where string) func(reason, words string, list ...match) {
+	return func(reason, words string, list ...match) {
+		name := t.refuse(reason, z, words+where)
+		for _, m := range list {
+			ch.add(m, drop, name)
+		}
 	}
 }

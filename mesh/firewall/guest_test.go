@@ -52,7 +52,8 @@ func TestGuests(t *testing.T) {
 		{"IPv4 as the gateway", ip4, func(m []byte) []byte { return udp("10.41.0.1", "10.41.7.9", 5, 9999, m) }, "address-theft/mesh"},
 		{"advertisement as a member", ip6, func(m []byte) []byte { return about(na, "fe80::10", "fd00:aa:bb:1::7", m) }, "address-theft/mesh"},
 		{"probe for a member's address", ip6, func(m []byte) []byte { return about(ns, "::", "fd00:aa:bb:1::7", m) }, "address-theft/mesh"},
-		{"IPv6 as a member", ip6, func(m []byte) []byte { return about(ns, "fd00:aa:bb:2::7", "fe80::1", m) }, "address-theft/mesh"},
+		{"IPv6 as a member", ip6, func(m []byte) []byte { return udp("fd00:aa:bb:2::7", "ff02::1", 5, 9999, m) }, "address-theft/mesh"},
+		{"whoever asks with an address of the mesh", ip6, func(m []byte) []byte { return about(ns, "fd00:aa:bb:1::9", "fd00:aa:bb:1::7", m) }, ""},
 		{"a member's proof", paths.EtherTypeProof, func(m []byte) []byte { return append(make([]byte, 46), m...) }, "proof/mesh"},
 		{"a frame of the mesh itself", paths.EtherTypeBatman, func(m []byte) []byte { return append(make([]byte, 46), m...) }, "proof/mesh"},
 	} {
@@ -79,8 +80,10 @@ func TestGuests(t *testing.T) {
 		if err := w.Apply(c); err != nil {
 			t.Fatal(err)
 		}
-		w.client.frameTo(all, ip4, udp("10.41.2.3", "10.41.7.9", 5, 9999, []byte("member")))
+		w.client.frameTo(w.client2.iface.HardwareAddr, ip4, udp("10.41.2.3", "10.41.7.9", 5, 9999, []byte("member")))
 		eventually(t, "it is counted", func() bool { return w.count(t, "member/mesh") == 1 })
+		w.client.frameTo(all, ip6, about(ns, "fd00:aa:bb:1::8", "fd00:aa:bb:1::7", []byte("asks")))
+		eventually(t, "what it says to all passes", func() bool { return w.client2.frame([]byte("asks")) != nil })
 		claim := arp("0.0.0.0", "0.0.0.0", 2, []byte("claim"))
 		copy(claim[18:], []byte{0xff, 0x43, 0x05, 0, 1, 2})
 		w.client.frameTo(all, arpKind, claim)

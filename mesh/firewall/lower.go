@@ -83,6 +83,10 @@ func (m match) lower(bridge bool, sets map[string]uint32) (e []expr.Any) {
 	if m.station != "" {
 		add(payload(expr.PayloadBaseLLHeader, 6, 6), &expr.Lookup{SourceRegister: 1, SetName: m.station, SetID: sets[m.station]})
 	}
+	if m.toMany { // the first bit of the destination that is sent
+		one := []byte{1}
+		add(payload(expr.PayloadBaseLLHeader, 0, 1), &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: one, Xor: []byte{0}}, equal(one))
+	}
 	switch {
 	case m.etherType != 0:
 		add(meta(expr.MetaKeyPROTOCOL), equal(big16(m.etherType)))
