@@ -44,7 +44,13 @@ func (c carrier) Enslave(iface string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 has none to set
 		return fmt.Errorf("IPv6 of radio %s: %w", iface, err)
 	}
-	return bat.Enslave(iface)
+	if err := bat.Enslave(iface); err != nil {
+		return err
+	}
+	if every := c.u.Bundle.Mesh.ELPInterval(); c.u.Bundle.Mesh.Routing == batman.V && every > 0 {
+		return bat.SetPort(iface, batman.Port{ELPInterval: every})
+	}
+	return nil
 }
 
 // linksAge is for how long what routing has said is not asked for again: radios

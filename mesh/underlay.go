@@ -23,6 +23,7 @@ import (
 	"halo.internal/mesh/dhcp"
 	"halo.internal/mesh/lan"
 	"halo.internal/mesh/port"
+	"halo.internal/mesh/radio"
 	"halo.internal/mesh/wireless"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
@@ -61,7 +62,8 @@ type UnderlayConfig struct {
 	Turn    uint8 // of the addresses of bat0 and the radios, see batman.Turns
 	Network identity.PublicKey
 	Bundle  bundle.Bundle
-	HaLow   string // file with the settings of the board's HaLow radio, if it has one
+	HaLow   string              // file with the settings of the board's HaLow radio, if it has one
+	Fitted  func(*radio.Config) // see wireless.Config; nil on boards
 	Notify  func(model.Event)
 	// Found gets what a lonely device hears of its mesh on other channels, see
 	// wireless.Config; it may be nil.
@@ -98,7 +100,7 @@ func NewUnderlay(c UnderlayConfig) Underlay {
 	u.wireless = wireless.New(wireless.Config{
 		Country: country, Mesh: c.Bundle.Mesh, HaLow: c.HaLow, Suffix: suffix(c.Key), Carrier: carrier{u},
 		Address: func(own net.HardwareAddr) net.HardwareAddr { return batman.Turned(own, c.Turn) },
-		Links:   u.linksOfOthers, Alone: u.alone, Routed: u.routed, Found: c.Found, Notify: c.Notify, Log: c.Log,
+		Links:   u.linksOfOthers, Alone: u.alone, Routed: u.routed, Found: c.Found, Fitted: c.Fitted, Notify: c.Notify, Log: c.Log,
 	})
 	return u
 }
@@ -135,7 +137,7 @@ func (u *batUnderlay) Run(ctx context.Context) error {
 }
 
 func (u *batUnderlay) serve(ctx context.Context) error {
-	c := batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient}
+	c := batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient, OGMInterval: u.Bundle.Mesh.OGMInterval()}
 	if u.Bundle.Role == model.RoleGateway {
 		c.Gateway = batman.GatewayServer
 	}

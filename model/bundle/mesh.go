@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"halo.internal/model/dot11"
 )
@@ -50,6 +51,26 @@ func (m Mesh) WithDefaults() Mesh {
 	m.SAE = cmp.Or(m.SAE, HashToElement)
 	m.BeaconInterval = cmp.Or(m.BeaconInterval, 1000)
 	return m
+}
+
+// OGMInterval is how often a member says by the routing protocol that it exists
+// (BATMAN_IV's OGM, BATMAN_V's OGM2), which all the others pass on. What a channel
+// of Wi-Fi does not notice would fill one of HaLow: docs/halow.md has the measured
+// shares.
+func (m Mesh) OGMInterval() time.Duration {
+	if m.HaLowChannel != 0 {
+		return 5 * time.Second
+	}
+	return time.Second
+}
+
+// ELPInterval is how often BATMAN_V looks for neighbours on a radio, and probes
+// those that are idle; 0 leaves it to the kernel.
+func (m Mesh) ELPInterval() time.Duration {
+	if m.HaLowChannel != 0 {
+		return m.OGMInterval()
+	}
+	return 0
 }
 
 // check calls bad for each value that is wrong.
