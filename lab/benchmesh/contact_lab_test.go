@@ -22,7 +22,7 @@ const pace = 50 * time.Millisecond
 func BenchmarkContact(b *testing.B) {
 	c := newContact(b)
 	took := map[string][]float64{}
-	for turn := range b.N {
+	for turn := 0; b.Loop(); turn++ {
 		all := []struct {
 			name string
 			run  func() float64

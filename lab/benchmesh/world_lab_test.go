@@ -202,9 +202,9 @@ func dup(w *world, fd int) int {
 	return n
 }
 
-// watch takes down what the members of a namespace hand to an interface, until the
-// test ends.
-func (w *world) watch(s *space, iface, name string, l *airtime.Ledger) {
+// tap takes down, in that name, what is handed to an interface of a namespace, until
+// the test ends.
+func (w *world) tap(s *space, iface, name string, l *airtime.Ledger) {
 	w.t.Helper()
 	var fd int
 	w.ok(s.within(func() (err error) {
