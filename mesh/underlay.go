@@ -137,7 +137,7 @@ func (u *batUnderlay) Run(ctx context.Context) error {
 }
 
 func (u *batUnderlay) serve(ctx context.Context) error {
-	c := batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient, OGMInterval: u.Bundle.Mesh.OGMInterval()}
+	c := batman.Config{Name: paths.BatIface, Algorithm: u.Bundle.Mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient, OGMInterval: eager(u.Bundle.Mesh.OGMInterval())}
 	if u.Bundle.Role == model.RoleGateway {
 		c.Gateway = batman.GatewayServer
 	}
@@ -178,6 +178,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	defer owned.Wait()
 	defer cancel()
 	owned.Go(func() { u.wireless.Run(ctx) })
+	owned.Go(func() { keepPace(ctx, bat, u.Bundle.Mesh.OGMInterval(), u.Log) })
 	if u.Bundle.Role == model.RoleNode {
 		owned.Go(func() { u.keepAddress(ctx, own) })
 	}

@@ -4,6 +4,8 @@ package benchmesh_test
 
 import (
 	"fmt"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,6 +108,16 @@ func (c *contact) tell(d *device, began time.Time) {
 	c.t.Log(line)
 }
 
+// show tells what a program says.
+func (c *contact) show(s *space, line string) {
+	_ = s.within(func() error {
+		args := strings.Fields(line)
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		c.t.Logf("%s: %v\n%s", line, err, out)
+		return nil
+	})
+}
+
 // rival returns the seconds of one run of the rival.
 func (c *contact) rival(f flavour) float64 {
 	c.t.Helper()
@@ -121,7 +133,13 @@ func (c *contact) rival(f flavour) float64 {
 	r.plugged(r.node, b.iface)
 	at, err := p.until(pace, patience)
 	if err != nil {
-		c.t.Fatalf("%s: %v", f.name, err)
+		c.t.Errorf("%s: %v", f.name, err)
+		for _, s := range []*space{r.gateway, r.node} {
+			for _, line := range []string{"iw dev", "batctl meshif bat0 originators", "ip address", "wg"} {
+				c.show(s, line)
+			}
+		}
+		c.t.FailNow()
 	}
 	r.end()
 	return at.Sub(began).Seconds()

@@ -69,6 +69,9 @@ func (w *world) rival(f flavour) *rival {
 	r := &rival{world: w, flavour: f, dir: dir, gateway: w.space(), node: w.space()}
 	w.t.Cleanup(r.end)
 	r.file("hook", 0o755, hook)
+	w.ok(os.MkdirAll("/etc", 0o755))
+	w.ok(os.WriteFile("/etc/passwd", []byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644)) // dnsmasq looks itself up
+	w.ok(os.WriteFile("/etc/group", []byte("root:x:0:\n"), 0o644))
 	r.file("wpa.conf", 0o600, fmt.Sprintf(`user_mpm=1
 sae_groups=19
 %snetwork={
@@ -120,7 +123,7 @@ func (r *rival) file(name string, mode os.FileMode, text string) string {
 // begin starts a program with a group of its own, by which all that it starts ends.
 func (r *rival) begin(s *space, name string, args ...string) {
 	r.t.Helper()
-	log, err := os.OpenFile(filepath.Join(r.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(filepath.Join(r.dir, fmt.Sprintf("log-%d", len(r.processes))), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	r.ok(err)
 	defer log.Close()
 	c := exec.Command(name, args...)
@@ -152,8 +155,11 @@ func (r *rival) end() {
 		return
 	}
 	if r.t.Failed() {
-		b, _ := os.ReadFile(filepath.Join(r.dir, "log"))
-		r.t.Logf("log of the %s:\n%s", r.name, b[max(0, len(b)-8000):])
+		logs, _ := filepath.Glob(filepath.Join(r.dir, "log-*"))
+		for _, name := range logs {
+			b, _ := os.ReadFile(name)
+			r.t.Logf("%s of the %s:\n%s", filepath.Base(name), r.name, b[:min(len(b), 4000)])
+		}
 	}
 	r.gateway.end()
 	r.node.end()

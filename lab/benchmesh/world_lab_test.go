@@ -27,7 +27,7 @@ import (
 )
 
 // patience is far beyond what any of this takes.
-const patience = 5 * time.Minute
+const patience = 3 * time.Minute
 
 // world is the machine in which all is measured.
 type world struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/mdlayher/genetlink"
 	mnl "github.com/mdlayher/netlink"
@@ -26,6 +27,13 @@ func (m *Mesh) Info() (Info, error) {
 
 func (m *Mesh) set(c Config) error {
 	_, err := m.request(cmdSetMesh, mnl.Acknowledge, c.encode)
+	return err
+}
+
+// SetOGMInterval changes how often the node says that it exists; what is due
+// already stays due.
+func (m *Mesh) SetOGMInterval(every time.Duration) error {
+	_, err := m.request(cmdSetMesh, mnl.Acknowledge, func(mesh int) ([]byte, error) { return encodeOGMInterval(mesh, every) })
 	return err
 }
 
