@@ -17,10 +17,12 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
+	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/lab/testvm"
 	"halo.internal/local"
@@ -202,7 +204,7 @@ func (n *network) admit(gateway *device, nodes []*device, all int) {
 }
 
 // start starts the device's machine, whose network is a new one, and returns when
-// bat0 waits for something to carry it.
+// halo-mesh has done all that it can without anything to carry the mesh.
 func (d *device) start() {
 	n := d.net
 	n.t.Helper()
@@ -219,8 +221,12 @@ func (d *device) start() {
 	defer log.Close()
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	n.ok(d.space.within(d.cmd.Start))
-	n.until(d.name+" has its mesh interface", func() error {
-		return d.space.within(func() error { return isUp(paths.BatIface) })
+	n.until(d.name+" waits for a radio", func() error {
+		r, err := d.mesh.Health(n.t.Context())
+		if i := slices.IndexFunc(r.Checks, func(c health.Check) bool { return c.Name == "bat0" }); err == nil && (i < 0 || r.Checks[i].State != health.OK) {
+			err = fmt.Errorf("bat0 is not ready: %+v", r.Checks)
+		}
+		return err
 	})
 }
 

@@ -13,10 +13,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 
 	"halo.internal/identity"
@@ -28,7 +30,7 @@ import (
 )
 
 // window is how long each transfer takes.
-const window = 4 * time.Second
+const window = 2 * time.Second
 
 // BenchmarkOverlay compares what TCP carries from a node to its gateway by the
 // overlay as halo-mesh makes it, fence, firewall and routes included, with plain
@@ -37,16 +39,19 @@ const window = 4 * time.Second
 func BenchmarkOverlay(b *testing.B) {
 	w := newWorld(b)
 	halo, plain := w.overlay(), w.plain()
+	both := []*tunnel{halo, plain}
+	for _, part := range strings.Fields(os.Getenv("HALO_BENCH_PARTS")) {
+		both = append(both, w.part(part))
+	}
 	speeds := map[string][]float64{}
 	for turn := 0; b.Loop(); turn++ {
-		both := []*tunnel{halo, plain}
 		for i := range both {
-			t := both[(turn+i)%2]
+			t := both[(turn+i)%len(both)]
 			speeds[t.name] = append(speeds[t.name], t.transfer(w))
 		}
 	}
 	b.ReportMetric(0, "ns/op")
-	for _, t := range []*tunnel{halo, plain} {
+	for _, t := range both {
 		b.Logf("%s: %.1f Mbit/s", t.name, speeds[t.name])
 		b.ReportMetric(median(speeds[t.name]), t.name+"-Mbit/s")
 	}
@@ -227,6 +232,36 @@ func (w *world) plain() *tunnel {
 		w.do(s, "ip", "link", "set", "wg0", "up")
 	}
 	t.listen(w)
+	return t
+}
+
+// part is plain WireGuard and one thing more: tracking of connections, a firewall
+// that tracks them, or the fence.
+func (w *world) part(name string) *tunnel {
+	w.t.Helper()
+	t := w.plain()
+	t.name = name
+	for _, s := range []*space{t.gateway, t.node} {
+		w.ok(s.within(func() error {
+			c, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "part"})
+			for _, hook := range []*nftables.ChainHook{nftables.ChainHookInput, nftables.ChainHookOutput} {
+				chain := c.AddChain(&nftables.Chain{Name: fmt.Sprint("c", *hook), Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter})
+				switch name {
+				case "track":
+					c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}, &expr.Counter{}}})
+				case "rules":
+					for range 20 {
+						c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: make([]byte, 16)}, &expr.Verdict{Kind: expr.VerdictAccept}}})
+					}
+				}
+			}
+			return c.Flush()
+		}))
+	}
 	return t
 }
 

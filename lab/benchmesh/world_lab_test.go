@@ -26,8 +26,9 @@ import (
 	"halo.internal/lab/air/physics"
 )
 
-// patience is far beyond what any of this takes.
-const patience = 3 * time.Minute
+// patience is far beyond what any of this takes, also a dozen halo-meshes on a busy
+// host.
+const patience = 15 * time.Minute
 
 // world is the machine in which all is measured.
 type world struct {
