@@ -16,7 +16,7 @@ func eager(every time.Duration) time.Duration { return every / 4 }
 
 // Times of the pace, in intervals of the profile.
 const (
-	paceSettle = 3  // that it stays eager after the first was heard
+	paceSettle = 1  // that it stays eager after the first was heard
 	paceLook   = 10 // between looks whether all are lost
 )
 
@@ -61,7 +61,7 @@ func keepPace(ctx context.Context, bat pacer, every time.Duration, log *slog.Log
 			}
 		}
 		if hurried {
-			t.Reset(every)
+			t.Reset(every / 2)
 		} else {
 			t.Reset(paceLook * every)
 		}

@@ -49,11 +49,11 @@ func TestPace(t *testing.T) {
 		want    []change
 	}{
 		"nobody":         {between(0, 0), 0, nil},
-		"others":         {between(10*s, time.Hour), 0, []change{{13 * s, s}}},
-		"others, lost":   {between(10*s, 20*s), 0, []change{{13 * s, s}, {23 * s, s / 4}}},
-		"a moment":       {between(10*s, 12*s), 0, nil},
-		"it is refused":  {between(10*s, time.Hour), 2, []change{{15 * s, s}}},
-		"from the first": {between(0, time.Hour), 0, []change{{3 * s, s}}},
+		"others":         {between(10*s, time.Hour), 0, []change{{11 * s, s}}},
+		"others, lost":   {between(10*s, 20*s), 0, []change{{11 * s, s}, {21 * s, s / 4}}},
+		"a moment":       {between(10*s, 10*s+s/2), 0, nil},
+		"it is refused":  {between(10*s, time.Hour), 2, []change{{12 * s, s}}},
+		"from the first": {between(0, time.Hour), 0, []change{{s, s}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

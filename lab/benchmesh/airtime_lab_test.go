@@ -48,6 +48,12 @@ func BenchmarkAirtime(b *testing.B) {
 			n := w.network(halow(routing), true)
 			all := n.build(devices)
 			l := airtime.New()
+			b.Cleanup(func() {
+				if b.Failed() {
+					b.Logf("the air until then:\n%s", l.Close())
+				}
+			})
+			w.air.Observe(l.Air)
 			for i, d := range all {
 				r := w.radio("")
 				angle := 2 * math.Pi * float64(i) / devices
@@ -56,8 +62,8 @@ func BenchmarkAirtime(b *testing.B) {
 				w.watch(d, r, l)
 			}
 			w.until("all reach each other and the gateway", func() error { return whole(all, devices-1) })
+			b.Logf("%s, until all reached each other:\n%s", routing, l.Close())
 			w.rest(all)
-			w.air.Observe(l.Air)
 			l.Reset()
 			time.Sleep(duration(b, "HALO_BENCH_AIR", 4*time.Minute)) // the time is what is measured
 			a := l.Close()
