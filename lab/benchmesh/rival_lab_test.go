@@ -37,8 +37,9 @@ var (
 	// tuned is who knows where the time goes.
 	tuned = flavour{
 		name: "tuned", bla: "0",
-		global:  "dot11RSNASAERetransPeriod=40\n",
-		network: "\tdot11MeshRetryTimeout=40\n\tdot11MeshConfirmTimeout=40\n\tdot11MeshHoldingTimeout=40\n\tbeacon_int=100\n",
+		// Shorter ones have two busy machines talk at cross purposes for half a minute.
+		global:  "dot11RSNASAERetransPeriod=250\n",
+		network: "\tdot11MeshRetryTimeout=255\n\tdot11MeshConfirmTimeout=255\n\tdot11MeshHoldingTimeout=255\n\tbeacon_int=100\n",
 		dnsmasq: []string{"--no-ping", "--dhcp-authoritative", "--dhcp-rapid-commit"},
 		udhcpc:  "-t 100 -T 1 -A 1",
 	}

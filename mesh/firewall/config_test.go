@@ -57,6 +57,9 @@ func TestValidate(t *testing.T) {
 		{"forward of a range to a port", func(c *Config) { c.Ports[1].ToPort = 5 }, "expected it with a single port only"},
 		{"forward for the other family", func(c *Config) { c.Ports[0].Sources = prefixes("2001:db8::/32") }, "expected one of the same family"},
 		{"own network of others", func(c *Config) { c.Networks.Own = prefixes("10.44.0.0/24") }, "expected parts of the clients' networks"},
+		{"untracked range", func(c *Config) {
+			c.Services = append(c.Services, model.Service{Name: "voice", Proto: "udp", Ports: ports("5000-5010"), Zones: []model.Zone{up}, Untracked: true})
+		}, "single ports"},
 		{"guarded address", func(c *Config) { c.Guard.Own = []netip.Addr{netip.MustParseAddr("fe80::1%br0")} }, "without a zone"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

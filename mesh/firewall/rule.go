@@ -45,6 +45,7 @@ const (
 	hookInput
 	hookForward
 	hookOutput
+	hookUntracked
 	hookClamp
 	hookDNAT
 	hookSNAT
@@ -78,6 +79,7 @@ const (
 	jump
 	dnat
 	masquerade
+	notrack
 	clamp // the TCP's maximum segment size to what the way holds
 )
 
