@@ -43,7 +43,7 @@ dev:
 	@test -n "$(DEV)" || { echo "make flash: DEV=/dev/sdX is missing: the card to overwrite (lsblk shows them)" >&2; exit 2; }
 
 #: Check
-.PHONY: check race test fuzz bench bench-radio soak
+.PHONY: check race test fuzz bench bench-radio bench-mesh soak
 check: peers stamp ## format, vet, staticcheck and the fast tests
 	@fmt=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 		test -z "$$fmt" || { echo "not formatted (gofmt -w):"; echo "$$fmt"; exit 1; }
@@ -81,6 +81,14 @@ bench-radio: deps stamp testvm ## the radio's figures, beside wpa_supplicant's i
 	$(MACHINES) -run '^$$' -bench RadioPeering -benchtime 50x ./mesh/radio
 	$(MACHINES) -run '^$$' -bench RadioCPU -benchtime 10x ./mesh/radio
 	$(MACHINES) -run '^$$' -bench MeshMemory -benchtime 1x ./mesh/wireless
+
+# Each in a machine of its own; a run of it is a start of everything in it.
+bench-mesh: deps stamp testvm ## the mesh's figures, coming into contact beside Debian's programs, RUNS=10 of each
+	$(MACHINES) -run '^$$' -bench Contact -benchtime $(or $(RUNS),10)x ./lab/benchmesh
+	$(MACHINES) -run '^$$' -bench Overlay -benchtime 10x ./lab/benchmesh
+	$(MACHINES) -run '^$$' -bench Airtime -benchtime 1x ./lab/benchmesh
+	$(MACHINES) -run '^$$' -bench Reroute -benchtime 3x ./lab/benchmesh
+	$(MACHINES) -run '^$$' -bench Resident -benchtime 1x ./lab/benchmesh
 
 soak: deps build lab-images ## a network under power cuts, resets, shutdowns and partitions for HALO_SOAK=1h
 	HALO_SOAK=$(or $(HALO_SOAK),1h) $(MACHINES) -count 1 -timeout 0 $(NETWORK)

@@ -44,7 +44,14 @@ func (c carrier) Enslave(iface string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 has none to set
 		return fmt.Errorf("IPv6 of radio %s: %w", iface, err)
 	}
-	return bat.Enslave(iface)
+	if err := bat.Enslave(iface); err != nil {
+		return err
+	}
+	if mesh := c.u.profile(); mesh.Routing == batman.V && mesh.ELPInterval() > 0 {
+		every := mesh.ELPInterval()
+		return bat.SetPort(iface, batman.Port{ELPInterval: every})
+	}
+	return nil
 }
 
 // linksAge is for how long what routing has said is not asked for again: radios

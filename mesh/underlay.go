@@ -24,6 +24,7 @@ import (
 	"halo.internal/mesh/dhcp"
 	"halo.internal/mesh/doctor"
 	"halo.internal/mesh/port"
+	"halo.internal/mesh/radio"
 	"halo.internal/mesh/wireless"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
@@ -80,6 +81,7 @@ type UnderlayConfig struct {
 	Admit func(identity.PublicKey) error
 	// Strange gets what was said past the mesh. It must not block.
 	Strange func(from Stranger, payload []byte)
+	Fitted  func(*radio.Config) // see wireless.Config; nil on boards
 	Notify  func(model.Event)
 	// Found gets what a lonely device hears of its mesh on other channels, see
 	// wireless.Config; it may be nil.
@@ -119,7 +121,7 @@ func NewUnderlay(c UnderlayConfig) Underlay {
 	u.wireless = wireless.New(wireless.Config{
 		Country: country, Mesh: c.Bundle.Mesh, HaLow: c.HaLow, Suffix: suffix(c.Key), Carrier: carrier{u},
 		Address: func(own net.HardwareAddr) net.HardwareAddr { return batman.Turned(own, c.Turn) },
-		Links:   u.linksOfOthers, Alone: u.alone, Routed: u.routed, Found: c.Found, Strange: u.overheard, Notify: c.Notify, Log: c.Log,
+		Links:   u.linksOfOthers, Alone: u.alone, Routed: u.routed, Found: c.Found, Fitted: c.Fitted, Strange: u.overheard, Notify: c.Notify, Log: c.Log,
 	})
 	return u
 }
@@ -163,7 +165,7 @@ func (u *batUnderlay) Run(ctx context.Context) error {
 
 func (u *batUnderlay) serve(ctx context.Context) error {
 	mesh := u.profile()
-	c := batman.Config{Name: paths.BatIface, Algorithm: mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient, Bridged: u.Bundle.Bridged() > 0}
+	c := batman.Config{Name: paths.BatIface, Algorithm: mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient, Bridged: u.Bundle.Bridged() > 0, OGMInterval: eager(mesh.OGMInterval())}
 	if u.Bundle.Role == model.RoleGateway {
 		c.Gateway = batman.GatewayServer
 	}
@@ -209,6 +211,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	defer cancel()
 	owned.Go(func() { u.runRadios(ctx) })
 	owned.Go(func() { u.listenOutside(ctx) })
+	owned.Go(func() { keepPace(ctx, bat, mesh.OGMInterval(), u.Log) })
 	if u.Bundle.Role == model.RoleNode {
 		owned.Go(func() { u.keepAddress(ctx, own) })
 	}

@@ -90,6 +90,9 @@ type Service struct {
 	Ports []PortRange    `json:"ports"`
 	Zones []Zone         `json:"zones"`
 	To    []netip.Prefix `json:"to,omitempty" doc:"which of the device's addresses; any if empty"`
+	// Untracked is for a protocol that knows its peers by itself and of which every
+	// packet counts.
+	Untracked bool `json:"untracked,omitempty" doc:"its packets are of no connection, and sources have no bounds"`
 }
 
 // Forwarding lets connections through the device, from one zone to another.
@@ -139,6 +142,9 @@ func (s Service) Validate() error {
 	}
 	if err == nil && len(s.Ports) == 0 {
 		err = fmt.Errorf("expected at least one port")
+	}
+	if err == nil && s.Untracked && slices.ContainsFunc(s.Ports, func(p PortRange) bool { return p.First != p.Last }) {
+		err = fmt.Errorf("expected single ports without tracking, got a range")
 	}
 	if err == nil {
 		err = validPrefixes("address", s.To)

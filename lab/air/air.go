@@ -88,6 +88,7 @@ type Air struct {
 	counters map[pair]Counters
 	senders  map[string]*sender // by radio
 	capture  *pcap.Writer
+	observer func(from string, frame []byte, airtime time.Duration)
 }
 
 // New returns a medium without radios. The same seed gives the same losses for

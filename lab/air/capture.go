@@ -16,6 +16,15 @@ func (a *Air) Capture(c *pcap.Writer) {
 	a.capture = c
 }
 
+// Observe has f called with each frame that a radio sends, without FCS, and the
+// time that the channel is taken by all its attempts, waiting included; nil ends
+// that. f must not keep the frame, block, or call the air.
+func (a *Air) Observe(f func(from string, frame []byte, airtime time.Duration)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.observer = f
+}
+
 // Fields of a radiotap header, and bits in them (radiotap.org).
 const (
 	tapRate    = 1 << 2

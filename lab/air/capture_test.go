@@ -61,6 +61,24 @@ func TestCaptureOfTheAir(t *testing.T) {
 	}
 }
 
+func TestObserve(t *testing.T) {
+	a := line(t, HaLow(1), 30, 2000)
+	f := from(permanent(a2), hwsim.Attempt{Rate: 4, Count: 2})
+	var took []time.Duration
+	a.Observe(func(name string, frame []byte, airtime time.Duration) {
+		if name == "" || !bytes.Equal(frame, f.Data) {
+			t.Errorf("got a frame of %q: %x", name, frame)
+		}
+		took = append(took, airtime)
+	})
+	v := a.carry(f)
+	a.Observe(nil)
+	a.carry(f)
+	if len(took) != 1 || took[0] != v.airtime.Airtime || took[0] == 0 {
+		t.Errorf("got %v, want %s once", took, v.airtime.Airtime)
+	}
+}
+
 // broken takes the head of a file.
 type broken struct{ full bool }
 

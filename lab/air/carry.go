@@ -82,6 +82,9 @@ func (a *Air) carry(f hwsim.Frame) fate {
 	v.airtime = link.Send(plan, len(f.Data), unicast, a.dice.Float64)
 	v.acked = v.airtime.Acked
 	a.sent(from.Name, f.FreqMHz, v.airtime.Airtime)
+	if a.observer != nil {
+		a.observer(from.Name, f.Data, v.airtime.Airtime)
+	}
 	for i, n := range v.airtime.Tried {
 		if n > 0 {
 			last, times = i, n

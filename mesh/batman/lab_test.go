@@ -96,6 +96,11 @@ func TestTheKernel(t *testing.T) {
 				if diff := cmp.Diff(want, info); diff != "" {
 					t.Errorf("node %d (-expected +got):\n%s", i, diff)
 				}
+				ok(t, m.SetOGMInterval(800*time.Millisecond))
+				want.OGMInterval = 800 * time.Millisecond
+				if info, err = m.Info(); err != nil || !cmp.Equal(want, info) {
+					t.Errorf("node %d after a change of the interval: got %+v, %v", i, info, err)
+				}
 				p := batman.Port{HopPenalty: 9, ELPInterval: 300 * time.Millisecond, Throughput: 1.2}
 				if algorithm == batman.IV {
 					p = batman.Port{HopPenalty: 9}

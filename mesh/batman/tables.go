@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/mdlayher/genetlink"
 	mnl "github.com/mdlayher/netlink"
@@ -32,6 +33,13 @@ func (m *Mesh) set(c Config) error {
 // Flood has what goes to all flooded, as Open does, whoever changed that meanwhile.
 func (m *Mesh) Flood() error {
 	_, err := m.request(cmdSetMesh, mnl.Acknowledge, encodeFlood)
+	return err
+}
+
+// SetOGMInterval changes how often the node says that it exists; what is due
+// already stays due.
+func (m *Mesh) SetOGMInterval(every time.Duration) error {
+	_, err := m.request(cmdSetMesh, mnl.Acknowledge, func(mesh int) ([]byte, error) { return encodeOGMInterval(mesh, every) })
 	return err
 }
 

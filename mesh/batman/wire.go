@@ -177,6 +177,14 @@ func encodeFlood(index int) ([]byte, error) {
 	return e.Encode()
 }
 
+// encodeOGMInterval makes a SET_MESH request of the interval alone.
+func encodeOGMInterval(index int, every time.Duration) ([]byte, error) {
+	e := mnl.NewAttributeEncoder()
+	e.Uint32(attrMeshIfindex, uint32(index))
+	e.Uint32(attrOGMInterval, uint32(every.Milliseconds()))
+	return e.Encode()
+}
+
 // encode makes a SET_HARDIF request.
 func (p Port) encode(mesh, index int) ([]byte, error) {
 	e := mnl.NewAttributeEncoder()

@@ -189,6 +189,29 @@ func (c Config) sources(t *table) {
 		}
 		base.jump(match{in: string(z)}, ch.name)
 	}
+	var out *chain
+	c.untracked(func(z model.Zone, s model.Service, m match) {
+		m.in = string(z)
+		base.add(m, notrack, "")
+		if out == nil {
+			out = t.chain("untracked", hookUntracked)
+		}
+		out.add(match{out: string(z), proto: m.proto, sport: m.dport.First}, notrack, "")
+	})
+}
+
+// untracked calls f for each zone and port of services without connections, with
+// what matches packets to them.
+func (c Config) untracked(f func(z model.Zone, s model.Service, m match)) {
+	for _, s := range c.Services {
+		for _, z := range s.Zones {
+			for _, p := range s.Ports {
+				if s.Untracked {
+					f(z, s, match{proto: protocol(s.Proto), dport: p})
+				}
+			}
+		}
+	}
 }
 
 // ownClients are the sources that clients may have.
@@ -208,6 +231,13 @@ func (c Config) ownClients() (list []netip.Prefix) {
 func (c Config) input(t *table) {
 	base := t.chain("input", hookInput)
 	base.add(match{loopback: true}, accept, "")
+	// Soon, since there are many of them; but people's rules go first.
+	c.untracked(func(z model.Zone, s model.Service, m match) {
+		ruled := slices.ContainsFunc(c.Rules, func(r model.FirewallRule) bool { return r.From == z && r.To == model.ZoneLocal })
+		if m.in = string(z); !ruled && len(s.To) == 0 {
+			base.add(m, accept, t.service(z, s))
+		}
+	})
 	for _, m := range pings {
 		base.jump(m, "echo")
 	}
@@ -239,8 +269,7 @@ func (c Config) inputZone(t *table, ch *chain, z model.Zone) {
 		if !slices.Contains(s.Zones, z) {
 			continue
 		}
-		name := t.count(fmt.Sprintf("service/%s/%s/%s", z, s.Name, s.Proto), fmt.Sprintf("%s to the device: %s (%s port %s)%s",
-			z, s.Name, s.Proto, join(s.Ports), phrase(" at ", s.To)))
+		name := t.service(z, s)
 		for _, p := range s.Ports {
 			m := match{proto: protocol(s.Proto), dport: p}
 			for _, to := range orAny(s.To) {
@@ -252,6 +281,12 @@ func (c Config) inputZone(t *table, ch *chain, z model.Zone) {
 		}
 	}
 	ch.add(match{}, refusal(z), t.refuse("denied", z, "to the device, and not allowed"))
+}
+
+// service names the counter of a service.
+func (t *table) service(z model.Zone, s model.Service) string {
+	return t.count(fmt.Sprintf("service/%s/%s/%s", z, s.Name, s.Proto), fmt.Sprintf("%s to the device: %s (%s port %s)%s",
+		z, s.Name, s.Proto, join(s.Ports), phrase(" at ", s.To)))
 }
 
 // control lets through what a link needs: neighbour discovery and multicast

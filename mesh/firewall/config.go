@@ -106,6 +106,10 @@ func Services(gateway bool, door uint16) []model.Service {
 		s("field-tls", "tcp", portHTTPS, model.ZoneClients),
 		s("relay", "udp", paths.RelayPort, model.ZoneOverlay),
 	}
+	// What the overlay carries is tracked inside of it, and WireGuard bounds who it
+	// answers: looking for a connection for each of its packets costs a third of what
+	// the processor carries.
+	list[0].Untracked = true
 	if door != 0 {
 		list = append(list, s("door", "tcp", door, model.ZoneOverlay, model.ZoneClients))
 	}

@@ -63,6 +63,9 @@ func TestValidate(t *testing.T) {
 		{"a station twice", func(c *Config) { c.Guests.Stations = []net.HardwareAddr{{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 1}} }, "each once"},
 		{"a long hardware address", func(c *Config) { c.Guests.Stations = []net.HardwareAddr{make([]byte, 8)} }, "6 octets"},
 		{"clients and guests", func(c *Config) { c.Guard.Ports, c.Guests.Ports = []string{"eth1"}, []string{"eth1"} }, "clients or guests"},
+		{"untracked range", func(c *Config) {
+			c.Services = append(c.Services, model.Service{Name: "voice", Proto: "udp", Ports: ports("5000-5010"), Zones: []model.Zone{up}, Untracked: true})
+		}, "single ports"},
 		{"guarded address", func(c *Config) { c.Guard.Own = []netip.Addr{netip.MustParseAddr("fe80::1%br0")} }, "without a zone"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -297,6 +297,8 @@ func (h hook) chain() *nftables.Chain {
 		return base(filter, nftables.ChainHookForward, nftables.ChainPriorityFilter, refuse)
 	case hookOutput:
 		return base(filter, nftables.ChainHookOutput, nftables.ChainPriorityFilter, pass)
+	case hookUntracked:
+		return base(filter, nftables.ChainHookOutput, nftables.ChainPriorityRaw, pass)
 	case hookClamp:
 		return base(filter, nftables.ChainHookForward, nftables.ChainPriorityMangle, pass)
 	case hookDNAT:

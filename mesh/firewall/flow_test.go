@@ -488,3 +488,27 @@ func TestGuard(t *testing.T) {
 	w.client.frameTo(all, ip4, udp("10.43.0.66", "255.255.255.255", 67, 68, mark))
 	eventually(t, "it at the other client", func() bool { return w.client2.frame(mark) != nil })
 }
+
+// WireGuard's packets between members are of no connection: each would be looked up
+// in vain. Those of others are.
+func TestUntracked(t *testing.T) {
+	w := newWorld(t)
+	if err := w.Apply(worldConfig()); err != nil {
+		t.Fatal(err)
+	}
+	w.mesh.send(udp(me6, rMe6, 51820, 51820, []byte{4, 0, 0, 0}))
+	eventually(t, "it is counted", func() bool { return w.count(t, "service/mesh/wireguard/udp") == 1 })
+	w.mesh.send(udp(me6, rMe6, 4254, 4254, []byte{4, 0, 0, 0}))
+	eventually(t, "another service's is", func() bool { return w.count(t, "service/mesh/announce/udp") == 1 })
+	flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports := map[uint16]int{}
+	for _, f := range flows {
+		ports[f.Forward.DstPort]++
+	}
+	if ports[51820] != 0 || ports[4254] != 1 {
+		t.Errorf("connections by port: expected one to 4254 alone, got %v", ports)
+	}
+}

@@ -41,6 +41,8 @@ func (l line) action() []expr.Any {
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}
 	case jump:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: l.jump}}
+	case notrack:
+		return []expr.Any{&expr.Notrack{}}
 	case masquerade:
 		return []expr.Any{&expr.Masq{}}
 	case clamp:

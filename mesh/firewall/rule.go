@@ -53,6 +53,7 @@ const (
 	hookInput
 	hookForward
 	hookOutput
+	hookUntracked
 	hookClamp
 	hookDNAT
 	hookSNAT
@@ -86,6 +87,7 @@ const (
 	jump
 	dnat
 	masquerade
+	notrack
 	clamp // the TCP's maximum segment size to what the way holds
 )
 

@@ -252,6 +252,17 @@ func (w *Wireless) fit(r nl80211.Wiphy, c *radio.Config) error {
 	return nil
 }
 
+// fitted is fit, and what the lab makes of it.
+func (w *Wireless) fitted(r nl80211.Wiphy, c *radio.Config) error {
+	if err := w.fit(r, c); err != nil {
+		return err
+	}
+	if w.c.Fitted != nil {
+		w.c.Fitted(c)
+	}
+	return nil
+}
+
 // fitHaLow makes a radio of Morse's driver a member: on the channel of 5 GHz that
 // stands for the mesh's, with the times of slow radios.
 func (w *Wireless) fitHaLow(c *radio.Config) error {

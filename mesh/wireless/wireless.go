@@ -57,6 +57,9 @@ type Config struct {
 	Carrier radio.Carrier
 	// Address says how a mesh interface is to be called; nil: as its driver does.
 	Address func(own net.HardwareAddr) net.HardwareAddr
+	// Fitted may change what a radio is to be, after the law has been asked: in the
+	// lab, simulated radios stand for those of other drivers. nil: nothing is.
+	Fitted func(*radio.Config)
 	// Links tells which links other stations are known to have; nil: none is known.
 	Links func() map[dot11.MAC][]dot11.MAC
 	// Alone tells whether the device has no peer by any other way; nil: it has none.
@@ -198,7 +201,7 @@ func (w *Wireless) serve(ctx context.Context) error {
 			return err
 		}
 	}
-	rs := w.newRadios(radio.RadiosConfig{Member: w.member(), Carrier: w.c.Carrier, Use: w.use, Fit: w.fit})
+	rs := w.newRadios(radio.RadiosConfig{Member: w.member(), Carrier: w.c.Carrier, Use: w.use, Fit: w.fitted})
 	w.set(rs)
 	defer w.set(nil)
 	return rs.Run(ctx)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"halo.internal/model"
 )
@@ -70,6 +71,22 @@ func TestMeshDefaults(t *testing.T) {
 	}
 	if got, err := Parse("halo.toml", data); err != nil || got.Mesh != set {
 		t.Errorf("got %+v, %v", got.Mesh, err)
+	}
+}
+
+// TestRoutingIntervals: a HaLow channel has room for few messages.
+func TestRoutingIntervals(t *testing.T) {
+	for name, tc := range map[string]struct {
+		mesh     Mesh
+		ogm, elp time.Duration
+	}{
+		"Wi-Fi": {Mesh{Channel: 6}, time.Second, 0},
+		"HaLow": {Mesh{HaLowChannel: 44}, 5 * time.Second, 5 * time.Second},
+		"both":  {Mesh{Channel: 6, HaLowChannel: 44}, 5 * time.Second, 5 * time.Second},
+	} {
+		if ogm, elp := tc.mesh.OGMInterval(), tc.mesh.ELPInterval(); ogm != tc.ogm || elp != tc.elp {
+			t.Errorf("%s: got %s and %s, want %s and %s", name, ogm, elp, tc.ogm, tc.elp)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"halo.internal/model/dot11"
 )
@@ -61,6 +62,26 @@ func (m Mesh) Check() error {
 		errs = append(errs, fmt.Errorf("%s: expected %s, got %q", key, expected, fmt.Sprint(got)))
 	})
 	return errors.Join(errs...)
+}
+
+// OGMInterval is how often a member says by the routing protocol that it exists
+// (BATMAN_IV's OGM, BATMAN_V's OGM2), which all the others pass on. What a channel
+// of Wi-Fi does not notice would fill one of HaLow: docs/halow.md has the measured
+// shares.
+func (m Mesh) OGMInterval() time.Duration {
+	if m.HaLowChannel != 0 {
+		return 5 * time.Second
+	}
+	return time.Second
+}
+
+// ELPInterval is how often BATMAN_V looks for neighbours on a radio, and probes
+// those that are idle; 0 leaves it to the kernel.
+func (m Mesh) ELPInterval() time.Duration {
+	if m.HaLowChannel != 0 {
+		return m.OGMInterval()
+	}
+	return 0
 }
 
 // check calls bad for each value that is wrong.
