@@ -41,7 +41,7 @@ func (a *Admin) Mesh(ctx context.Context) (model.MeshStatus, error) {
 
 // Coverage says which of a node's batches the gateway has.
 func (a *Admin) Coverage(ctx context.Context, node string) (apitype.Coverage, error) {
-	return get[apitype.Coverage](ctx, a, "/v1/nodes/"+url.PathEscape(node)+"/coverage", nil)
+	return get[apitype.Coverage](ctx, a, "/v1/nodes/"+url.PathEscape(node)+"/telemetry/sequences", nil)
 }
 
 // System describes the gateway.
