@@ -140,16 +140,6 @@ func (w *World) status(ctx context.Context, m *network.Machine) (model.MeshStatu
 	return *d.Mesh, d.Agent, nil
 }
 
-// boot is the boot counter of a machine that runs.
-func (w *World) boot(ctx context.Context, m *network.Machine) (uint64, error) {
-	if m == w.gateway() { // its agent's stream ended with its gateway-api: online is of this boot
-		n, err := w.Admin.Node(ctx, m.Name())
-		return n.Boot, err
-	}
-	s, _, err := w.status(ctx, m)
-	return s.BootCounter, err
-}
-
 // answers returns when machines that were just started answer again; until then,
 // what they said before could be taken for what they say now.
 func (w *World) answers(ctx context.Context, machines ...*network.Machine) error {
@@ -206,18 +196,6 @@ func (w *World) onSwitch(name string, mac host.MAC) (h *host.Host, unplug func()
 		return nil, nil, errors.Join(err, h.Close())
 	}
 	return h, func() { _ = h.Close() }, nil
-}
-
-// event returns when the gateway has learned of an event of that kind, of that node
-// if any, since the one of that number.
-func (w *World) event(ctx context.Context, node, kind string, since int64) error {
-	return w.eventually(ctx, "event "+kind, func() error {
-		list, err := w.Admin.EventsSince(ctx, node, kind, since)
-		if err != nil {
-			return err
-		}
-		return expect(len(list) > 0, "an event of the kind %s of %q, got none", kind, node)
-	})
 }
 
 // Consoles is the end of every machine's console, for who looks for the reason of a

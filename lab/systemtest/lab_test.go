@@ -289,16 +289,6 @@ func checkNodes(nodes []apitype.Node, want int) error {
 	return nil
 }
 
-// now is the time on the gateway.
-func (l *lab) now(t testing.TB) time.Time {
-	t.Helper()
-	info, err := l.api.SystemInfo(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return info.Time
-}
-
 // lastEvent returns the number of the newest event.
 func (l *lab) lastEvent(t testing.TB) int64 {
 	t.Helper()
