@@ -161,6 +161,9 @@ func (n *Network) AddStranger(ctx context.Context, name string, now time.Time) (
 		return nil, err
 	}
 	other.Node.Name = name
+	if n.opts.Mesh.byCable() {
+		other.Node.Ports[meshPort] = "mesh" // or it would serve clients there, which is no knocking
+	}
 	return n.addMember(ctx, other.Node, Spec{Name: name, Role: model.RoleNode, Image: n.opts.NodeImage})
 }
 

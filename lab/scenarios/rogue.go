@@ -144,12 +144,14 @@ func rogueGateway(ctx context.Context, w *World, r *Result) error {
 
 	var mu sync.Mutex
 	var heard, routing [][]byte // announcements, and batman-adv's own packets
+	sealed := false             // what members say is encrypted
 	stop := stranger.Hear(func(f host.Frame) {
 		mu.Lock()
 		defer mu.Unlock()
 		if a, ok := announcement(f); ok && len(heard) < 16 {
 			heard = append(heard, bytes.Clone(a))
 		}
+		sealed = sealed || f.Kind() == paths.EtherTypeMACsec
 		if f.Kind() == paths.EtherTypeBatman && len(routing) < 16 {
 			routing = append(routing, bytes.Clone(f.Payload()))
 		}
@@ -159,14 +161,17 @@ func rogueGateway(ctx context.Context, w *World, r *Result) error {
 	_ = w.within(ctx, time.Minute, "an announcement", func() error {
 		mu.Lock()
 		defer mu.Unlock()
-		return expect(len(heard) > 1 && len(routing) > 0, "announcements, got %d", len(heard))
+		return expect(sealed || len(heard) > 1 && len(routing) > 0, "announcements, got %d", len(heard))
 	})
 	stop()
-	forged, err := forge(heard)
+	mu.Lock()
+	overheard := slices.Clone(heard)
+	mu.Unlock()
+	forged, err := forge(overheard)
 	if err != nil {
 		return err
 	}
-	r.note("%d announcements were overheard, %d forged", len(heard), len(forged))
+	r.note("%d announcements were overheard, %d forged", len(overheard), len(forged))
 	group := netip.AddrPortFrom(paths.AnnounceGroup, paths.AnnouncePort)
 	err = w.attack(ctx, func(i int) error {
 		text := forged[i%len(forged)]
