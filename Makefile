@@ -43,7 +43,7 @@ dev:
 	@test -n "$(DEV)" || { echo "make flash: DEV=/dev/sdX is missing: the card to overwrite (lsblk shows them)" >&2; exit 2; }
 
 #: Check
-.PHONY: check race test fuzz bench bench-radio bench-mesh soak
+.PHONY: check race test scenarios fuzz bench bench-radio bench-mesh soak
 check: peers stamp ## format, vet, staticcheck and the fast tests
 	@fmt=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 		test -z "$$fmt" || { echo "not formatted (gofmt -w):"; echo "$$fmt"; exit 1; }
@@ -65,6 +65,10 @@ MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test 
 test: deps check build lab-images testvm ## everything, machines included
 	$(MACHINES) -p 2 $(LONGEST) $(filter-out $(LONGEST) $(NETWORK),$(LAB))
 	$(MACHINES) $(NETWORK)
+	@cat $(OUT)/scenarios-*.txt
+
+scenarios: deps build lab-images ## break networks in many ways, and see how fast they come back: SCENARIOS="node-restart line"
+	bin/halo-lab scenario $(or $(SCENARIOS),all) --gateway-image $(OUT)/halo-gateway-qemu-virt.img --node-image $(OUT)/halo-node-qemu-virt.img
 
 fuzz: stamp ## every fuzz test for FUZZTIME=10s
 	@for p in $$($(GO) list ./...); do \
@@ -90,8 +94,10 @@ bench-mesh: deps stamp testvm ## the mesh's figures, coming into contact beside 
 	$(MACHINES) -run '^$$' -bench Reroute -benchtime 3x ./lab/benchmesh
 	$(MACHINES) -run '^$$' -bench Resident -benchtime 1x ./lab/benchmesh
 
-soak: deps build lab-images ## a network under power cuts, resets, shutdowns and partitions for HALO_SOAK=1h
-	HALO_SOAK=$(or $(HALO_SOAK),1h) $(MACHINES) -count 1 -timeout 0 $(NETWORK)
+soak: deps build lab-images ## restarts twenty times, a partition of an hour, and faults at random for HALO_SOAK=1h
+	HALO_SOAK=$(or $(HALO_SOAK),1h) HALO_SCENARIO_RUNS=$(or $(HALO_SCENARIO_RUNS),20) HALO_PARTITION=$(or $(HALO_PARTITION),1h) \
+		$(MACHINES) -count 1 -timeout 0 $(NETWORK)
+	@cat $(OUT)/scenarios-*.txt
 
 #: Build
 .PHONY: deps peers stamp build lab-images testvm clean

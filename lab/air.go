@@ -37,7 +37,7 @@ func (a *app) airCommand() *cobra.Command {
 			return a.show(s, func(w io.Writer) error { return airTable(w, s) })
 		}),
 	}
-	c.AddCommand(a.moveCommand(), a.cutCommand(), a.airHealCommand(), a.lossCommand(), a.disorderCommand(), a.jamCommand(), a.rogueCommand(), a.captureCommand())
+	c.AddCommand(a.moveCommand(), a.cutCommand(), a.airHealCommand(), a.lossCommand(), a.disorderCommand(), a.radioCommand("unplug", "take a machine's radio out, also over its restarts"), a.radioCommand("plug", "put it back"), a.radioCommand("wedge", "have its driver hang until the radio is restarted"), a.jamCommand(), a.rogueCommand(), a.captureCommand())
 	return c
 }
 
@@ -136,6 +136,19 @@ func (a *app) lossCommand() *cobra.Command {
 				return err
 			}
 			return a.done("air loss: %.3g%% between %s and %s", percent, args[0], args[1])
+		}),
+	}
+}
+
+// radioCommand does something to a machine's radios.
+func (a *app) radioCommand(use, short string) *cobra.Command {
+	return &cobra.Command{
+		Use: use + " NAME", Short: short, Args: cobra.ExactArgs(1),
+		RunE: a.lab(func(ctx context.Context, lab *control.Client, args []string) error {
+			if err := lab.Radio(ctx, control.RadioFault{Name: args[0], Fault: use}); err != nil {
+				return err
+			}
+			return a.done("air %s: %s", use, args[0])
 		}),
 	}
 }

@@ -97,6 +97,25 @@ func TestALabInTheAir(t *testing.T) {
 		t.Errorf("after a start: got %+v, want the address %s and the place it was moved to", r, address)
 	}
 
+	// One is unplugged, stays out over a restart, and is plugged in again; its driver
+	// hangs until its interface goes down, which the played machine lets it do at once.
+	s.do(0, "air", "unplug", "node2")
+	s.until("the radio of node2 is unplugged", func(a control.Air) bool { return on(a) == 2 && !radio(a, "node2").On })
+	s.do(0, "reboot", "gateway")
+	s.do(0, "reboot", "node2")
+	s.until("the gateway's is back, and no other", func(a control.Air) bool { return on(a) == 2 && radio(a, "gateway").On })
+	_, complaint := s.do(1, "air", "unplug", "node2")
+	s.mentions(complaint, "it is unplugged already")
+	_, complaint = s.do(1, "air", "wedge", "node2")
+	s.mentions(complaint, "the machine is off, or takes part in no air")
+	s.do(0, "air", "plug", "node2")
+	s.until("the radio of node2 is back", func(a control.Air) bool { return on(a) == 3 })
+	_, complaint = s.do(1, "air", "plug", "node2")
+	s.mentions(complaint, "it is not unplugged")
+	s.do(0, "air", "wedge", "node2")
+	out, _ = s.do(0, "crash", "node2", "halo-mesh")
+	s.mentions(out, "halo-mesh of node2 is dead")
+
 	s.do(0, "air", "move", "node2", "--", "-120", "0.5", "15")
 	s.do(0, "air", "cut", "gateway", "node1")
 	s.do(0, "air", "loss", "node1", "node2", "30%")

@@ -78,6 +78,7 @@ it to.
   halo-lab air move node2 300 0  carry a machine away
   halo-lab partition node1       cut node1 off; heal ends it
   halo-lab down                  end everything
+  halo-lab scenario all          break networks in many ways, and see them come back
 
 Everything of a lab lies in one folder, --dir or HALO_LAB. Nothing of it is
 reachable from outside this machine.`
@@ -106,7 +107,7 @@ func (a *app) command() *cobra.Command {
 		a.actCommand("start", "switch a machine on", control.Start),
 		a.actCommand("pause", "stop a machine's time", control.Pause),
 		a.actCommand("resume", "let a paused machine go on", control.Resume),
-		a.partitionCommand(), a.healCommand(), a.linkCommand(), a.airCommand(),
+		a.partitionCommand(), a.healCommand(), a.linkCommand(), a.airCommand(), a.crashCommand(), a.scenarioCommand(),
 	)
 	return root
 }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strconv"
@@ -29,6 +30,19 @@ func (a *app) actCommand(use, short string, action control.Action) *cobra.Comman
 			}
 			return a.done("%s: %s", use, strings.Join(names, " "))
 		},
+	}
+}
+
+func (a *app) crashCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "crash MACHINE PROCESS", Short: "have a process of a machine die, such as halo-mesh; it needs a mesh by air", Args: cobra.ExactArgs(2),
+		Example: "  halo-lab crash node1 halo-mesh",
+		RunE: a.lab(func(ctx context.Context, lab *control.Client, args []string) error {
+			if err := lab.Crash(ctx, control.Crash{Machine: args[0], Process: args[1]}); err != nil {
+				return err
+			}
+			return a.done("crash: %s of %s is dead", args[1], args[0])
+		}),
 	}
 }
 

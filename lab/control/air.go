@@ -1,12 +1,14 @@
 package control
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"sync"
+	"time"
 
 	"halo.internal/lab/air"
 	"halo.internal/lab/air/physics"
@@ -47,6 +49,18 @@ type Disorder struct {
 	A        string       `json:"a"`
 	B        string       `json:"b"`
 	Disorder air.Disorder `json:"disorder"`
+}
+
+// RadioFault is the body of PUT /v1/air/radio.
+type RadioFault struct {
+	Name  string `json:"name" doc:"of a machine or radio"`
+	Fault string `json:"fault" enum:"unplug,plug,wedge"`
+}
+
+// Crash is the body of POST /v1/crash.
+type Crash struct {
+	Machine string `json:"machine"`
+	Process string `json:"process"`
 }
 
 // Quiet is the body of DELETE /v1/air/jam.
@@ -136,6 +150,28 @@ func plain(do func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { answer(w, struct{}{}, do()) }
 }
 
+func (s *server) radio(f RadioFault) error {
+	switch f.Fault {
+	case "unplug":
+		return s.net.Unplug(f.Name)
+	case "plug":
+		return s.net.Replug(f.Name)
+	case "wedge":
+		_, err := s.net.Wedge(f.Name)
+		return err
+	}
+	return fmt.Errorf("fault of a radio: expected unplug, plug or wedge, got %q", f.Fault)
+}
+
+// crashLimit is how long a machine may take to kill a process.
+const crashLimit = 30 * time.Second
+
+func (s *server) crash(c Crash) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), crashLimit, fmt.Errorf("not within %s", crashLimit))
+	defer cancel()
+	return s.net.KillProcess(ctx, c.Machine, c.Process)
+}
+
 func (s *server) handleAir(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/air", func(w http.ResponseWriter, _ *http.Request) {
 		status, err := s.net.AirStatus()
@@ -146,6 +182,7 @@ func (s *server) handleAir(mux *http.ServeMux) {
 	mux.HandleFunc("DELETE /v1/air/cut", plain(s.net.Restore))
 	mux.HandleFunc("PUT /v1/air/loss", body(func(l Loss) error { return s.net.SetLoss(l.A, l.B, l.Loss) }))
 	mux.HandleFunc("PUT /v1/air/disorder", body(func(d Disorder) error { return s.net.SetDisorder(d.A, d.B, d.Disorder) }))
+	mux.HandleFunc("PUT /v1/air/radio", body(s.radio))
 	mux.HandleFunc("PUT /v1/air/jam", body(s.net.Jam))
 	mux.HandleFunc("DELETE /v1/air/jam", body(func(q Quiet) error { return s.net.Quiet(q.FreqMHz) }))
 	mux.HandleFunc("PUT /v1/air/rogue", body(func(r Stranger) error {

@@ -96,6 +96,16 @@ func (c *Client) SetDisorder(ctx context.Context, d Disorder) error {
 	return c.do(ctx, http.MethodPut, "/v1/air/disorder", d, nil)
 }
 
+// Radio does something to a machine's radios.
+func (c *Client) Radio(ctx context.Context, f RadioFault) error {
+	return c.do(ctx, http.MethodPut, "/v1/air/radio", f, nil)
+}
+
+// Crash has a process of a machine die.
+func (c *Client) Crash(ctx context.Context, p Crash) error {
+	return c.do(ctx, http.MethodPost, "/v1/crash", p, nil)
+}
+
 // Jam adds noise.
 func (c *Client) Jam(ctx context.Context, j air.Jammer) error {
 	return c.do(ctx, http.MethodPut, "/v1/air/jam", j, nil)

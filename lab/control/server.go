@@ -153,6 +153,7 @@ func (s *server) handler() http.Handler {
 		answer(w, struct{}{}, nil)
 	})
 	mux.HandleFunc("PUT /v1/link", body(func(l Link) error { return s.net.SetLink(l.A, l.B, l.Condition) }))
+	mux.HandleFunc("POST /v1/crash", body(s.crash))
 	s.handleAir(mux)
 	mux.HandleFunc("DELETE /v1/lab", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, struct{}{}, nil)

@@ -53,6 +53,7 @@ type Config struct {
 	// Clock is what the real-time clock shows at each start: the host's time, or when
 	// false 1970, as on a board without one.
 	Clock  bool
+	Ahead  time.Duration // of the host's time, with Clock; negative: behind
 	Log    *slog.Logger
 	Notify func() // called after each change of Status; may be nil
 }
@@ -121,11 +122,11 @@ func New(cfg Config) (*Machine, error) {
 func (m *Machine) Name() string { return m.cfg.Name }
 
 // SetClock says what the real-time clock shows from the next start on; see
-// Config.Clock.
-func (m *Machine) SetClock(right bool) {
+// Config.Clock and Config.Ahead.
+func (m *Machine) SetClock(clock bool, ahead time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.cfg.Clock = right
+	m.cfg.Clock, m.cfg.Ahead = clock, ahead
 }
 
 // Forwards returns the forwarded ports.

@@ -151,9 +151,12 @@ func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
 	}
 	rtc := "base=1970-01-01T00:00:00"
 	m.mu.Lock()
-	clock := m.cfg.Clock
+	clock, ahead := m.cfg.Clock, m.cfg.Ahead
 	m.mu.Unlock()
-	if clock {
+	switch {
+	case clock && ahead != 0:
+		rtc = "base=" + time.Now().Add(ahead).UTC().Format("2006-01-02T15:04:05")
+	case clock:
 		rtc = "base=utc"
 	}
 	processor, parameters := Accelerator()

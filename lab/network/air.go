@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"syscall"
 
 	"halo.internal/lab/air"
@@ -64,6 +65,7 @@ type radio struct {
 	air.Radio
 	wiphy string // its name in the machine
 	on    bool   // the machine has made it
+	out   bool   // it was unplugged
 }
 
 func (n *Network) openAir() {
@@ -105,15 +107,17 @@ func (n *Network) enter(m *Machine, mine []*radio, conn net.Conn) error {
 	}
 	name := mine[0].Machine
 	log := n.opts.Log.With("node", name)
-	remote := link.NewRemote(conn, func(wiphy string) {
-		if err := n.appear(mine, wiphy); err != nil {
-			log.Warn("radio", "err", err)
-		}
+	remote := link.NewRemote(conn, link.Notices{
+		Made: func(wiphy string) {
+			if err := n.appear(mine, wiphy); err != nil {
+				log.Warn("radio", "err", err)
+			}
+		},
+		Freed:  func(wiphy string) { n.happened(n.freed, name+" "+wiphy) },
+		Killed: func(process string) { n.happened(n.killed, name+" "+process) },
 	}, log)
-	for _, r := range mine {
-		if err := remote.Plug(r.wiphy, r.Address); err != nil {
-			return errors.Join(err, remote.Close())
-		}
+	if err := n.furnish(name, remote, mine); err != nil {
+		return errors.Join(err, remote.Close())
 	}
 	ctx, leave := context.WithCancel(n.life)
 	m.air = &presence{leave, make(chan struct{})}
@@ -122,7 +126,7 @@ func (n *Network) enter(m *Machine, mine []*radio, conn net.Conn) error {
 		defer close(gone)
 		defer leave()
 		err := n.Air.Attach(ctx, name, remote)
-		n.vanish(mine)
+		n.vanish(name, remote, mine)
 		if err != nil && !ended(err) {
 			log.Warn("radios are dead", "err", err)
 		}
@@ -139,7 +143,7 @@ func (n *Network) appear(mine []*radio, wiphy string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, r := range mine {
-		if r.wiphy == wiphy {
+		if r.wiphy == wiphy && !r.out {
 			r.on = true
 			return n.Air.Place(r.Radio)
 		}
@@ -147,9 +151,18 @@ func (n *Network) appear(mine []*radio, wiphy string) error {
 	return nil
 }
 
-func (n *Network) vanish(mine []*radio) {
+func (n *Network) vanish(machine string, remote *link.Remote, mine []*radio) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.remotes[machine] == remote {
+		delete(n.remotes, machine)
+		for key, c := range n.freed {
+			if strings.HasPrefix(key, machine+" ") {
+				delete(n.freed, key)
+				close(c)
+			}
+		}
+	}
 	for _, r := range mine {
 		r.on = false
 		n.Air.Remove(r.Name)

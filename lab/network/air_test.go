@@ -47,11 +47,22 @@ func TestWithoutAnAir(t *testing.T) {
 		"disorder": n.SetDisorder("gateway", "node1", air.Disorder{Retransmitted: 0.5}),
 		"jam":      n.Jam(air.Jammer{RaiseDB: 3}),
 		"quiet":    n.Quiet(0),
+		"unplug":   n.Unplug("gateway"),
+		"replug":   n.Replug("gateway"),
 		"rogue":    n.StartRogue(rogue.Config{Attack: rogue.Replay, PerSecond: 1}, physics.Position{}),
 	} {
 		if !errors.Is(err, ErrNoAir) {
 			t.Errorf("%s: got %v", what, err)
 		}
+	}
+	if _, err := n.Wedge("gateway"); !errors.Is(err, ErrNoAir) {
+		t.Errorf("wedge: got %v", err)
+	}
+	if err := n.KillProcess(t.Context(), "gateway", "halo-mesh"); !errors.Is(err, ErrNoRadio) {
+		t.Errorf("kill: got %v", err)
+	}
+	if err := n.PlugInto("gateway", 0, "x", nil); err == nil {
+		t.Error("a port that is not there took a cable")
 	}
 	if err := n.StopRogue(); !errors.Is(err, ErrNoRogue) {
 		t.Errorf("got %v", err)

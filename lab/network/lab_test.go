@@ -3,6 +3,8 @@
 package network_test
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -96,4 +98,28 @@ func TestRadiosAreThoseOfAMachineThatRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.await("start after a power cut", both...)
+	if err := a.net.Unplug("gateway.2"); err != nil {
+		t.Fatal(err)
+	}
+	a.await("one is unplugged", "gateway.1")
+	if err := a.gateway.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.await("a reset takes the other away")
+	a.await("start without the one", "gateway.1")
+	if err := a.net.Replug("gateway.2"); err != nil {
+		t.Fatal(err)
+	}
+	a.await("it is plugged in again", both...)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	// halo-mesh is there at some time after halo-air.
+	for err := errors.New("not tried"); err != nil; {
+		one, stop := context.WithTimeout(ctx, 5*time.Second)
+		err = a.net.KillProcess(one, "gateway", "halo-mesh")
+		stop()
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
 }

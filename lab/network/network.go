@@ -21,10 +21,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"halo.internal/lab/air"
+	"halo.internal/lab/air/link"
 	"halo.internal/lab/disk"
 	"halo.internal/lab/ether"
 	"halo.internal/lab/machine"
 	"halo.internal/model"
+	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
 )
 
@@ -44,15 +46,18 @@ type Options struct {
 	// Agent holds settings of halo-agent (agent.toml), put onto each card; the
 	// agents' own when empty.
 	Agent string
-	// Free, if any, is given the other end of a port of each machine that is for HALO
-	// to find out about, at each start of the machine.
-	Free func(machine string, conn net.Conn) error
-	Log  *slog.Logger
+	// Spare is how many nodes may be added later: the join token admits them too.
+	Spare int
+	// Ports of each machine are for HALO to find out about; each leads to a switch of
+	// its own, see PlugInto.
+	Ports int
+	Log   *slog.Logger
 }
 
 // Limits of one lab.
 const (
 	MaxNodes  = 64
+	MaxPorts  = 4
 	minMemory = 128
 )
 
@@ -71,8 +76,12 @@ type Network struct {
 
 	mu       sync.Mutex // guards what follows
 	machines []*Machine // the gateway first
-	radios   []*radio   // of the machines
-	rogue    *intruder  // nil while there is none
+	ports    map[string][]*ether.Switch
+	remotes  map[string]*link.Remote  // of machines that run, where there is an air
+	freed    map[string]chan struct{} // by radio whose driver hangs; closed when it does not any more
+	killed   map[string]chan struct{} // by machine and process that is to die
+	radios   []*radio                 // of the machines
+	rogue    *intruder                // nil while there is none
 	closed   bool
 }
 
@@ -94,8 +103,11 @@ func NodeName(n int) string { return fmt.Sprintf("node%d", n) }
 
 // New makes the machines, all off.
 func New(ctx context.Context, o Options) (*Network, error) {
-	if o.Nodes < 0 || o.Nodes > MaxNodes {
-		return nil, fmt.Errorf("nodes: expected 0 to %d, got %d", MaxNodes, o.Nodes)
+	if o.Nodes < 0 || o.Spare < 0 || o.Nodes+o.Spare > MaxNodes {
+		return nil, fmt.Errorf("nodes: expected 0 to %d, got %d and %d to spare", MaxNodes, o.Nodes, o.Spare)
+	}
+	if o.Ports < 0 || o.Ports > MaxPorts {
+		return nil, fmt.Errorf("ports: expected 0 to %d, got %d", MaxPorts, o.Ports)
 	}
 	if o.MemoryMB < minMemory {
 		return nil, fmt.Errorf("memory: expected at least %d MB, got %d", minMemory, o.MemoryMB)
@@ -104,7 +116,7 @@ func New(ctx context.Context, o Options) (*Network, error) {
 		return nil, err
 	}
 	now := time.Now()
-	bundles, err := NewBundles(o.Name, o.Nodes, now)
+	bundles, err := NewBundles(o.Name, o.Nodes+o.Spare, now)
 	if err != nil {
 		return nil, err
 	}
@@ -112,26 +124,57 @@ func New(ctx context.Context, o Options) (*Network, error) {
 		delete(bundles.Gateway.Ports, meshPort)
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	n := &Network{Switch: ether.New(o.Log, rand.Uint64()), Bundles: bundles, opts: o, life: life, end: end}
+	n := &Network{
+		Switch: ether.New(o.Log, rand.Uint64()), Bundles: bundles, opts: o, life: life, end: end,
+		ports: map[string][]*ether.Switch{}, remotes: map[string]*link.Remote{}, freed: map[string]chan struct{}{}, killed: map[string]chan struct{}{},
+	}
 	if o.Mesh.byAir() {
 		n.openAir()
 	}
-	for i := range o.Nodes + 1 {
-		s := Spec{Name: Gateway, Role: model.RoleGateway, Image: o.GatewayImage, Clock: true}
-		b := bundles.Gateway
-		if i > 0 {
-			s = Spec{Name: NodeName(i), Role: model.RoleNode, Image: o.NodeImage}
-			b = bundles.Node
-			b.Name = s.Name
-		}
-		if s.Bundle, err = b.Marshal(); err == nil {
-			_, err = n.Add(ctx, s)
-		}
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", s.Name, err), n.Close())
-		}
+	_, err = n.AddGateway(ctx, Gateway)
+	for i := 1; i <= o.Nodes && err == nil; i++ {
+		_, err = n.AddNode(ctx, NodeName(i))
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
+}
+
+// AddGateway adds a machine with a card from the gateway's bundle, off. One beside
+// the gateway is the gateway's second card, and its double.
+func (n *Network) AddGateway(ctx context.Context, name string) (*Machine, error) {
+	return n.addMember(ctx, n.Bundles.Gateway, Spec{Name: name, Role: model.RoleGateway, Image: n.opts.GatewayImage, Clock: true})
+}
+
+// AddNode adds a node of the network, off.
+func (n *Network) AddNode(ctx context.Context, name string) (*Machine, error) {
+	b := n.Bundles.Node
+	b.Name = name
+	return n.addMember(ctx, b, Spec{Name: name, Role: model.RoleNode, Image: n.opts.NodeImage})
+}
+
+// AddStranger adds a node of another network, off. now is the time of its bundle.
+func (n *Network) AddStranger(ctx context.Context, name string, now time.Time) (*Machine, error) {
+	other, err := NewBundles("another", 1, now)
+	if err != nil {
+		return nil, err
+	}
+	other.Node.Name = name
+	if n.opts.Mesh.byCable() {
+		other.Node.Ports[meshPort] = "mesh" // or it would serve clients there, which is no knocking
+	}
+	return n.addMember(ctx, other.Node, Spec{Name: name, Role: model.RoleNode, Image: n.opts.NodeImage})
+}
+
+func (n *Network) addMember(ctx context.Context, b bundle.Bundle, s Spec) (m *Machine, err error) {
+	if s.Bundle, err = b.Marshal(); err == nil {
+		m, err = n.Add(ctx, s)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	return m, nil
 }
 
 // Spec describes a machine to be added.
@@ -202,9 +245,11 @@ func (m *Machine) prepare(ctx context.Context, n *Network, s Spec) (err error) {
 			MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 1}, Plug: func(c net.Conn) error { return n.Switch.Plug(s.Name, c) },
 		})
 	}
-	if n.opts.Free != nil {
+	for i := range n.opts.Ports {
+		own := ether.New(n.opts.Log, rand.Uint64())
+		n.ports[s.Name] = append(n.ports[s.Name], own)
 		c.NICs = append(c.NICs, machine.NIC{
-			MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 2}, Plug: func(c net.Conn) error { return n.opts.Free(s.Name, c) },
+			MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, byte(2 + i)}, Plug: func(c net.Conn) error { return own.Plug(s.Name, c) },
 		})
 	}
 	if n.opts.Mesh.byAir() {
@@ -265,6 +310,19 @@ func (n *Network) Machines() []*Machine {
 	return append([]*Machine(nil), n.machines...)
 }
 
+// PlugInto plugs something into a machine's port, counted from 0, by a cable of
+// that name, until either side closes conn. It hears what the machine sends there,
+// and what others do that are plugged in.
+func (n *Network) PlugInto(machine string, port int, name string, conn net.Conn) error {
+	n.mu.Lock()
+	list := n.ports[machine]
+	n.mu.Unlock()
+	if port < 0 || port >= len(list) {
+		return fmt.Errorf("port %d of %s: expected one of %d", port, machine, len(list))
+	}
+	return list[port].Plug(name, conn)
+}
+
 // ErrNoMachine is wrapped where a name is not that of a machine.
 var ErrNoMachine = errors.New("no such machine")
 
@@ -293,7 +351,7 @@ func (m *Machine) URL() string {
 func (n *Network) Close() error {
 	n.end()
 	n.mu.Lock()
-	machines := n.machines
+	machines, ports := n.machines, n.ports
 	if n.closed {
 		machines = nil
 	}
@@ -307,6 +365,11 @@ func (n *Network) Close() error {
 		errs = append(errs, m.Disk.Close())
 	}
 	n.Switch.Close()
+	for _, list := range ports {
+		for _, s := range list {
+			s.Close()
+		}
+	}
 	n.flying.Wait()
 	return errors.Join(errs...)
 }

@@ -48,9 +48,14 @@ const (
 // own /health says that nothing is missing. report is told each step, from
 // one goroutine per machine.
 func (n *Network) Ready(ctx context.Context, report func(Progress)) error {
+	return n.ReadyAre(ctx, n.Machines(), report)
+}
+
+// ReadyAre is Ready for some of the machines.
+func (n *Network) ReadyAre(ctx context.Context, machines []*Machine, report func(Progress)) error {
 	start := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
-	for _, m := range n.Machines() {
+	for _, m := range machines {
 		g.Go(func() error {
 			return m.ready(ctx, func(s Stage, detail string) {
 				report(Progress{m.Name(), time.Since(start), s, detail})

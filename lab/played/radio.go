@@ -34,6 +34,14 @@ func (r *radios) Plug(_ string, mac net.HardwareAddr) error {
 
 func (r *radios) Unplug(string) error { return nil }
 
+// Watch lets the radio's interface go down at once: whoever drives it has noticed.
+func (r *radios) Watch(_ string, down func()) error {
+	go down()
+	return nil
+}
+
+func (r *radios) Kill(string) error { return nil }
+
 // Next returns a frame to all of one of the radios, by turns.
 func (r *radios) Next() (hwsim.Frame, error) {
 	for {

@@ -86,12 +86,12 @@ func (f figures) three(b *testing.B, mesh network.Mesh) *lab {
 	f.add("cpu-s/three-up", l.cpu())
 	l.claim(b)
 	l.eventually(b, "telemetry of both nodes is committed", func() error {
-		now, err := l.stored(b.Context())
+		now, err := l.world.Stored(b.Context())
 		if err != nil {
 			return err
 		}
 		for _, m := range l.nodes {
-			if err := expect(now.newest(m.Name()).Count > 0, "a batch of %s", m.Name()); err != nil {
+			if err := expect(now.Newest(m.Name()).Count > 0, "a batch of %s", m.Name()); err != nil {
 				return err
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"halo.internal/ctl/client"
 	"halo.internal/hal/card"
@@ -23,7 +22,6 @@ import (
 func damagedCards(t *testing.T, l *lab) {
 	before := l.before(t)
 	events := l.lastEvent(t)
-	start := time.Now()
 	modules, root := l.nodes[0], l.nodes[1]
 	if err := errors.Join(modules.PowerCut(), root.PowerCut()); err != nil {
 		t.Fatal(err)
@@ -42,8 +40,7 @@ func damagedCards(t *testing.T, l *lab) {
 			return expect(m.Status().Slot == "b", "slot b, got %+v", m.Status())
 		})
 	}
-	l.awaitBoot(t, modules, root)
-	l.recovered(t, before, time.Since(start), modules, root)
+	l.recovered(t, before, modules, root)
 	l.eventually(t, "the gateway knows of both slots", func() error {
 		for _, m := range []*network.Machine{modules, root} {
 			n, err := l.api.Node(t.Context(), m.Name())
@@ -119,7 +116,6 @@ func damageRoot(m *network.Machine) error {
 func fullCards(t *testing.T, l *lab) {
 	before := l.before(t)
 	events := l.lastEvent(t)
-	start := time.Now()
 	node := l.nodes[1]
 	full := []*network.Machine{l.gateway, node}
 	for _, m := range full {
@@ -158,8 +154,7 @@ func fullCards(t *testing.T, l *lab) {
 			t.Fatal(err)
 		}
 	}
-	l.awaitBoot(t, full...)
-	l.recovered(t, before, time.Since(start), full...)
+	l.recovered(t, before, full...)
 }
 
 // wornCard has the gateway's card refuse writes while it runs. Nothing is
@@ -167,7 +162,6 @@ func fullCards(t *testing.T, l *lab) {
 // when the card is replaced by one that works.
 func wornCard(t *testing.T, l *lab) {
 	before := l.before(t)
-	start := time.Now()
 	l.gateway.Disk.WearOut(true)
 	defer l.gateway.Disk.WearOut(false)
 	l.eventually(t, "the gateway says that it keeps nothing", func() error {
@@ -177,10 +171,7 @@ func wornCard(t *testing.T, l *lab) {
 		}
 		return expect(h.State != health.OK && h.Missing != "", "a gateway that names its database or card, got %+v", h)
 	})
-	last, err := l.stored(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	last := l.stored(t)
 	if err := l.gateway.PowerCut(); err != nil {
 		t.Fatal(err)
 	}
@@ -188,13 +179,8 @@ func wornCard(t *testing.T, l *lab) {
 	if err := l.net.PowerOn(l.gateway); err != nil {
 		t.Fatal(err)
 	}
-	l.awaitBoot(t, l.gateway)
-	l.recovered(t, before, time.Since(start), l.gateway)
-	now, err := l.stored(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := now.holds(last); err != nil {
+	l.recovered(t, before, l.gateway)
+	if err := l.stored(t).Holds(last); err != nil {
 		t.Fatal(err)
 	}
 }

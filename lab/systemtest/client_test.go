@@ -8,58 +8,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"halo.internal/lab/ether"
 	"halo.internal/mesh/nstest"
 	"halo.internal/model/paths"
 )
 
-// cables are those of the ports that are left for HALO to find out about: a switch
-// for each machine, to which tests plug what they like.
-type cables struct {
-	log *slog.Logger
-
-	mu sync.Mutex
-	of map[string]*ether.Switch
-}
-
-func newCables(t testing.TB) *cables {
-	c := &cables{log: slog.New(slog.NewTextHandler(t.Output(), nil)), of: map[string]*ether.Switch{}}
-	t.Cleanup(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for _, s := range c.of {
-			s.Close()
-		}
-	})
-	return c
-}
-
-func (c *cables) plug(machine, end string, conn net.Conn) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.of[machine]
-	if s == nil {
-		s = ether.New(c.log, 1)
-		c.of[machine] = s
-	}
-	return s.Plug(end, conn)
-}
-
-// host plugs a Debian host into a machine's port.
-func (c *cables) host(t *testing.T, machine, name string) *nstest.Host {
+// host plugs a Debian host into the first port of a machine that is left for HALO to
+// find out about.
+func (l *lab) host(t *testing.T, machine, name string) *nstest.Host {
 	t.Helper()
 	h, cable := nstest.NewTap(t, name)
-	if err := c.plug(machine, name, cable); err != nil {
+	if err := l.net.PlugInto(machine, 0, name, cable); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -120,7 +86,7 @@ func aPhone(t *testing.T, l *lab) {
 		t.Fatal(err)
 	}
 	// The Internet: a network with a server of DHCP at the gateway's free port.
-	internet := l.cables.host(t, l.gateway.Name(), "inet0")
+	internet := l.host(t, l.gateway.Name(), "inet0")
 	l.run(t, internet, "an address of the Internet", "", "ip", "address", "add", "192.0.2.1/24", "dev", "inet0")
 	internet.Start(t, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--interface=inet0", "--bind-interfaces", "--port=53", "--no-resolv", "--no-hosts",
 		"--address=/www.example/192.0.2.1", "--dhcp-range=192.0.2.100,192.0.2.150,1h", "--dhcp-leasefile="+filepath.Join(dir, "inet-leases"), "--user=root", "--pid-file=")
@@ -142,7 +108,7 @@ func aPhone(t *testing.T, l *lab) {
 		return fmt.Errorf("got %+v", s.Ports)
 	})
 
-	phone := l.cables.host(t, node.Name(), "phone0")
+	phone := l.host(t, node.Name(), "phone0")
 	lease := strings.Fields(phone.Start(t, "dhclient", "-d", "-v", "-sf", script, "-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), "phone0").Await("bound", limit))
 	if len(lease) != 3 || !strings.HasPrefix(lease[0], "10.43.") || lease[1] != lease[2] {
 		t.Fatalf("lease: got %q", lease)
@@ -158,7 +124,7 @@ func aPhone(t *testing.T, l *lab) {
 
 	anOperator(t, l, phone, at)
 
-	other := l.cables.host(t, l.nodes[1].Name(), "camera0")
+	other := l.host(t, l.nodes[1].Name(), "camera0")
 	lease2 := strings.Fields(other.Start(t, "dhclient", "-d", "-v", "-sf", script, "-lf", filepath.Join(dir, "leases2"), "-pf", filepath.Join(dir, "pid2"), "camera0").Await("bound", limit))
 	if len(lease2) != 3 || lease2[1] == at {
 		t.Fatalf("lease at the other node: got %q", lease2)

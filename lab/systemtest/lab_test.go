@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -19,27 +18,24 @@ import (
 	"time"
 
 	"halo.internal/ctl/client"
+	"halo.internal/lab/admin"
 	"halo.internal/lab/network"
+	"halo.internal/lab/scenarios"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/paths"
 	"halo.internal/model/pcap"
 )
 
-// Agents of the lab are in more of a hurry than those in the field, so that the
-// tests are too.
-const (
-	sendEvery  = 4 * time.Second
-	spoolDelay = 10 * time.Second
-	settings   = "sample = '2s'\nsend = '4s'\nspool_delay = '10s'\n"
-)
+// settings of the agents.
+const settings = scenarios.Settings
 
 // uptime is a metric that never stays the same.
 const uptime = "system.host.uptime_s"
 
 // limit of each wait: several times what it takes on two busy cores that
 // emulate everything.
-const limit = 5 * time.Minute
+const limit = scenarios.Limit
 
 // lab is the network under test.
 type lab struct {
@@ -49,22 +45,24 @@ type lab struct {
 	images  string
 	pcap    string
 	api     *client.Client
-	cables  *cables
+	world   *scenarios.World // once it is claimed
 }
 
 // build makes a gateway and nodes, all off. agent is the agents' settings.
 func build(t testing.TB, mesh network.Mesh, nodes int, agent string) *lab {
 	t.Helper()
-	l := &lab{images: os.Getenv("HALO_IMAGES"), cables: newCables(t)}
+	l := &lab{images: os.Getenv("HALO_IMAGES")}
 	if l.images == "" {
 		l.images = "../../out"
 	}
+	c := scenarios.Config{
+		GatewayImage: l.image(model.RoleGateway), NodeImage: l.image(model.RoleNode), Dir: t.TempDir(), Mesh: mesh,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	o := c.Options()
+	o.Nodes, o.Agent = nodes, agent
 	var err error
-	l.net, err = network.New(t.Context(), network.Options{
-		Name: "systemtest", Nodes: nodes, GatewayImage: l.image(model.RoleGateway), NodeImage: l.image(model.RoleNode),
-		Dir: t.TempDir(), MemoryMB: 256, Mesh: mesh, Agent: agent,
-		Free: func(machine string, conn net.Conn) error { return l.cables.plug(machine, machine, conn) }, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
+	l.net, err = network.New(t.Context(), o)
 	if err != nil {
 		t.Fatalf("%v; `make lab-images` builds the images", err)
 	}
@@ -148,6 +146,9 @@ func (l *lab) claim(t testing.TB) {
 	if l.api, err = client.New(base, done.CA, s); err != nil {
 		t.Fatal(err)
 	}
+	l.world = scenarios.NewWorld(l.net, admin.New(l.gateway.URL(), done.CA, password))
+	l.world.Capture, l.world.Say = l.pcap, func(text string) { t.Log(text) }
+	t.Cleanup(l.world.Admin.Close)
 }
 
 // session logs in anew when its token has ended.
@@ -286,16 +287,6 @@ func checkNodes(nodes []apitype.Node, want int) error {
 		}
 	}
 	return nil
-}
-
-// now is the time on the gateway.
-func (l *lab) now(t testing.TB) time.Time {
-	t.Helper()
-	info, err := l.api.SystemInfo(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return info.Time
 }
 
 // lastEvent returns the number of the newest event.

@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"testing"
-	"time"
 
 	"halo.internal/lab/network"
 )
@@ -16,38 +15,18 @@ import (
 // What needs no cable is in TestInTheAir: all restart at once, a partition.
 func TestNetwork(t *testing.T) {
 	l := boot(t)
-	for _, part := range []struct {
-		name string
-		run  func(*testing.T, *lab)
-	}{
+	parts := []part{
 		{"three nodes with roles, addresses and versions", threeNodes},
 		{"telemetry changes", telemetryChanges},
 		{"the overlay shakes hands", handshakes},
-		{"a node restarts", func(t *testing.T, l *lab) { l.restart(t, l.nodes[0]) }},
-		{"the gateway restarts", func(t *testing.T, l *lab) { l.restart(t, l.gateway) }},
 		{"a node is switched off in order", func(t *testing.T, l *lab) { l.shutdown(t, l.nodes[0]) }},
 		{"power cuts", powerCuts},
 		{"a soak", soak(t)},
 		{"damaged slots and a damaged bundle", damagedCards},
 		{"full cards", fullCards},
 		{"a worn card", wornCard},
-		{"a gateway without a clock", gatewayWithoutClock},
-		{"a stranger on the switch", stranger},
-		{"nothing plain on the wire", nothingPlain},
-	} {
-		if part.run == nil {
-			continue // not asked for
-		}
-		ok := t.Run(part.name, func(t *testing.T) {
-			start := time.Now()
-			part.run(t, l)
-			t.Logf("%.0f s", time.Since(start).Seconds())
-		})
-		if !ok {
-			l.consoles(t)
-			return // what follows stands on it
-		}
 	}
+	l.parts(t, append(append(parts, l.scenarios()...), part{"nothing plain on the wire", nothingPlain})...)
 }
 
 // cuts is how often the power is cut.

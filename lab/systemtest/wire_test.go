@@ -4,44 +4,15 @@ package systemtest_test
 
 import (
 	"bytes"
-	"encoding/binary"
-	"fmt"
-	"net"
-	"os"
 	"strconv"
 	"testing"
 
 	"halo.internal/ctl/client"
+	"halo.internal/lab/host"
 	"halo.internal/lab/network"
 	"halo.internal/lab/systemtest"
-	"halo.internal/model"
 	"halo.internal/model/paths"
 )
-
-// frame is one of the capture's.
-type frame []byte
-
-func (f frame) source() string { return net.HardwareAddr(f[6:12]).String() }
-func (f frame) kind() uint16   { return binary.BigEndian.Uint16(f[12:14]) }
-
-// frames reads the capture so far.
-func (l *lab) frames() ([]frame, error) {
-	b, err := os.ReadFile(l.pcap)
-	if err != nil {
-		return nil, err
-	}
-	const head, recordHead = 24, 16
-	var all []frame
-	for b = b[head:]; len(b) >= recordHead; {
-		n := int(binary.LittleEndian.Uint32(b[8:]))
-		if len(b) < recordHead+n {
-			break // it is being written
-		}
-		all = append(all, b[recordHead:recordHead+n])
-		b = b[recordHead+n:]
-	}
-	return all, nil
-}
 
 // nothingPlain looks through everything that was ever on the switch: each frame
 // must be of a kind that is sealed or shows nothing, and none may hold a secret.
@@ -73,7 +44,7 @@ func nothingPlain(t *testing.T, l *lab) {
 	for what, text := range map[string]string{"mesh secret": b.Node.Mesh.PSK, "join token": b.Node.Join.Token, "claim code": b.Gateway.Gateway.ClaimCode, "network's seed": b.Gateway.Gateway.Seed} {
 		add(what, []byte(text))
 	}
-	all, err := l.frames()
+	all, err := l.world.Frames()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,15 +53,18 @@ func nothingPlain(t *testing.T, l *lab) {
 	const most = 20 // one kind of frame comes again and again
 	open := 0
 	for i, f := range all {
+		if !l.sent(f) {
+			continue // what a stranger makes up
+		}
 		if err := sealed.Check(f); err != nil {
 			if open++; open <= most {
 				t.Errorf("frame %d: %v", i, err)
 			}
 		}
-		kinds[f.kind()]++
+		kinds[f.Kind()]++
 		for what, s := range secrets {
 			if bytes.Contains(f, s) {
-				t.Errorf("frame %d of type %#04x from %s shows %s", i, f.kind(), f.source(), what)
+				t.Errorf("frame %d of type %#04x from %s shows %s", i, f.Kind(), f.From(), what)
 			}
 		}
 	}
@@ -103,126 +77,8 @@ func nothingPlain(t *testing.T, l *lab) {
 	t.Logf("%d frames, by type %v; looked for %d texts", len(all), kinds, len(secrets))
 }
 
-// stranger plugs a member of another network into the switch: it is heard, and
-// stays outside.
-func stranger(t *testing.T, l *lab) {
-	other, err := network.NewBundles("another", 1, l.now(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	other.Node.Name = "stranger"
-	other.Node.Ports["eth1"] = "mesh" // or it would serve clients there, which is no knocking
-	text, err := other.Node.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := l.net.Add(t.Context(), network.Spec{Name: "stranger", Role: model.RoleNode, Image: l.image(model.RoleNode), Bundle: text})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.net.PowerOn(m); err != nil {
-		t.Fatal(err)
-	}
-	l.awaitBoot(t, m)
-	const enough = 20 // several rounds of the proof
-	address := ""
-	l.eventually(t, "the stranger knocks again and again", func() error {
-		d, err := m.Diag(t.Context())
-		if err != nil {
-			return err
-		}
-		if err := expect(d.Mesh != nil, "its mesh status"); err != nil {
-			return err
-		}
-		for _, i := range d.Mesh.Interfaces {
-			if i.Name == "eth1" {
-				address = i.MAC
-			}
-		}
-		all, err := l.frames()
-		if err != nil {
-			return err
-		}
-		knocks := 0
-		for _, f := range all {
-			if f.source() == address && f.kind() == paths.EtherTypeProof {
-				knocks++
-			}
-		}
-		return expect(knocks >= enough, "%d proofs from %q, got %d", enough, address, knocks)
-	})
-	all, err := l.frames()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range all {
-		if f.source() == address && f.kind() != paths.EtherTypeProof {
-			t.Errorf("the stranger sent a frame of type %#04x", f.kind())
-			break
-		}
-	}
-	d, err := m.Diag(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(d.Mesh.Neighbours) != 0 || d.Mesh.Joined {
-		t.Errorf("the stranger has neighbours %+v, joined %v", d.Mesh.Neighbours, d.Mesh.Joined)
-	}
-	for _, p := range d.Mesh.Ports {
-		if len(p.Members) != 0 {
-			t.Errorf("the stranger holds %v for members", p.Members)
-		}
-	}
-	for _, member := range l.net.Machines()[:len(l.nodes)+1] {
-		if err := l.unknown(t, member, d.Mesh.Node, address); err != nil {
-			t.Errorf("%s: %v", member.Name(), err)
-		}
-	}
-	nodes, err := l.api.Nodes(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := checkNodes(nodes, len(l.nodes)); err != nil {
-		t.Error(err)
-	}
-	if err := m.PowerCut(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// unknown checks that a member has neither the stranger's key nor its address.
-func (l *lab) unknown(t *testing.T, member *network.Machine, node, address string) error {
-	var status model.MeshStatus
-	if member == l.gateway {
-		s, err := l.api.MeshStatus(t.Context())
-		if err != nil {
-			return err
-		}
-		status = s
-	} else {
-		d, err := member.Diag(t.Context())
-		if err != nil {
-			return err
-		}
-		if d.Mesh == nil {
-			return fmt.Errorf("expected its mesh status, got %+v", d)
-		}
-		status = *d.Mesh
-	}
-	for _, n := range status.Neighbours {
-		if n.MAC == address || n.Node == node {
-			return fmt.Errorf("the stranger is its neighbour: %+v", n)
-		}
-	}
-	for _, p := range status.Ports {
-		for _, id := range p.Members {
-			if id == node {
-				return fmt.Errorf("the stranger is a member on %s", p.Iface)
-			}
-		}
-	}
-	return nil
-}
+// sent tells whether a frame is a machine's: the MACs of their ports begin alike.
+func (l *lab) sent(f host.Frame) bool { return bytes.HasPrefix(f[6:], []byte{0x52, 0x54, 0, 0x48}) }
 
 func eventsOf(m *network.Machine, kind string) client.EventFilter {
 	return client.EventFilter{Node: m.Name(), Kind: kind}

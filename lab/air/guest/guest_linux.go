@@ -12,8 +12,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"halo.internal/hal/module"
 	"halo.internal/lab/air/hwsim"
@@ -138,6 +142,97 @@ func (r *radios) Plug(name string, mac net.HardwareAddr) error {
 		r.ids[name] = id
 	}
 	return err
+}
+
+// Watch calls down when one of the radio's interfaces goes down or away.
+func (r *radios) Watch(name string, down func()) error {
+	updates, done := make(chan netlink.LinkUpdate), make(chan struct{})
+	if err := netlink.LinkSubscribe(updates, done); err != nil {
+		return fmt.Errorf("radio %s: %w", name, err)
+	}
+	mine, err := interfaces("/sys", name)
+	if err != nil {
+		close(done)
+		for range updates { // until the subscription has ended
+		}
+		return err
+	}
+	go func() {
+		over := false
+		for u := range updates {
+			if over || !mine[int(u.Index)] || u.Header.Type == unix.RTM_NEWLINK && u.Flags&unix.IFF_UP != 0 {
+				continue
+			}
+			over = true
+			close(done)
+			down()
+		}
+		if !over { // nobody can tell any more
+			down()
+		}
+	}()
+	return nil
+}
+
+// interfaces returns the indexes of the interfaces of a radio.
+func interfaces(sys, radio string) (map[int]bool, error) {
+	names, err := filepath.Glob(filepath.Join(sys, "class/net/*/phy80211/name"))
+	if err != nil {
+		return nil, err
+	}
+	mine := map[int]bool{}
+	for _, file := range names {
+		if b, err := os.ReadFile(file); err != nil || strings.TrimSpace(string(b)) != radio {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(file, "../../ifindex"))
+		if err != nil {
+			continue // it has just gone
+		}
+		index, err := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err != nil {
+			return nil, fmt.Errorf("radio %s: index of its interface: %w", radio, err)
+		}
+		mine[index] = true
+	}
+	if len(mine) == 0 {
+		return nil, fmt.Errorf("radio %s: expected an interface: %w", radio, fs.ErrNotExist)
+	}
+	return mine, nil
+}
+
+// Kill ends the processes of that name as a fault of their own would.
+func (r *radios) Kill(process string) error {
+	pids, err := processes("/proc", process)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pid := range pids {
+		errs = append(errs, unix.Kill(pid, unix.SIGKILL))
+	}
+	return errors.Join(errs...)
+}
+
+// processes finds those of a name, but neither the first of all nor this one.
+func processes(proc, name string) (pids []int, err error) {
+	all, err := filepath.Glob(filepath.Join(proc, "[0-9]*/comm"))
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range all {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil || pid == 1 || pid == os.Getpid() {
+			continue
+		}
+		if b, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(b)) == name {
+			pids = append(pids, pid)
+		}
+	}
+	if len(pids) == 0 {
+		return nil, fmt.Errorf("process %s: %w", name, fs.ErrNotExist)
+	}
+	return pids, nil
 }
 
 func (r *radios) Unplug(name string) error {

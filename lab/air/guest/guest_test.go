@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 
 	"halo.internal/lab/air/link"
@@ -33,6 +35,48 @@ func TestThePortIsFoundByItsName(t *testing.T) {
 	}
 	if _, err := open(class, dev, "other"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a port that is not there: got %v", err)
+	}
+}
+
+// put writes files into a folder that is made.
+func put(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestInterfacesOfARadio(t *testing.T) {
+	sys := t.TempDir()
+	put(t, sys, map[string]string{
+		"class/net/eth0/ifindex": "2\n", "class/net/mesh0/ifindex": "5\n", "class/net/mesh1/ifindex": "7\n",
+		"class/net/mesh0/phy80211/name": "radio0\n", "class/net/mesh1/phy80211/name": "radio1\n",
+	})
+	if got, err := interfaces(sys, "radio1"); err != nil || len(got) != 1 || !got[7] {
+		t.Errorf("got %v, %v, want 7 alone", got, err)
+	}
+	if _, err := interfaces(sys, "radio2"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a radio without an interface: got %v", err)
+	}
+}
+
+func TestProcessesAreFoundByTheirName(t *testing.T) {
+	proc := t.TempDir()
+	put(t, proc, map[string]string{
+		"1/comm": "halo-mesh\n", "77/comm": "halo-mesh\n", "78/comm": "halo-agent\n", "self/comm": "halo-mesh\n",
+		strconv.Itoa(os.Getpid()) + "/comm": "halo-mesh\n",
+	})
+	if got, err := processes(proc, "halo-mesh"); err != nil || !slices.Equal(got, []int{77}) {
+		t.Errorf("got %v, %v, want 77: neither the first process nor this one", got, err)
+	}
+	if _, err := processes(proc, "halo"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no such process: got %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 // Package link carries the medium of a virtual machine's simulated radios over a
 // stream, to the air on the host: frames, deliveries and reports, and which
-// radios the machine is to have. The host's end is a Remote, which takes part in
+// radios the machine is to have; and what the host breaks in the machine: a driver
+// that hangs, a process that dies. The host's end is a Remote, which takes part in
 // an air.Air as the medium of a local machine would; the machine's end is Serve.
 //
 // Every message is a length (4 octets, big endian) and CBOR. The machine begins
@@ -35,6 +36,10 @@ const (
 	report                  // to the machine: what became of a Frame
 	plug                    // to the machine: a radio named Text with Address
 	unplug                  // to the machine: the radio named Text is gone
+	wedge                   // to the machine: the driver of the radio named Text hangs
+	freed                   // from the machine: that of the radio named Text does not hang any more
+	kill                    // to the machine: its process named Text is to die
+	killed                  // from the machine: it has
 )
 
 // message is what goes over the stream; what a kind has no use for is empty.

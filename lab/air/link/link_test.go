@@ -71,11 +71,27 @@ func (b bench) Plug(name string, mac net.HardwareAddr) error {
 
 func (b bench) Unplug(name string) error { return errors.New("there is none") }
 
+func (b bench) Watch(name string, down func()) error {
+	if name != "radio0" {
+		return errors.New("it has no interface")
+	}
+	b.s.got <- down
+	return nil
+}
+
+func (b bench) Kill(process string) error {
+	if process != "halo-mesh" {
+		return errors.New("no such process")
+	}
+	b.s.got <- "kill " + process
+	return nil
+}
+
 func TestBothEnds(t *testing.T) {
 	near, far := net.Pipe()
 	var log bytes.Buffer
 	has := make(chan string, 16)
-	r, s := NewRemote(near, func(name string) { has <- name }, slog.New(slog.NewTextHandler(&log, nil))), newScript()
+	r, s := NewRemote(near, Notices{Made: func(name string) { has <- name }}, slog.New(slog.NewTextHandler(&log, nil))), newScript()
 	frames := make(chan hwsim.Frame)
 	over := make(chan error, 1)
 	go func() {
@@ -146,12 +162,99 @@ func TestBothEnds(t *testing.T) {
 	}
 }
 
+// TestADriverThatHangs takes frames and hears nothing until its interface goes
+// down; the other radio goes on. A process dies when it is told to.
+func TestADriverThatHangs(t *testing.T) {
+	near, far := net.Pipe()
+	var log bytes.Buffer
+	told := make(chan string, 16)
+	r := NewRemote(near, Notices{
+		Freed: func(radio string) { told <- "freed " + radio }, Killed: func(process string) { told <- "killed " + process },
+	}, slog.New(slog.NewTextHandler(&log, nil)))
+	defer r.Close()
+	s, frames := newScript(), make(chan hwsim.Frame, 16)
+	go func() {
+		for {
+			f, err := r.Next()
+			if err != nil {
+				return
+			}
+			frames <- f
+		}
+	}()
+	mac, other := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 2}
+	if err := errors.Join(r.Plug("radio0", mac), r.Plug("radio1", other)); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { ended <- Serve(ctx, far, s, bench{s}) }()
+	next := func() any {
+		t.Helper()
+		select {
+		case got := <-s.got:
+			return got
+		case <-time.After(limit):
+			t.Fatal("nothing came")
+			return nil
+		}
+	}
+	next()
+	next() // both are plugged in
+	if err := errors.Join(r.Wedge("radio1"), r.Wedge("radio0")); err != nil {
+		t.Fatal(err)
+	}
+	down, ok := next().(func())
+	if !ok {
+		t.Fatal("its interface is not watched")
+	}
+	if err := errors.Join(r.Deliver(mac, []byte("unheard"), 4, -60, 2412), r.Report(hwsim.Frame{Transmitter: mac}, true, -60, hwsim.Attempts{}),
+		r.Deliver(other, []byte("heard"), 4, -60, 2412)); err != nil {
+		t.Fatal(err)
+	}
+	if got := next(); !reflect.DeepEqual(got, delivered{other, []byte("heard"), 4, -60, 2412}) {
+		t.Errorf("got %+v, want what the other radio hears", got)
+	}
+	data := make([]byte, 30)
+	s.send <- hwsim.Frame{Transmitter: mac, Data: data}
+	s.send <- hwsim.Frame{Transmitter: other, Data: data}
+	if f := <-frames; f.Transmitter.String() != other.String() {
+		t.Errorf("a frame of %s came out of a driver that hangs", f.Transmitter)
+	}
+	down()
+	if got := <-told; got != "freed radio0" {
+		t.Errorf("told of %q", got)
+	}
+	s.send <- hwsim.Frame{Transmitter: mac, Data: data}
+	if f := <-frames; f.Transmitter.String() != mac.String() {
+		t.Errorf("got a frame of %s", f.Transmitter)
+	}
+	if err := errors.Join(r.Kill("init"), r.Kill("halo-mesh")); err != nil {
+		t.Fatal(err)
+	}
+	if got, word := next(), <-told; got != "kill halo-mesh" || word != "killed halo-mesh" {
+		t.Errorf("got %v, told %q", got, word)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"wedge radio1: it has no interface", "kill init: no such process"} {
+		if !bytes.Contains(log.Bytes(), []byte(want)) {
+			t.Errorf("log lacks %q: %s", want, log.Bytes())
+		}
+	}
+}
+
 // TestAProcessThatComesAgain finds the stream in the middle of what was for the
 // one before it.
 func TestAProcessThatComesAgain(t *testing.T) {
 	near, far := net.Pipe()
 	has := make(chan string, 16)
-	r := NewRemote(near, func(name string) { has <- name }, slog.New(slog.DiscardHandler))
+	r := NewRemote(near, Notices{Made: func(name string) { has <- name }}, slog.New(slog.DiscardHandler))
 	defer r.Close()
 	go func() {
 		for {
@@ -204,7 +307,7 @@ func TestWhatAMachineClaims(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, far := net.Pipe()
-			r := NewRemote(near, func(name string) { t.Errorf("has made %s", name) }, slog.New(slog.DiscardHandler))
+			r := NewRemote(near, Notices{Made: func(name string) { t.Errorf("has made %s", name) }}, slog.New(slog.DiscardHandler))
 			defer r.Close()
 			go func() {
 				if write(far, tc.m) == nil && tc.ok {
@@ -222,7 +325,7 @@ func TestWhatAMachineClaims(t *testing.T) {
 func TestAMachineThatStandsStill(t *testing.T) {
 	near, far := net.Pipe() // nobody reads
 	defer far.Close()
-	r := NewRemote(near, nil, slog.New(slog.DiscardHandler))
+	r := NewRemote(near, Notices{}, slog.New(slog.DiscardHandler))
 	if err := r.welcome(make([]byte, greetingSize)); err != nil {
 		t.Fatal(err)
 	}

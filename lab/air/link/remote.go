@@ -23,7 +23,7 @@ import (
 type Remote struct {
 	conn io.ReadWriteCloser
 	in   *bufio.Reader
-	made func(string)
+	told Notices
 	log  *slog.Logger
 	once sync.Once
 	wake chan struct{}
@@ -46,10 +46,17 @@ var _ air.Medium = (*Remote)(nil)
 // backlog is how many frames and reports a machine may be behind.
 const backlog = 1024
 
-// NewRemote takes the stream over. made is told, by Next, the name of each radio
-// that the machine has made.
-func NewRemote(conn io.ReadWriteCloser, made func(name string), log *slog.Logger) *Remote {
-	r := &Remote{conn: conn, in: bufio.NewReader(conn), made: made, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
+// Notices are what a machine tells besides frames; Next calls them. Those that are
+// nil are not told.
+type Notices struct {
+	Made   func(radio string)   // the machine has made a radio
+	Freed  func(radio string)   // the driver of a radio does not hang any more
+	Killed func(process string) // as Kill asked for
+}
+
+// NewRemote takes the stream over.
+func NewRemote(conn io.ReadWriteCloser, told Notices, log *slog.Logger) *Remote {
+	r := &Remote{conn: conn, in: bufio.NewReader(conn), told: told, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	r.wg.Go(r.write)
 	return r
 }
@@ -120,8 +127,12 @@ func (r *Remote) Next() (hwsim.Frame, error) {
 				return hwsim.Frame{}, err
 			}
 		case plugged:
-			if r.wanted(m.Text) {
-				r.made(m.Text)
+			r.tell(r.told.Made, m.Text)
+		case freed:
+			r.tell(r.told.Freed, m.Text)
+		case killed:
+			if r.told.Killed != nil {
+				r.told.Killed(m.Text)
 			}
 		case frame:
 			return hwsim.Frame{
@@ -130,6 +141,13 @@ func (r *Remote) Next() (hwsim.Frame, error) {
 		case trouble:
 			r.log.Warn("radios of a machine", "err", m.Text)
 		}
+	}
+}
+
+// tell hands a machine's word about one of its radios on.
+func (r *Remote) tell(to func(string), name string) {
+	if to != nil && r.wanted(name) {
+		to(name)
 	}
 }
 
@@ -167,6 +185,21 @@ func (r *Remote) Unplug(name string) error {
 	defer r.mu.Unlock()
 	r.radios = slices.DeleteFunc(r.radios, func(o radio) bool { return o.name == name })
 	return r.put(message{Kind: unplug, Text: name})
+}
+
+// Wedge has the driver of a radio hang: it takes frames and says of none that it
+// was sent, and hears nothing, until the radio's interface goes down or away.
+func (r *Remote) Wedge(name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.put(message{Kind: wedge, Text: name})
+}
+
+// Kill has a process of the machine die, as by a fault of its own.
+func (r *Remote) Kill(process string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.put(message{Kind: kill, Text: process})
 }
 
 // Close ends the stream.

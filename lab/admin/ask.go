@@ -1,0 +1,94 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+// most entries of one page.
+const most = "500"
+
+func get[T any](ctx context.Context, a *Admin, path string, query url.Values) (v T, err error) {
+	err = a.do(ctx, http.MethodGet, path, query, nil, &v)
+	return v, err
+}
+
+// Nodes lists the nodes: the lab has fewer than a page.
+func (a *Admin) Nodes(ctx context.Context) ([]apitype.Node, error) {
+	l, err := get[apitype.NodeList](ctx, a, "/v1/nodes", url.Values{"limit": {most}})
+	return l.Items, err
+}
+
+// Node returns a node by its name.
+func (a *Admin) Node(ctx context.Context, name string) (apitype.NodeDetail, error) {
+	return get[apitype.NodeDetail](ctx, a, "/v1/nodes/"+url.PathEscape(name), nil)
+}
+
+// Revoke expels a node.
+func (a *Admin) Revoke(ctx context.Context, name string) error {
+	return a.do(ctx, http.MethodDelete, "/v1/nodes/"+url.PathEscape(name), nil, nil, nil)
+}
+
+// Mesh is what the gateway's halo-mesh sees.
+func (a *Admin) Mesh(ctx context.Context) (model.MeshStatus, error) {
+	return get[model.MeshStatus](ctx, a, "/v1/mesh/status", nil)
+}
+
+// Coverage says which of a node's batches the gateway has.
+func (a *Admin) Coverage(ctx context.Context, node string) (apitype.Coverage, error) {
+	return get[apitype.Coverage](ctx, a, "/v1/nodes/"+url.PathEscape(node)+"/telemetry/sequences", nil)
+}
+
+// System describes the gateway.
+func (a *Admin) System(ctx context.Context) (apitype.SystemInfo, error) {
+	return get[apitype.SystemInfo](ctx, a, "/v1/system/info", nil)
+}
+
+// Latest returns a node's latest readings whose metric begins with prefix.
+func (a *Admin) Latest(ctx context.Context, node, prefix string) ([]apitype.Reading, error) {
+	l, err := get[apitype.ReadingList](ctx, a, "/v1/telemetry/latest", url.Values{"node": {node}, "metric": {prefix}, "limit": {most}})
+	return l.Items, err
+}
+
+// LastEvent returns the number of the newest event, 0 without any.
+func (a *Admin) LastEvent(ctx context.Context) (int64, error) {
+	l, err := get[apitype.EventList](ctx, a, "/v1/events", url.Values{"limit": {"1"}})
+	if err != nil || len(l.Items) == 0 {
+		return 0, err
+	}
+	return l.Items[0].ID, nil
+}
+
+// EventsSince returns events after the one of that number, whose kind begins so.
+func (a *Admin) EventsSince(ctx context.Context, node, kind string, id int64) ([]apitype.Event, error) {
+	q := url.Values{"since": {strconv.FormatInt(id, 10)}, "limit": {most}}
+	for name, v := range map[string]string{"node": node, "kind": kind} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	l, err := get[apitype.EventList](ctx, a, "/v1/events", q)
+	return l.Items, err
+}
+
+// Channel is where the mesh is, and how far a move of it is.
+type Channel struct {
+	Channel int    `json:"channel"`
+	Phase   string `json:"phase"`
+	Outcome string `json:"outcome"` // of the last move
+}
+
+// Channel returns it.
+func (a *Admin) Channel(ctx context.Context) (Channel, error) {
+	return get[Channel](ctx, a, "/v1/mesh/profile", nil)
+}
+
+// MoveTo moves the mesh to another channel.
+func (a *Admin) MoveTo(ctx context.Context, channel int) error {
+	return a.do(ctx, http.MethodPut, "/v1/mesh/channel", nil, map[string]int{"channel": channel}, nil)
+}

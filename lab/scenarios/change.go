@@ -1,0 +1,163 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"halo.internal/lab/network"
+	"halo.internal/model"
+)
+
+// doubleFor is how long two gateways are on the air.
+const doubleFor = time.Minute
+
+// changeLimit is how long a change of the mesh profile may take.
+const changeLimit = 12 * time.Minute
+
+// channelChange moves the mesh to another channel while a node is off. It comes by
+// itself when it is on again.
+func channelChange(ctx context.Context, w *World, r *Result) error {
+	m := w.nodes()[len(w.nodes())-1]
+	was, err := w.Admin.Channel(ctx)
+	if err != nil {
+		return err
+	}
+	to := 6
+	if was.Channel == to {
+		to = 1
+	}
+	o, err := w.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.PowerCut(); err != nil {
+		return err
+	}
+	// One that is taken for there would be waited for.
+	if err := w.eventually(ctx, m.Name()+" is missed", func() error {
+		n, err := w.Admin.Node(ctx, m.Name())
+		if err != nil {
+			return err
+		}
+		return expect(!n.Online, "%s offline", m.Name())
+	}); err != nil {
+		return err
+	}
+	if err := w.Admin.MoveTo(ctx, to); err != nil {
+		return err
+	}
+	phase := ""
+	if err := w.within(ctx, changeLimit, fmt.Sprintf("the mesh is on channel %d", to), func() error {
+		now, err := w.Admin.Channel(ctx)
+		if err != nil {
+			return err
+		}
+		if now.Phase != phase {
+			phase = now.Phase
+			w.say("  the change is %s", phase)
+		}
+		return expect(now.Phase == "idle" && now.Channel == to, "channel %d, got %+v", to, now)
+	}); err != nil {
+		return err
+	}
+	r.note("from channel %d to %d after %.0f s", was.Channel, to, time.Since(o.began).Seconds())
+	if err := w.Net.PowerOn(m); err != nil {
+		return err
+	}
+	o.Over()
+	o.Restarted, r.Since = []*network.Machine{m}, "the node is on again"
+	if err := w.Recovered(ctx, o, r); err != nil {
+		return err
+	}
+	return w.everywhere(ctx, to)
+}
+
+// everywhere checks that all members' radios are on a channel.
+func (w *World) everywhere(ctx context.Context, channel int) error {
+	for _, m := range w.Members {
+		s, _, err := w.status(ctx, m)
+		if err != nil {
+			return err
+		}
+		for _, radio := range s.Radios {
+			if err := expect(radio.Channel == channel, "%s on channel %d, got %+v", m.Name(), channel, radio); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// What a revoked node had ends within revokedGoal; that the lab has seen it takes
+// as much again, and emulation what it takes.
+const (
+	revokedGoal  = 5 * time.Second
+	revokedLimit = 4 * revokedGoal
+)
+
+// revoked expels a node: its way to the API and the overlay ends, and others notice
+// nothing.
+func revoked(ctx context.Context, w *World, r *Result) error {
+	spares, err := w.needSpares(ctx, max(1, len(*w.spares)))
+	if err != nil {
+		return err
+	}
+	m := spares[len(spares)-1]
+	n, err := w.Admin.Node(ctx, m.Name())
+	if err != nil {
+		return err
+	}
+	knows := func(s model.MeshStatus) bool {
+		return slices.ContainsFunc(s.Overlay, func(p model.OverlayPeer) bool { return p.Node == n.ID })
+	}
+	o, err := w.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.Admin.Revoke(ctx, m.Name()); err != nil {
+		return err
+	}
+	o.Over()
+	for _, part := range []struct {
+		what  string
+		check func() error
+	}{
+		{"its stream to the API is down", func() error {
+			n, err := w.Admin.Node(ctx, m.Name())
+			if err != nil {
+				return err
+			}
+			return expect(n.Revoked && !n.Online, "%s revoked and offline, got %+v", m.Name(), n.Node)
+		}},
+		{"it is no peer of the overlay", func() error {
+			for _, o := range w.Members {
+				s, _, err := w.status(ctx, o)
+				if err != nil {
+					return err
+				}
+				if err := expect(!knows(s), "%s not to have it", o.Name()); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+	} {
+		if err := w.within(ctx, revokedLimit, part.what, part.check); err != nil {
+			return err
+		}
+		r.note("%s after %.1f s", part.what, time.Since(o.since).Seconds())
+	}
+	r.Since = "the revocation"
+	if err := w.Recovered(ctx, o, r); err != nil {
+		return err
+	}
+	after, err := w.Admin.Node(ctx, m.Name())
+	if err != nil {
+		return err
+	}
+	*w.spares = slices.DeleteFunc(*w.spares, func(s *network.Machine) bool { return s == m })
+	return errors.Join(expect(!after.Online, "%s offline still", m.Name()), m.PowerCut())
+}

@@ -1,0 +1,181 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"halo.internal/lab/air/physics"
+	"halo.internal/lab/air/rogue"
+	"halo.internal/lab/network"
+)
+
+// alone returns when a node has no radio in the mesh, no neighbour, and no other has
+// it for one.
+func (w *World) alone(ctx context.Context, m *network.Machine) error {
+	return w.eventually(ctx, m.Name()+" is alone", func() error {
+		for _, o := range w.Members {
+			s, _, err := w.status(ctx, o)
+			if err != nil {
+				return err
+			}
+			most := len(w.Members) - 2
+			if o == m {
+				most = 0
+			}
+			heard := map[string]bool{}
+			for _, n := range s.Neighbours {
+				if n.LastSeenMS < neighbourHeard.Milliseconds() {
+					heard[n.MAC] = true
+				}
+			}
+			if err := expect(len(heard) <= most, "%d neighbours of %s that are heard, got %d", most, o.Name(), len(heard)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func radioRemoved(ctx context.Context, w *World, r *Result) error {
+	m := w.nodes()[0]
+	o, err := w.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.Net.Unplug(m.Name()); err != nil {
+		return err
+	}
+	gone := w.alone(ctx, m)
+	if err := errors.Join(gone, w.Net.Replug(m.Name())); err != nil {
+		return err
+	}
+	o.Over()
+	r.Since = "the radio is plugged in"
+	return w.Recovered(ctx, o, r)
+}
+
+// wedgeLimit is how long a device may take to find out that a driver hangs: what
+// it sees has to stand for some time before it disturbs a radio.
+const wedgeLimit = 10 * time.Minute
+
+func driverWedged(ctx context.Context, w *World, r *Result) error {
+	m := w.nodes()[0]
+	o, err := w.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	freed, err := w.Net.Wedge(m.Name())
+	if err != nil {
+		return err
+	}
+	o.Over()
+	r.Since = "the driver hangs"
+	select {
+	case <-freed:
+		r.note("the radio was restarted after %.0f s", time.Since(o.since).Seconds())
+	case <-time.After(wedgeLimit):
+		return fmt.Errorf("expected %s to restart its radio, whose driver hangs, within %s", m.Name(), wedgeLimit)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return w.Recovered(ctx, o, r)
+}
+
+func meshKilled(ctx context.Context, w *World, r *Result) error {
+	o, err := w.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range []*network.Machine{w.nodes()[0], w.gateway()} {
+		limit, cancel := context.WithTimeoutCause(ctx, Limit, fmt.Errorf("not within %s", Limit))
+		err := w.Net.KillProcess(limit, m.Name(), "halo-mesh")
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	o.Over()
+	r.Since = "it is dead"
+	return w.Recovered(ctx, o, r)
+}
+
+func partition(ctx context.Context, w *World, r *Result) error {
+	return w.CutOff(ctx, r, w.nodes()[0])
+}
+
+// CutOff cuts a node off from all others for w.Partition, which is longer than its
+// agent keeps readings in RAM.
+func (w *World) CutOff(ctx context.Context, r *Result, m *network.Machine) error {
+	o, err := w.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.Net.Partition([]string{m.Name()}); err != nil {
+		return err
+	}
+	defer w.Net.Heal()
+	lasts := max(w.Partition, 2*SpoolDelay)
+	if err := w.within(ctx, lasts+Limit, "the node is missed, and writes to its card what it can't send", func() error {
+		n, err := w.Admin.Node(ctx, m.Name())
+		if err != nil {
+			return err
+		}
+		d, err := m.Diag(ctx)
+		if err != nil {
+			return err
+		}
+		return errors.Join(
+			expect(!n.Online, "%s offline", m.Name()),
+			expect(d.Agent != nil && d.Agent.Spool.Segments > 0, "a spool on the card, got %+v", d.Agent),
+			expect(time.Since(o.began) > lasts, "an outage of more than %s", lasts),
+		)
+	}); err != nil {
+		return err
+	}
+	w.Net.Heal()
+	o.Over()
+	r.Since = "the partition is healed"
+	r.note("cut off for %.0f s", o.since.Sub(o.began).Seconds())
+	return w.Recovered(ctx, o, r)
+}
+
+func rogueFrames(ctx context.Context, w *World, r *Result) error {
+	return w.besieged(ctx, r, rogue.All, 200)
+}
+
+func rogueReplay(ctx context.Context, w *World, r *Result) error {
+	return w.besieged(ctx, r, rogue.Replay, 50)
+}
+
+// besieged restarts a node while a stranger's radio attacks all, with so many
+// frames a second.
+func (w *World) besieged(ctx context.Context, r *Result, a rogue.Attack, perSecond int) (err error) {
+	m := w.nodes()[0]
+	o, err := w.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.Net.StartRogue(rogue.Config{Attack: a, PerSecond: perSecond}, physics.Position{X: 20, Y: 20}); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Net.StopRogue()) }()
+	if err := errors.Join(m.PowerCut(), w.Net.PowerOn(m)); err != nil {
+		return err
+	}
+	o.Over()
+	o.Restarted, r.Since = []*network.Machine{m}, "power is back"
+	if err := w.Recovered(ctx, o, r); err != nil {
+		return err
+	}
+	s, err := w.Net.AirStatus()
+	if err != nil {
+		return err
+	}
+	if s.Rogue == nil || s.Rogue.Acked == 0 {
+		return fmt.Errorf("expected a rogue that was heard, got %+v", s.Rogue)
+	}
+	r.note("%+v", *s.Rogue)
+	return nil
+}

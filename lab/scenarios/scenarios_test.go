@@ -1,0 +1,262 @@
+package scenarios
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"halo.internal/lab/cardtest"
+	"halo.internal/lab/host"
+	"halo.internal/lab/network"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/paths"
+)
+
+func TestNames(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range All() {
+		if seen[s.Name] || s.Short == "" || s.Run == nil || s.Mesh != network.ByCable && s.Mesh != network.ByAir {
+			t.Errorf("%+v", s)
+		}
+		seen[s.Name] = true
+	}
+	list, err := Named("stranger", "node-restart", "stranger")
+	if err != nil || len(list) != 2 || list[0].Name != "node-restart" {
+		t.Errorf("got %v, %v, want two in their order", list, err)
+	}
+	if list, err := Named("all"); err != nil || len(list) != len(seen) {
+		t.Errorf("all: got %d, %v", len(list), err)
+	}
+	if _, err := Named("node-restart", "flood"); err == nil || !strings.Contains(err.Error(), "flood") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// whole is a device that lacks nothing, with so many neighbours.
+func whole(boot uint64, neighbours int) model.MeshStatus {
+	prefix := netip.MustParsePrefix
+	s := model.MeshStatus{
+		BootCounter: boot, Underlay: "fd00::1", OverlayV4: "10.42.0.2", OverlayV6: "fd00:1::1",
+		Interfaces: []model.Interface{
+			{Name: paths.BatIface, Addresses: []netip.Prefix{prefix("fd00::1/64")}},
+			{Name: paths.OverlayIface, Addresses: []netip.Prefix{prefix("10.42.0.2/16"), prefix("fd00:1::1/64")}},
+		},
+	}
+	r := model.Radio{Member: true}
+	for i := range neighbours {
+		mac := string(rune('a' + i))
+		s.Neighbours = append(s.Neighbours, model.Neighbour{Iface: "mesh0", MAC: mac, LastSeenMS: 10})
+		r.Peers = append(r.Peers, model.RadioPeer{MAC: mac, Linked: true})
+	}
+	s.Radios = []model.Radio{r}
+	return s
+}
+
+func TestPeered(t *testing.T) {
+	s := whole(1, 2)
+	if err := peered(s, 2); err != nil {
+		t.Error(err)
+	}
+	for name, spoil := range map[string]func(*model.MeshStatus){
+		"a neighbour that has fallen silent": func(s *model.MeshStatus) { s.Neighbours[0].LastSeenMS = 6000 },
+		"one neighbour twice":                func(s *model.MeshStatus) { s.Neighbours[0].MAC = "b" },
+		"a link that does not stand":         func(s *model.MeshStatus) { s.Radios[0].Peers[1].Linked = false },
+		"a radio that is no member":          func(s *model.MeshStatus) { s.Radios[0].Member = false },
+	} {
+		s := whole(1, 2)
+		spoil(&s)
+		if peered(s, 2) == nil {
+			t.Errorf("%s is taken for two links", name)
+		}
+	}
+}
+
+func TestAddressed(t *testing.T) {
+	if err := addressed(whole(1, 0)); err != nil {
+		t.Error(err)
+	}
+	for name, spoil := range map[string]func(*model.MeshStatus){
+		"no overlay":          func(s *model.MeshStatus) { s.Interfaces = s.Interfaces[:1] },
+		"another's address":   func(s *model.MeshStatus) { s.Underlay = "fd00::2" },
+		"no address as yet":   func(s *model.MeshStatus) { s.OverlayV4 = "" },
+		"the overlay without": func(s *model.MeshStatus) { s.Interfaces[1].Addresses = nil },
+	} {
+		s := whole(1, 0)
+		spoil(&s)
+		if addressed(s) == nil {
+			t.Errorf("%s: taken for addressed", name)
+		}
+	}
+}
+
+func TestStored(t *testing.T) {
+	of := func(b ...apitype.BootCoverage) Stored {
+		s := Stored{"n": {}}
+		for _, c := range b {
+			s["n"][c.Boot] = c
+		}
+		return s
+	}
+	before := of(apitype.BootCoverage{Boot: 1, First: 1, Last: 9, Count: 9}, apitype.BootCoverage{Boot: 2, First: 1, Last: 3, Count: 3})
+	if err := errors.Join(before.Whole("n"), before.Holds(before)); err != nil || before.Newest("n").Boot != 2 || before.Newest("m").Boot != 0 {
+		t.Errorf("%v, newest %+v", err, before.Newest("n"))
+	}
+	for name, s := range map[string]Stored{
+		"a hole":          of(apitype.BootCoverage{Boot: 1, First: 1, Last: 9, Count: 8, Missing: []apitype.SeqRange{{From: 4, To: 4}}}),
+		"no beginning":    of(apitype.BootCoverage{Boot: 1, First: 2, Last: 9, Count: 8}),
+		"dropped":         of(apitype.BootCoverage{Boot: 1, First: 1, Last: 9, Count: 9, Dropped: 1}),
+		"more than there": of(apitype.BootCoverage{Boot: 1, First: 1, Last: 9, Count: 10}),
+	} {
+		if s.Whole("n") == nil {
+			t.Errorf("%s is taken for whole", name)
+		}
+	}
+	if of(apitype.BootCoverage{Boot: 1, First: 1, Last: 9, Count: 9}).Holds(before) == nil {
+		t.Error("a boot that is not there any more is not missed")
+	}
+}
+
+// seen is what is known of one gateway and one node.
+func seen(nodeBoot uint64, links int, rx int64, last uint64) sight {
+	now := time.Now()
+	return sight{
+		views: map[string]view{"gateway": {status: whole(7, links)}, "node1": {status: whole(nodeBoot, links), agent: &model.AgentStatus{}}},
+		nodes: map[string]apitype.Node{"gateway": {ID: "g", Online: true, Boot: 7}, "node1": {ID: "n", Online: true, Boot: nodeBoot}},
+		peers: []model.OverlayPeer{{Node: "n", LastHandshake: &now, RxBytes: rx}},
+		stored: Stored{
+			"gateway": {7: {Boot: 7, First: 1, Last: last, Count: last}},
+			"node1":   {nodeBoot: {Boot: nodeBoot, First: 1, Last: last, Count: last}},
+		},
+	}
+}
+
+// TestATally has a node restart, be seen, be lost again and come back: a stage
+// counts from when it was passed for good.
+func TestATally(t *testing.T) {
+	n := namedNetwork(t)
+	w := &World{Members: n}
+	start := time.Now()
+	before := seen(3, 1, 1000, 5)
+	o := &Outage{before: before, began: start, since: start, Restarted: n[1:]}
+	tally := newTally(w, o)
+	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }
+
+	if err := tally.take(seen(3, 1, 1000, 5), at(1)); err == nil || !strings.Contains(err.Error(), "node1 is not up") {
+		t.Errorf("before it went down: %v", err)
+	}
+	down := seen(4, 0, 1000, 5)
+	down.views["node1"] = view{err: errors.New("no route")}
+	if tally.take(down, at(10)) == nil {
+		t.Error("a node that does not answer is taken for recovered")
+	}
+	again := seen(4, 1, 1200, 6)
+	again.stored["node1"][3] = before.stored["node1"][3]
+	again.stored["gateway"] = map[uint64]apitype.BootCoverage{7: {Boot: 7, First: 1, Last: 8, Count: 8}}
+	lost := again
+	lost.views = map[string]view{"gateway": again.views["gateway"], "node1": {status: whole(4, 0), agent: &model.AgentStatus{}}}
+	if err := tally.take(again, at(20)); err != nil {
+		t.Errorf("all is there: %v", err)
+	}
+	if tally.take(lost, at(22)) == nil {
+		t.Error("a lost link is not noticed")
+	}
+	if err := tally.take(again, at(25)); err != nil {
+		t.Error(err)
+	}
+	r := Result{Scenario: "node-restart", Mesh: network.ByAir, OK: true, Machines: tally.recoveries(), Since: "the reset"}
+	for stage, want := range map[Stage]time.Duration{Up: 20 * time.Second, Peered: 25 * time.Second, Reachable: 20 * time.Second} {
+		if got, ok := r.Worst(stage); !ok || got != want {
+			t.Errorf("%s: got %s, %v, want %s", stage, got, ok, want)
+		}
+	}
+}
+
+// TestWhatNeverWentAway must still prove that it works: by octets and batches that
+// were not on their way before.
+func TestWhatNeverWentAway(t *testing.T) {
+	n := namedNetwork(t)
+	start := time.Now()
+	o := &Outage{before: seen(3, 1, 1000, 5), began: start, since: start}
+	tally := newTally(&World{Members: n}, o)
+	if tally.take(seen(3, 1, 1000, 5), start.Add(time.Second)) == nil || tally.take(seen(3, 1, 1100, 6), start.Add(2*time.Second)) == nil {
+		t.Error("what was on its way is taken for proof")
+	}
+	if tally.take(seen(3, 1, 1100, 6), start.Add(5*time.Second)) == nil {
+		t.Error("silence is taken for proof")
+	}
+	if err := tally.take(seen(3, 1, 1200, 7), start.Add(7*time.Second)); err != nil {
+		t.Error(err)
+	}
+	if tally.take(seen(4, 1, 1300, 8), start.Add(8*time.Second)) == nil {
+		t.Error("a restart that nobody asked for is not noticed")
+	}
+}
+
+func TestTable(t *testing.T) {
+	run := func(ok bool, up, peered float64) Result {
+		s := func(v float64) time.Duration { return time.Duration(v * float64(time.Second)) }
+		r := Result{Scenario: "node-restart", Mesh: network.ByCable, OK: ok, Took: 30 * time.Second, Since: "the reset",
+			Machines: []Recovery{{"gateway", map[Stage]time.Duration{Up: 0, Peered: 0}}, {"node1", map[Stage]time.Duration{Up: s(up)}}}}
+		if peered > 0 {
+			r.Machines[1].Stages[Peered] = s(peered)
+		}
+		if !ok {
+			r.Failure = "node1 is not peered"
+		}
+		return r
+	}
+	var b strings.Builder
+	if err := Table(&b, []Result{run(true, 10, 12), run(false, 11, 0), run(true, 14, 15), {Scenario: "loss", Mesh: network.ByCable, Failure: "no way"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"SCENARIO", "COMPLETE", "11.0 s (14.0)", "15.0 s (15.0)", "90 s", "the reset", "node-restart failed: node1 is not peered", "loss failed: no way"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is not in\n%s", want, &b)
+		}
+	}
+}
+
+// namedNetwork is a gateway and a node that are off.
+func namedNetwork(t *testing.T) []*network.Machine {
+	t.Helper()
+	image := cardtest.Image(t, map[string]string{"vmlinuz": "k", "initrd.bin": "i", "cmdline.txt": "well"})
+	n, err := network.New(t.Context(), network.Options{
+		Name: "table", Nodes: 1, GatewayImage: image, NodeImage: image, Dir: t.TempDir(), MemoryMB: 128, Mesh: network.ByCable, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n.Machines()
+}
+
+func TestForgeries(t *testing.T) {
+	all, err := forge(nil)
+	if err != nil || len(all) == 0 {
+		t.Fatalf("without a model: %d, %v", len(all), err)
+	}
+	more, err := forge(all[:1])
+	if err != nil || len(more) <= len(all) {
+		t.Errorf("of one that was overheard: %d, %v", len(more), err)
+	}
+	mac := host.MAC{2, 0, 0, 0, 0, 1}
+	inner := host.Ether(host.Group(paths.AnnounceGroup), mac, host.TypeIPv6,
+		host.UDP6(netip.AddrPortFrom(netip.MustParseAddr("fe80::1"), 9), netip.AddrPortFrom(paths.AnnounceGroup, paths.AnnouncePort), []byte("signed words of some length")))
+	f := host.Ether(host.Broadcast, mac, paths.EtherTypeBatman, inBatman(mac, 1, inner))
+	if got, ok := announcement(f); !ok || string(got) != "signed words of some length" {
+		t.Errorf("got %q, %v", got, ok)
+	}
+	for n := 14; n < len(f); n++ {
+		if got, ok := announcement(f[:n]); ok && len(got) > 27 {
+			t.Errorf("cut off after %d octets: got %q", n, got)
+		}
+	}
+}

@@ -1,0 +1,213 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"halo.internal/lab/admin"
+	"halo.internal/lab/host"
+	"halo.internal/lab/network"
+	"halo.internal/model"
+)
+
+// Agents of the lab are in more of a hurry than those in the field, so that
+// scenarios are too.
+const (
+	SendEvery  = 4 * time.Second
+	SpoolDelay = 10 * time.Second
+	Settings   = "sample = '2s'\nsend = '4s'\nspool_delay = '10s'\n"
+)
+
+// Limit of each wait: several times what it takes on two busy cores that emulate
+// everything.
+const Limit = 5 * time.Minute
+
+// pollEvery is how often it is asked how things are.
+const pollEvery = time.Second
+
+// What a network of scenarios has.
+const (
+	Nodes    = 2
+	Spare    = 3
+	Ports    = 2
+	MemoryMB = 256
+)
+
+// World is a running network, which its admin has claimed.
+type World struct {
+	Net   *network.Network
+	Admin *admin.Admin
+	// Members are the legitimate machines that are on, the gateway first.
+	Members []*network.Machine
+	// Capture is the pcap file of the switch; empty where there is none.
+	Capture string
+	// Partition is how long a partition lasts.
+	Partition time.Duration
+	// Say tells people how far it is; it may be nil.
+	Say func(text string)
+
+	spares *[]*network.Machine // that were added, shared by copies
+}
+
+// NewWorld is a world of a network that is up and claimed.
+func NewWorld(n *network.Network, a *admin.Admin) *World {
+	return &World{Net: n, Admin: a, Members: n.Machines(), Partition: 200 * time.Second, spares: new([]*network.Machine)}
+}
+
+func (w *World) gateway() *network.Machine { return w.Members[0] }
+func (w *World) nodes() []*network.Machine { return w.Members[1:] }
+
+// among returns the world with other members.
+func (w *World) among(members ...*network.Machine) *World {
+	c := *w
+	c.Members = members
+	return &c
+}
+
+// without returns the world without one of its members.
+func (w *World) without(m *network.Machine) *World {
+	return w.among(slices.DeleteFunc(slices.Clone(w.Members), func(o *network.Machine) bool { return o == m })...)
+}
+
+func (w *World) say(format string, args ...any) {
+	if w.Say != nil {
+		w.Say(fmt.Sprintf(format, args...))
+	}
+}
+
+// expect is nil when ok holds, and an error otherwise that says what was expected
+// and what came.
+func expect(ok bool, format string, args ...any) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf("expected "+format, args...)
+}
+
+// eventually returns when check does without an error, or with its last one when
+// that took too long.
+func (w *World) eventually(ctx context.Context, what string, check func() error) error {
+	return w.within(ctx, Limit, what, check)
+}
+
+func (w *World) within(ctx context.Context, limit time.Duration, what string, check func() error) error {
+	deadline := time.Now().Add(limit)
+	tick := time.NewTicker(pollEvery / 2)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s: not within %s: %w", what, limit, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+// pass lets time pass, which is what a scenario is about.
+func (w *World) pass(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// status is what a machine says of its mesh, and a node of its agent.
+func (w *World) status(ctx context.Context, m *network.Machine) (model.MeshStatus, *model.AgentStatus, error) {
+	if m == w.gateway() {
+		s, err := w.Admin.Mesh(ctx)
+		return s, nil, err
+	}
+	d, err := m.Diag(ctx)
+	if err == nil && d.Mesh == nil {
+		err = fmt.Errorf("expected the status of halo-mesh of %s, got none", m.Name())
+	}
+	if err != nil {
+		return model.MeshStatus{}, nil, err
+	}
+	return *d.Mesh, d.Agent, nil
+}
+
+// answers returns when machines that were just started answer again; until then,
+// what they said before could be taken for what they say now.
+func (w *World) answers(ctx context.Context, machines ...*network.Machine) error {
+	for _, m := range machines {
+		if err := w.eventually(ctx, m.Name()+" answers", func() error { return m.Answers(ctx) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ready returns when all members say that they lack nothing.
+func (w *World) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, Limit, fmt.Errorf("not within %s", Limit))
+	defer cancel()
+	return w.Net.ReadyAre(ctx, w.Members, func(network.Progress) {})
+}
+
+// needSpares returns at least so many nodes besides the members, which run and have
+// joined. They stay until the network ends.
+func (w *World) needSpares(ctx context.Context, n int) ([]*network.Machine, error) {
+	for len(*w.spares) < n {
+		m, err := w.Net.AddNode(ctx, network.NodeName(Nodes+1+len(*w.spares)))
+		if err != nil {
+			return nil, err
+		}
+		*w.spares = append(*w.spares, m)
+		w.say("%s is added", m.Name())
+		if err := w.Net.PowerOn(m); err != nil {
+			return nil, err
+		}
+	}
+	spares := (*w.spares)[:n]
+	all := w.among(append(slices.Clone(w.Members), spares...)...)
+	if err := all.answers(ctx, spares...); err != nil {
+		return nil, err
+	}
+	return spares, all.ready(ctx)
+}
+
+// plug plugs a host into a machine's port; unplug takes it out again.
+func (w *World) plug(m *network.Machine, port int, name string, mac host.MAC) (h *host.Host, unplug func(), err error) {
+	h, far := host.New(mac)
+	if err := w.Net.PlugInto(m.Name(), port, name, far); err != nil {
+		return nil, nil, errors.Join(err, h.Close())
+	}
+	return h, func() { _ = h.Close() }, nil
+}
+
+// onSwitch plugs a host into the switch between the machines.
+func (w *World) onSwitch(name string, mac host.MAC) (h *host.Host, unplug func(), err error) {
+	h, far := host.New(mac)
+	if err := w.Net.Switch.Plug(name, far); err != nil {
+		return nil, nil, errors.Join(err, h.Close())
+	}
+	return h, func() { _ = h.Close() }, nil
+}
+
+// Consoles is the end of every machine's console, for who looks for the reason of a
+// failure.
+func (w *World) Consoles() (text string) {
+	const most = 3000
+	for _, m := range w.Net.Machines() {
+		b, err := os.ReadFile(m.Console())
+		if err != nil {
+			b = []byte(err.Error())
+		}
+		text += fmt.Sprintf("--- console of %s, %+v\n%s\n", m.Name(), m.Status(), b[max(0, len(b)-most):])
+	}
+	return text
+}
