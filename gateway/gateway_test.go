@@ -310,6 +310,7 @@ type mesh struct {
 	heard    uint64
 
 	operators *model.Operators
+	revoked   []string
 }
 
 func (m *mesh) handler() http.Handler {
@@ -325,6 +326,7 @@ func (m *mesh) handler() http.Handler {
 	}
 	put(local.RoutePeers, func(d *json.Decoder) error { m.peers = nil; return d.Decode(&m.peers) })
 	put(local.RouteAnnounce, func(d *json.Decoder) error { m.announce = nil; return d.Decode(&m.announce) })
+	put(local.RouteRevoked, func(d *json.Decoder) error { m.revoked = nil; return d.Decode(&m.revoked) })
 	put(local.RouteOperators, func(d *json.Decoder) error { m.operators = nil; return d.Decode(&m.operators) })
 	put(local.RouteClaimCode, func(d *json.Decoder) error {
 		var c model.ClaimCode

@@ -146,6 +146,8 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 		`GET /v1/radios/legal null`,
 		`GET /v1/net/leases null`,
 		`GET /v1/net/firewall null`,
+		`GET /v1/doctor null`,
+		`POST /v1/doctor null`,
 		`GET /v1/net/dns null`,
 		`POST /v1/radios/scan {"radio":"phy0"}`,
 		`POST /v1/radios/capture {"seconds":3}`,
