@@ -157,8 +157,8 @@ func connect(t *testing.T, a, b *board) {
 // cables counts those that were laid, so that each has a name of its own.
 var cables int
 
-// hub lays cables from boards to one hub.
-func hub(t *testing.T, boards ...*board) {
+// hub lays cables from boards to one hub and returns the names of its ports.
+func hub(t *testing.T, boards ...*board) (names []string) {
 	t.Helper()
 	var ports []netlink.Link
 	for _, d := range boards {
@@ -168,9 +168,10 @@ func hub(t *testing.T, boards ...*board) {
 		if err := errors.Join(netlink.LinkSetDown(near), netlink.LinkSetName(near, paths.BatIface), netlink.LinkSetNsPid(near, d.cmd.Process.Pid)); err != nil {
 			t.Fatal(err)
 		}
-		ports = append(ports, far)
+		ports, names = append(ports, far), append(names, far.Attrs().Name)
 	}
 	nstest.Hub(t, "hub", ports...)
+	return names
 }
 
 // unplug removes a cable whose other end was at a board that lost its power: the

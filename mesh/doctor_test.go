@@ -76,7 +76,7 @@ func TestPathDoctor(t *testing.T) {
 	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
 	gw.start()
 	node.start()
-	hub(t, gw, node)
+	ports := hub(t, gw, node)
 	until(t, "page through the overlay", node.fetch)
 	well := func(gateway bool) func(model.DoctorReport) error {
 		return func(r model.DoctorReport) error {
@@ -100,7 +100,7 @@ func TestPathDoctor(t *testing.T) {
 	})
 
 	t.Run("large packets vanish", func(t *testing.T) {
-		for _, port := range []string{"far0", "far1"} {
+		for _, port := range ports {
 			if err := netlink.LinkSetMTU(nstest.Link(t, port), 1400); err != nil {
 				t.Fatal(err)
 			}
@@ -137,7 +137,7 @@ func TestPathDoctor(t *testing.T) {
 			t.Errorf("the node's default route: %+v, %v", r, err)
 		}
 
-		for _, port := range []string{"far0", "far1"} {
+		for _, port := range ports {
 			if err := netlink.LinkSetMTU(nstest.Link(t, port), 1500); err != nil {
 				t.Fatal(err)
 			}

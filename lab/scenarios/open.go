@@ -38,7 +38,7 @@ func Open(ctx context.Context, c Config) (w *World, end func() error, err error)
 		return nil, nil, err
 	}
 	var file *os.File
-	end = func() error {
+	stop := func() error {
 		err := n.Close()
 		if file != nil {
 			err = errors.Join(err, file.Close())
@@ -47,7 +47,7 @@ func Open(ctx context.Context, c Config) (w *World, end func() error, err error)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, end())
+			err = errors.Join(err, stop())
 		}
 	}()
 	path := filepath.Join(c.Dir, "switch.pcap")
@@ -77,7 +77,7 @@ func Open(ctx context.Context, c Config) (w *World, end func() error, err error)
 		return nil, nil, err
 	}
 	w.say("the network is up")
-	return w, end, nil
+	return w, stop, nil
 }
 
 // claim makes the admin of a gateway.

@@ -10,6 +10,7 @@ package scenarios
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"halo.internal/lab/network"
@@ -89,6 +90,16 @@ func All() []Scenario {
 		{"revoked", "a node is revoked", network.ByAir, false, revoked},
 	}
 }
+
+// suite are those that `make test` runs: the ones that take minutes by their nature
+// are left to `halo-lab scenario` and `make soak`.
+var suite = []string{
+	"node-restart", "gateway-restart", "loss", "stranger",
+	"all-restart", "radio-removed", "partition", "rogue-frames", "rogue-replay",
+}
+
+// InSuite tells whether `make test` runs the scenario.
+func (s Scenario) InSuite() bool { return slices.Contains(suite, s.Name) }
 
 // Named returns the scenarios of those names, each once, in the order of All; all
 // when "all" is among them.
