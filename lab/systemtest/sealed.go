@@ -34,7 +34,7 @@ func (s *Sealed) outer(f []byte) error {
 		return fmt.Errorf("expected an Ethernet header, got %d octets", len(f))
 	}
 	switch kind := binary.BigEndian.Uint16(f[12:]); kind {
-	case paths.EtherTypeProof:
+	case paths.EtherTypeProof, paths.EtherTypeRejoin: // what is in a question and its answer is signed, and the secret sealed
 		return nil
 	case paths.EtherTypeMACsec:
 		return macsec(f[etherHead:])
