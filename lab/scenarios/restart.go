@@ -72,26 +72,32 @@ func clockAhead(ctx context.Context, w *World, r *Result) error {
 
 // clocks starts the gateway and a node with clocks that are so far ahead of the
 // time: that goes neither back to before the build nor out of all sense, and the
-// network comes back all the same. The gateway goes on without a clock that is right.
-func (w *World) clocks(ctx context.Context, r *Result, gateway, node time.Duration) error {
+// network comes back all the same. In the end the gateway starts with a clock that
+// is right.
+func (w *World) clocks(ctx context.Context, r *Result, gateway, node time.Duration) (err error) {
 	g, n := w.gateway(), w.nodes()[0]
-	before, err := w.Admin.System(ctx)
-	if err != nil {
-		return err
-	}
 	o, err := w.Begin(ctx)
 	if err != nil {
 		return err
 	}
 	g.SetClock(true, gateway)
 	n.SetClock(true, node)
-	defer g.SetClock(true, 0)
-	defer n.SetClock(false, 0)
+	defer func() {
+		g.SetClock(true, 0)
+		n.SetClock(false, 0)
+		if err == nil {
+			err = errors.Join(g.Reset(ctx), w.answers(ctx, g))
+		}
+		if err == nil {
+			err = w.ready(ctx)
+		}
+	}()
 	if err := errors.Join(g.PowerCut(), n.PowerCut(), w.Net.PowerOn(g), w.Net.PowerOn(n)); err != nil {
 		return err
 	}
 	o.Over()
 	o.Restarted, r.Since = []*network.Machine{g, n}, "power is back"
+	o.Guessed = true
 	if err := w.Recovered(ctx, o, r); err != nil {
 		return err
 	}
@@ -99,11 +105,8 @@ func (w *World) clocks(ctx context.Context, r *Result, gateway, node time.Durati
 	if err != nil {
 		return err
 	}
-	// The clock is saved now and then, and a power cut takes what was not.
-	earliest, latest := before.Time.Add(-time.Hour), time.Now().Add(time.Hour)
-	if earliest.Before(info.Build.Built) {
-		earliest = info.Build.Built
-	}
+	// The clock is saved hourly, and a power cut takes what was not.
+	earliest, latest := info.Build.Built, time.Now().Add(time.Hour)
 	sane := func(what string, t time.Time) error {
 		return expect(!t.Before(earliest) && !t.After(latest), "%s between %s and %s, got %s", what, earliest, latest, t)
 	}
