@@ -65,7 +65,8 @@ const (
 var Stages = []Stage{Up, Peered, Addressed, Reachable, Complete}
 
 // All are the scenarios, in the order in which they are run: those of one network
-// together, those that leave more machines behind at its end.
+// together, those that leave more machines behind at its end: cards are written for
+// the channel and the secret that the mesh had at first.
 func All() []Scenario {
 	return []Scenario{
 		{"node-restart", "one node is reset", network.ByCable, true, nodeRestart},
@@ -84,9 +85,9 @@ func All() []Scenario {
 		{"partition", "a node is cut off for 200 s, and writes to its card what it can't send", network.ByAir, false, partition},
 		{"rogue-frames", "a node restarts while a stranger's radio forges frames of all kinds", network.ByAir, false, rogueFrames},
 		{"rogue-replay", "a node restarts while a stranger's radio replays what it hears", network.ByAir, false, rogueReplay},
-		{"channel-change", "the mesh moves to another channel while a node is off", network.ByAir, false, channelChange},
 		{"second-gateway", "a second card of the gateway's comes on the air", network.ByAir, false, secondGateway},
 		{"line", "of a line of four hops a middle node is lost, past which there is a detour", network.ByAir, false, line},
+		{"channel-change", "the mesh moves to another channel while a node is off", network.ByAir, false, channelChange},
 		{"revoked", "a node is revoked", network.ByAir, false, revoked},
 	}
 }
