@@ -18,6 +18,11 @@ func nothing() error { return fmt.Errorf("%w: halo-mesh answers that it has none
 func (*mast) Membership() (model.Membership, error) { return model.Membership{}, nothing() }
 func (*mast) PutPeers([]model.AdmittedPeer) error   { return api.ErrRole }
 func (*mast) PutAnnounce(model.Announce) error      { return api.ErrRole }
+func (*mast) PutRevoked([]string) error             { return api.ErrRole }
+func (*mast) PutProfile(model.ProfileChange) error  { return api.ErrRole }
+func (*mast) MeshSecret() (bundle.Mesh, error)      { return bundle.Mesh{}, api.ErrRole }
+func (*mast) Profile() (model.MeshProfile, error)   { return model.MeshProfile{}, nothing() }
+func (*mast) RotateKey() error                      { return nothing() }
 func (*mast) PutOperators(model.Operators) error    { return api.ErrRole }
 func (*mast) ShowClaimCode(string) error            { return api.ErrRole }
 func (*mast) EraseClaimCode() error                 { return api.ErrRole }

@@ -12,7 +12,6 @@ import (
 
 	"halo.internal/ctl/client"
 	"halo.internal/ctl/table"
-	"halo.internal/local"
 	"halo.internal/model"
 )
 
@@ -222,17 +221,19 @@ func phrase(p model.MeshProfile) string {
 }
 
 func (a *app) meshRotateKey() *cobra.Command {
-	return &cobra.Command{
-		Use: "rotate-key", Short: "draw another overlay key for the device that haloctl runs on", Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
-		Long: `Rotate-key has the device that haloctl runs on draw another key for its overlay
-(WireGuard), tell all others of it, and use it when they have heard: after some
-minutes, and without a gap. It asks halo-mesh of this device, as with --local.`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := local.NewMesh(a.env.MeshSocket).RotateKey(c.Context()); err != nil {
-				return err
-			}
-			fmt.Fprintln(a.env.Stderr, "Another key is drawn; it is in use when all others have heard of it (event overlay.rekeyed).")
-			return nil
-		},
-	}
+	c := a.askDevice("rotate-key", "draw another overlay key for a device", cobra.NoArgs, func(ctx context.Context, from air, _ []string) error {
+		d, ok := from.(device)
+		if !ok {
+			return &usageError{errors.New("a device changes its own key: name it with --node, or say --local on it")}
+		}
+		if err := d.RotateKey(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.env.Stderr, "Another key is drawn; it is in use when all others have heard of it (event overlay.rekeyed).")
+		return nil
+	})
+	c.Long = `Rotate-key has a device draw another key for its overlay (WireGuard), tell all
+others of it, and use it when they have heard: after some minutes, and without a
+gap. The device is that of --node, or with --local the one that haloctl runs on.`
+	return c
 }

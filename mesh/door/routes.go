@@ -32,4 +32,5 @@ var Routes = []Route{
 	{"POST " + local.RouteDoctor, apitype.RoleOperator, false},
 	{"POST " + local.RouteScan, apitype.RoleOperator, false},
 	{"POST " + local.RouteCapture, apitype.RoleAdmin, false},
+	{"PUT " + local.RouteOverlayKey, apitype.RoleAdmin, false},
 }

@@ -51,6 +51,7 @@ const context = "halo rejoin 1"
 
 // Limits of what others can have this member do.
 const (
+	lookEvery   = 20 * time.Millisecond  // who asks is looked for among all members
 	verifyEvery = 100 * time.Millisecond // a signature costs as much as a frame's airtime
 	answerEvery = 4 * time.Second        // to one member
 	maxOpen     = 4                      // own requests that may still be answered
@@ -87,6 +88,7 @@ type Config struct {
 // Engine asks and answers. It is not safe for concurrent use.
 type Engine struct {
 	c        Config
+	looked   time.Time
 	verified time.Time
 	answered map[Tag]time.Time
 	open     [][nonceSize]byte
@@ -140,6 +142,10 @@ func (e *Engine) asked(now time.Time, b []byte) ([]byte, error) {
 	if len(b) != request {
 		return nil, fmt.Errorf("%w: expected a request of %d octets, got %d", ErrForm, request, len(b))
 	}
+	if now.Sub(e.looked) < lookEvery {
+		return nil, ErrRate
+	}
+	e.looked = now
 	body, signature := b[header:header+signed], b[header+signed:]
 	tag := Tag(body[:tagSize])
 	key, ok := e.c.Member(tag)
