@@ -9,8 +9,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"halo.internal/identity"
-	"halo.internal/mesh/batman"
 	"halo.internal/mesh/bridge"
 	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
@@ -38,58 +36,6 @@ func guestPorts(b bundle.Bundle) (list []string) {
 	}
 	slices.Sort(list)
 	return list
-}
-
-// maxStations bounds what the firewall is given; a network has 250 nodes.
-const maxStations = 2048
-
-// stations are the hardware addresses that members have on the mesh, whatever their
-// turn, if there is anybody to keep them from.
-func (m *core) stations(members []identity.PublicKey) (list []net.HardwareAddr) {
-	if m.bundle.Bridged() == 0 {
-		return nil
-	}
-	seen := map[identity.PublicKey]bool{}
-	for _, key := range members {
-		for turn := range uint8(batman.Turns) {
-			if !seen[key] && len(list) < maxStations {
-				list = append(list, batman.MAC(key, turn))
-			}
-		}
-		seen[key] = true
-	}
-	return list
-}
-
-// pinning is what was last pinned: to which port of which bridge.
-type pinning struct {
-	port, bridge int
-	stations     string
-}
-
-// pin has br-mesh find members behind bat0 and nowhere else. Whoever shares a network
-// of guests with another device would hear claims about them there, which are meant
-// to be believed by switches.
-func (m *core) pin(stations []net.HardwareAddr, was pinning) pinning {
-	link, err := netlink.LinkByName(paths.BatIface)
-	if err != nil || link.Attrs().MasterIndex == 0 {
-		return pinning{} // not there yet
-	}
-	is := pinning{link.Attrs().Index, link.Attrs().MasterIndex, fmt.Sprint(stations)}
-	if is == was {
-		return was
-	}
-	own := link.Attrs().HardwareAddr
-	for _, s := range stations {
-		if slices.Equal(s, own) {
-			continue
-		}
-		if err := bridge.Pin(link, s); err != nil {
-			m.Log.Warn("members may be sought behind bridged ports", "err", err)
-			return pinning{}
-		}
-	}
-	return is
 }
 
 // BridgeUnderlay makes br-mesh, which is to have that hardware address, and bat0 a port

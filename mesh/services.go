@@ -39,7 +39,6 @@ func (m *core) reading() ntp.Reading {
 func (m *core) followServices(ctx context.Context, s side) error {
 	t := time.NewTicker(retryUnderlay) // a port's settings have no event of their own
 	defer t.Stop()
-	var pinned pinning
 	for {
 		w := s.serves()
 		for _, p := range m.under.Ports() {
@@ -49,9 +48,6 @@ func (m *core) followServices(ctx context.Context, s side) error {
 			case port.Uplink:
 				w.Uplinks = append(w.Uplinks, p.Iface)
 			}
-		}
-		if m.bundle.Bridged() > 0 {
-			pinned = m.pin(w.Stations, pinned)
 		}
 		m.lan.Set(w)
 		m.setRelay(s.relays())
@@ -71,14 +67,9 @@ func (g *gateway) serves() lan.Wanted {
 	w.Hosts = names(w.Hosts, gatewayName, paths.OverlayGateway, identity.Overlay(g.net, g.net))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	members := []identity.PublicKey{g.net}
 	for _, p := range g.known.Peers {
 		w.Hosts = names(w.Hosts, p.Name, p.OverlayV4, p.OverlayV6)
-		if key, err := identity.ParsePublicKey(p.IdentityKey); err == nil { // setPeers has checked it
-			members = append(members, key)
-		}
 	}
-	w.Stations = g.stations(members)
 	return w
 }
 
@@ -93,16 +84,13 @@ func (n *node) serves() lan.Wanted {
 		w.Name, w.Clients = n.member.Name, n.member.Clients
 		w.Hosts = names(w.Hosts, n.member.Name, n.member.OverlayV4, n.member.OverlayV6)
 	}
-	members := []identity.PublicKey{n.net, n.id.Key.Public()}
 	for _, p := range n.list.Peers {
-		members = append(members, p.Key)
 		if p.Key == n.id.Key.Public() {
 			w.Clients = p.Clients // it may have got one since it joined
 			continue
 		}
 		w.Hosts = names(w.Hosts, p.Name, p.Overlay, identity.Overlay(n.net, p.Key))
 	}
-	w.Stations = n.stations(members)
 	return w
 }
 

@@ -205,19 +205,3 @@ func (p Ports) Release(iface string) error {
 	}
 	return nil
 }
-
-// ntfSticky has an entry stay at its port (NTF_STICKY, linux/neighbour.h).
-const ntfSticky = 1 << 6
-
-// Pin has the port's bridge look for that hardware address behind the port, whatever
-// comes in elsewhere under it.
-func Pin(port netlink.Link, mac net.HardwareAddr) error {
-	err := netlink.NeighSet(&netlink.Neigh{
-		LinkIndex: port.Attrs().Index, Family: unix.AF_BRIDGE, HardwareAddr: mac,
-		State: unix.NUD_NOARP, Flags: unix.NTF_MASTER | ntfSticky,
-	})
-	if err != nil {
-		return fmt.Errorf("pin %s to port %s: %w", mac, port.Attrs().Name, err)
-	}
-	return nil
-}

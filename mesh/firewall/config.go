@@ -38,11 +38,10 @@ type Networks struct {
 
 // Guard protects who is on a bridge from those behind some of its ports.
 type Guard struct {
-	Ports []string       // of the bridge
-	Own   []netip.Addr   // addresses that nobody there has, such as the device's own on the bridge, link-local ones too
-	Nets  []netip.Prefix // IPv6 networks that nobody there has an address of; whole octets
-	// Stations are hardware addresses that nobody has behind ports that are bridged into
-	// the mesh: members'.
+	Ports []string     // of the bridge
+	Own   []netip.Addr // addresses that nobody there has, such as the device's own on the bridge, link-local ones too
+	// Stations are hardware addresses of guests that have them all the same: the
+	// gateway's, which another device with a port on the same network hands on.
 	Stations []net.HardwareAddr
 }
 
@@ -51,7 +50,7 @@ const (
 	maxInterfaces = 64 // in a zone, and ports that are guarded
 	maxNetworks   = 8  // of a kind
 	maxOwn        = 16 // addresses on the bridge
-	maxStations   = 2048
+	maxStations   = 64
 )
 
 // HALONetworks are those of a network: the IPv4 ones that all networks have, and
@@ -310,14 +309,6 @@ func (g Guard) validate() error {
 			return fmt.Errorf("guard: expected hardware addresses of 6 octets, each once; got %s", a)
 		}
 		seen[string(a)] = true
-	}
-	if len(g.Nets) > maxNetworks {
-		return fmt.Errorf("guard: expected at most %d networks, got %d", maxNetworks, len(g.Nets))
-	}
-	for _, n := range g.Nets {
-		if !n.IsValid() || n != n.Masked() || !n.Addr().Is6() || n.Addr().Is4In6() || n.Bits() == 0 || n.Bits()%8 != 0 {
-			return fmt.Errorf("guard: expected an IPv6 network of whole octets, got %s", n)
-		}
 	}
 	return nil
 }

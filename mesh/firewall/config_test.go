@@ -58,8 +58,6 @@ func TestValidate(t *testing.T) {
 		{"forward of a range to a port", func(c *Config) { c.Ports[1].ToPort = 5 }, "expected it with a single port only"},
 		{"forward for the other family", func(c *Config) { c.Ports[0].Sources = prefixes("2001:db8::/32") }, "expected one of the same family"},
 		{"own network of others", func(c *Config) { c.Networks.Own = prefixes("10.44.0.0/24") }, "expected parts of the clients' networks"},
-		{"guarded network", func(c *Config) { c.Guests.Nets = prefixes("fd00::/47") }, "whole octets"},
-		{"guarded network, IPv4", func(c *Config) { c.Guests.Nets = prefixes("10.0.0.0/8") }, "IPv6 network"},
 		{"a station twice", func(c *Config) { c.Guests.Stations = []net.HardwareAddr{{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 1}} }, "each once"},
 		{"a long hardware address", func(c *Config) { c.Guests.Stations = []net.HardwareAddr{make([]byte, 8)} }, "6 octets"},
 		{"clients and guests", func(c *Config) { c.Guard.Ports, c.Guests.Ports = []string{"eth1"}, []string{"eth1"} }, "clients or guests"},

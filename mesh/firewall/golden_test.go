@@ -99,7 +99,7 @@ func guestsConfig() Config {
 	c := nodeConfig()
 	c.Interfaces = map[model.Zone][]string{model.ZoneMesh: {"br-mesh"}, model.ZoneClients: {"br0"}, model.ZoneOverlay: {"wg0"}}
 	c.Guard = Guard{}
-	c.Guests = Guard{Ports: []string{"eth2"}, Own: []netip.Addr{netip.MustParseAddr("10.41.0.1")}, Nets: prefixes("fd00:aa:bb::/48"), Stations: []net.HardwareAddr{{2, 0, 0, 0, 0, 1}}}
+	c.Guests = Guard{Ports: []string{"eth2"}, Own: []netip.Addr{netip.MustParseAddr("10.41.0.1")}, Stations: []net.HardwareAddr{{2, 0, 0, 0, 0, 1}}}
 	return c
 }
 

@@ -13,7 +13,7 @@ import (
 const (
 	clientPorts = "ports"
 	guestPorts  = "guests"
-	members     = "members"
+	owners      = "owners"
 )
 
 // guards compile to one table of family bridge, not one of netdev per port: ports come
@@ -38,14 +38,8 @@ func (c Config) guards() table {
 		ch.add(match{etherType: paths.EtherTypeBatman}, drop, t.refuse("proof", model.ZoneMesh, ""))
 		c.Guests.serving(t, ch, model.ZoneMesh, "bridged ports")
 		if len(c.Guests.Stations) > 0 {
-			// Of two devices with a port on one network, loop avoidance has one hand a
-			// member's broadcasts to that network, and the other take them from there. Its
-			// claims come under the addresses that they are about. All else of members stays
-			// on the mesh, and nobody else is to speak under their addresses.
-			t.stations = append(t.stations, stationSet{members, c.Guests.Stations})
-			ch.add(match{etherType: unix.ETH_P_ARP, claim: true}, leave, "")
-			ch.add(match{station: members, toMany: true}, leave, "")
-			ch.add(match{station: members}, drop, t.refuse("member", model.ZoneMesh, "frames of members on bridged ports"))
+			t.stations = append(t.stations, stationSet{owners, c.Guests.Stations})
+			ch.add(match{station: owners}, leave, "")
 		}
 		c.Guests.theft(t, ch, model.ZoneMesh, "bridged ports")
 	}
@@ -82,13 +76,6 @@ func (g Guard) theft(t *table, ch *chain, z model.Zone, where string) {
 		probe := match{target: a}.icmp6(ns, 0).fromNet(unspecified6)
 		advert := match{target: a}.icmp6(na, 0)
 		deny(reason, words, advert, probe, match{}.fromNet(single))
-	}
-	for _, n := range g.Nets {
-		// A member that is new, and not known as one yet, asks for others this way too.
-		ch.add(match{toMany: true}.icmp6(ns, 0).fromNet(n), leave, "")
-		probe := match{targetNet: n}.icmp6(ns, 0).fromNet(unspecified6)
-		advert := match{targetNet: n}.icmp6(na, 0)
-		deny(reason, words, advert, probe, match{}.fromNet(n))
 	}
 }
 

@@ -85,10 +85,6 @@ func (m match) lower(bridge bool, sets map[string]uint32) (e []expr.Any) {
 	if m.station != "" {
 		add(payload(expr.PayloadBaseLLHeader, 6, 6), &expr.Lookup{SourceRegister: 1, SetName: m.station, SetID: sets[m.station]})
 	}
-	if m.toMany { // the first bit of the destination that is sent
-		one := []byte{1}
-		add(payload(expr.PayloadBaseLLHeader, 0, 1), &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: one, Xor: []byte{0}}, equal(one))
-	}
 	switch {
 	case m.etherType != 0:
 		add(meta(expr.MetaKeyPROTOCOL), equal(big16(m.etherType)))
@@ -107,9 +103,6 @@ func (m match) lower(bridge bool, sets map[string]uint32) (e []expr.Any) {
 	if m.fragment {
 		add(&expr.Exthdr{DestRegister: 1, Type: unix.IPPROTO_FRAGMENT, Len: 1, Flags: unix.NFT_EXTHDR_F_PRESENT, Op: expr.ExthdrOpIpv6}, equal([]byte{1}))
 	}
-	if m.claim {
-		add(payload(expr.PayloadBaseNetworkHeader, 18, 3), equal([]byte{0xff, 0x43, 0x05})) // batadv_claim_dest's magic, as the target's hardware address
-	}
 	if m.sender.IsValid() {
 		add(payload(expr.PayloadBaseNetworkHeader, 14, 4), equal(m.sender.AsSlice()))
 	}
@@ -121,9 +114,6 @@ func (m match) lower(bridge bool, sets map[string]uint32) (e []expr.Any) {
 	}
 	if m.target.IsValid() {
 		add(payload(expr.PayloadBaseTransportHeader, 8, 16), equal(m.target.AsSlice()))
-	}
-	if n := uint32(m.targetNet.Bits()) / 8; m.targetNet.IsValid() {
-		add(payload(expr.PayloadBaseTransportHeader, 8, n), equal(m.targetNet.Addr().AsSlice()[:n]))
 	}
 	if m.sport != 0 {
 		add(payload(expr.PayloadBaseTransportHeader, 0, 2), equal(big16(m.sport)))

@@ -111,12 +111,9 @@ type match struct {
 
 	// Of family bridge only.
 	station   string // set that the source's hardware address is in
-	toMany    bool   // to a group, or all
-	claim     bool   // ARP of batman-adv's bridge-loop avoidance
 	etherType uint16
 	sender    netip.Addr // ARP
 	target    netip.Addr // neighbour discovery
-	targetNet netip.Prefix
 	fragment  bool
 }
 

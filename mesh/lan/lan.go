@@ -16,7 +16,6 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -25,6 +24,7 @@ import (
 	"time"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/batman"
 	"halo.internal/mesh/dhcp/server"
 	"halo.internal/mesh/dns"
 	"halo.internal/mesh/firewall"
@@ -72,14 +72,11 @@ type Wanted struct {
 	Ports   []string     // bridge ports that lead to clients
 	Uplinks []string
 	Hosts   []dns.Host // names of the network
-	// Stations are hardware addresses of members on the mesh, which no guest has.
-	Stations []net.HardwareAddr
 }
 
 func (w Wanted) equal(o Wanted) bool {
 	return w.Name == o.Name && w.Clients == o.Clients && slices.Equal(w.Ports, o.Ports) && slices.Equal(w.Uplinks, o.Uplinks) &&
-		slices.EqualFunc(w.Hosts, o.Hosts, sameHost) &&
-		slices.EqualFunc(w.Stations, o.Stations, func(a, b net.HardwareAddr) bool { return slices.Equal(a, b) })
+		slices.EqualFunc(w.Hosts, o.Hosts, sameHost)
 }
 
 func sameHost(a, b dns.Host) bool { return a.Name == b.Name && slices.Equal(a.Addresses, b.Addresses) }
@@ -263,8 +260,22 @@ func (l *LAN) rulesFor(w Wanted) firewall.Config {
 			model.ZoneClients: {paths.ClientBridge}, model.ZoneOverlay: {paths.OverlayIface},
 		},
 		Networks: firewall.HALONetworks(l.Network, own...), Services: services, Forwardings: firewall.Forwardings(l.gateway), Guard: guard,
-		Guests: firewall.Guard{Ports: l.Guests, Own: []netip.Addr{paths.UnderlayGateway}, Nets: []netip.Prefix{ula(l.Network)}, Stations: w.Stations},
+		Guests: l.guests(),
 	}
+}
+
+// guests keeps what is behind ports that are bridged into the mesh from this device's
+// address there, and from the gateway's. Other members may come by such a port: devices
+// with ports on one network speak over that, as batman-adv's loop avoidance wants it,
+// and one of them hands the gateway's broadcasts on to it.
+func (l *LAN) guests() firewall.Guard {
+	g := firewall.Guard{Ports: l.Guests, Own: []netip.Addr{paths.UnderlayGateway, identity.Underlay(l.Network, l.Node)}}
+	for turn := range uint8(batman.Turns) {
+		if !l.gateway && len(l.Guests) > 0 {
+			g.Stations = append(g.Stations, batman.MAC(l.Network, turn))
+		}
+	}
+	return g
 }
 
 // always starts what does not depend on the network of clients.
