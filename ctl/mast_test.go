@@ -32,11 +32,6 @@ func (*mast) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
 }
 func (*mast) Channels() ([]model.RadioChannels, error) { return nil, nothing() }
 func (*mast) Legal() ([]model.Legality, error)         { return nil, nothing() }
-func (*mast) RotateKey() error                         { return nothing() }
-func (*mast) PutRevoked([]string) error                { return api.ErrRole }
-func (*mast) Profile() (model.MeshProfile, error)      { return model.MeshProfile{}, nothing() }
-func (*mast) PutProfile(model.ProfileChange) error     { return api.ErrRole }
-func (*mast) MeshSecret() (bundle.Mesh, error)         { return bundle.Mesh{}, api.ErrRole }
 func (*mast) Timeline() []model.Recovery               { return nil }
 func (*mast) Doctor() (model.DoctorReport, error)      { return model.DoctorReport{}, nothing() }
 func (*mast) Examine(context.Context) (model.DoctorReport, error) {
