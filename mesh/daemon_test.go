@@ -449,6 +449,15 @@ func TestAFreshCardTakesTheGatewaysPlace(t *testing.T) {
 	if err := os.WriteFile(wait, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// Before it knows its epoch it announces none, and a node would show it the
+	// higher one without a word of refusal.
+	until(t, "the fresh card announces its epoch", func() error {
+		s, err := fresh.mesh.Status(t.Context())
+		if err == nil && (s.Announcing == nil || s.Announcing.Epoch != 5) {
+			err = fmt.Errorf("it announces %+v, want epoch 5", s.Announcing)
+		}
+		return err
+	})
 	connect(t, fresh, node)
 	until(t, "the node says why it refuses the fresh card", func() error { return node.hasEvent("gateway.epoch-old") })
 	until(t, "the node asks to join", func() error { return node.hasEvent("join.pending") })
