@@ -53,9 +53,11 @@ func (p Plan) runOn(ctx context.Context, mesh network.Mesh, results *[]Result) (
 				if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 					return err
 				}
-				if w, end, err = Open(ctx, c); err != nil {
+				opened, closing, err := Open(ctx, c)
+				if err != nil {
 					return err
 				}
+				w, end = opened, closing
 				if p.Partition > 0 {
 					w.Partition = p.Partition
 				}

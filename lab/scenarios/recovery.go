@@ -147,6 +147,7 @@ type tally struct {
 	passed map[string]map[Stage]time.Time
 	rx     map[string]int64  // octets from each peer that came before, or were on their way
 	last   map[string]uint64 // batches likewise
+	told   string            // how far all are, as people know it
 }
 
 func newTally(w *World, o *Outage) *tally {
@@ -178,7 +179,7 @@ func (t *tally) take(s sight, now time.Time) error {
 		}
 	}
 	if len(lacking) > 0 {
-		t.w.say("  %5.1f s  %s", now.Sub(t.o.since).Seconds(), t.line())
+		t.tell(now, lacking[0])
 	}
 	return errors.Join(lacking...)
 }
@@ -193,6 +194,21 @@ func (t *tally) note(s sight) {
 			t.last[m.Name()] = b.Last
 		}
 	}
+}
+
+// tell says how far all are, when that is news.
+func (t *tally) tell(now time.Time, lacking error) {
+	line := t.line()
+	if line == t.told {
+		return
+	}
+	const most = 160
+	why := strings.ReplaceAll(lacking.Error(), "\n", "; ")
+	if len(why) > most {
+		why = why[:most] + "…"
+	}
+	t.told = line
+	t.w.say("  %5.1f s  %s (%s)", now.Sub(t.o.since).Seconds(), line, why)
 }
 
 // line says how far each machine is.

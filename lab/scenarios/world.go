@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"halo.internal/lab/admin"
@@ -155,7 +156,19 @@ func (w *World) answers(ctx context.Context, machines ...*network.Machine) error
 func (w *World) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, Limit, fmt.Errorf("not within %s", Limit))
 	defer cancel()
-	return w.Net.ReadyAre(ctx, w.Members, func(network.Progress) {})
+	var mu sync.Mutex
+	lacks := map[string]string{}
+	err := w.Net.ReadyAre(ctx, w.Members, func(p network.Progress) {
+		mu.Lock()
+		defer mu.Unlock()
+		if lacks[p.Machine] = p.Detail; p.Stage == network.Ready {
+			delete(lacks, p.Machine)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("%w; lacking: %v", err, lacks)
+	}
+	return nil
 }
 
 // needSpares returns at least so many nodes besides the members, which run and have
