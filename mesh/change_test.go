@@ -33,10 +33,10 @@ func segments(t *testing.T, nodes int) []*board {
 		boards = append(boards, newBoard(t, model.RoleNode, nodeBundle))
 	}
 	var ports []netlink.Link
-	for i, b := range boards {
+	for _, b := range boards {
 		b.env = []string{envSegment + "=1"}
 		b.start()
-		ports = append(ports, plug(t, b, i))
+		ports = append(ports, plug(t, b))
 	}
 	nstest.Hub(t, "ether", ports...)
 	for _, b := range boards[1:] {
@@ -46,20 +46,18 @@ func segments(t *testing.T, nodes int) []*board {
 }
 
 // plug gives a board a wire, and returns its far end.
-func plug(t *testing.T, b *board, i int) netlink.Link {
+func plug(t *testing.T, b *board) netlink.Link {
 	t.Helper()
-	near, far := nstest.Cable(t, fmt.Sprintf("w%d-%d", i, b.boot), fmt.Sprintf("f%d-%d", i, b.boot))
-	if err := errors.Join(netlink.LinkSetDown(near), netlink.LinkSetName(near, wireIface), netlink.LinkSetNsPid(near, b.cmd.Process.Pid)); err != nil {
-		t.Fatal(err)
-	}
+	near, far := newCable(t)
+	plugIn(t, near, b, wireIface)
 	return far
 }
 
 // again powers a board on that was off, on the same wire.
-func (d *board) again(i int) {
+func (d *board) again() {
 	d.t.Helper()
 	d.start()
-	far := plug(d.t, d, i)
+	far := plug(d.t, d)
 	hub, err := netlink.LinkByName("ether")
 	if err == nil {
 		err = netlink.LinkSetMaster(far, hub)
@@ -96,6 +94,7 @@ func (d *board) change(c model.ProfileChange) {
 }
 
 func TestTheMeshChangesItsProfile(t *testing.T) {
+	t.Parallel()
 	boards := segments(t, 3)
 	gw, nodes := boards[0], boards[1:]
 	first, err := gw.mesh.MeshSecret(t.Context())
@@ -172,12 +171,12 @@ func TestTheMeshChangesItsProfile(t *testing.T) {
 			return errors.New("excerpts alone")
 		})
 		gw.cut() // it comes back without the gateway
-		nodes[2].again(3)
+		nodes[2].again()
 		step("all but the gateway and the node")
 		until(t, "the node that was off has rejoined", func() error { return nodes[2].hasEvent("mesh.profile.rejoined") })
 		until(t, "it uses the new secret", func() error { return nodes[2].on(6, serial) })
 		step("rejoined")
-		gw.again(0)
+		gw.again()
 		for _, n := range nodes {
 			until(t, "page through the overlay", n.fetch)
 		}

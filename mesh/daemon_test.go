@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,6 +39,11 @@ import (
 func TestMain(m *testing.M) {
 	if role := os.Getenv(envRole); role != "" {
 		os.Exit(device(model.Role(role)))
+	}
+	flag.Parse()
+	// Devices wait for each other more than they work.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	os.Exit(nstest.Main(m))
 }
@@ -133,44 +141,52 @@ func (d *board) cut() {
 // connect lays a cable between two boards.
 func connect(t *testing.T, a, b *board) {
 	t.Helper()
-	near, far := nstest.Cable(t, paths.BatIface, "bat-far")
-	for _, end := range []struct {
-		link netlink.Link
-		to   *board
-	}{{near, a}, {far, b}} {
-		if err := errors.Join(
-			netlink.LinkSetDown(end.link),
-			netlink.LinkSetName(end.link, paths.BatIface),
-		); err != nil {
-			t.Fatal(err)
-		}
-		until(t, "an end of the cable to be plugged in", func() error {
-			err := netlink.LinkSetNsPid(end.link, end.to.cmd.Process.Pid)
-			if errors.Is(err, unix.EEXIST) {
-				err = errors.Join(err, end.to.unplug())
-			}
-			return err
-		})
-	}
+	near, far := newCable(t)
+	plugIn(t, near, a, paths.BatIface)
+	plugIn(t, far, b, paths.BatIface)
 }
 
-// cables counts those that were laid, so that each has a name of its own.
-var cables int
+// plugging is held while a cable's end has the name, in this namespace still, that
+// it is to have at a board.
+var plugging sync.Mutex
+
+// plugIn gives a board the end of a cable, as the interface of that name.
+func plugIn(t *testing.T, end netlink.Link, d *board, name string) {
+	t.Helper()
+	plugging.Lock()
+	defer plugging.Unlock()
+	if err := errors.Join(netlink.LinkSetDown(end), netlink.LinkSetName(end, name)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "an end of the cable to be plugged in", func() error {
+		err := netlink.LinkSetNsPid(end, d.cmd.Process.Pid)
+		if errors.Is(err, unix.EEXIST) {
+			err = errors.Join(err, d.unplug())
+		}
+		return err
+	})
+}
+
+// laid counts cables and hubs, so that each has a name of its own: tests run side
+// by side, and the kernel takes away those of an earlier one in its own good time.
+var laid atomic.Uint32
+
+func newCable(t *testing.T) (near, far netlink.Link) {
+	t.Helper()
+	n := laid.Add(1)
+	return nstest.Cable(t, fmt.Sprintf("near%d", n), fmt.Sprintf("far%d", n))
+}
 
 // hub lays cables from boards to one hub and returns the names of its ports.
 func hub(t *testing.T, boards ...*board) (names []string) {
 	t.Helper()
 	var ports []netlink.Link
 	for _, d := range boards {
-		// The kernel takes away those of an earlier test in its own good time.
-		cables++
-		near, far := nstest.Cable(t, fmt.Sprintf("near%d", cables), fmt.Sprintf("far%d", cables))
-		if err := errors.Join(netlink.LinkSetDown(near), netlink.LinkSetName(near, paths.BatIface), netlink.LinkSetNsPid(near, d.cmd.Process.Pid)); err != nil {
-			t.Fatal(err)
-		}
+		near, far := newCable(t)
+		plugIn(t, near, d, paths.BatIface)
 		ports, names = append(ports, far), append(names, far.Attrs().Name)
 	}
-	nstest.Hub(t, "hub", ports...)
+	nstest.Hub(t, fmt.Sprintf("hub%d", laid.Add(1)), ports...)
 	return names
 }
 
@@ -283,6 +299,7 @@ func bundlesFor(t *testing.T, nodes int) (gateway, node []byte, key identity.Key
 }
 
 func TestNetworkComesUpAndReturns(t *testing.T) {
+	t.Parallel()
 	gwBundle, nodeBundle, key := bundles(t)
 	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
 	node.skew = -20 * 365 * 24 * time.Hour // a board without a clock
@@ -366,6 +383,7 @@ func TestNetworkComesUpAndReturns(t *testing.T) {
 // TestNodesSpeakDirectly has two nodes learn of each other from the gateway's
 // list, and speak without it.
 func TestNodesSpeakDirectly(t *testing.T) {
+	t.Parallel()
 	gwBundle, nodeBundle, _ := bundles(t)
 	gw, a, b := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle), newBoard(t, model.RoleNode, nodeBundle)
 	for _, d := range []*board{gw, a, b} {
@@ -427,6 +445,7 @@ func TestNodesSpeakDirectly(t *testing.T) {
 // the node refuses it, shows it why over a restart of its own, and asks to join
 // it anew, though its token is no use any more.
 func TestAFreshCardTakesTheGatewaysPlace(t *testing.T) {
+	t.Parallel()
 	gwBundle, nodeBundle, _ := bundles(t)
 	card := func(epoch string) *board {
 		d := newBoard(t, model.RoleGateway, gwBundle)
