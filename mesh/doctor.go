@@ -22,7 +22,7 @@ const examineWait = 20 * time.Second
 
 func (m *core) newDoctor(s side) *doctor.Doctor {
 	return doctor.New(doctor.Config{
-		Network: m.net, Node: m.id.Key.Public(), Around: s.around, Underlay: m.under,
+		Network: m.net, Node: m.id.Key.Public(), Iface: underlayIface(m.bundle), Around: s.around, Underlay: m.under,
 		Now: func() time.Time { now, _ := m.clock.Now(); return now }, Notify: m.events.Record, Log: m.Log,
 	})
 }

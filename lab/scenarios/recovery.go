@@ -294,7 +294,7 @@ func peered(s model.MeshStatus, want int) error {
 // addressed checks that a device's interfaces have the addresses that are its own.
 func addressed(s model.MeshStatus) error {
 	for _, want := range []struct{ iface, address string }{
-		{paths.BatIface, s.Underlay}, {paths.OverlayIface, s.OverlayV4}, {paths.OverlayIface, s.OverlayV6},
+		{underlayOf(s), s.Underlay}, {paths.OverlayIface, s.OverlayV4}, {paths.OverlayIface, s.OverlayV6},
 	} {
 		i := slices.IndexFunc(s.Interfaces, func(i model.Interface) bool { return i.Name == want.iface })
 		if i < 0 || want.address == "" {
@@ -304,7 +304,27 @@ func addressed(s model.MeshStatus) error {
 			return fmt.Errorf("expected %s on %s, got %v", want.address, want.iface, s.Interfaces[i].Addresses)
 		}
 	}
+	return leased(s)
+}
+
+// leased checks that a device has an address of IPv4 on the mesh, which the gateway's
+// DHCP server gives to nodes.
+func leased(s model.MeshStatus) error {
+	own := underlayOf(s)
+	i := slices.IndexFunc(s.Interfaces, func(i model.Interface) bool { return i.Name == own })
+	if i < 0 || !slices.ContainsFunc(s.Interfaces[i].Addresses, func(p netip.Prefix) bool { return paths.UnderlayNet.Contains(p.Addr()) }) {
+		return fmt.Errorf("expected an address of %s on %s, got %+v", paths.UnderlayNet, own, s.Interfaces)
+	}
 	return nil
+}
+
+// underlayOf is the interface that has the addresses of the mesh: bat0, or the bridge
+// that joins it to ports.
+func underlayOf(s model.MeshStatus) string {
+	if slices.ContainsFunc(s.Interfaces, func(i model.Interface) bool { return i.Name == paths.MeshBridge }) {
+		return paths.MeshBridge
+	}
+	return paths.BatIface
 }
 
 func online(s sight, name string) error {

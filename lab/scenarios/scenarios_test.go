@@ -42,7 +42,7 @@ func whole(boot uint64, neighbours int) model.MeshStatus {
 	s := model.MeshStatus{
 		BootCounter: boot, Underlay: "fd00::1", OverlayV4: "10.42.0.2", OverlayV6: "fd00:1::1",
 		Interfaces: []model.Interface{
-			{Name: paths.BatIface, Addresses: []netip.Prefix{prefix("fd00::1/64")}},
+			{Name: paths.BatIface, Addresses: []netip.Prefix{prefix("fd00::1/64"), prefix("10.41.1.7/16")}},
 			{Name: paths.OverlayIface, Addresses: []netip.Prefix{prefix("10.42.0.2/16"), prefix("fd00:1::1/64")}},
 		},
 	}
@@ -83,6 +83,7 @@ func TestAddressed(t *testing.T) {
 		"no overlay":          func(s *model.MeshStatus) { s.Interfaces = s.Interfaces[:1] },
 		"another's address":   func(s *model.MeshStatus) { s.Underlay = "fd00::2" },
 		"no address as yet":   func(s *model.MeshStatus) { s.OverlayV4 = "" },
+		"no lease":            func(s *model.MeshStatus) { s.Interfaces[0].Addresses = s.Interfaces[0].Addresses[:1] },
 		"the overlay without": func(s *model.MeshStatus) { s.Interfaces[1].Addresses = nil },
 	} {
 		s := whole(1, 0)

@@ -1,9 +1,8 @@
 // Package advert tells the hosts on one of HALO's own interfaces by router
 // advertisements (RFC 4861) which ULA they are in, so that they address
 // themselves, where names are resolved (RFC 8106), and which networks are reached
-// through this machine. It calls itself a default router only while there is a
-// way out: a phone that is told of one where there is none gives up its mobile
-// network.
+// through this machine. It calls itself no default router: a phone that is told of
+// one where there is no way out gives up its mobile network.
 //
 // Hosts that ask are answered one by one, which a radio carries faster and more
 // surely than what goes to all; of many at a time, all by one advertisement.
@@ -19,7 +18,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/ndp"
@@ -57,9 +55,7 @@ type Config struct {
 
 // Advertiser of one interface.
 type Advertiser struct {
-	c       Config
-	exit    atomic.Bool
-	changed chan struct{}
+	c Config
 }
 
 // New checks the configuration.
@@ -67,7 +63,7 @@ func New(c Config) (*Advertiser, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("router advertisements on %s: %w", c.Iface, err)
 	}
-	return &Advertiser{c: c, changed: make(chan struct{}, 1)}, nil
+	return &Advertiser{c: c}, nil
 }
 
 func (c Config) check() error {
@@ -112,18 +108,14 @@ func isDomain(s string) bool {
 	return true
 }
 
-// message is what is advertised: with or without a way out, or, finally, that
-// this machine serves nobody any more. Addresses stay: hosts go on to reach each
-// other.
-func (c Config) message(exit, final bool, hw net.HardwareAddr) *ndp.RouterAdvertisement {
+// message is what is advertised: or, finally, that this machine serves nobody any
+// more. Addresses stay: hosts go on to reach each other.
+func (c Config) message(final bool, hw net.HardwareAddr) *ndp.RouterAdvertisement {
 	lifetime := routerFor
 	if final {
 		lifetime = 0
 	}
 	m := &ndp.RouterAdvertisement{CurrentHopLimit: 64}
-	if exit {
-		m.RouterLifetime = lifetime
-	}
 	m.Options = append(m.Options, &ndp.PrefixInformation{
 		PrefixLength: uint8(c.Prefix.Bits()), Prefix: c.Prefix.Addr(), OnLink: true, AutonomousAddressConfiguration: true,
 		ValidLifetime: prefixFor, PreferredLifetime: preferredFor,
@@ -144,18 +136,6 @@ func (c Config) message(exit, final bool, hw net.HardwareAddr) *ndp.RouterAdvert
 		m.Options = append(m.Options, &ndp.LinkLayerAddress{Direction: ndp.Source, Addr: hw})
 	}
 	return m
-}
-
-// SetExit says whether there is a way out through this machine; hosts are told
-// of a change at once. The kernel must forward IPv6 then. At first there is none.
-func (a *Advertiser) SetExit(exit bool) {
-	if a.exit.Swap(exit) == exit {
-		return
-	}
-	select {
-	case a.changed <- struct{}{}:
-	default: // is to be told already
-	}
 }
 
 // Times of the socket's life.
@@ -197,7 +177,7 @@ func (a *Advertiser) serve(ctx context.Context, w *wire) error {
 	cancel(err)
 	err = context.Cause(ctx)
 	if errors.Is(err, context.Canceled) {
-		_ = w.send(a.c.message(a.exit.Load(), true, w.hardware()), allNodes) // lost, if the interface is gone
+		_ = w.send(a.c.message(true, w.hardware()), allNodes) // lost, if the interface is gone
 	}
 	errs := errors.Join(err, w.close())
 	owned.Wait()
@@ -215,12 +195,10 @@ func (a *Advertiser) loop(ctx context.Context, w *wire) error {
 			return nil
 		case from := <-w.solicitations:
 			s.solicit(time.Now(), from)
-		case <-a.changed:
-			s.change(time.Now())
 		case <-timer.C:
 		}
 		for _, to := range s.take(time.Now()) {
-			err := w.send(a.c.message(a.exit.Load(), false, w.hardware()), to)
+			err := w.send(a.c.message(false, w.hardware()), to)
 			if failing := err != nil && to == allNodes; failing != silent && (failing || to == allNodes) {
 				silent = failing
 				if failing {

@@ -22,7 +22,7 @@ type schedule struct {
 	answers map[netip.Addr]time.Time
 	due     time.Time // of the next to all
 	last    time.Time // to all
-	sent    int       // to all, since the last change
+	sent    int       // to all
 }
 
 func newSchedule(now time.Time) *schedule {
@@ -40,12 +40,6 @@ func (s *schedule) solicit(now time.Time, from netip.Addr) {
 		return
 	}
 	s.all(at)
-}
-
-// change tells all soon, and again, since it goes to each only by one of these.
-func (s *schedule) change(now time.Time) {
-	s.sent = 0
-	s.all(now)
 }
 
 func (s *schedule) all(at time.Time) {

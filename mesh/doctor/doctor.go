@@ -68,6 +68,7 @@ type Underlay interface {
 type Config struct {
 	Network identity.PublicKey
 	Node    identity.PublicKey // this device
+	Iface   string             // that has the underlay's addresses
 	// Around returns what there is now; ok is false while there is no overlay.
 	Around   func() (own Own, peers []Peer, ok bool)
 	Underlay Underlay
@@ -134,7 +135,7 @@ func (d *Doctor) Run(ctx context.Context) error {
 	owned.Go(func() {
 		at.Keep(ctx, d.Log.With("service", "doctor"), func(ctx context.Context) error { return d.wire.serveOverlay(ctx, at) })
 	})
-	bat := listen.At{Iface: paths.BatIface, Addr: identity.Underlay(d.Network, d.Node)}
+	bat := listen.At{Iface: d.Iface, Addr: identity.Underlay(d.Network, d.Node)}
 	owned.Go(func() {
 		bat.Keep(ctx, d.Log.With("service", "doctor"), func(ctx context.Context) error { return d.wire.serveMesh(ctx, bat.Iface) })
 	})

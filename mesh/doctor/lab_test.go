@@ -159,7 +159,7 @@ func serve(text string) error {
 		return err
 	}
 	d := doctor.New(doctor.Config{
-		Network: network, Node: self.Public(), Underlay: bat{m}, Now: time.Now, Notify: func(model.Event) {}, Log: log,
+		Network: network, Node: self.Public(), Iface: paths.BatIface, Underlay: bat{m}, Now: time.Now, Notify: func(model.Event) {}, Log: log,
 		Around: func() (doctor.Own, []doctor.Peer, bool) {
 			p := doctor.Peer{Node: other.ID(), Gateway: !c.Gateway, Overlay: identity.Overlay(network, other.Public()), Underlay: peer.Endpoint.Addr(), Nets: nets}
 			if s, err := wg0.Status(); err == nil && len(s) == 1 && s[0].LastHandshake != nil {

@@ -26,7 +26,7 @@ var outside = net.IPv4(192, 0, 2, 1)
 func readOutlook(own Own) (outlook, error) {
 	o := outlook{
 		overlay: paths.OverlayIface, metric: overlay.Metric, wanted: own.Routes,
-		halo: []string{paths.OverlayIface, paths.BatIface, paths.ClientBridge},
+		halo: []string{paths.OverlayIface, paths.BatIface, paths.MeshBridge, paths.ClientBridge},
 		nets: []netip.Prefix{paths.OverlayNet, paths.UnderlayNet, paths.ClientsNet},
 	}
 	links, err := netlink.LinkList()
@@ -37,8 +37,9 @@ func readOutlook(own Own) (outlook, error) {
 	for _, l := range links {
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
+	ours := len(o.halo)
 	for _, l := range links { // what carries the mesh or leads to clients is HALO's too
-		if m := names[l.Attrs().MasterIndex]; m == paths.BatIface || m == paths.ClientBridge {
+		if m := names[l.Attrs().MasterIndex]; slices.Contains(o.halo[:ours], m) {
 			o.halo = append(o.halo, l.Attrs().Name)
 		}
 	}
@@ -173,9 +174,10 @@ func dropRoute(iface string, dst netip.Prefix) error {
 }
 
 // apply holds packets to a peer to limits, or ends that: by routes of its own for
-// the networks behind it, and for the address by which the overlay reaches it. Those
-// networks that the overlay has a route to anyway keep it, with the limit.
-func apply(own Own, p Peer, l limits) error {
+// the networks behind it, and for the address by which the overlay reaches it at the
+// interface underlay. Those networks that the overlay has a route to anyway keep it,
+// with the limit.
+func apply(own Own, p Peer, underlay string, l limits) error {
 	var errs error
 	for _, n := range p.Nets {
 		switch base := slices.Contains(own.Routes, n); {
@@ -189,9 +191,9 @@ func apply(own Own, p Peer, l limits) error {
 	}
 	under := netip.PrefixFrom(p.Underlay, p.Underlay.BitLen())
 	if l.underlay > 0 {
-		return errors.Join(errs, putRoute(paths.BatIface, under, l.underlay, protocol))
+		return errors.Join(errs, putRoute(underlay, under, l.underlay, protocol))
 	}
-	return errors.Join(errs, dropRoute(paths.BatIface, under))
+	return errors.Join(errs, dropRoute(underlay, under))
 }
 
 // sweep takes out what an earlier process held packets to: this one does not know

@@ -85,12 +85,12 @@ func (d *Doctor) admit(own Own, peers []Peer, now time.Time) {
 		if p.limits == (limits{}) {
 			continue
 		}
-		if err := apply(own, p.Peer, limits{}); err != nil {
+		if err := apply(own, p.Peer, d.Iface, limits{}); err != nil {
 			d.Log.Warn("routes of a peer that is gone stay", "peer", p.Node, "err", err)
 		}
 	}
 	for _, p := range moved {
-		if err := apply(own, p.Peer, p.limits); err != nil {
+		if err := apply(own, p.Peer, d.Iface, p.limits); err != nil {
 			d.Log.Warn("packets to a peer with other networks are not held to limits", "peer", p.Node, "err", err)
 		}
 	}
@@ -181,7 +181,7 @@ func (d *Doctor) examine(ctx context.Context, own Own, p *patient) {
 	var w widths
 	var err error
 	if w.full, err = mtuOf(paths.OverlayIface); err == nil {
-		w.bare, err = mtuOf(paths.BatIface)
+		w.bare, err = mtuOf(d.Iface)
 	}
 	fault := about{fault: model.FaultMTU, peer: peer.Node}
 	if err == nil {
@@ -189,7 +189,7 @@ func (d *Doctor) examine(ctx context.Context, own Own, p *patient) {
 			d.mu.Lock()
 			p.limits = l // at once: lookAtRoutes keeps routes so
 			d.mu.Unlock()
-			return apply(own, peer, l)
+			return apply(own, peer, d.Iface, l)
 		}), w, now)
 	} else {
 		e.limits = now

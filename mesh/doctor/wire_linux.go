@@ -114,7 +114,7 @@ func (w *wire) probe(m message, to netip.Addr) error {
 	s := w.mesh
 	w.mu.Unlock()
 	if s == nil {
-		return fmt.Errorf("%s: %w", paths.BatIface, errClosed)
+		return fmt.Errorf("underlay: %w", errClosed)
 	}
 	if to.IsMulticast() {
 		to = to.WithZone(s.zone)
@@ -279,7 +279,7 @@ func (w *wire) rejoin() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.mesh == nil {
-		return fmt.Errorf("%s: %w", paths.BatIface, errClosed)
+		return fmt.Errorf("underlay: %w", errClosed)
 	}
 	return errors.Join(w.mesh.multicast.LeaveGroup(w.mesh.iface, joined), w.mesh.multicast.JoinGroup(w.mesh.iface, joined))
 }

@@ -97,10 +97,14 @@ func (l *LAN) lease(ctx context.Context, c server.Config) {
 	l.mu.Lock()
 	l.leases[c.Iface] = s
 	l.mu.Unlock()
-	go l.follow(ctx, s)
+	following, end := context.WithCancel(ctx)
+	var owned sync.WaitGroup
+	owned.Go(func() { l.follow(following, s) })
 	if err := s.Run(ctx); err != nil {
 		l.Log.Error("DHCP server ended", "iface", c.Iface, "err", err)
 	}
+	end()
+	owned.Wait()
 	l.mu.Lock()
 	delete(l.leases, c.Iface)
 	l.mu.Unlock()
