@@ -13,7 +13,6 @@ package legal
 import (
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 )
 
@@ -28,9 +27,6 @@ type DBm int
 func (p DBm) String() string {
 	return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.2f", float64(p)/100), "0"), ".") + " dBm"
 }
-
-// Milliwatts returns the power in mW.
-func (p DBm) Milliwatts() float64 { return math.Pow(10, float64(p)/1000) }
 
 // Reason is one part of an answer and where it is known from.
 type Reason struct {

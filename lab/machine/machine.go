@@ -339,7 +339,6 @@ func (m *Machine) run(ctx context.Context, p *power) {
 // How a start ends.
 const (
 	endReset    = "guest-reset"
-	endShutdown = "guest-shutdown"
 	endLabReset = "host-qmp-system-reset"
 	endWatchdog = "watchdog"
 	endCut      = "power-cut"

@@ -75,14 +75,10 @@ func (n Networks) all() []netip.Prefix {
 	})
 }
 
-// Well-known ports (IANA) that nothing else in HALO spells.
+// Well-known ports (IANA) that have no name in paths.
 const (
-	portDNS   = 53
 	portDHCP  = 67
-	portHTTP  = 80
-	portNTP   = 123
 	portHTTPS = 443
-	portMDNS  = 5353
 )
 
 // Services are those that a device offers without anybody's configuration; door
@@ -97,10 +93,10 @@ func Services(gateway bool, door uint16) []model.Service {
 		s("announce", "udp", paths.AnnouncePort, model.ZoneMesh),
 		s("doctor", "udp", paths.DoctorPort, model.ZoneMesh, model.ZoneOverlay),
 		s("dhcp", "udp", portDHCP, model.ZoneClients),
-		s("dns", "udp", portDNS, model.ZoneClients),
-		s("dns", "tcp", portDNS, model.ZoneClients),
-		s("mdns", "udp", portMDNS, model.ZoneClients),
-		s("ntp", "udp", portNTP, model.ZoneClients),
+		s("dns", "udp", paths.DNSPort, model.ZoneClients),
+		s("dns", "tcp", paths.DNSPort, model.ZoneClients),
+		s("mdns", "udp", paths.MDNSPort, model.ZoneClients),
+		s("ntp", "udp", paths.NTPPort, model.ZoneClients),
 		s("field", "tcp", paths.FieldPort, model.ZoneClients),
 		s("field-tls", "tcp", portHTTPS, model.ZoneClients),
 		s("relay", "udp", paths.RelayPort, model.ZoneOverlay),

@@ -29,7 +29,6 @@ import (
 const (
 	NonceSize = 32
 	SaltSize  = 32 // the network key
-	ProofSize = sha256.Size
 )
 
 // A code has 13 symbols of 5 bits: 65 bits in three groups.

@@ -25,7 +25,6 @@ const (
 	RunAgent     = "/run/halo/agent"              // halo-agent's unacknowledged batches of this boot
 	Resolv       = "/tmp/resolv.conf"             // gokrazy links /etc/resolv.conf to it
 	Upstreams    = "/run/halo/resolv.conf"        // name servers of the uplinks, which the server asks to which Resolv points
-	GokrazyHTTP  = "/run/gokrazy-http.sock"
 	ModulesDir   = "/lib/modules"
 	LastCrashDir = "/perm/halo/crash" // the last kernel messages before a panic
 )
@@ -48,7 +47,6 @@ const (
 	OverlayKey = "overlay-key"  // the overlay key that this device will have
 	Profile    = "mesh-profile" // the profile documents, and how far a change of them is
 	PeerList   = "peer-list"    // a node's copy of the list of members that the gateway signed
-	AgentDir   = "agent"
 	AgentTOML  = "agent.toml"
 	SpoolDir   = "agent/spool"
 	GatewayDir = "gateway"

@@ -33,9 +33,6 @@ func (m *Machine) pending(p *peer) []taken {
 	return slices.DeleteFunc(m.offers(), func(t taken) bool { return slices.Contains(p.taken, t) })
 }
 
-// Rekey replaces the key in use, as if its time had come.
-func (m *Machine) Rekey(now time.Time) { m.rekey(now, false) }
-
 // rekey draws the next key. One that was handed out and not sent by is replaced
 // when it is urgent: whoever was turned away may have it.
 func (m *Machine) rekey(now time.Time, urgent bool) {
