@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/netip"
 	"time"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/listen"
 	"halo.internal/mesh/overlay"
 	"halo.internal/mesh/peerlist"
 	"halo.internal/model"
@@ -80,7 +81,11 @@ func (g *gateway) renewList() {
 	}
 }
 
-// serveList answers nodes with the list of members, on the overlay alone.
+// Bounds of the connections to the list: what all nodes ask at once has to fit.
+var listBounds = listen.Bounds{Most: 64, Client: 4, Write: listWait}
+
+// serveList answers members with the list of members, on the overlay alone: their
+// clients, which come by it too, are nobody's members.
 func (g *gateway) serveList(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+routeList, func(w http.ResponseWriter, _ *http.Request) {
@@ -95,24 +100,24 @@ func (g *gateway) serveList(ctx context.Context) error {
 		_, _ = w.Write(raw) // the node asks again
 	})
 	g.profiles.serve(mux)
-	server := &http.Server{Handler: mux, ReadTimeout: listWait, WriteTimeout: listWait, IdleTimeout: listWait, MaxHeaderBytes: 8 << 10}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	for {
-		// The address comes with wg0, and goes with it.
-		l, err := net.Listen("tcp4", netip.AddrPortFrom(paths.OverlayGateway, paths.PeerListPort).String())
-		if err == nil {
-			err = server.Serve(l)
+	at := listen.At{Iface: paths.OverlayIface, Addr: paths.OverlayGateway, From: []netip.Prefix{paths.OverlayNet}}
+	at.Keep(ctx, g.Log.With("service", "members"), func(ctx context.Context) error {
+		l, err := at.TCP(ctx, paths.PeerListPort, listBounds)
+		if err != nil {
+			return err
 		}
+		server := &http.Server{
+			Handler: mux, ReadTimeout: listWait, WriteTimeout: listWait, IdleTimeout: listWait, MaxHeaderBytes: 8 << 10,
+			ErrorLog: log.New(io.Discard, "", 0), // who breaks off is no news
+		}
+		defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+		err = server.Serve(l)
 		if ctx.Err() != nil {
-			return nil
+			return context.Cause(ctx)
 		}
-		g.Log.Debug("list of members is not served", "err", err)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(retryUnderlay):
-		}
-	}
+		return err
+	})
+	return nil
 }
 
 // loadList returns the list that was kept, or none.
