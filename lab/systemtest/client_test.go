@@ -120,6 +120,10 @@ func aPhone(t *testing.T, l *lab) {
 	l.run(t, phone, "halo.local", at, "dig", "+short", "+norecurse", "-p", "5353", "+time=2", "+tries=1", "@"+at, "halo.local")
 	l.run(t, phone, "a name of the Internet, asked of the gateway", "192.0.2.1", "dig", "+short", "+time=2", "+tries=1", "@"+at, "www.example")
 	l.get(t, phone, "the gateway's API through the overlay", "gateway-api", fmt.Sprintf("https://%s:%d/health", paths.OverlayGateway, paths.APITLSPort))
+	members := fmt.Sprintf("http://%s:%d/v1/peers", paths.OverlayGateway, paths.PeerListPort)
+	if out, err := phone.Run(t, "busybox", "wget", "-T", "10", "-q", "-O", "-", members); err == nil || out != "" {
+		t.Errorf("a client got the list of members: %.100q, %v", out, err)
+	}
 	l.get(t, phone, "the Internet through the gateway", "from the Internet", "http://192.0.2.1/")
 
 	anOperator(t, l, phone, at)

@@ -89,6 +89,7 @@ type LAN struct {
 	names    *dns.Server
 	time     *ntp.Server
 	now      chan struct{} // look at once
+	leased   chan struct{} // clients have come or gone: only names change
 
 	mu     sync.Mutex // guards what follows
 	wanted Wanted
@@ -100,7 +101,7 @@ type LAN struct {
 // New returns a LAN of which nothing is there yet.
 func New(c Config) *LAN {
 	c.Underlay = cmp.Or(c.Underlay, paths.BatIface)
-	l := &LAN{Config: c, gateway: c.Role == model.RoleGateway, now: make(chan struct{}, 1), leases: map[string]*server.Server{}}
+	l := &LAN{Config: c, gateway: c.Role == model.RoleGateway, now: make(chan struct{}, 1), leased: make(chan struct{}, 1), leases: map[string]*server.Server{}}
 	l.names = dns.New(dns.Config{ULA: ula(c.Network), Upstream: l.upstream, Log: c.Log})
 	l.time = ntp.New(ntp.Config{Clock: c.Clock, Log: c.Log})
 	return l
@@ -130,12 +131,12 @@ func (l *LAN) Set(w Wanted) {
 		return
 	}
 	l.wanted = w
-	l.wake()
+	wake(l.now)
 }
 
-func (l *LAN) wake() {
+func wake(c chan struct{}) {
 	select {
-	case l.now <- struct{}{}:
+	case c <- struct{}{}:
 	default: // awake already
 	}
 }
@@ -170,9 +171,11 @@ func (l *LAN) Run(ctx context.Context) error {
 	var named []dns.Host
 	var serving service
 	defer func() { serving.stop() }()
-	for {
+	for ok, all := false, true; ; {
 		w := l.state()
-		ok := l.apply(w)
+		if all { // clients that come and go, as fast as they like, are no reason to
+			ok = l.apply(w)
+		}
 		if hosts := l.hosts(w); !slices.EqualFunc(hosts, named, sameHost) {
 			named = hosts
 			if err := l.names.Set(hosts); err != nil {
@@ -187,7 +190,11 @@ func (l *LAN) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.now:
+			all = true
+		case <-l.leased:
+			all = false
 		case <-check.C:
+			all = true
 		}
 	}
 }

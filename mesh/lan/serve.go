@@ -114,7 +114,7 @@ func (l *LAN) lease(ctx context.Context, c server.Config) {
 func (l *LAN) follow(ctx context.Context, s *server.Server) {
 	for {
 		_, changed := s.Watch()
-		l.wake()
+		wake(l.leased)
 		select {
 		case <-ctx.Done():
 			return
