@@ -55,10 +55,10 @@ race: stamp ## the fast tests under the race detector (needs a C compiler; HALO 
 	CGO_ENABLED=1 $(GO) test -race ./...
 
 # Packages whose tests start machines or build images: two at once, the longest
-# first so that it does not end alone, save the network of three machines, which
+# first so that none ends alone, save the network of three machines, which
 # needs the host for itself.
 LAB = $(shell git grep -l '^//go:build lab$$' -- '*_test.go' | sed 's|/[^/]*$$||; s|^|./|' | sort -u)
-LONGEST = ./mesh/radio
+LONGEST = ./mesh/wireless ./mesh/radio
 NETWORK = ./lab/systemtest
 MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -tags lab -timeout 60m
 
