@@ -2,7 +2,9 @@ package mesh
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"strconv"
 	"sync"
 	"time"
 
@@ -28,6 +30,7 @@ type recoveries struct {
 	mu     sync.Mutex // guards what follows
 	record *timeline.Recorder
 	store  *timeline.Store
+	told   time.Duration // when an event last said that one is over
 }
 
 // uptime is the time since the kernel started, which nobody sets.
@@ -96,9 +99,40 @@ func (m *core) record(last bool) {
 	m.past.mu.Lock()
 	defer m.past.mu.Unlock()
 	ended := m.past.record.Look(now, f)
-	if err := m.past.store.Keep(now, m.past.record.List(now), ended, last); err != nil {
+	list := m.past.record.List(now)
+	if err := m.past.store.Keep(now, list, ended, last); err != nil {
 		m.Log.Warn("timeline is not kept", "err", err)
 	}
+	if ended {
+		m.tellRecovery(now, list[len(list)-1])
+	}
+}
+
+// EventRecovered says that the chain from the radio to the gateway is whole again;
+// fields cause, check (that broke), total_ms, and each stage with its milliseconds
+// since the beginning.
+const EventRecovered = "mesh.recovered"
+
+// tellEvery is how far two of these events are apart at the least, that a link which
+// comes and goes does not push all others out.
+const tellEvery = time.Minute
+
+// tellRecovery lets the gateway know how this one went. m.past.mu is held.
+func (m *core) tellRecovery(now time.Duration, c model.Recovery) {
+	if c.Cause == model.CauseBroken && m.past.told > 0 && now-m.past.told < tellEvery {
+		return
+	}
+	m.past.told = now
+	since := string(c.Cause)
+	fields := []string{"cause", string(c.Cause), "total_ms", strconv.FormatInt(c.TotalMS, 10)}
+	if c.Cause == model.CauseBroken {
+		since = c.Check + " broke"
+		fields = append(fields, "check", c.Check)
+	}
+	for _, s := range c.Stages {
+		fields = append(fields, s.Name, strconv.FormatInt(s.MS, 10))
+	}
+	m.events.Add(EventRecovered, model.Info, fmt.Sprintf("whole again, %.1f s after: %s", float64(c.TotalMS)/1e3, since), fields...)
 }
 
 // watchIn is when to look again.

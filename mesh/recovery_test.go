@@ -65,6 +65,10 @@ func TestARecoveryOfADevice(t *testing.T) {
 	if len(list) != 1 || list[0].Cause != model.CausePowerOn || list[0].State != model.RecoveryOver || len(list[0].Stages) != len(model.RecoveryStages) || list[0].Boot != 7 {
 		t.Fatalf("the start: %+v", list)
 	}
+	told := m.events.After(0, 0)
+	if n := len(told); n == 0 || told[n-1].Kind != EventRecovered || told[n-1].Fields["cause"] != "power-on" || told[n-1].Fields["total_ms"] == "" || told[n-1].Fields["telemetry"] == "" {
+		t.Errorf("events: %+v", told)
+	}
 	if m.watchIn() != watchEvery {
 		t.Errorf("looks every %s while all is well", m.watchIn())
 	}

@@ -3,13 +3,18 @@
 package systemtest_test
 
 import (
+	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"halo.internal/lab/network"
+	"halo.internal/mesh"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
 )
 
 // The figures of a start are those of a fresh card: it makes its keys, grows
@@ -33,15 +38,15 @@ func BenchmarkOneMachine(b *testing.B) {
 
 // BenchmarkThreeMachines measures a gateway and two nodes that start at once.
 func BenchmarkThreeMachines(b *testing.B) {
-	for _, mesh := range []network.Mesh{network.ByCable, network.ByAir} {
-		b.Run(string(mesh), func(b *testing.B) { threeMachines(b, mesh) })
+	for _, carrier := range []network.Mesh{network.ByCable, network.ByAir} {
+		b.Run(string(carrier), func(b *testing.B) { threeMachines(b, carrier) })
 	}
 }
 
-func threeMachines(b *testing.B, mesh network.Mesh) {
+func threeMachines(b *testing.B, carrier network.Mesh) {
 	f := figures{}
 	for b.Loop() {
-		l := f.three(b, mesh)
+		l := f.three(b, carrier)
 		if err := l.net.Close(); err != nil {
 			b.Fatal(err)
 		}
@@ -76,9 +81,9 @@ func (f figures) report(b *testing.B) {
 
 // three brings a gateway and two nodes up until telemetry of both nodes is
 // committed.
-func (f figures) three(b *testing.B, mesh network.Mesh) *lab {
+func (f figures) three(b *testing.B, carrier network.Mesh) *lab {
 	b.Helper()
-	l := build(b, mesh, 2, "")
+	l := build(b, carrier, 2, "")
 	start := time.Now()
 	first := l.start(b)
 	f.add("s/first-service", first.Seconds())
@@ -99,7 +104,37 @@ func (f figures) three(b *testing.B, mesh network.Mesh) *lab {
 	})
 	f.add("s/telemetry", time.Since(start).Seconds())
 	f.add("cpu-s/telemetry", l.cpu())
+	f.timelines(b, l)
 	return l
+}
+
+// timelines adds the stages of each node's start, from the power's coming on to the
+// gateway's acknowledgement of its readings, as the nodes themselves tell them.
+func (f figures) timelines(b *testing.B, l *lab) {
+	b.Helper()
+	for _, m := range l.nodes {
+		l.eventually(b, m.Name()+" tells of its start", func() error {
+			list, err := l.world.Admin.EventsSince(b.Context(), m.Name(), mesh.EventRecovered, 0)
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(list, func(e apitype.Event) bool { return e.Fields["cause"] == string(model.CausePowerOn) })
+			if i < 0 {
+				return fmt.Errorf("expected an event %s of the power-on, got %+v", mesh.EventRecovered, list)
+			}
+			line := m.Name() + ":"
+			for _, stage := range model.RecoveryStages {
+				ms, err := strconv.ParseFloat(list[i].Fields[string(stage)], 64)
+				if err != nil {
+					continue // it was there all the time
+				}
+				f.add("s/node-"+string(stage), ms/1000)
+				line += fmt.Sprintf(" %s %.1f s", stage, ms/1000)
+			}
+			b.Log(line)
+			return nil
+		})
+	}
 }
 
 // start switches all machines on, returns when they are ready, and tells when
