@@ -348,7 +348,7 @@ func (g *gateway) members() (keys []identity.PublicKey, ids []string, epoch uint
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	keys = []identity.PublicKey{g.net}
-	for _, p := range g.known.Peers {
+	for _, p := range g.known.members() {
 		if key, err := identity.ParsePublicKey(p.IdentityKey); err == nil { // setPeers has checked it
 			keys, ids = append(keys, key), append(ids, p.Node)
 		}

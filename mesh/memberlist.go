@@ -60,7 +60,7 @@ func (g *gateway) signList() {
 // listed returns the peers as the list of members has them.
 func (r *registry) listed() []peerlist.Peer {
 	out := []peerlist.Peer{}
-	for _, p := range r.Peers {
+	for _, p := range r.members() {
 		key, errKey := identity.ParsePublicKey(p.IdentityKey)
 		wg, errWG := base64.StdEncoding.DecodeString(p.WireGuardKey)
 		if errKey != nil || errWG != nil || len(wg) != 32 {

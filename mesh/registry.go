@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 
 	"halo.internal/identity"
 	"halo.internal/mesh/join"
@@ -70,35 +71,35 @@ func (g *gateway) saveRegistry() {
 }
 
 // setPeers replaces the peers after checking each; incarnations stay with their
-// nodes. The gateway's own entry is left out.
+// nodes. The gateway's own entry is left out. It fails for what gateway-api says
+// alone: what nodes have said of their keys gives way to that, or one of them could
+// keep all others from being admitted and revoked.
 func (r *registry) setPeers(list []model.AdmittedPeer, network identity.PublicKey) error {
 	if len(list) > maxPeers {
 		return fmt.Errorf("peers: expected at most %d, got %d", maxPeers, len(list))
 	}
-	seen := map[string]int{}
-	peers := []knownPeer{}
+	seen := map[string]string{} // by whom
+	admitted := make([]model.AdmittedPeer, 0, len(list))
 	for i, p := range list {
 		if p.Node == network.ID() {
 			continue
 		}
 		if err := checkPeer(&p, network); err != nil {
-			return fmt.Errorf("peer %d: %w", i, err)
+			return fmt.Errorf("peer %d, %.40q: %w", i, p.Node, err)
 		}
-		k := r.known(p)
-		p = k.AdmittedPeer
 		uniques := []string{p.Node, p.WireGuardKey, p.OverlayV4.String()}
 		if p.Clients.IsValid() {
 			uniques = append(uniques, p.Clients.String())
 		}
 		for _, unique := range uniques {
-			if j, dup := seen[unique]; dup {
-				return fmt.Errorf("peer %d: has %q in common with peer %d", i, unique, j)
+			if other, dup := seen[unique]; dup {
+				return fmt.Errorf("peer %d, %s: has %q in common with %s", i, p.Node, unique, other)
 			}
-			seen[unique] = i
+			seen[unique] = p.Node
 		}
-		peers = append(peers, k)
+		admitted = append(admitted, p)
 	}
-	r.Peers = peers
+	r.Peers = r.claims(admitted)
 	return nil
 }
 
@@ -153,9 +154,15 @@ func (r *registry) reborn(node string, now overlay.Incarnation) bool {
 	return false
 }
 
+// members returns the peers without those who were revoked meanwhile: that holds
+// even if gateway-api could not say who is left.
+func (r *registry) members() []knownPeer {
+	return slices.DeleteFunc(slices.Clone(r.Peers), func(p knownPeer) bool { return slices.Contains(r.Revoked, p.Node) })
+}
+
 func (r *registry) overlayPeers(network identity.PublicKey) []overlay.Peer {
 	out := make([]overlay.Peer, 0, len(r.Peers))
-	for _, p := range r.Peers {
+	for _, p := range r.members() {
 		key, errKey := identity.ParsePublicKey(p.IdentityKey)
 		wg, errWG := base64.StdEncoding.DecodeString(p.WireGuardKey)
 		if errKey != nil || errWG != nil || len(wg) != 32 {

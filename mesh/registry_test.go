@@ -3,11 +3,14 @@ package mesh
 import (
 	"encoding/base64"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"halo.internal/identity"
 	"halo.internal/mesh/overlay"
+	"halo.internal/mesh/peerlist"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
@@ -93,5 +96,92 @@ func TestALaterLifeIsRememberedAndNoEarlierOne(t *testing.T) {
 	peers := r.overlayPeers(net)
 	if len(peers) != 1 || peers[0].Incarnation.Boot != 6 || peers[0].Endpoint.Addr() != identity.Underlay(net, a.Public()) || len(peers[0].Allowed) != 2 {
 		t.Errorf("got %+v", peers)
+	}
+}
+
+// keys is what a node says of its overlay keys: the one that it has, and the next.
+type keys struct{ now, next [32]byte }
+
+// TestAKeyThatIsAnothersIsNotTaken has a captured node name keys of others: none of
+// it may keep the others out, or have a list of members that cannot be signed.
+func TestAKeyThatIsAnothersIsNotTaken(t *testing.T) {
+	network, a, b, d := identity.New(), identity.New(), identity.New(), identity.New()
+	net, other := network.Public(), identity.New().WireGuardPublic()
+	own := a.WireGuardPublic()
+	captured, second, honest := admitted(net, a, "10.42.1.2"), admitted(net, b, "10.42.1.3"), admitted(net, d, "10.42.1.4")
+	rejoined := second
+	rejoined.WireGuardKey = base64.StdEncoding.EncodeToString(other[:])
+	for _, tc := range []struct {
+		name  string
+		says  []keys // of a, before the others are admitted
+		first []model.AdmittedPeer
+		then  []model.AdmittedPeer
+	}{
+		{"the next key is that of a node to be admitted", []keys{{own, d.WireGuardPublic()}}, []model.AdmittedPeer{captured}, []model.AdmittedPeer{captured, honest}},
+		{"so is the one in use", []keys{{own, d.WireGuardPublic()}, {d.WireGuardPublic(), [32]byte{}}}, []model.AdmittedPeer{captured}, []model.AdmittedPeer{captured, honest}},
+		{"and it comes last in the list", []keys{{own, d.WireGuardPublic()}, {d.WireGuardPublic(), [32]byte{}}}, []model.AdmittedPeer{captured}, []model.AdmittedPeer{honest, captured}},
+		{"two are captured, and the second joins anew with the key of the first", []keys{{own, other}, {other, [32]byte{}}}, []model.AdmittedPeer{captured, second}, []model.AdmittedPeer{captured, rejoined, honest}},
+		{"no key at all", []keys{{own, [32]byte{}}, {[32]byte{}, [32]byte{}}}, []model.AdmittedPeer{captured}, []model.AdmittedPeer{captured, honest}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := registry{}
+			if err := r.setPeers(tc.first, net); err != nil {
+				t.Fatal(err)
+			}
+			for _, k := range tc.says {
+				r.rekeyed(a.ID(), k.now[:], k.next[:])
+			}
+			if err := r.setPeers(tc.then, net); err != nil {
+				t.Fatal(err)
+			}
+			for i, p := range r.Peers {
+				if p.WireGuardKey != tc.then[i].WireGuardKey || p.Next != "" {
+					t.Errorf("%s has the key %s and next %q, want %s and none", p.Node, p.WireGuardKey, p.Next, tc.then[i].WireGuardKey)
+				}
+			}
+			if _, err := peerlist.Sign(network, peerlist.List{Expires: time.Unix(1, 0), Peers: r.listed()}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestANextKeyIsFollowedUnlessItIsAnothers by then.
+func TestANextKeyIsFollowedUnlessItIsAnothers(t *testing.T) {
+	network, a, d := identity.New(), identity.New(), identity.New()
+	net, own, next := network.Public(), a.WireGuardPublic(), d.WireGuardPublic()
+	text := base64.StdEncoding.EncodeToString(next[:])
+	r := registry{}
+	if err := r.setPeers([]model.AdmittedPeer{admitted(net, a, "10.42.1.2")}, net); err != nil {
+		t.Fatal(err)
+	}
+	if !r.rekeyed(a.ID(), own[:], next[:]) || r.rekeyed(a.ID(), own[:], next[:]) {
+		t.Error("a next key is not news once, and once only")
+	}
+	contested := registry{Peers: append(slices.Clone(r.Peers), knownPeer{AdmittedPeer: admitted(net, d, "10.42.1.3")})}
+	if contested.rekeyed(a.ID(), next[:], nil); contested.Peers[0].WireGuardKey == text || contested.Peers[0].Next != "" {
+		t.Errorf("another's key was taken: %+v", contested.Peers[0])
+	}
+	if !r.rekeyed(a.ID(), next[:], nil) || r.Peers[0].WireGuardKey != text {
+		t.Errorf("its own was not: %+v", r.Peers[0])
+	}
+	if err := r.setPeers([]model.AdmittedPeer{admitted(net, a, "10.42.1.2")}, net); err != nil || r.Peers[0].WireGuardKey != text {
+		t.Errorf("gateway-api, which has not heard of it yet, took it back: %+v, %v", r.Peers[0], err)
+	}
+}
+
+// TestWhoWasRevokedIsNoPeer, though gateway-api could not say who is left.
+func TestWhoWasRevokedIsNoPeer(t *testing.T) {
+	network, a, b := identity.New(), identity.New(), identity.New()
+	net := network.Public()
+	r := registry{Revoked: []string{a.ID()}}
+	if err := r.setPeers([]model.AdmittedPeer{admitted(net, a, "10.42.1.2"), admitted(net, b, "10.42.1.3")}, net); err != nil {
+		t.Fatal(err)
+	}
+	if l := r.listed(); len(l) != 1 || l[0].Key != b.Public() {
+		t.Errorf("listed: %+v", l)
+	}
+	if l := r.overlayPeers(net); len(l) != 1 || l[0].Node != b.ID() {
+		t.Errorf("overlay: %+v", l)
 	}
 }

@@ -302,27 +302,38 @@ func (g *gateway) hearKeys(n announce.Node) (changed bool) {
 
 // rekeyed records the keys of a node, and tells whether they are others than before.
 // A key that somebody else has, or will have, is not taken: it would take that
-// peer's place.
+// peer's place. Nothing proves that the node holds the key that it names, so that
+// this is no more than a claim, and what gateway-api has admitted goes before it.
 func (r *registry) rekeyed(node string, now, next []byte) bool {
 	i := slices.IndexFunc(r.Peers, func(p knownPeer) bool { return p.Node == node })
 	if i < 0 {
 		return false
 	}
 	p, key, will := &r.Peers[i], base64.StdEncoding.EncodeToString(now), base64.StdEncoding.EncodeToString(next)
+	if keyOf(will) == ([32]byte{}) {
+		will = "" // no key, and what the list of members has for none
+	}
 	if p.Next != "" && key == p.Next {
+		if r.taken(node, key) {
+			p.Next = ""
+			return true
+		}
 		p.Was, p.WireGuardKey, p.Next = p.WireGuardKey, p.Next, ""
 		return true
 	}
-	if key != p.WireGuardKey || will == p.Next || will == key {
-		return false
-	}
-	if will != "" && slices.ContainsFunc(r.Peers, func(o knownPeer) bool {
-		return o.Node != node && (o.WireGuardKey == will || o.Next == will || o.Was == will)
-	}) {
+	if key != p.WireGuardKey || will == p.Next || will == key || will != "" && r.taken(node, will) {
 		return false
 	}
 	p.Next = will
 	return true
+}
+
+// taken tells whether another node than this one has that overlay key, had it or
+// will have it.
+func (r *registry) taken(node, key string) bool {
+	return slices.ContainsFunc(r.Peers, func(o knownPeer) bool {
+		return o.Node != node && (o.WireGuardKey == key || o.Next == key || o.Was == key)
+	})
 }
 
 // known returns what is known of a peer that gateway-api hands over. A key that was
@@ -345,6 +356,36 @@ func (r *registry) known(p model.AdmittedPeer) knownPeer {
 		}
 	}
 	return k
+}
+
+// claims returns what is known of peers that gateway-api hands over, whose keys
+// differ. What a node has claimed since is given up where it is another's: by
+// gateway-api's word, or by an earlier claim.
+func (r *registry) claims(admitted []model.AdmittedPeer) []knownPeer {
+	owner := map[string]string{} // of overlay keys: canonical IDs
+	for _, p := range admitted {
+		owner[p.WireGuardKey] = p.Node
+	}
+	free := func(key, node string) bool {
+		o, has := owner[key]
+		return !has || o == node
+	}
+	peers := make([]knownPeer, 0, len(admitted))
+	for _, p := range admitted {
+		k := r.known(p)
+		if !free(k.WireGuardKey, p.Node) {
+			k.WireGuardKey, k.Next, k.Was = p.WireGuardKey, "", ""
+		}
+		if !free(k.Next, p.Node) {
+			k.Next = ""
+		}
+		owner[k.WireGuardKey] = p.Node
+		if k.Next != "" {
+			owner[k.Next] = p.Node
+		}
+		peers = append(peers, k)
+	}
+	return peers
 }
 
 // keyOf reads a key in base64; what is none is zero.

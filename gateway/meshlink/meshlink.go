@@ -193,20 +193,18 @@ func (l *Link) tell(ctx context.Context, t *told, code string) error {
 		errs = append(errs, err)
 	}
 	if !t.peers {
+		// That somebody is gone is told first: it ends what they could reach. That they
+		// were revoked is told whatever becomes of that.
 		peers, err := l.Peers(ctx)
 		if err == nil {
 			err = l.Client.PutPeers(ctx, peers)
 		}
-		// That somebody is gone is told first: it ends what they could reach.
-		var gone []string
-		if err == nil {
-			gone, err = l.Revoked(ctx)
+		gone, goneErr := l.Revoked(ctx)
+		if goneErr == nil {
+			goneErr = l.Client.PutRevoked(ctx, gone)
 		}
-		if err == nil {
-			err = l.Client.PutRevoked(ctx, gone)
-		}
-		t.peers = err == nil
-		errs = append(errs, err)
+		t.peers = err == nil && goneErr == nil
+		errs = append(errs, err, goneErr)
 	}
 	if !t.code || t.shown != code {
 		var err error

@@ -2,6 +2,7 @@ package meshlink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -85,6 +86,47 @@ func TestAHungHaloMeshIsNamedInTime(t *testing.T) {
 					t.Error(err)
 				}
 			})
+		})
+	}
+}
+
+// refusing is a halo-mesh that does not take the peers.
+type refusing struct {
+	hanging
+	revoked []string
+}
+
+func (*refusing) PutPeers(context.Context, []model.AdmittedPeer) error {
+	return fmt.Errorf("%w: peer 1: it is none", local.ErrInvalid)
+}
+
+func (r *refusing) PutRevoked(_ context.Context, ids []string) error {
+	r.revoked = ids
+	return nil
+}
+
+// TestWhoIsRevokedIsToldWhateverBecomesOfThePeers: what one node says of itself must
+// not keep another, or itself, in the network.
+func TestWhoIsRevokedIsToldWhateverBecomesOfThePeers(t *testing.T) {
+	unread := errors.New("the database is busy")
+	for name, peers := range map[string]func(context.Context) ([]model.AdmittedPeer, error){
+		"they are refused":    func(context.Context) ([]model.AdmittedPeer, error) { return nil, nil },
+		"they cannot be read": func(context.Context) ([]model.AdmittedPeer, error) { return nil, unread },
+	} {
+		t.Run(name, func(t *testing.T) {
+			mesh := &refusing{}
+			l := New(Config{
+				Client: mesh, Peers: peers, Announce: func() model.Announce { return model.Announce{} },
+				Operators: func(context.Context) (model.Operators, error) { return model.Operators{}, nil },
+				Revoked:   func(context.Context) ([]string, error) { return []string{"n-aaaaaaaaaaaaaaaaaaaa"}, nil },
+			})
+			var t0 told
+			if err := l.tell(t.Context(), &t0, ""); err == nil || t0.peers {
+				t.Errorf("got %v; that the peers were not taken has to be said, and tried again", err)
+			}
+			if len(mesh.revoked) != 1 {
+				t.Errorf("halo-mesh heard of %d revoked nodes, want 1", len(mesh.revoked))
+			}
 		})
 	}
 }

@@ -14,21 +14,26 @@ import (
 // waits for the one handshake.
 
 // expand returns the peers as WireGuard is to have them, those without addresses
-// first: an address that moves leaves its owner before it comes to another.
+// first: an address that moves leaves its owner before it comes to another. A next
+// key that is another peer's is none: it would take that peer's addresses away.
 func (d *Device) expand(peers []Peer) []Peer {
 	var first, list []Peer
+	owned := map[[32]byte]bool{}
+	for _, p := range peers {
+		owned[p.Key] = true
+	}
 	known := map[[32]byte]bool{}
 	for _, p := range peers {
 		now, other := p, p
 		now.Next, other.Next = [32]byte{}, [32]byte{}
-		if p.Next != [32]byte{} && p.Next != p.Key {
+		if p.Next != [32]byte{} && !owned[p.Next] {
 			other.Key = p.Next
 			if d.moved[p.Next] {
 				now.Key, other.Key = other.Key, now.Key
 			}
 			other.Allowed, other.Keepalive = nil, 0
 			first = append(first, other)
-			known[p.Next] = true
+			known[p.Next], owned[p.Next] = true, true
 		}
 		list = append(list, now)
 	}
@@ -61,7 +66,7 @@ func (d *Device) Rekeying() bool {
 }
 
 func (d *Device) awaits(p Peer) bool {
-	return p.Next != [32]byte{} && p.Next != p.Key && !d.moved[p.Next]
+	return p.Next != [32]byte{} && !d.moved[p.Next] && !slices.ContainsFunc(d.want, func(o Peer) bool { return o.Key == p.Next })
 }
 
 // Promote moves the addresses of peers that have begun to use their next key. It is
