@@ -33,6 +33,7 @@ type gateway struct {
 	mu    sync.Mutex // guards what follows
 	known registry
 	list  signedList
+	lives lives
 	wg    *overlay.Device
 	wgErr error
 	// codeErased: both kept copies of the bundle are without the claim code.
@@ -55,7 +56,11 @@ func (g *gateway) run(ctx context.Context) error {
 	eg.Go(func() error { return g.serveList(ctx) })
 	eg.Go(func() error { return g.profiles.run(ctx) })
 	g.tellNextKey() // a change that was interrupted
-	eg.Go(func() error { return g.followKeys(ctx, g.overlayDevice, g.rekeyed) })
+	// Its announcements tell the others of its next key: none is later than another.
+	eg.Go(func() error {
+		return g.followKeys(ctx, g.overlayDevice, func() time.Duration { return 0 }, g.rekeyed)
+	})
+	defer g.keepLives()
 	return eg.Wait()
 }
 
@@ -83,19 +88,18 @@ func (g *gateway) hear(n announce.Node, _ netip.Addr) {
 	now := overlay.Incarnation{Boot: n.Stamp.Boot, Steps: n.Steps}
 	id := identity.PublicKey(n.Key).ID()
 	g.mu.Lock()
-	changed := g.known.reborn(id, now)
-	rekeyed := g.hearKeys(n)
-	if changed || rekeyed {
-		g.saveRegistry()
-		g.signList()
+	reborn := g.known.reborn(id, now)
+	changed := g.hearKeys(n) || reborn
+	tell := reborn && g.lives.tells(id, time.Now())
+	if changed {
+		g.lives.heard(time.Now())
 	}
 	g.mu.Unlock()
 	g.profiles.hear(n)
-	if rekeyed {
-		wake(g.overlayNow)
+	if tell {
+		g.events.Add("overlay.peer-restarted", model.Info, "node has restarted", "peer", id, "peer_boot", fmt.Sprint(now.Boot))
 	}
 	if changed {
-		g.events.Add("overlay.peer-restarted", model.Info, "node has restarted", "peer", id, "peer_boot", fmt.Sprint(now.Boot))
 		wake(g.overlayNow)
 	}
 }
@@ -143,16 +147,23 @@ func (g *gateway) applyPeers() error {
 	return g.wg.SetPeers(peers)
 }
 
-// PutPeers takes all nodes that are admitted.
+// PutPeers takes all nodes that are admitted. What differs in keys alone can wait, as
+// what nodes say themselves.
 func (g *gateway) PutPeers(list []model.AdmittedPeer) error {
 	defer g.profiles.admitted()
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	was := g.known.Peers
 	if err := g.known.setPeers(list, g.net); err != nil {
 		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
-	g.saveRegistry()
-	g.signList()
+	switch {
+	case !sameMembers(was, g.known.Peers):
+		g.saveRegistry()
+		g.signList()
+	case !slices.Equal(was, g.known.Peers):
+		g.lives.heard(time.Now())
+	}
 	wake(g.overlayNow)
 	wake(g.serveNow)
 	return nil

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"log"
-	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"time"
@@ -36,15 +35,19 @@ type signedList struct {
 // versions rise over restarts with nothing of their own to keep.
 const bootBits = 40
 
-// signList makes a list of who is admitted now. Without an epoch, which gateway-api
+// signList makes a list of who is admitted now, which nodes fetch at once. g.mu is
+// held.
+func (g *gateway) signList() { g.sign(true) }
+
+// sign makes a list of who is admitted now. Without an epoch, which gateway-api
 // tells, there is none. g.mu is held.
-func (g *gateway) signList() {
+func (g *gateway) sign(presses bool) {
 	if g.known.Announce == nil {
 		return
 	}
 	now, _ := g.clock.Now()
 	l := peerlist.List{
-		Epoch: g.known.Announce.Epoch, Version: max(g.id.BootCounter<<bootBits|sinceBoot(), g.list.Version+1),
+		Epoch: g.known.Announce.Epoch, Version: g.list.Following(g.id.BootCounter<<bootBits|sinceBoot(), presses),
 		Issued: now, Expires: now.Add(peerlist.Validity), Peers: g.known.listed(), Operators: g.known.Operators,
 		Revoked: g.known.Revoked[:min(len(g.known.Revoked), peerlist.MaxRevoked)],
 	}
@@ -53,7 +56,7 @@ func (g *gateway) signList() {
 		g.Log.Error("list of members not signed", "err", err) // what was handed over was checked by the same rules
 		return
 	}
-	g.list = signedList{l, raw}
+	g.list, g.lives.unsigned = signedList{l, raw}, false
 	g.voice.Changed()
 }
 
@@ -71,13 +74,21 @@ func (r *registry) listed() []peerlist.Peer {
 	return out
 }
 
-// renewList signs another list when it is time.
+// renewList signs another list when it is time, and has the card hear of what was
+// collected.
 func (g *gateway) renewList() {
-	now, _ := g.clock.Now()
+	wall, _ := g.clock.Now()
+	now := time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.list.raw == nil || g.list.Stale(now) {
+	switch {
+	case g.list.raw == nil:
 		g.signList()
+	case g.list.Stale(wall) || g.lives.sign(now, max(livesEvery, fetchSpread(len(g.known.Peers)))):
+		g.sign(false)
+	}
+	if g.lives.save(now) {
+		g.saveRegistry()
 	}
 }
 
@@ -137,8 +148,8 @@ func (m *core) loadList() (l peerlist.List) {
 
 const (
 	listWait  = 20 * time.Second // for an answer: a few dozen kilobytes over the slowest link
-	listRetry = 2 * time.Second  // after a failure; doubles
-	listMost  = 2 * time.Minute
+	keysKept  = 10 * time.Minute // between writes to the card for keys alone
+	keepsLook = time.Minute
 )
 
 // followList fetches the list of members whenever the gateway announces one that
@@ -146,34 +157,44 @@ const (
 func (n *node) followList(ctx context.Context) error {
 	transport := &http.Transport{DisableKeepAlives: true}
 	client := &http.Client{Timeout: listWait, Transport: transport}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	wait := listRetry
+	look := time.NewTicker(keepsLook)
+	defer look.Stop()
+	var plan fetchPlan
 	for {
+		var due <-chan time.Time
+		if !plan.at.IsZero() {
+			due = time.After(time.Until(plan.at))
+		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			n.keepList()
 		case <-n.listNow:
-			wait = listRetry
-		case <-timer.C:
-		}
-		if !n.listIsOld() {
-			continue
-		}
-		if err := n.fetchList(ctx, client); err != nil {
-			n.Log.Debug("list of members not fetched", "err", err)
-			timer.Reset(wait/2 + rand.N(wait)) // not all at once
-			wait = min(2*wait, listMost)
+			if old, presses, members := n.listIsOld(); old {
+				plan.announced(time.Now(), presses, members)
+			}
+		case <-due:
+			if old, _, _ := n.listIsOld(); !old {
+				plan = fetchPlan{}
+			} else if err := n.fetchList(ctx, client); err != nil {
+				n.Log.Debug("list of members not fetched", "err", err)
+				plan.failed(time.Now())
+			} else {
+				plan = fetchPlan{}
+			}
 		}
 	}
 }
 
-// listIsOld tells whether the gateway has announced a newer list.
-func (n *node) listIsOld() bool {
+// listIsOld tells whether the gateway has announced a newer list, whether that
+// presses, and how many members there are.
+func (n *node) listIsOld() (old, presses bool, members int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	h := n.heard
-	return h != nil && n.wg != nil && h.List > 0 && (peerlist.List{Epoch: h.Stamp.Epoch, Version: h.List}).After(n.list)
+	old = h != nil && n.wg != nil && h.List > 0 && (peerlist.List{Epoch: h.Stamp.Epoch, Version: h.List}).After(n.list)
+	return old, old && n.list.Presses(h.Stamp.Epoch, h.List), len(n.list.Peers)
 }
 
 func (n *node) fetchList(ctx context.Context, client *http.Client) error {
@@ -197,8 +218,7 @@ func (n *node) fetchList(ctx context.Context, client *http.Client) error {
 	return n.takeList(raw)
 }
 
-// takeList takes a list that is newer than the one at hand. The card hears of it
-// when members have changed.
+// takeList takes a list that is newer than the one at hand.
 func (n *node) takeList(raw []byte) error {
 	l, err := peerlist.Parse(n.net, raw)
 	if err != nil {
@@ -210,13 +230,12 @@ func (n *node) takeList(raw []byte) error {
 		n.mu.Unlock()
 		return nil
 	}
-	n.list = l
-	n.mu.Unlock()
-	if !l.Members(old) || l.Epoch != old.Epoch {
-		if _, err := n.store.Put(paths.PeerList, "", raw); err != nil {
-			n.Log.Warn("list of members is not kept", "err", err)
-		}
+	if l.Epoch == old.Epoch {
+		l.KeepLives(old)
 	}
+	n.list, n.listRaw = l, raw
+	n.mu.Unlock()
+	n.keepList()
 	_, was := old.Find(n.id.Key.Public())
 	if _, is := l.Find(n.id.Key.Public()); was && !is {
 		n.events.Add("overlay.not-listed", model.Warning, "the gateway's list of members is without this node: it reaches no other node directly")
@@ -228,6 +247,39 @@ func (n *node) takeList(raw []byte) error {
 	wake(n.overlayNow)
 	wake(n.serveNow)
 	return nil
+}
+
+// keepList has the card hear of the list, if that is worth it.
+func (n *node) keepList() {
+	now := time.Now()
+	n.mu.Lock()
+	l, raw := n.list, n.listRaw
+	worth := raw != nil && worthKeeping(l, n.listKept, now.Sub(n.listKeptAt))
+	n.mu.Unlock()
+	if !worth {
+		return
+	}
+	if _, err := n.store.Put(paths.PeerList, "", raw); err != nil {
+		n.Log.Warn("list of members is not kept", "err", err)
+	}
+	n.mu.Lock()
+	n.listKept, n.listKeptAt = l, now // also after a failure, which the next change has
+	n.mu.Unlock()
+}
+
+// worthKeeping tells whether a list is worth a write to the card, which has another,
+// written so long ago. Other members are at once. Keys wait: a node that restarts
+// and finds no gateway reaches a peer without them that keeps its own, and whoever
+// changes them often is up to no good. Lives alone are no reason.
+func worthKeeping(l, kept peerlist.List, since time.Duration) bool {
+	return l.Epoch != kept.Epoch || !l.Members(kept) || !l.Keys(kept) && since >= keysKept
+}
+
+// listSpread is how much later than this node another may have the same list.
+func (n *node) listSpread() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return fetchSpread(len(n.list.Peers))
 }
 
 // members returns who is on the list, this node included, while that holds and has it;

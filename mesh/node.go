@@ -54,20 +54,25 @@ type node struct {
 	overlayNow chan struct{} // so should the overlay
 	listNow    chan struct{} // a newer list of members may be there
 
-	mu      sync.Mutex    // guards what follows
-	list    peerlist.List // of members, as the gateway signed it last; the zero value: none was seen
-	heard   *announce.Gateway
-	heardAt time.Time
-	newKey  bool // the gateway's API does not know of this node's overlay key yet
-	hasTime bool // a gateway's answer has been applied in this process
-	member  *model.Membership
-	joined  time.Time // of the last answer in this process
-	refused refusal   // of the gateway that was refused last, since the last that was not
-	state   model.JoinState
-	detail  string
-	wg      *overlay.Device
-	wgSince time.Time // start of the overlay, or of its present peer
-	wgErr   error
+	mu   sync.Mutex    // guards what follows
+	list peerlist.List // of members, as the gateway signed it last; the zero value: none was seen
+	// listRaw is its signed form, nil for one from the card; listKept is what the card
+	// has, and listKeptAt when this process wrote that.
+	listRaw    []byte
+	listKept   peerlist.List
+	listKeptAt time.Time
+	heard      *announce.Gateway
+	heardAt    time.Time
+	newKey     bool // the gateway's API does not know of this node's overlay key yet
+	hasTime    bool // a gateway's answer has been applied in this process
+	member     *model.Membership
+	joined     time.Time // of the last answer in this process
+	refused    refusal   // of the gateway that was refused last, since the last that was not
+	state      model.JoinState
+	detail     string
+	wg         *overlay.Device
+	wgSince    time.Time // start of the overlay, or of its present peer
+	wgErr      error
 }
 
 func newNode(c *core) *node {
@@ -85,6 +90,7 @@ func newNode(c *core) *node {
 		c.events.Add("join.damaged", model.Warning, "kept membership is damaged, joining again: "+err.Error())
 	}
 	n.list = c.loadList()
+	n.listKept = n.list
 	c.shut.set(n.list.Revoked)
 	if own, ok := n.list.Find(c.id.Key.Public()); ok {
 		c.keys.known(own.Next) // a change that was interrupted
@@ -136,7 +142,7 @@ func (n *node) run(ctx context.Context) error {
 	g.Go(func() error { return n.followList(ctx) })
 	g.Go(func() error { return n.profiles.run(ctx) })
 	g.Go(func() error { return n.profiles.follow(ctx) })
-	g.Go(func() error { return n.followKeys(ctx, n.overlayDevice, n.rekeyed) })
+	g.Go(func() error { return n.followKeys(ctx, n.overlayDevice, n.listSpread, n.rekeyed) })
 	return g.Wait()
 }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"slices"
+	"time"
 
 	"halo.internal/identity"
 	"halo.internal/mesh/join"
@@ -61,6 +62,7 @@ func (m *core) loadRegistry() registry {
 
 // saveRegistry writes peers.json; g.mu is held.
 func (g *gateway) saveRegistry() {
+	g.lives.unsaved = time.Time{}
 	b, err := json.MarshalIndent(g.known, "", "  ")
 	if err != nil {
 		panic("mesh: registry: " + err.Error()) // strings, numbers and addresses
@@ -152,6 +154,14 @@ func (r *registry) reborn(node string, now overlay.Incarnation) bool {
 		}
 	}
 	return false
+}
+
+// sameMembers tells whether both say the same of peers but their lives and keys.
+func sameMembers(a, b []knownPeer) bool {
+	return slices.EqualFunc(a, b, func(a, b knownPeer) bool {
+		a.WireGuardKey = b.WireGuardKey
+		return a.AdmittedPeer == b.AdmittedPeer
+	})
 }
 
 // members returns the peers without those who were revoked meanwhile: that holds

@@ -32,7 +32,7 @@ import (
 // the device begins to use it (see mesh/overlay).
 
 const (
-	rekeyOverlap = 2 * time.Minute // for the others to hear of the next key
+	rekeyOverlap = 2 * time.Minute // for the others to hear of the next key, besides the time in which all fetch a list
 	promoteEvery = 50 * time.Millisecond
 	rekeyLook    = time.Second
 )
@@ -158,8 +158,9 @@ func (m *core) useNextKey(next [32]byte, dev *overlay.Device) error {
 }
 
 // followKeys changes the device's key when it is time, and follows peers that change
-// theirs, until ctx ends.
-func (m *core) followKeys(ctx context.Context, device func() *overlay.Device, used func()) error {
+// theirs, until ctx ends. The others may have heard of the next key by that much later
+// than this device.
+func (m *core) followKeys(ctx context.Context, device func() *overlay.Device, later func() time.Duration, used func()) error {
 	overlap := m.RekeyOverlap
 	if overlap == 0 {
 		overlap = rekeyOverlap
@@ -167,7 +168,7 @@ func (m *core) followKeys(ctx context.Context, device func() *overlay.Device, us
 	for {
 		wait := rekeyLook
 		dev := device()
-		if next, ok := m.keys.due(overlap); ok {
+		if next, ok := m.keys.due(overlap + later()); ok {
 			if err := m.useNextKey(next, dev); err != nil {
 				m.Log.Error("overlay key not changed, it is tried again", "err", err)
 			} else {

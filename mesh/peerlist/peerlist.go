@@ -44,7 +44,7 @@ const context = "halo peer list 2"
 // List is who the members are.
 type List struct {
 	Epoch   uint64 // of the gateway, as in its announcements
-	Version uint64 // rises with each change within an epoch
+	Version uint64 // rises with each change within an epoch; see Following
 	Issued  time.Time
 	Expires time.Time
 	Peers   []Peer // by identity key
@@ -79,14 +79,54 @@ func (l List) After(other List) bool {
 	return cmp.Or(cmp.Compare(l.Epoch, other.Epoch), cmp.Compare(l.Version, other.Version)) > 0
 }
 
-// Members tells whether both lists say the same of everything but lives: what is
-// worth a write to the card.
+// livesBits is how many of a version's last bits count the lists that differ from
+// the one before in what can wait: in lives, keys and times.
+const livesBits = 8
+
+// Following returns the version of the list that takes l's place, and is least at
+// the least. One that presses begins another row of versions; after 255 that do not
+// one does, which costs no more than a fetch at once.
+func (l List) Following(least uint64, presses bool) uint64 {
+	if !presses {
+		return l.Version + 1
+	}
+	const row = 1 << livesBits
+	return (max(least, l.Version+1) + row - 1) &^ (row - 1)
+}
+
+// Presses tells whoever has l whether a list of that epoch and version is to be
+// fetched at once: there are others among its members, or others are shut out.
+func (l List) Presses(epoch, version uint64) bool {
+	return epoch != l.Epoch || version>>livesBits != l.Version>>livesBits
+}
+
+// Members tells whether both lists say the same of everything but lives and keys:
+// what is worth a write to the card at once.
 func (l List) Members(other List) bool {
 	a, b := l.Operators, other.Operators
 	return a.Floor == b.Floor && a.Codes == b.Codes && slices.Equal(l.Revoked, other.Revoked) && slices.Equal(a.Revoked, b.Revoked) && slices.EqualFunc(l.Peers, other.Peers, func(a, b Peer) bool {
 		a.Boot, a.Steps, b.Boot, b.Steps = 0, 0, 0, 0
+		a.WireGuard, a.Next = b.WireGuard, b.Next
 		return a == b
 	})
+}
+
+// Keys tells whether the same members have the same keys of the overlay in both
+// lists.
+func (l List) Keys(other List) bool {
+	return slices.EqualFunc(l.Peers, other.Peers, func(a, b Peer) bool {
+		return a.Key == b.Key && a.WireGuard == b.WireGuard && a.Next == b.Next
+	})
+}
+
+// KeepLives has no member of l be in an earlier life than other knows of.
+func (l List) KeepLives(other List) {
+	for i := range l.Peers {
+		p := &l.Peers[i]
+		if o, ok := other.Find(p.Key); ok && (o.Boot > p.Boot || o.Boot == p.Boot && o.Steps > p.Steps) {
+			p.Boot, p.Steps = o.Boot, o.Steps
+		}
+	}
 }
 
 // Find returns the member with that identity.

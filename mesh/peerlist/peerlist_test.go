@@ -164,6 +164,8 @@ func TestOrder(t *testing.T) {
 		"one is revoked": {func(l *List) { l.Operators.Revoked = []uint64{4, 9, 11} }, false, false},
 		"some are over":  {func(l *List) { l.Operators.Floor = 4 }, false, false},
 		"other codes":    {func(l *List) { l.Operators.Codes = 2 }, false, false},
+		"another key":    {func(l *List) { l.Version, l.Peers[0].WireGuard = l.Version+1, [32]byte{99} }, true, true},
+		"a next key":     {func(l *List) { l.Version, l.Peers[0].Next = l.Version+1, [32]byte{99} }, true, true},
 		"others clients": {func(l *List) { l.Peers[0].Clients = netip.MustParsePrefix("10.43.9.0/24") }, false, false},
 	} {
 		other := sample(t)
@@ -180,6 +182,30 @@ func TestOrder(t *testing.T) {
 	}
 	if err := l.Valid(l.Expires); !errors.Is(err, ErrExpired) {
 		t.Errorf("at its end: %v", err)
+	}
+}
+
+func TestVersionsSayWhatPresses(t *testing.T) {
+	l := List{Epoch: 1}
+	l.Version = l.Following(1000, true)
+	if l.Version < 1000 || l.Version > 1000+255 {
+		t.Errorf("the first is version %d, want 1000 or the next row", l.Version)
+	}
+	had := l
+	for i := range 255 {
+		if l.Version = l.Following(1<<40, false); had.Presses(1, l.Version) {
+			t.Fatalf("the %dth that does not press, version %d after %d, presses", i, l.Version, had.Version)
+		}
+	}
+	next := l.Following(1, true)
+	if next <= l.Version || !l.Presses(1, next) || !had.Presses(1, next) || !had.Presses(1, next+7) {
+		t.Errorf("version %d after %d does not press", next, l.Version)
+	}
+	if !had.Presses(2, had.Version) {
+		t.Error("another epoch does not press")
+	}
+	if v := l.Following(next+1<<40, true); v < next+1<<40 {
+		t.Errorf("version %d is below the least", v)
 	}
 }
 

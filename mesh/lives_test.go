@@ -1,0 +1,270 @@
+package mesh
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/announce"
+	"halo.internal/mesh/clock"
+	"halo.internal/mesh/events"
+	"halo.internal/mesh/peerlist"
+	"halo.internal/mesh/state"
+	"halo.internal/model"
+	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
+)
+
+// wall is a clock that is the process's own.
+type wall struct{}
+
+func (wall) Now() time.Time          { return time.Now() }
+func (wall) Set(time.Time) error     { return nil }
+func (wall) RTC() (time.Time, error) { return time.Time{}, errors.New("there is none") }
+
+// bareCore is a device with a card, without interfaces.
+func bareCore(t *testing.T, network identity.PublicKey, key identity.Key) *core {
+	t.Helper()
+	root := t.TempDir()
+	log := slog.New(slog.DiscardHandler)
+	m := &core{
+		Config: Config{Root: root, Log: log}, store: state.New(paths.Dir(filepath.Join(root, paths.State)), nil), net: network,
+		id: identity.State{Key: key, BootCounter: 3}, clock: clock.New(wall{}, time.Time{}),
+		bundle: bundle.Bundle{Mesh: bundle.Mesh{SSID: "TEST-1", PSK: "correct horse battery", Routing: "BATMAN_IV"}.WithDefaults()},
+	}
+	m.events = events.Open(filepath.Join(root, "events"), key.ID(), 3, m.clock.Now, log)
+	m.keys = m.loadOverlayKey()
+	return m
+}
+
+// bareGateway is one that has admitted those nodes.
+func bareGateway(t *testing.T, network identity.Key, nodes ...identity.Key) *gateway {
+	t.Helper()
+	g := newGateway(bareCore(t, network.Public(), network))
+	var list []model.AdmittedPeer
+	for i, k := range nodes {
+		list = append(list, admitted(g.net, k, netip.AddrFrom4([4]byte{10, 42, 1, byte(2 + i)}).String()))
+	}
+	if err := errors.Join(g.PutAnnounce(model.Announce{APIPort: 8443, CASHA256: strings.Repeat("00", 32), Epoch: 1}), g.PutPeers(list)); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// TestLivesAreCollected: whatever a node says of itself, each second, costs the mesh
+// and the card little, and what gateway-api says is in the list at once.
+func TestLivesAreCollected(t *testing.T) {
+	network, a, b, c := identity.New(), identity.New(), identity.New(), identity.New()
+	key := func(b byte) []byte { k := [32]byte{b, 1}; return k[:] }
+	own := a.WireGuardPublic()
+	for name, says := range map[string]func(i int) announce.Node{
+		"restarts": func(i int) announce.Node { return announce.Node{Stamp: announce.Stamp{Boot: uint64(i + 1)}} },
+		"its clock goes back": func(i int) announce.Node {
+			return announce.Node{Stamp: announce.Stamp{Boot: 1}, Steps: uint32(i)}
+		},
+		"will have other keys": func(i int) announce.Node {
+			return announce.Node{Stamp: announce.Stamp{Boot: 1}, WireGuardKey: own[:], NextKey: key(byte(i))}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := bareGateway(t, network, a, b)
+				file := filepath.Join(g.Root, paths.State, paths.Peers)
+				stat := func() os.FileInfo {
+					info, err := os.Stat(file)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return info
+				}
+				before, last, began := g.list.List, stat(), time.Now()
+				lists, writes, first := 0, 0, time.Duration(0)
+				const seconds = 3600
+				for i := range seconds {
+					version := g.list.Version
+					public := a.Public()
+					n := says(i)
+					n.Key = public[:]
+					g.hear(n, netip.Addr{})
+					g.renewList()
+					if g.list.Version != version {
+						lists++
+						if lists == 1 {
+							first = time.Since(began)
+						}
+					}
+					if now := stat(); !os.SameFile(now, last) {
+						writes, last = writes+1, now
+					}
+					time.Sleep(time.Second)
+				}
+				if want := seconds/int(livesEvery.Seconds()) + livesBurst; lists < want/2 || lists > want || first > 0 {
+					t.Errorf("%d lists in an hour, the first after %s; want at most %d, the first at once", lists, first, want)
+				}
+				if writes > 4 {
+					t.Errorf("%d writes to the card in an hour, want at most 4", writes)
+				}
+				if before.Presses(g.list.Epoch, g.list.Version) {
+					t.Error("nodes are to fetch at once what can wait")
+				}
+				if n := g.events.After(0, 0); len(n) > 14 {
+					t.Errorf("%d events", len(n))
+				}
+
+				before = g.list.List
+				if err := g.PutPeers([]model.AdmittedPeer{admitted(g.net, a, "10.42.1.2"), admitted(g.net, b, "10.42.1.3"), admitted(g.net, c, "10.42.1.4")}); err != nil {
+					t.Fatal(err)
+				}
+				if l := g.list.List; len(l.Peers) != 3 || !before.Presses(l.Epoch, l.Version) {
+					t.Errorf("a new member: %d peers, version %x after %x", len(l.Peers), l.Version, before.Version)
+				}
+				if os.SameFile(stat(), last) {
+					t.Error("the card has not heard of the new member")
+				}
+			})
+		})
+	}
+}
+
+// TestTheSamePeersAgainAreNoNews: gateway-api hands them over at each start of either.
+func TestTheSamePeersAgainAreNoNews(t *testing.T) {
+	network, a := identity.New(), identity.New()
+	g := bareGateway(t, network, a)
+	before := g.list.Version
+	if err := g.PutPeers([]model.AdmittedPeer{admitted(g.net, a, "10.42.1.2")}); err != nil || g.list.Version != before {
+		t.Errorf("version %d after %d, %v", g.list.Version, before, err)
+	}
+}
+
+// TestLivesAreKeptAtTheEnd of the process.
+func TestLivesAreKeptAtTheEnd(t *testing.T) {
+	network, a := identity.New(), identity.New()
+	g := bareGateway(t, network, a)
+	public := a.Public()
+	g.hear(announce.Node{Key: public[:], Stamp: announce.Stamp{Boot: 7}}, netip.Addr{})
+	g.keepLives()
+	if r := g.loadRegistry(); len(r.Peers) != 1 || r.Peers[0].Boot != 7 {
+		t.Errorf("kept: %+v", r.Peers)
+	}
+}
+
+func TestFetchesAreSpread(t *testing.T) {
+	for members, want := range map[int]time.Duration{0: 0, 2: 35200 * time.Microsecond, 10: 880 * time.Millisecond, 250: 550 * time.Second} {
+		if got := fetchSpread(members); got != want {
+			t.Errorf("%d members: %s, want %s", members, got, want)
+		}
+	}
+	const members = 250
+	start := time.Now()
+	at := func(f fetchPlan) time.Duration { return f.at.Sub(start) }
+	late := 0
+	for range 1000 {
+		var calm, pressing fetchPlan
+		calm.announced(start, false, members)
+		pressing.announced(start, true, members)
+		if at(calm) < 0 || at(calm) > fetchSpread(members) || at(pressing) < 0 || at(pressing) > pressMost {
+			t.Fatalf("a fetch after %s, one that presses after %s", at(calm), at(pressing))
+		}
+		if at(calm) > fetchSpread(members)/2 {
+			late++
+		}
+		planned := calm
+		for i := range 20 { // the gateway goes on to announce it
+			calm.announced(start.Add(time.Duration(i)*time.Second), false, members)
+		}
+		if calm != planned {
+			t.Fatal("a plan was thrown again")
+		}
+		if calm.announced(start, true, members); at(calm) > pressMost {
+			t.Fatalf("what presses has to wait %s for what does not", at(calm))
+		}
+	}
+	if late < 350 || late > 650 {
+		t.Errorf("%d of 1000 fetch in the second half", late)
+	}
+}
+
+func TestFailedFetches(t *testing.T) {
+	var f fetchPlan
+	now := time.Now()
+	f.announced(now, true, 2)
+	for i := range 12 {
+		f.failed(now)
+		if after := f.at.Sub(now); after < listRetry/2 || after > 3*listMost/2 || i == 0 && after > 3*listRetry/2 {
+			t.Errorf("try %d after %s", i, after)
+		}
+	}
+	if f.announced(now, true, 2); f.at.Sub(now) > 3*listRetry/2 {
+		t.Errorf("the gateway is heard, and the next try waits %s", f.at.Sub(now))
+	}
+}
+
+func TestWhatTheCardHears(t *testing.T) {
+	key := identity.New().Public()
+	list := func(change func(*peerlist.List)) peerlist.List {
+		l := peerlist.List{Epoch: 2, Version: 9, Issued: time.Unix(1e9, 0), Expires: time.Unix(1e9, 0).Add(peerlist.Validity),
+			Peers: []peerlist.Peer{{Key: key, WireGuard: [32]byte{1}, Overlay: netip.MustParseAddr("10.42.1.2"), Boot: 1}}}
+		change(&l)
+		return l
+	}
+	for name, tc := range map[string]struct {
+		change func(*peerlist.List)
+		since  time.Duration
+		want   bool
+	}{
+		"nothing":                 {func(*peerlist.List) {}, time.Hour, false},
+		"a life":                  {func(l *peerlist.List) { l.Version++; l.Peers[0].Boot = 2 }, time.Hour, false},
+		"a key":                   {func(l *peerlist.List) { l.Peers[0].Next = [32]byte{2} }, time.Second, false},
+		"a key, after a while":    {func(l *peerlist.List) { l.Peers[0].Next = [32]byte{2} }, keysKept, true},
+		"a member":                {func(l *peerlist.List) { l.Peers = nil }, 0, true},
+		"an operator":             {func(l *peerlist.List) { l.Operators.Floor = 3 }, 0, true},
+		"somebody who is revoked": {func(l *peerlist.List) { l.Revoked = []string{"n-aaaaaaaaaaaaaaaaaaaa"} }, 0, true},
+		"an epoch":                {func(l *peerlist.List) { l.Epoch++ }, 0, true},
+	} {
+		if got := worthKeeping(list(tc.change), list(func(*peerlist.List) {}), tc.since); got != tc.want {
+			t.Errorf("%s: worth a write: %v", name, got)
+		}
+	}
+}
+
+// TestNoListTakesALifeBack: a gateway that has lost power has forgotten the latest.
+func TestNoListTakesALifeBack(t *testing.T) {
+	network, own, a := identity.New(), identity.New(), identity.New()
+	n := newNode(bareCore(t, network.Public(), own))
+	take := func(epoch, version, boot uint64, steps uint32) peerlist.Peer {
+		t.Helper()
+		l := peerlist.List{Epoch: epoch, Version: version, Issued: time.Now(), Expires: time.Now().Add(peerlist.Validity), Peers: []peerlist.Peer{
+			{Key: a.Public(), WireGuard: a.WireGuardPublic(), Overlay: netip.MustParseAddr("10.42.1.2"), Boot: boot, Steps: steps},
+			{Key: own.Public(), WireGuard: own.WireGuardPublic(), Overlay: netip.MustParseAddr("10.42.1.3")},
+		}}
+		raw, err := peerlist.Sign(network, l)
+		if err == nil {
+			err = n.takeList(raw)
+		}
+		p, ok := n.list.Find(a.Public())
+		if err != nil || !ok || n.list.Version != version {
+			t.Fatalf("not taken: version %d, %v", n.list.Version, err)
+		}
+		return p
+	}
+	take(1, 1, 5, 2)
+	if p := take(1, 2, 5, 1); p.Boot != 5 || p.Steps != 2 {
+		t.Errorf("a step was taken back: %d.%d", p.Boot, p.Steps)
+	}
+	if p := take(1, 3, 4, 9); p.Boot != 5 || p.Steps != 2 {
+		t.Errorf("a life was taken back: %d.%d", p.Boot, p.Steps)
+	}
+	if p := take(1, 4, 6, 0); p.Boot != 6 || p.Steps != 0 {
+		t.Errorf("a later life was not taken: %d.%d", p.Boot, p.Steps)
+	}
+	if p := take(2, 1, 1, 0); p.Boot != 1 {
+		t.Errorf("a gateway that was replaced counts anew: got %d", p.Boot)
+	}
+}
