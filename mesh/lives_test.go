@@ -227,10 +227,37 @@ func TestWhatTheCardHears(t *testing.T) {
 		"an operator":             {func(l *peerlist.List) { l.Operators.Floor = 3 }, 0, true},
 		"somebody who is revoked": {func(l *peerlist.List) { l.Revoked = []string{"n-aaaaaaaaaaaaaaaaaaaa"} }, 0, true},
 		"an epoch":                {func(l *peerlist.List) { l.Epoch++ }, 0, true},
+		"another nine days":       {func(l *peerlist.List) { l.Issued = l.Issued.Add(9 * 24 * time.Hour) }, time.Hour, false},
+		"another ten days":        {func(l *peerlist.List) { l.Issued = l.Issued.Add(10 * 24 * time.Hour) }, 0, true},
 	} {
 		if got := worthKeeping(list(tc.change), list(func(*peerlist.List) {}), tc.since); got != tc.want {
 			t.Errorf("%s: worth a write: %v", name, got)
 		}
+	}
+}
+
+// TestTheKeptListIsRenewed: a node that restarts while the gateway is off has members
+// to speak to, however long ago one of them changed.
+func TestTheKeptListIsRenewed(t *testing.T) {
+	network, own := identity.New(), identity.New()
+	m := bareCore(t, network.Public(), own)
+	n := newNode(m)
+	first := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	last := first
+	for i := range 4 { // the gateway renews it
+		last = first.Add(time.Duration(i) * (peerlist.Validity/2 + time.Hour))
+		raw, err := peerlist.Sign(network, peerlist.List{Epoch: 1, Version: uint64(i + 1), Issued: last, Expires: last.Add(peerlist.Validity), Peers: []peerlist.Peer{
+			{Key: own.Public(), WireGuard: own.WireGuardPublic(), Overlay: netip.MustParseAddr("10.42.1.3")},
+		}})
+		if err == nil {
+			err = n.takeList(raw)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kept := newNode(m).list; !kept.Issued.Equal(last) || kept.Valid(last.Add(20*24*time.Hour)) != nil {
+		t.Errorf("after a restart it has the list of %s, want that of %s", kept.Issued, last)
 	}
 }
 

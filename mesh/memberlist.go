@@ -150,6 +150,10 @@ const (
 	listWait  = 20 * time.Second // for an answer: a few dozen kilobytes over the slowest link
 	keysKept  = 10 * time.Minute // between writes to the card for keys alone
 	keepsLook = time.Minute
+
+	// keptBehind is how much older than the one at hand a kept list may be. The gateway
+	// signs one after half of its time, which is more.
+	keptBehind = peerlist.Validity / 3
 )
 
 // followList fetches the list of members whenever the gateway announces one that
@@ -270,9 +274,11 @@ func (n *node) keepList() {
 // worthKeeping tells whether a list is worth a write to the card, which has another,
 // written so long ago. Other members are at once. Keys wait: a node that restarts
 // and finds no gateway reaches a peer without them that keeps its own, and whoever
-// changes them often is up to no good. Lives alone are no reason.
+// changes them often is up to no good. Lives alone are no reason, but that the kept
+// one ends so much earlier is: it is for the time when the gateway is off.
 func worthKeeping(l, kept peerlist.List, since time.Duration) bool {
-	return l.Epoch != kept.Epoch || !l.Members(kept) || !l.Keys(kept) && since >= keysKept
+	return l.Epoch != kept.Epoch || !l.Members(kept) || !l.Keys(kept) && since >= keysKept ||
+		l.Issued.Sub(kept.Issued) >= keptBehind
 }
 
 // listSpread is how much later than this node another may have the same list.
