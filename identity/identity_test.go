@@ -267,6 +267,48 @@ func TestSaveTriesBothPlaces(t *testing.T) {
 	}
 }
 
+// TestAChangeIsKeptOrNot: it must not be in the vault alone, where Load would not
+// find it.
+func TestAChangeIsKeptOrNot(t *testing.T) {
+	old := State{Key: New(), BootCounter: 3}
+	changed := State{Key: old.Key.WithWireGuard([32]byte{7}), BootCounter: 3}
+	full := errors.New("no space")
+	for name, tc := range map[string]struct {
+		noFile bool
+		vault  error
+		kept   bool
+	}{
+		"both": {false, nil, true}, "no file": {true, nil, false}, "no vault": {false, full, true}, "neither": {true, full, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "x")
+			v := &memory{m: map[string][]byte{}}
+			if err := old.Save(path, v); err != nil {
+				t.Fatal(err)
+			}
+			v.fail = tc.vault
+			to := path
+			if tc.noFile {
+				to = filepath.Join(path, "below a file")
+			}
+			kept, err := changed.Change(to, v)
+			if kept != tc.kept || (err != nil) != (tc.noFile || tc.vault != nil) {
+				t.Errorf("kept %v, %v", kept, err)
+			}
+			want := old
+			if tc.kept {
+				want = changed
+			}
+			if got, err := Load(path, v); err != nil || got != want {
+				t.Errorf("after a restart: %+v, %v", got, err)
+			}
+			if alone, err := Unmarshal(v.m[paths.VaultIdentity]); err != nil || !tc.kept && alone != old {
+				t.Errorf("the vault has what was not kept: %v", err)
+			}
+		})
+	}
+}
+
 func FuzzUnmarshal(f *testing.F) {
 	f.Add(State{Key: key(f, 1), BootCounter: 7, BootID: "a"}.Marshal())
 	f.Add([]byte(`{"seed":""}`))

@@ -133,6 +133,21 @@ func Load(path string, v Vault) (State, error) {
 	return State{}, worst
 }
 
+// Change writes an identity whose keys are others than before, to path and then to
+// the vault (which may be nil). It is kept once the file has it, and the vault does
+// not hear of it before: of two copies of the same count Load takes the file's, so
+// that the change would be taken back.
+func (s State) Change(path string, v Vault) (kept bool, err error) {
+	b := s.Marshal()
+	if err := atomicfile.Write(path, b, 0o600); err != nil {
+		return false, err
+	}
+	if v != nil {
+		err = v.Put(paths.VaultIdentity, b)
+	}
+	return true, err
+}
+
 // Save writes the identity to path and to the vault (which may be nil). It
 // tries both and returns the errors of both.
 func (s State) Save(path string, v Vault) error {

@@ -89,7 +89,7 @@ func (g *gateway) hear(n announce.Node, _ netip.Addr) {
 	id := identity.PublicKey(n.Key).ID()
 	g.mu.Lock()
 	reborn := g.known.reborn(id, now)
-	changed := g.hearKeys(n) || reborn
+	changed := g.hearKeys(n, reborn) || reborn
 	tell := reborn && g.lives.tells(id, time.Now())
 	if changed {
 		g.lives.heard(time.Now())
@@ -147,8 +147,8 @@ func (g *gateway) applyPeers() error {
 	return g.wg.SetPeers(peers)
 }
 
-// PutPeers takes all nodes that are admitted. What differs in keys alone can wait, as
-// what nodes say themselves.
+// PutPeers takes all nodes that are admitted. What differs in keys alone the others
+// can wait for, as for what nodes say themselves.
 func (g *gateway) PutPeers(list []model.AdmittedPeer) error {
 	defer g.profiles.admitted()
 	g.mu.Lock()
@@ -163,6 +163,7 @@ func (g *gateway) PutPeers(list []model.AdmittedPeer) error {
 		g.signList()
 	case !slices.Equal(was, g.known.Peers):
 		g.lives.heard(time.Now())
+		g.saveRegistry() // gateway-api has written as much, and which of its words came last must not be lost
 	}
 	wake(g.overlayNow)
 	wake(g.serveNow)

@@ -143,6 +143,26 @@ func TestTheSamePeersAgainAreNoNews(t *testing.T) {
 	}
 }
 
+// TestAKeyThatGatewayAPISaysIsKept at once, though the list can wait: a former key that
+// came back must not be lost to what the card has of it.
+func TestAKeyThatGatewayAPISaysIsKept(t *testing.T) {
+	network, a := identity.New(), identity.New()
+	g := bareGateway(t, network, a)
+	before := g.list.List
+	p := admitted(g.net, a, "10.42.1.2")
+	p.WireGuardKey = admitted(g.net, identity.New(), "10.42.1.2").WireGuardKey
+	if err := g.PutPeers([]model.AdmittedPeer{p}); err != nil {
+		t.Fatal(err)
+	}
+	if r := g.loadRegistry(); len(r.Peers) != 1 || r.Peers[0].WireGuardKey != p.WireGuardKey {
+		t.Errorf("kept: %+v", r.Peers)
+	}
+	g.renewList()
+	if l := g.list.List; !l.After(before) || l.Keys(before) || before.Presses(l.Epoch, l.Version) {
+		t.Errorf("version %d after %d", l.Version, before.Version)
+	}
+}
+
 // TestLivesAreKeptAtTheEnd of the process.
 func TestLivesAreKeptAtTheEnd(t *testing.T) {
 	network, a := identity.New(), identity.New()

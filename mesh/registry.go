@@ -36,7 +36,7 @@ type knownPeer struct {
 	model.AdmittedPeer
 	overlay.Incarnation
 	Next string `json:"next,omitempty"` // overlay key that it will have, base64
-	Was  string `json:"was,omitempty"`  // the one that it had before, which gateway-api may still have on record
+	Was  string `json:"was,omitempty"`  // the one that it had before, while gateway-api has that on record
 }
 
 func (m *core) loadRegistry() registry {
@@ -49,7 +49,11 @@ func (m *core) loadRegistry() registry {
 		for i, p := range r.Peers {
 			list[i] = p.AdmittedPeer
 		}
-		return errors.Join(peerlist.CheckOperators(r.Operators), r.setPeers(list, m.net))
+		admitted, err := checkAdmitted(list, m.net)
+		if err = errors.Join(peerlist.CheckOperators(r.Operators), err); err == nil {
+			r.Peers = r.claims(admitted)
+		}
+		return err
 	})
 	if err == nil {
 		return r
@@ -76,9 +80,28 @@ func (g *gateway) saveRegistry() {
 // nodes. The gateway's own entry is left out. It fails for what gateway-api says
 // alone: what nodes have said of their keys gives way to that, or one of them could
 // keep all others from being admitted and revoked.
+//
+// Once gateway-api has said the key that a node changed to, what it says next is
+// later: also the former one again, with which a node joins whose card is an old one.
 func (r *registry) setPeers(list []model.AdmittedPeer, network identity.PublicKey) error {
+	admitted, err := checkAdmitted(list, network)
+	if err != nil {
+		return err
+	}
+	r.Peers = r.claims(admitted)
+	for i, p := range admitted {
+		if r.Peers[i].WireGuardKey == p.WireGuardKey {
+			r.Peers[i].Was = ""
+		}
+	}
+	return nil
+}
+
+// checkAdmitted returns the peers without the gateway, checked each and against each
+// other.
+func checkAdmitted(list []model.AdmittedPeer, network identity.PublicKey) ([]model.AdmittedPeer, error) {
 	if len(list) > maxPeers {
-		return fmt.Errorf("peers: expected at most %d, got %d", maxPeers, len(list))
+		return nil, fmt.Errorf("peers: expected at most %d, got %d", maxPeers, len(list))
 	}
 	seen := map[string]string{} // by whom
 	admitted := make([]model.AdmittedPeer, 0, len(list))
@@ -87,7 +110,7 @@ func (r *registry) setPeers(list []model.AdmittedPeer, network identity.PublicKe
 			continue
 		}
 		if err := checkPeer(&p, network); err != nil {
-			return fmt.Errorf("peer %d, %.40q: %w", i, p.Node, err)
+			return nil, fmt.Errorf("peer %d, %.40q: %w", i, p.Node, err)
 		}
 		uniques := []string{p.Node, p.WireGuardKey, p.OverlayV4.String()}
 		if p.Clients.IsValid() {
@@ -95,14 +118,13 @@ func (r *registry) setPeers(list []model.AdmittedPeer, network identity.PublicKe
 		}
 		for _, unique := range uniques {
 			if other, dup := seen[unique]; dup {
-				return fmt.Errorf("peer %d, %s: has %q in common with %s", i, p.Node, unique, other)
+				return nil, fmt.Errorf("peer %d, %s: has %q in common with %s", i, p.Node, unique, other)
 			}
 			seen[unique] = p.Node
 		}
 		admitted = append(admitted, p)
 	}
-	r.Peers = r.claims(admitted)
-	return nil
+	return admitted, nil
 }
 
 // checkPeer checks p and writes its WireGuard key in the one usual way, so that

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"strings"
@@ -129,7 +130,7 @@ func TestAKeyThatIsAnothersIsNotTaken(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, k := range tc.says {
-				r.rekeyed(a.ID(), k.now[:], k.next[:])
+				r.rekeyed(a.ID(), k.now[:], k.next[:], false)
 			}
 			if err := r.setPeers(tc.then, net); err != nil {
 				t.Fatal(err)
@@ -155,14 +156,14 @@ func TestANextKeyIsFollowedUnlessItIsAnothers(t *testing.T) {
 	if err := r.setPeers([]model.AdmittedPeer{admitted(net, a, "10.42.1.2")}, net); err != nil {
 		t.Fatal(err)
 	}
-	if !r.rekeyed(a.ID(), own[:], next[:]) || r.rekeyed(a.ID(), own[:], next[:]) {
+	if !r.rekeyed(a.ID(), own[:], next[:], false) || r.rekeyed(a.ID(), own[:], next[:], false) {
 		t.Error("a next key is not news once, and once only")
 	}
 	contested := registry{Peers: append(slices.Clone(r.Peers), knownPeer{AdmittedPeer: admitted(net, d, "10.42.1.3")})}
-	if contested.rekeyed(a.ID(), next[:], nil); contested.Peers[0].WireGuardKey == text || contested.Peers[0].Next != "" {
+	if contested.rekeyed(a.ID(), next[:], nil, false); contested.Peers[0].WireGuardKey == text || contested.Peers[0].Next != "" {
 		t.Errorf("another's key was taken: %+v", contested.Peers[0])
 	}
-	if !r.rekeyed(a.ID(), next[:], nil) || r.Peers[0].WireGuardKey != text {
+	if !r.rekeyed(a.ID(), next[:], nil, false) || r.Peers[0].WireGuardKey != text {
 		t.Errorf("its own was not: %+v", r.Peers[0])
 	}
 	if err := r.setPeers([]model.AdmittedPeer{admitted(net, a, "10.42.1.2")}, net); err != nil || r.Peers[0].WireGuardKey != text {
@@ -183,5 +184,70 @@ func TestWhoWasRevokedIsNoPeer(t *testing.T) {
 	}
 	if l := r.overlayPeers(net); len(l) != 1 || l[0].Node != b.ID() {
 		t.Errorf("overlay: %+v", l)
+	}
+}
+
+// TestAnOldCardIsTakenBack: of a node whose key was changed since it was written.
+func TestAnOldCardIsTakenBack(t *testing.T) {
+	network, a := identity.New(), identity.New()
+	net, old, changed := network.Public(), a.WireGuardPublic(), identity.New().WireGuardPublic()
+	text := func(key [32]byte) string { return base64.StdEncoding.EncodeToString(key[:]) }
+	peer := func(key [32]byte) model.AdmittedPeer {
+		p := admitted(net, a, "10.42.1.2")
+		p.WireGuardKey = text(key)
+		return p
+	}
+	says := func(key [32]byte, boot uint64) func(*registry) {
+		return func(r *registry) {
+			r.rekeyed(a.ID(), key[:], nil, r.reborn(a.ID(), overlay.Incarnation{Boot: boot}))
+		}
+	}
+	told := func(key [32]byte) func(*registry) {
+		return func(r *registry) {
+			if err := r.setPeers([]model.AdmittedPeer{peer(key)}, net); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	restart := func(r *registry) {
+		b, err := json.Marshal(r)
+		m := bareCore(t, net, network)
+		if _, putErr := m.store.Put(paths.Peers, "", b); err != nil || putErr != nil {
+			t.Fatal(err, putErr)
+		}
+		*r = m.loadRegistry()
+	}
+	for name, tc := range map[string]struct {
+		then []func(*registry)
+		want [32]byte
+	}{
+		"gateway-api has not heard of the change":                {[]func(*registry){told(old)}, changed},
+		"nor has it after a restart":                             {[]func(*registry){restart, told(old)}, changed},
+		"it joins, gateway-api knew":                             {[]func(*registry){told(changed), told(old)}, old},
+		"it joins, gateway-api knew, with a restart on the way":  {[]func(*registry){told(changed), restart, told(old)}, old},
+		"it speaks in a later life":                              {[]func(*registry){says(old, 6)}, old},
+		"and gateway-api says the same":                          {[]func(*registry){says(old, 6), told(old)}, old},
+		"somebody has recorded what it said in the same life":    {[]func(*registry){says(old, 5)}, changed},
+		"somebody has recorded what it said in an earlier life":  {[]func(*registry){says(old, 4)}, changed},
+		"it has restarted since, and it is what was recorded of": {[]func(*registry){says(changed, 7), says(old, 6)}, changed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &registry{}
+			told(old)(r)
+			r.reborn(a.ID(), overlay.Incarnation{Boot: 5})
+			if !r.rekeyed(a.ID(), old[:], changed[:], false) || !r.rekeyed(a.ID(), changed[:], nil, false) {
+				t.Fatal("its key was not changed")
+			}
+			for _, then := range tc.then {
+				then(r)
+			}
+			if got := r.Peers[0]; got.WireGuardKey != text(tc.want) || got.Next != "" {
+				t.Errorf("its key is %s, next %q; want %s (it had %s, changed to %s)", got.WireGuardKey, got.Next, text(tc.want), text(old), text(changed))
+			}
+			next := identity.New().WireGuardPublic()
+			if !r.rekeyed(a.ID(), tc.want[:], next[:], false) {
+				t.Error("it cannot change its key any more")
+			}
+		})
 	}
 }

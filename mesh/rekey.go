@@ -35,6 +35,7 @@ const (
 	rekeyOverlap = 2 * time.Minute // for the others to hear of the next key, besides the time in which all fetch a list
 	promoteEvery = 50 * time.Millisecond
 	rekeyLook    = time.Second
+	rekeyAgain   = 10 * time.Second // after a failure
 )
 
 // overlayKey is the device's own.
@@ -134,11 +135,20 @@ func (m *core) drawKey() error {
 	return nil
 }
 
-// useNextKey writes the identity with the next key, and has the overlay use it.
+// useNextKey writes the identity with the next key, and has the overlay use it. A
+// key that is not kept is not used: the device would come back with the former one,
+// which by then is nobody's.
 func (m *core) useNextKey(next [32]byte, dev *overlay.Device) error {
+	if err := m.permFailing(); err != nil {
+		return fmt.Errorf("nothing can be kept: %w", err)
+	}
 	s := m.id
 	s.Key = s.Key.WithWireGuard(next)
-	if err := s.Save(m.store.Dir().File(paths.Identity), m.store.Vault()); err != nil {
+	kept, err := s.Change(m.store.Dir().File(paths.Identity), m.store.Vault())
+	if !kept {
+		return fmt.Errorf("identity: %w", err)
+	}
+	if err != nil {
 		m.Log.Warn("identity with the next overlay key is not kept in both places", "err", err)
 	}
 	if err := atomicfile.Write(m.path(paths.RunIdentity), s.Marshal(), 0o600); err != nil {
@@ -165,13 +175,18 @@ func (m *core) followKeys(ctx context.Context, device func() *overlay.Device, la
 	if overlap == 0 {
 		overlap = rekeyOverlap
 	}
+	var failed time.Time // at the last try; zero: it went well
 	for {
 		wait := rekeyLook
 		dev := device()
-		if next, ok := m.keys.due(overlap + later()); ok {
+		if next, ok := m.keys.due(overlap + later()); ok && time.Since(failed) >= rekeyAgain {
 			if err := m.useNextKey(next, dev); err != nil {
-				m.Log.Error("overlay key not changed, it is tried again", "err", err)
+				if failed.IsZero() {
+					m.Log.Error("overlay key not changed, it is tried again", "err", err)
+				}
+				failed = time.Now()
 			} else {
+				failed = time.Time{}
 				used()
 			}
 		}
@@ -291,21 +306,25 @@ func (g *gateway) rekeyed() {
 	greetPeers(to...)
 }
 
-// hearKeys takes the overlay keys that a node says it has, and will have. g.mu is
-// held.
-func (g *gateway) hearKeys(n announce.Node) (changed bool) {
+// hearKeys takes the overlay keys that a node says it has, and will have, in a life
+// that may have just begun. g.mu is held.
+func (g *gateway) hearKeys(n announce.Node, reborn bool) (changed bool) {
 	own, ownNext := g.keys.public()
 	if bytes.Equal(n.NextKey, own) || len(ownNext) > 0 && bytes.Equal(n.NextKey, ownNext) {
 		return false
 	}
-	return g.known.rekeyed(identity.PublicKey(n.Key).ID(), n.WireGuardKey, n.NextKey)
+	return g.known.rekeyed(identity.PublicKey(n.Key).ID(), n.WireGuardKey, n.NextKey, reborn)
 }
 
 // rekeyed records the keys of a node, and tells whether they are others than before.
 // A key that somebody else has, or will have, is not taken: it would take that
 // peer's place. Nothing proves that the node holds the key that it names, so that
 // this is no more than a claim, and what gateway-api has admitted goes before it.
-func (r *registry) rekeyed(node string, now, next []byte) bool {
+//
+// A node that is reborn with the key that it had before has lost the change with its
+// card. In the life in which it changed, or an earlier one, the same words are a
+// recording.
+func (r *registry) rekeyed(node string, now, next []byte, reborn bool) bool {
 	i := slices.IndexFunc(r.Peers, func(p knownPeer) bool { return p.Node == node })
 	if i < 0 {
 		return false
@@ -320,6 +339,10 @@ func (r *registry) rekeyed(node string, now, next []byte) bool {
 			return true
 		}
 		p.Was, p.WireGuardKey, p.Next = p.WireGuardKey, p.Next, ""
+		return true
+	}
+	if reborn && p.Was != "" && key == p.Was {
+		p.WireGuardKey, p.Next, p.Was = p.Was, "", ""
 		return true
 	}
 	if key != p.WireGuardKey || will == p.Next || will == key || will != "" && r.taken(node, will) {
