@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"halo.internal/identity"
+	"halo.internal/identity/operator"
 	"halo.internal/mesh/announce"
 	"halo.internal/mesh/clock"
 	"halo.internal/mesh/events"
 	"halo.internal/mesh/peerlist"
 	"halo.internal/mesh/state"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
 	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
 )
@@ -248,6 +250,8 @@ func TestWhatTheCardHears(t *testing.T) {
 		"somebody who is revoked": {func(l *peerlist.List) { l.Revoked = []string{"n-aaaaaaaaaaaaaaaaaaaa"} }, 0, true},
 		"an epoch":                {func(l *peerlist.List) { l.Epoch++ }, 0, true},
 		"another nine days":       {func(l *peerlist.List) { l.Issued = l.Issued.Add(9 * 24 * time.Hour) }, time.Hour, false},
+		"half an hour before":     {func(l *peerlist.List) { l.Version, l.Issued = l.Version+1, l.Issued.Add(-30*time.Minute) }, time.Hour, false},
+		"years before":            {func(l *peerlist.List) { l.Version, l.Issued = l.Version+1, l.Issued.AddDate(-3, 0, 0) }, 0, true},
 		"another ten days":        {func(l *peerlist.List) { l.Issued = l.Issued.Add(10 * 24 * time.Hour) }, 0, true},
 	} {
 		if got := worthKeeping(list(tc.change), list(func(*peerlist.List) {}), tc.since); got != tc.want {
@@ -278,6 +282,34 @@ func TestTheKeptListIsRenewed(t *testing.T) {
 	}
 	if kept := newNode(m).list; !kept.Issued.Equal(last) || kept.Valid(last.Add(20*24*time.Hour)) != nil {
 		t.Errorf("after a restart it has the list of %s, want that of %s", kept.Issued, last)
+	}
+}
+
+// TestAGatewayWhoseClockWasAhead shuts no doors later: when it is off, and the node has
+// restarted and knows no time but that of its list.
+func TestAGatewayWhoseClockWasAhead(t *testing.T) {
+	network, own := identity.New(), identity.New()
+	m := bareCore(t, network.Public(), own)
+	n := newNode(m)
+	now := time.Now()
+	certificate := operator.Certificate{Serial: 1, Epoch: 1, User: "anna", Role: apitype.RoleAdmin, Issued: now, Expires: now.Add(operator.Validity)}
+	for i, issued := range []time.Time{now.AddDate(3, 0, 0), now} {
+		raw, err := peerlist.Sign(network, peerlist.List{Epoch: 1, Version: uint64(i + 1), Issued: issued, Expires: issued.Add(peerlist.Validity), Peers: []peerlist.Peer{
+			{Key: own.Public(), WireGuard: own.WireGuardPublic(), Overlay: netip.MustParseAddr("10.42.1.3")},
+		}})
+		if err == nil {
+			err = n.takeList(raw)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := newNode(m).standing()
+	if s.Sure {
+		t.Fatal("the clock of the test is no guess")
+	}
+	if err := certificate.Valid(s); err != nil {
+		t.Errorf("after a restart: %v", err)
 	}
 }
 

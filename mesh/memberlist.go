@@ -154,6 +154,7 @@ const (
 	// keptBehind is how much older than the one at hand a kept list may be. The gateway
 	// signs one after half of its time, which is more.
 	keptBehind = peerlist.Validity / 3
+	keptAhead  = time.Hour // how much later it may say that it was signed
 )
 
 // followList fetches the list of members whenever the gateway announces one that
@@ -275,10 +276,12 @@ func (n *node) keepList() {
 // written so long ago. Other members are at once. Keys wait: a node that restarts
 // and finds no gateway reaches a peer without them that keeps its own, and whoever
 // changes them often is up to no good. Lives alone are no reason, but that the kept
-// one ends so much earlier is: it is for the time when the gateway is off.
+// one ends so much earlier is: it is for the time when the gateway is off. So is that
+// the gateway's clock was ahead when it signed the kept one, which tells the time of a
+// node that has none.
 func worthKeeping(l, kept peerlist.List, since time.Duration) bool {
 	return l.Epoch != kept.Epoch || !l.Members(kept) || !l.Keys(kept) && since >= keysKept ||
-		l.Issued.Sub(kept.Issued) >= keptBehind
+		l.Issued.Sub(kept.Issued) >= keptBehind || kept.Issued.Sub(l.Issued) >= keptAhead
 }
 
 // listSpread is how much later than this node another may have the same list.

@@ -171,12 +171,13 @@ type Standing struct {
 }
 
 // Valid returns nil while the certificate holds. A clock that is a guess ends it
-// too, since guesses are late: they go on from a time that once was. The list of
-// members is a witness for the time as well. What a guess can't tell is that a
-// certificate came too early.
+// too, since guesses are late: they go on from a time that once was. To a guess the
+// list of members is a witness for the time as well; a clock that is none knows
+// better, for a gateway whose clock was ahead may have signed it. What a guess can't
+// tell is that a certificate came too early.
 func (c Certificate) Valid(s Standing) error {
 	now := s.Now
-	if s.ListIssued.After(now) {
+	if !s.Sure && s.ListIssued.After(now) {
 		now = s.ListIssued
 	}
 	switch {

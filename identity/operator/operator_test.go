@@ -108,6 +108,7 @@ func TestValid(t *testing.T) {
 		{"over by a guess, which is late rather than early", Standing{Epoch: 2, Now: issued.Add(Validity)}, ErrExpired},
 		{"a guess of long ago", Standing{Epoch: 2, Now: issued.Add(-1000 * day)}, nil},
 		{"a guess of long ago, and a list from after its end", Standing{Epoch: 2, Now: issued.Add(-1000 * day), ListEpoch: 2, ListIssued: issued.Add(Validity)}, ErrExpired},
+		{"a clock that is none, and a list that a gateway signed in years to come", Standing{Epoch: 2, Now: issued, Sure: true, ListEpoch: 2, ListIssued: issued.Add(1000 * day)}, nil},
 		{"a clock that differs a little", Standing{Epoch: 2, Now: issued.Add(-day), Sure: true}, nil},
 		{"from the future", Standing{Epoch: 2, Now: issued.Add(-day - time.Second), Sure: true}, ErrFuture},
 		{"no list, no epoch heard", Standing{Now: issued, Sure: true}, nil},
