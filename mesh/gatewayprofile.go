@@ -28,6 +28,11 @@ const (
 	reissueSoon  = 10 * time.Minute
 	reissueLater = 24 * time.Hour
 	maxHad       = 4096 // nodes that have had a secret
+
+	// hearOut is for how long after a document was adopted nothing is signed, and a
+	// later one is asked for still: the first to answer may have been off itself, or
+	// have been revoked.
+	hearOut = time.Minute
 )
 
 // gatewayProfile leads changes of the mesh profile.
@@ -46,6 +51,7 @@ type gatewayProfile struct {
 	phase   change.Phase
 	serial  uint64
 	rejoin  *rejoin.Engine
+	adopted time.Time // a document; zero: in this process, none was
 	retry   time.Time // no rotation before
 	outcome string
 }
@@ -117,7 +123,8 @@ func (p *gatewayProfile) strange(from Stranger, payload []byte) {
 }
 
 // adopt takes the profile that the network has changed to since this card was
-// written: the nodes have a later document of this very gateway.
+// written, if the nodes have a later document of this very gateway. An earlier one
+// would take all back to a secret that those who were revoked since have.
 func (p *gatewayProfile) adopt(d profile.Document, from Stranger) {
 	o, err := d.Open(p.id.Key)
 	if err != nil {
@@ -125,14 +132,12 @@ func (p *gatewayProfile) adopt(d profile.Document, from Stranger) {
 		return
 	}
 	p.mu.Lock()
-	idle := p.m.State().Phase == change.Idle
-	if idle {
-		p.serial = max(p.serial, o.Serial)
-		p.m = change.NewGateway(p.ChangeTiming, p.bundle.Mesh, o, nil, change.State{}, time.Now())
-		p.keepProfile(p.kept, o, nil)
+	later := p.m.Adopt(o)
+	if later {
+		p.serial, p.adopted = max(p.serial, o.Serial), time.Now()
 	}
 	p.mu.Unlock()
-	if idle {
+	if later {
 		p.events.Add(eventProfileRejoined, model.Warning, "a node has told this gateway of the mesh profile that its card did not have", "peer", from.MAC.String(), "serial", fmt.Sprint(o.Serial))
 		p.act()
 	}
@@ -159,21 +164,25 @@ func (p *gatewayProfile) run(ctx context.Context) error {
 }
 
 // seek asks all around, while no member is linked, for a later document than this
-// card has: it may be an old one, or a fresh one in the place of a lost one.
+// card has: it may be an old one, or a fresh one in the place of a lost one. Whoever
+// has answered is linked, and asked all the same for a while.
 func (p *gatewayProfile) seek() {
 	now := time.Now()
 	if now.Sub(p.looked) < seekEvery {
 		return
 	}
 	p.looked = now
-	if p.links() > 0 {
-		return
-	}
+	linked := p.links() > 0
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.m.State().Phase == change.Idle {
-		p.under.Say(Stranger{}, p.rejoin.Request(p.m.Force().Document))
+	if p.m.State().Phase == change.Idle && (!linked || p.hears(now)) {
+		p.under.Say(Stranger{}, p.rejoin.Request(now, p.m.Force().Document))
 	}
+}
+
+// hears tells whether a document was adopted just now. p.mu is held.
+func (p *gatewayProfile) hears(now time.Time) bool {
+	return !p.adopted.IsZero() && now.Sub(p.adopted) < hearOut
 }
 
 // act does what is due: what is decided is on the card before it is done or told.
@@ -267,7 +276,7 @@ func (p *gatewayProfile) keepUp() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.m.Forget(func(id string) bool { return slices.Contains(ids, id) })
-	if p.m.State().Phase != change.Idle {
+	if p.m.State().Phase != change.Idle || p.hears(now) {
 		return
 	}
 	force := p.m.Force()

@@ -199,7 +199,7 @@ func (p *nodeProfile) seek(ctx context.Context, now time.Time, scans *sync.WaitG
 	}
 	if now.Sub(p.asked) >= every {
 		p.asked = now.Add(-rand.N(every / 5))
-		p.under.Say(Stranger{}, p.rejoin.Request(p.m.Latest().Document))
+		p.under.Say(Stranger{}, p.rejoin.Request(now, p.m.Latest().Document))
 	}
 	if now.Sub(p.lost) >= scanFirst && now.Sub(p.scanned) >= scanAgain {
 		p.scanned = now
@@ -263,8 +263,15 @@ func (p *nodeProfile) strange(from Stranger, payload []byte) {
 	}
 }
 
-// take opens a document and has it count. It tells whether it was news.
+// take opens a document and has it count. It tells whether it was news. What is not,
+// anybody may have kept, and it bars nothing.
 func (p *nodeProfile) take(d profile.Document, rejoined bool) bool {
+	p.mu.Lock()
+	later := d.After(p.m.Latest().Document)
+	p.mu.Unlock()
+	if !later {
+		return false
+	}
 	o, err := d.Open(p.id.Key)
 	if err != nil {
 		p.bar(d.Serial, err)

@@ -146,6 +146,17 @@ func (g *Gateway) Start(now time.Time, d profile.Opened, online []string, anyway
 	}
 }
 
+// Adopt takes a document that the network has come to since this card was written, or
+// which a card before it made, and tells whether it counts now: only one that is
+// later than what is at hand does, and none while a change is under way.
+func (g *Gateway) Adopt(d profile.Opened) bool {
+	if g.s.Phase != Idle || g.next != nil || !d.After(g.force.Document) {
+		return false
+	}
+	g.force, g.on, g.save = d, d.Mesh, true
+	return true
+}
+
 // Wanted tells that a document is to be made that takes the change back: of the
 // profile that held before, with failed, if any, among the former ones. Back takes
 // it.

@@ -506,3 +506,44 @@ func story(t *testing.T, seed uint64) {
 		t.Fatalf("story %d: not all are on the gateway's profile after %s", seed, w.now.Sub(began))
 	}
 }
+
+// TestAnOldCardOfTheGateway is told of what it missed by who has it, in any order, and
+// by nobody of what was before.
+func TestAnOldCardOfTheGateway(t *testing.T) {
+	document := func(epoch, serial uint64) profile.Opened {
+		return profile.Opened{Document: profile.Document{Epoch: epoch, Serial: serial, Mesh: other(1, fmt.Sprintf("secret %d of epoch %d", serial, epoch))}}
+	}
+	type told struct {
+		epoch, serial uint64
+		taken         bool
+	}
+	for name, tc := range map[string]struct {
+		card profile.Opened // zero: a fresh one
+		told []told
+		want profile.Opened
+	}{
+		"a fresh card":                 {profile.Opened{}, []told{{1, 2, true}}, document(1, 2)},
+		"a fresh card, of two":         {profile.Opened{}, []told{{1, 2, true}, {1, 5, true}, {1, 4, false}}, document(1, 5)},
+		"an old card, the older last":  {document(1, 3), []told{{1, 7, true}, {1, 5, false}}, document(1, 7)},
+		"an old card, the older first": {document(1, 3), []told{{1, 5, true}, {1, 7, true}}, document(1, 7)},
+		"a later epoch":                {document(1, 3), []told{{2, 1, true}, {1, 9, false}}, document(2, 1)},
+		"a revoked node's":             {document(2, 3), []told{{2, 2, false}, {1, 9, false}, {2, 3, false}}, document(2, 3)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewGateway(Timing{}, bundled, tc.card, nil, State{Phase: Idle}, time.Now())
+			for _, d := range tc.told {
+				if taken := g.Adopt(document(d.epoch, d.serial)); taken != d.taken || g.Save() != d.taken {
+					t.Errorf("document %d of epoch %d: taken %v, want %v, and the card to hear of it if so", d.serial, d.epoch, taken, d.taken)
+				}
+			}
+			if f := g.Force(); f.Epoch != tc.want.Epoch || f.Serial != tc.want.Serial || g.On() != tc.want.Mesh {
+				t.Errorf("it is at document %d of epoch %d, and uses %q; want %d of %d", f.Serial, f.Epoch, g.On().PSK, tc.want.Serial, tc.want.Epoch)
+			}
+		})
+	}
+	g := NewGateway(Timing{}, bundled, document(1, 3), nil, State{Phase: Idle}, time.Now())
+	g.Start(time.Now(), document(1, 4), []string{"n1"}, false)
+	if g.Adopt(document(1, 7)) || g.State().Phase != Preparing {
+		t.Error("a change that was under way ended by what a stranger handed over")
+	}
+}

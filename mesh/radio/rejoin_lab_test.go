@@ -73,7 +73,7 @@ func TestAMemberWithAFormerSecretRejoins(t *testing.T) {
 			l.until("the document", func() bool {
 				if time.Since(asked) > 5*time.Second { // a member answers the same one once in 4 s
 					asked = time.Now()
-					a.Say(dot11.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, asker.Request(profile.Document{}))
+					a.Say(dot11.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, asker.Request(time.Now(), profile.Document{}))
 				}
 				select {
 				case h := <-atCurrent:

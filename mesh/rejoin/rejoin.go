@@ -12,6 +12,10 @@
 // the network, and its secrets are sealed for the one who asks, who has to be in
 // the list of members and in the document: a node that was revoked is in neither.
 // Tags are what a stranger learns of who asks.
+//
+// The nonce shows only that an answer is to a request, which all around have heard:
+// also who was revoked, and has the documents of its time. So an answer counts as far
+// as it is later than what the one who asked had, and than the answers before it.
 package rejoin
 
 import (
@@ -55,6 +59,8 @@ const (
 	verifyEvery = 100 * time.Millisecond // a signature costs as much as a frame's airtime
 	answerEvery = 4 * time.Second        // to one member
 	maxOpen     = 4                      // own requests that may still be answered
+	openFor     = 30 * time.Second       // that a request may be
+	maxAnswers  = 16                     // to one request that are looked at: each costs a signature
 )
 
 // Tag names a member to who knows its key.
@@ -73,6 +79,8 @@ var (
 	ErrMember  = errors.New("request of somebody who is no member")
 	ErrNothing = errors.New("there is no later document for it")
 	ErrStale   = errors.New("answer to no open request")
+	ErrOld     = errors.New("answer with a document that is no later")
+	ErrOther   = errors.New("answer with a document for another member")
 )
 
 // Config says who asks and what can be handed on.
@@ -91,20 +99,28 @@ type Engine struct {
 	looked   time.Time
 	verified time.Time
 	answered map[Tag]time.Time
-	open     [][nonceSize]byte
+	open     []open
+}
+
+// open is an own request that may still be answered.
+type open struct {
+	nonce  [nonceSize]byte
+	at     time.Time
+	latest profile.Document // that an answer has to be later than
+	heard  int              // answers
 }
 
 // New returns an engine.
 func New(c Config) *Engine { return &Engine{c: c, answered: map[Tag]time.Time{}} }
 
 // Request returns a frame that asks for a document after latest.
-func (e *Engine) Request(latest profile.Document) []byte {
+func (e *Engine) Request(now time.Time, latest profile.Document) []byte {
 	var nonce [nonceSize]byte
 	rand.Read(nonce[:])
 	if len(e.open) == maxOpen {
 		e.open = e.open[1:]
 	}
-	e.open = append(e.open, nonce)
+	e.open = append(e.open, open{nonce: nonce, at: now, latest: latest})
 	tag := TagOf(e.c.Key.Public())
 	b := build(kindRequest, tag[:])
 	b = binary.BigEndian.AppendUint64(b, latest.Epoch)
@@ -131,7 +147,7 @@ func (e *Engine) Handle(now time.Time, b []byte) (answer []byte, d *profile.Docu
 		answer, err := e.asked(now, b)
 		return answer, nil, err
 	case kindAnswer:
-		d, err := e.told(b[header:])
+		d, err := e.told(now, b[header:])
 		return nil, d, err
 	}
 	return nil, nil, ErrForm
@@ -172,18 +188,30 @@ func (e *Engine) asked(now time.Time, b []byte) ([]byte, error) {
 	return build(kindAnswer, append(bytes.Clone(body[signed-nonceSize:]), x.Marshal()...)), nil
 }
 
-// told takes an answer to an open request.
-func (e *Engine) told(body []byte) (*profile.Document, error) {
+// told takes an answer to an open request. Several members may answer; the request
+// stays open for a later document than theirs.
+func (e *Engine) told(now time.Time, body []byte) (*profile.Document, error) {
 	if len(body) < nonceSize {
 		return nil, ErrForm
 	}
-	i := slices.Index(e.open, [nonceSize]byte(body))
+	i := slices.IndexFunc(e.open, func(o open) bool { return o.nonce == [nonceSize]byte(body) && now.Sub(o.at) < openFor })
 	if i < 0 {
 		return nil, ErrStale
+	}
+	o := &e.open[i]
+	if o.heard++; o.heard > maxAnswers {
+		return nil, ErrRate
 	}
 	d, err := profile.Parse(e.c.Network, body[nonceSize:])
 	if err != nil {
 		return nil, err
 	}
+	if !d.Has(e.c.Key.Public()) {
+		return nil, ErrOther
+	}
+	if !d.After(o.latest) {
+		return nil, fmt.Errorf("%w: expected one after %d of epoch %d, got %d of epoch %d", ErrOld, o.latest.Serial, o.latest.Epoch, d.Serial, d.Epoch)
+	}
+	o.latest = d
 	return &d, nil
 }

@@ -51,7 +51,7 @@ func (n *network) engine(k identity.Key, doc profile.Document) *Engine {
 func TestAMemberGetsWhatItMissed(t *testing.T) {
 	n := newNetwork(t)
 	old, current := n.engine(n.a, profile.Document{}), n.engine(n.b, n.doc)
-	ask := old.Request(profile.Document{Epoch: 1, Serial: 1})
+	ask := old.Request(now, profile.Document{Epoch: 1, Serial: 1})
 	answer, _, err := current.Handle(now, ask)
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func TestWhoGetsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := profile.Document{Epoch: 1, Serial: 1}
-	good := n.engine(n.a, profile.Document{}).Request(before)
+	good := n.engine(n.a, profile.Document{}).Request(now, before)
 	forged := bytes.Clone(good)
 	forged[len(forged)-1] ^= 1
 	other := newNetwork(t)
@@ -88,13 +88,13 @@ func TestWhoGetsNothing(t *testing.T) {
 		ask  []byte
 		want error
 	}{
-		"a revoked node":                  {n.engine(n.b, n.doc), n.engine(n.revoked, profile.Document{}).Request(before), ErrMember},
+		"a revoked node":                  {n.engine(n.b, n.doc), n.engine(n.revoked, profile.Document{}).Request(now, before), ErrMember},
 		"a stranger in a member's name":   {n.engine(n.b, n.doc), forged, identity.ErrSignature},
-		"who has it":                      {n.engine(n.b, n.doc), n.engine(n.a, profile.Document{}).Request(n.doc), ErrNothing},
+		"who has it":                      {n.engine(n.b, n.doc), n.engine(n.a, profile.Document{}).Request(now, n.doc), ErrNothing},
 		"of one with an excerpt":          {n.engine(n.b, x), good, ErrNothing},
 		"of one without any":              {n.engine(n.b, profile.Document{}), good, ErrNothing},
 		"its own words, come back":        {n.engine(n.a, n.doc), good, ErrMember},
-		"a request for another network":   {n.engine(n.b, n.doc), other.engine(n.a, profile.Document{}).Request(before), identity.ErrSignature},
+		"a request for another network":   {n.engine(n.b, n.doc), other.engine(n.a, profile.Document{}).Request(now, before), identity.ErrSignature},
 		"an answer that nobody asked for": {n.engine(n.a, profile.Document{}), build(kindAnswer, make([]byte, 600)), ErrStale},
 		"no frame":                        {n.engine(n.b, n.doc), []byte("HALO"), ErrForm},
 		"a kind there is not":             {n.engine(n.b, n.doc), build(3, nil), ErrForm},
@@ -107,11 +107,72 @@ func TestWhoGetsNothing(t *testing.T) {
 	}
 }
 
+// TestWhichAnswersCount: all around hear what is asked, and may answer: with what they
+// kept, with what was for others, late, and again and again.
+func TestWhichAnswersCount(t *testing.T) {
+	n := newNetwork(t)
+	mesh := n.doc.Mesh
+	mesh.PSK = "a secret of then"
+	excerpt := func(serial uint64, of identity.Key) []byte {
+		d, err := profile.Sign(n.key, profile.Draft{
+			Epoch: 1, Serial: serial, Issued: now, Mesh: mesh,
+			Members: []identity.PublicKey{n.key.Public(), n.a.Public(), n.b.Public()},
+		})
+		if err == nil {
+			d, err = d.Excerpt(of.Public())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Marshal()
+	}
+	type answer struct {
+		excerpt []byte
+		after   time.Duration
+		want    error
+	}
+	first, last := excerpt(5, n.a), excerpt(7, n.a)
+	for name, answers := range map[string][]answer{
+		"one":                            {{first, 0, nil}},
+		"the older one last":             {{last, 0, nil}, {first, time.Second, ErrOld}},
+		"the older one first":            {{first, 0, nil}, {last, time.Second, nil}},
+		"the same again":                 {{first, 0, nil}, {first, time.Second, ErrOld}},
+		"as old as what is at hand":      {{excerpt(3, n.a), 0, ErrOld}, {first, time.Second, nil}},
+		"older than that, of a revoked":  {{excerpt(2, n.a), 0, ErrOld}, {first, time.Second, nil}},
+		"another's":                      {{excerpt(5, n.b), 0, ErrOther}, {first, time.Second, nil}},
+		"late":                           {{first, openFor, ErrStale}},
+		"one that nobody signed, and on": {{first[:len(first)-1], 0, profile.ErrForm}, {first, 0, nil}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := n.engine(n.a, profile.Document{})
+			ask := e.Request(now, profile.Document{Epoch: 1, Serial: 3})
+			nonce := ask[header+signed-nonceSize : header+signed]
+			for i, a := range answers {
+				d, err := answered(e, now.Add(a.after), nonce, a.excerpt)
+				if !errors.Is(err, a.want) || (d == nil) != (a.want != nil) {
+					t.Errorf("answer %d: got %v, want %v", i, err, a.want)
+				}
+			}
+			for range maxAnswers {
+				_, _ = answered(e, now, nonce, first) // each costs a signature
+			}
+			if _, err := answered(e, now, nonce, last); !errors.Is(err, ErrRate) {
+				t.Errorf("after %d answers: got %v, want %v", maxAnswers, err, ErrRate)
+			}
+		})
+	}
+}
+
+func answered(e *Engine, at time.Time, nonce, excerpt []byte) (*profile.Document, error) {
+	_, d, err := e.Handle(at, build(kindAnswer, append(bytes.Clone(nonce), excerpt...)))
+	return d, err
+}
+
 // TestAFloodCostsLittle: strangers can repeat what they have heard.
 func TestAFloodCostsLittle(t *testing.T) {
 	n := newNetwork(t)
 	e := n.engine(n.b, n.doc)
-	ask := n.engine(n.a, profile.Document{}).Request(profile.Document{})
+	ask := n.engine(n.a, profile.Document{}).Request(now, profile.Document{})
 	answers := 0
 	for i := range 1000 {
 		if answer, _, _ := e.Handle(now.Add(time.Duration(i)*10*time.Millisecond), ask); answer != nil {
@@ -126,7 +187,7 @@ func TestAFloodCostsLittle(t *testing.T) {
 func FuzzHandle(f *testing.F) {
 	n := newNetwork(f)
 	asker := n.engine(n.a, profile.Document{})
-	ask := asker.Request(profile.Document{})
+	ask := asker.Request(now, profile.Document{})
 	answer, _, err := n.engine(n.b, n.doc).Handle(now, ask)
 	if err != nil {
 		f.Fatal(err)

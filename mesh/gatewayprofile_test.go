@@ -1,0 +1,236 @@
+package mesh
+
+import (
+	"encoding/binary"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/change"
+	"halo.internal/mesh/clock"
+	"halo.internal/mesh/events"
+	"halo.internal/mesh/profile"
+	"halo.internal/mesh/state"
+	"halo.internal/model"
+	"halo.internal/model/bundle"
+	"halo.internal/model/paths"
+)
+
+// quiet is an underlay on which a test hears what is said past the mesh.
+type quiet struct {
+	Underlay // what no test needs
+
+	mu     sync.Mutex
+	linked bool
+	said   [][]byte
+	on     bundle.Mesh
+}
+
+func (u *quiet) Say(_ Stranger, payload []byte) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.said = append(u.said, payload)
+}
+
+func (u *quiet) Switch(m bundle.Mesh) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.on = m
+}
+
+func (u *quiet) Ports() []model.Port {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	p := model.Port{}
+	if u.linked {
+		p.Members = []string{"a member"}
+	}
+	return []model.Port{p}
+}
+
+func (*quiet) Radios() []model.Radio    { return nil }
+func (*quiet) Recheck()                 {}
+func (*quiet) Permit(bundle.Mesh) error { return nil }
+
+// site is a gateway with its underlay, and the network's key, by which the test makes
+// documents of all times.
+type site struct {
+	t     *testing.T
+	key   identity.Key
+	nodes []identity.Key
+	root  string
+	vault identity.Vault
+	under *quiet
+	g     *gateway
+}
+
+// newSite makes a gateway that knows that many nodes, and whose card has the document
+// of that serial; 0: it is fresh.
+func newSite(t *testing.T, nodes int, serial uint64) *site {
+	t.Helper()
+	s := &site{t: t, key: identity.New(), root: t.TempDir(), under: &quiet{}}
+	for range nodes {
+		s.nodes = append(s.nodes, identity.New())
+	}
+	c := s.core()
+	if serial != 0 {
+		d, err := s.document(serial).Open(s.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.keepProfile(keptProfile{}, d, nil)
+	}
+	s.g = newGateway(c)
+	s.g.known = s.registry()
+	return s
+}
+
+func (s *site) core() *core {
+	log := slog.New(slog.DiscardHandler)
+	c := clock.New(stopped{}, time.Now().AddDate(-1, 0, 0))
+	return &core{
+		Config: Config{Root: s.root, Role: model.RoleGateway, Log: log}, id: identity.State{Key: s.key, BootCounter: 1},
+		store: state.New(paths.Dir(filepath.Join(s.root, paths.State)), s.vault), net: s.key.Public(), clock: c, under: s.under, keys: &overlayKey{},
+		bundle: bundle.Bundle{Role: model.RoleGateway, Mesh: s.mesh(0)},
+		events: events.Open(filepath.Join(s.root, "events"), s.key.ID(), 1, c.Now, log), begun: time.Now(),
+	}
+}
+
+func (s *site) registry() registry {
+	r := registry{Announce: &model.Announce{Epoch: 1, APIPort: 443}}
+	for i, k := range s.nodes {
+		p := admitted(s.key.Public(), k, "10.42.1.2")
+		p.OverlayV4 = p.OverlayV4.Next()
+		for range i {
+			p.OverlayV4 = p.OverlayV4.Next()
+		}
+		r.Peers = append(r.Peers, knownPeer{AdmittedPeer: p})
+	}
+	return r
+}
+
+// mesh is the profile of a document.
+func (s *site) mesh(serial uint64) bundle.Mesh {
+	psk := []byte("secret of document 0")
+	psk[len(psk)-1] += byte(serial)
+	return bundle.Mesh{SSID: "M", PSK: string(psk), Routing: "BATMAN_IV"}.WithDefaults()
+}
+
+func (s *site) document(serial uint64) profile.Document {
+	s.t.Helper()
+	members := []identity.PublicKey{s.key.Public()}
+	for _, k := range s.nodes {
+		members = append(members, k.Public())
+	}
+	d, err := profile.Sign(s.key, profile.Draft{Epoch: 1, Serial: serial, Issued: time.Now(), Mesh: s.mesh(serial), Members: members})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+// asks has the gateway ask all around, and returns what it said: a frame of
+// mesh/rejoin.
+func (s *site) asks() []byte {
+	s.t.Helper()
+	s.under.mu.Lock()
+	s.under.said = nil
+	s.under.mu.Unlock()
+	s.g.profiles.looked = time.Time{}
+	s.g.profiles.seek()
+	s.under.mu.Lock()
+	defer s.under.mu.Unlock()
+	if len(s.under.said) == 0 {
+		return nil
+	}
+	return s.under.said[0]
+}
+
+// answer is what somebody can say to a request who has that document.
+func (s *site) answer(request []byte, d profile.Document) []byte {
+	s.t.Helper()
+	const (
+		header    = 6
+		nonce     = 8
+		signature = 64
+	)
+	x, err := d.Excerpt(s.key.Public())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	b := append([]byte{}, request[:header]...)
+	b[header-1] = 2 // an answer
+	b = append(b, request[len(request)-signature-nonce:len(request)-signature]...)
+	return append(b, x.Marshal()...)
+}
+
+// uses checks which document the gateway is at, also after a restart.
+func (s *site) uses(serial uint64) {
+	s.t.Helper()
+	want := s.mesh(serial)
+	p := s.g.profiles
+	p.mu.Lock()
+	force, on := p.m.Force(), p.m.On()
+	p.mu.Unlock()
+	if force.Serial != serial || on != want {
+		s.t.Errorf("the gateway is at document %d, and uses %q; want %d, %q", force.Serial, on.PSK, serial, want.PSK)
+	}
+	if again := newGateway(s.core()).profiles; again.m.Force().Serial != serial {
+		s.t.Errorf("its card has document %d, want %d", again.m.Force().Serial, serial)
+	}
+}
+
+// TestTheGatewayTakesNoEarlierDocument that somebody kept: it would sign it for all.
+func TestTheGatewayTakesNoEarlierDocument(t *testing.T) {
+	for name, tc := range map[string]struct {
+		card uint64
+		told []uint64
+		want uint64
+	}{
+		"an old card, and two members of whom one was off": {3, []uint64{7, 5}, 7},
+		"the one that was off is the first":                {3, []uint64{5, 7}, 7},
+		"who was revoked has its document still":           {7, []uint64{3}, 7},
+		"a fresh card":                                     {0, []uint64{5}, 5},
+		"a fresh card, and who was revoked is the first":   {0, []uint64{3, 7, 3}, 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, 2, tc.card)
+			ask := s.asks()
+			for _, serial := range tc.told {
+				s.g.profiles.strange(Stranger{Iface: "eth9"}, s.answer(ask, s.document(serial)))
+			}
+			s.uses(tc.want)
+		})
+	}
+}
+
+// TestTheGatewayHearsAllOut: whoever answers first is linked then, and has it sign
+// nothing before others were asked too.
+func TestTheGatewayHearsAllOut(t *testing.T) {
+	s := newSite(t, 2, 0)
+	s.g.known.Announce.Epoch = 2 // of the fresh card: its documents are to have it
+	p := s.g.profiles
+	p.strange(Stranger{Iface: "eth9"}, s.answer(s.asks(), s.document(3)))
+	s.under.linked = true
+	p.keepUp()
+	ask := s.asks()
+	if ask == nil {
+		t.Fatal("it asks nobody any more")
+	}
+	if had := binary.BigEndian.Uint64(ask[6+16+8:]); had != 3 {
+		t.Errorf("it asks for documents after %d, want 3", had)
+	}
+	p.strange(Stranger{Iface: "eth9"}, s.answer(ask, s.document(7)))
+	s.uses(7)
+	p.adopted = time.Now().Add(-hearOut)
+	if s.asks() != nil {
+		t.Error("it asks though it is linked")
+	}
+	p.keepUp()
+	if f := p.m.Force(); f.Epoch != 2 || f.Mesh != s.mesh(7) || p.m.State().Phase != change.Idle {
+		t.Errorf("got document %d of epoch %d with %q, want one of epoch 2 with the profile of 7", f.Serial, f.Epoch, f.Mesh.PSK)
+	}
+}
