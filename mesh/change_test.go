@@ -16,11 +16,12 @@ import (
 	"halo.internal/model"
 )
 
-// changeTiming is shorter than that of a mesh in the air.
+// changeTiming is shorter than that of a mesh in the air. What a node fetches from a
+// gateway that has lost its power may keep it for 20 s.
 func changeTiming() change.Timing {
 	return change.Timing{
 		Trial: 20 * time.Second, Alone: 5 * time.Second, Quiet: 3 * time.Minute, Visit: 8 * time.Second, Longest: 10 * time.Second, Lost: time.Second,
-		Prepare: 8 * time.Second, Recall: 5 * time.Second, Countdown: 2 * time.Second, Settle: 30 * time.Second,
+		Prepare: 30 * time.Second, Recall: 5 * time.Second, Countdown: 2 * time.Second, Settle: 30 * time.Second,
 	}
 }
 
@@ -209,6 +210,33 @@ func TestTheMeshChangesItsProfile(t *testing.T) {
 		follows(t, []*board{nodes[0], nodes[2]}, 6, serial)
 		if p := nodes[1].profile(); p.Serial == serial {
 			t.Error("the revoked node has the new profile")
+		}
+	})
+
+	t.Run("revoked, while the gateway starts", func(t *testing.T) {
+		gone, before := nodes[2].status().Node, gw.profile().Serial
+		gw.cut()
+		if err := os.WriteFile(filepath.Join(gw.root, revokeFile), []byte(gone), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		gw.again() // another secret is due before it reaches anybody
+		var serial uint64
+		until(t, "another secret", func() error {
+			p, err := gw.mesh.Profile(t.Context())
+			if serial = p.Serial; err == nil && (serial == before || p.Phase != string(change.Idle) || p.Secret) {
+				err = fmt.Errorf("%s %s, due %v: %+v", p.Phase, p.Outcome, p.Secret, p.Nodes)
+			}
+			return err
+		})
+		follows(t, nodes[:1], 6, serial)
+		list, err := nodes[0].mesh.Events(t.Context(), 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(list, func(e model.Event) bool {
+			return e.Kind == "mesh.profile.prepared" && e.Fields["serial"] == fmt.Sprint(serial)
+		}) {
+			t.Error("the node was not awaited: it had to find its way back")
 		}
 	})
 }

@@ -51,6 +51,7 @@ type gatewayProfile struct {
 	phase   change.Phase
 	serial  uint64
 	rejoin  *rejoin.Engine
+	reach   reach
 	adopted time.Time // a document; zero: in this process, none was
 	retry   time.Time // no rotation before
 	outcome string
@@ -60,6 +61,7 @@ func newGatewayProfile(g *gateway, k kept) *gatewayProfile {
 	now := time.Now()
 	p := &gatewayProfile{gateway: g, wake: make(chan struct{}, 1), kept: k.keptProfile}
 	p.m = change.NewGateway(g.ChangeTiming, g.bundle.Mesh, k.home, k.next, k.Change, now)
+	p.reach.wait = g.ChangeTiming.WithDefaults().Reach
 	p.on, p.phase = p.m.On(), p.m.State().Phase
 	p.said[0], p.said[1] = p.m.Announce()
 	p.serial = max(k.home.Serial, g.id.BootCounter<<bootBits|sinceBoot())
@@ -272,16 +274,20 @@ func (p *gatewayProfile) keepUp() {
 		return
 	}
 	now := time.Now()
-	online := p.online(ids)
+	online, up := p.online(ids)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.reach.look(now, up, len(online))
 	p.m.Forget(func(id string) bool { return slices.Contains(ids, id) })
 	if p.m.State().Phase != change.Idle || p.hears(now) {
 		return
 	}
 	force := p.m.Force()
+	if p.kept.Due && p.reach.silent(now, len(ids), len(online)) {
+		p.events.Add(eventSecretWaits, model.Warning, fmt.Sprintf("another mesh secret is due, and none of %d nodes is reached: it waits for one, a day at most", len(ids)))
+	}
 	switch {
-	case p.kept.Due && !now.Before(p.retry):
+	case p.kept.Due && !now.Before(p.retry) && p.reach.due(now, len(ids), len(online)):
 		target := p.m.On()
 		target.PSK = rand.Text()
 		if d, err := p.start(now, target, online, true); err != nil {
@@ -380,8 +386,9 @@ func (g *gateway) nodes() []string {
 	return ids
 }
 
-// online returns which of those nodes are reached: by the overlay, or just heard.
-func (p *gatewayProfile) online(ids []string) []string {
+// online returns which of those nodes are reached by the overlay, and whether that is
+// up.
+func (p *gatewayProfile) online(ids []string) (list []string, up bool) {
 	p.gateway.mu.Lock()
 	wg := p.wg
 	p.gateway.mu.Unlock()
@@ -389,17 +396,17 @@ func (p *gatewayProfile) online(ids []string) []string {
 	if wg != nil {
 		if peers, err := wg.Status(); err == nil {
 			for _, o := range peers {
-				there[o.Node] = o.LastHandshake != nil && time.Since(*o.LastHandshake) < handshakeStale
+				there[o.Node] = there[o.Node] || o.LastHandshake != nil && time.Since(*o.LastHandshake) < handshakeStale
 			}
 		}
 	}
-	list := []string{}
+	list = []string{}
 	for _, id := range ids {
 		if there[id] {
 			list = append(list, id)
 		}
 	}
-	return list
+	return list, wg != nil
 }
 
 // Profile tells of the mesh profile, and how far a change of it is.
@@ -438,7 +445,7 @@ func (g *gateway) MeshSecret() (bundle.Mesh, error) {
 func (g *gateway) PutProfile(c model.ProfileChange) error {
 	p := g.profiles
 	ids := g.nodes()
-	online := p.online(ids)
+	online, _ := p.online(ids)
 	p.mu.Lock()
 	held, next, phase := p.m.On(), p.m.Next(), p.m.State().Phase
 	p.mu.Unlock()
@@ -462,6 +469,9 @@ func (g *gateway) PutProfile(c model.ProfileChange) error {
 	if err := g.under.Permit(target); err != nil {
 		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
+	if err := p.mayBegin(time.Now(), len(ids), len(online), c.Anyway); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	if p.m.State().Phase != change.Idle {
 		p.mu.Unlock()
@@ -474,6 +484,23 @@ func (g *gateway) PutProfile(c model.ProfileChange) error {
 	}
 	p.act()
 	return nil
+}
+
+// mayBegin says why a change that somebody asks for would leave behind nodes which
+// may be there, or nothing. Who asks for it anyway is let to once they had their time,
+// also where no overlay comes up by the profile that is to be changed.
+func (p *gatewayProfile) mayBegin(now time.Time, members, online int, anyway bool) error {
+	p.mu.Lock()
+	known := p.reach.known(now, members, online)
+	p.mu.Unlock()
+	known = known || anyway && now.Sub(p.begun) >= p.reach.wait
+	switch {
+	case online >= members, online > 0 && anyway, known && (online > 0 || anyway):
+		return nil
+	case known:
+		return fmt.Errorf("%w: none of %d nodes is reached: wait until some are, or change it anyway: they come back by themselves, later", api.ErrBusy, members)
+	}
+	return fmt.Errorf("%w: the gateway has just started, and reaches %d of %d nodes: wait until the others are there, %s at most", api.ErrBusy, online, members, p.reach.wait)
 }
 
 // apply returns the profile with what a change names.

@@ -24,6 +24,7 @@ const (
 	eventProfileRefused  = "mesh.profile.refused"  // fields serial, reason
 	eventProfileStarted  = "mesh.profile.started"  // fields serial, channel: of a gateway
 	eventProfileDone     = "mesh.profile.changed"  // field serial: of a gateway
+	eventSecretWaits     = "mesh.secret.waits"     // of a gateway
 	eventProfileUndone   = "mesh.profile.undone"   // field serial: of a gateway
 )
 

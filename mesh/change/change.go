@@ -36,6 +36,7 @@ type Timing struct {
 	Silent  time.Duration // since the gateway was heard, until they are
 
 	// Of the gateway.
+	Reach     time.Duration // since its overlay came up, for it to reach the nodes
 	Prepare   time.Duration // for the nodes to get a document
 	Recall    time.Duration // the same, when all are called back
 	Countdown time.Duration // from the first order to the switch
@@ -47,7 +48,8 @@ type Timing struct {
 	Jitter func(time.Duration) time.Duration
 }
 
-func (t Timing) withDefaults() Timing {
+// WithDefaults fills in what is zero.
+func (t Timing) WithDefaults() Timing {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
@@ -59,6 +61,7 @@ func (t Timing) withDefaults() Timing {
 		{&t.Longest, 15 * time.Minute},
 		{&t.Lost, 20 * time.Second},
 		{&t.Silent, 100 * time.Second}, // it announces itself every half minute
+		{&t.Reach, 5 * time.Minute},    // a node says something within two
 		{&t.Prepare, 3 * time.Minute},
 		{&t.Recall, 45 * time.Second},
 		{&t.Countdown, 5 * time.Second},

@@ -38,6 +38,7 @@ type State struct {
 	Starts   int      `json:"starts,omitempty"`   // since the switch
 	Expected []string `json:"expected,omitempty"` // nodes that are awaited
 	Anyway   bool     `json:"anyway,omitempty"`   // nodes that do not get the document do not stop the change
+	Alone    bool     `json:"alone,omitempty"`    // nobody is awaited: it began so
 }
 
 // Gateway leads changes. It is not safe for concurrent use.
@@ -62,7 +63,7 @@ type Gateway struct {
 // NewGateway returns a gateway that was just started. A change that the power cut
 // interrupted before the switch was ordered is taken back; after it, goes on.
 func NewGateway(t Timing, b bundle.Mesh, force profile.Opened, next *profile.Opened, s State, now time.Time) *Gateway {
-	g := &Gateway{t: t.withDefaults(), bundle: b.WithDefaults(), force: force, next: next, s: s, nodes: map[string]Progress{}, began: now}
+	g := &Gateway{t: t.WithDefaults(), bundle: b.WithDefaults(), force: force, next: next, s: s, nodes: map[string]Progress{}, began: now}
 	g.on = g.forceMesh()
 	if g.next != nil && !g.next.After(g.force.Document) {
 		g.next = nil
@@ -138,9 +139,10 @@ func (g *Gateway) Latest() profile.Opened {
 
 // Start begins a change to the profile of a document. online are the nodes that
 // are reached, and awaited; anyway has the change go on without those that do not
-// get the document.
+// get the document. Without any nobody is awaited: that there is nobody, the caller has
+// to know.
 func (g *Gateway) Start(now time.Time, d profile.Opened, online []string, anyway bool) {
-	g.next, g.s, g.began, g.save = &d, State{Phase: Preparing, Expected: online, Anyway: anyway}, now, true
+	g.next, g.s, g.began, g.save = &d, State{Phase: Preparing, Expected: online, Anyway: anyway, Alone: len(online) == 0}, now, true
 	if d.Mesh == g.on { // new members, another epoch: nothing to switch
 		g.commit()
 	}
@@ -229,6 +231,12 @@ func (g *Gateway) secretAlone() bool {
 	return a == b
 }
 
+// every tells whether a count is of all that are awaited. None of none is not, where
+// some were and are members no more: there may be others, who were not reached.
+func (g *Gateway) every(count int) bool {
+	return count == len(g.s.Expected) && (count > 0 || g.s.Alone)
+}
+
 // Advance does what has become due, and tells whether an order is to be sent now,
 // and for when.
 func (g *Gateway) Advance(now time.Time) (serial uint64, in time.Duration, order bool) {
@@ -240,7 +248,7 @@ func (g *Gateway) Advance(now time.Time) (serial uint64, in time.Duration, order
 	switch g.s.Phase {
 	case Preparing:
 		switch late := now.Sub(g.began) >= g.t.Prepare; {
-		case held == all:
+		case g.every(held):
 			g.countdown(now, Ordered)
 		case late && (g.s.Anyway || g.secretAlone()) && held > 0:
 			g.countdown(now, Ordered)
@@ -255,9 +263,9 @@ func (g *Gateway) Advance(now time.Time) (serial uint64, in time.Duration, order
 		return g.tick(now)
 	case Settling:
 		switch late := now.Sub(g.began) >= g.t.Settle; {
-		case using == all:
+		case g.every(using):
 			g.commit()
-		case late && (2*using >= all || g.secretAlone() && using > 0):
+		case late && all > 0 && 2*using >= all, late && g.secretAlone() && (using > 0 || all == 0):
 			g.commit()
 		case late:
 			g.fail()

@@ -62,7 +62,7 @@ type Node struct {
 // NewNode returns a node that was just started, with what its bundle says and its
 // card keeps.
 func NewNode(t Timing, b bundle.Mesh, home profile.Opened, next *profile.Opened, now time.Time) *Node {
-	n := &Node{t: t.withDefaults(), bundle: b.WithDefaults(), home: home, next: next, deserted: now}
+	n := &Node{t: t.WithDefaults(), bundle: b.WithDefaults(), home: home, next: next, deserted: now}
 	if next != nil && !next.After(home.Document) {
 		n.next = nil
 	}

@@ -547,3 +547,56 @@ func TestAnOldCardOfTheGateway(t *testing.T) {
 		t.Error("a change that was under way ended by what a stranger handed over")
 	}
 }
+
+// TestWhoIsAwaitedIsRevoked: nobody is left of whom the gateway waits for, and others
+// were not reached. That none of none is missing says nothing of them.
+func TestWhoIsAwaitedIsRevoked(t *testing.T) {
+	for name, tc := range map[string]struct {
+		target  bundle.Mesh
+		waiting Phase // in which the node is revoked
+		want    bundle.Mesh
+	}{
+		"channel, while it gets ready":  {other(6, bundled.PSK), Preparing, bundled},
+		"secret, while it gets ready":   {other(1, "the new secret"), Preparing, bundled},
+		"channel, after the switch":     {other(6, bundled.PSK), Settling, bundled},
+		"secret, after the switch":      {other(1, "the new secret"), Settling, other(1, "the new secret")},
+		"channel, and nobody was there": {other(6, bundled.PSK), Idle, other(6, bundled.PSK)},
+		"secret, and nobody was there":  {other(1, "the new secret"), Idle, other(1, "the new secret")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			d := func(serial uint64, m bundle.Mesh) profile.Opened {
+				return profile.Opened{Document: profile.Document{Epoch: 1, Serial: serial, Mesh: m}}
+			}
+			g := NewGateway(Timing{}, bundled, d(1, bundled), nil, State{Phase: Idle}, now)
+			var online []string
+			if tc.waiting != Idle {
+				online = []string{"n1"}
+			}
+			g.Start(now, d(2, tc.target), online, false)
+			began := now
+			for g.State().Phase != Idle {
+				if g.State().Phase == tc.waiting {
+					g.Forget(func(id string) bool { return id != "n1" })
+				} else if g.State().Phase == Preparing {
+					g.Report(now, "n1", 2, 1)
+				}
+				now = now.Add(step)
+				g.Advance(now)
+				if mesh, _, wanted := g.Wanted(); wanted {
+					g.Back(now, d(3, mesh))
+				}
+				g.Save()
+				if len(online) > 0 && g.State().Phase == Ordered && tc.waiting == Preparing {
+					t.Fatal("all were ordered to switch")
+				}
+				if now.Sub(began) > time.Hour {
+					t.Fatalf("it is %s for ever", g.State().Phase)
+				}
+			}
+			if g.On() != tc.want {
+				t.Errorf("it ended on channel %d with %q, want %d with %q", g.On().Channel, g.On().PSK, tc.want.Channel, tc.want.PSK)
+			}
+		})
+	}
+}
