@@ -255,7 +255,9 @@ func (p *gatewayProfile) finish(now time.Time) {
 		return
 	}
 	if force.Serial == p.kept.DueSerial {
-		p.kept.Due, p.kept.Had = false, p.nodes()
+		// Who is a member no more and has had this one too is still in Had, until
+		// gateway-api has said that it was revoked.
+		p.kept.Due = false
 	} else {
 		p.retry = now.Add(rotateAgain)
 	}
@@ -552,7 +554,9 @@ func (p *gatewayProfile) keep() {
 }
 
 // PutRevoked takes all nodes that were revoked. One that has had the present mesh
-// secret makes another one due.
+// secret makes another one due. Who is shut out is on the card before it is forgotten
+// who has had the secret: between the two writes the power may go, and then all is
+// taken again.
 func (g *gateway) PutRevoked(ids []string) error {
 	if len(ids) > maxHad {
 		return fmt.Errorf("%w: revoked: expected at most %d, got %d", api.ErrInvalid, maxHad, len(ids))
@@ -562,7 +566,7 @@ func (g *gateway) PutRevoked(ids []string) error {
 			return fmt.Errorf("%w: revoked: expected canonical IDs, got %.40q", api.ErrInvalid, id)
 		}
 	}
-	fresh := g.profiles.revoked(ids)
+	fresh := g.profiles.had(ids)
 	g.mu.Lock()
 	was := g.known.Revoked
 	still := slices.DeleteFunc(slices.Clone(was), func(id string) bool { return !slices.Contains(ids, id) || slices.Contains(fresh, id) })
@@ -577,29 +581,35 @@ func (g *gateway) PutRevoked(ids []string) error {
 	if changed {
 		g.shutOut(now)
 	}
+	g.profiles.revoked(fresh)
 	return nil
 }
 
-// revoked makes another secret due where somebody has had the present one, and
-// returns who.
-func (p *gatewayProfile) revoked(ids []string) (fresh []string) {
+// had returns which of those nodes have had the present secret.
+func (p *gatewayProfile) had(ids []string) (list []string) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, id := range p.kept.Had {
 		if slices.Contains(ids, id) {
-			fresh = append(fresh, id)
+			list = append(list, id)
 		}
 	}
-	if len(fresh) > 0 {
-		p.kept.Had = slices.DeleteFunc(slices.Clone(p.kept.Had), func(id string) bool { return slices.Contains(fresh, id) })
+	return list
+}
+
+// revoked makes another secret due, which those nodes do not get, if there are any.
+func (p *gatewayProfile) revoked(ids []string) {
+	p.mu.Lock()
+	if len(ids) > 0 {
+		p.kept.Had = slices.DeleteFunc(slices.Clone(p.kept.Had), func(id string) bool { return slices.Contains(ids, id) })
 		p.kept.Due, p.kept.DueSerial, p.retry = true, 0, time.Time{}
 		p.keep()
 	}
 	p.mu.Unlock()
-	if len(fresh) > 0 {
+	if len(ids) > 0 {
 		p.events.Add("mesh.secret.due", model.Warning, "a node was revoked that has the mesh secret: another is drawn, and handed to all others")
 	}
 	wake(p.wake)
-	return fresh
 }
 
 // serve adds what nodes fetch, on the overlay alone.

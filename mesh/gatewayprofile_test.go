@@ -2,8 +2,11 @@ package mesh
 
 import (
 	"encoding/binary"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -89,10 +92,10 @@ func newSite(t *testing.T, nodes int, serial uint64) *site {
 }
 
 func (s *site) core() *core {
-	log := slog.New(slog.DiscardHandler)
+	log := slog.New(slog.NewTextHandler(s.t.Output(), nil))
 	c := clock.New(stopped{}, time.Now().AddDate(-1, 0, 0))
 	return &core{
-		Config: Config{Root: s.root, Role: model.RoleGateway, Log: log}, id: identity.State{Key: s.key, BootCounter: 1},
+		Config: Config{Root: s.root, Role: model.RoleGateway, Log: log, ChangeTiming: change.Timing{Countdown: time.Millisecond}}, id: identity.State{Key: s.key, BootCounter: 1},
 		store: state.New(paths.Dir(filepath.Join(s.root, paths.State)), s.vault), net: s.key.Public(), clock: c, under: s.under, keys: &overlayKey{},
 		bundle: bundle.Bundle{Role: model.RoleGateway, Mesh: s.mesh(0)},
 		events: events.Open(filepath.Join(s.root, "events"), s.key.ID(), 1, c.Now, log), begun: time.Now(),
@@ -232,5 +235,75 @@ func TestTheGatewayHearsAllOut(t *testing.T) {
 	p.keepUp()
 	if f := p.m.Force(); f.Epoch != 2 || f.Mesh != s.mesh(7) || p.m.State().Phase != change.Idle {
 		t.Errorf("got document %d of epoch %d with %q, want one of epoch 2 with the profile of 7", f.Serial, f.Epoch, f.Mesh.PSK)
+	}
+}
+
+// puts is a vault that shows a test what is written to it.
+type puts func(name string, value []byte)
+
+func (puts) Get(string) ([]byte, error) { return nil, fs.ErrNotExist }
+
+func (p puts) Put(name string, value []byte) error {
+	p(name, value)
+	return nil
+}
+
+// TestARevocationIsCutInTheMiddle: at no time may the power go so that the card has
+// forgotten who had the secret, and does not have yet whom to shut out.
+func TestARevocationIsCutInTheMiddle(t *testing.T) {
+	s := newSite(t, 2, 0)
+	gone, stays := s.nodes[0].ID(), s.nodes[1].ID()
+	writes := 0
+	s.vault = puts(func(name string, value []byte) {
+		if name != paths.VaultProfile {
+			return
+		}
+		k, err := parseKeptProfile(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writes++
+		if r := s.core().loadRegistry(); !slices.Contains(k.Had, gone) && !slices.Contains(r.Revoked, gone) {
+			t.Errorf("the card has %v, due %v; and shuts out %v", k.Had, k.Due, r.Revoked)
+		}
+	})
+	s.g.store = state.New(s.g.store.Dir(), s.vault)
+	p := s.g.profiles
+	s.g.saveRegistry()
+	p.kept.Had = []string{gone, stays}
+	s.g.known.Peers = s.g.known.Peers[1:]
+	for range 2 { // gateway-api tells it again after a cut
+		if err := s.g.PutRevoked([]string{gone}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if writes != 1 || !p.kept.Due || !slices.Equal(p.kept.Had, []string{stays}) {
+		t.Errorf("got %d writes, due %v, had %v; want one, another secret, and who stays", writes, p.kept.Due, p.kept.Had)
+	}
+	if err := s.g.shut.admit(s.nodes[0].Public()); !errors.Is(err, errRevoked) {
+		t.Errorf("who was revoked is let in: %v", err)
+	}
+}
+
+// TestWhoHasASecretThatWasJustDrawn: a rotation ends after gateway-api has
+// told that a node is no member, and before it tells that it was revoked.
+func TestWhoHasASecretThatWasJustDrawn(t *testing.T) {
+	s := newSite(t, 2, 3)
+	p := s.g.profiles
+	gone := s.nodes[0].ID()
+	p.kept.Due, p.kept.Had = true, []string{gone, s.nodes[1].ID()}
+	p.reach.look(time.Now().Add(-deserted), true, 0) // nobody is awaited
+	p.keepUp()
+	s.g.known.Peers = s.g.known.Peers[1:]
+	for p.kept.Due { // the countdown is of a millisecond
+		if p.act(); p.kept.Due && p.phase == change.Idle {
+			t.Fatalf("the secret was not rotated: %s", p.outcome)
+		}
+	}
+	if err := s.g.PutRevoked([]string{gone}); err != nil {
+		t.Fatal(err)
+	}
+	if !p.kept.Due {
+		t.Error("a node that got the present secret was revoked, and no other is due")
 	}
 }
