@@ -41,7 +41,9 @@ type gatewayProfile struct {
 	wake   chan struct{}
 	looked time.Time // for members
 
-	acting sync.Mutex // held while a decision is carried out
+	// acting is held while a decision is carried out, and while one is written to the
+	// card, for which mu is let go: what is announced does not wait for the card.
+	acting sync.Mutex
 
 	mu      sync.Mutex // guards what follows
 	m       *change.Gateway
@@ -149,6 +151,9 @@ func (p *gatewayProfile) adopt(d profile.Document, from Stranger) {
 func (p *gatewayProfile) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var aside sync.WaitGroup
+	defer aside.Wait()
+	aside.Go(func() { p.listenAside(ctx, p.strange) })
 	for {
 		p.keepUp()
 		p.act()
@@ -193,21 +198,10 @@ func (p *gatewayProfile) act() {
 	defer p.acting.Unlock()
 	p.mu.Lock()
 	now := time.Now()
-	serial, in, order := p.m.Advance(now)
-	if mesh, failed, wanted := p.m.Wanted(); wanted && p.told() {
-		force := p.m.Force()
-		if d, err := p.sign(mesh, change.Former(mesh, force.Former, failed, mesh, p.wall())); err != nil {
-			p.Log.Error("profile document that takes a change back is not signed", "err", err)
-		} else {
-			p.m.Back(now, d)
-		}
-	}
-	p.finish(now)
-	if p.m.Save() {
-		k := p.kept
-		k.Change = p.m.State()
-		p.keepProfile(k, p.m.Force(), p.m.Next())
-		serial, in, order = p.m.Advance(now) // what waited for that
+	serial, in, order := p.decide(now)
+	for p.m.Save() {
+		p.keep()
+		serial, in, order = p.decide(now) // what waited for that
 	}
 	was, on := p.on, p.m.On()
 	p.on = on
@@ -229,8 +223,26 @@ func (p *gatewayProfile) act() {
 	}
 }
 
-// finish tells how a change ended. p.mu is held.
-func (p *gatewayProfile) finish(now time.Time) {
+// decide does what is due, and tells whether an order is to be sent, as
+// change.Gateway.Advance does. p.mu is held.
+func (p *gatewayProfile) decide(now time.Time) (serial uint64, in time.Duration, order bool) {
+	using, _ := p.m.Announce()
+	serial, in, order = p.m.Advance(now)
+	if mesh, failed, wanted := p.m.Wanted(); wanted && p.told() {
+		force := p.m.Force()
+		if d, err := p.sign(mesh, change.Former(mesh, force.Former, failed, mesh, p.wall())); err != nil {
+			p.Log.Error("profile document that takes a change back is not signed", "err", err)
+		} else {
+			p.m.Back(now, d)
+		}
+	}
+	p.finish(now, using)
+	return serial, in, order
+}
+
+// finish tells how a change ended; using is the serial of the document that was in use
+// just before. p.mu is held.
+func (p *gatewayProfile) finish(now time.Time, using uint64) {
 	was, s := p.phase, p.m.State().Phase
 	p.phase = s
 	if was == s {
@@ -241,7 +253,7 @@ func (p *gatewayProfile) finish(now time.Time) {
 	case s == change.Recalling:
 		p.outcome = "too few nodes came to the new profile; all are called back"
 		p.events.Add(eventProfileUndone, model.Error, p.outcome)
-	case s == change.Idle && was == change.Settling && p.settled(force):
+	case s == change.Idle && was == change.Settling && force.Serial == using:
 		p.outcome = "changed"
 		p.events.Add(eventProfileDone, model.Info, "the mesh profile is changed: "+describeProfile(force.Mesh), "serial", fmt.Sprint(force.Serial))
 	case s == change.Idle && was == change.Preparing:
@@ -263,10 +275,6 @@ func (p *gatewayProfile) finish(now time.Time) {
 	}
 	p.kept.DueSerial = 0
 }
-
-// settled tells whether the document that counts is the one that was announced last
-// as in use.
-func (p *gatewayProfile) settled(force profile.Opened) bool { return force.Serial == p.said[0] }
 
 // keepUp starts what nobody asks for by hand: another secret after a revocation, a
 // document for new members, one of the present epoch.
@@ -532,6 +540,8 @@ func apply(m bundle.Mesh, c model.ProfileChange) bundle.Mesh {
 // rotate it.
 func (p *gatewayProfile) admitted() {
 	ids := p.nodes()
+	p.acting.Lock()
+	defer p.acting.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	changed := false
@@ -546,11 +556,14 @@ func (p *gatewayProfile) admitted() {
 	wake(p.wake)
 }
 
-// keep writes what does not go with the state of a change. p.mu is held.
+// keep writes what a restart goes on with. p.acting is held, so that no earlier state
+// is written after a later one, and p.mu, which is let go meanwhile.
 func (p *gatewayProfile) keep() {
-	k := p.kept
+	k, force, next := p.kept, p.m.Force(), p.m.Next()
 	k.Change = p.m.State()
-	p.keepProfile(k, p.m.Force(), p.m.Next())
+	p.mu.Unlock()
+	p.keepProfile(k, force, next)
+	p.mu.Lock()
 }
 
 // PutRevoked takes all nodes that were revoked. One that has had the present mesh
@@ -599,6 +612,7 @@ func (p *gatewayProfile) had(ids []string) (list []string) {
 
 // revoked makes another secret due, which those nodes do not get, if there are any.
 func (p *gatewayProfile) revoked(ids []string) {
+	p.acting.Lock()
 	p.mu.Lock()
 	if len(ids) > 0 {
 		p.kept.Had = slices.DeleteFunc(slices.Clone(p.kept.Had), func(id string) bool { return slices.Contains(ids, id) })
@@ -606,6 +620,7 @@ func (p *gatewayProfile) revoked(ids []string) {
 		p.keep()
 	}
 	p.mu.Unlock()
+	p.acting.Unlock()
 	if len(ids) > 0 {
 		p.events.Add("mesh.secret.due", model.Warning, "a node was revoked that has the mesh secret: another is drawn, and handed to all others")
 	}

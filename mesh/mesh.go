@@ -126,10 +126,10 @@ type core struct {
 	codes    *door.Slow // wrong codes that were typed
 
 	keys      *overlayKey
-	shut      revoked                             // who is no member any more
-	aside     func(from Stranger, payload []byte) // gets what was said past the mesh
-	elsewhere func(channel int)                   // gets where a lonely node has heard its mesh; nil on a gateway
-	problems  map[string]bool                     // of the boot report, that are events already; nil: not known yet
+	shut      revoked           // who is no member any more
+	aside     chan overheard    // what was said past the mesh
+	elsewhere func(channel int) // gets where a lonely node has heard its mesh; nil on a gateway
+	problems  map[string]bool   // of the boot report, that are events already; nil: not known yet
 }
 
 // note is something to tell before the event log is open.
@@ -156,7 +156,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := atomicfile.Sweep(c.path(paths.State)); err != nil {
 		c.Log.Warn("what power cuts left is not removed", "err", err)
 	}
-	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), begun: time.Now(), codes: door.NewSlow()}
+	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), aside: make(chan overheard, maxOverheard), begun: time.Now(), codes: door.NewSlow()}
 	m.past.look = make(chan struct{}, 1)
 	m.store = state.New(paths.Dir(c.path(paths.State)), c.Vault)
 	m.clock = clock.New(c.Clock, version.Get().Built)
@@ -195,12 +195,10 @@ func Run(ctx context.Context, c Config) error {
 	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: turn, Network: m.net, Bundle: carried, HaLow: m.path(paths.HaLow(started.Slot)), Admit: m.shut.admit, Strange: m.strange, Found: m.found, Notify: m.noteUnderlay, Log: c.Log})
 	c.Log.Info("halo-mesh runs", "node", m.id.Key.ID(), "role", c.Role, "network", m.bundle.Network, "boot", m.id.BootCounter)
 	if c.Role == model.RoleGateway {
-		g := newGateway(m)
-		m.aside = g.profiles.strange
-		return m.run(ctx, g)
+		return m.run(ctx, newGateway(m))
 	}
 	n := newNode(m)
-	m.aside, m.elsewhere = n.profiles.strange, n.profiles.Elsewhere
+	m.elsewhere = n.profiles.Elsewhere
 	return m.run(ctx, n)
 }
 

@@ -44,11 +44,14 @@ type nodeProfile struct {
 	wake  chan struct{}
 	fetch chan struct{}
 
-	acting sync.Mutex // held while a decision is carried out
+	// acting is held while a decision is carried out; mu is let go while one is written
+	// to the card: what this node says does not wait for the card.
+	acting sync.Mutex
 
 	mu      sync.Mutex // guards what follows
 	m       *change.Node
 	on      bundle.Mesh
+	says    serials
 	heard   change.Heard
 	rejoin  *rejoin.Engine
 	barred  uint64 // serial of a document that this device must not use, or that is not for it
@@ -60,10 +63,16 @@ type nodeProfile struct {
 	wholeAt time.Time // when the whole document is due; zero: it is at hand
 }
 
+// serials are those of the documents that are on the card: of the latest, of the one
+// that counts, and of the one in use.
+type serials struct{ latest, home, using uint64 }
+
+func serialsOf(m *change.Node) serials { return serials{m.Latest().Serial, m.Home().Serial, m.Using()} }
+
 func newNodeProfile(n *node, k kept) *nodeProfile {
 	now := time.Now()
 	p := &nodeProfile{node: n, wake: make(chan struct{}, 1), fetch: make(chan struct{}, 1), m: change.NewNode(n.ChangeTiming, n.bundle.Mesh, k.home, k.next, now), lost: now}
-	p.on = p.m.On()
+	p.on, p.says = p.m.On(), serialsOf(p.m)
 	p.rejoin = rejoin.New(rejoin.Config{Key: n.id.Key, Network: n.net, Member: n.memberByTag, Document: p.handOn})
 	return p
 }
@@ -89,15 +98,15 @@ func (p *nodeProfile) handOn() (profile.Document, bool) {
 	return home.Document, home.Whole() && p.m.On() == home.Mesh
 }
 
-// said is what the node's announcements say of its documents.
+// said is what the node's announcements say of its documents: what is on the card.
 func (p *nodeProfile) said() (held, using uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	held = p.m.Latest().Serial
+	held = p.says.latest
 	if held == p.barred {
-		held = p.m.Home().Serial
+		held = p.says.home
 	}
-	return held, p.m.Using()
+	return held, p.says.using
 }
 
 // hear takes a believed message of the gateway.
@@ -124,6 +133,9 @@ func (p *nodeProfile) run(ctx context.Context) error {
 	defer timer.Stop()
 	var scans sync.WaitGroup
 	defer scans.Wait()
+	var aside sync.WaitGroup
+	defer aside.Wait()
+	aside.Go(func() { p.listenAside(ctx, p.strange) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -159,15 +171,18 @@ func (p *nodeProfile) advance(now time.Time) {
 	defer p.acting.Unlock()
 	p.mu.Lock()
 	p.m.Advance(now)
-	if p.m.Save() {
-		p.keepProfile(keptProfile{}, p.m.Home(), p.m.Next())
-		if home := p.m.Home(); home.Serial != 0 && !home.Whole() {
+	for p.m.Save() {
+		home, next := p.m.Home(), p.m.Next()
+		p.mu.Unlock()
+		p.keepProfile(keptProfile{}, home, next)
+		p.mu.Lock()
+		if home.Serial != 0 && !home.Whole() {
 			p.wholeAt = now.Add(rand.N(time.Duration(home.Members)*wholePerNode + 1))
 			wake(p.fetch)
 		}
 	}
 	was, on, away, using := p.on, p.m.On(), p.m.Away(), p.m.Using()
-	p.on = on
+	p.on, p.says = on, serialsOf(p.m)
 	p.mu.Unlock()
 	if on == was {
 		return

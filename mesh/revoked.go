@@ -39,13 +39,6 @@ func (r *revoked) admit(key identity.PublicKey) error {
 	return nil
 }
 
-// strange hands on what was said past the mesh.
-func (m *core) strange(from Stranger, payload []byte) {
-	if m.aside != nil {
-		m.aside(from, payload)
-	}
-}
-
 // found hands on where a lonely device has heard its mesh.
 func (m *core) found(_ string, n model.RadioNetwork) {
 	if m.elsewhere != nil && n.Channel != 0 {
