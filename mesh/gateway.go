@@ -44,6 +44,12 @@ func newGateway(c *core) *gateway {
 	g := &gateway{core: c, overlayNow: make(chan struct{}, 1)}
 	g.known = c.loadRegistry()
 	g.profiles = newGatewayProfile(g, c.loadProfile())
+	c.hidden = func() []string {
+		g.mu.Lock()
+		generation := g.known.Operators.Codes
+		g.mu.Unlock()
+		return append(g.profiles.passphrases(), c.codeOf(generation)...)
+	}
 	c.shut.set(g.known.Revoked)
 	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.hear)
 	return g

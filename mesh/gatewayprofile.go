@@ -674,3 +674,14 @@ func (p *gatewayProfile) asker(remote string) (identity.PublicKey, bool) {
 	}
 	return identity.PublicKey{}, false
 }
+
+// passphrases are the mesh secrets that are in use, or may come into use.
+func (p *gatewayProfile) passphrases() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := []string{p.on.PSK, p.m.On().PSK, p.m.Force().Mesh.PSK}
+	if next := p.m.Next(); next != nil {
+		list = append(list, next.Mesh.PSK)
+	}
+	return list
+}

@@ -128,6 +128,7 @@ type core struct {
 	keys      *overlayKey
 	shut      revoked           // who is no member any more
 	aside     chan overheard    // what was said past the mesh
+	hidden    func() []string   // secrets of the mesh, and codes, that have come since the bundle; nil: none have
 	elsewhere func(channel int) // gets where a lonely node has heard its mesh; nil on a gateway
 	problems  map[string]bool   // of the boot report, that are events already; nil: not known yet
 }

@@ -96,6 +96,12 @@ func newNode(c *core) *node {
 		c.keys.known(own.Next) // a change that was interrupted
 	}
 	n.profiles = newNodeProfile(n, c.loadProfile())
+	c.hidden = func() []string {
+		n.mu.Lock()
+		generation := n.list.Operators.Codes
+		n.mu.Unlock()
+		return append(n.profiles.passphrases(), c.codeOf(generation)...)
+	}
 	wg, _ := c.keys.public()
 	evidence, epoch := c.loadEvidence()
 	n.search = announce.NewNodeSide(c.announceConfig(), wg, max(floor, epoch), n.hear)

@@ -440,3 +440,14 @@ func (n *node) Profile() (model.MeshProfile, error) {
 	}
 	return s, nil
 }
+
+// passphrases are the mesh secrets that are in use, or may come into use.
+func (p *nodeProfile) passphrases() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := []string{p.on.PSK, p.m.On().PSK, p.m.Home().Mesh.PSK}
+	if next := p.m.Next(); next != nil {
+		list = append(list, next.Mesh.PSK)
+	}
+	return list
+}

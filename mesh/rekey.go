@@ -69,6 +69,17 @@ func (k *overlayKey) secret() [32]byte {
 	return k.private
 }
 
+// secrets are the private keys, in use and next.
+func (k *overlayKey) secrets() [][32]byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	list := [][32]byte{k.private}
+	if k.next != nil {
+		list = append(list, *k.next)
+	}
+	return list
+}
+
 // known takes the next key that the others have heard of.
 func (k *overlayKey) known(next [32]byte) {
 	k.mu.Lock()

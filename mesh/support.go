@@ -150,5 +150,22 @@ func (m *core) secrets() []string {
 	if code, err := nodecode.New(m.id.Key, m.net, 0); err == nil {
 		list = append(list, code)
 	}
+	if m.keys != nil {
+		for _, key := range m.keys.secrets() {
+			list = append(list, base64.StdEncoding.EncodeToString(key[:]), hex.EncodeToString(key[:]))
+		}
+	}
+	if m.hidden != nil {
+		list = append(list, m.hidden()...)
+	}
 	return list
+}
+
+// codeOf is the device's code of a generation.
+func (m *core) codeOf(generation uint32) []string {
+	code, err := nodecode.New(m.id.Key, m.net, generation)
+	if err != nil {
+		return nil
+	}
+	return []string{code}
 }
