@@ -65,6 +65,7 @@ const (
 	ignoredRate      = "too many"
 	ignoredSource    = "foreign address"
 	ignoredEpoch     = "lower epoch"
+	ignoredOther     = "another gateway"
 )
 
 func (c *Counters) add(reason string) {

@@ -2,6 +2,7 @@ package announce
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net/netip"
 	"sync/atomic"
@@ -26,12 +27,35 @@ type GatewaySide struct {
 	// Self returns what to announce now; stamp and nonce are filled in.
 	Self func() Gateway
 	// Heard is told of every authentic message of a node, in order.
-	Heard    func(n Node, from netip.Addr)
+	Heard func(n Node, from netip.Addr)
+	// Standing, if any, returns what speaks for this gateway where there is another
+	// with its key.
+	Standing func() Standing
+	// Met, if any, is told when another gateway with this one's key is found or gone,
+	// and when this one stands down or serves again. It must not wait for Run.
+	Met func(Twinned)
+	// TakeOver, if not zero, takes the place of the constant.
+	TakeOver time.Duration
 	Counters Counters
 
-	poke     chan struct{}
-	orders   chan Order
-	evidence atomic.Uint64
+	poke    chan struct{}
+	orders  chan Order
+	heard   atomic.Uint64
+	twinned atomic.Pointer[Twinned]
+}
+
+// Twinned is how things stand with another gateway that has this one's key.
+type Twinned struct {
+	Aside bool   // this one has stood down: it announces nothing and answers no node
+	Other *Other // the last that gave a sign of life; nil: there is none
+}
+
+// instance names the other one; 0: there is none.
+func (t Twinned) instance() uint64 {
+	if t.Other == nil {
+		return 0
+	}
+	return t.Other.Instance
 }
 
 // NewGatewaySide returns a gateway's side; Run makes it work.
@@ -57,8 +81,17 @@ func (g *GatewaySide) Changed() {
 }
 
 // HeardEpoch returns the highest epoch above its own of which a node has shown
-// evidence: a message that the network's key signed. 0: there was none.
-func (g *GatewaySide) HeardEpoch() uint64 { return g.evidence.Load() }
+// evidence: a message that the network's key signed, and whose gateway does not
+// answer. 0: there was none.
+func (g *GatewaySide) HeardEpoch() uint64 { return g.heard.Load() }
+
+// Twinned returns how things stand with another gateway.
+func (g *GatewaySide) Twinned() Twinned {
+	if t := g.twinned.Load(); t != nil {
+		return *t
+	}
+	return Twinned{}
+}
 
 // sender is what a gateway remembers of one node that it heard.
 type sender struct {
@@ -67,108 +100,193 @@ type sender struct {
 	heard  time.Time
 }
 
-// Run announces and answers until ctx ends.
-func (g *GatewaySide) Run(ctx context.Context) error {
-	seq := sequence{since: g.Since}
-	senders := map[identity.PublicKey]*sender{}
-	all := bucket{rate: lookedAtPerSecond, burst: lookedAtPerSecond}
-	codec := Codec{g.Network}
-	return g.loop(ctx, func(ctx context.Context, s Socket, in <-chan datagram) {
-		send := func(nonce []byte, to netip.Addr) {
-			m := g.Self()
-			m.Stamp.Boot, m.Stamp.Seq, m.Steps, m.Nonce = g.Boot, seq.next(), g.Steps(), nonce
-			b, err := codec.EncodeGateway(g.Key, m)
-			if err == nil {
-				err = s.Send(b, to)
-			}
-			if err != nil {
-				g.Log.Debug("announcement not sent", "peer", to, "err", err) // the next one is due soon
-			}
-		}
-		next := time.NewTimer(0)
-		defer next.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-next.C:
-				send(nil, paths.AnnounceGroup)
-				next.Reset(jitter(interval))
-			case <-g.poke:
-				send(nil, paths.AnnounceGroup)
-				next.Reset(jitter(interval))
-			case o := <-g.orders:
-				b, err := codec.EncodeOrder(g.Key, o)
-				if err == nil {
-					err = s.Send(b, paths.AnnounceGroup)
-				}
-				if err != nil {
-					g.Log.Debug("order not sent", "err", err) // it is repeated
-				}
-			case d := <-in:
-				if !all.take() {
-					g.Counters.add(ignoredRate)
-					continue
-				}
-				if n, ok := g.accept(codec, senders, d); ok {
-					send(n.Nonce, d.from)
-					g.Heard(n, d.from)
-				}
-			}
-		}
-	})
+// speaker is the state of a GatewaySide's run.
+type speaker struct {
+	*GatewaySide
+	codec   Codec
+	seq     sequence
+	senders map[identity.PublicKey]*sender
+	twins   *twins
+	socket  Socket
 }
 
-func (g *GatewaySide) accept(codec Codec, senders map[identity.PublicKey]*sender, d datagram) (Node, bool) {
-	m, err := codec.Decode(d.data)
+// Run announces and answers until ctx ends.
+func (g *GatewaySide) Run(ctx context.Context) error {
+	r := &speaker{
+		GatewaySide: g, codec: Codec{g.Network}, seq: sequence{since: g.Since}, senders: map[identity.PublicKey]*sender{},
+		twins: newTwins(newInstance(), cmp.Or(g.TakeOver, TakeOver)),
+	}
+	return g.loop(ctx, r.run)
+}
+
+func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
+	r.socket = s
+	all := bucket{rate: lookedAtPerSecond, burst: lookedAtPerSecond}
+	next := time.NewTimer(0)
+	defer next.Stop()
+	twin := time.NewTimer(0)
+	defer twin.Stop()
+	for {
+		was := r.twins.aside
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+			r.announce(next)
+		case <-r.poke:
+			r.announce(next)
+		case o := <-r.orders:
+			if !r.twins.aside {
+				b, err := r.codec.EncodeOrder(r.Key, o)
+				r.send("order", b, err, paths.AnnounceGroup) // it is repeated
+			}
+		case <-twin.C:
+			if t, ok := r.twins.tick(time.Now(), r.claim()); ok {
+				r.speak(t)
+			}
+		case d := <-in:
+			if !all.take() {
+				r.Counters.add(ignoredRate)
+				continue
+			}
+			r.take(d)
+		}
+		r.tell()
+		if was && !r.twins.aside {
+			r.announce(next)
+		}
+		twin.Stop()
+		if at := r.twins.next(); !at.IsZero() {
+			twin.Reset(time.Until(at))
+		}
+	}
+}
+
+// send sends a message. One that is lost is followed by another soon.
+func (r *speaker) send(what string, b []byte, err error, to netip.Addr) {
+	if err == nil {
+		err = r.socket.Send(b, to)
+	}
 	if err != nil {
-		g.Counters.addError(err)
-		return Node{}, false
+		r.Log.Debug(what+" not sent", "peer", to, "err", err)
 	}
-	if e, ok := m.(Gateway); ok {
-		g.learn(e.Stamp.Epoch)
-		return Node{}, false
+}
+
+func (r *speaker) announce(next *time.Timer) {
+	r.say(nil, paths.AnnounceGroup)
+	next.Reset(jitter(interval))
+}
+
+// say says what the gateway is, unless it has stood down.
+func (r *speaker) say(nonce []byte, to netip.Addr) {
+	if r.twins.aside {
+		return
 	}
-	n, ok := m.(Node)
-	if !ok {
-		g.Counters.add(ignoredOld) // an order of our own
-		return Node{}, false
+	m := r.Self()
+	m.Stamp.Boot, m.Stamp.Seq, m.Steps, m.Nonce, m.Instance = r.Boot, r.seq.next(), r.Steps(), nonce, r.twins.instance
+	b, err := r.codec.EncodeGateway(r.Key, m)
+	r.send("announcement", b, err, to)
+}
+
+// speak speaks to other gateways, which have this one's addresses: to all.
+func (r *speaker) speak(t Twin) {
+	b, err := r.codec.EncodeTwin(r.Key, t)
+	r.send("word to another gateway", b, err, paths.AnnounceGroup)
+}
+
+// claim is what speaks for this gateway.
+func (r *speaker) claim() Twin {
+	t := Twin{Epoch: r.Self().Stamp.Epoch}
+	if r.GatewaySide.Standing != nil {
+		t.Standing = r.GatewaySide.Standing()
 	}
-	if own := g.Key.Public(); bytes.Equal(n.Key, own[:]) {
-		g.Counters.add(ignoredOld) // one of our own that came back
-		return Node{}, false
+	return t
+}
+
+// tell tells what has become of other gateways.
+func (r *speaker) tell() {
+	r.heard.Store(r.twins.heard)
+	now, old := Twinned{r.twins.aside, r.twins.other}, r.Twinned()
+	if now == old {
+		return
+	}
+	r.twinned.Store(&now)
+	if r.Met != nil && (now.Aside != old.Aside || now.instance() != old.instance()) {
+		r.Met(now)
+	}
+}
+
+// take takes a datagram.
+func (r *speaker) take(d datagram) {
+	m, err := r.codec.Decode(d.data)
+	if err != nil {
+		r.Counters.addError(err)
+		return
+	}
+	switch m := m.(type) {
+	case Gateway:
+		r.learn(m)
+	case Twin:
+		if m.Instance == r.twins.instance {
+			r.Counters.add(ignoredOld) // one of our own that came back
+			return
+		}
+		if t, ok := r.twins.hear(time.Now(), m, r.claim()); ok {
+			r.speak(t)
+		}
+	case Node:
+		if r.accept(m, d.from) && !r.twins.aside {
+			r.say(m.Nonce, d.from)
+			r.Heard(m, d.from)
+		}
+	default:
+		r.Counters.add(ignoredOld) // an order of our own
+	}
+}
+
+// accept tells whether a node's message is to be answered.
+func (r *speaker) accept(n Node, source netip.Addr) bool {
+	if own := r.Key.Public(); bytes.Equal(n.Key, own[:]) {
+		r.Counters.add(ignoredOld) // one of our own that came back
+		return false
 	}
 	key := identity.PublicKey(n.Key)
-	if d.from != identity.Underlay(g.Network, key) && !d.from.IsLinkLocalUnicast() {
-		g.Counters.add(ignoredSource)
-		return Node{}, false
+	if source != identity.Underlay(r.Network, key) && !source.IsLinkLocalUnicast() {
+		r.Counters.add(ignoredSource)
+		return false
 	}
-	from := senders[key]
+	from := r.senders[key]
 	if from == nil {
-		forget(senders)
+		forget(r.senders)
 		from = &sender{bucket: bucket{rate: senderRate, burst: senderBurst}}
-		senders[key] = from
+		r.senders[key] = from
 	} else if !n.Stamp.After(from.stamp) {
-		g.Counters.add(ignoredOld)
-		return Node{}, false
+		r.Counters.add(ignoredOld)
+		return false
 	}
 	from.stamp, from.heard = n.Stamp, time.Now()
 	if !from.bucket.take() {
-		g.Counters.add(ignoredRate)
-		return Node{}, false
+		r.Counters.add(ignoredRate)
+		return false
 	}
-	return n, true
+	return true
 }
 
-// learn takes the epoch of a message that the network's key signed. Who brought
-// it does not matter, and how old it is does not either.
-func (g *GatewaySide) learn(epoch uint64) {
-	if epoch <= g.evidence.Load() || epoch <= g.Self().Stamp.Epoch {
-		g.Counters.add(ignoredOld) // one of our own that came back, or nothing new
+// learn takes a message that the network's key signed. Who brought it does not
+// matter, and how old it is does not either: that a living gateway has sent it has
+// to be found out.
+func (r *speaker) learn(m Gateway) {
+	if m.Instance == r.twins.instance {
+		r.Counters.add(ignoredOld) // one of our own that came back
 		return
 	}
-	g.evidence.Store(epoch)
-	g.Log.Info("the network has heard a higher epoch than this gateway's", "epoch", epoch)
+	if epoch := m.Stamp.Epoch; epoch > r.Self().Stamp.Epoch && epoch > max(r.twins.heard, r.twins.shown) {
+		r.twins.show(epoch)
+		r.Log.Info("the network has heard a higher epoch than this gateway's", "epoch", epoch)
+		return
+	}
+	r.Counters.add(ignoredOld)
+	r.twins.suspect()
 }
 
 // forget makes room in a full table by dropping who was heard longest ago: keys
@@ -194,8 +312,9 @@ type bucket struct {
 	at          time.Time
 }
 
-func (b *bucket) take() bool {
-	now := time.Now()
+func (b *bucket) take() bool { return b.takeAt(time.Now()) }
+
+func (b *bucket) takeAt(now time.Time) bool {
 	if !b.at.IsZero() {
 		b.used = max(0, b.used-now.Sub(b.at).Seconds()*b.rate)
 	}

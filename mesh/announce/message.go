@@ -24,6 +24,7 @@ const (
 	gatewayContext = "halo announce gateway 1"
 	nodeContext    = "halo announce node 1"
 	orderContext   = "halo announce order 1"
+	twinContext    = "halo announce twin 1"
 )
 
 // Kinds of messages on the wire.
@@ -31,6 +32,7 @@ const (
 	kindGateway = 1
 	kindNode    = 2
 	kindOrder   = 3
+	kindTwin    = 4
 )
 
 // Stamp orders one sender's messages for ever: nothing with the same or a lower
@@ -69,6 +71,7 @@ type Gateway struct {
 	Profile      uint64 // serial of the profile document in the stamp's epoch whose profile it uses; 0: there is none
 	Next         uint64 // serial of the one that it prepares; 0: none
 	NextKey      []byte // X25519 public key that it will have; empty: it keeps the one that it has
+	Instance     uint64 // of the process that speaks, drawn when it starts: two with one key can be told apart
 }
 
 // Time returns when the message was signed, by the gateway's clock.
@@ -102,6 +105,18 @@ const MaxOrder = time.Minute
 
 // In returns when to switch, from now on.
 func (o Order) In() time.Duration { return time.Duration(o.InMS) * time.Millisecond }
+
+// Twin is what a gateway says to another one that has its key, to all: one of them
+// stands down.
+type Twin struct {
+	_        struct{} `cbor:",toarray"`
+	Instance uint64   // of the process that speaks
+	Standing Standing
+	Epoch    uint64
+	Aside    bool   // it has stood down
+	Nonce    []byte // asks for an answer; empty: for none
+	Answer   []byte // nonce of the other that it answers; empty: none
+}
 
 // envelope is the form on the wire.
 type envelope struct {
@@ -159,6 +174,11 @@ func (c Codec) EncodeOrder(key identity.Key, o Order) ([]byte, error) {
 	return c.seal(kindOrder, orderContext, key, o)
 }
 
+// EncodeTwin signs, with the network's key, what a gateway says to another.
+func (c Codec) EncodeTwin(key identity.Key, t Twin) ([]byte, error) {
+	return c.seal(kindTwin, twinContext, key, t)
+}
+
 func (c Codec) seal(kind uint8, context string, key identity.Key, v any) ([]byte, error) {
 	body, err := encMode.Marshal(v)
 	if err != nil {
@@ -177,7 +197,7 @@ func (c Codec) seal(kind uint8, context string, key identity.Key, v any) ([]byte
 
 func signed(tag, body []byte) []byte { return append(append([]byte{}, tag...), body...) }
 
-// Decode verifies a message and returns it as a Gateway, a Node or an Order.
+// Decode verifies a message and returns it as a Gateway, a Node, an Order or a Twin.
 func (c Codec) Decode(b []byte) (any, error) {
 	if len(b) > MaxSize {
 		return nil, fmt.Errorf("%w: expected at most %d octets, got %d", ErrForm, MaxSize, len(b))
@@ -196,8 +216,10 @@ func (c Codec) Decode(b []byte) (any, error) {
 		return c.openNode(e)
 	case kindOrder:
 		return c.openOrder(e)
+	case kindTwin:
+		return c.openTwin(e)
 	}
-	return nil, fmt.Errorf("%w: expected kind %d to %d, got %d", ErrForm, kindGateway, kindOrder, e.Kind)
+	return nil, fmt.Errorf("%w: expected kind %d to %d, got %d", ErrForm, kindGateway, kindTwin, e.Kind)
 }
 
 // GatewayEpoch verifies a message of the gateway and returns its epoch.
@@ -265,6 +287,23 @@ func (c Codec) openOrder(e envelope) (any, error) {
 		return nil, fmt.Errorf("%w: expected an order for the next %s, got one in %s", ErrForm, MaxOrder, o.In())
 	}
 	return o, nil
+}
+
+func (c Codec) openTwin(e envelope) (any, error) {
+	if !c.Network.Verify(twinContext, signed(e.Network, e.Body), e.Signature) {
+		return nil, fmt.Errorf("gateway's word to another: %w", identity.ErrSignature)
+	}
+	var t Twin
+	if err := decMode.Unmarshal(e.Body, &t); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrForm, err)
+	}
+	if t.Standing > StandingServes {
+		return nil, fmt.Errorf("%w: standing: expected at most %d, got %d", ErrForm, StandingServes, t.Standing)
+	}
+	if err := size("nonce", t.Nonce, 0, NonceSize); err != nil {
+		return nil, err
+	}
+	return t, size("answered nonce", t.Answer, 0, NonceSize)
 }
 
 func size(what string, b []byte, allowed ...int) error {

@@ -18,7 +18,7 @@ func gatewayMessage() Gateway {
 	return Gateway{
 		Stamp: Stamp{Epoch: 1, Boot: 7, Seq: 123456}, Steps: 2, WireGuardKey: bytes.Repeat([]byte{1}, 32), APIPort: 8443,
 		CASHA256: bytes.Repeat([]byte{2}, 32), TimeMS: time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC).UnixMilli(),
-		Quality: model.ClockGPS, Nonce: bytes.Repeat([]byte{3}, NonceSize),
+		Quality: model.ClockGPS, Nonce: bytes.Repeat([]byte{3}, NonceSize), Instance: 1<<64 - 1,
 	}
 }
 
@@ -26,7 +26,11 @@ func nodeMessage() Node {
 	return Node{Stamp: Stamp{Boot: 3, Seq: 99}, WireGuardKey: bytes.Repeat([]byte{4}, 32), Nonce: bytes.Repeat([]byte{5}, NonceSize)}
 }
 
-var ignoreMarkers = cmpopts.IgnoreUnexported(Gateway{}, Node{}, Stamp{})
+func twinMessage() Twin {
+	return Twin{Instance: 1 << 63, Standing: StandingServes, Epoch: 40_000, Aside: true, Nonce: bytes.Repeat([]byte{6}, NonceSize), Answer: bytes.Repeat([]byte{7}, NonceSize)}
+}
+
+var ignoreMarkers = cmpopts.IgnoreUnexported(Gateway{}, Node{}, Stamp{}, Twin{})
 
 func TestRoundTrip(t *testing.T) {
 	network, node := identity.New(), identity.New()
@@ -39,7 +43,14 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("an answer has %d octets, a question %d", len(g), len(n))
+	w, err := c.EncodeTwin(network, twinMessage())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("an answer has %d octets, a question %d, a word to another gateway %d", len(g), len(n), len(w))
+	if got, err := c.Decode(w); err != nil || !cmp.Equal(got, any(twinMessage()), ignoreMarkers) {
+		t.Errorf("twin: %v\n%s", err, cmp.Diff(got, any(twinMessage()), ignoreMarkers))
+	}
 	if got, err := c.Decode(g); err != nil || !cmp.Equal(got, any(gatewayMessage()), ignoreMarkers) {
 		t.Errorf("gateway: %v\n%s", err, cmp.Diff(got, any(gatewayMessage()), ignoreMarkers))
 	}
@@ -56,10 +67,11 @@ func TestOnlyTheWholeTruthIsTaken(t *testing.T) {
 	c := Codec{network.Public()}
 	g, errG := c.EncodeGateway(network, gatewayMessage())
 	n, errN := c.EncodeNode(node, nodeMessage())
-	if err := errors.Join(errG, errN); err != nil {
+	w, errW := c.EncodeTwin(network, twinMessage())
+	if err := errors.Join(errG, errN, errW); err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range [][]byte{g, n} {
+	for _, b := range [][]byte{g, n, w} {
 		for i := range b {
 			bad := bytes.Clone(b)
 			bad[i] ^= 1 << (i % 8)
@@ -90,6 +102,9 @@ func TestForgeries(t *testing.T) {
 	short.WireGuardKey = short.WireGuardKey[:31]
 	long := nodeMessage()
 	long.Nonce = bytes.Repeat([]byte{1}, NonceSize+1)
+	proud, half := twinMessage(), twinMessage()
+	proud.Standing++
+	half.Answer = half.Answer[1:]
 	// A node's message in a gateway's envelope, signed by the node for its own use.
 	var e envelope
 	if err := cbor.Unmarshal(encode(c.EncodeNode(node, nodeMessage())), &e); err != nil {
@@ -108,6 +123,9 @@ func TestForgeries(t *testing.T) {
 		{"another network", encode(Codec{other.Public()}.EncodeGateway(other, gatewayMessage())), ErrNetwork},
 		{"short key", encode(c.EncodeGateway(network, short)), ErrForm},
 		{"long nonce", encode(c.EncodeNode(node, long)), ErrForm},
+		{"word to another gateway signed by a node", encode(c.EncodeTwin(node, twinMessage())), identity.ErrSignature},
+		{"a standing that there is not", encode(c.EncodeTwin(network, proud)), ErrForm},
+		{"half an answer", encode(c.EncodeTwin(network, half)), ErrForm},
 		{"node's message as a gateway's", relabelled, identity.ErrSignature},
 		{"unknown kind", unknown, ErrForm},
 		{"oversize", make([]byte, MaxSize+1), ErrForm},
@@ -140,10 +158,12 @@ func FuzzDecode(f *testing.F) {
 	c := Codec{network.Public()}
 	g, errG := c.EncodeGateway(network, gatewayMessage())
 	n, errN := c.EncodeNode(network, nodeMessage())
-	if err := errors.Join(errG, errN); err != nil {
+	w, errW := c.EncodeTwin(network, twinMessage())
+	if err := errors.Join(errG, errN, errW); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(g)
+	f.Add(w)
 	f.Add(n)
 	f.Add([]byte{0x84, 1, 0x44, 0, 0, 0, 0, 0x40, 0x40})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -168,7 +188,7 @@ func FuzzBody(f *testing.F) {
 		f.Fatal(err)
 	}
 	c := Codec{network.Public()}
-	for _, v := range []any{gatewayMessage(), nodeMessage()} {
+	for _, v := range []any{gatewayMessage(), nodeMessage(), twinMessage()} {
 		b, err := encMode.Marshal(v)
 		if err != nil {
 			f.Fatal(err)
@@ -177,14 +197,24 @@ func FuzzBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		tag := networkTag(c.Network)
-		e := envelope{Kind: kindGateway, Network: tag, Body: body, Signature: network.Sign(gatewayContext, signed(tag, body))}
-		b, err := encMode.Marshal(e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m, err := c.Decode(b); err == nil {
-			if g := m.(Gateway); len(g.WireGuardKey) != 32 || len(g.CASHA256) != 0 && len(g.CASHA256) != 32 {
-				t.Fatalf("unchecked lengths: %+v", g)
+		for kind, context := range map[uint8]string{kindGateway: gatewayContext, kindTwin: twinContext} {
+			b, err := encMode.Marshal(envelope{Kind: kind, Network: tag, Body: body, Signature: network.Sign(context, signed(tag, body))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := c.Decode(b)
+			if err != nil {
+				continue
+			}
+			switch m := m.(type) {
+			case Gateway:
+				if len(m.WireGuardKey) != 32 || len(m.CASHA256) != 0 && len(m.CASHA256) != 32 {
+					t.Fatalf("unchecked lengths: %+v", m)
+				}
+			case Twin:
+				if len(m.Nonce) > NonceSize || len(m.Answer) > NonceSize || m.Standing > StandingServes {
+					t.Fatalf("unchecked: %+v", m)
+				}
 			}
 		}
 	})

@@ -15,6 +15,12 @@ const (
 	askMost  = time.Minute      // longest wait while no answer comes
 	askAgain = 30 * time.Minute // while all is well: for the clock, and so that a new gateway learns of us
 	askWait  = 10 * time.Second // an answer that takes longer is not fresh
+
+	// doubt is how long a node goes on asking, when another gateway than its own has
+	// answered, whether its own does: four or five questions.
+	doubt = 12 * time.Second
+	// stay is how long its own gateway's answer is good against another one.
+	stay = time.Minute
 )
 
 // Heard is a believed message of the gateway.
@@ -37,6 +43,12 @@ type NodeSide struct {
 	// Refused, if any, is told of a living gateway, since it answers a question,
 	// that is refused for its epoch.
 	Refused func(epoch, floor uint64)
+	// Home is the SHA-256 of the CA of the gateway that the node has joined, empty if it
+	// has joined none: while that one answers, it stays with it.
+	Home []byte
+	// Twin, if any, is told of a living gateway beside the node's own, since both have
+	// answered.
+	Twin func(Gateway)
 	// Keys, if any, returns the overlay's public key that the node has now, in place
 	// of WireGuardKey, and the one that it will have, or nothing.
 	Keys func() (now, next []byte)
@@ -89,14 +101,46 @@ type search struct {
 	proven uint64
 	asked  *question
 	wait   time.Duration
+	home   home
+	homed  time.Time // when it last answered a question
+	done   *question // the question that it answered
+	other  *rival
+	toAll  bool // the next question goes to every gateway that there may be
 	timer  *time.Timer
 	socket Socket
+}
+
+// home is which gateway a node has: of one that has started anew the CA is the same,
+// of one that has made another CA since, the instance.
+type home struct {
+	instance uint64
+	ca       []byte
+}
+
+func (h home) known() bool { return h.instance != 0 || len(h.ca) > 0 }
+
+func (h home) is(g Gateway) bool {
+	return h.instance != 0 && g.Instance == h.instance || len(h.ca) > 0 && bytes.Equal(h.ca, g.CASHA256)
+}
+
+// take has it be that gateway. One that has no CA to tell of yet keeps its own.
+func (h *home) take(g Gateway) {
+	if len(g.CASHA256) > 0 || !h.is(g) {
+		h.ca = g.CASHA256
+	}
+	h.instance = g.Instance
+}
+
+// rival is another gateway that answers, while it is asked whether the own one does.
+type rival struct {
+	Gateway
+	since time.Time
 }
 
 // Run asks and listens until ctx ends.
 func (n *NodeSide) Run(ctx context.Context) error {
 	r := &search{NodeSide: n, codec: Codec{n.Network}, seq: sequence{since: n.Since}}
-	r.stamp.Epoch = n.Floor
+	r.stamp.Epoch, r.home.ca = n.Floor, n.Home
 	if epoch, err := r.codec.GatewayEpoch(n.Evidence); err == nil {
 		r.proof, r.proven = n.Evidence, epoch
 	}
@@ -137,7 +181,7 @@ func (r *search) run(ctx context.Context, s Socket, in <-chan datagram) {
 // heard the first try goes to it alone, since flooding a mesh costs airtime.
 func (r *search) ask() {
 	to := paths.AnnounceGroup
-	if r.known && r.wait == 0 && time.Since(r.at) < Silence {
+	if r.known && r.wait == 0 && r.other == nil && !r.toAll && time.Since(r.at) < Silence {
 		to = identity.Underlay(r.Network, r.Network)
 	}
 	if r.wait == 0 {
@@ -147,6 +191,7 @@ func (r *search) ask() {
 	}
 	r.timer.Reset(jitter(r.wait))
 
+	r.toAll = false
 	r.asked = &question{nonce: make([]byte, NonceSize), sent: time.Now()}
 	rand.Read(r.asked.nonce)
 	m := Node{Steps: r.Steps(), WireGuardKey: r.WireGuardKey, Nonce: r.asked.nonce}
@@ -190,6 +235,10 @@ func (r *search) handle(d datagram) bool {
 		}
 		return false
 	}
+	if r.home.known() && !r.home.is(g) && !r.moves(g) {
+		r.Counters.add(ignoredOther)
+		return false
+	}
 	h := Heard{Gateway: g}
 	if len(g.Nonce) > 0 {
 		if !r.answers(g.Nonce) {
@@ -199,23 +248,22 @@ func (r *search) handle(d datagram) bool {
 		// Whoever answers our nonce is the living gateway, even if its counter
 		// was lost with its card.
 		h.RoundTrip = max(time.Since(r.asked.sent), 1)
-		r.asked, r.known = nil, true
-		r.wait = 0
+		r.asked, r.done, r.known = nil, r.asked, true
+		r.homed, r.wait = time.Now(), 0
+		if o := r.other; o != nil && r.Twin != nil && r.home.is(g) {
+			r.Twin(o.Gateway)
+		}
+		r.other = nil
 		r.timer.Reset(jitter(askAgain))
 	} else if !r.known {
-		// It could be a recording: ask, and believe the answer.
-		r.wait = 0
-		if r.asked == nil || time.Since(r.asked.sent) > askFirst {
-			r.ask()
-		} else { // that question came too early
-			r.timer.Reset(askFirst - time.Since(r.asked.sent))
-		}
+		r.verify()
 		return false
 	} else if !g.Stamp.After(r.stamp) {
 		r.Counters.add(ignoredOld)
 		return false
 	}
 	r.stamp, r.at = g.Stamp, time.Now()
+	r.home.take(g)
 	if g.Stamp.Epoch > r.proven {
 		r.proof, r.proven = d.data, g.Stamp.Epoch
 		if r.Proved != nil {
@@ -224,6 +272,44 @@ func (r *search) handle(d datagram) bool {
 	}
 	r.Heard(h)
 	return true
+}
+
+// verify asks, since what was heard could be a recording, and believes the answer.
+func (r *search) verify() {
+	r.wait = 0
+	if r.asked == nil || time.Since(r.asked.sent) > askFirst {
+		r.ask()
+	} else { // that question came too early
+		r.timer.Reset(askFirst - time.Since(r.asked.sent))
+	}
+}
+
+// moves takes a message of another gateway than the node's own and tells whether it
+// takes its place: it answers, and the own one has not for a while. A gateway that was
+// replaced is not there any more; two that are there at once are somebody's mistake.
+func (r *search) moves(g Gateway) bool {
+	now := time.Now()
+	answers := r.answers(g.Nonce)
+	switch {
+	case now.Sub(r.homed) < stay:
+		// Both answer: to the same question, or to the own one's last.
+		if r.Twin != nil && (answers || r.done.is(g.Nonce)) {
+			r.Twin(g)
+		}
+		return false
+	case !answers:
+		if len(g.Nonce) == 0 && r.other == nil {
+			r.toAll = true
+			r.verify()
+		}
+		return false
+	case r.other == nil || r.other.Instance != g.Instance:
+		r.other = &rival{g, now}
+		r.wait = askFirst
+		r.timer.Reset(jitter(askFirst)) // this question stays open for the own one
+		return false
+	}
+	return now.Sub(r.other.since) >= doubt
 }
 
 // refuse tells of a living gateway whose epoch is too low, and shows it what
@@ -244,6 +330,9 @@ func (r *search) refuse(epoch uint64) {
 }
 
 // answers tells whether nonce is that of the open question, in time.
-func (r *search) answers(nonce []byte) bool {
-	return r.asked != nil && bytes.Equal(r.asked.nonce, nonce) && time.Since(r.asked.sent) <= askWait
+func (r *search) answers(nonce []byte) bool { return r.asked.is(nonce) }
+
+// is tells whether nonce is that of the question, in time. There need not be one.
+func (q *question) is(nonce []byte) bool {
+	return q != nil && bytes.Equal(q.nonce, nonce) && time.Since(q.sent) <= askWait
 }
