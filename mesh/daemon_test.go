@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -525,6 +526,128 @@ func TestAFreshCardTakesTheGatewaysPlace(t *testing.T) {
 		}
 		return errors.Join(err, fmt.Errorf("got %+v", r.Checks))
 	})
+}
+
+// joinHub lays a cable from a board to the hub that the port of that name belongs to.
+func joinHub(t *testing.T, port string, d *board) {
+	t.Helper()
+	near, far := newCable(t)
+	plugIn(t, near, d, paths.BatIface)
+	of, err := netlink.LinkByName(port)
+	if err == nil {
+		err = netlink.LinkSetMasterByIndex(far, of.Attrs().MasterIndex)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// standsDown tells what is missing for a gateway to have stood down, and to say so.
+func (d *board) standsDown(network identity.PublicKey) error {
+	s, err := d.mesh.Status(context.Background())
+	if err != nil {
+		return err
+	}
+	if s.Twin == nil || !s.Twin.StandsDown {
+		return fmt.Errorf("status says %+v of another gateway", s.Twin)
+	}
+	for _, i := range s.Interfaces {
+		if i.Name == paths.BatIface && slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr() == identity.Underlay(network, network) }) {
+			return fmt.Errorf("it has the gateway's address still: %v", i.Addresses)
+		}
+	}
+	r, err := d.mesh.Health(context.Background())
+	for _, c := range r.Checks {
+		if c.Name == "gateway" && c.State == health.Degraded && strings.Contains(c.Detail, "stands down") && strings.Contains(c.Detail, "switch one of the two off") {
+			return err
+		}
+	}
+	return errors.Join(err, fmt.Errorf("health says %+v", r.Checks))
+}
+
+// TestASecondGatewayStandsDown, made from the same bundle as one that lives: the node
+// stays where it is. When the first loses its power the second takes its place, and
+// then it is the first that comes too late.
+func TestASecondGatewayStandsDown(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ name, first, second string }{
+		{"of the same epoch", "7", "7"},
+		{"of a lower epoch", "7", "5"},
+		{"of a higher epoch", "7", "9"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			gwBundle, nodeBundle, key := bundles(t)
+			card := func(epoch string) *board {
+				d := newBoard(t, model.RoleGateway, gwBundle)
+				if err := os.WriteFile(filepath.Join(d.root, epochFile), []byte(epoch), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				d.start()
+				return d
+			}
+			first, node := card(tc.first), newBoard(t, model.RoleNode, nodeBundle)
+			node.start()
+			ports := hub(t, first, node)
+			until(t, "page of the first gateway", node.fetch)
+			member := func() model.Membership {
+				t.Helper()
+				m, err := node.mesh.Membership(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return m
+			}
+			joined := member()
+
+			second := card(tc.second)
+			until(t, "the second gateway has what to announce", func() error {
+				s, err := second.mesh.Status(t.Context())
+				if err == nil && s.Announcing == nil {
+					err = errors.New("nothing")
+				}
+				return err
+			})
+			joinHub(t, ports[1], second)
+			until(t, "the second stands down", func() error { return second.standsDown(key.Public()) })
+			until(t, "both say so", func() error {
+				return errors.Join(first.hasEvent("gateway.twin"), second.hasEvent("gateway.twin"))
+			})
+			// Long enough for the node to hear of it, and to be asked by nobody else.
+			until(t, "the first knows that the second stands down", func() error {
+				s := first.status()
+				if s.Twin == nil || s.Twin.StandsDown || time.Since(s.Twin.Heard) > time.Hour {
+					return fmt.Errorf("it says %+v", s.Twin)
+				}
+				return node.fetch()
+			})
+			if s := second.status(); s.HeardEpoch != 0 || fmt.Sprint(s.Announcing.Epoch) != tc.second {
+				t.Errorf("the second heard of epoch %d and has %d: it must not outbid the living one", s.HeardEpoch, s.Announcing.Epoch)
+			}
+			if now := member(); now.GatewayWireGuardKey != joined.GatewayWireGuardKey || now.Epoch != joined.Epoch {
+				t.Errorf("the node's membership was %+v and is %+v", joined, now)
+			}
+			if r, err := first.mesh.Health(t.Context()); err != nil || r.State != health.OK && r.State != health.Degraded {
+				t.Errorf("the first: %+v, %v", r, err)
+			}
+
+			first.cut()
+			until(t, "the second takes the first's place", func() error { return second.hasEvent("gateway.twin-gone") })
+			until(t, "page of the second gateway", func() error {
+				if m := member(); m.GatewayWireGuardKey == joined.GatewayWireGuardKey {
+					return fmt.Errorf("the node is a member of the first still: %+v", m)
+				}
+				return node.fetch()
+			})
+
+			first.start()
+			joinHub(t, ports[1], first)
+			until(t, "the first came too late", func() error { return first.standsDown(key.Public()) })
+			if err := node.fetch(); err != nil {
+				t.Errorf("the node and the second: %v", err)
+			}
+		})
+	}
 }
 
 func lastEvent(t *testing.T, d *board) model.Event {

@@ -89,7 +89,7 @@ func device(role model.Role) int {
 			}
 			return &cable{c: c, err: errors.New("no cable yet")}
 		},
-		ChangeTiming: changeTiming(), RekeyOverlap: 3 * time.Second,
+		ChangeTiming: changeTiming(), RekeyOverlap: 3 * time.Second, TakeOver: 30 * time.Second,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
@@ -136,9 +136,10 @@ func (*skewed) RTC() (time.Time, error) { return time.Time{}, errors.New("no bat
 // cable is an underlay of one cable that the test lays.
 type cable struct {
 	noRadios
-	c   mesh.UnderlayConfig
-	mu  sync.Mutex
-	err error
+	c     mesh.UnderlayConfig
+	mu    sync.Mutex
+	err   error
+	aside bool
 }
 
 // Run addresses every cable that appears.
@@ -146,16 +147,37 @@ func (c *cable) Run(ctx context.Context) error {
 	index := 0
 	for ctx.Err() == nil {
 		link, err := netlink.LinkByName(paths.BatIface)
+		c.mu.Lock()
 		if err == nil && link.Attrs().Index != index {
 			index = link.Attrs().Index
-			err = mesh.AddressUnderlay(paths.BatIface, identity.Underlay(c.c.Network, c.c.Key.Public()))
+			err = c.address()
 		}
-		c.mu.Lock()
 		c.err = err
 		c.mu.Unlock()
 		time.Sleep(20 * time.Millisecond)
 	}
 	return nil
+}
+
+// address is as a board's underlay does it, but for hardware addresses: no two ends
+// of cables have the same.
+func (c *cable) address() error {
+	own := identity.Underlay(c.c.Network, c.c.Key.Public())
+	err := mesh.AddressUnderlay(paths.BatIface, own)
+	if err == nil && c.aside {
+		err = mesh.LeaveUnderlay(paths.BatIface, own)
+	}
+	return err
+}
+
+func (c *cable) Aside(aside bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.aside == aside {
+		return nil
+	}
+	c.aside = aside
+	return c.address()
 }
 
 func (*cable) Switch(bundle.Mesh)        {}
@@ -266,7 +288,7 @@ func (f *fakeAPI) run(ctx context.Context) {
 	if b, err := os.ReadFile(f.file()); err == nil {
 		_ = json.Unmarshal(b, &f.book) // written by an earlier life of this test
 	}
-	cert, ca, caPEM, err := certificates(self)
+	cert, ca, caPEM, err := f.certificates(self)
 	if err == nil {
 		f.announce = model.Announce{APIPort: paths.APITLSPort, CASHA256: hex.EncodeToString(ca[:])}
 		if b, err := os.ReadFile(filepath.Join(f.root, epochFile)); err == nil {
@@ -388,21 +410,42 @@ func (f *fakeAPI) join(w http.ResponseWriter, r *http.Request, self model.Member
 	})
 }
 
-// certificates makes a CA and a server certificate for the gateway's addresses.
-func certificates(self model.Membership) (tls.Certificate, [sha256.Size]byte, string, error) {
-	var none [sha256.Size]byte
-	network, err := identity.ParsePublicKey(self.Network)
-	if err != nil {
-		return tls.Certificate{}, none, "", err
+// kept returns the CA of an earlier life, or makes it.
+func (f *fakeAPI) kept(template *x509.Certificate) (*ecdsa.PrivateKey, []byte, error) {
+	file := filepath.Join(f.root, paths.State, "ca.json")
+	var ca struct{ Key, Cert []byte }
+	b, err := os.ReadFile(file)
+	if err == nil && json.Unmarshal(b, &ca) == nil {
+		key, err := x509.ParseECPrivateKey(ca.Key)
+		return key, ca.Cert, err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	if ca.Cert, err = x509.CreateCertificate(rand.Reader, template, template, key.Public(), key); err != nil {
+		return nil, nil, err
+	}
+	if ca.Key, err = x509.MarshalECPrivateKey(key); err != nil {
+		return nil, nil, err
+	}
+	if b, err = json.Marshal(ca); err != nil {
+		return nil, nil, err
+	}
+	return key, ca.Cert, os.WriteFile(file, b, 0o600)
+}
+
+// certificates returns the CA and a server certificate for the gateway's addresses.
+func (f *fakeAPI) certificates(self model.Membership) (tls.Certificate, [sha256.Size]byte, string, error) {
+	var none [sha256.Size]byte
+	network, err := identity.ParsePublicKey(self.Network)
 	if err != nil {
 		return tls.Certificate{}, none, "", err
 	}
 	now := time.Now()
 	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: now, NotAfter: now.Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
+	key, caDER, err := f.kept(ca)
 	if err != nil {
 		return tls.Certificate{}, none, "", err
 	}

@@ -28,6 +28,7 @@ type gateway struct {
 	*core
 	voice      *announce.GatewaySide
 	overlayNow chan struct{}
+	placeNow   chan struct{} // its addresses on the mesh have to come or go
 	profiles   *gatewayProfile
 
 	mu    sync.Mutex // guards what follows
@@ -41,7 +42,7 @@ type gateway struct {
 }
 
 func newGateway(c *core) *gateway {
-	g := &gateway{core: c, overlayNow: make(chan struct{}, 1)}
+	g := &gateway{core: c, overlayNow: make(chan struct{}, 1), placeNow: make(chan struct{}, 1)}
 	g.known = c.loadRegistry()
 	g.profiles = newGatewayProfile(g, c.loadProfile())
 	c.hidden = func() []string {
@@ -52,6 +53,7 @@ func newGateway(c *core) *gateway {
 	}
 	c.shut.set(g.known.Revoked)
 	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.hear)
+	g.voice.Standing, g.voice.Met, g.voice.TakeOver = g.rank, g.met, c.TakeOver
 	return g
 }
 
@@ -61,6 +63,7 @@ func (g *gateway) run(ctx context.Context) error {
 	eg.Go(func() error { return g.keepOverlay(ctx) })
 	eg.Go(func() error { return g.serveList(ctx) })
 	eg.Go(func() error { return g.profiles.run(ctx) })
+	eg.Go(func() error { return g.keepPlace(ctx) })
 	g.tellNextKey() // a change that was interrupted
 	// Its announcements tell the others of its next key: none is later than another.
 	eg.Go(func() error {

@@ -1,10 +1,10 @@
 package mesh
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/pem"
 	"net/netip"
 	"os"
@@ -237,9 +237,8 @@ func (n *node) why() string {
 		return "" // what it just said holds, even if it contradicts its announcement
 	}
 	if h := n.heard; h != nil && len(h.CASHA256) == sha256.Size {
-		ca, _ := pem.Decode([]byte(n.member.CA))
 		switch {
-		case ca == nil || hex.EncodeToString(h.CASHA256) != sha256Hex(ca.Bytes):
+		case !bytes.Equal(h.CASHA256, caHash(n.member.CA)):
 			return "gateway has another CA"
 		case n.newKey:
 			return "this node has another overlay key"
@@ -254,9 +253,14 @@ func (n *node) why() string {
 	return ""
 }
 
-func sha256Hex(b []byte) string {
-	h := sha256.Sum256(b)
-	return hex.EncodeToString(h[:])
+// caHash returns the SHA-256 of a CA in PEM, or nothing.
+func caHash(text string) []byte {
+	ca, _ := pem.Decode([]byte(text))
+	if ca == nil {
+		return nil
+	}
+	h := sha256.Sum256(ca.Bytes)
+	return h[:]
 }
 
 // lastHandshake is the gateway's; n.mu is held.

@@ -52,6 +52,9 @@ type Config struct {
 	Underlay func(UnderlayConfig) Underlay
 	// ChangeTiming is that of changes of the mesh profile; zero: as it is meant.
 	ChangeTiming change.Timing
+	// TakeOver is how long another gateway with this one's key has to be silent until
+	// this one, which has stood down for it, serves; zero: as long as is meant.
+	TakeOver time.Duration
 	// RekeyOverlap is how long both overlay keys of a device hold; zero: two minutes.
 	RekeyOverlap time.Duration
 	Log          *slog.Logger

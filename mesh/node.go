@@ -63,8 +63,9 @@ type node struct {
 	listKeptAt time.Time
 	heard      *announce.Gateway
 	heardAt    time.Time
-	newKey     bool // the gateway's API does not know of this node's overlay key yet
-	hasTime    bool // a gateway's answer has been applied in this process
+	twins      map[uint64]bool // other gateways that were told of
+	newKey     bool            // the gateway's API does not know of this node's overlay key yet
+	hasTime    bool            // a gateway's answer has been applied in this process
 	member     *model.Membership
 	joined     time.Time // of the last answer in this process
 	refused    refusal   // of the gateway that was refused last, since the last that was not
@@ -107,6 +108,10 @@ func newNode(c *core) *node {
 	n.search = announce.NewNodeSide(c.announceConfig(), wg, max(floor, epoch), n.hear)
 	n.search.Keys = c.keys.public
 	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
+	n.search.Twin = n.twin
+	if n.member != nil {
+		n.search.Home = caHash(n.member.CA)
+	}
 	n.search.Evidence, n.search.Proved, n.search.Refused = evidence, c.keepEvidence, n.refuse
 	return n
 }

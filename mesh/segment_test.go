@@ -241,7 +241,8 @@ func (s *segment) Say(to mesh.Stranger, payload []byte) {
 	_, _ = s.out.WriteTo(append(f, payload...), &packet.Addr{HardwareAddr: mac[:]}) // it is said again
 }
 
-func (*segment) Recheck() {}
+func (*segment) Recheck()         {}
+func (*segment) Aside(bool) error { return nil }
 
 func (s *segment) Ready() error {
 	s.mu.Lock()

@@ -62,7 +62,7 @@ func (m *core) followServices(ctx context.Context, s side) error {
 
 // serves is what a gateway's clients get.
 func (g *gateway) serves() lan.Wanted {
-	w := lan.Wanted{Name: g.name(), Clients: paths.ClientsGateway}
+	w := lan.Wanted{Name: g.name(), Clients: paths.ClientsGateway, Aside: g.voice.Twinned().Aside}
 	w.Hosts = names(nil, g.name(), paths.OverlayGateway, identity.Overlay(g.net, g.net))
 	w.Hosts = names(w.Hosts, gatewayName, paths.OverlayGateway, identity.Overlay(g.net, g.net))
 	g.mu.Lock()

@@ -113,7 +113,7 @@ func (g *gateway) Status() model.MeshStatus {
 	s.Gateway, s.Joined, s.Join = s.Node, true, model.JoinJoined
 	s.OverlayV4, s.OverlayV6 = paths.OverlayGateway.String(), identity.Overlay(g.net, g.net).String()
 	s.Announcing, s.Ignored = announce, g.voice.Counters.Snapshot()
-	s.HeardEpoch = g.voice.HeardEpoch()
+	s.HeardEpoch, s.Twin = g.voice.HeardEpoch(), g.twinStatus()
 	return s
 }
 

@@ -48,6 +48,9 @@ type Underlay interface {
 	// Say sends a few octets past the mesh: to one that was heard, or where to is the
 	// zero value to all around.
 	Say(to Stranger, payload []byte)
+	// Aside takes the gateway's addresses off the mesh, where another gateway has them,
+	// or gives them back. It may be called with the same again.
+	Aside(bool) error
 	// Recheck looks again whether all who proved themselves are still admitted.
 	Recheck()
 	Ports() []model.Port
@@ -98,6 +101,7 @@ type batUnderlay struct {
 	UnderlayConfig
 
 	wireless *wireless.Wireless
+	placing  sync.Mutex // held while the gateway's addresses come or go
 
 	mu    sync.Mutex // guards what follows
 	mesh  bundle.Mesh
@@ -106,6 +110,8 @@ type batUnderlay struct {
 	err   error
 	bat   *batman.Mesh
 	ports *port.Ports
+	aside bool // another gateway has this one's addresses
+	amiss bool // and they are not yet as that says
 	links map[dot11.MAC][]dot11.MAC
 	asked time.Time // when routing was asked for the links
 }
@@ -205,6 +211,11 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	}
 	u.set(nil, bat, ports)
 	defer u.set(errors.New("stopped"), nil, nil)
+	if u.isAside() {
+		if err := u.place(); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	var owned sync.WaitGroup
 	defer owned.Wait()

@@ -86,7 +86,9 @@ func (g *gateway) watch() {
 	g.mu.Lock()
 	announced, wg, wgErr := g.known.Announce != nil, g.wg, g.wgErr
 	g.mu.Unlock()
-	if announced {
+	if why := g.watchTwin(); why != "" {
+		g.graph.Set(checkGateway, health.Degraded, why)
+	} else if announced {
 		g.graph.Set(checkGateway, health.OK, "")
 	} else {
 		g.graph.Set(checkGateway, health.Degraded, "gateway-api has not said yet what to announce: no node can join")

@@ -139,9 +139,17 @@ type MeshStatus struct {
 	Relay        *RelayStatus      `json:"relay,omitempty" doc:"multicast that is carried between clients"`
 	Announcing   *Announce         `json:"announcing,omitempty" doc:"gateway: what its announcements say of the API; absent after a start of halo-mesh until gateway-api has put it"`
 	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch above its own that nodes have shown evidence of"`
+	Twin         *GatewayTwin      `json:"twin,omitempty" doc:"gateway: another one with its key that is on the air"`
 	Ignored      map[string]uint64 `json:"ignored,omitempty" doc:"announcements not believed, by reason"`
 	Join         JoinState         `json:"join,omitempty" doc:"where joining stands: joined, searching, refused …"`
 	JoinDetail   string            `json:"join_detail,omitempty" doc:"the gateway's reason, when it refused"`
+}
+
+// GatewayTwin is another gateway that has the key of this one, from another card.
+type GatewayTwin struct {
+	StandsDown bool      `json:"stands_down" doc:"this gateway has stood down for it: it announces nothing and admits nobody"`
+	Epoch      uint64    `json:"epoch" doc:"the other one's"`
+	Heard      time.Time `json:"heard" doc:"when the other one last proved to be alive"`
 }
 
 // AdmittedPeer is one overlay peer that gateway-api hands to halo-mesh

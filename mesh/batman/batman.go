@@ -78,6 +78,14 @@ func Turned(own net.HardwareAddr, turn uint8) net.HardwareAddr {
 	return mac
 }
 
+// Aside returns the address of the mesh interface of a gateway that has stood down:
+// another one has its address, and routing would take either for the other.
+func Aside(own net.HardwareAddr) net.HardwareAddr {
+	mac := slices.Clone(own)
+	mac[0] ^= 0x40 // no turn changes this bit
+	return mac
+}
+
 // Mesh is the mesh interface. Its methods may be called from any goroutine.
 type Mesh struct {
 	name  string

@@ -43,6 +43,12 @@ func (m *Mesh) SetOGMInterval(every time.Duration) error {
 	return err
 }
 
+// SetGateway changes what the node is to the choice of a way out.
+func (m *Mesh) SetGateway(mode GatewayMode) error {
+	_, err := m.request(cmdSetMesh, mnl.Acknowledge, func(mesh int) ([]byte, error) { return encodeGateway(mesh, mode) })
+	return err
+}
+
 // Port returns how an interface that carries the mesh is treated. The error wraps
 // fs.ErrNotExist where it carries none.
 func (m *Mesh) Port(iface string) (Port, error) {

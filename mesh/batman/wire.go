@@ -185,6 +185,14 @@ func encodeOGMInterval(index int, every time.Duration) ([]byte, error) {
 	return e.Encode()
 }
 
+// encodeGateway makes a SET_MESH request of the gateway mode alone.
+func encodeGateway(index int, mode GatewayMode) ([]byte, error) {
+	e := mnl.NewAttributeEncoder()
+	e.Uint32(attrMeshIfindex, uint32(index))
+	e.Uint8(attrGatewayMode, uint8(mode))
+	return e.Encode()
+}
+
 // encode makes a SET_HARDIF request.
 func (p Port) encode(mesh, index int) ([]byte, error) {
 	e := mnl.NewAttributeEncoder()

@@ -156,6 +156,9 @@ func TestRequests(t *testing.T) {
 	if err := m.SetOGMInterval(250 * time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
+	if err := m.SetGateway(GatewayClient); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := m.Originators(); err != nil {
 		t.Fatal(err)
 	}
@@ -173,6 +176,7 @@ func TestRequests(t *testing.T) {
 		"15 " + index + "05002e0001000000" + "05002f0001000000" + "0500370001000000" + "08003900e8030000" + "050035000f000000" + "0500330002000000" + "080031007d000000" + "080032001e000000",
 		"16 " + index + "0800060001000000" + "0500350007000000" + "08003a00d0070000" + "08003b0003000000",
 		"15 " + index + "08003900fa000000",
+		"15 " + index + "0500330001000000",
 		"8 " + index,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

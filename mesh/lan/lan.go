@@ -72,10 +72,11 @@ type Wanted struct {
 	Ports   []string     // bridge ports that lead to clients
 	Uplinks []string
 	Hosts   []dns.Host // names of the network
+	Aside   bool       // a gateway: another one serves the mesh
 }
 
 func (w Wanted) equal(o Wanted) bool {
-	return w.Name == o.Name && w.Clients == o.Clients && slices.Equal(w.Ports, o.Ports) && slices.Equal(w.Uplinks, o.Uplinks) &&
+	return w.Name == o.Name && w.Clients == o.Clients && w.Aside == o.Aside && slices.Equal(w.Ports, o.Ports) && slices.Equal(w.Uplinks, o.Uplinks) &&
 		slices.EqualFunc(w.Hosts, o.Hosts, sameHost)
 }
 
@@ -169,8 +170,8 @@ func (l *LAN) Run(ctx context.Context) error {
 	check := time.NewTicker(checkEvery)
 	defer check.Stop()
 	var named []dns.Host
-	var serving service
-	defer func() { serving.stop() }()
+	var serving, mesh service
+	defer func() { serving.stop(); mesh.stop() }()
 	for ok, all := false, true; ; {
 		w := l.state()
 		if all { // clients that come and go, as fast as they like, are no reason to
@@ -185,6 +186,11 @@ func (l *LAN) Run(ctx context.Context) error {
 		if want := (of{len(w.Ports) > 0, w.Clients, w.Name}); serving.of != want && ok {
 			serving.stop()
 			serving = l.serve(ctx, want)
+		}
+		if w.Aside {
+			mesh.stop()
+		} else if l.gateway && mesh.cancel == nil {
+			mesh = l.serveMesh(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -301,10 +307,6 @@ func (l *LAN) always(ctx context.Context, owned *sync.WaitGroup) {
 	overlay := listen.At{Iface: paths.OverlayIface, Addr: paths.OverlayGateway, From: slices.Concat(nets.Overlay, nets.Clients)}
 	owned.Go(func() { l.names.Serve(ctx, overlay) })
 	owned.Go(func() { l.time.Serve(ctx, overlay) })
-	owned.Go(func() {
-		l.time.Serve(ctx, listen.At{Iface: l.Underlay, Addr: paths.UnderlayGateway, From: []netip.Prefix{paths.UnderlayNet}})
-	})
-	owned.Go(func() { l.lease(ctx, underlayLeases(l)) })
 }
 
 // Leases returns the addresses that are given, by interface.

@@ -65,6 +65,17 @@ func (l *LAN) serve(ctx context.Context, o of) service {
 	return s
 }
 
+// serveMesh starts what nodes on the mesh may ask a gateway.
+func (l *LAN) serveMesh(ctx context.Context) service {
+	ctx, cancel := context.WithCancel(ctx)
+	s := service{cancel: cancel, owned: &sync.WaitGroup{}}
+	s.owned.Go(func() {
+		l.time.Serve(ctx, listen.At{Iface: l.Underlay, Addr: paths.UnderlayGateway, From: []netip.Prefix{paths.UnderlayNet}})
+	})
+	s.owned.Go(func() { l.lease(ctx, underlayLeases(l)) })
+	return s
+}
+
 // clientLeases serves clients: .1 is the device's own address, .2 to .9 are left to
 // people.
 func (l *LAN) clientLeases(o of) server.Config {
