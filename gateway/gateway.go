@@ -229,9 +229,10 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Events: log, Log: d.Log}
+	var link *meshlink.Link
+	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient()
-	link := meshlink.New(meshlink.Config{
+	link = meshlink.New(meshlink.Config{
 		Client: mesh, Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Revoked: nodes.Revoked, Changes: nodes.Changes(),
 		Announce: func() model.Announce {
 			return model.Announce{APIPort: paths.APITLSPort, CASHA256: ca.SHA256(), Epoch: p.epoch.Now()}

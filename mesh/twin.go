@@ -158,13 +158,16 @@ func (u *batUnderlay) place() error {
 	if bat == nil || u.Bundle.Role != model.RoleGateway {
 		return nil
 	}
-	iface, mac := underlayIface(u.Bundle), batman.MAC(u.Key.Public(), u.Turn)
-	if !aside {
-		err := errors.Join(bat.SetGateway(batman.GatewayServer), readdress(iface, mac))
-		return errors.Join(err, AddressUnderlay(iface, identity.Underlay(u.Network, u.Key.Public())), addressGateway(iface))
+	return PlaceGateway(bat, underlayIface(u.Bundle), batman.MAC(u.Key.Public(), u.Turn), identity.Underlay(u.Network, u.Key.Public()), aside)
+}
+
+// PlaceGateway gives the interface the gateway's addresses on the mesh, or takes them
+// from it, where another gateway has them. In either case it can be heard.
+func PlaceGateway(bat *batman.Mesh, iface string, mac net.HardwareAddr, addr netip.Addr, aside bool) error {
+	if aside {
+		return errors.Join(LeaveUnderlay(iface, addr), bat.SetGateway(batman.GatewayClient), readdress(iface, batman.Aside(mac)))
 	}
-	err := LeaveUnderlay(iface, identity.Underlay(u.Network, u.Key.Public()))
-	return errors.Join(err, bat.SetGateway(batman.GatewayClient), readdress(iface, batman.Aside(mac)))
+	return errors.Join(bat.SetGateway(batman.GatewayServer), readdress(iface, mac), AddressUnderlay(iface, addr), addressGateway(iface))
 }
 
 // LeaveUnderlay takes a gateway's addresses off the interface. What is left is

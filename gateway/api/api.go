@@ -35,6 +35,9 @@ type Mesh interface {
 	Status() (model.MeshStatus, bool)
 	// Look has what is to be announced handed over at once.
 	Look()
+	// Aside tells whether another gateway with this one's key lives, for which this one
+	// has stood down.
+	Aside() bool
 }
 
 // Epoch is the generation of the gateway's knowledge.

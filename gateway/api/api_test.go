@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -40,6 +41,7 @@ type noMesh struct{}
 
 func (noMesh) Status() (model.MeshStatus, bool) { return model.MeshStatus{}, false }
 func (noMesh) Look()                            {}
+func (noMesh) Aside() bool                      { return false }
 
 type fixture struct {
 	*API
@@ -414,6 +416,7 @@ func TestScopesAreEnforcedAndChangesAudited(t *testing.T) {
 type heardMesh struct {
 	heard  uint64
 	silent bool // it does not answer
+	aside  bool
 	looked int
 }
 
@@ -423,7 +426,27 @@ func (m *heardMesh) Status() (model.MeshStatus, bool) {
 	}
 	return model.MeshStatus{HeardEpoch: m.heard}, true
 }
-func (m *heardMesh) Look() { m.looked++ }
+func (m *heardMesh) Look()       { m.looked++ }
+func (m *heardMesh) Aside() bool { return m.aside }
+
+// A gateway that has stood down for another with its key admits nobody and raises
+// nothing.
+func TestAGatewayThatHasStoodDownDoesNotServe(t *testing.T) {
+	f := newFixture(t)
+	mesh := &heardMesh{aside: true}
+	f.Mesh = mesh
+	node := identity.New()
+	wg := node.WireGuardPublic()
+	ask := model.JoinRequest{Network: f.Registry.Network().Base64(), IdentityKey: node.Public().Base64(), WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]), Boot: 1}
+	f.want(http.StatusServiceUnavailable, "POST", "/v1/nodes/join", ask, nil)
+	f.want(http.StatusConflict, "POST", "/v1/network/epoch/raise", nil, nil)
+	if got := f.Epoch.Now(); got != 40_000 || mesh.looked != 0 {
+		t.Errorf("epoch %d, announced %d times", got, mesh.looked)
+	}
+	mesh.aside = false
+	f.want(http.StatusUnauthorized, "POST", "/v1/nodes/join", ask, nil) // which asks for a nonce
+	f.want(http.StatusOK, "POST", "/v1/network/epoch/raise", nil, nil)
+}
 
 func TestTheEpochRisesAboveWhatNodesHaveHeard(t *testing.T) {
 	f := newFixture(t)

@@ -19,7 +19,11 @@ type Judge struct {
 	Keeper *Keeper
 	// Fresh tells whether no other node was ever admitted here: then there is no
 	// old list that a raise could bring back.
-	Fresh  func(context.Context) (bool, error)
+	Fresh func(context.Context) (bool, error)
+	// Aside, if any, tells whether another gateway with this one's key lives, for which
+	// this one has stood down: whatever was heard of its epoch is no reason to go above
+	// it, or to call for a person.
+	Aside  func() bool
 	Events *events.Log
 	Log    *slog.Logger
 
@@ -37,7 +41,7 @@ type refusal struct{ own, heard uint64 }
 func (j *Judge) Heard(ctx context.Context, heard uint64) {
 	j.Keeper.Hear(heard)
 	own := j.Keeper.Now()
-	if heard <= own {
+	if heard <= own || j.Aside != nil && j.Aside() {
 		return
 	}
 	err := j.judge(ctx, own, heard)

@@ -194,6 +194,32 @@ func TestFreshCardsDoNotOutbidEachOtherForEver(t *testing.T) {
 	}
 }
 
+// While another gateway lives, for which this one has stood down, its epoch is not
+// outbid; when it is gone, the rule is as it was.
+func TestALivingGatewayIsNotOutbid(t *testing.T) {
+	for _, fresh := range []bool{true, false} {
+		c := newCard(t)
+		j, kinds := newJudge(t, c, func(context.Context) (bool, error) { return fresh, nil })
+		aside := true
+		j.Aside = func() bool { return aside }
+		for range 3 {
+			j.Heard(t.Context(), 40_001)
+		}
+		if got := c.keep.Now(); got != 40_000 || len(kinds()) != 0 {
+			t.Errorf("fresh %v: epoch %d, events %v", fresh, got, kinds())
+		}
+		aside = false
+		j.Heard(t.Context(), 40_001)
+		want, kind := uint64(40_000), "gateway.epoch-behind"
+		if fresh {
+			want, kind = 40_002, "gateway.epoch-raised"
+		}
+		if got := c.keep.Now(); got != want || !slices.Equal(kinds(), []string{kind}) {
+			t.Errorf("fresh %v, the other is gone: epoch %d, events %v; want %d and %s", fresh, got, kinds(), want, kind)
+		}
+	}
+}
+
 // What fails is tried again.
 func TestJudgeTriesAgain(t *testing.T) {
 	c := newCard(t)

@@ -75,6 +75,13 @@ func (l *Link) Status() (model.MeshStatus, bool) {
 	return *l.status, true
 }
 
+// Aside tells whether another gateway with this one's key lives, for which halo-mesh
+// has stood down.
+func (l *Link) Aside() bool {
+	s, ok := l.Status()
+	return ok && s.Twin != nil && s.Twin.StandsDown
+}
+
 // ShowClaimCode has the code shown where the device's holder sees it; an empty
 // one has it erased.
 func (l *Link) ShowClaimCode(code string) {
@@ -150,6 +157,9 @@ func (l *Link) round(ctx context.Context, t *told) {
 	}
 	if err := l.tellInTime(ctx, t, code); err != nil && ctx.Err() == nil {
 		l.Health.Set(CheckMesh, health.Degraded, err.Error())
+	} else if l.Aside() {
+		l.Health.Set(CheckMesh, health.Degraded, "another gateway with this one's key serves the network, and this one stands down: no node can join it. "+
+			"Two cards of this network's gateway are in use: switch one of the two off")
 	} else {
 		l.Health.Set(CheckMesh, health.OK, "")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,56 @@ import (
 	"halo.internal/local"
 	"halo.internal/model"
 )
+
+// A halo-mesh that has stood down works, and the network is not served: /health says
+// so, and that two cards are in use.
+func TestStandingDownIsDegraded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := health.New("gateway-api")
+		g.Declare(CheckMesh)
+		g.Declare(CheckOverlay, CheckMesh)
+		mesh := &standing{}
+		l := New(Config{
+			Client: mesh, Clock: clock.New(time.Now, time.Time{}), Health: g, Missing: health.Failed, Every: local.FollowEvery,
+			Peers:     func(context.Context) ([]model.AdmittedPeer, error) { return nil, nil },
+			Announce:  func() model.Announce { return model.Announce{APIPort: 8443} },
+			Operators: func(context.Context) (model.Operators, error) { return model.Operators{}, nil },
+			Revoked:   func(context.Context) ([]string, error) { return nil, nil },
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		for _, tc := range []struct {
+			twin  *model.GatewayTwin
+			aside bool
+			want  health.State
+		}{
+			{nil, false, health.OK}, {&model.GatewayTwin{StandsDown: true, Epoch: 7}, true, health.Degraded},
+			{&model.GatewayTwin{Epoch: 7}, false, health.OK}, {nil, false, health.OK},
+		} {
+			mesh.twin.Store(tc.twin)
+			time.Sleep(2 * local.FollowEvery)
+			synctest.Wait()
+			if r := g.Report(); l.Aside() != tc.aside || r.State != tc.want || tc.aside && !strings.Contains(r.Detail, "switch one of the two off") {
+				t.Errorf("%+v: stands down %v, health %s: %s", tc.twin, l.Aside(), r.State, r.Detail)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// standing is a halo-mesh that may have stood down.
+type standing struct {
+	hanging
+	twin atomic.Pointer[model.GatewayTwin]
+}
+
+func (s *standing) Status(context.Context) (model.MeshStatus, error) {
+	return model.MeshStatus{OverlayV4: "10.42.0.1", Twin: s.twin.Load()}, nil
+}
 
 // hanging is a halo-mesh that stops to answer one question, as its client in
 // package local reports it.

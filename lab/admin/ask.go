@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
@@ -37,6 +38,11 @@ func (a *Admin) Revoke(ctx context.Context, name string) error {
 // Mesh is what the gateway's halo-mesh sees.
 func (a *Admin) Mesh(ctx context.Context) (model.MeshStatus, error) {
 	return get[model.MeshStatus](ctx, a, "/v1/mesh/status", nil)
+}
+
+// Health is what the gateway's API lacks.
+func (a *Admin) Health(ctx context.Context) (health.Report, error) {
+	return get[health.Report](ctx, a, "/health", nil)
 }
 
 // Coverage says which of a node's batches the gateway has.

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"halo.internal/lab/host"
-	"halo.internal/lab/network"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
@@ -144,65 +143,4 @@ func (w *World) unknown(ctx context.Context, node, address string) error {
 		}
 	}
 	return nil
-}
-
-// double is the name of the machine with the gateway's second card.
-const double = network.Gateway + "-double"
-
-// secondGateway switches on a machine with another card from the gateway's bundle,
-// as somebody does who has lost the first and finds it again. It proves the same key,
-// and has the same epoch or a lower one. It must not come between the nodes and
-// their gateway.
-func secondGateway(ctx context.Context, w *World, r *Result) (err error) {
-	o, err := w.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	m, err := w.Net.AddGateway(ctx, double)
-	if err != nil {
-		return err
-	}
-	if err := w.Net.PowerOn(m); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, m.PowerCut())
-		}
-	}()
-	if err := w.answers(ctx, m); err != nil {
-		return err
-	}
-	other, err := w.claim(ctx, m)
-	if err != nil {
-		return err
-	}
-	defer other.Close()
-	if err := w.eventually(ctx, "the second gateway is on the air", func() error {
-		s, err := other.Mesh(ctx)
-		if err != nil {
-			return err
-		}
-		return peered(s, 1)
-	}); err != nil {
-		return err
-	}
-	// Longer than nodes take to ask a gateway that they hear.
-	if err := w.pass(ctx, doubleFor); err != nil {
-		return err
-	}
-	nodes, err := other.Nodes(ctx)
-	if err != nil {
-		return err
-	}
-	for _, n := range nodes {
-		if n.Name != network.Gateway {
-			return fmt.Errorf("expected the second gateway without nodes, got %s: %+v", n.Name, n)
-		}
-	}
-	r.Since = "the second gateway came on the air"
-	if err := w.Recovered(ctx, o, r); err != nil {
-		return err
-	}
-	return m.PowerCut()
 }
