@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -19,8 +18,6 @@ import (
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
-
-func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
 
 // air is a mesh in memory. Everything sent is kept; lose drops it.
 type air struct {
