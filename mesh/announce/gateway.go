@@ -107,6 +107,8 @@ type speaker struct {
 	seq     sequence
 	senders map[identity.PublicKey]*sender
 	twins   *twins
+	own     Twin // what speaks for this gateway
+	looked  time.Time
 	socket  Socket
 }
 
@@ -194,13 +196,16 @@ func (r *speaker) speak(t Twin) {
 	r.send("word to another gateway", b, err, paths.AnnounceGroup)
 }
 
-// claim is what speaks for this gateway.
+// claim is what speaks for this gateway. It takes a look at the overlay, which is not
+// to be had by a flood of recordings.
 func (r *speaker) claim() Twin {
-	t := Twin{Epoch: r.Self().Stamp.Epoch}
-	if r.GatewaySide.Standing != nil {
-		t.Standing = r.GatewaySide.Standing()
+	if now := time.Now(); now.Sub(r.looked) >= time.Second {
+		r.looked, r.own = now, Twin{Epoch: r.Self().Stamp.Epoch}
+		if r.Standing != nil {
+			r.own.Standing = r.Standing()
+		}
 	}
-	return t
+	return r.own
 }
 
 // tell tells what has become of other gateways.

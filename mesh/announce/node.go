@@ -298,7 +298,8 @@ func (r *search) moves(g Gateway) bool {
 		}
 		return false
 	case !answers:
-		if len(g.Nonce) == 0 && r.other == nil {
+		// Who replays what another gateway once said has every node ask now and then.
+		if len(g.Nonce) == 0 && r.other == nil && (r.asked == nil || now.Sub(r.asked.sent) > askWait) {
 			r.toAll = true
 			r.verify()
 		}

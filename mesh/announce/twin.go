@@ -29,7 +29,9 @@ const (
 	twinAsks  = 4                // questions of a search, which takes 15 s when nobody answers
 	twinPause = 30 * time.Second // between the starts of two searches: what strangers replay starts no more
 	twinAgain = 2 * time.Minute  // a proof that the other one stands down is good for as long
-	twinLost  = 5 * time.Minute  // after which another one that gives no sign counts as gone
+	// answersPerSecond bounds what goes to all because somebody replays questions.
+	answersPerSecond = 0.2
+	twinLost         = 5 * time.Minute // after which another one that gives no sign counts as gone
 	// TakeOver is how long the other one has to be silent until a gateway that has stood
 	// down serves: longer than one takes to start anew, also into another slot.
 	TakeOver = 5 * time.Minute
@@ -82,7 +84,7 @@ type twins struct {
 }
 
 func newTwins(instance uint64, takeOver time.Duration) *twins {
-	return &twins{instance: instance, takeOver: takeOver, answer: bucket{rate: 1, burst: 4}}
+	return &twins{instance: instance, takeOver: takeOver, answer: bucket{rate: answersPerSecond, burst: 6}}
 }
 
 // next returns when tick has something to do; the zero value: when something is

@@ -290,7 +290,7 @@ func TestNoStrangerSilencesAGateway(t *testing.T) {
 		}
 		took := int(time.Since(began) / time.Second)
 		t.Logf("in %d s: %v", took, spent)
-		if spent["twin"] > took+20 {
+		if spent["twin"] > took/5+took/8+20 { // answers, and searches
 			t.Errorf("it said %v in %d s", spent, took)
 		}
 	})
@@ -319,7 +319,7 @@ func TestASearchForAnotherGatewayIsBounded(t *testing.T) {
 			answered++
 		}
 	}
-	if answered > 5 {
+	if answered > 7 {
 		t.Errorf("answered %d recordings in an instant", answered)
 	}
 }
@@ -465,11 +465,11 @@ func TestTwoGatewaysCostANodeLittle(t *testing.T) {
 		other := make([]Gateway, 0)
 		node := NewNodeSide(nd.config(a, net, 1), make([]byte, 32), 0, func(Heard) {})
 		node.Twin = func(g Gateway) { other = append(other, g) }
-		one, two := newGate(t, a, network, 1, 40_000, StandingServes), newGate(t, a, network, 2, 40_000, StandingServes)
 		a.lose = func(m sent) bool { // between the two
 			_, twin := decode(t, net, m.data).(Twin)
 			return twin
 		}
+		one, two := newGate(t, a, network, 1, 40_000, StandingServes), newGate(t, a, network, 2, 40_000, StandingServes)
 		end := life(t, func(ctx context.Context) error { return node.Run(ctx) })
 		time.Sleep(time.Hour)
 		synctest.Wait()
