@@ -58,7 +58,7 @@ type gate struct {
 	ca       byte
 	epoch    atomic.Uint64
 	standing atomic.Uint32
-	met      []Twinned
+	told     atomic.Int32 // how often it has met somebody, or lost him
 	end      func()
 }
 
@@ -75,7 +75,7 @@ func newGate(t *testing.T, a *air, network identity.Key, n byte, epoch uint64, s
 		return m
 	}, func(Node, netip.Addr) {})
 	g.Standing = func() Standing { return Standing(g.standing.Load()) }
-	g.Met = func(w Twinned) { g.met = append(g.met, w) }
+	g.Met = func(Twinned) { g.told.Add(1) }
 	g.end = life(t, g.Run)
 	return g
 }
@@ -118,8 +118,8 @@ func TestTheSecondGatewayStandsDownUntilTheFirstIsGone(t *testing.T) {
 				defer second.end()
 				time.Sleep(time.Second)
 				synctest.Wait()
-				if w := second.Twinned(); !w.Aside || w.Other == nil || w.Other.Epoch != tc.first || len(second.met) != 1 {
-					t.Fatalf("the second: %+v, told %d times", w, len(second.met))
+				if w := second.Twinned(); !w.Aside || w.Other == nil || w.Other.Epoch != tc.first || second.told.Load() != 1 {
+					t.Fatalf("the second: %+v, told %d times", w, second.told.Load())
 				}
 				settled := time.Now()
 				time.Sleep(time.Hour)
@@ -127,8 +127,8 @@ func TestTheSecondGatewayStandsDownUntilTheFirstIsGone(t *testing.T) {
 				if n := a.gateways(t, net, settled); n[second.addr] != 0 || n[first.addr] < 110 {
 					t.Errorf("in an hour they announced %v", n)
 				}
-				if w := first.Twinned(); w.Aside || w.Other == nil || !w.Other.Aside || len(first.met) != 1 {
-					t.Errorf("the first: %+v, told %d times", w, len(first.met))
+				if w := first.Twinned(); w.Aside || w.Other == nil || !w.Other.Aside || first.told.Load() != 1 {
+					t.Errorf("the first: %+v, told %d times", w, first.told.Load())
 				}
 				if h := second.HeardEpoch(); h != 0 {
 					t.Errorf("the second takes epoch %d for a dead gateway's", h)
@@ -151,8 +151,8 @@ func TestTheSecondGatewayStandsDownUntilTheFirstIsGone(t *testing.T) {
 				}
 				time.Sleep(3 * time.Minute)
 				synctest.Wait()
-				if w := second.Twinned(); w.Aside || w.Other != nil || len(second.met) != 2 {
-					t.Errorf("%s after the first has gone: %+v, told %d times", time.Since(gone), w, len(second.met))
+				if w := second.Twinned(); w.Aside || w.Other != nil || second.told.Load() != 2 {
+					t.Errorf("%s after the first has gone: %+v, told %d times", time.Since(gone), w, second.told.Load())
 				}
 				last := heard[len(heard)-1]
 				if moved := last.CASHA256[0] == 2; moved != (tc.second >= tc.first) {
@@ -210,7 +210,7 @@ func TestOfTwoThatStartAtOnceOneServes(t *testing.T) {
 					if aside[0] == aside[1] || tc.want != 0 && aside[tc.want-1] {
 						t.Fatalf("they have stood down: %v", aside)
 					}
-					told := [2]int{len(one.met), len(two.met)}
+					told := [2]int32{one.told.Load(), two.told.Load()}
 					time.Sleep(time.Hour)
 					synctest.Wait()
 					if now := [2]bool{one.Twinned().Aside, two.Twinned().Aside}; now != aside {
@@ -274,7 +274,7 @@ func TestNoStrangerSilencesAGateway(t *testing.T) {
 			looked = len(all)
 			time.Sleep(time.Second)
 		}
-		if w := gateway.Twinned(); w.Aside || w.Other != nil || len(gateway.met) != 0 {
+		if w := gateway.Twinned(); w.Aside || w.Other != nil || gateway.told.Load() != 0 {
 			t.Fatalf("it was talked into %+v", w)
 		}
 		spent := map[string]int{}
