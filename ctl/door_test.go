@@ -166,6 +166,7 @@ func TestNodeWithoutItsGateway(t *testing.T) {
 			{"clients to the device: dns", []string{"net", "firewall"}},
 			{"phone", []string{"net", "leases"}},
 			{"mast.halo", []string{"net", "dns"}},
+			{"BATMAN_IV", []string{"mesh", "topology"}},
 			{"bat0", []string{"health"}},
 			{"a tar", []string{"support", "--out", "-"}},
 			{"door.opened", []string{"event", "list", "--direct"}},

@@ -33,7 +33,10 @@ func (*mast) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
 func (*mast) Channels() ([]model.RadioChannels, error) { return nil, nothing() }
 func (*mast) Legal() ([]model.Legality, error)         { return nil, nothing() }
 func (*mast) Timeline() []model.Recovery               { return nil }
-func (*mast) Doctor() (model.DoctorReport, error)      { return model.DoctorReport{}, nothing() }
+func (*mast) Topology() (model.MeshTopology, error) {
+	return topology(), nil
+}
+func (*mast) Doctor() (model.DoctorReport, error) { return model.DoctorReport{}, nothing() }
 func (*mast) Examine(context.Context) (model.DoctorReport, error) {
 	return model.DoctorReport{}, nothing()
 }

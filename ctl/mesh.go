@@ -25,6 +25,7 @@ type air interface {
 	Health(context.Context) (health.Report, error)
 	MeshStatus(context.Context) (model.MeshStatus, error)
 	Peers(context.Context) ([]model.MeshPeer, error)
+	Topology(context.Context) (model.MeshTopology, error)
 	Channels(context.Context) ([]model.RadioChannels, error)
 	Legal(context.Context) ([]model.Legality, error)
 	Timeline(context.Context) ([]model.Recovery, error)
@@ -53,6 +54,7 @@ func (a *app) meshCommand() *cobra.Command {
 	g := group("mesh", "the mesh, its radios and who is in the air",
 		a.askDevice("status", "radios, ports and neighbours", cobra.NoArgs, a.meshStatus),
 		a.askDevice("peers", "members that are reached directly, and links that do not come about", cobra.NoArgs, a.meshPeers),
+		a.meshTopology(),
 		a.askDevice("scan [RADIO]", "have a radio look which meshes and networks there are", cobra.MaximumNArgs(1), a.meshScan),
 		a.askDevice("channels", "which channels the radios have, and may use", cobra.NoArgs, a.meshChannels),
 		a.askDevice("legal", "what the law lets the radios do, and where that is known from", cobra.NoArgs, a.meshLegal),

@@ -163,6 +163,7 @@ func TestLocalAsksTheDevice(t *testing.T) {
 	say("GET /v1/radios/channels", []model.RadioChannels{{Radio: "phy0", Channels: []model.RadioChannel{{Channel: 36}}}})
 	say("GET /v1/radios/legal", []model.Legality{{Radio: "phy0"}})
 	say("POST /v1/radios/capture", "frames")
+	say("GET /v1/mesh/topology", topology())
 	say("GET /v1/doctor", doctorReport(0))
 	mux.HandleFunc("POST /v1/radios/scan", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "there is no such radio", http.StatusNotFound)
@@ -187,7 +188,7 @@ func TestLocalAsksTheDevice(t *testing.T) {
 		code := ctl.Run(t.Context(), ctl.Env{Args: append([]string{"mesh", "--local"}, args...), Stdout: &out, Stderr: &errs, Profiles: profile.Dir(dir), Getenv: func(string) string { return "" }, MeshSocket: socket})
 		return code, out.String(), errs.String()
 	}
-	for args, want := range map[string]string{"status": "phy0", "peers": nodeID, "channels": "36", "legal": "phy0", "doctor --last": "1312", "capture --out -": "frames"} {
+	for args, want := range map[string]string{"status": "phy0", "peers": nodeID, "channels": "36", "legal": "phy0", "topology": "BATMAN_IV", "doctor --last": "1312", "capture --out -": "frames"} {
 		if code, out, errs := run(strings.Fields(args)...); code != ctl.ExitOK || !strings.Contains(out, want) {
 			t.Errorf("mesh %s: exit status %d, %q, %s", args, code, out, errs)
 		}

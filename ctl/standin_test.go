@@ -208,6 +208,7 @@ func routes(t testing.TB) map[string]any {
 		"GET /v1/mesh/legality": apitype.LegalityList{Items: []model.Legality{
 			{Radio: "phy0", Wanted: "DE", Country: "DE", Channel: "channel 1, 2412 MHz (20 MHz wide)", Allowed: true, MaxEIRPDBm: 20, MaxWidthMHz: 40, Reasons: []string{"rules: the kernel's database", "band: 2400 to 2483.5 MHz"}},
 			{Wanted: "DE", Country: "DE", Channel: "HaLow: channel 1 to channel 9", Allowed: true, MaxEIRPDBm: 16, MaxWidthMHz: 1, DutyCyclePct: 2.8, AirtimeS: 12.5, AirtimeMaxS: 100.8, Reasons: []string{"a table"}}}},
+		"GET /v1/mesh/topology": topology(),
 		"GET /v1/mesh/timeline": apitype.RecoveryList{Items: recoveries()},
 		"GET /v1/mesh/doctor":   doctorReport(0),
 		"POST /v1/mesh/doctor":  doctorReport(1),
@@ -287,6 +288,22 @@ func meshProfile() model.MeshProfile {
 		MeshParameters: now, SSID: "ETHRX0001-8A", Epoch: 40_000, Serial: 7, Issued: &issued, Phase: "preparing", Target: &to, Secret: true,
 		Nodes:  []model.NodeProfile{{Node: nodeID, Awaited: true, Prepared: true, Said: &said}, {Node: "n-bbbbbbbbbbbbbbbbbbbb"}},
 		Former: []model.FormerProfile{{MeshParameters: now, Until: standInNow.Add(6 * 24 * time.Hour)}},
+	}
+}
+
+// topology has a neighbour by radio, one by cable, a node behind it, and one that is
+// lost.
+func topology() model.MeshTopology {
+	s := meshStatus(model.Neighbour{Iface: "eth1", MAC: "02:00:00:00:00:02", Node: nodeID, LastSeenMS: 900, TQ: 255}, model.OverlayPeer{})
+	peers := s.Peers()
+	return model.MeshTopology{
+		Node: gatewayID, Gateway: gatewayID, Routing: "BATMAN_IV",
+		Names: map[string]string{gatewayID: "gw", nodeID: "n01\x1b[31m"},
+		Originators: []model.MeshOriginator{
+			{MAC: "02:00:00:00:00:02", Node: nodeID, NextHop: "02:00:00:00:00:02", NextHopNode: nodeID, Iface: "eth1", LastSeenMS: 900, TQ: 255, Others: 1},
+			{MAC: "02:00:00:00:00:07", Node: waitingID, NextHop: "02:00:00:00:00:02", NextHopNode: nodeID, Iface: "eth1", LastSeenMS: 2400, TQ: 120},
+			{MAC: "02:00:00:00:00:08", LastSeenMS: 61_000, Others: 2}},
+		Neighbours: []model.MeshPeer{peers[0], peers[3]},
 	}
 }
 

@@ -85,6 +85,10 @@ func (m noMesh) Legal(context.Context) ([]model.Legality, error) { return nil, m
 
 func (m noMesh) Timeline(context.Context) ([]model.Recovery, error) { return nil, m.absent() }
 
+func (m noMesh) Topology(context.Context) (model.MeshTopology, error) {
+	return model.MeshTopology{}, m.absent()
+}
+
 func (m noMesh) Leases(context.Context) (map[string][]model.Lease, error) { return nil, m.absent() }
 
 func (m noMesh) Firewall(context.Context) (model.FirewallStatus, error) {

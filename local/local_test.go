@@ -66,6 +66,7 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	answer("PUT /v1/boot/claim-code", nil)
 	answer("DELETE /v1/boot/claim-code", nil)
 	answer("GET /v1/radios/channels", []model.RadioChannels{{Radio: "phy0"}})
+	answer("GET /v1/mesh/topology", model.MeshTopology{Routing: "BATMAN_V"})
 	answer("GET /v1/radios/legal", []model.Legality{{Allowed: true}})
 	answer("GET /v1/net/leases", map[string][]model.Lease{"br0": {{Name: "phone"}}})
 	answer("GET /v1/net/firewall", model.FirewallStatus{Zones: []model.FirewallZone{{Zone: model.ZoneClients}}})
@@ -108,6 +109,9 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	if c, err := m.Channels(ctx); err != nil || len(c) != 1 || c[0].Radio != "phy0" {
 		t.Errorf("Channels: got %+v, %v", c, err)
 	}
+	if t2, err := m.Topology(ctx); err != nil || t2.Routing != "BATMAN_V" {
+		t.Errorf("Topology: got %+v, %v", t2, err)
+	}
 	if l, err := m.Legal(ctx); err != nil || len(l) != 1 || !l[0].Allowed {
 		t.Errorf("Legal: got %+v, %v", l, err)
 	}
@@ -143,6 +147,7 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 		`PUT /v1/boot/claim-code {"code":"7K3M"}`,
 		`DELETE /v1/boot/claim-code null`,
 		`GET /v1/radios/channels null`,
+		`GET /v1/mesh/topology null`,
 		`GET /v1/radios/legal null`,
 		`GET /v1/net/leases null`,
 		`GET /v1/net/firewall null`,

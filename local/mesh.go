@@ -65,6 +65,7 @@ const (
 	RouteLegal      = "/v1/radios/legal"
 	RouteScan       = "/v1/radios/scan"
 	RouteCapture    = "/v1/radios/capture"
+	RouteTopology   = "/v1/mesh/topology"
 	RouteLeases     = "/v1/net/leases"
 	RouteFirewall   = "/v1/net/firewall"
 	RouteDNS        = "/v1/net/dns"
@@ -170,6 +171,13 @@ func (m *Mesh) Timeline(ctx context.Context) ([]model.Recovery, error) {
 	var r []model.Recovery
 	err := m.do(ctx, http.MethodGet, RouteTimeline, nil, &r)
 	return r, err
+}
+
+// Topology returns the mesh as the device's routing sees it.
+func (m *Mesh) Topology(ctx context.Context) (model.MeshTopology, error) {
+	var t model.MeshTopology
+	err := m.do(ctx, http.MethodGet, RouteTopology, nil, &t)
+	return t, err
 }
 
 // Membership returns the node's membership; until it has joined, an error

@@ -196,7 +196,10 @@ func (c *cable) Ports() []model.Port {
 }
 func (c *cable) Neighbours() ([]model.Neighbour, error) { return []model.Neighbour{}, nil }
 func (c *cable) Originators() (int, error)              { return 1, nil }
-func (c *cable) Present() map[dot11.MAC]bool            { return nil }
+func (c *cable) Ways([]identity.PublicKey) (mesh.Ways, error) {
+	return mesh.Ways{}, nil
+}
+func (c *cable) Present() map[dot11.MAC]bool { return nil }
 
 // A cable has no batman-adv.
 func (c *cable) Flooding() (bool, error)                 { return false, fs.ErrNotExist }

@@ -51,6 +51,8 @@ type segment struct {
 	again chan struct{}
 }
 
+func (*segment) Ways([]identity.PublicKey) (mesh.Ways, error) { return mesh.Ways{}, nil }
+
 func (*segment) Present() map[dot11.MAC]bool { return nil }
 
 // There is no batman-adv to flood.

@@ -198,6 +198,9 @@ func (u unprovisioned) Legal() ([]model.Legality, error)         { return nil, u
 func (u unprovisioned) Capture(context.Context, model.CaptureRequest, io.Writer) error {
 	return u.refuse()
 }
+func (u unprovisioned) Topology() (model.MeshTopology, error) {
+	return model.MeshTopology{}, u.refuse()
+}
 func (u unprovisioned) Leases() (map[string][]model.Lease, error) { return nil, u.refuse() }
 func (u unprovisioned) Firewall() (model.FirewallStatus, error) {
 	return model.FirewallStatus{}, u.refuse()

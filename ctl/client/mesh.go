@@ -21,6 +21,11 @@ func (c *Client) Peers(ctx context.Context) ([]model.MeshPeer, error) {
 	return l.Items, err
 }
 
+// Topology is the mesh as the gateway's routing sees it.
+func (c *Client) Topology(ctx context.Context) (model.MeshTopology, error) {
+	return get[model.MeshTopology](ctx, c, "/v1/mesh/topology", nil)
+}
+
 // Channels lists the channels of the gateway's radios.
 func (c *Client) Channels(ctx context.Context) ([]model.RadioChannels, error) {
 	l, err := get[apitype.RadioChannelsList](ctx, c, "/v1/mesh/channels", nil)

@@ -26,6 +26,7 @@ type Radios interface {
 	Channels(context.Context) ([]model.RadioChannels, error)
 	Legal(context.Context) ([]model.Legality, error)
 	Timeline(context.Context) ([]model.Recovery, error)
+	Topology(context.Context) (model.MeshTopology, error)
 	Doctor(context.Context) (model.DoctorReport, error)
 	Examine(context.Context) (model.DoctorReport, error)
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
@@ -50,6 +51,14 @@ func (a *API) meshRoutes() {
 	}, func(context.Context, *nothing) (*body[apitype.MeshPeerList], error) {
 		s, err := a.meshStatus()
 		return answer(apitype.MeshPeerList{Items: s.Peers()}, err)
+	})
+	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
+		OperationID: "get-mesh-topology", Method: http.MethodGet, Path: "/v1/mesh/topology", Tags: tags,
+		Summary:     "The mesh as the gateway's routing sees it: by which neighbour each node is reached, and how well",
+		Description: "Which node an address is of, is what nodes say themselves; on ports it was proven.",
+	}, func(ctx context.Context, _ *nothing) (*body[model.MeshTopology], error) {
+		t, err := a.Radios.Topology(ctx)
+		return answer(located(t, a.Registry.ByMAC()), ofRadio(err))
 	})
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "list-mesh-channels", Method: http.MethodGet, Path: "/v1/mesh/channels", Tags: tags,
@@ -195,6 +204,21 @@ func named(s model.MeshStatus, nodes map[string]string) model.MeshStatus {
 	}
 	s.Radios, s.Neighbours = radios, neighbours
 	return s
+}
+
+// located fills in the nodes whose addresses routing alone does not tell: they have
+// told the gateway of their interfaces.
+func located(t model.MeshTopology, nodes map[string]string) model.MeshTopology {
+	for i := range t.Originators {
+		o := &t.Originators[i]
+		o.Node, o.NextHopNode = cmp.Or(o.Node, nodes[o.MAC]), cmp.Or(o.NextHopNode, nodes[o.NextHop])
+	}
+	for i := range t.Neighbours {
+		if n := &t.Neighbours[i]; n.Transport == "radio" { // those on ports have proved who they are
+			n.Node = cmp.Or(n.Node, nodes[n.MAC])
+		}
+	}
+	return t
 }
 
 func (a *API) capture(ctx context.Context, q model.CaptureRequest) (*rawAnswer, error) {

@@ -41,6 +41,13 @@ func (a *air) Legal(context.Context) ([]model.Legality, error) {
 func (a *air) Timeline(context.Context) ([]model.Recovery, error) {
 	return []model.Recovery{{Cause: model.CausePowerOn, State: model.RecoveryOver, TotalMS: 4711, Stages: []model.RecoveryMark{}}}, a.err
 }
+func (a *air) Topology(context.Context) (model.MeshTopology, error) {
+	return model.MeshTopology{
+		Routing: "BATMAN_IV", Names: map[string]string{},
+		Originators: []model.MeshOriginator{{MAC: "02:00:00:00:00:02", NextHop: "02:00:00:00:00:03"}},
+		Neighbours:  []model.MeshPeer{{Transport: "radio", MAC: "02:00:00:00:00:03"}, {Transport: "ethernet", MAC: "02:00:00:00:00:03"}},
+	}, a.err
+}
 func (a *air) Doctor(context.Context) (model.DoctorReport, error) {
 	return model.DoctorReport{Examining: 1, Peers: []model.DoctorPeer{}, Findings: []model.DoctorFinding{}}, a.err
 }
@@ -172,6 +179,11 @@ func TestMeshOfRadios(t *testing.T) {
 	f.want(http.StatusOK, "GET", "/v1/mesh/legality", nil, &legal)
 	if len(channels.Items) != 1 || !channels.Items[0].Channels[0].Usable || len(legal.Items) != 1 || !legal.Items[0].Allowed {
 		t.Errorf("got %+v, %+v", channels, legal)
+	}
+	var topology model.MeshTopology
+	f.want(http.StatusOK, "GET", "/v1/mesh/topology", nil, &topology)
+	if len(topology.Originators) != 1 || len(topology.Neighbours) != 2 {
+		t.Errorf("got %+v", topology)
 	}
 	var recoveries apitype.RecoveryList
 	f.want(http.StatusOK, "GET", "/v1/mesh/timeline", nil, &recoveries)

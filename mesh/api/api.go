@@ -46,6 +46,8 @@ type Daemon interface {
 	Legal() ([]model.Legality, error)
 	// Capture writes a pcap; an error may come after the first octets.
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
+	// Topology is the mesh as the device's routing sees it.
+	Topology() (model.MeshTopology, error)
 	// Leases are those of each interface on which the device gives addresses; an
 	// interface without any is there with an empty list.
 	Leases() (map[string][]model.Lease, error)
@@ -106,6 +108,7 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 	})
 	get(mux, local.RouteChannels, d.Channels)
 	get(mux, local.RouteLegal, d.Legal)
+	get(mux, local.RouteTopology, d.Topology)
 	get(mux, local.RouteLeases, d.Leases)
 	get(mux, local.RouteFirewall, d.Firewall)
 	get(mux, local.RouteDNS, d.DNS)

@@ -51,6 +51,9 @@ func (d *daemon) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, 
 }
 func (d *daemon) Channels() ([]model.RadioChannels, error) { return []model.RadioChannels{}, d.err }
 func (d *daemon) Legal() ([]model.Legality, error)         { return []model.Legality{}, d.err }
+func (d *daemon) Topology() (model.MeshTopology, error) {
+	return model.MeshTopology{Routing: "BATMAN_IV"}, d.err
+}
 func (d *daemon) Leases() (map[string][]model.Lease, error) {
 	return map[string][]model.Lease{"br0": {{Name: "phone"}}}, d.err
 }
@@ -91,6 +94,8 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/timeline", "", nil, 200, "", `"cause":"power-on"`},
 		{"GET", "/v1/membership", "", nil, 200, "", `"name":"mast"`},
 		{"GET", "/v1/membership", "", fmt.Errorf("%w: searching", ErrNone), 404, "", "searching"},
+		{"GET", "/v1/mesh/topology", "", nil, 200, "", `"routing":"BATMAN_IV"`},
+		{"GET", "/v1/mesh/topology", "", fmt.Errorf("%w: no network", ErrNone), 404, "", "no network"},
 		{"GET", "/v1/doctor", "", nil, 200, "", `"examining":1`},
 		{"POST", "/v1/doctor", "", nil, 200, "examined", `"peers"`},
 		{"POST", "/v1/doctor", "", fmt.Errorf("%w: no network", ErrNone), 404, "examined", "no network"},

@@ -23,6 +23,7 @@ var Routes = []Route{
 	{"GET " + local.RouteChannels, apitype.RoleViewer, true},
 	{"GET " + local.RouteLegal, apitype.RoleViewer, true},
 	{"GET " + local.RouteTimeline, apitype.RoleViewer, true},
+	{"GET " + local.RouteTopology, apitype.RoleViewer, true},
 	{"GET " + local.RouteProfile, apitype.RoleViewer, true},
 	{"GET " + local.RouteLeases, apitype.RoleViewer, true},
 	{"GET " + local.RouteFirewall, apitype.RoleViewer, true},
