@@ -31,10 +31,8 @@ const (
 	countLinks   = 2 * time.Second
 	askAlone     = 10 * time.Second // between requests to rejoin of a node without peers
 	askAmong     = time.Minute      // of one that has some
-	scanFirst    = 3 * time.Minute  // without the gateway, until other channels are listened to
-	scanAgain    = 5 * time.Minute
-	sayWithin    = 3 * time.Second // spreads what all nodes have to say at once
-	wholePerNode = time.Second     // spreads who fetches the whole document
+	sayWithin    = 3 * time.Second  // spreads what all nodes have to say at once
+	wholePerNode = time.Second      // spreads who fetches the whole document
 	forgetEvery  = time.Hour
 )
 
@@ -58,6 +56,7 @@ type nodeProfile struct {
 	asked   time.Time
 	counted time.Time
 	forgot  time.Time
+	placed  time.Time // when its place among the scouts was looked for
 	scanned time.Time
 	lost    time.Time // the gateway, since
 	wholeAt time.Time // when the whole document is due; zero: it is at hand
@@ -199,8 +198,8 @@ func (p *nodeProfile) advance(now time.Time) {
 	}
 }
 
-// seek asks members around for a later document, and listens on other channels,
-// while the gateway is not heard.
+// seek asks members around for a later document, on their channel, and in its turn
+// listens on others, while the gateway is not heard.
 func (p *nodeProfile) seek(ctx context.Context, now time.Time, scans *sync.WaitGroup) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -216,7 +215,7 @@ func (p *nodeProfile) seek(ctx context.Context, now time.Time, scans *sync.WaitG
 		p.asked = now.Add(-rand.N(every / 5))
 		p.under.Say(Stranger{}, p.rejoin.Request(now, p.m.Latest().Document))
 	}
-	if now.Sub(p.lost) >= scanFirst && now.Sub(p.scanned) >= scanAgain {
+	if p.scoutDue(now) {
 		p.scanned = now
 		scans.Go(func() { p.listenElsewhere(ctx) })
 	}

@@ -1,0 +1,89 @@
+package mesh
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/batman"
+	"halo.internal/model/dot11"
+)
+
+// Devices that have each other for peers, and no gateway, may have been left behind
+// on a channel that the mesh is no longer on: those that were off when it moved meet
+// again where it was, and none of them is alone. Nothing on their channel tells them
+// where it went, so that one of them has to listen on others, which takes its radio
+// away from its peers for moments. They do it in turn, by an order that all of them
+// know without a word, so that a network whose gateway is merely off has one radio
+// away at a time, and ever more rarely.
+const (
+	scoutFirst = 3 * time.Minute  // without the gateway, until the first goes
+	scoutTurn  = 2 * time.Minute  // between one and the next, the first time round
+	scoutMost  = 16 * time.Minute // between them in the end; each round takes twice as long as the one before
+)
+
+// scout is a device's place among those that reach each other.
+type scout struct{ rank, count int }
+
+// turn tells whether it is this one's turn, of devices that have not heard the gateway
+// for so long, and after how long of that its turn began.
+func (s scout) turn(silent time.Duration) (began time.Duration, ours bool) {
+	if silent < scoutFirst {
+		return 0, false
+	}
+	began, each := scoutFirst, scoutTurn
+	for each < scoutMost && silent >= began+time.Duration(s.count)*each {
+		began += time.Duration(s.count) * each
+		each = min(2*each, scoutMost)
+	}
+	n := (silent - began) / each
+	return began + n*each, int(n)%s.count == s.rank
+}
+
+// scoutAmong returns the place of a device among the members that routing knows a way
+// to, those of whose addresses of bat0 are there. It has none where the gateway's is
+// there too: the mesh is here, whatever else is the matter. Where there is no telling
+// who is there, it takes itself for the only one.
+func scoutAmong(own, gateway identity.PublicKey, members []identity.PublicKey, there map[dot11.MAC]bool) (s scout, ok bool) {
+	reached := func(key identity.PublicKey) bool {
+		for turn := range uint8(batman.Turns) {
+			if there[dot11.MAC(batman.MAC(key, turn))] {
+				return true
+			}
+		}
+		return false
+	}
+	if reached(gateway) {
+		return s, false
+	}
+	ids := []string{own.ID()}
+	for _, key := range members {
+		if key != own && key != gateway && reached(key) {
+			ids = append(ids, key.ID())
+		}
+	}
+	slices.SortFunc(ids, strings.Compare)
+	return scout{slices.Index(ids, own.ID()), len(ids)}, true
+}
+
+// scoutDue tells whether this node is to listen on other channels now. p.mu is held.
+func (p *nodeProfile) scoutDue(now time.Time) bool {
+	silent := now.Sub(p.lost)
+	if silent < scoutFirst || now.Sub(p.placed) < scoutFirst/6 {
+		return false // routing's table is long
+	}
+	p.placed = now
+	p.node.mu.Lock()
+	members := make([]identity.PublicKey, len(p.list.Peers))
+	for i, m := range p.list.Peers {
+		members[i] = m.Key
+	}
+	p.node.mu.Unlock()
+	s, ok := scoutAmong(p.id.Key.Public(), p.net, members, p.under.Present())
+	if !ok {
+		return false
+	}
+	began, ours := s.turn(silent)
+	return ours && p.scanned.Before(p.lost.Add(began))
+}
