@@ -74,7 +74,7 @@ func (m *core) openOverlay(v4, v6 netip.Addr) (*overlay.Device, error) {
 		Name: paths.OverlayIface, Key: m.keys.secret(), Port: paths.WireGuardPort, UnderlayMTU: link.Attrs().MTU,
 		Addresses: []netip.Prefix{netip.PrefixFrom(v4, paths.OverlayNet.Bits()), netip.PrefixFrom(v6, 64)},
 		Routes:    m.overlayRoutes(), Inner: []string{paths.ClientBridge},
-		Log: m.Log,
+		Userspace: m.Userspace, Log: m.Log,
 	})
 }
 

@@ -81,7 +81,7 @@ func device(role model.Role) int {
 		go (&fakeAPI{root: root, mesh: local.NewMesh(filepath.Join(root, paths.MeshSocket))}).run(ctx)
 	}
 	err = mesh.Run(ctx, mesh.Config{
-		Root: root, Role: role, BootID: os.Getenv(envBoot), Boot: plainBoot{}, Clock: &skewed{offset: skew},
+		Userspace: true, Root: root, Role: role, BootID: os.Getenv(envBoot), Boot: plainBoot{}, Clock: &skewed{offset: skew},
 		Console: func() (io.WriteCloser, error) { return os.Create(filepath.Join(root, "console")) },
 		Underlay: func(c mesh.UnderlayConfig) mesh.Underlay {
 			if os.Getenv(envSegment) != "" {

@@ -57,7 +57,9 @@ type Config struct {
 	TakeOver time.Duration
 	// RekeyOverlap is how long both overlay keys of a device hold; zero: two minutes.
 	RekeyOverlap time.Duration
-	Log          *slog.Logger
+	// Userspace has the overlay in this process, see overlay.Config; not on boards.
+	Userspace bool
+	Log       *slog.Logger
 }
 
 func (c Config) path(p string) string { return filepath.Join(c.Root, p) }

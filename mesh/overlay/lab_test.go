@@ -25,7 +25,7 @@ import (
 
 // These tests run in the test machine, whose kernel has WireGuard.
 func TestMain(m *testing.M) {
-	testvm.Main(m, testvm.Options{Modules: []string{"wireguard", "veth", "nf_tables"}})
+	testvm.Main(m, testvm.Options{Modules: []string{"wireguard", "tun", "veth", "nf_tables"}})
 }
 
 const patience = 3 * time.Minute
@@ -66,6 +66,22 @@ func (e *end) peer() overlay.Peer {
 	return overlay.Peer{
 		Node: e.key.ID(), Key: e.key.WireGuardPublic(), Endpoint: netip.AddrPortFrom(e.under, paths.WireGuardPort),
 		Allowed: []netip.Prefix{netip.PrefixFrom(e.over, 32)},
+	}
+}
+
+// TestTheProcessDoesItWhereItIsToldTo is what tests of WireGuard in the process rest
+// on, on a host whose kernel has it.
+func TestTheProcessDoesItWhereItIsToldTo(t *testing.T) {
+	dev, err := overlay.Open(overlay.Config{
+		Name: "wg-process", Key: identity.New().WireGuard(), Port: paths.WireGuardPort + 1, UnderlayMTU: 1500, Userspace: true,
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.97.0.1/16")}, Log: slog.New(slog.DiscardHandler),
+	})
+	ok(t, err)
+	defer dev.Close()
+	link, err := netlink.LinkByName("wg-process")
+	ok(t, err)
+	if dev.Kernel() || link.Type() == "wireguard" {
+		t.Errorf("the kernel does it: a link of kind %s", link.Type())
 	}
 }
 

@@ -3,7 +3,6 @@ package overlay
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -15,14 +14,19 @@ import (
 )
 
 // openBackend prefers the kernel.
-func openBackend(name string, mtu int, log *slog.Logger) (backend, bool, error) {
+func openBackend(cfg Config) (_ backend, kernels bool, err error) {
+	name, mtu := cfg.Name, MTU(cfg.UnderlayMTU)
+	if cfg.Userspace {
+		b, err := openUserspace(name, mtu, cfg.Log)
+		return b, false, err
+	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = name, mtu
-	err := netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
+	err = netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
-		log.Warn("the kernel has no WireGuard: the overlay runs in this process", "iface", name)
-		b, err := openUserspace(name, mtu, log)
+		cfg.Log.Warn("the kernel has no WireGuard: the overlay runs in this process", "iface", name)
+		b, err := openUserspace(name, mtu, cfg.Log)
 		return b, false, err
 	case errors.Is(err, unix.EEXIST):
 		link, err := netlink.LinkByName(name)

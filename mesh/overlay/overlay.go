@@ -40,7 +40,10 @@ type Config struct {
 	Addresses   []netip.Prefix // this node's, with the length of the whole overlay
 	Routes      []netip.Prefix // networks that are reached through it
 	Inner       []string       // other interfaces from which its addresses may be reached
-	Log         *slog.Logger
+	// Userspace has WireGuard run in this process where the kernel has it too: for tests
+	// of that, which have to do so on every host.
+	Userspace bool
+	Log       *slog.Logger
 }
 
 // MTU returns the overlay's for an underlay's.
@@ -100,7 +103,7 @@ type Device struct {
 // Open makes the interface, or adopts the kernel's that an earlier process
 // left, gives it its addresses, and brings it up.
 func Open(cfg Config) (*Device, error) {
-	b, kernel, err := openBackend(cfg.Name, MTU(cfg.UnderlayMTU), cfg.Log)
+	b, kernel, err := openBackend(cfg)
 	if err != nil {
 		return nil, err
 	}

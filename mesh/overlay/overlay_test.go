@@ -36,8 +36,9 @@ var (
 	overA6, overB6 = netip.MustParseAddr("fd00:2::a"), netip.MustParseAddr("fd00:2::b")
 )
 
+// config has WireGuard run in this process; the kernel's is for the test machine.
 func config(name string, key identity.Key, v4, v6 netip.Addr) Config {
-	return Config{Name: name, Key: key.WireGuard(), Port: paths.WireGuardPort, UnderlayMTU: 1500, Log: slog.New(slog.DiscardHandler),
+	return Config{Name: name, Key: key.WireGuard(), Port: paths.WireGuardPort, UnderlayMTU: 1500, Userspace: true, Log: slog.New(slog.DiscardHandler),
 		Addresses: []netip.Prefix{netip.PrefixFrom(v4, 16), netip.PrefixFrom(v6, 64)}}
 }
 
