@@ -226,6 +226,9 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	owned.Go(func() { u.runRadios(ctx) })
 	owned.Go(func() { u.listenOutside(ctx) })
 	owned.Go(func() { keepPace(ctx, bat, mesh.OGMInterval(), u.Log) })
+	if mesh.Routing == batman.V {
+		owned.Go(func() { u.keepWorth(ctx, bat, u.Log) })
+	}
 	if u.Bundle.Role == model.RoleNode {
 		owned.Go(func() { u.keepAddress(ctx, own) })
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -28,6 +29,7 @@ import (
 	"halo.internal/mesh/radio"
 	"halo.internal/mesh/sae"
 	"halo.internal/model/bundle"
+	"halo.internal/model/dot11"
 )
 
 // chip is a radio with its driver, which notes what is done with it.
@@ -432,6 +434,27 @@ func TestWhatARadioIsToBe(t *testing.T) {
 	c.law = legal.HaLow(legal.S1G{Country: "DE", Number: 2})
 	if err := w.fit(nl80211.Wiphy{Index: 5}, &member); !errors.Is(err, legal.ErrRefused) || !strings.Contains(err.Error(), "has no S1G channel 2") {
 		t.Errorf("HaLow on a channel that is not there: %v", err)
+	}
+}
+
+// TestRatesOfHaLow are those of its channel, not of the one that stands for it.
+func TestRatesOfHaLow(t *testing.T) {
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	rate := nl80211.Rate{Bitrate: 722, MCS: 7, NSS: 1, WidthMHz: 20, ShortGI: true, Kind: "VHT"}
+	o, c := &world{}, newChip()
+	w := o.board(c)
+	w.setUpHaLow()
+	o.ifaces = []nl80211.Interface{{Index: 3, Name: "mesh0"}, {Index: 4, Name: "mesh1"}}
+	o.stations = map[int][]nl80211.StationInfo{3: {{MAC: mac, TxRate: rate}}, 4: {{MAC: mac, TxRate: rate}}}
+	o.states = []radio.State{
+		{Wiphy: 5, Name: "phy5", Iface: "mesh0", Peers: []radio.Peer{{MAC: dot11.MAC(mac), Peering: peering.Estab}}},
+		{Wiphy: 6, Name: "phy6", Iface: "mesh1", Peers: []radio.Peer{{MAC: dot11.MAC(mac), Peering: peering.Estab}}},
+	}
+	list := w.List()
+	for i, want := range []float64{10. / 3, 72.2} {
+		if r := list[len(list)-2+i]; len(r.Peers) != 1 || math.Abs(r.Peers[0].TxMbps-want) > 0.001 || (r.HaLow != "") != (i == 0) {
+			t.Errorf("radio %s: got %+v, want a rate of %g Mbit/s", r.Name, r, want)
+		}
 	}
 }
 

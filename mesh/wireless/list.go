@@ -1,6 +1,7 @@
 package wireless
 
 import (
+	"halo.internal/drivers/halow/channel"
 	"halo.internal/drivers/nl80211"
 	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
@@ -49,6 +50,10 @@ func (w *Wireless) List() []model.Radio {
 				r.HaLow = d.Legal().Channel
 			}
 		}
+		rateOf := wifiRate
+		if r.HaLow != "" {
+			rateOf = channel.Mbps
+		}
 		var stations []nl80211.StationInfo
 		for _, i := range ifaces {
 			if s.Iface == "" || i.Name != s.Iface {
@@ -59,7 +64,7 @@ func (w *Wireless) List() []model.Radio {
 			stations, _ = conn.Stations(i.Index) // peers without numbers are better than none
 		}
 		for _, p := range s.Peers {
-			r.Peers = append(r.Peers, peerOf(p, stations))
+			r.Peers = append(r.Peers, peerOf(p, stations, rateOf))
 		}
 		list = append(list, r)
 	}
@@ -91,7 +96,10 @@ func droppedOf(d radio.Dropped) model.Dropped {
 	}
 }
 
-func peerOf(p radio.Peer, stations []nl80211.StationInfo) model.RadioPeer {
+// wifiRate is what a frame carried, in Mbit/s.
+func wifiRate(r nl80211.Rate) float64 { return float64(r.Bitrate) / 10 }
+
+func peerOf(p radio.Peer, stations []nl80211.StationInfo, rateOf func(nl80211.Rate) float64) model.RadioPeer {
 	m := model.RadioPeer{
 		MAC: p.MAC.String(), Linked: p.Peering == peering.Estab, SAE: p.SAE.String(), Peering: p.Peering.String(),
 		SignalDBm: p.SignalDBm, InactiveMS: p.Inactive.Milliseconds(), Failures: p.Failures, Reason: p.Reason,
@@ -106,7 +114,7 @@ func peerOf(p radio.Peer, stations []nl80211.StationInfo) model.RadioPeer {
 			continue
 		}
 		m.InactiveMS = s.Inactive.Milliseconds()
-		m.TxMbps, m.RxMbps = float64(s.TxRate.Bitrate)/10, float64(s.RxRate.Bitrate)/10
+		m.TxMbps, m.RxMbps = rateOf(s.TxRate), rateOf(s.RxRate)
 		m.TxBytes, m.RxBytes, m.TxRetries, m.TxFailed = s.TxBytes, s.RxBytes, s.TxRetries, s.TxFailed
 	}
 	return m
