@@ -56,9 +56,10 @@ func (a *app) meshChannel() *cobra.Command {
 
 func (a *app) meshProfile() *cobra.Command {
 	var text struct{ routing, mfp, sae, scheme string }
-	var beacon int
+	var beacon, penalty int
 	var o, r changeOptions
-	set := a.call("set", "change what all members of the mesh have to agree on", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
+	var set *cobra.Command
+	set = a.call("set", "change what all members of the mesh have to agree on", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
 		var want model.ProfileChange
 		for _, f := range []struct {
 			to   **string
@@ -71,13 +72,17 @@ func (a *app) meshProfile() *cobra.Command {
 		if beacon != 0 {
 			want.BeaconInterval = &beacon
 		}
+		if set.Flags().Changed("hop-penalty") { // 0 says something
+			want.HopPenalty = &penalty
+		}
 		if want == (model.ProfileChange{}) {
-			return &usageError{errors.New("expected something to change: --routing, --mfp, --sae, --beacon-interval or --halow-scheme")}
+			return &usageError{errors.New("expected something to change: --routing, --hop-penalty, --mfp, --sae, --beacon-interval or --halow-scheme")}
 		}
 		return a.changeProfile(ctx, c, want, o)
 	})
 	set.Long = changeLong
 	set.Flags().StringVar(&text.routing, "routing", "", "`algorithm`: BATMAN_IV or BATMAN_V")
+	set.Flags().IntVar(&penalty, "hop-penalty", 0, "what is taken off a way for each node that passes on, `of 255`; 0: batman-adv's own, 30")
 	set.Flags().StringVar(&text.mfp, "mfp", "", "`protection` of management frames: required, optional or off")
 	set.Flags().StringVar(&text.sae, "sae", "", "`method`: hash-to-element or hunting-and-pecking")
 	set.Flags().StringVar(&text.scheme, "halow-scheme", "", "`numbering` of S1G channels")
@@ -151,7 +156,11 @@ func parameterRows(t *table.Table, m model.MeshParameters) {
 	if m.HaLowChannel != 0 {
 		t.Row("HaLow", fmt.Sprintf("S1G channel %d %s", m.HaLowChannel, m.HaLowScheme))
 	}
-	t.Row("Routing", m.Routing)
+	routing := m.Routing
+	if m.HopPenalty != 0 {
+		routing += fmt.Sprintf(", hop penalty %d of 255", m.HopPenalty)
+	}
+	t.Row("Routing", routing)
 	t.Row("Protection", "MFP "+m.MFP+", SAE by "+m.SAE)
 	t.Row("Beacons", fmt.Sprintf("every %d time units", m.BeaconInterval))
 }

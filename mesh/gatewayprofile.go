@@ -529,6 +529,7 @@ func apply(m bundle.Mesh, c model.ProfileChange) bundle.Mesh {
 	set(&m.MFP, c.MFP)
 	set(&m.SAE, c.SAE)
 	set(&m.HaLowScheme, c.HaLowScheme)
+	number(&m.HopPenalty, c.HopPenalty)
 	number(&m.Channel, c.Channel)
 	number(&m.Width, c.Width)
 	number(&m.BeaconInterval, c.BeaconInterval)

@@ -57,10 +57,17 @@ func (u *batUnderlay) Switch(m bundle.Mesh) {
 	if old.PSK != m.PSK || old.Routing != m.Routing {
 		part = partAll
 	}
-	again := u.again[part]
+	again, bat := u.again[part], u.bat
 	u.mu.Unlock()
 	u.wireless.Change(m)
-	if again != nil && old.WithDefaults() != m.WithDefaults() {
+	was, is := old.WithDefaults(), m.WithDefaults()
+	if was.HopPenalty != is.HopPenalty && bat != nil {
+		if err := bat.SetHopPenalty(m.Penalty()); err != nil {
+			u.Log.Warn("the hop penalty is not changed", "err", err)
+		}
+		was.HopPenalty = is.HopPenalty // nothing has to begin anew
+	}
+	if again != nil && was != is {
 		again()
 	}
 }

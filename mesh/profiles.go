@@ -144,7 +144,7 @@ func (m *core) links() int {
 func parametersOf(m bundle.Mesh) model.MeshParameters {
 	m = m.WithDefaults()
 	return model.MeshParameters{
-		Routing: m.Routing, Channel: m.Channel, Width: m.Width, MFP: m.MFP, SAE: m.SAE,
+		Routing: m.Routing, HopPenalty: m.HopPenalty, Channel: m.Channel, Width: m.Width, MFP: m.MFP, SAE: m.SAE,
 		BeaconInterval: m.BeaconInterval, HaLowChannel: m.HaLowChannel, HaLowScheme: m.HaLowScheme,
 	}
 }

@@ -174,7 +174,7 @@ func (u *batUnderlay) Run(ctx context.Context) error {
 
 func (u *batUnderlay) serve(ctx context.Context) error {
 	mesh := u.profile()
-	c := batman.Config{Name: paths.BatIface, Algorithm: mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient, Bridged: u.Bundle.Bridged() > 0, OGMInterval: eager(mesh.OGMInterval())}
+	c := batman.Config{Name: paths.BatIface, Algorithm: mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient, Bridged: u.Bundle.Bridged() > 0, OGMInterval: eager(mesh.OGMInterval()), HopPenalty: mesh.Penalty()}
 	if u.Bundle.Role == model.RoleGateway {
 		c.Gateway = batman.GatewayServer
 	}

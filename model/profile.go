@@ -5,6 +5,7 @@ import "time"
 // MeshParameters is a mesh profile as people see it: without its secret.
 type MeshParameters struct {
 	Routing        string `json:"routing" enum:"BATMAN_IV,BATMAN_V"`
+	HopPenalty     int    `json:"hop_penalty,omitempty" doc:"what routing takes off a way for each node that passes on, of 255; absent: batman-adv's own, 30"`
 	Channel        int    `json:"channel" doc:"number of a Wi-Fi channel of 2.4 or 5 GHz"`
 	Width          int    `json:"width" doc:"of the channel, MHz"`
 	MFP            string `json:"mfp" doc:"protection of management frames" enum:"required,optional,off"`
@@ -17,6 +18,7 @@ type MeshParameters struct {
 // ProfileChange asks for another mesh profile. What is left out stays.
 type ProfileChange struct {
 	Routing        *string `json:"routing,omitempty" enum:"BATMAN_IV,BATMAN_V"`
+	HopPenalty     *int    `json:"hop_penalty,omitempty" minimum:"0" maximum:"255" doc:"0: batman-adv's own, 30"`
 	Channel        *int    `json:"channel,omitempty" minimum:"1" maximum:"177"`
 	Width          *int    `json:"width,omitempty" enum:"20,40"`
 	MFP            *string `json:"mfp,omitempty" enum:"required,optional,off"`

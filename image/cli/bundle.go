@@ -76,6 +76,7 @@ all: whoever holds it is the gateway.`,
 	f.IntVar(&o.HaLowChannel, "halow-channel", 0, "S1G channel of the mesh's HaLow radios, by its number, which fixes the width too (default: none, and they stay off)")
 	f.StringVar(&o.HaLowScheme, "halow-scheme", "", "numbering of S1G channels, where the country has several: 802.11-2020, 802.11-2024 or 802.11-REVmf")
 	f.StringVar(&o.Routing, "routing", "BATMAN_IV", "BATMAN_IV or BATMAN_V")
+	f.IntVar(&o.HopPenalty, "hop-penalty", 0, "what routing takes off a way for each node that passes on, of 255 (default: batman-adv's own, 30)")
 	f.Uint32Var(&o.Uses, "uses", 16, "how many nodes may join with node.toml")
 	f.DurationVar(&life, "expires", 30*24*time.Hour, "how long they may")
 	f.StringVar(&out, "out", ".", "folder for the two files")

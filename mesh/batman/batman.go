@@ -37,9 +37,6 @@ type Config struct {
 	HopPenalty  uint8            // of 255, for each hop; 0 leaves the kernel's
 	Bridged     bool             // others' devices are bridged into it, so that there may be loops
 	Gateway     GatewayMode
-	// DownMbit and UpMbit are what a server says of its way out, in Mbit/s, in steps
-	// of 0.1; 0 leaves what the kernel says.
-	DownMbit, UpMbit float64
 }
 
 func (c Config) ogmInterval() time.Duration {

@@ -78,7 +78,7 @@ func TestTheKernel(t *testing.T) {
 				ok(t, err)
 				c := batman.Config{
 					Name: "bat0", Algorithm: algorithm, MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)}, OGMInterval: 700 * time.Millisecond, HopPenalty: 20,
-					Gateway: batman.GatewayServer, DownMbit: 40, UpMbit: 5.5,
+					Gateway: batman.GatewayServer,
 				}
 				if i == 1 {
 					c.Gateway, c.Bridged = batman.GatewayClient, true
@@ -97,9 +97,10 @@ func TestTheKernel(t *testing.T) {
 					t.Errorf("node %d (-expected +got):\n%s", i, diff)
 				}
 				ok(t, m.SetOGMInterval(800*time.Millisecond))
-				want.OGMInterval = 800 * time.Millisecond
+				ok(t, m.SetHopPenalty(21))
+				want.OGMInterval, want.HopPenalty = 800*time.Millisecond, 21
 				if info, err = m.Info(); err != nil || !cmp.Equal(want, info) {
-					t.Errorf("node %d after a change of the interval: got %+v, %v", i, info, err)
+					t.Errorf("node %d after a change of the interval and the penalty: got %+v, %v", i, info, err)
 				}
 				p := batman.Port{HopPenalty: 9, ELPInterval: 300 * time.Millisecond, Throughput: 1.2}
 				if algorithm == batman.IV {
@@ -134,7 +135,7 @@ func TestTheKernel(t *testing.T) {
 				for _, c := range own {
 					mine = mine || c.MAC.String() == "02:00:00:00:00:02"
 				}
-				if len(ways) != 1 || ways[0].Iface != "port1" || !found || !mine || len(gateways) != 1 || gateways[0].DownMbit != 40 || gateways[0].UpMbit != 5.5 {
+				if len(ways) != 1 || ways[0].Iface != "port1" || !found || !mine || len(gateways) != 1 || gateways[0].DownMbit != 10 || gateways[0].UpMbit != 2 {
 					return fmt.Errorf("ways %+v, clients %+v, own %+v, gateways %+v", ways, clients, own, gateways)
 				}
 				neighbours, err := m.Neighbours()

@@ -49,6 +49,13 @@ func (m *Mesh) SetGateway(mode GatewayMode) error {
 	return err
 }
 
+// SetHopPenalty changes what is taken off a way for each node, this one among them,
+// that passes on.
+func (m *Mesh) SetHopPenalty(penalty uint8) error {
+	_, err := m.request(cmdSetMesh, mnl.Acknowledge, func(mesh int) ([]byte, error) { return encodeHopPenalty(mesh, penalty) })
+	return err
+}
+
 // Port returns how an interface that carries the mesh is treated. The error wraps
 // fs.ErrNotExist where it carries none.
 func (m *Mesh) Port(iface string) (Port, error) {

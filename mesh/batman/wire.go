@@ -46,8 +46,6 @@ const (
 	attrRouter        = 29
 	attrBLA           = 46
 	attrDAT           = 47
-	attrGatewayDown   = 49
-	attrGatewayUp     = 50
 	attrGatewayMode   = 51
 	attrHopPenalty    = 53
 	attrForceFlood    = 55
@@ -162,10 +160,6 @@ func (c Config) encode(index int) ([]byte, error) {
 		e.Uint8(attrHopPenalty, c.HopPenalty)
 	}
 	e.Uint8(attrGatewayMode, uint8(c.Gateway))
-	if c.Gateway == GatewayServer && c.DownMbit > 0 {
-		e.Uint32(attrGatewayDown, steps(c.DownMbit))
-		e.Uint32(attrGatewayUp, steps(c.UpMbit))
-	}
 	return e.Encode()
 }
 
@@ -190,6 +184,14 @@ func encodeGateway(index int, mode GatewayMode) ([]byte, error) {
 	e := mnl.NewAttributeEncoder()
 	e.Uint32(attrMeshIfindex, uint32(index))
 	e.Uint8(attrGatewayMode, uint8(mode))
+	return e.Encode()
+}
+
+// encodeHopPenalty makes a SET_MESH request of the penalty alone.
+func encodeHopPenalty(index int, penalty uint8) ([]byte, error) {
+	e := mnl.NewAttributeEncoder()
+	e.Uint32(attrMeshIfindex, uint32(index))
+	e.Uint8(attrHopPenalty, penalty)
 	return e.Encode()
 }
 

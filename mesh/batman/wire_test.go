@@ -147,10 +147,13 @@ func TestRequests(t *testing.T) {
 	if err := m.set(Config{OGMInterval: 5 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.set(Config{HopPenalty: 15, Bridged: true, Gateway: GatewayServer, DownMbit: 12.5, UpMbit: 3}); err != nil {
+	if err := m.set(Config{HopPenalty: 15, Bridged: true, Gateway: GatewayServer}); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.SetPort("lo", Port{HopPenalty: 7, ELPInterval: 2 * time.Second, Throughput: 0.3}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.SetHopPenalty(255); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.SetOGMInterval(250 * time.Millisecond); err != nil {
@@ -168,13 +171,14 @@ func TestRequests(t *testing.T) {
 	}
 	// Mesh index (3) 4; bridge-loop avoidance (46) 0, distributed ARP table (47) 1,
 	// multicast to all (55) 1, OGM interval (57) 5000 ms, gateway mode (51) 0; then
-	// with hop penalty (53) 15, and bandwidths (49, 50) of 125 and 30 times 100 kbit/s.
+	// with hop penalty (53) 15, as a server.
 	// A port (6) has its hop penalty, ELP interval (58) 2000 ms and throughput (59).
 	const index = "0800030004000000"
 	want := []string{
 		"15 " + index + "05002e0000000000" + "05002f0001000000" + "0500370001000000" + "0800390088130000" + "0500330000000000",
-		"15 " + index + "05002e0001000000" + "05002f0001000000" + "0500370001000000" + "08003900e8030000" + "050035000f000000" + "0500330002000000" + "080031007d000000" + "080032001e000000",
+		"15 " + index + "05002e0001000000" + "05002f0001000000" + "0500370001000000" + "08003900e8030000" + "050035000f000000" + "0500330002000000",
 		"16 " + index + "0800060001000000" + "0500350007000000" + "08003a00d0070000" + "08003b0003000000",
+		"15 " + index + "05003500ff000000",
 		"15 " + index + "08003900fa000000",
 		"15 " + index + "0500330001000000",
 		"8 " + index,

@@ -36,7 +36,10 @@ func FuzzParse(f *testing.F) {
 // FuzzHead takes heads as if they were signed.
 func FuzzHead(f *testing.F) {
 	network := key(f, 0)
-	f.Add(signed(f, draft(f, 3)).head)
+	d := draft(f, 3)
+	f.Add(signed(f, d).head)
+	d.Mesh.HopPenalty, d.Former[0].Mesh.HopPenalty = 60, 255
+	f.Add(signed(f, d).head)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d, err := parseHead(network.Public(), b, network.Sign(context, b))
 		if err != nil {

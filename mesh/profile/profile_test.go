@@ -108,13 +108,34 @@ func TestMembersOpenIt(t *testing.T) {
 	}
 }
 
+// TestHopPenalty: a document that names none is as it was before there was one.
+func TestHopPenalty(t *testing.T) {
+	d := draft(t, 3)
+	without := signed(t, d)
+	d.Mesh.HopPenalty = 60
+	with := signed(t, d)
+	if n := len(with.head) - len(without.head); n != 3 { // an array of two, and an octet of a number that has two
+		t.Errorf("the penalty takes %d octets, want 3", n)
+	}
+	for _, doc := range []Document{without, with} {
+		got, err := Parse(key(t, 0).Public(), doc.Marshal())
+		if err != nil || got.Mesh != doc.Mesh || len(got.Former) != len(doc.Former) || got.Former[0].Mesh != doc.Former[0].Mesh {
+			t.Errorf("got %+v, %v, want %+v", got.Mesh, err, doc.Mesh)
+		}
+	}
+	var p parameters
+	if err := p.UnmarshalCBOR(must(encMode.Marshal(penalised{Basic: parametersOf(d.Mesh).basic}))); err == nil {
+		t.Error("a penalty of 0 was taken in the longer form")
+	}
+}
+
 // TestSizes keeps to what ARCHITECTURE.md says of airtime.
 func TestSizes(t *testing.T) {
 	d := draft(t, MaxMembers)
 	d.Former = nil
 	for i := range MaxFormer {
 		m := mesh(1+i, strings.Repeat("p", 63))
-		m.HaLowChannel, m.HaLowScheme, m.SAE, m.Routing = 44, "802.11-2024", bundle.HuntingAndPecking, "BATMAN_IV"
+		m.HaLowChannel, m.HaLowScheme, m.SAE, m.Routing, m.HopPenalty = 44, "802.11-2024", bundle.HuntingAndPecking, "BATMAN_IV", 255
 		d.Former = append(d.Former, Former{m, day.Add(Keep)})
 	}
 	d.Mesh = d.Former[0].Mesh

@@ -2,6 +2,7 @@ package profile
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -50,8 +51,14 @@ type (
 		Mesh    parameters
 		UntilMS int64
 	}
-	// parameters is a profile without mesh ID and secret.
+	// parameters is a profile without mesh ID and secret. Those that leave the hop
+	// penalty out are written without it, as they were before there was one: cards
+	// keep such documents, and members that know no more read them.
 	parameters struct {
+		basic
+		HopPenalty int
+	}
+	basic struct {
 		_              struct{} `cbor:",toarray"`
 		Routing        string
 		Channel        int
@@ -61,6 +68,11 @@ type (
 		BeaconInterval int
 		HaLowChannel   int
 		HaLowScheme    string
+	}
+	penalised struct {
+		_          struct{} `cbor:",toarray"`
+		Basic      basic
+		HopPenalty int
 	}
 )
 
@@ -85,15 +97,41 @@ func must[T any](v T, err error) T {
 }
 
 func parametersOf(m bundle.Mesh) parameters {
-	return parameters{
+	return parameters{HopPenalty: m.HopPenalty, basic: basic{
 		Routing: m.Routing, Channel: m.Channel, Width: m.Width, MFP: m.MFP, SAE: m.SAE,
 		BeaconInterval: m.BeaconInterval, HaLowChannel: m.HaLowChannel, HaLowScheme: m.HaLowScheme,
+	}}
+}
+
+// MarshalCBOR writes the shorter form where there is one.
+func (p parameters) MarshalCBOR() ([]byte, error) {
+	if p.HopPenalty == 0 {
+		return encMode.Marshal(p.basic)
 	}
+	return encMode.Marshal(penalised{Basic: p.basic, HopPenalty: p.HopPenalty})
+}
+
+// UnmarshalCBOR reads both: they differ by how many fields they have
+// (RFC 8949 3.1).
+func (p *parameters) UnmarshalCBOR(b []byte) error {
+	if len(b) > 0 && b[0] != 0x80|2 {
+		*p = parameters{}
+		return decMode.Unmarshal(b, &p.basic)
+	}
+	var l penalised
+	if err := decMode.Unmarshal(b, &l); err != nil {
+		return err
+	}
+	if l.HopPenalty == 0 {
+		return errors.New("expected a hop penalty, or the form without")
+	}
+	*p = parameters{basic: l.Basic, HopPenalty: l.HopPenalty}
+	return nil
 }
 
 func (p parameters) mesh(ssid string) bundle.Mesh {
 	return bundle.Mesh{
-		SSID: ssid, Routing: p.Routing, Channel: p.Channel, Width: p.Width, MFP: p.MFP, SAE: p.SAE,
+		SSID: ssid, Routing: p.Routing, HopPenalty: p.HopPenalty, Channel: p.Channel, Width: p.Width, MFP: p.MFP, SAE: p.SAE,
 		BeaconInterval: p.BeaconInterval, HaLowChannel: p.HaLowChannel, HaLowScheme: p.HaLowScheme,
 	}
 }

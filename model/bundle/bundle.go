@@ -202,7 +202,7 @@ func Parse(name string, data []byte) (Bundle, error) {
 func explain(name string, err error) error {
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 		row, _ := strict.Errors[0].Position()
-		return fmt.Errorf("%s:%d: unknown key %q; expected one of version, network, role, name, country, [gateway] public_key seed claim_code, [mesh] ssid psk routing channel width mfp sae beacon_interval halow_channel halow_scheme, [join] token, [ports], [firewall] uplink, [multicast] groups kbit", name, row, strings.Join(strict.Errors[0].Key(), "."))
+		return fmt.Errorf("%s:%d: unknown key %q; expected one of version, network, role, name, country, [gateway] public_key seed claim_code, [mesh] ssid psk routing hop_penalty channel width mfp sae beacon_interval halow_channel halow_scheme, [join] token, [ports], [firewall] uplink, [multicast] groups kbit", name, row, strings.Join(strict.Errors[0].Key(), "."))
 	}
 	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, col := bad.Position()

@@ -59,7 +59,7 @@ func TestMeshDefaults(t *testing.T) {
 	if got := (Mesh{}).WithDefaults(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	set := Mesh{SSID: "valley", PSK: "correct horse battery", Routing: "BATMAN_V", Channel: 149, Width: 40, MFP: MFPOff, SAE: HuntingAndPecking, BeaconInterval: 100, HaLowChannel: 44, HaLowScheme: "802.11-2020"}
+	set := Mesh{SSID: "valley", PSK: "correct horse battery", Routing: "BATMAN_V", HopPenalty: 60, Channel: 149, Width: 40, MFP: MFPOff, SAE: HuntingAndPecking, BeaconInterval: 100, HaLowChannel: 44, HaLowScheme: "802.11-2020"}
 	if got := set.WithDefaults(); got != set {
 		t.Errorf("got %+v, want %+v", got, set)
 	}
@@ -71,6 +71,20 @@ func TestMeshDefaults(t *testing.T) {
 	}
 	if got, err := Parse("halo.toml", data); err != nil || got.Mesh != set {
 		t.Errorf("got %+v, %v", got.Mesh, err)
+	}
+}
+
+func TestHopPenalty(t *testing.T) {
+	for in, want := range map[int]uint8{0: 30, 1: 1, 30: 30, 255: 255} {
+		m := Mesh{SSID: "valley", PSK: "correct horse battery", Routing: "BATMAN_V", HopPenalty: in}
+		if err := m.Check(); err != nil || m.Penalty() != want {
+			t.Errorf("%d: got %d, %v, want %d", in, m.Penalty(), err, want)
+		}
+	}
+	for _, in := range []int{-1, 256} {
+		if err := (Mesh{SSID: "valley", PSK: "correct horse battery", Routing: "BATMAN_V", HopPenalty: in}).Check(); err == nil || !strings.Contains(err.Error(), "mesh.hop_penalty: expected 0 to 255") {
+			t.Errorf("%d: got %v", in, err)
+		}
 	}
 }
 

@@ -12,11 +12,14 @@ import (
 )
 
 // Mesh is the mesh profile: what all members have to agree on. The fields from
-// Channel on are about radios and may be left out; WithDefaults fills them in.
+// HopPenalty on may be left out; WithDefaults fills in those about radios, from
+// Channel on.
 type Mesh struct {
 	SSID    string `toml:"ssid" comment:"mesh ID, 1 to 32 octets"`
 	PSK     string `toml:"psk" comment:"secret"`
 	Routing string `toml:"routing" comment:"BATMAN_IV or BATMAN_V, the same on every node"`
+
+	HopPenalty int `toml:"hop_penalty,omitempty" comment:"what routing takes off a way for each node that passes on, of 255; left out: batman-adv's own, 30"`
 
 	Channel        int    `toml:"channel,omitempty" comment:"number of a Wi-Fi channel of 2.4 GHz (1 to 14) or 5 GHz (36 to 177); left out: 1"`
 	Width          int    `toml:"width,omitempty" comment:"of the channel in MHz: 20 or 40; left out: 20"`
@@ -64,6 +67,14 @@ func (m Mesh) Check() error {
 	return errors.Join(errs...)
 }
 
+// batmanPenalty is batman-adv's hop penalty for either algorithm
+// (batadv_meshif_init_late of the kernel).
+const batmanPenalty = 30
+
+// Penalty is what routing takes off a way for each node that passes on, of 255. It
+// is named also where the profile leaves it out: bat0 may have another from before.
+func (m Mesh) Penalty() uint8 { return uint8(cmp.Or(m.HopPenalty, batmanPenalty)) }
+
 // OGMInterval is how often a member says by the routing protocol that it exists
 // (BATMAN_IV's OGM, BATMAN_V's OGM2), which all the others pass on. What a channel
 // of Wi-Fi does not notice would fill one of HaLow: docs/halow.md has the measured
@@ -94,6 +105,9 @@ func (m Mesh) check(bad func(key, expected string, got any)) {
 	}
 	if m.Routing != "BATMAN_IV" && m.Routing != "BATMAN_V" {
 		bad("mesh.routing", "BATMAN_IV or BATMAN_V", m.Routing)
+	}
+	if m.HopPenalty < 0 || m.HopPenalty > 255 {
+		bad("mesh.hop_penalty", "0 to 255", m.HopPenalty)
 	}
 	m = m.WithDefaults()
 	if dot11.ChannelMHz(m.Channel) == 0 {
