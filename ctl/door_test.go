@@ -166,7 +166,6 @@ func TestNodeWithoutItsGateway(t *testing.T) {
 			{"clients to the device: dns", []string{"net", "firewall"}},
 			{"phone", []string{"net", "leases"}},
 			{"mast.halo", []string{"net", "dns"}},
-			{"BATMAN_IV", []string{"mesh", "topology"}},
 			{"bat0", []string{"health"}},
 			{"a tar", []string{"support", "--out", "-"}},
 			{"door.opened", []string{"event", "list", "--direct"}},
@@ -250,6 +249,15 @@ func TestRolesAtADoor(t *testing.T) {
 	viewer.must(t, "login", "--user", "vera", "--gateway=https://"+d.tls, "--ca-sha256", sum)
 	there := m.key.ID() + "@" + m.at
 	viewer.must(t, "--node", there, "mesh", "status")
+	if out := viewer.must(t, "--node", there, "mesh", "topology"); !strings.Contains(out, "BATMAN_IV") {
+		t.Errorf("mesh topology:\n%s", out)
+	}
+	if out := viewer.must(t, "--node", there, "net", "reserve", "list"); !strings.Contains(out, "camera") {
+		t.Errorf("net reserve list:\n%s", out)
+	}
+	viewer.fails(t, ctl.ExitUnauthorised, "this needs the role operator", "--node", there, "net", "reserve", "add", "02:00:00:00:00:20", "10.43.7.20")
+	admin.fails(t, ctl.ExitError, "the address is in use", "--node", there, "net", "reserve", "add", "02:00:00:00:00:20", "10.43.7.20")
+	admin.fails(t, ctl.ExitNotFound, "haloctl net reserve list", "--node", there, "net", "reserve", "remove", "02:00:00:00:00:20")
 	viewer.fails(t, ctl.ExitUnauthorised, "next: your role does not allow this", "--node", there, "mesh", "scan")
 	viewer.fails(t, ctl.ExitUnauthorised, "this needs the role admin", "--node", there, "mesh", "capture", "--out", "-")
 	viewer.fails(t, ctl.ExitUnauthorised, "", "node", "console-code", "gw")

@@ -30,9 +30,14 @@ func (*mast) CheckCode(model.CodeTry) error         { return nothing() }
 func (*mast) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
 	return model.RadioScan{}, nothing()
 }
-func (*mast) Channels() ([]model.RadioChannels, error) { return nil, nothing() }
-func (*mast) Legal() ([]model.Legality, error)         { return nil, nothing() }
-func (*mast) Timeline() []model.Recovery               { return nil }
+func (*mast) Channels() ([]model.RadioChannels, error)   { return nil, nothing() }
+func (*mast) Legal() ([]model.Legality, error)           { return nil, nothing() }
+func (*mast) Timeline() []model.Recovery                 { return nil }
+func (*mast) Reservations() ([]model.Reservation, error) { return reservations(), nil }
+func (*mast) PutReservation(model.Reservation) error {
+	return fmt.Errorf("%w: the address is in use", api.ErrBusy)
+}
+func (*mast) DeleteReservation(string) error { return nothing() }
 func (*mast) Topology() (model.MeshTopology, error) {
 	return topology(), nil
 }

@@ -34,6 +34,9 @@ type air interface {
 	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
 	Leases(context.Context) (map[string][]model.Lease, error)
+	Reservations(context.Context) ([]model.Reservation, error)
+	PutReservation(context.Context, model.Reservation) error
+	DeleteReservation(ctx context.Context, mac string) error
 	Firewall(context.Context) (model.FirewallStatus, error)
 	DNS(context.Context) (model.DNSStatus, error)
 	Support(context.Context, io.Writer) error

@@ -21,6 +21,7 @@ func (a *app) netCommand() *cobra.Command {
 	g := group("net", "interfaces, addresses given, firewall and names of a device",
 		a.askDevice("interfaces", "network interfaces and what they are for", cobra.NoArgs, a.netInterfaces),
 		a.askDevice("leases", "addresses that the device has given to clients", cobra.NoArgs, a.netLeases),
+		a.netReserve(),
 		a.askDevice("firewall", "what the firewall lets through and drops, counted since the start", cobra.NoArgs, a.netFirewall),
 		a.askDevice("dns", "names that the device knows, and what it was asked", cobra.NoArgs, a.netDNS),
 	)

@@ -208,10 +208,13 @@ func routes(t testing.TB) map[string]any {
 		"GET /v1/mesh/legality": apitype.LegalityList{Items: []model.Legality{
 			{Radio: "phy0", Wanted: "DE", Country: "DE", Channel: "channel 1, 2412 MHz (20 MHz wide)", Allowed: true, MaxEIRPDBm: 20, MaxWidthMHz: 40, Reasons: []string{"rules: the kernel's database", "band: 2400 to 2483.5 MHz"}},
 			{Wanted: "DE", Country: "DE", Channel: "HaLow: channel 1 to channel 9", Allowed: true, MaxEIRPDBm: 16, MaxWidthMHz: 1, DutyCyclePct: 2.8, AirtimeS: 12.5, AirtimeMaxS: 100.8, Reasons: []string{"a table"}}}},
-		"GET /v1/mesh/topology": topology(),
-		"GET /v1/mesh/timeline": apitype.RecoveryList{Items: recoveries()},
-		"GET /v1/mesh/doctor":   doctorReport(0),
-		"POST /v1/mesh/doctor":  doctorReport(1),
+		"GET /v1/network/reservations":                      apitype.ReservationList{Items: reservations()},
+		"PUT /v1/network/reservations":                      nil,
+		"DELETE /v1/network/reservations/02:00:00:00:00:20": nil,
+		"GET /v1/mesh/topology":                             topology(),
+		"GET /v1/mesh/timeline":                             apitype.RecoveryList{Items: recoveries()},
+		"GET /v1/mesh/doctor":                               doctorReport(0),
+		"POST /v1/mesh/doctor":                              doctorReport(1),
 		"POST /v1/mesh/scan": model.RadioScan{Radio: "phy0", Iface: "mesh0", Networks: []model.RadioNetwork{
 			{BSSID: "02:00:00:00:00:02", Kind: "mesh", Name: "ETHRX0001-8A", Own: true, Secured: true, Channel: 1, FreqMHz: 2412, SignalDBm: -48.5, SeenMS: 400},
 			{BSSID: "02:00:00:00:00:09", Kind: "access point", Name: "caf\x1b[31m", Channel: 6, FreqMHz: 2437, SignalDBm: -80, SeenMS: 2500}}},
@@ -288,6 +291,13 @@ func meshProfile() model.MeshProfile {
 		MeshParameters: now, SSID: "ETHRX0001-8A", Epoch: 40_000, Serial: 7, Issued: &issued, Phase: "preparing", Target: &to, Secret: true,
 		Nodes:  []model.NodeProfile{{Node: nodeID, Awaited: true, Prepared: true, Said: &said}, {Node: "n-bbbbbbbbbbbbbbbbbbbb"}},
 		Former: []model.FormerProfile{{MeshParameters: now, Until: standInNow.Add(6 * 24 * time.Hour)}},
+	}
+}
+
+func reservations() []model.Reservation {
+	return []model.Reservation{
+		{MAC: "02:00:00:00:00:20", Address: netip.MustParseAddr("10.43.0.20"), Name: "camera"},
+		{MAC: "02:00:00:00:00:21", Address: netip.MustParseAddr("10.43.255.20"), Waits: true},
 	}
 }
 

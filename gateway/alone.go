@@ -91,6 +91,12 @@ func (m noMesh) Topology(context.Context) (model.MeshTopology, error) {
 
 func (m noMesh) Leases(context.Context) (map[string][]model.Lease, error) { return nil, m.absent() }
 
+func (m noMesh) Reservations(context.Context) ([]model.Reservation, error) { return nil, m.absent() }
+
+func (m noMesh) PutReservation(context.Context, model.Reservation) error { return m.absent() }
+
+func (m noMesh) DeleteReservation(context.Context, string) error { return m.absent() }
+
 func (m noMesh) Firewall(context.Context) (model.FirewallStatus, error) {
 	return model.FirewallStatus{}, m.absent()
 }

@@ -66,6 +66,9 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	answer("PUT /v1/boot/claim-code", nil)
 	answer("DELETE /v1/boot/claim-code", nil)
 	answer("GET /v1/radios/channels", []model.RadioChannels{{Radio: "phy0"}})
+	answer("GET /v1/net/reservations", []model.Reservation{{Name: "camera"}})
+	answer("PUT /v1/net/reservations", nil)
+	answer("DELETE /v1/net/reservations/{mac}", nil)
 	answer("GET /v1/mesh/topology", model.MeshTopology{Routing: "BATMAN_V"})
 	answer("GET /v1/radios/legal", []model.Legality{{Allowed: true}})
 	answer("GET /v1/net/leases", map[string][]model.Lease{"br0": {{Name: "phone"}}})
@@ -112,6 +115,12 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	if t2, err := m.Topology(ctx); err != nil || t2.Routing != "BATMAN_V" {
 		t.Errorf("Topology: got %+v, %v", t2, err)
 	}
+	if l, err := m.Reservations(ctx); err != nil || len(l) != 1 || l[0].Name != "camera" {
+		t.Errorf("Reservations: got %+v, %v", l, err)
+	}
+	if err := errors.Join(m.PutReservation(ctx, model.Reservation{MAC: "a"}), m.DeleteReservation(ctx, "02:00:00:00:00:07")); err != nil {
+		t.Error(err)
+	}
 	if l, err := m.Legal(ctx); err != nil || len(l) != 1 || !l[0].Allowed {
 		t.Errorf("Legal: got %+v, %v", l, err)
 	}
@@ -148,6 +157,9 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 		`DELETE /v1/boot/claim-code null`,
 		`GET /v1/radios/channels null`,
 		`GET /v1/mesh/topology null`,
+		`GET /v1/net/reservations null`,
+		`PUT /v1/net/reservations {"address":"","mac":"a"}`,
+		`DELETE /v1/net/reservations/02:00:00:00:00:07 null`,
 		`GET /v1/radios/legal null`,
 		`GET /v1/net/leases null`,
 		`GET /v1/net/firewall null`,

@@ -51,30 +51,32 @@ const (
 
 // Routes of halo-mesh's socket.
 const (
-	RouteHealth     = "/health"
-	RouteStatus     = "/v1/status"
-	RouteEvents     = "/v1/events" // ?after=BOOT.SEQ
-	RoutePeers      = "/v1/overlay/peers"
-	RouteAnnounce   = "/v1/announce"
-	RouteOperators  = "/v1/operators"
-	RouteCode       = "/v1/code"
-	RouteClaimCode  = "/v1/boot/claim-code"
-	RouteTimeline   = "/v1/timeline"
-	RouteMembership = "/v1/membership"
-	RouteChannels   = "/v1/radios/channels"
-	RouteLegal      = "/v1/radios/legal"
-	RouteScan       = "/v1/radios/scan"
-	RouteCapture    = "/v1/radios/capture"
-	RouteTopology   = "/v1/mesh/topology"
-	RouteLeases     = "/v1/net/leases"
-	RouteFirewall   = "/v1/net/firewall"
-	RouteDNS        = "/v1/net/dns"
-	RouteSupport    = "/v1/support" // a tar.gz
-	RouteRevoked    = "/v1/overlay/revoked"
-	RouteOverlayKey = "/v1/overlay/key"
-	RouteProfile    = "/v1/profile"
-	RouteMeshSecret = "/v1/profile/secret"
-	RouteDoctor     = "/v1/doctor" // POST examines first
+	RouteHealth       = "/health"
+	RouteStatus       = "/v1/status"
+	RouteEvents       = "/v1/events" // ?after=BOOT.SEQ
+	RoutePeers        = "/v1/overlay/peers"
+	RouteAnnounce     = "/v1/announce"
+	RouteOperators    = "/v1/operators"
+	RouteCode         = "/v1/code"
+	RouteClaimCode    = "/v1/boot/claim-code"
+	RouteTimeline     = "/v1/timeline"
+	RouteMembership   = "/v1/membership"
+	RouteChannels     = "/v1/radios/channels"
+	RouteLegal        = "/v1/radios/legal"
+	RouteScan         = "/v1/radios/scan"
+	RouteCapture      = "/v1/radios/capture"
+	RouteTopology     = "/v1/mesh/topology"
+	RouteLeases       = "/v1/net/leases"
+	RouteReservations = "/v1/net/reservations"
+	RouteReservation  = RouteReservations + "/{mac}"
+	RouteFirewall     = "/v1/net/firewall"
+	RouteDNS          = "/v1/net/dns"
+	RouteSupport      = "/v1/support" // a tar.gz
+	RouteRevoked      = "/v1/overlay/revoked"
+	RouteOverlayKey   = "/v1/overlay/key"
+	RouteProfile      = "/v1/profile"
+	RouteMeshSecret   = "/v1/profile/secret"
+	RouteDoctor       = "/v1/doctor" // POST examines first
 )
 
 // ErrAbsent is wrapped when nobody answers on the socket: halo-mesh is not
@@ -269,6 +271,24 @@ func (m *Mesh) Leases(ctx context.Context) (map[string][]model.Lease, error) {
 	var l map[string][]model.Lease
 	err := m.do(ctx, http.MethodGet, RouteLeases, nil, &l)
 	return l, err
+}
+
+// Reservations returns the addresses that are kept for single clients.
+func (m *Mesh) Reservations(ctx context.Context) ([]model.Reservation, error) {
+	var l []model.Reservation
+	err := m.do(ctx, http.MethodGet, RouteReservations, nil, &l)
+	return l, err
+}
+
+// PutReservation has an address kept for a client; an error wraps ErrBusy where another
+// client has it.
+func (m *Mesh) PutReservation(ctx context.Context, r model.Reservation) error {
+	return m.do(ctx, http.MethodPut, RouteReservations, r, nil)
+}
+
+// DeleteReservation gives the address that is kept for a client back.
+func (m *Mesh) DeleteReservation(ctx context.Context, mac string) error {
+	return m.do(ctx, http.MethodDelete, RouteReservations+"/"+url.PathEscape(mac), nil, nil)
 }
 
 // Firewall returns what the firewall does and has counted.

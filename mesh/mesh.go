@@ -129,6 +129,7 @@ type core struct {
 	agent    agentView
 	past     recoveries
 	codes    *door.Slow // wrong codes that were typed
+	reserved reserver
 
 	keys      *overlayKey
 	shut      revoked           // who is no member any more
@@ -191,6 +192,7 @@ func Run(ctx context.Context, c Config) error {
 		m.forgetNetwork()
 	}
 	m.lan = m.newLAN()
+	m.loadReservations()
 	m.lan.Begin()
 	m.startTimeline()
 	started, _ := m.bootReport() // without one, no slot can be named, and what is not there is no HaLow radio
@@ -263,7 +265,7 @@ func (m *core) waitForBundle(ctx context.Context) error {
 
 // forgetNetwork drops what belonged to the network of an earlier bundle.
 func (m *core) forgetNetwork() {
-	for name, entry := range map[string]string{paths.Membership: paths.VaultMembership, paths.Evidence: paths.VaultEvidence, paths.Peers: "", paths.PeerList: "", paths.Profile: paths.VaultProfile} {
+	for name, entry := range map[string]string{paths.Membership: paths.VaultMembership, paths.Evidence: paths.VaultEvidence, paths.Peers: "", paths.PeerList: "", paths.Reservations: "", paths.Profile: paths.VaultProfile} {
 		if err := m.store.Remove(name, entry); err != nil {
 			m.events.Add("perm.failing", model.Warning, "state of the network before is not removed: "+err.Error(), "file", name)
 		}

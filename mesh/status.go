@@ -201,7 +201,10 @@ func (u unprovisioned) Capture(context.Context, model.CaptureRequest, io.Writer)
 func (u unprovisioned) Topology() (model.MeshTopology, error) {
 	return model.MeshTopology{}, u.refuse()
 }
-func (u unprovisioned) Leases() (map[string][]model.Lease, error) { return nil, u.refuse() }
+func (u unprovisioned) Leases() (map[string][]model.Lease, error)  { return nil, u.refuse() }
+func (u unprovisioned) Reservations() ([]model.Reservation, error) { return nil, u.refuse() }
+func (u unprovisioned) PutReservation(model.Reservation) error     { return u.refuse() }
+func (u unprovisioned) DeleteReservation(string) error             { return u.refuse() }
 func (u unprovisioned) Firewall() (model.FirewallStatus, error) {
 	return model.FirewallStatus{}, u.refuse()
 }

@@ -18,6 +18,15 @@ type Lease struct {
 	Reserved bool       `json:"reserved"`
 }
 
+// Reservation is the address that a client of a device's own DHCP server gets, and
+// nobody else.
+type Reservation struct {
+	MAC     string     `json:"mac" maxLength:"17" doc:"of the client"`
+	Address netip.Addr `json:"address" doc:"IPv4, of the network of the device's clients"`
+	Name    string     `json:"name,omitempty" maxLength:"63" doc:"host name that it has, whatever it calls itself"`
+	Waits   bool       `json:"waits,omitempty" readOnly:"true" doc:"the device's clients have another network now: it holds again when they have that of the address"`
+}
+
 // DNSStatus is what a device's name server knows and has done.
 type DNSStatus struct {
 	Names      []DNSName        `json:"names" doc:"its table of .halo, by name"`

@@ -51,6 +51,22 @@ func (c *Client) Leases(ctx context.Context) (map[string][]model.Lease, error) {
 	return get[map[string][]model.Lease](ctx, c, "/v1/network/leases", url.Values{})
 }
 
+// Reservations returns the addresses that the gateway keeps for single clients.
+func (c *Client) Reservations(ctx context.Context) ([]model.Reservation, error) {
+	l, err := get[apitype.ReservationList](ctx, c, "/v1/network/reservations", nil)
+	return l.Items, err
+}
+
+// PutReservation has the gateway keep an address for a client.
+func (c *Client) PutReservation(ctx context.Context, r model.Reservation) error {
+	return c.call(ctx, request{method: http.MethodPut, path: "/v1/network/reservations", body: r}, nil)
+}
+
+// DeleteReservation gives the address that is kept for a client back.
+func (c *Client) DeleteReservation(ctx context.Context, mac string) error {
+	return c.call(ctx, request{method: http.MethodDelete, path: "/v1/network/reservations/" + url.PathEscape(mac)}, nil)
+}
+
 // Firewall returns what the gateway's firewall does and has counted.
 func (c *Client) Firewall(ctx context.Context) (model.FirewallStatus, error) {
 	return get[model.FirewallStatus](ctx, c, "/v1/network/firewall", url.Values{})

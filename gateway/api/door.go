@@ -17,6 +17,9 @@ import (
 // and of the device as a whole. Errors are those of package local.
 type Services interface {
 	Leases(context.Context) (map[string][]model.Lease, error)
+	Reservations(context.Context) ([]model.Reservation, error)
+	PutReservation(context.Context, model.Reservation) error
+	DeleteReservation(ctx context.Context, mac string) error
 	Firewall(context.Context) (model.FirewallStatus, error)
 	DNS(context.Context) (model.DNSStatus, error)
 	Support(context.Context, io.Writer) error
@@ -93,6 +96,30 @@ func (a *API) serviceRoutes() {
 	}, func(ctx context.Context, _ *nothing) (*body[map[string][]model.Lease], error) {
 		l, err := a.Services.Leases(ctx)
 		return answer(l, ofRadio(err))
+	})
+	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
+		OperationID: "list-reservations", Method: http.MethodGet, Path: "/v1/network/reservations", Tags: tags,
+		Summary: "Addresses that are kept for single clients of the gateway",
+	}, func(ctx context.Context, _ *nothing) (*body[apitype.ReservationList], error) {
+		l, err := a.Services.Reservations(ctx)
+		return answer(apitype.ReservationList{Items: l}, ofRadio(err))
+	})
+	register(a, scope(apitype.ScopeNodesWrite), huma.Operation{
+		OperationID: "put-reservation", Method: http.MethodPut, Path: "/v1/network/reservations", Tags: tags,
+		Summary: "Keep an address for a client of the gateway, in the place of what was kept for it", DefaultStatus: http.StatusNoContent,
+		Description: "It holds at once. 409: another client has the address.",
+	}, func(ctx context.Context, i *In[model.Reservation]) (*nothing, error) {
+		callerOf(ctx).target = i.Body.MAC
+		return nil, ofRadio(a.Services.PutReservation(ctx, i.Body))
+	})
+	register(a, scope(apitype.ScopeNodesWrite), huma.Operation{
+		OperationID: "delete-reservation", Method: http.MethodDelete, Path: "/v1/network/reservations/{mac}", Tags: tags,
+		Summary: "Give the address that is kept for a client of the gateway back", DefaultStatus: http.StatusNoContent,
+	}, func(ctx context.Context, i *struct {
+		MAC string `path:"mac" maxLength:"17"`
+	}) (*nothing, error) {
+		callerOf(ctx).target = i.MAC
+		return nil, ofRadio(a.Services.DeleteReservation(ctx, i.MAC))
 	})
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "get-firewall", Method: http.MethodGet, Path: "/v1/network/firewall", Tags: tags,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -16,10 +17,24 @@ import (
 )
 
 // house is what halo-mesh says of its services, or what is wrong with it.
-type house struct{ err error }
+type house struct {
+	err  error
+	last string // what was to be changed
+}
 
 func (h *house) Leases(context.Context) (map[string][]model.Lease, error) {
 	return map[string][]model.Lease{"br0": {{Name: "phone"}}}, h.err
+}
+func (h *house) Reservations(context.Context) ([]model.Reservation, error) {
+	return []model.Reservation{{MAC: "02:00:00:00:00:07", Name: "camera"}}, h.err
+}
+func (h *house) PutReservation(_ context.Context, r model.Reservation) error {
+	h.last = r.MAC + " " + r.Address.String()
+	return h.err
+}
+func (h *house) DeleteReservation(_ context.Context, mac string) error {
+	h.last = mac
+	return h.err
 }
 func (h *house) Firewall(context.Context) (model.FirewallStatus, error) {
 	return model.FirewallStatus{Zones: []model.FirewallZone{{Zone: model.ZoneClients}}, Rules: []model.FirewallCount{}}, h.err
@@ -105,7 +120,7 @@ func TestServiceRoutes(t *testing.T) {
 	h := &house{}
 	f.Services = h
 	for path, want := range map[string]string{
-		"/v1/network/leases": `"name":"phone"`, "/v1/network/firewall": `"zone":"clients"`, "/v1/network/dns": `"name":"mast"`, "/v1/system/support": "a tar",
+		"/v1/network/leases": `"name":"phone"`, "/v1/network/reservations": `"name":"camera"`, "/v1/network/firewall": `"zone":"clients"`, "/v1/network/dns": `"name":"mast"`, "/v1/system/support": "a tar",
 	} {
 		h.err = nil
 		if resp, b := f.do("GET", path, nil); resp.StatusCode != http.StatusOK || !strings.Contains(string(b), want) {
@@ -116,4 +131,16 @@ func TestServiceRoutes(t *testing.T) {
 		h.err = &local.Refusal{Status: http.StatusNotFound, Text: "this device gives no addresses"}
 		f.want(http.StatusNotFound, "GET", path, nil, nil)
 	}
+	h.err = nil
+	const path, mac = "/v1/network/reservations", "02:00:00:00:00:07"
+	r := model.Reservation{MAC: mac, Address: netip.MustParseAddr("10.43.0.20")}
+	if f.want(http.StatusNoContent, "PUT", path, r, nil); h.last != mac+" 10.43.0.20" {
+		t.Errorf("reserved: %q", h.last)
+	}
+	if f.want(http.StatusNoContent, "DELETE", path+"/"+mac, nil, nil); h.last != mac {
+		t.Errorf("not reserved: %q", h.last)
+	}
+	h.err = &local.Refusal{Status: http.StatusConflict, Text: "the address is in use"}
+	f.want(http.StatusConflict, "PUT", path, r, nil)
+	f.want(http.StatusUnprocessableEntity, "PUT", path, map[string]string{"mac": mac, "address": "nowhere"}, nil)
 }

@@ -51,6 +51,11 @@ type Daemon interface {
 	// Leases are those of each interface on which the device gives addresses; an
 	// interface without any is there with an empty list.
 	Leases() (map[string][]model.Lease, error)
+	// Reservations are the addresses that are kept for single clients. An error of
+	// PutReservation wraps ErrBusy where another client has the address.
+	Reservations() ([]model.Reservation, error)
+	PutReservation(model.Reservation) error
+	DeleteReservation(mac string) error
 	Firewall() (model.FirewallStatus, error)
 	DNS() (model.DNSStatus, error)
 	// CheckCode returns nil when the code is this node's.
@@ -110,6 +115,11 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 	get(mux, local.RouteLegal, d.Legal)
 	get(mux, local.RouteTopology, d.Topology)
 	get(mux, local.RouteLeases, d.Leases)
+	get(mux, local.RouteReservations, d.Reservations)
+	put(mux, local.RouteReservations, d.PutReservation)
+	mux.HandleFunc("DELETE "+local.RouteReservation, func(w http.ResponseWriter, r *http.Request) {
+		answer(w, nil, d.DeleteReservation(r.PathValue("mac")))
+	})
 	get(mux, local.RouteFirewall, d.Firewall)
 	get(mux, local.RouteDNS, d.DNS)
 	mux.HandleFunc("POST "+local.RouteCode, func(w http.ResponseWriter, r *http.Request) {

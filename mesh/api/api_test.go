@@ -49,8 +49,14 @@ func (d *daemon) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, 
 	d.last = q.Radio
 	return model.RadioScan{Radio: "phy0"}, d.err
 }
-func (d *daemon) Channels() ([]model.RadioChannels, error) { return []model.RadioChannels{}, d.err }
-func (d *daemon) Legal() ([]model.Legality, error)         { return []model.Legality{}, d.err }
+func (d *daemon) Channels() ([]model.RadioChannels, error)   { return []model.RadioChannels{}, d.err }
+func (d *daemon) Legal() ([]model.Legality, error)           { return []model.Legality{}, d.err }
+func (d *daemon) Reservations() ([]model.Reservation, error) { return []model.Reservation{}, d.err }
+func (d *daemon) PutReservation(r model.Reservation) error {
+	d.last = r.MAC
+	return d.err
+}
+func (d *daemon) DeleteReservation(mac string) error { d.last = mac; return d.err }
 func (d *daemon) Topology() (model.MeshTopology, error) {
 	return model.MeshTopology{Routing: "BATMAN_IV"}, d.err
 }
@@ -96,6 +102,12 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/membership", "", fmt.Errorf("%w: searching", ErrNone), 404, "", "searching"},
 		{"GET", "/v1/mesh/topology", "", nil, 200, "", `"routing":"BATMAN_IV"`},
 		{"GET", "/v1/mesh/topology", "", fmt.Errorf("%w: no network", ErrNone), 404, "", "no network"},
+		{"GET", "/v1/net/reservations", "", nil, 200, "", "[]"},
+		{"PUT", "/v1/net/reservations", `{"mac":"02:00:00:00:00:07","address":"10.43.7.7"}`, nil, 204, "02:00:00:00:00:07", ""},
+		{"PUT", "/v1/net/reservations", `{"mac":"02:00:00:00:00:07","address":"nowhere"}`, nil, 422, "", "invalid body"},
+		{"PUT", "/v1/net/reservations", `{"mac":"02:00:00:00:00:07","address":"10.43.7.7"}`, fmt.Errorf("%w: in use", ErrBusy), 409, "02:00:00:00:00:07", "in use"},
+		{"DELETE", "/v1/net/reservations/02:00:00:00:00:07", "", nil, 204, "02:00:00:00:00:07", ""},
+		{"DELETE", "/v1/net/reservations/x", "", ErrNone, 404, "x", "not there"},
 		{"GET", "/v1/doctor", "", nil, 200, "", `"examining":1`},
 		{"POST", "/v1/doctor", "", nil, 200, "examined", `"peers"`},
 		{"POST", "/v1/doctor", "", fmt.Errorf("%w: no network", ErrNone), 404, "examined", "no network"},

@@ -12,8 +12,8 @@ type Route struct {
 	Support bool   // its answer is part of the support bundle
 }
 
-// Routes are all ways there are: a viewer reads, an operator measures, an admin
-// changes, and takes what tells who speaks with whom. What gateway-api hands to
+// Routes are all ways there are: a viewer reads, an operator measures and
+// looks after clients, an admin changes, and takes what tells who speaks with whom. What gateway-api hands to
 // its halo-mesh, and what a console asks, has no place here.
 var Routes = []Route{
 	{"GET " + local.RouteHealth, apitype.RoleViewer, true},
@@ -26,6 +26,9 @@ var Routes = []Route{
 	{"GET " + local.RouteTopology, apitype.RoleViewer, true},
 	{"GET " + local.RouteProfile, apitype.RoleViewer, true},
 	{"GET " + local.RouteLeases, apitype.RoleViewer, true},
+	{"GET " + local.RouteReservations, apitype.RoleViewer, true},
+	{"PUT " + local.RouteReservations, apitype.RoleOperator, false},
+	{"DELETE " + local.RouteReservation, apitype.RoleOperator, false},
 	{"GET " + local.RouteFirewall, apitype.RoleViewer, true},
 	{"GET " + local.RouteDNS, apitype.RoleViewer, true},
 	{"GET " + local.RouteDoctor, apitype.RoleViewer, true},

@@ -92,11 +92,16 @@ type LAN struct {
 	now      chan struct{} // look at once
 	leased   chan struct{} // clients have come or gone: only names change
 
-	mu     sync.Mutex // guards what follows
-	wanted Wanted
-	leases map[string]*server.Server // by interface
-	err    error                     // of br0
-	rules  error                     // of the firewall
+	// reserving is held while reservations change, and while a server that is to have
+	// them is made.
+	reserving sync.Mutex
+
+	mu       sync.Mutex // guards what follows
+	wanted   Wanted
+	reserved []server.Reservation
+	leases   map[string]*server.Server // by interface
+	err      error                     // of br0
+	rules    error                     // of the firewall
 }
 
 // New returns a LAN of which nothing is there yet.

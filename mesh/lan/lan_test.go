@@ -2,6 +2,7 @@ package lan_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/mesh/bridge"
+	dhcp "halo.internal/mesh/dhcp/server"
 	"halo.internal/mesh/dns"
 	"halo.internal/mesh/lan"
 	"halo.internal/mesh/nstest"
@@ -151,10 +153,33 @@ func TestAPhone(t *testing.T) {
 		t.Errorf("names: got %+v", names)
 	}
 
+	// Another address is kept for the phone, and it moves there; the one that it has
+	// can't be kept for others meanwhile.
+	mac, other := far.Attrs().HardwareAddr, net.HardwareAddr{2, 0, 0, 0, 0, 0x77}
+	taken := []dhcp.Reservation{{MAC: other, Address: netip.MustParseAddr(f[0])}}
+	if err := l.Reserve(taken); !errors.Is(err, dhcp.ErrInUse) {
+		t.Errorf("the phone's address for another: %v", err)
+	}
+	kept := []dhcp.Reservation{{MAC: mac, Address: netip.MustParseAddr("10.43.7.3"), Name: "anns"}, {MAC: other, Address: netip.MustParseAddr("10.43.9.3")}}
+	if err := l.Reserve(kept); err != nil {
+		t.Fatal(err)
+	}
+	again := phone.Start(t, "udhcpc", "-f", "-q", "-i", "phone0", "-s", script, "-r", f[0], "-t", "100", "-T", "1").Await("lease", patience)
+	if f = strings.Fields(again); len(f) != 5 || f[0] != "10.43.7.3" {
+		t.Fatalf("lease after an address was kept for it: got %q", again)
+	}
+	eventually(t, "the name that goes with it", func() (string, bool) {
+		out, err := phone.Run(t, "dig", "+time=1", "+tries=1", "+short", "@10.43.7.1", "anns.mast.halo")
+		return out, err == nil && strings.TrimSpace(out) == "10.43.7.3"
+	})
+
 	// After a restart the phone keeps its address, and another network takes its place
 	// when the gateway gives the node one.
 	stop()
 	l, _ = node(t, network, key, root)
+	if err := l.Reserve(kept); err != nil {
+		t.Fatal(err)
+	}
 	l.Set(wanted)
 	eventually(t, "the lease is known after a restart", func() (string, bool) {
 		list := l.Leases()[paths.ClientBridge]

@@ -3,6 +3,7 @@ package lan
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -97,17 +98,83 @@ func underlayLeases(l *LAN) server.Config {
 	}
 }
 
+// Reserve has the clients with these MACs, and nobody else, get these addresses from
+// now on. Those outside of the present network of clients wait for theirs. An error is
+// that of server.Reserve, and leaves all as it was.
+func (l *LAN) Reserve(list []server.Reservation) error {
+	l.reserving.Lock()
+	defer l.reserving.Unlock()
+	l.mu.Lock()
+	s, clients := l.leases[paths.ClientBridge], l.wanted.Clients
+	l.mu.Unlock()
+	var err error
+	switch {
+	case s != nil:
+		err = s.Reserve(within(s.Network(), list))
+	case clients.IsValid():
+		c := l.clientLeases(of{clients: clients})
+		c.Reservations = within(clients, list)
+		err = c.Check()
+	}
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reserved = slices.Clone(list)
+	return nil
+}
+
+// MayHave tells whether an address may be a client's in a network of clients, a /24: .1
+// is the device's.
+func MayHave(network netip.Prefix, a netip.Addr) bool {
+	if !network.Contains(a) || !a.Is4() {
+		return false
+	}
+	last := a.As4()[3]
+	return last > 1 && last < 255
+}
+
+// within returns those reservations that a network may have.
+func within(network netip.Prefix, list []server.Reservation) (out []server.Reservation) {
+	for _, r := range list {
+		if MayHave(network, r.Address) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Clients returns the network of this device's clients; the zero value: they have none.
+func (l *LAN) Clients() netip.Prefix { return l.state().Clients }
+
+// newServer makes a server; that of clients has the reservations there are by then.
+func (l *LAN) newServer(c server.Config) (*server.Server, error) {
+	l.reserving.Lock()
+	defer l.reserving.Unlock()
+	if c.Iface == paths.ClientBridge {
+		l.mu.Lock()
+		c.Reservations = within(c.Address.Masked(), l.reserved)
+		l.mu.Unlock()
+	}
+	s, err := server.New(c)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leases[c.Iface] = s
+	return s, nil
+}
+
 // lease runs a DHCP server.
 func (l *LAN) lease(ctx context.Context, c server.Config) {
 	c.File, c.Notify, c.Log = l.path(paths.State)+"/"+paths.Leases(c.Iface), l.Notify, l.Log
-	c.NameTaken = l.named
-	s, err := server.New(c)
+	c.NameTaken = l.Named
+	s, err := l.newServer(c)
 	if err != nil {
 		panic("lan: " + err.Error()) // it follows from what has been checked
 	}
-	l.mu.Lock()
-	l.leases[c.Iface] = s
-	l.mu.Unlock()
 	following, end := context.WithCancel(ctx)
 	var owned sync.WaitGroup
 	owned.Go(func() { l.follow(following, s) })
@@ -134,8 +201,8 @@ func (l *LAN) follow(ctx context.Context, s *server.Server) {
 	}
 }
 
-// named tells whether a name is taken by a device of the network.
-func (l *LAN) named(name string) bool {
+// Named tells whether a name is taken by a device of the network.
+func (l *LAN) Named(name string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, h := range l.wanted.Hosts {

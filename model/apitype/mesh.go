@@ -7,6 +7,11 @@ type MeshPeerList struct {
 	Items []model.MeshPeer `json:"items"`
 }
 
+// ReservationList is the addresses that a device keeps for single clients.
+type ReservationList struct {
+	Items []model.Reservation `json:"items"`
+}
+
 // RadioChannelsList is the channels of each radio.
 type RadioChannelsList struct {
 	Items []model.RadioChannels `json:"items"`

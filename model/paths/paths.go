@@ -36,23 +36,24 @@ func HaLow(slot string) string { return filepath.Join(Boot, "slot-"+slot, "halow
 
 // Names below State.
 const (
-	Identity   = "identity.json"
-	BundleCopy = "bundle.toml"
-	Membership = "membership.json"
-	Evidence   = "epoch-evidence" // the gateway's message that showed the highest epoch
-	Clock      = "clock"
-	Turn       = "turn"          // under which addresses others know this device
-	Timeline   = "timeline.json" // the last recoveries, mesh/timeline
-	Peers      = "peers.json"
-	OverlayKey = "overlay-key"  // the overlay key that this device will have
-	Profile    = "mesh-profile" // the profile documents, and how far a change of them is
-	PeerList   = "peer-list"    // a node's copy of the list of members that the gateway signed
-	AgentTOML  = "agent.toml"
-	SpoolDir   = "agent/spool"
-	GatewayDir = "gateway"
-	ConfigDB   = "gateway/config.db"
-	SeriesDB   = "gateway/telemetry.db"
-	Epoch      = "gateway/epoch"
+	Identity     = "identity.json"
+	BundleCopy   = "bundle.toml"
+	Membership   = "membership.json"
+	Evidence     = "epoch-evidence" // the gateway's message that showed the highest epoch
+	Clock        = "clock"
+	Turn         = "turn"          // under which addresses others know this device
+	Timeline     = "timeline.json" // the last recoveries, mesh/timeline
+	Peers        = "peers.json"
+	OverlayKey   = "overlay-key"  // the overlay key that this device will have
+	Profile      = "mesh-profile" // the profile documents, and how far a change of them is
+	PeerList     = "peer-list"    // a node's copy of the list of members that the gateway signed
+	Reservations = "reservations" // addresses that are kept for single clients
+	AgentTOML    = "agent.toml"
+	SpoolDir     = "agent/spool"
+	GatewayDir   = "gateway"
+	ConfigDB     = "gateway/config.db"
+	SeriesDB     = "gateway/telemetry.db"
+	Epoch        = "gateway/epoch"
 )
 
 // Leases returns the name below State of the addresses that are given on an

@@ -101,8 +101,7 @@ type engine struct {
 func newEngine(c Config) *engine {
 	e := &engine{
 		c: c, network: c.Address.Masked(),
-		byAddr: map[netip.Addr]*lease{}, byClient: map[client]*lease{}, reserved: map[netip.Addr]Reservation{},
-		byMAC: map[mac]netip.Addr{}, byID: map[string]netip.Addr{},
+		byAddr: map[netip.Addr]*lease{}, byClient: map[client]*lease{},
 		offers: map[client]*offer{}, aside: map[netip.Addr]time.Time{},
 		// New clients, each of which costs three frames to all. A network of 250
 		// that starts all at once is through in half a minute.
@@ -111,7 +110,15 @@ func newEngine(c Config) *engine {
 		declines:  bucket{rate: 0.1, burst: 8}, conflicts: bucket{rate: 1.0 / 60, burst: 8},
 		memory: newMemory(time.Now()), ignored: map[string]uint64{},
 	}
-	for _, r := range c.Reservations {
+	e.reserve(c.Reservations)
+	return e
+}
+
+// reserve makes these the reservations there are.
+func (e *engine) reserve(list []Reservation) {
+	e.c.Reservations = list
+	e.reserved, e.byMAC, e.byID = map[netip.Addr]Reservation{}, map[mac]netip.Addr{}, map[string]netip.Addr{}
+	for _, r := range list {
 		e.reserved[r.Address] = r
 		if len(r.ClientID) > 0 {
 			e.byID[string(r.ClientID)] = r.Address
@@ -119,16 +126,35 @@ func newEngine(c Config) *engine {
 			e.byMAC[mac(r.MAC)] = r.Address
 		}
 	}
-	e.poolSize = int(number(c.Last)-number(c.First)) + 1
+	e.poolSize = int(number(e.c.Last)-number(e.c.First)) + 1
 	for a := range e.reserved {
 		if e.inPool(a) {
 			e.poolSize--
 		}
 	}
-	if e.inPool(c.Address.Addr()) {
+	if e.inPool(e.c.Address.Addr()) {
 		e.poolSize--
 	}
-	return e
+}
+
+// holder returns who has an address, or is to have it in a moment, instead of the
+// client of a reservation; ok is false when nobody does.
+func (e *engine) holder(now time.Time, r Reservation) (who client, until time.Time, ok bool) {
+	its := func(c client) bool {
+		if len(r.ClientID) > 0 {
+			return c.id == string(r.ClientID)
+		}
+		return c.mac == mac(r.MAC)
+	}
+	if l := e.byAddr[r.Address]; l != nil && !l.ended && now.Before(l.until) && !its(l.client) {
+		return l.client, l.until, true
+	}
+	for c, o := range e.offers {
+		if o.addr == r.Address && now.Before(o.until) && !its(c) {
+			return c, o.until, true
+		}
+	}
+	return client{}, time.Time{}, false
 }
 
 func number(a netip.Addr) uint32 { b := a.As4(); return binary.BigEndian.Uint32(b[:]) }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -312,6 +313,48 @@ func TestReservations(t *testing.T) {
 	b.e = e
 	b.want(b.say(1, request, has(a)), "NAK")
 	b.want(b.lease(1), "10.43.7.201")
+}
+
+// TestReservationsOfARunningServer hold from the next message on.
+func TestReservationsOfARunningServer(t *testing.T) {
+	b := newBench(t, config())
+	s := &Server{c: b.e.c, e: b.e, changed: make(chan struct{})}
+	first, second := b.lease(1), b.lease(2)
+	err := s.Reserve([]Reservation{{MAC: hw(1), Address: netip.MustParseAddr(second)}})
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), hw(2).String()) {
+		t.Errorf("an address that another has: %v", err)
+	}
+	if err := s.Reserve([]Reservation{{MAC: hw(1), Address: b.e.c.Address.Addr()}}); err == nil || errors.Is(err, ErrInUse) {
+		t.Errorf("the server's own: %v", err)
+	}
+	b.want(b.say(1, request, has(first)), "ACK "+first) // nothing has changed
+	if err := s.Reserve([]Reservation{{MAC: hw(1), Address: netip.MustParseAddr("10.43.7.200"), Name: "camera"}, {MAC: hw(2), Address: netip.MustParseAddr(second)}}); err != nil {
+		t.Fatal(err)
+	}
+	b.want(b.say(1, request, has(first)), "NAK")
+	b.want(b.lease(1), "10.43.7.200")
+	b.want(b.say(2, request, has(second)), "ACK "+second)
+	if l := s.Leases(); len(l) != 2 || !l[0].Reserved || !l[1].Reserved || l[1].Name != "camera" {
+		t.Errorf("leases: got %+v", l)
+	}
+	// Without it, the address is nobody's own, and not of the pool.
+	if err := s.Reserve(nil); err != nil {
+		t.Fatal(err)
+	}
+	b.want(b.say(1, request, has("10.43.7.200")), "NAK")
+	if a := b.lease(1); a == "10.43.7.200" {
+		t.Errorf("an address outside of the pool was given: %s", a)
+	}
+	// What is being offered is as good as given.
+	offered := strings.TrimPrefix(b.say(3, dhcpv4.MessageTypeDiscover), "OFFER ")
+	if err := s.Reserve([]Reservation{{MAC: hw(4), Address: netip.MustParseAddr(offered)}}); !errors.Is(err, ErrInUse) {
+		t.Errorf("an address on offer: %v", err)
+	}
+	b.now = b.now.Add(2 * time.Hour)
+	b.e.advance(b.now)
+	if _, _, ok := b.e.holder(b.now, Reservation{MAC: hw(4), Address: netip.MustParseAddr(second)}); ok {
+		t.Error("a lease that has ended keeps an address from being reserved")
+	}
 }
 
 func TestNames(t *testing.T) {

@@ -207,6 +207,40 @@ func (c Config) checkReservations(host func(netip.Addr) bool) error {
 	return nil
 }
 
+// ErrInUse is wrapped where an address cannot be reserved since another client has it.
+var ErrInUse = errors.New("the address is in use")
+
+// Reserve makes these the reservations there are, from now on: a client for which
+// another address was reserved moves there when it renews its lease. An address that
+// another client has is refused with ErrInUse, one of which a Config could not have
+// with what is wrong; then all stays as it was.
+func (s *Server) Reserve(list []Reservation) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, now := s.e.c, time.Now()
+	c.Reservations = slices.Clone(list)
+	if err := c.check(); err != nil {
+		return err
+	}
+	for _, r := range list {
+		if who, until, ok := s.e.holder(now, r); ok {
+			return fmt.Errorf("%w: %s has %s for %s more, unless it comes back for it: choose another, or have that client release it", ErrInUse, who.mac, r.Address, until.Sub(now).Round(time.Second))
+		}
+	}
+	s.e.reserve(c.Reservations)
+	return nil
+}
+
+// Check tells what is wrong with a configuration, as New does.
+func (c Config) Check() error {
+	c.timing = usual
+	return c.check()
+}
+
+// Hostname returns what a host of that name is called in a network of hosts: empty
+// where that leaves nothing.
+func Hostname(name string) string { return hostname(name) }
+
 // isHost tells whether a may be one host's address in a network.
 func isHost(network netip.Prefix, a netip.Addr) bool {
 	return network.Contains(a) && a != network.Addr() && a != broadcast(network) && a.IsGlobalUnicast()
@@ -219,6 +253,9 @@ func broadcast(network netip.Prefix) netip.Addr {
 	}
 	return netip.AddrFrom4(b)
 }
+
+// Network is the one of whose addresses it gives.
+func (s *Server) Network() netip.Prefix { return s.c.Address.Masked() }
 
 // Leases returns the leases there are, by address.
 func (s *Server) Leases() []Lease {

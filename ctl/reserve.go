@@ -1,0 +1,72 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"halo.internal/ctl/table"
+	"halo.internal/model"
+)
+
+const reserveLong = `Reserve keeps an address of a device's network of clients for one of them, known by
+its MAC: it gets that address, and nobody else does. With a name it is called so
+in .halo, below the device's own name, whatever it calls itself.
+
+It holds at once and is kept on the device's card. A client that has another address
+moves when it renews its lease. An address that another client has is refused.`
+
+func (a *app) netReserve() *cobra.Command {
+	g := group("reserve", "addresses that are kept for single clients",
+		a.askDevice("list", "which addresses are kept for whom", cobra.NoArgs, a.listReservations),
+		a.askDevice("add MAC ADDRESS [NAME]", "keep an address for a client", cobra.RangeArgs(2, 3), a.addReservation),
+		a.askDevice("remove MAC", "give the address that is kept for a client back", cobra.ExactArgs(1), a.removeReservation),
+	)
+	g.Long = reserveLong
+	return g
+}
+
+func (a *app) listReservations(ctx context.Context, from air, _ []string) error {
+	list, err := from.Reservations(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(items[model.Reservation]{list}, func(w io.Writer) error {
+		t := table.New("ADDRESS", "MAC", "NAME", "STATE")
+		for _, r := range list {
+			state := "holds"
+			if r.Waits {
+				state = "waits: the clients have another network now"
+			}
+			t.Row(r.Address.String(), r.MAC, r.Name, state)
+		}
+		return t.Write(w)
+	})
+}
+
+func (a *app) addReservation(ctx context.Context, from air, args []string) error {
+	r := model.Reservation{MAC: args[0]}
+	var err error
+	if r.Address, err = netip.ParseAddr(args[1]); err != nil {
+		return &usageError{fmt.Errorf("address: expected one such as 10.43.7.20, got %q", args[1])}
+	}
+	if len(args) > 2 {
+		r.Name = args[2]
+	}
+	if err := from.PutReservation(ctx, r); err != nil {
+		return notFound(err, "haloctl net leases shows who has which address")
+	}
+	a.say("%s is kept for %s.", r.Address, r.MAC)
+	return nil
+}
+
+func (a *app) removeReservation(ctx context.Context, from air, args []string) error {
+	if err := from.DeleteReservation(ctx, args[0]); err != nil {
+		return notFound(err, "haloctl net reserve list shows what is kept")
+	}
+	a.say("Nothing is kept for %s any more.", args[0])
+	return nil
+}
