@@ -68,7 +68,7 @@ func classify(err error) (code int, hint string) {
 		return ExitUnauthorised, "haloctl login, while the gateway is in reach: it fetches one that holds for weeks"
 	}
 	if _, ok := errors.AsType[*doorway.UnreachableError](err); ok {
-		return ExitUnreachable, "join the overlay's clients (a hotspot or client port of any node); at the node's own, give its address there: --node NODE@10.43.7.1, the default gateway"
+		return ExitUnreachable, "join the overlay's clients (at a port for clients of any node); at the node's own, give its address there: --node NODE@10.43.7.1, the default gateway"
 	}
 	if _, ok := errors.AsType[*doorway.StrangerError](err); ok {
 		return ExitError, "check the address: another device answers there"

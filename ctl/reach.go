@@ -187,7 +187,7 @@ func (a *app) find(ctx context.Context, t target, who, address string) (doorway.
 	}
 	if len(target.Addresses) == 0 {
 		return target, &hintError{fmt.Errorf("where %s is, is not known here", target.Who()),
-			"give its address, as in --node " + who + "@10.43.7.1; at its own hotspot or client port that is the way out, the default gateway"}
+			"give its address, as in --node " + who + "@10.43.7.1; at its own port for clients that is the way out, the default gateway"}
 	}
 	return target, nil
 }

@@ -1,5 +1,5 @@
 // Package lan is the local network of a device's clients: hosts that are no
-// members, behind its Ethernet ports or at its hotspot. They are routed, not
+// members, behind its Ethernet ports. They are routed, not
 // bridged: each device has one bridge, br0, with an IPv4 network of its own and the
 // IPv6 one that goes with it, and gives addresses, names and the time there. On a
 // gateway it serves addresses and time to the nodes on the mesh as well, and names

@@ -68,7 +68,7 @@ func (m Mesh) Check() error {
 }
 
 // batmanPenalty is batman-adv's hop penalty for either algorithm
-// (batadv_meshif_init_late of the kernel).
+// (batadv_softif_init_late of the kernel).
 const batmanPenalty = 30
 
 // Penalty is what routing takes off a way for each node that passes on, of 255. It
@@ -77,7 +77,7 @@ func (m Mesh) Penalty() uint8 { return uint8(cmp.Or(m.HopPenalty, batmanPenalty)
 
 // OGMInterval is how often a member says by the routing protocol that it exists
 // (BATMAN_IV's OGM, BATMAN_V's OGM2), which all the others pass on. What a channel
-// of Wi-Fi does not notice would fill one of HaLow: docs/halow.md has the measured
+// of Wi-Fi does not notice would fill one of HaLow; `make bench-mesh` measures the
 // shares.
 func (m Mesh) OGMInterval() time.Duration {
 	if m.HaLowChannel != 0 {
