@@ -272,9 +272,23 @@ type fakeAPI struct {
 	root string
 	mesh *local.Mesh
 	mu   sync.Mutex
-	book []model.AdmittedPeer
-
+	book
 	announce model.Announce
+}
+
+// book is its database.
+type book struct {
+	Admitted []model.AdmittedPeer
+	Revoked  []string
+}
+
+// write keeps the book, and has halo-mesh take it.
+func (f *fakeAPI) write(ctx context.Context) error {
+	b, err := json.Marshal(f.book)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(f.file(), b, 0o600), f.mesh.PutPeers(ctx, f.Admitted), f.mesh.PutRevoked(ctx, f.Revoked))
 }
 
 func (f *fakeAPI) file() string { return filepath.Join(f.root, paths.State, "book.json") }
@@ -297,7 +311,7 @@ func (f *fakeAPI) run(ctx context.Context) {
 		if b, err := os.ReadFile(filepath.Join(f.root, epochFile)); err == nil {
 			f.announce.Epoch, _ = strconv.ParseUint(string(b), 10, 64) // the test wrote it
 		}
-		err = errors.Join(f.mesh.PutAnnounce(ctx, f.announce), f.mesh.PutPeers(ctx, f.book))
+		err = errors.Join(f.mesh.PutAnnounce(ctx, f.announce), f.mesh.PutPeers(ctx, f.Admitted), f.mesh.PutRevoked(ctx, f.Revoked))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fake gateway-api:", err)
@@ -325,7 +339,7 @@ func (f *fakeAPI) follow(ctx context.Context) {
 			continue
 		}
 		f.mu.Lock()
-		if len(f.book) == 0 && s.HeardEpoch > f.announce.Epoch {
+		if len(f.Admitted) == 0 && s.HeardEpoch > f.announce.Epoch {
 			f.announce.Epoch = s.HeardEpoch + 1
 			err = errors.Join(os.WriteFile(filepath.Join(f.root, epochFile), []byte(fmt.Sprint(f.announce.Epoch)), 0o600), f.mesh.PutAnnounce(ctx, f.announce))
 		}
@@ -344,9 +358,11 @@ func (f *fakeAPI) revoke(ctx context.Context) {
 			continue
 		}
 		f.mu.Lock()
-		f.book = slices.DeleteFunc(f.book, func(p model.AdmittedPeer) bool { return p.Node == string(b) })
-		raw, _ := json.Marshal(f.book)
-		err = errors.Join(os.WriteFile(f.file(), raw, 0o600), f.mesh.PutPeers(ctx, f.book), f.mesh.PutRevoked(ctx, []string{string(b)}))
+		f.Admitted = slices.DeleteFunc(f.Admitted, func(p model.AdmittedPeer) bool { return p.Node == string(b) })
+		if !slices.Contains(f.Revoked, string(b)) {
+			f.Revoked = append(f.Revoked, string(b))
+		}
+		err = f.write(ctx)
 		f.mu.Unlock()
 		if done = string(b); err != nil {
 			fmt.Fprintln(os.Stderr, "fake gateway-api:", err)
@@ -384,13 +400,18 @@ func (f *fakeAPI) join(w http.ResponseWriter, r *http.Request, self model.Member
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if slices.Contains(f.Revoked, key.ID()) {
+		refuse(apitype.Refuse(http.StatusForbidden, apitype.ProblemJoinRevoked, "this node was revoked"))
+		return
+	}
+	ever := len(f.Admitted) + len(f.Revoked)
 	peer := model.AdmittedPeer{
 		Node: key.ID(), IdentityKey: q.IdentityKey, WireGuardKey: q.WireGuardKey,
-		OverlayV4: netip.AddrFrom4([4]byte{10, 42, 1, byte(2 + len(f.book))}), OverlayV6: identity.Overlay(network, key),
-		Clients: paths.ClientsOf(uint8(1 + len(f.book))),
+		OverlayV4: netip.AddrFrom4([4]byte{10, 42, 1, byte(2 + ever)}), OverlayV6: identity.Overlay(network, key),
+		Clients: paths.ClientsOf(uint8(1 + ever)),
 	}
 	known := false
-	for _, p := range f.book {
+	for _, p := range f.Admitted {
 		if p.Node == peer.Node {
 			peer, known = p, true
 		}
@@ -400,9 +421,8 @@ func (f *fakeAPI) join(w http.ResponseWriter, r *http.Request, self model.Member
 		return
 	}
 	if !known {
-		f.book = append(f.book, peer)
-		b, _ := json.Marshal(f.book)
-		if err := errors.Join(os.WriteFile(f.file(), b, 0o600), f.mesh.PutPeers(r.Context(), f.book)); err != nil {
+		f.Admitted = append(f.Admitted, peer)
+		if err := f.write(r.Context()); err != nil {
 			refuse(apitype.Refuse(http.StatusServiceUnavailable, apitype.ProblemStore, "%v", err))
 			return
 		}
