@@ -39,7 +39,10 @@ func segments(t *testing.T, nodes int) []*board {
 		b.start()
 		ports = append(ports, plug(t, b))
 	}
-	nstest.Hub(t, "ether", ports...)
+	hub := nstest.Hub(t, fmt.Sprintf("ether%d", laid.Add(1)), ports...)
+	for _, b := range boards {
+		b.wire = hub
+	}
 	for _, b := range boards[1:] {
 		until(t, "page through the overlay", b.fetch)
 	}
@@ -59,11 +62,7 @@ func (d *board) again() {
 	d.t.Helper()
 	d.start()
 	far := plug(d.t, d)
-	hub, err := netlink.LinkByName("ether")
-	if err == nil {
-		err = netlink.LinkSetMaster(far, hub)
-	}
-	if err != nil {
+	if err := netlink.LinkSetMaster(far, d.wire); err != nil {
 		d.t.Fatal(err)
 	}
 }

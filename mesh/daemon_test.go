@@ -62,6 +62,7 @@ type board struct {
 	env  []string
 	cmd  *exec.Cmd
 	mesh *local.Mesh
+	wire netlink.Link // the hub that it is on; nil: it has a cable for a mesh
 }
 
 func newBoard(t *testing.T, role model.Role, b []byte) *board {
@@ -613,6 +614,9 @@ func TestASecondGatewayStandsDown(t *testing.T) {
 			until(t, "both say so", func() error {
 				return errors.Join(first.hasEvent("gateway.twin"), second.hasEvent("gateway.twin"))
 			})
+			if err := second.mesh.PutProfile(t.Context(), model.ProfileChange{RotateSecret: true}); err == nil || !strings.Contains(err.Error(), "stood down") {
+				t.Errorf("the second gateway is asked for another secret: got %v, want a refusal", err)
+			}
 			// Long enough for the node to hear of it, and to be asked by nobody else.
 			until(t, "the first knows that the second stands down", func() error {
 				s := first.status()

@@ -118,6 +118,8 @@ func (p *gatewayProfile) strange(from Stranger, payload []byte) {
 	switch {
 	case err != nil:
 		p.Log.Debug("said past the mesh, and not taken", "iface", from.Iface, "peer", from.MAC, "err", err)
+	case answer != nil && p.standsDown():
+		// Who is a member, the one that serves knows.
 	case answer != nil:
 		p.Log.Info("a member is told of the mesh profile", "iface", from.Iface, "peer", from.MAC)
 		p.under.Say(from, answer)
@@ -226,6 +228,9 @@ func (p *gatewayProfile) act() {
 // decide does what is due, and tells whether an order is to be sent, as
 // change.Gateway.Advance does. p.mu is held.
 func (p *gatewayProfile) decide(now time.Time) (serial uint64, in time.Duration, order bool) {
+	if p.standsDown() {
+		return 0, 0, false
+	}
 	using, _ := p.m.Announce()
 	serial, in, order = p.m.Advance(now)
 	if mesh, failed, wanted := p.m.Wanted(); wanted && p.told() {
@@ -276,11 +281,18 @@ func (p *gatewayProfile) finish(now time.Time, using uint64) {
 	p.kept.DueSerial = 0
 }
 
+// standsDown tells whether another gateway with this one's key leads: this one, which
+// may be an old card, signs and orders nothing, lest it hand the secret of the other to
+// those whom that one has revoked.
+func (p *gatewayProfile) standsDown() bool {
+	return p.voice != nil && p.voice.Twinned().Aside
+}
+
 // keepUp starts what nobody asks for by hand: another secret after a revocation, a
 // document for new members, one of the present epoch.
 func (p *gatewayProfile) keepUp() {
 	members, ids, epoch, ok := p.members()
-	if !ok {
+	if !ok || p.standsDown() {
 		return
 	}
 	now := time.Now()
@@ -454,6 +466,9 @@ func (g *gateway) MeshSecret() (bundle.Mesh, error) {
 // already, changes nothing.
 func (g *gateway) PutProfile(c model.ProfileChange) error {
 	p := g.profiles
+	if p.standsDown() {
+		return fmt.Errorf("%w: another gateway with this one's key serves, and this one has stood down: ask that one, or switch it off", api.ErrBusy)
+	}
 	ids := g.nodes()
 	online, _ := p.online(ids)
 	p.mu.Lock()

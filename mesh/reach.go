@@ -39,7 +39,7 @@ func (r *reach) due(now time.Time, members, online int) bool {
 
 // silent tells, once, that something waits for members of whom none is there.
 func (r *reach) silent(now time.Time, members, online int) bool {
-	if r.told || online > 0 || !r.known(now, members, online) {
+	if r.told || online > 0 || members == 0 || !r.known(now, members, online) {
 		return false
 	}
 	r.told = true
