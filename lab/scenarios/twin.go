@@ -73,7 +73,9 @@ func secondGateway(ctx context.Context, w *World, r *Result) (err error) {
 	if err := w.pass(ctx, doubleFor); err != nil {
 		return err
 	}
-	if err := errors.Join(stoodDown(ctx, other), w.withTheFirst(ctx, other, o)); err != nil {
+	if err := w.eventually(ctx, "the second gateway stands aside and the nodes are with the first", func() error {
+		return errors.Join(stoodDown(ctx, other), w.withTheFirst(ctx, other, o))
+	}); err != nil {
 		return err
 	}
 	r.Since = "the second gateway came on the air"
