@@ -134,7 +134,7 @@ type Radio struct {
 	home   nl80211.Channel // the mesh's, as the kernel tells it
 	moved  time.Time       // when a forged switch of channels was last made an event of
 
-	awaited map[uint64]awaited // by cookie
+	awaited map[uint64]time.Time // frames, by cookie, of which the driver has to say that they were sent
 	reports Reports
 	seek    chan struct{} // awake when peers are to be sought anew
 	say     chan []byte   // frames to be sent past the mesh
@@ -199,7 +199,7 @@ func (r *Radio) View() View {
 // which leaves the mesh with a word to them. Other ends are errors: the radio is gone (unix.ENODEV),
 // its driver lacks something (*nl80211.UnsupportedError), the kernel refused.
 func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
-	r.heard, r.awaited = map[dot11.MAC]*station{}, map[uint64]awaited{}
+	r.heard, r.awaited = map[dot11.MAC]*station{}, map[uint64]time.Time{}
 	if r.conn, err = nl80211.Dial(nl80211.Config{}); err != nil {
 		return err
 	}

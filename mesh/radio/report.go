@@ -15,54 +15,41 @@ import (
 // joined.
 type Reports struct {
 	Sent     uint64 // a report is there, or overdue
-	Reported uint64 // a report came, acknowledged or not; late ones count when they come
+	Reported uint64 // a report came in time, acknowledged or not
 }
 
-// Reports that come late are no sign of a driver that hangs, but of a device that
-// has more to do than it can, as under a flood of forged frames: to restart its radio
-// would add to that.
 const (
 	reportWithin = 5 * time.Second
-	reportLate   = time.Minute // for which one that is overdue may come yet
-	maxAwaited   = 512         // more than are sent in that time
+	maxAwaited   = 128 // more than are sent in that time
 )
-
-// awaited is a frame of which the driver has to say that it was sent.
-type awaited struct {
-	at      time.Time
-	overdue bool // and counted as sent
-}
 
 // send hands a frame to the driver, and awaits its report.
 func (r *Radio) send(f nl80211.SendFrame) error {
 	cookie, err := r.conn.Send(r.iface.Index, f)
 	if err == nil && !f.NoAck && len(r.awaited) < maxAwaited {
-		r.awaited[cookie] = awaited{at: time.Now()}
+		r.awaited[cookie] = time.Now()
 	}
 	return err
 }
 
 // reported takes the driver's word on a frame.
-func (r *Radio) reported(cookie uint64) {
-	a, ok := r.awaited[cookie]
+func (r *Radio) reported(now time.Time, cookie uint64) {
+	at, ok := r.awaited[cookie]
 	if !ok {
 		return
 	}
 	delete(r.awaited, cookie)
-	if !a.overdue {
-		r.reports.Sent++
+	r.reports.Sent++
+	if now.Sub(at) <= reportWithin {
+		r.reports.Reported++
 	}
-	r.reports.Reported++
 }
 
-// overdue counts the frames whose report should have come.
+// overdue counts the frames whose report is not to be expected any more.
 func (r *Radio) overdue(now time.Time) {
-	for cookie, a := range r.awaited {
-		switch late := now.Sub(a.at); {
-		case late > reportLate:
+	for cookie, at := range r.awaited {
+		if now.Sub(at) > reportWithin {
 			delete(r.awaited, cookie)
-		case late > reportWithin && !a.overdue:
-			r.awaited[cookie] = awaited{a.at, true}
 			r.reports.Sent++
 		}
 	}

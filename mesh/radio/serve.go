@@ -164,7 +164,7 @@ func (r *Radio) handle(now time.Time, e nl80211.Event) error {
 		}
 	case nl80211.FrameStatus:
 		if e.Iface == r.iface.Index {
-			r.reported(e.Cookie)
+			r.reported(now, e.Cookie)
 		}
 	case nl80211.Overflow:
 		clear(r.awaited) // reports may be among what was lost
