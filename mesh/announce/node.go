@@ -117,7 +117,9 @@ type home struct {
 	ca       []byte
 }
 
-func (h home) known() bool { return h.instance != 0 || len(h.ca) > 0 }
+// known tells whether there is one to stay with. A gateway without a CA cannot be told
+// from itself after a restart, and has admitted nobody.
+func (h home) known() bool { return len(h.ca) > 0 }
 
 func (h home) is(g Gateway) bool {
 	return h.instance != 0 && g.Instance == h.instance || len(h.ca) > 0 && bytes.Equal(h.ca, g.CASHA256)
