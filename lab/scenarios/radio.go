@@ -141,8 +141,12 @@ func (w *World) CutOff(ctx context.Context, r *Result, m *network.Machine) error
 	return w.Recovered(ctx, o, r)
 }
 
+// besiegedBy is how many frames a second are forged: an emulated machine does some
+// twentieth of what a board does, and on a busy host less.
+const besiegedBy = 80
+
 func rogueFrames(ctx context.Context, w *World, r *Result) error {
-	return w.besieged(ctx, r, rogue.All, 200)
+	return w.besieged(ctx, r, rogue.All, besiegedBy)
 }
 
 func rogueReplay(ctx context.Context, w *World, r *Result) error {
