@@ -143,7 +143,7 @@ func (w *World) CutOff(ctx context.Context, r *Result, m *network.Machine) error
 
 // besiegedBy is how many frames a second are forged: an emulated machine does some
 // twentieth of what a board does, and on a busy host less.
-const besiegedBy = 80
+const besiegedBy = 40
 
 func rogueFrames(ctx context.Context, w *World, r *Result) error {
 	return w.besieged(ctx, r, rogue.All, besiegedBy)
