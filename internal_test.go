@@ -130,7 +130,7 @@ func TestImportsPointDownward(t *testing.T) {
 	}
 	for _, s := range sources(t) {
 		if s.dir == "." {
-			continue // no package: only this test and, for a time, pins
+			continue // no package: only this test
 		}
 		for _, to := range s.imports(t) {
 			from, own := room(s.dir), room(s.dir) == room(to)

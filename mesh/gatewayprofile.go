@@ -153,9 +153,9 @@ func (p *gatewayProfile) adopt(d profile.Document, from Stranger) {
 func (p *gatewayProfile) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var aside sync.WaitGroup
-	defer aside.Wait()
-	aside.Go(func() { p.listenAside(ctx, p.strange) })
+	var hearing sync.WaitGroup
+	defer hearing.Wait()
+	hearing.Go(func() { p.listenOverheard(ctx, p.strange) })
 	for {
 		p.keepUp()
 		p.act()

@@ -18,7 +18,7 @@ const (
 )
 
 // fetchSpread is the time in which the members of a network of that size fetch a
-// list that can wait: 0.1 s for ten, 9 min for 250.
+// list that can wait: 0.9 s for ten, 9 min for 250.
 func fetchSpread(members int) time.Duration {
 	return time.Duration(members) * time.Duration(members) * listOctets * 8 * time.Second / listRate
 }

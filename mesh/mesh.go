@@ -133,7 +133,7 @@ type core struct {
 
 	keys      *overlayKey
 	shut      revoked           // who is no member any more
-	aside     chan overheard    // what was said past the mesh
+	overheard chan overheard    // what was said past the mesh
 	hidden    func() []string   // secrets of the mesh, and codes, that have come since the bundle; nil: none have
 	elsewhere func(channel int) // gets where a lonely node has heard its mesh; nil on a gateway
 	problems  map[string]bool   // of the boot report, that are events already; nil: not known yet
@@ -163,7 +163,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := atomicfile.Sweep(c.path(paths.State)); err != nil {
 		c.Log.Warn("what power cuts left is not removed", "err", err)
 	}
-	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), aside: make(chan overheard, maxOverheard), begun: time.Now(), codes: door.NewSlow()}
+	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), overheard: make(chan overheard, maxOverheard), begun: time.Now(), codes: door.NewSlow()}
 	m.past.look = make(chan struct{}, 1)
 	m.store = state.New(paths.Dir(c.path(paths.State)), c.Vault)
 	m.clock = clock.New(c.Clock, version.Get().Built)

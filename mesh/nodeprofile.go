@@ -132,9 +132,9 @@ func (p *nodeProfile) run(ctx context.Context) error {
 	defer timer.Stop()
 	var scans sync.WaitGroup
 	defer scans.Wait()
-	var aside sync.WaitGroup
-	defer aside.Wait()
-	aside.Go(func() { p.listenAside(ctx, p.strange) })
+	var hearing sync.WaitGroup
+	defer hearing.Wait()
+	hearing.Go(func() { p.listenOverheard(ctx, p.strange) })
 	for {
 		select {
 		case <-ctx.Done():

@@ -37,10 +37,10 @@ import (
 
 // Kinds of events.
 const (
-	EventFailed    = "clients.failed"    // the bridge or an address of it
-	EventRecovered = "clients.recovered" // works again
-	EventFirewall  = "firewall.failed"   // the rules are not as they should be
-	EventFirewalOK = "firewall.recovered"
+	EventFailed     = "clients.failed"    // the bridge or an address of it
+	EventRecovered  = "clients.recovered" // works again
+	EventFirewall   = "firewall.failed"   // the rules are not as they should be
+	EventFirewallOK = "firewall.recovered"
 )
 
 // checkEvery is how often it is looked whether all is as it was made.
@@ -223,7 +223,7 @@ func (l *LAN) apply(w Wanted) bool {
 	l.err, l.rules = err, rules
 	l.mu.Unlock()
 	l.tell(wasErr, err, EventFailed, EventRecovered, "the network of clients")
-	l.tell(wasRules, rules, EventFirewall, EventFirewalOK, "the firewall")
+	l.tell(wasRules, rules, EventFirewall, EventFirewallOK, "the firewall")
 	return err == nil
 }
 

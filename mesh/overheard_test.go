@@ -51,7 +51,7 @@ func TestWhatIsHeardWaitsForNoCard(t *testing.T) {
 	s := newSite(t, 2, 3)
 	card := slowCard{make(chan struct{}), make(chan struct{})}
 	s.g.store = state.New(s.g.store.Dir(), card)
-	s.g.aside = make(chan overheard, maxOverheard)
+	s.g.overheard = make(chan overheard, maxOverheard)
 	p := s.g.profiles
 	node := s.nodes[0].Public()
 	p.reach.look(time.Now().Add(-deserted), true, 0) // nobody is awaited
@@ -76,7 +76,7 @@ func TestWhatIsHeardWaitsForNoCard(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	heard := 0
-	s.g.listenAside(ctx, func(from Stranger, payload []byte) {
+	s.g.listenOverheard(ctx, func(from Stranger, payload []byte) {
 		if heard++; from.Iface != "eth9" || string(payload) != "whatever" {
 			t.Errorf("got %q from %+v", payload, from)
 		}

@@ -15,18 +15,18 @@ const maxOverheard = 8
 // to keep: it does not wait for whoever looks at it, nor for the card.
 func (m *core) strange(from Stranger, payload []byte) {
 	select {
-	case m.aside <- overheard{from, payload}:
+	case m.overheard <- overheard{from, payload}:
 	default:
 	}
 }
 
-// listenAside hands over what was said past the mesh, until ctx ends.
-func (m *core) listenAside(ctx context.Context, take func(from Stranger, payload []byte)) {
+// listenOverheard hands over what was said past the mesh, until ctx ends.
+func (m *core) listenOverheard(ctx context.Context, take func(from Stranger, payload []byte)) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case o := <-m.aside:
+		case o := <-m.overheard:
 			take(o.from, o.payload)
 		}
 	}
