@@ -82,11 +82,13 @@ func (a *Admin) EventsSince(ctx context.Context, node, kind string, id int64) ([
 	return l.Items, err
 }
 
-// Channel is where the mesh is, and how far a move of it is.
+// Channel is where the mesh is, and how far a change of its profile is.
 type Channel struct {
 	Channel int    `json:"channel"`
+	Serial  uint64 `json:"serial"` // of the profile document
 	Phase   string `json:"phase"`
-	Outcome string `json:"outcome"` // of the last move
+	Secret  bool   `json:"secret"`  // another mesh secret is on its way, or due
+	Outcome string `json:"outcome"` // of the last change
 }
 
 // Channel returns it.

@@ -7,10 +7,12 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"halo.internal/drivers/nl80211"
 	"halo.internal/lab/air"
@@ -161,5 +163,39 @@ func TestHaLow(t *testing.T) {
 	m.await(fmt.Sprintf("peering over %d m", far), func() bool { return m.peered("a", "b") })
 	if c := m.air.Counters()["a b"]; c.Airtime == 0 {
 		t.Errorf("no airtime: got %+v", c)
+	}
+}
+
+// TestRadiosOutliveOtherSockets: a process's radios are there until what made them is
+// closed, whatever else of netlink it closes.
+func TestRadiosOutliveOtherSockets(t *testing.T) {
+	m := newMesh(t, air.WiFi(), nil)
+	sim, err := hwsim.Dial(0)
+	m.ok(err)
+	const name = "owned"
+	_, err = sim.NewRadio(hwsim.Radio{Name: name, MAC: net.HardwareAddr{2, 0, 0, 0, 0xbb, 1}, NoVIF: true, Owned: true})
+	m.ok(err)
+	there := func() bool {
+		all, err := m.conn.Wiphys()
+		m.ok(err)
+		return slices.ContainsFunc(all, func(w nl80211.Wiphy) bool { return w.Name == name })
+	}
+	for range 2 {
+		routes, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		m.ok(err)
+		_, err = routes.LinkList()
+		m.ok(err)
+		routes.Close()
+	}
+	if !there() {
+		t.Fatal("a socket of routing took the radio along")
+	}
+	m.ok(sim.Close())
+	deadline := time.Now().Add(patience)
+	for there() {
+		if time.Now().After(deadline) {
+			t.Fatal("the radio stayed behind")
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }

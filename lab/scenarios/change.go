@@ -98,8 +98,8 @@ const (
 	revokedLimit = 4 * revokedGoal
 )
 
-// revoked expels a node: its way to the API and the overlay ends, and others notice
-// nothing.
+// revoked expels a node: its way to the API and the overlay ends at once, and then
+// the mesh itself shuts it out, by another secret; the others notice nothing.
 func revoked(ctx context.Context, w *World, r *Result) error {
 	spares, err := w.needSpares(ctx, max(1, len(*w.spares)))
 	if err != nil {
@@ -107,6 +107,14 @@ func revoked(ctx context.Context, w *World, r *Result) error {
 	}
 	m := spares[len(spares)-1]
 	n, err := w.Admin.Node(ctx, m.Name())
+	if err != nil {
+		return err
+	}
+	was, err := w.Admin.Channel(ctx)
+	if err != nil {
+		return err
+	}
+	its, _, err := w.status(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -150,8 +158,21 @@ func revoked(ctx context.Context, w *World, r *Result) error {
 		}
 		r.note("%s after %.1f s", part.what, time.Since(o.since).Seconds())
 	}
+	if err := w.within(ctx, changeLimit, "the mesh has another secret", func() error {
+		now, err := w.Admin.Channel(ctx)
+		if err != nil {
+			return err
+		}
+		return expect(now.Serial > was.Serial && now.Phase == "idle" && !now.Secret, "a document after %d, got %+v", was.Serial, now)
+	}); err != nil {
+		return err
+	}
+	r.note("the mesh has another secret after %.1f s", time.Since(o.since).Seconds())
 	r.Since = "the revocation"
 	if err := w.Recovered(ctx, o, r); err != nil {
+		return err
+	}
+	if err := w.eventually(ctx, "it is nobody's neighbour", func() error { return w.unheard(ctx, its.Radios) }); err != nil {
 		return err
 	}
 	after, err := w.Admin.Node(ctx, m.Name())
@@ -160,4 +181,22 @@ func revoked(ctx context.Context, w *World, r *Result) error {
 	}
 	*w.spares = slices.DeleteFunc(*w.spares, func(s *network.Machine) bool { return s == m })
 	return errors.Join(expect(!after.Online, "%s offline still", m.Name()), m.PowerCut())
+}
+
+// unheard is nil when no member has one of those radios for a neighbour that is
+// heard now.
+func (w *World) unheard(ctx context.Context, radios []model.Radio) error {
+	for _, m := range w.Members {
+		s, _, err := w.status(ctx, m)
+		if err != nil {
+			return err
+		}
+		for _, n := range s.Neighbours {
+			its := slices.ContainsFunc(radios, func(r model.Radio) bool { return r.MAC == n.MAC })
+			if its && n.LastSeenMS < neighbourHeard.Milliseconds() {
+				return fmt.Errorf("expected %s not to hear %s, got %+v", m.Name(), n.MAC, n)
+			}
+		}
+	}
+	return nil
 }

@@ -88,7 +88,7 @@ func All() []Scenario {
 		{"second-gateway", "a second card of the gateway's comes on the air", network.ByAir, false, secondGateway},
 		{"line", "of a line of four hops a middle node is lost, past which there is a detour", network.ByAir, false, line},
 		{"channel-change", "the mesh moves to another channel while a node is off", network.ByAir, false, channelChange},
-		{"revoked", "a node is revoked", network.ByAir, false, revoked},
+		{"revoked", "a node is revoked, and the mesh gets another secret", network.ByAir, false, revoked},
 	}
 }
 

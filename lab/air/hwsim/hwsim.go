@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"syscall"
 
@@ -60,7 +61,7 @@ type Conn struct {
 // Dial opens a socket in the network namespace with that descriptor; 0 is the
 // caller's. The error wraps fs.ErrNotExist where the module is not loaded.
 func Dial(ns int) (*Conn, error) {
-	conn, err := genetlink.Dial(&netlink.Config{NetNS: ns})
+	conn, err := genetlink.Dial(&netlink.Config{NetNS: ns, PID: port()})
 	if err != nil {
 		return nil, fmt.Errorf("hwsim: generic netlink: %w", err)
 	}
@@ -73,6 +74,13 @@ func Dial(ns int) (*Conn, error) {
 	}
 	return &Conn{conn, fam}, nil
 }
+
+// port returns a netlink port that no socket of another family has. When any netlink
+// socket closes, of routing for example, the driver removes the radios that belong
+// to a socket of the same port (mac80211_hwsim_netlink_notify), and of each family
+// the first socket of a process has the process's number. The kernel draws the
+// others from those with the highest bit (netlink_autobind).
+func port() uint32 { return 1<<30 | rand.Uint32N(1<<30) }
 
 // Close closes the socket, and removes the radios that it owns.
 func (c *Conn) Close() error { return c.conn.Close() }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"halo.internal/lab/air"
 	"halo.internal/lab/air/hwsim"
@@ -47,12 +48,32 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, m air.Medium, machine M
 		cancel(inward(in, m, machine, h, send))
 	})
 	<-ctx.Done()
+	cause := context.Cause(ctx)
+	if errors.Is(cause, context.Canceled) {
+		cause = nil
+	} else {
+		lastWord(send, cause)
+	}
 	err := errors.Join(m.Close(), conn.Close())
 	owned.Wait()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return errors.Join(cause, err)
+	return errors.Join(cause, err)
+}
+
+// lastWordWait is for a host that reads.
+const lastWordWait = time.Second
+
+// lastWord has the host's log say why the radios go. The stream may be what has
+// ended.
+func lastWord(send func(message) error, cause error) {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		_ = send(message{Kind: trouble, Text: "all radios go: " + cause.Error()})
+	}()
+	select {
+	case <-said:
+	case <-time.After(lastWordWait):
 	}
-	return err
 }
 
 // greet makes itself known to the host and returns the stream from where it is
