@@ -54,7 +54,8 @@ check: peers stamp ## format, vet, staticcheck and the fast tests
 race: stamp ## the fast tests under the race detector (needs a C compiler; HALO does not)
 	CGO_ENABLED=1 $(GO) test -race ./...
 
-# Packages whose tests start machines or build images: two at once, the longest
+# Packages whose tests start machines or build images: three at once, which wait
+# more than they work, the longest
 # first so that none ends alone, save the network of three machines, which
 # needs the host for itself.
 LAB = $(shell git grep -l '^//go:build lab$$' -- '*_test.go' | sed 's|/[^/]*$$||; s|^|./|' | sort -u)
@@ -63,7 +64,7 @@ NETWORK = ./lab/systemtest
 MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -tags lab -timeout 60m
 
 test: deps check build lab-images testvm ## everything, machines included
-	$(MACHINES) -p 2 $(LONGEST) $(filter-out $(LONGEST) $(NETWORK),$(LAB))
+	$(MACHINES) -p 3 $(LONGEST) $(filter-out $(LONGEST) $(NETWORK),$(LAB))
 	$(MACHINES) $(NETWORK)
 	@cat $(OUT)/scenarios-*.txt
 

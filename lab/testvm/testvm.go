@@ -51,7 +51,10 @@ func Main(m *testing.M, o Options) {
 		modprobe(os.Args[3])
 	case os.Getpid() == 1:
 		first() // does not return
-	case os.Getenv(inside) != "" || lists(os.Args[1:]):
+	case os.Getenv(inside) != "":
+		go watchMemory()
+		os.Exit(m.Run())
+	case lists(os.Args[1:]):
 		os.Exit(m.Run())
 	}
 	status, err := host(o)

@@ -36,7 +36,7 @@ type rogue struct {
 	mu      sync.Mutex        // guards what follows
 	heard   [][]byte          // management frames of authentication and peering
 	beacons map[string][]byte // of each address, the last
-	forging bool              // it would hear itself
+	forging bool              // it would hear itself, without end
 	paths   int               // Action frames to all, encrypted: those that look for paths
 }
 
@@ -61,8 +61,8 @@ func (l *lab) rogue() *rogue {
 }
 
 func (r *rogue) listen() {
+	buf := make([]byte, 4096)
 	for {
-		buf := make([]byte, 4096)
 		n, _, err := r.conn.ReadFrom(buf)
 		if err != nil { // closed, or the radio is gone
 			return
@@ -74,7 +74,7 @@ func (r *rogue) listen() {
 		if head > n {
 			continue
 		}
-		frame := buf[head:n]
+		frame := slices.Clone(buf[head:n])
 		h, body, err := dot11.ParseManagement(frame)
 		if err == nil && h.Subtype == beacon {
 			r.mu.Lock()
@@ -120,8 +120,8 @@ func (r *rogue) attack(c forge.Config, members ...*member) (stop func() int) {
 		})
 	}
 	frames := r.all()
+	r.forges()
 	r.mu.Lock()
-	r.forging = true
 	for _, m := range members {
 		frames = append(frames, r.beacons[m.mac.String()])
 	}
@@ -148,6 +148,13 @@ func (r *rogue) attack(c forge.Config, members ...*member) (stop func() int) {
 	})
 	r.l.t.Cleanup(func() { stop() })
 	return stop
+}
+
+// forges has it keep no more of what it hears, which is its own from now on.
+func (r *rogue) forges() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forging = true
 }
 
 func (r *rogue) all() [][]byte {
@@ -194,6 +201,7 @@ func TestCommitsInPlenty(t *testing.T) {
 	a, b := l.member(nil), l.member(nil)
 	l.link(a, b)
 	rogue := l.rogue()
+	rogue.forges()
 	var points [][]byte
 	for range 50 {
 		k, err := ecdh.P256().GenerateKey(cryptorand.Reader)
@@ -248,6 +256,7 @@ func TestReplaysAndForgeries(t *testing.T) {
 	l.link(a, b)
 	l.both(a.end(), b.end())
 	heard := rogue.all()
+	rogue.forges()
 	kinds := map[string]int{}
 	for _, f := range heard {
 		h, body, err := dot11.ParseManagement(f)
