@@ -296,11 +296,15 @@ func (p *gatewayProfile) keepUp() {
 		return
 	}
 	now := time.Now()
-	online, up := p.online(ids)
+	online, up := p.online(ids, handshakeStale)
+	linked, _ := p.online(ids, sessionOver)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reach.look(now, up, len(online))
 	p.m.Forget(func(id string) bool { return slices.Contains(ids, id) })
+	for _, id := range p.m.Lose(func(id string) bool { return slices.Contains(linked, id) }) {
+		p.events.Add(eventProfileMissed, model.Info, fmt.Sprintf("%s has gone off while the mesh profile is about to change, and is waited for no more: it comes back by itself", id), "node", id)
+	}
 	if p.m.State().Phase != change.Idle || p.hears(now) {
 		return
 	}
@@ -408,9 +412,14 @@ func (g *gateway) nodes() []string {
 	return ids
 }
 
-// online returns which of those nodes are reached by the overlay, and whether that is
-// up.
-func (p *gatewayProfile) online(ids []string) (list []string, up bool) {
+// sessionOver is when there is no session with a peer any more: WireGuard takes no
+// packet of one that is older than 180 s (REJECT_AFTER_TIME), and makes another after
+// 120.
+const sessionOver = 200 * time.Second
+
+// online returns which of those nodes have shaken hands with the overlay so lately, and
+// whether that is up.
+func (p *gatewayProfile) online(ids []string, within time.Duration) (list []string, up bool) {
 	p.gateway.mu.Lock()
 	wg := p.wg
 	p.gateway.mu.Unlock()
@@ -418,7 +427,7 @@ func (p *gatewayProfile) online(ids []string) (list []string, up bool) {
 	if wg != nil {
 		if peers, err := wg.Status(); err == nil {
 			for _, o := range peers {
-				there[o.Node] = there[o.Node] || o.LastHandshake != nil && time.Since(*o.LastHandshake) < handshakeStale
+				there[o.Node] = there[o.Node] || o.LastHandshake != nil && time.Since(*o.LastHandshake) < within
 			}
 		}
 	}
@@ -470,7 +479,7 @@ func (g *gateway) PutProfile(c model.ProfileChange) error {
 		return fmt.Errorf("%w: another gateway with this one's key serves, and this one has stood down: ask that one, or switch it off", api.ErrBusy)
 	}
 	ids := g.nodes()
-	online, _ := p.online(ids)
+	online, _ := p.online(ids, handshakeStale)
 	p.mu.Lock()
 	held, next, phase := p.m.On(), p.m.Next(), p.m.State().Phase
 	p.mu.Unlock()

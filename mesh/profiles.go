@@ -23,6 +23,7 @@ const (
 	eventProfileRejoined = "mesh.profile.rejoined" // fields peer, serial
 	eventProfileRefused  = "mesh.profile.refused"  // fields serial, reason
 	eventProfileStarted  = "mesh.profile.started"  // fields serial, channel: of a gateway
+	eventProfileMissed   = "mesh.profile.missed"   // field node: of a gateway
 	eventProfileDone     = "mesh.profile.changed"  // field serial: of a gateway
 	eventSecretWaits     = "mesh.secret.waits"     // of a gateway
 	eventProfileUndone   = "mesh.profile.undone"   // field serial: of a gateway

@@ -49,19 +49,24 @@ func channelChange(ctx context.Context, w *World, r *Result) error {
 	if err := w.Admin.MoveTo(ctx, to); err != nil {
 		return err
 	}
-	phase := ""
+	phase, undone := "", error(nil)
 	if err := w.within(ctx, changeLimit, fmt.Sprintf("the mesh is on channel %d", to), func() error {
 		now, err := w.Admin.Channel(ctx)
 		if err != nil {
 			return err
 		}
+		began := phase != "" && phase != "idle"
 		if now.Phase != phase {
 			phase = now.Phase
 			w.say("  the change is %s", phase)
 		}
-		return expect(now.Phase == "idle" && now.Channel == to, "channel %d, got %+v", to, now)
-	}); err != nil {
+		err = expect(now.Phase == "idle" && now.Channel == to, "channel %d, got %+v", to, now)
+		if began && phase == "idle" {
+			undone, err = err, nil
+		}
 		return err
+	}); err != nil || undone != nil {
+		return errors.Join(err, undone)
 	}
 	r.note("from channel %d to %d after %.0f s", was.Channel, to, time.Since(o.began).Seconds())
 	if err := w.Net.PowerOn(m); err != nil {

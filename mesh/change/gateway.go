@@ -206,6 +206,29 @@ func (g *Gateway) Forget(member func(node string) bool) {
 	}
 }
 
+// Lose has those not awaited who went off while the change was prepared, before they
+// had the document, and returns them: they come back by themselves, as those do who
+// were off before. While nobody else is there, the gateway may be the one that is cut
+// off, and all are awaited still.
+func (g *Gateway) Lose(reached func(node string) bool) (lost []string) {
+	if g.s.Phase != Preparing || g.next == nil {
+		return nil
+	}
+	var kept []string
+	for _, id := range g.s.Expected {
+		if g.nodes[id].Held == g.next.Serial || reached(id) {
+			kept = append(kept, id)
+		} else {
+			lost = append(lost, id)
+		}
+	}
+	if len(kept) == 0 || len(lost) == 0 {
+		return nil
+	}
+	g.s.Expected, g.save = kept, true
+	return lost
+}
+
 // Nodes returns how far each node is.
 func (g *Gateway) Nodes() map[string]Progress { return maps.Clone(g.nodes) }
 

@@ -3,6 +3,7 @@ package change
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -596,6 +597,45 @@ func TestWhoIsAwaitedIsRevoked(t *testing.T) {
 			}
 			if g.On() != tc.want {
 				t.Errorf("it ended on channel %d with %q, want %d with %q", g.On().Channel, g.On().PSK, tc.want.Channel, tc.want.PSK)
+			}
+		})
+	}
+}
+
+// TestWhoGoesOffIsNotAwaited: of nodes that were there when the change began, those
+// that went off before they had the document do not stop it; unless all did.
+func TestWhoGoesOffIsNotAwaited(t *testing.T) {
+	for name, tc := range map[string]struct {
+		held, reached, lost []string
+		want                Phase
+	}{
+		"one goes off":                   {[]string{"n1"}, []string{"n1"}, []string{"n2"}, Ordered},
+		"one goes off with the document": {[]string{"n1", "n2"}, []string{"n1"}, nil, Ordered},
+		"one is slow":                    {[]string{"n1"}, []string{"n1", "n2"}, nil, Preparing},
+		"nobody is reached":              {nil, nil, nil, Preparing},
+		"all go off, one has it":         {[]string{"n1"}, nil, []string{"n2"}, Ordered},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			d := func(serial uint64, m bundle.Mesh) profile.Opened {
+				return profile.Opened{Document: profile.Document{Epoch: 1, Serial: serial, Mesh: m}}
+			}
+			g := NewGateway(Timing{}, bundled, d(1, bundled), nil, State{Phase: Idle}, now)
+			g.Start(now, d(2, other(6, bundled.PSK)), []string{"n1", "n2"}, false)
+			g.Save()
+			for _, id := range tc.held {
+				g.Report(now, id, 2, 1)
+			}
+			lost := g.Lose(func(id string) bool { return slices.Contains(tc.reached, id) })
+			if !slices.Equal(lost, tc.lost) || g.Save() != (len(lost) > 0) {
+				t.Errorf("lost are %v, want %v, and the card to hear of it", lost, tc.lost)
+			}
+			g.Advance(now.Add(step))
+			if g.State().Phase != tc.want {
+				t.Errorf("it is %s, want %s", g.State().Phase, tc.want)
+			}
+			if g.Lose(func(string) bool { return false }) != nil && tc.want == Ordered {
+				t.Error("one is lost after the order")
 			}
 		})
 	}
