@@ -95,8 +95,8 @@ func All() []Scenario {
 // suite are those that `make test` runs: the ones that take minutes by their nature
 // are left to `halo-lab scenario` and `make soak`.
 var suite = []string{
-	"node-restart", "gateway-restart", "loss", "stranger",
-	"all-restart", "radio-removed", "partition", "rogue-frames", "rogue-replay",
+	"node-restart", "gateway-restart", "loss", "rogue-dhcp", "stranger",
+	"all-restart", "radio-removed", "driver-wedged", "mesh-killed", "partition", "rogue-frames", "rogue-replay",
 }
 
 // InSuite tells whether `make test` runs the scenario.
