@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -46,8 +47,18 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
+	go func() {
+		runtime.LockOSThread()
+		for f := range starting {
+			f()
+		}
+	}()
 	os.Exit(nstest.Main(m))
 }
+
+// starting takes what is to be done on a thread that lasts: boards are killed when the
+// thread that has started them ends, and those end that were in another namespace.
+var starting = make(chan func())
 
 // patience is how long anything may take; nothing waits for it to pass.
 const patience = 4 * time.Minute
@@ -116,7 +127,9 @@ func (d *board) launch() {
 	}
 	defer log.Close()
 	d.cmd.Stdout, d.cmd.Stderr = log, log
-	if err := d.cmd.Start(); err != nil {
+	started := make(chan error)
+	starting <- func() { started <- d.cmd.Start() }
+	if err := <-started; err != nil {
 		d.t.Fatal(err)
 	}
 	d.mesh = local.NewMesh(filepath.Join(d.root, paths.MeshSocket))

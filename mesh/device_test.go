@@ -40,6 +40,7 @@ import (
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/bridge"
 	"halo.internal/mesh/doctor"
+	"halo.internal/mesh/nstest"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/bundle"
@@ -239,6 +240,18 @@ func serveProbe(ctx context.Context, socket string) {
 		link, err := netlink.LinkByName(name)
 		if err == nil {
 			err = errors.Join(netlink.LinkSetUp(link), bridge.Ports(paths.ClientBridge).Enslave(name))
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		}
+	})
+	// A handshake of WireGuard in the board's name, a year ahead of time.
+	mux.HandleFunc("/ahead", func(w http.ResponseWriter, r *http.Request) {
+		key, err := identityAt(filepath.Dir(socket))
+		to, errKey := hex.DecodeString(r.URL.Query().Get("key"))
+		c, errDial := net.Dial("udp6", net.JoinHostPort(r.URL.Query().Get("address"), strconv.Itoa(paths.WireGuardPort)))
+		if err = errors.Join(err, errKey, errDial); err == nil {
+			err = errors.Join(nstest.Initiate(c, key.WireGuard(), [32]byte(to), time.Now().AddDate(1, 0, 0), 5*time.Second), c.Close())
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)

@@ -2,7 +2,10 @@ package mesh
 
 import (
 	"maps"
+	"slices"
 	"time"
+
+	"halo.internal/identity"
 )
 
 // That a node has restarted, or will have another overlay key, the gateway's own
@@ -13,9 +16,14 @@ import (
 // which operators' certificates are over is signed at once, and what was collected
 // with it.
 //
-// What waits costs little. A peer that has restarted answers handshakes as ever; its
-// own are refused by a member that does not know of its new life only while its
-// clock is behind what it was.
+// What waits costs little. Who hears a node's question to all knows of its new life by
+// that (again.go); for the others, a peer that has restarted answers handshakes as
+// ever, and its own are refused only while its clock is behind what it was.
+//
+// A key that nobody expects presses: that of a card from before the node's key was
+// changed, or one with which a node has joined anew. The others have the one that is
+// dead, and neither end reaches the other. It is seldom an honest node's lot, so that a
+// node has that once in a while, and all together as often as lists that can wait.
 //
 // The card is later still. After a power cut the gateway has lives that are up to
 // livesKept old. WireGuard has forgotten all that it knew of peers by then, so that
@@ -29,14 +37,33 @@ const (
 	livesBurst  = 4                // such lists at once, after quiet
 	livesKept   = 15 * time.Minute // before the card hears of lives and keys
 	restartTold = 5 * time.Minute  // between events of one node's restarts
+	keyPresses  = 10 * time.Minute // between lists that press for keys of one node
 )
 
 // lives is what the gateway has heard of nodes and not passed on yet.
 type lives struct {
 	unsigned bool      // the list of members lacks something
 	unsaved  time.Time // since when the card does; zero: it has all
-	full     time.Time // when a whole burst of lists may be signed again
+	quiet    allowance // of lists that can wait
+	pressing allowance // of those that press
 	restarts map[string]time.Time
+	pressed  map[identity.PublicKey]time.Time // when lists pressed for keys of nodes
+}
+
+// allowance is how often something may happen: a burst at once after quiet, else once
+// in a time. The zero value is a whole one.
+type allowance struct{ full time.Time } // when a whole burst is allowed again
+
+// take tells whether it may happen now, and counts that it does.
+func (a *allowance) take(now time.Time, every time.Duration, burst int) bool {
+	if a.full.Sub(now) > time.Duration(burst-1)*every {
+		return false
+	}
+	if a.full.Before(now) {
+		a.full = now
+	}
+	a.full = a.full.Add(every)
+	return true
 }
 
 // heard notes that a node's life or keys are others.
@@ -50,13 +77,23 @@ func (l *lives) heard(now time.Time) {
 // sign tells whether a list is to be signed for what was heard, when there may be
 // one in that time.
 func (l *lives) sign(now time.Time, every time.Duration) bool {
-	if !l.unsigned || l.full.Sub(now) > (livesBurst-1)*every {
+	return l.unsigned && l.quiet.take(now, every, livesBurst)
+}
+
+// press tells whether a list that presses is to be signed for these nodes, whose keys
+// are others than anybody expects, when there may be one in that time.
+func (l *lives) press(now time.Time, every time.Duration, nodes []identity.PublicKey) bool {
+	maps.DeleteFunc(l.pressed, func(_ identity.PublicKey, at time.Time) bool { return now.Sub(at) >= keyPresses })
+	fresh := func(key identity.PublicKey) bool { _, had := l.pressed[key]; return !had }
+	if !slices.ContainsFunc(nodes, fresh) || !l.pressing.take(now, every, livesBurst) {
 		return false
 	}
-	if l.full.Before(now) {
-		l.full = now
+	if l.pressed == nil {
+		l.pressed = map[identity.PublicKey]time.Time{}
 	}
-	l.full = l.full.Add(every)
+	for _, key := range nodes {
+		l.pressed[key] = now
+	}
 	return true
 }
 

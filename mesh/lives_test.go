@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"encoding/base64"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -145,8 +146,8 @@ func TestTheSamePeersAgainAreNoNews(t *testing.T) {
 	}
 }
 
-// TestAKeyThatGatewayAPISaysIsKept at once, though the list can wait: a former key that
-// came back must not be lost to what the card has of it.
+// TestAKeyThatGatewayAPISaysIsKept at once: a former key that came back must not be lost
+// to what the card has of it.
 func TestAKeyThatGatewayAPISaysIsKept(t *testing.T) {
 	network, a := identity.New(), identity.New()
 	g := bareGateway(t, network, a)
@@ -160,9 +161,77 @@ func TestAKeyThatGatewayAPISaysIsKept(t *testing.T) {
 		t.Errorf("kept: %+v", r.Peers)
 	}
 	g.renewList()
-	if l := g.list.List; !l.After(before) || l.Keys(before) || before.Presses(l.Epoch, l.Version) {
-		t.Errorf("version %d after %d", l.Version, before.Version)
+	if l := g.list.List; !l.After(before) || l.Keys(before) || !before.Presses(l.Epoch, l.Version) {
+		t.Errorf("version %x after %x", l.Version, before.Version)
 	}
+}
+
+// TestAKeyThatNobodyExpectsPresses: the others have a dead one. One under which they take
+// handshakes already can wait.
+func TestAKeyThatNobodyExpectsPresses(t *testing.T) {
+	network, a := identity.New(), identity.New()
+	was, next := a.WireGuardPublic(), identity.New().WireGuardPublic()
+	g := bareGateway(t, network, a)
+	for _, step := range []struct {
+		name      string
+		now, next []byte
+		reborn    bool
+		presses   bool
+	}{
+		{name: "the next is claimed", now: was[:], next: next[:]},
+		{name: "the next is in use", now: next[:]},
+		{name: "a card from before the change", now: was[:], reborn: true, presses: true},
+	} {
+		before := g.list.List
+		if !g.known.rekeyed(a.ID(), step.now, step.next, step.reborn) {
+			t.Fatalf("%s: no news", step.name)
+		}
+		g.lives.heard(time.Now())
+		g.renewList()
+		if l := g.list.List; !l.After(before) || l.Keys(before) || before.Presses(l.Epoch, l.Version) != step.presses {
+			t.Errorf("%s: version %x after %x, want one that presses: %v", step.name, l.Version, before.Version, step.presses)
+		}
+	}
+}
+
+// TestKeysThatPressAreBounded: whoever joins under other keys all the time has all
+// fetch at once every ten minutes, and the others' keys press all the same.
+func TestKeysThatPressAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, a, b := identity.New(), identity.New(), identity.New()
+		g := bareGateway(t, network, a, b)
+		presses := func(keyA, keyB byte) bool {
+			t.Helper()
+			list := []model.AdmittedPeer{admitted(g.net, a, "10.42.1.2"), admitted(g.net, b, "10.42.1.3")}
+			for i, k := range []byte{keyA, keyB} {
+				key := [32]byte{k, byte(1 + i)}
+				list[i].WireGuardKey = base64.StdEncoding.EncodeToString(key[:])
+			}
+			before := g.list.List
+			if err := g.PutPeers(list); err != nil {
+				t.Fatal(err)
+			}
+			g.renewList()
+			return before.Presses(g.list.Epoch, g.list.Version)
+		}
+		if !presses(0, 1) { // both have other keys
+			t.Error("the first does not press")
+		}
+		time.Sleep(keyPresses)
+		n := 0
+		for i := range 120 {
+			if presses(byte(i), 1) {
+				n++
+			}
+			time.Sleep(30 * time.Second)
+		}
+		if want := int(time.Hour / keyPresses); n < want-1 || n > want+1 {
+			t.Errorf("%d lists pressed in an hour, want %d", n, want)
+		}
+		if !presses(255, 2) {
+			t.Error("another's key does not press")
+		}
+	})
 }
 
 // TestLivesAreKeptAtTheEnd of the process.

@@ -170,6 +170,7 @@ type overlayOf struct {
 	dev    *overlay.Device
 	v4, v6 netip.Addr
 	peer   overlay.Peer
+	lives  map[string]overlay.Incarnation // of direct peers, as they were set last: by canonical ID
 }
 
 func (o *overlayOf) close() {
@@ -192,8 +193,14 @@ func (n *node) follow(o *overlayOf, m model.Membership) (*overlayOf, error) {
 		o = &overlayOf{dev: dev, v4: m.OverlayV4, v6: m.OverlayV6}
 	}
 	peer := n.gatewayPeer(m)
-	if err := o.dev.SetPeers(append(n.directPeers(), peer)); err != nil {
+	direct := n.directPeers()
+	begun := o.begun(direct)
+	if err := o.dev.SetPeers(append(direct, peer)); err != nil {
 		return o, err
+	}
+	o.lives = map[string]overlay.Incarnation{}
+	for _, p := range direct {
+		o.lives[p.Node] = p.Incarnation
 	}
 	n.mu.Lock()
 	if n.wg != o.dev || o.peer.Key != peer.Key || o.peer.Incarnation != peer.Incarnation {
@@ -202,6 +209,7 @@ func (n *node) follow(o *overlayOf, m model.Membership) (*overlayOf, error) {
 	}
 	n.mu.Unlock()
 	o.peer = peer
+	n.greetLater(begun)
 	return o, nil
 }
 

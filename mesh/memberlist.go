@@ -81,10 +81,11 @@ func (g *gateway) renewList() {
 	now := time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	every := max(livesEvery, fetchSpread(len(g.known.Peers)))
 	switch {
-	case g.list.raw == nil:
+	case g.list.raw == nil, g.lives.unsigned && g.lives.press(now, every, g.list.Severed(peerlist.List{Peers: g.known.listed()})):
 		g.signList()
-	case g.list.Stale(wall) || g.lives.sign(now, max(livesEvery, fetchSpread(len(g.known.Peers)))):
+	case g.list.Stale(wall) || g.lives.sign(now, every):
 		g.sign(false)
 	}
 	if g.lives.save(now) {

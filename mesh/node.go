@@ -54,14 +54,19 @@ type node struct {
 	joinHurry  chan struct{} // and not wait before it asks
 	overlayNow chan struct{} // so should the overlay
 	listNow    chan struct{} // a newer list of members may be there
+	greetNow   chan struct{} // peers are to be greeted
 
-	mu   sync.Mutex    // guards what follows
-	list peerlist.List // of members, as the gateway signed it last; the zero value: none was seen
+	mu sync.Mutex // guards what follows
+	// list is of members, as the gateway signed it last, with later lives that members
+	// have told of themselves; the zero value: none was seen.
+	list peerlist.List
 	// listRaw is its signed form, nil for one from the card; listKept is what the card
 	// has, and listKeptAt when this process wrote that.
 	listRaw    []byte
 	listKept   peerlist.List
 	listKeptAt time.Time
+	lives      claims     // of other nodes, as they told of them
+	greets     []greeting // in this order
 	heard      *announce.Gateway
 	heardAt    time.Time
 	twins      map[uint64]bool // other gateways that were told of
@@ -78,7 +83,7 @@ type node struct {
 }
 
 func newNode(c *core) *node {
-	n := &node{core: c, joinNow: make(chan struct{}, 1), joinHurry: make(chan struct{}, 1), overlayNow: make(chan struct{}, 1), listNow: make(chan struct{}, 1), state: model.JoinSearching}
+	n := &node{core: c, joinNow: make(chan struct{}, 1), joinHurry: make(chan struct{}, 1), overlayNow: make(chan struct{}, 1), listNow: make(chan struct{}, 1), greetNow: make(chan struct{}, 1), state: model.JoinSearching}
 	var floor uint64
 	b, err := c.store.Get(paths.Membership, paths.VaultMembership, func(b []byte) error {
 		_, err := join.Parse(b, c.net, c.id.Key.Public())
@@ -109,7 +114,7 @@ func newNode(c *core) *node {
 	n.search = announce.NewNodeSide(c.announceConfig(), wg, max(floor, epoch), n.hear)
 	n.search.Keys = c.keys.public
 	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
-	n.search.Twin = n.twin
+	n.search.Twin, n.search.Others = n.twin, n.hearOther
 	if n.member != nil {
 		n.search.Home = caHash(n.member.CA)
 	}
@@ -152,6 +157,7 @@ func (n *node) run(ctx context.Context) error {
 	g.Go(func() error { return n.keepJoined(ctx) })
 	g.Go(func() error { return n.keepOverlay(ctx) })
 	g.Go(func() error { return n.followList(ctx) })
+	g.Go(func() error { return n.keepGreeting(ctx) })
 	g.Go(func() error { return n.profiles.run(ctx) })
 	g.Go(func() error { return n.profiles.follow(ctx) })
 	g.Go(func() error { return n.followKeys(ctx, n.overlayDevice, n.listSpread, n.rekeyed) })

@@ -215,28 +215,9 @@ func (p *nodeProfile) seek(ctx context.Context, now time.Time, scans *sync.WaitG
 		p.asked = now.Add(-rand.N(every / 5))
 		p.under.Say(Stranger{}, p.rejoin.Request(now, p.m.Latest().Document))
 	}
-	if p.scoutDue(now) {
+	if until, due := p.scoutDue(now); due {
 		p.scanned = now
-		scans.Go(func() { p.listenElsewhere(ctx) })
-	}
-}
-
-// listenElsewhere looks for the mesh on other channels. The radio is away from its
-// own for a moment at a time.
-func (p *nodeProfile) listenElsewhere(ctx context.Context) {
-	for _, r := range p.under.Radios() {
-		if r.Iface == "" || r.HaLow != "" {
-			continue
-		}
-		s, err := p.under.Scan(ctx, model.ScanRequest{Radio: r.Name})
-		if err != nil {
-			continue // it is tried again
-		}
-		for _, n := range s.Networks {
-			if n.Own && n.Channel != 0 && n.Channel != r.Channel {
-				p.Elsewhere(n.Channel)
-			}
-		}
+		scans.Go(func() { p.listenElsewhere(ctx, until) })
 	}
 }
 

@@ -1,12 +1,14 @@
 package mesh
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"time"
 
 	"halo.internal/identity"
 	"halo.internal/mesh/batman"
+	"halo.internal/model"
 	"halo.internal/model/dot11"
 )
 
@@ -21,16 +23,19 @@ const (
 	scoutFirst = 3 * time.Minute  // without the gateway, until the first goes
 	scoutTurn  = 2 * time.Minute  // between one and the next, the first time round
 	scoutMost  = 16 * time.Minute // between them in the end; each round takes twice as long as the one before
+
+	scoutAgain = 10 * time.Second // until a radio that did not listen is asked again; doubles
+	scoutScan  = 20 * time.Second // that listening takes at most, so that the next one's turn finds this radio back
 )
 
 // scout is a device's place among those that reach each other.
 type scout struct{ rank, count int }
 
 // turn tells whether it is this one's turn, of devices that have not heard the gateway
-// for so long, and after how long of that its turn began.
-func (s scout) turn(silent time.Duration) (began time.Duration, ours bool) {
+// for so long, and after how long of that its turn began and will end.
+func (s scout) turn(silent time.Duration) (began, ends time.Duration, ours bool) {
 	if silent < scoutFirst {
-		return 0, false
+		return 0, 0, false
 	}
 	began, each := scoutFirst, scoutTurn
 	for each < scoutMost && silent >= began+time.Duration(s.count)*each {
@@ -38,7 +43,8 @@ func (s scout) turn(silent time.Duration) (began time.Duration, ours bool) {
 		each = min(2*each, scoutMost)
 	}
 	n := (silent - began) / each
-	return began + n*each, int(n)%s.count == s.rank
+	began += n * each
+	return began, began + each, int(n)%s.count == s.rank
 }
 
 // scoutAmong returns the place of a device among the members that routing knows a way
@@ -67,11 +73,12 @@ func scoutAmong(own, gateway identity.PublicKey, members []identity.PublicKey, t
 	return scout{slices.Index(ids, own.ID()), len(ids)}, true
 }
 
-// scoutDue tells whether this node is to listen on other channels now. p.mu is held.
-func (p *nodeProfile) scoutDue(now time.Time) bool {
+// scoutDue tells whether this node is to listen on other channels now, and until when
+// it may. p.mu is held.
+func (p *nodeProfile) scoutDue(now time.Time) (until time.Time, due bool) {
 	silent := now.Sub(p.lost)
 	if silent < scoutFirst || now.Sub(p.placed) < scoutFirst/6 {
-		return false // routing's table is long
+		return until, false // routing's table is long
 	}
 	p.placed = now
 	p.node.mu.Lock()
@@ -82,8 +89,54 @@ func (p *nodeProfile) scoutDue(now time.Time) bool {
 	p.node.mu.Unlock()
 	s, ok := scoutAmong(p.id.Key.Public(), p.net, members, p.under.Present())
 	if !ok {
-		return false
+		return until, false
 	}
-	began, ours := s.turn(silent)
-	return ours && p.scanned.Before(p.lost.Add(began))
+	began, ends, ours := s.turn(silent)
+	return p.lost.Add(ends), ours && p.scanned.Before(p.lost.Add(began))
+}
+
+// listenElsewhere has each radio look for the mesh on other channels once, until then.
+// It is away from its own for a moment at a time. One that does not, since somebody else
+// has it scan, or its driver gives up, is asked again: this device's next turn is a long
+// time away. That is over when the gateway is heard.
+func (p *nodeProfile) listenElsewhere(ctx context.Context, until time.Time) {
+	began, wait := time.Now(), scoutAgain
+	done := map[string]bool{}
+	for !p.listenOnce(ctx, done) && !time.Now().Add(wait+scoutScan).After(until) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		p.mu.Lock()
+		heard := p.lost.After(began)
+		p.mu.Unlock()
+		if heard {
+			return
+		}
+		wait *= 2
+	}
+}
+
+// listenOnce has all radios listen that are not done, and tells whether all are then.
+func (p *nodeProfile) listenOnce(ctx context.Context, done map[string]bool) (all bool) {
+	all = true
+	for _, r := range p.under.Radios() {
+		if r.Iface == "" || r.HaLow != "" || done[r.Name] {
+			continue
+		}
+		s, err := p.under.Scan(ctx, model.ScanRequest{Radio: r.Name})
+		if err != nil {
+			p.Log.Debug("not listened on other channels", "radio", r.Name, "err", err)
+			all = false
+			continue
+		}
+		done[r.Name] = true
+		for _, n := range s.Networks {
+			if n.Own && n.Channel != 0 && n.Channel != r.Channel {
+				p.Elsewhere(n.Channel)
+			}
+		}
+	}
+	return all
 }

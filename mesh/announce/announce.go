@@ -192,6 +192,12 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
+// speaksFrom tells whether a node may have sent from that address: its own of the
+// underlay, or one of the link.
+func speaksFrom(network, node identity.PublicKey, source netip.Addr) bool {
+	return source == identity.Underlay(network, node) || source.IsLinkLocalUnicast()
+}
+
 // jitter spreads d by a fifth, so that nodes that started together part.
 func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)

@@ -207,6 +207,56 @@ func TestNodeFindsFollowsAndLosesTheGateway(t *testing.T) {
 	})
 }
 
+// TestNodesHearEachOther: a node that starts asks all, and the others learn of its life
+// by that, also without a gateway. Nobody else can say it.
+func TestNodesHearEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := identity.New()
+		a := &air{}
+		one, two, stranger := newMember(network.Public(), identity.New()), newMember(network.Public(), identity.New()), netip.MustParseAddr("fd00::9")
+		var heard []Node
+		node := NewNodeSide(one.config(a, network.Public(), 1), make([]byte, 32), 0, func(Heard) {})
+		node.Others = func(n Node) { heard = append(heard, n) }
+		defer life(t, node.Run)()
+		synctest.Wait()
+		said := len(a.by(one.addr))
+
+		other := NewNodeSide(two.config(a, network.Public(), 7), make([]byte, 32), 0, func(Heard) {})
+		defer life(t, other.Run)()
+		synctest.Wait()
+		if key := two.key.Public(); len(heard) != 1 || heard[0].Stamp.Boot != 7 || identity.PublicKey(heard[0].Key) != key {
+			t.Fatalf("heard %+v, want the other's question in its start 7", heard)
+		}
+		if n := len(a.by(one.addr)); n != said {
+			t.Errorf("it said %d things about that", n-said)
+		}
+
+		question := a.by(two.addr)[0].data
+		forged := slices.Clone(question)
+		forged[len(forged)-1] ^= 1 // of the signature
+		own := a.by(one.addr)[0].data
+		for _, m := range []struct {
+			what   string
+			from   netip.Addr
+			data   []byte
+			reason string
+			want   int
+		}{
+			{"from another's address", stranger, question, ignoredSource, 1},
+			{"forged", two.addr, forged, ignoredSignature, 1},
+			{"its own, that came back", two.addr, own, ignoredOld, 1},
+			{"from the link", netip.MustParseAddr("fe80::9"), question, "", 2}, // a recording: whether it is news, is not told here
+		} {
+			before := node.Counters.Snapshot()[m.reason]
+			a.inject(sent{from: m.from, to: one.addr, data: m.data})
+			synctest.Wait()
+			if len(heard) != m.want || m.reason != "" && node.Counters.Snapshot()[m.reason] != before+1 {
+				t.Errorf("%s: heard %d, want %d; ignored: %v", m.what, len(heard), m.want, node.Counters.Snapshot())
+			}
+		}
+	})
+}
+
 func TestOldWordsAreNotBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := identity.New()

@@ -256,7 +256,7 @@ func (r *speaker) accept(n Node, source netip.Addr) bool {
 		return false
 	}
 	key := identity.PublicKey(n.Key)
-	if source != identity.Underlay(r.Network, key) && !source.IsLinkLocalUnicast() {
+	if !speaksFrom(r.Network, key, source) {
 		r.Counters.add(ignoredSource)
 		return false
 	}

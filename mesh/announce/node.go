@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"net/netip"
 	"time"
 
 	"halo.internal/identity"
@@ -52,6 +53,9 @@ type NodeSide struct {
 	// Keys, if any, returns the overlay's public key that the node has now, in place
 	// of WireGuardKey, and the one that it will have, or nothing.
 	Keys func() (now, next []byte)
+	// Others, if any, is told of every authentic question of another node, recorded
+	// ones too. The first of a start goes to all.
+	Others func(Node)
 	// Profiles, if any, returns which profile documents the node has, for what it
 	// says of itself.
 	Profiles func() (held, using uint64)
@@ -226,9 +230,13 @@ func (r *search) handle(d datagram) bool {
 		}
 		return false
 	}
+	if q, ok := m.(Node); ok {
+		r.hearOther(q, d.from)
+		return false
+	}
 	g, ok := m.(Gateway)
 	if !ok {
-		return false // another node's question to the gateway
+		return false // one gateway's word to another
 	}
 	if g.Stamp.Epoch < r.stamp.Epoch {
 		r.Counters.add(ignoredEpoch)
@@ -274,6 +282,19 @@ func (r *search) handle(d datagram) bool {
 	}
 	r.Heard(h)
 	return true
+}
+
+// hearOther takes another node's question to the gateway.
+func (r *search) hearOther(q Node, from netip.Addr) {
+	key := identity.PublicKey(q.Key)
+	switch {
+	case key == r.Key.Public():
+		r.Counters.add(ignoredOld) // one of our own that came back
+	case !speaksFrom(r.Network, key, from):
+		r.Counters.add(ignoredSource)
+	case r.Others != nil:
+		r.Others(q)
+	}
 }
 
 // verify asks, since what was heard could be a recording, and believes the answer.

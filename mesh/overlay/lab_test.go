@@ -4,6 +4,7 @@ package overlay_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/lab/testvm"
+	"halo.internal/mesh/nstest"
 	"halo.internal/mesh/overlay"
 	"halo.internal/model/paths"
 )
@@ -46,10 +48,48 @@ type end struct {
 	dev   *overlay.Device
 }
 
-func (e *end) open(t *testing.T, link netlink.Link) {
+// pair lays a cable between two machines. The test's thread, which is locked for that,
+// is at the first.
+func pair(t *testing.T) (a, b *end) {
 	t.Helper()
+	runtime.LockOSThread() // namespaces are threads'
+	a = &end{key: identity.New(), under: netip.MustParseAddr("fd00:1::a"), over: netip.MustParseAddr("10.42.0.1")}
+	b = &end{key: identity.New(), under: netip.MustParseAddr("fd00:1::b"), over: netip.MustParseAddr("10.42.1.2")}
+	for _, e := range []*end{b, a} {
+		ns, err := netns.New() // the thread goes there
+		ok(t, err)
+		e.ns = ns
+		t.Cleanup(func() { _ = ns.Close() })
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "cable-a"
+	ok(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "cable-b"}))
+	far, err := netlink.LinkByName("cable-b")
+	ok(t, err)
+	ok(t, netlink.LinkSetNsFd(far, int(b.ns)))
+	a.address(t, "cable-a")
+	a.at(t, b, func() { b.address(t, "cable-b") })
+	return a, b
+}
+
+// at has f done at another machine than this one.
+func (e *end) at(t *testing.T, other *end, f func()) {
+	t.Helper()
+	ok(t, netns.Set(other.ns))
+	defer func() { ok(t, netns.Set(e.ns)) }()
+	f()
+}
+
+func (e *end) address(t *testing.T, iface string) {
+	t.Helper()
+	link, err := netlink.LinkByName(iface)
+	ok(t, err)
 	ok(t, netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: e.under.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}))
 	ok(t, netlink.LinkSetUp(link))
+}
+
+func (e *end) open(t *testing.T) {
+	t.Helper()
 	dev, err := overlay.Open(overlay.Config{
 		Name: "wg0", Key: e.key.WireGuard(), Port: paths.WireGuardPort, UnderlayMTU: 1500,
 		Addresses: []netip.Prefix{netip.PrefixFrom(e.over, 16)}, Log: slog.New(slog.DiscardHandler),
@@ -88,30 +128,15 @@ func TestTheProcessDoesItWhereItIsToldTo(t *testing.T) {
 // TestTheKernelRotatesAKeyWithoutAGap has one connection go on while both ends
 // change their keys.
 func TestTheKernelRotatesAKeyWithoutAGap(t *testing.T) {
-	runtime.LockOSThread() // namespaces are threads'
-	here, err := netns.Get()
-	ok(t, err)
-	a := &end{key: identity.New(), under: netip.MustParseAddr("fd00:1::a"), over: netip.MustParseAddr("10.42.0.1")}
-	b := &end{key: identity.New(), under: netip.MustParseAddr("fd00:1::b"), over: netip.MustParseAddr("10.42.1.2")}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "cable-a"
-	ok(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "cable-b"}))
-	far, err := netlink.LinkByName("cable-b")
-	ok(t, err)
-	b.ns, err = netns.New()
-	ok(t, err)
-	a.ns = here
-	ok(t, netns.Set(here))
-	ok(t, netlink.LinkSetNsFd(far, int(b.ns)))
-	near, err := netlink.LinkByName("cable-a")
-	ok(t, err)
-	a.open(t, near)
-	ok(t, netns.Set(b.ns))
-	far, err = netlink.LinkByName("cable-b")
-	ok(t, err)
-	b.open(t, far)
-	server, err := net.Listen("tcp", netip.AddrPortFrom(b.over, 7).String())
-	ok(t, err)
+	a, b := pair(t)
+	a.open(t)
+	var server net.Listener
+	a.at(t, b, func() {
+		b.open(t)
+		var err error
+		server, err = net.Listen("tcp", netip.AddrPortFrom(b.over, 7).String())
+		ok(t, err)
+	})
 	t.Cleanup(func() { server.Close() })
 	go func() {
 		for {
@@ -122,10 +147,10 @@ func TestTheKernelRotatesAKeyWithoutAGap(t *testing.T) {
 			go func() { _, _ = io.Copy(c, c) }()
 		}
 	}()
-	ok(t, netns.Set(here))
 	ok(t, a.dev.SetPeers([]overlay.Peer{b.peer()}))
 	ok(t, b.dev.SetPeers([]overlay.Peer{a.peer()}))
 	var c net.Conn
+	var err error
 	for deadline := time.Now().Add(patience); ; {
 		if c, err = net.DialTimeout("tcp", netip.AddrPortFrom(b.over, 7).String(), 3*time.Second); err == nil {
 			break
@@ -181,5 +206,86 @@ func TestTheKernelRotatesAKeyWithoutAGap(t *testing.T) {
 		if longest > time.Second {
 			t.Errorf("round %d: nothing came for %s, want less than a second", round, longest)
 		}
+	}
+}
+
+// greet sends something through the overlay, which nobody takes.
+func greet(t *testing.T, to netip.Addr) {
+	t.Helper()
+	c, err := net.Dial("udp", netip.AddrPortFrom(to, 9).String())
+	ok(t, err)
+	_, err = c.Write([]byte{0})
+	ok(t, errors.Join(err, c.Close()))
+}
+
+// shaken waits until both have shaken hands, and tells whether they have.
+func (e *end) shaken(t *testing.T, wait time.Duration) bool {
+	t.Helper()
+	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		s, err := e.dev.Status()
+		ok(t, err)
+		if len(s) == 1 && s[0].LastHandshake != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// TestTheKernelBeginsAnew with a peer that has restarted: at once when it is told of
+// its life, and not for long before.
+func TestTheKernelBeginsAnew(t *testing.T) {
+	a, b := pair(t)
+	a.open(t)
+	life := b.peer()
+	life.Incarnation = overlay.Incarnation{Boot: 1}
+	ok(t, a.dev.SetPeers([]overlay.Peer{life}))
+	a.at(t, b, func() { // a life whose clock was ahead
+		c, err := net.DialUDP("udp6", net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.under, paths.WireGuardPort)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.under, paths.WireGuardPort)))
+		ok(t, err)
+		ok(t, errors.Join(nstest.Initiate(c, b.key.WireGuard(), a.key.WireGuardPublic(), time.Now().AddDate(1, 0, 0), patience), c.Close()))
+	})
+	restart := func() {
+		t.Helper()
+		a.at(t, b, func() {
+			if b.dev != nil {
+				link, err := netlink.LinkByName("wg0")
+				ok(t, err)
+				ok(t, errors.Join(b.dev.Close(), netlink.LinkDel(link)))
+			}
+			b.open(t)
+			ok(t, b.dev.SetPeers([]overlay.Peer{a.peer()}))
+		})
+	}
+	again := func() {
+		t.Helper()
+		life.Incarnation.Boot++
+		ok(t, a.dev.SetPeers([]overlay.Peer{life}))
+	}
+
+	restart()
+	a.at(t, b, func() { greet(t, a.over) })
+	if b.shaken(t, 7*time.Second) { // WireGuard tries again after five
+		t.Fatal("a handshake from the past was taken: this test proves nothing")
+	}
+	again()
+	if !b.shaken(t, patience) { // it tries on by itself
+		t.Fatal("the peer is refused in the life that is known by now")
+	}
+
+	// There is a session, which the peer does not know any more.
+	restart()
+	greet(t, b.over)
+	if b.shaken(t, 2*time.Second) {
+		t.Fatal("a dead session was replaced at once: this test proves nothing")
+	}
+	again()
+	began := time.Now()
+	greet(t, b.over)
+	if !b.shaken(t, patience) {
+		t.Fatal("no handshake with the peer in the life that is known by now")
+	}
+	t.Logf("after %s", time.Since(began))
+	if took := time.Since(began); took > 4*time.Second { // at the first try
+		t.Errorf("the handshake came after %s", took)
 	}
 }

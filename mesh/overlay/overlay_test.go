@@ -4,7 +4,6 @@ package overlay
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,9 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flynn/noise"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/crypto/blake2s"
 	"golang.org/x/sys/unix"
 
 	"halo.internal/identity"
@@ -167,53 +164,15 @@ func get(t *testing.T, url string) {
 	}
 }
 
-// handshake plays the initiator of WireGuard's handshake at a time of its own
-// choice and waits so long for the response.
+// handshake begins one with A at a time of its own choice and waits so long for the
+// response.
 func handshake(from, to identity.Key, at time.Time, wait time.Duration) error {
-	private, public := from.WireGuard(), from.WireGuardPublic()
-	responder := to.WireGuardPublic()
-	hs, err := noise.NewHandshakeState(noise.Config{
-		CipherSuite: noise.NewCipherSuite(noise.DH25519, noise.CipherChaChaPoly, noise.HashBLAKE2s),
-		Pattern:     noise.HandshakeIK, Initiator: true, Prologue: []byte("WireGuard v1 zx2c4 Jason@zx2c4.com"),
-		PresharedKey: make([]byte, 32), PresharedKeyPlacement: 2,
-		StaticKeypair: noise.DHKey{Private: private[:], Public: public[:]}, PeerStatic: responder[:],
-	})
-	if err != nil {
-		return err
-	}
-	tai := binary.BigEndian.AppendUint64(nil, 0x400000000000000a+uint64(at.Unix()))
-	body, _, _, err := hs.WriteMessage(nil, binary.BigEndian.AppendUint32(tai, 0))
-	if err != nil {
-		return err
-	}
-	msg := append([]byte{1, 0, 0, 0, 9, 9, 9, 9}, body...)
-	macKey := blake2s.Sum256(append([]byte("mac1----"), responder[:]...))
-	mac, err := blake2s.New128(macKey[:])
-	if err != nil {
-		return err
-	}
-	mac.Write(msg)
-	msg = append(mac.Sum(msg), make([]byte, 16)...)
 	c, err := net.Dial("udp6", netip.AddrPortFrom(underA, paths.WireGuardPort).String())
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if _, err := c.Write(msg); err != nil {
-		return err
-	}
-	if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
-		return err
-	}
-	answer := make([]byte, 200)
-	n, err := c.Read(answer)
-	if err != nil {
-		return err
-	}
-	if n != 92 || answer[0] != 2 {
-		return fmt.Errorf("expected a handshake response of 92 octets, got %d of type %d", n, answer[0])
-	}
-	return nil
+	return nstest.Initiate(c, from.WireGuard(), to.WireGuardPublic(), at, wait)
 }
 
 func TestInterfaceIsAsConfigured(t *testing.T) {

@@ -129,13 +129,41 @@ func (l List) KeepLives(other List) {
 	}
 }
 
+// Reborn returns the list with a later life of a member, which that one has told of
+// itself, and leaves l as it is. Without news, ok is false.
+func (l List) Reborn(key identity.PublicKey, boot uint64, steps uint32) (_ List, ok bool) {
+	i, ok := l.index(key)
+	if !ok || boot < l.Peers[i].Boot || boot == l.Peers[i].Boot && steps <= l.Peers[i].Steps {
+		return List{}, false
+	}
+	l.Peers = slices.Clone(l.Peers)
+	l.Peers[i].Boot, l.Peers[i].Steps = boot, steps
+	return l, true
+}
+
+// Severed returns the members that are in both lists, and have a key in later under
+// which whoever has l takes no handshakes: neither the one that it has there nor its
+// next.
+func (l List) Severed(later List) (keys []identity.PublicKey) {
+	for _, p := range later.Peers {
+		if o, ok := l.Find(p.Key); ok && p.WireGuard != o.WireGuard && p.WireGuard != o.Next {
+			keys = append(keys, p.Key)
+		}
+	}
+	return keys
+}
+
 // Find returns the member with that identity.
 func (l List) Find(key identity.PublicKey) (Peer, bool) {
-	i, ok := slices.BinarySearchFunc(l.Peers, key, func(p Peer, k identity.PublicKey) int { return bytes.Compare(p.Key[:], k[:]) })
+	i, ok := l.index(key)
 	if !ok {
 		return Peer{}, false
 	}
 	return l.Peers[i], true
+}
+
+func (l List) index(key identity.PublicKey) (int, bool) {
+	return slices.BinarySearchFunc(l.Peers, key, func(p Peer, k identity.PublicKey) int { return bytes.Compare(p.Key[:], k[:]) })
 }
 
 // Valid returns nil while the list holds. A clock that is a guess must not ask.

@@ -255,3 +255,64 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestReborn(t *testing.T) {
+	l := sample(t) // its second member is in life 1.2
+	for _, tc := range []struct {
+		name  string
+		key   identity.PublicKey
+		boot  uint64
+		steps uint32
+		ok    bool
+	}{
+		{"a restart", key(t, 11).Public(), 2, 0, true},
+		{"a step", key(t, 11).Public(), 1, 3, true},
+		{"the same", key(t, 11).Public(), 1, 2, false},
+		{"a step back", key(t, 11).Public(), 1, 1, false},
+		{"an earlier life", key(t, 11).Public(), 0, 9, false},
+		{"nobody", key(t, 99).Public(), 9, 9, false},
+	} {
+		got, ok := l.Reborn(tc.key, tc.boot, tc.steps)
+		if ok != tc.ok {
+			t.Errorf("%s: news: %v", tc.name, ok)
+		}
+		if !ok {
+			continue
+		}
+		if p, _ := got.Find(tc.key); p.Boot != tc.boot || p.Steps != tc.steps || got.Version != l.Version || !got.Members(l) {
+			t.Errorf("%s: got %+v", tc.name, got)
+		}
+		if d := cmp.Diff(sample(t), l, comparable); d != "" {
+			t.Errorf("%s: the list itself has changed:\n%s", tc.name, d)
+		}
+	}
+}
+
+func TestSevered(t *testing.T) {
+	l := sample(t)
+	l.Peers[1].Next = [32]byte{77}
+	for _, tc := range []struct {
+		name   string
+		change func(*List)
+		want   []identity.PublicKey
+	}{
+		{"nothing", func(*List) {}, nil},
+		{"a life", func(l *List) { l.Peers[0].Boot = 9 }, nil},
+		{"a next key", func(l *List) { l.Peers[0].Next = [32]byte{78} }, nil},
+		{"the next key is in use", func(l *List) { l.Peers[1].WireGuard, l.Peers[1].Next = [32]byte{77}, [32]byte{} }, nil},
+		{"another key", func(l *List) { l.Peers[1].WireGuard = [32]byte{79} }, []identity.PublicKey{l.Peers[1].Key}},
+		{"another key, where there was no next", func(l *List) { l.Peers[0].WireGuard = [32]byte{79} }, []identity.PublicKey{l.Peers[0].Key}},
+		{"a member that is gone", func(l *List) { l.Peers = l.Peers[1:] }, nil},
+		{"a new member", func(l *List) { l.Peers = append(l.Peers, Peer{Key: key(t, 99).Public(), WireGuard: [32]byte{99}}) }, nil},
+	} {
+		later := l
+		later.Peers = slices.Clone(l.Peers)
+		tc.change(&later)
+		if got := l.Severed(later); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
+		}
+	}
+	if got := (List{}).Severed(l); got != nil {
+		t.Errorf("without a list: %v", got)
+	}
+}
