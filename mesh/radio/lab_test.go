@@ -5,6 +5,7 @@ package radio_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -270,4 +271,21 @@ func TestALink(t *testing.T) {
 			l.until("the end is heard of", func() bool { return len(b.told(radio.EventPeerLost)) == 1 && !l.linked(b.iface, a.mac) })
 		})
 	}
+}
+
+// TestAScanIsAnswered: whoever asks on another channel hears of a member that beacons
+// rarely.
+func TestAScanIsAnswered(t *testing.T) {
+	l := newLab(t)
+	a, b := l.member(nil), l.member(func(c *radio.Config) { c.Channel, c.BeaconInterval = channel36, 10000 })
+	l.until("it is answered", func() bool {
+		heard, err := radio.Scan(l.ctx, a.iface, false)
+		if errors.Is(err, radio.ErrBusy) {
+			return false
+		}
+		l.ok(err)
+		return slices.ContainsFunc(heard, func(s nl80211.BSS) bool {
+			return bytes.Equal(s.BSSID, b.mac) && s.FreqMHz == channel36.FreqMHz && string(s.MeshID()) == meshID
+		})
+	})
 }

@@ -62,13 +62,18 @@ const maxNetworks = 256
 
 // Scan has a radio look who is there.
 func (w *Wireless) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, error) {
+	return w.scanOnce(ctx, q, false)
+}
+
+// scanOnce has a radio ask who is there, or only listen.
+func (w *Wireless) scanOnce(ctx context.Context, q model.ScanRequest, listen bool) (model.RadioScan, error) {
 	s, err := w.find(q.Radio)
 	if err != nil {
 		return model.RadioScan{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, scanWait)
 	defer cancel()
-	heard, err := w.scan(ctx, s.Iface)
+	heard, err := w.scan(ctx, s.Iface, listen)
 	if err != nil {
 		return model.RadioScan{}, err
 	}

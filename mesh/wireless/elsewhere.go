@@ -28,18 +28,35 @@ const (
 	mostElsewhere = 8                // stations that are handed on, of a scan
 )
 
+// passes are the scans of one look for the mesh, until it is found: whether each only
+// listens. A member has some 30 ms to answer what it is asked, which over a poor link
+// it may not hear; and of its beacons, one a second, a scan that listens hears one in
+// nine.
+var passes = []bool{false, true, true, false, true, true}
+
 // lookElsewhere has a lonely radio look for the mesh on other channels.
 func (w *Wireless) lookElsewhere(ctx context.Context, name string) {
 	if !w.found.TryLock() {
 		return
 	}
 	defer w.found.Unlock()
-	s, err := w.Scan(ctx, model.ScanRequest{Radio: name})
-	if err != nil {
-		if ctx.Err() == nil && !errors.Is(err, radio.ErrBusy) {
+	for _, listen := range passes {
+		found, err := w.elsewhere(ctx, name, listen)
+		if err != nil && ctx.Err() == nil && !errors.Is(err, radio.ErrBusy) {
 			w.c.Log.Debug("no look at other channels", "radio", name, "err", err)
 		}
-		return
+		if found || err != nil {
+			return
+		}
+	}
+}
+
+// elsewhere hands on who of the mesh is heard on other channels, and tells whether
+// anybody is.
+func (w *Wireless) elsewhere(ctx context.Context, name string, listen bool) (found bool, err error) {
+	s, err := w.scanOnce(ctx, model.ScanRequest{Radio: name}, listen)
+	if err != nil {
+		return false, err
 	}
 	home, handed := w.homeMHz(name), 0
 	for _, n := range s.Networks { // the strongest first
@@ -52,6 +69,7 @@ func (w *Wireless) lookElsewhere(ctx context.Context, name string) {
 			w.c.Found(name, n)
 		}
 	}
+	return handed > 0, nil
 }
 
 // tellOf makes an event of a channel, once in a while.

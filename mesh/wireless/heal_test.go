@@ -33,7 +33,7 @@ func tendedWorld(t *testing.T) (*world, *chip, *Wireless) {
 	w := o.board(c)
 	w.newHaLow = func() (halowDriver, error) { return nil, nil }
 	w.newWiFi = func(string, drivers.Modules) drivers.Radio { return c }
-	w.scan = func(context.Context, string) ([]nl80211.BSS, error) { return nil, nil }
+	w.scan = func(context.Context, string, bool) ([]nl80211.BSS, error) { return nil, nil }
 	return o, c, w
 }
 
@@ -131,6 +131,32 @@ func TestAKernelThatHangs(t *testing.T) {
 	})
 }
 
+// TestALookTakesSeveralPasses: who is on another channel may miss what is asked, and is
+// heard by its beacons then, in one of several passes.
+func TestALookTakesSeveralPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, _, w := tendedWorld(t)
+		w.c.Alone = func() bool { return true }
+		var listened []bool
+		w.scan = func(_ context.Context, iface string, listen bool) ([]nl80211.BSS, error) {
+			listened = append(listened, listen)
+			if len(listened) < len(passes)+3 {
+				return nil, nil
+			}
+			return []nl80211.BSS{{BSSID: net.HardwareAddr{2, 0, 0, 0, 1, 1}, FreqMHz: 2437, IEs: dot11.AppendElement(nil, dot11.MeshID, []byte("valley"))}}, nil
+		}
+		stop := run(t, w)
+		defer stop()
+		for len(o.told(EventElsewhere)) == 0 {
+			o.beat(1, 1)
+			time.Sleep(time.Second)
+		}
+		if want := append(slices.Clone(passes), passes[:3]...); !slices.Equal(listened, want) {
+			t.Errorf("scans that listen: %v, want %v", listened, want)
+		}
+	})
+}
+
 // TestTheMeshOnAnotherChannel is told of and handed on, with bounds.
 func TestTheMeshOnAnotherChannel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -143,7 +169,7 @@ func TestTheMeshOnAnotherChannel(t *testing.T) {
 			all = append(all, heard(10+n, 5180, "valley"))
 		}
 		scans := 0
-		w.scan = func(_ context.Context, iface string) ([]nl80211.BSS, error) {
+		w.scan = func(_ context.Context, iface string, _ bool) ([]nl80211.BSS, error) {
 			scans++
 			if scans == 1 {
 				return nil, errors.New("given up by the driver")

@@ -112,7 +112,7 @@ type Wireless struct {
 	setCountry func(ctx context.Context, country string, wait time.Duration) error
 	newRadios  func(radio.RadiosConfig) radios
 	isUp       func(index int) bool
-	scan       func(ctx context.Context, iface string) ([]nl80211.BSS, error)
+	scan       func(ctx context.Context, iface string, listen bool) ([]nl80211.BSS, error)
 	capture    func(ctx context.Context, wiphy int, w io.Writer, length time.Duration, most int) (int, error)
 	sysfs      func() ([]wifi.Radio, error)
 	modules    func() (drivers.Modules, error)

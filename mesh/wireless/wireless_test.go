@@ -338,7 +338,7 @@ func TestScan(t *testing.T) {
 	join := func(all ...[]byte) []byte { return bytes.Join(all, nil) }
 	o := &world{states: []radio.State{{Name: "phy0", Iface: "mesh0"}}}
 	w := o.with(profile)
-	w.scan = func(_ context.Context, iface string) ([]nl80211.BSS, error) {
+	w.scan = func(_ context.Context, iface string, _ bool) ([]nl80211.BSS, error) {
 		if iface != "mesh0" {
 			return nil, unix.ENODEV
 		}
@@ -366,7 +366,7 @@ func TestScan(t *testing.T) {
 			t.Errorf("got %+v\nwant %+v", got.Networks[i], want)
 		}
 	}
-	w.scan = func(context.Context, string) ([]nl80211.BSS, error) { return make([]nl80211.BSS, 1000), nil }
+	w.scan = func(context.Context, string, bool) ([]nl80211.BSS, error) { return make([]nl80211.BSS, 1000), nil }
 	if got, err := w.Scan(t.Context(), model.ScanRequest{}); err != nil || len(got.Networks) != maxNetworks {
 		t.Errorf("of a thousand networks: %d, %v", len(got.Networks), err)
 	}
