@@ -277,7 +277,8 @@ func TestALink(t *testing.T) {
 // rarely.
 func TestAScanIsAnswered(t *testing.T) {
 	l := newLab(t)
-	a, b := l.member(nil), l.member(func(c *radio.Config) { c.Channel, c.BeaconInterval = channel36, 10000 })
+	channel6 := nl80211.Channel{FreqMHz: 2437, Width: nl80211.Width20}
+	a, b := l.member(nil), l.member(func(c *radio.Config) { c.Channel, c.BeaconInterval = channel6, 10000 })
 	l.until("it is answered", func() bool {
 		heard, err := radio.Scan(l.ctx, a.iface, false)
 		if errors.Is(err, radio.ErrBusy) {
@@ -285,7 +286,7 @@ func TestAScanIsAnswered(t *testing.T) {
 		}
 		l.ok(err)
 		return slices.ContainsFunc(heard, func(s nl80211.BSS) bool {
-			return bytes.Equal(s.BSSID, b.mac) && s.FreqMHz == channel36.FreqMHz && string(s.MeshID()) == meshID
+			return bytes.Equal(s.BSSID, b.mac) && s.FreqMHz == channel6.FreqMHz && string(s.MeshID()) == meshID
 		})
 	})
 }

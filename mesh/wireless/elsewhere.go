@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
+	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
 	"halo.internal/model"
 )
@@ -41,6 +43,9 @@ func (w *Wireless) lookElsewhere(ctx context.Context, name string) {
 	}
 	defer w.found.Unlock()
 	for _, listen := range passes {
+		if w.linked() {
+			return // it is wanted here
+		}
 		found, err := w.elsewhere(ctx, name, listen)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, radio.ErrBusy) {
 			w.c.Log.Debug("no look at other channels", "radio", name, "err", err)
@@ -49,6 +54,13 @@ func (w *Wireless) lookElsewhere(ctx context.Context, name string) {
 			return
 		}
 	}
+}
+
+// linked tells whether a radio has a link.
+func (w *Wireless) linked() bool {
+	return slices.ContainsFunc(w.states(), func(s radio.State) bool {
+		return slices.ContainsFunc(s.Peers, func(p radio.Peer) bool { return p.Peering == peering.Estab })
+	})
 }
 
 // elsewhere hands on who of the mesh is heard on other channels, and tells whether
