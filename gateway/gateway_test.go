@@ -568,8 +568,12 @@ func TestEvidenceOfAHigherEpoch(t *testing.T) {
 func (c *client) join(network, node identity.Key) model.Membership {
 	c.t.Helper()
 	wg := node.WireGuardPublic()
+	proof, err := identity.ProvePossession(network.Public(), node.Public(), node.WireGuard())
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	r := model.JoinRequest{Network: network.Public().Base64(), IdentityKey: node.Public().Base64(), WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]),
-		Token: identity.NewJoinToken(1, time.Now().Add(time.Hour)).Text(network)}
+		Possession: base64.StdEncoding.EncodeToString(proof), Token: identity.NewJoinToken(1, time.Now().Add(time.Hour)).Text(network)}
 	status, err := c.do("POST", "/v1/nodes/join", r, nil)
 	p, ok := errors.AsType[*apitype.Problem](err)
 	if !ok || status != http.StatusUnauthorized || p.Type != apitype.ProblemJoinNonce {

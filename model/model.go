@@ -198,6 +198,7 @@ type JoinRequest struct {
 	Network      string   `json:"network" doc:"network key, base64" maxLength:"64"`
 	IdentityKey  string   `json:"identity_key" doc:"Ed25519 public key, base64" maxLength:"64"`
 	WireGuardKey string   `json:"wireguard_key" doc:"X25519 public key, base64" maxLength:"64"`
+	Possession   string   `json:"possession,omitempty" doc:"proof that the node has the private half of wireguard_key (identity.ProvePossession), base64" maxLength:"64"`
 	Token        string   `json:"token,omitempty" doc:"join token of the bundle" maxLength:"512"`
 	Name         string   `json:"name,omitempty" maxLength:"63"`
 	Board        string   `json:"board,omitempty" maxLength:"128"`

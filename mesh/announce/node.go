@@ -51,8 +51,9 @@ type NodeSide struct {
 	// answered.
 	Twin func(Gateway)
 	// Keys, if any, returns the overlay's public key that the node has now, in place
-	// of WireGuardKey, and the one that it will have, or nothing.
-	Keys func() (now, next []byte)
+	// of WireGuardKey, and the one that it will have with the proof that it has it, or
+	// nothing.
+	Keys func() (now, next, proof []byte)
 	// Others, if any, is told of every authentic question of another node, recorded
 	// ones too. The first of a start goes to all.
 	Others func(Node)
@@ -203,7 +204,7 @@ func (r *search) ask() {
 	m := Node{Steps: r.Steps(), WireGuardKey: r.WireGuardKey, Nonce: r.asked.nonce}
 	m.Stamp.Boot, m.Stamp.Seq = r.Boot, r.seq.next()
 	if r.Keys != nil {
-		m.WireGuardKey, m.NextKey = r.Keys()
+		m.WireGuardKey, m.NextKey, m.NextProof = r.Keys()
 	}
 	if r.Profiles != nil {
 		m.Held, m.Using = r.Profiles()
