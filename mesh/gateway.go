@@ -30,6 +30,7 @@ type gateway struct {
 	overlayNow chan struct{}
 	placeNow   chan struct{} // its addresses on the mesh have to come or go
 	profiles   *gatewayProfile
+	asideKept  bool // the card has it that this gateway has stood down: keepPlace's own
 
 	mu    sync.Mutex // guards what follows
 	known registry
@@ -54,6 +55,7 @@ func newGateway(c *core) *gateway {
 	c.shut.set(g.known.Revoked)
 	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.hear)
 	g.voice.Standing, g.voice.Met, g.voice.TakeOver = g.rank, g.met, c.TakeOver
+	g.loadStanding()
 	return g
 }
 

@@ -56,6 +56,7 @@ func (u *quiet) Ports() []model.Port {
 
 func (*quiet) Radios() []model.Radio    { return nil }
 func (*quiet) Recheck()                 {}
+func (*quiet) Aside(bool) error         { return nil }
 func (*quiet) Permit(bundle.Mesh) error { return nil }
 
 // site is a gateway with its underlay, and the network's key, by which the test makes

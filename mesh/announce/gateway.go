@@ -93,6 +93,12 @@ func (g *GatewaySide) Twinned() Twinned {
 	return Twinned{}
 }
 
+// StandDown has it begin as one that has stood down for another gateway, of that epoch,
+// as it had before its process ended. It is called before Run.
+func (g *GatewaySide) StandDown(epoch uint64) {
+	g.twinned.Store(&Twinned{true, &Other{Twin{Epoch: epoch}, time.Now()}})
+}
+
 // sender is what a gateway remembers of one node that it heard.
 type sender struct {
 	stamp  Stamp
@@ -118,11 +124,16 @@ func (g *GatewaySide) Run(ctx context.Context) error {
 		GatewaySide: g, codec: Codec{g.Network}, seq: sequence{since: g.Since}, senders: map[identity.PublicKey]*sender{},
 		twins: newTwins(newInstance(), cmp.Or(g.TakeOver, TakeOver)),
 	}
+	before := g.Twinned()
+	r.twins.aside, r.twins.other = before.Aside, before.Other
 	return g.loop(ctx, r.run)
 }
 
 func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 	r.socket = s
+	if r.twins.living.IsZero() { // before, nothing could be heard
+		r.twins.living = time.Now()
+	}
 	all := bucket{rate: lookedAtPerSecond, burst: lookedAtPerSecond}
 	next := time.NewTimer(0)
 	defer next.Stop()

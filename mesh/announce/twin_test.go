@@ -63,6 +63,13 @@ type gate struct {
 }
 
 func newGate(t *testing.T, a *air, network identity.Key, n byte, epoch uint64, s Standing) *gate {
+	g := makeGate(a, network, n, epoch, s)
+	g.end = life(t, g.Run)
+	return g
+}
+
+// makeGate is newGate, and does not start it.
+func makeGate(a *air, network identity.Key, n byte, epoch uint64, s Standing) *gate {
 	g := &gate{addr: identity.Underlay(network.Public(), network.Public()), ca: n}
 	if n != 1 {
 		g.addr = netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: n})
@@ -76,7 +83,6 @@ func newGate(t *testing.T, a *air, network identity.Key, n byte, epoch uint64, s
 	}, func(Node, netip.Addr) {})
 	g.Standing = func() Standing { return Standing(g.standing.Load()) }
 	g.Met = func(Twinned) { g.told.Add(1) }
-	g.end = life(t, g.Run)
 	return g
 }
 
@@ -215,6 +221,61 @@ func TestOfTwoThatStartAtOnceOneServes(t *testing.T) {
 					synctest.Wait()
 					if now := [2]bool{one.Twinned().Aside, two.Twinned().Aside}; now != aside {
 						t.Errorf("an hour later they have stood down: %v, before %v; told %v", now, aside, told)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The power of both goes, and nothing but the card of one tells any more which of them
+// the nodes are with.
+func TestWhoHadStoodDownStillDoesAfterAStart(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		start []byte // of those that come up, in order
+		after time.Duration
+		serve byte
+	}{
+		{"both", []byte{1, 2}, 0, 1},
+		{"the one that had stood down first", []byte{2, 1}, 0, 1},
+		{"it is up much earlier", []byte{2, 1}, TakeOver - time.Minute, 1},
+		{"the other does not come back", []byte{2}, 0, 2},
+	} {
+		for range 8 { // the numbers that they draw would decide
+			t.Run(tc.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					network := identity.New()
+					net := network.Public()
+					a := &air{}
+					gates := map[byte]*gate{}
+					for i, n := range tc.start {
+						if i > 0 {
+							time.Sleep(tc.after)
+						}
+						g := makeGate(a, network, n, 40_000, StandingKnown)
+						if n == 2 {
+							g.StandDown(40_000)
+						}
+						if w := g.Twinned(); w.Aside != (n == 2) || w.Aside && w.Other.Epoch != 40_000 {
+							t.Fatalf("gateway %d begins with %+v", n, w)
+						}
+						g.end = life(t, g.Run)
+						defer g.end()
+						gates[n] = g
+					}
+					time.Sleep(TakeOver - 10*time.Second)
+					synctest.Wait()
+					early := a.gateways(t, net, time.Time{})
+					if early[gates[2].addr] != 0 {
+						t.Errorf("the one that had stood down announced %d times", early[gates[2].addr])
+					}
+					time.Sleep(2 * time.Minute)
+					synctest.Wait()
+					for n, g := range gates {
+						if w := g.Twinned(); w.Aside != (n != tc.serve) {
+							t.Errorf("gateway %d: %+v, and %d should serve", n, w, tc.serve)
+						}
 					}
 				})
 			})
