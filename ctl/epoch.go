@@ -38,8 +38,11 @@ func (a *app) epochShow(ctx context.Context, c *client.Client, _ []string) error
 	return a.show(e, func(w io.Writer) error {
 		t := table.New()
 		t.Row("Epoch", fmt.Sprint(e.Epoch))
-		if e.Heard > e.Epoch {
+		switch {
+		case e.Heard > e.Epoch:
 			t.Row("Heard", fmt.Sprintf("%d, by nodes, from another card of this gateway: they refuse this one", e.Heard))
+		case e.Heard == e.Epoch:
+			t.Row("Heard", "the same, by nodes, from another card of this gateway: they keep to what that one signed")
 		}
 		return t.Write(w)
 	})

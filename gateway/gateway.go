@@ -211,6 +211,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
+	if err := p.followCA(ctx, ca.SHA256(), log); err != nil {
+		return ignoreEnd(ctx, err)
+	}
 	p.epoch.Watch = d.showEpoch
 	d.showEpoch(p.epoch.Now(), 0)
 	journal, latest := store.NewJournal(p.telemetry, d.Budget), store.NewLatest()
@@ -327,14 +330,13 @@ func inStages(ctx context.Context, stages ...stage) error {
 	return errors.Join(errs...)
 }
 
-// showEpoch says in /health whether the nodes refuse this gateway.
+// showEpoch says in /health whether the nodes go by another card of this gateway.
 func (d *daemon) showEpoch(now, heard uint64) {
-	if heard <= now {
+	if heard < now {
 		d.health.Set(checkEpoch, health.OK, "")
 		return
 	}
-	d.health.Set(checkEpoch, health.Degraded, fmt.Sprintf("nodes have heard epoch %d from another card of this gateway and refuse this one, which has %d; "+
-		"if it is to replace the other for good, run haloctl network epoch raise, else put the other back", heard, now))
+	d.health.Set(checkEpoch, health.Degraded, epoch.Behind(now, heard))
 }
 
 func ignoreEnd(ctx context.Context, err error) error {

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/trust"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -559,9 +560,24 @@ func TestEvidenceOfAHigherEpoch(t *testing.T) {
 	}
 	announced(func(e uint64) bool { return e == first+21 })
 	stop()
-	start(t, c)
+	stop = start(t, c)
 	api.ready()
 	announced(func(e uint64) bool { return e == first+21 })
+
+	// Nodes would take a gateway with another CA for another card of it.
+	stop()
+	if err := trust.SetAside(c.State.File(paths.GatewayDir)); err != nil {
+		t.Fatal(err)
+	}
+	hear(0)
+	stop = start(t, c)
+	api = newClient(t, "http://"+plain)
+	api.ready()
+	announced(func(e uint64) bool { return e == first+22 })
+	stop()
+	start(t, c)
+	newClient(t, "http://"+plain).ready()
+	announced(func(e uint64) bool { return e == first+22 })
 }
 
 // join joins a node over HTTP with a token of the network.

@@ -33,6 +33,10 @@ const (
 	// later one is asked for still: the first to answer may have been off itself, or
 	// have been revoked.
 	hearOut = time.Minute
+
+	// heldAsks is for how long a later document is asked for when a node says that it
+	// has one. It is a claim, so that no more follows from it.
+	heldAsks = time.Minute
 )
 
 // gatewayProfile leads changes of the mesh profile.
@@ -55,6 +59,7 @@ type gatewayProfile struct {
 	rejoin  *rejoin.Engine
 	reach   reach
 	adopted time.Time // a document; zero: in this process, none was
+	held    time.Time // when a node said that it has a later document
 	retry   time.Time // no rotation before
 	outcome string
 }
@@ -105,6 +110,9 @@ func (p *gatewayProfile) announced() (using, next uint64) {
 func (p *gatewayProfile) hear(n announce.Node) {
 	p.mu.Lock()
 	p.m.Report(time.Now(), identity.PublicKey(n.Key).ID(), n.Held, n.Using)
+	if n.Held > p.m.Latest().Serial {
+		p.held = time.Now()
+	}
 	p.mu.Unlock()
 	wake(p.wake)
 }
@@ -144,6 +152,11 @@ func (p *gatewayProfile) adopt(d profile.Document, from Stranger) {
 	}
 	p.mu.Unlock()
 	if later {
+		// A document of its own the card may have lost, as another one must have been in
+		// use for one that it cannot have made yet.
+		if _, _, epoch, _ := p.members(); o.Epoch > epoch || o.Serial > p.id.BootCounter<<bootBits|sinceBoot() {
+			p.voice.Show(o.Epoch)
+		}
 		p.events.Add(eventProfileRejoined, model.Warning, "a node has told this gateway of the mesh profile that its card did not have", "peer", from.MAC.String(), "serial", fmt.Sprint(o.Serial))
 		p.act()
 	}
@@ -172,9 +185,9 @@ func (p *gatewayProfile) run(ctx context.Context) error {
 	}
 }
 
-// seek asks all around, while no member is linked, for a later document than this
-// card has: it may be an old one, or a fresh one in the place of a lost one. Whoever
-// has answered is linked, and asked all the same for a while.
+// seek asks all around, while no member is linked or one says that it has it, for a
+// later document than this card has: it may be an old one, or a fresh one in the place
+// of a lost one. Whoever has answered is linked, and asked all the same for a while.
 func (p *gatewayProfile) seek() {
 	now := time.Now()
 	if now.Sub(p.looked) < seekEvery {
@@ -184,7 +197,7 @@ func (p *gatewayProfile) seek() {
 	linked := p.links() > 0
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.m.State().Phase == change.Idle && (!linked || p.hears(now)) {
+	if p.m.State().Phase == change.Idle && (!linked || p.hears(now) || !p.held.IsZero() && now.Sub(p.held) < heldAsks) {
 		p.under.Say(Stranger{}, p.rejoin.Request(now, p.m.Force().Document))
 	}
 }

@@ -1,17 +1,21 @@
 package mesh
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/announce"
 	"halo.internal/mesh/change"
 	"halo.internal/mesh/clock"
 	"halo.internal/mesh/events"
@@ -236,6 +240,80 @@ func TestTheGatewayHearsAllOut(t *testing.T) {
 	p.keepUp()
 	if f := p.m.Force(); f.Epoch != 2 || f.Mesh != s.mesh(7) || p.m.State().Phase != change.Idle {
 		t.Errorf("got document %d of epoch %d with %q, want one of epoch 2 with the profile of 7", f.Serial, f.Epoch, f.Mesh.PSK)
+	}
+}
+
+// TestTheGatewayAsksForWhatANodeHas, linked or not, and for no longer than a claim is
+// worth.
+func TestTheGatewayAsksForWhatANodeHas(t *testing.T) {
+	s := newSite(t, 2, 5)
+	s.under.linked = true
+	p := s.g.profiles
+	says := func(held uint64) {
+		key := s.nodes[0].Public()
+		s.g.hear(announce.Node{Key: key[:], Held: held}, netip.Addr{})
+	}
+	if says(5); s.asks() != nil {
+		t.Error("it asks for what it has")
+	}
+	says(7)
+	ask := s.asks()
+	if ask == nil {
+		t.Fatal("it does not ask for what a node says to have")
+	}
+	p.held = time.Now().Add(-heldAsks)
+	if s.asks() != nil {
+		t.Error("it asks for ever")
+	}
+	p.strange(Stranger{Iface: "eth9"}, s.answer(ask, s.document(7)))
+	s.uses(7)
+	p.adopted = time.Time{}
+	if says(7); s.asks() != nil {
+		t.Error("it asks for what it has got")
+	}
+}
+
+// silent is a socket on which nothing is heard.
+type silent struct{ done chan struct{} }
+
+func (s silent) Receive([]byte) (int, netip.Addr, error) {
+	<-s.done
+	return 0, netip.Addr{}, errors.New("closed")
+}
+func (silent) Send([]byte, netip.Addr) error { return nil }
+func (silent) Check() error                  { return nil }
+func (s silent) Close() error                { close(s.done); return nil }
+
+// TestADocumentShowsThatAnotherCardWasInUse, which had the same epoch: this one has to
+// raise its own, or nodes keep to what the other signed.
+func TestADocumentShowsThatAnotherCardWasInUse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		serial, want uint64
+	}{
+		"it cannot have made it yet":    {2<<bootBits | 1, 1},
+		"it may have lost it meanwhile": {7, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, 1, 0)
+				c := s.g.announceConfig()
+				c.Open = func() (announce.Socket, error) { return silent{make(chan struct{})}, nil }
+				s.g.voice = announce.NewGatewaySide(c, s.g.self, s.g.hear)
+				ctx, end := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() { done <- s.g.voice.Run(ctx) }()
+				s.g.profiles.strange(Stranger{Iface: "eth9"}, s.answer(s.asks(), s.document(tc.serial)))
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if got := s.g.voice.HeardEpoch(); got != tc.want {
+					t.Errorf("it has heard of epoch %d, want %d", got, tc.want)
+				}
+				end()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
 	}
 }
 

@@ -138,7 +138,7 @@ type MeshStatus struct {
 	Interfaces   []Interface       `json:"interfaces"`
 	Relay        *RelayStatus      `json:"relay,omitempty" doc:"multicast that is carried between clients"`
 	Announcing   *Announce         `json:"announcing,omitempty" doc:"gateway: what its announcements say of the API; absent after a start of halo-mesh until gateway-api has put it"`
-	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch above its own that nodes have shown evidence of, and whose gateway does not answer"`
+	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch, its own or a higher one, that another card of it has had, as nodes have shown, and that does not answer"`
 	Twin         *GatewayTwin      `json:"twin,omitempty" doc:"gateway: another one with its key that is on the air"`
 	Ignored      map[string]uint64 `json:"ignored,omitempty" doc:"announcements not believed, by reason"`
 	Join         JoinState         `json:"join,omitempty" doc:"where joining stands: joined, searching, refused …"`

@@ -155,8 +155,11 @@ func TestTheSecondGatewayStandsDownUntilTheFirstIsGone(t *testing.T) {
 				if !second.Twinned().Aside {
 					t.Error("it serves before the first has been silent for long")
 				}
-				time.Sleep(3 * time.Minute)
+				time.Sleep(3*time.Minute + room)
 				synctest.Wait()
+				if want := tc.first; second.HeardEpoch() != want {
+					t.Errorf("the second takes epoch %d for the highest that the first had, want %d", second.HeardEpoch(), want)
+				}
 				if w := second.Twinned(); w.Aside || w.Other != nil || second.told.Load() != 2 {
 					t.Errorf("%s after the first has gone: %+v, told %d times", time.Since(gone), w, second.told.Load())
 				}
@@ -448,7 +451,7 @@ func TestANodeStaysWithItsLivingGateway(t *testing.T) {
 		node.Home = bytes.Repeat([]byte{1}, 32)
 		node.Twin = func(g Gateway) { twins = append(twins, g.CASHA256[0]) }
 		codec := Codec{net}
-		seq := uint64(0)
+		seq, epochs := uint64(0), map[byte]uint64{}
 		say := func(ca byte, epoch uint64, nonce []byte) {
 			seq++
 			m := self()
@@ -460,15 +463,23 @@ func TestANodeStaysWithItsLivingGateway(t *testing.T) {
 			a.inject(sent{from: at, to: nd.addr, data: b})
 			synctest.Wait()
 		}
+		questions := func() (all []sent) {
+			for _, m := range a.by(nd.addr) {
+				if _, ok := decode(t, net, m.data).(Node); ok {
+					all = append(all, m)
+				}
+			}
+			return all
+		}
 		// answering has gateways answer every question for a while, in that order.
 		answering := func(d time.Duration, cas ...byte) {
-			looked := len(a.by(nd.addr))
+			looked := len(questions())
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 				synctest.Wait()
-				all := a.by(nd.addr)
+				all := questions()
 				for _, m := range all[looked:] {
 					for _, ca := range cas {
-						say(ca, 40_000, decode(t, net, m.data).(Node).Nonce)
+						say(ca, 40_000+epochs[ca], decode(t, net, m.data).(Node).Nonce)
 					}
 				}
 				looked = len(all)
@@ -477,37 +488,45 @@ func TestANodeStaysWithItsLivingGateway(t *testing.T) {
 		defer life(t, node.Run)()
 		for _, tc := range []struct {
 			name    string
+			raised  []byte // whose epoch is one more from now on
 			answer  []byte
-			heard   byte
+			within  time.Duration
+			heard   byte // 0: nobody
 			told    bool
 			quietly int // questions, at most
 		}{
-			{"both answer, the other first", []byte{2, 1}, 1, true, 3},
-			{"both answer, the other last", []byte{1, 2}, 1, true, 3},
-			{"only its own answers", []byte{1}, 1, false, 3},
-			{"only the other answers", []byte{2}, 2, false, 12},
-			{"both answer then", []byte{1, 2}, 2, true, 3},
-			{"a third has taken the place of both", []byte{3}, 3, false, 12},
+			{"both answer, the other first", nil, []byte{2, 1}, stay, 1, true, 3},
+			{"both answer, the other last", nil, []byte{1, 2}, stay, 1, true, 3},
+			{"only its own answers", nil, []byte{1}, stay, 1, false, 3},
+			{"only the other answers", []byte{2}, []byte{2}, stay, 2, false, 12},
+			{"both answer then", []byte{1}, []byte{1, 2}, stay, 2, true, 3},
+			{"a third of the same epoch could raise it", []byte{3}, []byte{3}, stay, 0, false, 12},
+			{"and did not", nil, []byte{3}, room, 3, false, 12},
 		} {
+			for _, ca := range tc.raised {
+				epochs[ca]++
+			}
 			heard, twins = nil, nil
-			say(9, 40_001, nil) // could be a recording
+			say(9, 40_002, nil) // could be a recording
 			if len(heard) != 0 {
 				t.Fatalf("%s: it believed what may be a recording", tc.name)
 			}
 			node.Ask()
-			before := len(a.by(nd.addr))
-			answering(stay+2*doubt, tc.answer...)
-			if len(heard) == 0 || heard[len(heard)-1] != tc.heard || slices.Contains(heard, 6-tc.heard-1) && tc.heard == 1 {
+			before := len(questions())
+			answering(tc.within+2*doubt, tc.answer...)
+			switch {
+			case tc.heard == 0 && len(heard) > 0, tc.heard != 0 && (len(heard) == 0 || heard[len(heard)-1] != tc.heard), tc.heard == 1 && slices.Contains(heard, 2):
 				t.Errorf("%s: it heard %v, want %d", tc.name, heard, tc.heard)
 			}
 			if (len(twins) > 0) != tc.told {
 				t.Errorf("%s: it told of %v", tc.name, twins)
 			}
-			if n := len(a.by(nd.addr)) - before; n > tc.quietly {
-				t.Errorf("%s: it asked %d times", tc.name, n)
+			asked := questions()[before:]
+			if len(asked) > tc.quietly {
+				t.Errorf("%s: it asked %d times", tc.name, len(asked))
 			}
-			for _, m := range a.by(nd.addr)[before:] {
-				if tc.name == "only the other answers" && m.to != paths.AnnounceGroup && m.at.After(a.by(nd.addr)[before].at) {
+			for _, m := range asked {
+				if tc.name == "only the other answers" && m.to != paths.AnnounceGroup && m.at.After(asked[0].at) {
 					t.Error("in doubt it asked one gateway alone")
 				}
 			}
