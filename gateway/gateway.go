@@ -233,6 +233,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	var link *meshlink.Link
+	lag, err := p.config.Lag(ctx)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	copies := newCopies(p.config.Copy, p.config.Copied(), nodes.Changes(), d.Log)
+	copies.catchUp(lag)
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient()
 	link = meshlink.New(meshlink.Config{
@@ -246,6 +252,14 @@ func (d *daemon) run(ctx context.Context) (err error) {
 			return o, err
 		},
 		Heard: judge.Heard,
+		LeftOut: func(ctx context.Context, ids []string) error {
+			gone, err := nodes.LeaveOut(ctx, ids)
+			for _, id := range gone {
+				stream.Disconnect(id)
+				copies.withdrawn()
+			}
+			return err
+		},
 		Every: d.Poll,
 	})
 	code, err := logins.PrepareClaim(ctx, p.claimCode())
@@ -253,12 +267,6 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return ignoreEnd(ctx, err)
 	}
 	d.showCode(link, code)
-	lag, err := p.config.Lag(ctx)
-	if err != nil {
-		return ignoreEnd(ctx, err)
-	}
-	copies := newCopies(p.config.Copy, p.config.Copied(), nodes.Changes(), d.Log)
-	copies.catchUp(lag)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
 		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,

@@ -309,6 +309,7 @@ type mesh struct {
 	code     string
 	erased   bool
 	heard    uint64
+	leftOut  []string // as far as they are among the peers
 
 	operators *model.Operators
 	revoked   []string
@@ -345,6 +346,9 @@ func (m *mesh) handler() http.Handler {
 		defer m.mu.Unlock()
 		s := model.MeshStatus{Network: "north-ridge", OverlayV4: "10.42.0.1", Clock: model.ClockGPS, Announcing: m.announce, HeardEpoch: m.heard}
 		for _, p := range m.peers {
+			if slices.Contains(m.leftOut, p.Node) {
+				s.LeftOut = append(s.LeftOut, p.Node)
+			}
 			s.Overlay = append(s.Overlay, model.OverlayPeer{Node: p.Node, PublicKey: p.WireGuardKey, RxBytes: 7})
 		}
 		_ = json.NewEncoder(w).Encode(s) // the client is in the same test
@@ -529,9 +533,32 @@ func TestEvidenceOfAHigherEpoch(t *testing.T) {
 	shown := halomesh.code
 	halomesh.mu.Unlock()
 	api.claim(shown)
-	if m := api.join(key, identity.New()); m.Epoch != first+6 {
+	node := identity.New()
+	if m := api.join(key, node); m.Epoch != first+6 {
 		t.Errorf("the membership has epoch %d, want %d", m.Epoch, first+6)
 	}
+	// The network's mesh profile does not count it, until an admin does.
+	members := func(leftOut []string, peers, revoked int) {
+		t.Helper()
+		halomesh.mu.Lock()
+		halomesh.leftOut = leftOut
+		halomesh.mu.Unlock()
+		eventually(t, "halo-mesh is told who is a member", func() error {
+			halomesh.mu.Lock()
+			defer halomesh.mu.Unlock()
+			if len(halomesh.peers) != peers || len(halomesh.revoked) != revoked {
+				return fmt.Errorf("got %d peers, revoked %v; want %d, %d", len(halomesh.peers), halomesh.revoked, peers, revoked)
+			}
+			return nil
+		})
+	}
+	members(nil, 1, 0)
+	members([]string{node.ID()}, 0, 1)
+	halomesh.mu.Lock()
+	halomesh.leftOut = nil
+	halomesh.mu.Unlock()
+	api.must("POST", "/v1/admin/registrations/"+node.ID()+"/approve", nil, nil)
+	members(nil, 1, 0)
 
 	hear(first + 20)
 	eventually(t, "the gateway asks for a person", func() error {

@@ -103,7 +103,7 @@ func (s *site) core() *core {
 		Config: Config{Root: s.root, Role: model.RoleGateway, Log: log, ChangeTiming: change.Timing{Countdown: time.Millisecond}}, id: identity.State{Key: s.key, BootCounter: 1},
 		store: state.New(paths.Dir(filepath.Join(s.root, paths.State)), s.vault), net: s.key.Public(), clock: c, under: s.under, keys: &overlayKey{},
 		bundle: bundle.Bundle{Role: model.RoleGateway, Mesh: s.mesh(0)},
-		events: events.Open(filepath.Join(s.root, "events"), s.key.ID(), 1, c.Now, log), begun: time.Now(),
+		events: events.Open(filepath.Join(s.root, "events"), s.key.ID(), 1, c.Now, log), begun: time.Now().Add(-startAsks),
 	}
 }
 
@@ -127,10 +127,13 @@ func (s *site) mesh(serial uint64) bundle.Mesh {
 	return bundle.Mesh{SSID: "M", PSK: string(psk), Routing: "BATMAN_IV"}.WithDefaults()
 }
 
-func (s *site) document(serial uint64) profile.Document {
+func (s *site) document(serial uint64) profile.Document { return s.documentFor(serial, s.nodes...) }
+
+// documentFor is one that counts those nodes alone.
+func (s *site) documentFor(serial uint64, nodes ...identity.Key) profile.Document {
 	s.t.Helper()
 	members := []identity.PublicKey{s.key.Public()}
-	for _, k := range s.nodes {
+	for _, k := range nodes {
 		members = append(members, k.Public())
 	}
 	d, err := profile.Sign(s.key, profile.Draft{Epoch: 1, Serial: serial, Issued: time.Now(), Mesh: s.mesh(serial), Members: members})
@@ -237,6 +240,10 @@ func TestTheGatewayHearsAllOut(t *testing.T) {
 	if s.asks() != nil {
 		t.Error("it asks though it is linked")
 	}
+	if p.keepUp(); p.m.Force().Serial != 7 {
+		t.Error("it signs a document and does not know yet whom the adopted one counts")
+	}
+	p.complete(s.document(7))
 	p.keepUp()
 	if f := p.m.Force(); f.Epoch != 2 || f.Mesh != s.mesh(7) || p.m.State().Phase != change.Idle {
 		t.Errorf("got document %d of epoch %d with %q, want one of epoch 2 with the profile of 7", f.Serial, f.Epoch, f.Mesh.PSK)
@@ -256,6 +263,11 @@ func TestTheGatewayAsksForWhatANodeHas(t *testing.T) {
 	if says(5); s.asks() != nil {
 		t.Error("it asks for what it has")
 	}
+	s.g.begun = time.Now()
+	if s.asks() == nil {
+		t.Error("it has just started, and asks nobody: who is linked may have been revoked")
+	}
+	s.g.begun = s.g.begun.Add(-startAsks)
 	says(7)
 	ask := s.asks()
 	if ask == nil {

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -60,6 +61,7 @@ type nodeProfile struct {
 	scanned time.Time
 	lost    time.Time // the gateway, since
 	wholeAt time.Time // when the whole document is due; zero: it is at hand
+	handAt  time.Time // when the gateway, which lacks it, is to get it; zero: it is not
 }
 
 // serials are those of the documents that are on the card: of the latest, of the one
@@ -113,6 +115,11 @@ func (p *nodeProfile) hear(g announce.Gateway) {
 	p.mu.Lock()
 	p.heard, p.lost = change.Heard{Epoch: g.Stamp.Epoch, Using: g.Profile, Next: g.Next}, time.Now()
 	p.m.Gateway(time.Now(), p.heard)
+	if home := p.m.Home(); !g.Lacks || !home.Whole() || home.Serial != g.Profile {
+		p.handAt = time.Time{}
+	} else if p.handAt.IsZero() { // the first of all is enough
+		p.handAt = time.Now().Add(rand.N(time.Duration(home.Members)*wholePerNode + 1))
+	}
 	p.mu.Unlock()
 	wake(p.wake)
 	wake(p.fetch)
@@ -308,9 +315,11 @@ func (p *nodeProfile) follow(ctx context.Context) error {
 			wait = listRetry
 		case <-timer.C:
 		}
-		latest, whole := p.wanted(time.Now())
+		latest, whole, hand := p.wanted(time.Now())
 		var err error
 		switch {
+		case hand:
+			err = p.handOver(ctx, client)
 		case latest:
 			err = p.fetchLatest(ctx, client)
 		case whole:
@@ -318,7 +327,7 @@ func (p *nodeProfile) follow(ctx context.Context) error {
 		}
 		if err == nil {
 			wait = listRetry
-			timer.Reset(p.wholeIn(time.Now()))
+			timer.Reset(p.restIn(time.Now()))
 			continue
 		}
 		p.Log.Debug("mesh profile not fetched", "err", err)
@@ -327,29 +336,64 @@ func (p *nodeProfile) follow(ctx context.Context) error {
 	}
 }
 
-func (p *nodeProfile) wanted(now time.Time) (latest, whole bool) {
+// wanted tells whether the latest document is to be fetched, or the whole of the one
+// in use, or that is to be handed to the gateway.
+func (p *nodeProfile) wanted(now time.Time) (latest, whole, hand bool) {
 	p.node.mu.Lock()
 	up := p.wg != nil
 	p.node.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !up {
-		return false, false
+		return false, false, false
 	}
 	latest = p.m.Wants(p.heard) && p.barred != max(p.heard.Using, p.heard.Next)
 	home := p.m.Home()
 	due := !p.wholeAt.IsZero() && !now.Before(p.wholeAt) || p.wholeAt.IsZero() && home.Serial != 0 && !home.Whole()
-	return latest, due && p.heard.Using == home.Serial && p.heard.Next == 0
+	return latest, due && p.heard.Using == home.Serial && p.heard.Next == 0, !p.handAt.IsZero() && !now.Before(p.handAt)
 }
 
-// wholeIn returns for how long nothing is to be fetched that nobody announces.
-func (p *nodeProfile) wholeIn(now time.Time) time.Duration {
+// restIn returns for how long nothing is to be fetched that nobody announces, and
+// nothing handed over.
+func (p *nodeProfile) restIn(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.wholeAt.After(now) {
-		return min(p.wholeAt.Sub(now), listMost/4)
+	rest := listMost / 4
+	for _, at := range []time.Time{p.wholeAt, p.handAt} {
+		if at.After(now) {
+			rest = min(rest, at.Sub(now))
+		}
 	}
-	return listMost / 4
+	return rest
+}
+
+// handOver gives the gateway the whole of the document in use, which it has adopted
+// from somebody's excerpt.
+func (p *nodeProfile) handOver(ctx context.Context, client *http.Client) error {
+	p.mu.Lock()
+	home := p.m.Home()
+	p.mu.Unlock()
+	url := profileURL(routeProfileWhole)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(home.Marshal()))
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("POST %s: expected 204, got %s", url, resp.Status)
+	}
+	p.mu.Lock()
+	p.handAt = time.Time{} // it says so if it lacks it still
+	p.mu.Unlock()
+	return nil
+}
+
+func profileURL(route string) string {
+	return "http://" + netip.AddrPortFrom(paths.OverlayGateway, paths.PeerListPort).String() + route
 }
 
 func (p *nodeProfile) fetchLatest(ctx context.Context, client *http.Client) error {
@@ -385,7 +429,7 @@ func (p *nodeProfile) fetchWhole(ctx context.Context, client *http.Client) error
 }
 
 func (p *nodeProfile) get(ctx context.Context, client *http.Client, route string, most int64) (profile.Document, error) {
-	url := "http://" + netip.AddrPortFrom(paths.OverlayGateway, paths.PeerListPort).String() + route
+	url := profileURL(route)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return profile.Document{}, err

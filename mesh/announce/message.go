@@ -71,6 +71,7 @@ type Gateway struct {
 	Profile      uint64 // serial of the profile document in the stamp's epoch whose profile it uses; 0: there is none
 	Next         uint64 // serial of the one that it prepares; 0: none
 	NextKey      []byte // X25519 public key that it will have; empty: it keeps the one that it has
+	Lacks        bool   // it has not the whole of the document in use, and takes it from any node
 	Instance     uint64 // of the process that speaks, drawn when it starts: two with one key can be told apart
 }
 
