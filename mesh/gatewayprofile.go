@@ -97,7 +97,7 @@ func (g *gateway) memberByTag(tag rejoin.Tag) (identity.PublicKey, bool) {
 }
 
 // handOn returns the document whose profile is in use. p.mu is held.
-func (p *gatewayProfile) handOn() (profile.Document, bool) {
+func (p *gatewayProfile) handOn(identity.PublicKey) (profile.Document, bool) {
 	if next := p.m.Next(); next != nil && p.m.State().Phase == change.Settling {
 		return next.Document, true
 	}

@@ -93,10 +93,12 @@ func (n *node) memberByTag(tag rejoin.Tag) (identity.PublicKey, bool) {
 	return identity.PublicKey{}, false
 }
 
-// handOn returns the document that others may have of this node. p.mu is held.
-func (p *nodeProfile) handOn() (profile.Document, bool) {
+// handOn returns the document that others may have of this node. One that it does not
+// use would lead them astray, but for the gateway: where that runs from an old card, nodes
+// come to its profile, and it has to come to theirs. p.mu is held.
+func (p *nodeProfile) handOn(asker identity.PublicKey) (profile.Document, bool) {
 	home := p.m.Home()
-	return home.Document, home.Whole() && p.m.On() == home.Mesh
+	return home.Document, home.Whole() && (p.m.On() == home.Mesh || asker == p.net)
 }
 
 // said is what the node's announcements say of its documents: what is on the card.
@@ -258,10 +260,24 @@ func (p *nodeProfile) strange(from Stranger, payload []byte) {
 	case answer != nil:
 		p.Log.Info("a member is told of the mesh profile", "iface", from.Iface, "peer", from.MAC)
 		p.under.Say(from, answer)
+		p.goAhead()
 	case d != nil:
 		if p.take(*d, true) {
 			p.events.Add(eventProfileRejoined, model.Info, "a member has told this node of the mesh profile that it had missed", "peer", from.MAC.String(), "serial", fmt.Sprint(d.Serial))
 		}
+	}
+}
+
+// goAhead goes back to the profile of the document that was just handed to somebody, if
+// this node does not use it: it was the gateway, which comes there now. Where that has a
+// higher epoch it may have been a recording.
+func (p *nodeProfile) goAhead() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	home := p.m.Home()
+	if p.m.On() != home.Mesh && p.heard.Epoch <= home.Epoch {
+		p.m.Return(time.Now())
+		wake(p.wake)
 	}
 }
 
