@@ -24,7 +24,9 @@ registration approve; every card with a lower epoch is refused from then on.
 
 It is for a card that is to replace the other for good. What this card knows
 counts again with it: a node that only the other card has revoked is a member
-here. A fresh card, which has admitted no node, raises its epoch by itself.`
+here, unless the mesh profile that the other has left to the nodes is without it
+(event node.left-out). A fresh card, which has admitted no node, raises its epoch
+by itself.`
 	raise.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return group("epoch", "which card of the gateway the nodes believe",
 		a.call("show", "the gateway's epoch, and the one that nodes have heard", cobra.NoArgs, a.epochShow), raise)
@@ -38,8 +40,11 @@ func (a *app) epochShow(ctx context.Context, c *client.Client, _ []string) error
 	return a.show(e, func(w io.Writer) error {
 		t := table.New()
 		t.Row("Epoch", fmt.Sprint(e.Epoch))
-		if e.Heard > e.Epoch {
+		switch {
+		case e.Heard > e.Epoch:
 			t.Row("Heard", fmt.Sprintf("%d, by nodes, from another card of this gateway: they refuse this one", e.Heard))
+		case e.Heard == e.Epoch:
+			t.Row("Heard", "the same, by nodes, from another card of this gateway: they keep to what that one signed")
 		}
 		return t.Write(w)
 	})

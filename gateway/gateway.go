@@ -211,6 +211,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
+	if err := p.followCA(ctx, ca.SHA256(), log); err != nil {
+		return ignoreEnd(ctx, err)
+	}
 	p.epoch.Watch = d.showEpoch
 	d.showEpoch(p.epoch.Now(), 0)
 	journal, latest := store.NewJournal(p.telemetry, d.Budget), store.NewLatest()
@@ -230,6 +233,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	var link *meshlink.Link
+	lag, err := p.config.Lag(ctx)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	copies := newCopies(p.config.Copy, p.config.Copied(), nodes.Changes(), d.Log)
+	copies.catchUp(lag)
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient()
 	link = meshlink.New(meshlink.Config{
@@ -243,6 +252,14 @@ func (d *daemon) run(ctx context.Context) (err error) {
 			return o, err
 		},
 		Heard: judge.Heard,
+		LeftOut: func(ctx context.Context, ids []string) error {
+			gone, err := nodes.LeaveOut(ctx, ids)
+			for _, id := range gone {
+				stream.Disconnect(id)
+				copies.withdrawn()
+			}
+			return err
+		},
 		Every: d.Poll,
 	})
 	code, err := logins.PrepareClaim(ctx, p.claimCode())
@@ -250,12 +267,6 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return ignoreEnd(ctx, err)
 	}
 	d.showCode(link, code)
-	lag, err := p.config.Lag(ctx)
-	if err != nil {
-		return ignoreEnd(ctx, err)
-	}
-	copies := newCopies(p.config.Copy, p.config.Copied(), nodes.Changes(), d.Log)
-	copies.catchUp(lag)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
 		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
@@ -327,14 +338,13 @@ func inStages(ctx context.Context, stages ...stage) error {
 	return errors.Join(errs...)
 }
 
-// showEpoch says in /health whether the nodes refuse this gateway.
+// showEpoch says in /health whether the nodes go by another card of this gateway.
 func (d *daemon) showEpoch(now, heard uint64) {
-	if heard <= now {
+	if heard < now {
 		d.health.Set(checkEpoch, health.OK, "")
 		return
 	}
-	d.health.Set(checkEpoch, health.Degraded, fmt.Sprintf("nodes have heard epoch %d from another card of this gateway and refuse this one, which has %d; "+
-		"if it is to replace the other for good, run haloctl network epoch raise, else put the other back", heard, now))
+	d.health.Set(checkEpoch, health.Degraded, epoch.Behind(now, heard))
 }
 
 func ignoreEnd(ctx context.Context, err error) error {

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/trust"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -308,6 +309,7 @@ type mesh struct {
 	code     string
 	erased   bool
 	heard    uint64
+	leftOut  []string // as far as they are among the peers
 
 	operators *model.Operators
 	revoked   []string
@@ -344,6 +346,9 @@ func (m *mesh) handler() http.Handler {
 		defer m.mu.Unlock()
 		s := model.MeshStatus{Network: "north-ridge", OverlayV4: "10.42.0.1", Clock: model.ClockGPS, Announcing: m.announce, HeardEpoch: m.heard}
 		for _, p := range m.peers {
+			if slices.Contains(m.leftOut, p.Node) {
+				s.LeftOut = append(s.LeftOut, p.Node)
+			}
 			s.Overlay = append(s.Overlay, model.OverlayPeer{Node: p.Node, PublicKey: p.WireGuardKey, RxBytes: 7})
 		}
 		_ = json.NewEncoder(w).Encode(s) // the client is in the same test
@@ -528,9 +533,32 @@ func TestEvidenceOfAHigherEpoch(t *testing.T) {
 	shown := halomesh.code
 	halomesh.mu.Unlock()
 	api.claim(shown)
-	if m := api.join(key, identity.New()); m.Epoch != first+6 {
+	node := identity.New()
+	if m := api.join(key, node); m.Epoch != first+6 {
 		t.Errorf("the membership has epoch %d, want %d", m.Epoch, first+6)
 	}
+	// The network's mesh profile does not count it, until an admin does.
+	members := func(leftOut []string, peers, revoked int) {
+		t.Helper()
+		halomesh.mu.Lock()
+		halomesh.leftOut = leftOut
+		halomesh.mu.Unlock()
+		eventually(t, "halo-mesh is told who is a member", func() error {
+			halomesh.mu.Lock()
+			defer halomesh.mu.Unlock()
+			if len(halomesh.peers) != peers || len(halomesh.revoked) != revoked {
+				return fmt.Errorf("got %d peers, revoked %v; want %d, %d", len(halomesh.peers), halomesh.revoked, peers, revoked)
+			}
+			return nil
+		})
+	}
+	members(nil, 1, 0)
+	members([]string{node.ID()}, 0, 1)
+	halomesh.mu.Lock()
+	halomesh.leftOut = nil
+	halomesh.mu.Unlock()
+	api.must("POST", "/v1/admin/registrations/"+node.ID()+"/approve", nil, nil)
+	members(nil, 1, 0)
 
 	hear(first + 20)
 	eventually(t, "the gateway asks for a person", func() error {
@@ -559,17 +587,36 @@ func TestEvidenceOfAHigherEpoch(t *testing.T) {
 	}
 	announced(func(e uint64) bool { return e == first+21 })
 	stop()
-	start(t, c)
+	stop = start(t, c)
 	api.ready()
 	announced(func(e uint64) bool { return e == first+21 })
+
+	// Nodes would take a gateway with another CA for another card of it.
+	stop()
+	if err := trust.SetAside(c.State.File(paths.GatewayDir)); err != nil {
+		t.Fatal(err)
+	}
+	hear(0)
+	stop = start(t, c)
+	api = newClient(t, "http://"+plain)
+	api.ready()
+	announced(func(e uint64) bool { return e == first+22 })
+	stop()
+	start(t, c)
+	newClient(t, "http://"+plain).ready()
+	announced(func(e uint64) bool { return e == first+22 })
 }
 
 // join joins a node over HTTP with a token of the network.
 func (c *client) join(network, node identity.Key) model.Membership {
 	c.t.Helper()
 	wg := node.WireGuardPublic()
+	proof, err := identity.ProvePossession(network.Public(), node.Public(), node.WireGuard())
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	r := model.JoinRequest{Network: network.Public().Base64(), IdentityKey: node.Public().Base64(), WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]),
-		Token: identity.NewJoinToken(1, time.Now().Add(time.Hour)).Text(network)}
+		Possession: base64.StdEncoding.EncodeToString(proof), Token: identity.NewJoinToken(1, time.Now().Add(time.Hour)).Text(network)}
 	status, err := c.do("POST", "/v1/nodes/join", r, nil)
 	p, ok := errors.AsType[*apitype.Problem](err)
 	if !ok || status != http.StatusUnauthorized || p.Type != apitype.ProblemJoinNonce {

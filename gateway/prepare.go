@@ -353,3 +353,21 @@ func (d *daemon) ca(p *prepared, log *events.Log) (*trust.CA, error) {
 	}
 	return trust.Open(dir, network, version.Get().Built)
 }
+
+// followCA raises the epoch when the CA is another one than before. Nodes tell a gateway
+// from another card of it by that, and have to join it anew all the same.
+func (p *prepared) followCA(ctx context.Context, hash string, log *events.Log) error {
+	const setting = "ca"
+	known, err := p.config.Setting(ctx, setting, func() []byte { return []byte(hash) })
+	if err != nil || string(known) == hash {
+		return err
+	}
+	old := p.epoch.Now()
+	now, err := p.epoch.Raise(ctx)
+	if err != nil {
+		return err
+	}
+	log.Add("gateway.epoch-raised", model.Warning, "", fmt.Sprintf("the network's CA is another one, so the epoch went from %d to %d", old, now),
+		map[string]string{"epoch": fmt.Sprint(old), "raised": fmt.Sprint(now)})
+	return p.config.PutSetting(ctx, setting, []byte(hash))
+}

@@ -29,6 +29,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/local"
 	"halo.internal/mesh/nstest"
+	"halo.internal/mesh/peerlist"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
@@ -269,6 +270,23 @@ func (d *board) status() model.MeshStatus {
 	return s
 }
 
+// peerList is the list of members on the card of a node in the network of that bundle.
+func (d *board) peerList(gateway []byte) (peerlist.List, error) {
+	b, err := bundle.Parse("gateway", gateway)
+	if err != nil {
+		return peerlist.List{}, err
+	}
+	network, err := identity.ParsePublicKey(b.Gateway.PublicKey)
+	if err != nil {
+		return peerlist.List{}, err
+	}
+	raw, err := os.ReadFile(filepath.Join(d.root, paths.State, paths.PeerList))
+	if err != nil {
+		return peerlist.List{}, err
+	}
+	return peerlist.Parse(network, raw)
+}
+
 func (d *board) hasEvent(kind string) error {
 	list, err := d.mesh.Events(context.Background(), 0, 0)
 	if err != nil {
@@ -456,11 +474,20 @@ func TestNodesSpeakDirectly(t *testing.T) {
 	speak()
 }
 
-// TestAFreshCardTakesTheGatewaysPlace, though the lost one had a higher epoch:
-// the node refuses it, shows it why over a restart of its own, and asks to join
-// it anew, though its token is no use any more.
+// TestAFreshCardTakesTheGatewaysPlace, though the lost one had a higher epoch, or the
+// same: the node does not go with it, shows it why over a restart of its own, and asks to
+// join it anew, though its token is no use any more.
 func TestAFreshCardTakesTheGatewaysPlace(t *testing.T) {
 	t.Parallel()
+	for name, epoch := range map[string]string{"of a lower epoch": "5", "of the same epoch": "7"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testFreshCard(t, epoch)
+		})
+	}
+}
+
+func testFreshCard(t *testing.T, epoch string) {
 	gwBundle, nodeBundle, _ := bundles(t)
 	card := func(epoch string) *board {
 		d := newBoard(t, model.RoleGateway, gwBundle)
@@ -478,7 +505,7 @@ func TestAFreshCardTakesTheGatewaysPlace(t *testing.T) {
 
 	node.cut()
 	node.start()
-	fresh := card("5")
+	fresh := card(epoch)
 	wait := filepath.Join(fresh.root, waitFile)
 	if err := os.WriteFile(wait, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -487,13 +514,15 @@ func TestAFreshCardTakesTheGatewaysPlace(t *testing.T) {
 	// higher one without a word of refusal.
 	until(t, "the fresh card announces its epoch", func() error {
 		s, err := fresh.mesh.Status(t.Context())
-		if err == nil && (s.Announcing == nil || s.Announcing.Epoch != 5) {
-			err = fmt.Errorf("it announces %+v, want epoch 5", s.Announcing)
+		if err == nil && (s.Announcing == nil || fmt.Sprint(s.Announcing.Epoch) != epoch) {
+			err = fmt.Errorf("it announces %+v, want epoch %s", s.Announcing, epoch)
 		}
 		return err
 	})
 	connect(t, fresh, node)
-	until(t, "the node says why it refuses the fresh card", func() error { return node.hasEvent("gateway.epoch-old") })
+	if epoch != "7" {
+		until(t, "the node says why it refuses the fresh card", func() error { return node.hasEvent("gateway.epoch-old") })
+	}
 	until(t, "the node asks to join", func() error { return node.hasEvent("join.pending") })
 	if s := fresh.status(); s.HeardEpoch != 7 || s.Announcing.Epoch != 8 {
 		t.Errorf("the fresh card heard of epoch %d and announces %d, want 7 and 8", s.HeardEpoch, s.Announcing.Epoch)
@@ -517,6 +546,14 @@ func TestAFreshCardTakesTheGatewaysPlace(t *testing.T) {
 	if m, err := node.mesh.Membership(t.Context()); err != nil || m.Epoch != 8 {
 		t.Errorf("the node's membership: %+v, %v, want one of epoch 8", m, err)
 	}
+
+	until(t, "the node has the list of the fresh gateway", func() error {
+		l, err := node.peerList(gwBundle)
+		if err == nil && l.Epoch != 8 {
+			err = fmt.Errorf("got that of epoch %d, want 8", l.Epoch)
+		}
+		return err
+	})
 
 	// From now on it is the lost card that is old, also for a node that restarts.
 	fresh.cut()
@@ -655,6 +692,13 @@ func TestASecondGatewayStandsDown(t *testing.T) {
 					return fmt.Errorf("the node is a member of the first still: %+v", m)
 				}
 				return node.fetch()
+			})
+			until(t, "the node has the list of the second gateway", func() error {
+				l, err := node.peerList(gwBundle)
+				if want := second.status().Announcing.Epoch; err == nil && l.Epoch != want {
+					err = fmt.Errorf("got that of epoch %d, want %d", l.Epoch, want)
+				}
+				return err
 			})
 
 			first.start()

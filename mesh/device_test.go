@@ -344,7 +344,7 @@ func (f *fakeAPI) run(ctx context.Context) {
 	fmt.Fprintln(os.Stderr, page.ListenAndServe())
 }
 
-// follow raises the epoch as a fresh card does when nodes have heard a higher.
+// follow raises the epoch as a fresh card does when nodes have heard another card.
 func (f *fakeAPI) follow(ctx context.Context) {
 	for ; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
 		s, err := f.mesh.Status(ctx)
@@ -352,7 +352,7 @@ func (f *fakeAPI) follow(ctx context.Context) {
 			continue
 		}
 		f.mu.Lock()
-		if len(f.Admitted) == 0 && s.HeardEpoch > f.announce.Epoch {
+		if len(f.Admitted) == 0 && s.HeardEpoch != 0 && s.HeardEpoch >= f.announce.Epoch {
 			f.announce.Epoch = s.HeardEpoch + 1
 			err = errors.Join(os.WriteFile(filepath.Join(f.root, epochFile), []byte(fmt.Sprint(f.announce.Epoch)), 0o600), f.mesh.PutAnnounce(ctx, f.announce))
 		}

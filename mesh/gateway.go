@@ -30,13 +30,16 @@ type gateway struct {
 	overlayNow chan struct{}
 	placeNow   chan struct{} // its addresses on the mesh have to come or go
 	profiles   *gatewayProfile
+	asideKept  bool // the card has it that this gateway has stood down: keepPlace's own
 
 	mu    sync.Mutex // guards what follows
 	known registry
-	list  signedList
-	lives lives
-	wg    *overlay.Device
-	wgErr error
+	// toldPeers: gateway-api has said who the members are, in this process.
+	toldPeers bool
+	list      signedList
+	lives     lives
+	wg        *overlay.Device
+	wgErr     error
 	// codeErased: both kept copies of the bundle are without the claim code.
 	codeErased bool
 }
@@ -44,16 +47,19 @@ type gateway struct {
 func newGateway(c *core) *gateway {
 	g := &gateway{core: c, overlayNow: make(chan struct{}, 1), placeNow: make(chan struct{}, 1)}
 	g.known = c.loadRegistry()
-	g.profiles = newGatewayProfile(g, c.loadProfile())
+	k := c.loadProfile()
+	g.known.out = k.Out
+	g.profiles = newGatewayProfile(g, k)
 	c.hidden = func() []string {
 		g.mu.Lock()
 		generation := g.known.Operators.Codes
 		g.mu.Unlock()
 		return append(g.profiles.passphrases(), c.codeOf(generation)...)
 	}
-	c.shut.set(g.known.Revoked)
+	c.shut.set(g.known.shut())
 	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.hear)
 	g.voice.Standing, g.voice.Met, g.voice.TakeOver = g.rank, g.met, c.TakeOver
+	g.loadStanding()
 	return g
 }
 
@@ -81,7 +87,7 @@ func (g *gateway) self() announce.Gateway {
 	key, next := g.keys.public()
 	now, quality := g.clock.Now()
 	m := announce.Gateway{WireGuardKey: key, NextKey: next, TimeMS: now.UnixMilli(), Quality: quality}
-	m.Profile, m.Next = g.profiles.announced()
+	m.Profile, m.Next, m.Lacks = g.profiles.announced()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if a := g.known.Announce; a != nil {
@@ -159,13 +165,18 @@ func (g *gateway) applyPeers() error {
 // PutPeers takes all nodes that are admitted. What differs in keys alone the others
 // can wait for, as for what nodes say themselves.
 func (g *gateway) PutPeers(list []model.AdmittedPeer) error {
-	defer g.profiles.admitted()
+	first := false
+	defer func() { g.profiles.admitted(first) }()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	was := g.known.Peers
 	if err := g.known.setPeers(list, g.net); err != nil {
 		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
+	if g.toldPeers || len(was) > 0 {
+		g.known.readmitted(was)
+	}
+	first, g.toldPeers = !g.toldPeers, true
 	switch {
 	case !sameMembers(was, g.known.Peers):
 		g.saveRegistry()

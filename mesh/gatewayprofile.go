@@ -33,6 +33,14 @@ const (
 	// later one is asked for still: the first to answer may have been off itself, or
 	// have been revoked.
 	hearOut = time.Minute
+
+	// startAsks is for how long after its start a gateway asks whoever is linked: one of
+	// an old card is linked with those who were revoked since, and with nobody else.
+	startAsks = 2 * time.Minute
+
+	// heldAsks is for how long a later document is asked for when a node says that it
+	// has one. It is a claim, so that no more follows from it.
+	heldAsks = time.Minute
 )
 
 // gatewayProfile leads changes of the mesh profile.
@@ -50,11 +58,13 @@ type gatewayProfile struct {
 	kept    keptProfile
 	on      bundle.Mesh
 	said    [2]uint64 // serials as announced
+	lacking bool      // the whole of the first one's document is asked for
 	phase   change.Phase
 	serial  uint64
 	rejoin  *rejoin.Engine
 	reach   reach
 	adopted time.Time // a document; zero: in this process, none was
+	held    time.Time // when a node said that it has a later document
 	retry   time.Time // no rotation before
 	outcome string
 }
@@ -66,6 +76,7 @@ func newGatewayProfile(g *gateway, k kept) *gatewayProfile {
 	p.reach.wait = g.ChangeTiming.WithDefaults().Reach
 	p.on, p.phase = p.m.On(), p.m.State().Phase
 	p.said[0], p.said[1] = p.m.Announce()
+	p.lacking = p.m.Lacks()
 	p.serial = max(k.home.Serial, g.id.BootCounter<<bootBits|sinceBoot())
 	if k.next != nil {
 		p.serial = max(p.serial, k.next.Serial)
@@ -77,7 +88,7 @@ func newGatewayProfile(g *gateway, k kept) *gatewayProfile {
 func (g *gateway) memberByTag(tag rejoin.Tag) (identity.PublicKey, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, p := range g.known.Peers {
+	for _, p := range g.known.members() {
 		if key, err := identity.ParsePublicKey(p.IdentityKey); err == nil && rejoin.TagOf(key) == tag {
 			return key, true
 		}
@@ -86,7 +97,7 @@ func (g *gateway) memberByTag(tag rejoin.Tag) (identity.PublicKey, bool) {
 }
 
 // handOn returns the document whose profile is in use. p.mu is held.
-func (p *gatewayProfile) handOn() (profile.Document, bool) {
+func (p *gatewayProfile) handOn(identity.PublicKey) (profile.Document, bool) {
 	if next := p.m.Next(); next != nil && p.m.State().Phase == change.Settling {
 		return next.Document, true
 	}
@@ -94,17 +105,21 @@ func (p *gatewayProfile) handOn() (profile.Document, bool) {
 	return force.Document, force.Whole() && p.m.On() == force.Mesh
 }
 
-// announced returns the serials for the announcements.
-func (p *gatewayProfile) announced() (using, next uint64) {
+// announced returns the serials for the announcements, and whether the whole of the
+// first one's document is asked for.
+func (p *gatewayProfile) announced() (using, next uint64, lacks bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.said[0], p.said[1]
+	return p.said[0], p.said[1], p.lacking
 }
 
 // hear takes what a node says of its documents.
 func (p *gatewayProfile) hear(n announce.Node) {
 	p.mu.Lock()
 	p.m.Report(time.Now(), identity.PublicKey(n.Key).ID(), n.Held, n.Using)
+	if n.Held > p.m.Latest().Serial {
+		p.held = time.Now()
+	}
 	p.mu.Unlock()
 	wake(p.wake)
 }
@@ -137,13 +152,20 @@ func (p *gatewayProfile) adopt(d profile.Document, from Stranger) {
 		p.Log.Warn("a later document of this gateway does not open", "err", err)
 		return
 	}
+	ids := p.nodes()
 	p.mu.Lock()
 	later := p.m.Adopt(o)
 	if later {
 		p.serial, p.adopted = max(p.serial, o.Serial), time.Now()
+		p.doubt(ids)
 	}
 	p.mu.Unlock()
 	if later {
+		// A document of its own the card may have lost, as another one must have been in
+		// use for one that it cannot have made yet.
+		if _, _, epoch, _ := p.members(); o.Epoch > epoch || o.Serial > p.id.BootCounter<<bootBits|sinceBoot() {
+			p.voice.Show(o.Epoch)
+		}
 		p.events.Add(eventProfileRejoined, model.Warning, "a node has told this gateway of the mesh profile that its card did not have", "peer", from.MAC.String(), "serial", fmt.Sprint(o.Serial))
 		p.act()
 	}
@@ -172,9 +194,10 @@ func (p *gatewayProfile) run(ctx context.Context) error {
 	}
 }
 
-// seek asks all around, while no member is linked, for a later document than this
-// card has: it may be an old one, or a fresh one in the place of a lost one. Whoever
-// has answered is linked, and asked all the same for a while.
+// seek asks all around, after a start, while no member is linked, or when one says that
+// it has it, for a later document than this card has: it may be an old one, or a fresh
+// one in the place of a lost one. Whoever has answered is linked, and asked all the same
+// for a while.
 func (p *gatewayProfile) seek() {
 	now := time.Now()
 	if now.Sub(p.looked) < seekEvery {
@@ -184,7 +207,8 @@ func (p *gatewayProfile) seek() {
 	linked := p.links() > 0
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.m.State().Phase == change.Idle && (!linked || p.hears(now)) {
+	ask := !linked || p.hears(now) || now.Sub(p.begun) < startAsks || !p.held.IsZero() && now.Sub(p.held) < heldAsks
+	if ask && p.m.State().Phase == change.Idle {
 		p.under.Say(Stranger{}, p.rejoin.Request(now, p.m.Force().Document))
 	}
 }
@@ -209,8 +233,8 @@ func (p *gatewayProfile) act() {
 	p.on = on
 	var said [2]uint64
 	said[0], said[1] = p.m.Announce()
-	news := said != p.said
-	p.said = said
+	news := said != p.said || p.lacking != p.m.Lacks()
+	p.said, p.lacking = said, p.m.Lacks()
 	epoch := p.m.Latest().Epoch
 	p.mu.Unlock()
 	if on != was {
@@ -305,7 +329,7 @@ func (p *gatewayProfile) keepUp() {
 	for _, id := range p.m.Lose(func(id string) bool { return slices.Contains(linked, id) }) {
 		p.events.Add(eventProfileMissed, model.Info, fmt.Sprintf("%s has gone off while the mesh profile is about to change, and is waited for no more: it comes back by itself", id), "node", id)
 	}
-	if p.m.State().Phase != change.Idle || p.hears(now) {
+	if p.m.State().Phase != change.Idle || p.hears(now) || p.m.Lacks() {
 		return
 	}
 	force := p.m.Force()
@@ -374,6 +398,9 @@ func (p *gatewayProfile) sign(mesh bundle.Mesh, former []profile.Former) (profil
 	members, _, epoch, ok := p.members()
 	if !ok {
 		return profile.Opened{}, errors.New("gateway-api has not said yet who the members are")
+	}
+	if p.m.Lacks() {
+		return profile.Opened{}, errors.New("this gateway has taken the mesh profile from a node, and does not know yet whom the network counts as members: wait until a node has joined it and handed that over")
 	}
 	p.serial = max(p.serial+1, p.id.BootCounter<<bootBits|sinceBoot())
 	d, err := profile.Sign(p.id.Key, profile.Draft{Epoch: epoch, Serial: p.serial, Issued: p.wall(), Mesh: mesh, Former: former, Members: members})
@@ -562,14 +589,23 @@ func apply(m bundle.Mesh, c model.ProfileChange) bundle.Mesh {
 }
 
 // admitted notes who has the mesh secret, so that a revocation can tell whether to
-// rotate it.
-func (p *gatewayProfile) admitted() {
+// rotate it. What gateway-api says first in a process is what its card has, and not
+// later than a document that was adopted before.
+func (p *gatewayProfile) admitted(first bool) {
 	ids := p.nodes()
 	p.acting.Lock()
 	defer p.acting.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	changed := false
+	if out, shut := p.out(); !slices.Equal(p.kept.Out, out) { // somebody was admitted anew
+		changed = true
+		p.shutOut(shut)
+	}
+	if first && !p.adopted.IsZero() {
+		p.doubt(ids)
+		changed = true
+	}
 	for _, id := range ids {
 		if len(p.kept.Had) < maxHad && !slices.Contains(p.kept.Had, id) {
 			p.kept.Had, changed = append(p.kept.Had, id), true
@@ -584,6 +620,7 @@ func (p *gatewayProfile) admitted() {
 // keep writes what a restart goes on with. p.acting is held, so that no earlier state
 // is written after a later one, and p.mu, which is let go meanwhile.
 func (p *gatewayProfile) keep() {
+	p.kept.Out, _ = p.out()
 	k, force, next := p.kept, p.m.Force(), p.m.Next()
 	k.Change = p.m.State()
 	p.mu.Unlock()
@@ -615,9 +652,10 @@ func (g *gateway) PutRevoked(ids []string) error {
 		g.saveRegistry()
 		g.signList()
 	}
+	shut := slices.Concat(g.known.out, now)
 	g.mu.Unlock()
 	if changed {
-		g.shutOut(now)
+		g.shutOut(shut)
 	}
 	g.profiles.revoked(fresh)
 	return nil
@@ -668,6 +706,10 @@ func (p *gatewayProfile) serve(mux *http.ServeMux) {
 				http.Error(w, "there is no profile document yet", http.StatusNotFound)
 				return
 			}
+			if whole && !d.Whole() {
+				http.Error(w, "this gateway has not the whole itself yet", http.StatusNotFound)
+				return
+			}
 			if !whole {
 				var err error
 				if d, err = d.Excerpt(key); err != nil {
@@ -681,6 +723,7 @@ func (p *gatewayProfile) serve(mux *http.ServeMux) {
 	}
 	mux.HandleFunc("GET "+routeProfile, answer(false))
 	mux.HandleFunc("GET "+routeProfileWhole, answer(true))
+	mux.HandleFunc("POST "+routeProfileWhole, p.takeWhole)
 }
 
 // asker tells who has an overlay address: WireGuard lets nobody else have it.

@@ -1,17 +1,21 @@
 package mesh
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/announce"
 	"halo.internal/mesh/change"
 	"halo.internal/mesh/clock"
 	"halo.internal/mesh/events"
@@ -56,6 +60,7 @@ func (u *quiet) Ports() []model.Port {
 
 func (*quiet) Radios() []model.Radio    { return nil }
 func (*quiet) Recheck()                 {}
+func (*quiet) Aside(bool) error         { return nil }
 func (*quiet) Permit(bundle.Mesh) error { return nil }
 
 // site is a gateway with its underlay, and the network's key, by which the test makes
@@ -98,7 +103,7 @@ func (s *site) core() *core {
 		Config: Config{Root: s.root, Role: model.RoleGateway, Log: log, ChangeTiming: change.Timing{Countdown: time.Millisecond}}, id: identity.State{Key: s.key, BootCounter: 1},
 		store: state.New(paths.Dir(filepath.Join(s.root, paths.State)), s.vault), net: s.key.Public(), clock: c, under: s.under, keys: &overlayKey{},
 		bundle: bundle.Bundle{Role: model.RoleGateway, Mesh: s.mesh(0)},
-		events: events.Open(filepath.Join(s.root, "events"), s.key.ID(), 1, c.Now, log), begun: time.Now(),
+		events: events.Open(filepath.Join(s.root, "events"), s.key.ID(), 1, c.Now, log), begun: time.Now().Add(-startAsks),
 	}
 }
 
@@ -122,10 +127,13 @@ func (s *site) mesh(serial uint64) bundle.Mesh {
 	return bundle.Mesh{SSID: "M", PSK: string(psk), Routing: "BATMAN_IV"}.WithDefaults()
 }
 
-func (s *site) document(serial uint64) profile.Document {
+func (s *site) document(serial uint64) profile.Document { return s.documentFor(serial, s.nodes...) }
+
+// documentFor is one that counts those nodes alone.
+func (s *site) documentFor(serial uint64, nodes ...identity.Key) profile.Document {
 	s.t.Helper()
 	members := []identity.PublicKey{s.key.Public()}
-	for _, k := range s.nodes {
+	for _, k := range nodes {
 		members = append(members, k.Public())
 	}
 	d, err := profile.Sign(s.key, profile.Draft{Epoch: 1, Serial: serial, Issued: time.Now(), Mesh: s.mesh(serial), Members: members})
@@ -232,9 +240,92 @@ func TestTheGatewayHearsAllOut(t *testing.T) {
 	if s.asks() != nil {
 		t.Error("it asks though it is linked")
 	}
+	if p.keepUp(); p.m.Force().Serial != 7 {
+		t.Error("it signs a document and does not know yet whom the adopted one counts")
+	}
+	p.complete(s.document(7))
 	p.keepUp()
 	if f := p.m.Force(); f.Epoch != 2 || f.Mesh != s.mesh(7) || p.m.State().Phase != change.Idle {
 		t.Errorf("got document %d of epoch %d with %q, want one of epoch 2 with the profile of 7", f.Serial, f.Epoch, f.Mesh.PSK)
+	}
+}
+
+// TestTheGatewayAsksForWhatANodeHas, linked or not, and for no longer than a claim is
+// worth.
+func TestTheGatewayAsksForWhatANodeHas(t *testing.T) {
+	s := newSite(t, 2, 5)
+	s.under.linked = true
+	p := s.g.profiles
+	says := func(held uint64) {
+		key := s.nodes[0].Public()
+		s.g.hear(announce.Node{Key: key[:], Held: held}, netip.Addr{})
+	}
+	if says(5); s.asks() != nil {
+		t.Error("it asks for what it has")
+	}
+	s.g.begun = time.Now()
+	if s.asks() == nil {
+		t.Error("it has just started, and asks nobody: who is linked may have been revoked")
+	}
+	s.g.begun = s.g.begun.Add(-startAsks)
+	says(7)
+	ask := s.asks()
+	if ask == nil {
+		t.Fatal("it does not ask for what a node says to have")
+	}
+	p.held = time.Now().Add(-heldAsks)
+	if s.asks() != nil {
+		t.Error("it asks for ever")
+	}
+	p.strange(Stranger{Iface: "eth9"}, s.answer(ask, s.document(7)))
+	s.uses(7)
+	p.adopted = time.Time{}
+	if says(7); s.asks() != nil {
+		t.Error("it asks for what it has got")
+	}
+}
+
+// silent is a socket on which nothing is heard.
+type silent struct{ done chan struct{} }
+
+func (s silent) Receive([]byte) (int, netip.Addr, error) {
+	<-s.done
+	return 0, netip.Addr{}, errors.New("closed")
+}
+func (silent) Send([]byte, netip.Addr) error { return nil }
+func (silent) Check() error                  { return nil }
+func (s silent) Close() error                { close(s.done); return nil }
+
+// TestADocumentShowsThatAnotherCardWasInUse, which had the same epoch: this one has to
+// raise its own, or nodes keep to what the other signed.
+func TestADocumentShowsThatAnotherCardWasInUse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		serial, want uint64
+	}{
+		"it cannot have made it yet":    {2<<bootBits | 1, 1},
+		"it may have lost it meanwhile": {7, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, 1, 0)
+				c := s.g.announceConfig()
+				c.Open = func() (announce.Socket, error) { return silent{make(chan struct{})}, nil }
+				s.g.voice = announce.NewGatewaySide(c, s.g.self, s.g.hear)
+				ctx, end := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() { done <- s.g.voice.Run(ctx) }()
+				s.g.profiles.strange(Stranger{Iface: "eth9"}, s.answer(s.asks(), s.document(tc.serial)))
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if got := s.g.voice.HeardEpoch(); got != tc.want {
+					t.Errorf("it has heard of epoch %d, want %d", got, tc.want)
+				}
+				end()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
 	}
 }
 

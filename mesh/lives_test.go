@@ -65,7 +65,6 @@ func bareGateway(t *testing.T, network identity.Key, nodes ...identity.Key) *gat
 // and the card little, and what gateway-api says is in the list at once.
 func TestLivesAreCollected(t *testing.T) {
 	network, a, b, c := identity.New(), identity.New(), identity.New(), identity.New()
-	key := func(b byte) []byte { k := [32]byte{b, 1}; return k[:] }
 	own := a.WireGuardPublic()
 	for name, says := range map[string]func(i int) announce.Node{
 		"restarts": func(i int) announce.Node { return announce.Node{Stamp: announce.Stamp{Boot: uint64(i + 1)}} },
@@ -73,7 +72,9 @@ func TestLivesAreCollected(t *testing.T) {
 			return announce.Node{Stamp: announce.Stamp{Boot: 1}, Steps: uint32(i)}
 		},
 		"will have other keys": func(i int) announce.Node {
-			return announce.Node{Stamp: announce.Stamp{Boot: 1}, WireGuardKey: own[:], NextKey: key(byte(i))}
+			next := [32]byte{byte(i), 1}
+			public, proof := publicOf(next), proved(t, network, a, next)
+			return announce.Node{Stamp: announce.Stamp{Boot: 1}, WireGuardKey: own[:], NextKey: public[:], NextProof: proof}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

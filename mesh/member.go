@@ -52,22 +52,29 @@ func (n *node) attempt(ctx context.Context) (model.Membership, error) {
 	if err != nil {
 		return model.Membership{}, err
 	}
-	return join.Request(ctx, g, n.id.Key, n.request())
+	r, err := n.request()
+	if err != nil {
+		return model.Membership{}, err
+	}
+	return join.Request(ctx, g, n.id.Key, r)
 }
 
-func (n *node) request() model.JoinRequest {
-	wg, _ := n.keys.public()
+func (n *node) request() (model.JoinRequest, error) {
+	private := n.keys.secret()
+	wg := publicOf(private)
+	proof, err := identity.ProvePossession(n.net, n.id.Key.Public(), private)
 	return model.JoinRequest{
 		Network:      n.net.Base64(),
 		IdentityKey:  n.id.Key.Public().Base64(),
-		WireGuardKey: base64.StdEncoding.EncodeToString(wg),
+		WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]),
+		Possession:   base64.StdEncoding.EncodeToString(proof),
 		Token:        n.bundle.Join.Token,
 		Name:         n.name(),
 		Board:        board(),
 		Version:      version.Get().Version,
 		MACs:         hardwareAddrs(),
 		Boot:         n.id.BootCounter,
-	}
+	}, err
 }
 
 // board returns the model that the device tree names; without one, nothing.

@@ -46,10 +46,11 @@ func (g *gateway) sign(presses bool) {
 		return
 	}
 	now, _ := g.clock.Now()
+	shut := g.known.shut()
 	l := peerlist.List{
 		Epoch: g.known.Announce.Epoch, Version: g.list.Following(g.id.BootCounter<<bootBits|sinceBoot(), presses),
 		Issued: now, Expires: now.Add(peerlist.Validity), Peers: g.known.listed(), Operators: g.known.Operators,
-		Revoked: g.known.Revoked[:min(len(g.known.Revoked), peerlist.MaxRevoked)],
+		Revoked: shut[:min(len(shut), peerlist.MaxRevoked)],
 	}
 	raw, err := peerlist.Sign(g.id.Key, l)
 	if err != nil {

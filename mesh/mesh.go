@@ -265,7 +265,7 @@ func (m *core) waitForBundle(ctx context.Context) error {
 
 // forgetNetwork drops what belonged to the network of an earlier bundle.
 func (m *core) forgetNetwork() {
-	for name, entry := range map[string]string{paths.Membership: paths.VaultMembership, paths.Evidence: paths.VaultEvidence, paths.Peers: "", paths.PeerList: "", paths.Reservations: "", paths.Profile: paths.VaultProfile} {
+	for name, entry := range map[string]string{paths.Membership: paths.VaultMembership, paths.Evidence: paths.VaultEvidence, paths.Peers: "", paths.PeerList: "", paths.Reservations: "", paths.Profile: paths.VaultProfile, paths.StoodDown: paths.VaultStoodDown} {
 		if err := m.store.Remove(name, entry); err != nil {
 			m.events.Add("perm.failing", model.Warning, "state of the network before is not removed: "+err.Error(), "file", name)
 		}

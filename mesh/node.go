@@ -112,7 +112,7 @@ func newNode(c *core) *node {
 	wg, _ := c.keys.public()
 	evidence, epoch := c.loadEvidence()
 	n.search = announce.NewNodeSide(c.announceConfig(), wg, max(floor, epoch), n.hear)
-	n.search.Keys = c.keys.public
+	n.search.Keys = c.claim
 	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
 	n.search.Twin, n.search.Others = n.twin, n.hearOther
 	if n.member != nil {

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -60,6 +61,7 @@ type nodeProfile struct {
 	scanned time.Time
 	lost    time.Time // the gateway, since
 	wholeAt time.Time // when the whole document is due; zero: it is at hand
+	handAt  time.Time // when the gateway, which lacks it, is to get it; zero: it is not
 }
 
 // serials are those of the documents that are on the card: of the latest, of the one
@@ -91,10 +93,12 @@ func (n *node) memberByTag(tag rejoin.Tag) (identity.PublicKey, bool) {
 	return identity.PublicKey{}, false
 }
 
-// handOn returns the document that others may have of this node. p.mu is held.
-func (p *nodeProfile) handOn() (profile.Document, bool) {
+// handOn returns the document that others may have of this node. One that it does not
+// use would lead them astray, but for the gateway: where that runs from an old card, nodes
+// come to its profile, and it has to come to theirs. p.mu is held.
+func (p *nodeProfile) handOn(asker identity.PublicKey) (profile.Document, bool) {
 	home := p.m.Home()
-	return home.Document, home.Whole() && p.m.On() == home.Mesh
+	return home.Document, home.Whole() && (p.m.On() == home.Mesh || asker == p.net)
 }
 
 // said is what the node's announcements say of its documents: what is on the card.
@@ -113,6 +117,11 @@ func (p *nodeProfile) hear(g announce.Gateway) {
 	p.mu.Lock()
 	p.heard, p.lost = change.Heard{Epoch: g.Stamp.Epoch, Using: g.Profile, Next: g.Next}, time.Now()
 	p.m.Gateway(time.Now(), p.heard)
+	if home := p.m.Home(); !g.Lacks || !home.Whole() || home.Serial != g.Profile {
+		p.handAt = time.Time{}
+	} else if p.handAt.IsZero() { // the first of all is enough
+		p.handAt = time.Now().Add(rand.N(time.Duration(home.Members)*wholePerNode + 1))
+	}
 	p.mu.Unlock()
 	wake(p.wake)
 	wake(p.fetch)
@@ -251,10 +260,24 @@ func (p *nodeProfile) strange(from Stranger, payload []byte) {
 	case answer != nil:
 		p.Log.Info("a member is told of the mesh profile", "iface", from.Iface, "peer", from.MAC)
 		p.under.Say(from, answer)
+		p.goAhead()
 	case d != nil:
 		if p.take(*d, true) {
 			p.events.Add(eventProfileRejoined, model.Info, "a member has told this node of the mesh profile that it had missed", "peer", from.MAC.String(), "serial", fmt.Sprint(d.Serial))
 		}
+	}
+}
+
+// goAhead goes back to the profile of the document that was just handed to somebody, if
+// this node does not use it: it was the gateway, which comes there now. Where that has a
+// higher epoch it may have been a recording.
+func (p *nodeProfile) goAhead() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	home := p.m.Home()
+	if p.m.On() != home.Mesh && p.heard.Epoch <= home.Epoch {
+		p.m.Return(time.Now())
+		wake(p.wake)
 	}
 }
 
@@ -308,9 +331,11 @@ func (p *nodeProfile) follow(ctx context.Context) error {
 			wait = listRetry
 		case <-timer.C:
 		}
-		latest, whole := p.wanted(time.Now())
+		latest, whole, hand := p.wanted(time.Now())
 		var err error
 		switch {
+		case hand:
+			err = p.handOver(ctx, client)
 		case latest:
 			err = p.fetchLatest(ctx, client)
 		case whole:
@@ -318,7 +343,7 @@ func (p *nodeProfile) follow(ctx context.Context) error {
 		}
 		if err == nil {
 			wait = listRetry
-			timer.Reset(p.wholeIn(time.Now()))
+			timer.Reset(p.restIn(time.Now()))
 			continue
 		}
 		p.Log.Debug("mesh profile not fetched", "err", err)
@@ -327,29 +352,64 @@ func (p *nodeProfile) follow(ctx context.Context) error {
 	}
 }
 
-func (p *nodeProfile) wanted(now time.Time) (latest, whole bool) {
+// wanted tells whether the latest document is to be fetched, or the whole of the one
+// in use, or that is to be handed to the gateway.
+func (p *nodeProfile) wanted(now time.Time) (latest, whole, hand bool) {
 	p.node.mu.Lock()
 	up := p.wg != nil
 	p.node.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !up {
-		return false, false
+		return false, false, false
 	}
 	latest = p.m.Wants(p.heard) && p.barred != max(p.heard.Using, p.heard.Next)
 	home := p.m.Home()
 	due := !p.wholeAt.IsZero() && !now.Before(p.wholeAt) || p.wholeAt.IsZero() && home.Serial != 0 && !home.Whole()
-	return latest, due && p.heard.Using == home.Serial && p.heard.Next == 0
+	return latest, due && p.heard.Using == home.Serial && p.heard.Next == 0, !p.handAt.IsZero() && !now.Before(p.handAt)
 }
 
-// wholeIn returns for how long nothing is to be fetched that nobody announces.
-func (p *nodeProfile) wholeIn(now time.Time) time.Duration {
+// restIn returns for how long nothing is to be fetched that nobody announces, and
+// nothing handed over.
+func (p *nodeProfile) restIn(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.wholeAt.After(now) {
-		return min(p.wholeAt.Sub(now), listMost/4)
+	rest := listMost / 4
+	for _, at := range []time.Time{p.wholeAt, p.handAt} {
+		if at.After(now) {
+			rest = min(rest, at.Sub(now))
+		}
 	}
-	return listMost / 4
+	return rest
+}
+
+// handOver gives the gateway the whole of the document in use, which it has adopted
+// from somebody's excerpt.
+func (p *nodeProfile) handOver(ctx context.Context, client *http.Client) error {
+	p.mu.Lock()
+	home := p.m.Home()
+	p.mu.Unlock()
+	url := profileURL(routeProfileWhole)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(home.Marshal()))
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("POST %s: expected 204, got %s", url, resp.Status)
+	}
+	p.mu.Lock()
+	p.handAt = time.Time{} // it says so if it lacks it still
+	p.mu.Unlock()
+	return nil
+}
+
+func profileURL(route string) string {
+	return "http://" + netip.AddrPortFrom(paths.OverlayGateway, paths.PeerListPort).String() + route
 }
 
 func (p *nodeProfile) fetchLatest(ctx context.Context, client *http.Client) error {
@@ -385,7 +445,7 @@ func (p *nodeProfile) fetchWhole(ctx context.Context, client *http.Client) error
 }
 
 func (p *nodeProfile) get(ctx context.Context, client *http.Client, route string, most int64) (profile.Document, error) {
-	url := "http://" + netip.AddrPortFrom(paths.OverlayGateway, paths.PeerListPort).String() + route
+	url := profileURL(route)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return profile.Document{}, err

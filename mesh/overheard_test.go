@@ -62,7 +62,7 @@ func TestWhatIsHeardWaitsForNoCard(t *testing.T) {
 		for range 3 * maxOverheard { // more than wait are lost
 			s.g.strange(Stranger{Iface: "eth9"}, []byte("whatever"))
 		}
-		if using, next := p.announced(); [2]uint64{using, next} != before {
+		if using, next, _ := p.announced(); [2]uint64{using, next} != before {
 			t.Errorf("document %d is announced before it is on the card", next)
 		}
 		p.hear(announce.Node{Key: node[:], Held: 3})
@@ -70,7 +70,7 @@ func TestWhatIsHeardWaitsForNoCard(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if _, next := p.announced(); next != p.m.Next().Serial {
+	if _, next, _ := p.announced(); next != p.m.Next().Serial {
 		t.Errorf("document %d is announced, want %d", next, p.m.Next().Serial)
 	}
 

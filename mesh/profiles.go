@@ -38,6 +38,9 @@ type keptProfile struct {
 	Due        bool         // a revocation asks for another secret
 	DueSerial  uint64       // of the document that brings it; 0: it is still to be made
 	Had        []string     // nodes that have had the present secret
+	// Of a gateway that has adopted a document, canonical IDs: of who was a member by its
+	// card, until it has the whole and knows whom that counts; and of whom it did not.
+	Doubted, Out []string
 }
 
 func (k keptProfile) marshal() []byte {

@@ -30,6 +30,9 @@ type registry struct {
 	// Operators is who may no longer come in at the doors.
 	Operators model.Operators `json:"operators"`
 	Revoked   []string        `json:"revoked,omitempty"` // canonical IDs
+	// out is who is no member though gateway-api says so: an adopted profile document
+	// does not count them. It is kept with that (keptProfile).
+	out []string
 }
 
 type knownPeer struct {
@@ -189,8 +192,12 @@ func sameMembers(a, b []knownPeer) bool {
 // members returns the peers without those who were revoked meanwhile: that holds
 // even if gateway-api could not say who is left.
 func (r *registry) members() []knownPeer {
-	return slices.DeleteFunc(slices.Clone(r.Peers), func(p knownPeer) bool { return slices.Contains(r.Revoked, p.Node) })
+	shut := r.shut()
+	return slices.DeleteFunc(slices.Clone(r.Peers), func(p knownPeer) bool { return slices.Contains(shut, p.Node) })
 }
+
+// shut returns who may prove nothing any more.
+func (r *registry) shut() []string { return slices.Concat(r.out, r.Revoked) }
 
 func (r *registry) overlayPeers(network identity.PublicKey) []overlay.Peer {
 	out := make([]overlay.Peer, 0, len(r.Peers))

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -26,9 +25,9 @@ import (
 )
 
 // A device's overlay key changes in an order that leaves no gap: the next key is
-// drawn, kept, and told to the gateway in what is signed by the identity; the list of
-// members (of the gateway's own, its announcements) tells it to all, which take
-// handshakes under both from then on; and when all have had the time to hear of it,
+// drawn, kept, and told to the gateway in what is signed by the identity, with a proof
+// that it is the device's own; the list of members (of the gateway's own, its
+// announcements) tells it to all, which take handshakes under both from then on; and when all have had the time to hear of it,
 // the device begins to use it (see mesh/overlay).
 
 const (
@@ -61,6 +60,23 @@ func (k *overlayKey) public() (now, next []byte) {
 		next = q[:]
 	}
 	return p[:], next
+}
+
+// claim is what a node says of its keys: the one in use, and the next with the proof
+// that it has it, or nothing.
+func (m *core) claim() (now, next, proof []byte) {
+	private := m.keys.secrets()
+	p := publicOf(private[0])
+	if len(private) == 1 {
+		return p[:], nil, nil
+	}
+	proof, err := identity.ProvePossession(m.net, m.id.Key.Public(), private[1])
+	if err != nil {
+		m.Log.Error("the next overlay key is not told", "err", err)
+		return p[:], nil, nil
+	}
+	q := publicOf(private[1])
+	return p[:], q[:], proof
 }
 
 func (k *overlayKey) secret() [32]byte {
@@ -318,19 +334,19 @@ func (g *gateway) rekeyed() {
 }
 
 // hearKeys takes the overlay keys that a node says it has, and will have, in a life
-// that may have just begun. g.mu is held.
+// that may have just begun. A next key that it does not prove to have is none: it may
+// be another's, which would stand back then. g.mu is held.
 func (g *gateway) hearKeys(n announce.Node, reborn bool) (changed bool) {
-	own, ownNext := g.keys.public()
-	if bytes.Equal(n.NextKey, own) || len(ownNext) > 0 && bytes.Equal(n.NextKey, ownNext) {
-		return false
+	node, next := identity.PublicKey(n.Key), n.NextKey
+	if len(next) > 0 && !g.id.Key.Possesses(node, next, n.NextProof) {
+		next = nil
 	}
-	return g.known.rekeyed(identity.PublicKey(n.Key).ID(), n.WireGuardKey, n.NextKey, reborn)
+	return g.known.rekeyed(node.ID(), n.WireGuardKey, next, reborn)
 }
 
 // rekeyed records the keys of a node, and tells whether they are others than before.
 // A key that somebody else has, or will have, is not taken: it would take that
-// peer's place. Nothing proves that the node holds the key that it names, so that
-// this is no more than a claim, and what gateway-api has admitted goes before it.
+// peer's place. What gateway-api has admitted goes before what nodes say.
 //
 // A node that is reborn with the key that it had before has lost the change with its
 // card. In the life in which it changed, or an earlier one, the same words are a

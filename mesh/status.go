@@ -107,13 +107,13 @@ func kindOf(l netlink.Link) string {
 // Status of a gateway.
 func (g *gateway) Status() model.MeshStatus {
 	g.mu.Lock()
-	wg, announce := g.wg, g.known.Announce
+	wg, announce, out := g.wg, g.known.Announce, g.leftOut()
 	g.mu.Unlock()
 	s := g.status(wg)
 	s.Gateway, s.Joined, s.Join = s.Node, true, model.JoinJoined
 	s.OverlayV4, s.OverlayV6 = paths.OverlayGateway.String(), identity.Overlay(g.net, g.net).String()
 	s.Announcing, s.Ignored = announce, g.voice.Counters.Snapshot()
-	s.HeardEpoch, s.Twin = g.voice.HeardEpoch(), g.twinStatus()
+	s.HeardEpoch, s.Twin, s.LeftOut = g.voice.HeardEpoch(), g.twinStatus(), out
 	return s
 }
 

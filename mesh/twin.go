@@ -2,8 +2,10 @@ package mesh
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"time"
@@ -88,12 +90,61 @@ func (g *gateway) twinStatus() *model.GatewayTwin {
 	return &model.GatewayTwin{StandsDown: t.Aside, Epoch: t.Other.Epoch, Heard: t.Other.Heard.UTC()}
 }
 
-// keepPlace has the gateway's addresses on the mesh while it serves, until ctx ends.
+// stoodDown is the file "stood-down": this gateway has stood down for another one. It
+// is there as long as that holds, so that it still does after a start of both, when
+// nothing else would tell which of the two the nodes are with.
+type stoodDown struct {
+	Epoch uint64 `json:"epoch"` // of the other one
+}
+
+// loadStanding has the gateway begin as one that has stood down, if it had.
+func (g *gateway) loadStanding() {
+	var s stoodDown
+	_, err := g.store.Get(paths.StoodDown, paths.VaultStoodDown, func(b []byte) error {
+		s = stoodDown{}
+		return json.Unmarshal(b, &s)
+	})
+	switch {
+	case err == nil:
+		g.voice.StandDown(s.Epoch)
+		g.asideKept = true
+		g.Log.Info("this gateway had stood down for another one, and looks for that first", "epoch", s.Epoch)
+	case !errors.Is(err, fs.ErrNotExist):
+		g.Log.Warn("whether this gateway had stood down for another one is damaged", "err", err)
+	}
+}
+
+// keepStanding has the card hear of it when the gateway stands down, or serves again.
+func (g *gateway) keepStanding(t announce.Twinned) error {
+	if t.Aside == g.asideKept {
+		return nil
+	}
+	if t.Aside {
+		b, err := json.Marshal(stoodDown{t.Other.Epoch})
+		if err != nil {
+			panic("mesh: stood down: " + err.Error()) // a text and a number
+		}
+		kept, err := g.store.Put(paths.StoodDown, paths.VaultStoodDown, b)
+		g.asideKept = kept
+		return err
+	}
+	err := g.store.Remove(paths.StoodDown, paths.VaultStoodDown)
+	g.asideKept = err != nil
+	return err
+}
+
+// keepPlace has the gateway's addresses on the mesh while it serves, and the card know
+// whether it does, until ctx ends.
 func (g *gateway) keepPlace(ctx context.Context) error {
 	for {
 		var again <-chan time.Time
-		if err := g.under.Aside(g.voice.Twinned().Aside); err != nil {
+		t := g.voice.Twinned()
+		if err := g.under.Aside(t.Aside); err != nil {
 			g.Log.Error("the gateway's addresses on the mesh are not as they should be", "err", err)
+			again = time.After(retryUnderlay)
+		}
+		if err := g.keepStanding(t); err != nil {
+			g.Log.Error("whether this gateway has stood down is not kept in both places", "err", err)
 			again = time.After(retryUnderlay)
 		}
 		select {

@@ -138,8 +138,9 @@ type MeshStatus struct {
 	Interfaces   []Interface       `json:"interfaces"`
 	Relay        *RelayStatus      `json:"relay,omitempty" doc:"multicast that is carried between clients"`
 	Announcing   *Announce         `json:"announcing,omitempty" doc:"gateway: what its announcements say of the API; absent after a start of halo-mesh until gateway-api has put it"`
-	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch above its own that nodes have shown evidence of, and whose gateway does not answer"`
+	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch, its own or a higher one, that another card of it has had, as nodes have shown, and that does not answer"`
 	Twin         *GatewayTwin      `json:"twin,omitempty" doc:"gateway: another one with its key that is on the air"`
+	LeftOut      []string          `json:"left_out,omitempty" doc:"gateway: canonical IDs of nodes that gateway-api counts as members, and the mesh profile that another card of this gateway has signed since does not"`
 	Ignored      map[string]uint64 `json:"ignored,omitempty" doc:"announcements not believed, by reason"`
 	Join         JoinState         `json:"join,omitempty" doc:"where joining stands: joined, searching, refused …"`
 	JoinDetail   string            `json:"join_detail,omitempty" doc:"the gateway's reason, when it refused"`
@@ -198,6 +199,7 @@ type JoinRequest struct {
 	Network      string   `json:"network" doc:"network key, base64" maxLength:"64"`
 	IdentityKey  string   `json:"identity_key" doc:"Ed25519 public key, base64" maxLength:"64"`
 	WireGuardKey string   `json:"wireguard_key" doc:"X25519 public key, base64" maxLength:"64"`
+	Possession   string   `json:"possession,omitempty" doc:"proof that the node has the private half of wireguard_key (identity.ProvePossession), base64" maxLength:"64"`
 	Token        string   `json:"token,omitempty" doc:"join token of the bundle" maxLength:"512"`
 	Name         string   `json:"name,omitempty" maxLength:"63"`
 	Board        string   `json:"board,omitempty" maxLength:"128"`

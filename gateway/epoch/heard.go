@@ -13,8 +13,9 @@ import (
 // run: two fresh cards of one network would outbid each other for ever.
 const mostByItself = 8
 
-// Judge decides what it means that nodes have heard a higher epoch than the
-// gateway's. Its method is for one goroutine.
+// Judge decides what it means that nodes have heard another card of the gateway, with an
+// epoch that is no lower than this one's: a higher one they refuse this one for, and at
+// the same one they keep to what the other one signed. Its method is for one goroutine.
 type Judge struct {
 	Keeper *Keeper
 	// Fresh tells whether no other node was ever admitted here: then there is no
@@ -41,7 +42,7 @@ type refusal struct{ own, heard uint64 }
 func (j *Judge) Heard(ctx context.Context, heard uint64) {
 	j.Keeper.Hear(heard)
 	own := j.Keeper.Now()
-	if heard <= own || j.Aside != nil && j.Aside() {
+	if heard < own || j.Aside != nil && j.Aside() {
 		return
 	}
 	err := j.judge(ctx, own, heard)
@@ -74,9 +75,18 @@ func (j *Judge) judge(ctx context.Context, own, heard uint64) error {
 		return nil
 	}
 	j.told = refusal{own, heard}
-	j.Events.Add("gateway.epoch-behind", model.Error, "", fmt.Sprintf("nodes have heard epoch %d and refuse this gateway, which has %d: another card of it was in use since. "+
-		"If this card is to replace the other for good, run haloctl network epoch raise; else take this card out and put the other back", heard, own), fields(own, heard, 0))
+	j.Events.Add("gateway.epoch-behind", model.Error, "", Behind(own, heard), fields(own, heard, 0))
 	return nil
+}
+
+// Behind says, for people, what it means that nodes have heard that epoch from another
+// card, and what to do.
+func Behind(own, heard uint64) string {
+	what := fmt.Sprintf("nodes have heard epoch %d from another card of this gateway and refuse this one, which has %d", heard, own)
+	if heard == own {
+		what = fmt.Sprintf("another card of this gateway was in use with the same epoch %d, and nodes keep to the list of members and the mesh profile that it signed", own)
+	}
+	return what + ". If this card is to replace the other for good, run haloctl network epoch raise; else take this card out and put the other back"
 }
 
 func fields(own, heard, now uint64) map[string]string {

@@ -49,12 +49,12 @@ func (k *Keeper) Hear(epoch uint64) {
 	k.heard = max(k.heard, epoch)
 }
 
-// Heard returns the highest epoch above its own that nodes have heard from
+// Heard returns the highest epoch, its own or a higher one, that nodes have heard from
 // another card of this gateway; 0: none is known.
 func (k *Keeper) Heard() uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.heard <= k.now {
+	if k.heard < k.now {
 		return 0
 	}
 	return k.heard

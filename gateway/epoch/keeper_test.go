@@ -146,7 +146,9 @@ func TestJudge(t *testing.T) {
 		steps []step
 		kinds []string
 	}{
-		{"nothing higher", []step{{true, 40_000, 40_000}, {false, 39_999, 40_000}}, nil},
+		{"nothing as high", []step{{true, 39_999, 40_000}, {false, 39_999, 40_000}}, nil},
+		{"a fresh card had the epoch of another", []step{{true, 40_000, 40_001}, {false, 40_000, 40_001}}, []string{"gateway.epoch-raised"}},
+		{"an old card had it", []step{{false, 40_000, 40_000}, {false, 40_000, 40_000}}, []string{"gateway.epoch-behind"}},
 		{"a fresh card follows", []step{{true, 40_001, 40_002}, {true, 40_001, 40_002}}, []string{"gateway.epoch-raised"}},
 		{"a fresh card, and another node has heard more", []step{{true, 40_001, 40_002}, {true, 40_007, 40_008}}, []string{"gateway.epoch-raised", "gateway.epoch-raised"}},
 		{"an old card asks, once for each", []step{{false, 40_001, 40_000}, {false, 40_001, 40_000}, {false, 40_002, 40_000}}, []string{"gateway.epoch-behind", "gateway.epoch-behind"}},
@@ -165,7 +167,7 @@ func TestJudge(t *testing.T) {
 					t.Errorf("step %d: epoch %d, want %d", i, got, s.want)
 				}
 				want := uint64(0)
-				if s.heard > s.want {
+				if s.heard >= s.want {
 					want = s.heard
 				}
 				if refused != want {

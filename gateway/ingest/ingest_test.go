@@ -114,9 +114,13 @@ func newFixture(t *testing.T) *fixture {
 func (f *fixture) admit(node identity.Key) netip.Addr {
 	f.t.Helper()
 	wg := node.WireGuardPublic()
+	proof, err := identity.ProvePossession(f.gateway.Public(), node.Public(), node.WireGuard())
+	if err != nil {
+		f.t.Fatal(err)
+	}
 	r := model.JoinRequest{Network: f.gateway.Public().Base64(), IdentityKey: node.Public().Base64(), WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]),
-		Token: identity.NewJoinToken(1, time.Now().Add(time.Hour)).Text(f.gateway)}
-	_, err := f.registry.Join(f.t.Context(), netip.Addr{}, r)
+		Possession: base64.StdEncoding.EncodeToString(proof), Token: identity.NewJoinToken(1, time.Now().Add(time.Hour)).Text(f.gateway)}
+	_, err = f.registry.Join(f.t.Context(), netip.Addr{}, r)
 	p, ok := errors.AsType[*apitype.Problem](err)
 	if !ok {
 		f.t.Fatal(err)

@@ -48,8 +48,9 @@ type Config struct {
 	Announce func() model.Announce
 	// Operators tells which certificates are over; it is asked at each look.
 	Operators func(context.Context) (model.Operators, error)
-	Heard     func(ctx context.Context, epoch uint64) // told, at each look, of the highest epoch that nodes have shown evidence of
-	Every     time.Duration                           // between looks at halo-mesh
+	Heard     func(ctx context.Context, epoch uint64)       // told, at each look, of the highest epoch that nodes have shown evidence of
+	LeftOut   func(ctx context.Context, ids []string) error // told, at each look, of members that the network does not count as such
+	Every     time.Duration                                 // between looks at halo-mesh
 }
 
 // Link may be used from any goroutine. Run has to be running.
@@ -155,7 +156,11 @@ func (l *Link) round(ctx context.Context, t *told) {
 			t.peers, t.operators = false, nil
 		}
 	}
-	if err := l.tellInTime(ctx, t, code); err != nil && ctx.Err() == nil {
+	var leftErr error
+	if len(s.LeftOut) > 0 {
+		leftErr = l.LeftOut(ctx, s.LeftOut)
+	}
+	if err := errors.Join(leftErr, l.tellInTime(ctx, t, code)); err != nil && ctx.Err() == nil {
 		l.Health.Set(CheckMesh, health.Degraded, err.Error())
 	} else if l.Aside() {
 		l.Health.Set(CheckMesh, health.Degraded, "another gateway with this one's key serves the network, and this one stands down: no node can join it. "+

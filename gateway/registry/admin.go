@@ -20,11 +20,16 @@ func noRegistration(id string) error {
 	return apitype.Refuse(http.StatusNotFound, "", "there is no registration %.64q", id)
 }
 
-// Approve admits a node that waits; its next request gets the membership.
-// Approving a node that is a member already is no error.
+// Approve admits a node that waits, or was left out (LeaveOut); its next request gets
+// the membership. Approving a node that is a member already is no error.
 func (r *Registry) Approve(ctx context.Context, id, by string) (apitype.Node, error) {
-	if n, err := r.Node(ctx, id); err == nil && n.ID == id && !n.Revoked {
-		return n, nil
+	if n, err := r.Node(ctx, id); err == nil && n.ID == id {
+		switch {
+		case !n.Revoked:
+			return n, nil
+		case n.AdmittedBy == leftOut:
+			return r.takeBack(ctx, n, by)
+		}
 	}
 	var req model.JoinRequest
 	var name string

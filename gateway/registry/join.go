@@ -64,7 +64,12 @@ func (r *Registry) Join(ctx context.Context, remote netip.Addr, req model.JoinRe
 	case err != nil:
 		return model.Membership{}, r.askNonce(key, err.Error())
 	}
-	m, err := r.admit(ctx, remote, key, req)
+	var m model.Membership
+	if proof, bad := base64.StdEncoding.DecodeString(req.Possession); bad != nil || !r.key.Possesses(key, wg, proof) {
+		err = refuse(apitype.ProblemJoinKey, "possession: expected a proof that the node has the private half of wireguard_key")
+	} else {
+		m, err = r.admit(ctx, remote, key, req)
+	}
 	if p, ok := errors.AsType[*apitype.Problem](err); ok && p.Type != apitype.ProblemJoinPending {
 		r.refused(key, remote, p.Type, p.Detail)
 	}

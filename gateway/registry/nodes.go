@@ -202,9 +202,7 @@ func (r *Registry) Revoke(ctx context.Context, ref string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, id := range forgotten {
-		r.events.Add("node.forgotten", model.Warning, id, "too many nodes are revoked to remember this one: do not approve it if it asks again", nil)
-	}
+	r.tellForgotten(forgotten)
 	r.events.Add("node.revoked", model.Warning, n.ID, n.Name+" was revoked", nil)
 	r.change()
 	return n.ID, nil

@@ -104,8 +104,19 @@ func (f *fixture) flush(t *testing.T) {
 }
 
 func (f *fixture) request(node identity.Key, token string) model.JoinRequest {
-	wg := node.WireGuardPublic()
-	return model.JoinRequest{Network: f.key.Public().Base64(), IdentityKey: node.Public().Base64(), WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]), Token: token, Boot: 1}
+	r := model.JoinRequest{Network: f.key.Public().Base64(), IdentityKey: node.Public().Base64(), Token: token, Boot: 1}
+	return f.withKey(r, node, node)
+}
+
+// withKey has a node's request name the overlay key of wg, and prove that it has it.
+func (f *fixture) withKey(r model.JoinRequest, node, wg identity.Key) model.JoinRequest {
+	public := wg.WireGuardPublic()
+	proof, err := identity.ProvePossession(f.key.Public(), node.Public(), wg.WireGuard())
+	if err != nil {
+		panic(err) // the network's key is one
+	}
+	r.WireGuardKey, r.Possession = base64.StdEncoding.EncodeToString(public[:]), base64.StdEncoding.EncodeToString(proof)
+	return r
 }
 
 func sign(node identity.Key, r model.JoinRequest) model.JoinRequest {
@@ -188,23 +199,27 @@ func TestJoinRefusals(t *testing.T) {
 	if _, err := f.join(t, first, f.request(first, spent)); err != nil {
 		t.Fatal(err)
 	}
-	wg := first.WireGuardPublic()
 	for _, tc := range []struct {
 		name, token, typ string
-		change           func(*model.JoinRequest)
+		change           func(*model.JoinRequest, identity.Key)
 		event            bool
 	}{
 		{"another network's token", foreign, apitype.ProblemTokenInvalid, nil, true},
 		{"no token at all", "halo-join-rubbish", apitype.ProblemTokenInvalid, nil, true},
-		{"another node's overlay key", f.token(1), apitype.ProblemJoinKey, func(r *model.JoinRequest) {
-			r.WireGuardKey = base64.StdEncoding.EncodeToString(wg[:])
+		{"another node's overlay key", f.token(1), apitype.ProblemJoinKey, func(r *model.JoinRequest, node identity.Key) {
+			*r = f.withKey(*r, node, first)
 		}, true},
+		{"an overlay key that it does not prove to have", f.token(1), apitype.ProblemJoinKey, func(r *model.JoinRequest, _ identity.Key) {
+			key := identity.New().WireGuardPublic()
+			r.WireGuardKey = base64.StdEncoding.EncodeToString(key[:])
+		}, true},
+		{"no proof", f.token(1), apitype.ProblemJoinKey, func(r *model.JoinRequest, _ identity.Key) { r.Possession = "" }, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			node := identity.New()
 			r := f.request(node, tc.token)
 			if tc.change != nil {
-				tc.change(&r)
+				tc.change(&r, node)
 			}
 			before := len(f.kinds(t))
 			_, err := f.join(t, node, r)
@@ -629,7 +644,7 @@ func TestAnotherNodesKeyInOtherLettersIsThatKey(t *testing.T) {
 		"spare bits": key[:last] + string(base64Letters[at^1]) + key[last+1:],
 	} {
 		node := identity.New()
-		r := f.request(node, f.token(1))
+		r := f.withKey(f.request(node, f.token(1)), node, victim)
 		r.WireGuardKey = text
 		_, err := f.join(t, node, r)
 		if wantType(t, err, apitype.ProblemJoinKey); err == nil {

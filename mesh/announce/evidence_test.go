@@ -2,6 +2,7 @@ package announce
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -211,7 +212,9 @@ func TestTheGatewayBelievesOnlyItsOwnKeysEvidence(t *testing.T) {
 			{"damaged", bent, 0, ignoredSignature},
 			{"another network's", speech(t, other, other.Public(), Stamp{Epoch: 50, Boot: 1, Seq: 1}, nil), 0, ignoredNetwork},
 			{"lower", speech(t, network, net, Stamp{Epoch: 39, Boot: 99, Seq: 1}, nil), 0, ignoredOld},
-			{"its own", speech(t, network, net, Stamp{Epoch: 40, Boot: 99, Seq: 1}, nil), 0, ignoredOld},
+			{"its own", speech(t, network, net, Stamp{Epoch: 40, Boot: 1, Seq: 1}, nil), 0, ignoredOld},
+			{"its own of an earlier boot", speech(t, network, net, Stamp{Epoch: 40, Boot: 0, Seq: 1 << 40}, nil), 0, ignoredOld},
+			{"the same epoch, and it has not got so far", speech(t, network, net, Stamp{Epoch: 40, Boot: 2, Seq: 1}, nil), 40, ""},
 			{"higher", speech(t, network, net, Stamp{Epoch: 43, Boot: 1, Seq: 1}, make([]byte, NonceSize)), 43, ""},
 			{"the same again", speech(t, network, net, Stamp{Epoch: 43, Boot: 1, Seq: 1}, nil), 43, ignoredOld},
 			{"higher than its own, lower than heard", speech(t, network, net, Stamp{Epoch: 42, Boot: 9, Seq: 9}, nil), 43, ignoredOld},
@@ -247,6 +250,99 @@ func TestTheGatewayBelievesOnlyItsOwnKeysEvidence(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A gateway takes the place of another one that had the same epoch: on a fresh card, or
+// from an old copy of the other's. Nodes have what the former signed, and show it; one
+// that raises its epoch meanwhile gets them before it has any, and one that does not
+// gets them later.
+func TestAGatewayOfTheSameEpochIsShownWhatWasBefore(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		ca     byte // of the former, 1 is the latter's
+		boot   uint64
+		raises bool
+	}{
+		{"a fresh card", 2, 90, true},
+		{"a fresh card that started more often", 2, 1, true},
+		{"a card that does not raise it", 2, 90, false},
+		{"an old copy", 1, 90, false},
+	} {
+		for _, restarts := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, the node restarts: %v", tc.name, restarts), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					network := identity.New()
+					net := network.Public()
+					a := &air{}
+					gw, nd := newMember(net, network), newMember(net, identity.New())
+					var kept []byte
+					var heard []Heard
+					newNode := func(boot uint64) *NodeSide {
+						n := NewNodeSide(nd.config(a, net, boot), make([]byte, 32), 0, func(h Heard) { heard = append(heard, h) })
+						n.Proved = func(b []byte) { kept = b }
+						n.Home, n.Evidence = bytes.Repeat([]byte{tc.ca}, 32), kept
+						if kept != nil {
+							n.Floor = 40
+						}
+						return n
+					}
+					var epoch atomic.Uint64
+					epoch.Store(40)
+					newGateway := func(ca byte, boot uint64) *GatewaySide {
+						return NewGatewaySide(gw.config(a, net, boot), func() Gateway {
+							m := self()
+							m.Stamp.Epoch, m.CASHA256 = epoch.Load(), bytes.Repeat([]byte{ca}, 32)
+							return m
+						}, func(Node, netip.Addr) {})
+					}
+					endFormer, endNode := life(t, newGateway(tc.ca, tc.boot).Run), life(t, newNode(1).Run)
+					time.Sleep(10 * time.Minute)
+					endFormer()
+					if restarts {
+						endNode()
+						endNode = life(t, newNode(2).Run)
+					}
+					defer func() { endNode() }()
+					time.Sleep(5 * time.Minute)
+					synctest.Wait()
+					heard = nil
+					latter := newGateway(1, 3)
+					defer life(t, latter.Run)()
+					time.Sleep(100 * time.Second)
+					synctest.Wait()
+					if got := latter.HeardEpoch(); got != 40 && !(tc.ca == 1 && restarts) { // of a copy's, the card does not know
+						t.Fatalf("it was shown epoch %d, want 40; it ignored %v", got, latter.Counters.Snapshot())
+					}
+					if tc.ca != 1 && len(heard) > 0 {
+						t.Errorf("the node was with it before it had the time to raise its epoch: %+v", heard[0])
+					}
+					if tc.raises {
+						epoch.Store(41)
+						latter.Changed()
+					}
+					time.Sleep(2 * time.Minute)
+					synctest.Wait()
+					if len(heard) == 0 || heard[0].CASHA256[0] != 1 || tc.ca != 1 && heard[0].Stamp.Epoch != epoch.Load() {
+						t.Errorf("the node heard %+v", heard)
+					}
+					shown := func() (n int) {
+						for _, m := range a.by(nd.addr) {
+							if _, ok := decode(t, net, m.data).(Gateway); ok {
+								n++
+							}
+						}
+						return n
+					}
+					before := shown()
+					time.Sleep(2 * time.Hour)
+					synctest.Wait()
+					if again := shown() - before; tc.raises && again > 0 || again > 6 {
+						t.Errorf("in two hours it showed evidence %d times", again)
+					}
+				})
+			})
+		}
+	}
 }
 
 // To another node evidence is a recording, and nothing more.

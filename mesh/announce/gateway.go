@@ -40,6 +40,7 @@ type GatewaySide struct {
 
 	poke    chan struct{}
 	orders  chan Order
+	shows   chan uint64
 	heard   atomic.Uint64
 	twinned atomic.Pointer[Twinned]
 }
@@ -60,7 +61,7 @@ func (t Twinned) instance() uint64 {
 
 // NewGatewaySide returns a gateway's side; Run makes it work.
 func NewGatewaySide(c Config, self func() Gateway, heard func(Node, netip.Addr)) *GatewaySide {
-	return &GatewaySide{Config: c, Self: self, Heard: heard, poke: make(chan struct{}, 1), orders: make(chan Order, 1)}
+	return &GatewaySide{Config: c, Self: self, Heard: heard, poke: make(chan struct{}, 1), orders: make(chan Order, 1), shows: make(chan uint64, 1)}
 }
 
 // Order sends an order to all. One that cannot be sent at once is lost: the next
@@ -80,9 +81,19 @@ func (g *GatewaySide) Changed() {
 	}
 }
 
-// HeardEpoch returns the highest epoch above its own of which a node has shown
-// evidence: a message that the network's key signed, and whose gateway does not
-// answer. 0: there was none.
+// Show tells it that the network has something which another card of this gateway has
+// signed at that epoch, and which is later than anything of its own.
+func (g *GatewaySide) Show(epoch uint64) {
+	select {
+	case g.shows <- epoch:
+	default: // one is looked into already
+	}
+}
+
+// HeardEpoch returns the highest epoch, its own or a higher one, that another card of
+// this gateway has had, as a node has shown by what the network's key signed, and whose
+// gateway does not answer. What that one signed at the same epoch goes before what this
+// one signs. 0: there was none.
 func (g *GatewaySide) HeardEpoch() uint64 { return g.heard.Load() }
 
 // Twinned returns how things stand with another gateway.
@@ -91,6 +102,12 @@ func (g *GatewaySide) Twinned() Twinned {
 		return *t
 	}
 	return Twinned{}
+}
+
+// StandDown has it begin as one that has stood down for another gateway, of that epoch,
+// as it had before its process ended. It is called before Run.
+func (g *GatewaySide) StandDown(epoch uint64) {
+	g.twinned.Store(&Twinned{true, &Other{Twin{Epoch: epoch}, time.Now()}})
 }
 
 // sender is what a gateway remembers of one node that it heard.
@@ -118,11 +135,16 @@ func (g *GatewaySide) Run(ctx context.Context) error {
 		GatewaySide: g, codec: Codec{g.Network}, seq: sequence{since: g.Since}, senders: map[identity.PublicKey]*sender{},
 		twins: newTwins(newInstance(), cmp.Or(g.TakeOver, TakeOver)),
 	}
+	before := g.Twinned()
+	r.twins.aside, r.twins.other = before.Aside, before.Other
 	return g.loop(ctx, r.run)
 }
 
 func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 	r.socket = s
+	if r.twins.living.IsZero() { // before, nothing could be heard
+		r.twins.living = time.Now()
+	}
 	all := bucket{rate: lookedAtPerSecond, burst: lookedAtPerSecond}
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -142,6 +164,8 @@ func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 				b, err := r.codec.EncodeOrder(r.Key, o)
 				r.send("order", b, err, paths.AnnounceGroup) // it is repeated
 			}
+		case epoch := <-r.shows:
+			r.show(epoch)
 		case <-twin.C:
 			if t, ok := r.twins.tick(time.Now(), r.claim()); ok {
 				r.speak(t)
@@ -285,13 +309,33 @@ func (r *speaker) learn(m Gateway) {
 		r.Counters.add(ignoredOld) // one of our own that came back
 		return
 	}
-	if epoch := m.Stamp.Epoch; epoch > r.Self().Stamp.Epoch && epoch > max(r.twins.heard, r.twins.shown) {
-		r.twins.show(epoch)
-		r.Log.Info("the network has heard a higher epoch than this gateway's", "epoch", epoch)
-		return
+	if !r.later(m) || !r.show(m.Stamp.Epoch) {
+		r.Counters.add(ignoredOld)
+		r.twins.suspect()
 	}
-	r.Counters.add(ignoredOld)
-	r.twins.suspect()
+}
+
+// show takes that another card of this gateway has had an epoch, and tells whether that
+// is news.
+func (r *speaker) show(epoch uint64) bool {
+	if epoch < r.Self().Stamp.Epoch || epoch <= max(r.twins.heard, r.twins.shown) {
+		return false
+	}
+	r.twins.show(epoch)
+	r.Log.Info("the network has heard another card of this gateway, whose epoch was no lower", "epoch", epoch)
+	return true
+}
+
+// later tells whether a message can only be of another card, and nodes go by that one:
+// its epoch is higher, or it is the same and the CA is another, or this gateway has not
+// got so far yet.
+func (r *speaker) later(m Gateway) bool {
+	own := r.Self()
+	if own.Stamp.Epoch == m.Stamp.Epoch && len(own.CASHA256) > 0 && len(m.CASHA256) > 0 && !bytes.Equal(own.CASHA256, m.CASHA256) {
+		return true
+	}
+	own.Stamp.Boot, own.Stamp.Seq = r.Boot, max(r.seq.last, r.Since())
+	return m.Stamp.After(own.Stamp)
 }
 
 // forget makes room in a full table by dropping who was heard longest ago: keys

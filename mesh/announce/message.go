@@ -71,6 +71,7 @@ type Gateway struct {
 	Profile      uint64 // serial of the profile document in the stamp's epoch whose profile it uses; 0: there is none
 	Next         uint64 // serial of the one that it prepares; 0: none
 	NextKey      []byte // X25519 public key that it will have; empty: it keeps the one that it has
+	Lacks        bool   // it has not the whole of the document in use, and takes it from any node
 	Instance     uint64 // of the process that speaks, drawn when it starts: two with one key can be told apart
 }
 
@@ -89,6 +90,7 @@ type Node struct {
 	Held         uint64 // serial of the latest profile document that its card keeps; 0: none
 	Using        uint64 // serial of the one whose profile it uses; 0: it has that from its bundle
 	NextKey      []byte // as a gateway's
+	NextProof    []byte // that it has the private half, for the gateway: identity.ProvePossession; empty as NextKey
 }
 
 // Order is the gateway's word that all are to switch to the profile of a document.
@@ -270,6 +272,9 @@ func (c Codec) openNode(e envelope) (any, error) {
 		return nil, err
 	}
 	if err := size("next WireGuard key", n.NextKey, 0, 32); err != nil {
+		return nil, err
+	}
+	if err := size("proof of the next WireGuard key", n.NextProof, 0, identity.PossessionSize); err != nil {
 		return nil, err
 	}
 	return n, size("nonce", n.Nonce, 0, NonceSize)

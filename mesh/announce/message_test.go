@@ -23,7 +23,10 @@ func gatewayMessage() Gateway {
 }
 
 func nodeMessage() Node {
-	return Node{Stamp: Stamp{Boot: 3, Seq: 99}, WireGuardKey: bytes.Repeat([]byte{4}, 32), Nonce: bytes.Repeat([]byte{5}, NonceSize)}
+	return Node{
+		Stamp: Stamp{Boot: 3, Seq: 99}, WireGuardKey: bytes.Repeat([]byte{4}, 32), Nonce: bytes.Repeat([]byte{5}, NonceSize),
+		NextKey: bytes.Repeat([]byte{8}, 32), NextProof: bytes.Repeat([]byte{9}, identity.PossessionSize),
+	}
 }
 
 func twinMessage() Twin {
@@ -102,6 +105,8 @@ func TestForgeries(t *testing.T) {
 	short.WireGuardKey = short.WireGuardKey[:31]
 	long := nodeMessage()
 	long.Nonce = bytes.Repeat([]byte{1}, NonceSize+1)
+	weak := nodeMessage()
+	weak.NextProof = weak.NextProof[1:]
 	proud, half := twinMessage(), twinMessage()
 	proud.Standing++
 	half.Answer = half.Answer[1:]
@@ -123,6 +128,7 @@ func TestForgeries(t *testing.T) {
 		{"another network", encode(Codec{other.Public()}.EncodeGateway(other, gatewayMessage())), ErrNetwork},
 		{"short key", encode(c.EncodeGateway(network, short)), ErrForm},
 		{"long nonce", encode(c.EncodeNode(node, long)), ErrForm},
+		{"short proof of the next key", encode(c.EncodeNode(node, weak)), ErrForm},
 		{"word to another gateway signed by a node", encode(c.EncodeTwin(node, twinMessage())), identity.ErrSignature},
 		{"a standing that there is not", encode(c.EncodeTwin(network, proud)), ErrForm},
 		{"half an answer", encode(c.EncodeTwin(network, half)), ErrForm},

@@ -20,6 +20,9 @@ const (
 	// doubt is how long a node goes on asking, when another gateway than its own has
 	// answered, whether its own does: four or five questions.
 	doubt = 12 * time.Second
+	// room is how long it goes on where the other one has had nodes on no higher epoch
+	// than its own had: so long one needs that is to raise it, before it has any.
+	room = 2 * time.Minute
 	// stay is how long its own gateway's answer is good against another one.
 	stay = time.Minute
 )
@@ -51,8 +54,9 @@ type NodeSide struct {
 	// answered.
 	Twin func(Gateway)
 	// Keys, if any, returns the overlay's public key that the node has now, in place
-	// of WireGuardKey, and the one that it will have, or nothing.
-	Keys func() (now, next []byte)
+	// of WireGuardKey, and the one that it will have with the proof that it has it, or
+	// nothing.
+	Keys func() (now, next, proof []byte)
 	// Others, if any, is told of every authentic question of another node, recorded
 	// ones too. The first of a start goes to all.
 	Others func(Node)
@@ -63,8 +67,8 @@ type NodeSide struct {
 	// what has no place any more is its own to tell.
 	Ordered func(Order)
 	// Evidence is the gateway's message, as it came, that showed the highest epoch
-	// before the process started; nil: there is none. A gateway that is refused
-	// gets it.
+	// before the process started; nil: there is none. A gateway that is refused, or
+	// is another with that very epoch, gets it.
 	Evidence []byte
 	// Proved, if any, is told of a believed message that takes its place.
 	Proved   func(evidence []byte)
@@ -101,8 +105,8 @@ type search struct {
 	known  bool  // an answer to a nonce has come: stamp is fresh
 	stamp  Stamp // of the last message believed
 	at     time.Time
-	proof  []byte // evidence of proven, the highest epoch that was shown
-	proven uint64
+	proof  []byte // evidence of proven: the latest message with the highest epoch
+	proven Gateway
 	asked  *question
 	wait   time.Duration
 	home   home
@@ -147,8 +151,14 @@ type rival struct {
 func (n *NodeSide) Run(ctx context.Context) error {
 	r := &search{NodeSide: n, codec: Codec{n.Network}, seq: sequence{since: n.Since}}
 	r.stamp.Epoch, r.home.ca = n.Floor, n.Home
-	if epoch, err := r.codec.GatewayEpoch(n.Evidence); err == nil {
-		r.proof, r.proven = n.Evidence, epoch
+	if m, err := r.codec.Decode(n.Evidence); err == nil {
+		if g, ok := m.(Gateway); ok {
+			r.proof, r.proven = n.Evidence, g
+		}
+	}
+	// The one that it has heard last need not have admitted it yet.
+	if r.home.known() && len(r.proven.CASHA256) > 0 && r.proven.Stamp.Epoch >= n.Floor {
+		r.home.ca = r.proven.CASHA256
 	}
 	return n.loop(ctx, r.run)
 }
@@ -203,7 +213,7 @@ func (r *search) ask() {
 	m := Node{Steps: r.Steps(), WireGuardKey: r.WireGuardKey, Nonce: r.asked.nonce}
 	m.Stamp.Boot, m.Stamp.Seq = r.Boot, r.seq.next()
 	if r.Keys != nil {
-		m.WireGuardKey, m.NextKey = r.Keys()
+		m.WireGuardKey, m.NextKey, m.NextProof = r.Keys()
 	}
 	if r.Profiles != nil {
 		m.Held, m.Using = r.Profiles()
@@ -258,6 +268,9 @@ func (r *search) handle(d datagram) bool {
 		// Whoever answers our nonce is the living gateway, even if its counter
 		// was lost with its card.
 		h.RoundTrip = max(time.Since(r.asked.sent), 1)
+		if r.behind(g) {
+			r.show()
+		}
 		r.asked, r.done, r.known = nil, r.asked, true
 		r.homed, r.wait = time.Now(), 0
 		if o := r.other; o != nil && r.Twin != nil && r.home.is(g) {
@@ -274,9 +287,9 @@ func (r *search) handle(d datagram) bool {
 	}
 	r.stamp, r.at = g.Stamp, time.Now()
 	r.home.take(g)
-	if g.Stamp.Epoch > r.proven {
-		r.proof, r.proven = d.data, g.Stamp.Epoch
-		if r.Proved != nil {
+	if rises := g.Stamp.Epoch > r.proven.Stamp.Epoch; rises || g.Stamp.After(r.proven.Stamp) && !r.behind(g) {
+		r.proof, r.proven = d.data, g
+		if rises && r.Proved != nil {
 			r.Proved(d.data)
 		}
 	}
@@ -331,9 +344,22 @@ func (r *search) moves(g Gateway) bool {
 		r.other = &rival{g, now}
 		r.wait = askFirst
 		r.timer.Reset(jitter(askFirst)) // this question stays open for the own one
-		return false
+	}
+	if r.behind(g) {
+		r.show()
+		return now.Sub(r.other.since) >= room
 	}
 	return now.Sub(r.other.since) >= doubt
+}
+
+// behind tells whether a gateway is another one than the evidence is of, and not ahead
+// of that: what the other one signed goes before what it signs, until it raises its
+// epoch.
+func (r *search) behind(g Gateway) bool {
+	if g.Stamp.Epoch != r.proven.Stamp.Epoch || g.Instance == r.proven.Instance {
+		return false
+	}
+	return len(g.CASHA256) > 0 && len(r.proven.CASHA256) > 0 && !bytes.Equal(g.CASHA256, r.proven.CASHA256) || r.proven.Stamp.After(g.Stamp)
 }
 
 // refuse tells of a living gateway whose epoch is too low, and shows it what
@@ -343,13 +369,20 @@ func (r *search) refuse(epoch uint64) {
 	if r.Refused != nil {
 		r.Refused(epoch, r.stamp.Epoch)
 	}
-	if r.asked.refuted || r.proven <= epoch {
+	if r.proven.Stamp.Epoch > epoch {
+		r.show()
+	}
+}
+
+// show shows the gateway that answers the evidence, once for each question.
+func (r *search) show() {
+	if r.asked.refuted {
 		return
 	}
 	r.asked.refuted = true
 	to := identity.Underlay(r.Network, r.Network)
 	if err := r.socket.Send(r.proof, to); err != nil {
-		r.Log.Debug("evidence not sent", "peer", to, "err", err) // the next refused answer brings it
+		r.Log.Debug("evidence not sent", "peer", to, "err", err) // the next answer brings it
 	}
 }
 

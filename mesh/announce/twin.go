@@ -79,7 +79,7 @@ type twins struct {
 	due    time.Time // of its next step
 	answer bucket
 
-	shown uint64 // highest epoch of which there is evidence, whose gateway may be alive
+	shown uint64 // highest epoch that another card has had, whose gateway may be alive
 	heard uint64 // and whose gateway does not answer
 }
 
@@ -109,8 +109,8 @@ func (w *twins) suspect() {
 	}
 }
 
-// show notes evidence of a higher epoch than the gateway's. While the gateway that
-// has it may be alive it says nothing about this one.
+// show notes evidence that another card has had an epoch which is no lower than this
+// gateway's. While the gateway that has it may be alive it says nothing about this one.
 func (w *twins) show(epoch uint64) {
 	if epoch > w.heard {
 		w.shown = max(w.shown, epoch)
@@ -145,6 +145,7 @@ func (w *twins) tick(now time.Time, own Twin) (Twin, bool) {
 // unanswered is the end of a search that has found nobody.
 func (w *twins) unanswered(now time.Time) {
 	if w.aside && now.Sub(w.living) >= w.takeOver {
+		w.shown = max(w.shown, w.other.Epoch) // nodes go by what it signed
 		w.aside, w.other = false, nil
 	}
 	if !w.aside {
@@ -182,11 +183,11 @@ func (w *twins) prove(now time.Time, t, own Twin) {
 	if w.aside && t.Aside {
 		return // neither serves, so one of both has to come up
 	}
-	w.other = &Other{t, now}
+	w.other, w.shown = &Other{t, now}, 0
 	if t.Aside {
 		return
 	}
-	w.living, w.shown = now, 0
+	w.living = now
 	if t.before(own) {
 		w.aside, w.heard = true, 0
 	}

@@ -63,6 +63,13 @@ type gate struct {
 }
 
 func newGate(t *testing.T, a *air, network identity.Key, n byte, epoch uint64, s Standing) *gate {
+	g := makeGate(a, network, n, epoch, s)
+	g.end = life(t, g.Run)
+	return g
+}
+
+// makeGate is newGate, and does not start it.
+func makeGate(a *air, network identity.Key, n byte, epoch uint64, s Standing) *gate {
 	g := &gate{addr: identity.Underlay(network.Public(), network.Public()), ca: n}
 	if n != 1 {
 		g.addr = netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: n})
@@ -76,7 +83,6 @@ func newGate(t *testing.T, a *air, network identity.Key, n byte, epoch uint64, s
 	}, func(Node, netip.Addr) {})
 	g.Standing = func() Standing { return Standing(g.standing.Load()) }
 	g.Met = func(Twinned) { g.told.Add(1) }
-	g.end = life(t, g.Run)
 	return g
 }
 
@@ -149,8 +155,11 @@ func TestTheSecondGatewayStandsDownUntilTheFirstIsGone(t *testing.T) {
 				if !second.Twinned().Aside {
 					t.Error("it serves before the first has been silent for long")
 				}
-				time.Sleep(3 * time.Minute)
+				time.Sleep(3*time.Minute + room)
 				synctest.Wait()
+				if want := tc.first; second.HeardEpoch() != want {
+					t.Errorf("the second takes epoch %d for the highest that the first had, want %d", second.HeardEpoch(), want)
+				}
 				if w := second.Twinned(); w.Aside || w.Other != nil || second.told.Load() != 2 {
 					t.Errorf("%s after the first has gone: %+v, told %d times", time.Since(gone), w, second.told.Load())
 				}
@@ -215,6 +224,61 @@ func TestOfTwoThatStartAtOnceOneServes(t *testing.T) {
 					synctest.Wait()
 					if now := [2]bool{one.Twinned().Aside, two.Twinned().Aside}; now != aside {
 						t.Errorf("an hour later they have stood down: %v, before %v; told %v", now, aside, told)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The power of both goes, and nothing but the card of one tells any more which of them
+// the nodes are with.
+func TestWhoHadStoodDownStillDoesAfterAStart(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		start []byte // of those that come up, in order
+		after time.Duration
+		serve byte
+	}{
+		{"both", []byte{1, 2}, 0, 1},
+		{"the one that had stood down first", []byte{2, 1}, 0, 1},
+		{"it is up much earlier", []byte{2, 1}, TakeOver - time.Minute, 1},
+		{"the other does not come back", []byte{2}, 0, 2},
+	} {
+		for range 8 { // the numbers that they draw would decide
+			t.Run(tc.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					network := identity.New()
+					net := network.Public()
+					a := &air{}
+					gates := map[byte]*gate{}
+					for i, n := range tc.start {
+						if i > 0 {
+							time.Sleep(tc.after)
+						}
+						g := makeGate(a, network, n, 40_000, StandingKnown)
+						if n == 2 {
+							g.StandDown(40_000)
+						}
+						if w := g.Twinned(); w.Aside != (n == 2) || w.Aside && w.Other.Epoch != 40_000 {
+							t.Fatalf("gateway %d begins with %+v", n, w)
+						}
+						g.end = life(t, g.Run)
+						defer g.end()
+						gates[n] = g
+					}
+					time.Sleep(TakeOver - 10*time.Second)
+					synctest.Wait()
+					early := a.gateways(t, net, time.Time{})
+					if early[gates[2].addr] != 0 {
+						t.Errorf("the one that had stood down announced %d times", early[gates[2].addr])
+					}
+					time.Sleep(2 * time.Minute)
+					synctest.Wait()
+					for n, g := range gates {
+						if w := g.Twinned(); w.Aside != (n != tc.serve) {
+							t.Errorf("gateway %d: %+v, and %d should serve", n, w, tc.serve)
+						}
 					}
 				})
 			})
@@ -387,7 +451,7 @@ func TestANodeStaysWithItsLivingGateway(t *testing.T) {
 		node.Home = bytes.Repeat([]byte{1}, 32)
 		node.Twin = func(g Gateway) { twins = append(twins, g.CASHA256[0]) }
 		codec := Codec{net}
-		seq := uint64(0)
+		seq, epochs := uint64(0), map[byte]uint64{}
 		say := func(ca byte, epoch uint64, nonce []byte) {
 			seq++
 			m := self()
@@ -399,15 +463,23 @@ func TestANodeStaysWithItsLivingGateway(t *testing.T) {
 			a.inject(sent{from: at, to: nd.addr, data: b})
 			synctest.Wait()
 		}
+		questions := func() (all []sent) {
+			for _, m := range a.by(nd.addr) {
+				if _, ok := decode(t, net, m.data).(Node); ok {
+					all = append(all, m)
+				}
+			}
+			return all
+		}
 		// answering has gateways answer every question for a while, in that order.
 		answering := func(d time.Duration, cas ...byte) {
-			looked := len(a.by(nd.addr))
+			looked := len(questions())
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 				synctest.Wait()
-				all := a.by(nd.addr)
+				all := questions()
 				for _, m := range all[looked:] {
 					for _, ca := range cas {
-						say(ca, 40_000, decode(t, net, m.data).(Node).Nonce)
+						say(ca, 40_000+epochs[ca], decode(t, net, m.data).(Node).Nonce)
 					}
 				}
 				looked = len(all)
@@ -416,37 +488,45 @@ func TestANodeStaysWithItsLivingGateway(t *testing.T) {
 		defer life(t, node.Run)()
 		for _, tc := range []struct {
 			name    string
+			raised  []byte // whose epoch is one more from now on
 			answer  []byte
-			heard   byte
+			within  time.Duration
+			heard   byte // 0: nobody
 			told    bool
 			quietly int // questions, at most
 		}{
-			{"both answer, the other first", []byte{2, 1}, 1, true, 3},
-			{"both answer, the other last", []byte{1, 2}, 1, true, 3},
-			{"only its own answers", []byte{1}, 1, false, 3},
-			{"only the other answers", []byte{2}, 2, false, 12},
-			{"both answer then", []byte{1, 2}, 2, true, 3},
-			{"a third has taken the place of both", []byte{3}, 3, false, 12},
+			{"both answer, the other first", nil, []byte{2, 1}, stay, 1, true, 3},
+			{"both answer, the other last", nil, []byte{1, 2}, stay, 1, true, 3},
+			{"only its own answers", nil, []byte{1}, stay, 1, false, 3},
+			{"only the other answers", []byte{2}, []byte{2}, stay, 2, false, 12},
+			{"both answer then", []byte{1}, []byte{1, 2}, stay, 2, true, 3},
+			{"a third of the same epoch could raise it", []byte{3}, []byte{3}, stay, 0, false, 12},
+			{"and did not", nil, []byte{3}, room, 3, false, 12},
 		} {
+			for _, ca := range tc.raised {
+				epochs[ca]++
+			}
 			heard, twins = nil, nil
-			say(9, 40_001, nil) // could be a recording
+			say(9, 40_002, nil) // could be a recording
 			if len(heard) != 0 {
 				t.Fatalf("%s: it believed what may be a recording", tc.name)
 			}
 			node.Ask()
-			before := len(a.by(nd.addr))
-			answering(stay+2*doubt, tc.answer...)
-			if len(heard) == 0 || heard[len(heard)-1] != tc.heard || slices.Contains(heard, 6-tc.heard-1) && tc.heard == 1 {
+			before := len(questions())
+			answering(tc.within+2*doubt, tc.answer...)
+			switch {
+			case tc.heard == 0 && len(heard) > 0, tc.heard != 0 && (len(heard) == 0 || heard[len(heard)-1] != tc.heard), tc.heard == 1 && slices.Contains(heard, 2):
 				t.Errorf("%s: it heard %v, want %d", tc.name, heard, tc.heard)
 			}
 			if (len(twins) > 0) != tc.told {
 				t.Errorf("%s: it told of %v", tc.name, twins)
 			}
-			if n := len(a.by(nd.addr)) - before; n > tc.quietly {
-				t.Errorf("%s: it asked %d times", tc.name, n)
+			asked := questions()[before:]
+			if len(asked) > tc.quietly {
+				t.Errorf("%s: it asked %d times", tc.name, len(asked))
 			}
-			for _, m := range a.by(nd.addr)[before:] {
-				if tc.name == "only the other answers" && m.to != paths.AnnounceGroup && m.at.After(a.by(nd.addr)[before].at) {
+			for _, m := range asked {
+				if tc.name == "only the other answers" && m.to != paths.AnnounceGroup && m.at.After(asked[0].at) {
 					t.Error("in doubt it asked one gateway alone")
 				}
 			}

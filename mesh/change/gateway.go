@@ -159,6 +159,21 @@ func (g *Gateway) Adopt(d profile.Opened) bool {
 	return true
 }
 
+// Complete takes the whole of the document that counts, and tells whether it lacked that.
+func (g *Gateway) Complete(d profile.Document) bool {
+	if !g.Lacks() || d.Epoch != g.force.Epoch || d.Serial != g.force.Serial || !d.Whole() {
+		return false
+	}
+	mesh, former := g.force.Mesh, g.force.Former
+	g.force, g.save = profile.Opened{Document: d}, true
+	g.force.Mesh, g.force.Former = mesh, former
+	return true
+}
+
+// Lacks tells whether it has an excerpt alone of the document that counts: an adopted
+// one, of whose members it knows nothing.
+func (g *Gateway) Lacks() bool { return g.force.Serial != 0 && !g.force.Whole() }
+
 // Wanted tells that a document is to be made that takes the change back: of the
 // profile that held before, with failed, if any, among the former ones. Back takes
 // it.

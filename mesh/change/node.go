@@ -223,6 +223,13 @@ func (n *Node) Gateway(now time.Time, h Heard) {
 	}
 }
 
+// Return goes back to the profile of the document that counts, to which the gateway comes
+// now that was heard on another one.
+func (n *Node) Return(now time.Time) {
+	n.base = n.homeMesh()
+	n.come(now, n.base, rest)
+}
+
 // Peers takes how many members this node is linked with.
 func (n *Node) Peers(now time.Time, count int) {
 	if count > 0 {

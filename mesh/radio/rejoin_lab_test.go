@@ -39,7 +39,7 @@ func TestAMemberWithAFormerSecretRejoins(t *testing.T) {
 			l.ok(err)
 			engine := func(k identity.Key, d profile.Document) *rejoin.Engine {
 				return rejoin.New(rejoin.Config{
-					Key: k, Network: network.Public(), Document: func() (profile.Document, bool) { return d, d.Whole() },
+					Key: k, Network: network.Public(), Document: func(identity.PublicKey) (profile.Document, bool) { return d, d.Whole() },
 					Member: func(tag rejoin.Tag) (identity.PublicKey, bool) {
 						for _, m := range members {
 							if rejoin.TagOf(m.Public()) == tag {

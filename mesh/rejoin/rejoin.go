@@ -89,8 +89,9 @@ type Config struct {
 	Network identity.PublicKey
 	// Member finds a member of the network by its tag.
 	Member func(Tag) (identity.PublicKey, bool)
-	// Document returns the document whose profile is in use, if it is whole.
-	Document func() (profile.Document, bool)
+	// Document returns the document that this member has for the one who asks, if it is
+	// whole.
+	Document func(asker identity.PublicKey) (profile.Document, bool)
 }
 
 // Engine asks and answers. It is not safe for concurrent use.
@@ -169,7 +170,7 @@ func (e *Engine) asked(now time.Time, b []byte) ([]byte, error) {
 		return nil, ErrMember
 	}
 	latest := profile.Document{Epoch: binary.BigEndian.Uint64(body[tagSize:]), Serial: binary.BigEndian.Uint64(body[tagSize+8:])}
-	own, ok := e.c.Document()
+	own, ok := e.c.Document(key)
 	if !ok || !own.After(latest) || !own.Has(key) {
 		return nil, ErrNothing
 	}

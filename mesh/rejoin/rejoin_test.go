@@ -44,7 +44,7 @@ func (n *network) engine(k identity.Key, doc profile.Document) *Engine {
 			}
 			return identity.PublicKey{}, false
 		},
-		Document: func() (profile.Document, bool) { return doc, doc.Whole() },
+		Document: func(identity.PublicKey) (profile.Document, bool) { return doc, doc.Whole() },
 	})
 }
 

@@ -156,5 +156,5 @@ type RaiseEpoch struct {
 // NetworkEpoch is the generation of the gateway's knowledge.
 type NetworkEpoch struct {
 	Epoch uint64 `json:"epoch"`
-	Heard uint64 `json:"heard,omitempty" doc:"a higher one, which nodes have heard from another card of this gateway; they refuse this one"`
+	Heard uint64 `json:"heard,omitempty" doc:"a higher one, which nodes have heard from another card of this gateway: they refuse this one; or the same one: they keep to what the other signed"`
 }

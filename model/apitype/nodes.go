@@ -32,7 +32,7 @@ type Node struct {
 	IdentityKey  string       `json:"identity_key"`
 	WireGuardKey string       `json:"wireguard_key"`
 	MACs         []string     `json:"macs,omitempty"`
-	AdmittedBy   string       `json:"admitted_by" doc:"token:<id>, user:<name>, or self for the gateway"`
+	AdmittedBy   string       `json:"admitted_by" doc:"token:<id>, mac:<address>, user:<name>, or self for the gateway; left-out: by nobody, as the network's mesh profile does not count it"`
 	Joined       time.Time    `json:"joined"`
 	LastSeen     *time.Time   `json:"last_seen,omitempty"`
 }

@@ -15,7 +15,7 @@ const (
 	ProblemJoinRevoked    = "join-revoked"      // 403: this node was revoked
 	ProblemJoinSignature  = "join-signature"    // 403: the signature does not fit the key
 	ProblemJoinNetwork    = "join-network"      // 403: the request is for another network
-	ProblemJoinKey        = "join-key"          // 403: the WireGuard key is another node's
+	ProblemJoinKey        = "join-key"          // 403: the WireGuard key is another node's, or the node does not prove to have it
 	ProblemTokenInvalid   = "token-invalid"     // 403: not a join token of this network
 	ProblemTokenNone      = "token-none"        // why a registration waits; 429 rate-limited when it cannot
 	ProblemTokenExpired   = "token-expired"     // why a registration waits; 403 when it cannot

@@ -41,6 +41,7 @@ const (
 	Membership   = "membership.json"
 	Evidence     = "epoch-evidence" // the gateway's message that showed the highest epoch
 	Clock        = "clock"
+	StoodDown    = "stood-down"    // a gateway has stood down for another one with its key
 	Turn         = "turn"          // under which addresses others know this device
 	Timeline     = "timeline.json" // the last recoveries, mesh/timeline
 	Peers        = "peers.json"
@@ -69,6 +70,7 @@ const (
 	VaultClock      = "clock"
 	VaultOverlayKey = "overlay-key"
 	VaultProfile    = "mesh-profile"
+	VaultStoodDown  = "stood-down"
 )
 
 // Sockets on which a node's processes answer each other: HTTP with JSON.
