@@ -139,7 +139,7 @@ func revoked(ctx context.Context, w *World, r *Result) error {
 		check func() error
 	}{
 		{"its stream to the API is down", func() error {
-			n, err := w.Admin.Node(ctx, m.Name())
+			n, err := w.Admin.Node(ctx, n.ID) // its name is free for another
 			if err != nil {
 				return err
 			}
@@ -180,7 +180,7 @@ func revoked(ctx context.Context, w *World, r *Result) error {
 	if err := w.eventually(ctx, "it is nobody's neighbour", func() error { return w.unheard(ctx, its.Radios) }); err != nil {
 		return err
 	}
-	after, err := w.Admin.Node(ctx, m.Name())
+	after, err := w.Admin.Node(ctx, n.ID)
 	if err != nil {
 		return err
 	}
