@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -275,11 +276,29 @@ func TestAGatewayOfTheSameEpochIsShownWhatWasBefore(t *testing.T) {
 					net := network.Public()
 					a := &air{}
 					gw, nd := newMember(net, network), newMember(net, identity.New())
+					var mu sync.Mutex // guards what follows
 					var kept []byte
 					var heard []Heard
+					since := func() []Heard {
+						mu.Lock()
+						defer mu.Unlock()
+						list := heard
+						heard = nil
+						return list
+					}
 					newNode := func(boot uint64) *NodeSide {
-						n := NewNodeSide(nd.config(a, net, boot), make([]byte, 32), 0, func(h Heard) { heard = append(heard, h) })
-						n.Proved = func(b []byte) { kept = b }
+						n := NewNodeSide(nd.config(a, net, boot), make([]byte, 32), 0, func(h Heard) {
+							mu.Lock()
+							defer mu.Unlock()
+							heard = append(heard, h)
+						})
+						n.Proved = func(b []byte) {
+							mu.Lock()
+							defer mu.Unlock()
+							kept = b
+						}
+						mu.Lock()
+						defer mu.Unlock()
 						n.Home, n.Evidence = bytes.Repeat([]byte{tc.ca}, 32), kept
 						if kept != nil {
 							n.Floor = 40
@@ -297,15 +316,17 @@ func TestAGatewayOfTheSameEpochIsShownWhatWasBefore(t *testing.T) {
 					}
 					endFormer, endNode := life(t, newGateway(tc.ca, tc.boot).Run), life(t, newNode(1).Run)
 					time.Sleep(10 * time.Minute)
+					synctest.Wait()
 					endFormer()
 					if restarts {
 						endNode()
+						synctest.Wait()
 						endNode = life(t, newNode(2).Run)
 					}
 					defer func() { endNode() }()
 					time.Sleep(5 * time.Minute)
 					synctest.Wait()
-					heard = nil
+					since()
 					latter := newGateway(1, 3)
 					defer life(t, latter.Run)()
 					time.Sleep(100 * time.Second)
@@ -313,8 +334,9 @@ func TestAGatewayOfTheSameEpochIsShownWhatWasBefore(t *testing.T) {
 					if got := latter.HeardEpoch(); got != 40 && !(tc.ca == 1 && restarts) { // of a copy's, the card does not know
 						t.Fatalf("it was shown epoch %d, want 40; it ignored %v", got, latter.Counters.Snapshot())
 					}
-					if tc.ca != 1 && len(heard) > 0 {
-						t.Errorf("the node was with it before it had the time to raise its epoch: %+v", heard[0])
+					early := since()
+					if tc.ca != 1 && len(early) > 0 {
+						t.Errorf("the node was with it before it had the time to raise its epoch: %+v", early[0])
 					}
 					if tc.raises {
 						epoch.Store(41)
@@ -322,8 +344,8 @@ func TestAGatewayOfTheSameEpochIsShownWhatWasBefore(t *testing.T) {
 					}
 					time.Sleep(2 * time.Minute)
 					synctest.Wait()
-					if len(heard) == 0 || heard[0].CASHA256[0] != 1 || tc.ca != 1 && heard[0].Stamp.Epoch != epoch.Load() {
-						t.Errorf("the node heard %+v", heard)
+					if list := append(early, since()...); len(list) == 0 || list[0].CASHA256[0] != 1 || tc.ca != 1 && list[0].Stamp.Epoch != epoch.Load() {
+						t.Errorf("the node heard %+v", list)
 					}
 					shown := func() (n int) {
 						for _, m := range a.by(nd.addr) {

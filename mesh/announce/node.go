@@ -345,11 +345,12 @@ func (r *search) moves(g Gateway) bool {
 		r.wait = askFirst
 		r.timer.Reset(jitter(askFirst)) // this question stays open for the own one
 	}
-	if r.behind(g) {
+	silent := now.Sub(r.other.since) >= doubt
+	if silent && r.behind(g) {
 		r.show()
 		return now.Sub(r.other.since) >= room
 	}
-	return now.Sub(r.other.since) >= doubt
+	return silent
 }
 
 // behind tells whether a gateway is another one than the evidence is of, and not ahead
