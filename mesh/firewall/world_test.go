@@ -59,6 +59,11 @@ func quiet() error {
 			return err
 		}
 	}
+	for _, name := range []string{"mldv1", "mldv2"} { // reports of groups are repeated at random within this, in ms
+		if err := sysctl("ipv6/conf/default/"+name+"_unsolicited_report_interval", "86400000"); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
