@@ -35,6 +35,7 @@ func Machine(ctx context.Context, log *slog.Logger) (Config, error) {
 	if err := json.Unmarshal(b, &image); err != nil {
 		return Config{}, fmt.Errorf("%s: expected {\"role\": …}: %w", paths.ImageInfo, err)
 	}
+	loadModules(log)
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return Config{}, fmt.Errorf("boot ID: %w", err)

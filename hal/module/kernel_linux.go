@@ -2,9 +2,12 @@ package module
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"halo.internal/model/paths"
 )
 
 // Running is the kernel that this process runs on.
@@ -51,4 +54,18 @@ func Release() (string, error) {
 		return "", err
 	}
 	return unix.ByteSliceToString(u.Release[:]), nil
+}
+
+// Own returns a loader of the running kernel's modules, with the parameters that its
+// command line has for them.
+func Own() (*Loader, error) {
+	release, err := Release()
+	if err != nil {
+		return nil, err
+	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	return NewLoader(filepath.Join(paths.ModulesDir, release), Running{}, Params(string(cmdline)))
 }

@@ -4,11 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 
 	"halo.internal/hal/module"
-	"halo.internal/model/paths"
 )
 
 // IsModprobe tells whether the kernel called this program to load a module:
@@ -20,15 +17,7 @@ func IsModprobe(args []string) bool {
 // Modprobe loads what the kernel asks for. A name that no module has is what
 // the kernel asks for most, and no error.
 func Modprobe(log *slog.Logger, name string) error {
-	release, err := module.Release()
-	if err != nil {
-		return err
-	}
-	cmdline, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return err
-	}
-	l, err := module.NewLoader(filepath.Join(paths.ModulesDir, release), module.Running{}, module.Params(string(cmdline)))
+	l, err := module.Own()
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -19,7 +18,6 @@ import (
 	"halo.internal/drivers/wifi"
 	"halo.internal/hal/module"
 	"halo.internal/model"
-	"halo.internal/model/paths"
 )
 
 // Kinds of events of drivers.
@@ -103,15 +101,7 @@ func (w *Wireless) settle(s *halow.Settings) error {
 // loader loads the modules of the running kernel, with the parameters that the
 // guard gives them.
 func loader() (drivers.Modules, error) {
-	release, err := module.Release()
-	if err != nil {
-		return nil, err
-	}
-	cmdline, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return nil, err
-	}
-	return module.NewLoader(filepath.Join(paths.ModulesDir, release), module.Running{}, module.Params(string(cmdline)))
+	return module.Own()
 }
 
 // isHaLow tells whether Morse's driver has a radio.

@@ -14,7 +14,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -27,7 +26,6 @@ import (
 	"halo.internal/hal/uevent"
 	"halo.internal/image/boot/choice"
 	"halo.internal/model"
-	"halo.internal/model/paths"
 	"halo.internal/update/slots"
 )
 
@@ -221,15 +219,7 @@ const lookAgain = ""
 // plug loads modules: first for all devices there are, then for each that
 // comes.
 func (g *Guard) plug(ctx context.Context, plugged <-chan string) error {
-	release, err := module.Release()
-	if err != nil {
-		return err
-	}
-	cmdline, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return err
-	}
-	modules, err := module.NewLoader(filepath.Join(paths.ModulesDir, release), module.Running{}, module.Params(string(cmdline)))
+	modules, err := module.Own()
 	if err != nil {
 		g.problem("no modules for this kernel", err)
 		return nil // the boot modules are loaded; the machine may be reachable
