@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log"
@@ -205,22 +204,9 @@ func (n *node) listIsOld() (old, presses bool, members int) {
 }
 
 func (n *node) fetchList(ctx context.Context, client *http.Client) error {
-	url := "http://" + netip.AddrPortFrom(paths.OverlayGateway, paths.PeerListPort).String() + routeList
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	raw, err := exchange(ctx, client, http.MethodGet, routeList, nil, http.StatusOK, peerlist.MaxSize)
 	if err != nil {
 		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: expected 200, got %s", url, resp.Status)
-	}
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, peerlist.MaxSize+1))
-	if err != nil {
-		return fmt.Errorf("GET %s: %w", url, err)
 	}
 	return n.takeList(raw)
 }

@@ -1,13 +1,10 @@
 package mesh
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -18,7 +15,6 @@ import (
 	"halo.internal/mesh/rejoin"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
-	"halo.internal/model/paths"
 )
 
 // Where the gateway has its latest profile document, on its overlay address: the
@@ -389,27 +385,13 @@ func (p *nodeProfile) handOver(ctx context.Context, client *http.Client) error {
 	p.mu.Lock()
 	home := p.m.Home()
 	p.mu.Unlock()
-	url := profileURL(routeProfileWhole)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(home.Marshal()))
-	if err != nil {
+	if _, err := exchange(ctx, client, http.MethodPost, routeProfileWhole, home.Marshal(), http.StatusNoContent, 0); err != nil {
 		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusNoContent {
-		return fmt.Errorf("POST %s: expected 204, got %s", url, resp.Status)
 	}
 	p.mu.Lock()
 	p.handAt = time.Time{} // it says so if it lacks it still
 	p.mu.Unlock()
 	return nil
-}
-
-func profileURL(route string) string {
-	return "http://" + netip.AddrPortFrom(paths.OverlayGateway, paths.PeerListPort).String() + route
 }
 
 func (p *nodeProfile) fetchLatest(ctx context.Context, client *http.Client) error {
@@ -445,22 +427,9 @@ func (p *nodeProfile) fetchWhole(ctx context.Context, client *http.Client) error
 }
 
 func (p *nodeProfile) get(ctx context.Context, client *http.Client, route string, most int64) (profile.Document, error) {
-	url := profileURL(route)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	raw, err := exchange(ctx, client, http.MethodGet, route, nil, http.StatusOK, most)
 	if err != nil {
 		return profile.Document{}, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return profile.Document{}, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return profile.Document{}, fmt.Errorf("GET %s: expected 200, got %s", url, resp.Status)
-	}
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
-	if err != nil {
-		return profile.Document{}, fmt.Errorf("GET %s: %w", url, err)
 	}
 	return profile.Parse(p.net, raw)
 }
