@@ -80,7 +80,11 @@ func TestOnlyTheLowerNonceBegins(t *testing.T) {
 	}
 }
 
+// The engine's jitter is not seeded, so that losses are counted over all seeds:
+// the two sides of one lost session are usual, and some 900 are lost where a peer
+// that is late is not asked.
 func TestLoss(t *testing.T) {
+	lost := 0
 	for seed := range uint64(40) {
 		s := newSegment()
 		s.rng, s.loss = rand.New(rand.NewPCG(seed, 0)), 0.3
@@ -92,10 +96,10 @@ func TestLoss(t *testing.T) {
 			}
 		}
 		s.run(30 * time.Minute)
-		if n := a.take(Lost) + b.take(Lost) + c.take(Lost); n > 2 {
-			t.Errorf("seed %d: half an hour at 30 %% loss: expected hardly a session lost, got %d", seed, n)
-		}
-		s.run(time.Minute)
+		lost += a.take(Lost) + b.take(Lost) + c.take(Lost)
+	}
+	if lost > 20 {
+		t.Errorf("forty half hours at 30 %% loss: expected some 2 sessions lost, got %d", lost)
 	}
 }
 
