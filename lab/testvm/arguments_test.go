@@ -1,6 +1,8 @@
 package testvm
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -33,6 +35,33 @@ func TestArguments(t *testing.T) {
 				t.Errorf("got %q, %s, %v, want %q, %s", pass, timeout, err, tc.pass, tc.timeout)
 			}
 		})
+	}
+}
+
+func TestWanted(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"a_test.go":       "package a\nfunc TestFast(t *testing.T) {}\n",
+		"b_lab_test.go":   "//go:build lab\n\npackage a\nfunc TestMain(m *testing.M) {}\nfunc TestB(t *testing.T) {}\nfunc (x) TestOf() {}\nfunc helper() {}\n",
+		"c_test.go":       "// Words.\n\n//go:build linux && lab\n\npackage a_test\nfunc TestC(t *testing.T) {}\n",
+		"d_linux_test.go": "//go:build linux\n\npackage a\nfunc TestLinux(t *testing.T) {}\n",
+		"other.go":        "//go:build lab\n\npackage a\nfunc TestNone() {}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for args, want := range map[string]string{
+		"-test.v=true":               "-test.run=^(TestB|TestC)$ -test.v=true",
+		"-test.run=Fast -test.v":     "-test.run=Fast -test.v",
+		"-test.bench=. -test.run=^$": "-test.bench=. -test.run=^$",
+	} {
+		if got, err := wanted(strings.Fields(args), dir); err != nil || !slices.Equal(got, strings.Fields(want)) {
+			t.Errorf("%s: got %q, %v, want %q", args, got, err, want)
+		}
+	}
+	if _, err := wanted(nil, filepath.Join(dir, "[")); err == nil {
+		t.Error("a folder that cannot be read was taken")
 	}
 }
 

@@ -28,6 +28,9 @@ func host(o Options) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if args, err = wanted(args, "."); err != nil {
+		return 0, err
+	}
 	images, err := imageDir()
 	if err != nil {
 		return 0, err

@@ -9,7 +9,8 @@
 // On the host that builds the package's tests for the machine, boots it, shows
 // what they print while they print it, and ends with their exit status. Inside,
 // the first process prepares the machine, runs the tests as its child and
-// switches the machine off. Arguments and testdata are those of the host; what
+// switches the machine off. Without -run, those tests run there that are built with
+// the tag lab alone, since the others need no machine. Arguments and testdata are those of the host; what
 // a test changes below testdata is brought back.
 package testvm
 

@@ -89,11 +89,13 @@ func TestLoss(t *testing.T) {
 		s := newSegment()
 		s.rng, s.loss = rand.New(rand.NewPCG(seed, 0)), 0.3
 		a, b, c := s.add(s.config(1)), s.add(s.config(2)), s.add(s.config(3))
-		s.run(time.Minute)
-		for _, d := range []*device{a, b, c} {
-			if n := len(d.Members()); n != 2 {
-				t.Errorf("seed %d: %s after a minute at 30 %% loss: expected 2 members, got %d", seed, d.mac, n)
+		together := func() bool { return len(a.Members())+len(b.Members())+len(c.Members()) == 6 }
+		for waited := time.Duration(0); !together(); waited += time.Second {
+			if waited == 3*time.Minute {
+				t.Errorf("seed %d: not all three are members of each other after three minutes at 30 %% loss", seed)
+				break
 			}
+			s.run(time.Second)
 		}
 		s.run(30 * time.Minute)
 		lost += a.take(Lost) + b.take(Lost) + c.take(Lost)
