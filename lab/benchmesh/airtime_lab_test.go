@@ -61,7 +61,7 @@ func BenchmarkAirtime(b *testing.B) {
 				w.plug(d.space, r)
 				w.watch(d, r, l)
 			}
-			w.until("all reach each other and the gateway", func() error { return whole(all, devices-1) })
+			w.poll(2*time.Second, "all reach each other and the gateway", func() error { return whole(all, devices-1) })
 			b.Logf("%s, until all reached each other:\n%s", routing, l.Close())
 			w.rest(all)
 			l.Reset()
@@ -108,7 +108,7 @@ func whole(all []*device, others int) error {
 func (w *world) rest(all []*device) {
 	w.t.Helper()
 	last, since := "", time.Now()
-	w.until("links are at rest", func() error {
+	w.poll(2*time.Second, "links are at rest", func() error {
 		now := ""
 		for _, d := range all {
 			for _, r := range d.status().Radios {
@@ -222,7 +222,7 @@ func newLine(b *testing.B, p air.Profile, m bundle.Mesh) *line {
 func (l *line) lose(pace time.Duration) float64 {
 	l.t.Helper()
 	l.air.Heal()
-	l.until("all reach each other and the gateway", func() error { return whole(l.all, places-1) })
+	l.poll(2*time.Second, "all reach each other and the gateway", func() error { return whole(l.all, places-1) })
 	l.rest(l.all)
 	const pings = 10
 	before := l.air.Counters()

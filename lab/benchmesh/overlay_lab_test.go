@@ -32,30 +32,32 @@ import (
 // window is how long each transfer takes.
 const window = 2 * time.Second
 
-// BenchmarkOverlay compares what TCP carries from a node to its gateway by the
-// overlay as halo-mesh makes it, fence, firewall and routes included, with plain
-// WireGuard between two namespaces, made by ip and wg. Under both lies a cable
-// with the MTU of bat0. The two take turns; the ratio is that of the medians.
+// BenchmarkOverlay compares what TCP carries from a node to its gateway with plain
+// WireGuard between two namespaces, made by ip and wg, which have no firewall: by the
+// overlay as package overlay makes it, fence and routes included, and by what
+// halo-mesh makes of it, with the device's whole firewall. Under all lies a cable
+// with the MTU of bat0. They take turns; ratios are those of medians.
 func BenchmarkOverlay(b *testing.B) {
 	w := newWorld(b)
-	halo, plain := w.overlay(), w.plain()
-	both := []*tunnel{halo, plain}
+	bare, halo, plain := w.overlay("overlay", false), w.overlay("firewalled", true), w.plain()
+	all := []*tunnel{bare, halo, plain}
 	for _, part := range strings.Fields(os.Getenv("HALO_BENCH_PARTS")) {
-		both = append(both, w.part(part))
+		all = append(all, w.part(part))
 	}
 	speeds := map[string][]float64{}
 	for turn := 0; b.Loop(); turn++ {
-		for i := range both {
-			t := both[(turn+i)%len(both)]
+		for i := range all {
+			t := all[(turn+i)%len(all)]
 			speeds[t.name] = append(speeds[t.name], t.transfer(w))
 		}
 	}
 	b.ReportMetric(0, "ns/op")
-	for _, t := range both {
+	for _, t := range all {
 		b.Logf("%s: %.1f Mbit/s", t.name, speeds[t.name])
 		b.ReportMetric(median(speeds[t.name]), t.name+"-Mbit/s")
 	}
-	b.ReportMetric(median(speeds[halo.name])/median(speeds[plain.name]), "ratio")
+	b.ReportMetric(median(speeds[bare.name])/median(speeds[plain.name]), "ratio")
+	b.ReportMetric(median(speeds[halo.name])/median(speeds[plain.name]), "ratio-firewalled")
 }
 
 // tunnel leads from a node to a gateway, which listens.
@@ -127,10 +129,10 @@ func (t *tunnel) listen(w *world) {
 	})
 }
 
-// overlay is halo-mesh's.
-func (w *world) overlay() *tunnel {
+// overlay is halo-mesh's, with the firewall or without.
+func (w *world) overlay(name string, firewall bool) *tunnel {
 	w.t.Helper()
-	t := w.tunnel("halo")
+	t := w.tunnel(name)
 	network, node := identity.New(), identity.New()
 	quiet := slog.New(slog.DiscardHandler)
 	for _, end := range []struct {
@@ -153,7 +155,9 @@ func (w *world) overlay() *tunnel {
 		})
 		var dev *overlay.Device
 		w.ok(end.space.within(func() (err error) {
-			l.Begin()
+			if firewall {
+				l.Begin()
+			}
 			if err := mesh.AddressUnderlay(paths.BatIface, identity.Underlay(public, end.own.Public())); err != nil {
 				return err
 			}
@@ -182,12 +186,16 @@ func (w *world) overlay() *tunnel {
 		w.t.Cleanup(func() { _ = dev.Close() })
 	}
 	t.listen(w)
-	w.armed(t)
+	tables := []string{"halo-" + paths.OverlayIface}
+	if firewall {
+		tables = []string{"halo", tables[0]}
+	}
+	w.armed(t, tables...)
 	return t
 }
 
-// armed fails unless fence and firewall stand at both ends.
-func (w *world) armed(t *tunnel) {
+// armed fails unless those tables, and no others, stand at both ends.
+func (w *world) armed(t *tunnel, want ...string) {
 	w.t.Helper()
 	for _, s := range []*space{t.gateway, t.node} {
 		w.ok(s.within(func() error {
@@ -203,8 +211,8 @@ func (w *world) armed(t *tunnel) {
 			for _, t := range tables {
 				names = append(names, t.Name)
 			}
-			if !slices.Contains(names, "halo") || !slices.Contains(names, "halo-"+paths.OverlayIface) {
-				return fmt.Errorf("expected the tables halo and halo-%s, got %v", paths.OverlayIface, names)
+			if slices.Sort(names); !slices.Equal(names, want) {
+				return fmt.Errorf("expected the tables %v, got %v", want, names)
 			}
 			return nil
 		}))

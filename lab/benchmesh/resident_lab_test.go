@@ -34,9 +34,9 @@ func BenchmarkResident(b *testing.B) {
 	for _, d := range all {
 		w.plug(d.space, w.radio(""))
 	}
-	w.until("all reach each other and the gateway", func() error { return whole(all, others) })
+	w.poll(2*time.Second, "all reach each other and the gateway", func() error { return whole(all, others) })
 	var peer *device
-	w.until("the gateway has links enough", func() error {
+	w.poll(2*time.Second, "the gateway has links enough", func() error {
 		s := gateway.status()
 		if len(s.Radios) != 1 || s.Radios[0].Linked() < links {
 			return fmt.Errorf("radios %+v", s.Radios)
@@ -54,7 +54,7 @@ func BenchmarkResident(b *testing.B) {
 		return nil
 	})
 	w.ok(w.crowd(peer.space, "mesh0", members-others))
-	w.until("the gateway knows all originators", func() error {
+	w.poll(2*time.Second, "the gateway knows all originators", func() error {
 		if s := gateway.status(); s.Originators < members {
 			return fmt.Errorf("%d of %d", s.Originators, members)
 		}

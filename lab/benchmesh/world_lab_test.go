@@ -71,7 +71,14 @@ func (w *world) ok(err error) {
 // until polls what no event tells.
 func (w *world) until(what string, ok func() error) {
 	w.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	w.poll(50*time.Millisecond, what, ok)
+}
+
+// poll asks at such intervals: a dozen halo-meshes that are asked all the time have
+// no time left for each other.
+func (w *world) poll(every time.Duration, what string, ok func() error) {
+	w.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(every) {
 		err := ok()
 		if err == nil {
 			return

@@ -77,8 +77,9 @@ func compile(c Config) (ruleset, error) {
 	}
 	c.sources(t)
 	c.input(t)
-	c.forward(t)
-	c.output(t)
+	leaks := c.leaks(t)
+	c.forward(t, leaks)
+	leaks(t.chain("output", hookOutput)) // what the device itself says
 	c.nat(t)
 	rules := ruleset{*t}
 	if len(c.Guard.Ports)+len(c.Guests.Ports) > 0 {
@@ -146,6 +147,17 @@ func family(a netip.Addr) int {
 // so that what is forged leaves nothing behind.
 func (c Config) sources(t *table) {
 	base := t.chain("source", hookSource)
+	// Soon, since what the overlay carries comes this way, packet by packet: those of
+	// the right addresses, of which the service itself tells who they are from.
+	c.untracked(func(z model.Zone, _ model.Service, m match) {
+		if m.in = string(z); z == model.ZoneMesh {
+			for _, p := range c.Networks.Underlay {
+				if p.Addr().Is6() {
+					base.add(m.fromNet(p), notrack, "")
+				}
+			}
+		}
+	})
 	for _, z := range model.Zones {
 		ch := t.chain("source_"+string(z), hookNone)
 		forged := t.refuse("spoofed", z, "addresses that do not belong there")
@@ -230,14 +242,14 @@ func (c Config) ownClients() (list []netip.Prefix) {
 // input is what the device itself takes.
 func (c Config) input(t *table) {
 	base := t.chain("input", hookInput)
-	base.add(match{loopback: true}, accept, "")
-	// Soon, since there are many of them; but people's rules go first.
+	// First, since there are many of them; but people's rules go before.
 	c.untracked(func(z model.Zone, s model.Service, m match) {
 		ruled := slices.ContainsFunc(c.Rules, func(r model.FirewallRule) bool { return r.From == z && r.To == model.ZoneLocal })
 		if m.in = string(z); !ruled && len(s.To) == 0 {
 			base.add(m, accept, t.service(z, s))
 		}
 	})
+	base.add(match{loopback: true}, accept, "")
 	for _, m := range pings {
 		base.jump(m, "echo")
 	}
@@ -404,9 +416,9 @@ func person(t *table, ch *chain, m match, r model.FirewallRule) {
 }
 
 // forward is what goes through the device.
-func (c Config) forward(t *table) {
+func (c Config) forward(t *table, leaks func(*chain)) {
 	ch := t.chain("forward", hookForward)
-	c.leaks(t, ch)
+	leaks(ch)
 	opens := len(c.Forwardings) > 0 || len(c.Ports) > 0 || slices.ContainsFunc(c.Rules, func(r model.FirewallRule) bool {
 		return r.Action == model.Allow && r.To != model.ZoneLocal
 	})
@@ -452,15 +464,15 @@ func forwardWords(f model.PortForward) string {
 }
 
 // leaks keeps what is for the network's own addresses off uplinks: while the
-// overlay is down, the default route would take it there, in the clear.
-func (c Config) leaks(t *table, ch *chain) {
+// overlay is down, the default route would take it there, in the clear. It returns
+// what adds the check to a chain.
+func (c Config) leaks(t *table) (check func(*chain)) {
+	leaving := t.chain("leaving", hookNone)
 	for _, p := range c.Networks.all() {
-		ch.add(match{out: string(model.ZoneUplink)}.toNet(p), reject, t.count("leak", "anything for HALO's own networks by an uplink: refused"))
+		leaving.add(match{}.toNet(p), reject, t.count("leak", "anything for HALO's own networks by an uplink: refused"))
 	}
+	return func(ch *chain) { ch.jump(match{out: string(model.ZoneUplink)}, leaving.name) }
 }
-
-// output is what the device itself says.
-func (c Config) output(t *table) { c.leaks(t, t.chain("output", hookOutput)) }
 
 // nat translates and clamps.
 func (c Config) nat(t *table) {
@@ -469,7 +481,10 @@ func (c Config) nat(t *table) {
 		ch.add(match{in: string(z), syn: true}, clamp, "")
 		ch.add(match{out: string(z), syn: true}, clamp, "")
 	}
-	ch = t.chain("dstnat", hookDNAT)
+	// No chain without a rule: each packet pays for it.
+	if len(c.Ports) > 0 {
+		ch = t.chain("dstnat", hookDNAT)
+	}
 	for _, f := range c.Ports {
 		m := match{in: string(model.ZoneUplink), local: true, family: family(f.To), proto: protocol(f.Proto), dport: f.Port}
 		for _, from := range orAny(f.Sources) {
@@ -479,8 +494,8 @@ func (c Config) nat(t *table) {
 			ch.lines = append(ch.lines, line{match: m, verdict: dnat, to: netip.AddrPortFrom(f.To, f.ToPort)})
 		}
 	}
-	ch = t.chain("srcnat", hookSNAT)
 	if c.Gateway {
+		ch = t.chain("srcnat", hookSNAT)
 		// IPv6 too: a ULA means nothing upstream, and a network in the field seldom
 		// gets a prefix to hand on, nor the same one twice.
 		for _, p := range c.Networks.all() {

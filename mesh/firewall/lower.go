@@ -42,7 +42,7 @@ func (l line) action() []expr.Any {
 	case jump:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: l.jump}}
 	case notrack:
-		return []expr.Any{&expr.Notrack{}}
+		return []expr.Any{&expr.Notrack{}, &expr.Verdict{Kind: expr.VerdictAccept}}
 	case masquerade:
 		return []expr.Any{&expr.Masq{}}
 	case clamp:

@@ -87,7 +87,7 @@ const (
 	jump
 	dnat
 	masquerade
-	notrack
+	notrack // accept, and keep no connection
 	clamp // the TCP's maximum segment size to what the way holds
 )
 

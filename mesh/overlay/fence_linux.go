@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -19,8 +20,10 @@ func fenceTable(iface string) *nftables.Table {
 // overlay. Linux takes a packet for any of its addresses from any interface, so
 // that without it whoever is on the mesh could speak to services that trust
 // the overlay, in the clear and under any overlay address. Hosts at inner
-// interfaces may reach the device's own overlay addresses, but have none.
-func fence(iface string, inner []string, overlays []netip.Prefix) error {
+// interfaces may reach the device's own overlay addresses, but have none. What is
+// for port, WireGuard's, passes first: each of its packets pays for every rule
+// before, and it knows by itself who they are from.
+func fence(iface string, port uint16, inner []string, overlays []netip.Prefix) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("overlay: fence: %w", err)
@@ -48,6 +51,13 @@ func fence(iface string, inner []string, overlays []netip.Prefix) error {
 			rule(append(matchPrefix(p.Masked(), destination), &expr.Verdict{Kind: expr.VerdictDrop})...)
 		}
 	}
+	rule(
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)},
+		&expr.Verdict{Kind: expr.VerdictAccept},
+	)
 	accepted(iface, "lo")
 	dropped(false)
 	accepted(inner...)

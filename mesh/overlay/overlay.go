@@ -113,7 +113,7 @@ func Open(cfg Config) (*Device, error) {
 		return nil, errors.Join(fmt.Errorf("overlay: configure %s: %w", cfg.Name, err), b.close())
 	}
 	// The fence stands before there is anything behind it.
-	if err := errors.Join(fence(cfg.Name, cfg.Inner, cfg.Addresses), d.address(), d.route()); err != nil {
+	if err := errors.Join(fence(cfg.Name, cfg.Port, cfg.Inner, cfg.Addresses), d.address(), d.route()); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	live, err := b.peers()

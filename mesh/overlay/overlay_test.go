@@ -238,7 +238,7 @@ func TestOverlayAddressIsNotReachedInTheClear(t *testing.T) {
 		open = dial(private, patience)
 		fenced := make(chan error)
 		go func() {
-			fenced <- fence("fence-wg", nil, []netip.Prefix{netip.PrefixFrom(private, 16), netip.PrefixFrom(netip.MustParseAddr("fd00:9::1"), 64)})
+			fenced <- fence("fence-wg", 51820, nil, []netip.Prefix{netip.PrefixFrom(private, 16), netip.PrefixFrom(netip.MustParseAddr("fd00:9::1"), 64)})
 		}() // at home, where new goroutines run
 		if err := <-fenced; err != nil {
 			return err
