@@ -88,7 +88,7 @@ const (
 	dnat
 	masquerade
 	notrack // accept, and keep no connection
-	clamp // the TCP's maximum segment size to what the way holds
+	clamp   // the TCP's maximum segment size to what the way holds
 )
 
 // match is what a packet must be; zero members match anything.
