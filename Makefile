@@ -87,10 +87,12 @@ bench-radio: deps stamp testvm ## the radio's figures, beside wpa_supplicant's i
 	$(MACHINES) -run '^$$' -bench RadioCPU -benchtime 10x ./mesh/radio
 	$(MACHINES) -run '^$$' -bench MeshMemory -benchtime 1x ./mesh/wireless
 
-# Each in a machine of its own; a run of it is a start of everything in it.
-bench-mesh: deps stamp testvm ## the mesh's figures, coming into contact beside Debian's programs, RUNS=10 of each
+# Each in a machine of its own, or in images; a run of it is a start of everything in
+# it.
+bench-mesh: deps build lab-images testvm ## the mesh's figures, coming into contact beside Debian's programs, RUNS=10 of each
 	$(MACHINES) -run '^$$' -bench Contact -benchtime $(or $(RUNS),10)x ./lab/benchmesh
-	$(MACHINES) -run '^$$' -bench Overlay -benchtime 10x ./lab/benchmesh
+	$(MACHINES) -run '^$$' -bench ThreeMachines/air -benchtime 3x $(NETWORK)
+	$(MACHINES) -run '^$$' -bench Overlay -benchtime 30x ./lab/benchmesh
 	$(MACHINES) -run '^$$' -bench Airtime -benchtime 1x ./lab/benchmesh
 	$(MACHINES) -run '^$$' -bench Reroute -benchtime 3x ./lab/benchmesh
 	$(MACHINES) -run '^$$' -bench Resident -benchtime 1x ./lab/benchmesh
