@@ -11,6 +11,7 @@ import (
 
 	"github.com/mdlayher/packet"
 
+	"halo.internal/mesh/iface"
 	"halo.internal/mesh/port"
 	"halo.internal/mesh/rejoin"
 	"halo.internal/model/bundle"
@@ -201,8 +202,7 @@ func listenOutside(name string) (*outside, error) {
 
 // alive tells whether the port of that name is still the one under the socket.
 func (o *outside) alive() bool {
-	now, err := net.InterfaceByName(o.iface.Name)
-	return err == nil && now.Index == o.iface.Index && !o.ended.Load()
+	return iface.Iface{Name: o.iface.Name, Index: o.iface.Index}.Check() == nil && !o.ended.Load()
 }
 
 func (o *outside) close() { _ = o.conn.Close() } // there is nothing to flush

@@ -95,7 +95,7 @@ func whole(all []*device, others int) error {
 	for _, d := range all {
 		s := d.status()
 		if s.Originators < others {
-			return fmt.Errorf("%s knows %d others, want %d", d.name, s.Originators, others)
+			return fmt.Errorf("%s knows %d others, want %d; its radios: %+v", d.name, s.Originators, others, s.Radios)
 		}
 		if d.role == model.RoleNode && !slices.ContainsFunc(s.Overlay, func(p model.OverlayPeer) bool { return p.Node == d.net.key.ID() && p.LastHandshake != nil }) {
 			return fmt.Errorf("%s has no handshake with the gateway: %+v", d.name, s.Overlay)

@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 	testvm.Main(m, testvm.Options{
 		Modules:  []string{"mac80211_hwsim radios=0", "batman_adv", "wireguard"},
 		Packages: []string{"iw", "wpasupplicant", "batctl", "iproute2", "busybox", "dnsmasq-base", "wireguard-tools"},
-		MemoryMB: 1024,
+		MemoryMB: 1024, CPUs: 2,
 	})
 }
 

@@ -78,10 +78,15 @@ func (w *world) until(what string, ok func() error) {
 // no time left for each other.
 func (w *world) poll(every time.Duration, what string, ok func() error) {
 	w.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(every) {
+	told := time.Now()
+	for deadline := told.Add(patience); ; time.Sleep(every) {
 		err := ok()
 		if err == nil {
 			return
+		}
+		if time.Since(told) > 30*time.Second { // long work shows progress
+			told = time.Now()
+			fmt.Printf("%s %s: not yet: %v\n", told.Format(time.TimeOnly), what, err)
 		}
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%s: not within %s: %v", what, patience, err)

@@ -53,7 +53,7 @@ func host(o Options) (status int, err error) {
 	if err := pack(root, images, program, o, job{Args: args, Env: environment(), Modules: o.Modules}); err != nil {
 		return 0, err
 	}
-	q := qemu{kernel: filepath.Join(images, paths.TestKernel), root: root, log: filepath.Join(dir, "kernel.log"), memoryMB: o.MemoryMB}
+	q := qemu{kernel: filepath.Join(images, paths.TestKernel), root: root, log: filepath.Join(dir, "kernel.log"), memoryMB: o.MemoryMB, cpus: max(1, o.CPUs)}
 	r, err := q.run(ctx, os.Stdout)
 	if err == nil && r.Err != "" {
 		err = errors.New(r.Err)
@@ -207,7 +207,7 @@ func showLog(name string) {
 // qemu is one run of the machine.
 type qemu struct {
 	kernel, root, log string
-	memoryMB          int
+	memoryMB, cpus    int
 }
 
 const defaultMemoryMB = 384
@@ -266,7 +266,7 @@ func (q qemu) arguments() []string {
 		memory = defaultMemoryMB
 	}
 	return append([]string{
-		"-name", "testvm", "-M", "virt", "-smp", "1", "-m", fmt.Sprint(memory),
+		"-name", "testvm", "-M", "virt", "-smp", fmt.Sprint(q.cpus), "-m", fmt.Sprint(memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
 		"-kernel", q.kernel, "-initrd", q.root,
 		"-append", strings.TrimSpace("console=ttyAMA0 panic=-1 oops=panic " + parameters),

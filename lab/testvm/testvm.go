@@ -33,6 +33,8 @@ type Options struct {
 	Packages []string
 	// MemoryMB is the machine's memory; 0 is 384.
 	MemoryMB int
+	// CPUs is how many processors the machine has; 0 is 1.
+	CPUs int
 	// Limit is how long the machine may run in all; 0 is half a minute more than the
 	// tests' own -timeout, or half an hour where they have none.
 	Limit time.Duration

@@ -12,24 +12,25 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"halo.internal/mesh/iface"
 	"halo.internal/model/paths"
 )
 
 // OpenSocket opens UDP port 4254 on one interface only and joins the group of
 // announcements there.
-func OpenSocket(iface string) (Socket, error) {
-	ifi, err := net.InterfaceByName(iface)
+func OpenSocket(name string) (Socket, error) {
+	ifi, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", iface, err)
+		return nil, fmt.Errorf("interface %s: %w", name, err)
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var bind error
-		err := c.Control(func(fd uintptr) { bind = unix.BindToDevice(int(fd), iface) })
+		err := c.Control(func(fd uintptr) { bind = unix.BindToDevice(int(fd), name) })
 		return errors.Join(err, bind)
 	}}
 	c, err := lc.ListenPacket(context.Background(), "udp6", fmt.Sprintf("[::]:%d", paths.AnnouncePort))
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", iface, err)
+		return nil, fmt.Errorf("listen on %s: %w", name, err)
 	}
 	p := ipv6.NewPacketConn(c)
 	group := &net.UDPAddr{IP: paths.AnnounceGroup.AsSlice()}
@@ -39,15 +40,14 @@ func OpenSocket(iface string) (Socket, error) {
 		p.SetMulticastLoopback(false),
 		p.SetMulticastHopLimit(1),
 	); err != nil {
-		return nil, errors.Join(fmt.Errorf("multicast on %s: %w", iface, err), c.Close())
+		return nil, errors.Join(fmt.Errorf("multicast on %s: %w", name, err), c.Close())
 	}
-	return &udpSocket{c.(*net.UDPConn), iface, ifi.Index, strconv.Itoa(ifi.Index)}, nil
+	return &udpSocket{c.(*net.UDPConn), iface.Iface{Name: name, Index: ifi.Index}, strconv.Itoa(ifi.Index)}, nil
 }
 
 type udpSocket struct {
 	conn  *net.UDPConn
-	iface string
-	index int
+	under iface.Iface
 	zone  string // the interface by index: a name would be looked up for each message
 }
 
@@ -64,15 +64,6 @@ func (s *udpSocket) Send(b []byte, to netip.Addr) error {
 	return err
 }
 
-func (s *udpSocket) Check() error {
-	ifi, err := net.InterfaceByName(s.iface)
-	if err != nil {
-		return fmt.Errorf("interface %s: %w", s.iface, err)
-	}
-	if ifi.Index != s.index {
-		return fmt.Errorf("interface %s: was made anew", s.iface)
-	}
-	return nil
-}
+func (s *udpSocket) Check() error { return s.under.Check() }
 
 func (s *udpSocket) Close() error { return s.conn.Close() }

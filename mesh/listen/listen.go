@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"halo.internal/mesh/iface"
 )
 
 // At is where a service may be asked.
@@ -29,10 +31,7 @@ type At struct {
 
 func (a At) String() string { return a.Addr.WithZone("").String() + "%" + a.Iface }
 
-const (
-	reopenAfter = 2 * time.Second // between tries to open a socket
-	checkEvery  = 2 * time.Second // whether the interface is still the same
-)
+const reopenAfter = 2 * time.Second // between tries to open a socket
 
 // Keep has serve open its sockets and answer, until ctx ends. serve is started
 // anew when it fails, and when the interface was removed and made anew: a socket
@@ -46,7 +45,7 @@ func (a At) Keep(ctx context.Context, log *slog.Logger, serve func(context.Conte
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil || errors.Is(err, errAnew) {
+		if err == nil || errors.Is(err, iface.ErrAnew) {
 			told = false
 			continue
 		}
@@ -61,10 +60,8 @@ func (a At) Keep(ctx context.Context, log *slog.Logger, serve func(context.Conte
 	}
 }
 
-var errAnew = errors.New("the interface was made anew")
-
 func (a At) once(ctx context.Context, serve func(context.Context) error) error {
-	index, err := a.index()
+	under, err := iface.Find(a.Iface)
 	if err != nil {
 		return err
 	}
@@ -72,39 +69,12 @@ func (a At) once(ctx context.Context, serve func(context.Context) error) error {
 	var watch sync.WaitGroup
 	defer watch.Wait()
 	defer cancel(nil)
-	watch.Go(func() { cancel(a.watch(ctx, index)) })
+	watch.Go(func() { cancel(under.Watch(ctx)) })
 	err = serve(ctx)
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
 	return err
-}
-
-func (a At) index() (int, error) {
-	ifi, err := net.InterfaceByName(a.Iface)
-	if err != nil {
-		return 0, fmt.Errorf("interface %s: %w", a.Iface, err)
-	}
-	return ifi.Index, nil
-}
-
-// watch returns an error when the interface is gone or another.
-func (a At) watch(ctx context.Context, was int) error {
-	t := time.NewTicker(checkEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			switch is, err := a.index(); {
-			case err != nil:
-				return err
-			case is != was:
-				return errAnew
-			}
-		}
-	}
 }
 
 // Allowed tells whether a source is answered.
@@ -116,11 +86,11 @@ func (a At) Allowed(source netip.Addr) bool {
 func (a At) target(port uint16) (string, error) {
 	addr := a.Addr
 	if addr.IsLinkLocalUnicast() && addr.Is6() {
-		index, err := a.index() // Go would remember the index of a name from before it was made anew
+		under, err := iface.Find(a.Iface) // Go would remember the index of a name from before it was made anew
 		if err != nil {
 			return "", err
 		}
-		addr = addr.WithZone(strconv.Itoa(index))
+		addr = addr.WithZone(strconv.Itoa(under.Index))
 	}
 	return net.JoinHostPort(addr.String(), strconv.Itoa(int(port))), nil
 }

@@ -294,11 +294,7 @@ func (s *Server) Ignored() map[string]uint64 {
 	return out
 }
 
-// Times of the socket's life.
-const (
-	reopenAfter = 2 * time.Second // between tries to open it
-	checkEvery  = 2 * time.Second // whether the interface is still the one with that name
-)
+const reopenAfter = 2 * time.Second // between tries to open the socket
 
 // Run serves until ctx ends, also when the interface comes later or is made
 // anew; then it writes what is not written yet.

@@ -14,6 +14,8 @@ import (
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"halo.internal/mesh/iface"
 )
 
 // Bounds of what an interface is listened to; the kernel drops the rest, at no
@@ -31,8 +33,7 @@ const (
 // they tell from which MAC a message came, and reach clients that have no address
 // and answer no ARP.
 type wire struct {
-	iface    string
-	index    int
+	under    iface.Iface
 	dhcp     *packet.Conn
 	ars      *packet.Conn
 	port     net.PacketConn // keeps the kernel from telling clients that nobody listens; nothing is read from it
@@ -42,18 +43,18 @@ type wire struct {
 
 // open opens the sockets. Of ARP, only what speaks of addresses in the network
 // gets through.
-func open(iface string, network netip.Prefix) (_ *wire, err error) {
-	ifi, err := net.InterfaceByName(iface)
+func open(name string, network netip.Prefix) (_ *wire, err error) {
+	ifi, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", iface, err)
+		return nil, fmt.Errorf("interface %s: %w", name, err)
 	}
 	if len(ifi.HardwareAddr) != 6 {
-		return nil, fmt.Errorf("interface %s: expected a MAC of 6 octets, got %d", iface, len(ifi.HardwareAddr))
+		return nil, fmt.Errorf("interface %s: expected a MAC of 6 octets, got %d", name, len(ifi.HardwareAddr))
 	}
-	w := &wire{iface: iface, index: ifi.Index, messages: make(chan message, waiting), arp: make(chan heard, waiting)}
+	w := &wire{under: iface.Iface{Name: name, Index: ifi.Index}, messages: make(chan message, waiting), arp: make(chan heard, waiting)}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("listen on %s: %w", iface, err), w.close())
+			err = errors.Join(fmt.Errorf("listen on %s: %w", name, err), w.close())
 		}
 	}()
 	if w.dhcp, err = listen(ifi, unix.ETH_P_IP, toServer); err != nil {
@@ -64,7 +65,7 @@ func open(iface string, network netip.Prefix) (_ *wire, err error) {
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var bind error
-		err := c.Control(func(fd uintptr) { bind = unix.BindToDevice(int(fd), iface) })
+		err := c.Control(func(fd uintptr) { bind = unix.BindToDevice(int(fd), name) })
 		return errors.Join(err, bind)
 	}}
 	w.port, err = lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", dhcpv4.ServerPort))
@@ -230,7 +231,7 @@ func sum(s uint32, b []byte) uint16 {
 
 func (w *wire) probe(a netip.Addr) error {
 	// A bridge has the MAC of another port with each that comes or goes.
-	ifi, err := net.InterfaceByIndex(w.index)
+	ifi, err := net.InterfaceByIndex(w.under.Index)
 	if err != nil {
 		return err
 	}
@@ -242,14 +243,5 @@ func (w *wire) probe(a netip.Addr) error {
 // check returns when the interface under the sockets is not the one any more
 // that has its name: of one that was removed nothing is ever heard.
 func (w *wire) check(ctx context.Context) error {
-	for sleep(ctx, checkEvery) {
-		ifi, err := net.InterfaceByName(w.iface)
-		if err != nil {
-			return fmt.Errorf("interface %s: %w", w.iface, err)
-		}
-		if ifi.Index != w.index {
-			return fmt.Errorf("interface %s: was made anew", w.iface)
-		}
-	}
-	return nil
+	return w.under.Watch(ctx)
 }
