@@ -1,6 +1,8 @@
 package radio
 
 import (
+	"time"
+
 	"halo.internal/drivers/nl80211"
 	"halo.internal/model/dot11"
 )
@@ -31,16 +33,44 @@ func (r *Radio) probe() error {
 	return r.send(nl80211.SendFrame{Data: b}) // nobody acknowledges it; that it was sent, the driver says
 }
 
-// lookAround probes while there is no link.
-func (r *Radio) lookAround() error {
-	if r.engine.Links() > 0 {
+// Whoever hears a probe request answers it, and repeats the answer until it is
+// acknowledged: nine members that do take a tenth of a second of a HaLow channel of 1
+// MHz. Ten that are without a link and ask every two seconds leave no time in which to
+// link.
+const (
+	askFirst = 2 * time.Second // after the first question; doubles
+	askMost  = time.Minute     // between two
+	recently = 5 * time.Second // a member that is there is heard once a second
+)
+
+// lookAround probes while there is no link and nobody of the mesh is heard, ever more
+// rarely.
+func (r *Radio) lookAround(now time.Time) error {
+	if r.engine.Links() > 0 || r.hears(now) {
+		r.pause, r.ask = 0, time.Time{}
 		return nil
 	}
-	return r.ask()
+	if now.Before(r.ask) {
+		return nil
+	}
+	r.pause = min(max(2*r.pause, askFirst), askMost)
+	r.ask = now.Add(r.pause)
+	return r.askAll()
 }
 
-// ask probes. A driver that cannot do it leaves it at the beacons.
-func (r *Radio) ask() error {
+// hears tells whether somebody of the mesh was heard of late. Who is forged can keep a
+// radio from asking, but not from hearing beacons.
+func (r *Radio) hears(now time.Time) bool {
+	for _, s := range r.heard {
+		if !s.seen.IsZero() && now.Sub(s.seen) < recently {
+			return true
+		}
+	}
+	return false
+}
+
+// askAll probes. A driver that cannot do it leaves it at the beacons.
+func (r *Radio) askAll() error {
 	err := r.probe()
 	if err != nil && !gone(err) {
 		r.c.Log.Debug("no probe request", "iface", r.c.Iface, "err", err)

@@ -20,8 +20,18 @@ type Reports struct {
 
 const (
 	reportWithin = 5 * time.Second
-	maxAwaited   = 128 // more than are sent in that time
+	// A HaLow channel that is full holds up what waits in the driver for seconds; to
+	// join anew then would fill it more.
+	slowWithin = 15 * time.Second
+	maxAwaited = 128 // more than are sent in that time
 )
+
+func (r *Radio) within() time.Duration {
+	if r.c.Morse {
+		return slowWithin
+	}
+	return reportWithin
+}
 
 // send hands a frame to the driver, and awaits its report.
 func (r *Radio) send(f nl80211.SendFrame) error {
@@ -40,7 +50,7 @@ func (r *Radio) reported(now time.Time, cookie uint64) {
 	}
 	delete(r.awaited, cookie)
 	r.reports.Sent++
-	if now.Sub(at) <= reportWithin {
+	if now.Sub(at) <= r.within() {
 		r.reports.Reported++
 	}
 }
@@ -48,7 +58,7 @@ func (r *Radio) reported(now time.Time, cookie uint64) {
 // overdue counts the frames whose report is not to be expected any more.
 func (r *Radio) overdue(now time.Time) {
 	for cookie, at := range r.awaited {
-		if now.Sub(at) > reportWithin {
+		if now.Sub(at) > r.within() {
 			delete(r.awaited, cookie)
 			r.reports.Sent++
 		}
@@ -56,7 +66,7 @@ func (r *Radio) overdue(now time.Time) {
 }
 
 // Seek has the radio look for peers anew: whoever is heard is sought at once,
-// whatever came of earlier attempts, and asked to say that he is there. It is taken
+// whatever came of earlier attempts, and where nobody is heard, it asks. It is taken
 // note of by a radio that is a member.
 func (r *Radio) Seek() {
 	select {
@@ -65,7 +75,8 @@ func (r *Radio) Seek() {
 	}
 }
 
-// seekAnew forgets why stations are left alone, and asks who is there.
+// seekAnew forgets why stations are left alone, and asks who is there if nobody is
+// heard.
 func (r *Radio) seekAnew(now time.Time) error {
 	for _, s := range r.heard {
 		if s.since.IsZero() {
@@ -73,5 +84,6 @@ func (r *Radio) seekAnew(now time.Time) error {
 		}
 	}
 	r.choose(now)
-	return r.ask()
+	r.pause, r.ask = 0, time.Time{}
+	return r.lookAround(now)
 }

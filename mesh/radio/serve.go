@@ -319,7 +319,7 @@ func (r *Radio) keepHouse(now time.Time) error {
 	if err := r.stay(now, i.Channel); err != nil {
 		return err
 	}
-	return r.lookAround()
+	return r.lookAround(now)
 }
 
 // stay brings the radio back to the mesh's channel. The kernel follows whoever
