@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"log/slog"
+	"math"
 	"time"
 
 	"halo.internal/mesh/batman"
@@ -17,8 +18,24 @@ func eager(every time.Duration) time.Duration { return every / 4 }
 // Times of the pace, in intervals of the profile.
 const (
 	paceSettle = 1  // that it stays eager after the first was heard
-	paceLook   = 10 // between looks whether all are lost
+	paceLook   = 10 // between looks whether all are lost, and how many there are
+	paceMost   = 4  // the longest interval
 )
+
+// paceShare is what routing messages may take of a channel, and paceStep by how much
+// the interval has to be wrong before it is changed.
+const (
+	paceShare = 0.03
+	paceStep  = 0.2
+)
+
+// pace returns the interval of a device that hears so many messages in each, which
+// take so long. All pass on the messages of all, so that ten on one channel send a
+// hundred where three send nine: who are many, and so have ways enough, speak less.
+func pace(every, took time.Duration, heard int) time.Duration {
+	needed := time.Duration(float64(heard) * float64(took) / paceShare)
+	return min(max(every, needed), paceMost*every)
+}
 
 // pacer is what bat0 does.
 type pacer interface {
@@ -27,12 +44,12 @@ type pacer interface {
 }
 
 // keepPace has bat0, which begins eager, say that it exists as often as the profile
-// says from soon after it has heard of others until it has lost them all, until ctx
-// ends.
-func keepPace(ctx context.Context, bat pacer, every time.Duration, log *slog.Logger) {
+// says, or more rarely where many do, from soon after it has heard of others until it
+// has lost them all, until ctx ends. A message takes the air for took.
+func keepPace(ctx context.Context, bat pacer, every, took time.Duration, log *slog.Logger) {
 	t := time.NewTimer(0)
 	defer t.Stop()
-	hurried := true
+	hurried, interval := true, eager(every)
 	since := time.Time{} // when the first was heard
 	for {
 		select {
@@ -49,15 +66,15 @@ func keepPace(ctx context.Context, bat pacer, every time.Duration, log *slog.Log
 			since = time.Now()
 		}
 		settled := !since.IsZero() && time.Since(since) >= paceSettle*every
-		if alone != hurried && (alone || settled) {
-			interval := every
-			if alone {
-				interval = eager(every)
-			}
-			if err := bat.SetOGMInterval(interval); err != nil {
+		want := pace(every, took, len(ways)) // each originator by each neighbour that passes it on
+		if alone {
+			want = eager(every)
+		}
+		if off := float64(want-interval) / float64(interval); (alone || settled) && (alone != hurried || math.Abs(off) > paceStep) {
+			if err := bat.SetOGMInterval(want); err != nil {
 				log.Warn("the interval of routing messages is not changed", "err", err)
 			} else {
-				hurried = alone
+				hurried, interval = alone, want
 			}
 		}
 		if hurried {

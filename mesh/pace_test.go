@@ -60,11 +60,66 @@ func TestPace(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				p := &paced{start: time.Now(), known: tc.known, refuses: tc.refuses}
-				keepPace(ctx, p, s, slog.New(slog.DiscardHandler))
+				keepPace(ctx, p, s, time.Millisecond, slog.New(slog.DiscardHandler))
 				if !slices.Equal(p.set, tc.want) {
 					t.Errorf("got %v, want %v", p.set, tc.want)
 				}
 			})
 		})
 	}
+}
+
+func TestPaceOfMany(t *testing.T) {
+	for _, tc := range []struct {
+		every, took time.Duration
+		heard       int
+		want        time.Duration
+	}{
+		{5 * time.Second, 4200 * time.Microsecond, 1, 5 * time.Second},
+		{5 * time.Second, 4200 * time.Microsecond, 20, 5 * time.Second},
+		{5 * time.Second, 4200 * time.Microsecond, 81, 11340 * time.Millisecond},
+		{5 * time.Second, 4200 * time.Microsecond, 5000, 20 * time.Second},
+		{time.Second, 300 * time.Microsecond, 81, time.Second},
+		{time.Second, 300 * time.Microsecond, 400, 4 * time.Second},
+	} {
+		if got := pace(tc.every, tc.took, tc.heard); got.Round(time.Millisecond) != tc.want {
+			t.Errorf("%d messages of %s every %s: got %s, want %s", tc.heard, tc.took, tc.every, got, tc.want)
+		}
+	}
+}
+
+// crowd is a bat0 that hears ever more.
+type crowd struct {
+	paced
+	ways func(time.Duration) int
+}
+
+func (c *crowd) Originators() ([]batman.Originator, error) {
+	return make([]batman.Originator, c.ways(time.Since(c.start))), nil
+}
+
+func TestPaceFollowsHowManyThereAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const s = time.Second
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		c := &crowd{paced: paced{start: time.Now()}, ways: func(at time.Duration) int {
+			switch {
+			case at < 3*time.Minute:
+				return 81
+			case at < 6*time.Minute:
+				return 84 // hardly more
+			}
+			return 4
+		}}
+		keepPace(ctx, c, 5*s, 4200*time.Microsecond, slog.New(slog.DiscardHandler))
+		want := []paceChange{{5 * s, 11340 * time.Millisecond}, {6*time.Minute + 5*s, 5 * s}}
+		got := slices.Clone(c.set)
+		for i := range got {
+			got[i].every = got[i].every.Round(time.Millisecond)
+		}
+		if len(got) != 2 || got[0] != want[0] || got[1].every != want[1].every || got[1].at < 6*time.Minute || got[1].at > 7*time.Minute {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
 }

@@ -225,7 +225,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	defer cancel()
 	owned.Go(func() { u.runRadios(ctx) })
 	owned.Go(func() { u.listenOutside(ctx) })
-	owned.Go(func() { keepPace(ctx, bat, mesh.OGMInterval(), u.Log) })
+	owned.Go(func() { keepPace(ctx, bat, mesh.OGMInterval(), mesh.OGMAirtime(), u.Log) })
 	if mesh.Routing == batman.V {
 		owned.Go(func() { u.keepWorth(ctx, bat, u.Log) })
 	}

@@ -46,8 +46,15 @@ const (
 	interval    = 30 * time.Second           // between a gateway's announcements
 	Silence     = 3*interval + 5*time.Second // after which a gateway counts as lost
 	reopenAfter = 2 * time.Second            // between tries to open the socket
-	checkEvery  = 2 * time.Second            // whether it is still the right one
-	queue       = 64                         // datagrams received and not yet handled
+
+	// What goes to all is sent three times by each of them: in a mesh of ten on 1 MHz, one
+	// message takes 280 ms of the channel. Links that come are greeted, but not each by
+	// itself when many come.
+	toAllPerSecond = 0.1
+	toAllBurst     = 4
+	toAllPause     = 5 * time.Second // before the next try, where that is used up
+	checkEvery     = 2 * time.Second // whether it is still the right one
+	queue          = 64              // datagrams received and not yet handled
 )
 
 // Counters tell how many messages were ignored, by reason.

@@ -150,6 +150,7 @@ func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 	defer next.Stop()
 	twin := time.NewTimer(0)
 	defer twin.Stop()
+	floods := bucket{rate: toAllPerSecond, burst: toAllBurst}
 	for {
 		was := r.twins.aside
 		select {
@@ -158,7 +159,11 @@ func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 		case <-next.C:
 			r.announce(next)
 		case <-r.poke:
-			r.announce(next)
+			if floods.take() {
+				r.announce(next)
+			} else {
+				next.Reset(jitter(toAllPause))
+			}
 		case o := <-r.orders:
 			if !r.twins.aside {
 				b, err := r.codec.EncodeOrder(r.Key, o)

@@ -114,6 +114,7 @@ type search struct {
 	done   *question // the question that it answered
 	other  *rival
 	toAll  bool // the next question goes to every gateway that there may be
+	floods bucket
 	timer  *time.Timer
 	socket Socket
 }
@@ -150,6 +151,7 @@ type rival struct {
 // Run asks and listens until ctx ends.
 func (n *NodeSide) Run(ctx context.Context) error {
 	r := &search{NodeSide: n, codec: Codec{n.Network}, seq: sequence{since: n.Since}}
+	r.floods = bucket{rate: toAllPerSecond, burst: toAllBurst}
 	r.stamp.Epoch, r.home.ca = n.Floor, n.Home
 	if m, err := r.codec.Decode(n.Evidence); err == nil {
 		if g, ok := m.(Gateway); ok {
@@ -199,6 +201,9 @@ func (r *search) ask() {
 	to := paths.AnnounceGroup
 	if r.known && r.wait == 0 && r.other == nil && !r.toAll && time.Since(r.at) < Silence {
 		to = identity.Underlay(r.Network, r.Network)
+	} else if !r.floods.take() {
+		r.timer.Reset(jitter(toAllPause))
+		return
 	}
 	if r.wait == 0 {
 		r.wait = askFirst

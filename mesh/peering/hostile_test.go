@@ -159,7 +159,7 @@ func TestMorseDisagreementsAreNamed(t *testing.T) {
 		share(t, air, a, b, 1)
 		connect(t, air, a, b)
 		connect(t, air, b, a)
-		air.Run(10 * time.Second)
+		air.Run(25 * time.Second) // one attempt
 		for _, s := range []*station{a, b} {
 			if ev := s.last(Failed); ev == nil || ev.Reason != tc.reason || ev.Err == nil || ev.Retry != HaLow.Pause || s.last(Established) != nil {
 				t.Errorf("%s: got %+v", name, ev)

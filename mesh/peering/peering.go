@@ -55,8 +55,8 @@ var (
 		Holding: 40 * time.Millisecond, Check: 30 * time.Second, Pause: time.Second, PauseMax: 10 * time.Second,
 	}
 	HaLow = Timing{
-		Retry: 400 * time.Millisecond, RetryMax: 1600 * time.Millisecond, Retries: 5,
-		Holding: 400 * time.Millisecond, Check: time.Minute, Pause: 2 * time.Second, PauseMax: 20 * time.Second,
+		Retry: time.Second, RetryMax: 4 * time.Second, Retries: 5,
+		Holding: 400 * time.Millisecond, Check: time.Minute, Pause: 4 * time.Second, PauseMax: time.Minute,
 	}
 )
 

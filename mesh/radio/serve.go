@@ -402,7 +402,13 @@ func (r *Radio) consider(list []choice.Candidate) []choice.Candidate {
 }
 
 // policy keeps one link free, for the one that takes another's place.
-func (r *Radio) policy() choice.Policy { return choice.Policy{Limit: r.c.MaxPeers - 1} }
+func (r *Radio) policy() choice.Policy {
+	p := choice.Policy{Limit: r.c.MaxPeers - 1}
+	if r.c.Morse {
+		p.Seeks = 1 // the channel is slower than the processor
+	}
+	return p
+}
 
 // admit tells whether a station that asks for a link gets one.
 func (r *Radio) admit(mac dot11.MAC) bool {

@@ -58,7 +58,9 @@ type Limits struct {
 	Rate    float64 // exchanges with strangers computed per second; refusals sent are ten times as many at most
 }
 
-// Wifi and HaLow are the intervals for either kind of radio.
+// Wifi and HaLow are the intervals for either kind of radio. A frame takes 10 ms of a
+// HaLow channel of 1 MHz, and waits for those of all others: who repeats it before the
+// answer can come fills the channel with repetitions.
 var (
 	Wifi = Timing{
 		Resend: 250 * time.Millisecond, ResendMax: time.Second, Attempt: 5 * time.Second,
@@ -66,8 +68,8 @@ var (
 		Linger: 15 * time.Second, Lifetime: 12 * time.Hour, // dot11RSNAConfigPMKLifetime
 	}
 	HaLow = Timing{
-		Resend: 600 * time.Millisecond, ResendMax: 2 * time.Second, Attempt: 12 * time.Second,
-		Retry: 2 * time.Second, RetryMax: 20 * time.Second,
+		Resend: 1500 * time.Millisecond, ResendMax: 6 * time.Second, Attempt: 20 * time.Second,
+		Retry: 4 * time.Second, RetryMax: time.Minute,
 		Linger: 30 * time.Second, Lifetime: 12 * time.Hour,
 	}
 )

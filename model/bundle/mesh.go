@@ -75,6 +75,15 @@ const batmanPenalty = 30
 // is named also where the profile leaves it out: bat0 may have another from before.
 func (m Mesh) Penalty() uint8 { return uint8(cmp.Or(m.HopPenalty, batmanPenalty)) }
 
+// OGMAirtime is about what a message of the routing protocol takes of a channel, to all
+// at the lowest rate: measured at 1 MHz (docs/halow.md), computed for Wi-Fi at 6 Mbit/s.
+func (m Mesh) OGMAirtime() time.Duration {
+	if m.HaLowChannel != 0 {
+		return 4200 * time.Microsecond
+	}
+	return 300 * time.Microsecond
+}
+
 // OGMInterval is how often a member says by the routing protocol that it exists
 // (BATMAN_IV's OGM, BATMAN_V's OGM2), which all the others pass on. What a channel
 // of Wi-Fi does not notice would fill one of HaLow; `make bench-mesh` measures the
