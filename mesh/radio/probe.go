@@ -39,7 +39,9 @@ func (r *Radio) probe() error {
 // link.
 const (
 	askFirst = 2 * time.Second // after the first question; doubles
-	askMost  = time.Minute     // between two
+	// askMost: where nobody is heard nobody answers, and by the reports of these frames
+	// a driver that has hung is known (mesh/heal).
+	askMost  = 10 * time.Second
 	recently = 5 * time.Second // a member that is there is heard once a second
 )
 
