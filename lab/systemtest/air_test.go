@@ -14,7 +14,6 @@ import (
 // TestInTheAir boots a network whose machines have radios and no cables, and does
 // to it what the field does to radios. Each part leaves it as it found it.
 func TestInTheAir(t *testing.T) {
-	t.Parallel() // networks wait more than they work
 	l := build(t, network.ByAir, 2, settings)
 	file, err := os.Create(filepath.Join(t.TempDir(), "air.pcap"))
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 // other, what field and people do. Each part leaves the network as it found it.
 // What needs no cable is in TestInTheAir: all restart at once, a partition.
 func TestNetwork(t *testing.T) {
-	t.Parallel() // networks wait more than they work
 	l := boot(t)
 	parts := []part{
 		{"three nodes with roles, addresses and versions", threeNodes},
