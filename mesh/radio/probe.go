@@ -33,31 +33,20 @@ func (r *Radio) probe() error {
 	return r.send(nl80211.SendFrame{Data: b}) // nobody acknowledges it; that it was sent, the driver says
 }
 
-// Whoever hears a probe request answers it, and repeats the answer until it is
-// acknowledged: nine members that do take a tenth of a second of a HaLow channel of 1
-// MHz. Ten that are without a link and ask every two seconds leave no time in which to
-// link.
-const (
-	askFirst = 2 * time.Second // after the first question; doubles
-	// askMost: where nobody is heard nobody answers, and by the reports of these frames
-	// a driver that has hung is known (mesh/heal).
-	askMost  = 10 * time.Second
-	recently = 5 * time.Second // a member that is there is heard once a second
-)
+// recently is when a member that is there was heard last: it beacons once a second.
+const recently = 5 * time.Second
 
-// lookAround probes while there is no link and nobody of the mesh is heard, ever more
-// rarely.
+// lookAround probes while there is no link and nobody of the mesh is heard. Whoever
+// hears a probe request answers it, and repeats the answer until it is acknowledged:
+// nine members that do take a tenth of a second of a HaLow channel of 1 MHz, and ten
+// that are without a link and ask all the time leave no time in which to link. Where
+// nobody is heard hardly anybody answers, and by the reports of these frames a driver
+// that has hung is known (mesh/heal).
 func (r *Radio) lookAround(now time.Time) error {
 	if r.engine.Links() > 0 || r.hears(now) {
-		r.pause, r.ask = 0, time.Time{}
 		return nil
 	}
-	if now.Before(r.ask) {
-		return nil
-	}
-	r.pause = min(max(2*r.pause, askFirst), askMost)
-	r.ask = now.Add(r.pause)
-	return r.askAll()
+	return r.ask()
 }
 
 // hears tells whether somebody of the mesh was heard of late. Who is forged can keep a
@@ -71,8 +60,8 @@ func (r *Radio) hears(now time.Time) bool {
 	return false
 }
 
-// askAll probes. A driver that cannot do it leaves it at the beacons.
-func (r *Radio) askAll() error {
+// ask probes. A driver that cannot do it leaves it at the beacons.
+func (r *Radio) ask() error {
 	err := r.probe()
 	if err != nil && !gone(err) {
 		r.c.Log.Debug("no probe request", "iface", r.c.Iface, "err", err)

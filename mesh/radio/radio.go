@@ -130,8 +130,6 @@ type Radio struct {
 	due    time.Time       // of the next housekeeping
 	chosen time.Time       // when peers were chosen last
 	again  bool            // something has happened upon which to choose anew
-	ask    time.Time       // when the next question who is there may be sent, and
-	pause  time.Duration   // how long it was put off
 	over   time.Time       // when a link beyond the limit is given up; zero: there is none
 	home   nl80211.Channel // the mesh's, as the kernel tells it
 	moved  time.Time       // when a forged switch of channels was last made an event of

@@ -22,7 +22,7 @@ const (
 	reportWithin = 5 * time.Second
 	// A HaLow channel that is full holds up what waits in the driver for seconds; to
 	// join anew then would fill it more.
-	slowWithin = 15 * time.Second
+	slowWithin = 10 * time.Second
 	maxAwaited = 128 // more than are sent in that time
 )
 
@@ -84,6 +84,5 @@ func (r *Radio) seekAnew(now time.Time) error {
 		}
 	}
 	r.choose(now)
-	r.pause, r.ask = 0, time.Time{}
 	return r.lookAround(now)
 }
