@@ -20,18 +20,8 @@ type Reports struct {
 
 const (
 	reportWithin = 5 * time.Second
-	// A HaLow channel that is full holds up what waits in the driver for seconds; to
-	// join anew then would fill it more.
-	slowWithin = 10 * time.Second
-	maxAwaited = 128 // more than are sent in that time
+	maxAwaited   = 128 // more than are sent in that time
 )
-
-func (r *Radio) within() time.Duration {
-	if r.c.Morse {
-		return slowWithin
-	}
-	return reportWithin
-}
 
 // send hands a frame to the driver, and awaits its report.
 func (r *Radio) send(f nl80211.SendFrame) error {
@@ -50,7 +40,7 @@ func (r *Radio) reported(now time.Time, cookie uint64) {
 	}
 	delete(r.awaited, cookie)
 	r.reports.Sent++
-	if now.Sub(at) <= r.within() {
+	if now.Sub(at) <= reportWithin {
 		r.reports.Reported++
 	}
 }
@@ -58,7 +48,7 @@ func (r *Radio) reported(now time.Time, cookie uint64) {
 // overdue counts the frames whose report is not to be expected any more.
 func (r *Radio) overdue(now time.Time) {
 	for cookie, at := range r.awaited {
-		if now.Sub(at) > r.within() {
+		if now.Sub(at) > reportWithin {
 			delete(r.awaited, cookie)
 			r.reports.Sent++
 		}
