@@ -59,6 +59,7 @@ func newGateway(c *core) *gateway {
 	c.shut.set(g.known.shut())
 	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.hear)
 	g.voice.Standing, g.voice.Met, g.voice.TakeOver = g.rank, g.met, c.TakeOver
+	g.voice.Announced = func(m announce.Gateway) { g.nextKeyTold(m.NextKey) }
 	g.loadStanding()
 	return g
 }
@@ -70,7 +71,6 @@ func (g *gateway) run(ctx context.Context) error {
 	eg.Go(func() error { return g.serveList(ctx) })
 	eg.Go(func() error { return g.profiles.run(ctx) })
 	eg.Go(func() error { return g.keepPlace(ctx) })
-	g.tellNextKey() // a change that was interrupted
 	// Its announcements tell the others of its next key: none is later than another.
 	eg.Go(func() error {
 		return g.followKeys(ctx, g.overlayDevice, func() time.Duration { return 0 }, g.rekeyed)

@@ -292,9 +292,9 @@ func (s silent) Receive([]byte) (int, netip.Addr, error) {
 	<-s.done
 	return 0, netip.Addr{}, errors.New("closed")
 }
-func (silent) Send([]byte, netip.Addr) error { return nil }
-func (silent) Check() error                  { return nil }
-func (s silent) Close() error                { close(s.done); return nil }
+func (silent) Send([]byte, netip.Addr) error   { return nil }
+func (silent) Watch(ctx context.Context) error { <-ctx.Done(); return nil }
+func (s silent) Close() error                  { close(s.done); return nil }
 
 // TestADocumentShowsThatAnotherCardWasInUse, which had the same epoch: this one has to
 // raise its own, or nodes keep to what the other signed.

@@ -303,16 +303,15 @@ func (g *gateway) RotateKey() error {
 	if err := g.drawKey(); err != nil {
 		return err
 	}
-	g.tellNextKey()
+	g.voice.Changed()
 	return nil
 }
 
-// tellNextKey announces the next key: whoever hears the gateway at all has heard of
-// it when the overlap is over.
-func (g *gateway) tellNextKey() {
-	if _, next := g.keys.public(); next != nil {
+// nextKeyTold takes the next key that was announced: whoever hears the gateway at all
+// has heard of it when the overlap is over.
+func (g *gateway) nextKeyTold(next []byte) {
+	if len(next) > 0 {
 		g.keys.known([32]byte(next))
-		g.voice.Changed()
 	}
 }
 

@@ -57,10 +57,7 @@ func TestOverlayKeysRotate(t *testing.T) {
 				}
 				return nil
 			})
-			t.Logf("the longest answer took %s", longest)
-			if longest > 4*time.Second { // two of them on a busy host, each with a packet sent again; the gap itself is measured in mesh/overlay
-				t.Errorf("the longest answer took %s", longest)
-			}
+			t.Logf("the longest answer took %s", longest) // how long a gap is, mesh/overlay measures
 			if err := tc.who.hasEvent("overlay.rekeyed"); err != nil {
 				t.Error(err)
 			}

@@ -34,9 +34,9 @@ func (m mute) Receive([]byte) (int, netip.Addr, error) {
 	<-m.done
 	return 0, netip.Addr{}, errors.New("closed")
 }
-func (m mute) Send([]byte, netip.Addr) error { m.sent <- struct{}{}; return nil }
-func (m mute) Check() error                  { return nil }
-func (m mute) Close() error                  { close(m.done); return nil }
+func (m mute) Send([]byte, netip.Addr) error   { m.sent <- struct{}{}; return nil }
+func (m mute) Watch(ctx context.Context) error { <-ctx.Done(); return nil }
+func (m mute) Close() error                    { close(m.done); return nil }
 
 // TestANodeAsksForTheTimeOnceTheGatewayKnowsIt: the gateway came back without a
 // clock, answered so, and was given the time since. Nothing else would have the

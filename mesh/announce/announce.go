@@ -25,9 +25,10 @@ type Socket interface {
 	// Receive blocks for the next datagram; it fails after Close.
 	Receive(b []byte) (n int, from netip.Addr, err error)
 	Send(b []byte, to netip.Addr) error
-	// Check returns nil while the interface under the socket is the one that has
-	// its name now: of one that was removed and made anew nothing is ever heard.
-	Check() error
+	// Watch returns an error when the interface under the socket is no more the one
+	// that has its name: of one that was removed and made anew nothing is ever heard.
+	// It returns nil when ctx has ended.
+	Watch(ctx context.Context) error
 	Close() error
 }
 
@@ -53,7 +54,6 @@ const (
 	toAllPerSecond = 0.1
 	toAllBurst     = 4
 	toAllPause     = 5 * time.Second // before the next try, where that is used up
-	checkEvery     = 2 * time.Second // whether it is still the right one
 	queue          = 64              // datagrams received and not yet handled
 )
 
@@ -155,27 +155,12 @@ func (c Config) serve(ctx context.Context, s Socket, run func(context.Context, S
 	in := make(chan datagram, queue)
 	var owned sync.WaitGroup
 	owned.Go(func() { cancel(receive(ctx, s, in)) })
-	owned.Go(func() { cancel(check(ctx, s)) })
+	owned.Go(func() { cancel(s.Watch(ctx)) })
 	run(ctx, s, in)
 	cancel(nil)
 	err := s.Close()
 	owned.Wait()
 	return errors.Join(context.Cause(ctx), err)
-}
-
-func check(ctx context.Context, s Socket) error {
-	t := time.NewTicker(checkEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			if err := s.Check(); err != nil {
-				return err
-			}
-		}
-	}
 }
 
 func receive(ctx context.Context, s Socket, in chan<- datagram) error {

@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -84,7 +85,7 @@ func (s *fakeSocket) Send(b []byte, to netip.Addr) error {
 	return nil
 }
 
-func (s *fakeSocket) Check() error { return nil }
+func (s *fakeSocket) Watch(ctx context.Context) error { <-ctx.Done(); return nil }
 
 func (s *fakeSocket) Close() error {
 	close(s.done)
@@ -395,6 +396,46 @@ func TestGatewayIsNotFlooded(t *testing.T) {
 	})
 }
 
+// TestWhatGoesToAllIsTold has a gateway announce more than there is room for: it tells
+// of what has gone out, and not before.
+func TestWhatGoesToAllIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := identity.New()
+		a := &air{}
+		gw := newMember(network.Public(), network)
+		next := make([]byte, 32)
+		gateway := NewGatewaySide(gw.config(a, network.Public(), 1), func() Gateway {
+			g := self()
+			g.NextKey = bytes.Clone(next)
+			return g
+		}, func(Node, netip.Addr) {})
+		var told []byte // the first octets of the keys
+		gateway.Announced = func(g Gateway) {
+			if sent := a.by(gw.addr); len(sent) != len(told)+1 {
+				t.Errorf("told of announcement %d when %d had gone out", len(told)+1, len(sent))
+			}
+			told = append(told, g.NextKey[0])
+		}
+		defer life(t, gateway.Run)()
+		synctest.Wait()
+		for range toAllBurst + 2 {
+			gateway.Changed()
+			synctest.Wait()
+		}
+		next[0] = 1
+		gateway.Changed()
+		synctest.Wait()
+		if want := make([]byte, 1+toAllBurst); !bytes.Equal(told, want) {
+			t.Fatalf("told of %v, want %v", told, want)
+		}
+		time.Sleep(2 * toAllPause)
+		synctest.Wait()
+		if n := len(told); n < 2+toAllBurst || told[n-1] != 1 {
+			t.Errorf("told of %v: the last is missing", told)
+		}
+	})
+}
+
 func TestTableOfSendersIsBounded(t *testing.T) {
 	senders := map[identity.PublicKey]*sender{}
 	now := time.Now()
@@ -478,7 +519,7 @@ func TestMulticast(t *testing.T) {
 // here.
 type unchecked struct{ Socket }
 
-func (unchecked) Check() error { return nil }
+func (unchecked) Watch(ctx context.Context) error { <-ctx.Done(); return nil }
 
 func TestSocketNoticesThatItsInterfaceIsGone(t *testing.T) {
 	near, _ := nstest.Cable(t, "gone-a", "gone-b")
@@ -487,17 +528,13 @@ func TestSocketNoticesThatItsInterfaceIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if err := s.Check(); err != nil {
-		t.Errorf("interface is there: %v", err)
-	}
+	gone := make(chan error)
+	go func() { gone <- s.Watch(t.Context()) }()
 	if err := netlink.LinkDel(near); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Check(); err == nil {
-		t.Error("interface is gone, the socket did not notice")
-	}
 	nstest.Cable(t, "gone-a", "gone-b")
-	if err := s.Check(); err == nil {
+	if err := <-gone; err == nil {
 		t.Error("interface was made anew, the socket did not notice")
 	}
 	if _, err := OpenSocket("none"); err == nil {

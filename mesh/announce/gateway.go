@@ -34,6 +34,9 @@ type GatewaySide struct {
 	// Met, if any, is told when another gateway with this one's key is found or gone,
 	// and when this one stands down or serves again. It must not wait for Run.
 	Met func(Twinned)
+	// Announced, if any, is told of every announcement that has gone out to all: one
+	// that was asked for may have to wait. It must not wait for Run.
+	Announced func(Gateway)
 	// TakeOver, if not zero, takes the place of the constant.
 	TakeOver time.Duration
 	Counters Counters
@@ -193,30 +196,34 @@ func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 	}
 }
 
-// send sends a message. One that is lost is followed by another soon.
-func (r *speaker) send(what string, b []byte, err error, to netip.Addr) {
+// send sends a message and tells whether it has gone out. One that is lost is followed
+// by another soon.
+func (r *speaker) send(what string, b []byte, err error, to netip.Addr) bool {
 	if err == nil {
 		err = r.socket.Send(b, to)
 	}
 	if err != nil {
 		r.Log.Debug(what+" not sent", "peer", to, "err", err)
 	}
+	return err == nil
 }
 
 func (r *speaker) announce(next *time.Timer) {
-	r.say(nil, paths.AnnounceGroup)
+	if m, ok := r.say(nil, paths.AnnounceGroup); ok && r.Announced != nil {
+		r.Announced(m)
+	}
 	next.Reset(jitter(interval))
 }
 
-// say says what the gateway is, unless it has stood down.
-func (r *speaker) say(nonce []byte, to netip.Addr) {
+// say says what the gateway is, unless it has stood down, and returns what has gone out.
+func (r *speaker) say(nonce []byte, to netip.Addr) (m Gateway, ok bool) {
 	if r.twins.aside {
-		return
+		return m, false
 	}
-	m := r.Self()
+	m = r.Self()
 	m.Stamp.Boot, m.Stamp.Seq, m.Steps, m.Nonce, m.Instance = r.Boot, r.seq.next(), r.Steps(), nonce, r.twins.instance
 	b, err := r.codec.EncodeGateway(r.Key, m)
-	r.send("announcement", b, err, to)
+	return m, r.send("announcement", b, err, to)
 }
 
 // speak speaks to other gateways, which have this one's addresses: to all.

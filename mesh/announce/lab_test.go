@@ -86,7 +86,7 @@ func (m *member) config(network identity.PublicKey) announce.Config {
 // unchecked is a socket of another namespace: its interface can't be seen from here.
 type unchecked struct{ announce.Socket }
 
-func (unchecked) Check() error { return nil }
+func (unchecked) Watch(ctx context.Context) error { <-ctx.Done(); return nil }
 
 // run runs f until the test ends, or the function that is returned is called.
 func run(t *testing.T, f func(context.Context) error) (end func()) {

@@ -64,6 +64,6 @@ func (s *udpSocket) Send(b []byte, to netip.Addr) error {
 	return err
 }
 
-func (s *udpSocket) Check() error { return s.under.Check() }
+func (s *udpSocket) Watch(ctx context.Context) error { return s.under.Watch(ctx) }
 
 func (s *udpSocket) Close() error { return s.conn.Close() }
