@@ -140,6 +140,7 @@ func TestTheDoor(t *testing.T) {
 	a.says(ctl.ExitUnauthorised, "this needs the role admin", "--node", "bravo", "mesh", "capture", "--out", "-")
 	a.says(ctl.ExitOK, "door.opened", "event", "list", "--node", "bravo", "--direct")
 	until(t, "what came in is an event", func() error { return b.hasEvent(door.EventOpened) })
+	until(t, "what the role may not is one too", func() error { return b.hasEvent(door.EventDenied) })
 	t.Run("support", func(t *testing.T) { checkSupport(t, key, gw, a) })
 	t.Run("codes", func(t *testing.T) { checkCodes(t, key, gw, a) })
 
