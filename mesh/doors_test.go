@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -233,18 +235,30 @@ func checkSupport(t *testing.T, key identity.Key, gw, node *board) {
 			"seed": b64(state.Key.Seed()), "seed in hex": hex.EncodeToString(state.Key.Seed()), "WireGuard key": b64(wg[:]), "WireGuard key in hex": hex.EncodeToString(wg[:]),
 			"network's seed": b64(key.Seed()), "password of the mesh": b.Mesh.PSK, "claim code": "7K3M-Q0ZT-4WXPB", "join token": b.Join.Token, "code": nodeCode,
 		}
+		known := maps.Clone(secrets)
+		if d.role == model.RoleNode {
+			delete(known, "network's seed")
+			delete(known, "claim code")
+		}
+		said := strings.Join(slices.Collect(maps.Values(known)), "\n")
+		babbles(t, filepath.Join(d.root, paths.GokrazySocket), fmt.Sprintf("a panic of the %s\n%s\nerr=%q\n", d.role, said, known))
 		var file bytes.Buffer
 		if err := d.mesh.Support(t.Context(), &file); err != nil {
 			t.Fatal(err)
 		}
 		found := unpack(t, file.Bytes())
-		for _, want := range []string{"status.json", "events.json", "health.json", "version.json", "meminfo.txt", "missing.txt", "net-firewall.json", "membership.json"} {
+		for _, want := range []string{"status.json", "events.json", "health.json", "version.json", "meminfo.txt", "missing.txt", "net-firewall.json", "membership.json", "log/halo-agent.txt"} {
 			if _, there := found["halo-support/"+want]; !there && !strings.Contains(found["halo-support/missing.txt"], want) {
 				t.Errorf("%s: no %s among %d files", d.role, want, len(found))
 			}
 		}
 		if !strings.Contains(found["halo-support/status.json"], state.Key.ID()) || !strings.Contains(found["halo-support/events.json"], "clock.started") {
 			t.Errorf("%s: status and events: %.200s, %.200s", d.role, found["halo-support/status.json"], found["halo-support/events.json"])
+		}
+		for name, want := range map[string]string{"log/halo-mesh-now.txt": `msg="halo-mesh runs" node=` + state.Key.ID(), "log/halo-mesh.txt": "a panic of the " + string(d.role)} {
+			if text := found["halo-support/"+name]; !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in %s: %.200s", d.role, want, name, text)
+			}
 		}
 		for name, text := range found {
 			for what, secret := range secrets {
@@ -254,6 +268,23 @@ func checkSupport(t *testing.T, key identity.Key, gw, node *board) {
 			}
 		}
 	}
+}
+
+// babbles stands at gokrazy's socket, where every process has written all that it
+// should not.
+func babbles(t *testing.T, socket, text string) {
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, text)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done() // gokrazy's stream has no end
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close(); <-done })
 }
 
 // unpack returns the files of a tar.gz.
