@@ -246,6 +246,17 @@ func (g *gateway) notice() provision.Notice {
 	return provision.Notice{File: g.path(paths.ClaimNotice), Boot: g.Boot, Console: g.Console}
 }
 
+// OfferTime takes it where nothing knows better. Then the mesh hears at once that this
+// gateway knows the time, or nodes would go by their own for half an hour.
+func (g *gateway) OfferTime(o model.TimeOffer) error {
+	taken, err := g.offered(o)
+	if taken {
+		g.voice.Changed()
+		wake(g.overlayNow) // the list of members has to be of a time that has come
+	}
+	return err
+}
+
 func (g *gateway) ShowClaimCode(code string) error {
 	g.mu.Lock()
 	g.claimCode = code

@@ -108,7 +108,7 @@ func (g *gateway) watch() {
 func (m *core) watchClock() {
 	now, quality := m.clock.Now()
 	if quality == model.ClockNone {
-		m.graph.Set(checkClock, health.Degraded, fmt.Sprintf("time is a guess (%s): no battery-backed clock, GPS or gateway has told it", stamp(now)))
+		m.graph.Set(checkClock, health.Degraded, fmt.Sprintf("time is a guess (%s): no battery-backed clock, GPS or gateway has told it, and nobody who logged in", stamp(now)))
 		return
 	}
 	m.graph.Set(checkClock, health.OK, "")
