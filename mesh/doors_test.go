@@ -153,8 +153,7 @@ func TestTheDoor(t *testing.T) {
 	until(t, "who was not let in is an event", func() error { return b.hasEvent(door.EventRefused) })
 
 	gw.cut()
-	a.says(ctl.ExitOK, sb.Node, "--node", "bravo", "mesh", "status", "--json")
-	a.says(ctl.ExitOK, "\"name\": \"wg0\"", "--node", "bravo", "net", "interfaces", "--json")
+	checkAlone(t, a, sa.Node, sb.Node)
 	a.letIn(key, 9, 0, nodes...)
 	a.says(ctl.ExitUnauthorised, "operator certificate is revoked: number 9 of anna", "--node", "bravo", "mesh", "status")
 	kept, err := os.ReadFile(filepath.Join(b.root, paths.State, paths.PeerList)) // it outlives a restart
@@ -163,6 +162,32 @@ func TestTheDoor(t *testing.T) {
 	}
 	if l, err := peerlist.Parse(key.Public(), kept); err != nil || !slices.Equal(l.Operators.Revoked, []uint64{9}) {
 		t.Errorf("what the node keeps: %+v, %v", l.Operators, err)
+	}
+}
+
+// checkAlone is what an operator asks a node for while the gateway is gone.
+func checkAlone(t *testing.T, from *board, own, other string) {
+	for _, tc := range []struct {
+		want string
+		args []string
+	}{
+		{other, []string{"mesh", "status", "--json"}},
+		{`"cause": "power-on"`, []string{"mesh", "timeline", "--json"}},
+		{"power-on", []string{"mesh", "timeline"}},
+		{other, []string{"mesh", "topology", "--json"}},
+		{own, []string{"mesh", "doctor", "--json"}}, // has the paths looked at
+		{own, []string{"mesh", "doctor", "--last", "--json"}},
+		{`"routing": "BATMAN_IV"`, []string{"mesh", "profile", "show", "--json"}},
+		{`"channel":`, []string{"mesh", "channel", "show", "--json"}},
+		{"[]", []string{"mesh", "channels", "--json"}},
+		{`"name": "wg0"`, []string{"net", "interfaces", "--json"}},
+		{"{", []string{"net", "leases", "--json"}}, // nobody is at its ports
+		{"clients to the device: dns", []string{"net", "firewall"}},
+		{`"name": "gateway"`, []string{"net", "dns", "--json"}},
+		{"overlay", []string{"health", "--json"}},
+		{"\x1f", []string{"support", "--out", "-"}},
+	} {
+		from.says(ctl.ExitOK, tc.want, append([]string{"--node", "bravo"}, tc.args...)...)
 	}
 }
 
