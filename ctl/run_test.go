@@ -219,7 +219,7 @@ func TestLocalAsksTheDevice(t *testing.T) {
 			t.Errorf("mesh %s: exit status %d, %q, %s", args, code, out, errs)
 		}
 	}
-	if code, _, errs := run("scan"); code != ctl.ExitNotFound || !strings.Contains(errs, "there is no such radio") {
+	if code, _, errs := run("scan"); code != ctl.ExitNotFound || !strings.Contains(errs, "there is no such radio") || !strings.Contains(errs, "next: haloctl mesh status") {
 		t.Errorf("scan: exit status %d, %s", code, errs)
 	}
 }
