@@ -52,7 +52,7 @@ func (a *app) claim(ctx context.Context, user, codeFile, passwordFile string) er
 	if err != nil {
 		return err
 	}
-	done, err := client.Claim(ctx, t.base, code, user, password)
+	done, err := client.Claim(ctx, t.base, code, user, password, a.localTime())
 	if err != nil {
 		if errors.Is(err, client.ErrClaimProof) {
 			err = &hintError{err, "the code is on the gateway's console and in claim.txt on its boot partition"}

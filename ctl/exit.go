@@ -80,7 +80,7 @@ func classify(err error) (code int, hint string) {
 		return ExitUnreachable, "--local is for a device that runs HALO, with its system's rights; without it, the gateway is asked"
 	}
 	if errors.Is(err, local.ErrNone) {
-		return ExitNotFound, ""
+		return ExitNotFound, "haloctl mesh status, asked in the same way, shows what the device is and has; haloctl health, what it waits for"
 	}
 	if p, ok := errors.AsType[*apitype.Problem](err); ok {
 		return judgeProblem(p)

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +22,8 @@ func (a *app) loginCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "login", Short: "log in to a gateway", Args: cobra.NoArgs,
 		Long: `Login starts a session, which is kept in your profile and renews itself.
+
+A gateway that does not know the time takes that of this computer.
 
 The first login from a machine needs to know the network's CA: compare the
 fingerprint that is shown with the one on the gateway's console (or give it with
@@ -60,11 +64,21 @@ func (a *app) login(ctx context.Context, user, passwordFile, sum string) error {
 		return err
 	}
 	defer c.Close()
-	tokens, err := c.Login(ctx, user, password)
+	tokens, err := c.Login(ctx, user, password, a.localTime())
 	if err != nil {
 		return err
 	}
 	return a.begin(ctx, t, tokens)
+}
+
+// localTime is what a gateway may go by that does not know the time: that of this computer,
+// unless it is a HALO device itself, whose clock is no better.
+func (a *app) localTime() *time.Time {
+	if _, err := os.Stat(a.env.MeshSocket); err == nil {
+		return nil
+	}
+	now := time.Now().UTC()
+	return &now
 }
 
 // trustedCA is the CA of the profile, or the one that the gateway presents and

@@ -25,6 +25,7 @@ func (*mast) Profile() (model.MeshProfile, error)   { return model.MeshProfile{}
 func (*mast) RotateKey() error                      { return nothing() }
 func (*mast) PutOperators(model.Operators) error    { return api.ErrRole }
 func (*mast) ShowClaimCode(string) error            { return api.ErrRole }
+func (*mast) OfferTime(model.TimeOffer) error       { return api.ErrRole }
 func (*mast) EraseClaimCode() error                 { return api.ErrRole }
 func (*mast) CheckCode(model.CodeTry) error         { return nothing() }
 func (*mast) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {

@@ -12,12 +12,15 @@ import (
 	"halo.internal/model"
 )
 
-const reserveLong = `Reserve keeps an address of a device's network of clients for one of them, known by
-its MAC: it gets that address, and nobody else does. With a name it is called so
-in .halo, below the device's own name, whatever it calls itself.
+const reserveLong = `Reserve keeps an address for one host, known by its MAC: it gets that address, and
+nobody else does. A device keeps those of its own network of clients, 10.43.N.0/24
+(haloctl net interfaces shows N at br0); the gateway keeps those of the mesh too,
+10.41.0.0/16, for guests on ports that are bridged into it. Nodes have no use for
+one there: their MACs change. With a name, a client is called so in .halo, below the
+device's own name, whatever it calls itself.
 
-It holds at once and is kept on the device's card. A client that has another address
-moves when it renews its lease. An address that another client has is refused.`
+It holds at once and is kept on the device's card. A host that has another address
+moves when it renews its lease. An address that another host has is refused.`
 
 func (a *app) netReserve() *cobra.Command {
 	g := group("reserve", "addresses that are kept for single clients",
@@ -39,7 +42,7 @@ func (a *app) listReservations(ctx context.Context, from air, _ []string) error 
 		for _, r := range list {
 			state := "holds"
 			if r.Waits {
-				state = "waits: the clients have another network now"
+				state = "waits: this device gives addresses of other networks now"
 			}
 			t.Row(r.Address.String(), r.MAC, r.Name, state)
 		}
@@ -51,7 +54,7 @@ func (a *app) addReservation(ctx context.Context, from air, args []string) error
 	r := model.Reservation{MAC: args[0]}
 	var err error
 	if r.Address, err = netip.ParseAddr(args[1]); err != nil {
-		return &usageError{fmt.Errorf("address: expected one such as 10.43.7.20, got %q", args[1])}
+		return &usageError{fmt.Errorf("address: expected one of the device's clients, such as 10.43.7.20, or, at the gateway, of the mesh, such as 10.41.0.20, got %q", args[1])}
 	}
 	if len(args) > 2 {
 		r.Name = args[2]

@@ -27,6 +27,7 @@ type user struct {
 	dir      profile.Dir
 	terminal ctl.Terminal
 	environ  map[string]string
+	socket   string // of halo-mesh
 }
 
 func newUser(t *testing.T) *user {
@@ -36,7 +37,7 @@ func newUser(t *testing.T) *user {
 // run is one haloctl: its exit status and what it printed.
 func (u *user) run(ctx context.Context, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	code = ctl.Run(ctx, ctl.Env{Args: args, Stdout: &out, Stderr: &errs, Terminal: u.terminal, Profiles: u.dir, Getenv: func(k string) string { return u.environ[k] }})
+	code = ctl.Run(ctx, ctl.Env{Args: args, Stdout: &out, Stderr: &errs, Terminal: u.terminal, Profiles: u.dir, Getenv: func(k string) string { return u.environ[k] }, MeshSocket: u.socket})
 	return code, out.String(), errs.String()
 }
 
@@ -54,6 +55,31 @@ func (u *user) login(t *testing.T, gateway string) {
 	u.environ["HALO_PASSWORD"] = standInPassword
 	u.must(t, "login", "--gateway", gateway)
 	delete(u.environ, "HALO_PASSWORD")
+}
+
+// TestLoginTellsTheTime to a gateway that may not know it, unless haloctl runs on a
+// device that is no better off.
+func TestLoginTellsTheTime(t *testing.T) {
+	g, url := newStandIn(t)
+	u := newUser(t)
+	told := func() *time.Time {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.told
+	}
+	before := time.Now().Add(-time.Second)
+	u.login(t, url)
+	if at := told(); at == nil || at.Before(before) || at.After(time.Now().Add(time.Second)) {
+		t.Errorf("a laptop says %v", at)
+	}
+	u.socket = filepath.Join(t.TempDir(), "mesh.sock")
+	if err := os.WriteFile(u.socket, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u.login(t, url)
+	if at := told(); at != nil {
+		t.Errorf("a device says %v", at)
+	}
 }
 
 func TestManyCommandsShareOneRefresh(t *testing.T) {
@@ -193,7 +219,7 @@ func TestLocalAsksTheDevice(t *testing.T) {
 			t.Errorf("mesh %s: exit status %d, %q, %s", args, code, out, errs)
 		}
 	}
-	if code, _, errs := run("scan"); code != ctl.ExitNotFound || !strings.Contains(errs, "there is no such radio") {
+	if code, _, errs := run("scan"); code != ctl.ExitNotFound || !strings.Contains(errs, "there is no such radio") || !strings.Contains(errs, "next: haloctl mesh status") {
 		t.Errorf("scan: exit status %d, %s", code, errs)
 	}
 }

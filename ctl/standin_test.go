@@ -28,6 +28,7 @@ type standIn struct {
 	mu       sync.Mutex // guards what follows
 	sessions int        // logins and refreshes so far; the last one's tokens are good
 	ended    bool
+	told     *time.Time // by the last login
 }
 
 // pcapFile is an answer that is no JSON.
@@ -96,6 +97,7 @@ func (g *standIn) authenticate(w http.ResponseWriter, r *http.Request, call stri
 			reply(w, http.StatusUnauthorized, bad)
 			return true
 		}
+		g.told = l.Time
 		reply(w, http.StatusOK, g.tokens())
 		return true
 	case "POST /api/auth/refresh":

@@ -106,7 +106,7 @@ func size(d apitype.Database) string {
 func overlaySummary(now time.Time, peers []model.OverlayPeer) string {
 	fresh := 0
 	for _, p := range peers {
-		if p.LastHandshake != nil && now.Sub(*p.LastHandshake) < 3*time.Minute { // WireGuard renews every two
+		if p.LastHandshake != nil && model.Recent(now, *p.LastHandshake, 3*time.Minute) { // WireGuard renews every two
 			fresh++
 		}
 	}

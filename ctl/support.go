@@ -14,8 +14,8 @@ import (
 )
 
 const supportLong = `Support writes one file with all that a device says of itself, for whoever helps
-from afar: state and events, health, radios, interfaces, firewall, names, kernel
-messages, the last crashes. There is no secret in it, but names, addresses and
+from afar: state and events, health, radios, interfaces, firewall, names, the last
+lines that HALO's processes logged, kernel messages, the last crashes. There is no secret in it, but names, addresses and
 who speaks with whom.
 
 It asks the gateway, with --node another node, with --local the device that

@@ -49,6 +49,7 @@ func TestStates(t *testing.T) {
 		{&model.MeshStatus{Ports: []model.Port{proven}, Neighbours: neighbour, Originators: 1, GatewayHeard: ago(time.Hour)}, nil, NoGateway},
 		{&model.MeshStatus{Ports: []model.Port{proven}, Neighbours: neighbour, Originators: 1, GatewayHeard: ago(time.Second)}, nil, NoOverlay},
 		{&model.MeshStatus{Ports: []model.Port{proven}, Neighbours: neighbour, Originators: 1, GatewayHeard: ago(time.Second), Overlay: []model.OverlayPeer{{LastHandshake: ago(time.Hour)}}}, nil, NoOverlay},
+		{&model.MeshStatus{Ports: []model.Port{proven}, Neighbours: neighbour, Originators: 1, GatewayHeard: ago(time.Second), Overlay: []model.OverlayPeer{{LastHandshake: ago(-time.Hour)}}}, nil, NoOverlay}, // of before the clock was set back
 		{&model.MeshStatus{Ports: []model.Port{proven}, Neighbours: neighbour, Originators: 1, GatewayHeard: ago(time.Second), Overlay: peer}, nil, Online},
 	} {
 		if tc.st != nil {

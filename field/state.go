@@ -55,7 +55,7 @@ func judge(st *model.MeshStatus, h *health.Report) State {
 		}
 		members += len(p.Members)
 	}
-	fresh := func(t *time.Time, d time.Duration) bool { return t != nil && st.Time.Sub(*t) < d }
+	fresh := func(t *time.Time, d time.Duration) bool { return t != nil && model.Recent(st.Time, *t, d) }
 	overlay := false
 	for _, p := range st.Overlay {
 		overlay = overlay || fresh(p.LastHandshake, handshakeFor)

@@ -71,6 +71,8 @@ func (m noMesh) PutProfile(context.Context, model.ProfileChange) error { return 
 
 func (m noMesh) MeshSecret(context.Context) (bundle.Mesh, error) { return bundle.Mesh{}, m.absent() }
 
+func (m noMesh) OfferTime(context.Context, model.TimeOffer) error { return m.absent() }
+
 func (m noMesh) PutClaimCode(context.Context, string) error { return m.absent() }
 
 func (m noMesh) DeleteClaimCode(context.Context) error { return m.absent() }

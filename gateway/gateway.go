@@ -203,7 +203,15 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	logins, err := auth.New(ctx, auth.Config{DB: p.config, Clock: d.clock, Events: log, Salt: p.network[:], Key: p.identity.Key, Epoch: p.epoch.Now})
+	var link *meshlink.Link
+	logins, err := auth.New(ctx, auth.Config{
+		DB: p.config, Clock: d.clock, Events: log, Salt: p.network[:], Key: p.identity.Key, Epoch: p.epoch.Now,
+		OfferTime: func(ctx context.Context, o model.TimeOffer) {
+			if err := link.OfferTime(ctx, o); err != nil && !d.Alone {
+				d.Log.Warn("the time of a login is of no use", "err", err)
+			}
+		},
+	})
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
@@ -232,7 +240,6 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	var link *meshlink.Link
 	lag, err := p.config.Lag(ctx)
 	if err != nil {
 		return ignoreEnd(ctx, err)

@@ -59,6 +59,7 @@ const (
 	RouteOperators    = "/v1/operators"
 	RouteCode         = "/v1/code"
 	RouteClaimCode    = "/v1/boot/claim-code"
+	RouteTime         = "/v1/time"
 	RouteTimeline     = "/v1/timeline"
 	RouteMembership   = "/v1/membership"
 	RouteChannels     = "/v1/radios/channels"
@@ -249,6 +250,12 @@ func (m *Mesh) PutClaimCode(ctx context.Context, code string) error {
 // DeleteClaimCode erases the code wherever halo-mesh keeps or shows it.
 func (m *Mesh) DeleteClaimCode(ctx context.Context) error {
 	return m.do(ctx, http.MethodDelete, RouteClaimCode, nil, nil)
+}
+
+// OfferTime hands over the time of somebody who has logged in, for a device that knows
+// none that is better. One that makes no sense is an error wrapping ErrInvalid.
+func (m *Mesh) OfferTime(ctx context.Context, o model.TimeOffer) error {
+	return m.do(ctx, http.MethodPut, RouteTime, o, nil)
 }
 
 // Channels returns the channels of all radios.

@@ -95,9 +95,7 @@ func (o *overlayOf) begun(peers []overlay.Peer) []overlay.Peer {
 
 // inSession tells whether a peer has shaken hands so lately that there is a session.
 func inSession(status []model.OverlayPeer, node string) bool {
-	return slices.ContainsFunc(status, func(p model.OverlayPeer) bool {
-		return p.Node == node && p.LastHandshake != nil && time.Since(*p.LastHandshake).Abs() < sessionEnds
-	})
+	return shaken(status, time.Now(), sessionEnds)[node]
 }
 
 // greeting is a peer that is to be greeted, unless something else is sent to it first.

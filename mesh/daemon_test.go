@@ -25,6 +25,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"halo.internal/ctl"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -803,6 +804,7 @@ func TestNodeWithoutUsableBundleSaysSo(t *testing.T) {
 			if s := d.status(); s.Join != model.JoinNoBundle || s.Node == "" {
 				t.Errorf("status: %+v", s)
 			}
+			d.says(ctl.ExitNotFound, "this device has no network\nnext: haloctl mesh status", "--local", "net", "leases")
 			if tc.bundle != nil {
 				if err := d.hasEvent("bundle.refused"); err != nil {
 					t.Error(err)

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -140,6 +142,7 @@ func TestTheDoor(t *testing.T) {
 	a.says(ctl.ExitUnauthorised, "this needs the role admin", "--node", "bravo", "mesh", "capture", "--out", "-")
 	a.says(ctl.ExitOK, "door.opened", "event", "list", "--node", "bravo", "--direct")
 	until(t, "what came in is an event", func() error { return b.hasEvent(door.EventOpened) })
+	until(t, "what the role may not is one too", func() error { return b.hasEvent(door.EventDenied) })
 	t.Run("support", func(t *testing.T) { checkSupport(t, key, gw, a) })
 	t.Run("codes", func(t *testing.T) { checkCodes(t, key, gw, a) })
 
@@ -150,8 +153,7 @@ func TestTheDoor(t *testing.T) {
 	until(t, "who was not let in is an event", func() error { return b.hasEvent(door.EventRefused) })
 
 	gw.cut()
-	a.says(ctl.ExitOK, sb.Node, "--node", "bravo", "mesh", "status", "--json")
-	a.says(ctl.ExitOK, "\"name\": \"wg0\"", "--node", "bravo", "net", "interfaces", "--json")
+	checkAlone(t, a, sa.Node, sb.Node)
 	a.letIn(key, 9, 0, nodes...)
 	a.says(ctl.ExitUnauthorised, "operator certificate is revoked: number 9 of anna", "--node", "bravo", "mesh", "status")
 	kept, err := os.ReadFile(filepath.Join(b.root, paths.State, paths.PeerList)) // it outlives a restart
@@ -160,6 +162,32 @@ func TestTheDoor(t *testing.T) {
 	}
 	if l, err := peerlist.Parse(key.Public(), kept); err != nil || !slices.Equal(l.Operators.Revoked, []uint64{9}) {
 		t.Errorf("what the node keeps: %+v, %v", l.Operators, err)
+	}
+}
+
+// checkAlone is what an operator asks a node for while the gateway is gone.
+func checkAlone(t *testing.T, from *board, own, other string) {
+	for _, tc := range []struct {
+		want string
+		args []string
+	}{
+		{other, []string{"mesh", "status", "--json"}},
+		{`"cause": "power-on"`, []string{"mesh", "timeline", "--json"}},
+		{"power-on", []string{"mesh", "timeline"}},
+		{other, []string{"mesh", "topology", "--json"}},
+		{own, []string{"mesh", "doctor", "--json"}}, // has the paths looked at
+		{own, []string{"mesh", "doctor", "--last", "--json"}},
+		{`"routing": "BATMAN_IV"`, []string{"mesh", "profile", "show", "--json"}},
+		{`"channel":`, []string{"mesh", "channel", "show", "--json"}},
+		{"[]", []string{"mesh", "channels", "--json"}},
+		{`"name": "wg0"`, []string{"net", "interfaces", "--json"}},
+		{"{", []string{"net", "leases", "--json"}}, // nobody is at its ports
+		{"clients to the device: dns", []string{"net", "firewall"}},
+		{`"name": "gateway"`, []string{"net", "dns", "--json"}},
+		{"overlay", []string{"health", "--json"}},
+		{"\x1f", []string{"support", "--out", "-"}},
+	} {
+		from.says(ctl.ExitOK, tc.want, append([]string{"--node", "bravo"}, tc.args...)...)
 	}
 }
 
@@ -232,18 +260,30 @@ func checkSupport(t *testing.T, key identity.Key, gw, node *board) {
 			"seed": b64(state.Key.Seed()), "seed in hex": hex.EncodeToString(state.Key.Seed()), "WireGuard key": b64(wg[:]), "WireGuard key in hex": hex.EncodeToString(wg[:]),
 			"network's seed": b64(key.Seed()), "password of the mesh": b.Mesh.PSK, "claim code": "7K3M-Q0ZT-4WXPB", "join token": b.Join.Token, "code": nodeCode,
 		}
+		known := maps.Clone(secrets)
+		if d.role == model.RoleNode {
+			delete(known, "network's seed")
+			delete(known, "claim code")
+		}
+		said := strings.Join(slices.Collect(maps.Values(known)), "\n")
+		babbles(t, filepath.Join(d.root, paths.GokrazySocket), fmt.Sprintf("a panic of the %s\n%s\nerr=%q\n", d.role, said, known))
 		var file bytes.Buffer
 		if err := d.mesh.Support(t.Context(), &file); err != nil {
 			t.Fatal(err)
 		}
 		found := unpack(t, file.Bytes())
-		for _, want := range []string{"status.json", "events.json", "health.json", "version.json", "meminfo.txt", "missing.txt", "net-firewall.json", "membership.json"} {
+		for _, want := range []string{"status.json", "events.json", "health.json", "version.json", "meminfo.txt", "missing.txt", "net-firewall.json", "membership.json", "log/halo-agent.txt"} {
 			if _, there := found["halo-support/"+want]; !there && !strings.Contains(found["halo-support/missing.txt"], want) {
 				t.Errorf("%s: no %s among %d files", d.role, want, len(found))
 			}
 		}
 		if !strings.Contains(found["halo-support/status.json"], state.Key.ID()) || !strings.Contains(found["halo-support/events.json"], "clock.started") {
 			t.Errorf("%s: status and events: %.200s, %.200s", d.role, found["halo-support/status.json"], found["halo-support/events.json"])
+		}
+		for name, want := range map[string]string{"log/halo-mesh-now.txt": `msg="halo-mesh runs" node=` + state.Key.ID(), "log/halo-mesh.txt": "a panic of the " + string(d.role)} {
+			if text := found["halo-support/"+name]; !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in %s: %.200s", d.role, want, name, text)
+			}
 		}
 		for name, text := range found {
 			for what, secret := range secrets {
@@ -253,6 +293,23 @@ func checkSupport(t *testing.T, key identity.Key, gw, node *board) {
 			}
 		}
 	}
+}
+
+// babbles stands at gokrazy's socket, where every process has written all that it
+// should not.
+func babbles(t *testing.T, socket, text string) {
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, text)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done() // gokrazy's stream has no end
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close(); <-done })
 }
 
 // unpack returns the files of a tar.gz.

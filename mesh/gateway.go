@@ -42,6 +42,7 @@ type gateway struct {
 	wgErr     error
 	// codeErased: both kept copies of the bundle are without the claim code.
 	codeErased bool
+	claimCode  string // that was to be shown last
 }
 
 func newGateway(c *core) *gateway {
@@ -52,9 +53,9 @@ func newGateway(c *core) *gateway {
 	g.profiles = newGatewayProfile(g, k)
 	c.hidden = func() []string {
 		g.mu.Lock()
-		generation := g.known.Operators.Codes
+		generation, code := g.known.Operators.Codes, g.claimCode
 		g.mu.Unlock()
-		return append(g.profiles.passphrases(), c.codeOf(generation)...)
+		return append(append(g.profiles.passphrases(), code), c.codeOf(generation)...)
 	}
 	c.shut.set(g.known.shut())
 	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.hear)
@@ -245,7 +246,21 @@ func (g *gateway) notice() provision.Notice {
 	return provision.Notice{File: g.path(paths.ClaimNotice), Boot: g.Boot, Console: g.Console}
 }
 
+// OfferTime takes it where nothing knows better. Then the mesh hears at once that this
+// gateway knows the time, or nodes would go by their own for half an hour.
+func (g *gateway) OfferTime(o model.TimeOffer) error {
+	taken, err := g.offered(o)
+	if taken {
+		g.voice.Changed()
+		wake(g.overlayNow) // the list of members has to be of a time that has come
+	}
+	return err
+}
+
 func (g *gateway) ShowClaimCode(code string) error {
+	g.mu.Lock()
+	g.claimCode = code
+	g.mu.Unlock()
 	return g.notice().Show(g.bundle.Network, code)
 }
 

@@ -262,7 +262,7 @@ func (n *node) why() string {
 		}
 	}
 	if n.wg != nil && time.Since(n.heardAt) < announce.Silence && time.Since(n.wgSince) > rejoinAfter &&
-		time.Since(n.joined) > rejoinAfter && time.Since(n.lastHandshake()) > handshakeStale {
+		time.Since(n.joined) > rejoinAfter && !model.Recent(time.Now(), n.lastHandshake(), handshakeStale) {
 		return "gateway does not answer in the overlay"
 	}
 	return ""
@@ -287,9 +287,15 @@ func (n *node) lastHandshake() time.Time {
 	if err != nil {
 		return time.Time{}
 	}
+	return handshakeWith(peers, n.net.ID(), time.Now())
+}
+
+// handshakeWith is the handshake with a node that is nearest to now, zero when there was
+// none: it has two keys while it changes its own.
+func handshakeWith(status []model.OverlayPeer, node string, now time.Time) time.Time {
 	var last time.Time
-	for _, p := range peers { // it has two keys while it changes its own
-		if p.Node == n.net.ID() && p.LastHandshake != nil && p.LastHandshake.After(last) {
+	for _, p := range status {
+		if p.Node == node && p.LastHandshake != nil && (last.IsZero() || now.Sub(*p.LastHandshake).Abs() < now.Sub(last).Abs()) {
 			last = *p.LastHandshake
 		}
 	}

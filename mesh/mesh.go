@@ -32,6 +32,7 @@ import (
 	"halo.internal/mesh/provision"
 	"halo.internal/mesh/relay"
 	"halo.internal/mesh/state"
+	"halo.internal/mesh/support"
 	"halo.internal/model"
 	"halo.internal/model/atomicfile"
 	"halo.internal/model/bundle"
@@ -136,6 +137,7 @@ type core struct {
 	overheard chan overheard    // what was said past the mesh
 	hidden    func() []string   // secrets of the mesh, and codes, that have come since the bundle; nil: none have
 	elsewhere func(channel int) // gets where a lonely node has heard its mesh; nil on a gateway
+	logged    support.Lines     // what this process wrote to its log
 	problems  map[string]bool   // of the boot report, that are events already; nil: not known yet
 }
 
@@ -157,13 +159,15 @@ func Run(ctx context.Context, c Config) error {
 	tell := func(kind string, s model.Severity, message string, fields ...string) {
 		notes = append(notes, note{kind, s, message, fields})
 	}
+	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), overheard: make(chan overheard, maxOverheard), begun: time.Now(), codes: door.NewSlow()}
+	m.Log = slog.New(slog.NewMultiHandler(c.Log.Handler(), slog.NewTextHandler(&m.logged, nil)))
+	c.Log = m.Log
 	if err := os.MkdirAll(c.path(paths.Run), 0o755); err != nil {
 		return fmt.Errorf("runtime directory: %w", err)
 	}
 	if err := atomicfile.Sweep(c.path(paths.State)); err != nil {
 		c.Log.Warn("what power cuts left is not removed", "err", err)
 	}
-	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), overheard: make(chan overheard, maxOverheard), begun: time.Now(), codes: door.NewSlow()}
 	m.past.look = make(chan struct{}, 1)
 	m.store = state.New(paths.Dir(c.path(paths.State)), c.Vault)
 	m.clock = clock.New(c.Clock, version.Get().Built)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"halo.internal/mesh/api"
@@ -27,10 +28,12 @@ const (
 	eventReserveLost = "clients.reservations-damaged"
 )
 
-// maxReservations is how many hosts a network of clients has besides the device.
-const maxReservations = 253
+// maxReservations bounds what a device keeps for hosts of all its networks, of which
+// that of clients has 253.
+const maxReservations = 512
 
-// reserver keeps which of a device's clients have an address of their own.
+// reserver keeps which hosts have an address of their own, of those to which a device
+// gives them.
 type reserver struct {
 	mu   sync.Mutex // guards what follows and serialises changes
 	list []model.Reservation
@@ -141,9 +144,9 @@ func leased(list []model.Reservation) []server.Reservation {
 	return out
 }
 
-// Reservations are the addresses that are kept for clients of this device.
+// Reservations are the addresses that are kept for hosts by this device.
 func (m *core) Reservations() ([]model.Reservation, error) {
-	clients, err := m.clientNet()
+	networks, err := m.networks()
 	if err != nil {
 		return nil, err
 	}
@@ -151,34 +154,55 @@ func (m *core) Reservations() ([]model.Reservation, error) {
 	defer m.reserved.mu.Unlock()
 	out := make([]model.Reservation, len(m.reserved.list))
 	for i, r := range m.reserved.list {
-		r.Waits = !lan.MayHave(clients, r.Address)
+		r.Waits = !mayHave(networks, r.Address)
 		out[i] = r
 	}
 	return out, nil
 }
 
-// clientNet is the network of this device's clients; the zero value: it has none.
-func (m *core) clientNet() (netip.Prefix, error) {
+// networks are those of which this device gives addresses; none: it has none yet.
+func (m *core) networks() ([]netip.Prefix, error) {
 	if m.lan == nil {
-		return netip.Prefix{}, fmt.Errorf("%w: this device gives no addresses", api.ErrNone)
+		return nil, fmt.Errorf("%w: this device gives no addresses", api.ErrNone)
 	}
-	return m.lan.Clients(), nil
+	return m.lan.Networks(), nil
 }
 
-// PutReservation keeps an address for a client, in the place of what was kept for it.
+func mayHave(networks []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return lan.MayHave(n, a) })
+}
+
+// mayKeep returns why this device can't keep an address for a host.
+func (m *core) mayKeep(networks []netip.Prefix, r model.Reservation) error {
+	var ranges []string
+	for _, n := range networks {
+		ranges = append(ranges, fmt.Sprintf("a host's in %s other than this device's own, %s", n, n.Addr().Next()))
+	}
+	switch {
+	case mayHave(networks, r.Address):
+		if r.Name != "" && paths.UnderlayNet.Contains(r.Address) {
+			return fmt.Errorf("%w: name: only hosts in the network of clients have one, got %s for %s: leave it out", api.ErrInvalid, r.Name, r.Address)
+		}
+		return nil
+	case m.Role == model.RoleNode && paths.UnderlayNet.Contains(r.Address):
+		return fmt.Errorf("%w: address: the gateway gives those of %s, got %s: ask the gateway to keep it", api.ErrInvalid, paths.UnderlayNet, r.Address)
+	case len(networks) == 0 || paths.ClientsNet.Contains(r.Address) && !slices.ContainsFunc(networks, paths.ClientsNet.Overlaps):
+		return fmt.Errorf("%w: this device has no network for clients yet", api.ErrBusy)
+	}
+	return fmt.Errorf("%w: address: expected %s, got %s", api.ErrInvalid, strings.Join(ranges, ", or "), r.Address)
+}
+
+// PutReservation keeps an address for a host, in the place of what was kept for it.
 func (m *core) PutReservation(r model.Reservation) error {
-	clients, err := m.clientNet()
+	networks, err := m.networks()
 	if err != nil {
 		return err
 	}
 	if r, err = settleReservation(r); err != nil {
 		return err
 	}
-	if !clients.IsValid() {
-		return fmt.Errorf("%w: this device has no network for clients yet", api.ErrBusy)
-	}
-	if !lan.MayHave(clients, r.Address) {
-		return fmt.Errorf("%w: address: expected a host's in %s other than the device's own, %s, got %s", api.ErrInvalid, clients, clients.Addr().Next(), r.Address)
+	if err := m.mayKeep(networks, r); err != nil {
+		return err
 	}
 	if r.Name != "" && m.lan.Named(dns.Label(r.Name)) {
 		return fmt.Errorf("%w: name: %s is that of a device of the network; choose another", api.ErrInvalid, r.Name)
@@ -201,7 +225,7 @@ func (m *core) PutReservation(r model.Reservation) error {
 
 // DeleteReservation gives the address that was kept for a client back.
 func (m *core) DeleteReservation(mac string) error {
-	if _, err := m.clientNet(); err != nil {
+	if _, err := m.networks(); err != nil {
 		return err
 	}
 	hw, err := net.ParseMAC(mac)

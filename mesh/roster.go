@@ -49,9 +49,7 @@ func (p *gatewayProfile) online(ids []string, within time.Duration) (list []stri
 	there := map[string]bool{}
 	if wg != nil {
 		if peers, err := wg.Status(); err == nil {
-			for _, o := range peers {
-				there[o.Node] = there[o.Node] || o.LastHandshake != nil && time.Since(*o.LastHandshake) < within
-			}
+			there = shaken(peers, time.Now(), within)
 		}
 	}
 	list = []string{}

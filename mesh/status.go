@@ -154,6 +154,9 @@ func (n *node) PutRevoked([]string) error { return api.ErrRole }
 // PutProfile refuses.
 func (n *node) PutProfile(model.ProfileChange) error { return api.ErrRole }
 
+// OfferTime refuses: a node has its time from its gateway.
+func (n *node) OfferTime(model.TimeOffer) error { return api.ErrRole }
+
 // MeshSecret refuses.
 func (n *node) MeshSecret() (bundle.Mesh, error) { return bundle.Mesh{}, api.ErrRole }
 
@@ -185,6 +188,7 @@ func (u unprovisioned) PutOperators(model.Operators) error   { return u.refuse()
 func (u unprovisioned) CheckCode(model.CodeTry) error        { return u.refuse() }
 func (u unprovisioned) ShowClaimCode(string) error           { return u.refuse() }
 func (u unprovisioned) EraseClaimCode() error                { return u.refuse() }
+func (u unprovisioned) OfferTime(model.TimeOffer) error      { return u.refuse() }
 func (u unprovisioned) RotateKey() error                     { return u.refuse() }
 func (u unprovisioned) PutRevoked([]string) error            { return u.refuse() }
 func (u unprovisioned) PutProfile(model.ProfileChange) error { return u.refuse() }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,7 @@ func (m *core) withSupport(routes http.Handler) http.Handler {
 	mux.HandleFunc("GET "+local.RouteSupport, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/gzip")
 		now, _ := m.clock.Now()
-		if err := support.Write(r.Context(), w, now, m.supportSources(routes), m.secrets()); err != nil {
+		if err := support.Write(r.Context(), w, now, m.supportSources(r.Context(), routes), m.secrets()); err != nil {
 			panic(http.ErrAbortHandler) // nobody takes a part for the whole
 		}
 	})
@@ -40,8 +41,10 @@ func (m *core) withSupport(routes http.Handler) http.Handler {
 }
 
 // supportSources are the files of the support bundle: what may be read at the
-// door, the other processes' health, and what kernel and guard say.
-func (m *core) supportSources(routes http.Handler) []support.Source {
+// door, the other processes' health, the last lines of all logs, and what kernel and
+// guard say. The log of this process is there twice: what it remembers reaches further
+// back, and gokrazy knows what was said before a restart, and why it fell.
+func (m *core) supportSources(ctx context.Context, routes http.Handler) []support.Source {
 	var list []support.Source
 	for _, r := range door.Routes {
 		if method, path, _ := strings.Cut(r.Pattern, " "); r.Support && method == http.MethodGet {
@@ -63,16 +66,49 @@ func (m *core) supportSources(routes http.Handler) []support.Source {
 	} {
 		list = append(list, support.Source{Name: name, Read: func(context.Context) ([]byte, error) { return readBounded(path) }})
 	}
+	logs := sync.OnceValue(func() map[string]processLog { return m.processLogs(ctx) })
+	for _, name := range paths.Programs() {
+		list = append(list, support.Source{Name: "log/" + name + ".txt", Read: func(context.Context) ([]byte, error) {
+			l := logs()[name]
+			return l.text, l.err
+		}})
+	}
 	crashes, _ := filepath.Glob(filepath.Join(m.path(paths.LastCrashDir), "*"))
 	for _, path := range crashes {
 		list = append(list, support.Source{Name: "crash/" + filepath.Base(path), Read: func(context.Context) ([]byte, error) { return readBounded(path) }})
 	}
 	list = append(list,
 		support.Source{Name: "version.json", Read: func(context.Context) ([]byte, error) { return json.MarshalIndent(version.Get(), "", "  ") }},
+		support.Source{Name: "log/halo-mesh-now.txt", Read: func(context.Context) ([]byte, error) { return m.logged.Bytes(), nil }},
 		support.Source{Name: "kernel.txt", Read: func(context.Context) ([]byte, error) { return kernelMessages() }},
 	)
 	slices.SortFunc(list, func(a, b support.Source) int { return strings.Compare(a.Name, b.Name) })
 	return list
+}
+
+// processLog is what gokrazy has of a program's log.
+type processLog struct {
+	text []byte
+	err  error
+}
+
+// processLogs returns the logs of all programs. It reads them all at once: of each only
+// time tells that there is no more, and none may have those after it be late.
+func (m *core) processLogs(ctx context.Context) map[string]processLog {
+	names := paths.Programs()
+	got := make([]processLog, len(names))
+	var all sync.WaitGroup
+	for i, name := range names {
+		all.Go(func() {
+			got[i].text, got[i].err = support.ProcessLog(ctx, m.path(paths.GokrazySocket), paths.Program(name))
+		})
+	}
+	all.Wait()
+	logs := map[string]processLog{}
+	for i, name := range names {
+		logs[name] = got[i]
+	}
+	return logs
 }
 
 // ask returns what a route answers to itself.

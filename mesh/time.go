@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"time"
 
+	"halo.internal/mesh/api"
 	"halo.internal/mesh/clock"
 	"halo.internal/model"
 	"halo.internal/model/paths"
@@ -79,7 +81,7 @@ func (m *core) correct(a clock.Answer) (wentBack bool) {
 	before := m.clock.State()
 	c, err := m.clock.Correct(a)
 	if err != nil {
-		m.events.Add("clock.refused", model.Warning, "time of the gateway is not taken: "+err.Error())
+		m.events.Add(eventClockRefused, model.Warning, "time of the gateway is not taken: "+err.Error())
 		return false
 	}
 	after := m.clock.State()
@@ -90,7 +92,42 @@ func (m *core) correct(a clock.Answer) (wentBack bool) {
 		return false
 	}
 	m.saveClock()
-	m.events.Add("clock.corrected", model.Info, "clock set by the gateway",
+	m.events.Add(eventClockCorrected, model.Info, "clock set by the gateway",
 		"from", stamp(c.From), "to", stamp(c.To), "offset", c.Offset().Round(time.Millisecond).String(), "quality", string(c.Quality))
 	return after.Steps != before.Steps
+}
+
+// Kinds of events of what a person's clock said; fields from, to, offset, quality, source,
+// user and remote.
+const (
+	eventClockConfirmed = "clock.confirmed" // and the clock was right
+	eventClockCorrected = "clock.corrected"
+	eventClockRefused   = "clock.refused"
+	sourceLogin         = "login"
+)
+
+// offered takes the time from somebody who has logged in, where nothing knows better. It
+// tells whether that is how the device knows it from now on.
+func (m *core) offered(o model.TimeOffer) (taken bool, err error) {
+	if len(o.User) > 64 || len(o.Remote) > 64 {
+		return false, fmt.Errorf("%w: expected a user and an address of at most 64 octets", api.ErrInvalid)
+	}
+	from := []string{"source", sourceLogin, "user", o.User, "remote", o.Remote}
+	c, taken, err := m.clock.Offer(o.Time)
+	switch {
+	case errors.Is(err, clock.ErrRefused):
+		m.events.Add(eventClockRefused, model.Warning, "time of somebody who logged in is not taken: "+err.Error(), from...)
+		return false, fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	case err != nil || !taken:
+		return false, err
+	}
+	m.saveClockState()
+	kind, message := eventClockConfirmed, "somebody who logged in has the same time"
+	if c.Stepped {
+		m.saveClock()
+		kind, message = eventClockCorrected, "clock set by somebody who logged in"
+	}
+	m.events.Add(kind, model.Info, message, append(from,
+		"from", stamp(c.From), "to", stamp(c.To), "offset", c.Offset().Round(time.Millisecond).String(), "quality", string(c.Quality))...)
+	return true, nil
 }

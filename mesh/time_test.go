@@ -6,15 +6,18 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"halo.internal/identity"
 	"halo.internal/mesh/announce"
+	"halo.internal/mesh/api"
 	"halo.internal/mesh/clock"
 	"halo.internal/mesh/events"
 	"halo.internal/model"
+	"halo.internal/model/paths"
 )
 
 // stopped is a clock that no battery keeps.
@@ -89,4 +92,89 @@ func TestANodeAsksForTheTimeOnceTheGatewayKnowsIt(t *testing.T) {
 			t.Errorf("asked %d times for what it knows", got)
 		}
 	})
+}
+
+// settable is a clock that no battery keeps, and that can be set.
+type settable struct{ ahead time.Duration }
+
+func (s *settable) Now() time.Time        { return time.Now().Add(s.ahead).Round(0) }
+func (s *settable) Set(t time.Time) error { s.ahead = time.Until(t); return nil }
+func (s *settable) RTC() (time.Time, error) {
+	return time.Time{}, errors.New("there is none")
+}
+
+// TestTheTimeOfALogin is taken by a gateway that knows none, once, within sense, and the
+// network hears of it; a node's is the gateway's.
+func TestTheTimeOfALogin(t *testing.T) {
+	key := identity.New()
+	g := bareGateway(t, key)
+	build := time.Now().AddDate(0, -6, 0)
+	sys := &settable{ahead: -100 * 24 * time.Hour}
+	g.clock = clock.New(sys, build)
+	offer := func(at time.Time) error {
+		return g.OfferTime(model.TimeOffer{Time: at, User: "anna", Remote: "10.42.0.9"})
+	}
+	events := func() (out []model.Event) {
+		for _, e := range g.events.After(0, 0) {
+			if e.Fields["source"] == sourceLogin {
+				out = append(out, e)
+			}
+		}
+		return out
+	}
+	for _, wrong := range []time.Time{{}, time.Unix(0, 0), build.AddDate(20, 0, 1)} {
+		if err := offer(wrong); !errors.Is(err, api.ErrInvalid) {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
+	if e := events(); len(e) != 3 || e[0].Kind != eventClockRefused || g.self().Quality != model.ClockNone {
+		t.Errorf("what makes no sense: %+v", e)
+	}
+	now := time.Now()
+	if err := offer(now); err != nil {
+		t.Fatal(err)
+	}
+	e := events()
+	if last := e[len(e)-1]; last.Kind != eventClockCorrected || last.Fields["user"] != "anna" || last.Fields["remote"] != "10.42.0.9" || last.Fields["quality"] != string(model.ClockLogin) || last.Fields["to"] != stamp(now) {
+		t.Errorf("got %+v", last)
+	}
+	if m := g.self(); m.Quality != model.ClockLogin || time.Since(time.UnixMilli(m.TimeMS)).Abs() > time.Hour {
+		t.Errorf("it announces %s, %s", m.Quality, time.UnixMilli(m.TimeMS))
+	}
+	if !wokenBy(g.overlayNow) {
+		t.Error("the list of members is not looked at")
+	}
+	var saved time.Time
+	if _, err := g.store.Get(paths.Clock, "", func(b []byte) (err error) { saved, err = clock.Unmarshal(b); return err }); err != nil || time.Since(saved).Abs() > time.Hour {
+		t.Errorf("the card has %s, %v", saved, err)
+	}
+	if err := offer(now.AddDate(1, 0, 0)); err != nil || sys.ahead.Abs() > time.Hour || len(events()) != len(e) {
+		t.Errorf("a second one: %v, %+v", err, events())
+	}
+	if err := g.OfferTime(model.TimeOffer{Time: now, User: strings.Repeat("a", 65)}); !errors.Is(err, api.ErrInvalid) {
+		t.Errorf("a user of 65 octets: %v", err)
+	}
+	n := newNode(bareCore(t, key.Public(), identity.New()))
+	if err := n.OfferTime(model.TimeOffer{Time: now}); !errors.Is(err, api.ErrRole) {
+		t.Errorf("a node: %v", err)
+	}
+
+	// Of one that was right, nothing but the quality changes.
+	g = bareGateway(t, key)
+	g.clock = clock.New(&settable{}, build)
+	if err := offer(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if e := events(); len(e) != 1 || e[0].Kind != eventClockConfirmed {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func wokenBy(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

@@ -34,8 +34,8 @@ func (g *gateway) rank() announce.Standing {
 	g.mu.Lock()
 	known, wg := len(g.known.Peers) > 0, g.wg
 	g.mu.Unlock()
-	for _, at := range handshakes(wg) {
-		if time.Since(at) < handshakeStale {
+	if wg != nil {
+		if status, err := wg.Status(); err == nil && len(shaken(status, time.Now(), handshakeStale)) > 0 {
 			return announce.StandingServes
 		}
 	}

@@ -108,7 +108,7 @@ func (g *gateway) watch() {
 func (m *core) watchClock() {
 	now, quality := m.clock.Now()
 	if quality == model.ClockNone {
-		m.graph.Set(checkClock, health.Degraded, fmt.Sprintf("time is a guess (%s): no battery-backed clock, GPS or gateway has told it", stamp(now)))
+		m.graph.Set(checkClock, health.Degraded, fmt.Sprintf("time is a guess (%s): no battery-backed clock, GPS or gateway has told it, and nobody who logged in", stamp(now)))
 		return
 	}
 	m.graph.Set(checkClock, health.OK, "")
@@ -134,18 +134,26 @@ func (n *node) watch() {
 	} else {
 		n.graph.Set(checkJoin, health.OK, "")
 	}
+	works, why := overlayHealth(wg != nil, wgErr, last, time.Now())
+	n.graph.Set(checkOverlay, works, why)
+}
+
+// overlayHealth is what health says of a node's overlay, by the last handshake with the
+// gateway.
+func overlayHealth(up bool, err error, last, now time.Time) (health.State, string) {
 	switch {
-	case wgErr != nil:
-		n.graph.Set(checkOverlay, health.Failed, wgErr.Error())
-	case wg == nil:
-		n.graph.Set(checkOverlay, health.Failed, "waits for membership and time")
+	case err != nil:
+		return health.Failed, err.Error()
+	case !up:
+		return health.Failed, "waits for membership and time"
 	case last.IsZero():
-		n.graph.Set(checkOverlay, health.Failed, "no handshake with the gateway yet")
-	case time.Since(last) > handshakeStale:
-		n.graph.Set(checkOverlay, health.Failed, fmt.Sprintf("last handshake with the gateway was at %s", stamp(last)))
-	default:
-		n.graph.Set(checkOverlay, health.OK, "")
+		return health.Failed, "no handshake with the gateway yet"
+	case model.Recent(now, last, handshakeStale):
+		return health.OK, ""
+	case last.After(now):
+		return health.Failed, fmt.Sprintf("last handshake with the gateway was at %s, before the clock was set back", stamp(last))
 	}
+	return health.Failed, fmt.Sprintf("last handshake with the gateway was at %s", stamp(last))
 }
 
 // findGateway is what health says of the gateway. One that answers and is

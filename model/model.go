@@ -23,10 +23,18 @@ type ClockQuality string
 // Clock qualities.
 const (
 	ClockNone    ClockQuality = "none"    // build time or saved clock
+	ClockLogin   ClockQuality = "login"   // the clock of somebody who has logged in at the gateway
 	ClockRTC     ClockQuality = "rtc"     // a battery-backed clock on the board
 	ClockGateway ClockQuality = "gateway" // the gateway's signed answer to a nonce
 	ClockGPS     ClockQuality = "gps"
 )
+
+// TimeOffer is what time it is for somebody who has logged in at the gateway.
+type TimeOffer struct {
+	Time   time.Time `json:"time"`
+	User   string    `json:"user"`
+	Remote string    `json:"remote" doc:"address that the login came from"`
+}
 
 // Interface is a network interface of a node: a child of its identity.
 type Interface struct {

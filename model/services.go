@@ -18,13 +18,13 @@ type Lease struct {
 	Reserved bool       `json:"reserved"`
 }
 
-// Reservation is the address that a client of a device's own DHCP server gets, and
+// Reservation is the address that a host gets from a device's own DHCP servers, and
 // nobody else.
 type Reservation struct {
 	MAC     string     `json:"mac" maxLength:"17" doc:"of the client"`
-	Address netip.Addr `json:"address" doc:"IPv4, of the network of the device's clients"`
-	Name    string     `json:"name,omitempty" maxLength:"63" doc:"host name that it has, whatever it calls itself"`
-	Waits   bool       `json:"waits,omitempty" readOnly:"true" doc:"the device's clients have another network now: it holds again when they have that of the address"`
+	Address netip.Addr `json:"address" doc:"IPv4, of the network of the device's clients, 10.43.N.0/24, or, at the gateway, of the mesh, 10.41.0.0/16; not the device's own"`
+	Name    string     `json:"name,omitempty" maxLength:"63" doc:"host name that it has, whatever it calls itself; of clients alone"`
+	Waits   bool       `json:"waits,omitempty" readOnly:"true" doc:"the device gives addresses of other networks now: it holds again when its clients have that of the address"`
 }
 
 // DNSStatus is what a device's name server knows and has done.

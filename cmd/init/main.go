@@ -17,9 +17,6 @@ import (
 	"halo.internal/model/version"
 )
 
-// console serves the prompt on screen and serial port.
-const console = "/user/haloctl"
-
 func main() {
 	if err := run(); err != nil {
 		log.Fatal(err)
@@ -33,14 +30,15 @@ func run() error {
 	}
 	awaitReport()
 	var services []*gokrazy.Service
-	for _, name := range []string{"halo-air", "halo-mesh", "halo-agent", "gateway-api", "halo-field"} {
-		path := "/user/" + name
-		if _, err := os.Stat(path); err == nil {
-			services = append(services, gokrazy.NewService(exec.Command(path)))
+	for _, name := range paths.Programs() {
+		var args []string
+		if name == "haloctl" {
+			args = []string{"console"} // the prompt on screen and serial port
 		}
-	}
-	if _, err := os.Stat(console); err == nil {
-		services = append(services, gokrazy.NewService(exec.Command(console, "console")))
+		path := paths.Program(name)
+		if _, err := os.Stat(path); err == nil {
+			services = append(services, gokrazy.NewService(exec.Command(path, args...)))
+		}
 	}
 	// gokrazy would start a shell for whoever presses a key, and takes every other
 	// key from the console for that; there is none here, and the console is haloctl's.

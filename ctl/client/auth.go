@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"time"
 
 	"halo.internal/model/apitype"
 	"halo.internal/model/claim"
@@ -30,8 +31,8 @@ var ErrClaimProof = errors.New("the gateway did not prove the claim code, so no 
 
 // Claim makes the first user of the gateway at base. Who owns the TLS key on
 // the other side is unknown until it has proved the claim code together with
-// that key; only then, and only to that key, the password goes.
-func Claim(ctx context.Context, base *url.URL, code, username, password string) (Claimed, error) {
+// that key; only then, and only to that key, the password goes. at is as for Login.
+func Claim(ctx context.Context, base *url.URL, code, username, password string, at *time.Time) (Claimed, error) {
 	if _, err := claim.Normalise(code); err != nil {
 		return Claimed{}, err
 	}
@@ -67,7 +68,7 @@ func Claim(ctx context.Context, base *url.URL, code, username, password string) 
 	}
 	second := first
 	second.ServerNonce, second.Proof = hello.ServerNonce, base64.StdEncoding.EncodeToString(proof)
-	second.Username, second.Password = username, password
+	second.Username, second.Password, second.Time = username, password, at
 	var done apitype.ClaimAnswer
 	if err := c.call(ctx, request{method: http.MethodPost, path: "/api/auth/claim", body: second, anon: true}, &done); err != nil {
 		return Claimed{}, err
@@ -133,9 +134,10 @@ func (p *samePeer) binding() []byte {
 	return nil
 }
 
-// Login exchanges a password for a session.
-func (c *Client) Login(ctx context.Context, username, password string) (apitype.Tokens, error) {
-	return post[apitype.Tokens](ctx, c, "/api/auth/login", apitype.LoginRequest{Username: username, Password: password})
+// Login exchanges a password for a session. at is what time it is here, for a gateway
+// that does not know; nil: nothing that it should go by.
+func (c *Client) Login(ctx context.Context, username, password string, at *time.Time) (apitype.Tokens, error) {
+	return post[apitype.Tokens](ctx, c, "/api/auth/login", apitype.LoginRequest{Username: username, Password: password, Time: at})
 }
 
 // Refresh exchanges a refresh token, which is good once, for the next session.

@@ -23,12 +23,16 @@ func TestClaimPinsTheCAOfAGatewayThatKnowsTheCode(t *testing.T) {
 	ca := newAuthority(t)
 	cert := ca.issue(t, x509.ExtKeyUsageServerAuth)
 	g := &claimable{code: code, binding: claim.Binding(cert.Leaf), ca: ca.cert}
-	done, err := Claim(t.Context(), serve(t, always(cert), g), strings.ToLower(code), "admin", password)
+	at := time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC)
+	done, err := Claim(t.Context(), serve(t, always(cert), g), strings.ToLower(code), "admin", password, &at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if Fingerprint(done.CA) != Fingerprint(ca.cert) || done.Tokens.AccessToken != "access" || done.Tokens.Username != "admin" {
 		t.Errorf("got CA %s and user %q", Fingerprint(done.CA), done.Tokens.Username)
+	}
+	if len(g.times) != 1 || !g.times[0].Equal(at) {
+		t.Errorf("it was told the times %v, want %s", g.times, at)
 	}
 }
 
@@ -55,7 +59,7 @@ func TestClaimSendsNoPasswordToAnybodyElse(t *testing.T) {
 				w.Header().Set("Connection", "close") // a second handshake for the second post
 				tc.g.ServeHTTP(w, r)
 			})
-			_, err := Claim(t.Context(), serve(t, tc.pick, h), code, "admin", password)
+			_, err := Claim(t.Context(), serve(t, tc.pick, h), code, "admin", password, nil)
 			if !tc.is(err) {
 				t.Errorf("got %v", err)
 			}
@@ -80,7 +84,7 @@ func TestClaimRefusesACAThatIsNotTheServers(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
 	cert := ca.issue(t, x509.ExtKeyUsageServerAuth)
 	g := &claimable{code: code, binding: claim.Binding(cert.Leaf), ca: other.cert}
-	_, err := Claim(t.Context(), serve(t, always(cert), g), code, "admin", password)
+	_, err := Claim(t.Context(), serve(t, always(cert), g), code, "admin", password, nil)
 	if _, ok := errors.AsType[*UntrustedError](err); !ok {
 		t.Errorf("got %v, want UntrustedError", err)
 	}

@@ -120,6 +120,7 @@ type claimable struct {
 
 	mu        sync.Mutex // guards what follows
 	passwords []string   // that reached it
+	times     []time.Time
 	open      claim.Exchange
 }
 
@@ -156,6 +157,9 @@ func (g *claimable) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.passwords = append(g.passwords, req.Password)
+	if req.Time != nil {
+		g.times = append(g.times, *req.Time)
+	}
 	proof, _ := b64.DecodeString(req.Proof)
 	if !key.VerifyClient(g.open, req.Username, req.Password, proof) {
 		answer(w, http.StatusForbidden, apitype.Problem{Type: apitype.ProblemClaimProof, Detail: "wrong proof"})

@@ -17,7 +17,7 @@ func (a *API) authRoutes() {
 	register(a, entry, huma.Operation{
 		OperationID: "claim", Method: http.MethodPost, Path: "/api/auth/claim", Tags: []string{"auth"},
 		Summary:     "Claim a gateway with its code: become its first admin",
-		Description: "First client_nonce alone: the gateway proves that it knows the code. Then everything, with the client's proof. The code itself is never sent.",
+		Description: "First client_nonce alone: the gateway proves that it knows the code. Then everything, with the client's proof. The code itself is never sent. `time` is as in a login.",
 	}, func(ctx context.Context, i *In[apitype.ClaimRequest]) (*body[apitype.ClaimAnswer], error) {
 		c := callerOf(ctx)
 		var binding []byte
@@ -38,10 +38,11 @@ func (a *API) authRoutes() {
 	})
 	register(a, entry, huma.Operation{
 		OperationID: "login", Method: http.MethodPost, Path: "/api/auth/login", Tags: []string{"auth"},
-		Summary: "Log in with name and password",
+		Summary:     "Log in with name and password",
+		Description: "With `time`, a gateway whose clock is a guess takes its time from an admin or operator who has logged in.",
 	}, func(ctx context.Context, i *In[apitype.LoginRequest]) (*body[apitype.Tokens], error) {
 		c := callerOf(ctx)
-		t, err := a.Auth.Login(ctx, c.remote, i.Body.Username, i.Body.Password)
+		t, err := a.Auth.Login(ctx, c.remote, i.Body.Username, i.Body.Password, i.Body.Time)
 		if err == nil {
 			c.actor = "user:" + t.Username
 		}

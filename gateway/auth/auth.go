@@ -51,6 +51,7 @@ type Service struct {
 	network   identity.Key
 	epoch     func() uint64
 	withdrawn withdrawn
+	offerTime func(context.Context, model.TimeOffer)
 }
 
 // Config is what New needs.
@@ -62,13 +63,17 @@ type Config struct {
 
 	Key   identity.Key  // the network's, which signs operators' certificates
 	Epoch func() uint64 // may rise at any time
+
+	// OfferTime gets the time of who has just proved who he is, before he is given
+	// anything that ends by the clock: that may be another after it. It may be nil.
+	OfferTime func(context.Context, model.TimeOffer)
 }
 
 const settingSigningKey = "login signing key"
 
 // New loads or makes the signing key.
 func New(ctx context.Context, c Config) (*Service, error) {
-	s := &Service{db: c.DB, clock: c.Clock, events: c.Events, hasher: newHasher(), logins: newLimiter(), network: c.Key, epoch: c.Epoch}
+	s := &Service{db: c.DB, clock: c.Clock, events: c.Events, hasher: newHasher(), logins: newLimiter(), network: c.Key, epoch: c.Epoch, offerTime: c.OfferTime}
 	seed, err := c.DB.Setting(ctx, settingSigningKey, newSeed)
 	if err != nil {
 		return nil, fmt.Errorf("login signing key: %w", err)
@@ -107,8 +112,10 @@ func newSeed() []byte {
 
 var errLogin = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemLogin, "user name or password is wrong")
 
-// Login checks a password and starts a login.
-func (s *Service) Login(ctx context.Context, remote netip.Addr, username, password string) (apitype.Tokens, error) {
+// Login checks a password and starts a login. at is what time it is where the request
+// comes from; nil: it does not say.
+func (s *Service) Login(ctx context.Context, remote netip.Addr, username, password string, at *time.Time) (apitype.Tokens, error) {
+	began := time.Now()
 	who := remoteKey(remote)
 	keys := []string{"login " + who, "login " + who + " " + username}
 	if err := s.logins.allow(keys...); err != nil {
@@ -131,12 +138,23 @@ func (s *Service) Login(ctx context.Context, remote netip.Addr, username, passwo
 		return apitype.Tokens{}, errLogin
 	}
 	s.logins.succeed(keys...)
+	s.offer(ctx, u, remote, at, began)
 	family := make([]byte, 16)
 	rand.Read(family)
 	return s.issue(ctx, u, family, newSecret(refreshStart), func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)
 		return err
 	})
+}
+
+// offer hands on the time that somebody said to have when his request began to be
+// answered, which takes some seconds on a small board. A viewer's is not taken: he
+// changes nothing.
+func (s *Service) offer(ctx context.Context, u user, remote netip.Addr, at *time.Time, began time.Time) {
+	if at == nil || s.offerTime == nil || u.role == apitype.RoleViewer {
+		return
+	}
+	s.offerTime(ctx, model.TimeOffer{Time: at.Add(time.Since(began)), User: u.name, Remote: remote.String()})
 }
 
 // failed counts and records a failed attempt. username is that of a user there

@@ -22,6 +22,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
 	"halo.internal/identity"
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/claim"
 )
@@ -43,6 +44,8 @@ type fixture struct {
 
 	network identity.Key
 	epoch   uint64
+	offered func(model.TimeOffer)
+	at      *time.Time // of a claim
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -57,6 +60,11 @@ func newFixture(t *testing.T) *fixture {
 	f.network, f.epoch = identity.New(), 2
 	f.Service, err = New(t.Context(), Config{
 		DB: db, Clock: c, Events: events.New(db, c, 1, slog.New(slog.DiscardHandler)), Salt: salt, Key: f.network, Epoch: func() uint64 { return f.epoch },
+		OfferTime: func(_ context.Context, o model.TimeOffer) {
+			if f.offered != nil {
+				f.offered(o)
+			}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +91,7 @@ func (f *fixture) count(t *testing.T, query string) (n int) {
 
 func (f *fixture) login(t *testing.T, name string) apitype.Tokens {
 	t.Helper()
-	tokens, err := f.Login(t.Context(), here, name, password)
+	tokens, err := f.Login(t.Context(), here, name, password, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,9 +126,9 @@ func TestLoginAndRoles(t *testing.T) {
 	if p.Name != "vera" || p.Has(apitype.ScopeNodesWrite) || !p.Has(apitype.ScopeNodesRead) || p.Has(apitype.ScopeAdmin) {
 		t.Errorf("got %+v, want a viewer's rights", p)
 	}
-	_, err = f.Login(t.Context(), here, "vera", "wrong password")
+	_, err = f.Login(t.Context(), here, "vera", "wrong password", nil)
 	wantProblem(t, err, apitype.ProblemLogin)
-	_, err = f.Login(t.Context(), here, "nobody", password)
+	_, err = f.Login(t.Context(), here, "nobody", password, nil)
 	wantProblem(t, err, apitype.ProblemLogin)
 
 	f.now = f.now.Add(accessLife + time.Minute)
@@ -258,10 +266,10 @@ func TestGuessingIsSlowedForTheGuesserAlone(t *testing.T) {
 	f := newFixture(t)
 	f.addUser(t, "root", apitype.RoleAdmin)
 	for range freeFailures {
-		_, err := f.Login(t.Context(), another, "root", "wrong password")
+		_, err := f.Login(t.Context(), another, "root", "wrong password", nil)
 		wantProblem(t, err, apitype.ProblemLogin)
 	}
-	_, err := f.Login(t.Context(), another, "root", password)
+	_, err := f.Login(t.Context(), another, "root", password, nil)
 	wantProblem(t, err, apitype.ProblemRateLimited)
 	p, _ := errors.AsType[*apitype.Problem](err)
 	if p.GetHeaders().Get("Retry-After") != "2" {
@@ -269,7 +277,7 @@ func TestGuessingIsSlowedForTheGuesserAlone(t *testing.T) {
 	}
 	f.login(t, "root") // from elsewhere
 	f.mono = f.mono.Add(firstWait + time.Second)
-	if _, err := f.Login(t.Context(), another, "root", password); err != nil {
+	if _, err := f.Login(t.Context(), another, "root", password, nil); err != nil {
 		t.Errorf("after the wait: %v", err)
 	}
 }
@@ -336,7 +344,7 @@ func TestChangesEndLoginsAndAnAdminRemains(t *testing.T) {
 	if _, err := f.Refresh(ctx, here, veraLogin.RefreshToken); err == nil {
 		t.Error("a refresh token outlived the password")
 	}
-	if _, err := f.Login(ctx, here, "vera", fresh); err != nil {
+	if _, err := f.Login(ctx, here, "vera", fresh, nil); err != nil {
 		t.Errorf("new password: %v", err)
 	}
 	wantProblem(t, f.DeleteUser(ctx, "root"), "about:blank")
@@ -433,6 +441,85 @@ func TestClockBeforeTheBuild(t *testing.T) {
 	}
 }
 
+// TestTheTimeOfALogin is offered by whoever may change things and has proved who he is,
+// before his tokens are made: the clock may be another after it.
+func TestTheTimeOfALogin(t *testing.T) {
+	f := newFixture(t)
+	for name, role := range map[string]string{"root": apitype.RoleAdmin, "otto": apitype.RoleOperator, "vera": apitype.RoleViewer} {
+		f.addUser(t, name, role)
+	}
+	var offers []model.TimeOffer
+	f.offered = func(o model.TimeOffer) {
+		offers = append(offers, o)
+		f.now = o.Time
+	}
+	at := build.AddDate(1, 0, 0)
+	for _, tc := range []struct {
+		name, user, password string
+		at                   *time.Time
+		offers               bool
+	}{
+		{"a wrong password", "root", "wrong password", &at, false},
+		{"nobody", "nobody", password, &at, false},
+		{"a viewer", "vera", password, &at, false},
+		{"who does not say", "root", password, nil, false},
+		{"an operator", "otto", password, &at, true},
+		{"an admin", "root", password, &at, true},
+	} {
+		offers, f.now = nil, build.Add(24*time.Hour)
+		tokens, err := f.Login(t.Context(), here, tc.user, tc.password, tc.at)
+		if (len(offers) == 1) != tc.offers || len(offers) > 1 {
+			t.Errorf("%s: offered %+v", tc.name, offers)
+		}
+		if len(offers) == 0 {
+			continue
+		}
+		if o := offers[0]; o.User != tc.user || o.Remote != here.String() || o.Time.Before(at) || o.Time.Sub(at) > time.Hour {
+			t.Errorf("%s: offered %+v, want %s and what the check of the password took", tc.name, o, at)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		} else if _, err := f.bearer(t, tokens.AccessToken); err != nil {
+			t.Errorf("%s: the tokens are not of the time that was offered: %v", tc.name, err)
+		}
+	}
+}
+
+// TestTheTimeOfAClaim is that of its second post, once its proof is right.
+func TestTheTimeOfAClaim(t *testing.T) {
+	f := newFixture(t)
+	code, err := f.PrepareClaim(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := build.AddDate(1, 0, 0)
+	f.at = &at
+	var offers []model.TimeOffer
+	f.offered = func(o model.TimeOffer) {
+		offers = append(offers, o)
+		f.now = o.Time
+	}
+	nonce := base64.StdEncoding.EncodeToString(claim.NewNonce())
+	start, err := f.ClaimStart(t.Context(), here, nonce, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.ClaimFinish(t.Context(), here, apitype.ClaimRequest{ClientNonce: nonce, ServerNonce: start.ServerNonce, Proof: nonce, Username: "root", Password: password, Time: &at}, nil)
+	if wantProblem(t, err, apitype.ProblemClaimProof); len(offers) != 0 {
+		t.Errorf("a wrong proof offered %+v", offers)
+	}
+	tokens, err := f.claim(t, code, nil, nil, "root", password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(offers) != 1 || offers[0].User != "root" || offers[0].Time.Before(at) {
+		t.Errorf("offered %+v", offers)
+	}
+	if _, err := f.bearer(t, tokens.AccessToken); err != nil {
+		t.Errorf("the tokens are not of the time that was offered: %v", err)
+	}
+}
+
 // client runs the client's side of a claim.
 func (f *fixture) claim(t *testing.T, code string, seen, sent []byte, username, pass string) (apitype.Tokens, error) {
 	t.Helper()
@@ -460,7 +547,7 @@ func (f *fixture) claim(t *testing.T, code string, seen, sent []byte, username, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := apitype.ClaimRequest{ClientNonce: base64.StdEncoding.EncodeToString(nonce), ServerNonce: start.ServerNonce, Proof: base64.StdEncoding.EncodeToString(proof), Username: username, Password: pass}
+	r := apitype.ClaimRequest{ClientNonce: base64.StdEncoding.EncodeToString(nonce), ServerNonce: start.ServerNonce, Proof: base64.StdEncoding.EncodeToString(proof), Username: username, Password: pass, Time: f.at}
 	tokens, err := f.ClaimFinish(t.Context(), here, r, sent)
 	if err == nil {
 		if _, again := f.ClaimFinish(t.Context(), here, r, sent); again == nil {

@@ -160,7 +160,7 @@ func (s *Service) claimKey(ctx context.Context) (claim.Key, error) {
 // ClaimFinish verifies the client's proof, makes the first admin, erases the
 // code and logs the admin in.
 func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) (apitype.Tokens, error) {
-	limit := "claim " + remoteKey(remote)
+	began, limit := time.Now(), "claim "+remoteKey(remote)
 	if err := s.logins.allow(limit); err != nil {
 		return apitype.Tokens{}, err
 	}
@@ -191,6 +191,7 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 	family := make([]byte, 16)
 	rand.Read(family)
 	u := user{name: r.Username, role: apitype.RoleAdmin, generation: 1}
+	s.offer(ctx, u, remote, r.Time, began)
 	tokens, err := s.issue(ctx, u, family, newSecret(refreshStart), func(tx *sql.Tx) error {
 		var n int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM users`).Scan(&n); err != nil {

@@ -41,7 +41,7 @@ func (c *Clock) Quality() model.ClockQuality { return c.quality.Load().(model.Cl
 // SetQuality is called with what halo-mesh reports.
 func (c *Clock) SetQuality(q model.ClockQuality) {
 	switch q {
-	case model.ClockRTC, model.ClockGateway, model.ClockGPS:
+	case model.ClockLogin, model.ClockRTC, model.ClockGateway, model.ClockGPS:
 		c.quality.Store(q)
 	default:
 		c.quality.Store(model.ClockNone)

@@ -26,6 +26,7 @@ type Client interface {
 	PutRevoked(ctx context.Context, ids []string) error
 	PutClaimCode(ctx context.Context, code string) error
 	DeleteClaimCode(context.Context) error
+	OfferTime(context.Context, model.TimeOffer) error
 }
 
 var _ Client = (*local.Mesh)(nil)
@@ -90,6 +91,21 @@ func (l *Link) ShowClaimCode(code string) {
 	l.code = code
 	l.mu.Unlock()
 	l.Look()
+}
+
+// OfferTime hands on the time of somebody who has logged in, if halo-mesh knows none
+// that is better: it decides. Who has logged in does not wait for one that hangs.
+func (l *Link) OfferTime(ctx context.Context, o model.TimeOffer) error {
+	if l.Clock.Quality() != model.ClockNone {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, local.AnswerWait)
+	defer cancel()
+	if err := l.Client.OfferTime(ctx, o); err != nil {
+		return fmt.Errorf("halo-mesh does not take the time of a login: %w", err)
+	}
+	l.Look() // it may have another quality now
+	return nil
 }
 
 // Look has the link look at halo-mesh at once: what is to be announced has

@@ -68,7 +68,10 @@ func (s *standing) Status(context.Context) (model.MeshStatus, error) {
 
 // hanging is a halo-mesh that stops to answer one question, as its client in
 // package local reports it.
-type hanging struct{ at atomic.Value }
+type hanging struct {
+	at     atomic.Value
+	offers []model.TimeOffer
+}
 
 // Questions.
 const (
@@ -104,6 +107,35 @@ func (*hanging) PutPeers(context.Context, []model.AdmittedPeer) error { return n
 func (*hanging) PutRevoked(context.Context, []string) error           { return nil }
 func (*hanging) PutClaimCode(context.Context, string) error           { return nil }
 func (*hanging) DeleteClaimCode(context.Context) error                { return nil }
+
+func (h *hanging) OfferTime(ctx context.Context, o model.TimeOffer) error {
+	if h.at.Load() == taught {
+		return wait(ctx, 10*time.Second)
+	}
+	h.offers = append(h.offers, o)
+	return nil
+}
+
+// TestTheTimeOfALogin is handed on while halo-mesh knows none, and keeps nobody waiting.
+func TestTheTimeOfALogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mesh, c := &hanging{}, clock.New(time.Now, time.Time{})
+		l := New(Config{Client: mesh, Clock: c})
+		o := model.TimeOffer{Time: time.Now(), User: "anna", Remote: "10.42.0.9"}
+		if err := l.OfferTime(t.Context(), o); err != nil || len(mesh.offers) != 1 || mesh.offers[0] != o {
+			t.Errorf("got %+v, %v", mesh.offers, err)
+		}
+		mesh.at.Store(taught)
+		began := time.Now()
+		if err := l.OfferTime(t.Context(), o); err == nil || time.Since(began) != local.AnswerWait {
+			t.Errorf("a halo-mesh that hangs: %v after %s", err, time.Since(began))
+		}
+		c.SetQuality(model.ClockLogin)
+		if err := l.OfferTime(t.Context(), o); err != nil || len(mesh.offers) != 1 {
+			t.Errorf("while it knows better: %+v, %v", mesh.offers, err)
+		}
+	})
+}
 
 func TestAHungHaloMeshIsNamedInTime(t *testing.T) {
 	for _, question := range []string{asked, taught} {

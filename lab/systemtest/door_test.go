@@ -66,8 +66,10 @@ func anOperator(t *testing.T, l *lab, laptop *nstest.Host, at string) {
 	l.run(t, laptop, "the other node's firewall", "door", haloctl, "--config", file, "--node", l.nodes[1].Name(), "net", "firewall")
 	bundle := filepath.Join(t.TempDir(), "support.tar.gz")
 	l.run(t, laptop, "a support bundle", "Wrote", haloctl, "--config", file, "--node", l.nodes[1].Name(), "support", "--out", bundle)
-	if out, err := exec.Command("tar", "tzf", bundle).CombinedOutput(); err != nil || !strings.Contains(string(out), "halo-support/kernel.txt") {
-		t.Errorf("support bundle: %s, %v", out, err)
+	for file, want := range map[string]string{"kernel.txt": "", "log/halo-mesh-now.txt": "halo-mesh runs", "log/halo-agent.txt": `starting ["/user/halo-agent"]`} {
+		if out, err := exec.Command("tar", "xzOf", bundle, "halo-support/"+file).CombinedOutput(); err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("support bundle: no %q in %s: %v, %.500s", want, file, err, out)
+		}
 	}
 }
 

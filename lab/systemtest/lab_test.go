@@ -135,7 +135,7 @@ func (l *lab) claim(t testing.TB) {
 		t.Fatal(err)
 	}
 	password := rand.Text()
-	done, err := client.Claim(t.Context(), base, l.net.Bundles.Gateway.Gateway.ClaimCode, "admin", password)
+	done, err := client.Claim(t.Context(), base, l.net.Bundles.Gateway.Gateway.ClaimCode, "admin", password, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func (s *session) Token(ctx context.Context, stale string) (string, error) {
 	if stale == "" || stale != s.token {
 		return s.token, nil
 	}
-	t, err := s.plain.Login(ctx, "admin", s.password)
+	t, err := s.plain.Login(ctx, "admin", s.password, nil)
 	if err == nil {
 		s.token = t.AccessToken
 	}

@@ -40,6 +40,9 @@ type Daemon interface {
 	MeshSecret() (bundle.Mesh, error)
 	ShowClaimCode(code string) error
 	EraseClaimCode() error
+	// OfferTime takes the time of somebody who has logged in, if the device has none
+	// that is better; that it has is no error.
+	OfferTime(model.TimeOffer) error
 	// Scan may take 20 s.
 	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
 	Channels() ([]model.RadioChannels, error)
@@ -111,6 +114,7 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 	mux.HandleFunc("DELETE "+local.RouteClaimCode, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, nil, d.EraseClaimCode())
 	})
+	put(mux, local.RouteTime, d.OfferTime)
 	get(mux, local.RouteChannels, d.Channels)
 	get(mux, local.RouteLegal, d.Legal)
 	get(mux, local.RouteTopology, d.Topology)

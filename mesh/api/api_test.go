@@ -37,6 +37,7 @@ func (d *daemon) PutOperators(o model.Operators) error  { d.last = fmt.Sprint(o.
 func (d *daemon) CheckCode(c model.CodeTry) error       { d.last = c.Where; return d.err }
 func (d *daemon) ShowClaimCode(c string) error          { d.last = c; return d.err }
 func (d *daemon) EraseClaimCode() error                 { d.last = "erased"; return d.err }
+func (d *daemon) OfferTime(o model.TimeOffer) error     { d.last = o.User; return d.err }
 func (d *daemon) PutRevoked(ids []string) error         { d.last = strings.Join(ids, " "); return d.err }
 func (d *daemon) RotateKey() error                      { d.last = "rotated"; return d.err }
 func (d *daemon) Profile() (model.MeshProfile, error)   { return model.MeshProfile{Phase: "idle"}, d.err }
@@ -133,6 +134,9 @@ func TestRoutes(t *testing.T) {
 		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, nil, 204, "7K3M", ""},
 		{"PUT", "/v1/boot/claim-code", `{"code":"7K3M"}`, errors.New("card is gone"), 500, "7K3M", "card is gone"},
 		{"DELETE", "/v1/boot/claim-code", "", nil, 204, "erased", ""},
+		{"PUT", "/v1/time", `{"time":"2026-11-28T09:00:00Z","user":"anna","remote":"10.42.0.9"}`, nil, 204, "anna", ""},
+		{"PUT", "/v1/time", `{"time":"today"}`, nil, 422, "", "invalid body"},
+		{"PUT", "/v1/time", `{"time":"1970-01-01T00:00:00Z"}`, fmt.Errorf("%w: time refused", ErrInvalid), 422, "", "time refused"},
 		{"GET", "/v1/radios/channels", "", nil, 200, "", "[]"},
 		{"GET", "/v1/radios/legal", "", errors.New("netlink"), 500, "", "netlink"},
 		{"GET", "/v1/net/leases", "", nil, 200, "", `{"br0":[{"address":"","mac":"","name":"phone"`},

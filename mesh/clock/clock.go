@@ -1,7 +1,7 @@
 // Package clock decides what time it is on a board without a clock: it starts
 // from the latest sane time at hand, takes the gateway's signed answer to a
-// nonce as a correction, keeps the time across power cuts, and tells with
-// every time how good it is.
+// nonce as a correction, and a person's word while nothing knows better, keeps
+// the time across power cuts, and tells with every time how good it is.
 package clock
 
 import (
@@ -24,6 +24,9 @@ const (
 	// tolerance is the difference that is not worth a step: steps disturb the
 	// stamps of readings and the handshakes of the overlay.
 	tolerance = 250 * time.Millisecond
+	// personTolerance is the same for a person's clock: those of phones are right by a
+	// second, and what they say has come over slow links.
+	personTolerance = 5 * time.Second
 	// drift is how far a good battery-backed clock may stand behind the saved
 	// time, since two crystals run apart by minutes in a month. One that is
 	// further behind has stopped.
@@ -126,7 +129,7 @@ func (c *Clock) State() State {
 
 // Compared returns what the gateway said of its own clock when this one was last
 // compared with it, in this process, and when that was by this clock; nothing and
-// zero when it was not.
+// zero when it was not. Of a person's time it returns when that was alone.
 func (c *Clock) Compared() (gateway model.ClockQuality, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -157,7 +160,45 @@ type Correction struct {
 // Offset is how far the clock moved.
 func (c Correction) Offset() time.Duration { return c.To.Sub(c.From) }
 
-var rank = map[model.ClockQuality]int{model.ClockNone: 0, model.ClockRTC: 1, model.ClockGateway: 2, model.ClockGPS: 3}
+var rank = map[model.ClockQuality]int{model.ClockNone: 0, model.ClockLogin: 1, model.ClockRTC: 2, model.ClockGateway: 3, model.ClockGPS: 4}
+
+// Offer takes the time of a person who has logged in, back in time as well, if nothing
+// has told it in this start of the machine; taken is false when something has, also
+// another person.
+func (c *Clock) Offer(t time.Time) (corr Correction, taken bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.sys.Now()
+	if own := c.state.Quality; own != model.ClockNone {
+		return Correction{From: now, To: now, Quality: own}, false, nil
+	}
+	if err := c.sane(t); err != nil {
+		return Correction{}, false, err
+	}
+	corr, err = c.follow(now, t, personTolerance, model.ClockLogin)
+	if err != nil {
+		return Correction{}, false, err
+	}
+	c.compared = corr.To
+	return corr, true, nil
+}
+
+// follow makes the clock show that time, unless it does within tolerance, and have that
+// quality. c.mu is held.
+func (c *Clock) follow(now, to time.Time, tolerance time.Duration, quality model.ClockQuality) (Correction, error) {
+	corr := Correction{From: now, To: now, Quality: quality}
+	if to.Sub(now).Abs() > tolerance {
+		if err := c.sys.Set(to); err != nil {
+			return Correction{}, fmt.Errorf("set the clock to %s: %w", stamp(to), err)
+		}
+		corr.To, corr.Stepped = to, true
+		if to.Before(now) {
+			c.state.Steps++
+		}
+	}
+	c.state.Quality = quality
+	return corr, nil
+}
 
 // Correct applies a gateway's answer, back in time as well. A gateway that does
 // not know the time itself is followed too, so that the network agrees on one;
@@ -186,17 +227,10 @@ func (c *Clock) Correct(a Answer) (Correction, error) {
 	if theirs == 0 {
 		quality = model.ClockNone
 	}
-	corr := Correction{From: now, To: now, Quality: quality}
-	if d := to.Sub(now).Abs(); d > tolerance+a.RoundTrip/2 {
-		if err := c.sys.Set(to); err != nil {
-			return Correction{}, fmt.Errorf("set the clock to %s: %w", stamp(to), err)
-		}
-		corr.To, corr.Stepped = to, true
-		if to.Before(now) {
-			c.state.Steps++
-		}
+	corr, err := c.follow(now, to, tolerance+a.RoundTrip/2, quality)
+	if err != nil {
+		return Correction{}, err
 	}
-	c.state.Quality = quality
 	c.theirs, c.compared = a.Quality, corr.To
 	return corr, nil
 }

@@ -91,6 +91,8 @@ func TestCorrect(t *testing.T) {
 		{"right already", model.ClockNone, Answer{days(5).Add(200 * time.Millisecond), model.ClockRTC, 0}, days(5), model.ClockGateway, 0, false},
 		{"within the doubt of a slow answer", model.ClockNone, Answer{days(5), model.ClockRTC, 3 * time.Second}, days(5), model.ClockGateway, 0, false},
 		{"gateway guesses too", model.ClockNone, Answer{days(2), model.ClockNone, 0}, days(2), model.ClockNone, 1, false},
+		{"gateway has it of a login", model.ClockNone, Answer{days(2), model.ClockLogin, 0}, days(2), model.ClockGateway, 1, false},
+		{"own battery beats a login", model.ClockRTC, Answer{days(2), model.ClockLogin, 0}, days(5), model.ClockRTC, 0, false},
 		{"own battery beats a guess", model.ClockRTC, Answer{days(2), model.ClockNone, 0}, days(5), model.ClockRTC, 0, false},
 		{"what the gateway said before beats its guess", model.ClockGateway, Answer{days(2), model.ClockNone, 0}, days(5), model.ClockGateway, 0, false},
 		{"gateway beats own battery", model.ClockRTC, Answer{days(6), model.ClockRTC, 0}, days(6), model.ClockGateway, 0, false},
@@ -115,6 +117,76 @@ func TestCorrect(t *testing.T) {
 				t.Errorf("got %d steps back, want %d", s, tc.steps)
 			}
 		})
+	}
+}
+
+func TestOffer(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		own     model.ClockQuality
+		offer   time.Time
+		want    time.Time
+		quality model.ClockQuality
+		taken   bool
+		steps   uint32
+		refused bool
+	}{
+		{"forward", model.ClockNone, days(10), days(10), model.ClockLogin, true, 0, false},
+		{"back", model.ClockNone, days(2), days(2), model.ClockLogin, true, 1, false},
+		{"right already", model.ClockNone, days(5).Add(4 * time.Second), days(5), model.ClockLogin, true, 0, false},
+		{"the build", model.ClockNone, build, build, model.ClockLogin, true, 1, false},
+		{"the last believed day", model.ClockNone, build.AddDate(20, 0, 0), build.AddDate(20, 0, 0), model.ClockLogin, true, 0, false},
+		{"before the build", model.ClockNone, build.Add(-time.Second), days(5), model.ClockNone, false, 0, true},
+		{"1970", model.ClockNone, time.Unix(0, 0), days(5), model.ClockNone, false, 0, true},
+		{"20 years and a day after the build", model.ClockNone, build.AddDate(20, 0, 1), days(5), model.ClockNone, false, 0, true},
+		{"the end of all time", model.ClockNone, time.Unix(1<<62, 0), days(5), model.ClockNone, false, 0, true},
+		{"no time", model.ClockNone, time.Time{}, days(5), model.ClockNone, false, 0, true},
+		{"somebody has told it before", model.ClockLogin, days(10), days(5), model.ClockLogin, false, 0, false},
+		{"a battery", model.ClockRTC, days(10), days(5), model.ClockRTC, false, 0, false},
+		{"the gateway", model.ClockGateway, days(10), days(5), model.ClockGateway, false, 0, false},
+		{"GPS", model.ClockGPS, days(10), days(5), model.ClockGPS, false, 0, false},
+		{"GPS, and no time", model.ClockGPS, time.Time{}, days(5), model.ClockGPS, false, 0, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := New(&fake{now: days(5)}, build)
+			c.Resume(State{Quality: tc.own})
+			corr, taken, err := c.Offer(tc.offer)
+			if errors.Is(err, ErrRefused) != tc.refused || err != nil && !tc.refused || taken != tc.taken {
+				t.Errorf("got %v, %v, want it taken: %v, refused: %v", taken, err, tc.taken, tc.refused)
+			}
+			if got, q := c.Now(); !got.Equal(tc.want) || q != tc.quality {
+				t.Errorf("got %s (%s), want %s (%s)", got, q, tc.want, tc.quality)
+			}
+			if s := c.State().Steps; s != tc.steps || corr.Stepped != (tc.taken && !tc.want.Equal(days(5))) {
+				t.Errorf("got %d steps back, want %d; %+v", s, tc.steps, corr)
+			}
+			if _, at := c.Compared(); at.IsZero() == tc.taken {
+				t.Errorf("compared at %s", at)
+			}
+		})
+	}
+}
+
+// TestWhatComesAfterAnOffer: whatever knows better still corrects it, and nobody else.
+func TestWhatComesAfterAnOffer(t *testing.T) {
+	c := New(&fake{now: days(5)}, build)
+	for _, at := range []time.Time{days(10), days(11)} {
+		if _, _, err := c.Offer(at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, _ := c.Now(); !got.Equal(days(10)) {
+		t.Errorf("two people: got %s, want what the first said", got)
+	}
+	if _, err := c.Correct(Answer{days(3), model.ClockRTC, 0}); err != nil {
+		t.Fatal(err)
+	}
+	if got, q := c.Now(); !got.Equal(days(3)) || q != model.ClockGateway {
+		t.Errorf("then a gateway: got %s (%s)", got, q)
+	}
+	b := New(&fake{now: days(5), broken: errors.New("not allowed")}, build)
+	if _, taken, err := b.Offer(days(10)); err == nil || taken || b.State().Quality != model.ClockNone {
+		t.Errorf("a clock that cannot be set: %v, %v, %+v", taken, err, b.State())
 	}
 }
 

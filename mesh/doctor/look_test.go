@@ -107,6 +107,7 @@ func TestWhoIsDue(t *testing.T) {
 	peers := []Peer{
 		{Node: "gateway", Gateway: true, Fresh: now.Add(-time.Hour)}, {Node: "used", Fresh: now.Add(-time.Minute)},
 		{Node: "idle", Fresh: now.Add(-time.Hour)}, {Node: "never"},
+		{Node: "before the clock was set back", Fresh: now.AddDate(1, 0, 0)},
 	}
 	d.admit(Own{}, peers, now)
 	if len(d.patients) != 2 || d.patients["gateway"] == nil || d.patients["used"] == nil {

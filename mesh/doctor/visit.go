@@ -56,7 +56,7 @@ func (d *Doctor) admit(own Own, peers []Peer, now time.Time) {
 	var gone, moved []*patient
 	d.mu.Lock()
 	for _, p := range peers {
-		used := p.Gateway && !p.Fresh.IsZero() || now.Sub(p.Fresh) < inUse
+		used := p.Gateway && !p.Fresh.IsZero() || model.Recent(now, p.Fresh, inUse)
 		switch old := d.patients[p.Node]; {
 		case old != nil:
 			if old.limits != (limits{}) && (old.Underlay != p.Underlay || !slices.Equal(old.Nets, p.Nets)) {

@@ -13,22 +13,51 @@ import (
 const (
 	visitEnds  = 10 * time.Minute // without a request: the next one is another visit
 	maxVisits  = 64
-	newsAtOnce = 5 // events of refusals, and
+	newsAtOnce = 5 // events of what is bounded, and
 	newsGap    = time.Minute
 )
 
 // book makes events of who comes and what they do: one for a visit, however much
-// they look at in it, one for each thing that is more than looking. Refusals are
-// bounded all together, since whoever is refused can come from ever new
-// addresses: an event tells how many there were since the last.
+// they look at in it, one for each thing that is more than looking. What costs who
+// asks nothing is bounded, and an event tells how many there were since the last:
+// strangers who are refused all together, since they can come from ever new
+// addresses; what an operator may not do, and looks that tell much, by certificate,
+// so that nobody's can be hidden among another's.
 type book struct {
 	event func(kind string, s model.Severity, message string, fields ...string)
 	now   func() time.Time
 
-	mu     sync.Mutex // guards what follows
-	visits map[visit]time.Time
+	mu        sync.Mutex // guards what follows
+	visits    map[visit]time.Time
+	strangers *tally
+	tallies   map[tallied]*tally
+}
+
+// tally counts what is told of a few times at once, and rarely after that.
+type tally struct {
 	news   *bucket
 	untold int
+	last   time.Time
+}
+
+func newTally() *tally { return &tally{news: newBucket(newsAtOnce, 1/newsGap.Seconds())} }
+
+// count returns how many there were since the last that was told of, this one
+// included, and whether to tell of them.
+func (t *tally) count(now time.Time) (n int, tell bool) {
+	t.last = now
+	t.untold++
+	n, tell = t.untold, t.news.take(now)
+	if tell {
+		t.untold = 0
+	}
+	return n, tell
+}
+
+// tallied is what is counted together: events of a kind, of one certificate.
+type tallied struct {
+	serial, epoch uint64
+	kind          string
 }
 
 // visit is of one certificate from one address.
@@ -38,7 +67,7 @@ type visit struct {
 }
 
 func newBook(event func(kind string, s model.Severity, message string, fields ...string)) *book {
-	return &book{event: event, now: time.Now, visits: map[visit]time.Time{}, news: newBucket(newsAtOnce, 1/newsGap.Seconds())}
+	return &book{event: event, now: time.Now, visits: map[visit]time.Time{}, strangers: newTally(), tallies: map[tallied]*tally{}}
 }
 
 func fieldsOf(c operator.Certificate, remote netip.Addr) []string {
@@ -81,21 +110,59 @@ func (b *book) tidy(now time.Time) {
 }
 
 // used notes that an operator has done something.
-func (b *book) used(c operator.Certificate, remote netip.Addr, what string) {
-	b.event(EventUsed, model.Info, fmt.Sprintf("%s %s asked this node for %s", c.Role, c.User, what), append(fieldsOf(c, remote), "did", what)...)
+func (b *book) used(c operator.Certificate, remote netip.Addr, to Route) {
+	b.event(EventUsed, model.Info, fmt.Sprintf("%s %s asked this node for %s", c.Role, c.User, to.Pattern), append(fieldsOf(c, remote), "did", to.Pattern)...)
+}
+
+// looked notes that an operator has asked for what tells much.
+func (b *book) looked(c operator.Certificate, remote netip.Addr, to Route) {
+	if n, tell := b.count(c, EventUsed); tell {
+		b.event(EventUsed, model.Info, fmt.Sprintf("%s %s asked this node for %s", c.Role, c.User, to.Pattern), append(fieldsOf(c, remote), "did", to.Pattern, "times", fmt.Sprint(n))...)
+	}
+}
+
+// denied notes that an operator has asked for what the role may not.
+func (b *book) denied(c operator.Certificate, remote netip.Addr, to Route) {
+	if n, tell := b.count(c, EventDenied); tell {
+		b.event(EventDenied, model.Warning, fmt.Sprintf("%s %s asked this node for %s, which needs the role %s", c.Role, c.User, to.Pattern, to.Role),
+			append(fieldsOf(c, remote), "asked", to.Pattern, "needs", to.Role, "times", fmt.Sprint(n))...)
+	}
+}
+
+// count counts an event of a certificate; see tally.
+func (b *book) count(c operator.Certificate, kind string) (n int, tell bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, of := b.now(), tallied{c.Serial, c.Epoch, kind}
+	t := b.tallies[of]
+	if t == nil {
+		if len(b.tallies) >= maxVisits {
+			b.forget()
+		}
+		t = newTally()
+		b.tallies[of] = t
+	}
+	return t.count(now)
+}
+
+// forget makes room: the tally that nothing was added to for longest goes.
+func (b *book) forget() {
+	var oldest tallied
+	var at time.Time
+	for of, t := range b.tallies {
+		if at.IsZero() || t.last.Before(at) {
+			oldest, at = of, t.last
+		}
+	}
+	delete(b.tallies, oldest)
 }
 
 // refused notes that somebody was not let in, for the nth time in a row.
 func (b *book) refused(remote netip.Addr, n int, err error) {
 	b.mu.Lock()
-	b.untold++
-	told := b.news.take(b.now())
-	count := b.untold
-	if told {
-		b.untold = 0
-	}
+	count, tell := b.strangers.count(b.now())
 	b.mu.Unlock()
-	if !told {
+	if !tell {
 		return
 	}
 	b.event(EventRefused, model.Warning, "somebody was not let in at this node's door: "+err.Error(),

@@ -37,7 +37,8 @@ import (
 // Kinds of events.
 const (
 	EventOpened  = "door.opened"  // an operator has come in; fields user, role, serial, remote
-	EventUsed    = "door.used"    // and has asked for more than to look; the same and did
+	EventUsed    = "door.used"    // and has asked for more than to look, or for much at once; the same, did, and of looks times
+	EventDenied  = "door.denied"  // and has asked for what the role may not; the same, asked, needs, times
 	EventRefused = "door.refused" // somebody was not let in; fields remote, failures
 )
 
@@ -142,11 +143,15 @@ func (d *Door) guard(to Route) http.HandlerFunc {
 			http.Error(w, fmt.Sprintf("the door of a node does not lead to %s %.80s", r.Method, r.URL.Path), http.StatusNotFound)
 			return
 		case !who.May(to.Role):
+			d.book.denied(who, remote, to)
 			http.Error(w, fmt.Sprintf("this needs the role %s, and %s has %s", to.Role, who.User, who.Role), http.StatusForbidden)
 			return
 		}
-		if r.Method != http.MethodGet {
-			d.book.used(who, remote, to.Pattern)
+		switch {
+		case r.Method != http.MethodGet:
+			d.book.used(who, remote, to)
+		case to.Told:
+			d.book.looked(who, remote, to)
 		}
 		asked, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		if err != nil {

@@ -259,7 +259,7 @@ func TestRolesAndRoutes(t *testing.T) {
 	p := h.admit(t, apitype.RoleAdmin, nil)
 	before := len(h.asked)
 	for _, no := range []string{
-		"PUT " + local.RoutePeers, "PUT " + local.RouteAnnounce, "PUT " + local.RouteOperators, "PUT " + local.RouteRevoked, "PUT " + local.RouteProfile, "GET " + local.RouteMeshSecret, "PUT " + local.RouteClaimCode, "DELETE " + local.RouteClaimCode,
+		"PUT " + local.RoutePeers, "PUT " + local.RouteAnnounce, "PUT " + local.RouteOperators, "PUT " + local.RouteRevoked, "PUT " + local.RouteProfile, "GET " + local.RouteMeshSecret, "PUT " + local.RouteTime, "PUT " + local.RouteClaimCode, "DELETE " + local.RouteClaimCode,
 		"POST " + local.RouteCode, "POST " + local.RouteStatus, "DELETE " + local.RouteStatus, "GET /", "GET /v1/status/", "GET /v1/../v1/operators", "GET /v1//status",
 	} {
 		method, path, _ := strings.Cut(no, " ")
@@ -303,10 +303,13 @@ func TestEvents(t *testing.T) {
 	p.ask(t, c, "POST", url+local.RouteCapture, "{}") // not for operators
 	now = now.Add(visitEnds + time.Second)
 	p.ask(t, c, "GET", url+local.RouteStatus, "")
-	if got := h.kinds(); !slices.Equal(got, []string{EventOpened, EventUsed, EventOpened}) {
+	if got := h.kinds(); !slices.Equal(got, []string{EventOpened, EventUsed, EventDenied, EventOpened}) {
 		t.Errorf("got %v", got)
 	}
 	if e := h.events[1]; e.Fields["user"] != "anna" || e.Fields["remote"] != "127.0.0.1" || e.Fields["did"] != "POST /v1/radios/scan" || e.Fields["serial"] != "7" || e.Fields["role"] != apitype.RoleOperator {
+		t.Errorf("got %+v", e)
+	}
+	if e := h.events[2]; e.Fields["user"] != "anna" || e.Fields["remote"] != "127.0.0.1" || e.Fields["asked"] != "POST /v1/radios/capture" || e.Fields["needs"] != apitype.RoleAdmin || e.Severity != model.Warning {
 		t.Errorf("got %+v", e)
 	}
 	h.events = nil
@@ -320,14 +323,58 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestLooksThatTellMuch are events, of each operator on its own, and so is what the
+// role may not: few for many, with their number.
+func TestLooksThatTellMuch(t *testing.T) {
+	h := newHouse(t)
+	url := h.open(t)
+	now := time.Now()
+	h.book.now = func() time.Time { return now }
+	anna, paul := h.admit(t, apitype.RoleOperator, nil), h.admit(t, apitype.RoleViewer, func(c *operator.Certificate) { c.Serial, c.User = 8, "paul" })
+	ca, cp := anna.client(t, h.node.ID(), nil), paul.client(t, h.node.ID(), nil)
+	for _, c := range []*http.Client{ca, cp} {
+		c.Transport.(*http.Transport).DisableKeepAlives = false
+	}
+	for range 20 {
+		if code, says := anna.ask(t, ca, "GET", url+local.RouteSupport, ""); code != 200 {
+			t.Fatal(code, says)
+		}
+	}
+	for range 20 { // what anna did hides nothing of it
+		if code, says := paul.ask(t, cp, "GET", url+local.RouteSupport, ""); code != 403 {
+			t.Fatal(code, says)
+		}
+	}
+	now = now.Add(newsGap + time.Second)
+	anna.ask(t, ca, "GET", url+local.RouteSupport, "")
+	paul.ask(t, cp, "GET", url+local.RouteSupport, "")
+	count := map[string]int{}
+	last := map[string]model.Event{}
+	for _, e := range h.events {
+		count[e.Kind+" "+e.Fields["user"]]++
+		last[e.Kind+" "+e.Fields["user"]] = e
+	}
+	used, denied := EventUsed+" anna", EventDenied+" paul"
+	if count[used] != newsAtOnce+1 || count[denied] != newsAtOnce+1 || len(h.events) != 2*(newsAtOnce+1)+2 {
+		t.Errorf("got %v", count)
+	}
+	if e := last[used]; e.Fields["did"] != "GET "+local.RouteSupport || e.Fields["times"] != "16" {
+		t.Errorf("got %+v", e)
+	}
+	if e := last[denied]; e.Fields["asked"] != "GET "+local.RouteSupport || e.Fields["needs"] != apitype.RoleOperator || e.Fields["times"] != "16" {
+		t.Errorf("got %+v", e)
+	}
+}
+
 // TestVisitsAreBounded though certificates and addresses are many.
 func TestVisitsAreBounded(t *testing.T) {
 	b := newBook(func(string, model.Severity, string, ...string) {})
 	for i := range 3 * maxVisits {
 		b.came(operator.Certificate{Serial: uint64(i)}, netip.MustParseAddr("10.42.0.9"))
+		b.denied(operator.Certificate{Serial: uint64(i)}, netip.MustParseAddr("10.42.0.9"), Route{})
 	}
-	if len(b.visits) > maxVisits {
-		t.Errorf("%d are remembered", len(b.visits))
+	if len(b.visits) > maxVisits || len(b.tallies) > maxVisits {
+		t.Errorf("%d visits and %d counts are remembered", len(b.visits), len(b.tallies))
 	}
 }
 

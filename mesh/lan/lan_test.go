@@ -3,6 +3,7 @@ package lan_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -46,8 +47,13 @@ func eventually(t *testing.T, what string, f func() (string, bool)) {
 // node runs the LAN of a node until the test ends or it is stopped.
 func node(t *testing.T, network, key identity.Key, root string) (l *lan.LAN, stop func()) {
 	t.Helper()
+	return run(t, lan.Config{Role: model.RoleNode, Network: network.Public(), Node: key.Public(), Root: root})
+}
+
+func run(t *testing.T, c lan.Config) (l *lan.LAN, stop func()) {
+	t.Helper()
 	l = lan.New(lan.Config{
-		Role: model.RoleNode, Network: network.Public(), Node: key.Public(), Root: root,
+		Role: c.Role, Network: c.Network, Node: c.Node, Root: c.Root, Underlay: c.Underlay,
 		Clock:  func() ntp.Reading { return ntp.Reading{Now: time.Now(), Quality: model.ClockRTC, Set: time.Now()} },
 		Notify: func(e model.Event) { t.Logf("event: %+v", e) }, Log: slog.New(slog.DiscardHandler),
 	})
@@ -75,6 +81,59 @@ ip address add "$ip/$mask" dev "$interface"
 ip route add default via "$router"
 echo "lease $ip $router $dns $domain $ntpsrv"
 `
+
+// TestAGuest of the mesh, on a bridged port, gets the address that the gateway keeps for
+// it, and the gateway's clients get theirs.
+func TestAGuest(t *testing.T) {
+	root := t.TempDir()
+	for _, d := range []string{filepath.Dir(paths.Resolv), paths.State, paths.Run} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mesh, far := nstest.Cable(t, "mesh0", "guest0")
+	if err := netlink.AddrAdd(mesh, &netlink.Addr{IPNet: &net.IPNet{IP: paths.UnderlayGateway.AsSlice(), Mask: net.CIDRMask(16, 32)}}); err != nil {
+		t.Fatal(err)
+	}
+	guest := nstest.NewHost(t, far)
+	key := identity.New()
+	l, _ := run(t, lan.Config{Role: model.RoleGateway, Network: key.Public(), Node: key.Public(), Root: root, Underlay: "mesh0"})
+	t.Cleanup(func() { // the namespace is all tests'
+		if br, err := netlink.LinkByName(paths.ClientBridge); err == nil {
+			_ = netlink.LinkDel(br)
+		}
+	})
+	script := filepath.Join(t.TempDir(), "configure")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" = bound ] || exit 0\necho \"lease $ip/$mask\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	asks := func(args ...string) string {
+		t.Helper()
+		return guest.Start(t, "udhcpc", append([]string{"-f", "-q", "-i", "guest0", "-s", script, "-t", "100", "-T", "1"}, args...)...).Await("lease", patience)
+	}
+	pooled, ok := strings.CutSuffix(strings.TrimSpace(asks()), "/16")
+	if !ok || !strings.HasPrefix(pooled, "10.41.") {
+		t.Fatalf("lease: got %q", pooled)
+	}
+
+	mac, other := far.Attrs().HardwareAddr, net.HardwareAddr{2, 0, 0, 0, 0, 0x77}
+	l.Set(lan.Wanted{Name: "gw", Clients: paths.ClientsGateway})
+	camera := dhcp.Reservation{MAC: other, Address: netip.MustParseAddr("10.43.0.20"), Name: "camera"}
+	if err := l.Reserve([]dhcp.Reservation{camera, {MAC: other, Address: netip.MustParseAddr(pooled)}}); !errors.Is(err, dhcp.ErrInUse) {
+		t.Errorf("the guest's address for another: %v", err)
+	}
+	kept := dhcp.Reservation{MAC: mac, Address: netip.MustParseAddr("10.41.0.20")}
+	if err := l.Reserve([]dhcp.Reservation{camera, kept}); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(asks("-r", pooled)); got != "10.41.0.20/16" {
+		t.Errorf("after an address was kept for it: got %q", got)
+	}
+	eventually(t, "the lease is shown as kept", func() (string, bool) {
+		list := l.Leases()["mesh0"]
+		return fmt.Sprint(list), slices.ContainsFunc(list, func(a model.Lease) bool { return a.Address == kept.Address && a.Reserved })
+	})
+}
 
 // TestAPhone is served by a node that no gateway is in reach of: it gets addresses,
 // finds the node by name, and reaches nothing that it is not meant to.

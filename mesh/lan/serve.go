@@ -98,26 +98,29 @@ func underlayLeases(l *LAN) server.Config {
 	}
 }
 
-// Reserve has the clients with these MACs, and nobody else, get these addresses from
-// now on. Those outside of the present network of clients wait for theirs. An error is
-// that of server.Reserve, and leaves all as it was.
+// Reserve has the hosts with these MACs, and nobody else, get these addresses from now
+// on. Those outside of Networks wait for theirs. An error is that of server.Reserve, and
+// leaves all as it was.
 func (l *LAN) Reserve(list []server.Reservation) error {
 	l.reserving.Lock()
 	defer l.reserving.Unlock()
 	l.mu.Lock()
-	s, clients := l.leases[paths.ClientBridge], l.wanted.Clients
+	clients, before := l.wanted.Clients, l.reserved
 	l.mu.Unlock()
-	var err error
-	switch {
-	case s != nil:
-		err = s.Reserve(within(s.Network(), list))
-	case clients.IsValid():
-		c := l.clientLeases(of{clients: clients})
-		c.Reservations = within(clients, list)
-		err = c.Check()
+	var configs []server.Config
+	if clients.IsValid() {
+		configs = append(configs, l.clientLeases(of{clients: clients}))
 	}
-	if err != nil {
-		return err
+	if l.gateway {
+		configs = append(configs, underlayLeases(l))
+	}
+	for i, c := range configs {
+		if err := l.reserve(c, list); err != nil {
+			for _, c := range configs[:i] {
+				_ = l.reserve(c, before) // it held a moment ago
+			}
+			return err
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -125,14 +128,23 @@ func (l *LAN) Reserve(list []server.Reservation) error {
 	return nil
 }
 
-// MayHave tells whether an address may be a client's in a network of clients, a /24: .1
-// is the device's.
-func MayHave(network netip.Prefix, a netip.Addr) bool {
-	if !network.Contains(a) || !a.Is4() {
-		return false
+// reserve has the server of that configuration keep its part of the list; where it does
+// not run, it checks whether it could. l.reserving is held.
+func (l *LAN) reserve(c server.Config, list []server.Reservation) error {
+	l.mu.Lock()
+	s := l.leases[c.Iface]
+	l.mu.Unlock()
+	if s != nil {
+		return s.Reserve(within(s.Network(), list))
 	}
-	last := a.As4()[3]
-	return last > 1 && last < 255
+	c.Reservations = within(c.Address.Masked(), list)
+	return c.Check()
+}
+
+// MayHave tells whether an address may be given to a host of one of HALO's IPv4
+// networks, of which the first is that of the device that gives them.
+func MayHave(network netip.Prefix, a netip.Addr) bool {
+	return a.Is4() && network.Contains(a) && network.Addr().Next().Less(a) && network.Contains(a.Next()) // the last is that of broadcasts
 }
 
 // within returns those reservations that a network may have.
@@ -145,18 +157,26 @@ func within(network netip.Prefix, list []server.Reservation) (out []server.Reser
 	return out
 }
 
-// Clients returns the network of this device's clients; the zero value: they have none.
-func (l *LAN) Clients() netip.Prefix { return l.state().Clients }
+// Networks returns those of which this device gives addresses: that of its clients, once
+// they have one, and a gateway that of the mesh, for nodes and for guests on bridged
+// ports.
+func (l *LAN) Networks() (list []netip.Prefix) {
+	if c := l.state().Clients; c.IsValid() {
+		list = append(list, c)
+	}
+	if l.gateway {
+		list = append(list, paths.UnderlayNet)
+	}
+	return list
+}
 
-// newServer makes a server; that of clients has the reservations there are by then.
+// newServer makes a server, with the reservations there are by then.
 func (l *LAN) newServer(c server.Config) (*server.Server, error) {
 	l.reserving.Lock()
 	defer l.reserving.Unlock()
-	if c.Iface == paths.ClientBridge {
-		l.mu.Lock()
-		c.Reservations = within(c.Address.Masked(), l.reserved)
-		l.mu.Unlock()
-	}
+	l.mu.Lock()
+	c.Reservations = within(c.Address.Masked(), l.reserved)
+	l.mu.Unlock()
 	s, err := server.New(c)
 	if err != nil {
 		return nil, err

@@ -32,7 +32,7 @@ type Reading struct {
 	// ClockGateway; empty when it is not known, which is taken for a clock on a
 	// battery.
 	Gateway model.ClockQuality
-	// Set is when the clock was last compared with what it follows; zero when it
+	// Set is when the clock was last compared with what it follows, or a person; zero when it
 	// is not known.
 	Set time.Time
 }
@@ -186,6 +186,7 @@ const (
 	ofGPS     = 100 * time.Millisecond
 	ofRTC     = 500 * time.Millisecond
 	ofGateway = 300 * time.Millisecond // what mesh/clock does not correct, and its way over the mesh
+	ofLogin   = time.Second            // a phone's clock, and the way of its word
 
 	stratumGPS = 1
 	stratumRTC = 10 // any clock that is better known comes first
@@ -199,10 +200,15 @@ func quality(r Reading) (header, bool) {
 		h = header{stratumGPS, ofGPS, [4]byte{'G', 'P', 'S'}, r.Set}
 	case model.ClockRTC:
 		return header{stratumRTC, ofRTC, [4]byte{127, 127, 1, 1}, r.Now}, true // itself, as others write it
+	case model.ClockLogin:
+		h = header{stratumRTC + 1, ofLogin, [4]byte{127, 127, 1, 1}, r.Set}
 	case model.ClockGateway:
 		h = header{stratumRTC + 1, ofRTC + ofGateway, paths.OverlayGateway.As4(), r.Set}
-		if r.Gateway == model.ClockGPS {
+		switch r.Gateway {
+		case model.ClockGPS:
 			h.stratum, h.dispersion = stratumGPS+1, ofGPS+ofGateway
+		case model.ClockLogin:
+			h.stratum, h.dispersion = stratumRTC+2, ofLogin+ofGateway
 		}
 	default:
 		return header{}, false

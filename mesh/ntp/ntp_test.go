@@ -68,6 +68,8 @@ func TestAnswer(t *testing.T) {
 		{"gateway with a battery", Reading{now, model.ClockGateway, model.ClockRTC, now}, 0, 11, 0.8, "\x0a\x2a\x00\x01"},
 		{"gateway with what", Reading{now, model.ClockGateway, "", time.Time{}}, 0, 11, 0.8, "\x0a\x2a\x00\x01"},
 		{"set in the future", Reading{now, model.ClockGPS, "", now.Add(time.Hour)}, 0, 1, 0.1, "GPS\x00"},
+		{"a person", Reading{now, model.ClockLogin, "", now}, 0, 11, 1, "\x7f\x7f\x01\x01"},
+		{"gateway that a person has told", Reading{now, model.ClockGateway, model.ClockLogin, now}, 0, 12, 1.3, "\x0a\x2a\x00\x01"},
 		{"guess", Reading{now, model.ClockNone, "", now}, 3, 0, 0, "INIT"},
 		{"nonsense", Reading{now, "atomic", "", now}, 3, 0, 0, "INIT"},
 	} {

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -25,9 +27,10 @@ import (
 	"halo.internal/model/paths"
 )
 
-// These tests run in the test machine, whose kernel has WireGuard.
+// These tests run in the test machine, whose kernel has WireGuard as a module, which it
+// loads when it is first asked for.
 func TestMain(m *testing.M) {
-	testvm.Main(m, testvm.Options{Modules: []string{"wireguard", "tun", "veth", "nf_tables"}})
+	testvm.Main(m, testvm.Options{Modules: []string{"tun", "veth", "nf_tables"}})
 }
 
 const patience = 3 * time.Minute
@@ -106,6 +109,50 @@ func (e *end) peer() overlay.Peer {
 	return overlay.Peer{
 		Node: e.key.ID(), Key: e.key.WireGuardPublic(), Endpoint: netip.AddrPortFrom(e.under, paths.WireGuardPort),
 		Allowed: []netip.Prefix{netip.PrefixFrom(e.over, 32)},
+	}
+}
+
+// TestAKernelThatFindsNoModule is one without WireGuard. It has to be the first of these
+// tests: later ones load the module.
+func TestAKernelThatFindsNoModule(t *testing.T) {
+	const modprobe, loaded = "/proc/sys/kernel/modprobe", "/sys/module/wireguard"
+	if _, err := os.Stat(loaded); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("expected a kernel that has not loaded WireGuard, got %s, %v", loaded, err)
+	}
+	before, err := os.ReadFile(modprobe)
+	ok(t, err)
+	ok(t, os.WriteFile(modprobe, []byte("\n"), 0))
+	t.Cleanup(func() { ok(t, os.WriteFile(modprobe, before, 0)) })
+	a, b := pair(t)
+	open := func(e *end) {
+		dev, err := overlay.Open(overlay.Config{
+			Name: "wg0", Key: e.key.WireGuard(), Port: paths.WireGuardPort, UnderlayMTU: 1500,
+			Addresses: []netip.Prefix{netip.PrefixFrom(e.over, 16)}, Log: slog.New(slog.DiscardHandler),
+		})
+		ok(t, err)
+		t.Cleanup(func() { _ = dev.Close() })
+		if dev.Kernel() {
+			t.Fatal("the kernel does it, which has no WireGuard")
+		}
+		e.dev = dev
+	}
+	open(a)
+	a.at(t, b, func() { open(b) })
+	ok(t, b.dev.SetPeers([]overlay.Peer{a.peer()}))
+	ok(t, a.dev.SetPeers([]overlay.Peer{b.peer()}))
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		c, err := net.Dial("udp", netip.AddrPortFrom(b.over, 9).String()) // what is sent begins a session
+		ok(t, err)
+		_, _ = c.Write([]byte("x"))
+		_ = c.Close()
+		s, err := a.dev.Status()
+		ok(t, err)
+		if len(s) == 1 && s[0].LastHandshake != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no handshake: %+v", s)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,9 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
+// wireguardKind is the kernel's name for links of WireGuard.
+const wireguardKind = "wireguard"
+
 // openBackend prefers the kernel.
 func openBackend(cfg Config) (_ backend, kernels bool, err error) {
 	name, mtu := cfg.Name, MTU(cfg.UnderlayMTU)
@@ -20,9 +24,10 @@ func openBackend(cfg Config) (_ backend, kernels bool, err error) {
 		b, err := openUserspace(name, mtu, cfg.Log)
 		return b, false, err
 	}
+	kind := cmp.Or(cfg.kind, wireguardKind)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = name, mtu
-	err = netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
+	err = netlink.LinkAdd(&netlink.GenericLink{LinkAttrs: attrs, LinkType: kind})
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		cfg.Log.Warn("the kernel has no WireGuard: the overlay runs in this process", "iface", name)
@@ -33,8 +38,8 @@ func openBackend(cfg Config) (_ backend, kernels bool, err error) {
 		if err != nil {
 			return nil, false, fmt.Errorf("overlay: find %s: %w", name, err)
 		}
-		if link.Type() != "wireguard" {
-			return nil, false, fmt.Errorf("overlay: %s: expected a link of kind wireguard, got %s", name, link.Type())
+		if link.Type() != kind {
+			return nil, false, fmt.Errorf("overlay: %s: expected a link of kind %s, got %s", name, kind, link.Type())
 		}
 		if err := netlink.LinkSetMTU(link, mtu); err != nil {
 			return nil, false, fmt.Errorf("overlay: MTU of %s: %w", name, err)

@@ -44,6 +44,8 @@ type Config struct {
 	// of that, which have to do so on every host.
 	Userspace bool
 	Log       *slog.Logger
+
+	kind string // of link to ask the kernel for; empty: WireGuard's. Tests ask for one that no kernel has
 }
 
 // MTU returns the overlay's for an underlay's.

@@ -3,6 +3,7 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -200,6 +202,45 @@ func TestInterfaceIsAsConfigured(t *testing.T) {
 	}
 	if _, err := Open(config("wg-c", identity.New(), overA, overA6)); err == nil {
 		t.Error("a second device took the same interface")
+	}
+}
+
+// TestAKernelWithoutWireGuard says itself that it has none, as to every kind of link that
+// it does not know. Then, and only then, this process takes its place.
+func TestAKernelWithoutWireGuard(t *testing.T) {
+	near, _ := nstest.Cable(t, "none-a", "none-b")
+	if err := underlay(near, underA); err != nil {
+		t.Fatal(err)
+	}
+	keyA, keyB := identity.New(), identity.New()
+	var logged bytes.Buffer
+	c := config("wg-n", keyA, overA, overA6)
+	c.Userspace, c.kind, c.Log = false, "halo-none", slog.New(slog.NewTextHandler(&logged, nil))
+	d, err := open(t, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if link := nstest.Link(t, "wg-n"); d.Kernel() || link.Type() != "tuntap" || link.Attrs().MTU != 1420 {
+		t.Errorf("the kernel does it: %v, by a link of kind %s with MTU %d", d.Kernel(), link.Type(), link.Attrs().MTU)
+	}
+	if !strings.Contains(logged.String(), "the kernel has no WireGuard") {
+		t.Errorf("nobody is told: %q", logged.String())
+	}
+	if err := d.SetPeers([]Peer{peer(keyB, underB, overB, overB6, Incarnation{Boot: 1})}); err != nil {
+		t.Fatal(err)
+	}
+	if err := handshake(keyB, keyA, time.Now(), patience); err != nil {
+		t.Errorf("it does not answer as WireGuard: %v", err)
+	}
+
+	// A kernel that has it and fails is not passed over.
+	c.kind, c.Name = "dummy", "a-name-that-is-too-long"
+	if _, err := open(t, c); err == nil || errors.Is(err, unix.EOPNOTSUPP) {
+		t.Errorf("a link that cannot be made: %v", err)
+	}
+	c.kind, c.Name = "dummy", "none-a"
+	if _, err := open(t, c); err == nil || !strings.Contains(err.Error(), "expected a link of kind dummy, got veth") {
+		t.Errorf("a link of another kind in its place: %v", err)
 	}
 }
 

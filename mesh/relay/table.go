@@ -307,7 +307,7 @@ func (t *table) vouch(now time.Time, handshakes map[string]time.Time) {
 	for _, p := range t.peers {
 		switch last, ok := handshakes[p.Node]; {
 		case p.unproven.IsZero():
-		case ok && now.Sub(last) < sessionEnds:
+		case ok && model.Recent(now, last, sessionEnds):
 			p.unproven = time.Time{}
 		case now.Sub(p.unproven) > vouchWithin:
 			p.unproven, p.wants, p.until = time.Time{}, nil, time.Time{}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -43,7 +44,6 @@ func Write(ctx context.Context, w io.Writer, now time.Time, sources []Source, se
 	z := gzip.NewWriter(w)
 	t := tar.NewWriter(z)
 	add := func(name string, b []byte) error {
-		b = scrub(b, secrets)
 		err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "halo-support/" + name, Mode: 0o600, Size: int64(len(b)), ModTime: now, Format: tar.FormatPAX})
 		if err == nil {
 			_, err = t.Write(b)
@@ -53,7 +53,7 @@ func Write(ctx context.Context, w io.Writer, now time.Time, sources []Source, se
 	var lacks bytes.Buffer
 	total := 0
 	for _, s := range sources {
-		b, err := read(ctx, s)
+		b, err := read(ctx, s, secrets)
 		if err == nil && total+len(b) > MaxBundle {
 			err = errors.New("no room is left in the bundle")
 		}
@@ -66,16 +66,19 @@ func Write(ctx context.Context, w io.Writer, now time.Time, sources []Source, se
 			return fmt.Errorf("support bundle: %w", err)
 		}
 	}
-	if err := errors.Join(add(missing, lacks.Bytes()), t.Close(), z.Close()); err != nil {
+	if err := errors.Join(add(missing, scrub(lacks.Bytes(), secrets)), t.Close(), z.Close()); err != nil {
 		return fmt.Errorf("support bundle: %w", err)
 	}
 	return nil
 }
 
-func read(ctx context.Context, s Source) ([]byte, error) {
+// read returns what a source says. Secrets go before it is cut: half of one would not be
+// found.
+func read(ctx context.Context, s Source, secrets []string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, sourceWait)
 	defer cancel()
 	b, err := s.Read(ctx)
+	b = scrub(b, secrets)
 	if len(b) > MaxFile {
 		b = b[len(b)-MaxFile:]
 	}
@@ -94,6 +97,8 @@ func scrub(b []byte, secrets []string) []byte {
 		if quoted, err := json.Marshal(s); err == nil { // as JSON writes it
 			b = bytes.ReplaceAll(b, quoted[1:len(quoted)-1], hidden)
 		}
+		quoted := strconv.Quote(s) // as slog does
+		b = bytes.ReplaceAll(b, []byte(quoted[1:len(quoted)-1]), hidden)
 	}
 	return b
 }

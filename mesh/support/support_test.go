@@ -47,8 +47,10 @@ func TestWrite(t *testing.T) {
 		{"kernel.txt", says(strings.Repeat("x", MaxFile) + "the end")},
 		{"crash.txt", func(context.Context) ([]byte, error) { return nil, errors.New("token halo-join-7 is no crash") }},
 		{"quoted.json", says(`"a\u003cb\"c"`)},
+		{"quoted.log", says(`level=ERROR err="a<b\"c"`)},
+		{"cut.txt", says("horse-join-7" + strings.Repeat("x", MaxFile-4))},
 		{"a.txt", says("horse, of the secret; a horse")},
-	}, []string{"horse", "correct horse battery", "halo-join-7", "a<b\"c", "a", ""})
+	}, []string{"horse", "correct horse battery", "halo-join-7", "a<b\"c", "horse-join-7", "a", ""})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,17 +58,19 @@ func TestWrite(t *testing.T) {
 	for name, want := range map[string]string{
 		"halo-support/status.json": `{"psk":"[secret]"}`,
 		"halo-support/quoted.json": `"[secret]"`,
+		"halo-support/quoted.log":  `level=ERROR err="[secret]"`,
+		"halo-support/cut.txt":     "ret]" + strings.Repeat("x", MaxFile-4),
 		"halo-support/a.txt":       "[secret], of the secret; a [secret]",
 		"halo-support/missing.txt": "crash.txt: token [secret] is no crash\n",
 	} {
 		if files[name] != want {
-			t.Errorf("%s: got %q, want %q", name, files[name], want)
+			t.Errorf("%s: got %.100q, want %.100q", name, files[name], want)
 		}
 	}
 	if k := files["halo-support/kernel.txt"]; len(k) != MaxFile || !strings.HasSuffix(k, "the end") {
 		t.Errorf("kernel: %d octets", len(k))
 	}
-	if len(files) != 5 {
+	if len(files) != 7 {
 		t.Errorf("got %d files", len(files))
 	}
 }

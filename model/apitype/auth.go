@@ -27,6 +27,8 @@ type ClaimRequest struct {
 	Proof       string `json:"proof,omitempty" doc:"second post: the client's proof, base64" maxLength:"64"`
 	Username    string `json:"username,omitempty" maxLength:"64"`
 	Password    string `json:"password,omitempty" maxLength:"256"`
+
+	Time *time.Time `json:"time,omitempty" doc:"second post: what time it is for the client, for a gateway that does not know"`
 }
 
 // ClaimAnswer answers both posts: the first with Salt, ServerNonce and Proof,
@@ -43,6 +45,8 @@ type ClaimAnswer struct {
 type LoginRequest struct {
 	Username string `json:"username" maxLength:"64"`
 	Password string `json:"password" maxLength:"256"`
+
+	Time *time.Time `json:"time,omitempty" doc:"what time it is for the client, for a gateway that does not know"`
 }
 
 // RefreshRequest is the body of POST /api/auth/refresh and of logout.

@@ -79,8 +79,18 @@ const (
 	AgentSocket   = "/run/halo/agent.sock"
 	GatewaySocket = "/run/halo/gateway.sock"
 	FieldSocket   = "/run/halo/field.sock"
-	GuardSocket   = "/run/halo/guard.sock" // not HTTP: update/commit
+	GuardSocket   = "/run/halo/guard.sock"   // not HTTP: update/commit
+	GokrazySocket = "/run/gokrazy-http.sock" // of gokrazy.HTTPUnixSocket
 )
+
+// Programs returns those of HALO that gokrazy may supervise, in the order in which it
+// starts them. The image of a role and board holds some of them, each at Program.
+func Programs() []string {
+	return []string{"halo-air", "halo-mesh", "halo-agent", "gateway-api", "halo-field", "haloctl"}
+}
+
+// Program is where gokrazy has put a program.
+func Program(name string) string { return "/user/" + name }
 
 // Ports and protocol numbers.
 const (

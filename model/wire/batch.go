@@ -14,7 +14,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 const sumSize = crc32.Size
 
 // qualities lists the clock qualities by their number on the wire.
-var qualities = [...]model.ClockQuality{model.ClockNone, model.ClockRTC, model.ClockGateway, model.ClockGPS}
+var qualities = [...]model.ClockQuality{model.ClockNone, model.ClockRTC, model.ClockGateway, model.ClockGPS, model.ClockLogin}
 
 const (
 	qualityBits = 7
@@ -41,7 +41,7 @@ func (b Batch) Encode(s Schema) ([]byte, error) {
 	}
 	quality := slices.Index(qualities[:], b.Clock)
 	if quality < 0 {
-		return nil, fmt.Errorf("batch %v: expected a clock quality none, rtc, gateway or gps, got %q", b.BatchID, b.Clock)
+		return nil, fmt.Errorf("batch %v: expected a clock quality none, login, rtc, gateway or gps, got %q", b.BatchID, b.Clock)
 	}
 	flags := uint64(quality)
 	if b.Urgent {

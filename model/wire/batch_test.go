@@ -112,7 +112,7 @@ func TestRoundTrip(t *testing.T) {
 	for range 300 {
 		metrics, reports := 1+noise.IntN(40), 1+noise.IntN(70)
 		s := schemaOf(metrics)
-		b := Batch{Header: Header{BatchID: ID(1+noise.Uint64N(300), 1+noise.Uint64N(1<<40)), Schema: s.ID(), Clock: qualities[noise.IntN(4)], Urgent: noise.IntN(2) == 1}}
+		b := Batch{Header: Header{BatchID: ID(1+noise.Uint64N(300), 1+noise.Uint64N(1<<40)), Schema: s.ID(), Clock: qualities[noise.IntN(len(qualities))], Urgent: noise.IntN(2) == 1}}
 		width, holes := noise.IntN(64), noise.IntN(3)
 		for i := range reports {
 			r := Report{Time: int64(i) * 10_000, Values: make([]Value, metrics)}

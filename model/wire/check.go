@@ -30,7 +30,7 @@ func (h Hello) check() error {
 
 func (w Welcome) check() error {
 	if !slices.Contains(qualities[:], w.Clock) {
-		return malformed("welcome: expected a clock quality none, rtc, gateway or gps, got %.20q", w.Clock)
+		return malformed("welcome: expected a clock quality none, login, rtc, gateway or gps, got %.20q", w.Clock)
 	}
 	if len(w.Schemas) > MaxSchemas {
 		return malformed("welcome: expected at most %d schemas, got %d", MaxSchemas, len(w.Schemas))

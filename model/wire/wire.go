@@ -10,7 +10,7 @@
 //	[version, boot, seq, schema id (8 octets), flags, columns (octets)]
 //
 // flags holds the clock quality in its low three bits (0 none, 1 rtc,
-// 2 gateway, 3 gps) and urgency in the fourth. columns is
+// 2 gateway, 3 gps, 4 login) and urgency in the fourth. columns is
 //
 //	uvarint(reports × 2 + sparse)
 //	times, a column of Unix milliseconds
