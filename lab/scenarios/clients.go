@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"halo.internal/lab/host"
 )
 
 // Of the pool of a node's DHCP server, which has 245 addresses.
@@ -46,7 +48,7 @@ func exhausted(ctx context.Context, w *World, r *Result) error {
 	}
 	asking, enough := context.WithCancel(limit)
 	defer enough()
-	crowd := many.Crowd(asking, crowdSize)
+	crowd := many.Crowd(asking, crowdSize, host.AsServed)
 	began, told := time.Now(), time.Now()
 	if err := w.within(ctx, crowdLimit, "the event mesh.dhcp.exhausted", func() error {
 		if time.Since(told) > 10*time.Second {
