@@ -261,6 +261,28 @@ func TestBothWays(t *testing.T) {
 	}
 }
 
+func TestBusiest(t *testing.T) {
+	const s = time.Second
+	for _, test := range []struct {
+		sent       []time.Duration
+		among      []int
+		most, next int
+		clear      bool
+	}{
+		{[]time.Duration{9 * s, s, 3 * s, 0}, []int{1, 2}, 2, 1, true},
+		{[]time.Duration{9 * s, 3 * s, s, 0}, []int{1, 2}, 1, 2, true},
+		{[]time.Duration{9 * s, 3 * s, 2 * s, 0}, []int{1, 2}, 1, 2, false},
+		{[]time.Duration{9 * s, 3 * s, 2 * s, 0}, []int{2}, 2, 2, true},
+		{[]time.Duration{9 * s, 3 * s, 2 * s, 0}, []int{3}, 3, 3, false},
+		{[]time.Duration{9 * s, 3 * s, 2 * s, 0}, []int{3, 2}, 2, 3, true},
+	} {
+		most, next, err := busiest(test.sent, test.among)
+		if most != test.most || next != test.next || (err == nil) != test.clear {
+			t.Errorf("%v: got %d, %d, %v", test, most, next, err)
+		}
+	}
+}
+
 func TestTable(t *testing.T) {
 	run := func(ok bool, up, peered float64) Result {
 		s := func(v float64) time.Duration { return time.Duration(v * float64(time.Second)) }
