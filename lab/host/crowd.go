@@ -20,26 +20,24 @@ type Crowd struct {
 	leases map[MAC]Lease
 }
 
-// crowdEvery is how often two of the crowd ask: as fast as servers take newcomers
-// up, since more of them would be turned away for that alone.
-const crowdEvery = 300 * time.Millisecond
+// AsServed is how often one of a crowd asks that wants an address for each of them: as
+// fast as servers take newcomers up, since more would be turned away for that alone.
+const AsServed = 150 * time.Millisecond
 
-// Crowd forges size clients, which ask until each has an address, or ctx ends.
-func (h *Host) Crowd(ctx context.Context, size int) *Crowd {
+// Crowd forges size clients, of which one asks at each such interval, in turn, until
+// each has an address, or ctx ends.
+func (h *Host) Crowd(ctx context.Context, size int, every time.Duration) *Crowd {
 	c := &Crowd{host: h, leases: map[MAC]Lease{}}
 	stop := h.Hear(c.hear)
 	h.wg.Go(func() {
 		defer stop()
-		tick := time.NewTicker(crowdEvery)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for i := 0; ; i++ {
 			if mac := crowdMAC(i % size); !c.has(mac) {
 				if m, err := dhcpv4.NewDiscovery(net.HardwareAddr(mac[:]), dhcpv4.WithBroadcast(true)); err == nil && c.send(mac, m) != nil {
 					return
 				}
-			}
-			if i%2 == 0 {
-				continue
 			}
 			select {
 			case <-ctx.Done():

@@ -120,7 +120,7 @@ func TestACrowd(t *testing.T) {
 	a, b := pair(t)
 	serve(t, b, netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.7"), always)
 	ctx, cancel := context.WithCancel(soon(t))
-	c := a.Crowd(ctx, 3)
+	c := a.Crowd(ctx, 3, AsServed)
 	for c.Leases() < 3 {
 		if ctx.Err() != nil {
 			t.Fatalf("%d have an address", c.Leases())

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -151,6 +152,22 @@ func (n *Network) AddGateway(ctx context.Context, name string) (*Machine, error)
 func (n *Network) AddNode(ctx context.Context, name string) (*Machine, error) {
 	b := n.Bundles.Node
 	b.Name = name
+	return n.addMember(ctx, b, Spec{Name: name, Role: model.RoleNode, Image: n.opts.NodeImage})
+}
+
+// AddBridge adds a node of the network, off, whose last port is pinned to be bridged
+// into the mesh: what is plugged in there is on the mesh as members are.
+func (n *Network) AddBridge(ctx context.Context, name string) (*Machine, error) {
+	if n.opts.Ports == 0 {
+		return nil, fmt.Errorf("%s: expected a network whose machines have ports for clients, got none", name)
+	}
+	first := 1 // after the uplink
+	if n.opts.Mesh.byCable() {
+		first++
+	}
+	b := n.Bundles.Node
+	b.Name, b.Ports = name, maps.Clone(b.Ports)
+	b.Ports[fmt.Sprintf("eth%d", first+n.opts.Ports-1)] = bundle.RoleBridge
 	return n.addMember(ctx, b, Spec{Name: name, Role: model.RoleNode, Image: n.opts.NodeImage})
 }
 

@@ -106,7 +106,7 @@ const (
 // revoked expels a node: its way to the API and the overlay ends at once, and then
 // the mesh itself shuts it out, by another secret; the others notice nothing.
 func revoked(ctx context.Context, w *World, r *Result) error {
-	spares, err := w.needSpares(ctx, max(1, len(*w.spares)))
+	spares, err := w.needSpares(ctx, max(1, len(w.added.spares)))
 	if err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func revoked(ctx context.Context, w *World, r *Result) error {
 	if err != nil {
 		return err
 	}
-	*w.spares = slices.DeleteFunc(*w.spares, func(s *network.Machine) bool { return s == m })
+	w.added.spares = slices.DeleteFunc(w.added.spares, func(s *network.Machine) bool { return s == m })
 	return errors.Join(expect(!after.Online, "%s offline still", m.Name()), m.PowerCut())
 }
 

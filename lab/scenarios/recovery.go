@@ -31,12 +31,13 @@ type view struct {
 type sight struct {
 	views  map[string]view
 	nodes  map[string]apitype.Node
-	peers  []model.OverlayPeer // the gateway's
 	stored Stored
 	err    error // the gateway did not answer
+	asked  asked // by the nodes' witnesses, after all else
 }
 
-// look asks all members, and the gateway about them, at once.
+// look asks all members, and the gateway about them, at once, and has the nodes ask
+// each other.
 func (w *World) look(ctx context.Context) sight {
 	s := sight{views: map[string]view{}, nodes: map[string]apitype.Node{}}
 	var mu sync.Mutex
@@ -63,9 +64,8 @@ func (w *World) look(ctx context.Context) sight {
 		s.stored, s.err = stored, err
 	})
 	asking.Wait()
-	g := s.views[w.gateway().Name()]
-	s.err = errors.Join(s.err, g.err)
-	s.peers = g.status.Overlay
+	s.err = errors.Join(s.err, s.views[w.gateway().Name()].err)
+	s.asked = w.ask(ctx, s.views)
 	return s
 }
 
@@ -83,6 +83,9 @@ type Outage struct {
 // network is done after it.
 func (w *World) Begin(ctx context.Context) (*Outage, error) {
 	o := &Outage{Links: map[*network.Machine]int{}}
+	if err := w.needWitnesses(ctx); err != nil {
+		return nil, err
+	}
 	if err := w.eventually(ctx, "all is well before", func() error {
 		s := w.look(ctx)
 		if s.err != nil {
@@ -91,6 +94,9 @@ func (w *World) Begin(ctx context.Context) (*Outage, error) {
 		for _, m := range w.Members {
 			n := m.Name()
 			if err := errors.Join(s.views[n].err, addressed(s.views[n].status), online(s, n), expect(s.stored.Newest(n).Count > 0, "batches of %s", n)); err != nil {
+				return err
+			}
+			if err := w.eachOther(m, func(other *network.Machine) error { return s.asked.answered(m, other) }); err != nil {
 				return err
 			}
 		}
@@ -145,13 +151,17 @@ type tally struct {
 	w      *World
 	o      *Outage
 	passed map[string]map[Stage]time.Time
-	rx     map[string]int64  // octets from each peer that came before, or were on their way
+	rx     map[flow]int64    // octets that came before, or were on their way
 	last   map[string]uint64 // batches likewise
 	told   string            // how far all are, as people know it
 }
 
+// flow is what comes through the overlay to a machine, by its name, from a peer, by
+// its canonical ID.
+type flow struct{ to, from string }
+
 func newTally(w *World, o *Outage) *tally {
-	t := &tally{w: w, o: o, passed: map[string]map[Stage]time.Time{}, rx: map[string]int64{}, last: map[string]uint64{}}
+	t := &tally{w: w, o: o, passed: map[string]map[Stage]time.Time{}, rx: map[flow]int64{}, last: map[string]uint64{}}
 	for _, m := range w.Members {
 		t.passed[m.Name()] = map[Stage]time.Time{}
 	}
@@ -186,10 +196,10 @@ func (t *tally) take(s sight, now time.Time) error {
 
 // note takes what is there now for what was there before.
 func (t *tally) note(s sight) {
-	for _, p := range s.peers {
-		t.rx[p.Node] = p.RxBytes
-	}
 	for _, m := range t.w.Members {
+		for _, p := range s.views[m.Name()].status.Overlay {
+			t.rx[flow{m.Name(), p.Node}] = p.RxBytes
+		}
 		if b := s.stored.Newest(m.Name()); b.Boot != 0 {
 			t.last[m.Name()] = b.Last
 		}
@@ -265,6 +275,8 @@ func (t *tally) check(s sight, m *network.Machine, stage Stage) error {
 			"%s, %s and %s as before, got %s, %s and %s", was.status.Underlay, was.status.OverlayV4, was.status.OverlayV6, v.status.Underlay, v.status.OverlayV4, v.status.OverlayV6)
 	case Reachable:
 		return t.reachable(s, m)
+	case Direct:
+		return t.direct(s, m)
 	default:
 		return t.complete(s, m, restarted)
 	}
@@ -310,12 +322,8 @@ func addressed(s model.MeshStatus) error {
 // leased checks that a device has an address of IPv4 on the mesh, which the gateway's
 // DHCP server gives to nodes.
 func leased(s model.MeshStatus) error {
-	own := underlayOf(s)
-	i := slices.IndexFunc(s.Interfaces, func(i model.Interface) bool { return i.Name == own })
-	if i < 0 || !slices.ContainsFunc(s.Interfaces[i].Addresses, func(p netip.Prefix) bool { return paths.UnderlayNet.Contains(p.Addr()) }) {
-		return fmt.Errorf("expected an address of %s on %s, got %+v", paths.UnderlayNet, own, s.Interfaces)
-	}
-	return nil
+	_, err := leaseOn(s)
+	return err
 }
 
 // underlayOf is the interface that has the addresses of the mesh: bat0, or the bridge
@@ -332,38 +340,71 @@ func online(s sight, name string) error {
 	return expect(n.Online && !n.Revoked && !n.Volatile, "%s online, got %+v", name, n)
 }
 
-// reachable checks that the gateway's API has the device online, and that octets of
-// it have come through the overlay since the outage.
+// reachable checks that the gateway's API has the device online, and that since the
+// outage octets of it have come through the overlay to the gateway, and octets of the
+// gateway to it: WireGuard counts none that it could not open.
 func (t *tally) reachable(s sight, m *network.Machine) error {
 	if s.err != nil {
 		return s.err
 	}
-	name := m.Name()
+	name, gateway := m.Name(), t.w.gateway()
 	if err := online(s, name); err != nil {
 		return err
 	}
-	if m == t.w.gateway() {
+	if m == gateway {
 		return nil // its own agent has no way to go; that others reach it, they prove
 	}
-	n := s.nodes[name]
-	if boot := s.views[name].status.BootCounter; n.Boot != boot {
+	if n, boot := s.nodes[name], s.views[name].status.BootCounter; n.Boot != boot {
 		return fmt.Errorf("expected its stream of boot %d, got one of boot %d", boot, n.Boot)
 	}
-	for _, p := range s.peers {
-		if p.Node != n.ID {
+	return errors.Join(t.came(s, gateway, m), t.came(s, m, gateway))
+}
+
+// direct checks that every other node answers a node, through the overlay, and that
+// what they say to each other comes by their own session and not by way of the gateway.
+// The gateway has no other node: see reachable.
+func (t *tally) direct(s sight, m *network.Machine) error {
+	return t.w.eachOther(m, func(other *network.Machine) error {
+		return errors.Join(s.asked.answered(m, other), t.came(s, m, other))
+	})
+}
+
+// eachOther calls check with each other node of a node, until it fails.
+func (w *World) eachOther(m *network.Machine, check func(other *network.Machine) error) error {
+	if m == w.gateway() {
+		return nil
+	}
+	for _, other := range w.nodes() {
+		if other == m {
 			continue
 		}
-		if slices.Contains(t.o.Restarted, m) || slices.Contains(t.o.Restarted, t.w.gateway()) {
-			return expect(p.LastHandshake != nil, "a handshake, got %+v", p) // the stream is of this boot
+		if err := check(other); err != nil {
+			return fmt.Errorf("%s and %s: %w", m.Name(), other.Name(), err)
 		}
-		before, seen := t.rx[n.ID]
-		if !seen || p.RxBytes < before { // the gateway has begun to count anew
-			t.rx[n.ID] = p.RxBytes
-			return errors.New("expected octets since the outage, got none yet")
-		}
-		return expect(p.LastHandshake != nil && p.RxBytes > before, "a handshake, and more than %d octets, got %+v", before, p)
 	}
-	return fmt.Errorf("expected %s among the gateway's overlay peers, got %d others", name, len(s.peers))
+	return nil
+}
+
+// came is nil when octets of a machine have come to another through the overlay, by
+// the word of the latter, since the outage.
+func (t *tally) came(s sight, to, from *network.Machine) error {
+	id := s.nodes[from.Name()].ID
+	peers := s.views[to.Name()].status.Overlay
+	i := slices.IndexFunc(peers, func(p model.OverlayPeer) bool { return p.Node == id })
+	if id == "" || i < 0 {
+		return fmt.Errorf("expected %s %q among the overlay peers of %s, got %d others", from.Name(), id, to.Name(), len(peers))
+	}
+	p := peers[i]
+	if slices.Contains(t.o.Restarted, to) || slices.Contains(t.o.Restarted, from) { // both count anew
+		return expect(p.LastHandshake != nil && p.RxBytes > 0, "a handshake, and octets, from %s to %s, got %+v", from.Name(), to.Name(), p)
+	}
+	f := flow{to.Name(), id}
+	before, seen := t.rx[f]
+	if !seen || p.RxBytes < before { // it has begun to count anew
+		t.rx[f] = p.RxBytes
+		return fmt.Errorf("expected octets from %s to %s since the outage, got none yet", from.Name(), to.Name())
+	}
+	return expect(p.LastHandshake != nil && p.RxBytes > before, "a handshake, and more than %d octets, from %s to %s, got %+v", before, from.Name(), to.Name(), p)
 }
 
 // complete checks that what was acknowledged is there, that no batch is missing, and

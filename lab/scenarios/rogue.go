@@ -1,7 +1,6 @@
 package scenarios
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,9 +28,9 @@ const (
 	attackEvery = 100 * time.Millisecond
 )
 
-// steadfast checks that no member takes the stranger for anything: that all keep
-// their gateway, and no port changes its role.
-func (w *World) steadfast(ctx context.Context, before map[string]model.MeshStatus, stranger host.MAC) error {
+// steadfast checks that no member takes strangers for anything: that all keep their
+// gateway, and no port changes its role.
+func (w *World) steadfast(ctx context.Context, before map[string]model.MeshStatus, strangers ...host.MAC) error {
 	for _, m := range w.Members {
 		s, _, err := w.status(ctx, m)
 		if err != nil {
@@ -41,9 +40,12 @@ func (w *World) steadfast(ctx context.Context, before map[string]model.MeshStatu
 		if s.Gateway != was.Gateway {
 			return fmt.Errorf("%s: expected gateway %q still, got %q", m.Name(), was.Gateway, s.Gateway)
 		}
+		if s.Twin != nil || s.HeardEpoch != was.HeardEpoch || s.Joined != was.Joined {
+			return fmt.Errorf("%s: expected no other gateway, epoch %d heard and joined %v, got %+v, %d and %v", m.Name(), was.HeardEpoch, was.Joined, s.Twin, s.HeardEpoch, s.Joined)
+		}
 		for _, n := range s.Neighbours {
-			if n.MAC == stranger.String() {
-				return fmt.Errorf("%s has the stranger for a neighbour: %+v", m.Name(), n)
+			if slices.ContainsFunc(strangers, func(m host.MAC) bool { return m.String() == n.MAC }) {
+				return fmt.Errorf("%s has a stranger for a neighbour: %+v", m.Name(), n)
 			}
 		}
 		// Ports for clients may be found out about meanwhile; none carries the mesh, or
@@ -112,87 +114,6 @@ func (w *World) attack(ctx context.Context, forge func(i int) error, check func(
 		}
 	}
 	return check()
-}
-
-// rogueGateway has a stranger on the switch, who hears what all are told, and a
-// client of a node announce themselves as the gateway: by the gateway's own words,
-// by these changed here and there, and by words of their own that another key has
-// signed.
-func rogueGateway(ctx context.Context, w *World, r *Result) error {
-	node := w.nodes()[0]
-	if err := w.serving(ctx, node, 1); err != nil {
-		return err
-	}
-	before, err := w.statuses(ctx)
-	if err != nil {
-		return err
-	}
-	o, err := w.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	stranger, unplug, err := w.onSwitch("rogue", rogueMAC)
-	if err != nil {
-		return err
-	}
-	defer unplug()
-	client, leave, err := w.plug(node, 0, "rogue", clientMAC)
-	if err != nil {
-		return err
-	}
-	defer leave()
-
-	var mu sync.Mutex
-	var heard, routing [][]byte // announcements, and batman-adv's own packets
-	sealed := false             // what members say is encrypted
-	stop := stranger.Hear(func(f host.Frame) {
-		mu.Lock()
-		defer mu.Unlock()
-		if a, ok := announcement(f); ok && len(heard) < 16 {
-			heard = append(heard, bytes.Clone(a))
-		}
-		sealed = sealed || f.Kind() == paths.EtherTypeMACsec
-		if f.Kind() == paths.EtherTypeBatman && len(routing) < 16 {
-			routing = append(routing, bytes.Clone(f.Payload()))
-		}
-	})
-	// The gateway announces itself twice a minute. Where the cable is encrypted, there
-	// is nothing to hear.
-	_ = w.within(ctx, time.Minute, "an announcement", func() error {
-		mu.Lock()
-		defer mu.Unlock()
-		return expect(sealed || len(heard) > 1 && len(routing) > 0, "announcements, got %d", len(heard))
-	})
-	stop()
-	mu.Lock()
-	overheard := slices.Clone(heard)
-	mu.Unlock()
-	forged, err := forge(overheard)
-	if err != nil {
-		return err
-	}
-	r.note("%d announcements were overheard, %d forged", len(overheard), len(forged))
-	group := netip.AddrPortFrom(paths.AnnounceGroup, paths.AnnouncePort)
-	err = w.attack(ctx, func(i int) error {
-		text := forged[i%len(forged)]
-		var errs []error
-		for _, h := range []*host.Host{stranger, client} {
-			packet := host.UDP6(netip.AddrPortFrom(h.LinkLocal(), paths.AnnouncePort), group, text)
-			plain := host.Ether(host.Group(group.Addr()), h.MAC, host.TypeIPv6, packet)
-			errs = append(errs, h.Send(plain), h.Send(host.Ether(host.Broadcast, h.MAC, paths.EtherTypeBatman, inBatman(h.MAC, i, plain))))
-			if len(routing) > 0 { // somebody's own words, from another
-				errs = append(errs, h.Send(host.Ether(host.Broadcast, h.MAC, paths.EtherTypeBatman, routing[i%len(routing)])))
-			}
-		}
-		return errors.Join(errs...)
-	}, func() error {
-		return errors.Join(w.steadfast(ctx, before, rogueMAC), w.steadfast(ctx, before, clientMAC))
-	})
-	if err != nil {
-		return err
-	}
-	r.Since = "the attack began"
-	return w.Recovered(ctx, o, r)
 }
 
 // rogueDHCP has a client of a node offer addresses to another client, advertise

@@ -57,12 +57,13 @@ const (
 	Up        Stage = "up"
 	Peered    Stage = "peered"    // links and neighbours, as many as before
 	Addressed Stage = "addressed" // on the mesh and the overlay, the addresses of before
-	Reachable Stage = "reachable" // the gateway gets from it through the overlay
+	Reachable Stage = "reachable" // through the overlay: the gateway gets from it, and it from the gateway
+	Direct    Stage = "direct"    // through the overlay, by their own sessions: every other node answers it
 	Complete  Stage = "complete"  // no batch of telemetry is missing, and new ones come
 )
 
 // Stages in their order.
-var Stages = []Stage{Up, Peered, Addressed, Reachable, Complete}
+var Stages = []Stage{Up, Peered, Addressed, Reachable, Direct, Complete}
 
 // All are the scenarios, in the order in which they are run: those of one network
 // together, those that leave more machines behind at its end: cards are written for
@@ -74,10 +75,11 @@ func All() []Scenario {
 		{"loss", "a node restarts while 30 % of the frames between any two are lost", network.ByCable, false, loss},
 		{"clock-back", "gateway and node restart, the gateway's clock a year back, the node's fifty years ahead", network.ByCable, false, clockBack},
 		{"clock-ahead", "gateway and node restart, the gateway's clock fifty years ahead, the node's a year back", network.ByCable, false, clockAhead},
-		{"rogue-gateway", "a stranger on the switch and a client of a node announce themselves as the gateway", network.ByCable, false, rogueGateway},
 		{"rogue-dhcp", "a client of a node, and a stranger on the switch, serve DHCP and advertise themselves as routers", network.ByCable, false, rogueDHCP},
-		{"dhcp-exhausted", "forged clients take every address that a node has to give", network.ByCable, false, exhausted},
+		{"dhcp-exhausted", "forged clients take every address that a node has for clients", network.ByCable, false, exhausted},
 		{"stranger", "a member of another network is plugged into the switch", network.ByCable, false, stranger},
+		{"rogue-gateway", "strangers outside the mesh, and a guest on it, announce themselves as the gateway", network.ByCable, false, rogueGateway},
+		{"dhcp-flood", "forged guests ask the gateway for addresses of the mesh, faster than it gives any, while a node restarts", network.ByCable, false, flooded},
 		{"all-restart", "all are reset at once", network.ByAir, true, allRestart},
 		{"radio-removed", "a node's radio is unplugged, and plugged in again", network.ByAir, false, radioRemoved},
 		{"driver-wedged", "a radio's driver hangs: it sends nothing, hears nothing and says nothing", network.ByAir, false, driverWedged},

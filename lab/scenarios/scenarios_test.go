@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"halo.internal/lab/cardtest"
-	"halo.internal/lab/host"
 	"halo.internal/lab/network"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -121,13 +120,22 @@ func TestStored(t *testing.T) {
 	}
 }
 
+// peers are those of the overlay, each of which has sent so much.
+func peers(rx int64, ids ...string) (list []model.OverlayPeer) {
+	now := time.Now()
+	for _, id := range ids {
+		list = append(list, model.OverlayPeer{Node: id, LastHandshake: &now, RxBytes: rx})
+	}
+	return list
+}
+
 // seen is what is known of one gateway and one node.
 func seen(nodeBoot uint64, links int, rx int64, last uint64) sight {
-	now := time.Now()
+	gateway, node := whole(7, links), whole(nodeBoot, links)
+	gateway.Overlay, node.Overlay = peers(rx, "n"), peers(rx, "g")
 	return sight{
-		views: map[string]view{"gateway": {status: whole(7, links)}, "node1": {status: whole(nodeBoot, links), agent: &model.AgentStatus{}}},
+		views: map[string]view{"gateway": {status: gateway}, "node1": {status: node, agent: &model.AgentStatus{}}},
 		nodes: map[string]apitype.Node{"gateway": {ID: "g", Online: true, Boot: 7}, "node1": {ID: "n", Online: true, Boot: nodeBoot}},
-		peers: []model.OverlayPeer{{Node: "n", LastHandshake: &now, RxBytes: rx}},
 		stored: Stored{
 			"gateway": {7: {Boot: 7, First: 1, Last: last, Count: last}},
 			"node1":   {nodeBoot: {Boot: nodeBoot, First: 1, Last: last, Count: last}},
@@ -138,7 +146,7 @@ func seen(nodeBoot uint64, links int, rx int64, last uint64) sight {
 // TestATally has a node restart, be seen, be lost again and come back: a stage
 // counts from when it was passed for good.
 func TestATally(t *testing.T) {
-	n := namedNetwork(t)
+	n := namedNetwork(t, 1)
 	w := &World{Members: n}
 	start := time.Now()
 	before := seen(3, 1, 1000, 5)
@@ -158,7 +166,9 @@ func TestATally(t *testing.T) {
 	again.stored["node1"][3] = before.stored["node1"][3]
 	again.stored["gateway"] = map[uint64]apitype.BootCoverage{7: {Boot: 7, First: 1, Last: 8, Count: 8}}
 	lost := again
-	lost.views = map[string]view{"gateway": again.views["gateway"], "node1": {status: whole(4, 0), agent: &model.AgentStatus{}}}
+	alone := whole(4, 0)
+	alone.Overlay = peers(1200, "g")
+	lost.views = map[string]view{"gateway": again.views["gateway"], "node1": {status: alone, agent: &model.AgentStatus{}}}
 	if err := tally.take(again, at(20)); err != nil {
 		t.Errorf("all is there: %v", err)
 	}
@@ -179,7 +189,7 @@ func TestATally(t *testing.T) {
 // TestWhatNeverWentAway must still prove that it works: by octets and batches that
 // were not on their way before.
 func TestWhatNeverWentAway(t *testing.T) {
-	n := namedNetwork(t)
+	n := namedNetwork(t, 1)
 	start := time.Now()
 	o := &Outage{before: seen(3, 1, 1000, 5), began: start, since: start}
 	tally := newTally(&World{Members: n}, o)
@@ -194,6 +204,82 @@ func TestWhatNeverWentAway(t *testing.T) {
 	}
 	if tally.take(seen(4, 1, 1300, 8), start.Add(8*time.Second)) == nil {
 		t.Error("a restart that nobody asked for is not noticed")
+	}
+}
+
+// TestBothWays: what one side says of the overlay is no proof of the other direction,
+// nor are the nodes' sessions with the gateway of those with each other.
+func TestBothWays(t *testing.T) {
+	all := namedNetwork(t, 2)
+	start := time.Now()
+	look := func(rx int64, last uint64) sight {
+		s := seen(3, 2, rx, last)
+		gateway, n1, n2 := whole(7, 2), whole(3, 2), whole(3, 2)
+		gateway.Overlay, n1.Overlay, n2.Overlay = peers(rx, "n", "m"), peers(rx, "g", "m"), peers(rx, "g", "n")
+		agent := &model.AgentStatus{}
+		s.views = map[string]view{"gateway": {status: gateway}, "node1": {n1, agent, nil}, "node2": {n2, agent, nil}}
+		s.nodes["node2"] = apitype.Node{ID: "m", Online: true, Boot: 3}
+		s.stored["node2"] = s.stored["node1"]
+		s.asked = asked{"node1": {"node2": nil}, "node2": {"node1": nil}}
+		return s
+	}
+	after := start.Add(10 * time.Second)
+	tally := func(s sight) error {
+		o := &Outage{before: look(1000, 5), began: start, since: start}
+		tally := newTally(&World{Members: all}, o)
+		if tally.take(look(1000, 5), start) == nil {
+			t.Error("what was on its way is taken for proof")
+		}
+		return tally.take(s, after)
+	}
+	if err := tally(look(1100, 9)); err != nil {
+		t.Fatal(err)
+	}
+	silent := func(name, peer string) func(sight) {
+		return func(s sight) {
+			v := s.views[name]
+			for i := range v.status.Overlay {
+				if v.status.Overlay[i].Node == peer {
+					v.status.Overlay[i].RxBytes = 1000
+				}
+			}
+		}
+	}
+	for name, spoil := range map[string]func(sight){
+		"nothing from a node to the gateway":  silent("gateway", "n"),
+		"nothing from the gateway to a node":  silent("node1", "g"),
+		"nothing from one node to another":    silent("node2", "n"),
+		"a node that is no peer of another's": func(s sight) { v := s.views["node1"]; v.status.Overlay = peers(1100, "g"); s.views["node1"] = v },
+		"a question that nobody answered":     func(s sight) { s.asked["node2"]["node1"] = errors.New("no answer") },
+		"a question that was not asked":       func(s sight) { delete(s.asked, "node1") },
+	} {
+		s := look(1100, 9)
+		spoil(s)
+		if tally(s) == nil {
+			t.Errorf("%s: taken for reachable", name)
+		}
+	}
+}
+
+func TestBusiest(t *testing.T) {
+	const s = time.Second
+	for _, test := range []struct {
+		sent       []time.Duration
+		among      []int
+		most, next int
+		clear      bool
+	}{
+		{[]time.Duration{9 * s, s, 3 * s, 0}, []int{1, 2}, 2, 1, true},
+		{[]time.Duration{9 * s, 3 * s, s, 0}, []int{1, 2}, 1, 2, true},
+		{[]time.Duration{9 * s, 3 * s, 2 * s, 0}, []int{1, 2}, 1, 2, false},
+		{[]time.Duration{9 * s, 3 * s, 2 * s, 0}, []int{2}, 2, 2, true},
+		{[]time.Duration{9 * s, 3 * s, 2 * s, 0}, []int{3}, 3, 3, false},
+		{[]time.Duration{9 * s, 3 * s, 2 * s, 0}, []int{3, 2}, 2, 3, true},
+	} {
+		most, next, err := busiest(test.sent, test.among)
+		if most != test.most || next != test.next || (err == nil) != test.clear {
+			t.Errorf("%v: got %d, %d, %v", test, most, next, err)
+		}
 	}
 }
 
@@ -221,12 +307,12 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// namedNetwork is a gateway and a node that are off.
-func namedNetwork(t *testing.T) []*network.Machine {
+// namedNetwork is a gateway and nodes that are off.
+func namedNetwork(t *testing.T, nodes int) []*network.Machine {
 	t.Helper()
 	image := cardtest.Image(t, map[string]string{"vmlinuz": "k", "initrd.bin": "i", "cmdline.txt": "well"})
 	n, err := network.New(t.Context(), network.Options{
-		Name: "table", Nodes: 1, GatewayImage: image, NodeImage: image, Dir: t.TempDir(), MemoryMB: 128, Mesh: network.ByCable, Log: slog.New(slog.DiscardHandler),
+		Name: "table", Nodes: nodes, GatewayImage: image, NodeImage: image, Dir: t.TempDir(), MemoryMB: 128, Mesh: network.ByCable, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -237,27 +323,4 @@ func namedNetwork(t *testing.T) []*network.Machine {
 		}
 	})
 	return n.Machines()
-}
-
-func TestForgeries(t *testing.T) {
-	all, err := forge(nil)
-	if err != nil || len(all) == 0 {
-		t.Fatalf("without a model: %d, %v", len(all), err)
-	}
-	more, err := forge(all[:1])
-	if err != nil || len(more) <= len(all) {
-		t.Errorf("of one that was overheard: %d, %v", len(more), err)
-	}
-	mac := host.MAC{2, 0, 0, 0, 0, 1}
-	inner := host.Ether(host.Group(paths.AnnounceGroup), mac, host.TypeIPv6,
-		host.UDP6(netip.AddrPortFrom(netip.MustParseAddr("fe80::1"), 9), netip.AddrPortFrom(paths.AnnounceGroup, paths.AnnouncePort), []byte("signed words of some length")))
-	f := host.Ether(host.Broadcast, mac, paths.EtherTypeBatman, inBatman(mac, 1, inner))
-	if got, ok := announcement(f); !ok || string(got) != "signed words of some length" {
-		t.Errorf("got %q, %v", got, ok)
-	}
-	for n := 14; n < len(f); n++ {
-		if got, ok := announcement(f[:n]); ok && len(got) > 27 {
-			t.Errorf("cut off after %d octets: got %q", n, got)
-		}
-	}
 }

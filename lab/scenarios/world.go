@@ -51,12 +51,19 @@ type World struct {
 	// Say tells people how far it is; it may be nil.
 	Say func(text string)
 
-	spares *[]*network.Machine // that were added, shared by copies
+	added *added // shared by copies
+}
+
+// added is what scenarios have added to the network. It stays until the network ends.
+type added struct {
+	spares    []*network.Machine
+	bridge    *network.Machine // a port of it is bridged into the mesh; nil: none yet
+	witnesses map[*network.Machine]*witness
 }
 
 // NewWorld is a world of a network that is up and claimed.
 func NewWorld(n *network.Network, a *admin.Admin) *World {
-	return &World{Net: n, Admin: a, Members: n.Machines(), Partition: 200 * time.Second, spares: new([]*network.Machine)}
+	return &World{Net: n, Admin: a, Members: n.Machines(), Partition: 200 * time.Second, added: &added{witnesses: map[*network.Machine]*witness{}}}
 }
 
 func (w *World) gateway() *network.Machine { return w.Members[0] }
@@ -172,25 +179,53 @@ func (w *World) ready(ctx context.Context) error {
 }
 
 // needSpares returns at least so many nodes besides the members, which run and have
-// joined. They stay until the network ends.
+// joined.
 func (w *World) needSpares(ctx context.Context, n int) ([]*network.Machine, error) {
-	for len(*w.spares) < n {
-		m, err := w.Net.AddNode(ctx, network.NodeName(Nodes+1+len(*w.spares)))
+	for len(w.added.spares) < n {
+		m, err := w.Net.AddNode(ctx, network.NodeName(Nodes+1+len(w.added.spares)))
 		if err != nil {
 			return nil, err
 		}
-		*w.spares = append(*w.spares, m)
-		w.say("%s is added", m.Name())
-		if err := w.Net.PowerOn(m); err != nil {
+		w.added.spares = append(w.added.spares, m)
+		if err := w.welcome(m); err != nil {
 			return nil, err
 		}
 	}
-	spares := (*w.spares)[:n]
-	all := w.among(append(slices.Clone(w.Members), spares...)...)
-	if err := all.answers(ctx, spares...); err != nil {
-		return nil, err
+	spares := w.added.spares[:n]
+	return spares, w.joined(ctx, spares...)
+}
+
+// needBridge returns a node besides the members, which runs and has joined. Who is
+// plugged into its port bridged is on the mesh.
+func (w *World) needBridge(ctx context.Context) (*network.Machine, error) {
+	if w.added.bridge == nil {
+		m, err := w.Net.AddBridge(ctx, "bridge")
+		if err != nil {
+			return nil, err
+		}
+		w.added.bridge = m
+		if err := w.welcome(m); err != nil {
+			return nil, err
+		}
 	}
-	return spares, all.ready(ctx)
+	return w.added.bridge, w.joined(ctx, w.added.bridge)
+}
+
+// bridged is the port that AddBridge pins; the others are for clients.
+const bridged = Ports - 1
+
+// welcome starts a machine that was added.
+func (w *World) welcome(m *network.Machine) error {
+	w.say("%s is added", m.Name())
+	return w.Net.PowerOn(m)
+}
+
+// joined returns when all members, and these besides, lack nothing.
+func (w *World) joined(ctx context.Context, more ...*network.Machine) error {
+	if err := w.answers(ctx, more...); err != nil {
+		return err
+	}
+	return w.among(append(slices.Clone(w.Members), more...)...).ready(ctx)
 }
 
 // plug plugs a host into a machine's port; unplug takes it out again.

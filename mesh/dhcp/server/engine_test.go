@@ -282,6 +282,40 @@ func TestExhaustion(t *testing.T) {
 	b.wantEvents()
 }
 
+// TestMoreThanIsKept has forged clients take all leases that are kept of a network with
+// many more addresses.
+func TestMoreThanIsKept(t *testing.T) {
+	c := config()
+	c.Address, c.Options = netip.MustParsePrefix("10.41.0.1/16"), Options{}
+	c.First, c.Last, c.Lease = netip.MustParseAddr("10.41.1.0"), netip.MustParseAddr("10.41.254.255"), LongestLease
+	b := newBench(t, c)
+	const gateway = "10.41.0.1"
+	take := func(n int) string {
+		_, a, _ := strings.Cut(b.say(n, discover), " ")
+		if a == "" {
+			return ""
+		}
+		b.want(b.say(n, request, wish(a), server(gateway)), "ACK "+a)
+		return a
+	}
+	known := take(0)
+	for n := 1; n < maxLeases; n++ {
+		take(n) // which takes longer than the next one has to wait for
+	}
+	if n := len(b.e.byAddr); n != maxLeases {
+		t.Errorf("expected %d leases, got %d", maxLeases, n)
+	}
+	b.wantEvents()
+	b.want(take(3*maxLeases), "")
+	b.wantEvents(EventExhausted)
+	b.want(b.say(0, request, has(known)), "ACK "+known)
+	b.say(0, dhcpv4.MessageTypeRelease, has(known), server(gateway))
+	b.now = b.now.Add(time.Second)
+	b.want(take(3*maxLeases), known)
+	b.now = b.now.Add(time.Second)
+	b.want(take(4*maxLeases), "")
+}
+
 func TestReservations(t *testing.T) {
 	c := config()
 	c.Reservations = []Reservation{
