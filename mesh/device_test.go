@@ -90,7 +90,7 @@ func device(role model.Role) int {
 			}
 			return &cable{c: c, err: errors.New("no cable yet")}
 		},
-		ChangeTiming: changeTiming(), RekeyOverlap: 3 * time.Second, TakeOver: 30 * time.Second,
+		ChangeTiming: changeTiming(), RekeyOverlap: 15 * time.Second, TakeOver: 30 * time.Second,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
