@@ -84,9 +84,9 @@ func All() []Scenario {
 		{"radio-removed", "a node's radio is unplugged, and plugged in again", network.ByAir, false, radioRemoved},
 		{"driver-wedged", "a radio's driver hangs: it sends nothing, hears nothing and says nothing", network.ByAir, false, driverWedged},
 		{"mesh-killed", "halo-mesh dies on a node and on the gateway", network.ByAir, false, meshKilled},
-		{"partition", "a node is cut off for 200 s, and writes to its card what it can't send", network.ByAir, false, partition},
 		{"rogue-frames", "a node restarts while a stranger's radio forges frames of all kinds", network.ByAir, false, rogueFrames},
 		{"rogue-replay", "a node restarts while a stranger's radio replays what it hears", network.ByAir, false, rogueReplay},
+		{"partition", "a node is cut off for 200 s, and writes to its card what it can't send", network.ByAir, false, partition},
 		{"second-gateway", "a second card of the gateway's comes on the air", network.ByAir, false, secondGateway},
 		{"line", "of a line of four hops a middle node is lost, past which there is a detour", network.ByAir, false, line},
 		{"channel-change", "the mesh moves to another channel while a node is off", network.ByAir, false, channelChange},
@@ -98,7 +98,7 @@ func All() []Scenario {
 // are left to `halo-lab scenario` and `make soak`.
 var suite = []string{
 	"node-restart", "gateway-restart", "loss", "rogue-dhcp", "stranger",
-	"all-restart", "radio-removed", "driver-wedged", "mesh-killed", "partition", "rogue-frames", "rogue-replay",
+	"all-restart", "radio-removed", "driver-wedged", "mesh-killed", "rogue-frames", "rogue-replay", "partition",
 }
 
 // InSuite tells whether `make test` runs the scenario.

@@ -12,7 +12,8 @@ import (
 )
 
 // TestInTheAir boots a network whose machines have radios and no cables, and does
-// to it what the field does to radios. Each part leaves it as it found it.
+// to it what the field does to radios. Each part leaves it as it found it. The last
+// waits most of the time, beside TestNetwork.
 func TestInTheAir(t *testing.T) {
 	l := build(t, network.ByAir, 2, settings)
 	file, err := os.Create(filepath.Join(t.TempDir(), "air.pcap"))
@@ -27,11 +28,11 @@ func TestInTheAir(t *testing.T) {
 	t.Cleanup(func() { l.net.Air.Capture(nil); file.Close() })
 	l.up(t)
 	l.parts(t, append([]part{
-		{"three nodes with roles, addresses and versions", threeNodes},
-		{"all are heard", heard},
-		{"telemetry changes", telemetryChanges},
-		{"a phone at a node", aPhone},
-		{"somebody at a console", atTheConsole},
+		{name: "three nodes with roles, addresses and versions", run: threeNodes},
+		{name: "all are heard", run: heard},
+		{name: "telemetry changes", run: telemetryChanges},
+		{name: "a phone at a node", run: aPhone},
+		{name: "somebody at a console", run: atTheConsole},
 	}, l.scenarios()...)...)
 }
 

@@ -12,21 +12,23 @@ import (
 
 // TestNetwork boots one network, joined by cable, and does to it, one after the
 // other, what field and people do. Each part leaves the network as it found it.
-// What needs no cable is in TestInTheAir: all restart at once, a partition.
+// What needs no cable is in TestInTheAir: all restart at once, a partition; while
+// that one lasts, this network begins.
 func TestNetwork(t *testing.T) {
+	t.Parallel()
 	l := boot(t)
 	parts := []part{
-		{"three nodes with roles, addresses and versions", threeNodes},
-		{"telemetry changes", telemetryChanges},
-		{"the overlay shakes hands", handshakes},
-		{"a node is switched off in order", func(t *testing.T, l *lab) { l.shutdown(t, l.nodes[0]) }},
-		{"power cuts", powerCuts},
-		{"a soak", soak(t)},
-		{"damaged slots and a damaged bundle", damagedCards},
-		{"full cards", fullCards},
-		{"a worn card", wornCard},
+		{name: "three nodes with roles, addresses and versions", run: threeNodes},
+		{name: "telemetry changes", run: telemetryChanges},
+		{name: "the overlay shakes hands", run: handshakes},
+		{name: "a node is switched off in order", run: func(t *testing.T, l *lab) { l.shutdown(t, l.nodes[0]) }},
+		{name: "power cuts", run: powerCuts},
+		{name: "a soak", run: soak(t)},
+		{name: "damaged slots and a damaged bundle", run: damagedCards},
+		{name: "full cards", run: fullCards},
+		{name: "a worn card", run: wornCard},
 	}
-	l.parts(t, append(append(parts, l.scenarios()...), part{"nothing plain on the wire", nothingPlain})...)
+	l.parts(t, append(append(parts, l.scenarios()...), part{name: "nothing plain on the wire", run: nothingPlain})...)
 }
 
 // cuts is how often the power is cut.

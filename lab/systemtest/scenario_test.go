@@ -17,8 +17,9 @@ import (
 
 // part is something that is done to a running network, in its turn.
 type part struct {
-	name string
-	run  func(*testing.T, *lab)
+	name  string
+	run   func(*testing.T, *lab)
+	waits bool // most of its time nothing happens: the next network may run meanwhile
 }
 
 // parts runs them one after the other, as far as they pass.
@@ -27,6 +28,9 @@ func (l *lab) parts(t *testing.T, parts ...part) {
 	for _, part := range parts {
 		if part.run == nil {
 			continue // not asked for
+		}
+		if part.waits {
+			t.Parallel()
 		}
 		ok := t.Run(part.name, func(t *testing.T) {
 			start := time.Now()
@@ -59,6 +63,8 @@ func (l *lab) scenarios() (parts []part) {
 		if s.Mesh != mesh || !s.InSuite() && os.Getenv("HALO_SOAK") == "" {
 			continue
 		}
+		// In a soak others follow it, and want the host for themselves.
+		waits := s.Name == "partition" && os.Getenv("HALO_SOAK") == ""
 		parts = append(parts, part{"scenario " + s.Name, func(t *testing.T, l *lab) {
 			if text := os.Getenv("HALO_PARTITION"); text != "" {
 				d, err := time.ParseDuration(text)
@@ -77,9 +83,9 @@ func (l *lab) scenarios() (parts []part) {
 					t.Log(n)
 				}
 			}
-		}})
+		}, waits})
 	}
-	return append(parts, part{"scenarios have a table", func(t *testing.T, l *lab) { l.table(t, mesh, results) }})
+	return append(parts, part{name: "scenarios have a table", run: func(t *testing.T, l *lab) { l.table(t, mesh, results) }})
 }
 
 // runs is how often a scenario is run.
