@@ -43,12 +43,16 @@ dev:
 	@test -n "$(DEV)" || { echo "make flash: DEV=/dev/sdX is missing: the card to overwrite (lsblk shows them)" >&2; exit 2; }
 
 #: Check
-.PHONY: check race test scenarios fuzz bench bench-radio bench-mesh soak
-check: peers stamp ## format, vet, staticcheck and the fast tests
+.PHONY: check lint fast race test machines scenarios fuzz bench bench-radio bench-mesh soak
+check: lint fast ## format, vet, staticcheck and the fast tests
+
+lint: stamp
 	@fmt=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 		test -z "$$fmt" || { echo "not formatted (gofmt -w):"; echo "$$fmt"; exit 1; }
 	$(GO) vet -tags lab ./...
 	$(GO) tool staticcheck -tags lab ./...
+
+fast: peers stamp
 	$(GO) test -p 4 ./mesh $$($(GO) list ./... | grep -v '/mesh$$') # they wait more than they work, ./mesh the longest
 
 race: stamp ## the fast tests under the race detector (needs a C compiler; HALO does not)
@@ -63,10 +67,14 @@ LONGEST = ./mesh/announce ./mesh/wireless ./mesh/radio
 NETWORK = ./lab/systemtest
 MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -tags lab -timeout 60m
 
-test: deps check build lab-images testvm ## everything, machines included
+test: deps peers lint ## everything, machines included
+	@$(MAKE) --no-print-directory -j 2 fast machines # fast tests wait, while images are built
 	$(MACHINES) -p 3 $(LONGEST) $(filter-out $(LONGEST) $(NETWORK),$(LAB))
 	$(MACHINES) $(NETWORK)
 	@cat $(OUT)/scenarios-*.txt
+
+# What the tests' machines start from.
+machines: build lab-images testvm
 
 scenarios: deps build lab-images ## break networks in many ways, and see how fast they come back: SCENARIOS="node-restart line"
 	bin/halo-lab scenario $(or $(SCENARIOS),all) --gateway-image $(OUT)/halo-gateway-qemu-virt.img --node-image $(OUT)/halo-node-qemu-virt.img
