@@ -25,6 +25,7 @@ import (
 type flavour struct {
 	name    string
 	bla     string // bridge-loop avoidance
+	ogm     string // milliseconds between routing messages
 	global  string // of wpa_supplicant
 	network string
 	dnsmasq []string
@@ -33,10 +34,12 @@ type flavour struct {
 
 var (
 	// defaults is each program with what it does when it is told nothing.
-	defaults = flavour{name: "rival", bla: "1"}
+	defaults = flavour{name: "rival", bla: "1", ogm: "1000"}
 	// tuned is who knows where the time goes.
 	tuned = flavour{
 		name: "tuned", bla: "0",
+		// As often as HALO until it knows somebody; here it stays so.
+		ogm: "250",
 		// Shorter ones have two busy machines talk at cross purposes for half a minute.
 		global:  "dot11RSNASAERetransPeriod=250\n",
 		network: "\tdot11MeshRetryTimeout=255\n\tdot11MeshConfirmTimeout=255\n\tdot11MeshHoldingTimeout=255\n\tbeacon_int=100\n",
@@ -94,6 +97,7 @@ sae_groups=19
 		secret := r.file(fmt.Sprintf("key%d", i), 0o600, base64.StdEncoding.EncodeToString(own[:]))
 		w.do(s, "ip", "link", "add", "bat0", "type", "batadv")
 		w.do(s, "batctl", "meshif", "bat0", "bridge_loop_avoidance", f.bla)
+		w.do(s, "batctl", "meshif", "bat0", "orig_interval", f.ogm)
 		w.do(s, "ip", "link", "set", "bat0", "up")
 		w.do(s, "ip", "link", "add", "wg0", "type", "wireguard")
 		peer := []string{"set", "wg0", "private-key", secret, "listen-port", "51820", "peer", base64.StdEncoding.EncodeToString(other[:])}
