@@ -62,6 +62,7 @@ type StationInfo struct {
 	BeaconRx           uint64
 	FCSErrors          uint32
 	RxMPDUs            uint32
+	RxMSDUs            uint64 // of all TIDs: data that was decrypted, and handed on
 	SignalDBm          int
 	SignalAvgDBm       int
 	BeaconSignalAvgDBm int
@@ -224,6 +225,14 @@ func (s *StationInfo) attribute(d *netlink.AttributeDecoder) {
 		s.FCSErrors = d.Uint32()
 	case unix.NL80211_STA_INFO_RX_MPDUS:
 		s.RxMPDUs = d.Uint32()
+	case unix.NL80211_STA_INFO_TID_STATS:
+		nested(d, func(tid *netlink.AttributeDecoder) {
+			nested(tid, func(n *netlink.AttributeDecoder) {
+				if n.Type() == unix.NL80211_TID_STATS_RX_MSDU {
+					s.RxMSDUs += n.Uint64()
+				}
+			})
+		})
 	case unix.NL80211_STA_INFO_SIGNAL:
 		s.SignalDBm = int(d.Int8())
 	case unix.NL80211_STA_INFO_SIGNAL_AVG:

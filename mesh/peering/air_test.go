@@ -330,3 +330,66 @@ func TestProtectionOfManagementFrames(t *testing.T) {
 		}
 	}
 }
+
+// TestALinkThatIsHeardStands has all questions and answers lost while frames come
+// under the link's keys: it stands for long, but not for ever. Without them it ends as
+// soon as the questions are used up.
+func TestALinkThatIsHeardStands(t *testing.T) {
+	const check = 30 * time.Second
+	for name, tc := range map[string]struct {
+		heard  bool
+		stands time.Duration // at least, from when nothing comes any more
+		ends   time.Duration // at the latest
+	}{
+		"nothing is heard":     {false, check, 3 * check},
+		"its frames are heard": {true, (unasked + deaf - 1) * check, (unasked + deaf + 3) * check},
+	} {
+		t.Run(name, func(t *testing.T) {
+			air := fakeair.New(1)
+			a, b := join(t, air, 1, nil), join(t, air, 2, nil)
+			share(t, air, a, b, 1)
+			connect(t, air, a, b)
+			if !air.Until(time.Second, func() bool { return linked(a, b) }) {
+				t.Fatal("no link")
+			}
+			air.Loss = 1
+			began := air.Now
+			for linked(a, b) && air.Now.Sub(began) < time.Hour {
+				if tc.heard {
+					a.Heard(air.Now, b.mac)
+					b.Heard(air.Now, a.mac)
+				}
+				air.Run(2 * time.Second)
+			}
+			if took := air.Now.Sub(began); took < tc.stands || took > tc.ends {
+				t.Errorf("the link ended after %s, expected %s to %s", took, tc.stands, tc.ends)
+			}
+		})
+	}
+}
+
+// TestALinkThatIsHeardIsSeldomAskedFor: a question and its answer cost a HaLow channel
+// of 1 MHz a hundredth of its time, in a mesh of ten.
+func TestALinkThatIsHeardIsSeldomAskedFor(t *testing.T) {
+	air := fakeair.New(1)
+	a, b := join(t, air, 1, nil), join(t, air, 2, nil)
+	share(t, air, a, b, 1)
+	connect(t, air, a, b)
+	air.Run(time.Second)
+	made := air.Sent
+	for range 30 * 60 / 2 {
+		a.Heard(air.Now, b.mac)
+		b.Heard(air.Now, a.mac)
+		air.Run(2 * time.Second)
+	}
+	const most = 2 * 30 * 60 / (unasked * 30)
+	if n := air.Sent - made; !linked(a, b) || n == 0 || n > most {
+		t.Errorf("%d frames in half an hour, expected 1 to %d", n, most)
+	}
+	// Whoever begins anew is not heard by the keys that it had.
+	a.Forget(b.mac)
+	air.Run(90 * time.Second)
+	if b.State(a.mac) == Estab {
+		t.Error("the peer's life before is not over")
+	}
+}

@@ -43,6 +43,8 @@ type link struct {
 	timer     time.Time
 	wait      time.Duration
 	tries     int
+	answered  time.Time // when the peer last said that it has the link
+	evidence  time.Time // when frames under its keys came last
 	reason    dot11.Reason // of the Close, while held
 	objection error        // to an Open that may have been another's; nil: none
 	objected  dot11.Reason
@@ -183,17 +185,34 @@ func (e *Engine) expired(now time.Time, p *peer, l *link) {
 	}
 }
 
-// alive notes that the peer has the link.
+// alive notes that the peer says that it has the link.
 func (e *Engine) alive(now time.Time, l *link) {
 	if l.state != Estab {
 		return
 	}
-	l.tries = 0
+	l.tries, l.answered = 0, now
+	l.timer = now.Add(e.checkEvery(l))
+}
+
+// checkEvery is after what time without a sign a peer is asked whether it has the link:
+// one of both asks, which shows the other as much.
+func (e *Engine) checkEvery(l *link) time.Duration {
 	check := e.c.Timing.Check
 	if bytes.Compare(l.own.mac[:], l.peer.mac[:]) > 0 {
-		check += check / 4 // one asks, which shows the other as much
+		check += check / 4
 	}
-	l.timer = now.Add(check)
+	return check
+}
+
+// Heard notes that frames of a peer came under the keys of the link that stands. One
+// that has begun anew has other keys; one that has closed the link, without being
+// heard, goes on sending to all by the keys that it had. So the link is good without a
+// question for a while, and does not end because questions or answers are lost, as
+// they are on a channel that is full; but not for ever.
+func (e *Engine) Heard(now time.Time, mac dot11.MAC) {
+	if p := e.peers[mac]; p != nil && p.link != nil && p.link.state == Estab {
+		p.link.evidence = now
+	}
 }
 
 // check asks the peer of a link that stands, by the Open of this instance, for
@@ -201,7 +220,13 @@ func (e *Engine) alive(now time.Time, l *link) {
 // no other way to be found out: its beacons come as before, and frames under old
 // keys are dropped without a word.
 func (e *Engine) check(now time.Time, p *peer, l *link) {
-	if l.tries >= checks {
+	every := e.checkEvery(l)
+	heard := !l.evidence.IsZero() && now.Sub(l.evidence) < every
+	if heard && l.tries == 0 && now.Sub(l.answered) < unasked*every {
+		l.timer = now.Add(every)
+		return
+	}
+	if l.tries >= checks && (!heard || l.tries >= deaf*checks) {
 		e.end(now, p, l, dot11.MeshMaxRetries, false)
 		return
 	}
@@ -212,8 +237,13 @@ func (e *Engine) check(now time.Time, p *peer, l *link) {
 
 // checks is how often the peer of a link that stands is asked in vain, over the
 // time that passes between two checks: there is no hurry to take a flood of
-// forged frames for its end.
-const checks = 8
+// forged frames for its end. One that is heard is asked deaf times as often, and for
+// unasked checks not at all.
+const (
+	checks  = 8
+	deaf    = 4
+	unasked = 4
+)
 
 // establish makes the instance the link.
 func (e *Engine) establish(now time.Time, p *peer, l *link) {

@@ -298,6 +298,10 @@ func (r *Radio) keepHouse(now time.Time) error {
 		}
 		s.inactive = i.Inactive
 		s.smooth(i.SignalDBm)
+		if i.RxMSDUs > s.data {
+			r.engine.Heard(now, dot11.MAC(i.MAC))
+		}
+		s.data = i.RxMSDUs
 		if i.Inactive < silent {
 			s.seen = now
 		} else if !s.since.IsZero() {

@@ -28,6 +28,7 @@ type station struct {
 	aid      uint16    // what it calls us
 	since    time.Time // when the link was made
 	inactive time.Duration
+	data     uint64 // frames that came under its keys, as the kernel counts them
 	failures int // in a row
 	reason   string
 	hold     time.Time // until when it is not sought again

@@ -183,6 +183,9 @@ func (e *Engine) Handle(now time.Time, frame []byte) {
 	e.collect(now)
 }
 
+// Heard passes on that frames of a peer came under the keys of its link.
+func (e *Engine) Heard(now time.Time, mac dot11.MAC) { e.peering.Heard(now, mac) }
+
 // SetSequence passes on how far this station has come in sending to all.
 func (e *Engine) SetSequence(rsc [8]byte, ipn [6]byte) { e.peering.SetSequence(rsc, ipn) }
 
