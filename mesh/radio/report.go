@@ -20,8 +20,19 @@ type Reports struct {
 
 const (
 	reportWithin = 5 * time.Second
-	maxAwaited   = 128 // more than are sent in that time
+	// reportSlow is the same of a HaLow radio, whose channel may be full for seconds: of
+	// 1 MHz, ten who begin together fill it so.
+	reportSlow = 12 * time.Second
+	maxAwaited = 128 // more than are sent in that time
 )
+
+// reportsWithin is after what time a frame's report is not to be expected any more.
+func (r *Radio) reportsWithin() time.Duration {
+	if r.c.Morse {
+		return reportSlow
+	}
+	return reportWithin
+}
 
 // send hands a frame to the driver, and awaits its report.
 func (r *Radio) send(f nl80211.SendFrame) error {
@@ -40,7 +51,7 @@ func (r *Radio) reported(now time.Time, cookie uint64) {
 	}
 	delete(r.awaited, cookie)
 	r.reports.Sent++
-	if now.Sub(at) <= reportWithin {
+	if now.Sub(at) <= r.reportsWithin() {
 		r.reports.Reported++
 	}
 }
@@ -48,7 +59,7 @@ func (r *Radio) reported(now time.Time, cookie uint64) {
 // overdue counts the frames whose report is not to be expected any more.
 func (r *Radio) overdue(now time.Time) {
 	for cookie, at := range r.awaited {
-		if now.Sub(at) > reportWithin {
+		if now.Sub(at) > r.reportsWithin() {
 			delete(r.awaited, cookie)
 			r.reports.Sent++
 		}

@@ -72,7 +72,7 @@ func TestAWedgedDriverIsLoadedAnew(t *testing.T) {
 		return list
 	}
 	w := wireless.New(wireless.Config{
-		Country: "DE", Mesh: bundle.Mesh{SSID: "valley", PSK: "a password of the lab", BeaconInterval: 100}, Carrier: nothing{},
+		Country: "DE", Mesh: bundle.Mesh{SSID: "valley", PSK: "a password of the lab"}, Carrier: nothing{}, // beacons as HaLow has them: a hung driver reports those that it drops
 		Notify: func(e model.Event) {
 			mu.Lock()
 			defer mu.Unlock()
