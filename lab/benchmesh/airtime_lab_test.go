@@ -4,6 +4,7 @@ package benchmesh_test
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math"
 	"os"
@@ -48,11 +49,6 @@ func BenchmarkAirtime(b *testing.B) {
 			n := w.network(halow(routing), true)
 			all := n.build(devices)
 			l := airtime.New()
-			b.Cleanup(func() {
-				if b.Failed() {
-					b.Logf("the air until then:\n%s", l.Close())
-				}
-			})
 			w.air.Observe(l.Air)
 			for i, d := range all {
 				r := w.radio("")
@@ -61,9 +57,13 @@ func BenchmarkAirtime(b *testing.B) {
 				w.plug(d.space, r)
 				w.watch(d, r, l)
 			}
+			began := time.Now()
+			told := w.tellAir(l, routing)
 			w.poll(2*time.Second, "all reach each other and the gateway", func() error { return whole(all, devices-1) })
-			b.Logf("%s, until all reached each other:\n%s", routing, l.Close())
+			fmt.Printf("%s: all reached each other after %.0f s\n", routing, time.Since(began).Seconds())
+			b.ReportMetric(time.Since(began).Seconds(), "begin-s")
 			w.rest(all)
+			told()
 			l.Reset()
 			time.Sleep(duration(b, "HALO_BENCH_AIR", 4*time.Minute)) // the time is what is measured
 			a := l.Close()
@@ -74,6 +74,27 @@ func BenchmarkAirtime(b *testing.B) {
 			b.ReportMetric(100*a.Rest(), "beside-%")
 		})
 	}
+}
+
+// tellAir prints what the channel is taken by, each half minute, until the function
+// is called that it returns: where a mesh does not come to rest, that says why.
+func (w *world) tellAir(l *airtime.Ledger, name string) (end func()) {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(30 * time.Second)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case now := <-t.C:
+				fmt.Printf("%s %s, half a minute:\n%s", now.Format(time.TimeOnly), name, l.Close())
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
 }
 
 // build makes a gateway and nodes that have joined it, and starts them.
