@@ -40,13 +40,14 @@ type gateway struct {
 	lives     lives
 	wg        *overlay.Device
 	wgErr     error
+	seats     map[string]uint64 // boot counters of members when their hardware addresses were looked for, see meet.go
 	// codeErased: both kept copies of the bundle are without the claim code.
 	codeErased bool
 	claimCode  string // that was to be shown last
 }
 
 func newGateway(c *core) *gateway {
-	g := &gateway{core: c, overlayNow: make(chan struct{}, 1), placeNow: make(chan struct{}, 1)}
+	g := &gateway{core: c, seats: map[string]uint64{}, overlayNow: make(chan struct{}, 1), placeNow: make(chan struct{}, 1)}
 	g.known = c.loadRegistry()
 	k := c.loadProfile()
 	g.known.out = k.Out
@@ -110,7 +111,15 @@ func (g *gateway) hear(n announce.Node, _ netip.Addr) {
 	if changed {
 		g.lives.heard(time.Now())
 	}
+	boot, met := g.seats[id]
+	met = met && boot == n.Stamp.Boot || !g.known.has(id)
+	if !met {
+		g.seats[id] = n.Stamp.Boot
+	}
 	g.mu.Unlock()
+	if !met {
+		g.meet(identity.PublicKey(n.Key))
+	}
 	g.profiles.hear(n)
 	if tell {
 		g.events.Add("overlay.peer-restarted", model.Info, "node has restarted", "peer", id, "peer_boot", fmt.Sprint(now.Boot))

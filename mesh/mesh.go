@@ -123,6 +123,8 @@ type core struct {
 	relay  *relay.Relay
 	// contact is awake when a link was made.
 	contact chan struct{}
+	// meetNow is awake when members may have come to be at other addresses.
+	meetNow chan struct{}
 	// serveNow is awake when clients may have to be served otherwise.
 	serveNow chan struct{}
 	begun    time.Time // start of the process
@@ -159,7 +161,7 @@ func Run(ctx context.Context, c Config) error {
 	tell := func(kind string, s model.Severity, message string, fields ...string) {
 		notes = append(notes, note{kind, s, message, fields})
 	}
-	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), overheard: make(chan overheard, maxOverheard), begun: time.Now(), codes: door.NewSlow()}
+	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), meetNow: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), overheard: make(chan overheard, maxOverheard), begun: time.Now(), codes: door.NewSlow()}
 	m.Log = slog.New(slog.NewMultiHandler(c.Log.Handler(), slog.NewTextHandler(&m.logged, nil)))
 	c.Log = m.Log
 	if err := os.MkdirAll(c.path(paths.Run), 0o755); err != nil {
@@ -230,6 +232,8 @@ type side interface {
 	overlay() *overlay.Device
 	// watch brings the health graph up to date.
 	watch()
+	// roll is the other members, as far as they are known.
+	roll() []identity.PublicKey
 	// standing is what is known of operators' certificates now.
 	standing() operator.Standing
 }
@@ -253,6 +257,7 @@ func (m *core) run(ctx context.Context, s side) error {
 	g.Go(func() error { return m.followAgent(ctx) })
 	g.Go(func() error { return m.vouch(ctx) })
 	g.Go(func() error { return m.keepTurn(ctx) })
+	g.Go(func() error { return m.keepMet(ctx, s.roll) })
 	g.Go(func() error { return followContacts(ctx, m.contact, contactAfter, s.greet) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

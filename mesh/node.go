@@ -207,6 +207,9 @@ func (n *node) hear(h announce.Heard) {
 	n.hasTime = n.hasTime || h.RoundTrip > 0
 	moved := n.followGatewayKey(h.Gateway)
 	n.mu.Unlock()
+	if first || restarted {
+		n.meet(n.net)
+	}
 	n.keepMember(moved)
 	switch {
 	case first:

@@ -181,6 +181,11 @@ func (r *registry) reborn(node string, now overlay.Incarnation) bool {
 	return false
 }
 
+// has tells whether a node is admitted.
+func (r *registry) has(node string) bool {
+	return slices.ContainsFunc(r.Peers, func(p knownPeer) bool { return p.Node == node })
+}
+
 // sameMembers tells whether both say the same of peers but their lives and keys.
 func sameMembers(a, b []knownPeer) bool {
 	return slices.EqualFunc(a, b, func(a, b knownPeer) bool {

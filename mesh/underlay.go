@@ -62,6 +62,10 @@ type Underlay interface {
 	// Present returns the hardware addresses that routing knows a way to, as far as some
 	// member says that they are behind it; nil while that can't be told.
 	Present() map[dot11.MAC]bool
+	// Meet has the kernel know the hardware addresses of these members on the mesh, as
+	// far as they follow from keys and routing, so that nobody has to be asked for them.
+	// Nothing is done while there is no mesh interface.
+	Meet(members []identity.PublicKey) error
 }
 
 // Air is what can be seen of the radios and asked of them. Errors wrap those of
@@ -105,6 +109,7 @@ type batUnderlay struct {
 
 	wireless *wireless.Wireless
 	placing  sync.Mutex // held while the gateway's addresses come or go
+	meeting  sync.Mutex // held while entries of neighbours are changed
 
 	mu    sync.Mutex // guards what follows
 	mesh  bundle.Mesh

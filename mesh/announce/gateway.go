@@ -26,7 +26,8 @@ type GatewaySide struct {
 	Config
 	// Self returns what to announce now; stamp and nonce are filled in.
 	Self func() Gateway
-	// Heard is told of every authentic message of a node, in order.
+	// Heard is told of every authentic message of a node, in order, before it is
+	// answered.
 	Heard func(n Node, from netip.Addr)
 	// Standing, if any, returns what speaks for this gateway where there is another
 	// with its key.
@@ -277,8 +278,8 @@ func (r *speaker) take(d datagram) {
 		}
 	case Node:
 		if r.accept(m, d.from) && !r.twins.aside {
-			r.say(m.Nonce, d.from)
 			r.Heard(m, d.from)
+			r.say(m.Nonce, d.from)
 		}
 	default:
 		r.Counters.add(ignoredOld) // an order of our own

@@ -43,8 +43,8 @@ type link struct {
 	timer     time.Time
 	wait      time.Duration
 	tries     int
-	answered  time.Time // when the peer last said that it has the link
-	evidence  time.Time // when frames under its keys came last
+	answered  time.Time    // when the peer last said that it has the link
+	evidence  time.Time    // when frames under its keys came last
 	reason    dot11.Reason // of the Close, while held
 	objection error        // to an Open that may have been another's; nil: none
 	objected  dot11.Reason

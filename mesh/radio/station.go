@@ -29,7 +29,7 @@ type station struct {
 	since    time.Time // when the link was made
 	inactive time.Duration
 	data     uint64 // frames that came under its keys, as the kernel counts them
-	failures int // in a row
+	failures int    // in a row
 	reason   string
 	hold     time.Time // until when it is not sought again
 	refused  time.Time // when it said last that it has peers enough

@@ -19,6 +19,7 @@ const (
 	SAE        Kind = "SAE"
 	Peering    Kind = "mesh peering"
 	Management Kind = "other management"
+	Protected  Kind = "encrypted management" // robust action frames to one, as those of block acknowledgement
 	Data       Kind = "data, not recognised"
 	Damaged    Kind = "damaged"
 )
@@ -44,7 +45,9 @@ const (
 	Join         Kind = "join"
 	DHCP         Kind = "DHCP"
 	ARP          Kind = "ARP"
-	Neighbour    Kind = "neighbour discovery"
+	Neighbour    Kind = "neighbour discovery" // advertisements of neighbours, redirects
+	Solicitation Kind = "neighbour solicitation"
+	Router       Kind = "router discovery"
 	Multicast    Kind = "multicast listener"
 	Other        Kind = "other"
 )
@@ -75,6 +78,8 @@ func air(b []byte) (k Kind, receiver [6]byte, payload int) {
 		return SAE, receiver, 0
 	case kind == 0 && subtype == 13 && !protected && len(b) > 24 && b[24] == 15: // self-protected
 		return Peering, receiver, 0
+	case kind == 0 && protected:
+		return Protected, receiver, 0
 	case kind == 0:
 		return Management, receiver, 0
 	case kind != 2:
@@ -147,7 +152,11 @@ func inside(b []byte) Kind {
 			next, q = q[0], q[min(int(q[1])*8+8, len(q)):]
 		}
 		switch {
-		case next == 58 && len(q) > 0 && q[0] >= 133 && q[0] <= 137:
+		case next == 58 && len(q) > 0 && (q[0] == 133 || q[0] == 134):
+			return Router
+		case next == 58 && len(q) > 0 && q[0] == 135:
+			return Solicitation
+		case next == 58 && len(q) > 0 && (q[0] == 136 || q[0] == 137):
 			return Neighbour
 		case next == 58 && len(q) > 0 && (q[0] >= 130 && q[0] <= 132 || q[0] == 143):
 			return Multicast

@@ -1,0 +1,186 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"halo.internal/identity"
+	"halo.internal/mesh/batman"
+	"halo.internal/model/dot11"
+)
+
+// Nobody on the mesh has to be asked for its hardware address. A question of neighbour
+// discovery (RFC 4861) goes to all, three times by each: in a mesh of ten on a HaLow
+// channel of 1 MHz it takes 270 ms, and where ten begin together, questions were a
+// quarter of all that was said. The address of a member's bat0 follows from its key,
+// but for the turn that it is at (batman.Turns), and which of them is there routing
+// tells by its table of clients. So the kernel is told, as an entry that it does not
+// question and that no answer of a member changes.
+//
+// A member that routing has not heard of has an entry too, by its first turn: what is
+// sent to it is dropped by batman-adv, which knows no way, and nobody is asked for one
+// who is not there.
+
+// meetEvery is how often it is looked whether members are at other turns, besides when
+// one is heard of.
+const meetEvery = 2 * time.Second
+
+// keepMet has the kernel know the members' hardware addresses, until ctx ends.
+func (m *core) keepMet(ctx context.Context, roll func() []identity.PublicKey) error {
+	t := time.NewTicker(meetEvery)
+	defer t.Stop()
+	told := false
+	for {
+		err := m.under.Meet(roll())
+		if err != nil && !told && ctx.Err() == nil {
+			m.Log.Warn("the kernel has to ask all for the hardware addresses of members", "err", err)
+		}
+		told = err != nil
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		case <-m.meetNow:
+		}
+	}
+}
+
+// meet is keepMet's for one that was just heard, before it is answered. What goes
+// wrong keepMet tells.
+func (m *core) meet(key identity.PublicKey) { _ = m.under.Meet([]identity.PublicKey{key}) }
+
+// roll of a gateway is whom it has admitted.
+func (g *gateway) roll() []identity.PublicKey {
+	keys, _, _, _ := g.members()
+	return keys
+}
+
+// roll of a node is the gateway and those on its list.
+func (n *node) roll() []identity.PublicKey {
+	list := []identity.PublicKey{n.net}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.list.Peers {
+		list = append(list, p.Key)
+	}
+	return list
+}
+
+// Meet asks routing where members are, and tells the kernel.
+func (u *batUnderlay) Meet(members []identity.PublicKey) error {
+	u.mu.Lock()
+	bat := u.bat
+	u.mu.Unlock()
+	if bat == nil {
+		return nil // there is nobody yet
+	}
+	clients, err := bat.Clients()
+	if err != nil {
+		return err
+	}
+	ways, err := bat.Originators()
+	if err != nil {
+		return err
+	}
+	link, err := netlink.LinkByName(underlayIface(u.Bundle))
+	if err != nil {
+		return fmt.Errorf("underlay: %w", err)
+	}
+	u.meeting.Lock()
+	defer u.meeting.Unlock()
+	own := u.Key.Public()
+	others := make(map[netip.Addr]seat, len(members))
+	at := seats(clients, ways, members)
+	for _, key := range members {
+		if key != own {
+			others[identity.Underlay(u.Network, key)] = at[key]
+		}
+	}
+	return acquaint(link.Attrs().Index, others)
+}
+
+// seat is the hardware address of a member's bat0.
+type seat struct {
+	mac   dot11.MAC
+	known bool // routing says so, and it is no guess
+}
+
+// seats tells which of its addresses each member has. Of several, which it had at
+// earlier starts, the one counts whose originator was heard last.
+func seats(clients []batman.Client, ways []batman.Originator, members []identity.PublicKey) map[identity.PublicKey]seat {
+	of := make(map[dot11.MAC]identity.PublicKey, batman.Turns*len(members))
+	at := make(map[identity.PublicKey]seat, len(members))
+	for _, key := range members {
+		for turn := range uint8(batman.Turns) {
+			of[dot11.MAC(batman.MAC(key, turn))] = key
+		}
+		at[key] = seat{mac: dot11.MAC(batman.MAC(key, 0))}
+	}
+	heard := map[identity.PublicKey]time.Duration{}
+	for _, c := range clients {
+		key, ok := of[macOf(c.MAC)]
+		if !ok || !c.Best {
+			continue
+		}
+		last := time.Duration(math.MaxInt64) // one that is just now heard of has no way yet
+		for _, w := range ways {
+			if bytes.Equal(w.MAC, c.Originator) {
+				last = min(last, w.LastSeen)
+			}
+		}
+		if before, twice := heard[key]; !twice || last < before {
+			heard[key], at[key] = last, seat{macOf(c.MAC), true}
+		}
+	}
+	return at
+}
+
+// macOf is the address, or zero where it is none.
+func macOf(a net.HardwareAddr) (mac dot11.MAC) {
+	if len(a) == len(mac) {
+		mac = dot11.MAC(a)
+	}
+	return mac
+}
+
+// acquaint gives the interface of that index permanent entries of neighbours, by their
+// addresses of the underlay, and by the link-local ones that the kernel makes of
+// hardware addresses (RFC 4291, appendix A). A guess takes no entry's place.
+func acquaint(index int, others map[netip.Addr]seat) error {
+	list, err := netlink.NeighList(index, netlink.FAMILY_V6)
+	if err != nil {
+		return fmt.Errorf("underlay: list neighbours: %w", err)
+	}
+	there := map[netip.Addr]dot11.MAC{}
+	for _, n := range list {
+		if a, ok := netip.AddrFromSlice(n.IP); ok && n.State == netlink.NUD_PERMANENT {
+			there[a.Unmap()] = macOf(n.HardwareAddr)
+		}
+	}
+	for addr, s := range others {
+		mac, has := there[addr]
+		if has && (mac == s.mac || !s.known) {
+			continue
+		}
+		for _, a := range []netip.Addr{addr, linkLocal(s.mac)} {
+			n := netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_V6, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: s.mac[:]}
+			if err := netlink.NeighSet(&n); err != nil {
+				return fmt.Errorf("underlay: neighbour %s: %w", a, err)
+			}
+		}
+	}
+	return nil
+}
+
+// linkLocal is the address that the kernel gives an interface with that hardware
+// address: its modified EUI-64.
+func linkLocal(mac dot11.MAC) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
+}
