@@ -7,19 +7,31 @@ import (
 	"time"
 
 	"halo.internal/mesh/batman"
+	"halo.internal/model/bundle"
 )
 
-// eager is the interval of a device's routing messages while routing knows nobody:
-// a link that comes is a way only when each side has heard of itself by the other,
-// which takes some messages of both. Nobody is there to pass them on, so that they
-// cost little.
-func eager(every time.Duration) time.Duration { return every / 4 }
+// pace says how often routing messages are sent.
+type pace struct {
+	every time.Duration // where few are heard
+	most  time.Duration // the longest interval
+	took  time.Duration // what a message takes of the channel
+}
+
+func paceOf(m bundle.Mesh) pace { return pace{m.OGMInterval(), m.OGMLongest(), m.OGMAirtime()} }
+
+// eager is the interval while routing knows nobody: a link that comes is a way only
+// when each side has heard of itself by the other, which takes some messages of both.
+// Nobody is there to pass them on, so that they cost little: ten that begin together
+// take a twentieth of the channel at most.
+func (p pace) eager() time.Duration {
+	const share = 240
+	return min(max(p.every/4, share*p.took), p.every)
+}
 
 // Times of the pace, in intervals of the profile.
 const (
 	paceSettle = 1  // that it stays eager after the first was heard
 	paceLook   = 10 // between looks whether all are lost, and how many there are
-	paceMost   = 4  // the longest interval
 )
 
 // paceShare is what routing messages may take of a channel, and paceStep by how much
@@ -29,12 +41,13 @@ const (
 	paceStep  = 0.2
 )
 
-// pace returns the interval of a device that hears so many messages in each, which
-// take so long. All pass on the messages of all, so that ten on one channel send a
-// hundred where three send nine: who are many, and so have ways enough, speak less.
-func pace(every, took time.Duration, heard int) time.Duration {
-	needed := time.Duration(float64(heard) * float64(took) / paceShare)
-	return min(max(every, needed), paceMost*every)
+// among returns the interval of a device that hears so many messages in each. All pass
+// on the messages of all, so that ten on one channel send a hundred where three send
+// nine: who are many, and so have ways enough, speak less; and a line, whose devices
+// hear few, is quick to go around one that is lost.
+func (p pace) among(heard int) time.Duration {
+	needed := time.Duration(float64(heard) * float64(p.took) / paceShare)
+	return min(max(p.every, needed), p.most)
 }
 
 // pacer is what bat0 does.
@@ -45,11 +58,11 @@ type pacer interface {
 
 // keepPace has bat0, which begins eager, say that it exists as often as the profile
 // says, or more rarely where many do, from soon after it has heard of others until it
-// has lost them all, until ctx ends. A message takes the air for took.
-func keepPace(ctx context.Context, bat pacer, every, took time.Duration, log *slog.Logger) {
+// has lost them all, until ctx ends.
+func keepPace(ctx context.Context, bat pacer, p pace, log *slog.Logger) {
 	t := time.NewTimer(0)
 	defer t.Stop()
-	hurried, interval := true, eager(every)
+	hurried, interval := true, p.eager()
 	since := time.Time{} // when the first was heard
 	for {
 		select {
@@ -65,10 +78,10 @@ func keepPace(ctx context.Context, bat pacer, every, took time.Duration, log *sl
 		case since.IsZero():
 			since = time.Now()
 		}
-		settled := !since.IsZero() && time.Since(since) >= paceSettle*every
-		want := pace(every, took, len(ways)) // each originator by each neighbour that passes it on
+		settled := !since.IsZero() && time.Since(since) >= paceSettle*p.every
+		want := p.among(len(ways)) // each originator by each neighbour that passes it on
 		if alone {
-			want = eager(every)
+			want = p.eager()
 		}
 		if off := float64(want-interval) / float64(interval); (alone || settled) && (alone != hurried || math.Abs(off) > paceStep) {
 			if err := bat.SetOGMInterval(want); err != nil {
@@ -78,9 +91,9 @@ func keepPace(ctx context.Context, bat pacer, every, took time.Duration, log *sl
 			}
 		}
 		if hurried {
-			t.Reset(every / 2)
+			t.Reset(p.every / 2)
 		} else {
-			t.Reset(paceLook * every)
+			t.Reset(paceLook * p.every)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"halo.internal/mesh/batman"
+	"halo.internal/model/bundle"
 )
 
 // paced is a bat0 that knows others at some times.
@@ -60,7 +61,7 @@ func TestPace(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				p := &paced{start: time.Now(), known: tc.known, refuses: tc.refuses}
-				keepPace(ctx, p, s, time.Millisecond, slog.New(slog.DiscardHandler))
+				keepPace(ctx, p, pace{s, 4 * s, time.Millisecond}, slog.New(slog.DiscardHandler))
 				if !slices.Equal(p.set, tc.want) {
 					t.Errorf("got %v, want %v", p.set, tc.want)
 				}
@@ -70,20 +71,28 @@ func TestPace(t *testing.T) {
 }
 
 func TestPaceOfMany(t *testing.T) {
+	wifi, halow := paceOf(bundle.Mesh{Channel: 6}), paceOf(bundle.Mesh{HaLowChannel: 1})
 	for _, tc := range []struct {
-		every, took time.Duration
-		heard       int
-		want        time.Duration
+		pace  pace
+		heard int
+		want  time.Duration
 	}{
-		{5 * time.Second, 4200 * time.Microsecond, 1, 5 * time.Second},
-		{5 * time.Second, 4200 * time.Microsecond, 20, 5 * time.Second},
-		{5 * time.Second, 4200 * time.Microsecond, 81, 11340 * time.Millisecond},
-		{5 * time.Second, 4200 * time.Microsecond, 5000, 20 * time.Second},
-		{time.Second, 300 * time.Microsecond, 81, time.Second},
-		{time.Second, 300 * time.Microsecond, 400, 4 * time.Second},
+		{halow, 1, 2 * time.Second},
+		{halow, 14, 2 * time.Second},
+		{halow, 21, 2940 * time.Millisecond},
+		{halow, 81, 11340 * time.Millisecond},
+		{halow, 5000, 20 * time.Second},
+		{wifi, 81, time.Second},
+		{wifi, 400, 4 * time.Second},
+		{wifi, 5000, 4 * time.Second},
 	} {
-		if got := pace(tc.every, tc.took, tc.heard); got.Round(time.Millisecond) != tc.want {
-			t.Errorf("%d messages of %s every %s: got %s, want %s", tc.heard, tc.took, tc.every, got, tc.want)
+		if got := tc.pace.among(tc.heard); got.Round(time.Millisecond) != tc.want {
+			t.Errorf("%d messages, %+v: got %s, want %s", tc.heard, tc.pace, got, tc.want)
+		}
+	}
+	for p, want := range map[pace]time.Duration{wifi: 250 * time.Millisecond, halow: 1008 * time.Millisecond} {
+		if got := p.eager(); got != want {
+			t.Errorf("alone, %+v: got %s, want %s", p, got, want)
 		}
 	}
 }
@@ -112,7 +121,7 @@ func TestPaceFollowsHowManyThereAre(t *testing.T) {
 			}
 			return 4
 		}}
-		keepPace(ctx, c, 5*s, 4200*time.Microsecond, slog.New(slog.DiscardHandler))
+		keepPace(ctx, c, pace{5 * s, 20 * s, 4200 * time.Microsecond}, slog.New(slog.DiscardHandler))
 		want := []paceChange{{5 * s, 11340 * time.Millisecond}, {6*time.Minute + 5*s, 5 * s}}
 		got := slices.Clone(c.set)
 		for i := range got {

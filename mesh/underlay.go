@@ -179,7 +179,7 @@ func (u *batUnderlay) Run(ctx context.Context) error {
 
 func (u *batUnderlay) serve(ctx context.Context) error {
 	mesh := u.profile()
-	c := batman.Config{Name: paths.BatIface, Algorithm: mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient, Bridged: u.Bundle.Bridged() > 0, OGMInterval: eager(mesh.OGMInterval()), HopPenalty: mesh.Penalty()}
+	c := batman.Config{Name: paths.BatIface, Algorithm: mesh.Routing, MAC: batman.MAC(u.Key.Public(), u.Turn), Gateway: batman.GatewayClient, Bridged: u.Bundle.Bridged() > 0, OGMInterval: paceOf(mesh).eager(), HopPenalty: mesh.Penalty()}
 	if u.Bundle.Role == model.RoleGateway {
 		c.Gateway = batman.GatewayServer
 	}
@@ -230,7 +230,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	defer cancel()
 	owned.Go(func() { u.runRadios(ctx) })
 	owned.Go(func() { u.listenOutside(ctx) })
-	owned.Go(func() { keepPace(ctx, bat, mesh.OGMInterval(), mesh.OGMAirtime(), u.Log) })
+	owned.Go(func() { keepPace(ctx, bat, paceOf(mesh), u.Log) })
 	if mesh.Routing == batman.V {
 		owned.Go(func() { u.keepWorth(ctx, bat, u.Log) })
 	}

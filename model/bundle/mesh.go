@@ -85,21 +85,30 @@ func (m Mesh) OGMAirtime() time.Duration {
 }
 
 // OGMInterval is how often a member says by the routing protocol that it exists
-// (BATMAN_IV's OGM, BATMAN_V's OGM2), which all the others pass on. What a channel
-// of Wi-Fi does not notice would fill one of HaLow; `make bench-mesh` measures the
-// shares.
+// (BATMAN_IV's OGM, BATMAN_V's OGM2), which all the others pass on, where few are: the
+// more are heard, the more rarely it does (mesh/pace.go), up to OGMLongest. What a
+// channel of Wi-Fi does not notice would fill one of HaLow; `make bench-mesh` measures
+// the shares.
 func (m Mesh) OGMInterval() time.Duration {
 	if m.HaLowChannel != 0 {
-		return 5 * time.Second
+		return 2 * time.Second
 	}
 	return time.Second
+}
+
+// OGMLongest is the longest interval.
+func (m Mesh) OGMLongest() time.Duration {
+	if m.HaLowChannel != 0 {
+		return 20 * time.Second
+	}
+	return 4 * time.Second
 }
 
 // ELPInterval is how often BATMAN_V looks for neighbours on a radio, and probes
 // those that are idle; 0 leaves it to the kernel.
 func (m Mesh) ELPInterval() time.Duration {
 	if m.HaLowChannel != 0 {
-		return m.OGMInterval()
+		return 5 * time.Second
 	}
 	return 0
 }
