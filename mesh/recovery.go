@@ -15,11 +15,10 @@ import (
 	"halo.internal/model/paths"
 )
 
-// While a recovery lasts, and not for too long, the graph is looked at more often:
-// it is how exact its timeline is.
+// While a recovery lasts, and not for too long, the graph is looked at more often (see
+// lookIn): it is how exact its timeline is.
 const (
 	hurryEvery = 500 * time.Millisecond
-	hurryFor   = 10 * time.Minute
 	lookPause  = 100 * time.Millisecond // after something has happened: what is alike comes together
 )
 
@@ -142,10 +141,17 @@ func (m *core) watchIn() time.Duration {
 	if m.past.record == nil {
 		return watchEvery
 	}
-	if lasted, lasts := m.past.record.Lasting(uptime()); lasts && lasted < hurryFor {
-		return hurryEvery
+	if lasted, lasts := m.past.record.Lasting(uptime()); lasts {
+		return lookIn(lasted)
 	}
 	return watchEvery
+}
+
+// lookIn is when to look again in a recovery that has lasted so long: soon, at first,
+// and then as often as tells a stage's time to a sixtieth. A look asks the kernel for
+// all its tables, and a dozen of devices in one machine have no time for much else.
+func lookIn(lasted time.Duration) time.Duration {
+	return min(max(hurryEvery, lasted/60), watchEvery)
 }
 
 // steps are the events that say what was done to bring the device back.

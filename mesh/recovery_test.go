@@ -92,6 +92,11 @@ func TestARecoveryOfADevice(t *testing.T) {
 	if m.watchIn() != hurryEvery {
 		t.Errorf("looks every %s while a recovery lasts", m.watchIn())
 	}
+	for lasted, want := range map[time.Duration]time.Duration{0: hurryEvery, 30 * time.Second: hurryEvery, time.Minute: time.Second, time.Hour: watchEvery} {
+		if got := lookIn(lasted); got != want {
+			t.Errorf("after %s: looks every %s, expected %s", lasted, got, want)
+		}
+	}
 
 	// The process is restarted, and the recovery goes on.
 	again := recovering(t, root)
