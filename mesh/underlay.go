@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -245,9 +246,19 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	return cmp.Or(lost, err)
 }
 
+// addressSpread is within what time of its start a node on a HaLow channel asks for an
+// IPv4 address: where many begin together, they have the channel for what they need.
+const addressSpread = 2 * time.Minute
+
 // keepAddress has the gateway give this node an IPv4 address on the mesh, for
 // whoever needs one there: HALO itself does not.
 func (u *batUnderlay) keepAddress(ctx context.Context, own *dhcp.Client) {
+	if u.profile().HaLowChannel != 0 {
+		select {
+		case <-ctx.Done():
+		case <-time.After(rand.N(addressSpread)):
+		}
+	}
 	for ctx.Err() == nil {
 		if err := own.Run(ctx, underlayIface(u.Bundle)); err != nil {
 			u.Log.Debug("no IPv4 address on the mesh", "err", err)
