@@ -30,8 +30,8 @@ func (p pace) eager() time.Duration {
 
 // Times of the pace, in intervals of the profile.
 const (
-	paceSettle = 1  // that it stays eager after the first was heard
-	paceLook   = 10 // between looks whether all are lost, and how many there are
+	paceSettle = 1 // that it stays eager after the first was heard
+	paceLook   = 3 // between looks whether all are lost, and how many there are
 )
 
 // paceShare is what routing messages may take of a channel, and paceStep by how much

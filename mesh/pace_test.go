@@ -51,7 +51,7 @@ func TestPace(t *testing.T) {
 	}{
 		"nobody":         {between(0, 0), 0, nil},
 		"others":         {between(10*s, time.Hour), 0, []paceChange{{11 * s, s}}},
-		"others, lost":   {between(10*s, 20*s), 0, []paceChange{{11 * s, s}, {21 * s, s / 4}}},
+		"others, lost":   {between(10*s, 20*s), 0, []paceChange{{11 * s, s}, {20 * s, s / 4}}},
 		"a moment":       {between(10*s, 10*s+s/2), 0, nil},
 		"it is refused":  {between(10*s, time.Hour), 2, []paceChange{{12 * s, s}}},
 		"from the first": {between(0, time.Hour), 0, []paceChange{{s, s}}},
