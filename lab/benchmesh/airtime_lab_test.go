@@ -47,6 +47,7 @@ func BenchmarkAirtime(b *testing.B) {
 			w := newWorld(b)
 			w.breathe(air.HaLow(1))
 			n := w.network(halow(routing), true)
+			n.crowd = true
 			all := n.build(devices)
 			l := airtime.New()
 			w.air.Observe(l.Air)
@@ -59,7 +60,7 @@ func BenchmarkAirtime(b *testing.B) {
 			}
 			began := time.Now()
 			told := w.tellAir(l, routing)
-			w.poll(2*time.Second, "all reach each other and the gateway", func() error { return whole(all, devices-1) })
+			w.poll(5*time.Second, "all reach each other and the gateway", func() error { return whole(all, devices-1) })
 			fmt.Printf("%s: all reached each other after %.0f s\n", routing, time.Since(began).Seconds())
 			b.ReportMetric(time.Since(began).Seconds(), "begin-s")
 			w.rest(all)
@@ -129,7 +130,7 @@ func whole(all []*device, others int) error {
 func (w *world) rest(all []*device) {
 	w.t.Helper()
 	last, since := "", time.Now()
-	w.poll(2*time.Second, "links are at rest", func() error {
+	w.poll(5*time.Second, "links are at rest", func() error {
 		now := ""
 		for _, d := range all {
 			for _, r := range d.status().Radios {

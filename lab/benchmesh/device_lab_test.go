@@ -61,6 +61,10 @@ const (
 func run(role model.Role, root string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	if err := nice(0); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	err := mesh.Run(ctx, mesh.Config{
 		Root: root, Role: role, BootID: os.Getenv(envBoot), Boot: plainBoot{}, Clock: still{},
 		Console: func() (io.WriteCloser, error) { return os.Create(filepath.Join(root, "console")) },
@@ -102,6 +106,7 @@ type network struct {
 	key    identity.Key // the gateway's
 	bundle bundle.Bundle
 	halow  bool
+	crowd  bool   // many devices share the machine's processors
 	ca     string // as PEM; nobody asks it for anything
 	made   int
 }
@@ -215,6 +220,9 @@ func (d *device) start() {
 	d.cmd.Env = append(os.Environ(), envRole+"="+string(d.role), envRoot+"="+d.root, fmt.Sprintf("%s=boot-%d", envBoot, d.starts))
 	if n.halow {
 		d.cmd.Env = append(d.cmd.Env, envHaLow+"=1")
+	}
+	if n.crowd {
+		d.cmd.Env = append(d.cmd.Env, "GOMAXPROCS=1") // its share is less than that
 	}
 	log, err := os.OpenFile(filepath.Join(d.root, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	n.ok(err)
