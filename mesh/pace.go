@@ -37,7 +37,7 @@ const (
 // paceShare is what routing messages may take of a channel, and paceStep by how much
 // the interval has to be wrong before it is changed.
 const (
-	paceShare = 0.03
+	paceShare = 0.025
 	paceStep  = 0.2
 )
 
