@@ -40,14 +40,13 @@ type gateway struct {
 	lives     lives
 	wg        *overlay.Device
 	wgErr     error
-	seats     map[string]uint64 // boot counters of members when their hardware addresses were looked for, see meet.go
 	// codeErased: both kept copies of the bundle are without the claim code.
 	codeErased bool
 	claimCode  string // that was to be shown last
 }
 
 func newGateway(c *core) *gateway {
-	g := &gateway{core: c, seats: map[string]uint64{}, overlayNow: make(chan struct{}, 1), placeNow: make(chan struct{}, 1)}
+	g := &gateway{core: c, overlayNow: make(chan struct{}, 1), placeNow: make(chan struct{}, 1)}
 	g.known = c.loadRegistry()
 	k := c.loadProfile()
 	g.known.out = k.Out
@@ -59,7 +58,7 @@ func newGateway(c *core) *gateway {
 		return append(append(g.profiles.passphrases(), code), c.codeOf(generation)...)
 	}
 	c.shut.set(g.known.shut())
-	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.hear)
+	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.meetAndHear)
 	g.voice.Standing, g.voice.Met, g.voice.TakeOver = g.rank, g.met, c.TakeOver
 	g.voice.Announced = func(m announce.Gateway) { g.nextKeyTold(m.NextKey) }
 	g.loadStanding()
@@ -111,15 +110,7 @@ func (g *gateway) hear(n announce.Node, _ netip.Addr) {
 	if changed {
 		g.lives.heard(time.Now())
 	}
-	boot, met := g.seats[id]
-	met = met && boot == n.Stamp.Boot || !g.known.has(id)
-	if !met {
-		g.seats[id] = n.Stamp.Boot
-	}
 	g.mu.Unlock()
-	if !met {
-		g.meet(identity.PublicKey(n.Key))
-	}
 	g.profiles.hear(n)
 	if tell {
 		g.events.Add("overlay.peer-restarted", model.Info, "node has restarted", "peer", id, "peer_boot", fmt.Sprint(now.Boot))

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/announce"
 	"halo.internal/mesh/batman"
 	"halo.internal/model/dot11"
 )
@@ -52,9 +53,35 @@ func (m *core) keepMet(ctx context.Context, roll func() []identity.PublicKey) er
 	}
 }
 
-// meet is keepMet's for one that was just heard, before it is answered. What goes
-// wrong keepMet tells.
-func (m *core) meet(key identity.PublicKey) { _ = m.under.Meet([]identity.PublicKey{key}) }
+// meet is keepMet's for one that was just heard, before it is answered, once in each of
+// its lives. What goes wrong keepMet tells. It is called by who listens to
+// announcements alone.
+func (m *core) meet(key identity.PublicKey, boot uint64) {
+	if before, ok := m.met[key]; ok && before == boot {
+		return
+	}
+	m.met[key] = boot
+	_ = m.under.Meet([]identity.PublicKey{key})
+}
+
+// meetAndHear takes an authentic message of a node. One that is no member has no entry
+// of its own: there is no end of those.
+func (g *gateway) meetAndHear(n announce.Node, from netip.Addr) {
+	key := identity.PublicKey(n.Key)
+	g.mu.Lock()
+	admitted := g.known.has(key.ID())
+	g.mu.Unlock()
+	if admitted {
+		g.meet(key, n.Stamp.Boot)
+	}
+	g.hear(n, from)
+}
+
+// meetAndHear takes a believed message of the gateway.
+func (n *node) meetAndHear(h announce.Heard) {
+	n.meet(n.net, h.Stamp.Boot)
+	n.hear(h)
+}
 
 // roll of a gateway is whom it has admitted.
 func (g *gateway) roll() []identity.PublicKey {

@@ -125,6 +125,8 @@ type core struct {
 	contact chan struct{}
 	// meetNow is awake when members may have come to be at other addresses.
 	meetNow chan struct{}
+	// met is in which lives members were met last: of who listens to announcements.
+	met map[identity.PublicKey]uint64
 	// serveNow is awake when clients may have to be served otherwise.
 	serveNow chan struct{}
 	begun    time.Time // start of the process
@@ -161,7 +163,7 @@ func Run(ctx context.Context, c Config) error {
 	tell := func(kind string, s model.Severity, message string, fields ...string) {
 		notes = append(notes, note{kind, s, message, fields})
 	}
-	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), meetNow: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), overheard: make(chan overheard, maxOverheard), begun: time.Now(), codes: door.NewSlow()}
+	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), meetNow: make(chan struct{}, 1), met: map[identity.PublicKey]uint64{}, serveNow: make(chan struct{}, 1), overheard: make(chan overheard, maxOverheard), begun: time.Now(), codes: door.NewSlow()}
 	m.Log = slog.New(slog.NewMultiHandler(c.Log.Handler(), slog.NewTextHandler(&m.logged, nil)))
 	c.Log = m.Log
 	if err := os.MkdirAll(c.path(paths.Run), 0o755); err != nil {

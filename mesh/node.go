@@ -111,7 +111,7 @@ func newNode(c *core) *node {
 	}
 	wg, _ := c.keys.public()
 	evidence, epoch := c.loadEvidence()
-	n.search = announce.NewNodeSide(c.announceConfig(), wg, max(floor, epoch), n.hear)
+	n.search = announce.NewNodeSide(c.announceConfig(), wg, max(floor, epoch), n.meetAndHear)
 	n.search.Keys = c.claim
 	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
 	n.search.Twin, n.search.Others = n.twin, n.hearOther
@@ -207,9 +207,6 @@ func (n *node) hear(h announce.Heard) {
 	n.hasTime = n.hasTime || h.RoundTrip > 0
 	moved := n.followGatewayKey(h.Gateway)
 	n.mu.Unlock()
-	if first || restarted {
-		n.meet(n.net)
-	}
 	n.keepMember(moved)
 	switch {
 	case first:

@@ -96,7 +96,7 @@ func TestRoutingIntervals(t *testing.T) {
 	}{
 		"Wi-Fi": {Mesh{Channel: 6}, time.Second, 0},
 		"HaLow": {Mesh{HaLowChannel: 44}, 2 * time.Second, 5 * time.Second},
-		"both":  {Mesh{Channel: 6, HaLowChannel: 44}, 5 * time.Second, 5 * time.Second},
+		"both":  {Mesh{Channel: 6, HaLowChannel: 44}, 2 * time.Second, 5 * time.Second},
 	} {
 		if ogm, elp := tc.mesh.OGMInterval(), tc.mesh.ELPInterval(); ogm != tc.ogm || elp != tc.elp {
 			t.Errorf("%s: got %s and %s, want %s and %s", name, ogm, elp, tc.ogm, tc.elp)

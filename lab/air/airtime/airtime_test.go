@@ -76,7 +76,7 @@ func TestEthernetKinds(t *testing.T) {
 		"join":            {eth(a2, "4305") + "40" + strings.Repeat("00", 9) + six("06", "c00120fb"+zero4), "unicast: " + Join},
 		"ARP by DAT":      {eth(a2, "4305") + "42" + strings.Repeat("00", 17) + eth(all, "0806"), "unicast: " + ARP},
 		"DHCP":            {eth(all, "4305") + bcast + eth(all, "0800") + "45" + strings.Repeat("00", 8) + "11" + strings.Repeat("00", 10) + "00440043", "broadcast: " + DHCP},
-		"IPv4":            {eth(all, "4305") + bcast + eth(all, "0800") + "45" + strings.Repeat("00", 8) + "01" + strings.Repeat("00", 10) + zero4, "broadcast: " + Other},
+		"IPv4":            {eth(all, "4305") + bcast + eth(all, "0800") + "45" + strings.Repeat("00", 8) + "01" + strings.Repeat("00", 10) + zero4, "broadcast: IP protocol 1"},
 		"another inside":  {eth(all, "4305") + bcast + eth(all, "88b5"), "broadcast: EtherType 0x88b5"},
 		"cut short":       {eth(all, "4305") + bcast + "0000", "broadcast: " + Damaged},
 		"fragment":        {eth(a2, "4305") + "410f", Fragment},

@@ -49,7 +49,8 @@ const (
 	Solicitation Kind = "neighbour solicitation"
 	Router       Kind = "router discovery"
 	Multicast    Kind = "multicast listener"
-	Other        Kind = "other"
+	Doctor       Kind = "path doctor"
+	Echo         Kind = "echo" // of ICMPv6
 )
 
 // Octets that frames have around what the mesh interface was handed: CCMP header
@@ -160,6 +161,8 @@ func inside(b []byte) Kind {
 			return Neighbour
 		case next == 58 && len(q) > 0 && (q[0] >= 130 && q[0] <= 132 || q[0] == 143):
 			return Multicast
+		case next == 58 && len(q) > 0 && (q[0] == 128 || q[0] == 129):
+			return Echo
 		}
 		return transport(next, q)
 	case 0x0800:
@@ -174,13 +177,18 @@ func inside(b []byte) Kind {
 // transport goes by ports, of either end.
 func transport(protocol byte, q []byte) Kind {
 	const tcp, udp = 6, 17
-	if len(q) < 4 || protocol != tcp && protocol != udp {
-		return Other
+	if len(q) < 4 {
+		return Damaged
+	}
+	if protocol != tcp && protocol != udp {
+		return Kind(fmt.Sprintf("IP protocol %d", protocol))
 	}
 	for _, port := range []uint16{binary.BigEndian.Uint16(q), binary.BigEndian.Uint16(q[2:])} {
 		switch {
 		case protocol == udp && port == 4254:
 			return Announcement
+		case protocol == udp && port == 4259:
+			return Doctor
 		case protocol == udp && port == 51820:
 			return Overlay
 		case protocol == udp && port == 67:
@@ -189,5 +197,5 @@ func transport(protocol byte, q []byte) Kind {
 			return Join
 		}
 	}
-	return Other
+	return Kind(fmt.Sprintf("IP protocol %d, port %d", protocol, binary.BigEndian.Uint16(q[2:])))
 }
