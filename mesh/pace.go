@@ -34,10 +34,11 @@ const (
 	paceLook   = 3 // between looks whether all are lost, and how many there are
 )
 
-// paceShare is what routing messages may take of a channel, and paceStep by how much
-// the interval has to be wrong before it is changed.
+// paceShare is what routing messages may take of a channel, by the ways that are known:
+// messages of which none comes are a quarter more. paceStep is by how much the interval
+// has to be wrong before it is changed.
 const (
-	paceShare = 0.025
+	paceShare = 0.02
 	paceStep  = 0.2
 )
 

@@ -78,11 +78,11 @@ func TestPaceOfMany(t *testing.T) {
 		want  time.Duration
 	}{
 		{halow, 1, 2 * time.Second},
-		{halow, 11, 2 * time.Second},
-		{halow, 21, 3528 * time.Millisecond},
-		{halow, 81, 13608 * time.Millisecond},
+		{halow, 9, 2 * time.Second},
+		{halow, 21, 4410 * time.Millisecond},
+		{halow, 81, 17010 * time.Millisecond},
 		{halow, 5000, 20 * time.Second},
-		{wifi, 81, time.Second},
+		{wifi, 60, time.Second},
 		{wifi, 400, 4 * time.Second},
 		{wifi, 5000, 4 * time.Second},
 	} {
@@ -122,7 +122,7 @@ func TestPaceFollowsHowManyThereAre(t *testing.T) {
 			return 4
 		}}
 		keepPace(ctx, c, pace{5 * s, 20 * s, 4200 * time.Microsecond}, slog.New(slog.DiscardHandler))
-		want := []paceChange{{5 * s, 13608 * time.Millisecond}, {6*time.Minute + 5*s, 5 * s}}
+		want := []paceChange{{5 * s, 17010 * time.Millisecond}, {6*time.Minute + 5*s, 5 * s}}
 		got := slices.Clone(c.set)
 		for i := range got {
 			got[i].every = got[i].every.Round(time.Millisecond)
