@@ -93,7 +93,10 @@ func (n *network) build(devices int) []*device {
 // whole returns nil when routing knows all, and each node's overlay works.
 func whole(all []*device, others int) error {
 	for _, d := range all {
-		s := d.status()
+		s, err := d.status()
+		if err != nil {
+			return err
+		}
 		if s.Originators < others {
 			return fmt.Errorf("%s knows %d others, want %d; its radios: %+v", d.name, s.Originators, others, s.Radios)
 		}
@@ -111,7 +114,11 @@ func (w *world) rest(all []*device) {
 	w.poll(2*time.Second, "links are at rest", func() error {
 		now := ""
 		for _, d := range all {
-			for _, r := range d.status().Radios {
+			s, err := d.status()
+			if err != nil {
+				return err
+			}
+			for _, r := range s.Radios {
 				for _, p := range r.Peers {
 					if p.Linked {
 						now += d.name + " " + p.MAC + "\n"
