@@ -75,11 +75,11 @@ func (d *Device) Promote() error {
 	if err != nil {
 		return fmt.Errorf("overlay: read %s: %w", d.cfg.Name, err)
 	}
-	d.changing.Lock()
-	defer d.changing.Unlock()
 	if !d.promoted(live) {
 		return nil
 	}
+	d.changing.Lock()
+	defer d.changing.Unlock()
 	return d.apply()
 }
 
