@@ -91,7 +91,7 @@ func (g *gateway) around() (doctor.Own, []doctor.Peer, bool) {
 // doctorPeers are peers of the overlay with what WireGuard says of them.
 func doctorPeers(wg *overlay.Device, list []overlay.Peer, names map[string]string) []doctor.Peer {
 	fresh := map[string]time.Time{}
-	if status, err := wg.Status(); err == nil { // without it, nobody seems to be in use
+	if status, err := wg.Handshakes(); err == nil { // without it, nobody seems to be in use
 		for _, p := range status {
 			if p.LastHandshake != nil {
 				fresh[p.Node] = *p.LastHandshake

@@ -34,7 +34,8 @@ func (t *table) peers() (list []wgtypes.Peer, err error) {
 	}
 	return list, nil
 }
-func (*table) close() error { return nil }
+func (*table) shakes() ([]shake, error) { return nil, nil }
+func (*table) close() error             { return nil }
 
 // TestANextKeyTakesNobodysPlace: what one peer is said to use next and another has
 // is the other's.
