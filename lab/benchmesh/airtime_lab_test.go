@@ -110,9 +110,10 @@ func whole(all []*device, others int) error {
 // rest waits until no link has come or gone for a minute.
 func (w *world) rest(all []*device) {
 	w.t.Helper()
-	last, since := "", time.Now()
-	w.poll(2*time.Second, "links are at rest", func() error {
-		now := ""
+	var last []string
+	since, what := time.Now(), "nothing yet"
+	w.poll(5*time.Second, "links are at rest", func() error {
+		now := []string{}
 		for _, d := range all {
 			s, err := d.status()
 			if err != nil {
@@ -121,16 +122,19 @@ func (w *world) rest(all []*device) {
 			for _, r := range s.Radios {
 				for _, p := range r.Peers {
 					if p.Linked {
-						now += d.name + " " + p.MAC + "\n"
+						now = append(now, d.name+" "+p.MAC)
 					}
 				}
 			}
 		}
-		if now != last {
+		if !slices.Equal(now, last) {
+			gone := slices.DeleteFunc(last, func(l string) bool { return slices.Contains(now, l) })
+			come := slices.DeleteFunc(slices.Clone(now), func(l string) bool { return slices.Contains(last, l) })
+			what = fmt.Sprintf("%d links; %d came, %d went: %q %q", len(now), len(come), len(gone), come, gone)
 			last, since = now, time.Now()
 		}
 		if still := time.Since(since); still < time.Minute {
-			return fmt.Errorf("links changed %s ago", still)
+			return fmt.Errorf("changed %s ago: %s", still.Round(time.Second), what)
 		}
 		return nil
 	})
