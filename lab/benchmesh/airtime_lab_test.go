@@ -128,7 +128,7 @@ func (w *world) rest(all []*device) {
 			}
 		}
 		if !slices.Equal(now, last) {
-			gone := slices.DeleteFunc(last, func(l string) bool { return slices.Contains(now, l) })
+			gone := slices.DeleteFunc(slices.Clone(last), func(l string) bool { return slices.Contains(now, l) })
 			come := slices.DeleteFunc(slices.Clone(now), func(l string) bool { return slices.Contains(last, l) })
 			what = fmt.Sprintf("%d links; %d came, %d went: %q %q", len(now), len(come), len(gone), come, gone)
 			last, since = now, time.Now()
