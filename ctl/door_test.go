@@ -2,6 +2,7 @@ package ctl_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -94,9 +95,9 @@ func (m *mast) routes() http.Handler {
 }
 
 // mast is a daemon that has nothing but a status, events and a firewall.
-func (m *mast) Status() model.MeshStatus {
+func (m *mast) Status(context.Context) (model.MeshStatus, error) {
 	return model.MeshStatus{Node: m.key.ID(), Name: m.name, Mesh: "ETHRX0001-8A", Country: "DE", OverlayV4: "10.42.1.2",
-		Interfaces: []model.Interface{{Name: "eth0", Kind: "ethernet", Up: true, PortRole: "client", MAC: "02:00:00:00:00:09"}}}
+		Interfaces: []model.Interface{{Name: "eth0", Kind: "ethernet", Up: true, PortRole: "client", MAC: "02:00:00:00:00:09"}}}, nil
 }
 
 func (m *mast) Events(_, seq uint64) []model.Event {

@@ -86,6 +86,9 @@ func (s status) table(now time.Time) *table.Table {
 	if s.Mesh != nil {
 		t.Row("Mesh", fmt.Sprintf("%s, neighbours: %d, nodes reachable: %d", s.Mesh.Mesh, len(s.Mesh.Neighbours), s.Mesh.Originators))
 		t.Row("Overlay", overlaySummary(now, s.Mesh.Overlay))
+		if s.Mesh.StaleMS > 0 {
+			t.Row("Mesh as of", fmt.Sprintf("%s ago: the kernel does not answer halo-mesh", (time.Duration(s.Mesh.StaleMS)*time.Millisecond).Round(time.Second)))
+		}
 	}
 	t.Row("Storage", fmt.Sprintf("configuration %s, telemetry %s", size(s.System.Config), size(s.System.Telemetry)))
 	t.Row("CA", s.System.CASHA256)

@@ -24,6 +24,7 @@ type PublicKey [ed25519.PublicKeySize]byte
 // WireGuard overlay. It prints as its ID, never as its bytes.
 type Key struct {
 	seed      [ed25519.SeedSize]byte
+	public    PublicKey // follows from the seed; that costs what a signature does, and is asked for everywhere
 	wireguard [32]byte
 }
 
@@ -32,6 +33,7 @@ func New() Key {
 	var k Key
 	rand.Read(k.seed[:])
 	rand.Read(k.wireguard[:])
+	k.public = publicOf(k.seed)
 	return k
 }
 
@@ -43,6 +45,7 @@ func FromSeed(seed []byte) (Key, error) {
 	}
 	k := New()
 	copy(k.seed[:], seed)
+	k.public = publicOf(k.seed)
 	return k, nil
 }
 
@@ -50,8 +53,10 @@ func FromSeed(seed []byte) (Key, error) {
 func (k Key) Seed() []byte { return k.seed[:] }
 
 // Public returns the identity's public half.
-func (k Key) Public() PublicKey {
-	return PublicKey(ed25519.NewKeyFromSeed(k.seed[:]).Public().(ed25519.PublicKey))
+func (k Key) Public() PublicKey { return k.public }
+
+func publicOf(seed [ed25519.SeedSize]byte) PublicKey {
+	return PublicKey(ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey))
 }
 
 // ID returns the canonical ID.

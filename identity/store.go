@@ -87,6 +87,7 @@ func Unmarshal(b []byte) (State, error) {
 		}
 		*p.to = [32]byte(raw)
 	}
+	s.Key.public = publicOf(s.Key.seed)
 	return s, nil
 }
 

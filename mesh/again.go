@@ -87,7 +87,7 @@ func (o *overlayOf) begun(peers []overlay.Peer) []overlay.Peer {
 	if len(peers) == 0 {
 		return nil
 	}
-	status, err := o.dev.Status()
+	status, err := o.dev.Handshakes()
 	if err != nil {
 		return nil // what is sent to them begins a session
 	}
@@ -145,7 +145,7 @@ func (n *node) keepGreeting(ctx context.Context) error {
 		g, dev := n.greets[0], n.wg
 		n.greets = n.greets[1:]
 		n.mu.Unlock()
-		if status, err := dev.Status(); err != nil || !inSession(status, g.node) {
+		if status, err := dev.Handshakes(); err != nil || !inSession(status, g.node) {
 			greetPeers(g.addr)
 		}
 	}

@@ -61,25 +61,29 @@ const linksAge = time.Second
 // linksOfOthers returns what routing knows of the links between other members;
 // the choice of peers rests on it.
 func (u *batUnderlay) linksOfOthers() map[dot11.MAC][]dot11.MAC {
+	now := time.Now()
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.bat == nil {
+	bat, links, known := u.bat, u.links, now.Sub(u.asked) <= linksAge
+	u.mu.Unlock()
+	if bat == nil {
 		return nil
 	}
-	if now := time.Now(); now.Sub(u.asked) > linksAge {
-		u.asked, u.links = now, nil
-		if ways, err := u.bat.Originators(); err == nil { // without them, none are known
-			u.links = batman.Links(ways)
-		}
+	if known {
+		return links
 	}
-	return u.links
+	links = nil
+	if ways, err := bat.Originators(); err == nil { // without them, none are known
+		links = batman.Links(ways)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.asked, u.links = now, links
+	return links
 }
 
 func (u *batUnderlay) Radios() []model.Radio {
 	list := u.wireless.List()
-	u.mu.Lock()
 	gateway := u.gatewayAddress()
-	u.mu.Unlock()
 	for _, r := range list {
 		for i := range r.Peers {
 			if r.Peers[i].MAC == gateway {
@@ -92,16 +96,17 @@ func (u *batUnderlay) Radios() []model.Radio {
 
 // gatewayAddress returns the address by which routing knows the gateway, or
 // nothing: what the address of its bat0, which follows from its key, is said to be
-// behind. It is that of one of its ports or radios. u.mu is held.
+// behind. It is that of one of its ports or radios.
 func (u *batUnderlay) gatewayAddress() string {
-	if u.bat == nil || u.Key.Public() == u.Network {
+	bat, _ := u.open()
+	if bat == nil || u.Key.Public() == u.Network {
 		return ""
 	}
-	clients, err := u.bat.Clients()
+	clients, err := bat.Clients()
 	if err != nil {
 		return "" // peers stay addresses
 	}
-	ways, err := u.bat.Originators()
+	ways, err := bat.Originators()
 	if err != nil {
 		return ""
 	}

@@ -91,7 +91,7 @@ func (g *gateway) around() (doctor.Own, []doctor.Peer, bool) {
 // doctorPeers are peers of the overlay with what WireGuard says of them.
 func doctorPeers(wg *overlay.Device, list []overlay.Peer, names map[string]string) []doctor.Peer {
 	fresh := map[string]time.Time{}
-	if status, err := wg.Status(); err == nil { // without it, nobody seems to be in use
+	if status, err := wg.Handshakes(); err == nil { // without it, nobody seems to be in use
 		for _, p := range status {
 			if p.LastHandshake != nil {
 				fresh[p.Node] = *p.LastHandshake
@@ -113,33 +113,30 @@ func doctorPeers(wg *overlay.Device, list []overlay.Peer, names map[string]strin
 
 // Flooding tells whether batman-adv floods what goes to all.
 func (u *batUnderlay) Flooding() (bool, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.bat == nil {
+	bat, _ := u.open()
+	if bat == nil {
 		return false, fmt.Errorf("the mesh interface: %w", fs.ErrNotExist)
 	}
-	i, err := u.bat.Info()
+	i, err := bat.Info()
 	return i.ForceFlood, err
 }
 
 // Flood has it do so.
 func (u *batUnderlay) Flood() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.bat == nil {
+	bat, _ := u.open()
+	if bat == nil {
 		return fmt.Errorf("the mesh interface: %w", fs.ErrNotExist)
 	}
-	return u.bat.Flood()
+	return bat.Flood()
 }
 
 // Servers lists the members that offer a way out of the mesh.
 func (u *batUnderlay) Servers() (list []doctor.Server, known bool, err error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.bat == nil {
+	bat, _ := u.open()
+	if bat == nil {
 		return nil, false, nil
 	}
-	all, err := u.bat.Gateways()
+	all, err := bat.Gateways()
 	if err != nil {
 		return nil, false, err
 	}

@@ -316,8 +316,8 @@ func (p *gatewayProfile) keepUp() {
 		return
 	}
 	now := time.Now()
-	online, up := p.online(ids, handshakeStale)
-	linked, _ := p.online(ids, sessionOver)
+	hands, up := p.hands()
+	online, linked := lately(ids, hands, handshakeStale), lately(ids, hands, sessionOver)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reach.look(now, up, len(online))

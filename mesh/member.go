@@ -243,29 +243,39 @@ func (n *node) gatewayPeer(m model.Membership) overlay.Peer {
 
 // why returns the reason to ask for membership (again), or nothing.
 func (n *node) why() string {
+	reason, suspect := n.whyToldBy()
+	if suspect == nil || model.Recent(time.Now(), n.lastHandshake(suspect), handshakeStale) {
+		return reason
+	}
+	return "gateway does not answer in the overlay"
+}
+
+// whyToldBy returns the reason that the gateway's own words give, or an overlay whose
+// handshakes tell, where there is no such reason.
+func (n *node) whyToldBy() (reason string, suspect *overlay.Device) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.member == nil {
-		return "not a member yet"
+		return "not a member yet", nil
 	}
 	if time.Since(n.joined) < rejoinPause {
-		return "" // what it just said holds, even if it contradicts its announcement
+		return "", nil // what it just said holds, even if it contradicts its announcement
 	}
 	if h := n.heard; h != nil && len(h.CASHA256) == sha256.Size {
 		switch {
 		case !bytes.Equal(h.CASHA256, caHash(n.member.CA)):
-			return "gateway has another CA"
+			return "gateway has another CA", nil
 		case n.newKey:
-			return "this node has another overlay key"
+			return "this node has another overlay key", nil
 		case h.Stamp.Epoch > n.member.Epoch:
-			return "gateway was restored or replaced"
+			return "gateway was restored or replaced", nil
 		}
 	}
 	if n.wg != nil && time.Since(n.heardAt) < announce.Silence && time.Since(n.wgSince) > rejoinAfter &&
-		time.Since(n.joined) > rejoinAfter && !model.Recent(time.Now(), n.lastHandshake(), handshakeStale) {
-		return "gateway does not answer in the overlay"
+		time.Since(n.joined) > rejoinAfter {
+		return "", n.wg
 	}
-	return ""
+	return "", nil
 }
 
 // caHash returns the SHA-256 of a CA in PEM, or nothing.
@@ -278,12 +288,12 @@ func caHash(text string) []byte {
 	return h[:]
 }
 
-// lastHandshake is the gateway's; n.mu is held.
-func (n *node) lastHandshake() time.Time {
-	if n.wg == nil {
+// lastHandshake is the gateway's. n.mu is not held: the kernel is asked.
+func (n *node) lastHandshake(wg *overlay.Device) time.Time {
+	if wg == nil {
 		return time.Time{}
 	}
-	peers, err := n.wg.Status()
+	peers, err := wg.Handshakes()
 	if err != nil {
 		return time.Time{}
 	}

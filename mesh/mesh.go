@@ -75,6 +75,7 @@ const (
 	checkJoin    = "join"
 	checkOverlay = "overlay"
 	checkClients = "clients"
+	checkKernel  = "kernel"
 )
 
 // Of what carries the mesh (chain.go), and what it is for (telemetry.go).
@@ -89,6 +90,8 @@ const (
 
 func newGraph() *health.Graph {
 	g := health.New("halo-mesh")
+	g.Declare(checkKernel)
+	g.Set(checkKernel, health.OK, "") // until somebody waits for it in vain
 	g.Declare(checkPerm)
 	g.Declare(checkBundle)
 	g.Declare(checkBat, checkBundle)
@@ -110,17 +113,18 @@ func newGraph() *health.Graph {
 // read it without a lock, so its fields do not change from then on.
 type core struct {
 	Config
-	store  *state.Store
-	id     identity.State
-	bundle bundle.Bundle
-	net    identity.PublicKey // the network's key
-	clock  *clock.Clock
-	events *events.Log
-	graph  *health.Graph
-	under  Underlay
-	lan    *lan.LAN       // nil until the device has a network
-	doctor *doctor.Doctor // likewise
-	relay  *relay.Relay
+	store   *state.Store
+	id      identity.State
+	bundle  bundle.Bundle
+	net     identity.PublicKey // the network's key
+	clock   *clock.Clock
+	events  *events.Log
+	graph   *health.Graph
+	under   Underlay
+	lan     *lan.LAN       // nil until the device has a network
+	doctor  *doctor.Doctor // likewise
+	relay   *relay.Relay
+	picture *picture[model.MeshStatus] // of what the kernel knows; nil until the parts run
 	// contact is awake when a link was made.
 	contact chan struct{}
 	// meetNow is awake when members may have come to be at other addresses.
@@ -222,6 +226,8 @@ func Run(ctx context.Context, c Config) error {
 type side interface {
 	api.Daemon
 	run(ctx context.Context) error
+	// status asks the kernel what is to be known.
+	status() model.MeshStatus
 	// greet makes the device known to whom it has just met.
 	greet()
 	// serves returns what clients are served with, but for the ports.
@@ -244,7 +250,9 @@ type side interface {
 func (m *core) run(ctx context.Context, s side) error {
 	m.doctor = m.newDoctor(s)
 	m.relay = m.newRelay(s)
+	m.picture = newPicture(pictureWait, s.status)
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.picture.run(ctx) })
 	routes := m.withSupport(api.Handler(s, m.graph))
 	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), routes) })
 	g.Go(func() error { return m.keepDoor(ctx, s, routes) })

@@ -47,7 +47,7 @@ func handshakes(wg *overlay.Device) map[string]time.Time {
 	if wg == nil {
 		return nil
 	}
-	peers, err := wg.Status()
+	peers, err := wg.Handshakes()
 	if err != nil {
 		return nil
 	}

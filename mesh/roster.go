@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"halo.internal/identity"
+	"halo.internal/model"
 )
 
 // members returns the keys and IDs of all members, the gateway first among the keys,
@@ -43,20 +44,30 @@ const sessionOver = 200 * time.Second
 // online returns which of those nodes have shaken hands with the overlay so lately, and
 // whether that is up.
 func (p *gatewayProfile) online(ids []string, within time.Duration) (list []string, up bool) {
+	hands, up := p.hands()
+	return lately(ids, hands, within), up
+}
+
+// hands returns the overlay's handshakes, and whether it is up.
+func (p *gatewayProfile) hands() (list []model.OverlayPeer, up bool) {
 	p.gateway.mu.Lock()
 	wg := p.wg
 	p.gateway.mu.Unlock()
-	there := map[string]bool{}
-	if wg != nil {
-		if peers, err := wg.Status(); err == nil {
-			there = shaken(peers, time.Now(), within)
-		}
+	if wg == nil {
+		return nil, false
 	}
-	list = []string{}
+	list, _ = wg.Handshakes() // without them, nobody is there
+	return list, true
+}
+
+// lately returns which of those nodes have shaken hands so lately.
+func lately(ids []string, hands []model.OverlayPeer, within time.Duration) []string {
+	there := shaken(hands, time.Now(), within)
+	list := []string{}
 	for _, id := range ids {
 		if there[id] {
 			list = append(list, id)
 		}
 	}
-	return list, wg != nil
+	return list
 }

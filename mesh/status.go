@@ -21,8 +21,8 @@ import (
 // Events returns what happened after (boot, seq).
 func (m *core) Events(boot, seq uint64) []model.Event { return m.events.After(boot, seq) }
 
-// status returns what both sides have in common.
-func (m *core) status(wg *overlay.Device) model.MeshStatus {
+// shared returns what both sides have in common.
+func (m *core) shared(wg *overlay.Device) model.MeshStatus {
 	now, quality := m.clock.Now()
 	s := model.MeshStatus{
 		Node: m.id.Key.ID(), Name: m.name(), Role: m.Role, PublicKey: m.id.Key.Public().Base64(),
@@ -104,12 +104,11 @@ func kindOf(l netlink.Link) string {
 	return "other"
 }
 
-// Status of a gateway.
-func (g *gateway) Status() model.MeshStatus {
+func (g *gateway) status() model.MeshStatus {
 	g.mu.Lock()
 	wg, announce, out := g.wg, g.known.Announce, g.leftOut()
 	g.mu.Unlock()
-	s := g.status(wg)
+	s := g.shared(wg)
 	s.Gateway, s.Joined, s.Join = s.Node, true, model.JoinJoined
 	s.OverlayV4, s.OverlayV6 = paths.OverlayGateway.String(), identity.Overlay(g.net, g.net).String()
 	s.Announcing, s.Ignored = announce, g.voice.Counters.Snapshot()
@@ -117,13 +116,12 @@ func (g *gateway) Status() model.MeshStatus {
 	return s
 }
 
-// Status of a node.
-func (n *node) Status() model.MeshStatus {
+func (n *node) status() model.MeshStatus {
 	n.mu.Lock()
 	wg, member, heard, at := n.wg, n.member, n.heard, n.heardAt
 	join, detail := n.state, n.detail
 	n.mu.Unlock()
-	s := n.status(wg)
+	s := n.shared(wg)
 	s.Join, s.JoinDetail, s.Ignored = join, detail, n.search.Counters.Snapshot()
 	if heard != nil {
 		at = at.UTC()
@@ -170,13 +168,13 @@ func (n *node) EraseClaimCode() error { return api.ErrRole }
 type unprovisioned struct{ *core }
 
 // Status tells who the device is.
-func (u unprovisioned) Status() model.MeshStatus {
+func (u unprovisioned) Status(context.Context) (model.MeshStatus, error) {
 	now, quality := u.clock.Now()
 	return model.MeshStatus{
 		Node: u.id.Key.ID(), Name: u.name(), Role: u.Role, PublicKey: u.id.Key.Public().Base64(), BootCounter: u.id.BootCounter,
 		Time: now.UTC(), Clock: quality, Volatile: u.permFailing() != nil, Join: model.JoinNoBundle,
 		Ports: []model.Port{}, Radios: []model.Radio{}, Neighbours: []model.Neighbour{}, Overlay: []model.OverlayPeer{}, Interfaces: interfaces(nil),
-	}
+	}, nil
 }
 
 func (u unprovisioned) Membership() (model.Membership, error) {

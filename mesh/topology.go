@@ -83,19 +83,18 @@ type Ways struct {
 
 // Ways asks batman-adv.
 func (u *batUnderlay) Ways(members []identity.PublicKey) (w Ways, err error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.bat == nil {
+	bat, _ := u.open()
+	if bat == nil {
 		return w, nil
 	}
-	info, err := u.bat.Info()
+	info, err := bat.Info()
 	if err != nil {
 		return w, err
 	}
-	if w.Known, err = u.bat.Originators(); err != nil {
+	if w.Known, err = bat.Originators(); err != nil {
 		return w, err
 	}
-	clients, err := u.bat.Clients()
+	clients, err := bat.Clients()
 	if err != nil {
 		return w, err
 	}

@@ -35,7 +35,7 @@ func (g *gateway) rank() announce.Standing {
 	known, wg := len(g.known.Peers) > 0, g.wg
 	g.mu.Unlock()
 	if wg != nil {
-		if status, err := wg.Status(); err == nil && len(shaken(status, time.Now(), handshakeStale)) > 0 {
+		if status, err := wg.Handshakes(); err == nil && len(shaken(status, time.Now(), handshakeStale)) > 0 {
 			return announce.StandingServes
 		}
 	}

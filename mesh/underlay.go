@@ -289,6 +289,14 @@ func (u *batUnderlay) set(err error, bat *batman.Mesh, ports *port.Ports) {
 	u.err, u.bat, u.ports = err, bat, ports
 }
 
+// open returns bat0 and its ports, nil while there are none. The kernel is asked
+// without a lock of ours: it may take its time.
+func (u *batUnderlay) open() (*batman.Mesh, *port.Ports) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.bat, u.ports
+}
+
 func (u *batUnderlay) Ready() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -306,16 +314,15 @@ func (u *batUnderlay) Ports() []model.Port {
 }
 
 func (u *batUnderlay) Neighbours() ([]model.Neighbour, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
 	out := []model.Neighbour{}
-	if u.bat == nil {
+	bat, ports := u.open()
+	if bat == nil {
 		return out, nil
 	}
-	list, err := u.bat.Neighbours()
+	list, err := bat.Neighbours()
 	gateway := u.gatewayAddress()
 	for _, n := range list {
-		id, proven := u.ports.Member(n.Iface, n.MAC)
+		id, proven := ports.Member(n.Iface, n.MAC)
 		if !proven && n.MAC.String() == gateway {
 			id = u.Network.ID()
 		}
@@ -329,12 +336,11 @@ func (u *batUnderlay) Neighbours() ([]model.Neighbour, error) {
 
 // Originators counts the other nodes of the mesh that there is a way to.
 func (u *batUnderlay) Originators() (int, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.bat == nil {
+	bat, _ := u.open()
+	if bat == nil {
 		return 0, nil
 	}
-	list, err := u.bat.Originators()
+	list, err := bat.Originators()
 	seen := map[string]bool{}
 	for _, o := range list {
 		seen[o.MAC.String()] = true
@@ -345,12 +351,11 @@ func (u *batUnderlay) Originators() (int, error) {
 // Present asks batman-adv's table of clients, which has the addresses of bat0 of all
 // that are reached.
 func (u *batUnderlay) Present() map[dot11.MAC]bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.bat == nil {
+	bat, _ := u.open()
+	if bat == nil {
 		return nil
 	}
-	list, err := u.bat.Clients()
+	list, err := bat.Clients()
 	if err != nil {
 		return nil
 	}

@@ -118,8 +118,9 @@ func (n *node) watch() {
 	n.watchClock()
 	n.mu.Lock()
 	heard, at, refused, state, detail, member := n.heard, n.heardAt, n.refused, n.state, n.detail, n.member
-	wg, wgErr, last := n.wg, n.wgErr, n.lastHandshake()
+	wg, wgErr := n.wg, n.wgErr
 	n.mu.Unlock()
+	last := n.lastHandshake(wg)
 	found, missing := findGateway(heard, at, refused, time.Now())
 	n.graph.Set(checkGateway, found, missing)
 	if member == nil {

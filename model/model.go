@@ -130,6 +130,7 @@ type MeshStatus struct {
 	Country      string            `json:"country"`
 	BootCounter  uint64            `json:"boot_counter"`
 	Time         time.Time         `json:"time"`
+	StaleMS      int64             `json:"stale_ms,omitempty" doc:"how old what is said of interfaces, radios, routes and peers is, where the kernel does not answer in time"`
 	Clock        ClockQuality      `json:"clock"`
 	Underlay     string            `json:"underlay" doc:"ULA on bat0"`
 	OverlayV4    string            `json:"overlay_v4,omitempty"`

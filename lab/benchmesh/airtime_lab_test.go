@@ -121,7 +121,10 @@ func (n *network) build(devices int) []*device {
 // whole returns nil when routing knows all, and each node's overlay works.
 func whole(all []*device, others int) error {
 	for _, d := range all {
-		s := d.status()
+		s, err := d.status()
+		if err != nil {
+			return err
+		}
 		if s.Originators < others {
 			return fmt.Errorf("%s knows %d others, want %d; its radios: %+v", d.name, s.Originators, others, s.Radios)
 		}
@@ -135,23 +138,31 @@ func whole(all []*device, others int) error {
 // rest waits until no link has come or gone for a minute.
 func (w *world) rest(all []*device) {
 	w.t.Helper()
-	last, since := "", time.Now()
+	var last []string
+	since, what := time.Now(), "nothing yet"
 	w.poll(5*time.Second, "links are at rest", func() error {
-		now := ""
+		now := []string{}
 		for _, d := range all {
-			for _, r := range d.status().Radios {
+			s, err := d.status()
+			if err != nil {
+				return err
+			}
+			for _, r := range s.Radios {
 				for _, p := range r.Peers {
 					if p.Linked {
-						now += d.name + " " + p.MAC + "\n"
+						now = append(now, d.name+" "+p.MAC)
 					}
 				}
 			}
 		}
-		if now != last {
+		if !slices.Equal(now, last) {
+			gone := slices.DeleteFunc(slices.Clone(last), func(l string) bool { return slices.Contains(now, l) })
+			come := slices.DeleteFunc(slices.Clone(now), func(l string) bool { return slices.Contains(last, l) })
+			what = fmt.Sprintf("%d links; %d came, %d went: %q %q", len(now), len(come), len(gone), come, gone)
 			last, since = now, time.Now()
 		}
 		if still := time.Since(since); still < time.Minute {
-			return fmt.Errorf("links changed %s ago", still)
+			return fmt.Errorf("changed %s ago: %s", still.Round(time.Second), what)
 		}
 		return nil
 	})

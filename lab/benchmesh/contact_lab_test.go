@@ -84,7 +84,8 @@ func (c *contact) halo() float64 {
 	c.plug(c.node.space, b)
 	at, err := p.until(pace, patience)
 	if err != nil {
-		c.t.Fatalf("halo: %v; the node: %+v", err, c.node.status())
+		s, unknown := c.node.status()
+		c.t.Fatalf("halo: %v; the node: %+v, %v", err, s, unknown)
 	}
 	if testing.Verbose() {
 		c.tell(c.node, began)

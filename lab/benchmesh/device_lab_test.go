@@ -253,10 +253,10 @@ func (d *device) cut() {
 	d.space.end()
 }
 
-func (d *device) status() model.MeshStatus {
+func (d *device) status() (model.MeshStatus, error) {
 	s, err := d.mesh.Status(d.net.t.Context())
 	if err != nil {
-		return model.MeshStatus{}
+		err = fmt.Errorf("%s: %w", d.name, err)
 	}
-	return s
+	return s, err
 }

@@ -21,7 +21,8 @@ import (
 
 // Daemon is what the socket stands for.
 type Daemon interface {
-	Status() model.MeshStatus
+	// Status is answered within local.AnswerWait, whatever the kernel does.
+	Status(context.Context) (model.MeshStatus, error)
 	Events(boot, seq uint64) []model.Event
 	// Timeline returns the recoveries that are kept, oldest first.
 	Timeline() []model.Recovery
@@ -81,8 +82,9 @@ var (
 func Handler(d Daemon, graph *health.Graph) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+local.RouteHealth, graph)
-	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, d.Status(), nil)
+	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, r *http.Request) {
+		s, err := d.Status(r.Context())
+		answer(w, s, err)
 	})
 	mux.HandleFunc("GET "+local.RouteEvents, func(w http.ResponseWriter, r *http.Request) {
 		boot, seq, err := parseAfter(r.URL.Query().Get("after"))

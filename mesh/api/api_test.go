@@ -22,7 +22,9 @@ type daemon struct {
 	last string
 }
 
-func (d *daemon) Status() model.MeshStatus { return model.MeshStatus{Node: "n-x"} }
+func (d *daemon) Status(context.Context) (model.MeshStatus, error) {
+	return model.MeshStatus{Node: "n-x"}, nil
+}
 func (d *daemon) Events(boot, seq uint64) []model.Event {
 	d.last = fmt.Sprint(boot, seq)
 	return []model.Event{}

@@ -269,9 +269,14 @@ func greet(t *testing.T, to netip.Addr) {
 func (e *end) shaken(t *testing.T, wait time.Duration) bool {
 	t.Helper()
 	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		h, err := e.dev.Handshakes()
+		ok(t, err)
 		s, err := e.dev.Status()
 		ok(t, err)
-		if len(s) == 1 && s[0].LastHandshake != nil {
+		if len(h) > 0 && (len(h) != 1 || len(s) != 1 || h[0].Node != s[0].Node || s[0].LastHandshake == nil) {
+			t.Fatalf("handshakes %+v, but status %+v", h, s)
+		}
+		if len(h) == 1 {
 			return true
 		}
 	}

@@ -51,12 +51,17 @@ func openBackend(cfg Config) (_ backend, kernels bool, err error) {
 	if err != nil {
 		return nil, false, fmt.Errorf("overlay: wgctrl: %w", err)
 	}
-	return &kernel{c, name}, true, nil
+	s, err := newShakes(name)
+	if err != nil {
+		return nil, false, errors.Join(fmt.Errorf("overlay: netlink: %w", err), c.Close())
+	}
+	return &kernel{c, name, s}, true, nil
 }
 
 type kernel struct {
 	client *wgctrl.Client
 	name   string
+	hands  *shakes
 }
 
 func (k *kernel) configure(c wgtypes.Config) error { return k.client.ConfigureDevice(k.name, c) }
@@ -69,7 +74,12 @@ func (k *kernel) peers() ([]wgtypes.Peer, error) {
 	return d.Peers, nil
 }
 
-func (k *kernel) close() error { return k.client.Close() }
+func (k *kernel) shakes() ([]shake, error) { return k.hands.list() }
+
+func (k *kernel) close() error {
+	k.hands.close()
+	return k.client.Close()
+}
 
 // route makes the configured networks reached through the interface. Those of an
 // earlier process are the same, or have gone with its addresses.

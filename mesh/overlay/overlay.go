@@ -6,6 +6,7 @@
 package overlay
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -83,7 +84,23 @@ func (p Peer) equal(q Peer) bool {
 type backend interface {
 	configure(wgtypes.Config) error
 	peers() ([]wgtypes.Peer, error)
+	shakes() ([]shake, error)
 	close() error
+}
+
+// shake is when hands were last shaken with a peer.
+type shake struct {
+	key [32]byte
+	at  time.Time
+}
+
+func shakesOf(peers []wgtypes.Peer) (list []shake) {
+	for _, p := range peers {
+		if !p.LastHandshakeTime.IsZero() && p.LastHandshakeTime.Unix() != 0 {
+			list = append(list, shake{p.PublicKey, p.LastHandshakeTime.UTC()})
+		}
+	}
+	return list
 }
 
 // Device is the overlay's interface. Its methods may be called from any
@@ -93,9 +110,13 @@ type Device struct {
 	backend backend
 	kernel  bool
 
-	mu    sync.Mutex // guards what follows and serialises changes
+	// changing is held while WireGuard's peers are changed: hundreds of new ones take the
+	// kernel seconds, in which Status has to answer.
+	changing sync.Mutex
+
+	mu    sync.Mutex // guards what follows; not held while WireGuard is asked for anything
 	want  []Peer
-	peers map[[32]byte]Peer // as WireGuard has them: one for each key
+	peers map[[32]byte]Peer // as WireGuard has them: one for each key; while they change, as they are to be
 	moved map[[32]byte]bool // next keys that are in use already
 	// inherited are the peers that an earlier process left in the kernel. Those
 	// that are still wanted keep their sessions.
@@ -138,17 +159,43 @@ func (d *Device) Close() error { return d.backend.close() }
 // SetPeers makes the peers exactly those. One whose incarnation has risen, or
 // changed in any way, starts afresh.
 func (d *Device) SetPeers(peers []Peer) error {
+	d.changing.Lock()
+	defer d.changing.Unlock()
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.want = peers
+	d.mu.Unlock()
 	return d.apply()
 }
 
-// apply makes WireGuard's peers those that are wanted. d.mu is held.
+// apply makes WireGuard's peers those that are wanted. d.changing is held.
 func (d *Device) apply() error {
+	// Two steps: a peer that is removed and added in one would be a matter of
+	// the implementation's order.
+	remove, add := d.plan()
+	for _, step := range [][]wgtypes.PeerConfig{remove, add} {
+		if len(step) == 0 {
+			continue
+		}
+		if err := d.backend.configure(wgtypes.Config{Peers: step}); err != nil {
+			d.mu.Lock()
+			d.peers = map[[32]byte]Peer{} // unknown now; the next call sets all
+			d.mu.Unlock()
+			return fmt.Errorf("overlay: set %d peers: %w", len(step), err)
+		}
+	}
+	d.mu.Lock()
+	d.inherited = nil
+	d.mu.Unlock()
+	return nil
+}
+
+// plan takes the peers that are wanted for those that WireGuard has, and returns what
+// makes it so.
+func (d *Device) plan() (remove, add []wgtypes.PeerConfig) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	peers := d.expand(d.want)
 	want := make(map[[32]byte]Peer, len(peers))
-	var remove, add []wgtypes.PeerConfig
 	for _, p := range peers {
 		want[p.Key] = p
 		old, known := d.peers[p.Key]
@@ -170,19 +217,8 @@ func (d *Device) apply() error {
 			remove = append(remove, wgtypes.PeerConfig{PublicKey: key, Remove: true})
 		}
 	}
-	// Two steps: a peer that is removed and added in one would be a matter of
-	// the implementation's order.
-	for _, step := range [][]wgtypes.PeerConfig{remove, add} {
-		if len(step) == 0 {
-			continue
-		}
-		if err := d.backend.configure(wgtypes.Config{Peers: step}); err != nil {
-			d.peers = map[[32]byte]Peer{} // unknown now; the next call sets all
-			return fmt.Errorf("overlay: set %d peers: %w", len(step), err)
-		}
-	}
-	d.peers, d.inherited = want, nil
-	return nil
+	d.peers = want
+	return remove, add
 }
 
 func (p Peer) config() wgtypes.PeerConfig {
@@ -225,7 +261,23 @@ func (d *Device) Status() ([]model.OverlayPeer, error) {
 		out = append(out, p)
 	}
 	slices.SortFunc(out, func(a, b model.OverlayPeer) int {
-		return strings.Compare(a.Node+a.PublicKey, b.Node+b.PublicKey)
+		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.PublicKey, b.PublicKey))
 	})
+	return out, nil
+}
+
+// Handshakes returns with whom hands were shaken and when, and nothing else of these
+// peers: it costs a tenth of Status, and is asked every other second.
+func (d *Device) Handshakes() ([]model.OverlayPeer, error) {
+	list, err := d.backend.shakes()
+	if err != nil {
+		return nil, fmt.Errorf("overlay: handshakes of %s: %w", d.cfg.Name, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]model.OverlayPeer, 0, len(list))
+	for i, s := range list {
+		out = append(out, model.OverlayPeer{Node: d.peers[s.key].Node, LastHandshake: &list[i].at})
+	}
 	return out, nil
 }

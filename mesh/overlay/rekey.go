@@ -48,13 +48,12 @@ func (d *Device) expand(peers []Peer) []Peer {
 // SetKey has this end use another private key. Its peers have to know it as Next,
 // and handshakes follow with what is sent next.
 func (d *Device) SetKey(private [32]byte) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.changing.Lock()
+	defer d.changing.Unlock()
 	key := wgtypes.Key(private)
 	if err := d.backend.configure(wgtypes.Config{PrivateKey: &key}); err != nil {
 		return fmt.Errorf("overlay: key of %s: %w", d.cfg.Name, err)
 	}
-	d.cfg.Key = private
 	return nil
 }
 
@@ -76,9 +75,18 @@ func (d *Device) Promote() error {
 	if err != nil {
 		return fmt.Errorf("overlay: read %s: %w", d.cfg.Name, err)
 	}
+	if !d.promoted(live) {
+		return nil
+	}
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	return d.apply()
+}
+
+// promoted takes down which next keys are in use now, and tells whether that is news.
+func (d *Device) promoted(live []wgtypes.Peer) (changed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	changed := false
 	for _, l := range live {
 		if l.LastHandshakeTime.IsZero() || l.LastHandshakeTime.Unix() == 0 {
 			continue
@@ -88,8 +96,5 @@ func (d *Device) Promote() error {
 			changed = true
 		}
 	}
-	if !changed {
-		return nil
-	}
-	return d.apply()
+	return changed
 }

@@ -48,6 +48,11 @@ func (u *userspace) peers() ([]wgtypes.Peer, error) {
 	return decode(text)
 }
 
+func (u *userspace) shakes() ([]shake, error) {
+	peers, err := u.peers()
+	return shakesOf(peers), err
+}
+
 func (u *userspace) close() error {
 	u.dev.Close()
 	return nil
