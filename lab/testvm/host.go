@@ -269,7 +269,7 @@ func (q qemu) arguments() []string {
 		"-name", "testvm", "-M", "virt", "-smp", fmt.Sprint(q.cpus), "-m", fmt.Sprint(memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
 		"-kernel", q.kernel, "-initrd", q.root,
-		"-append", strings.TrimSpace("console=ttyAMA0 panic=-1 oops=panic " + parameters),
+		"-append", strings.TrimSpace("console=ttyAMA0 panic=-1 oops=panic transparent_hugepage=never " + parameters),
 		"-chardev", "file,id=log,path=" + strings.ReplaceAll(q.log, ",", ",,"), "-serial", "chardev:log",
 		"-device", "virtio-serial-pci",
 		"-chardev", "socket,id=output,fd=3", "-device", "virtserialport,chardev=output,name=" + outputPort,
