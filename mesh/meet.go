@@ -39,7 +39,7 @@ func (m *core) keepMet(ctx context.Context, roll func() []identity.PublicKey) er
 	defer t.Stop()
 	told := false
 	for {
-		err := m.under.Meet(roll())
+		err := m.under.Meet(roll(), false)
 		if err != nil && !told && ctx.Err() == nil {
 			m.Log.Warn("the kernel has to ask all for the hardware addresses of members", "err", err)
 		}
@@ -61,7 +61,7 @@ func (m *core) meet(key identity.PublicKey, boot uint64) {
 		return
 	}
 	m.met[key] = boot
-	_ = m.under.Meet([]identity.PublicKey{key})
+	_ = m.under.Meet([]identity.PublicKey{key}, true)
 }
 
 // meetAndHear takes an authentic message of a node. One that is no member has no entry
@@ -101,7 +101,7 @@ func (n *node) roll() []identity.PublicKey {
 }
 
 // Meet asks routing where members are, and tells the kernel.
-func (u *batUnderlay) Meet(members []identity.PublicKey) error {
+func (u *batUnderlay) Meet(members []identity.PublicKey, there bool) error {
 	u.mu.Lock()
 	bat := u.bat
 	u.mu.Unlock()
@@ -130,7 +130,7 @@ func (u *batUnderlay) Meet(members []identity.PublicKey) error {
 			others[identity.Underlay(u.Network, key)] = at[key]
 		}
 	}
-	return acquaint(link.Attrs().Index, others)
+	return acquaint(link.Attrs().Index, others, there)
 }
 
 // seat is the hardware address of a member's bat0.
@@ -179,26 +179,38 @@ func macOf(a net.HardwareAddr) (mac dot11.MAC) {
 
 // acquaint gives the interface of that index permanent entries of neighbours, by their
 // addresses of the underlay, and by the link-local ones that the kernel makes of
-// hardware addresses (RFC 4291, appendix A). A guess takes no entry's place.
-func acquaint(index int, others map[netip.Addr]seat) error {
+// hardware addresses (RFC 4291, appendix A). A guess takes no entry's place. Of those
+// that are there, since they were heard just now, nothing is guessed: routing knows the
+// way in a moment, and the kernel keeps what is sent until it has asked.
+func acquaint(index int, others map[netip.Addr]seat, there bool) error {
 	list, err := netlink.NeighList(index, netlink.FAMILY_V6)
 	if err != nil {
 		return fmt.Errorf("underlay: list neighbours: %w", err)
 	}
-	there := map[netip.Addr]dot11.MAC{}
+	permanent, asked := map[netip.Addr]dot11.MAC{}, map[netip.Addr]bool{}
 	for _, n := range list {
-		if a, ok := netip.AddrFromSlice(n.IP); ok && n.State == netlink.NUD_PERMANENT {
-			there[a.Unmap()] = macOf(n.HardwareAddr)
+		a, ok := netip.AddrFromSlice(n.IP)
+		switch {
+		case !ok:
+		case n.State == netlink.NUD_PERMANENT:
+			permanent[a] = macOf(n.HardwareAddr)
+		case n.State&(netlink.NUD_FAILED|netlink.NUD_NOARP) == 0:
+			asked[a] = true // or has answered
 		}
 	}
 	for addr, s := range others {
-		mac, has := there[addr]
-		if has && (mac == s.mac || !s.known) {
+		mac, has := permanent[addr]
+		what, both := netlink.NeighSet, []netip.Addr{addr, linkLocal(s.mac)}
+		switch {
+		case s.known && has && mac == s.mac, !s.known && !there && (has || asked[addr]), !s.known && there && !has:
 			continue
+		case !s.known && there:
+			what, both = netlink.NeighDel, both[:1]
+			s.mac = mac
 		}
-		for _, a := range []netip.Addr{addr, linkLocal(s.mac)} {
+		for _, a := range both {
 			n := netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_V6, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: s.mac[:]}
-			if err := netlink.NeighSet(&n); err != nil {
+			if err := what(&n); err != nil {
 				return fmt.Errorf("underlay: neighbour %s: %w", a, err)
 			}
 		}

@@ -74,20 +74,24 @@ func TestAcquaint(t *testing.T) {
 		return got
 	}
 	for _, step := range []struct {
-		name string
-		with seat
-		want dot11.MAC
+		name  string
+		with  seat
+		there bool
+		want  dot11.MAC // zero: none
 	}{
-		{"a guess, where nothing is known", seat{first, false}, first},
-		{"what is sure takes its place", seat{later, true}, later},
-		{"a guess does not", seat{first, false}, later},
-		{"the same again", seat{later, true}, later},
-		{"another start", seat{first, true}, first},
+		{"heard, and no way is known", seat{first, false}, true, dot11.MAC{}},
+		{"a guess, where nothing is known", seat{first, false}, false, first},
+		{"the guess, when it is heard", seat{first, false}, true, dot11.MAC{}},
+		{"a guess again", seat{first, false}, false, first},
+		{"what is sure takes its place", seat{later, true}, true, later},
+		{"a guess does not", seat{first, false}, false, later},
+		{"the same again", seat{later, true}, false, later},
+		{"another start", seat{first, true}, false, first},
 	} {
-		if err := acquaint(index, map[netip.Addr]seat{addr: step.with}); err != nil {
+		if err := acquaint(index, map[netip.Addr]seat{addr: step.with}, step.there); err != nil {
 			t.Fatalf("%s: %v", step.name, err)
 		}
-		if got := entries(); got[addr] != step.want || got[linkLocal(step.want)] != step.want {
+		if got := entries(); got[addr] != step.want || step.want != (dot11.MAC{}) && got[linkLocal(step.want)] != step.want {
 			t.Errorf("%s: got %v, want %s", step.name, got, step.want)
 		}
 	}
@@ -97,7 +101,7 @@ func TestAcquaint(t *testing.T) {
 	if err := netlink.LinkSetUp(near); err != nil {
 		t.Fatal(err)
 	}
-	if err := acquaint(index, map[netip.Addr]seat{addr: {later, true}}); err != nil {
+	if err := acquaint(index, map[netip.Addr]seat{addr: {later, true}}, false); err != nil {
 		t.Fatal(err)
 	}
 	if got := entries(); got[addr] != later {

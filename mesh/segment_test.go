@@ -266,4 +266,4 @@ func (s *segment) Ports() []model.Port {
 
 func (*segment) Neighbours() ([]model.Neighbour, error) { return []model.Neighbour{}, nil }
 func (*segment) Originators() (int, error)              { return 0, nil }
-func (*segment) Meet([]identity.PublicKey) error        { return nil }
+func (*segment) Meet([]identity.PublicKey, bool) error  { return nil }
