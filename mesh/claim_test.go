@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"encoding/base64"
-	"net/netip"
 	"testing"
 
 	"halo.internal/identity"
@@ -35,7 +34,7 @@ func TestANextKeyIsWhoseItIs(t *testing.T) {
 			g := bareGateway(t, network, captured, honest)
 			says := func(k identity.Key, next, proof []byte) {
 				key, own := k.Public(), k.WireGuardPublic()
-				g.hear(announce.Node{Key: key[:], Stamp: announce.Stamp{Boot: 1}, WireGuardKey: own[:], NextKey: next, NextProof: proof}, netip.Addr{})
+				g.hear(announce.Node{Key: key[:], Stamp: announce.Stamp{Boot: 1}, WireGuardKey: own[:], NextKey: next, NextProof: proof})
 			}
 			says(captured, public[:], proof)
 			says(honest, public[:], proved(t, network, honest, next))

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -40,13 +39,14 @@ type gateway struct {
 	lives     lives
 	wg        *overlay.Device
 	wgErr     error
+	applied   chan struct{} // closed when the overlay has the peers as they are known now
 	// codeErased: both kept copies of the bundle are without the claim code.
 	codeErased bool
 	claimCode  string // that was to be shown last
 }
 
 func newGateway(c *core) *gateway {
-	g := &gateway{core: c, overlayNow: make(chan struct{}, 1), placeNow: make(chan struct{}, 1)}
+	g := &gateway{core: c, overlayNow: make(chan struct{}, 1), placeNow: make(chan struct{}, 1), applied: make(chan struct{})}
 	g.known = c.loadRegistry()
 	k := c.loadProfile()
 	g.known.out = k.Out
@@ -99,8 +99,10 @@ func (g *gateway) self() announce.Gateway {
 }
 
 // hear takes an authentic message of a node. What matters is a new incarnation
-// of one that is admitted: its handshakes may come from the past.
-func (g *gateway) hear(n announce.Node, _ netip.Addr) {
+// of one that is admitted: its handshakes may come from the past. The answer has it
+// shake hands at once, so that it waits for the peer to be made anew: a handshake that
+// comes before is lost with the old one, and repeated after five seconds alone.
+func (g *gateway) hear(n announce.Node) (settled <-chan struct{}) {
 	now := overlay.Incarnation{Boot: n.Stamp.Boot, Steps: n.Steps}
 	id := identity.PublicKey(n.Key).ID()
 	g.mu.Lock()
@@ -109,6 +111,7 @@ func (g *gateway) hear(n announce.Node, _ netip.Addr) {
 	tell := reborn && g.lives.tells(id, time.Now())
 	if changed {
 		g.lives.heard(time.Now())
+		settled = g.applied
 	}
 	g.mu.Unlock()
 	g.profiles.hear(n)
@@ -118,6 +121,7 @@ func (g *gateway) hear(n announce.Node, _ netip.Addr) {
 	if changed {
 		wake(g.overlayNow)
 	}
+	return settled
 }
 
 // keepOverlay brings wg0 up at once, on whatever time there is, and keeps its
@@ -132,8 +136,13 @@ func (g *gateway) keepOverlay(ctx context.Context) error {
 	}()
 	var tale overlayTale
 	for {
-		g.renewList()
+		g.mu.Lock()
+		done := g.applied
+		g.applied = make(chan struct{}) // what changes from here on is the next turn's
+		g.mu.Unlock()
 		err := g.applyPeers()
+		close(done)
+		g.renewList()
 		g.mu.Lock()
 		g.wgErr = err
 		g.mu.Unlock()

@@ -258,7 +258,7 @@ func TestTheGatewayAsksForWhatANodeHas(t *testing.T) {
 	p := s.g.profiles
 	says := func(held uint64) {
 		key := s.nodes[0].Public()
-		s.g.hear(announce.Node{Key: key[:], Held: held}, netip.Addr{})
+		s.g.hear(announce.Node{Key: key[:], Held: held})
 	}
 	if says(5); s.asks() != nil {
 		t.Error("it asks for what it has")
@@ -310,7 +310,7 @@ func TestADocumentShowsThatAnotherCardWasInUse(t *testing.T) {
 				s := newSite(t, 1, 0)
 				c := s.g.announceConfig()
 				c.Open = func() (announce.Socket, error) { return silent{make(chan struct{})}, nil }
-				s.g.voice = announce.NewGatewaySide(c, s.g.self, s.g.hear)
+				s.g.voice = announce.NewGatewaySide(c, s.g.self, func(n announce.Node, _ netip.Addr) <-chan struct{} { return s.g.hear(n) })
 				ctx, end := context.WithCancel(t.Context())
 				done := make(chan error)
 				go func() { done <- s.g.voice.Run(ctx) }()

@@ -96,7 +96,7 @@ func TestLivesAreCollected(t *testing.T) {
 					public := a.Public()
 					n := says(i)
 					n.Key = public[:]
-					g.hear(n, netip.Addr{})
+					g.hear(n)
 					g.renewList()
 					if g.list.Version != version {
 						lists++
@@ -240,7 +240,7 @@ func TestLivesAreKeptAtTheEnd(t *testing.T) {
 	network, a := identity.New(), identity.New()
 	g := bareGateway(t, network, a)
 	public := a.Public()
-	g.hear(announce.Node{Key: public[:], Stamp: announce.Stamp{Boot: 7}}, netip.Addr{})
+	g.hear(announce.Node{Key: public[:], Stamp: announce.Stamp{Boot: 7}})
 	g.keepLives()
 	if r := g.loadRegistry(); len(r.Peers) != 1 || r.Peers[0].Boot != 7 {
 		t.Errorf("kept: %+v", r.Peers)

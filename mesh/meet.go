@@ -66,7 +66,7 @@ func (m *core) meet(key identity.PublicKey, boot uint64) {
 
 // meetAndHear takes an authentic message of a node. One that is no member has no entry
 // of its own: there is no end of those.
-func (g *gateway) meetAndHear(n announce.Node, from netip.Addr) {
+func (g *gateway) meetAndHear(n announce.Node, from netip.Addr) (settled <-chan struct{}) {
 	key := identity.PublicKey(n.Key)
 	g.mu.Lock()
 	admitted := g.known.has(key.ID())
@@ -74,7 +74,7 @@ func (g *gateway) meetAndHear(n announce.Node, from netip.Addr) {
 	if admitted {
 		g.meet(key, n.Stamp.Boot)
 	}
-	g.hear(n, from)
+	return g.hear(n)
 }
 
 // meetAndHear takes a believed message of the gateway.

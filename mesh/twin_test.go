@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ func TestACardKnowsThatItsGatewayHasStoodDown(t *testing.T) {
 	}
 
 	// It serves: what a voice that never stood down says.
-	again.voice = announce.NewGatewaySide(again.announceConfig(), again.self, again.hear)
+	again.voice = announce.NewGatewaySide(again.announceConfig(), again.self, func(n announce.Node, _ netip.Addr) <-chan struct{} { return again.hear(n) })
 	keep(again, false)
 	if w := newGateway(s.core()).voice.Twinned(); w.Aside {
 		t.Errorf("after it served: %+v", w)

@@ -164,7 +164,10 @@ func TestNodeFindsFollowsAndLosesTheGateway(t *testing.T) {
 		}
 
 		var questions []Node
-		gateway := NewGatewaySide(gw.config(a, network.Public(), 1), self, func(n Node, _ netip.Addr) { questions = append(questions, n) })
+		gateway := NewGatewaySide(gw.config(a, network.Public(), 1), self, func(n Node, _ netip.Addr) <-chan struct{} {
+			questions = append(questions, n)
+			return nil
+		})
 		endGateway := life(t, gateway.Run)
 		time.Sleep(2 * time.Second) // it announces itself, is asked, and answers
 		synctest.Wait()
@@ -188,7 +191,7 @@ func TestNodeFindsFollowsAndLosesTheGateway(t *testing.T) {
 
 		// The gateway restarts with the next boot counter.
 		endGateway()
-		gateway = NewGatewaySide(gw.config(a, network.Public(), 2), self, func(Node, netip.Addr) {})
+		gateway = NewGatewaySide(gw.config(a, network.Public(), 2), self, func(Node, netip.Addr) <-chan struct{} { return nil })
 		endGateway = life(t, gateway.Run)
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -344,7 +347,7 @@ func TestGatewayIsNotFlooded(t *testing.T) {
 		a := &air{}
 		gw := newMember(network.Public(), network)
 		heard := 0
-		gateway := NewGatewaySide(gw.config(a, network.Public(), 1), self, func(Node, netip.Addr) { heard++ })
+		gateway := NewGatewaySide(gw.config(a, network.Public(), 1), self, func(Node, netip.Addr) <-chan struct{} { heard++; return nil })
 		defer life(t, gateway.Run)()
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
@@ -396,6 +399,57 @@ func TestGatewayIsNotFlooded(t *testing.T) {
 	})
 }
 
+// TestAnswersWaitForWhatTheyNeed has a gateway that makes room for each node first: one
+// is answered when that is done, or after a while, and others are not held up by it.
+func TestAnswersWaitForWhatTheyNeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := identity.New()
+		a := &air{}
+		gw := newMember(network.Public(), network)
+		slow, never, quick := newMember(network.Public(), identity.New()), newMember(network.Public(), identity.New()), newMember(network.Public(), identity.New())
+		room := map[string]chan struct{}{}
+		for _, m := range []member{slow, never} {
+			room[m.key.Public().ID()] = make(chan struct{})
+		}
+		gateway := NewGatewaySide(gw.config(a, network.Public(), 1), self, func(n Node, _ netip.Addr) <-chan struct{} {
+			return room[identity.PublicKey(n.Key).ID()]
+		})
+		end := life(t, gateway.Run)
+		synctest.Wait()
+		codec := Codec{network.Public()}
+		for _, m := range []member{slow, never, quick} {
+			b, err := codec.EncodeNode(m.key, nodeMessage())
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.inject(sent{from: m.addr, to: gw.addr, data: b})
+		}
+		answered := func(want ...netip.Addr) {
+			t.Helper()
+			synctest.Wait()
+			var got []netip.Addr
+			for _, s := range a.by(gw.addr)[1:] { // the first is the announcement
+				got = append(got, s.to)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("answered %v, want %v", got, want)
+			}
+		}
+		answered(quick.addr)
+		time.Sleep(settleMost / 2)
+		close(room[slow.key.Public().ID()])
+		answered(quick.addr, slow.addr)
+		time.Sleep(settleMost / 2)
+		answered(quick.addr, slow.addr, never.addr)
+		b, err := codec.EncodeNode(never.key, func() Node { n := nodeMessage(); n.Stamp.Seq++; return n }())
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.inject(sent{from: never.addr, to: gw.addr, data: b})
+		end() // one still waits
+	})
+}
+
 // TestWhatGoesToAllIsTold has a gateway announce more than there is room for: it tells
 // of what has gone out, and not before.
 func TestWhatGoesToAllIsTold(t *testing.T) {
@@ -408,7 +462,7 @@ func TestWhatGoesToAllIsTold(t *testing.T) {
 			g := self()
 			g.NextKey = bytes.Clone(next)
 			return g
-		}, func(Node, netip.Addr) {})
+		}, func(Node, netip.Addr) <-chan struct{} { return nil })
 		var told []byte // the first octets of the keys
 		gateway.Announced = func(g Gateway) {
 			if sent := a.by(gw.addr); len(sent) != len(told)+1 {
@@ -480,7 +534,7 @@ func TestMulticast(t *testing.T) {
 	}
 	heard, asked := make(chan Heard, 10), make(chan netip.Addr, 10)
 	node := NewNodeSide(config(ndKey, func() (Socket, error) { return unchecked{there}, nil }), make([]byte, 32), 0, func(h Heard) { heard <- h })
-	gateway := NewGatewaySide(config(gwKey, func() (Socket, error) { return OpenSocket("announce-a") }), self, func(_ Node, from netip.Addr) { asked <- from })
+	gateway := NewGatewaySide(config(gwKey, func() (Socket, error) { return OpenSocket("announce-a") }), self, func(_ Node, from netip.Addr) <-chan struct{} { asked <- from; return nil })
 	defer life(t, gateway.Run)()
 	defer life(t, node.Run)()
 	timeout := time.After(3 * time.Minute)

@@ -46,7 +46,7 @@ func TestARefusedGatewayIsShownTheHigherEpoch(t *testing.T) {
 				m := self()
 				m.Stamp.Epoch = epoch.Load()
 				return m
-			}, func(Node, netip.Addr) {})
+			}, func(Node, netip.Addr) <-chan struct{} { return nil })
 		}
 		epoch.Store(41)
 		old := newGateway(90)
@@ -171,7 +171,7 @@ func TestANodeWithoutEvidenceShowsNone(t *testing.T) {
 					m := self()
 					m.Stamp.Epoch = 4
 					return m
-				}, func(Node, netip.Addr) {})
+				}, func(Node, netip.Addr) <-chan struct{} { return nil })
 				defer life(t, gateway.Run)()
 				defer life(t, node.Run)()
 				time.Sleep(time.Minute)
@@ -197,7 +197,10 @@ func TestTheGatewayBelievesOnlyItsOwnKeysEvidence(t *testing.T) {
 			m := self()
 			m.Stamp.Epoch = 40
 			return m
-		}, func(Node, netip.Addr) { t.Error("evidence was taken for a question") })
+		}, func(Node, netip.Addr) <-chan struct{} {
+			t.Error("evidence was taken for a question")
+			return nil
+		})
 		defer life(t, gateway.Run)()
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
@@ -312,7 +315,7 @@ func TestAGatewayOfTheSameEpochIsShownWhatWasBefore(t *testing.T) {
 							m := self()
 							m.Stamp.Epoch, m.CASHA256 = epoch.Load(), bytes.Repeat([]byte{ca}, 32)
 							return m
-						}, func(Node, netip.Addr) {})
+						}, func(Node, netip.Addr) <-chan struct{} { return nil })
 					}
 					endFormer, endNode := life(t, newGateway(tc.ca, tc.boot).Run), life(t, newNode(1).Run)
 					time.Sleep(10 * time.Minute)
@@ -391,7 +394,7 @@ func TestEvidenceMeansNothingToOtherNodes(t *testing.T) {
 			m := self()
 			m.Stamp.Epoch = 8
 			return m
-		}, func(Node, netip.Addr) {})
+		}, func(Node, netip.Addr) <-chan struct{} { return nil })
 		defer life(t, gateway.Run)()
 		time.Sleep(10 * time.Second)
 		synctest.Wait()

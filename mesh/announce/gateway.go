@@ -19,6 +19,8 @@ const (
 	maxSenders        = 1024
 	senderRate        = 1 // answers per second to one node
 	senderBurst       = 4
+	maxUnanswered     = 64          // answers that wait
+	settleMost        = time.Second // that they do
 )
 
 // GatewaySide announces a gateway and answers the nodes that ask.
@@ -28,7 +30,9 @@ type GatewaySide struct {
 	Self func() Gateway
 	// Heard is told of every authentic message of a node, in order, before it is
 	// answered.
-	Heard func(n Node, from netip.Addr)
+	// What an answer sets off may need something to be done before: the answer goes out
+	// when what Heard returns is closed, or after a second; nil: at once.
+	Heard func(n Node, from netip.Addr) (settled <-chan struct{})
 	// Standing, if any, returns what speaks for this gateway where there is another
 	// with its key.
 	Standing func() Standing
@@ -64,7 +68,7 @@ func (t Twinned) instance() uint64 {
 }
 
 // NewGatewaySide returns a gateway's side; Run makes it work.
-func NewGatewaySide(c Config, self func() Gateway, heard func(Node, netip.Addr)) *GatewaySide {
+func NewGatewaySide(c Config, self func() Gateway, heard func(Node, netip.Addr) <-chan struct{}) *GatewaySide {
 	return &GatewaySide{Config: c, Self: self, Heard: heard, poke: make(chan struct{}, 1), orders: make(chan Order, 1), shows: make(chan uint64, 1)}
 }
 
@@ -131,6 +135,15 @@ type speaker struct {
 	own     Twin // what speaks for this gateway
 	looked  time.Time
 	socket  Socket
+
+	unanswered int        // answers that wait, in this run
+	settled    chan reply // those that wait no more
+}
+
+// reply is an answer that has to wait.
+type reply struct {
+	nonce []byte
+	to    netip.Addr
 }
 
 // Run announces and answers until ctx ends.
@@ -146,6 +159,7 @@ func (g *GatewaySide) Run(ctx context.Context) error {
 
 func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 	r.socket = s
+	r.unanswered, r.settled = 0, make(chan reply)
 	if r.twins.living.IsZero() { // before, nothing could be heard
 		r.twins.living = time.Now()
 	}
@@ -179,12 +193,15 @@ func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 			if t, ok := r.twins.tick(time.Now(), r.claim()); ok {
 				r.speak(t)
 			}
+		case a := <-r.settled:
+			r.unanswered--
+			r.say(a.nonce, a.to)
 		case d := <-in:
 			if !all.take() {
 				r.Counters.add(ignoredRate)
 				continue
 			}
-			r.take(d)
+			r.take(ctx, d)
 		}
 		r.tell()
 		if was && !r.twins.aside {
@@ -258,8 +275,28 @@ func (r *speaker) tell() {
 	}
 }
 
+// answer answers a node, when what that has to wait for is done.
+func (r *speaker) answer(ctx context.Context, nonce []byte, to netip.Addr, settled <-chan struct{}) {
+	if settled == nil || r.unanswered == maxUnanswered {
+		r.say(nonce, to)
+		return
+	}
+	r.unanswered++
+	go func() {
+		select {
+		case <-settled:
+		case <-time.After(settleMost):
+		case <-ctx.Done():
+		}
+		select {
+		case r.settled <- reply{nonce, to}:
+		case <-ctx.Done():
+		}
+	}()
+}
+
 // take takes a datagram.
-func (r *speaker) take(d datagram) {
+func (r *speaker) take(ctx context.Context, d datagram) {
 	m, err := r.codec.Decode(d.data)
 	if err != nil {
 		r.Counters.addError(err)
@@ -278,8 +315,7 @@ func (r *speaker) take(d datagram) {
 		}
 	case Node:
 		if r.accept(m, d.from) && !r.twins.aside {
-			r.Heard(m, d.from)
-			r.say(m.Nonce, d.from)
+			r.answer(ctx, m.Nonce, d.from, r.Heard(m, d.from))
 		}
 	default:
 		r.Counters.add(ignoredOld) // an order of our own

@@ -80,7 +80,7 @@ func makeGate(a *air, network identity.Key, n byte, epoch uint64, s Standing) *g
 		m := self()
 		m.Stamp.Epoch, m.CASHA256 = g.epoch.Load(), bytes.Repeat([]byte{g.ca}, 32)
 		return m
-	}, func(Node, netip.Addr) {})
+	}, func(Node, netip.Addr) <-chan struct{} { return nil })
 	g.Standing = func() Standing { return Standing(g.standing.Load()) }
 	g.Met = func(Twinned) { g.told.Add(1) }
 	return g
