@@ -39,7 +39,7 @@ func (m *core) keepMet(ctx context.Context, roll func() []identity.PublicKey) er
 	defer t.Stop()
 	told := false
 	for {
-		err := m.under.Meet(roll(), false)
+		_, err := m.under.Meet(roll(), false)
 		if err != nil && !told && ctx.Err() == nil {
 			m.Log.Warn("the kernel has to ask all for the hardware addresses of members", "err", err)
 		}
@@ -61,7 +61,7 @@ func (m *core) meet(key identity.PublicKey, boot uint64) {
 		return
 	}
 	m.met[key] = boot
-	_ = m.under.Meet([]identity.PublicKey{key}, true)
+	_, _ = m.under.Meet([]identity.PublicKey{key}, true)
 }
 
 // meetAndHear takes an authentic message of a node. One that is no member has no entry
@@ -100,37 +100,65 @@ func (n *node) roll() []identity.PublicKey {
 	return list
 }
 
+// Times of waiting for a way.
+const (
+	wayWithin = 2 * time.Second // routing messages of those who just met are a second apart at most
+	wayEvery  = 50 * time.Millisecond
+)
+
+// awaitWay waits until routing knows a way to a member that was heard, but not for long.
+// What is said to all arrives before there is a way back, and a handshake of the overlay
+// that is lost is sent again after five seconds.
+func (m *core) awaitWay(ctx context.Context, key identity.PublicKey) {
+	ctx, cancel := context.WithTimeout(ctx, wayWithin)
+	defer cancel()
+	t := time.NewTicker(wayEvery)
+	defer t.Stop()
+	for {
+		if known, err := m.under.Meet([]identity.PublicKey{key}, true); known || err != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
 // Meet asks routing where members are, and tells the kernel.
-func (u *batUnderlay) Meet(members []identity.PublicKey, there bool) error {
+func (u *batUnderlay) Meet(members []identity.PublicKey, there bool) (known bool, err error) {
 	u.mu.Lock()
 	bat := u.bat
 	u.mu.Unlock()
 	if bat == nil {
-		return nil // there is nobody yet
+		return false, nil // there is nobody yet
 	}
 	clients, err := bat.Clients()
 	if err != nil {
-		return err
+		return false, err
 	}
 	ways, err := bat.Originators()
 	if err != nil {
-		return err
+		return false, err
 	}
 	link, err := netlink.LinkByName(underlayIface(u.Bundle))
 	if err != nil {
-		return fmt.Errorf("underlay: %w", err)
+		return false, fmt.Errorf("underlay: %w", err)
 	}
 	u.meeting.Lock()
 	defer u.meeting.Unlock()
 	own := u.Key.Public()
 	others := make(map[netip.Addr]seat, len(members))
 	at := seats(clients, ways, members)
+	known = true
 	for _, key := range members {
 		if key != own {
 			others[identity.Underlay(u.Network, key)] = at[key]
+			known = known && at[key].known
 		}
 	}
-	return acquaint(link.Attrs().Index, others, there)
+	return known, acquaint(link.Attrs().Index, others, there)
 }
 
 // seat is the hardware address of a member's bat0.

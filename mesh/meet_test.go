@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -122,5 +123,29 @@ func TestLinkLocalIsTheKernels(t *testing.T) {
 	got, _ := netip.AddrFromSlice(list[0].IP)
 	if want := linkLocal(macOf(near.Attrs().HardwareAddr)); got != want {
 		t.Errorf("got %s, want %s", want, got)
+	}
+}
+
+// slowWay is an underlay that knows a way from the n-th look on.
+type slowWay struct {
+	Underlay
+	looks, knows int
+}
+
+func (s *slowWay) Meet([]identity.PublicKey, bool) (bool, error) {
+	s.looks++
+	return s.looks >= s.knows, nil
+}
+
+func TestAwaitWay(t *testing.T) {
+	for knows, want := range map[int]time.Duration{1: 0, 5: 4 * wayEvery, 1000: wayWithin} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &core{under: &slowWay{knows: knows}}
+			began := time.Now()
+			m.awaitWay(t.Context(), identity.PublicKey{})
+			if took := time.Since(began); took != want {
+				t.Errorf("a way from look %d on: waited %s, want %s", knows, took, want)
+			}
+		})
 	}
 }

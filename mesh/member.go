@@ -147,13 +147,18 @@ func (n *node) keepOverlay(ctx context.Context) error {
 	defer retry.Stop()
 	patient := true
 	var open *overlayOf
+	var life *uint64 // of the gateway, to which there was a way
 	defer func() { open.close() }()
 	var tale overlayTale
 	for {
 		n.mu.Lock()
-		m, ready := n.member, n.hasTime || !patient
+		m, ready, heard := n.member, n.hasTime || !patient, n.heard
 		n.mu.Unlock()
 		if m != nil && ready {
+			if heard != nil && (life == nil || *life != heard.Stamp.Boot) {
+				life = &heard.Stamp.Boot
+				n.awaitWay(ctx, n.net)
+			}
 			var err error
 			open, err = n.follow(open, *m)
 			n.mu.Lock()

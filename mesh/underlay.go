@@ -65,9 +65,9 @@ type Underlay interface {
 	Present() map[dot11.MAC]bool
 	// Meet has the kernel know the hardware addresses of these members on the mesh, as
 	// far as they follow from keys and routing, so that nobody has to be asked for them.
-	// There says that they were heard just now. Nothing is done while there is no mesh
-	// interface.
-	Meet(members []identity.PublicKey, there bool) error
+	// There says that they were heard just now. It tells whether routing knows the way to
+	// all of them. Nothing is done while there is no mesh interface.
+	Meet(members []identity.PublicKey, there bool) (known bool, err error)
 }
 
 // Air is what can be seen of the radios and asked of them. Errors wrap those of
