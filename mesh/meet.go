@@ -29,26 +29,33 @@ import (
 // sent to it is dropped by batman-adv, which knows no way, and nobody is asked for one
 // who is not there.
 
-// meetEvery is how often it is looked whether members are at other turns, besides when
-// one is heard of.
-const meetEvery = 2 * time.Second
+// Times between looks whether members are at other turns: for a while after one was
+// heard of, since routing knows where he is a little later, and else.
+const (
+	meetSoon  = 2 * time.Second
+	meetLooks = 5
+	meetEvery = 15 * time.Second
+)
 
 // keepMet has the kernel know the members' hardware addresses, until ctx ends.
 func (m *core) keepMet(ctx context.Context, roll func() []identity.PublicKey) error {
-	t := time.NewTicker(meetEvery)
-	defer t.Stop()
 	told := false
-	for {
+	for soon := meetLooks; ; soon-- {
 		_, err := m.under.Meet(roll(), false)
 		if err != nil && !told && ctx.Err() == nil {
 			m.Log.Warn("the kernel has to ask all for the hardware addresses of members", "err", err)
 		}
 		told = err != nil
+		wait := meetEvery
+		if soon > 0 {
+			wait = meetSoon
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-t.C:
+		case <-time.After(wait):
 		case <-m.meetNow:
+			soon = meetLooks + 1
 		}
 	}
 }
@@ -62,6 +69,7 @@ func (m *core) meet(key identity.PublicKey, boot uint64) {
 	}
 	m.met[key] = boot
 	_, _ = m.under.Meet([]identity.PublicKey{key}, true)
+	wake(m.meetNow)
 }
 
 // meetAndHear takes an authentic message of a node. One that is no member has no entry
