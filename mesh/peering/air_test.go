@@ -335,18 +335,21 @@ func TestProtectionOfManagementFrames(t *testing.T) {
 // under the link's keys: it stands for long, but not for ever. Without them it ends as
 // soon as the questions are used up.
 func TestALinkThatIsHeardStands(t *testing.T) {
-	const check = 30 * time.Second
+	const check, patience = 30 * time.Second, 4
 	for name, tc := range map[string]struct {
 		heard  bool
+		waits  int           // patience
 		stands time.Duration // at least, from when nothing comes any more
 		ends   time.Duration // at the latest
 	}{
-		"nothing is heard":     {false, check, 3 * check},
-		"its frames are heard": {true, (unasked + deaf - 1) * check, (unasked + deaf + 3) * check},
+		"nothing is heard":                       {false, patience, check, 3 * check},
+		"its frames are heard":                   {true, patience, (2*patience - 1) * check, (2*patience + 3) * check},
+		"its frames are heard, without patience": {true, 0, check, 3 * check},
 	} {
 		t.Run(name, func(t *testing.T) {
 			air := fakeair.New(1)
-			a, b := join(t, air, 1, nil), join(t, air, 2, nil)
+			patient := func(c *Config) { c.Timing = Wifi; c.Timing.Patience = tc.waits }
+			a, b := join(t, air, 1, patient), join(t, air, 2, patient)
 			share(t, air, a, b, 1)
 			connect(t, air, a, b)
 			if !air.Until(time.Second, func() bool { return linked(a, b) }) {
@@ -372,23 +375,24 @@ func TestALinkThatIsHeardStands(t *testing.T) {
 // of 1 MHz a hundredth of its time, in a mesh of ten.
 func TestALinkThatIsHeardIsSeldomAskedFor(t *testing.T) {
 	air := fakeair.New(1)
-	a, b := join(t, air, 1, nil), join(t, air, 2, nil)
+	halow := func(c *Config) { c.Timing = HaLow }
+	a, b := join(t, air, 1, halow), join(t, air, 2, halow)
 	share(t, air, a, b, 1)
 	connect(t, air, a, b)
-	air.Run(time.Second)
+	air.Run(5 * time.Second)
 	made := air.Sent
 	for range 30 * 60 / 2 {
 		a.Heard(air.Now, b.mac)
 		b.Heard(air.Now, a.mac)
 		air.Run(2 * time.Second)
 	}
-	const most = 2 * 30 * 60 / (unasked * 30)
+	most := int(2 * 30 * time.Minute / (time.Duration(HaLow.Patience) * HaLow.Check))
 	if n := air.Sent - made; !linked(a, b) || n == 0 || n > most {
 		t.Errorf("%d frames in half an hour, expected 1 to %d", n, most)
 	}
 	// Whoever begins anew is not heard by the keys that it had.
 	a.Forget(b.mac)
-	air.Run(90 * time.Second)
+	air.Run(3 * HaLow.Check)
 	if b.State(a.mac) == Estab {
 		t.Error("the peer's life before is not over")
 	}

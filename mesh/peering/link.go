@@ -222,11 +222,12 @@ func (e *Engine) Heard(now time.Time, mac dot11.MAC) {
 func (e *Engine) check(now time.Time, p *peer, l *link) {
 	every := e.checkEvery(l)
 	heard := !l.evidence.IsZero() && now.Sub(l.evidence) < every
-	if heard && l.tries == 0 && now.Sub(l.answered) < unasked*every {
+	patience := e.c.Timing.Patience
+	if heard && l.tries == 0 && now.Sub(l.answered) < time.Duration(patience)*every {
 		l.timer = now.Add(every)
 		return
 	}
-	if l.tries >= checks && (!heard || l.tries >= deaf*checks) {
+	if l.tries >= checks && (!heard || l.tries >= patience*checks) {
 		e.end(now, p, l, dot11.MeshMaxRetries, false)
 		return
 	}
@@ -237,13 +238,8 @@ func (e *Engine) check(now time.Time, p *peer, l *link) {
 
 // checks is how often the peer of a link that stands is asked in vain, over the
 // time that passes between two checks: there is no hurry to take a flood of
-// forged frames for its end. One that is heard is asked deaf times as often, and for
-// unasked checks not at all.
-const (
-	checks  = 8
-	deaf    = 4
-	unasked = 4
-)
+// forged frames for its end.
+const checks = 8
 
 // establish makes the instance the link.
 func (e *Engine) establish(now time.Time, p *peer, l *link) {

@@ -42,6 +42,9 @@ type Timing struct {
 	Retries  int           // how often (dot11MeshMaxRetries)
 	Holding  time.Duration // how long a closed link is remembered (dot11MeshHoldingTimeout)
 	Check    time.Duration // after which a link that stands is asked whether the peer has it too
+	// Patience is for how many checks a link whose frames are heard is not asked, and for
+	// how many more it stands without an answer: where the channel is slow, and may be full.
+	Patience int
 	Pause    time.Duration // before the next attempt after a failure; doubles
 	PauseMax time.Duration
 }
@@ -56,7 +59,7 @@ var (
 	}
 	HaLow = Timing{
 		Retry: time.Second, RetryMax: 4 * time.Second, Retries: 5,
-		Holding: 400 * time.Millisecond, Check: time.Minute, Pause: 4 * time.Second, PauseMax: time.Minute,
+		Holding: 400 * time.Millisecond, Check: time.Minute, Patience: 4, Pause: 4 * time.Second, PauseMax: time.Minute,
 	}
 )
 
