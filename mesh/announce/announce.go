@@ -121,6 +121,7 @@ func (s *sequence) next() uint64 {
 type datagram struct {
 	from netip.Addr
 	data []byte
+	at   time.Time // when it came
 }
 
 // loop keeps a socket open and hands what it receives to run, which returns
@@ -171,7 +172,7 @@ func receive(ctx context.Context, s Socket, in chan<- datagram) error {
 			return fmt.Errorf("receive: %w", err)
 		}
 		select {
-		case in <- datagram{from, append([]byte(nil), b[:n]...)}:
+		case in <- datagram{from, append([]byte(nil), b[:n]...), time.Now()}:
 		default: // flooded: what does not fit is lost, as on any wire
 		}
 	}

@@ -439,6 +439,9 @@ func TestAnswersWaitForWhatTheyNeed(t *testing.T) {
 		time.Sleep(settleMost / 2)
 		close(room[slow.key.Public().ID()])
 		answered(quick.addr, slow.addr)
+		if m, err := codec.Decode(a.by(gw.addr)[2].data); err != nil || time.Since(m.(Gateway).Time()) != settleMost/4 {
+			t.Errorf("a question that was held %s: answered %+v, %v, want a time of %s ago", settleMost/2, m, err, settleMost/4)
+		}
 		time.Sleep(settleMost / 2)
 		answered(quick.addr, slow.addr, never.addr)
 		b, err := codec.EncodeNode(never.key, func() Node { n := nodeMessage(); n.Stamp.Seq++; return n }())

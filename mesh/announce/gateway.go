@@ -144,6 +144,7 @@ type speaker struct {
 type reply struct {
 	nonce []byte
 	to    netip.Addr
+	asked time.Time
 }
 
 // Run announces and answers until ctx ends.
@@ -195,7 +196,7 @@ func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 			}
 		case a := <-r.settled:
 			r.unanswered--
-			r.say(a.nonce, a.to)
+			r.reply(a)
 		case d := <-in:
 			if !all.take() {
 				r.Counters.add(ignoredRate)
@@ -227,18 +228,21 @@ func (r *speaker) send(what string, b []byte, err error, to netip.Addr) bool {
 }
 
 func (r *speaker) announce(next *time.Timer) {
-	if m, ok := r.say(nil, paths.AnnounceGroup); ok && r.Announced != nil {
+	if m, ok := r.say(nil, paths.AnnounceGroup, 0); ok && r.Announced != nil {
 		r.Announced(m)
 	}
 	next.Reset(jitter(interval))
 }
 
 // say says what the gateway is, unless it has stood down, and returns what has gone out.
-func (r *speaker) say(nonce []byte, to netip.Addr) (m Gateway, ok bool) {
+// Who asked takes half of the time until the answer comes for the answer's way: of what it
+// was held here, half is taken off its time.
+func (r *speaker) say(nonce []byte, to netip.Addr, held time.Duration) (m Gateway, ok bool) {
 	if r.twins.aside {
 		return m, false
 	}
 	m = r.Self()
+	m.TimeMS -= (held / 2).Milliseconds()
 	m.Stamp.Boot, m.Stamp.Seq, m.Steps, m.Nonce, m.Instance = r.Boot, r.seq.next(), r.Steps(), nonce, r.twins.instance
 	b, err := r.codec.EncodeGateway(r.Key, m)
 	return m, r.send("announcement", b, err, to)
@@ -276,9 +280,9 @@ func (r *speaker) tell() {
 }
 
 // answer answers a node, when what that has to wait for is done.
-func (r *speaker) answer(ctx context.Context, nonce []byte, to netip.Addr, settled <-chan struct{}) {
+func (r *speaker) answer(ctx context.Context, a reply, settled <-chan struct{}) {
 	if settled == nil || r.unanswered == maxUnanswered {
-		r.say(nonce, to)
+		r.reply(a)
 		return
 	}
 	r.unanswered++
@@ -289,11 +293,14 @@ func (r *speaker) answer(ctx context.Context, nonce []byte, to netip.Addr, settl
 		case <-ctx.Done():
 		}
 		select {
-		case r.settled <- reply{nonce, to}:
+		case r.settled <- a:
 		case <-ctx.Done():
 		}
 	}()
 }
+
+// reply says what the gateway is to one that has asked.
+func (r *speaker) reply(a reply) { r.say(a.nonce, a.to, time.Since(a.asked)) }
 
 // take takes a datagram.
 func (r *speaker) take(ctx context.Context, d datagram) {
@@ -315,7 +322,7 @@ func (r *speaker) take(ctx context.Context, d datagram) {
 		}
 	case Node:
 		if r.accept(m, d.from) && !r.twins.aside {
-			r.answer(ctx, m.Nonce, d.from, r.Heard(m, d.from))
+			r.answer(ctx, reply{m.Nonce, d.from, d.at}, r.Heard(m, d.from))
 		}
 	default:
 		r.Counters.add(ignoredOld) // an order of our own

@@ -64,7 +64,7 @@ type Gateway struct {
 	WireGuardKey []byte // X25519 public key
 	APIPort      uint16 // 0 while gateway-api is not up
 	CASHA256     []byte // of the network CA's certificate; empty while gateway-api is not up
-	TimeMS       int64  // Unix milliseconds when it was signed
+	TimeMS       int64  // Unix milliseconds when it was signed, less half of the time that the question was held
 	Quality      model.ClockQuality
 	Nonce        []byte // of the solicitation that it answers; empty when unasked
 	List         uint64 // version of the list of members in the stamp's epoch; 0: there is none yet
