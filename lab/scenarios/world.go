@@ -187,7 +187,12 @@ func (w *World) needSpares(ctx context.Context, n int) ([]*network.Machine, erro
 			return nil, err
 		}
 		w.added.spares = append(w.added.spares, m)
+		// One after the other: several that boot beside those that run leave none of them
+		// the time that a radio needs.
 		if err := w.welcome(m); err != nil {
+			return nil, err
+		}
+		if err := w.joined(ctx, m); err != nil {
 			return nil, err
 		}
 	}
