@@ -315,7 +315,11 @@ func (r *Radio) peered(now time.Time, e *peering.Event) error {
 			severity = model.Info
 			r.enough(now, e, s)
 		}
-		r.notify(EventPeerLost, severity, fmt.Sprintf("link with %s on %s is over: %s", e.Peer, r.c.Iface, e.Reason), "mac", e.Peer.String(), "reason", e.Reason.String())
+		who := ""
+		if e.ByPeer {
+			who = "closed by the other, "
+		}
+		r.notify(EventPeerLost, severity, fmt.Sprintf("link with %s on %s is over: %s%s", e.Peer, r.c.Iface, who, e.Reason), "mac", e.Peer.String(), "reason", e.Reason.String())
 	case peering.Failed:
 		if e.Reason == dot11.MeshMaxPeers {
 			r.enough(now, e, s)
