@@ -31,6 +31,8 @@ type gateway struct {
 	profiles   *gatewayProfile
 	asideKept  bool // the card has it that this gateway has stood down: keepPlace's own
 
+	saving sync.Mutex // held while the registry is written, before mu
+
 	mu    sync.Mutex // guards what follows
 	known registry
 	// toldPeers: gateway-api has said who the members are, in this process.
@@ -175,28 +177,31 @@ func (g *gateway) applyPeers() error {
 // PutPeers takes all nodes that are admitted. What differs in keys alone the others
 // can wait for, as for what nodes say themselves.
 func (g *gateway) PutPeers(list []model.AdmittedPeer) error {
-	first := false
-	defer func() { g.profiles.admitted(first) }()
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	was := g.known.Peers
 	if err := g.known.setPeers(list, g.net); err != nil {
+		g.mu.Unlock()
 		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
 	if g.toldPeers || len(was) > 0 {
 		g.known.readmitted(was)
 	}
-	first, g.toldPeers = !g.toldPeers, true
+	first := !g.toldPeers
+	g.toldPeers = true
+	changed := !slices.Equal(was, g.known.Peers)
 	switch {
 	case !sameMembers(was, g.known.Peers):
-		g.saveRegistry()
 		g.signList()
-	case !slices.Equal(was, g.known.Peers):
+	case changed:
 		g.lives.heard(time.Now())
+	}
+	g.mu.Unlock()
+	wake(g.overlayNow) // who is gone is out before the card has heard of it
+	wake(g.serveNow)
+	if changed {
 		g.saveRegistry() // gateway-api has written as much, and which of its words came last must not be lost
 	}
-	wake(g.overlayNow)
-	wake(g.serveNow)
+	g.profiles.admitted(first)
 	return nil
 }
 
@@ -208,14 +213,17 @@ func (g *gateway) PutAnnounce(a model.Announce) error {
 		return fmt.Errorf("%w: api_port: expected 1 to 65535, got 0", api.ErrInvalid)
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if old := g.known.Announce; old != nil && *old == a {
-		return nil
+	old := g.known.Announce
+	changed := old == nil || *old != a
+	if changed {
+		g.known.Announce = &a
+		g.signList()
 	}
-	g.known.Announce = &a
-	g.saveRegistry()
-	g.signList()
-	g.voice.Changed()
+	g.mu.Unlock()
+	if changed {
+		g.voice.Changed()
+		g.saveRegistry()
+	}
 	return nil
 }
 
@@ -225,13 +233,16 @@ func (g *gateway) PutOperators(o model.Operators) error {
 		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if k := g.known.Operators; k.Floor == o.Floor && k.Codes == o.Codes && slices.Equal(k.Revoked, o.Revoked) {
-		return nil
+	k := g.known.Operators
+	changed := k.Floor != o.Floor || k.Codes != o.Codes || !slices.Equal(k.Revoked, o.Revoked)
+	if changed {
+		g.known.Operators = o
+		g.signList()
 	}
-	g.known.Operators = o
-	g.saveRegistry()
-	g.signList()
+	g.mu.Unlock()
+	if changed {
+		g.saveRegistry()
+	}
 	return nil
 }
 

@@ -118,8 +118,9 @@ func (l *lives) tells(node string, now time.Time) bool {
 // keepLives writes what the card has not heard of yet: the process ends.
 func (g *gateway) keepLives() {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.lives.unsaved.IsZero() {
+	save := !g.lives.unsaved.IsZero()
+	g.mu.Unlock()
+	if save {
 		g.saveRegistry()
 	}
 }

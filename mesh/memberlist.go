@@ -80,7 +80,6 @@ func (g *gateway) renewList() {
 	wall, _ := g.clock.Now()
 	now := time.Now()
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	every := max(livesEvery, fetchSpread(len(g.known.Peers)))
 	switch {
 	case g.list.raw == nil, g.lives.unsigned && g.lives.press(now, every, g.list.Severed(peerlist.List{Peers: g.known.listed()})):
@@ -88,7 +87,9 @@ func (g *gateway) renewList() {
 	case g.list.Stale(wall) || g.lives.sign(now, every):
 		g.sign(false)
 	}
-	if g.lives.save(now) {
+	save := g.lives.save(now)
+	g.mu.Unlock()
+	if save {
 		g.saveRegistry()
 	}
 }

@@ -67,10 +67,15 @@ func (m *core) loadRegistry() registry {
 	return registry{}
 }
 
-// saveRegistry writes peers.json; g.mu is held.
+// saveRegistry writes peers.json as things are by then. g.mu is not held: what is
+// announced, answered and let in does not wait for the card.
 func (g *gateway) saveRegistry() {
+	g.saving.Lock()
+	defer g.saving.Unlock()
+	g.mu.Lock()
 	g.lives.unsaved = time.Time{}
 	b, err := json.MarshalIndent(g.known, "", "  ")
+	g.mu.Unlock()
 	if err != nil {
 		panic("mesh: registry: " + err.Error()) // strings, numbers and addresses
 	}

@@ -32,13 +32,13 @@ func (g *gateway) PutRevoked(ids []string) error {
 	g.known.Revoked = now[:min(len(now), peerlist.MaxRevoked)]
 	changed := !slices.Equal(was, g.known.Revoked)
 	if changed {
-		g.saveRegistry()
 		g.signList()
 	}
 	shut := slices.Concat(g.known.out, now)
 	g.mu.Unlock()
 	if changed {
 		g.shutOut(shut)
+		g.saveRegistry()
 	}
 	g.profiles.revoked(fresh)
 	return nil
