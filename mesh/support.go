@@ -80,6 +80,7 @@ func (m *core) supportSources(ctx context.Context, routes http.Handler) []suppor
 	list = append(list,
 		support.Source{Name: "version.json", Read: func(context.Context) ([]byte, error) { return json.MarshalIndent(version.Get(), "", "  ") }},
 		support.Source{Name: "log/halo-mesh-now.txt", Read: func(context.Context) ([]byte, error) { return m.logged.Bytes(), nil }},
+		support.Source{Name: "processes.txt", Read: func(context.Context) ([]byte, error) { return support.Processes("/proc") }},
 		support.Source{Name: "kernel.txt", Read: func(context.Context) ([]byte, error) { return kernelMessages() }},
 	)
 	slices.SortFunc(list, func(a, b support.Source) int { return strings.Compare(a.Name, b.Name) })

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/procfs"
 
 	"halo.internal/model/wire"
 )
@@ -146,5 +149,57 @@ func TestLiveSystem(t *testing.T) {
 	}
 	if err := s.Check(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestProcessorTimeOfProcesses(t *testing.T) {
+	root := t.TempDir()
+	stat := func(pid int, name string, user, system int) {
+		t.Helper()
+		dir := filepath.Join(root, strconv.Itoa(pid))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		line := fmt.Sprintf("%d (%s) S 1 1 1 0 -1 0 0 0 0 0 %d %d 0 0 20 0 9 0 500 1000000 256 0 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n", pid, name, user, system)
+		if err := os.WriteFile(filepath.Join(dir, "stat"), []byte(line), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fs, err := procfs.NewFS(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newProcesses(fs)
+	now := time.Now()
+	p.now = func() time.Time { return now }
+	percent := func(name string) (wire.Value, bool) {
+		t.Helper()
+		list, err := p.Collect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range list {
+			if r.Metric.Name == "process."+name+".cpu_percent" {
+				return r.Value, true
+			}
+		}
+		return wire.Value{}, false
+	}
+	stat(7, "halo-mesh", 1000, 500)
+	if v, ok := percent("halo-mesh"); ok {
+		t.Errorf("expected nothing before there is a time to tell it of, got %v", v)
+	}
+	stat(7, "halo-mesh", 1030, 520)
+	now = now.Add(10 * time.Second)
+	if v, _ := percent("halo-mesh"); v != wire.Int(50) {
+		t.Errorf("expected 0.5 s of 10 s, 5.0 %%, got %v", v)
+	}
+	if err := os.RemoveAll(filepath.Join(root, "7")); err != nil { // it restarts
+		t.Fatal(err)
+	}
+	stat(9, "halo-mesh", 90, 10)
+	now = now.Add(10 * time.Second)
+	if v, _ := percent("halo-mesh"); v != wire.Int(100) {
+		t.Errorf("expected the 1 s that the new one had, 10.0 %%, got %v", v)
 	}
 }

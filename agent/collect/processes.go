@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/prometheus/procfs"
 )
@@ -12,30 +13,56 @@ import (
 // other.
 var watched = []string{"gateway-api", "halo-agent", "halo-field", "halo-mesh"}
 
-// processes measures the resident memory of HALO's processes.
-type processes struct{ fs procfs.FS }
+// processes measures what HALO's processes cost: resident memory, and the processor's
+// time since the last call, 100 % being one processor.
+type processes struct {
+	fs   procfs.FS
+	now  func() time.Time
+	last map[int]uint // ticks that processes had had by then
+	at   time.Time
+}
 
-func newProcesses(fs procfs.FS) processes { return processes{fs} }
+func newProcesses(fs procfs.FS) *processes { return &processes{fs: fs, now: time.Now} }
 
-func (processes) Name() string { return "processes" }
+func (*processes) Name() string { return "processes" }
 
-func (p processes) Collect(context.Context) ([]Reading, error) {
+func (p *processes) Collect(context.Context) ([]Reading, error) {
 	all, err := p.fs.AllProcs()
 	if err != nil {
 		return nil, err
 	}
-	resident := make(map[string]int)
+	type cost struct {
+		pages int
+		ticks uint
+	}
+	now, was, since := p.now(), p.last, p.at
+	p.last, p.at = make(map[int]uint), now
+	costs := make(map[string]cost)
 	for _, proc := range all {
 		// One that ended since it was listed is no error.
-		if st, err := proc.Stat(); err == nil && slices.Contains(watched, st.Comm) {
-			resident[st.Comm] += st.RSS
+		st, err := proc.Stat()
+		if err != nil || !slices.Contains(watched, st.Comm) {
+			continue
 		}
+		had := st.UTime + st.STime
+		p.last[st.PID] = had
+		c := costs[st.Comm]
+		c.pages += st.RSS
+		c.ticks += had - min(had, was[st.PID])
+		costs[st.Comm] = c
 	}
 	var out []Reading
 	for _, name := range watched {
-		if pages, ok := resident[name]; ok {
-			out = append(out, integer("process."+name+".resident_kib", "KiB", 0, int64(pages)*int64(os.Getpagesize())/1024))
+		c, ok := costs[name]
+		if !ok {
+			continue
+		}
+		out = append(out, integer("process."+name+".resident_kib", "KiB", 0, int64(c.pages)*int64(os.Getpagesize())/1024))
+		if !since.IsZero() { // before, nothing tells over what time
+			out = append(out, integer("process."+name+".cpu_percent", "%", 1, permille(float64(c.ticks)/ticks, now.Sub(since).Seconds())))
 		}
 	}
 	return out, nil
 }
+
+const ticks = 100 // in a second: USER_HZ, as everywhere that Linux runs (proc_pid_stat(5))
