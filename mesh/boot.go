@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"halo.internal/health"
@@ -23,7 +25,29 @@ const maxBootReport = 256 << 10
 // bootReport reads what the guard says of this start. There is none where the
 // system was not started by halo-init.
 func (m *core) bootReport() (r model.BootReport, ok bool) {
-	return readBootReport(m.path(paths.BootReport))
+	path := m.path(paths.BootReport)
+	now, err := os.Stat(path)
+	if err != nil {
+		return model.BootReport{}, false
+	}
+	m.boot.Lock()
+	defer m.boot.Unlock()
+	// The guard puts another file in its place: it is asked for every second.
+	if m.boot.file == nil || !os.SameFile(m.boot.file, now) || m.boot.file.ModTime() != now.ModTime() || m.boot.file.Size() != now.Size() {
+		if m.boot.report, ok = readBootReport(path); !ok {
+			m.boot.file = nil
+			return model.BootReport{}, false
+		}
+		m.boot.file = now
+	}
+	return m.boot.report, true
+}
+
+// bootSeen is the boot report that was read last.
+type bootSeen struct {
+	sync.Mutex
+	file   fs.FileInfo // nil: there was none
+	report model.BootReport
 }
 
 func readBootReport(path string) (r model.BootReport, ok bool) {

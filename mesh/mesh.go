@@ -146,7 +146,8 @@ type core struct {
 	hidden    func() []string   // secrets of the mesh, and codes, that have come since the bundle; nil: none have
 	elsewhere func(channel int) // gets where a lonely node has heard its mesh; nil on a gateway
 	logged    support.Lines     // what this process wrote to its log
-	problems  map[string]bool   // of the boot report, that are events already; nil: not known yet
+	boot      bootSeen
+	problems  map[string]bool // of the boot report, that are events already; nil: not known yet
 }
 
 // note is something to tell before the event log is open.

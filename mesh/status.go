@@ -61,6 +61,10 @@ func interfaces(ports []model.Port) []model.Interface {
 	if err != nil {
 		return out
 	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL) // of all at once
+	if err != nil {
+		addrs = nil // nothing is known of them at this moment
+	}
 	for _, l := range links {
 		a := l.Attrs()
 		if a.Name == "lo" {
@@ -70,12 +74,8 @@ func interfaces(ports []model.Port) []model.Interface {
 		if a.Statistics != nil {
 			i.RxBytes, i.TxBytes = a.Statistics.RxBytes, a.Statistics.TxBytes
 		}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
-		if err != nil {
-			addrs = nil // it went away meanwhile
-		}
 		for _, addr := range addrs {
-			if ip, ok := netip.AddrFromSlice(addr.IP); ok {
+			if ip, ok := netip.AddrFromSlice(addr.IP); ok && addr.LinkIndex == a.Index {
 				bits, _ := addr.Mask.Size()
 				i.Addresses = append(i.Addresses, netip.PrefixFrom(ip.Unmap(), bits))
 			}

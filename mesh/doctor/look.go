@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"halo.internal/mesh/iface"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
@@ -31,13 +32,15 @@ func (d *Doctor) lookAround(ctx context.Context) {
 	defer flood.Stop()
 	defer servers.Stop()
 	var kept steady
+	var changes iface.Changes
+	defer changes.Close()
 	strangers := map[string]time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-routes.C:
-			d.lookAtRoutes(&kept)
+			d.lookAtRoutes(&kept, changes.Any())
 		case <-flood.C:
 			d.lookAtFlood()
 		case <-servers.C:
@@ -58,8 +61,9 @@ func (d *Doctor) lookAtOnce(own Own) {
 	}
 }
 
-// lookAtRoutes has a node's traffic for outside follow the overlay.
-func (d *Doctor) lookAtRoutes(kept *steady) {
+// lookAtRoutes has a node's traffic for outside follow the overlay. Where nothing has
+// changed since all was well, it is.
+func (d *Doctor) lookAtRoutes(kept *steady, changed bool) {
 	if d.gateway() {
 		return
 	}
@@ -71,6 +75,10 @@ func (d *Doctor) lookAtRoutes(kept *steady) {
 		d.mu.Unlock()
 		return
 	}
+	mtu := d.limitTo(peers)
+	if !changed && kept.well(own, mtu) {
+		return
+	}
 	o, err := readOutlook(own)
 	if err != nil {
 		d.Log.Debug("routes not looked at", "err", err)
@@ -78,7 +86,7 @@ func (d *Doctor) lookAtRoutes(kept *steady) {
 	}
 	faults := o.judge()
 	now := kept.keep(faults)
-	mtu := d.limitTo(peers)
+	kept.own, kept.mtu = own, mtu
 	for _, dst := range o.otherMTU(mtu) { // the overlay was opened anew, and its routes made
 		if err := putRoute(paths.OverlayIface, dst, mtu, unix.RTPROT_STATIC); err != nil {
 			d.Log.Debug("packets are not held to a limit", "err", err)

@@ -172,7 +172,16 @@ func everywhere(p netip.Prefix) string {
 
 // steady keeps those faults that were there the last time too: interfaces come and
 // go, and their routes with them.
-type steady struct{ before map[string]bool }
+type steady struct {
+	before map[string]bool // nil: there was no last time
+	own    Own             // what was right then
+	mtu    int
+}
+
+// well tells whether nothing was wrong then, and the same is right now.
+func (s *steady) well(own Own, mtu int) bool {
+	return s.before != nil && len(s.before) == 0 && s.mtu == mtu && s.own.V4 == own.V4 && s.own.Clients == own.Clients && slices.Equal(s.own.Routes, own.Routes)
+}
 
 func (s *steady) keep(faults []routeFault) (list []routeFault) {
 	now := map[string]bool{}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/iface"
 	"halo.internal/mesh/listen"
 	"halo.internal/model/paths"
 )
@@ -48,8 +49,8 @@ func ula(network identity.PublicKey) netip.Prefix {
 
 // addresses returns those of an interface within some networks, with the
 // prefixes that they are in. What is not there has none.
-func addresses(iface string, within ...netip.Prefix) []netip.Prefix {
-	ifi, err := net.InterfaceByName(iface)
+func addresses(name string, within ...netip.Prefix) []netip.Prefix {
+	ifi, err := net.InterfaceByName(name)
 	if err != nil {
 		return nil
 	}
@@ -67,7 +68,8 @@ func addresses(iface string, within ...netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// Run keeps the door open wherever places says, until ctx ends.
+// Run keeps the door open wherever places says, which is asked again when interfaces
+// or addresses have changed, until ctx ends.
 func (d *Door) Run(ctx context.Context, places func() []listen.At) error {
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -77,9 +79,7 @@ func (d *Door) Run(ctx context.Context, places func() []listen.At) error {
 			end()
 		}
 	}()
-	t := time.NewTicker(lookEvery)
-	defer t.Stop()
-	for {
+	follow := func() {
 		want := map[string]bool{}
 		for _, at := range places() {
 			name := at.String()
@@ -99,6 +99,15 @@ func (d *Door) Run(ctx context.Context, places func() []listen.At) error {
 				end()
 				delete(open, name)
 			}
+		}
+	}
+	var changes iface.Changes
+	defer changes.Close()
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for {
+		if changes.Any() {
+			follow()
 		}
 		select {
 		case <-ctx.Done():

@@ -28,25 +28,40 @@ type Iface struct {
 // calling thread. It asks for that alone (SIOCGIFINDEX, netdevice(7)): package net
 // reads the whole table of interfaces, and services look as long as they run.
 func Find(name string) (Iface, error) {
-	fail := func(err error) (Iface, error) { return Iface{}, fmt.Errorf("interface %s: %w", name, err) }
-	ifr, err := unix.NewIfreq(name)
+	fd, err := ask()
 	if err != nil {
-		return fail(err)
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fail(err)
+		return Iface{}, fmt.Errorf("interface %s: %w", name, err)
 	}
 	defer unix.Close(fd)
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr); err != nil {
-		return fail(err)
+	return find(fd, name)
+}
+
+// ask returns a socket that find asks at.
+func ask() (int, error) { return unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) }
+
+func find(fd int, name string) (Iface, error) {
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr)
+	}
+	if err != nil {
+		return Iface{}, fmt.Errorf("interface %s: %w", name, err)
 	}
 	return Iface{name, int(ifr.Uint32())}, nil
 }
 
 // Check returns an error when the interface is gone or another.
 func (i Iface) Check() error {
-	now, err := Find(i.Name)
+	fd, err := ask()
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", i.Name, err)
+	}
+	defer unix.Close(fd)
+	return i.check(fd)
+}
+
+func (i Iface) check(fd int) error {
+	now, err := find(fd, i.Name)
 	if err != nil {
 		return err
 	}
@@ -59,6 +74,11 @@ func (i Iface) Check() error {
 // Watch checks now and then, and returns the error that a check ends with, or nil when
 // ctx has ended.
 func (i Iface) Watch(ctx context.Context) error {
+	fd, err := ask()
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", i.Name, err)
+	}
+	defer unix.Close(fd)
 	t := time.NewTicker(every)
 	defer t.Stop()
 	for {
@@ -66,7 +86,7 @@ func (i Iface) Watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			if err := i.Check(); err != nil {
+			if err := i.check(fd); err != nil {
 				return err
 			}
 		}

@@ -30,6 +30,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"halo.internal/mesh/iface"
 	"halo.internal/mesh/listen"
 	"halo.internal/model"
 	"halo.internal/model/paths"
@@ -100,7 +101,12 @@ func (c Config) loop(ctx context.Context, socks []*socket, in <-chan datagram) {
 			}
 		}
 	}
+	var changes iface.Changes
+	defer changes.Close()
 	look := func() {
+		if !changes.Any() {
+			return
+		}
 		own, err := addresses(c.Iface)
 		if err == nil { // one that is gone is found out by who called
 			send(r.addressed(time.Now(), own))

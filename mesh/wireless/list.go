@@ -34,12 +34,8 @@ func (w *Wireless) List() []model.Radio {
 	w.mu.Lock()
 	d := w.halow
 	w.mu.Unlock()
-	var ifaces []nl80211.Interface
-	conn, err := w.dial()
-	if err == nil {
-		defer conn.Close()
-		ifaces, _ = conn.Interfaces() // the radios may be on their way out
-	}
+	conn, ifaces := w.open()
+	defer w.idled(conn)
 	for _, s := range states {
 		r := model.Radio{Name: s.Name, Iface: s.Iface, Member: s.Detail == "", Detail: s.Detail, Peers: []model.RadioPeer{}, Dropped: droppedOf(s.Dropped), Healing: w.healing(s.Name)}
 		if conn != nil {

@@ -136,9 +136,8 @@ func (w *Wireless) ask(ctx context.Context, states []radio.State, all []*tended)
 
 func (w *Wireless) askKernel(ctx context.Context, states []radio.State, all []*tended) answer {
 	a := answer{stations: map[string][]nl80211.StationInfo{}, surveys: map[string]heal.Survey{}, drivers: map[string]driverAnswer{}}
-	if conn, err := w.dial(); err == nil {
-		defer conn.Close()
-		ifaces, _ := conn.Interfaces() // the radios may be on their way out
+	if conn, ifaces := w.open(); conn != nil {
+		defer w.idled(conn)
 		for _, i := range ifaces {
 			if !slices.ContainsFunc(states, func(s radio.State) bool { return s.Iface != "" && s.Iface == i.Name }) {
 				continue

@@ -93,6 +93,39 @@ type kernel interface {
 
 var _ kernel = (*nl80211.Conn)(nil)
 
+// open returns what the kernel has of interfaces, and a connection to ask it for more;
+// nil where there is none. Those who ask every other second have one kept for them by
+// idled: to make one costs more than what they ask. One that is stuck in a driver is
+// nobody else's meanwhile.
+func (w *Wireless) open() (conn kernel, ifaces []nl80211.Interface) {
+	select {
+	case conn = <-w.idle:
+		if ifaces, err := conn.Interfaces(); err == nil {
+			return conn, ifaces
+		}
+		_ = conn.Close() // the module may have been loaded anew
+	default:
+	}
+	conn, err := w.dial()
+	if err != nil {
+		return nil, nil
+	}
+	ifaces, _ = conn.Interfaces() // the radios may be on their way out
+	return conn, ifaces
+}
+
+// idled takes back what open returned.
+func (w *Wireless) idled(conn kernel) {
+	if conn == nil {
+		return
+	}
+	select {
+	case w.idle <- conn:
+	default:
+		_ = conn.Close()
+	}
+}
+
 // radios is mesh/radio's.
 type radios interface {
 	Run(ctx context.Context) error
@@ -109,6 +142,7 @@ type Wireless struct {
 
 	// What tests replace.
 	dial       func() (kernel, error)
+	idle       chan kernel // a connection that nobody uses
 	setCountry func(ctx context.Context, country string, wait time.Duration) error
 	newRadios  func(radio.RadiosConfig) radios
 	isUp       func(index int) bool
@@ -142,6 +176,7 @@ type Wireless struct {
 func New(c Config) *Wireless {
 	w := &Wireless{
 		c: c, mesh: c.Mesh.WithDefaults(), halowModule: halow.Module, retry: retry, look: look, again: againFirst, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture, crashes: followCrashes,
+		idle:      make(chan kernel, 1),
 		newRadios: func(c radio.RadiosConfig) radios { return radio.NewRadios(c) },
 		dial:      func() (kernel, error) { return nl80211.Dial(nl80211.Config{}) },
 		sysfs:     func() ([]wifi.Radio, error) { return wifi.Radios("") },
@@ -162,6 +197,13 @@ func (w *Wireless) Run(ctx context.Context) {
 	var owned sync.WaitGroup
 	defer owned.Wait()
 	defer cancel()
+	defer func() {
+		select {
+		case conn := <-w.idle:
+			_ = conn.Close()
+		default:
+		}
+	}()
 	w.tendNone()
 	if d := w.setUpHaLow(); d != nil {
 		w.clear(ctx, d)
