@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -198,7 +197,7 @@ func (n *node) hear(h announce.Heard) {
 	if !first && (restarted || before.Instance != h.Instance) && h.RoundTrip == 0 {
 		// It knows nothing yet of what nodes told its former life, such as which profile
 		// they use, and believing its announcement took no question.
-		time.AfterFunc(rand.N(sayWithin), n.search.Ask)
+		time.AfterFunc(announce.Within(announce.SayWithin), n.search.Ask)
 	}
 	if first || restarted || before.APIPort != h.APIPort || !bytes.Equal(before.CASHA256, h.CASHA256) {
 		wake(n.joinHurry)

@@ -28,7 +28,6 @@ const (
 	countLinks   = 2 * time.Second
 	askAlone     = 10 * time.Second // between requests to rejoin of a node without peers
 	askAmong     = time.Minute      // of one that has some
-	sayWithin    = 3 * time.Second  // spreads what all nodes have to say at once
 	wholePerNode = time.Second      // spreads who fetches the whole document
 	forgetEvery  = time.Hour
 )
@@ -407,7 +406,7 @@ func (p *nodeProfile) fetchLatest(ctx context.Context, client *http.Client) erro
 	p.events.Add(eventProfileReady, model.Info, "this node has the mesh profile that the gateway prepares", "serial", fmt.Sprint(d.Serial))
 	select {
 	case <-ctx.Done():
-	case <-time.After(rand.N(sayWithin)):
+	case <-time.After(announce.Within(announce.SayWithin)):
 	}
 	p.search.Ask()
 	return nil

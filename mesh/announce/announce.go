@@ -47,6 +47,7 @@ const (
 	interval    = 30 * time.Second           // between a gateway's announcements
 	Silence     = 3*interval + 5*time.Second // after which a gateway counts as lost
 	reopenAfter = 2 * time.Second            // between tries to open the socket
+	SayWithin   = 3 * time.Second            // spreads what all nodes have to say at once
 
 	// What goes to all is sent three times by each of them: in a mesh of ten on 1 MHz, one
 	// message takes 280 ms of the channel. Links that come are greeted, but not each by
@@ -190,6 +191,10 @@ func sleep(ctx context.Context, d time.Duration) {
 func speaksFrom(network, node identity.PublicKey, source netip.Addr) bool {
 	return source == identity.Underlay(network, node) || source.IsLinkLocalUnicast()
 }
+
+// Within returns a moment before a time has passed, by chance: what all nodes have to
+// say at once is spread so.
+func Within(d time.Duration) time.Duration { return rand.N(d) }
 
 // jitter spreads d by a fifth, so that nodes that started together part.
 func jitter(d time.Duration) time.Duration {

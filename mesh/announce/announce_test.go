@@ -211,6 +211,53 @@ func TestNodeFindsFollowsAndLosesTheGateway(t *testing.T) {
 	})
 }
 
+// TestWhatTheGatewayWasToldHolds: a node that has other documents than it told is not
+// content with hearing the gateway, but tells it; also if that is heard with trouble.
+func TestWhatTheGatewayWasToldHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := identity.New()
+		a := &air{}
+		gw, nd := newMember(network.Public(), network), newMember(network.Public(), identity.New())
+		var using uint64
+		var lose int
+		var last Node
+		asks := 0
+		a.lose = func(m sent) bool {
+			if m.from == nd.addr && lose > 0 {
+				lose--
+				return true
+			}
+			return false
+		}
+		node := NewNodeSide(nd.config(a, network.Public(), 5), make([]byte, 32), 0, func(Heard) {})
+		node.Profiles = func() (uint64, uint64) { return 9, using }
+		gateway := NewGatewaySide(gw.config(a, network.Public(), 1), self, func(n Node, _ netip.Addr) <-chan struct{} {
+			last, asks = n, asks+1
+			return nil
+		})
+		defer life(t, gateway.Run)()
+		defer life(t, node.Run)()
+		time.Sleep(interval / 2)
+		for _, tc := range []struct {
+			using uint64
+			lost  int
+		}{{7, 0}, {8, 2}, {9, 0}} {
+			using, lose = tc.using, tc.lost
+			before := asks
+			time.Sleep(interval + SayWithin + 10*time.Second)
+			synctest.Wait()
+			if last.Using != tc.using || last.Held != 9 || asks != before+1 {
+				t.Errorf("using %d, %d questions lost: expected the gateway to be told once, got %d of %d, %d times", tc.using, tc.lost, last.Using, last.Held, asks-before)
+			}
+		}
+		before := asks
+		time.Sleep(20 * time.Minute)
+		if asks != before {
+			t.Errorf("expected no word while nothing changes, got %d", asks-before)
+		}
+	})
+}
+
 // TestNodesHearEachOther: a node that starts asks all, and the others learn of its life
 // by that, also without a gateway. Nobody else can say it.
 func TestNodesHearEachOther(t *testing.T) {

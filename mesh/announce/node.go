@@ -94,8 +94,12 @@ func (n *NodeSide) Ask() {
 type question struct {
 	nonce   []byte
 	sent    time.Time
+	says    profiles
 	refuted bool // evidence went to a gateway that answered
 }
+
+// profiles are the documents that a node says it has.
+type profiles struct{ held, using uint64 }
 
 // search is the state of a NodeSide's run.
 type search struct {
@@ -113,7 +117,9 @@ type search struct {
 	homed  time.Time // when it last answered a question
 	done   *question // the question that it answered
 	other  *rival
-	toAll  bool // the next question goes to every gateway that there may be
+	told   profiles // what the gateway was told when it last answered
+	saying bool     // a question is due soon, since that is so no more
+	toAll  bool     // the next question goes to every gateway that there may be
 	floods bucket
 	timer  *time.Timer
 	socket Socket
@@ -212,23 +218,38 @@ func (r *search) ask() {
 	}
 	r.timer.Reset(jitter(r.wait))
 
-	r.toAll = false
-	r.asked = &question{nonce: make([]byte, NonceSize), sent: time.Now()}
+	r.toAll, r.saying = false, false
+	r.asked = &question{nonce: make([]byte, NonceSize), sent: time.Now(), says: r.profiles()}
 	rand.Read(r.asked.nonce)
 	m := Node{Steps: r.Steps(), WireGuardKey: r.WireGuardKey, Nonce: r.asked.nonce}
 	m.Stamp.Boot, m.Stamp.Seq = r.Boot, r.seq.next()
 	if r.Keys != nil {
 		m.WireGuardKey, m.NextKey, m.NextProof = r.Keys()
 	}
-	if r.Profiles != nil {
-		m.Held, m.Using = r.Profiles()
-	}
+	m.Held, m.Using = r.asked.says.held, r.asked.says.using
 	b, err := r.codec.EncodeNode(r.Key, m)
 	if err == nil {
 		err = r.socket.Send(b, to)
 	}
 	if err != nil {
 		r.Log.Debug("question not sent", "peer", to, "err", err) // asked again soon
+	}
+}
+
+func (r *search) profiles() (p profiles) {
+	if r.Profiles != nil {
+		p.held, p.using = r.Profiles()
+	}
+	return p
+}
+
+// say has the gateway asked soon that is there and does not know which documents this
+// node has by now: its announcement may have come, by which it is heard, before it was
+// to be asked for. It waits for that word of all nodes.
+func (r *search) say() {
+	if r.asked == nil && !r.saying && r.told != r.profiles() {
+		r.saying, r.wait = true, 0
+		r.timer.Reset(Within(SayWithin))
 	}
 }
 
@@ -276,7 +297,7 @@ func (r *search) handle(d datagram) bool {
 		if r.behind(g) {
 			r.show()
 		}
-		r.asked, r.done, r.known = nil, r.asked, true
+		r.asked, r.done, r.known, r.told = nil, r.asked, true, r.asked.says
 		r.homed, r.wait = time.Now(), 0
 		if o := r.other; o != nil && r.Twin != nil && r.home.is(g) {
 			r.Twin(o.Gateway)
@@ -299,6 +320,7 @@ func (r *search) handle(d datagram) bool {
 		}
 	}
 	r.Heard(h)
+	r.say()
 	return true
 }
 
