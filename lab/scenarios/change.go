@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"halo.internal/lab/admin"
 	"halo.internal/lab/network"
 	"halo.internal/model"
 )
@@ -49,24 +50,10 @@ func channelChange(ctx context.Context, w *World, r *Result) error {
 	if err := w.Admin.MoveTo(ctx, to); err != nil {
 		return err
 	}
-	phase, undone := "", error(nil)
-	if err := w.within(ctx, changeLimit, fmt.Sprintf("the mesh is on channel %d", to), func() error {
-		now, err := w.Admin.Channel(ctx)
-		if err != nil {
-			return err
-		}
-		began := phase != "" && phase != "idle"
-		if now.Phase != phase {
-			phase = now.Phase
-			w.say("  the change is %s", phase)
-		}
-		err = expect(now.Phase == "idle" && now.Channel == to, "channel %d, got %+v", to, now)
-		if began && phase == "idle" {
-			undone, err = err, nil
-		}
+	if err := w.changed(ctx, fmt.Sprintf("the mesh is on channel %d", to), func(now admin.Channel) error {
+		return expect(now.Channel == to, "channel %d, got %+v", to, now)
+	}); err != nil {
 		return err
-	}); err != nil || undone != nil {
-		return errors.Join(err, undone)
 	}
 	r.note("from channel %d to %d after %.0f s", was.Channel, to, time.Since(o.began).Seconds())
 	if err := w.Net.PowerOn(m); err != nil {
@@ -78,6 +65,29 @@ func channelChange(ctx context.Context, w *World, r *Result) error {
 		return err
 	}
 	return w.everywhere(ctx, to)
+}
+
+// changed returns when a change of the mesh profile is over and check is content with
+// what came of it. One that was taken back is not waited for.
+func (w *World) changed(ctx context.Context, what string, check func(admin.Channel) error) error {
+	phase, undone := "", error(nil)
+	err := w.within(ctx, changeLimit, what, func() error {
+		now, err := w.Admin.Channel(ctx)
+		if err != nil {
+			return err
+		}
+		began := phase != "" && phase != "idle"
+		if now.Phase != phase {
+			phase = now.Phase
+			w.say("  the change is %s", phase)
+		}
+		err = errors.Join(expect(phase == "idle", "the change to be over, got %s", phase), check(now))
+		if began && phase == "idle" {
+			undone, err = err, nil
+		}
+		return err
+	})
+	return errors.Join(err, undone)
 }
 
 // everywhere checks that all members' radios are on a channel.
@@ -163,12 +173,8 @@ func revoked(ctx context.Context, w *World, r *Result) error {
 		}
 		r.note("%s after %.1f s", part.what, time.Since(o.since).Seconds())
 	}
-	if err := w.within(ctx, changeLimit, "the mesh has another secret", func() error {
-		now, err := w.Admin.Channel(ctx)
-		if err != nil {
-			return err
-		}
-		return expect(now.Serial > was.Serial && now.Phase == "idle" && !now.Secret, "a document after %d, got %+v", was.Serial, now)
+	if err := w.changed(ctx, "the mesh has another secret", func(now admin.Channel) error {
+		return expect(now.Serial > was.Serial && !now.Secret, "a document after %d, and no other secret due, got %+v", was.Serial, now)
 	}); err != nil {
 		return err
 	}
