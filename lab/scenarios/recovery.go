@@ -72,6 +72,7 @@ func (w *World) look(ctx context.Context) sight {
 // Outage is what is done to a network, and what has to be there again.
 type Outage struct {
 	before    sight
+	event     int64 // the newest by then
 	began     time.Time
 	since     time.Time                // recovery is counted from here
 	Restarted []*network.Machine       // have to have begun another boot
@@ -105,6 +106,10 @@ func (w *World) Begin(ctx context.Context) (*Outage, error) {
 	}); err != nil {
 		return nil, err
 	}
+	var err error
+	if o.event, err = w.Admin.LastEvent(ctx); err != nil {
+		return nil, err
+	}
 	o.began, o.since = time.Now(), time.Now()
 	return o, nil
 }
@@ -124,11 +129,21 @@ func (w *World) Recovered(ctx context.Context, o *Outage, r *Result) error {
 	t := newTally(w, o)
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
+	defer func() {
+		if time.Since(o.since) > slow {
+			w.explain(context.WithoutCancel(ctx), o)
+		}
+	}()
+	told := o.since
 	for {
 		err := t.take(w.look(ctx), time.Now())
 		r.Machines = t.recoveries()
 		if err == nil {
 			break
+		}
+		if now := time.Now(); now.Sub(o.since) > slow && now.Sub(told) > slow/4 {
+			told = now
+			w.diagnose(ctx)
 		}
 		select {
 		case <-ctx.Done():
