@@ -116,11 +116,11 @@ const (
 // revoked expels a node: its way to the API and the overlay ends at once, and then
 // the mesh itself shuts it out, by another secret; the others notice nothing.
 func revoked(ctx context.Context, w *World, r *Result) error {
-	spares, err := w.needSpares(ctx, max(1, len(w.added.spares)))
+	spares, err := w.needSpares(ctx, 1)
 	if err != nil {
 		return err
 	}
-	m := spares[len(spares)-1]
+	m := spares[0]
 	n, err := w.Admin.Node(ctx, m.Name())
 	if err != nil {
 		return err

@@ -80,7 +80,7 @@ func line(ctx context.Context, w *World, r *Result) (err error) {
 				err = errors.Join(err, w.Net.Move(radio.Name, radio.Position))
 			}
 		}
-		err = errors.Join(err, w.Net.Restore())
+		err = errors.Join(err, w.Net.Restore(), w.rest(1)) // whoever needs one finds it
 	}()
 	for i, p := range places {
 		err = errors.Join(err, w.Net.Move(p.m.Name(), p.at))

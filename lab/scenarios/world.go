@@ -56,8 +56,10 @@ type World struct {
 
 // added is what scenarios have added to the network. It stays until the network ends.
 type added struct {
-	spares    []*network.Machine
-	bridge    *network.Machine // a port of it is bridged into the mesh; nil: none yet
+	made      int                // spares, in all
+	spares    []*network.Machine // that run
+	resting   []*network.Machine // those that are switched off
+	bridge    *network.Machine   // a port of it is bridged into the mesh; nil: none yet
 	witnesses map[*network.Machine]*witness
 }
 
@@ -182,7 +184,7 @@ func (w *World) ready(ctx context.Context) error {
 // joined.
 func (w *World) needSpares(ctx context.Context, n int) ([]*network.Machine, error) {
 	for len(w.added.spares) < n {
-		m, err := w.Net.AddNode(ctx, network.NodeName(Nodes+1+len(w.added.spares)))
+		m, err := w.newSpare(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -198,6 +200,27 @@ func (w *World) needSpares(ctx context.Context, n int) ([]*network.Machine, erro
 	}
 	spares := w.added.spares[:n]
 	return spares, w.joined(ctx, spares...)
+}
+
+// newSpare returns one that is switched off.
+func (w *World) newSpare(ctx context.Context) (*network.Machine, error) {
+	if r := w.added.resting; len(r) > 0 {
+		w.added.resting = r[1:]
+		return r[0], nil
+	}
+	w.added.made++
+	return w.Net.AddNode(ctx, network.NodeName(Nodes+w.added.made))
+}
+
+// rest switches all spares off but so many: each takes as much of the host as a member.
+func (w *World) rest(but int) error {
+	var errs []error
+	for _, m := range w.added.spares[min(but, len(w.added.spares)):] {
+		errs = append(errs, m.PowerCut())
+		w.added.resting = append(w.added.resting, m)
+	}
+	w.added.spares = w.added.spares[:min(but, len(w.added.spares))]
+	return errors.Join(errs...)
 }
 
 // needBridge returns a node besides the members, which runs and has joined. Who is
