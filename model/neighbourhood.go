@@ -43,7 +43,7 @@ const (
 type Report struct {
 	Node       string           `json:"node" cbor:"1,keyasint" doc:"canonical ID"`
 	Boot       uint64           `json:"boot" cbor:"2,keyasint" doc:"boot counter of the node"`
-	Seq        uint64           `json:"seq" cbor:"3,keyasint" doc:"number of the report within that boot, from 1"`
+	Seq        uint64           `json:"seq" cbor:"3,keyasint" doc:"rises with each report of that boot, also when the process starts anew: milliseconds since the boot will do"`
 	Base       uint64           `json:"base,omitempty" cbor:"4,keyasint,omitempty" doc:"it has what changed since the report of this number; 0: it is whole"`
 	Interfaces ReportInterfaces `json:"interfaces" cbor:"5,keyasint,omitempty"`
 	NextHops   ReportNextHops   `json:"next_hops" cbor:"6,keyasint,omitempty" doc:"best next hop for each originator that matters, which is the gateway at least"`
