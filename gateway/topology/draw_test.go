@@ -77,7 +77,6 @@ func TestQuality(t *testing.T) {
 
 // TestLinkStates has what each of two ends says, and when.
 func TestLinkStates(t *testing.T) {
-	const none = -1 * time.Second // the end does not report the link
 	dead := good
 	dead.InactiveMS = deadLinkMS + 1
 	for name, tc := range map[string]struct {

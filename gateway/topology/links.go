@@ -154,20 +154,16 @@ func (d *drawing) merge(as, bs []end) {
 	d.links = append(d.links, Link{LinkID: LinkID{A: d.id(between.a), B: d.id(between.b), Transport: transports[transport]}, State: state})
 	l := &d.links[len(d.links)-1]
 	l.Parallel = max(parallel(as, l.State), parallel(bs, l.State))
-	var a, b *half
-	switch {
-	case len(as) > 0 && len(bs) > 0:
-		a, b = as[0].half, opposite(as[0], bs).half
-		l.AB, l.BA = a.view, b.view
-	case len(as) > 0:
-		a, b = as[0].half, as[0].half // the other way is taken to be as good
-		l.AB = a.view
-	default:
-		a, b = bs[0].half, bs[0].half
-		l.BA = b.view
+	if len(as) > 0 {
+		l.AB = as[0].view
 	}
-	l.Quality = min(a.view.Quality, b.view.Quality)
-	l.Cost = costOf(a.view.Quality, b.view.Quality)
+	if len(bs) > 0 {
+		l.BA = bs[0].view
+		if len(as) > 0 {
+			l.BA = opposite(as[0], bs).view
+		}
+	}
+	l.rate()
 }
 
 // stateOf tells whether a link stands. A recent report that lacks it speaks against it:

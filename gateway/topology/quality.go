@@ -67,3 +67,16 @@ func qualityOf(t model.Transport, l model.ReportLink) (quality int, limit Limit)
 func costOf(there, back int) int {
 	return min(perfect*100*100/(max(there, 1)*max(back, 1)), worstCost)
 }
+
+// rate sets a link's quality and cost by its directions: one that is not reported is
+// taken to be as good as the other.
+func (l *Link) rate() {
+	there, back := l.AB.Quality, l.BA.Quality
+	if l.AB.Iface == "" {
+		there = back
+	}
+	if l.BA.Iface == "" {
+		back = there
+	}
+	l.Quality, l.Cost = min(there, back), costOf(there, back)
+}
