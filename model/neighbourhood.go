@@ -24,6 +24,7 @@ const (
 	MaxReportLinks      = 128 // of all interfaces: a radio has ten, a port 64 at most
 	MaxReportNextHops   = 16
 	MaxReportOverlay    = 64
+	MaxReportEveryS     = 3600
 
 	maxIfaceName = 15          // IFNAMSIZ without its zero
 	maxKHz       = 100_000_000 // no radio of ours is near 100 GHz
@@ -45,6 +46,7 @@ type Report struct {
 	Boot       uint64           `json:"boot" cbor:"2,keyasint" doc:"boot counter of the node"`
 	Seq        uint64           `json:"seq" cbor:"3,keyasint" doc:"rises with each report of that boot, also when the process starts anew: milliseconds since the boot will do"`
 	Base       uint64           `json:"base,omitempty" cbor:"4,keyasint,omitempty" doc:"it has what changed since the report of this number; 0: it is whole"`
+	EveryS     int              `json:"every_s,omitempty" cbor:"8,keyasint,omitempty" doc:"seconds until the next report at the latest; 0: a minute"`
 	Interfaces ReportInterfaces `json:"interfaces" cbor:"5,keyasint,omitempty"`
 	NextHops   ReportNextHops   `json:"next_hops" cbor:"6,keyasint,omitempty" doc:"best next hop for each originator that matters, which is the gateway at least"`
 	Overlay    ReportOverlay    `json:"overlay" cbor:"7,keyasint,omitempty" doc:"peers with a session"`
@@ -110,6 +112,9 @@ func (r Report) Check() error {
 	}
 	if r.Boot < 1 || r.Boot > maxCounter || r.Seq < 1 || r.Seq > maxCounter || r.Base >= r.Seq {
 		return fmt.Errorf("report of %s: expected boot and seq of 1 to 2^53-1, and a base below seq, got %d, %d and %d", r.Node, r.Boot, r.Seq, r.Base)
+	}
+	if !within(r.EveryS, 0, MaxReportEveryS) {
+		return fmt.Errorf("report of %s: expected the next within %d s, got %d", r.Node, MaxReportEveryS, r.EveryS)
 	}
 	if err := r.checkInterfaces(); err != nil {
 		return fmt.Errorf("report of %s: %w", r.Node, err)

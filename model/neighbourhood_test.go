@@ -122,6 +122,7 @@ func TestReportCheck(t *testing.T) {
 		"no node":                {func(r *Report) { r.Node = "" }, "canonical ID"},
 		"a node in capitals":     {func(r *Report) { r.Node = strings.ToUpper(r.Node) }, "canonical ID"},
 		"no number":              {func(r *Report) { r.Seq = 0 }, "boot and seq"},
+		"years until the next":   {func(r *Report) { r.EveryS = 1 << 30 }, "next within"},
 		"a base ahead":           {func(r *Report) { r.Base = r.Seq }, "base below seq"},
 		"a name with a slash":    {func(r *Report) { r.Interfaces[0].Name = "../0" }, "letters, digits"},
 		"a name twice":           {func(r *Report) { r.Interfaces[0].Name = "eth0" }, "once, got twice"},
@@ -217,7 +218,7 @@ func TestReportRoundTrip(t *testing.T) {
 // someReport is one of node 1 that may have anything.
 func someReport(noise *rand.Rand) Report {
 	pick := func(most int) int { return noise.IntN(2) * noise.IntN(most+1) }
-	r := Report{Node: nodeID(1), Boot: 1, Seq: 1, Interfaces: ReportInterfaces{}, NextHops: ReportNextHops{}, Overlay: ReportOverlay{}}
+	r := Report{Node: nodeID(1), Boot: 1, Seq: 1, EveryS: pick(MaxReportEveryS), Interfaces: ReportInterfaces{}, NextHops: ReportNextHops{}, Overlay: ReportOverlay{}}
 	for n := range noise.IntN(5) {
 		i := ReportInterface{Name: fmt.Sprint("if", n), Addresses: []dot11.MAC{}, Transport: transports[noise.IntN(4)], FreqKHz: pick(maxKHz), WidthKHz: pick(160000)}
 		for k := range noise.IntN(3) {

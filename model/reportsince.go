@@ -40,7 +40,7 @@ func (a linkKey) compare(b linkKey) int {
 // next. Both reports are whole and sorted. What has not changed by much stays as base
 // has it.
 func (r Report) Since(base Report) (changes, whole Report, err error) {
-	changes = Report{Node: r.Node, Boot: r.Boot, Seq: r.Seq, Base: base.Seq, NextHops: r.NextHops}
+	changes = Report{Node: r.Node, Boot: r.Boot, Seq: r.Seq, Base: base.Seq, EveryS: r.EveryS, NextHops: r.NextHops}
 	for _, i := range r.Interfaces {
 		at := slices.IndexFunc(base.Interfaces, func(b ReportInterface) bool { return b.Name == i.Name })
 		if at < 0 {
@@ -120,7 +120,7 @@ func (r Report) With(changes Report) (Report, error) {
 		return Report{}, fmt.Errorf("report: expected changes since a whole one, got number %d.%d of %s with the base %d for number %d.%d of %s with the base %d",
 			changes.Boot, changes.Seq, changes.Node, changes.Base, r.Boot, r.Seq, r.Node, r.Base)
 	}
-	whole := Report{Node: r.Node, Boot: r.Boot, Seq: changes.Seq, NextHops: changes.NextHops}
+	whole := Report{Node: r.Node, Boot: r.Boot, Seq: changes.Seq, EveryS: changes.EveryS, NextHops: changes.NextHops}
 	whole.Interfaces, whole.Overlay = slices.Clone(r.Interfaces), slices.Clone(r.Overlay)
 	for _, c := range changes.Overlay {
 		whole.Overlay = slices.DeleteFunc(whole.Overlay, func(p ReportOverlayPeer) bool { return p.Node == c.Node })

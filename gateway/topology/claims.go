@@ -67,16 +67,17 @@ func (d *drawing) dispute(a dot11.MAC, node int32) {
 
 // whose tells which node has an address, of which the reporter may say that it is the
 // node hint's: that counts where nobody claims the address himself. Where the two
-// differ, the reporter's word counts for nothing, and the others' goes on: a liar may
-// not take links from others. known is false when nothing is said of the address.
-func (d *drawing) whose(a dot11.MAC, hint string) (o owner, known bool) {
+// differ although the reporter has had the node prove who it is, the reporter's word
+// counts for nothing, and the others' goes on: a liar may not take links from others.
+// known is false when nothing is said of the address.
+func (d *drawing) whose(a dot11.MAC, hint string, proven bool) (o owner, known bool) {
 	said, isMember := d.index[hint]
 	if a != (dot11.MAC{}) {
 		if o, claimed := d.owners[a]; claimed {
 			if o.twice {
 				return owner{node: nobody}, true
 			}
-			if isMember && said != o.node {
+			if isMember && proven && said != o.node {
 				d.dispute(a, o.node)
 				d.dispute(a, said)
 				return owner{node: nobody}, true

@@ -42,19 +42,19 @@ func (d Delta) Len() int {
 	return d.Nodes.Len() + d.Links.Len() + d.Routes.Len() + d.Cuts.Len() + d.Conflicts.Len()
 }
 
-// list says how the items of a list are named and compared.
-type list[T, K any] struct {
+// keyed says how the items of a list are named and compared.
+type keyed[T, K any] struct {
 	key     func(T) K
 	compare func(a, b K) int
 	equal   func(a, b T) bool
 }
 
 var (
-	nodeList     = list[Node, string]{func(n Node) string { return n.ID }, strings.Compare, Node.equal}
-	linkList     = list[Link, LinkID]{func(l Link) LinkID { return l.LinkID }, LinkID.compare, func(a, b Link) bool { return a == b }}
-	routeList    = list[Route, string]{func(r Route) string { return r.Node }, strings.Compare, Route.equal}
-	cutList      = list[Cut, CutID]{func(c Cut) CutID { return c.CutID }, CutID.compare, Cut.equal}
-	conflictList = list[Conflict, dot11.MAC]{func(c Conflict) dot11.MAC { return c.Address },
+	nodeList     = keyed[Node, string]{func(n Node) string { return n.ID }, strings.Compare, Node.equal}
+	linkList     = keyed[Link, LinkID]{func(l Link) LinkID { return l.LinkID }, LinkID.compare, func(a, b Link) bool { return a == b }}
+	routeList    = keyed[Route, string]{func(r Route) string { return r.Node }, strings.Compare, Route.equal}
+	cutList      = keyed[Cut, CutID]{func(c Cut) CutID { return c.CutID }, CutID.compare, Cut.equal}
+	conflictList = keyed[Conflict, dot11.MAC]{func(c Conflict) dot11.MAC { return c.Address },
 		func(a, b dot11.MAC) int { return slices.Compare(a[:], b[:]) }, func(a, b Conflict) bool { return slices.Equal(a.Nodes, b.Nodes) }}
 )
 
@@ -73,7 +73,7 @@ func (r Route) equal(o Route) bool {
 func (c Cut) equal(o Cut) bool { return c.Count == o.Count && slices.Equal(c.Split, o.Split) }
 
 // diff compares two sorted lists.
-func (l list[T, K]) diff(was, now []T) (c Changes[T, K]) {
+func (l keyed[T, K]) diff(was, now []T) (c Changes[T, K]) {
 	for len(was) > 0 || len(now) > 0 {
 		order := 0
 		switch {
@@ -103,7 +103,7 @@ func (l list[T, K]) diff(was, now []T) (c Changes[T, K]) {
 
 // apply makes the later list of an earlier one, all sorted. What is added must not be
 // there, and what is changed or removed must be.
-func (l list[T, K]) apply(was []T, c Changes[T, K]) ([]T, error) {
+func (l keyed[T, K]) apply(was []T, c Changes[T, K]) ([]T, error) {
 	out := make([]T, 0, len(was)+len(c.Added))
 	take := func(t T) error {
 		if n := len(out); n > 0 && l.compare(l.key(out[n-1]), l.key(t)) >= 0 {
@@ -145,7 +145,7 @@ func (l list[T, K]) apply(was []T, c Changes[T, K]) ([]T, error) {
 }
 
 // then adds later changes to earlier ones.
-func (l list[T, K]) then(a, b Changes[T, K]) (c Changes[T, K]) {
+func (l keyed[T, K]) then(a, b Changes[T, K]) (c Changes[T, K]) {
 	const (
 		added = iota + 1
 		changed

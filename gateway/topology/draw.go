@@ -79,6 +79,7 @@ func pairOf(x, y int32) pair { return pair{min(x, y), max(x, y)} }
 func draw(at time.Time, members []Member, reports map[string]*prepared, changes func(node string) int) *drawing {
 	d := &drawing{at: at, members: slices.Clone(members), gateway: nobody, vital: map[int32]int{}, sessions: map[string]int{}, changes: changes}
 	slices.SortFunc(d.members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	d.members = slices.CompactFunc(d.members, func(a, b Member) bool { return a.ID == b.ID })
 	d.members = d.members[:min(len(d.members), MaxNodes)]
 	n := len(d.members)
 	d.index, d.reports, d.fresh = make(map[string]int32, n), make([]*prepared, n), make([]Freshness, n)
@@ -89,7 +90,7 @@ func draw(at time.Time, members []Member, reports map[string]*prepared, changes 
 		}
 		d.fresh[i] = Never
 		if r := reports[m.ID]; r != nil {
-			d.reports[i], d.fresh[i] = r, freshness(at, r.heard)
+			d.reports[i], d.fresh[i] = r, r.freshness(at)
 		}
 	}
 	if d.gateway != nobody && d.reports[d.gateway] != nil {
@@ -121,7 +122,8 @@ func (d *drawing) named(nodes []int32) []string {
 		ids[i] = d.id(n)
 	}
 	slices.Sort(ids)
-	return slices.Clip(slices.Compact(ids)[:min(len(ids), MaxNamed)])
+	ids = slices.Compact(ids)
+	return slices.Clip(ids[:min(len(ids), MaxNamed)])
 }
 
 // picture puts what was drawn into the form that goes out.

@@ -195,6 +195,20 @@ func TestProvenNeighbourWithoutReport(t *testing.T) {
 	}
 }
 
+// TestNextHopByHearsay: who a next hop is said to be counts where nobody says it himself.
+func TestNextHopByHearsay(t *testing.T) {
+	w := newWorld(t, "gw", "b", "c").links("gw-b gw-c b-c").via("b>gw c>b")
+	w.reports["c"].NextHops[0].NextNode = id("gw") // wrongly
+	p := w.draw()
+	if c, _ := p.Route(id("c")); c.Next != id("b") || len(p.Conflicts) != 0 {
+		t.Errorf("got %+v, %+v", c, p.Conflicts)
+	}
+	w.reports["c"].NextHops[0].Next = dot11.MAC{2, 7, 7, 7, 7, 7}
+	if c, _ := w.draw().Route(id("c")); c.Next != id("gw") || c.Guessed {
+		t.Errorf("got %+v", c)
+	}
+}
+
 func TestStrangers(t *testing.T) {
 	w := newWorld(t, "gw", "b", "c").links("gw-b b-c").via("b>gw c>b")
 	far, near := dot11.MAC{2, 9, 9, 9, 9, 1}, dot11.MAC{2, 9, 9, 9, 9, 2}

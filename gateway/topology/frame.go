@@ -219,8 +219,16 @@ func unseal(b []byte) (f frame, err error) {
 	return f, nil
 }
 
-// encode makes a frame of a delta.
+// encode makes the octets of a delta.
 func (s *sealer) encode(d Delta) ([]byte, error) {
+	f, err := frameOf(d)
+	if err != nil {
+		return nil, err
+	}
+	return s.seal(f)
+}
+
+func frameOf(d Delta) (frame, error) {
 	w := frameWriter{ids: map[string]int{}, texts: map[string]int{}, radios: map[radioRow]int{}}
 	w.f = frame{Version: frameVersion, Run: d.Run, From: d.From, Seq: d.Seq, At: d.At.UnixMilli(), Score: d.Score}
 	w.f.Gateway = w.id(d.Gateway)
@@ -231,9 +239,9 @@ func (s *sealer) encode(d Delta) ([]byte, error) {
 	w.f.Cuts = rows(d.Cuts, w.cut, w.cutID)
 	w.f.Conflicts = rows(d.Conflicts, w.conflict, func(a dot11.MAC) []byte { return a[:] })
 	if w.err != nil {
-		return nil, fmt.Errorf("history: %w", w.err)
+		return frame{}, fmt.Errorf("history: %w", w.err)
 	}
-	return s.seal(w.f)
+	return w.f, nil
 }
 
 func rows[T, K, R, Q any](c Changes[T, K], row func(T) R, key func(K) Q) (out changeRows[R, Q]) {

@@ -7,14 +7,18 @@ import (
 	"halo.internal/model/dot11"
 )
 
-// decodeDelta reads what a sealer encodes. What comes from a card may be anything:
-// a frame with a place or a number that is none is refused. Whether the delta fits a
-// picture, Apply finds out.
+// decodeDelta reads what a sealer encodes.
 func decodeDelta(b []byte) (Delta, error) {
 	f, err := unseal(b)
 	if err != nil {
 		return Delta{}, err
 	}
+	return f.delta()
+}
+
+// delta reads the rows. What comes from a card may be anything: a frame with a place or
+// a number that is none is refused. Whether the delta fits a picture, Apply finds out.
+func (f frame) delta() (Delta, error) {
 	r := frameReader{f: f}
 	r.table()
 	d := Delta{Run: f.Run, From: f.From, Seq: f.Seq, At: unixMilli(f.At), Gateway: r.id(f.Gateway), Score: r.within(f.Score, 0, weightAll), Reasons: r.reasons(f.Reasons)}

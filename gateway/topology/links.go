@@ -107,7 +107,7 @@ func (d *drawing) ends() []end {
 		for k := range r.halves {
 			h := &r.halves[k]
 			e := end{from: int32(i), live: d.fresh[i] == Fresh && !h.dead, half: h}
-			o, known := d.whose(h.peer, h.node)
+			o, known := d.whose(h.peer, h.node, true)
 			switch {
 			case !known:
 				s := seen[named(h)]

@@ -7,7 +7,8 @@ import (
 	"halo.internal/model/dot11"
 )
 
-// When what is reported loses its worth.
+// When what is reported loses its worth, of a node that reports every minute. One that
+// does so less often has two and a half times its interval, and ten times.
 const (
 	FreshFor    = 150 * time.Second // two reports a minute apart may be lost
 	SilentAfter = 10 * time.Minute
@@ -61,13 +62,14 @@ func prepare(r model.Report, heard time.Time) *prepared {
 	return p
 }
 
-// freshness of a report that came at heard. One from the future was stamped before the
-// clock was set back: nobody knows how long ago.
-func freshness(now, heard time.Time) Freshness {
-	switch age := now.Sub(heard).Abs(); {
-	case age <= FreshFor:
+// freshness of the report. One from the future was stamped before the clock was set
+// back: nobody knows how long ago.
+func (p *prepared) freshness(now time.Time) Freshness {
+	every := time.Duration(p.report.EveryS) * time.Second
+	switch age := now.Sub(p.heard).Abs(); {
+	case age <= max(FreshFor, every*5/2):
 		return Fresh
-	case age <= SilentAfter:
+	case age <= max(SilentAfter, every*10):
 		return Late
 	}
 	return Silent

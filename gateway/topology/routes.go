@@ -94,7 +94,7 @@ func (d *drawing) reported(n int32) drawnRoute {
 		r.noWay = true
 		return r
 	}
-	o, _ := d.whose(h.Next, h.NextNode)
+	o, _ := d.whose(h.Next, h.NextNode, false)
 	r.tq, r.kbps, r.transport = h.TQ, h.Kbps, d.reports[n].transport(h.Iface)
 	if o.node == nobody || o.node == n {
 		r.unknown, r.transport = true, ""

@@ -80,7 +80,7 @@ func (r Reason) Text(name func(id string) string) string {
 	case DeadEnd:
 		return fmt.Sprintf("no way to the gateway: it ends at %s", node)
 	case Loop:
-		return fmt.Sprintf("no way to the gateway: from %s on the next hops lead in a circle of %d nodes", node, r.Value)
+		return fmt.Sprintf("no way to the gateway: from %s on the next hops lead in a circle of %s", node, count(r.Value, "node"))
 	case Alone:
 		return "no live link to any node"
 	case WeakSignal:
@@ -94,18 +94,18 @@ func (r Reason) Text(name func(id string) string) string {
 	case UnknownLink:
 		return fmt.Sprintf("nothing recent is known of the link to %s", node)
 	case ManyHops:
-		return fmt.Sprintf("%d hops to the gateway", r.Value)
+		return fmt.Sprintf("%s to the gateway", count(r.Value, "hop"))
 	case SingleLink:
 		return fmt.Sprintf("one link, to %s, is its only connection", node)
 	case BehindNode:
 		return fmt.Sprintf("it is cut off when %s fails", node)
 	case VitalNode:
-		return fmt.Sprintf("when it fails, %d nodes are cut off", r.Value)
+		return fmt.Sprintf("its failure cuts off %s", count(r.Value, "node"))
 	case OverlayIsOld:
 		return fmt.Sprintf("the encrypted session with %s was not renewed", node)
 	case OverlayIsDown:
 		if r.Node == "" {
-			return fmt.Sprintf("no encrypted session with %d nodes", r.Value)
+			return fmt.Sprintf("no fresh encrypted session with %s", count(r.Value, "node"))
 		}
 		return fmt.Sprintf("no encrypted session with %s", node)
 	case OverlayUnheard:
@@ -115,9 +115,16 @@ func (r Reason) Text(name func(id string) string) string {
 	case NoReport:
 		return fmt.Sprintf("no report for %v", SilentAfter)
 	case NextHopChanges:
-		return fmt.Sprintf("its next hop changed %d times within an hour", r.Value)
+		return fmt.Sprintf("its next hop changed %s within an hour", count(r.Value, "time"))
 	}
 	return string(r.Code)
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // reasons gathers what is lacking.
@@ -238,15 +245,21 @@ func (d *drawing) rateGateway(n int32, l *reasons) {
 			l.lose(weightSingle, 100, Reason{Code: SingleLink, Node: d.id(other)})
 		}
 	}
-	down := 0
+	lacking, percent := 0, 0
 	for i := range d.members {
 		if o := int32(i); o != n {
-			if state, _ := d.overlay(o); state != OverlayUp {
-				down++
+			switch state, _ := d.overlay(o); state {
+			case OverlayUp:
+				continue
+			case OverlayOld:
+				percent += oldPercent
+			default:
+				percent += 100
 			}
+			lacking++
 		}
 	}
-	l.lose(weightOverlay, 100*down/others, Reason{Code: OverlayIsDown, Value: down})
+	l.lose(weightOverlay, percent/others, Reason{Code: OverlayIsDown, Value: lacking})
 }
 
 // rateLink tells how good a link is for who depends on it, and why not better.

@@ -33,7 +33,7 @@ func Settle(was, now Picture) Picture {
 
 // hold makes a list of the later items, after each was given to as, or of the earlier
 // ones where the two are much the same.
-func hold[T, K any](l list[T, K], was, now []T, as func(T) T, much func(a, b T) bool) []T {
+func hold[T, K any](l keyed[T, K], was, now []T, as func(T) T, much func(a, b T) bool) []T {
 	out := make([]T, len(now))
 	for i, t := range now {
 		if as != nil {

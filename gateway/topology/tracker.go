@@ -94,7 +94,7 @@ func (t *Tracker) Put(at time.Time, r model.Report) error {
 	}
 	held := t.reports[r.Node]
 	// A node that lost its card counts boots anew: then what it said before is old.
-	if held != nil && freshness(at, held.heard) != Silent &&
+	if held != nil && held.freshness(at) != Silent &&
 		(r.Boot < held.report.Boot || r.Boot == held.report.Boot && r.Seq <= held.report.Seq) {
 		return fmt.Errorf("report %d.%d of %s: %w: %d.%d", r.Boot, r.Seq, r.Node, ErrOld, held.report.Boot, held.report.Seq)
 	}
@@ -147,7 +147,7 @@ func (t *Tracker) Update(now time.Time) (d Delta, ok bool) {
 // was drawn, or a change of a next hop is longer ago than counts.
 func (t *Tracker) aged(now time.Time) bool {
 	for _, n := range t.picture.Nodes {
-		if r := t.reports[n.ID]; r != nil && freshness(now, r.heard) != n.Report || t.hops[n.ID].count(now) != n.NextHops {
+		if r := t.reports[n.ID]; r != nil && r.freshness(now) != n.Report || t.hops[n.ID].count(now) != n.NextHops {
 			return true
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
 
 	"halo.internal/model"
@@ -82,6 +83,18 @@ func (c Changes[T, K]) find(id LinkID) (Link, bool) {
 		}
 	}
 	return Link{}, false
+}
+
+// TestARareReporter is as fresh as it said it would be.
+func TestARareReporter(t *testing.T) {
+	w := newWorld(t, "gw", "b").links("gw-b").via("b>gw")
+	w.reports["b"].EveryS = 600
+	for age, want := range map[time.Duration]Freshness{25 * time.Minute: Fresh, 26 * time.Minute: Late, 101 * time.Minute: Silent} {
+		w.ages["b"] = age
+		if b, _ := w.draw().Node(id("b")); b.Report != want {
+			t.Errorf("%v: got %s, want %s", age, b.Report, want)
+		}
+	}
 }
 
 func TestPutRefuses(t *testing.T) {
@@ -218,6 +231,15 @@ func (w *world) change(noise *rand.Rand) []string {
 	return []string{n, w.names[noise.IntN(len(w.names))]}
 }
 
+// same compares pictures; cmp alone would take long for thousands.
+func same(t *testing.T, whose string, want, got Picture) {
+	t.Helper()
+	if d := Diff(want, got); d.Len() != 0 || want.Run != got.Run || want.Seq != got.Seq || !want.At.Equal(got.At) || want.Gateway != got.Gateway ||
+		want.Score != got.Score || !slices.Equal(want.Reasons, got.Reasons) {
+		t.Fatalf("%s: (-want +got)\n%s", whose, cmp.Diff(want, got))
+	}
+}
+
 // TestDeltas has one client follow each change and another come back now and then:
 // both must see what the tracker does, also as JSON.
 func TestDeltas(t *testing.T) {
@@ -257,9 +279,7 @@ func TestDeltas(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if diff := cmp.Diff(tr.Picture(), each); diff != "" {
-				t.Fatalf("one who follows: (-picture +his)\n%s", diff)
-			}
+			same(t, "one who follows", tr.Picture(), each)
 			if noise.IntN(7) == 0 {
 				d, ok := tr.Since(rare.Run, rare.Seq)
 				if !ok {
@@ -268,9 +288,7 @@ func TestDeltas(t *testing.T) {
 				if rare, err = rare.Apply(d); err != nil {
 					t.Fatal(err)
 				}
-				if diff := cmp.Diff(tr.Picture(), rare); diff != "" {
-					t.Fatalf("one who comes back: (-picture +his)\n%s", diff)
-				}
+				same(t, "one who comes back", tr.Picture(), rare)
 			}
 		}
 	}
@@ -329,6 +347,49 @@ func TestApplyRefusesWhatDoesNotFit(t *testing.T) {
 	if _, err := (Delta{Run: 1, From: 1, Seq: 2}).Then(Delta{Run: 1, From: 3, Seq: 4}); err == nil {
 		t.Error("deltas with a gap between them were added")
 	}
+}
+
+// FuzzTracker has a member report whatever it likes.
+func FuzzTracker(f *testing.F) {
+	noise := rand.New(rand.NewPCG(25, 26))
+	w := field(f, 6, 9, noise)
+	for range 20 {
+		r := w.again(w.change(noise)[0])
+		b, err := cbor.Marshal(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var r model.Report
+		if err := cbor.Unmarshal(b, &r); err != nil {
+			return
+		}
+		w := newWorld(t, "gw", "b", "c").links("gw-b b-c").via("b>gw c>b")
+		tr := tracked(t, w)
+		tr.Update(noon)
+		was := tr.Picture()
+		r.Node, r.Boot, r.Seq = id("c"), 2, max(r.Seq, 1)
+		if r.Base != 0 {
+			r.Boot, r.Seq, r.Base = 1, 2, 1
+		}
+		if err := tr.Put(noon, r); err != nil {
+			return
+		}
+		d, _ := tr.Update(noon)
+		if len(tr.Picture().Nodes) > 3+MaxStrangers || len(tr.Picture().Links) > 3*model.MaxReportLinks {
+			t.Fatalf("got %d nodes and %d links", len(tr.Picture().Nodes), len(tr.Picture().Links))
+		}
+		if d.Len() > 0 {
+			if p, err := was.Apply(d); err != nil || Diff(p, tr.Picture()).Len() != 0 {
+				t.Fatalf("%v", err)
+			}
+		}
+		if l, _ := tr.Picture().Link(wifi("b", "gw")); l.State != Live && len(tr.Picture().Conflicts) == 0 {
+			t.Fatalf("one report took a link of others: %+v, %+v", l, tr.Picture().Conflicts)
+		}
+	})
 }
 
 // BenchmarkUpdate250 is what a report costs: it is taken, and the picture drawn anew.
