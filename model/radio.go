@@ -18,6 +18,8 @@ type Radio struct {
 	FreqMHz    int         `json:"freq_mhz,omitempty" doc:"centre of the control channel"`
 	WidthMHz   int         `json:"width_mhz,omitempty"`
 	HaLow      string      `json:"halow,omitempty" doc:"of a HaLow radio: the channel below 1 GHz that those of 5 GHz stand for in the kernel"`
+	HaLowKHz   int         `json:"halow_khz,omitempty" doc:"its centre"`
+	HaLowWide  int         `json:"halow_width_khz,omitempty" doc:"its width"`
 	Country    string      `json:"country,omitempty" doc:"whose rules the kernel keeps to; 00 is what is allowed everywhere"`
 	TxPowerDBm float64     `json:"tx_power_dbm,omitempty"`
 	Peers      []RadioPeer `json:"peers"`
@@ -68,8 +70,10 @@ type RadioPeer struct {
 	RetryMS    int64      `json:"retry_ms,omitempty" doc:"until it is sought again at the earliest; others have their turn meanwhile"`
 	TxMbps     float64    `json:"tx_mbps,omitempty" doc:"rate of the last frame to it"`
 	RxMbps     float64    `json:"rx_mbps,omitempty" doc:"rate of the last frame from it"`
+	Expected   float64    `json:"expected_mbps,omitempty" doc:"what the kernel thinks that the link carries; not of HaLow, whose driver's figures are those of other channels"`
 	TxBytes    uint64     `json:"tx_bytes,omitempty"`
 	RxBytes    uint64     `json:"rx_bytes,omitempty"`
+	TxPackets  uint32     `json:"tx_packets,omitempty" doc:"frames sent to it, without repetitions"`
 	TxRetries  uint32     `json:"tx_retries,omitempty"`
 	TxFailed   uint32     `json:"tx_failed,omitempty"`
 }

@@ -96,7 +96,7 @@ func HaLow(q S1G) (a Answer) {
 		a.because(regdb+"; "+driver, "%v", err)
 		return a
 	}
-	a.Channel = c.String()
+	a.Channel, a.CentreKHz, a.WidthKHz = c.String(), c.CentreKHz, 1000*c.WidthMHz
 	for _, r := range s1gRules {
 		if r.region != table.Region || c.LowKHz() < r.lowKHz || c.HighKHz() > r.highKHz {
 			continue

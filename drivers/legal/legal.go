@@ -41,6 +41,8 @@ func (r Reason) String() string { return r.Text + " (" + r.Source + ")" }
 type Answer struct {
 	Country      string // whose rules hold
 	Channel      string // for people
+	CentreKHz    int    // of an S1G channel that the country has
+	WidthKHz     int    // likewise
 	Allowed      bool   // to send on the channel at all
 	MaxEIRP      DBm    // of what leaves the antenna
 	MaxConducted DBm    // of what leaves the radio, with its own limit where HasConducted

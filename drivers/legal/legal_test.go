@@ -80,6 +80,9 @@ func TestEveryChannelHasARule(t *testing.T) {
 func TestStation(t *testing.T) {
 	us := HaLow(S1G{Country: "US", Number: 28})
 	eu := HaLow(S1G{Country: "EU", Number: 9})
+	if us.CentreKHz != 916000 || us.WidthKHz != 8000 {
+		t.Errorf("channel 28 of the US: got %d kHz, %d kHz wide", us.CentreKHz, us.WidthKHz)
+	}
 	for name, tc := range map[string]struct {
 		answer Answer
 		set    Station

@@ -43,7 +43,8 @@ func (w *Wireless) List() []model.Radio {
 		}
 		if d != nil && s.Iface != "" {
 			if is, err := w.isHaLow(s.Wiphy); err == nil && is {
-				r.HaLow = d.Legal().Channel
+				law := d.Legal()
+				r.HaLow, r.HaLowKHz, r.HaLowWide = law.Channel, law.CentreKHz, law.WidthKHz
 			}
 		}
 		rateOf := wifiRate
@@ -60,7 +61,11 @@ func (w *Wireless) List() []model.Radio {
 			stations, _ = conn.Stations(i.Index) // peers without numbers are better than none
 		}
 		for _, p := range s.Peers {
-			r.Peers = append(r.Peers, peerOf(p, stations, rateOf))
+			m := peerOf(p, stations, rateOf)
+			if r.HaLow != "" {
+				m.Expected = 0 // reckoned from rates of a channel 20 times as wide
+			}
+			r.Peers = append(r.Peers, m)
 		}
 		list = append(list, r)
 	}
@@ -110,8 +115,8 @@ func peerOf(p radio.Peer, stations []nl80211.StationInfo, rateOf func(nl80211.Ra
 			continue
 		}
 		m.InactiveMS = s.Inactive.Milliseconds()
-		m.TxMbps, m.RxMbps = rateOf(s.TxRate), rateOf(s.RxRate)
-		m.TxBytes, m.RxBytes, m.TxRetries, m.TxFailed = s.TxBytes, s.RxBytes, s.TxRetries, s.TxFailed
+		m.TxMbps, m.RxMbps, m.Expected = rateOf(s.TxRate), rateOf(s.RxRate), float64(s.ExpectedThroughput)/1000
+		m.TxBytes, m.RxBytes, m.TxPackets, m.TxRetries, m.TxFailed = s.TxBytes, s.RxBytes, s.TxPackets, s.TxRetries, s.TxFailed
 	}
 	return m
 }

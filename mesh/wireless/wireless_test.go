@@ -261,7 +261,7 @@ func TestList(t *testing.T) {
 	o := &world{
 		rules:  nl80211.Regulatory{Country: "DE"},
 		ifaces: []nl80211.Interface{{Index: 3, Name: "mesh0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, Channel: nl80211.Channel{FreqMHz: 5180, Width: nl80211.Width20}, TxPowerMBm: 2000}},
-		stations: map[int][]nl80211.StationInfo{3: {{MAC: mac, Inactive: 40 * time.Millisecond, TxBytes: 7, RxBytes: 8, TxFailed: 1, TxRetries: 2,
+		stations: map[int][]nl80211.StationInfo{3: {{MAC: mac, Inactive: 40 * time.Millisecond, TxBytes: 7, RxBytes: 8, TxPackets: 9, TxFailed: 1, TxRetries: 2, ExpectedThroughput: 4500,
 			TxRate: nl80211.Rate{Bitrate: 65}, RxRate: nl80211.Rate{Bitrate: 60}}}},
 		states: []radio.State{
 			{Name: "phy0", Iface: "mesh0", Peers: []radio.Peer{
@@ -282,7 +282,7 @@ func TestList(t *testing.T) {
 	if !a.Member || a.MAC != "02:00:00:00:00:09" || a.Channel != 36 || a.FreqMHz != 5180 || a.WidthMHz != 20 || a.Country != "DE" || a.TxPowerDBm != 20 || len(a.Peers) != 2 || a.Linked() != 1 {
 		t.Errorf("got %+v", a)
 	}
-	if p := a.Peers[0]; !p.Linked || p.SAE != "Accepted" || p.Peering != "ESTAB" || p.Since == nil || !p.Since.Equal(since) || p.InactiveMS != 40 || p.TxMbps != 6.5 || p.RxMbps != 6 || p.TxBytes != 7 || p.TxFailed != 1 || p.SignalDBm != -51.5 {
+	if p := a.Peers[0]; !p.Linked || p.SAE != "Accepted" || p.Peering != "ESTAB" || p.Since == nil || !p.Since.Equal(since) || p.InactiveMS != 40 || p.TxMbps != 6.5 || p.RxMbps != 6 || p.TxBytes != 7 || p.TxPackets != 9 || p.TxFailed != 1 || p.Expected != 4.5 || p.SignalDBm != -51.5 {
 		t.Errorf("got %+v", p)
 	}
 	if p := a.Peers[1]; p.Linked || p.Since != nil || p.Failures != 3 || p.Reason != "wrong password" {

@@ -18,6 +18,24 @@ type MAC [6]byte
 // String returns the usual notation.
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
+// MarshalText is String, for JSON.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads what ParseMAC does.
+func (m *MAC) UnmarshalText(b []byte) (err error) {
+	*m, err = ParseMAC(string(b))
+	return err
+}
+
+// ParseMAC reads the usual notation, six octets.
+func ParseMAC(s string) (MAC, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != len(MAC{}) {
+		return MAC{}, fmt.Errorf("hardware address: expected six octets such as 02:00:00:00:00:01, got %.40q", s)
+	}
+	return MAC(hw), nil
+}
+
 // Group tells whether the address is of a group, which no station sends from.
 func (m MAC) Group() bool { return m[0]&1 != 0 }
 

@@ -1,0 +1,96 @@
+package topology
+
+import (
+	"time"
+
+	"halo.internal/model"
+	"halo.internal/model/dot11"
+)
+
+// When what is reported loses its worth, of a node that reports every minute. One that
+// does so less often has two and a half times its interval, and ten times.
+const (
+	FreshFor    = 150 * time.Second // two reports a minute apart may be lost
+	SilentAfter = 10 * time.Minute
+	deadLinkMS  = 60_000 // a peer that was not heard for so long has no live link
+)
+
+// prepared is a report as drawing needs it: what does not depend on others or on the
+// time is reckoned once.
+type prepared struct {
+	report model.Report // whole
+	heard  time.Time
+	halves []half
+}
+
+// half is one end of a link.
+type half struct {
+	peer      dot11.MAC // zero where only node is known
+	node      string    // canonical ID of the other end, where it was proven
+	iface     int8      // index in the report
+	transport uint8     // index in transports
+	dead      bool      // the peer was not heard for long
+	view      Direction
+}
+
+var transports = [...]model.Transport{model.TransportEthernet, model.TransportHaLow, model.TransportWiFi}
+
+func transportIndex(t model.Transport) uint8 {
+	for n, known := range transports {
+		if t == known {
+			return uint8(n)
+		}
+	}
+	return 0
+}
+
+func prepare(r model.Report, heard time.Time) *prepared {
+	p := &prepared{report: r, heard: heard}
+	for n, i := range r.Interfaces {
+		for _, l := range i.Links {
+			q, limit := qualityOf(i.Transport, l)
+			p.halves = append(p.halves, half{
+				peer: l.Peer, node: l.Node, iface: int8(n), transport: transportIndex(i.Transport), dead: l.InactiveMS > deadLinkMS,
+				view: Direction{
+					Iface: i.Name, FreqKHz: i.FreqKHz, WidthKHz: i.WidthKHz, Quality: q, Limit: limit, SignalDBm: l.SignalDBm,
+					TxKbps: l.TxKbps, RxKbps: l.RxKbps, ExpectedKbps: l.ExpectedKbps, TQ: l.TQ,
+					RetryPermille: l.RetryPermille, FailPermille: l.FailPermille,
+				},
+			})
+		}
+	}
+	return p
+}
+
+// freshness of the report. One from the future was stamped before the clock was set
+// back: nobody knows how long ago.
+func (p *prepared) freshness(now time.Time) Freshness {
+	every := time.Duration(p.report.EveryS) * time.Second
+	switch age := now.Sub(p.heard).Abs(); {
+	case age <= max(FreshFor, every*5/2):
+		return Fresh
+	case age <= max(SilentAfter, every*10):
+		return Late
+	}
+	return Silent
+}
+
+// nextHop returns the way to a node that the report names.
+func (p *prepared) nextHop(to string) (model.ReportNextHop, bool) {
+	for _, h := range p.report.NextHops {
+		if h.Node == to {
+			return h, true
+		}
+	}
+	return model.ReportNextHop{}, false
+}
+
+// transport returns what the interface of that name goes over.
+func (p *prepared) transport(iface string) model.Transport {
+	for _, i := range p.report.Interfaces {
+		if i.Name == iface {
+			return i.Transport
+		}
+	}
+	return ""
+}

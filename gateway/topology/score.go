@@ -1,0 +1,374 @@
+package topology
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// What a healthy node has, in points of 100. docs/topology.md publishes them and how
+// they are given; a test holds the two together.
+const (
+	weightLink    = 30 // quality of the link to the next hop, both ways
+	weightHops    = 15 // few hops to the gateway
+	weightSingle  = 10 // no single link whose loss cuts it off
+	weightBehind  = 6  // no single node whose loss cuts it off
+	weightVital   = 4  // and none that its own loss cuts off
+	weightOverlay = 15 // a session with the gateway
+	weightReport  = 10 // reports
+	weightSteady  = 10 // the same next hop for an hour
+
+	weightRoute = weightLink + weightHops + weightSingle + weightBehind + weightVital // all that a node without a way lacks
+	weightAll   = weightRoute + weightOverlay + weightReport + weightSteady
+
+	hopPercent   = 15 // that each hop after the first takes from weightHops
+	hopLeast     = 10 // and what is left of it at least
+	doubtful     = 50 // quality at most of a link that one end denies, or that no end reports
+	oldPercent   = 50 // of weightOverlay, for a session that was there a moment ago
+	latePercent  = 50 // of weightReport, for a report that is late
+	freeChanges  = 2  // of the next hop in an hour, as they come with the weather
+	changePoints = 1  // that each further one takes
+
+	overlayUpS  = 240 // a session is renewed every 120 s and over after 180; reports are up to a minute behind
+	overlayOldS = 600
+)
+
+// Code says why points are lacking.
+type Code string
+
+// Codes of reasons.
+const (
+	DeadEnd        Code = "dead_end"         // no way to the gateway: it ends at Node
+	Loop           Code = "loop"             // nor here: next hops lead in a circle of Value nodes, which it enters at Node
+	Alone          Code = "alone"            // of the gateway: it has live links to nobody
+	WeakSignal     Code = "weak_signal"      // of the link to Node, whose quality is Value
+	Losses         Code = "losses"           // likewise
+	LowTQ          Code = "low_tq"           // likewise
+	OneWayLink     Code = "one_way_link"     // the link to Node is reported by one end, and the other denies it
+	UnknownLink    Code = "unknown_link"     // nothing recent is known of the link to Node
+	ManyHops       Code = "hops"             // Value hops to the gateway
+	SingleLink     Code = "single_link"      // the link to Node's side is the only one
+	BehindNode     Code = "behind_node"      // the loss of Node cuts it off
+	VitalNode      Code = "vital"            // its loss cuts off Value nodes
+	OverlayIsOld   Code = "overlay_old"      // the session with Node is past its time
+	OverlayIsDown  Code = "overlay_down"     // there is none; of the gateway: with Value nodes
+	OverlayUnheard Code = "overlay_unknown"  // neither end has reported lately
+	LateReport     Code = "late_report"      // its last report came more than FreshFor ago
+	NoReport       Code = "no_report"        // none came within SilentAfter
+	NextHopChanges Code = "next_hop_changes" // Value of them within the last hour
+)
+
+var codes = [...]Code{DeadEnd, Loop, Alone, WeakSignal, Losses, LowTQ, OneWayLink, UnknownLink, ManyHops, SingleLink, BehindNode, VitalNode,
+	OverlayIsOld, OverlayIsDown, OverlayUnheard, LateReport, NoReport, NextHopChanges}
+
+// Reason is why a score is not 100.
+type Reason struct {
+	Code  Code   `json:"code" enum:"dead_end,loop,alone,weak_signal,losses,low_tq,one_way_link,unknown_link,hops,single_link,behind_node,vital,overlay_old,overlay_down,overlay_unknown,late_report,no_report,next_hop_changes"`
+	Lost  int    `json:"lost" doc:"points of 100"`
+	Node  string `json:"node,omitempty" doc:"the other node that it is about"`
+	Value int    `json:"value,omitempty" doc:"what was measured or counted; of the network: nodes of which it is so"`
+}
+
+// String is the reason of a node for people. name gives nodes the names that people
+// gave them.
+func (r Reason) String() string { return r.Text(func(id string) string { return id }) }
+
+// Text is String with other names for the nodes.
+func (r Reason) Text(name func(id string) string) string {
+	node := name(r.Node)
+	switch r.Code {
+	case DeadEnd:
+		return fmt.Sprintf("no way to the gateway: it ends at %s", node)
+	case Loop:
+		return fmt.Sprintf("no way to the gateway: from %s on the next hops lead in a circle of %s", node, count(r.Value, "node"))
+	case Alone:
+		return "no live link to any node"
+	case WeakSignal:
+		return fmt.Sprintf("weak signal on the link to %s: quality %d of 100", node, r.Value)
+	case Losses:
+		return fmt.Sprintf("frames are lost on the link to %s: quality %d of 100", node, r.Value)
+	case LowTQ:
+		return fmt.Sprintf("routing finds the link to %s lossy: quality %d of 100", node, r.Value)
+	case OneWayLink:
+		return fmt.Sprintf("the link to %s is seen from one end alone: quality %d of 100", node, r.Value)
+	case UnknownLink:
+		return fmt.Sprintf("nothing recent is known of the link to %s", node)
+	case ManyHops:
+		return fmt.Sprintf("%s to the gateway", count(r.Value, "hop"))
+	case SingleLink:
+		return fmt.Sprintf("one link, to %s, is its only connection", node)
+	case BehindNode:
+		return fmt.Sprintf("it is cut off when %s fails", node)
+	case VitalNode:
+		return fmt.Sprintf("its failure cuts off %s", count(r.Value, "node"))
+	case OverlayIsOld:
+		return fmt.Sprintf("the encrypted session with %s was not renewed", node)
+	case OverlayIsDown:
+		if r.Node == "" {
+			return fmt.Sprintf("no fresh encrypted session with %s", count(r.Value, "node"))
+		}
+		return fmt.Sprintf("no encrypted session with %s", node)
+	case OverlayUnheard:
+		return "whether there is an encrypted session is not known"
+	case LateReport:
+		return fmt.Sprintf("its last report is more than %v old", FreshFor)
+	case NoReport:
+		return fmt.Sprintf("no report for %v", SilentAfter)
+	case NextHopChanges:
+		return fmt.Sprintf("its next hop changed %s within an hour", count(r.Value, "time"))
+	}
+	return string(r.Code)
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// reasons gathers what is lacking.
+type reasons []Reason
+
+// lose takes points, percent of a weight.
+func (l *reasons) lose(weight, percent int, r Reason) {
+	if r.Lost = (weight*percent + 50) / 100; r.Lost > 0 {
+		*l = append(*l, r)
+	}
+}
+
+// sorted has the most points first.
+func (l reasons) sorted() []Reason {
+	slices.SortStableFunc(l, func(a, b Reason) int { return cmp.Compare(b.Lost, a.Lost) })
+	return slices.Clip(append([]Reason{}, l...))
+}
+
+// score rates a node. The lost points of the reasons and the score are 100.
+func (d *drawing) score(n int32, out Node) (int, []Reason) {
+	var l reasons
+	switch {
+	case n == d.gateway:
+		d.rateGateway(n, &l)
+	case !d.routes[n].settled:
+		d.rateLost(n, &l)
+	default:
+		d.rateWay(n, &l)
+	}
+	if n != d.gateway {
+		gateway := ""
+		if d.gateway != nobody {
+			gateway = d.id(d.gateway)
+		}
+		switch out.Overlay {
+		case OverlayOld:
+			l.lose(weightOverlay, oldPercent, Reason{Code: OverlayIsOld, Node: gateway})
+		case OverlayDown:
+			l.lose(weightOverlay, 100, Reason{Code: OverlayIsDown, Node: gateway})
+		case OverlayUnknown:
+			l.lose(weightOverlay, 100, Reason{Code: OverlayUnheard})
+		}
+	}
+	switch out.Report {
+	case Silent, Never:
+		l.lose(weightReport+weightSteady, 100, Reason{Code: NoReport})
+	case Late:
+		l.lose(weightReport, latePercent, Reason{Code: LateReport})
+		fallthrough
+	default:
+		if more := out.NextHops - freeChanges; more > 0 {
+			l.lose(min(changePoints*more, weightSteady), 100, Reason{Code: NextHopChanges, Value: out.NextHops})
+		}
+	}
+	score := weightAll
+	for _, r := range l {
+		score -= r.Lost
+	}
+	return score, l.sorted()
+}
+
+// rateLost is of a node without a way to the gateway.
+func (d *drawing) rateLost(n int32, l *reasons) {
+	r := d.routeOut(n)
+	reason := Reason{Code: DeadEnd, Node: r.End}
+	if r.State == RouteLoop {
+		reason.Code, reason.Value = Loop, len(r.Loop)
+	}
+	l.lose(weightRoute, 100, reason)
+}
+
+// rateWay is of a node with a way to the gateway.
+func (d *drawing) rateWay(n int32, l *reasons) {
+	r, c := d.routes[n], &d.cuts
+	via := d.id(r.next)
+	quality, reason := doubtful, Reason{Code: UnknownLink, Node: via}
+	if i, ok := d.hop(n, r.next); ok {
+		quality, reason.Code = rateLink(d.links[i])
+	}
+	reason.Value = quality
+	l.lose(weightLink, 100-quality, reason)
+	l.lose(weightHops, min(hopPercent*(r.hops-1), 100-hopLeast), Reason{Code: ManyHops, Value: r.hops})
+	if i := c.behindLink[n]; i != nobody {
+		above, _ := d.sides(i)
+		l.lose(weightSingle, 100, Reason{Code: SingleLink, Node: d.id(above)})
+	}
+	if o := c.behindNode[n]; o != nobody {
+		l.lose(weightBehind, 100, Reason{Code: BehindNode, Node: d.id(o)})
+	}
+	if cut := d.vital[n]; cut > 0 {
+		l.lose(weightVital, 100, Reason{Code: VitalNode, Value: cut})
+	}
+	if c.root[n] != d.gateway {
+		// Routing has a way that no live link shows: nothing is known of others.
+		l.lose(weightSingle+weightBehind, 100, Reason{Code: SingleLink, Node: via})
+	}
+}
+
+// rateGateway is of the gateway, which has no next hop: its best link counts.
+func (d *drawing) rateGateway(n int32, l *reasons) {
+	others := len(d.members) - 1
+	if others == 0 {
+		return
+	}
+	best := -1
+	for i, p := range d.between {
+		if d.holds(i) && (p.a == n || p.b == n) && (best < 0 || d.links[i].Quality > d.links[best].Quality) {
+			best = i
+		}
+	}
+	if best < 0 {
+		l.lose(weightRoute, 100, Reason{Code: Alone})
+	} else {
+		other := d.between[best].a + d.between[best].b - n
+		quality, code := rateLink(d.links[best])
+		l.lose(weightLink, 100-quality, Reason{Code: code, Node: d.id(other), Value: quality})
+		if d.cuts.neighbours[n] == 1 && d.cuts.isBridge[best] {
+			l.lose(weightSingle, 100, Reason{Code: SingleLink, Node: d.id(other)})
+		}
+	}
+	lacking, percent := 0, 0
+	for i := range d.members {
+		if o := int32(i); o != n {
+			switch state, _ := d.overlay(o); state {
+			case OverlayUp:
+				continue
+			case OverlayOld:
+				percent += oldPercent
+			default:
+				percent += 100
+			}
+			lacking++
+		}
+	}
+	l.lose(weightOverlay, percent/others, Reason{Code: OverlayIsDown, Value: lacking})
+}
+
+// rateLink tells how good a link is for who depends on it, and why not better.
+func rateLink(l Link) (quality int, why Code) {
+	if l.State == OneWay {
+		return min(l.Quality, doubtful), OneWayLink
+	}
+	if l.State == Stale {
+		return min(l.Quality, doubtful), UnknownLink
+	}
+	limit := l.AB.Limit
+	if l.AB.Iface == "" || l.BA.Iface != "" && l.BA.Quality < l.AB.Quality {
+		limit = l.BA.Limit
+	}
+	switch limit {
+	case LimitSignal:
+		return l.Quality, WeakSignal
+	case LimitTQ:
+		return l.Quality, LowTQ
+	case LimitLoss:
+		return l.Quality, Losses
+	}
+	return l.Quality, UnknownLink
+}
+
+// overlay tells how a node's session with the gateway stands, as the end says that
+// knows of the latest handshake, and with how many others it has sessions directly.
+func (d *drawing) overlay(n int32) (state Overlay, direct int) {
+	heard, latest := false, -1
+	hear := func(s int) {
+		if s >= 0 && (latest < 0 || s < latest) {
+			latest = s
+		}
+	}
+	if r := d.reports[n]; r != nil && d.fresh[n] == Fresh {
+		heard = n != d.gateway
+		for _, p := range r.report.Overlay {
+			switch {
+			case d.gateway != nobody && p.Node == d.id(d.gateway):
+				hear(p.HandshakeS)
+			case p.Direct && p.HandshakeS >= 0 && p.HandshakeS <= overlayUpS:
+				direct++
+			}
+		}
+	}
+	if n == d.gateway {
+		return d.overlayOfGateway(), direct
+	}
+	if d.gateway != nobody && d.fresh[d.gateway] == Fresh {
+		heard = true
+		if s, ok := d.sessions[d.id(n)]; ok {
+			hear(s)
+		}
+	}
+	switch {
+	case !heard:
+		return OverlayUnknown, direct
+	case latest >= 0 && latest <= overlayUpS:
+		return OverlayUp, direct
+	case latest >= 0 && latest <= overlayOldS:
+		return OverlayOld, direct
+	}
+	return OverlayDown, direct
+}
+
+func (d *drawing) overlayOfGateway() Overlay {
+	up := 0
+	for i := range d.members {
+		if n := int32(i); n != d.gateway {
+			if state, _ := d.overlay(n); state == OverlayUp {
+				up++
+			}
+		}
+	}
+	if 2*up >= len(d.members)-1 {
+		return OverlayUp
+	}
+	return OverlayDown
+}
+
+// networkScore is two thirds of the mean of all nodes' and one of the mean of the worst
+// tenth's, so that one lost node of thirty shows.
+func networkScore(nodes []Node) (int, []Reason) {
+	n := len(nodes)
+	if n == 0 {
+		return 0, []Reason{}
+	}
+	scores := make([]int, n)
+	sum := 0
+	lost, affected := map[Code]int{}, map[Code]int{}
+	for i, node := range nodes {
+		scores[i] = node.Score
+		sum += node.Score
+		for _, r := range node.Reasons {
+			lost[r.Code] += r.Lost
+			affected[r.Code]++
+		}
+	}
+	slices.Sort(scores)
+	worst, tenth := 0, max(n/10, 1)
+	for _, s := range scores[:tenth] {
+		worst += s
+	}
+	whole := 3 * n * tenth
+	var l reasons
+	for _, code := range codes {
+		if points := (lost[code] + n/2) / n; points > 0 {
+			l = append(l, Reason{Code: code, Lost: points, Value: affected[code]})
+		}
+	}
+	return (2*sum*tenth + worst*n + whole/2) / whole, l.sorted()
+}
