@@ -4,7 +4,9 @@
 //
 // # Block
 //
-// A block is, in octets, followed by a CRC-32C of it (4 octets, big endian):
+// A block is, in octets, followed by a CRC-32C (4 octets, big endian) of what it is
+// about, as its keeper spells that, and of it. So one that a flipped bit has moved to
+// another node or hour is found out too:
 //
 //	version
 //	uvarint(rows)
@@ -35,11 +37,11 @@ const Version = 1
 
 // Limits. A block beyond one of them is neither written nor read.
 const (
-	MaxRows   = 1 << 14 // instants
+	MaxRows   = 1 << 16 // instants: an hour of 10 Hz has 36,000
 	MaxSeries = 4096
 	MaxValues = 1 << 20 // rows × series: what a small block may unfold to
 	MaxSize   = 4 << 20 // octets
-	maxRuns   = 1 << 10
+	MaxRuns   = 1 << 10 // of clock quality
 	sumSize   = crc32.Size
 )
 
@@ -84,8 +86,8 @@ func (b *Block) Check() error {
 			return fmt.Errorf("block: row %d: expected an instant after %d, got %d", i, b.Times[i-1], b.Times[i])
 		}
 	}
-	if len(b.Runs) > maxRuns {
-		return fmt.Errorf("block: expected at most %d runs of clock quality, got %d", maxRuns, len(b.Runs))
+	if len(b.Runs) > MaxRuns {
+		return fmt.Errorf("block: expected at most %d runs of clock quality, got %d", MaxRuns, len(b.Runs))
 	}
 	of := 0
 	for _, r := range b.Runs {
@@ -124,8 +126,13 @@ func (b *Block) Check() error {
 	return nil
 }
 
-// Encode returns the block as octets.
-func (b *Block) Encode() ([]byte, error) {
+// sum is the checksum of a block that is about something.
+func sum(about string, body []byte) uint32 {
+	return crc32.Update(crc32.Checksum([]byte(about), castagnoli), castagnoli, body)
+}
+
+// Encode returns the block as octets; Decode has to be told the same about.
+func (b *Block) Encode(about string) ([]byte, error) {
 	if err := b.Check(); err != nil {
 		return nil, err
 	}
@@ -157,18 +164,18 @@ func (b *Block) Encode() ([]byte, error) {
 	if len(out)+sumSize > MaxSize {
 		return nil, fmt.Errorf("block: expected at most %d octets, got %d", MaxSize, len(out)+sumSize)
 	}
-	return binary.BigEndian.AppendUint32(out, crc32.Checksum(out, castagnoli)), nil
+	return binary.BigEndian.AppendUint32(out, sum(about, out)), nil
 }
 
-// Decode reads a block, with the columns of those series that want is true for; nil:
-// of all.
-func Decode(data []byte, want func(series int) bool) (*Block, error) {
+// Decode reads a block that is about that, with the columns of those series that want is
+// true for; nil: of all.
+func Decode(data []byte, about string, want func(series int) bool) (*Block, error) {
 	if len(data) <= sumSize || len(data) > MaxSize {
 		return nil, damaged("expected %d to %d octets, got %d", sumSize+1, MaxSize, len(data))
 	}
-	body, sum := data[:len(data)-sumSize], binary.BigEndian.Uint32(data[len(data)-sumSize:])
-	if got := crc32.Checksum(body, castagnoli); got != sum {
-		return nil, damaged("expected checksum %08x, got %08x", sum, got)
+	body, stated := data[:len(data)-sumSize], binary.BigEndian.Uint32(data[len(data)-sumSize:])
+	if got := sum(about, body); got != stated {
+		return nil, damaged("expected checksum %08x, got %08x", stated, got)
 	}
 	if body[0] != Version {
 		return nil, damaged("expected version %d, got %d", Version, body[0])
@@ -218,7 +225,7 @@ func (r *reader) take(n int) []byte {
 }
 
 func (r *reader) runs(b *Block, rows int) error {
-	n, err := r.number("runs", 1, min(maxRuns, rows))
+	n, err := r.number("runs", 1, min(MaxRuns, rows))
 	if err != nil {
 		return err
 	}

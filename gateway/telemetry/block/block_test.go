@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 )
+
+const about = "node n-a, hour 7"
 
 // some returns a block of that many rows and series, some of which lack values.
 func some(r *rand.Rand, rows, series int) *Block {
@@ -52,18 +53,18 @@ func TestRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 2))
 	for range 300 {
 		b := some(r, 1+r.IntN(400), r.IntN(20))
-		data, err := b.Encode()
+		data, err := b.Encode(about)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := Decode(data, nil)
+		got, err := Decode(data, about, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(b, got); diff != "" {
 			t.Fatal(diff)
 		}
-		again, err := got.Encode()
+		again, err := got.Encode(about)
 		if err != nil || !bytes.Equal(again, data) {
 			t.Fatalf("expected the same block to give the same octets, got %v", err)
 		}
@@ -71,7 +72,7 @@ func TestRoundTrip(t *testing.T) {
 			continue
 		}
 		one := b.Columns[r.IntN(len(b.Columns))]
-		got, err = Decode(data, func(s int) bool { return s == one.Series })
+		got, err = Decode(data, about, func(s int) bool { return s == one.Series })
 		if err != nil || len(got.Columns) != 1 || cmp.Diff(one, got.Columns[0]) != "" {
 			t.Fatalf("series %d alone: got %+v, %v", one.Series, got, err)
 		}
@@ -91,7 +92,7 @@ func TestWhatIsNoBlockIsNotWritten(t *testing.T) {
 		want string
 	}{
 		{"no rows", func(b *Block) { b.Times = nil }, "rows, got 0"},
-		{"too many rows", func(b *Block) { b.Times = make([]int64, MaxRows+1) }, "rows, got 16385"},
+		{"too many rows", func(b *Block) { b.Times = make([]int64, MaxRows+1) }, "rows, got 65537"},
 		{"time that stands", func(b *Block) { b.Times[2] = 2 }, "row 2: expected an instant after 2, got 2"},
 		{"runs too short", func(b *Block) { b.Runs = []Run{{2, 1}} }, "runs of 3 rows in all, got 2"},
 		{"an empty run", func(b *Block) { b.Runs = []Run{{0, 1}, {3, 1}} }, "got 0"},
@@ -109,7 +110,7 @@ func TestWhatIsNoBlockIsNotWritten(t *testing.T) {
 	} {
 		b := whole()
 		tc.edit(b)
-		if _, err := b.Encode(); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if _, err := b.Encode(about); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: expected an error with %q, got %v", tc.what, tc.want, err)
 		}
 	}
@@ -118,23 +119,26 @@ func TestWhatIsNoBlockIsNotWritten(t *testing.T) {
 // seal puts the checksum right after a test has changed what it covers.
 func seal(data []byte) []byte {
 	body := data[:len(data)-sumSize]
-	binary.BigEndian.PutUint32(data[len(body):], crc32.Checksum(body, castagnoli))
+	binary.BigEndian.PutUint32(data[len(body):], sum(about, body))
 	return data
 }
 
 func TestDamageIsFound(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 9))
-	data, err := some(r, 100, 6).Encode()
+	data, err := some(r, 100, 6).Encode(about)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2000 {
 		d := bytes.Clone(data)
 		d[r.IntN(len(d))] ^= 1 << r.IntN(8)
-		if _, err := Decode(d, nil); !errors.Is(err, ErrDamaged) {
+		if _, err := Decode(d, about, nil); !errors.Is(err, ErrDamaged) {
 			t.Fatalf("a flipped bit: got %v", err)
 		}
-		if _, err := Decode(d[:r.IntN(len(d))], nil); !errors.Is(err, ErrDamaged) {
+		if _, err := Decode(data, "node n-b, hour 7", nil); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("about another node: got %v", err)
+		}
+		if _, err := Decode(d[:r.IntN(len(d))], about, nil); !errors.Is(err, ErrDamaged) {
 			t.Fatalf("a part: got %v", err)
 		}
 	}
@@ -144,7 +148,7 @@ func TestDamageIsFound(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	r := rand.New(rand.NewPCG(7, 7))
 	for range 20 {
-		data, err := some(r, 1+r.IntN(50), r.IntN(8)).Encode()
+		data, err := some(r, 1+r.IntN(50), r.IntN(8)).Encode(about)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -154,7 +158,7 @@ func FuzzDecode(f *testing.F) {
 		if len(data) <= sumSize {
 			return
 		}
-		b, err := Decode(seal(bytes.Clone(data)), nil)
+		b, err := Decode(seal(bytes.Clone(data)), about, nil)
 		if err != nil {
 			if !errors.Is(err, ErrDamaged) {
 				t.Fatalf("expected ErrDamaged, got %v", err)
@@ -178,13 +182,16 @@ func TestBuckets(t *testing.T) {
 			var whole, left, right Bucket
 			n := 1 + r.IntN(50)
 			cut := r.IntN(n + 1)
-			low, high, sum, last := math.Inf(1), math.Inf(-1), 0., 0.
+			low, high, sum, first, last := math.Inf(1), math.Inf(-1), 0., 0., 0.
 			for i := range n {
 				last = float64(r.IntN(2000) - 1000)
 				v := int64(last)
 				if float {
 					last /= 8
 					v = bits(last)
+				}
+				if i == 0 {
+					first = last
 				}
 				low, high, sum = min(low, last), max(high, last), sum+last
 				whole.Add(v, float)
@@ -204,7 +211,7 @@ func TestBuckets(t *testing.T) {
 				}
 				return float64(v)
 			}
-			if whole.Count != int64(n) || is(whole.Min) != low || is(whole.Max) != high || is(whole.Last) != last || math.Abs(whole.Mean(float)-sum/float64(n)) > 1e-9 {
+			if whole.Count != int64(n) || is(whole.Min) != low || is(whole.Max) != high || is(whole.First) != first || is(whole.Last) != last || math.Abs(whole.Mean(float)-sum/float64(n)) > 1e-9 {
 				t.Fatalf("expected %d readings from %v to %v, the last %v, mean %v, got %+v, mean %v", n, low, high, last, sum/float64(n), whole, whole.Mean(float))
 			}
 		}
@@ -250,11 +257,11 @@ func TestRollups(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, err := b.Encode()
+		data, err := b.Encode(about)
 		if err != nil {
 			t.Fatal(err)
 		}
-		read, err := Decode(data, nil)
+		read, err := Decode(data, about, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -267,7 +274,7 @@ func TestRollups(t *testing.T) {
 		}
 		if len(want.Series) > 0 {
 			one := want.Series[r.IntN(len(want.Series))]
-			if read, err = Decode(data, OfSeries(func(s int) bool { return s == one.Series })); err != nil {
+			if read, err = Decode(data, about, OfSeries(func(s int) bool { return s == one.Series })); err != nil {
 				t.Fatal(err)
 			}
 			got, err = ReadRollup(read, func(s int) bool { return floats[s] })

@@ -13,14 +13,15 @@ import (
 // Not the sum is kept but how much of it lies above the least: that is small where
 // readings are alike, and does not overflow where they are large counters.
 type Bucket struct {
-	Count          int64
-	Min, Max, Last int64
-	Above          int64 // sum of what each reading exceeds Min by; at most math.MaxInt64
+	Count       int64
+	Min, Max    int64
+	First, Last int64
+	Above       int64 // sum of what each reading exceeds Min by; at most math.MaxInt64
 }
 
 // Add takes one more reading, later than those before.
 func (b *Bucket) Add(v int64, float bool) {
-	b.Merge(Bucket{Count: 1, Min: v, Max: v, Last: v}, float)
+	b.Merge(Bucket{Count: 1, Min: v, Max: v, First: v, Last: v}, float)
 }
 
 // Merge takes the readings of another time, later than those before.
@@ -83,9 +84,9 @@ type RolledUp struct {
 	Buckets []Bucket
 }
 
-// A bucket is five columns of a block: how many readings, then as many columns of
+// A bucket is six columns of a block: how many readings, then as many columns of
 // numbers, of which those of integers are told from the least.
-const parts = 5
+const parts = 6
 
 // Block returns the rollup as a block: column parts×series + k is part k of a series.
 func (r Rollup) Block() (*Block, error) {
@@ -120,11 +121,11 @@ func (r Rollup) Block() (*Block, error) {
 			if k.Count == 0 {
 				continue
 			}
-			most, last := k.Max, k.Last
-			if !s.Float {
-				most, last = most-k.Min, last-k.Min // they wrap, and do so again when they are read
+			most, first, last := k.Max, k.First, k.Last
+			if !s.Float { // they wrap, and do so again when they are read
+				most, first, last = most-k.Min, first-k.Min, last-k.Min
 			}
-			for i, v := range [parts]int64{k.Count, k.Min, most, last, k.Above} {
+			for i, v := range [parts]int64{k.Count, k.Min, most, first, last, k.Above} {
 				columns[i] = append(columns[i], v)
 			}
 		}
@@ -156,12 +157,12 @@ func ReadRollup(b *Block, float func(series int) bool) (Rollup, error) {
 			if have := group[0].Have; have != nil && !have[row] {
 				continue
 			}
-			k := Bucket{Count: group[0].Values[next], Min: group[1].Values[next], Max: group[2].Values[next], Last: group[3].Values[next], Above: group[4].Values[next]}
+			k := Bucket{Count: group[0].Values[next], Min: group[1].Values[next], Max: group[2].Values[next], First: group[3].Values[next], Last: group[4].Values[next], Above: group[5].Values[next]}
 			if k.Count < 1 {
 				return r, damaged("rollup: series %d: expected a bucket of a reading at least, got %d", s.Series, k.Count)
 			}
 			if !s.Float {
-				k.Max, k.Last = k.Max+k.Min, k.Last+k.Min
+				k.Max, k.First, k.Last = k.Max+k.Min, k.First+k.Min, k.Last+k.Min
 			}
 			s.Buckets[row] = k
 			next++
