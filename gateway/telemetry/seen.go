@@ -9,7 +9,7 @@ import (
 // Bounds of what is remembered of one node's batches. An honest node counts on, so that
 // a boot is one span, and a few while a backlog comes in.
 const (
-	maxSpans = 512 // of one boot
+	maxSpans = 128 // of one boot
 	maxBoots = 64  // of one node
 )
 
