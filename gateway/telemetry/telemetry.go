@@ -71,8 +71,9 @@ type Store struct {
 	work   chan struct{}             // Run has something to do before its time
 
 	// Locks are taken in this order.
-	tending sync.Mutex // held by the one who compacts, rolls up or thins: guards week files' content
-	writing sync.Mutex // held by the one who writes the journal: nobody else changes what follows
+	tending sync.Mutex    // held by the one who compacts, rolls up or thins: guards week files' content, and touched
+	touched map[week]bool // whose days may have to be rolled up
+	writing sync.Mutex    // held by the one who writes the journal: nobody else changes what follows
 
 	mu         sync.RWMutex // guards what follows
 	sources    map[string]*source
@@ -95,13 +96,16 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		Config: c, db: c.Journal, latest: newLatest(), work: make(chan struct{}, 1),
 		space:   func() (int64, int64) { return space(c.Dir) },
 		sources: map[string]*source{}, byID: map[int64]*source{}, schemas: map[wire.SchemaID]*schema{},
-		recent: recent{news: make(chan struct{})},
+		touched: map[week]bool{}, recent: recent{news: make(chan struct{})},
 	}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, err
 	}
 	if err := s.weeks.find(c.Dir); err != nil {
 		return nil, err
+	}
+	for i, list := 0, s.weeks.list(); i < min(3, len(list)); i++ { // where the last process may have left something
+		s.touched[list[len(list)-1-i]] = true
 	}
 	bad, err := s.read(ctx)
 	if err != nil {

@@ -38,8 +38,8 @@ const Version = 1
 // Limits. A block beyond one of them is neither written nor read.
 const (
 	MaxRows   = 1 << 16 // instants: an hour of 10 Hz has 36,000
-	MaxSeries = 4096
-	MaxValues = 1 << 20 // rows × series: what a small block may unfold to
+	MaxSeries = 1 << 14
+	MaxValues = 1 << 21 // rows × series: what a small block may unfold to
 	MaxSize   = 4 << 20 // octets
 	MaxRuns   = 1 << 10 // of clock quality
 	sumSize   = crc32.Size

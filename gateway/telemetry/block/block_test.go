@@ -105,8 +105,8 @@ func TestWhatIsNoBlockIsNotWritten(t *testing.T) {
 			for i := range b.Times {
 				b.Times[i] = int64(i)
 			}
-			b.Columns = make([]Column, 200)
-		}, "values, got 10000 rows of 200 series"},
+			b.Columns = make([]Column, 210)
+		}, "values, got 10000 rows of 210 series"},
 	} {
 		b := whole()
 		tc.edit(b)
