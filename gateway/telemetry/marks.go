@@ -2,10 +2,13 @@ package telemetry
 
 import (
 	"cmp"
+	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 	"time"
 
+	"halo.internal/gateway/store"
 	"halo.internal/model"
 )
 
@@ -126,4 +129,23 @@ func (m mark) still(have spans, known bool) (mark, bool) {
 	}
 	m.detail = fmt.Sprintf("%d batches", missing)
 	return m, missing > 0 && known
+}
+
+// marks calls f with a file's marks of a node within [from, to).
+func (f *weekFile) marks(ctx context.Context, node string, from, to int64, add func(mark)) error {
+	if f == nil {
+		return nil
+	}
+	id, ok := f.nodes[node]
+	if !ok {
+		return nil
+	}
+	return store.Classify(each(ctx, f.db.Read(), func(rows *sql.Rows) error {
+		var m mark
+		if err := rows.Scan(&m.at, &m.until, &m.kind, &m.boot, &m.seq, &m.through, &m.detail); err != nil {
+			return err
+		}
+		add(m)
+		return nil
+	}, `SELECT at, until, kind, boot, seq, through, detail FROM marks WHERE node = ? AND at >= ? AND at < ? ORDER BY at LIMIT ?`, id, from, to, maxMarks))
 }

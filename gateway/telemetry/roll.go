@@ -3,6 +3,7 @@ package telemetry
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 
 	"halo.internal/gateway/telemetry/block"
@@ -86,10 +87,13 @@ func (r *roller) addBlock(b *block.Block) {
 		c := &b.Columns[i]
 		s, next := r.of(c.Series), 0
 		for row, p := range place {
-			if c.Have == nil || c.Have[row] {
-				s.at(p).Add(c.Values[next], s.float)
-				next++
+			if c.Have != nil && !c.Have[row] {
+				continue
 			}
+			if v := c.Values[next]; !s.float || !math.IsNaN(math.Float64frombits(uint64(v))) && !math.IsInf(math.Float64frombits(uint64(v)), 0) {
+				s.at(p).Add(v, s.float) // what is no number would make all of its bucket none
+			}
+			next++
 		}
 	}
 }
