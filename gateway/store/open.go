@@ -77,7 +77,7 @@ func Open(ctx context.Context, path string, k Kind) (*DB, Repair, error) {
 	if err == nil {
 		from, err := os.ReadFile(path + restoredMark)
 		if err == nil {
-			return d, Repair{Reason: "an earlier start restored it and was cut short", Aside: path + damaged, Restored: string(from)}, nil
+			return d, Repair{Reason: "an earlier start restored it and was cut short", Aside: path + Damaged, Restored: string(from)}, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, Repair{}, errors.Join(err, d.Close())
@@ -187,12 +187,13 @@ func check(ctx context.Context, db *sql.DB) error {
 // companions of a database file that belong to it and to no other.
 var companions = [...]string{"-wal", "-shm", "-journal"}
 
-const damaged = ".damaged"
+// Damaged is what the name of a database that was set aside ends with.
+const Damaged = ".damaged"
 
 // SetAside renames a damaged database, which is closed, and returns its new name. One of
 // each name is kept, the latest: its purpose is to be looked at, and space is scarce.
 func SetAside(path string) (string, error) {
-	aside := path + damaged
+	aside := path + Damaged
 	for _, s := range companions {
 		err := os.Rename(path+s, aside+s)
 		if errors.Is(err, fs.ErrNotExist) {

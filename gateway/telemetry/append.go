@@ -56,8 +56,17 @@ const (
 	Unfit             // Check refuses it
 )
 
-// Append commits the entries together. When it returns an error none is stored.
+// Append commits the entries together. When it returns an error none is stored. Where the
+// medium is full, what is oldest makes room.
 func (s *Store) Append(ctx context.Context, entries []Entry) ([]Outcome, error) {
+	out, err := s.tryAppend(ctx, entries)
+	if errors.Is(err, store.ErrFull) && s.makeRoom(ctx) == nil {
+		out, err = s.tryAppend(ctx, entries)
+	}
+	return out, err
+}
+
+func (s *Store) tryAppend(ctx context.Context, entries []Entry) ([]Outcome, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if s.headBytes >= mostHead {

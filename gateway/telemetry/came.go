@@ -2,7 +2,10 @@ package telemetry
 
 import (
 	"cmp"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"slices"
 
@@ -61,13 +64,32 @@ func (s *source) marshalCame() ([]byte, error) {
 	for _, boot := range slices.Sorted(maps.Keys(s.seen)) {
 		c.Boots = append(c.Boots, cameBoot{Boot: boot, Spans: s.seen[boot].marshal(), Dropped: s.dropped[boot]})
 	}
-	return cbor.Marshal(c)
+	b, err := cbor.Marshal(c)
+	return seal(b), err
+}
+
+// seal and unseal put a checksum behind octets, and take it off.
+func seal(b []byte) []byte { return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)) }
+
+func unseal(b []byte) ([]byte, error) {
+	if len(b) < crc32.Size {
+		return nil, errors.New("expected a checksum, got the end")
+	}
+	body, sum := b[:len(b)-crc32.Size], binary.BigEndian.Uint32(b[len(b)-crc32.Size:])
+	if got := crc32.Checksum(body, castagnoli); got != sum {
+		return nil, fmt.Errorf("expected checksum %08x, got %08x", sum, got)
+	}
+	return body, nil
 }
 
 // parseCame reads what marshalCame made.
 func (s *source) parseCame(b []byte) error {
 	var c came
-	if err := cbor.Unmarshal(b, &c); err != nil {
+	b, err := unseal(b)
+	if err == nil {
+		err = cbor.Unmarshal(b, &c)
+	}
+	if err != nil {
 		return fmt.Errorf("which batches of %s came: %w", s.node, err)
 	}
 	if len(c.Boots) > maxBoots {

@@ -46,17 +46,27 @@ func (s *Store) Compact(ctx context.Context) error {
 	return s.compact(ctx)
 }
 
+// compact is Compact for who holds s.tending.
 func (s *Store) compact(ctx context.Context) error {
 	m := s.plan()
 	if len(m.sources) == 0 {
 		return nil
 	}
 	for _, w := range m.weeks() {
-		if err := s.compactWeek(ctx, w, &m); err != nil {
+		err := s.compactWeek(ctx, w, &m)
+		if errors.Is(err, store.ErrCorrupt) {
+			if err = s.repair(ctx, w, err); err == nil {
+				err = s.compactWeek(ctx, w, &m)
+			}
+		}
+		if err != nil {
 			return fmt.Errorf("compact %v: %w", w, err)
 		}
 	}
 	if err := s.settle(ctx, &m); err != nil {
+		if errors.Is(err, store.ErrCorrupt) {
+			err = fmt.Errorf("%w: %w", errJournal, err)
+		}
 		return fmt.Errorf("compact: %w", err)
 	}
 	for _, w := range m.weeks() {

@@ -108,13 +108,18 @@ func (l *Latest) marshal(node string) ([]byte, error) {
 	for _, r := range l.Node(node, "") {
 		kept = append(kept, keptReading{Metric: r.Metric, Unit: r.Unit, Value: r.Value, Time: r.Time.UnixMilli(), Clock: string(r.Clock), Boot: r.Boot, Seq: r.Seq, Urgent: r.Urgent})
 	}
-	return cbor.Marshal(kept)
+	b, err := cbor.Marshal(kept)
+	return seal(b), err
 }
 
 // restore reads what marshal made.
 func (l *Latest) restore(node string, b []byte) error {
 	var kept []keptReading
-	if err := cbor.Unmarshal(b, &kept); err != nil {
+	b, err := unseal(b)
+	if err == nil {
+		err = cbor.Unmarshal(b, &kept)
+	}
+	if err != nil {
 		return fmt.Errorf("latest values of %s: %w", node, err)
 	}
 	l.mu.Lock()

@@ -142,7 +142,7 @@ func (f *weekFile) marks(ctx context.Context, node string, from, to int64, add f
 	}
 	return store.Classify(each(ctx, f.db.Read(), func(rows *sql.Rows) error {
 		var m mark
-		if err := rows.Scan(&m.at, &m.until, &m.kind, &m.boot, &m.seq, &m.through, &m.detail); err != nil {
+		if err := take(rows, &m.at, &m.until, &m.kind, &m.boot, &m.seq, &m.through, &m.detail); err != nil {
 			return err
 		}
 		add(m)

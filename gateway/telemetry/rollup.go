@@ -109,7 +109,7 @@ func (s *Store) fine(ctx context.Context, f *weekFile, node string, from, to int
 		var width int
 		var start int64
 		var body sql.RawBytes
-		if err := rows.Scan(&width, &start, &body); err != nil {
+		if err := take(rows, &width, &start, &body); err != nil {
 			return err
 		}
 		b, u, err := decodeBlock(f, body, node, width, start, want)

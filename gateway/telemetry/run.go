@@ -66,5 +66,18 @@ var errJournal = errors.New("telemetry journal")
 func (s *Store) Tend(ctx context.Context) error {
 	s.tending.Lock()
 	defer s.tending.Unlock()
-	return errors.Join(s.compact(ctx), s.rollUp(ctx))
+	return errors.Join(s.repairAll(ctx), s.compactWithRoom(ctx), s.rollUp(ctx), s.age(ctx), s.trim(ctx))
+}
+
+// compactWithRoom compacts; where the medium is full what is oldest makes room for what is
+// new.
+func (s *Store) compactWithRoom(ctx context.Context) error {
+	err := s.compact(ctx)
+	for range maxWeeks {
+		if !errors.Is(err, store.ErrFull) || s.free(ctx) != nil {
+			break
+		}
+		err = s.compact(ctx)
+	}
+	return err
 }

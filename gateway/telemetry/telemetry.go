@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"halo.internal/gateway/store"
@@ -73,7 +74,11 @@ type Store struct {
 	// Locks are taken in this order.
 	tending sync.Mutex    // held by the one who compacts, rolls up or thins: guards week files' content, and touched
 	touched map[week]bool // whose days may have to be rolled up
-	writing sync.Mutex    // held by the one who writes the journal: nobody else changes what follows
+
+	spoiling  sync.Mutex // guards spoilt: what reading has found
+	spoilt    map[week]error
+	thinnings atomic.Int64
+	writing   sync.Mutex // held by the one who writes the journal: nobody else changes what follows
 
 	mu         sync.RWMutex // guards what follows
 	sources    map[string]*source
@@ -96,7 +101,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		Config: c, db: c.Journal, latest: newLatest(), work: make(chan struct{}, 1),
 		space:   func() (int64, int64) { return space(c.Dir) },
 		sources: map[string]*source{}, byID: map[int64]*source{}, schemas: map[wire.SchemaID]*schema{},
-		touched: map[week]bool{}, recent: recent{news: make(chan struct{})},
+		touched: map[week]bool{}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
 	}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, err

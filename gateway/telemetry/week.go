@@ -11,12 +11,16 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"halo.internal/gateway/store"
 	"halo.internal/model/wire"
 )
+
+// unfinished is the end of the name of a file that is about to take a week's place.
+const unfinished = ".new"
 
 const (
 	maxOpen      = 8   // week files at a time
@@ -116,6 +120,10 @@ func (w *weeks) find(dir string) error {
 	for _, e := range entries {
 		if n, ok := weekNamed(e.Name()); ok {
 			w.known[n] = true
+		} else if strings.Contains(e.Name(), unfinished) { // a power cut while it was written
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -271,42 +279,61 @@ func openWeek(ctx context.Context, path string, n week, create bool) (*weekFile,
 
 // load reads the small tables.
 func (f *weekFile) load(ctx context.Context) error {
+	f.reset()
+	for _, part := range f.parts() {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *weekFile) reset() {
 	f.nodes, f.series, f.numbers, f.brought, f.stale = map[string]int64{}, map[int]wire.Metric{}, map[wire.Metric]int{}, map[int64]int{}, map[nodeDay]bool{}
-	f.nextNode = 1
+	f.nextNode, f.nextSeries = 1, 0
+}
+
+func (f *weekFile) parts() []func(context.Context) error {
+	return []func(context.Context) error{f.loadMeta, f.loadNodes, f.loadSeries, f.loadStale}
+}
+
+func (f *weekFile) loadMeta(ctx context.Context) error {
 	var version int
 	var journal []byte
-	r := f.db.Read()
-	if err := r.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+	if err := f.db.Read().QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
 		return err
 	}
 	if version != weekVersion {
 		return fmt.Errorf("%w: expected version %d of its tables, got %d", store.ErrCorrupt, weekVersion, version)
 	}
-	if err := r.QueryRowContext(ctx, `SELECT journal, applied, minute, quarter, hour FROM meta`).Scan(&journal, &f.applied, &f.from.minute, &f.from.quarter, &f.from.hour); err != nil {
-		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("%w: its table meta is empty", store.ErrCorrupt)
-		}
-		return err
+	err := f.db.Read().QueryRowContext(ctx, `SELECT journal, applied, minute, quarter, hour FROM meta`).Scan(&journal, &f.applied, &f.from.minute, &f.from.quarter, &f.from.hour)
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("%w: its table meta is empty", store.ErrCorrupt)
 	}
 	f.journal = string(journal)
-	if err := each(ctx, r, func(rows *sql.Rows) error {
+	return err
+}
+
+func (f *weekFile) loadNodes(ctx context.Context) error {
+	return each(ctx, f.db.Read(), func(rows *sql.Rows) error {
 		var id, sum int64
 		var node string
-		if err := rows.Scan(&id, &node, &sum); err != nil {
+		if err := take(rows, &id, &node, &sum); err != nil {
 			return err
 		}
 		if sum == nodeSum(id, node) {
 			f.nodes[node] = id
 		}
-		f.nextNode = max(f.nextNode, id+1)
+		f.nextNode = max(f.nextNode, min(id, weekIDsLimit)+1)
 		return nil
-	}, `SELECT id, node, sum FROM nodes`); err != nil {
-		return err
-	}
-	if err := each(ctx, r, func(rows *sql.Rows) error {
+	}, `SELECT id, node, sum FROM nodes`)
+}
+
+func (f *weekFile) loadSeries(ctx context.Context) error {
+	return each(ctx, f.db.Read(), func(rows *sql.Rows) error {
 		var id, node, sum int64
 		var m wire.Metric
-		if err := rows.Scan(&id, &node, &m.Name, &m.Unit, &m.Scale, &sum); err != nil {
+		if err := take(rows, &id, &node, &m.Name, &m.Unit, &m.Scale, &sum); err != nil {
 			return err
 		}
 		if sum == seriesSum(id, node, m) && id < weekIDsLimit {
@@ -315,12 +342,13 @@ func (f *weekFile) load(ctx context.Context) error {
 		}
 		f.nextSeries = max(f.nextSeries, int(min(id, weekIDsLimit))+1)
 		return nil
-	}, `SELECT id, node, name, unit, scale, sum FROM series`); err != nil {
-		return err
-	}
-	return each(ctx, r, func(rows *sql.Rows) error {
+	}, `SELECT id, node, name, unit, scale, sum FROM series`)
+}
+
+func (f *weekFile) loadStale(ctx context.Context) error {
+	return each(ctx, f.db.Read(), func(rows *sql.Rows) error {
 		var d nodeDay
-		if err := rows.Scan(&d.node, &d.day); err != nil {
+		if err := take(rows, &d.node, &d.day); err != nil {
 			return err
 		}
 		f.stale[d] = true
@@ -338,6 +366,15 @@ func (f *weekFile) appliedOf(journal []byte) int64 {
 
 // isFloat tells whether a series is of floats.
 func (f *weekFile) isFloat(series int) bool { return f.series[series].Scale == wire.ScaleFloat }
+
+// take scans a row of a week file; what is of another type than it was written as is
+// damage.
+func take(rows *sql.Rows, to ...any) error {
+	if err := rows.Scan(to...); err != nil {
+		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+	}
+	return nil
+}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
