@@ -1,17 +1,18 @@
-// Package store keeps what the gateway must not forget, in two SQLite
-// databases: config.db, which is the control plane (small, precious, copied
-// daily), and telemetry.db, which is the journal of the nodes' batches (large,
-// bounded, replaceable). Each has one writer connection, commits with
-// synchronous=FULL and is checked at start; a damaged one is set aside, never
-// written to again, and replaced.
+// Package store is how the gateway keeps SQLite databases: one writer connection
+// each, commits that are on the medium when they return, errors that say whether it
+// is full, busy or damaged; a damaged one is set aside, never written to again, and
+// replaced. config.db is its own (the control plane: small, precious, copied daily);
+// what the nodes measure is package telemetry's.
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,13 +51,21 @@ const busyTimeout = 4 * time.Second
 
 // dsn of modernc's driver. No mmap and one writer: the precautions of
 // SQLite's own notes on corruption.
-func dsn(path string, writer bool) string {
+func dsn(path string, k Kind, writer bool) string {
 	v := url.Values{}
-	for _, p := range []string{
-		fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "temp_store(MEMORY)",
-		"cache_size(-1024)", "mmap_size(0)", "journal_size_limit(1048576)", "wal_autocheckpoint(256)",
-	} {
+	pragmas := []string{fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds())}
+	if k.PageSize > 0 {
+		pragmas = append(pragmas, fmt.Sprintf("page_size(%d)", k.PageSize)) // counts before there is anything in the file
+	}
+	if k.Rollback {
+		// EXTRA syncs the folder too once the journal is removed: a power cut could bring it
+		// back otherwise, and take back what was committed.
+		pragmas = append(pragmas, "journal_mode(DELETE)", "synchronous(EXTRA)")
+	} else {
+		pragmas = append(pragmas, "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(1048576)", "wal_autocheckpoint(256)")
+	}
+	cache := cmp.Or(k.Cache, 1024)
+	for _, p := range append(pragmas, "foreign_keys(1)", "temp_store(MEMORY)", fmt.Sprintf("cache_size(-%d)", cache), "mmap_size(0)") {
 		v.Add("_pragma", p)
 	}
 	if writer {
@@ -67,19 +76,20 @@ func dsn(path string, writer bool) string {
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: v.Encode()}).String()
 }
 
-func openDB(ctx context.Context, path string) (*DB, error) {
-	w, err := sql.Open("sqlite", dsn(path, true))
+// OpenAsIs opens a database, or begins an empty one, without a look at what is in it.
+func OpenAsIs(ctx context.Context, path string, k Kind) (*DB, error) {
+	w, err := sql.Open("sqlite", dsn(path, k, true))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	w.SetMaxOpenConns(1)
-	r, err := sql.Open("sqlite", dsn(path, false))
+	r, err := sql.Open("sqlite", dsn(path, k, false))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), w.Close())
 	}
 	r.SetMaxOpenConns(2)
 	d := &DB{path: path, write: w, read: r}
-	if err := w.PingContext(ctx); err != nil { // the writer first: it creates the file in WAL mode
+	if err := w.PingContext(ctx); err != nil { // the writer first: it creates the file
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, classify(err)), d.Close())
 	}
 	return d, nil
@@ -87,6 +97,9 @@ func openDB(ctx context.Context, path string) (*DB, error) {
 
 // Close closes the database; the last connection checkpoints the WAL.
 func (d *DB) Close() error { return errors.Join(d.read.Close(), d.write.Close()) }
+
+// Path returns where the database is.
+func (d *DB) Path() string { return d.path }
 
 // Read returns the connections for queries.
 func (d *DB) Read() *sql.DB { return d.read }
@@ -189,6 +202,16 @@ func (d *DB) Bytes(ctx context.Context) (int64, error) {
 	err := d.read.QueryRowContext(ctx,
 		`SELECT (p.page_count - f.freelist_count) * s.page_size FROM pragma_page_count p, pragma_freelist_count f, pragma_page_size s`).Scan(&n)
 	return n, classify(err)
+}
+
+// FileBytes returns how much of the file system the database takes.
+func (d *DB) FileBytes() (n int64) {
+	for _, s := range append([]string{""}, companions[:]...) {
+		if info, err := os.Stat(d.path + s); err == nil {
+			n += info.Size()
+		}
+	}
+	return n
 }
 
 // Version returns the version of SQLite.

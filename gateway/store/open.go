@@ -32,6 +32,19 @@ type Repair struct {
 // forgotten by a power cut in between.
 const restoredMark = ".restored"
 
+// Kind is how a database is kept.
+type Kind struct {
+	Migrations fs.FS    // goose's; nil: whoever opens it sees to its tables
+	Copies     []string // one of them takes a damaged one's place, newest first
+
+	// Rollback has a rollback journal instead of a log: nothing is beside the file between
+	// transactions, so that it can be renamed, and it is written once instead of twice.
+	// Writers then wait for all readers.
+	Rollback bool
+	PageSize int // octets; 0: SQLite's
+	Cache    int // KiB of each connection; 0: 1024
+}
+
 // OpenConfig opens config.db. A damaged one is set aside and the newest good
 // copy takes its place, or, without one, a new database. A copy is reported by
 // each start until Settled is called.
@@ -40,21 +53,31 @@ func OpenConfig(ctx context.Context, path string) (*DB, Repair, error) {
 	for _, s := range copySuffixes {
 		copies = append(copies, path+s)
 	}
-	return open(ctx, path, "config", copies)
+	sub, err := fs.Sub(migrations, "config")
+	if err != nil {
+		return nil, Repair{}, err
+	}
+	return Open(ctx, path, Kind{Migrations: sub, Copies: copies})
 }
 
 // OpenTelemetry opens telemetry.db. A damaged one is set aside and a new one
 // made: what the nodes still hold unacknowledged comes again.
 func OpenTelemetry(ctx context.Context, path string) (*DB, Repair, error) {
-	return open(ctx, path, "telemetry", nil)
+	sub, err := fs.Sub(migrations, "telemetry")
+	if err != nil {
+		return nil, Repair{}, err
+	}
+	return Open(ctx, path, Kind{Migrations: sub})
 }
 
-func open(ctx context.Context, path, kind string, copies []string) (*DB, Repair, error) {
-	d, err := openChecked(ctx, path, kind, copies)
+// Open opens a database, checks it and brings its tables up to date. A damaged one is
+// set aside, and a copy or a new one takes its place.
+func Open(ctx context.Context, path string, k Kind) (*DB, Repair, error) {
+	d, err := openChecked(ctx, path, k)
 	if err == nil {
 		from, err := os.ReadFile(path + restoredMark)
 		if err == nil {
-			return d, Repair{Reason: "an earlier start restored it and was cut short", Aside: path + damaged, Restored: string(from)}, nil
+			return d, Repair{Reason: "an earlier start restored it and was cut short", Aside: path + Damaged, Restored: string(from)}, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, Repair{}, errors.Join(err, d.Close())
@@ -65,9 +88,11 @@ func open(ctx context.Context, path, kind string, copies []string) (*DB, Repair,
 		return nil, Repair{}, err
 	}
 	repair := Repair{Reason: err.Error()}
-	if repair.Aside, err = setAside(path); err != nil {
+	if repair.Aside, err = SetAside(path); err != nil {
 		return nil, repair, err
 	}
+	copies := k.Copies
+	k.Copies = nil
 	for _, c := range copies {
 		if err := atomicfile.Write(path+restoredMark, []byte(c), 0o600); err != nil {
 			return nil, repair, fmt.Errorf("restore %s: %w", path, err)
@@ -75,18 +100,18 @@ func open(ctx context.Context, path, kind string, copies []string) (*DB, Repair,
 		if err := restore(c, path); err != nil {
 			continue // no such copy, or it cannot be read: the next
 		}
-		if d, err = openChecked(ctx, path, kind, nil); err == nil {
+		if d, err = openChecked(ctx, path, k); err == nil {
 			repair.Restored = c
 			return d, repair, nil
 		}
-		if err := remove(path); err != nil {
+		if err := Remove(path); err != nil {
 			return nil, repair, err
 		}
 	}
 	if err := os.RemoveAll(path + restoredMark); err != nil {
 		return nil, repair, err
 	}
-	d, err = openChecked(ctx, path, kind, nil)
+	d, err = openChecked(ctx, path, k)
 	return d, repair, err
 }
 
@@ -103,26 +128,29 @@ func (d *DB) Settled() error {
 // openChecked opens and checks a database and brings its schema up to date. An
 // empty file is damage, and so is none where copies exist: SQLite would take
 // either for a new database.
-func openChecked(ctx context.Context, path, kind string, copies []string) (*DB, error) {
+func openChecked(ctx context.Context, path string, k Kind) (*DB, error) {
 	info, err := os.Stat(path)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if err == nil && info.Size() == 0 {
 		return nil, fmt.Errorf("%w: %s: file is empty", ErrCorrupt, path)
 	}
-	if missing && slices.ContainsFunc(copies, func(c string) bool { _, err := os.Stat(c); return err == nil }) {
+	if missing && slices.ContainsFunc(k.Copies, func(c string) bool { _, err := os.Stat(c); return err == nil }) {
 		return nil, fmt.Errorf("%w: %s is gone, but copies of it exist", ErrCorrupt, path)
 	}
-	d, err := openDB(ctx, path)
+	d, err := OpenAsIs(ctx, path, k)
 	if err != nil {
 		if now, stat := os.Stat(path); missing && stat == nil && now.Size() == 0 {
-			err = errors.Join(err, remove(path)) // the next try begins a new one as well
+			err = errors.Join(err, Remove(path)) // the next try begins a new one as well
 		}
 		return nil, err
 	}
-	if err := check(ctx, d.write); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), d.Close())
+	if err := d.Check(ctx); err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
-	p, err := provider(kind, d.write)
+	if k.Migrations == nil {
+		return d, nil
+	}
+	p, err := provider(k.Migrations, d.write)
 	if err == nil {
 		_, err = p.Up(ctx)
 	}
@@ -132,12 +160,17 @@ func openChecked(ctx context.Context, path, kind string, copies []string) (*DB, 
 	return d, nil
 }
 
-func provider(kind string, db *sql.DB) (*goose.Provider, error) {
-	sub, err := fs.Sub(migrations, kind)
-	if err != nil {
-		return nil, err
+func provider(migrations fs.FS, db *sql.DB) (*goose.Provider, error) {
+	return goose.NewProvider(goose.DialectSQLite3, db, migrations, goose.WithDisableGlobalRegistry(true))
+}
+
+// Check reads the whole database and returns an error that wraps ErrCorrupt where it is
+// damaged.
+func (d *DB) Check(ctx context.Context) error {
+	if err := check(ctx, d.write); err != nil {
+		return fmt.Errorf("%s: %w", d.path, err)
 	}
-	return goose.NewProvider(goose.DialectSQLite3, db, sub, goose.WithDisableGlobalRegistry(true))
+	return nil
 }
 
 func check(ctx context.Context, db *sql.DB) error {
@@ -152,14 +185,15 @@ func check(ctx context.Context, db *sql.DB) error {
 }
 
 // companions of a database file that belong to it and to no other.
-var companions = [...]string{"-wal", "-shm"}
+var companions = [...]string{"-wal", "-shm", "-journal"}
 
-const damaged = ".damaged"
+// Damaged is what the name of a database that was set aside ends with.
+const Damaged = ".damaged"
 
-// setAside renames a damaged database. One is kept, the latest: its purpose is
-// to be looked at, and space is scarce.
-func setAside(path string) (string, error) {
-	aside := path + damaged
+// SetAside renames a damaged database, which is closed, and returns its new name. One of
+// each name is kept, the latest: its purpose is to be looked at, and space is scarce.
+func SetAside(path string) (string, error) {
+	aside := path + Damaged
 	for _, s := range companions {
 		err := os.Rename(path+s, aside+s)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -181,7 +215,8 @@ func setAside(path string) (string, error) {
 	return aside, nil
 }
 
-func remove(path string) error {
+// Remove removes a database, which is closed, with all that belongs to it.
+func Remove(path string) error {
 	err := os.Remove(path)
 	for _, s := range companions {
 		err = errors.Join(err, os.RemoveAll(path+s))

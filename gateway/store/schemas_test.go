@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -148,7 +149,11 @@ func TestSchemasOfAnEarlierRelease(t *testing.T) {
 // downTo makes a database one of an earlier release.
 func downTo(t *testing.T, d *DB, kind string, version int64) {
 	t.Helper()
-	p, err := provider(kind, d.write)
+	sub, err := fs.Sub(migrations, kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := provider(sub, d.write)
 	if err == nil {
 		_, err = p.DownTo(t.Context(), version)
 	}

@@ -196,7 +196,7 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	d, _ := openConfig(t, path)
 	var states []error
 	d.Watch(func(err error) { states = append(states, err) })
-	other, err := sql.Open("sqlite", dsn(path, true))
+	other, err := sql.Open("sqlite", dsn(path, Kind{}, true))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,13 @@ const (
 	modeVarints = 3
 )
 
+// AppendColumn packs values as batches have them, for what is kept of them. Their
+// number has to be known to who reads it.
+func AppendColumn(dst []byte, vs []int64) []byte { return appendColumn(dst, vs) }
+
+// ReadColumn fills vs from what AppendColumn made, and returns what is behind it.
+func ReadColumn(b []byte, vs []int64) (rest []byte, err error) { return readColumn(b, vs) }
+
 // appendColumn packs vs in the smallest way.
 func appendColumn(dst []byte, vs []int64) []byte {
 	if len(vs) == 0 {

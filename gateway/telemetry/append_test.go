@@ -1,0 +1,207 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/wire"
+)
+
+func TestEachBatchIsStoredOnce(t *testing.T) {
+	b := newBench(t)
+	other := numbered(t, "n-a", 1, 9)
+	other.Batch.Seq = 2
+	far := numbered(t, "n-a", 1, 3)
+	far.Batch.Reports[0].Time -= MaxSpan.Milliseconds()
+	far = entry(t, "n-a", cpuAndMemory, far.Batch)
+	unknown := numberedBy(t, release(1, 1), "n-a", 1, 4)
+	group := []Entry{numbered(t, "n-a", 1, 1), numbered(t, "n-a", 1, 2), numbered(t, "n-a", 1, 1), numbered(t, "n-b", 1, 1), numbered(t, "n-a", 2, 1), other, far, unknown}
+	want := []Outcome{Stored, Stored, Duplicate, Stored, Stored, Conflict, Unfit, NoSchema}
+	if diff := cmp.Diff(want, b.append(group...)); diff != "" {
+		t.Errorf("outcomes (-want +got):\n%s", diff)
+	}
+	for what, again := range map[string]func(){"at once": func() {}, "after a restart": b.restart} {
+		again()
+		want := []Outcome{Duplicate, Duplicate, Duplicate, Duplicate, Duplicate, Conflict, Unfit, NoSchema}
+		if diff := cmp.Diff(want, b.append(group...)); diff != "" {
+			t.Errorf("again, %s (-want +got):\n%s", what, diff)
+		}
+	}
+}
+
+// A node whose spool is full leaves reports out of batches that it keeps, also
+// of those that are stored and whose acknowledgement was lost.
+func TestAThinnedFormOfWhatIsStoredIsNoConflict(t *testing.T) {
+	b := newBench(t)
+	whole := numbered(t, "n-a", 1, 1)
+	b.append(whole)
+	form := func(change func(*wire.Batch)) Entry {
+		b := whole.Batch
+		b.Reports = slices.Clone(b.Reports)
+		change(&b)
+		return entry(t, "n-a", cpuAndMemory, b)
+	}
+	for _, tc := range []struct {
+		name   string
+		change func(*wire.Batch)
+		want   Outcome
+	}{
+		{"every second report", func(b *wire.Batch) { b.Reports = []wire.Report{b.Reports[0], b.Reports[2]} }, Duplicate},
+		{"thinned to one", func(b *wire.Batch) { b.Reports = b.Reports[:1] }, Duplicate},
+		{"another value", func(b *wire.Batch) {
+			b.Reports = []wire.Report{b.Reports[0], {Time: b.Reports[2].Time, Values: []wire.Value{wire.Int(1), wire.Int(2)}}}
+		}, Conflict},
+		{"another time", func(b *wire.Batch) { b.Reports[0].Time++; b.Reports = b.Reports[:1] }, Conflict},
+		{"other order", func(b *wire.Batch) { b.Reports = []wire.Report{b.Reports[2], b.Reports[0]} }, Conflict},
+		{"more reports", func(b *wire.Batch) { b.Reports = append(b.Reports, b.Reports[2]) }, Conflict},
+		{"another clock", func(b *wire.Batch) { b.Clock = model.ClockNone; b.Reports = b.Reports[:1] }, Conflict},
+	} {
+		if got := b.append(form(tc.change)); got[0] != tc.want {
+			t.Errorf("%s: got outcome %d, want %d", tc.name, got[0], tc.want)
+		}
+	}
+	longer := release(1, 1)
+	if err := b.PutSchema(t.Context(), "n-a", longer); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.append(numberedBy(t, longer, "n-a", 1, 1)); got[0] != Conflict {
+		t.Errorf("by another schema: got outcome %d, want a conflict", got[0])
+	}
+}
+
+func TestCoverage(t *testing.T) {
+	b := newBench(t)
+	for _, seq := range []uint64{2, 3, 7, 8, 10} {
+		b.append(numbered(t, "n-a", 4, seq))
+	}
+	b.append(numbered(t, "n-a", 5, 1))
+	want := apitype.Coverage{Node: "n-a", Boots: []apitype.BootCoverage{
+		{Boot: 4, First: 2, Last: 10, Count: 5, Missing: []apitype.SeqRange{{From: 1, To: 1}, {From: 4, To: 6}, {From: 9, To: 9}}},
+		{Boot: 5, First: 1, Last: 1, Count: 1, Missing: []apitype.SeqRange{}},
+	}}
+	if diff := cmp.Diff(want, b.Coverage("n-a")); diff != "" {
+		t.Errorf("coverage (-want +got):\n%s", diff)
+	}
+	b.restart()
+	if diff := cmp.Diff(want, b.Coverage("n-a")); diff != "" {
+		t.Errorf("coverage after a restart (-want +got):\n%s", diff)
+	}
+	if got := b.Coverage("n-z"); got.Node != "n-z" || len(got.Boots) != 0 || got.Boots == nil {
+		t.Errorf("of a node that never sent: got %+v", got)
+	}
+}
+
+func TestLatestSurvivesARestartAndOldBatches(t *testing.T) {
+	b := newBench(t)
+	for _, id := range [][2]uint64{{1, 1}, {2, 1}, {2, 3}, {2, 2}, {1, 9}} { // the spool comes late
+		b.append(numbered(t, "n-a", id[0], id[1]))
+	}
+	want := b.Latest().Node("n-a", "")
+	b.restart()
+	if diff := cmp.Diff(want, b.Latest().Node("n-a", "")); diff != "" {
+		t.Errorf("after a restart (-live +rebuilt):\n%s", diff)
+	}
+	if len(want) != 2 || want[0].Value != 3 || want[0].Boot != 2 || want[0].Seq != 3 || !want[0].Time.Equal(epoch.Add(110*time.Second)) {
+		t.Errorf("got %+v, want the last report of batch 2.3", want)
+	}
+	if got := b.Latest().Node("n-a", "system.memory."); len(got) != 1 || got[0].Value != 2 || got[0].Unit != "B" {
+		t.Errorf("by prefix: got %+v", got)
+	}
+	if got := b.Latest().At("n-a"); !got.Equal(epoch.Add(290*time.Second)) && !got.Equal(epoch.Add(110*time.Second)) {
+		t.Errorf("newest reading at %v", got)
+	}
+}
+
+func TestANodeHasRoomForSoManySchemas(t *testing.T) {
+	b := newBench(t)
+	for n := range 3 * maxSchemas { // of updates, none of which has batches in the journal
+		if err := b.PutSchema(t.Context(), "n-a", release(n, 3)); err != nil {
+			t.Fatalf("update %d: %v", n, err)
+		}
+	}
+	if got := len(b.schemas); got != maxSchemas {
+		t.Errorf("got %d schemas, want %d", got, maxSchemas)
+	}
+	if ids := b.Schemas("n-a"); len(ids) == 0 || len(ids) > wire.MaxSchemas {
+		t.Errorf("got %d that a node need not send", len(ids))
+	}
+	var err error
+	for n := 0; n < 100 && err == nil; n++ { // all in use
+		s := release(n, 100)
+		if err = b.PutSchema(t.Context(), "n-x", s); err == nil {
+			b.append(numberedBy(t, s, "n-x", 1, uint64(n+1)))
+		}
+	}
+	if !errors.Is(err, ErrTooManySchemas) {
+		t.Errorf("a node that keeps inventing: got %v, want ErrTooManySchemas", err)
+	}
+	b.restart()
+	if err := b.PutSchema(t.Context(), "n-y", release(1000, 100)); err != nil {
+		t.Errorf("another node's: %v", err)
+	}
+	if got := b.append(numberedBy(t, release(0, 100), "n-x", 1, 1)); got[0] != Duplicate {
+		t.Errorf("what was stored before: got outcome %v, want Duplicate", got[0])
+	}
+}
+
+func TestSubscribe(t *testing.T) {
+	b := newBench(t)
+	b.append(numbered(t, "n-a", 1, 1))
+	ctx, cancel := context.WithCancel(t.Context())
+	news := b.Subscribe(ctx, 0)
+	c := <-news
+	if c.Group != 1 || c.Missed || len(c.Batches) != 1 || c.Batches[0].Node != "n-a" {
+		t.Fatalf("got %+v", c)
+	}
+	if got, err := c.Batches[0].Decode(); err != nil || !cmp.Equal(got, numbered(t, "n-a", 1, 1).Batch, cmp.AllowUnexported(wire.BatchID{})) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for seq := range uint64(recentGroups + 10) { // nobody takes them meanwhile
+		b.append(numbered(t, "n-a", 1, seq+2))
+	}
+	last, missed := c.Group, false
+	for last < b.Group() {
+		c := <-news
+		if c.Group != last+1 != c.Missed {
+			t.Fatalf("got group %d after %d, missed %t", c.Group, last, c.Missed)
+		}
+		last, missed = c.Group, missed || c.Missed
+	}
+	if !missed {
+		t.Error("expected to be told that some were missed")
+	}
+	b.append(numbered(t, "n-b", 1, 1))
+	if c := <-news; c.Batches[0].Node != "n-b" || c.Missed {
+		t.Errorf("got %+v", c)
+	}
+	cancel()
+	if _, more := <-news; more {
+		t.Error("expected the end")
+	}
+}
+
+func FuzzGroup(f *testing.F) {
+	g := []byte{groupVersion}
+	for i := range 3 {
+		g, _ = appendItem(g, item{int64(i + 1), int64(-i), int64(i * 1000), make([]byte, i*7)})
+	}
+	f.Add(g)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		items, err := parseGroup(b)
+		again := []byte{groupVersion}
+		for _, it := range items {
+			again, _ = appendItem(again, it)
+		}
+		back, err2 := parseGroup(again)
+		if err2 != nil || !cmp.Equal(items, back, cmp.AllowUnexported(item{})) {
+			t.Fatalf("%v: read %v, written and read %v, %v", err, items, back, err2)
+		}
+	})
+}

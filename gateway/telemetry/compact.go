@@ -1,0 +1,631 @@
+package telemetry
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry/block"
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+const (
+	maxAhead   = 32 * 24 * time.Hour // of the gateway's clock; later stamps are nobody's
+	mostValues = 2 << 20             // that are unpacked at a time
+	mostWrites = 16 << 20            // octets that wait for a transaction
+)
+
+// move is what a compaction moves: the journal up to a group.
+type move struct {
+	through  int64
+	low      int64 // stamps below, and from high on, are dropped
+	high     int64
+	sources  []moving
+	unwanted map[*source]map[uint64]uint64 // batches of which something was dropped, by boot
+}
+
+// moving is a node's part.
+type moving struct {
+	src   *source
+	head  []*held
+	marks []mark
+	tail  tail
+}
+
+// Compact moves what the journal holds into the week files. What a failure or a power cut
+// leaves undone is done the next time: each file says up to which group it has all.
+func (s *Store) Compact(ctx context.Context) error {
+	s.tending.Lock()
+	defer s.tending.Unlock()
+	return s.compact(ctx)
+}
+
+// compact is Compact for who holds s.tending.
+func (s *Store) compact(ctx context.Context) error {
+	m := s.plan()
+	if len(m.sources) == 0 {
+		return nil
+	}
+	for _, w := range m.weeks() {
+		err := s.compactWeek(ctx, w, &m)
+		if errors.Is(err, store.ErrCorrupt) {
+			if err = s.repair(ctx, w, err); err == nil {
+				err = s.compactWeek(ctx, w, &m)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("compact %v: %w", w, err)
+		}
+	}
+	if err := s.settle(ctx, &m); err != nil {
+		if errors.Is(err, store.ErrCorrupt) {
+			err = fmt.Errorf("%w: %w", errJournal, err)
+		}
+		return fmt.Errorf("compact: %w", err)
+	}
+	for _, w := range m.weeks() {
+		s.touched[w] = true
+	}
+	s.tellUnwanted(&m)
+	return nil
+}
+
+// plan takes stock of the head.
+func (s *Store) plan() move {
+	low, high := s.bounds()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	m := move{through: s.lastGroup, low: low, high: high, unwanted: map[*source]map[uint64]uint64{}}
+	for _, src := range s.sources {
+		if len(src.head) == 0 {
+			continue
+		}
+		p := moving{src: src, head: slices.Clone(src.head)}
+		p.marks, p.tail = marksOf(p.head, src.seen, src.tail)
+		m.sources = append(m.sources, p)
+		for _, h := range p.head {
+			if h.first < low || h.last >= high {
+				of := m.unwanted[src]
+				if of == nil {
+					of = map[uint64]uint64{}
+					m.unwanted[src] = of
+				}
+				of[h.Boot]++
+			}
+		}
+	}
+	slices.SortFunc(m.sources, func(a, b moving) int { return int(a.src.id - b.src.id) })
+	return m
+}
+
+// bounds returns between which stamps readings are kept.
+func (s *Store) bounds() (low, high int64) {
+	if !s.Sure() {
+		return earliest, latest
+	}
+	now := s.now()
+	return max(earliest, now.Add(-s.Keep.Hour).UnixMilli()), min(latest, now.Add(maxAhead).UnixMilli())
+}
+
+// weeks returns those that there is something for.
+func (m *move) weeks() []week {
+	all := map[week]bool{}
+	for _, p := range m.sources {
+		for _, h := range p.head {
+			first, last := max(h.first, m.low), min(h.last, m.high-1)
+			for w := weekOf(first); first <= last && w <= weekOf(last); w++ {
+				all[w] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// edit is what is about to be written into a week file.
+type edit struct {
+	f       *weekFile
+	nodes   map[string]int64 // new ones
+	numbers map[wire.Metric]int
+	brought map[int64]int // by new series
+	series  []newSeries
+	blocks  []editBlock
+	stale   map[nodeDay]bool // to be rolled up: true; or rolled up: false
+	marks   []editMark
+	size    int
+	refused int // series beyond what a node may have
+}
+
+type newSeries struct {
+	id   int
+	node int64
+	wire.Metric
+}
+
+// editBlock is a block to be put in place of one of its key; without a body it goes.
+type editBlock struct {
+	node  int64
+	width int
+	start int64
+	body  []byte
+}
+
+type editMark struct {
+	node int64
+	mark
+}
+
+func newEdit(f *weekFile) *edit {
+	return &edit{f: f, nodes: map[string]int64{}, numbers: map[wire.Metric]int{}, brought: map[int64]int{}, stale: map[nodeDay]bool{}}
+}
+
+// node returns a node's number in the file.
+func (e *edit) node(node string) int64 {
+	if id, ok := e.f.nodes[node]; ok {
+		return id
+	}
+	id, ok := e.nodes[node]
+	if !ok {
+		id = e.f.nextNode + int64(len(e.nodes))
+		e.nodes[node] = id
+	}
+	return id
+}
+
+// number returns a series' number in the file; negative: the node that comes with it has
+// brought as many as it may.
+func (e *edit) number(node int64, m wire.Metric) int {
+	if n, ok := e.f.numbers[m]; ok {
+		return n
+	}
+	if n, ok := e.numbers[m]; ok {
+		return n
+	}
+	if e.f.brought[node]+e.brought[node] >= nodeSeries {
+		e.refused++
+		return -1
+	}
+	n := len(e.series) + e.f.nextSeries
+	e.numbers[m] = n
+	e.brought[node]++
+	e.series = append(e.series, newSeries{n, node, m})
+	return n
+}
+
+func (e *edit) isFloat(n int) bool {
+	if n >= e.f.nextSeries {
+		return e.series[n-e.f.nextSeries].Scale == wire.ScaleFloat
+	}
+	return e.f.isFloat(n)
+}
+
+func (e *edit) put(node int64, width int, start int64, body []byte) {
+	e.blocks = append(e.blocks, editBlock{node, width, start, body})
+	e.size += len(body)
+}
+
+// compactWeek writes what belongs into one week's file.
+func (s *Store) compactWeek(ctx context.Context, w week, m *move) error {
+	f, err := s.ready(ctx, w)
+	if err != nil {
+		return err
+	}
+	defer s.weeks.release(f)
+	applied := f.appliedOf(s.name)
+	e := newEdit(f)
+	for _, p := range m.sources {
+		if err := s.compactNode(ctx, e, p, applied, max(m.low, w.begin()), min(m.high, w.end())); err != nil {
+			return err
+		}
+		for _, mk := range p.marks {
+			if weekOf(mk.at) == w && mk.at >= m.low && mk.at < m.high {
+				e.marks = append(e.marks, editMark{e.node(p.src.node), mk})
+			}
+		}
+		if e.size > mostWrites {
+			if e, err = s.commit(ctx, e, 0); err != nil {
+				return err
+			}
+		}
+	}
+	_, err = s.commit(ctx, e, m.through)
+	return err
+}
+
+// gather is a node's readings, unpacked, by hour.
+type gather struct {
+	hours  map[int64]*rows
+	values int
+}
+
+// compactNode unpacks a node's batches and adds to the edit what becomes of them within
+// [low, high).
+func (s *Store) compactNode(ctx context.Context, e *edit, p moving, applied, low, high int64) error {
+	g := gather{hours: map[int64]*rows{}}
+	numbers := map[*schema][]int{}
+	for _, h := range p.head {
+		if h.group <= applied || h.first >= high || h.last < low {
+			continue
+		}
+		b, err := h.decode()
+		if err != nil { // it was whole when it came: RAM or card has changed it
+			s.Log.Error("a batch cannot be read", "node", p.src.node, "batch", h.BatchID, "err", err)
+			continue
+		}
+		node := e.node(p.src.node)
+		of := numbers[h.schema]
+		if of == nil {
+			for _, metric := range h.schema.Metrics {
+				of = append(of, e.number(node, metric))
+			}
+			numbers[h.schema] = of
+		}
+		quality, before := clockNumber(b.Clock), int64(0)
+		for i := range b.Reports {
+			r := &b.Reports[i]
+			if r.Time < low || r.Time >= high {
+				continue
+			}
+			if i > 0 && r.Time < before {
+				e.marks = append(e.marks, editMark{node, mark{at: r.Time, kind: MarkClock, boot: b.Boot, seq: b.Seq, detail: fmt.Sprintf("%+d ms", r.Time-before)}})
+			}
+			before = r.Time
+			hour := floor(r.Time, hourMS) / hourMS
+			if g.hours[hour] == nil {
+				g.hours[hour] = newRows()
+			}
+			g.hours[hour].addReport(h.schema, of, quality, r)
+		}
+		if g.values += len(b.Reports) * len(of); g.values > mostValues {
+			if err := s.flush(ctx, e, p.src.node, &g); err != nil {
+				return err
+			}
+			// What comes next is merged with it in the file.
+			next, err := s.commit(ctx, e, 0)
+			if err != nil {
+				return err
+			}
+			*e = *next
+			clear(numbers)
+		}
+	}
+	return s.flush(ctx, e, p.src.node, &g)
+}
+
+// flush merges what was gathered with what the file holds.
+func (s *Store) flush(ctx context.Context, e *edit, node string, g *gather) error {
+	for _, hour := range slices.Sorted(maps.Keys(g.hours)) {
+		r := g.hours[hour]
+		var err error
+		switch at := hour * hourMS; {
+		case at < e.f.from.hour:
+			err = s.mergeRollup(ctx, e, node, hourly, hour-hour%24, r)
+		case at < e.f.from.quarter:
+			if err = s.mergeRollup(ctx, e, node, quarter, hour-hour%24, r); err == nil {
+				err = s.mergeRollup(ctx, e, node, hourly, hour-hour%24, r)
+			}
+		default:
+			err = s.mergeHour(ctx, e, node, hour, r)
+		}
+		if err != nil {
+			return fmt.Errorf("%s, hour %d: %w", node, hour, err)
+		}
+	}
+	g.hours, g.values = map[int64]*rows{}, 0
+	return nil
+}
+
+// mergeHour merges readings with the block of their hour: of readings, or of minutes where
+// those have taken their place.
+func (s *Store) mergeHour(ctx context.Context, e *edit, node string, hour int64, r *rows) error {
+	id := e.node(node)
+	e.stale[nodeDay{id, floor(hour, 24) / 24}] = true
+	if hour*hourMS < e.f.from.minute {
+		if there, err := s.stored(ctx, e.f, node, minute, hour, nil); err != nil {
+			return err
+		} else if there != nil {
+			return s.mergeRollup(ctx, e, node, minute, hour, r)
+		}
+	}
+	there, err := s.stored(ctx, e.f, node, raw, hour, nil)
+	if err != nil {
+		return err
+	}
+	if there != nil {
+		both := newRows()
+		both.addBlock(there, func(n int) int { return n })
+		b, _ := r.block(1)
+		both.addBlock(b, func(n int) int { return n })
+		r = both
+	}
+	body, left, err := r.encode(about(node, raw, hour))
+	if err != nil {
+		return err
+	}
+	if left > 0 {
+		s.given.tell(s, "telemetry.crowded", node, "it made more readings within an hour than are kept", map[string]string{"rows": fmt.Sprint(left)})
+	}
+	e.put(id, raw, hour, body)
+	return nil
+}
+
+// mergeRollup adds readings to buckets whose readings are not kept any more.
+func (s *Store) mergeRollup(ctx context.Context, e *edit, node string, width int, start int64, r *rows) error {
+	id := e.node(node)
+	roll := newRoller(width, e.isFloat)
+	// Of several hours of a day the edit may have made a part already.
+	there, err := e.made(id, node, width, start)
+	if there == nil && err == nil {
+		there, err = s.stored(ctx, e.f, node, width, start, nil)
+	}
+	if err != nil {
+		return err
+	}
+	if there != nil {
+		u, err := block.ReadRollup(there, e.isFloat)
+		if err != nil {
+			return err
+		}
+		roll.addRollup(u)
+	}
+	b, _ := r.block(1)
+	roll.addBlock(b)
+	body, err := roll.encode(about(node, width, start))
+	if err != nil || body == nil {
+		return err
+	}
+	e.put(id, width, start, body)
+	return nil
+}
+
+// made returns a block that the edit is to write.
+func (e *edit) made(id int64, node string, width int, start int64) (*block.Block, error) {
+	for i := len(e.blocks) - 1; i >= 0; i-- {
+		if b := e.blocks[i]; b.node == id && b.width == width && b.start == start {
+			return block.Decode(b.body, about(node, width, start), nil)
+		}
+	}
+	return nil, nil
+}
+
+// stored reads a block of a file; nil: there is none, or one that is damaged, which is
+// seen to.
+func (s *Store) stored(ctx context.Context, f *weekFile, node string, width int, start int64, want func(int) bool) (*block.Block, error) {
+	id, ok := f.nodes[node]
+	if !ok {
+		return nil, nil
+	}
+	var body []byte
+	err := f.db.Read().QueryRowContext(ctx, `SELECT body FROM blocks WHERE node = ? AND width = ? AND start = ?`, id, width, start).Scan(&body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, store.Classify(err)
+	}
+	b, err := block.Decode(body, about(node, width, start), want)
+	if err != nil {
+		s.damaged(f.week, fmt.Errorf("%s, width %d, hour %d: %w", node, width, start, err))
+		return nil, nil
+	}
+	return b, nil
+}
+
+// commit writes an edit in one transaction, which holds readers up for no longer than
+// that, and returns an empty one. through is up to which group the file then has all; 0: it
+// has more to come.
+func (s *Store) commit(ctx context.Context, e *edit, through int64) (*edit, error) {
+	f := e.f
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	err := f.db.Write(ctx, func(tx *sql.Tx) error { return e.write(ctx, tx, s.name, through) })
+	if err != nil {
+		s.weeks.retire(f) // what it holds is not known for sure
+		return nil, err
+	}
+	if e.refused > 0 {
+		s.given.tell(s, "telemetry.series", "", fmt.Sprintf("a node may have %d metrics within a week; more are not kept", nodeSeries), nil)
+	}
+	maps.Copy(f.nodes, e.nodes)
+	for _, n := range e.series {
+		f.series[n.id], f.numbers[n.Metric] = n.Metric, n.id
+		f.brought[n.node]++
+	}
+	f.nextSeries, f.nextNode = f.nextSeries+len(e.series), f.nextNode+int64(len(e.nodes))
+	for d, is := range e.stale {
+		if is {
+			f.stale[d] = true
+		} else {
+			delete(f.stale, d)
+		}
+	}
+	if through > 0 {
+		f.journal, f.applied = string(s.name), through
+	}
+	return newEdit(f), nil
+}
+
+func (e *edit) write(ctx context.Context, tx *sql.Tx, journal []byte, through int64) error {
+	run := func(query string, args ...any) error { _, err := tx.ExecContext(ctx, query, args...); return err }
+	for node, id := range e.nodes {
+		if err := run(`INSERT INTO nodes VALUES (?, ?, ?)`, id, node, nodeSum(id, node)); err != nil {
+			return err
+		}
+	}
+	for _, n := range e.series {
+		if err := run(`INSERT INTO series VALUES (?, ?, ?, ?, ?, ?)`, n.id, n.node, n.Name, n.Unit, n.Scale, seriesSum(int64(n.id), n.node, n.Metric)); err != nil {
+			return err
+		}
+	}
+	if err := e.writeBlocks(ctx, tx); err != nil {
+		return err
+	}
+	for d, is := range e.stale {
+		query := `DELETE FROM stale WHERE node = ? AND day = ?`
+		if is {
+			query = `INSERT OR IGNORE INTO stale VALUES (?, ?)`
+		}
+		if err := run(query, d.node, d.day); err != nil {
+			return err
+		}
+	}
+	for _, m := range e.marks {
+		if m.kind == MarkBoot { // an earlier batch of the boot may have come meanwhile
+			if err := run(`DELETE FROM marks WHERE node = ? AND kind = ? AND boot = ?`, m.node, m.kind, m.boot); err != nil {
+				return err
+			}
+		}
+		if err := run(`INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, m.node, m.at, m.kind, m.boot, m.seq, m.through, m.until, m.detail); err != nil {
+			return err
+		}
+	}
+	if through == 0 {
+		return nil
+	}
+	return run(`UPDATE meta SET journal = ?, applied = ?`, journal, through)
+}
+
+func (e *edit) writeBlocks(ctx context.Context, tx *sql.Tx) error {
+	if len(e.blocks) == 0 {
+		return nil
+	}
+	put, err := tx.PrepareContext(ctx, `INSERT OR REPLACE INTO blocks (node, width, start, body) VALUES (?, ?, ?, ?)`)
+	if err != nil {
+		return err
+	}
+	defer put.Close()
+	for _, b := range e.blocks {
+		if b.body == nil {
+			_, err = tx.ExecContext(ctx, `DELETE FROM blocks WHERE node = ? AND width = ? AND start = ?`, b.node, b.width, b.start)
+		} else {
+			_, err = put.ExecContext(ctx, b.node, b.width, b.start, b.body)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle takes out of the journal what the week files have, and writes down what came.
+func (s *Store) settle(ctx context.Context, m *move) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.swapTails(m, 1)
+	today := day(s.now())
+	var dropped []*schema
+	if err := s.db.Write(ctx, func(tx *sql.Tx) (err error) {
+		for _, p := range m.sources {
+			came, err := p.src.marshalCame()
+			if err != nil {
+				return err
+			}
+			latest, err := s.latest.marshal(p.src.node)
+			if err != nil {
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, `UPDATE sources SET came = ?, latest = ? WHERE id = ?`, came, latest, p.src.id); err != nil {
+				return err
+			}
+		}
+		if dropped, err = s.settleSchemas(ctx, tx, today); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM groups WHERE id <= ?`, m.through); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE journal SET compacted = ?`, m.through)
+		return err
+	}); err != nil {
+		s.swapTails(m, -1) // as they were: the next time they are compared and counted again
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sch := range s.schemas {
+		if sch.held > 0 {
+			sch.used = today
+		}
+	}
+	for _, p := range m.sources {
+		s.forget(p.src, m.through)
+	}
+	for _, old := range dropped {
+		delete(s.schemas, old.id)
+	}
+	return nil
+}
+
+// swapTails counts what was dropped, or counts it back, and exchanges the batches with
+// which the next ones are compared.
+func (s *Store) swapTails(m *move, sign int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range m.sources {
+		p := &m.sources[i]
+		p.src.tail, p.tail = p.tail, p.src.tail
+		for boot, n := range m.unwanted[p.src] {
+			p.src.dropped[boot] += uint64(sign) * n
+		}
+	}
+}
+
+// settleSchemas writes down which schemas are in use, once a day, and drops those that
+// have not been for long.
+func (s *Store) settleSchemas(ctx context.Context, tx *sql.Tx, today int64) (dropped []*schema, err error) {
+	for _, sch := range s.schemas {
+		switch {
+		case sch.held > 0 && sch.used != today:
+			_, err = tx.ExecContext(ctx, `UPDATE schemas SET used = ? WHERE id = ?`, today, sch.id[:])
+		case sch.held == 0 && sch.used < today-schemaDays:
+			dropped = append(dropped, sch)
+			_, err = tx.ExecContext(ctx, `DELETE FROM schemas WHERE id = ?`, sch.id[:])
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return dropped, nil
+}
+
+// tellUnwanted says whose stamps nobody can believe.
+func (s *Store) tellUnwanted(m *move) {
+	for src, boots := range m.unwanted {
+		n := uint64(0)
+		for _, k := range boots {
+			n += k
+		}
+		s.given.tell(s, "telemetry.misdated", src.node, fmt.Sprintf("%d of its batches are stamped more than %d days ahead, or before anything is kept; those readings are dropped", n, int(maxAhead.Hours()/24)),
+			map[string]string{"batches": fmt.Sprint(n)})
+	}
+}
+
+// given is which events were given lately: each kind once an hour for each node.
+type given struct{ at map[string]time.Time }
+
+const (
+	givenEvery = time.Hour
+	maxGiven   = 2048
+)
+
+func (g *given) tell(s *Store, kind, node, message string, fields map[string]string) {
+	s.mu.Lock()
+	now, what := s.now(), kind+" "+node
+	last, again := g.at[what]
+	again = again && now.Sub(last).Abs() < givenEvery
+	if !again {
+		if g.at == nil || len(g.at) >= maxGiven {
+			g.at = map[string]time.Time{}
+		}
+		g.at[what] = now
+	}
+	s.mu.Unlock()
+	if !again {
+		s.Events.Add(kind, model.Warning, node, message, fields)
+	}
+}

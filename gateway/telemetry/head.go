@@ -1,0 +1,75 @@
+package telemetry
+
+import (
+	"bytes"
+	"fmt"
+
+	"halo.internal/model/wire"
+)
+
+// The head is what the journal holds, in RAM: batches as they came, whose columns are
+// unpacked when somebody asks. It begins where the last compaction ended.
+
+// held is a batch of the head. It does not change.
+type held struct {
+	wire.Header
+	schema      *schema
+	group       int64
+	first, last int64 // stamps, Unix milliseconds
+	data        []byte
+}
+
+func (h *held) name() batchName { return batchName{h.Boot, h.Seq} }
+
+// decode unpacks the columns.
+func (h *held) decode() (wire.Batch, error) {
+	b, err := wire.Decode(h.data, h.schema.Schema)
+	if err != nil {
+		return b, fmt.Errorf("journal: %w", err)
+	}
+	return b, nil
+}
+
+// sumSize is the octets of the checksum at a batch's end.
+const sumSize = 4
+
+// judge says what becomes of a batch of whose name another one is in the head.
+func (h *held) judge(e *Entry) Outcome {
+	if bytes.Equal(h.data, e.Data) {
+		return Duplicate
+	}
+	// A form that was thinned before the acknowledgement of the whole arrived, or the other way round.
+	if h.Header != e.Batch.Header || len(h.data) < sumSize {
+		return Conflict
+	}
+	if whole, err := h.decode(); err == nil && whole.Covers(e.Batch) {
+		return Duplicate
+	}
+	return Conflict
+}
+
+// add takes a batch into the head. The caller holds s.mu, or is alone.
+func (s *Store) add(src *source, h *held) {
+	src.head = append(src.head, h)
+	src.held[h.name()] = h
+	src.note(h.name())
+	h.schema.held++
+	s.headBytes += int64(len(h.data))
+	s.headCount++
+}
+
+// forget takes out of the head what is in groups up to that one. The caller holds s.mu.
+func (s *Store) forget(src *source, through int64) {
+	kept := src.head[:0:0]
+	for _, h := range src.head {
+		if h.group > through {
+			kept = append(kept, h)
+			continue
+		}
+		delete(src.held, h.name())
+		h.schema.held--
+		s.headBytes -= int64(len(h.data))
+		s.headCount--
+	}
+	src.head = kept
+}

@@ -1,0 +1,132 @@
+package telemetry
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/wire"
+)
+
+const maxMetrics = 2048 // of one node
+
+// Latest holds the newest value of each metric of each node, in RAM. Newer is
+// what has the higher boot and sequence number: clocks step, those do not.
+type Latest struct {
+	mu    sync.RWMutex // guards nodes
+	nodes map[string]map[string]apitype.Reading
+}
+
+func newLatest() *Latest { return &Latest{nodes: map[string]map[string]apitype.Reading{}} }
+
+// apply takes the values of a committed batch.
+func (l *Latest) apply(node string, s wire.Schema, b wire.Batch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	have := l.of(node)
+	for k, m := range s.Metrics {
+		old, known := have[m.Name]
+		if known && cmp.Or(cmp.Compare(old.Boot, b.Boot), cmp.Compare(old.Seq, b.Seq)) > 0 || !known && len(have) >= maxMetrics {
+			continue
+		}
+		for i := len(b.Reports) - 1; i >= 0; i-- {
+			r := &b.Reports[i]
+			if v, ok := finite(m, r.Values[k]); ok {
+				have[m.Name] = apitype.Reading{Node: node, Metric: m.Name, Unit: m.Unit, Value: v, Time: r.At(), Clock: b.Clock, Boot: b.Boot, Seq: b.Seq, Urgent: b.Urgent}
+				break
+			}
+		}
+	}
+}
+
+func (l *Latest) of(node string) map[string]apitype.Reading {
+	have := l.nodes[node]
+	if have == nil {
+		have = map[string]apitype.Reading{}
+		l.nodes[node] = have
+	}
+	return have
+}
+
+// finite returns a value that JSON can carry.
+func finite(m wire.Metric, v wire.Value) (float64, bool) {
+	f := m.Number(v)
+	return f, !math.IsNaN(f) && !math.IsInf(f, 0)
+}
+
+// At returns when a node made its newest reading, by a clock that it could
+// trust; zero: there is none.
+func (l *Latest) At(node string) (at time.Time) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, r := range l.nodes[node] {
+		if r.Clock != model.ClockNone && r.Time.After(at) {
+			at = r.Time
+		}
+	}
+	return at
+}
+
+// Node returns a node's latest values whose metric has that prefix, by name.
+func (l *Latest) Node(node, prefix string) []apitype.Reading {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	list := []apitype.Reading{}
+	for name, r := range l.nodes[node] {
+		if strings.HasPrefix(name, prefix) {
+			list = append(list, r)
+		}
+	}
+	slices.SortFunc(list, func(a, b apitype.Reading) int { return cmp.Compare(a.Metric, b.Metric) })
+	return list
+}
+
+// keptReading is how a reading lies in the journal's sources.
+type keptReading struct {
+	_      struct{} `cbor:",toarray"`
+	Metric string
+	Unit   string
+	Value  float64
+	Time   int64
+	Clock  string
+	Boot   uint64
+	Seq    uint64
+	Urgent bool
+}
+
+// marshal returns a node's values for its row.
+func (l *Latest) marshal(node string) ([]byte, error) {
+	var kept []keptReading
+	for _, r := range l.Node(node, "") {
+		kept = append(kept, keptReading{Metric: r.Metric, Unit: r.Unit, Value: r.Value, Time: r.Time.UnixMilli(), Clock: string(r.Clock), Boot: r.Boot, Seq: r.Seq, Urgent: r.Urgent})
+	}
+	b, err := cbor.Marshal(kept)
+	return seal(b), err
+}
+
+// restore reads what marshal made.
+func (l *Latest) restore(node string, b []byte) error {
+	var kept []keptReading
+	b, err := unseal(b)
+	if err == nil {
+		err = cbor.Unmarshal(b, &kept)
+	}
+	if err != nil {
+		return fmt.Errorf("latest values of %s: %w", node, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	have := l.of(node)
+	for _, r := range kept[:min(len(kept), maxMetrics)] {
+		have[r.Metric] = apitype.Reading{Node: node, Metric: r.Metric, Unit: r.Unit, Value: r.Value, Time: time.UnixMilli(r.Time).UTC(), Clock: model.ClockQuality(r.Clock), Boot: r.Boot, Seq: r.Seq, Urgent: r.Urgent}
+	}
+	return nil
+}

@@ -1,0 +1,238 @@
+package telemetry
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"halo.internal/gateway/store"
+	"halo.internal/model"
+	"halo.internal/model/atomicfile"
+)
+
+// damaged notes that a week's file has to be repaired. It may be called while the file is
+// being read.
+func (s *Store) damaged(w week, err error) {
+	s.spoiling.Lock()
+	defer s.spoiling.Unlock()
+	if s.spoilt[w] == nil {
+		s.spoilt[w] = err
+		s.wake()
+	}
+}
+
+// ready returns a week's file to be written to, whose first time in a process checks all
+// of it: nothing is written into a damaged one. The caller holds s.tending.
+func (s *Store) ready(ctx context.Context, w week) (*weekFile, error) {
+	f, err := s.weeks.acquire(ctx, w, true)
+	if err == nil && !f.checked {
+		if err = f.db.Check(ctx); err != nil {
+			s.weeks.release(f)
+		} else {
+			f.checked = true
+		}
+	}
+	if !errors.Is(err, store.ErrCorrupt) {
+		return f, err
+	}
+	if err := s.repair(ctx, w, err); err != nil {
+		return nil, err
+	}
+	return s.weeks.acquire(ctx, w, true)
+}
+
+// repairAll repairs what was found damaged. The caller holds s.tending.
+func (s *Store) repairAll(ctx context.Context) error {
+	s.spoiling.Lock()
+	spoilt := maps.Clone(s.spoilt)
+	s.spoiling.Unlock()
+	var errs []error
+	for _, w := range slices.Sorted(maps.Keys(spoilt)) {
+		errs = append(errs, s.repair(ctx, w, spoilt[w]))
+	}
+	return errors.Join(errs...)
+}
+
+// repair puts a new file in place of a damaged one, with the blocks that can be read; the
+// damaged one is kept, as the only one of its kind. The caller holds s.tending.
+func (s *Store) repair(ctx context.Context, w week, why error) error {
+	path := s.weeks.path(w)
+	kept, lost, err := s.salvage(ctx, w, path)
+	if err != nil {
+		return fmt.Errorf("repair %v: %w", w, errors.Join(err, store.Remove(path+unfinished)))
+	}
+	if err := s.removeAside(); err != nil {
+		return err
+	}
+	var aside string
+	if err := s.weeks.replace(w, false, func(path string) (err error) {
+		if aside, err = store.SetAside(path); err != nil {
+			return err
+		}
+		return atomicfile.Rename(path+unfinished, path)
+	}); err != nil {
+		return fmt.Errorf("repair %v: %w", w, err)
+	}
+	s.spoiling.Lock()
+	delete(s.spoilt, w)
+	s.spoiling.Unlock()
+	s.touched[w] = true
+	s.Events.Add("telemetry.damaged", model.Error, "", fmt.Sprintf("the telemetry of week %v was damaged: %d blocks were saved, %d are known to be lost: %v", w, kept, lost, why),
+		map[string]string{"week": w.String(), "saved": fmt.Sprint(kept), "lost": fmt.Sprint(lost), "aside": aside})
+	return nil
+}
+
+// removeAside removes week files that were set aside before.
+func (s *Store) removeAside() error {
+	entries, err := os.ReadDir(s.Dir)
+	for _, e := range entries {
+		if strings.Contains(e.Name(), weekSuffix+store.Damaged) {
+			err = errors.Join(err, os.Remove(filepath.Join(s.Dir, e.Name())))
+		}
+	}
+	return err
+}
+
+// salvage writes what can be read of a file into a new one beside it.
+func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost int, err error) {
+	if err := store.Remove(path + unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, err
+	}
+	fresh, err := openWeek(ctx, path+unfinished, w, true)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, fresh.db.Close()) }()
+	old := &weekFile{week: w}
+	old.reset()
+	if old.db, err = store.OpenAsIs(ctx, path, weekKind); err != nil {
+		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
+			return 0, 0, nil // it is no database any more
+		}
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, old.db.Close()) }()
+	for _, part := range old.parts() {
+		if err := store.Classify(part(ctx)); err != nil && !errors.Is(err, store.ErrCorrupt) {
+			if ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) {
+				return 0, 0, err
+			}
+		}
+	}
+	e := old.copyTo(fresh)
+	e.marks, _ = old.allMarks(ctx) // as many as can be read
+	c := copier{names: old.names()}
+	c.block = func(node string, b editBlock) error {
+		if _, _, err := decodeBlock(old, b.body, node, b.width, b.start, nil); err != nil {
+			lost++
+			return nil
+		}
+		if kept++; b.width == raw || b.width == minute {
+			e.stale[nodeDay{b.node, floor(b.start, 24) / 24}] = true
+		}
+		e.put(b.node, b.width, b.start, b.body)
+		if e.size > mostWrites {
+			var err error
+			e, err = s.commit(ctx, e, 0)
+			return err
+		}
+		return nil
+	}
+	for next := int64(0); ; {
+		last, end, err := c.run(ctx, old, next)
+		if err == nil && end {
+			break
+		}
+		if err != nil && !errors.Is(err, store.ErrCorrupt) {
+			return kept, lost, err
+		}
+		if next = max(next, last+1); err != nil { // what is on this page cannot be read: look behind it
+			skip := next
+			for step := int64(1); ; step *= 2 {
+				if skip += step; step > weekIDsLimit {
+					end = true
+					break
+				}
+				if old.readable(ctx, skip) {
+					next = skip
+					break
+				}
+			}
+			lost++
+			if end {
+				break
+			}
+		}
+	}
+	if _, err := s.commit(ctx, e, 0); err != nil {
+		return kept, lost, err
+	}
+	return kept, lost, fresh.setMeta(ctx, old)
+}
+
+// readable tells whether the first block from that row on can be read.
+func (f *weekFile) readable(ctx context.Context, id int64) bool {
+	var n int
+	return f.db.Read().QueryRowContext(ctx, `SELECT length(body) FROM blocks NOT INDEXED WHERE id >= ? ORDER BY id LIMIT 1`, id).Scan(&n) == nil
+}
+
+// copier hands over blocks in the order of their rows.
+type copier struct {
+	names map[int64]string
+	block func(node string, b editBlock) error
+}
+
+// run begins at that row, and returns the last that it has read; end: there are no more.
+func (c *copier) run(ctx context.Context, f *weekFile, from int64) (last int64, end bool, err error) {
+	last = from - 1
+	err = each(ctx, f.db.Read(), func(rows *sql.Rows) error {
+		var id int64
+		var b editBlock
+		if err := take(rows, &id, &b.node, &b.width, &b.start, &b.body); err != nil {
+			return err
+		}
+		last = id
+		if name, ok := c.names[b.node]; ok {
+			return c.block(name, b)
+		}
+		return nil
+	}, `SELECT id, node, width, start, body FROM blocks NOT INDEXED WHERE id >= ? ORDER BY id`, from)
+	return last, err == nil, store.Classify(err)
+}
+
+// copyTo begins an edit of a new file with a file's nodes and series.
+func (f *weekFile) copyTo(fresh *weekFile) *edit {
+	e := newEdit(fresh)
+	maps.Copy(e.nodes, f.nodes)
+	for _, n := range slices.Sorted(maps.Keys(f.series)) {
+		e.series = append(e.series, newSeries{n, 0, f.series[n]}) // they count against nobody any more
+	}
+	return e
+}
+
+func (f *weekFile) allMarks(ctx context.Context) (all []editMark, err error) {
+	err = each(ctx, f.db.Read(), func(rows *sql.Rows) error {
+		var m editMark
+		if err := take(rows, &m.node, &m.at, &m.kind, &m.boot, &m.seq, &m.through, &m.until, &m.detail); err != nil {
+			return err
+		}
+		all = append(all, m)
+		return nil
+	}, `SELECT node, at, kind, boot, seq, through, until, detail FROM marks`)
+	return all, store.Classify(err)
+}
+
+// setMeta says of a new file what another one says.
+func (f *weekFile) setMeta(ctx context.Context, as *weekFile) error {
+	return f.db.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE meta SET journal = ?, applied = ?, minute = ?, quarter = ?, hour = ?`, []byte(as.journal), as.applied, as.from.minute, as.from.quarter, as.from.hour)
+		return err
+	})
+}

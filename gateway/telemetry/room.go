@@ -1,0 +1,187 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+
+	"halo.internal/gateway/store"
+	"halo.internal/model"
+)
+
+// The telemetry shares its file system with what is more precious. It takes a third at
+// most, and gives up what is oldest and finest while less than a reserve is free.
+const (
+	shareOfDisk = 3
+	mostReserve = 8 << 20
+	reservePart = 16                 // of the file system, where that is less
+	aheadKept   = 8 * 24 * 60 * 60e3 // milliseconds: weeks that begin later are the first to go
+
+	// Telemetry this small is not what fills a disk, and dropping it would not help: what was
+	// acknowledged stays, and the nodes keep what is new.
+	smallStore = 1 << 20
+)
+
+// Limit is how many octets may be in use where there is room on the file system.
+func (s *Store) Limit() int64 {
+	if size, _ := s.space(); size > 0 {
+		return min(s.Budget, size/shareOfDisk)
+	}
+	return s.Budget
+}
+
+// Thinned returns how often a week was thinned or removed for space since the start.
+func (s *Store) Thinned() int64 { return s.thinnings.Load() }
+
+// Bytes returns how much of the file system the telemetry takes.
+func (s *Store) Bytes() int64 {
+	n := s.db.FileBytes()
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil {
+		return n
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			n += info.Size()
+		}
+	}
+	return n
+}
+
+// limit is how many octets may be in use at present.
+func (s *Store) limit(used int64) int64 {
+	size, free := s.space()
+	reserve := min(mostReserve, size/reservePart)
+	if size == 0 || free >= reserve {
+		return s.Limit()
+	}
+	return min(s.Limit(), max(used-(reserve-free), smallStore))
+}
+
+// trim thins until the telemetry is within its limit. The caller holds s.tending.
+func (s *Store) trim(ctx context.Context) error {
+	for range 4 * maxWeeks {
+		used := s.Bytes()
+		limit := s.limit(used)
+		if used <= limit {
+			return nil
+		}
+		did, err := s.giveUp(ctx, fmt.Sprintf("the telemetry takes %d MiB, of which it may have %d", used>>20, limit>>20))
+		if err != nil || !did {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeRoom is free for who does not hold s.tending.
+func (s *Store) makeRoom(ctx context.Context) error {
+	s.tending.Lock()
+	defer s.tending.Unlock()
+	return s.free(ctx)
+}
+
+var errNothingToGive = errors.New("there is nothing to give up for room")
+
+// free gives something up since the medium is full. The caller holds s.tending.
+func (s *Store) free(ctx context.Context) error {
+	used := s.Bytes()
+	for used > smallStore {
+		did, err := s.giveUp(ctx, "the file system is full")
+		if err != nil {
+			return err
+		}
+		if s.Bytes() < used {
+			return nil
+		}
+		if !did {
+			break
+		}
+	}
+	return errNothingToGive
+}
+
+// giving is one thing that can be given up.
+type giving struct {
+	week   week
+	to     thinned // or else
+	remove bool
+	what   string
+}
+
+// givings lists what can be given up in that order: first weeks that have no business to be
+// there yet, then of all but the last two weeks what is finest, the oldest first, then those
+// weeks, and in the end what is finest of the last two.
+func (s *Store) givings() (list []giving) {
+	now := s.now().UnixMilli()
+	current, weeks := weekOf(now), s.weeks.list()
+	for i := len(weeks) - 1; i >= 0; i-- {
+		if s.Sure() && weeks[i].begin() > now+aheadKept {
+			list = append(list, giving{week: weeks[i], remove: true, what: "it is of the future, and was removed"})
+		}
+	}
+	each := func(keep week, g giving, to func(w week) thinned) {
+		for _, w := range weeks {
+			if w < keep {
+				g.week, g.to = w, to(w)
+				list = append(list, g)
+			}
+		}
+	}
+	minutes := func(w week) thinned { return thinned{minute: w.end()} }
+	quarters := func(w week) thinned { return thinned{w.end(), w.end(), 0} }
+	hours := func(w week) thinned { return thinned{w.end(), w.end(), w.end()} }
+	none := func(week) thinned { return thinned{} }
+	each(current-1, giving{what: "minutes took the place of readings where that is smaller"}, minutes)
+	each(current-1, giving{what: "quarters of an hour took the place of readings"}, quarters)
+	each(current-1, giving{what: "hours took the place of quarters of an hour"}, hours)
+	each(current-1, giving{what: "it was removed", remove: true}, none)
+	each(current, giving{what: "quarters of an hour took the place of readings"}, quarters)
+	upTo := func(t int64) func(w week) thinned {
+		return func(w week) thinned { return thinned{min(w.end(), t), min(w.end(), t), 0} }
+	}
+	each(current+1, giving{what: "quarters of an hour took the place of readings before today"}, upTo(floor(now, dayMS)))
+	each(current, giving{what: "it was removed", remove: true}, none)
+	each(math.MaxInt64, giving{what: "quarters of an hour take the place of readings"}, upTo(floor(now, dayMS)+dayMS))
+	return list
+}
+
+// giveUp gives up the first thing that there is, and says so. The caller holds s.tending.
+func (s *Store) giveUp(ctx context.Context, why string) (did bool, err error) {
+	for _, g := range s.givings() {
+		if !g.remove {
+			is, err := s.fromOf(ctx, g.week)
+			if err == nil && is.minute >= g.to.minute && is.quarter >= g.to.quarter && is.hour >= g.to.hour {
+				continue
+			}
+			rewritten := true
+			if err == nil {
+				rewritten, err = s.thin(ctx, g.week, g.to)
+			}
+			switch {
+			case errors.Is(err, store.ErrFull):
+				continue // there is no room to rewrite it: what comes next takes less
+			case errors.Is(err, store.ErrCorrupt):
+				if err := s.repair(ctx, g.week, err); err != nil {
+					return false, err
+				}
+				continue
+			case err != nil:
+				return false, fmt.Errorf("thin %v: %w", g.week, err)
+			case !rewritten:
+				continue
+			}
+		}
+		if g.remove {
+			if err := s.unlink(g.week); err != nil {
+				return false, fmt.Errorf("remove %v: %w", g.week, err)
+			}
+		}
+		s.thinnings.Add(1)
+		s.Events.Add("telemetry.thinned", model.Warning, "", fmt.Sprintf("%s: of week %v, %s", why, g.week, g.what), map[string]string{"week": g.week.String(), "budget_bytes": fmt.Sprint(s.Limit())})
+		return true, nil
+	}
+	return false, nil
+}

@@ -1,0 +1,284 @@
+// Package telemetry keeps what the nodes measure: a journal of their batches as they
+// came, committed before they are acknowledged, whose newest part is also in RAM; and a
+// file for each week, into which it is compacted every hour as compressed blocks, an hour
+// of one node each, with rollups of 15 minutes and an hour for the days that are over.
+// It is gentle to a card, bounded in octets and in age, thins what is finest and oldest
+// first, and answers what was measured when.
+package telemetry
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"halo.internal/gateway/store"
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+// Sizes of the head in octets of batches.
+const (
+	headLimit = 8 << 20  // more is compacted at once
+	mostHead  = 32 << 20 // more is not taken in: the nodes keep what they have until compaction succeeds
+)
+
+//go:embed journal/*.sql
+var journalFiles embed.FS
+
+// OpenJournal opens telemetry.db. A damaged one is set aside and a new one made: what
+// the nodes still hold unacknowledged comes again, and the week files stay.
+func OpenJournal(ctx context.Context, path string) (*store.DB, store.Repair, error) {
+	migrations, err := fs.Sub(journalFiles, "journal")
+	if err != nil {
+		return nil, store.Repair{}, err
+	}
+	return store.Open(ctx, path, store.Kind{Migrations: migrations})
+}
+
+// Events takes what people should know.
+type Events interface {
+	Add(kind string, s model.Severity, node, message string, fields map[string]string)
+}
+
+// Config is what Open needs.
+type Config struct {
+	Journal *store.DB        // from OpenJournal; closed by who opened it
+	Dir     string           // of the week files
+	Budget  int64            // octets of all files; a third of the file system at most
+	Keep    Keep             // zero: DefaultKeep
+	Now     func() time.Time // the gateway's clock
+	Sure    func() bool      // whether that is more than a guess: what is old or of the future is only judged then
+	Events  Events
+	Log     *slog.Logger
+}
+
+// Store is the telemetry of all nodes. Its methods may be called from any goroutine. Run
+// has to be running for the journal to be compacted.
+type Store struct {
+	Config
+	db     *store.DB
+	name   []byte // of the journal
+	latest *Latest
+	weeks  weeks
+	space  func() (size, free int64) // of the file system
+	work   chan struct{}             // Run has something to do before its time
+
+	// Locks are taken in this order.
+	tending sync.Mutex    // held by the one who compacts, rolls up or thins: guards week files' content, and touched
+	touched map[week]bool // whose days may have to be rolled up
+
+	spoiling  sync.Mutex // guards spoilt: what reading has found
+	spoilt    map[week]error
+	thinnings atomic.Int64
+	writing   sync.Mutex // held by the one who writes the journal: nobody else changes what follows
+
+	mu         sync.RWMutex // guards what follows
+	sources    map[string]*source
+	byID       map[int64]*source
+	schemas    map[wire.SchemaID]*schema
+	lastSource int64
+	lastGroup  int64
+	headBytes  int64
+	headCount  int
+	recent     recent
+	given      given
+}
+
+// Open reads the journal into RAM. What in it cannot be read is an event.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	if c.Keep == (Keep{}) {
+		c.Keep = DefaultKeep()
+	}
+	s := &Store{
+		Config: c, db: c.Journal, latest: newLatest(), work: make(chan struct{}, 1),
+		space:   func() (int64, int64) { return space(c.Dir) },
+		sources: map[string]*source{}, byID: map[int64]*source{}, schemas: map[wire.SchemaID]*schema{},
+		touched: map[week]bool{}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := s.weeks.find(c.Dir); err != nil {
+		return nil, err
+	}
+	for i, list := 0, s.weeks.list(); i < min(3, len(list)); i++ { // where the last process may have left something
+		s.touched[list[len(list)-1-i]] = true
+	}
+	bad, err := s.read(ctx)
+	if err != nil {
+		return nil, store.Classify(err)
+	}
+	if len(bad) > 0 {
+		s.Events.Add("telemetry.unreadable", model.Warning, "", fmt.Sprintf("%d parts of the telemetry journal cannot be read: %v", len(bad), bad[0]), nil)
+	}
+	return s, nil
+}
+
+// Close closes the week files; the journal's owner closes it.
+func (s *Store) Close() error { return s.weeks.close() }
+
+// Latest returns the newest values.
+func (s *Store) Latest() *Latest { return s.latest }
+
+func (s *Store) now() time.Time { return s.Now().UTC() }
+
+// wake has Run look what there is to do.
+func (s *Store) wake() {
+	select {
+	case s.work <- struct{}{}:
+	default: // it has not looked since the last time
+	}
+}
+
+func day(t time.Time) int64 { return t.Unix() / (24 * 60 * 60) }
+
+// read fills RAM from the journal, and returns what could not be read.
+func (s *Store) read(ctx context.Context) (bad []error, err error) {
+	if err := s.db.Read().QueryRowContext(ctx, `SELECT name, compacted FROM journal`).Scan(&s.name, &s.lastGroup); err != nil {
+		return nil, err
+	}
+	for _, f := range []func(context.Context) ([]error, error){s.readSources, s.readSchemas, s.readGroups} {
+		more, err := f(ctx)
+		if bad = append(bad, more...); err != nil {
+			return bad, err
+		}
+	}
+	s.readLatest()
+	return bad, nil
+}
+
+// each calls f for each row of a query.
+func each(ctx context.Context, db *sql.DB, f func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func (s *Store) readSources(ctx context.Context) (bad []error, err error) {
+	return bad, each(ctx, s.db.Read(), func(rows *sql.Rows) error {
+		var id int64
+		var node string
+		var came, latest []byte
+		if err := rows.Scan(&id, &node, &came, &latest); err != nil {
+			return err
+		}
+		src := newSource(id, node)
+		if came != nil {
+			if err := src.parseCame(came); err != nil {
+				bad = append(bad, err)
+			}
+		}
+		if latest != nil {
+			if err := s.latest.restore(node, latest); err != nil {
+				bad = append(bad, err)
+			}
+		}
+		s.sources[node], s.byID[id] = src, src
+		s.lastSource = max(s.lastSource, id)
+		return nil
+	}, `SELECT id, node, came, latest FROM sources`)
+}
+
+func (s *Store) readSchemas(ctx context.Context) (bad []error, err error) {
+	return bad, each(ctx, s.db.Read(), func(rows *sql.Rows) error {
+		var id, body []byte
+		var source, used int64
+		if err := rows.Scan(&id, &source, &body, &used); err != nil {
+			return err
+		}
+		decoded, err := wire.DecodeSchema(body)
+		if err != nil || len(id) != len(wire.SchemaID{}) || decoded.ID() != wire.SchemaID(id) {
+			bad = append(bad, fmt.Errorf("schema %x: %w", id, errors.Join(err, errors.New("it is another one than its name says"))))
+			return nil
+		}
+		s.schemas[wire.SchemaID(id)] = &schema{Schema: decoded, id: wire.SchemaID(id), source: source, bytes: len(body) + schemaRow, used: used}
+		return nil
+	}, `SELECT id, source, body, used FROM schemas`)
+}
+
+func (s *Store) readGroups(ctx context.Context) (bad []error, err error) {
+	return bad, each(ctx, s.db.Read(), func(rows *sql.Rows) error {
+		var id int64
+		var body []byte
+		if err := rows.Scan(&id, &body); err != nil {
+			return err
+		}
+		s.lastGroup = max(s.lastGroup, id)
+		items, err := parseGroup(body)
+		if err != nil {
+			bad = append(bad, fmt.Errorf("group %d: %w", id, err))
+		}
+		for _, it := range items {
+			if err := s.replay(id, it); err != nil {
+				bad = append(bad, fmt.Errorf("group %d: %w", id, err))
+			}
+		}
+		return nil
+	}, `SELECT id, body FROM groups ORDER BY id`)
+}
+
+// replay takes a batch of the journal into the head again.
+func (s *Store) replay(group int64, it item) error {
+	src := s.byID[it.source]
+	if src == nil {
+		return fmt.Errorf("source %d is not known", it.source)
+	}
+	h, err := wire.DecodeHeader(it.data)
+	if err != nil {
+		return err
+	}
+	sch := s.schemas[h.Schema]
+	if sch == nil {
+		return fmt.Errorf("batch %v of %s: %w", h.BatchID, src.node, ErrNoSchema)
+	}
+	s.add(src, &held{Header: h, schema: sch, group: group, first: it.first, last: it.last, data: it.data})
+	return nil
+}
+
+// readLatest brings the newest values, which are as of the last compaction, up to date
+// with the head.
+func (s *Store) readLatest() {
+	for _, src := range s.sources {
+		for _, h := range newestOf(src.head) {
+			if b, err := h.decode(); err == nil { // one that is damaged is not the newest then
+				s.latest.apply(src.node, h.schema.Schema, b)
+			}
+		}
+	}
+}
+
+// rebuildDepth is how many batches of each node and schema are unpacked at start.
+const rebuildDepth = 4
+
+// newestOf returns the newest batches of each schema: others add nothing that is newer,
+// unless a metric was missing in all of these.
+func newestOf(head []*held) (newest []*held) {
+	of := map[*schema][]*held{}
+	for _, h := range head {
+		list := append(of[h.schema], h)
+		for i := len(list) - 1; i > 0 && (list[i-1].Boot > h.Boot || list[i-1].Boot == h.Boot && list[i-1].Seq > h.Seq); i-- {
+			list[i-1], list[i] = list[i], list[i-1]
+		}
+		of[h.schema] = list[max(0, len(list)-rebuildDepth):]
+	}
+	for _, list := range of {
+		newest = append(newest, list...)
+	}
+	return newest
+}
