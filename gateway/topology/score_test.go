@@ -82,9 +82,9 @@ func TestScores(t *testing.T) {
 		"the gateway of a chain": {func(w *world) *world {
 			return newWorld(t, "gw", "b", "c").links("gw-b b-c").via("b>gw c>b")
 		}, "gw", 90, []Code{SingleLink}},
-		"ten hops": {func(w *world) *world {
+		"ten hops": {func(*world) *world {
 			names := strings.Split("gw b c d e f h i j k l", " ")
-			w = newWorld(t, names...)
+			w := newWorld(t, names...)
 			for i, n := range names[1:] {
 				w.link(names[i], n, "mesh0").via(n + ">" + names[i])
 			}
