@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"time"
 
 	"halo.internal/model"
 	"halo.internal/model/dot11"
@@ -193,3 +194,5 @@ func (r *frameReader) cut(row cutRow) Cut {
 func (r *frameReader) conflict(row conflictRow) Conflict {
 	return Conflict{Address: r.mac(row.Address), Nodes: r.idList(row.Nodes)}
 }
+
+func unixMilli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

@@ -166,14 +166,10 @@ const (
 
 // Why a route ends where it does.
 const (
-	EndNoWay      = "no_way"        // the node at the end says that routing knows no way to the gateway
-	EndNoReport   = "no_report"     // it has not reported lately, and no live links lead on
-	EndUnknownHop = "unknown_hop"   // its next hop is nobody's known address, and no live links lead on
-	EndGatewayOff = "no_gateway"    // no member is the gateway
-	maxHops       = 2 * MaxNodes    // bound of a Path
-	noLinkCost    = 100 * perfect   // of a hop that routing takes and no report knows a link for
-	perfect       = 1000            // cost of a link of quality 100 both ways
-	worstCost     = perfect * 10000 // and of one that hardly is
+	EndNoWay      = "no_way"      // the node at the end says that routing knows no way to the gateway
+	EndNoReport   = "no_report"   // it has not reported lately, and no live links lead on
+	EndUnknownHop = "unknown_hop" // its next hop is nobody's known address, and no live links lead on
+	EndGatewayOff = "no_gateway"  // no member is the gateway
 )
 
 // Route is how a node's frames reach the gateway. Path follows it hop by hop.
@@ -261,7 +257,7 @@ func (p Picture) Route(node string) (Route, bool) {
 // dead end those as far as the way goes, each once.
 func (p Picture) Path(node string) []string {
 	path := []string{node}
-	for len(path) < maxHops {
+	for len(path) <= MaxNodes {
 		r, ok := p.Route(path[len(path)-1])
 		if !ok || r.Next == "" || slices.Contains(path, r.Next) {
 			break

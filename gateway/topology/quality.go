@@ -17,6 +17,10 @@ const (
 
 	fullTQ         = 255
 	unknownQuality = 50 // of a link over the air of which nothing is known
+
+	perfect    = 1000            // cost of a link of quality 100 both ways
+	worstCost  = perfect * 10000 // and of one that hardly is
+	noLinkCost = perfect * 100   // of a hop that routing takes and no report knows a link for
 )
 
 // Limit is what keeps the quality of a direction below 100.
