@@ -27,6 +27,7 @@ import (
 const (
 	operatorSuffix = ".operator" // the operator's key and certificate
 	nodesSuffix    = ".nodes"    // what nodes there are, as the gateway last said
+	auditSuffix    = ".audit"    // the audit log's head that was verified last
 )
 
 func besides(path, suffix string) string {

@@ -2,11 +2,13 @@ package ctl_test
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/auditlog"
 	"halo.internal/model/bundle"
 	"halo.internal/model/version"
 )
@@ -275,13 +278,46 @@ func routes(t testing.TB) map[string]any {
 		"GET /v1/audit": apitype.AuditList{Items: []apitype.AuditEntry{
 			{ID: 3, Time: ago(time.Minute), Actor: "user:admin", Action: "revoke-node", Target: "n01", Remote: "192.0.2.9", Status: 204},
 			{ID: 2, Time: ago(30 * time.Minute), Actor: "user:admin", Action: "raise-network-epoch", Remote: "192.0.2.9"},
-			{ID: 1, Time: ago(time.Hour), Actor: "token:abcd", Action: "update-node", Target: "gw\x1b[31m", Remote: "192.0.2.8", Status: 403}}},
+			{ID: 1, Time: ago(time.Hour), Actor: "token:abcd", Action: "update-node", Target: "gw\x1b[31m", Remote: "192.0.2.8", Status: 403}}, Head: auditChain(3).verification().Head},
+		"GET /v1/audit/verify":  auditChain(3).verification(),
+		"GET /v1/audit/records": auditChain(3).records,
 		"GET /v1/trust/macs": apitype.TrustedMACList{Items: []apitype.TrustedMAC{
 			{MAC: "02:00:00:00:00:02", Node: nodeID, Used: agoPtr(time.Hour), Created: ago(3 * time.Hour), By: "user:admin", Note: "mast\x1b[31m"},
 			{MAC: "02:00:00:00:00:03", Created: ago(time.Minute), By: "user:admin"}}},
 		"POST /v1/trust/macs":                     apitype.TrustedMAC{MAC: "02:00:00:00:00:04", Created: standInNow, By: "user:admin"},
 		"DELETE /v1/trust/macs/02:00:00:00:00:02": nil,
 	}
+}
+
+// auditChain is an audit log of that many records.
+type auditChain int64
+
+func (n auditChain) all() (list []apitype.AuditRecord) {
+	var before []byte
+	for id := int64(1); id <= int64(n); id++ {
+		r := auditlog.Record{Before: before, ID: id, Actor: "user:admin", Status: 200}
+		before = r.Hash()
+		list = append(list, apitype.AuditRecord{ID: id, Record: r.Encode(), Hash: hex.EncodeToString(before)})
+	}
+	return list
+}
+
+func (n auditChain) verification() apitype.AuditVerification {
+	v := apitype.AuditVerification{Intact: true, Records: int64(n), Since: agoPtr(time.Hour)}
+	for _, r := range n.all() {
+		v.Head = apitype.AuditHead{ID: r.ID, Hash: r.Hash}
+	}
+	return v
+}
+
+// records answers in pages of two.
+func (n auditChain) records(r *http.Request) any {
+	since, err := strconv.ParseInt(r.URL.Query().Get("since"), 10, 64)
+	if err != nil {
+		return apitype.Problem{Title: "Bad Request", Status: http.StatusBadRequest}
+	}
+	list := n.all()[min(since, int64(n)):]
+	return apitype.AuditRecordList{Items: list[:min(2, len(list))]}
 }
 
 // meshProfile is in the middle of a change.

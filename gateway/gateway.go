@@ -274,9 +274,10 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return ignoreEnd(ctx, err)
 	}
 	d.showCode(link, code)
+	changes := audit.New(p.config, d.clock)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
-		Events: log, Audit: audit.New(p.config, d.clock), Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
@@ -295,6 +296,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		stream.Run,
 		link.Run,
 		func(ctx context.Context) error { return p.reserve.Run(ctx, d.tellRoom(log)) },
+		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },
 		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },
 		d.untilAnswered,
 	}, stage{nodes.Run, copies.run}, stage{log.Run})

@@ -59,12 +59,37 @@ func (c *Client) DeleteAPIToken(ctx context.Context, id string) error {
 	return c.call(ctx, request{method: http.MethodDelete, path: "/api/auth/tokens/" + url.PathEscape(id)}, nil)
 }
 
-// Audit returns the newest entries of the audit log, newest first.
-func (c *Client) Audit(ctx context.Context, limit int) ([]apitype.AuditEntry, error) {
-	return newest(limit, func(cursor string, n int) ([]apitype.AuditEntry, string, error) {
+// Audit returns the newest entries of the audit log, newest first, and the head
+// of its chain.
+func (c *Client) Audit(ctx context.Context, limit int) ([]apitype.AuditEntry, apitype.AuditHead, error) {
+	var head apitype.AuditHead
+	entries, err := newest(limit, func(cursor string, n int) ([]apitype.AuditEntry, string, error) {
 		q := page(nil, cursor)
 		q.Set("limit", strconv.Itoa(n))
 		l, err := get[apitype.AuditList](ctx, c, "/v1/audit", q)
+		if cursor == "" {
+			head = l.Head
+		}
 		return l.Items, l.Next, err
 	})
+	return entries, head, err
+}
+
+// VerifyAudit has the gateway walk the chain of its audit log.
+func (c *Client) VerifyAudit(ctx context.Context) (apitype.AuditVerification, error) {
+	return get[apitype.AuditVerification](ctx, c, "/v1/audit/verify", nil)
+}
+
+// auditPage is how many records are asked for at once: some 60 KiB.
+const auditPage = 200
+
+// AuditRecords returns records after an ID as they are hashed, oldest first: a
+// page of them.
+func (c *Client) AuditRecords(ctx context.Context, after int64) ([][]byte, error) {
+	l, err := get[apitype.AuditRecordList](ctx, c, "/v1/audit/records", url.Values{"since": {strconv.FormatInt(after, 10)}, "limit": {strconv.Itoa(auditPage)}})
+	records := make([][]byte, 0, len(l.Items))
+	for _, r := range l.Items {
+		records = append(records, r.Record)
+	}
+	return records, err
 }

@@ -137,3 +137,28 @@ func FuzzPath(f *testing.F) {
 		}
 	})
 }
+
+func TestAuditMark(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new", "north-ridge.audit")
+	if _, err := LoadAuditMark(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	want := AuditMark{NetworkKey: sample().NetworkKey, ID: 7, Hash: "abcd", Time: time.Unix(1_800_000_000, 0).UTC()}
+	if err := want.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := LoadAuditMark(path); err != nil || got != want {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+	}
+	for _, text := range []string{"", `{"id":`, `{"id":1,"hash":"xyz"}`, strings.Repeat(" ", maxSize+1)} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadAuditMark(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%.20q: got %v, want the path", text, err)
+		}
+	}
+}

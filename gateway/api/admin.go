@@ -102,7 +102,23 @@ func (a *API) logRoutes() {
 		OperationID: "list-audit", Method: http.MethodGet, Path: "/v1/audit", Tags: []string{"events"},
 		Summary: "Who changed what, newest first",
 	}, func(ctx context.Context, p *Page) (*body[apitype.AuditList], error) {
-		list, next, err := a.Audit.List(ctx, p.Cursor, p.Limit)
-		return answer(apitype.AuditList{Items: list, Next: next}, err)
+		return answer(a.Audit.List(ctx, p.Cursor, p.Limit))
+	})
+	register(a, admin, huma.Operation{
+		OperationID: "verify-audit", Method: http.MethodGet, Path: "/v1/audit/verify", Tags: []string{"events"},
+		Summary:     "Whether the audit log is as it was written",
+		Description: "Walks the whole chain of hashes. An edited, inserted, moved or missing record is found, but not that all of it was written anew, or that its end is missing: that takes a head that somebody remembers.",
+	}, func(ctx context.Context, _ *nothing) (*body[apitype.AuditVerification], error) {
+		return answer(a.Audit.Verify(ctx))
+	})
+	register(a, admin, huma.Operation{
+		OperationID: "list-audit-records", Method: http.MethodGet, Path: "/v1/audit/records", Tags: []string{"events"},
+		Summary:     "The audit log as it is hashed, oldest first",
+		Description: "For whoever verifies by himself that the log still leads from a head that he remembers to the one that it has now.",
+	}, func(ctx context.Context, i *struct {
+		Page
+		Since int64 `query:"since" minimum:"0" doc:"ID of the head that is remembered: only what came after it"`
+	}) (*body[apitype.AuditRecordList], error) {
+		return answer(a.Audit.Records(ctx, i.Since, i.Cursor, i.Limit))
 	})
 }

@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/auditlog"
 )
 
 // during runs something while a capture is under way.
@@ -28,11 +31,11 @@ func (d during) Capture(context.Context, model.CaptureRequest, io.Writer) error 
 // audited returns the newest entries of captures.
 func (f *fixture) audited() (list []string) {
 	f.t.Helper()
-	entries, _, err := f.Audit.List(f.t.Context(), "", 100)
+	entries, err := f.Audit.List(f.t.Context(), "", 100)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	for _, e := range entries {
+	for _, e := range entries.Items {
 		if e.Action == "capture-mesh" {
 			list = append(list, fmt.Sprintf("%s %s %d", e.Actor, e.Target, e.Status))
 		}
@@ -84,7 +87,7 @@ func TestNothingIsDoneThatCannotBeAudited(t *testing.T) {
 	f.exec(`DROP TRIGGER audit_full`)
 
 	// The outcome alone is lost: there is the intent, and an event.
-	f.exec(`CREATE TRIGGER audit_full BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'no'); END`)
+	f.exec(`CREATE TRIGGER audit_full BEFORE INSERT ON audit WHEN NEW.completes <> 0 BEGIN SELECT RAISE(ABORT, 'no'); END`)
 	f.want(http.StatusOK, "POST", "/v1/mesh/capture", model.CaptureRequest{}, nil)
 	if got := f.audited(); len(got) != 1 || got[0] != "user:root  0" {
 		t.Errorf("got %q, want one without an outcome", got)
@@ -99,4 +102,79 @@ func TestNothingIsDoneThatCannotBeAudited(t *testing.T) {
 			t.Fatalf("no event tells of it: %+v", events.Items)
 		}
 	}
+}
+
+// An admin sees whether the log is as it was written, and gets what he needs to
+// verify it by himself from a head that he has kept.
+func TestTheAuditLogIsVerified(t *testing.T) {
+	f := newFixture(t)
+	change := func() {
+		t.Helper()
+		f.want(http.StatusCreated, "POST", "/v1/admin/join-tokens", apitype.CreateJoinToken{Uses: 1, ExpiresS: 3600}, nil)
+	}
+	verify := func() (v apitype.AuditVerification) {
+		t.Helper()
+		f.want(http.StatusOK, "GET", "/v1/audit/verify", nil, &v)
+		return v
+	}
+	change()
+	var list apitype.AuditList
+	f.want(http.StatusOK, "GET", "/v1/audit?limit=1", nil, &list)
+	kept := list.Head
+	if v := verify(); !v.Intact || v.Head != kept || v.Records != 3 || kept.ID != 3 || len(kept.Hash) != 64 || v.Since == nil || v.Fault != nil {
+		t.Errorf("got %+v, the list's head is %+v", v, kept)
+	}
+	change()
+	change()
+
+	// By himself, in pages.
+	trace := func(from, to apitype.AuditHead) error {
+		t.Helper()
+		return auditlog.Trace(placeOf(t, from), placeOf(t, to), auditlog.Kept, func(after int64) ([][]byte, error) {
+			var records [][]byte
+			for path := fmt.Sprintf("/v1/audit/records?limit=2&since=%d", after); path != ""; {
+				var page apitype.AuditRecordList
+				f.want(http.StatusOK, "GET", path, nil, &page)
+				for _, r := range page.Items {
+					if sum := sha256.Sum256(r.Record); hex.EncodeToString(sum[:]) != r.Hash {
+						t.Errorf("record %d does not have its hash", r.ID)
+					}
+					records = append(records, r.Record)
+				}
+				if path = ""; page.Next != "" {
+					path = "/v1/audit/records?limit=2&cursor=" + page.Next
+				}
+			}
+			return records, nil
+		})
+	}
+	now := verify().Head
+	if err := trace(kept, now); err != nil || now.ID != kept.ID+4 {
+		t.Errorf("from %+v to %+v: %v", kept, now, err)
+	}
+	if err := trace(apitype.AuditHead{}, now); err != nil {
+		t.Error(err)
+	}
+	f.want(http.StatusBadRequest, "GET", "/v1/audit/records?cursor=x", nil, nil)
+	f.want(http.StatusUnprocessableEntity, "GET", "/v1/audit/records?since=-1", nil, nil)
+
+	f.exec(`UPDATE audit SET actor = 'user:eve' WHERE id = 2`)
+	if v := verify(); v.Intact || v.Fault == nil || v.Fault.ID != 2 || v.Fault.Expected == "" || v.Fault.Came == "" || v.Head.ID != 1 {
+		t.Errorf("got %+v", v)
+	}
+
+	f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: "olaf", Password: password, Role: apitype.RoleOperator}, nil)
+	f.token = f.login("olaf")
+	for _, path := range []string{"/v1/audit", "/v1/audit/verify", "/v1/audit/records"} {
+		f.want(http.StatusForbidden, "GET", path, nil, nil)
+	}
+}
+
+func placeOf(t *testing.T, h apitype.AuditHead) auditlog.Head {
+	t.Helper()
+	hash, err := hex.DecodeString(h.Hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return auditlog.Head{ID: h.ID, Hash: hash}
 }

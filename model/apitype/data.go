@@ -132,6 +132,42 @@ type AuditEntry struct {
 type AuditList struct {
 	Items []AuditEntry `json:"items"`
 	Next  string       `json:"next,omitempty"`
+	Head  AuditHead    `json:"head" doc:"newest record of the chain; remember it, and a later verification shows whether the log still has it"`
+}
+
+// AuditHead is a place in the chain of the audit log, usually its end.
+type AuditHead struct {
+	ID   int64  `json:"id" example:"1042" doc:"record: an entry, or the outcome of one; 0: there is none yet"`
+	Hash string `json:"hash" example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" doc:"SHA-256 of the record, which holds the hash before; hexadecimal"`
+}
+
+// AuditFault is the first record of the audit log that does not fit.
+type AuditFault struct {
+	ID       int64  `json:"id" example:"17" doc:"record; 0: the anchor, which is the last record that was dropped for its age"`
+	Expected string `json:"expected" example:"record 17"`
+	Came     string `json:"came" example:"record 18"`
+}
+
+// AuditVerification is what became of a walk along the whole chain.
+type AuditVerification struct {
+	Intact  bool        `json:"intact" doc:"everything fits"`
+	Head    AuditHead   `json:"head" doc:"last record until which everything fits; of an intact log the newest"`
+	Records int64       `json:"records" example:"731" doc:"entries and outcomes that fit"`
+	Since   *time.Time  `json:"since,omitempty" doc:"time of the first of them: older ones were dropped for their age"`
+	Fault   *AuditFault `json:"fault,omitempty" doc:"absent of an intact log"`
+}
+
+// AuditRecord is a record as it is hashed.
+type AuditRecord struct {
+	ID     int64  `json:"id" example:"1042"`
+	Record []byte `json:"record" doc:"CBOR array [form, hash before, id, completes, time, actor, action, target, remote, status], base64"`
+	Hash   string `json:"hash" doc:"as it is stored; that of an intact log is the SHA-256 of record"`
+}
+
+// AuditRecordList is a page of the chain, oldest first.
+type AuditRecordList struct {
+	Items []AuditRecord `json:"items"`
+	Next  string        `json:"next,omitempty"`
 }
 
 // Network is the HALO network and what a new card needs of it.
