@@ -27,9 +27,6 @@ type cells struct {
 
 func newRows() *rows { return &rows{series: map[int]*cells{}, columns: map[*schema][]*cells{}} }
 
-// size is about how many values there are.
-func (r *rows) size() int { return len(r.times) * max(1, len(r.series)) }
-
 func (r *rows) of(series int) *cells {
 	c := r.series[series]
 	if c == nil {
