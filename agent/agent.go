@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -44,6 +45,7 @@ type agent struct {
 	log      *slog.Logger // names the node
 	seen     view
 	spool    *spool.Spool
+	reached  atomic.Bool   // the gateway takes what it is told
 	retry    chan struct{} // a token when the way to the gateway may be back
 }
 
@@ -108,7 +110,10 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		return send.Run(inner, send.Options{
 			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
 			Spool: a.spool, Status: a.nodeStatus(), Retry: a.retry, Log: a.log,
-			Health: func(s health.State, detail string) { a.graph.Set(checkGateway, s, detail) },
+			Health: func(s health.State, detail string) {
+				a.graph.Set(checkGateway, s, detail)
+				a.reached.Store(s == health.OK)
+			},
 		})
 	})
 	g.Go(func() error { a.keep(inner); return nil })

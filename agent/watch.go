@@ -40,7 +40,7 @@ func every(ctx context.Context, d time.Duration, f func() (done bool)) bool {
 func (a *agent) watchMesh(ctx context.Context) error {
 	there := true // so that its absence is logged
 	every(ctx, watchEvery, func() bool {
-		st, err := a.mesh.Status(ctx)
+		st, err := a.status(ctx)
 		var h health.Report
 		if err == nil {
 			if h, err = a.mesh.Health(ctx); err != nil && !errors.Is(err, local.ErrAbsent) {
@@ -74,6 +74,15 @@ func (a *agent) watchMesh(ctx context.Context) error {
 		return false
 	})
 	return nil
+}
+
+// status asks halo-mesh for what is needed of it: while the gateway is not reached, that
+// is what says that it can be, too.
+func (a *agent) status(ctx context.Context) (model.MeshStatus, error) {
+	if a.reached.Load() {
+		return a.mesh.Brief(ctx)
+	}
+	return a.mesh.Status(ctx)
 }
 
 // reach sums up what says that the gateway can be reached: when it changes, it

@@ -95,7 +95,7 @@ func (m *mast) routes() http.Handler {
 }
 
 // mast is a daemon that has nothing but a status, events and a firewall.
-func (m *mast) Status(context.Context) (model.MeshStatus, error) {
+func (m *mast) Status(context.Context, bool) (model.MeshStatus, error) {
 	return model.MeshStatus{Node: m.key.ID(), Name: m.name, Mesh: "ETHRX0001-8A", Country: "DE", OverlayV4: "10.42.1.2",
 		Interfaces: []model.Interface{{Name: "eth0", Kind: "ethernet", Up: true, PortRole: "client", MAC: "02:00:00:00:00:09"}}}, nil
 }

@@ -55,6 +55,10 @@ func (m noMesh) Status(context.Context) (model.MeshStatus, error) {
 	return model.MeshStatus{}, m.absent()
 }
 
+func (m noMesh) Brief(context.Context) (model.MeshStatus, error) {
+	return model.MeshStatus{}, m.absent()
+}
+
 func (m noMesh) PutPeers(context.Context, []model.AdmittedPeer) error { return m.absent() }
 
 func (m noMesh) PutAnnounce(context.Context, model.Announce) error { return m.absent() }

@@ -139,6 +139,9 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	if d, err := m.DNS(ctx); err != nil || d.NoUpstream != "no uplink" {
 		t.Errorf("DNS: got %+v, %v", d, err)
 	}
+	if s, err := m.Brief(ctx); err != nil || s.Node != "n-x" {
+		t.Errorf("Brief: got %+v, %v", s, err)
+	}
 	if s, err := m.Scan(ctx, model.ScanRequest{Radio: "phy0"}); err != nil || s.Iface != "mesh0" {
 		t.Errorf("Scan: got %+v, %v", s, err)
 	}
@@ -166,6 +169,7 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 		`GET /v1/doctor null`,
 		`POST /v1/doctor null`,
 		`GET /v1/net/dns null`,
+		`GET /v1/status?brief null`,
 		`POST /v1/radios/scan {"radio":"phy0"}`,
 		`POST /v1/radios/capture {"seconds":3}`,
 	}

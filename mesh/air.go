@@ -56,7 +56,7 @@ func (c carrier) Enslave(iface string) error {
 
 // linksAge is for how long what routing has said is not asked for again: radios
 // ask at each newcomer.
-const linksAge = time.Second
+const linksAge = 4 * time.Second
 
 // linksOfOthers returns what routing knows of the links between other members;
 // the choice of peers rests on it.
@@ -80,6 +80,8 @@ func (u *batUnderlay) linksOfOthers() map[dot11.MAC][]dot11.MAC {
 	u.asked, u.links = now, links
 	return links
 }
+
+func (u *batUnderlay) Standing() []model.Radio { return u.wireless.Standing() }
 
 func (u *batUnderlay) Radios() []model.Radio {
 	list := u.wireless.List()

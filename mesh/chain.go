@@ -16,6 +16,7 @@ import (
 type chain struct {
 	links       int       // that stand, at the last look
 	originators int       // that routing knew
+	counted     time.Time // when it was asked
 	linkedAt    time.Time // since when any link stands
 }
 

@@ -211,7 +211,8 @@ func (c *cable) Servers() ([]doctor.Server, bool, error) { return nil, false, ni
 // noRadios is the air of a device that has none.
 type noRadios struct{}
 
-func (noRadios) Radios() []model.Radio { return []model.Radio{} }
+func (noRadios) Radios() []model.Radio   { return []model.Radio{} }
+func (noRadios) Standing() []model.Radio { return []model.Radio{} }
 func (noRadios) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
 	return model.RadioScan{}, api.ErrNone
 }

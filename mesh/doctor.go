@@ -22,7 +22,7 @@ const examineWait = 20 * time.Second
 
 func (m *core) newDoctor(s side) *doctor.Doctor {
 	return doctor.New(doctor.Config{
-		Network: m.net, Node: m.id.Key.Public(), Iface: underlayIface(m.bundle), Around: s.around, Underlay: m.under,
+		Network: m.net, Node: m.id.Key.Public(), Iface: underlayIface(m.bundle), Around: s.around, Own: s.own, Underlay: m.under,
 		Now: func() time.Time { now, _ := m.clock.Now(); return now }, Notify: m.events.Record, Log: m.Log,
 	})
 }
@@ -45,15 +45,10 @@ func (m *core) Examine(ctx context.Context) (model.DoctorReport, error) {
 	return m.doctor.Examine(ctx), nil
 }
 
-// around is what a node's path doctor looks at: the gateway, and the nodes that it
-// speaks to directly.
-func (n *node) around() (doctor.Own, []doctor.Peer, bool) {
+// own is what a node's path doctor takes for its own.
+func (n *node) own() (doctor.Own, bool) {
 	n.mu.Lock()
 	wg, member := n.wg, n.member
-	names := map[string]string{}
-	for _, p := range n.list.Peers {
-		names[p.Key.ID()] = p.Name
-	}
 	clients := paths.ClientsAlone
 	if p, ok := n.list.Find(n.id.Key.Public()); ok && p.Clients.IsValid() {
 		clients = p.Clients
@@ -62,18 +57,46 @@ func (n *node) around() (doctor.Own, []doctor.Peer, bool) {
 	}
 	n.mu.Unlock()
 	if wg == nil || member == nil {
+		return doctor.Own{}, false
+	}
+	return doctor.Own{V4: member.OverlayV4, Routes: n.overlayRoutes(), Clients: clients}, true
+}
+
+// around is what a node's path doctor looks at: the gateway, and the nodes that it
+// speaks to directly.
+func (n *node) around() (doctor.Own, []doctor.Peer, bool) {
+	own, ok := n.own()
+	n.mu.Lock()
+	wg, member := n.wg, n.member
+	names := map[string]string{}
+	for _, p := range n.list.Peers {
+		names[p.Key.ID()] = p.Name
+	}
+	n.mu.Unlock()
+	if !ok || wg == nil || member == nil {
 		return doctor.Own{}, nil, false
 	}
-	own := doctor.Own{V4: member.OverlayV4, Routes: n.overlayRoutes(), Clients: clients}
-	peers := doctorPeers(wg, n.directPeers(), names)
-	gateway := doctorPeers(wg, []overlay.Peer{n.gatewayPeer(*member)}, nil)[0]
+	peers := doctorPeers(wg, append(n.directPeers(), n.gatewayPeer(*member)), names)
+	gateway := &peers[len(peers)-1]
 	gateway.Gateway, gateway.Overlay = true, identity.Overlay(n.net, n.net)
 	gateway.Nets = append(slices.Clone(own.Routes), netip.PrefixFrom(paths.OverlayGateway, 32), netip.PrefixFrom(gateway.Overlay, 128))
-	return own, append(peers, gateway), true
+	return own, peers, true
+}
+
+// own is what a gateway's path doctor takes for its own.
+func (g *gateway) own() (doctor.Own, bool) {
+	g.mu.Lock()
+	wg := g.wg
+	g.mu.Unlock()
+	if wg == nil {
+		return doctor.Own{}, false
+	}
+	return doctor.Own{V4: paths.OverlayGateway, Routes: g.overlayRoutes(), Clients: paths.ClientsGateway}, true
 }
 
 // around is what a gateway's path doctor looks at: all nodes.
 func (g *gateway) around() (doctor.Own, []doctor.Peer, bool) {
+	own, ok := g.own()
 	g.mu.Lock()
 	wg := g.wg
 	peers := g.known.overlayPeers(g.net)
@@ -82,10 +105,10 @@ func (g *gateway) around() (doctor.Own, []doctor.Peer, bool) {
 		names[p.Node] = p.Name
 	}
 	g.mu.Unlock()
-	if wg == nil {
+	if !ok || wg == nil {
 		return doctor.Own{}, nil, false
 	}
-	return doctor.Own{V4: paths.OverlayGateway, Routes: g.overlayRoutes(), Clients: paths.ClientsGateway}, doctorPeers(wg, peers, names), true
+	return own, doctorPeers(wg, peers, names), true
 }
 
 // doctorPeers are peers of the overlay with what WireGuard says of them.

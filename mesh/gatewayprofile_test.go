@@ -59,6 +59,7 @@ func (u *quiet) Ports() []model.Port {
 }
 
 func (*quiet) Radios() []model.Radio    { return nil }
+func (*quiet) Standing() []model.Radio  { return nil }
 func (*quiet) Recheck()                 {}
 func (*quiet) Aside(bool) error         { return nil }
 func (*quiet) Permit(bundle.Mesh) error { return nil }

@@ -91,7 +91,7 @@ const (
 func newGraph() *health.Graph {
 	g := health.New("halo-mesh")
 	g.Declare(checkKernel)
-	g.Set(checkKernel, health.OK, "") // until somebody waits for it in vain
+	g.Set(checkKernel, health.OK, "") // until it is waited for in vain
 	g.Declare(checkPerm)
 	g.Declare(checkBundle)
 	g.Declare(checkBat, checkBundle)
@@ -124,7 +124,9 @@ type core struct {
 	lan     *lan.LAN       // nil until the device has a network
 	doctor  *doctor.Doctor // likewise
 	relay   *relay.Relay
-	picture *picture[model.MeshStatus] // of what the kernel knows; nil until the parts run
+	picture *picture[model.MeshStatus] // nil until the parts run
+	sketch  *picture[model.MeshStatus] // the brief one
+	seen    seen                       // the sketch's alone
 	// contact is awake when a link was made.
 	contact chan struct{}
 	// meetNow is awake when members may have come to be at other addresses.
@@ -227,14 +229,16 @@ func Run(ctx context.Context, c Config) error {
 type side interface {
 	api.Daemon
 	run(ctx context.Context) error
-	// status asks the kernel what is to be known.
-	status() model.MeshStatus
+	// status asks the kernel what is to be known, unless it is to be brief.
+	status(brief bool) model.MeshStatus
 	// greet makes the device known to whom it has just met.
 	greet()
 	// serves returns what clients are served with, but for the ports.
 	serves() lan.Wanted
 	// around is what the path doctor looks at; ok is false while there is no overlay.
 	around() (own doctor.Own, peers []doctor.Peer, ok bool)
+	// own is what around says of this device.
+	own() (own doctor.Own, ok bool)
 	// relays returns between whom multicast is carried, and the keys of these members.
 	relays() (relay.Wanted, []identity.PublicKey)
 	// overlay returns the open overlay, nil while there is none.
@@ -251,9 +255,12 @@ type side interface {
 func (m *core) run(ctx context.Context, s side) error {
 	m.doctor = m.newDoctor(s)
 	m.relay = m.newRelay(s)
-	m.picture = newPicture(pictureWait, s.status)
+	m.picture = newPicture(pictureWait, func() model.MeshStatus { return s.status(false) })
+	m.sketch = newPicture(pictureWait, func() model.MeshStatus { return s.status(true) })
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.picture.run(ctx) })
+	g.Go(func() error { return m.sketch.run(ctx) })
+	g.Go(func() error { return m.watchKernel(ctx) })
 	routes := m.withSupport(api.Handler(s, m.graph))
 	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), routes) })
 	g.Go(func() error { return m.keepDoor(ctx, s, routes) })

@@ -6,6 +6,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
 	"halo.internal/health"
 	"halo.internal/local"
 	"halo.internal/model"
@@ -15,9 +19,9 @@ const (
 	// pictureWait is for how long whoever asks for the status waits for one that is looked
 	// at after he asked. It leaves time for the answer's way.
 	pictureWait = local.AnswerWait - time.Second
-	// pictureOld is when a picture is so old that the kernel does not answer at all:
+	// kernelHangs is after how long the kernel counts as one that does not answer:
 	// /health has to name that within 5 s.
-	pictureOld = 4 * time.Second
+	kernelHangs = 3 * time.Second
 )
 
 // picture is what was seen when it was looked at last, for those who cannot wait until
@@ -28,10 +32,11 @@ type picture[T any] struct {
 	wait  time.Duration
 	asked chan struct{}
 
-	mu   sync.Mutex    // guards what follows
-	next chan struct{} // closed after a look that begins from now on
-	last T
-	at   time.Time // when that look began
+	mu    sync.Mutex    // guards what follows
+	next  chan struct{} // closed after a look that begins from now on
+	began time.Time     // when the look that is under way did; zero: none is
+	last  T
+	at    time.Time // when that look began
 }
 
 func newPicture[T any](wait time.Duration, look func() T) *picture[T] {
@@ -46,17 +51,27 @@ func (p *picture[T]) run(ctx context.Context) error {
 			return nil
 		case <-p.asked:
 		}
+		at := time.Now()
 		p.mu.Lock()
 		done := p.next
-		p.next = make(chan struct{})
+		p.next, p.began = make(chan struct{}), at
 		p.mu.Unlock()
-		at := time.Now()
 		v := p.look()
 		p.mu.Lock()
-		p.last, p.at = v, at
+		p.last, p.at, p.began = v, at, time.Time{}
 		p.mu.Unlock()
 		close(done)
 	}
+}
+
+// hangs returns for how long the look that is under way has lasted.
+func (p *picture[T]) hangs() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.began.IsZero() {
+		return 0
+	}
+	return time.Since(p.began)
 }
 
 // get returns what is seen by a look that begins now, and 0; or what was seen last, and
@@ -89,19 +104,61 @@ func (p *picture[T]) get(ctx context.Context) (v T, age time.Duration, ok bool) 
 }
 
 // Status returns the status as it is now, or, where the kernel does not answer in time,
-// as it was last. The health graph says so while that goes on.
-func (m *core) Status(ctx context.Context) (model.MeshStatus, error) {
-	s, age, ok := m.picture.get(ctx)
+// as it was last.
+func (m *core) Status(ctx context.Context, brief bool) (model.MeshStatus, error) {
+	p := m.picture
+	if brief {
+		p = m.sketch
+	}
+	s, age, ok := p.get(ctx)
 	switch {
 	case !ok:
 		return s, fmt.Errorf("status: %w: the kernel has not answered since halo-mesh started", ctx.Err())
 	case age == 0:
-		m.graph.Set(checkKernel, health.OK, "")
 		return s, nil
-	case age > pictureOld:
-		m.graph.Set(checkKernel, health.Degraded, fmt.Sprintf("the kernel does not answer what it is asked of interfaces, radios and routes; what is known of them is %s old", age.Round(time.Second)))
 	}
 	now, quality := m.clock.Now()
 	s.Time, s.Clock, s.StaleMS = now.UTC(), quality, age.Milliseconds()
 	return s, nil
+}
+
+// watchKernel has the health graph say whether the kernel answers, until ctx ends. Whoever
+// asks for the status seldom needs it for that, so that it is asked for one interface
+// here: under the lock that what hangs in a driver mostly holds.
+func (m *core) watchKernel(ctx context.Context) error {
+	kernel, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("ask the kernel: %w", err)
+	}
+	defer kernel.Close()
+	const loopback = 1 // the index of lo in each namespace
+	ask := newPicture(pictureWait, func() error {
+		_, err := kernel.LinkByIndex(loopback)
+		return err
+	})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return ask.run(ctx) })
+	g.Go(func() error {
+		t := time.NewTicker(time.Second)
+		defer t.Stop()
+		for {
+			wake(ask.asked)
+			m.judgeKernel(max(ask.hangs(), m.picture.hangs(), m.sketch.hangs()))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-t.C:
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// judgeKernel tells of a kernel that has not answered for so long.
+func (m *core) judgeKernel(silent time.Duration) {
+	if silent < kernelHangs {
+		m.graph.Set(checkKernel, health.OK, "")
+		return
+	}
+	m.graph.Set(checkKernel, health.Degraded, fmt.Sprintf("the kernel has not answered for %s what it is asked of interfaces, radios and routes", silent.Round(time.Second)))
 }

@@ -139,7 +139,7 @@ func (m *core) links() int {
 	for _, p := range m.under.Ports() {
 		n += len(p.Members)
 	}
-	for _, r := range m.under.Radios() {
+	for _, r := range m.under.Standing() {
 		n += r.Linked()
 	}
 	return n

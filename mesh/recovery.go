@@ -134,6 +134,17 @@ func (m *core) tellRecovery(now time.Duration, c model.Recovery) {
 	m.events.Add(EventRecovered, model.Info, fmt.Sprintf("whole again, %.1f s after: %s", float64(c.TotalMS)/1e3, since), fields...)
 }
 
+// recovers tells whether a recovery lasts, or the first look at one is to come.
+func (m *core) recovers() bool {
+	m.past.mu.Lock()
+	defer m.past.mu.Unlock()
+	if m.past.record == nil {
+		return true
+	}
+	_, lasts := m.past.record.Lasting(uptime())
+	return lasts
+}
+
 // watchIn is when to look again.
 func (m *core) watchIn() time.Duration {
 	m.past.mu.Lock()

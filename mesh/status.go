@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -21,33 +22,53 @@ import (
 // Events returns what happened after (boot, seq).
 func (m *core) Events(boot, seq uint64) []model.Event { return m.events.After(boot, seq) }
 
+// interfacesAge is how old interfaces are at most in a brief status.
+const interfacesAge = 10 * time.Second
+
+// seen is what was seen of the device's interfaces last.
+type seen struct {
+	at         time.Time // zero: never
+	interfaces []model.Interface
+}
+
 // shared returns what both sides have in common.
-func (m *core) shared(wg *overlay.Device) model.MeshStatus {
+func (m *core) shared(wg *overlay.Device, brief bool) model.MeshStatus {
 	now, quality := m.clock.Now()
 	s := model.MeshStatus{
 		Node: m.id.Key.ID(), Name: m.name(), Role: m.Role, PublicKey: m.id.Key.Public().Base64(),
 		Network: m.bundle.Network, NetworkKey: m.net.Base64(), Mesh: m.bundle.Mesh.SSID, Country: m.bundle.Country,
 		BootCounter: m.id.BootCounter, Time: now.UTC(), Clock: quality, Volatile: m.permFailing() != nil,
 		Underlay: identity.Underlay(m.net, m.id.Key.Public()).String(),
-		Ports:    m.under.Ports(), Radios: m.under.Radios(), Neighbours: []model.Neighbour{}, Overlay: []model.OverlayPeer{},
+		Ports:    m.under.Ports(), Radios: []model.Radio{}, Neighbours: []model.Neighbour{}, Overlay: []model.OverlayPeer{},
 	}
-	// A table that cannot be read is an empty one: what is wrong with it is the
-	// health graph's to say.
-	if list, err := m.under.Neighbours(); err == nil {
-		s.Neighbours = list
+	if brief {
+		if now := time.Now(); m.seen.at.IsZero() || now.Sub(m.seen.at) >= interfacesAge {
+			m.seen = seen{now, interfaces(s.Ports)}
+		}
+		s.Interfaces = m.seen.interfaces
+	} else {
+		m.askKernel(&s, wg)
 	}
-	s.Originators, _ = m.under.Originators()
 	if m.relay != nil {
 		r := m.relay.Status()
 		s.Relay = &r
 	}
+	return s
+}
+
+// askKernel fills in what the kernel's tables say, which grow with the network. One that
+// cannot be read is an empty one: what is wrong with it is the health graph's to say.
+func (m *core) askKernel(s *model.MeshStatus, wg *overlay.Device) {
+	s.Interfaces, s.Radios = interfaces(s.Ports), m.under.Radios()
+	if list, err := m.under.Neighbours(); err == nil {
+		s.Neighbours = list
+	}
+	s.Originators, _ = m.under.Originators()
 	if wg != nil {
 		if peers, err := wg.Status(); err == nil {
 			s.Overlay = peers
 		}
 	}
-	s.Interfaces = interfaces(s.Ports)
-	return s
 }
 
 // interfaces lists the device's network interfaces with what they are for.
@@ -104,11 +125,11 @@ func kindOf(l netlink.Link) string {
 	return "other"
 }
 
-func (g *gateway) status() model.MeshStatus {
+func (g *gateway) status(brief bool) model.MeshStatus {
 	g.mu.Lock()
 	wg, announce, out := g.wg, g.known.Announce, g.leftOut()
 	g.mu.Unlock()
-	s := g.shared(wg)
+	s := g.shared(wg, brief)
 	s.Gateway, s.Joined, s.Join = s.Node, true, model.JoinJoined
 	s.OverlayV4, s.OverlayV6 = paths.OverlayGateway.String(), identity.Overlay(g.net, g.net).String()
 	s.Announcing, s.Ignored = announce, g.voice.Counters.Snapshot()
@@ -116,12 +137,12 @@ func (g *gateway) status() model.MeshStatus {
 	return s
 }
 
-func (n *node) status() model.MeshStatus {
+func (n *node) status(brief bool) model.MeshStatus {
 	n.mu.Lock()
 	wg, member, heard, at := n.wg, n.member, n.heard, n.heardAt
 	join, detail := n.state, n.detail
 	n.mu.Unlock()
-	s := n.shared(wg)
+	s := n.shared(wg, brief)
 	s.Join, s.JoinDetail, s.Ignored = join, detail, n.search.Counters.Snapshot()
 	if heard != nil {
 		at = at.UTC()
@@ -168,7 +189,7 @@ func (n *node) EraseClaimCode() error { return api.ErrRole }
 type unprovisioned struct{ *core }
 
 // Status tells who the device is.
-func (u unprovisioned) Status(context.Context) (model.MeshStatus, error) {
+func (u unprovisioned) Status(context.Context, bool) (model.MeshStatus, error) {
 	now, quality := u.clock.Now()
 	return model.MeshStatus{
 		Node: u.id.Key.ID(), Name: u.name(), Role: u.Role, PublicKey: u.id.Key.Public().Base64(), BootCounter: u.id.BootCounter,

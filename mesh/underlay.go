@@ -74,6 +74,9 @@ type Underlay interface {
 // package api.
 type Air interface {
 	Radios() []model.Radio
+	// Standing is Radios without what tables of the kernel say of members: as far as the
+	// health graph needs it, which looks often.
+	Standing() []model.Radio
 	// Scan has a radio look who is there, for up to 20 s.
 	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
 	Channels() ([]model.RadioChannels, error)

@@ -14,6 +14,11 @@ import (
 // name what is missing within 5 s.
 const watchEvery = 2 * time.Second
 
+// countEvery is how old the number of members that routing knows may be while there are
+// some, and nothing is to be recovered from: the kernel has to be asked for all of them,
+// and forgets none within three minutes.
+const countEvery = 10 * time.Second
+
 // watchHealth keeps the graph up to date until ctx ends.
 func (m *core) watchHealth(ctx context.Context, s side) error {
 	m.graph.Watch(m.logChange)
@@ -76,8 +81,13 @@ func (m *core) watchUnderlay() {
 	} else {
 		m.graph.Set(checkBat, health.OK, "")
 	}
-	originators, err := m.under.Originators()
-	for _, v := range m.chain.judge(m.under.Ports(), m.under.Radios(), m.Role, originators, err, time.Now()) {
+	now := time.Now()
+	originators, err := m.chain.originators, error(nil)
+	if m.recovers() || originators == 0 || now.Sub(m.chain.counted) >= countEvery {
+		originators, err = m.under.Originators()
+		m.chain.counted = now
+	}
+	for _, v := range m.chain.judge(m.under.Ports(), m.under.Standing(), m.Role, originators, err, now) {
 		m.graph.Set(v.check, v.state, v.detail)
 	}
 }

@@ -31,8 +31,8 @@ import (
 
 // Mesh is what the API asks of halo-mesh.
 type Mesh interface {
-	// Status returns the last status, or false while halo-mesh does not answer.
-	Status() (model.MeshStatus, bool)
+	// Last returns the last brief status, or false while halo-mesh does not answer.
+	Last() (model.MeshStatus, bool)
 	// Look has what is to be announced handed over at once.
 	Look()
 	// Aside tells whether another gateway with this one's key lives, for which this one

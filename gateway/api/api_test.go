@@ -39,9 +39,9 @@ const password = "correct horse battery"
 
 type noMesh struct{}
 
-func (noMesh) Status() (model.MeshStatus, bool) { return model.MeshStatus{}, false }
-func (noMesh) Look()                            {}
-func (noMesh) Aside() bool                      { return false }
+func (noMesh) Last() (model.MeshStatus, bool) { return model.MeshStatus{}, false }
+func (noMesh) Look()                          {}
+func (noMesh) Aside() bool                    { return false }
 
 type fixture struct {
 	*API
@@ -420,7 +420,7 @@ type heardMesh struct {
 	looked int
 }
 
-func (m *heardMesh) Status() (model.MeshStatus, bool) {
+func (m *heardMesh) Last() (model.MeshStatus, bool) {
 	if m.silent {
 		return model.MeshStatus{}, false
 	}

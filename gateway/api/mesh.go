@@ -22,6 +22,7 @@ import (
 // recovered. Errors are those of
 // package local.
 type Radios interface {
+	Status(context.Context) (model.MeshStatus, error)
 	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
 	Channels(context.Context) ([]model.RadioChannels, error)
 	Legal(context.Context) ([]model.Legality, error)
@@ -43,13 +44,15 @@ func (a *API) meshRoutes() {
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "get-mesh-status", Method: http.MethodGet, Path: "/v1/mesh/status", Tags: tags,
 		Summary: "The mesh as the gateway's halo-mesh sees it",
-	}, func(context.Context, *nothing) (*body[model.MeshStatus], error) { return answer(a.meshStatus()) })
+	}, func(ctx context.Context, _ *nothing) (*body[model.MeshStatus], error) {
+		return answer(a.meshStatus(ctx))
+	})
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "list-mesh-peers", Method: http.MethodGet, Path: "/v1/mesh/peers", Tags: tags,
 		Summary:     "The members of the mesh that the gateway reaches directly, by radio or by cable",
 		Description: "Those on the way to a link are among them, and why there is none.",
-	}, func(context.Context, *nothing) (*body[apitype.MeshPeerList], error) {
-		s, err := a.meshStatus()
+	}, func(ctx context.Context, _ *nothing) (*body[apitype.MeshPeerList], error) {
+		s, err := a.meshStatus(ctx)
 		return answer(apitype.MeshPeerList{Items: s.Peers()}, err)
 	})
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
@@ -174,11 +177,11 @@ func channelOf(p model.MeshProfile) apitype.MeshChannel {
 	return apitype.MeshChannel{Channel: p.Channel, Width: p.Width, HaLowChannel: p.HaLowChannel, HaLowScheme: p.HaLowScheme, Phase: p.Phase}
 }
 
-// meshStatus is halo-mesh's last status. Which node has which radio, the nodes
+// meshStatus is halo-mesh's status. Which node has which radio, the nodes
 // have told the gateway.
-func (a *API) meshStatus() (model.MeshStatus, error) {
-	s, ok := a.Mesh.Status()
-	if !ok {
+func (a *API) meshStatus(ctx context.Context) (model.MeshStatus, error) {
+	s, err := a.Radios.Status(ctx)
+	if err != nil {
 		return s, apitype.Refuse(http.StatusServiceUnavailable, "", "halo-mesh does not answer").After(5 * time.Second)
 	}
 	return named(s, a.Registry.ByMAC()), nil

@@ -25,9 +25,10 @@ type air struct {
 	change  *model.ProfileChange
 }
 
-func (a *air) Status() (model.MeshStatus, bool) { return a.status, a.err == nil }
-func (a *air) Look()                            {}
-func (a *air) Aside() bool                      { return false }
+func (a *air) Last() (model.MeshStatus, bool)                   { return a.status, a.err == nil }
+func (a *air) Status(context.Context) (model.MeshStatus, error) { return a.status, a.err }
+func (a *air) Look()                                            {}
+func (a *air) Aside() bool                                      { return false }
 func (a *air) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, error) {
 	a.scanned = q
 	return model.RadioScan{Radio: "phy0", Networks: []model.RadioNetwork{{BSSID: "02:00:00:00:00:01", Kind: "mesh"}}}, a.err

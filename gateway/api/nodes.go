@@ -83,7 +83,7 @@ func (a *API) node(ctx context.Context, ref string) (apitype.NodeDetail, error) 
 	if d.Interfaces, err = a.Registry.Interfaces(ctx, n.ID); err != nil {
 		return d, err
 	}
-	s, err := a.meshStatus()
+	s, err := a.meshStatus(ctx)
 	if err != nil {
 		return d, nil // a node without what the mesh says of it
 	}

@@ -47,7 +47,7 @@ func (a *API) systemRoutes() {
 		Summary: "What this gateway can do",
 	}, func(ctx context.Context, _ *nothing) (*body[apitype.Capabilities], error) {
 		claimed, err := a.Auth.Claimed(ctx)
-		_, mesh := a.Mesh.Status()
+		_, mesh := a.Mesh.Last()
 		return answer(apitype.Capabilities{
 			API: "v1", Version: version.Get().Version, Claimed: claimed, Mesh: mesh,
 			Features: []string{"audit", "auth", "events", "join", "mesh", "nodes", "telemetry"},
@@ -118,7 +118,7 @@ func (a *API) info(ctx context.Context) (apitype.SystemInfo, error) {
 }
 
 func (a *API) epoch() apitype.NetworkEpoch {
-	if s, ok := a.Mesh.Status(); ok {
+	if s, ok := a.Mesh.Last(); ok {
 		a.Epoch.Hear(s.HeardEpoch)
 	}
 	return apitype.NetworkEpoch{Epoch: a.Epoch.Now(), Heard: a.Epoch.Heard()}
@@ -129,7 +129,7 @@ func (a *API) raiseEpoch(ctx context.Context, above *uint64) (apitype.NetworkEpo
 	if above != nil && old.Epoch > *above {
 		return old, nil // asked for once more
 	}
-	if _, ok := a.Mesh.Status(); !ok && !a.Alone {
+	if _, ok := a.Mesh.Last(); !ok && !a.Alone {
 		return old, apitype.Refuse(http.StatusServiceUnavailable, "", "halo-mesh does not answer: it knows which epoch the nodes have heard, and a raise that is not above that one has no effect; nothing was changed").After(5 * time.Second)
 	}
 	if a.Mesh.Aside() {
@@ -161,7 +161,7 @@ func (a *API) networkName() string {
 	if a.Bundle != nil {
 		return a.Bundle.Network
 	}
-	s, _ := a.Mesh.Status()
+	s, _ := a.Mesh.Last()
 	return s.Network
 }
 

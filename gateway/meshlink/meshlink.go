@@ -19,7 +19,8 @@ import (
 
 // Client is the part of halo-mesh's socket that is used.
 type Client interface {
-	Status(context.Context) (model.MeshStatus, error)
+	// Brief returns the status without what the kernel has to be asked for.
+	Brief(context.Context) (model.MeshStatus, error)
 	PutPeers(context.Context, []model.AdmittedPeer) error
 	PutAnnounce(context.Context, model.Announce) error
 	PutOperators(context.Context, model.Operators) error
@@ -67,8 +68,9 @@ type Link struct {
 // New returns a link.
 func New(c Config) *Link { return &Link{Config: c, poke: make(chan struct{}, 1)} }
 
-// Status returns halo-mesh's last status, or false while it does not answer.
-func (l *Link) Status() (model.MeshStatus, bool) {
+// Last returns halo-mesh's last status, or false while it does not answer. It is
+// a brief one.
+func (l *Link) Last() (model.MeshStatus, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.status == nil {
@@ -80,7 +82,7 @@ func (l *Link) Status() (model.MeshStatus, bool) {
 // Aside tells whether another gateway with this one's key lives, for which halo-mesh
 // has stood down.
 func (l *Link) Aside() bool {
-	s, ok := l.Status()
+	s, ok := l.Last()
 	return ok && s.Twin != nil && s.Twin.StandsDown
 }
 
@@ -143,7 +145,7 @@ func (l *Link) Run(ctx context.Context) error {
 }
 
 func (l *Link) round(ctx context.Context, t *told) {
-	s, err := l.Client.Status(ctx)
+	s, err := l.Client.Brief(ctx)
 	if ctx.Err() != nil {
 		return
 	}

@@ -62,7 +62,7 @@ type standing struct {
 	twin atomic.Pointer[model.GatewayTwin]
 }
 
-func (s *standing) Status(context.Context) (model.MeshStatus, error) {
+func (s *standing) Brief(context.Context) (model.MeshStatus, error) {
 	return model.MeshStatus{OverlayV4: "10.42.0.1", Twin: s.twin.Load()}, nil
 }
 
@@ -88,7 +88,7 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func (h *hanging) Status(ctx context.Context) (model.MeshStatus, error) {
+func (h *hanging) Brief(ctx context.Context) (model.MeshStatus, error) {
 	if h.at.Load() == asked {
 		return model.MeshStatus{}, wait(ctx, local.AnswerWait)
 	}

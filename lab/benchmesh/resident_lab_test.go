@@ -165,7 +165,7 @@ func (w *world) ask(d *device, processes int) {
 			t := time.NewTicker(local.FollowEvery)
 			defer t.Stop()
 			for {
-				_, err := d.mesh.Status(ctx)
+				_, err := d.mesh.Brief(ctx)
 				if _, unwell := d.mesh.Health(ctx); err == nil {
 					err = unwell
 				}

@@ -21,8 +21,9 @@ import (
 
 // Daemon is what the socket stands for.
 type Daemon interface {
-	// Status is answered within local.AnswerWait, whatever the kernel does.
-	Status(context.Context) (model.MeshStatus, error)
+	// Status is answered within local.AnswerWait, whatever the kernel does. Where it is to
+	// be brief, it is without what the kernel has to be asked for, see local.Mesh.Brief.
+	Status(ctx context.Context, brief bool) (model.MeshStatus, error)
 	Events(boot, seq uint64) []model.Event
 	// Timeline returns the recoveries that are kept, oldest first.
 	Timeline() []model.Recovery
@@ -83,7 +84,7 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+local.RouteHealth, graph)
 	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, r *http.Request) {
-		s, err := d.Status(r.Context())
+		s, err := d.Status(r.Context(), r.URL.Query().Has("brief"))
 		answer(w, s, err)
 	})
 	mux.HandleFunc("GET "+local.RouteEvents, func(w http.ResponseWriter, r *http.Request) {

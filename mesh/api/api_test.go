@@ -22,7 +22,8 @@ type daemon struct {
 	last string
 }
 
-func (d *daemon) Status(context.Context) (model.MeshStatus, error) {
+func (d *daemon) Status(_ context.Context, brief bool) (model.MeshStatus, error) {
+	d.last = fmt.Sprint(brief)
 	return model.MeshStatus{Node: "n-x"}, nil
 }
 func (d *daemon) Events(boot, seq uint64) []model.Event {
@@ -95,7 +96,8 @@ func TestRoutes(t *testing.T) {
 		last, answer       string
 	}{
 		{"GET", "/health", "", nil, 503, "", `"missing":"bat0"`},
-		{"GET", "/v1/status", "", nil, 200, "", `"node":"n-x"`},
+		{"GET", "/v1/status", "", nil, 200, "false", `"node":"n-x"`},
+		{"GET", "/v1/status?brief", "", nil, 200, "true", `"node":"n-x"`},
 		{"GET", "/v1/events", "", nil, 200, "0 0", "[]"},
 		{"GET", "/v1/events?after=3.14", "", nil, 200, "3 14", "[]"},
 		{"GET", "/v1/events?after=3", "", nil, 422, "", "BOOT.SEQ"},

@@ -338,9 +338,16 @@ func (g *Gateway) tick(now time.Time) (serial uint64, in time.Duration, order bo
 	return g.next.Serial, g.at.Sub(now), true
 }
 
+// idleLook is how often a gateway looks at itself while nothing changes: whoever begins
+// something has it look at once.
+const idleLook = 3 * time.Second
+
 // Due returns when Advance has to be called at the latest.
 func (g *Gateway) Due(now time.Time) time.Time {
 	due := now.Add(time.Second)
+	if g.s.Phase == Idle {
+		due = now.Add(idleLook)
+	}
 	if g.s.Phase == Ordered || g.s.Phase == Recalled {
 		for _, t := range []time.Time{g.order, g.at} {
 			if t.Before(due) {

@@ -70,7 +70,9 @@ type Config struct {
 	Node    identity.PublicKey // this device
 	Iface   string             // that has the underlay's addresses
 	// Around returns what there is now; ok is false while there is no overlay.
-	Around   func() (own Own, peers []Peer, ok bool)
+	Around func() (own Own, peers []Peer, ok bool)
+	// Own is what Around says of this device.
+	Own      func() (own Own, ok bool)
 	Underlay Underlay
 	Now      func() time.Time // of the clock, for people
 	Notify   func(model.Event)

@@ -160,6 +160,7 @@ func serve(text string) error {
 	}
 	d := doctor.New(doctor.Config{
 		Network: network, Node: self.Public(), Iface: paths.BatIface, Underlay: bat{m}, Now: time.Now, Notify: func(model.Event) {}, Log: log,
+		Own: func() (doctor.Own, bool) { return doctor.Own{V4: address(c.Self), Routes: routes}, true },
 		Around: func() (doctor.Own, []doctor.Peer, bool) {
 			p := doctor.Peer{Node: other.ID(), Gateway: !c.Gateway, Overlay: identity.Overlay(network, other.Public()), Underlay: peer.Endpoint.Addr(), Nets: nets}
 			if s, err := wg0.Status(); err == nil && len(s) == 1 && s[0].LastHandshake != nil {

@@ -67,7 +67,7 @@ func (d *Doctor) lookAtRoutes(kept *steady, changed bool) {
 	if d.gateway() {
 		return
 	}
-	own, peers, ok := d.Around()
+	own, ok := d.Own()
 	if !ok {
 		*kept = steady{}
 		d.mu.Lock()
@@ -75,7 +75,7 @@ func (d *Doctor) lookAtRoutes(kept *steady, changed bool) {
 		d.mu.Unlock()
 		return
 	}
-	mtu := d.limitTo(peers)
+	mtu := d.limitToGateway()
 	if !changed && kept.well(own, mtu) {
 		return
 	}
@@ -117,15 +117,11 @@ func (d *Doctor) lookAtRoutes(kept *steady, changed bool) {
 	d.setRoute(o)
 }
 
-// limitTo is to what packets to the gateway are held.
-func (d *Doctor) limitTo(peers []Peer) int {
-	i := slices.IndexFunc(peers, func(p Peer) bool { return p.Gateway })
-	if i < 0 {
-		return 0
-	}
+// limitToGateway is to what packets to the gateway are held.
+func (d *Doctor) limitToGateway() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if p := d.patients[peers[i].Node]; p != nil {
+	if p := d.patients[d.Network.ID()]; p != nil {
 		return p.limits.overlay
 	}
 	return 0

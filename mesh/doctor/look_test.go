@@ -44,7 +44,7 @@ func newTestDoctor(t *testing.T, b *batman) (*Doctor, *[]model.Event) {
 	return New(Config{
 		Network: identity.New().Public(), Node: identity.New().Public(), Underlay: b, Now: time.Now,
 		Notify: func(e model.Event) { events = append(events, e) }, Log: slog.New(slog.DiscardHandler),
-		Around: func() (Own, []Peer, bool) { return Own{}, nil, false },
+		Around: func() (Own, []Peer, bool) { return Own{}, nil, false }, Own: func() (Own, bool) { return Own{}, false },
 	}), &events
 }
 

@@ -1,6 +1,8 @@
 package wireless
 
 import (
+	"slices"
+
 	"halo.internal/drivers/halow/channel"
 	"halo.internal/drivers/nl80211"
 	"halo.internal/mesh/peering"
@@ -22,7 +24,13 @@ func (w *Wireless) states() []radio.State {
 
 // List returns the state of all radios, by name. What the kernel does not tell is
 // left out.
-func (w *Wireless) List() []model.Radio {
+func (w *Wireless) List() []model.Radio { return w.list(true) }
+
+// Standing is List without addresses, channels and what the kernel counts of peers, of
+// radios that are members.
+func (w *Wireless) Standing() []model.Radio { return w.list(false) }
+
+func (w *Wireless) list(all bool) []model.Radio {
 	list := []model.Radio{}
 	if r, ok := w.absentRadio(); ok {
 		list = append(list, r)
@@ -34,8 +42,12 @@ func (w *Wireless) List() []model.Radio {
 	w.mu.Lock()
 	d := w.halow
 	w.mu.Unlock()
-	conn, ifaces := w.open()
-	defer w.idled(conn)
+	var conn kernel
+	var ifaces []nl80211.Interface
+	if all || slices.ContainsFunc(states, func(s radio.State) bool { return s.Detail != "" }) {
+		conn, ifaces = w.open()
+		defer w.idled(conn)
+	}
 	for _, s := range states {
 		r := model.Radio{Name: s.Name, Iface: s.Iface, Member: s.Detail == "", Detail: s.Detail, Peers: []model.RadioPeer{}, Dropped: droppedOf(s.Dropped), Healing: w.healing(s.Name)}
 		if conn != nil {
