@@ -72,6 +72,7 @@ func (n *node) hearOther(q announce.Node) {
 	n.mu.Unlock()
 	if news {
 		n.Log.Debug("another node has restarted, or its clock went back", "peer", key.ID(), "peer_boot", q.Stamp.Boot)
+		n.noteLife(key, q.Stamp.Boot)
 		wake(n.meetNow)
 		wake(n.overlayNow)
 	}

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -41,7 +40,7 @@ const (
 func (m *core) keepMet(ctx context.Context, roll func() []identity.PublicKey) error {
 	told := false
 	for soon := meetLooks; ; soon-- {
-		_, err := m.under.Meet(roll(), false)
+		_, err := m.under.Meet(m.acquaintances(roll()), false)
 		if err != nil && !told && ctx.Err() == nil {
 			m.Log.Warn("the kernel has to ask all for the hardware addresses of members", "err", err)
 		}
@@ -64,12 +63,66 @@ func (m *core) keepMet(ctx context.Context, roll func() []identity.PublicKey) er
 // its lives. What goes wrong keepMet tells. It is called by who listens to
 // announcements alone.
 func (m *core) meet(key identity.PublicKey, boot uint64) {
-	if before, ok := m.met[key]; ok && before == boot {
+	if !m.noteLife(key, boot) {
 		return
 	}
-	m.met[key] = boot
-	_, _ = m.under.Meet([]identity.PublicKey{key}, true)
+	_, _ = m.under.Meet(m.acquaintances([]identity.PublicKey{key}), true)
 	wake(m.meetNow)
+}
+
+// noteLife notes in which life a member was heard, and tells whether that is another than
+// before.
+func (m *core) noteLife(key identity.PublicKey, boot uint64) (anew bool) {
+	m.metMu.Lock()
+	defer m.metMu.Unlock()
+	before, known := m.met[key]
+	if known && before.boot == boot {
+		return false
+	}
+	now := life{boot: boot}
+	if known {
+		now.at = time.Now()
+	}
+	if m.met == nil {
+		m.met = map[identity.PublicKey]life{}
+	}
+	m.met[key] = now
+	return true
+}
+
+// life is a member's present one.
+type life struct {
+	boot uint64
+	at   time.Time // when it was heard of first; zero: it may have begun long before
+}
+
+// bornWithin is how long before a life is heard of its routing messages may have been
+// heard already: longer than two of those that begin one are apart, and shorter than any
+// machine takes to start.
+const bornWithin = 6 * time.Second
+
+// Acquaintance is a member whose hardware address is wanted.
+type Acquaintance struct {
+	Key identity.PublicKey
+	// Within is how long ago its originator was heard at most. One that is silent for
+	// longer is of an earlier life, at another address: routing remembers it for 200 s, and
+	// until it has heard of the present one it knows no other.
+	Within time.Duration
+}
+
+// acquaintances says how long these members have lived, as far as that is known.
+func (m *core) acquaintances(members []identity.PublicKey) []Acquaintance {
+	m.metMu.Lock()
+	defer m.metMu.Unlock()
+	list := make([]Acquaintance, 0, len(members))
+	for _, key := range members {
+		a := Acquaintance{key, math.MaxInt64}
+		if l := m.met[key]; !l.at.IsZero() {
+			a.Within = time.Since(l.at) + bornWithin
+		}
+		list = append(list, a)
+	}
+	return list
 }
 
 // meetAndHear takes an authentic message of a node. One that is no member has no entry
@@ -123,7 +176,7 @@ func (m *core) awaitWay(ctx context.Context, key identity.PublicKey) {
 	t := time.NewTicker(wayEvery)
 	defer t.Stop()
 	for {
-		if known, err := m.under.Meet([]identity.PublicKey{key}, true); known || err != nil {
+		if known, err := m.under.Meet(m.acquaintances([]identity.PublicKey{key}), true); known || err != nil {
 			return
 		}
 		select {
@@ -135,7 +188,7 @@ func (m *core) awaitWay(ctx context.Context, key identity.PublicKey) {
 }
 
 // Meet asks routing where members are, and tells the kernel.
-func (u *batUnderlay) Meet(members []identity.PublicKey, there bool) (known bool, err error) {
+func (u *batUnderlay) Meet(members []Acquaintance, there bool) (known bool, err error) {
 	u.mu.Lock()
 	bat := u.bat
 	u.mu.Unlock()
@@ -160,10 +213,10 @@ func (u *batUnderlay) Meet(members []identity.PublicKey, there bool) (known bool
 	others := make(map[netip.Addr]seat, len(members))
 	at := seats(clients, ways, members)
 	known = true
-	for _, key := range members {
-		if key != own {
-			others[identity.Underlay(u.Network, key)] = at[key]
-			known = known && at[key].known
+	for _, a := range members {
+		if a.Key != own {
+			others[identity.Underlay(u.Network, a.Key)] = at[a.Key]
+			known = known && at[a.Key].known
 		}
 	}
 	return known, acquaint(link.Attrs().Index, others, there)
@@ -177,29 +230,34 @@ type seat struct {
 
 // seats tells which of its addresses each member has. Of several, which it had at
 // earlier starts, the one counts whose originator was heard last.
-func seats(clients []batman.Client, ways []batman.Originator, members []identity.PublicKey) map[identity.PublicKey]seat {
-	of := make(map[dot11.MAC]identity.PublicKey, batman.Turns*len(members))
+func seats(clients []batman.Client, ways []batman.Originator, members []Acquaintance) map[identity.PublicKey]seat {
+	of := make(map[dot11.MAC]Acquaintance, batman.Turns*len(members))
 	at := make(map[identity.PublicKey]seat, len(members))
-	for _, key := range members {
+	for _, a := range members {
 		for turn := range uint8(batman.Turns) {
-			of[dot11.MAC(batman.MAC(key, turn))] = key
+			of[dot11.MAC(batman.MAC(a.Key, turn))] = a
 		}
-		at[key] = seat{mac: dot11.MAC(batman.MAC(key, 0))}
+		at[a.Key] = seat{mac: dot11.MAC(batman.MAC(a.Key, 0))}
+	}
+	seen := make(map[dot11.MAC]time.Duration, len(ways)) // how long ago, by the way that was heard last
+	for _, w := range ways {
+		mac := macOf(w.MAC)
+		if last, twice := seen[mac]; !twice || w.LastSeen < last {
+			seen[mac] = w.LastSeen
+		}
 	}
 	heard := map[identity.PublicKey]time.Duration{}
 	for _, c := range clients {
-		key, ok := of[macOf(c.MAC)]
+		a, ok := of[macOf(c.MAC)]
 		if !ok || !c.Best {
 			continue
 		}
-		last := time.Duration(math.MaxInt64) // one that is just now heard of has no way yet
-		for _, w := range ways {
-			if bytes.Equal(w.MAC, c.Originator) {
-				last = min(last, w.LastSeen)
-			}
+		last, ok := seen[macOf(c.Originator)]
+		if !ok {
+			last = a.Within // one that is just now heard of has no way yet
 		}
-		if before, twice := heard[key]; !twice || last < before {
-			heard[key], at[key] = last, seat{macOf(c.MAC), true}
+		if before, twice := heard[a.Key]; last <= a.Within && (!twice || last < before) {
+			heard[a.Key], at[a.Key] = last, seat{macOf(c.MAC), true}
 		}
 	}
 	return at

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"math"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -32,6 +33,8 @@ func TestSeats(t *testing.T) {
 		known   bool
 	}{
 		"nobody":                        {nil, nil, 0, false},
+		"of a former life":              {[]batman.Client{client(a, 1, x)}, []batman.Originator{way(x, 31*time.Second)}, 0, false},
+		"of a former life, as well":     {[]batman.Client{client(a, 1, x), client(a, 2, y)}, []batman.Originator{way(x, 31*time.Second)}, 2, true},
 		"another alone":                 {[]batman.Client{client(b, 1, y)}, []batman.Originator{way(y, 0)}, 0, false},
 		"one turn":                      {[]batman.Client{client(a, 3, x)}, []batman.Originator{way(x, time.Second)}, 3, true},
 		"no way yet":                    {[]batman.Client{client(a, 2, x)}, nil, 2, true},
@@ -44,7 +47,7 @@ func TestSeats(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := seat{dot11.MAC(batman.MAC(a, tc.turn)), tc.known}
-			if got := seats(tc.clients, tc.ways, []identity.PublicKey{a, b})[a]; got != want {
+			if got := seats(tc.clients, tc.ways, []Acquaintance{{a, 30 * time.Second}, {b, math.MaxInt64}})[a]; got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})
@@ -132,7 +135,7 @@ type slowWay struct {
 	looks, knows int
 }
 
-func (s *slowWay) Meet([]identity.PublicKey, bool) (bool, error) {
+func (s *slowWay) Meet([]Acquaintance, bool) (bool, error) {
 	s.looks++
 	return s.looks >= s.knows, nil
 }

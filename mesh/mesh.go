@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -131,8 +132,9 @@ type core struct {
 	contact chan struct{}
 	// meetNow is awake when members may have come to be at other addresses.
 	meetNow chan struct{}
-	// met is in which lives members were met last: of who listens to announcements.
-	met map[identity.PublicKey]uint64
+	// met is in which lives members were heard last.
+	metMu sync.Mutex // guards met
+	met   map[identity.PublicKey]life
 	// serveNow is awake when clients may have to be served otherwise.
 	serveNow chan struct{}
 	begun    time.Time // start of the process
@@ -170,7 +172,7 @@ func Run(ctx context.Context, c Config) error {
 	tell := func(kind string, s model.Severity, message string, fields ...string) {
 		notes = append(notes, note{kind, s, message, fields})
 	}
-	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), meetNow: make(chan struct{}, 1), met: map[identity.PublicKey]uint64{}, serveNow: make(chan struct{}, 1), overheard: make(chan overheard, maxOverheard), begun: time.Now(), codes: door.NewSlow()}
+	m := &core{Config: c, graph: newGraph(), contact: make(chan struct{}, 1), meetNow: make(chan struct{}, 1), serveNow: make(chan struct{}, 1), overheard: make(chan overheard, maxOverheard), begun: time.Now(), codes: door.NewSlow()}
 	m.Log = slog.New(slog.NewMultiHandler(c.Log.Handler(), slog.NewTextHandler(&m.logged, nil)))
 	c.Log = m.Log
 	if err := os.MkdirAll(c.path(paths.Run), 0o755); err != nil {

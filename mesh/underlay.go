@@ -67,7 +67,7 @@ type Underlay interface {
 	// far as they follow from keys and routing, so that nobody has to be asked for them.
 	// There says that they were heard just now. It tells whether routing knows the way to
 	// all of them. Nothing is done while there is no mesh interface.
-	Meet(members []identity.PublicKey, there bool) (known bool, err error)
+	Meet(members []Acquaintance, there bool) (known bool, err error)
 }
 
 // Air is what can be seen of the radios and asked of them. Errors wrap those of
