@@ -233,6 +233,16 @@ func routes(t testing.TB) map[string]any {
 		"GET /v1/nodes/n01": apitype.NodeDetail{Node: n01, Overlay: &peer, Neighbours: []model.Neighbour{link}, Interfaces: []apitype.Interface{
 			{Interface: model.Interface{Name: "eth0", Kind: "ethernet", MAC: "02:00:00:00:00:02", Up: true, PortRole: "mesh", RxBytes: 2048, TxBytes: 10, Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::2/64")}}, Present: true},
 			{Interface: model.Interface{Name: "wlan1", Kind: "wifi"}, LastSeen: ago(time.Hour)}}},
+		"GET /v1/brain":                                                    brainOverview(),
+		"GET /v1/brain/neurons":                                            apitype.NeuronList{Items: []apitype.Neuron{weather()}},
+		"GET /v1/brain/neurons/weather":                                    weather(),
+		"GET /v1/brain/neurons/weather/health":                             weatherHealth(),
+		"POST /v1/brain/neurons":                                           weather(),
+		"PATCH /v1/brain/neurons/weather":                                  weather(),
+		"DELETE /v1/brain/neurons/weather":                                 nil,
+		"PUT /v1/brain/neurons/weather/components/sensor/parts/device/n01": weather(),
+		"PUT /v1/brain/neurons/weather/components/send/parts/process/halo-agent@n01":    weather(),
+		"DELETE /v1/brain/neurons/weather/components/send/parts/process/halo-agent@n01": nil,
 		"PATCH /v1/nodes/n01":  n01,
 		"DELETE /v1/nodes/n01": nil,
 		"GET /v1/telemetry/latest": func(r *http.Request) any {
@@ -285,6 +295,7 @@ func routes(t testing.TB) map[string]any {
 			{MAC: "02:00:00:00:00:02", Node: nodeID, Used: agoPtr(time.Hour), Created: ago(3 * time.Hour), By: "user:admin", Note: "mast\x1b[31m"},
 			{MAC: "02:00:00:00:00:03", Created: ago(time.Minute), By: "user:admin"}}},
 		"POST /v1/trust/macs":                     apitype.TrustedMAC{MAC: "02:00:00:00:00:04", Created: standInNow, By: "user:admin"},
+		"PATCH /v1/trust/macs/02:00:00:00:00:02":  apitype.TrustedMAC{MAC: "02:00:00:00:00:02", Note: "west slope"},
 		"DELETE /v1/trust/macs/02:00:00:00:00:02": nil,
 	}
 }

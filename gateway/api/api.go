@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -18,10 +19,14 @@ import (
 
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
+	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/settings"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -65,27 +70,29 @@ type Config struct {
 	Health    *health.Graph
 	Clock     *clock.Clock
 	Config    *store.DB
-	Telemetry *store.DB
-	Journal   *store.Journal
-	Latest    *store.Latest
+	Telemetry *telemetry.Store
+	Settings  *settings.Store
 	Events    *events.Log
 	Audit     *audit.Log
 	Auth      *auth.Service
 	Registry  *registry.Registry
+	Brain     *brain.Brain
 	Stream    Stream
-	Mesh      Mesh
-	Radios    Radios
-	Services  Services
-	Alone     bool // there is no halo-mesh
-	Epoch     Epoch
-	Bundle    *bundle.Bundle // nil when none was imported
-	CA        []byte         // PEM
-	CASHA256  string
-	Binding   []byte // of the TLS key, for claims
-	Boot      uint64 // boot counter
-	Claimed   func() // called after the claim
-	Changed   func() // called after a change by a person
-	Withdrawn func() // called instead where the change took something away from somebody
+
+	Idempotency *idempotency.Keeper
+	Mesh        Mesh
+	Radios      Radios
+	Services    Services
+	Alone       bool // there is no halo-mesh
+	Epoch       Epoch
+	Bundle      *bundle.Bundle // nil when none was imported
+	CA          []byte         // PEM
+	CASHA256    string
+	Binding     []byte // of the TLS key, for claims
+	Boot        uint64 // boot counter
+	Claimed     func() // called after the claim
+	Changed     func() // called after a change by a person
+	Withdrawn   func() // called instead where the change took something away from somebody
 }
 
 // API is the handler of all routes.
@@ -96,6 +103,9 @@ type API struct {
 	openapi []byte
 	docs    []byte
 	started time.Time
+
+	reserving sync.Mutex // one change of reservations at a time
+	profiling sync.Mutex // one change of the mesh profile at a time
 }
 
 // New builds the API.
@@ -121,8 +131,12 @@ func New(c Config) (*API, error) {
 	a.userRoutes()
 	a.doorRoutes()
 	a.serviceRoutes()
+	a.reservationRoutes()
 	a.nodeRoutes()
+	a.brainRoutes()
 	a.telemetryRoutes()
+	a.exchangeRoutes()
+	a.settingsRoutes()
 	a.adminRoutes()
 	a.trustRoutes()
 	a.logRoutes()
@@ -163,6 +177,10 @@ func register[I, O any](a *API, need access, op huma.Operation, f func(context.C
 	op.Description = need.describe(op.Description)
 	if need.closed() {
 		op.Security = []map[string][]string{{"bearer": {}}}
+	}
+	if once := carriedOutOnce[O](need, op); once {
+		op.Parameters = append(op.Parameters, keyParameter())
+		f = withKey(a, op.OperationID, f)
 	}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)

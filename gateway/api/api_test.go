@@ -19,14 +19,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
+	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/settings"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -49,6 +55,8 @@ type fixture struct {
 	url   string
 	local net.Addr // where the server believes to be reached
 	token string
+
+	headers map[string]string // of the next requests, besides
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -58,7 +66,7 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	series, _, err := store.OpenTelemetry(t.Context(), filepath.Join(dir, "telemetry.db"))
+	series, _, err := telemetry.OpenJournal(t.Context(), filepath.Join(dir, "telemetry.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,14 +83,25 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	journal, latest := store.NewJournal(series, 1<<30), store.NewLatest()
+	readings, err := telemetry.Open(t.Context(), telemetry.Config{Journal: series, Dir: filepath.Join(dir, "telemetry"), Retention: telemetry.Retention{Budget: 1 << 30}, Now: c.Now, Sure: func() bool { return true }, Events: log, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen, _, err := settings.Open(t.Context(), config, apitype.Settings{Telemetry: apitype.TelemetrySettings{KeepRawS: 1 << 22, KeepMinuteS: 1 << 23, KeepQuarterS: 1 << 24, KeepHourS: 1 << 25, BudgetBytes: 1 << 30}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	b := &bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
 		Gateway: bundle.Gateway{PublicKey: network.Base64(), Seed: network.Base64(), ClaimCode: "7K3M-Q0ZT-4WXPB"},
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
+	once, err := idempotency.New(config, c, key)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, err := New(Config{
-		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
-		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
-		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
+		Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Brain: brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }}), Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +123,7 @@ func newFixture(t *testing.T) *fixture {
 			t.Error(err)
 		}
 		config.Close()
+		readings.Close()
 		series.Close()
 	})
 	f.url = srv.URL
@@ -141,6 +161,9 @@ func (f *fixture) do(method, path string, in any) (*http.Response, []byte) {
 	}
 	if f.token != "" {
 		req.Header.Set("Authorization", "Bearer "+f.token)
+	}
+	for k, v := range f.headers {
+		req.Header.Set(k, v)
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
@@ -258,8 +281,8 @@ func TestTheTableInDocsIsTheAPI(t *testing.T) {
 	}
 	slices.Sort(documented)
 	slices.Sort(real)
-	if !slices.Equal(documented, real) {
-		t.Errorf("docs/api.md has\n%s\nthe API has\n%s", strings.Join(documented, "\n"), strings.Join(real, "\n"))
+	if d := cmp.Diff(documented, real); d != "" {
+		t.Errorf("docs/api.md has -, the API has +:\n%s", d)
 	}
 }
 
