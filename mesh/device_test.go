@@ -269,6 +269,24 @@ func serveProbe(ctx context.Context, socket string) {
 		}
 	})
 	mux.HandleFunc("/haloctl", haloctl)
+	// What the board's own programs are told of a name.
+	mux.HandleFunc("/resolve", func(w http.ResponseWriter, r *http.Request) {
+		own := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, "127.0.0.1:53")
+		}}
+		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+		defer cancel()
+		list, err := own.LookupNetIP(ctx, "ip", r.URL.Query().Get("name"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		for i, a := range list {
+			list[i] = a.Unmap()
+		}
+		slices.SortFunc(list, netip.Addr.Compare)
+		fmt.Fprint(w, list)
+	})
 	if err := local.Serve(ctx, socket, mux); err != nil {
 		fmt.Fprintln(os.Stderr, "probe:", err)
 	}

@@ -150,6 +150,7 @@ type MeshStatus struct {
 	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch, its own or a higher one, that another card of it has had, as nodes have shown, and that does not answer"`
 	Twin         *GatewayTwin      `json:"twin,omitempty" doc:"gateway: another one with its key that is on the air"`
 	LeftOut      []string          `json:"left_out,omitempty" doc:"gateway: canonical IDs of nodes that gateway-api counts as members, and the mesh profile that another card of this gateway has signed since does not"`
+	Named        bool              `json:"named,omitempty" doc:"gateway: gateway-api has put the names of neurons' components since halo-mesh started"`
 	Ignored      map[string]uint64 `json:"ignored,omitempty" doc:"announcements not believed, by reason"`
 	Join         JoinState         `json:"join,omitempty" doc:"where joining stands: joined, searching, refused …"`
 	JoinDetail   string            `json:"join_detail,omitempty" doc:"the gateway's reason, when it refused"`

@@ -45,7 +45,7 @@ type Config struct {
 	ULA      netip.Prefix // the network's /48
 	Upstream Upstream
 	Gateway  netip.AddrPort // whom to ask for the names of neurons; the zero value: the table has them
-	Cache    int // octets; 0: DefaultCache
+	Cache    int            // octets; 0: DefaultCache
 	Log      *slog.Logger
 }
 

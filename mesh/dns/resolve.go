@@ -180,7 +180,7 @@ type forwarder struct {
 	ask       func(ctx context.Context, network string, server netip.AddrPort, m *dns.Msg) (*dns.Msg, error)
 	servers   Upstream
 	sift      func(*dns.Msg, question) (result, time.Duration) // what belongs to the answer, and how long it holds
-	forbidden func(netip.Addr) bool // addresses that upstream has no say about
+	forbidden func(netip.Addr) bool                            // addresses that upstream has no say about
 	flights   singleflight.Group
 
 	mu      sync.Mutex // guards what follows
