@@ -29,6 +29,7 @@ const (
 	ProblemPlainHTTP      = "tls-required"      // 403: secrets travel over TLS, loopback or overlay only
 	ProblemPassword       = "password-too-weak" // 422
 	ProblemNameTaken      = "name-taken"        // 409
+	ProblemETag           = "etag-mismatch"     // 412: it was changed since the client read it; read it again
 	ProblemScope          = "scope-missing"     // 403: the role or token does not allow this
 	ProblemStore          = "store-unavailable" // 503: database locked or /perm full; try again
 )
