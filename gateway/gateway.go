@@ -22,6 +22,7 @@ import (
 	"halo.internal/gateway/api"
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
+	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
@@ -259,6 +260,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	copies.catchUp(lag)
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient()
+	neurons := brain.New(brain.Config{DB: p.config, Clock: d.clock, Devices: nodes, Own: d.ownProcess})
 	link = meshlink.New(meshlink.Config{
 		Client: mesh, Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Revoked: nodes.Revoked, Changes: nodes.Changes(),
 		Announce: func() model.Announce {
@@ -269,6 +271,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 			o.Codes = nodes.Codes()
 			return o, err
 		},
+		Names: neurons.Names,
 		Heard: judge.Heard,
 		LeftOut: func(ctx context.Context, ids []string) error {
 			gone, err := nodes.LeaveOut(ctx, ids)
@@ -288,7 +291,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	changes := audit.New(p.config, d.clock)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
-		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
@@ -312,6 +315,20 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },
 		d.untilAnswered,
 	}, stage{nodes.Run, copies.run}, stage{log.Run})
+}
+
+// ownProcess tells how a process of this device is, as far as gateway-api knows.
+func (d *daemon) ownProcess(process string) (s health.State, lacks string, known bool) {
+	r := d.health.Report()
+	if process == r.Name {
+		return r.State, r.Missing, true
+	}
+	for _, c := range r.Checks {
+		if c.Name == process { // halo-mesh
+			return c.State, c.Detail, true
+		}
+	}
+	return "", "", false
 }
 
 // untilAnswered ends when the listeners that are open from the start have ended.

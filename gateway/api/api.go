@@ -18,6 +18,7 @@ import (
 
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
+	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/registry"
@@ -73,6 +74,7 @@ type Config struct {
 	Audit     *audit.Log
 	Auth      *auth.Service
 	Registry  *registry.Registry
+	Brain     *brain.Brain
 	Stream    Stream
 	Mesh      Mesh
 	Radios    Radios
@@ -123,6 +125,7 @@ func New(c Config) (*API, error) {
 	a.doorRoutes()
 	a.serviceRoutes()
 	a.nodeRoutes()
+	a.brainRoutes()
 	a.telemetryRoutes()
 	a.exchangeRoutes()
 	a.settingsRoutes()

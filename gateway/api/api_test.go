@@ -21,6 +21,7 @@ import (
 
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
+	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
@@ -51,6 +52,8 @@ type fixture struct {
 	url   string
 	local net.Addr // where the server believes to be reached
 	token string
+
+	headers map[string]string // of the next requests, besides
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -90,7 +93,7 @@ func newFixture(t *testing.T) *fixture {
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
 	a, err := New(Config{
 		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
-		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Brain: brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }}), Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {
@@ -151,6 +154,9 @@ func (f *fixture) do(method, path string, in any) (*http.Response, []byte) {
 	}
 	if f.token != "" {
 		req.Header.Set("Authorization", "Bearer "+f.token)
+	}
+	for k, v := range f.headers {
+		req.Header.Set(k, v)
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {

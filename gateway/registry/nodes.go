@@ -147,7 +147,7 @@ func (r *Registry) Interfaces(ctx context.Context, id string) ([]apitype.Interfa
 // Rename gives a node another name.
 func (r *Registry) Rename(ctx context.Context, ref, name string) (apitype.Node, error) {
 	if !validName(name) {
-		return apitype.Node{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "name: expected a DNS label: 1 to 63 lower-case letters, digits and hyphens, not %s; got %.70q", strings.Join(reserved, ", "), name)
+		return apitype.Node{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "name: expected a DNS label: 1 to 63 lower-case letters, digits and hyphens, not %s, nor one that a neuron's component has (brain-sensor-…); got %.70q", strings.Join(reserved, ", "), name)
 	}
 	n, err := r.Node(ctx, ref)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,8 +40,15 @@ const (
 // else may be the source of an event.
 var reserved = []string{"join", "stream", events.Source}
 
+// validName tells whether a node may have a name.
 func validName(s string) bool {
-	return nameForm.MatchString(s) && !identity.ValidID(s) && !slices.Contains(reserved, s)
+	return nameForm.MatchString(s) && !identity.ValidID(s) && !slices.Contains(reserved, s) && !ofComponent(s)
+}
+
+// ofComponent tells of names that neurons' components have, or one with a number behind
+// it would have: in DNS they stand for what those are assigned to.
+func ofComponent(s string) bool {
+	return slices.ContainsFunc(model.Components(), func(c model.Component) bool { return strings.HasPrefix(s+"-", model.ComponentName(c, "")) })
 }
 
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)

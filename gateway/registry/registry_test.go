@@ -401,7 +401,7 @@ func TestNamesAndAddresses(t *testing.T) {
 			t.Errorf("asked for %s: got %s, want %s", tc.asked, got, tc.want)
 		}
 	}
-	for _, asked := range []string{"", "Mast 1", "stream", "gateway-api", "n-aaaaaaaaaaaaaaaaaaaa", "../../etc"} {
+	for _, asked := range []string{"", "Mast 1", "stream", "gateway-api", "brain-send-n01", "brain-sensor", "n-aaaaaaaaaaaaaaaaaaaa", "../../etc"} {
 		if m := join(asked); m.Name != "node-"+m.Node[2:8] {
 			t.Errorf("asked for %q: got %s, want one made of the ID", asked, m.Name)
 		}
@@ -414,8 +414,10 @@ func TestNamesAndAddresses(t *testing.T) {
 	}
 	_, err := f.Rename(t.Context(), "hill", "mast")
 	wantType(t, err, apitype.ProblemNameTaken)
-	_, err = f.Rename(t.Context(), "hill", "No Name")
-	wantType(t, err, "about:blank")
+	for _, bad := range []string{"No Name", "brain-sensor-n01"} {
+		_, err = f.Rename(t.Context(), "hill", bad)
+		wantType(t, err, "about:blank")
+	}
 	nodes, err := f.Nodes(t.Context(), "", 500)
 	if err != nil {
 		t.Fatal(err)
