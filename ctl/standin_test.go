@@ -235,6 +235,16 @@ func routes(t testing.TB) map[string]any {
 		"GET /v1/nodes/n01": apitype.NodeDetail{Node: n01, Overlay: &peer, Neighbours: []model.Neighbour{link}, Interfaces: []apitype.Interface{
 			{Interface: model.Interface{Name: "eth0", Kind: "ethernet", MAC: "02:00:00:00:00:02", Up: true, PortRole: "mesh", RxBytes: 2048, TxBytes: 10, Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::2/64")}}, Present: true},
 			{Interface: model.Interface{Name: "wlan1", Kind: "wifi"}, LastSeen: ago(time.Hour)}}},
+		"GET /v1/brain":                                                    brainOverview(),
+		"GET /v1/brain/neurons":                                            apitype.NeuronList{Items: []apitype.Neuron{weather()}},
+		"GET /v1/brain/neurons/weather":                                    weather(),
+		"GET /v1/brain/neurons/weather/health":                             weatherHealth(),
+		"POST /v1/brain/neurons":                                           weather(),
+		"PATCH /v1/brain/neurons/weather":                                  weather(),
+		"DELETE /v1/brain/neurons/weather":                                 nil,
+		"PUT /v1/brain/neurons/weather/components/sensor/parts/device/n01": weather(),
+		"PUT /v1/brain/neurons/weather/components/send/parts/process/halo-agent@n01":    weather(),
+		"DELETE /v1/brain/neurons/weather/components/send/parts/process/halo-agent@n01": nil,
 		"PATCH /v1/nodes/n01":  n01,
 		"DELETE /v1/nodes/n01": nil,
 		"GET /v1/telemetry/latest": func(r *http.Request) any {
