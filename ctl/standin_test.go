@@ -297,6 +297,7 @@ func routes(t testing.TB) map[string]any {
 			{MAC: "02:00:00:00:00:02", Node: nodeID, Used: agoPtr(time.Hour), Created: ago(3 * time.Hour), By: "user:admin", Note: "mast\x1b[31m"},
 			{MAC: "02:00:00:00:00:03", Created: ago(time.Minute), By: "user:admin"}}},
 		"POST /v1/trust/macs":                     apitype.TrustedMAC{MAC: "02:00:00:00:00:04", Created: standInNow, By: "user:admin"},
+		"PATCH /v1/trust/macs/02:00:00:00:00:02":  apitype.TrustedMAC{MAC: "02:00:00:00:00:02", Note: "west slope"},
 		"DELETE /v1/trust/macs/02:00:00:00:00:02": nil,
 	})
 	return all

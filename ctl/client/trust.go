@@ -23,6 +23,13 @@ func (c *Client) TrustMAC(ctx context.Context, m apitype.TrustMAC) (apitype.Trus
 	return answer, err
 }
 
+// NoteTrustedMAC changes what is noted of a MAC on the list.
+func (c *Client) NoteTrustedMAC(ctx context.Context, mac, note string) (apitype.TrustedMAC, error) {
+	var answer apitype.TrustedMAC
+	err := c.call(ctx, request{method: http.MethodPatch, path: "/v1/trust/macs/" + url.PathEscape(mac), body: apitype.UpdateTrustedMAC{Note: &note}}, &answer)
+	return answer, err
+}
+
 // DistrustMAC takes a MAC off the list.
 func (c *Client) DistrustMAC(ctx context.Context, mac string) error {
 	return c.call(ctx, request{method: http.MethodDelete, path: "/v1/trust/macs/" + url.PathEscape(mac)}, nil)

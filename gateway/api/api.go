@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -99,6 +100,9 @@ type API struct {
 	openapi []byte
 	docs    []byte
 	started time.Time
+
+	reserving sync.Mutex // one change of reservations at a time
+	profiling sync.Mutex // one change of the mesh profile at a time
 }
 
 // New builds the API.
@@ -124,6 +128,7 @@ func New(c Config) (*API, error) {
 	a.userRoutes()
 	a.doorRoutes()
 	a.serviceRoutes()
+	a.reservationRoutes()
 	a.nodeRoutes()
 	a.brainRoutes()
 	a.telemetryRoutes()

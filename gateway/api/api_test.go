@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/brain"
@@ -274,8 +276,8 @@ func TestTheTableInDocsIsTheAPI(t *testing.T) {
 	}
 	slices.Sort(documented)
 	slices.Sort(real)
-	if !slices.Equal(documented, real) {
-		t.Errorf("docs/api.md has\n%s\nthe API has\n%s", strings.Join(documented, "\n"), strings.Join(real, "\n"))
+	if d := cmp.Diff(documented, real); d != "" {
+		t.Errorf("docs/api.md has -, the API has +:\n%s", d)
 	}
 }
 

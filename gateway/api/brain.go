@@ -113,7 +113,7 @@ func (a *API) brainRoutes() {
 		Description: "A device or process may be part of any number of components. Those that the component has may stay, whatever has become of them; others have to be members', and processes some that their device has.",
 	}, func(ctx context.Context, i *struct {
 		ComponentPath
-		IfMatch
+		MustMatch
 		In[apitype.AssignComponent]
 	}) (*tagged[apitype.Neuron], error) {
 		callerOf(ctx).target = model.ComponentName(i.Component, i.ID)

@@ -157,6 +157,7 @@ func TestNeurons(t *testing.T) {
 		t.Errorf("halo-mesh was told %d times, copies asked for %d times, want %d", mesh.looked, changed, changes)
 	}
 
+	f.headers = map[string]string{"If-Match": "*"}
 	for _, bad := range []struct {
 		method, path string
 		in           any
@@ -200,6 +201,10 @@ func TestWhoMayChangeNeurons(t *testing.T) {
 		{"DELETE", "/v1/brain/neurons/n01/components/memory/parts/device/gateway", nil, 204},
 		{"DELETE", "/v1/brain/neurons/n01", nil, 204},
 	} {
+		f.headers = map[string]string{"If-Match": "*"}
+		if tc.method == http.MethodPost {
+			f.headers = nil
+		}
 		f.token = vera
 		f.want(http.StatusForbidden, tc.method, tc.path, tc.in, nil)
 		f.token = olaf
@@ -208,6 +213,7 @@ func TestWhoMayChangeNeurons(t *testing.T) {
 		f.want(http.StatusOK, "GET", "/v1/brain/neurons", nil, nil)
 		f.want(http.StatusOK, "GET", "/v1/brain", nil, nil)
 	}
+	f.headers = nil
 	f.token = root
 	var l apitype.AuditList
 	f.want(http.StatusOK, "GET", "/v1/audit?limit=6", nil, &l)

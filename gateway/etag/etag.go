@@ -82,6 +82,9 @@ func malformed(name, field string) error {
 	return apitype.Refuse(http.StatusBadRequest, "", `%s: expected * or at most %d entity tags such as "abc", with commas between them; got %.80q`, name, maxTags, field)
 }
 
+// Given tells whether there is a condition at all.
+func (m Match) Given() bool { return m.given }
+
 // Check is for If-Match: it returns a problem unless the tag of what is there now is
 // among those that were given. Weak tags are never (RFC 9110, 13.1.1).
 func (m Match) Check(now string) error {
@@ -90,6 +93,15 @@ func (m Match) Check(now string) error {
 	}
 	return apitype.Refuse(http.StatusPreconditionFailed, apitype.ProblemETag,
 		"If-Match: expected the entity tag of what is there, %s, got %.200s: it was changed meanwhile; read it again", now, strings.Join(m.tags, ", "))
+}
+
+// CheckNone is Check where there is nothing to have a tag: no condition is met by that
+// (RFC 9110, 13.1.1).
+func (m Match) CheckNone() error {
+	if !m.given {
+		return nil
+	}
+	return apitype.Refuse(http.StatusPreconditionFailed, apitype.ProblemETag, "If-Match: expected something with the entity tag %.200s, there is nothing", m)
 }
 
 // Has is for If-None-Match: it tells whether the client has what is there now already.

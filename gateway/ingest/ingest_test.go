@@ -21,6 +21,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/etag"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
@@ -294,7 +295,7 @@ func TestWhoMayConnect(t *testing.T) {
 	f := newFixture(t)
 	a, b, stranger, revoked := identity.New(), identity.New(), identity.New(), identity.New()
 	addrA, addrB, addrR := f.admit(a), f.admit(b), f.admit(revoked)
-	if _, err := f.registry.Revoke(t.Context(), revoked.ID()); err != nil {
+	if _, err := f.registry.Revoke(t.Context(), revoked.ID(), etag.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	loop := netip.MustParseAddr("127.0.0.1")
