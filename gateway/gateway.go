@@ -26,6 +26,7 @@ import (
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/registry"
@@ -289,10 +290,15 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	d.showCode(link, code)
 	changes := audit.New(p.config, d.clock)
+	once, err := idempotency.New(p.config, d.clock, p.identity.Key)
+	if err != nil {
+		return err
+	}
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
-		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
+		Idempotency: once,
+		CA:          ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
 	if err != nil {

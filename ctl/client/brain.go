@@ -60,7 +60,7 @@ func (c *Client) NeuronHealth(ctx context.Context, name string) (apitype.NeuronH
 // CreateNeuron makes a neuron, or returns the one that is there just so.
 func (c *Client) CreateNeuron(ctx context.Context, n apitype.CreateNeuron) (apitype.Neuron, error) {
 	var answer apitype.Neuron
-	err := c.call(ctx, request{method: http.MethodPost, path: neuronsPath, body: n}, &answer)
+	err := c.call(ctx, request{method: http.MethodPost, path: neuronsPath, body: n, once: true}, &answer)
 	return answer, err
 }
 

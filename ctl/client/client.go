@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -94,13 +95,45 @@ type request struct {
 	file   []byte // sent as it is, instead
 	anon   bool   // needs no login
 	status int    // another status whose body is an answer, not a problem
+	once   bool   // it makes something: with a key, it may be sent again when its answer is lost
 
 	wait time.Duration // for the whole answer; 0 is timeout
+	key  string        // Idempotency-Key
 }
+
+// Requests with once are sent this often at most.
+const (
+	tries      = 3
+	pauseAfter = time.Second
+)
 
 // call does r and decodes the answer into answer, unless that is nil. A *[]byte
 // takes it as it is, and so does an io.Writer, however long it is.
 func (c *Client) call(ctx context.Context, r request, answer any) error {
+	if !r.once {
+		return c.callOnce(ctx, r, answer)
+	}
+	// The gateway carries it out once, and answers the same each time.
+	r.key = rand.Text()
+	for n := 1; ; n++ {
+		err := c.callOnce(ctx, r, answer)
+		_, lost := errors.AsType[*UnreachableError](err)
+		if o, ok := errors.AsType[*net.OpError](err); ok && o.Op == "dial" {
+			lost = false // nothing was sent
+		}
+		p, ok := errors.AsType[*apitype.Problem](err)
+		if n == tries || !lost && !(ok && p.Type == apitype.ProblemKeyBusy) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pauseAfter):
+		}
+	}
+}
+
+func (c *Client) callOnce(ctx context.Context, r request, answer any) error {
 	token := ""
 	if !r.anon {
 		if c.tokens == nil {
@@ -159,6 +192,9 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if r.key != "" {
+		req.Header.Set("Idempotency-Key", `"`+r.key+`"`)
 	}
 	sent := time.Now()
 	resp, err := c.http.Do(req)

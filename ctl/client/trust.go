@@ -19,7 +19,7 @@ func (c *Client) TrustedMACs(ctx context.Context) ([]apitype.TrustedMAC, error) 
 // TrustMAC puts a MAC on the list, or returns it as it is there.
 func (c *Client) TrustMAC(ctx context.Context, m apitype.TrustMAC) (apitype.TrustedMAC, error) {
 	var answer apitype.TrustedMAC
-	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/trust/macs", body: m}, &answer)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/trust/macs", body: m, once: true}, &answer)
 	return answer, err
 }
 

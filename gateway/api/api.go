@@ -22,6 +22,7 @@ import (
 	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/settings"
 	"halo.internal/gateway/store"
@@ -77,19 +78,21 @@ type Config struct {
 	Registry  *registry.Registry
 	Brain     *brain.Brain
 	Stream    Stream
-	Mesh      Mesh
-	Radios    Radios
-	Services  Services
-	Alone     bool // there is no halo-mesh
-	Epoch     Epoch
-	Bundle    *bundle.Bundle // nil when none was imported
-	CA        []byte         // PEM
-	CASHA256  string
-	Binding   []byte // of the TLS key, for claims
-	Boot      uint64 // boot counter
-	Claimed   func() // called after the claim
-	Changed   func() // called after a change by a person
-	Withdrawn func() // called instead where the change took something away from somebody
+
+	Idempotency *idempotency.Keeper
+	Mesh        Mesh
+	Radios      Radios
+	Services    Services
+	Alone       bool // there is no halo-mesh
+	Epoch       Epoch
+	Bundle      *bundle.Bundle // nil when none was imported
+	CA          []byte         // PEM
+	CASHA256    string
+	Binding     []byte // of the TLS key, for claims
+	Boot        uint64 // boot counter
+	Claimed     func() // called after the claim
+	Changed     func() // called after a change by a person
+	Withdrawn   func() // called instead where the change took something away from somebody
 }
 
 // API is the handler of all routes.
@@ -174,6 +177,10 @@ func register[I, O any](a *API, need access, op huma.Operation, f func(context.C
 	op.Description = need.describe(op.Description)
 	if need.closed() {
 		op.Security = []map[string][]string{{"bearer": {}}}
+	}
+	if once := carriedOutOnce[O](need, op); once {
+		op.Parameters = append(op.Parameters, keyParameter())
+		f = withKey(a, op.OperationID, f)
 	}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)

@@ -27,6 +27,7 @@ import (
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/settings"
@@ -93,8 +94,12 @@ func newFixture(t *testing.T) *fixture {
 	b := &bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
 		Gateway: bundle.Gateway{PublicKey: network.Base64(), Seed: network.Base64(), ClaimCode: "7K3M-Q0ZT-4WXPB"},
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
+	once, err := idempotency.New(config, c, key)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, err := New(Config{
-		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
+		Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Brain: brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }}), Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})

@@ -139,7 +139,13 @@ func (d *DB) writeTx(ctx context.Context, f func(*sql.Tx) error) error {
 		_ = tx.Rollback()
 		return classify(err)
 	}
-	if err := tx.Commit(); err != nil {
+	arrived, err := d.board(ctx, tx)
+	if err == nil {
+		err = tx.Commit()
+	} else {
+		_ = tx.Rollback() // as above
+	}
+	if arrived(err == nil); err != nil {
 		return classify(err)
 	}
 	d.commits.Add(1)
