@@ -68,7 +68,7 @@ func conditional(f *fixture) (map[string]editable, []string) {
 	f.Services = &shelf{kept: []model.Reservation{{MAC: "02:00:00:00:00:07", Address: netip.MustParseAddr("10.43.0.7")}}}
 	f.Radios = &dial{p: model.MeshProfile{MeshParameters: model.MeshParameters{Routing: "BATMAN_V", Channel: 1, Width: 20}, Phase: "idle"}}
 	f.joined("mast")
-	operator, note, channel, name := apitype.RoleOperator, "the truck", 6, "hill"
+	operator, note, channel, name, budget := apitype.RoleOperator, "the truck", 6, "hill", int64(1<<29)
 	const user, mac, reserved = "/api/auth/users/vera", "/v1/trust/macs/02:00:00:00:00:01", "/v1/network/reservations/02:00:00:00:00:07"
 	const neuron, memory = "/v1/brain/neurons/n01", "/v1/brain/neurons/n01/components/memory"
 	return map[string]editable{
@@ -78,6 +78,7 @@ func conditional(f *fixture) (map[string]editable, []string) {
 		"revoke-node":         {"/v1/nodes/mast", "/v1/nodes/mast", nil, 204, false},
 		"update-trusted-mac":  {mac, mac, apitype.UpdateTrustedMAC{Note: &note}, 200, false},
 		"distrust-mac":        {mac, mac, nil, 204, false},
+		"update-settings":     {"/v1/settings", "/v1/settings", apitype.UpdateSettings{Telemetry: &apitype.UpdateTelemetrySettings{BudgetBytes: &budget}}, 200, false},
 		"put-reservation":     {"/v1/network/reservations", reserved, model.Reservation{MAC: "02:00:00:00:00:07", Address: netip.MustParseAddr("10.43.0.8")}, 204, false},
 		"delete-reservation":  {reserved, reserved, nil, 204, false},
 		"change-mesh-profile": {"/v1/mesh/profile", "/v1/mesh/profile", model.ProfileChange{Channel: &channel}, 200, false},

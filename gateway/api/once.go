@@ -12,11 +12,11 @@ import (
 )
 
 // carriedOutOnce tells which routes take an Idempotency-Key: every POST of somebody who
-// is known, but those whose answer is a file. All others are the same when they are
-// repeated.
+// is known, but those whose answer or body is a file. All others are the same when they
+// are repeated.
 func carriedOutOnce[O any](need access, op huma.Operation) bool {
 	_, file := any((*O)(nil)).(*rawAnswer)
-	return op.Method == http.MethodPost && need.closed() && !file
+	return op.Method == http.MethodPost && need.closed() && !file && op.RequestBody == nil
 }
 
 func keyParameter() *huma.Param {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"halo.internal/gateway/etag"
 	"halo.internal/gateway/store"
 	"halo.internal/model/apitype"
 )
@@ -87,11 +88,22 @@ func (s *Store) Watch(f func(apitype.Settings)) {
 	f(now)
 }
 
+// Tag returns the entity tag of settings.
+func Tag(s apitype.Settings) string { return etag.Of(s) }
+
 // Update commits a change and has it hold: when it returns an error nothing has changed.
 func (s *Store) Update(ctx context.Context, u apitype.UpdateSettings) (apitype.Settings, error) {
+	return s.UpdateIf(ctx, etag.Match{}, u)
+}
+
+// UpdateIf is Update where the settings meet a condition.
+func (s *Store) UpdateIf(ctx context.Context, m etag.Match, u apitype.UpdateSettings) (apitype.Settings, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	before := s.Get()
+	if err := m.Check(Tag(before)); err != nil {
+		return before, err
+	}
 	next := before
 	var set []field
 	for _, f := range fields {
