@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"halo.internal/gateway/changes"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/store"
 	"halo.internal/model"
@@ -51,6 +52,10 @@ type Log struct {
 
 	writing sync.Mutex // held by the one who writes; guards shares
 	shares  shares
+
+	telling sync.Mutex // guards what follows
+	newest  int64      // ID that is committed; 0: not known yet
+	bell    changes.Bell
 }
 
 // New returns the log; boot is the gateway's boot counter. Run has to be

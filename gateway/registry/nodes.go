@@ -198,6 +198,7 @@ func (r *Registry) Rename(ctx context.Context, ref string, m etag.Match, name st
 		return n, err
 	}
 	if name != n.Name {
+		r.nodeNews.Note(n.ID)
 		r.events.Add("node.renamed", model.Info, n.ID, fmt.Sprintf("%s is now called %s", n.Name, name), nil)
 	}
 	n.Name = name
@@ -235,6 +236,7 @@ func (r *Registry) Revoke(ctx context.Context, ref string, m etag.Match) (string
 		return "", err
 	}
 	r.tellForgotten(forgotten)
+	r.nodeNews.Note(n.ID)
 	r.events.Add("node.revoked", model.Warning, n.ID, n.Name+" was revoked", nil)
 	r.change()
 	return n.ID, nil
@@ -242,20 +244,8 @@ func (r *Registry) Revoke(ctx context.Context, ref string, m etag.Match) (string
 
 // forgetRevoked removes revoked nodes beyond their bound, but the one named.
 func forgetRevoked(ctx context.Context, tx *sql.Tx, but string) (ids []string, err error) {
-	rows, err := tx.QueryContext(ctx, `DELETE FROM nodes WHERE id IN (SELECT id FROM nodes WHERE revoked AND id <> ? AND id NOT IN (SELECT node FROM trusted_macs)
-		ORDER BY joined LIMIT max(0, (SELECT count(*) FROM nodes WHERE revoked) - ?)) RETURNING id`, but, maxRevokedNodes)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, rows.Err()
+	return texts(tx.QueryContext(ctx, `DELETE FROM nodes WHERE id IN (SELECT id FROM nodes WHERE revoked AND id <> ? AND id NOT IN (SELECT node FROM trusted_macs)
+		ORDER BY joined LIMIT max(0, (SELECT count(*) FROM nodes WHERE revoked) - ?)) RETURNING id`, but, maxRevokedNodes))
 }
 
 // Member is what the ingest has to know of a node.

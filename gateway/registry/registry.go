@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"halo.internal/gateway/changes"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
@@ -80,6 +81,9 @@ type Registry struct {
 	codes   atomic.Uint32 // generation of the nodes' codes
 	renew   sync.Mutex    // one renewal at a time
 
+	nodeNews    *changes.Log[string] // canonical IDs
+	waitingNews *changes.Log[string] // of those who ask to join
+
 	mu      sync.Mutex // guards what follows
 	live    map[string]*live
 	changed []chan struct{}
@@ -92,6 +96,7 @@ func New(ctx context.Context, c Config) (*Registry, error) {
 	r := &Registry{
 		db: c.DB, clock: c.Clock, events: c.Events, network: c.Key.Public(), key: c.Key, ca: c.CA, epoch: c.Epoch,
 		nonces: newNonces(), wake: make(chan struct{}, 1), live: map[string]*live{},
+		nodeNews: changes.New[string](maxNodes + maxRevokedNodes), waitingNews: changes.New[string](4 * maxRegistrations),
 	}
 	name := c.Name
 	if name == "" {
