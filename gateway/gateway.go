@@ -294,11 +294,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	hub, recoveries := d.newLive(p, log, series.Latest(), nodes, logins, mesh.Timeline)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
-		Idempotency: once,
-		CA:          ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
+		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
+		Idempotency: once, Live: hub,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
 	if err != nil {
@@ -316,6 +317,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		stream.Run,
 		series.Run,
 		link.Run,
+		hub.Run,
+		recoveries.Run,
 		func(ctx context.Context) error { return p.reserve.Run(ctx, d.tellRoom(log)) },
 		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },
 		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },

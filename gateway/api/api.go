@@ -23,6 +23,7 @@ import (
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/idempotency"
+	"halo.internal/gateway/live"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/settings"
 	"halo.internal/gateway/store"
@@ -80,6 +81,7 @@ type Config struct {
 	Stream    Stream
 
 	Idempotency *idempotency.Keeper
+	Live        *live.Hub
 	Mesh        Mesh
 	Radios      Radios
 	Services    Services
@@ -141,6 +143,7 @@ func New(c Config) (*API, error) {
 	a.trustRoutes()
 	a.logRoutes()
 	a.describeStream()
+	a.liveRoute()
 
 	doc := a.huma.OpenAPI()
 	useProblems(doc)

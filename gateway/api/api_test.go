@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
@@ -29,6 +30,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
+	"halo.internal/gateway/live"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/settings"
 	"halo.internal/gateway/store"
@@ -98,15 +100,28 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f := &fixture{t: t}
+	recoveries := live.NewRecoveries(10*time.Millisecond, func(ctx context.Context) ([]model.Recovery, error) { return f.Radios.Timeline(ctx) })
+	hub := live.New(live.Config{
+		Topics: live.Topics(live.Sources{Events: log, Epoch: generation.Now, Latest: readings.Latest(), Registry: nodes, Recoveries: recoveries}),
+		Authenticate: func(ctx context.Context, token string) (auth.Principal, error) {
+			return logins.Authenticate(ctx, "Bearer "+token)
+		},
+		Node: func(ctx context.Context, ref string) (string, error) {
+			n, err := nodes.Node(ctx, ref)
+			return n.ID, err
+		},
+		Log: quiet,
+	})
 	a, err := New(Config{
-		Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
+		Live: hub, Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Brain: brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }}), Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{API: a, t: t}
+	f.API = a
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f.local != nil {
 			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, f.local))
@@ -114,14 +129,16 @@ func newFixture(t *testing.T) *fixture {
 		a.ServeHTTP(w, r)
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- log.Run(ctx) }()
+	running, stop := errgroup.WithContext(ctx)
+	for _, run := range []func(context.Context) error{log.Run, hub.Run, recoveries.Run} {
+		running.Go(func() error { return run(stop) })
+	}
 	t.Cleanup(func() {
-		srv.Close()
 		cancel()
-		if err := <-done; err != nil {
+		if err := running.Wait(); err != nil {
 			t.Error(err)
 		}
+		srv.Close()
 		config.Close()
 		readings.Close()
 		series.Close()

@@ -8,8 +8,9 @@ import (
 	"sync"
 )
 
-// Log may be used from any goroutine. Its sequence numbers begin at 1 and rise by one with
-// each change; they are those of this Log alone.
+// Log may be used from any goroutine. Its sequence numbers rise by one with each change, the
+// first of which is 2: 1 is where nothing has changed yet, and 0 before that. They are those
+// of this Log alone.
 type Log[K comparable] struct {
 	most int
 
@@ -29,7 +30,7 @@ type change[K comparable] struct {
 // New returns a log of that many keys at most: beyond them those are forgotten that
 // changed longest ago.
 func New[K comparable](most int) *Log[K] {
-	return &Log[K]{most: most, order: list.New(), at: map[K]*list.Element{}}
+	return &Log[K]{most: most, newest: 1, order: list.New(), at: map[K]*list.Element{}}
 }
 
 // Note notes that things have changed.

@@ -9,25 +9,25 @@ import (
 
 func TestSince(t *testing.T) {
 	l := New[string](3)
-	if keys, newest, whole := l.Since(0); len(keys) != 0 || newest != 0 || !whole {
+	if keys, newest, whole := l.Since(0); len(keys) != 0 || newest != 1 || !whole {
 		t.Errorf("an empty log: %v %d %v", keys, newest, whole)
 	}
-	l.Note("a", "b", "a", "c") // 1 to 4
+	l.Note("a", "b", "a", "c") // 2 to 5
 	for _, tc := range []struct {
 		note  []string
 		after uint64
 		want  string
 	}{
-		{nil, 0, "[b a c] 4 true"},
-		{nil, 2, "[a c] 4 true"},
-		{nil, 3, "[c] 4 true"},
-		{nil, 4, "[] 4 true"},
-		{nil, 5, "[] 4 false"},
-		{[]string{"d"}, 1, "[] 5 false"}, // b, changed at 2, is forgotten
-		{nil, 2, "[a c d] 5 true"},
-		{[]string{"a"}, 2, "[c d a] 6 true"},
-		{[]string{"e"}, 4, "[d a e] 7 true"},
-		{nil, 3, "[] 7 false"},
+		{nil, 0, "[b a c] 5 true"},
+		{nil, 3, "[a c] 5 true"},
+		{nil, 4, "[c] 5 true"},
+		{nil, 5, "[] 5 true"},
+		{nil, 6, "[] 5 false"},
+		{[]string{"d"}, 2, "[] 6 false"}, // b, changed at 3, is forgotten
+		{nil, 3, "[a c d] 6 true"},
+		{[]string{"a"}, 3, "[c d a] 7 true"},
+		{[]string{"e"}, 5, "[d a e] 8 true"},
+		{nil, 4, "[] 8 false"},
 	} {
 		l.Note(tc.note...)
 		keys, newest, whole := l.Since(tc.after)
@@ -46,7 +46,7 @@ func TestFollowers(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			at, gaps := uint64(0), 0
-			for at < rounds {
+			for at < rounds+1 {
 				newest, next := l.News()
 				if newest == at {
 					<-next

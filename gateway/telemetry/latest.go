@@ -24,7 +24,7 @@ const maxMetrics = 2048 // of one node
 type Latest struct {
 	mu     sync.RWMutex // guards what follows
 	nodes  map[string]*ofNode
-	newest uint64 // batch whose values were taken
+	newest uint64 // batch whose values were taken, counted from 2
 	bell   changes.Bell
 }
 
@@ -40,7 +40,7 @@ type value struct {
 	came uint64
 }
 
-func newLatest() *Latest { return &Latest{nodes: map[string]*ofNode{}} }
+func newLatest() *Latest { return &Latest{nodes: map[string]*ofNode{}, newest: 1} }
 
 // apply takes the values of a committed batch.
 func (l *Latest) apply(node string, s wire.Schema, b wire.Batch) {
