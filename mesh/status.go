@@ -112,6 +112,9 @@ func (g *gateway) status() model.MeshStatus {
 	s.Gateway, s.Joined, s.Join = s.Node, true, model.JoinJoined
 	s.OverlayV4, s.OverlayV6 = paths.OverlayGateway.String(), identity.Overlay(g.net, g.net).String()
 	s.Announcing, s.Ignored = announce, g.voice.Counters.Snapshot()
+	if announce != nil {
+		s.Epoch = announce.Epoch
+	}
 	s.HeardEpoch, s.Twin, s.LeftOut = g.voice.HeardEpoch(), g.twinStatus(), out
 	return s
 }
@@ -123,6 +126,7 @@ func (n *node) status() model.MeshStatus {
 	n.mu.Unlock()
 	s := n.shared(wg)
 	s.Join, s.JoinDetail, s.Ignored = join, detail, n.search.Counters.Snapshot()
+	s.Epoch = max(n.standing().Epoch, n.search.Floor)
 	if heard != nil {
 		at = at.UTC()
 		s.Gateway, s.GatewayHeard = n.net.ID(), &at
