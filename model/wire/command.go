@@ -240,3 +240,20 @@ func Clip(s string) string {
 	}
 	return s
 }
+
+// PeekOrder reads which command an order is about and for whom, also where the rest
+// of it is of a later release.
+func PeekOrder(b []byte) (id CommandID, node string, session []byte, err error) {
+	var o struct {
+		Node    string    `cbor:"1,keyasint"`
+		Session []byte    `cbor:"2,keyasint"`
+		ID      CommandID `cbor:"3,keyasint"`
+	}
+	if len(b) > MaxOrder {
+		return id, "", nil, malformed("order: expected at most %d octets, got %d", MaxOrder, len(b))
+	}
+	if err := decoding.Unmarshal(b, &o); err != nil {
+		return id, "", nil, fmt.Errorf("%w: order: expected node, session and ID: %w", ErrMalformed, err)
+	}
+	return o.ID, o.Node, o.Session, o.ID.check()
+}
