@@ -92,9 +92,12 @@ type SpeedTestCommand struct {
 
 // SpeedServeCommand has a device wait for the node that measures.
 type SpeedServeCommand struct {
-	Peer   netip.Addr  `cbor:"1,keyasint"` // the node's overlay address
-	Ticket SpeedTicket `cbor:"2,keyasint"`
-	WaitMS uint32      `cbor:"3,keyasint"` // for it to be done
+	Peer      netip.Addr  `cbor:"1,keyasint"` // the node's overlay address
+	Ticket    SpeedTicket `cbor:"2,keyasint"`
+	DownBytes uint32      `cbor:"3,keyasint"` // what it will ask for, as in SpeedTestCommand
+	UpBytes   uint32      `cbor:"4,keyasint"`
+	LimitMS   uint32      `cbor:"5,keyasint"`
+	WaitMS    uint32      `cbor:"6,keyasint"` // for it to be done
 }
 
 // Bounds of commands.
@@ -302,8 +305,12 @@ func (c *Command) checkSpeedTest() error {
 	if t == nil || !t.Peer.IsValid() {
 		return errors.New("speed-test: expected the address of the other device")
 	}
-	return errors.Join(bounded("speed-test: down", int(t.DownBytes), 0, SpeedDownBytes), bounded("speed-test: up", int(t.UpBytes), 0, SpeedUpBytes),
-		bounded("speed-test: limit", int(t.LimitMS), 100, int(SpeedLimit/time.Millisecond)))
+	return checkSpeed("speed-test", t.DownBytes, t.UpBytes, t.LimitMS)
+}
+
+func checkSpeed(kind string, down, up, limit uint32) error {
+	return errors.Join(bounded(kind+": down", int(down), 0, SpeedDownBytes), bounded(kind+": up", int(up), 0, SpeedUpBytes),
+		bounded(kind+": limit", int(limit), 100, int(SpeedLimit/time.Millisecond)))
 }
 
 func (c *Command) checkSpeedServe() error {
@@ -311,7 +318,7 @@ func (c *Command) checkSpeedServe() error {
 	if t == nil || !t.Peer.IsValid() {
 		return errors.New("speed-serve: expected the address of the node that measures")
 	}
-	return bounded("speed-serve: wait", int(t.WaitMS), 100, int(SpeedMaxWait/time.Millisecond))
+	return errors.Join(checkSpeed("speed-serve", t.DownBytes, t.UpBytes, t.LimitMS), bounded("speed-serve: wait", int(t.WaitMS), 100, int(SpeedMaxWait/time.Millisecond)))
 }
 
 func bounded(what string, v, low, most int) error {

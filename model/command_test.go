@@ -42,7 +42,7 @@ func TestCommandsAreChecked(t *testing.T) {
 		{"speed test with nobody", Command{Kind: CommandSpeedTest}, "address"},
 		{"speed test of too much", Command{Kind: CommandSpeedTest, SpeedTest: &SpeedTestCommand{Peer: peer, DownBytes: SpeedDownBytes + 1, LimitMS: 100}}, "2000001"},
 		{"speed test for too long", Command{Kind: CommandSpeedTest, SpeedTest: &SpeedTestCommand{Peer: peer, LimitMS: 15_001}}, "15001"},
-		{"serve", Command{Kind: CommandSpeedServe, SpeedServe: &SpeedServeCommand{Peer: peer, WaitMS: 1000}}, ""},
+		{"serve", Command{Kind: CommandSpeedServe, SpeedServe: &SpeedServeCommand{Peer: peer, LimitMS: 100, WaitMS: 1000}}, ""},
 		{"serve for ever", Command{Kind: CommandSpeedServe, SpeedServe: &SpeedServeCommand{Peer: peer, WaitMS: math.MaxUint32}}, "4294967295"},
 		{"serve nobody", Command{Kind: CommandSpeedServe, SpeedServe: &SpeedServeCommand{WaitMS: 1000}}, "address"},
 	} {

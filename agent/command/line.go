@@ -233,7 +233,7 @@ func (l *Line) tell(ctx context.Context, files chan<- *Task) error {
 	}
 	for id, t := range e.tasks {
 		r, s := t.report, l.sent[id]
-		fresh := s.state != r.State || !r.State.Final() && (s.progress != r.Progress || s.text != r.Text) && now.Sub(s.at) >= progressEvery
+		fresh := s.state != r.State || !r.State.Final() && (s.progress != r.Progress || s.text != r.Text) && (s.progress == 0 || now.Sub(s.at) >= progressEvery)
 		again := t.again || (r.State.Final() || !t.isTold) && now.Sub(s.at) >= againEvery && now.Sub(t.sentAt) >= againEvery
 		switch {
 		case !fresh && !again:

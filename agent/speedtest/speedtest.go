@@ -65,22 +65,6 @@ func (r Request) encode() []byte {
 	return b
 }
 
-// decode reads a greeting and holds it to the bounds of a test.
-func decode(b []byte) (Request, error) {
-	if len(b) != greeting || string(b[:len(form)]) != form {
-		return Request{}, fmt.Errorf("%w: expected a greeting", ErrStrange)
-	}
-	b = b[len(form):]
-	r := Request{Ticket: model.SpeedTicket(b[:len(model.SpeedTicket{})])}
-	b = b[len(r.Ticket):]
-	down, up, limit := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
-	if down > model.SpeedDownBytes || up > model.SpeedUpBytes || limit < 1 || time.Duration(limit)*time.Millisecond > model.SpeedLimit {
-		return Request{}, fmt.Errorf("expected at most %d octets down, %d up and %s, got %d, %d and %d ms", model.SpeedDownBytes, model.SpeedUpBytes, model.SpeedLimit, down, up, limit)
-	}
-	r.Down, r.Up, r.Limit = int(down), int(up), time.Duration(limit)*time.Millisecond
-	return r, nil
-}
-
 // Measure measures the way to the device that serves at that address.
 func Measure(ctx context.Context, peer netip.AddrPort, q Request) (model.SpeedResult, error) {
 	var res model.SpeedResult
@@ -112,9 +96,9 @@ func Measure(ctx context.Context, peer netip.AddrPort, q Request) (model.SpeedRe
 	return res, nil
 }
 
-// Serve waits on l for the device of that address with that ticket, and serves it
-// once. It returns how much was sent and received.
-func Serve(ctx context.Context, l net.Listener, peer netip.Addr, ticket model.SpeedTicket) (sent, received int64, err error) {
+// Serve waits on l for the device of that address with that very request, and serves
+// it once. It returns how much was sent and received.
+func Serve(ctx context.Context, l net.Listener, peer netip.Addr, want Request) (sent, received int64, err error) {
 	defer closeWith(ctx, l)()
 	strange := error(nil)
 	for range maxStrange {
@@ -125,7 +109,7 @@ func Serve(ctx context.Context, l net.Listener, peer netip.Addr, ticket model.Sp
 			}
 			return 0, 0, err
 		}
-		w, q, err := admit(c, peer, ticket)
+		w, err := admit(c, peer, want)
 		if err != nil {
 			_ = c.Close() // it is nobody
 			strange = err
@@ -133,7 +117,7 @@ func Serve(ctx context.Context, l net.Listener, peer netip.Addr, ticket model.Sp
 		}
 		defer c.Close()
 		defer closeWith(ctx, c)()
-		sent, received, err := w.serve(q)
+		sent, received, err := w.serve(want)
 		if err != nil {
 			err = w.why(ctx, "serve", err)
 		}
@@ -148,24 +132,20 @@ func closeWith(ctx context.Context, c io.Closer) (stop func() bool) {
 }
 
 // admit reads a greeting, and takes the one that is waited for alone.
-func admit(c net.Conn, peer netip.Addr, ticket model.SpeedTicket) (*way, Request, error) {
+func admit(c net.Conn, peer netip.Addr, want Request) (*way, error) {
 	remote, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil || remote.Addr().Unmap() != peer {
-		return nil, Request{}, fmt.Errorf("%w: %s", ErrStrange, c.RemoteAddr())
+		return nil, fmt.Errorf("%w: %s", ErrStrange, c.RemoteAddr())
 	}
 	w := newWay(c)
 	b := make([]byte, greeting)
 	if err := w.read(b); err != nil {
-		return nil, Request{}, fmt.Errorf("%w: %w", ErrStrange, err)
+		return nil, fmt.Errorf("%w: %w", ErrStrange, err)
 	}
-	q, err := decode(b)
-	if err != nil {
-		return nil, Request{}, err
+	if subtle.ConstantTimeCompare(b, want.encode()) != 1 {
+		return nil, fmt.Errorf("%w: %s has another ticket, or asks for something else", ErrStrange, remote)
 	}
-	if subtle.ConstantTimeCompare(q.Ticket[:], ticket[:]) != 1 {
-		return nil, Request{}, fmt.Errorf("%w: %s has another ticket", ErrStrange, remote)
-	}
-	return w, q, nil
+	return w, nil
 }
 
 // way is a connection of a test.

@@ -24,7 +24,7 @@ type served struct {
 	got  int64
 }
 
-func serve(t *testing.T, ctx context.Context, peer netip.Addr, ticket model.SpeedTicket, octets int) *served {
+func serve(t *testing.T, ctx context.Context, peer netip.Addr, want Request, octets int) *served {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -33,7 +33,7 @@ func serve(t *testing.T, ctx context.Context, peer netip.Addr, ticket model.Spee
 	s := &served{at: netip.MustParseAddrPort(l.Addr().String()), done: make(chan error, 1)}
 	go func() {
 		var err error
-		s.sent, s.got, err = Serve(ctx, link{l, octets}, peer, ticket)
+		s.sent, s.got, err = Serve(ctx, link{l, octets}, peer, want)
 		s.done <- err
 	}()
 	return s
@@ -76,9 +76,9 @@ func (n narrow) Read(b []byte) (int, error) {
 }
 
 func TestATestMeasuresBothWays(t *testing.T) {
-	ticket := model.SpeedTicket{1, 2, 3}
-	s := serve(t, t.Context(), loopback, ticket, 0)
-	res, err := Measure(t.Context(), s.at, Request{Ticket: ticket, Down: model.SpeedDownBytes, Up: model.SpeedUpBytes, Limit: model.SpeedLimit})
+	q := Request{Ticket: model.SpeedTicket{1, 2, 3}, Down: model.SpeedDownBytes, Up: model.SpeedUpBytes, Limit: model.SpeedLimit}
+	s := serve(t, t.Context(), loopback, q, 0)
+	res, err := Measure(t.Context(), s.at, q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,10 +98,10 @@ func TestATestMeasuresBothWays(t *testing.T) {
 
 // A link of 0.8 Mbit/s: it is measured right, in the time that there is, with less.
 func TestASlowLinkIsMeasuredWithLess(t *testing.T) {
-	ticket := model.SpeedTicket{9}
-	s := serve(t, t.Context(), loopback, ticket, 100_000)
+	q := Request{Ticket: model.SpeedTicket{9}, Down: model.SpeedDownBytes, Up: model.SpeedUpBytes, Limit: 2 * time.Second}
+	s := serve(t, t.Context(), loopback, q, 100_000)
 	begin := time.Now()
-	res, err := Measure(t.Context(), s.at, Request{Ticket: ticket, Down: model.SpeedDownBytes, Up: model.SpeedUpBytes, Limit: 2 * time.Second})
+	res, err := Measure(t.Context(), s.at, q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,9 +119,9 @@ func TestASlowLinkIsMeasuredWithLess(t *testing.T) {
 }
 
 func TestOneWayAlone(t *testing.T) {
-	ticket := model.SpeedTicket{7}
-	s := serve(t, t.Context(), loopback, ticket, 0)
-	res, err := Measure(t.Context(), s.at, Request{Ticket: ticket, Down: 100_000, Limit: time.Second})
+	q := Request{Ticket: model.SpeedTicket{7}, Down: 100_000, Limit: time.Second}
+	s := serve(t, t.Context(), loopback, q, 0)
+	res, err := Measure(t.Context(), s.at, q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,9 +135,9 @@ func TestOneWayAlone(t *testing.T) {
 
 // Strangers cost the test nothing but their turns, and get nothing.
 func TestStrangersAreNotServed(t *testing.T) {
-	ticket := model.SpeedTicket{1}
-	s := serve(t, t.Context(), loopback, ticket, 0)
-	good := Request{Ticket: ticket, Down: 1000, Limit: time.Second}.encode()
+	q := Request{Ticket: model.SpeedTicket{1}, Down: 1000, Limit: time.Second}
+	s := serve(t, t.Context(), loopback, q, 0)
+	good := q.encode()
 	change := func(at int, v byte) []byte {
 		b := append([]byte(nil), good...)
 		b[at] = v
@@ -147,8 +147,8 @@ func TestStrangersAreNotServed(t *testing.T) {
 		"no greeting": []byte("GET / HTTP/1.1\r\nHost: 10.42.0.7:4257\r\n\r\n"),
 		"form":        change(0, 'h'),
 		"ticket":      change(len(form)+15, 1),
-		"too much":    change(greeting-12, 0xff),
-		"no time":     change(greeting-2, 0xff),
+		"more":        change(greeting-12, 0xff),
+		"longer":      change(greeting-2, 0xff),
 	} {
 		c, err := net.Dial("tcp", s.at.String())
 		if err != nil {
@@ -163,16 +163,16 @@ func TestStrangersAreNotServed(t *testing.T) {
 		}
 		c.Close()
 	}
-	if _, err := Measure(t.Context(), s.at, Request{Ticket: ticket, Down: 1000, Limit: time.Second}); err != nil {
+	if _, err := Measure(t.Context(), s.at, q); err != nil {
 		t.Errorf("the one that is waited for: %v", err)
 	}
 	if err := <-s.done; err != nil {
 		t.Error(err)
 	}
 
-	elsewhere := serve(t, t.Context(), netip.MustParseAddr("127.0.0.2"), ticket, 0)
+	elsewhere := serve(t, t.Context(), netip.MustParseAddr("127.0.0.2"), q, 0)
 	for range maxStrange {
-		if _, err := Measure(t.Context(), elsewhere.at, Request{Ticket: ticket, Down: 1, Limit: time.Second}); err == nil {
+		if _, err := Measure(t.Context(), elsewhere.at, q); err == nil {
 			t.Error("a device of another address was served")
 		}
 	}
@@ -184,7 +184,7 @@ func TestStrangersAreNotServed(t *testing.T) {
 func TestNobodyComes(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := <-serve(t, ctx, loopback, model.SpeedTicket{}, 0).done; !errors.Is(err, context.DeadlineExceeded) {
+	if err := <-serve(t, ctx, loopback, Request{}, 0).done; !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := Measure(t.Context(), netip.MustParseAddrPort("127.0.0.1:1"), Request{Limit: time.Second}); err == nil {
@@ -238,15 +238,19 @@ func TestADeviceThatLies(t *testing.T) {
 	}
 }
 
-func FuzzGreeting(f *testing.F) {
-	f.Add(Request{Ticket: model.SpeedTicket{1}, Down: 5, Up: 6, Limit: time.Second}.encode())
+// What one device says of what arrived is read by another.
+func FuzzArrived(f *testing.F) {
+	f.Add(arrived{all: 5, behind: 4, took: time.Second}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		q, err := decode(b)
+		if len(b) != verdict {
+			return
+		}
+		a, err := decodeArrived(b, model.SpeedUpBytes)
 		if err != nil {
 			return
 		}
-		if string(q.encode()) != string(b) || q.Down > model.SpeedDownBytes || q.Up > model.SpeedUpBytes || q.Limit > model.SpeedLimit {
-			t.Errorf("%x reads as %+v", b, q)
+		if w := a.way(model.SpeedUpBytes); string(a.encode()) != string(b) || w.Bytes > model.SpeedUpBytes || w.Mbps < 0 || w.Seconds < 0 {
+			t.Errorf("%x reads as %+v, %+v", b, a, w)
 		}
 	})
 }

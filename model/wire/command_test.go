@@ -29,7 +29,7 @@ func commands() []model.Command {
 		{Kind: model.CommandCapture, Capture: &model.CaptureRequest{Seconds: 5, Bytes: 4096}},
 		{Kind: model.CommandConfig, Config: &model.AgentConfig{SampleS: 10, SpoolBudgetMiB: 64}},
 		{Kind: model.CommandSpeedTest, SpeedTest: &model.SpeedTestCommand{Peer: peer, Ticket: ticket, DownBytes: 1000, LimitMS: 15_000}},
-		{Kind: model.CommandSpeedServe, SpeedServe: &model.SpeedServeCommand{Peer: peer, Ticket: ticket, WaitMS: 60_000}},
+		{Kind: model.CommandSpeedServe, SpeedServe: &model.SpeedServeCommand{Peer: peer, Ticket: ticket, DownBytes: 1000, LimitMS: 15_000, WaitMS: 60_000}},
 	}
 }
 
