@@ -31,6 +31,10 @@ const (
 	ProblemNameTaken      = "name-taken"        // 409
 	ProblemScope          = "scope-missing"     // 403: the role or token does not allow this
 	ProblemStore          = "store-unavailable" // 503: database locked or /perm full; try again
+
+	ProblemNodeCannot  = "node-cannot"            // 409: the node has said that it cannot do this; its code and reason are in detail
+	ProblemJobOver     = "job-over"               // 409: it has ended already
+	ProblemIdempotency = "idempotency-key-reused" // 422: the same key came with another request
 )
 
 // Problem is the body of every error: application/problem+json.

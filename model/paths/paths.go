@@ -57,6 +57,7 @@ const (
 	GatewayDir   = "gateway"
 	ConfigDB     = "gateway/config.db"
 	SeriesDB     = "gateway/telemetry.db"
+	JobsDir      = "gateway/jobs" // files that jobs have made
 	Epoch        = "gateway/epoch"
 )
 
