@@ -128,6 +128,10 @@ const (
 	CommandFailed    CommandState = "failed"    // it was tried
 	CommandRefused   CommandState = "refused"   // nothing was done
 	CommandCancelled CommandState = "cancelled" // somebody took it back
+
+	// CommandGone is what a gateway answers that does not want to hear of a command any
+	// more.
+	CommandGone CommandState = "gone"
 )
 
 // Final tells whether nothing comes after that state.

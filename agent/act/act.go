@@ -57,12 +57,12 @@ type Device struct {
 // Actions returns what the device does.
 func Actions(d Device) map[model.CommandKind]command.Action {
 	return map[model.CommandKind]command.Action{
-		model.CommandReboot:     {Able: d.supervised, Do: d.reboot, After: afterReboot},
-		model.CommandRestart:    {Able: d.supervised, Do: d.restart, After: afterRestart},
+		model.CommandReboot:     {Able: d.supervised, Do: d.reboot, After: afterReboot, Firm: true},
+		model.CommandRestart:    {Able: d.supervised, Do: d.restart, After: afterRestart, Firm: true},
 		model.CommandLocate:     {Able: d.lamps, Do: d.locate},
 		model.CommandScan:       {Able: d.radios, Do: d.scan},
 		model.CommandCapture:    {Able: d.radios, Do: d.capture},
-		model.CommandConfig:     {Do: d.config},
+		model.CommandConfig:     {Do: d.config, Firm: true},
 		model.CommandSpeedTest:  {Able: d.overlaid, Do: d.speedTest},
 		model.CommandSpeedServe: {Able: d.overlaid, Do: d.speedServe},
 	}

@@ -38,6 +38,8 @@ type Action struct {
 	After func(e Entry, boot uint64) (model.CommandState, string)
 	// Many may be executed at the same time.
 	Many bool
+	// Firm is not taken back once it has begun: its first step is its last.
+	Firm bool
 }
 
 // Result is what an action has come to.
@@ -330,7 +332,7 @@ func (t *Task) wait(ctx context.Context, c <-chan struct{}) bool {
 func (e *Engine) cancelled(id wire.CommandID) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if t := e.tasks[id]; t != nil && !t.report.State.Final() {
+	if t := e.tasks[id]; t != nil && !t.report.State.Final() && !e.Actions[t.Kind].Firm {
 		t.cancel(errCancelled)
 	}
 }
@@ -347,7 +349,7 @@ func (e *Engine) acknowledged(a wire.CommandAck) {
 			t.isTold = true
 			close(t.told)
 		}
-	case t.report.State.Final() && a.State == t.report.State:
+	case t.report.State.Final() && (a.State == t.report.State || a.State == model.CommandGone):
 		delete(e.tasks, a.ID)
 		close(t.acked)
 		e.Memory.Acked(a.ID)

@@ -35,9 +35,19 @@ const (
 	maxReports   = 1024
 )
 
+// Commands is what nodes are asked to do. Its methods do not wait for nodes.
+type Commands interface {
+	// Attach begins a node's stream by the nonce of its hello, which may be nil, and when
+	// its welcome was written. send does not wait.
+	Attach(node string, nonce []byte, welcomed time.Time, send func(wire.Message)) (detach func())
+	// Take handles a message about commands, or returns false.
+	Take(ctx context.Context, node string, m wire.Message) bool
+}
+
 // Config is what New needs.
 type Config struct {
 	Registry *registry.Registry
+	Commands Commands // nil: none
 	Journal  *store.Journal
 	Latest   *store.Latest
 	Events   *events.Log
@@ -169,6 +179,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.Registry.Online(m.ID, boot)()
 	c.node = m.ID
+	if s.Commands != nil {
+		defer s.Commands.Attach(m.ID, c.nonce, c.welcomed, c.send)()
+	}
 	if err := c.serve(); err != nil && ctx.Err() == nil {
 		s.Log.Debug("stream ended", "node", m.ID, "err", err)
 	}
@@ -215,7 +228,7 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 	if err != nil {
 		return m, key, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the telemetry store is unavailable"))
 	}
-	c.quiet = quietAfter(h.Interval)
+	c.quiet, c.nonce, c.welcomed = quietAfter(h.Interval), h.Session, time.Now()
 	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: known})
 }
 

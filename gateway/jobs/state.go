@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"halo.internal/gateway/store"
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
 
@@ -79,14 +80,15 @@ func (e *Engine) Finish(ctx context.Context, id int64, end End) error {
 	}
 	var gone []int64
 	err = e.DB.Write(ctx, func(tx *sql.Tx) error {
-		assumed := make([]any, 0, 12)
-		assumed = append(assumed, end.State, store.Millis(e.Clock.Now()), end.Code, clip(end.Message), result, file, end.FileType, id)
+		now := store.Millis(e.Clock.Now())
+		started := sql.NullInt64{Int64: now, Valid: end.State == apitype.JobDone || end.State == apitype.JobFailed && end.Code != model.CodeUnanswered} // what was quick has not said so
+		args := []any{end.State, now, started, end.Code, clip(end.Message), result, file, end.FileType, id}
 		or := ""
 		for _, c := range end.Late {
-			assumed = append(assumed, c)
+			args = append(args, c)
 			or += " OR code = ?"
 		}
-		res, err := tx.ExecContext(ctx, `UPDATE jobs SET state = ?, ended = ?, code = ?, message = ?, result = ?, file = ?, file_type = ? WHERE id = ? AND (ended IS NULL`+or+`)`, assumed...)
+		res, err := tx.ExecContext(ctx, `UPDATE jobs SET state = ?, ended = ?, started = coalesce(started, ?), code = ?, message = ?, result = ?, file = ?, file_type = ? WHERE id = ? AND (ended IS NULL`+or+`)`, args...)
 		if err != nil {
 			return err
 		}
@@ -250,6 +252,12 @@ func (e *Engine) Get(ctx context.Context, id int64) (apitype.Job, error) {
 		return j, apitype.Refuse(http.StatusNotFound, "", "there is no job %d; those that ended long ago are forgotten", id)
 	}
 	return e.fresh(j), err
+}
+
+// Made tells when a job was made.
+func (e *Engine) Made(ctx context.Context, id int64) (o Origin, err error) {
+	err = e.DB.Read().QueryRowContext(ctx, `SELECT epoch, boot FROM jobs WHERE id = ?`, id).Scan(&o.Epoch, &o.Boot)
+	return o, store.Classify(err)
 }
 
 // fresh adds what is known of a job beyond its row.
