@@ -283,6 +283,8 @@ func (l *Line) file(ctx context.Context, t *Task) error {
 	for len(l.parts) > 0 { // of an attempt before
 		<-l.parts
 	}
+	stuck := time.NewTimer(partWait)
+	defer stuck.Stop()
 	for next, have := 0, 0; have < len(t.file); {
 		for next < len(t.file) && next-have < window*wire.PartSize {
 			end := min(next+wire.PartSize, len(t.file))
@@ -295,12 +297,13 @@ func (l *Line) file(ctx context.Context, t *Task) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case a := <-l.parts:
-			if a.ID == t.id && int(a.Offset) <= next {
-				have = max(have, int(a.Offset))
+			if a.ID == t.id && int(a.Offset) <= next && int(a.Offset) > have {
+				have = int(a.Offset)
+				stuck.Reset(partWait)
 			}
 		case <-t.acked: // the gateway does not want it any more
 			return nil
-		case <-time.After(partWait):
+		case <-stuck.C:
 			return nil
 		}
 	}

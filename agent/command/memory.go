@@ -156,7 +156,8 @@ func (m *Memory) Find(id wire.CommandID) (e Entry, begun, forgotten bool) {
 	if i := m.find(id); i >= 0 {
 		return m.kept.Entries[i], true, false
 	}
-	return Entry{}, false, !id.After(m.kept.Floor.id())
+	full := len(m.kept.Entries) >= maxEntries && m.kept.Entries[0].ID().After(id) // it would be the first to be forgotten
+	return Entry{}, false, full || !id.After(m.kept.Floor.id())
 }
 
 // Epoch returns the highest epoch that an order had.
