@@ -198,19 +198,13 @@ func (e *Engine) Create(ctx context.Context, r Request) (apitype.Job, error) {
 	if refusal, ok := errors.AsType[*model.CommandRefusal](err); ok && refusal.Code != model.CodeUnreachable {
 		return apitype.Job{}, apitype.Refuse(http.StatusConflict, apitype.ProblemNodeCannot, "%s cannot: %s: %s", r.Node.Name, refusal.Code, refusal.Text)
 	}
-	e.mu.Lock()
-	full := len(e.node(r.Node.ID).orders) >= maxOrders
-	e.mu.Unlock()
-	if full && r.Key == "" {
-		return apitype.Job{}, e.full(r)
-	}
 	wait := r.Wait
 	if wait == 0 {
 		wait = usually
 	}
 	begin := time.Now()
 	expires := e.Clock.Now().Add(wait)
-	job, again, err := e.jobs.Add(ctx, jobs.Request{Kind: string(r.Command.Kind), Node: r.Node.ID, By: r.By, Key: r.Key, Body: r.Command, Expires: &expires})
+	job, again, err := e.jobs.Add(ctx, jobs.Request{Kind: string(r.Command.Kind), Node: r.Node.ID, By: r.By, Key: r.Key, Body: r.Command, Expires: &expires, Admit: func(context.Context) error { return e.room(r) }})
 	if err != nil || again {
 		return job, err
 	}
@@ -219,6 +213,16 @@ func (e *Engine) Create(ctx context.Context, r Request) (apitype.Job, error) {
 		return apitype.Job{}, e.full(r)
 	}
 	return e.jobs.Get(ctx, job.ID)
+}
+
+// room tells whether a node may have another command.
+func (e *Engine) room(r Request) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.node(r.Node.ID).orders) < maxOrders {
+		return nil
+	}
+	return e.full(r)
 }
 
 func (e *Engine) full(r Request) error {

@@ -27,6 +27,7 @@ import (
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/jobs"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
 	"halo.internal/health"
 	"halo.internal/identity"
@@ -44,7 +45,7 @@ type site struct {
 	epoch atomic.Uint64
 	boot  uint64
 	now   atomic.Pointer[model.ClockQuality]
-	extra func(*commands.Engine, *registry.Registry) []jobs.Kind
+	speed *speedtest.Engine
 
 	registry *registry.Registry
 	jobs     *jobs.Engine
@@ -88,14 +89,13 @@ func (s *site) start() {
 		s.t.Fatal(err)
 	}
 	s.commands = commands.New(commands.Config{Key: s.key, Epoch: s.epoch.Load, Boot: s.boot, Clock: s.clock, Events: log, Log: quiet})
-	kinds := s.commands.Kinds()
-	if s.extra != nil {
-		kinds = append(kinds, s.extra(s.commands, s.registry)...)
-	}
+	s.speed = speedtest.New(speedtest.Config{Commands: s.commands, Registry: s.registry, Limit: time.Second})
+	kinds := append(s.commands.Kinds(), s.speed.Kind())
 	if s.jobs, err = jobs.New(ctx, jobs.Config{DB: config, Clock: s.clock, Epoch: s.epoch.Load, Boot: s.boot, Files: filepath.Join(s.dir, "jobs"), Log: quiet, Kinds: kinds}); err != nil {
 		s.t.Fatal(err)
 	}
 	s.commands.Start(s.jobs)
+	s.speed.Start(s.jobs)
 	server := ingest.New(ingest.Config{Registry: s.registry, Commands: s.commands, Journal: store.NewJournal(series, 1<<30), Latest: store.NewLatest(), Events: log, Clock: s.clock, Log: quiet, Every: 10 * time.Millisecond})
 	inner, cancel := context.WithCancel(ctx)
 	done := make(chan error, 4)
@@ -107,7 +107,7 @@ func (s *site) start() {
 		s.handler.Store(nil)
 		cancel()
 		for range cap(done) {
-			if err := <-done; err != nil {
+			if err := <-done; err != nil && !errors.Is(err, context.Canceled) { // what it was at when it ended
 				s.t.Error(err)
 			}
 		}

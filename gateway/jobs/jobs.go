@@ -185,6 +185,9 @@ type Request struct {
 	Key     string // empty, or by which the same may be asked for again
 	Body    any    // made JSON
 	Expires *time.Time
+	// Admit, if any, tells whether there may be another one now. It is not asked about one
+	// that there is already.
+	Admit func(context.Context) error
 }
 
 // Add makes a job. The same asked for once more under its key gives the job that there
@@ -198,23 +201,26 @@ func (e *Engine) Add(ctx context.Context, r Request) (job apitype.Job, again boo
 	if err != nil {
 		return job, false, fmt.Errorf("job %s: %w", r.Kind, err)
 	}
+	if r.Key != "" {
+		old, found, err := findKey(ctx, e.DB.Read(), r, body)
+		if err != nil || found {
+			return e.fresh(old), found, err
+		}
+	}
 	if err := e.admit(k); err != nil {
-		if r.Key == "" {
+		return job, false, err
+	}
+	if r.Admit != nil {
+		if err := r.Admit(ctx); err != nil {
 			return job, false, err
 		}
-		// The one that is asked for again may be what fills the queue.
-		old, found, lookErr := e.byKey(ctx, r, body)
-		if lookErr != nil || !found {
-			return job, false, errors.Join(lookErr, err)
-		}
-		return old, true, nil
 	}
 	now := e.Clock.Now()
 	l := &live{origin: Origin{e.Epoch(), e.Boot}}
 	l.Job = apitype.Job{Kind: r.Kind, Node: r.Node, By: r.By, State: apitype.JobQueued, Created: store.Time(store.Millis(now)), Expires: r.Expires, Request: body}
 	key := sql.NullString{String: r.Key, Valid: r.Key != ""}
 	err = e.DB.Write(ctx, func(tx *sql.Tx) error {
-		if key.Valid {
+		if key.Valid { // it may have come meanwhile
 			old, found, err := findKey(ctx, tx, r, body)
 			if err != nil || found {
 				job, again = old, found
@@ -257,10 +263,6 @@ func (e *Engine) admit(k Kind) error {
 		return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%d jobs of this kind and %d of all have not ended yet; take some back, or wait", same, len(e.live)).After(30 * time.Second)
 	}
 	return nil
-}
-
-func (e *Engine) byKey(ctx context.Context, r Request, body []byte) (apitype.Job, bool, error) {
-	return findKey(ctx, e.DB.Read(), r, body)
 }
 
 // findKey finds the job that was asked for under a key.
