@@ -231,7 +231,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	for _, id := range nodes.IDs() {
 		nodes.Heard(id, latest.At(id))
 	}
-	stream := ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
+	work, err := d.jobs(ctx, p, log, nodes)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	stream := ingest.New(ingest.Config{Registry: nodes, Commands: work.commands, Journal: journal, Latest: latest, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
 	server, err := trust.NewServer(ca, []string{"gateway.halo", "localhost", nodeName(p) + ".halo"}, localAddresses, d.clock.Now)
 	if err != nil {
 		return err
@@ -263,6 +267,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 			gone, err := nodes.LeaveOut(ctx, ids)
 			for _, id := range gone {
 				stream.Disconnect(id)
+				work.commands.Drop(ctx, id)
 				copies.withdrawn()
 			}
 			return err
@@ -277,7 +282,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	changes := audit.New(p.config, d.clock)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
-		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Jobs: work.jobs, Commands: work.commands, SpeedTests: work.speed, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
@@ -294,6 +299,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	// of all that come last.
 	return inStages(ctx, stage{
 		stream.Run,
+		work.jobs.Run,
+		work.commands.Run,
 		link.Run,
 		func(ctx context.Context) error { return p.reserve.Run(ctx, d.tellRoom(log)) },
 		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },

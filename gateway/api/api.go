@@ -19,8 +19,11 @@ import (
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/commands"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/jobs"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
 	"halo.internal/health"
 	"halo.internal/model"
@@ -73,6 +76,11 @@ type Config struct {
 	Auth      *auth.Service
 	Registry  *registry.Registry
 	Stream    Stream
+
+	Jobs       *jobs.Engine
+	Commands   *commands.Engine
+	SpeedTests *speedtest.Engine
+
 	Mesh      Mesh
 	Radios    Radios
 	Services  Services
@@ -126,6 +134,9 @@ func New(c Config) (*API, error) {
 	a.adminRoutes()
 	a.trustRoutes()
 	a.logRoutes()
+	a.jobRoutes()
+	a.commandRoutes()
+	a.speedTestRoutes()
 	a.describeStream()
 
 	doc := a.huma.OpenAPI()

@@ -22,10 +22,13 @@ import (
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/commands"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/ingest"
+	"halo.internal/gateway/jobs"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
 	"halo.internal/health"
 	"halo.internal/identity"
@@ -79,7 +82,16 @@ func newFixture(t *testing.T) *fixture {
 	b := &bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
 		Gateway: bundle.Gateway{PublicKey: network.Base64(), Seed: network.Base64(), ClaimCode: "7K3M-Q0ZT-4WXPB"},
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
+	orders := commands.New(commands.Config{Key: key, Epoch: generation.Now, Boot: 1, Clock: c, Events: log, Log: quiet})
+	speed := speedtest.New(speedtest.Config{Commands: orders, Registry: nodes})
+	work, err := jobs.New(t.Context(), jobs.Config{DB: config, Clock: c, Epoch: generation.Now, Boot: 1, Files: filepath.Join(dir, "jobs"), Log: quiet, Kinds: append(orders.Kinds(), speed.Kind())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	orders.Start(work)
+	speed.Start(work)
 	a, err := New(Config{
+		Jobs: work, Commands: orders, SpeedTests: speed,
 		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},

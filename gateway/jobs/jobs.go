@@ -276,7 +276,7 @@ func findKey(ctx context.Context, q interface {
 	case err != nil:
 		return old, false, err
 	case old.Kind != r.Kind || old.Node != r.Node || !bytes.Equal(old.Request, body):
-		return old, false, apitype.Refuse(http.StatusUnprocessableEntity, apitype.ProblemIdempotency, "Idempotency-Key: it came before, with another request, which is job %d; take another key", old.ID)
+		return old, false, apitype.Refuse(http.StatusUnprocessableEntity, apitype.ProblemKeyReused, "Idempotency-Key: it came before, with another request, which is job %d; take another key", old.ID)
 	}
 	return old, true, nil
 }

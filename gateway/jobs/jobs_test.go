@@ -257,7 +257,7 @@ func TestTheSameKeyIsTheSameJob(t *testing.T) {
 			t.Errorf("another %s under the same key was taken", name)
 			continue
 		}
-		problem(t, err, 422, apitype.ProblemIdempotency)
+		problem(t, err, 422, apitype.ProblemKeyReused)
 	}
 	o := r
 	o.By = "user:ada" // whose keys are her own

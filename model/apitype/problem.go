@@ -32,9 +32,9 @@ const (
 	ProblemScope          = "scope-missing"     // 403: the role or token does not allow this
 	ProblemStore          = "store-unavailable" // 503: database locked or /perm full; try again
 
-	ProblemNodeCannot  = "node-cannot"            // 409: the node has said that it cannot do this; its code and reason are in detail
-	ProblemJobOver     = "job-over"               // 409: it has ended already
-	ProblemIdempotency = "idempotency-key-reused" // 422: the same key came with another request
+	ProblemNodeCannot = "node-cannot"            // 409: the node has said that it cannot do this; its code and reason are in detail
+	ProblemJobOver    = "job-over"               // 409: it has ended already
+	ProblemKeyReused  = "idempotency-key-reused" // 422: the key came with another request before
 )
 
 // Problem is the body of every error: application/problem+json.
