@@ -163,7 +163,8 @@ func answers(ctx context.Context, socket string) bool {
 	m := local.NewMesh(socket) // all have /health
 	defer m.Close()
 	_, err := m.Health(ctx)
-	return err == nil
+	_, no := errors.AsType[*local.Refusal](err)
+	return err == nil || no
 }
 
 // await looks until something is so.
