@@ -5,6 +5,7 @@
 package act
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,8 @@ type Device struct {
 	Listen    func(netip.Addr) (net.Listener, error) // for a speed test
 	Peer      func(netip.Addr) netip.AddrPort        // where a device serves one
 	Log       *slog.Logger
+
+	orderly, start time.Duration // of a test; 0: orderlyWait and startWait
 }
 
 // Actions returns what the device does.
@@ -127,13 +130,13 @@ func (d Device) restart(ctx context.Context, t *command.Task) (command.Result, e
 	}
 	socket := d.Socket(name)
 	how := "in order"
-	if socket == "" || local.Restart(ctx, socket) != nil || d.await(ctx, orderlyWait, func() bool { return d.another(ctx, name, before.Pid) }) != nil {
+	if socket == "" || local.Restart(ctx, socket) != nil || d.await(ctx, cmp.Or(d.orderly, orderlyWait), func() bool { return d.another(ctx, name, before.Pid) }) != nil {
 		how = "by force"
 		if err := d.Supervisor.Kill(ctx, name); err != nil {
 			return command.Result{}, err
 		}
 	}
-	err = d.await(ctx, startWait, func() bool { return d.another(ctx, name, before.Pid) && answers(ctx, socket) })
+	err = d.await(ctx, cmp.Or(d.start, startWait), func() bool { return d.another(ctx, name, before.Pid) && answers(ctx, socket) })
 	if err != nil {
 		return command.Result{}, fmt.Errorf("%s ended %s and is not there again: %w", name, how, err)
 	}

@@ -41,10 +41,11 @@ func (d Device) locate(ctx context.Context, t *command.Task) (_ command.Result, 
 		d.Log.Warn("what the LEDs show is not kept", "err", err)
 	}
 	defer func() {
-		err = errors.Join(err, led.Restore(d.LEDs, before))
-		if err == nil {
-			err = ignoreMissing(os.Remove(d.LEDState))
+		restored := led.Restore(d.LEDs, before)
+		if restored == nil {
+			restored = ignoreMissing(os.Remove(d.LEDState))
 		}
+		err = errors.Join(err, restored)
 	}()
 	seconds := t.Command.Locate.Seconds
 	limit, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
