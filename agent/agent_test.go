@@ -83,7 +83,9 @@ type site struct {
 	root    string // of the board
 	key     identity.Key
 	boot    uint64
-	network atomic.Value // string: its key, as halo-mesh says it
+	network atomic.Value         // string: its key, as halo-mesh says it
+	console io.Writer            // of the gateway
+	more    func(*http.ServeMux) // routes of halo-mesh
 	agent   *exec.Cmd
 	stderr  bytes.Buffer
 	stopGW  func()
@@ -92,14 +94,16 @@ type site struct {
 	events []model.Event
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T) *site { return newSiteWith(t, io.Discard, func(*http.ServeMux) {}) }
+
+func newSiteWith(t *testing.T, console io.Writer, more func(*http.ServeMux)) *site {
 	t.Helper()
 	t.Setenv("TMPDIR", "/dev/shm") // both databases sync a lot
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, address: l.Addr().String(), data: t.TempDir(), root: t.TempDir()}
+	s := &site{t: t, address: l.Addr().String(), data: t.TempDir(), root: t.TempDir(), console: console, more: more}
 	l.Close()
 	s.startGateway()
 	waitFor(t, "the gateway", s.gatewayUp)
@@ -135,7 +139,7 @@ func (s *site) gatewayUp() bool {
 func (s *site) startGateway() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	c := gateway.Laptop(s.data, []string{s.address}, io.Discard, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	c := gateway.Laptop(s.data, []string{s.address}, s.console, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	c.Every = 20 * time.Millisecond
 	go func() { done <- gateway.Run(ctx, c) }()
 	s.stopGW = sync.OnceFunc(func() {
@@ -152,8 +156,9 @@ func (s *site) path(p string) string { return filepath.Join(s.root, p) }
 func (s *site) startMesh() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(model.MeshStatus{Node: s.key.ID(), Name: "site", Clock: model.ClockGateway, Joined: true, NetworkKey: s.network.Load().(string)})
+		_ = json.NewEncoder(w).Encode(model.MeshStatus{Node: s.key.ID(), Name: "site", Clock: model.ClockGateway, Joined: true, NetworkKey: s.network.Load().(string), Radios: []model.Radio{{Name: "phy0", Iface: "mesh0"}}})
 	})
+	s.more(mux)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(health.Report{Name: "halo-mesh", State: health.OK})
 	})

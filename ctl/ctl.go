@@ -125,6 +125,7 @@ func (a *app) command() *cobra.Command {
 		a.statusCommand(), a.healthCommand(), a.versionCommand(),
 		a.nodeCommand(), a.brainCommand(), a.telemetryCommand(), a.eventCommand(),
 		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.meshCommand(), a.netCommand(),
+		a.jobCommand(), a.speedTestCommand(),
 		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.consoleCommand(), a.apiTokenCommand(), a.auditCommand(),
 		a.settingCommand(),
 	)

@@ -17,13 +17,15 @@ import (
 )
 
 func (a *app) nodeCommand() *cobra.Command {
-	return group("node", "devices of the network",
+	g := group("node", "devices of the network",
 		a.call("list", "all nodes, the gateway among them", cobra.NoArgs, a.nodeList),
 		a.ofNode("show NODE", "one node with its interfaces and links", cobra.ExactArgs(1), a.nodeShow),
 		a.ofNode("rename NODE NAME", "give a node another name", cobra.ExactArgs(2), a.nodeRename),
 		a.ofNode("console-code NODE", "show the code with which a person logs in at a node's console", cobra.ExactArgs(1), a.nodeConsoleCode),
 		a.ofNode("revoke NODE", "expel a node: its overlay and API end", cobra.ExactArgs(1), a.nodeRevoke),
 	)
+	g.AddCommand(a.nodeCommands()...)
+	return g
 }
 
 // call is a command that talks to the gateway with a session.

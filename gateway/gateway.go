@@ -244,7 +244,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	for _, id := range nodes.IDs() {
 		nodes.Heard(id, series.Latest().At(id))
 	}
-	stream := ingest.New(ingest.Config{Registry: nodes, Telemetry: series, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
+	work, err := d.jobs(ctx, p, log, nodes)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	stream := ingest.New(ingest.Config{Registry: nodes, Telemetry: series, Commands: work.commands, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
 	server, err := trust.NewServer(ca, []string{"gateway.halo", "localhost", nodeName(p) + ".halo"}, localAddresses, d.clock.Now)
 	if err != nil {
 		return err
@@ -278,6 +282,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 			gone, err := nodes.LeaveOut(ctx, ids)
 			for _, id := range gone {
 				stream.Disconnect(id)
+				work.commands.Drop(ctx, id)
 				copies.withdrawn()
 			}
 			return err
@@ -299,7 +304,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
-		Idempotency: once, Live: hub,
+		Idempotency: once, Live: hub, Jobs: work.jobs, Commands: work.commands, SpeedTests: work.speed,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
 	if err != nil {
@@ -316,6 +321,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	return inStages(ctx, stage{
 		stream.Run,
 		series.Run,
+		work.jobs.Run,
+		work.commands.Run,
 		link.Run,
 		hub.Run,
 		recoveries.Run,

@@ -134,6 +134,10 @@ func (g *gateway) status(brief bool) model.MeshStatus {
 	s.OverlayV4, s.OverlayV6 = paths.OverlayGateway.String(), identity.Overlay(g.net, g.net).String()
 	s.Announcing, s.Ignored = announce, g.voice.Counters.Snapshot()
 	s.HeardEpoch, s.Twin, s.LeftOut, s.Named = g.voice.HeardEpoch(), g.twinStatus(), out, named
+	if announce != nil {
+		s.Epoch = announce.Epoch
+	}
+	s.HeardEpoch, s.Twin, s.LeftOut = g.voice.HeardEpoch(), g.twinStatus(), out
 	return s
 }
 
@@ -144,6 +148,7 @@ func (n *node) status(brief bool) model.MeshStatus {
 	n.mu.Unlock()
 	s := n.shared(wg, brief)
 	s.Join, s.JoinDetail, s.Ignored = join, detail, n.search.Counters.Snapshot()
+	s.Epoch = max(n.standing().Epoch, n.search.Floor)
 	if heard != nil {
 		at = at.UTC()
 		s.Gateway, s.GatewayHeard = n.net.ID(), &at

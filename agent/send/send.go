@@ -22,6 +22,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"halo.internal/agent/command"
 	"halo.internal/agent/spool"
 	"halo.internal/health"
 	"halo.internal/identity"
@@ -52,6 +53,7 @@ type Options struct {
 	// has waited too long.
 	Interval time.Duration
 	Status   func() model.NodeStatus
+	Commands *command.Engine            // nil: the node takes none
 	Health   func(health.State, string) // of the stream
 	Retry    <-chan struct{}            // a token ends a pause: the way to the gateway may be back
 	Log      *slog.Logger
@@ -148,6 +150,9 @@ func (s *session) greet(ctx context.Context) error {
 	}
 	key := s.Key.Public()
 	hello := wire.Hello{Key: key[:], Boot: s.Boot, Version: s.Version, Interval: uint64(min(s.Interval/time.Second, wire.MaxInterval))}
+	if s.Commands != nil {
+		hello.Session = command.Nonce()
+	}
 	hello.Signature = s.Key.Sign(wire.StreamContext, hello.SignedBytes(c.Nonce, s.host))
 	if err := s.write(ctx, hello); err != nil {
 		return fmt.Errorf("handshake: %w", err)
@@ -161,6 +166,9 @@ func (s *session) greet(ctx context.Context) error {
 	}
 	for _, id := range w.Schemas {
 		s.schemas[id] = true
+	}
+	if s.Commands != nil {
+		s.line = s.Commands.Open(hello.Session, s.write)
 	}
 	s.welcomed = true
 	return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/coder/websocket"
 	"golang.org/x/sync/errgroup"
 
+	"halo.internal/agent/command"
 	"halo.internal/agent/spool"
 	"halo.internal/health"
 	"halo.internal/model/wire"
@@ -20,6 +21,7 @@ type session struct {
 	Options
 	host     string
 	conn     *websocket.Conn
+	line     *command.Line // nil: no commands
 	welcomed bool          // set by the handshake, before the goroutines start
 	acked    chan struct{} // a token after acknowledgements came
 
@@ -65,5 +67,8 @@ func (s *session) run(ctx context.Context, client *http.Client) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.receive(ctx) })
 	g.Go(func() error { return s.transmit(ctx) })
+	if s.line != nil {
+		g.Go(func() error { return s.line.Run(ctx) })
+	}
 	return g.Wait()
 }

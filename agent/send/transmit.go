@@ -12,7 +12,7 @@ import (
 	"halo.internal/model/wire"
 )
 
-// transmit is the only writer.
+// transmit sends readings, events and heartbeats.
 func (s *session) transmit(ctx context.Context) error {
 	check := time.NewTicker(min(s.StatusCheck, s.AckTimeout/4))
 	defer check.Stop()

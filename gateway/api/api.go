@@ -21,11 +21,14 @@ import (
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/commands"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/idempotency"
+	"halo.internal/gateway/jobs"
 	"halo.internal/gateway/live"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/settings"
+	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/health"
@@ -82,6 +85,9 @@ type Config struct {
 
 	Idempotency *idempotency.Keeper
 	Live        *live.Hub
+	Jobs        *jobs.Engine
+	Commands    *commands.Engine
+	SpeedTests  *speedtest.Engine
 	Mesh        Mesh
 	Radios      Radios
 	Services    Services
@@ -142,6 +148,9 @@ func New(c Config) (*API, error) {
 	a.adminRoutes()
 	a.trustRoutes()
 	a.logRoutes()
+	a.jobRoutes()
+	a.commandRoutes()
+	a.speedTestRoutes()
 	a.describeStream()
 	a.liveRoute()
 

@@ -26,13 +26,16 @@ import (
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/commands"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
+	"halo.internal/gateway/jobs"
 	"halo.internal/gateway/live"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/settings"
+	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/health"
@@ -113,7 +116,16 @@ func newFixture(t *testing.T) *fixture {
 		},
 		Log: quiet,
 	})
+	orders := commands.New(commands.Config{Key: key, Epoch: generation.Now, Boot: 1, Clock: c, Events: log, Log: quiet})
+	speed := speedtest.New(speedtest.Config{Commands: orders, Registry: nodes})
+	work, err := jobs.New(t.Context(), jobs.Config{DB: config, Clock: c, Epoch: generation.Now, Boot: 1, Files: filepath.Join(dir, "jobs"), Log: quiet, Kinds: append(orders.Kinds(), speed.Kind())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	orders.Start(work)
+	speed.Start(work)
 	a, err := New(Config{
+		Jobs: work, Commands: orders, SpeedTests: speed,
 		Live: hub, Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Brain: brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }}), Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},

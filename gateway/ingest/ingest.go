@@ -35,6 +35,15 @@ const (
 	maxReports   = 1024
 )
 
+// Commands is what nodes are asked to do. Its methods do not wait for nodes.
+type Commands interface {
+	// Attach begins a node's stream by the nonce of its hello, which may be nil, and when
+	// its welcome was written. send does not wait.
+	Attach(node string, nonce []byte, welcomed time.Time, send func(wire.Message)) (detach func())
+	// Take handles a message about commands, or returns false.
+	Take(ctx context.Context, node string, m wire.Message) bool
+}
+
 // Config is what New needs.
 type Config struct {
 	Registry  *registry.Registry
@@ -43,6 +52,7 @@ type Config struct {
 	Clock     *clock.Clock
 	Log       *slog.Logger
 	Every     time.Duration // between commits of what is not urgent
+	Commands  Commands      // nil: none
 }
 
 // Server is the HTTP handler of the stream. Run has to be running.
@@ -168,6 +178,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.Registry.Online(m.ID, boot)()
 	c.node = m.ID
+	if s.Commands != nil {
+		defer s.Commands.Attach(m.ID, c.nonce, c.welcomed, c.send)()
+	}
 	if err := c.serve(); err != nil && ctx.Err() == nil {
 		s.Log.Debug("stream ended", "node", m.ID, "err", err)
 	}
@@ -210,7 +223,7 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 		s.report("stream.source", m.ID, "the node connected from an address that is not its own", c.remote)
 		return m, key, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected overlay address %s or %s, got %s", m.V4, m.V6, c.remote))
 	}
-	c.quiet = quietAfter(h.Interval)
+	c.quiet, c.nonce, c.welcomed = quietAfter(h.Interval), h.Session, time.Now()
 	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: s.Telemetry.Schemas(m.ID)})
 }
 

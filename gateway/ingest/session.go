@@ -36,6 +36,9 @@ type session struct {
 	out    chan wire.Message
 	quiet  time.Duration // without a word the link is probed
 	bad    int
+
+	nonce    []byte // of the node's hello, for commands
+	welcomed time.Time
 }
 
 // serve runs the stream until it ends.
@@ -86,6 +89,10 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		return c.server.commit.put(ctx, job{node: c.node, event: &e, from: c})
 	case wire.StatusMessage:
 		c.server.Registry.Status(c.node, m.Status)
+	default:
+		if c.server.Commands != nil {
+			c.server.Commands.Take(ctx, c.node, m)
+		}
 	}
 	return nil // types of later releases
 }

@@ -36,6 +36,9 @@ const (
 	ProblemKeyLost        = "idempotency-answer-lost" // 409: the request was carried out, but its answer is not there any more: look at what is there
 	ProblemScope          = "scope-missing"           // 403: the role or token does not allow this
 	ProblemStore          = "store-unavailable"       // 503: database locked or /perm full; try again
+
+	ProblemNodeCannot = "node-cannot" // 409: the node has said that it cannot do this; its code and reason are in detail
+	ProblemJobOver    = "job-over"    // 409: it has ended already
 )
 
 // Problem is the body of every error: application/problem+json.

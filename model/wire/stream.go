@@ -21,6 +21,7 @@ import (
 //	  welcome     ───────────────▶   (or refuse, and the end)
 //	              ◀───────────────   status, schema, batch, event
 //	  ack, ack-events, refuse ───▶
+//	  commands, see command.go ◀─▶   reports
 //
 // The node sends a schema before the first batch that needs it, unless welcome
 // named it. An ack means: committed. A refuse that names a batch ends nothing;
@@ -52,6 +53,13 @@ const (
 	typeStatus    = 8
 	typeEvent     = 9
 	typeAckEvents = 10
+
+	typeCommand    = 11
+	typeReport     = 12
+	typePart       = 13
+	typeAckCommand = 14
+	typeCancel     = 15
+	typeAbilities  = 16
 )
 
 // Message is one of the types below.
@@ -74,6 +82,9 @@ type Hello struct {
 	// Interval is how often the node sends, in seconds: after two of them without a
 	// word the gateway asks for a sign of life. 0: not told.
 	Interval uint64 `cbor:"5,keyasint,omitempty"`
+	// Session is a nonce of SessionSize octets that was never used before: commands
+	// are signed for it. None: the node takes no commands.
+	Session []byte `cbor:"6,keyasint,omitempty"`
 }
 
 // Welcome admits the node.
@@ -206,6 +217,18 @@ func Unmarshal(b []byte) (Message, error) {
 		return body[StatusMessage](f.Body)
 	case typeEvent:
 		return body[EventMessage](f.Body)
+	case typeCommand:
+		return body[CommandMessage](f.Body)
+	case typeReport:
+		return body[CommandReport](f.Body)
+	case typePart:
+		return body[CommandPart](f.Body)
+	case typeAckCommand:
+		return body[CommandAck](f.Body)
+	case typeCancel:
+		return body[CommandCancel](f.Body)
+	case typeAbilities:
+		return body[AbilitiesMessage](f.Body)
 	case typeSchema:
 		s, err := DecodeSchema(f.Body)
 		return SchemaMessage{s}, err

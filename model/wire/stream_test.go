@@ -35,6 +35,15 @@ func messages(t testing.TB) []Message {
 		StatusMessage{model.NodeStatus{Name: "mast-2", Role: model.RoleNode, UptimeS: 9,
 			Interfaces: []model.Interface{{Name: "wg0", Kind: "overlay", Up: true, Addresses: []netip.Prefix{netip.MustParsePrefix("10.42.0.7/16"), netip.MustParsePrefix("fd00::1/64")}}}}},
 		EventMessage{model.Event{Boot: 1, Seq: 2, Time: time.UnixMilli(1_800_000_000_123).UTC(), Clock: model.ClockGateway, Kind: "mesh.port.proven", Severity: model.Info, Message: "eth0", Fields: map[string]string{"peer": "n-x"}}},
+		CommandMessage{Order: []byte{1, 2, 3}, Signature: make([]byte, ed25519.SignatureSize)},
+		CommandReport{ID: NewCommandID(40_000, 7), State: model.CommandRunning, Progress: 40, Text: "listening"},
+		CommandReport{ID: NewCommandID(40_000, 7), State: model.CommandRefused, Code: model.CodeNoLED, Text: "none"},
+		CommandReport{ID: NewCommandID(40_000, 7), State: model.CommandDone, Result: []byte(`{"a":1}`), Size: 9},
+		CommandPart{ID: NewCommandID(40_000, 7), Offset: 3, Data: []byte("abc")},
+		CommandAck{ID: NewCommandID(40_000, 7), State: model.CommandDone},
+		CommandAck{ID: NewCommandID(40_000, 7), Offset: 6},
+		CommandCancel{ID: NewCommandID(0, 1)},
+		AbilitiesMessage{[]model.Ability{{Kind: model.CommandReboot}, {Kind: model.CommandLocate, Code: model.CodeNoLED, Text: "none"}}},
 	}
 }
 
@@ -48,7 +57,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%T: %v", m, err)
 		}
-		if d := cmp.Diff(m, got, cmp.AllowUnexported(BatchID{}, Metric{}), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
+		if d := cmp.Diff(m, got, cmp.AllowUnexported(BatchID{}, CommandID{}, Metric{}), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 			t.Errorf("%T (-want +got)\n%s", m, d)
 		}
 		for n := range b {
@@ -89,6 +98,23 @@ func TestMessagesBeyondBoundsAreRefused(t *testing.T) {
 		{Hello{}, "key of 32 octets, got 0"},
 		{Hello{Key: make([]byte, 32), Signature: make([]byte, 64)}, "boot counter"},
 		{Hello{Key: make([]byte, 32), Signature: make([]byte, 64), Boot: 1, Interval: MaxInterval + 1}, "86400 s, got 86401"},
+		{Hello{Key: make([]byte, 32), Signature: make([]byte, 64), Boot: 1, Session: make([]byte, SessionSize+1)}, "session of 16 octets or none, got 17"},
+		{CommandMessage{Order: make([]byte, MaxOrder+1), Signature: make([]byte, 64)}, "4096 octets"},
+		{CommandMessage{Order: []byte{1}, Signature: make([]byte, 63)}, "signature of 64, got 1 and 63"},
+		{CommandReport{ID: NewCommandID(1, 1), State: "asleep"}, "asleep"},
+		{CommandReport{ID: NewCommandID(1, 0), State: model.CommandDone}, "got 1.0"},
+		{CommandReport{ID: NewCommandID(1, 1), State: model.CommandDone, Progress: 101}, "101"},
+		{CommandReport{ID: NewCommandID(1, 1), State: model.CommandDone, Result: make([]byte, model.CommandResultMax+1)}, "49153"},
+		{CommandReport{ID: NewCommandID(1, 1), State: model.CommandDone, Size: model.CommandFileMax + 1}, "1048577"},
+		{CommandPart{ID: NewCommandID(1, 1)}, "got 0 at 0"},
+		{CommandPart{ID: NewCommandID(1, 1), Data: make([]byte, PartSize+1)}, "16385"},
+		{CommandPart{ID: NewCommandID(1, 1), Data: []byte{1}, Offset: model.CommandFileMax}, "1 at 1048576"},
+		{CommandPart{ID: NewCommandID(1, 1), Data: []byte{1}, Offset: 1<<64 - 1}, "1 at 18446744073709551615"},
+		{CommandAck{ID: NewCommandID(1, 1), Offset: model.CommandFileMax + 1}, "1048577"},
+		{CommandCancel{}, "got 0.0"},
+		{CommandCancel{NewCommandID(1<<53, 1)}, "got 9007199254740992.1"},
+		{AbilitiesMessage{make([]model.Ability, MaxAbilities+1)}, "got 33"},
+		{AbilitiesMessage{[]model.Ability{{Kind: "reboot", Text: strings.Repeat("x", MaxText+1)}}}, "513"},
 		{Welcome{Clock: "sundial"}, "sundial"},
 		{Welcome{Clock: model.ClockGPS, Schemas: make([]SchemaID, MaxSchemas+1)}, "512 schemas, got 513"},
 		{Refuse{}, "code of 1 to 64"},
