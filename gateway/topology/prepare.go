@@ -5,15 +5,10 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/graph"
 )
 
-// When what is reported loses its worth, of a node that reports every minute. One that
-// does so less often has two and a half times its interval, and ten times.
-const (
-	FreshFor    = 150 * time.Second // two reports a minute apart may be lost
-	SilentAfter = 10 * time.Minute
-	deadLinkMS  = 60_000 // a peer that was not heard for so long has no live link
-)
+const deadLinkMS = 60_000 // a peer that was not heard for so long has no live link
 
 // prepared is a report as drawing needs it: what does not depend on others or on the
 // time is reckoned once.
@@ -30,7 +25,7 @@ type half struct {
 	iface     int8      // index in the report
 	transport uint8     // index in transports
 	dead      bool      // the peer was not heard for long
-	view      Direction
+	view      graph.Direction
 }
 
 var transports = [...]model.Transport{model.TransportEthernet, model.TransportHaLow, model.TransportWiFi}
@@ -51,7 +46,7 @@ func prepare(r model.Report, heard time.Time) *prepared {
 			q, limit := qualityOf(i.Transport, l)
 			p.halves = append(p.halves, half{
 				peer: l.Peer, node: l.Node, iface: int8(n), transport: transportIndex(i.Transport), dead: l.InactiveMS > deadLinkMS,
-				view: Direction{
+				view: graph.Direction{
 					Iface: i.Name, FreqKHz: i.FreqKHz, WidthKHz: i.WidthKHz, Quality: q, Limit: limit, SignalDBm: l.SignalDBm,
 					TxKbps: l.TxKbps, RxKbps: l.RxKbps, ExpectedKbps: l.ExpectedKbps, TQ: l.TQ,
 					RetryPermille: l.RetryPermille, FailPermille: l.FailPermille,
@@ -64,15 +59,15 @@ func prepare(r model.Report, heard time.Time) *prepared {
 
 // freshness of the report. One from the future was stamped before the clock was set
 // back: nobody knows how long ago.
-func (p *prepared) freshness(now time.Time) Freshness {
+func (p *prepared) freshness(now time.Time) graph.Freshness {
 	every := time.Duration(p.report.EveryS) * time.Second
 	switch age := now.Sub(p.heard).Abs(); {
-	case age <= max(FreshFor, every*5/2):
-		return Fresh
-	case age <= max(SilentAfter, every*10):
-		return Late
+	case age <= max(graph.FreshFor, every*5/2):
+		return graph.Fresh
+	case age <= max(graph.SilentAfter, every*10):
+		return graph.Late
 	}
-	return Silent
+	return graph.Silent
 }
 
 // nextHop returns the way to a node that the report names.
