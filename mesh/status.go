@@ -64,6 +64,7 @@ func (m *core) askKernel(s *model.MeshStatus, wg *overlay.Device) {
 		s.Neighbours = list
 	}
 	s.Originators, _ = m.under.Originators()
+	s.NextHop = m.under.NextHop()
 	if wg != nil {
 		if peers, err := wg.Status(); err == nil {
 			s.Overlay = peers

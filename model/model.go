@@ -143,6 +143,7 @@ type MeshStatus struct {
 	Radios       []Radio           `json:"radios"`
 	Neighbours   []Neighbour       `json:"neighbours"`
 	Originators  int               `json:"originators"`
+	NextHop      *ReportNextHop    `json:"next_hop,omitempty" doc:"node: the neighbour by which routing reaches the gateway; absent while no way is in use"`
 	Overlay      []OverlayPeer     `json:"overlay"`
 	Interfaces   []Interface       `json:"interfaces"`
 	Relay        *RelayStatus      `json:"relay,omitempty" doc:"multicast that is carried between clients"`

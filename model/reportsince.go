@@ -17,7 +17,6 @@ const (
 	newsTQ       = 13   // of 255
 	newsPermille = 50   // of retries and failures
 	newsInactive = 30e3 // ms
-	newsShake    = 60   // s of a handshake's age; sessions are renewed every two minutes
 )
 
 // Sort puts the lists into the order in which reports carry them: interfaces by name,
@@ -103,8 +102,48 @@ func (l ReportLink) much(o ReportLink) bool {
 		rates(l.TxKbps, o.TxKbps) && rates(l.RxKbps, o.RxKbps) && rates(l.ExpectedKbps, o.ExpectedKbps)
 }
 
+// much is true while the session stands as it did: how old it is within that goes up and
+// down with each renewal.
 func (p ReportOverlayPeer) much(o ReportOverlayPeer) bool {
-	return p.Node == o.Node && p.Direct == o.Direct && (p.HandshakeS < 0) == (o.HandshakeS < 0) && near(p.HandshakeS, o.HandshakeS, newsShake)
+	return p.Node == o.Node && p.Direct == o.Direct && p.session() == o.session()
+}
+
+// session tells how a session stands, from the best on.
+func (p ReportOverlayPeer) session() int {
+	switch {
+	case p.HandshakeS < 0:
+		return 3
+	case p.HandshakeS <= SessionUpS:
+		return 0
+	case p.HandshakeS <= SessionOldS:
+		return 1
+	}
+	return 2
+}
+
+// Altered tells whether more than numbers has changed since an earlier report: an
+// interface, a channel or a link came or went, the next hop is another one, or the
+// session with a node, the gateway, stands otherwise. Both reports are whole and sorted.
+func (r Report) Altered(since Report, gateway string) bool {
+	return !slices.EqualFunc(r.Interfaces, since.Interfaces, ReportInterface.holds) ||
+		!slices.EqualFunc(r.NextHops, since.NextHops, func(a, b ReportNextHop) bool { return a.Node == b.Node && a.Next == b.Next && a.Iface == b.Iface }) ||
+		r.session(gateway) != since.session(gateway)
+}
+
+func (r Report) session(node string) int {
+	for _, p := range r.Overlay {
+		if p.Node == node {
+			return p.session()
+		}
+	}
+	return -1
+}
+
+// holds tells whether the interfaces are the same, and have the same links.
+func (i ReportInterface) holds(o ReportInterface) bool {
+	return i.Name == o.Name && i.like(o) && slices.EqualFunc(i.Links, o.Links, func(a, b ReportLink) bool {
+		return a.key() == b.key() && (a.InactiveMS > DeadLinkMS) == (b.InactiveMS > DeadLinkMS)
+	})
 }
 
 func known(a, b int) bool { return (a == 0) == (b == 0) }

@@ -81,7 +81,7 @@ func TestQuality(t *testing.T) {
 // TestLinkStates has what each of two ends says, and when.
 func TestLinkStates(t *testing.T) {
 	dead := good
-	dead.InactiveMS = deadLinkMS + 1
+	dead.InactiveMS = model.DeadLinkMS + 1
 	for name, tc := range map[string]struct {
 		a, b         time.Duration // ages of the reports
 		sayA, sayB   bool

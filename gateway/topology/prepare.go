@@ -8,8 +8,6 @@ import (
 	"halo.internal/model/graph"
 )
 
-const deadLinkMS = 60_000 // a peer that was not heard for so long has no live link
-
 // prepared is a report as drawing needs it: what does not depend on others or on the
 // time is reckoned once.
 type prepared struct {
@@ -45,7 +43,7 @@ func prepare(r model.Report, heard time.Time) *prepared {
 		for _, l := range i.Links {
 			q, limit := qualityOf(i.Transport, l)
 			p.halves = append(p.halves, half{
-				peer: l.Peer, node: l.Node, iface: int8(n), transport: transportIndex(i.Transport), dead: l.InactiveMS > deadLinkMS,
+				peer: l.Peer, node: l.Node, iface: int8(n), transport: transportIndex(i.Transport), dead: l.InactiveMS > model.DeadLinkMS,
 				view: graph.Direction{
 					Iface: i.Name, FreqKHz: i.FreqKHz, WidthKHz: i.WidthKHz, Quality: q, Limit: limit, SignalDBm: l.SignalDBm,
 					TxKbps: l.TxKbps, RxKbps: l.RxKbps, ExpectedKbps: l.ExpectedKbps, TQ: l.TQ,

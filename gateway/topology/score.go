@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"halo.internal/model"
 	"halo.internal/model/graph"
 )
 
@@ -29,9 +30,6 @@ const (
 	latePercent  = 50 // of weightReport, for a report that is late
 	freeChanges  = 2  // of the next hop in an hour, as they come with the weather
 	changePoints = 1  // that each further one takes
-
-	overlayUpS  = 240 // a session is renewed every 120 s and over after 180; reports are up to a minute behind
-	overlayOldS = 600
 )
 
 // reasons gathers what is lacking.
@@ -207,7 +205,7 @@ func (d *drawing) overlay(n int32) (state graph.Overlay, direct int) {
 			switch {
 			case d.gateway != nobody && p.Node == d.id(d.gateway):
 				hear(p.HandshakeS)
-			case p.Direct && p.HandshakeS >= 0 && p.HandshakeS <= overlayUpS:
+			case p.Direct && p.HandshakeS >= 0 && p.HandshakeS <= model.SessionUpS:
 				direct++
 			}
 		}
@@ -224,9 +222,9 @@ func (d *drawing) overlay(n int32) (state graph.Overlay, direct int) {
 	switch {
 	case !heard:
 		return graph.OverlayUnknown, direct
-	case latest >= 0 && latest <= overlayUpS:
+	case latest >= 0 && latest <= model.SessionUpS:
 		return graph.OverlayUp, direct
-	case latest >= 0 && latest <= overlayOldS:
+	case latest >= 0 && latest <= model.SessionOldS:
 		return graph.OverlayOld, direct
 	}
 	return graph.OverlayDown, direct

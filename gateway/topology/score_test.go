@@ -279,7 +279,7 @@ func TestDocs(t *testing.T) {
 		fmt.Sprintf("| a steady next hop | %d |", weightSteady),
 		fmt.Sprintf("%d %% less for each hop after the first, down to %d %%", hopPercent, hopLeast),
 		fmt.Sprintf("at most %d", doubtful),
-		fmt.Sprintf("up to %d s ago: all; up to %d s: %d %%", overlayUpS, overlayOldS, 100-oldPercent),
+		fmt.Sprintf("up to %d s ago: all; up to %d s: %d %%", model.SessionUpS, model.SessionOldS, 100-oldPercent),
 		fmt.Sprintf("up to %v s old: all; up to %s min: %d %%", graph.FreshFor.Seconds(), minutes(graph.SilentAfter), 100-latePercent),
 		fmt.Sprintf("%d changes in an hour are free, each further one takes %d", freeChanges, changePoints),
 		fmt.Sprintf("| Wi-Fi | %d dBm | %d dBm |", wifiNone, wifiFull),
@@ -288,7 +288,7 @@ func TestDocs(t *testing.T) {
 		fmt.Sprintf("%d for each percent of frames that are given up", failPer100/100),
 		fmt.Sprintf("TQ × 100 / %d", fullTQ),
 		fmt.Sprintf("counts %d", unknownQuality),
-		fmt.Sprintf("not heard for %d s", deadLinkMS/1000),
+		fmt.Sprintf("not heard for %d s", model.DeadLinkMS/1000),
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(doc), " "), line) {
 			t.Errorf("%s does not say %q", file, line)
