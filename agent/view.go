@@ -17,6 +17,7 @@ import (
 type view struct {
 	mu       sync.Mutex // guards what follows
 	mesh     model.MeshStatus
+	meshAt   time.Time     // when it said so
 	health   health.Report // of halo-mesh
 	readings []collect.Reading
 	read     time.Time
@@ -26,7 +27,14 @@ type view struct {
 func (v *view) saw(st model.MeshStatus, h health.Report) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.mesh, v.health = st, h
+	v.mesh, v.meshAt, v.health = st, time.Now(), h
+}
+
+// around is what halo-mesh said last, and when.
+func (v *view) around() (model.MeshStatus, time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.mesh, v.meshAt
 }
 
 func (v *view) last() (model.MeshStatus, health.Report) {

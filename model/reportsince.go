@@ -126,8 +126,20 @@ func (p ReportOverlayPeer) session() int {
 // session with a node, the gateway, stands otherwise. Both reports are whole and sorted.
 func (r Report) Altered(since Report, gateway string) bool {
 	return !slices.EqualFunc(r.Interfaces, since.Interfaces, ReportInterface.holds) ||
-		!slices.EqualFunc(r.NextHops, since.NextHops, func(a, b ReportNextHop) bool { return a.Node == b.Node && a.Next == b.Next && a.Iface == b.Iface }) ||
+		!slices.EqualFunc(r.NextHops, since.NextHops, ReportNextHop.leads) ||
 		r.session(gateway) != since.session(gateway)
+}
+
+// News tells whether what Since makes of a report and its base says more than that it
+// still holds.
+func (r Report) News(base Report) bool {
+	return len(r.Interfaces)+len(r.Overlay) != 0 || !slices.EqualFunc(r.NextHops, base.NextHops, ReportNextHop.much)
+}
+
+// much tells whether the ways are much the same.
+func (h ReportNextHop) much(o ReportNextHop) bool {
+	return h.Node == o.Node && h.Next == o.Next && h.NextNode == o.NextNode && h.Iface == o.Iface &&
+		known(h.TQ, o.TQ) && near(h.TQ, o.TQ, newsTQ) && rates(h.Kbps, o.Kbps)
 }
 
 func (r Report) session(node string) int {
@@ -137,6 +149,11 @@ func (r Report) session(node string) int {
 		}
 	}
 	return -1
+}
+
+// leads tells whether the ways begin alike.
+func (h ReportNextHop) leads(o ReportNextHop) bool {
+	return h.Node == o.Node && h.Next == o.Next && h.Iface == o.Iface
 }
 
 // holds tells whether the interfaces are the same, and have the same links.
