@@ -25,10 +25,10 @@ const (
 
 	// What has altered is sent after settle, so that what alters together goes together,
 	// soonest after the report before. burst such reports may follow each other; then
-	// there is one for each interval.
+	// there is one for each interval, which goes along with readings.
 	settle  = 4 * time.Second
 	soonest = 10 * time.Second
-	burst   = 3
+	burst   = 4
 
 	// Without news one is sent all the same, so that the gateway knows that it still
 	// holds; everyS is what it is told.
@@ -132,19 +132,33 @@ func (r *Reporter) due(now time.Time, along bool, status model.MeshStatus, seen,
 	} else if r.altered.IsZero() {
 		r.altered = now
 	}
-	if !r.altered.IsZero() && since >= soonest && (along || now.Sub(r.altered) >= settle) && r.tokens >= 1 {
-		r.tokens--
-		return true
+	if !r.altered.IsZero() && since >= soonest && r.tokens >= 1 {
+		wait := settle
+		if r.tokens < 2 {
+			wait = riding // the last one does not go by itself, if it can
+		}
+		if along || now.Sub(r.altered) >= wait {
+			r.tokens--
+			return true
+		}
 	}
 	if !changes.News(r.base) {
 		r.news = time.Time{}
 	} else if r.news.IsZero() {
 		r.news = now
 	}
-	if !r.news.IsZero() && since >= interval && (along || now.Sub(r.news) >= riding) {
-		return true
+	by := r.sent.Add(every)
+	if !r.news.IsZero() {
+		by = later(r.news, r.sent.Add(interval))
 	}
-	return since >= every && along || since >= every+riding
+	return !now.Before(by) && (along || now.Sub(by) >= riding)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // gatewayOf names the node that routing leads to.
