@@ -13,7 +13,14 @@ import (
 type prepared struct {
 	report model.Report // whole
 	heard  time.Time
+	alive  life // of the node since
 	halves []half
+}
+
+// life is when a node last said anything, and how often it does.
+type life struct {
+	at    time.Time // zero: only reports are known
+	every time.Duration
 }
 
 // half is one end of a link.
@@ -55,11 +62,24 @@ func prepare(r model.Report, heard time.Time) *prepared {
 	return p
 }
 
-// freshness of the report. One from the future was stamped before the clock was set
-// back: nobody knows how long ago.
+// freshness of the report: it holds while the node says other things, since it would say
+// if something had changed, but not for ever. What is from the future was stamped before
+// the clock was set back: nobody knows how long ago.
 func (p *prepared) freshness(now time.Time) graph.Freshness {
-	every := time.Duration(p.report.EveryS) * time.Second
-	switch age := now.Sub(p.heard).Abs(); {
+	report := freshness(now.Sub(p.heard).Abs(), time.Duration(p.report.EveryS)*time.Second)
+	if p.alive.at.IsZero() || report == graph.Silent {
+		return report
+	}
+	if alive := freshness(now.Sub(p.alive.at).Abs(), p.alive.every); alive != graph.Fresh {
+		return alive
+	}
+	return report
+}
+
+// freshness of something so old that comes so often: of what does not come every minute,
+// two and a half intervals and ten are long.
+func freshness(age, every time.Duration) graph.Freshness {
+	switch {
 	case age <= max(graph.FreshFor, every*5/2):
 		return graph.Fresh
 	case age <= max(graph.SilentAfter, every*10):

@@ -39,6 +39,7 @@ type Tracker struct {
 	mu      sync.Mutex // guards what follows
 	members []Member   // by ID
 	reports map[string]*prepared
+	lives   map[string]life
 	hops    map[string]*hopLog
 	stale   bool // the picture is not of the present reports and members
 	picture graph.Picture
@@ -49,7 +50,7 @@ type Tracker struct {
 // NewTracker returns one for a life of the process. run tells it from others, so that
 // a client does not take up pictures of another life: a random number will do.
 func NewTracker(run uint64) *Tracker {
-	return &Tracker{run: run, reports: map[string]*prepared{}, hops: map[string]*hopLog{}, picture: graph.Picture{Run: run}}
+	return &Tracker{run: run, reports: map[string]*prepared{}, lives: map[string]life{}, hops: map[string]*hopLog{}, picture: graph.Picture{Run: run}}
 }
 
 // SetMembers tells who belongs to the network. Reports of others are forgotten.
@@ -68,6 +69,11 @@ func (t *Tracker) SetMembers(members []Member) {
 		if !t.isMember(id) {
 			delete(t.reports, id)
 			delete(t.hops, id)
+		}
+	}
+	for id := range t.lives {
+		if !t.isMember(id) {
+			delete(t.lives, id)
 		}
 	}
 }
@@ -109,8 +115,47 @@ func (t *Tracker) Put(at time.Time, r model.Report) error {
 		}
 		r = whole
 	}
-	t.reports[r.Node], t.stale = prepare(r, at), true
+	p := prepare(r, at)
+	if p.alive = t.lives[r.Node]; !p.alive.at.IsZero() {
+		p.alive.at = at
+		t.lives[r.Node] = p.alive
+	}
+	t.reports[r.Node], t.stale = p, true
 	return nil
+}
+
+// Alive notes that a node, which says something so often, said something at the given
+// time: what it reported last still holds.
+func (t *Tracker) Alive(at time.Time, node string, every time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.isMember(node) {
+		return
+	}
+	t.lives[node] = life{at, every}
+	if r := t.reports[node]; r != nil {
+		r.alive = life{at, every}
+	}
+}
+
+// Lacks tells whether there is no report of a node, or one of another start of it only.
+func (t *Tracker) Lacks(node string, boot uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.reports[node]
+	return r == nil || r.report.Boot != boot
+}
+
+// quiet tells for how long a node has said nothing, and how often it usually says
+// something; ok is false where it has not said anything yet.
+func (t *Tracker) quiet(now time.Time, node string) (since, every time.Duration, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.lives[node]
+	if r := t.reports[node]; l.at.IsZero() && r != nil {
+		l = life{r.heard, time.Duration(r.report.EveryS) * time.Second}
+	}
+	return now.Sub(l.at).Abs(), l.every, !l.at.IsZero()
 }
 
 // Update draws the picture as it is now, and returns what changed since the last one;

@@ -77,6 +77,53 @@ func TestTracker(t *testing.T) {
 	}
 }
 
+// TestWhoSaysSomethingElse still means what it reported, though not for ever.
+func TestWhoSaysSomethingElse(t *testing.T) {
+	w := newWorld(t, "gw", "b").links("gw-b").via("b>gw")
+	w.reports["b"].EveryS = 600
+	minute := time.Minute
+	for name, tc := range map[string]struct {
+		until, at, every time.Duration
+		want             graph.Freshness
+	}{
+		"it goes on":              {20 * minute, 21 * minute, minute, graph.Fresh},
+		"it falls silent":         {20 * minute, 23 * minute, minute, graph.Late},
+		"for long":                {20 * minute, 31 * minute, minute, graph.Silent},
+		"it says little":          {20 * minute, 24 * minute, 2 * minute, graph.Fresh},
+		"it does not report":      {26 * minute, 27 * minute, minute, graph.Late},
+		"it does not at all":      {101 * minute, 102 * minute, minute, graph.Silent},
+		"it falls silent at once": {0, 3 * minute, minute, graph.Late},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := tracked(t, w)
+			for at := time.Duration(0); at <= tc.until; at += minute {
+				tr.Alive(noon.Add(at), id("b"), tc.every)
+			}
+			tr.Update(noon.Add(tc.at))
+			if b, _ := tr.Picture().Node(id("b")); b.Report != tc.want {
+				t.Errorf("got %s, want %s", b.Report, tc.want)
+			}
+		})
+	}
+	// Whoever is no member has no life either, and a report is one.
+	tr := tracked(t, w)
+	tr.Alive(noon, id("x"), minute)
+	if len(tr.lives) != 0 || !tr.Lacks(id("x"), 1) || !tr.Lacks(id("b"), 2) || tr.Lacks(id("b"), 1) {
+		t.Errorf("got %v", tr.lives)
+	}
+	tr.Alive(noon, id("b"), minute)
+	if err := tr.Put(noon.Add(9*minute), w.again("b")); err != nil {
+		t.Fatal(err)
+	}
+	if since, every, ok := tr.quiet(noon.Add(10*minute), id("b")); !ok || since != minute || every != minute {
+		t.Errorf("got %v, %v, %v", since, every, ok)
+	}
+	tr.SetMembers(w.members()[:1])
+	if len(tr.lives) != 0 {
+		t.Errorf("got %v", tr.lives)
+	}
+}
+
 // TestARareReporter is as fresh as it said it would be.
 func TestARareReporter(t *testing.T) {
 	w := newWorld(t, "gw", "b").links("gw-b").via("b>gw")
