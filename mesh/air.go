@@ -107,21 +107,25 @@ type gatewayWay struct {
 // nothing. It is that of one of its ports or radios.
 func (u *batUnderlay) gatewayAddress() string { return u.toGateway().at }
 
-// NextHop returns the neighbour by which routing reaches the gateway, or nil.
-func (u *batUnderlay) NextHop() *model.ReportNextHop { return u.toGateway().hop }
+// NextHop returns the neighbour by which routing reaches the gateway, or nil. Nobody is
+// asked: Meet, which is called all the time, finds it out as well.
+func (u *batUnderlay) NextHop() *model.ReportNextHop {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.gateway.hop
+}
 
 // toGateway asks routing where the gateway is: it is known by what the address of its
 // bat0, which follows from its key, is said to be behind. Whoever makes a status asks
 // several times, and both tables may be long: for a moment, what was answered counts.
 func (u *batUnderlay) toGateway() gatewayWay {
-	now := time.Now()
 	u.mu.Lock()
-	bat, ports, known := u.bat, u.ports, u.gateway
+	bat, known := u.bat, u.gateway
 	u.mu.Unlock()
 	if bat == nil || u.Key.Public() == u.Network {
 		return gatewayWay{}
 	}
-	if now.Sub(known.asked) <= linksAge {
+	if time.Since(known.asked) <= linksAge {
 		return known
 	}
 	clients, err := bat.Clients()
@@ -132,12 +136,23 @@ func (u *batUnderlay) toGateway() gatewayWay {
 	if err != nil {
 		return gatewayWay{}
 	}
+	return u.noteGateway(bat, clients, ways)
+}
+
+// noteGateway keeps what routing's tables say of the gateway.
+func (u *batUnderlay) noteGateway(bat *batman.Mesh, clients []batman.Client, ways []batman.Originator) gatewayWay {
 	var own []net.HardwareAddr
 	for turn := range uint8(batman.Turns) {
 		own = append(own, batman.MAC(u.Network, turn))
 	}
-	known = gatewayWay{asked: now, at: behind(clients, ways, own)}
-	known.hop = hopTo(known.at, u.Network.ID(), ways, ports.Member)
+	_, ports := u.open()
+	known := gatewayWay{asked: time.Now(), at: behind(clients, ways, own)}
+	known.hop = hopTo(known.at, u.Network.ID(), ways, func(iface string, mac net.HardwareAddr) (string, bool) {
+		if ports == nil {
+			return "", false
+		}
+		return ports.Member(iface, mac)
+	})
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.bat == bat {

@@ -49,6 +49,7 @@ func (m *core) shared(wg *overlay.Device, brief bool) model.MeshStatus {
 	} else {
 		m.askKernel(&s, wg)
 	}
+	s.NextHop, s.Around = m.under.NextHop(), m.around.Load()
 	if m.relay != nil {
 		r := m.relay.Status()
 		s.Relay = &r
@@ -64,7 +65,6 @@ func (m *core) askKernel(s *model.MeshStatus, wg *overlay.Device) {
 		s.Neighbours = list
 	}
 	s.Originators, _ = m.under.Originators()
-	s.NextHop = m.under.NextHop()
 	if wg != nil {
 		if peers, err := wg.Status(); err == nil {
 			s.Overlay = peers

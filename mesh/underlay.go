@@ -57,8 +57,8 @@ type Underlay interface {
 	Ports() []model.Port
 	Neighbours() ([]model.Neighbour, error)
 	Originators() (int, error)
-	// NextHop returns the neighbour by which routing reaches the gateway; nil at the
-	// gateway, and where no way is in use.
+	// NextHop returns the neighbour by which routing reaches the gateway, as routing said
+	// when it was asked for anything last; nil at the gateway, and where no way is in use.
 	NextHop() *model.ReportNextHop
 	// Ways returns what routing knows, with those of these members that its addresses are
 	// said to be of; nothing while there is no mesh interface.

@@ -35,11 +35,11 @@ const (
 	everyS = 600
 	every  = everyS*time.Second - riding
 
-	// What halo-mesh said longer ago is not sent.
-	believed = 20 * time.Second
+	// What halo-mesh said longer ago is not sent: it is asked every minute.
+	believed = 90 * time.Second
 )
 
-// Source tells what halo-mesh said last, and when.
+// Source tells what halo-mesh said last of all that is around, and when.
 type Source func() (model.MeshStatus, time.Time)
 
 // Reporter makes the reports of one stream after the other. Its methods may be called

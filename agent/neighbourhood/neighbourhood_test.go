@@ -316,8 +316,8 @@ func TestNumbersRiseOverARestart(t *testing.T) {
 
 func TestNothingIsSaidOfWhatIsNotKnown(t *testing.T) {
 	for name, spoil := range map[string]func(*device){
-		"halo-mesh is silent":           func(d *device) { d.seen = time.Minute },
-		"its kernel is":                 func(d *device) { d.status.StaleMS = 60_000 },
+		"halo-mesh is silent":           func(d *device) { d.seen = 2 * time.Minute },
+		"its kernel is":                 func(d *device) { d.status.StaleMS = 100_000 },
 		"halo-mesh has said nothing":    func(d *device) { d.status = model.MeshStatus{Overlay: d.status.Overlay} },
 		"the device is nobody yet":      func(d *device) { d.status.BootCounter = 0 },
 		"its ID is none, as of a fault": func(d *device) { d.status.Node = "mast" },
