@@ -44,6 +44,8 @@ type Config struct {
 	Clock    *clock.Clock
 	Log      *slog.Logger
 	Every    time.Duration // least time between commits
+
+	Neighbours Neighbours // gets what nodes see around them; nil: nobody does
 }
 
 // Server is the HTTP handler of the stream. Run has to be running.
@@ -215,7 +217,7 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 	if err != nil {
 		return m, key, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the telemetry store is unavailable"))
 	}
-	c.quiet = quietAfter(h.Interval)
+	c.quiet, c.boot, c.every = quietAfter(h.Interval), h.Boot, time.Duration(h.Interval)*time.Second
 	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: known})
 }
 

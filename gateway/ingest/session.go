@@ -35,6 +35,10 @@ type session struct {
 	out    chan wire.Message
 	quiet  time.Duration // without a word the link is probed
 	bad    int
+
+	boot   uint64
+	every  time.Duration // between two sendings; 0: not told
+	around around        // receive's alone
 }
 
 // serve runs the stream until it ends.
@@ -58,6 +62,7 @@ func (c *session) receive(ctx context.Context, heard chan<- struct{}) error {
 		default: // the probe has not looked since the last one
 		}
 		c.server.Registry.Seen(c.node)
+		c.alive()
 		if err := c.take(ctx, m); err != nil {
 			return err
 		}
@@ -85,6 +90,8 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		return c.server.commit.put(ctx, job{node: c.node, event: &e, from: c})
 	case wire.StatusMessage:
 		c.server.Registry.Status(c.node, m.Status)
+	case wire.NeighboursMessage:
+		c.neighbours(m)
 	}
 	return nil // types of later releases
 }

@@ -209,34 +209,35 @@ func (e *Engine) At(t time.Time) (graph.Picture, error) {
 	return Reader{e.Store}.At(t)
 }
 
-// Moments returns what happened from one instant to another, in short and in order: most
-// of them at most, and then the instant from which there are more. The first tells how
-// things were at the beginning, if that is known.
-func (e *Engine) Moments(from, to time.Time, most int) (list []graph.Moment, more time.Time, err error) {
+// Moments returns what happened from one instant to another, in short and in order, most
+// at most; more tells whether there is more, which follows the last one's time. The first
+// tells how things were in the beginning, if that is known, unless it goes on from a page
+// before.
+func (e *Engine) Moments(from, to time.Time, most int, on bool) (list []graph.Moment, more bool, err error) {
 	list = []graph.Moment{}
-	var was, told graph.Picture
+	var now, told graph.Picture
 	for d, err := range (Reader{e.Store}).Replay(from, to) {
 		if err != nil {
-			return nil, time.Time{}, err
+			return nil, false, err
 		}
 		if d.From == 0 {
-			was, told = graph.Picture{Run: d.Run}, graph.Picture{}
+			now, told = graph.Picture{Run: d.Run}, graph.Picture{}
 		}
-		now, err := was.Apply(d)
-		if err != nil {
-			return nil, time.Time{}, fmt.Errorf("history: %w", err)
+		if now, err = now.Apply(d); err != nil {
+			return nil, false, fmt.Errorf("history: %w", err)
 		}
-		was = now
 		m, worth := graph.MomentOf(told, now)
-		if !worth {
-			continue
+		switch {
+		case on && !d.At.After(from):
+			told = now // the page before ends with it
+		case !worth:
+		case len(list) == most:
+			return list, true, nil
+		default:
+			list, told = append(list, m), now
 		}
-		if len(list) == most {
-			return list, now.At, nil
-		}
-		list, told = append(list, m), now
 	}
-	return list, time.Time{}, nil
+	return list, false, nil
 }
 
 // Replay returns what changed from one instant to another, see Reader.Replay.

@@ -138,14 +138,6 @@ func (t *Tracker) Alive(at time.Time, node string, every time.Duration) {
 	}
 }
 
-// Lacks tells whether there is no report of a node, or one of another start of it only.
-func (t *Tracker) Lacks(node string, boot uint64) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	r := t.reports[node]
-	return r == nil || r.report.Boot != boot
-}
-
 // quiet tells for how long a node has said nothing, and how often it usually says
 // something; ok is false where it has not said anything yet.
 func (t *Tracker) quiet(now time.Time, node string) (since, every time.Duration, ok bool) {
