@@ -29,6 +29,7 @@ import (
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/topology"
 	"halo.internal/gateway/trust"
 	"halo.internal/health"
 	"halo.internal/local"
@@ -45,6 +46,7 @@ const (
 	checkConfig    = "config-db"
 	checkTelemetry = "telemetry-db"
 	checkListen    = "listeners"
+	checkTopology  = "topology-db"
 	checkEpoch     = "epoch"
 )
 
@@ -94,6 +96,7 @@ func newDaemon(c Config) *daemon {
 	d.health.Declare(checkConfig, checkPerm)
 	d.health.Declare(checkEpoch, checkConfig)
 	d.health.Declare(checkTelemetry, checkPerm)
+	d.health.Declare(checkTopology, checkPerm)
 	d.health.Declare(checkListen)
 	d.health.Declare(meshlink.CheckOverlay, meshlink.CheckMesh)
 	d.health.Watch(func(k health.Check) {
@@ -231,7 +234,10 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	for _, id := range nodes.IDs() {
 		nodes.Heard(id, latest.At(id))
 	}
-	stream := ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
+	kept := d.openHistory(ctx, log)
+	defer func() { err = errors.Join(err, kept.close()) }()
+	picture := topology.New(topology.Config{Members: membersOf(nodes), Changed: nodes.Changes(), Store: kept, Events: log, Now: d.clock.Now, Log: d.Log})
+	stream := ingest.New(ingest.Config{Neighbours: picture, Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
 	server, err := trust.NewServer(ca, []string{"gateway.halo", "localhost", nodeName(p) + ".halo"}, localAddresses, d.clock.Now)
 	if err != nil {
 		return err
@@ -277,7 +283,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	changes := audit.New(p.config, d.clock)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
-		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Topology: picture, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
@@ -295,11 +301,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	return inStages(ctx, stage{
 		stream.Run,
 		link.Run,
+		picture.Run,
 		func(ctx context.Context) error { return p.reserve.Run(ctx, d.tellRoom(log)) },
 		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },
 		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },
 		d.untilAnswered,
-	}, stage{nodes.Run, copies.run}, stage{log.Run})
+	}, stage{nodes.Run, copies.run, kept.run}, stage{log.Run})
 }
 
 // untilAnswered ends when the listeners that are open from the start have ended.

@@ -27,6 +27,7 @@ import (
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/topology"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -79,8 +80,11 @@ func newFixture(t *testing.T) *fixture {
 	b := &bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
 		Gateway: bundle.Gateway{PublicKey: network.Base64(), Seed: network.Base64(), ClaimCode: "7K3M-Q0ZT-4WXPB"},
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
+	picture := topology.New(topology.Config{Members: func(context.Context) ([]topology.Member, error) {
+		return []topology.Member{{ID: key.ID(), Name: "gateway", Gateway: true}}, nil
+	}, Store: topology.NewMemory(1 << 20), Events: log, Now: c.Now, Log: quiet, Settle: time.Nanosecond})
 	a, err := New(Config{
-		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
+		Topology: picture, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})

@@ -18,7 +18,7 @@ import (
 const (
 	lookEvery    = 5 * time.Second        // at what time alone changes
 	drawPause    = 500 * time.Millisecond // between reports and the picture: reports come together
-	membersEvery = 5 * time.Minute        // though nobody said that they had changed
+	membersEvery = time.Minute            // though nobody said that they had changed: names do
 	settleWithin = 2 * time.Minute        // of its start, until when nodes have begun to report
 )
 

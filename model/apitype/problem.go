@@ -31,6 +31,8 @@ const (
 	ProblemNameTaken      = "name-taken"        // 409
 	ProblemScope          = "scope-missing"     // 403: the role or token does not allow this
 	ProblemStore          = "store-unavailable" // 503: database locked or /perm full; try again
+
+	ProblemNotRecorded = "not-recorded" // 404: nothing is known of that time, or of that node
 )
 
 // Problem is the body of every error: application/problem+json.

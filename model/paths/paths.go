@@ -54,6 +54,7 @@ const (
 	GatewayDir   = "gateway"
 	ConfigDB     = "gateway/config.db"
 	SeriesDB     = "gateway/telemetry.db"
+	TopologyDB   = "gateway/topology.db" // history of the network's picture
 	Epoch        = "gateway/epoch"
 )
 
