@@ -22,14 +22,15 @@ const maxCell = 400
 
 // Table is rows under a heading.
 type Table struct {
-	rows [][]string
+	heading bool // the first row is one
+	rows    [][]string
 }
 
 // New returns a table with that heading; without one, none is printed.
 func New(heading ...string) *Table {
 	t := &Table{}
 	if len(heading) > 0 {
-		t.rows = append(t.rows, heading)
+		t.heading, t.rows = true, append(t.rows, heading)
 	}
 	return t
 }
@@ -47,10 +48,10 @@ func (t *Table) Row(cells ...string) {
 // to move.
 func (t *Table) Write(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range t.rows {
+	for n, row := range t.rows {
 		row = slices.Clone(row)
 		for i, c := range row {
-			if c == "" {
+			if c == "" && (n > 0 || !t.heading) {
 				row[i] = "-"
 			}
 		}
@@ -68,7 +69,7 @@ func (t *Table) CSV(w io.Writer) error {
 		row = slices.Clone(row)
 		for k, c := range row {
 			switch {
-			case i == 0:
+			case i == 0 && t.heading:
 				row[k] = strings.ReplaceAll(strings.ToLower(c), " ", "_")
 			case c != "" && strings.Contains("=+-@", c[:1]):
 				if _, err := strconv.ParseFloat(c, 64); err != nil {
