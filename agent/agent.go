@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"halo.internal/agent/collect"
+	"halo.internal/agent/neighbourhood"
 	"halo.internal/agent/sample"
 	"halo.internal/agent/send"
 	"halo.internal/agent/spool"
@@ -112,7 +113,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	g.Go(func() error {
 		return send.Run(inner, send.Options{
 			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
-			Spool: a.spool, Status: a.nodeStatus(), Commands: commands, Retry: a.retry, Log: a.log,
+			Spool: a.spool, Status: a.nodeStatus(), Commands: commands, Neighbours: neighbourhood.New(a.seen.around, sinceBoot), Retry: a.retry, Log: a.log,
 			Health: func(s health.State, detail string) {
 				a.graph.Set(checkGateway, s, detail)
 				a.reached.Store(s == health.OK)

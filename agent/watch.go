@@ -76,13 +76,35 @@ func (a *agent) watchMesh(ctx context.Context) error {
 	return nil
 }
 
+// When halo-mesh is asked for what it has to ask the kernel: for reports of what is
+// around, every lookEvery, and lookSoonest after the last time where it says that
+// something has changed.
+const (
+	lookEvery   = time.Minute
+	lookSoonest = 30 * time.Second
+)
+
 // status asks halo-mesh for what is needed of it: while the gateway is not reached, that
 // is what says that it can be, too.
 func (a *agent) status(ctx context.Context) (model.MeshStatus, error) {
-	if a.reached.Load() {
-		return a.mesh.Brief(ctx)
+	around, at := a.seen.around()
+	if !a.reached.Load() || time.Since(at) >= lookEvery {
+		return a.whole(ctx)
 	}
-	return a.mesh.Status(ctx)
+	s, err := a.mesh.Brief(ctx)
+	if err == nil && s.Around != around.Around && time.Since(at) >= lookSoonest {
+		return a.whole(ctx)
+	}
+	return s, err
+}
+
+// whole asks for all.
+func (a *agent) whole(ctx context.Context) (model.MeshStatus, error) {
+	s, err := a.mesh.Status(ctx)
+	if err == nil {
+		a.seen.looked(s)
+	}
+	return s, err
 }
 
 // reach sums up what says that the gateway can be reached: when it changes, it

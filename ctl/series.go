@@ -118,7 +118,7 @@ func writeSeries(w io.Writer, list apitype.SeriesList, names map[string]string, 
 				t.Row(stamp(p.Time), of(s), s.Metric, s.Unit, exact(p.Value), fmt.Sprint(p.Count), exact(p.Min), exact(p.Max), exact(p.Mean), exact(p.First), exact(p.Last))
 			}
 		}
-		return t.WriteCSV(w, true)
+		return t.CSV(w, true)
 	}
 	t := table.New("TIME", "NODE", "METRIC", "VALUE", "UNIT", "READINGS", "MIN", "MEAN", "MAX")
 	for _, s := range list.Items {
@@ -204,7 +204,7 @@ func (a *app) telemetryMetrics() *cobra.Command {
 
 func write(t *table.Table, w io.Writer, output string) error {
 	if output == outputCSV {
-		return t.WriteCSV(w, true)
+		return t.CSV(w, true)
 	}
 	return t.Write(w)
 }

@@ -84,7 +84,7 @@ func writeReadings(w io.Writer, readings []apitype.Reading, names map[string]str
 	for _, r := range readings {
 		t.Row(stamp(r.Time), nameOf(names, r.Node), r.Metric, r.Unit, exact(r.Value), string(r.Clock), fmt.Sprint(r.Boot), fmt.Sprint(r.Seq))
 	}
-	return t.WriteCSV(w, first)
+	return t.CSV(w, first)
 }
 
 func (a *app) latest(ctx context.Context, c *client.Client, node, metric string) ([]apitype.Reading, map[string]string, error) {

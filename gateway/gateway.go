@@ -31,6 +31,7 @@ import (
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/telemetry"
+	"halo.internal/gateway/topology"
 	"halo.internal/gateway/trust"
 	"halo.internal/health"
 	"halo.internal/local"
@@ -48,6 +49,7 @@ const (
 	checkConfig    = "config-db"
 	checkTelemetry = "telemetry-db"
 	checkListen    = "listeners"
+	checkTopology  = "topology-db"
 	checkEpoch     = "epoch"
 )
 
@@ -97,6 +99,7 @@ func newDaemon(c Config) *daemon {
 	d.health.Declare(checkConfig, checkPerm)
 	d.health.Declare(checkEpoch, checkConfig)
 	d.health.Declare(checkTelemetry, checkPerm)
+	d.health.Declare(checkTopology, checkPerm)
 	d.health.Declare(checkListen)
 	d.health.Declare(meshlink.CheckOverlay, meshlink.CheckMesh)
 	d.health.Watch(func(k health.Check) {
@@ -248,7 +251,10 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	stream := ingest.New(ingest.Config{Registry: nodes, Telemetry: series, Commands: work.commands, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
+	kept := d.openHistory(ctx, log)
+	defer func() { err = errors.Join(err, kept.close()) }()
+	picture := topology.New(topology.Config{Members: membersOf(nodes), Changed: nodes.Changes(), Store: kept, Events: log, Now: d.clock.Now, Log: d.Log})
+	stream := ingest.New(ingest.Config{Neighbours: picture, Registry: nodes, Telemetry: series, Commands: work.commands, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
 	server, err := trust.NewServer(ca, []string{"gateway.halo", "localhost", nodeName(p) + ".halo"}, localAddresses, d.clock.Now)
 	if err != nil {
 		return err
@@ -304,7 +310,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
-		Idempotency: once, Live: hub, Jobs: work.jobs, Commands: work.commands, SpeedTests: work.speed,
+		Idempotency: once, Live: hub, Topology: picture, Jobs: work.jobs, Commands: work.commands, SpeedTests: work.speed,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
 	if err != nil {
@@ -326,11 +332,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		link.Run,
 		hub.Run,
 		recoveries.Run,
+		picture.Run,
 		func(ctx context.Context) error { return p.reserve.Run(ctx, d.tellRoom(log)) },
 		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },
 		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },
 		d.untilAnswered,
-	}, stage{nodes.Run, copies.run}, stage{log.Run})
+	}, stage{nodes.Run, copies.run, kept.run}, stage{log.Run})
 }
 
 // ownProcess tells how a process of this device is, as far as gateway-api knows.

@@ -53,6 +53,8 @@ type segment struct {
 
 func (*segment) Ways([]identity.PublicKey) (mesh.Ways, error) { return mesh.Ways{}, nil }
 
+func (*segment) NextHop() *model.ReportNextHop { return nil }
+
 func (*segment) Present() map[dot11.MAC]bool { return nil }
 
 // There is no batman-adv to flood.
@@ -264,6 +266,6 @@ func (s *segment) Ports() []model.Port {
 	return []model.Port{p}
 }
 
-func (*segment) Neighbours() ([]model.Neighbour, error)  { return []model.Neighbour{}, nil }
-func (*segment) Originators() (int, error)               { return 0, nil }
+func (*segment) Neighbours() ([]model.Neighbour, error)       { return []model.Neighbour{}, nil }
+func (*segment) Originators() (int, error)                    { return 0, nil }
 func (*segment) Meet([]mesh.Acquaintance, bool) (bool, error) { return true, nil }

@@ -49,6 +49,7 @@ func (m *core) shared(wg *overlay.Device, brief bool) model.MeshStatus {
 	} else {
 		m.askKernel(&s, wg)
 	}
+	s.NextHop, s.Around = m.under.NextHop(), m.around.Load()
 	if m.relay != nil {
 		r := m.relay.Status()
 		s.Relay = &r

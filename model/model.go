@@ -143,6 +143,8 @@ type MeshStatus struct {
 	Radios       []Radio           `json:"radios"`
 	Neighbours   []Neighbour       `json:"neighbours"`
 	Originators  int               `json:"originators"`
+	NextHop      *ReportNextHop    `json:"next_hop,omitempty" doc:"node: the neighbour by which routing reaches the gateway, as it was within 15 s; absent while no way is in use"`
+	Around       uint64            `json:"around,omitempty" doc:"another number when a link was made or has ended, or the next hop is another one"`
 	Overlay      []OverlayPeer     `json:"overlay"`
 	Interfaces   []Interface       `json:"interfaces"`
 	Relay        *RelayStatus      `json:"relay,omitempty" doc:"multicast that is carried between clients"`

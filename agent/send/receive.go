@@ -26,6 +26,11 @@ func (s *session) receive(ctx context.Context) error {
 			if err := s.refuse(m); err != nil {
 				return err
 			}
+		case wire.NeighboursWanted:
+			if s.Neighbours != nil {
+				s.Neighbours.Again()
+				s.proceed()
+			}
 		case wire.Unknown:
 			// A later gateway: what it wants is not known here.
 		default:

@@ -42,6 +42,17 @@ type Spool interface {
 
 var _ Spool = (*spool.Spool)(nil)
 
+// Neighbours makes the reports of what is around the device, see package neighbourhood.
+type Neighbours interface {
+	// Begin is called when a stream has begun, Again when the gateway wants a whole
+	// report.
+	Begin()
+	Again()
+	// Next returns the report that is to be sent now, if one is; along tells whether
+	// readings are.
+	Next(now time.Time, along bool) (report model.Report, ok bool)
+}
+
 // Options of a sender. Zero durations take the defaults.
 type Options struct {
 	URL     string // of the stream, ws://
@@ -53,10 +64,12 @@ type Options struct {
 	// has waited too long.
 	Interval time.Duration
 	Status   func() model.NodeStatus
-	Commands *command.Engine            // nil: the node takes none
-	Health   func(health.State, string) // of the stream
-	Retry    <-chan struct{}            // a token ends a pause: the way to the gateway may be back
-	Log      *slog.Logger
+	Commands *command.Engine // nil: the node takes none
+	// Neighbours may be nil: nothing is reported then.
+	Neighbours Neighbours
+	Health     func(health.State, string) // of the stream
+	Retry      <-chan struct{}            // a token ends a pause: the way to the gateway may be back
+	Log        *slog.Logger
 
 	AckTimeout  time.Duration // an item unacknowledged for as long ends the connection
 	StatusEvery time.Duration // at the latest

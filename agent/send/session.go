@@ -24,6 +24,7 @@ type session struct {
 	line     *command.Line // nil: no commands
 	welcomed bool          // set by the handshake, before the goroutines start
 	acked    chan struct{} // a token after acknowledgements came
+	cork     cork          // of the transmitter
 
 	mu       sync.Mutex // guards what follows
 	sent     map[sentKey]sentItem
@@ -48,7 +49,7 @@ type sentItem struct {
 
 func (s *session) run(ctx context.Context, client *http.Client) error {
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
-	conn, resp, err := websocket.Dial(dialCtx, s.URL, &websocket.DialOptions{HTTPClient: client})
+	conn, resp, err := websocket.Dial(s.cork.traced(dialCtx), s.URL, &websocket.DialOptions{HTTPClient: client})
 	cancel()
 	if err != nil {
 		if resp != nil {
@@ -61,6 +62,9 @@ func (s *session) run(ctx context.Context, client *http.Client) error {
 	s.conn = conn
 	if err := s.greet(ctx); err != nil {
 		return err
+	}
+	if s.Neighbours != nil {
+		s.Neighbours.Begin()
 	}
 	s.Health(health.OK, "")
 	s.Log.Info("stream to the gateway is up", "peer", s.host)

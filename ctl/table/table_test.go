@@ -1,7 +1,6 @@
 package table
 
 import (
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -85,15 +84,17 @@ func FuzzClean(f *testing.F) {
 	})
 }
 
-func TestWriteCSV(t *testing.T) {
-	tb := New("TIME", "NODE", "VALUE")
-	tb.Row("2026-11-20", `a "b", c`, "")
-	var out strings.Builder
-	if err := errors.Join(tb.WriteCSV(&out, true), tb.WriteCSV(&out, false)); err != nil {
+func TestCSV(t *testing.T) {
+	tab := New("NODE", "NEXT HOP", "SIGNAL")
+	tab.Row("mast", "", "-61 dBm")
+	tab.Row("=cmd()", "a, \"b\"", "-61")
+	tab.Row("+49", "-x", "1e5")
+	var b strings.Builder
+	if err := tab.CSV(&b, true); err != nil {
 		t.Fatal(err)
 	}
-	const row = "2026-11-20,\"a \"\"b\"\", c\",\n"
-	if want := "time,node,value\n" + row + row; out.String() != want {
-		t.Errorf("got %q, want %q", out.String(), want)
+	const want = "node,next_hop,signal\nmast,,'-61 dBm\n'=cmd(),\"a, \"\"b\"\"\",-61\n+49,'-x,1e5\n"
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}
 }

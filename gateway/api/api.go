@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +36,7 @@ import (
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/bundle"
+	"halo.internal/model/graph"
 	"halo.internal/model/version"
 )
 
@@ -91,6 +93,7 @@ type Config struct {
 	Mesh        Mesh
 	Radios      Radios
 	Services    Services
+	Topology    Topology
 	Alone       bool // there is no halo-mesh
 	Epoch       Epoch
 	Bundle      *bundle.Bundle // nil when none was imported
@@ -134,6 +137,7 @@ func New(c Config) (*API, error) {
 
 	a.systemRoutes()
 	a.meshRoutes()
+	a.topologyRoutes()
 	a.profileRoutes()
 	a.authRoutes()
 	a.userRoutes()
@@ -172,10 +176,19 @@ func (a *API) OpenAPI() *huma.OpenAPI { return a.huma.OpenAPI() }
 // schemaName is huma's own name for a type, but where the API's vocabulary has
 // the same one for what it adds something to.
 func schemaName(t reflect.Type, hint string) string {
-	if t == reflect.TypeFor[model.Interface]() {
-		return "MeshInterface"
+	name := huma.DefaultSchemaNamer(t, hint)
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
 	}
-	return huma.DefaultSchemaNamer(t, hint)
+	switch {
+	case t == reflect.TypeFor[model.Interface]():
+		return "MeshInterface"
+	case t == reflect.TypeFor[model.Report]():
+		return "NeighbourhoodReport"
+	case t.PkgPath() == reflect.TypeFor[graph.Picture]().PkgPath():
+		return "Topology" + strings.TrimPrefix(name, "Graph")
+	}
+	return name
 }
 
 // maxBody bounds request bodies: the largest is a join request.

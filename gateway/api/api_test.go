@@ -38,6 +38,7 @@ import (
 	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
+	"halo.internal/gateway/topology"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -124,8 +125,11 @@ func newFixture(t *testing.T) *fixture {
 	}
 	orders.Start(work)
 	speed.Start(work)
+	picture := topology.New(topology.Config{Members: func(context.Context) ([]topology.Member, error) {
+		return []topology.Member{{ID: key.ID(), Name: "gateway", Gateway: true}}, nil
+	}, Store: topology.NewMemory(1 << 20), Events: log, Now: c.Now, Log: quiet, Settle: time.Nanosecond})
 	a, err := New(Config{
-		Jobs: work, Commands: orders, SpeedTests: speed,
+		Topology: picture, Jobs: work, Commands: orders, SpeedTests: speed,
 		Live: hub, Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Brain: brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }}), Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},

@@ -172,7 +172,7 @@ var ErrForeign = errors.New("event is not the node's own")
 // node that could report them would tell of logins and admissions that never
 // were.
 var (
-	ownWords = []string{"audit", "auth", "event", "events", "node", "registry", "store", "stream", "trust"}
+	ownWords = []string{"audit", "auth", "event", "events", "node", "registry", "store", "stream", "topology", "trust"}
 	ownKinds = []string{"gateway.epoch-behind", "gateway.epoch-raised", "mesh.radio.capture", "perm.full", "perm.room",
 		"telemetry.conflict", "telemetry.dropped", "telemetry.malformed", "telemetry.schemas", "telemetry.unreadable"}
 	nodeKinds = []string{"node.started"} // of halo-mesh, though its first word is among ownWords

@@ -53,6 +53,8 @@ type Config struct {
 	Log       *slog.Logger
 	Every     time.Duration // between commits of what is not urgent
 	Commands  Commands      // nil: none
+
+	Neighbours Neighbours // gets what nodes see around them; nil: nobody does
 }
 
 // Server is the HTTP handler of the stream. Run has to be running.
@@ -223,6 +225,7 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 		s.report("stream.source", m.ID, "the node connected from an address that is not its own", c.remote)
 		return m, key, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected overlay address %s or %s, got %s", m.V4, m.V6, c.remote))
 	}
+	c.boot, c.every = h.Boot, time.Duration(h.Interval)*time.Second
 	c.quiet, c.nonce, c.welcomed = quietAfter(h.Interval), h.Session, time.Now()
 	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: s.Telemetry.Schemas(m.ID)})
 }

@@ -39,6 +39,9 @@ type session struct {
 
 	nonce    []byte // of the node's hello, for commands
 	welcomed time.Time
+	boot     uint64
+	every    time.Duration // between two sendings; 0: not told
+	around   around        // receive's alone
 }
 
 // serve runs the stream until it ends.
@@ -62,6 +65,7 @@ func (c *session) receive(ctx context.Context, heard chan<- struct{}) error {
 		default: // the probe has not looked since the last one
 		}
 		c.server.Registry.Seen(c.node)
+		c.alive()
 		if err := c.take(ctx, m); err != nil {
 			return err
 		}
@@ -93,6 +97,8 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		if c.server.Commands != nil {
 			c.server.Commands.Take(ctx, c.node, m)
 		}
+	case wire.NeighboursMessage:
+		c.neighbours(m)
 	}
 	return nil // types of later releases
 }

@@ -39,6 +39,8 @@ const (
 
 	ProblemNodeCannot = "node-cannot" // 409: the node has said that it cannot do this; its code and reason are in detail
 	ProblemJobOver    = "job-over"    // 409: it has ended already
+
+	ProblemNotRecorded = "not-recorded" // 404: nothing is known of that time, or of that node
 )
 
 // Problem is the body of every error: application/problem+json.

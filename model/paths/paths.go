@@ -57,8 +57,9 @@ const (
 	GatewayDir   = "gateway"
 	ConfigDB     = "gateway/config.db"
 	SeriesDB     = "gateway/telemetry.db"
-	SeriesDir    = "gateway/telemetry" // a file for each week
-	JobsDir      = "gateway/jobs"      // files that jobs have made
+	SeriesDir    = "gateway/telemetry"   // a file for each week
+	JobsDir      = "gateway/jobs"        // files that jobs have made
+	TopologyDB   = "gateway/topology.db" // history of the network's picture
 	Epoch        = "gateway/epoch"
 )
 

@@ -1,4 +1,4 @@
-package topology
+package graph
 
 import "fmt"
 
@@ -27,7 +27,8 @@ const (
 	NextHopChanges Code = "next_hop_changes" // Value of them within the last hour
 )
 
-var codes = [...]Code{DeadEnd, Loop, Alone, WeakSignal, Losses, LowTQ, OneWayLink, UnknownLink, ManyHops, SingleLink, BehindNode, VitalNode,
+// Codes are all there are, in the order in which they are stored: new ones go to the end.
+var Codes = [...]Code{DeadEnd, Loop, Alone, WeakSignal, Losses, LowTQ, OneWayLink, UnknownLink, ManyHops, SingleLink, BehindNode, VitalNode,
 	OverlayIsOld, OverlayIsDown, OverlayUnheard, LateReport, NoReport, NextHopChanges}
 
 // Reason is why a score is not 100.

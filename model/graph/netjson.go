@@ -1,4 +1,4 @@
-package topology
+package graph
 
 import (
 	"encoding/json"
@@ -111,7 +111,7 @@ func netJSONLink(links []Link, cuts map[CutID]int) NetJSONLink {
 			best = l
 		}
 	}
-	cost := float64(best.Cost) / perfect
+	cost := float64(best.Cost) / PerfectCost
 	out := NetJSONLink{Source: best.A, Target: best.B, Cost: cost, CostText: fmt.Sprintf("%s, quality %d %%", best.Transport, best.Quality),
 		Properties: NetJSONLinkProperties{State: best.State, Transport: best.Transport, CutsOff: cuts[CutID{Link: best.LinkID}], Links: links}}
 	share := func(d Direction) *float64 {

@@ -1,4 +1,4 @@
-package topology
+package graph
 
 import (
 	"fmt"
@@ -50,21 +50,23 @@ type keyed[T, K any] struct {
 }
 
 var (
-	nodeList     = keyed[Node, string]{func(n Node) string { return n.ID }, strings.Compare, Node.equal}
-	linkList     = keyed[Link, LinkID]{func(l Link) LinkID { return l.LinkID }, LinkID.compare, func(a, b Link) bool { return a == b }}
-	routeList    = keyed[Route, string]{func(r Route) string { return r.Node }, strings.Compare, Route.equal}
-	cutList      = keyed[Cut, CutID]{func(c Cut) CutID { return c.CutID }, CutID.compare, Cut.equal}
+	nodeList     = keyed[Node, string]{func(n Node) string { return n.ID }, strings.Compare, Node.Equal}
+	linkList     = keyed[Link, LinkID]{func(l Link) LinkID { return l.LinkID }, LinkID.Compare, func(a, b Link) bool { return a == b }}
+	routeList    = keyed[Route, string]{func(r Route) string { return r.Node }, strings.Compare, Route.Equal}
+	cutList      = keyed[Cut, CutID]{func(c Cut) CutID { return c.CutID }, CutID.Compare, Cut.equal}
 	conflictList = keyed[Conflict, dot11.MAC]{func(c Conflict) dot11.MAC { return c.Address },
 		func(a, b dot11.MAC) int { return slices.Compare(a[:], b[:]) }, func(a, b Conflict) bool { return slices.Equal(a.Nodes, b.Nodes) }}
 )
 
-func (n Node) equal(o Node) bool {
+// Equal tells whether all that is said of the node is the same.
+func (n Node) Equal(o Node) bool {
 	return n.ID == o.ID && n.Name == o.Name && n.Kind == o.Kind && n.Report == o.Report && n.Heard.Equal(o.Heard) &&
 		n.Neighbours == o.Neighbours && n.Overlay == o.Overlay && n.Direct == o.Direct && n.NextHops == o.NextHops && n.Score == o.Score &&
 		slices.Equal(n.Addresses, o.Addresses) && slices.Equal(n.Reasons, o.Reasons)
 }
 
-func (r Route) equal(o Route) bool {
+// Equal tells whether all that is said of the route is the same.
+func (r Route) Equal(o Route) bool {
 	return r.Node == o.Node && r.State == o.State && r.Next == o.Next && r.Transport == o.Transport && r.Guessed == o.Guessed &&
 		r.Estimated == o.Estimated && r.Hops == o.Hops && r.Cost == o.Cost && r.Worst == o.Worst && r.TQ == o.TQ && r.Kbps == o.Kbps &&
 		r.End == o.End && r.Why == o.Why && slices.Equal(r.Loop, o.Loop)

@@ -1,20 +1,9 @@
-// Package topology makes the network's picture out of what its devices report: which
-// nodes there are, the links between them with their quality both ways, the routes to
-// the gateway, what would be cut off by whose loss, and how healthy each node and the
-// whole are, with the reasons. It does no I/O and reads no clock.
-//
-// The way of a report through the package is one straight line:
-//
-//	Tracker.Put      checks a report and prepares it (prepare.go, quality.go)
-//	Tracker.Update   draws the picture (draw.go): whose addresses those are (claims.go),
-//	                 links (links.go), cuts (cuts.go), routes (routes.go), scores
-//	                 (score.go), and tells what changed (delta.go)
-//	Recorder.Record  writes it down for later (recorder.go, frame.go); Reader reads it
-//	WriteNetJSON     exports it
-//
-// What reports say is hostile until it is bounded, and is never proven: a report counts
-// for its sender's end of a link alone. docs/topology.md tells people what follows.
-package topology
+// Package graph is the network's picture as the gateway tells it: which nodes there
+// are, the links between them with their quality both ways, the routes to the gateway,
+// what would be cut off by whose loss, how healthy all that is and why, and what changed
+// from one picture to another. gateway/topology draws it; docs/topology.md says what the
+// numbers mean.
+package graph
 
 import (
 	"cmp"
@@ -70,6 +59,12 @@ const (
 	Never  Freshness = "never"  // there has been none
 )
 
+// When a report loses its worth, of a node that reports every minute.
+const (
+	FreshFor    = 150 * time.Second // two reports a minute apart may be lost
+	SilentAfter = 10 * time.Minute
+)
+
 // Overlay is how a node's encrypted session with the gateway stands.
 type Overlay string
 
@@ -107,7 +102,8 @@ type LinkID struct {
 // String returns e.g. "n-a… wifi n-b…".
 func (l LinkID) String() string { return l.A + " " + string(l.Transport) + " " + l.B }
 
-func (l LinkID) compare(o LinkID) int {
+// Compare orders links by their nodes, then by what they go over.
+func (l LinkID) Compare(o LinkID) int {
 	if c := strings.Compare(l.A, o.A); c != 0 {
 		return c
 	}
@@ -116,6 +112,20 @@ func (l LinkID) compare(o LinkID) int {
 	}
 	return strings.Compare(string(l.Transport), string(o.Transport))
 }
+
+// PerfectCost is that of a link of quality 100 both ways.
+const PerfectCost = 1000
+
+// Limit is what keeps the quality of a direction below 100.
+type Limit string
+
+// Limits.
+const (
+	LimitSignal  Limit = "signal"
+	LimitLoss    Limit = "loss" // repetitions and frames given up
+	LimitTQ      Limit = "tq"   // routing's own measure
+	LimitUnknown Limit = "unknown"
+)
 
 // LinkState is whether a link stands.
 type LinkState string
@@ -212,14 +222,14 @@ func (c CutID) String() string {
 }
 
 // compare orders nodes before links.
-func (c CutID) compare(o CutID) int {
+func (c CutID) Compare(o CutID) int {
 	if (c.Node == "") != (o.Node == "") {
 		if c.Node != "" {
 			return -1
 		}
 		return 1
 	}
-	return cmp.Or(strings.Compare(c.Node, o.Node), c.Link.compare(o.Link))
+	return cmp.Or(strings.Compare(c.Node, o.Node), c.Link.Compare(o.Link))
 }
 
 // Conflict is a hardware address that more than one node is said to have.
@@ -245,12 +255,17 @@ func (p Picture) Node(id string) (Node, bool) {
 
 // Link returns the link of that name.
 func (p Picture) Link(id LinkID) (Link, bool) {
-	return find(p.Links, func(l Link) int { return l.compare(id) })
+	return find(p.Links, func(l Link) int { return l.LinkID.Compare(id) })
 }
 
 // Route returns a node's route.
 func (p Picture) Route(node string) (Route, bool) {
 	return find(p.Routes, func(r Route) int { return strings.Compare(r.Node, node) })
+}
+
+// Cut returns the cut of that name.
+func (p Picture) Cut(id CutID) (Cut, bool) {
+	return find(p.Cuts, func(c Cut) int { return c.Compare(id) })
 }
 
 // Path returns the nodes on a node's way to the gateway, both included; of a loop or a
