@@ -88,7 +88,7 @@ func conditional(f *fixture) (map[string]editable, []string) {
 		"assign-component":    {memory, neuron, apitype.AssignComponent{Parts: []model.Part{{Kind: model.PartDevice, ID: "gateway"}}}, 200, true},
 		"assign-part":         {memory + "/parts/device/gateway", neuron, nil, 200, false},
 		"unassign-part":       {memory + "/parts/device/mast", neuron, nil, 204, false},
-	}, []string{"delete-api-token", "delete-operator-certificate", "revoke-join-token"}
+	}, []string{"cancel-job", "delete-api-token", "delete-operator-certificate", "revoke-join-token"}
 }
 
 // Whoever adds a route that changes something says here what its condition is.

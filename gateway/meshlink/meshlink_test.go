@@ -235,7 +235,7 @@ func (f *forgetful) set(c func(*forgetful)) {
 	c(f)
 }
 
-func (f *forgetful) Status(context.Context) (model.MeshStatus, error) {
+func (f *forgetful) Brief(context.Context) (model.MeshStatus, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	a := model.Announce{APIPort: 8443}
