@@ -1,4 +1,4 @@
-package benchgateway
+package benchgateway_test
 
 import (
 	"fmt"
