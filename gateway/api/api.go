@@ -207,12 +207,16 @@ func register[I, O any](a *API, need access, op huma.Operation, f func(context.C
 		op.Parameters = append(op.Parameters, keyParameter())
 		f = withKey(a, op.OperationID, f)
 	}
-	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+	t := reflect.TypeFor[O]()
+	var s shape
+	if t != reflect.TypeFor[huma.StreamResponse]() {
+		s = shapeOf(t, op)
+		s.describe(a.huma.OpenAPI().Components.Schemas, &op, t)
+	}
+	reply := a.replies(s, op.OperationID)
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
 		out, err := f(ctx, in)
-		if err != nil {
-			return nil, a.problem(ctx, op.OperationID, err)
-		}
-		return out, nil
+		return reply(ctx, out, err)
 	})
 }
 

@@ -5,12 +5,14 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
 
 	"halo.internal/gateway/telemetry/format"
 	"halo.internal/model/apitype"
@@ -47,11 +49,12 @@ func (a *API) metricsText(ctx context.Context) ([]byte, error) {
 	one("gateway_telemetry_thinned_total", "counter", "How often a week was thinned or removed for space.", float64(a.Telemetry.Thinned()))
 	one("gateway_config_commits_total", "counter", "Transactions of the control plane.", float64(a.Config.Config.Commits()))
 	one("go_goroutines", "gauge", "Goroutines of gateway-api.", float64(runtime.NumGoroutine()))
-	if p, err := procfs.Self(); err == nil {
-		if s, err := p.Stat(); err == nil {
-			one("process_cpu_seconds_total", "counter", "Processor time of gateway-api.", s.CPUTime())
-			one("process_resident_memory_bytes", "gauge", "Resident memory of gateway-api.", float64(s.ResidentMemory()))
-		}
+	var used unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &used) == nil {
+		one("process_cpu_seconds_total", "counter", "Processor time of gateway-api.", time.Duration(used.Utime.Nano()+used.Stime.Nano()).Seconds())
+	}
+	if resident, ok := residentBytes(); ok {
+		one("process_resident_memory_bytes", "gauge", "Resident memory of gateway-api.", resident)
 	}
 	text.WriteString("# HELP gateway_node_up Whether the node's stream is open.\n# TYPE gateway_node_up gauge\n")
 	names := map[string]string{}
@@ -72,4 +75,15 @@ func (a *API) metricsText(ctx context.Context) ([]byte, error) {
 	})
 	err := format.Latest(&text, latest, names, a.Clock.Now(), latestAge)
 	return text.Bytes(), err
+}
+
+// residentBytes is the process's resident memory (proc_pid_statm(5)).
+func residentBytes() (float64, bool) {
+	text, err := os.ReadFile("/proc/self/statm")
+	f := strings.Fields(string(text))
+	if err != nil || len(f) < 2 {
+		return 0, false
+	}
+	pages, err := strconv.ParseUint(f[1], 10, 64)
+	return float64(pages) * float64(os.Getpagesize()), err == nil
 }
