@@ -27,11 +27,13 @@ func (a *app) follow(ctx context.Context, c *client.Client, pace time.Duration, 
 		subscriptions[i].ID = subscriptions[i].Topic
 	}
 	return c.Live(ctx, pace, subscriptions, func(m apitype.LiveMessage) error {
-		if m.Type == apitype.LiveGap {
-			fmt.Fprintf(a.env.Stderr, "haloctl: some %s are missing here: the gateway does not remember all that came meanwhile.\n", m.ID)
-			return nil
+		switch {
+		case m.Type != apitype.LiveGap:
+			return tell(m)
+		case m.ID == apitype.TopicEvents: // of the rest all follows that there is now
+			fmt.Fprintln(a.env.Stderr, "haloctl: some events are missing here: haloctl event list has them, if they are kept.")
 		}
-		return tell(m)
+		return nil
 	}, func(err error) {
 		fmt.Fprintln(a.env.Stderr, "haloctl:", table.Clean(err.Error())+"; trying again.")
 	})

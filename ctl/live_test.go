@@ -293,3 +293,27 @@ func TestWatchTellsWhatHappens(t *testing.T) {
 		t.Errorf("exit status %d: %s", code, errs)
 	}
 }
+
+// TestWatchAtARealGateway: what one haloctl changes, another tells, over TLS and over a
+// restart of the gateway.
+func TestWatchAtARealGateway(t *testing.T) {
+	d := newDevice(t)
+	stop := d.start(t)
+	u := newUser(t)
+	u.environ["HALO_CLAIM_CODE"], u.environ["HALO_PASSWORD"] = claimCode, newPassword
+	u.must(t, "claim", "--gateway=https://"+d.tls)
+	nodes := u.background(t, "node", "list", "--watch", "--json")
+	if n := next[apitype.Node](t, nodes); n.Role != model.RoleGateway || n.Name != "gw" {
+		t.Errorf("got %+v", n)
+	}
+	renamed := func(to string) {
+		t.Helper()
+		u.must(t, "node", "rename", d.key.ID(), to)
+		for next[apitype.Node](t, nodes).Name != to {
+		}
+	}
+	renamed("hill")
+	stop()
+	d.start(t)
+	renamed("hilltop")
+}
