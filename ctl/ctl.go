@@ -123,7 +123,7 @@ func (a *app) command() *cobra.Command {
 	root.AddCommand(
 		a.claimCommand(), a.loginCommand(), a.logoutCommand(),
 		a.statusCommand(), a.healthCommand(), a.versionCommand(),
-		a.nodeCommand(), a.brainCommand(), a.telemetryCommand(), a.eventCommand(),
+		a.nodeCommand(), a.brainCommand(), a.telemetryCommand(), a.eventCommand(), a.watchCommand(),
 		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.meshCommand(), a.netCommand(),
 		a.jobCommand(), a.speedTestCommand(),
 		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),

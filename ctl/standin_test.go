@@ -29,6 +29,7 @@ import (
 // What a real gateway decides is tested against the real one.
 type standIn struct {
 	routes map[string]any // "GET /path" → body of the answer, or a func that gives it
+	live   liveStandIn
 
 	mu       sync.Mutex // guards what follows
 	sessions int        // logins and refreshes so far; the last one's tokens are good
@@ -56,6 +57,10 @@ func newStandIn(t testing.TB) (*standIn, string) {
 }
 
 func (g *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/v1/live" {
+		g.serveLive(w, r)
+		return
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	w.Header().Set("Date", standInNow.Format(http.TimeFormat))

@@ -40,7 +40,7 @@ func (a *app) telemetryCommand() *cobra.Command {
 	latest.Aliases = []string{"show"}
 	latest.Flags().StringVar(&metric, "metric", "", "only metrics that begin with `prefix`, such as system.cpu")
 	latest.Flags().BoolVar(&watch, "watch", false, "go on and print what is new")
-	latest.Flags().DurationVar(&interval, "interval", 5*time.Second, "how often --watch asks")
+	intervalFlag(latest, &interval, "readings")
 	outputFlag(latest, &output)
 	return group("telemetry", "readings of the nodes", latest,
 		a.telemetryRange(), a.telemetryMarks(), a.telemetryMetrics(), a.telemetryExport(), a.telemetryImport(),
@@ -115,29 +115,32 @@ func readingTable(readings []apitype.Reading, names map[string]string, now time.
 // watchTelemetry prints all readings, and then, until it is interrupted, those
 // that are new: as tables for people, one JSON object a line for programs.
 func (a *app) watchTelemetry(ctx context.Context, c *client.Client, node, metric, output string, interval time.Duration) error {
-	type series struct{ node, metric string }
-	last, first := map[series]apitype.Reading{}, true
-	return every(ctx, interval, func() error {
-		readings, names, err := a.latest(ctx, c, node, metric)
-		if err != nil {
+	names, first := liveNames{app: a, c: c}, true
+	want := apitype.LiveRequest{Topic: apitype.TopicTelemetry, Metrics: prefixes(metric)}
+	if node != "" {
+		want.Nodes = []string{node}
+	}
+	err := a.follow(ctx, c, interval, []apitype.LiveRequest{want}, func(m apitype.LiveMessage) error {
+		groups, err := decode[apitype.LiveReadings](m)
+		if err != nil || len(groups) == 0 {
 			return err
 		}
-		var news []apitype.Reading
-		for _, r := range readings {
-			s := series{r.Node, r.Metric}
-			if old, ok := last[s]; !ok || old.Boot != r.Boot || old.Seq != r.Seq || !old.Time.Equal(r.Time) {
-				last[s], news = r, append(news, r)
-			}
-		}
-		if len(news) == 0 {
-			return nil
-		}
+		news := readings(groups)
 		if a.json {
 			return lines(a.env.Stdout, news)
 		}
+		var ids []string
+		for _, g := range groups {
+			ids = append(ids, g.Node)
+		}
+		known, err := names.of(ctx, ids...)
+		if err != nil {
+			return err
+		}
 		defer func() { first = false }()
-		return writeReadings(a.env.Stdout, news, names, c.Now(), output, first)
+		return writeReadings(a.env.Stdout, news, known, c.Now(), output, first)
 	})
+	return notFound(err, "haloctl node list shows the nodes")
 }
 
 // lines prints one JSON object a line.
