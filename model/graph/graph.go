@@ -48,7 +48,8 @@ const (
 	KindStranger Kind = "stranger" // no member; two reporters at least have a link to it
 )
 
-// Freshness is how recent a node's own report is.
+// Freshness is how recent a node's own report is, or whether the node still says
+// anything, if that is worse.
 type Freshness string
 
 // Freshness, best first.
@@ -59,7 +60,7 @@ const (
 	Never  Freshness = "never"  // there has been none
 )
 
-// When a report loses its worth, of a node that reports every minute.
+// When what a node says loses its worth, of one that says something every minute.
 const (
 	FreshFor    = 150 * time.Second // two reports a minute apart may be lost
 	SilentAfter = 10 * time.Minute
@@ -86,7 +87,7 @@ type Node struct {
 	Addresses  []dot11.MAC `json:"addresses" doc:"hardware addresses that it has, as it says itself"`
 	Neighbours int         `json:"neighbours" example:"3" doc:"nodes that it has live links to"`
 	Overlay    Overlay     `json:"overlay" enum:"up,old,down,unknown" doc:"session with the gateway; of the gateway: with half of the nodes at least"`
-	Direct     int         `json:"direct_peers" example:"2" doc:"other nodes that it has sessions with directly"`
+	Direct     int         `json:"direct_peers" example:"2" doc:"other nodes that it has sessions with directly; a node tells of 15 at most"`
 	NextHops   int         `json:"next_hop_changes" example:"1" doc:"how often its next hop to the gateway changed within the last hour"`
 	Score      int         `json:"score" example:"82" minimum:"0" maximum:"100" doc:"health; a stranger has none"`
 	Reasons    []Reason    `json:"reasons" doc:"why the score is not 100, the most points first: they add up"`
