@@ -27,11 +27,15 @@ import (
 	"halo.internal/gateway"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
+	"halo.internal/gateway/topology"
+	"halo.internal/gateway/topology/archive"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/dot11"
+	"halo.internal/model/graph"
 	"halo.internal/model/paths"
 )
 
@@ -92,6 +96,8 @@ type site struct {
 
 	mu     sync.Mutex // guards what follows
 	events []model.Event
+	radios []model.Radio
+	asked  [2]int // for a whole status, and for a brief one
 }
 
 func newSite(t *testing.T) *site { return newSiteWith(t, io.Discard, func(*http.ServeMux) {}) }
@@ -157,6 +163,17 @@ func (s *site) startMesh() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(model.MeshStatus{Node: s.key.ID(), Name: "site", Clock: model.ClockGateway, Joined: true, NetworkKey: s.network.Load().(string), Radios: []model.Radio{{Name: "phy0", Iface: "mesh0"}}})
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		st := model.MeshStatus{Node: s.key.ID(), Name: "site", Role: model.RoleGateway, Clock: model.ClockGateway, Joined: true, NetworkKey: s.network.Load().(string), BootCounter: s.boot, Time: time.Now()}
+		if r.URL.Query().Has("brief") {
+			s.asked[1]++
+		} else {
+			st.Radios = s.radios
+			s.asked[0]++
+		}
+		s.mu.Unlock()
+		_ = json.NewEncoder(w).Encode(st)
 	})
 	s.more(mux)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
@@ -191,7 +208,9 @@ func (s *site) startMesh() {
 // nextBoot is what halo-mesh does at the start of the machine.
 func (s *site) nextBoot() {
 	s.t.Helper()
+	s.mu.Lock()
 	s.boot++
+	s.mu.Unlock()
 	if err := os.RemoveAll(s.path(paths.RunAgent)); err != nil {
 		s.t.Fatal(err)
 	}
@@ -392,6 +411,41 @@ func TestConnectedNodeWritesNothing(t *testing.T) {
 	s.end(syscall.SIGTERM)
 	if c, _ := s.stored(); len(c.Boots) != 1 || c.Boots[0].Count < many || len(c.Boots[0].Missing) != 0 {
 		t.Errorf("got %+v", c)
+	}
+}
+
+// TestWhatIsAroundIsReported, for which the kernel is asked seldom.
+func TestWhatIsAroundIsReported(t *testing.T) {
+	s := newSite(t)
+	s.radios = []model.Radio{{Name: "phy0", Iface: "mesh0", MAC: "02:00:00:00:00:07", FreqMHz: 2412, WidthMHz: 20, Member: true}}
+	s.nextBoot()
+	s.start()
+	asked := func() (whole, brief int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.asked[0], s.asked[1]
+	}
+	waitFor(t, "brief questions", func() bool {
+		_, brief := asked()
+		return brief >= 4
+	})
+	if whole, brief := asked(); whole > brief { // until the gateway is reached it is asked for all
+		t.Errorf("asked %d times for a whole status, %d for a brief one", whole, brief)
+	}
+	s.end(syscall.SIGTERM)
+	s.stopGW()
+	history, err := archive.Open(t.Context(), archive.Config{Path: paths.Dir(s.data).File(paths.TopologyDB)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer history.Close()
+	p, err := topology.Reader{Store: history}.At(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, ok := p.Node(s.key.ID())
+	if want := (dot11.MAC{2, 0, 0, 0, 0, 7}); !ok || n.Report != graph.Fresh || n.Kind != graph.KindGateway || !slices.Contains(n.Addresses, want) {
+		t.Errorf("got %+v", p.Nodes)
 	}
 }
 

@@ -289,6 +289,18 @@ func TestDocs(t *testing.T) {
 		fmt.Sprintf("TQ × 100 / %d", fullTQ),
 		fmt.Sprintf("counts %d", unknownQuality),
 		fmt.Sprintf("not heard for %d s", model.DeadLinkMS/1000),
+		fmt.Sprintf("| `%s` | info; warning where an end of it now hangs on one link, or has no way | %.0f s |", LinkLost, holdLost.Seconds()),
+		fmt.Sprintf("| `%s` | info | %s min |", LinkMade, minutes(holdMade)),
+		fmt.Sprintf("| `%s` | error |", NodeUnreachable),
+		fmt.Sprintf("said nothing for %.0f s (a quarter more than its interval, if that is longer): %.0f s later", quietFor.Seconds(), holdUnreachable.Seconds()),
+		fmt.Sprintf("| `%s` | info | %.0f s |", NodeReachable, holdReachable.Seconds()),
+		fmt.Sprintf("| `%s` | warning |", SplitRisk),
+		fmt.Sprintf("| `%s` | info | it cuts nobody off any more: %s min |", SplitAverted, minutes(holdCut)),
+		fmt.Sprintf("| `%s` | warning | two nodes are said to have one hardware address: %s min |", AddressTwice, minutes(holdTwice)),
+		fmt.Sprintf("| `%s` | warning | more than %d links were told within an hour", Unsteady, mostLinks),
+		fmt.Sprintf("does not come back with it within %s min", minutes(lostWithIt)),
+		fmt.Sprintf("it has run for %s min", minutes(settleWithin)),
+		fmt.Sprintf("bounded to %d KiB an hour", HourlyOctets>>10),
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(doc), " "), line) {
 			t.Errorf("%s does not say %q", file, line)

@@ -125,8 +125,10 @@ func (t *Tracker) Put(at time.Time, r model.Report) error {
 }
 
 // Alive notes that a node, which says something so often, said something at the given
-// time: what it reported last still holds.
+// time: what it reported last still holds. That it says something once a day is not
+// believed.
 func (t *Tracker) Alive(at time.Time, node string, every time.Duration) {
+	every = min(every, model.MaxReportEveryS*time.Second)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.isMember(node) {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/graph"
 )
 
 // most entries of one page.
@@ -106,4 +108,25 @@ func (a *Admin) Channel(ctx context.Context) (Channel, error) {
 // MoveTo moves the mesh to another channel.
 func (a *Admin) MoveTo(ctx context.Context, channel int) error {
 	return a.do(ctx, http.MethodPut, "/v1/mesh/channel", nil, map[string]int{"channel": channel}, nil)
+}
+
+// Picture returns the network's picture, as it was at an instant; zero is now.
+func (a *Admin) Picture(ctx context.Context, at time.Time) (graph.Picture, error) {
+	q := url.Values{}
+	if !at.IsZero() {
+		q.Set("at", at.UTC().Format(time.RFC3339Nano))
+	}
+	return get[graph.Picture](ctx, a, "/v1/topology", q)
+}
+
+// PictureChanges waits some seconds for what changes after the picture of that run and
+// number.
+func (a *Admin) PictureChanges(ctx context.Context, run, seq uint64) (apitype.TopologyChanges, error) {
+	return get[apitype.TopologyChanges](ctx, a, "/v1/topology/changes", url.Values{"run": {fmt.Sprint(run)}, "seq": {fmt.Sprint(seq)}, "wait_s": {"5"}})
+}
+
+// PictureHistory returns what happened to the network within the last hour.
+func (a *Admin) PictureHistory(ctx context.Context) ([]graph.Moment, error) {
+	h, err := get[apitype.TopologyHistory](ctx, a, "/v1/topology/history", url.Values{"limit": {most}})
+	return h.Items, err
 }

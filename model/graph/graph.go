@@ -25,11 +25,11 @@ const (
 
 // Picture is the network at an instant. All lists are sorted by their keys.
 type Picture struct {
-	Run       uint64     `json:"run" doc:"which life of the gateway's process made it"`
-	Seq       uint64     `json:"seq" doc:"number of the picture in that run, from 1"`
+	Run       uint64     `json:"run" example:"4711" doc:"which life of the gateway's process made it"`
+	Seq       uint64     `json:"seq" example:"1042" doc:"number of the picture in that run, from 1"`
 	At        time.Time  `json:"at"`
-	Gateway   string     `json:"gateway" doc:"canonical ID"`
-	Score     int        `json:"score" minimum:"0" maximum:"100" doc:"health of the network"`
+	Gateway   string     `json:"gateway" example:"n-abcdefghij2345abcdef" doc:"canonical ID"`
+	Score     int        `json:"score" example:"87" minimum:"0" maximum:"100" doc:"health of the network"`
 	Reasons   []Reason   `json:"reasons" doc:"points that its nodes lack on average, the most first"`
 	Nodes     []Node     `json:"nodes"`
 	Links     []Link     `json:"links"`
@@ -48,7 +48,8 @@ const (
 	KindStranger Kind = "stranger" // no member; two reporters at least have a link to it
 )
 
-// Freshness is how recent a node's own report is.
+// Freshness is how recent a node's own report is, or whether the node still says
+// anything, if that is worse.
 type Freshness string
 
 // Freshness, best first.
@@ -59,7 +60,7 @@ const (
 	Never  Freshness = "never"  // there has been none
 )
 
-// When a report loses its worth, of a node that reports every minute.
+// When what a node says loses its worth, of one that says something every minute.
 const (
 	FreshFor    = 150 * time.Second // two reports a minute apart may be lost
 	SilentAfter = 10 * time.Minute
@@ -78,24 +79,24 @@ const (
 
 // Node is a device of the network.
 type Node struct {
-	ID         string      `json:"id" doc:"canonical ID; of a stranger the hardware address that is seen"`
-	Name       string      `json:"name,omitempty"`
+	ID         string      `json:"id" example:"n-bcdefghij2345abcdefg" doc:"canonical ID; of a stranger the hardware address that is seen"`
+	Name       string      `json:"name,omitempty" example:"mast"`
 	Kind       Kind        `json:"kind" enum:"gateway,node,stranger"`
 	Report     Freshness   `json:"report" enum:"fresh,late,silent,never"`
 	Heard      time.Time   `json:"heard,omitzero" doc:"when its last report came"`
 	Addresses  []dot11.MAC `json:"addresses" doc:"hardware addresses that it has, as it says itself"`
-	Neighbours int         `json:"neighbours" doc:"nodes that it has live links to"`
+	Neighbours int         `json:"neighbours" example:"3" doc:"nodes that it has live links to"`
 	Overlay    Overlay     `json:"overlay" enum:"up,old,down,unknown" doc:"session with the gateway; of the gateway: with half of the nodes at least"`
-	Direct     int         `json:"direct_peers" doc:"other nodes that it has sessions with directly"`
-	NextHops   int         `json:"next_hop_changes" doc:"how often its next hop to the gateway changed within the last hour"`
-	Score      int         `json:"score" minimum:"0" maximum:"100" doc:"health; a stranger has none"`
+	Direct     int         `json:"direct_peers" example:"2" doc:"other nodes that it has sessions with directly; a node tells of 15 at most"`
+	NextHops   int         `json:"next_hop_changes" example:"1" doc:"how often its next hop to the gateway changed within the last hour"`
+	Score      int         `json:"score" example:"82" minimum:"0" maximum:"100" doc:"health; a stranger has none"`
 	Reasons    []Reason    `json:"reasons" doc:"why the score is not 100, the most points first: they add up"`
 }
 
 // LinkID names a link: two nodes, the lower ID first, and what it goes over.
 type LinkID struct {
-	A         string          `json:"a"`
-	B         string          `json:"b"`
+	A         string          `json:"a" example:"n-abcdefghij2345abcdef"`
+	B         string          `json:"b" example:"n-bcdefghij2345abcdefg"`
 	Transport model.Transport `json:"transport" enum:"halow,wifi,ethernet"`
 }
 
@@ -141,27 +142,27 @@ const (
 type Link struct {
 	LinkID
 	State    LinkState `json:"state" enum:"live,one_way,stale"`
-	Parallel int       `json:"parallel" doc:"pairs of interfaces that it stands on; the best is described"`
-	Quality  int       `json:"quality" minimum:"0" maximum:"100" doc:"of the worse direction"`
-	Cost     int       `json:"cost" doc:"transmissions that a frame and its answer take, in thousandths: 1000 is a perfect link"`
+	Parallel int       `json:"parallel" example:"1" doc:"pairs of interfaces that it stands on; the best is described"`
+	Quality  int       `json:"quality" example:"84" minimum:"0" maximum:"100" doc:"of the worse direction"`
+	Cost     int       `json:"cost" example:"1293" doc:"transmissions that a frame and its answer take, in thousandths: 1000 is a perfect link"`
 	AB       Direction `json:"ab,omitzero" doc:"from A to B, as A sees it; absent where A does not report it"`
 	BA       Direction `json:"ba,omitzero" doc:"from B to A, as B sees it"`
 }
 
 // Direction is one end's view of a link. What is not known is zero.
 type Direction struct {
-	Iface         string `json:"iface" doc:"of the end that sees it so"`
-	FreqKHz       int    `json:"freq_khz,omitempty"`
-	WidthKHz      int    `json:"width_khz,omitempty"`
-	Quality       int    `json:"quality" minimum:"0" maximum:"100"`
+	Iface         string `json:"iface" example:"mesh0" doc:"of the end that sees it so"`
+	FreqKHz       int    `json:"freq_khz,omitempty" example:"924000"`
+	WidthKHz      int    `json:"width_khz,omitempty" example:"1000"`
+	Quality       int    `json:"quality" example:"84" minimum:"0" maximum:"100"`
 	Limit         Limit  `json:"limit,omitempty" enum:"signal,loss,tq,unknown" doc:"what keeps the quality below 100"`
-	SignalDBm     int    `json:"signal_dbm,omitempty"`
-	TxKbps        int    `json:"tx_kbps,omitempty"`
-	RxKbps        int    `json:"rx_kbps,omitempty"`
-	ExpectedKbps  int    `json:"expected_kbps,omitempty"`
-	TQ            int    `json:"tq,omitempty"`
-	RetryPermille int    `json:"retry_permille,omitempty"`
-	FailPermille  int    `json:"fail_permille,omitempty"`
+	SignalDBm     int    `json:"signal_dbm,omitempty" example:"-72"`
+	TxKbps        int    `json:"tx_kbps,omitempty" example:"600"`
+	RxKbps        int    `json:"rx_kbps,omitempty" example:"900"`
+	ExpectedKbps  int    `json:"expected_kbps,omitempty" example:"480"`
+	TQ            int    `json:"tq,omitempty" example:"231"`
+	RetryPermille int    `json:"retry_permille,omitempty" example:"85"`
+	FailPermille  int    `json:"fail_permille,omitempty" example:"2"`
 }
 
 // RouteState is whether a node has a way to the gateway.
@@ -184,16 +185,16 @@ const (
 
 // Route is how a node's frames reach the gateway. Path follows it hop by hop.
 type Route struct {
-	Node      string          `json:"node"`
+	Node      string          `json:"node" example:"n-bcdefghij2345abcdefg"`
 	State     RouteState      `json:"state" enum:"ok,loop,dead_end"`
-	Next      string          `json:"next,omitempty" doc:"next hop: canonical ID; absent where there is none"`
+	Next      string          `json:"next,omitempty" example:"n-abcdefghij2345abcdef" doc:"next hop: canonical ID; absent where there is none"`
 	Transport model.Transport `json:"transport,omitempty" doc:"towards the next hop, where it is known"`
 	Guessed   bool            `json:"guessed,omitempty" doc:"no report names this next hop: it is the first of the best path by live links"`
 	Estimated bool            `json:"estimated,omitempty" doc:"this next hop, or a later one, is guessed"`
-	Hops      int             `json:"hops,omitempty" doc:"to the gateway"`
-	Cost      int             `json:"cost,omitempty" doc:"sum of those of the links"`
-	Worst     int             `json:"worst,omitempty" doc:"quality of the worst link on the way"`
-	TQ        int             `json:"tq,omitempty" doc:"of the whole way, as the node's BATMAN_IV has it"`
+	Hops      int             `json:"hops,omitempty" example:"2" doc:"to the gateway"`
+	Cost      int             `json:"cost,omitempty" example:"2586" doc:"sum of those of the links"`
+	Worst     int             `json:"worst,omitempty" example:"72" doc:"quality of the worst link on the way"`
+	TQ        int             `json:"tq,omitempty" example:"201" doc:"of the whole way, as the node's BATMAN_IV has it"`
 	Kbps      int             `json:"kbps,omitempty" doc:"of the whole way, as the node's BATMAN_V has it"`
 	End       string          `json:"end,omitempty" doc:"of a dead end: the node where the way ends; of a loop: where the way enters it"`
 	Why       string          `json:"why,omitempty" enum:"no_way,no_report,unknown_hop,no_gateway"`
@@ -203,7 +204,7 @@ type Route struct {
 // Cut is a node or a link whose loss splits the network.
 type Cut struct {
 	CutID
-	Count int      `json:"count" doc:"nodes that would be cut off from the gateway; where it is not there, or is the cut itself, from the largest part that is left"`
+	Count int      `json:"count" example:"3" doc:"nodes that would be cut off from the gateway; where it is not there, or is the cut itself, from the largest part that is left"`
 	Split []string `json:"split" doc:"their canonical IDs, the first 32"`
 }
 

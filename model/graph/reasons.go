@@ -34,9 +34,9 @@ var Codes = [...]Code{DeadEnd, Loop, Alone, WeakSignal, Losses, LowTQ, OneWayLin
 // Reason is why a score is not 100.
 type Reason struct {
 	Code  Code   `json:"code" enum:"dead_end,loop,alone,weak_signal,losses,low_tq,one_way_link,unknown_link,hops,single_link,behind_node,vital,overlay_old,overlay_down,overlay_unknown,late_report,no_report,next_hop_changes"`
-	Lost  int    `json:"lost" doc:"points of 100"`
+	Lost  int    `json:"lost" example:"8" doc:"points of 100"`
 	Node  string `json:"node,omitempty" doc:"the other node that it is about"`
-	Value int    `json:"value,omitempty" doc:"what was measured or counted; of the network: nodes of which it is so"`
+	Value int    `json:"value,omitempty" example:"72" doc:"what was measured or counted; of the network: nodes of which it is so"`
 }
 
 // String is the reason of a node for people. name gives nodes the names that people
