@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -134,20 +136,55 @@ func (a *app) fetchFile(ctx context.Context, c *client.Client, id int64, out str
 	return nil
 }
 
+// A gateway that is asked to start anew does not answer meanwhile.
+const (
+	awayMost  = 3 * time.Minute
+	awayPause = time.Second
+)
+
 // awaitJob waits until a job has ended. What is new meanwhile a person is told.
 func (a *app) awaitJob(ctx context.Context, c *client.Client, j apitype.Job) (apitype.Job, error) {
 	said := ""
-	for !j.Final() {
-		if news := strings.TrimSpace(jobState(j) + " " + j.Message); news != said && !a.json {
+	say := func(news string) {
+		if news != said && !a.json {
 			said = news
 			fmt.Fprintf(a.env.Stderr, "job %d: %s\n", j.ID, table.Clean(news))
 		}
-		var err error
-		if j, err = c.JobNews(ctx, j.ID); err != nil {
+	}
+	var since time.Time // the gateway does not answer
+	for !j.Final() {
+		if since.IsZero() {
+			say(strings.TrimSpace(jobState(j) + " " + j.Message))
+		}
+		now, err := c.JobNews(ctx, j.ID)
+		switch {
+		case err == nil:
+			j, since = now, time.Time{}
+			continue
+		case !away(err):
 			return j, err
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) > awayMost:
+			return j, err
+		}
+		say("the gateway does not answer; waiting for it")
+		select {
+		case <-ctx.Done():
+			return j, ctx.Err()
+		case <-time.After(awayPause):
 		}
 	}
 	return j, nil
+}
+
+// away tells of a gateway that may be back soon.
+func away(err error) bool {
+	if _, ok := errors.AsType[*client.UnreachableError](err); ok {
+		return true
+	}
+	p, ok := errors.AsType[*apitype.Problem](err)
+	return ok && p.Status == http.StatusServiceUnavailable
 }
 
 // jobError is nil where a job was done, and else says what has come of it.

@@ -31,7 +31,8 @@ type Order struct {
 // order is an Order on its way.
 type order struct {
 	Order
-	sent    bool // on some connection
+	sent    bool     // on some connection
+	on      *session // on which it was sent last
 	running bool
 	over    bool
 	last    wire.CommandReport
@@ -109,12 +110,18 @@ func (n *node) inOrder() []*order {
 	return all
 }
 
-// hand hands an order to its node, if that is there. One that has begun is not handed
-// over again: the node remembers it, and says by itself what becomes of it. mu is held.
+// hand hands an order to its node, if that is there, and not at another of the kind. One
+// that has begun is not handed over again: the node remembers it, and says by itself
+// what becomes of it. mu is held.
 func (e *Engine) hand(n *node, o *order) {
 	s := n.session
-	if s == nil || s.nonce == nil || o.held || o.over || o.running {
+	if s == nil || s.nonce == nil || o.on == s || o.held || o.over || o.running {
 		return
+	}
+	for _, before := range n.orders {
+		if before.Command.Kind == o.Command.Kind && o.ID.After(before.ID) && !before.held {
+			return // when that has ended
+		}
 	}
 	left := time.Until(o.Expires)
 	if left <= 0 && !o.sent {
@@ -129,7 +136,7 @@ func (e *Engine) hand(n *node, o *order) {
 		e.Log.Error("a command cannot be signed", "node", o.Node, "err", err) // it was checked before
 		return
 	}
-	o.sent = true
+	o.sent, o.on = true, s
 	s.send(wire.CommandMessage{Order: b, Signature: e.Key.Sign(wire.CommandContext, b)})
 }
 
@@ -194,13 +201,16 @@ func (e *Engine) giveUp(n *node, o *order, code string) {
 	_ = told(r, nil) // it is over either way
 }
 
-// end takes an order off its node. mu is held.
+// end takes an order off its node, for which another may have waited. mu is held.
 func (e *Engine) end(n *node, o *order) {
 	o.over = true
 	if o.timer != nil {
 		o.timer.Stop()
 	}
 	delete(n.orders, o.ID)
+	for _, next := range n.inOrder() {
+		e.hand(n, next)
+	}
 }
 
 // Take handles what a node says of its commands. It returns false where the message is

@@ -260,12 +260,20 @@ func TestACommandThatRunsIsTakenBack(t *testing.T) {
 		now, err := s.jobs.Get(t.Context(), j.ID)
 		return err == nil && now.State == apitype.JobRunning && now.Progress == 30 && now.Message == "it blinks"
 	})
-	second := b.give(model.Command{Kind: model.CommandLocate})
-	s.ends(second.ID, apitype.JobRefused, model.CodeBusy)
+	second := b.give(model.Command{Kind: model.CommandLocate}) // one of a kind after the other
+	time.Sleep(20 * time.Millisecond)
+	if now, err := s.jobs.Get(t.Context(), second.ID); err != nil || now.State != apitype.JobQueued {
+		t.Errorf("a second one, while the first is under way: %+v, %v", now, err)
+	}
 	if _, err := s.jobs.Cancel(t.Context(), j.ID); err != nil {
 		t.Fatal(err)
 	}
 	s.ends(j.ID, apitype.JobCancelled, "")
+	<-running
+	if _, err := s.jobs.Cancel(t.Context(), second.ID); err != nil {
+		t.Fatal(err)
+	}
+	s.ends(second.ID, apitype.JobCancelled, "")
 }
 
 // A gateway from an old card, which has the key and a lower epoch, is not obeyed; nor
