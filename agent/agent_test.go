@@ -161,15 +161,15 @@ func (s *site) path(p string) string { return filepath.Join(s.root, p) }
 // startMesh stands in for halo-mesh on its socket.
 func (s *site) startMesh() {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(model.MeshStatus{Node: s.key.ID(), Name: "site", Clock: model.ClockGateway, Joined: true, NetworkKey: s.network.Load().(string), Radios: []model.Radio{{Name: "phy0", Iface: "mesh0"}}})
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		st := model.MeshStatus{Node: s.key.ID(), Name: "site", Role: model.RoleGateway, Clock: model.ClockGateway, Joined: true, NetworkKey: s.network.Load().(string), BootCounter: s.boot, Time: time.Now()}
 		if r.URL.Query().Has("brief") {
 			s.asked[1]++
 		} else {
-			st.Radios = s.radios
+			if st.Radios = s.radios; st.Radios == nil {
+				st.Radios = []model.Radio{{Name: "phy0", Iface: "mesh0"}}
+			}
 			s.asked[0]++
 		}
 		s.mu.Unlock()

@@ -50,7 +50,7 @@ func (a *app) commandTo(use, short, long string, args cobra.PositionalArgs, made
 		if err != nil {
 			return a.cannot(err)
 		}
-		return a.follow(ctx, c, j, g.noWait, shown)
+		return a.followJob(ctx, c, j, g.noWait, shown)
 	})
 	c.Long = long + commandLong
 	c.Flags().DurationVar(&g.expires, "expires", 5*time.Minute, "how long it waits for a node that is off")
@@ -66,8 +66,8 @@ func (a *app) cannot(err error) error {
 	return notFound(err, "haloctl node list shows the nodes")
 }
 
-// follow waits for a job and shows what has come of it.
-func (a *app) follow(ctx context.Context, c *client.Client, j apitype.Job, noWait bool, shown func(context.Context, *client.Client, apitype.Job) error) error {
+// followJob waits for a job and shows what has come of it.
+func (a *app) followJob(ctx context.Context, c *client.Client, j apitype.Job, noWait bool, shown func(context.Context, *client.Client, apitype.Job) error) error {
 	if noWait {
 		return a.show(j, func(io.Writer) error {
 			a.say("Job %d is %s.", j.ID, j.State)
@@ -221,7 +221,7 @@ func (a *app) nodeSpeedTest() *cobra.Command {
 		if err != nil {
 			return a.cannot(err)
 		}
-		return a.follow(ctx, c, j, noWait, func(_ context.Context, _ *client.Client, j apitype.Job) error {
+		return a.followJob(ctx, c, j, noWait, func(_ context.Context, _ *client.Client, j apitype.Job) error {
 			var r model.SpeedResult
 			if err := json.Unmarshal(j.Result, &r); err != nil {
 				return fmt.Errorf("expected what was measured, got %.100q: %w", j.Result, err)

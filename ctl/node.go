@@ -17,8 +17,6 @@ import (
 )
 
 func (a *app) nodeCommand() *cobra.Command {
-	g := group("node", "devices of the network",
-		a.call("list", "all nodes, the gateway among them", cobra.NoArgs, a.nodeList),
 	var watch bool
 	var interval time.Duration
 	list := a.call("list", "all nodes, the gateway among them", cobra.NoArgs, func(ctx context.Context, c *client.Client, args []string) error {
@@ -29,7 +27,7 @@ func (a *app) nodeCommand() *cobra.Command {
 	})
 	list.Flags().BoolVar(&watch, "watch", false, "go on and print those that change")
 	intervalFlag(list, &interval, "--watch")
-	return group("node", "devices of the network", list,
+	g := group("node", "devices of the network", list,
 		a.ofNode("show NODE", "one node with its interfaces and links", cobra.ExactArgs(1), a.nodeShow),
 		a.ofNode("rename NODE NAME", "give a node another name", cobra.ExactArgs(2), a.nodeRename),
 		a.ofNode("console-code NODE", "show the code with which a person logs in at a node's console", cobra.ExactArgs(1), a.nodeConsoleCode),

@@ -107,6 +107,16 @@ func (c *Client) Events(ctx context.Context, f EventFilter, limit int) ([]apityp
 	})
 }
 
+// EventsSince returns one page of the events after the one with that ID,
+// oldest first.
+func (c *Client) EventsSince(ctx context.Context, f EventFilter, id int64) ([]apitype.Event, error) {
+	q := f.query()
+	q.Set("since", strconv.FormatInt(id, 10))
+	q.Set("limit", strconv.Itoa(pageSize))
+	l, err := get[apitype.EventList](ctx, c, "/v1/events", q)
+	return l.Items, err
+}
+
 // Registrations lists the join requests that wait for an admin.
 func (c *Client) Registrations(ctx context.Context) ([]apitype.Registration, error) {
 	return all(func(cursor string) ([]apitype.Registration, string, error) {

@@ -23,7 +23,6 @@ import (
 type ways struct {
 	mu    sync.Mutex
 	at    map[netip.Addr]netip.AddrPort
-	slow  map[netip.Addr]bool // nobody is there in time
 	laws  []model.Legality
 	comes netip.Addr // whom a device that serves sees
 }
