@@ -40,6 +40,7 @@ func every(ctx context.Context, d time.Duration, f func() (done bool)) bool {
 func (a *agent) watchMesh(ctx context.Context) error {
 	there := true // so that its absence is logged
 	every(ctx, watchEvery, func() bool {
+		before, lookedAt := a.seen.around()
 		st, err := a.status(ctx)
 		var h health.Report
 		if err == nil {
@@ -63,9 +64,10 @@ func (a *agent) watchMesh(ctx context.Context) error {
 			return false
 		}
 		a.graph.Set(checkMesh, health.OK, "")
-		before, _ := a.seen.last()
 		a.seen.saw(st, h)
-		if reach(st) != reach(before) {
+		// A brief status does not tell; and while there is a stream, the token would wait
+		// for its end, and then have all nodes come back at the same instant.
+		if whole, at := a.seen.around(); at != lookedAt && !a.reached.Load() && reach(whole) != reach(before) {
 			select {
 			case a.retry <- struct{}{}:
 			default: // a token waits already
