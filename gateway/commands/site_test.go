@@ -228,6 +228,7 @@ func (b *board) power() {
 func (b *board) process() {
 	b.t.Helper()
 	b.off()
+	b.until("the stream has ended", func() bool { _, _, online := b.commands.Abilities(b.id()); return !online })
 	quiet := slog.New(slog.DiscardHandler)
 	sp, err := spool.Open(spool.Options{
 		Live: b.run, Disk: filepath.Join(b.perm, "spool"), Boot: b.boot, Owner: spool.Owner{Network: "x", Node: b.id()}, Budget: 1 << 20, Delay: time.Minute,

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"halo.internal/agent/act"
 	"halo.internal/agent/command"
@@ -174,7 +173,6 @@ func TestASpeedTestIsTakenBack(t *testing.T) {
 	}}
 	node.process()
 	node.there()
-	time.Sleep(10 * time.Millisecond) // its new connection
 	j, err := s.speed.Create(t.Context(), apitype.CreateSpeedTest{Node: node.id(), Peer: peer.id()}, "user:root", "")
 	if err != nil {
 		t.Fatal(err)
