@@ -159,7 +159,7 @@ func New(c Config) (*API, error) {
 	a.liveRoute()
 
 	doc := a.huma.OpenAPI()
-	useProblems(doc)
+	finish(doc)
 	var err error
 	if a.openapi, err = json.Marshal(doc); err != nil {
 		return nil, fmt.Errorf("OpenAPI document: %w", err)
