@@ -67,7 +67,7 @@ LONGEST = ./mesh/announce ./mesh/wireless ./mesh/radio
 NETWORK = ./lab/systemtest
 MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -tags lab -timeout 60m
 
-test: deps peers lint ## everything, machines included
+test: deps peers npm lint ## everything, machines included
 	@$(MAKE) --no-print-directory -j 2 fast machines # fast tests wait, while images are built
 	$(MACHINES) -p 3 $(LONGEST) $(filter-out $(LONGEST) $(NETWORK),$(LAB))
 	$(MACHINES) $(NETWORK)
@@ -119,12 +119,15 @@ soak: deps build lab-images ## restarts twenty times, a partition of an hour, an
 	@cat $(OUT)/scenarios-*.txt
 
 #: Build
-.PHONY: deps peers stamp build lab-images testvm clean
+.PHONY: deps peers npm stamp build lab-images testvm clean
 deps: ## install the Debian packages that are missing
 	@$(call install,$(PACKAGES))
 
 peers: ## install those that tests speak to
 	@$(call install,$(PACKAGES) $(PEERS))
+
+npm: ## install npm, from which the linter of the API's document comes, where there is none
+	@$(call install,$(if $(shell command -v npm),,nodejs npm))
 
 define install
 missing=$$(for p in $(1); do \

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -25,8 +26,15 @@ var exampleTexts = map[string]string{
 	"key": exampleKey, "identity_key": exampleKey, "wireguard_key": exampleKey, "network_key": exampleKey, "gateway_wireguard_key": exampleKey, "possession": exampleKey, "signature": exampleKey,
 	"certificate": exampleKey, "public_key": exampleKey, "record": exampleKey, "overlay_v4": "10.42.0.7", "overlay_v6": "fd12:3456:789a:2::7", "underlay": "fd12:3456:789a:1::7",
 	"address": "10.43.0.20", "addresses": "10.43.0.20/24", "clients": "10.43.7.0/24", "upstreams": "192.0.2.53:53", "server": "192.0.2.53:53", "at": "k3v9q0ad.17", "after": "k3v9q0ad.17", "topic": "nodes", "topics": "nodes",
+	"halow_scheme": "US", "clock": "gps", "role": "node", "phase": "idle", "outcome": "the mesh is on channel 6", "peering": "linked", "sae": "hash-to-element", "go": "go1.26", "peer": exampleNode,
+	"treatment": "accept", "members": exampleNode, "rule": "clients to the mesh", "needs": "sensor", "gone": exampleNode, "flags": "radar", "why": "radar may be there", "reasons": "the kernel's database", "wanted": "DE",
+	"join": "joined", "join_detail": "admitted by a token", "left_out": exampleNode, "waiting": exampleNode, "evidence": "a beacon", "group": "239.2.3.1:6969", "check": "halo-mesh", "bundle": "version = 1\n…",
+	"no_upstream": "there is no uplink", "interfaces": "eth1", "zone": "clients", "client_id": "01:02:00:00:00:00:07", "nodes": exampleNode, "halow": "loading", "clear": "nothing",
 	"commit": "3c83b70", "slot": "a", "state": "ok", "sqlite": "3.53.0", "features": "nodes", "routing": "BATMAN_V", "channel": "channel 1, 2412 MHz", "location": "body.name",
 }
+
+// exampleFalse are what is seldom so.
+var exampleFalse = []string{"revoked", "volatile", "disabled", "anyway", "more", "reset", "urgent", "waits", "secret", "rotate_secret"}
 
 const (
 	exampleNode = "n-b3x5k2m7q4w6c8d2f5ga"
@@ -76,6 +84,8 @@ func (e examples) of(s *huma.Schema, name string, request bool, depth int) any {
 		return s.Default
 	case len(s.Enum) > 0:
 		return s.Enum[0]
+	case len(s.AnyOf) > 0:
+		return e.of(s.AnyOf[0], name, request, depth)
 	case len(s.OneOf) > 0:
 		return e.of(s.OneOf[0], name, request, depth)
 	}
@@ -90,7 +100,7 @@ func (e examples) of(s *huma.Schema, name string, request bool, depth int) any {
 	case huma.TypeString:
 		return e.text(s, name)
 	case huma.TypeBoolean:
-		return true
+		return !slices.Contains(exampleFalse, name)
 	case huma.TypeInteger, huma.TypeNumber:
 		return number(s, name)
 	}
@@ -113,7 +123,12 @@ func (e examples) object(s *huma.Schema, request bool, depth int) any {
 }
 
 func (e examples) text(s *huma.Schema, name string) any {
-	switch s.Format {
+	text, known := exampleTexts[name]
+	format := s.Format
+	if _, err := netip.ParseAddr(text); strings.HasPrefix(format, "ip") && err == nil {
+		format = "" // the name says which
+	}
+	switch format {
 	case "date-time":
 		return exampleTime
 	case "ipv4":
@@ -126,7 +141,6 @@ func (e examples) text(s *huma.Schema, name string) any {
 	if s.ContentEncoding == "base64" {
 		return exampleKey
 	}
-	text, known := exampleTexts[name]
 	if !known {
 		text = "text"
 	}

@@ -32,9 +32,12 @@ func (a *API) liveRoute() {
 	doc := a.huma.OpenAPI()
 	schema := func(t reflect.Type) *huma.Schema { return doc.Components.Schemas.Schema(t, true, "") }
 	messages := &huma.Schema{OneOf: []*huma.Schema{schema(reflect.TypeFor[apitype.LiveMessage]()), schema(reflect.TypeFor[apitype.LiveRequest]())}}
-	for _, t := range []reflect.Type{reflect.TypeFor[apitype.LiveReadings](), reflect.TypeFor[model.Recovery]()} {
-		schema(t) // what is in messages, besides what other routes have
+	items := &huma.Schema{}
+	for _, t := range []reflect.Type{reflect.TypeFor[apitype.Event](), reflect.TypeFor[apitype.LiveReadings](), reflect.TypeFor[apitype.Node](), reflect.TypeFor[apitype.Registration](), reflect.TypeFor[model.Recovery]()} {
+		items.AnyOf = append(items.AnyOf, schema(t))
 	}
+	items.AnyOf = append(items.AnyOf, &huma.Schema{Type: huma.TypeObject, Description: "of topics to come"})
+	doc.Components.Schemas.Map()["LiveMessage"].Properties["items"].Items = items
 	doc.AddOperation(&huma.Operation{
 		OperationID: operation, Method: http.MethodGet, Path: path, Tags: []string{"live"},
 		Summary: "What changes, as it changes: a WebSocket",
