@@ -205,7 +205,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	var link *meshlink.Link
 	logins, err := auth.New(ctx, auth.Config{
-		DB: p.config, Clock: d.clock, Events: log, Salt: p.network[:], Key: p.identity.Key, Epoch: p.epoch.Now,
+		DB: p.config, Secrets: p.secrets, Clock: d.clock, Events: log, Salt: p.network[:], Key: p.identity.Key, Epoch: p.epoch.Now,
 		OfferTime: func(ctx context.Context, o model.TimeOffer) {
 			if err := link.OfferTime(ctx, o); err != nil && !d.Alone {
 				d.Log.Warn("the time of a login is of no use", "err", err)

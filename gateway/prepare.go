@@ -14,6 +14,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/reserve"
+	"halo.internal/gateway/seal"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/trust"
 	"halo.internal/health"
@@ -38,6 +39,7 @@ type prepared struct {
 	network   identity.PublicKey
 	bundle    *bundle.Bundle
 	config    *store.DB
+	secrets   *seal.Secrets
 	telemetry *store.DB
 	reserve   *reserve.Reserve
 	epoch     *epoch.Keeper
@@ -117,8 +119,11 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if repair.Reason != "" {
 		p.noteRepair("config", repair)
 	}
+	if err == nil {
+		err = d.until(ctx, checkConfig, func() error { return p.openSecrets(dir) })
+	}
 	if err == nil && repair.Restored != "" {
-		err = d.until(ctx, checkConfig, func() error { return auth.EndLogins(ctx, p.config) })
+		err = d.until(ctx, checkConfig, func() error { return auth.EndLogins(ctx, p.config, p.secrets) })
 	}
 	if err == nil {
 		err = d.until(ctx, checkConfig, func() error {
@@ -148,6 +153,19 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 		return nil, errors.Join(err, closeAll(p))
 	}
 	return p, nil
+}
+
+// openSecrets loads the key of the secrets in config.db.
+func (p *prepared) openSecrets(dir string) error {
+	box, lost, err := seal.Load(dir)
+	if err != nil {
+		return err
+	}
+	p.secrets = seal.New(p.config, box)
+	if lost != "" {
+		p.note("seal.lost", model.Error, "the key of the secrets in config.db was damaged in both places and is made anew; what it sealed has to be entered again", map[string]string{"reason": lost})
+	}
+	return nil
 }
 
 // sweep removes what power cuts left in the gateway's folder; alone there is no

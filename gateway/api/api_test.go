@@ -26,6 +26,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/seal"
 	"halo.internal/gateway/store"
 	"halo.internal/health"
 	"halo.internal/identity"
@@ -66,7 +67,7 @@ func newFixture(t *testing.T) *fixture {
 	c, quiet, key := clock.New(time.Now, build), slog.New(slog.DiscardHandler), identity.New()
 	network := key.Public()
 	log := events.New(config, c, 1, quiet)
-	logins, err := auth.New(t.Context(), auth.Config{DB: config, Clock: c, Events: log, Salt: network[:], Key: key, Epoch: func() uint64 { return 40_000 }})
+	logins, err := auth.New(t.Context(), auth.Config{DB: config, Secrets: secrets(t, dir, config), Clock: c, Events: log, Salt: network[:], Key: key, Epoch: func() uint64 { return 40_000 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +113,15 @@ func newFixture(t *testing.T) *fixture {
 	}
 	f.token = f.login("root")
 	return f
+}
+
+func secrets(t *testing.T, dir string, db *store.DB) *seal.Secrets {
+	t.Helper()
+	box, _, err := seal.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seal.New(db, box)
 }
 
 func (f *fixture) login(name string) string {

@@ -22,6 +22,7 @@ import (
 
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/seal"
 	"halo.internal/gateway/store"
 	"halo.internal/identity"
 	"halo.internal/model"
@@ -41,6 +42,7 @@ const (
 // Service answers all questions of who and whether.
 type Service struct {
 	db     *store.DB
+	secret *seal.Secrets
 	clock  *clock.Clock
 	events *events.Log
 	hasher *hasher
@@ -56,10 +58,11 @@ type Service struct {
 
 // Config is what New needs.
 type Config struct {
-	DB     *store.DB
-	Clock  *clock.Clock
-	Events *events.Log
-	Salt   []byte // network key: salt of the claim code
+	DB      *store.DB
+	Secrets *seal.Secrets
+	Clock   *clock.Clock
+	Events  *events.Log
+	Salt    []byte // network key: salt of the claim code
 
 	Key   identity.Key  // the network's, which signs operators' certificates
 	Epoch func() uint64 // may rise at any time
@@ -69,14 +72,20 @@ type Config struct {
 	OfferTime func(context.Context, model.TimeOffer)
 }
 
-const settingSigningKey = "login signing key"
+const secretSigningKey = "login signing key"
 
 // New loads or makes the signing key.
 func New(ctx context.Context, c Config) (*Service, error) {
-	s := &Service{db: c.DB, clock: c.Clock, events: c.Events, hasher: newHasher(), logins: newLimiter(), network: c.Key, epoch: c.Epoch, offerTime: c.OfferTime}
-	seed, err := c.DB.Setting(ctx, settingSigningKey, newSeed)
+	s := &Service{db: c.DB, secret: c.Secrets, clock: c.Clock, events: c.Events, hasher: newHasher(), logins: newLimiter(), network: c.Key, epoch: c.Epoch, offerTime: c.OfferTime}
+	if err := c.Secrets.Adopt(ctx, secretSigningKey, secretClaimCode); err != nil {
+		return nil, err
+	}
+	seed, lost, err := c.Secrets.Initial(ctx, secretSigningKey, newSeed)
 	if err != nil {
 		return nil, fmt.Errorf("login signing key: %w", err)
+	}
+	if lost {
+		c.Events.Add("auth.key.lost", model.Warning, "", "the key that signs logins could not be opened and is made anew: people log in again", nil)
 	}
 	if len(seed) != ed25519.SeedSize {
 		return nil, fmt.Errorf("login signing key: expected %d octets, got %d", ed25519.SeedSize, len(seed))
@@ -91,12 +100,15 @@ func New(ctx context.Context, c Config) (*Service, error) {
 // since a machine cannot. A new signing key does for access tokens what the
 // users' generations cannot: those of the copy may have been passed since, by
 // any number, so that one of them would be met again.
-func EndLogins(ctx context.Context, db *store.DB) error {
+func EndLogins(ctx context.Context, db *store.DB, secrets *seal.Secrets) error {
 	err := db.Write(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens`); err != nil {
 			return err
 		}
-		return store.PutSetting(ctx, tx, settingSigningKey, newSeed())
+		if _, err := tx.ExecContext(ctx, `DELETE FROM settings WHERE name = ?`, secretSigningKey); err != nil {
+			return err // where a former release has it, from which it would be taken
+		}
+		return secrets.Put(ctx, tx, secretSigningKey, newSeed())
 	})
 	if err != nil {
 		return fmt.Errorf("end the logins of a restored database: %w", err)

@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	settingClaimCode = "claim code"
-	claimLife        = 2 * time.Minute
-	maxExchanges     = 64
+	secretClaimCode = "claim code"
+	claimLife       = 2 * time.Minute
+	maxExchanges    = 64
 )
 
 // claims holds the open claim exchanges. They live in RAM: after a restart the
@@ -59,7 +59,7 @@ func (s *Service) PrepareClaim(ctx context.Context, fromBundle string) (string, 
 		}
 		code = claim.NewCode()
 	}
-	stored, err := s.db.Setting(ctx, settingClaimCode, func() []byte { return []byte(code) })
+	stored, _, err := s.secret.Initial(ctx, secretClaimCode, func() []byte { return []byte(code) }) // a lost one was shown, as this one is
 	if err != nil {
 		return "", err
 	}
@@ -200,7 +200,7 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 		if n > 0 {
 			return errClaimed // somebody else was faster
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM settings WHERE name = ?`, settingClaimCode); err != nil {
+		if err := s.secret.Delete(ctx, tx, secretClaimCode); err != nil {
 			return err
 		}
 		return insertUser(ctx, tx, u.name, u.role, phc, store.Millis(s.clock.Now()))

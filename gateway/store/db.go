@@ -64,6 +64,9 @@ func dsn(path string, k Kind, writer bool) string {
 	} else {
 		pragmas = append(pragmas, "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(1048576)", "wal_autocheckpoint(256)")
 	}
+	if k.Scrub {
+		pragmas = append(pragmas, "secure_delete(1)")
+	}
 	cache := cmp.Or(k.Cache, 1024)
 	for _, p := range append(pragmas, "foreign_keys(1)", "temp_store(MEMORY)", fmt.Sprintf("cache_size(-%d)", cache), "mmap_size(0)") {
 		v.Add("_pragma", p)
@@ -97,6 +100,14 @@ func OpenAsIs(ctx context.Context, path string, k Kind) (*DB, error) {
 
 // Close closes the database; the last connection checkpoints the WAL.
 func (d *DB) Close() error { return errors.Join(d.read.Close(), d.write.Close()) }
+
+// Flush brings what the log holds to its place and empties the log's file, so that
+// nothing that was scrubbed is left there. Where a reader is in the way it is done
+// another time.
+func (d *DB) Flush(ctx context.Context) error {
+	_, err := d.write.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`)
+	return classify(err)
+}
 
 // Path returns where the database is.
 func (d *DB) Path() string { return d.path }

@@ -43,6 +43,8 @@ type Kind struct {
 	Rollback bool
 	PageSize int // octets; 0: SQLite's
 	Cache    int // KiB of each connection; 0: 1024
+
+	Scrub bool // what is deleted is overwritten, not only forgotten
 }
 
 // OpenConfig opens config.db. A damaged one is set aside and the newest good
@@ -57,7 +59,7 @@ func OpenConfig(ctx context.Context, path string) (*DB, Repair, error) {
 	if err != nil {
 		return nil, Repair{}, err
 	}
-	return Open(ctx, path, Kind{Migrations: sub, Copies: copies})
+	return Open(ctx, path, Kind{Migrations: sub, Copies: copies, Scrub: true})
 }
 
 // OpenTelemetry opens telemetry.db. A damaged one is set aside and a new one
