@@ -11,7 +11,7 @@ CREATE TABLE secrets (
 CREATE TRIGGER secrets_added AFTER INSERT ON secrets BEGIN UPDATE copy_marks SET change = randomblob(8); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER secrets_changed AFTER UPDATE ON secrets BEGIN UPDATE copy_marks SET withdrawal = randomblob(8); END;
+CREATE TRIGGER secrets_changed AFTER UPDATE ON secrets BEGIN UPDATE copy_marks SET change = randomblob(8); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER secrets_removed AFTER DELETE ON secrets BEGIN UPDATE copy_marks SET withdrawal = randomblob(8); END;
