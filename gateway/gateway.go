@@ -244,7 +244,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	copies := newCopies(p.config.Copy, p.config.Copied(), nodes.Changes(), d.Log)
+	copies := newCopies(d.copyOf(p.config, log), p.config.Copied(), nodes.Changes(), d.Log)
 	copies.catchUp(lag)
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient()

@@ -23,7 +23,7 @@ const unfinishedCopy = ".copy-new"
 // was being made: it takes room, and may hold what was taken away since.
 func SweepCopy(path string) error {
 	tmp := path + unfinishedCopy
-	return errors.Join(os.RemoveAll(tmp), os.RemoveAll(tmp+"-journal")) // SQLite's own beside it
+	return errors.Join(os.RemoveAll(tmp), os.RemoveAll(tmp+"-journal"), os.RemoveAll(tmp+sumsSuffix)) // SQLite's own beside it
 }
 
 // Copied returns when the newest copy was made; zero: there is none.
@@ -98,7 +98,12 @@ func (d *DB) Copy(ctx context.Context) error {
 // copyOnce makes a copy the newest one and the newest one the second. Power may
 // fail at any instant: a copy that is whole is only replaced by another, and
 // there is one under its name at all times.
+//
+// A database that is damaged by now replaces no copy.
 func (d *DB) copyOnce(ctx context.Context) error {
+	if err := d.Verify(); err != nil {
+		return fmt.Errorf("no copy is made: %w", err)
+	}
 	tmp, first, second := d.path+unfinishedCopy, d.path+copySuffixes[0], d.path+copySuffixes[1]
 	if err := SweepCopy(d.path); err != nil {
 		return err
@@ -113,10 +118,25 @@ func (d *DB) copyOnce(ctx context.Context) error {
 	if err := errors.Join(f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("copy %s: %w", d.path, err)
 	}
-	if inspect(first, func(db *sql.DB) error { return check(ctx, db) }) == nil { // else the second is the better one
+	if err := new(sums).update(tmp, nil); err != nil {
+		return fmt.Errorf("copy %s: %w", d.path, err)
+	}
+	if good(ctx, first) { // else the second is the better one
 		if err := os.Rename(first, second); err != nil {
 			return err
 		}
+		if err := os.Rename(first+sumsSuffix, second+sumsSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
-	return atomicfile.Rename(tmp, first)
+	// A power cut between the two leaves sums of another file, which say nothing.
+	return errors.Join(atomicfile.Rename(tmp, first), atomicfile.Rename(tmp+sumsSuffix, first+sumsSuffix))
+}
+
+// good tells whether a copy is worth being kept.
+func good(ctx context.Context, copy string) bool {
+	if _, err := verifySums(copy); err != nil {
+		return false
+	}
+	return inspect(copy, func(db *sql.DB) error { return check(ctx, db) }) == nil
 }

@@ -39,6 +39,8 @@ type DB struct {
 	read  *sql.DB
 
 	commits atomic.Int64 // since it was opened
+	sums    *keptSums    // nil: none are kept
+	closed  atomic.Bool
 
 	mu    sync.Mutex // guards state
 	state func(error)
@@ -62,7 +64,12 @@ func dsn(path string, k Kind, writer bool) string {
 		// back otherwise, and take back what was committed.
 		pragmas = append(pragmas, "journal_mode(DELETE)", "synchronous(EXTRA)")
 	} else {
-		pragmas = append(pragmas, "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(1048576)", "wal_autocheckpoint(256)")
+		pragmas = append(pragmas, "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(1048576)")
+		if k.Sums {
+			pragmas = append(pragmas, "wal_autocheckpoint(0)") // checkpoint does it
+		} else {
+			pragmas = append(pragmas, "wal_autocheckpoint(256)")
+		}
 	}
 	if k.Scrub {
 		pragmas = append(pragmas, "secure_delete(1)")
@@ -99,14 +106,21 @@ func OpenAsIs(ctx context.Context, path string, k Kind) (*DB, error) {
 }
 
 // Close closes the database; the last connection checkpoints the WAL.
-func (d *DB) Close() error { return errors.Join(d.read.Close(), d.write.Close()) }
+func (d *DB) Close() error {
+	var errs []error
+	errs = append(errs, d.read.Close())
+	if d.sums != nil && !d.closed.Swap(true) {
+		// Before SQLite does it, without the sums. A full disk has it be done at the next start.
+		_ = d.checkpoint(context.Background(), "TRUNCATE")
+	}
+	return errors.Join(append(errs, d.write.Close())...)
+}
 
 // Flush brings what the log holds to its place and empties the log's file, so that
 // nothing that was scrubbed is left there. Where a reader is in the way it is done
 // another time.
 func (d *DB) Flush(ctx context.Context) error {
-	_, err := d.write.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`)
-	return classify(err)
+	return d.checkpoint(ctx, "TRUNCATE")
 }
 
 // Path returns where the database is.
@@ -148,6 +162,7 @@ func (d *DB) writeTx(ctx context.Context, f func(*sql.Tx) error) error {
 		return classify(err)
 	}
 	d.commits.Add(1)
+	d.bringOver(ctx)
 	return nil
 }
 

@@ -44,6 +44,8 @@ type Kind struct {
 	PageSize int // octets; 0: SQLite's
 	Cache    int // KiB of each connection; 0: 1024
 
+	// Sums has checksums of the pages kept beside the file: for what is small and precious.
+	Sums  bool
 	Scrub bool // what is deleted is overwritten, not only forgotten
 }
 
@@ -59,7 +61,7 @@ func OpenConfig(ctx context.Context, path string) (*DB, Repair, error) {
 	if err != nil {
 		return nil, Repair{}, err
 	}
-	return Open(ctx, path, Kind{Migrations: sub, Copies: copies, Scrub: true})
+	return Open(ctx, path, Kind{Migrations: sub, Copies: copies, Sums: true, Scrub: true})
 }
 
 // OpenTelemetry opens telemetry.db. A damaged one is set aside and a new one
@@ -93,7 +95,7 @@ func Open(ctx context.Context, path string, k Kind) (*DB, Repair, error) {
 	if repair.Aside, err = SetAside(path); err != nil {
 		return nil, repair, err
 	}
-	copies := k.Copies
+	copies := inOrder(k.Copies)
 	k.Copies = nil
 	for _, c := range copies {
 		if err := atomicfile.Write(path+restoredMark, []byte(c), 0o600); err != nil {
@@ -115,6 +117,20 @@ func Open(ctx context.Context, path string, k Kind) (*DB, Repair, error) {
 	}
 	d, err = openChecked(ctx, path, k)
 	return d, repair, err
+}
+
+// inOrder returns the copies in the order in which they are to be tried: those last
+// whose pages are not what was written. One of them is still better than nothing.
+func inOrder(copies []string) []string {
+	var good, bad []string
+	for _, c := range copies {
+		if _, err := verifySums(c); err != nil {
+			bad = append(bad, c)
+		} else {
+			good = append(good, c)
+		}
+	}
+	return append(good, bad...)
 }
 
 // Settled tells that whoever opened the database has written down what follows
@@ -139,6 +155,12 @@ func openChecked(ctx context.Context, path string, k Kind) (*DB, error) {
 	if missing && slices.ContainsFunc(k.Copies, func(c string) bool { _, err := os.Stat(c); return err == nil }) {
 		return nil, fmt.Errorf("%w: %s is gone, but copies of it exist", ErrCorrupt, path)
 	}
+	var known *sums
+	if k.Sums {
+		if known, err = verifySums(path); err != nil {
+			return nil, err
+		}
+	}
 	d, err := OpenAsIs(ctx, path, k)
 	if err != nil {
 		if now, stat := os.Stat(path); missing && stat == nil && now.Size() == 0 {
@@ -148,6 +170,11 @@ func openChecked(ctx context.Context, path string, k Kind) (*DB, error) {
 	}
 	if err := d.Check(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
+	}
+	if k.Sums {
+		if err := d.keepSums(known); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
 	}
 	if k.Migrations == nil {
 		return d, nil
@@ -208,6 +235,9 @@ func SetAside(path string) (string, error) {
 	err := os.Rename(path, aside)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
+	}
+	if err := os.RemoveAll(path + sumsSuffix); err != nil { // they are of no other
+		return "", fmt.Errorf("set the damaged database aside: %w", err)
 	}
 	// On the disk before another takes its place: a journal that a power cut
 	// brought back would be played into that one.
