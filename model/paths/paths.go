@@ -49,6 +49,8 @@ const (
 	Profile      = "mesh-profile" // the profile documents, and how far a change of them is
 	PeerList     = "peer-list"    // a node's copy of the list of members that the gateway signed
 	Reservations = "reservations" // addresses that are kept for single clients
+	Restore      = "restore"      // a backup that the next start makes this gateway
+	Restored     = "restored"     // the one that it was made last (model.Restored)
 	AgentTOML    = "agent.toml"
 	SpoolDir     = "agent/spool"
 	GatewayDir   = "gateway"
