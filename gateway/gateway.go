@@ -83,7 +83,7 @@ func Laptop(dir string, plain []string, console io.Writer, log *slog.Logger) Con
 
 // newDaemon returns a gateway that has not started.
 func newDaemon(c Config) *daemon {
-	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(time.Now, version.Get().Built), stopAnswering: func() {}, closed: map[string]error{}}
+	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(time.Now, version.Get().Built), stopAnswering: func() {}, closed: map[string]error{}, restored: make(chan struct{})}
 	d.health.Declare(checkPerm)
 	d.health.Declare(meshlink.CheckMesh)
 	if c.Alone {
@@ -111,6 +111,16 @@ func Run(ctx context.Context, c Config) error {
 			return err
 		}
 	}
+	for {
+		err := runOnce(ctx, c)
+		if !errors.Is(err, errRestored) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// runOnce runs the gateway until ctx ends or, alone, it has to start as another.
+func runOnce(ctx context.Context, c Config) error {
 	d := newDaemon(c)
 	asked := ctx
 	g, ctx := errgroup.WithContext(ctx)
@@ -152,6 +162,8 @@ type daemon struct {
 
 	mu     sync.Mutex // guards closed
 	closed map[string]error
+
+	restored chan struct{} // closed when a gateway that runs alone has to start as another
 }
 
 type handler struct{ http.Handler }
@@ -246,7 +258,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	copies := newCopies(d.copyOf(p.config, log), p.config.Copied(), nodes.Changes(), d.Log)
 	copies.catchUp(lag)
-	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
+	judge := epoch.Judge{Keeper: p.epoch, Fresh: p.replaces(nodes), Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient()
 	link = meshlink.New(meshlink.Config{
 		Client: mesh, Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Revoked: nodes.Revoked, Changes: nodes.Changes(),
@@ -274,10 +286,18 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return ignoreEnd(ctx, err)
 	}
 	d.showCode(link, code)
+	network := p.name()
+	if p.bundle != nil {
+		network = p.bundle.Network
+	}
+	saved := d.newBackups(p, d.meshKeeper(p), network, logins, nodes, log, func() uint64 {
+		s, _ := link.Status()
+		return s.HeardEpoch
+	})
 	changes := audit.New(p.config, d.clock)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
-		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Events: log, Audit: changes, Auth: logins, Registry: nodes, Backups: saved, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
@@ -299,6 +319,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },
 		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },
 		d.untilAnswered,
+		func(ctx context.Context) error { return p.followRestored(ctx, nodes) },
+		d.untilRestored,
 	}, stage{nodes.Run, copies.run}, stage{log.Run})
 }
 
@@ -308,6 +330,16 @@ func (d *daemon) untilAnswered(ctx context.Context) error {
 	d.stopAnswering()
 	d.answering.Wait()
 	return nil
+}
+
+// untilRestored ends the gateway when it has to start as another.
+func (d *daemon) untilRestored(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.restored:
+		return errRestored
+	}
 }
 
 // stage is what ends together.

@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"halo.internal/gateway/auth"
+	"halo.internal/gateway/backup"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/meshlink"
@@ -87,6 +89,9 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if err := d.until(ctx, checkIdentity, func() error { return d.identify(ctx, p) }); err != nil {
 		return nil, err
 	}
+	if err := d.until(ctx, checkConfig, func() error { return d.takeRestored(p, dir) }); err != nil {
+		return nil, err
+	}
 	var aside string
 	if err := d.until(ctx, checkConfig, func() error {
 		old, err := settle(dir, p.network.ID())
@@ -135,6 +140,9 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 				return err
 			}
 			p.epoch = epoch.NewKeeper(p.config, file, settled)
+			if err := p.rememberRestored(ctx, repair); err != nil {
+				return err
+			}
 			return p.config.Settled()
 		})
 	}
@@ -171,7 +179,7 @@ func (p *prepared) openSecrets(dir string) error {
 // sweep removes what power cuts left in the gateway's folder; alone there is no
 // halo-mesh to do it in the one above.
 func (d *daemon) sweep(dir string) {
-	err := errors.Join(atomicfile.Sweep(dir), store.SweepCopy(d.State.File(paths.ConfigDB)))
+	err := errors.Join(atomicfile.Sweep(dir), store.SweepCopy(d.State.File(paths.ConfigDB)), backup.Sweep(dir))
 	if d.Alone {
 		err = errors.Join(err, atomicfile.Sweep(string(d.State)))
 	}
@@ -289,6 +297,9 @@ func (d *daemon) identify(ctx context.Context, p *prepared) error {
 		p.identity, p.network = s, s.Key.Public()
 		return err
 	}
+	if err := d.becomeRestored(); err != nil {
+		return err
+	}
 	path := d.State.File(paths.Identity)
 	s, err := identity.Load(path, nil)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -345,6 +356,8 @@ func (d *daemon) findBundle(ctx context.Context, p *prepared) {
 func (p *prepared) noteRepair(name string, r store.Repair) {
 	fields := map[string]string{"reason": r.Reason, "aside": r.Aside}
 	switch {
+	case strings.HasPrefix(r.Restored, backup.From):
+		p.noteRestored(r)
 	case r.Restored != "":
 		fields["copy"] = r.Restored
 		p.note("store."+name+".restored", model.Error, "the "+name+" database was damaged; its last good copy took its place; all logins were ended, people log in again", fields)

@@ -45,6 +45,8 @@ func (n access) describe(text string) string {
 		need = "Open: no login."
 	case n.login:
 		need = "Needs a login."
+	case n.scope == apitype.ScopeRestore:
+		need = "Needs the ticket of a claim for a restore, or an admin."
 	case n.scope != "" && n.scope != apitype.ScopeAdmin:
 		need = "Needs the scope " + n.scope + "."
 	}

@@ -72,6 +72,7 @@ type Config struct {
 	Audit     *audit.Log
 	Auth      *auth.Service
 	Registry  *registry.Registry
+	Backups   Backups
 	Stream    Stream
 	Mesh      Mesh
 	Radios    Radios
@@ -126,6 +127,7 @@ func New(c Config) (*API, error) {
 	a.adminRoutes()
 	a.trustRoutes()
 	a.logRoutes()
+	a.backupRoutes()
 	a.describeStream()
 
 	doc := a.huma.OpenAPI()

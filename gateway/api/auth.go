@@ -27,6 +27,13 @@ func (a *API) authRoutes() {
 		if i.Body.ServerNonce == "" {
 			return answer(a.Auth.ClaimStart(ctx, c.remote, i.Body.ClientNonce, binding))
 		}
+		if i.Body.Restore {
+			r, err := a.Auth.ClaimRestore(ctx, c.remote, i.Body, binding)
+			if err == nil {
+				c.actor, r.CA = "claim:restore", string(a.CA)
+			}
+			return answer(r, err)
+		}
 		t, err := a.Auth.ClaimFinish(ctx, c.remote, i.Body, binding)
 		if err != nil {
 			return nil, err

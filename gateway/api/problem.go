@@ -37,7 +37,11 @@ func writeProblem(w http.ResponseWriter, p *apitype.Problem) {
 	}
 	w.Header().Set("Content-Type", p.ContentType(""))
 	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // the client went away: nobody to tell
+	writeJSON(w, p)
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	_ = json.NewEncoder(w).Encode(v) // the client went away: nobody to tell
 }
 
 // toProblem turns huma's own errors into ours. Theirs repeat the values that

@@ -41,14 +41,15 @@ const (
 
 // Service answers all questions of who and whether.
 type Service struct {
-	db     *store.DB
-	secret *seal.Secrets
-	clock  *clock.Clock
-	events *events.Log
-	hasher *hasher
-	logins *limiter
-	claims *claims
-	key    ed25519.PrivateKey
+	db      *store.DB
+	secret  *seal.Secrets
+	clock   *clock.Clock
+	events  *events.Log
+	hasher  *hasher
+	logins  *limiter
+	claims  *claims
+	tickets *tickets
+	key     ed25519.PrivateKey
 
 	network   identity.Key
 	epoch     func() uint64
@@ -91,7 +92,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		return nil, fmt.Errorf("login signing key: expected %d octets, got %d", ed25519.SeedSize, len(seed))
 	}
 	s.key = ed25519.NewKeyFromSeed(seed)
-	s.claims = newClaims(c.Salt)
+	s.claims, s.tickets = newClaims(c.Salt), newTickets()
 	return s, nil
 }
 

@@ -32,8 +32,11 @@ func (s *Service) Authenticate(ctx context.Context, header string) (Principal, e
 	if !ok || !strings.EqualFold(scheme, "Bearer") || len(token) > 4096 {
 		return Principal{}, unauthorized("expected Authorization: Bearer and a token")
 	}
-	if strings.HasPrefix(token, tokenStart) {
+	switch {
+	case strings.HasPrefix(token, tokenStart):
 		return s.apiToken(ctx, token)
+	case strings.HasPrefix(token, ticketStart):
+		return s.restorer(token)
 	}
 	return s.accessToken(ctx, token)
 }

@@ -157,16 +157,24 @@ func (s *Service) claimKey(ctx context.Context) (claim.Key, error) {
 	return k, nil
 }
 
-// ClaimFinish verifies the client's proof, makes the first admin, erases the
-// code and logs the admin in.
-func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) (apitype.Tokens, error) {
-	began, limit := time.Now(), "claim "+remoteKey(remote)
+// ClaimRestore verifies the client's proof and answers with a ticket for a restore.
+func (s *Service) ClaimRestore(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) (apitype.ClaimAnswer, error) {
+	r.Username, r.Password = claim.ForRestore, ""
+	if err := s.verifyClaim(ctx, remote, r, binding); err != nil {
+		return apitype.ClaimAnswer{}, err
+	}
+	return s.ticket(remote), nil
+}
+
+// verifyClaim returns nil for the proof of who knows the claim code.
+func (s *Service) verifyClaim(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) error {
+	limit := "claim " + remoteKey(remote)
 	if err := s.logins.allow(limit); err != nil {
-		return apitype.Tokens{}, err
+		return err
 	}
 	key, err := s.claimKey(ctx)
 	if err != nil {
-		return apitype.Tokens{}, err
+		return err
 	}
 	c := s.claims
 	c.mu.Lock()
@@ -179,7 +187,17 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 	e.Binding = binding
 	if !ok || err != nil || base64.StdEncoding.EncodeToString(e.ClientNonce) != r.ClientNonce || !key.VerifyClient(e.Exchange, r.Username, r.Password, proof) {
 		s.failed(remote, "auth.claim.failed", "a claim with a wrong code was refused", "", limit)
-		return apitype.Tokens{}, errProof
+		return errProof
+	}
+	return nil
+}
+
+// ClaimFinish verifies the client's proof, makes the first admin, erases the
+// code and logs the admin in.
+func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) (apitype.Tokens, error) {
+	began := time.Now()
+	if err := s.verifyClaim(ctx, remote, r, binding); err != nil {
+		return apitype.Tokens{}, err
 	}
 	if err := first(errors.Join(checkUsername(r.Username), checkPassword(r.Username, r.Password))); err != nil {
 		return apitype.Tokens{}, err
@@ -208,10 +226,12 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 	if err != nil {
 		return apitype.Tokens{}, err
 	}
+	c := s.claims
 	c.mu.Lock()
 	c.code, c.key = "", nil
 	clear(c.open)
 	c.mu.Unlock()
+	s.tickets.end()
 	s.events.Add("auth.claimed", model.Info, "", "the gateway was claimed", map[string]string{"user": u.name, "remote": remote.String()})
 	return tokens, nil
 }

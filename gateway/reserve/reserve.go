@@ -33,7 +33,7 @@ type Reserve struct {
 
 // New returns the reserve in dir, which has to be there.
 func New(dir string) *Reserve {
-	return &Reserve{path: filepath.Join(dir, name), free: func() (int64, error) { return free(dir) }}
+	return &Reserve{path: filepath.Join(dir, name), free: func() (int64, error) { return Free(dir) }}
 }
 
 // ErrFull is returned by Look while there is no room beside the reserve, or not

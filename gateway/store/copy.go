@@ -35,6 +35,23 @@ func (d *DB) Copied() time.Time {
 	return info.ModTime()
 }
 
+// CopyInfo is a copy of config.db beside it.
+type CopyInfo struct {
+	Path  string
+	Made  time.Time
+	Bytes int64
+}
+
+// Copies returns those there are, newest first.
+func (d *DB) Copies() (list []CopyInfo) {
+	for _, s := range copySuffixes {
+		if info, err := os.Stat(d.path + s); err == nil {
+			list = append(list, CopyInfo{d.path + s, info.ModTime(), info.Size()})
+		}
+	}
+	return list
+}
+
 // Lag is what the copies of config.db are behind it.
 type Lag struct {
 	Change     bool // the newest lacks something that must not be lost
@@ -108,15 +125,8 @@ func (d *DB) copyOnce(ctx context.Context) error {
 	if err := SweepCopy(d.path); err != nil {
 		return err
 	}
-	if _, err := d.write.ExecContext(ctx, `VACUUM INTO ?`, tmp); err != nil {
-		return fmt.Errorf("copy %s: %w", d.path, errors.Join(classify(err), os.RemoveAll(tmp)))
-	}
-	f, err := os.OpenFile(tmp, os.O_RDWR, 0)
-	if err != nil {
-		return fmt.Errorf("copy %s: %w", d.path, err)
-	}
-	if err := errors.Join(f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("copy %s: %w", d.path, err)
+	if err := d.Snapshot(ctx, tmp); err != nil {
+		return err
 	}
 	if err := new(sums).update(tmp, nil); err != nil {
 		return fmt.Errorf("copy %s: %w", d.path, err)
@@ -131,6 +141,28 @@ func (d *DB) copyOnce(ctx context.Context) error {
 	}
 	// A power cut between the two leaves sums of another file, which say nothing.
 	return errors.Join(atomicfile.Rename(tmp, first), atomicfile.Rename(tmp+sumsSuffix, first+sumsSuffix))
+}
+
+// Snapshot writes a compact copy of the database, as it is at one instant, to a file
+// that is not there yet. It has a connection of its own, which only reads the database:
+// whoever writes does not wait for it, unless the database has no log.
+func (d *DB) Snapshot(ctx context.Context, to string) error {
+	db, err := sql.Open("sqlite", dsn(d.path, d.kind, true))
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", d.path, err)
+	}
+	_, err = db.ExecContext(ctx, `VACUUM INTO ?`, to)
+	if err = errors.Join(classify(err), db.Close()); err != nil {
+		return fmt.Errorf("copy %s: %w", d.path, errors.Join(err, os.RemoveAll(to), os.RemoveAll(to+"-journal")))
+	}
+	f, err := os.OpenFile(to, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", d.path, err)
+	}
+	if err := errors.Join(f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("copy %s: %w", d.path, errors.Join(err, os.Remove(to)))
+	}
+	return nil
 }
 
 // good tells whether a copy is worth being kept.

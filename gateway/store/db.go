@@ -35,6 +35,7 @@ var ErrCorrupt = errors.New("database is damaged")
 // DB is one of the databases.
 type DB struct {
 	path  string
+	kind  Kind
 	write *sql.DB // one connection
 	read  *sql.DB
 
@@ -98,7 +99,7 @@ func OpenAsIs(ctx context.Context, path string, k Kind) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), w.Close())
 	}
 	r.SetMaxOpenConns(2)
-	d := &DB{path: path, write: w, read: r}
+	d := &DB{path: path, kind: k, write: w, read: r}
 	if err := w.PingContext(ctx); err != nil { // the writer first: it creates the file
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, classify(err)), d.Close())
 	}

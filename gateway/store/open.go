@@ -193,6 +193,40 @@ func provider(migrations fs.FS, db *sql.DB) (*goose.Provider, error) {
 	return goose.NewProvider(goose.DialectSQLite3, db, migrations, goose.WithDisableGlobalRegistry(true))
 }
 
+// Schema returns the version of the database's tables: the last of its migrations.
+func (d *DB) Schema(ctx context.Context) (int64, error) {
+	var v int64
+	err := d.read.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&v)
+	return v, classify(err)
+}
+
+// ConfigSchema is the version of config.db that this release makes.
+func ConfigSchema() (int64, error) {
+	sub, err := fs.Sub(migrations, "config")
+	if err != nil {
+		return 0, err
+	}
+	list, err := fs.Glob(sub, "*.sql")
+	if err != nil {
+		return 0, err
+	}
+	var last int64
+	for _, name := range list {
+		v, err := goose.NumericComponent(name)
+		if err != nil {
+			return 0, err
+		}
+		last = max(last, v)
+	}
+	return last, nil
+}
+
+// MarkRestored says of the database at path, which is not open, that it takes the place
+// of another: those who open it are told, as of a copy, until Settled is called.
+func MarkRestored(path, from string) error {
+	return atomicfile.Write(path+restoredMark, []byte(from), 0o600)
+}
+
 // Check reads the whole database and returns an error that wraps ErrCorrupt where it is
 // damaged.
 func (d *DB) Check(ctx context.Context) error {

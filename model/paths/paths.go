@@ -57,6 +57,7 @@ const (
 	ConfigDB     = "gateway/config.db"
 	SeriesDB     = "gateway/telemetry.db"
 	Epoch        = "gateway/epoch"
+	RestoreDir   = "restore" // in GatewayDir: what the next start may take for its own
 )
 
 // Leases returns the name below State of the addresses that are given on an

@@ -1,0 +1,140 @@
+// Package backup writes a running gateway into one encrypted file and makes of such a
+// file what the next start takes for its own. A restore is prepared beside what is in
+// use, whole and checked, and takes its place only when halo-mesh has become the gateway
+// that the backup is of: so power may fail at any instant, and whatever is wrong with a
+// file is said before anything was changed.
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"halo.internal/gateway/seal"
+	"halo.internal/gateway/store"
+	"halo.internal/gateway/trust"
+	"halo.internal/model"
+	"halo.internal/model/backup"
+	"halo.internal/model/version"
+)
+
+// snapshot is the copy of a database that is on its way out, in the gateway's folder.
+const snapshot = "backup.tmp"
+
+// Source is what a backup is made of.
+type Source struct {
+	Dir    string // the gateway's folder
+	Config *store.DB
+	// Telemetry are the databases of telemetry, by their paths below Dir; they are copied
+	// while they are in use.
+	Telemetry func() map[string]*store.DB
+
+	Network, NetworkKey, Node string // name, public key in base64, canonical ID
+	Epoch                     func() uint64
+	Mesh                      func(context.Context) (model.MeshBackup, error)
+	Now                       func() time.Time
+}
+
+// Write writes a backup to w, which has to be taken for worthless unless Write returns
+// nil. One at a time: the copy of a database that is on its way out has one place.
+func (s Source) Write(ctx context.Context, w io.Writer, passphrase string, telemetry bool) (backup.Manifest, error) {
+	m := backup.Manifest{
+		ID: backup.NewID(), Created: s.Now().UTC().Truncate(time.Second), MadeBy: version.Get(),
+		Network: s.Network, NetworkKey: s.NetworkKey, Node: s.Node, Epoch: s.Epoch(), Telemetry: telemetry,
+	}
+	mesh, err := s.Mesh(ctx)
+	if err != nil {
+		return m, err
+	}
+	m.Boot = mesh.Boot
+	if m.Schema, err = s.Config.Schema(ctx); err != nil {
+		return m, err
+	}
+	small := map[string][]byte{backup.Bundle: mesh.Bundle, backup.Epoch: fmt.Append(nil, m.Epoch)}
+	if len(mesh.Profile) > 0 {
+		small[backup.Profile] = mesh.Profile
+	}
+	if len(mesh.Reservations) > 0 {
+		small[backup.Reservations] = mesh.Reservations
+	}
+	for part, file := range map[string]string{backup.CAKey: trust.KeyFile, backup.CACert: trust.CertFile, backup.SealKey: seal.KeyFile} {
+		if small[part], err = os.ReadFile(filepath.Join(s.Dir, file)); err != nil {
+			return m, fmt.Errorf("backup: %w", err)
+		}
+	}
+	out, err := backup.NewWriter(w, passphrase, m)
+	if err != nil {
+		return m, err
+	}
+	for _, part := range slices.Sorted(maps.Keys(small)) {
+		if err := out.AddBytes(part, small[part]); err != nil {
+			return m, err
+		}
+	}
+	if err := s.add(ctx, out, backup.Config, s.Config); err != nil {
+		return m, err
+	}
+	if telemetry && s.Telemetry != nil {
+		list := s.Telemetry()
+		for _, rel := range slices.Sorted(maps.Keys(list)) {
+			if err := s.add(ctx, out, partOf(rel), list[rel]); err != nil {
+				return m, err
+			}
+		}
+	}
+	return m, out.Close()
+}
+
+// add adds a database as it is at one instant.
+func (s Source) add(ctx context.Context, out *backup.Writer, part string, db *store.DB) (err error) {
+	path := filepath.Join(s.Dir, snapshot)
+	if err := Sweep(s.Dir); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, Sweep(s.Dir)) }()
+	if err := db.Snapshot(ctx, path); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return out.Add(part, info.Size(), withContext{ctx, f})
+}
+
+// Sweep removes what power cuts left of a copy that was on its way out.
+func Sweep(dir string) error {
+	path := filepath.Join(dir, snapshot)
+	for _, s := range []string{"", "-journal"} { // SQLite's own beside it
+		if err := os.Remove(path + s); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("backup: %w", err)
+		}
+	}
+	return nil
+}
+
+// withContext ends reading when nobody waits for it any more.
+type withContext struct {
+	ctx context.Context
+	io.Reader
+}
+
+// Read implements io.Reader.
+func (r withContext) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}
