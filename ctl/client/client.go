@@ -93,10 +93,14 @@ type request struct {
 	status int  // another status whose body is an answer, not a problem
 
 	wait time.Duration // for the whole answer; 0 is timeout
+
+	moves  bool      // it may take as long as it likes, while something moves
+	stream io.Reader // the body, in the place of body
+	kind   string    // of stream: Content-Type
 }
 
 // call does r and decodes the answer into answer, unless that is nil. A *[]byte
-// takes it as it is.
+// takes it as it is, an io.Writer as it comes.
 func (c *Client) call(ctx context.Context, r request, answer any) error {
 	token := ""
 	if !r.anon {
@@ -131,8 +135,21 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 		}
 		body = bytes.NewReader(b)
 	}
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(r.wait, timeout))
-	defer cancel()
+	var moved *time.Timer
+	if r.moves {
+		stalled, cancel := context.WithCancelCause(ctx)
+		moved = time.AfterFunc(stall, func() { cancel(errStalled) })
+		defer moved.Stop()
+		defer cancel(nil)
+		ctx = stalled
+		if r.stream != nil {
+			body = &watch{Reader: r.stream, timer: moved}
+		}
+	} else {
+		limited, cancel := context.WithTimeout(ctx, cmp.Or(r.wait, timeout))
+		defer cancel()
+		ctx = limited
+	}
 	u := c.base.JoinPath(r.path)
 	u.RawQuery = r.query.Encode()
 	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), body)
@@ -140,13 +157,14 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 		return err
 	}
 	accept := "application/json, application/problem+json"
-	if _, raw := answer.(*[]byte); raw {
+	switch answer.(type) {
+	case *[]byte, io.Writer:
 		accept = "*/*"
 	}
 	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", "haloctl/"+version.Get().Version)
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", cmp.Or(r.kind, "application/json"))
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
@@ -154,7 +172,7 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	sent := time.Now()
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return explain(c.base, err)
+		return explain(c.base, stalled(ctx, err))
 	}
 	defer resp.Body.Close()
 	if there, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
@@ -162,6 +180,17 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	}
 	if resp.StatusCode/100 != 2 && (r.status == 0 || resp.StatusCode != r.status) {
 		return problem(resp)
+	}
+	if w, ok := answer.(io.Writer); ok {
+		from := &watch{Reader: io.LimitReader(resp.Body, maxBackup+1), timer: moved}
+		n, err := io.Copy(w, from)
+		switch {
+		case from.err != nil:
+			return explain(c.base, stalled(ctx, from.err))
+		case err == nil && n > maxBackup:
+			err = fmt.Errorf("%s %s: expected at most %d octets, got more", r.method, r.path, int64(maxBackup))
+		}
+		return err
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
@@ -181,6 +210,14 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 		return fmt.Errorf("%s %s: expected the gateway's JSON: %w", r.method, r.path, err)
 	}
 	return nil
+}
+
+// stalled says why a context ended, where that was for want of movement.
+func stalled(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errStalled) {
+		return errStalled
+	}
+	return err
 }
 
 // problem reads the error that the gateway sent, or makes one from the status
