@@ -46,6 +46,7 @@ const (
 	checkTelemetry = "telemetry-db"
 	checkListen    = "listeners"
 	checkEpoch     = "epoch"
+	checkConfined  = "confined"
 )
 
 // Config says where things are.
@@ -61,6 +62,7 @@ type Config struct {
 	Every    time.Duration // least time between commits of telemetry
 	Poll     time.Duration // between looks at halo-mesh: how soon /health tells of its loss
 	Console  io.Writer     // for the claim code, when alone
+	Confine  bool          // give up what the process does not need; it cannot have it back
 	Log      *slog.Logger
 }
 
@@ -95,6 +97,9 @@ func newDaemon(c Config) *daemon {
 	d.health.Declare(checkEpoch, checkConfig)
 	d.health.Declare(checkTelemetry, checkPerm)
 	d.health.Declare(checkListen)
+	if c.Confine {
+		d.health.Declare(checkConfined)
+	}
 	d.health.Declare(meshlink.CheckOverlay, meshlink.CheckMesh)
 	d.health.Watch(func(k health.Check) {
 		d.Log.Info("health changed", "check", k.Name, "state", string(k.State), "detail", k.Detail)

@@ -105,6 +105,7 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if aside != "" {
 		p.noteAside(aside)
 	}
+	d.confine(dir)
 	// In the folder that stays, and before the databases want room.
 	d.sweep(dir)
 	p.reserve = reserve.New(dir)
