@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"halo.internal/ctl"
+	"halo.internal/model/apitype"
 	"halo.internal/model/backup"
 )
 
@@ -23,6 +24,24 @@ func TestAGatewayGoesToAnotherCard(t *testing.T) {
 	answers := map[string]string{"Claim code": claimCode, "New password": newPassword, "same again": newPassword}
 	operator.terminal = &script{t: t, answers: answers}
 	operator.must(t, "claim", at)
+
+	// Another login, of a laptop that is lost.
+	laptop := newUser(t)
+	laptop.terminal = &script{t: t, answers: map[string]string{"Is this the fingerprint": "yes", "Password of": newPassword}}
+	laptop.must(t, "login", at)
+	var sessions struct {
+		Items []apitype.Session `json:"items"`
+	}
+	if err := json.Unmarshal([]byte(operator.must(t, "session", "list", "--json")), &sessions); err != nil || len(sessions.Items) != 2 {
+		t.Fatalf("got %+v, %v", sessions, err)
+	}
+	for _, s := range sessions.Items {
+		if !s.Current {
+			operator.must(t, "session", "end", s.ID)
+		}
+	}
+	laptop.fails(t, ctl.ExitUnauthorised, "", "node", "list")
+	operator.fails(t, ctl.ExitNotFound, "there is no session", "session", "end", "00")
 
 	// The CA, for a browser.
 	file := filepath.Join(t.TempDir(), "ca.crt")

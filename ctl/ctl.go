@@ -125,7 +125,7 @@ func (a *app) command() *cobra.Command {
 		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),
 		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.meshCommand(), a.netCommand(),
 		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.consoleCommand(), a.apiTokenCommand(), a.auditCommand(),
-		a.backupCommand(), a.restoreCommand(), a.caCommand(),
+		a.backupCommand(), a.restoreCommand(), a.caCommand(), a.sessionCommand(),
 	)
 	return root
 }

@@ -183,7 +183,10 @@ func early(g *health.Graph) http.Handler {
 		w.Header().Set("Retry-After", "2")
 		http.Error(w, "the gateway is starting; /health says what it waits for", http.StatusServiceUnavailable)
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		api.Secure(w.Header())
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // bound notes that a listener is open, or why not. One that is closed leaves

@@ -152,9 +152,7 @@ func (s *Service) Login(ctx context.Context, remote netip.Addr, username, passwo
 	}
 	s.logins.succeed(keys...)
 	s.offer(ctx, u, remote, at, began)
-	family := make([]byte, 16)
-	rand.Read(family)
-	return s.issue(ctx, u, family, newSecret(refreshStart), func(tx *sql.Tx) error {
+	return s.issue(ctx, u, newSession(s.clock.Now(), remote), newSecret(refreshStart), func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)
 		return err
 	})
@@ -183,14 +181,15 @@ func (s *Service) failed(remote netip.Addr, kind, message, username string, keys
 type loginClaims struct {
 	Role       string `json:"role"`
 	Generation int64  `json:"gen"`
+	Session    string `json:"sid"`
 	jwt.RegisteredClaims
 }
 
 // issue makes an access token and stores a refresh token, unless that is there
 // already; more runs in the same transaction, before.
-func (s *Service) issue(ctx context.Context, u user, family []byte, refresh string, more func(*sql.Tx) error) (apitype.Tokens, error) {
+func (s *Service) issue(ctx context.Context, u user, in session, refresh string, more func(*sql.Tx) error) (apitype.Tokens, error) {
 	now := s.clock.Now()
-	access, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, loginClaims{Role: u.role, Generation: u.generation, RegisteredClaims: jwt.RegisteredClaims{
+	access, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, loginClaims{Role: u.role, Generation: u.generation, Session: sessionID(in.family), RegisteredClaims: jwt.RegisteredClaims{
 		Issuer: issuer, Subject: u.name, IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(accessLife)), ID: rand.Text(),
 	}}).SignedString(s.key)
 	if err != nil {
@@ -205,13 +204,24 @@ func (s *Service) issue(ctx context.Context, u user, family []byte, refresh stri
 		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE expires < ?`, store.Millis(now)); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, family, username, expires) VALUES (?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING`, hashToken(refresh), family, u.name, store.Millis(now.Add(refreshLife)))
+		_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, family, username, expires, started, remote) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING`,
+			hashToken(refresh), in.family, u.name, store.Millis(now.Add(refreshLife)), startedOf(in), in.remote.String())
 		return err
 	})
 	if err != nil {
 		return apitype.Tokens{}, err
 	}
 	return apitype.Tokens{AccessToken: access, TokenType: "Bearer", ExpiresIn: int(accessLife / time.Second), RefreshToken: refresh, Username: u.name, Role: u.role}, nil
+}
+
+func startedOf(in session) sql.NullInt64 {
+	return sql.NullInt64{Int64: store.Millis(in.started), Valid: !in.started.IsZero()}
+}
+
+func newFamily() []byte {
+	family := make([]byte, 16)
+	rand.Read(family)
+	return family
 }
 
 // newSecret makes a random token; only its hash is stored.
@@ -247,9 +257,13 @@ func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) 
 		return apitype.Tokens{}, err
 	}
 	var username string
-	var family []byte
+	in := session{remote: remote}
 	var expires int64
-	err := s.db.Read().QueryRowContext(ctx, `SELECT username, family, expires FROM refresh_tokens WHERE hash = ?`, hashToken(token)).Scan(&username, &family, &expires)
+	var started sql.NullInt64
+	err := s.db.Read().QueryRowContext(ctx, `SELECT username, family, expires, started FROM refresh_tokens WHERE hash = ?`, hashToken(token)).Scan(&username, &in.family, &expires, &started)
+	if started.Valid {
+		in.started = store.Time(started.Int64)
+	}
 	now := s.clock.Now()
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -268,12 +282,12 @@ func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) 
 		return apitype.Tokens{}, err
 	}
 	next := s.successor(token)
-	t, err := s.issue(ctx, u, family, next, func(tx *sql.Tx) error { return rotate(ctx, tx, token, next, now) })
+	t, err := s.issue(ctx, u, in, next, func(tx *sql.Tx) error { return rotate(ctx, tx, token, next, now) })
 	if !errors.Is(err, errReused) {
 		return t, err
 	}
 	s.events.Add("auth.refresh.reused", model.Warning, "", "a refresh token was used twice; that login has ended", map[string]string{"remote": remote.String(), "user": username})
-	if err := s.endFamily(ctx, family); err != nil {
+	if err := s.endFamily(ctx, in.family); err != nil {
 		return apitype.Tokens{}, err
 	}
 	return apitype.Tokens{}, errRefresh

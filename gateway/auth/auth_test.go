@@ -145,7 +145,11 @@ func TestLoginAndRoles(t *testing.T) {
 func TestForgedTokensAreRefused(t *testing.T) {
 	f := newFixture(t)
 	f.addUser(t, "root", apitype.RoleAdmin)
-	claims := loginClaims{Role: apitype.RoleAdmin, Generation: 1, RegisteredClaims: jwt.RegisteredClaims{
+	p, err := f.bearer(t, f.login(t, "root").AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := loginClaims{Role: apitype.RoleAdmin, Generation: 1, Session: p.Session, RegisteredClaims: jwt.RegisteredClaims{
 		Issuer: issuer, Subject: "root", ExpiresAt: jwt.NewNumericDate(f.now.Add(time.Hour)),
 	}}
 	stranger := ed25519.NewKeyFromSeed(make([]byte, 32))
@@ -371,7 +375,7 @@ func TestARestoredDatabaseHasNoLogins(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.generation++ // as after a change that the copy lacks
-	later, err := f.issue(t.Context(), u, []byte("family of later"), newSecret(refreshStart), func(*sql.Tx) error { return nil })
+	later, err := f.issue(t.Context(), u, newSession(f.now, here), newSecret(refreshStart), func(*sql.Tx) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

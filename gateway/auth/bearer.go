@@ -59,7 +59,12 @@ func (s *Service) accessToken(ctx context.Context, token string) (Principal, err
 	if err != nil {
 		return Principal{}, err
 	}
-	return Principal{Kind: "user", Name: u.name, Role: u.role, Scopes: roleScopes(u.role)}, nil
+	if ok, err := s.lives(ctx, c.Session); err != nil {
+		return Principal{}, err
+	} else if !ok {
+		return Principal{}, unauthorized("this login has ended; log in again")
+	}
+	return Principal{Kind: "user", Name: u.name, Role: u.role, Scopes: roleScopes(u.role), Session: c.Session}, nil
 }
 
 func (s *Service) apiToken(ctx context.Context, token string) (Principal, error) {

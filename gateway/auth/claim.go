@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"encoding/base64"
 	"errors"
@@ -206,11 +205,9 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 	if err != nil {
 		return apitype.Tokens{}, err
 	}
-	family := make([]byte, 16)
-	rand.Read(family)
 	u := user{name: r.Username, role: apitype.RoleAdmin, generation: 1}
 	s.offer(ctx, u, remote, r.Time, began)
-	tokens, err := s.issue(ctx, u, family, newSecret(refreshStart), func(tx *sql.Tx) error {
+	tokens, err := s.issue(ctx, u, newSession(s.clock.Now(), remote), newSecret(refreshStart), func(tx *sql.Tx) error {
 		var n int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM users`).Scan(&n); err != nil {
 			return err

@@ -117,11 +117,16 @@ func (s *Service) UpdateUser(ctx context.Context, by Principal, name string, c a
 	}
 	if c.Password != nil {
 		if self {
+			limit := "password " + name // whoever has got hold of a token must not find the password with it
+			if err := s.logins.allow(limit); err != nil {
+				return err
+			}
 			ok, err := s.hasher.verify(ctx, u.password, c.CurrentPassword)
 			if err != nil {
 				return err
 			}
 			if !ok {
+				s.logins.fail(limit)
 				return apitype.Refuse(http.StatusForbidden, "", "current_password: expected the present password")
 			}
 		}
