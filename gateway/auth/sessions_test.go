@@ -68,7 +68,9 @@ func TestASessionEndsAtOnce(t *testing.T) {
 			}
 		}
 		own := list(who(eve))
-		if len(own) != 2 || slices.ContainsFunc(own, func(s apitype.Session) bool { return s.Username != "eve" || s.Remote != here.String() || s.Started == nil }) {
+		if len(own) != 2 || slices.ContainsFunc(own, func(s apitype.Session) bool {
+			return s.Username != "eve" || s.Remote != here.String() || s.Started == nil
+		}) {
 			t.Errorf("eve sees %+v", own)
 		}
 		current := slices.IndexFunc(own, func(s apitype.Session) bool { return s.Current })

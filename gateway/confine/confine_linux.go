@@ -46,10 +46,7 @@ func Process(n Needs) (Outcome, error) {
 }
 
 func files(n Needs, abi int) error {
-	c, err := landlock.NewConfig(landlock.AccessFSSet(handled), landlock.ScopedSet(ll.ScopeAbstractUnixSocket|ll.ScopeSignal))
-	if err != nil {
-		return err
-	}
+	c := landlock.Config{HandledAccessFS: handled, Scoped: ll.ScopeAbstractUnixSocket | ll.ScopeSignal}.BestEffort()
 	own := landlock.AccessFSSet(read | write)
 	if abi >= referABI {
 		own |= ll.AccessFSRefer // renames from one of its folders to another
@@ -72,8 +69,7 @@ func files(n Needs, abi int) error {
 		}
 		rules = append(rules, landlock.PathAccess(access, p))
 	}
-	b := c.BestEffort()
-	return b.Restrict(rules...)
+	return c.Restrict(rules...)
 }
 
 // What is kept of the capabilities: ports below 1024, and for whoever runs it by hand as
