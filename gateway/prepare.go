@@ -86,6 +86,9 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if err := d.until(ctx, checkPerm, func() error { return os.MkdirAll(dir, 0o700) }); err != nil {
 		return nil, err
 	}
+	if err := reserve.New(dir).GiveUp(); err != nil {
+		d.Log.Warn("the reserve is not given up", "err", err)
+	}
 	if err := d.until(ctx, checkIdentity, func() error { return d.identify(ctx, p) }); err != nil {
 		return nil, err
 	}
