@@ -95,7 +95,7 @@ func device(role model.Role) int {
 		},
 		ChangeTiming: changeTiming(), RekeyOverlap: 15 * time.Second, TakeOver: 30 * time.Second,
 		Restart: func() error { os.Exit(restarted); return nil },
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -51,7 +51,7 @@ func (d *daemon) Backup() (model.MeshBackup, error) {
 	return model.MeshBackup{Bundle: []byte("[gateway]")}, d.err
 }
 func (d *daemon) Restore(r model.MeshRestore) error { d.last = r.ID; return d.err }
-func (d *daemon) MeshSecret() (bundle.Mesh, error) { return bundle.Mesh{PSK: "the secret"}, d.err }
+func (d *daemon) MeshSecret() (bundle.Mesh, error)  { return bundle.Mesh{PSK: "the secret"}, d.err }
 func (d *daemon) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, error) {
 	d.last = q.Radio
 	return model.RadioScan{Radio: "phy0"}, d.err
