@@ -53,7 +53,7 @@ func (d *daemon) newBackups(p *prepared, mesh meshKeeper, network string, logins
 		source: backup.Source{
 			Dir: dir, Config: p.config, Network: network, NetworkKey: p.network.Base64(), Node: p.network.ID(),
 			Telemetry: func() map[string]*store.DB { return map[string]*store.DB{filepath.Base(paths.SeriesDB): p.telemetry} },
-			Epoch:     p.epoch.Now, Mesh: mesh.Backup, Now: d.clock.Now,
+			Epoch:     p.epoch.Now, Mesh: mesh.Backup, Now: d.clock.Now, Turn: logins.Turn,
 		},
 		mesh: mesh, logins: logins, nodes: nodes, events: log,
 		heard: func() uint64 { return max(p.epoch.Now(), p.epoch.Heard(), heard(), epoch.OfDay(d.clock.Now())) },
@@ -116,7 +116,7 @@ func (b *backups) Restore(ctx context.Context, r io.Reader, passphrase, by strin
 	if err := b.mayRestore(ctx); err != nil {
 		return apitype.Restored{}, err
 	}
-	s, err := backup.Stage(ctx, r, passphrase, backup.Target{Dir: filepath.Join(b.source.Dir, paths.RestoreDir), Free: b.free, Epoch: b.heard()})
+	s, err := backup.Stage(ctx, r, passphrase, backup.Target{Dir: filepath.Join(b.source.Dir, paths.RestoreDir), Free: b.free, Turn: b.source.Turn, Epoch: b.heard()})
 	if err != nil {
 		return apitype.Restored{}, err
 	}

@@ -181,11 +181,11 @@ func Run(ctx context.Context, c Config) error {
 	}
 	m.past.look = make(chan struct{}, 1)
 	m.store = state.New(paths.Dir(c.path(paths.State)), c.Vault)
-	m.clock = clock.New(c.Clock, version.Get().Built)
-	resumed := m.startClock(tell)
 	if c.Role == model.RoleGateway {
 		restore(c, m.store, tell)
 	}
+	m.clock = clock.New(c.Clock, version.Get().Built)
+	resumed := m.startClock(tell)
 	var changed bool
 	var unsettled error
 	m.id, m.bundle, changed, unsettled = settle(c, m.store, tell)

@@ -13,6 +13,7 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/mesh/api"
+	"halo.internal/mesh/clock"
 	"halo.internal/mesh/provision"
 	"halo.internal/mesh/state"
 	"halo.internal/model"
@@ -190,6 +191,14 @@ func becomeRestored(c Config, s *state.Store, r model.MeshRestore, tell report) 
 		id.Key = key
 	}
 	id.BootCounter = max(id.BootCounter, r.Boot)
+	// Without a clock of its own, the gateway's time would go back behind what it has signed.
+	var saved time.Time
+	_, err = s.Get(paths.Clock, paths.VaultClock, func(b []byte) (err error) { saved, err = clock.Unmarshal(b); return err })
+	if err != nil || r.Made.After(saved) {
+		if _, err := s.Put(paths.Clock, paths.VaultClock, clock.Marshal(r.Made)); err != nil {
+			tell("clock.failed", model.Warning, "the time of the backup is not kept: "+err.Error())
+		}
+	}
 	var halves []error // what has one copy of two
 	if ok, err := provision.Keep(s, b); !ok {
 		return err

@@ -13,8 +13,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/clock"
 	"halo.internal/mesh/state"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
@@ -67,7 +69,7 @@ func lostGateway(t *testing.T) (identity.Key, model.MeshRestore) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return key, model.MeshRestore{ID: "b1", MeshBackup: model.MeshBackup{
+	return key, model.MeshRestore{ID: "b1", Made: time.Date(2026, 11, 20, 1, 2, 3, 0, time.UTC), MeshBackup: model.MeshBackup{
 		Bundle: text, Profile: keptProfile{Had: []string{"n-a"}}.marshal(), Reservations: marshalReservations(reserved), Boot: 57 + bootsAhead,
 	}}
 }
@@ -145,6 +147,9 @@ func TestARestoreIsCarriedOutWhereverPowerFails(t *testing.T) {
 			if b, err := os.ReadFile(s.Dir().File(name)); !bytes.Equal(b, want) || (err != nil) != (want == nil) {
 				t.Errorf("cut at %d: %s is %q, %v", cut, name, b, err)
 			}
+		}
+		if b, err := v.Get(paths.VaultClock); err != nil || !bytes.Equal(b, clock.Marshal(r.Made)) {
+			t.Errorf("cut at %d: the saved clock is %s, %v", cut, b, err)
 		}
 		for _, entry := range []string{paths.VaultStoodDown, paths.VaultOverlayKey} {
 			if len(v.entries[entry]) != 0 {

@@ -1,5 +1,7 @@
 package model
 
+import "time"
+
 // MeshBackup is what halo-mesh of a gateway adds to a backup: who the network is, and
 // what its members have agreed on.
 type MeshBackup struct {
@@ -11,7 +13,8 @@ type MeshBackup struct {
 
 // MeshRestore is what a gateway's halo-mesh is to be from its next start on.
 type MeshRestore struct {
-	ID string `json:"id"` // of the backup
+	ID   string    `json:"id"`   // of the backup
+	Made time.Time `json:"made"` // it is later than that: for a device without a clock
 	MeshBackup
 }
 

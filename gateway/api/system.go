@@ -50,7 +50,7 @@ func (a *API) systemRoutes() {
 		_, mesh := a.Mesh.Status()
 		return answer(apitype.Capabilities{
 			API: "v1", Version: version.Get().Version, Claimed: claimed, Mesh: mesh,
-			Features: []string{"audit", "auth", "events", "join", "mesh", "nodes", "telemetry"},
+			Features: []string{"audit", "auth", "backup", "events", "join", "mesh", "nodes", "telemetry"},
 		}, err)
 	})
 	register(a, open, huma.Operation{

@@ -40,6 +40,8 @@ type Source struct {
 	Epoch                     func() uint64
 	Mesh                      func(context.Context) (model.MeshBackup, error)
 	Now                       func() time.Time
+
+	Turn func(context.Context) (done func(), err error) // as Target has it
 }
 
 // Write writes a backup to w, which has to be taken for worthless unless Write returns
@@ -69,8 +71,8 @@ func (s Source) Write(ctx context.Context, w io.Writer, passphrase string, telem
 			return m, fmt.Errorf("backup: %w", err)
 		}
 	}
-	out, err := backup.NewWriter(w, passphrase, m)
-	if err != nil {
+	var out *backup.Writer
+	if err := inTurn(ctx, s.Turn, func() (err error) { out, err = backup.NewWriter(w, passphrase, m); return err }); err != nil {
 		return m, err
 	}
 	for _, part := range slices.Sorted(maps.Keys(small)) {
@@ -90,6 +92,18 @@ func (s Source) Write(ctx context.Context, w io.Writer, passphrase string, telem
 		}
 	}
 	return m, out.Close()
+}
+
+func inTurn(ctx context.Context, turn func(context.Context) (func(), error), f func() error) error {
+	if turn == nil {
+		return f()
+	}
+	done, err := turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return f()
 }
 
 // add adds a database as it is at one instant.

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"database/sql"
@@ -29,8 +30,9 @@ import (
 // Limits of the parts that have to fit into RAM, in octets, and what is left free on the
 // card.
 const (
-	maxSmall = 512 << 10
-	spare    = 16 << 20
+	maxSmall  = 512 << 10
+	spare     = 16 << 20
+	openReads = 128 << 10 // age's first chunk of 64 KiB, in which the manifest is, and more
 )
 
 // Files in the folder that a restore is prepared in, besides those of the gateway.
@@ -68,6 +70,9 @@ type Staged struct {
 type Target struct {
 	Dir  string                // of its own; what is there goes
 	Free func() (int64, error) // octets that are free on the file system
+	// Turn waits for the turn of what takes tens of megabytes of RAM, and returns what ends
+	// it; nil: there is nothing else.
+	Turn func(context.Context) (done func(), err error)
 	// Epoch is the highest that this card knows of: the restored gateway begins above it
 	// and above the backup's.
 	Epoch uint64
@@ -84,8 +89,14 @@ func Stage(ctx context.Context, r io.Reader, passphrase string, t Target) (_ *St
 			err = errors.Join(err, os.RemoveAll(t.Dir))
 		}
 	}()
-	in, err := backup.Open(r, passphrase)
-	if err != nil {
+	// What opening reads is here before anybody waits for its turn.
+	ahead := bufio.NewReaderSize(r, openReads)
+	if _, err := ahead.Peek(openReads); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	r = ahead
+	var in *backup.Reader
+	if err := inTurn(ctx, t.Turn, func() (err error) { in, err = backup.Open(r, passphrase); return err }); err != nil {
 		return nil, err
 	}
 	s := &Staged{Manifest: in.Manifest, dir: t.Dir}
@@ -199,7 +210,7 @@ func (s *Staged) settle(ctx context.Context, t Target, key identity.PublicKey, s
 	if err := store.MarkRestored(path, From+s.Manifest.ID); err != nil {
 		return err
 	}
-	s.Mesh = model.MeshRestore{ID: s.Manifest.ID, MeshBackup: model.MeshBackup{Bundle: small[backup.Bundle].Bytes(), Boot: s.Manifest.Boot}}
+	s.Mesh = model.MeshRestore{ID: s.Manifest.ID, Made: s.Manifest.Created, MeshBackup: model.MeshBackup{Bundle: small[backup.Bundle].Bytes(), Boot: s.Manifest.Boot}}
 	if p := small[backup.Profile]; p != nil {
 		s.Mesh.Profile = p.Bytes()
 	}
