@@ -103,6 +103,26 @@ func (m noMesh) Firewall(context.Context) (model.FirewallStatus, error) {
 	return model.FirewallStatus{}, m.absent()
 }
 
+func (m noMesh) Interfaces(context.Context) ([]model.InterfaceDetail, error) { return nil, m.absent() }
+
+func (m noMesh) NeighbourTable(context.Context) ([]model.NeighbourEntry, error) {
+	return nil, m.absent()
+}
+
+func (m noMesh) Clients(context.Context) ([]model.Client, error) { return nil, m.absent() }
+
+func (m noMesh) Batman(context.Context, string) (model.BatmanTables, error) {
+	return model.BatmanTables{}, m.absent()
+}
+
+func (m noMesh) PutVisitors(context.Context, []model.Visitor) error { return m.absent() }
+
+func (m noMesh) PutFirewallPolicy(context.Context, model.FirewallOrder) error { return m.absent() }
+
+func (m noMesh) PreviewFirewall(context.Context, model.FirewallQuestion) (model.FirewallPreview, error) {
+	return model.FirewallPreview{}, m.absent()
+}
+
 func (m noMesh) DNS(context.Context) (model.DNSStatus, error) { return model.DNSStatus{}, m.absent() }
 
 func (m noMesh) Support(context.Context, io.Writer) error { return m.absent() }

@@ -38,6 +38,7 @@ type gateway struct {
 	// toldPeers: gateway-api has said who the members are, in this process.
 	toldPeers bool
 	list      signedList
+	visitors  []model.Visitor // of the overlay
 	lives     lives
 	wg        *overlay.Device
 	wgErr     error
@@ -74,6 +75,7 @@ func (g *gateway) run(ctx context.Context) error {
 	eg.Go(func() error { return g.serveList(ctx) })
 	eg.Go(func() error { return g.profiles.run(ctx) })
 	eg.Go(func() error { return g.keepPlace(ctx) })
+	eg.Go(func() error { return g.policies.run(ctx) })
 	// Its announcements tell the others of its next key: none is later than another.
 	eg.Go(func() error {
 		return g.followKeys(ctx, g.overlayDevice, func() time.Duration { return 0 }, g.rekeyed)
@@ -170,6 +172,7 @@ func (g *gateway) applyPeers() error {
 	}
 	g.mu.Lock()
 	peers := g.known.overlayPeers(g.net)
+	peers = append(peers, g.visiting(peers)...)
 	g.mu.Unlock()
 	return g.wg.SetPeers(peers)
 }

@@ -112,6 +112,7 @@ func (g *gateway) status() model.MeshStatus {
 	s.Gateway, s.Joined, s.Join = s.Node, true, model.JoinJoined
 	s.OverlayV4, s.OverlayV6 = paths.OverlayGateway.String(), identity.Overlay(g.net, g.net).String()
 	s.Announcing, s.Ignored = announce, g.voice.Counters.Snapshot()
+	s.Firewall = g.firewallInForce(false)
 	s.HeardEpoch, s.Twin, s.LeftOut = g.voice.HeardEpoch(), g.twinStatus(), out
 	return s
 }
@@ -209,6 +210,18 @@ func (u unprovisioned) PutReservation(model.Reservation) error     { return u.re
 func (u unprovisioned) DeleteReservation(string) error             { return u.refuse() }
 func (u unprovisioned) Firewall() (model.FirewallStatus, error) {
 	return model.FirewallStatus{}, u.refuse()
+}
+func (u unprovisioned) Clients() ([]model.Client, error) { return nil, u.refuse() }
+func (u unprovisioned) Batman(string) (model.BatmanTables, error) {
+	return model.BatmanTables{}, u.refuse()
+}
+func (u unprovisioned) PutVisitors([]model.Visitor) error           { return u.refuse() }
+func (u unprovisioned) PutFirewallPolicy(model.FirewallOrder) error { return u.refuse() }
+func (u unprovisioned) FirewallPolicy() (model.FirewallInForce, error) {
+	return model.FirewallInForce{}, u.refuse()
+}
+func (u unprovisioned) PreviewFirewall(model.FirewallQuestion) (model.FirewallPreview, error) {
+	return model.FirewallPreview{}, u.refuse()
 }
 func (u unprovisioned) DNS() (model.DNSStatus, error)       { return model.DNSStatus{}, u.refuse() }
 func (u unprovisioned) Doctor() (model.DoctorReport, error) { return model.DoctorReport{}, u.refuse() }

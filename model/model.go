@@ -149,6 +149,7 @@ type MeshStatus struct {
 	Announcing   *Announce         `json:"announcing,omitempty" doc:"gateway: what its announcements say of the API; absent after a start of halo-mesh until gateway-api has put it"`
 	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch, its own or a higher one, that another card of it has had, as nodes have shown, and that does not answer"`
 	Twin         *GatewayTwin      `json:"twin,omitempty" doc:"gateway: another one with its key that is on the air"`
+	Firewall     *FirewallInForce  `json:"firewall,omitempty" doc:"gateway: which policy of people's its firewall goes by"`
 	LeftOut      []string          `json:"left_out,omitempty" doc:"gateway: canonical IDs of nodes that gateway-api counts as members, and the mesh profile that another card of this gateway has signed since does not"`
 	Ignored      map[string]uint64 `json:"ignored,omitempty" doc:"announcements not believed, by reason"`
 	Join         JoinState         `json:"join,omitempty" doc:"where joining stands: joined, searching, refused …"`
