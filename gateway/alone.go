@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"halo.internal/gateway/api"
+	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/health"
 	"halo.internal/local"
@@ -18,6 +19,7 @@ type meshClient interface {
 	meshlink.Client
 	api.Radios
 	api.Services
+	firewall.Mesh
 }
 
 // meshClient returns halo-mesh's socket, or alone something that says that

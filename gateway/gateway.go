@@ -25,6 +25,7 @@ import (
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/registry"
@@ -248,6 +249,10 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	copies.catchUp(lag)
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient()
+	rules, err := firewall.New(ctx, firewall.Config{DB: p.config, Clock: d.clock, Events: log, Mesh: mesh})
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
 	link = meshlink.New(meshlink.Config{
 		Client: mesh, Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Revoked: nodes.Revoked, Changes: nodes.Changes(),
 		Announce: func() model.Announce {
@@ -258,7 +263,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 			o.Codes = nodes.Codes()
 			return o, err
 		},
-		Heard: judge.Heard,
+		Heard:    judge.Heard,
+		Firewall: rules.Follow,
 		LeftOut: func(ctx context.Context, ids []string) error {
 			gone, err := nodes.LeaveOut(ctx, ids)
 			for _, id := range gone {
@@ -277,7 +283,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	changes := audit.New(p.config, d.clock)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
-		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Firewall: rules, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})

@@ -20,6 +20,7 @@ import (
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
 	"halo.internal/health"
@@ -76,6 +77,7 @@ type Config struct {
 	Mesh      Mesh
 	Radios    Radios
 	Services  Services
+	Firewall  *firewall.Service
 	Alone     bool // there is no halo-mesh
 	Epoch     Epoch
 	Bundle    *bundle.Bundle // nil when none was imported
@@ -121,6 +123,7 @@ func New(c Config) (*API, error) {
 	a.userRoutes()
 	a.doorRoutes()
 	a.serviceRoutes()
+	a.firewallRoutes()
 	a.nodeRoutes()
 	a.telemetryRoutes()
 	a.adminRoutes()

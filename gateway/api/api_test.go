@@ -24,6 +24,7 @@ import (
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
@@ -49,6 +50,7 @@ type fixture struct {
 	url   string
 	local net.Addr // where the server believes to be reached
 	token string
+	wall  *wall
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -79,15 +81,20 @@ func newFixture(t *testing.T) *fixture {
 	b := &bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
 		Gateway: bundle.Gateway{PublicKey: network.Base64(), Seed: network.Base64(), ClaimCode: "7K3M-Q0ZT-4WXPB"},
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
+	shield := &wall{}
+	rules, err := firewall.New(t.Context(), firewall.Config{DB: config, Clock: c, Events: log, Mesh: shield})
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, err := New(Config{
 		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
-		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Firewall: rules, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{API: a, t: t}
+	f := &fixture{API: a, t: t, wall: shield}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f.local != nil {
 			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, f.local))
