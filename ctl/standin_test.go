@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -48,6 +49,7 @@ const (
 func newStandIn(t testing.TB) (*standIn, string) {
 	t.Helper()
 	g := &standIn{routes: routes(t)}
+	maps.Copy(g.routes, firewallRoutes())
 	s := httptest.NewServer(g)
 	t.Cleanup(s.Close)
 	return g, s.URL

@@ -1,0 +1,44 @@
+package ctl_test
+
+import (
+	"net/http"
+	"net/netip"
+
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+// firewallRoutes are a draft that is on trial.
+func firewallRoutes() map[string]any {
+	draft := model.FirewallPolicy{
+		Openings:    []model.ZoneOpening{{Zone: model.ZoneUplink, Services: []string{"door", "wireguard"}}},
+		Forwardings: []model.Forwarding{{From: model.ZoneClients, To: model.ZoneMesh}},
+		Rules: []model.FirewallRule{{Name: "no-mail", Action: model.Deny, From: model.ZoneClients, To: model.ZoneUplink, Proto: "tcp",
+			Ports: []model.PortRange{model.SinglePort(25), {First: 465, Last: 587}}, Sources: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/24")}}},
+		PortForwards: []model.PortForward{{Name: "web", Proto: "tcp", Port: model.SinglePort(8081), To: netip.MustParseAddr("10.43.0.9"), ToPort: 80}},
+	}
+	trial := apitype.Firewall{Draft: draft, Edited: true, Digest: draft.Digest(), Trial: &apitype.FirewallTrial{Policy: draft, By: "user:anna", LeftS: 42}}
+	kept := apitype.Firewall{Kept: draft, Draft: draft, Digest: draft.Digest()}
+	return map[string]any{
+		"GET /v1/firewall":                             trial,
+		"POST /v1/firewall/rules":                      trial,
+		"DELETE /v1/firewall/rules/no-mail":            trial,
+		"POST /v1/firewall/port-forwards":              trial,
+		"DELETE /v1/firewall/port-forwards/web":        trial,
+		"POST /v1/firewall/forwardings":                trial,
+		"DELETE /v1/firewall/forwardings/clients-mesh": trial,
+		"PUT /v1/firewall/zones/uplink":                trial,
+		"DELETE /v1/firewall/draft":                    kept,
+		"POST /v1/firewall/confirm":                    kept,
+		"POST /v1/firewall/revert":                     kept,
+		"POST /v1/firewall/apply":                      apitype.Problem{Type: apitype.ProblemFirewallLocksOut, Title: "Conflict", Status: http.StatusConflict, Detail: "the draft would shut you out"},
+		"POST /v1/firewall/preview": model.FirewallPreview{
+			Added: []string{"no-mail: deny tcp port 25, 465-587 from clients to uplink"}, Removed: []string{"uplink to the device: field (tcp port 80)"},
+			Breaks: []string{"clients to uplink, by no-mail"}, LocksOut: "no-mail: deny tcp",
+		},
+		"GET /v1/firewall/zones": apitype.FirewallZoneList{Items: []apitype.FirewallZoneDetail{{
+			FirewallZone: model.FirewallZone{Zone: model.ZoneUplink, Interfaces: []string{"eth0"}, Drops: []model.FirewallCount{{Packets: 7}, {Packets: 5}}},
+			Opened:       []string{"door"}, Services: []model.FirewallService{{Name: "portal"}, {Name: "door"}, {Name: "door"}},
+		}}},
+	}
+}
