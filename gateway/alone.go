@@ -19,6 +19,7 @@ type meshClient interface {
 	meshlink.Client
 	api.Radios
 	api.Services
+	api.Tables
 	firewall.Mesh
 }
 

@@ -53,7 +53,7 @@ func details(list []model.Interface, links []netlink.Link, sysfs string) []model
 		if a == nil {
 			continue // it went away in between
 		}
-		d := model.InterfaceDetail{Interface: i, Index: a.Index, MTU: a.MTU, Master: names[a.MasterIndex], Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0}
+		d := model.InterfaceCounters{Index: a.Index, MTU: a.MTU, Master: names[a.MasterIndex], Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0}
 		if s := a.Statistics; s != nil {
 			d.RxPackets, d.TxPackets, d.RxErrors, d.TxErrors, d.RxDropped, d.TxDropped = s.RxPackets, s.TxPackets, s.RxErrors, s.TxErrors, s.RxDropped, s.TxDropped
 		}
@@ -64,7 +64,7 @@ func details(list []model.Interface, links []netlink.Link, sysfs string) []model
 				d.Duplex = duplex
 			}
 		}
-		out = append(out, d)
+		out = append(out, model.InterfaceDetail{Interface: i, Detail: &d})
 	}
 	return out
 }

@@ -45,8 +45,8 @@ func TestInterfaceDetails(t *testing.T) {
 	}
 	got := details([]model.Interface{{Name: "eth0", Kind: "ethernet"}, {Name: "bat0", Kind: "mesh"}, {Name: "gone"}}, []netlink.Link{link("br0", 1, 0), link("eth0", 2, 1), link("bat0", 3, 0)}, sysfs)
 	want := []model.InterfaceDetail{
-		{Interface: model.Interface{Name: "eth0", Kind: "ethernet"}, Index: 2, MTU: 1500, Master: "br0", Carrier: true, SpeedMbps: 1000, Duplex: "full", CarrierChanges: 7, RxErrors: 3, TxPackets: 9},
-		{Interface: model.Interface{Name: "bat0", Kind: "mesh"}, Index: 3, MTU: 1500, Carrier: true, RxErrors: 3, TxPackets: 9},
+		{Interface: model.Interface{Name: "eth0", Kind: "ethernet"}, Detail: &model.InterfaceCounters{Index: 2, MTU: 1500, Master: "br0", Carrier: true, SpeedMbps: 1000, Duplex: "full", CarrierChanges: 7, RxErrors: 3, TxPackets: 9}},
+		{Interface: model.Interface{Name: "bat0", Kind: "mesh"}, Detail: &model.InterfaceCounters{Index: 3, MTU: 1500, Carrier: true, RxErrors: 3, TxPackets: 9}},
 	}
 	if d := cmp.Diff(want, got, addrs); d != "" {
 		t.Error(d)

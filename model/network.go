@@ -5,6 +5,11 @@ import "net/netip"
 // InterfaceDetail is a network interface of a device with what its driver counts.
 type InterfaceDetail struct {
 	Interface
+	Detail *InterfaceCounters `json:"detail,omitempty" doc:"absent where the device does not report it"`
+}
+
+// InterfaceCounters is what kernel and driver say of an interface.
+type InterfaceCounters struct {
 	Index          int    `json:"index" doc:"the kernel's number of it"`
 	MTU            int    `json:"mtu"`
 	Master         string `json:"master,omitempty" doc:"interface that it is a port of: a bridge, or the mesh"`

@@ -78,6 +78,7 @@ type Config struct {
 	Radios    Radios
 	Services  Services
 	Firewall  *firewall.Service
+	Tables    Tables
 	Alone     bool // there is no halo-mesh
 	Epoch     Epoch
 	Bundle    *bundle.Bundle // nil when none was imported
@@ -124,6 +125,8 @@ func New(c Config) (*API, error) {
 	a.doorRoutes()
 	a.serviceRoutes()
 	a.firewallRoutes()
+	a.networkRoutes()
+	a.batmanRoutes()
 	a.nodeRoutes()
 	a.telemetryRoutes()
 	a.adminRoutes()

@@ -88,7 +88,7 @@ func newFixture(t *testing.T) *fixture {
 	}
 	a, err := New(Config{
 		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
-		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Firewall: rules, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Firewall: rules, Tables: &kernel{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {

@@ -79,7 +79,7 @@ func (d *daemon) PreviewFirewall(q model.FirewallQuestion) (model.FirewallPrevie
 	return model.FirewallPreview{LocksOut: "shut"}, d.err
 }
 func (d *daemon) Interfaces() ([]model.InterfaceDetail, error) {
-	return []model.InterfaceDetail{{MTU: 1500}}, d.err
+	return []model.InterfaceDetail{{Detail: &model.InterfaceCounters{MTU: 1500}}}, d.err
 }
 func (d *daemon) NeighbourTable() ([]model.NeighbourEntry, error) {
 	return []model.NeighbourEntry{{State: "stale"}}, d.err
