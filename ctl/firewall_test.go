@@ -8,6 +8,21 @@ import (
 	"halo.internal/model/apitype"
 )
 
+// tableRoutes are what the gateway's kernel knows.
+func tableRoutes() map[string]any {
+	const radio, other = "02:00:00:00:00:02", "02:00:00:00:00:03"
+	return map[string]any{
+		"GET /v1/network/neighbours":             apitype.NetworkNeighbourList{Items: []model.NeighbourEntry{{Address: netip.MustParseAddr("10.41.0.9"), MAC: radio, Iface: "bat0", State: "reachable", Node: nodeID}}},
+		"GET /v1/mesh/config":                    apitype.MeshConfig{Config: &model.BatmanConfig{Iface: "bat0", MAC: other, Version: "2024.2", Routing: "BATMAN_IV", OGMIntervalMS: 5000, HopPenalty: 30, GatewayMode: "server", DistributedARP: true}},
+		"GET /v1/mesh/batman/interfaces":         apitype.BatmanInterfaceList{Items: []model.BatmanInterface{{Iface: "mesh0", MAC: other}}},
+		"GET /v1/mesh/batman/originators":        apitype.BatmanOriginatorList{Items: []model.BatmanOriginator{{MAC: radio, Node: nodeID, NextHop: radio, NextHopNode: nodeID, Iface: "mesh0", Best: true, TQ: 240, LastSeenMS: 900}, {MAC: radio, Node: nodeID, NextHop: other, Iface: "mesh0", TQ: 100, LastSeenMS: 2900}}},
+		"GET /v1/mesh/batman/neighbours":         apitype.BatmanNeighbourList{Items: []model.Neighbour{{Iface: "mesh0", MAC: radio, Node: nodeID, Throughput: 11.5}}},
+		"GET /v1/mesh/batman/translation/local":  apitype.BatmanClientList{Items: []model.BatmanClient{{MAC: "02:00:00:00:00:aa", Member: gatewayID}}},
+		"GET /v1/mesh/batman/translation/global": apitype.BatmanClientList{Items: []model.BatmanClient{{MAC: "02:00:00:00:00:bb", Member: nodeID, Originator: radio, Node: nodeID, Best: true}}},
+		"GET /v1/mesh/batman/gateways":           apitype.BatmanGatewayList{Items: []model.BatmanGateway{{MAC: radio, NextHop: radio, Iface: "mesh0", Best: true, TQ: 200, DownMbps: 10, UpMbps: 2}}},
+	}
+}
+
 // firewallRoutes are a draft that is on trial.
 func firewallRoutes() map[string]any {
 	draft := model.FirewallPolicy{

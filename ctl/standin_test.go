@@ -50,6 +50,7 @@ func newStandIn(t testing.TB) (*standIn, string) {
 	t.Helper()
 	g := &standIn{routes: routes(t)}
 	maps.Copy(g.routes, firewallRoutes())
+	maps.Copy(g.routes, tableRoutes())
 	s := httptest.NewServer(g)
 	t.Cleanup(s.Close)
 	return g, s.URL
