@@ -118,6 +118,10 @@ func (m noMesh) Batman(context.Context, string) (model.BatmanTables, error) {
 	return model.BatmanTables{}, m.absent()
 }
 
+func (m noMesh) Membership(context.Context) (model.Membership, error) {
+	return model.Membership{}, m.absent()
+}
+
 func (m noMesh) PutVisitors(context.Context, []model.Visitor) error { return m.absent() }
 
 func (m noMesh) PutFirewallPolicy(context.Context, model.FirewallOrder) error { return m.absent() }

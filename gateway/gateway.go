@@ -31,6 +31,7 @@ import (
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/trust"
+	"halo.internal/gateway/visitors"
 	"halo.internal/health"
 	"halo.internal/local"
 	"halo.internal/model"
@@ -253,6 +254,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
+	guests := visitors.New(visitors.Config{DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Epoch: p.epoch.Now})
 	link = meshlink.New(meshlink.Config{
 		Client: mesh, Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Revoked: nodes.Revoked, Changes: nodes.Changes(),
 		Announce: func() model.Announce {
@@ -265,6 +267,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		},
 		Heard:    judge.Heard,
 		Firewall: rules.Follow,
+		Visitors: guests.Present,
 		LeftOut: func(ctx context.Context, ids []string) error {
 			gone, err := nodes.LeaveOut(ctx, ids)
 			for _, id := range gone {
@@ -283,7 +286,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	changes := audit.New(p.config, d.clock)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
-		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Firewall: rules, Tables: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Firewall: rules, Tables: mesh, Visitors: guests, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})

@@ -23,6 +23,7 @@ import (
 	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/visitors"
 	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -79,6 +80,7 @@ type Config struct {
 	Services  Services
 	Firewall  *firewall.Service
 	Tables    Tables
+	Visitors  *visitors.Service
 	Alone     bool // there is no halo-mesh
 	Epoch     Epoch
 	Bundle    *bundle.Bundle // nil when none was imported
@@ -127,6 +129,7 @@ func New(c Config) (*API, error) {
 	a.firewallRoutes()
 	a.networkRoutes()
 	a.batmanRoutes()
+	a.visitorRoutes()
 	a.nodeRoutes()
 	a.telemetryRoutes()
 	a.adminRoutes()

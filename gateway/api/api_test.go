@@ -28,6 +28,7 @@ import (
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/visitors"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -51,6 +52,7 @@ type fixture struct {
 	local net.Addr // where the server believes to be reached
 	token string
 	wall  *wall
+	key   identity.Key // of the network
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -88,13 +90,13 @@ func newFixture(t *testing.T) *fixture {
 	}
 	a, err := New(Config{
 		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
-		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Firewall: rules, Tables: &kernel{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Firewall: rules, Tables: &kernel{err: local.ErrAbsent}, Visitors: visitors.New(visitors.Config{DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now}), Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{API: a, t: t, wall: shield}
+	f := &fixture{API: a, t: t, wall: shield, key: key}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f.local != nil {
 			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, f.local))

@@ -18,6 +18,8 @@ type Tables interface {
 	NeighbourTable(context.Context) ([]model.NeighbourEntry, error)
 	Clients(context.Context) ([]model.Client, error)
 	Batman(ctx context.Context, table string) (model.BatmanTables, error)
+	// Membership of the gateway has the overlay key that it uses now.
+	Membership(context.Context) (model.Membership, error)
 }
 
 // OfNode asks for another device than the gateway.

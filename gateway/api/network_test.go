@@ -27,6 +27,9 @@ func (k *kernel) Interfaces(context.Context) ([]model.InterfaceDetail, error) {
 func (k *kernel) NeighbourTable(context.Context) ([]model.NeighbourEntry, error) {
 	return []model.NeighbourEntry{{Iface: "br0", MAC: "02:00:00:00:00:07", State: "stale"}}, k.err
 }
+func (k *kernel) Membership(context.Context) (model.Membership, error) {
+	return model.Membership{GatewayWireGuardKey: "the key in use"}, k.err
+}
 func (k *kernel) Clients(context.Context) ([]model.Client, error) { return k.clients, k.err }
 func (k *kernel) Batman(_ context.Context, table string) (model.BatmanTables, error) {
 	k.asked = append(k.asked, table)

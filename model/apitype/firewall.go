@@ -54,7 +54,7 @@ type FirewallZoneDetail struct {
 
 // FirewallZoneList is all zones.
 type FirewallZoneList struct {
-	Items    []FirewallZoneDetail          `json:"items"`
+	Items    []FirewallZoneDetail    `json:"items"`
 	Services []model.FirewallService `json:"services" doc:"all that the gateway offers"`
 }
 
