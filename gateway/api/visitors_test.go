@@ -128,14 +128,15 @@ func TestALaptopInTheOverlay(t *testing.T) {
 	disabled := true
 	f.want(204, "PATCH", "/api/auth/users/as-operator", apitype.UpdateUser{Disabled: &disabled}, nil)
 	f.visitors("tablet")
-	// With a higher epoch.
-	f.want(200, "POST", "/v1/network/epoch/raise", nil, nil)
-	f.visitors()
+	// When it is removed.
+	r = apitype.OverlayRegistration{}
 	f.want(http.StatusCreated, "POST", "/v1/mesh/wg-register", f.laptop(olga, f.certify(olga), identity.New(), "phone"), &r)
-	f.visitors("phone")
-	// And when it is removed.
+	f.visitors("phone", "tablet")
 	f.want(http.StatusNotFound, "DELETE", "/v1/mesh/wg-peers/w-nobody", nil, nil)
 	f.want(http.StatusNoContent, "DELETE", "/v1/mesh/wg-peers/"+r.ID, nil, nil)
+	f.visitors("tablet")
+	// And with a higher epoch.
+	f.want(200, "POST", "/v1/network/epoch/raise", nil, nil)
 	f.visitors()
 }
 
