@@ -18,6 +18,7 @@ type view struct {
 	mu       sync.Mutex // guards what follows
 	mesh     model.MeshStatus
 	health   health.Report // of halo-mesh
+	clients  []model.Client
 	readings []collect.Reading
 	read     time.Time
 	spool    *spool.Spool
@@ -33,6 +34,18 @@ func (v *view) last() (model.MeshStatus, health.Report) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.mesh, v.health
+}
+
+func (v *view) sawClients(list []model.Client) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.clients = list
+}
+
+func (v *view) clientsNow() []model.Client {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.clients
 }
 
 func (v *view) volatile() bool {

@@ -200,6 +200,8 @@ type NodeStatus struct {
 	UptimeS    int64       `json:"uptime_s"`
 	Volatile   bool        `json:"volatile"`
 	Interfaces []Interface `json:"interfaces"`
+	Serial     string      `json:"serial,omitempty" doc:"of the board, as its device tree has it"`
+	Clients    []Client    `json:"clients,omitempty" doc:"hosts behind the node that are no members"`
 }
 
 // JoinRequest is the body of POST /v1/nodes/join. The first post may leave
@@ -215,6 +217,7 @@ type JoinRequest struct {
 	Board        string   `json:"board,omitempty" maxLength:"128"`
 	Version      string   `json:"version,omitempty" maxLength:"128"`
 	MACs         []string `json:"macs,omitempty" maxItems:"32"`
+	Serial       string   `json:"serial,omitempty" maxLength:"64" doc:"of the board, as its device tree has it: a card that was written anew has another key on the same board"`
 	Boot         uint64   `json:"boot"`
 	Nonce        string   `json:"nonce,omitempty" maxLength:"128"`
 	Signature    string   `json:"signature,omitempty" maxLength:"128" doc:"Ed25519 over the context 'halo join 1', the nonce and the canonical form (JoinRequest.SignedBytes), base64"`

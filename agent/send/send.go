@@ -46,6 +46,7 @@ type Options struct {
 	URL     string // of the stream, ws://
 	Key     identity.Key
 	Boot    uint64
+	Life    []byte // of this start of the machine (wire.Hello)
 	Version string
 	Spool   Spool
 	// Interval between two batches, told to the gateway so that it knows when it
@@ -147,7 +148,7 @@ func (s *session) greet(ctx context.Context) error {
 		return unexpected(m, "a challenge")
 	}
 	key := s.Key.Public()
-	hello := wire.Hello{Key: key[:], Boot: s.Boot, Version: s.Version, Interval: uint64(min(s.Interval/time.Second, wire.MaxInterval))}
+	hello := wire.Hello{Key: key[:], Boot: s.Boot, Life: s.Life, Version: s.Version, Interval: uint64(min(s.Interval/time.Second, wire.MaxInterval))}
 	hello.Signature = s.Key.Sign(wire.StreamContext, hello.SignedBytes(c.Nonce, s.host))
 	if err := s.write(ctx, hello); err != nil {
 		return fmt.Errorf("handshake: %w", err)

@@ -30,6 +30,8 @@ const (
 	ProblemPassword           = "password-too-weak"   // 422
 	ProblemNameTaken          = "name-taken"          // 409
 	ProblemScope              = "scope-missing"       // 403: the role or token does not allow this
+	ProblemJoinQuarantined    = "join-quarantined"    // 403: this node's key was there twice at once; an admin has to release it
+	ProblemStillOnline        = "still-online"        // 409: the node whose place is to be taken is there
 	ProblemOverlayKey         = "overlay-key"         // 403, 409: the WireGuard key is somebody else's, or not shown to be had
 	ProblemOverlayCertificate = "overlay-certificate" // 403: not an own operator's certificate that holds
 	ProblemFirewallLocksOut   = "firewall-locks-out"  // 409: the draft would shut out whoever asks, or what the network needs

@@ -22,6 +22,8 @@ func (h Hello) check() error {
 		return malformed("hello: expected a boot counter of 1 to 2^53-1, got %d", h.Boot)
 	case h.Interval > MaxInterval:
 		return malformed("hello: expected an interval of at most %d s, got %d", MaxInterval, h.Interval)
+	case len(h.Life) > MaxLife:
+		return malformed("hello: expected a life of at most %d octets, got %d", MaxLife, len(h.Life))
 	case len(h.Version) > MaxText:
 		return malformed("hello: expected a version of at most %d octets, got %d", MaxText, len(h.Version))
 	}
