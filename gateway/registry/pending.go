@@ -78,6 +78,7 @@ func (r *Registry) register(ctx context.Context, tx *sql.Tx, remote netip.Addr, 
 	_, err = tx.ExecContext(ctx, `INSERT INTO registrations (id, request, remote, origin, state, requested, last_try, reason) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET request = excluded.request, remote = excluded.remote, origin = excluded.origin, last_try = excluded.last_try, reason = excluded.reason`,
 		id, string(body), remote.String(), from, now, now, reason)
+	r.touch()
 	return news || old.reason != reason, err
 }
 
@@ -123,7 +124,7 @@ func (r *Registry) Registrations(ctx context.Context, cursor string, limit int) 
 		if err := json.Unmarshal([]byte(body), &req); err != nil {
 			return apitype.RegistrationList{}, fmt.Errorf("stored registration %s: %w", g.ID, err)
 		}
-		g.Name, g.Board, g.Version, g.MACs, g.IdentityKey = req.Name, req.Board, req.Version, req.MACs, req.IdentityKey
+		g.Name, g.Board, g.Version, g.MACs, g.Serial, g.IdentityKey = req.Name, req.Board, req.Version, req.MACs, req.Serial, req.IdentityKey
 		g.Requested, g.LastTry = store.Time(requested), store.Time(last)
 		list.Items = append(list.Items, g)
 	}
