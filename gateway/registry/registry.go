@@ -81,6 +81,7 @@ type Registry struct {
 	version uint64 // rises when nodes or registrations may have changed
 	offered offers
 	adopts  []AdoptFunc
+	adopted []func(old, node string)
 	owners  map[string]string // nodes that had a piece of hardware last
 	saveBy  time.Time         // when Run writes; zero: nothing is to be written
 	tellBy  time.Time         // when Run tells of states; zero: nothing is to be told

@@ -37,6 +37,13 @@ func (r *Registry) OnAdopt(f AdoptFunc) {
 	r.adopts = append(r.adopts, f)
 }
 
+// OnAdopted has f called after each adoption from now on.
+func (r *Registry) OnAdopted(f func(old, node string)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.adopted = append(r.adopted, f)
+}
+
 // offers remembers which replacements are offered.
 type offers struct {
 	at      time.Time
@@ -251,7 +258,7 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 		}
 	}
 	r.mu.Lock()
-	adopts := slices.Clone(r.adopts)
+	adopts, adopted := slices.Clone(r.adopts), slices.Clone(r.adopted)
 	r.mu.Unlock()
 	var forgotten []string
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
@@ -303,6 +310,9 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 	r.tellForgotten(forgotten)
 	r.events.Add(kindReplaced, model.Warning, o.Node, fmt.Sprintf("it has taken the place of %s, whose card was written anew: %s", o.OldName, strings.Join(o.Reasons, ", ")),
 		map[string]string{"old": o.Old, "name": o.OldName, "by": by})
+	for _, f := range adopted {
+		f(o.Old, o.Node)
+	}
 	r.change()
 	return r.Node(ctx, o.Node)
 }
