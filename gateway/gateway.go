@@ -19,10 +19,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"halo.internal/gateway/alerts"
 	"halo.internal/gateway/api"
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/endpoints"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/firewall"
@@ -217,10 +219,15 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	nodes, err := registry.New(ctx, registry.Config{DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Name: p.name(), CA: string(ca.PEM()), Boot: p.identity.BootCounter, Epoch: p.epoch.Now})
+	clients, err := endpoints.New(ctx, endpoints.Config{DB: p.config, Clock: d.clock, Events: log, Gateway: p.identity.Key.ID()})
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
+	nodes, err := registry.New(ctx, registry.Config{Clients: clients.Report, DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Name: p.name(), CA: string(ca.PEM()), Boot: p.identity.BootCounter, Epoch: p.epoch.Now})
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	nodes.OnAdopted(clients.Adopt)
 	if err := p.followCA(ctx, ca.SHA256(), log); err != nil {
 		return ignoreEnd(ctx, err)
 	}
@@ -284,9 +291,19 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	d.showCode(link, code)
 	changes := audit.New(p.config, d.clock)
-	a, err := api.New(api.Config{
+	var a *api.API
+	alarms, err := alerts.New(ctx, alerts.Config{
+		DB: p.config, Clock: d.clock, Events: log, Log: d.Log,
+		Look: func(ctx context.Context, open func(alerts.Key) bool) ([]alerts.Condition, error) {
+			return a.Conditions(ctx, open)
+		},
+	})
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	a, err = api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
-		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Firewall: rules, Tables: mesh, Visitors: guests, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Firewall: rules, Tables: mesh, Visitors: guests, Endpoints: clients, Alerts: alarms, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
@@ -307,8 +324,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		func(ctx context.Context) error { return p.reserve.Run(ctx, d.tellRoom(log)) },
 		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },
 		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },
+		alarms.Run,
 		d.untilAnswered,
-	}, stage{nodes.Run, copies.run}, stage{log.Run})
+	}, stage{nodes.Run, clients.Run, copies.run}, stage{log.Run})
 }
 
 // untilAnswered ends when the listeners that are open from the start have ended.

@@ -16,9 +16,11 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"halo.internal/gateway/alerts"
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/endpoints"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/registry"
@@ -81,6 +83,8 @@ type Config struct {
 	Firewall  *firewall.Service
 	Tables    Tables
 	Visitors  *visitors.Service
+	Endpoints *endpoints.Book
+	Alerts    *alerts.Book
 	Alone     bool // there is no halo-mesh
 	Epoch     Epoch
 	Bundle    *bundle.Bundle // nil when none was imported
@@ -130,6 +134,8 @@ func New(c Config) (*API, error) {
 	a.networkRoutes()
 	a.batmanRoutes()
 	a.visitorRoutes()
+	a.modelRoutes()
+	a.alertRoutes()
 	a.nodeRoutes()
 	a.telemetryRoutes()
 	a.adminRoutes()

@@ -19,9 +19,11 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/gateway/alerts"
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/endpoints"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/firewall"
@@ -75,7 +77,11 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	generation := epoch.NewKeeper(config, filepath.Join(dir, "epoch"), 40_000)
-	nodes, err := registry.New(t.Context(), registry.Config{DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now})
+	clients, err := endpoints.New(t.Context(), endpoints.Config{DB: config, Clock: c, Events: log, Gateway: key.ID()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes, err := registry.New(t.Context(), registry.Config{Clients: clients.Report, DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +94,13 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	nodes.OnAdopted(clients.Adopt)
+	alarms, err := alerts.New(t.Context(), alerts.Config{DB: config, Clock: c, Events: log, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, err := New(Config{
+		Endpoints: clients, Alerts: alarms,
 		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Firewall: rules, Tables: &kernel{err: local.ErrAbsent}, Visitors: visitors.New(visitors.Config{DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now}), Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},

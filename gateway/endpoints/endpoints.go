@@ -83,6 +83,8 @@ type entry struct {
 	places         []apitype.EndpointPlace // the oldest first
 	told           time.Time
 
+	hearsay bool // the gateway alone says where it is
+
 	changed bool      // config.db lacks something of it
 	saved   time.Time // last as config.db has it
 }
@@ -184,6 +186,7 @@ func (b *Book) Report(node string, list []model.Client) {
 			e = &entry{id: newID(), first: now, client: c}
 			b.byMAC[c.MAC], b.byID[e.id] = e, e
 			e.place(place, now)
+			e.hearsay = !own
 			e.saw(c, now)
 			b.dirty = true
 			continue
@@ -196,12 +199,14 @@ func (b *Book) Report(node string, list []model.Client) {
 		}
 		switch {
 		case e.node == place:
-		case e.node == "" || arrives || c.Present && heard(e.node) && !b.claims[e.node][c.MAC]:
+			e.hearsay = e.hearsay && !own
+		case e.node == "" || arrives || own && e.hearsay && c.Present || c.Present && heard(e.node) && !b.claims[e.node][c.MAC]:
 			if from := e.node; from != "" && place != "" && now.Sub(e.told).Abs() >= tellEvery {
 				e.told = now
 				moved = append(moved, news{e.id, c.MAC, from, place})
 			}
 			e.place(place, now)
+			e.hearsay = !own
 		default:
 			continue // it was there before, and says so still: the later one to see it counts
 		}

@@ -230,7 +230,8 @@ func (s *Service) exec(ctx context.Context, query string, args ...any) error {
 func (s *Service) Discard(ctx context.Context) (apitype.Firewall, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.exec(ctx, `UPDATE firewall SET draft = NULL`); err != nil {
+	// That a trial came to nothing is settled with it.
+	if err := s.exec(ctx, `UPDATE firewall SET draft = NULL, reverted = NULL`); err != nil {
 		return apitype.Firewall{}, err
 	}
 	return s.state(ctx)
