@@ -123,7 +123,7 @@ func (a *app) command() *cobra.Command {
 		a.claimCommand(), a.loginCommand(), a.logoutCommand(),
 		a.statusCommand(), a.healthCommand(), a.versionCommand(),
 		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),
-		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.meshCommand(), a.netCommand(), a.firewallCommand(), a.overlayCommand(),
+		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.meshCommand(), a.netCommand(), a.firewallCommand(), a.overlayCommand(), a.alertCommand(), a.clientCommand(), a.modelCommand(),
 		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.consoleCommand(), a.apiTokenCommand(), a.auditCommand(),
 	)
 	return root

@@ -78,7 +78,7 @@ those of its present start, the newest 512.`,
 	list.Flags().IntVar(&limit, "limit", 50, "how many of the newest")
 	list.Flags().BoolVar(&follow, "follow", false, "go on and print what happens")
 	list.Flags().DurationVar(&interval, "interval", 2*time.Second, "how often --follow asks")
-	return group("event", "what happened in the network", list)
+	return group("event", "what happened in the network", list, a.eventAck(), a.eventRetention())
 }
 
 // deviceEvents prints the events that a device still holds, as those of a gateway.
