@@ -74,6 +74,8 @@ func nodeState(n apitype.Node) string {
 	switch {
 	case n.Revoked:
 		return "revoked"
+	case n.Quarantined != nil:
+		return "quarantined"
 	case !n.Online && n.Role != model.RoleGateway: // the gateway that answers is there
 		return "offline"
 	case n.Missing != "":
