@@ -26,6 +26,7 @@ import (
 	"halo.internal/agent"
 	"halo.internal/gateway"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -257,20 +258,21 @@ func (s *site) drained() {
 func (s *site) stored() (apitype.Coverage, []apitype.Sample) {
 	s.t.Helper()
 	s.stopGW()
-	db, _, err := store.OpenTelemetry(s.t.Context(), paths.Dir(s.data).File(paths.SeriesDB))
+	db, _, err := telemetry.OpenJournal(s.t.Context(), paths.Dir(s.data).File(paths.SeriesDB))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer db.Close()
-	j := store.NewJournal(db, 1<<30)
-	c, err := j.Coverage(s.t.Context(), s.key.ID())
+	j, err := telemetry.Open(s.t.Context(), telemetry.Config{Journal: db, Dir: paths.Dir(s.data).File(paths.SeriesDir), Budget: 1 << 30, Now: time.Now, Sure: func() bool { return true }, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	defer j.Close()
+	c := j.Coverage(s.key.ID())
 	var samples []apitype.Sample
-	q := store.RangeQuery{Node: s.key.ID(), From: time.Unix(0, 0), To: time.Now().Add(time.Hour), Prefix: "system.host.uptime_s", Limit: 1000}
+	q := telemetry.SampleQuery{Node: s.key.ID(), From: time.Unix(0, 0), To: time.Now().Add(time.Hour), Metrics: []string{"system.host.uptime_s"}, Limit: 1000}
 	for {
-		page, err := j.Range(s.t.Context(), q)
+		page, err := j.Samples(s.t.Context(), q)
 		if err != nil {
 			s.t.Fatal(err)
 		}

@@ -28,7 +28,7 @@ import (
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/registry"
-	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/gateway/trust"
 	"halo.internal/health"
 	"halo.internal/local"
@@ -57,8 +57,8 @@ type Config struct {
 	TLS      []string      // addresses of TLS
 	Socket   string        // own Unix socket; empty: none
 	Mesh     string        // halo-mesh's socket; unused when alone
-	Budget   int64         // bytes of telemetry.db
-	Every    time.Duration // least time between commits of telemetry
+	Budget   int64         // bytes of telemetry
+	Every    time.Duration // between commits of what is not urgent
 	Poll     time.Duration // between looks at halo-mesh: how soon /health tells of its loss
 	Console  io.Writer     // for the claim code, when alone
 	Log      *slog.Logger
@@ -72,7 +72,7 @@ func Board(log *slog.Logger) Config {
 		Plain:  []string{"127.0.0.1:" + port, "[::1]:" + port, paths.OverlayGateway.String() + ":" + port},
 		TLS:    []string{fmt.Sprintf(":%d", paths.APITLSPort)},
 		Socket: paths.GatewaySocket, Mesh: paths.MeshSocket,
-		Budget: 128 << 20, Every: 5 * time.Second, Poll: local.FollowEvery, Log: log,
+		Budget: 1 << 30, Every: 10 * time.Second, Poll: local.FollowEvery, Log: log,
 	}
 }
 
@@ -224,14 +224,19 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	p.epoch.Watch = d.showEpoch
 	d.showEpoch(p.epoch.Now(), 0)
-	journal, latest := store.NewJournal(p.telemetry, d.Budget), store.NewLatest()
-	if err := latest.Rebuild(ctx, journal, nodes.IDs()); err != nil {
-		log.Add("telemetry.unreadable", model.Warning, "", "some stored telemetry cannot be read: "+err.Error(), nil)
+	series, err := telemetry.Open(ctx, telemetry.Config{
+		Journal: p.telemetry, Dir: d.State.File(paths.SeriesDir), Budget: d.Budget, Now: d.clock.Now,
+		Sure:   func() bool { return d.Alone || d.clock.Quality() != model.ClockNone },
+		Events: log, Log: d.Log,
+	})
+	if err != nil {
+		return ignoreEnd(ctx, err)
 	}
+	defer func() { err = errors.Join(err, series.Close()) }()
 	for _, id := range nodes.IDs() {
-		nodes.Heard(id, latest.At(id))
+		nodes.Heard(id, series.Latest().At(id))
 	}
-	stream := ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
+	stream := ingest.New(ingest.Config{Registry: nodes, Telemetry: series, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
 	server, err := trust.NewServer(ca, []string{"gateway.halo", "localhost", nodeName(p) + ".halo"}, localAddresses, d.clock.Now)
 	if err != nil {
 		return err
@@ -276,7 +281,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	d.showCode(link, code)
 	changes := audit.New(p.config, d.clock)
 	a, err := api.New(api.Config{
-		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
+		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
@@ -294,6 +299,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	// of all that come last.
 	return inStages(ctx, stage{
 		stream.Run,
+		series.Run,
 		link.Run,
 		func(ctx context.Context) error { return p.reserve.Run(ctx, d.tellRoom(log)) },
 		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },

@@ -15,6 +15,7 @@ import (
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/reserve"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/gateway/trust"
 	"halo.internal/health"
 	"halo.internal/identity"
@@ -137,7 +138,7 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 		return nil, errors.Join(err, closeAll(p))
 	}
 	err = d.untilOpen(ctx, p, "telemetry", checkTelemetry, func() error {
-		db, repair, err := store.OpenTelemetry(ctx, d.State.File(paths.SeriesDB))
+		db, repair, err := telemetry.OpenJournal(ctx, d.State.File(paths.SeriesDB))
 		if repair.Reason != "" {
 			p.noteRepair("telemetry", repair)
 		}

@@ -22,6 +22,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -65,9 +66,7 @@ type Config struct {
 	Health    *health.Graph
 	Clock     *clock.Clock
 	Config    *store.DB
-	Telemetry *store.DB
-	Journal   *store.Journal
-	Latest    *store.Latest
+	Telemetry *telemetry.Store
 	Events    *events.Log
 	Audit     *audit.Log
 	Auth      *auth.Service

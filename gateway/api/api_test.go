@@ -27,6 +27,7 @@ import (
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -58,7 +59,7 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	series, _, err := store.OpenTelemetry(t.Context(), filepath.Join(dir, "telemetry.db"))
+	series, _, err := telemetry.OpenJournal(t.Context(), filepath.Join(dir, "telemetry.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,14 +76,17 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	journal, latest := store.NewJournal(series, 1<<30), store.NewLatest()
+	readings, err := telemetry.Open(t.Context(), telemetry.Config{Journal: series, Dir: filepath.Join(dir, "telemetry"), Budget: 1 << 30, Now: c.Now, Sure: func() bool { return true }, Events: log, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
 	b := &bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
 		Gateway: bundle.Gateway{PublicKey: network.Base64(), Seed: network.Base64(), ClaimCode: "7K3M-Q0ZT-4WXPB"},
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
 	a, err := New(Config{
-		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
+		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
-		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
+		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +108,7 @@ func newFixture(t *testing.T) *fixture {
 			t.Error(err)
 		}
 		config.Close()
+		readings.Close()
 		series.Close()
 	})
 	f.url = srv.URL

@@ -20,7 +20,7 @@ import (
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/registry"
-	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/wire"
@@ -37,13 +37,12 @@ const (
 
 // Config is what New needs.
 type Config struct {
-	Registry *registry.Registry
-	Journal  *store.Journal
-	Latest   *store.Latest
-	Events   *events.Log
-	Clock    *clock.Clock
-	Log      *slog.Logger
-	Every    time.Duration // least time between commits
+	Registry  *registry.Registry
+	Telemetry *telemetry.Store
+	Events    *events.Log
+	Clock     *clock.Clock
+	Log       *slog.Logger
+	Every     time.Duration // between commits of what is not urgent
 }
 
 // Server is the HTTP handler of the stream. Run has to be running.
@@ -64,7 +63,7 @@ type Server struct {
 func New(c Config) *Server {
 	return &Server{
 		Config: c,
-		commit: &committer{journal: c.Journal, latest: c.Latest, events: c.Events, drops: drops{events: c.Events, budget: c.Journal.Budget()}, every: c.Every, log: c.Log, queue: make(chan job, queueLength)},
+		commit: &committer{telemetry: c.Telemetry, events: c.Events, now: c.Clock.Now, every: c.Every, log: c.Log, live: make(chan job, liveLength), backlog: make(chan job, backlogLength)},
 
 		unproven: make(chan struct{}, maxUnproven),
 		done:     make(chan struct{}),
@@ -211,12 +210,8 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 		s.report("stream.source", m.ID, "the node connected from an address that is not its own", c.remote)
 		return m, key, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected overlay address %s or %s, got %s", m.V4, m.V6, c.remote))
 	}
-	known, err := s.Journal.Schemas(ctx, m.ID)
-	if err != nil {
-		return m, key, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the telemetry store is unavailable"))
-	}
 	c.quiet = quietAfter(h.Interval)
-	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: known})
+	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: s.Telemetry.Schemas(m.ID)})
 }
 
 // quietAfter is how long a node that sends every interval seconds may be

@@ -12,6 +12,7 @@ import (
 
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/model/wire"
 )
 
@@ -90,9 +91,9 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 }
 
 func (c *session) schema(ctx context.Context, s wire.Schema) error {
-	err := c.server.Journal.PutSchema(ctx, c.node, s)
+	err := c.server.Telemetry.PutSchema(ctx, c.node, s)
 	switch {
-	case errors.Is(err, store.ErrTooManySchemas):
+	case errors.Is(err, telemetry.ErrTooManySchemas):
 		c.server.report("telemetry.schemas", c.node, err.Error(), c.remote)
 		return err
 	case errors.Is(err, store.ErrUnavailable):
@@ -108,20 +109,20 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 	if err != nil {
 		return c.badBatch(err, nil)
 	}
-	s, err := c.server.Journal.Schema(ctx, h.Schema)
-	if errors.Is(err, store.ErrNoSchema) {
-		c.refuse(wire.RefuseUnknownSchema, "send schema "+h.Schema.String(), h.BatchID)
-		return nil
-	}
+	s, err := c.server.Telemetry.Schema(h.Schema)
 	if err != nil {
-		c.refuse(wire.RefuseBusy, "the telemetry store is unavailable", h.BatchID)
+		c.refuse(wire.RefuseUnknownSchema, "send schema "+h.Schema.String(), h.BatchID)
 		return nil
 	}
 	b, err := wire.Decode(data, s)
 	if err != nil {
 		return c.badBatch(err, &h.BatchID)
 	}
-	return c.server.commit.put(ctx, job{node: c.node, batch: &store.Entry{Node: c.node, Schema: s, Batch: b, Data: data}, from: c})
+	e := &telemetry.Entry{Node: c.node, Schema: s, Batch: b, Data: data}
+	if err := e.Check(); err != nil {
+		return c.badBatch(err, &h.BatchID)
+	}
+	return c.server.commit.put(ctx, job{node: c.node, batch: e, from: c})
 }
 
 func (c *session) badBatch(err error, id *wire.BatchID) error {

@@ -17,7 +17,7 @@ import (
 	"halo.internal/model/atomicfile"
 )
 
-//go:embed config/*.sql telemetry/*.sql
+//go:embed config/*.sql
 var migrations embed.FS
 
 // Repair says what opening a database had to do to it.
@@ -58,16 +58,6 @@ func OpenConfig(ctx context.Context, path string) (*DB, Repair, error) {
 		return nil, Repair{}, err
 	}
 	return Open(ctx, path, Kind{Migrations: sub, Copies: copies})
-}
-
-// OpenTelemetry opens telemetry.db. A damaged one is set aside and a new one
-// made: what the nodes still hold unacknowledged comes again.
-func OpenTelemetry(ctx context.Context, path string) (*DB, Repair, error) {
-	sub, err := fs.Sub(migrations, "telemetry")
-	if err != nil {
-		return nil, Repair{}, err
-	}
-	return Open(ctx, path, Kind{Migrations: sub})
 }
 
 // Open opens a database, checks it and brings its tables up to date. A damaged one is

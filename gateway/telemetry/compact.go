@@ -428,6 +428,7 @@ func (s *Store) commit(ctx context.Context, e *edit, through int64) (*edit, erro
 		s.weeks.retire(f) // what it holds is not known for sure
 		return nil, err
 	}
+	s.commits.Add(1)
 	if e.refused > 0 {
 		s.given.tell(s, "telemetry.series", "", fmt.Sprintf("a node may have %d metrics within a week; more are not kept", nodeSeries), nil)
 	}

@@ -35,6 +35,9 @@ func (s *Store) Limit() int64 {
 // Thinned returns how often a week was thinned or removed for space since the start.
 func (s *Store) Thinned() int64 { return s.thinnings.Load() }
 
+// Commits returns how many transactions were written since the start: each wears the card.
+func (s *Store) Commits() int64 { return s.db.Commits() + s.commits.Load() }
+
 // Bytes returns how much of the file system the telemetry takes.
 func (s *Store) Bytes() int64 {
 	n := s.db.FileBytes()

@@ -78,7 +78,8 @@ type Store struct {
 	spoiling  sync.Mutex // guards spoilt: what reading has found
 	spoilt    map[week]error
 	thinnings atomic.Int64
-	writing   sync.Mutex // held by the one who writes the journal: nobody else changes what follows
+	commits   atomic.Int64 // of week files
+	writing   sync.Mutex   // held by the one who writes the journal: nobody else changes what follows
 
 	mu         sync.RWMutex // guards what follows
 	sources    map[string]*source

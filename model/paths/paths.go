@@ -54,6 +54,7 @@ const (
 	GatewayDir   = "gateway"
 	ConfigDB     = "gateway/config.db"
 	SeriesDB     = "gateway/telemetry.db"
+	SeriesDir    = "gateway/telemetry" // a file for each week
 	Epoch        = "gateway/epoch"
 )
 

@@ -39,7 +39,7 @@ func rank(name string) int {
 	switch {
 	case !strings.Contains(rel, "/"):
 		return 0 // identity, bundle, membership, clock, peers
-	case strings.HasPrefix(rel, paths.SeriesDB):
+	case strings.HasPrefix(rel, paths.SeriesDB), strings.HasPrefix(rel, paths.SeriesDir+"/"):
 		return 4
 	case strings.HasPrefix(rel, paths.GatewayDir+"/"):
 		return 1
