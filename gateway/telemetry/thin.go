@@ -36,14 +36,19 @@ func (s *Store) thin(ctx context.Context, w week, to thinned) (rewritten bool, e
 			return false, err
 		}
 	}
-	path := s.weeks.path(w)
+	return true, s.rewrite(ctx, f, to)
+}
+
+// rewrite puts a file in place of a week's that has no more than is to be kept.
+func (s *Store) rewrite(ctx context.Context, f *weekFile, to thinned) error {
+	path := s.weeks.path(f.week)
 	if err := store.Remove(path + unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
+		return err
 	}
 	if err := s.writeThinned(ctx, f, path+unfinished, to); err != nil {
-		return false, errors.Join(err, store.Remove(path+unfinished))
+		return errors.Join(err, store.Remove(path+unfinished))
 	}
-	return true, s.weeks.replace(w, false, func(path string) error { return atomicfile.Rename(path+unfinished, path) })
+	return s.weeks.replace(f.week, false, func(path string) error { return atomicfile.Rename(path+unfinished, path) })
 }
 
 // minutesAreWorthIt looks at some of a file's hours.
