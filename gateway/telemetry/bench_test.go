@@ -1,0 +1,306 @@
+package telemetry
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+// board is a source of what a board says of itself, with the noise and the steps that such
+// readings have.
+type board struct {
+	schema                            wire.Schema
+	noise                             *rand.Rand
+	available, load1, load5, warmth   float64
+	rx, tx, rxPackets, txPackets, run int64
+	seq                               uint64
+}
+
+func newBoard(seed uint64) *board {
+	return &board{
+		schema: wire.Schema{Metrics: []wire.Metric{
+			wire.NewMetric("system.cpu.used_percent", "%", 1),
+			wire.NewMetric("system.memory.used_percent", "%", 1),
+			wire.NewMetric("system.memory.available_kib", "KiB", 0),
+			wire.NewMetric("system.load.avg_1m", "", 2),
+			wire.NewMetric("system.load.avg_5m", "", 2),
+			wire.NewMetric("system.host.uptime_s", "s", 0),
+			wire.NewMetric("system.cpu-thermal.temperature_c", "°C", 1),
+			wire.NewMetric("storage.perm.used_percent", "%", 1),
+			wire.NewMetric("net.wg0.rx_bytes", "B", 0),
+			wire.NewMetric("net.wg0.tx_bytes", "B", 0),
+			wire.NewMetric("net.wg0.rx_packets", "", 0),
+			wire.NewMetric("net.wg0.tx_packets", "", 0),
+		}},
+		noise: rand.New(rand.NewPCG(seed, 12)), available: 312_400, load1: 24, load5: 18, warmth: 472, rx: 8_412_300, tx: 21_530_112, rxPackets: 41_230, txPackets: 52_114,
+	}
+}
+
+// batch is the next one of that many reports ten seconds apart.
+func (d *board) batch(t testing.TB, node string, at time.Time, reports int) Entry {
+	d.seq++
+	b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, d.seq), Clock: model.ClockGateway}}
+	for i := range reports {
+		d.available += 90 * d.noise.NormFloat64()
+		d.load1 = max(0, d.load1+2*d.noise.NormFloat64())
+		d.load5 += (d.load1 - d.load5) / 30
+		d.warmth += 3 * d.noise.NormFloat64()
+		d.rxPackets += 14 + d.noise.Int64N(5)
+		d.txPackets += 16 + d.noise.Int64N(5)
+		d.rx += 1_900 + d.noise.Int64N(300)
+		d.tx += 3_400 + d.noise.Int64N(600)
+		d.run += 10
+		r := wire.Report{Time: at.Add(time.Duration(i) * 10 * time.Second).UnixMilli()}
+		for _, v := range []int64{int64(max(0, 64+18*d.noise.NormFloat64())), int64(1000 * (1 - d.available/489_376)), int64(d.available), int64(d.load1), int64(d.load5), d.run, int64(d.warmth), 127, d.rx, d.tx, d.rxPackets, d.txPackets} {
+			r.Values = append(r.Values, wire.Int(v))
+		}
+		b.Reports = append(b.Reports, r)
+	}
+	return entry(t, node, d.schema, b)
+}
+
+// cpu is the processor time of this process.
+func cpu(t testing.TB) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// written is how many octets this process has handed to the system to write.
+func written(t testing.TB) int64 {
+	data, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if text, ok := strings.CutPrefix(line, "wchar: "); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("/proc/self/io has no wchar")
+	return 0
+}
+
+// receive does what the gateway does with a batch that came, but for the network.
+func (b *bench) receive(group [][]byte, nodes []string) {
+	b.t.Helper()
+	entries := make([]Entry, len(group))
+	for i, data := range group {
+		h, err := wire.DecodeHeader(data)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		s, err := b.Schema(h.Schema)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		batch, err := wire.Decode(data, s)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		entries[i] = Entry{nodes[i], s, batch, data}
+	}
+	if slices.ContainsFunc(b.append(entries...), func(o Outcome) bool { return o != Stored }) {
+		b.t.Fatal("expected all to be stored")
+	}
+}
+
+// BenchmarkIngest reports samples per second of processor time: decoded, deduplicated and
+// committed with fsync; and with the compaction of all that.
+func BenchmarkIngest(b *testing.B) {
+	for _, size := range []struct {
+		name           string
+		reports, group int
+	}{{"72", 6, 256}, {"10000", 833, 16}} {
+		b.Run(size.name, func(b *testing.B) {
+			const nodes, groups = 64, 24
+			s := benchIn(b, b.TempDir(), nil)
+			boards := make([]*board, nodes)
+			for i := range boards {
+				boards[i] = newBoard(uint64(i))
+			}
+			if err := s.PutSchema(b.Context(), "n-a", boards[0].schema); err != nil {
+				b.Fatal(err)
+			}
+			at := make([]time.Time, nodes)
+			for i := range at {
+				at[i] = epoch.Add(time.Duration(i) * time.Millisecond)
+			}
+			samples, taking, moving := 0, time.Duration(0), time.Duration(0)
+			for b.Loop() {
+				b.StopTimer()
+				var all [][][]byte
+				var whose [][]string
+				for g := range groups {
+					var group [][]byte
+					var names []string
+					for i := range size.group {
+						n := (g*size.group + i) % nodes
+						group = append(group, boards[n].batch(b, fmt.Sprint("n-", n), at[n], size.reports).Data)
+						names = append(names, fmt.Sprint("n-", n))
+						at[n] = at[n].Add(time.Duration(size.reports) * 10 * time.Second)
+						samples += 12 * size.reports
+					}
+					all, whose = append(all, group), append(whose, names)
+				}
+				s.at = at[0]
+				b.StartTimer()
+				begin := cpu(b)
+				for i := range all {
+					s.receive(all[i], whose[i])
+				}
+				taking += cpu(b) - begin
+				begin = cpu(b)
+				s.tend()
+				moving += cpu(b) - begin
+			}
+			b.ReportMetric(float64(samples)/taking.Seconds(), "samples/cpu-s")
+			b.ReportMetric(float64(samples)/(taking+moving).Seconds(), "samples/cpu-s-compacted")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkDay is a day of 100 nodes of twelve metrics every ten seconds, which send once a
+// minute: what it takes on the card and how much is written.
+func BenchmarkDay(b *testing.B) {
+	for _, every := range []time.Duration{10 * time.Second, time.Minute} {
+		b.Run("commits every "+every.String(), func(b *testing.B) {
+			for b.Loop() {
+				day100(b, 100, every)
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func day100(b *testing.B, nodes int, every time.Duration) {
+	s := benchIn(b, b.TempDir(), nil)
+	boards := make([]*board, nodes)
+	for i := range boards {
+		boards[i] = newBoard(uint64(i))
+	}
+	if err := s.PutSchema(b.Context(), "n-a", boards[0].schema); err != nil {
+		b.Fatal(err)
+	}
+	begin, samples := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), 0
+	before, used := written(b), cpu(b)
+	hour := begin.Hour()
+	for at := begin; at.Before(begin.Add(24*time.Hour + 5*time.Minute)); at = at.Add(every) {
+		var group []Entry
+		for i := range boards { // each at its second of the minute
+			if of := begin.Add(time.Duration(i) * time.Minute / time.Duration(nodes)); at.Add(every).Sub(of)/time.Minute > at.Sub(of)/time.Minute && at.After(begin.Add(time.Minute)) {
+				group = append(group, boards[i].batch(b, fmt.Sprint("n-", i), at.Add(-time.Minute), 6))
+				samples += 72
+			}
+		}
+		s.at = at
+		s.append(group...)
+		if now := at.Add(-afterHour).Hour(); now != hour {
+			hour = now
+			s.tend()
+		}
+	}
+	s.tend()
+	b.ReportMetric(float64(written(b)-before)/1e9, "GB-written/day")
+	b.ReportMetric(float64(samples)/(cpu(b)-used).Seconds(), "samples/cpu-s-all")
+	files := s.Bytes() - s.db.FileBytes()
+	b.ReportMetric(float64(files)/float64(samples), "B/sample")
+	b.ReportMetric(float64(s.db.FileBytes())/1e6, "journal-MB")
+}
+
+// BenchmarkQueries has 250 nodes with a day of telemetry, and as many files as a year has.
+func BenchmarkQueries(b *testing.B) {
+	s := benchIn(b, b.TempDir(), nil)
+	const nodes = 250
+	boards := make([]*board, nodes)
+	for i := range boards {
+		boards[i] = newBoard(uint64(i))
+	}
+	if err := s.PutSchema(b.Context(), "n-a", boards[0].schema); err != nil {
+		b.Fatal(err)
+	}
+	end := time.Date(2026, 11, 25, 9, 40, 0, 0, time.UTC)
+	s.at = end
+	for at := end.Add(-52 * 7 * 24 * time.Hour); at.Before(end.Add(-8 * 24 * time.Hour)); at = at.Add(7 * 24 * time.Hour) {
+		var group []Entry
+		for i := range nodes {
+			group = append(group, boards[i].batch(b, fmt.Sprint("n-", i), at, 60))
+		}
+		s.append(group...)
+	}
+	s.tend()
+	for h := 25; h >= 0; h-- {
+		var group []Entry
+		for i := range nodes {
+			for m := range 6 {
+				if at := end.Add(-time.Duration(h)*time.Hour + time.Duration(m)*10*time.Minute); at.Before(end) {
+					group = append(group, boards[i].batch(b, fmt.Sprint("n-", i), at, 60))
+				}
+			}
+		}
+		s.append(group...)
+		if h > 1 {
+			s.tend()
+		}
+	}
+	p99 := func(b *testing.B, f func(i int)) {
+		var took []time.Duration
+		i := 0
+		for b.Loop() {
+			begin := cpu(b) // of this process: others share the machine
+			f(i)
+			took = append(took, cpu(b)-begin)
+			i++
+		}
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)*99/100])/1e6, "p99-cpu-ms")
+		b.ReportMetric(float64(took[len(took)/2])/1e6, "p50-cpu-ms")
+	}
+	b.Run("24 h of one metric by 1 min", func(b *testing.B) {
+		p99(b, func(i int) {
+			points := 0
+			q := Query{Nodes: []string{fmt.Sprint("n-", i*7%nodes)}, Metrics: []string{"system.cpu.used_percent"}, From: end.Add(-24 * time.Hour), To: end, Step: time.Minute}
+			if err := s.Range(b.Context(), q, func(s Series) error { points += len(s.Points); return nil }); err != nil || points < 1400 {
+				b.Fatal(points, err)
+			}
+		})
+	})
+	b.Run("1 h of one metric of all nodes summed by 1 min", func(b *testing.B) {
+		p99(b, func(int) {
+			q := Query{Metrics: []string{"system.cpu.used_percent"}, From: end.Add(-time.Hour), To: end, Step: time.Minute, Across: Sum}
+			if err := s.Range(b.Context(), q, func(Series) error { return nil }); err != nil {
+				b.Fatal(err)
+			}
+		})
+	})
+	b.Run("a year of one metric by 1 d", func(b *testing.B) {
+		p99(b, func(i int) {
+			q := Query{Nodes: []string{fmt.Sprint("n-", i*7%nodes)}, Metrics: []string{"system.cpu.used_percent"}, From: end.Add(-365 * 24 * time.Hour), To: end, Step: 24 * time.Hour}
+			if err := s.Range(b.Context(), q, func(Series) error { return nil }); err != nil {
+				b.Fatal(err)
+			}
+		})
+	})
+	b.Run("latest of one node", func(b *testing.B) {
+		p99(b, func(i int) { s.Latest().Node(fmt.Sprint("n-", i*7%nodes), "") })
+	})
+	b.Run("start", func(b *testing.B) {
+		p99(b, func(int) { s.restart() })
+	})
+}
