@@ -74,7 +74,7 @@ func crashChild(dir string) error {
 				fmt.Fprintln(os.Stderr, "tend:", err)
 				os.Exit(1)
 			}
-			if err := s.rewriteOne(ctx); err != nil {
+			if err := s.rewriteAll(ctx); err != nil {
 				fmt.Fprintln(os.Stderr, "rewrite:", err)
 				os.Exit(1)
 			}
@@ -103,8 +103,8 @@ func crashChild(dir string) error {
 	}
 }
 
-// rewriteOne rewrites a week as it is, as thinning does.
-func (s *Store) rewriteOne(ctx context.Context) error {
+// rewriteAll rewrites the weeks as they are, as thinning does.
+func (s *Store) rewriteAll(ctx context.Context) error {
 	s.tending.Lock()
 	defer s.tending.Unlock()
 	for _, w := range s.weeks.list() {
@@ -114,7 +114,9 @@ func (s *Store) rewriteOne(ctx context.Context) error {
 		}
 		err = s.rewrite(ctx, f, f.from)
 		s.weeks.release(f)
-		return err
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
