@@ -263,7 +263,7 @@ func (s *site) stored() (apitype.Coverage, []apitype.Sample) {
 		s.t.Fatal(err)
 	}
 	defer db.Close()
-	j, err := telemetry.Open(s.t.Context(), telemetry.Config{Journal: db, Dir: paths.Dir(s.data).File(paths.SeriesDir), Budget: 1 << 30, Now: time.Now, Sure: func() bool { return true }, Log: slog.New(slog.DiscardHandler)})
+	j, err := telemetry.Open(s.t.Context(), telemetry.Config{Journal: db, Dir: paths.Dir(s.data).File(paths.SeriesDir), Retention: telemetry.Retention{Budget: 1 << 30}, Now: time.Now, Sure: func() bool { return true }, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -225,7 +225,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	p.epoch.Watch = d.showEpoch
 	d.showEpoch(p.epoch.Now(), 0)
 	series, err := telemetry.Open(ctx, telemetry.Config{
-		Journal: p.telemetry, Dir: d.State.File(paths.SeriesDir), Budget: d.Budget, Now: d.clock.Now,
+		Journal: p.telemetry, Dir: d.State.File(paths.SeriesDir), Retention: telemetry.Retention{Budget: d.Budget}, Now: d.clock.Now,
 		Sure:   func() bool { return d.Alone || d.clock.Quality() != model.ClockNone },
 		Events: log, Log: d.Log,
 	})

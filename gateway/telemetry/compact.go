@@ -110,7 +110,7 @@ func (s *Store) bounds() (low, high int64) {
 		return earliest, latest
 	}
 	now := s.now()
-	return max(earliest, now.Add(-s.Keep.Hour).UnixMilli()), min(latest, now.Add(maxAhead).UnixMilli())
+	return max(earliest, now.Add(-s.Retention().Keep.Hour).UnixMilli()), min(latest, now.Add(maxAhead).UnixMilli())
 }
 
 // weeks returns those that there is something for.
@@ -265,16 +265,15 @@ func (s *Store) compactNode(ctx context.Context, e *edit, p moving, applied, low
 			}
 			numbers[h.schema] = of
 		}
-		quality, before := clockNumber(b.Clock), int64(0)
+		quality := clockNumber(b.Clock)
+		if m, ok := stepBack(&b); ok && m.at >= low && m.at < high {
+			e.marks = append(e.marks, editMark{node, m})
+		}
 		for i := range b.Reports {
 			r := &b.Reports[i]
 			if r.Time < low || r.Time >= high {
 				continue
 			}
-			if i > 0 && r.Time < before {
-				e.marks = append(e.marks, editMark{node, mark{at: r.Time, kind: MarkClock, boot: b.Boot, seq: b.Seq, detail: fmt.Sprintf("%+d ms", r.Time-before)}})
-			}
-			before = r.Time
 			hour := floor(r.Time, hourMS) / hourMS
 			if g.hours[hour] == nil {
 				g.hours[hour] = newRows()

@@ -39,7 +39,7 @@ func TestAnswersWhileItIsCompacted(t *testing.T) {
 				}
 				b.Coverage("n-1")
 				b.Latest().Node("n-1", "")
-				if _, err := b.Marks(t.Context(), "n-1", from, to); err != nil {
+				if _, err := b.Marks(t.Context(), MarkQuery{Node: "n-1", From: from, To: to, Limit: 1000}); err != nil {
 					t.Error(err)
 				}
 			}

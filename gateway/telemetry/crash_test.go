@@ -136,7 +136,7 @@ func openForCrash(ctx context.Context, dir string, round uint64) (*Store, error)
 		return nil, errors.New(repair.Reason)
 	}
 	now := crashBegin.Add(time.Duration(round) * 10 * time.Minute)
-	return Open(ctx, Config{Journal: db, Dir: filepath.Join(dir, "telemetry"), Budget: 1 << 30, Now: func() time.Time { return now }, Sure: func() bool { return true }, Events: stderrEvents{}, Log: slog.New(slog.DiscardHandler)})
+	return Open(ctx, Config{Journal: db, Dir: filepath.Join(dir, "telemetry"), Retention: Retention{Budget: 1 << 30}, Now: func() time.Time { return now }, Sure: func() bool { return true }, Events: stderrEvents{}, Log: slog.New(slog.DiscardHandler)})
 }
 
 // Whenever the process is killed, what it acknowledged is found afterwards, and nothing

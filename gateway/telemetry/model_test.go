@@ -322,13 +322,19 @@ func TestMarks(t *testing.T) {
 	}
 	check := func(what string) {
 		t.Helper()
-		marks, err := b.Marks(t.Context(), "n-a", epoch.Add(-time.Hour), epoch.Add(24*time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
 		var got []string
-		for _, m := range marks {
-			got = append(got, fmt.Sprintf("%s %s %d %s", m.At.Sub(epoch), m.Kind, m.Boot, m.Detail))
+		q := MarkQuery{Node: "n-a", From: epoch.Add(-time.Hour), To: epoch.Add(24 * time.Hour), Limit: 2}
+		for {
+			page, err := b.Marks(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range page.Items {
+				got = append(got, fmt.Sprintf("%s %s %d %s", m.Time.Sub(epoch), m.Kind, m.Boot, m.Detail))
+			}
+			if q.Cursor = page.Next; q.Cursor == "" {
+				break
+			}
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s:\nexpected %q\ngot      %q", what, want, got)

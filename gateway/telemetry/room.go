@@ -27,9 +27,9 @@ const (
 // Limit is how many octets may be in use where there is room on the file system.
 func (s *Store) Limit() int64 {
 	if size, _ := s.space(); size > 0 {
-		return min(s.Budget, size/shareOfDisk)
+		return min(s.Retention().Budget, size/shareOfDisk)
 	}
-	return s.Budget
+	return s.Retention().Budget
 }
 
 // Thinned returns how often a week was thinned or removed for space since the start.

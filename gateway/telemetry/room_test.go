@@ -137,7 +137,7 @@ func (b *bench) checkCounts(t *testing.T, k *known, from time.Time, step time.Du
 
 func TestBudget(t *testing.T) {
 	const budget = 3 << 20
-	b := benchIn(t, t.TempDir(), func(c *Config) { c.Budget = budget })
+	b := benchIn(t, t.TempDir(), func(c *Config) { c.Retention.Budget = budget })
 	b.space = func() (int64, int64) { return 0, 0 }
 	r := rand.New(rand.NewPCG(9, 1))
 	seq, at := uint64(0), time.Date(2026, 8, 3, 0, 0, 0, 0, time.UTC)
@@ -187,7 +187,7 @@ func TestLimits(t *testing.T) {
 		{128 << 20, 32 << 20, 1 << 20, 10 << 20, 9<<20 + 0}, // a reserve of 2 MiB lacks 1
 		{128 << 20, 32 << 20, 30 << 20, 10 << 20, 32 << 20 / 3},
 	} {
-		b.Budget = tc.budget
+		b.SetRetention(Retention{Keep: DefaultKeep(), Budget: tc.budget})
 		b.space = func() (int64, int64) { return tc.size, tc.free }
 		if got := b.limit(tc.used); got != tc.want {
 			t.Errorf("%+v: got %d", tc, got)

@@ -50,26 +50,26 @@ type Events interface {
 
 // Config is what Open needs.
 type Config struct {
-	Journal *store.DB        // from OpenJournal; closed by who opened it
-	Dir     string           // of the week files
-	Budget  int64            // octets of all files; a third of the file system at most
-	Keep    Keep             // zero: DefaultKeep
-	Now     func() time.Time // the gateway's clock
-	Sure    func() bool      // whether that is more than a guess: what is old or of the future is only judged then
-	Events  Events
-	Log     *slog.Logger
+	Journal   *store.DB        // from OpenJournal; closed by who opened it
+	Dir       string           // of the week files
+	Retention Retention        // at first; zero Keep: DefaultKeep
+	Now       func() time.Time // the gateway's clock
+	Sure      func() bool      // whether that is more than a guess: what is old or of the future is only judged then
+	Events    Events
+	Log       *slog.Logger
 }
 
 // Store is the telemetry of all nodes. Its methods may be called from any goroutine. Run
 // has to be running for the journal to be compacted.
 type Store struct {
 	Config
-	db     *store.DB
-	name   []byte // of the journal
-	latest *Latest
-	weeks  weeks
-	space  func() (size, free int64) // of the file system
-	work   chan struct{}             // Run has something to do before its time
+	db        *store.DB
+	name      []byte // of the journal
+	latest    *Latest
+	retention atomic.Pointer[Retention]
+	weeks     weeks
+	space     func() (size, free int64) // of the file system
+	work      chan struct{}             // Run has something to do before its time
 
 	// Locks are taken in this order.
 	tending sync.Mutex    // held by the one who compacts, rolls up or thins: guards week files' content, and touched
@@ -95,8 +95,8 @@ type Store struct {
 
 // Open reads the journal into RAM. What in it cannot be read is an event.
 func Open(ctx context.Context, c Config) (*Store, error) {
-	if c.Keep == (Keep{}) {
-		c.Keep = DefaultKeep()
+	if c.Retention.Keep == (Keep{}) {
+		c.Retention.Keep = DefaultKeep()
 	}
 	s := &Store{
 		Config: c, db: c.Journal, latest: newLatest(), work: make(chan struct{}, 1),
@@ -104,6 +104,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		sources: map[string]*source{}, byID: map[int64]*source{}, schemas: map[wire.SchemaID]*schema{},
 		touched: map[week]bool{}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
 	}
+	s.retention.Store(&c.Retention)
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry/block"
@@ -161,13 +162,13 @@ func (s *Store) age(ctx context.Context) error {
 	if !s.Sure() {
 		return nil
 	}
-	now, removed := s.now(), false
-	before := func(w week, keep int64) bool { return w.end() <= now.UnixMilli()-keep }
+	now, removed, keep := s.now(), false, s.Retention().Keep
+	before := func(w week, age time.Duration) bool { return w.end() <= now.UnixMilli()-age.Milliseconds() }
 	for _, w := range s.weeks.list() {
-		if !before(w, s.Keep.Raw.Milliseconds()) {
+		if !before(w, keep.Raw) {
 			break
 		}
-		if before(w, s.Keep.Hour.Milliseconds()) {
+		if before(w, keep.Hour) {
 			if removed {
 				continue
 			}
@@ -179,10 +180,10 @@ func (s *Store) age(ctx context.Context) error {
 			continue
 		}
 		to := thinned{minute: w.end()}
-		if before(w, s.Keep.Minute.Milliseconds()) {
+		if before(w, keep.Minute) {
 			to.quarter = w.end()
 		}
-		if before(w, s.Keep.Quarter.Milliseconds()) {
+		if before(w, keep.Quarter) {
 			to.hour = w.end()
 		}
 		is, err := s.fromOf(ctx, w)
