@@ -1,9 +1,11 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -77,4 +79,42 @@ func since(cursor string, from, to int64) (int64, int64, error) {
 		from = max(from, at+1)
 	}
 	return max(from, 0), min(to, latest), nil
+}
+
+// Metrics returns the metrics of which there may be readings in [from, to], by name: names,
+// or their beginnings followed by *; none: all.
+func (s *Store) Metrics(ctx context.Context, from, to time.Time, wanted []string) ([]apitype.Metric, error) {
+	is, found := matcher(wanted), map[apitype.Metric]bool{}
+	note := func(m wire.Metric) {
+		if is(m.Name) {
+			found[apitype.Metric{Metric: m.Name, Unit: m.Unit}] = true
+		}
+	}
+	s.mu.RLock()
+	for _, sch := range s.schemas {
+		if sch.held > 0 {
+			for _, m := range sch.Metrics {
+				note(m)
+			}
+		}
+	}
+	s.mu.RUnlock()
+	for _, w := range s.weeks.list() {
+		if w.begin() > to.UnixMilli() || w.end() <= from.UnixMilli() {
+			continue
+		}
+		if err := s.readWeek(ctx, w, func(f *weekFile) error {
+			if f != nil {
+				for _, m := range f.series {
+					note(m)
+				}
+			}
+			return nil
+		}); err != nil {
+			return nil, fmt.Errorf("metrics of %v: %w", w, err)
+		}
+	}
+	return slices.SortedFunc(maps.Keys(found), func(a, b apitype.Metric) int {
+		return cmp.Or(cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Unit, b.Unit))
+	}), nil
 }

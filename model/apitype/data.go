@@ -96,6 +96,12 @@ type MarkList struct {
 	Next  string `json:"next,omitempty"`
 }
 
+// Metric is one that there are readings of.
+type Metric struct {
+	Metric string `json:"metric" example:"system.cpu.used_percent"`
+	Unit   string `json:"unit,omitempty" example:"%"`
+}
+
 // Coverage says which batches of a node are stored.
 type Coverage struct {
 	Node  string         `json:"node"`

@@ -1,7 +1,8 @@
-// Package export writes telemetry in formats that other programs read: CSV, NDJSON, and
-// the text of Prometheus and OpenMetrics. Answers are written as they are read, so that a
-// year of readings takes no more memory than a page of them.
-package export
+// Package format is telemetry as other programs write and read it: CSV, NDJSON, and the
+// text of Prometheus and OpenMetrics. What one of them has written it also reads. Answers
+// are written as they are found, and read as they come, so that a year of readings takes no
+// more memory than a page of them.
+package format
 
 import (
 	"bufio"
@@ -20,18 +21,57 @@ import (
 	"halo.internal/model/apitype"
 )
 
+// Format is one of them.
+type Format string
+
+// Formats.
+const (
+	CSV         Format = "csv"
+	NDJSON      Format = "ndjson"
+	Prometheus  Format = "prometheus"  // text format 0.0.4, times in milliseconds
+	OpenMetrics Format = "openmetrics" // 1.0.0, times in seconds: promtool makes blocks of it
+)
+
+// ContentType is the format's media type.
+func (f Format) ContentType() string {
+	switch f {
+	case CSV:
+		return "text/csv; charset=utf-8; header=present"
+	case NDJSON:
+		return "application/x-ndjson"
+	case OpenMetrics:
+		return "application/openmetrics-text; version=1.0.0; charset=utf-8"
+	}
+	return "text/plain; version=0.0.4; charset=utf-8"
+}
+
 const page = 5000 // samples that are held at a time
 
 // Source is what readings are taken from; telemetry.Store is one.
 type Source interface {
 	Samples(ctx context.Context, q telemetry.SampleQuery) (apitype.SampleList, error)
+	Metrics(ctx context.Context, from, to time.Time, wanted []string) ([]apitype.Metric, error)
 }
 
 // Selection is what is exported: the readings of some nodes as they were made.
 type Selection struct {
-	Nodes    []string  // canonical IDs
-	Metrics  []string  // names, or their beginnings followed by *; none: all
-	From, To time.Time // both included
+	Nodes    []string          // canonical IDs
+	Names    map[string]string // of nodes, for labels
+	Metrics  []string          // metrics' names, or their beginnings followed by *; none: all
+	From, To time.Time         // both included
+}
+
+// Write writes what is selected in a format.
+func Write(ctx context.Context, w io.Writer, f Format, from Source, sel Selection) error {
+	switch f {
+	case CSV:
+		return writeCSV(ctx, w, from, sel)
+	case NDJSON:
+		return writeNDJSON(ctx, w, from, sel)
+	case Prometheus, OpenMetrics:
+		return writeText(ctx, w, f, from, sel)
+	}
+	return fmt.Errorf("expected a format csv, ndjson, prometheus or openmetrics, got %q", f)
 }
 
 // each calls f with every reading, by node and then by time.
@@ -61,11 +101,12 @@ const stamp = "2006-01-02T15:04:05.000Z07:00"
 
 func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
-// CSV writes a line of time, node, metric, unit and value for each reading, after one that
-// names them.
-func CSV(ctx context.Context, w io.Writer, from Source, sel Selection) error {
+var columns = []string{"time", "node", "metric", "unit", "value"}
+
+// writeCSV writes a line for each reading, after one that names the columns.
+func writeCSV(ctx context.Context, w io.Writer, from Source, sel Selection) error {
 	c := csv.NewWriter(w)
-	if err := c.Write([]string{"time", "node", "metric", "unit", "value"}); err != nil {
+	if err := c.Write(columns); err != nil {
 		return err
 	}
 	if err := each(ctx, from, sel, func(node string, s apitype.Sample) error {
@@ -86,8 +127,8 @@ type line struct {
 	Value  float64 `json:"value"`
 }
 
-// NDJSON writes an object on a line of its own for each reading.
-func NDJSON(ctx context.Context, w io.Writer, from Source, sel Selection) error {
+// writeNDJSON writes an object on a line of its own for each reading.
+func writeNDJSON(ctx context.Context, w io.Writer, from Source, sel Selection) error {
 	b := bufio.NewWriter(w)
 	e := json.NewEncoder(b)
 	e.SetEscapeHTML(false)
@@ -129,10 +170,10 @@ func labels(node, name, metric, thing, unit string) string {
 	return text + "}"
 }
 
-// Prometheus writes latest values in Prometheus' text format 0.0.4, those older than the
+// Latest writes latest values in Prometheus' text format 0.0.4, those older than the
 // limit left out: what a node measured before it fell silent is not how it is. names gives
 // the nodes' names, and now is what age is measured by.
-func Prometheus(w io.Writer, readings []apitype.Reading, names map[string]string, now time.Time, limit time.Duration) error {
+func Latest(w io.Writer, readings []apitype.Reading, names map[string]string, now time.Time, limit time.Duration) error {
 	readings = slices.Clone(readings)
 	slices.SortStableFunc(readings, func(a, b apitype.Reading) int {
 		x, _ := family(a.Metric)
@@ -154,34 +195,53 @@ func Prometheus(w io.Writer, readings []apitype.Reading, names map[string]string
 	return b.Flush()
 }
 
-// OpenMetrics writes readings with their times, as promtool creates blocks from. The format
-// wants all of a name together: metrics names those that there are, and each is read by
-// itself.
-func OpenMetrics(ctx context.Context, w io.Writer, from Source, sel Selection, metrics []string, names map[string]string) error {
-	metrics = slices.Clone(metrics)
-	slices.SortStableFunc(metrics, func(a, b string) int {
+// writeText writes readings with their times. Both texts want all of a name together: so
+// each metric is read by itself.
+func writeText(ctx context.Context, w io.Writer, f Format, from Source, sel Selection) error {
+	metrics, err := from.Metrics(ctx, sel.From, sel.To, sel.Metrics)
+	if err != nil {
+		return err
+	}
+	var list []string
+	for _, m := range metrics {
+		list = append(list, m.Metric)
+	}
+	slices.SortFunc(list, func(a, b string) int {
 		x, _ := family(a)
 		y, _ := family(b)
 		return cmp.Or(strings.Compare(x, y), strings.Compare(a, b))
 	})
+	kind := "untyped"
+	if f == OpenMetrics {
+		kind = "unknown"
+	}
 	b, before := bufio.NewWriter(w), ""
-	for _, metric := range slices.Compact(metrics) {
+	for _, metric := range slices.Compact(list) {
 		name, thing := family(metric)
 		one := sel
 		one.Metrics = []string{metric}
 		if err := each(ctx, from, one, func(node string, s apitype.Sample) error {
 			if name != before {
-				fmt.Fprintf(b, "# TYPE %s unknown\n", name)
+				fmt.Fprintf(b, "# TYPE %s %s\n", name, kind)
 				before = name
 			}
-			_, err := fmt.Fprintf(b, "%s%s %s %s\n", name, labels(node, names[node], s.Metric, thing, s.Unit), number(s.Value), strconv.FormatFloat(float64(s.Time.UnixMilli())/1000, 'f', 3, 64))
+			at := strconv.FormatInt(s.Time.UnixMilli(), 10)
+			if f == OpenMetrics {
+				at = strconv.FormatFloat(float64(s.Time.UnixMilli())/1000, 'f', 3, 64)
+			}
+			_, err := fmt.Fprintf(b, "%s%s %s %s\n", name, labels(node, sel.Names[node], s.Metric, thing, s.Unit), number(s.Value), at)
 			return err
 		}); err != nil {
 			return err
 		}
 	}
-	if _, err := b.WriteString("# EOF\n"); err != nil {
-		return err
+	if f == OpenMetrics {
+		if _, err := b.WriteString(end + "\n"); err != nil {
+			return err
+		}
 	}
 	return b.Flush()
 }
+
+// end is the last line of OpenMetrics' text.
+const end = "# EOF"

@@ -1,4 +1,4 @@
-package export
+package format
 
 import (
 	"bytes"
@@ -47,6 +47,17 @@ func (p pages) Samples(_ context.Context, q telemetry.SampleQuery) (apitype.Samp
 	return l, nil
 }
 
+func (p pages) Metrics(_ context.Context, _, _ time.Time, wanted []string) (list []apitype.Metric, err error) {
+	for _, samples := range p {
+		for _, s := range samples {
+			if len(wanted) == 0 || slices.Contains(wanted, s.Metric) {
+				list = append(list, apitype.Metric{Metric: s.Metric, Unit: s.Unit})
+			}
+		}
+	}
+	return list, nil
+}
+
 func some() pages {
 	at := func(s int) time.Time { return begin.Add(time.Duration(s)*time.Second + 250*time.Millisecond) }
 	return pages{
@@ -63,7 +74,7 @@ func some() pages {
 
 func TestFormats(t *testing.T) {
 	names := map[string]string{"n-a": `mast "1"`, "n-b": "barn"}
-	sel := Selection{Nodes: []string{"n-a", "n-b"}, From: begin, To: begin.Add(time.Hour)}
+	sel := Selection{Nodes: []string{"n-a", "n-b"}, Names: names, From: begin, To: begin.Add(time.Hour)}
 	var latest []apitype.Reading
 	for _, node := range sel.Nodes {
 		for _, s := range some()[node] {
@@ -73,13 +84,12 @@ func TestFormats(t *testing.T) {
 	latest = slices.Delete(latest, 0, 1) // of each series one
 	old := apitype.Reading{Node: "n-c", Metric: "system.cpu.used_percent", Value: 9, Time: begin.Add(-time.Hour)}
 	for name, write := range map[string]func(io.Writer) error{
-		"readings.csv":    func(w io.Writer) error { return CSV(t.Context(), w, some(), sel) },
-		"readings.ndjson": func(w io.Writer) error { return NDJSON(t.Context(), w, some(), sel) },
+		"readings.csv":         func(w io.Writer) error { return Write(t.Context(), w, CSV, some(), sel) },
+		"readings.ndjson":      func(w io.Writer) error { return Write(t.Context(), w, NDJSON, some(), sel) },
+		"readings.prom":        func(w io.Writer) error { return Write(t.Context(), w, Prometheus, some(), sel) },
+		"readings.openmetrics": func(w io.Writer) error { return Write(t.Context(), w, OpenMetrics, some(), sel) },
 		"latest.prom": func(w io.Writer) error {
-			return Prometheus(w, append(latest, old), names, begin.Add(time.Minute), 10*time.Minute)
-		},
-		"readings.openmetrics": func(w io.Writer) error {
-			return OpenMetrics(t.Context(), w, some(), sel, []string{"system.cpu.used_percent", "radio.wlan1.signal_dbm", "gps.fix.lat_deg", "radio.wlan-0.signal_dbm"}, names)
+			return Latest(w, append(latest, old), names, begin.Add(time.Minute), 10*time.Minute)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
