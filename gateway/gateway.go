@@ -33,6 +33,7 @@ import (
 	"halo.internal/health"
 	"halo.internal/local"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
 	"halo.internal/model/claim"
 	"halo.internal/model/paths"
 	"halo.internal/model/version"
@@ -233,6 +234,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return ignoreEnd(ctx, err)
 	}
 	defer func() { err = errors.Join(err, series.Close()) }()
+	chosen, err := d.settings(ctx, p, log)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	chosen.Watch(func(s apitype.Settings) { series.SetRetention(retention(s.Telemetry)) })
 	for _, id := range nodes.IDs() {
 		nodes.Heard(id, series.Latest().At(id))
 	}
@@ -281,7 +287,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	d.showCode(link, code)
 	changes := audit.New(p.config, d.clock)
 	a, err := api.New(api.Config{
-		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series,
+		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,

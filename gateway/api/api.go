@@ -21,6 +21,7 @@ import (
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/settings"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/health"
@@ -67,6 +68,7 @@ type Config struct {
 	Clock     *clock.Clock
 	Config    *store.DB
 	Telemetry *telemetry.Store
+	Settings  *settings.Store
 	Events    *events.Log
 	Audit     *audit.Log
 	Auth      *auth.Service
@@ -122,6 +124,8 @@ func New(c Config) (*API, error) {
 	a.serviceRoutes()
 	a.nodeRoutes()
 	a.telemetryRoutes()
+	a.exchangeRoutes()
+	a.settingsRoutes()
 	a.adminRoutes()
 	a.trustRoutes()
 	a.logRoutes()

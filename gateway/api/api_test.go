@@ -26,6 +26,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/settings"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/health"
@@ -80,11 +81,15 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	chosen, _, err := settings.Open(t.Context(), config, apitype.Settings{Telemetry: apitype.TelemetrySettings{KeepRawS: 1 << 22, KeepMinuteS: 1 << 23, KeepQuarterS: 1 << 24, KeepHourS: 1 << 25, BudgetBytes: 1 << 30}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	b := &bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
 		Gateway: bundle.Gateway{PublicKey: network.Base64(), Seed: network.Base64(), ClaimCode: "7K3M-Q0ZT-4WXPB"},
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
 	a, err := New(Config{
-		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Events: log,
+		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})

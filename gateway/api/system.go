@@ -50,7 +50,7 @@ func (a *API) systemRoutes() {
 		_, mesh := a.Mesh.Last()
 		return answer(apitype.Capabilities{
 			API: "v1", Version: version.Get().Version, Claimed: claimed, Mesh: mesh,
-			Features: []string{"audit", "auth", "events", "join", "mesh", "nodes", "telemetry"},
+			Features: []string{"audit", "auth", "events", "join", "mesh", "metrics", "nodes", "settings", "telemetry", "telemetry-export", "telemetry-import"},
 		}, err)
 	})
 	register(a, open, huma.Operation{

@@ -276,7 +276,7 @@ func BenchmarkQueries(b *testing.B) {
 		p99(b, func(i int) {
 			points := 0
 			q := Query{Nodes: []string{fmt.Sprint("n-", i*7%nodes)}, Metrics: []string{"system.cpu.used_percent"}, From: end.Add(-24 * time.Hour), To: end, Step: time.Minute}
-			if err := s.Range(b.Context(), q, func(s Series) error { points += len(s.Points); return nil }); err != nil || points < 1400 {
+			if _, err := s.Range(b.Context(), q, func(s Series) error { points += len(s.Points); return nil }); err != nil || points < 1400 {
 				b.Fatal(points, err)
 			}
 		})
@@ -284,7 +284,7 @@ func BenchmarkQueries(b *testing.B) {
 	b.Run("1 h of one metric of all nodes summed by 1 min", func(b *testing.B) {
 		p99(b, func(int) {
 			q := Query{Metrics: []string{"system.cpu.used_percent"}, From: end.Add(-time.Hour), To: end, Step: time.Minute, Across: Sum}
-			if err := s.Range(b.Context(), q, func(Series) error { return nil }); err != nil {
+			if _, err := s.Range(b.Context(), q, func(Series) error { return nil }); err != nil {
 				b.Fatal(err)
 			}
 		})
@@ -292,7 +292,7 @@ func BenchmarkQueries(b *testing.B) {
 	b.Run("a year of one metric by 1 d", func(b *testing.B) {
 		p99(b, func(i int) {
 			q := Query{Nodes: []string{fmt.Sprint("n-", i*7%nodes)}, Metrics: []string{"system.cpu.used_percent"}, From: end.Add(-365 * 24 * time.Hour), To: end, Step: 24 * time.Hour}
-			if err := s.Range(b.Context(), q, func(Series) error { return nil }); err != nil {
+			if _, err := s.Range(b.Context(), q, func(Series) error { return nil }); err != nil {
 				b.Fatal(err)
 			}
 		})

@@ -24,7 +24,7 @@ func TestAnswersWhileItIsCompacted(t *testing.T) {
 				default:
 				}
 				low, n := stored.Load(), int64(0)
-				if err := b.Range(t.Context(), Query{Nodes: []string{"n-1"}, Metrics: []string{"system.cpu.*"}, From: from, To: to, Step: time.Hour}, func(s Series) error {
+				if _, err := b.Range(t.Context(), Query{Nodes: []string{"n-1"}, Metrics: []string{"system.cpu.*"}, From: from, To: to, Step: time.Hour}, func(s Series) error {
 					for _, p := range s.Points {
 						n += p.Count
 					}

@@ -116,7 +116,7 @@ func TestImportBesideTheNode(t *testing.T) {
 
 func (b *bench) ranged(q Query) (all []Series) {
 	b.t.Helper()
-	if err := b.Range(b.t.Context(), q, func(s Series) error { all = append(all, s); return nil }); err != nil {
+	if _, err := b.Range(b.t.Context(), q, func(s Series) error { all = append(all, s); return nil }); err != nil {
 		b.t.Fatal(err)
 	}
 	return all

@@ -52,7 +52,7 @@ func (b *bench) answers(k *known, node string, from time.Time, step time.Duratio
 		b.t.Fatal(err)
 	}
 	var got []Series
-	if err := b.Range(b.t.Context(), q, func(s Series) error { got = append(got, s); return nil }); err != nil {
+	if _, err := b.Range(b.t.Context(), q, func(s Series) error { got = append(got, s); return nil }); err != nil {
 		b.t.Fatal(err)
 	}
 	t, ok := b.t.(*testing.T)
@@ -129,7 +129,7 @@ func (b *bench) checkCounts(t *testing.T, k *known, from time.Time, step time.Du
 		t.Fatal(err)
 	}
 	var got []Series
-	if err := b.Range(t.Context(), q, func(s Series) error { got = append(got, s); return nil }); err != nil {
+	if _, err := b.Range(t.Context(), q, func(s Series) error { got = append(got, s); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	samePoints(t, fmt.Sprintf("by %s", step), k.series("n-a", "system.cpu.used_percent", g), got, false)
@@ -153,7 +153,7 @@ func TestBudget(t *testing.T) {
 		t.Fatalf("nothing was thinned: %v", b.events.kinds())
 	}
 	points := func(from time.Time, step time.Duration) (n int64) {
-		if err := b.Range(t.Context(), Query{Metrics: []string{"system.cpu.*"}, From: from, To: from.Add(24 * time.Hour), Step: step}, func(s Series) error {
+		if _, err := b.Range(t.Context(), Query{Metrics: []string{"system.cpu.*"}, From: from, To: from.Add(24 * time.Hour), Step: step}, func(s Series) error {
 			for _, p := range s.Points {
 				n += p.Count
 			}

@@ -80,28 +80,6 @@ type SampleList struct {
 	Next  string   `json:"next,omitempty"`
 }
 
-// Mark is something that a node's readings alone do not tell.
-type Mark struct {
-	Time   time.Time  `json:"time"`
-	Until  *time.Time `json:"until,omitempty" doc:"of a gap: the first reading after it"`
-	Kind   string     `json:"kind" enum:"boot,clock,gap" doc:"the node started; its clock was put right; batches that it made never came"`
-	Boot   uint64     `json:"boot"`
-	Detail string     `json:"detail,omitempty" example:"+2338000 ms, none to gateway"`
-}
-
-// MarkList is a page of marks, in the order of time.
-type MarkList struct {
-	Node  string `json:"node"`
-	Items []Mark `json:"items"`
-	Next  string `json:"next,omitempty"`
-}
-
-// Metric is one that there are readings of.
-type Metric struct {
-	Metric string `json:"metric" example:"system.cpu.used_percent"`
-	Unit   string `json:"unit,omitempty" example:"%"`
-}
-
 // Coverage says which batches of a node are stored.
 type Coverage struct {
 	Node  string         `json:"node"`

@@ -162,10 +162,13 @@ func clean(s string) string {
 
 var escaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
+// Quote returns the value of a label.
+func Quote(s string) string { return `"` + escaper.Replace(s) + `"` }
+
 func labels(node, name, metric, thing, unit string) string {
-	text := fmt.Sprintf(`{node="%s",name="%s",metric="%s",thing="%s"`, escaper.Replace(node), escaper.Replace(name), escaper.Replace(metric), escaper.Replace(thing))
+	text := "{node=" + Quote(node) + ",name=" + Quote(name) + ",metric=" + Quote(metric) + ",thing=" + Quote(thing)
 	if unit != "" {
-		text += fmt.Sprintf(`,unit="%s"`, escaper.Replace(unit))
+		text += ",unit=" + Quote(unit)
 	}
 	return text + "}"
 }
