@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -58,7 +59,7 @@ func (g *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer g.mu.Unlock()
 	w.Header().Set("Date", standInNow.Format(http.TimeFormat))
 	body := json.RawMessage("{}")
-	if r.Method != http.MethodGet && r.ContentLength > 0 {
+	if r.Method != http.MethodGet && r.Header.Get("Content-Type") == "application/json" {
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 			reply(w, http.StatusBadRequest, apitype.Problem{Title: "Bad Request", Detail: err.Error()})
 			return
@@ -197,7 +198,8 @@ func routes(t testing.TB) map[string]any {
 		return apitype.Event{ID: id, Received: ago(d), Source: source, Event: model.Event{Time: ago(d), Node: nodeID, Kind: kind, Severity: s, Message: text}}
 	}
 	mesh := meshStatus(link, peer)
-	return map[string]any{
+	all := telemetryRoutes()
+	maps.Copy(all, map[string]any{
 		"GET /health": health.Report{Name: "gateway-api", Build: build, State: health.Degraded, Missing: "halo-mesh", Detail: "no socket", Started: ago(2 * time.Hour), Checks: []health.Check{
 			{Name: "store", State: health.OK, Since: ago(2 * time.Hour)},
 			{Name: "halo-mesh", Needs: []string{"store"}, State: health.Degraded, Detail: "no socket", Since: ago(time.Minute)}}},
@@ -286,7 +288,8 @@ func routes(t testing.TB) map[string]any {
 			{MAC: "02:00:00:00:00:03", Created: ago(time.Minute), By: "user:admin"}}},
 		"POST /v1/trust/macs":                     apitype.TrustedMAC{MAC: "02:00:00:00:00:04", Created: standInNow, By: "user:admin"},
 		"DELETE /v1/trust/macs/02:00:00:00:00:02": nil,
-	}
+	})
+	return all
 }
 
 // auditChain is an audit log of that many records.

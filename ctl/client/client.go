@@ -33,6 +33,8 @@ const (
 	maxProblem  = 64 << 10
 	dialTimeout = 8 * time.Second
 	timeout     = 30 * time.Second
+
+	stallTimeout = 2 * time.Minute // without anything of an answer of any length
 )
 
 // Tokens gives the bearer token of a request. stale is empty, or the token
@@ -88,15 +90,16 @@ type request struct {
 	method string
 	path   string
 	query  url.Values
-	body   any  // sent as JSON; nil for none
-	anon   bool // needs no login
-	status int  // another status whose body is an answer, not a problem
+	body   any    // sent as JSON; nil for none
+	file   []byte // sent as it is, instead
+	anon   bool   // needs no login
+	status int    // another status whose body is an answer, not a problem
 
 	wait time.Duration // for the whole answer; 0 is timeout
 }
 
 // call does r and decodes the answer into answer, unless that is nil. A *[]byte
-// takes it as it is.
+// takes it as it is, and so does an io.Writer, however long it is.
 func (c *Client) call(ctx context.Context, r request, answer any) error {
 	token := ""
 	if !r.anon {
@@ -130,6 +133,8 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 			return fmt.Errorf("%s %s: %w", r.method, r.path, err)
 		}
 		body = bytes.NewReader(b)
+	} else if r.file != nil {
+		body = bytes.NewReader(r.file)
 	}
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(r.wait, timeout))
 	defer cancel()
@@ -140,12 +145,16 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 		return err
 	}
 	accept := "application/json, application/problem+json"
-	if _, raw := answer.(*[]byte); raw {
-		accept = "*/*"
+	switch answer.(type) {
+	case *[]byte, io.Writer:
+		accept = "*/*, application/problem+json"
 	}
 	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", "haloctl/"+version.Get().Version)
-	if body != nil {
+	switch {
+	case r.file != nil:
+		req.Header.Set("Content-Type", "application/octet-stream")
+	case body != nil:
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if token != "" {
@@ -162,6 +171,9 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	}
 	if resp.StatusCode/100 != 2 && (r.status == 0 || resp.StatusCode != r.status) {
 		return problem(resp)
+	}
+	if w, ok := answer.(io.Writer); ok {
+		return c.pour(w, resp.Body, cancel)
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
@@ -181,6 +193,28 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 		return fmt.Errorf("%s %s: expected the gateway's JSON: %w", r.method, r.path, err)
 	}
 	return nil
+}
+
+// pour copies an answer of any length; cancel is called when nothing of it comes for long.
+func (c *Client) pour(w io.Writer, r io.Reader, cancel func()) error {
+	stalled := time.AfterFunc(stallTimeout, cancel)
+	defer stalled.Stop()
+	part := make([]byte, 64<<10)
+	for {
+		n, err := r.Read(part)
+		stalled.Reset(stallTimeout)
+		if n > 0 {
+			if _, err := w.Write(part[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return explain(c.base, err)
+		}
+	}
 }
 
 // problem reads the error that the gateway sent, or makes one from the status

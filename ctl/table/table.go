@@ -4,6 +4,7 @@
 package table
 
 import (
+	"encoding/csv"
 	"fmt"
 	"io"
 	"math"
@@ -51,6 +52,31 @@ func (t *Table) Write(w io.Writer) error {
 		fmt.Fprintln(tw, strings.Join(row, "\t")) // Flush reports what failed
 	}
 	return tw.Flush()
+}
+
+// WriteCSV prints the table for other programs: the heading, if wanted, in lower case, and
+// empty cells empty.
+func (t *Table) WriteCSV(w io.Writer, heading bool) error {
+	c := csv.NewWriter(w)
+	for i, row := range t.rows {
+		if i == 0 && !heading {
+			continue
+		}
+		cells := make([]string, len(row))
+		for k, cell := range row {
+			switch {
+			case i == 0:
+				cells[k] = strings.ToLower(cell)
+			case cell != "-":
+				cells[k] = cell
+			}
+		}
+		if err := c.Write(cells); err != nil {
+			return err
+		}
+	}
+	c.Flush()
+	return c.Error()
 }
 
 // Clean makes text harmless for a terminal: control and invisible formatting

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -82,4 +83,17 @@ func FuzzClean(f *testing.F) {
 			t.Fatalf("%q is cleaned to %q and then to %q", s, c, again)
 		}
 	})
+}
+
+func TestWriteCSV(t *testing.T) {
+	tb := New("TIME", "NODE", "VALUE")
+	tb.Row("2026-11-20", `a "b", c`, "")
+	var out strings.Builder
+	if err := errors.Join(tb.WriteCSV(&out, true), tb.WriteCSV(&out, false)); err != nil {
+		t.Fatal(err)
+	}
+	const row = "2026-11-20,\"a \"\"b\"\", c\",\n"
+	if want := "time,node,value\n" + row + row; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
 }
