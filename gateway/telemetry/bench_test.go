@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
@@ -11,61 +10,21 @@ import (
 	"testing"
 	"time"
 
-	"halo.internal/model"
 	"halo.internal/model/wire"
+	"halo.internal/model/wire/wiretest"
 )
 
-// board is a source of what a board says of itself, with the noise and the steps that such
-// readings have.
+// board makes the batches of a node.
 type board struct {
-	schema                            wire.Schema
-	noise                             *rand.Rand
-	available, load1, load5, warmth   float64
-	rx, tx, rxPackets, txPackets, run int64
-	seq                               uint64
+	*wiretest.Board
+	schema wire.Schema
 }
 
-func newBoard(seed uint64) *board {
-	return &board{
-		schema: wire.Schema{Metrics: []wire.Metric{
-			wire.NewMetric("system.cpu.used_percent", "%", 1),
-			wire.NewMetric("system.memory.used_percent", "%", 1),
-			wire.NewMetric("system.memory.available_kib", "KiB", 0),
-			wire.NewMetric("system.load.avg_1m", "", 2),
-			wire.NewMetric("system.load.avg_5m", "", 2),
-			wire.NewMetric("system.host.uptime_s", "s", 0),
-			wire.NewMetric("system.cpu-thermal.temperature_c", "°C", 1),
-			wire.NewMetric("storage.perm.used_percent", "%", 1),
-			wire.NewMetric("net.wg0.rx_bytes", "B", 0),
-			wire.NewMetric("net.wg0.tx_bytes", "B", 0),
-			wire.NewMetric("net.wg0.rx_packets", "", 0),
-			wire.NewMetric("net.wg0.tx_packets", "", 0),
-		}},
-		noise: rand.New(rand.NewPCG(seed, 12)), available: 312_400, load1: 24, load5: 18, warmth: 472, rx: 8_412_300, tx: 21_530_112, rxPackets: 41_230, txPackets: 52_114,
-	}
-}
+func newBoard(seed uint64) *board { return &board{wiretest.NewBoard(seed), wiretest.Schema()} }
 
 // batch is the next one of that many reports ten seconds apart.
 func (d *board) batch(t testing.TB, node string, at time.Time, reports int) Entry {
-	d.seq++
-	b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, d.seq), Clock: model.ClockGateway}}
-	for i := range reports {
-		d.available += 90 * d.noise.NormFloat64()
-		d.load1 = max(0, d.load1+2*d.noise.NormFloat64())
-		d.load5 += (d.load1 - d.load5) / 30
-		d.warmth += 3 * d.noise.NormFloat64()
-		d.rxPackets += 14 + d.noise.Int64N(5)
-		d.txPackets += 16 + d.noise.Int64N(5)
-		d.rx += 1_900 + d.noise.Int64N(300)
-		d.tx += 3_400 + d.noise.Int64N(600)
-		d.run += 10
-		r := wire.Report{Time: at.Add(time.Duration(i) * 10 * time.Second).UnixMilli()}
-		for _, v := range []int64{int64(max(0, 64+18*d.noise.NormFloat64())), int64(1000 * (1 - d.available/489_376)), int64(d.available), int64(d.load1), int64(d.load5), d.run, int64(d.warmth), 127, d.rx, d.tx, d.rxPackets, d.txPackets} {
-			r.Values = append(r.Values, wire.Int(v))
-		}
-		b.Reports = append(b.Reports, r)
-	}
-	return entry(t, node, d.schema, b)
+	return entry(t, node, d.schema, d.Batch(1, at, reports, 10*time.Second))
 }
 
 // cpu is the processor time of this process.

@@ -466,11 +466,11 @@ func (e *edit) write(ctx context.Context, tx *sql.Tx, journal []byte, through in
 		return err
 	}
 	for d, is := range e.stale {
-		query := `DELETE FROM stale WHERE node = ? AND day = ?`
+		query, args := `DELETE FROM stale WHERE node = ? AND day = ?`, []any{d.node, d.day}
 		if is {
-			query = `INSERT OR IGNORE INTO stale VALUES (?, ?)`
+			query, args = `INSERT OR IGNORE INTO stale VALUES (?, ?, ?)`, append(args, d.sum())
 		}
-		if err := run(query, d.node, d.day); err != nil {
+		if err := run(query, args...); err != nil {
 			return err
 		}
 	}
@@ -480,14 +480,14 @@ func (e *edit) write(ctx context.Context, tx *sql.Tx, journal []byte, through in
 				return err
 			}
 		}
-		if err := run(`INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, m.node, m.at, m.kind, m.boot, m.seq, m.through, m.until, m.detail); err != nil {
+		if err := run(`INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, m.node, m.at, m.kind, m.boot, m.seq, m.through, m.until, m.detail, m.sum()); err != nil {
 			return err
 		}
 	}
 	if through == 0 {
 		return nil
 	}
-	return run(`UPDATE meta SET journal = ?, applied = ?`, journal, through)
+	return putMeta(ctx, tx, string(journal), through, e.f.from)
 }
 
 func (e *edit) writeBlocks(ctx context.Context, tx *sql.Tx) error {
@@ -539,7 +539,7 @@ func (s *Store) settle(ctx context.Context, m *move) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM groups WHERE id <= ?`, m.through); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE journal SET compacted = ?`, m.through)
+		_, err = tx.ExecContext(ctx, `UPDATE journal SET compacted = ?, sum = ?`, m.through, journalSum(s.name, m.through))
 		return err
 	}); err != nil {
 		s.swapTails(m, -1) // as they were: the next time they are compared and counted again

@@ -127,7 +127,7 @@ func (s *Store) know(ctx context.Context, nodes []string) error {
 	}
 	if err := s.db.Write(ctx, func(tx *sql.Tx) error {
 		for _, src := range fresh {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO sources (id, node) VALUES (?, ?)`, src.id, src.node); err != nil {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO sources (id, node, sum) VALUES (?, ?, ?)`, src.id, src.node, nodeSum(src.id, src.node)); err != nil {
 				return err
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math"
 	"slices"
 	"strconv"
@@ -157,12 +158,20 @@ func (f *weekFile) marks(ctx context.Context, node string, from, to int64, add f
 		return nil
 	}
 	return store.Classify(each(ctx, f.db.Read(), func(rows *sql.Rows) error {
-		var m mark
-		if err := take(rows, &m.at, &m.until, &m.kind, &m.boot, &m.seq, &m.through, &m.detail); err != nil {
+		m := editMark{node: id}
+		var sum int64
+		if err := take(rows, &m.at, &m.until, &m.kind, &m.boot, &m.seq, &m.through, &m.detail, &sum); err != nil {
 			return err
 		}
-		return add(m)
-	}, `SELECT at, until, kind, boot, seq, through, detail FROM marks WHERE node = ? AND at >= ? AND at < ? ORDER BY at`, id, from, to))
+		if sum != m.sum() {
+			return fmt.Errorf("%w: a mark of %s is not what was written", store.ErrCorrupt, node)
+		}
+		return add(m.mark)
+	}, `SELECT at, until, kind, boot, seq, through, detail, sum FROM marks WHERE node = ? AND at >= ? AND at < ? ORDER BY at`, id, from, to))
+}
+
+func (m editMark) sum() int64 {
+	return int64(crc32.Checksum(fmt.Appendf(nil, "%d %d %q %d %d %d %d %q", m.node, m.at, m.kind, m.boot, m.seq, m.through, m.until, m.detail), castagnoli))
 }
 
 // MarkQuery selects what is to be said of a node's readings.

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"halo.internal/gateway/store"
@@ -43,11 +42,11 @@ func (s *Store) thin(ctx context.Context, w week, to thinned) (rewritten bool, e
 // rewrite puts a file in place of a week's that has no more than is to be kept.
 func (s *Store) rewrite(ctx context.Context, f *weekFile, to thinned) error {
 	path := s.weeks.path(f.week)
-	if err := store.Remove(path + unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := dropUnfinished(path); err != nil {
 		return err
 	}
 	if err := s.writeThinned(ctx, f, path+unfinished, to); err != nil {
-		return errors.Join(err, store.Remove(path+unfinished))
+		return errors.Join(err, dropUnfinished(path))
 	}
 	return s.weeks.replace(f.week, false, func(path string) error { return atomicfile.Rename(path+unfinished, path) })
 }
@@ -113,7 +112,7 @@ func (s *Store) writeThinned(ctx context.Context, f *weekFile, path string, to t
 		}
 		return err
 	}
-	if _, _, err := c.run(ctx, f, 0); err != nil {
+	if _, err := c.run(ctx, f, 0); err != nil {
 		return err
 	}
 	if _, err := s.commit(ctx, e, 0); err != nil {
