@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
@@ -20,6 +22,12 @@ const (
 	groupBytes    = 1 << 20
 	retryEvery    = 2 * time.Second
 
+	// Octets that batches of a queue take unpacked, from before they are until they are
+	// committed. A batch takes one MiB at most.
+	liveRoom    = 8 << 20
+	backlogRoom = 8 << 20
+	groupRoom   = 4 << 20 // of a group: the other half is for what comes while it is committed
+
 	// What is stamped longer ago was kept while there was no link. There may be a lot of it, and
 	// it is not to hold up what is new; but who waits for its acknowledgement sends no more.
 	backlogAge   = 10 * time.Minute
@@ -32,6 +40,24 @@ type job struct {
 	batch *telemetry.Entry
 	event *model.Event
 	from  *session
+
+	late bool  // part of a backlog
+	cost int64 // octets
+	room *semaphore.Weighted
+}
+
+// costOf is what a batch takes, unpacked.
+func costOf(reports, metrics, data int) int64 {
+	const value, report = 16, 40
+	return int64(reports*metrics*value + reports*report + data)
+}
+
+// release gives back what admit has given.
+func (j *job) release() {
+	if j.room != nil {
+		j.room.Release(j.cost)
+	}
+	j.room = nil
 }
 
 func (j job) id() wire.BatchID {
@@ -65,29 +91,47 @@ type committer struct {
 	log       *slog.Logger
 	live      chan job
 	backlog   chan job
+
+	liveRoom, backlogRoom *semaphore.Weighted
+}
+
+func newCommitter(t *telemetry.Store, e *events.Log, now func() time.Time, every time.Duration, log *slog.Logger) *committer {
+	return &committer{
+		telemetry: t, events: e, now: now, every: every, log: log, live: make(chan job, liveLength), backlog: make(chan job, backlogLength),
+		liveRoom: semaphore.NewWeighted(liveRoom), backlogRoom: semaphore.NewWeighted(backlogRoom),
+	}
+}
+
+// admit waits until there is room for a batch.
+func (c *committer) admit(ctx context.Context, j *job) error {
+	room := c.liveRoom
+	if j.late {
+		room = c.backlogRoom
+	}
+	if err := room.Acquire(ctx, j.cost); err != nil {
+		return err
+	}
+	j.room = room
+	return nil
 }
 
 // put hands a job over; it waits while its queue is full.
 func (c *committer) put(ctx context.Context, j job) error {
 	queue := c.live
-	if c.isBacklog(j) {
+	if j.late {
 		queue = c.backlog
 	}
 	select {
 	case queue <- j:
 		return nil
 	case <-ctx.Done():
+		j.release()
 		return ctx.Err()
 	}
 }
 
-func (c *committer) isBacklog(j job) bool {
-	if j.batch == nil || j.batch.Batch.Urgent {
-		return false
-	}
-	reports := j.batch.Batch.Reports
-	return reports[len(reports)-1].Time < c.now().Add(-backlogAge).UnixMilli()
-}
+// isLate tells of a stamp, in Unix milliseconds, whether it is of a backlog.
+func (c *committer) isLate(at int64) bool { return at < c.now().Add(-backlogAge).UnixMilli() }
 
 // run commits until ctx ends or the database is found damaged. The first job
 // after a quiet time is committed at once.
@@ -99,7 +143,11 @@ func (c *committer) run(ctx context.Context) error {
 			return nil
 		}
 		last = time.Now()
-		if err := c.commit(ctx, group); err != nil {
+		err := c.commit(ctx, group)
+		for i := range group {
+			group[i].release()
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -112,9 +160,9 @@ func (c *committer) gather(ctx context.Context, last time.Time) (group []job) {
 	timer := time.NewTimer(time.Until(last.Add(c.every)))
 	defer timer.Stop()
 	due := timer.C
-	bytes, hurry, over := 0, false, false
+	bytes, room, hurry, over := 0, int64(0), false, false
 	take := func(j job, backlog bool) {
-		group, bytes = append(group, j), bytes+j.bytes()
+		group, bytes, room = append(group, j), bytes+j.bytes(), room+j.cost
 		switch {
 		case j.urgent():
 			over = true
@@ -123,7 +171,7 @@ func (c *committer) gather(ctx context.Context, last time.Time) (group []job) {
 			timer.Reset(max(0, time.Until(last.Add(min(c.every, backlogEvery)))))
 		}
 	}
-	for len(group) < groupMost && bytes < groupBytes {
+	for len(group) < groupMost && bytes < groupBytes && room < groupRoom {
 		select {
 		case j := <-c.live:
 			take(j, false)
@@ -151,7 +199,7 @@ func (c *committer) gather(ctx context.Context, last time.Time) (group []job) {
 			over = true // a quiet time: what waits with it, and no more
 		}
 	}
-	for len(group) < groupMost && bytes < groupBytes {
+	for len(group) < groupMost && bytes < groupBytes && room < groupRoom {
 		select {
 		case j := <-c.backlog:
 			take(j, true)

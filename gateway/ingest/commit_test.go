@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,7 +14,7 @@ import (
 
 func batchJob(seq uint64, at time.Time, urgent bool) job {
 	b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seq), Urgent: urgent}, Reports: []wire.Report{{Time: at.UnixMilli(), Values: []wire.Value{wire.Int(1)}}}}
-	return job{node: "n-a", batch: &telemetry.Entry{Batch: b, Data: make([]byte, 100)}}
+	return job{node: "n-a", batch: &telemetry.Entry{Batch: b, Data: make([]byte, 100)}, late: at.Before(time.Now().Add(-backlogAge))}
 }
 
 // When what is put in at those times is committed: what is urgent at once, a backlog within
@@ -73,4 +74,50 @@ func TestABacklogDoesNotHoldUpWhatIsLive(t *testing.T) {
 	if len(g) != groupMost || g[0].id() != live.id() {
 		t.Errorf("got %d jobs of which the first is %v, want %d and what is live first", len(g), g[0].id(), groupMost)
 	}
+}
+
+// However large the batches are that many nodes send at once, those that are unpacked have
+// their room, and what is live has its own.
+func TestRoomOfUnpackedBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCommitter(nil, nil, time.Now, 10*time.Second, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		cost := costOf(wire.MaxReports, wire.MaxValues/wire.MaxReports, wire.MaxBatch)
+		if cost > groupRoom {
+			t.Fatalf("a batch may take %d octets, and a group %d", cost, groupRoom)
+		}
+		var admitted [2]atomic.Int64
+		for node := range 100 {
+			for k, late := range []bool{false, true} {
+				go func() {
+					j := batchJob(uint64(node)+1, time.Now(), false)
+					j.late, j.cost = late, cost
+					if c.admit(ctx, &j) == nil {
+						admitted[k].Add(1)
+						_ = c.put(ctx, j) // until the test ends
+					}
+				}()
+			}
+		}
+		synctest.Wait()
+		if live, late := admitted[0].Load(), admitted[1].Load(); live != liveRoom/cost || late != backlogRoom/cost {
+			t.Errorf("admitted are %d and %d, want %d and %d", live, late, liveRoom/cost, backlogRoom/cost)
+		}
+		begin, taken := time.Now(), 0
+		for taken < 200 {
+			g := c.gather(ctx, time.Now())
+			if size := int64(len(g)) * cost; size >= groupRoom+cost {
+				t.Fatalf("a group takes %d octets", size)
+			}
+			taken += len(g)
+			for i := range g {
+				g[i].release()
+			}
+			synctest.Wait()
+		}
+		if took := time.Since(begin); took > 2*backlogEvery {
+			t.Errorf("all were taken in %s: something waited for the time of the next commit", took)
+		}
+	})
 }

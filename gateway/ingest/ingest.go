@@ -63,7 +63,7 @@ type Server struct {
 func New(c Config) *Server {
 	return &Server{
 		Config: c,
-		commit: &committer{telemetry: c.Telemetry, events: c.Events, now: c.Clock.Now, every: c.Every, log: c.Log, live: make(chan job, liveLength), backlog: make(chan job, backlogLength)},
+		commit: newCommitter(c.Telemetry, c.Events, c.Clock.Now, c.Every, c.Log),
 
 		unproven: make(chan struct{}, maxUnproven),
 		done:     make(chan struct{}),

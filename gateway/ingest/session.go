@@ -105,24 +105,34 @@ func (c *session) schema(ctx context.Context, s wire.Schema) error {
 // batch verifies a batch and hands it on. What is wrong with it is the node's
 // or the link's fault: it is told, and there is an event.
 func (c *session) batch(ctx context.Context, data []byte) error {
-	h, err := wire.DecodeHeader(data)
+	packed, err := wire.Open(data)
 	if err != nil {
 		return c.badBatch(err, nil)
 	}
-	s, err := c.server.Telemetry.Schema(h.Schema)
+	s, err := c.server.Telemetry.Schema(packed.Schema)
 	if err != nil {
-		c.refuse(wire.RefuseUnknownSchema, "send schema "+h.Schema.String(), h.BatchID)
+		c.refuse(wire.RefuseUnknownSchema, "send schema "+packed.Schema.String(), packed.BatchID)
 		return nil
 	}
-	b, err := wire.Decode(data, s)
+	times, err := packed.Times()
 	if err != nil {
-		return c.badBatch(err, &h.BatchID)
+		return c.badBatch(err, &packed.BatchID)
 	}
-	e := &telemetry.Entry{Node: c.node, Schema: s, Batch: b, Data: data}
-	if err := e.Check(); err != nil {
-		return c.badBatch(err, &h.BatchID)
+	// Before it is unpacked, which takes room: who has to wait for that holds what came, and no more.
+	j := job{node: c.node, from: c, late: !packed.Urgent && c.server.commit.isLate(times[len(times)-1]), cost: costOf(len(times), len(s.Metrics), len(data))}
+	if err := c.server.commit.admit(ctx, &j); err != nil {
+		return err
 	}
-	return c.server.commit.put(ctx, job{node: c.node, batch: e, from: c})
+	b, err := packed.Unpack(s)
+	if err == nil {
+		j.batch = &telemetry.Entry{Node: c.node, Schema: s, Batch: b, Data: data}
+		err = j.batch.Check()
+	}
+	if err != nil {
+		j.release()
+		return c.badBatch(err, &packed.BatchID)
+	}
+	return c.server.commit.put(ctx, j)
 }
 
 func (c *session) badBatch(err error, id *wire.BatchID) error {

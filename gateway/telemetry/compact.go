@@ -17,8 +17,8 @@ import (
 
 const (
 	maxAhead   = 32 * 24 * time.Hour // of the gateway's clock; later stamps are nobody's
-	mostValues = 2 << 20             // that are unpacked at a time
-	mostWrites = 16 << 20            // octets that wait for a transaction
+	mostValues = 1 << 19             // that are unpacked at a time: four days of twelve metrics every ten seconds
+	mostWrites = 4 << 20             // octets that wait for a transaction
 )
 
 // move is what a compaction moves: the journal up to a group.
