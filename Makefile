@@ -43,7 +43,7 @@ dev:
 	@test -n "$(DEV)" || { echo "make flash: DEV=/dev/sdX is missing: the card to overwrite (lsblk shows them)" >&2; exit 2; }
 
 #: Check
-.PHONY: check lint fast race test machines scenarios fuzz bench bench-radio bench-mesh soak
+.PHONY: check lint fast race test machines scenarios fuzz bench bench-radio bench-mesh bench-gateway soak
 check: lint fast ## format, vet, staticcheck and the fast tests
 
 lint: stamp
@@ -104,6 +104,14 @@ bench-mesh: deps build lab-images testvm ## the mesh's figures, coming into cont
 	$(MACHINES) -run '^$$' -bench Airtime -benchtime 1x ./lab/benchmesh
 	$(MACHINES) -run '^$$' -bench Reroute -benchtime 3x ./lab/benchmesh
 	$(MACHINES) -run '^$$' -bench Resident -benchtime 1x ./lab/benchmesh
+
+# The server has one core, what plays the nodes another. The card's disk is one that
+# counts sectors: it takes root.
+bench-gateway: stamp ## the gateway's telemetry, beside VictoriaMetrics and a bare journal; RECORDED=file.csv of recorded telemetry
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./lab/benchgateway
+	$(GO) test -run '^$$' -bench Day -benchtime 1x -timeout 60m ./gateway/telemetry
+	$(GO) test -run '^$$' -bench Queries -benchtime 300x -timeout 60m ./gateway/telemetry
+	$(if $(RECORDED),HALO_RECORDED=$(abspath $(RECORDED)) $(GO) test -run '^$$' -bench Recorded -benchtime 1x ./gateway/telemetry)
 
 soak: deps build lab-images ## restarts twenty times, a partition of an hour, and faults at random for HALO_SOAK=1h
 	HALO_SOAK=$(or $(HALO_SOAK),1h) HALO_SCENARIO_RUNS=$(or $(HALO_SCENARIO_RUNS),20) HALO_PARTITION=$(or $(HALO_PARTITION),1h) \

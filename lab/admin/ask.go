@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"halo.internal/health"
 	"halo.internal/model"
@@ -58,6 +59,12 @@ func (a *Admin) System(ctx context.Context) (apitype.SystemInfo, error) {
 // Latest returns a node's latest readings whose metric begins with prefix.
 func (a *Admin) Latest(ctx context.Context, node, prefix string) ([]apitype.Reading, error) {
 	l, err := get[apitype.ReadingList](ctx, a, "/v1/telemetry/latest", url.Values{"node": {node}, "metric": {prefix}, "limit": {most}})
+	return l.Items, err
+}
+
+// Range returns a node's series of a metric since then, in buckets of that width.
+func (a *Admin) Range(ctx context.Context, node, metric string, from time.Time, step time.Duration) ([]apitype.Series, error) {
+	l, err := get[apitype.SeriesList](ctx, a, "/v1/telemetry/range", url.Values{"node": {node}, "metric": {metric}, "from": {from.UTC().Format(time.RFC3339)}, "step_s": {strconv.FormatFloat(step.Seconds(), 'f', -1, 64)}})
 	return l.Items, err
 }
 

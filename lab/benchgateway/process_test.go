@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -41,7 +42,26 @@ func pin(pid, core int) error {
 type process struct {
 	b   testing.TB
 	cmd *exec.Cmd
-	log bytes.Buffer
+	log logged
+}
+
+// logged is what a process has written.
+type logged struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, b...)
+	return len(b), nil
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.text)
 }
 
 // start starts a program on the server's core.
@@ -84,7 +104,8 @@ func (p *process) stop() {
 	force := time.AfterFunc(30*time.Second, func() { _ = p.cmd.Process.Kill() })
 	defer force.Stop()
 	if err := p.cmd.Wait(); err != nil && p.b.Failed() {
-		p.b.Logf("%v: %s", err, p.log.Bytes()[max(0, p.log.Len()-4000):])
+		text := p.log.String()
+		p.b.Logf("%v: %s", err, text[max(0, len(text)-4000):])
 	}
 }
 

@@ -1,0 +1,116 @@
+package benchgateway
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"halo.internal/lab/admin"
+	"halo.internal/lab/load"
+	"halo.internal/model/wire/wiretest"
+)
+
+var claimCode = regexp.MustCompile(`Claim code of this gateway: (\S+)`)
+
+// BenchmarkSteady has 250 nodes send as nodes do, a batch of six reports of twelve metrics
+// every minute, for two minutes, ten of which have a day of telemetry there. It reports what
+// gateway-api takes meanwhile, of its core and of memory, and how long its answers take by
+// the caller's clock, over TLS.
+func BenchmarkSteady(b *testing.B) {
+	const nodes, long = 250, 2 * time.Minute
+	for b.Loop() {
+		h := newHalo(b)
+		members, streams := h.connected(b, "n", nodes, 1000, nil)
+		begin := time.Now().Add(-24*time.Hour - 15*time.Minute)
+		var past errgroup.Group
+		boards := make([]*wiretest.Board, nodes)
+		for i := range boards {
+			boards[i] = wiretest.NewBoard(uint64(i))
+			if i >= 10 {
+				continue
+			}
+			list := encoded(b, members[i].Boot, boards[i], begin, 24*60, 6)
+			past.Go(func() error {
+				for _, x := range list {
+					if err := streams[i].Send(b.Context(), x.id, x.data); err != nil {
+						return err
+					}
+				}
+				return streams[i].Settle(b.Context())
+			})
+		}
+		if err := past.Wait(); err != nil {
+			b.Fatal(err)
+		}
+		code := claimCode.FindStringSubmatch(h.log.String())
+		if code == nil {
+			b.Fatalf("no claim code in %s", h.log.String())
+		}
+		who, err := admin.Claim(b.Context(), "https://"+tlsAddress, code[1])
+		if err != nil {
+			b.Fatal(err)
+		}
+		ctx, stop := context.WithTimeout(b.Context(), long)
+		used, at := h.cpu(), time.Now()
+		var g errgroup.Group
+		for i, c := range streams {
+			g.Go(func() error { return live(ctx, members[i], c, boards[i], time.Duration(i)*time.Minute/nodes) })
+		}
+		<-ctx.Done()
+		stop()
+		if err := g.Wait(); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(100*(h.cpu()-used).Seconds()/time.Since(at).Seconds(), "%-of-core")
+		now, most := h.memory()
+		b.ReportMetric(float64(now)/(1<<20), "MB")
+		b.ReportMetric(float64(most)/(1<<20), "MB-most")
+		ask := func(name string, f func(i int) error) {
+			var took []time.Duration
+			for i := range 300 {
+				begin := time.Now()
+				if err := f(i); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(begin))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "ms-p99-"+name)
+		}
+		ask("nodes", func(int) error { _, err := who.Nodes(b.Context()); return err })
+		ask("latest", func(i int) error { _, err := who.Latest(b.Context(), members[i%nodes].Name, ""); return err })
+		ask("day", func(i int) error {
+			_, err := who.Range(b.Context(), members[i%10].Name, "system.cpu.used_percent", time.Now().Add(-24*time.Hour), time.Minute)
+			return err
+		})
+		who.Close()
+		h.stop()
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// live sends a batch a minute, the first one after that time.
+func live(ctx context.Context, n *load.Node, c *load.Stream, board *wiretest.Board, after time.Duration) error {
+	wait := time.NewTimer(after)
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wait.C:
+		}
+		wait.Reset(time.Minute)
+		w := board.Batch(n.Boot, time.Now().Add(-time.Minute), 6, 10*time.Second)
+		data, err := w.Encode(wiretest.Schema())
+		if err == nil {
+			err = c.Send(ctx, w.BatchID, data)
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
