@@ -117,6 +117,7 @@ func BenchmarkColdStart(b *testing.B) {
 	for b.Loop() {
 		cool(b, h.dir)
 		took := h.start(b)
+		b.ReportMetric(float64(h.cpu().Milliseconds()), "cpu-ms")
 		total, most = total+took, max(most, took)
 		n++
 		resp, err := http.Get(h.URL + "/health")
