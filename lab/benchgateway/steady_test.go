@@ -18,8 +18,8 @@ var claimCode = regexp.MustCompile(`Claim code of this gateway: (\S+)`)
 
 // BenchmarkSteady has 250 nodes send as nodes do, a batch of six reports of twelve metrics
 // every minute, for two minutes, ten of which have a day of telemetry there. It reports what
-// gateway-api takes meanwhile, of its core and of memory, and how long its answers take by
-// the caller's clock, over TLS.
+// gateway-api takes meanwhile, of its core and of memory, how long its answers take by the
+// caller's clock, over TLS, and how much of the server's processor time each.
 func BenchmarkSteady(b *testing.B) {
 	const nodes, long = 250, 2 * time.Minute
 	for b.Loop() {
@@ -71,7 +71,9 @@ func BenchmarkSteady(b *testing.B) {
 		b.ReportMetric(float64(most)/(1<<20), "MB-most")
 		ask := func(name string, f func(i int) error) {
 			var took []time.Duration
-			for i := range 300 {
+			used := h.cpu()
+			const times = 300
+			for i := range times {
 				begin := time.Now()
 				if err := f(i); err != nil {
 					b.Fatal(err)
@@ -80,6 +82,7 @@ func BenchmarkSteady(b *testing.B) {
 			}
 			slices.Sort(took)
 			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "ms-p99-"+name)
+			b.ReportMetric(float64((h.cpu()-used).Microseconds())/1000/times, "cpu-ms-"+name)
 		}
 		ask("nodes", func(int) error { _, err := who.Nodes(b.Context()); return err })
 		ask("latest", func(i int) error { _, err := who.Latest(b.Context(), members[i%nodes].Name, ""); return err })
