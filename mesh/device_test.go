@@ -200,7 +200,7 @@ func (c *cable) Originators() (int, error)              { return 1, nil }
 func (c *cable) Ways([]identity.PublicKey) (mesh.Ways, error) {
 	return mesh.Ways{}, nil
 }
-func (c *cable) Present() map[dot11.MAC]bool             { return nil }
+func (c *cable) Present() map[dot11.MAC]bool                  { return nil }
 func (c *cable) Meet([]mesh.Acquaintance, bool) (bool, error) { return true, nil }
 
 // A cable has no batman-adv.

@@ -264,6 +264,6 @@ func (s *segment) Ports() []model.Port {
 	return []model.Port{p}
 }
 
-func (*segment) Neighbours() ([]model.Neighbour, error)  { return []model.Neighbour{}, nil }
-func (*segment) Originators() (int, error)               { return 0, nil }
+func (*segment) Neighbours() ([]model.Neighbour, error)       { return []model.Neighbour{}, nil }
+func (*segment) Originators() (int, error)                    { return 0, nil }
 func (*segment) Meet([]mesh.Acquaintance, bool) (bool, error) { return true, nil }
