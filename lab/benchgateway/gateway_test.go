@@ -73,13 +73,20 @@ func (h *halo) connected(b testing.TB, prefix string, count, window int, acked f
 	if err != nil {
 		b.Fatal(err)
 	}
-	streams := make([]*load.Stream, count)
+	return nodes, connect(b, nodes, window, acked)
+}
+
+// connect opens the streams of nodes.
+func connect(b testing.TB, nodes []*load.Node, window int, acked func(wire.BatchID, time.Duration)) []*load.Stream {
+	b.Helper()
+	streams := make([]*load.Stream, len(nodes))
 	for i, n := range nodes {
+		var err error
 		if streams[i], err = n.Connect(b.Context(), window, wiretest.Schema(), acked); err != nil {
 			b.Fatal(err)
 		}
 	}
-	return nodes, streams
+	return streams
 }
 
 func perSecond(samples int, used time.Duration) float64 {

@@ -1,6 +1,7 @@
 package benchgateway_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -31,12 +32,15 @@ var playersCore = min(1, runtime.NumCPU()-1)
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	built := ""
+	defer func() { os.RemoveAll(built) }()
 	if dir := os.Getenv(journalFolder); dir != "" {
 		return report(serveJournal(dir))
 	}
 	flag.Parse()
 	if which := flag.Lookup("test.bench").Value.String(); which != "" && os.Getenv(gatewayProgram) == "" {
-		if err := build(which); err != nil { // while there is a network
+		var err error
+		if built, err = build(which); err != nil { // while there is a network
 			return report(err)
 		}
 	}
@@ -60,31 +64,24 @@ func report(err error) int {
 	return 0
 }
 
-// build builds what the wanted benchmarks need.
-func build(which string) error {
+// build builds what the wanted benchmarks need, and returns the folder that is to go.
+func build(which string) (dir string, err error) {
 	wanted, err := regexp.Compile(strings.Split(which, "/")[0])
 	if err != nil {
-		return err
+		return "", err
 	}
-	dir, err := os.MkdirTemp("", "halo-bench-")
-	if err != nil {
-		return err
+	if dir, err = os.MkdirTemp("", "halo-bench-"); err != nil {
+		return "", err
 	}
 	program := filepath.Join(dir, "gateway-api")
-	if err := goTool("", nil, "build", "-trimpath", "-o", program, "halo.internal/cmd/gateway-api"); err != nil {
-		return err
-	}
-	if err := os.Setenv(gatewayProgram, program); err != nil {
-		return err
+	if err := errors.Join(goTool("", nil, "build", "-trimpath", "-o", program, "halo.internal/cmd/gateway-api"), os.Setenv(gatewayProgram, program)); err != nil {
+		return dir, err
 	}
 	if !wanted.MatchString("BenchmarkIngest") {
-		return nil
+		return dir, nil
 	}
 	victoria, err := buildVictoria()
-	if err != nil {
-		return err
-	}
-	return os.Setenv(victoriaProgram, victoria)
+	return dir, errors.Join(err, os.Setenv(victoriaProgram, victoria))
 }
 
 func goTool(dir string, env []string, args ...string) error {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/model"
 	"halo.internal/model/paths"
@@ -22,69 +23,97 @@ type noEvents struct{}
 
 func (noEvents) Add(string, model.Severity, string, string, map[string]string) {}
 
-// fillYear puts a year of telemetry into a gateway's folder that does not run: twenty nodes
-// with twelve metrics every minute, and of the last hour, which is in the journal alone, 250
-// nodes every ten seconds. It returns how many samples that is.
+// filler is the store of a gateway that does not run, to be filled with what was before.
+type filler struct {
+	*telemetry.Store
+	b       *testing.B
+	journal *store.DB
+	at      time.Time
+	boards  map[string]*wiretest.Board
+	samples int
+}
+
+func fill(b *testing.B, dir string) *filler {
+	b.Helper()
+	state := paths.Dir(dir)
+	f := &filler{b: b, boards: map[string]*wiretest.Board{}}
+	var err error
+	if f.journal, _, err = telemetry.OpenJournal(b.Context(), state.File(paths.SeriesDB)); err != nil {
+		b.Fatal(err)
+	}
+	f.Store, err = telemetry.Open(b.Context(), telemetry.Config{Journal: f.journal, Dir: state.File(paths.SeriesDir), Retention: telemetry.Retention{Budget: 1 << 40},
+		Now: func() time.Time { return f.at }, Sure: func() bool { return true }, Events: noEvents{}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := f.PutSchema(b.Context(), "n-000", wiretest.Schema()); err != nil {
+		b.Fatal(err)
+	}
+	return f
+}
+
+// put has nodes measure from f.at on.
+func (f *filler) put(nodes []string, reports int, step time.Duration) {
+	f.b.Helper()
+	schema := wiretest.Schema()
+	var group []telemetry.Entry
+	for _, n := range nodes {
+		if f.boards[n] == nil {
+			f.boards[n] = wiretest.NewBoard(uint64(len(f.boards)))
+		}
+		w := f.boards[n].Batch(1, f.at, reports, step)
+		data, err := w.Encode(schema)
+		if err != nil {
+			f.b.Fatal(err)
+		}
+		w.Header.Schema = schema.ID()
+		group = append(group, telemetry.Entry{Node: n, Schema: schema, Batch: w, Data: data})
+		f.samples += reports * wiretest.Metrics
+	}
+	outcomes, err := f.Append(f.b.Context(), group)
+	if err != nil {
+		f.b.Fatal(err)
+	}
+	for _, o := range outcomes {
+		if o != telemetry.Stored {
+			f.b.Fatalf("outcome %d", o)
+		}
+	}
+}
+
+func (f *filler) tend() {
+	f.b.Helper()
+	if err := f.Tend(f.b.Context()); err != nil {
+		f.b.Fatal(err)
+	}
+}
+
+func (f *filler) close() {
+	f.b.Helper()
+	if err := errors.Join(f.Store.Close(), f.journal.Close()); err != nil {
+		f.b.Fatal(err)
+	}
+}
+
+// fillYear puts a year of telemetry into a gateway's folder: twenty nodes with twelve metrics
+// every minute, and of the last hour, which is in the journal alone, 250 nodes every ten
+// seconds. It returns how many samples that is.
 func fillYear(b *testing.B, dir string) (samples int) {
 	b.Helper()
-	ctx := b.Context()
-	state, now := paths.Dir(dir), time.Now()
-	at := now.Add(-365 * 24 * time.Hour)
-	db, _, err := telemetry.OpenJournal(ctx, state.File(paths.SeriesDB))
-	if err != nil {
-		b.Fatal(err)
+	f, now := fill(b, dir), time.Now()
+	names := make([]string, 250)
+	for i := range names {
+		names[i] = fmt.Sprintf("n-%03d", i)
 	}
-	s, err := telemetry.Open(ctx, telemetry.Config{Journal: db, Dir: state.File(paths.SeriesDir), Retention: telemetry.Retention{Budget: 1 << 40},
-		Now: func() time.Time { return at }, Sure: func() bool { return true }, Events: noEvents{}, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		b.Fatal(err)
+	for f.at = now.Add(-365 * 24 * time.Hour); f.at.Before(now.Add(-24 * time.Hour)); f.at = f.at.Add(12 * time.Hour) {
+		f.put(names[:20], 720, time.Minute)
+		f.tend()
 	}
-	schema := wiretest.Schema()
-	if err := s.PutSchema(ctx, "n-000", schema); err != nil {
-		b.Fatal(err)
+	for f.at = now.Add(-time.Hour); f.at.Before(now); f.at = f.at.Add(10 * time.Minute) {
+		f.put(names, 60, 10*time.Second)
 	}
-	boards := make([]*wiretest.Board, 250)
-	for i := range boards {
-		boards[i] = wiretest.NewBoard(uint64(i))
-	}
-	put := func(nodes, reports int, step time.Duration) {
-		var group []telemetry.Entry
-		for i, board := range boards[:nodes] {
-			w := board.Batch(1, at, reports, step)
-			data, err := w.Encode(schema)
-			if err != nil {
-				b.Fatal(err)
-			}
-			w.Header.Schema = schema.ID()
-			group = append(group, telemetry.Entry{Node: fmt.Sprintf("n-%03d", i), Schema: schema, Batch: w, Data: data})
-			samples += reports * wiretest.Metrics
-		}
-		outcomes, err := s.Append(ctx, group)
-		if err != nil {
-			b.Fatal(err)
-		}
-		for _, o := range outcomes {
-			if o != telemetry.Stored {
-				b.Fatalf("outcome %d", o)
-			}
-		}
-	}
-	for day := 0; at.Before(now.Add(-24 * time.Hour)); day++ {
-		for range 2 {
-			put(20, 720, time.Minute)
-			at = at.Add(12 * time.Hour)
-		}
-		if err := s.Tend(ctx); err != nil {
-			b.Fatal(err)
-		}
-	}
-	for at = now.Add(-time.Hour); at.Before(now); at = at.Add(10 * time.Minute) {
-		put(250, 60, 10*time.Second)
-	}
-	if err := errors.Join(s.Close(), db.Close()); err != nil {
-		b.Fatal(err)
-	}
-	return samples
+	f.close()
+	return f.samples
 }
 
 // cool has the kernel forget what it has of a folder's files, so that they come from the
