@@ -289,8 +289,14 @@ func (d *DB) checkpoint(ctx context.Context, mode string) error {
 		d.sums.mu.Lock()
 		defer d.sums.mu.Unlock()
 	}
+	// The only connection that writes: were there a commit between the look at the log and
+	// its bringing over, pages would be written whose sums were not struck out.
+	writer, err := d.write.Conn(ctx)
+	if err != nil {
+		return classify(err)
+	}
+	defer writer.Close() // gives it back
 	var pages map[uint32]bool
-	var err error
 	if d.sums != nil {
 		if pages, err = logPages(d.path); err == nil && len(pages) > 0 {
 			err = d.sums.strike(d.path, pages)
@@ -299,7 +305,7 @@ func (d *DB) checkpoint(ctx context.Context, mode string) error {
 			return classify(err)
 		}
 	}
-	if _, err = d.write.ExecContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`); err != nil {
+	if _, err = writer.ExecContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`); err != nil {
 		return classify(err)
 	}
 	if d.sums == nil || len(pages) == 0 {

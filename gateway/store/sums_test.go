@@ -185,20 +185,23 @@ func TestPowerCutsAreNoDamage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.db")
 	d, _ := openConfig(t, path)
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		random := rand.New(rand.NewPCG(1, 2))
-		var err error
-		for i := 0; ctx.Err() == nil && err == nil; i++ {
-			switch value := make([]byte, random.IntN(60_000)); {
-			case i%50 == 49:
-				err = d.Flush(context.Background())
-			default:
-				err = d.PutSetting(context.Background(), fmt.Sprintf("k%d", random.IntN(50)), value)
+	const writers = 4 // one commits while another brings the log to its place
+	done := make(chan error, writers)
+	for w := range writers {
+		go func() {
+			random := rand.New(rand.NewPCG(1, uint64(w)))
+			var err error
+			for i := 0; ctx.Err() == nil && err == nil; i++ {
+				switch value := make([]byte, random.IntN(60_000)); {
+				case i%50 == 49:
+					err = d.Flush(context.Background())
+				default:
+					err = d.PutSetting(context.Background(), fmt.Sprintf("k%d", random.IntN(50)), value)
+				}
 			}
-		}
-		done <- err
-	}()
+			done <- err
+		}()
+	}
 	whole, struck := 0, 0
 	for i := range rounds {
 		time.Sleep(time.Duration(i%7) * time.Millisecond)
@@ -236,8 +239,10 @@ func TestPowerCutsAreNoDamage(t *testing.T) {
 		t.Error("too few instants")
 	}
 	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	for range writers {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := errors.Join(d.Verify(), d.Close()); err != nil {
 		t.Fatal(err)
