@@ -127,8 +127,9 @@ func (m *core) Status(ctx context.Context, brief bool) (model.MeshStatus, error)
 // here: under the lock that what hangs in a driver mostly holds.
 func (m *core) watchKernel(ctx context.Context) error {
 	kernel, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("ask the kernel: %w", err)
+	if err != nil { // no reason to end what works
+		m.graph.Set(checkKernel, health.Degraded, "nobody watches whether the kernel answers: "+err.Error())
+		return nil
 	}
 	defer kernel.Close()
 	const loopback = 1 // the index of lo in each namespace
