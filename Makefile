@@ -43,7 +43,7 @@ dev:
 	@test -n "$(DEV)" || { echo "make flash: DEV=/dev/sdX is missing: the card to overwrite (lsblk shows them)" >&2; exit 2; }
 
 #: Check
-.PHONY: check lint fast race test machines scenarios fuzz bench bench-radio bench-mesh soak
+.PHONY: check lint fast race test machines scenarios fuzz bench bench-radio bench-mesh bench-gateway soak
 check: lint fast ## format, vet, staticcheck and the fast tests
 
 lint: stamp
@@ -67,7 +67,7 @@ LONGEST = ./mesh/announce ./mesh/wireless ./mesh/radio
 NETWORK = ./lab/systemtest
 MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -tags lab -timeout 60m
 
-test: deps peers lint ## everything, machines included
+test: deps peers npm lint ## everything, machines included
 	@$(MAKE) --no-print-directory -j 2 fast machines # fast tests wait, while images are built
 	$(MACHINES) -p 3 $(LONGEST) $(filter-out $(LONGEST) $(NETWORK),$(LAB))
 	$(MACHINES) $(NETWORK)
@@ -105,18 +105,29 @@ bench-mesh: deps build lab-images testvm ## the mesh's figures, coming into cont
 	$(MACHINES) -run '^$$' -bench Reroute -benchtime 3x ./lab/benchmesh
 	$(MACHINES) -run '^$$' -bench Resident -benchtime 1x ./lab/benchmesh
 
+# The server has one core, what plays the nodes another. The card's disk is one that
+# counts sectors: it takes root.
+bench-gateway: stamp ## the gateway's telemetry, beside VictoriaMetrics and a bare journal; RECORDED=file.csv of recorded telemetry
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./lab/benchgateway
+	$(GO) test -run '^$$' -bench Day -benchtime 1x -timeout 60m ./gateway/telemetry
+	$(GO) test -run '^$$' -bench Queries -benchtime 300x -timeout 60m ./gateway/telemetry
+	$(if $(RECORDED),HALO_RECORDED=$(abspath $(RECORDED)) $(GO) test -run '^$$' -bench Recorded -benchtime 1x ./gateway/telemetry)
+
 soak: deps build lab-images ## restarts twenty times, a partition of an hour, and faults at random for HALO_SOAK=1h
 	HALO_SOAK=$(or $(HALO_SOAK),1h) HALO_SCENARIO_RUNS=$(or $(HALO_SCENARIO_RUNS),20) HALO_PARTITION=$(or $(HALO_PARTITION),1h) \
 		$(MACHINES) -count 1 -timeout 0 $(NETWORK)
 	@cat $(OUT)/scenarios-*.txt
 
 #: Build
-.PHONY: deps peers stamp build lab-images testvm clean
+.PHONY: deps peers npm stamp build lab-images testvm clean
 deps: ## install the Debian packages that are missing
 	@$(call install,$(PACKAGES))
 
 peers: ## install those that tests speak to
 	@$(call install,$(PACKAGES) $(PEERS))
+
+npm: ## install npm, from which the linter of the API's document comes, where there is none
+	@$(call install,$(if $(shell command -v npm),,nodejs npm))
 
 define install
 missing=$$(for p in $(1); do \

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"halo.internal/agent/collect"
+	"halo.internal/agent/neighbourhood"
 	"halo.internal/agent/sample"
 	"halo.internal/agent/send"
 	"halo.internal/agent/spool"
@@ -47,12 +48,13 @@ type agent struct {
 	spool    *spool.Spool
 	reached  atomic.Bool   // the gateway takes what it is told
 	retry    chan struct{} // a token when the way to the gateway may be back
+	restart  chan struct{} // a token when this process is to start anew
 }
 
 // Run is the daemon. When ctx ends it closes the last batch and writes to disk
 // what is not acknowledged.
 func Run(ctx context.Context, c Config) error {
-	a := &agent{Config: c, graph: health.New("halo-agent"), mesh: local.NewMesh(c.path(paths.MeshSocket)), retry: make(chan struct{}, 1)}
+	a := &agent{Config: c, graph: health.New("halo-agent"), mesh: local.NewMesh(c.path(paths.MeshSocket)), retry: make(chan struct{}, 1), restart: make(chan struct{}, 1)}
 	a.graph.Declare(checkConfig)
 	a.graph.Declare(checkMesh)
 	a.graph.Declare(checkIdentity, checkMesh)
@@ -69,6 +71,7 @@ func Run(ctx context.Context, c Config) error {
 	g.Go(func() error { return local.Serve(ctx, c.path(paths.AgentSocket), a.handler()) })
 	g.Go(func() error { return a.watchMesh(ctx) })
 	g.Go(func() error { return a.work(ctx, wrong) })
+	g.Go(func() error { return a.untilAgain(ctx) })
 	return g.Wait()
 }
 
@@ -97,6 +100,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	}
 	a.seen.opened(a.spool)
 	a.tellConfig(wrong)
+	commands := a.commands(network)
 	a.log.Info("halo-agent runs", "boot", a.id.BootCounter, "gateway", a.settings.Gateway)
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -109,7 +113,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	g.Go(func() error {
 		return send.Run(inner, send.Options{
 			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
-			Spool: a.spool, Status: a.nodeStatus(), Retry: a.retry, Log: a.log,
+			Spool: a.spool, Status: a.nodeStatus(), Commands: commands, Neighbours: neighbourhood.New(a.seen.around, sinceBoot), Retry: a.retry, Log: a.log,
 			Health: func(s health.State, detail string) {
 				a.graph.Set(checkGateway, s, detail)
 				a.reached.Store(s == health.OK)
@@ -117,6 +121,9 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		})
 	})
 	g.Go(func() error { a.keep(inner); return nil })
+	if commands != nil {
+		g.Go(func() error { commands.Run(inner); return nil })
+	}
 	g.Go(func() error { a.forwardEvents(inner); return nil })
 	err = g.Wait()
 	// The sampler has closed its batch: this is the last of it.

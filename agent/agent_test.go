@@ -26,11 +26,16 @@ import (
 	"halo.internal/agent"
 	"halo.internal/gateway"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
+	"halo.internal/gateway/topology"
+	"halo.internal/gateway/topology/archive"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/dot11"
+	"halo.internal/model/graph"
 	"halo.internal/model/paths"
 )
 
@@ -82,23 +87,29 @@ type site struct {
 	root    string // of the board
 	key     identity.Key
 	boot    uint64
-	network atomic.Value // string: its key, as halo-mesh says it
+	network atomic.Value         // string: its key, as halo-mesh says it
+	console io.Writer            // of the gateway
+	more    func(*http.ServeMux) // routes of halo-mesh
 	agent   *exec.Cmd
 	stderr  bytes.Buffer
 	stopGW  func()
 
 	mu     sync.Mutex // guards what follows
 	events []model.Event
+	radios []model.Radio
+	asked  [2]int // for a whole status, and for a brief one
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T) *site { return newSiteWith(t, io.Discard, func(*http.ServeMux) {}) }
+
+func newSiteWith(t *testing.T, console io.Writer, more func(*http.ServeMux)) *site {
 	t.Helper()
 	t.Setenv("TMPDIR", "/dev/shm") // both databases sync a lot
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, address: l.Addr().String(), data: t.TempDir(), root: t.TempDir()}
+	s := &site{t: t, address: l.Addr().String(), data: t.TempDir(), root: t.TempDir(), console: console, more: more}
 	l.Close()
 	s.startGateway()
 	waitFor(t, "the gateway", s.gatewayUp)
@@ -134,7 +145,7 @@ func (s *site) gatewayUp() bool {
 func (s *site) startGateway() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	c := gateway.Laptop(s.data, []string{s.address}, io.Discard, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	c := gateway.Laptop(s.data, []string{s.address}, s.console, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	c.Every = 20 * time.Millisecond
 	go func() { done <- gateway.Run(ctx, c) }()
 	s.stopGW = sync.OnceFunc(func() {
@@ -150,9 +161,21 @@ func (s *site) path(p string) string { return filepath.Join(s.root, p) }
 // startMesh stands in for halo-mesh on its socket.
 func (s *site) startMesh() {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(model.MeshStatus{Node: s.key.ID(), Name: "site", Clock: model.ClockGateway, Joined: true, NetworkKey: s.network.Load().(string)})
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		st := model.MeshStatus{Node: s.key.ID(), Name: "site", Role: model.RoleGateway, Clock: model.ClockGateway, Joined: true, NetworkKey: s.network.Load().(string), BootCounter: s.boot, Time: time.Now()}
+		if r.URL.Query().Has("brief") {
+			s.asked[1]++
+		} else {
+			if st.Radios = s.radios; st.Radios == nil {
+				st.Radios = []model.Radio{{Name: "phy0", Iface: "mesh0"}}
+			}
+			s.asked[0]++
+		}
+		s.mu.Unlock()
+		_ = json.NewEncoder(w).Encode(st)
 	})
+	s.more(mux)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(health.Report{Name: "halo-mesh", State: health.OK})
 	})
@@ -185,7 +208,9 @@ func (s *site) startMesh() {
 // nextBoot is what halo-mesh does at the start of the machine.
 func (s *site) nextBoot() {
 	s.t.Helper()
+	s.mu.Lock()
 	s.boot++
+	s.mu.Unlock()
 	if err := os.RemoveAll(s.path(paths.RunAgent)); err != nil {
 		s.t.Fatal(err)
 	}
@@ -257,20 +282,21 @@ func (s *site) drained() {
 func (s *site) stored() (apitype.Coverage, []apitype.Sample) {
 	s.t.Helper()
 	s.stopGW()
-	db, _, err := store.OpenTelemetry(s.t.Context(), paths.Dir(s.data).File(paths.SeriesDB))
+	db, _, err := telemetry.OpenJournal(s.t.Context(), paths.Dir(s.data).File(paths.SeriesDB))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer db.Close()
-	j := store.NewJournal(db, 1<<30)
-	c, err := j.Coverage(s.t.Context(), s.key.ID())
+	j, err := telemetry.Open(s.t.Context(), telemetry.Config{Journal: db, Dir: paths.Dir(s.data).File(paths.SeriesDir), Retention: telemetry.Retention{Budget: 1 << 30}, Now: time.Now, Sure: func() bool { return true }, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	defer j.Close()
+	c := j.Coverage(s.key.ID())
 	var samples []apitype.Sample
-	q := store.RangeQuery{Node: s.key.ID(), From: time.Unix(0, 0), To: time.Now().Add(time.Hour), Prefix: "system.host.uptime_s", Limit: 1000}
+	q := telemetry.SampleQuery{Node: s.key.ID(), From: time.Unix(0, 0), To: time.Now().Add(time.Hour), Metrics: []string{"system.host.uptime_s"}, Limit: 1000}
 	for {
-		page, err := j.Range(s.t.Context(), q)
+		page, err := j.Samples(s.t.Context(), q)
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -385,6 +411,41 @@ func TestConnectedNodeWritesNothing(t *testing.T) {
 	s.end(syscall.SIGTERM)
 	if c, _ := s.stored(); len(c.Boots) != 1 || c.Boots[0].Count < many || len(c.Boots[0].Missing) != 0 {
 		t.Errorf("got %+v", c)
+	}
+}
+
+// TestWhatIsAroundIsReported, for which the kernel is asked seldom.
+func TestWhatIsAroundIsReported(t *testing.T) {
+	s := newSite(t)
+	s.radios = []model.Radio{{Name: "phy0", Iface: "mesh0", MAC: "02:00:00:00:00:07", FreqMHz: 2412, WidthMHz: 20, Member: true}}
+	s.nextBoot()
+	s.start()
+	asked := func() (whole, brief int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.asked[0], s.asked[1]
+	}
+	waitFor(t, "brief questions", func() bool {
+		_, brief := asked()
+		return brief >= 4
+	})
+	if whole, brief := asked(); whole > brief { // until the gateway is reached it is asked for all
+		t.Errorf("asked %d times for a whole status, %d for a brief one", whole, brief)
+	}
+	s.end(syscall.SIGTERM)
+	s.stopGW()
+	history, err := archive.Open(t.Context(), archive.Config{Path: paths.Dir(s.data).File(paths.TopologyDB)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer history.Close()
+	p, err := topology.Reader{Store: history}.At(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, ok := p.Node(s.key.ID())
+	if want := (dot11.MAC{2, 0, 0, 0, 0, 7}); !ok || n.Report != graph.Fresh || n.Kind != graph.KindGateway || !slices.Contains(n.Addresses, want) {
+		t.Errorf("got %+v", p.Nodes)
 	}
 }
 

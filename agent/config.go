@@ -16,6 +16,7 @@ import (
 
 	"halo.internal/agent/spool"
 	"halo.internal/model"
+	"halo.internal/model/atomicfile"
 	"halo.internal/model/paths"
 )
 
@@ -38,11 +39,11 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 // Settings are what may be changed, in agent.toml or by flags. Zero means the
 // default.
 type Settings struct {
-	Sample         Duration `toml:"sample"`           // between two samples
-	Send           Duration `toml:"send"`             // between two batches
-	SpoolDelay     Duration `toml:"spool_delay"`      // an unacknowledged reading is on disk by then
-	SpoolBudgetMiB int64    `toml:"spool_budget_mib"` // of all that is on disk
-	Gateway        string   `toml:"gateway"`          // address of the stream
+	Sample         Duration `toml:"sample,omitempty"`           // between two samples
+	Send           Duration `toml:"send,omitempty"`             // between two batches
+	SpoolDelay     Duration `toml:"spool_delay,omitempty"`      // an unacknowledged reading is on disk by then
+	SpoolBudgetMiB int64    `toml:"spool_budget_mib,omitempty"` // of all that is on disk
+	Gateway        string   `toml:"gateway,omitempty"`          // address of the stream
 }
 
 // Defaults.
@@ -134,6 +135,41 @@ func parseSettings(name string, b []byte) (Settings, error) {
 		return Settings{}, fmt.Errorf("%s: %w", name, err)
 	}
 	return s, nil
+}
+
+// settingsOf are the settings that a command names.
+func settingsOf(c model.AgentConfig) Settings {
+	seconds := func(s float64) Duration { return Duration(s * float64(time.Second)) }
+	return Settings{Sample: seconds(c.SampleS), Send: seconds(c.SendS), SpoolDelay: seconds(c.SpoolDelayS), SpoolBudgetMiB: c.SpoolBudgetMiB}
+}
+
+// told are the settings as a command's answer tells them.
+func (s Settings) told() model.AgentConfig {
+	return model.AgentConfig{
+		SampleS: time.Duration(s.Sample).Seconds(), SendS: time.Duration(s.Send).Seconds(),
+		SpoolDelayS: time.Duration(s.SpoolDelay).Seconds(), SpoolBudgetMiB: s.SpoolBudgetMiB,
+	}
+}
+
+// configure writes what a command has changed to agent.toml, from which the next start
+// takes it, and returns what is in use from then on. What the file had is kept, and
+// its comments are not; one that was wrong is written anew.
+func (c Config) configure(change model.AgentConfig) (Settings, error) {
+	name := paths.Dir(c.path(paths.State)).File(paths.AgentTOML)
+	file, err := readSettings(name)
+	if err != nil {
+		file = Settings{}
+	}
+	file = settingsOf(change).or(file)
+	all := c.Flags.or(file).or(defaults(c.Role))
+	if err := all.check(); err != nil {
+		return Settings{}, model.RefuseCommand(model.CodeInvalid, "%v", err)
+	}
+	b, err := toml.Marshal(file)
+	if err != nil {
+		return Settings{}, err
+	}
+	return all, atomicfile.Write(name, b, 0o644)
 }
 
 // Config is what the agent stands on.

@@ -79,10 +79,13 @@ func slot(file string) string {
 	return r.Slot
 }
 
-func uptime() int64 {
+func uptime() int64 { return int64(sinceBoot() / 1000) }
+
+// sinceBoot returns the milliseconds since the start of the machine.
+func sinceBoot() uint64 {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
 		return 0
 	}
-	return int64(time.Duration(t.Nano()) / time.Second)
+	return uint64(time.Duration(t.Nano()) / time.Millisecond)
 }

@@ -17,6 +17,8 @@ import (
 type view struct {
 	mu       sync.Mutex // guards what follows
 	mesh     model.MeshStatus
+	whole    model.MeshStatus // with what the kernel was asked for
+	wholeAt  time.Time
 	health   health.Report // of halo-mesh
 	readings []collect.Reading
 	read     time.Time
@@ -27,6 +29,20 @@ func (v *view) saw(st model.MeshStatus, h health.Report) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.mesh, v.health = st, h
+}
+
+// looked keeps what halo-mesh has asked the kernel for.
+func (v *view) looked(st model.MeshStatus) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.whole, v.wholeAt = st, time.Now()
+}
+
+// around is what halo-mesh said last of all that is around, and when.
+func (v *view) around() (model.MeshStatus, time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.whole, v.wholeAt
 }
 
 func (v *view) last() (model.MeshStatus, health.Report) {

@@ -40,6 +40,7 @@ func every(ctx context.Context, d time.Duration, f func() (done bool)) bool {
 func (a *agent) watchMesh(ctx context.Context) error {
 	there := true // so that its absence is logged
 	every(ctx, watchEvery, func() bool {
+		before, lookedAt := a.seen.around()
 		st, err := a.status(ctx)
 		var h health.Report
 		if err == nil {
@@ -63,9 +64,10 @@ func (a *agent) watchMesh(ctx context.Context) error {
 			return false
 		}
 		a.graph.Set(checkMesh, health.OK, "")
-		before, _ := a.seen.last()
 		a.seen.saw(st, h)
-		if reach(st) != reach(before) {
+		// A brief status does not tell; and while there is a stream, the token would wait
+		// for its end, and then have all nodes come back at the same instant.
+		if whole, at := a.seen.around(); at != lookedAt && !a.reached.Load() && reach(whole) != reach(before) {
 			select {
 			case a.retry <- struct{}{}:
 			default: // a token waits already
@@ -76,13 +78,35 @@ func (a *agent) watchMesh(ctx context.Context) error {
 	return nil
 }
 
+// When halo-mesh is asked for what it has to ask the kernel: for reports of what is
+// around, every lookEvery, and lookSoonest after the last time where it says that
+// something has changed.
+const (
+	lookEvery   = time.Minute
+	lookSoonest = 30 * time.Second
+)
+
 // status asks halo-mesh for what is needed of it: while the gateway is not reached, that
 // is what says that it can be, too.
 func (a *agent) status(ctx context.Context) (model.MeshStatus, error) {
-	if a.reached.Load() {
-		return a.mesh.Brief(ctx)
+	around, at := a.seen.around()
+	if !a.reached.Load() || time.Since(at) >= lookEvery {
+		return a.whole(ctx)
 	}
-	return a.mesh.Status(ctx)
+	s, err := a.mesh.Brief(ctx)
+	if err == nil && s.Around != around.Around && time.Since(at) >= lookSoonest {
+		return a.whole(ctx)
+	}
+	return s, err
+}
+
+// whole asks for all.
+func (a *agent) whole(ctx context.Context) (model.MeshStatus, error) {
+	s, err := a.mesh.Status(ctx)
+	if err == nil {
+		a.seen.looked(s)
+	}
+	return s, err
 }
 
 // reach sums up what says that the gateway can be reached: when it changes, it

@@ -24,7 +24,8 @@ import (
 
 // Env is what a run of haloctl sees of the world.
 type Env struct {
-	Args     []string // without the program's name
+	Args     []string  // without the program's name
+	Stdin    io.Reader // nil where there is none
 	Stdout   io.Writer
 	Stderr   io.Writer
 	Terminal Terminal // nil when nobody can be asked
@@ -42,7 +43,7 @@ func Process() Env {
 		dir = paths.State // a board's processes have no HOME
 	}
 	return Env{
-		Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr, Terminal: openTerminal(os.Stdin, os.Stderr),
+		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Terminal: openTerminal(os.Stdin, os.Stderr),
 		Profiles: profile.Dir(filepath.Join(dir, "halo")), Getenv: os.Getenv, MeshSocket: paths.MeshSocket,
 	}
 }
@@ -122,9 +123,13 @@ func (a *app) command() *cobra.Command {
 	root.AddCommand(
 		a.claimCommand(), a.loginCommand(), a.logoutCommand(),
 		a.statusCommand(), a.healthCommand(), a.versionCommand(),
-		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),
+		a.nodeCommand(), a.brainCommand(), a.telemetryCommand(), a.eventCommand(), a.watchCommand(),
 		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.meshCommand(), a.netCommand(),
+		a.jobCommand(), a.speedTestCommand(),
+		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),
+		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.topologyCommand(), a.meshCommand(), a.netCommand(),
 		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.consoleCommand(), a.apiTokenCommand(), a.auditCommand(),
+		a.settingCommand(),
 	)
 	return root
 }

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ those of its present start, the newest 512.`,
 	list.Flags().StringVar(&f.Severity, "severity", "", "only `severity` info, warning or error and worse")
 	list.Flags().IntVar(&limit, "limit", 50, "how many of the newest")
 	list.Flags().BoolVar(&follow, "follow", false, "go on and print what happens")
-	list.Flags().DurationVar(&interval, "interval", 2*time.Second, "how often --follow asks")
+	list.Flags().DurationVar(&interval, "interval", 0, "least time between two prints of --follow, for a slow link; of a node at its door, how often it is asked (2s)")
 	return group("event", "what happened in the network", list)
 }
 
@@ -120,7 +121,7 @@ func (a *app) deviceEvents(ctx context.Context, from device, f client.EventFilte
 	if !follow {
 		return round()
 	}
-	return every(ctx, interval, round)
+	return every(ctx, cmp.Or(interval, 2*time.Second), round)
 }
 
 // wanted tells whether a filter takes an event of a device.
@@ -148,30 +149,39 @@ func eventTable(events []apitype.Event, names map[string]string, heading bool) *
 // followEvents prints the events given and then, until it is interrupted,
 // each that comes.
 func (a *app) followEvents(ctx context.Context, c *client.Client, f client.EventFilter, events []apitype.Event, interval time.Duration) error {
-	heading, last := true, int64(0)
-	return every(ctx, interval, func() error {
-		if !heading {
-			var err error
-			if events, err = c.EventsSince(ctx, f, last); err != nil {
-				return err
-			}
-		}
-		for _, e := range events {
-			last = max(last, e.ID)
-		}
+	last := int64(0)
+	for _, e := range events {
+		last = max(last, e.ID)
+	}
+	names, heading := liveNames{app: a, c: c}, true
+	write := func(events []apitype.Event) error {
 		if a.json {
-			heading = false
 			return lines(a.env.Stdout, events)
 		}
-		if len(events) == 0 && !heading {
-			return nil
+		var ids []string
+		for _, e := range events {
+			ids = append(ids, e.Node, e.Source)
 		}
-		names, err := a.nodeNames(ctx, c)
+		known, err := names.of(ctx, ids...)
+		if err != nil || len(events) == 0 && !heading {
+			return err
+		}
+		t := eventTable(events, known, heading)
+		heading = false
+		return t.Write(a.env.Stdout)
+	}
+	if err := write(events); err != nil {
+		return err
+	}
+	want := apitype.LiveRequest{Topic: apitype.TopicEvents, Kind: f.Kind, Severity: model.Severity(f.Severity), Since: &last}
+	if f.Node != "" {
+		want.Nodes = []string{f.Node}
+	}
+	return a.follow(ctx, c, interval, []apitype.LiveRequest{want}, func(m apitype.LiveMessage) error {
+		news, err := decode[apitype.Event](m)
 		if err != nil {
 			return err
 		}
-		t := eventTable(events, names, heading)
-		heading = false
-		return t.Write(a.env.Stdout)
+		return write(news)
 	})
 }

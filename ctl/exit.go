@@ -115,6 +115,8 @@ func judgeProblem(p *apitype.Problem) (code int, hint string) {
 		return ExitError, "use https, port 8443"
 	case apitype.ProblemScope:
 		return ExitUnauthorised, "your role does not allow this; ask an admin"
+	case apitype.ProblemETag:
+		return ExitError, "somebody has changed it meanwhile: look at it again, then try again"
 	case apitype.ProblemStore:
 		return ExitError, "haloctl health says what the gateway waits for; then try again"
 	}

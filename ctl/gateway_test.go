@@ -176,6 +176,21 @@ func TestFromClaimToLogout(t *testing.T) {
 	operator.fails(t, ctl.ExitNotFound, "haloctl node list", "telemetry", "show", "n99")
 	operator.must(t, "telemetry", "show")
 	operator.must(t, "telemetry", "coverage", "mast")
+	readings := filepath.Join(t.TempDir(), "readings.csv")
+	text := fmt.Sprintf("time,node,metric,unit,value\n%s,mast,test.probe.level,m,3.5\n", time.Now().Add(-time.Minute).UTC().Format(time.RFC3339))
+	if err := os.WriteFile(readings, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	operator.must(t, "telemetry", "import", readings)
+	if out := operator.must(t, "telemetry", "range", "mast", "--step", "1h", "--from", "2h", "-o", "csv"); !strings.Contains(out, ",mast,test.probe.level,m,3.5,1,") {
+		t.Errorf("range:\n%s", out)
+	}
+	if out := operator.must(t, "telemetry", "export", "--format", "openmetrics"); !strings.Contains(out, `metric="test.probe.level"`) || !strings.HasSuffix(out, "# EOF\n") {
+		t.Errorf("export:\n%s", out)
+	}
+	operator.must(t, "telemetry", "marks", "mast")
+	operator.must(t, "telemetry", "metrics")
+	operator.must(t, "setting", "set", "telemetry.budget_bytes=100MiB", "telemetry.keep_raw_s=30d")
 	operator.must(t, "event", "list", "--severity", "info", "--limit", "1000")
 	operator.must(t, "registration", "list")
 	operator.fails(t, ctl.ExitNotFound, "registration list", "registration", "approve", "n-aaaaaaaaaaaaaaaaaaaa")
@@ -185,6 +200,12 @@ func TestFromClaimToLogout(t *testing.T) {
 	operator.fails(t, ctl.ExitUnreachable, "no answer", "node", "list")
 	d.start(t)
 	operator.must(t, "node", "list")
+	if out := operator.must(t, "setting", "list"); !strings.Contains(out, "100.0 MiB") || !strings.Contains(out, " 30 d ") {
+		t.Errorf("settings after a start:\n%s", out)
+	}
+	if out := operator.must(t, "status"); !strings.Contains(out, "of 100.0 MiB") {
+		t.Errorf("the budget that was set does not hold:\n%s", out)
+	}
 
 	operator.must(t, "logout")
 	operator.fails(t, ctl.ExitUnauthorised, "haloctl login", "node", "list")

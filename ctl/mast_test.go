@@ -24,6 +24,7 @@ func (*mast) MeshSecret() (bundle.Mesh, error)      { return bundle.Mesh{}, api.
 func (*mast) Profile() (model.MeshProfile, error)   { return model.MeshProfile{}, nothing() }
 func (*mast) RotateKey() error                      { return nothing() }
 func (*mast) PutOperators(model.Operators) error    { return api.ErrRole }
+func (*mast) PutNames([]model.BrainName) error      { return api.ErrRole }
 func (*mast) ShowClaimCode(string) error            { return api.ErrRole }
 func (*mast) OfferTime(model.TimeOffer) error       { return api.ErrRole }
 func (*mast) EraseClaimCode() error                 { return api.ErrRole }

@@ -278,24 +278,26 @@ func (a *app) meshScan(ctx context.Context, from air, args []string) error {
 	if err != nil {
 		return notFound(err, "haloctl mesh status shows the radios")
 	}
-	return a.show(s, func(w io.Writer) error {
-		t := table.New("NAME", "KIND", "BSSID", "CHANNEL", "SIGNAL", "SECURED", "HEARD")
-		for _, n := range s.Networks {
-			kind, secured := n.Kind, "no"
-			if n.Own {
-				kind = "our mesh"
-			}
-			if n.Secured {
-				secured = "yes"
-			}
-			channel := strconv.Itoa(n.FreqMHz) + " MHz"
-			if n.Channel != 0 {
-				channel = fmt.Sprintf("%d (%s)", n.Channel, channel)
-			}
-			t.Row(n.Name, kind, n.BSSID, channel, fmt.Sprintf("%.0f dBm", n.SignalDBm), secured, table.Span(time.Duration(n.SeenMS)*time.Millisecond)+" ago")
+	return a.show(s, func(w io.Writer) error { return writeScan(w, s) })
+}
+
+func writeScan(w io.Writer, s model.RadioScan) error {
+	t := table.New("NAME", "KIND", "BSSID", "CHANNEL", "SIGNAL", "SECURED", "HEARD")
+	for _, n := range s.Networks {
+		kind, secured := n.Kind, "no"
+		if n.Own {
+			kind = "our mesh"
 		}
-		return t.Write(w)
-	})
+		if n.Secured {
+			secured = "yes"
+		}
+		channel := strconv.Itoa(n.FreqMHz) + " MHz"
+		if n.Channel != 0 {
+			channel = fmt.Sprintf("%d (%s)", n.Channel, channel)
+		}
+		t.Row(n.Name, kind, n.BSSID, channel, fmt.Sprintf("%.0f dBm", n.SignalDBm), secured, table.Span(time.Duration(n.SeenMS)*time.Millisecond)+" ago")
+	}
+	return t.Write(w)
 }
 
 func (a *app) meshChannels(ctx context.Context, from air, _ []string) error {

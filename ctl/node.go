@@ -17,13 +17,24 @@ import (
 )
 
 func (a *app) nodeCommand() *cobra.Command {
-	return group("node", "devices of the network",
-		a.call("list", "all nodes, the gateway among them", cobra.NoArgs, a.nodeList),
+	var watch bool
+	var interval time.Duration
+	list := a.call("list", "all nodes, the gateway among them", cobra.NoArgs, func(ctx context.Context, c *client.Client, args []string) error {
+		if watch {
+			return watchList(ctx, a, c, interval, apitype.TopicNodes, nodeRow(c), nodeHeading)
+		}
+		return a.nodeList(ctx, c, args)
+	})
+	list.Flags().BoolVar(&watch, "watch", false, "go on and print those that change")
+	intervalFlag(list, &interval, "--watch")
+	g := group("node", "devices of the network", list,
 		a.ofNode("show NODE", "one node with its interfaces and links", cobra.ExactArgs(1), a.nodeShow),
 		a.ofNode("rename NODE NAME", "give a node another name", cobra.ExactArgs(2), a.nodeRename),
 		a.ofNode("console-code NODE", "show the code with which a person logs in at a node's console", cobra.ExactArgs(1), a.nodeConsoleCode),
 		a.ofNode("revoke NODE", "expel a node: its overlay and API end", cobra.ExactArgs(1), a.nodeRevoke),
 	)
+	g.AddCommand(a.nodeCommands()...)
+	return g
 }
 
 // call is a command that talks to the gateway with a session.
@@ -59,12 +70,20 @@ func (a *app) nodeList(ctx context.Context, c *client.Client, _ []string) error 
 		return err
 	}
 	return a.show(items[apitype.Node]{nodes}, func(w io.Writer) error {
-		t := table.New("NAME", "ROLE", "STATE", "OVERLAY", "UNDERLAY", "VERSION", "SEEN", "ID")
+		t, row := table.New(nodeHeading...), nodeRow(c)
 		for _, n := range nodes {
-			t.Row(n.Name, string(n.Role), nodeState(n), address(n.OverlayV4), address(n.Underlay), n.Version, seen(c.Now(), n), n.ID)
+			row(t, n)
 		}
 		return t.Write(w)
 	})
+}
+
+var nodeHeading = []string{"NAME", "ROLE", "STATE", "OVERLAY", "UNDERLAY", "VERSION", "SEEN", "ID"}
+
+func nodeRow(c *client.Client) func(*table.Table, apitype.Node) {
+	return func(t *table.Table, n apitype.Node) {
+		t.Row(n.Name, string(n.Role), nodeState(n), address(n.OverlayV4), address(n.Underlay), n.Version, seen(c.Now(), n), n.ID)
+	}
 }
 
 // nodeState is what a person wants to know first of a node.

@@ -45,6 +45,7 @@ func TestAConsoleHasNoFiles(t *testing.T) {
 	for _, args := range [][]string{
 		{"mesh", "capture", "--out", stolen}, {"support", "--out", stolen}, {"support"}, {"support", "--out", "-"},
 		{"login", "--password-file", "/etc/shadow"}, {"status", "--config", "/etc/passwd"}, {"network", "export", "--out", stolen}, {"console"},
+		{"telemetry", "import", "/etc/passwd", "--format", "csv"}, {"telemetry", "export", "--out", stolen},
 	} {
 		var out bytes.Buffer
 		run(t.Context(), args, &out, nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,8 +14,17 @@ import (
 )
 
 func (a *app) registrationCommand() *cobra.Command {
-	return group("registration", "devices that ask to join",
-		a.call("list", "those that wait, and those that were rejected", cobra.NoArgs, a.registrationList),
+	var watch bool
+	var interval time.Duration
+	list := a.call("list", "those that wait, and those that were rejected", cobra.NoArgs, func(ctx context.Context, c *client.Client, args []string) error {
+		if watch {
+			return watchList(ctx, a, c, interval, apitype.TopicRegistrations, registrationRow(c), registrationHeading)
+		}
+		return a.registrationList(ctx, c, args)
+	})
+	list.Flags().BoolVar(&watch, "watch", false, "go on and print those that come and go")
+	intervalFlag(list, &interval, "--watch")
+	return group("registration", "devices that ask to join", list,
 		a.ofRegistration("approve ID", "admit a device", func(ctx context.Context, c *client.Client, args []string) error {
 			return a.decided(c.Approve(ctx, args[0]), args[0], "approved; it joins at its next try")
 		}),
@@ -47,10 +57,18 @@ func (a *app) registrationList(ctx context.Context, c *client.Client, _ []string
 		return err
 	}
 	return a.show(items[apitype.Registration]{list}, func(w io.Writer) error {
-		t := table.New("ID", "STATE", "NAME", "BOARD", "FROM", "ASKED", "LAST TRY", "WHY", "MACS")
+		t, row := table.New(registrationHeading...), registrationRow(c)
 		for _, r := range list {
-			t.Row(r.ID, r.State, r.Name, r.Board, r.Remote, table.Age(c.Now(), r.Requested), table.Age(c.Now(), r.LastTry), r.Reason, strings.Join(r.MACs, " "))
+			row(t, r)
 		}
 		return t.Write(w)
 	})
+}
+
+var registrationHeading = []string{"ID", "STATE", "NAME", "BOARD", "FROM", "ASKED", "LAST TRY", "WHY", "MACS"}
+
+func registrationRow(c *client.Client) func(*table.Table, apitype.Registration) {
+	return func(t *table.Table, r apitype.Registration) {
+		t.Row(r.ID, r.State, r.Name, r.Board, r.Remote, table.Age(c.Now(), r.Requested), table.Age(c.Now(), r.LastTry), r.Reason, strings.Join(r.MACs, " "))
+	}
 }

@@ -19,7 +19,6 @@ import (
 	"halo.internal/ctl"
 	"halo.internal/ctl/profile"
 	"halo.internal/model"
-	"halo.internal/model/apitype"
 )
 
 // user is somebody with profiles of his own.
@@ -119,63 +118,6 @@ func TestASessionThatTheGatewayForgotIsRenewedOrEnds(t *testing.T) {
 	code, _, errs := u.run(t.Context(), "node", "list")
 	if code != ctl.ExitUnauthorised || !strings.Contains(errs, "haloctl login") {
 		t.Errorf("exit status %d: %s", code, errs)
-	}
-}
-
-func TestWatchPrintsWhatIsNew(t *testing.T) {
-	g, url := newStandIn(t)
-	u := newUser(t)
-	u.login(t, url)
-	cpu := apitype.Reading{Node: nodeID, Metric: "system.cpu.used_percent", Value: 1, Boot: 1, Seq: 1, Time: ago(time.Minute)}
-	load := apitype.Reading{Node: nodeID, Metric: "system.load.1m", Value: 2, Boot: 1, Seq: 1, Time: ago(time.Minute)}
-	g.set("GET /v1/telemetry/latest", apitype.ReadingList{Items: []apitype.Reading{cpu, load}})
-	out := u.background(t, "telemetry", "show", "--watch", "--interval", "1ms", "--json")
-	var got []apitype.Reading
-	got = append(got, next[apitype.Reading](t, out), next[apitype.Reading](t, out))
-	cpu.Seq, cpu.Value, cpu.Time = 2, 7, ago(0)
-	g.set("GET /v1/telemetry/latest", apitype.ReadingList{Items: []apitype.Reading{cpu, load}})
-	got = append(got, next[apitype.Reading](t, out))
-	load.Seq, load.Value = 2, 9
-	g.set("GET /v1/telemetry/latest", apitype.ReadingList{Items: []apitype.Reading{cpu, load}})
-	got = append(got, next[apitype.Reading](t, out))
-	if got[0].Metric != cpu.Metric || got[1].Metric != load.Metric || got[2].Value != 7 || got[3].Value != 9 {
-		t.Errorf("got %+v", got)
-	}
-}
-
-func TestFollowPrintsEachEventOnce(t *testing.T) {
-	g, url := newStandIn(t)
-	u := newUser(t)
-	u.login(t, url)
-	event := func(id int64) apitype.Event {
-		return apitype.Event{ID: id, Event: model.Event{Time: standInNow, Kind: "test", Severity: model.Info, Message: "m"}}
-	}
-	var mu sync.Mutex // guards last: the newest event there is
-	last := int64(2)
-	g.set("GET /v1/events", func(r *http.Request) any {
-		mu.Lock()
-		defer mu.Unlock()
-		var list apitype.EventList
-		switch since := r.URL.Query().Get("since"); since {
-		case "":
-			list.Items = []apitype.Event{event(2), event(1)}
-		case "2", "3":
-			for id := int64(since[0]-'0') + 1; id <= last; id++ {
-				list.Items = append(list.Items, event(id))
-			}
-		}
-		return list
-	})
-	out := u.background(t, "event", "list", "--follow", "--interval", "1ms", "--json")
-	for want := int64(1); want <= 4; want++ {
-		if want > 2 {
-			mu.Lock()
-			last = want
-			mu.Unlock()
-		}
-		if e := next[apitype.Event](t, out); e.ID != want {
-			t.Fatalf("got event %d, want %d", e.ID, want)
-		}
 	}
 }
 

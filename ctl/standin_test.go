@@ -1,10 +1,12 @@
 package ctl_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -27,6 +29,7 @@ import (
 // What a real gateway decides is tested against the real one.
 type standIn struct {
 	routes map[string]any // "GET /path" → body of the answer, or a func that gives it
+	live   liveStandIn
 
 	mu       sync.Mutex // guards what follows
 	sessions int        // logins and refreshes so far; the last one's tokens are good
@@ -54,11 +57,15 @@ func newStandIn(t testing.TB) (*standIn, string) {
 }
 
 func (g *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/v1/live" {
+		g.serveLive(w, r)
+		return
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	w.Header().Set("Date", standInNow.Format(http.TimeFormat))
 	body := json.RawMessage("{}")
-	if r.Method != http.MethodGet && r.ContentLength > 0 {
+	if r.Method != http.MethodGet && r.Header.Get("Content-Type") == "application/json" {
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 			reply(w, http.StatusBadRequest, apitype.Problem{Title: "Bad Request", Detail: err.Error()})
 			return
@@ -70,7 +77,7 @@ func (g *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if v, ok := g.routes[call]; ok {
 		if f, ok := v.(func(*http.Request) any); ok {
-			v = f(r)
+			v = f(r.WithContext(context.WithValue(r.Context(), bodyKey{}, body)))
 		}
 		if file, ok := v.(pcapFile); ok {
 			w.Header().Set("Content-Type", "application/vnd.tcpdump.pcap")
@@ -197,7 +204,8 @@ func routes(t testing.TB) map[string]any {
 		return apitype.Event{ID: id, Received: ago(d), Source: source, Event: model.Event{Time: ago(d), Node: nodeID, Kind: kind, Severity: s, Message: text}}
 	}
 	mesh := meshStatus(link, peer)
-	return map[string]any{
+	all := telemetryRoutes()
+	maps.Copy(all, map[string]any{
 		"GET /health": health.Report{Name: "gateway-api", Build: build, State: health.Degraded, Missing: "halo-mesh", Detail: "no socket", Started: ago(2 * time.Hour), Checks: []health.Check{
 			{Name: "store", State: health.OK, Since: ago(2 * time.Hour)},
 			{Name: "halo-mesh", Needs: []string{"store"}, State: health.Degraded, Detail: "no socket", Since: ago(time.Minute)}}},
@@ -217,6 +225,11 @@ func routes(t testing.TB) map[string]any {
 		"PUT /v1/network/reservations":                      nil,
 		"DELETE /v1/network/reservations/02:00:00:00:00:20": nil,
 		"GET /v1/mesh/topology":                             topology(),
+		"GET /v1/topology":                                  pictureAt,
+		"GET /v1/topology/changes":                          changes(),
+		"GET /v1/topology/history":                          happened,
+		"GET /v1/topology/netjson":                          picture().NetJSON("north-ridge", gatewayID, "1"),
+		"GET /v1/nodes/n01/topology":                        nodePicture,
 		"GET /v1/mesh/timeline":                             apitype.RecoveryList{Items: recoveries()},
 		"GET /v1/mesh/doctor":                               doctorReport(0),
 		"POST /v1/mesh/doctor":                              doctorReport(1),
@@ -233,6 +246,16 @@ func routes(t testing.TB) map[string]any {
 		"GET /v1/nodes/n01": apitype.NodeDetail{Node: n01, Overlay: &peer, Neighbours: []model.Neighbour{link}, Interfaces: []apitype.Interface{
 			{Interface: model.Interface{Name: "eth0", Kind: "ethernet", MAC: "02:00:00:00:00:02", Up: true, PortRole: "mesh", RxBytes: 2048, TxBytes: 10, Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::2/64")}}, Present: true},
 			{Interface: model.Interface{Name: "wlan1", Kind: "wifi"}, LastSeen: ago(time.Hour)}}},
+		"GET /v1/brain":                                                    brainOverview(),
+		"GET /v1/brain/neurons":                                            apitype.NeuronList{Items: []apitype.Neuron{weather()}},
+		"GET /v1/brain/neurons/weather":                                    weather(),
+		"GET /v1/brain/neurons/weather/health":                             weatherHealth(),
+		"POST /v1/brain/neurons":                                           weather(),
+		"PATCH /v1/brain/neurons/weather":                                  weather(),
+		"DELETE /v1/brain/neurons/weather":                                 nil,
+		"PUT /v1/brain/neurons/weather/components/sensor/parts/device/n01": weather(),
+		"PUT /v1/brain/neurons/weather/components/send/parts/process/halo-agent@n01":    weather(),
+		"DELETE /v1/brain/neurons/weather/components/send/parts/process/halo-agent@n01": nil,
 		"PATCH /v1/nodes/n01":  n01,
 		"DELETE /v1/nodes/n01": nil,
 		"GET /v1/telemetry/latest": func(r *http.Request) any {
@@ -285,9 +308,62 @@ func routes(t testing.TB) map[string]any {
 			{MAC: "02:00:00:00:00:02", Node: nodeID, Used: agoPtr(time.Hour), Created: ago(3 * time.Hour), By: "user:admin", Note: "mast\x1b[31m"},
 			{MAC: "02:00:00:00:00:03", Created: ago(time.Minute), By: "user:admin"}}},
 		"POST /v1/trust/macs":                     apitype.TrustedMAC{MAC: "02:00:00:00:00:04", Created: standInNow, By: "user:admin"},
+		"PATCH /v1/trust/macs/02:00:00:00:00:02":  apitype.TrustedMAC{MAC: "02:00:00:00:00:02", Note: "west slope"},
 		"DELETE /v1/trust/macs/02:00:00:00:00:02": nil,
-	}
+
+		"GET /v1/jobs":    apitype.JobList{Items: []apitype.Job{commandJob(46, "reboot", "queued", ""), commandJob(45, "capture", "failed", `{}`), commandJob(44, "scan", "done", radioScan), commandJob(43, "speed-test", "running", "")}},
+		"GET /v1/jobs/42": commandJob(42, "locate", "done", `{"leds":["ACT"]}`), "GET /v1/jobs/43": commandJob(43, "speed-test", "done", speedResult), "GET /v1/jobs/44": commandJob(44, "scan", "done", radioScan),
+		"GET /v1/jobs/45": commandJob(45, "capture", "failed", ""), "GET /v1/jobs/46": commandJob(46, "reboot", "queued", ""), "GET /v1/jobs/47": commandJob(47, "capture", "done", ""), "GET /v1/jobs/48": commandJob(48, "config", "done", agentConfig),
+		"GET /v1/jobs/47/file": pcapFile("captured"), "DELETE /v1/jobs/46": commandJob(46, "reboot", "cancelled", ""),
+		"POST /v1/nodes/gw/commands":  apitype.Problem{Type: apitype.ProblemNodeCannot, Title: "Conflict", Status: http.StatusConflict, Detail: "gw cannot: no-led: the board has no LED that HALO may use"},
+		"POST /v1/nodes/n01/commands": commandOf, "POST /v1/speed-tests": commandJob(43, "speed-test", "queued", ""),
+		"GET /v1/nodes/n01/capabilities": apitype.NodeCapabilities{Node: nodeID, Online: true, Known: true, Items: []model.Ability{{Kind: model.CommandReboot}, {Kind: model.CommandLocate, Code: model.CodeNoLED, Text: "none\x1b[31m"}}},
+		"GET /v1/nodes/gw/capabilities":  apitype.NodeCapabilities{Node: gatewayID, Items: []model.Ability{}},
+		"GET /v1/speed-tests": apitype.SpeedTestList{Items: []apitype.SpeedTest{
+			{Job: 43, Node: nodeID, Peer: gatewayID, Time: ago(time.Minute), State: "done", Result: &model.SpeedResult{Down: model.Way(2_000_000, 4*time.Second, false), Up: model.Way(300_000, 15*time.Second, true), LatencyMS: 12.34}},
+			{Job: 41, Node: nodeID, Peer: waitingID, Time: ago(time.Hour), State: "refused", Code: "airtime", Text: "n01: radio halow0 may send for 36 s of an hour"}}},
+	})
+	return all
 }
+
+const (
+	radioScan   = `{"radio":"phy0","iface":"mesh0","networks":[{"bssid":"02:00:00:00:00:09","kind":"mesh","name":"ETHRX0001-8A","own":true,"secured":true,"freq_mhz":2412,"channel":1,"signal_dbm":-61,"seen_ms":40}]}`
+	speedResult = `{"down":{"mbps":4,"bytes":2000000,"seconds":4},"up":{"mbps":0.16,"bytes":300000,"seconds":15,"cut":true},"latency_ms":12.34}`
+	agentConfig = `{"sample_s":5,"send_s":60,"spool_delay_s":120,"spool_budget_mib":64}`
+)
+
+// commandJob is a job of n01's.
+func commandJob(id int64, kind, state, result string) apitype.Job {
+	j := apitype.Job{ID: id, Kind: kind, Node: nodeID, By: "user:admin", State: state, Created: ago(time.Minute), Expires: agoPtr(-4 * time.Minute), Request: json.RawMessage(`{"kind":"` + kind + `"}`)}
+	if j.Final() {
+		j.Ended = agoPtr(30 * time.Second)
+	}
+	switch {
+	case state == "failed":
+		j.Code, j.Message = "timeout", "not done within 40s\x1b[31m"
+	case state == "running":
+		j.Progress, j.Message = 10, "n01 measures"
+	case kind == "capture":
+		j.File = &apitype.JobFile{Bytes: 8, Type: "application/vnd.tcpdump.pcap"}
+	case result != "":
+		j.Result = json.RawMessage(result)
+	}
+	return j
+}
+
+// commandOf makes a job of a command to n01.
+func commandOf(r *http.Request) any {
+	id := map[string]int64{"locate": 42, "scan": 44, "reboot": 46, "restart": 45, "capture": 47, "config": 48}
+	var c apitype.CreateCommand
+	b, _ := r.Context().Value(bodyKey{}).(json.RawMessage)
+	if json.Unmarshal(b, &c) != nil || id[string(c.Kind)] == 0 || c.Check() != nil {
+		return apitype.Problem{Title: "Unprocessable Entity", Status: http.StatusUnprocessableEntity, Detail: string(b)}
+	}
+	return commandJob(id[string(c.Kind)], string(c.Kind), "queued", "")
+}
+
+// bodyKey is where a request that is answered by a function has its body.
+type bodyKey struct{}
 
 // auditChain is an audit log of that many records.
 type auditChain int64

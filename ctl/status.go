@@ -100,8 +100,8 @@ func size(d apitype.Database) string {
 		return table.Bytes(d.Bytes)
 	}
 	text := table.Bytes(d.Bytes) + " of " + table.Bytes(d.Budget)
-	if d.Dropped > 0 {
-		text += fmt.Sprintf(" (%d batches dropped)", d.Dropped)
+	if d.Thinned > 0 {
+		text += fmt.Sprintf(" (thinned %d times)", d.Thinned)
 	}
 	return text
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,31 +18,73 @@ import (
 )
 
 func (a *app) telemetryCommand() *cobra.Command {
-	var metric string
+	var metric, output string
 	var watch bool
 	var interval time.Duration
-	show := a.ofNode("show [NODE]", "latest readings of one node or all", cobra.MaximumNArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+	latest := a.ofNode("latest [NODE]", "latest readings of one node or all", cobra.MaximumNArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		if err := checkOutput(output); err != nil {
+			return err
+		}
 		node := strings.Join(args, "")
 		if watch {
-			return a.watchTelemetry(ctx, c, node, metric, interval)
+			return a.watchTelemetry(ctx, c, node, metric, output, interval)
 		}
-		return a.telemetryShow(ctx, c, node, metric)
+		readings, names, err := a.latest(ctx, c, node, metric)
+		if err != nil {
+			return err
+		}
+		return a.show(items[apitype.Reading]{readings}, func(w io.Writer) error {
+			return writeReadings(w, readings, names, c.Now(), output, true)
+		})
 	})
-	show.Flags().StringVar(&metric, "metric", "", "only metrics that begin with `prefix`, such as system.cpu")
-	show.Flags().BoolVar(&watch, "watch", false, "go on and print what is new")
-	show.Flags().DurationVar(&interval, "interval", 5*time.Second, "how often --watch asks")
-	return group("telemetry", "readings of the nodes", show,
+	latest.Aliases = []string{"show"}
+	latest.Flags().StringVar(&metric, "metric", "", "only metrics that begin with `prefix`, such as system.cpu")
+	latest.Flags().BoolVar(&watch, "watch", false, "go on and print what is new")
+	intervalFlag(latest, &interval, "readings")
+	outputFlag(latest, &output)
+	return group("telemetry", "readings of the nodes", latest,
+		a.telemetryRange(), a.telemetryMarks(), a.telemetryMetrics(), a.telemetryExport(), a.telemetryImport(),
 		a.ofNode("coverage NODE", "which batches of a node the gateway has, per boot", cobra.ExactArgs(1), a.telemetryCoverage))
 }
 
-func (a *app) telemetryShow(ctx context.Context, c *client.Client, node, metric string) error {
-	readings, names, err := a.latest(ctx, c, node, metric)
-	if err != nil {
-		return err
+// Forms of what is printed, beside --json.
+const (
+	outputTable = "table"
+	outputCSV   = "csv"
+)
+
+func outputFlag(c *cobra.Command, output *string) {
+	c.Flags().StringVarP(output, "output", "o", outputTable, "`form`: table or csv")
+}
+
+func checkOutput(output string) error {
+	if output != outputTable && output != outputCSV {
+		return &usageError{fmt.Errorf("--output: expected table or csv, got %q", output)}
 	}
-	return a.show(items[apitype.Reading]{readings}, func(w io.Writer) error {
-		return readingTable(readings, names, c.Now()).Write(w)
-	})
+	return nil
+}
+
+// exact is a number with all its digits, for programs.
+func exact(v float64) string {
+	if m := math.Abs(v); v == 0 || m >= 1e-6 && m < 1e15 {
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	return strconv.FormatFloat(v, 'g', -1, 64)
+}
+
+// stamp is an instant for programs.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
+
+// writeReadings prints latest readings, under a heading for the first ones.
+func writeReadings(w io.Writer, readings []apitype.Reading, names map[string]string, now time.Time, output string, first bool) error {
+	if output != outputCSV {
+		return readingTable(readings, names, now).Write(w)
+	}
+	t := table.New("TIME", "NODE", "METRIC", "UNIT", "VALUE", "CLOCK", "BOOT", "SEQ")
+	for _, r := range readings {
+		t.Row(stamp(r.Time), nameOf(names, r.Node), r.Metric, r.Unit, exact(r.Value), string(r.Clock), fmt.Sprint(r.Boot), fmt.Sprint(r.Seq))
+	}
+	return t.CSV(w, first)
 }
 
 func (a *app) latest(ctx context.Context, c *client.Client, node, metric string) ([]apitype.Reading, map[string]string, error) {
@@ -70,29 +114,33 @@ func readingTable(readings []apitype.Reading, names map[string]string, now time.
 
 // watchTelemetry prints all readings, and then, until it is interrupted, those
 // that are new: as tables for people, one JSON object a line for programs.
-func (a *app) watchTelemetry(ctx context.Context, c *client.Client, node, metric string, interval time.Duration) error {
-	type series struct{ node, metric string }
-	last := map[series]apitype.Reading{}
-	return every(ctx, interval, func() error {
-		readings, names, err := a.latest(ctx, c, node, metric)
-		if err != nil {
+func (a *app) watchTelemetry(ctx context.Context, c *client.Client, node, metric, output string, interval time.Duration) error {
+	names, first := liveNames{app: a, c: c}, true
+	want := apitype.LiveRequest{Topic: apitype.TopicTelemetry, Metrics: prefixes(metric)}
+	if node != "" {
+		want.Nodes = []string{node}
+	}
+	err := a.follow(ctx, c, interval, []apitype.LiveRequest{want}, func(m apitype.LiveMessage) error {
+		groups, err := decode[apitype.LiveReadings](m)
+		if err != nil || len(groups) == 0 {
 			return err
 		}
-		var news []apitype.Reading
-		for _, r := range readings {
-			s := series{r.Node, r.Metric}
-			if old, ok := last[s]; !ok || old.Boot != r.Boot || old.Seq != r.Seq || !old.Time.Equal(r.Time) {
-				last[s], news = r, append(news, r)
-			}
-		}
-		if len(news) == 0 {
-			return nil
-		}
+		news := readings(groups)
 		if a.json {
 			return lines(a.env.Stdout, news)
 		}
-		return readingTable(news, names, c.Now()).Write(a.env.Stdout)
+		var ids []string
+		for _, g := range groups {
+			ids = append(ids, g.Node)
+		}
+		known, err := names.of(ctx, ids...)
+		if err != nil {
+			return err
+		}
+		defer func() { first = false }()
+		return writeReadings(a.env.Stdout, news, known, c.Now(), output, first)
 	})
+	return notFound(err, "haloctl node list shows the nodes")
 }
 
 // lines prints one JSON object a line.

@@ -38,11 +38,22 @@ join-token create) where a stranger may hold the mesh's secret.`
 		a.say("%s is off the list.", args[0])
 		return nil
 	})
+	change := a.call("note MAC NOTE", "change what is noted of a MAC", cobra.ExactArgs(2), func(ctx context.Context, c *client.Client, args []string) error {
+		m, err := c.NoteTrustedMAC(ctx, args[0], args[1])
+		if err != nil {
+			return notFound(err, "haloctl trust mac list shows the MACs")
+		}
+		return a.show(m, func(io.Writer) error {
+			a.say("%s: %s.", m.MAC, table.Clean(m.Note))
+			return nil
+		})
+	})
+	listed := func(ctx context.Context, c *client.Client) ([]string, error) {
+		return names(ctx, c.TrustedMACs, func(m apitype.TrustedMAC) (string, string) { return m.MAC, m.Note })
+	}
 	return group("trust", "what is trusted without a secret", group("mac", "MACs by which devices are admitted", add,
 		a.call("list", "the MACs and who came with them", cobra.NoArgs, a.trustedMACs),
-		a.completes(remove, func(ctx context.Context, c *client.Client) ([]string, error) {
-			return names(ctx, c.TrustedMACs, func(m apitype.TrustedMAC) (string, string) { return m.MAC, m.Note })
-		})),
+		a.completes(change, listed), a.completes(remove, listed)),
 		a.call("renew-codes", "give all nodes other codes for their consoles", cobra.NoArgs, a.renewCodes))
 }
 

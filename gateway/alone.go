@@ -65,6 +65,8 @@ func (m noMesh) PutAnnounce(context.Context, model.Announce) error { return m.ab
 
 func (m noMesh) PutOperators(context.Context, model.Operators) error { return m.absent() }
 
+func (m noMesh) PutNames(context.Context, []model.BrainName) error { return m.absent() }
+
 func (m noMesh) PutRevoked(context.Context, []string) error { return m.absent() }
 
 func (m noMesh) Profile(context.Context) (model.MeshProfile, error) {

@@ -22,17 +22,21 @@ import (
 	"halo.internal/gateway/api"
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
+	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/registry"
-	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
+	"halo.internal/gateway/topology"
 	"halo.internal/gateway/trust"
 	"halo.internal/health"
 	"halo.internal/local"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
 	"halo.internal/model/claim"
 	"halo.internal/model/paths"
 	"halo.internal/model/version"
@@ -45,6 +49,7 @@ const (
 	checkConfig    = "config-db"
 	checkTelemetry = "telemetry-db"
 	checkListen    = "listeners"
+	checkTopology  = "topology-db"
 	checkEpoch     = "epoch"
 )
 
@@ -57,8 +62,8 @@ type Config struct {
 	TLS      []string      // addresses of TLS
 	Socket   string        // own Unix socket; empty: none
 	Mesh     string        // halo-mesh's socket; unused when alone
-	Budget   int64         // bytes of telemetry.db
-	Every    time.Duration // least time between commits of telemetry
+	Budget   int64         // bytes of telemetry
+	Every    time.Duration // between commits of what is not urgent
 	Poll     time.Duration // between looks at halo-mesh: how soon /health tells of its loss
 	Console  io.Writer     // for the claim code, when alone
 	Log      *slog.Logger
@@ -72,7 +77,7 @@ func Board(log *slog.Logger) Config {
 		Plain:  []string{"127.0.0.1:" + port, "[::1]:" + port, paths.OverlayGateway.String() + ":" + port},
 		TLS:    []string{fmt.Sprintf(":%d", paths.APITLSPort)},
 		Socket: paths.GatewaySocket, Mesh: paths.MeshSocket,
-		Budget: 128 << 20, Every: 5 * time.Second, Poll: local.FollowEvery, Log: log,
+		Budget: 1 << 30, Every: 10 * time.Second, Poll: local.FollowEvery, Log: log,
 	}
 }
 
@@ -94,6 +99,7 @@ func newDaemon(c Config) *daemon {
 	d.health.Declare(checkConfig, checkPerm)
 	d.health.Declare(checkEpoch, checkConfig)
 	d.health.Declare(checkTelemetry, checkPerm)
+	d.health.Declare(checkTopology, checkPerm)
 	d.health.Declare(checkListen)
 	d.health.Declare(meshlink.CheckOverlay, meshlink.CheckMesh)
 	d.health.Watch(func(k health.Check) {
@@ -224,14 +230,31 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	p.epoch.Watch = d.showEpoch
 	d.showEpoch(p.epoch.Now(), 0)
-	journal, latest := store.NewJournal(p.telemetry, d.Budget), store.NewLatest()
-	if err := latest.Rebuild(ctx, journal, nodes.IDs()); err != nil {
-		log.Add("telemetry.unreadable", model.Warning, "", "some stored telemetry cannot be read: "+err.Error(), nil)
+	series, err := telemetry.Open(ctx, telemetry.Config{
+		Journal: p.telemetry, Dir: d.State.File(paths.SeriesDir), Retention: telemetry.Retention{Budget: d.Budget}, Now: d.clock.Now,
+		Sure:   func() bool { return d.Alone || d.clock.Quality() != model.ClockNone },
+		Events: log, Log: d.Log,
+	})
+	if err != nil {
+		return ignoreEnd(ctx, err)
 	}
+	defer func() { err = errors.Join(err, series.Close()) }()
+	chosen, err := d.settings(ctx, p, log)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	chosen.Watch(func(s apitype.Settings) { series.SetRetention(retention(s.Telemetry)) })
 	for _, id := range nodes.IDs() {
-		nodes.Heard(id, latest.At(id))
+		nodes.Heard(id, series.Latest().At(id))
 	}
-	stream := ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
+	work, err := d.jobs(ctx, p, log, nodes)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	kept := d.openHistory(ctx, log)
+	defer func() { err = errors.Join(err, kept.close()) }()
+	picture := topology.New(topology.Config{Members: membersOf(nodes), Changed: nodes.Changes(), Store: kept, Events: log, Now: d.clock.Now, Log: d.Log})
+	stream := ingest.New(ingest.Config{Neighbours: picture, Registry: nodes, Telemetry: series, Commands: work.commands, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
 	server, err := trust.NewServer(ca, []string{"gateway.halo", "localhost", nodeName(p) + ".halo"}, localAddresses, d.clock.Now)
 	if err != nil {
 		return err
@@ -248,6 +271,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	copies.catchUp(lag)
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient()
+	neurons := brain.New(brain.Config{DB: p.config, Clock: d.clock, Devices: nodes, Own: d.ownProcess})
 	link = meshlink.New(meshlink.Config{
 		Client: mesh, Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Revoked: nodes.Revoked, Changes: nodes.Changes(),
 		Announce: func() model.Announce {
@@ -258,11 +282,13 @@ func (d *daemon) run(ctx context.Context) (err error) {
 			o.Codes = nodes.Codes()
 			return o, err
 		},
+		Names: neurons.Names,
 		Heard: judge.Heard,
 		LeftOut: func(ctx context.Context, ids []string) error {
 			gone, err := nodes.LeaveOut(ctx, ids)
 			for _, id := range gone {
 				stream.Disconnect(id)
+				work.commands.Drop(ctx, id)
 				copies.withdrawn()
 			}
 			return err
@@ -275,10 +301,16 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	d.showCode(link, code)
 	changes := audit.New(p.config, d.clock)
+	once, err := idempotency.New(p.config, d.clock, p.identity.Key)
+	if err != nil {
+		return err
+	}
+	hub, recoveries := d.newLive(p, log, series.Latest(), nodes, logins, mesh.Timeline)
 	a, err := api.New(api.Config{
-		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: p.telemetry, Journal: journal, Latest: latest,
-		Events: log, Audit: changes, Auth: logins, Registry: nodes, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
+		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
+		Idempotency: once, Live: hub, Topology: picture, Jobs: work.jobs, Commands: work.commands, SpeedTests: work.speed,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
 	if err != nil {
@@ -294,12 +326,32 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	// of all that come last.
 	return inStages(ctx, stage{
 		stream.Run,
+		series.Run,
+		work.jobs.Run,
+		work.commands.Run,
 		link.Run,
+		hub.Run,
+		recoveries.Run,
+		picture.Run,
 		func(ctx context.Context) error { return p.reserve.Run(ctx, d.tellRoom(log)) },
 		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },
 		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },
 		d.untilAnswered,
-	}, stage{nodes.Run, copies.run}, stage{log.Run})
+	}, stage{nodes.Run, copies.run, kept.run}, stage{log.Run})
+}
+
+// ownProcess tells how a process of this device is, as far as gateway-api knows.
+func (d *daemon) ownProcess(process string) (s health.State, lacks string, known bool) {
+	r := d.health.Report()
+	if process == r.Name {
+		return r.State, r.Missing, true
+	}
+	for _, c := range r.Checks {
+		if c.Name == process { // halo-mesh
+			return c.State, c.Detail, true
+		}
+	}
+	return "", "", false
 }
 
 // untilAnswered ends when the listeners that are open from the start have ended.

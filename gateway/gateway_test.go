@@ -313,6 +313,7 @@ type mesh struct {
 
 	operators *model.Operators
 	revoked   []string
+	names     []model.BrainName
 }
 
 func (m *mesh) handler() http.Handler {
@@ -330,6 +331,7 @@ func (m *mesh) handler() http.Handler {
 	put(local.RouteAnnounce, func(d *json.Decoder) error { m.announce = nil; return d.Decode(&m.announce) })
 	put(local.RouteRevoked, func(d *json.Decoder) error { m.revoked = nil; return d.Decode(&m.revoked) })
 	put(local.RouteOperators, func(d *json.Decoder) error { m.operators = nil; return d.Decode(&m.operators) })
+	put(local.RouteNames, func(d *json.Decoder) error { m.names = nil; return d.Decode(&m.names) })
 	put(local.RouteClaimCode, func(d *json.Decoder) error {
 		var c model.ClaimCode
 		err := d.Decode(&c)
@@ -344,7 +346,7 @@ func (m *mesh) handler() http.Handler {
 	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		s := model.MeshStatus{Network: "north-ridge", OverlayV4: "10.42.0.1", Clock: model.ClockGPS, Announcing: m.announce, HeardEpoch: m.heard}
+		s := model.MeshStatus{Network: "north-ridge", OverlayV4: "10.42.0.1", Clock: model.ClockGPS, Announcing: m.announce, HeardEpoch: m.heard, Named: m.names != nil}
 		for _, p := range m.peers {
 			if slices.Contains(m.leftOut, p.Node) {
 				s.LeftOut = append(s.LeftOut, p.Node)
@@ -467,6 +469,30 @@ func TestOnABoard(t *testing.T) {
 		}
 		return err
 	})
+	if _, err := api.do("POST", "/v1/brain/neurons", apitype.CreateNeuron{Name: "n01"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.do("PUT", "/v1/brain/neurons/n01/components/sensor/parts/device/"+node.ID(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	hasName := func() error {
+		halomesh.mu.Lock()
+		defer halomesh.mu.Unlock()
+		if want := (model.BrainName{Name: "brain-sensor-n01", Nodes: []string{node.ID()}}); len(halomesh.names) == 0 || !reflect.DeepEqual(halomesh.names[0], want) {
+			return fmt.Errorf("names %+v", halomesh.names)
+		}
+		return nil
+	}
+	eventually(t, "halo-mesh gets the neuron's name", hasName)
+	var own apitype.NeuronHealth
+	for _, process := range []string{"gateway-api", "halo-mesh"} {
+		if _, err := api.do("PUT", "/v1/brain/neurons/n01/components/memory/parts/process/"+process+"@"+key.ID(), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := api.do("GET", "/v1/brain/neurons/n01/health", nil, &own); err != nil || own.Components[2].State != apitype.NeuronOK || own.Components[2].Live != 2 || own.Components[0].State == apitype.NeuronOK {
+		t.Errorf("the gateway's own processes are well, and the node has not come: %+v, %v", own, err)
+	}
 
 	stopMesh()
 	eventually(t, "the loss of halo-mesh is noticed", func() error {
@@ -484,7 +510,7 @@ func TestOnABoard(t *testing.T) {
 		if !told {
 			return errors.New("not yet")
 		}
-		return hasPeer()
+		return errors.Join(hasPeer(), hasName())
 	})
 	if r, err := local.NewMesh(c.Socket).Health(t.Context()); err != nil || r.Name != "gateway-api" {
 		t.Errorf("over the Unix socket: %+v, %v", r, err)

@@ -15,6 +15,7 @@ import (
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/reserve"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/gateway/trust"
 	"halo.internal/health"
 	"halo.internal/identity"
@@ -136,14 +137,18 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if err != nil {
 		return nil, errors.Join(err, closeAll(p))
 	}
+	repair = store.Repair{}
 	err = d.untilOpen(ctx, p, "telemetry", checkTelemetry, func() error {
-		db, repair, err := store.OpenTelemetry(ctx, d.State.File(paths.SeriesDB))
-		if repair.Reason != "" {
-			p.noteRepair("telemetry", repair)
+		db, r, err := telemetry.OpenJournal(ctx, d.State.File(paths.SeriesDB))
+		if r.Reason != "" {
+			repair = r
 		}
 		p.telemetry = db
 		return err
 	})
+	if repair.Reason != "" {
+		p.noteRepair("telemetry", repair)
+	}
 	if err != nil {
 		return nil, errors.Join(err, closeAll(p))
 	}
@@ -330,6 +335,9 @@ func (p *prepared) noteRepair(name string, r store.Repair) {
 	case r.Restored != "":
 		fields["copy"] = r.Restored
 		p.note("store."+name+".restored", model.Error, "the "+name+" database was damaged; its last good copy took its place; all logins were ended, people log in again", fields)
+	case r.Salvaged != "":
+		fields["salvaged"] = r.Salvaged
+		p.note("store."+name+".salvaged", model.Error, "the "+name+" database was damaged; a new one has what could be read of it: "+r.Salvaged, fields)
 	default:
 		p.note("store."+name+".lost", model.Error, "the "+name+" database was damaged; a new one was begun", fields)
 	}

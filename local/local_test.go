@@ -62,6 +62,7 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 	answer("PUT /v1/overlay/peers", nil)
 	answer("PUT /v1/announce", nil)
 	answer("PUT /v1/operators", nil)
+	answer("PUT /v1/names", nil)
 	answer("POST /v1/code", nil)
 	answer("PUT /v1/boot/claim-code", nil)
 	answer("DELETE /v1/boot/claim-code", nil)
@@ -101,6 +102,7 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 		m.PutPeers(ctx, []model.AdmittedPeer{{Node: "n-a"}}),
 		m.PutAnnounce(ctx, model.Announce{APIPort: 8443, CASHA256: "ab"}),
 		m.PutOperators(ctx, model.Operators{Floor: 3}),
+		m.PutNames(ctx, []model.BrainName{{Name: "brain-send-n01", Nodes: []string{"n-a"}}}),
 		m.CheckCode(ctx, model.CodeTry{Code: "7K3M", Where: "tty1"}),
 		m.PutClaimCode(ctx, "7K3M"),
 		m.DeleteClaimCode(ctx),
@@ -155,6 +157,7 @@ func TestClientSpeaksTheRoutes(t *testing.T) {
 		`PUT /v1/overlay/peers [{"identity_key":"","node":"n-a","overlay_v4":"","overlay_v6":"","wireguard_key":""}]`,
 		`PUT /v1/announce {"api_port":8443,"ca_sha256":"ab"}`,
 		`PUT /v1/operators {"floor":3}`,
+		`PUT /v1/names [{"name":"brain-send-n01","nodes":["n-a"]}]`,
 		`POST /v1/code {"code":"7K3M","where":"tty1"}`,
 		`PUT /v1/boot/claim-code {"code":"7K3M"}`,
 		`DELETE /v1/boot/claim-code null`,

@@ -57,6 +57,7 @@ const (
 	RoutePeers        = "/v1/overlay/peers"
 	RouteAnnounce     = "/v1/announce"
 	RouteOperators    = "/v1/operators"
+	RouteNames        = "/v1/names"
 	RouteCode         = "/v1/code"
 	RouteClaimCode    = "/v1/boot/claim-code"
 	RouteTime         = "/v1/time"
@@ -214,6 +215,11 @@ func (m *Mesh) PutAnnounce(ctx context.Context, a model.Announce) error {
 // PutOperators hands over which certificates of operators are over.
 func (m *Mesh) PutOperators(ctx context.Context, o model.Operators) error {
 	return m.do(ctx, http.MethodPut, RouteOperators, o, nil)
+}
+
+// PutNames hands over the names of all components of neurons.
+func (m *Mesh) PutNames(ctx context.Context, names []model.BrainName) error {
+	return m.do(ctx, http.MethodPut, RouteNames, names, nil)
 }
 
 // CheckCode returns nil when the code is this node's; an error wrapping

@@ -28,8 +28,11 @@ const (
 
 // Serve answers HTTP with h on a Unix socket of mode 0660 until ctx ends. A
 // socket left behind by a process that died is replaced; one that still
-// answers is not. Request bodies are cut off at 1 MiB.
+// answers is not. Request bodies are cut off at 1 MiB. Whoever posts to
+// RouteRestart there has Serve return ErrRestart.
 func Serve(ctx context.Context, socket string, h http.Handler) error {
+	asked := make(chan struct{}, 1)
+	h = restartable(h, asked)
 	l, err := listen(ctx, socket)
 	if err != nil {
 		return err
@@ -47,6 +50,8 @@ func Serve(ctx context.Context, socket string, h http.Handler) error {
 	select {
 	case err = <-done:
 		return fmt.Errorf("serve %s: %w", socket, err)
+	case <-asked:
+		err = ErrRestart
 	case <-ctx.Done():
 	}
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
@@ -55,7 +60,7 @@ func Serve(ctx context.Context, socket string, h http.Handler) error {
 		_ = srv.Close() // an answer that does not end is cut off: the process is leaving
 	}
 	<-done
-	return nil
+	return err
 }
 
 func listen(ctx context.Context, socket string) (net.Listener, error) {

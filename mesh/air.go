@@ -96,27 +96,87 @@ func (u *batUnderlay) Radios() []model.Radio {
 	return list
 }
 
+// gatewayWay is what routing knows of the gateway.
+type gatewayWay struct {
+	asked time.Time            // when routing said so
+	at    string               // address by which routing knows it; empty: it does not
+	hop   *model.ReportNextHop // absent: no way is in use
+}
+
 // gatewayAddress returns the address by which routing knows the gateway, or
-// nothing: what the address of its bat0, which follows from its key, is said to be
-// behind. It is that of one of its ports or radios.
-func (u *batUnderlay) gatewayAddress() string {
-	bat, _ := u.open()
+// nothing. It is that of one of its ports or radios.
+func (u *batUnderlay) gatewayAddress() string { return u.toGateway().at }
+
+// NextHop returns the neighbour by which routing reaches the gateway, or nil. Nobody is
+// asked: Meet, which is called all the time, finds it out as well.
+func (u *batUnderlay) NextHop() *model.ReportNextHop {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.gateway.hop
+}
+
+// toGateway asks routing where the gateway is: it is known by what the address of its
+// bat0, which follows from its key, is said to be behind. Whoever makes a status asks
+// several times, and both tables may be long: for a moment, what was answered counts.
+func (u *batUnderlay) toGateway() gatewayWay {
+	u.mu.Lock()
+	bat, known := u.bat, u.gateway
+	u.mu.Unlock()
 	if bat == nil || u.Key.Public() == u.Network {
-		return ""
+		return gatewayWay{}
+	}
+	if time.Since(known.asked) <= linksAge {
+		return known
 	}
 	clients, err := bat.Clients()
 	if err != nil {
-		return "" // peers stay addresses
+		return gatewayWay{} // peers stay addresses
 	}
 	ways, err := bat.Originators()
 	if err != nil {
-		return ""
+		return gatewayWay{}
 	}
-	var at []net.HardwareAddr
+	return u.noteGateway(bat, clients, ways)
+}
+
+// noteGateway keeps what routing's tables say of the gateway.
+func (u *batUnderlay) noteGateway(bat *batman.Mesh, clients []batman.Client, ways []batman.Originator) gatewayWay {
+	var own []net.HardwareAddr
 	for turn := range uint8(batman.Turns) {
-		at = append(at, batman.MAC(u.Network, turn))
+		own = append(own, batman.MAC(u.Network, turn))
 	}
-	return behind(clients, ways, at)
+	_, ports := u.open()
+	known := gatewayWay{asked: time.Now(), at: behind(clients, ways, own)}
+	known.hop = hopTo(known.at, u.Network.ID(), ways, func(iface string, mac net.HardwareAddr) (string, bool) {
+		if ports == nil {
+			return "", false
+		}
+		return ports.Member(iface, mac)
+	})
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.bat == bat {
+		u.gateway = known
+	}
+	return known
+}
+
+// hopTo returns the way in use to a node that routing knows by an address, or nil.
+// member tells who has proven to have an address on a port.
+func hopTo(at, node string, ways []batman.Originator, member func(iface string, mac net.HardwareAddr) (string, bool)) *model.ReportNextHop {
+	for _, w := range ways {
+		if at == "" || !w.Best || w.MAC.String() != at || len(w.NextHop) != len(dot11.MAC{}) {
+			continue
+		}
+		hop := &model.ReportNextHop{Node: node, Next: dot11.MAC(w.NextHop), Iface: w.Iface, TQ: int(w.TQ), Kbps: int(1000 * w.Throughput)}
+		if id, proven := member(w.Iface, w.NextHop); proven {
+			hop.NextNode = id
+		} else if w.NextHop.String() == at {
+			hop.NextNode = node
+		}
+		return hop
+	}
+	return nil
 }
 
 // behind returns the originator that a client is behind who has one of those

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"testing"
 	"time"
 
@@ -11,6 +12,8 @@ import (
 	"halo.internal/mesh/batman"
 	"halo.internal/mesh/radio"
 	"halo.internal/mesh/wireless"
+	"halo.internal/model"
+	"halo.internal/model/dot11"
 )
 
 func TestRefusalsOfRadiosHaveAKindAndKeepTheirWords(t *testing.T) {
@@ -45,6 +48,30 @@ func TestWhoTheGatewayIs(t *testing.T) {
 		}
 		if got := behind(clients, ways, at); got != tc.want {
 			t.Errorf("clients %d: got %q, want %q", tc.at, got, tc.want)
+		}
+	}
+}
+
+func TestHopToTheGateway(t *testing.T) {
+	mac := func(n byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, n} }
+	member := func(iface string, a net.HardwareAddr) (string, bool) { return "n-proven", iface == "eth0" && a[5] == 5 }
+	ways := []batman.Originator{
+		{MAC: mac(1), NextHop: mac(7), Iface: "mesh0", TQ: 90},
+		{MAC: mac(1), NextHop: mac(5), Iface: "eth0", TQ: 200, Best: true},
+		{MAC: mac(2), NextHop: mac(2), Iface: "mesh0", Throughput: 6.5, Best: true},
+		{MAC: mac(3), NextHop: mac(7), Iface: "mesh0", TQ: 90},
+		{MAC: mac(4), NextHop: mac(7)[:3], Iface: "mesh0", Best: true},
+	}
+	for at, want := range map[string]*model.ReportNextHop{
+		mac(1).String(): {Node: "n-gateway", Next: dot11.MAC(mac(5)), NextNode: "n-proven", Iface: "eth0", TQ: 200},
+		mac(2).String(): {Node: "n-gateway", Next: dot11.MAC(mac(2)), NextNode: "n-gateway", Iface: "mesh0", Kbps: 6500},
+		mac(3).String(): nil, // known, and no way is in use
+		mac(4).String(): nil,
+		mac(9).String(): nil,
+		"":              nil,
+	} {
+		if got := hopTo(at, "n-gateway", ways, member); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, want %+v", at, got, want)
 		}
 	}
 }

@@ -547,6 +547,9 @@ func testFreshCard(t *testing.T, epoch string) {
 	if m, err := node.mesh.Membership(t.Context()); err != nil || m.Epoch != 8 {
 		t.Errorf("the node's membership: %+v, %v, want one of epoch 8", m, err)
 	}
+	if s := node.status(); s.Epoch != 8 {
+		t.Errorf("the node tells of epoch %d, want 8", s.Epoch)
+	}
 
 	until(t, "the node has the list of the fresh gateway", func() error {
 		l, err := node.peerList(gwBundle)
@@ -569,6 +572,9 @@ func testFreshCard(t *testing.T, epoch string) {
 		}
 		return err
 	})
+	if s := node.status(); s.Epoch != 8 {
+		t.Errorf("with the old card, the node tells of epoch %d, want 8: it must not be commanded by that", s.Epoch)
+	}
 	until(t, "the node's health says why it has no gateway", func() error {
 		r, err := node.mesh.Health(t.Context())
 		for _, c := range r.Checks {

@@ -200,6 +200,7 @@ func (c *cable) Originators() (int, error)              { return 1, nil }
 func (c *cable) Ways([]identity.PublicKey) (mesh.Ways, error) {
 	return mesh.Ways{}, nil
 }
+func (*cable) NextHop() *model.ReportNextHop                  { return nil }
 func (c *cable) Present() map[dot11.MAC]bool                  { return nil }
 func (c *cable) Meet([]mesh.Acquaintance, bool) (bool, error) { return true, nil }
 
@@ -270,6 +271,24 @@ func serveProbe(ctx context.Context, socket string) {
 		}
 	})
 	mux.HandleFunc("/haloctl", haloctl)
+	// What the board's own programs are told of a name.
+	mux.HandleFunc("/resolve", func(w http.ResponseWriter, r *http.Request) {
+		own := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, "127.0.0.1:53")
+		}}
+		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+		defer cancel()
+		list, err := own.LookupNetIP(ctx, "ip", r.URL.Query().Get("name"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		for i, a := range list {
+			list[i] = a.Unmap()
+		}
+		slices.SortFunc(list, netip.Addr.Compare)
+		fmt.Fprint(w, list)
+	})
 	if err := local.Serve(ctx, socket, mux); err != nil {
 		fmt.Fprintln(os.Stderr, "probe:", err)
 	}

@@ -38,6 +38,7 @@ type gateway struct {
 	// toldPeers: gateway-api has said who the members are, in this process.
 	toldPeers bool
 	list      signedList
+	neurons   []model.BrainName // as gateway-api said last; nil: not yet, in this process
 	lives     lives
 	wg        *overlay.Device
 	wgErr     error

@@ -58,8 +58,11 @@ func (u *quiet) Ports() []model.Port {
 	return []model.Port{p}
 }
 
-func (*quiet) Radios() []model.Radio    { return nil }
-func (*quiet) Standing() []model.Radio  { return nil }
+func (*quiet) Radios() []model.Radio   { return nil }
+func (*quiet) Standing() []model.Radio { return nil }
+
+func (*quiet) NextHop() *model.ReportNextHop { return nil }
+
 func (*quiet) Recheck()                 {}
 func (*quiet) Aside(bool) error         { return nil }
 func (*quiet) Permit(bundle.Mesh) error { return nil }

@@ -203,13 +203,16 @@ func (u *batUnderlay) Meet(members []Acquaintance, there bool) (known bool, err 
 	if err != nil {
 		return false, err
 	}
+	own := u.Key.Public()
+	if own != u.Network {
+		u.noteGateway(bat, clients, ways)
+	}
 	link, err := netlink.LinkByName(underlayIface(u.Bundle))
 	if err != nil {
 		return false, fmt.Errorf("underlay: %w", err)
 	}
 	u.meeting.Lock()
 	defer u.meeting.Unlock()
-	own := u.Key.Public()
 	others := make(map[netip.Addr]seat, len(members))
 	at := seats(clients, ways, members)
 	known = true

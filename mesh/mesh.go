@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -128,6 +129,7 @@ type core struct {
 	picture *picture[model.MeshStatus] // nil until the parts run
 	sketch  *picture[model.MeshStatus] // the brief one
 	seen    seen                       // the sketch's alone
+	around  atomic.Uint64              // see MeshStatus.Around
 	// contact is awake when a link was made.
 	contact chan struct{}
 	// meetNow is awake when members may have come to be at other addresses.

@@ -53,6 +53,8 @@ type segment struct {
 
 func (*segment) Ways([]identity.PublicKey) (mesh.Ways, error) { return mesh.Ways{}, nil }
 
+func (*segment) NextHop() *model.ReportNextHop { return nil }
+
 func (*segment) Present() map[dot11.MAC]bool { return nil }
 
 // There is no batman-adv to flood.

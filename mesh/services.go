@@ -70,6 +70,7 @@ func (g *gateway) serves() lan.Wanted {
 	for _, p := range g.known.Peers {
 		w.Hosts = names(w.Hosts, p.Name, p.OverlayV4, p.OverlayV6)
 	}
+	w.Hosts = append(w.Hosts, g.brain()...) // last: an address's own name is its device's
 	return w
 }
 
@@ -94,9 +95,13 @@ func (n *node) serves() lan.Wanted {
 	return w
 }
 
-// names adds a name, unless it is there: the first to have it keeps it.
+// names adds the name of a device, unless it is there: the first to have it keeps it.
+// Names of neurons' components are no device's, whatever it calls itself.
 func names(list []dns.Host, name string, addresses ...netip.Addr) []dns.Host {
 	name = dns.Label(name)
+	if _, _, err := model.ParseComponentName(name); err == nil {
+		return list
+	}
 	if name == "" || slices.ContainsFunc(list, func(h dns.Host) bool { return h.Name == name }) {
 		return list
 	}

@@ -49,6 +49,7 @@ func (m *core) shared(wg *overlay.Device, brief bool) model.MeshStatus {
 	} else {
 		m.askKernel(&s, wg)
 	}
+	s.NextHop, s.Around = m.under.NextHop(), m.around.Load()
 	if m.relay != nil {
 		r := m.relay.Status()
 		s.Relay = &r
@@ -127,12 +128,16 @@ func kindOf(l netlink.Link) string {
 
 func (g *gateway) status(brief bool) model.MeshStatus {
 	g.mu.Lock()
-	wg, announce, out := g.wg, g.known.Announce, g.leftOut()
+	wg, announce, out, named := g.wg, g.known.Announce, g.leftOut(), g.neurons != nil
 	g.mu.Unlock()
 	s := g.shared(wg, brief)
 	s.Gateway, s.Joined, s.Join = s.Node, true, model.JoinJoined
 	s.OverlayV4, s.OverlayV6 = paths.OverlayGateway.String(), identity.Overlay(g.net, g.net).String()
 	s.Announcing, s.Ignored = announce, g.voice.Counters.Snapshot()
+	s.HeardEpoch, s.Twin, s.LeftOut, s.Named = g.voice.HeardEpoch(), g.twinStatus(), out, named
+	if announce != nil {
+		s.Epoch = announce.Epoch
+	}
 	s.HeardEpoch, s.Twin, s.LeftOut = g.voice.HeardEpoch(), g.twinStatus(), out
 	return s
 }
@@ -144,6 +149,7 @@ func (n *node) status(brief bool) model.MeshStatus {
 	n.mu.Unlock()
 	s := n.shared(wg, brief)
 	s.Join, s.JoinDetail, s.Ignored = join, detail, n.search.Counters.Snapshot()
+	s.Epoch = max(n.standing().Epoch, n.search.Floor)
 	if heard != nil {
 		at = at.UTC()
 		s.Gateway, s.GatewayHeard = n.net.ID(), &at
@@ -166,6 +172,9 @@ func (n *node) PutAnnounce(model.Announce) error { return api.ErrRole }
 
 // PutOperators refuses.
 func (n *node) PutOperators(model.Operators) error { return api.ErrRole }
+
+// PutNames refuses: a node asks its gateway for these names.
+func (n *node) PutNames([]model.BrainName) error { return api.ErrRole }
 
 // PutRevoked refuses.
 func (n *node) PutRevoked([]string) error { return api.ErrRole }
@@ -204,6 +213,7 @@ func (u unprovisioned) Membership() (model.Membership, error) {
 func (u unprovisioned) PutPeers([]model.AdmittedPeer) error  { return u.refuse() }
 func (u unprovisioned) PutAnnounce(model.Announce) error     { return u.refuse() }
 func (u unprovisioned) PutOperators(model.Operators) error   { return u.refuse() }
+func (u unprovisioned) PutNames([]model.BrainName) error     { return u.refuse() }
 func (u unprovisioned) CheckCode(model.CodeTry) error        { return u.refuse() }
 func (u unprovisioned) ShowClaimCode(string) error           { return u.refuse() }
 func (u unprovisioned) EraseClaimCode() error                { return u.refuse() }

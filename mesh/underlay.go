@@ -57,6 +57,9 @@ type Underlay interface {
 	Ports() []model.Port
 	Neighbours() ([]model.Neighbour, error)
 	Originators() (int, error)
+	// NextHop returns the neighbour by which routing reaches the gateway, as routing said
+	// when it was asked for anything last; nil at the gateway, and where no way is in use.
+	NextHop() *model.ReportNextHop
 	// Ways returns what routing knows, with those of these members that its addresses are
 	// said to be of; nothing while there is no mesh interface.
 	Ways(members []identity.PublicKey) (Ways, error)
@@ -127,6 +130,8 @@ type batUnderlay struct {
 	amiss bool // and they are not yet as that says
 	links map[dot11.MAC][]dot11.MAC
 	asked time.Time // when routing was asked for the links
+
+	gateway gatewayWay // as routing said last
 }
 
 // NewUnderlay returns the board's underlay: batman-adv over proven Ethernet
@@ -290,7 +295,7 @@ func addressGateway(iface string) error {
 func (u *batUnderlay) set(err error, bat *batman.Mesh, ports *port.Ports) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.err, u.bat, u.ports = err, bat, ports
+	u.err, u.bat, u.ports, u.gateway = err, bat, ports, gatewayWay{}
 }
 
 // open returns bat0 and its ports, nil while there are none. The kernel is asked

@@ -3,6 +3,8 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
+	"slices"
 	"time"
 
 	"halo.internal/health"
@@ -87,9 +89,35 @@ func (m *core) watchUnderlay() {
 		originators, err = m.under.Originators()
 		m.chain.counted = now
 	}
-	for _, v := range m.chain.judge(m.under.Ports(), m.under.Standing(), m.Role, originators, err, now) {
+	ports, radios := m.under.Ports(), m.under.Standing()
+	m.around.Store(aroundOf(ports, radios, m.under.NextHop()))
+	for _, v := range m.chain.judge(ports, radios, m.Role, originators, err, now) {
 		m.graph.Set(v.check, v.state, v.detail)
 	}
+}
+
+// aroundOf makes a number of who is linked, and of the next hop, by which whoever asks
+// for brief statuses sees when a full one would say something new. JSON holds 53 bits.
+func aroundOf(ports []model.Port, radios []model.Radio, hop *model.ReportNextHop) uint64 {
+	h := fnv.New64a()
+	for _, p := range ports {
+		fmt.Fprintln(h, p.Iface, p.Role, p.Members)
+	}
+	for _, r := range radios {
+		fmt.Fprintln(h, r.Name, r.Iface, r.Member)
+		linked := []string{}
+		for _, p := range r.Peers {
+			if p.Linked {
+				linked = append(linked, p.MAC)
+			}
+		}
+		slices.Sort(linked)
+		fmt.Fprintln(h, linked)
+	}
+	if hop != nil {
+		fmt.Fprintln(h, hop.Node, hop.Next, hop.Iface)
+	}
+	return h.Sum64() & (1<<53 - 1)
 }
 
 func (g *gateway) watch() {

@@ -1,11 +1,14 @@
 package mesh
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"halo.internal/health"
 	"halo.internal/mesh/announce"
+	"halo.internal/model"
+	"halo.internal/model/dot11"
 )
 
 func TestHealthSaysWhyTheGatewayIsMissing(t *testing.T) {
@@ -31,5 +34,45 @@ func TestHealthSaysWhyTheGatewayIsMissing(t *testing.T) {
 		if state, detail := findGateway(tc.heard, tc.at, tc.refused, now); state != tc.state || detail != tc.detail {
 			t.Errorf("%s: got %s %q, want %s %q", tc.name, state, detail, tc.state, tc.detail)
 		}
+	}
+}
+
+// TestWhoIsAroundIsANumber, which changes with links and the next hop, and with nothing
+// that comes and goes.
+func TestWhoIsAroundIsANumber(t *testing.T) {
+	ports := func() []model.Port { return []model.Port{{Iface: "eth0", Role: "mesh", Members: []string{"n-b"}}} }
+	radios := func() []model.Radio {
+		return []model.Radio{{Name: "phy0", Iface: "mesh0", Member: true, Peers: []model.RadioPeer{
+			{MAC: "02:00:00:00:00:02", Linked: true}, {MAC: "02:00:00:00:00:01", Linked: true}, {MAC: "02:00:00:00:00:03", Failures: 2}}}}
+	}
+	hop := func() *model.ReportNextHop {
+		return &model.ReportNextHop{Node: "n-g", Next: dot11.MAC{2, 0, 0, 0, 0, 1}, Iface: "mesh0", TQ: 200}
+	}
+	was := aroundOf(ports(), radios(), hop())
+	if was == 0 || was >= 1<<53 {
+		t.Errorf("got %d", was)
+	}
+	for name, tc := range map[string]struct {
+		same   bool
+		change func([]model.Port, []model.Radio, *model.ReportNextHop)
+	}{
+		"nothing":           {true, func([]model.Port, []model.Radio, *model.ReportNextHop) {}},
+		"another order":     {true, func(_ []model.Port, r []model.Radio, _ *model.ReportNextHop) { slices.Reverse(r[0].Peers) }},
+		"signal":            {true, func(_ []model.Port, r []model.Radio, _ *model.ReportNextHop) { r[0].Peers[0].SignalDBm = -40 }},
+		"a vain try":        {true, func(_ []model.Port, r []model.Radio, _ *model.ReportNextHop) { r[0].Peers[2].Failures++ }},
+		"quality of a way":  {true, func(_ []model.Port, _ []model.Radio, h *model.ReportNextHop) { h.TQ = 100 }},
+		"a link is lost":    {false, func(_ []model.Port, r []model.Radio, _ *model.ReportNextHop) { r[0].Peers[0].Linked = false }},
+		"a link is made":    {false, func(_ []model.Port, r []model.Radio, _ *model.ReportNextHop) { r[0].Peers[2].Linked = true }},
+		"a member by cable": {false, func(p []model.Port, _ []model.Radio, _ *model.ReportNextHop) { p[0].Members = nil }},
+		"another next hop":  {false, func(_ []model.Port, _ []model.Radio, h *model.ReportNextHop) { h.Next[5] = 2 }},
+	} {
+		p, r, h := ports(), radios(), hop()
+		tc.change(p, r, h)
+		if got := aroundOf(p, r, h); (got == was) != tc.same {
+			t.Errorf("%s: got %d after %d", name, got, was)
+		}
+	}
+	if aroundOf(ports(), radios(), nil) == was {
+		t.Error("no way is no news")
 	}
 }

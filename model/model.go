@@ -143,13 +143,17 @@ type MeshStatus struct {
 	Radios       []Radio           `json:"radios"`
 	Neighbours   []Neighbour       `json:"neighbours"`
 	Originators  int               `json:"originators"`
+	NextHop      *ReportNextHop    `json:"next_hop,omitempty" doc:"node: the neighbour by which routing reaches the gateway, as it was within 15 s; absent while no way is in use"`
+	Around       uint64            `json:"around,omitempty" doc:"another number when a link was made or has ended, or the next hop is another one"`
 	Overlay      []OverlayPeer     `json:"overlay"`
 	Interfaces   []Interface       `json:"interfaces"`
 	Relay        *RelayStatus      `json:"relay,omitempty" doc:"multicast that is carried between clients"`
 	Announcing   *Announce         `json:"announcing,omitempty" doc:"gateway: what its announcements say of the API; absent after a start of halo-mesh until gateway-api has put it"`
+	Epoch        uint64            `json:"epoch,omitempty" doc:"the gateway's: on a node the highest one that it has heard of; absent where none is known"`
 	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch, its own or a higher one, that another card of it has had, as nodes have shown, and that does not answer"`
 	Twin         *GatewayTwin      `json:"twin,omitempty" doc:"gateway: another one with its key that is on the air"`
 	LeftOut      []string          `json:"left_out,omitempty" doc:"gateway: canonical IDs of nodes that gateway-api counts as members, and the mesh profile that another card of this gateway has signed since does not"`
+	Named        bool              `json:"named,omitempty" doc:"gateway: gateway-api has put the names of neurons' components since halo-mesh started"`
 	Ignored      map[string]uint64 `json:"ignored,omitempty" doc:"announcements not believed, by reason"`
 	Join         JoinState         `json:"join,omitempty" doc:"where joining stands: joined, searching, refused …"`
 	JoinDetail   string            `json:"join_detail,omitempty" doc:"the gateway's reason, when it refused"`

@@ -23,8 +23,16 @@ const (
 	MaxReportAddresses  = 8   // of an interface
 	MaxReportLinks      = 128 // of all interfaces: a radio has ten, a port 64 at most
 	MaxReportNextHops   = 16
-	MaxReportOverlay    = 64
+	MaxReportOverlay    = 256 // the gateway has sessions with all
 	MaxReportEveryS     = 3600
+
+	// A session is up while its last handshake is so many seconds ago: it is renewed every
+	// 120 s where anything is sent, and over after 180. Then it is old, until SessionOldS.
+	SessionUpS  = 240
+	SessionOldS = 600
+
+	// A peer that was not heard for so long has no live link.
+	DeadLinkMS = 60_000
 
 	maxIfaceName = 15          // IFNAMSIZ without its zero
 	maxKHz       = 100_000_000 // no radio of ours is near 100 GHz
@@ -38,9 +46,9 @@ const (
 // addresses that it has, the links that it sees, its own end of each, and by whom it
 // reaches the gateway. Nothing of it is proven but who sent it.
 //
-// As CBOR it is a map of small keys in which the lists are packed (reportpacked.go).
-// One with a Base has only what changed since that report: Since makes it, and With
-// puts the two together again.
+// As CBOR it is a map of small keys in which the lists are packed (reportpacked.go);
+// on the stream it is a wire.NeighboursMessage. One with a Base has only what changed
+// since that report: Since makes it, and With puts the two together again.
 type Report struct {
 	Node       string           `json:"node" cbor:"1,keyasint" doc:"canonical ID"`
 	Boot       uint64           `json:"boot" cbor:"2,keyasint" doc:"boot counter of the node"`

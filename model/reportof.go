@@ -11,16 +11,17 @@ import (
 const (
 	// Of a few frames no share says anything.
 	leastFrames = 10
-	// A peer with which nobody shook hands for that long has no session.
-	sessionS = 600
+	// Of a node's sessions with others so many are told: who they are with says little,
+	// and each takes 15 octets of a slow channel.
+	mostDirect = 15
 )
 
 // ReportOf makes a device's report of what halo-mesh says, all but its number. before
 // is what it said at the report before, from which follows what links have lost
 // meanwhile; nil: not known. Neighbours over the air are named by their addresses
 // alone, as no more is known of them than what they say themselves.
-func ReportOf(s MeshStatus, t MeshTopology, before *MeshStatus) Report {
-	r := Report{Node: s.Node, Boot: s.BootCounter, Interfaces: ReportInterfaces{}, NextHops: nextHops(s, t), Overlay: overlayPeers(s)}
+func ReportOf(s MeshStatus, before *MeshStatus) Report {
+	r := Report{Node: s.Node, Boot: s.BootCounter, Interfaces: ReportInterfaces{}, NextHops: nextHops(s), Overlay: overlayPeers(s)}
 	b := reportBuilder{report: &r, ports: map[string]string{}}
 	for _, p := range s.Ports {
 		if p.MACsec != nil && p.MACsec.Iface != "" {
@@ -153,38 +154,27 @@ func lost(p RadioPeer, iface string, before *MeshStatus) (retries, failures int)
 	return 0, 0
 }
 
-// nextHops has the way to the gateway, if there is one: of several addresses that are
-// said to be the gateway's, the one that is reached best.
-func nextHops(s MeshStatus, t MeshTopology) ReportNextHops {
+// nextHops has the way to the gateway, if there is one.
+func nextHops(s MeshStatus) ReportNextHops {
 	list := ReportNextHops{}
-	ports := map[string]string{}
+	if s.NextHop == nil || s.NextHop.Node == s.Node {
+		return list
+	}
+	h := *s.NextHop
 	for _, p := range s.Ports {
-		if p.MACsec != nil {
-			ports[p.MACsec.Iface] = p.Iface
+		if p.MACsec != nil && p.MACsec.Iface == h.Iface {
+			h.Iface = p.Iface
 		}
 	}
-	for _, o := range t.Originators {
-		next, err := dot11.ParseMAC(o.NextHop)
-		if o.Node != t.Gateway || o.Node == s.Node || err != nil || !validAddress(next) {
-			continue
-		}
-		h := ReportNextHop{Node: o.Node, Next: next, Iface: cmp.Or(ports[o.Iface], o.Iface), TQ: int(o.TQ), Kbps: kbps(o.Throughput)}
-		if validNode(o.NextHopNode) {
-			h.NextNode = o.NextHopNode
-		}
-		if (ReportNextHops{h}).check() != nil {
-			continue
-		}
-		if len(list) == 0 {
-			list = append(list, h)
-		} else if was := list[0]; h.TQ > was.TQ || h.Kbps > was.Kbps {
-			list[0] = h
-		}
+	h.Kbps = min(h.Kbps, maxKbps)
+	if list = append(list, h); list.check() != nil {
+		return ReportNextHops{} // of a halo-mesh of another release
 	}
 	return list
 }
 
-// overlayPeers has those with a session, and the gateway in any case.
+// overlayPeers has those with a session, and the gateway in any case: the gateway's
+// report has all that it has room for, a node's the latest.
 func overlayPeers(s MeshStatus) ReportOverlay {
 	list := ReportOverlay{}
 	for _, p := range s.Overlay {
@@ -197,7 +187,7 @@ func overlayPeers(s MeshStatus) ReportOverlay {
 			o.HandshakeS = int(min(s.Time.Sub(*p.LastHandshake).Abs().Seconds(), maxSeconds))
 			o.Direct = p.Endpoint != ""
 		}
-		if p.Node == s.Gateway || within(o.HandshakeS, 0, sessionS) {
+		if p.Node == s.Gateway || within(o.HandshakeS, 0, SessionOldS) {
 			list = append(list, o)
 		}
 	}
@@ -210,7 +200,11 @@ func overlayPeers(s MeshStatus) ReportOverlay {
 		}
 		return cmp.Compare(a.HandshakeS, b.HandshakeS)
 	})
-	return list[:min(len(list), MaxReportOverlay)]
+	most := MaxReportOverlay
+	if s.Role != RoleGateway {
+		most = 1 + mostDirect
+	}
+	return list[:min(len(list), most)]
 }
 
 func whole(f float64) int { return int(math.Round(min(max(f, -200), 100))) }

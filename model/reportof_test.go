@@ -45,12 +45,7 @@ func TestReportOf(t *testing.T) {
 			{Node: nodeID(3)},
 		},
 	}
-	topology := MeshTopology{Node: nodeID(1), Gateway: nodeID(0), Originators: []MeshOriginator{
-		{MAC: text(0, 0), Node: nodeID(0), NextHop: text(2, 0), NextHopNode: nodeID(2), Iface: "mesh0", TQ: 180},
-		{MAC: text(0, 1), Node: nodeID(0), NextHop: text(5, 3), Iface: "macsec-eth0", TQ: 240},
-		{MAC: text(0, 2), Node: nodeID(0)}, // no way is in use
-		{MAC: text(2, 0), Node: nodeID(2), NextHop: text(2, 0), Iface: "mesh0", TQ: 250},
-	}}
+	s.NextHop = &ReportNextHop{Node: nodeID(0), Next: mac(5, 3), Iface: "macsec-eth0", TQ: 240}
 	before := &MeshStatus{Radios: []Radio{{Iface: "mesh0", Peers: []RadioPeer{
 		{MAC: text(2, 0), TxPackets: 1000, TxRetries: 200, TxFailed: 10}, {MAC: text(3, 0), TxPackets: 25},
 	}}}}
@@ -74,7 +69,7 @@ func TestReportOf(t *testing.T) {
 		Overlay:  ReportOverlay{{Node: nodeID(0), HandshakeS: 30, Direct: true}, {Node: nodeID(2), HandshakeS: 100, Direct: true}},
 	}
 	want.Sort()
-	got := ReportOf(s, topology, before)
+	got := ReportOf(s, before)
 	got.Seq = 3
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
@@ -82,7 +77,7 @@ func TestReportOf(t *testing.T) {
 	if err := got.Check(); err != nil {
 		t.Error(err)
 	}
-	alone := ReportOf(MeshStatus{Node: nodeID(1), BootCounter: 1}, MeshTopology{Gateway: nodeID(0)}, nil)
+	alone := ReportOf(MeshStatus{Node: nodeID(1), BootCounter: 1}, nil)
 	alone.Seq = 1
 	if err := alone.Check(); err != nil || alone.Interfaces == nil || alone.NextHops == nil || alone.Overlay == nil {
 		t.Errorf("of a node without anything: got %+v, %v", alone, err)
@@ -91,7 +86,7 @@ func TestReportOf(t *testing.T) {
 
 // TestReportOfTooMuch has more than a report may hold.
 func TestReportOfTooMuch(t *testing.T) {
-	s := MeshStatus{Node: nodeID(1), BootCounter: 1}
+	s := MeshStatus{Node: nodeID(1), Role: RoleGateway, BootCounter: 1}
 	for n := range 40 {
 		s.Ports = append(s.Ports, Port{Iface: "eth" + string(rune('A'+n))})
 		s.Interfaces = append(s.Interfaces, Interface{Name: "eth" + string(rune('A'+n)), Kind: "ethernet", MAC: mac(1, n).String()})
@@ -101,7 +96,7 @@ func TestReportOfTooMuch(t *testing.T) {
 		now := s.Time
 		s.Overlay = append(s.Overlay, OverlayPeer{Node: nodeID(n), LastHandshake: &now})
 	}
-	got := ReportOf(s, MeshTopology{}, nil)
+	got := ReportOf(s, nil)
 	got.Seq = 1
 	if err := got.Check(); err != nil {
 		t.Fatal(err)
@@ -112,5 +107,22 @@ func TestReportOfTooMuch(t *testing.T) {
 	}
 	if len(got.Interfaces) != MaxReportInterfaces || links != MaxReportLinks || len(got.Overlay) != MaxReportOverlay {
 		t.Errorf("got %d interfaces, %d links, %d peers", len(got.Interfaces), links, len(got.Overlay))
+	}
+	s.Role = RoleNode
+	if got = ReportOf(s, nil); len(got.Overlay) != 1+mostDirect {
+		t.Errorf("of a node: got %d peers, want %d", len(got.Overlay), 1+mostDirect)
+	}
+}
+
+func TestReportOfAWayThatIsNone(t *testing.T) {
+	for name, hop := range map[string]*ReportNextHop{
+		"none":       nil,
+		"to itself":  {Node: nodeID(1), Next: mac(2, 0), Iface: "mesh0"},
+		"to nobody":  {Node: "", Next: mac(2, 0), Iface: "mesh0"},
+		"to a group": {Node: nodeID(0), Next: dot11.MAC{1}, Iface: "mesh0"},
+	} {
+		if got := ReportOf(MeshStatus{Node: nodeID(1), BootCounter: 1, NextHop: hop}, nil); len(got.NextHops) != 0 || got.NextHops == nil {
+			t.Errorf("%s: got %+v", name, got.NextHops)
+		}
 	}
 }

@@ -17,7 +17,6 @@ const (
 	newsTQ       = 13   // of 255
 	newsPermille = 50   // of retries and failures
 	newsInactive = 30e3 // ms
-	newsShake    = 60   // s of a handshake's age; sessions are renewed every two minutes
 )
 
 // Sort puts the lists into the order in which reports carry them: interfaces by name,
@@ -103,8 +102,65 @@ func (l ReportLink) much(o ReportLink) bool {
 		rates(l.TxKbps, o.TxKbps) && rates(l.RxKbps, o.RxKbps) && rates(l.ExpectedKbps, o.ExpectedKbps)
 }
 
+// much is true while the session stands as it did: how old it is within that goes up and
+// down with each renewal.
 func (p ReportOverlayPeer) much(o ReportOverlayPeer) bool {
-	return p.Node == o.Node && p.Direct == o.Direct && (p.HandshakeS < 0) == (o.HandshakeS < 0) && near(p.HandshakeS, o.HandshakeS, newsShake)
+	return p.Node == o.Node && p.Direct == o.Direct && p.session() == o.session()
+}
+
+// session tells how a session stands, from the best on.
+func (p ReportOverlayPeer) session() int {
+	switch {
+	case p.HandshakeS < 0:
+		return 3
+	case p.HandshakeS <= SessionUpS:
+		return 0
+	case p.HandshakeS <= SessionOldS:
+		return 1
+	}
+	return 2
+}
+
+// Altered tells whether more than numbers has changed since an earlier report: an
+// interface, a channel or a link came or went, the next hop is another one, or the
+// session with a node, the gateway, stands otherwise. Both reports are whole and sorted.
+func (r Report) Altered(since Report, gateway string) bool {
+	return !slices.EqualFunc(r.Interfaces, since.Interfaces, ReportInterface.holds) ||
+		!slices.EqualFunc(r.NextHops, since.NextHops, ReportNextHop.leads) ||
+		r.session(gateway) != since.session(gateway)
+}
+
+// News tells whether what Since makes of a report and its base says more than that it
+// still holds.
+func (r Report) News(base Report) bool {
+	return len(r.Interfaces)+len(r.Overlay) != 0 || !slices.EqualFunc(r.NextHops, base.NextHops, ReportNextHop.much)
+}
+
+// much tells whether the ways are much the same.
+func (h ReportNextHop) much(o ReportNextHop) bool {
+	return h.Node == o.Node && h.Next == o.Next && h.NextNode == o.NextNode && h.Iface == o.Iface &&
+		known(h.TQ, o.TQ) && near(h.TQ, o.TQ, newsTQ) && rates(h.Kbps, o.Kbps)
+}
+
+func (r Report) session(node string) int {
+	for _, p := range r.Overlay {
+		if p.Node == node {
+			return p.session()
+		}
+	}
+	return -1
+}
+
+// leads tells whether the ways begin alike.
+func (h ReportNextHop) leads(o ReportNextHop) bool {
+	return h.Node == o.Node && h.Next == o.Next && h.Iface == o.Iface
+}
+
+// holds tells whether the interfaces are the same, and have the same links.
+func (i ReportInterface) holds(o ReportInterface) bool {
+	return i.Name == o.Name && i.like(o) && slices.EqualFunc(i.Links, o.Links, func(a, b ReportLink) bool {
+		return a.key() == b.key() && (a.InactiveMS > DeadLinkMS) == (b.InactiveMS > DeadLinkMS)
+	})
 }
 
 func known(a, b int) bool { return (a == 0) == (b == 0) }

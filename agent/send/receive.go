@@ -26,12 +26,34 @@ func (s *session) receive(ctx context.Context) error {
 			if err := s.refuse(m); err != nil {
 				return err
 			}
+		case wire.NeighboursWanted:
+			if s.Neighbours != nil {
+				s.Neighbours.Again()
+				s.proceed()
+			}
 		case wire.Unknown:
 			// A later gateway: what it wants is not known here.
 		default:
-			return fmt.Errorf("receive: expected an acknowledgement, got %T", m)
+			if err := s.command(ctx, m); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// command hands on what is about commands.
+func (s *session) command(ctx context.Context, m wire.Message) error {
+	taken := false
+	if s.line != nil {
+		var err error
+		if taken, err = s.line.Take(ctx, m); err != nil {
+			return err
+		}
+	}
+	if !taken {
+		return fmt.Errorf("receive: expected an acknowledgement or a command, got %T", m)
+	}
+	return nil
 }
 
 // ack forgets what was acknowledged. Only what this connection has sent can

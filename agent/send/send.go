@@ -22,6 +22,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"halo.internal/agent/command"
 	"halo.internal/agent/spool"
 	"halo.internal/health"
 	"halo.internal/identity"
@@ -41,6 +42,17 @@ type Spool interface {
 
 var _ Spool = (*spool.Spool)(nil)
 
+// Neighbours makes the reports of what is around the device, see package neighbourhood.
+type Neighbours interface {
+	// Begin is called when a stream has begun, Again when the gateway wants a whole
+	// report.
+	Begin()
+	Again()
+	// Next returns the report that is to be sent now, if one is; along tells whether
+	// readings are.
+	Next(now time.Time, along bool) (report model.Report, ok bool)
+}
+
 // Options of a sender. Zero durations take the defaults.
 type Options struct {
 	URL     string // of the stream, ws://
@@ -52,9 +64,12 @@ type Options struct {
 	// has waited too long.
 	Interval time.Duration
 	Status   func() model.NodeStatus
-	Health   func(health.State, string) // of the stream
-	Retry    <-chan struct{}            // a token ends a pause: the way to the gateway may be back
-	Log      *slog.Logger
+	Commands *command.Engine // nil: the node takes none
+	// Neighbours may be nil: nothing is reported then.
+	Neighbours Neighbours
+	Health     func(health.State, string) // of the stream
+	Retry      <-chan struct{}            // a token ends a pause: the way to the gateway may be back
+	Log        *slog.Logger
 
 	AckTimeout  time.Duration // an item unacknowledged for as long ends the connection
 	StatusEvery time.Duration // at the latest
@@ -148,6 +163,9 @@ func (s *session) greet(ctx context.Context) error {
 	}
 	key := s.Key.Public()
 	hello := wire.Hello{Key: key[:], Boot: s.Boot, Version: s.Version, Interval: uint64(min(s.Interval/time.Second, wire.MaxInterval))}
+	if s.Commands != nil {
+		hello.Session = command.Nonce()
+	}
 	hello.Signature = s.Key.Sign(wire.StreamContext, hello.SignedBytes(c.Nonce, s.host))
 	if err := s.write(ctx, hello); err != nil {
 		return fmt.Errorf("handshake: %w", err)
@@ -161,6 +179,9 @@ func (s *session) greet(ctx context.Context) error {
 	}
 	for _, id := range w.Schemas {
 		s.schemas[id] = true
+	}
+	if s.Commands != nil {
+		s.line = s.Commands.Open(hello.Session, s.write)
 	}
 	s.welcomed = true
 	return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/coder/websocket"
 	"golang.org/x/sync/errgroup"
 
+	"halo.internal/agent/command"
 	"halo.internal/agent/spool"
 	"halo.internal/health"
 	"halo.internal/model/wire"
@@ -20,8 +21,10 @@ type session struct {
 	Options
 	host     string
 	conn     *websocket.Conn
+	line     *command.Line // nil: no commands
 	welcomed bool          // set by the handshake, before the goroutines start
 	acked    chan struct{} // a token after acknowledgements came
+	cork     cork          // of the transmitter
 
 	mu       sync.Mutex // guards what follows
 	sent     map[sentKey]sentItem
@@ -46,7 +49,7 @@ type sentItem struct {
 
 func (s *session) run(ctx context.Context, client *http.Client) error {
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
-	conn, resp, err := websocket.Dial(dialCtx, s.URL, &websocket.DialOptions{HTTPClient: client})
+	conn, resp, err := websocket.Dial(s.cork.traced(dialCtx), s.URL, &websocket.DialOptions{HTTPClient: client})
 	cancel()
 	if err != nil {
 		if resp != nil {
@@ -60,10 +63,16 @@ func (s *session) run(ctx context.Context, client *http.Client) error {
 	if err := s.greet(ctx); err != nil {
 		return err
 	}
+	if s.Neighbours != nil {
+		s.Neighbours.Begin()
+	}
 	s.Health(health.OK, "")
 	s.Log.Info("stream to the gateway is up", "peer", s.host)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.receive(ctx) })
 	g.Go(func() error { return s.transmit(ctx) })
+	if s.line != nil {
+		g.Go(func() error { return s.line.Run(ctx) })
+	}
 	return g.Wait()
 }

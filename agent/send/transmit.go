@@ -12,22 +12,29 @@ import (
 	"halo.internal/model/wire"
 )
 
-// transmit is the only writer.
+// transmit sends readings, events and heartbeats.
 func (s *session) transmit(ctx context.Context) error {
 	check := time.NewTicker(min(s.StatusCheck, s.AckTimeout/4))
 	defer check.Stop()
 	var last model.NodeStatus
 	var lastAt time.Time
 	for {
+		s.cork.hold()
+		along := false
 		if now := s.Status(); time.Since(lastAt) >= s.StatusEvery || !reflect.DeepEqual(lasting(now), lasting(last)) {
 			if err := s.write(ctx, wire.StatusMessage{Status: now}); err != nil {
 				return fmt.Errorf("send status: %w", err)
 			}
-			last, lastAt = now, time.Now()
+			last, lastAt, along = now, time.Now(), true
 		}
-		if err := s.sendAll(ctx); err != nil {
+		sent, err := s.sendAll(ctx)
+		if err == nil {
+			err = s.sendNeighbours(ctx, along || sent)
+		}
+		if err != nil {
 			return err
 		}
+		s.cork.letGo()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -41,6 +48,21 @@ func (s *session) transmit(ctx context.Context) error {
 	}
 }
 
+// sendNeighbours sends the report of neighbours that is due, if one is.
+func (s *session) sendNeighbours(ctx context.Context, along bool) error {
+	if s.Neighbours == nil {
+		return nil
+	}
+	r, ok := s.Neighbours.Next(time.Now(), along)
+	if !ok {
+		return nil
+	}
+	if err := s.write(ctx, wire.NeighboursMessage{Report: r}); err != nil {
+		return fmt.Errorf("send report of neighbours: %w", err)
+	}
+	return nil
+}
+
 // lasting leaves out of a status what changes all the time.
 func lasting(st model.NodeStatus) model.NodeStatus {
 	st.UptimeS = 0
@@ -51,8 +73,8 @@ func lasting(st model.NodeStatus) model.NodeStatus {
 	return st
 }
 
-// sendAll sends what may be sent now.
-func (s *session) sendAll(ctx context.Context) error {
+// sendAll sends what may be sent now, and tells whether anything was.
+func (s *session) sendAll(ctx context.Context) (some bool, err error) {
 	for {
 		s.mu.Lock()
 		clear(s.settled) // the lists below do not have them any more
@@ -68,9 +90,11 @@ func (s *session) sendAll(ctx context.Context) error {
 			return 1
 		})
 		for _, i := range live {
-			if _, err := s.send(ctx, i, false); err != nil {
-				return err
+			did, err := s.send(ctx, i, false)
+			if err != nil {
+				return some, err
 			}
+			some = some || did
 		}
 		sent := 0
 		for _, i := range s.Spool.Backlog() {
@@ -79,15 +103,16 @@ func (s *session) sendAll(ctx context.Context) error {
 			}
 			did, err := s.send(ctx, i, true)
 			if err != nil {
-				return err
+				return some, err
 			}
 			if did {
 				sent++
 			}
 		}
 		if sent == 0 {
-			return nil
+			return some, nil
 		}
+		some = true
 	}
 }
 

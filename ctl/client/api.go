@@ -147,7 +147,7 @@ func (c *Client) JoinTokens(ctx context.Context) ([]apitype.JoinToken, error) {
 // CreateJoinToken makes a join token; its secret is in this answer alone.
 func (c *Client) CreateJoinToken(ctx context.Context, t apitype.CreateJoinToken) (apitype.JoinToken, error) {
 	var answer apitype.JoinToken
-	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/admin/join-tokens", body: t}, &answer)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/admin/join-tokens", body: t, once: true}, &answer)
 	return answer, err
 }
 

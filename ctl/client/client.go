@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -33,6 +34,8 @@ const (
 	maxProblem  = 64 << 10
 	dialTimeout = 8 * time.Second
 	timeout     = 30 * time.Second
+
+	stallTimeout = 2 * time.Minute // without anything of an answer of any length
 )
 
 // Tokens gives the bearer token of a request. stale is empty, or the token
@@ -88,16 +91,49 @@ type request struct {
 	method string
 	path   string
 	query  url.Values
-	body   any  // sent as JSON; nil for none
-	anon   bool // needs no login
-	status int  // another status whose body is an answer, not a problem
+	body   any    // sent as JSON; nil for none
+	file   []byte // sent as it is, instead
+	anon   bool   // needs no login
+	status int    // another status whose body is an answer, not a problem
+	once   bool   // it makes something: with a key, it may be sent again when its answer is lost
 
 	wait time.Duration // for the whole answer; 0 is timeout
+	key  string        // Idempotency-Key
 }
 
+// Requests with once are sent this often at most.
+const (
+	tries      = 3
+	pauseAfter = time.Second
+)
+
 // call does r and decodes the answer into answer, unless that is nil. A *[]byte
-// takes it as it is.
+// takes it as it is, and so does an io.Writer, however long it is.
 func (c *Client) call(ctx context.Context, r request, answer any) error {
+	if !r.once {
+		return c.callOnce(ctx, r, answer)
+	}
+	// The gateway carries it out once, and answers the same each time.
+	r.key = rand.Text()
+	for n := 1; ; n++ {
+		err := c.callOnce(ctx, r, answer)
+		_, lost := errors.AsType[*UnreachableError](err)
+		if o, ok := errors.AsType[*net.OpError](err); ok && o.Op == "dial" {
+			lost = false // nothing was sent
+		}
+		p, ok := errors.AsType[*apitype.Problem](err)
+		if n == tries || !lost && !(ok && p.Type == apitype.ProblemKeyBusy) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pauseAfter):
+		}
+	}
+}
+
+func (c *Client) callOnce(ctx context.Context, r request, answer any) error {
 	token := ""
 	if !r.anon {
 		if c.tokens == nil {
@@ -130,6 +166,8 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 			return fmt.Errorf("%s %s: %w", r.method, r.path, err)
 		}
 		body = bytes.NewReader(b)
+	} else if r.file != nil {
+		body = bytes.NewReader(r.file)
 	}
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(r.wait, timeout))
 	defer cancel()
@@ -140,16 +178,23 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 		return err
 	}
 	accept := "application/json, application/problem+json"
-	if _, raw := answer.(*[]byte); raw {
-		accept = "*/*"
+	switch answer.(type) {
+	case *[]byte, io.Writer:
+		accept = "*/*, application/problem+json"
 	}
 	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", "haloctl/"+version.Get().Version)
-	if body != nil {
+	switch {
+	case r.file != nil:
+		req.Header.Set("Content-Type", "application/octet-stream")
+	case body != nil:
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if r.key != "" {
+		req.Header.Set("Idempotency-Key", `"`+r.key+`"`)
 	}
 	sent := time.Now()
 	resp, err := c.http.Do(req)
@@ -162,6 +207,9 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	}
 	if resp.StatusCode/100 != 2 && (r.status == 0 || resp.StatusCode != r.status) {
 		return problem(resp)
+	}
+	if w, ok := answer.(io.Writer); ok {
+		return c.pour(w, resp.Body, cancel)
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
@@ -181,6 +229,28 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 		return fmt.Errorf("%s %s: expected the gateway's JSON: %w", r.method, r.path, err)
 	}
 	return nil
+}
+
+// pour copies an answer of any length; cancel is called when nothing of it comes for long.
+func (c *Client) pour(w io.Writer, r io.Reader, cancel func()) error {
+	stalled := time.AfterFunc(stallTimeout, cancel)
+	defer stalled.Stop()
+	part := make([]byte, 64<<10)
+	for {
+		n, err := r.Read(part)
+		stalled.Reset(stallTimeout)
+		if n > 0 {
+			if _, err := w.Write(part[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return explain(c.base, err)
+		}
+	}
 }
 
 // problem reads the error that the gateway sent, or makes one from the status

@@ -15,7 +15,7 @@ import (
 // CertifyOperator has the network sign a key of the user who is logged in.
 func (c *Client) CertifyOperator(ctx context.Context, q apitype.CreateOperatorCertificate) (apitype.OperatorCertificate, error) {
 	var o apitype.OperatorCertificate
-	err := c.call(ctx, request{method: http.MethodPost, path: "/api/auth/operator-certificates", body: q}, &o)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/api/auth/operator-certificates", body: q, once: true}, &o)
 	return o, err
 }
 
@@ -42,7 +42,7 @@ func (c *Client) NodeCode(ctx context.Context, node string) (apitype.NodeCode, e
 // RenewNodeCodes gives all nodes other codes.
 func (c *Client) RenewNodeCodes(ctx context.Context) (apitype.NodeCodes, error) {
 	var n apitype.NodeCodes
-	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/trust/node-codes/renew"}, &n)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/trust/node-codes/renew", once: true}, &n)
 	return n, err
 }
 

@@ -25,7 +25,7 @@ func (c *Client) Users(ctx context.Context) ([]apitype.User, error) {
 // CreateUser adds a user.
 func (c *Client) CreateUser(ctx context.Context, u apitype.CreateUser) (apitype.User, error) {
 	var answer apitype.User
-	err := c.call(ctx, request{method: http.MethodPost, path: "/api/auth/users", body: u}, &answer)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/api/auth/users", body: u, once: true}, &answer)
 	return answer, err
 }
 
@@ -50,7 +50,7 @@ func (c *Client) APITokens(ctx context.Context) ([]apitype.APIToken, error) {
 // CreateAPIToken makes an API token; its secret is in this answer alone.
 func (c *Client) CreateAPIToken(ctx context.Context, t apitype.CreateAPIToken) (apitype.APIToken, error) {
 	var answer apitype.APIToken
-	err := c.call(ctx, request{method: http.MethodPost, path: "/api/auth/tokens", body: t}, &answer)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/api/auth/tokens", body: t, once: true}, &answer)
 	return answer, err
 }
 

@@ -19,7 +19,14 @@ func (c *Client) TrustedMACs(ctx context.Context) ([]apitype.TrustedMAC, error) 
 // TrustMAC puts a MAC on the list, or returns it as it is there.
 func (c *Client) TrustMAC(ctx context.Context, m apitype.TrustMAC) (apitype.TrustedMAC, error) {
 	var answer apitype.TrustedMAC
-	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/trust/macs", body: m}, &answer)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/trust/macs", body: m, once: true}, &answer)
+	return answer, err
+}
+
+// NoteTrustedMAC changes what is noted of a MAC on the list.
+func (c *Client) NoteTrustedMAC(ctx context.Context, mac, note string) (apitype.TrustedMAC, error) {
+	var answer apitype.TrustedMAC
+	err := c.call(ctx, request{method: http.MethodPatch, path: "/v1/trust/macs/" + url.PathEscape(mac), body: apitype.UpdateTrustedMAC{Note: &note}}, &answer)
 	return answer, err
 }
 

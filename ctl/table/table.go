@@ -4,9 +4,11 @@
 package table
 
 import (
+	"encoding/csv"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -20,37 +22,70 @@ const maxCell = 400
 
 // Table is rows under a heading.
 type Table struct {
-	rows [][]string
+	heading bool // the first row is one
+	rows    [][]string
 }
 
 // New returns a table with that heading; without one, none is printed.
 func New(heading ...string) *Table {
 	t := &Table{}
 	if len(heading) > 0 {
-		t.rows = append(t.rows, heading)
+		t.heading, t.rows = true, append(t.rows, heading)
 	}
 	return t
 }
 
-// Row adds a row. Empty cells are printed as a dash, so that no column seems
-// to move.
+// Row adds a row.
 func (t *Table) Row(cells ...string) {
 	row := make([]string, len(cells))
 	for i, c := range cells {
-		if row[i] = Clean(c); row[i] == "" {
-			row[i] = "-"
-		}
+		row[i] = Clean(c)
 	}
 	t.rows = append(t.rows, row)
 }
 
-// Write prints the table.
+// Write prints the table. Empty cells are printed as a dash, so that no column seems
+// to move.
 func (t *Table) Write(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range t.rows {
+	for n, row := range t.rows {
+		row = slices.Clone(row)
+		for i, c := range row {
+			if c == "" && (n > 0 || !t.heading) {
+				row[i] = "-"
+			}
+		}
 		fmt.Fprintln(tw, strings.Join(row, "\t")) // Flush reports what failed
 	}
 	return tw.Flush()
+}
+
+// CSV prints the table as comma-separated values (RFC 4180), its heading in lower case
+// with _ for spaces, unless no heading is wanted. A cell that a spreadsheet would take for a formula gets an
+// apostrophe before it: names come from the network.
+func (t *Table) CSV(w io.Writer, heading bool) error {
+	cw := csv.NewWriter(w)
+	for i, row := range t.rows {
+		if i == 0 && t.heading && !heading {
+			continue
+		}
+		row = slices.Clone(row)
+		for k, c := range row {
+			switch {
+			case i == 0 && t.heading:
+				row[k] = strings.ReplaceAll(strings.ToLower(c), " ", "_")
+			case c != "" && strings.Contains("=+-@", c[:1]):
+				if _, err := strconv.ParseFloat(c, 64); err != nil {
+					row[k] = "'" + c
+				}
+			}
+		}
+		if err := cw.Write(row); err != nil {
+			return err
+		}
+	}
+	cw.Flush()
+	return cw.Error()
 }
 
 // Clean makes text harmless for a terminal: control and invisible formatting

@@ -83,3 +83,18 @@ func FuzzClean(f *testing.F) {
 		}
 	})
 }
+
+func TestCSV(t *testing.T) {
+	tab := New("NODE", "NEXT HOP", "SIGNAL")
+	tab.Row("mast", "", "-61 dBm")
+	tab.Row("=cmd()", "a, \"b\"", "-61")
+	tab.Row("+49", "-x", "1e5")
+	var b strings.Builder
+	if err := tab.CSV(&b, true); err != nil {
+		t.Fatal(err)
+	}
+	const want = "node,next_hop,signal\nmast,,'-61 dBm\n'=cmd(),\"a, \"\"b\"\"\",-61\n+49,'-x,1e5\n"
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}

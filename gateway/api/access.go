@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"halo.internal/gateway/auth"
+	"halo.internal/gateway/idempotency"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/paths"
@@ -59,6 +60,9 @@ type caller struct {
 	protected bool // TLS
 	actor     string
 	target    string
+
+	key    string      // Idempotency-Key of a POST; empty: none
+	answer http.Header // of the answer
 }
 
 type callerKey struct{}
@@ -72,7 +76,7 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 	if !known {
 		need = admin
 	}
-	c := &caller{remote: remoteOf(r), protected: r.TLS != nil}
+	c := &caller{remote: remoteOf(r), protected: r.TLS != nil, answer: w.Header()}
 	if (need.closed() || need.secret) && !protected(r) {
 		refusePlain(w)
 		return
@@ -91,6 +95,12 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 			return
 		}
 		c.Principal, c.actor = p, p.Actor()
+		if r.Method == http.MethodPost {
+			if c.key, err = idempotency.Parse(r.Header.Get("Idempotency-Key")); err != nil {
+				writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err).(*apitype.Problem))
+				return
+			}
+		}
 	}
 	c.target = ctx.Param("id") + ctx.Param("username") + ctx.Param("mac")
 	inner := huma.WithValue(ctx, callerKey{}, c)

@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -18,14 +20,23 @@ import (
 
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
+	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/commands"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/idempotency"
+	"halo.internal/gateway/jobs"
+	"halo.internal/gateway/live"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/settings"
+	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/bundle"
+	"halo.internal/model/graph"
 	"halo.internal/model/version"
 )
 
@@ -65,27 +76,34 @@ type Config struct {
 	Health    *health.Graph
 	Clock     *clock.Clock
 	Config    *store.DB
-	Telemetry *store.DB
-	Journal   *store.Journal
-	Latest    *store.Latest
+	Telemetry *telemetry.Store
+	Settings  *settings.Store
 	Events    *events.Log
 	Audit     *audit.Log
 	Auth      *auth.Service
 	Registry  *registry.Registry
+	Brain     *brain.Brain
 	Stream    Stream
-	Mesh      Mesh
-	Radios    Radios
-	Services  Services
-	Alone     bool // there is no halo-mesh
-	Epoch     Epoch
-	Bundle    *bundle.Bundle // nil when none was imported
-	CA        []byte         // PEM
-	CASHA256  string
-	Binding   []byte // of the TLS key, for claims
-	Boot      uint64 // boot counter
-	Claimed   func() // called after the claim
-	Changed   func() // called after a change by a person
-	Withdrawn func() // called instead where the change took something away from somebody
+
+	Idempotency *idempotency.Keeper
+	Live        *live.Hub
+	Jobs        *jobs.Engine
+	Commands    *commands.Engine
+	SpeedTests  *speedtest.Engine
+	Mesh        Mesh
+	Radios      Radios
+	Services    Services
+	Topology    Topology
+	Alone       bool // there is no halo-mesh
+	Epoch       Epoch
+	Bundle      *bundle.Bundle // nil when none was imported
+	CA          []byte         // PEM
+	CASHA256    string
+	Binding     []byte // of the TLS key, for claims
+	Boot        uint64 // boot counter
+	Claimed     func() // called after the claim
+	Changed     func() // called after a change by a person
+	Withdrawn   func() // called instead where the change took something away from somebody
 }
 
 // API is the handler of all routes.
@@ -96,6 +114,9 @@ type API struct {
 	openapi []byte
 	docs    []byte
 	started time.Time
+
+	reserving sync.Mutex // one change of reservations at a time
+	profiling sync.Mutex // one change of the mesh profile at a time
 }
 
 // New builds the API.
@@ -116,20 +137,29 @@ func New(c Config) (*API, error) {
 
 	a.systemRoutes()
 	a.meshRoutes()
+	a.topologyRoutes()
 	a.profileRoutes()
 	a.authRoutes()
 	a.userRoutes()
 	a.doorRoutes()
 	a.serviceRoutes()
+	a.reservationRoutes()
 	a.nodeRoutes()
+	a.brainRoutes()
 	a.telemetryRoutes()
+	a.exchangeRoutes()
+	a.settingsRoutes()
 	a.adminRoutes()
 	a.trustRoutes()
 	a.logRoutes()
+	a.jobRoutes()
+	a.commandRoutes()
+	a.speedTestRoutes()
 	a.describeStream()
+	a.liveRoute()
 
 	doc := a.huma.OpenAPI()
-	useProblems(doc)
+	finish(doc)
 	var err error
 	if a.openapi, err = json.Marshal(doc); err != nil {
 		return nil, fmt.Errorf("OpenAPI document: %w", err)
@@ -146,10 +176,19 @@ func (a *API) OpenAPI() *huma.OpenAPI { return a.huma.OpenAPI() }
 // schemaName is huma's own name for a type, but where the API's vocabulary has
 // the same one for what it adds something to.
 func schemaName(t reflect.Type, hint string) string {
-	if t == reflect.TypeFor[model.Interface]() {
-		return "MeshInterface"
+	name := huma.DefaultSchemaNamer(t, hint)
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
 	}
-	return huma.DefaultSchemaNamer(t, hint)
+	switch {
+	case t == reflect.TypeFor[model.Interface]():
+		return "MeshInterface"
+	case t == reflect.TypeFor[model.Report]():
+		return "NeighbourhoodReport"
+	case t.PkgPath() == reflect.TypeFor[graph.Picture]().PkgPath():
+		return "Topology" + strings.TrimPrefix(name, "Graph")
+	}
+	return name
 }
 
 // maxBody bounds request bodies: the largest is a join request.
@@ -164,12 +203,20 @@ func register[I, O any](a *API, need access, op huma.Operation, f func(context.C
 	if need.closed() {
 		op.Security = []map[string][]string{{"bearer": {}}}
 	}
-	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+	if once := carriedOutOnce[O](need, op); once {
+		op.Parameters = append(op.Parameters, keyParameter())
+		f = withKey(a, op.OperationID, f)
+	}
+	t := reflect.TypeFor[O]()
+	var s shape
+	if t != reflect.TypeFor[huma.StreamResponse]() {
+		s = shapeOf(t, op)
+		s.describe(a.huma.OpenAPI().Components.Schemas, &op, t)
+	}
+	reply := a.replies(s, op.OperationID)
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
 		out, err := f(ctx, in)
-		if err != nil {
-			return nil, a.problem(ctx, op.OperationID, err)
-		}
-		return out, nil
+		return reply(ctx, out, err)
 	})
 }
 

@@ -19,14 +19,26 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
+	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/commands"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
+	"halo.internal/gateway/jobs"
+	"halo.internal/gateway/live"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/settings"
+	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
+	"halo.internal/gateway/topology"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -49,6 +61,8 @@ type fixture struct {
 	url   string
 	local net.Addr // where the server believes to be reached
 	token string
+
+	headers map[string]string // of the next requests, besides
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -58,7 +72,7 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	series, _, err := store.OpenTelemetry(t.Context(), filepath.Join(dir, "telemetry.db"))
+	series, _, err := telemetry.OpenJournal(t.Context(), filepath.Join(dir, "telemetry.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,19 +89,55 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	journal, latest := store.NewJournal(series, 1<<30), store.NewLatest()
+	readings, err := telemetry.Open(t.Context(), telemetry.Config{Journal: series, Dir: filepath.Join(dir, "telemetry"), Retention: telemetry.Retention{Budget: 1 << 30}, Now: c.Now, Sure: func() bool { return true }, Events: log, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen, _, err := settings.Open(t.Context(), config, apitype.Settings{Telemetry: apitype.TelemetrySettings{KeepRawS: 1 << 22, KeepMinuteS: 1 << 23, KeepQuarterS: 1 << 24, KeepHourS: 1 << 25, BudgetBytes: 1 << 30}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	b := &bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
 		Gateway: bundle.Gateway{PublicKey: network.Base64(), Seed: network.Base64(), ClaimCode: "7K3M-Q0ZT-4WXPB"},
 		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}
+	once, err := idempotency.New(config, c, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{t: t}
+	recoveries := live.NewRecoveries(10*time.Millisecond, func(ctx context.Context) ([]model.Recovery, error) { return f.Radios.Timeline(ctx) })
+	hub := live.New(live.Config{
+		Topics: live.Topics(live.Sources{Events: log, Epoch: generation.Now, Latest: readings.Latest(), Registry: nodes, Recoveries: recoveries}),
+		Authenticate: func(ctx context.Context, token string) (auth.Principal, error) {
+			return logins.Authenticate(ctx, "Bearer "+token)
+		},
+		Node: func(ctx context.Context, ref string) (string, error) {
+			n, err := nodes.Node(ctx, ref)
+			return n.ID, err
+		},
+		Log: quiet,
+	})
+	orders := commands.New(commands.Config{Key: key, Epoch: generation.Now, Boot: 1, Clock: c, Events: log, Log: quiet})
+	speed := speedtest.New(speedtest.Config{Commands: orders, Registry: nodes})
+	work, err := jobs.New(t.Context(), jobs.Config{DB: config, Clock: c, Epoch: generation.Now, Boot: 1, Files: filepath.Join(dir, "jobs"), Log: quiet, Kinds: append(orders.Kinds(), speed.Kind())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	orders.Start(work)
+	speed.Start(work)
+	picture := topology.New(topology.Config{Members: func(context.Context) ([]topology.Member, error) {
+		return []topology.Member{{ID: key.ID(), Name: "gateway", Gateway: true}}, nil
+	}, Store: topology.NewMemory(1 << 20), Events: log, Now: c.Now, Log: quiet, Settle: time.Nanosecond})
 	a, err := New(Config{
-		Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: series, Journal: journal, Latest: latest, Events: log,
-		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
-		Stream: ingest.New(ingest.Config{Registry: nodes, Journal: journal, Latest: latest, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
+		Topology: picture, Jobs: work, Commands: orders, SpeedTests: speed,
+		Live: hub, Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Brain: brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }}), Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{API: a, t: t}
+	f.API = a
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f.local != nil {
 			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, f.local))
@@ -95,15 +145,18 @@ func newFixture(t *testing.T) *fixture {
 		a.ServeHTTP(w, r)
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- log.Run(ctx) }()
+	running, stop := errgroup.WithContext(ctx)
+	for _, run := range []func(context.Context) error{log.Run, hub.Run, recoveries.Run} {
+		running.Go(func() error { return run(stop) })
+	}
 	t.Cleanup(func() {
-		srv.Close()
 		cancel()
-		if err := <-done; err != nil {
+		if err := running.Wait(); err != nil {
 			t.Error(err)
 		}
+		srv.Close()
 		config.Close()
+		readings.Close()
 		series.Close()
 	})
 	f.url = srv.URL
@@ -141,6 +194,9 @@ func (f *fixture) do(method, path string, in any) (*http.Response, []byte) {
 	}
 	if f.token != "" {
 		req.Header.Set("Authorization", "Bearer "+f.token)
+	}
+	for k, v := range f.headers {
+		req.Header.Set(k, v)
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
@@ -258,8 +314,8 @@ func TestTheTableInDocsIsTheAPI(t *testing.T) {
 	}
 	slices.Sort(documented)
 	slices.Sort(real)
-	if !slices.Equal(documented, real) {
-		t.Errorf("docs/api.md has\n%s\nthe API has\n%s", strings.Join(documented, "\n"), strings.Join(real, "\n"))
+	if d := cmp.Diff(documented, real); d != "" {
+		t.Errorf("docs/api.md has -, the API has +:\n%s", d)
 	}
 }
 

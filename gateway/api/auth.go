@@ -94,25 +94,43 @@ func (a *API) userRoutes() {
 		return answer(u, err)
 	})
 	register(a, anybody, huma.Operation{
+		OperationID: "get-user", Method: http.MethodGet, Path: "/api/auth/users/{username}", Tags: []string{"auth"},
+		Summary: "A user", Description: "Everybody may see himself; the rest needs an admin. Its ETag is of role, password and right to log in.",
+	}, func(ctx context.Context, i *UserPath) (*tagged[apitype.User], error) {
+		return tag(a.Auth.User(ctx, callerOf(ctx).Principal, i.Username))
+	})
+	register(a, anybody, huma.Operation{
 		OperationID: "update-user", Method: http.MethodPatch, Path: "/api/auth/users/{username}", Tags: []string{"auth"},
 		Summary: "Change a user's password, role or right to log in", DefaultStatus: http.StatusNoContent,
 		Description: "Ends all logins and certificates of that user. Everybody may change the own password; the rest needs an admin.",
 	}, func(ctx context.Context, i *struct {
 		UserPath
+		IfMatch
 		In[apitype.UpdateUser]
-	}) (*nothing, error) {
-		err := a.Auth.UpdateUser(ctx, callerOf(ctx).Principal, i.Username, i.Body)
-		if err == nil {
-			a.withdrawn()
-			a.Mesh.Look() // nodes are to learn of certificates that ended
+	}) (*changedTag, error) {
+		m, err := i.match()
+		if err != nil {
+			return nil, err
 		}
-		return nil, err
+		tag, err := a.Auth.UpdateUser(ctx, callerOf(ctx).Principal, i.Username, m, i.Body)
+		if err != nil {
+			return nil, err
+		}
+		a.withdrawn()
+		a.Mesh.Look() // nodes are to learn of certificates that ended
+		return &changedTag{tag}, nil
 	})
 	register(a, admin, huma.Operation{
 		OperationID: "delete-user", Method: http.MethodDelete, Path: "/api/auth/users/{username}", Tags: []string{"auth"},
 		Summary: "Remove a user", DefaultStatus: http.StatusNoContent,
-	}, func(ctx context.Context, i *UserPath) (*nothing, error) {
-		err := a.Auth.DeleteUser(ctx, i.Username)
+	}, func(ctx context.Context, i *struct {
+		UserPath
+		IfMatch
+	}) (*nothing, error) {
+		m, err := i.match()
+		if err == nil {
+			err = a.Auth.DeleteUser(ctx, i.Username, m)
+		}
 		if err == nil {
 			a.withdrawn()
 			a.Mesh.Look()

@@ -98,30 +98,6 @@ func (a *API) serviceRoutes() {
 		return answer(l, ofRadio(err))
 	})
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
-		OperationID: "list-reservations", Method: http.MethodGet, Path: "/v1/network/reservations", Tags: tags,
-		Summary: "Addresses that the gateway keeps for single hosts: clients of its own, and guests of the mesh",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.ReservationList], error) {
-		l, err := a.Services.Reservations(ctx)
-		return answer(apitype.ReservationList{Items: l}, ofRadio(err))
-	})
-	register(a, scope(apitype.ScopeNodesWrite), huma.Operation{
-		OperationID: "put-reservation", Method: http.MethodPut, Path: "/v1/network/reservations", Tags: tags,
-		Summary: "Keep an address for a host, in the place of what was kept for it", DefaultStatus: http.StatusNoContent,
-		Description: "It holds at once. The address is one of 10.43.0.0/24, the gateway's clients', or of 10.41.0.0/16, the mesh's, where guests on bridged ports are. 409: another host has it.",
-	}, func(ctx context.Context, i *In[model.Reservation]) (*nothing, error) {
-		callerOf(ctx).target = i.Body.MAC
-		return nil, ofRadio(a.Services.PutReservation(ctx, i.Body))
-	})
-	register(a, scope(apitype.ScopeNodesWrite), huma.Operation{
-		OperationID: "delete-reservation", Method: http.MethodDelete, Path: "/v1/network/reservations/{mac}", Tags: tags,
-		Summary: "Give the address that is kept for a client of the gateway back", DefaultStatus: http.StatusNoContent,
-	}, func(ctx context.Context, i *struct {
-		MAC string `path:"mac" maxLength:"17"`
-	}) (*nothing, error) {
-		callerOf(ctx).target = i.MAC
-		return nil, ofRadio(a.Services.DeleteReservation(ctx, i.MAC))
-	})
-	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "get-firewall", Method: http.MethodGet, Path: "/v1/network/firewall", Tags: tags,
 		Summary: "What the gateway's firewall lets through and drops, counted",
 	}, func(ctx context.Context, _ *nothing) (*body[model.FirewallStatus], error) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"halo.internal/gateway/etag"
 	"halo.internal/local"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -127,26 +128,35 @@ func (a *API) profileRoutes() {
 		"While a change is under way, the same one asked for again is no error, and another is refused (409)."
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "get-mesh-profile", Method: http.MethodGet, Path: "/v1/mesh/profile", Tags: tags,
-		Summary: "The mesh profile in use, and how far a change of it is",
-	}, func(ctx context.Context, _ *nothing) (*body[model.MeshProfile], error) { return a.profile(ctx, nil) })
+		Summary: "The mesh profile in use, and how far a change of it is", Description: "Its ETag is of what the mesh is to have, which is the target while a change is under way.",
+	}, func(ctx context.Context, _ *nothing) (*tagged[model.MeshProfile], error) {
+		p, err := a.Radios.Profile(ctx)
+		return tag(p, profileTag(p), ofRadio(err))
+	})
 	register(a, admin, huma.Operation{
 		OperationID: "change-mesh-profile", Method: http.MethodPut, Path: "/v1/mesh/profile", Tags: tags,
 		Summary: "Change the mesh profile or rotate the mesh secret", Description: how,
-	}, func(ctx context.Context, i *In[model.ProfileChange]) (*body[model.MeshProfile], error) {
+	}, func(ctx context.Context, i *struct {
+		IfMatch
+		In[model.ProfileChange]
+	}) (*tagged[model.MeshProfile], error) {
 		callerOf(ctx).target = "profile"
-		return a.profile(ctx, &i.Body)
+		return a.changeProfile(ctx, i.IfMatch, profileTag, i.Body)
 	})
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "get-mesh-channel", Method: http.MethodGet, Path: "/v1/mesh/channel", Tags: tags,
-		Summary: "The channel of the mesh",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.MeshChannel], error) {
+		Summary: "The channel of the mesh", Description: "Its ETag is of the channel alone, the next one while the mesh moves.",
+	}, func(ctx context.Context, _ *nothing) (*tagged[apitype.MeshChannel], error) {
 		p, err := a.Radios.Profile(ctx)
-		return answer(channelOf(p), ofRadio(err))
+		return tag(channelOf(p), channelTag(p), ofRadio(err))
 	})
 	register(a, admin, huma.Operation{
 		OperationID: "change-mesh-channel", Method: http.MethodPut, Path: "/v1/mesh/channel", Tags: tags,
 		Summary: "Move the mesh to another channel", Description: "What the law has against it is checked before anybody is told of it. " + how,
-	}, func(ctx context.Context, i *In[apitype.ChangeMeshChannel]) (*body[model.MeshProfile], error) {
+	}, func(ctx context.Context, i *struct {
+		IfMatch
+		In[apitype.ChangeMeshChannel]
+	}) (*tagged[model.MeshProfile], error) {
 		callerOf(ctx).target = "channel"
 		c := model.ProfileChange{Anyway: i.Body.Anyway}
 		for _, f := range []struct {
@@ -157,20 +167,51 @@ func (a *API) profileRoutes() {
 				*f.to = &f.from
 			}
 		}
-		return a.profile(ctx, &c)
+		return a.changeProfile(ctx, i.IfMatch, channelTag, c)
 	})
 }
 
-// profile has the mesh profile changed, if a change is given, and tells of it.
-func (a *API) profile(ctx context.Context, c *model.ProfileChange) (*body[model.MeshProfile], error) {
-	if c != nil {
-		if err := a.Radios.PutProfile(ctx, *c); err != nil {
+// changeProfile has the mesh profile changed, if what is there meets the condition, and
+// tells what came of it. of says of what the condition's tags are, and the answer's.
+func (a *API) changeProfile(ctx context.Context, c IfMatch, of func(model.MeshProfile) string, change model.ProfileChange) (*tagged[model.MeshProfile], error) {
+	m, err := c.match()
+	if err != nil {
+		return nil, err
+	}
+	a.profiling.Lock()
+	defer a.profiling.Unlock()
+	if m.Given() {
+		p, err := a.Radios.Profile(ctx)
+		if err != nil {
 			return nil, ofRadio(err)
 		}
-		a.changed()
+		if err := m.Check(of(p)); err != nil {
+			return nil, err
+		}
 	}
+	if err := a.Radios.PutProfile(ctx, change); err != nil {
+		return nil, ofRadio(err)
+	}
+	a.changed()
 	p, err := a.Radios.Profile(ctx)
-	return answer(p, ofRadio(err))
+	return tag(p, of(p), ofRadio(err))
+}
+
+// wanted is what the mesh is to have.
+func wanted(p model.MeshProfile) model.MeshParameters {
+	if p.Target != nil {
+		return *p.Target
+	}
+	return p.MeshParameters
+}
+
+// profileTag returns the entity tag of a mesh profile.
+func profileTag(p model.MeshProfile) string { return etag.Of(wanted(p)) }
+
+// channelTag returns the entity tag of its channel.
+func channelTag(p model.MeshProfile) string {
+	w := wanted(p)
+	return etag.Of(model.MeshParameters{Channel: w.Channel, Width: w.Width, HaLowChannel: w.HaLowChannel})
 }
 
 func channelOf(p model.MeshProfile) apitype.MeshChannel {

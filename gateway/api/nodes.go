@@ -7,6 +7,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"halo.internal/gateway/registry"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
@@ -30,33 +31,37 @@ func (a *API) nodeRoutes() {
 	})
 	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
 		OperationID: "get-node", Method: http.MethodGet, Path: "/v1/nodes/{id}", Tags: nodes,
-		Summary: "A node with its interfaces and what the mesh says of it",
-	}, func(ctx context.Context, i *NodePath) (*body[apitype.NodeDetail], error) {
-		return answer(a.node(ctx, i.ID))
+		Summary: "A node with its interfaces and what the mesh says of it", Description: "Its ETag is of what people change: its name, and whether it is revoked.",
+	}, func(ctx context.Context, i *NodePath) (*tagged[apitype.NodeDetail], error) {
+		n, err := a.node(ctx, i.ID)
+		return tag(n, registry.Tag(n.Node), err)
 	})
 	register(a, scope(apitype.ScopeNodesWrite), huma.Operation{
 		OperationID: "update-node", Method: http.MethodPatch, Path: "/v1/nodes/{id}", Tags: nodes, Summary: "Rename a node",
 	}, func(ctx context.Context, i *struct {
 		NodePath
+		IfMatch
 		In[apitype.UpdateNode]
-	}) (*body[apitype.Node], error) {
-		if i.Body.Name == nil {
-			return answer(a.Registry.Node(ctx, i.ID))
-		}
-		n, err := a.Registry.Rename(ctx, i.ID, *i.Body.Name)
-		if err == nil {
-			a.changed()
-		}
-		return answer(n, err)
+	}) (*tagged[apitype.Node], error) {
+		n, err := a.updateNode(ctx, i.ID, i.IfMatch, i.Body)
+		return tag(n, registry.Tag(n), err)
 	})
 	register(a, admin, huma.Operation{
 		OperationID: "revoke-node", Method: http.MethodDelete, Path: "/v1/nodes/{id}", Tags: nodes,
 		Summary: "Shut a node out for good", DefaultStatus: http.StatusNoContent,
 		Description: "It loses its place in the overlay and its stream, and cannot join again. What it sent stays.",
-	}, func(ctx context.Context, i *NodePath) (*nothing, error) {
-		id, err := a.Registry.Revoke(ctx, i.ID)
+	}, func(ctx context.Context, i *struct {
+		NodePath
+		IfMatch
+	}) (*nothing, error) {
+		m, err := i.match()
+		if err != nil {
+			return nil, err
+		}
+		id, err := a.Registry.Revoke(ctx, i.ID, m)
 		if err == nil {
 			a.Stream.Disconnect(id)
+			a.Commands.Drop(ctx, id)
 			a.withdrawn()
 		}
 		return nil, err
@@ -72,6 +77,25 @@ func (a *API) nodeRoutes() {
 		list, err := a.Registry.Interfaces(ctx, n.ID)
 		return answer(apitype.InterfaceList{Items: list}, err)
 	})
+}
+
+func (a *API) updateNode(ctx context.Context, ref string, c IfMatch, u apitype.UpdateNode) (apitype.Node, error) {
+	m, err := c.match()
+	if err != nil {
+		return apitype.Node{}, err
+	}
+	if u.Name == nil {
+		n, err := a.Registry.Node(ctx, ref)
+		if err == nil {
+			err = m.Check(registry.Tag(n))
+		}
+		return n, err
+	}
+	n, err := a.Registry.Rename(ctx, ref, m, *u.Name)
+	if err == nil {
+		a.changed()
+	}
+	return n, err
 }
 
 func (a *API) node(ctx context.Context, ref string) (apitype.NodeDetail, error) {

@@ -62,7 +62,7 @@ func useProblems(doc *huma.OpenAPI) {
 	for _, item := range doc.Paths {
 		for _, op := range operations(item) {
 			for code, r := range op.Responses {
-				if strings.HasPrefix(code, "2") || r.Content == nil {
+				if strings.HasPrefix(code, "1") || strings.HasPrefix(code, "2") || r.Content == nil {
 					continue
 				}
 				r.Content = map[string]*huma.MediaType{"application/problem+json": {Schema: ref}}

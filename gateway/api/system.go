@@ -50,7 +50,7 @@ func (a *API) systemRoutes() {
 		_, mesh := a.Mesh.Last()
 		return answer(apitype.Capabilities{
 			API: "v1", Version: version.Get().Version, Claimed: claimed, Mesh: mesh,
-			Features: []string{"audit", "auth", "events", "join", "mesh", "nodes", "telemetry"},
+			Features: []string{"audit", "auth", "brain", "commands", "events", "jobs", "join", "mesh", "metrics", "nodes", "settings", "speed-tests", "telemetry", "telemetry-export", "telemetry-import", "topology"},
 		}, err)
 	})
 	register(a, open, huma.Operation{
@@ -105,15 +105,11 @@ func (a *API) info(ctx context.Context) (apitype.SystemInfo, error) {
 	if err != nil {
 		return apitype.SystemInfo{}, err
 	}
-	series, err := a.Telemetry.Bytes(ctx)
-	if err != nil {
-		return apitype.SystemInfo{}, err
-	}
 	return apitype.SystemInfo{
 		Node: id, Name: n.Name, Role: n.Role, Network: a.networkName(), NetworkKey: a.Registry.Network().Base64(), CASHA256: a.CASHA256,
 		Build: version.Get(), Started: a.started, Time: a.Clock.Now(), Clock: a.Clock.Quality(), Boot: a.Boot, SQLite: sqlite,
 		Config:    apitype.Database{Bytes: config, Commits: a.Config.Config.Commits()},
-		Telemetry: apitype.Database{Bytes: series, Budget: a.Journal.Budget(), Dropped: a.Journal.Dropped(), Commits: a.Telemetry.Commits()},
+		Telemetry: apitype.Database{Bytes: a.Telemetry.Bytes(), Budget: a.Telemetry.Limit(), Thinned: a.Telemetry.Thinned(), Commits: a.Telemetry.Commits()},
 	}, nil
 }
 

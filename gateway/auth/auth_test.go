@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/etag"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
 	"halo.internal/identity"
@@ -332,10 +333,13 @@ func TestChangesEndLoginsAndAnAdminRemains(t *testing.T) {
 	}
 	role, fresh, yes := apitype.RoleAdmin, "another long secret", true
 	ctx := t.Context()
-	wantProblem(t, f.UpdateUser(ctx, vera, "vera", apitype.UpdateUser{Role: &role}), apitype.ProblemScope)
-	wantProblem(t, f.UpdateUser(ctx, vera, "root", apitype.UpdateUser{Password: &fresh}), apitype.ProblemScope)
-	wantProblem(t, f.UpdateUser(ctx, vera, "vera", apitype.UpdateUser{Password: &fresh, CurrentPassword: "wrong"}), "about:blank")
-	if err := f.UpdateUser(ctx, vera, "vera", apitype.UpdateUser{Password: &fresh, CurrentPassword: password}); err != nil {
+	_, err = f.UpdateUser(ctx, vera, "vera", etag.Match{}, apitype.UpdateUser{Role: &role})
+	wantProblem(t, err, apitype.ProblemScope)
+	_, err = f.UpdateUser(ctx, vera, "root", etag.Match{}, apitype.UpdateUser{Password: &fresh})
+	wantProblem(t, err, apitype.ProblemScope)
+	_, err = f.UpdateUser(ctx, vera, "vera", etag.Match{}, apitype.UpdateUser{Password: &fresh, CurrentPassword: "wrong"})
+	wantProblem(t, err, "about:blank")
+	if _, err := f.UpdateUser(ctx, vera, "vera", etag.Match{}, apitype.UpdateUser{Password: &fresh, CurrentPassword: password}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.bearer(t, veraLogin.AccessToken); err == nil {
@@ -347,8 +351,9 @@ func TestChangesEndLoginsAndAnAdminRemains(t *testing.T) {
 	if _, err := f.Login(ctx, here, "vera", fresh, nil); err != nil {
 		t.Errorf("new password: %v", err)
 	}
-	wantProblem(t, f.DeleteUser(ctx, "root"), "about:blank")
-	wantProblem(t, f.UpdateUser(ctx, root, "root", apitype.UpdateUser{Disabled: &yes}), "about:blank")
+	wantProblem(t, f.DeleteUser(ctx, "root", etag.Match{}), "about:blank")
+	_, err = f.UpdateUser(ctx, root, "root", etag.Match{}, apitype.UpdateUser{Disabled: &yes})
+	wantProblem(t, err, "about:blank")
 	if _, err := f.bearer(t, rootLogin.AccessToken); err != nil {
 		t.Errorf("refused changes ended the login: %v", err)
 	}

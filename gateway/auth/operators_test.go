@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/gateway/etag"
 	"halo.internal/identity"
 	"halo.internal/identity/operator"
 	"halo.internal/model"
@@ -98,13 +99,13 @@ func TestWhatEndsACertificate(t *testing.T) {
 	}
 	role := apitype.RoleViewer
 	admin := Principal{Kind: "user", Name: "root", Scopes: []string{apitype.ScopeAdmin}}
-	if err := f.UpdateUser(t.Context(), admin, "bert", apitype.UpdateUser{Role: &role}); err != nil {
+	if _, err := f.UpdateUser(t.Context(), admin, "bert", etag.Match{}, apitype.UpdateUser{Role: &role}); err != nil {
 		t.Fatal(err)
 	}
 	if o := f.over(t); !reflect.DeepEqual(o, model.Operators{Floor: 1, Revoked: []uint64{2, 3}}) {
 		t.Errorf("somebody may do less: %+v", o)
 	}
-	if err := f.DeleteUser(t.Context(), "anna"); err != nil {
+	if err := f.DeleteUser(t.Context(), "anna", etag.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	if o := f.over(t); !reflect.DeepEqual(o, model.Operators{Floor: 4}) {

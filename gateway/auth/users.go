@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 
+	"halo.internal/gateway/etag"
 	"halo.internal/gateway/store"
 	"halo.internal/model/apitype"
 )
@@ -19,18 +20,39 @@ type user struct {
 	generation           int64
 }
 
+// tag returns the entity tag of a user. Each change raises the generation, that of a
+// password too, of which nothing else is to be seen.
+func (u user) tag() string {
+	return etag.Of(struct {
+		Name, Role string
+		Disabled   bool
+		Generation int64
+	}{u.name, u.role, u.disabled, u.generation})
+}
+
 var (
 	errNoUser    = errors.New("no such user")
 	usernameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 )
 
 func (s *Service) user(ctx context.Context, name string) (user, error) {
+	return readUser(ctx, s.db.Read(), name)
+}
+
+// readUser reads one from a transaction or the connections for queries.
+func readUser(ctx context.Context, q interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, name string) (user, error) {
 	u := user{name: name}
-	err := s.db.Read().QueryRowContext(ctx, `SELECT role, password, disabled, generation FROM users WHERE username = ?`, name).Scan(&u.role, &u.password, &u.disabled, &u.generation)
+	err := q.QueryRowContext(ctx, `SELECT role, password, disabled, generation FROM users WHERE username = ?`, name).Scan(&u.role, &u.password, &u.disabled, &u.generation)
 	if errors.Is(err, sql.ErrNoRows) {
 		return user{}, errNoUser
 	}
 	return u, store.Classify(err)
+}
+
+func noUser(name string) error {
+	return apitype.Refuse(http.StatusNotFound, "", "there is no user %.64q", name)
 }
 
 func checkUsername(name string) error {
@@ -63,6 +85,24 @@ func (s *Service) Users(ctx context.Context, cursor string, limit int) (apitype.
 		list.Next = list.Items[limit-1].Username
 	}
 	return list, store.Classify(rows.Err())
+}
+
+// User returns a user and his entity tag. Who is no admin sees himself alone.
+func (s *Service) User(ctx context.Context, by Principal, name string) (apitype.User, string, error) {
+	if self := by.Kind == "user" && by.Name == name; !self && !by.Has(apitype.ScopeAdmin) {
+		return apitype.User{}, "", apitype.Refuse(http.StatusForbidden, apitype.ProblemScope, "only an admin may see others than himself")
+	}
+	u := user{name: name}
+	var created int64
+	var last sql.NullInt64
+	err := s.db.Read().QueryRowContext(ctx, `SELECT role, disabled, generation, created, last_login FROM users WHERE username = ?`, name).Scan(&u.role, &u.disabled, &u.generation, &created, &last)
+	if errors.Is(err, sql.ErrNoRows) {
+		return apitype.User{}, "", noUser(name)
+	}
+	if err != nil {
+		return apitype.User{}, "", store.Classify(err)
+	}
+	return apitype.User{Username: name, Role: u.role, Disabled: u.disabled, Created: store.Time(created), LastLogin: store.TimePtr(last)}, u.tag(), nil
 }
 
 // CreateUser adds a user.
@@ -100,47 +140,55 @@ func insertUser(ctx context.Context, tx *sql.Tx, name, role, phc string, created
 	return nil
 }
 
-// UpdateUser changes a user. by is who asks: somebody who is no admin may
-// change his own password alone. Whatever is changed ends the user's logins and
-// certificates, so that a stolen one does not outlive it.
-func (s *Service) UpdateUser(ctx context.Context, by Principal, name string, c apitype.UpdateUser) error {
+// UpdateUser changes a user that meets the condition, and returns the entity tag that
+// comes of it. by is who asks: somebody who is no admin may change his own password
+// alone. Whatever is changed ends the user's logins and certificates, so that a stolen
+// one does not outlive it.
+func (s *Service) UpdateUser(ctx context.Context, by Principal, name string, m etag.Match, c apitype.UpdateUser) (tag string, err error) {
 	self := by.Kind == "user" && by.Name == name
 	if !by.Has(apitype.ScopeAdmin) && (!self || c.Role != nil || c.Disabled != nil) {
-		return apitype.Refuse(http.StatusForbidden, apitype.ProblemScope, "only an admin may change this; everybody may change the own password")
+		return "", apitype.Refuse(http.StatusForbidden, apitype.ProblemScope, "only an admin may change this; everybody may change the own password")
 	}
-	u, err := s.user(ctx, name)
+	was, err := s.user(ctx, name)
 	if errors.Is(err, errNoUser) {
-		return apitype.Refuse(http.StatusNotFound, "", "there is no user %q", name)
+		return "", noUser(name)
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
-	if c.Password != nil {
-		if self {
-			ok, err := s.hasher.verify(ctx, u.password, c.CurrentPassword)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				return apitype.Refuse(http.StatusForbidden, "", "current_password: expected the present password")
-			}
-		}
-		if err := checkPassword(name, *c.Password); err != nil {
-			return err
-		}
-		if u.password, err = s.hasher.hash(ctx, *c.Password); err != nil {
-			return err
-		}
+	if err := m.Check(was.tag()); err != nil {
+		return "", err // before a hash is made for nothing
 	}
-	if c.Role != nil {
-		u.role = *c.Role
-	}
-	if c.Disabled != nil {
-		u.disabled = *c.Disabled
+	password, err := s.nextPassword(ctx, was, self, c)
+	if err != nil {
+		return "", err
 	}
 	defer s.withdrawn.changed()
-	return s.db.Write(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE users SET role = ?, password = ?, disabled = ?, generation = generation + 1 WHERE username = ?`, u.role, u.password, u.disabled, name); err != nil {
+	err = s.db.Write(ctx, func(tx *sql.Tx) error {
+		u, err := readUser(ctx, tx, name) // others may have changed him while the hash was made
+		switch {
+		case errors.Is(err, errNoUser):
+			return noUser(name)
+		case err != nil:
+			return err
+		case self && c.Password != nil && u.password != was.password:
+			return errPresent
+		}
+		if err := m.Check(u.tag()); err != nil {
+			return err
+		}
+		if password != "" {
+			u.password = password
+		}
+		if c.Role != nil {
+			u.role = *c.Role
+		}
+		if c.Disabled != nil {
+			u.disabled = *c.Disabled
+		}
+		u.generation++
+		tag = u.tag()
+		if _, err := tx.ExecContext(ctx, `UPDATE users SET role = ?, password = ?, disabled = ?, generation = ? WHERE username = ?`, u.role, u.password, u.disabled, u.generation, name); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE username = ?`, name); err != nil {
@@ -151,18 +199,49 @@ func (s *Service) UpdateUser(ctx context.Context, by Principal, name string, c a
 		}
 		return needAdmin(ctx, tx)
 	})
+	return tag, err
 }
 
-// DeleteUser removes a user, and with him his logins and certificates.
-func (s *Service) DeleteUser(ctx context.Context, name string) error {
+var errPresent = apitype.Refuse(http.StatusForbidden, "", "current_password: expected the present password")
+
+// nextPassword returns the hash of the password that a change asks for; empty: it does
+// not. Who changes the own has to know the present one.
+func (s *Service) nextPassword(ctx context.Context, u user, self bool, c apitype.UpdateUser) (string, error) {
+	if c.Password == nil {
+		return "", nil
+	}
+	if self {
+		ok, err := s.hasher.verify(ctx, u.password, c.CurrentPassword)
+		if err != nil {
+			return "", err
+		}
+		if !ok {
+			return "", errPresent
+		}
+	}
+	if err := checkPassword(u.name, *c.Password); err != nil {
+		return "", err
+	}
+	return s.hasher.hash(ctx, *c.Password)
+}
+
+// DeleteUser removes a user that meets the condition, and with him his logins and
+// certificates.
+func (s *Service) DeleteUser(ctx context.Context, name string, m etag.Match) error {
 	defer s.withdrawn.changed()
 	return s.db.Write(ctx, func(tx *sql.Tx) error {
-		r, err := tx.ExecContext(ctx, `DELETE FROM users WHERE username = ?`, name)
+		u, err := readUser(ctx, tx, name)
+		if errors.Is(err, errNoUser) {
+			return noUser(name)
+		}
 		if err != nil {
 			return err
 		}
-		if n, err := r.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, apitype.Refuse(http.StatusNotFound, "", "there is no user %q", name))
+		if err := m.Check(u.tag()); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE username = ?`, name); err != nil {
+			return err
 		}
 		if err := s.revokeOperators(ctx, tx, name); err != nil {
 			return err

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"halo.internal/gateway/changes"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/store"
 	"halo.internal/model"
@@ -51,6 +52,10 @@ type Log struct {
 
 	writing sync.Mutex // held by the one who writes; guards shares
 	shares  shares
+
+	telling sync.Mutex // guards what follows
+	newest  int64      // ID that is committed; 0: not known yet
+	bell    changes.Bell
 }
 
 // New returns the log; boot is the gateway's boot counter. Run has to be
@@ -167,7 +172,7 @@ var ErrForeign = errors.New("event is not the node's own")
 // node that could report them would tell of logins and admissions that never
 // were.
 var (
-	ownWords = []string{"audit", "auth", "event", "events", "node", "registry", "store", "stream", "trust"}
+	ownWords = []string{"audit", "auth", "event", "events", "node", "registry", "store", "stream", "topology", "trust"}
 	ownKinds = []string{"gateway.epoch-behind", "gateway.epoch-raised", "mesh.radio.capture", "perm.full", "perm.room",
 		"telemetry.conflict", "telemetry.dropped", "telemetry.malformed", "telemetry.schemas", "telemetry.unreadable"}
 	nodeKinds = []string{"node.started"} // of halo-mesh, though its first word is among ownWords

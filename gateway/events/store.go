@@ -58,8 +58,9 @@ func (l *Log) count(ctx context.Context, tx *sql.Tx) error {
 func (l *Log) store(ctx context.Context, source string, make func(*sql.Tx) ([]model.Event, error)) (unfit []int, err error) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
+	var newest int64
 	err = l.db.Write(ctx, func(tx *sql.Tx) error {
-		unfit = nil
+		unfit, newest = nil, 0
 		if l.shares == nil {
 			if err := l.count(ctx, tx); err != nil {
 				return err
@@ -70,25 +71,58 @@ func (l *Log) store(ctx context.Context, source string, make func(*sql.Tx) ([]mo
 			return err
 		}
 		for i, e := range events {
-			if err := l.insert(ctx, tx, source, e); errors.Is(err, errUnfit) {
+			id, err := l.insert(ctx, tx, source, e)
+			if errors.Is(err, errUnfit) {
 				unfit = append(unfit, i)
 			} else if err != nil {
 				return err
 			}
+			newest = max(newest, id)
 		}
 		return l.trim(ctx, tx)
 	})
 	if err != nil {
 		l.shares = nil // counted for nothing: count again
+	} else {
+		l.tell(newest)
 	}
 	return unfit, err
+}
+
+// tell notes that events up to that ID are committed; 0: none came.
+func (l *Log) tell(newest int64) {
+	l.telling.Lock()
+	defer l.telling.Unlock()
+	if newest > l.newest {
+		l.newest = newest
+		l.bell.Ring()
+	}
+}
+
+// News returns the ID of the newest event, and a channel that the next one closes.
+func (l *Log) News(ctx context.Context) (newest int64, next <-chan struct{}, err error) {
+	l.telling.Lock()
+	defer l.telling.Unlock()
+	if l.newest == 0 { // none came in this process yet
+		if err := l.db.Read().QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM events`).Scan(&l.newest); err != nil {
+			return 0, nil, store.Classify(err)
+		}
+	}
+	return l.newest, l.bell.Next(), nil
+}
+
+// Oldest returns the ID of the oldest event that is kept, or 0.
+func (l *Log) Oldest(ctx context.Context) (id int64, err error) {
+	err = l.db.Read().QueryRowContext(ctx, `SELECT coalesce(min(id), 0) FROM events`).Scan(&id)
+	return id, store.Classify(err)
 }
 
 // errUnfit is wrapped where an event will never be stored, now or later: the
 // others must not wait for it.
 var errUnfit = errors.New("event cannot be stored")
 
-func (l *Log) insert(ctx context.Context, tx *sql.Tx, source string, e model.Event) error {
+// insert returns the event's ID; 0: it is there already.
+func (l *Log) insert(ctx context.Context, tx *sql.Tx, source string, e model.Event) (id int64, err error) {
 	e.Severity = levels[level(e.Severity)]
 	about := e.Node
 	if about == "" && source != Source {
@@ -96,22 +130,22 @@ func (l *Log) insert(ctx context.Context, tx *sql.Tx, source string, e model.Eve
 	}
 	body, err := json.Marshal(e)
 	if err != nil { // such as a year beyond 9999
-		return fmt.Errorf("%w: %w", errUnfit, err)
+		return 0, fmt.Errorf("%w: %w", errUnfit, err)
 	}
 	var who string
 	err = tx.QueryRowContext(ctx, `INSERT INTO events (received, source, boot, seq, kind, severity, node, body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source, boot, seq) DO NOTHING RETURNING `+owner,
-		store.Millis(l.clock.Now()), source, int64(e.Boot), int64(e.Seq), e.Kind, level(e.Severity), about, string(body)).Scan(&who)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source, boot, seq) DO NOTHING RETURNING id, `+owner,
+		store.Millis(l.clock.Now()), source, int64(e.Boot), int64(e.Seq), e.Kind, level(e.Severity), about, string(body)).Scan(&id, &who)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return nil // it is there already
+		return 0, nil
 	case store.Unfit(err):
-		return fmt.Errorf("%w: %w", errUnfit, err)
+		return 0, fmt.Errorf("%w: %w", errUnfit, err)
 	case err != nil:
-		return err
+		return 0, err
 	}
 	l.shares[who] = l.shares[who].plus(int64(len(body)))
-	return nil
+	return id, nil
 }
 
 // trim drops the oldest events of whoever has most, an eighth at a time.

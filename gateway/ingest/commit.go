@@ -3,28 +3,61 @@ package ingest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/model"
 	"halo.internal/model/wire"
 )
 
 const (
-	queueLength = 256 // messages that wait; beyond it the streams' senders wait
-	groupMost   = 256
-	retryEvery  = 2 * time.Second
+	liveLength    = 256 // jobs that wait; beyond it the streams' senders wait
+	backlogLength = 1024
+	groupMost     = 1024
+	groupBytes    = 1 << 20
+	retryEvery    = 2 * time.Second
+
+	// Octets that batches of a queue take unpacked, from before they are until they are
+	// committed. A batch takes one MiB at most.
+	liveRoom    = 8 << 20
+	backlogRoom = 8 << 20
+	groupRoom   = 4 << 20 // of a group: the other half is for what comes while it is committed
+
+	// What is stamped longer ago was kept while there was no link. There may be a lot of it, and
+	// it is not to hold up what is new; but who waits for its acknowledgement sends no more.
+	backlogAge   = 10 * time.Minute
+	backlogEvery = time.Second
 )
 
 // job is one batch or one event on its way to the database.
 type job struct {
 	node  string
-	batch *store.Entry
+	batch *telemetry.Entry
 	event *model.Event
 	from  *session
+
+	late bool  // part of a backlog
+	cost int64 // octets
+	room *semaphore.Weighted
+}
+
+// costOf is what a batch takes, unpacked.
+func costOf(reports, metrics, data int) int64 {
+	const value, report = 16, 40
+	return int64(reports*metrics*value + reports*report + data)
+}
+
+// release gives back what admit has given.
+func (j *job) release() {
+	if j.room != nil {
+		j.room.Release(j.cost)
+	}
+	j.room = nil
 }
 
 func (j job) id() wire.BatchID {
@@ -34,62 +67,148 @@ func (j job) id() wire.BatchID {
 	return wire.ID(j.event.Boot, j.event.Seq)
 }
 
-// committer turns jobs into few commits, and tells the sessions only after
-// each commit. While a database is unavailable it tries again and takes
-// nothing new: the queue fills, the streams stand still, and the nodes keep
-// what they have.
-type committer struct {
-	journal *store.Journal
-	latest  *store.Latest
-	events  *events.Log
-	drops   drops
-	every   time.Duration // least time between commits
-	log     *slog.Logger
-	queue   chan job
+// urgent tells whether the job is committed at once.
+func (j job) urgent() bool {
+	return j.batch != nil && j.batch.Batch.Urgent || j.event != nil && j.event.Severity != model.Info
 }
 
-// put hands a job over; it waits while the queue is full.
+func (j job) bytes() int {
+	if j.batch != nil {
+		return len(j.batch.Data)
+	}
+	return 0
+}
+
+// committer turns jobs into few commits, and tells the sessions only after
+// each commit. While a database is unavailable it tries again and takes
+// nothing new: the queues fill, the streams stand still, and the nodes keep
+// what they have.
+type committer struct {
+	telemetry *telemetry.Store
+	events    *events.Log
+	now       func() time.Time
+	every     time.Duration // between commits of what is not urgent
+	log       *slog.Logger
+	live      chan job
+	backlog   chan job
+
+	liveRoom, backlogRoom *semaphore.Weighted
+}
+
+func newCommitter(t *telemetry.Store, e *events.Log, now func() time.Time, every time.Duration, log *slog.Logger) *committer {
+	return &committer{
+		telemetry: t, events: e, now: now, every: every, log: log, live: make(chan job, liveLength), backlog: make(chan job, backlogLength),
+		liveRoom: semaphore.NewWeighted(liveRoom), backlogRoom: semaphore.NewWeighted(backlogRoom),
+	}
+}
+
+// admit waits until there is room for a batch.
+func (c *committer) admit(ctx context.Context, j *job) error {
+	room := c.liveRoom
+	if j.late {
+		room = c.backlogRoom
+	}
+	if err := room.Acquire(ctx, j.cost); err != nil {
+		return err
+	}
+	j.room = room
+	return nil
+}
+
+// put hands a job over; it waits while its queue is full.
 func (c *committer) put(ctx context.Context, j job) error {
+	queue := c.live
+	if j.late {
+		queue = c.backlog
+	}
 	select {
-	case c.queue <- j:
+	case queue <- j:
 		return nil
 	case <-ctx.Done():
+		j.release()
 		return ctx.Err()
 	}
 }
 
+// isLate tells of a stamp, in Unix milliseconds, whether it is of a backlog.
+func (c *committer) isLate(at int64) bool { return at < c.now().Add(-backlogAge).UnixMilli() }
+
 // run commits until ctx ends or the database is found damaged. The first job
 // after a quiet time is committed at once.
 func (c *committer) run(ctx context.Context) error {
-	defer c.drops.stop()
+	last := time.Now().Add(-c.every)
 	for {
-		var group []job
+		group := c.gather(ctx, last)
+		if len(group) == 0 {
+			return nil
+		}
+		last = time.Now()
+		err := c.commit(ctx, group)
+		for i := range group {
+			group[i].release()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// gather waits for a job, and then for others until it is time for a commit, the last of
+// which was then; nil: ctx has ended. What is live goes first, and backlogs fill the group
+// up.
+func (c *committer) gather(ctx context.Context, last time.Time) (group []job) {
+	timer := time.NewTimer(time.Until(last.Add(c.every)))
+	defer timer.Stop()
+	due := timer.C
+	bytes, room, hurry, over := 0, int64(0), false, false
+	take := func(j job, backlog bool) {
+		group, bytes, room = append(group, j), bytes+j.bytes(), room+j.cost
+		switch {
+		case j.urgent():
+			over = true
+		case backlog && !hurry:
+			hurry = true
+			timer.Reset(max(0, time.Until(last.Add(min(c.every, backlogEvery)))))
+		}
+	}
+	for len(group) < groupMost && bytes < groupBytes && room < groupRoom {
+		select {
+		case j := <-c.live:
+			take(j, false)
+			continue
+		default: // nothing that is live waits
+		}
+		if over {
+			break
+		}
+		wait := due
+		if len(group) == 0 {
+			wait = nil // there is nothing to commit
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-c.drops.due():
-			c.drops.tell()
-			continue
-		case j := <-c.queue:
-			group = append(group, j)
+		case j := <-c.live:
+			take(j, false)
+		case j := <-c.backlog:
+			take(j, true)
+		case <-wait:
+			over, due = true, nil
 		}
-	more:
-		for len(group) < groupMost {
-			select {
-			case j := <-c.queue:
-				group = append(group, j)
-			default:
-				break more
-			}
-		}
-		started := time.Now()
-		if err := c.commit(ctx, group); err != nil {
-			return err
-		}
-		if !sleep(ctx, c.every-time.Since(started)) {
-			return nil
+		if len(group) == 1 && !time.Now().Before(last.Add(c.every)) {
+			over = true // a quiet time: what waits with it, and no more
 		}
 	}
+	for len(group) < groupMost && bytes < groupBytes && room < groupRoom {
+		select {
+		case j := <-c.backlog:
+			take(j, true)
+			continue
+		default: // no backlog waits
+		}
+		break
+	}
+	return group
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -150,21 +269,13 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 	if len(jobs) == 0 {
 		return nil
 	}
-	entries, need := make([]store.Entry, len(jobs)), int64(0)
+	entries := make([]telemetry.Entry, len(jobs))
 	for i, j := range jobs {
 		entries[i] = *j.batch
-		need += int64(len(j.batch.Data))
 	}
-	var outcomes []store.Outcome
+	var outcomes []telemetry.Outcome
 	err := c.insist(ctx, func() (err error) {
-		if outcomes, err = c.journal.Append(ctx, entries); !errors.Is(err, store.ErrFull) {
-			return err
-		}
-		dropped, roomErr := c.journal.MakeRoom(ctx, need)
-		if c.drops.add(dropped, "the file system is full"); roomErr != nil {
-			return roomErr
-		}
-		outcomes, err = c.journal.Append(ctx, entries)
+		outcomes, err = c.telemetry.Append(ctx, entries)
 		return err
 	})
 	switch {
@@ -180,20 +291,16 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 	}
 	for i, j := range jobs {
 		switch outcomes[i] {
-		case store.Stored:
-			c.latest.Apply(j.node, j.batch.Schema, j.batch.Batch)
-		case store.Conflict:
+		case telemetry.Conflict:
 			j.from.server.report("telemetry.conflict", j.node, "batch "+j.id().String()+" came again with other content; the first one is kept", j.from.remote)
-		case store.NoSchema:
+		case telemetry.NoSchema:
 			j.from.refuse(wire.RefuseUnknownSchema, "send schema "+j.batch.Batch.Schema.String(), j.id())
+			continue
+		case telemetry.Unfit:
+			j.from.refuse(wire.RefuseBatch, "its stamps are too far apart", j.id())
 			continue
 		}
 		j.from.ack(j.id())
-	}
-	dropped, err := c.journal.Trim(ctx)
-	c.drops.add(dropped, "the telemetry store is full")
-	if err != nil && !errors.Is(err, store.ErrUnavailable) && ctx.Err() == nil {
-		return fmt.Errorf("keep telemetry within its budget: %w", err)
 	}
 	return nil
 }

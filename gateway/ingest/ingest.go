@@ -20,7 +20,7 @@ import (
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/registry"
-	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/wire"
@@ -35,15 +35,26 @@ const (
 	maxReports   = 1024
 )
 
+// Commands is what nodes are asked to do. Its methods do not wait for nodes.
+type Commands interface {
+	// Attach begins a node's stream by the nonce of its hello, which may be nil, and when
+	// its welcome was written. send does not wait.
+	Attach(node string, nonce []byte, welcomed time.Time, send func(wire.Message)) (detach func())
+	// Take handles a message about commands, or returns false.
+	Take(ctx context.Context, node string, m wire.Message) bool
+}
+
 // Config is what New needs.
 type Config struct {
-	Registry *registry.Registry
-	Journal  *store.Journal
-	Latest   *store.Latest
-	Events   *events.Log
-	Clock    *clock.Clock
-	Log      *slog.Logger
-	Every    time.Duration // least time between commits
+	Registry  *registry.Registry
+	Telemetry *telemetry.Store
+	Events    *events.Log
+	Clock     *clock.Clock
+	Log       *slog.Logger
+	Every     time.Duration // between commits of what is not urgent
+	Commands  Commands      // nil: none
+
+	Neighbours Neighbours // gets what nodes see around them; nil: nobody does
 }
 
 // Server is the HTTP handler of the stream. Run has to be running.
@@ -64,7 +75,7 @@ type Server struct {
 func New(c Config) *Server {
 	return &Server{
 		Config: c,
-		commit: &committer{journal: c.Journal, latest: c.Latest, events: c.Events, drops: drops{events: c.Events, budget: c.Journal.Budget()}, every: c.Every, log: c.Log, queue: make(chan job, queueLength)},
+		commit: newCommitter(c.Telemetry, c.Events, c.Clock.Now, c.Every, c.Log),
 
 		unproven: make(chan struct{}, maxUnproven),
 		done:     make(chan struct{}),
@@ -169,6 +180,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.Registry.Online(m.ID, boot)()
 	c.node = m.ID
+	if s.Commands != nil {
+		defer s.Commands.Attach(m.ID, c.nonce, c.welcomed, c.send)()
+	}
 	if err := c.serve(); err != nil && ctx.Err() == nil {
 		s.Log.Debug("stream ended", "node", m.ID, "err", err)
 	}
@@ -211,12 +225,9 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 		s.report("stream.source", m.ID, "the node connected from an address that is not its own", c.remote)
 		return m, key, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected overlay address %s or %s, got %s", m.V4, m.V6, c.remote))
 	}
-	known, err := s.Journal.Schemas(ctx, m.ID)
-	if err != nil {
-		return m, key, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the telemetry store is unavailable"))
-	}
-	c.quiet = quietAfter(h.Interval)
-	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: known})
+	c.boot, c.every = h.Boot, time.Duration(h.Interval)*time.Second
+	c.quiet, c.nonce, c.welcomed = quietAfter(h.Interval), h.Session, time.Now()
+	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: s.Telemetry.Schemas(m.ID)})
 }
 
 // quietAfter is how long a node that sends every interval seconds may be

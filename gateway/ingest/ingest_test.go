@@ -21,9 +21,11 @@ import (
 	_ "modernc.org/sqlite"
 
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/etag"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -74,7 +76,7 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	dbPath := filepath.Join(dir, "telemetry.db")
-	series, _, err := store.OpenTelemetry(t.Context(), dbPath)
+	series, _, err := telemetry.OpenJournal(t.Context(), dbPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +88,11 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Server = New(Config{Registry: f.registry, Journal: store.NewJournal(series, 1<<30), Latest: store.NewLatest(), Events: log, Clock: c, Log: quiet, Every: 10 * time.Millisecond})
+	readings, err := telemetry.Open(t.Context(), telemetry.Config{Journal: series, Dir: filepath.Join(dir, "telemetry"), Retention: telemetry.Retention{Budget: 1 << 30}, Now: c.Now, Sure: func() bool { return true }, Events: log, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Server = New(Config{Registry: f.registry, Telemetry: readings, Events: log, Clock: c, Log: quiet, Every: 10 * time.Millisecond})
 	srv := httptest.NewUnstartedServer(f.Server)
 	srv.Listener = from{srv.Listener, f.remote}
 	srv.Start()
@@ -103,7 +109,7 @@ func newFixture(t *testing.T) *fixture {
 			}
 		}
 		srv.Close()
-		if err := errors.Join(config.Close(), series.Close()); err != nil {
+		if err := errors.Join(config.Close(), readings.Close(), series.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -248,11 +254,7 @@ func (f *fixture) wantEvent(kind, node string) {
 
 func (f *fixture) coverage(node string) []apitype.BootCoverage {
 	f.t.Helper()
-	c, err := f.Journal.Coverage(f.t.Context(), node)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return c.Boots
+	return f.Telemetry.Coverage(node).Boots
 }
 
 func TestBatchesAreCommittedThenAcknowledgedAndStoredOnce(t *testing.T) {
@@ -284,7 +286,7 @@ func TestBatchesAreCommittedThenAcknowledgedAndStoredOnce(t *testing.T) {
 	if len(b) != 1 || b[0].Count != 21 || len(b[0].Missing) != 1 || b[0].Missing[0] != (apitype.SeqRange{From: 21, To: 21}) {
 		t.Errorf("got coverage %+v, want 21 batches and 21 missing", b)
 	}
-	if got := f.Latest.Node(key.ID(), ""); len(got) != 1 || got[0].Value != 2.2 {
+	if got := f.Telemetry.Latest().Node(key.ID(), ""); len(got) != 1 || got[0].Value != 2.2 {
 		t.Errorf("latest: %+v, want 2.2", got)
 	}
 }
@@ -293,7 +295,7 @@ func TestWhoMayConnect(t *testing.T) {
 	f := newFixture(t)
 	a, b, stranger, revoked := identity.New(), identity.New(), identity.New(), identity.New()
 	addrA, addrB, addrR := f.admit(a), f.admit(b), f.admit(revoked)
-	if _, err := f.registry.Revoke(t.Context(), revoked.ID()); err != nil {
+	if _, err := f.registry.Revoke(t.Context(), revoked.ID(), etag.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	loop := netip.MustParseAddr("127.0.0.1")

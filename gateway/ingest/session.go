@@ -12,6 +12,7 @@ import (
 
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry"
 	"halo.internal/model/wire"
 )
 
@@ -35,6 +36,12 @@ type session struct {
 	out    chan wire.Message
 	quiet  time.Duration // without a word the link is probed
 	bad    int
+
+	nonce    []byte // of the node's hello, for commands
+	welcomed time.Time
+	boot     uint64
+	every    time.Duration // between two sendings; 0: not told
+	around   around        // receive's alone
 }
 
 // serve runs the stream until it ends.
@@ -58,6 +65,7 @@ func (c *session) receive(ctx context.Context, heard chan<- struct{}) error {
 		default: // the probe has not looked since the last one
 		}
 		c.server.Registry.Seen(c.node)
+		c.alive()
 		if err := c.take(ctx, m); err != nil {
 			return err
 		}
@@ -85,14 +93,20 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		return c.server.commit.put(ctx, job{node: c.node, event: &e, from: c})
 	case wire.StatusMessage:
 		c.server.Registry.Status(c.node, m.Status)
+	default:
+		if c.server.Commands != nil {
+			c.server.Commands.Take(ctx, c.node, m)
+		}
+	case wire.NeighboursMessage:
+		c.neighbours(m)
 	}
 	return nil // types of later releases
 }
 
 func (c *session) schema(ctx context.Context, s wire.Schema) error {
-	err := c.server.Journal.PutSchema(ctx, c.node, s)
+	err := c.server.Telemetry.PutSchema(ctx, c.node, s)
 	switch {
-	case errors.Is(err, store.ErrTooManySchemas):
+	case errors.Is(err, telemetry.ErrTooManySchemas):
 		c.server.report("telemetry.schemas", c.node, err.Error(), c.remote)
 		return err
 	case errors.Is(err, store.ErrUnavailable):
@@ -104,24 +118,34 @@ func (c *session) schema(ctx context.Context, s wire.Schema) error {
 // batch verifies a batch and hands it on. What is wrong with it is the node's
 // or the link's fault: it is told, and there is an event.
 func (c *session) batch(ctx context.Context, data []byte) error {
-	h, err := wire.DecodeHeader(data)
+	packed, err := wire.Open(data)
 	if err != nil {
 		return c.badBatch(err, nil)
 	}
-	s, err := c.server.Journal.Schema(ctx, h.Schema)
-	if errors.Is(err, store.ErrNoSchema) {
-		c.refuse(wire.RefuseUnknownSchema, "send schema "+h.Schema.String(), h.BatchID)
+	s, err := c.server.Telemetry.Schema(packed.Schema)
+	if err != nil {
+		c.refuse(wire.RefuseUnknownSchema, "send schema "+packed.Schema.String(), packed.BatchID)
 		return nil
 	}
+	times, err := packed.Times()
 	if err != nil {
-		c.refuse(wire.RefuseBusy, "the telemetry store is unavailable", h.BatchID)
-		return nil
+		return c.badBatch(err, &packed.BatchID)
 	}
-	b, err := wire.Decode(data, s)
+	// Before it is unpacked, which takes room: who has to wait for that holds what came, and no more.
+	j := job{node: c.node, from: c, late: !packed.Urgent && c.server.commit.isLate(times[len(times)-1]), cost: costOf(len(times), len(s.Metrics), len(data))}
+	if err := c.server.commit.admit(ctx, &j); err != nil {
+		return err
+	}
+	b, err := packed.Unpack(s)
+	if err == nil {
+		j.batch = &telemetry.Entry{Node: c.node, Schema: s, Batch: b, Data: data}
+		err = j.batch.Check()
+	}
 	if err != nil {
-		return c.badBatch(err, &h.BatchID)
+		j.release()
+		return c.badBatch(err, &packed.BatchID)
 	}
-	return c.server.commit.put(ctx, job{node: c.node, batch: &store.Entry{Node: c.node, Schema: s, Batch: b, Data: data}, from: c})
+	return c.server.commit.put(ctx, j)
 }
 
 func (c *session) badBatch(err error, id *wire.BatchID) error {

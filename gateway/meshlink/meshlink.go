@@ -1,6 +1,6 @@
 // Package meshlink keeps gateway-api and halo-mesh of one mind: it hands over
-// the admitted peers, what is to be announced and the claim code, again after
-// each restart of either, and remembers halo-mesh's last status.
+// the admitted peers, what is to be announced, the names of neurons and the claim
+// code, again after each restart of either, and remembers halo-mesh's last status.
 package meshlink
 
 import (
@@ -24,6 +24,7 @@ type Client interface {
 	PutPeers(context.Context, []model.AdmittedPeer) error
 	PutAnnounce(context.Context, model.Announce) error
 	PutOperators(context.Context, model.Operators) error
+	PutNames(context.Context, []model.BrainName) error
 	PutRevoked(ctx context.Context, ids []string) error
 	PutClaimCode(ctx context.Context, code string) error
 	DeleteClaimCode(context.Context) error
@@ -50,9 +51,11 @@ type Config struct {
 	Announce func() model.Announce
 	// Operators tells which certificates are over; it is asked at each look.
 	Operators func(context.Context) (model.Operators, error)
-	Heard     func(ctx context.Context, epoch uint64)       // told, at each look, of the highest epoch that nodes have shown evidence of
-	LeftOut   func(ctx context.Context, ids []string) error // told, at each look, of members that the network does not count as such
-	Every     time.Duration                                 // between looks at halo-mesh
+	// Names are those of the components of neurons; it is asked at each look.
+	Names   func(context.Context) ([]model.BrainName, error)
+	Heard   func(ctx context.Context, epoch uint64)       // told, at each look, of the highest epoch that nodes have shown evidence of
+	LeftOut func(ctx context.Context, ids []string) error // told, at each look, of members that the network does not count as such
+	Every   time.Duration                                 // between looks at halo-mesh
 }
 
 // Link may be used from any goroutine. Run has to be running.
@@ -122,7 +125,8 @@ func (l *Link) Look() {
 // told is what halo-mesh has been told since it was last found to have started.
 type told struct {
 	peers, announce, code bool
-	operators             *model.Operators // nil: none
+	operators             *model.Operators  // nil: none
+	names                 []model.BrainName // nil: none
 	shown                 string
 }
 
@@ -173,6 +177,9 @@ func (l *Link) round(ctx context.Context, t *told) {
 		if s.Announcing == nil {
 			t.peers, t.operators = false, nil
 		}
+	}
+	if !s.Named { // it keeps them in RAM alone
+		t.names = nil
 	}
 	var leftErr error
 	if len(s.LeftOut) > 0 {
@@ -238,6 +245,15 @@ func (l *Link) tell(ctx context.Context, t *told, code string) error {
 		}
 		t.peers = err == nil && goneErr == nil
 		errs = append(errs, err, goneErr)
+	}
+	if names, err := l.Names(ctx); err != nil {
+		errs = append(errs, err)
+	} else if t.names == nil || !reflect.DeepEqual(t.names, names) {
+		err := l.Client.PutNames(ctx, names)
+		if t.names = nil; err == nil {
+			t.names = append([]model.BrainName{}, names...)
+		}
+		errs = append(errs, err)
 	}
 	if !t.code || t.shown != code {
 		var err error

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -29,6 +30,7 @@ func TestStandingDownIsDegraded(t *testing.T) {
 			Peers:     func(context.Context) ([]model.AdmittedPeer, error) { return nil, nil },
 			Announce:  func() model.Announce { return model.Announce{APIPort: 8443} },
 			Operators: func(context.Context) (model.Operators, error) { return model.Operators{}, nil },
+			Names:     func(context.Context) ([]model.BrainName, error) { return nil, nil },
 			Revoked:   func(context.Context) ([]string, error) { return nil, nil },
 		})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -103,6 +105,7 @@ func (h *hanging) PutAnnounce(ctx context.Context, _ model.Announce) error {
 }
 
 func (*hanging) PutOperators(context.Context, model.Operators) error  { return nil }
+func (*hanging) PutNames(context.Context, []model.BrainName) error    { return nil }
 func (*hanging) PutPeers(context.Context, []model.AdmittedPeer) error { return nil }
 func (*hanging) PutRevoked(context.Context, []string) error           { return nil }
 func (*hanging) PutClaimCode(context.Context, string) error           { return nil }
@@ -150,6 +153,7 @@ func TestAHungHaloMeshIsNamedInTime(t *testing.T) {
 					Peers:     func(context.Context) ([]model.AdmittedPeer, error) { return nil, nil },
 					Announce:  func() model.Announce { return model.Announce{APIPort: 8443} },
 					Operators: func(context.Context) (model.Operators, error) { return model.Operators{}, nil },
+					Names:     func(context.Context) ([]model.BrainName, error) { return nil, nil },
 					Revoked:   func(context.Context) ([]string, error) { return nil, nil },
 				})
 				ctx, cancel := context.WithCancel(t.Context())
@@ -201,6 +205,7 @@ func TestWhoIsRevokedIsToldWhateverBecomesOfThePeers(t *testing.T) {
 			l := New(Config{
 				Client: mesh, Peers: peers, Announce: func() model.Announce { return model.Announce{} },
 				Operators: func(context.Context) (model.Operators, error) { return model.Operators{}, nil },
+				Names:     func(context.Context) ([]model.BrainName, error) { return nil, nil },
 				Revoked:   func(context.Context) ([]string, error) { return []string{"n-aaaaaaaaaaaaaaaaaaaa"}, nil },
 			})
 			var t0 told
@@ -212,4 +217,101 @@ func TestWhoIsRevokedIsToldWhateverBecomesOfThePeers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// forgetful is a halo-mesh that keeps names in RAM.
+type forgetful struct {
+	hanging
+	mu     sync.Mutex // guards what follows
+	names  []model.BrainName
+	named  bool
+	told   int
+	refuse bool
+}
+
+func (f *forgetful) set(c func(*forgetful)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c(f)
+}
+
+func (f *forgetful) Brief(context.Context) (model.MeshStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a := model.Announce{APIPort: 8443}
+	return model.MeshStatus{OverlayV4: "10.42.0.1", Announcing: &a, Named: f.named}, nil
+}
+
+func (f *forgetful) PutNames(_ context.Context, names []model.BrainName) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.told++
+	if f.refuse {
+		return fmt.Errorf("%w: name 0", local.ErrInvalid)
+	}
+	f.names, f.named = names, true
+	return nil
+}
+
+// TestNamesAreToldOnceAndAgain: when they have changed, when they were not taken, and
+// when halo-mesh has restarted, however quickly.
+func TestNamesAreToldOnceAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := health.New("gateway-api")
+		g.Declare(CheckMesh)
+		g.Declare(CheckOverlay, CheckMesh)
+		mesh := &forgetful{}
+		var names atomic.Pointer[[]model.BrainName]
+		names.Store(&[]model.BrainName{})
+		l := New(Config{
+			Client: mesh, Clock: clock.New(time.Now, time.Time{}), Health: g, Missing: health.Failed, Every: local.FollowEvery,
+			Peers:     func(context.Context) ([]model.AdmittedPeer, error) { return nil, nil },
+			Announce:  func() model.Announce { return model.Announce{APIPort: 8443} },
+			Operators: func(context.Context) (model.Operators, error) { return model.Operators{}, nil },
+			Names:     func(context.Context) ([]model.BrainName, error) { return *names.Load(), nil },
+			Revoked:   func(context.Context) ([]string, error) { return nil, nil },
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		one := []model.BrainName{{Name: "brain-sensor-n01", Nodes: []string{"n-a"}}}
+		for _, step := range []struct {
+			what string
+			do   func()
+			told int // in three looks
+			want int // names that halo-mesh has
+			ok   bool
+		}{
+			{"none", func() {}, 1, 0, true},
+			{"nothing new", func() {}, 0, 0, true},
+			{"one", func() { names.Store(&one) }, 1, 1, true},
+			{"a restart between two looks", func() { mesh.set(func(f *forgetful) { f.names, f.named = nil, false }) }, 1, 1, true},
+			{"refused", func() {
+				names.Store(&[]model.BrainName{{Name: "mast"}})
+				mesh.set(func(f *forgetful) { f.refuse = true })
+			}, 3, 1, false},
+			{"taken after all", func() { mesh.set(func(f *forgetful) { f.refuse = false }) }, 1, 1, true},
+			{"none any more", func() { names.Store(&[]model.BrainName{}) }, 1, 0, true},
+		} {
+			before := 0
+			mesh.set(func(f *forgetful) { before = f.told })
+			if step.what != "none" {
+				step.do()
+				time.Sleep(3 * local.FollowEvery)
+			}
+			synctest.Wait()
+			mesh.set(func(f *forgetful) {
+				if f.told-before != step.told || len(f.names) != step.want {
+					t.Errorf("%s: told %d times, want %d; it has %v", step.what, f.told-before, step.told, f.names)
+				}
+			})
+			if r := g.Report(); (r.State == health.OK) != step.ok {
+				t.Errorf("%s: health %s: %s", step.what, r.State, r.Detail)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

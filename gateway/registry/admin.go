@@ -61,7 +61,7 @@ func (r *Registry) Approve(ctx context.Context, id, by string) (apitype.Node, er
 
 // Reject has a node's further requests refused; approving it later undoes that.
 func (r *Registry) Reject(ctx context.Context, id string) error {
-	return r.db.Write(ctx, func(tx *sql.Tx) error {
+	err := r.db.Write(ctx, func(tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `UPDATE registrations SET state = 'rejected' WHERE id = ?`, id)
 		if err != nil {
 			return err
@@ -71,6 +71,10 @@ func (r *Registry) Reject(ctx context.Context, id string) error {
 		}
 		return nil
 	})
+	if err == nil {
+		r.waitingNews.Note(id)
+	}
+	return err
 }
 
 // token reads a join token; nil when none came. One that this network did not

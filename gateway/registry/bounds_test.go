@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/gateway/etag"
 	"halo.internal/gateway/store"
 	"halo.internal/identity"
 	"halo.internal/model/apitype"
@@ -52,7 +53,7 @@ func TestRevokedNodesDoNotFillTheNetwork(t *testing.T) {
 	late := identity.New()
 	_, err := f.join(t, late, f.request(late, f.token(1)))
 	wantType(t, err, "about:blank")
-	if _, err := f.Revoke(t.Context(), node.ID()); err != nil {
+	if _, err := f.Revoke(t.Context(), node.ID(), etag.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.join(t, late, f.request(late, f.token(1))); err != nil {
@@ -73,14 +74,14 @@ func TestTheOldestRevokedNodesAreForgotten(t *testing.T) {
 	}
 	f.exec(t, `UPDATE nodes SET joined = 0 WHERE id = ?`, node.ID()) // the first of all, but its MAC would let it in
 	f.fill(t, maxRevokedNodes, true)
-	if _, err := f.Revoke(t.Context(), node.ID()); err != nil {
+	if _, err := f.Revoke(t.Context(), node.ID(), etag.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	last := identity.New()
 	if _, err := f.join(t, last, f.request(last, f.token(1))); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Revoke(t.Context(), last.ID()); err != nil {
+	if _, err := f.Revoke(t.Context(), last.ID(), etag.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	if n := f.count(t, `SELECT count(*) FROM nodes WHERE revoked`); n != maxRevokedNodes {

@@ -40,6 +40,7 @@ func (r *Registry) Online(id string, boot uint64) (offline func()) {
 		r.mark(l, true)
 	}
 	r.mu.Unlock()
+	r.nodeNews.Note(id)
 	switch {
 	case reboot:
 		r.events.Add("node.rebooted", model.Info, id, "the node has started again", map[string]string{"boot": fmt.Sprint(boot)})
@@ -53,6 +54,7 @@ func (r *Registry) Online(id string, boot uint64) (offline func()) {
 		l.seen = r.clock.Now()
 		r.mark(l, false)
 		r.mu.Unlock()
+		r.nodeNews.Note(id)
 		if last {
 			r.events.Add("node.offline", model.Warning, id, "the node's stream ended", nil)
 		}
@@ -109,6 +111,9 @@ func (r *Registry) Status(id string, s model.NodeStatus) {
 	}
 	news := r.stateCame(id, l, old.State)
 	r.mu.Unlock()
+	if !same {
+		r.nodeNews.Note(id)
+	}
 	r.tell(news)
 }
 

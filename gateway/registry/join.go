@@ -110,6 +110,7 @@ func (r *Registry) admit(ctx context.Context, remote netip.Addr, key identity.Pu
 	var name, by string
 	var wait *apitype.Problem // why the node is not admitted at once
 	news, rejected := false, false
+	var asked []string // whose registrations have changed
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
 		var state string
 		err := tx.QueryRowContext(ctx, `SELECT state FROM registrations WHERE id = ?`, id).Scan(&state)
@@ -137,12 +138,15 @@ func (r *Registry) admit(ctx context.Context, remote netip.Addr, key identity.Pu
 			name, err = r.insert(ctx, tx, key, req, by)
 			return err
 		}
-		news, err = r.register(ctx, tx, remote, id, req, wait.Type)
+		news, asked, err = r.register(ctx, tx, remote, id, req, wait.Type)
 		if _, full := errors.AsType[*apitype.Problem](err); full && token != nil {
 			return wait // it cannot even wait: what is wrong with its token is the better answer
 		}
 		return err
 	})
+	if err == nil {
+		r.waitingNews.Note(asked...)
+	}
 	switch {
 	case err != nil:
 		return model.Membership{}, err
@@ -164,6 +168,8 @@ func (r *Registry) joined(id, name, by string, req model.JoinRequest) {
 	l := r.entry(id)
 	l.boot = max(l.boot, req.Boot)
 	r.mu.Unlock()
+	r.nodeNews.Note(id)
+	r.waitingNews.Note(id) // no more
 	r.events.Add("node.joined", model.Info, id, name+" has joined", map[string]string{"name": name, "by": by})
 	if want := wantedName(id, req); want != name {
 		r.events.Add("node.name.conflict", model.Warning, id, fmt.Sprintf("the name %s was taken; the node is called %s", want, name), map[string]string{"name": name, "wanted": want})
@@ -188,6 +194,7 @@ func (r *Registry) rejoin(ctx context.Context, known apitype.Node, req model.Joi
 		if err != nil {
 			return model.Membership{}, err
 		}
+		r.nodeNews.Note(known.ID)
 		r.events.Add("node.rekeyed", model.Info, known.ID, known.Name+" has a new overlay key", nil)
 		r.change()
 	}

@@ -33,6 +33,7 @@ func (r *Registry) LeaveOut(ctx context.Context, ids []string) (gone []string, e
 			return gone, err
 		}
 		r.tellForgotten(forgotten)
+		r.nodeNews.Note(id)
 		r.events.Add("node.left-out", model.Warning, id, fmt.Sprintf("%s is a member by this gateway's card, and none by the mesh profile that another card of it has signed since, "+
 			"which may have revoked it: it is revoked here, too. If it is to be a member, run haloctl registration approve %s", n.Name, id), nil)
 		gone = append(gone, id)
@@ -66,6 +67,7 @@ func (r *Registry) takeBack(ctx context.Context, n apitype.Node, by string) (api
 	if err != nil {
 		return apitype.Node{}, err
 	}
+	r.nodeNews.Note(n.ID)
 	r.events.Add("node.joined", model.Info, n.ID, n.Name+" is a member again", map[string]string{"name": n.Name, "by": by})
 	r.change()
 	return r.Node(ctx, n.ID)
@@ -73,6 +75,7 @@ func (r *Registry) takeBack(ctx context.Context, n apitype.Node, by string) (api
 
 // tellForgotten tells of revoked nodes of which there were too many.
 func (r *Registry) tellForgotten(ids []string) {
+	r.nodeNews.Note(ids...)
 	for _, id := range ids {
 		r.events.Add("node.forgotten", model.Warning, id, "too many nodes are revoked to remember this one: do not approve it if it asks again", nil)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"halo.internal/gateway/etag"
 	"halo.internal/identity"
 	"halo.internal/model/apitype"
 )
@@ -63,7 +64,7 @@ func TestWhoIsLeftOutComesBackByAnAdminAlone(t *testing.T) {
 	}
 
 	// Who was revoked by a person is not taken back by the same words.
-	if _, err := f.Revoke(t.Context(), out.ID()); err != nil {
+	if _, err := f.Revoke(t.Context(), out.ID(), etag.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.Approve(t.Context(), out.ID(), "user:mia"); err != nil {

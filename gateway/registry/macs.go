@@ -6,7 +6,9 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"time"
 
+	"halo.internal/gateway/etag"
 	"halo.internal/gateway/store"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -156,20 +158,70 @@ func (r *Registry) TrustMAC(ctx context.Context, by string, c apitype.TrustMAC) 
 	return m, err
 }
 
-// DistrustMAC takes a MAC off the list. A node that came with it stays.
-func (r *Registry) DistrustMAC(ctx context.Context, mac string) error {
+// MACTag returns the entity tag of an entry of the list: of what people change of it,
+// not of who came with it.
+func MACTag(m apitype.TrustedMAC) string {
+	return etag.Of(struct {
+		MAC, Note, By string
+		Created       time.Time
+	}{m.MAC, m.Note, m.By, m.Created})
+}
+
+// readMAC reads an entry from a transaction or the connections for queries.
+func readMAC(ctx context.Context, q interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, mac string) (apitype.TrustedMAC, error) {
+	m, err := scanMAC(q.QueryRowContext(ctx, `SELECT `+macColumns+` FROM trusted_macs WHERE mac = ?`, mac))
+	if errors.Is(err, sql.ErrNoRows) {
+		return m, apitype.Refuse(http.StatusNotFound, "", "the MAC %s is not on the list", mac)
+	}
+	return m, store.Classify(err)
+}
+
+// TrustedMAC returns one entry of the list.
+func (r *Registry) TrustedMAC(ctx context.Context, mac string) (apitype.TrustedMAC, error) {
 	mac, err := ParseMAC(mac)
 	if err != nil {
-		return err
+		return apitype.TrustedMAC{}, err
 	}
-	return r.db.Write(ctx, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, `DELETE FROM trusted_macs WHERE mac = ?`, mac)
-		if err != nil {
+	return readMAC(ctx, r.db.Read(), mac)
+}
+
+// changeMAC runs f on an entry that meets the condition.
+func (r *Registry) changeMAC(ctx context.Context, mac string, c etag.Match, f func(*sql.Tx, *apitype.TrustedMAC) error) (m apitype.TrustedMAC, err error) {
+	if mac, err = ParseMAC(mac); err != nil {
+		return m, err
+	}
+	err = r.db.Write(ctx, func(tx *sql.Tx) error {
+		if m, err = readMAC(ctx, tx, mac); err != nil {
 			return err
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, apitype.Refuse(http.StatusNotFound, "", "the MAC %s is not on the list", mac))
+		if err := c.Check(MACTag(m)); err != nil {
+			return err
 		}
-		return nil
+		return f(tx, &m)
 	})
+	return m, err
+}
+
+// UpdateTrustedMAC changes what is noted of an entry that meets the condition.
+func (r *Registry) UpdateTrustedMAC(ctx context.Context, mac string, c etag.Match, u apitype.UpdateTrustedMAC) (apitype.TrustedMAC, error) {
+	return r.changeMAC(ctx, mac, c, func(tx *sql.Tx, m *apitype.TrustedMAC) error {
+		if u.Note == nil {
+			return nil
+		}
+		m.Note = *u.Note
+		_, err := tx.ExecContext(ctx, `UPDATE trusted_macs SET note = ? WHERE mac = ?`, m.Note, m.MAC)
+		return err
+	})
+}
+
+// DistrustMAC takes a MAC that meets the condition off the list. A node that came with
+// it stays.
+func (r *Registry) DistrustMAC(ctx context.Context, mac string, c etag.Match) error {
+	_, err := r.changeMAC(ctx, mac, c, func(tx *sql.Tx, m *apitype.TrustedMAC) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM trusted_macs WHERE mac = ?`, m.MAC)
+		return err
+	})
+	return err
 }

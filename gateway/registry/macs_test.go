@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/gateway/etag"
 	"halo.internal/gateway/events"
 	"halo.internal/identity"
 	"halo.internal/model/apitype"
@@ -58,7 +59,7 @@ func TestATrustedMACAdmitsOneDevice(t *testing.T) {
 		t.Errorf("put on the list again: %+v, %v; want it as it was", again, err)
 	}
 	for range 2 {
-		err = f.DistrustMAC(t.Context(), trustedMAC)
+		err = f.DistrustMAC(t.Context(), trustedMAC, etag.Match{})
 	}
 	wantType(t, err, "about:blank")
 	if err := ask(node, "", trustedMAC); err != nil {
@@ -83,7 +84,7 @@ func TestWhatATrustedMACDoesNotDo(t *testing.T) {
 			if err := ask(node, f.token(1)); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := f.Revoke(t.Context(), node.ID()); err != nil {
+			if _, err := f.Revoke(t.Context(), node.ID(), etag.Match{}); err != nil {
 				t.Fatal(err)
 			}
 		}, nil, apitype.ProblemJoinRevoked},

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"halo.internal/gateway/etag"
 	"halo.internal/gateway/store"
 	"halo.internal/identity"
 	"halo.internal/model"
@@ -144,16 +145,44 @@ func (r *Registry) Interfaces(ctx context.Context, id string) ([]apitype.Interfa
 	return list, store.Classify(rows.Err())
 }
 
-// Rename gives a node another name.
-func (r *Registry) Rename(ctx context.Context, ref, name string) (apitype.Node, error) {
+// Tag returns the entity tag of a node: of what people change of it, not of what it says
+// of itself.
+func Tag(n apitype.Node) string { return tag(n.ID, n.Name, n.Revoked) }
+
+func tag(id, name string, revoked bool) string {
+	return etag.Of(struct {
+		ID, Name string
+		Revoked  bool
+	}{id, name, revoked})
+}
+
+// check judges a condition within the transaction that changes the node.
+func check(ctx context.Context, tx *sql.Tx, id string, m etag.Match) error {
+	var name string
+	var revoked bool
+	err := tx.QueryRowContext(ctx, `SELECT name, revoked FROM nodes WHERE id = ?`, id).Scan(&name, &revoked)
+	if errors.Is(err, sql.ErrNoRows) {
+		return notFound(id)
+	}
+	if err != nil {
+		return err
+	}
+	return m.Check(tag(id, name, revoked))
+}
+
+// Rename gives a node that meets the condition another name.
+func (r *Registry) Rename(ctx context.Context, ref string, m etag.Match, name string) (apitype.Node, error) {
 	if !validName(name) {
-		return apitype.Node{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "name: expected a DNS label: 1 to 63 lower-case letters, digits and hyphens, not %s; got %.70q", strings.Join(reserved, ", "), name)
+		return apitype.Node{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "name: expected a DNS label: 1 to 63 lower-case letters, digits and hyphens, not %s, nor one that a neuron's component has (brain-sensor-…); got %.70q", strings.Join(reserved, ", "), name)
 	}
 	n, err := r.Node(ctx, ref)
 	if err != nil {
 		return n, err
 	}
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
+		if err := check(ctx, tx, n.ID, m); err != nil {
+			return err
+		}
 		var other string
 		err := tx.QueryRowContext(ctx, `SELECT id FROM nodes WHERE name = ? AND id <> ?`, name, n.ID).Scan(&other)
 		if err == nil {
@@ -169,18 +198,19 @@ func (r *Registry) Rename(ctx context.Context, ref, name string) (apitype.Node, 
 		return n, err
 	}
 	if name != n.Name {
+		r.nodeNews.Note(n.ID)
 		r.events.Add("node.renamed", model.Info, n.ID, fmt.Sprintf("%s is now called %s", n.Name, name), nil)
 	}
 	n.Name = name
 	return n, nil
 }
 
-// Revoke shuts a node out: it is no peer any more and cannot join again. Its
+// Revoke shuts a node that meets the condition out: it is no peer any more and cannot join again. Its
 // name becomes free; its address does not. Beyond maxRevokedNodes the revoked
 // node that joined first is forgotten: its key then is a stranger's, which needs
 // a token or an admin like any new one. One to which a trusted MAC is bound is
 // not forgotten, as that alone would let it in.
-func (r *Registry) Revoke(ctx context.Context, ref string) (string, error) {
+func (r *Registry) Revoke(ctx context.Context, ref string, m etag.Match) (string, error) {
 	n, err := r.Node(ctx, ref)
 	if err != nil {
 		return "", err
@@ -189,10 +219,13 @@ func (r *Registry) Revoke(ctx context.Context, ref string) (string, error) {
 		return "", apitype.Refuse(http.StatusConflict, "", "the gateway cannot revoke itself")
 	}
 	if n.Revoked {
-		return n.ID, nil
+		return n.ID, m.Check(Tag(n))
 	}
 	var forgotten []string
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
+		if err := check(ctx, tx, n.ID, m); err != nil {
+			return err
+		}
 		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET revoked = 1, name = id WHERE id = ?`, n.ID); err != nil {
 			return err
 		}
@@ -203,6 +236,7 @@ func (r *Registry) Revoke(ctx context.Context, ref string) (string, error) {
 		return "", err
 	}
 	r.tellForgotten(forgotten)
+	r.nodeNews.Note(n.ID)
 	r.events.Add("node.revoked", model.Warning, n.ID, n.Name+" was revoked", nil)
 	r.change()
 	return n.ID, nil
@@ -210,20 +244,8 @@ func (r *Registry) Revoke(ctx context.Context, ref string) (string, error) {
 
 // forgetRevoked removes revoked nodes beyond their bound, but the one named.
 func forgetRevoked(ctx context.Context, tx *sql.Tx, but string) (ids []string, err error) {
-	rows, err := tx.QueryContext(ctx, `DELETE FROM nodes WHERE id IN (SELECT id FROM nodes WHERE revoked AND id <> ? AND id NOT IN (SELECT node FROM trusted_macs)
-		ORDER BY joined LIMIT max(0, (SELECT count(*) FROM nodes WHERE revoked) - ?)) RETURNING id`, but, maxRevokedNodes)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, rows.Err()
+	return texts(tx.QueryContext(ctx, `DELETE FROM nodes WHERE id IN (SELECT id FROM nodes WHERE revoked AND id <> ? AND id NOT IN (SELECT node FROM trusted_macs)
+		ORDER BY joined LIMIT max(0, (SELECT count(*) FROM nodes WHERE revoked) - ?)) RETURNING id`, but, maxRevokedNodes))
 }
 
 // Member is what the ingest has to know of a node.

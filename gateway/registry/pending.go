@@ -46,15 +46,16 @@ func (r *Registry) origin(remote netip.Addr) string {
 }
 
 // register notes a request that waits for an admin, and tells whether that is
-// news to one.
-func (r *Registry) register(ctx context.Context, tx *sql.Tx, remote netip.Addr, id string, req model.JoinRequest, reason string) (news bool, err error) {
-	if _, err := tx.ExecContext(ctx, `DELETE FROM registrations WHERE `+isOld, r.oldArgs()...); err != nil {
-		return false, err
+// news to one, and whose registrations it has changed.
+func (r *Registry) register(ctx context.Context, tx *sql.Tx, remote netip.Addr, id string, req model.JoinRequest, reason string) (news bool, changed []string, err error) {
+	gone, err := texts(tx.QueryContext(ctx, `DELETE FROM registrations WHERE `+isOld+` RETURNING id`, r.oldArgs()...))
+	if err != nil {
+		return false, nil, err
 	}
 	req.Token, req.Signature, req.Nonce = "", "", ""
 	body, err := json.Marshal(req)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	now, from := store.Millis(r.clock.Now()), r.origin(remote)
 	var old struct {
@@ -66,19 +67,35 @@ func (r *Registry) register(ctx context.Context, tx *sql.Tx, remote netip.Addr, 
 	case errors.Is(err, sql.ErrNoRows):
 		news = true
 	case err != nil:
-		return false, err
+		return false, nil, err
 	case old.body == string(body) && old.from == from && old.reason == reason && now-old.at >= 0 && now-old.at < tryEvery.Milliseconds():
-		return false, nil
+		return false, gone, nil
 	}
 	if news || old.from != from {
 		if err := hasRoom(ctx, tx, id, from); err != nil {
-			return false, err
+			return false, nil, err
 		}
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO registrations (id, request, remote, origin, state, requested, last_try, reason) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET request = excluded.request, remote = excluded.remote, origin = excluded.origin, last_try = excluded.last_try, reason = excluded.reason`,
 		id, string(body), remote.String(), from, now, now, reason)
-	return news || old.reason != reason, err
+	return news || old.reason != reason, append(gone, id), err
+}
+
+// texts reads a column.
+func texts(rows *sql.Rows, err error) (list []string, _ error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, rows.Err()
 }
 
 func hasRoom(ctx context.Context, tx *sql.Tx, id, from string) error {
@@ -103,9 +120,35 @@ func (r *Registry) stillRejected(ctx context.Context, tx *sql.Tx, id string) err
 	return err
 }
 
+const waitingColumns = `id, request, remote, state, requested, last_try, reason`
+
+func scanWaiting(row interface{ Scan(...any) error }) (g apitype.Registration, err error) {
+	var body string
+	var requested, last int64
+	if err := row.Scan(&g.ID, &body, &g.Remote, &g.State, &requested, &last, &g.Reason); err != nil {
+		return g, err
+	}
+	var req model.JoinRequest
+	if err := json.Unmarshal([]byte(body), &req); err != nil {
+		return g, fmt.Errorf("stored registration %s: %w", g.ID, err)
+	}
+	g.Name, g.Board, g.Version, g.MACs, g.IdentityKey = req.Name, req.Board, req.Version, req.MACs, req.IdentityKey
+	g.Requested, g.LastTry = store.Time(requested), store.Time(last)
+	return g, nil
+}
+
+// Registration returns one that waits or was rejected; false: there is none.
+func (r *Registry) Registration(ctx context.Context, id string) (apitype.Registration, bool, error) {
+	g, err := scanWaiting(r.db.Read().QueryRowContext(ctx, `SELECT `+waitingColumns+` FROM registrations WHERE id = ? AND NOT (`+isOld+`)`, append([]any{id}, r.oldArgs()...)...))
+	if errors.Is(err, sql.ErrNoRows) {
+		return g, false, nil
+	}
+	return g, err == nil, store.Classify(err)
+}
+
 // Registrations returns a page of those that wait or were rejected.
 func (r *Registry) Registrations(ctx context.Context, cursor string, limit int) (apitype.RegistrationList, error) {
-	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, request, remote, state, requested, last_try, reason FROM registrations WHERE id > ? AND NOT (`+isOld+`) ORDER BY id LIMIT ?`,
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT `+waitingColumns+` FROM registrations WHERE id > ? AND NOT (`+isOld+`) ORDER BY id LIMIT ?`,
 		append([]any{cursor}, append(r.oldArgs(), limit+1)...)...)
 	if err != nil {
 		return apitype.RegistrationList{}, store.Classify(err)
@@ -113,18 +156,10 @@ func (r *Registry) Registrations(ctx context.Context, cursor string, limit int) 
 	defer rows.Close()
 	list := apitype.RegistrationList{Items: []apitype.Registration{}}
 	for rows.Next() {
-		var g apitype.Registration
-		var body string
-		var requested, last int64
-		if err := rows.Scan(&g.ID, &body, &g.Remote, &g.State, &requested, &last, &g.Reason); err != nil {
+		g, err := scanWaiting(rows)
+		if err != nil {
 			return apitype.RegistrationList{}, store.Classify(err)
 		}
-		var req model.JoinRequest
-		if err := json.Unmarshal([]byte(body), &req); err != nil {
-			return apitype.RegistrationList{}, fmt.Errorf("stored registration %s: %w", g.ID, err)
-		}
-		g.Name, g.Board, g.Version, g.MACs, g.IdentityKey = req.Name, req.Board, req.Version, req.MACs, req.IdentityKey
-		g.Requested, g.LastTry = store.Time(requested), store.Time(last)
 		list.Items = append(list.Items, g)
 	}
 	if len(list.Items) > limit {

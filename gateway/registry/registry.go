@@ -13,10 +13,12 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"halo.internal/gateway/changes"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
@@ -39,8 +41,15 @@ const (
 // else may be the source of an event.
 var reserved = []string{"join", "stream", events.Source}
 
+// validName tells whether a node may have a name.
 func validName(s string) bool {
-	return nameForm.MatchString(s) && !identity.ValidID(s) && !slices.Contains(reserved, s)
+	return nameForm.MatchString(s) && !identity.ValidID(s) && !slices.Contains(reserved, s) && !ofComponent(s)
+}
+
+// ofComponent tells of names that neurons' components have, or one with a number behind
+// it would have: in DNS they stand for what those are assigned to.
+func ofComponent(s string) bool {
+	return slices.ContainsFunc(model.Components(), func(c model.Component) bool { return strings.HasPrefix(s+"-", model.ComponentName(c, "")) })
 }
 
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -72,6 +81,9 @@ type Registry struct {
 	codes   atomic.Uint32 // generation of the nodes' codes
 	renew   sync.Mutex    // one renewal at a time
 
+	nodeNews    *changes.Log[string] // canonical IDs
+	waitingNews *changes.Log[string] // of those who ask to join
+
 	mu      sync.Mutex // guards what follows
 	live    map[string]*live
 	changed []chan struct{}
@@ -84,6 +96,7 @@ func New(ctx context.Context, c Config) (*Registry, error) {
 	r := &Registry{
 		db: c.DB, clock: c.Clock, events: c.Events, network: c.Key.Public(), key: c.Key, ca: c.CA, epoch: c.Epoch,
 		nonces: newNonces(), wake: make(chan struct{}, 1), live: map[string]*live{},
+		nodeNews: changes.New[string](maxNodes + maxRevokedNodes), waitingNews: changes.New[string](4 * maxRegistrations),
 	}
 	name := c.Name
 	if name == "" {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/etag"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
 	"halo.internal/identity"
@@ -401,7 +402,7 @@ func TestNamesAndAddresses(t *testing.T) {
 			t.Errorf("asked for %s: got %s, want %s", tc.asked, got, tc.want)
 		}
 	}
-	for _, asked := range []string{"", "Mast 1", "stream", "gateway-api", "n-aaaaaaaaaaaaaaaaaaaa", "../../etc"} {
+	for _, asked := range []string{"", "Mast 1", "stream", "gateway-api", "brain-send-n01", "brain-sensor", "n-aaaaaaaaaaaaaaaaaaaa", "../../etc"} {
 		if m := join(asked); m.Name != "node-"+m.Node[2:8] {
 			t.Errorf("asked for %q: got %s, want one made of the ID", asked, m.Name)
 		}
@@ -409,13 +410,15 @@ func TestNamesAndAddresses(t *testing.T) {
 	if !slices.Contains(f.kinds(t), "node.name.conflict") {
 		t.Error("the conflict made no event")
 	}
-	if n, err := f.Rename(t.Context(), "mast-2", "hill"); err != nil || n.Name != "hill" {
+	if n, err := f.Rename(t.Context(), "mast-2", etag.Match{}, "hill"); err != nil || n.Name != "hill" {
 		t.Errorf("rename: %+v, %v", n, err)
 	}
-	_, err := f.Rename(t.Context(), "hill", "mast")
+	_, err := f.Rename(t.Context(), "hill", etag.Match{}, "mast")
 	wantType(t, err, apitype.ProblemNameTaken)
-	_, err = f.Rename(t.Context(), "hill", "No Name")
-	wantType(t, err, "about:blank")
+	for _, bad := range []string{"No Name", "brain-sensor-n01"} {
+		_, err = f.Rename(t.Context(), "hill", etag.Match{}, bad)
+		wantType(t, err, "about:blank")
+	}
 	nodes, err := f.Nodes(t.Context(), "", 500)
 	if err != nil {
 		t.Fatal(err)
@@ -436,7 +439,7 @@ func TestRevokedNodesStayOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Revoke(t.Context(), m.Name); err != nil {
+	if _, err := f.Revoke(t.Context(), m.Name, etag.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	_, err = f.join(t, node, f.request(node, f.token(1)))
@@ -448,7 +451,7 @@ func TestRevokedNodesStayOut(t *testing.T) {
 	if err != nil || after.OverlayV4 == m.OverlayV4 {
 		t.Errorf("the revoked node's address %s was given again (%v)", after.OverlayV4, err)
 	}
-	_, err = f.Revoke(t.Context(), f.key.ID())
+	_, err = f.Revoke(t.Context(), f.key.ID(), etag.Match{})
 	wantType(t, err, "about:blank")
 }
 
@@ -474,7 +477,7 @@ func TestARegistryIsFreshUntilTheFirstNodeForGood(t *testing.T) {
 	if fresh() {
 		t.Error("it is fresh with a node")
 	}
-	if _, err := f.Revoke(t.Context(), node.ID()); err != nil {
+	if _, err := f.Revoke(t.Context(), node.ID(), etag.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	f.open(t)
@@ -683,7 +686,7 @@ func TestEachNodeHasANetworkForItsClients(t *testing.T) {
 			t.Errorf("expected clients %s of %s, got %s of %s", m.Clients, m.Name, p.Clients, p.Name)
 		}
 	}
-	if _, err := f.Revoke(t.Context(), first.Node); err != nil {
+	if _, err := f.Revoke(t.Context(), first.Node, etag.Match{}); err != nil {
 		t.Fatal(err)
 	}
 	if m := join(); m.Clients.String() != "10.43.3.0/24" {

@@ -53,7 +53,13 @@ const busyTimeout = 4 * time.Second
 // SQLite's own notes on corruption.
 func dsn(path string, k Kind, writer bool) string {
 	v := url.Values{}
-	pragmas := []string{fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds())}
+	var pragmas []string
+	if k.Damaged {
+		// Before the file is looked at: SQLite refuses one that is shorter than it says. The
+		// driver sorts them by their texts.
+		pragmas = append(pragmas, "/* first */ writable_schema(1)")
+	}
+	pragmas = append(pragmas, fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()))
 	if k.PageSize > 0 {
 		pragmas = append(pragmas, fmt.Sprintf("page_size(%d)", k.PageSize)) // counts before there is anything in the file
 	}
@@ -133,7 +139,13 @@ func (d *DB) writeTx(ctx context.Context, f func(*sql.Tx) error) error {
 		_ = tx.Rollback()
 		return classify(err)
 	}
-	if err := tx.Commit(); err != nil {
+	arrived, err := d.board(ctx, tx)
+	if err == nil {
+		err = tx.Commit()
+	} else {
+		_ = tx.Rollback() // as above
+	}
+	if arrived(err == nil); err != nil {
 		return classify(err)
 	}
 	d.commits.Add(1)

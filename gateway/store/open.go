@@ -17,7 +17,7 @@ import (
 	"halo.internal/model/atomicfile"
 )
 
-//go:embed config/*.sql telemetry/*.sql
+//go:embed config/*.sql
 var migrations embed.FS
 
 // Repair says what opening a database had to do to it.
@@ -25,6 +25,7 @@ type Repair struct {
 	Reason   string // what was wrong; empty: nothing
 	Aside    string // where the damaged file is kept
 	Restored string // copy that took its place; empty: a new database
+	Salvaged string // what was put into that; empty: nothing
 }
 
 // A copy that takes a database's place has this file beside it until the caller
@@ -32,17 +33,26 @@ type Repair struct {
 // forgotten by a power cut in between.
 const restoredMark = ".restored"
 
+// A new database has this file beside it until it has what could be read of the one whose
+// place it takes.
+const salvageMark = ".salvage"
+
 // Kind is how a database is kept.
 type Kind struct {
 	Migrations fs.FS    // goose's; nil: whoever opens it sees to its tables
 	Copies     []string // one of them takes a damaged one's place, newest first
 
+	// Salvage puts into a new database what can be read of the damaged one whose place it
+	// takes, and says what that was. A power cut may have it done once more, from the beginning.
+	Salvage func(ctx context.Context, damaged string, fresh *DB) (found string, err error)
+
 	// Rollback has a rollback journal instead of a log: nothing is beside the file between
 	// transactions, so that it can be renamed, and it is written once instead of twice.
 	// Writers then wait for all readers.
 	Rollback bool
-	PageSize int // octets; 0: SQLite's
-	Cache    int // KiB of each connection; 0: 1024
+	Damaged  bool // it is read as far as it goes, also where its end is missing
+	PageSize int  // octets; 0: SQLite's
+	Cache    int  // KiB of each connection; 0: 1024
 }
 
 // OpenConfig opens config.db. A damaged one is set aside and the newest good
@@ -60,16 +70,6 @@ func OpenConfig(ctx context.Context, path string) (*DB, Repair, error) {
 	return Open(ctx, path, Kind{Migrations: sub, Copies: copies})
 }
 
-// OpenTelemetry opens telemetry.db. A damaged one is set aside and a new one
-// made: what the nodes still hold unacknowledged comes again.
-func OpenTelemetry(ctx context.Context, path string) (*DB, Repair, error) {
-	sub, err := fs.Sub(migrations, "telemetry")
-	if err != nil {
-		return nil, Repair{}, err
-	}
-	return Open(ctx, path, Kind{Migrations: sub})
-}
-
 // Open opens a database, checks it and brings its tables up to date. A damaged one is
 // set aside, and a copy or a new one takes its place.
 func Open(ctx context.Context, path string, k Kind) (*DB, Repair, error) {
@@ -82,12 +82,24 @@ func Open(ctx context.Context, path string, k Kind) (*DB, Repair, error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, Repair{}, errors.Join(err, d.Close())
 		}
-		return d, Repair{}, nil
+		why, err := os.ReadFile(path + salvageMark)
+		if errors.Is(err, fs.ErrNotExist) {
+			return d, Repair{}, nil
+		}
+		if err != nil {
+			return nil, Repair{}, errors.Join(err, d.Close())
+		}
+		return salvage(ctx, d, k, Repair{Reason: string(why), Aside: path + Damaged})
 	}
 	if !errors.Is(err, ErrCorrupt) {
 		return nil, Repair{}, err
 	}
 	repair := Repair{Reason: err.Error()}
+	if k.Salvage != nil {
+		if err := atomicfile.Write(path+salvageMark, []byte(repair.Reason), 0o600); err != nil {
+			return nil, repair, fmt.Errorf("salvage %s: %w", path, err)
+		}
+	}
 	if repair.Aside, err = SetAside(path); err != nil {
 		return nil, repair, err
 	}
@@ -111,8 +123,25 @@ func Open(ctx context.Context, path string, k Kind) (*DB, Repair, error) {
 	if err := os.RemoveAll(path + restoredMark); err != nil {
 		return nil, repair, err
 	}
-	d, err = openChecked(ctx, path, k)
-	return d, repair, err
+	if d, err = openChecked(ctx, path, k); err != nil || k.Salvage == nil {
+		return d, repair, err
+	}
+	return salvage(ctx, d, k, repair)
+}
+
+// salvage puts into a new database what can be read of the one that was set aside.
+func salvage(ctx context.Context, d *DB, k Kind, repair Repair) (*DB, Repair, error) {
+	if k.Salvage != nil {
+		found, err := k.Salvage(ctx, repair.Aside, d)
+		if err != nil {
+			return nil, repair, errors.Join(fmt.Errorf("salvage %s: %w", repair.Aside, err), d.Close())
+		}
+		repair.Salvaged = found
+	}
+	if err := errors.Join(os.Remove(d.path+salvageMark), atomicfile.SyncDir(filepath.Dir(d.path))); err != nil {
+		return nil, repair, errors.Join(err, d.Close())
+	}
+	return d, repair, nil
 }
 
 // Settled tells that whoever opened the database has written down what follows

@@ -156,14 +156,14 @@ func TestDamagedConfigIsSetAsideAndRestored(t *testing.T) {
 	}
 }
 
-func TestDamagedTelemetryIsReplaced(t *testing.T) {
+func TestADamagedDatabaseWithoutCopiesIsReplaced(t *testing.T) {
 	for name, content := range map[string]string{"rubbish": strings.Repeat("not a database ", 1000), "empty": ""} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "telemetry.db")
 			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			d, repair, err := OpenTelemetry(t.Context(), path)
+			d, repair, err := Open(t.Context(), path, Kind{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -177,7 +177,9 @@ func TestDamagedTelemetryIsReplaced(t *testing.T) {
 
 func TestAFirstStartIsNoDamage(t *testing.T) {
 	dir := t.TempDir()
-	for name, open := range map[string]func(context.Context, string) (*DB, Repair, error){"config.db": OpenConfig, "telemetry.db": OpenTelemetry} {
+	for name, open := range map[string]func(context.Context, string) (*DB, Repair, error){"config.db": OpenConfig, "telemetry.db": func(ctx context.Context, path string) (*DB, Repair, error) {
+		return Open(ctx, path, Kind{Rollback: true, PageSize: 16384})
+	}} {
 		d, repair, err := open(t.Context(), filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

@@ -78,7 +78,7 @@ func (s *Store) tryAppend(ctx context.Context, entries []Entry) ([]Outcome, erro
 	}
 	if err := s.db.Write(ctx, func(tx *sql.Tx) error {
 		for _, src := range g.sources {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO sources (id, node) VALUES (?, ?)`, src.id, src.node); err != nil {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO sources (id, node, sum) VALUES (?, ?, ?)`, src.id, src.node, nodeSum(src.id, src.node)); err != nil {
 				return err
 			}
 		}

@@ -17,8 +17,8 @@ import (
 
 const (
 	maxAhead   = 32 * 24 * time.Hour // of the gateway's clock; later stamps are nobody's
-	mostValues = 2 << 20             // that are unpacked at a time
-	mostWrites = 16 << 20            // octets that wait for a transaction
+	mostValues = 1 << 19             // that are unpacked at a time: four days of twelve metrics every ten seconds
+	mostWrites = 4 << 20             // octets that wait for a transaction
 )
 
 // move is what a compaction moves: the journal up to a group.
@@ -110,7 +110,7 @@ func (s *Store) bounds() (low, high int64) {
 		return earliest, latest
 	}
 	now := s.now()
-	return max(earliest, now.Add(-s.Keep.Hour).UnixMilli()), min(latest, now.Add(maxAhead).UnixMilli())
+	return max(earliest, now.Add(-s.Retention().Keep.Hour).UnixMilli()), min(latest, now.Add(maxAhead).UnixMilli())
 }
 
 // weeks returns those that there is something for.
@@ -265,16 +265,15 @@ func (s *Store) compactNode(ctx context.Context, e *edit, p moving, applied, low
 			}
 			numbers[h.schema] = of
 		}
-		quality, before := clockNumber(b.Clock), int64(0)
+		quality := clockNumber(b.Clock)
+		if m, ok := stepBack(&b); ok && m.at >= low && m.at < high {
+			e.marks = append(e.marks, editMark{node, m})
+		}
 		for i := range b.Reports {
 			r := &b.Reports[i]
 			if r.Time < low || r.Time >= high {
 				continue
 			}
-			if i > 0 && r.Time < before {
-				e.marks = append(e.marks, editMark{node, mark{at: r.Time, kind: MarkClock, boot: b.Boot, seq: b.Seq, detail: fmt.Sprintf("%+d ms", r.Time-before)}})
-			}
-			before = r.Time
 			hour := floor(r.Time, hourMS) / hourMS
 			if g.hours[hour] == nil {
 				g.hours[hour] = newRows()
@@ -428,6 +427,7 @@ func (s *Store) commit(ctx context.Context, e *edit, through int64) (*edit, erro
 		s.weeks.retire(f) // what it holds is not known for sure
 		return nil, err
 	}
+	s.commits.Add(1)
 	if e.refused > 0 {
 		s.given.tell(s, "telemetry.series", "", fmt.Sprintf("a node may have %d metrics within a week; more are not kept", nodeSeries), nil)
 	}
@@ -466,11 +466,11 @@ func (e *edit) write(ctx context.Context, tx *sql.Tx, journal []byte, through in
 		return err
 	}
 	for d, is := range e.stale {
-		query := `DELETE FROM stale WHERE node = ? AND day = ?`
+		query, args := `DELETE FROM stale WHERE node = ? AND day = ?`, []any{d.node, d.day}
 		if is {
-			query = `INSERT OR IGNORE INTO stale VALUES (?, ?)`
+			query, args = `INSERT OR IGNORE INTO stale VALUES (?, ?, ?)`, append(args, d.sum())
 		}
-		if err := run(query, d.node, d.day); err != nil {
+		if err := run(query, args...); err != nil {
 			return err
 		}
 	}
@@ -480,14 +480,14 @@ func (e *edit) write(ctx context.Context, tx *sql.Tx, journal []byte, through in
 				return err
 			}
 		}
-		if err := run(`INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, m.node, m.at, m.kind, m.boot, m.seq, m.through, m.until, m.detail); err != nil {
+		if err := run(`INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, m.node, m.at, m.kind, m.boot, m.seq, m.through, m.until, m.detail, m.sum()); err != nil {
 			return err
 		}
 	}
 	if through == 0 {
 		return nil
 	}
-	return run(`UPDATE meta SET journal = ?, applied = ?`, journal, through)
+	return putMeta(ctx, tx, string(journal), through, e.f.from)
 }
 
 func (e *edit) writeBlocks(ctx context.Context, tx *sql.Tx) error {
@@ -539,7 +539,7 @@ func (s *Store) settle(ctx context.Context, m *move) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM groups WHERE id <= ?`, m.through); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE journal SET compacted = ?`, m.through)
+		_, err = tx.ExecContext(ctx, `UPDATE journal SET compacted = ?, sum = ?`, m.through, journalSum(s.name, m.through))
 		return err
 	}); err != nil {
 		s.swapTails(m, -1) // as they were: the next time they are compared and counted again

@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 )
 
 // A group is the batches of one commit, as octets: its version, then for each
 //
-//	uvarint(source) varint(first) uvarint(last - first) uvarint(octets) and the batch
+//	uvarint(source) varint(first) uvarint(last - first) uvarint(octets), a CRC-32C of
+//	these (4 octets, big endian) and the batch
 //
 // first and last are its earliest and latest stamp, so that a start need not unpack
 // its columns. Batches carry their own checksums.
@@ -25,10 +27,12 @@ type item struct {
 
 // appendItem adds a batch to a group and returns where in it the batch's octets begin.
 func appendItem(group []byte, it item) (longer []byte, at int) {
+	begin := len(group)
 	group = binary.AppendUvarint(group, uint64(it.source))
 	group = binary.AppendVarint(group, it.first)
 	group = binary.AppendUvarint(group, uint64(it.last)-uint64(it.first))
 	group = binary.AppendUvarint(group, uint64(len(it.data)))
+	group = binary.BigEndian.AppendUint32(group, crc32.Checksum(group[begin:], castagnoli))
 	return append(group, it.data...), len(group)
 }
 
@@ -39,28 +43,43 @@ func parseGroup(b []byte) (items []item, err error) {
 		return nil, fmt.Errorf("%w: expected version %d", errGroup, groupVersion)
 	}
 	for b = b[1:]; len(b) > 0; {
-		var it item
-		source, n := binary.Uvarint(b)
-		if n <= 0 || source == 0 || source > 1<<31 {
-			return items, fmt.Errorf("%w: batch %d: expected a source, got %d", errGroup, len(items), source)
+		r := reader{b: b}
+		source, first, span, size := r.unsigned(), r.signed(), r.unsigned(), r.unsigned()
+		head := b[:len(b)-len(r.b)]
+		if r.failed || len(r.b) < crc32.Size || binary.BigEndian.Uint32(r.b) != crc32.Checksum(head, castagnoli) {
+			return items, fmt.Errorf("%w: batch %d: expected a head and its checksum", errGroup, len(items))
 		}
-		b = b[n:]
-		first, n := binary.Varint(b)
-		if n <= 0 {
-			return items, fmt.Errorf("%w: batch %d: expected its first stamp", errGroup, len(items))
+		r.b = r.b[crc32.Size:]
+		if source == 0 || source > 1<<31 || span > uint64(MaxSpan.Milliseconds()) || size > uint64(len(r.b)) {
+			return items, fmt.Errorf("%w: batch %d: expected a source, stamps within %s and %d octets at most, got source %d, %d ms and %d octets", errGroup, len(items), MaxSpan, len(r.b), source, span, size)
 		}
-		b = b[n:]
-		span, n := binary.Uvarint(b)
-		if n <= 0 || span > uint64(MaxSpan.Milliseconds()) {
-			return items, fmt.Errorf("%w: batch %d: expected stamps within %s, got %d ms", errGroup, len(items), MaxSpan, span)
-		}
-		b = b[n:]
-		size, n := binary.Uvarint(b)
-		if n <= 0 || size > uint64(len(b)-n) {
-			return items, fmt.Errorf("%w: batch %d: expected %d octets, got less", errGroup, len(items), size)
-		}
-		it.source, it.first, it.last, it.data = int64(source), first, int64(uint64(first)+span), b[n:n+int(size):n+int(size)]
-		items, b = append(items, it), b[n+int(size):]
+		items = append(items, item{source: int64(source), first: first, last: int64(uint64(first) + span), data: r.b[:size:size]})
+		b = r.b[size:]
 	}
 	return items, nil
+}
+
+// reader takes numbers off octets.
+type reader struct {
+	b      []byte
+	failed bool
+}
+
+func (r *reader) unsigned() uint64 {
+	v, n := binary.Uvarint(r.b)
+	r.skip(n)
+	return v
+}
+
+func (r *reader) signed() int64 {
+	v, n := binary.Varint(r.b)
+	r.skip(n)
+	return v
+}
+
+func (r *reader) skip(n int) {
+	if n <= 0 {
+		r.failed, n = true, 0
+	}
+	r.b = r.b[n:]
 }

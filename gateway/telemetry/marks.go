@@ -4,12 +4,18 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"hash/crc32"
+	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"halo.internal/gateway/store"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
+	"halo.internal/model/wire"
 )
 
 // Kinds of marks.
@@ -24,15 +30,6 @@ const (
 // within minutes.
 const clockLeap = 5 * time.Minute
 
-// Mark is something that a node's readings alone do not tell.
-type Mark struct {
-	At     time.Time `json:"at"`
-	Until  time.Time `json:"until,omitzero" doc:"of a gap: the first reading after it"`
-	Kind   string    `json:"kind"`
-	Boot   uint64    `json:"boot"`
-	Detail string    `json:"detail,omitempty"`
-}
-
 // mark is one as a week file has it.
 type mark struct {
 	at, until    int64
@@ -42,12 +39,32 @@ type mark struct {
 	detail       string
 }
 
-func (m mark) public() Mark {
-	p := Mark{At: time.UnixMilli(m.at).UTC(), Kind: m.kind, Boot: m.boot, Detail: m.detail}
+func (m mark) public() apitype.Mark {
+	p := apitype.Mark{Time: time.UnixMilli(m.at).UTC(), Kind: m.kind, Boot: m.boot, Detail: m.detail}
 	if m.kind == MarkGap {
-		p.Until = time.UnixMilli(m.until).UTC()
+		until := time.UnixMilli(m.until).UTC()
+		p.Until = &until
 	}
 	return p
+}
+
+// stepBack tells of a batch in which stamps go back: of the first time that they do, so
+// that a node whose clock jumps to and fro does not fill the files with that.
+func stepBack(b *wire.Batch) (m mark, ok bool) {
+	steps := 0
+	for i := 1; i < len(b.Reports); i++ {
+		step := b.Reports[i].Time - b.Reports[i-1].Time
+		if step >= 0 {
+			continue
+		}
+		if steps++; steps == 1 {
+			m = mark{at: b.Reports[i].Time, kind: MarkClock, boot: b.Boot, seq: b.Seq, detail: fmt.Sprintf("%+d ms", step)}
+		}
+	}
+	if steps > 1 {
+		m.detail += fmt.Sprintf(", the first of %d times", steps)
+	}
+	return m, steps > 0
 }
 
 // marksOf finds what there is to say of batches that are about to be compacted, by
@@ -131,8 +148,8 @@ func (m mark) still(have spans, known bool) (mark, bool) {
 	return m, missing > 0 && known
 }
 
-// marks calls f with a file's marks of a node within [from, to).
-func (f *weekFile) marks(ctx context.Context, node string, from, to int64, add func(mark)) error {
+// marks calls f with a file's marks of a node within [from, to), in the order of time.
+func (f *weekFile) marks(ctx context.Context, node string, from, to int64, add func(mark) error) error {
 	if f == nil {
 		return nil
 	}
@@ -141,11 +158,101 @@ func (f *weekFile) marks(ctx context.Context, node string, from, to int64, add f
 		return nil
 	}
 	return store.Classify(each(ctx, f.db.Read(), func(rows *sql.Rows) error {
-		var m mark
-		if err := take(rows, &m.at, &m.until, &m.kind, &m.boot, &m.seq, &m.through, &m.detail); err != nil {
+		m := editMark{node: id}
+		var sum int64
+		if err := take(rows, &m.at, &m.until, &m.kind, &m.boot, &m.seq, &m.through, &m.detail, &sum); err != nil {
 			return err
 		}
-		add(m)
+		if sum != m.sum() {
+			return fmt.Errorf("%w: a mark of %s is not what was written", store.ErrCorrupt, node)
+		}
+		return add(m.mark)
+	}, `SELECT at, until, kind, boot, seq, through, detail, sum FROM marks WHERE node = ? AND at >= ? AND at < ? ORDER BY at`, id, from, to))
+}
+
+func (m editMark) sum() int64 {
+	return int64(crc32.Checksum(fmt.Appendf(nil, "%d %d %q %d %d %d %d %q", m.node, m.at, m.kind, m.boot, m.seq, m.through, m.until, m.detail), castagnoli))
+}
+
+// MarkQuery selects what is to be said of a node's readings.
+type MarkQuery struct {
+	Node     string
+	From, To time.Time // the latter not included
+	Cursor   string
+	Limit    int // marks; a page ends with the instant that reaches it
+}
+
+// Marks reads a page of marks in the order of time: starts, corrections of the clock, and
+// what never came.
+func (s *Store) Marks(ctx context.Context, q MarkQuery) (apitype.MarkList, error) {
+	list := apitype.MarkList{Node: q.Node, Items: []apitype.Mark{}}
+	low, high, err := since(q.Cursor, q.From.UnixMilli(), q.To.UnixMilli())
+	if err != nil {
+		return list, err
+	}
+	s.mu.RLock()
+	var fresh []mark
+	have := seen{}
+	if src := s.sources[q.Node]; src != nil {
+		fresh, _ = marksOf(src.head, src.seen, src.tail)
+		for boot, spans := range src.seen {
+			have[boot] = slices.Clone(spans)
+		}
+	}
+	s.mu.RUnlock()
+	slices.SortStableFunc(fresh, func(a, b mark) int { return cmp.Compare(a.at, b.at) })
+	last := low
+	add := func(m mark) error {
+		spans, known := have[m.boot]
+		m, ok := m.still(spans, known)
+		if !ok || m.at < low || m.at >= high {
+			return nil
+		}
+		if len(list.Items) >= q.Limit && m.at > last {
+			list.Next = strconv.FormatInt(last, 10)
+			return errEnough
+		}
+		if p := m.public(); !slices.ContainsFunc(list.Items[max(0, len(list.Items)-8):], func(o apitype.Mark) bool { return same(o, p) }) {
+			list.Items, last = append(list.Items, p), m.at
+		}
 		return nil
-	}, `SELECT at, until, kind, boot, seq, through, detail FROM marks WHERE node = ? AND at >= ? AND at < ? ORDER BY at LIMIT ?`, id, from, to, maxMarks))
+	}
+	before := func(at int64) error { // hands over those of the head
+		for len(fresh) > 0 && fresh[0].at < at {
+			m := fresh[0]
+			fresh = fresh[1:]
+			if err := add(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, w := range s.weeks.list() {
+		if w.begin() >= high || w.end() <= low {
+			continue
+		}
+		err = s.readWeek(ctx, w, func(f *weekFile) error {
+			return f.marks(ctx, q.Node, low, high, func(m mark) error {
+				if err := before(m.at); err != nil {
+					return err
+				}
+				return add(m)
+			})
+		})
+		if err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = before(math.MaxInt64)
+	}
+	if err != nil && !errors.Is(err, errEnough) {
+		return list, fmt.Errorf("marks of %s: %w", q.Node, err)
+	}
+	return list, nil
+}
+
+// same tells whether the head and a file say the same.
+func same(a, b apitype.Mark) bool {
+	return a.Time.Equal(b.Time) && a.Kind == b.Kind && a.Boot == b.Boot && a.Detail == b.Detail
 }

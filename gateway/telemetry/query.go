@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"halo.internal/gateway/telemetry/block"
+	"halo.internal/model/apitype"
 	"halo.internal/model/wire"
 )
 
@@ -50,6 +51,7 @@ type Query struct {
 	Step     time.Duration // width of a bucket
 	Points   int           // instead of Step: at most so many buckets
 	Func     Func          // what Point.Value is; empty: Mean
+	After    *SeriesKey    // only those that follow it
 	Across   Func          // one series of each metric: Sum, Mean, Min, Max or Count of what Func gives for each node; empty: one for each node
 }
 
@@ -58,21 +60,14 @@ type Series struct {
 	Node   string // empty: of all that were asked for
 	Metric string
 	Unit   string
-	Step   time.Duration
-	Points []Point // of buckets that have readings, in order
+	Points []apitype.Point // of buckets that have readings, in order
 }
 
-// Point is what the readings of one bucket came to. Minimum and maximum keep the peaks
-// however wide the bucket is. Across nodes the readings are what Func gives for each.
-type Point struct {
-	Time  time.Time // when the bucket begins
-	Count int64
-	Min   float64
-	Max   float64
-	Mean  float64
-	First float64
-	Last  float64
-	Value float64 // by Query.Func
+// SeriesKey is what series are sorted by.
+type SeriesKey struct{ Node, Metric, Unit string }
+
+func (k SeriesKey) compare(o SeriesKey) int {
+	return cmp.Or(cmp.Compare(k.Node, o.Node), cmp.Compare(k.Metric, o.Metric), cmp.Compare(k.Unit, o.Unit))
 }
 
 // steps are those that Points chooses from.
@@ -193,41 +188,51 @@ func (l *lines) line(k line) ([]cell, error) {
 	return c, nil
 }
 
-// Range calls yield with each series that has readings, by node and metric. It holds one
-// node's at a time.
-func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) error {
+// Range calls yield with each series that has readings, by node and metric, and returns the
+// width of a bucket. It holds one node's at a time.
+func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (step time.Duration, err error) {
 	g, err := q.grid()
 	if err != nil {
-		return err
+		return 0, err
 	}
+	step = time.Duration(g.step) * time.Millisecond
 	if err := q.check(); err != nil {
-		return err
+		return step, err
 	}
-	nodes := q.Nodes
+	nodes := slices.Compact(slices.Sorted(slices.Values(q.Nodes)))
 	if len(nodes) == 0 {
-		nodes = s.nodes()
+		nodes = s.Nodes()
+	}
+	give := func(k SeriesKey, points []apitype.Point) error {
+		if len(points) == 0 || q.After != nil && k.compare(*q.After) <= 0 {
+			return nil
+		}
+		return yield(Series{k.Node, k.Metric, k.Unit, points})
 	}
 	across := lines{grid: g, of: map[line][]cell{}}
 	wanted := matcher(q.Metrics)
 	for _, node := range nodes {
+		if q.Across == "" && q.After != nil && node < q.After.Node {
+			continue
+		}
 		l, err := s.lines(ctx, node, wanted, g)
 		if err != nil {
-			return err
+			return step, err
 		}
 		for _, k := range l.sorted() {
 			points := g.points(l.of[k], q.Func)
-			if len(points) == 0 {
+			if q.Across == "" {
+				if err := give(SeriesKey{node, k.metric, k.unit}, points); err != nil {
+					return step, err
+				}
 				continue
 			}
-			if q.Across == "" {
-				if err := yield(Series{node, k.metric, k.unit, time.Duration(g.step) * time.Millisecond, points}); err != nil {
-					return err
-				}
+			if len(points) == 0 {
 				continue
 			}
 			sum, err := across.line(k)
 			if err != nil {
-				return err
+				return step, err
 			}
 			for _, p := range points {
 				at := p.Time.UnixMilli()
@@ -236,11 +241,11 @@ func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) er
 		}
 	}
 	for _, k := range across.sorted() {
-		if err := yield(Series{"", k.metric, k.unit, time.Duration(g.step) * time.Millisecond, g.points(across.of[k], q.Across)}); err != nil {
-			return err
+		if err := give(SeriesKey{"", k.metric, k.unit}, g.points(across.of[k], q.Across)); err != nil {
+			return step, err
 		}
 	}
-	return nil
+	return step, nil
 }
 
 func (l *lines) sorted() []line {
@@ -249,8 +254,8 @@ func (l *lines) sorted() []line {
 	})
 }
 
-// nodes returns all that ever sent anything.
-func (s *Store) nodes() []string {
+// Nodes returns all of which there ever was anything.
+func (s *Store) Nodes() []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return slices.Sorted(maps.Keys(s.sources))
@@ -321,14 +326,14 @@ func number(m wire.Metric, b block.Bucket) (c cell, ok bool) {
 }
 
 // points returns the cells that have readings.
-func (g grid) points(cells []cell, f Func) (points []Point) {
+func (g grid) points(cells []cell, f Func) (points []apitype.Point) {
 	var before *cell
 	for i := range cells {
 		c := &cells[i]
 		if c.n == 0 {
 			continue
 		}
-		p := Point{Time: time.UnixMilli(g.from + int64(i)*g.step).UTC(), Count: c.n, Min: c.min, Max: c.max, Mean: c.sum / float64(c.n), First: c.first, Last: c.last}
+		p := apitype.Point{Time: time.UnixMilli(g.from + int64(i)*g.step).UTC(), Count: c.n, Min: c.min, Max: c.max, Mean: c.sum / float64(c.n), First: c.first, Last: c.last}
 		switch f {
 		case Min:
 			p.Value = c.min

@@ -66,7 +66,7 @@ func (s *Store) repair(ctx context.Context, w week, why error) error {
 	path := s.weeks.path(w)
 	kept, lost, err := s.salvage(ctx, w, path)
 	if err != nil {
-		return fmt.Errorf("repair %v: %w", w, errors.Join(err, store.Remove(path+unfinished)))
+		return fmt.Errorf("repair %v: %w", w, errors.Join(err, dropUnfinished(path)))
 	}
 	if err := s.removeAside(); err != nil {
 		return err
@@ -102,7 +102,7 @@ func (s *Store) removeAside() error {
 
 // salvage writes what can be read of a file into a new one beside it.
 func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost int, err error) {
-	if err := store.Remove(path + unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := dropUnfinished(path); err != nil {
 		return 0, 0, err
 	}
 	fresh, err := openWeek(ctx, path+unfinished, w, true)
@@ -112,7 +112,9 @@ func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost in
 	defer func() { err = errors.Join(err, fresh.db.Close()) }()
 	old := &weekFile{week: w}
 	old.reset()
-	if old.db, err = store.OpenAsIs(ctx, path, weekKind); err != nil {
+	kind := weekKind
+	kind.Damaged = true
+	if old.db, err = store.OpenAsIs(ctx, path, kind); err != nil {
 		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
 			return 0, 0, nil // it is no database any more
 		}
@@ -120,12 +122,11 @@ func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost in
 	}
 	defer func() { err = errors.Join(err, old.db.Close()) }()
 	for _, part := range old.parts() {
-		if err := store.Classify(part(ctx)); err != nil && !errors.Is(err, store.ErrCorrupt) {
-			if ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) {
-				return 0, 0, err
-			}
+		if err := store.Classify(part(ctx)); err != nil && (ctx.Err() != nil || errors.Is(err, store.ErrUnavailable)) {
+			return 0, 0, err
 		}
 	}
+	days := forms{}
 	e := old.copyTo(fresh)
 	e.marks, _ = old.allMarks(ctx) // as many as can be read
 	c := copier{names: old.names()}
@@ -134,6 +135,7 @@ func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost in
 			lost++
 			return nil
 		}
+		days.note(b.width, b.start)
 		if kept++; b.width == raw || b.width == minute {
 			e.stale[nodeDay{b.node, floor(b.start, 24) / 24}] = true
 		}
@@ -145,36 +147,88 @@ func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost in
 		}
 		return nil
 	}
-	for next := int64(0); ; {
-		last, end, err := c.run(ctx, old, next)
-		if err == nil && end {
-			break
-		}
-		if err != nil && !errors.Is(err, store.ErrCorrupt) {
-			return kept, lost, err
-		}
-		if next = max(next, last+1); err != nil { // what is on this page cannot be read: look behind it
-			skip := next
-			for step := int64(1); ; step *= 2 {
-				if skip += step; step > weekIDsLimit {
-					end = true
-					break
-				}
-				if old.readable(ctx, skip) {
-					next = skip
-					break
-				}
-			}
-			lost++
-			if end {
-				break
-			}
-		}
+	holes, err := crawl(func(from int64) (int64, error) { return c.run(ctx, old, from) }, func(id int64) bool { return old.readable(ctx, id) })
+	if lost += holes; err != nil {
+		return kept, lost, err
 	}
 	if _, err := s.commit(ctx, e, 0); err != nil {
 		return kept, lost, err
 	}
+	if old.journal == "" { // nothing in it says any more how far it was thinned
+		old.from = days.thinned()
+	}
 	return kept, lost, fresh.setMeta(ctx, old)
+}
+
+// forms is in which form each day is there, of any node.
+type forms map[int64]struct{ fine, quarter bool }
+
+func (f forms) note(width int, hour int64) {
+	d := floor(hour, 24) / 24
+	is := f[d]
+	is.fine = is.fine || width == raw || width == minute
+	is.quarter = is.quarter || width == quarter
+	f[d] = is
+}
+
+// thinned returns how far what is fine has been given up, which always begins with the
+// oldest.
+func (f forms) thinned() (t thinned) {
+	for d, is := range f {
+		end := (d + 1) * dayMS
+		if !is.fine {
+			t.quarter = max(t.quarter, end)
+		}
+		if !is.fine && !is.quarter {
+			t.hour = max(t.hour, end)
+		}
+	}
+	t.minute = t.quarter
+	return t
+}
+
+// crawl has all rows of a table read that can be: read begins at a row, and returns the last
+// that it has read, readable tells of the first row from that one on. holes is how many
+// places could not be read.
+func crawl(read func(from int64) (last int64, err error), readable func(id int64) bool) (holes int, err error) {
+	for next := int64(0); ; {
+		last, err := read(next)
+		if err == nil {
+			return holes, nil
+		}
+		if !errors.Is(err, store.ErrCorrupt) {
+			return holes, err
+		}
+		holes++
+		// What is on this page cannot be read: look behind it.
+		low, high := max(next, last+1), int64(0) // the former is not readable, the latter is
+		for step := int64(1); step <= weekIDsLimit && high == 0; step *= 2 {
+			if readable(low + step) {
+				high = low + step
+			} else {
+				low += step
+			}
+		}
+		if high == 0 {
+			return holes, nil
+		}
+		for high-low > 1 {
+			if middle := low + (high-low)/2; readable(middle) {
+				high = middle
+			} else {
+				low = middle
+			}
+		}
+		next = high
+	}
+}
+
+// dropUnfinished removes the file that is about to take a week's place, if there is one.
+func dropUnfinished(path string) error {
+	if err := store.Remove(path + unfinished); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // readable tells whether the first block from that row on can be read.
@@ -189,8 +243,8 @@ type copier struct {
 	block func(node string, b editBlock) error
 }
 
-// run begins at that row, and returns the last that it has read; end: there are no more.
-func (c *copier) run(ctx context.Context, f *weekFile, from int64) (last int64, end bool, err error) {
+// run begins at that row, and returns the last that it has read.
+func (c *copier) run(ctx context.Context, f *weekFile, from int64) (last int64, err error) {
 	last = from - 1
 	err = each(ctx, f.db.Read(), func(rows *sql.Rows) error {
 		var id int64
@@ -204,7 +258,7 @@ func (c *copier) run(ctx context.Context, f *weekFile, from int64) (last int64, 
 		}
 		return nil
 	}, `SELECT id, node, width, start, body FROM blocks NOT INDEXED WHERE id >= ? ORDER BY id`, from)
-	return last, err == nil, store.Classify(err)
+	return last, store.Classify(err)
 }
 
 // copyTo begins an edit of a new file with a file's nodes and series.
@@ -220,19 +274,21 @@ func (f *weekFile) copyTo(fresh *weekFile) *edit {
 func (f *weekFile) allMarks(ctx context.Context) (all []editMark, err error) {
 	err = each(ctx, f.db.Read(), func(rows *sql.Rows) error {
 		var m editMark
-		if err := take(rows, &m.node, &m.at, &m.kind, &m.boot, &m.seq, &m.through, &m.until, &m.detail); err != nil {
+		var sum int64
+		if err := take(rows, &m.node, &m.at, &m.kind, &m.boot, &m.seq, &m.through, &m.until, &m.detail, &sum); err != nil {
 			return err
 		}
-		all = append(all, m)
+		if sum == m.sum() {
+			all = append(all, m)
+		}
 		return nil
-	}, `SELECT node, at, kind, boot, seq, through, until, detail FROM marks`)
+	}, `SELECT node, at, kind, boot, seq, through, until, detail, sum FROM marks`)
 	return all, store.Classify(err)
 }
 
 // setMeta says of a new file what another one says.
 func (f *weekFile) setMeta(ctx context.Context, as *weekFile) error {
 	return f.db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE meta SET journal = ?, applied = ?, minute = ?, quarter = ?, hour = ?`, []byte(as.journal), as.applied, as.from.minute, as.from.quarter, as.from.hour)
-		return err
+		return putMeta(ctx, tx, as.journal, as.applied, as.from)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/gateway/store"
 	"halo.internal/model/apitype"
 )
 
@@ -98,8 +99,9 @@ func TestDamagedWeek(t *testing.T) {
 		kept float64 // of all, at least
 	}
 	cases := []damaging{
-		{"cut in half", func(d []byte) []byte { return d[:len(d)/2] }, 0},
-		{"cut within a page", func(d []byte) []byte { return d[:len(d)-weekPage/2] }, 0},
+		{"cut in half", func(d []byte) []byte { return d[:len(d)/2] }, 0}, // half of it is small tables
+		{"cut by two pages", func(d []byte) []byte { return d[:len(d)-2*weekPage] }, 0.5},
+		{"cut within a page", func(d []byte) []byte { return d[:len(d)-weekPage/2] }, 0.8},
 		{"cut to nothing", func(d []byte) []byte { return nil }, 0},
 		{"no database", page(0), 0},
 		{"a page in the middle", page(len(whole) / weekPage / 2), 0.8},
@@ -144,26 +146,179 @@ func TestDamagedWeek(t *testing.T) {
 	}
 }
 
-// A damaged journal is set aside; the weeks stay, and take in what the new one has.
+// Of a damaged journal a new one has what can be read, and the weeks go on; nothing that is
+// wrong is in it, and what is lost is told of.
 func TestDamagedJournal(t *testing.T) {
 	b, k, _ := filled(t)
-	n := len(k.samples("n-b", epoch.Add(-240*time.Hour), epoch))
-	damage(t, filepath.Join(b.dir, "telemetry.db"), func(d []byte) []byte { return d[:len(d)/2] })
-	b.at = epoch.Add(3 * 24 * time.Hour)
+	old := len(k.samples("n-b", epoch.Add(-240*time.Hour), epoch.Add(-time.Hour)))
 	b.open()
-	if got := b.events.kinds(); !slices.Equal(got, []string{"repair"}) {
-		t.Errorf("events %v", got)
-	}
 	if err := b.PutSchema(t.Context(), "n-a", cpuAndMemory); err != nil {
 		t.Fatal(err)
 	}
-	b.append(numbered(t, "n-a", 9, 1)) // group 1 again, which the file had of the other journal
-	b.tend()
-	if got := b.readable(k, "n-b"); got != n {
-		t.Errorf("%d samples are left, want all %d", got, n)
+	b.at = epoch.Add(time.Hour)
+	const batches = 600
+	for seq := range uint64(batches) { // what is in the journal alone, in many groups
+		e := numbered(t, "n-b", 8, seq+1)
+		b.append(e)
+		k.take(e)
 	}
-	if got, err := b.Samples(t.Context(), SampleQuery{Node: "n-a", From: epoch, To: epoch.Add(time.Hour), Limit: 100}); err != nil || len(got.Items) != 6 {
-		t.Errorf("what came after: got %+v, %v", got, err)
+	b.close()
+	path := filepath.Join(b.dir, "telemetry.db")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = 4096
+	r := rand.New(rand.NewPCG(5, 5))
+	scramble := func(i int) func([]byte) []byte {
+		return func(d []byte) []byte {
+			for k := range page {
+				d[i*page+k] = byte(r.Uint32())
+			}
+			return d
+		}
+	}
+	type damaging struct {
+		name string
+		edit func([]byte) []byte
+		kept int // batches, at least
+		told bool
+	}
+	cases := []damaging{
+		{"cut to nothing", func([]byte) []byte { return nil }, 0, true},
+		{"no database", scramble(0), 0, true},
+		{"cut in half", func(d []byte) []byte { return d[:len(d)/2] }, 1, true},
+		{"the last page is gone", func(d []byte) []byte { return d[:len(d)-page] }, batches / 2, true},
+		{"a page in the middle", scramble(len(whole) / page / 2), batches / 2, false},
+		{"the page before the last", scramble(len(whole)/page - 2), batches / 2, true},
+	}
+	for i := range 12 {
+		cases = append(cases, damaging{fmt.Sprintf("%d bits, %d", 1+i, i), func(d []byte) []byte {
+			for range 1 + i {
+				d[r.IntN(len(d))] ^= 1 << r.IntN(8)
+			}
+			return d
+		}, 0, false})
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.CopyFS(dir, os.DirFS(b.dir)); err != nil {
+				t.Fatal(err)
+			}
+			damage(t, filepath.Join(dir, "telemetry.db"), tc.edit)
+			c := benchIn(t, dir, nil)
+			told := strings.Join(c.events.kinds(), " ")
+			c.at = epoch.Add(24 * time.Hour)
+			left := 0
+			for _, boot := range c.Coverage("n-b").Boots {
+				if boot.Boot == 8 {
+					left = int(boot.Count)
+				}
+			}
+			if left < tc.kept {
+				t.Errorf("%d of %d batches are left, want %d", left, batches, tc.kept)
+			}
+			if (left < batches || tc.told) && told == "" {
+				t.Errorf("%d of %d batches are left, and no event says so", left, batches)
+			}
+			if got := c.readable(k, "n-b"); got < old+6*left {
+				t.Errorf("%d samples can be read, want %d", got, old+6*left)
+			}
+			late := numbered(t, "n-a", 9, 1)
+			if o := c.append(late); o[0] != Stored {
+				t.Fatalf("what comes: %v", o)
+			}
+			k.take(late)
+			c.tend()
+			c.restart()
+			if got := c.readable(k, "n-b"); got < old+6*left {
+				t.Errorf("after compaction %d samples can be read, want %d", got, old+6*left)
+			}
+			if got, err := c.Samples(t.Context(), SampleQuery{Node: "n-a", From: epoch, To: epoch.Add(time.Hour), Limit: 100}); err != nil || len(got.Items) != 6 {
+				t.Errorf("what came after: got %+v, %v", got, err)
+			}
+		})
+	}
+}
+
+// A power cut while a journal is salvaged has it done again.
+func TestSalvageIsCutShort(t *testing.T) {
+	b := newBench(t)
+	for seq := range uint64(50) {
+		b.append(numbered(t, "n-a", 1, seq+1))
+	}
+	b.close()
+	path := filepath.Join(b.dir, "telemetry.db")
+	aside, err := store.SetAside(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".salvage", []byte("it was damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.open() // there is no other yet
+	if got := b.Coverage("n-a").Boots; len(got) != 1 || got[0].Count != 50 {
+		t.Errorf("%+v", got)
+	}
+	b.close()
+	if err := os.WriteFile(path+".salvage", []byte("it was damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.open() // there is one, and it has all
+	if got := b.Coverage("n-a").Boots; len(got) != 1 || got[0].Count != 50 || b.headCount != 50 {
+		t.Errorf("%+v", got)
+	}
+	if got := b.events.kinds(); !slices.Equal(got, []string{"repair", "repair"}) {
+		t.Errorf("events %v", got)
+	}
+	if _, err := os.Stat(path + ".salvage"); err == nil {
+		t.Error("the mark is still there")
+	}
+	if _, err := os.Stat(aside); err != nil {
+		t.Error(err)
+	}
+}
+
+// Where there is no room to salvage a journal, that waits until there is.
+func TestSalvageOnAFullDisk(t *testing.T) {
+	b := benchIn(t, smallDisk(t, "8m"), nil)
+	for seq := range uint64(100) {
+		b.append(numbered(t, "n-a", 1, seq+1))
+	}
+	b.close()
+	path := filepath.Join(b.dir, "telemetry.db")
+	damage(t, path, func(d []byte) []byte { return d[:len(d)-100] })
+	ballast := fillUp(t, b.dir, 0)
+	for range 3 {
+		if db, _, err := OpenJournal(t.Context(), path); err == nil {
+			db.Close()
+			t.Fatal("it was salvaged on a full disk")
+		}
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	b.open()
+	if got := b.Coverage("n-a").Boots; len(got) != 1 || got[0].Count < 90 || len(b.events.kinds()) == 0 {
+		t.Errorf("%+v, events %v", got, b.events.kinds())
+	}
+}
+
+// How far a file was thinned follows from what is in it.
+func TestForms(t *testing.T) {
+	f := forms{}
+	for d := range int64(4) {
+		f.note(hourly, 24*d)
+		if d >= 1 {
+			f.note(quarter, 24*d)
+		}
+		if d >= 2 {
+			f.note([]int{raw, minute}[d-2], 24*d+5)
+		}
+	}
+	if got, want := f.thinned(), (thinned{2 * dayMS, 2 * dayMS, dayMS}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

@@ -51,7 +51,7 @@ func (s *Store) rollWeek(ctx context.Context, w week, before int64) (waits bool,
 			}
 		}
 		e.stale[d] = false
-		if e.size > mostWrites/16 {
+		if e.size > mostWrites/4 {
 			if e, err = s.commit(ctx, e, 0); err != nil {
 				return true, err
 			}

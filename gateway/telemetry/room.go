@@ -27,13 +27,16 @@ const (
 // Limit is how many octets may be in use where there is room on the file system.
 func (s *Store) Limit() int64 {
 	if size, _ := s.space(); size > 0 {
-		return min(s.Budget, size/shareOfDisk)
+		return min(s.Retention().Budget, size/shareOfDisk)
 	}
-	return s.Budget
+	return s.Retention().Budget
 }
 
 // Thinned returns how often a week was thinned or removed for space since the start.
 func (s *Store) Thinned() int64 { return s.thinnings.Load() }
+
+// Commits returns how many transactions were written since the start: each wears the card.
+func (s *Store) Commits() int64 { return s.db.Commits() + s.commits.Load() }
 
 // Bytes returns how much of the file system the telemetry takes.
 func (s *Store) Bytes() int64 {

@@ -52,7 +52,7 @@ func (b *bench) answers(k *known, node string, from time.Time, step time.Duratio
 		b.t.Fatal(err)
 	}
 	var got []Series
-	if err := b.Range(b.t.Context(), q, func(s Series) error { got = append(got, s); return nil }); err != nil {
+	if _, err := b.Range(b.t.Context(), q, func(s Series) error { got = append(got, s); return nil }); err != nil {
 		b.t.Fatal(err)
 	}
 	t, ok := b.t.(*testing.T)
@@ -129,7 +129,7 @@ func (b *bench) checkCounts(t *testing.T, k *known, from time.Time, step time.Du
 		t.Fatal(err)
 	}
 	var got []Series
-	if err := b.Range(t.Context(), q, func(s Series) error { got = append(got, s); return nil }); err != nil {
+	if _, err := b.Range(t.Context(), q, func(s Series) error { got = append(got, s); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	samePoints(t, fmt.Sprintf("by %s", step), k.series("n-a", "system.cpu.used_percent", g), got, false)
@@ -137,7 +137,7 @@ func (b *bench) checkCounts(t *testing.T, k *known, from time.Time, step time.Du
 
 func TestBudget(t *testing.T) {
 	const budget = 3 << 20
-	b := benchIn(t, t.TempDir(), func(c *Config) { c.Budget = budget })
+	b := benchIn(t, t.TempDir(), func(c *Config) { c.Retention.Budget = budget })
 	b.space = func() (int64, int64) { return 0, 0 }
 	r := rand.New(rand.NewPCG(9, 1))
 	seq, at := uint64(0), time.Date(2026, 8, 3, 0, 0, 0, 0, time.UTC)
@@ -153,7 +153,7 @@ func TestBudget(t *testing.T) {
 		t.Fatalf("nothing was thinned: %v", b.events.kinds())
 	}
 	points := func(from time.Time, step time.Duration) (n int64) {
-		if err := b.Range(t.Context(), Query{Metrics: []string{"system.cpu.*"}, From: from, To: from.Add(24 * time.Hour), Step: step}, func(s Series) error {
+		if _, err := b.Range(t.Context(), Query{Metrics: []string{"system.cpu.*"}, From: from, To: from.Add(24 * time.Hour), Step: step}, func(s Series) error {
 			for _, p := range s.Points {
 				n += p.Count
 			}
@@ -187,7 +187,7 @@ func TestLimits(t *testing.T) {
 		{128 << 20, 32 << 20, 1 << 20, 10 << 20, 9<<20 + 0}, // a reserve of 2 MiB lacks 1
 		{128 << 20, 32 << 20, 30 << 20, 10 << 20, 32 << 20 / 3},
 	} {
-		b.Budget = tc.budget
+		b.SetRetention(Retention{Keep: DefaultKeep(), Budget: tc.budget})
 		b.space = func() (int64, int64) { return tc.size, tc.free }
 		if got := b.limit(tc.used); got != tc.want {
 			t.Errorf("%+v: got %d", tc, got)

@@ -1,9 +1,11 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -30,15 +32,11 @@ var errEnough = errors.New("enough")
 // or "". What was thinned is not among them: Range has that.
 func (s *Store) Samples(ctx context.Context, q SampleQuery) (apitype.SampleList, error) {
 	list := apitype.SampleList{Node: q.Node, Items: []apitype.Sample{}}
-	from, to := q.From.UnixMilli(), q.To.UnixMilli()+1
-	if q.Cursor != "" {
-		at, err := strconv.ParseInt(q.Cursor, 10, 64)
-		if err != nil {
-			return list, apitype.Refuse(http.StatusBadRequest, "", "cursor: expected the value of \"next\" of an earlier page")
-		}
-		from = max(from, at+1)
+	from, to, err := since(q.Cursor, q.From.UnixMilli(), q.To.UnixMilli()+1)
+	if err != nil {
+		return list, err
 	}
-	c := scan{store: s, node: q.Node, wanted: matcher(q.Metrics), from: max(from, 0), to: min(to, latest)}
+	c := scan{store: s, node: q.Node, wanted: matcher(q.Metrics), from: from, to: to}
 	c.rows = func(b *block.Block) error {
 		next := make([]int, len(b.Columns))
 		slices.SortFunc(b.Columns, func(x, y block.Column) int { return x.Series - y.Series })
@@ -64,47 +62,59 @@ func (s *Store) Samples(ctx context.Context, q SampleQuery) (apitype.SampleList,
 		}
 		return nil
 	}
-	err := c.run(ctx)
+	err = c.run(ctx)
 	if err != nil && !errors.Is(err, errEnough) {
 		return list, fmt.Errorf("samples of %s: %w", q.Node, err)
 	}
 	return list, nil
 }
 
-const maxMarks = 1000 // of one answer
+// since returns which part of [from, to) follows a page with that cursor.
+func since(cursor string, from, to int64) (int64, int64, error) {
+	if cursor != "" {
+		at, err := strconv.ParseInt(cursor, 10, 64)
+		if err != nil {
+			return 0, 0, apitype.Refuse(http.StatusBadRequest, "", "cursor: expected the value of \"next\" of an earlier page")
+		}
+		from = max(from, at+1)
+	}
+	return max(from, 0), min(to, latest), nil
+}
 
-// Marks returns what is to be said of a node's readings in [from, to), in the order of time:
-// starts, corrections of its clock, and what never came.
-func (s *Store) Marks(ctx context.Context, node string, from, to time.Time) ([]Mark, error) {
-	low, high := from.UnixMilli(), to.UnixMilli()
+// Metrics returns the metrics of which there may be readings in [from, to], by name: names,
+// or their beginnings followed by *; none: all.
+func (s *Store) Metrics(ctx context.Context, from, to time.Time, wanted []string) ([]apitype.Metric, error) {
+	is, found := matcher(wanted), map[apitype.Metric]bool{}
+	note := func(m wire.Metric) {
+		if is(m.Name) {
+			found[apitype.Metric{Metric: m.Name, Unit: m.Unit}] = true
+		}
+	}
 	s.mu.RLock()
-	var fresh []mark
-	have := seen{}
-	if src := s.sources[node]; src != nil {
-		fresh, _ = marksOf(src.head, src.seen, src.tail)
-		for boot, spans := range src.seen {
-			have[boot] = slices.Clone(spans)
+	for _, sch := range s.schemas {
+		if sch.held > 0 {
+			for _, m := range sch.Metrics {
+				note(m)
+			}
 		}
 	}
 	s.mu.RUnlock()
-	list := []Mark{}
-	add := func(m mark) {
-		spans, known := have[m.boot]
-		if m, ok := m.still(spans, known); ok && len(list) < maxMarks && m.at >= low && m.at < high {
-			list = append(list, m.public())
-		}
-	}
 	for _, w := range s.weeks.list() {
-		if w.begin() >= high || w.end() <= low {
+		if w.begin() > to.UnixMilli() || w.end() <= from.UnixMilli() {
 			continue
 		}
-		if err := s.readWeek(ctx, w, func(f *weekFile) error { return f.marks(ctx, node, low, high, add) }); err != nil {
-			return nil, err
+		if err := s.readWeek(ctx, w, func(f *weekFile) error {
+			if f != nil {
+				for _, m := range f.series {
+					note(m)
+				}
+			}
+			return nil
+		}); err != nil {
+			return nil, fmt.Errorf("metrics of %v: %w", w, err)
 		}
 	}
-	for _, m := range fresh {
-		add(m)
-	}
-	slices.SortStableFunc(list, func(a, b Mark) int { return a.At.Compare(b.At) })
-	return slices.Compact(list), nil
+	return slices.SortedFunc(maps.Keys(found), func(a, b apitype.Metric) int {
+		return cmp.Or(cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Unit, b.Unit))
+	}), nil
 }

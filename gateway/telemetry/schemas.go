@@ -58,7 +58,7 @@ func (s *Store) PutSchema(ctx context.Context, node string, add wire.Schema) err
 	today := day(s.now())
 	if err := s.db.Write(ctx, func(tx *sql.Tx) error {
 		if fresh {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO sources (id, node) VALUES (?, ?)`, src.id, src.node); err != nil {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO sources (id, node, sum) VALUES (?, ?, ?)`, src.id, src.node, nodeSum(src.id, src.node)); err != nil {
 				return err
 			}
 		}

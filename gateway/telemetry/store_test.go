@@ -79,7 +79,7 @@ func (b *bench) open() {
 	if repair.Reason != "" {
 		b.events.Add("repair", model.Error, "", repair.Reason, nil)
 	}
-	c := Config{Journal: db, Dir: filepath.Join(b.dir, "telemetry"), Budget: 1 << 30, Now: func() time.Time { return b.at }, Sure: func() bool { return true }, Events: b.events, Log: slog.New(slog.DiscardHandler)}
+	c := Config{Journal: db, Dir: filepath.Join(b.dir, "telemetry"), Retention: Retention{Budget: 1 << 30}, Now: func() time.Time { return b.at }, Sure: func() bool { return true }, Events: b.events, Log: slog.New(slog.DiscardHandler)}
 	if b.edit != nil {
 		b.edit(&c)
 	}

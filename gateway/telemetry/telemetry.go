@@ -8,10 +8,12 @@ package telemetry
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -33,14 +35,15 @@ const (
 //go:embed journal/*.sql
 var journalFiles embed.FS
 
-// OpenJournal opens telemetry.db. A damaged one is set aside and a new one made: what
-// the nodes still hold unacknowledged comes again, and the week files stay.
+// OpenJournal opens telemetry.db. A damaged one is set aside, and a new one has what can be
+// read of it: of the rest, what the nodes still hold unacknowledged comes again. The week
+// files stay.
 func OpenJournal(ctx context.Context, path string) (*store.DB, store.Repair, error) {
 	migrations, err := fs.Sub(journalFiles, "journal")
 	if err != nil {
 		return nil, store.Repair{}, err
 	}
-	return store.Open(ctx, path, store.Kind{Migrations: migrations})
+	return store.Open(ctx, path, store.Kind{Migrations: migrations, Salvage: salvageJournal})
 }
 
 // Events takes what people should know.
@@ -50,26 +53,26 @@ type Events interface {
 
 // Config is what Open needs.
 type Config struct {
-	Journal *store.DB        // from OpenJournal; closed by who opened it
-	Dir     string           // of the week files
-	Budget  int64            // octets of all files; a third of the file system at most
-	Keep    Keep             // zero: DefaultKeep
-	Now     func() time.Time // the gateway's clock
-	Sure    func() bool      // whether that is more than a guess: what is old or of the future is only judged then
-	Events  Events
-	Log     *slog.Logger
+	Journal   *store.DB        // from OpenJournal; closed by who opened it
+	Dir       string           // of the week files
+	Retention Retention        // at first; zero Keep: DefaultKeep
+	Now       func() time.Time // the gateway's clock
+	Sure      func() bool      // whether that is more than a guess: what is old or of the future is only judged then
+	Events    Events
+	Log       *slog.Logger
 }
 
 // Store is the telemetry of all nodes. Its methods may be called from any goroutine. Run
 // has to be running for the journal to be compacted.
 type Store struct {
 	Config
-	db     *store.DB
-	name   []byte // of the journal
-	latest *Latest
-	weeks  weeks
-	space  func() (size, free int64) // of the file system
-	work   chan struct{}             // Run has something to do before its time
+	db        *store.DB
+	name      []byte // of the journal
+	latest    *Latest
+	retention atomic.Pointer[Retention]
+	weeks     weeks
+	space     func() (size, free int64) // of the file system
+	work      chan struct{}             // Run has something to do before its time
 
 	// Locks are taken in this order.
 	tending sync.Mutex    // held by the one who compacts, rolls up or thins: guards week files' content, and touched
@@ -78,7 +81,8 @@ type Store struct {
 	spoiling  sync.Mutex // guards spoilt: what reading has found
 	spoilt    map[week]error
 	thinnings atomic.Int64
-	writing   sync.Mutex // held by the one who writes the journal: nobody else changes what follows
+	commits   atomic.Int64 // of week files
+	writing   sync.Mutex   // held by the one who writes the journal: nobody else changes what follows
 
 	mu         sync.RWMutex // guards what follows
 	sources    map[string]*source
@@ -94,8 +98,8 @@ type Store struct {
 
 // Open reads the journal into RAM. What in it cannot be read is an event.
 func Open(ctx context.Context, c Config) (*Store, error) {
-	if c.Keep == (Keep{}) {
-		c.Keep = DefaultKeep()
+	if c.Retention.Keep == (Keep{}) {
+		c.Retention.Keep = DefaultKeep()
 	}
 	s := &Store{
 		Config: c, db: c.Journal, latest: newLatest(), work: make(chan struct{}, 1),
@@ -103,6 +107,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		sources: map[string]*source{}, byID: map[int64]*source{}, schemas: map[wire.SchemaID]*schema{},
 		touched: map[week]bool{}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
 	}
+	s.retention.Store(&c.Retention)
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -142,8 +147,8 @@ func day(t time.Time) int64 { return t.Unix() / (24 * 60 * 60) }
 
 // read fills RAM from the journal, and returns what could not be read.
 func (s *Store) read(ctx context.Context) (bad []error, err error) {
-	if err := s.db.Read().QueryRowContext(ctx, `SELECT name, compacted FROM journal`).Scan(&s.name, &s.lastGroup); err != nil {
-		return nil, err
+	if bad, err = s.readName(ctx); err != nil {
+		return bad, err
 	}
 	for _, f := range []func(context.Context) ([]error, error){s.readSources, s.readSchemas, s.readGroups} {
 		more, err := f(ctx)
@@ -170,13 +175,50 @@ func each(ctx context.Context, db *sql.DB, f func(*sql.Rows) error, query string
 	return rows.Err()
 }
 
+// readName reads which journal this is. One that is new, or that does not say so any more,
+// gets another name: the files then have none of its groups, and take in all of them.
+func (s *Store) readName(ctx context.Context) (bad []error, err error) {
+	var sum int64
+	err = s.db.Read().QueryRowContext(ctx, `SELECT name, compacted, sum FROM journal`).Scan(&s.name, &s.lastGroup, &sum)
+	switch {
+	case err == nil && sum == journalSum(s.name, s.lastGroup):
+		return nil, nil
+	case err == nil:
+		bad = append(bad, errors.New("its name does not fit its checksum"))
+	case !errors.Is(err, sql.ErrNoRows):
+		return nil, err
+	}
+	s.name, s.lastGroup = make([]byte, 16), 0
+	rand.Read(s.name)
+	return bad, s.db.Write(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM journal`); err != nil {
+			return err
+		}
+		return putName(ctx, tx, s.name, 0)
+	})
+}
+
+func putName(ctx context.Context, tx *sql.Tx, name []byte, compacted int64) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO journal VALUES (?, ?, ?)`, name, compacted, journalSum(name, compacted))
+	return err
+}
+
+func journalSum(name []byte, compacted int64) int64 {
+	return int64(crc32.Checksum(fmt.Appendf(nil, "%x %d", name, compacted), castagnoli))
+}
+
 func (s *Store) readSources(ctx context.Context) (bad []error, err error) {
 	return bad, each(ctx, s.db.Read(), func(rows *sql.Rows) error {
-		var id int64
+		var id, sum int64
 		var node string
 		var came, latest []byte
-		if err := rows.Scan(&id, &node, &came, &latest); err != nil {
+		if err := rows.Scan(&id, &node, &sum, &came, &latest); err != nil {
 			return err
+		}
+		s.lastSource = max(s.lastSource, id)
+		if sum != nodeSum(id, node) {
+			bad = append(bad, fmt.Errorf("source %d: it is not the node %.40q", id, node))
+			return nil
 		}
 		src := newSource(id, node)
 		if came != nil {
@@ -190,9 +232,8 @@ func (s *Store) readSources(ctx context.Context) (bad []error, err error) {
 			}
 		}
 		s.sources[node], s.byID[id] = src, src
-		s.lastSource = max(s.lastSource, id)
 		return nil
-	}, `SELECT id, node, came, latest FROM sources`)
+	}, `SELECT id, node, sum, came, latest FROM sources`)
 }
 
 func (s *Store) readSchemas(ctx context.Context) (bad []error, err error) {

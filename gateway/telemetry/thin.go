@@ -5,7 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
+	"time"
 
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry/block"
@@ -36,14 +36,19 @@ func (s *Store) thin(ctx context.Context, w week, to thinned) (rewritten bool, e
 			return false, err
 		}
 	}
-	path := s.weeks.path(w)
-	if err := store.Remove(path + unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
+	return true, s.rewrite(ctx, f, to)
+}
+
+// rewrite puts a file in place of a week's that has no more than is to be kept.
+func (s *Store) rewrite(ctx context.Context, f *weekFile, to thinned) error {
+	path := s.weeks.path(f.week)
+	if err := dropUnfinished(path); err != nil {
+		return err
 	}
 	if err := s.writeThinned(ctx, f, path+unfinished, to); err != nil {
-		return false, errors.Join(err, store.Remove(path+unfinished))
+		return errors.Join(err, dropUnfinished(path))
 	}
-	return true, s.weeks.replace(w, false, func(path string) error { return atomicfile.Rename(path+unfinished, path) })
+	return s.weeks.replace(f.week, false, func(path string) error { return atomicfile.Rename(path+unfinished, path) })
 }
 
 // minutesAreWorthIt looks at some of a file's hours.
@@ -107,7 +112,7 @@ func (s *Store) writeThinned(ctx context.Context, f *weekFile, path string, to t
 		}
 		return err
 	}
-	if _, _, err := c.run(ctx, f, 0); err != nil {
+	if _, err := c.run(ctx, f, 0); err != nil {
 		return err
 	}
 	if _, err := s.commit(ctx, e, 0); err != nil {
@@ -156,13 +161,13 @@ func (s *Store) age(ctx context.Context) error {
 	if !s.Sure() {
 		return nil
 	}
-	now, removed := s.now(), false
-	before := func(w week, keep int64) bool { return w.end() <= now.UnixMilli()-keep }
+	now, removed, keep := s.now(), false, s.Retention().Keep
+	before := func(w week, age time.Duration) bool { return w.end() <= now.UnixMilli()-age.Milliseconds() }
 	for _, w := range s.weeks.list() {
-		if !before(w, s.Keep.Raw.Milliseconds()) {
+		if !before(w, keep.Raw) {
 			break
 		}
-		if before(w, s.Keep.Hour.Milliseconds()) {
+		if before(w, keep.Hour) {
 			if removed {
 				continue
 			}
@@ -174,10 +179,10 @@ func (s *Store) age(ctx context.Context) error {
 			continue
 		}
 		to := thinned{minute: w.end()}
-		if before(w, s.Keep.Minute.Milliseconds()) {
+		if before(w, keep.Minute) {
 			to.quarter = w.end()
 		}
-		if before(w, s.Keep.Quarter.Milliseconds()) {
+		if before(w, keep.Quarter) {
 			to.hour = w.end()
 		}
 		is, err := s.fromOf(ctx, w)

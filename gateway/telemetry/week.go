@@ -34,14 +34,16 @@ const (
 
 // The tables of a week. Blocks are rows in the order in which they were written, found by
 // an index: kept in the order of their key they would fill pages by two thirds only.
-// Pages are large since a block is some KiB. Names carry a checksum, as blocks do.
+// Pages are large since a block is some KiB. Whatever a flipped bit could change carries a
+// checksum, as blocks do.
 const weekTables = `
 CREATE TABLE meta (
     journal BLOB    NOT NULL, -- whose groups are in here,
     applied INTEGER NOT NULL, -- up to that one
     minute  INTEGER NOT NULL, -- before this, Unix ms, minutes may have taken the place of readings,
     quarter INTEGER NOT NULL, -- before this, there are quarters of an hour at best,
-    hour    INTEGER NOT NULL  -- before this, hours
+    hour    INTEGER NOT NULL, -- before this, hours
+    sum     INTEGER NOT NULL
 );
 CREATE TABLE nodes (id INTEGER PRIMARY KEY, node TEXT NOT NULL, sum INTEGER NOT NULL);
 CREATE TABLE series (id INTEGER PRIMARY KEY, node INTEGER NOT NULL, name TEXT NOT NULL, unit TEXT NOT NULL, scale INTEGER NOT NULL, sum INTEGER NOT NULL);
@@ -62,9 +64,10 @@ CREATE TABLE marks (
     through INTEGER NOT NULL,
     until   INTEGER NOT NULL, -- Unix ms
     detail  TEXT    NOT NULL,
+    sum     INTEGER NOT NULL,
     PRIMARY KEY (node, at, kind, boot, seq)
 ) WITHOUT ROWID;
-CREATE TABLE stale (node INTEGER NOT NULL, day INTEGER NOT NULL, PRIMARY KEY (node, day)) WITHOUT ROWID; -- rollups to be made
+CREATE TABLE stale (node INTEGER NOT NULL, day INTEGER NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (node, day)) WITHOUT ROWID; -- rollups to be made
 PRAGMA user_version = 1;`
 
 var weekKind = store.Kind{Rollback: true, PageSize: weekPage, Cache: weekCache}
@@ -264,8 +267,7 @@ func openWeek(ctx context.Context, path string, n week, create bool) (*weekFile,
 			if _, err := tx.ExecContext(ctx, weekTables); err != nil {
 				return err
 			}
-			_, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES (x'', 0, 0, 0, 0)`)
-			return err
+			return putMeta(ctx, tx, "", 0, thinned{})
 		}); err != nil {
 			return nil, errors.Join(err, db.Close(), store.Remove(path))
 		}
@@ -306,12 +308,30 @@ func (f *weekFile) loadMeta(ctx context.Context) error {
 	if version != weekVersion {
 		return fmt.Errorf("%w: expected version %d of its tables, got %d", store.ErrCorrupt, weekVersion, version)
 	}
-	err := f.db.Read().QueryRowContext(ctx, `SELECT journal, applied, minute, quarter, hour FROM meta`).Scan(&journal, &f.applied, &f.from.minute, &f.from.quarter, &f.from.hour)
-	if errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("%w: its table meta is empty", store.ErrCorrupt)
+	var applied, sum int64
+	var from thinned
+	err := f.db.Read().QueryRowContext(ctx, `SELECT journal, applied, minute, quarter, hour, sum FROM meta`).Scan(&journal, &applied, &from.minute, &from.quarter, &from.hour, &sum)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && sum != metaSum(string(journal), applied, from) {
+		return fmt.Errorf("%w: its table meta is empty or not what was written", store.ErrCorrupt)
 	}
-	f.journal = string(journal)
+	if err != nil {
+		return err
+	}
+	f.journal, f.applied, f.from = string(journal), applied, from
+	return nil
+}
+
+// putMeta writes what a file says of itself, in the place of what it said.
+func putMeta(ctx context.Context, tx *sql.Tx, journal string, applied int64, from thinned) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM meta`); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES (?, ?, ?, ?, ?, ?)`, []byte(journal), applied, from.minute, from.quarter, from.hour, metaSum(journal, applied, from))
 	return err
+}
+
+func metaSum(journal string, applied int64, from thinned) int64 {
+	return int64(crc32.Checksum(fmt.Appendf(nil, "%x %d %d %d %d", journal, applied, from.minute, from.quarter, from.hour), castagnoli))
 }
 
 func (f *weekFile) loadNodes(ctx context.Context) error {
@@ -348,12 +368,20 @@ func (f *weekFile) loadSeries(ctx context.Context) error {
 func (f *weekFile) loadStale(ctx context.Context) error {
 	return each(ctx, f.db.Read(), func(rows *sql.Rows) error {
 		var d nodeDay
-		if err := take(rows, &d.node, &d.day); err != nil {
+		var sum int64
+		if err := take(rows, &d.node, &d.day, &sum); err != nil {
 			return err
+		}
+		if sum != d.sum() {
+			return fmt.Errorf("%w: a day to be rolled up is not what was written", store.ErrCorrupt)
 		}
 		f.stale[d] = true
 		return nil
-	}, `SELECT node, day FROM stale`)
+	}, `SELECT node, day, sum FROM stale`)
+}
+
+func (d nodeDay) sum() int64 {
+	return int64(crc32.Checksum(fmt.Appendf(nil, "%d %d", d.node, d.day), castagnoli))
 }
 
 // appliedOf returns up to which group of a journal all is in the file.

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"halo.internal/model/dot11"
+
+	"halo.internal/model/graph"
 )
 
 // owner is whose an address is.
@@ -21,7 +23,7 @@ type owner struct {
 // least. Of two nodes that say so equally lately neither is believed.
 func (d *drawing) claim() {
 	d.owners, d.conflicts = make(map[dot11.MAC]owner, 4*len(d.members)), map[dot11.MAC][]int32{}
-	ranks := []Freshness{Fresh, Late, Silent}
+	ranks := []graph.Freshness{graph.Fresh, graph.Late, graph.Silent}
 	for rank, fresh := range ranks {
 		for i, r := range d.reports {
 			if r == nil || d.fresh[i] != fresh {
@@ -60,7 +62,7 @@ func (d *drawing) claimed(a dot11.MAC, by owner) {
 
 // dispute notes that a node is said to have an address that another has too.
 func (d *drawing) dispute(a dot11.MAC, node int32) {
-	if list, known := d.conflicts[a]; (known || len(d.conflicts) < MaxConflicts) && !slices.Contains(list, node) {
+	if list, known := d.conflicts[a]; (known || len(d.conflicts) < graph.MaxConflicts) && !slices.Contains(list, node) {
 		d.conflicts[a] = append(list, node)
 	}
 }
@@ -91,12 +93,12 @@ func (d *drawing) whose(a dot11.MAC, hint string, proven bool) (o owner, known b
 	return owner{node: nobody}, false
 }
 
-func (d *drawing) conflicted() []Conflict {
-	list := make([]Conflict, 0, len(d.conflicts))
+func (d *drawing) conflicted() []graph.Conflict {
+	list := make([]graph.Conflict, 0, len(d.conflicts))
 	for a, nodes := range d.conflicts {
-		list = append(list, Conflict{Address: a, Nodes: d.named(nodes)})
+		list = append(list, graph.Conflict{Address: a, Nodes: d.named(nodes)})
 	}
-	slices.SortFunc(list, func(a, b Conflict) int { return slices.Compare(a.Address[:], b.Address[:]) })
+	slices.SortFunc(list, func(a, b graph.Conflict) int { return slices.Compare(a.Address[:], b.Address[:]) })
 	return list
 }
 
@@ -119,7 +121,7 @@ func (d *drawing) strangersOf(seen map[string]*stranger) map[string]int32 {
 	slices.SortFunc(d.strangers, func(a, b stranger) int {
 		return cmp.Or(cmp.Compare(len(b.seen), len(a.seen)), cmp.Compare(a.id, b.id))
 	})
-	d.strangers = d.strangers[:min(len(d.strangers), MaxStrangers)]
+	d.strangers = d.strangers[:min(len(d.strangers), graph.MaxStrangers)]
 	slices.SortFunc(d.strangers, func(a, b stranger) int { return cmp.Compare(a.id, b.id) })
 	numbers := make(map[string]int32, len(d.strangers))
 	for i, s := range d.strangers {

@@ -2,6 +2,8 @@ package topology
 
 import (
 	"slices"
+
+	"halo.internal/model/graph"
 )
 
 // cuts is what a search in depth finds out about the live links between members:
@@ -70,7 +72,7 @@ func (d *drawing) edges() edges {
 	counts := make([]int32, n)
 	last := pair{nobody, nobody} // links of a pair are next to each other
 	for i, p := range d.between {
-		if d.links[i].State != Live {
+		if d.links[i].State != graph.Live {
 			continue
 		}
 		if p != last {
@@ -161,8 +163,8 @@ func (c *cuts) subtree(n int32) []int32 { return c.order[c.found[n] : c.found[n]
 func (c *cuts) part(n int32) []int32 { return c.subtree(c.root[n]) }
 
 // cutsOut names what is cut off by whose loss.
-func (d *drawing) cutsOut() []Cut {
-	out := []Cut{}
+func (d *drawing) cutsOut() []graph.Cut {
+	out := []graph.Cut{}
 	c := &d.cuts
 	for i := range d.members {
 		n := int32(i)
@@ -181,7 +183,7 @@ func (d *drawing) cutsOut() []Cut {
 			out = append(out, cut)
 		}
 	}
-	slices.SortFunc(out, func(a, b Cut) int { return a.compare(b.CutID) })
+	slices.SortFunc(out, func(a, b graph.Cut) int { return a.Compare(b.CutID) })
 	return out
 }
 
@@ -197,7 +199,7 @@ func (d *drawing) sides(bridge int32) (above, below int32) {
 
 // cutNode tells what is cut off without a node: all parts of what is left but the
 // gateway's, or else the largest.
-func (d *drawing) cutNode(n int32) Cut {
+func (d *drawing) cutNode(n int32) graph.Cut {
 	c := &d.cuts
 	whole := c.part(n)
 	rest := int32(len(whole)) - 1 // without n and the subtrees that hang on it
@@ -221,11 +223,11 @@ func (d *drawing) cutNode(n int32) Cut {
 		split = append(split, whole[after:]...)
 		split = slices.DeleteFunc(split, func(o int32) bool { return o == n })
 	}
-	return Cut{Count: len(split), Split: d.named(split)}
+	return graph.Cut{Count: len(split), Split: d.named(split)}
 }
 
 // cutLink tells what is cut off without the link above a node.
-func (d *drawing) cutLink(below int32) Cut {
+func (d *drawing) cutLink(below int32) graph.Cut {
 	c := &d.cuts
 	whole, under := c.part(below), c.subtree(below)
 	split := under
@@ -233,5 +235,5 @@ func (d *drawing) cutLink(below int32) Cut {
 		at := c.found[below] - c.found[c.root[below]]
 		split = slices.Concat(whole[:at], whole[int(at)+len(under):])
 	}
-	return Cut{Count: len(split), Split: d.named(split)}
+	return graph.Cut{Count: len(split), Split: d.named(split)}
 }

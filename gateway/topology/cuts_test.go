@@ -7,43 +7,45 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"halo.internal/model/graph"
 )
 
 func TestCuts(t *testing.T) {
-	node := func(name string, split ...string) Cut {
-		return Cut{CutID: CutID{Node: id(name)}, Count: len(split), Split: ids(split...)}
+	node := func(name string, split ...string) graph.Cut {
+		return graph.Cut{CutID: graph.CutID{Node: id(name)}, Count: len(split), Split: ids(split...)}
 	}
-	link := func(a, b string, split ...string) Cut {
-		return Cut{CutID: CutID{Link: wifi(a, b)}, Count: len(split), Split: ids(split...)}
+	link := func(a, b string, split ...string) graph.Cut {
+		return graph.Cut{CutID: graph.CutID{Link: wifi(a, b)}, Count: len(split), Split: ids(split...)}
 	}
 	for name, tc := range map[string]struct {
 		names []string
 		links string
-		want  []Cut
+		want  []graph.Cut
 	}{
 		"alone": {[]string{"gw"}, "", nil},
-		"two":   {[]string{"gw", "b"}, "gw-b", []Cut{link("b", "gw", "b")}},
+		"two":   {[]string{"gw", "b"}, "gw-b", []graph.Cut{link("b", "gw", "b")}},
 		"ring":  {[]string{"gw", "b", "c", "d"}, "gw-b b-c c-d gw-d", nil},
 		"chain": {[]string{"gw", "b", "c", "d"}, "gw-b b-c c-d",
-			[]Cut{node("b", "c", "d"), node("c", "d"), link("b", "c", "c", "d"), link("b", "gw", "b", "c", "d"), link("c", "d", "d")}},
+			[]graph.Cut{node("b", "c", "d"), node("c", "d"), link("b", "c", "c", "d"), link("b", "gw", "b", "c", "d"), link("c", "d", "d")}},
 		// The gateway's loss leaves the three of the ring; the other is cut off.
-		"gateway between": {[]string{"gw", "b", "c", "d", "x"}, "gw-b b-c c-d gw-d gw-x", []Cut{node("gw", "x"), link("gw", "x", "x")}},
+		"gateway between": {[]string{"gw", "b", "c", "d", "x"}, "gw-b b-c c-d gw-d gw-x", []graph.Cut{node("gw", "x"), link("gw", "x", "x")}},
 		"two rings by a node": {[]string{"gw", "b", "c", "d", "x", "y"}, "gw-b b-c gw-c c-x x-y c-y",
-			[]Cut{node("c", "x", "y")}},
+			[]graph.Cut{node("c", "x", "y")}},
 		"two rings by a link": {[]string{"gw", "b", "c", "x", "y", "z"}, "gw-b b-c gw-c c-x x-y y-z x-z",
-			[]Cut{node("c", "x", "y", "z"), node("x", "y", "z"), link("c", "x", "x", "y", "z")}},
+			[]graph.Cut{node("c", "x", "y", "z"), node("x", "y", "z"), link("c", "x", "x", "y", "z")}},
 		// An island without the gateway: what is cut off is the smaller part.
-		"an island": {[]string{"gw", "b", "c", "d", "x"}, "b-c c-d d-b d-x", []Cut{node("d", "x"), link("d", "x", "x")}},
+		"an island": {[]string{"gw", "b", "c", "d", "x"}, "b-c c-d d-b d-x", []graph.Cut{node("d", "x"), link("d", "x", "x")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := newWorld(t, tc.names...).links(tc.links).draw().Cuts
-			if d := cmp.Diff(append([]Cut{}, tc.want...), got); d != "" {
+			if d := cmp.Diff(append([]graph.Cut{}, tc.want...), got); d != "" {
 				t.Errorf("(-want +got)\n%s", d)
 			}
 		})
 	}
 	p := newWorld(t, "gw", "b", "c").links("gw-b b-c").link("b", "c", "eth0").draw()
-	if want := []Cut{node("b", "c"), link("b", "gw", "b", "c")}; !cmp.Equal(p.Cuts, want) {
+	if want := []graph.Cut{node("b", "c"), link("b", "gw", "b", "c")}; !cmp.Equal(p.Cuts, want) {
 		t.Errorf("two transports: got %+v", p.Cuts)
 	}
 	w := newWorld(t, "gw", "b", "c").links("gw-b b-c")
@@ -99,11 +101,11 @@ func TestCutsOfAny(t *testing.T) {
 		}
 		none := edge{-1, -1}
 		p := w.draw()
-		got := map[CutID]Cut{}
+		got := map[graph.CutID]graph.Cut{}
 		for _, c := range p.Cuts {
 			got[c.CutID] = c
 		}
-		check := func(key CutID, whole []int, left [][]int, gone int) {
+		check := func(key graph.CutID, whole []int, left [][]int, gone int) {
 			c, is := got[key]
 			if is != (len(left) > 1) {
 				t.Fatalf("%d: %v of %v: got %v with %d parts left", round, key, edges, is, len(left))
@@ -125,7 +127,7 @@ func TestCutsOfAny(t *testing.T) {
 					cut = total - len(part)
 				}
 			}
-			if c.Count != cut || len(c.Split) != min(cut, MaxNamed) {
+			if c.Count != cut || len(c.Split) != min(cut, graph.MaxNamed) {
 				t.Fatalf("%d: %v of %v: got %+v, want %d", round, key, edges, c, cut)
 			}
 			// What is named is whole parts.
@@ -143,11 +145,11 @@ func TestCutsOfAny(t *testing.T) {
 		}
 		for _, whole := range parts(all, -1, none) {
 			for _, n := range whole {
-				check(CutID{Node: id(names[n])}, whole, parts(slices.DeleteFunc(slices.Clone(whole), func(o int) bool { return o == n }), n, none), n)
+				check(graph.CutID{Node: id(names[n])}, whole, parts(slices.DeleteFunc(slices.Clone(whole), func(o int) bool { return o == n }), n, none), n)
 			}
 			for e := range edges {
 				if slices.Contains(whole, e.a) {
-					check(CutID{Link: wifi(names[e.a], names[e.b])}, whole, parts(whole, -1, e), -1)
+					check(graph.CutID{Link: wifi(names[e.a], names[e.b])}, whole, parts(whole, -1, e), -1)
 				}
 			}
 		}
@@ -156,7 +158,7 @@ func TestCutsOfAny(t *testing.T) {
 
 // TestALongChain needs no stack.
 func TestALongChain(t *testing.T) {
-	w := field(t, MaxNodes, 0, rand.New(rand.NewPCG(7, 8)))
+	w := field(t, graph.MaxNodes, 0, rand.New(rand.NewPCG(7, 8)))
 	for _, n := range w.names {
 		w.iface(n, "mesh0").Links = nil
 	}
@@ -164,14 +166,14 @@ func TestALongChain(t *testing.T) {
 		w.link(w.names[i], n, "mesh0").via(n + ">" + w.names[i])
 	}
 	p := w.draw()
-	if len(p.Cuts) != 2*MaxNodes-3 {
+	if len(p.Cuts) != 2*graph.MaxNodes-3 {
 		t.Errorf("got %d cuts", len(p.Cuts))
 	}
-	last := w.names[MaxNodes-1]
-	if r, _ := p.Route(id(last)); r.Hops != MaxNodes-1 || r.State != RouteOK || len(p.Path(id(last))) != MaxNodes {
+	last := w.names[graph.MaxNodes-1]
+	if r, _ := p.Route(id(last)); r.Hops != graph.MaxNodes-1 || r.State != graph.RouteOK || len(p.Path(id(last))) != graph.MaxNodes {
 		t.Errorf("got %+v", r)
 	}
-	if c, _ := find(p.Cuts, func(c Cut) int { return c.compare(CutID{Node: id(w.names[1])}) }); c.Count != MaxNodes-2 || len(c.Split) != MaxNamed {
+	if c, _ := p.Cut(graph.CutID{Node: id(w.names[1])}); c.Count != graph.MaxNodes-2 || len(c.Split) != graph.MaxNamed {
 		t.Errorf("got %+v", c)
 	}
 }

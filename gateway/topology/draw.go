@@ -7,6 +7,7 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/graph"
 )
 
 // Member is a node that the gateway has admitted. Others have no place in the picture
@@ -34,7 +35,7 @@ type Input struct {
 
 // Draw makes the picture of an instant. The same input, in whatever order, always
 // gives the same picture.
-func Draw(in Input) Picture {
+func Draw(in Input) graph.Picture {
 	reports := make(map[string]*prepared, len(in.Reports))
 	for _, h := range in.Reports {
 		reports[h.Report.Node] = prepare(h.Report, in.At.Add(-h.Age))
@@ -49,14 +50,14 @@ type drawing struct {
 	members []Member // by ID
 	gateway int32    // number of the gateway, or nobody
 	index   map[string]int32
-	reports []*prepared // by node, nil where there is none
-	fresh   []Freshness // by node
+	reports []*prepared       // by node, nil where there is none
+	fresh   []graph.Freshness // by node
 
 	owners    map[dot11.MAC]owner
 	conflicts map[dot11.MAC][]int32
 	strangers []stranger
 
-	links   []Link         // in their order
+	links   []graph.Link   // in their order
 	between []pair         // the numbers of their nodes: A's, B's
 	near    map[pair]int32 // best live link between two members
 	cuts    cuts
@@ -80,15 +81,15 @@ func draw(at time.Time, members []Member, reports map[string]*prepared, changes 
 	d := &drawing{at: at, members: slices.Clone(members), gateway: nobody, vital: map[int32]int{}, sessions: map[string]int{}, changes: changes}
 	slices.SortFunc(d.members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	d.members = slices.CompactFunc(d.members, func(a, b Member) bool { return a.ID == b.ID })
-	d.members = d.members[:min(len(d.members), MaxNodes)]
+	d.members = d.members[:min(len(d.members), graph.MaxNodes)]
 	n := len(d.members)
-	d.index, d.reports, d.fresh = make(map[string]int32, n), make([]*prepared, n), make([]Freshness, n)
+	d.index, d.reports, d.fresh = make(map[string]int32, n), make([]*prepared, n), make([]graph.Freshness, n)
 	for i, m := range d.members {
 		d.index[m.ID] = int32(i)
 		if m.Gateway && d.gateway == nobody {
 			d.gateway = int32(i)
 		}
-		d.fresh[i] = Never
+		d.fresh[i] = graph.Never
 		if r := reports[m.ID]; r != nil {
 			d.reports[i], d.fresh[i] = r, r.freshness(at)
 		}
@@ -123,13 +124,13 @@ func (d *drawing) named(nodes []int32) []string {
 	}
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
-	return slices.Clip(ids[:min(len(ids), MaxNamed)])
+	return slices.Clip(ids[:min(len(ids), graph.MaxNamed)])
 }
 
 // picture puts what was drawn into the form that goes out.
-func (d *drawing) picture() Picture {
-	p := Picture{At: stamp(d.at), Nodes: make([]Node, 0, len(d.members)+len(d.strangers)), Links: d.links,
-		Routes: make([]Route, 0, len(d.members)), Conflicts: d.conflicted()}
+func (d *drawing) picture() graph.Picture {
+	p := graph.Picture{At: stamp(d.at), Nodes: make([]graph.Node, 0, len(d.members)+len(d.strangers)), Links: d.links,
+		Routes: make([]graph.Route, 0, len(d.members)), Conflicts: d.conflicted()}
 	if d.gateway != nobody {
 		p.Gateway = d.id(d.gateway)
 	}
@@ -144,10 +145,10 @@ func (d *drawing) picture() Picture {
 	}
 	p.Score, p.Reasons = networkScore(p.Nodes)
 	for i, s := range d.strangers {
-		p.Nodes = append(p.Nodes, Node{ID: s.id, Kind: KindStranger, Report: Never, Overlay: OverlayUnknown,
-			Neighbours: d.cuts.neighbours[len(d.members)+i], Addresses: s.addresses, Reasons: []Reason{}})
+		p.Nodes = append(p.Nodes, graph.Node{ID: s.id, Kind: graph.KindStranger, Report: graph.Never, Overlay: graph.OverlayUnknown,
+			Neighbours: d.cuts.neighbours[len(d.members)+i], Addresses: s.addresses, Reasons: []graph.Reason{}})
 	}
-	slices.SortFunc(p.Nodes, func(a, b Node) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(p.Nodes, func(a, b graph.Node) int { return strings.Compare(a.ID, b.ID) })
 	return p
 }
 
@@ -155,12 +156,12 @@ func (d *drawing) picture() Picture {
 // same after it was written and read.
 func stamp(t time.Time) time.Time { return t.UTC().Round(0).Truncate(time.Millisecond) }
 
-func (d *drawing) node(n int32) Node {
+func (d *drawing) node(n int32) graph.Node {
 	m, r := d.members[n], d.reports[n]
-	out := Node{ID: m.ID, Name: m.Name, Kind: KindNode, Report: d.fresh[n], Addresses: []dot11.MAC{},
+	out := graph.Node{ID: m.ID, Name: m.Name, Kind: graph.KindNode, Report: d.fresh[n], Addresses: []dot11.MAC{},
 		Neighbours: d.cuts.neighbours[n], NextHops: d.changes(m.ID)}
 	if n == d.gateway {
-		out.Kind = KindGateway
+		out.Kind = graph.KindGateway
 	}
 	if r != nil {
 		out.Heard = stamp(r.heard)

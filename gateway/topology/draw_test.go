@@ -10,9 +10,12 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/graph"
 )
 
-func wifi(a, b string) LinkID { return LinkID{A: id(a), B: id(b), Transport: model.TransportWiFi} }
+func wifi(a, b string) graph.LinkID {
+	return graph.LinkID{A: id(a), B: id(b), Transport: model.TransportWiFi}
+}
 
 func TestNodesAndLinks(t *testing.T) {
 	w := newWorld(t, "gw", "b", "c").links("gw-b b-c").via("b>gw c>b").link("gw", "c", "eth0").link("gw", "c", "mesh1")
@@ -22,14 +25,14 @@ func TestNodesAndLinks(t *testing.T) {
 		t.Fatalf("got %+v", p)
 	}
 	b, _ := p.Node(id("b"))
-	if b.Name != "b" || b.Kind != KindNode || b.Report != Fresh || !b.Heard.Equal(noon) || b.Neighbours != 2 || b.Overlay != OverlayUp || b.Direct != 1 || len(b.Addresses) != 4 {
+	if b.Name != "b" || b.Kind != graph.KindNode || b.Report != graph.Fresh || !b.Heard.Equal(noon) || b.Neighbours != 2 || b.Overlay != graph.OverlayUp || b.Direct != 1 || len(b.Addresses) != 4 {
 		t.Errorf("got %+v", b)
 	}
-	if g, _ := p.Node(id("gw")); g.Kind != KindGateway || g.Neighbours != 2 {
+	if g, _ := p.Node(id("gw")); g.Kind != graph.KindGateway || g.Neighbours != 2 {
 		t.Errorf("got %+v", g)
 	}
-	halow, ok := p.Link(LinkID{id("c"), id("gw"), model.TransportHaLow})
-	if !ok || halow.State != Live || halow.AB.FreqKHz != 924000 || halow.AB.Iface != "mesh1" || halow.BA.Quality != 100 || halow.Cost != perfect || halow.Parallel != 1 {
+	halow, ok := p.Link(graph.LinkID{A: id("c"), B: id("gw"), Transport: model.TransportHaLow})
+	if !ok || halow.State != graph.Live || halow.AB.FreqKHz != 924000 || halow.AB.Iface != "mesh1" || halow.BA.Quality != 100 || halow.Cost != perfect || halow.Parallel != 1 {
 		t.Errorf("got %+v", halow)
 	}
 	if _, ok := p.Link(wifi("c", "gw")); ok {
@@ -42,7 +45,7 @@ func TestLinkQualityBothWays(t *testing.T) {
 	w.half("gw", "b", "mesh0", model.ReportLink{SignalDBm: -70, TQ: 250}) // 60
 	w.half("b", "gw", "mesh0", model.ReportLink{SignalDBm: -65, RetryPermille: 400, FailPermille: 100})
 	l, _ := w.draw().Link(wifi("b", "gw"))
-	if l.Quality != 30 || l.AB.Quality != 30 || l.AB.Limit != LimitLoss || l.BA.Quality != 60 || l.BA.Limit != LimitSignal || l.Cost != 5555 {
+	if l.Quality != 30 || l.AB.Quality != 30 || l.AB.Limit != graph.LimitLoss || l.BA.Quality != 60 || l.BA.Limit != graph.LimitSignal || l.Cost != 5555 {
 		t.Errorf("got %+v", l)
 	}
 }
@@ -52,19 +55,19 @@ func TestQuality(t *testing.T) {
 		transport model.Transport
 		link      model.ReportLink
 		quality   int
-		limit     Limit
+		limit     graph.Limit
 	}{
 		"strong":                 {model.TransportWiFi, model.ReportLink{SignalDBm: -40}, 100, ""},
-		"weak Wi-Fi":             {model.TransportWiFi, model.ReportLink{SignalDBm: -85}, 0, LimitSignal},
-		"weaker still":           {model.TransportWiFi, model.ReportLink{SignalDBm: -99}, 0, LimitSignal},
-		"the same by HaLow":      {model.TransportHaLow, model.ReportLink{SignalDBm: -85}, 40, LimitSignal},
-		"TQ":                     {model.TransportWiFi, model.ReportLink{SignalDBm: -50, TQ: 128}, 50, LimitTQ},
-		"every second repeated":  {model.TransportWiFi, model.ReportLink{SignalDBm: -50, RetryPermille: 500}, 75, LimitLoss},
-		"a fifth given up":       {model.TransportWiFi, model.ReportLink{SignalDBm: -50, FailPermille: 200}, 0, LimitLoss},
-		"the worst counts":       {model.TransportWiFi, model.ReportLink{SignalDBm: -70, TQ: 127, RetryPermille: 999}, 49, LimitTQ},
-		"nothing is known":       {model.TransportHaLow, model.ReportLink{}, 50, LimitUnknown},
+		"weak Wi-Fi":             {model.TransportWiFi, model.ReportLink{SignalDBm: -85}, 0, graph.LimitSignal},
+		"weaker still":           {model.TransportWiFi, model.ReportLink{SignalDBm: -99}, 0, graph.LimitSignal},
+		"the same by HaLow":      {model.TransportHaLow, model.ReportLink{SignalDBm: -85}, 40, graph.LimitSignal},
+		"TQ":                     {model.TransportWiFi, model.ReportLink{SignalDBm: -50, TQ: 128}, 50, graph.LimitTQ},
+		"every second repeated":  {model.TransportWiFi, model.ReportLink{SignalDBm: -50, RetryPermille: 500}, 75, graph.LimitLoss},
+		"a fifth given up":       {model.TransportWiFi, model.ReportLink{SignalDBm: -50, FailPermille: 200}, 0, graph.LimitLoss},
+		"the worst counts":       {model.TransportWiFi, model.ReportLink{SignalDBm: -70, TQ: 127, RetryPermille: 999}, 49, graph.LimitTQ},
+		"nothing is known":       {model.TransportHaLow, model.ReportLink{}, 50, graph.LimitUnknown},
 		"a cable":                {model.TransportEthernet, model.ReportLink{}, 100, ""},
-		"a cable that is broken": {model.TransportEthernet, model.ReportLink{TQ: 51}, 20, LimitTQ},
+		"a cable that is broken": {model.TransportEthernet, model.ReportLink{TQ: 51}, 20, graph.LimitTQ},
 	} {
 		if q, limit := qualityOf(tc.transport, tc.link); q != tc.quality || limit != tc.limit {
 			t.Errorf("%s: got %d (%s), want %d (%s)", name, q, limit, tc.quality, tc.limit)
@@ -78,25 +81,25 @@ func TestQuality(t *testing.T) {
 // TestLinkStates has what each of two ends says, and when.
 func TestLinkStates(t *testing.T) {
 	dead := good
-	dead.InactiveMS = deadLinkMS + 1
+	dead.InactiveMS = model.DeadLinkMS + 1
 	for name, tc := range map[string]struct {
 		a, b         time.Duration // ages of the reports
 		sayA, sayB   bool
 		deadA, deadB bool
 		never        bool // b has never reported
-		want         LinkState
+		want         graph.LinkState
 	}{
-		"both":                            {sayA: true, sayB: true, want: Live},
-		"one, the other knows better":     {sayA: true, want: OneWay},
-		"one, the other is late":          {b: 5 * time.Minute, sayA: true, want: Live},
-		"one, the other is silent":        {b: time.Hour, sayA: true, want: Live},
-		"one, the other never reported":   {never: true, sayA: true, want: Live},
-		"one, and the other long ago":     {b: 5 * time.Minute, sayA: true, sayB: true, want: Live},
-		"both, but not heard for long":    {sayA: true, sayB: true, deadA: true, deadB: true, want: Stale},
-		"both, one not heard for long":    {sayA: true, sayB: true, deadB: true, want: OneWay},
-		"both, late":                      {a: 4 * time.Minute, b: 5 * time.Minute, sayA: true, sayB: true, want: Stale},
+		"both":                            {sayA: true, sayB: true, want: graph.Live},
+		"one, the other knows better":     {sayA: true, want: graph.OneWay},
+		"one, the other is late":          {b: 5 * time.Minute, sayA: true, want: graph.Live},
+		"one, the other is silent":        {b: time.Hour, sayA: true, want: graph.Live},
+		"one, the other never reported":   {never: true, sayA: true, want: graph.Live},
+		"one, and the other long ago":     {b: 5 * time.Minute, sayA: true, sayB: true, want: graph.Live},
+		"both, but not heard for long":    {sayA: true, sayB: true, deadA: true, deadB: true, want: graph.Stale},
+		"both, one not heard for long":    {sayA: true, sayB: true, deadB: true, want: graph.OneWay},
+		"both, late":                      {a: 4 * time.Minute, b: 5 * time.Minute, sayA: true, sayB: true, want: graph.Stale},
 		"one, late, and denied":           {a: 4 * time.Minute, sayA: true, want: ""},
-		"one, late, and the other silent": {a: 4 * time.Minute, b: time.Hour, sayA: true, want: Stale},
+		"one, late, and the other silent": {a: 4 * time.Minute, b: time.Hour, sayA: true, want: graph.Stale},
 		"both, forgotten":                 {a: time.Hour, b: time.Hour, sayA: true, sayB: true, want: ""},
 		"none":                            {want: ""},
 	} {
@@ -150,10 +153,10 @@ func TestConflictingAddresses(t *testing.T) {
 	taken := w.mac("b", "mesh0")
 	w.iface("d", "mesh0").Addresses = append(w.iface("d", "mesh0").Addresses, taken)
 	p := w.draw()
-	if want := []Conflict{{Address: taken, Nodes: ids("b", "d")}}; !cmp.Equal(p.Conflicts, want) {
+	if want := []graph.Conflict{{Address: taken, Nodes: ids("b", "d")}}; !cmp.Equal(p.Conflicts, want) {
 		t.Errorf("got %+v", p.Conflicts)
 	}
-	if l, _ := p.Link(wifi("b", "gw")); l.State != OneWay || l.BA.Iface != "" {
+	if l, _ := p.Link(wifi("b", "gw")); l.State != graph.OneWay || l.BA.Iface != "" {
 		t.Errorf("the gateway's link to the address was believed: %+v", l)
 	}
 	if len(p.Nodes) != 4 {
@@ -175,13 +178,13 @@ func TestALiarAboutAnother(t *testing.T) {
 	w := newWorld(t, "gw", "b", "c", "liar").links("gw-b gw-c c-liar")
 	w.iface("liar", "mesh0").Links[0].Node = id("b")
 	p := w.draw()
-	if l, _ := p.Link(wifi("c", "gw")); l.State != Live {
+	if l, _ := p.Link(wifi("c", "gw")); l.State != graph.Live {
 		t.Errorf("got %+v", l)
 	}
-	if l, _ := p.Link(wifi("c", "liar")); l.State != OneWay {
+	if l, _ := p.Link(wifi("c", "liar")); l.State != graph.OneWay {
 		t.Errorf("got %+v", l)
 	}
-	if want := []Conflict{{Address: w.mac("c", "mesh0"), Nodes: ids("b", "c")}}; !cmp.Equal(p.Conflicts, want) {
+	if want := []graph.Conflict{{Address: w.mac("c", "mesh0"), Nodes: ids("b", "c")}}; !cmp.Equal(p.Conflicts, want) {
 		t.Errorf("got %+v", p.Conflicts)
 	}
 }
@@ -190,7 +193,7 @@ func TestProvenNeighbourWithoutReport(t *testing.T) {
 	w := newWorld(t, "gw", "b")
 	w.silent["b"] = true
 	w.half("gw", "b", "eth0", model.ReportLink{Node: id("b")})
-	if l, ok := w.draw().Link(LinkID{id("b"), id("gw"), model.TransportEthernet}); !ok || l.State != Live {
+	if l, ok := w.draw().Link(graph.LinkID{A: id("b"), B: id("gw"), Transport: model.TransportEthernet}); !ok || l.State != graph.Live {
 		t.Errorf("got %+v", l)
 	}
 }
@@ -225,15 +228,15 @@ func TestStrangers(t *testing.T) {
 		t.Fatalf("got %+v", p.Nodes)
 	}
 	for _, want := range []string{near.String(), id("revoked")} {
-		if n, ok := p.Node(want); !ok || n.Kind != KindStranger || n.Neighbours != 2 || n.Score != 0 {
+		if n, ok := p.Node(want); !ok || n.Kind != graph.KindStranger || n.Neighbours != 2 || n.Score != 0 {
 			t.Errorf("%s: got %+v", want, n)
 		}
-		l, ok := p.Link(LinkID{min(want, id("b")), max(want, id("b")), model.TransportWiFi})
-		if !ok || l.State != Live || l.Parallel != 1 {
+		l, ok := p.Link(graph.LinkID{A: min(want, id("b")), B: max(want, id("b")), Transport: model.TransportWiFi})
+		if !ok || l.State != graph.Live || l.Parallel != 1 {
 			t.Errorf("link to %s: got %+v", want, l)
 		}
 	}
-	if !slices.IsSortedFunc(p.Links, func(a, b Link) int { return a.compare(b.LinkID) }) {
+	if !slices.IsSortedFunc(p.Links, func(a, b graph.Link) int { return a.Compare(b.LinkID) }) {
 		t.Errorf("not in order: %+v", p.Links)
 	}
 	// Strangers do not hold the network together.
@@ -270,11 +273,11 @@ func TestALotOfNonsense(t *testing.T) {
 		*w.iface(n, "mesh0") = model.ReportInterface{Name: "mesh0", Transport: model.TransportWiFi, Links: links, Addresses: []dot11.MAC{w.mac(w.names[noise.IntN(300)], "mesh0")}}
 	}
 	p := w.draw()
-	if len(p.Nodes) > 300+MaxStrangers || len(p.Conflicts) > MaxConflicts {
+	if len(p.Nodes) > 300+graph.MaxStrangers || len(p.Conflicts) > graph.MaxConflicts {
 		t.Errorf("%d nodes, %d conflicts", len(p.Nodes), len(p.Conflicts))
 	}
 	for _, c := range p.Conflicts {
-		if len(c.Nodes) > MaxNamed {
+		if len(c.Nodes) > graph.MaxNamed {
 			t.Errorf("%d nodes of a conflict", len(c.Nodes))
 		}
 	}

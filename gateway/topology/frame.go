@@ -12,6 +12,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"halo.internal/model"
+	"halo.internal/model/graph"
 )
 
 // A frame is a delta as it is written down: an octet that is 0 for plain and 1 for
@@ -121,13 +122,13 @@ type conflictRow struct {
 
 // What rows have numbers for, from 0 on. New ones go to the end.
 var (
-	kinds         = []Kind{KindNode, KindGateway, KindStranger}
-	freshnesses   = []Freshness{Fresh, Late, Silent, Never}
-	overlays      = []Overlay{OverlayUp, OverlayOld, OverlayDown, OverlayUnknown}
-	linkStates    = []LinkState{Live, OneWay, Stale}
-	limits        = []Limit{"", LimitSignal, LimitLoss, LimitTQ, LimitUnknown}
-	routeStates   = []RouteState{RouteOK, RouteLoop, RouteDeadEnd}
-	ends          = []string{"", EndNoWay, EndNoReport, EndUnknownHop, EndGatewayOff}
+	kinds         = []graph.Kind{graph.KindNode, graph.KindGateway, graph.KindStranger}
+	freshnesses   = []graph.Freshness{graph.Fresh, graph.Late, graph.Silent, graph.Never}
+	overlays      = []graph.Overlay{graph.OverlayUp, graph.OverlayOld, graph.OverlayDown, graph.OverlayUnknown}
+	linkStates    = []graph.LinkState{graph.Live, graph.OneWay, graph.Stale}
+	limits        = []graph.Limit{"", graph.LimitSignal, graph.LimitLoss, graph.LimitTQ, graph.LimitUnknown}
+	routeStates   = []graph.RouteState{graph.RouteOK, graph.RouteLoop, graph.RouteDeadEnd}
+	ends          = []string{"", graph.EndNoWay, graph.EndNoReport, graph.EndUnknownHop, graph.EndGatewayOff}
 	rowTransports = []model.Transport{"", model.TransportEthernet, model.TransportHaLow, model.TransportWiFi}
 )
 

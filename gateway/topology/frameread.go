@@ -6,35 +6,36 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/graph"
 )
 
 // decodeDelta reads what a sealer encodes.
-func decodeDelta(b []byte) (Delta, error) {
+func decodeDelta(b []byte) (graph.Delta, error) {
 	f, err := unseal(b)
 	if err != nil {
-		return Delta{}, err
+		return graph.Delta{}, err
 	}
 	return f.delta()
 }
 
 // delta reads the rows. What comes from a card may be anything: a frame with a place or
 // a number that is none is refused. Whether the delta fits a picture, Apply finds out.
-func (f frame) delta() (Delta, error) {
+func (f frame) delta() (graph.Delta, error) {
 	r := frameReader{f: f}
 	r.table()
-	d := Delta{Run: f.Run, From: f.From, Seq: f.Seq, At: unixMilli(f.At), Gateway: r.id(f.Gateway), Score: r.within(f.Score, 0, weightAll), Reasons: r.reasons(f.Reasons)}
+	d := graph.Delta{Run: f.Run, From: f.From, Seq: f.Seq, At: unixMilli(f.At), Gateway: r.id(f.Gateway), Score: r.within(f.Score, 0, weightAll), Reasons: r.reasons(f.Reasons)}
 	d.Nodes = items(f.Nodes, r.node, r.someID)
 	d.Links = items(f.Links, r.link, r.linkID)
 	d.Routes = items(f.Routes, r.route, r.someID)
 	d.Cuts = items(f.Cuts, r.cut, r.cutID)
 	d.Conflicts = items(f.Conflicts, r.conflict, r.mac)
 	if r.bad != "" {
-		return Delta{}, fmt.Errorf("%w: %s", ErrDamaged, r.bad)
+		return graph.Delta{}, fmt.Errorf("%w: %s", ErrDamaged, r.bad)
 	}
 	return d, nil
 }
 
-func items[T, K, R, Q any](rows changeRows[R, Q], item func(R) T, key func(Q) K) (out Changes[T, K]) {
+func items[T, K, R, Q any](rows changeRows[R, Q], item func(R) T, key func(Q) K) (out graph.Changes[T, K]) {
 	for _, r := range rows.Added {
 		out.Added = append(out.Added, item(r))
 	}
@@ -109,10 +110,10 @@ func (r *frameReader) idList(places []int) []string {
 	return out
 }
 
-func (r *frameReader) reasons(rows []reasonRow) []Reason {
-	out := make([]Reason, len(rows))
+func (r *frameReader) reasons(rows []reasonRow) []graph.Reason {
+	out := make([]graph.Reason, len(rows))
 	for i, row := range rows {
-		out[i] = Reason{Code: pick(r, codes[:], row.Code), Lost: row.Lost, Node: r.id(row.Node), Value: row.Value}
+		out[i] = graph.Reason{Code: pick(r, graph.Codes[:], row.Code), Lost: row.Lost, Node: r.id(row.Node), Value: row.Value}
 	}
 	return out
 }
@@ -125,8 +126,8 @@ func (r *frameReader) mac(b []byte) (a dot11.MAC) {
 	return dot11.MAC(b)
 }
 
-func (r *frameReader) node(row nodeRow) Node {
-	n := Node{ID: r.someID(row.ID), Kind: pick(r, kinds, row.Kind), Report: pick(r, freshnesses, row.Report), Addresses: []dot11.MAC{},
+func (r *frameReader) node(row nodeRow) graph.Node {
+	n := graph.Node{ID: r.someID(row.ID), Kind: pick(r, kinds, row.Kind), Report: pick(r, freshnesses, row.Report), Addresses: []dot11.MAC{},
 		Neighbours: row.Neighbours, Overlay: pick(r, overlays, row.Overlay), Direct: row.Direct, NextHops: row.NextHops,
 		Score: r.within(row.Score, 0, weightAll), Reasons: r.reasons(row.Reasons)}
 	if row.Name != 0 {
@@ -145,30 +146,30 @@ func (r *frameReader) node(row nodeRow) Node {
 	return n
 }
 
-func (r *frameReader) linkID(row linkIDRow) LinkID {
-	return LinkID{A: r.someID(row.A), B: r.someID(row.B), Transport: pick(r, rowTransports, row.Transport)}
+func (r *frameReader) linkID(row linkIDRow) graph.LinkID {
+	return graph.LinkID{A: r.someID(row.A), B: r.someID(row.B), Transport: pick(r, rowTransports, row.Transport)}
 }
 
-func (r *frameReader) link(row linkRow) Link {
-	l := Link{LinkID: r.linkID(row.Link), State: pick(r, linkStates, row.State), Parallel: row.Parallel, AB: r.direction(row.AB), BA: r.direction(row.BA)}
-	l.rate()
+func (r *frameReader) link(row linkRow) graph.Link {
+	l := graph.Link{LinkID: r.linkID(row.Link), State: pick(r, linkStates, row.State), Parallel: row.Parallel, AB: r.direction(row.AB), BA: r.direction(row.BA)}
+	rate(&l)
 	return l
 }
 
-func (r *frameReader) direction(row *directionRow) Direction {
+func (r *frameReader) direction(row *directionRow) graph.Direction {
 	if row == nil {
-		return Direction{}
+		return graph.Direction{}
 	}
 	radio := pick(r, r.f.Radios, row.Radio)
 	if radio.Iface == "" {
 		r.wrong("expected the name of an interface")
 	}
-	return Direction{Iface: radio.Iface, FreqKHz: radio.FreqKHz, WidthKHz: radio.WidthKHz, Quality: r.within(row.Quality, 0, 100), Limit: pick(r, limits, row.Limit),
+	return graph.Direction{Iface: radio.Iface, FreqKHz: radio.FreqKHz, WidthKHz: radio.WidthKHz, Quality: r.within(row.Quality, 0, 100), Limit: pick(r, limits, row.Limit),
 		SignalDBm: row.Signal, TxKbps: row.Tx, RxKbps: row.Rx, ExpectedKbps: row.Expected, TQ: row.TQ, RetryPermille: row.Retries, FailPermille: row.Failed}
 }
 
-func (r *frameReader) route(row routeRow) Route {
-	out := Route{Node: r.someID(row.Node), State: pick(r, routeStates, row.State), Next: r.id(row.Next), Transport: pick(r, rowTransports, row.Transport),
+func (r *frameReader) route(row routeRow) graph.Route {
+	out := graph.Route{Node: r.someID(row.Node), State: pick(r, routeStates, row.State), Next: r.id(row.Next), Transport: pick(r, rowTransports, row.Transport),
 		Guessed: row.Flags&flagGuessed != 0, Estimated: row.Flags&flagEstimated != 0, Hops: row.Hops, Cost: row.Cost, Worst: row.Worst, TQ: row.TQ, Kbps: row.Kbps,
 		End: r.id(row.End), Why: pick(r, ends, row.Why)}
 	if len(row.Loop) > 0 {
@@ -177,22 +178,22 @@ func (r *frameReader) route(row routeRow) Route {
 	return out
 }
 
-func (r *frameReader) cutID(row cutIDRow) CutID {
+func (r *frameReader) cutID(row cutIDRow) graph.CutID {
 	switch {
 	case row.Link != nil && row.Node == 0:
-		return CutID{Link: r.linkID(*row.Link)}
+		return graph.CutID{Link: r.linkID(*row.Link)}
 	case row.Link != nil:
 		r.wrong("expected a node or a link, got both")
 	}
-	return CutID{Node: r.someID(row.Node)}
+	return graph.CutID{Node: r.someID(row.Node)}
 }
 
-func (r *frameReader) cut(row cutRow) Cut {
-	return Cut{CutID: r.cutID(row.Cut), Count: row.Count, Split: r.idList(row.Split)}
+func (r *frameReader) cut(row cutRow) graph.Cut {
+	return graph.Cut{CutID: r.cutID(row.Cut), Count: row.Count, Split: r.idList(row.Split)}
 }
 
-func (r *frameReader) conflict(row conflictRow) Conflict {
-	return Conflict{Address: r.mac(row.Address), Nodes: r.idList(row.Nodes)}
+func (r *frameReader) conflict(row conflictRow) graph.Conflict {
+	return graph.Conflict{Address: r.mac(row.Address), Nodes: r.idList(row.Nodes)}
 }
 
 func unixMilli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

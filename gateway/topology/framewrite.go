@@ -6,10 +6,11 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/graph"
 )
 
 // encode makes the octets of a delta.
-func (s *sealer) encode(d Delta) ([]byte, error) {
+func (s *sealer) encode(d graph.Delta) ([]byte, error) {
 	f, err := frameOf(d)
 	if err != nil {
 		return nil, err
@@ -17,7 +18,7 @@ func (s *sealer) encode(d Delta) ([]byte, error) {
 	return s.seal(f)
 }
 
-func frameOf(d Delta) (frame, error) {
+func frameOf(d graph.Delta) (frame, error) {
 	w := frameWriter{ids: map[string]int{}, texts: map[string]int{}, radios: map[radioRow]int{}}
 	w.f = frame{Version: frameVersion, Run: d.Run, From: d.From, Seq: d.Seq, At: d.At.UnixMilli(), Score: d.Score}
 	w.f.Gateway = w.id(d.Gateway)
@@ -33,7 +34,7 @@ func frameOf(d Delta) (frame, error) {
 	return w.f, nil
 }
 
-func rows[T, K, R, Q any](c Changes[T, K], row func(T) R, key func(K) Q) (out changeRows[R, Q]) {
+func rows[T, K, R, Q any](c graph.Changes[T, K], row func(T) R, key func(K) Q) (out changeRows[R, Q]) {
 	for _, t := range c.Added {
 		out.Added = append(out.Added, row(t))
 	}
@@ -91,15 +92,15 @@ func (w *frameWriter) text(s string) int {
 	return len(w.f.Texts)
 }
 
-func (w *frameWriter) reasons(list []Reason) []reasonRow {
+func (w *frameWriter) reasons(list []graph.Reason) []reasonRow {
 	out := make([]reasonRow, len(list))
 	for i, r := range list {
-		out[i] = reasonRow{Code: slices.Index(codes[:], r.Code), Lost: r.Lost, Node: w.id(r.Node), Value: r.Value}
+		out[i] = reasonRow{Code: slices.Index(graph.Codes[:], r.Code), Lost: r.Lost, Node: w.id(r.Node), Value: r.Value}
 	}
 	return out
 }
 
-func (w *frameWriter) node(n Node) nodeRow {
+func (w *frameWriter) node(n graph.Node) nodeRow {
 	row := nodeRow{ID: w.id(n.ID), Name: w.text(n.Name), Kind: slices.Index(kinds, n.Kind), Report: slices.Index(freshnesses, n.Report),
 		Neighbours: n.Neighbours, Overlay: slices.Index(overlays, n.Overlay), Direct: n.Direct, NextHops: n.NextHops, Score: n.Score, Reasons: w.reasons(n.Reasons)}
 	if !n.Heard.IsZero() {
@@ -111,15 +112,15 @@ func (w *frameWriter) node(n Node) nodeRow {
 	return row
 }
 
-func (w *frameWriter) linkID(l LinkID) linkIDRow {
+func (w *frameWriter) linkID(l graph.LinkID) linkIDRow {
 	return linkIDRow{A: w.id(l.A), B: w.id(l.B), Transport: slices.Index(rowTransports, l.Transport)}
 }
 
-func (w *frameWriter) link(l Link) linkRow {
+func (w *frameWriter) link(l graph.Link) linkRow {
 	return linkRow{Link: w.linkID(l.LinkID), State: slices.Index(linkStates, l.State), Parallel: l.Parallel, AB: w.direction(l.AB), BA: w.direction(l.BA)}
 }
 
-func (w *frameWriter) direction(d Direction) *directionRow {
+func (w *frameWriter) direction(d graph.Direction) *directionRow {
 	if d.Iface == "" {
 		return nil
 	}
@@ -133,7 +134,7 @@ func (w *frameWriter) direction(d Direction) *directionRow {
 		Expected: d.ExpectedKbps, TQ: d.TQ, Retries: d.RetryPermille, Failed: d.FailPermille}
 }
 
-func (w *frameWriter) route(r Route) routeRow {
+func (w *frameWriter) route(r graph.Route) routeRow {
 	row := routeRow{Node: w.id(r.Node), State: slices.Index(routeStates, r.State), Next: w.id(r.Next), Transport: slices.Index(rowTransports, r.Transport),
 		Hops: r.Hops, Cost: r.Cost, Worst: r.Worst, TQ: r.TQ, Kbps: r.Kbps, End: w.id(r.End), Why: slices.Index(ends, r.Why), Loop: w.idList(r.Loop)}
 	if r.Guessed {
@@ -145,7 +146,7 @@ func (w *frameWriter) route(r Route) routeRow {
 	return row
 }
 
-func (w *frameWriter) cutID(c CutID) cutIDRow {
+func (w *frameWriter) cutID(c graph.CutID) cutIDRow {
 	row := cutIDRow{Node: w.id(c.Node)}
 	if c.Node == "" {
 		link := w.linkID(c.Link)
@@ -154,10 +155,10 @@ func (w *frameWriter) cutID(c CutID) cutIDRow {
 	return row
 }
 
-func (w *frameWriter) cut(c Cut) cutRow {
+func (w *frameWriter) cut(c graph.Cut) cutRow {
 	return cutRow{Cut: w.cutID(c.CutID), Count: c.Count, Split: w.idList(c.Split)}
 }
 
-func (w *frameWriter) conflict(c Conflict) conflictRow {
+func (w *frameWriter) conflict(c graph.Conflict) conflictRow {
 	return conflictRow{Address: c.Address[:], Nodes: w.idList(c.Nodes)}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"halo.internal/model/dot11"
+
+	"halo.internal/model/graph"
 )
 
 func TestFrames(t *testing.T) {
@@ -30,7 +32,7 @@ func TestFrames(t *testing.T) {
 			}
 			tr.Update(at)
 			now := tr.Picture()
-			for _, d := range []Delta{Diff(was, now), Diff(Picture{Run: 7}, now), Diff(now, was)} {
+			for _, d := range []graph.Delta{graph.Diff(was, now), graph.Diff(graph.Picture{Run: 7}, now), graph.Diff(now, was)} {
 				b, err := new(sealer).encode(d)
 				if err != nil {
 					t.Fatal(err)
@@ -51,7 +53,7 @@ func TestFrames(t *testing.T) {
 func TestDamagedFrames(t *testing.T) {
 	p := field(t, 12, 25, rand.New(rand.NewPCG(15, 16))).draw()
 	p.Run, p.Seq = 1, 1
-	b, err := new(sealer).encode(Diff(Picture{}, p))
+	b, err := new(sealer).encode(graph.Diff(graph.Picture{}, p))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,14 +69,14 @@ func TestDamagedFrames(t *testing.T) {
 			t.Fatalf("%d octets: got %v", n, err)
 		}
 	}
-	if _, err := new(sealer).encode(Delta{Gateway: "not an ID"}); err == nil {
+	if _, err := new(sealer).encode(graph.Delta{Gateway: "not an ID"}); err == nil {
 		t.Error("a node that is none was written")
 	}
 }
 
 // like tells whether a picture of the history is the one that was, but for what Settle
 // lets pass.
-func like(t *testing.T, when time.Time, was, got Picture) {
+func like(t *testing.T, when time.Time, was, got graph.Picture) {
 	t.Helper()
 	settled := Settle(got, was)
 	settled.At, settled.Seq, settled.Score, settled.Reasons = got.At, got.Seq, got.Score, got.Reasons
@@ -92,7 +94,7 @@ func TestHistory(t *testing.T) {
 	rec, tr := NewRecorder(store), tracked(t, w)
 	type past struct {
 		at time.Time
-		p  Picture
+		p  graph.Picture
 	}
 	var all []past
 	at := noon
@@ -129,14 +131,14 @@ func TestHistory(t *testing.T) {
 	for range 20 {
 		a, b := noise.IntN(len(all)), noise.IntN(len(all))
 		from, to := all[min(a, b)], all[max(a, b)]
-		var p Picture
+		var p graph.Picture
 		count := 0
 		for d, err := range reader.Replay(from.at, to.at) {
 			if err != nil {
 				t.Fatal(err)
 			}
 			if d.From == 0 {
-				p = Picture{Run: d.Run}
+				p = graph.Picture{Run: d.Run}
 				if count > 0 {
 					t.Errorf("it began anew at %v", d.At)
 				}
@@ -352,7 +354,7 @@ func FuzzFrame(f *testing.F) {
 		}
 		p := w.draw()
 		p.Run, p.Seq = 1, 2
-		frame, err := frameOf(Diff(Picture{Run: 1}, p))
+		frame, err := frameOf(graph.Diff(graph.Picture{Run: 1}, p))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -371,12 +373,12 @@ func FuzzFrame(f *testing.F) {
 		if err != nil {
 			return
 		}
-		before := Picture{Run: d.Run, Seq: d.From}
+		before := graph.Picture{Run: d.Run, Seq: d.From}
 		p, err := before.Apply(d)
 		if err != nil {
 			return
 		}
-		again, err := frameOf(Diff(before, p))
+		again, err := frameOf(graph.Diff(before, p))
 		if err != nil {
 			t.Fatalf("%+v was read, and is not written: %v", d, err)
 		}
@@ -384,7 +386,7 @@ func FuzzFrame(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if q, err := before.Apply(back); err != nil || Diff(p, q).Len() != 0 {
+		if q, err := before.Apply(back); err != nil || graph.Diff(p, q).Len() != 0 {
 			t.Fatalf("%v: %s", err, cmp.Diff(p, q))
 		}
 		for _, n := range p.Nodes {
@@ -398,7 +400,7 @@ func FuzzFrame(f *testing.F) {
 
 // FuzzUnseal has octets with the right checksum.
 func FuzzUnseal(f *testing.F) {
-	b, err := new(sealer).encode(Delta{Run: 1, Seq: 1, Gateway: id("gw")})
+	b, err := new(sealer).encode(graph.Delta{Run: 1, Seq: 1, Gateway: id("gw")})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -420,7 +422,7 @@ func BenchmarkHistory(b *testing.B) {
 	s := new(sealer)
 	since := cpu()
 	for b.Loop() {
-		frame, err := s.encode(Diff(Picture{}, p))
+		frame, err := s.encode(graph.Diff(graph.Picture{}, p))
 		if err != nil {
 			b.Fatal(err)
 		}

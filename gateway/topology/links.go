@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"halo.internal/model/dot11"
+
+	"halo.internal/model/graph"
 )
 
 // end is one end's report of a link, with both nodes known.
@@ -48,7 +50,7 @@ func (d *drawing) join() {
 		return cmp.Or(boolFirst(x.live, y.live), cmp.Compare(y.view.Quality, x.view.Quality),
 			cmp.Compare(x.iface, y.iface), slices.Compare(x.peer[:], y.peer[:]), cmp.Compare(x.half.node, y.half.node))
 	})
-	d.links, d.between = make([]Link, 0, len(ends)/2+1), make([]pair, 0, len(ends)/2+1)
+	d.links, d.between = make([]graph.Link, 0, len(ends)/2+1), make([]pair, 0, len(ends)/2+1)
 	for from := 0; from < len(ends); {
 		to := from + 1
 		for to < len(ends) && ends[to].key>>1 == ends[from].key>>1 {
@@ -76,7 +78,7 @@ func (d *drawing) join() {
 // network is held together by.
 func (d *drawing) holds(link int) bool {
 	p := d.between[link]
-	return d.links[link].State == Live && !d.isStranger(p.a) && !d.isStranger(p.b)
+	return d.links[link].State == graph.Live && !d.isStranger(p.a) && !d.isStranger(p.b)
 }
 
 func boolFirst(a, b bool) int {
@@ -101,12 +103,12 @@ func (d *drawing) ends() []end {
 		return h.peer.String()
 	}
 	for i, r := range d.reports {
-		if r == nil || d.fresh[i] == Silent {
+		if r == nil || d.fresh[i] == graph.Silent {
 			continue // a link that nobody has seen for so long is forgotten
 		}
 		for k := range r.halves {
 			h := &r.halves[k]
-			e := end{from: int32(i), live: d.fresh[i] == Fresh && !h.dead, half: h}
+			e := end{from: int32(i), live: d.fresh[i] == graph.Fresh && !h.dead, half: h}
 			o, known := d.whose(h.peer, h.node, true)
 			switch {
 			case !known:
@@ -151,7 +153,7 @@ func (d *drawing) merge(as, bs []end) {
 		return
 	}
 	d.between = append(d.between, between)
-	d.links = append(d.links, Link{LinkID: LinkID{A: d.id(between.a), B: d.id(between.b), Transport: transports[transport]}, State: state})
+	d.links = append(d.links, graph.Link{LinkID: graph.LinkID{A: d.id(between.a), B: d.id(between.b), Transport: transports[transport]}, State: state})
 	l := &d.links[len(d.links)-1]
 	l.Parallel = max(parallel(as, l.State), parallel(bs, l.State))
 	if len(as) > 0 {
@@ -163,36 +165,36 @@ func (d *drawing) merge(as, bs []end) {
 			l.BA = opposite(as[0], bs).view
 		}
 	}
-	l.rate()
+	rate(l)
 }
 
 // stateOf tells whether a link stands. A recent report that lacks it speaks against it:
 // then it is no link, or one way only. Empty: there is no link.
-func (d *drawing) stateOf(a, b int32, as, bs []end) LinkState {
+func (d *drawing) stateOf(a, b int32, as, bs []end) graph.LinkState {
 	liveA, liveB := len(as) > 0 && as[0].live, len(bs) > 0 && bs[0].live
 	lacks := func(n int32, ends []end) bool {
-		return len(ends) == 0 && !d.isStranger(n) && d.fresh[n] == Fresh
+		return len(ends) == 0 && !d.isStranger(n) && d.fresh[n] == graph.Fresh
 	}
 	switch {
 	case liveA && liveB:
-		return Live
-	case liveA && (lacks(b, bs) || len(bs) > 0 && d.fresh[b] == Fresh), liveB && (lacks(a, as) || len(as) > 0 && d.fresh[a] == Fresh):
-		return OneWay
+		return graph.Live
+	case liveA && (lacks(b, bs) || len(bs) > 0 && d.fresh[b] == graph.Fresh), liveB && (lacks(a, as) || len(as) > 0 && d.fresh[a] == graph.Fresh):
+		return graph.OneWay
 	case liveA || liveB:
-		return Live
+		return graph.Live
 	case lacks(a, as) || lacks(b, bs):
 		return ""
 	}
-	return Stale
+	return graph.Stale
 }
 
 // parallel counts the interfaces that an end has the link on; of a live link those that
 // are live.
-func parallel(ends []end, state LinkState) int {
+func parallel(ends []end, state graph.LinkState) int {
 	n := 0
 	for i, e := range ends {
 		first := !slices.ContainsFunc(ends[:i], func(o end) bool { return o.iface == e.iface && o.remote == e.remote })
-		if first && (state == Stale || e.live) {
+		if first && (state == graph.Stale || e.live) {
 			n++
 		}
 	}

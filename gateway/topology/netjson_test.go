@@ -9,6 +9,7 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/graph"
 )
 
 // golden compares with a file, or writes it.
@@ -60,17 +61,17 @@ func TestNetJSON(t *testing.T) {
 	golden(t, "example.netjson", out.Bytes())
 
 	// What the schema asks for.
-	var graph map[string]any
-	if err := json.Unmarshal(out.Bytes(), &graph); err != nil {
+	var file map[string]any
+	if err := json.Unmarshal(out.Bytes(), &file); err != nil {
 		t.Fatal(err)
 	}
 	for _, member := range []string{"type", "protocol", "version", "metric"} {
-		if s, ok := graph[member].(string); !ok || s == "" {
-			t.Errorf("%s: got %v", member, graph[member])
+		if s, ok := file[member].(string); !ok || s == "" {
+			t.Errorf("%s: got %v", member, file[member])
 		}
 	}
 	ids := map[string]bool{}
-	for _, n := range graph["nodes"].([]any) {
+	for _, n := range file["nodes"].([]any) {
 		id, ok := n.(map[string]any)["id"].(string)
 		if !ok || ids[id] {
 			t.Errorf("node %v: expected an id, once", n)
@@ -78,7 +79,7 @@ func TestNetJSON(t *testing.T) {
 		ids[id] = true
 	}
 	pairs := map[[2]string]bool{}
-	for _, l := range graph["links"].([]any) {
+	for _, l := range file["links"].([]any) {
 		m := l.(map[string]any)
 		pair := [2]string{m["source"].(string), m["target"].(string)}
 		if !ids[pair[0]] || !ids[pair[1]] || pairs[pair] || m["cost"].(float64) < 1 {
@@ -89,7 +90,7 @@ func TestNetJSON(t *testing.T) {
 	if len(p.Links) <= len(pairs) {
 		t.Errorf("%d links of %d pairs: the example has no second transport", len(p.Links), len(pairs))
 	}
-	if nothing := (Picture{}).NetJSON("", "", "1"); nothing.Nodes == nil || nothing.Links == nil {
+	if nothing := (graph.Picture{}).NetJSON("", "", "1"); nothing.Nodes == nil || nothing.Links == nil {
 		t.Errorf("got %+v", nothing)
 	}
 }

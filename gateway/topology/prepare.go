@@ -5,14 +5,7 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/dot11"
-)
-
-// When what is reported loses its worth, of a node that reports every minute. One that
-// does so less often has two and a half times its interval, and ten times.
-const (
-	FreshFor    = 150 * time.Second // two reports a minute apart may be lost
-	SilentAfter = 10 * time.Minute
-	deadLinkMS  = 60_000 // a peer that was not heard for so long has no live link
+	"halo.internal/model/graph"
 )
 
 // prepared is a report as drawing needs it: what does not depend on others or on the
@@ -20,7 +13,14 @@ const (
 type prepared struct {
 	report model.Report // whole
 	heard  time.Time
+	alive  life // of the node since
 	halves []half
+}
+
+// life is when a node last said anything, and how often it does.
+type life struct {
+	at    time.Time // zero: only reports are known
+	every time.Duration
 }
 
 // half is one end of a link.
@@ -30,7 +30,7 @@ type half struct {
 	iface     int8      // index in the report
 	transport uint8     // index in transports
 	dead      bool      // the peer was not heard for long
-	view      Direction
+	view      graph.Direction
 }
 
 var transports = [...]model.Transport{model.TransportEthernet, model.TransportHaLow, model.TransportWiFi}
@@ -50,8 +50,8 @@ func prepare(r model.Report, heard time.Time) *prepared {
 		for _, l := range i.Links {
 			q, limit := qualityOf(i.Transport, l)
 			p.halves = append(p.halves, half{
-				peer: l.Peer, node: l.Node, iface: int8(n), transport: transportIndex(i.Transport), dead: l.InactiveMS > deadLinkMS,
-				view: Direction{
+				peer: l.Peer, node: l.Node, iface: int8(n), transport: transportIndex(i.Transport), dead: l.InactiveMS > model.DeadLinkMS,
+				view: graph.Direction{
 					Iface: i.Name, FreqKHz: i.FreqKHz, WidthKHz: i.WidthKHz, Quality: q, Limit: limit, SignalDBm: l.SignalDBm,
 					TxKbps: l.TxKbps, RxKbps: l.RxKbps, ExpectedKbps: l.ExpectedKbps, TQ: l.TQ,
 					RetryPermille: l.RetryPermille, FailPermille: l.FailPermille,
@@ -62,17 +62,30 @@ func prepare(r model.Report, heard time.Time) *prepared {
 	return p
 }
 
-// freshness of the report. One from the future was stamped before the clock was set
-// back: nobody knows how long ago.
-func (p *prepared) freshness(now time.Time) Freshness {
-	every := time.Duration(p.report.EveryS) * time.Second
-	switch age := now.Sub(p.heard).Abs(); {
-	case age <= max(FreshFor, every*5/2):
-		return Fresh
-	case age <= max(SilentAfter, every*10):
-		return Late
+// freshness of the report: it holds while the node says other things, since it would say
+// if something had changed, but not for ever. What is from the future was stamped before
+// the clock was set back: nobody knows how long ago.
+func (p *prepared) freshness(now time.Time) graph.Freshness {
+	report := freshness(now.Sub(p.heard).Abs(), time.Duration(p.report.EveryS)*time.Second)
+	if p.alive.at.IsZero() || report == graph.Silent {
+		return report
 	}
-	return Silent
+	if alive := freshness(now.Sub(p.alive.at).Abs(), p.alive.every); alive != graph.Fresh {
+		return alive
+	}
+	return report
+}
+
+// freshness of something so old that comes so often: of what does not come every minute,
+// two and a half intervals and ten are long.
+func freshness(age, every time.Duration) graph.Freshness {
+	switch {
+	case age <= max(graph.FreshFor, every*5/2):
+		return graph.Fresh
+	case age <= max(graph.SilentAfter, every*10):
+		return graph.Late
+	}
+	return graph.Silent
 }
 
 // nextHop returns the way to a node that the report names.

@@ -1,6 +1,9 @@
 package topology
 
-import "halo.internal/model"
+import (
+	"halo.internal/model"
+	"halo.internal/model/graph"
+)
 
 // How good a link is, of 100, from one end: as good as the worst of what is known of
 // it. The constants are published in docs/topology.md; a test holds the two together.
@@ -18,26 +21,15 @@ const (
 	fullTQ         = 255
 	unknownQuality = 50 // of a link over the air of which nothing is known
 
-	perfect    = 1000            // cost of a link of quality 100 both ways
+	perfect    = graph.PerfectCost
 	worstCost  = perfect * 10000 // and of one that hardly is
 	noLinkCost = perfect * 100   // of a hop that routing takes and no report knows a link for
 )
 
-// Limit is what keeps the quality of a direction below 100.
-type Limit string
-
-// Limits.
-const (
-	LimitSignal  Limit = "signal"
-	LimitLoss    Limit = "loss" // repetitions and frames given up
-	LimitTQ      Limit = "tq"   // routing's own measure
-	LimitUnknown Limit = "unknown"
-)
-
 // qualityOf rates a link by what its end reports.
-func qualityOf(t model.Transport, l model.ReportLink) (quality int, limit Limit) {
+func qualityOf(t model.Transport, l model.ReportLink) (quality int, limit graph.Limit) {
 	quality = 100
-	worse := func(q int, why Limit) {
+	worse := func(q int, why graph.Limit) {
 		if q = min(max(q, 0), 100); q < quality {
 			quality, limit = q, why
 		}
@@ -48,19 +40,19 @@ func qualityOf(t model.Transport, l model.ReportLink) (quality int, limit Limit)
 		if t == model.TransportHaLow {
 			none, full = halowNone, halowFull
 		}
-		worse(100*(l.SignalDBm-none)/(full-none), LimitSignal)
+		worse(100*(l.SignalDBm-none)/(full-none), graph.LimitSignal)
 		known = true
 	}
 	if l.RetryPermille != 0 || l.FailPermille != 0 {
-		worse(100-(retryPer100*l.RetryPermille+failPer100*l.FailPermille)/1000, LimitLoss)
+		worse(100-(retryPer100*l.RetryPermille+failPer100*l.FailPermille)/1000, graph.LimitLoss)
 		known = true
 	}
 	if l.TQ != 0 {
-		worse(100*l.TQ/fullTQ, LimitTQ)
+		worse(100*l.TQ/fullTQ, graph.LimitTQ)
 		known = true
 	}
 	if !known && t != model.TransportEthernet {
-		worse(unknownQuality, LimitUnknown)
+		worse(unknownQuality, graph.LimitUnknown)
 	}
 	return quality, limit
 }
@@ -74,7 +66,7 @@ func costOf(there, back int) int {
 
 // rate sets a link's quality and cost by its directions: one that is not reported is
 // taken to be as good as the other.
-func (l *Link) rate() {
+func rate(l *graph.Link) {
 	there, back := l.AB.Quality, l.BA.Quality
 	if l.AB.Iface == "" {
 		there = back

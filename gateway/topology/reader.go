@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"iter"
 	"time"
+
+	"halo.internal/model/graph"
 )
 
 // ErrNotRecorded is wrapped where there is no history of an instant: nobody was
@@ -19,25 +21,25 @@ type Reader struct{ Store Store }
 
 // At returns the network as it was at an instant, but for what Settle lets pass. The
 // picture's own time is that of its last change.
-func (r Reader) At(t time.Time) (Picture, error) {
+func (r Reader) At(t time.Time) (graph.Picture, error) {
 	w := walk{}
 	var last time.Time
 	for f, err := range r.Store.Range(t.Add(-reach), t) {
 		if err != nil {
-			return Picture{}, fmt.Errorf("history: %w", err)
+			return graph.Picture{}, fmt.Errorf("history: %w", err)
 		}
 		w.step(f)
 		last = f.At
 	}
 	switch {
 	case last.IsZero():
-		return Picture{}, fmt.Errorf("%w: nothing was written in the %v before %s", ErrNotRecorded, reach, t.UTC().Format(time.RFC3339))
+		return graph.Picture{}, fmt.Errorf("%w: nothing was written in the %v before %s", ErrNotRecorded, reach, t.UTC().Format(time.RFC3339))
 	case w.damage != nil:
-		return Picture{}, fmt.Errorf("%w: %w", ErrNotRecorded, w.damage)
+		return graph.Picture{}, fmt.Errorf("%w: %w", ErrNotRecorded, w.damage)
 	case w.now.Seq == 0:
-		return Picture{}, fmt.Errorf("%w: what was written at %s goes on from what is not there any more", ErrNotRecorded, last.UTC().Format(time.RFC3339))
+		return graph.Picture{}, fmt.Errorf("%w: what was written at %s goes on from what is not there any more", ErrNotRecorded, last.UTC().Format(time.RFC3339))
 	case t.Sub(last) > 2*MarkEvery:
-		return Picture{}, fmt.Errorf("%w: nobody wrote between %s and %s", ErrNotRecorded, last.UTC().Format(time.RFC3339), t.UTC().Format(time.RFC3339))
+		return graph.Picture{}, fmt.Errorf("%w: nobody wrote between %s and %s", ErrNotRecorded, last.UTC().Format(time.RFC3339), t.UTC().Format(time.RFC3339))
 	}
 	return w.now, nil
 }
@@ -47,10 +49,10 @@ func (r Reader) At(t time.Time) (Picture, error) {
 // of nothing. That is so after a damaged frame, after a time that nobody wrote in, and
 // where the process of the gateway began anew. It ends with the first error of the
 // store.
-func (r Reader) Replay(from, to time.Time) iter.Seq2[Delta, error] {
-	return func(yield func(Delta, error) bool) {
+func (r Reader) Replay(from, to time.Time) iter.Seq2[graph.Delta, error] {
+	return func(yield func(graph.Delta, error) bool) {
 		w := walk{}
-		var told Picture // what the deltas so far add up to
+		var told graph.Picture // what the deltas so far add up to
 		begun, last := false, time.Time{}
 		begin := func() bool {
 			begun = true
@@ -58,25 +60,25 @@ func (r Reader) Replay(from, to time.Time) iter.Seq2[Delta, error] {
 				return true
 			}
 			told = w.now
-			return yield(Diff(Picture{}, told), nil)
+			return yield(graph.Diff(graph.Picture{}, told), nil)
 		}
 		for f, err := range r.Store.Range(from.Add(-reach), to) {
 			if err != nil {
-				yield(Delta{}, fmt.Errorf("history: %w", err))
+				yield(graph.Delta{}, fmt.Errorf("history: %w", err))
 				return
 			}
 			if !begun && f.At.After(from) && !begin() {
 				return
 			}
 			if f.At.Sub(last).Abs() > 2*MarkEvery {
-				told = Picture{} // nobody knows what was in between
+				told = graph.Picture{} // nobody knows what was in between
 			}
 			last = f.At
 			w.step(f)
 			if told.Run != w.now.Run || told.Seq > w.now.Seq { // also where it is not known
-				told = Picture{}
+				told = graph.Picture{}
 			}
-			if d := Diff(told, w.now); begun && w.now.Seq != 0 && d.Len() > 0 {
+			if d := graph.Diff(told, w.now); begun && w.now.Seq != 0 && d.Len() > 0 {
 				if told = w.now; !yield(d, nil) {
 					return
 				}
@@ -90,8 +92,8 @@ func (r Reader) Replay(from, to time.Time) iter.Seq2[Delta, error] {
 
 // walk goes through frames and keeps the picture that they add up to.
 type walk struct {
-	now    Picture // Seq 0: not known
-	damage error   // why it is not
+	now    graph.Picture // Seq 0: not known
+	damage error         // why it is not
 }
 
 func (w *walk) step(f Frame) {
@@ -102,7 +104,7 @@ func (w *walk) step(f Frame) {
 	if err == nil {
 		from := w.now
 		if f.Kind == FrameFull {
-			from = Picture{Run: d.Run}
+			from = graph.Picture{Run: d.Run}
 		}
 		w.now, err = from.Apply(d)
 	}

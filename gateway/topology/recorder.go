@@ -3,6 +3,8 @@ package topology
 import (
 	"fmt"
 	"time"
+
+	"halo.internal/model/graph"
 )
 
 // How the history is written.
@@ -22,10 +24,10 @@ type Recorder struct {
 	store  Store
 	sealer sealer
 
-	last     Picture   // as it was written; Seq 0: nothing was
-	lastFull time.Time // when it was written whole
-	wrote    time.Time // when anything was
-	octets   float64   // that deltas may take now
+	last     graph.Picture // as it was written; Seq 0: nothing was
+	lastFull time.Time     // when it was written whole
+	wrote    time.Time     // when anything was
+	octets   float64       // that deltas may take now
 	refilled time.Time
 }
 
@@ -35,7 +37,7 @@ func NewRecorder(s Store) *Recorder { return &Recorder{store: s} }
 // Record is to be called with the present picture whenever it may have changed, and
 // every minute or so. now is the time for the stamp: the picture's is when it changed
 // last. What the store refuses is tried again at the next call.
-func (r *Recorder) Record(now time.Time, p Picture) error {
+func (r *Recorder) Record(now time.Time, p graph.Picture) error {
 	if p.Seq == 0 {
 		return nil
 	}
@@ -49,7 +51,7 @@ func (r *Recorder) Record(now time.Time, p Picture) error {
 		return nil
 	}
 	next := Settle(r.last, p)
-	d := Diff(r.last, next)
+	d := graph.Diff(r.last, next)
 	if d.Len() == 0 || d.Seq == d.From {
 		if now.Sub(r.wrote) < MarkEvery {
 			return nil
@@ -85,14 +87,14 @@ func (r *Recorder) refill(now time.Time) {
 	r.octets, r.refilled = min(r.octets, HourlyOctets), now
 }
 
-func (r *Recorder) full(now time.Time, p Picture) error {
+func (r *Recorder) full(now time.Time, p graph.Picture) error {
 	if r.last.Run == p.Run {
 		p = Settle(r.last, p)
 	} else {
-		p = Settle(Picture{}, p)
+		p = Settle(graph.Picture{}, p)
 	}
 	p.At = now
-	d := Diff(Picture{}, p)
+	d := graph.Diff(graph.Picture{}, p)
 	b, err := r.sealer.encode(d)
 	if err != nil {
 		return err

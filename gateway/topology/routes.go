@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"halo.internal/model"
+	"halo.internal/model/graph"
 )
 
 // drawnRoute is a node's next hop, and how far the gateway is by it.
@@ -86,7 +87,7 @@ func (d *drawing) route() {
 // reported takes the next hop from a node's report.
 func (d *drawing) reported(n int32) drawnRoute {
 	r := drawnRoute{next: nobody}
-	if n == d.gateway || d.fresh[n] != Fresh {
+	if n == d.gateway || d.fresh[n] != graph.Fresh {
 		return r
 	}
 	h, ok := d.reports[n].nextHop(d.id(d.gateway))
@@ -117,9 +118,9 @@ func (d *drawing) reach(n, next int32) {
 
 // hop returns the link that a node's frames take to its next hop.
 func (d *drawing) hop(n, next int32) (link int32, ok bool) {
-	id := LinkID{A: d.id(min(n, next)), B: d.id(max(n, next)), Transport: d.routes[n].transport}
+	id := graph.LinkID{A: d.id(min(n, next)), B: d.id(max(n, next)), Transport: d.routes[n].transport}
 	if id.Transport != "" {
-		if i, ok := slices.BinarySearchFunc(d.links, id, func(l Link, id LinkID) int { return l.compare(id) }); ok {
+		if i, ok := slices.BinarySearchFunc(d.links, id, func(l graph.Link, id graph.LinkID) int { return l.Compare(id) }); ok {
 			return int32(i), true
 		}
 	}
@@ -142,9 +143,9 @@ func (d *drawing) linked() [][]int32 {
 
 // routeOut is a node's route as it goes out: where it does not reach the gateway, with
 // the reason.
-func (d *drawing) routeOut(n int32) Route {
+func (d *drawing) routeOut(n int32) graph.Route {
 	r := d.routes[n]
-	out := Route{Node: d.id(n), State: RouteOK, Transport: r.transport, Guessed: r.guessed, TQ: r.tq, Kbps: r.kbps}
+	out := graph.Route{Node: d.id(n), State: graph.RouteOK, Transport: r.transport, Guessed: r.guessed, TQ: r.tq, Kbps: r.kbps}
 	if r.next != nobody {
 		out.Next = d.id(r.next)
 	}
@@ -155,20 +156,20 @@ func (d *drawing) routeOut(n int32) Route {
 	path := d.follow(n)
 	at := path[len(path)-1]
 	if next := d.routes[at].next; next != nobody {
-		out.State, out.End, out.Loop = RouteLoop, d.id(next), d.loop(path[slices.Index(path, next):])
+		out.State, out.End, out.Loop = graph.RouteLoop, d.id(next), d.loop(path[slices.Index(path, next):])
 		return out
 	}
 	end := d.routes[at]
-	out.State, out.End = RouteDeadEnd, d.id(at)
+	out.State, out.End = graph.RouteDeadEnd, d.id(at)
 	switch {
 	case d.gateway == nobody:
-		out.Why = EndGatewayOff
+		out.Why = graph.EndGatewayOff
 	case end.noWay:
-		out.Why = EndNoWay
+		out.Why = graph.EndNoWay
 	case end.unknown:
-		out.Why = EndUnknownHop
+		out.Why = graph.EndUnknownHop
 	default:
-		out.Why = EndNoReport
+		out.Why = graph.EndNoReport
 	}
 	return out
 }
@@ -189,9 +190,9 @@ func (d *drawing) follow(n int32) (path []int32) {
 // loop names the nodes of a loop from the one with the lowest ID on.
 func (d *drawing) loop(nodes []int32) []string {
 	lowest := slices.Index(nodes, slices.Min(nodes))
-	ids := make([]string, 0, min(len(nodes), MaxNamed))
+	ids := make([]string, 0, min(len(nodes), graph.MaxNamed))
 	for i := range nodes {
-		if len(ids) == MaxNamed {
+		if len(ids) == graph.MaxNamed {
 			break
 		}
 		ids = append(ids, d.id(nodes[(lowest+i)%len(nodes)]))

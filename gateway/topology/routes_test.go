@@ -9,15 +9,16 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/graph"
 )
 
 func TestRoutes(t *testing.T) {
 	w := newWorld(t, "gw", "b", "c", "d").links("gw-b b-c c-d gw-d").via("b>gw c>b d>c")
 	p := w.draw()
-	want := []Route{
-		{Node: id("b"), State: RouteOK, Next: id("gw"), Transport: model.TransportWiFi, Hops: 1, Cost: 1000, Worst: 100, TQ: 200},
-		{Node: id("c"), State: RouteOK, Next: id("b"), Transport: model.TransportWiFi, Hops: 2, Cost: 2000, Worst: 100, TQ: 200},
-		{Node: id("d"), State: RouteOK, Next: id("c"), Transport: model.TransportWiFi, Hops: 3, Cost: 3000, Worst: 100, TQ: 200},
+	want := []graph.Route{
+		{Node: id("b"), State: graph.RouteOK, Next: id("gw"), Transport: model.TransportWiFi, Hops: 1, Cost: 1000, Worst: 100, TQ: 200},
+		{Node: id("c"), State: graph.RouteOK, Next: id("b"), Transport: model.TransportWiFi, Hops: 2, Cost: 2000, Worst: 100, TQ: 200},
+		{Node: id("d"), State: graph.RouteOK, Next: id("c"), Transport: model.TransportWiFi, Hops: 3, Cost: 3000, Worst: 100, TQ: 200},
 	}
 	if d := cmp.Diff(want, p.Routes); d != "" {
 		t.Errorf("what routing does counts, not what would be shorter: (-want +got)\n%s", d)
@@ -34,11 +35,11 @@ func TestGuessedRoutes(t *testing.T) {
 	w.ages["c"] = 20 * time.Minute
 	p := w.draw()
 	c, _ := p.Route(id("c"))
-	if want := (Route{Node: id("c"), State: RouteOK, Next: id("b"), Transport: model.TransportWiFi, Guessed: true, Estimated: true, Hops: 2, Cost: 2000, Worst: 100}); !cmp.Equal(c, want) {
+	if want := (graph.Route{Node: id("c"), State: graph.RouteOK, Next: id("b"), Transport: model.TransportWiFi, Guessed: true, Estimated: true, Hops: 2, Cost: 2000, Worst: 100}); !cmp.Equal(c, want) {
 		t.Errorf("got %+v", c)
 	}
 	d, _ := p.Route(id("d"))
-	if want := (Route{Node: id("d"), State: RouteOK, Next: id("c"), Transport: model.TransportWiFi, Estimated: true, Hops: 3, Cost: 3000, Worst: 100, TQ: 200}); !cmp.Equal(d, want) {
+	if want := (graph.Route{Node: id("d"), State: graph.RouteOK, Next: id("c"), Transport: model.TransportWiFi, Estimated: true, Hops: 3, Cost: 3000, Worst: 100, TQ: 200}); !cmp.Equal(d, want) {
 		t.Errorf("got %+v", d)
 	}
 	// b goes by c: then c's guess must not go by b.
@@ -47,18 +48,18 @@ func TestGuessedRoutes(t *testing.T) {
 	if c, _ := p.Route(id("c")); c.Next != id("gw") || c.Transport != model.TransportHaLow || c.Hops != 1 {
 		t.Errorf("got %+v", c)
 	}
-	if b, _ := p.Route(id("b")); b.State != RouteOK || b.Hops != 2 || b.Guessed || !b.Estimated {
+	if b, _ := p.Route(id("b")); b.State != graph.RouteOK || b.Hops != 2 || b.Guessed || !b.Estimated {
 		t.Errorf("got %+v", b)
 	}
 	// An address that is nobody's.
 	w = newWorld(t, "gw", "b").links("gw-b")
 	w.reports["b"].NextHops = model.ReportNextHops{{Node: id("gw"), Next: dot11.MAC{2, 7, 7, 7, 7, 7}, Iface: "mesh0", TQ: 99}}
-	if b, _ := w.draw().Route(id("b")); b.State != RouteOK || !b.Guessed || b.Next != id("gw") || b.TQ != 99 {
+	if b, _ := w.draw().Route(id("b")); b.State != graph.RouteOK || !b.Guessed || b.Next != id("gw") || b.TQ != 99 {
 		t.Errorf("got %+v", b)
 	}
 	// Routing has a way that no link is known of.
 	w = newWorld(t, "gw", "b").via("b>gw")
-	if b, _ := w.draw().Route(id("b")); b.State != RouteOK || b.Guessed || b.Cost != noLinkCost || b.Worst != 0 {
+	if b, _ := w.draw().Route(id("b")); b.State != graph.RouteOK || b.Guessed || b.Cost != noLinkCost || b.Worst != 0 {
 		t.Errorf("got %+v", b)
 	}
 }
@@ -66,11 +67,11 @@ func TestGuessedRoutes(t *testing.T) {
 func TestLoopsAndDeadEnds(t *testing.T) {
 	w := newWorld(t, "gw", "b", "c", "d", "e", "f", "h").links("gw-b b-c c-d d-e e-f").via("b>gw c>d d>e e>c f>e")
 	p := w.draw()
-	for name, want := range map[string]Route{
-		"c": {State: RouteLoop, Next: id("d"), End: id("c"), Loop: ids("c", "d", "e")},
-		"e": {State: RouteLoop, Next: id("c"), End: id("e"), Loop: ids("c", "d", "e")},
-		"f": {State: RouteLoop, Next: id("e"), End: id("e"), Loop: ids("c", "d", "e")},
-		"h": {State: RouteDeadEnd, End: id("h"), Why: EndNoWay},
+	for name, want := range map[string]graph.Route{
+		"c": {State: graph.RouteLoop, Next: id("d"), End: id("c"), Loop: ids("c", "d", "e")},
+		"e": {State: graph.RouteLoop, Next: id("c"), End: id("e"), Loop: ids("c", "d", "e")},
+		"f": {State: graph.RouteLoop, Next: id("e"), End: id("e"), Loop: ids("c", "d", "e")},
+		"h": {State: graph.RouteDeadEnd, End: id("h"), Why: graph.EndNoWay},
 	} {
 		want.Node = id(name)
 		if want.Next != "" {
@@ -80,7 +81,7 @@ func TestLoopsAndDeadEnds(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", name, got, want)
 		}
 	}
-	if b, _ := p.Route(id("b")); b.State != RouteOK {
+	if b, _ := p.Route(id("b")); b.State != graph.RouteOK {
 		t.Errorf("got %+v", b)
 	}
 	if got, want := p.Path(id("f")), ids("f", "e", "c", "d"); !cmp.Equal(got, want) {
@@ -94,18 +95,18 @@ func TestLoopsAndDeadEnds(t *testing.T) {
 	w.iface("gw", "mesh0").Links = nil
 	w.via("f>b")
 	p = w.draw()
-	if f, _ := p.Route(id("f")); f.State != RouteDeadEnd || f.End != id("b") || f.Why != EndNoReport {
+	if f, _ := p.Route(id("f")); f.State != graph.RouteDeadEnd || f.End != id("b") || f.Why != graph.EndNoReport {
 		t.Errorf("got %+v", f)
 	}
 	w = newWorld(t, "gw", "b").via("b>gw")
 	w.reports["b"].NextHops[0].Next = dot11.MAC{2, 7, 7, 7, 7, 7}
-	if b, _ := w.draw().Route(id("b")); b.State != RouteDeadEnd || b.End != id("b") || b.Why != EndUnknownHop {
+	if b, _ := w.draw().Route(id("b")); b.State != graph.RouteDeadEnd || b.End != id("b") || b.Why != graph.EndUnknownHop {
 		t.Errorf("got %+v", b)
 	}
 	members := w.members()
 	members[0].Gateway = false
 	for _, r := range Draw(Input{At: noon, Members: members, Reports: w.heard()}).Routes {
-		if r.State != RouteDeadEnd || r.Why != EndGatewayOff {
+		if r.State != graph.RouteDeadEnd || r.Why != graph.EndGatewayOff {
 			t.Errorf("without a gateway: got %+v", r)
 		}
 	}
@@ -132,13 +133,13 @@ func TestRoutesOfAny(t *testing.T) {
 			end := path[len(path)-1]
 			next, _ := p.Route(r.Next)
 			switch r.State {
-			case RouteOK:
-				if end != p.Gateway || len(path) != r.Hops+1 || next.State != "" && (r.Cost <= next.Cost || next.State != RouteOK || r.Hops != next.Hops+1) {
+			case graph.RouteOK:
+				if end != p.Gateway || len(path) != r.Hops+1 || next.State != "" && (r.Cost <= next.Cost || next.State != graph.RouteOK || r.Hops != next.Hops+1) {
 					t.Fatalf("got %+v by %v", r, path)
 				}
-			case RouteLoop:
+			case graph.RouteLoop:
 				on, _ := p.Route(end)
-				if on.State != RouteLoop || !cmp.Equal(on.Loop, r.Loop) || len(r.Loop) < 1 {
+				if on.State != graph.RouteLoop || !cmp.Equal(on.Loop, r.Loop) || len(r.Loop) < 1 {
 					t.Fatalf("got %+v, %+v", r, on)
 				}
 				for i, n := range r.Loop {
@@ -146,7 +147,7 @@ func TestRoutesOfAny(t *testing.T) {
 						t.Fatalf("%s is not next in %v", hop.Next, r.Loop)
 					}
 				}
-			case RouteDeadEnd:
+			case graph.RouteDeadEnd:
 				if end != r.End || r.Why == "" {
 					t.Fatalf("got %+v by %v", r, path)
 				}

@@ -3,6 +3,9 @@ package topology
 import (
 	"cmp"
 	"slices"
+
+	"halo.internal/model"
+	"halo.internal/model/graph"
 )
 
 // What a healthy node has, in points of 100. docs/topology.md publishes them and how
@@ -27,29 +30,26 @@ const (
 	latePercent  = 50 // of weightReport, for a report that is late
 	freeChanges  = 2  // of the next hop in an hour, as they come with the weather
 	changePoints = 1  // that each further one takes
-
-	overlayUpS  = 240 // a session is renewed every 120 s and over after 180; reports are up to a minute behind
-	overlayOldS = 600
 )
 
 // reasons gathers what is lacking.
-type reasons []Reason
+type reasons []graph.Reason
 
 // lose takes points, percent of a weight.
-func (l *reasons) lose(weight, percent int, r Reason) {
+func (l *reasons) lose(weight, percent int, r graph.Reason) {
 	if r.Lost = (weight*percent + 50) / 100; r.Lost > 0 {
 		*l = append(*l, r)
 	}
 }
 
 // sorted has the most points first.
-func (l reasons) sorted() []Reason {
-	slices.SortStableFunc(l, func(a, b Reason) int { return cmp.Compare(b.Lost, a.Lost) })
-	return slices.Clip(append([]Reason{}, l...))
+func (l reasons) sorted() []graph.Reason {
+	slices.SortStableFunc(l, func(a, b graph.Reason) int { return cmp.Compare(b.Lost, a.Lost) })
+	return slices.Clip(append([]graph.Reason{}, l...))
 }
 
 // score rates a node. The lost points of the reasons and the score are 100.
-func (d *drawing) score(n int32, out Node) (int, []Reason) {
+func (d *drawing) score(n int32, out graph.Node) (int, []graph.Reason) {
 	var l reasons
 	switch {
 	case n == d.gateway:
@@ -65,23 +65,23 @@ func (d *drawing) score(n int32, out Node) (int, []Reason) {
 			gateway = d.id(d.gateway)
 		}
 		switch out.Overlay {
-		case OverlayOld:
-			l.lose(weightOverlay, oldPercent, Reason{Code: OverlayIsOld, Node: gateway})
-		case OverlayDown:
-			l.lose(weightOverlay, 100, Reason{Code: OverlayIsDown, Node: gateway})
-		case OverlayUnknown:
-			l.lose(weightOverlay, 100, Reason{Code: OverlayUnheard})
+		case graph.OverlayOld:
+			l.lose(weightOverlay, oldPercent, graph.Reason{Code: graph.OverlayIsOld, Node: gateway})
+		case graph.OverlayDown:
+			l.lose(weightOverlay, 100, graph.Reason{Code: graph.OverlayIsDown, Node: gateway})
+		case graph.OverlayUnknown:
+			l.lose(weightOverlay, 100, graph.Reason{Code: graph.OverlayUnheard})
 		}
 	}
 	switch out.Report {
-	case Silent, Never:
-		l.lose(weightReport+weightSteady, 100, Reason{Code: NoReport})
-	case Late:
-		l.lose(weightReport, latePercent, Reason{Code: LateReport})
+	case graph.Silent, graph.Never:
+		l.lose(weightReport+weightSteady, 100, graph.Reason{Code: graph.NoReport})
+	case graph.Late:
+		l.lose(weightReport, latePercent, graph.Reason{Code: graph.LateReport})
 		fallthrough
 	default:
 		if more := out.NextHops - freeChanges; more > 0 {
-			l.lose(min(changePoints*more, weightSteady), 100, Reason{Code: NextHopChanges, Value: out.NextHops})
+			l.lose(min(changePoints*more, weightSteady), 100, graph.Reason{Code: graph.NextHopChanges, Value: out.NextHops})
 		}
 	}
 	score := weightAll
@@ -94,9 +94,9 @@ func (d *drawing) score(n int32, out Node) (int, []Reason) {
 // rateLost is of a node without a way to the gateway.
 func (d *drawing) rateLost(n int32, l *reasons) {
 	r := d.routeOut(n)
-	reason := Reason{Code: DeadEnd, Node: r.End}
-	if r.State == RouteLoop {
-		reason.Code, reason.Value = Loop, len(r.Loop)
+	reason := graph.Reason{Code: graph.DeadEnd, Node: r.End}
+	if r.State == graph.RouteLoop {
+		reason.Code, reason.Value = graph.Loop, len(r.Loop)
 	}
 	l.lose(weightRoute, 100, reason)
 }
@@ -105,26 +105,26 @@ func (d *drawing) rateLost(n int32, l *reasons) {
 func (d *drawing) rateWay(n int32, l *reasons) {
 	r, c := d.routes[n], &d.cuts
 	via := d.id(r.next)
-	quality, reason := doubtful, Reason{Code: UnknownLink, Node: via}
+	quality, reason := doubtful, graph.Reason{Code: graph.UnknownLink, Node: via}
 	if i, ok := d.hop(n, r.next); ok {
 		quality, reason.Code = rateLink(d.links[i])
 	}
 	reason.Value = quality
 	l.lose(weightLink, 100-quality, reason)
-	l.lose(weightHops, min(hopPercent*(r.hops-1), 100-hopLeast), Reason{Code: ManyHops, Value: r.hops})
+	l.lose(weightHops, min(hopPercent*(r.hops-1), 100-hopLeast), graph.Reason{Code: graph.ManyHops, Value: r.hops})
 	if i := c.behindLink[n]; i != nobody {
 		above, _ := d.sides(i)
-		l.lose(weightSingle, 100, Reason{Code: SingleLink, Node: d.id(above)})
+		l.lose(weightSingle, 100, graph.Reason{Code: graph.SingleLink, Node: d.id(above)})
 	}
 	if o := c.behindNode[n]; o != nobody {
-		l.lose(weightBehind, 100, Reason{Code: BehindNode, Node: d.id(o)})
+		l.lose(weightBehind, 100, graph.Reason{Code: graph.BehindNode, Node: d.id(o)})
 	}
 	if cut := d.vital[n]; cut > 0 {
-		l.lose(weightVital, 100, Reason{Code: VitalNode, Value: cut})
+		l.lose(weightVital, 100, graph.Reason{Code: graph.VitalNode, Value: cut})
 	}
 	if c.root[n] != d.gateway {
 		// Routing has a way that no live link shows: nothing is known of others.
-		l.lose(weightSingle+weightBehind, 100, Reason{Code: SingleLink, Node: via})
+		l.lose(weightSingle+weightBehind, 100, graph.Reason{Code: graph.SingleLink, Node: via})
 	}
 }
 
@@ -141,22 +141,22 @@ func (d *drawing) rateGateway(n int32, l *reasons) {
 		}
 	}
 	if best < 0 {
-		l.lose(weightRoute, 100, Reason{Code: Alone})
+		l.lose(weightRoute, 100, graph.Reason{Code: graph.Alone})
 	} else {
 		other := d.between[best].a + d.between[best].b - n
 		quality, code := rateLink(d.links[best])
-		l.lose(weightLink, 100-quality, Reason{Code: code, Node: d.id(other), Value: quality})
+		l.lose(weightLink, 100-quality, graph.Reason{Code: code, Node: d.id(other), Value: quality})
 		if d.cuts.neighbours[n] == 1 && d.cuts.isBridge[best] {
-			l.lose(weightSingle, 100, Reason{Code: SingleLink, Node: d.id(other)})
+			l.lose(weightSingle, 100, graph.Reason{Code: graph.SingleLink, Node: d.id(other)})
 		}
 	}
 	lacking, percent := 0, 0
 	for i := range d.members {
 		if o := int32(i); o != n {
 			switch state, _ := d.overlay(o); state {
-			case OverlayUp:
+			case graph.OverlayUp:
 				continue
-			case OverlayOld:
+			case graph.OverlayOld:
 				percent += oldPercent
 			default:
 				percent += 100
@@ -164,48 +164,48 @@ func (d *drawing) rateGateway(n int32, l *reasons) {
 			lacking++
 		}
 	}
-	l.lose(weightOverlay, percent/others, Reason{Code: OverlayIsDown, Value: lacking})
+	l.lose(weightOverlay, percent/others, graph.Reason{Code: graph.OverlayIsDown, Value: lacking})
 }
 
 // rateLink tells how good a link is for who depends on it, and why not better.
-func rateLink(l Link) (quality int, why Code) {
-	if l.State == OneWay {
-		return min(l.Quality, doubtful), OneWayLink
+func rateLink(l graph.Link) (quality int, why graph.Code) {
+	if l.State == graph.OneWay {
+		return min(l.Quality, doubtful), graph.OneWayLink
 	}
-	if l.State == Stale {
-		return min(l.Quality, doubtful), UnknownLink
+	if l.State == graph.Stale {
+		return min(l.Quality, doubtful), graph.UnknownLink
 	}
 	limit := l.AB.Limit
 	if l.AB.Iface == "" || l.BA.Iface != "" && l.BA.Quality < l.AB.Quality {
 		limit = l.BA.Limit
 	}
 	switch limit {
-	case LimitSignal:
-		return l.Quality, WeakSignal
-	case LimitTQ:
-		return l.Quality, LowTQ
-	case LimitLoss:
-		return l.Quality, Losses
+	case graph.LimitSignal:
+		return l.Quality, graph.WeakSignal
+	case graph.LimitTQ:
+		return l.Quality, graph.LowTQ
+	case graph.LimitLoss:
+		return l.Quality, graph.Losses
 	}
-	return l.Quality, UnknownLink
+	return l.Quality, graph.UnknownLink
 }
 
 // overlay tells how a node's session with the gateway stands, as the end says that
 // knows of the latest handshake, and with how many others it has sessions directly.
-func (d *drawing) overlay(n int32) (state Overlay, direct int) {
+func (d *drawing) overlay(n int32) (state graph.Overlay, direct int) {
 	heard, latest := false, -1
 	hear := func(s int) {
 		if s >= 0 && (latest < 0 || s < latest) {
 			latest = s
 		}
 	}
-	if r := d.reports[n]; r != nil && d.fresh[n] == Fresh {
+	if r := d.reports[n]; r != nil && d.fresh[n] == graph.Fresh {
 		heard = n != d.gateway
 		for _, p := range r.report.Overlay {
 			switch {
 			case d.gateway != nobody && p.Node == d.id(d.gateway):
 				hear(p.HandshakeS)
-			case p.Direct && p.HandshakeS >= 0 && p.HandshakeS <= overlayUpS:
+			case p.Direct && p.HandshakeS >= 0 && p.HandshakeS <= model.SessionUpS:
 				direct++
 			}
 		}
@@ -213,7 +213,7 @@ func (d *drawing) overlay(n int32) (state Overlay, direct int) {
 	if n == d.gateway {
 		return d.overlayOfGateway(), direct
 	}
-	if d.gateway != nobody && d.fresh[d.gateway] == Fresh {
+	if d.gateway != nobody && d.fresh[d.gateway] == graph.Fresh {
 		heard = true
 		if s, ok := d.sessions[d.id(n)]; ok {
 			hear(s)
@@ -221,40 +221,40 @@ func (d *drawing) overlay(n int32) (state Overlay, direct int) {
 	}
 	switch {
 	case !heard:
-		return OverlayUnknown, direct
-	case latest >= 0 && latest <= overlayUpS:
-		return OverlayUp, direct
-	case latest >= 0 && latest <= overlayOldS:
-		return OverlayOld, direct
+		return graph.OverlayUnknown, direct
+	case latest >= 0 && latest <= model.SessionUpS:
+		return graph.OverlayUp, direct
+	case latest >= 0 && latest <= model.SessionOldS:
+		return graph.OverlayOld, direct
 	}
-	return OverlayDown, direct
+	return graph.OverlayDown, direct
 }
 
-func (d *drawing) overlayOfGateway() Overlay {
+func (d *drawing) overlayOfGateway() graph.Overlay {
 	up := 0
 	for i := range d.members {
 		if n := int32(i); n != d.gateway {
-			if state, _ := d.overlay(n); state == OverlayUp {
+			if state, _ := d.overlay(n); state == graph.OverlayUp {
 				up++
 			}
 		}
 	}
 	if 2*up >= len(d.members)-1 {
-		return OverlayUp
+		return graph.OverlayUp
 	}
-	return OverlayDown
+	return graph.OverlayDown
 }
 
 // networkScore is two thirds of the mean of all nodes' and one of the mean of the worst
 // tenth's, so that one lost node of thirty shows.
-func networkScore(nodes []Node) (int, []Reason) {
+func networkScore(nodes []graph.Node) (int, []graph.Reason) {
 	n := len(nodes)
 	if n == 0 {
-		return 0, []Reason{}
+		return 0, []graph.Reason{}
 	}
 	scores := make([]int, n)
 	sum := 0
-	lost, affected := map[Code]int{}, map[Code]int{}
+	lost, affected := map[graph.Code]int{}, map[graph.Code]int{}
 	for i, node := range nodes {
 		scores[i] = node.Score
 		sum += node.Score
@@ -270,9 +270,9 @@ func networkScore(nodes []Node) (int, []Reason) {
 	}
 	whole := 3 * n * tenth
 	var l reasons
-	for _, code := range codes {
+	for _, code := range graph.Codes {
 		if points := (lost[code] + n/2) / n; points > 0 {
-			l = append(l, Reason{Code: code, Lost: points, Value: affected[code]})
+			l = append(l, graph.Reason{Code: code, Lost: points, Value: affected[code]})
 		}
 	}
 	return (2*sum*tenth + worst*n + whole/2) / whole, l.sorted()

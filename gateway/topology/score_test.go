@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"halo.internal/model"
+	"halo.internal/model/graph"
 )
 
 var update = flag.Bool("update", false, "write golden files and the worked example of docs/topology.md")
 
-func codesOf(list []Reason) (out []Code) {
+func codesOf(list []graph.Reason) (out []graph.Code) {
 	for _, r := range list {
 		out = append(out, r.Code)
 	}
@@ -39,49 +40,49 @@ func TestScores(t *testing.T) {
 		change func(w *world) *world
 		node   string
 		score  int
-		codes  []Code
+		codes  []graph.Code
 	}{
 		"nothing is wrong":         {func(w *world) *world { return w }, "b", 100, nil},
-		"two hops":                 {func(w *world) *world { return w }, "c", 98, []Code{ManyHops}},
+		"two hops":                 {func(w *world) *world { return w }, "c", 98, []graph.Code{graph.ManyHops}},
 		"the gateway":              {func(w *world) *world { return w }, "gw", 100, nil},
-		"weak signal":              {func(w *world) *world { signal(w, "b", "gw", -75); return w }, "b", 82, []Code{WeakSignal}},
+		"weak signal":              {func(w *world) *world { signal(w, "b", "gw", -75); return w }, "b", 82, []graph.Code{graph.WeakSignal}},
 		"of one, others' is good":  {func(w *world) *world { signal(w, "b", "gw", -75); return w }, "gw", 100, nil},
-		"one direction is lossy":   {func(w *world) *world { w.iface("gw", "mesh0").Links[0].TQ = 51; return w }, "b", 76, []Code{LowTQ}},
-		"frames are lost":          {func(w *world) *world { w.iface("b", "mesh0").Links[0].FailPermille = 100; return w }, "b", 85, []Code{Losses}},
-		"the other end denies it":  {func(w *world) *world { w.iface("gw", "mesh0").Links = nil; w.half("gw", "d", "mesh0", good); return w }, "b", 69, []Code{OneWayLink, SingleLink, BehindNode}},
-		"session was not renewed":  {func(w *world) *world { return w.session("b", 300) }, "b", 92, []Code{OverlayIsOld}},
-		"no session":               {func(w *world) *world { return w.session("b", -1) }, "b", 85, []Code{OverlayIsDown}},
-		"no session, the gateway":  {func(w *world) *world { return w.session("b", -1) }, "gw", 95, []Code{OverlayIsDown}},
-		"a late report":            {func(w *world) *world { w.ages["b"] = 4 * time.Minute; return w }, "b", 95, []Code{LateReport}},
-		"no report":                {func(w *world) *world { w.ages["b"] = time.Hour; return w }, "b", 80, []Code{NoReport}},
+		"one direction is lossy":   {func(w *world) *world { w.iface("gw", "mesh0").Links[0].TQ = 51; return w }, "b", 76, []graph.Code{graph.LowTQ}},
+		"frames are lost":          {func(w *world) *world { w.iface("b", "mesh0").Links[0].FailPermille = 100; return w }, "b", 85, []graph.Code{graph.Losses}},
+		"the other end denies it":  {func(w *world) *world { w.iface("gw", "mesh0").Links = nil; w.half("gw", "d", "mesh0", good); return w }, "b", 69, []graph.Code{graph.OneWayLink, graph.SingleLink, graph.BehindNode}},
+		"session was not renewed":  {func(w *world) *world { return w.session("b", 300) }, "b", 92, []graph.Code{graph.OverlayIsOld}},
+		"no session":               {func(w *world) *world { return w.session("b", -1) }, "b", 85, []graph.Code{graph.OverlayIsDown}},
+		"no session, the gateway":  {func(w *world) *world { return w.session("b", -1) }, "gw", 95, []graph.Code{graph.OverlayIsDown}},
+		"a late report":            {func(w *world) *world { w.ages["b"] = 4 * time.Minute; return w }, "b", 95, []graph.Code{graph.LateReport}},
+		"no report":                {func(w *world) *world { w.ages["b"] = time.Hour; return w }, "b", 80, []graph.Code{graph.NoReport}},
 		"two changes in an hour":   {func(w *world) *world { w.changes["b"] = 2; return w }, "b", 100, nil},
-		"seven changes in an hour": {func(w *world) *world { w.changes["b"] = 7; return w }, "b", 95, []Code{NextHopChanges}},
-		"very many":                {func(w *world) *world { w.changes["b"] = 64; return w }, "b", 90, []Code{NextHopChanges}},
-		"no way":                   {func(w *world) *world { w.reports["b"].NextHops = nil; return w }, "b", 35, []Code{DeadEnd}},
-		"behind it":                {func(w *world) *world { w.reports["b"].NextHops = nil; return w }, "c", 35, []Code{DeadEnd}},
-		"a loop":                   {func(w *world) *world { return w.via("b>c") }, "b", 35, []Code{Loop}},
+		"seven changes in an hour": {func(w *world) *world { w.changes["b"] = 7; return w }, "b", 95, []graph.Code{graph.NextHopChanges}},
+		"very many":                {func(w *world) *world { w.changes["b"] = 64; return w }, "b", 90, []graph.Code{graph.NextHopChanges}},
+		"no way":                   {func(w *world) *world { w.reports["b"].NextHops = nil; return w }, "b", 35, []graph.Code{graph.DeadEnd}},
+		"behind it":                {func(w *world) *world { w.reports["b"].NextHops = nil; return w }, "c", 35, []graph.Code{graph.DeadEnd}},
+		"a loop":                   {func(w *world) *world { return w.via("b>c") }, "b", 35, []graph.Code{graph.Loop}},
 		"gone": {func(w *world) *world {
 			w.silent["b"] = true
 			for _, n := range []string{"gw", "c"} {
 				w.iface(n, "mesh0").Links = slices.DeleteFunc(w.iface(n, "mesh0").Links, func(l model.ReportLink) bool { return l.Peer == w.mac("b", "mesh0") })
 			}
 			return w.session("b", -1)
-		}, "b", 0, []Code{DeadEnd, NoReport, OverlayIsDown}},
+		}, "b", 0, []graph.Code{graph.DeadEnd, graph.NoReport, graph.OverlayIsDown}},
 		"nobody reports": {func(w *world) *world {
 			for _, n := range w.names {
 				w.silent[n] = true
 			}
 			return w
-		}, "b", 0, []Code{DeadEnd, NoReport, OverlayUnheard}},
+		}, "b", 0, []graph.Code{graph.DeadEnd, graph.NoReport, graph.OverlayUnheard}},
 		"a chain": {func(w *world) *world {
 			return newWorld(t, "gw", "b", "c").links("gw-b b-c").via("b>gw c>b")
-		}, "c", 82, []Code{SingleLink, BehindNode, ManyHops}},
+		}, "c", 82, []graph.Code{graph.SingleLink, graph.BehindNode, graph.ManyHops}},
 		"the middle of a chain": {func(w *world) *world {
 			return newWorld(t, "gw", "b", "c").links("gw-b b-c").via("b>gw c>b")
-		}, "b", 86, []Code{SingleLink, VitalNode}},
+		}, "b", 86, []graph.Code{graph.SingleLink, graph.VitalNode}},
 		"the gateway of a chain": {func(w *world) *world {
 			return newWorld(t, "gw", "b", "c").links("gw-b b-c").via("b>gw c>b")
-		}, "gw", 90, []Code{SingleLink}},
+		}, "gw", 90, []graph.Code{graph.SingleLink}},
 		"ten hops": {func(*world) *world {
 			names := strings.Split("gw b c d e f h i j k l", " ")
 			w := newWorld(t, names...)
@@ -89,13 +90,13 @@ func TestScores(t *testing.T) {
 				w.link(names[i], n, "mesh0").via(n + ">" + names[i])
 			}
 			return w
-		}, "l", 70, []Code{ManyHops, SingleLink, BehindNode}},
+		}, "l", 70, []graph.Code{graph.ManyHops, graph.SingleLink, graph.BehindNode}},
 		"a gateway alone": {func(w *world) *world {
 			w.iface("gw", "mesh0").Links = nil
 			return w
-		}, "gw", 35, []Code{Alone}},
+		}, "gw", 35, []graph.Code{graph.Alone}},
 		"a gateway without nodes":  {func(w *world) *world { return newWorld(t, "gw") }, "gw", 100, nil},
-		"a way without known link": {func(w *world) *world { return newWorld(t, "gw", "b").via("b>gw") }, "b", 69, []Code{SingleLink, UnknownLink}},
+		"a way without known link": {func(w *world) *world { return newWorld(t, "gw", "b").via("b>gw") }, "b", 69, []graph.Code{graph.SingleLink, graph.UnknownLink}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := tc.change(ring()).draw()
@@ -110,7 +111,7 @@ func TestScores(t *testing.T) {
 // TestScoresAddUp holds of whatever network.
 func TestScoresAddUp(t *testing.T) {
 	noise := rand.New(rand.NewPCG(23, 24))
-	seen := map[Code]bool{}
+	seen := map[graph.Code]bool{}
 	for range 60 {
 		w := field(t, 20, 19+noise.IntN(20), noise)
 		for range 40 {
@@ -132,10 +133,10 @@ func TestScoresAddUp(t *testing.T) {
 					t.Errorf("%+v has no words: %s", r, text)
 				}
 			}
-			if n.Kind != KindStranger && n.Score != 100-lost || n.Score < 0 {
+			if n.Kind != graph.KindStranger && n.Score != 100-lost || n.Score < 0 {
 				t.Fatalf("%+v", n)
 			}
-			if !slices.IsSortedFunc(n.Reasons, func(a, b Reason) int { return b.Lost - a.Lost }) {
+			if !slices.IsSortedFunc(n.Reasons, func(a, b graph.Reason) int { return b.Lost - a.Lost }) {
 				t.Fatalf("not the most first: %+v", n.Reasons)
 			}
 		}
@@ -143,23 +144,23 @@ func TestScoresAddUp(t *testing.T) {
 			t.Fatalf("network: %d", p.Score)
 		}
 	}
-	for _, c := range codes {
-		if !seen[c] && c != OneWayLink {
+	for _, c := range graph.Codes {
+		if !seen[c] && c != graph.OneWayLink {
 			t.Logf("%s did not come up", c)
 		}
 	}
 }
 
 func TestNetworkScore(t *testing.T) {
-	nodes := make([]Node, 30)
+	nodes := make([]graph.Node, 30)
 	for i := range nodes {
-		nodes[i] = Node{Score: 90, Reasons: []Reason{{Code: ManyHops, Lost: 10}}}
+		nodes[i] = graph.Node{Score: 90, Reasons: []graph.Reason{{Code: graph.ManyHops, Lost: 10}}}
 	}
-	if got, why := networkScore(nodes); got != 90 || len(why) != 1 || why[0] != (Reason{Code: ManyHops, Lost: 10, Value: 30}) {
+	if got, why := networkScore(nodes); got != 90 || len(why) != 1 || why[0] != (graph.Reason{Code: graph.ManyHops, Lost: 10, Value: 30}) {
 		t.Errorf("got %d, %+v", got, why)
 	}
-	nodes[4] = Node{Reasons: []Reason{{Code: DeadEnd, Lost: 65}, {Code: NoReport, Lost: 20}, {Code: OverlayIsDown, Lost: 15}}}
-	if got, why := networkScore(nodes); got != 78 || why[1] != (Reason{Code: DeadEnd, Lost: 2, Value: 1}) {
+	nodes[4] = graph.Node{Reasons: []graph.Reason{{Code: graph.DeadEnd, Lost: 65}, {Code: graph.NoReport, Lost: 20}, {Code: graph.OverlayIsDown, Lost: 15}}}
+	if got, why := networkScore(nodes); got != 78 || why[1] != (graph.Reason{Code: graph.DeadEnd, Lost: 2, Value: 1}) {
 		t.Errorf("one is lost: got %d, %+v", got, why)
 	}
 }
@@ -189,7 +190,7 @@ func example(t testing.TB) *world {
 }
 
 // worked is the example as docs/topology.md has it.
-func worked(w *world, p Picture) string {
+func worked(w *world, p graph.Picture) string {
 	var b strings.Builder
 	name := func(s string) string {
 		for _, n := range w.names {
@@ -278,8 +279,8 @@ func TestDocs(t *testing.T) {
 		fmt.Sprintf("| a steady next hop | %d |", weightSteady),
 		fmt.Sprintf("%d %% less for each hop after the first, down to %d %%", hopPercent, hopLeast),
 		fmt.Sprintf("at most %d", doubtful),
-		fmt.Sprintf("up to %d s ago: all; up to %d s: %d %%", overlayUpS, overlayOldS, 100-oldPercent),
-		fmt.Sprintf("up to %v s old: all; up to %s min: %d %%", FreshFor.Seconds(), minutes(SilentAfter), 100-latePercent),
+		fmt.Sprintf("up to %d s ago: all; up to %d s: %d %%", model.SessionUpS, model.SessionOldS, 100-oldPercent),
+		fmt.Sprintf("up to %v s old: all; up to %s min: %d %%", graph.FreshFor.Seconds(), minutes(graph.SilentAfter), 100-latePercent),
 		fmt.Sprintf("%d changes in an hour are free, each further one takes %d", freeChanges, changePoints),
 		fmt.Sprintf("| Wi-Fi | %d dBm | %d dBm |", wifiNone, wifiFull),
 		fmt.Sprintf("| HaLow | %d dBm | %d dBm |", halowNone, halowFull),
@@ -287,7 +288,19 @@ func TestDocs(t *testing.T) {
 		fmt.Sprintf("%d for each percent of frames that are given up", failPer100/100),
 		fmt.Sprintf("TQ × 100 / %d", fullTQ),
 		fmt.Sprintf("counts %d", unknownQuality),
-		fmt.Sprintf("not heard for %d s", deadLinkMS/1000),
+		fmt.Sprintf("not heard for %d s", model.DeadLinkMS/1000),
+		fmt.Sprintf("| `%s` | info; warning where an end of it now hangs on one link, or has no way | %.0f s |", LinkLost, holdLost.Seconds()),
+		fmt.Sprintf("| `%s` | info | %s min |", LinkMade, minutes(holdMade)),
+		fmt.Sprintf("| `%s` | error |", NodeUnreachable),
+		fmt.Sprintf("said nothing for %.0f s (a quarter more than its interval, if that is longer): %.0f s later", quietFor.Seconds(), holdUnreachable.Seconds()),
+		fmt.Sprintf("| `%s` | info | %.0f s |", NodeReachable, holdReachable.Seconds()),
+		fmt.Sprintf("| `%s` | warning |", SplitRisk),
+		fmt.Sprintf("| `%s` | info | it cuts nobody off any more: %s min |", SplitAverted, minutes(holdCut)),
+		fmt.Sprintf("| `%s` | warning | two nodes are said to have one hardware address: %s min |", AddressTwice, minutes(holdTwice)),
+		fmt.Sprintf("| `%s` | warning | more than %d links were told within an hour", Unsteady, mostLinks),
+		fmt.Sprintf("does not come back with it within %s min", minutes(lostWithIt)),
+		fmt.Sprintf("it has run for %s min", minutes(settleWithin)),
+		fmt.Sprintf("bounded to %d KiB an hour", HourlyOctets>>10),
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(doc), " "), line) {
 			t.Errorf("%s does not say %q", file, line)
@@ -296,7 +309,7 @@ func TestDocs(t *testing.T) {
 	if weightAll != 100 {
 		t.Errorf("the weights add up to %d", weightAll)
 	}
-	for _, c := range codes {
+	for _, c := range graph.Codes {
 		if !strings.Contains(doc, "| `"+string(c)+"` |") {
 			t.Errorf("%s does not have the reason %s", file, c)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"halo.internal/model"
+	"halo.internal/model/graph"
 )
 
 // Bounds of what a Tracker remembers.
@@ -38,17 +39,18 @@ type Tracker struct {
 	mu      sync.Mutex // guards what follows
 	members []Member   // by ID
 	reports map[string]*prepared
+	lives   map[string]life
 	hops    map[string]*hopLog
 	stale   bool // the picture is not of the present reports and members
-	picture Picture
-	deltas  []Delta // the last ones, each going on from the one before
-	items   int     // in them
+	picture graph.Picture
+	deltas  []graph.Delta // the last ones, each going on from the one before
+	items   int           // in them
 }
 
 // NewTracker returns one for a life of the process. run tells it from others, so that
 // a client does not take up pictures of another life: a random number will do.
 func NewTracker(run uint64) *Tracker {
-	return &Tracker{run: run, reports: map[string]*prepared{}, hops: map[string]*hopLog{}, picture: Picture{Run: run}}
+	return &Tracker{run: run, reports: map[string]*prepared{}, lives: map[string]life{}, hops: map[string]*hopLog{}, picture: graph.Picture{Run: run}}
 }
 
 // SetMembers tells who belongs to the network. Reports of others are forgotten.
@@ -56,7 +58,7 @@ func (t *Tracker) SetMembers(members []Member) {
 	members = slices.Clone(members)
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	members = slices.CompactFunc(members, func(a, b Member) bool { return a.ID == b.ID })
-	members = members[:min(len(members), MaxNodes)]
+	members = members[:min(len(members), graph.MaxNodes)]
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if slices.EqualFunc(members, t.members, Member.equal) {
@@ -67,6 +69,11 @@ func (t *Tracker) SetMembers(members []Member) {
 		if !t.isMember(id) {
 			delete(t.reports, id)
 			delete(t.hops, id)
+		}
+	}
+	for id := range t.lives {
+		if !t.isMember(id) {
+			delete(t.lives, id)
 		}
 	}
 }
@@ -94,7 +101,7 @@ func (t *Tracker) Put(at time.Time, r model.Report) error {
 	}
 	held := t.reports[r.Node]
 	// A node that lost its card counts boots anew: then what it said before is old.
-	if held != nil && held.freshness(at) != Silent &&
+	if held != nil && held.freshness(at) != graph.Silent &&
 		(r.Boot < held.report.Boot || r.Boot == held.report.Boot && r.Seq <= held.report.Seq) {
 		return fmt.Errorf("report %d.%d of %s: %w: %d.%d", r.Boot, r.Seq, r.Node, ErrOld, held.report.Boot, held.report.Seq)
 	}
@@ -108,18 +115,51 @@ func (t *Tracker) Put(at time.Time, r model.Report) error {
 		}
 		r = whole
 	}
-	t.reports[r.Node], t.stale = prepare(r, at), true
+	p := prepare(r, at)
+	if p.alive = t.lives[r.Node]; !p.alive.at.IsZero() {
+		p.alive.at = at
+		t.lives[r.Node] = p.alive
+	}
+	t.reports[r.Node], t.stale = p, true
 	return nil
+}
+
+// Alive notes that a node, which says something so often, said something at the given
+// time: what it reported last still holds. That it says something once a day is not
+// believed.
+func (t *Tracker) Alive(at time.Time, node string, every time.Duration) {
+	every = min(every, model.MaxReportEveryS*time.Second)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.isMember(node) {
+		return
+	}
+	t.lives[node] = life{at, every}
+	if r := t.reports[node]; r != nil {
+		r.alive = life{at, every}
+	}
+}
+
+// quiet tells for how long a node has said nothing, and how often it usually says
+// something; ok is false where it has not said anything yet.
+func (t *Tracker) quiet(now time.Time, node string) (since, every time.Duration, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.lives[node]
+	if r := t.reports[node]; l.at.IsZero() && r != nil {
+		l = life{r.heard, time.Duration(r.report.EveryS) * time.Second}
+	}
+	return now.Sub(l.at).Abs(), l.every, !l.at.IsZero()
 }
 
 // Update draws the picture as it is now, and returns what changed since the last one;
 // ok is false where nothing did. It costs next to nothing while no report came and
 // none has become late.
-func (t *Tracker) Update(now time.Time) (d Delta, ok bool) {
+func (t *Tracker) Update(now time.Time) (d graph.Delta, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.stale && !t.aged(now) {
-		return Delta{}, false
+		return graph.Delta{}, false
 	}
 	t.stale = false
 	drawn := draw(now, t.members, t.reports, func(node string) int { return t.hops[node].count(now) })
@@ -135,8 +175,8 @@ func (t *Tracker) Update(now time.Time) (d Delta, ok bool) {
 	}
 	p := drawn.picture()
 	p.Run, p.Seq = t.run, t.picture.Seq+1
-	if d = Diff(t.picture, p); d.Len() == 0 && t.picture.Seq > 0 {
-		return Delta{}, false
+	if d = graph.Diff(t.picture, p); d.Len() == 0 && t.picture.Seq > 0 {
+		return graph.Delta{}, false
 	}
 	t.picture = p
 	t.keep(d)
@@ -154,7 +194,7 @@ func (t *Tracker) aged(now time.Time) bool {
 	return false
 }
 
-func (t *Tracker) keep(d Delta) {
+func (t *Tracker) keep(d graph.Delta) {
 	t.deltas, t.items = append(t.deltas, d), t.items+d.Len()
 	drop := 0
 	for drop < len(t.deltas)-1 && (len(t.deltas)-drop > maxKeptDeltas || t.items > maxKeptItems) {
@@ -165,7 +205,7 @@ func (t *Tracker) keep(d Delta) {
 }
 
 // Picture returns the last one that was drawn; its Seq is 0 while there is none.
-func (t *Tracker) Picture() Picture {
+func (t *Tracker) Picture() graph.Picture {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.picture
@@ -174,25 +214,25 @@ func (t *Tracker) Picture() Picture {
 // Since returns all that changed since a picture, as one delta; Len is 0 where that is
 // the last one. ok is false where the tracker does not remember so far back, or the
 // picture is of another run: the client needs the picture whole.
-func (t *Tracker) Since(run, seq uint64) (d Delta, ok bool) {
+func (t *Tracker) Since(run, seq uint64) (d graph.Delta, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if run != t.run || seq == 0 || seq > t.picture.Seq {
-		return Delta{}, false
+		return graph.Delta{}, false
 	}
 	p := t.picture
-	d = Delta{Run: run, From: seq, Seq: seq, At: p.At, Gateway: p.Gateway, Score: p.Score, Reasons: p.Reasons}
+	d = graph.Delta{Run: run, From: seq, Seq: seq, At: p.At, Gateway: p.Gateway, Score: p.Score, Reasons: p.Reasons}
 	if seq == p.Seq {
 		return d, true
 	}
-	at := slices.IndexFunc(t.deltas, func(d Delta) bool { return d.From == seq })
+	at := slices.IndexFunc(t.deltas, func(d graph.Delta) bool { return d.From == seq })
 	if at < 0 {
-		return Delta{}, false
+		return graph.Delta{}, false
 	}
 	for _, next := range t.deltas[at:] {
 		var err error
 		if d, err = d.Then(next); err != nil {
-			return Delta{}, false // cannot be: each goes on from the one before
+			return graph.Delta{}, false // cannot be: each goes on from the one before
 		}
 	}
 	return d, true

@@ -14,6 +14,7 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/graph"
 )
 
 // tracked has a tracker know all that a world reports at noon.
@@ -59,16 +60,16 @@ func TestTracker(t *testing.T) {
 		t.Errorf("got %v, %+v", ok, d)
 	}
 	// Time alone makes reports late.
-	d, ok = tr.Update(noon.Add(FreshFor + time.Second))
-	if b, _ := tr.Picture().Node(id("b")); !ok || b.Report != Late {
+	d, ok = tr.Update(noon.Add(graph.FreshFor + time.Second))
+	if b, _ := tr.Picture().Node(id("b")); !ok || b.Report != graph.Late {
 		t.Errorf("got %v, %+v", ok, b)
 	}
-	if _, ok := d.Links.find(wifi("b", "gw")); !ok {
+	if !slices.ContainsFunc(d.Links.Changed, func(l graph.Link) bool { return l.LinkID == wifi("b", "gw") }) {
 		t.Errorf("the link is as live as before: %+v", d)
 	}
 	// Who is no member any more is gone, with what is said of him.
 	tr.SetMembers(w.members()[:2])
-	if d, ok = tr.Update(noon.Add(FreshFor + 2*time.Second)); !ok || !slices.Equal(d.Nodes.Removed, ids("c")) || !slices.Equal(d.Links.Removed, []LinkID{wifi("b", "c")}) {
+	if d, ok = tr.Update(noon.Add(graph.FreshFor + 2*time.Second)); !ok || !slices.Equal(d.Nodes.Removed, ids("c")) || !slices.Equal(d.Links.Removed, []graph.LinkID{wifi("b", "c")}) {
 		t.Errorf("got %v, %+v", ok, d)
 	}
 	if err := tr.Put(noon.Add(3*time.Minute), w.again("c")); !errors.Is(err, ErrNotMember) {
@@ -76,20 +77,58 @@ func TestTracker(t *testing.T) {
 	}
 }
 
-func (c Changes[T, K]) find(id LinkID) (Link, bool) {
-	for _, l := range any(c).(Changes[Link, LinkID]).Changed {
-		if l.LinkID == id {
-			return l, true
-		}
+// TestWhoSaysSomethingElse still means what it reported, though not for ever.
+func TestWhoSaysSomethingElse(t *testing.T) {
+	w := newWorld(t, "gw", "b").links("gw-b").via("b>gw")
+	w.reports["b"].EveryS = 600
+	minute := time.Minute
+	for name, tc := range map[string]struct {
+		until, at, every time.Duration
+		want             graph.Freshness
+	}{
+		"it goes on":              {20 * minute, 21 * minute, minute, graph.Fresh},
+		"it falls silent":         {20 * minute, 23 * minute, minute, graph.Late},
+		"for long":                {20 * minute, 31 * minute, minute, graph.Silent},
+		"it says little":          {20 * minute, 24 * minute, 2 * minute, graph.Fresh},
+		"it does not report":      {26 * minute, 27 * minute, minute, graph.Late},
+		"it does not at all":      {101 * minute, 102 * minute, minute, graph.Silent},
+		"it falls silent at once": {0, 3 * minute, minute, graph.Late},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := tracked(t, w)
+			for at := time.Duration(0); at <= tc.until; at += minute {
+				tr.Alive(noon.Add(at), id("b"), tc.every)
+			}
+			tr.Update(noon.Add(tc.at))
+			if b, _ := tr.Picture().Node(id("b")); b.Report != tc.want {
+				t.Errorf("got %s, want %s", b.Report, tc.want)
+			}
+		})
 	}
-	return Link{}, false
+	// Whoever is no member has no life either, and a report is one.
+	tr := tracked(t, w)
+	tr.Alive(noon, id("x"), minute)
+	if len(tr.lives) != 0 {
+		t.Errorf("got %v", tr.lives)
+	}
+	tr.Alive(noon, id("b"), minute)
+	if err := tr.Put(noon.Add(9*minute), w.again("b")); err != nil {
+		t.Fatal(err)
+	}
+	if since, every, ok := tr.quiet(noon.Add(10*minute), id("b")); !ok || since != minute || every != minute {
+		t.Errorf("got %v, %v, %v", since, every, ok)
+	}
+	tr.SetMembers(w.members()[:1])
+	if len(tr.lives) != 0 {
+		t.Errorf("got %v", tr.lives)
+	}
 }
 
 // TestARareReporter is as fresh as it said it would be.
 func TestARareReporter(t *testing.T) {
 	w := newWorld(t, "gw", "b").links("gw-b").via("b>gw")
 	w.reports["b"].EveryS = 600
-	for age, want := range map[time.Duration]Freshness{25 * time.Minute: Fresh, 26 * time.Minute: Late, 101 * time.Minute: Silent} {
+	for age, want := range map[time.Duration]graph.Freshness{25 * time.Minute: graph.Fresh, 26 * time.Minute: graph.Late, 101 * time.Minute: graph.Silent} {
 		w.ages["b"] = age
 		if b, _ := w.draw().Node(id("b")); b.Report != want {
 			t.Errorf("%v: got %s, want %s", age, b.Report, want)
@@ -232,9 +271,9 @@ func (w *world) change(noise *rand.Rand) []string {
 }
 
 // same compares pictures; cmp alone would take long for thousands.
-func same(t *testing.T, whose string, want, got Picture) {
+func same(t *testing.T, whose string, want, got graph.Picture) {
 	t.Helper()
-	if d := Diff(want, got); d.Len() != 0 || want.Run != got.Run || want.Seq != got.Seq || !want.At.Equal(got.At) || want.Gateway != got.Gateway ||
+	if d := graph.Diff(want, got); d.Len() != 0 || want.Run != got.Run || want.Seq != got.Seq || !want.At.Equal(got.At) || want.Gateway != got.Gateway ||
 		want.Score != got.Score || !slices.Equal(want.Reasons, got.Reasons) {
 		t.Fatalf("%s: (-want +got)\n%s", whose, cmp.Diff(want, got))
 	}
@@ -249,7 +288,7 @@ func TestDeltas(t *testing.T) {
 		tr := tracked(t, w)
 		members := w.members()
 		d, _ := tr.Update(noon)
-		each, err := Picture{Run: 7}.Apply(d)
+		each, err := graph.Picture{Run: 7}.Apply(d)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -271,7 +310,7 @@ func TestDeltas(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				var read Delta
+				var read graph.Delta
 				if err := json.Unmarshal(text, &read); err != nil {
 					t.Fatal(err)
 				}
@@ -328,23 +367,23 @@ func TestApplyRefusesWhatDoesNotFit(t *testing.T) {
 	p := newWorld(t, "gw", "b", "c").links("gw-b b-c").draw()
 	p.Run, p.Seq = 1, 4
 	n := p.Nodes[0]
-	for name, d := range map[string]Delta{
+	for name, d := range map[string]graph.Delta{
 		"another run":                {Run: 2, From: 4, Seq: 5},
 		"another picture":            {Run: 1, From: 3, Seq: 5},
-		"added twice":                {Run: 1, From: 4, Seq: 5, Nodes: Changes[Node, string]{Added: []Node{n}}},
-		"added out of order":         {Run: 1, From: 4, Seq: 5, Nodes: Changes[Node, string]{Added: []Node{{ID: "z"}, {ID: "y"}}}},
-		"removed where it is not":    {Run: 1, From: 4, Seq: 5, Links: Changes[Link, LinkID]{Removed: []LinkID{{A: "x"}}}},
-		"changed where it is not":    {Run: 1, From: 4, Seq: 5, Routes: Changes[Route, string]{Changed: []Route{{Node: "x"}}}},
-		"changed and removed":        {Run: 1, From: 4, Seq: 5, Nodes: Changes[Node, string]{Changed: []Node{n}, Removed: []string{n.ID}}},
-		"a cut that is not there":    {Run: 1, From: 4, Seq: 5, Cuts: Changes[Cut, CutID]{Removed: []CutID{{Node: "x"}}}},
-		"a conflict that is not":     {Run: 1, From: 4, Seq: 5, Conflicts: Changes[Conflict, dot11.MAC]{Removed: []dot11.MAC{{1}}}},
-		"removed in the wrong order": {Run: 1, From: 4, Seq: 5, Nodes: Changes[Node, string]{Removed: []string{p.Nodes[1].ID, p.Nodes[0].ID}}},
+		"added twice":                {Run: 1, From: 4, Seq: 5, Nodes: graph.Changes[graph.Node, string]{Added: []graph.Node{n}}},
+		"added out of order":         {Run: 1, From: 4, Seq: 5, Nodes: graph.Changes[graph.Node, string]{Added: []graph.Node{{ID: "z"}, {ID: "y"}}}},
+		"removed where it is not":    {Run: 1, From: 4, Seq: 5, Links: graph.Changes[graph.Link, graph.LinkID]{Removed: []graph.LinkID{{A: "x"}}}},
+		"changed where it is not":    {Run: 1, From: 4, Seq: 5, Routes: graph.Changes[graph.Route, string]{Changed: []graph.Route{{Node: "x"}}}},
+		"changed and removed":        {Run: 1, From: 4, Seq: 5, Nodes: graph.Changes[graph.Node, string]{Changed: []graph.Node{n}, Removed: []string{n.ID}}},
+		"a cut that is not there":    {Run: 1, From: 4, Seq: 5, Cuts: graph.Changes[graph.Cut, graph.CutID]{Removed: []graph.CutID{{Node: "x"}}}},
+		"a conflict that is not":     {Run: 1, From: 4, Seq: 5, Conflicts: graph.Changes[graph.Conflict, dot11.MAC]{Removed: []dot11.MAC{{1}}}},
+		"removed in the wrong order": {Run: 1, From: 4, Seq: 5, Nodes: graph.Changes[graph.Node, string]{Removed: []string{p.Nodes[1].ID, p.Nodes[0].ID}}},
 	} {
 		if got, err := p.Apply(d); err == nil {
 			t.Errorf("%s: got %+v", name, got)
 		}
 	}
-	if _, err := (Delta{Run: 1, From: 1, Seq: 2}).Then(Delta{Run: 1, From: 3, Seq: 4}); err == nil {
+	if _, err := (graph.Delta{Run: 1, From: 1, Seq: 2}).Then(graph.Delta{Run: 1, From: 3, Seq: 4}); err == nil {
 		t.Error("deltas with a gap between them were added")
 	}
 }
@@ -378,15 +417,15 @@ func FuzzTracker(f *testing.F) {
 			return
 		}
 		d, _ := tr.Update(noon)
-		if len(tr.Picture().Nodes) > 3+MaxStrangers || len(tr.Picture().Links) > 3*model.MaxReportLinks {
+		if len(tr.Picture().Nodes) > 3+graph.MaxStrangers || len(tr.Picture().Links) > 3*model.MaxReportLinks {
 			t.Fatalf("got %d nodes and %d links", len(tr.Picture().Nodes), len(tr.Picture().Links))
 		}
 		if d.Len() > 0 {
-			if p, err := was.Apply(d); err != nil || Diff(p, tr.Picture()).Len() != 0 {
+			if p, err := was.Apply(d); err != nil || graph.Diff(p, tr.Picture()).Len() != 0 {
 				t.Fatalf("%v", err)
 			}
 		}
-		if l, _ := tr.Picture().Link(wifi("b", "gw")); l.State != Live && len(tr.Picture().Conflicts) == 0 {
+		if l, _ := tr.Picture().Link(wifi("b", "gw")); l.State != graph.Live && len(tr.Picture().Conflicts) == 0 {
 			t.Fatalf("one report took a link of others: %+v, %+v", l, tr.Picture().Conflicts)
 		}
 	})

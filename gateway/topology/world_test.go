@@ -10,6 +10,7 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/graph"
 )
 
 // noon is when pictures of tests are drawn.
@@ -144,7 +145,7 @@ func (w *world) heard() (list []Heard) {
 	return list
 }
 
-func (w *world) draw() Picture {
+func (w *world) draw() graph.Picture {
 	w.t.Helper()
 	changes := map[string]int{}
 	for n, k := range w.changes {

@@ -2,13 +2,16 @@ package admin
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/graph"
 )
 
 // most entries of one page.
@@ -61,6 +64,12 @@ func (a *Admin) Latest(ctx context.Context, node, prefix string) ([]apitype.Read
 	return l.Items, err
 }
 
+// Range returns a node's series of a metric since then, in buckets of that width.
+func (a *Admin) Range(ctx context.Context, node, metric string, from time.Time, step time.Duration) ([]apitype.Series, error) {
+	l, err := get[apitype.SeriesList](ctx, a, "/v1/telemetry/range", url.Values{"node": {node}, "metric": {metric}, "from": {from.UTC().Format(time.RFC3339)}, "step_s": {strconv.FormatFloat(step.Seconds(), 'f', -1, 64)}})
+	return l.Items, err
+}
+
 // LastEvent returns the number of the newest event, 0 without any.
 func (a *Admin) LastEvent(ctx context.Context) (int64, error) {
 	l, err := get[apitype.EventList](ctx, a, "/v1/events", url.Values{"limit": {"1"}})
@@ -99,4 +108,25 @@ func (a *Admin) Channel(ctx context.Context) (Channel, error) {
 // MoveTo moves the mesh to another channel.
 func (a *Admin) MoveTo(ctx context.Context, channel int) error {
 	return a.do(ctx, http.MethodPut, "/v1/mesh/channel", nil, map[string]int{"channel": channel}, nil)
+}
+
+// Picture returns the network's picture, as it was at an instant; zero is now.
+func (a *Admin) Picture(ctx context.Context, at time.Time) (graph.Picture, error) {
+	q := url.Values{}
+	if !at.IsZero() {
+		q.Set("at", at.UTC().Format(time.RFC3339Nano))
+	}
+	return get[graph.Picture](ctx, a, "/v1/topology", q)
+}
+
+// PictureChanges waits some seconds for what changes after the picture of that run and
+// number.
+func (a *Admin) PictureChanges(ctx context.Context, run, seq uint64) (apitype.TopologyChanges, error) {
+	return get[apitype.TopologyChanges](ctx, a, "/v1/topology/changes", url.Values{"run": {fmt.Sprint(run)}, "seq": {fmt.Sprint(seq)}, "wait_s": {"5"}})
+}
+
+// PictureHistory returns what happened to the network within the last hour.
+func (a *Admin) PictureHistory(ctx context.Context) ([]graph.Moment, error) {
+	h, err := get[apitype.TopologyHistory](ctx, a, "/v1/topology/history", url.Values{"limit": {most}})
+	return h.Items, err
 }

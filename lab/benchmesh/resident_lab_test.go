@@ -156,16 +156,20 @@ func (w *world) acknowledge(d *device) {
 }
 
 // ask has so many processes ask a device's halo-mesh how it is, as those of a board do,
-// until the test ends.
+// until the test ends. The first is halo-agent, which asks for all once a minute.
 func (w *world) ask(d *device, processes int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var asking sync.WaitGroup
-	for range processes {
+	for process := range processes {
 		asking.Go(func() {
 			t := time.NewTicker(local.FollowEvery)
 			defer t.Stop()
-			for {
-				_, err := d.mesh.Brief(ctx)
+			for n := 0; ; n++ {
+				look := d.mesh.Brief
+				if process == 0 && n%int(time.Minute/local.FollowEvery) == 0 {
+					look = d.mesh.Status
+				}
+				_, err := look(ctx)
 				if _, unwell := d.mesh.Health(ctx); err == nil {
 					err = unwell
 				}

@@ -19,8 +19,8 @@ import (
 // scenarios are too.
 const (
 	SendEvery  = 4 * time.Second
-	SpoolDelay = 10 * time.Second
-	Settings   = "sample = '2s'\nsend = '4s'\nspool_delay = '10s'\n"
+	SpoolDelay = 25 * time.Second
+	Settings   = "sample = '2s'\nsend = '4s'\nspool_delay = '25s'\n"
 )
 
 // Limit of each wait: several times what it takes on two busy cores that emulate

@@ -32,6 +32,8 @@ type Daemon interface {
 	PutPeers([]model.AdmittedPeer) error
 	PutAnnounce(model.Announce) error
 	PutOperators(model.Operators) error
+	// PutNames takes the names of all components of neurons.
+	PutNames([]model.BrainName) error
 	// PutRevoked takes the canonical IDs of all nodes that were revoked.
 	PutRevoked([]string) error
 	// RotateKey has the device's overlay key changed, in its own time.
@@ -102,6 +104,7 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 	put(mux, local.RoutePeers, d.PutPeers)
 	put(mux, local.RouteAnnounce, d.PutAnnounce)
 	put(mux, local.RouteOperators, d.PutOperators)
+	put(mux, local.RouteNames, d.PutNames)
 	put(mux, local.RouteRevoked, d.PutRevoked)
 	put(mux, local.RouteProfile, d.PutProfile)
 	mux.HandleFunc("PUT "+local.RouteOverlayKey, func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, d.RotateKey()) })

@@ -37,6 +37,7 @@ func (d *daemon) Membership() (model.Membership, error) { return model.Membershi
 func (d *daemon) PutPeers(p []model.AdmittedPeer) error { d.last = fmt.Sprint(len(p)); return d.err }
 func (d *daemon) PutAnnounce(a model.Announce) error    { d.last = a.CASHA256; return d.err }
 func (d *daemon) PutOperators(o model.Operators) error  { d.last = fmt.Sprint(o.Floor); return d.err }
+func (d *daemon) PutNames(n []model.BrainName) error    { d.last = n[0].Name; return d.err }
 func (d *daemon) CheckCode(c model.CodeTry) error       { d.last = c.Where; return d.err }
 func (d *daemon) ShowClaimCode(c string) error          { d.last = c; return d.err }
 func (d *daemon) EraseClaimCode() error                 { d.last = "erased"; return d.err }
@@ -123,6 +124,9 @@ func TestRoutes(t *testing.T) {
 		{"PUT", "/v1/announce", `{"api_port":8443,"ca_sha256":"ab"}`, nil, 204, "ab", ""},
 		{"PUT", "/v1/announce", `{"api_port":8443}`, fmt.Errorf("%w: ca_sha256", ErrInvalid), 422, "", "ca_sha256"},
 		{"PUT", "/v1/operators", `{"floor":3,"revoked":[4]}`, nil, 204, "3", ""},
+		{"PUT", "/v1/names", `[{"name":"brain-send-n01","nodes":["n-a"]}]`, nil, 204, "brain-send-n01", ""},
+		{"PUT", "/v1/names", `[{"name":"brain-send-n01","address":"10.42.0.7"}]`, nil, 422, "", "unknown field"},
+		{"PUT", "/v1/names", `[{"name":"mast"}]`, fmt.Errorf("%w: name 0", ErrInvalid), 422, "mast", "name 0"},
 		{"POST", "/v1/code", `{"code":"7K3M","where":"tty1"}`, nil, 204, "tty1", ""},
 		{"POST", "/v1/code", `{"code":"7K3M","where":"tty1"}`, fmt.Errorf("%w: wait", ErrBusy), 409, "tty1", "wait"},
 		{"POST", "/v1/code", `{`, nil, 422, "", "invalid body"},

@@ -59,6 +59,8 @@ func (s *Server) answer(ctx context.Context, r *dns.Msg, here netip.Addr) *dns.M
 		m.Rcode = dns.RcodeBadVers
 	case q.Qclass != dns.ClassINET || meta(q.Qtype):
 		m.Rcode = dns.RcodeRefused
+	case s.elsewhere(q):
+		s.askGateway(ctx, m, r)
 	case s.zones.Load().answer(m, q), special(m, q, here):
 		s.count(func(c *Counts) { c.Local++ })
 	case !r.RecursionDesired: // what others asked is not theirs to see
@@ -66,7 +68,7 @@ func (s *Server) answer(ctx context.Context, r *dns.Msg, here netip.Addr) *dns.M
 	case q.Qtype == dns.TypeANY:
 		m.Answer = append(m.Answer, minimalANY(q.Name))
 	default:
-		s.resolve(ctx, question{dns.CanonicalName(q.Name), q.Qtype, opt != nil && opt.Do(), r.CheckingDisabled}).fill(m)
+		s.resolve(ctx, &s.out, question{dns.CanonicalName(q.Name), q.Qtype, opt != nil && opt.Do(), r.CheckingDisabled}).fill(m)
 	}
 	return m
 }

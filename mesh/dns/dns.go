@@ -1,7 +1,8 @@
 // Package dns answers names: a server on every node for its clients and its own
 // processes, and on the gateway for the nodes. It is the authority for .halo
-// and for the reverse zones of HALO's networks, from a table that it is given;
-// it says itself that there are no names where none can be (special names such
+// and for the reverse zones of HALO's networks, from a table that it is given,
+// but for the names of neurons, which only the gateway has: others ask it and keep
+// what it says. It says itself that there are no names where none can be (special names such
 // as .local, single labels, private reverse zones); everything else it asks of
 // upstream servers and keeps in a bounded cache, which still answers while
 // there is no way out (RFC 8767).
@@ -19,7 +20,8 @@
 // Other private addresses are let through, since the network that the uplink is
 // in may well have names for its own hosts. Answers are not validated (DNSSEC):
 // a client that does gets the records that it needs, and the AD bit is never
-// passed on.
+// passed on. The gateway is asked over the overlay, and for names of neurons alone:
+// of its answers only addresses of the network are kept.
 package dns
 
 import (
@@ -42,7 +44,8 @@ import (
 type Config struct {
 	ULA      netip.Prefix // the network's /48
 	Upstream Upstream
-	Cache    int // octets; 0: DefaultCache
+	Gateway  netip.AddrPort // whom to ask for the names of neurons; the zero value: the table has them
+	Cache    int            // octets; 0: DefaultCache
 	Log      *slog.Logger
 }
 
@@ -71,7 +74,8 @@ type Server struct {
 	c     Config
 	zones atomic.Pointer[zones]
 	cache *cache
-	out   forwarder
+	out   forwarder // to the world
+	home  forwarder // to the gateway
 	now   func() time.Time
 
 	mu      sync.Mutex // guards what follows
@@ -90,7 +94,8 @@ func New(c Config) *Server {
 		c.Cache = DefaultCache
 	}
 	s := &Server{c: c, cache: newCache(c.Cache), now: time.Now, clients: make(map[netip.Addr]int)}
-	s.out.ask, s.out.forbidden = ask, forbidden(c.ULA)
+	s.out.ask, s.out.servers, s.out.sift, s.out.forbidden = ask, c.Upstream, s.sift, forbidden(c.ULA)
+	s.home.ask, s.home.servers, s.home.sift = ask, c.gateway, s.siftHome
 	_ = s.Set(nil)
 	return s
 }

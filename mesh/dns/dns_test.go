@@ -42,7 +42,7 @@ var hosts = []Host{
 	{"hill", addrs("10.42.0.1", "fd12:3456:789a:2::1")},
 	{"Mast", addrs("10.42.0.7", "fd12:3456:789a:2::7")},
 	{"phone.mast", addrs("10.43.7.20")},
-	{"brain-camera-2", addrs("10.42.0.7")},
+	{"brain-sensor-2", addrs("10.42.0.7")},
 	{"printer.yard", addrs("10.43.9.20")},
 }
 
@@ -158,7 +158,7 @@ func TestLocal(t *testing.T) {
 		"gateway.halo A":              "NOERROR; aa; gateway.halo. 60 IN A 10.42.0.1",
 		"phone.mast.halo A":           "NOERROR; aa; phone.mast.halo. 60 IN A 10.43.7.20",
 		"phone.mast.halo AAAA":        "NOERROR; aa; ns halo. 15 SOA",
-		"brain-camera-2.halo A":       "NOERROR; aa; brain-camera-2.halo. 60 IN A 10.42.0.7",
+		"brain-sensor-2.halo A":       "NOERROR; aa; brain-sensor-2.halo. 60 IN A 10.42.0.7",
 		"mast.halo MX":                "NOERROR; aa; ns halo. 15 SOA",
 		"mast.halo ANY":               `NOERROR; aa; mast.halo. 3600 IN HINFO "RFC8482" ""`,
 		"yard.halo A":                 "NOERROR; aa; ns halo. 15 SOA", // something is below it

@@ -20,11 +20,11 @@ const (
 	maxFlights = 256                     // questions asked upstream at a time
 )
 
-// resolve answers from the cache, from upstream or, when that fails, from what
+// resolve answers from the cache, from those servers or, when that fails, from what
 // the cache still has.
-func (s *Server) resolve(ctx context.Context, q question) result {
-	servers, missing := s.servers()
-	generation := s.out.generation(servers)
+func (s *Server) resolve(ctx context.Context, f *forwarder, q question) result {
+	servers, missing := f.known()
+	generation := f.generation(servers)
 	now, e := s.now(), s.cache.get(q)
 	if e.fresh(now, generation) {
 		if r, ok := e.result(now); ok {
@@ -39,7 +39,7 @@ func (s *Server) resolve(ctx context.Context, q question) result {
 	case e.failing(now, generation):
 		fail = e.failure
 	default:
-		r, err := s.fly(ctx, q, servers, generation, e.usable(now))
+		r, err := s.fly(ctx, f, q, servers, generation, e.usable(now))
 		if err == nil {
 			return r
 		}
@@ -62,11 +62,11 @@ func (s *Server) resolve(ctx context.Context, q question) result {
 
 var errNoServers = errors.New("no name server is known")
 
-func (s *Server) servers() ([]netip.AddrPort, error) {
-	if s.c.Upstream == nil {
+func (f *forwarder) known() ([]netip.AddrPort, error) {
+	if f.servers == nil {
 		return nil, errNoServers
 	}
-	servers, err := s.c.Upstream()
+	servers, err := f.servers()
 	if len(servers) == 0 && err == nil {
 		err = errNoServers
 	}
@@ -78,25 +78,25 @@ var (
 	errSlow = errors.New("the name servers take their time")
 )
 
-// fly asks upstream; all who ask the same wait for one flight. It goes on when
+// fly asks the servers; all who ask the same wait for one flight. It goes on when
 // nobody waits any more, for the next who asks. impatient is who has a stale
 // answer.
-func (s *Server) fly(ctx context.Context, q question, servers []netip.AddrPort, generation uint64, impatient bool) (result, error) {
-	landed := s.out.flights.DoChan(fmt.Sprint(q, generation), func() (any, error) {
+func (s *Server) fly(ctx context.Context, f *forwarder, q question, servers []netip.AddrPort, generation uint64, impatient bool) (result, error) {
+	landed := f.flights.DoChan(fmt.Sprint(q, generation), func() (any, error) {
 		// Another flight may have landed since the cache was looked at.
 		if now, e := s.now(), s.cache.get(q); e.fresh(now, generation) {
 			if r, ok := e.result(now); ok {
 				return r, nil
 			}
 		}
-		if !s.out.start() {
+		if !f.start() {
 			return nil, errBusy
 		}
-		defer s.out.end()
+		defer f.end()
 		flight, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTime)
 		defer cancel()
 		s.count(func(c *Counts) { c.Forwarded++ })
-		return s.keep(flight, q, servers, generation)
+		return s.keep(flight, f, q, servers, generation)
 	})
 	var enough <-chan time.Time
 	if impatient {
@@ -127,16 +127,16 @@ func (r result) clone() result {
 	return r
 }
 
-// keep asks upstream and keeps what it says, or that it says nothing.
-func (s *Server) keep(ctx context.Context, q question, servers []netip.AddrPort, generation uint64) (result, error) {
-	m, err := s.out.exchange(ctx, servers, q)
+// keep asks the servers and keeps what they say, or that they say nothing.
+func (s *Server) keep(ctx context.Context, f *forwarder, q question, servers []netip.AddrPort, generation uint64) (result, error) {
+	m, err := f.exchange(ctx, servers, q)
 	if err != nil {
 		s.cache.change(q, func(e *entry) {
 			e.failed, e.failure, e.failedGeneration = s.now(), explain(err), generation
 		})
 		return result{}, err
 	}
-	r, ttl := s.sift(m, q)
+	r, ttl := f.sift(m, q)
 	if ttl < time.Second {
 		return r, nil
 	}
@@ -175,10 +175,12 @@ func text(parts ...string) string {
 	return t
 }
 
-// forwarder asks upstream.
+// forwarder asks other servers.
 type forwarder struct {
 	ask       func(ctx context.Context, network string, server netip.AddrPort, m *dns.Msg) (*dns.Msg, error)
-	forbidden func(netip.Addr) bool // addresses that upstream has no say about
+	servers   Upstream
+	sift      func(*dns.Msg, question) (result, time.Duration) // what belongs to the answer, and how long it holds
+	forbidden func(netip.Addr) bool                            // addresses that upstream has no say about
 	flights   singleflight.Group
 
 	mu      sync.Mutex // guards what follows

@@ -14,7 +14,7 @@ import (
 // Host is a name below .halo and its addresses.
 type Host struct {
 	// Name is relative to .halo, in letters, digits and hyphens: "node1",
-	// "gateway", "phone.node1", "brain-camera-2".
+	// "gateway", "phone.node1", "brain-sensor-n01".
 	Name string
 	// Addresses are A and AAAA records; of two hosts with one address, the first
 	// in the table is what the address's reverse name points to.

@@ -108,7 +108,11 @@ type LAN struct {
 func New(c Config) *LAN {
 	c.Underlay = cmp.Or(c.Underlay, paths.BatIface)
 	l := &LAN{Config: c, gateway: c.Role == model.RoleGateway, now: make(chan struct{}, 1), leased: make(chan struct{}, 1), leases: map[string]*server.Server{}}
-	l.names = dns.New(dns.Config{ULA: ula(c.Network), Upstream: l.upstream, Log: c.Log})
+	names := dns.Config{ULA: ula(c.Network), Upstream: l.upstream, Log: c.Log}
+	if !l.gateway {
+		names.Gateway = netip.AddrPortFrom(paths.OverlayGateway, paths.DNSPort)
+	}
+	l.names = dns.New(names)
 	l.time = ntp.New(ntp.Config{Clock: c.Clock, Log: c.Log})
 	return l
 }

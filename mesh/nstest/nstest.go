@@ -18,12 +18,15 @@ import (
 
 const inside = "HALO_TEST_NAMESPACE"
 
+// Inside tells whether Main has started this process.
+func Inside() bool { return os.Getenv(inside) != "" }
+
 // Main is for TestMain: it runs the tests in a new namespace and returns the
 // exit status. It starts the binary a second time, since a process that has
 // threads can't move all of itself. Without root, a user namespace gives the
 // rights.
 func Main(m *testing.M) int {
-	if os.Getenv(inside) != "" {
+	if Inside() {
 		lo, err := netlink.LinkByName("lo")
 		if err == nil {
 			err = netlink.LinkSetUp(lo)

@@ -42,7 +42,7 @@ type SystemInfo struct {
 type Database struct {
 	Bytes   int64 `json:"bytes"`
 	Budget  int64 `json:"budget,omitempty" doc:"beyond it the oldest is dropped"`
-	Dropped int64 `json:"dropped,omitempty" doc:"batches that were dropped for space since the gateway's start"`
+	Thinned int64 `json:"thinned,omitempty" doc:"how often since the gateway's start a week was thinned or removed for space"`
 	Commits int64 `json:"commits" doc:"transactions that were written since the gateway's start"`
 }
 
@@ -73,8 +73,7 @@ type Sample struct {
 	Value  float64   `json:"value"`
 }
 
-// SampleList is a page of a range: whole batches in the order of boot and
-// sequence number.
+// SampleList is a page of a range, in the order of time.
 type SampleList struct {
 	Node  string   `json:"node"`
 	Items []Sample `json:"items"`
@@ -92,9 +91,9 @@ type BootCoverage struct {
 	Boot    uint64     `json:"boot"`
 	First   uint64     `json:"first" doc:"lowest sequence number stored"`
 	Last    uint64     `json:"last"`
-	Count   uint64     `json:"count" doc:"batches stored"`
-	Missing []SeqRange `json:"missing" doc:"from 1 to last: not stored and not dropped for space"`
-	Dropped uint64     `json:"dropped" doc:"batches dropped because the budget was full"`
+	Count   uint64     `json:"count" doc:"batches that came; what was thinned since has come all the same"`
+	Missing []SeqRange `json:"missing" doc:"from 1 to last: never came"`
+	Dropped uint64     `json:"dropped" doc:"batches of which readings were not kept, since their stamps cannot be true"`
 }
 
 // SeqRange is a range of sequence numbers, both ends included.

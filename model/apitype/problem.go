@@ -9,28 +9,38 @@ import (
 // Types of problems (RFC 9457, member "type") that a program acts on; all
 // others are "about:blank" and explained by their status and detail.
 const (
-	ProblemJoinNonce      = "join-nonce"        // 401: sign with the member "nonce" and post again
-	ProblemJoinPending    = "join-pending"      // 403: an admin has to approve; ask again later
-	ProblemJoinRejected   = "join-rejected"     // 403: an admin said no
-	ProblemJoinRevoked    = "join-revoked"      // 403: this node was revoked
-	ProblemJoinSignature  = "join-signature"    // 403: the signature does not fit the key
-	ProblemJoinNetwork    = "join-network"      // 403: the request is for another network
-	ProblemJoinKey        = "join-key"          // 403: the WireGuard key is another node's, or the node does not prove to have it
-	ProblemTokenInvalid   = "token-invalid"     // 403: not a join token of this network
-	ProblemTokenNone      = "token-none"        // why a registration waits; 429 rate-limited when it cannot
-	ProblemTokenExpired   = "token-expired"     // why a registration waits; 403 when it cannot
-	ProblemTokenUsedUp    = "token-used-up"     // the same
-	ProblemTokenRevoked   = "token-revoked"     // the same
-	ProblemAlreadyClaimed = "already-claimed"   // 409: there is an admin; log in instead
-	ProblemClaimProof     = "claim-proof"       // 403: wrong claim code, or an exchange that ended
-	ProblemLogin          = "login-failed"      // 401: wrong name or password
-	ProblemRefresh        = "refresh-failed"    // 401: log in again
-	ProblemRateLimited    = "rate-limited"      // 429: after the seconds in Retry-After
-	ProblemPlainHTTP      = "tls-required"      // 403: secrets travel over TLS, loopback or overlay only
-	ProblemPassword       = "password-too-weak" // 422
-	ProblemNameTaken      = "name-taken"        // 409
-	ProblemScope          = "scope-missing"     // 403: the role or token does not allow this
-	ProblemStore          = "store-unavailable" // 503: database locked or /perm full; try again
+	ProblemJoinNonce      = "join-nonce"              // 401: sign with the member "nonce" and post again
+	ProblemJoinPending    = "join-pending"            // 403: an admin has to approve; ask again later
+	ProblemJoinRejected   = "join-rejected"           // 403: an admin said no
+	ProblemJoinRevoked    = "join-revoked"            // 403: this node was revoked
+	ProblemJoinSignature  = "join-signature"          // 403: the signature does not fit the key
+	ProblemJoinNetwork    = "join-network"            // 403: the request is for another network
+	ProblemJoinKey        = "join-key"                // 403: the WireGuard key is another node's, or the node does not prove to have it
+	ProblemTokenInvalid   = "token-invalid"           // 403: not a join token of this network
+	ProblemTokenNone      = "token-none"              // why a registration waits; 429 rate-limited when it cannot
+	ProblemTokenExpired   = "token-expired"           // why a registration waits; 403 when it cannot
+	ProblemTokenUsedUp    = "token-used-up"           // the same
+	ProblemTokenRevoked   = "token-revoked"           // the same
+	ProblemAlreadyClaimed = "already-claimed"         // 409: there is an admin; log in instead
+	ProblemClaimProof     = "claim-proof"             // 403: wrong claim code, or an exchange that ended
+	ProblemLogin          = "login-failed"            // 401: wrong name or password
+	ProblemRefresh        = "refresh-failed"          // 401: log in again
+	ProblemRateLimited    = "rate-limited"            // 429: after the seconds in Retry-After
+	ProblemPlainHTTP      = "tls-required"            // 403: secrets travel over TLS, loopback or overlay only
+	ProblemPassword       = "password-too-weak"       // 422
+	ProblemNameTaken      = "name-taken"              // 409
+	ProblemETag           = "etag-mismatch"           // 412: it was changed since the client read it; read it again
+	ProblemCondition      = "condition-required"      // 428: it replaces what others may have changed: send If-Match with its ETag, or *
+	ProblemKeyReused      = "idempotency-key-reused"  // 422: the key came with another request before
+	ProblemKeyBusy        = "idempotency-key-busy"    // 409: the first request with this key is not done yet
+	ProblemKeyLost        = "idempotency-answer-lost" // 409: the request was carried out, but its answer is not there any more: look at what is there
+	ProblemScope          = "scope-missing"           // 403: the role or token does not allow this
+	ProblemStore          = "store-unavailable"       // 503: database locked or /perm full; try again
+
+	ProblemNodeCannot = "node-cannot" // 409: the node has said that it cannot do this; its code and reason are in detail
+	ProblemJobOver    = "job-over"    // 409: it has ended already
+
+	ProblemNotRecorded = "not-recorded" // 404: nothing is known of that time, or of that node
 )
 
 // Problem is the body of every error: application/problem+json.

@@ -18,6 +18,11 @@ type TrustedMACList struct {
 	Next  string       `json:"next,omitempty"`
 }
 
+// UpdateTrustedMAC is the body of PATCH /v1/trust/macs/{mac}. What is left out stays.
+type UpdateTrustedMAC struct {
+	Note *string `json:"note,omitempty" maxLength:"128"`
+}
+
 // TrustMAC is the body of POST /v1/trust/macs.
 type TrustMAC struct {
 	MAC  string `json:"mac" minLength:"1" maxLength:"32" doc:"six octets in hex, e.g. 02:00:00:00:00:01"`

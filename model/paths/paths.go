@@ -23,6 +23,8 @@ const (
 	RunClock     = "/run/halo/mesh-clock.json"    // quality of the clock in this boot
 	RunTimeline  = "/run/halo/mesh-timeline.json" // recoveries, as Timeline has them, always true
 	RunAgent     = "/run/halo/agent"              // halo-agent's unacknowledged batches of this boot
+	RunCommands  = "/run/halo/agent/commands"     // which commands were begun, as Commands has it
+	RunLEDs      = "/run/halo/agent/leds"         // what the LEDs showed before they blink
 	Resolv       = "/tmp/resolv.conf"             // gokrazy links /etc/resolv.conf to it
 	Upstreams    = "/run/halo/resolv.conf"        // name servers of the uplinks, which the server asks to which Resolv points
 	ModulesDir   = "/lib/modules"
@@ -51,9 +53,13 @@ const (
 	Reservations = "reservations" // addresses that are kept for single clients
 	AgentTOML    = "agent.toml"
 	SpoolDir     = "agent/spool"
+	Commands     = "agent/commands" // which commands of the gateway were begun, and what became of them
 	GatewayDir   = "gateway"
 	ConfigDB     = "gateway/config.db"
 	SeriesDB     = "gateway/telemetry.db"
+	SeriesDir    = "gateway/telemetry"   // a file for each week
+	JobsDir      = "gateway/jobs"        // files that jobs have made
+	TopologyDB   = "gateway/topology.db" // history of the network's picture
 	Epoch        = "gateway/epoch"
 )
 
@@ -92,6 +98,11 @@ func Programs() []string {
 // Program is where gokrazy has put a program.
 func Program(name string) string { return "/user/" + name }
 
+// Socket returns the socket of one of the programs; empty: it has none.
+func Socket(program string) string {
+	return map[string]string{"halo-mesh": MeshSocket, "halo-agent": AgentSocket, "gateway-api": GatewaySocket, "halo-field": FieldSocket}[program]
+}
+
 // Ports and protocol numbers.
 const (
 	EtherTypeProof  = 0x88B5 // IEEE 802 local experimental: proof of membership on a port
@@ -101,6 +112,7 @@ const (
 	AnnouncePort    = 4254
 	PeerListPort    = 4255 // the gateway's list of members, on the overlay only
 	DoorPort        = 4256 // operators: the overlay and client interfaces
+	SpeedPort       = 4257 // speed tests, on the overlay only, while one lasts
 	DoctorPort      = 4259 // probes of paths, on the overlay and bat0
 	RelayPort       = 4258 // clients' multicast between members, on the overlay only
 	WireGuardPort   = 51820

@@ -73,20 +73,47 @@ func DecodeHeader(data []byte) (Header, error) {
 	return h, err
 }
 
+// Packed is a batch whose checksum holds and whose columns are not unpacked yet: they may
+// take a hundred times the room.
+type Packed struct {
+	Header
+	columns []byte
+}
+
+// Open checks the checksum and reads all but the columns, which it shares with data.
+func Open(data []byte) (Packed, error) {
+	h, columns, err := open(data)
+	return Packed{h, columns}, err
+}
+
+// Times returns the reports' stamps, in Unix milliseconds, one at least.
+func (p Packed) Times() ([]int64, error) {
+	times, _, _, err := unpackTimes(p.columns)
+	if err != nil {
+		return nil, fmt.Errorf("batch %v: %w", p.BatchID, err)
+	}
+	return times, nil
+}
+
+// Unpack reads the columns; the header names the schema s.
+func (p Packed) Unpack(s Schema) (Batch, error) {
+	if id := s.ID(); id != p.Schema {
+		return Batch{}, fmt.Errorf("batch %v: expected schema %v, got %v", p.BatchID, p.Schema, id)
+	}
+	reports, err := unpackColumns(p.columns, len(s.Metrics))
+	if err != nil {
+		return Batch{}, fmt.Errorf("batch %v: %w", p.BatchID, err)
+	}
+	return Batch{Header: p.Header, Reports: reports}, nil
+}
+
 // Decode reads a batch whose header names the schema s.
 func Decode(data []byte, s Schema) (Batch, error) {
-	h, columns, err := open(data)
+	p, err := Open(data)
 	if err != nil {
 		return Batch{}, err
 	}
-	if id := s.ID(); id != h.Schema {
-		return Batch{}, fmt.Errorf("batch %v: expected schema %v, got %v", h.BatchID, h.Schema, id)
-	}
-	reports, err := unpackColumns(columns, len(s.Metrics))
-	if err != nil {
-		return Batch{}, fmt.Errorf("batch %v: %w", h.BatchID, err)
-	}
-	return Batch{Header: h, Reports: reports}, nil
+	return p.Unpack(s)
 }
 
 func open(data []byte) (Header, []byte, error) {
@@ -174,26 +201,34 @@ func packColumns(reports []Report, metrics int) []byte {
 	return out
 }
 
-func unpackColumns(b []byte, metrics int) ([]Report, error) {
+// unpackTimes reads the first of the columns; sparse tells that some of the others lack
+// values.
+func unpackTimes(b []byte) (times []int64, sparse bool, rest []byte, err error) {
 	head, used := binary.Uvarint(b)
 	if used <= 0 {
-		return nil, malformed("columns: expected the number of reports, got no valid varint")
+		return nil, false, nil, malformed("columns: expected the number of reports, got no valid varint")
 	}
-	b = b[used:]
-	if head>>1 > MaxReports {
-		return nil, malformed("columns: expected 1 to %d reports, got %d", MaxReports, head>>1)
+	if n := head >> 1; n < 1 || n > MaxReports {
+		return nil, false, nil, malformed("columns: expected 1 to %d reports, got %d", MaxReports, n)
 	}
-	n := int(head >> 1)
+	times = make([]int64, head>>1)
+	if rest, err = readColumn(b[used:], times); err != nil {
+		return nil, false, nil, fmt.Errorf("times: %w", err)
+	}
+	return times, head&1 == 1, rest, nil
+}
+
+func unpackColumns(b []byte, metrics int) ([]Report, error) {
+	times, sparse, b, err := unpackTimes(b)
+	if err != nil {
+		return nil, err
+	}
+	n := len(times)
 	if err := checkSize(n, metrics); err != nil {
 		return nil, fmt.Errorf("columns: %w", err)
 	}
-	times := make([]int64, n)
-	b, err := readColumn(b, times)
-	if err != nil {
-		return nil, fmt.Errorf("times: %w", err)
-	}
 	present := make([]bitmap, metrics) // nil where every report has a value
-	if head&1 == 1 {
+	if sparse {
 		if b, err = readPresence(b, present, n); err != nil {
 			return nil, err
 		}

@@ -5,6 +5,8 @@ import (
 	"slices"
 )
 
+const signatureSize = ed25519.SignatureSize
+
 func (c Challenge) check() error {
 	if len(c.Nonce) != NonceSize {
 		return malformed("challenge: expected a nonce of %d octets, got %d", NonceSize, len(c.Nonce))
@@ -22,6 +24,8 @@ func (h Hello) check() error {
 		return malformed("hello: expected a boot counter of 1 to 2^53-1, got %d", h.Boot)
 	case h.Interval > MaxInterval:
 		return malformed("hello: expected an interval of at most %d s, got %d", MaxInterval, h.Interval)
+	case len(h.Session) != 0 && len(h.Session) != SessionSize:
+		return malformed("hello: expected a session of %d octets or none, got %d", SessionSize, len(h.Session))
 	case len(h.Version) > MaxText:
 		return malformed("hello: expected a version of at most %d octets, got %d", MaxText, len(h.Version))
 	}

@@ -19,12 +19,16 @@ import (
 //	  challenge   ───────────────▶
 //	              ◀───────────────   hello
 //	  welcome     ───────────────▶   (or refuse, and the end)
-//	              ◀───────────────   status, schema, batch, event
+//	              ◀───────────────   status, schema, batch, event, neighbours
 //	  ack, ack-events, refuse ───▶
+//	  commands, see command.go ◀─▶   reports
+//	  neighbours-wanted       ───▶
 //
 // The node sends a schema before the first batch that needs it, unless welcome
 // named it. An ack means: committed. A refuse that names a batch ends nothing;
-// one that names none is followed by the end of the connection.
+// one that names none is followed by the end of the connection. Neighbours are not
+// acknowledged: of a connection's first report all that the next ones say goes on, and
+// a gateway that does not have what one goes on from asks for a whole one.
 
 // StreamContext separates the signature of a hello from all others.
 const StreamContext = "halo stream 1"
@@ -52,6 +56,15 @@ const (
 	typeStatus    = 8
 	typeEvent     = 9
 	typeAckEvents = 10
+
+	typeCommand          = 11
+	typeReport           = 12
+	typePart             = 13
+	typeAckCommand       = 14
+	typeCancel           = 15
+	typeAbilities        = 16
+	typeNeighbours       = 17
+	typeNeighboursWanted = 18
 )
 
 // Message is one of the types below.
@@ -74,6 +87,9 @@ type Hello struct {
 	// Interval is how often the node sends, in seconds: after two of them without a
 	// word the gateway asks for a sign of life. 0: not told.
 	Interval uint64 `cbor:"5,keyasint,omitempty"`
+	// Session is a nonce of SessionSize octets that was never used before: commands
+	// are signed for it. None: the node takes no commands.
+	Session []byte `cbor:"6,keyasint,omitempty"`
 }
 
 // Welcome admits the node.
@@ -126,7 +142,14 @@ type EventMessage struct {
 	Event model.Event `cbor:"1,keyasint"`
 }
 
-// Unknown is a message of a type that this build does not know.
+// NeighboursMessage is what a node sees around it. Node and boot are those of the
+// stream, and are not sent.
+type NeighboursMessage struct{ Report model.Report }
+
+// NeighboursWanted asks for a whole report, whatever was sent.
+type NeighboursWanted struct{}
+
+// Unknown is a message of a type, or of a version of it, that this build does not know.
 type Unknown struct{ Type uint64 }
 
 func (Challenge) kind() uint64     { return typeChallenge }
@@ -140,6 +163,9 @@ func (StatusMessage) kind() uint64 { return typeStatus }
 func (EventMessage) kind() uint64  { return typeEvent }
 func (AckEvents) kind() uint64     { return typeAckEvents }
 func (u Unknown) kind() uint64     { return u.Type }
+
+func (NeighboursMessage) kind() uint64 { return typeNeighbours }
+func (NeighboursWanted) kind() uint64  { return typeNeighboursWanted }
 
 // SignedBytes is what a hello's signature covers: the nonce, so that it can't
 // be replayed; the node's key and boot; and the host that the node dialled, so
@@ -162,6 +188,8 @@ func Marshal(m Message) ([]byte, error) {
 		body = cbor.RawMessage(m.Schema.Encode())
 	case BatchMessage:
 		body = m.Data
+	case NeighboursMessage:
+		body = neighboursOf(m.Report)
 	case Unknown:
 		return nil, fmt.Errorf("message: expected a known type, got %d", m.Type)
 	}
@@ -206,6 +234,22 @@ func Unmarshal(b []byte) (Message, error) {
 		return body[StatusMessage](f.Body)
 	case typeEvent:
 		return body[EventMessage](f.Body)
+	case typeCommand:
+		return body[CommandMessage](f.Body)
+	case typeReport:
+		return body[CommandReport](f.Body)
+	case typePart:
+		return body[CommandPart](f.Body)
+	case typeAckCommand:
+		return body[CommandAck](f.Body)
+	case typeCancel:
+		return body[CommandCancel](f.Body)
+	case typeAbilities:
+		return body[AbilitiesMessage](f.Body)
+	case typeNeighbours:
+		return decodeNeighbours(f.Body)
+	case typeNeighboursWanted:
+		return body[NeighboursWanted](f.Body)
 	case typeSchema:
 		s, err := DecodeSchema(f.Body)
 		return SchemaMessage{s}, err

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"halo.internal/model"
+	"halo.internal/model/dot11"
 )
 
 // messages has one of each type.
@@ -34,7 +35,34 @@ func messages(t testing.TB) []Message {
 		AckEvents{IDs: []BatchID{ID(1, 1)}},
 		StatusMessage{model.NodeStatus{Name: "mast-2", Role: model.RoleNode, UptimeS: 9,
 			Interfaces: []model.Interface{{Name: "wg0", Kind: "overlay", Up: true, Addresses: []netip.Prefix{netip.MustParsePrefix("10.42.0.7/16"), netip.MustParsePrefix("fd00::1/64")}}}}},
+		NeighboursMessage{neighboursReport()},
+		NeighboursMessage{model.Report{Seq: 9, Base: 7, EveryS: 600}},
+		NeighboursWanted{},
 		EventMessage{model.Event{Boot: 1, Seq: 2, Time: time.UnixMilli(1_800_000_000_123).UTC(), Clock: model.ClockGateway, Kind: "mesh.port.proven", Severity: model.Info, Message: "eth0", Fields: map[string]string{"peer": "n-x"}}},
+		CommandMessage{Order: []byte{1, 2, 3}, Signature: make([]byte, ed25519.SignatureSize)},
+		CommandReport{ID: NewCommandID(40_000, 7), State: model.CommandRunning, Progress: 40, Text: "listening"},
+		CommandReport{ID: NewCommandID(40_000, 7), State: model.CommandRefused, Code: model.CodeNoLED, Text: "none"},
+		CommandReport{ID: NewCommandID(40_000, 7), State: model.CommandDone, Result: []byte(`{"a":1}`), Size: 9},
+		CommandPart{ID: NewCommandID(40_000, 7), Offset: 3, Data: []byte("abc")},
+		CommandAck{ID: NewCommandID(40_000, 7), State: model.CommandDone},
+		CommandAck{ID: NewCommandID(40_000, 7), Offset: 6},
+		CommandCancel{ID: NewCommandID(0, 1)},
+		AbilitiesMessage{[]model.Ability{{Kind: model.CommandReboot}, {Kind: model.CommandLocate, Code: model.CodeNoLED, Text: "none"}}},
+	}
+}
+
+// neighboursReport is of a node with a link over the air and one by cable.
+func neighboursReport() model.Report {
+	address := func(n byte) dot11.MAC { return dot11.MAC{2, 0, 0, 0, 0, n} }
+	return model.Report{
+		Seq: 86_400_000, EveryS: 600,
+		Interfaces: model.ReportInterfaces{
+			{Name: "eth0", Addresses: []dot11.MAC{address(1)}, Transport: model.TransportEthernet, Links: []model.ReportLink{{Node: "n-" + strings.Repeat("b", 20), TQ: 255}}},
+			{Name: "mesh0", Addresses: []dot11.MAC{address(2)}, Transport: model.TransportHaLow, FreqKHz: 924_000, WidthKHz: 1000,
+				Links: []model.ReportLink{{Peer: address(3), SignalDBm: -81, TxKbps: 300, RxKbps: 300, TQ: 240, RetryPermille: 80, InactiveMS: 900}}},
+		},
+		NextHops: model.ReportNextHops{{Node: "n-" + strings.Repeat("c", 20), Next: address(3), Iface: "mesh0", TQ: 200}},
+		Overlay:  model.ReportOverlay{{Node: "n-" + strings.Repeat("c", 20), HandshakeS: 40, Direct: true}},
 	}
 }
 
@@ -48,7 +76,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%T: %v", m, err)
 		}
-		if d := cmp.Diff(m, got, cmp.AllowUnexported(BatchID{}, Metric{}), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
+		if d := cmp.Diff(m, got, cmp.AllowUnexported(BatchID{}, CommandID{}, Metric{}), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 			t.Errorf("%T (-want +got)\n%s", m, d)
 		}
 		for n := range b {
@@ -70,6 +98,10 @@ func TestNewerMessagesAreIgnored(t *testing.T) {
 	if m, err := Unmarshal(encode([]any{99, map[int]string{1: "reboot"}})); err != nil || m != (Unknown{99}) {
 		t.Errorf("unknown type: got %v, %v", m, err)
 	}
+	later := map[int]any{1: NeighboursVersion + 1, 2: "another number", 5: []any{"another form"}}
+	if m, err := Unmarshal(encode([]any{typeNeighbours, later})); err != nil || m != (Unknown{typeNeighbours}) {
+		t.Errorf("neighbours of another version: got %v, %v", m, err)
+	}
 	m, err := Unmarshal(encode([]any{typeRefuse, map[int]any{1: "busy", 42: []int{1}}}))
 	if err != nil || m.(Refuse).Code != "busy" {
 		t.Errorf("unknown key: got %v, %v", m, err)
@@ -89,6 +121,23 @@ func TestMessagesBeyondBoundsAreRefused(t *testing.T) {
 		{Hello{}, "key of 32 octets, got 0"},
 		{Hello{Key: make([]byte, 32), Signature: make([]byte, 64)}, "boot counter"},
 		{Hello{Key: make([]byte, 32), Signature: make([]byte, 64), Boot: 1, Interval: MaxInterval + 1}, "86400 s, got 86401"},
+		{Hello{Key: make([]byte, 32), Signature: make([]byte, 64), Boot: 1, Session: make([]byte, SessionSize+1)}, "session of 16 octets or none, got 17"},
+		{CommandMessage{Order: make([]byte, MaxOrder+1), Signature: make([]byte, 64)}, "4096 octets"},
+		{CommandMessage{Order: []byte{1}, Signature: make([]byte, 63)}, "signature of 64, got 1 and 63"},
+		{CommandReport{ID: NewCommandID(1, 1), State: "asleep"}, "asleep"},
+		{CommandReport{ID: NewCommandID(1, 0), State: model.CommandDone}, "got 1.0"},
+		{CommandReport{ID: NewCommandID(1, 1), State: model.CommandDone, Progress: 101}, "101"},
+		{CommandReport{ID: NewCommandID(1, 1), State: model.CommandDone, Result: make([]byte, model.CommandResultMax+1)}, "49153"},
+		{CommandReport{ID: NewCommandID(1, 1), State: model.CommandDone, Size: model.CommandFileMax + 1}, "1048577"},
+		{CommandPart{ID: NewCommandID(1, 1)}, "got 0 at 0"},
+		{CommandPart{ID: NewCommandID(1, 1), Data: make([]byte, PartSize+1)}, "16385"},
+		{CommandPart{ID: NewCommandID(1, 1), Data: []byte{1}, Offset: model.CommandFileMax}, "1 at 1048576"},
+		{CommandPart{ID: NewCommandID(1, 1), Data: []byte{1}, Offset: 1<<64 - 1}, "1 at 18446744073709551615"},
+		{CommandAck{ID: NewCommandID(1, 1), Offset: model.CommandFileMax + 1}, "1048577"},
+		{CommandCancel{}, "got 0.0"},
+		{CommandCancel{NewCommandID(1<<53, 1)}, "got 9007199254740992.1"},
+		{AbilitiesMessage{make([]model.Ability, MaxAbilities+1)}, "got 33"},
+		{AbilitiesMessage{[]model.Ability{{Kind: "reboot", Text: strings.Repeat("x", MaxText+1)}}}, "513"},
 		{Welcome{Clock: "sundial"}, "sundial"},
 		{Welcome{Clock: model.ClockGPS, Schemas: make([]SchemaID, MaxSchemas+1)}, "512 schemas, got 513"},
 		{Refuse{}, "code of 1 to 64"},
@@ -103,6 +152,10 @@ func TestMessagesBeyondBoundsAreRefused(t *testing.T) {
 		{StatusMessage{model.NodeStatus{Name: strings.Repeat("x", MaxMessage)}}, "at most 66560 octets"},
 		{EventMessage{model.Event{Boot: 1, Seq: 1}}, "kind"},
 		{EventMessage{model.Event{Kind: "x"}}, "got 0.0"},
+		{NeighboursMessage{}, "got 1, 0 and 0"},
+		{NeighboursMessage{model.Report{Seq: 3, Base: 3}}, "base below seq"},
+		{NeighboursMessage{model.Report{Seq: 3, EveryS: model.MaxReportEveryS + 1}}, "got 3601"},
+		{NeighboursMessage{model.Report{Seq: 3, NextHops: make(model.ReportNextHops, model.MaxReportNextHops+1)}}, "16 next hops, got 17"},
 		{Unknown{7}, "known type"},
 	} {
 		if _, err := Marshal(tc.m); err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -117,6 +170,10 @@ func TestMessagesBeyondBoundsAreRefused(t *testing.T) {
 			body = m.Data
 		case SchemaMessage:
 			body = []Metric{}
+		case NeighboursMessage:
+			if body = neighboursOf(m.Report); len(m.Report.NextHops) > 0 {
+				body = map[int]any{1: NeighboursVersion, 2: 3, 6: []byte{model.MaxReportNextHops + 1}} // such a list cannot be packed
+			}
 		}
 		raw, err := encoding.Marshal([]any{tc.m.kind(), body})
 		if err != nil {
@@ -142,5 +199,28 @@ func TestHelloIsBound(t *testing.T) {
 		if bytes.Equal(b, base) {
 			t.Errorf("%s is not covered by the signature", name)
 		}
+	}
+}
+
+// TestNeighboursAreThoseOfTheStream: whom a report is of, its sender does not say.
+func TestNeighboursAreThoseOfTheStream(t *testing.T) {
+	r := neighboursReport()
+	whole := NeighboursMessage{r}.Of("n-"+strings.Repeat("d", 20), 7)
+	b, err := Marshal(NeighboursMessage{whole})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(b, []byte("dddd")) {
+		t.Error("the node's own name is sent")
+	}
+	m, err := Unmarshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(whole, m.(NeighboursMessage).Of(whole.Node, whole.Boot)); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	if _, err := Unmarshal(append([]byte{0x82, typeNeighbours, 0x59, 0x41, 0x00}, make([]byte, 0x4100)...)); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a body of %d octets: %v", 0x4100, err)
 	}
 }

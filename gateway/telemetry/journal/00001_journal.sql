@@ -4,13 +4,14 @@
 -- to which group all is in those.
 CREATE TABLE journal (
     name      BLOB    NOT NULL,
-    compacted INTEGER NOT NULL
+    compacted INTEGER NOT NULL,
+    sum       INTEGER NOT NULL -- of both: what is taken for a higher group would be lost
 );
-INSERT INTO journal VALUES (randomblob(16), 0);
 
 CREATE TABLE sources (
     id     INTEGER PRIMARY KEY,
-    node   TEXT NOT NULL UNIQUE, -- canonical ID
+    node   TEXT    NOT NULL UNIQUE, -- canonical ID
+    sum    INTEGER NOT NULL,     -- of both
     came   BLOB,                 -- which batches, as of the last compaction (came.go)
     latest BLOB                  -- newest readings, likewise (latest.go)
 );

@@ -39,8 +39,10 @@ func rank(name string) int {
 	switch {
 	case !strings.Contains(rel, "/"):
 		return 0 // identity, bundle, membership, clock, peers
-	case strings.HasPrefix(rel, paths.SeriesDB):
+	case strings.HasPrefix(rel, paths.SeriesDB), strings.HasPrefix(rel, paths.SeriesDir+"/"):
 		return 4
+	case strings.HasPrefix(rel, paths.TopologyDB):
+		return 5
 	case strings.HasPrefix(rel, paths.GatewayDir+"/"):
 		return 1
 	case strings.HasPrefix(rel, paths.SpoolDir+"/"):

@@ -1,0 +1,312 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"halo.internal/ctl/client"
+	"halo.internal/ctl/table"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+const commandLong = `
+
+The gateway signs the command and hands it over as soon as the node is there; one
+that is off gets it when it comes, within --expires. haloctl waits for the outcome
+unless --no-wait says otherwise: haloctl job shows it later.`
+
+// giving are the flags of all commands to nodes.
+type giving struct {
+	expires time.Duration
+	noWait  bool
+}
+
+// commandTo makes a command that has a node do something. made makes it of the
+// arguments behind the node; shown shows what has come of it, if it is not plain that
+// it was done.
+func (a *app) commandTo(use, short, long string, args cobra.PositionalArgs, made func(args []string) (model.Command, error), shown func(context.Context, *client.Client, apitype.Job) error) *cobra.Command {
+	var g giving
+	c := a.ofNode(use, short, args, func(ctx context.Context, c *client.Client, args []string) error {
+		if g.expires < 5*time.Second || g.expires > 7*24*time.Hour {
+			return &usageError{fmt.Errorf("--expires: expected 5s to 168h, got %s", g.expires)}
+		}
+		cmd, err := made(args[1:])
+		if err == nil {
+			err = cmd.Check()
+		}
+		if err != nil {
+			return &usageError{err}
+		}
+		j, err := c.Command(ctx, args[0], apitype.CreateCommand{Command: cmd, ExpiresS: int64(g.expires / time.Second)})
+		if err != nil {
+			return a.cannot(err)
+		}
+		return a.followJob(ctx, c, j, g.noWait, shown)
+	})
+	c.Long = long + commandLong
+	c.Flags().DurationVar(&g.expires, "expires", 5*time.Minute, "how long it waits for a node that is off")
+	c.Flags().BoolVar(&g.noWait, "no-wait", false, "do not wait for the outcome")
+	return c
+}
+
+// cannot adds what to do next to the gateway's no.
+func (a *app) cannot(err error) error {
+	if p, ok := errors.AsType[*apitype.Problem](err); ok && p.Type == apitype.ProblemNodeCannot {
+		return &hintError{err, "haloctl node capabilities shows what a node can do"}
+	}
+	return notFound(err, "haloctl node list shows the nodes")
+}
+
+// followJob waits for a job and shows what has come of it.
+func (a *app) followJob(ctx context.Context, c *client.Client, j apitype.Job, noWait bool, shown func(context.Context, *client.Client, apitype.Job) error) error {
+	if noWait {
+		return a.show(j, func(io.Writer) error {
+			a.say("Job %d is %s.", j.ID, j.State)
+			return nil
+		})
+	}
+	j, err := a.awaitJob(ctx, c, j)
+	if err != nil {
+		return err
+	}
+	if err := jobError(j); err != nil {
+		if a.json {
+			return errors.Join(a.show(j, nil), err)
+		}
+		return err
+	}
+	if shown == nil {
+		shown = func(context.Context, *client.Client, apitype.Job) error {
+			return a.show(j, func(io.Writer) error {
+				a.say("Done (job %d).", j.ID)
+				return nil
+			})
+		}
+	}
+	return shown(ctx, c, j)
+}
+
+// nodeCommands are the commands of haloctl node that have a node do something.
+func (a *app) nodeCommands() []*cobra.Command {
+	plain := func(k model.CommandKind) func([]string) (model.Command, error) {
+		return func([]string) (model.Command, error) { return model.Command{Kind: k}, nil }
+	}
+	return []*cobra.Command{
+		a.commandTo("reboot NODE", "start a node's machine anew", `Reboot ends all processes of the node in order and starts its machine anew. It is
+done when the node is back.`, cobra.ExactArgs(1), plain(model.CommandReboot), nil),
+		a.nodeRestart(), a.nodeLocate(),
+		a.commandTo("scan NODE [RADIO]", "have a radio of a node look which meshes and networks there are", `Scan takes up to 20 s, in which the radio is away from the mesh for a moment at a
+time.`, cobra.RangeArgs(1, 2), func(args []string) (model.Command, error) {
+			return model.Command{Kind: model.CommandScan, Scan: &model.ScanRequest{Radio: radioOf(args)}}, nil
+		}, a.showScan),
+		a.nodeCapture(), a.nodeConfig(), a.nodeOutput(), a.nodeSpeedTest(),
+		a.ofNode("capabilities NODE", "what a node can be asked to do", cobra.ExactArgs(1), a.nodeCapabilities),
+	}
+}
+
+func (a *app) nodeRestart() *cobra.Command {
+	c := a.commandTo("restart NODE COMPONENT", "start one of a node's processes anew", `Restart has halo-mesh, halo-agent, halo-field, gateway-api or haloctl (the console)
+end in order, or by force where it hangs, and start anew. It is done when the
+process answers again.`, cobra.ExactArgs(2), func(args []string) (model.Command, error) {
+		return model.Command{Kind: model.CommandRestart, Restart: &model.RestartCommand{Component: args[0]}}, nil
+	}, nil)
+	ofNode := c.ValidArgsFunction
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 1 {
+			return model.Restartable(), cobra.ShellCompDirectiveNoFileComp
+		}
+		return ofNode(c, args, part)
+	}
+	return c
+}
+
+func (a *app) nodeLocate() *cobra.Command {
+	var length time.Duration
+	c := a.commandTo("locate NODE", "have a node's LEDs blink", `Locate has the LEDs of the node blink in double flashes, and show afterwards what
+they did before. Haloctl waits until they are done.`, cobra.ExactArgs(1), func([]string) (model.Command, error) {
+		if length < time.Second || length%time.Second != 0 {
+			return model.Command{}, fmt.Errorf("--for: expected whole seconds, 1s to %ds, got %s", model.LocateMaxSeconds, length)
+		}
+		return model.Command{Kind: model.CommandLocate, Locate: &model.LocateCommand{Seconds: int(length / time.Second)}}, nil
+	}, nil)
+	c.Flags().DurationVar(&length, "for", model.LocateSeconds*time.Second, "how long, at most ten minutes")
+	return c
+}
+
+func (a *app) nodeOutput() *cobra.Command {
+	return a.commandTo("set-output NODE OUTPUT on|off", "switch an output of a node", "Set-output switches an output of the node. Nodes that drive none say so.", cobra.ExactArgs(3), func(args []string) (model.Command, error) {
+		if args[1] != "on" && args[1] != "off" {
+			return model.Command{}, fmt.Errorf("expected on or off, got %q", args[1])
+		}
+		return model.Command{Kind: model.CommandSetOutput, Output: &model.OutputCommand{Output: args[0], On: args[1] == "on"}}, nil
+	}, nil)
+}
+
+func (a *app) showScan(_ context.Context, _ *client.Client, j apitype.Job) error {
+	var s model.RadioScan
+	if err := json.Unmarshal(j.Result, &s); err != nil {
+		return fmt.Errorf("expected what was found, got %.100q: %w", j.Result, err)
+	}
+	return a.show(j, func(w io.Writer) error { return writeScan(w, s) })
+}
+
+func (a *app) nodeCapture() *cobra.Command {
+	var out string
+	var length time.Duration
+	var most int
+	c := a.commandTo("capture NODE [RADIO]", "record what a radio of a node hears and sends", `Capture records frames, which then come through the mesh as a pcap with radiotap
+headers. haloctl --node NODE mesh capture gets more, at the node's door.
+
+What it holds is mostly encrypted, but tells who speaks with whom: only an admin
+may ask for it, and events say that it was done.`, cobra.RangeArgs(1, 2), func(args []string) (model.Command, error) {
+		switch {
+		case out == "":
+			return model.Command{}, errors.New("--out: expected a file for the capture, or - for standard output")
+		case length < time.Second || length%time.Second != 0:
+			return model.Command{}, fmt.Errorf("--for: expected whole seconds, 1s to %ds, got %s", model.CaptureMaxSeconds, length)
+		}
+		return model.Command{Kind: model.CommandCapture, Capture: &model.CaptureRequest{Radio: radioOf(args), Seconds: int(length / time.Second), Bytes: most}}, nil
+	}, func(ctx context.Context, c *client.Client, j apitype.Job) error {
+		return a.fetchFile(ctx, c, j.ID, out)
+	})
+	c.Flags().StringVar(&out, "out", "", "`file` to write, readable by you alone; - for standard output")
+	c.Flags().DurationVar(&length, "for", model.CaptureSeconds*time.Second, "how long, at most a minute")
+	c.Flags().IntVar(&most, "bytes", model.CommandCaptureBytes, "size of the file, at most 1 MiB")
+	return c
+}
+
+func (a *app) nodeConfig() *cobra.Command {
+	var sample, send, delay time.Duration
+	var budget int64
+	c := a.commandTo("config NODE", "show or change how often a node measures and sends", `Config shows the settings of the node's halo-agent, or changes those that are
+given; the agent then starts anew.`, cobra.ExactArgs(1), func([]string) (model.Command, error) {
+		return model.Command{Kind: model.CommandConfig, Config: &model.AgentConfig{SampleS: sample.Seconds(), SendS: send.Seconds(), SpoolDelayS: delay.Seconds(), SpoolBudgetMiB: budget}}, nil
+	}, func(_ context.Context, _ *client.Client, j apitype.Job) error {
+		var s model.AgentConfig
+		if err := json.Unmarshal(j.Result, &s); err != nil {
+			return fmt.Errorf("expected settings, got %.100q: %w", j.Result, err)
+		}
+		return a.show(j, func(w io.Writer) error {
+			t := table.New()
+			t.Row("Samples", "every "+secondsOf(s.SampleS))
+			t.Row("Batches", "every "+secondsOf(s.SendS))
+			t.Row("On disk", "after "+secondsOf(s.SpoolDelayS)+", if not acknowledged")
+			t.Row("Spool", strconv.FormatInt(s.SpoolBudgetMiB, 10)+" MiB")
+			return t.Write(w)
+		})
+	})
+	c.Flags().DurationVar(&sample, "sample", 0, "`time` between two samples")
+	c.Flags().DurationVar(&send, "send", 0, "`time` between two batches")
+	c.Flags().DurationVar(&delay, "spool-delay", 0, "`time` until an unacknowledged reading is on disk")
+	c.Flags().Int64Var(&budget, "spool-budget", 0, "`MiB` of disk for what is not acknowledged")
+	return c
+}
+
+func secondsOf(s float64) string { return table.Value(s) + " s" }
+
+func (a *app) nodeSpeedTest() *cobra.Command {
+	var peer string
+	var noWait bool
+	c := a.ofNode("speedtest NODE", "measure what the overlay carries between a node and the gateway", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		j, err := c.SpeedTest(ctx, apitype.CreateSpeedTest{Node: args[0], Peer: peer})
+		if err != nil {
+			return a.cannot(err)
+		}
+		return a.followJob(ctx, c, j, noWait, func(_ context.Context, _ *client.Client, j apitype.Job) error {
+			var r model.SpeedResult
+			if err := json.Unmarshal(j.Result, &r); err != nil {
+				return fmt.Errorf("expected what was measured, got %.100q: %w", j.Result, err)
+			}
+			return a.show(j, func(w io.Writer) error {
+				t := table.New()
+				t.Row("Down", speed(r.Down))
+				t.Row("Up", speed(r.Up))
+				t.Row("Latency", fmt.Sprintf("%.1f ms", r.LatencyMS))
+				return t.Write(w)
+			})
+		})
+	})
+	c.Long = `Speedtest sends 2 MB to the node and 1 MB from it, or what 15 s carry where the
+link is slow. With --peer the way to another node is measured. Tests are made one
+after the other in the whole network, as a mesh shares its channel.`
+	c.Flags().StringVar(&peer, "peer", "", "another `node` in place of the gateway")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the outcome")
+	return c
+}
+
+// speed is one direction in words.
+func speed(s model.SpeedWay) string {
+	text := fmt.Sprintf("%.2f Mbit/s (%s in %.1f s)", s.Mbps, table.Bytes(s.Bytes), s.Seconds)
+	if s.Cut {
+		text += ", cut short"
+	}
+	return text
+}
+
+func (a *app) speedTestCommand() *cobra.Command {
+	var node string
+	var limit int
+	list := a.call("list", "what was measured, newest last", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
+		if limit < 1 {
+			return &usageError{fmt.Errorf("--limit: expected 1 or more, got %d", limit)}
+		}
+		tests, err := c.SpeedTests(ctx, node, limit)
+		if err != nil {
+			return err
+		}
+		slices.Reverse(tests)
+		names, err := a.nodeNames(ctx, c)
+		if err != nil {
+			return err
+		}
+		return a.show(items[apitype.SpeedTest]{tests}, func(w io.Writer) error {
+			t := table.New("JOB", "NODE", "PEER", "WHEN", "DOWN", "UP", "LATENCY", "STATE")
+			for _, s := range tests {
+				down, up, latency := "", "", ""
+				if r := s.Result; r != nil {
+					down, up, latency = fmt.Sprintf("%.2f Mbit/s", r.Down.Mbps), fmt.Sprintf("%.2f Mbit/s", r.Up.Mbps), fmt.Sprintf("%.1f ms", r.LatencyMS)
+				}
+				state := s.State
+				if d := jobDetail(apitype.Job{State: s.State, Code: s.Code, Message: s.Text}); d != "" {
+					state += ": " + d
+				}
+				t.Row(strconv.FormatInt(s.Job, 10), nameOf(names, s.Node), nameOf(names, s.Peer), table.Age(c.Now(), s.Time), down, up, latency, state)
+			}
+			return t.Write(w)
+		})
+	})
+	list.Flags().StringVar(&node, "node", "", "only measured by this `node`")
+	list.Flags().IntVar(&limit, "limit", 50, "how many of the newest")
+	return group("speed-test", "what the overlay carries (haloctl node speedtest measures it)", list)
+}
+
+func (a *app) nodeCapabilities(ctx context.Context, c *client.Client, args []string) error {
+	can, err := c.Capabilities(ctx, args[0])
+	if err != nil {
+		return notFound(err, "haloctl node list shows the nodes")
+	}
+	return a.show(can, func(w io.Writer) error {
+		if !can.Known {
+			a.say("The node has not said yet what it can do: it is off, or its release takes no commands.")
+			return nil
+		}
+		t := table.New("COMMAND", "CAN", "WHY NOT")
+		for _, i := range can.Items {
+			yes, why := "yes", ""
+			if i.Code != "" {
+				yes, why = "no", i.Code+": "+i.Text
+			}
+			t.Row(string(i.Kind), yes, why)
+		}
+		return t.Write(w)
+	})
+}

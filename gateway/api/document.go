@@ -1,0 +1,48 @@
+package api
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// tagTexts say what the modules are, by their tags.
+var tagTexts = map[string]string{
+	"admin":       "Who may join: registrations and join tokens.",
+	"auth":        "People, their logins and certificates, and machines' API tokens.",
+	"brain":       "Neurons, what their components are assigned to, and how they are.",
+	"commands":    "What nodes are told to do: a list of kinds, signed by the gateway, done at most once.",
+	"jobs":        "What takes longer than a request: how far it is, and what came of it.",
+	"speed tests": "What the overlay carries between two devices.",
+	"topology":    "The network's picture, as it is and as it was: nodes, links, routes, its health and why.",
+	"events":      "What happened, and who changed what.",
+	"live":        "What changes, as it changes.",
+	"mesh":        "The mesh as the gateway sees it, and what all members of it have to agree on.",
+	"network":     "What the gateway does for its clients: addresses, names, firewall.",
+	"nodes":       "The network's devices, the gateway among them.",
+	"settings":    "What people set of the gateway.",
+	"system":      "The gateway itself.",
+	"telemetry":   "What nodes measure.",
+	"trust":       "What is trusted without a secret, and codes of nodes' consoles.",
+}
+
+// finish adds to the document what routes do not say each for itself.
+func finish(doc *huma.OpenAPI) {
+	doc.Servers = []*huma.Server{{URL: "/", Description: "This gateway: https on port 8443, plain http on port 8080 of loopback and overlay alone."}}
+	doc.Info.Contact = &huma.Contact{Name: "Whoever runs this network"}
+	used := map[string]bool{}
+	for _, item := range doc.Paths {
+		for _, op := range operations(item) {
+			for _, t := range op.Tags {
+				used[t] = true
+			}
+		}
+	}
+	doc.Tags = nil
+	for _, t := range slices.Sorted(maps.Keys(used)) {
+		doc.Tags = append(doc.Tags, &huma.Tag{Name: t, Description: tagTexts[t]})
+	}
+	useProblems(doc)
+	addExamples(doc)
+}

@@ -1,0 +1,136 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// huma makes some 20 KiB of program of each pair of types that it is given, and there are
+// more than a hundred here. So it is given one type for all answers, which writes itself;
+// what huma would say of an answer's type in the document, and write of its value, is
+// said and written here.
+
+// shape is which fields of an answer are what.
+type shape struct {
+	status, body int            // fields; -1: none
+	usual        int            // status where the answer tells none
+	headers      map[string]int // fields, by the header's name
+}
+
+// shapeOf returns the shape of an operation's answers. It panics where they have fields
+// that are neither Status nor Body nor a header of text.
+func shapeOf(t reflect.Type, op huma.Operation) shape {
+	s := shape{status: -1, body: -1, usual: cmp.Or(op.DefaultStatus, http.StatusNoContent), headers: map[string]int{}}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		switch name := f.Tag.Get("header"); {
+		case f.Name == "Status":
+			s.status = i
+		case f.Name == "Body":
+			s.body, s.usual = i, cmp.Or(op.DefaultStatus, http.StatusOK)
+		case name != "" && f.Type.Kind() == reflect.String:
+			s.headers[name] = i
+		default:
+			panic(fmt.Sprintf("api: the answer of %s has a field %s, which is no header of text", op.OperationID, f.Name))
+		}
+	}
+	return s
+}
+
+// describe has the document say what an operation's answers are.
+func (s shape) describe(schemas huma.Registry, op *huma.Operation, t reflect.Type) {
+	op.DefaultStatus = s.usual
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	code := strconv.Itoa(s.usual)
+	if op.Responses[code] == nil {
+		op.Responses[code] = &huma.Response{}
+	}
+	r := op.Responses[code]
+	r.Description = cmp.Or(r.Description, http.StatusText(s.usual))
+	for name, i := range s.headers {
+		if r.Headers == nil {
+			r.Headers = map[string]*huma.Param{}
+		}
+		f := t.Field(i)
+		r.Headers[name] = &huma.Param{Schema: huma.SchemaFromField(schemas, f, ""), Description: f.Tag.Get("doc")}
+	}
+	if s.body < 0 {
+		return
+	}
+	if len(r.Content) == 0 {
+		r.Content = map[string]*huma.MediaType{"application/json": {}}
+	}
+	if m := r.Content["application/json"]; m != nil && m.Schema == nil {
+		m.Schema = huma.SchemaFromField(schemas, t.Field(s.body), op.OperationID+"Response")
+	}
+}
+
+// write writes an answer.
+func (s shape) write(api huma.API, c huma.Context, answer reflect.Value) error {
+	status, contentType := s.usual, ""
+	if s.status >= 0 {
+		status = cmp.Or(int(answer.Field(s.status).Int()), status)
+	}
+	for name, i := range s.headers {
+		if text := answer.Field(i).String(); text != "" {
+			c.SetHeader(name, text)
+			if name == "Content-Type" {
+				contentType = text
+			}
+		}
+	}
+	if s.body < 0 || status == http.StatusNoContent || status == http.StatusNotModified {
+		c.SetStatus(status)
+		return nil
+	}
+	body := answer.Field(s.body).Interface()
+	if octets, ok := body.([]byte); ok {
+		c.SetStatus(status)
+		_, err := c.BodyWriter().Write(octets)
+		return err
+	}
+	if contentType == "" {
+		var err error
+		if contentType, err = api.Negotiate(c.Header("Accept")); err != nil {
+			contentType = "application/json" // all that there is
+		}
+		c.SetHeader("Content-Type", contentType)
+	}
+	body, err := api.Transform(c, strconv.Itoa(status), body)
+	if err != nil {
+		return err
+	}
+	c.SetStatus(status)
+	return api.Marshal(c.BodyWriter(), contentType, body)
+}
+
+// replies turns a route's answers into huma's.
+func (a *API) replies(s shape, operation string) func(ctx context.Context, answer any, err error) (*huma.StreamResponse, error) {
+	return func(ctx context.Context, answer any, err error) (*huma.StreamResponse, error) {
+		if err != nil {
+			return nil, a.problem(ctx, operation, err)
+		}
+		if r, ok := answer.(*huma.StreamResponse); ok {
+			return r, nil
+		}
+		v := reflect.ValueOf(answer)
+		return &huma.StreamResponse{Body: func(c huma.Context) {
+			if v.IsNil() {
+				c.SetStatus(s.usual)
+				return
+			}
+			if err := s.write(a.huma, c, v.Elem()); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+				panic(fmt.Errorf("answer of %s: %w", operation, err)) // as huma does: what was begun is cut off
+			}
+		}}, nil
+	}
+}

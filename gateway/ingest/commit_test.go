@@ -1,0 +1,123 @@
+package ingest
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"halo.internal/gateway/telemetry"
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+func batchJob(seq uint64, at time.Time, urgent bool) job {
+	b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seq), Urgent: urgent}, Reports: []wire.Report{{Time: at.UnixMilli(), Values: []wire.Value{wire.Int(1)}}}}
+	return job{node: "n-a", batch: &telemetry.Entry{Batch: b, Data: make([]byte, 100)}, late: at.Before(time.Now().Add(-backlogAge))}
+}
+
+// When what is put in at those times is committed: what is urgent at once, a backlog within
+// a second, the rest within Every.
+func TestWhenGroupsAreCommitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &committer{now: time.Now, every: 10 * time.Second, live: make(chan job, liveLength), backlog: make(chan job, backlogLength)}
+		begin := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			put := func(after time.Duration, j job) {
+				time.Sleep(time.Until(begin.Add(after)))
+				if err := c.put(ctx, j); err != nil {
+					t.Error(err)
+				}
+			}
+			fresh := func(seq uint64) job { return batchJob(seq, time.Now(), false) }
+			put(0, fresh(1)) // after a quiet time
+			put(2*time.Second, fresh(2))
+			put(3*time.Second, job{node: "n-a", event: &model.Event{Boot: 1, Seq: 9, Severity: model.Info}})
+			put(12*time.Second, batchJob(3, time.Now(), true))
+			put(13*time.Second, job{node: "n-a", event: &model.Event{Boot: 1, Seq: 10, Severity: model.Warning}})
+			put(15*time.Second, batchJob(4, time.Now().Add(-time.Hour), false))
+			put(15*time.Second+100*time.Millisecond, fresh(5))
+			for i := range uint64(groupMost) {
+				put(15*time.Second+200*time.Millisecond, batchJob(6+i, time.Now().Add(-time.Hour), false))
+			}
+		}()
+		last := begin.Add(-c.every)
+		for i, want := range []struct {
+			at time.Duration
+			n  int
+		}{{0, 1}, {10 * time.Second, 2}, {12 * time.Second, 1}, {13 * time.Second, 1}, {15 * time.Second, 1}, {15*time.Second + 200*time.Millisecond, groupMost}, {16*time.Second + 200*time.Millisecond, 1}} {
+			g := c.gather(ctx, last)
+			last = time.Now()
+			if got := last.Sub(begin); got != want.at || len(g) != want.n {
+				t.Errorf("group %d: %d jobs at %s, want %d at %s", i, len(g), got, want.n, want.at)
+			}
+		}
+	})
+}
+
+// However much of a backlog waits, what is live is in the next group.
+func TestABacklogDoesNotHoldUpWhatIsLive(t *testing.T) {
+	c := &committer{now: time.Now, every: time.Hour, live: make(chan job, liveLength), backlog: make(chan job, backlogLength)}
+	for seq := range uint64(backlogLength) {
+		if err := c.put(t.Context(), batchJob(seq+1, time.Now().Add(-time.Hour), false)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	live := batchJob(1<<20, time.Now(), false)
+	if err := c.put(t.Context(), live); err != nil {
+		t.Fatal(err)
+	}
+	g := c.gather(t.Context(), time.Now())
+	if len(g) != groupMost || g[0].id() != live.id() {
+		t.Errorf("got %d jobs of which the first is %v, want %d and what is live first", len(g), g[0].id(), groupMost)
+	}
+}
+
+// However large the batches are that many nodes send at once, those that are unpacked have
+// their room, and what is live has its own.
+func TestRoomOfUnpackedBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCommitter(nil, nil, time.Now, 10*time.Second, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		cost := costOf(wire.MaxReports, wire.MaxValues/wire.MaxReports, wire.MaxBatch)
+		if cost > groupRoom {
+			t.Fatalf("a batch may take %d octets, and a group %d", cost, groupRoom)
+		}
+		var admitted [2]atomic.Int64
+		for node := range 100 {
+			for k, late := range []bool{false, true} {
+				go func() {
+					j := batchJob(uint64(node)+1, time.Now(), false)
+					j.late, j.cost = late, cost
+					if c.admit(ctx, &j) == nil {
+						admitted[k].Add(1)
+						_ = c.put(ctx, j) // until the test ends
+					}
+				}()
+			}
+		}
+		synctest.Wait()
+		if live, late := admitted[0].Load(), admitted[1].Load(); live != liveRoom/cost || late != backlogRoom/cost {
+			t.Errorf("admitted are %d and %d, want %d and %d", live, late, liveRoom/cost, backlogRoom/cost)
+		}
+		begin, taken := time.Now(), 0
+		for taken < 200 {
+			g := c.gather(ctx, time.Now())
+			if size := int64(len(g)) * cost; size >= groupRoom+cost {
+				t.Fatalf("a group takes %d octets", size)
+			}
+			taken += len(g)
+			for i := range g {
+				g[i].release()
+			}
+			synctest.Wait()
+		}
+		if took := time.Since(begin); took > 2*backlogEvery {
+			t.Errorf("all were taken in %s: something waited for the time of the next commit", took)
+		}
+	})
+}

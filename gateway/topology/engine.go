@@ -1,0 +1,246 @@
+package topology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"halo.internal/model"
+	"halo.internal/model/graph"
+)
+
+// Times of the engine.
+const (
+	lookEvery    = 5 * time.Second        // at what time alone changes
+	drawPause    = 500 * time.Millisecond // between reports and the picture: reports come together
+	membersEvery = time.Minute            // though nobody said that they had changed: names do
+	settleWithin = 2 * time.Minute        // of its start, until when nodes have begun to report
+)
+
+// Events takes what people should know.
+type Events interface {
+	Add(kind string, s model.Severity, node, message string, fields map[string]string)
+}
+
+// Config is what New needs.
+type Config struct {
+	Members func(context.Context) ([]Member, error)
+	Changed <-chan struct{} // the members have
+	Store   Store           // of the history
+	Events  Events
+	Now     func() time.Time // the gateway's clock
+	Log     *slog.Logger
+	Settle  time.Duration // until when nothing is told or written down, unless all have reported; 0: settleWithin
+}
+
+// Engine is the network's picture at work: reports go in, the picture is drawn when
+// something may have changed, written down, and told of. Its methods may be called from
+// any goroutine. Run has to be running for pictures to be drawn.
+type Engine struct {
+	Config
+	tracker  *Tracker
+	recorder *Recorder
+	alarm    *Alarm
+	wake     chan struct{}
+
+	mu        sync.Mutex // guards what follows
+	followers map[chan struct{}]bool
+}
+
+// New returns an engine.
+func New(c Config) *Engine {
+	if c.Settle == 0 {
+		c.Settle = settleWithin
+	}
+	e := &Engine{Config: c, tracker: NewTracker(1 + rand.Uint64N(1<<53-1)), recorder: NewRecorder(c.Store), wake: make(chan struct{}, 1), followers: map[chan struct{}]bool{}}
+	e.alarm = NewAlarm(func(node string) (since, every time.Duration, ok bool) { return e.tracker.quiet(e.Now(), node) })
+	return e
+}
+
+// Put takes a report of a node that has proven who it is. An error that wraps ErrBase
+// asks for a whole one.
+func (e *Engine) Put(r model.Report) error {
+	if err := e.tracker.Put(e.Now(), r); err != nil {
+		return err
+	}
+	e.look()
+	return nil
+}
+
+// Alive notes that a node said something, as it does so often.
+func (e *Engine) Alive(node string, every time.Duration) { e.tracker.Alive(e.Now(), node, every) }
+
+// Picture returns the present one; its Seq is 0 while none was drawn.
+func (e *Engine) Picture() graph.Picture { return e.tracker.Picture() }
+
+// Since returns what changed since a picture, see Tracker.Since.
+func (e *Engine) Since(run, seq uint64) (graph.Delta, bool) { return e.tracker.Since(run, seq) }
+
+// Report returns what a node reported last, made whole.
+func (e *Engine) Report(node string) (model.Report, bool) { return e.tracker.Report(node) }
+
+// Follow returns a channel that gets a value, coalesced, whenever the picture has
+// changed: whoever follows then asks for what changed since the picture that he has
+// (Since), or takes the whole, so that one who is slow misses nothing and holds up
+// nobody. stop has to be called when he has had enough.
+func (e *Engine) Follow() (changed <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.followers[c] = true
+	return c, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.followers, c)
+	}
+}
+
+func (e *Engine) tell() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for c := range e.followers {
+		select {
+		case c <- struct{}{}:
+		default: // he has not looked since the last time
+		}
+	}
+}
+
+// look has Run draw soon.
+func (e *Engine) look() {
+	select {
+	case e.wake <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// Run draws, tells and records until ctx ends.
+func (e *Engine) Run(ctx context.Context) error {
+	started, asked, known := time.Now(), time.Time{}, false
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		if !known || time.Since(asked) >= membersEvery {
+			known = e.refresh(ctx)
+			asked = time.Now()
+		}
+		e.step(time.Since(started))
+		select {
+		case <-ctx.Done():
+			e.record(e.Now())
+			return nil
+		case <-e.Changed:
+			known = false
+			continue
+		case <-tick.C:
+			continue
+		case <-e.wake:
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(drawPause):
+		}
+	}
+}
+
+// refresh asks who belongs to the network.
+func (e *Engine) refresh(ctx context.Context) bool {
+	members, err := e.Members(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			e.Log.Warn("the network's picture has the members of a moment ago", "err", err)
+		}
+		return false
+	}
+	e.tracker.SetMembers(members)
+	return true
+}
+
+// step draws the picture, and tells and writes down what is to be, once the gateway has
+// heard of the network after its start: a network without links would be the first thing
+// else that is seen of each.
+func (e *Engine) step(running time.Duration) {
+	now := e.Now()
+	if _, changed := e.tracker.Update(now); changed {
+		e.tell()
+	}
+	if running < e.Settle && !e.complete() {
+		return
+	}
+	for _, n := range e.alarm.Observe(now, e.tracker.Picture()) {
+		e.Events.Add(n.Kind, n.Severity, n.Node, n.Message, n.Fields)
+	}
+	e.record(now)
+}
+
+// complete tells whether all members have reported.
+func (e *Engine) complete() bool {
+	p := e.tracker.Picture()
+	for _, n := range p.Nodes {
+		if n.Kind != graph.KindStranger && n.Report == graph.Never {
+			return false
+		}
+	}
+	return len(p.Nodes) > 0
+}
+
+func (e *Engine) record(now time.Time) {
+	if err := e.recorder.Record(now, e.tracker.Picture()); err != nil {
+		e.Log.Warn("the network's picture is not written down", "err", err)
+	}
+}
+
+// ErrFuture is wrapped where somebody asks for what has not been yet.
+var ErrFuture = errors.New("that time has not come")
+
+// At returns the network as it was at an instant, and with the present one as it is.
+func (e *Engine) At(t time.Time) (graph.Picture, error) {
+	switch now := e.Now(); {
+	case t.Sub(now) > time.Second:
+		return graph.Picture{}, fmt.Errorf("%w: expected one until %s, got %s", ErrFuture, now.UTC().Format(time.RFC3339), t.UTC().Format(time.RFC3339))
+	case now.Sub(t) < time.Second:
+		return e.Picture(), nil
+	}
+	return Reader{e.Store}.At(t)
+}
+
+// Moments returns what happened from one instant to another, in short and in order, most
+// at most; more tells whether there is more, which follows the last one's time. The first
+// tells how things were in the beginning, if that is known, unless it goes on from a page
+// before.
+func (e *Engine) Moments(from, to time.Time, most int, on bool) (list []graph.Moment, more bool, err error) {
+	list = []graph.Moment{}
+	var now, told graph.Picture
+	for d, err := range (Reader{e.Store}).Replay(from, to) {
+		if err != nil {
+			return nil, false, err
+		}
+		if d.From == 0 {
+			now, told = graph.Picture{Run: d.Run}, graph.Picture{}
+		}
+		if now, err = now.Apply(d); err != nil {
+			return nil, false, fmt.Errorf("history: %w", err)
+		}
+		m, worth := graph.MomentOf(told, now)
+		switch {
+		case on && !d.At.After(from):
+			told = now // the page before ends with it
+		case !worth:
+		case len(list) == most:
+			return list, true, nil
+		default:
+			list, told = append(list, m), now
+		}
+	}
+	return list, false, nil
+}
+
+// Replay returns what changed from one instant to another, see Reader.Replay.
+func (e *Engine) Replay(from, to time.Time) iter.Seq2[graph.Delta, error] {
+	return Reader{e.Store}.Replay(from, to)
+}
