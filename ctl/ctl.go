@@ -124,10 +124,8 @@ func (a *app) command() *cobra.Command {
 		a.claimCommand(), a.loginCommand(), a.logoutCommand(),
 		a.statusCommand(), a.healthCommand(), a.versionCommand(),
 		a.nodeCommand(), a.brainCommand(), a.telemetryCommand(), a.eventCommand(), a.watchCommand(),
-		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.meshCommand(), a.netCommand(),
-		a.jobCommand(), a.speedTestCommand(),
-		a.nodeCommand(), a.telemetryCommand(), a.eventCommand(),
 		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.topologyCommand(), a.meshCommand(), a.netCommand(),
+		a.jobCommand(), a.speedTestCommand(),
 		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.consoleCommand(), a.apiTokenCommand(), a.auditCommand(),
 		a.settingCommand(),
 	)
