@@ -1,6 +1,8 @@
 # HALO: table of contents. `make` alone prints it.
 
 export CGO_ENABLED = 0
+# For all that is built here, tests too, so that the compiler has each package once.
+export GOFLAGS := $(GOFLAGS) -trimpath
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
 GO    ?= go
@@ -14,7 +16,7 @@ OUT   ?= out
 PACKAGES = qemu-system-arm qemu-utils mtools dosfstools e2fsprogs squashfs-tools xz-utils kmod device-tree-compiler git
 PEERS    = netbase nftables iproute2 iputils-ping isc-dhcp-client udhcpc busybox ndisc6 bind9-dnsutils dnsmasq-base avahi-daemon ntpsec-ntpdig
 
-HALO_IMAGE = $(GO) run -trimpath ./cmd/halo-image
+HALO_IMAGE = $(GO) run ./cmd/halo-image
 
 .DEFAULT_GOAL = help
 .PHONY: help
@@ -53,7 +55,7 @@ lint: stamp
 	$(GO) tool staticcheck -tags lab ./...
 
 fast: peers stamp
-	$(GO) test -p 4 ./mesh $$($(GO) list ./... | grep -v '/mesh$$') # they wait more than they work, ./mesh the longest
+	$(GO) test -vet off -p 4 ./mesh $$($(GO) list ./... | grep -v '/mesh$$') # they wait more than they work, ./mesh the longest
 
 race: stamp ## the fast tests under the race detector (needs a C compiler; HALO does not)
 	CGO_ENABLED=1 $(GO) test -race ./...
@@ -65,7 +67,7 @@ race: stamp ## the fast tests under the race detector (needs a C compiler; HALO 
 LAB = $(shell git grep -l '^//go:build lab$$' -- '*_test.go' | sed 's|/[^/]*$$||; s|^|./|' | sort -u)
 LONGEST = ./mesh/announce ./mesh/wireless ./mesh/radio
 NETWORK = ./lab/systemtest
-MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -tags lab -timeout 60m
+MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -vet off -tags lab -timeout 60m
 
 test: deps peers npm lint ## everything, machines included
 	@$(MAKE) --no-print-directory -j 2 fast machines # fast tests wait, while images are built
@@ -145,7 +147,7 @@ stamp: ## write version, commit and build time where every binary embeds them
 	@$(HALO_IMAGE) stamp
 
 build: stamp ## the host's binaries, into bin/
-	$(GO) build -trimpath -o bin/ ./cmd/haloctl ./cmd/halo-lab ./cmd/halo-image ./cmd/gateway-api
+	$(GO) build -o bin/ ./cmd/haloctl ./cmd/halo-lab ./cmd/halo-image ./cmd/gateway-api
 
 lab-images: stamp ## the images that the lab boots
 	$(HALO_IMAGE) image --board qemu-virt --role gateway --out $(OUT)
