@@ -28,6 +28,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
+	"halo.internal/gateway/live"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/telemetry"
@@ -305,7 +306,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	hub, recoveries := d.newLive(p, log, series.Latest(), nodes, logins, mesh.Timeline)
+	recoveries := live.NewRecoveries(recoveriesEvery, mesh.Timeline)
+	hub := d.newLive(live.Sources{Events: log, Epoch: p.epoch.Now, Latest: series.Latest(), Registry: nodes, Recoveries: recoveries, Topology: picture, Jobs: work.jobs}, logins)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,

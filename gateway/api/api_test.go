@@ -106,17 +106,6 @@ func newFixture(t *testing.T) *fixture {
 	}
 	f := &fixture{t: t}
 	recoveries := live.NewRecoveries(10*time.Millisecond, func(ctx context.Context) ([]model.Recovery, error) { return f.Radios.Timeline(ctx) })
-	hub := live.New(live.Config{
-		Topics: live.Topics(live.Sources{Events: log, Epoch: generation.Now, Latest: readings.Latest(), Registry: nodes, Recoveries: recoveries}),
-		Authenticate: func(ctx context.Context, token string) (auth.Principal, error) {
-			return logins.Authenticate(ctx, "Bearer "+token)
-		},
-		Node: func(ctx context.Context, ref string) (string, error) {
-			n, err := nodes.Node(ctx, ref)
-			return n.ID, err
-		},
-		Log: quiet,
-	})
 	orders := commands.New(commands.Config{Key: key, Epoch: generation.Now, Boot: 1, Clock: c, Events: log, Log: quiet})
 	speed := speedtest.New(speedtest.Config{Commands: orders, Registry: nodes})
 	work, err := jobs.New(t.Context(), jobs.Config{DB: config, Clock: c, Epoch: generation.Now, Boot: 1, Files: filepath.Join(dir, "jobs"), Log: quiet, Kinds: append(orders.Kinds(), speed.Kind())})
@@ -128,6 +117,17 @@ func newFixture(t *testing.T) *fixture {
 	picture := topology.New(topology.Config{Members: func(context.Context) ([]topology.Member, error) {
 		return []topology.Member{{ID: key.ID(), Name: "gateway", Gateway: true}}, nil
 	}, Store: topology.NewMemory(1 << 20), Events: log, Now: c.Now, Log: quiet, Settle: time.Nanosecond})
+	hub := live.New(live.Config{
+		Topics: live.Topics(live.Sources{Events: log, Epoch: generation.Now, Latest: readings.Latest(), Registry: nodes, Recoveries: recoveries, Topology: picture, Jobs: work}),
+		Authenticate: func(ctx context.Context, token string) (auth.Principal, error) {
+			return logins.Authenticate(ctx, "Bearer "+token)
+		},
+		Node: func(ctx context.Context, ref string) (string, error) {
+			n, err := nodes.Node(ctx, ref)
+			return n.ID, err
+		},
+		Log: quiet,
+	})
 	a, err := New(Config{
 		Topology: picture, Jobs: work, Commands: orders, SpeedTests: speed,
 		Live: hub, Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,

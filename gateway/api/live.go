@@ -33,10 +33,9 @@ func (a *API) liveRoute() {
 	schema := func(t reflect.Type) *huma.Schema { return doc.Components.Schemas.Schema(t, true, "") }
 	messages := &huma.Schema{OneOf: []*huma.Schema{schema(reflect.TypeFor[apitype.LiveMessage]()), schema(reflect.TypeFor[apitype.LiveRequest]())}}
 	items := &huma.Schema{}
-	for _, t := range []reflect.Type{reflect.TypeFor[apitype.Event](), reflect.TypeFor[apitype.LiveReadings](), reflect.TypeFor[apitype.Node](), reflect.TypeFor[apitype.Registration](), reflect.TypeFor[model.Recovery]()} {
+	for _, t := range []reflect.Type{reflect.TypeFor[apitype.Event](), reflect.TypeFor[apitype.LiveReadings](), reflect.TypeFor[apitype.Node](), reflect.TypeFor[apitype.Registration](), reflect.TypeFor[model.Recovery](), reflect.TypeFor[apitype.TopologyPiece](), reflect.TypeFor[apitype.Job]()} {
 		items.AnyOf = append(items.AnyOf, schema(t))
 	}
-	items.AnyOf = append(items.AnyOf, &huma.Schema{Type: huma.TypeObject, Description: "of topics to come"})
 	doc.Components.Schemas.Map()["LiveMessage"].Properties["items"].Items = items
 	doc.AddOperation(&huma.Operation{
 		OperationID: operation, Method: http.MethodGet, Path: path, Tags: []string{"live"},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"halo.internal/gateway/jobs"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -98,7 +99,8 @@ func TestEverythingLive(t *testing.T) {
 	f.Radios = &air{}
 	mast := f.joined("mast")
 	l := f.follow(f.token, apitype.LiveRequest{Topic: apitype.TopicEvents, Kind: "test."}, apitype.LiveRequest{Topic: apitype.TopicTelemetry, Nodes: []string{"mast"}, Metrics: []string{"system."}},
-		apitype.LiveRequest{Topic: apitype.TopicNodes}, apitype.LiveRequest{Topic: apitype.TopicRegistrations}, apitype.LiveRequest{Topic: apitype.TopicRecoveries})
+		apitype.LiveRequest{Topic: apitype.TopicNodes}, apitype.LiveRequest{Topic: apitype.TopicRegistrations}, apitype.LiveRequest{Topic: apitype.TopicRecoveries},
+		apitype.LiveRequest{Topic: apitype.TopicTopology}, apitype.LiveRequest{Topic: apitype.TopicJobs})
 	item(l, apitype.TopicRecoveries, func(r model.Recovery) bool { return r.TotalMS == 4711 })
 
 	f.Events.Add("other.event", model.Info, "", "of another kind", nil)
@@ -125,6 +127,18 @@ func TestEverythingLive(t *testing.T) {
 	item(l, apitype.TopicTelemetry, func(r apitype.LiveReadings) bool {
 		return r.Node == mast && r.Clock == model.ClockGPS && slices.Equal(r.Values, []apitype.LiveValue{{Metric: "system.cpu.used_percent", Unit: "%", Value: 12.3}})
 	})
+
+	j, _, err := f.Jobs.Add(t.Context(), jobs.Request{Kind: string(model.CommandScan), Node: mast, By: "user:ada"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	item(l, apitype.TopicJobs, func(n apitype.Job) bool { return n.ID == j.ID && n.State == apitype.JobQueued })
+	f.Jobs.Progress(j.ID, 40, "channel 6")
+	item(l, apitype.TopicJobs, func(n apitype.Job) bool { return n.ID == j.ID && n.Progress == 40 })
+	if err := f.Jobs.Finish(t.Context(), j.ID, jobs.End{State: apitype.JobDone, Outcome: jobs.Outcome{Value: "much"}}); err != nil {
+		t.Fatal(err)
+	}
+	item(l, apitype.TopicJobs, func(n apitype.Job) bool { return n.ID == j.ID && n.State == apitype.JobDone && n.Result == nil })
 
 	offline := f.Registry.Online(mast, 1)
 	item(l, apitype.TopicNodes, func(n apitype.Node) bool { return n.ID == mast && n.Online })
@@ -171,8 +185,8 @@ func TestWhoMayFollowWhat(t *testing.T) {
 	var machine apitype.APIToken
 	f.want(http.StatusCreated, "POST", "/api/auth/tokens", apitype.CreateAPIToken{Name: "m", Scopes: []string{apitype.ScopeTelemetryRead}}, &machine)
 	for token, want := range map[string]string{
-		f.token:           "events telemetry nodes registrations recoveries",
-		f.login("viewer"): "events telemetry nodes recoveries", f.login("operator"): "events telemetry nodes recoveries", machine.Token: "telemetry",
+		f.token:           "events telemetry nodes registrations recoveries topology jobs",
+		f.login("viewer"): "events telemetry nodes recoveries topology jobs", f.login("operator"): "events telemetry nodes recoveries", machine.Token: "telemetry",
 	} {
 		if m, err := f.follow(token).next(); err != nil || strings.Join(m.Topics, " ") != want {
 			t.Errorf("got %v, %v, want %s", m.Topics, err, want)

@@ -29,8 +29,8 @@ type Topology interface {
 	At(time.Time) (graph.Picture, error)
 	// Since returns what changed; ok is false where a client needs the picture whole.
 	Since(run, seq uint64) (d graph.Delta, ok bool)
-	// Follow tells when there is something new, until stop is called.
-	Follow() (changed <-chan struct{}, stop func())
+	// News returns the number of the present picture, and a channel that the next one closes.
+	News() (seq uint64, next <-chan struct{})
 	// Moments returns what happened, see topology.Engine.
 	Moments(from, to time.Time, most int, on bool) (list []graph.Moment, more bool, err error)
 	// Report returns what a node reported last.
@@ -159,10 +159,9 @@ func (a *API) picture(at time.Time) (graph.Picture, error) {
 }
 
 func (a *API) topologyChanges(ctx context.Context, run, seq uint64, wait time.Duration) apitype.TopologyChanges {
-	changed, stop := a.Topology.Follow()
-	defer stop()
 	late := time.After(wait)
 	for {
+		_, next := a.Topology.News() // before the look: what changes meanwhile closes it
 		d, ok := a.Topology.Since(run, seq)
 		switch {
 		case !ok:
@@ -172,7 +171,7 @@ func (a *API) topologyChanges(ctx context.Context, run, seq uint64, wait time.Du
 			return apitype.TopologyChanges{Run: d.Run, Seq: d.Seq, Delta: &d}
 		}
 		select {
-		case <-changed:
+		case <-next:
 		case <-late:
 			return apitype.TopologyChanges{Run: d.Run, Seq: d.Seq}
 		case <-ctx.Done():

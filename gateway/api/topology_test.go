@@ -122,15 +122,14 @@ func (f *field) put(r model.Report) {
 
 func (f *field) until(ok func(graph.Picture) bool) graph.Picture {
 	f.t.Helper()
-	changed, stop := f.Follow()
-	defer stop()
 	late := time.After(time.Minute)
 	for {
+		_, next := f.News()
 		if p := f.Picture(); ok(p) {
 			return p
 		}
 		select {
-		case <-changed:
+		case <-next:
 		case <-late:
 			f.t.Fatalf("it never came: %+v", f.Picture())
 		}

@@ -18,11 +18,13 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"halo.internal/gateway/changes"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/store"
 	"halo.internal/model/apitype"
@@ -82,12 +84,12 @@ type Config struct {
 type Engine struct {
 	Config
 	kinds map[string]Kind
+	news  *changes.Log[string]
 
-	mu      sync.Mutex // guards what follows
-	live    map[int64]*live
-	queues  map[string][]int64 // of kinds that are run here, oldest first
-	wake    map[string]chan struct{}
-	changed chan struct{} // closed at each change, and replaced
+	mu     sync.Mutex // guards what follows
+	live   map[int64]*live
+	queues map[string][]int64 // of kinds that are run here, oldest first
+	wake   map[string]chan struct{}
 }
 
 // live is a job that has not ended, beyond its row.
@@ -105,7 +107,7 @@ type Origin struct {
 
 // New opens the jobs. Those that the last process left running are settled.
 func New(ctx context.Context, c Config) (*Engine, error) {
-	e := &Engine{Config: c, kinds: map[string]Kind{}, live: map[int64]*live{}, queues: map[string][]int64{}, wake: map[string]chan struct{}{}, changed: make(chan struct{})}
+	e := &Engine{Config: c, kinds: map[string]Kind{}, live: map[int64]*live{}, queues: map[string][]int64{}, wake: map[string]chan struct{}{}, news: changes.New[string](2 * maxUnfinished)}
 	for _, k := range c.Kinds {
 		e.kinds[k.Name] = k
 		e.wake[k.Name] = make(chan struct{}, 1)
@@ -245,7 +247,7 @@ func (e *Engine) Add(ctx context.Context, r Request) (job apitype.Job, again boo
 		e.queues[k.Name] = append(e.queues[k.Name], l.ID)
 		poke(e.wake[k.Name])
 	}
-	e.change()
+	e.change(l.ID)
 	return l.Job, false, nil
 }
 
@@ -399,8 +401,8 @@ func poke(c chan struct{}) {
 	}
 }
 
-// change tells whoever waits. mu is held.
-func (e *Engine) change() {
-	close(e.changed)
-	e.changed = make(chan struct{})
-}
+// change tells whoever waits.
+func (e *Engine) change(id int64) { e.news.Note(strconv.FormatInt(id, 10)) }
+
+// News tells in which order jobs changed, by their numbers.
+func (e *Engine) News() *changes.Log[string] { return e.news }

@@ -1,12 +1,14 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +34,7 @@ func (e *Engine) Begin(ctx context.Context, id int64) error {
 			t := store.Time(store.Millis(now))
 			l.Started = &t
 		}
-		e.change()
+		e.change(id)
 	}
 	return nil
 }
@@ -48,7 +50,7 @@ func (e *Engine) Progress(id int64, percent int, text string) {
 	percent, text = min(max(percent, 0), 100), clip(text)
 	if l.Progress != percent || l.Message != text {
 		l.Progress, l.Message = percent, text
-		e.change()
+		e.change(id)
 	}
 }
 
@@ -109,7 +111,7 @@ func (e *Engine) Finish(ctx context.Context, id int64, end End) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.live, id)
-	e.change()
+	e.change(id)
 	return nil
 }
 
@@ -188,7 +190,7 @@ func (e *Engine) Cancel(ctx context.Context, id int64) (apitype.Job, error) {
 		if runs = l.cancel != nil; runs {
 			l.cancel(errCancelled)
 		}
-		e.change()
+		e.change(id)
 	}
 	e.mu.Unlock()
 	switch {
@@ -321,15 +323,25 @@ func (e *Engine) List(ctx context.Context, q Query) (list []apitype.Job, next in
 	return list, next, store.Classify(rows.Err())
 }
 
+// Active returns the jobs that have not ended, oldest first.
+func (e *Engine) Active(context.Context) ([]apitype.Job, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	list := make([]apitype.Job, 0, len(e.live))
+	for _, l := range e.live {
+		list = append(list, l.Job)
+	}
+	slices.SortFunc(list, func(a, b apitype.Job) int { return cmp.Compare(a.ID, b.ID) })
+	return list, nil
+}
+
 // Wait returns a job when it has changed or ended, and after that time at the latest.
 func (e *Engine) Wait(ctx context.Context, id int64, most time.Duration) (apitype.Job, error) {
 	limit := time.NewTimer(most)
 	defer limit.Stop()
 	var first apitype.Job
 	for begun := false; ; begun = true {
-		e.mu.Lock()
-		changed := e.changed // before the look: what changes meanwhile is seen by the next
-		e.mu.Unlock()
+		_, changed := e.news.News() // before the look: what changes meanwhile is seen by the next
 		j, err := e.Get(ctx, id)
 		if !begun {
 			first = j

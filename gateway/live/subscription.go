@@ -149,7 +149,7 @@ func (c *session) filter(ctx context.Context, t *Topic, r apitype.LiveRequest) (
 	switch {
 	case events:
 		most = 1
-	case t.Name == apitype.TopicRegistrations || t.Name == apitype.TopicRecoveries:
+	case !telemetry && t.Name != apitype.TopicNodes:
 		most = 0
 	}
 	switch {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 
+	"halo.internal/gateway/changes"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/registry"
 	"halo.internal/model/apitype"
@@ -21,24 +23,52 @@ type Sources struct {
 	Latest     Readings
 	Registry   *registry.Registry
 	Recoveries *Recoveries
-	// Topology tells of the network's picture: each Change a delta, all that there is one
-	// that makes the picture of nothing. nil: there is no such topic.
-	Topology Source
+	Topology   Pictures
+	Jobs       Jobs
 }
 
 // Topics returns all topics.
 func Topics(s Sources) []Topic {
-	topics := []Topic{
+	return []Topic{
 		{Name: apitype.TopicEvents, Scope: apitype.ScopeEventsRead, Source: eventSource{s.Events}, Log: true, Instance: func() string { return fmt.Sprintf("e%d", s.Epoch()) }},
 		{Name: apitype.TopicTelemetry, Scope: apitype.ScopeTelemetryRead, Source: readingSource{s.Latest}},
 		{Name: apitype.TopicNodes, Scope: apitype.ScopeNodesRead, Source: nodeSource(s.Registry)},
 		{Name: apitype.TopicRegistrations, Scope: apitype.ScopeAdmin, Source: registrationSource(s.Registry)},
 		{Name: apitype.TopicRecoveries, Scope: apitype.ScopeSystemRead, Source: s.Recoveries},
+		{Name: apitype.TopicTopology, Scope: apitype.ScopeSystemRead, Source: pictureSource{s.Topology}},
+		{Name: apitype.TopicJobs, Scope: apitype.ScopeNodesRead, Source: jobSource(s.Jobs)},
 	}
-	if s.Topology != nil {
-		topics = append(topics, Topic{Name: apitype.TopicTopology, Scope: apitype.ScopeSystemRead, Source: s.Topology})
+}
+
+// Jobs are what takes longer than a request.
+type Jobs interface {
+	News() *changes.Log[string]
+	Get(ctx context.Context, id int64) (apitype.Job, error)
+	Active(ctx context.Context) ([]apitype.Job, error)
+}
+
+// jobSource tells of jobs without what has come of them, which may be much.
+func jobSource(j Jobs) Source {
+	return keyed[apitype.Job]{
+		log: j.News(),
+		one: func(ctx context.Context, id string) (apitype.Job, bool, error) {
+			n, err := strconv.ParseInt(id, 10, 64)
+			if err != nil {
+				return apitype.Job{}, false, err
+			}
+			job, err := j.Get(ctx, n)
+			if p, ok := errors.AsType[*apitype.Problem](err); ok && p.Status == http.StatusNotFound {
+				return job, false, nil
+			}
+			job.Result = nil
+			return job, err == nil, err
+		},
+		page: func(ctx context.Context, _ string) ([]apitype.Job, string, error) {
+			list, err := j.Active(ctx)
+			return list, "", err
+		},
+		id: func(j apitype.Job) string { return strconv.FormatInt(j.ID, 10) },
 	}
-	return topics
 }
 
 func nodeSource(r *registry.Registry) Source {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"halo.internal/gateway/changes"
 	"halo.internal/model"
 	"halo.internal/model/graph"
 )
@@ -48,8 +49,8 @@ type Engine struct {
 	alarm    *Alarm
 	wake     chan struct{}
 
-	mu        sync.Mutex // guards what follows
-	followers map[chan struct{}]bool
+	mu   sync.Mutex // guards what follows
+	bell changes.Bell
 }
 
 // New returns an engine.
@@ -57,7 +58,7 @@ func New(c Config) *Engine {
 	if c.Settle == 0 {
 		c.Settle = settleWithin
 	}
-	e := &Engine{Config: c, tracker: NewTracker(1 + rand.Uint64N(1<<53-1)), recorder: NewRecorder(c.Store), wake: make(chan struct{}, 1), followers: map[chan struct{}]bool{}}
+	e := &Engine{Config: c, tracker: NewTracker(1 + rand.Uint64N(1<<53-1)), recorder: NewRecorder(c.Store), wake: make(chan struct{}, 1)}
 	e.alarm = NewAlarm(func(node string) (since, every time.Duration, ok bool) { return e.tracker.quiet(e.Now(), node) })
 	return e
 }
@@ -84,31 +85,21 @@ func (e *Engine) Since(run, seq uint64) (graph.Delta, bool) { return e.tracker.S
 // Report returns what a node reported last, made whole.
 func (e *Engine) Report(node string) (model.Report, bool) { return e.tracker.Report(node) }
 
-// Follow returns a channel that gets a value, coalesced, whenever the picture has
-// changed: whoever follows then asks for what changed since the picture that he has
-// (Since), or takes the whole, so that one who is slow misses nothing and holds up
-// nobody. stop has to be called when he has had enough.
-func (e *Engine) Follow() (changed <-chan struct{}, stop func()) {
-	c := make(chan struct{}, 1)
+// News returns the number of the present picture, 0 while none was drawn, and a channel
+// that the next one closes: whoever follows then asks for what changed since the picture
+// that he has (Since), or takes the whole, so that one who is slow misses nothing and
+// holds up nobody.
+func (e *Engine) News() (seq uint64, next <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.followers[c] = true
-	return c, func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.followers, c)
-	}
+	next = e.bell.Next() // before the look: what is drawn meanwhile closes it
+	return e.Picture().Seq, next
 }
 
 func (e *Engine) tell() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for c := range e.followers {
-		select {
-		case c <- struct{}{}:
-		default: // he has not looked since the last time
-		}
-	}
+	e.bell.Ring()
 }
 
 // look has Run draw soon.

@@ -22,6 +22,7 @@ const (
 	TopicRegistrations = "registrations"
 	TopicRecoveries    = "recoveries"
 	TopicTopology      = "topology"
+	TopicJobs          = "jobs"
 )
 
 // Operations of a LiveRequest.
@@ -81,7 +82,7 @@ type LiveMessage struct {
 
 	Reset bool              `json:"reset,omitempty" doc:"with changes: what the client has of this subscription is over; this and what follows is all that there is"`
 	More  bool              `json:"more,omitempty" doc:"with changes: the rest of them follows at once"`
-	Items []json.RawMessage `json:"items,omitempty" doc:"with changes, as they are now: Event of events, LiveReadings of telemetry, Node of nodes, Registration of registrations, Recovery of recoveries, TopologyDelta of topology"`
+	Items []json.RawMessage `json:"items,omitempty" doc:"with changes, as they are now: Event of events, LiveReadings of telemetry, Node of nodes, Registration of registrations, Recovery of recoveries, TopologyPiece of topology, Job of jobs"`
 	Gone  []string          `json:"gone,omitempty" doc:"with changes: IDs of what is there no more"`
 
 	Problem *Problem `json:"problem,omitempty" doc:"with error: what is wrong with the request with this id"`

@@ -36,3 +36,26 @@ type NodeNeighbourhood struct {
 	Heard  time.Time    `json:"heard,omitzero" doc:"when"`
 	Report model.Report `json:"report"`
 }
+
+// TopologyPiece is a piece of the network's picture, as GET /v1/live tells of it: one of
+// its members is there.
+type TopologyPiece struct {
+	ID       string           `json:"id" doc:"by which the piece is told anew, and told to be gone: network, node ID, link A transport B, route NODE, cut …, conflict ADDRESS"`
+	Network  *TopologyNetwork `json:"network,omitempty"`
+	Node     *graph.Node      `json:"node,omitempty"`
+	Link     *graph.Link      `json:"link,omitempty"`
+	Route    *graph.Route     `json:"route,omitempty"`
+	Cut      *graph.Cut       `json:"cut,omitempty"`
+	Conflict *graph.Conflict  `json:"conflict,omitempty"`
+}
+
+// TopologyNetwork is what the picture says of the network as a whole. It is the last piece
+// of each picture.
+type TopologyNetwork struct {
+	Run     uint64         `json:"run" doc:"with seq: the picture that the pieces so far make, as GET /v1/topology has it"`
+	Seq     uint64         `json:"seq"`
+	At      time.Time      `json:"at"`
+	Gateway string         `json:"gateway" doc:"canonical ID"`
+	Score   int            `json:"score" minimum:"0" maximum:"100"`
+	Reasons []graph.Reason `json:"reasons"`
+}
