@@ -81,6 +81,8 @@ type app struct {
 	node    string
 	here    bool
 	json    bool
+	form    form
+	paper   *table.Page
 	ran     bool // the command line was understood
 }
 
@@ -108,6 +110,7 @@ func (a *app) command() *cobra.Command {
 		Version: version.Get().String(), SilenceErrors: true, SilenceUsage: true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			a.ran = true
+			a.json = a.json || a.form == formJSON
 			return a.refuseFiles(c)
 		},
 	}
@@ -120,6 +123,7 @@ func (a *app) command() *cobra.Command {
 	f.StringVar(&a.node, "node", "", "ask this `node` at its door: name, ID, address, or NODE@ADDRESS")
 	f.BoolVar(&a.here, "local", false, "ask halo-mesh of this device, not the gateway")
 	f.BoolVar(&a.json, "json", false, "print JSON for programs")
+	a.formFlag(root)
 	root.AddCommand(
 		a.claimCommand(), a.loginCommand(), a.logoutCommand(),
 		a.statusCommand(), a.healthCommand(), a.versionCommand(),
@@ -144,7 +148,7 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 // show prints v as JSON for programs, or calls people with a writer.
 func (a *app) show(v any, people func(io.Writer) error) error {
 	if !a.json {
-		return people(a.env.Stdout)
+		return people(a.page())
 	}
 	e := json.NewEncoder(a.env.Stdout)
 	e.SetIndent("", "  ")
@@ -159,6 +163,6 @@ type items[T any] struct {
 // say tells a person what was done; programs read the exit status.
 func (a *app) say(format string, args ...any) {
 	if !a.json {
-		fmt.Fprintf(a.env.Stdout, format+"\n", args...)
+		fmt.Fprintf(a.page(), format+"\n", args...)
 	}
 }

@@ -116,7 +116,7 @@ func (a *app) deviceEvents(ctx context.Context, from device, f client.EventFilte
 		}
 		t := eventTable(events, names, heading)
 		heading = false
-		return t.Write(a.env.Stdout)
+		return t.Write(a.page())
 	}
 	if !follow {
 		return round()
@@ -168,7 +168,7 @@ func (a *app) followEvents(ctx context.Context, c *client.Client, f client.Event
 		}
 		t := eventTable(events, known, heading)
 		heading = false
-		return t.Write(a.env.Stdout)
+		return t.Write(a.page())
 	}
 	if err := write(events); err != nil {
 		return err

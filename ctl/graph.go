@@ -30,7 +30,6 @@ mean.`
 
 // topologyCommand is about the network's picture.
 func (a *app) topologyCommand() *cobra.Command {
-	var f form
 	var at, from, to string
 	atFlag := func(c *cobra.Command) *cobra.Command {
 		c.Flags().StringVar(&at, "at", "", "as it was at this "+instantHelp)
@@ -51,16 +50,15 @@ func (a *app) topologyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		a.json = a.json || f == formJSON
 		switch {
-		case f == formCSV:
+		case a.page().CSV:
 			return &usageError{fmt.Errorf("-o csv: expected one table, as haloctl topology nodes or links prints it")}
 		case watch && at != "":
 			return &usageError{fmt.Errorf("--watch: expected to be without --at")}
 		case watch && a.json:
 			return a.watchPicture(ctx, c, p)
 		}
-		if err := a.show(p, func(w io.Writer) error { return writePicture(w, p, f == formWide) }); err != nil || !watch {
+		if err := a.show(p, func(w io.Writer) error { return writePicture(w, p) }); err != nil || !watch {
 			return err
 		}
 		return a.watchPicture(ctx, c, p)
@@ -71,14 +69,14 @@ func (a *app) topologyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.print(f, items[graph.Node]{p.Nodes}, func(wide bool) *table.Table { return nodesTable(p, wide) })
+		return a.show(items[graph.Node]{p.Nodes}, nodesTable(p).Write)
 	})
 	links := a.call("links", "links, with their quality both ways", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
 		p, err := picture(ctx, c)
 		if err != nil {
 			return err
 		}
-		return a.print(f, items[graph.Link]{p.Links}, func(wide bool) *table.Table { return linksTable(p.Links, namer(p), wide) })
+		return a.show(items[graph.Link]{p.Links}, linksTable(p.Links, namer(p)).Write)
 	})
 	node := a.ofNode("node NODE", "one node: its links, its way, and why its health is what it is", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
 		t, err := instant{c.Now, at}.of()
@@ -93,7 +91,6 @@ func (a *app) topologyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		a.json = a.json || f == formJSON
 		return a.show(n, func(w io.Writer) error {
 			name := func(id string) string { return nameOf(names, id) }
 			about := table.New()
@@ -114,7 +111,7 @@ func (a *app) topologyCommand() *cobra.Command {
 			for _, r := range n.Node.Reasons {
 				why.Row(strconv.Itoa(r.Lost), r.Text(name))
 			}
-			return writeTables(w, []section{{1, about}, {len(n.Node.Reasons), why}, {len(n.Links), linksTable(n.Links, name, f == formWide)}})
+			return writeTables(w, []section{{1, about}, {len(n.Node.Reasons), why}, {len(n.Links), linksTable(n.Links, name)}})
 		})
 	})
 
@@ -139,9 +136,7 @@ func (a *app) topologyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		err = a.print(f, items[graph.Moment]{list}, func(bool) *table.Table {
-			return momentsTable(list, func(id string) string { return nameOf(names, id) })
-		})
+		err = a.show(items[graph.Moment]{list}, momentsTable(list, func(id string) string { return nameOf(names, id) }).Write)
 		if err == nil && more && !a.json {
 			fmt.Fprintf(a.env.Stderr, "haloctl: there is more; go on with --from %q\n", stampOf(list[len(list)-1].At))
 		}
@@ -183,7 +178,7 @@ func (a *app) topologyCommand() *cobra.Command {
 	}
 	g := group("topology", "the network as its nodes see it, now and at earlier times", show, nodes, links, node, history, export)
 	g.Long = topologyCommandLong
-	return a.forms(g, &f)
+	return g
 }
 
 // namer names the nodes of a picture.
@@ -210,7 +205,7 @@ func namesOf(ids []string, all int, name func(string) string) string {
 
 func stampOf(t time.Time) string { return t.UTC().Format(time.DateTime) }
 
-func writePicture(w io.Writer, p graph.Picture, wide bool) error {
+func writePicture(w io.Writer, p graph.Picture) error {
 	name := namer(p)
 	about := table.New()
 	about.Row("Health", strconv.Itoa(p.Score))
@@ -241,16 +236,14 @@ func writePicture(w io.Writer, p graph.Picture, wide bool) error {
 	for _, c := range p.Conflicts {
 		conflicts.Row(c.Address.String(), namesOf(c.Nodes, len(c.Nodes), name))
 	}
-	return writeTables(w, []section{{1, about}, {len(p.Nodes), nodesTable(p, wide)}, {len(p.Links), linksTable(p.Links, name, wide)},
+	return writeTables(w, []section{{1, about}, {len(p.Nodes), nodesTable(p)}, {len(p.Links), linksTable(p.Links, name)},
 		{len(p.Cuts), cuts}, {len(p.Conflicts), conflicts}})
 }
 
-func nodesTable(p graph.Picture, wide bool) *table.Table {
-	heading := []string{"NODE", "HEALTH", "REPORT", "OVERLAY", "NEXT HOP", "HOPS", "NEIGHBOURS", "CUTS OFF", "WHY"}
-	if wide {
-		heading = append(heading, "OVER", "COST", "WORST LINK", "TQ", "KBPS", "HOP CHANGES", "DIRECT", "KIND", "HEARD", "ADDRESSES", "ID")
-	}
-	t, name := table.New(heading...), namer(p)
+func nodesTable(p graph.Picture) *table.Table {
+	heading := []string{"NODE", "HEALTH", "REPORT", "OVERLAY", "NEXT HOP", "HOPS", "NEIGHBOURS", "CUTS OFF", "WHY",
+		"OVER", "COST", "WORST LINK", "TQ", "KBPS", "HOP CHANGES", "DIRECT", "KIND", "HEARD", "ADDRESSES", "ID"}
+	t, name := table.New(heading...).Wide(9), namer(p)
 	for _, n := range p.Nodes {
 		r, _ := p.Route(n.ID)
 		health, hop, cuts, why := strconv.Itoa(n.Score), name(r.Next), "", ""
@@ -273,19 +266,16 @@ func nodesTable(p graph.Picture, wide bool) *table.Table {
 				why += fmt.Sprintf(", and %d more", more)
 			}
 		}
-		row := []string{cmp.Or(n.Name, n.ID), health, string(n.Report), string(n.Overlay), hop, some(r.Hops), strconv.Itoa(n.Neighbours), cuts, why}
-		if wide {
-			heard, addresses := "", make([]string, len(n.Addresses))
-			if !n.Heard.IsZero() {
-				heard = stampOf(n.Heard)
-			}
-			for i, a := range n.Addresses {
-				addresses[i] = a.String()
-			}
-			row = append(row, string(r.Transport), costOf(r.Cost), some(r.Worst), some(r.TQ), some(r.Kbps), strconv.Itoa(n.NextHops), strconv.Itoa(n.Direct),
-				string(n.Kind), heard, strings.Join(addresses, " "), n.ID)
+		heard, addresses := "", make([]string, len(n.Addresses))
+		if !n.Heard.IsZero() {
+			heard = stampOf(n.Heard)
 		}
-		t.Row(row...)
+		for i, a := range n.Addresses {
+			addresses[i] = a.String()
+		}
+		t.Row(cmp.Or(n.Name, n.ID), health, string(n.Report), string(n.Overlay), hop, some(r.Hops), strconv.Itoa(n.Neighbours), cuts, why,
+			string(r.Transport), costOf(r.Cost), some(r.Worst), some(r.TQ), some(r.Kbps), strconv.Itoa(n.NextHops), strconv.Itoa(n.Direct),
+			string(n.Kind), heard, strings.Join(addresses, " "), n.ID)
 	}
 	return t
 }
@@ -306,12 +296,10 @@ func costOf(thousandths int) string {
 	return strconv.FormatFloat(float64(thousandths)/graph.PerfectCost, 'f', 3, 64)
 }
 
-func linksTable(links []graph.Link, name func(string) string, wide bool) *table.Table {
-	heading := []string{"A", "B", "OVER", "STATE", "QUALITY AB", "QUALITY BA", "COST", "DBM AB", "DBM BA", "KBPS AB", "KBPS BA"}
-	if wide {
-		heading = append(heading, "TQ AB", "TQ BA", "REPEATED AB", "REPEATED BA", "FAILED AB", "FAILED BA", "IFACE A", "IFACE B", "KHZ", "WIDTH KHZ", "PARALLEL", "ID A", "ID B")
-	}
-	t := table.New(heading...)
+func linksTable(links []graph.Link, name func(string) string) *table.Table {
+	heading := []string{"A", "B", "OVER", "STATE", "QUALITY AB", "QUALITY BA", "COST", "DBM AB", "DBM BA", "KBPS AB", "KBPS BA",
+		"TQ AB", "TQ BA", "REPEATED AB", "REPEATED BA", "FAILED AB", "FAILED BA", "IFACE A", "IFACE B", "KHZ", "WIDTH KHZ", "PARALLEL", "ID A", "ID B"}
+	t := table.New(heading...).Wide(11)
 	for _, l := range links {
 		quality := func(d graph.Direction) string {
 			if d.Iface == "" {
@@ -319,13 +307,10 @@ func linksTable(links []graph.Link, name func(string) string, wide bool) *table.
 			}
 			return strconv.Itoa(d.Quality)
 		}
-		row := []string{name(l.A), name(l.B), string(l.Transport), strings.ReplaceAll(string(l.State), "_", " "), quality(l.AB), quality(l.BA), costOf(l.Cost),
-			some(l.AB.SignalDBm), some(l.BA.SignalDBm), some(l.AB.TxKbps), some(l.BA.TxKbps)}
-		if wide {
-			row = append(row, some(l.AB.TQ), some(l.BA.TQ), permille(l.AB.RetryPermille), permille(l.BA.RetryPermille), permille(l.AB.FailPermille), permille(l.BA.FailPermille),
-				l.AB.Iface, l.BA.Iface, some(cmp.Or(l.AB.FreqKHz, l.BA.FreqKHz)), some(cmp.Or(l.AB.WidthKHz, l.BA.WidthKHz)), strconv.Itoa(l.Parallel), l.A, l.B)
-		}
-		t.Row(row...)
+		t.Row(name(l.A), name(l.B), string(l.Transport), strings.ReplaceAll(string(l.State), "_", " "), quality(l.AB), quality(l.BA), costOf(l.Cost),
+			some(l.AB.SignalDBm), some(l.BA.SignalDBm), some(l.AB.TxKbps), some(l.BA.TxKbps),
+			some(l.AB.TQ), some(l.BA.TQ), permille(l.AB.RetryPermille), permille(l.BA.RetryPermille), permille(l.AB.FailPermille), permille(l.BA.FailPermille),
+			l.AB.Iface, l.BA.Iface, some(cmp.Or(l.AB.FreqKHz, l.BA.FreqKHz)), some(cmp.Or(l.AB.WidthKHz, l.BA.WidthKHz)), strconv.Itoa(l.Parallel), l.A, l.B)
 	}
 	return t
 }

@@ -26,7 +26,22 @@ what else the gateway does in the background.`
 func (a *app) jobCommand() *cobra.Command {
 	var f client.JobFilter
 	var limit int
+	var watch bool
+	var interval time.Duration
 	list := a.call("list", "jobs, newest last", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
+		if watch {
+			if f != (client.JobFilter{}) {
+				return &usageError{errors.New("--watch: expected no filter with it")}
+			}
+			names := liveNames{app: a, c: c}
+			return watchList(ctx, a, c, interval, apitype.TopicJobs, func(t *table.Table, j apitype.Job) {
+				known, err := names.of(ctx, j.Node)
+				if err != nil {
+					known = nil // it is shown by its ID
+				}
+				jobRow(t, known, c.Now(), j)
+			}, jobHeading)
+		}
 		if limit < 1 {
 			return &usageError{fmt.Errorf("--limit: expected 1 or more, got %d", limit)}
 		}
@@ -40,9 +55,9 @@ func (a *app) jobCommand() *cobra.Command {
 			return err
 		}
 		return a.show(items[apitype.Job]{jobs}, func(w io.Writer) error {
-			t := table.New("JOB", "KIND", "NODE", "STATE", "MADE", "BY", "DETAIL")
+			t := table.New(jobHeading...)
 			for _, j := range jobs {
-				t.Row(strconv.FormatInt(j.ID, 10), j.Kind, nameOf(names, j.Node), jobState(j), table.Age(c.Now(), j.Created), j.By, jobDetail(j))
+				jobRow(t, names, c.Now(), j)
 			}
 			return t.Write(w)
 		})
@@ -51,6 +66,8 @@ func (a *app) jobCommand() *cobra.Command {
 	list.Flags().StringVar(&f.Kind, "kind", "", "only of this `kind`, such as scan or speed-test")
 	list.Flags().BoolVar(&f.Active, "active", false, "only those that have not ended")
 	list.Flags().IntVar(&limit, "limit", 50, "how many of the newest")
+	list.Flags().BoolVar(&watch, "watch", false, "print those that have not ended, go on, and print how they fare")
+	intervalFlag(list, &interval, "--watch")
 	wait := a.ofJob("wait JOB", "wait until a job has ended, and show it", func(ctx context.Context, c *client.Client, id int64) error {
 		j, err := c.Job(ctx, id)
 		if err == nil {
@@ -90,6 +107,12 @@ func (a *app) jobCommand() *cobra.Command {
 	)
 	g.Long = jobLong
 	return g
+}
+
+var jobHeading = []string{"JOB", "KIND", "NODE", "STATE", "MADE", "BY", "DETAIL"}
+
+func jobRow(t *table.Table, names map[string]string, now time.Time, j apitype.Job) {
+	t.Row(strconv.FormatInt(j.ID, 10), j.Kind, nameOf(names, j.Node), jobState(j), table.Age(now, j.Created), j.By, jobDetail(j))
 }
 
 // ofJob is a call about one job.

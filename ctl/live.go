@@ -80,7 +80,7 @@ func readings(groups []apitype.LiveReadings) (list []apitype.Reading) {
 
 const watchLong = `Watch prints, until it is interrupted, what happens in the network as it happens:
 events, nodes that come, go or change their state, nodes that ask to join (for an
-admin), and how the gateway recovers. --telemetry adds readings. Over a connection
+admin), how the gateway recovers, and how far jobs are. --telemetry adds readings. Over a connection
 that breaks it goes on where it was.
 
 With --json each line is {"topic": …, "item": …}, or {"topic": …, "gone": ID}.`
@@ -122,6 +122,7 @@ func (a *app) watch(ctx context.Context, c *client.Client, node, metric string, 
 		{true, apitype.ScopeNodesRead, apitype.LiveRequest{Topic: apitype.TopicNodes, Nodes: nodes}},
 		{node == "", apitype.ScopeAdmin, apitype.LiveRequest{Topic: apitype.TopicRegistrations}},
 		{node == "", apitype.ScopeSystemRead, apitype.LiveRequest{Topic: apitype.TopicRecoveries}},
+		{node == "", apitype.ScopeNodesRead, apitype.LiveRequest{Topic: apitype.TopicJobs}},
 		{telemetry, apitype.ScopeTelemetryRead, apitype.LiveRequest{Topic: apitype.TopicTelemetry, Nodes: nodes, Metrics: prefixes(metric)}},
 	} {
 		if s.wanted && may(s.scope) {
@@ -189,6 +190,14 @@ func (w *watcher) tell(ctx context.Context, m apitype.LiveMessage) error {
 		return print(m, func(r model.Recovery) error {
 			return w.line(r.Began, "recovery", string(r.Cause), recoveryText(r))
 		})
+	case apitype.TopicJobs:
+		return print(m, func(j apitype.Job) error {
+			names, err := w.names.of(ctx, j.Node)
+			if err != nil {
+				return err
+			}
+			return w.line(w.now(), "job", nameOf(names, j.Node), strings.TrimSpace(fmt.Sprintf("%d %s %s %s", j.ID, j.Kind, jobState(j), jobDetail(j))))
+		})
 	case apitype.TopicTelemetry:
 		groups, err := decode[apitype.LiveReadings](m)
 		if err != nil {
@@ -222,7 +231,7 @@ func print[T any](m apitype.LiveMessage, one func(T) error) error {
 func (w *watcher) line(at time.Time, what, who, text string) error {
 	t := table.New()
 	t.Row(at.UTC().Format(time.DateTime), fmt.Sprintf("%-12s", what), who, text)
-	return t.Write(w.app.env.Stdout)
+	return t.Write(w.app.page())
 }
 
 // recoveryText says in a line how a recovery went.
@@ -255,11 +264,11 @@ func watchList[T any](ctx context.Context, a *app, c *client.Client, interval ti
 		for _, v := range list {
 			rows(t, v)
 		}
-		if err := t.Write(a.env.Stdout); err != nil {
+		if err := t.Write(a.page()); err != nil {
 			return err
 		}
 		for _, id := range m.Gone {
-			if _, err := fmt.Fprintln(a.env.Stdout, table.Clean(id), "is no more there"); err != nil {
+			if _, err := fmt.Fprintln(a.page(), table.Clean(id), "is no more there"); err != nil {
 				return err
 			}
 		}

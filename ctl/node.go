@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,11 +79,17 @@ func (a *app) nodeList(ctx context.Context, c *client.Client, _ []string) error 
 	})
 }
 
-var nodeHeading = []string{"NAME", "ROLE", "STATE", "OVERLAY", "UNDERLAY", "VERSION", "SEEN", "ID"}
+var nodeHeading = []string{"NAME", "ROLE", "STATE", "OVERLAY", "UNDERLAY", "VERSION", "SEEN", "ID",
+	"OVERLAY V6", "CLIENTS", "BOARD", "KERNEL", "SLOT", "BOOT", "UP", "ADMITTED BY", "JOINED"}
 
 func nodeRow(c *client.Client) func(*table.Table, apitype.Node) {
 	return func(t *table.Table, n apitype.Node) {
-		t.Row(n.Name, string(n.Role), nodeState(n), address(n.OverlayV4), address(n.Underlay), n.Version, seen(c.Now(), n), n.ID)
+		clients := ""
+		if n.Clients.IsValid() {
+			clients = n.Clients.String()
+		}
+		t.Wide(8).Row(n.Name, string(n.Role), nodeState(n), address(n.OverlayV4), address(n.Underlay), n.Version, seen(c.Now(), n), n.ID,
+			address(n.OverlayV6), clients, n.Board, n.Kernel, n.Slot, strconv.FormatUint(n.Boot, 10), table.Span(time.Duration(n.UptimeS)*time.Second), n.AdmittedBy, stampOf(n.Joined))
 	}
 }
 

@@ -2,7 +2,6 @@ package ctl
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -37,23 +36,18 @@ func (f *form) Set(s string) error {
 // Type is what help calls the value.
 func (*form) Type() string { return "form" }
 
-// forms gives a command the flag -o, which all below it have too.
-func (a *app) forms(c *cobra.Command, f *form) *cobra.Command {
-	c.PersistentFlags().VarP(f, "output", "o", "print as `form`: wide (all columns), csv, or json")
-	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{string(formWide), string(formCSV), string(formJSON)}, cobra.ShellCompDirectiveNoFileComp))
-	return c
+// formFlag is -o, which all commands have.
+func (a *app) formFlag(root *cobra.Command) {
+	root.PersistentFlags().VarP(&a.form, "output", "o", "print as `form`: wide (all columns), csv, or json, which is --json")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{string(formWide), string(formCSV), string(formJSON)}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// print prints a list: v for programs, or its table, which has all columns where it is to
-// be wide.
-func (a *app) print(f form, v any, rows func(wide bool) *table.Table) error {
-	a.json = a.json || f == formJSON
-	return a.show(v, func(w io.Writer) error {
-		if f == formCSV {
-			return rows(true).CSV(w, true)
-		}
-		return rows(f == formWide).Write(w)
-	})
+// page is what tables are printed on.
+func (a *app) page() *table.Page {
+	if a.paper == nil {
+		a.paper = &table.Page{Out: a.env.Stdout, Wide: a.form == formWide, CSV: a.form == formCSV}
+	}
+	return a.paper
 }
 
 // instant is a time that a person writes: a time of day, a day and a time of day, both by

@@ -65,11 +65,8 @@ func (s *selectionFlags) selection(ctx context.Context, c *client.Client, nodes 
 func (a *app) telemetryRange() *cobra.Command {
 	var sel selectionFlags
 	var q client.RangeQuery
-	var output, step string
+	var step string
 	c := a.ofNode("range [NODE…]", "readings over a time, put together in buckets", cobra.ArbitraryArgs, func(ctx context.Context, c *client.Client, args []string) (err error) {
-		if err := checkOutput(output); err != nil {
-			return err
-		}
 		if step != "" {
 			if q.Step, err = span(step); err != nil {
 				return &usageError{fmt.Errorf("--step: %w", err)}
@@ -86,7 +83,7 @@ func (a *app) telemetryRange() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.show(list, func(w io.Writer) error { return writeSeries(w, list, names, output) })
+		return a.show(list, func(w io.Writer) error { return a.writeSeries(w, list, names) })
 	})
 	c.Long = `Range shows what metrics were over a time: of each bucket how many readings there
 were, the least, mean and greatest of them, so that no peak is lost however wide
@@ -100,25 +97,24 @@ of one metric become one.`
 	f.IntVar(&q.Points, "points", 60, "`number` of buckets at most, without --step")
 	f.StringVar(&q.Func, "func", "mean", "`function`: mean, min, max, sum, count, first, last, or rate of a counter per second")
 	f.StringVar(&q.Across, "across", "", "put nodes together by `function` sum, mean, min, max or count")
-	outputFlag(c, &output)
 	return c
 }
 
-func writeSeries(w io.Writer, list apitype.SeriesList, names map[string]string, output string) error {
+func (a *app) writeSeries(w io.Writer, list apitype.SeriesList, names map[string]string) error {
 	of := func(s apitype.Series) string {
 		if s.Node == "" {
 			return "all"
 		}
 		return nameOf(names, s.Node)
 	}
-	if output == outputCSV {
+	if a.page().CSV {
 		t := table.New("TIME", "NODE", "METRIC", "UNIT", "VALUE", "COUNT", "MIN", "MAX", "MEAN", "FIRST", "LAST")
 		for _, s := range list.Items {
 			for _, p := range s.Points {
 				t.Row(stamp(p.Time), of(s), s.Metric, s.Unit, exact(p.Value), fmt.Sprint(p.Count), exact(p.Min), exact(p.Max), exact(p.Mean), exact(p.First), exact(p.Last))
 			}
 		}
-		return t.CSV(w, true)
+		return t.Write(w)
 	}
 	t := table.New("TIME", "NODE", "METRIC", "VALUE", "UNIT", "READINGS", "MIN", "MEAN", "MAX")
 	for _, s := range list.Items {
@@ -131,11 +127,7 @@ func writeSeries(w io.Writer, list apitype.SeriesList, names map[string]string, 
 
 func (a *app) telemetryMarks() *cobra.Command {
 	var s spanFlags
-	var output string
 	c := a.ofNode("marks NODE", "a node's starts, corrections of its clock, and gaps in what came", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
-		if err := checkOutput(output); err != nil {
-			return err
-		}
 		now, err := gatewayNow(ctx, c)
 		if err != nil {
 			return err
@@ -151,7 +143,7 @@ func (a *app) telemetryMarks() *cobra.Command {
 		return a.show(items[apitype.Mark]{marks}, func(w io.Writer) error {
 			t := table.New("TIME", "KIND", "BOOT", "UNTIL", "DETAIL")
 			form := stamp
-			if output != outputCSV {
+			if !a.page().CSV {
 				form = func(t time.Time) string { return t.UTC().Format(time.DateTime) }
 			}
 			for _, m := range marks {
@@ -161,21 +153,17 @@ func (a *app) telemetryMarks() *cobra.Command {
 				}
 				t.Row(form(m.Time), m.Kind, fmt.Sprint(m.Boot), until, m.Detail)
 			}
-			return write(t, w, output)
+			return t.Write(w)
 		})
 	})
 	s.add(c)
-	outputFlag(c, &output)
 	return c
 }
 
 func (a *app) telemetryMetrics() *cobra.Command {
 	var s spanFlags
-	var output, prefix string
+	var prefix string
 	c := a.call("metrics", "metrics of which there may be readings", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
-		if err := checkOutput(output); err != nil {
-			return err
-		}
 		now, err := gatewayNow(ctx, c)
 		if err != nil {
 			return err
@@ -193,18 +181,10 @@ func (a *app) telemetryMetrics() *cobra.Command {
 			for _, m := range metrics {
 				t.Row(m.Metric, m.Unit)
 			}
-			return write(t, w, output)
+			return t.Write(w)
 		})
 	})
 	s.add(c)
 	c.Flags().StringVar(&prefix, "metric", "", "only metrics that begin with `prefix`, such as system.cpu")
-	outputFlag(c, &output)
 	return c
-}
-
-func write(t *table.Table, w io.Writer, output string) error {
-	if output == outputCSV {
-		return t.CSV(w, true)
-	}
-	return t.Write(w)
 }

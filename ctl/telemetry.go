@@ -18,50 +18,29 @@ import (
 )
 
 func (a *app) telemetryCommand() *cobra.Command {
-	var metric, output string
+	var metric string
 	var watch bool
 	var interval time.Duration
 	latest := a.ofNode("latest [NODE]", "latest readings of one node or all", cobra.MaximumNArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
-		if err := checkOutput(output); err != nil {
-			return err
-		}
 		node := strings.Join(args, "")
 		if watch {
-			return a.watchTelemetry(ctx, c, node, metric, output, interval)
+			return a.watchTelemetry(ctx, c, node, metric, interval)
 		}
 		readings, names, err := a.latest(ctx, c, node, metric)
 		if err != nil {
 			return err
 		}
 		return a.show(items[apitype.Reading]{readings}, func(w io.Writer) error {
-			return writeReadings(w, readings, names, c.Now(), output, true)
+			return a.readingTable(readings, names, c.Now(), true).Write(w)
 		})
 	})
 	latest.Aliases = []string{"show"}
 	latest.Flags().StringVar(&metric, "metric", "", "only metrics that begin with `prefix`, such as system.cpu")
 	latest.Flags().BoolVar(&watch, "watch", false, "go on and print what is new")
 	intervalFlag(latest, &interval, "readings")
-	outputFlag(latest, &output)
 	return group("telemetry", "readings of the nodes", latest,
 		a.telemetryRange(), a.telemetryMarks(), a.telemetryMetrics(), a.telemetryExport(), a.telemetryImport(),
 		a.ofNode("coverage NODE", "which batches of a node the gateway has, per boot", cobra.ExactArgs(1), a.telemetryCoverage))
-}
-
-// Forms of what is printed, beside --json.
-const (
-	outputTable = "table"
-	outputCSV   = "csv"
-)
-
-func outputFlag(c *cobra.Command, output *string) {
-	c.Flags().StringVarP(output, "output", "o", outputTable, "`form`: table or csv")
-}
-
-func checkOutput(output string) error {
-	if output != outputTable && output != outputCSV {
-		return &usageError{fmt.Errorf("--output: expected table or csv, got %q", output)}
-	}
-	return nil
 }
 
 // exact is a number with all its digits, for programs.
@@ -74,18 +53,6 @@ func exact(v float64) string {
 
 // stamp is an instant for programs.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
-
-// writeReadings prints latest readings, under a heading for the first ones.
-func writeReadings(w io.Writer, readings []apitype.Reading, names map[string]string, now time.Time, output string, first bool) error {
-	if output != outputCSV {
-		return readingTable(readings, names, now).Write(w)
-	}
-	t := table.New("TIME", "NODE", "METRIC", "UNIT", "VALUE", "CLOCK", "BOOT", "SEQ")
-	for _, r := range readings {
-		t.Row(stamp(r.Time), nameOf(names, r.Node), r.Metric, r.Unit, exact(r.Value), string(r.Clock), fmt.Sprint(r.Boot), fmt.Sprint(r.Seq))
-	}
-	return t.CSV(w, first)
-}
 
 func (a *app) latest(ctx context.Context, c *client.Client, node, metric string) ([]apitype.Reading, map[string]string, error) {
 	readings, err := c.Telemetry(ctx, node, metric)
@@ -104,9 +71,21 @@ func nameOf(names map[string]string, id string) string {
 	return id
 }
 
-func readingTable(readings []apitype.Reading, names map[string]string, now time.Time) *table.Table {
-	t := table.New("NODE", "METRIC", "VALUE", "UNIT", "AGE", "CLOCK")
+// readingTable shows latest readings, under a heading where these are the first.
+func (a *app) readingTable(readings []apitype.Reading, names map[string]string, now time.Time, first bool) *table.Table {
+	heading := []string{"NODE", "METRIC", "VALUE", "UNIT", "AGE", "CLOCK"}
+	if a.page().CSV {
+		heading = []string{"TIME", "NODE", "METRIC", "UNIT", "VALUE", "CLOCK", "BOOT", "SEQ"}
+	}
+	if !first {
+		heading = nil
+	}
+	t := table.New(heading...)
 	for _, r := range readings {
+		if a.page().CSV {
+			t.Row(stamp(r.Time), nameOf(names, r.Node), r.Metric, r.Unit, exact(r.Value), string(r.Clock), fmt.Sprint(r.Boot), fmt.Sprint(r.Seq))
+			continue
+		}
 		t.Row(nameOf(names, r.Node), r.Metric, table.Value(r.Value), r.Unit, table.Age(now, r.Time), string(r.Clock))
 	}
 	return t
@@ -114,7 +93,7 @@ func readingTable(readings []apitype.Reading, names map[string]string, now time.
 
 // watchTelemetry prints all readings, and then, until it is interrupted, those
 // that are new: as tables for people, one JSON object a line for programs.
-func (a *app) watchTelemetry(ctx context.Context, c *client.Client, node, metric, output string, interval time.Duration) error {
+func (a *app) watchTelemetry(ctx context.Context, c *client.Client, node, metric string, interval time.Duration) error {
 	names, first := liveNames{app: a, c: c}, true
 	want := apitype.LiveRequest{Topic: apitype.TopicTelemetry, Metrics: prefixes(metric)}
 	if node != "" {
@@ -138,7 +117,7 @@ func (a *app) watchTelemetry(ctx context.Context, c *client.Client, node, metric
 			return err
 		}
 		defer func() { first = false }()
-		return writeReadings(a.env.Stdout, news, known, c.Now(), output, first)
+		return a.readingTable(news, known, c.Now(), first).Write(a.page())
 	})
 	return notFound(err, "haloctl node list shows the nodes")
 }

@@ -24,6 +24,24 @@ const maxCell = 400
 type Table struct {
 	heading bool // the first row is one
 	rows    [][]string
+	wide    int // columns from this one on are printed where all are wanted; 0: all always are
+}
+
+// Page is what tables are printed on, in one form.
+type Page struct {
+	Out  io.Writer
+	Wide bool // all columns
+	CSV  bool // and nothing but tables
+
+	tables int // so far
+}
+
+// Write prints text, which is left out where a program reads tables.
+func (p *Page) Write(b []byte) (int, error) {
+	if p.CSV {
+		return len(b), nil
+	}
+	return p.Out.Write(b)
 }
 
 // New returns a table with that heading; without one, none is printed.
@@ -44,12 +62,29 @@ func (t *Table) Row(cells ...string) {
 	t.rows = append(t.rows, row)
 }
 
-// Write prints the table. Empty cells are printed as a dash, so that no column seems
-// to move.
+// Wide has columns from that one on, counted from 0, printed only where a Page is to have
+// all of them.
+func (t *Table) Wide(from int) *Table {
+	t.wide = from
+	return t
+}
+
+// Write prints the table, on a Page in its form. Empty cells are printed as a dash, so that
+// no column seems to move.
 func (t *Table) Write(w io.Writer) error {
+	p, ok := w.(*Page)
+	if ok && p.CSV {
+		if p.tables++; p.tables > 1 && t.heading {
+			fmt.Fprintln(p.Out) // CSV reports what failed
+		}
+		return t.CSV(p.Out)
+	}
+	narrow := t.wide > 0 && !(ok && p.Wide)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for n, row := range t.rows {
-		row = slices.Clone(row)
+		if row = slices.Clone(row); narrow {
+			row = row[:min(t.wide, len(row))]
+		}
 		for i, c := range row {
 			if c == "" && (n > 0 || !t.heading) {
 				row[i] = "-"
@@ -60,15 +95,12 @@ func (t *Table) Write(w io.Writer) error {
 	return tw.Flush()
 }
 
-// CSV prints the table as comma-separated values (RFC 4180), its heading in lower case
-// with _ for spaces, unless no heading is wanted. A cell that a spreadsheet would take for a formula gets an
-// apostrophe before it: names come from the network.
-func (t *Table) CSV(w io.Writer, heading bool) error {
+// CSV prints the whole table as comma-separated values (RFC 4180), its heading in lower case
+// with _ for spaces. A cell that a spreadsheet would take for a formula gets an apostrophe
+// before it: names come from the network.
+func (t *Table) CSV(w io.Writer) error {
 	cw := csv.NewWriter(w)
 	for i, row := range t.rows {
-		if i == 0 && t.heading && !heading {
-			continue
-		}
 		row = slices.Clone(row)
 		for k, c := range row {
 			switch {

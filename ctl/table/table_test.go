@@ -1,6 +1,7 @@
 package table
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -90,11 +91,44 @@ func TestCSV(t *testing.T) {
 	tab.Row("=cmd()", "a, \"b\"", "-61")
 	tab.Row("+49", "-x", "1e5")
 	var b strings.Builder
-	if err := tab.CSV(&b, true); err != nil {
+	if err := tab.CSV(&b); err != nil {
 		t.Fatal(err)
 	}
 	const want = "node,next_hop,signal\nmast,,'-61 dBm\n'=cmd(),\"a, \"\"b\"\"\",-61\n+49,'-x,1e5\n"
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
+func TestAPageHasOneForm(t *testing.T) {
+	print := func(p Page) string {
+		var b strings.Builder
+		p.Out = &b
+		fmt.Fprintln(&p, "Two nodes:")
+		nodes := New("NODE", "STATE", "ID").Wide(2)
+		nodes.Row("mast", "ok", "n-a")
+		nodes.Row("hill", "", "n-b")
+		more := New().Wide(2)
+		more.Row("lake", "ok", "n-c")
+		links := New("A", "B")
+		links.Row("mast", "hill")
+		for _, x := range []*Table{nodes, more, links} {
+			if err := x.Write(&p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return b.String()
+	}
+	for name, c := range map[string]struct {
+		page Page
+		want string
+	}{
+		"people": {Page{}, "Two nodes:\nNODE  STATE\nmast  ok\nhill  -\nlake  ok\nA     B\nmast  hill\n"},
+		"wide":   {Page{Wide: true}, "Two nodes:\nNODE  STATE  ID\nmast  ok     n-a\nhill  -      n-b\nlake  ok  n-c\nA     B\nmast  hill\n"},
+		"csv":    {Page{CSV: true}, "node,state,id\nmast,ok,n-a\nhill,,n-b\nlake,ok,n-c\n\na,b\nmast,hill\n"},
+	} {
+		if got := print(c.page); got != c.want {
+			t.Errorf("%s: got\n%s\nwant\n%s", name, got, c.want)
+		}
 	}
 }
