@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -267,6 +268,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	if r.Header.Get("Accept") != "" {
+		r.Header.Set("Accept", "application/json") // there is nothing else, and huma's reader of it (v2.37) panics at "a/b;" and the like
+	}
 	defer func() {
 		p := recover()
 		if p == nil {
@@ -275,7 +279,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if p == http.ErrAbortHandler {
 			panic(p) // the server's own way to end a connection
 		}
-		a.Log.Error("a request failed badly", "method", r.Method, "path", r.URL.Path, "err", p)
+		a.Log.Error("a request failed badly", "method", r.Method, "path", r.URL.Path, "err", p, "stack", string(debug.Stack()))
 		writeProblem(w, apitype.Refuse(http.StatusInternalServerError, "", "an internal error; the gateway's log has the reason"))
 	}()
 	if _, pattern := a.mux.Handler(r); pattern == "" {
