@@ -83,11 +83,12 @@ func (p *process) kill() {
 // ledger is what the gateway has acknowledged, and what it may have done besides: asked
 // for when it died.
 type ledger struct {
-	mu   sync.Mutex
-	acks map[uint64]bool
-	sent uint64
-	keys map[string]keyState // API tokens by name
-	last string              // refresh token of the last answer
+	mu    sync.Mutex
+	acks  map[uint64]bool
+	sent  uint64
+	begun time.Time
+	keys  map[string]keyState // API tokens by name
+	last  string              // refresh token of the last answer
 }
 
 type keyState int
@@ -126,7 +127,7 @@ func TestNothingAcknowledgedIsLostByKills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &ledger{acks: map[uint64]bool{}, keys: map[string]keyState{}, last: tokens.RefreshToken}
+	l := &ledger{begun: time.Now(), acks: map[uint64]bool{}, keys: map[string]keyState{}, last: tokens.RefreshToken}
 	random := rand.New(rand.NewPCG(7, uint64(kills)))
 	var slowest time.Duration
 	for round := range kills {
@@ -250,7 +251,8 @@ func (l *ledger) stream(ctx context.Context, p *process, key identity.Key) {
 			l.mu.Unlock()
 		}
 		b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seq), Clock: model.ClockGPS},
-			Reports: []wire.Report{{Time: time.Now().UnixMilli(), Values: []wire.Value{wire.Int(int64(seq))}}}}
+			// Of one instant one reading is kept.
+			Reports: []wire.Report{{Time: l.begun.Add(time.Duration(seq) * time.Millisecond).UnixMilli(), Values: []wire.Value{wire.Int(int64(seq))}}}}
 		data, err := b.Encode(chaosSchema)
 		if err != nil {
 			p.t.Error(err)

@@ -57,16 +57,14 @@ func (a *API) backupRoutes() {
 		by := callerOf(ctx).Actor()
 		return &huma.StreamResponse{Body: func(hc huma.Context) { a.createBackup(hc, i.Body, by) }}, nil
 	})
+	form := &huma.MediaType{}
 	register(a, access{scope: apitype.ScopeRestore}, huma.Operation{
 		OperationID: "restore-backup", Method: http.MethodPost, Path: "/v1/restore", Tags: tags,
 		Summary: "Make this fresh gateway the one that a backup is of",
 		Description: "For a gateway without an admin, with the ticket that a claim for a restore gives; or for one that has no nodes yet, by its admin. " +
 			"The body is a form whose first field is passphrase and whose second is backup, the file. All of it is checked before anything changes; then the machine restarts " +
 			"as that gateway, with the backup's users, nodes, CA and mesh profile, and a higher epoch, by which nodes follow it and refuse the former one.",
-		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {Schema: &huma.Schema{
-			Type: huma.TypeObject, Required: []string{"passphrase", "backup"}, Properties: map[string]*huma.Schema{
-				"passphrase": {Type: huma.TypeString}, "backup": {Type: huma.TypeString, Format: "binary"},
-			}}}}},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": form}},
 	}, func(ctx context.Context, i *Form) (*body[apitype.Restored], error) {
 		passphrase, file, err := i.parts()
 		if err != nil {
@@ -75,6 +73,10 @@ func (a *API) backupRoutes() {
 		r, err := a.Backups.Restore(ctx, file, passphrase, callerOf(ctx).Actor())
 		return answer(r, ofBackup(err))
 	})
+	// Afterwards, or huma would read the body itself, all of it into RAM.
+	form.Schema = &huma.Schema{Type: huma.TypeObject, Required: []string{"passphrase", "backup"}, Properties: map[string]*huma.Schema{
+		"passphrase": {Type: huma.TypeString}, "backup": {Type: huma.TypeString, Format: "binary"},
+	}}
 }
 
 const backupType = "application/octet-stream"
@@ -102,7 +104,7 @@ func (a *API) createBackup(hc huma.Context, c apitype.CreateBackup, by string) {
 	}
 }
 
-// Form is the body of a restore, read as it comes: huma itself would read all of it into RAM.
+// Form is the body of a restore, read as it comes.
 type Form struct {
 	request *http.Request
 	writer  http.ResponseWriter

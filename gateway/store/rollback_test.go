@@ -44,7 +44,13 @@ var writes = map[string]string{
 	"operator_certificates": `INSERT INTO operator_certificates (epoch, username, role, key, label, issued, expires)
 		VALUES (1, 'eve', 'admin', x'05', '', 1, 9)`,
 	"audit_anchor": `UPDATE audit_anchor SET id = id`,
-	"secrets":      `INSERT INTO secrets (name, sealed) VALUES ('k', x'06')`,
+	"preferences":  `INSERT INTO preferences (name, value) VALUES ('telemetry.budget_bytes', '1')`,
+	"neurons":      `INSERT INTO neurons (name, description, needs, created, created_by) VALUES ('n01', '', '', 1, 'user:eve')`,
+	"neuron_parts": `INSERT INTO neuron_parts (neuron, component, kind, target) VALUES ('n01', 'send', 'device', 'n-a')`,
+	"idempotency":  `INSERT INTO idempotency (id, caller, request, answer, created) VALUES (x'07', 'user:eve', x'08', NULL, 1)`,
+	"jobs": `INSERT INTO jobs (epoch, boot, kind, node, by, key, request, state, created, expires)
+		VALUES (1, 1, 'reboot', 'n-a', 'user:eve', NULL, '{}', 'waiting', 1, 9)`,
+	"secrets": `INSERT INTO secrets (name, sealed) VALUES ('k', x'06')`,
 }
 
 // unmade takes back what writes has made, as releases do.
@@ -158,7 +164,7 @@ func (b table) names() (list []string) {
 
 // tablesInOrder has those first that others refer to.
 func tablesInOrder(m map[string]table) []string {
-	rank := func(name string) int { return slices.Index([]string{"users", "nodes"}, name) }
+	rank := func(name string) int { return slices.Index([]string{"users", "nodes", "neurons"}, name) }
 	return slices.SortedFunc(maps.Keys(m), func(a, b string) int { return cmp.Or(cmp.Compare(rank(b), rank(a)), cmp.Compare(a, b)) })
 }
 
