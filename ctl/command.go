@@ -290,7 +290,7 @@ func (a *app) speedTestCommand() *cobra.Command {
 }
 
 func (a *app) nodeCapabilities(ctx context.Context, c *client.Client, args []string) error {
-	can, err := c.Capabilities(ctx, args[0])
+	can, err := c.NodeCapabilities(ctx, args[0])
 	if err != nil {
 		return notFound(err, "haloctl node list shows the nodes")
 	}

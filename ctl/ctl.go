@@ -99,7 +99,7 @@ lets you in there. --local asks the device that haloctl runs on.
 Environment: HALO_GATEWAY, HALO_NETWORK and HALO_CONFIG stand for the flags of
 these names; HALO_PASSWORD and HALO_CLAIM_CODE answer the questions of claim and
 login where nobody can be asked, HALO_NEW_PASSWORD those of user add and user
-password.
+password, HALO_BACKUP_PASSPHRASE that of backup and restore.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 gateway not reachable,
 4 not authorised, 5 not found.`
@@ -132,6 +132,7 @@ func (a *app) command() *cobra.Command {
 		a.jobCommand(), a.speedTestCommand(),
 		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.consoleCommand(), a.apiTokenCommand(), a.auditCommand(),
 		a.settingCommand(),
+		a.backupCommand(), a.restoreCommand(), a.caCommand(), a.sessionCommand(),
 	)
 	return root
 }

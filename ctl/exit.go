@@ -117,6 +117,10 @@ func judgeProblem(p *apitype.Problem) (code int, hint string) {
 		return ExitUnauthorised, "your role does not allow this; ask an admin"
 	case apitype.ProblemETag:
 		return ExitError, "somebody has changed it meanwhile: look at it again, then try again"
+	case apitype.ProblemBackupNewer:
+		return ExitError, "put the release that made the backup, or a later one, on the new card"
+	case apitype.ProblemNotFresh:
+		return ExitError, "write a gateway's image to another card and restore onto that"
 	case apitype.ProblemStore:
 		return ExitError, "haloctl health says what the gateway waits for; then try again"
 	}

@@ -20,6 +20,8 @@ func (*mast) PutPeers([]model.AdmittedPeer) error   { return api.ErrRole }
 func (*mast) PutAnnounce(model.Announce) error      { return api.ErrRole }
 func (*mast) PutRevoked([]string) error             { return api.ErrRole }
 func (*mast) PutProfile(model.ProfileChange) error  { return api.ErrRole }
+func (*mast) Backup() (model.MeshBackup, error)     { return model.MeshBackup{}, api.ErrRole }
+func (*mast) Restore(model.MeshRestore) error       { return api.ErrRole }
 func (*mast) MeshSecret() (bundle.Mesh, error)      { return bundle.Mesh{}, api.ErrRole }
 func (*mast) Profile() (model.MeshProfile, error)   { return model.MeshProfile{}, nothing() }
 func (*mast) RotateKey() error                      { return nothing() }

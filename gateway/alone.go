@@ -29,6 +29,14 @@ func (d *daemon) meshClient() meshClient {
 	return local.NewMesh(d.Mesh)
 }
 
+// meshKeeper returns who keeps halo-mesh's part of backups.
+func (d *daemon) meshKeeper(p *prepared) meshKeeper {
+	if d.Alone {
+		return soloKeeper{d, p}
+	}
+	return local.NewMesh(d.Mesh)
+}
+
 func (d *daemon) meshMissing() health.State {
 	if d.Alone {
 		return health.Degraded

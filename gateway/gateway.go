@@ -52,6 +52,7 @@ const (
 	checkListen    = "listeners"
 	checkTopology  = "topology-db"
 	checkEpoch     = "epoch"
+	checkConfined  = "confined"
 )
 
 // Config says where things are.
@@ -67,6 +68,7 @@ type Config struct {
 	Every    time.Duration // between commits of what is not urgent
 	Poll     time.Duration // between looks at halo-mesh: how soon /health tells of its loss
 	Console  io.Writer     // for the claim code, when alone
+	Confine  bool          // give up what the process does not need; it cannot have it back
 	Log      *slog.Logger
 }
 
@@ -89,7 +91,7 @@ func Laptop(dir string, plain []string, console io.Writer, log *slog.Logger) Con
 
 // newDaemon returns a gateway that has not started.
 func newDaemon(c Config) *daemon {
-	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(time.Now, version.Get().Built), stopAnswering: func() {}, closed: map[string]error{}}
+	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(time.Now, version.Get().Built), stopAnswering: func() {}, closed: map[string]error{}, restored: make(chan struct{})}
 	d.health.Declare(checkPerm)
 	d.health.Declare(meshlink.CheckMesh)
 	if c.Alone {
@@ -102,6 +104,9 @@ func newDaemon(c Config) *daemon {
 	d.health.Declare(checkTelemetry, checkPerm)
 	d.health.Declare(checkTopology, checkPerm)
 	d.health.Declare(checkListen)
+	if c.Confine {
+		d.health.Declare(checkConfined)
+	}
 	d.health.Declare(meshlink.CheckOverlay, meshlink.CheckMesh)
 	d.health.Watch(func(k health.Check) {
 		d.Log.Info("health changed", "check", k.Name, "state", string(k.State), "detail", k.Detail)
@@ -118,6 +123,16 @@ func Run(ctx context.Context, c Config) error {
 			return err
 		}
 	}
+	for {
+		err := runOnce(ctx, c)
+		if !errors.Is(err, errRestored) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// runOnce runs the gateway until ctx ends or, alone, it has to start as another.
+func runOnce(ctx context.Context, c Config) error {
 	d := newDaemon(c)
 	asked := ctx
 	g, ctx := errgroup.WithContext(ctx)
@@ -159,6 +174,8 @@ type daemon struct {
 
 	mu     sync.Mutex // guards closed
 	closed map[string]error
+
+	restored chan struct{} // closed when a gateway that runs alone has to start as another
 }
 
 type handler struct{ http.Handler }
@@ -173,7 +190,10 @@ func early(g *health.Graph) http.Handler {
 		w.Header().Set("Retry-After", "2")
 		http.Error(w, "the gateway is starting; /health says what it waits for", http.StatusServiceUnavailable)
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		api.Secure(w.Header())
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // bound notes that a listener is open, or why not. One that is closed leaves
@@ -212,7 +232,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	var link *meshlink.Link
 	logins, err := auth.New(ctx, auth.Config{
-		DB: p.config, Clock: d.clock, Events: log, Salt: p.network[:], Key: p.identity.Key, Epoch: p.epoch.Now,
+		DB: p.config, Secrets: p.secrets, Clock: d.clock, Events: log, Salt: p.network[:], Key: p.identity.Key, Epoch: p.epoch.Now,
 		OfferTime: func(ctx context.Context, o model.TimeOffer) {
 			if err := link.OfferTime(ctx, o); err != nil && !d.Alone {
 				d.Log.Warn("the time of a login is of no use", "err", err)
@@ -268,9 +288,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	copies := newCopies(p.config.Copy, p.config.Copied(), nodes.Changes(), d.Log)
+	copies := newCopies(d.copyOf(p.config, log), p.config.Copied(), nodes.Changes(), d.Log)
 	copies.catchUp(lag)
-	judge := epoch.Judge{Keeper: p.epoch, Fresh: nodes.Fresh, Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
+	judge := epoch.Judge{Keeper: p.epoch, Fresh: p.replaces(nodes), Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient()
 	neurons := brain.New(brain.Config{DB: p.config, Clock: d.clock, Devices: nodes, Own: d.ownProcess})
 	link = meshlink.New(meshlink.Config{
@@ -301,6 +321,14 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return ignoreEnd(ctx, err)
 	}
 	d.showCode(link, code)
+	network := p.name()
+	if p.bundle != nil {
+		network = p.bundle.Network
+	}
+	saved := d.newBackups(p, series, d.meshKeeper(p), network, logins, nodes, log, func() uint64 {
+		s, _ := link.Last()
+		return s.HeardEpoch
+	})
 	changes := audit.New(p.config, d.clock)
 	once, err := idempotency.New(p.config, d.clock, p.identity.Key)
 	if err != nil {
@@ -310,7 +338,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	hub := d.newLive(live.Sources{Events: log, Epoch: p.epoch.Now, Latest: series.Latest(), Registry: nodes, Recoveries: recoveries, Topology: picture, Jobs: work.jobs}, logins)
 	a, err := api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
-		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Backups: saved, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Idempotency: once, Live: hub, Topology: picture, Jobs: work.jobs, Commands: work.commands, SpeedTests: work.speed,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
@@ -339,6 +367,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },
 		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },
 		d.untilAnswered,
+		func(ctx context.Context) error { return p.followRestored(ctx, nodes) },
+		d.untilRestored,
 	}, stage{nodes.Run, copies.run, kept.run}, stage{log.Run})
 }
 
@@ -362,6 +392,16 @@ func (d *daemon) untilAnswered(ctx context.Context) error {
 	d.stopAnswering()
 	d.answering.Wait()
 	return nil
+}
+
+// untilRestored ends the gateway when it has to start as another.
+func (d *daemon) untilRestored(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.restored:
+		return errRestored
+	}
 }
 
 // stage is what ends together.

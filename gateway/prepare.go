@@ -7,13 +7,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"halo.internal/gateway/auth"
+	"halo.internal/gateway/backup"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/gateway/reserve"
+	"halo.internal/gateway/seal"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/gateway/trust"
@@ -39,6 +42,7 @@ type prepared struct {
 	network   identity.PublicKey
 	bundle    *bundle.Bundle
 	config    *store.DB
+	secrets   *seal.Secrets
 	telemetry *store.DB
 	reserve   *reserve.Reserve
 	epoch     *epoch.Keeper
@@ -83,7 +87,13 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if err := d.until(ctx, checkPerm, func() error { return os.MkdirAll(dir, 0o700) }); err != nil {
 		return nil, err
 	}
+	if err := reserve.New(dir).GiveUp(); err != nil {
+		d.Log.Warn("the reserve is not given up", "err", err)
+	}
 	if err := d.until(ctx, checkIdentity, func() error { return d.identify(ctx, p) }); err != nil {
+		return nil, err
+	}
+	if err := d.until(ctx, checkConfig, func() error { return d.takeRestored(p, dir) }); err != nil {
 		return nil, err
 	}
 	var aside string
@@ -99,6 +109,7 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if aside != "" {
 		p.noteAside(aside)
 	}
+	d.confine(dir)
 	// In the folder that stays, and before the databases want room.
 	d.sweep(dir)
 	p.reserve = reserve.New(dir)
@@ -118,8 +129,11 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if repair.Reason != "" {
 		p.noteRepair("config", repair)
 	}
+	if err == nil {
+		err = d.until(ctx, checkConfig, func() error { return p.openSecrets(dir) })
+	}
 	if err == nil && repair.Restored != "" {
-		err = d.until(ctx, checkConfig, func() error { return auth.EndLogins(ctx, p.config) })
+		err = d.until(ctx, checkConfig, func() error { return auth.EndLogins(ctx, p.config, p.secrets) })
 	}
 	if err == nil {
 		err = d.until(ctx, checkConfig, func() error {
@@ -131,6 +145,9 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 				return err
 			}
 			p.epoch = epoch.NewKeeper(p.config, file, settled)
+			if err := p.rememberRestored(ctx, repair); err != nil {
+				return err
+			}
 			return p.config.Settled()
 		})
 	}
@@ -155,10 +172,23 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	return p, nil
 }
 
+// openSecrets loads the key of the secrets in config.db.
+func (p *prepared) openSecrets(dir string) error {
+	box, lost, err := seal.Load(dir)
+	if err != nil {
+		return err
+	}
+	p.secrets = seal.New(p.config, box)
+	if lost != "" {
+		p.note("seal.lost", model.Error, "the key of the secrets in config.db was damaged in both places and is made anew; what it sealed has to be entered again", map[string]string{"reason": lost})
+	}
+	return nil
+}
+
 // sweep removes what power cuts left in the gateway's folder; alone there is no
 // halo-mesh to do it in the one above.
 func (d *daemon) sweep(dir string) {
-	err := errors.Join(atomicfile.Sweep(dir), store.SweepCopy(d.State.File(paths.ConfigDB)))
+	err := errors.Join(atomicfile.Sweep(dir), store.SweepCopy(d.State.File(paths.ConfigDB)), backup.Sweep(dir))
 	if d.Alone {
 		err = errors.Join(err, atomicfile.Sweep(string(d.State)))
 	}
@@ -276,6 +306,9 @@ func (d *daemon) identify(ctx context.Context, p *prepared) error {
 		p.identity, p.network = s, s.Key.Public()
 		return err
 	}
+	if err := d.becomeRestored(); err != nil {
+		return err
+	}
 	path := d.State.File(paths.Identity)
 	s, err := identity.Load(path, nil)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -332,6 +365,8 @@ func (d *daemon) findBundle(ctx context.Context, p *prepared) {
 func (p *prepared) noteRepair(name string, r store.Repair) {
 	fields := map[string]string{"reason": r.Reason, "aside": r.Aside}
 	switch {
+	case strings.HasPrefix(r.Restored, backup.From):
+		p.noteRestored(r)
 	case r.Restored != "":
 		fields["copy"] = r.Restored
 		p.note("store."+name+".restored", model.Error, "the "+name+" database was damaged; its last good copy took its place; all logins were ended, people log in again", fields)

@@ -79,6 +79,7 @@ const (
 	RouteProfile      = "/v1/profile"
 	RouteMeshSecret   = "/v1/profile/secret"
 	RouteDoctor       = "/v1/doctor" // POST examines first
+	RouteBackup       = "/v1/backup" // secrets of the network; PUT restores
 )
 
 // ErrAbsent is wrapped when nobody answers on the socket: halo-mesh is not
@@ -256,6 +257,19 @@ func (m *Mesh) MeshSecret(ctx context.Context) (bundle.Mesh, error) {
 	var b bundle.Mesh
 	err := m.do(ctx, http.MethodGet, RouteMeshSecret, nil, &b)
 	return b, err
+}
+
+// Backup returns what halo-mesh adds to a backup: it has the network's key in it.
+func (m *Mesh) Backup(ctx context.Context) (model.MeshBackup, error) {
+	var b model.MeshBackup
+	err := m.do(ctx, http.MethodGet, RouteBackup, nil, &b)
+	return b, err
+}
+
+// Restore has the device become what a backup says by its next start, which follows in
+// some seconds.
+func (m *Mesh) Restore(ctx context.Context, r model.MeshRestore) error {
+	return m.do(ctx, http.MethodPut, RouteBackup, r, nil)
 }
 
 // PutClaimCode has the code shown on the console and in the boot partition.

@@ -78,7 +78,10 @@ func device(role model.Role) int {
 		return 2
 	}
 	go serveProbe(ctx, filepath.Join(root, probeSocket))
-	if role == model.RoleGateway {
+	switch {
+	case role == model.RoleGateway && os.Getenv(envReal) != "":
+		go realAPI(ctx, root)
+	case role == model.RoleGateway:
 		go (&fakeAPI{root: root, mesh: local.NewMesh(filepath.Join(root, paths.MeshSocket))}).run(ctx)
 	}
 	err = mesh.Run(ctx, mesh.Config{
@@ -91,7 +94,8 @@ func device(role model.Role) int {
 			return &cable{c: c, err: errors.New("no cable yet")}
 		},
 		ChangeTiming: changeTiming(), RekeyOverlap: 15 * time.Second, TakeOver: 30 * time.Second,
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Restart: func() error { os.Exit(restarted); return nil },
+		Log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"halo.internal/hal/card"
 	"halo.internal/identity"
 	"halo.internal/mesh/clock"
@@ -48,6 +50,7 @@ func Machine(ctx context.Context, log *slog.Logger) (Config, error) {
 		Console:  func() (io.WriteCloser, error) { return provision.Consoles("/sys/class/tty/console/active", "/dev") },
 		Clock:    clock.NewMachine(),
 		Underlay: NewUnderlay,
+		Restart:  func() error { return unix.Kill(1, unix.SIGTERM) }, // gokrazy ends all services and restarts
 		Log:      log,
 	}, nil
 }

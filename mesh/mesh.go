@@ -60,6 +60,8 @@ type Config struct {
 	TakeOver time.Duration
 	// RekeyOverlap is how long both overlay keys of a device hold; zero: two minutes.
 	RekeyOverlap time.Duration
+	// Restart has the machine restart in an orderly way; nil: somebody does it by hand.
+	Restart func() error
 	// Userspace has the overlay in this process, see overlay.Config; not on boards.
 	Userspace bool
 	Log       *slog.Logger
@@ -185,6 +187,9 @@ func Run(ctx context.Context, c Config) error {
 	}
 	m.past.look = make(chan struct{}, 1)
 	m.store = state.New(paths.Dir(c.path(paths.State)), c.Vault)
+	if c.Role == model.RoleGateway {
+		restore(c, m.store, tell)
+	}
 	m.clock = clock.New(c.Clock, version.Get().Built)
 	resumed := m.startClock(tell)
 	var changed bool

@@ -188,6 +188,12 @@ func (n *node) OfferTime(model.TimeOffer) error { return api.ErrRole }
 // MeshSecret refuses.
 func (n *node) MeshSecret() (bundle.Mesh, error) { return bundle.Mesh{}, api.ErrRole }
 
+// Backup refuses: of a node nothing has to be kept.
+func (n *node) Backup() (model.MeshBackup, error) { return model.MeshBackup{}, api.ErrRole }
+
+// Restore refuses.
+func (n *node) Restore(model.MeshRestore) error { return api.ErrRole }
+
 // ShowClaimCode refuses.
 func (n *node) ShowClaimCode(string) error { return api.ErrRole }
 
@@ -222,6 +228,8 @@ func (u unprovisioned) RotateKey() error                     { return u.refuse()
 func (u unprovisioned) PutRevoked([]string) error            { return u.refuse() }
 func (u unprovisioned) PutProfile(model.ProfileChange) error { return u.refuse() }
 func (u unprovisioned) Profile() (model.MeshProfile, error)  { return model.MeshProfile{}, u.refuse() }
+func (u unprovisioned) Backup() (model.MeshBackup, error)    { return model.MeshBackup{}, u.refuse() }
+func (u unprovisioned) Restore(model.MeshRestore) error      { return u.refuse() }
 func (u unprovisioned) MeshSecret() (bundle.Mesh, error)     { return bundle.Mesh{}, u.refuse() }
 func (u unprovisioned) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {
 	return model.RadioScan{}, u.refuse()

@@ -56,6 +56,7 @@ func run() (int, error) {
 	} else if role != model.RoleGateway {
 		return exitUnneeded, nil
 	}
+	c.Confine = true
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	if err := gateway.Run(ctx, c); err != nil {

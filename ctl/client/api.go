@@ -25,6 +25,13 @@ func (c *Client) Health(ctx context.Context) (health.Report, error) {
 	return r, err
 }
 
+// Capabilities tells what the gateway can do, and whether it has an admin.
+func (c *Client) Capabilities(ctx context.Context) (apitype.Capabilities, error) {
+	var k apitype.Capabilities
+	err := c.call(ctx, request{method: http.MethodGet, path: "/capabilities", anon: true}, &k)
+	return k, err
+}
+
 // SystemInfo describes the gateway.
 func (c *Client) SystemInfo(ctx context.Context) (apitype.SystemInfo, error) {
 	return get[apitype.SystemInfo](ctx, c, "/v1/system/info", nil)

@@ -33,8 +33,35 @@ var ErrClaimProof = errors.New("the gateway did not prove the claim code, so no 
 // the other side is unknown until it has proved the claim code together with
 // that key; only then, and only to that key, the password goes. at is as for Login.
 func Claim(ctx context.Context, base *url.URL, code, username, password string, at *time.Time) (Claimed, error) {
-	if _, err := claim.Normalise(code); err != nil {
+	p, err := prove(ctx, base, code, username, password)
+	if err != nil {
 		return Claimed{}, err
+	}
+	defer p.client.Close()
+	p.second.Username, p.second.Password, p.second.Time = username, password, at
+	var done apitype.ClaimAnswer
+	ca, err := p.finish(ctx, &done)
+	if err != nil {
+		return Claimed{}, err
+	}
+	if done.Tokens == nil {
+		return Claimed{}, errors.New("claim: expected tokens in the gateway's second answer")
+	}
+	return Claimed{Tokens: *done.Tokens, CA: ca, NetworkKey: p.salt}, nil
+}
+
+// proved is a gateway that has proved the claim code, and what proves that we know it.
+type proved struct {
+	client *Client
+	peer   *samePeer
+	second apitype.ClaimRequest
+	salt   string
+}
+
+// prove is the first half of a claim. The second is for that name and password.
+func prove(ctx context.Context, base *url.URL, code, username, password string) (_ *proved, err error) {
+	if _, err := claim.Normalise(code); err != nil {
+		return nil, err
 	}
 	peer := &samePeer{}
 	var conf *tls.Config
@@ -42,50 +69,55 @@ func Claim(ctx context.Context, base *url.URL, code, username, password string, 
 		conf = &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: peer.verify}
 	}
 	c := newClient(base, conf, nil)
-	defer c.Close()
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
 
 	x := claim.Exchange{ClientNonce: claim.NewNonce()}
 	first := apitype.ClaimRequest{ClientNonce: base64.StdEncoding.EncodeToString(x.ClientNonce)}
 	var hello apitype.ClaimAnswer
 	if err := c.call(ctx, request{method: http.MethodPost, path: "/api/auth/claim", body: first, anon: true}, &hello); err != nil {
-		return Claimed{}, err
+		return nil, err
 	}
 	x.Binding = peer.binding()
 	salt, serverProof, err := unpack(hello, &x)
 	if err != nil {
-		return Claimed{}, err
+		return nil, err
 	}
 	key, err := claim.Derive(code, salt)
 	if err != nil {
-		return Claimed{}, err
+		return nil, err
 	}
 	if !key.VerifyServer(x, serverProof) {
-		return Claimed{}, ErrClaimProof
+		return nil, ErrClaimProof
 	}
 	proof, err := key.ClientProof(x, username, password)
 	if err != nil {
-		return Claimed{}, err
+		return nil, err
 	}
 	second := first
 	second.ServerNonce, second.Proof = hello.ServerNonce, base64.StdEncoding.EncodeToString(proof)
-	second.Username, second.Password, second.Time = username, password, at
-	var done apitype.ClaimAnswer
-	if err := c.call(ctx, request{method: http.MethodPost, path: "/api/auth/claim", body: second, anon: true}, &done); err != nil {
-		return Claimed{}, err
-	}
-	if done.Tokens == nil {
-		return Claimed{}, errors.New("claim: expected tokens in the gateway's second answer")
+	return &proved{c, peer, second, hello.Salt}, nil
+}
+
+// finish is the second half, and returns the network's CA, which has issued the TLS key's
+// certificate.
+func (p *proved) finish(ctx context.Context, done *apitype.ClaimAnswer) (*x509.Certificate, error) {
+	if err := p.client.call(ctx, request{method: http.MethodPost, path: "/api/auth/claim", body: p.second, anon: true}, done); err != nil {
+		return nil, err
 	}
 	ca, err := ParseCA(done.CA)
 	if err != nil {
-		return Claimed{}, err
+		return nil, err
 	}
-	if chain := peer.certificates(); len(chain) > 0 {
+	if chain := p.peer.certificates(); len(chain) > 0 {
 		if err := issued(ca, chain); err != nil {
-			return Claimed{}, &UntrustedError{Gateway: base.Host, Err: err}
+			return nil, &UntrustedError{Gateway: p.client.base.Host, Err: err}
 		}
 	}
-	return Claimed{Tokens: *done.Tokens, CA: ca, NetworkKey: hello.Salt}, nil
+	return ca, nil
 }
 
 func unpack(hello apitype.ClaimAnswer, x *claim.Exchange) (salt, proof []byte, err error) {

@@ -34,9 +34,13 @@ const (
 	maxProblem  = 64 << 10
 	dialTimeout = 8 * time.Second
 	timeout     = 30 * time.Second
-
-	stallTimeout = 2 * time.Minute // without anything of an answer of any length
 )
+
+// stall is how long nothing may come or go of what is of any length: for a backup the
+// gateway copies a database first, and checks all of a restore at its end.
+const stall = 3 * time.Minute
+
+var errStalled = fmt.Errorf("nothing came for %s", stall)
 
 // Tokens gives the bearer token of a request. stale is empty, or the token
 // that the gateway just refused.
@@ -91,14 +95,20 @@ type request struct {
 	method string
 	path   string
 	query  url.Values
-	body   any    // sent as JSON; nil for none
-	file   []byte // sent as it is, instead
-	anon   bool   // needs no login
-	status int    // another status whose body is an answer, not a problem
-	once   bool   // it makes something: with a key, it may be sent again when its answer is lost
+	body   any  // sent as JSON; nil for none
+	anon   bool // needs no login
+	status int  // another status whose body is an answer, not a problem
+	once   bool // it makes something: with a key, it may be sent again when its answer is lost
 
 	wait time.Duration // for the whole answer; 0 is timeout
 	key  string        // Idempotency-Key
+
+	// What follows is of any length. So is an answer that goes to an io.Writer: such a
+	// request may take as long as it likes, while something moves.
+	file   []byte    // sent as it is, in the place of body
+	stream io.Reader // the same, once: it cannot be read again when a token has ended
+	kind   string    // Content-Type of either; empty: application/octet-stream
+	most   int64     // octets of an answer that goes to an io.Writer; 0: however many
 }
 
 // Requests with once are sent this often at most.
@@ -108,7 +118,7 @@ const (
 )
 
 // call does r and decodes the answer into answer, unless that is nil. A *[]byte
-// takes it as it is, and so does an io.Writer, however long it is.
+// takes it as it is, an io.Writer as it comes.
 func (c *Client) call(ctx context.Context, r request, answer any) error {
 	if !r.once {
 		return c.callOnce(ctx, r, answer)
@@ -160,17 +170,35 @@ func (c *Client) callOnce(ctx context.Context, r request, answer any) error {
 
 func (c *Client) try(ctx context.Context, r request, token string, answer any) error {
 	var body io.Reader
-	if r.body != nil {
+	kind := "application/json"
+	switch {
+	case r.body != nil:
 		b, err := json.Marshal(r.body)
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", r.method, r.path, err)
 		}
 		body = bytes.NewReader(b)
-	} else if r.file != nil {
-		body = bytes.NewReader(r.file)
+	case r.file != nil:
+		body, kind = bytes.NewReader(r.file), cmp.Or(r.kind, "application/octet-stream")
+	case r.stream != nil:
+		body, kind = r.stream, cmp.Or(r.kind, "application/octet-stream")
 	}
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(r.wait, timeout))
-	defer cancel()
+	to, pours := answer.(io.Writer)
+	var moved *time.Timer // nil: all of it has its time
+	if pours || r.file != nil || r.stream != nil {
+		moving, cancel := context.WithCancelCause(ctx)
+		moved = time.AfterFunc(stall, func() { cancel(errStalled) })
+		defer moved.Stop()
+		defer cancel(nil)
+		ctx = moving
+		if body != nil {
+			body = &watch{Reader: body, timer: moved}
+		}
+	} else {
+		limited, cancel := context.WithTimeout(ctx, cmp.Or(r.wait, timeout))
+		defer cancel()
+		ctx = limited
+	}
 	u := c.base.JoinPath(r.path)
 	u.RawQuery = r.query.Encode()
 	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), body)
@@ -184,11 +212,8 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	}
 	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", "haloctl/"+version.Get().Version)
-	switch {
-	case r.file != nil:
-		req.Header.Set("Content-Type", "application/octet-stream")
-	case body != nil:
-		req.Header.Set("Content-Type", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", kind)
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
@@ -199,7 +224,7 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	sent := time.Now()
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return explain(c.base, err)
+		return explain(c.base, stalled(ctx, err))
 	}
 	defer resp.Body.Close()
 	if there, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
@@ -208,12 +233,23 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	if resp.StatusCode/100 != 2 && (r.status == 0 || resp.StatusCode != r.status) {
 		return problem(resp)
 	}
-	if w, ok := answer.(io.Writer); ok {
-		return c.pour(w, resp.Body, cancel)
+	if pours {
+		from := &watch{Reader: resp.Body, timer: moved}
+		if r.most > 0 {
+			from.Reader = io.LimitReader(resp.Body, r.most+1)
+		}
+		n, err := io.Copy(to, from)
+		switch {
+		case from.err != nil:
+			return explain(c.base, stalled(ctx, from.err))
+		case err == nil && r.most > 0 && n > r.most:
+			err = fmt.Errorf("%s %s: expected at most %d octets, got more", r.method, r.path, r.most)
+		}
+		return err
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return explain(c.base, err)
+		return explain(c.base, stalled(ctx, err))
 	}
 	if len(b) > maxAnswer {
 		return fmt.Errorf("%s %s: expected at most %d octets, got more", r.method, r.path, maxAnswer)
@@ -231,26 +267,29 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	return nil
 }
 
-// pour copies an answer of any length; cancel is called when nothing of it comes for long.
-func (c *Client) pour(w io.Writer, r io.Reader, cancel func()) error {
-	stalled := time.AfterFunc(stallTimeout, cancel)
-	defer stalled.Stop()
-	part := make([]byte, 64<<10)
-	for {
-		n, err := r.Read(part)
-		stalled.Reset(stallTimeout)
-		if n > 0 {
-			if _, err := w.Write(part[:n]); err != nil {
-				return err
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return explain(c.base, err)
-		}
+// watch ends what its timer is of when nothing has moved for a while.
+type watch struct {
+	io.Reader
+	timer *time.Timer
+	err   error // that reading ended with, if not the end
+}
+
+// Read implements io.Reader.
+func (w *watch) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	w.timer.Reset(stall)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.err = err
 	}
+	return n, err
+}
+
+// stalled says why a context ended, where that was for want of movement.
+func stalled(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errStalled) {
+		return errStalled
+	}
+	return err
 }
 
 // problem reads the error that the gateway sent, or makes one from the status

@@ -74,8 +74,8 @@ func (c *Client) Command(ctx context.Context, node string, cmd apitype.CreateCom
 	return j, err
 }
 
-// Capabilities tells what a node can be asked to do.
-func (c *Client) Capabilities(ctx context.Context, node string) (apitype.NodeCapabilities, error) {
+// NodeCapabilities tells what a node can be asked to do.
+func (c *Client) NodeCapabilities(ctx context.Context, node string) (apitype.NodeCapabilities, error) {
 	return get[apitype.NodeCapabilities](ctx, c, nodePath(node)+"/capabilities", nil)
 }
 

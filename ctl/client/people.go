@@ -93,3 +93,16 @@ func (c *Client) AuditRecords(ctx context.Context, after int64) ([][]byte, error
 	}
 	return records, err
 }
+
+// Sessions lists logins that have not ended.
+func (c *Client) Sessions(ctx context.Context) ([]apitype.Session, error) {
+	return all(func(cursor string) ([]apitype.Session, string, error) {
+		l, err := get[apitype.SessionList](ctx, c, "/api/auth/sessions", page(nil, cursor))
+		return l.Items, l.Next, err
+	})
+}
+
+// EndSession ends a login at once.
+func (c *Client) EndSession(ctx context.Context, id string) error {
+	return c.call(ctx, request{method: http.MethodDelete, path: "/api/auth/sessions/" + url.PathEscape(id)}, nil)
+}

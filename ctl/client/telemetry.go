@@ -92,20 +92,17 @@ func (c *Client) Metrics(ctx context.Context, prefix string, from, to time.Time)
 	})
 }
 
-// longest is how long a file may take on its way: links are slow.
-const longest = 24 * time.Hour
-
 // Export writes readings to w. An error may come after a part of them.
 func (c *Client) Export(ctx context.Context, s Selection, format string, w io.Writer) error {
 	q := s.query()
 	q.Set("format", format)
-	return c.call(ctx, request{method: http.MethodGet, path: "/v1/telemetry/export", query: q, wait: longest}, w)
+	return c.call(ctx, request{method: http.MethodGet, path: "/v1/telemetry/export", query: q}, w)
 }
 
 // Import has the gateway take in readings.
 func (c *Client) Import(ctx context.Context, format string, file []byte) (apitype.Import, error) {
 	var answer apitype.Import
-	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/telemetry/import", query: url.Values{"format": {format}}, file: file, wait: time.Hour}, &answer)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/telemetry/import", query: url.Values{"format": {format}}, file: file}, &answer)
 	return answer, err
 }
 

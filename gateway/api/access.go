@@ -46,6 +46,8 @@ func (n access) describe(text string) string {
 		need = "Open: no login."
 	case n.login:
 		need = "Needs a login."
+	case n.scope == apitype.ScopeRestore:
+		need = "Needs the ticket of a claim for a restore, or an admin."
 	case n.scope != "" && n.scope != apitype.ScopeAdmin:
 		need = "Needs the scope " + n.scope + "."
 	}
@@ -164,6 +166,24 @@ func protected(r *http.Request) bool {
 		return paths.PlainHTTP(local.AddrPort().Addr())
 	}
 	return false
+}
+
+// ownName tells whether a request over plain HTTP is meant for this gateway. A web page
+// from elsewhere can have its own name lead to a loopback address and so be one origin
+// with whatever answers there; over TLS the certificate does not fit such a name.
+func ownName(r *http.Request) bool {
+	if _, unix := r.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr); unix || r.TLS != nil {
+		return true
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
+	if _, err := netip.ParseAddr(host); err == nil || host == "" {
+		return true
+	}
+	return host == "localhost" || host == "halo" || strings.HasSuffix(host, ".halo")
 }
 
 func refusePlain(w http.ResponseWriter) {

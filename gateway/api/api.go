@@ -84,6 +84,7 @@ type Config struct {
 	Auth      *auth.Service
 	Registry  *registry.Registry
 	Brain     *brain.Brain
+	Backups   Backups
 	Stream    Stream
 
 	Idempotency *idempotency.Keeper
@@ -156,6 +157,7 @@ func New(c Config) (*API, error) {
 	a.jobRoutes()
 	a.commandRoutes()
 	a.speedTestRoutes()
+	a.backupRoutes()
 	a.describeStream()
 	a.liveRoute()
 
@@ -261,13 +263,22 @@ func (a *API) withdrawn() {
 	}
 }
 
-// ServeHTTP answers a request.
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
+// Secure sets what every answer tells browsers. There is no Strict-Transport-Security:
+// the gateway has no name that it alone has, its plain HTTP on the overlay and the
+// loopback is meant, and the API on other ports than TLS's would be lost to the browser.
+func Secure(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY") // for browsers that do not know frame-ancestors
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+}
+
+// ServeHTTP answers a request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	Secure(w.Header())
 	if r.Header.Get("Accept") != "" {
 		r.Header.Set("Accept", "application/json") // there is nothing else, and huma's reader of it (v2.37) panics at "a/b;" and the like
 	}
@@ -282,6 +293,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.Log.Error("a request failed badly", "method", r.Method, "path", r.URL.Path, "err", p, "stack", string(debug.Stack()))
 		writeProblem(w, apitype.Refuse(http.StatusInternalServerError, "", "an internal error; the gateway's log has the reason"))
 	}()
+	if !ownName(r) {
+		writeProblem(w, apitype.Refuse(http.StatusMisdirectedRequest, "", "over plain HTTP this gateway answers to its addresses, localhost and names below .halo alone"))
+		return
+	}
 	if _, pattern := a.mux.Handler(r); pattern == "" {
 		a.noRoute(w, r)
 		return

@@ -34,6 +34,7 @@ import (
 	"halo.internal/gateway/jobs"
 	"halo.internal/gateway/live"
 	"halo.internal/gateway/registry"
+	"halo.internal/gateway/seal"
 	"halo.internal/gateway/settings"
 	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
@@ -80,7 +81,7 @@ func newFixture(t *testing.T) *fixture {
 	c, quiet, key := clock.New(time.Now, build), slog.New(slog.DiscardHandler), identity.New()
 	network := key.Public()
 	log := events.New(config, c, 1, quiet)
-	logins, err := auth.New(t.Context(), auth.Config{DB: config, Clock: c, Events: log, Salt: network[:], Key: key, Epoch: func() uint64 { return 40_000 }})
+	logins, err := auth.New(t.Context(), auth.Config{DB: config, Secrets: secrets(t, dir, config), Clock: c, Events: log, Salt: network[:], Key: key, Epoch: func() uint64 { return 40_000 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +132,7 @@ func newFixture(t *testing.T) *fixture {
 	a, err := New(Config{
 		Topology: picture, Jobs: work, Commands: orders, SpeedTests: speed,
 		Live: hub, Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
-		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Brain: brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }}), Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Backups: &shelf{}, Brain: brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }}), Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {
@@ -165,6 +166,15 @@ func newFixture(t *testing.T) *fixture {
 	}
 	f.token = f.login("root")
 	return f
+}
+
+func secrets(t *testing.T, dir string, db *store.DB) *seal.Secrets {
+	t.Helper()
+	box, _, err := seal.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seal.New(db, box)
 }
 
 func (f *fixture) login(name string) string {

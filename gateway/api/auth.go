@@ -27,6 +27,13 @@ func (a *API) authRoutes() {
 		if i.Body.ServerNonce == "" {
 			return answer(a.Auth.ClaimStart(ctx, c.remote, i.Body.ClientNonce, binding))
 		}
+		if i.Body.Restore {
+			r, err := a.Auth.ClaimRestore(ctx, c.remote, i.Body, binding)
+			if err == nil {
+				c.actor, r.CA = "claim:restore", string(a.CA)
+			}
+			return answer(r, err)
+		}
 		t, err := a.Auth.ClaimFinish(ctx, c.remote, i.Body, binding)
 		if err != nil {
 			return nil, err
@@ -60,6 +67,21 @@ func (a *API) authRoutes() {
 		Summary: "End a login", DefaultStatus: http.StatusNoContent,
 	}, func(ctx context.Context, i *In[apitype.RefreshRequest]) (*nothing, error) {
 		return nil, a.Auth.Logout(ctx, i.Body.RefreshToken)
+	})
+	register(a, anybody, huma.Operation{
+		OperationID: "list-sessions", Method: http.MethodGet, Path: "/api/auth/sessions", Tags: []string{"auth"},
+		Summary: "Logins that have not ended: all for an admin, else the own",
+	}, func(ctx context.Context, p *Page) (*body[apitype.SessionList], error) {
+		return answer(a.Auth.Sessions(ctx, callerOf(ctx).Principal, p.Cursor, p.Limit))
+	})
+	register(a, anybody, huma.Operation{
+		OperationID: "end-session", Method: http.MethodDelete, Path: "/api/auth/sessions/{id}", Tags: []string{"auth"},
+		Summary: "End a login, such as that of a lost laptop", DefaultStatus: http.StatusNoContent,
+		Description: "Its tokens are good for nothing from then on. Everybody may end the own; the rest needs an admin.",
+	}, func(ctx context.Context, i *struct {
+		ID string `path:"id" maxLength:"64"`
+	}) (*nothing, error) {
+		return nil, a.Auth.EndSession(ctx, callerOf(ctx).Principal, i.ID)
 	})
 	register(a, anybody, huma.Operation{
 		OperationID: "get-me", Method: http.MethodGet, Path: "/api/auth/me", Tags: []string{"auth"},

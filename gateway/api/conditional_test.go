@@ -12,23 +12,23 @@ import (
 	"halo.internal/model/apitype"
 )
 
-// shelf keeps reservations as halo-mesh does.
-type shelf struct {
+// reserving keeps reservations as halo-mesh does.
+type reserving struct {
 	house
 	kept []model.Reservation
 }
 
-func (s *shelf) Reservations(context.Context) ([]model.Reservation, error) {
+func (s *reserving) Reservations(context.Context) ([]model.Reservation, error) {
 	return slices.Clone(s.kept), nil
 }
 
-func (s *shelf) PutReservation(ctx context.Context, r model.Reservation) error {
+func (s *reserving) PutReservation(ctx context.Context, r model.Reservation) error {
 	_ = s.DeleteReservation(ctx, r.MAC)
 	s.kept = append(s.kept, r)
 	return nil
 }
 
-func (s *shelf) DeleteReservation(_ context.Context, mac string) error {
+func (s *reserving) DeleteReservation(_ context.Context, mac string) error {
 	s.kept = slices.DeleteFunc(s.kept, func(r model.Reservation) bool { return r.MAC == mac })
 	return nil
 }
@@ -65,7 +65,7 @@ func conditional(f *fixture) (map[string]editable, []string) {
 	f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: "vera", Password: password, Role: apitype.RoleViewer}, nil)
 	f.want(http.StatusCreated, "POST", "/v1/trust/macs", apitype.TrustMAC{MAC: "02:00:00:00:00:01"}, nil)
 	f.want(http.StatusCreated, "POST", "/v1/brain/neurons", apitype.CreateNeuron{Name: "n01"}, nil)
-	f.Services = &shelf{kept: []model.Reservation{{MAC: "02:00:00:00:00:07", Address: netip.MustParseAddr("10.43.0.7")}}}
+	f.Services = &reserving{kept: []model.Reservation{{MAC: "02:00:00:00:00:07", Address: netip.MustParseAddr("10.43.0.7")}}}
 	f.Radios = &dial{p: model.MeshProfile{MeshParameters: model.MeshParameters{Routing: "BATMAN_V", Channel: 1, Width: 20}, Phase: "idle"}}
 	f.joined("mast")
 	operator, note, channel, name, budget := apitype.RoleOperator, "the truck", 6, "hill", int64(1<<29)
@@ -88,7 +88,7 @@ func conditional(f *fixture) (map[string]editable, []string) {
 		"assign-component":    {memory, neuron, apitype.AssignComponent{Parts: []model.Part{{Kind: model.PartDevice, ID: "gateway"}}}, 200, true},
 		"assign-part":         {memory + "/parts/device/gateway", neuron, nil, 200, false},
 		"unassign-part":       {memory + "/parts/device/mast", neuron, nil, 204, false},
-	}, []string{"cancel-job", "delete-api-token", "delete-operator-certificate", "revoke-join-token"}
+	}, []string{"cancel-job", "delete-api-token", "delete-operator-certificate", "end-session", "revoke-join-token"}
 }
 
 // Whoever adds a route that changes something says here what its condition is.
@@ -187,7 +187,7 @@ func TestTheTagOfANodeIsOfWhatPeopleChange(t *testing.T) {
 
 func TestAReservationThatIsMeantToBeNew(t *testing.T) {
 	f := newFixture(t)
-	f.Services = &shelf{}
+	f.Services = &reserving{}
 	const path, mac = "/v1/network/reservations", "02:00:00:00:00:07"
 	r := model.Reservation{MAC: mac, Address: netip.MustParseAddr("10.43.0.20")}
 	anew := map[string]string{"If-None-Match": "*"}

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	exchangePatience = 2 * time.Minute // for the next part of an export or import: links are slow
+	exchangePatience = 2 * time.Minute // for the next part of a file of any length: links are slow
 	importLongest    = time.Hour
 	maxImport        = 256 << 20 // octets
 	maxUnknown       = 20        // nodes that are named
@@ -154,7 +154,8 @@ func (u *Upload) Resolve(c huma.Context) []error {
 
 var _ huma.Resolver = (*Upload)(nil)
 
-// patientReader gives each part its own time, until all have taken too long.
+// patientReader gives each part its own time, until all have taken too long; zero end:
+// however long they take.
 type patientReader struct {
 	r       io.Reader
 	control *http.ResponseController
@@ -163,7 +164,7 @@ type patientReader struct {
 
 func (p *patientReader) Read(b []byte) (int, error) {
 	next := time.Now().Add(exchangePatience)
-	if next.After(p.end) {
+	if !p.end.IsZero() && next.After(p.end) {
 		next = p.end
 	}
 	if err := errors.Join(p.control.SetReadDeadline(next), p.control.SetWriteDeadline(next.Add(exchangePatience))); err != nil {

@@ -81,6 +81,7 @@ var exceptions = map[string]func(who) (refused bool){
 	"delete-operator-certificate": func(who) bool { return false },                        // of others there are none: 404
 	"get-user":                    func(w who) bool { return !w.has(apitype.ScopeAdmin) }, // others' than the own
 	"update-user":                 func(w who) bool { return !w.has(apitype.ScopeAdmin) },
+	"end-session":                 func(who) bool { return false }, // as with certificates
 }
 
 // The bodies that some routes need before they judge who asks.
@@ -172,8 +173,11 @@ func TestTheDocumentSaysWhatARouteNeeds(t *testing.T) {
 			if text == "" {
 				text = fmt.Sprintf("Needs the scope %s.", need)
 			}
-			if slices.Contains([]string{"get-user", "update-user", "delete-operator-certificate"}, op.OperationID) {
+			if slices.Contains([]string{"get-user", "update-user", "delete-operator-certificate", "end-session"}, op.OperationID) {
 				text = "Needs a login." // and more of others' things, as it says
+			}
+			if op.OperationID == "restore-backup" {
+				text = "Needs the ticket of a claim for a restore, or an admin."
 			}
 			if !strings.HasSuffix(op.Description, text) {
 				t.Errorf("%s %s: %q, want %q at its end", method, path, op.Description, text)

@@ -15,8 +15,11 @@ import (
 // is known, but those whose answer or body is a file. All others are the same when they
 // are repeated.
 func carriedOutOnce[O any](need access, op huma.Operation) bool {
-	_, file := any((*O)(nil)).(*rawAnswer)
-	return op.Method == http.MethodPost && need.closed() && !file && op.RequestBody == nil
+	switch any((*O)(nil)).(type) {
+	case *rawAnswer, *huma.StreamResponse:
+		return false
+	}
+	return op.Method == http.MethodPost && need.closed() && op.RequestBody == nil
 }
 
 func keyParameter() *huma.Param {

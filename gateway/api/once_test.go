@@ -103,7 +103,7 @@ func TestWhatTakesAnIdempotencyKey(t *testing.T) {
 		}
 	}
 	slices.Sort(without)
-	if got := strings.Join(without, " "); got != "capture-mesh claim import-telemetry join-node login refresh" {
+	if got := strings.Join(without, " "); got != "capture-mesh claim create-backup import-telemetry join-node login refresh restore-backup" {
 		t.Errorf("without: %s", got)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -21,7 +22,7 @@ func (a *API) problem(ctx context.Context, operation string, err error) error {
 	if p, ok := errors.AsType[*apitype.Problem](err); ok {
 		return p
 	}
-	if errors.Is(err, store.ErrUnavailable) {
+	if errors.Is(err, store.ErrUnavailable) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EROFS) {
 		return apitype.Refuse(http.StatusServiceUnavailable, apitype.ProblemStore, "the gateway cannot store or read now: its database is locked or its disk is full; /health says more").After(5 * time.Second)
 	}
 	if ctx.Err() != nil {

@@ -13,6 +13,8 @@ type Principal struct {
 	Name   string // user name, or ID of the API token
 	Role   string // of a user
 	Scopes []string
+
+	Session string // of a user
 }
 
 // Actor is the principal's name in the audit log.

@@ -22,6 +22,7 @@ import (
 
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/seal"
 	"halo.internal/gateway/store"
 	"halo.internal/identity"
 	"halo.internal/model"
@@ -40,13 +41,15 @@ const (
 
 // Service answers all questions of who and whether.
 type Service struct {
-	db     *store.DB
-	clock  *clock.Clock
-	events *events.Log
-	hasher *hasher
-	logins *limiter
-	claims *claims
-	key    ed25519.PrivateKey
+	db      *store.DB
+	secret  *seal.Secrets
+	clock   *clock.Clock
+	events  *events.Log
+	hasher  *hasher
+	logins  *limiter
+	claims  *claims
+	tickets *tickets
+	key     ed25519.PrivateKey
 
 	network   identity.Key
 	epoch     func() uint64
@@ -56,10 +59,11 @@ type Service struct {
 
 // Config is what New needs.
 type Config struct {
-	DB     *store.DB
-	Clock  *clock.Clock
-	Events *events.Log
-	Salt   []byte // network key: salt of the claim code
+	DB      *store.DB
+	Secrets *seal.Secrets
+	Clock   *clock.Clock
+	Events  *events.Log
+	Salt    []byte // network key: salt of the claim code
 
 	Key   identity.Key  // the network's, which signs operators' certificates
 	Epoch func() uint64 // may rise at any time
@@ -69,20 +73,26 @@ type Config struct {
 	OfferTime func(context.Context, model.TimeOffer)
 }
 
-const settingSigningKey = "login signing key"
+const secretSigningKey = "login signing key"
 
 // New loads or makes the signing key.
 func New(ctx context.Context, c Config) (*Service, error) {
-	s := &Service{db: c.DB, clock: c.Clock, events: c.Events, hasher: newHasher(), logins: newLimiter(), network: c.Key, epoch: c.Epoch, offerTime: c.OfferTime}
-	seed, err := c.DB.Setting(ctx, settingSigningKey, newSeed)
+	s := &Service{db: c.DB, secret: c.Secrets, clock: c.Clock, events: c.Events, hasher: newHasher(), logins: newLimiter(), network: c.Key, epoch: c.Epoch, offerTime: c.OfferTime}
+	if err := c.Secrets.Adopt(ctx, secretSigningKey, secretClaimCode); err != nil {
+		return nil, err
+	}
+	seed, lost, err := c.Secrets.Initial(ctx, secretSigningKey, newSeed)
 	if err != nil {
 		return nil, fmt.Errorf("login signing key: %w", err)
+	}
+	if lost {
+		c.Events.Add("auth.key.lost", model.Warning, "", "the key that signs logins could not be opened and is made anew: people log in again", nil)
 	}
 	if len(seed) != ed25519.SeedSize {
 		return nil, fmt.Errorf("login signing key: expected %d octets, got %d", ed25519.SeedSize, len(seed))
 	}
 	s.key = ed25519.NewKeyFromSeed(seed)
-	s.claims = newClaims(c.Salt)
+	s.claims, s.tickets = newClaims(c.Salt), newTickets()
 	return s, nil
 }
 
@@ -91,12 +101,15 @@ func New(ctx context.Context, c Config) (*Service, error) {
 // since a machine cannot. A new signing key does for access tokens what the
 // users' generations cannot: those of the copy may have been passed since, by
 // any number, so that one of them would be met again.
-func EndLogins(ctx context.Context, db *store.DB) error {
+func EndLogins(ctx context.Context, db *store.DB, secrets *seal.Secrets) error {
 	err := db.Write(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens`); err != nil {
 			return err
 		}
-		return store.PutSetting(ctx, tx, settingSigningKey, newSeed())
+		if _, err := tx.ExecContext(ctx, `DELETE FROM settings WHERE name = ?`, secretSigningKey); err != nil {
+			return err // where a former release has it, from which it would be taken
+		}
+		return secrets.Put(ctx, tx, secretSigningKey, newSeed())
 	})
 	if err != nil {
 		return fmt.Errorf("end the logins of a restored database: %w", err)
@@ -139,9 +152,7 @@ func (s *Service) Login(ctx context.Context, remote netip.Addr, username, passwo
 	}
 	s.logins.succeed(keys...)
 	s.offer(ctx, u, remote, at, began)
-	family := make([]byte, 16)
-	rand.Read(family)
-	return s.issue(ctx, u, family, newSecret(refreshStart), func(tx *sql.Tx) error {
+	return s.issue(ctx, u, newSession(s.clock.Now(), remote), newSecret(refreshStart), func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)
 		return err
 	})
@@ -170,14 +181,15 @@ func (s *Service) failed(remote netip.Addr, kind, message, username string, keys
 type loginClaims struct {
 	Role       string `json:"role"`
 	Generation int64  `json:"gen"`
+	Session    string `json:"sid"`
 	jwt.RegisteredClaims
 }
 
 // issue makes an access token and stores a refresh token, unless that is there
 // already; more runs in the same transaction, before.
-func (s *Service) issue(ctx context.Context, u user, family []byte, refresh string, more func(*sql.Tx) error) (apitype.Tokens, error) {
+func (s *Service) issue(ctx context.Context, u user, in session, refresh string, more func(*sql.Tx) error) (apitype.Tokens, error) {
 	now := s.clock.Now()
-	access, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, loginClaims{Role: u.role, Generation: u.generation, RegisteredClaims: jwt.RegisteredClaims{
+	access, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, loginClaims{Role: u.role, Generation: u.generation, Session: sessionID(in.family), RegisteredClaims: jwt.RegisteredClaims{
 		Issuer: issuer, Subject: u.name, IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(accessLife)), ID: rand.Text(),
 	}}).SignedString(s.key)
 	if err != nil {
@@ -192,13 +204,24 @@ func (s *Service) issue(ctx context.Context, u user, family []byte, refresh stri
 		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE expires < ?`, store.Millis(now)); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, family, username, expires) VALUES (?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING`, hashToken(refresh), family, u.name, store.Millis(now.Add(refreshLife)))
+		_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, family, username, expires, started, remote) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING`,
+			hashToken(refresh), in.family, u.name, store.Millis(now.Add(refreshLife)), startedOf(in), in.remote.String())
 		return err
 	})
 	if err != nil {
 		return apitype.Tokens{}, err
 	}
 	return apitype.Tokens{AccessToken: access, TokenType: "Bearer", ExpiresIn: int(accessLife / time.Second), RefreshToken: refresh, Username: u.name, Role: u.role}, nil
+}
+
+func startedOf(in session) sql.NullInt64 {
+	return sql.NullInt64{Int64: store.Millis(in.started), Valid: !in.started.IsZero()}
+}
+
+func newFamily() []byte {
+	family := make([]byte, 16)
+	rand.Read(family)
+	return family
 }
 
 // newSecret makes a random token; only its hash is stored.
@@ -234,9 +257,13 @@ func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) 
 		return apitype.Tokens{}, err
 	}
 	var username string
-	var family []byte
+	in := session{remote: remote}
 	var expires int64
-	err := s.db.Read().QueryRowContext(ctx, `SELECT username, family, expires FROM refresh_tokens WHERE hash = ?`, hashToken(token)).Scan(&username, &family, &expires)
+	var started sql.NullInt64
+	err := s.db.Read().QueryRowContext(ctx, `SELECT username, family, expires, started FROM refresh_tokens WHERE hash = ?`, hashToken(token)).Scan(&username, &in.family, &expires, &started)
+	if started.Valid {
+		in.started = store.Time(started.Int64)
+	}
 	now := s.clock.Now()
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -255,12 +282,12 @@ func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) 
 		return apitype.Tokens{}, err
 	}
 	next := s.successor(token)
-	t, err := s.issue(ctx, u, family, next, func(tx *sql.Tx) error { return rotate(ctx, tx, token, next, now) })
+	t, err := s.issue(ctx, u, in, next, func(tx *sql.Tx) error { return rotate(ctx, tx, token, next, now) })
 	if !errors.Is(err, errReused) {
 		return t, err
 	}
 	s.events.Add("auth.refresh.reused", model.Warning, "", "a refresh token was used twice; that login has ended", map[string]string{"remote": remote.String(), "user": username})
-	if err := s.endFamily(ctx, family); err != nil {
+	if err := s.endFamily(ctx, in.family); err != nil {
 		return apitype.Tokens{}, err
 	}
 	return apitype.Tokens{}, errRefresh

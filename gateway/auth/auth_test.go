@@ -21,6 +21,7 @@ import (
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/etag"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/seal"
 	"halo.internal/gateway/store"
 	"halo.internal/identity"
 	"halo.internal/model"
@@ -51,16 +52,21 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	db, _, err := store.OpenConfig(t.Context(), filepath.Join(t.TempDir(), "config.db"))
+	dir := t.TempDir()
+	db, _, err := store.OpenConfig(t.Context(), filepath.Join(dir, "config.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
+	box, _, err := seal.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	f := &fixture{now: build.Add(24 * time.Hour), mono: time.Now(), db: db}
 	c := clock.New(func() time.Time { return f.now }, build)
 	f.network, f.epoch = identity.New(), 2
 	f.Service, err = New(t.Context(), Config{
-		DB: db, Clock: c, Events: events.New(db, c, 1, slog.New(slog.DiscardHandler)), Salt: salt, Key: f.network, Epoch: func() uint64 { return f.epoch },
+		DB: db, Secrets: seal.New(db, box), Clock: c, Events: events.New(db, c, 1, slog.New(slog.DiscardHandler)), Salt: salt, Key: f.network, Epoch: func() uint64 { return f.epoch },
 		OfferTime: func(_ context.Context, o model.TimeOffer) {
 			if f.offered != nil {
 				f.offered(o)
@@ -140,7 +146,11 @@ func TestLoginAndRoles(t *testing.T) {
 func TestForgedTokensAreRefused(t *testing.T) {
 	f := newFixture(t)
 	f.addUser(t, "root", apitype.RoleAdmin)
-	claims := loginClaims{Role: apitype.RoleAdmin, Generation: 1, RegisteredClaims: jwt.RegisteredClaims{
+	p, err := f.bearer(t, f.login(t, "root").AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := loginClaims{Role: apitype.RoleAdmin, Generation: 1, Session: p.Session, RegisteredClaims: jwt.RegisteredClaims{
 		Issuer: issuer, Subject: "root", ExpiresAt: jwt.NewNumericDate(f.now.Add(time.Hour)),
 	}}
 	stranger := ed25519.NewKeyFromSeed(make([]byte, 32))
@@ -370,14 +380,14 @@ func TestARestoredDatabaseHasNoLogins(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.generation++ // as after a change that the copy lacks
-	later, err := f.issue(t.Context(), u, []byte("family of later"), newSecret(refreshStart), func(*sql.Tx) error { return nil })
+	later, err := f.issue(t.Context(), u, newSession(f.now, here), newSecret(refreshStart), func(*sql.Tx) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := EndLogins(t.Context(), f.db); err != nil {
+	if err := EndLogins(t.Context(), f.db, f.secret); err != nil {
 		t.Fatal(err)
 	}
-	if f.Service, err = New(t.Context(), Config{DB: f.db, Clock: f.clock, Events: f.events}); err != nil {
+	if f.Service, err = New(t.Context(), Config{DB: f.db, Secrets: f.secret, Clock: f.clock, Events: f.events}); err != nil {
 		t.Fatal(err)
 	}
 	for name, tokens := range map[string]apitype.Tokens{"of the copy": kept, "of a change that it lacks": later} {
@@ -597,7 +607,7 @@ func TestClaim(t *testing.T) {
 		t.Errorf("after the claim the code is %q, %v; want none", code, err)
 	}
 	var left int
-	if err := f.db.Read().QueryRow(`SELECT count(*) FROM settings WHERE name = ?`, settingClaimCode).Scan(&left); err != nil || left != 0 {
+	if err := f.db.Read().QueryRow(`SELECT count(*) FROM secrets WHERE name = ?`, secretClaimCode).Scan(&left); err != nil || left != 0 {
 		t.Errorf("the code is still stored (%d, %v)", left, err)
 	}
 }

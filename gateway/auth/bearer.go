@@ -32,8 +32,11 @@ func (s *Service) Authenticate(ctx context.Context, header string) (Principal, e
 	if !ok || !strings.EqualFold(scheme, "Bearer") || len(token) > 4096 {
 		return Principal{}, unauthorized("expected Authorization: Bearer and a token")
 	}
-	if strings.HasPrefix(token, tokenStart) {
+	switch {
+	case strings.HasPrefix(token, tokenStart):
 		return s.apiToken(ctx, token)
+	case strings.HasPrefix(token, ticketStart):
+		return s.restorer(token)
 	}
 	return s.accessToken(ctx, token)
 }
@@ -56,7 +59,12 @@ func (s *Service) accessToken(ctx context.Context, token string) (Principal, err
 	if err != nil {
 		return Principal{}, err
 	}
-	return Principal{Kind: "user", Name: u.name, Role: u.role, Scopes: roleScopes(u.role)}, nil
+	if ok, err := s.lives(ctx, c.Session); err != nil {
+		return Principal{}, err
+	} else if !ok {
+		return Principal{}, unauthorized("this login has ended; log in again")
+	}
+	return Principal{Kind: "user", Name: u.name, Role: u.role, Scopes: roleScopes(u.role), Session: c.Session}, nil
 }
 
 func (s *Service) apiToken(ctx context.Context, token string) (Principal, error) {

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"encoding/base64"
 	"errors"
@@ -18,9 +17,9 @@ import (
 )
 
 const (
-	settingClaimCode = "claim code"
-	claimLife        = 2 * time.Minute
-	maxExchanges     = 64
+	secretClaimCode = "claim code"
+	claimLife       = 2 * time.Minute
+	maxExchanges    = 64
 )
 
 // claims holds the open claim exchanges. They live in RAM: after a restart the
@@ -59,7 +58,7 @@ func (s *Service) PrepareClaim(ctx context.Context, fromBundle string) (string, 
 		}
 		code = claim.NewCode()
 	}
-	stored, err := s.db.Setting(ctx, settingClaimCode, func() []byte { return []byte(code) })
+	stored, _, err := s.secret.Initial(ctx, secretClaimCode, func() []byte { return []byte(code) }) // a lost one was shown, as this one is
 	if err != nil {
 		return "", err
 	}
@@ -157,16 +156,24 @@ func (s *Service) claimKey(ctx context.Context) (claim.Key, error) {
 	return k, nil
 }
 
-// ClaimFinish verifies the client's proof, makes the first admin, erases the
-// code and logs the admin in.
-func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) (apitype.Tokens, error) {
-	began, limit := time.Now(), "claim "+remoteKey(remote)
+// ClaimRestore verifies the client's proof and answers with a ticket for a restore.
+func (s *Service) ClaimRestore(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) (apitype.ClaimAnswer, error) {
+	r.Username, r.Password = claim.ForRestore, ""
+	if err := s.verifyClaim(ctx, remote, r, binding); err != nil {
+		return apitype.ClaimAnswer{}, err
+	}
+	return s.ticket(remote), nil
+}
+
+// verifyClaim returns nil for the proof of who knows the claim code.
+func (s *Service) verifyClaim(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) error {
+	limit := "claim " + remoteKey(remote)
 	if err := s.logins.allow(limit); err != nil {
-		return apitype.Tokens{}, err
+		return err
 	}
 	key, err := s.claimKey(ctx)
 	if err != nil {
-		return apitype.Tokens{}, err
+		return err
 	}
 	c := s.claims
 	c.mu.Lock()
@@ -179,7 +186,17 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 	e.Binding = binding
 	if !ok || err != nil || base64.StdEncoding.EncodeToString(e.ClientNonce) != r.ClientNonce || !key.VerifyClient(e.Exchange, r.Username, r.Password, proof) {
 		s.failed(remote, "auth.claim.failed", "a claim with a wrong code was refused", "", limit)
-		return apitype.Tokens{}, errProof
+		return errProof
+	}
+	return nil
+}
+
+// ClaimFinish verifies the client's proof, makes the first admin, erases the
+// code and logs the admin in.
+func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) (apitype.Tokens, error) {
+	began := time.Now()
+	if err := s.verifyClaim(ctx, remote, r, binding); err != nil {
+		return apitype.Tokens{}, err
 	}
 	if err := first(errors.Join(checkUsername(r.Username), checkPassword(r.Username, r.Password))); err != nil {
 		return apitype.Tokens{}, err
@@ -188,11 +205,9 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 	if err != nil {
 		return apitype.Tokens{}, err
 	}
-	family := make([]byte, 16)
-	rand.Read(family)
 	u := user{name: r.Username, role: apitype.RoleAdmin, generation: 1}
 	s.offer(ctx, u, remote, r.Time, began)
-	tokens, err := s.issue(ctx, u, family, newSecret(refreshStart), func(tx *sql.Tx) error {
+	tokens, err := s.issue(ctx, u, newSession(s.clock.Now(), remote), newSecret(refreshStart), func(tx *sql.Tx) error {
 		var n int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM users`).Scan(&n); err != nil {
 			return err
@@ -200,7 +215,7 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 		if n > 0 {
 			return errClaimed // somebody else was faster
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM settings WHERE name = ?`, settingClaimCode); err != nil {
+		if err := s.secret.Delete(ctx, tx, secretClaimCode); err != nil {
 			return err
 		}
 		return insertUser(ctx, tx, u.name, u.role, phc, store.Millis(s.clock.Now()))
@@ -208,10 +223,12 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 	if err != nil {
 		return apitype.Tokens{}, err
 	}
+	c := s.claims
 	c.mu.Lock()
 	c.code, c.key = "", nil
 	clear(c.open)
 	c.mu.Unlock()
+	s.tickets.end()
 	s.events.Add("auth.claimed", model.Info, "", "the gateway was claimed", map[string]string{"user": u.name, "remote": remote.String()})
 	return tokens, nil
 }

@@ -47,6 +47,17 @@ func (h *hasher) derive(ctx context.Context, password string, salt []byte, time,
 	return argon2.IDKey([]byte(password), salt, time, kib, threads, argonKey), nil
 }
 
+// Turn waits for the turn of a derivation that takes as much RAM as one of a password,
+// and returns what ends it.
+func (s *Service) Turn(ctx context.Context) (done func(), err error) {
+	select {
+	case s.hasher.slots <- struct{}{}:
+		return s.hasher.release, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // release ends a derivation and gives its memory back at once: it is as much
 // as all the rest, and the collector would let it lie for minutes.
 func (h *hasher) release() {

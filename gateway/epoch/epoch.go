@@ -57,7 +57,7 @@ func Settle(ctx context.Context, db *store.DB, e Evidence) (uint64, error) {
 	now := highest
 	switch {
 	case highest == 0:
-		now = max(1, uint64(max(0, e.Now.Sub(start))/(24*time.Hour))*perDay)
+		now = OfDay(e.Now)
 	case e.Restored || stored < highest: // a new database has none
 		now = min(highest+1, most)
 	}
@@ -70,6 +70,19 @@ func Settle(ctx context.Context, db *store.DB, e Evidence) (uint64, error) {
 		err = writeDB(ctx, db, now)
 	}
 	return now, err
+}
+
+// Above returns an epoch above that one.
+func Above(epoch uint64) (uint64, error) {
+	if epoch >= most {
+		return 0, fmt.Errorf("epoch %d: %w", epoch, ErrHighest)
+	}
+	return epoch + 1, nil
+}
+
+// OfDay is the epoch that a card has which knows of no other, at that time.
+func OfDay(now time.Time) uint64 {
+	return max(1, uint64(max(0, now.Sub(start))/(24*time.Hour))*perDay)
 }
 
 func load(ctx context.Context, db *store.DB) (uint64, error) {

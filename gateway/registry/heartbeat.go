@@ -61,6 +61,18 @@ func (r *Registry) Online(id string, boot uint64) (offline func()) {
 	}
 }
 
+// OthersOnline tells whether a node other than the gateway has a stream open.
+func (r *Registry) OthersOnline() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, l := range r.live {
+		if id != r.key.ID() && l.online > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Seen notes that something came from a node.
 func (r *Registry) Seen(id string) {
 	r.mu.Lock()

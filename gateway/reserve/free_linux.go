@@ -2,8 +2,8 @@ package reserve
 
 import "golang.org/x/sys/unix"
 
-// free returns how many octets of dir's file system root may still use.
-func free(dir string) (int64, error) {
+// Free returns how many octets of dir's file system root may still use.
+func Free(dir string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, err

@@ -33,7 +33,7 @@ type Reserve struct {
 
 // New returns the reserve in dir, which has to be there.
 func New(dir string) *Reserve {
-	return &Reserve{path: filepath.Join(dir, name), free: func() (int64, error) { return free(dir) }}
+	return &Reserve{path: filepath.Join(dir, name), free: func() (int64, error) { return Free(dir) }}
 }
 
 // ErrFull is returned by Look while there is no room beside the reserve, or not
@@ -62,6 +62,19 @@ func (r *Reserve) Look() error {
 		return err
 	}
 	return fmt.Errorf("%w: %d KiB are left of it: make room, or replace the card by a larger one", ErrFull, n>>10)
+}
+
+// GiveUp gives the reserve up where there is no room, and makes none: for what has to be
+// written before it is known whose folder this is.
+func (r *Reserve) GiveUp() error {
+	n, err := r.free()
+	if err != nil || n >= low {
+		return err
+	}
+	if err := os.Remove(r.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("give up %s: %w", r.path, err)
+	}
+	return nil
 }
 
 // hold makes the file. Its content is of no meaning, but is written: a hole

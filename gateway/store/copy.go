@@ -23,7 +23,7 @@ const unfinishedCopy = ".copy-new"
 // was being made: it takes room, and may hold what was taken away since.
 func SweepCopy(path string) error {
 	tmp := path + unfinishedCopy
-	return errors.Join(os.RemoveAll(tmp), os.RemoveAll(tmp+"-journal")) // SQLite's own beside it
+	return errors.Join(os.RemoveAll(tmp), os.RemoveAll(tmp+"-journal"), os.RemoveAll(tmp+sumsSuffix)) // SQLite's own beside it
 }
 
 // Copied returns when the newest copy was made; zero: there is none.
@@ -33,6 +33,23 @@ func (d *DB) Copied() time.Time {
 		return time.Time{} // as good as none: a copy is made, which says what is wrong
 	}
 	return info.ModTime()
+}
+
+// CopyInfo is a copy of config.db beside it.
+type CopyInfo struct {
+	Path  string
+	Made  time.Time
+	Bytes int64
+}
+
+// Copies returns those there are, newest first.
+func (d *DB) Copies() (list []CopyInfo) {
+	for _, s := range copySuffixes {
+		if info, err := os.Stat(d.path + s); err == nil {
+			list = append(list, CopyInfo{d.path + s, info.ModTime(), info.Size()})
+		}
+	}
+	return list
 }
 
 // Lag is what the copies of config.db are behind it.
@@ -98,25 +115,60 @@ func (d *DB) Copy(ctx context.Context) error {
 // copyOnce makes a copy the newest one and the newest one the second. Power may
 // fail at any instant: a copy that is whole is only replaced by another, and
 // there is one under its name at all times.
+//
+// A database that is damaged by now replaces no copy.
 func (d *DB) copyOnce(ctx context.Context) error {
+	if err := d.Verify(); err != nil {
+		return fmt.Errorf("no copy is made: %w", err)
+	}
 	tmp, first, second := d.path+unfinishedCopy, d.path+copySuffixes[0], d.path+copySuffixes[1]
 	if err := SweepCopy(d.path); err != nil {
 		return err
 	}
-	if _, err := d.write.ExecContext(ctx, `VACUUM INTO ?`, tmp); err != nil {
-		return fmt.Errorf("copy %s: %w", d.path, errors.Join(classify(err), os.RemoveAll(tmp)))
+	if err := d.Snapshot(ctx, tmp); err != nil {
+		return err
 	}
-	f, err := os.OpenFile(tmp, os.O_RDWR, 0)
+	if err := new(sums).update(tmp, nil); err != nil {
+		return fmt.Errorf("copy %s: %w", d.path, err)
+	}
+	if good(ctx, first) { // else the second is the better one
+		if err := os.Rename(first, second); err != nil {
+			return err
+		}
+		if err := os.Rename(first+sumsSuffix, second+sumsSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	// A power cut between the two leaves sums of another file, which say nothing.
+	return errors.Join(atomicfile.Rename(tmp, first), atomicfile.Rename(tmp+sumsSuffix, first+sumsSuffix))
+}
+
+// Snapshot writes a compact copy of the database, as it is at one instant, to a file
+// that is not there yet. It has a connection of its own, which only reads the database:
+// whoever writes does not wait for it, unless the database has no log.
+func (d *DB) Snapshot(ctx context.Context, to string) error {
+	db, err := sql.Open("sqlite", dsn(d.path, d.kind, true))
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", d.path, err)
+	}
+	_, err = db.ExecContext(ctx, `VACUUM INTO ?`, to)
+	if err = errors.Join(classify(err), db.Close()); err != nil {
+		return fmt.Errorf("copy %s: %w", d.path, errors.Join(err, os.RemoveAll(to), os.RemoveAll(to+"-journal")))
+	}
+	f, err := os.OpenFile(to, os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", d.path, err)
 	}
 	if err := errors.Join(f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("copy %s: %w", d.path, err)
+		return fmt.Errorf("copy %s: %w", d.path, errors.Join(err, os.Remove(to)))
 	}
-	if inspect(first, func(db *sql.DB) error { return check(ctx, db) }) == nil { // else the second is the better one
-		if err := os.Rename(first, second); err != nil {
-			return err
-		}
+	return nil
+}
+
+// good tells whether a copy is worth being kept.
+func good(ctx context.Context, copy string) bool {
+	if _, err := verifySums(copy); err != nil {
+		return false
 	}
-	return atomicfile.Rename(tmp, first)
+	return inspect(copy, func(db *sql.DB) error { return check(ctx, db) }) == nil
 }

@@ -35,10 +35,13 @@ var ErrCorrupt = errors.New("database is damaged")
 // DB is one of the databases.
 type DB struct {
 	path  string
+	kind  Kind
 	write *sql.DB // one connection
 	read  *sql.DB
 
 	commits atomic.Int64 // since it was opened
+	sums    *keptSums    // nil: none are kept
+	closed  atomic.Bool
 
 	mu    sync.Mutex // guards state
 	state func(error)
@@ -68,7 +71,15 @@ func dsn(path string, k Kind, writer bool) string {
 		// back otherwise, and take back what was committed.
 		pragmas = append(pragmas, "journal_mode(DELETE)", "synchronous(EXTRA)")
 	} else {
-		pragmas = append(pragmas, "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(1048576)", "wal_autocheckpoint(256)")
+		pragmas = append(pragmas, "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(1048576)")
+		if k.Sums {
+			pragmas = append(pragmas, "wal_autocheckpoint(0)") // checkpoint does it
+		} else {
+			pragmas = append(pragmas, "wal_autocheckpoint(256)")
+		}
+	}
+	if k.Scrub {
+		pragmas = append(pragmas, "secure_delete(1)")
 	}
 	cache := cmp.Or(k.Cache, 1024)
 	for _, p := range append(pragmas, "foreign_keys(1)", "temp_store(MEMORY)", fmt.Sprintf("cache_size(-%d)", cache), "mmap_size(0)") {
@@ -94,7 +105,7 @@ func OpenAsIs(ctx context.Context, path string, k Kind) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), w.Close())
 	}
 	r.SetMaxOpenConns(2)
-	d := &DB{path: path, write: w, read: r}
+	d := &DB{path: path, kind: k, write: w, read: r}
 	if err := w.PingContext(ctx); err != nil { // the writer first: it creates the file
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, classify(err)), d.Close())
 	}
@@ -102,7 +113,22 @@ func OpenAsIs(ctx context.Context, path string, k Kind) (*DB, error) {
 }
 
 // Close closes the database; the last connection checkpoints the WAL.
-func (d *DB) Close() error { return errors.Join(d.read.Close(), d.write.Close()) }
+func (d *DB) Close() error {
+	var errs []error
+	errs = append(errs, d.read.Close())
+	if d.sums != nil && !d.closed.Swap(true) {
+		// Before SQLite does it, without the sums. A full disk has it be done at the next start.
+		_ = d.checkpoint(context.Background(), "TRUNCATE")
+	}
+	return errors.Join(append(errs, d.write.Close())...)
+}
+
+// Flush brings what the log holds to its place and empties the log's file, so that
+// nothing that was scrubbed is left there. Where a reader is in the way it is done
+// another time.
+func (d *DB) Flush(ctx context.Context) error {
+	return d.checkpoint(ctx, "TRUNCATE")
+}
 
 // Path returns where the database is.
 func (d *DB) Path() string { return d.path }
@@ -149,6 +175,7 @@ func (d *DB) writeTx(ctx context.Context, f func(*sql.Tx) error) error {
 		return classify(err)
 	}
 	d.commits.Add(1)
+	d.bringOver(ctx)
 	return nil
 }
 

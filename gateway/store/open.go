@@ -53,6 +53,10 @@ type Kind struct {
 	Damaged  bool // it is read as far as it goes, also where its end is missing
 	PageSize int  // octets; 0: SQLite's
 	Cache    int  // KiB of each connection; 0: 1024
+
+	// Sums has checksums of the pages kept beside the file: for what is small and precious.
+	Sums  bool
+	Scrub bool // what is deleted is overwritten, not only forgotten
 }
 
 // OpenConfig opens config.db. A damaged one is set aside and the newest good
@@ -67,7 +71,7 @@ func OpenConfig(ctx context.Context, path string) (*DB, Repair, error) {
 	if err != nil {
 		return nil, Repair{}, err
 	}
-	return Open(ctx, path, Kind{Migrations: sub, Copies: copies})
+	return Open(ctx, path, Kind{Migrations: sub, Copies: copies, Sums: true, Scrub: true})
 }
 
 // Open opens a database, checks it and brings its tables up to date. A damaged one is
@@ -103,7 +107,7 @@ func Open(ctx context.Context, path string, k Kind) (*DB, Repair, error) {
 	if repair.Aside, err = SetAside(path); err != nil {
 		return nil, repair, err
 	}
-	copies := k.Copies
+	copies := inOrder(k.Copies)
 	k.Copies = nil
 	for _, c := range copies {
 		if err := atomicfile.Write(path+restoredMark, []byte(c), 0o600); err != nil {
@@ -144,6 +148,20 @@ func salvage(ctx context.Context, d *DB, k Kind, repair Repair) (*DB, Repair, er
 	return d, repair, nil
 }
 
+// inOrder returns the copies in the order in which they are to be tried: those last
+// whose pages are not what was written. One of them is still better than nothing.
+func inOrder(copies []string) []string {
+	var good, bad []string
+	for _, c := range copies {
+		if _, err := verifySums(c); err != nil {
+			bad = append(bad, c)
+		} else {
+			good = append(good, c)
+		}
+	}
+	return append(good, bad...)
+}
+
 // Settled tells that whoever opened the database has written down what follows
 // from its being restored.
 func (d *DB) Settled() error {
@@ -166,6 +184,12 @@ func openChecked(ctx context.Context, path string, k Kind) (*DB, error) {
 	if missing && slices.ContainsFunc(k.Copies, func(c string) bool { _, err := os.Stat(c); return err == nil }) {
 		return nil, fmt.Errorf("%w: %s is gone, but copies of it exist", ErrCorrupt, path)
 	}
+	var known *sums
+	if k.Sums {
+		if known, err = verifySums(path); err != nil {
+			return nil, err
+		}
+	}
 	d, err := OpenAsIs(ctx, path, k)
 	if err != nil {
 		if now, stat := os.Stat(path); missing && stat == nil && now.Size() == 0 {
@@ -175,6 +199,11 @@ func openChecked(ctx context.Context, path string, k Kind) (*DB, error) {
 	}
 	if err := d.Check(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
+	}
+	if k.Sums {
+		if err := d.keepSums(known); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
 	}
 	if k.Migrations == nil {
 		return d, nil
@@ -191,6 +220,45 @@ func openChecked(ctx context.Context, path string, k Kind) (*DB, error) {
 
 func provider(migrations fs.FS, db *sql.DB) (*goose.Provider, error) {
 	return goose.NewProvider(goose.DialectSQLite3, db, migrations, goose.WithDisableGlobalRegistry(true))
+}
+
+// Schema returns the version of the database's tables: the last of its migrations.
+func (d *DB) Schema(ctx context.Context) (int64, error) {
+	var v int64
+	err := d.read.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&v)
+	return v, classify(err)
+}
+
+// ConfigSchema is the version of config.db that this release makes.
+func ConfigSchema() (int64, error) {
+	sub, err := fs.Sub(migrations, "config")
+	if err != nil {
+		return 0, err
+	}
+	return LastMigration(sub)
+}
+
+// LastMigration is the version that migrations lead to.
+func LastMigration(migrations fs.FS) (int64, error) {
+	list, err := fs.Glob(migrations, "*.sql")
+	if err != nil {
+		return 0, err
+	}
+	var last int64
+	for _, name := range list {
+		v, err := goose.NumericComponent(name)
+		if err != nil {
+			return 0, err
+		}
+		last = max(last, v)
+	}
+	return last, nil
+}
+
+// MarkRestored says of the database at path, which is not open, that it takes the place
+// of another: those who open it are told, as of a copy, until Settled is called.
+func MarkRestored(path, from string) error {
+	return atomicfile.Write(path+restoredMark, []byte(from), 0o600)
 }
 
 // Check reads the whole database and returns an error that wraps ErrCorrupt where it is
@@ -235,6 +303,9 @@ func SetAside(path string) (string, error) {
 	err := os.Rename(path, aside)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
+	}
+	if err := os.RemoveAll(path + sumsSuffix); err != nil { // they are of no other
+		return "", fmt.Errorf("set the damaged database aside: %w", err)
 	}
 	// On the disk before another takes its place: a journal that a power cut
 	// brought back would be played into that one.

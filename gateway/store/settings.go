@@ -7,12 +7,15 @@ import (
 )
 
 // Setting returns a stored fact of config.db; when there is none, what
-// initial returns is stored first.
+// initial returns is stored first, or nothing where initial is nil.
 func (d *DB) Setting(ctx context.Context, name string, initial func() []byte) ([]byte, error) {
 	var v []byte
 	err := d.read.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = ?`, name).Scan(&v)
 	if err == nil || !errors.Is(err, sql.ErrNoRows) {
 		return v, classify(err)
+	}
+	if initial == nil {
+		return nil, nil
 	}
 	v = initial()
 	return v, d.PutSetting(ctx, name, v)

@@ -26,11 +26,15 @@ import (
 	"halo.internal/model/atomicfile"
 )
 
+// Files of the CA.
 const (
-	keyFile  = "ca.key"
-	certFile = "ca.crt"
-	caLife   = 40 * 365 * 24 * time.Hour // longer than HALO believes a clock: nobody is there to replace it
-	caPast   = 24 * time.Hour            // before the build: a browser's clock may be a little late
+	KeyFile  = "ca.key"
+	CertFile = "ca.crt"
+)
+
+const (
+	caLife = 40 * 365 * 24 * time.Hour // longer than HALO believes a clock: nobody is there to replace it
+	caPast = 24 * time.Hour            // before the build: a browser's clock may be a little late
 )
 
 // Private and local ranges: a gateway's address in the field is one of these.
@@ -63,10 +67,10 @@ func Open(dir, network string, floor time.Time) (*CA, error) {
 		return nil, fmt.Errorf("network CA: %w", err)
 	}
 	// The key first: a key without certificate is made anew, a certificate without key is useless.
-	if err := atomicfile.Write(filepath.Join(dir, keyFile), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := atomicfile.Write(filepath.Join(dir, KeyFile), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		return nil, fmt.Errorf("network CA: %w", err)
 	}
-	if err := atomicfile.Write(filepath.Join(dir, certFile), ca.PEM(), 0o644); err != nil {
+	if err := atomicfile.Write(filepath.Join(dir, CertFile), ca.PEM(), 0o644); err != nil {
 		return nil, fmt.Errorf("network CA: %w", err)
 	}
 	return ca, nil
@@ -76,41 +80,47 @@ func Open(dir, network string, floor time.Time) (*CA, error) {
 var ErrDamaged = errors.New("network CA is damaged")
 
 func load(dir string) (*CA, error) {
-	keyPEM, err := os.ReadFile(filepath.Join(dir, keyFile))
+	keyPEM, err := os.ReadFile(filepath.Join(dir, KeyFile))
 	if err != nil {
 		return nil, fmt.Errorf("network CA: %w", err)
 	}
-	certPEM, err := os.ReadFile(filepath.Join(dir, certFile))
+	certPEM, err := os.ReadFile(filepath.Join(dir, CertFile))
 	if err != nil {
 		return nil, fmt.Errorf("network CA: %w", err)
 	}
 	kb, _ := pem.Decode(keyPEM)
 	cb, _ := pem.Decode(certPEM)
 	if kb == nil || cb == nil {
-		return nil, fmt.Errorf("%w: %s and %s: expected PEM", ErrDamaged, keyFile, certFile)
+		return nil, fmt.Errorf("%w: %s and %s: expected PEM", ErrDamaged, KeyFile, CertFile)
 	}
 	k, err := x509.ParsePKCS8PrivateKey(kb.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, keyFile, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, KeyFile, err)
 	}
 	key, ok := k.(*ecdsa.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("%w: %s: expected an ECDSA key, got %T", ErrDamaged, keyFile, k)
+		return nil, fmt.Errorf("%w: %s: expected an ECDSA key, got %T", ErrDamaged, KeyFile, k)
 	}
 	cert, err := x509.ParseCertificate(cb.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, certFile, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, CertFile, err)
 	}
 	if !key.PublicKey.Equal(cert.PublicKey) {
-		return nil, fmt.Errorf("%w: %s is not of the key in %s", ErrDamaged, certFile, keyFile)
+		return nil, fmt.Errorf("%w: %s is not of the key in %s", ErrDamaged, CertFile, KeyFile)
 	}
 	return &CA{key: key, cert: cert}, nil
+}
+
+// Check tells what is wrong with the CA in dir, if anything.
+func Check(dir string) error {
+	_, err := load(dir)
+	return err
 }
 
 // SetAside renames damaged CA files so that Open makes a new CA. The nodes
 // learn its hash from the announcements, which the network's key signs.
 func SetAside(dir string) error {
-	for _, f := range []string{keyFile, certFile} {
+	for _, f := range []string{KeyFile, CertFile} {
 		p := filepath.Join(dir, f)
 		if err := atomicfile.Rename(p, p+".damaged"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("set the damaged CA aside: %w", err)

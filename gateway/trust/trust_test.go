@@ -39,7 +39,7 @@ func TestCAStaysTheSame(t *testing.T) {
 	if a.SHA256() != b.SHA256() {
 		t.Error("a second start made another CA")
 	}
-	info, err := os.Stat(filepath.Join(dir, keyFile))
+	info, err := os.Stat(filepath.Join(dir, KeyFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestCAStaysTheSame(t *testing.T) {
 func TestDamagedCAIsSaidAndReplacedOnlyOnRequest(t *testing.T) {
 	dir := t.TempDir()
 	old := newCA(t, dir).SHA256()
-	if err := os.WriteFile(filepath.Join(dir, keyFile), []byte("garbage"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, KeyFile), []byte("garbage"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(dir, "north-ridge", build); !errors.Is(err, ErrDamaged) {

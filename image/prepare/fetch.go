@@ -40,6 +40,13 @@ func fetchLocked(ctx context.Context, steps step.Printer, opts Options, m manife
 	if err != nil {
 		return fetched{}, err
 	}
+	lacks, err := tree.Lacks()
+	if err != nil {
+		return fetched{}, err
+	}
+	for _, l := range lacks {
+		warnings = append(warnings, "kernel "+tree.Release+" lacks "+l)
+	}
 	if opts.Modules != "" {
 		if tree, err = kernel.WithOutside(ctx, opts.Cache, tree, opts.Modules); err != nil {
 			return fetched{}, err

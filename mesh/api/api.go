@@ -40,6 +40,10 @@ type Daemon interface {
 	RotateKey() error
 	Profile() (model.MeshProfile, error)
 	PutProfile(model.ProfileChange) error
+	// Backup is what halo-mesh adds to a backup of a gateway; Restore has the next start,
+	// which follows soon, make this device what one says.
+	Backup() (model.MeshBackup, error)
+	Restore(model.MeshRestore) error
 	// MeshSecret returns the mesh profile in use with its secret.
 	MeshSecret() (bundle.Mesh, error)
 	ShowClaimCode(code string) error
@@ -116,6 +120,8 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 		m, err := d.MeshSecret()
 		answer(w, m, err)
 	})
+	get(mux, local.RouteBackup, d.Backup)
+	put(mux, local.RouteBackup, d.Restore)
 	put(mux, local.RouteClaimCode, func(c model.ClaimCode) error { return d.ShowClaimCode(c.Code) })
 	mux.HandleFunc("DELETE "+local.RouteClaimCode, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, nil, d.EraseClaimCode())

@@ -49,7 +49,11 @@ func (d *daemon) PutProfile(c model.ProfileChange) error {
 	d.last = fmt.Sprint(c.RotateSecret)
 	return d.err
 }
-func (d *daemon) MeshSecret() (bundle.Mesh, error) { return bundle.Mesh{PSK: "the secret"}, d.err }
+func (d *daemon) Backup() (model.MeshBackup, error) {
+	return model.MeshBackup{Bundle: []byte("[gateway]")}, d.err
+}
+func (d *daemon) Restore(r model.MeshRestore) error { d.last = r.ID; return d.err }
+func (d *daemon) MeshSecret() (bundle.Mesh, error)  { return bundle.Mesh{PSK: "the secret"}, d.err }
 func (d *daemon) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, error) {
 	d.last = q.Radio
 	return model.RadioScan{Radio: "phy0"}, d.err
@@ -114,6 +118,11 @@ func TestRoutes(t *testing.T) {
 		{"PUT", "/v1/net/reservations", `{"mac":"02:00:00:00:00:07","address":"10.43.7.7"}`, fmt.Errorf("%w: in use", ErrBusy), 409, "02:00:00:00:00:07", "in use"},
 		{"DELETE", "/v1/net/reservations/02:00:00:00:00:07", "", nil, 204, "02:00:00:00:00:07", ""},
 		{"DELETE", "/v1/net/reservations/x", "", ErrNone, 404, "x", "not there"},
+		{"GET", "/v1/backup", "", nil, 200, "", `"bundle":"W2dhdGV3YXld"`},
+		{"GET", "/v1/backup", "", ErrRole, 409, "", "only a gateway"},
+		{"PUT", "/v1/backup", `{"id":"b1","bundle":"W2dhdGV3YXld","boot":7}`, nil, 204, "b1", ""},
+		{"PUT", "/v1/backup", `{"id":"b1","bundle":"*"}`, nil, 422, "", "invalid body"},
+		{"PUT", "/v1/backup", `{"id":"b1"}`, fmt.Errorf("%w: bundle", ErrInvalid), 422, "b1", "bundle"},
 		{"GET", "/v1/doctor", "", nil, 200, "", `"examining":1`},
 		{"POST", "/v1/doctor", "", nil, 200, "examined", `"peers"`},
 		{"POST", "/v1/doctor", "", fmt.Errorf("%w: no network", ErrNone), 404, "examined", "no network"},

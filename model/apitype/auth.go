@@ -16,7 +16,8 @@ const (
 	ScopeTelemetryRead = "telemetry:read"
 	ScopeEventsRead    = "events:read"
 	ScopeSystemRead    = "system:read"
-	ScopeAdmin         = "admin" // everything
+	ScopeAdmin         = "admin"   // everything
+	ScopeRestore       = "restore" // of a ticket for a restore alone
 )
 
 // ClaimRequest is the body of POST /api/auth/claim. The first post carries
@@ -27,6 +28,7 @@ type ClaimRequest struct {
 	Proof       string `json:"proof,omitempty" doc:"second post: the client's proof, base64" maxLength:"64"`
 	Username    string `json:"username,omitempty" maxLength:"64"`
 	Password    string `json:"password,omitempty" maxLength:"256"`
+	Restore     bool   `json:"restore,omitempty" doc:"second post: in the place of username and password, of whoever is to restore a backup; the proof then covers the name 'restore a backup' and no password"`
 
 	Time *time.Time `json:"time,omitempty" doc:"second post: what time it is for the client, for a gateway that does not know"`
 }
@@ -39,6 +41,8 @@ type ClaimAnswer struct {
 	Proof       string  `json:"proof,omitempty" doc:"the gateway's proof, base64"`
 	CA          string  `json:"ca,omitempty" doc:"second answer: the network's CA, PEM"`
 	Tokens      *Tokens `json:"tokens,omitempty"`
+
+	RestoreTicket string `json:"restore_ticket,omitempty" doc:"second answer, for restore: for Authorization: Bearer of restore-backup alone; good for half an hour"`
 }
 
 // LoginRequest is the body of POST /api/auth/login.

@@ -41,6 +41,13 @@ const (
 	ProblemJobOver    = "job-over"    // 409: it has ended already
 
 	ProblemNotRecorded = "not-recorded" // 404: nothing is known of that time, or of that node
+
+	ProblemBackupPassphrase = "backup-passphrase" // 422: it does not open the backup
+	ProblemBackupDamaged    = "backup-damaged"    // 422: cut short, changed, or no backup at all
+	ProblemBackupNewer      = "backup-newer"      // 422: a newer release made it; update this device first
+	ProblemBackupTooLarge   = "backup-too-large"  // 413: the card has no room for it
+	ProblemBackupBusy       = "backup-busy"       // 409: another backup or restore is on its way
+	ProblemNotFresh         = "not-fresh"         // 409: this gateway has an admin and nodes; a restore takes a fresh one
 )
 
 // Problem is the body of every error: application/problem+json.

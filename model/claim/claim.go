@@ -31,6 +31,10 @@ const (
 	SaltSize  = 32 // the network key
 )
 
+// ForRestore stands in the place of the user's name in a client's proof, with an empty
+// password, for a gateway that is to be restored from a backup. No user has such a name.
+const ForRestore = "restore a backup"
+
 // A code has 13 symbols of 5 bits: 65 bits in three groups.
 const (
 	alphabet   = "0123456789ABCDEFGHJKMNPQRSTVWXYZ" // Crockford's base32: nothing to confuse when read aloud

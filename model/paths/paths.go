@@ -51,6 +51,8 @@ const (
 	Profile      = "mesh-profile" // the profile documents, and how far a change of them is
 	PeerList     = "peer-list"    // a node's copy of the list of members that the gateway signed
 	Reservations = "reservations" // addresses that are kept for single clients
+	Restore      = "restore"      // a backup that the next start makes this gateway
+	Restored     = "restored"     // the one that it was made last (model.Restored)
 	AgentTOML    = "agent.toml"
 	SpoolDir     = "agent/spool"
 	Commands     = "agent/commands" // which commands of the gateway were begun, and what became of them
@@ -61,6 +63,7 @@ const (
 	JobsDir      = "gateway/jobs"        // files that jobs have made
 	TopologyDB   = "gateway/topology.db" // history of the network's picture
 	Epoch        = "gateway/epoch"
+	RestoreDir   = "restore" // in GatewayDir: what the next start may take for its own
 )
 
 // Leases returns the name below State of the addresses that are given on an

@@ -1,0 +1,49 @@
+package ctl
+
+import (
+	"context"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"halo.internal/ctl/client"
+	"halo.internal/ctl/table"
+	"halo.internal/model/apitype"
+)
+
+func (a *app) sessionCommand() *cobra.Command {
+	end := a.call("end ID", "end a login, such as that of a lost laptop", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		if err := c.EndSession(ctx, args[0]); err != nil {
+			return notFound(err, "haloctl session list shows the sessions")
+		}
+		a.say("Session %s has ended.", args[0])
+		return nil
+	})
+	end.Long = `End ends a login at once: its tokens are good for nothing from then on. A laptop
+that is lost has an operator certificate, too: haloctl operator revoke.`
+	return group("session", "logins that have not ended", a.call("list", "all logins for an admin, else the own", cobra.NoArgs, a.sessionList),
+		a.completes(end, func(ctx context.Context, c *client.Client) ([]string, error) {
+			return names(ctx, c.Sessions, func(s apitype.Session) (string, string) { return s.ID, s.Username + " at " + s.Remote })
+		}))
+}
+
+func (a *app) sessionList(ctx context.Context, c *client.Client, _ []string) error {
+	list, err := c.Sessions(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(items[apitype.Session]{list}, func(w io.Writer) error {
+		t := table.New("ID", "USER", "FROM", "BEGAN", "LAST USED", "THIS ONE")
+		for _, s := range list {
+			began, this := "", ""
+			if s.Started != nil {
+				began = table.Age(c.Now(), *s.Started)
+			}
+			if s.Current {
+				this = "yes"
+			}
+			t.Row(s.ID, s.Username, s.Remote, began, table.Age(c.Now(), s.LastUsed), this)
+		}
+		return t.Write(w)
+	})
+}
