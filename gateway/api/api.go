@@ -18,12 +18,15 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"halo.internal/gateway/alerts"
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/commands"
+	"halo.internal/gateway/endpoints"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/jobs"
 	"halo.internal/gateway/live"
@@ -32,6 +35,7 @@ import (
 	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
+	"halo.internal/gateway/visitors"
 	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -94,16 +98,23 @@ type Config struct {
 	Radios      Radios
 	Services    Services
 	Topology    Topology
-	Alone       bool // there is no halo-mesh
-	Epoch       Epoch
-	Bundle      *bundle.Bundle // nil when none was imported
-	CA          []byte         // PEM
-	CASHA256    string
-	Binding     []byte // of the TLS key, for claims
-	Boot        uint64 // boot counter
-	Claimed     func() // called after the claim
-	Changed     func() // called after a change by a person
-	Withdrawn   func() // called instead where the change took something away from somebody
+
+	Firewall  *firewall.Service
+	Tables    Tables
+	Visitors  *visitors.Service
+	Endpoints *endpoints.Book
+	Alerts    *alerts.Book
+
+	Alone     bool // there is no halo-mesh
+	Epoch     Epoch
+	Bundle    *bundle.Bundle // nil when none was imported
+	CA        []byte         // PEM
+	CASHA256  string
+	Binding   []byte // of the TLS key, for claims
+	Boot      uint64 // boot counter
+	Claimed   func() // called after the claim
+	Changed   func() // called after a change by a person
+	Withdrawn func() // called instead where the change took something away from somebody
 }
 
 // API is the handler of all routes.
@@ -144,6 +155,12 @@ func New(c Config) (*API, error) {
 	a.doorRoutes()
 	a.serviceRoutes()
 	a.reservationRoutes()
+	a.firewallRoutes()
+	a.networkRoutes()
+	a.batmanRoutes()
+	a.visitorRoutes()
+	a.modelRoutes()
+	a.alertRoutes()
 	a.nodeRoutes()
 	a.brainRoutes()
 	a.telemetryRoutes()
