@@ -48,6 +48,5 @@ func finish(doc *huma.OpenAPI) {
 	for _, t := range slices.Sorted(maps.Keys(used)) {
 		doc.Tags = append(doc.Tags, &huma.Tag{Name: t, Description: tagTexts[t]})
 	}
-	useProblems(doc)
 	addExamples(doc)
 }
