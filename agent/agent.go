@@ -70,6 +70,7 @@ func Run(ctx context.Context, c Config) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return local.Serve(ctx, c.path(paths.AgentSocket), a.handler()) })
 	g.Go(func() error { return a.watchMesh(ctx) })
+	g.Go(func() error { a.watchClients(ctx); return nil })
 	g.Go(func() error { return a.work(ctx, wrong) })
 	g.Go(func() error { return a.untilAgain(ctx) })
 	return g.Wait()
@@ -112,7 +113,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	})
 	g.Go(func() error {
 		return send.Run(inner, send.Options{
-			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
+			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Life: life(a.BootID), Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
 			Spool: a.spool, Status: a.nodeStatus(), Commands: commands, Neighbours: neighbourhood.New(a.seen.around, sinceBoot), Retry: a.retry, Log: a.log,
 			Health: func(s health.State, detail string) {
 				a.graph.Set(checkGateway, s, detail)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"os"
 	"strings"
@@ -20,7 +21,7 @@ func (a *agent) nodeStatus() func() model.NodeStatus {
 	build := version.Get()
 	fixed := model.NodeStatus{
 		Name: a.id.Key.ID(), Role: a.Role, Version: build.Version, Commit: build.Commit,
-		Board: board("/proc/device-tree/model"), Kernel: kernel(),
+		Board: board("/proc/device-tree/model"), Serial: board("/proc/device-tree/serial-number"), Kernel: kernel(),
 	}
 	return func() model.NodeStatus {
 		st := fixed
@@ -33,6 +34,7 @@ func (a *agent) nodeStatus() func() model.NodeStatus {
 		if len(st.Interfaces) > maxInterfaces {
 			st.Interfaces = st.Interfaces[:maxInterfaces]
 		}
+		st.Clients = a.seen.clientsNow()
 		st.UptimeS = uptime()
 		// What is broken in the mesh explains what is broken here.
 		r := a.graph.Report()
@@ -57,6 +59,13 @@ func board(file string) string {
 	}
 	s := strings.TrimRight(string(b), "\x00\n")
 	return s[:min(len(s), 128)]
+}
+
+// life names a start of the machine to the gateway: nothing that the kernel's own name
+// of it, which others may rely on as a secret, follows from.
+func life(bootID string) []byte {
+	sum := sha256.Sum256([]byte("halo life 1\x00" + bootID))
+	return sum[:8]
 }
 
 func kernel() string {

@@ -20,6 +20,7 @@ type view struct {
 	whole    model.MeshStatus // with what the kernel was asked for
 	wholeAt  time.Time
 	health   health.Report // of halo-mesh
+	clients  []model.Client
 	readings []collect.Reading
 	read     time.Time
 	spool    *spool.Spool
@@ -49,6 +50,18 @@ func (v *view) last() (model.MeshStatus, health.Report) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.mesh, v.health
+}
+
+func (v *view) sawClients(list []model.Client) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.clients = list
+}
+
+func (v *view) clientsNow() []model.Client {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.clients
 }
 
 func (v *view) volatile() bool {

@@ -109,6 +109,34 @@ func (a *agent) whole(ctx context.Context) (model.MeshStatus, error) {
 	return s, err
 }
 
+// clientsEvery is how often it is looked who is behind the node: what changes of it is
+// sent with the whole status, on links that may be slow.
+const clientsEvery = 2 * time.Minute
+
+// maxClients of them go into a heartbeat.
+const maxClients = 64
+
+// watchClients follows who is behind the node. While halo-mesh does not answer, those
+// that were there last are.
+func (a *agent) watchClients(ctx context.Context) {
+	for {
+		wait := watchEvery // halo-mesh may not be there yet
+		switch list, err := a.mesh.Clients(ctx); {
+		case err == nil:
+			a.seen.sawClients(list[:min(len(list), maxClients)])
+			wait = clientsEvery
+		case errors.Is(err, local.ErrNone):
+			a.seen.sawClients(nil) // a device without a network
+			wait = clientsEvery
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
 // reach sums up what says that the gateway can be reached: when it changes, it
 // is worth trying at once.
 func reach(st model.MeshStatus) string {

@@ -79,7 +79,7 @@ those of its present start, the newest 512.`,
 	list.Flags().IntVar(&limit, "limit", 50, "how many of the newest")
 	list.Flags().BoolVar(&follow, "follow", false, "go on and print what happens")
 	list.Flags().DurationVar(&interval, "interval", 0, "least time between two prints of --follow, for a slow link; of a node at its door, how often it is asked (2s)")
-	return group("event", "what happened in the network", list)
+	return group("event", "what happened in the network", list, a.eventAck(), a.eventRetention())
 }
 
 // deviceEvents prints the events that a device still holds, as those of a gateway.

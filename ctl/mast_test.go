@@ -45,6 +45,18 @@ func (*mast) DeleteReservation(string) error { return nothing() }
 func (*mast) Topology() (model.MeshTopology, error) {
 	return topology(), nil
 }
+func (*mast) Interfaces() ([]model.InterfaceDetail, error)    { return nil, nil }
+func (*mast) NeighbourTable() ([]model.NeighbourEntry, error) { return nil, nil }
+func (*mast) Clients() ([]model.Client, error)                { return nil, nil }
+func (*mast) Batman(string) (model.BatmanTables, error)       { return model.BatmanTables{}, nothing() }
+func (*mast) PutVisitors([]model.Visitor) error               { return api.ErrRole }
+func (*mast) PutFirewallPolicy(model.FirewallOrder) error     { return api.ErrRole }
+func (*mast) FirewallPolicy() (model.FirewallInForce, error) {
+	return model.FirewallInForce{}, api.ErrRole
+}
+func (*mast) PreviewFirewall(model.FirewallQuestion) (model.FirewallPreview, error) {
+	return model.FirewallPreview{}, api.ErrRole
+}
 func (*mast) Doctor() (model.DoctorReport, error) { return model.DoctorReport{}, nothing() }
 func (*mast) Examine(context.Context) (model.DoctorReport, error) {
 	return model.DoctorReport{}, nothing()

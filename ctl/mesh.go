@@ -39,6 +39,8 @@ type air interface {
 	DeleteReservation(ctx context.Context, mac string) error
 	Firewall(context.Context) (model.FirewallStatus, error)
 	DNS(context.Context) (model.DNSStatus, error)
+	NeighbourTable(context.Context) ([]model.NeighbourEntry, error)
+	Batman(ctx context.Context, table string) (model.BatmanTables, error)
 	Support(context.Context, io.Writer) error
 	Profile(context.Context) (model.MeshProfile, error)
 	Now() time.Time
@@ -66,6 +68,7 @@ func (a *app) meshCommand() *cobra.Command {
 		a.meshChannel(),
 		a.meshProfile(),
 		a.meshDoctor(),
+		a.meshBatman(),
 	)
 	timeline := a.askDevice("timeline", "how each recovery went, stage by stage", cobra.NoArgs, a.meshTimeline)
 	timeline.Long = timelineLong

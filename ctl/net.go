@@ -22,6 +22,7 @@ func (a *app) netCommand() *cobra.Command {
 		a.askDevice("interfaces", "network interfaces and what they are for", cobra.NoArgs, a.netInterfaces),
 		a.askDevice("leases", "addresses that the device has given to clients", cobra.NoArgs, a.netLeases),
 		a.netReserve(),
+		a.askDevice("neighbours", "hosts whose hardware addresses the device knows", cobra.NoArgs, a.netNeighbours),
 		a.askDevice("firewall", "what the firewall lets through and drops, counted since the start", cobra.NoArgs, a.netFirewall),
 		a.askDevice("dns", "names that the device knows, and what it was asked", cobra.NoArgs, a.netDNS),
 	)

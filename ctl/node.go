@@ -33,6 +33,8 @@ func (a *app) nodeCommand() *cobra.Command {
 		a.ofNode("rename NODE NAME", "give a node another name", cobra.ExactArgs(2), a.nodeRename),
 		a.ofNode("console-code NODE", "show the code with which a person logs in at a node's console", cobra.ExactArgs(1), a.nodeConsoleCode),
 		a.ofNode("revoke NODE", "expel a node: its overlay and API end", cobra.ExactArgs(1), a.nodeRevoke),
+		a.nodeRelease(),
+		a.replacementCommand(),
 	)
 	g.AddCommand(a.nodeCommands()...)
 	return g
@@ -98,6 +100,8 @@ func nodeState(n apitype.Node) string {
 	switch {
 	case n.Revoked:
 		return "revoked"
+	case n.Quarantined != nil:
+		return "quarantined"
 	case !n.Online && n.Role != model.RoleGateway: // the gateway that answers is there
 		return "offline"
 	case n.Missing != "":

@@ -51,6 +51,9 @@ const (
 func newStandIn(t testing.TB) (*standIn, string) {
 	t.Helper()
 	g := &standIn{routes: routes(t)}
+	maps.Copy(g.routes, firewallRoutes())
+	maps.Copy(g.routes, tableRoutes())
+	maps.Copy(g.routes, modelRoutes())
 	s := httptest.NewServer(g)
 	t.Cleanup(s.Close)
 	return g, s.URL

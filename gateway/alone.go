@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"halo.internal/gateway/api"
+	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/health"
 	"halo.internal/local"
@@ -18,6 +19,8 @@ type meshClient interface {
 	meshlink.Client
 	api.Radios
 	api.Services
+	api.Tables
+	firewall.Mesh
 }
 
 // meshClient returns halo-mesh's socket, or alone something that says that
@@ -115,6 +118,30 @@ func (m noMesh) DeleteReservation(context.Context, string) error { return m.abse
 
 func (m noMesh) Firewall(context.Context) (model.FirewallStatus, error) {
 	return model.FirewallStatus{}, m.absent()
+}
+
+func (m noMesh) Interfaces(context.Context) ([]model.InterfaceDetail, error) { return nil, m.absent() }
+
+func (m noMesh) NeighbourTable(context.Context) ([]model.NeighbourEntry, error) {
+	return nil, m.absent()
+}
+
+func (m noMesh) Clients(context.Context) ([]model.Client, error) { return nil, m.absent() }
+
+func (m noMesh) Batman(context.Context, string) (model.BatmanTables, error) {
+	return model.BatmanTables{}, m.absent()
+}
+
+func (m noMesh) Membership(context.Context) (model.Membership, error) {
+	return model.Membership{}, m.absent()
+}
+
+func (m noMesh) PutVisitors(context.Context, []model.Visitor) error { return m.absent() }
+
+func (m noMesh) PutFirewallPolicy(context.Context, model.FirewallOrder) error { return m.absent() }
+
+func (m noMesh) PreviewFirewall(context.Context, model.FirewallQuestion) (model.FirewallPreview, error) {
+	return model.FirewallPreview{}, m.absent()
 }
 
 func (m noMesh) DNS(context.Context) (model.DNSStatus, error) { return model.DNSStatus{}, m.absent() }

@@ -19,13 +19,16 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"halo.internal/gateway/alerts"
 	"halo.internal/gateway/api"
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/endpoints"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/live"
@@ -34,6 +37,7 @@ import (
 	"halo.internal/gateway/telemetry"
 	"halo.internal/gateway/topology"
 	"halo.internal/gateway/trust"
+	"halo.internal/gateway/visitors"
 	"halo.internal/health"
 	"halo.internal/local"
 	"halo.internal/model"
@@ -242,10 +246,15 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	nodes, err := registry.New(ctx, registry.Config{DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Name: p.name(), CA: string(ca.PEM()), Boot: p.identity.BootCounter, Epoch: p.epoch.Now})
+	clients, err := endpoints.New(ctx, endpoints.Config{DB: p.config, Clock: d.clock, Events: log, Gateway: p.identity.Key.ID()})
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
+	nodes, err := registry.New(ctx, registry.Config{Clients: clients.Report, DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Name: p.name(), CA: string(ca.PEM()), Boot: p.identity.BootCounter, Epoch: p.epoch.Now})
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	nodes.OnAdopted(clients.Adopt)
 	if err := p.followCA(ctx, ca.SHA256(), log); err != nil {
 		return ignoreEnd(ctx, err)
 	}
@@ -265,6 +274,14 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return ignoreEnd(ctx, err)
 	}
 	chosen.Watch(func(s apitype.Settings) { series.SetRetention(retention(s.Telemetry)) })
+	former, err := nodes.Lineages(ctx)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	for id, before := range former {
+		series.Succeed(id, before...)
+	}
+	nodes.OnAdopted(func(old, node string) { series.Succeed(node, old) })
 	for _, id := range nodes.IDs() {
 		nodes.Heard(id, series.Latest().At(id))
 	}
@@ -293,6 +310,13 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: p.replaces(nodes), Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient()
 	neurons := brain.New(brain.Config{DB: p.config, Clock: d.clock, Devices: nodes, Own: d.ownProcess})
+	nodes.OnAdopt(neurons.Adopt)
+	nodes.OnAdopted(neurons.Adopted)
+	rules, err := firewall.New(ctx, firewall.Config{DB: p.config, Clock: d.clock, Events: log, Mesh: mesh})
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	guests := visitors.New(visitors.Config{DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Epoch: p.epoch.Now})
 	link = meshlink.New(meshlink.Config{
 		Client: mesh, Clock: d.clock, Health: d.health, Missing: d.meshMissing(), Peers: nodes.Peers, Revoked: nodes.Revoked, Changes: nodes.Changes(),
 		Announce: func() model.Announce {
@@ -303,8 +327,10 @@ func (d *daemon) run(ctx context.Context) (err error) {
 			o.Codes = nodes.Codes()
 			return o, err
 		},
-		Names: neurons.Names,
-		Heard: judge.Heard,
+		Names:    neurons.Names,
+		Heard:    judge.Heard,
+		Firewall: rules.Follow,
+		Visitors: guests.Present,
 		LeftOut: func(ctx context.Context, ids []string) error {
 			gone, err := nodes.LeaveOut(ctx, ids)
 			for _, id := range gone {
@@ -336,9 +362,20 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	recoveries := live.NewRecoveries(recoveriesEvery, mesh.Timeline)
 	hub := d.newLive(live.Sources{Events: log, Epoch: p.epoch.Now, Latest: series.Latest(), Registry: nodes, Recoveries: recoveries, Topology: picture, Jobs: work.jobs}, logins)
-	a, err := api.New(api.Config{
+	var a *api.API
+	alarms, err := alerts.New(ctx, alerts.Config{
+		DB: p.config, Clock: d.clock, Events: log, Log: d.Log,
+		Look: func(ctx context.Context, open func(alerts.Key) bool) ([]alerts.Condition, error) {
+			return a.Conditions(ctx, open)
+		},
+	})
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	a, err = api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Backups: saved, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
+		Firewall: rules, Tables: mesh, Visitors: guests, Endpoints: clients, Alerts: alarms,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Idempotency: once, Live: hub, Topology: picture, Jobs: work.jobs, Commands: work.commands, SpeedTests: work.speed,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
@@ -366,10 +403,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		func(ctx context.Context) error { return p.reserve.Run(ctx, d.tellRoom(log)) },
 		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },
 		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },
+		alarms.Run,
 		d.untilAnswered,
 		func(ctx context.Context) error { return p.followRestored(ctx, nodes) },
 		d.untilRestored,
-	}, stage{nodes.Run, copies.run, kept.run}, stage{log.Run})
+	}, stage{nodes.Run, clients.Run, copies.run, kept.run}, stage{log.Run})
 }
 
 // ownProcess tells how a process of this device is, as far as gateway-api knows.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"halo.internal/gateway/api"
 	"halo.internal/model/paths"
 )
 
@@ -105,7 +106,7 @@ func (l listener) bounded(ctx context.Context) (*bounded, error) {
 func serveOne(ctx context.Context, nl net.Listener, h http.Handler, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: maxHeader, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }, // what is being answered may end in its time
+		ConnContext: api.ConnContext, MaxHeaderBytes: maxHeader, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }, // what is being answered may end in its time
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // handshakes of strangers are no news
 	}
 	done := make(chan error, 1)

@@ -22,13 +22,13 @@ func TestListensOnTheOverlayBeforeItExists(t *testing.T) {
 	}
 }
 
-type endpoints struct {
+type bothEnds struct {
 	net.Conn
 	local, remote string
 }
 
-func (e endpoints) LocalAddr() net.Addr  { return tcp(e.local) }
-func (e endpoints) RemoteAddr() net.Addr { return tcp(e.remote) }
+func (e bothEnds) LocalAddr() net.Addr  { return tcp(e.local) }
+func (e bothEnds) RemoteAddr() net.Addr { return tcp(e.remote) }
 
 func tcp(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1} }
 
@@ -55,7 +55,7 @@ func TestOnlyMembersReachTheOverlayAddress(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.Close()
-		if got := b.admissible(endpoints{local: tc.local, remote: tc.remote}); got != tc.want {
+		if got := b.admissible(bothEnds{local: tc.local, remote: tc.remote}); got != tc.want {
 			t.Errorf("%s from %s, TLS %v: admitted %v, want %v", tc.local, tc.remote, tc.tls, got, tc.want)
 		}
 	}

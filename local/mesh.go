@@ -73,13 +73,22 @@ const (
 	RouteReservation  = RouteReservations + "/{mac}"
 	RouteFirewall     = "/v1/net/firewall"
 	RouteDNS          = "/v1/net/dns"
-	RouteSupport      = "/v1/support" // a tar.gz
-	RouteRevoked      = "/v1/overlay/revoked"
-	RouteOverlayKey   = "/v1/overlay/key"
-	RouteProfile      = "/v1/profile"
-	RouteMeshSecret   = "/v1/profile/secret"
-	RouteDoctor       = "/v1/doctor" // POST examines first
-	RouteBackup       = "/v1/backup" // secrets of the network; PUT restores
+
+	RouteFirewallPolicy  = "/v1/net/firewall/policy"
+	RouteFirewallPreview = "/v1/net/firewall/preview"
+	RouteInterfaces      = "/v1/net/interfaces"
+	RouteNeighbours      = "/v1/net/neighbours"
+	RouteClients         = "/v1/net/clients"
+	RouteBatman          = "/v1/mesh/batman/{table}"
+	RouteVisitors        = "/v1/overlay/visitors"
+
+	RouteSupport    = "/v1/support" // a tar.gz
+	RouteRevoked    = "/v1/overlay/revoked"
+	RouteOverlayKey = "/v1/overlay/key"
+	RouteProfile    = "/v1/profile"
+	RouteMeshSecret = "/v1/profile/secret"
+	RouteDoctor     = "/v1/doctor" // POST examines first
+	RouteBackup     = "/v1/backup" // secrets of the network; PUT restores
 )
 
 // ErrAbsent is wrapped when nobody answers on the socket: halo-mesh is not
@@ -333,6 +342,60 @@ func (m *Mesh) Firewall(ctx context.Context) (model.FirewallStatus, error) {
 	var s model.FirewallStatus
 	err := m.do(ctx, http.MethodGet, RouteFirewall, nil, &s)
 	return s, err
+}
+
+// PutFirewallPolicy has what people have set of a gateway's firewall in force, for good
+// or on trial; an error wraps ErrInvalid where it does not fit.
+func (m *Mesh) PutFirewallPolicy(ctx context.Context, o model.FirewallOrder) error {
+	return m.do(ctx, http.MethodPut, RouteFirewallPolicy, o, nil)
+}
+
+// FirewallPolicy returns which policies are kept and on trial.
+func (m *Mesh) FirewallPolicy(ctx context.Context) (model.FirewallInForce, error) {
+	var f model.FirewallInForce
+	err := m.do(ctx, http.MethodGet, RouteFirewallPolicy, nil, &f)
+	return f, err
+}
+
+// PreviewFirewall returns what a policy would change; an error wraps ErrInvalid where it
+// does not fit.
+func (m *Mesh) PreviewFirewall(ctx context.Context, q model.FirewallQuestion) (model.FirewallPreview, error) {
+	var p model.FirewallPreview
+	err := m.do(ctx, http.MethodPost, RouteFirewallPreview, q, &p)
+	return p, err
+}
+
+// Interfaces returns the device's network interfaces with what their drivers count.
+func (m *Mesh) Interfaces(ctx context.Context) ([]model.InterfaceDetail, error) {
+	var l []model.InterfaceDetail
+	err := m.do(ctx, http.MethodGet, RouteInterfaces, nil, &l)
+	return l, err
+}
+
+// NeighbourTable returns the hosts whose hardware addresses the kernel knows.
+func (m *Mesh) NeighbourTable(ctx context.Context) ([]model.NeighbourEntry, error) {
+	var l []model.NeighbourEntry
+	err := m.do(ctx, http.MethodGet, RouteNeighbours, nil, &l)
+	return l, err
+}
+
+// Clients returns the hosts behind the device that are no members.
+func (m *Mesh) Clients(ctx context.Context) ([]model.Client, error) {
+	var l []model.Client
+	err := m.do(ctx, http.MethodGet, RouteClients, nil, &l)
+	return l, err
+}
+
+// Batman returns one of batman-adv's tables (model.BatmanOriginators and so on).
+func (m *Mesh) Batman(ctx context.Context, table string) (model.BatmanTables, error) {
+	var t model.BatmanTables
+	err := m.do(ctx, http.MethodGet, strings.Replace(RouteBatman, "{table}", url.PathEscape(table), 1), nil, &t)
+	return t, err
+}
+
+// PutVisitors hands over who besides members has a place in the overlay.
+func (m *Mesh) PutVisitors(ctx context.Context, list []model.Visitor) error {
+	return m.do(ctx, http.MethodPut, RouteVisitors, list, nil)
 }
 
 // DNS returns what the name server knows and has done.

@@ -41,7 +41,11 @@ import (
 // mesh; everything above it is real: announcements, join over TLS, WireGuard in
 // the process.
 func TestMain(m *testing.M) {
-	if role := os.Getenv(envRole); role != "" {
+	switch role := os.Getenv(envRole); role {
+	case "":
+	case "laptop":
+		os.Exit(laptop())
+	default:
 		os.Exit(device(model.Role(role)))
 	}
 	flag.Parse()

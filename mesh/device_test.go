@@ -205,6 +205,7 @@ func (c *cable) Ways([]identity.PublicKey) (mesh.Ways, error) {
 	return mesh.Ways{}, nil
 }
 func (*cable) NextHop() *model.ReportNextHop                  { return nil }
+func (*cable) Tables(...string) (mesh.Tables, error)          { return mesh.Tables{}, nil }
 func (c *cable) Present() map[dot11.MAC]bool                  { return nil }
 func (c *cable) Meet([]mesh.Acquaintance, bool) (bool, error) { return true, nil }
 

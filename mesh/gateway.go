@@ -39,6 +39,7 @@ type gateway struct {
 	toldPeers bool
 	list      signedList
 	neurons   []model.BrainName // as gateway-api said last; nil: not yet, in this process
+	visitors  []model.Visitor   // of the overlay
 	lives     lives
 	wg        *overlay.Device
 	wgErr     error
@@ -75,6 +76,7 @@ func (g *gateway) run(ctx context.Context) error {
 	eg.Go(func() error { return g.serveList(ctx) })
 	eg.Go(func() error { return g.profiles.run(ctx) })
 	eg.Go(func() error { return g.keepPlace(ctx) })
+	eg.Go(func() error { return g.policies.run(ctx) })
 	// Its announcements tell the others of its next key: none is later than another.
 	eg.Go(func() error {
 		return g.followKeys(ctx, g.overlayDevice, func() time.Duration { return 0 }, g.rekeyed)
@@ -171,6 +173,7 @@ func (g *gateway) applyPeers() error {
 	}
 	g.mu.Lock()
 	peers := g.known.overlayPeers(g.net)
+	peers = append(peers, g.visiting(peers)...)
 	g.mu.Unlock()
 	return g.wg.SetPeers(peers)
 }

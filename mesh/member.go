@@ -71,6 +71,7 @@ func (n *node) request() (model.JoinRequest, error) {
 		Token:        n.bundle.Join.Token,
 		Name:         n.name(),
 		Board:        board(),
+		Serial:       serial(),
 		Version:      version.Get().Version,
 		MACs:         hardwareAddrs(),
 		Boot:         n.id.BootCounter,
@@ -84,6 +85,17 @@ func board() string {
 		return ""
 	}
 	return strings.TrimRight(string(b), "\x00")
+}
+
+// serial returns the board's serial number, as the device tree has it; without one,
+// nothing.
+func serial() string {
+	b, err := os.ReadFile("/proc/device-tree/serial-number")
+	if err != nil {
+		return ""
+	}
+	s := strings.TrimRight(string(b), "\x00\n")
+	return s[:min(len(s), 64)]
 }
 
 // hardwareAddrs returns the addresses that admins know a device by.

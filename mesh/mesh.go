@@ -147,6 +147,7 @@ type core struct {
 	past     recoveries
 	codes    *door.Slow // wrong codes that were typed
 	reserved reserver
+	policies *policies // of people's for the firewall; nil on a node
 
 	keys      *overlayKey
 	shut      revoked           // who is no member any more
@@ -217,6 +218,9 @@ func Run(ctx context.Context, c Config) error {
 	}
 	m.lan = m.newLAN()
 	m.loadReservations()
+	if c.Role == model.RoleGateway {
+		m.policies = m.newPolicies()
+	}
 	m.lan.Begin()
 	m.startTimeline()
 	started, _ := m.bootReport() // without one, no slot can be named, and what is not there is no HaLow radio
@@ -301,7 +305,7 @@ func (m *core) waitForBundle(ctx context.Context) error {
 
 // forgetNetwork drops what belonged to the network of an earlier bundle.
 func (m *core) forgetNetwork() {
-	for name, entry := range map[string]string{paths.Membership: paths.VaultMembership, paths.Evidence: paths.VaultEvidence, paths.Peers: "", paths.PeerList: "", paths.Reservations: "", paths.Profile: paths.VaultProfile, paths.StoodDown: paths.VaultStoodDown} {
+	for name, entry := range map[string]string{paths.Membership: paths.VaultMembership, paths.Evidence: paths.VaultEvidence, paths.Peers: "", paths.PeerList: "", paths.Reservations: "", paths.Firewall: "", paths.Profile: paths.VaultProfile, paths.StoodDown: paths.VaultStoodDown} {
 		if err := m.store.Remove(name, entry); err != nil {
 			m.events.Add("perm.failing", model.Warning, "state of the network before is not removed: "+err.Error(), "file", name)
 		}

@@ -55,6 +55,8 @@ func (*segment) Ways([]identity.PublicKey) (mesh.Ways, error) { return mesh.Ways
 
 func (*segment) NextHop() *model.ReportNextHop { return nil }
 
+func (*segment) Tables(...string) (mesh.Tables, error) { return mesh.Tables{}, nil }
+
 func (*segment) Present() map[dot11.MAC]bool { return nil }
 
 // There is no batman-adv to flood.

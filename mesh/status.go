@@ -138,7 +138,7 @@ func (g *gateway) status(brief bool) model.MeshStatus {
 	if announce != nil {
 		s.Epoch = announce.Epoch
 	}
-	s.HeardEpoch, s.Twin, s.LeftOut = g.voice.HeardEpoch(), g.twinStatus(), out
+	s.Firewall = g.firewallInForce(false)
 	return s
 }
 
@@ -248,6 +248,18 @@ func (u unprovisioned) PutReservation(model.Reservation) error     { return u.re
 func (u unprovisioned) DeleteReservation(string) error             { return u.refuse() }
 func (u unprovisioned) Firewall() (model.FirewallStatus, error) {
 	return model.FirewallStatus{}, u.refuse()
+}
+func (u unprovisioned) Clients() ([]model.Client, error) { return nil, u.refuse() }
+func (u unprovisioned) Batman(string) (model.BatmanTables, error) {
+	return model.BatmanTables{}, u.refuse()
+}
+func (u unprovisioned) PutVisitors([]model.Visitor) error           { return u.refuse() }
+func (u unprovisioned) PutFirewallPolicy(model.FirewallOrder) error { return u.refuse() }
+func (u unprovisioned) FirewallPolicy() (model.FirewallInForce, error) {
+	return model.FirewallInForce{}, u.refuse()
+}
+func (u unprovisioned) PreviewFirewall(model.FirewallQuestion) (model.FirewallPreview, error) {
+	return model.FirewallPreview{}, u.refuse()
 }
 func (u unprovisioned) DNS() (model.DNSStatus, error)       { return model.DNSStatus{}, u.refuse() }
 func (u unprovisioned) Doctor() (model.DoctorReport, error) { return model.DoctorReport{}, u.refuse() }

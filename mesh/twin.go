@@ -33,9 +33,13 @@ const twinAdvice = "Two cards of this network's gateway are in use: switch one o
 func (g *gateway) rank() announce.Standing {
 	g.mu.Lock()
 	known, wg := len(g.known.Peers) > 0, g.wg
+	ids := make([]string, len(g.known.Peers)) // of nodes: that somebody visits says nothing
+	for i, p := range g.known.Peers {
+		ids[i] = p.Node
+	}
 	g.mu.Unlock()
 	if wg != nil {
-		if status, err := wg.Handshakes(); err == nil && len(shaken(status, time.Now(), handshakeStale)) > 0 {
+		if status, err := wg.Handshakes(); err == nil && len(lately(ids, status, handshakeStale)) > 0 {
 			return announce.StandingServes
 		}
 	}

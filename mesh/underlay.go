@@ -63,6 +63,9 @@ type Underlay interface {
 	// Ways returns what routing knows, with those of these members that its addresses are
 	// said to be of; nothing while there is no mesh interface.
 	Ways(members []identity.PublicKey) (Ways, error)
+	// Tables returns what batman-adv has in those of its tables; nothing while there is no
+	// mesh interface.
+	Tables(...string) (Tables, error)
 	// Present returns the hardware addresses that routing knows a way to, as far as some
 	// member says that they are behind it; nil while that can't be told.
 	Present() map[dot11.MAC]bool

@@ -277,6 +277,9 @@ func validPrefixes(what string, list []netip.Prefix) error {
 type FirewallStatus struct {
 	Zones []FirewallZone  `json:"zones"`
 	Rules []FirewallCount `json:"rules" doc:"what is let through, translated or denied by people's rules, in the order in which it is asked"`
+
+	Services    []FirewallService `json:"services,omitempty" doc:"what the device itself offers, and to whom"`
+	Forwardings []Forwarding      `json:"forwardings,omitempty" doc:"those that it has without anybody's configuration"`
 }
 
 // FirewallZone is a zone with what was refused of it.

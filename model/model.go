@@ -152,6 +152,7 @@ type MeshStatus struct {
 	Epoch        uint64            `json:"epoch,omitempty" doc:"the gateway's: on a node the highest one that it has heard of; absent where none is known"`
 	HeardEpoch   uint64            `json:"heard_epoch,omitempty" doc:"gateway: the highest epoch, its own or a higher one, that another card of it has had, as nodes have shown, and that does not answer"`
 	Twin         *GatewayTwin      `json:"twin,omitempty" doc:"gateway: another one with its key that is on the air"`
+	Firewall     *FirewallInForce  `json:"firewall,omitempty" doc:"gateway: which policy of people's its firewall goes by"`
 	LeftOut      []string          `json:"left_out,omitempty" doc:"gateway: canonical IDs of nodes that gateway-api counts as members, and the mesh profile that another card of this gateway has signed since does not"`
 	Named        bool              `json:"named,omitempty" doc:"gateway: gateway-api has put the names of neurons' components since halo-mesh started"`
 	Ignored      map[string]uint64 `json:"ignored,omitempty" doc:"announcements not believed, by reason"`
@@ -203,6 +204,8 @@ type NodeStatus struct {
 	UptimeS    int64       `json:"uptime_s"`
 	Volatile   bool        `json:"volatile"`
 	Interfaces []Interface `json:"interfaces"`
+	Serial     string      `json:"serial,omitempty" doc:"of the board, as its device tree has it"`
+	Clients    []Client    `json:"clients,omitempty" doc:"hosts behind the node that are no members"`
 }
 
 // JoinRequest is the body of POST /v1/nodes/join. The first post may leave
@@ -218,6 +221,7 @@ type JoinRequest struct {
 	Board        string   `json:"board,omitempty" maxLength:"128"`
 	Version      string   `json:"version,omitempty" maxLength:"128"`
 	MACs         []string `json:"macs,omitempty" maxItems:"32"`
+	Serial       string   `json:"serial,omitempty" maxLength:"64" doc:"of the board, as its device tree has it: a card that was written anew has another key on the same board"`
 	Boot         uint64   `json:"boot"`
 	Nonce        string   `json:"nonce,omitempty" maxLength:"128"`
 	Signature    string   `json:"signature,omitempty" maxLength:"128" doc:"Ed25519 over the context 'halo join 1', the nonce and the canonical form (JoinRequest.SignedBytes), base64"`

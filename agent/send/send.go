@@ -58,6 +58,7 @@ type Options struct {
 	URL     string // of the stream, ws://
 	Key     identity.Key
 	Boot    uint64
+	Life    []byte // of this start of the machine (wire.Hello)
 	Version string
 	Spool   Spool
 	// Interval between two batches, told to the gateway so that it knows when it
@@ -162,7 +163,7 @@ func (s *session) greet(ctx context.Context) error {
 		return unexpected(m, "a challenge")
 	}
 	key := s.Key.Public()
-	hello := wire.Hello{Key: key[:], Boot: s.Boot, Version: s.Version, Interval: uint64(min(s.Interval/time.Second, wire.MaxInterval))}
+	hello := wire.Hello{Key: key[:], Boot: s.Boot, Life: s.Life, Version: s.Version, Interval: uint64(min(s.Interval/time.Second, wire.MaxInterval))}
 	if s.Commands != nil {
 		hello.Session = command.Nonce()
 	}

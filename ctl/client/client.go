@@ -95,10 +95,12 @@ type request struct {
 	method string
 	path   string
 	query  url.Values
-	body   any  // sent as JSON; nil for none
-	anon   bool // needs no login
-	status int  // another status whose body is an answer, not a problem
-	once   bool // it makes something: with a key, it may be sent again when its answer is lost
+	body   any     // sent as JSON; nil for none
+	anon   bool    // needs no login
+	status int     // another status whose body is an answer, not a problem
+	once   bool    // it makes something: with a key, it may be sent again when its answer is lost
+	match  string  // entity tag of what is changed (If-Match); empty: whatever is there
+	tag    *string // takes the answer's entity tag
 
 	wait time.Duration // for the whole answer; 0 is timeout
 	key  string        // Idempotency-Key
@@ -218,6 +220,9 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
+	if r.match != "" {
+		req.Header.Set("If-Match", r.match)
+	}
 	if r.key != "" {
 		req.Header.Set("Idempotency-Key", `"`+r.key+`"`)
 	}
@@ -232,6 +237,9 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	}
 	if resp.StatusCode/100 != 2 && (r.status == 0 || resp.StatusCode != r.status) {
 		return problem(resp)
+	}
+	if r.tag != nil {
+		*r.tag = resp.Header.Get("ETag")
 	}
 	if pours {
 		from := &watch{Reader: resp.Body, timer: moved}

@@ -93,13 +93,13 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 			err = p.Require(s)
 		}
 		if err != nil {
-			writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err).(*apitype.Problem))
+			writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
 			return
 		}
 		c.Principal, c.actor = p, p.Actor()
 		if r.Method == http.MethodPost {
 			if c.key, err = idempotency.Parse(r.Header.Get("Idempotency-Key")); err != nil {
-				writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err).(*apitype.Problem))
+				writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
 				return
 			}
 		}
@@ -113,7 +113,7 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 	record, err := a.begin(r.Context(), ctx.Operation().OperationID, c)
 	if err != nil {
 		// What nobody could be held to is not done.
-		writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err).(*apitype.Problem))
+		writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
 		return
 	}
 	status := http.StatusInternalServerError // of a panic, which goes on

@@ -83,6 +83,7 @@ func (a *API) logRoutes() {
 		Kind     string         `query:"kind" maxLength:"64" doc:"prefix, e.g. join."`
 		Severity model.Severity `query:"severity" enum:"info,warning,error" default:"info" doc:"that and worse"`
 		Since    int64          `query:"since" minimum:"-1" default:"-1" doc:"ID of the last event seen; 0: from the beginning"`
+		Acked    string         `query:"acknowledged" enum:"true,false" doc:"only those that somebody has taken note of, or that nobody has"`
 	}) (*body[apitype.EventList], error) {
 		q := events.Query{Kind: i.Kind, Severity: i.Severity, Cursor: i.Cursor, Limit: i.Limit}
 		if i.Since >= 0 {
@@ -94,6 +95,13 @@ func (a *API) logRoutes() {
 				return nil, err
 			}
 			q.Node = n.ID
+			if q.Before, err = a.Registry.Lineage(ctx, n.ID); err != nil {
+				return nil, err
+			}
+		}
+		if i.Acked != "" {
+			acked := i.Acked == "true"
+			q.Acknowledged = &acked
 		}
 		list, next, err := a.Events.List(ctx, q)
 		return answer(apitype.EventList{Items: list, Next: next}, err)

@@ -19,12 +19,15 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"halo.internal/gateway/alerts"
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/commands"
+	"halo.internal/gateway/endpoints"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/jobs"
 	"halo.internal/gateway/live"
@@ -33,6 +36,7 @@ import (
 	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
+	"halo.internal/gateway/visitors"
 	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -96,16 +100,23 @@ type Config struct {
 	Radios      Radios
 	Services    Services
 	Topology    Topology
-	Alone       bool // there is no halo-mesh
-	Epoch       Epoch
-	Bundle      *bundle.Bundle // nil when none was imported
-	CA          []byte         // PEM
-	CASHA256    string
-	Binding     []byte // of the TLS key, for claims
-	Boot        uint64 // boot counter
-	Claimed     func() // called after the claim
-	Changed     func() // called after a change by a person
-	Withdrawn   func() // called instead where the change took something away from somebody
+
+	Firewall  *firewall.Service
+	Tables    Tables
+	Visitors  *visitors.Service
+	Endpoints *endpoints.Book
+	Alerts    *alerts.Book
+
+	Alone     bool // there is no halo-mesh
+	Epoch     Epoch
+	Bundle    *bundle.Bundle // nil when none was imported
+	CA        []byte         // PEM
+	CASHA256  string
+	Binding   []byte // of the TLS key, for claims
+	Boot      uint64 // boot counter
+	Claimed   func() // called after the claim
+	Changed   func() // called after a change by a person
+	Withdrawn func() // called instead where the change took something away from somebody
 }
 
 // API is the handler of all routes.
@@ -128,7 +139,6 @@ func New(c Config) (*API, error) {
 	hc.Info.Description = "Control plane of a HALO network. Errors are RFC 9457 problems; lists page with limit and cursor."
 	hc.OpenAPIPath, hc.DocsPath, hc.SchemasPath = "", "", "" // served below, without what loads from elsewhere
 	hc.CreateHooks = nil                                     // no $schema links: they would point at routes there are not
-	hc.Transformers = []huma.Transformer{toProblem}
 	hc.RejectUnknownQueryParameters = true
 	hc.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
@@ -146,6 +156,12 @@ func New(c Config) (*API, error) {
 	a.doorRoutes()
 	a.serviceRoutes()
 	a.reservationRoutes()
+	a.firewallRoutes()
+	a.networkRoutes()
+	a.batmanRoutes()
+	a.visitorRoutes()
+	a.modelRoutes()
+	a.alertRoutes()
 	a.nodeRoutes()
 	a.brainRoutes()
 	a.telemetryRoutes()
@@ -197,8 +213,23 @@ func schemaName(t reflect.Type, hint string) string {
 // maxBody bounds request bodies: the largest is a join request.
 const maxBody = 64 << 10
 
-// register adds a route.
+// call is what a route does: it takes a pointer to its question, and returns one to its
+// answer, or nil.
+type call func(ctx context.Context, question any) (answer any, err error)
+
+// register adds a route. What it has to do is done by route, since there is a program of it
+// for each pair of types.
 func register[I, O any](a *API, need access, op huma.Operation, f func(context.Context, *I) (*O, error)) {
+	a.route(need, op, reflect.TypeFor[I](), reflect.TypeFor[O](), func(ctx context.Context, question any) (any, error) {
+		answer, err := f(ctx, question.(*I))
+		if err != nil || answer == nil {
+			return nil, err
+		}
+		return answer, nil
+	})
+}
+
+func (a *API) route(need access, op huma.Operation, in, out reflect.Type, f call) {
 	op.MaxBodyBytes = maxBody
 	op.BodyReadTimeout = 30 * time.Second // links are slow
 	op.Metadata = map[string]any{accessKey: need}
@@ -206,21 +237,32 @@ func register[I, O any](a *API, need access, op huma.Operation, f func(context.C
 	if need.closed() {
 		op.Security = []map[string][]string{{"bearer": {}}}
 	}
-	if once := carriedOutOnce[O](need, op); once {
+	if carriedOutOnce(need, op, out) {
 		op.Parameters = append(op.Parameters, keyParameter())
-		f = withKey(a, op.OperationID, f)
+		f = a.withKey(op.OperationID, out, f)
 	}
-	t := reflect.TypeFor[O]()
-	var s shape
-	if t != reflect.TypeFor[huma.StreamResponse]() {
-		s = shapeOf(t, op)
-		s.describe(a.huma.OpenAPI().Components.Schemas, &op, t)
+	doc := a.huma.OpenAPI()
+	s := shape{usual: http.StatusOK}
+	if out != reflect.TypeFor[huma.StreamResponse]() {
+		s = shapeOf(out, op)
+		s.describe(doc.Components.Schemas, &op, out)
 	}
-	reply := a.replies(s, op.OperationID)
-	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
-		out, err := f(ctx, in)
-		return reply(ctx, out, err)
-	})
+	q := questionOf(doc.Components.Schemas, &op, in)
+	describeErrors(doc.Components.Schemas, &op)
+	doc.AddOperation(&op)
+	a.huma.Adapter().Handle(&op, a.huma.Middlewares().Handler(op.Middlewares.Handler(func(c huma.Context) {
+		question := reflect.New(in)
+		if p := q.read(a.huma, c, question); p != nil {
+			refuse(c, p)
+			return
+		}
+		answer, err := f(c.Context(), question.Interface())
+		if err != nil {
+			refuse(c, a.problem(c.Context(), op.OperationID, err))
+			return
+		}
+		a.reply(c, s, op.OperationID, answer)
+	})))
 }
 
 // body is an answer with a JSON body.

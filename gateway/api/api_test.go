@@ -22,13 +22,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
+	"halo.internal/gateway/alerts"
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/brain"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/commands"
+	"halo.internal/gateway/endpoints"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
+	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/jobs"
@@ -40,6 +43,7 @@ import (
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/gateway/topology"
+	"halo.internal/gateway/visitors"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -58,12 +62,14 @@ func (noMesh) Aside() bool                    { return false }
 
 type fixture struct {
 	*API
-	t     *testing.T
-	url   string
-	local net.Addr // where the server believes to be reached
-	token string
-
+	t       *testing.T
+	url     string
+	local   net.Addr // where the server believes to be reached
+	token   string
 	headers map[string]string // of the next requests, besides
+	wall    *wall
+	read    map[string]uint64 // batches of nodes, by reads
+	key     identity.Key      // of the network
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -86,7 +92,11 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	generation := epoch.NewKeeper(config, filepath.Join(dir, "epoch"), 40_000)
-	nodes, err := registry.New(t.Context(), registry.Config{DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now})
+	clients, err := endpoints.New(t.Context(), endpoints.Config{DB: config, Clock: c, Events: log, Gateway: key.ID()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes, err := registry.New(t.Context(), registry.Config{Clients: clients.Report, DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +115,7 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{t: t}
+	f := &fixture{t: t, key: key, wall: &wall{}, read: map[string]uint64{}}
 	recoveries := live.NewRecoveries(10*time.Millisecond, func(ctx context.Context) ([]model.Recovery, error) { return f.Radios.Timeline(ctx) })
 	orders := commands.New(commands.Config{Key: key, Epoch: generation.Now, Boot: 1, Clock: c, Events: log, Log: quiet})
 	speed := speedtest.New(speedtest.Config{Commands: orders, Registry: nodes})
@@ -129,8 +139,19 @@ func newFixture(t *testing.T) *fixture {
 		},
 		Log: quiet,
 	})
+	rules, err := firewall.New(t.Context(), firewall.Config{DB: config, Clock: c, Events: log, Mesh: f.wall})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes.OnAdopted(clients.Adopt)
+	alarms, err := alerts.New(t.Context(), alerts.Config{DB: config, Clock: c, Events: log, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, err := New(Config{
 		Topology: picture, Jobs: work, Commands: orders, SpeedTests: speed,
+		Firewall: rules, Tables: &kernel{err: local.ErrAbsent}, Visitors: visitors.New(visitors.Config{DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now}),
+		Endpoints: clients, Alerts: alarms,
 		Live: hub, Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Backups: &shelf{}, Brain: brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }}), Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},

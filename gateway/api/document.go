@@ -9,6 +9,11 @@ import (
 
 // tagTexts say what the modules are, by their tags.
 var tagTexts = map[string]string{
+	"alerts":    "What is wrong now: conditions that last.",
+	"endpoints": "Clients: hosts behind nodes that are no members.",
+	"firewall":  "What people set of the gateway's firewall: a draft, its trial, and what is kept.",
+	"model":     "The network as one picture: each device one identity, with its interfaces, sources and clients.",
+
 	"admin":       "Who may join: registrations and join tokens.",
 	"auth":        "People, their logins and certificates, and machines' API tokens.",
 	"backup":      "The file in which this gateway goes to another card.",
@@ -20,7 +25,7 @@ var tagTexts = map[string]string{
 	"events":      "What happened, and who changed what.",
 	"live":        "What changes, as it changes.",
 	"mesh":        "The mesh as the gateway sees it, and what all members of it have to agree on.",
-	"network":     "What the gateway does for its clients: addresses, names, firewall.",
+	"network":     "What the gateway does for its clients, and what it sees of them: addresses, names, tables.",
 	"nodes":       "The network's devices, the gateway among them.",
 	"settings":    "What people set of the gateway.",
 	"system":      "The gateway itself.",
@@ -44,6 +49,5 @@ func finish(doc *huma.OpenAPI) {
 	for _, t := range slices.Sorted(maps.Keys(used)) {
 		doc.Tags = append(doc.Tags, &huma.Tag{Name: t, Description: tagTexts[t]})
 	}
-	useProblems(doc)
 	addExamples(doc)
 }

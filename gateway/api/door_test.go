@@ -37,7 +37,10 @@ func (h *house) DeleteReservation(_ context.Context, mac string) error {
 	return h.err
 }
 func (h *house) Firewall(context.Context) (model.FirewallStatus, error) {
-	return model.FirewallStatus{Zones: []model.FirewallZone{{Zone: model.ZoneClients}}, Rules: []model.FirewallCount{}}, h.err
+	return model.FirewallStatus{
+		Zones: []model.FirewallZone{{Zone: model.ZoneClients}, {Zone: ""}}, Rules: []model.FirewallCount{}, Forwardings: []model.Forwarding{{From: model.ZoneClients, To: model.ZoneUplink}},
+		Services: []model.FirewallService{{Name: "field", Proto: "tcp", Zones: []model.Zone{model.ZoneClients}, Opened: []model.Zone{model.ZoneUplink}}, {Name: "door", Proto: "tcp"}},
+	}, h.err
 }
 func (h *house) DNS(context.Context) (model.DNSStatus, error) {
 	return model.DNSStatus{Names: []model.DNSName{{Name: "mast"}}}, h.err

@@ -26,7 +26,7 @@ func (a *API) liveRoute() {
 			err = a.Live.Serve(w, r, p, strings.TrimPrefix(token, "Bearer "), remoteOf(r))
 		}
 		if err != nil {
-			writeProblem(w, a.problem(r.Context(), operation, err).(*apitype.Problem))
+			writeProblem(w, a.problem(r.Context(), operation, err))
 		}
 	})
 	doc := a.huma.OpenAPI()
@@ -44,7 +44,7 @@ func (a *API) liveRoute() {
 			"A browser, which can set no header, offers the subprotocols halo.live.v1 and halo.bearer.TOKEN; the first is chosen."),
 		Responses: map[string]*huma.Response{
 			"101": {Description: "Switching Protocols: one JSON text message each, LiveRequest to the gateway and LiveMessage from it", Content: map[string]*huma.MediaType{"application/json": {Schema: messages}}},
-			"426": {Description: "Not a WebSocket request", Content: map[string]*huma.MediaType{"application/problem+json": {}}},
+			"426": {Description: "Not a WebSocket request", Content: problemContent(a.huma.OpenAPI().Components.Schemas)},
 		},
 		Security: []map[string][]string{{"bearer": {}}},
 		Metadata: map[string]any{accessKey: anybody},

@@ -79,6 +79,7 @@ func (f *fixture) everybody() []who {
 var exceptions = map[string]func(who) (refused bool){
 	"create-operator-certificate": func(w who) bool { return !w.person },                  // certificates are for people
 	"delete-operator-certificate": func(who) bool { return false },                        // of others there are none: 404
+	"remove-overlay-peer":         func(who) bool { return false },                        // the same
 	"get-user":                    func(w who) bool { return !w.has(apitype.ScopeAdmin) }, // others' than the own
 	"update-user":                 func(w who) bool { return !w.has(apitype.ScopeAdmin) },
 	"end-session":                 func(who) bool { return false }, // as with certificates
@@ -173,7 +174,7 @@ func TestTheDocumentSaysWhatARouteNeeds(t *testing.T) {
 			if text == "" {
 				text = fmt.Sprintf("Needs the scope %s.", need)
 			}
-			if slices.Contains([]string{"get-user", "update-user", "delete-operator-certificate", "end-session"}, op.OperationID) {
+			if slices.Contains([]string{"get-user", "update-user", "delete-operator-certificate", "end-session", "remove-overlay-peer"}, op.OperationID) {
 				text = "Needs a login." // and more of others' things, as it says
 			}
 			if op.OperationID == "restore-backup" {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -14,12 +15,9 @@ import (
 // carriedOutOnce tells which routes take an Idempotency-Key: every POST of somebody who
 // is known, but those whose answer or body is a file. All others are the same when they
 // are repeated.
-func carriedOutOnce[O any](need access, op huma.Operation) bool {
-	switch any((*O)(nil)).(type) {
-	case *rawAnswer, *huma.StreamResponse:
-		return false
-	}
-	return op.Method == http.MethodPost && need.closed() && op.RequestBody == nil
+func carriedOutOnce(need access, op huma.Operation, out reflect.Type) bool {
+	file := out == reflect.TypeFor[rawAnswer]() || out == reflect.TypeFor[huma.StreamResponse]()
+	return op.Method == http.MethodPost && need.closed() && !file && op.RequestBody == nil
 }
 
 func keyParameter() *huma.Param {
@@ -32,40 +30,51 @@ func keyParameter() *huma.Param {
 }
 
 // keptAnswer is what is kept of a request that was carried out.
-type keptAnswer[O any] struct {
+type keptAnswer struct {
 	Target string
-	Out    *O
+	Out    json.RawMessage
 }
 
 // withKey has a request with an Idempotency-Key carried out once. Its content is what was
 // understood of it: that may be written in another way the next time.
-func withKey[I, O any](a *API, operation string, f func(context.Context, *I) (*O, error)) func(context.Context, *I) (*O, error) {
-	return func(ctx context.Context, in *I) (*O, error) {
+func (a *API) withKey(operation string, out reflect.Type, f call) call {
+	return func(ctx context.Context, question any) (any, error) {
 		c := callerOf(ctx)
 		if c.key == "" {
-			return f(ctx, in)
+			return f(ctx, question)
 		}
-		content, err := json.Marshal(in)
+		content, err := json.Marshal(question)
 		if err != nil {
 			return nil, fmt.Errorf("content of the request: %w", err)
 		}
-		var out *O
+		var first any
 		answer, again, err := a.Idempotency.Do(ctx, idempotency.Request{Caller: c.Actor(), Operation: operation, Key: c.key, Body: content}, func(ctx context.Context) ([]byte, error) {
 			var err error
-			if out, err = f(ctx, in); err != nil {
+			if first, err = f(ctx, question); err != nil {
 				return nil, err
 			}
-			return json.Marshal(keptAnswer[O]{c.target, out})
+			b, err := json.Marshal(first)
+			if err != nil {
+				return nil, err
+			}
+			return json.Marshal(keptAnswer{c.target, b})
 		})
 		if err != nil || !again {
-			return out, err
+			return first, err
 		}
-		var kept keptAnswer[O]
+		var kept keptAnswer
 		if err := json.Unmarshal(answer, &kept); err != nil {
 			return nil, fmt.Errorf("kept answer: %w", err)
 		}
 		c.target = kept.Target + " (again)" // the audit log has it that nothing was done
 		c.answer.Set("Idempotency-Replayed", "true")
-		return kept.Out, nil
+		if string(kept.Out) == "null" {
+			return nil, nil
+		}
+		second := reflect.New(out).Interface()
+		if err := json.Unmarshal(kept.Out, second); err != nil {
+			return nil, fmt.Errorf("kept answer: %w", err)
+		}
+		return second, nil
 	}
 }

@@ -5,12 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"reflect"
-	"strings"
 	"syscall"
 	"time"
-
-	"github.com/danielgtaylor/huma/v2"
 
 	"halo.internal/gateway/store"
 	"halo.internal/model/apitype"
@@ -18,7 +14,7 @@ import (
 
 // problem makes what a client gets of an error. What is not meant for clients
 // stays in the log.
-func (a *API) problem(ctx context.Context, operation string, err error) error {
+func (a *API) problem(ctx context.Context, operation string, err error) *apitype.Problem {
 	if p, ok := errors.AsType[*apitype.Problem](err); ok {
 		return p
 	}
@@ -39,38 +35,4 @@ func writeProblem(w http.ResponseWriter, p *apitype.Problem) {
 	w.Header().Set("Content-Type", p.ContentType(""))
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client went away: nobody to tell
-}
-
-// toProblem turns huma's own errors into ours. Theirs repeat the values that
-// were wrong; one of them may be a password.
-func toProblem(_ huma.Context, _ string, v any) (any, error) {
-	e, ok := v.(*huma.ErrorModel)
-	if !ok {
-		return v, nil
-	}
-	p := apitype.Refuse(e.Status, "", "%s", e.Detail)
-	for _, d := range e.Errors {
-		if d != nil {
-			p.Errors = append(p.Errors, apitype.Detail{Message: d.Message, Location: d.Location})
-		}
-	}
-	return p, nil
-}
-
-// useProblems documents our problem where huma put its own error.
-func useProblems(doc *huma.OpenAPI) {
-	ref := doc.Components.Schemas.Schema(reflect.TypeFor[apitype.Problem](), true, "Problem")
-	for _, item := range doc.Paths {
-		for _, op := range operations(item) {
-			for code, r := range op.Responses {
-				if strings.HasPrefix(code, "1") || strings.HasPrefix(code, "2") || r.Content == nil {
-					continue
-				}
-				r.Content = map[string]*huma.MediaType{"application/problem+json": {Schema: ref}}
-			}
-		}
-	}
-	schemas := doc.Components.Schemas.Map()
-	delete(schemas, "ErrorModel")
-	delete(schemas, "ErrorDetail")
 }

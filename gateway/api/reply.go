@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,12 +11,14 @@ import (
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"halo.internal/model/apitype"
 )
 
 // huma makes some 20 KiB of program of each pair of types that it is given, and there are
-// more than a hundred here. So it is given one type for all answers, which writes itself;
-// what huma would say of an answer's type in the document, and write of its value, is
-// said and written here.
+// more than a hundred here. So it is given none: what it would say of an answer's type in
+// the document, and write of its value, is said and written here, as questions are read in
+// question.go.
 
 // shape is which fields of an answer are what.
 type shape struct {
@@ -113,24 +116,46 @@ func (s shape) write(api huma.API, c huma.Context, answer reflect.Value) error {
 	return api.Marshal(c.BodyWriter(), contentType, body)
 }
 
-// replies turns a route's answers into huma's.
-func (a *API) replies(s shape, operation string) func(ctx context.Context, answer any, err error) (*huma.StreamResponse, error) {
-	return func(ctx context.Context, answer any, err error) (*huma.StreamResponse, error) {
-		if err != nil {
-			return nil, a.problem(ctx, operation, err)
-		}
-		if r, ok := answer.(*huma.StreamResponse); ok {
-			return r, nil
-		}
-		v := reflect.ValueOf(answer)
-		return &huma.StreamResponse{Body: func(c huma.Context) {
-			if v.IsNil() {
-				c.SetStatus(s.usual)
-				return
-			}
-			if err := s.write(a.huma, c, v.Elem()); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
-				panic(fmt.Errorf("answer of %s: %w", operation, err)) // as huma does: what was begun is cut off
-			}
-		}}, nil
+// reply writes an answer, a pointer or nil.
+func (a *API) reply(c huma.Context, s shape, operation string, answer any) {
+	if answer == nil {
+		c.SetStatus(s.usual)
+		return
 	}
+	if r, ok := answer.(*huma.StreamResponse); ok {
+		r.Body(c)
+		return
+	}
+	if err := s.write(a.huma, c, reflect.ValueOf(answer).Elem()); err != nil && !errors.Is(c.Context().Err(), context.Canceled) {
+		panic(fmt.Errorf("answer of %s: %w", operation, err)) // what was begun is cut off
+	}
+}
+
+// refuse writes a problem.
+func refuse(c huma.Context, p *apitype.Problem) {
+	for name, values := range p.GetHeaders() {
+		for _, v := range values {
+			c.AppendHeader(name, v)
+		}
+	}
+	c.SetHeader("Content-Type", p.ContentType(""))
+	c.SetStatus(p.Status)
+	_ = json.NewEncoder(c.BodyWriter()).Encode(p) // the client went away: nobody to tell
+}
+
+// describeErrors has the document say that an operation may be refused.
+func describeErrors(schemas huma.Registry, op *huma.Operation) {
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	if len(op.Responses) == 0 {
+		op.Responses[strconv.Itoa(cmp.Or(op.DefaultStatus, http.StatusOK))] = &huma.Response{Description: http.StatusText(cmp.Or(op.DefaultStatus, http.StatusOK))}
+	}
+	if len(op.Responses) == 1 {
+		op.Responses["default"] = &huma.Response{Description: "Error", Content: problemContent(schemas)}
+	}
+}
+
+func problemContent(schemas huma.Registry) map[string]*huma.MediaType {
+	return map[string]*huma.MediaType{"application/problem+json": {Schema: schemas.Schema(reflect.TypeFor[apitype.Problem](), true, "Problem")}}
 }

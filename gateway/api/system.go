@@ -50,7 +50,7 @@ func (a *API) systemRoutes() {
 		_, mesh := a.Mesh.Last()
 		return answer(apitype.Capabilities{
 			API: "v1", Version: version.Get().Version, Claimed: claimed, Mesh: mesh,
-			Features: []string{"audit", "auth", "backup", "brain", "commands", "events", "jobs", "join", "mesh", "metrics", "nodes", "settings", "speed-tests", "telemetry", "telemetry-export", "telemetry-import", "topology"},
+			Features: []string{"alerts", "audit", "auth", "backup", "brain", "commands", "endpoints", "events", "firewall", "jobs", "join", "mesh", "metrics", "model", "nodes", "settings", "speed-tests", "telemetry", "telemetry-export", "telemetry-import", "topology", "wg-register"},
 		}, err)
 	})
 	register(a, open, huma.Operation{

@@ -86,8 +86,15 @@ func (l *Log) Add(kind string, s model.Severity, node, message string, fields ma
 // Run writes the gateway's own events, grouped, until ctx ends; then it writes
 // what waits.
 func (l *Log) Run(ctx context.Context) error {
+	retain := time.NewTicker(retainEvery)
+	defer retain.Stop()
 	for {
 		select {
+		case <-retain.C:
+			if err := l.retain(ctx); err != nil && ctx.Err() == nil {
+				l.log.Warn("events are not dropped for their age", "err", err)
+			}
+			continue
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryEvery)
 			defer cancel()
@@ -172,8 +179,9 @@ var ErrForeign = errors.New("event is not the node's own")
 // node that could report them would tell of logins and admissions that never
 // were.
 var (
-	ownWords = []string{"audit", "auth", "event", "events", "node", "registry", "store", "stream", "topology", "trust"}
-	ownKinds = []string{"gateway.epoch-behind", "gateway.epoch-raised", "mesh.radio.capture", "perm.full", "perm.room",
+	ownWords = []string{"alert", "audit", "auth", "client", "event", "events", "node", "registry", "store", "stream", "topology", "trust"}
+	ownKinds = []string{"firewall.applied", "firewall.confirmed", "firewall.reverted", "overlay.visitor.registered", "overlay.visitor.removed",
+		"gateway.epoch-behind", "gateway.epoch-raised", "mesh.radio.capture", "perm.full", "perm.room",
 		"telemetry.conflict", "telemetry.dropped", "telemetry.malformed", "telemetry.schemas", "telemetry.unreadable"}
 	nodeKinds = []string{"node.started"} // of halo-mesh, though its first word is among ownWords
 )
@@ -229,11 +237,14 @@ func level(s model.Severity) int {
 // Query selects events.
 type Query struct {
 	Node     string         // about it or reported by it
+	Before   []string       // nodes that it has taken the place of
 	Kind     string         // prefix
 	Severity model.Severity // that and worse
 	Since    *int64         // oldest first, only those with a higher ID
-	Cursor   string
-	Limit    int
+	// Acknowledged: only those that somebody has taken note of, or that nobody has; nil: all.
+	Acknowledged *bool
+	Cursor       string
+	Limit        int
 }
 
 // Newest returns the newest event of a kind about each node that gateway-api
@@ -263,46 +274,48 @@ func (l *Log) Newest(ctx context.Context, kind string) (map[string]model.Event, 
 
 // List returns a page of events and the cursor of the next page, or "".
 func (l *Log) List(ctx context.Context, q Query) ([]apitype.Event, string, error) {
-	where, args := []string{"severity >= ?"}, []any{level(q.Severity)}
+	where, args := []string{"e.severity >= ?"}, []any{level(q.Severity)}
 	and := func(clause string, a ...any) {
 		where, args = append(where, clause), append(args, a...)
 	}
 	if q.Node != "" {
-		and("(node = ? OR source = ?)", q.Node, q.Node)
+		ids := []any{q.Node}
+		for _, id := range q.Before {
+			ids = append(ids, id)
+		}
+		in := "(?" + strings.Repeat(", ?", len(q.Before)) + ")"
+		and("(e.node IN "+in+" OR e.source IN "+in+")", append(ids, ids...)...)
 	}
 	if q.Kind != "" {
-		and("substr(kind, 1, ?) = ?", len(q.Kind), q.Kind)
+		and("substr(e.kind, 1, ?) = ?", len(q.Kind), q.Kind)
 	}
 	order := "DESC"
 	if q.Since != nil {
 		order = "ASC"
-		and("id > ?", *q.Since)
+		and("e.id > ?", *q.Since)
 	}
 	if q.Cursor != "" {
 		id, err := strconv.ParseInt(q.Cursor, 10, 64)
 		if err != nil {
 			return nil, "", apitype.Refuse(400, "", "cursor: expected the value of \"next\" of an earlier page")
 		}
-		and(map[string]string{"ASC": "id > ?", "DESC": "id < ?"}[order], id)
+		and(map[string]string{"ASC": "e.id > ?", "DESC": "e.id < ?"}[order], id)
 	}
-	rows, err := l.db.Read().QueryContext(ctx, `SELECT id, received, source, body FROM events WHERE `+
-		strings.Join(where, " AND ")+` ORDER BY id `+order+` LIMIT ?`, append(args, q.Limit+1)...)
+	if q.Acknowledged != nil {
+		and(map[bool]string{true: "a.event IS NOT NULL", false: "a.event IS NULL"}[*q.Acknowledged])
+	}
+	rows, err := l.db.Read().QueryContext(ctx, `SELECT `+columns+` WHERE `+
+		strings.Join(where, " AND ")+` ORDER BY e.id `+order+` LIMIT ?`, append(args, q.Limit+1)...)
 	if err != nil {
 		return nil, "", store.Classify(err)
 	}
 	defer rows.Close()
 	list := []apitype.Event{}
 	for rows.Next() {
-		var e apitype.Event
-		var received int64
-		var body string
-		if err := rows.Scan(&e.ID, &received, &e.Source, &body); err != nil {
-			return nil, "", store.Classify(err)
+		e, err := scan(rows)
+		if err != nil {
+			return nil, "", err
 		}
-		if err := json.Unmarshal([]byte(body), &e.Event); err != nil {
-			e.Event = model.Event{Kind: "event.unreadable", Severity: model.Error, Message: "this event cannot be read: " + err.Error()}
-		}
-		e.Received = store.Time(received)
 		list = append(list, e)
 	}
 	next := ""

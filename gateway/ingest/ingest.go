@@ -174,7 +174,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.remove(m.ID, c)
 	// Once more: a node revoked since it was greeted had no stream yet that could be ended.
-	if now, err := s.Registry.Member(ctx, key); err != nil || now.Revoked {
+	if now, err := s.Registry.Member(ctx, key); err != nil || now.Revoked || now.Quarantined {
 		_ = conn.CloseNow() // it hears the reason when it comes again
 		return
 	}
@@ -221,9 +221,21 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 	case m.Revoked:
 		s.report("stream.revoked", m.ID, "a revoked node tried to connect", c.remote)
 		return m, key, 0, c.reject(ctx, wire.RefuseRevoked, "this node was revoked")
+	case m.Quarantined:
+		s.report("stream.quarantined", m.ID, "a quarantined node tried to connect", c.remote)
+		return m, key, 0, c.reject(ctx, wire.RefuseQuarantined, "this node is quarantined: its key was on two devices at once")
 	case !fits(m, c.remote):
 		s.report("stream.source", m.ID, "the node connected from an address that is not its own", c.remote)
 		return m, key, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected overlay address %s or %s, got %s", m.V4, m.V6, c.remote))
+	}
+	// Somebody's turn may be another's: only who has shown the key counts.
+	cloned, err := s.Registry.Lives(ctx, m.ID, h.Life, h.Boot, c.remote)
+	switch {
+	case err != nil:
+		return m, key, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the registry is unavailable"))
+	case cloned:
+		s.Disconnect(m.ID) // the other one
+		return m, key, 0, c.reject(ctx, wire.RefuseQuarantined, "this node's key is on two devices at once: both are quarantined")
 	}
 	c.boot, c.every = h.Boot, time.Duration(h.Interval)*time.Second
 	c.quiet, c.nonce, c.welcomed = quietAfter(h.Interval), h.Session, time.Now()

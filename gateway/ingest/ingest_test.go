@@ -66,6 +66,7 @@ type fixture struct {
 	gateway  identity.Key
 	registry *registry.Registry
 	dbPath   string
+	life     []byte // that nodes tell
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -164,7 +165,7 @@ func (f *fixture) dial(remote netip.Addr, key identity.Key, claimed identity.Pub
 	if !ok {
 		f.t.Fatal("expected a challenge first")
 	}
-	h := wire.Hello{Key: claimed[:], Boot: 1, Version: "test"}
+	h := wire.Hello{Key: claimed[:], Boot: 1, Version: "test", Life: f.life}
 	h.Signature = key.Sign(wire.StreamContext, h.SignedBytes(c.Nonce, strings.TrimPrefix(f.url, "ws://")))
 	n.write(h)
 	return n, n.read()

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ type Client interface {
 	PutClaimCode(ctx context.Context, code string) error
 	DeleteClaimCode(context.Context) error
 	OfferTime(context.Context, model.TimeOffer) error
+	PutVisitors(context.Context, []model.Visitor) error
 }
 
 var _ Client = (*local.Mesh)(nil)
@@ -55,7 +57,13 @@ type Config struct {
 	Names   func(context.Context) ([]model.BrainName, error)
 	Heard   func(ctx context.Context, epoch uint64)       // told, at each look, of the highest epoch that nodes have shown evidence of
 	LeftOut func(ctx context.Context, ids []string) error // told, at each look, of members that the network does not count as such
-	Every   time.Duration                                 // between looks at halo-mesh
+	// Visitors tells who besides members has a place in the overlay; it is asked at each
+	// look. nil: nobody.
+	Visitors func(context.Context) ([]model.Visitor, error)
+	// Firewall is told, at each look, which policy is in force, and when that was asked.
+	// nil: nobody.
+	Firewall func(ctx context.Context, asked time.Time, f *model.FirewallInForce) error
+	Every    time.Duration // between looks at halo-mesh
 }
 
 // Link may be used from any goroutine. Run has to be running.
@@ -127,6 +135,7 @@ type told struct {
 	peers, announce, code bool
 	operators             *model.Operators  // nil: none
 	names                 []model.BrainName // nil: none
+	visitors              *[]model.Visitor  // nil: none
 	shown                 string
 }
 
@@ -149,10 +158,12 @@ func (l *Link) Run(ctx context.Context) error {
 }
 
 func (l *Link) round(ctx context.Context, t *told) {
+	asked := time.Now()
 	s, err := l.Client.Brief(ctx)
 	if ctx.Err() != nil {
 		return
 	}
+	asked = asked.Add(-time.Duration(s.StaleMS) * time.Millisecond)
 	l.mu.Lock()
 	code := l.code
 	if err != nil {
@@ -175,7 +186,7 @@ func (l *Link) round(ctx context.Context, t *told) {
 	if s.Announcing == nil || *s.Announcing != l.Announce() {
 		t.announce = false // a restart between two polls shows here
 		if s.Announcing == nil {
-			t.peers, t.operators = false, nil
+			t.peers, t.operators, t.visitors = false, nil, nil
 		}
 	}
 	if !s.Named { // it keeps them in RAM alone
@@ -185,7 +196,7 @@ func (l *Link) round(ctx context.Context, t *told) {
 	if len(s.LeftOut) > 0 {
 		leftErr = l.LeftOut(ctx, s.LeftOut)
 	}
-	if err := errors.Join(leftErr, l.tellInTime(ctx, t, code)); err != nil && ctx.Err() == nil {
+	if err := errors.Join(leftErr, l.tellInTime(ctx, t, code, asked, s.Firewall)); err != nil && ctx.Err() == nil {
 		l.Health.Set(CheckMesh, health.Degraded, err.Error())
 	} else if l.Aside() {
 		l.Health.Set(CheckMesh, health.Degraded, "another gateway with this one's key serves the network, and this one stands down: no node can join it. "+
@@ -202,9 +213,15 @@ func (l *Link) round(ctx context.Context, t *told) {
 
 // tellInTime is tell, but says in /health when that takes so long that halo-mesh
 // may hang. It is not cut off: what halo-mesh writes may wait for a slow card.
-func (l *Link) tellInTime(ctx context.Context, t *told, code string) error {
+func (l *Link) tellInTime(ctx context.Context, t *told, code string, asked time.Time, f *model.FirewallInForce) error {
 	done := make(chan error, 1)
-	go func() { done <- l.tell(ctx, t, code) }()
+	go func() {
+		err := l.tell(ctx, t, code)
+		if l.Firewall != nil {
+			err = errors.Join(err, l.Firewall(ctx, asked, f))
+		}
+		done <- err
+	}()
 	select {
 	case err := <-done:
 		return err
@@ -254,6 +271,20 @@ func (l *Link) tell(ctx context.Context, t *told, code string) error {
 			t.names = append([]model.BrainName{}, names...)
 		}
 		errs = append(errs, err)
+	}
+	if l.Visitors != nil {
+		if v, err := l.Visitors(ctx); err != nil {
+			errs = append(errs, err)
+		} else if t.visitors == nil || !slices.Equal(*t.visitors, v) {
+			err := l.Client.PutVisitors(ctx, v)
+			if len(v) == 0 && errors.Is(err, local.ErrNone) {
+				err = nil // one that knows no visitors has none
+			}
+			if t.visitors = nil; err == nil {
+				t.visitors = &v
+			}
+			errs = append(errs, err)
+		}
 	}
 	if !t.code || t.shown != code {
 		var err error

@@ -107,6 +107,7 @@ func (h *hanging) PutAnnounce(ctx context.Context, _ model.Announce) error {
 func (*hanging) PutOperators(context.Context, model.Operators) error  { return nil }
 func (*hanging) PutNames(context.Context, []model.BrainName) error    { return nil }
 func (*hanging) PutPeers(context.Context, []model.AdmittedPeer) error { return nil }
+func (*hanging) PutVisitors(context.Context, []model.Visitor) error   { return nil }
 func (*hanging) PutRevoked(context.Context, []string) error           { return nil }
 func (*hanging) PutClaimCode(context.Context, string) error           { return nil }
 func (*hanging) DeleteClaimCode(context.Context) error                { return nil }

@@ -25,6 +25,8 @@ type live struct {
 
 	unsaved
 	told
+	hardware
+	lives []string // starts of its machine that were seen, the latest last
 }
 
 // Online notes that a node's stream opened; the function returned notes that
@@ -104,8 +106,8 @@ func (r *Registry) entry(id string) *live {
 // Run writes it down where it changed in kind, not counters and uptime.
 func (r *Registry) Status(id string, s model.NodeStatus) {
 	trim(&s)
-	interfaces := s.Interfaces
-	s.Interfaces = nil
+	interfaces, clients := s.Interfaces, s.Clients
+	s.Interfaces, s.Clients = nil, nil
 	present := map[string]model.Interface{}
 	for _, i := range interfaces {
 		present[i.Name] = i
@@ -114,7 +116,7 @@ func (r *Registry) Status(id string, s model.NodeStatus) {
 	l := r.entry(id)
 	old, before := l.status, l.present
 	l.status, l.present, l.seen = s, present, r.clock.Now()
-	identity := s.Slot != old.Slot || s.Version != old.Version && s.Version != ""
+	identity := s.Slot != old.Slot || s.Serial != old.Serial || s.Version != old.Version && s.Version != ""
 	old.UptimeS, s.UptimeS = 0, 0
 	same := before != nil && maps.EqualFunc(before, present, sameShape) && reflect.DeepEqual(old, s)
 	if !same || l.seen.Sub(l.seenSaved).Abs() >= seenEvery {
@@ -122,11 +124,19 @@ func (r *Registry) Status(id string, s model.NodeStatus) {
 		r.mark(l, identity)
 	}
 	news := r.stateCame(id, l, old.State)
+	pieces := r.hardwareCame(id, l, present)
+	if len(l.hardware.came) > 0 {
+		r.mark(l, false)
+	}
 	r.mu.Unlock()
 	if !same {
 		r.nodeNews.Note(id)
 	}
 	r.tell(news)
+	r.tellHardware(pieces)
+	if r.clients != nil {
+		r.clients(id, clients)
+	}
 }
 
 // sameShape compares interfaces without their counters.
@@ -137,7 +147,7 @@ func sameShape(a, b model.Interface) bool {
 
 // trim bounds what a node says of itself.
 func trim(s *model.NodeStatus) {
-	for _, t := range []*string{&s.Name, (*string)(&s.Role), &s.Board, &s.Kernel, &s.Version, &s.Commit, &s.Slot, &s.State, &s.Missing} {
+	for _, t := range []*string{&s.Name, (*string)(&s.Role), &s.Board, &s.Kernel, &s.Version, &s.Commit, &s.Slot, &s.State, &s.Missing, &s.Serial} {
 		*t = clip(*t, maxText)
 	}
 	if len(s.Interfaces) > maxInterfaces {

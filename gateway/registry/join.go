@@ -78,7 +78,7 @@ func (r *Registry) Join(ctx context.Context, remote netip.Addr, req model.JoinRe
 
 func (r *Registry) askNonce(key identity.PublicKey, detail string) error {
 	p := apitype.Refuse(http.StatusUnauthorized, apitype.ProblemJoinNonce, "%s", detail)
-	p.Nonce = r.nonces.make(key)
+	p.Nonce, p.Takes = r.nonces.make(key), []string{apitype.TakesSerial}
 	return p
 }
 
@@ -183,6 +183,9 @@ func (r *Registry) rejoin(ctx context.Context, known apitype.Node, req model.Joi
 	if known.Revoked {
 		return model.Membership{}, refuse(apitype.ProblemJoinRevoked, "this node was revoked")
 	}
+	if known.Quarantined != nil {
+		return model.Membership{}, refuse(apitype.ProblemJoinQuarantined, "this node is quarantined, and an admin has to release it: %s", known.Quarantined.Reason)
+	}
 	if known.Role != model.RoleGateway && known.WireGuardKey != req.WireGuardKey {
 		err := r.db.Write(ctx, func(tx *sql.Tx) error {
 			if err := uniqueWireGuard(ctx, tx, known.ID, req.WireGuardKey); err != nil {
@@ -264,8 +267,8 @@ func (r *Registry) insert(ctx context.Context, tx *sql.Tx, key identity.PublicKe
 	if err != nil {
 		return "", err
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO nodes (id, name, role, identity_key, wireguard_key, overlay_v4, clients, board, version, macs, boot, admitted_by, joined)
-		VALUES (?, ?, 'node', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, name, key.Base64(), req.WireGuardKey, v4.String(), clients, clip(req.Board, maxText), clip(req.Version, maxText),
+	if _, err := tx.ExecContext(ctx, `INSERT INTO nodes (id, name, role, identity_key, wireguard_key, overlay_v4, clients, board, version, serial, macs, boot, admitted_by, joined)
+		VALUES (?, ?, 'node', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, name, key.Base64(), req.WireGuardKey, v4.String(), clients, clip(req.Board, maxText), clip(req.Version, maxText), clip(req.Serial, maxText),
 		string(list), int64(min(req.Boot, 1<<53)), by, store.Millis(r.clock.Now())); err != nil {
 		return "", err
 	}

@@ -21,7 +21,7 @@ import (
 	"halo.internal/model/apitype"
 )
 
-const nodeColumns = `id, name, role, identity_key, wireguard_key, overlay_v4, revoked, board, version, macs, admitted_by, joined, clients`
+const nodeColumns = `id, name, role, identity_key, wireguard_key, overlay_v4, revoked, board, version, macs, admitted_by, joined, clients, serial, replaces, quarantined, quarantine`
 
 // Nodes returns a page of nodes: the gateway's page order is that of names.
 func (r *Registry) Nodes(ctx context.Context, cursor string, limit int) (apitype.NodeList, error) {
@@ -60,8 +60,14 @@ func (r *Registry) scan(row interface{ Scan(...any) error }) (apitype.Node, erro
 	var v4, macs string
 	var joined int64
 	var clients sql.Null[uint8]
-	if err := row.Scan(&n.ID, &n.Name, &n.Role, &n.IdentityKey, &n.WireGuardKey, &v4, &n.Revoked, &n.Board, &n.Version, &macs, &n.AdmittedBy, &joined, &clients); err != nil {
+	var quarantined sql.NullInt64
+	var why string
+	if err := row.Scan(&n.ID, &n.Name, &n.Role, &n.IdentityKey, &n.WireGuardKey, &v4, &n.Revoked, &n.Board, &n.Version, &macs, &n.AdmittedBy, &joined, &clients,
+		&n.Serial, &n.Replaces, &quarantined, &why); err != nil {
 		return n, store.Classify(err)
+	}
+	if t := store.TimePtr(quarantined); t != nil {
+		n.Quarantined = &apitype.Quarantine{Since: *t, Reason: why}
 	}
 	key, err := identity.ParsePublicKey(n.IdentityKey)
 	if err != nil {
@@ -253,7 +259,9 @@ type Member struct {
 	ID      string
 	Gateway bool
 	Revoked bool
-	V4, V6  netip.Addr
+	// Quarantined: its key was there twice at once.
+	Quarantined bool
+	V4, V6      netip.Addr
 }
 
 // ErrUnknown is returned by Member for a key that never joined.
@@ -263,7 +271,7 @@ var ErrUnknown = errors.New("node is not registered")
 func (r *Registry) Member(ctx context.Context, key identity.PublicKey) (Member, error) {
 	m := Member{ID: key.ID(), V6: identity.Overlay(r.network, key)}
 	var role, v4 string
-	err := r.db.Read().QueryRowContext(ctx, `SELECT role, overlay_v4, revoked FROM nodes WHERE identity_key = ?`, key.Base64()).Scan(&role, &v4, &m.Revoked)
+	err := r.db.Read().QueryRowContext(ctx, `SELECT role, overlay_v4, revoked, quarantined IS NOT NULL FROM nodes WHERE identity_key = ?`, key.Base64()).Scan(&role, &v4, &m.Revoked, &m.Quarantined)
 	if errors.Is(err, sql.ErrNoRows) {
 		return m, ErrUnknown
 	}

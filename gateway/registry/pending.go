@@ -79,6 +79,7 @@ func (r *Registry) register(ctx context.Context, tx *sql.Tx, remote netip.Addr, 
 	_, err = tx.ExecContext(ctx, `INSERT INTO registrations (id, request, remote, origin, state, requested, last_try, reason) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET request = excluded.request, remote = excluded.remote, origin = excluded.origin, last_try = excluded.last_try, reason = excluded.reason`,
 		id, string(body), remote.String(), from, now, now, reason)
+	r.touch()
 	return news || old.reason != reason, append(gone, id), err
 }
 
@@ -132,7 +133,7 @@ func scanWaiting(row interface{ Scan(...any) error }) (g apitype.Registration, e
 	if err := json.Unmarshal([]byte(body), &req); err != nil {
 		return g, fmt.Errorf("stored registration %s: %w", g.ID, err)
 	}
-	g.Name, g.Board, g.Version, g.MACs, g.IdentityKey = req.Name, req.Board, req.Version, req.MACs, req.IdentityKey
+	g.Name, g.Board, g.Version, g.MACs, g.Serial, g.IdentityKey = req.Name, req.Board, req.Version, req.MACs, req.Serial, req.IdentityKey
 	g.Requested, g.LastTry = store.Time(requested), store.Time(last)
 	return g, nil
 }

@@ -64,6 +64,8 @@ type Config struct {
 	CA     string       // PEM
 	Boot   uint64
 	Epoch  func() uint64 // may rise at any time
+	// Clients is told of the hosts that a node reports behind it; nil: nobody is.
+	Clients func(node string, list []model.Client)
 }
 
 // Registry may be used from any goroutine. Run has to be running for what nodes
@@ -76,6 +78,7 @@ type Registry struct {
 	key     identity.Key
 	ca      string
 	epoch   func() uint64
+	clients func(node string, list []model.Client)
 	nonces  *nonces
 	wake    chan struct{} // Run has to look when it is due
 	codes   atomic.Uint32 // generation of the nodes' codes
@@ -87,15 +90,20 @@ type Registry struct {
 	mu      sync.Mutex // guards what follows
 	live    map[string]*live
 	changed []chan struct{}
-	saveBy  time.Time // when Run writes; zero: nothing is to be written
-	tellBy  time.Time // when Run tells of states; zero: nothing is to be told
+	version uint64 // rises when nodes or registrations may have changed
+	offered offers
+	adopts  []AdoptFunc
+	adopted []func(old, node string)
+	owners  map[string]string // nodes that had a piece of hardware last
+	saveBy  time.Time         // when Run writes; zero: nothing is to be written
+	tellBy  time.Time         // when Run tells of states; zero: nothing is to be told
 }
 
 // New opens the registry and makes sure that the gateway itself is in it.
 func New(ctx context.Context, c Config) (*Registry, error) {
 	r := &Registry{
-		db: c.DB, clock: c.Clock, events: c.Events, network: c.Key.Public(), key: c.Key, ca: c.CA, epoch: c.Epoch,
-		nonces: newNonces(), wake: make(chan struct{}, 1), live: map[string]*live{},
+		db: c.DB, clock: c.Clock, events: c.Events, network: c.Key.Public(), key: c.Key, ca: c.CA, epoch: c.Epoch, clients: c.Clients,
+		nonces: newNonces(), wake: make(chan struct{}, 1), live: map[string]*live{}, owners: map[string]string{},
 		nodeNews: changes.New[string](maxNodes + maxRevokedNodes), waitingNews: changes.New[string](4 * maxRegistrations),
 	}
 	name := c.Name
@@ -108,7 +116,10 @@ func New(ctx context.Context, c Config) (*Registry, error) {
 	if err := r.loadCodes(ctx); err != nil {
 		return nil, err
 	}
-	return r, r.load(ctx)
+	if err := r.load(ctx); err != nil {
+		return nil, err
+	}
+	return r, r.loadHardware(ctx)
 }
 
 // ErrOtherNetwork is wrapped when config.db belongs to another key.
@@ -148,12 +159,20 @@ func (r *Registry) Changes() <-chan struct{} {
 func (r *Registry) change() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.version++
 	for _, c := range r.changed {
 		select {
 		case c <- struct{}{}:
 		default: // one is waiting already
 		}
 	}
+}
+
+// touch has what is derived from nodes and registrations looked at anew.
+func (r *Registry) touch() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.version++
 }
 
 // Gateway returns the canonical ID of the gateway itself.
@@ -164,7 +183,7 @@ func (r *Registry) Network() identity.PublicKey { return r.network }
 
 // Peers returns the overlay peers that halo-mesh may admit.
 func (r *Registry) Peers(ctx context.Context) ([]model.AdmittedPeer, error) {
-	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, name, identity_key, wireguard_key, overlay_v4, clients FROM nodes WHERE role = 'node' AND NOT revoked ORDER BY id`)
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT id, name, identity_key, wireguard_key, overlay_v4, clients FROM nodes WHERE role = 'node' AND NOT revoked AND quarantined IS NULL ORDER BY id`)
 	if err != nil {
 		return nil, store.Classify(err)
 	}

@@ -126,6 +126,7 @@ type snapshot struct {
 	seen    time.Time
 	present map[string]model.Interface
 	fresh   map[string]reported
+	pieces  map[[2]string]string // hardware
 }
 
 // snapshots are of the nodes that changed, with all also of those that were
@@ -137,7 +138,7 @@ func (r *Registry) snapshots(all bool) []snapshot {
 	var list []snapshot
 	for id, l := range r.live {
 		if l.changes != l.saved || all && l.seen.After(l.seenSaved) {
-			list = append(list, snapshot{id, l.changes, l.boot, l.status, l.seen, l.present, maps.Clone(l.fresh)})
+			list = append(list, snapshot{id, l.changes, l.boot, l.status, l.seen, l.present, maps.Clone(l.fresh), maps.Clone(l.hardware.came)})
 		}
 	}
 	return list
@@ -172,7 +173,7 @@ func (r *Registry) save(ctx context.Context, all bool) error {
 		switch {
 		case err != nil:
 		case l.changes == s.changes:
-			l.saved, l.seenSaved, l.fresh = s.changes, s.seen, nil
+			l.saved, l.seenSaved, l.fresh, l.hardware.came = s.changes, s.seen, nil, nil
 		default: // something came while this was written
 			l.seenSaved, again = s.seen, true
 		}
@@ -215,12 +216,15 @@ func (s snapshot) write(ctx context.Context, tx *sql.Tx) error {
 	}
 	board, version := s.status.Board, s.status.Version
 	res, err := tx.ExecContext(ctx, `UPDATE nodes SET status = ?, last_seen = ?, boot = max(boot, ?),
-		board = CASE WHEN ? = '' THEN board ELSE ? END, version = CASE WHEN ? = '' THEN version ELSE ? END WHERE id = ?`,
-		string(status), seen, int64(s.boot), board, board, version, version, s.id)
+		board = CASE WHEN ? = '' THEN board ELSE ? END, version = CASE WHEN ? = '' THEN version ELSE ? END, serial = CASE WHEN ? = '' THEN serial ELSE ? END WHERE id = ?`,
+		string(status), seen, int64(s.boot), board, board, version, version, s.status.Serial, s.status.Serial, s.id)
 	if err != nil {
 		return err
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 || s.fresh == nil {
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return err
+	}
+	if err := writeHardware(ctx, tx, s.id, s.pieces, store.Millis(s.seen)); err != nil || s.fresh == nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, `UPDATE interfaces SET present = 0 WHERE node = ?`, s.id); err != nil {

@@ -186,6 +186,25 @@ type MarkQuery struct {
 // what never came.
 func (s *Store) Marks(ctx context.Context, q MarkQuery) (apitype.MarkList, error) {
 	list := apitype.MarkList{Node: q.Node, Items: []apitype.Mark{}}
+	for i, id := range s.identities(q.Node) {
+		q.Node = id
+		more, err := s.marksOf(ctx, q)
+		if err != nil {
+			return list, err
+		}
+		if i == 0 {
+			list = more
+			continue
+		}
+		p := together(page[apitype.Mark]{list.Items, list.Next}, page[apitype.Mark]{more.Items, more.Next}, func(m apitype.Mark) int64 { return m.Time.UnixMilli() }, q.Limit)
+		list.Items, list.Next = p.items, p.next
+	}
+	return list, nil
+}
+
+// marksOf is Marks of what is stored under one ID.
+func (s *Store) marksOf(ctx context.Context, q MarkQuery) (apitype.MarkList, error) {
+	list := apitype.MarkList{Node: q.Node, Items: []apitype.Mark{}}
 	low, high, err := since(q.Cursor, q.From.UnixMilli(), q.To.UnixMilli())
 	if err != nil {
 		return list, err

@@ -203,6 +203,7 @@ func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (s
 	if len(nodes) == 0 {
 		nodes = s.Nodes()
 	}
+	nodes = s.once(nodes)
 	give := func(k SeriesKey, points []apitype.Point) error {
 		if len(points) == 0 || q.After != nil && k.compare(*q.After) <= 0 {
 			return nil
@@ -254,16 +255,32 @@ func (l *lines) sorted() []line {
 	})
 }
 
-// Nodes returns all of which there ever was anything.
+// Nodes returns all of which there ever was anything, former ones as those who have taken
+// their place.
 func (s *Store) Nodes() []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return slices.Sorted(maps.Keys(s.sources))
+	nodes := map[string]bool{}
+	for id := range s.sources {
+		nodes[cmp.Or(s.present[id], id)] = true
+	}
+	return slices.Sorted(maps.Keys(nodes))
 }
 
 // lines gathers one node's series.
 func (s *Store) lines(ctx context.Context, node string, wanted func(string) bool, g grid) (lines, error) {
 	l := lines{grid: g, of: map[line][]cell{}}
+	for _, id := range s.identities(node) {
+		if err := s.gather(ctx, &l, id, wanted); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// gather adds what is stored under one ID.
+func (s *Store) gather(ctx context.Context, l *lines, node string, wanted func(string) bool) error {
+	g := l.grid
 	c := scan{store: s, node: node, wanted: wanted, from: g.from, to: g.from + int64(g.n)*g.step, step: g.step}
 	c.rows = func(b *block.Block) error {
 		for i := range b.Columns {
@@ -304,7 +321,7 @@ func (s *Store) lines(ctx context.Context, node string, wanted func(string) bool
 		}
 		return nil
 	}
-	return l, c.run(ctx)
+	return c.run(ctx)
 }
 
 // number is a bucket in the unit of its metric; ok is false where that is no number that

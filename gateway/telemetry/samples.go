@@ -32,6 +32,25 @@ var errEnough = errors.New("enough")
 // or "". What was thinned is not among them: Range has that.
 func (s *Store) Samples(ctx context.Context, q SampleQuery) (apitype.SampleList, error) {
 	list := apitype.SampleList{Node: q.Node, Items: []apitype.Sample{}}
+	for i, id := range s.identities(q.Node) {
+		q.Node = id
+		more, err := s.samplesOf(ctx, q)
+		if err != nil {
+			return list, err
+		}
+		if i == 0 {
+			list = more
+			continue
+		}
+		p := together(page[apitype.Sample]{list.Items, list.Next}, page[apitype.Sample]{more.Items, more.Next}, func(r apitype.Sample) int64 { return r.Time.UnixMilli() }, q.Limit)
+		list.Items, list.Next = p.items, p.next
+	}
+	return list, nil
+}
+
+// samplesOf is Samples of what is stored under one ID.
+func (s *Store) samplesOf(ctx context.Context, q SampleQuery) (apitype.SampleList, error) {
+	list := apitype.SampleList{Node: q.Node, Items: []apitype.Sample{}}
 	from, to, err := since(q.Cursor, q.From.UnixMilli(), q.To.UnixMilli()+1)
 	if err != nil {
 		return list, err

@@ -94,6 +94,8 @@ type Store struct {
 	headCount  int
 	recent     recent
 	given      given
+	former     map[string][]string // whose place a node has taken
+	present    map[string]string   // who has taken a former node's place
 }
 
 // Open reads the journal into RAM. What in it cannot be read is an event.
@@ -105,6 +107,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		Config: c, db: c.Journal, latest: newLatest(), work: make(chan struct{}, 1),
 		space:   func() (int64, int64) { return space(c.Dir) },
 		sources: map[string]*source{}, byID: map[int64]*source{}, schemas: map[wire.SchemaID]*schema{},
+		former: map[string][]string{}, present: map[string]string{},
 		touched: map[week]bool{}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
 	}
 	s.retention.Store(&c.Retention)

@@ -68,6 +68,20 @@ type Daemon interface {
 	PutReservation(model.Reservation) error
 	DeleteReservation(mac string) error
 	Firewall() (model.FirewallStatus, error)
+	// Interfaces, NeighbourTable and Clients are what the kernel and the services know of
+	// the device's networks and who is there.
+	Interfaces() ([]model.InterfaceDetail, error)
+	NeighbourTable() ([]model.NeighbourEntry, error)
+	Clients() ([]model.Client, error)
+	// Batman returns one of batman-adv's tables, by name; ErrNone: there is none of that name.
+	Batman(table string) (model.BatmanTables, error)
+	// PutVisitors takes who besides members has a place in the overlay.
+	PutVisitors([]model.Visitor) error
+	// PutFirewallPolicy has what people have set of the firewall in force, for good or on
+	// trial; one that does not fit wraps ErrInvalid.
+	PutFirewallPolicy(model.FirewallOrder) error
+	FirewallPolicy() (model.FirewallInForce, error)
+	PreviewFirewall(model.FirewallQuestion) (model.FirewallPreview, error)
 	DNS() (model.DNSStatus, error)
 	// CheckCode returns nil when the code is this node's.
 	CheckCode(model.CodeTry) error
@@ -137,6 +151,17 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 		answer(w, nil, d.DeleteReservation(r.PathValue("mac")))
 	})
 	get(mux, local.RouteFirewall, d.Firewall)
+	get(mux, local.RouteInterfaces, d.Interfaces)
+	get(mux, local.RouteNeighbours, d.NeighbourTable)
+	get(mux, local.RouteClients, d.Clients)
+	mux.HandleFunc("GET "+local.RouteBatman, func(w http.ResponseWriter, r *http.Request) {
+		t, err := d.Batman(r.PathValue("table"))
+		answer(w, t, err)
+	})
+	put(mux, local.RouteVisitors, d.PutVisitors)
+	get(mux, local.RouteFirewallPolicy, d.FirewallPolicy)
+	put(mux, local.RouteFirewallPolicy, d.PutFirewallPolicy)
+	post(mux, local.RouteFirewallPreview, d.PreviewFirewall)
 	get(mux, local.RouteDNS, d.DNS)
 	mux.HandleFunc("POST "+local.RouteCode, func(w http.ResponseWriter, r *http.Request) {
 		c, err := body[model.CodeTry](r)
@@ -224,6 +249,19 @@ func put[T any](mux *http.ServeMux, route string, hand func(T) error) {
 			return
 		}
 		answer(w, nil, hand(v))
+	})
+}
+
+// post adds a route that answers a JSON body.
+func post[I, O any](mux *http.ServeMux, route string, ask func(I) (O, error)) {
+	mux.HandleFunc("POST "+route, func(w http.ResponseWriter, r *http.Request) {
+		in, err := body[I](r)
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		out, err := ask(in)
+		answer(w, out, err)
 	})
 }
 

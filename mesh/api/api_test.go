@@ -73,6 +73,29 @@ func (d *daemon) Leases() (map[string][]model.Lease, error) {
 	return map[string][]model.Lease{"br0": {{Name: "phone"}}}, d.err
 }
 func (d *daemon) Firewall() (model.FirewallStatus, error) { return model.FirewallStatus{}, d.err }
+func (d *daemon) PutFirewallPolicy(o model.FirewallOrder) error {
+	d.last = fmt.Sprint(len(o.Policy.Rules), o.TrialS)
+	return d.err
+}
+func (d *daemon) FirewallPolicy() (model.FirewallInForce, error) {
+	return model.FirewallInForce{Kept: "ab"}, d.err
+}
+func (d *daemon) PreviewFirewall(q model.FirewallQuestion) (model.FirewallPreview, error) {
+	d.last = q.Local.String()
+	return model.FirewallPreview{LocksOut: "shut"}, d.err
+}
+func (d *daemon) Interfaces() ([]model.InterfaceDetail, error) {
+	return []model.InterfaceDetail{{Detail: &model.InterfaceCounters{MTU: 1500}}}, d.err
+}
+func (d *daemon) NeighbourTable() ([]model.NeighbourEntry, error) {
+	return []model.NeighbourEntry{{State: "stale"}}, d.err
+}
+func (d *daemon) Clients() ([]model.Client, error) { return []model.Client{{Hostname: "phone"}}, d.err }
+func (d *daemon) Batman(table string) (model.BatmanTables, error) {
+	d.last = table
+	return model.BatmanTables{Node: "n-x"}, d.err
+}
+func (d *daemon) PutVisitors(l []model.Visitor) error { d.last = fmt.Sprint(len(l)); return d.err }
 func (d *daemon) Doctor() (model.DoctorReport, error) {
 	return model.DoctorReport{Examining: 1}, d.err
 }
@@ -159,6 +182,18 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/net/leases", "", nil, 200, "", `{"br0":[{"address":"","mac":"","name":"phone"`},
 		{"GET", "/v1/net/leases", "", fmt.Errorf("%w: no server", ErrNone), 404, "", "no server"},
 		{"GET", "/v1/net/firewall", "", nil, 200, "", `"zones":`},
+		{"GET", "/v1/net/firewall/policy", "", nil, 200, "", `"kept":"ab"`},
+		{"GET", "/v1/net/firewall/policy", "", ErrRole, 409, "", "only a gateway"},
+		{"PUT", "/v1/net/firewall/policy", `{"policy":{"rules":[{"name":"x","action":"deny","from":"uplink","to":"local","ports":["80-81"]}]},"trial_s":60}`, nil, 204, "1 60", ""},
+		{"PUT", "/v1/net/firewall/policy", `{"policy":{"rule":[]}}`, nil, 422, "", "unknown field"},
+		{"PUT", "/v1/net/firewall/policy", `{"policy":{}}`, fmt.Errorf("%w: no service telnet", ErrInvalid), 422, "0 0", "telnet"},
+		{"POST", "/v1/net/firewall/preview", `{"policy":{},"remote":"10.42.0.9","local":"10.42.0.1:8080"}`, nil, 200, "10.42.0.1:8080", `"locks_out":"shut"`},
+		{"GET", "/v1/net/interfaces", "", nil, 200, "", `"mtu":1500`},
+		{"GET", "/v1/net/neighbours", "", nil, 200, "", `"state":"stale"`},
+		{"GET", "/v1/net/clients", "", nil, 200, "", `"hostname":"phone"`},
+		{"GET", "/v1/mesh/batman/originators", "", nil, 200, "originators", `"node":"n-x"`},
+		{"GET", "/v1/mesh/batman/x", "", ErrNone, 404, "x", "not there"},
+		{"PUT", "/v1/overlay/visitors", `[{"id":"a"}]`, nil, 204, "1", ""},
 		{"GET", "/v1/net/dns", "", nil, 200, "", `"names":[{"name":"mast"`},
 		{"POST", "/v1/radios/scan", `{"radio":"phy0"}`, nil, 200, "phy0", `"radio":"phy0"`},
 		{"POST", "/v1/radios/scan", `{"radio":"phy0"}`, fmt.Errorf("%w: scanning", ErrBusy), 409, "phy0", "scanning"},

@@ -63,20 +63,31 @@ func (m *Mesh) Port(iface string) (Port, error) {
 	if err != nil {
 		return Port{}, fmt.Errorf("batman: find port %s: %w", iface, errors.Join(fs.ErrNotExist, err))
 	}
-	answers, err := m.dump(cmdGetPort)
+	ports, err := m.Ports()
 	if err != nil {
 		return Port{}, err
 	}
+	if p, ok := ports[link.Attrs().Index]; ok {
+		return p, nil
+	}
+	return Port{}, fmt.Errorf("batman: port %s is not in %s: %w", iface, m.name, fs.ErrNotExist)
+}
+
+// Ports returns how the interfaces that carry the mesh are treated, by their index.
+func (m *Mesh) Ports() (map[int]Port, error) {
+	answers, err := m.dump(cmdGetPort)
+	if err != nil {
+		return nil, err
+	}
+	ports := map[int]Port{}
 	for _, a := range answers {
 		p, index, err := parsePort(a.Data)
 		if err != nil {
-			return Port{}, err
+			return nil, err
 		}
-		if index == link.Attrs().Index {
-			return p, nil
-		}
+		ports[index] = p
 	}
-	return Port{}, fmt.Errorf("batman: port %s is not in %s: %w", iface, m.name, fs.ErrNotExist)
+	return ports, nil
 }
 
 // SetPort has an interface that carries the mesh treated so.

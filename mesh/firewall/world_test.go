@@ -210,6 +210,7 @@ type world struct {
 	uplink, mesh, client, client2, overlay *host
 	bridge                                 netlink.Link
 	marks                                  uint32
+	elsewhere                              bool // its ways are not those that row.probe knows
 }
 
 func newWorld(t *testing.T) *world {

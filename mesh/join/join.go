@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,14 +59,17 @@ func (e *pendingError) Error() string { return e.reason }
 func (e *pendingError) Is(target error) bool { return target == ErrPending }
 
 // Request asks the gateway once: for a nonce, then signed over it. The
-// request's Nonce and Signature are filled in. It returns ErrPending (or one
+// request's Nonce and Signature are filled in; its Serial goes with the second post, to
+// gateways that say that they take it, as older ones refuse members that they do not
+// know. It returns ErrPending (or one
 // that is it), a *RefusedError, or another error when the gateway was not reached.
 func Request(ctx context.Context, g Gateway, key identity.Key, r model.JoinRequest) (model.Membership, error) {
 	transport := &http.Transport{TLSClientConfig: tlsConfig(g.CA, g.Addr.Addr()), MaxIdleConns: 1}
 	defer transport.CloseIdleConnections()
 	c := client{http: http.Client{Transport: transport, Timeout: requestTimeout, CheckRedirect: noRedirect}, url: "https://" + g.Addr.String() + route}
 
-	r.Nonce, r.Signature = "", ""
+	serial := r.Serial
+	r.Nonce, r.Signature, r.Serial = "", "", ""
 	_, problem, err := c.post(ctx, r)
 	if err != nil {
 		return model.Membership{}, err
@@ -74,6 +78,9 @@ func Request(ctx context.Context, g Gateway, key identity.Key, r model.JoinReque
 		return model.Membership{}, outcome(problem, "a nonce")
 	}
 	r.Nonce = problem.Nonce
+	if slices.Contains(problem.Takes, apitype.TakesSerial) {
+		r.Serial = serial
+	}
 	r.Signature = base64.StdEncoding.EncodeToString(key.Sign(model.JoinContext, r.SignedBytes()))
 	m, problem, err := c.post(ctx, r)
 	if err != nil {

@@ -176,6 +176,39 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+// An older gateway refuses members that it does not know: the serial number goes only to
+// one that says that it takes it.
+func TestSerialNumberGoesToWhoTakesIt(t *testing.T) {
+	network, node := identity.New(), identity.New()
+	for name, takes := range map[string][]string{"": nil, "00e1": {"something newer", apitype.TakesSerial}} {
+		a := newAuthority(t, time.Now().Add(-time.Minute), loopback, true)
+		var posts []model.JoinRequest
+		g := gatewayOf(t, a, network, func(w http.ResponseWriter, r *http.Request) {
+			var q model.JoinRequest
+			if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+				t.Error(err)
+			}
+			posts = append(posts, q)
+			if q.Nonce == "" {
+				w.WriteHeader(http.StatusUnauthorized)
+				_ = json.NewEncoder(w).Encode(apitype.Problem{Type: apitype.ProblemJoinNonce, Nonce: "the-nonce", Takes: takes})
+				return
+			}
+			sig, err := base64.StdEncoding.DecodeString(q.Signature)
+			if err != nil || !node.Public().Verify(model.JoinContext, q.SignedBytes(), sig) {
+				t.Errorf("not signed over all: %+v", q)
+			}
+			_ = json.NewEncoder(w).Encode(membership(network, node))
+		})
+		if _, err := Request(t.Context(), g, node, model.JoinRequest{Network: network.Public().Base64(), IdentityKey: node.Public().Base64(), Serial: "00e1"}); err != nil {
+			t.Error(err)
+		}
+		if len(posts) != 2 || posts[0].Serial != "" || posts[1].Serial != name {
+			t.Errorf("takes %q: got %+v", takes, posts)
+		}
+	}
+}
+
 func TestServerIsVerified(t *testing.T) {
 	network, node := identity.New(), identity.New()
 	past := time.Now().Add(-time.Minute)

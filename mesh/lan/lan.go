@@ -92,6 +92,9 @@ type LAN struct {
 	now      chan struct{} // look at once
 	leased   chan struct{} // clients have come or gone: only names change
 
+	// applying is held while the firewall is brought to what is wanted, before mu.
+	applying sync.Mutex
+
 	// reserving is held while reservations change, and while a server that is to have
 	// them is made.
 	reserving sync.Mutex
@@ -100,6 +103,9 @@ type LAN struct {
 	wanted   Wanted
 	reserved []server.Reservation
 	leases   map[string]*server.Server // by interface
+	policy   model.FirewallPolicy      // of people's
+	unfit    error                     // why it does not hold as a whole
+	visitors netip.Prefix              // of the overlay, that may reach members; the zero value: none
 	err      error                     // of br0
 	rules    error                     // of the firewall
 }
@@ -216,7 +222,7 @@ func (l *LAN) Run(ctx context.Context) error {
 
 // apply makes bridge and firewall as wanted and tells whether the bridge is.
 func (l *LAN) apply(w Wanted) bool {
-	rules := l.firewall.Apply(l.rulesFor(w))
+	rules := l.applyRules()
 	// Forwarding begins behind rules alone.
 	if rules == nil {
 		rules = sysctls(l.Log)
@@ -259,7 +265,7 @@ func (l *LAN) hosts(w Wanted) []dns.Host {
 	return out
 }
 
-// rulesFor returns the firewall's configuration.
+// rulesFor returns the firewall's configuration, without what people have set.
 func (l *LAN) rulesFor(w Wanted) firewall.Config {
 	own := []netip.Prefix{}
 	guard := firewall.Guard{Ports: w.Ports, Own: []netip.Addr{l.linkLocal()}}
@@ -329,9 +335,6 @@ func (l *LAN) Leases() map[string][]server.Lease {
 	}
 	return out
 }
-
-// Firewall returns what the firewall does.
-func (l *LAN) Firewall() (model.FirewallStatus, error) { return l.firewall.Status() }
 
 // DNS returns what names there are, and what became of questions for them.
 func (l *LAN) DNS() model.DNSStatus {

@@ -68,8 +68,8 @@ func (i Incarnation) After(j Incarnation) bool {
 type Peer struct {
 	Node        string // canonical ID
 	Key         [32]byte
-	Next        [32]byte // the key that it will have; zero: none is known. It may use it from now on
-	Endpoint    netip.AddrPort
+	Next        [32]byte       // the key that it will have; zero: none is known. It may use it from now on
+	Endpoint    netip.AddrPort // the zero value: where its own handshakes come from
 	Allowed     []netip.Prefix
 	Keepalive   time.Duration // 0 for none
 	Incarnation Incarnation
@@ -223,8 +223,10 @@ func (d *Device) plan() (remove, add []wgtypes.PeerConfig) {
 
 func (p Peer) config() wgtypes.PeerConfig {
 	c := wgtypes.PeerConfig{
-		PublicKey: p.Key, ReplaceAllowedIPs: true,
-		Endpoint: net.UDPAddrFromAddrPort(p.Endpoint), PersistentKeepaliveInterval: &p.Keepalive,
+		PublicKey: p.Key, ReplaceAllowedIPs: true, PersistentKeepaliveInterval: &p.Keepalive,
+	}
+	if p.Endpoint.IsValid() {
+		c.Endpoint = net.UDPAddrFromAddrPort(p.Endpoint)
 	}
 	for _, a := range p.Allowed {
 		a = a.Masked()

@@ -108,6 +108,7 @@ type Event struct {
 	Received time.Time `json:"received"`
 	Source   string    `json:"source" doc:"who reported it: a node, or gateway-api"`
 	model.Event
+	Acknowledged *Acknowledgement `json:"acknowledged,omitempty" doc:"who has taken note of it"`
 }
 
 // EventList is a page of events, newest first unless asked otherwise.

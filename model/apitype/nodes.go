@@ -35,6 +35,9 @@ type Node struct {
 	AdmittedBy   string       `json:"admitted_by" doc:"token:<id>, mac:<address>, user:<name>, or self for the gateway; left-out: by nobody, as the network's mesh profile does not count it"`
 	Joined       time.Time    `json:"joined"`
 	LastSeen     *time.Time   `json:"last_seen,omitempty"`
+	Serial       string       `json:"serial,omitempty" doc:"of the board"`
+	Replaces     string       `json:"replaces,omitempty" doc:"canonical ID of the node whose place it has taken"`
+	Quarantined  *Quarantine  `json:"quarantined,omitempty" doc:"its key was there twice at once: it is shut out until an admin releases it"`
 }
 
 // NodeList is a page of nodes.
@@ -77,6 +80,7 @@ type Registration struct {
 	Board       string    `json:"board,omitempty"`
 	Version     string    `json:"version,omitempty"`
 	MACs        []string  `json:"macs,omitempty"`
+	Serial      string    `json:"serial,omitempty" doc:"of the board"`
 	IdentityKey string    `json:"identity_key"`
 	Remote      string    `json:"remote" doc:"address that it came from"`
 	State       string    `json:"state" enum:"pending,rejected"`

@@ -48,6 +48,15 @@ const (
 	ProblemBackupTooLarge   = "backup-too-large"  // 413: the card has no room for it
 	ProblemBackupBusy       = "backup-busy"       // 409: another backup or restore is on its way
 	ProblemNotFresh         = "not-fresh"         // 409: this gateway has an admin and nodes; a restore takes a fresh one
+
+	ProblemJoinQuarantined    = "join-quarantined"    // 403: this node's key was there twice at once; an admin has to release it
+	ProblemStillOnline        = "still-online"        // 409: the node whose place is to be taken is there
+	ProblemOverlayKey         = "overlay-key"         // 403, 409: the WireGuard key is somebody else's, or not shown to be had
+	ProblemOverlayCertificate = "overlay-certificate" // 403: not an own operator's certificate that holds
+	ProblemFirewallLocksOut   = "firewall-locks-out"  // 409: the draft would shut out whoever asks, or what the network needs
+	ProblemFirewallTrial      = "firewall-trial"      // 409: one is on trial already, or none is
+	ProblemFirewallDraft      = "firewall-draft"      // 409: the draft is another one than was meant, or has nothing to apply
+	ProblemFirewallConnection = "firewall-connection" // 409: confirm by a connection that began after the policy held
 )
 
 // Problem is the body of every error: application/problem+json.
@@ -57,10 +66,14 @@ type Problem struct {
 	Status int      `json:"status"`
 	Detail string   `json:"detail,omitempty" doc:"what was expected and what came"`
 	Nonce  string   `json:"nonce,omitempty" doc:"with join-nonce: what to sign"`
+	Takes  []string `json:"takes,omitempty" doc:"with join-nonce: members of the request that this gateway knows and older ones refuse"`
 	Errors []Detail `json:"errors,omitempty" doc:"which values of the request are wrong"`
 
 	retryAfter time.Duration
 }
+
+// TakesSerial is the member of Problem.Takes of gateways that know JoinRequest.Serial.
+const TakesSerial = "serial"
 
 // Detail is one wrong value in a request.
 type Detail struct {

@@ -53,6 +53,7 @@ const (
 	Reservations = "reservations" // addresses that are kept for single clients
 	Restore      = "restore"      // a backup that the next start makes this gateway
 	Restored     = "restored"     // the one that it was made last (model.Restored)
+	Firewall     = "firewall"     // what people have set of a gateway's firewall
 	AgentTOML    = "agent.toml"
 	SpoolDir     = "agent/spool"
 	Commands     = "agent/commands" // which commands of the gateway were begun, and what became of them
@@ -141,6 +142,7 @@ var (
 	DoctorGroup       = netip.MustParseAddr("ff02::4259") // members join it
 	DoctorFlood       = netip.MustParseAddr("ff02::425a") // nobody does
 	OverlayNet        = netip.MustParsePrefix("10.42.0.0/16")
+	OverlayVisitors   = netip.MustParsePrefix("10.42.255.0/24") // of those that are no members, but of people's devices
 	OverlayGateway    = netip.MustParseAddr("10.42.0.1")
 	UnderlayNet       = netip.MustParsePrefix("10.41.0.0/16")
 	UnderlayGateway   = netip.MustParseAddr("10.41.0.1")

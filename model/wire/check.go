@@ -26,6 +26,8 @@ func (h Hello) check() error {
 		return malformed("hello: expected an interval of at most %d s, got %d", MaxInterval, h.Interval)
 	case len(h.Session) != 0 && len(h.Session) != SessionSize:
 		return malformed("hello: expected a session of %d octets or none, got %d", SessionSize, len(h.Session))
+	case len(h.Life) > MaxLife:
+		return malformed("hello: expected a life of at most %d octets, got %d", MaxLife, len(h.Life))
 	case len(h.Version) > MaxText:
 		return malformed("hello: expected a version of at most %d octets, got %d", MaxText, len(h.Version))
 	}

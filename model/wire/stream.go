@@ -90,7 +90,14 @@ type Hello struct {
 	// Session is a nonce of SessionSize octets that was never used before: commands
 	// are signed for it. None: the node takes no commands.
 	Session []byte `cbor:"6,keyasint,omitempty"`
+	// Life is drawn from the start of the machine, and the same until the next one: a key
+	// that comes with one, with another, and with the first again is on two devices at
+	// once. Empty: not told.
+	Life []byte `cbor:"7,keyasint,omitempty"`
 }
+
+// MaxLife is the most octets of Hello.Life.
+const MaxLife = 32
 
 // Welcome admits the node.
 type Welcome struct {
@@ -104,6 +111,7 @@ const (
 	RefuseUnauthorized  = "unauthorized"   // signature, nonce or host does not fit
 	RefuseUnknown       = "unknown-node"   // not registered: join first
 	RefuseRevoked       = "revoked"        // the node was shut out
+	RefuseQuarantined   = "quarantined"    // its key was there twice at once: an admin has to release it
 	RefuseBatch         = "bad-batch"      // that batch can never be taken
 	RefuseUnknownSchema = "unknown-schema" // send the schema, then that batch again
 	RefuseBusy          = "busy"           // cannot store now: try later

@@ -1,0 +1,91 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+// FirewallPolicy returns what people have set of the gateway's firewall.
+func (c *Client) FirewallPolicy(ctx context.Context) (apitype.Firewall, error) {
+	return get[apitype.Firewall](ctx, c, "/v1/firewall", nil)
+}
+
+// FirewallZones returns the zones and what is open to them.
+func (c *Client) FirewallZones(ctx context.Context) (apitype.FirewallZoneList, error) {
+	return get[apitype.FirewallZoneList](ctx, c, "/v1/firewall/zones", nil)
+}
+
+// OpenZone says which services are open to a zone besides those that always are, where the
+// draft is still the one with that digest.
+func (c *Client) OpenZone(ctx context.Context, zone string, services []string, digest string) (apitype.Firewall, error) {
+	var f apitype.Firewall
+	err := c.call(ctx, request{method: http.MethodPut, path: "/v1/firewall/zones/" + url.PathEscape(zone), body: apitype.OpenZone{Services: services}, match: `"` + digest + `"`}, &f)
+	return f, err
+}
+
+// AddFirewallRule adds a rule to the draft.
+func (c *Client) AddFirewallRule(ctx context.Context, r apitype.PlaceFirewallRule) (apitype.Firewall, error) {
+	return c.firewall(ctx, http.MethodPost, "rules", r)
+}
+
+// RemoveFirewallRule takes a rule out of the draft.
+func (c *Client) RemoveFirewallRule(ctx context.Context, name string) (apitype.Firewall, error) {
+	return c.firewall(ctx, http.MethodDelete, "rules/"+url.PathEscape(name), nil)
+}
+
+// AddPortForward adds a port forward to the draft.
+func (c *Client) AddPortForward(ctx context.Context, f model.PortForward) (apitype.Firewall, error) {
+	return c.firewall(ctx, http.MethodPost, "port-forwards", f)
+}
+
+// RemovePortForward takes a port forward out of the draft.
+func (c *Client) RemovePortForward(ctx context.Context, name string) (apitype.Firewall, error) {
+	return c.firewall(ctx, http.MethodDelete, "port-forwards/"+url.PathEscape(name), nil)
+}
+
+// AddForwarding adds a forwarding between zones to the draft.
+func (c *Client) AddForwarding(ctx context.Context, f model.Forwarding) (apitype.Firewall, error) {
+	return c.firewall(ctx, http.MethodPost, "forwardings", f)
+}
+
+// RemoveForwarding takes a forwarding out of the draft.
+func (c *Client) RemoveForwarding(ctx context.Context, f model.Forwarding) (apitype.Firewall, error) {
+	return c.firewall(ctx, http.MethodDelete, "forwardings/"+url.PathEscape(string(f.From)+"-"+string(f.To)), nil)
+}
+
+// PreviewFirewall returns what the draft would change.
+func (c *Client) PreviewFirewall(ctx context.Context) (model.FirewallPreview, error) {
+	var p model.FirewallPreview
+	err := c.call(ctx, request{method: http.MethodPost, path: "/v1/firewall/preview"}, &p)
+	return p, err
+}
+
+// ApplyFirewall has the draft hold on trial.
+func (c *Client) ApplyFirewall(ctx context.Context, a apitype.ApplyFirewall) (apitype.Firewall, error) {
+	return c.firewall(ctx, http.MethodPost, "apply", a)
+}
+
+// ConfirmFirewall keeps what is on trial.
+func (c *Client) ConfirmFirewall(ctx context.Context) (apitype.Firewall, error) {
+	return c.firewall(ctx, http.MethodPost, "confirm", nil)
+}
+
+// RevertFirewall ends the trial.
+func (c *Client) RevertFirewall(ctx context.Context) (apitype.Firewall, error) {
+	return c.firewall(ctx, http.MethodPost, "revert", nil)
+}
+
+// DiscardFirewall gives the draft up.
+func (c *Client) DiscardFirewall(ctx context.Context) (apitype.Firewall, error) {
+	return c.firewall(ctx, http.MethodDelete, "draft", nil)
+}
+
+func (c *Client) firewall(ctx context.Context, method, path string, body any) (apitype.Firewall, error) {
+	var f apitype.Firewall
+	err := c.call(ctx, request{method: method, path: "/v1/firewall/" + path, body: body, once: method == http.MethodPost}, &f)
+	return f, err
+}

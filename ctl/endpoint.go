@@ -1,0 +1,112 @@
+package ctl
+
+import (
+	"context"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"halo.internal/ctl/client"
+	"halo.internal/ctl/table"
+	"halo.internal/model/apitype"
+)
+
+func (a *app) clientCommand() *cobra.Command {
+	var node string
+	list := a.call("list", "hosts behind nodes that are no members, such as phones and cameras", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
+		list, err := c.Endpoints(ctx, node)
+		if err != nil {
+			return err
+		}
+		return a.show(items[apitype.Endpoint]{list}, func(w io.Writer) error {
+			t := table.New("NAME", "BEHIND", "ADDRESSES", "MAC", "SEEN", "ID")
+			slices.SortFunc(list, func(x, y apitype.Endpoint) int { return y.LastSeen.Compare(x.LastSeen) })
+			for _, e := range list {
+				seen := table.Age(c.Now(), e.LastSeen)
+				if e.Present {
+					seen = "now"
+				}
+				t.Row(called(e), behind(e), words(e.Addresses), e.MAC, seen, e.ID)
+			}
+			return t.Write(w)
+		})
+	})
+	list.Flags().StringVar(&node, "node", "", "only behind this `node`")
+	show := a.ofClient("show ID", "a client, and where it was", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		e, err := c.Endpoint(ctx, args[0])
+		if err != nil {
+			return notFound(err, "haloctl client list shows the clients")
+		}
+		nodes, err := a.nodeNames(ctx, c)
+		if err != nil {
+			return err
+		}
+		return a.show(e, func(w io.Writer) error {
+			t := table.New()
+			t.Row("ID", e.ID)
+			t.Row("Name", called(e.Endpoint))
+			t.Row("Note", e.Note)
+			t.Row("Behind", behind(e.Endpoint)+" "+e.Interface)
+			t.Row("Found as", e.DNS)
+			t.Row("Addresses", words(e.Addresses))
+			t.Row("MAC", e.MAC)
+			t.Row("First seen", e.FirstSeen.UTC().Format(time.DateTime))
+			t.Row("Last seen", e.LastSeen.UTC().Format(time.DateTime))
+			for _, p := range e.Places {
+				t.Row("Was behind", nameOf(nodes, p.Node)+" from "+p.Since.UTC().Format(time.DateTime))
+			}
+			return t.Write(w)
+		})
+	})
+	var note string
+	rename := a.ofClient("rename ID NAME", "call a client so; an empty name is as it calls itself", cobra.ExactArgs(2), func(ctx context.Context, c *client.Client, args []string) error {
+		u := apitype.UpdateEndpoint{Name: &args[1]}
+		if note != "" {
+			u.Note = &note
+		}
+		if err := c.UpdateEndpoint(ctx, args[0], u); err != nil {
+			return notFound(err, "haloctl client list shows the clients")
+		}
+		a.say("%s is now called %s.", args[0], args[1])
+		return nil
+	})
+	rename.Flags().StringVar(&note, "note", "", "what to remember of it, in `words`")
+	forget := a.ofClient("forget ID", "forget a client; one that is there is known anew", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		if err := c.ForgetEndpoint(ctx, args[0]); err != nil {
+			return notFound(err, "haloctl client list shows the clients")
+		}
+		a.say("%s is forgotten.", args[0])
+		return nil
+	})
+	return group("client", "hosts behind nodes that are no members", list, show, rename, forget)
+}
+
+// ofClient is a call whose first argument is a client, which the shell completes.
+func (a *app) ofClient(use, short string, args cobra.PositionalArgs, run func(context.Context, *client.Client, []string) error) *cobra.Command {
+	return a.completes(a.call(use, short, args, run), func(ctx context.Context, c *client.Client) ([]string, error) {
+		return names(ctx, func(ctx context.Context) ([]apitype.Endpoint, error) { return c.Endpoints(ctx, "") },
+			func(e apitype.Endpoint) (string, string) { return e.ID, called(e) + " " + behind(e) })
+	})
+}
+
+func called(e apitype.Endpoint) string {
+	switch {
+	case e.Name != "":
+		return e.Name
+	case e.Hostname != "":
+		return e.Hostname
+	}
+	return ""
+}
+
+func behind(e apitype.Endpoint) string {
+	switch {
+	case e.NodeName != "":
+		return e.NodeName
+	case e.Node != "":
+		return e.Node
+	}
+	return e.Behind
+}

@@ -1,0 +1,73 @@
+package ctl_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"halo.internal/ctl"
+	"halo.internal/model/apitype"
+)
+
+// TestALaptopInTheOverlay registers one with a real gateway, renews it and removes it.
+func TestALaptopInTheOverlay(t *testing.T) {
+	d := newDevice(t)
+	d.start(t)
+	admin := newUser(t)
+	admin.environ["HALO_CLAIM_CODE"], admin.environ["HALO_PASSWORD"] = claimCode, newPassword
+	admin.must(t, "claim", "--gateway=https://"+d.tls)
+	admin.must(t, "login")
+	conf := filepath.Join(t.TempDir(), "halo.conf")
+	admin.fails(t, ctl.ExitUsage, "--out", "overlay", "register")
+	out := admin.must(t, "overlay", "register", "--out", conf, "--label", "laptop", "--endpoint", "192.0.2.1:51820")
+	if !strings.Contains(out, "laptop has the address 10.42.255.1 until") || strings.Contains(out, "open uplink") {
+		t.Errorf("register: %s", out)
+	}
+	read := func() string {
+		b, err := os.ReadFile(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	text := read()
+	for _, want := range []string{
+		`(?m)^PrivateKey = [A-Za-z0-9+/]{43}=$`, `(?m)^Address = 10\.42\.255\.1/32$`, `(?m)^DNS = 10\.42\.0\.1, halo$`,
+		`(?m)^AllowedIPs = 10\.42\.0\.0/16, 10\.43\.0\.0/16$`, `(?m)^Endpoint = 192\.0\.2\.1:51820$`, `(?m)^PersistentKeepalive = 25$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(text) {
+			t.Errorf("the settings lack %s:\n%s", want, text)
+		}
+	}
+	if info, err := os.Stat(conf); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file is %v, %v", info.Mode(), err)
+	}
+	// Again: the same key and address.
+	admin.must(t, "overlay", "register", "--out", conf, "--label", "laptop", "--endpoint", "192.0.2.1:51820")
+	if again := read(); again != text {
+		t.Errorf("renewed:\n%s\nbefore:\n%s", again, text)
+	}
+	var list struct{ Items []apitype.OverlayVisitor }
+	if err := json.Unmarshal([]byte(admin.must(t, "overlay", "list", "--json")), &list); err != nil || len(list.Items) != 1 || list.Items[0].Ended {
+		t.Fatalf("list: %+v, %v", list, err)
+	}
+	if out := admin.must(t, "overlay", "list"); !strings.Contains(out, "10.42.255.1") || !strings.Contains(out, "ends in") {
+		t.Errorf("list: %s", out)
+	}
+	// It ends with the certificate.
+	admin.must(t, "operator", "revoke", fmt.Sprint(list.Items[0].Certificate))
+	if out := admin.must(t, "overlay", "list"); !strings.Contains(out, "ended") {
+		t.Errorf("after the certificate: %s", out)
+	}
+	admin.must(t, "overlay", "remove", list.Items[0].ID)
+	admin.fails(t, ctl.ExitNotFound, "overlay list", "overlay", "remove", list.Items[0].ID)
+	other := filepath.Join(t.TempDir(), "notes.txt")
+	if err := os.WriteFile(other, []byte("hello"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	admin.fails(t, ctl.ExitError, "name another file", "overlay", "register", "--out", other)
+}

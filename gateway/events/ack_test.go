@@ -1,0 +1,116 @@
+package events
+
+import (
+	"database/sql"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"halo.internal/gateway/etag"
+	"halo.internal/gateway/store"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+func record(t *testing.T, l *Log, e model.Event) {
+	t.Helper()
+	e.Time = build
+	if unfit, err := l.Record(t.Context(), "n-x", []model.Event{e}); err != nil || len(unfit) > 0 {
+		t.Fatal(unfit, err)
+	}
+}
+
+func exec(t *testing.T, l *Log, query string, args ...any) {
+	t.Helper()
+	err := l.db.Write(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(t.Context(), query, args...)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAcknowledged(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "config.db"), share{maxStored, maxOctets})
+	for i := range 3 {
+		record(t, l, model.Event{Boot: 1, Seq: uint64(i + 1), Kind: "test.it", Severity: model.Warning})
+	}
+	list, _, err := l.List(t.Context(), Query{Limit: 10})
+	if err != nil || len(list) != 3 || list[0].Acknowledged != nil {
+		t.Fatalf("got %+v, %v", list, err)
+	}
+	id := list[1].ID
+	if _, err := l.Acknowledge(t.Context(), id+1000, "user:anna", ""); err == nil {
+		t.Error("an event that is not there is acknowledged")
+	}
+	for _, by := range []string{"user:anna", "user:olaf"} {
+		e, err := l.Acknowledge(t.Context(), id, by, "seen by "+by)
+		if err != nil || e.ID != id || e.Acknowledged == nil || e.Acknowledged.By != by || e.Acknowledged.Note != "seen by "+by {
+			t.Errorf("got %+v, %v", e, err)
+		}
+	}
+	for _, want := range []bool{true, false} {
+		list, _, err := l.List(t.Context(), Query{Limit: 10, Acknowledged: &want})
+		if n := map[bool]int{true: 1, false: 2}[want]; err != nil || len(list) != n {
+			t.Errorf("acknowledged %v: got %d, %v", want, len(list), err)
+		}
+	}
+	// What has taken another's place has its past.
+	list, _, err = l.List(t.Context(), Query{Limit: 10, Node: "n-new", Before: []string{"n-x"}})
+	if err != nil || len(list) != 3 {
+		t.Errorf("of the one before: got %d, %v", len(list), err)
+	}
+}
+
+func TestRetention(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "config.db"), share{maxStored, maxOctets})
+	r, err := l.Retention(t.Context())
+	if err != nil || r != DefaultRetention() {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	seq := uint64(0)
+	add := func(n int, s model.Severity, age time.Duration) {
+		t.Helper()
+		for range n {
+			seq++
+			record(t, l, model.Event{Boot: 1, Seq: seq, Kind: "test.it", Severity: s})
+		}
+		exec(t, l, `UPDATE events SET received = ? WHERE seq > ?`, store.Millis(l.clock.Now().Add(-age)), seq-uint64(n))
+	}
+	count := func(s model.Severity) (n int) {
+		t.Helper()
+		if err := l.db.Read().QueryRowContext(t.Context(), `SELECT count(*) FROM events WHERE severity = ?`, Level(s)).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	add(80, model.Info, 20*24*time.Hour)
+	add(80, model.Info, time.Hour)
+	add(50, model.Error, 20*24*time.Hour)
+	r = apitype.EventRetention{Info: apitype.RetentionRule{Days: 10, Count: 100}, Warning: apitype.RetentionRule{Days: 1, Count: 100}, Error: apitype.RetentionRule{Days: 30, Count: 100}}
+	// A clock that is a guess: by number alone, the newest stay.
+	if err := l.SetRetention(t.Context(), etag.Match{}, r); err != nil || count(model.Info) != 100 || count(model.Error) != 50 {
+		t.Errorf("by number: %d, %d, %v", count(model.Info), count(model.Error), err)
+	}
+	l.clock.SetQuality(model.ClockGPS)
+	before := count(model.Info)
+	for range 50 {
+		if err := l.retain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		now := count(model.Info)
+		if before-now > before/agedAtOnce+1 {
+			t.Fatalf("%d of %d went at once", before-now, before)
+		}
+		before = now
+	}
+	if count(model.Info) != 80 || count(model.Error) != 50 {
+		t.Errorf("by age: %d, %d", count(model.Info), count(model.Error))
+	}
+	// What is stored next is counted right.
+	add(1, model.Info, 0)
+	if got := l.shares["n-x"].count; got != 131 {
+		t.Errorf("counted %d, want 131", got)
+	}
+}

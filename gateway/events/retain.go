@@ -1,0 +1,101 @@
+package events
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"halo.internal/gateway/etag"
+	"halo.internal/gateway/store"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+const (
+	settingRetention = "retention of events" // apitype.EventRetention
+	retainEvery      = time.Hour
+	// agedAtOnce is how much of what is kept of a severity goes for its age in one pass: a
+	// clock that is years ahead for an hour must not take all of the log.
+	agedAtOnce = 8
+)
+
+// DefaultRetention is how long events are kept where nobody has said otherwise.
+func DefaultRetention() apitype.EventRetention {
+	return apitype.EventRetention{
+		Info:    apitype.RetentionRule{Days: 90, Count: 30_000},
+		Warning: apitype.RetentionRule{Days: 365, Count: 30_000},
+		Error:   apitype.RetentionRule{Days: 730, Count: 30_000},
+	}
+}
+
+// Retention returns how long events are kept.
+func (l *Log) Retention(ctx context.Context) (apitype.EventRetention, error) {
+	r := DefaultRetention()
+	v, err := l.db.Setting(ctx, settingRetention, func() []byte { b, _ := json.Marshal(r); return b })
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(v, &r); err != nil {
+		return r, fmt.Errorf("stored %s: %w", settingRetention, err)
+	}
+	return r, nil
+}
+
+// SetRetention says how long events are kept, from now on and of those that are there,
+// where what was said before meets the condition.
+func (l *Log) SetRetention(ctx context.Context, m etag.Match, r apitype.EventRetention) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if _, err := l.Retention(ctx); err != nil { // there is one from here on
+		return err
+	}
+	if err := l.db.Write(ctx, func(tx *sql.Tx) error {
+		var kept []byte
+		if err := tx.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = ?`, settingRetention).Scan(&kept); err != nil {
+			return err
+		}
+		var before apitype.EventRetention
+		if err := json.Unmarshal(kept, &before); err != nil {
+			return fmt.Errorf("stored %s: %w", settingRetention, err)
+		}
+		if err := m.Check(etag.Of(before)); err != nil {
+			return err
+		}
+		return store.PutSetting(ctx, tx, settingRetention, b)
+	}); err != nil {
+		return err
+	}
+	return l.retain(ctx)
+}
+
+// retain drops what is older, or more, than is to be kept of each severity. A clock
+// that is a guess ages nothing.
+func (l *Log) retain(ctx context.Context) error {
+	r, err := l.Retention(ctx)
+	if err != nil {
+		return err
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.shares = nil // count again, whatever goes
+	now, known := l.clock.Now(), l.clock.Quality() != model.ClockNone
+	return l.db.Write(ctx, func(tx *sql.Tx) error {
+		for i, rule := range []apitype.RetentionRule{r.Info, r.Warning, r.Error} {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM events WHERE severity = ?1 AND id <= (SELECT id FROM events WHERE severity = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, i, rule.Count); err != nil {
+				return err
+			}
+			if !known {
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, `DELETE FROM events WHERE id IN (SELECT id FROM events WHERE severity = ?1 AND received < ?2 ORDER BY id
+				LIMIT (SELECT count(*) / ?3 + 1 FROM events WHERE severity = ?1))`, i, store.Millis(now.AddDate(0, 0, -rule.Days)), agedAtOnce); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
