@@ -65,6 +65,9 @@ type caller struct {
 
 	key    string      // Idempotency-Key of a POST; empty: none
 	answer http.Header // of the answer
+
+	request *http.Request // for what is read as it comes
+	writer  http.ResponseWriter
 }
 
 type callerKey struct{}
@@ -78,7 +81,7 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 	if !known {
 		need = admin
 	}
-	c := &caller{remote: remoteOf(r), protected: r.TLS != nil, answer: w.Header()}
+	c := &caller{remote: remoteOf(r), protected: r.TLS != nil, answer: w.Header(), request: r, writer: w}
 	if (need.closed() || need.secret) && !protected(r) {
 		refusePlain(w)
 		return

@@ -65,8 +65,8 @@ func (a *API) backupRoutes() {
 			"The body is a form whose first field is passphrase and whose second is backup, the file. All of it is checked before anything changes; then the machine restarts " +
 			"as that gateway, with the backup's users, nodes, CA and mesh profile, and a higher epoch, by which nodes follow it and refuse the former one.",
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": form}},
-	}, func(ctx context.Context, i *Form) (*body[apitype.Restored], error) {
-		passphrase, file, err := i.parts()
+	}, func(ctx context.Context, _ *nothing) (*body[apitype.Restored], error) {
+		passphrase, file, err := callerOf(ctx).parts()
 		if err != nil {
 			return nil, err
 		}
@@ -104,30 +104,16 @@ func (a *API) createBackup(hc huma.Context, c apitype.CreateBackup, by string) {
 	}
 }
 
-// Form is the body of a restore, read as it comes.
-type Form struct {
-	request *http.Request
-	writer  http.ResponseWriter
-}
-
-// Resolve implements huma.Resolver.
-func (f *Form) Resolve(hc huma.Context) []error {
-	f.request, f.writer = humago.Unwrap(hc)
-	return nil
-}
-
-var _ huma.Resolver = (*Form)(nil)
-
-// parts returns the passphrase and the file, which comes behind it.
-func (f *Form) parts() (passphrase string, file io.Reader, err error) {
+// parts returns the passphrase of a restore and the file, which comes behind it.
+func (c *caller) parts() (passphrase string, file io.Reader, err error) {
 	refuse := func(format string, args ...any) error {
 		return apitype.Refuse(http.StatusUnprocessableEntity, "", format, args...)
 	}
-	f.request.Body = struct {
+	c.request.Body = struct {
 		io.Reader
 		io.Closer
-	}{&patientReader{r: f.request.Body, control: http.NewResponseController(f.writer)}, f.request.Body}
-	m, err := f.request.MultipartReader()
+	}{&patientReader{r: c.request.Body, control: http.NewResponseController(c.writer)}, c.request.Body}
+	m, err := c.request.MultipartReader()
 	if err != nil {
 		return "", nil, apitype.Refuse(http.StatusUnsupportedMediaType, "", "expected a form (multipart/form-data) of passphrase and backup")
 	}
