@@ -165,6 +165,7 @@ func TestAVisitor(t *testing.T) {
 	wait(api + " false")
 	gw.start()
 	gw.reconnect(node)
+	until(t, "gateway's socket", func() error { _, err := gw.mesh.Status(t.Context()); return err })
 	if list := gw.status().Overlay; len(list) > 1 {
 		t.Errorf("after a restart the gateway has the peers %+v", list)
 	}

@@ -143,7 +143,11 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	neurons := brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }})
+	nodes.OnAdopt(neurons.Adopt)
+	nodes.OnAdopted(neurons.Adopted)
 	nodes.OnAdopted(clients.Adopt)
+	nodes.OnAdopted(func(old, node string) { readings.Succeed(node, old) })
 	alarms, err := alerts.New(t.Context(), alerts.Config{DB: config, Clock: c, Events: log, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +157,7 @@ func newFixture(t *testing.T) *fixture {
 		Firewall: rules, Tables: &kernel{err: local.ErrAbsent}, Visitors: visitors.New(visitors.Config{DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now}),
 		Endpoints: clients, Alerts: alarms,
 		Live: hub, Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
-		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Backups: &shelf{}, Brain: brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }}), Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
+		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Backups: &shelf{}, Brain: neurons, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
 	if err != nil {

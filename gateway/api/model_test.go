@@ -151,6 +151,15 @@ func TestACardThatWasWrittenAnewOverTheAPI(t *testing.T) {
 	f.Registry.Status(old, model.NodeStatus{Clients: phones("02:00:00:00:00:07")})
 	offline()
 	f.Events.Add("node.test", model.Info, old, "long ago", nil)
+	f.reads(old, "storage.perm.used_percent", 12)
+	f.want(201, "POST", "/v1/brain/neurons", apitype.CreateNeuron{Name: "n01"}, nil)
+	for _, part := range []string{"device/mast", "process/halo-agent@mast"} {
+		f.want(200, "PUT", "/v1/brain/neurons/n01/components/sensor/parts/"+part, nil, nil)
+	}
+	f.want(200, "PUT", "/v1/brain/neurons/n01/components/send/parts/device/gateway", nil, nil)
+	if names, err := f.Brain.Names(t.Context()); err != nil || len(names) != 2 || names[0].Nodes[0] != old {
+		t.Fatalf("names: %+v, %v", names, err)
+	}
 	next := f.ask(identity.New(), "mast", board) // and waits
 	var l apitype.ReplacementList
 	f.want(200, "GET", "/v1/model/replacements", nil, &l)
@@ -176,7 +185,25 @@ func TestACardThatWasWrittenAnewOverTheAPI(t *testing.T) {
 	if f.want(200, "GET", "/v1/model/nodes/"+old, nil, &m); m.ReplacedBy != next || !m.Revoked {
 		t.Errorf("the old one: %+v", m)
 	}
-	// Its events are those of both.
+	var neuron apitype.Neuron
+	f.want(200, "GET", "/v1/brain/neurons/n01", nil, &neuron)
+	parts := []model.Part{{Kind: model.PartDevice, ID: next}, {Kind: model.PartProcess, ID: "halo-agent@" + next}}
+	if got := neuron.Components[0].Parts; !slices.Equal(got, parts) || len(neuron.Components[3].Parts) != 1 {
+		t.Errorf("the neuron: %+v", neuron)
+	}
+	if names, err := f.Brain.Names(t.Context()); err != nil || len(names) != 2 || !slices.Equal(names[0].Nodes, []string{next}) {
+		t.Errorf("names: %+v, %v", names, err)
+	}
+	// Its readings and events are those of both.
+	f.reads(next, "storage.perm.used_percent", 13)
+	var samples apitype.SampleList
+	if f.want(200, "GET", "/v1/nodes/mast/telemetry/range", nil, &samples); len(samples.Items) != 2 || samples.Items[0].Value != 12 || samples.Items[1].Value != 13 {
+		t.Errorf("readings: %+v", samples)
+	}
+	var series apitype.SeriesList
+	if f.want(200, "GET", "/v1/telemetry/range?metric=storage.*&step_s=60", nil, &series); len(series.Items) != 1 || series.Items[0].Node != next {
+		t.Errorf("series: %+v", series)
+	}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		var events apitype.EventList
 		f.want(200, "GET", "/v1/events?node=mast&kind=node.test", nil, &events)

@@ -58,7 +58,6 @@ type board struct {
 	serial   string
 	macs     []string // those that a factory gave
 	since    int64    // when it joined, or asked to
-	present  bool
 }
 
 // factory are the addresses that belong to hardware, rather than chosen by software.
