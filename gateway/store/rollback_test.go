@@ -50,7 +50,16 @@ var writes = map[string]string{
 	"idempotency":  `INSERT INTO idempotency (id, caller, request, answer, created) VALUES (x'07', 'user:eve', x'08', NULL, 1)`,
 	"jobs": `INSERT INTO jobs (epoch, boot, kind, node, by, key, request, state, created, expires)
 		VALUES (1, 1, 'reboot', 'n-a', 'user:eve', NULL, '{}', 'waiting', 1, 9)`,
-	"secrets": `INSERT INTO secrets (name, sealed) VALUES ('k', x'06')`,
+	"firewall": `UPDATE firewall SET draft = '{}', draft_at = 1, draft_by = 'user:eve'`, // it has its one row
+	"visitors": `INSERT INTO visitors (id, wireguard_key, overlay_v4, username, label, certificate, registered, renewed)
+		VALUES ('v-a', 'y', '10.42.2.2', 'eve', 'laptop', 1, 1, 1)`,
+	"alerts":                 `INSERT INTO alerts (kind, node, subject, severity, message, fields, opened) VALUES ('node.offline', 'n-a', '', 1, 'm', '{}', 1)`,
+	"event_acks":             `INSERT INTO event_acks (event, time, actor, note) SELECT min(id), 1, 'user:eve', '' FROM events`,
+	"replacement_dismissals": `INSERT INTO replacement_dismissals (node, old, time, actor) VALUES ('n-a', 'n-b', 1, 'user:eve')`,
+	"interface_hardware":     `INSERT INTO interface_hardware (node, name, mac, first_seen) VALUES ('n-a', 'eth0', '02:00:00:00:00:01', 1)`,
+	"endpoints":              `INSERT INTO endpoints (id, mac, name, note, node, body, first_seen, last_seen) VALUES ('e-a', '02:00:00:00:00:02', '', '', 'n-a', '{}', 1, 1)`,
+	"endpoint_places":        `INSERT INTO endpoint_places (endpoint, since, node) VALUES ('e-a', 1, 'n-a')`,
+	"secrets":                `INSERT INTO secrets (name, sealed) VALUES ('k', x'06')`,
 }
 
 // unmade takes back what writes has made, as releases do.
@@ -164,7 +173,7 @@ func (b table) names() (list []string) {
 
 // tablesInOrder has those first that others refer to.
 func tablesInOrder(m map[string]table) []string {
-	rank := func(name string) int { return slices.Index([]string{"users", "nodes", "neurons"}, name) }
+	rank := func(name string) int { return slices.Index([]string{"users", "nodes", "neurons", "events", "endpoints"}, name) }
 	return slices.SortedFunc(maps.Keys(m), func(a, b string) int { return cmp.Or(cmp.Compare(rank(b), rank(a)), cmp.Compare(a, b)) })
 }
 
