@@ -25,7 +25,7 @@ func (a *agent) commands(network string) *command.Engine {
 	gokrazy := a.path(paths.GokrazySocket)
 	device := act.Device{
 		Mesh: a.mesh, Supervisor: local.NewSupervisor(gokrazy), Listen: act.Listen, Peer: act.Peer, Log: a.log, Restart: a.again,
-		Status:     func() model.MeshStatus { s, _ := a.seen.last(); return s },
+		Status:     func() model.MeshStatus { s, _ := a.seen.around(); return s }, // a brief one has no radios
 		Supervised: func() bool { _, err := os.Stat(gokrazy); return err == nil },
 		Socket: func(program string) string {
 			if s := paths.Socket(program); s != "" {

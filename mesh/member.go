@@ -106,7 +106,8 @@ func hardwareAddrs() []string {
 		return nil
 	}
 	for _, l := range links {
-		if a := l.Attrs(); l.Type() == "device" && len(a.HardwareAddr) == 6 && a.Name != "lo" && len(out) < 32 {
+		// What hears the air as it is (hwsim0, monitors) has an address that it never sends from.
+		if a := l.Attrs(); l.Type() == "device" && a.EncapType == "ether" && len(a.HardwareAddr) == 6 && len(out) < 32 {
 			out = append(out, a.HardwareAddr.String())
 		}
 	}

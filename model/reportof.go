@@ -40,7 +40,8 @@ func ReportOf(s MeshStatus, before *MeshStatus) Report {
 		b.port(p, s.Interfaces)
 	}
 	for _, p := range s.Peers() {
-		if p.Routing != nil || p.Radio != nil && p.Radio.Linked {
+		// Routing remembers for minutes who was there: of a radio, links are its stations.
+		if p.Radio != nil && p.Radio.Linked || p.Transport != "radio" && p.Routing != nil {
 			b.link(p, before)
 		}
 	}

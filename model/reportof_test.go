@@ -126,3 +126,15 @@ func TestReportOfAWayThatIsNone(t *testing.T) {
 		}
 	}
 }
+
+// Routing remembers a neighbour for minutes after its station is gone.
+func TestReportOfANeighbourWithoutAStation(t *testing.T) {
+	s := MeshStatus{Node: nodeID(1), BootCounter: 1, Radios: []Radio{{Name: "radio0", Iface: "mesh0", MAC: "02:00:00:00:00:01", Peers: []RadioPeer{{MAC: "02:00:00:00:00:02", Linked: true}}}}}
+	for _, peer := range []string{"02:00:00:00:00:02", "02:00:00:00:00:03"} {
+		s.Neighbours = append(s.Neighbours, Neighbour{Iface: "mesh0", MAC: peer, TQ: 255, LastSeenMS: 40_000})
+	}
+	got := ReportOf(s, nil)
+	if len(got.Interfaces) != 1 || len(got.Interfaces[0].Links) != 1 || got.Interfaces[0].Links[0].Peer != (dot11.MAC{2, 0, 0, 0, 0, 2}) {
+		t.Errorf("got %+v", got.Interfaces)
+	}
+}

@@ -45,7 +45,7 @@ func malformed(t *testing.T) int {
 func TestMalformedRequests(t *testing.T) {
 	count := malformed(t)
 	f := newFixture(t)
-	f.Radios, f.Services, f.Alone = &air{}, &house{}, false
+	f.Radios, f.Services, f.Tables, f.Alone = &air{}, &house{}, &kernel{}, false
 	newField(f, 2)
 	f.joined("mast")
 	classes := map[string][]*huma.Operation{}
@@ -81,7 +81,7 @@ func TestMalformedRequests(t *testing.T) {
 			what := fmt.Sprintf("%s %s", r.Method, r.URL)
 			if w.Code >= 500 && op.OperationID != "raise-network-epoch" { // which needs a halo-mesh
 				if !failed[op.OperationID] {
-					t.Errorf("%s: got %d: %s\n%s\n%v\n%.300q", what, w.Code, w.Body, logged.String(), r.Header, body)
+					t.Errorf("%s: got %d: %s\n%s\n%.1000v\n%.300q", what, w.Code, w.Body, logged.String(), r.Header, body)
 				}
 				failed[op.OperationID] = true
 			}

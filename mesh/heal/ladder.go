@@ -62,8 +62,9 @@ func (l *ladder) look(now time.Duration, limits Limits, r Radio, sick string) {
 	case l.Kind != None:
 		l.faulty = now
 	case links > 0:
-		l.Rung, l.tried = 0, false
-		l.lonely = wait{}
+		if l.tried, l.lonely = false, (wait{}); !l.lacks.on || l.Rung != Search { // else it still seeks those that it lacks
+			l.Rung = 0
+		}
 	}
 	if links > 0 && l.Kind == None || !l.begun || r.Use != Ours {
 		l.begun, l.linked = true, now

@@ -154,15 +154,29 @@ func TestALonelyRadio(t *testing.T) {
 
 // TestALostPeerIsMissedForAWhile: who has fewer links than a while ago searches.
 func TestALostPeerIsMissedForAWhile(t *testing.T) {
-	all, _ := play(200, func(look int) Observation {
+	seen := func(look int) Observation {
 		r := with(well(look), look, "a", "b")
 		if look >= 20 {
 			r = with(well(look), look, "a")
 		}
 		return Observation{Radios: []Radio{r}, Drivers: []Driver{{Name: "wifi x"}}, Alone: true}
-	})
+	}
+	all, _ := play(200, seen)
 	if len(only(all, Search)) != len(all) || len(all) < 18 || len(all) > 21 || all[0].look != 21 || all[len(all)-1].look > 80 {
 		t.Errorf("%d actions, the last at look %d: %+v", len(all), all[len(all)-1].look, all)
+	}
+	// It is one search, of which one event tells.
+	m, begun, was := New(DefaultLimits), 0, Rung(0)
+	for look := range 200 {
+		m.Step(time.Duration(look)*lookEvery, seen(look))
+		now := m.States()[0].Rung
+		if was == 0 && now == Search {
+			begun++
+		}
+		was = now
+	}
+	if begun != 1 || was != 0 {
+		t.Errorf("%d searches began, and the rung is %v in the end, want 1 and none", begun, was)
 	}
 }
 
