@@ -112,7 +112,9 @@ func loadRow(r load.Row) string {
 // loadTable prints what was measured.
 func loadTable(out io.Writer, f *load.Figures) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(what, format string, args ...any) { fmt.Fprintf(t, "%s\t"+format+"\n", append([]any{what}, args...)...) }
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(t, "%s\t"+format+"\n", append([]any{what}, args...)...)
+	}
 	ms := func(what string, v load.Times) {
 		line(what, "p50 %.1f ms, p99 %.1f ms, at most %.1f ms (%d)", v.P50MS, v.P99MS, v.MostMS, v.Count)
 	}

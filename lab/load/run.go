@@ -266,6 +266,9 @@ func (r *run) play(ctx context.Context) (err error) {
 	if err := r.backlogs(ctx); err != nil {
 		return err
 	}
+	if err := r.anew(ctx); err != nil {
+		return err
+	}
 	if err := r.steady(ctx); err != nil {
 		return err
 	}
@@ -314,6 +317,31 @@ func (r *run) backlogs(ctx context.Context) error {
 	after, err := r.gateway.Usage()
 	r.figures.Backlog = &Backlog{Nodes: r.BacklogNodes, Samples: total, Seconds: time.Since(r.began).Seconds(), CPUS: (after.CPU - before.CPU).Seconds(), Live: r.meter.read().ack}
 	return err
+}
+
+// anew starts gateway-api anew after a backlog, which then is in its files, as it would be
+// after the next hour, and waits until all are back.
+func (r *run) anew(ctx context.Context) error {
+	if r.figures.Backlog == nil {
+		return nil
+	}
+	r.enter("anew")
+	r.meter.kills()
+	if err := r.gateway.Stop(); err != nil {
+		return err
+	}
+	took, err := r.gateway.Start(ctx)
+	if err != nil {
+		return err
+	}
+	r.Say(fmt.Sprintf("gateway-api answers after %d ms with that backlog", took.Milliseconds()))
+	for r.meter.read().streams < len(r.players) {
+		r.meter.kills() // it took them until now to come back
+		if err := r.pause(ctx, showPoll); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pause waits, unless gateway-api has ended by itself.
