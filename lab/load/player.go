@@ -15,12 +15,14 @@ import (
 	"halo.internal/model/wire"
 )
 
-// When nodes report who is around, as halo-agent does where numbers change.
+// When nodes report who is around, as halo-agent does where numbers change
+// (agent/neighbourhood).
 const (
 	reportPerNode = 2 * time.Second
 	reportSoonest = time.Minute
 	reportLatest  = 10 * time.Minute
 	reportEveryS  = 600
+	reportAgain   = 10 * time.Second // when the gateway asks for a whole one
 
 	statusEvery = 5 * time.Minute
 )
@@ -141,6 +143,7 @@ func (p *player) stream(ctx context.Context) error {
 	told := time.Now()
 	timer := time.NewTimer(time.Until(p.due))
 	defer timer.Stop()
+	var again <-chan time.Time
 	more := make(chan struct{})
 	close(more)
 	for err == nil {
@@ -155,6 +158,8 @@ func (p *player) stream(ctx context.Context) error {
 		case <-p.run.over:
 			return c.Settle(ctx)
 		case <-c.wanted:
+			again = time.After(reportAgain)
+		case <-again:
 			p.base = model.Report{}
 			err = p.report(ctx, c)
 		case <-p.alarm:
