@@ -22,9 +22,8 @@ import (
 // exitUnneeded tells gokrazy that this process is not wanted on this device.
 const exitUnneeded = 125
 
-// softLimit makes the runtime give memory back before the board feels it. What it counts is
-// all but the program's own pages, some 22 MB; with 250 nodes half of it is in use, and the
-// rest is what lets collections be rare: at 48 MB they took most of the processor time.
+// softLimit makes the runtime give memory back before the board feels it: all but the program's
+// 22 MB. Of 250 nodes half of it is in use; the rest is for collections to be rare.
 const softLimit = 60 << 20
 
 func main() {
