@@ -109,7 +109,7 @@ bench-mesh: deps build lab-images testvm ## the mesh's figures, coming into cont
 
 # The server has one core, what plays the nodes another. The card's disk is one that
 # counts sectors: it takes root.
-bench-gateway: stamp ## the gateway's telemetry, beside VictoriaMetrics and a bare journal; RECORDED=file.csv of recorded telemetry
+bench-gateway: stamp ## the gateway's telemetry, beside VictoriaMetrics and a bare journal, and 250 nodes; RECORDED=file.csv of recorded telemetry
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./lab/benchgateway
 	$(GO) test -run '^$$' -bench Day -benchtime 1x -timeout 60m ./gateway/telemetry
 	$(GO) test -run '^$$' -bench Queries -benchtime 300x -timeout 60m ./gateway/telemetry

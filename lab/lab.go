@@ -79,6 +79,7 @@ it to.
   halo-lab partition node1       cut node1 off; heal ends it
   halo-lab down                  end everything
   halo-lab scenario all          break networks in many ways, and see them come back
+  halo-lab load --nodes 250      play nodes against a gateway-api, and measure it
 
 Everything of a lab lies in one folder, --dir or HALO_LAB. Nothing of it is
 reachable from outside this machine.`
@@ -108,6 +109,7 @@ func (a *app) command() *cobra.Command {
 		a.actCommand("pause", "stop a machine's time", control.Pause),
 		a.actCommand("resume", "let a paused machine go on", control.Resume),
 		a.partitionCommand(), a.healCommand(), a.linkCommand(), a.airCommand(), a.crashCommand(), a.scenarioCommand(),
+		a.loadCommand(),
 	)
 	return root
 }

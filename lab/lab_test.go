@@ -15,12 +15,20 @@ import (
 	"halo.internal/lab"
 	"halo.internal/lab/cardtest"
 	"halo.internal/lab/control"
+	"halo.internal/lab/load"
 	"halo.internal/lab/machine"
 	"halo.internal/lab/played"
 )
 
-// TestMain is also the daemon that up starts: up calls its own program.
+// TestMain is also the daemon that up starts, and what load does in a network of its own: both
+// call their own program. And it is the gateway-api that load starts.
 func TestMain(m *testing.M) {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == "--data":
+		os.Exit(beGateway())
+	case load.IsApart():
+		os.Exit(lab.Run(context.Background(), lab.Env{Name: os.Args[0], Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr}))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		os.Exit(lab.Run(context.Background(), lab.Env{Name: os.Args[0], Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr}))
 	}

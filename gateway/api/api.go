@@ -127,6 +127,7 @@ type API struct {
 	openapi []byte
 	docs    []byte
 	started time.Time
+	packers sync.Pool // of gzip.Writers, each of which takes more room than what it packs
 
 	reserving sync.Mutex // one change of reservations at a time
 	profiling sync.Mutex // one change of the mesh profile at a time

@@ -64,7 +64,7 @@ func (a *API) topologyRoutes() {
 		Packing
 	}) (*packedAnswer, error) {
 		p, err := a.picture(i.At)
-		return pack(p, i.Packing, err)
+		return a.pack(p, i.Packing, err)
 	})
 	register(a, read, packed[graph.NetJSON](a, huma.Operation{
 		OperationID: "export-topology", Method: http.MethodGet, Path: "/v1/topology/netjson", Tags: tags,
@@ -75,7 +75,7 @@ func (a *API) topologyRoutes() {
 		Packing
 	}) (*packedAnswer, error) {
 		p, err := a.picture(i.At)
-		return pack(p.NetJSON(a.networkName(), a.Registry.Gateway(), version.Get().Version), i.Packing, err)
+		return a.pack(p.NetJSON(a.networkName(), a.Registry.Gateway(), version.Get().Version), i.Packing, err)
 	})
 	register(a, read, packed[apitype.TopologyChanges](a, huma.Operation{
 		OperationID: "get-topology-changes", Method: http.MethodGet, Path: "/v1/topology/changes", Tags: tags,
@@ -87,7 +87,7 @@ func (a *API) topologyRoutes() {
 		WaitS int    `query:"wait_s" minimum:"0" maximum:"55" default:"0" example:"30" doc:"for how long to wait for changes, in seconds"`
 		Packing
 	}) (*packedAnswer, error) {
-		return pack(a.topologyChanges(ctx, i.Run, i.Seq, time.Duration(min(i.WaitS, maxWait))*time.Second), i.Packing, nil)
+		return a.pack(a.topologyChanges(ctx, i.Run, i.Seq, time.Duration(min(i.WaitS, maxWait))*time.Second), i.Packing, nil)
 	})
 	register(a, read, packed[apitype.TopologyHistory](a, huma.Operation{
 		OperationID: "list-topology-history", Method: http.MethodGet, Path: "/v1/topology/history", Tags: tags,
@@ -101,7 +101,7 @@ func (a *API) topologyRoutes() {
 		Packing
 	}) (*packedAnswer, error) {
 		h, err := a.topologyHistory(i.From, i.To, i.Limit, i.Cursor)
-		return pack(h, i.Packing, err)
+		return a.pack(h, i.Packing, err)
 	})
 	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
 		OperationID: "get-node-topology", Method: http.MethodGet, Path: "/v1/nodes/{id}/topology", Tags: tags,
@@ -241,7 +241,7 @@ func packed[T any](a *API, op huma.Operation) huma.Operation {
 	return op
 }
 
-func pack(v any, how Packing, err error) (*packedAnswer, error) {
+func (a *API) pack(v any, how Packing, err error) (*packedAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -254,11 +254,15 @@ func pack(v any, how Packing, err error) (*packedAnswer, error) {
 		return out, nil
 	}
 	var small bytes.Buffer
-	w, err := gzip.NewWriterLevel(&small, gzip.BestSpeed)
-	if err == nil {
-		_, err = w.Write(b)
+	w, ok := a.packers.Get().(*gzip.Writer)
+	if !ok {
+		if w, err = gzip.NewWriterLevel(&small, gzip.BestSpeed); err != nil {
+			return nil, fmt.Errorf("answer: %w", err)
+		}
 	}
-	if err != nil {
+	defer a.packers.Put(w)
+	w.Reset(&small)
+	if _, err := w.Write(b); err != nil {
 		return nil, fmt.Errorf("answer: %w", err)
 	}
 	if err := w.Close(); err != nil {

@@ -62,7 +62,8 @@ type Server struct {
 	Config
 	commit   *committer
 	unproven chan struct{}
-	done     chan struct{} // closed when Run ends
+	life     context.Context // of all streams
+	end      context.CancelFunc
 	open     sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
@@ -73,12 +74,14 @@ type Server struct {
 
 // New returns a server.
 func New(c Config) *Server {
+	life, end := context.WithCancel(context.Background())
 	return &Server{
 		Config: c,
 		commit: newCommitter(c.Telemetry, c.Events, c.Clock.Now, c.Every, c.Log),
 
 		unproven: make(chan struct{}, maxUnproven),
-		done:     make(chan struct{}),
+		life:     life,
+		end:      end,
 		streams:  map[string]*session{},
 		reported: map[string]time.Time{},
 	}
@@ -92,7 +95,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.ended = true
 	s.mu.Unlock()
-	close(s.done)
+	s.end()
 	all := make(chan struct{})
 	go func() {
 		s.open.Wait()
@@ -150,16 +153,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // Accept has answered
 	}
 	conn.SetReadLimit(wire.MaxMessage)
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := context.WithCancel(s.life) // a hijacked connection is not the HTTP server's any more
 	defer cancel()
-	go func() { // the server's end ends the stream: a hijacked connection is not the HTTP server's any more
-		select {
-		case <-s.done:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	c := &session{server: s, conn: conn, ctx: ctx, cancel: cancel, remote: remote.Addr().Unmap().WithZone(""), out: make(chan wire.Message, outLength)}
+	c := &session{server: s, conn: conn, ctx: ctx, cancel: cancel, remote: remote.Addr().Unmap().WithZone(""), out: newAnswers()}
 	m, key, boot, err := s.greet(c, r.Host)
 	if err != nil {
 		s.Log.Debug("stream refused", "peer", remote.String(), "err", err)

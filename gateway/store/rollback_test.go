@@ -173,7 +173,9 @@ func (b table) names() (list []string) {
 
 // tablesInOrder has those first that others refer to.
 func tablesInOrder(m map[string]table) []string {
-	rank := func(name string) int { return slices.Index([]string{"users", "nodes", "neurons", "events", "endpoints"}, name) }
+	rank := func(name string) int {
+		return slices.Index([]string{"users", "nodes", "neurons", "events", "endpoints"}, name)
+	}
 	return slices.SortedFunc(maps.Keys(m), func(a, b string) int { return cmp.Or(cmp.Compare(rank(b), rank(a)), cmp.Compare(a, b)) })
 }
 

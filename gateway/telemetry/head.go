@@ -23,7 +23,14 @@ func (h *held) name() batchName { return batchName{h.Boot, h.Seq} }
 
 // decode unpacks the columns.
 func (h *held) decode() (wire.Batch, error) {
-	b, err := wire.Decode(h.data, h.schema.Schema)
+	p, err := wire.Open(h.data)
+	if err == nil && p.Schema != h.schema.id {
+		err = fmt.Errorf("batch %v: expected schema %v, got %v", p.BatchID, h.schema.id, p.Schema)
+	}
+	if err != nil {
+		return wire.Batch{}, fmt.Errorf("journal: %w", err)
+	}
+	b, err := p.UnpackColumns(len(h.schema.Metrics))
 	if err != nil {
 		return b, fmt.Errorf("journal: %w", err)
 	}

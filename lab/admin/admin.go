@@ -126,26 +126,44 @@ func Claim(ctx context.Context, base, code string) (*Admin, error) {
 // Close ends idle connections.
 func (a *Admin) Close() { a.http.CloseIdleConnections() }
 
-// do makes a call with a session, which is begun if there is none any more.
+// do makes a call with a session, and reads the answer.
 func (a *Admin) do(ctx context.Context, method, path string, query url.Values, body, answer any) error {
+	b, err := a.fetch(ctx, method, path, query, body)
+	if err != nil {
+		return err
+	}
+	return read(method, path, b, answer)
+}
+
+// fetch makes a call with a session, which is begun if there is none any more.
+func (a *Admin) fetch(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
 	for tried := false; ; tried = true {
-		a.mu.Lock()
-		had := a.token != ""
-		a.mu.Unlock()
-		if !had {
-			var t apitype.Tokens
-			if err := a.call(ctx, http.MethodPost, "/api/auth/login", nil, apitype.LoginRequest{Username: user, Password: a.password}, &t); err != nil {
-				return err
-			}
-			a.setToken(t.AccessToken)
+		if _, err := a.session(ctx); err != nil {
+			return nil, err
 		}
-		err := a.call(ctx, method, path, query, body, answer)
+		b, err := a.send(ctx, method, path, query, body)
 		p, refused := errors.AsType[*apitype.Problem](err)
 		if !refused || p.Status != http.StatusUnauthorized || tried {
-			return err
+			return b, err
 		}
 		a.setToken("")
 	}
+}
+
+// session returns the token of the present session, which is begun if there is none.
+func (a *Admin) session(ctx context.Context) (token string, err error) {
+	a.mu.Lock()
+	token = a.token
+	a.mu.Unlock()
+	if token != "" {
+		return token, nil
+	}
+	var t apitype.Tokens
+	if err := a.call(ctx, http.MethodPost, "/api/auth/login", nil, apitype.LoginRequest{Username: user, Password: a.password}, &t); err != nil {
+		return "", err
+	}
+	a.setToken(t.AccessToken)
+	return t.AccessToken, nil
 }
 
 func (a *Admin) setToken(t string) {
@@ -154,19 +172,28 @@ func (a *Admin) setToken(t string) {
 	a.token = t
 }
 
-// call makes one request. A refusal is an *apitype.Problem.
+// call makes one request and reads the answer.
 func (a *Admin) call(ctx context.Context, method, path string, query url.Values, body, answer any) error {
+	b, err := a.send(ctx, method, path, query, body)
+	if err != nil {
+		return err
+	}
+	return read(method, path, b, answer)
+}
+
+// send makes one request. A refusal is an *apitype.Problem.
+func (a *Admin) send(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
 	var in io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		in = bytes.NewReader(b)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, a.base+path+"?"+query.Encode(), in)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	a.mu.Lock()
@@ -176,12 +203,12 @@ func (a *Admin) call(ctx context.Context, method, path string, query url.Values,
 	a.mu.Unlock()
 	resp, err := a.http.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
+		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	if resp.StatusCode/100 != 2 {
 		p := &apitype.Problem{}
@@ -189,8 +216,12 @@ func (a *Admin) call(ctx context.Context, method, path string, query url.Values,
 			p.Title = resp.Status
 		}
 		p.Status = resp.StatusCode
-		return fmt.Errorf("%s %s: %w", method, path, p)
+		return nil, fmt.Errorf("%s %s: %w", method, path, p)
 	}
+	return b, nil
+}
+
+func read(method, path string, b []byte, answer any) error {
 	if answer == nil {
 		return nil
 	}

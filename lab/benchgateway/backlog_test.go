@@ -100,9 +100,9 @@ func BenchmarkBacklog(b *testing.B) {
 		b.ReportMetric(idle[len(idle)*99/100].Seconds(), "s-live-p99-idle")
 		b.ReportMetric(busy[len(busy)*99/100].Seconds(), "s-live-p99")
 		b.ReportMetric(busy[len(busy)-1].Seconds(), "s-live-most")
-		now, most := h.memory()
-		b.ReportMetric(float64(now)/(1<<20), "MB")
-		b.ReportMetric(float64(most)/(1<<20), "MB-most")
+		u := h.usage()
+		b.ReportMetric(float64(u.Resident)/(1<<20), "MB")
+		b.ReportMetric(float64(u.Most)/(1<<20), "MB-most")
 		h.stop()
 	}
 	b.ReportMetric(0, "ns/op")

@@ -1,63 +1,65 @@
 package benchgateway_test
 
 import (
-	"net/http"
 	"os"
 	"testing"
 	"time"
 
-	"halo.internal/identity"
 	"halo.internal/lab/load"
-	"halo.internal/model/paths"
 	"halo.internal/model/wire"
 	"halo.internal/model/wire/wiretest"
 )
 
 // halo is a gateway-api.
 type halo struct {
-	*process
-	load.Network
-	dir string
+	*load.Gateway
+	b testing.TB
 }
 
 // newHalo starts a gateway with nothing in it.
 func newHalo(b testing.TB) *halo {
 	b.Helper()
-	h := &halo{dir: b.TempDir(), Network: load.Network{Key: identity.New(), URL: "http://" + load.Address()}}
-	if err := (identity.State{Key: h.Key}).Save(paths.Dir(h.dir).File(paths.Identity), nil); err != nil {
+	g, err := load.NewGateway(os.Getenv(gatewayProgram), b.TempDir(), serverCore)
+	if err != nil {
 		b.Fatal(err)
 	}
-	h.start(b)
+	h := &halo{g, b}
+	b.Cleanup(h.stop)
+	h.start()
 	return h
 }
 
 // start starts it, and returns how long it took until it answered.
-func (h *halo) start(b testing.TB) time.Duration {
-	b.Helper()
-	begin := time.Now()
-	h.process = start(b, nil, os.Getenv(gatewayProgram), "--data", h.dir, "--listen", load.Address(), "--listen-tls", tlsAddress)
-	await(b, h.process, h.URL+"/capabilities")
-	return time.Since(begin)
+func (h *halo) start() time.Duration {
+	h.b.Helper()
+	took, err := h.Start(h.b.Context())
+	if err != nil {
+		h.b.Fatal(err)
+	}
+	return took
 }
 
-const tlsAddress = "127.0.0.1:8443"
-
-// await waits until a server answers.
-func await(b testing.TB, p *process, url string) {
-	b.Helper()
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
-		resp, err := client.Get(url)
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		if time.Now().After(end) {
-			b.Fatalf("%s does not answer: %v: %s", url, err, p.log.String())
-		}
+// stop ends it in order.
+func (h *halo) stop() {
+	if err := h.Stop(); err != nil {
+		h.b.Log(err)
 	}
+}
+
+// usage is what its processes have taken.
+func (h *halo) usage() load.Usage {
+	h.b.Helper()
+	u, err := h.Usage()
+	if err != nil {
+		h.b.Fatal(err)
+	}
+	return u
+}
+
+// cpu is the processor time that they have used.
+func (h *halo) cpu() time.Duration {
+	h.b.Helper()
+	return h.usage().CPU
 }
 
 // batch is one that is about to be sent.

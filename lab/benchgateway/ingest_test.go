@@ -68,9 +68,8 @@ func BenchmarkIngest(b *testing.B) {
 					b.Fatal(err)
 				}
 				used := h.cpu() - before
-				_, most := h.memory()
 				b.ReportMetric(float64(samples)/time.Since(at).Seconds(), "samples/s")
-				b.ReportMetric(float64(most)/(1<<20), "MB-most")
+				b.ReportMetric(float64(h.usage().Most)/(1<<20), "MB-most")
 				for _, c := range streams {
 					if c.Acked() != size.count {
 						b.Fatalf("%d of %d batches were acknowledged", c.Acked(), size.count)

@@ -136,7 +136,7 @@ func newJournal(b testing.TB) *process {
 			return p
 		}
 		if time.Now().After(end) {
-			b.Fatalf("the journal does not answer: %v: %s", err, p.log.String())
+			b.Fatalf("the journal does not answer: %v: %s", err, p.Tail())
 		}
 	}
 }

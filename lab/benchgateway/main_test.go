@@ -48,7 +48,7 @@ func run(m *testing.M) int {
 		if err := load.Overlay(); err != nil {
 			return report(err)
 		}
-		if err := pin(os.Getpid(), playersCore); err != nil {
+		if err := load.Pin(os.Getpid(), playersCore); err != nil {
 			return report(err)
 		}
 		runtime.GOMAXPROCS(1)

@@ -63,7 +63,7 @@ type victoria struct{ *process }
 func newVictoria(b testing.TB) *victoria {
 	b.Helper()
 	v := &victoria{start(b, nil, os.Getenv(victoriaProgram), "-storageDataPath="+b.TempDir(), "-httpListenAddr="+victoriaAddress, "-retentionPeriod=10y", "-loggerLevel=ERROR")}
-	await(b, v.process, "http://"+victoriaAddress+"/health")
+	v.await("http://" + victoriaAddress + "/health")
 	return v
 }
 

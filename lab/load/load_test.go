@@ -2,11 +2,14 @@ package load_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
+	"os/signal"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,13 +22,43 @@ import (
 	"halo.internal/model/wire/wiretest"
 )
 
-func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
+// TestMain is also the gateway-api that Run starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "--data" {
+		os.Exit(beGateway())
+	}
+	os.Exit(nstest.Main(m))
+}
+
+// forgets is a variable by which the gateway-api of a test forgets all telemetry at its start.
+const forgets = "HALO_LOAD_TEST_FORGETS"
+
+// beGateway is gateway-api --data DIR --listen ADDRESS --listen-tls ADDRESS.
+func beGateway() (status int) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	dir := os.Args[2]
+	if os.Getenv(forgets) != "" {
+		state := paths.Dir(dir)
+		for _, path := range []string{state.File(paths.SeriesDB), state.File(paths.SeriesDB) + "-wal", state.File(paths.SeriesDB) + "-shm", state.File(paths.SeriesDir)} {
+			if err := os.RemoveAll(path); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		}
+	}
+	c := gateway.Laptop(dir, []string{os.Args[4]}, os.Stdout, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	c.TLS = []string{os.Args[6]}
+	if err := gateway.Run(ctx, c); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
 
 // Nodes that are played join a real gateway, and what they send is acknowledged, once each.
 func TestPlayedNodes(t *testing.T) {
-	if err := load.Overlay(); err != nil {
-		t.Fatal(err)
-	}
+	overlay(t)
 	key, dir := identity.New(), t.TempDir()
 	if err := (identity.State{Key: key}).Save(paths.Dir(dir).File(paths.Identity), nil); err != nil {
 		t.Fatal(err)
