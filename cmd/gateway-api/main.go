@@ -22,8 +22,7 @@ import (
 // exitUnneeded tells gokrazy that this process is not wanted on this device.
 const exitUnneeded = 125
 
-// softLimit makes the runtime give memory back before the board feels it: all but the program's
-// 22 MB. Of 250 nodes half of it is in use; the rest is for collections to be rare.
+// softLimit is all but the program's 22 MB: 250 nodes use half, the rest keeps collections rare.
 const softLimit = 60 << 20
 
 func main() {
