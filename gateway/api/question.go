@@ -66,6 +66,7 @@ func (q *question) look(op *huma.Operation, t reflect.Type, at []int) {
 			}
 			q.look(op, f.Type, field)
 		case f.Name == "Body":
+			complete(reflect.New(f.Type).Elem()) // a default that is none is found here, not by a request
 			q.describeBody(op, f)
 			q.body = field
 		default:
@@ -196,15 +197,15 @@ func set(f reflect.Value, text string, all []string) (any, error) {
 		}
 		f.SetBool(b)
 		return b, nil
-	case reflect.Int, reflect.Int64:
-		n, err := strconv.ParseInt(text, 10, 64)
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		n, err := strconv.ParseInt(text, 10, f.Type().Bits())
 		if err != nil {
 			return nil, errors.New("expected an integer")
 		}
 		f.SetInt(n)
 		return n, nil
-	case reflect.Uint64:
-		n, err := strconv.ParseUint(text, 10, 64)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		n, err := strconv.ParseUint(text, 10, f.Type().Bits())
 		if err != nil {
 			return nil, errors.New("expected an integer from 0")
 		}
@@ -225,7 +226,11 @@ func set(f reflect.Value, text string, all []string) (any, error) {
 		f.Set(list)
 		return all, nil
 	}
-	if err := f.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
+	u, ok := f.Addr().Interface().(encoding.TextUnmarshaler)
+	if !ok {
+		return nil, fmt.Errorf("expected a type that is read from text, got %s", f.Type())
+	}
+	if err := u.UnmarshalText([]byte(text)); err != nil {
 		return nil, fmt.Errorf("expected another form: %w", err)
 	}
 	return text, nil

@@ -184,7 +184,12 @@ func (a *Admin) call(ctx context.Context, method, path string, query url.Values,
 // send makes one request. A refusal is an *apitype.Problem.
 func (a *Admin) send(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
 	var in io.Reader
-	if body != nil {
+	kind := "application/json"
+	switch body := body.(type) {
+	case nil:
+	case form:
+		in, kind = bytes.NewReader(body.text), body.kind
+	default:
 		b, err := json.Marshal(body)
 		if err != nil {
 			return nil, err
@@ -195,7 +200,7 @@ func (a *Admin) send(ctx context.Context, method, path string, query url.Values,
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", kind)
 	a.mu.Lock()
 	if a.token != "" {
 		req.Header.Set("Authorization", "Bearer "+a.token)

@@ -82,6 +82,17 @@ func (d *Disk) WearOut(worn bool) {
 	d.wornOut = worn
 }
 
+// Renew puts another card into the place of this one, which no machine uses: it is as the
+// image is.
+func (d *Disk) Renew() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.written)
+	clear(d.cache)
+	d.wornOut = false
+	return d.overlay.Truncate(0)
+}
+
 // Close lets go of the files.
 func (d *Disk) Close() error {
 	d.mu.Lock()

@@ -285,6 +285,14 @@ func processors(machines int) int {
 	return max(1, min(ofAPi, runtime.NumCPU()/machines))
 }
 
+// FreshCard puts a card into a machine that is off as whoever has no bundle writes it.
+func (n *Network) FreshCard(ctx context.Context, m *Machine) error {
+	if err := m.Disk.Renew(); err != nil || n.opts.Agent == "" {
+		return err
+	}
+	return putSettings(ctx, m.Disk, m.dir, n.opts.Agent)
+}
+
 // EditBoot changes the boot partition of a machine that is off.
 func (m *Machine) EditBoot(edit func(disk.Boot) error) error {
 	boot, err := m.Disk.OpenBoot(m.dir)
