@@ -102,6 +102,9 @@ func (a *app) overlayRegister(ctx context.Context, c *client.Client, out, label,
 	if err != nil {
 		return err
 	}
+	if err := plainSettings(r); err != nil {
+		return fmt.Errorf("%s is left as it is: %w", out, err)
+	}
 	open := endpoint != ""
 	if len(r.Endpoints) > 0 && endpoint == "" {
 		endpoint, open = r.Endpoints[0].Address.String(), r.Endpoints[0].Open
@@ -143,6 +146,22 @@ func wireGuardKey(path string) (*ecdh.PrivateKey, error) {
 		return ecdh.X25519().NewPrivateKey(raw)
 	}
 	return nil, fmt.Errorf("%s: expected WireGuard settings with a PrivateKey; name another file", path)
+}
+
+// plainSettings tells whether what the gateway says is keys and addresses and nothing else:
+// wg-quick, which is root, carries out whatever lines its file has.
+func plainSettings(r apitype.OverlayRegistration) error {
+	if key, err := base64.StdEncoding.DecodeString(r.Gateway); err != nil || len(key) != 32 || base64.StdEncoding.EncodeToString(key) != r.Gateway {
+		return fmt.Errorf("expected the gateway's WireGuard key, 32 octets in base64, got %.60q; try again when its halo-mesh answers", r.Gateway)
+	}
+	zones := r.OverlayV4.Zone() + r.DNS.Zone()
+	for _, e := range r.Endpoints {
+		zones += e.Address.Addr().Zone()
+	}
+	if zones != "" || !r.OverlayV4.Is4() || !r.DNS.IsValid() {
+		return fmt.Errorf("expected addresses without zones, got %.200q", fmt.Sprint(r.OverlayV4, r.DNS, r.Endpoints))
+	}
+	return nil
 }
 
 // wgQuick is what wg-quick reads.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 
@@ -9,6 +10,7 @@ import (
 	"halo.internal/gateway/firewall"
 	"halo.internal/gateway/meshlink"
 	"halo.internal/health"
+	"halo.internal/identity"
 	"halo.internal/local"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
@@ -25,9 +27,9 @@ type meshClient interface {
 
 // meshClient returns halo-mesh's socket, or alone something that says that
 // there is none.
-func (d *daemon) meshClient() meshClient {
+func (d *daemon) meshClient(own identity.Key) meshClient {
 	if d.Alone {
-		return noMesh{}
+		return noMesh{own}
 	}
 	return local.NewMesh(d.Mesh)
 }
@@ -56,7 +58,7 @@ func (d *daemon) showCode(l *meshlink.Link, code string) {
 }
 
 // noMesh stands where halo-mesh is not.
-type noMesh struct{}
+type noMesh struct{ own identity.Key }
 
 func (noMesh) absent() error {
 	return fmt.Errorf("%w: this gateway runs alone, without a mesh", local.ErrAbsent)
@@ -132,8 +134,10 @@ func (m noMesh) Batman(context.Context, string) (model.BatmanTables, error) {
 	return model.BatmanTables{}, m.absent()
 }
 
+// Membership has the overlay key that this gateway has in a mesh, where nobody has changed it.
 func (m noMesh) Membership(context.Context) (model.Membership, error) {
-	return model.Membership{}, m.absent()
+	key := m.own.WireGuardPublic()
+	return model.Membership{GatewayWireGuardKey: base64.StdEncoding.EncodeToString(key[:])}, nil
 }
 
 func (m noMesh) PutVisitors(context.Context, []model.Visitor) error { return m.absent() }

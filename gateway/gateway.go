@@ -143,10 +143,14 @@ func runOnce(ctx context.Context, c Config) error {
 	ctx, d.stopAnswering = context.WithCancel(ctx)
 	defer d.stopAnswering()
 	if c.Socket != "" {
+		l, err := local.Listen(ctx, c.Socket) // before this process gives up writing there (confine)
+		if err != nil {
+			return err
+		}
 		d.answering.Add(1)
 		g.Go(func() error {
 			defer d.answering.Done()
-			return local.Serve(ctx, c.Socket, d)
+			return local.ServeOn(ctx, l, d)
 		})
 	}
 	plain := make([]listener, len(c.Plain))
@@ -308,7 +312,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	copies := newCopies(d.copyOf(p.config, log), p.config.Copied(), nodes.Changes(), d.Log)
 	copies.catchUp(lag)
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: p.replaces(nodes), Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
-	mesh := d.meshClient()
+	mesh := d.meshClient(p.identity.Key)
 	neurons := brain.New(brain.Config{DB: p.config, Clock: d.clock, Devices: nodes, Own: d.ownProcess})
 	nodes.OnAdopt(neurons.Adopt)
 	nodes.OnAdopted(neurons.Adopted)

@@ -202,7 +202,10 @@ func (d *daemon) sweep(dir string) {
 func (d *daemon) announced(ctx context.Context) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, statusWait)
 	defer cancel()
-	s, err := d.meshClient().Status(ctx)
+	if d.Alone {
+		return 0
+	}
+	s, err := local.NewMesh(d.Mesh).Status(ctx)
 	if err != nil || s.Announcing == nil {
 		return 0
 	}

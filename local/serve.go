@@ -31,12 +31,17 @@ const (
 // answers is not. Request bodies are cut off at 1 MiB. Whoever posts to
 // RouteRestart there has Serve return ErrRestart.
 func Serve(ctx context.Context, socket string, h http.Handler) error {
-	asked := make(chan struct{}, 1)
-	h = restartable(h, asked)
-	l, err := listen(ctx, socket)
+	l, err := Listen(ctx, socket)
 	if err != nil {
 		return err
 	}
+	return ServeOn(ctx, l, h)
+}
+
+// ServeOn is Serve on a socket that is open already.
+func ServeOn(ctx context.Context, l net.Listener, h http.Handler) (err error) {
+	asked := make(chan struct{}, 1)
+	h = restartable(h, asked)
 	srv := &http.Server{
 		Handler:           http.MaxBytesHandler(h, maxBody),
 		MaxHeaderBytes:    maxHeader,
@@ -49,7 +54,7 @@ func Serve(ctx context.Context, socket string, h http.Handler) error {
 	go func() { done <- srv.Serve(l) }()
 	select {
 	case err = <-done:
-		return fmt.Errorf("serve %s: %w", socket, err)
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	case <-asked:
 		err = ErrRestart
 	case <-ctx.Done():
@@ -63,7 +68,8 @@ func Serve(ctx context.Context, socket string, h http.Handler) error {
 	return err
 }
 
-func listen(ctx context.Context, socket string) (net.Listener, error) {
+// Listen opens a socket, for those who may not do so any more by the time they serve.
+func Listen(ctx context.Context, socket string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return nil, fmt.Errorf("socket directory: %w", err)
 	}

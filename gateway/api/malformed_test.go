@@ -289,3 +289,13 @@ func (z fuzzer) value() any {
 	}
 	return z.text()
 }
+
+// What is left out of a body is what its type says it is then.
+func TestDefaultsOfABody(t *testing.T) {
+	f := newFixture(t)
+	var token apitype.JoinToken
+	f.want(http.StatusCreated, "POST", "/v1/admin/join-tokens", map[string]any{}, &token)
+	if token.Uses != 1 {
+		t.Errorf("got %+v, want one use", token)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -36,6 +37,10 @@ func (a *API) visitorRoutes() {
 			"Nodes get their place by joining. haloctl overlay register does all this.",
 	}, func(ctx context.Context, i *In[apitype.RegisterOverlay]) (*body[apitype.OverlayRegistration], error) {
 		c := callerOf(ctx)
+		m, err := a.Tables.Membership(ctx) // halo-mesh knows the gateway's key, which may have changed
+		if err != nil {
+			return nil, apitype.Refuse(http.StatusServiceUnavailable, "", "halo-mesh does not answer, which knows the gateway's key; nothing was changed").After(5 * time.Second)
+		}
 		v, err := a.Visitors.Register(ctx, c.Principal, i.Body)
 		if err != nil {
 			return nil, err
@@ -43,7 +48,7 @@ func (a *API) visitorRoutes() {
 		c.target = v.ID
 		a.changed()
 		a.Mesh.Look()
-		return answer(a.registration(ctx, v), nil)
+		return answer(a.registration(ctx, v, m.GatewayWireGuardKey), nil)
 	})
 	register(a, anybody, huma.Operation{
 		OperationID: "list-overlay-peers", Method: http.MethodGet, Path: "/v1/mesh/wg-peers", Tags: tags,
@@ -74,15 +79,11 @@ func (a *API) visitorRoutes() {
 }
 
 // registration is what the device's WireGuard has to be told.
-func (a *API) registration(ctx context.Context, v apitype.OverlayVisitor) apitype.OverlayRegistration {
+func (a *API) registration(ctx context.Context, v apitype.OverlayVisitor, key string) apitype.OverlayRegistration {
 	network := a.Registry.Network()
 	r := apitype.OverlayRegistration{
 		OverlayVisitor: v, Endpoints: []apitype.OverlayEndpoint{}, DNS: paths.OverlayGateway, MTU: visitorMTU, KeepaliveS: visitorKeepalive,
-		AllowedIPs: []netip.Prefix{paths.OverlayNet, paths.ClientsNet},
-	}
-	// halo-mesh knows it: the gateway may have changed its key.
-	if m, err := a.Tables.Membership(ctx); err == nil {
-		r.Gateway = m.GatewayWireGuardKey
+		AllowedIPs: []netip.Prefix{paths.OverlayNet, paths.ClientsNet}, Gateway: key,
 	}
 	s, ok := a.Mesh.Last()
 	if !ok {
