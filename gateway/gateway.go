@@ -284,6 +284,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	for id, before := range former {
 		series.Succeed(id, before...)
+		for _, old := range before {
+			clients.Adopt(old, id) // the power may have gone before that was kept
+		}
 	}
 	nodes.OnAdopted(func(old, node string) { series.Succeed(node, old) })
 	for _, id := range nodes.IDs() {

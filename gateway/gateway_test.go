@@ -836,6 +836,48 @@ func TestARestartFreesTheCopiesOfWhatWasRevoked(t *testing.T) {
 	})
 }
 
+// A power cut right after an adoption: the registry has it, the clients are with the old
+// node still.
+func TestARestartEndsAnAdoption(t *testing.T) {
+	dir, plain := t.TempDir(), freeAddress(t)
+	console := &output{}
+	c := Laptop(dir, []string{plain}, console, slog.New(slog.DiscardHandler))
+	stop := start(t, c)
+	api := newClient(t, "http://"+plain)
+	api.ready()
+	api.claim(printedCode(t, console))
+	var nodes apitype.NodeList
+	api.must("GET", "/v1/nodes", nil, &nodes)
+	if len(nodes.Items) != 1 {
+		t.Fatalf("nodes: %+v", nodes)
+	}
+	node, old := nodes.Items[0].ID, identity.New().Public().ID()
+	stop()
+	db, _, err := store.OpenConfig(t.Context(), c.State.File(paths.ConfigDB))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(db.Write(t.Context(), func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(t.Context(), `UPDATE nodes SET replaces = ? WHERE id = ?`, old, node); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(t.Context(), `INSERT INTO endpoints (id, mac, name, note, node, body, first_seen, last_seen) VALUES ('e-a', '02:00:00:00:00:02', '', '', ?, '{}', 1, 1)`, old)
+		return err
+	}), db.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		stop = start(t, c)
+		api.ready()
+		var e apitype.EndpointDetail
+		if api.must("GET", "/v1/endpoints/e-a", nil, &e); e.Node != node || len(e.Places) != 1 {
+			t.Errorf("got %+v, want it behind %s, where it came once", e, node)
+		}
+		stop()
+	}
+}
+
 // What becomes of the databases is in the log of events, also where that is in
 // the one that cannot be written.
 func TestDatabasesThatFailAreInTheEvents(t *testing.T) {

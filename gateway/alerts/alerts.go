@@ -32,6 +32,7 @@ const (
 	lookEvery = 10 * time.Second
 	goneFor   = 20 * time.Second // before an alert closes: what comes and goes is one
 	maxOpen   = 4096
+	maxOfNode = 64 // open ones about one node: it must not take the room of the others
 	maxClosed = 2000
 	keptFor   = 365 * 24 * time.Hour
 	maxText   = 512
@@ -137,7 +138,10 @@ func (b *Book) look(ctx context.Context, now time.Time) error {
 	var closed []Key
 	var changed []Condition
 	b.mu.Lock()
-	there := map[Key]bool{}
+	there, ofNode := map[Key]bool{}, map[string]int{}
+	for k := range b.open {
+		ofNode[k.Node]++
+	}
 	for _, c := range conditions {
 		if there[c.Key] {
 			continue // said twice: the first counts
@@ -158,7 +162,9 @@ func (b *Book) look(ctx context.Context, now time.Time) error {
 				since = now
 				b.pending[c.Key] = now
 			}
-			if now.Sub(since) >= c.After && len(b.open)+len(opened) < maxOpen {
+			room := len(b.open)+len(opened) < maxOpen && (c.Node == "" || ofNode[c.Node] < maxOfNode)
+			if now.Sub(since) >= c.After && room {
+				ofNode[c.Node]++
 				opened = append(opened, c)
 			}
 		}

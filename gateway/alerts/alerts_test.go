@@ -3,6 +3,7 @@ package alerts
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -272,5 +273,44 @@ func TestConditions(t *testing.T) {
 				t.Errorf("got  %q\nwant %q", text, tc.want)
 			}
 		})
+	}
+}
+
+func TestANodeThatMakesUpDisks(t *testing.T) {
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	s := Snapshot{Now: now, Nodes: []apitype.Node{{ID: "n-x", Name: "mast", Online: true, State: "ok"}}, Readings: map[string][]apitype.Reading{}}
+	for i := range 2048 {
+		s.Readings["n-x"] = append(s.Readings["n-x"], apitype.Reading{Metric: fmt.Sprintf("storage.d%04d.used_percent", 2047-i), Value: 99, Time: now, Clock: model.ClockGPS})
+	}
+	list := Conditions(s, func(Key) bool { return false })
+	if len(list) != maxDisks || list[0].Subject != "d0000" || list[maxDisks-1].Subject != "d0015" {
+		t.Errorf("%d conditions: %+v", len(list), list)
+	}
+}
+
+func TestANodesAlertsAreBounded(t *testing.T) {
+	f := newFixture(t)
+	var is []Condition
+	for i := range 2 * maxOfNode {
+		is = append(is, Condition{Key: Key{KindDisk, "n-x", fmt.Sprint(i)}, Severity: model.Error, Message: "full"},
+			Condition{Key: Key{KindHealth, "", fmt.Sprint(i)}, Severity: model.Error, Message: "fails"})
+	}
+	is = append(is, Condition{Key: Key{KindDisk, "n-y", "perm"}, Severity: model.Error, Message: "full"})
+	f.after(time.Minute, is...)
+	of := map[string]int{}
+	for k := range f.open {
+		of[k.Node]++
+	}
+	if of["n-x"] != maxOfNode || of["n-y"] != 1 || of[""] != 2*maxOfNode {
+		t.Errorf("open: %v", of)
+	}
+	f.after(time.Minute, is[4]) // all but one of them are over
+	f.after(time.Minute, is...)
+	of = map[string]int{}
+	for k := range f.open {
+		of[k.Node]++
+	}
+	if of["n-x"] != maxOfNode {
+		t.Errorf("open again: %v", of)
 	}
 }

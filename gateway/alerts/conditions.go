@@ -3,6 +3,7 @@ package alerts
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -47,6 +48,7 @@ const (
 	diskWarning = 90
 	diskClears  = 85
 	diskStale   = 30 * time.Minute // what is older says nothing of now
+	maxDisks    = 16               // of a node, by name: it names as many as it likes
 )
 
 // Snapshot is what the conditions are told from.
@@ -107,7 +109,7 @@ func ofNode(n apitype.Node, s Snapshot, open func(Key) bool) (list []Condition) 
 			add(KindVolatile, "", healthAfter, model.Warning, "%s keeps nothing over a restart: its data partition is not there", n.Name)
 		}
 	}
-	disks := map[string]bool{}
+	disks := map[string]apitype.Reading{}
 	clock := model.ClockQuality("")
 	for _, r := range s.Readings[n.ID] {
 		fresh := s.Now.Sub(r.Time).Abs() <= diskStale
@@ -115,17 +117,22 @@ func ofNode(n apitype.Node, s Snapshot, open func(Key) bool) (list []Condition) 
 			clock = r.Clock
 		}
 		name, ok := strings.CutPrefix(r.Metric, "storage.")
-		if name, ok2 := strings.CutSuffix(name, ".used_percent"); ok && ok2 && !disks[name] {
-			disks[name] = true
-			k := Key{KindDisk, n.ID, name}
-			switch {
-			case !fresh:
-				unknown(KindDisk, name)
-			case r.Value >= diskError:
-				add(KindDisk, name, shortly, model.Error, "%s: %s is full to %.0f %%", n.Name, name, r.Value)
-			case r.Value >= diskWarning || open(k) && r.Value >= diskClears:
-				add(KindDisk, name, shortly, model.Warning, "%s: %s is full to %.0f %%", n.Name, name, r.Value)
+		if name, ok2 := strings.CutSuffix(name, ".used_percent"); ok && ok2 {
+			if _, known := disks[name]; !known {
+				disks[name] = r
 			}
+		}
+	}
+	names := slices.Sorted(maps.Keys(disks))
+	for _, name := range names[:min(len(names), maxDisks)] {
+		r := disks[name]
+		switch k := (Key{KindDisk, n.ID, name}); {
+		case s.Now.Sub(r.Time).Abs() > diskStale:
+			unknown(KindDisk, name)
+		case r.Value >= diskError:
+			add(KindDisk, name, shortly, model.Error, "%s: %s is full to %.0f %%", n.Name, name, r.Value)
+		case r.Value >= diskWarning || open(k) && r.Value >= diskClears:
+			add(KindDisk, name, shortly, model.Warning, "%s: %s is full to %.0f %%", n.Name, name, r.Value)
 		}
 	}
 	if n.Online && clock == model.ClockNone {

@@ -214,6 +214,9 @@ func TestACardThatWasWrittenAnewOverTheAPI(t *testing.T) {
 			t.Fatalf("events of the mast: %+v", events)
 		}
 	}
+	live := f.follow(f.token, apitype.LiveRequest{Topic: apitype.TopicEvents, Nodes: []string{"mast"}, Kind: "node.test"})
+	f.Events.Add("node.test", model.Info, old, "late", nil)
+	item(live, apitype.TopicEvents, func(e apitype.Event) bool { return e.Message == "late" && e.Node == old })
 	f.want(404, "POST", "/v1/model/replacements/"+next+"/dismiss", nil, nil)
 }
 

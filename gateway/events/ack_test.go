@@ -114,3 +114,28 @@ func TestRetention(t *testing.T) {
 		t.Errorf("counted %d, want 131", got)
 	}
 }
+
+func TestTheNewestEventOutlivesItsAge(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "config.db"), share{maxStored, maxOctets})
+	l.clock.SetQuality(model.ClockGPS)
+	for seq := range uint64(20) {
+		record(t, l, model.Event{Boot: 1, Seq: seq + 1, Kind: "test.it", Severity: model.Info})
+	}
+	exec(t, l, `UPDATE events SET received = ?`, store.Millis(l.clock.Now().AddDate(-2, 0, 0)))
+	newest, _, err := l.News(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		if err := l.retain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if oldest, err := l.Oldest(t.Context()); err != nil || oldest != newest {
+		t.Fatalf("kept from %d on, want %d alone, %v", oldest, newest, err)
+	}
+	record(t, l, model.Event{Boot: 1, Seq: 21, Kind: "test.it", Severity: model.Info})
+	if next, _, err := l.News(t.Context()); err != nil || next != newest+1 {
+		t.Errorf("the next one is %d after %d, %v", next, newest, err)
+	}
+}

@@ -179,23 +179,25 @@ var ErrForeign = errors.New("event is not the node's own")
 // node that could report them would tell of logins and admissions that never
 // were.
 var (
-	ownWords = []string{"alert", "audit", "auth", "client", "event", "events", "node", "registry", "store", "stream", "topology", "trust"}
-	ownKinds = []string{"firewall.applied", "firewall.confirmed", "firewall.reverted", "overlay.visitor.registered", "overlay.visitor.removed",
-		"gateway.epoch-behind", "gateway.epoch-raised", "mesh.radio.capture", "perm.full", "perm.room",
-		"telemetry.conflict", "telemetry.dropped", "telemetry.malformed", "telemetry.schemas", "telemetry.unreadable"}
-	nodeKinds = []string{"node.started"} // of halo-mesh, though its first word is among ownWords
+	ownWords = []string{"alert", "audit", "auth", "backup", "client", "event", "events", "node", "operator", "registry", "seal", "settings", "store", "stream", "topology", "trust"}
+	ownKinds = []string{"bundle.unusable", "firewall.applied", "firewall.confirmed", "firewall.reverted", "overlay.visitor.registered", "overlay.visitor.removed",
+		"gateway.epoch-behind", "gateway.epoch-raised", "gateway.set-aside", "mesh.radio.capture", "perm.full", "perm.room",
+		"telemetry.conflict", "telemetry.crowded", "telemetry.damaged", "telemetry.dropped", "telemetry.expired", "telemetry.failing", "telemetry.malformed",
+		"telemetry.misdated", "telemetry.schemas", "telemetry.series", "telemetry.thinned", "telemetry.unreadable"}
+	nodeKinds   = []string{"node.started"}     // of halo-mesh, though its first word is among ownWords
+	deviceKinds = []string{"gateway.restored"} // of halo-mesh too, on the gateway's own device alone
 )
 
-func gatewayAlone(kind string) bool {
+func gatewayAlone(kind string, gateway bool) bool {
 	word, _, _ := strings.Cut(kind, ".")
-	return slices.Contains(ownKinds, kind) || slices.Contains(ownWords, word) && !slices.Contains(nodeKinds, kind)
+	return !gateway && slices.Contains(deviceKinds, kind) || slices.Contains(ownKinds, kind) || slices.Contains(ownWords, word) && !slices.Contains(nodeKinds, kind)
 }
 
-// Check readies an event that a node reports: one that names no node is about
-// the reporter. It refuses what has no key, what is about another node and
+// Check readies an event that a node reports, gateway if that is the gateway's
+// own device: one that names no node is about the reporter. It refuses what has no key, what is about another node and
 // what only the gateway reports (ErrForeign), and cuts what is too long: an
 // event is for people, and a clipped one is better than none.
-func Check(e *model.Event, reporter string) error {
+func Check(e *model.Event, reporter string, gateway bool) error {
 	const max63 = 1<<63 - 1
 	if e.Boot > max63 || e.Seq == 0 || e.Seq > max63 || len(e.Kind) > maxKind || !kindForm.MatchString(e.Kind) {
 		return errForm
@@ -206,7 +208,7 @@ func Check(e *model.Event, reporter string) error {
 	case e.Node != reporter:
 		return fmt.Errorf("%w: expected one about the reporting node %s, got %s about %.64q", ErrForeign, reporter, e.Kind, e.Node)
 	}
-	if gatewayAlone(e.Kind) {
+	if gatewayAlone(e.Kind, gateway) {
 		return fmt.Errorf("%w: %s is an event of the gateway's, node %s reported it", ErrForeign, e.Kind, reporter)
 	}
 	if len(e.Message) > maxMessage {

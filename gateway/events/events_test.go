@@ -3,6 +3,7 @@ package events
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -204,5 +205,30 @@ func TestAnEventThatCannotBeRead(t *testing.T) {
 	list, _, err := l.List(t.Context(), Query{Limit: 10})
 	if err != nil || len(list) != 2 || list[1].Kind != "event.unreadable" {
 		t.Errorf("list: %+v, %v", list, err)
+	}
+}
+
+func TestWhatANodeMayReport(t *testing.T) {
+	for _, tc := range []struct {
+		kinds         string
+		node, gateway bool // whether they may, the gateway's own device last
+	}{
+		{"backup.created backup.interrupted seal.lost settings.unfit operator.certified operator.revoked gateway.set-aside bundle.unusable", false, false},
+		{"telemetry.crowded telemetry.damaged telemetry.expired telemetry.failing telemetry.misdated telemetry.series telemetry.thinned", false, false},
+		{"auth.claimed node.joined gateway.epoch-raised mesh.radio.capture", false, false},
+		{"gateway.restored", false, true},
+		{"gateway.heard gateway.epoch-old gateway.twin gateway.restored-once gateway.restoring gateway.not-restored node.started", true, true},
+		{"bundle.damaged bundle.imported bundle.one-copy bundle.refused mesh.radio.captured mesh.profile.changed", true, true},
+		{"telemetry.spool.damaged telemetry.spool.dropped telemetry.spool.thinned telemetry.spool.aside telemetry.batch.refused agent.command.begun", true, true},
+	} {
+		for kind := range strings.FieldsSeq(tc.kinds) {
+			for _, gateway := range []bool{false, true} {
+				want := map[bool]bool{false: tc.node, true: tc.gateway}[gateway]
+				err := Check(&model.Event{Boot: 1, Seq: 1, Kind: kind}, "n-x", gateway)
+				if (err == nil) != want || err != nil && !errors.Is(err, ErrForeign) {
+					t.Errorf("%s, of the gateway's device: %t: got %v, want it let in: %t", kind, gateway, err, want)
+				}
+			}
+		}
 	}
 }

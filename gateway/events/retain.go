@@ -85,14 +85,15 @@ func (l *Log) retain(ctx context.Context) error {
 	now, known := l.clock.Now(), l.clock.Quality() != model.ClockNone
 	return l.db.Write(ctx, func(tx *sql.Tx) error {
 		for i, rule := range []apitype.RetentionRule{r.Info, r.Warning, r.Error} {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM events WHERE severity = ?1 AND id <= (SELECT id FROM events WHERE severity = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, i, rule.Count); err != nil {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM events WHERE severity = ?1 AND id <= (SELECT id FROM events WHERE severity = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)
+				AND id < (SELECT max(id) FROM events)`, i, rule.Count); err != nil {
 				return err
 			}
 			if !known {
 				continue
 			}
 			if _, err := tx.ExecContext(ctx, `DELETE FROM events WHERE id IN (SELECT id FROM events WHERE severity = ?1 AND received < ?2 ORDER BY id
-				LIMIT (SELECT count(*) / ?3 + 1 FROM events WHERE severity = ?1))`, i, store.Millis(now.AddDate(0, 0, -rule.Days)), agedAtOnce); err != nil {
+				LIMIT (SELECT count(*) / ?3 + 1 FROM events WHERE severity = ?1)) AND id < (SELECT max(id) FROM events)`, i, store.Millis(now.AddDate(0, 0, -rule.Days)), agedAtOnce); err != nil {
 				return err
 			}
 		}

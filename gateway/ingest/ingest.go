@@ -175,7 +175,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.Registry.Online(m.ID, boot)()
-	c.node = m.ID
+	c.node, c.gateway = m.ID, m.Gateway
 	if s.Commands != nil {
 		defer s.Commands.Attach(m.ID, c.nonce, c.welcomed, c.send)()
 	}

@@ -449,6 +449,8 @@ func TestANodeReportsOfItselfAlone(t *testing.T) {
 		{"registry.joined", "", false},
 		{"gateway.epoch-raised", "", false},
 		{"mesh.radio.capture", "", false},
+		{"gateway.restored", "", false},
+		{"backup.created", "", false},
 		{"Auth.claimed", "", false},
 		{"auth\x1b.claimed", "", false},
 		{"auth", "", false},

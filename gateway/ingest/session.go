@@ -36,6 +36,8 @@ type session struct {
 	quiet  time.Duration // without a word the link is probed
 	bad    int
 
+	gateway bool // the node is the gateway's own device
+
 	nonce    []byte // of the node's hello, for commands
 	welcomed time.Time
 	boot     uint64
@@ -82,7 +84,7 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		return c.batch(ctx, m.Data)
 	case wire.EventMessage:
 		e := m.Event
-		if err := events.Check(&e, c.node); err != nil {
+		if err := events.Check(&e, c.node, c.gateway); err != nil {
 			kind := "event.malformed"
 			if errors.Is(err, events.ErrForeign) {
 				kind = "event.foreign"

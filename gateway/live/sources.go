@@ -19,7 +19,11 @@ const eventPage = 200
 
 // eventSource tells of events. They are kept, and their IDs with them: who was away while
 // the gateway was off goes on where he was.
-type eventSource struct{ log *events.Log }
+type eventSource struct {
+	log *events.Log
+	// lineage returns the canonical IDs of the nodes whose place a node has taken.
+	lineage func(ctx context.Context, id string) ([]string, error)
+}
 
 // News implements Source.
 func (s eventSource) News(ctx context.Context) (uint64, <-chan struct{}, error) {
@@ -44,6 +48,9 @@ func (s eventSource) Since(ctx context.Context, f Filter, after uint64) (uint64,
 	q := events.Query{Kind: f.Kind, Severity: model.Severity(f.Severity), Limit: eventPage}
 	if len(f.Nodes) > 0 {
 		q.Node = f.Nodes[0]
+		if q.Before, err = s.lineage(ctx, q.Node); err != nil {
+			return 0, false, nil, err
+		}
 	}
 	return to, true, func(yield func(Change, error) bool) {
 		since := int64(after)

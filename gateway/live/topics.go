@@ -30,7 +30,7 @@ type Sources struct {
 // Topics returns all topics.
 func Topics(s Sources) []Topic {
 	return []Topic{
-		{Name: apitype.TopicEvents, Scope: apitype.ScopeEventsRead, Source: eventSource{s.Events}, Log: true, Instance: func() string { return fmt.Sprintf("e%d", s.Epoch()) }},
+		{Name: apitype.TopicEvents, Scope: apitype.ScopeEventsRead, Source: eventSource{s.Events, s.Registry.Lineage}, Log: true, Instance: func() string { return fmt.Sprintf("e%d", s.Epoch()) }},
 		{Name: apitype.TopicTelemetry, Scope: apitype.ScopeTelemetryRead, Source: readingSource{s.Latest}},
 		{Name: apitype.TopicNodes, Scope: apitype.ScopeNodesRead, Source: nodeSource(s.Registry)},
 		{Name: apitype.TopicRegistrations, Scope: apitype.ScopeAdmin, Source: registrationSource(s.Registry)},
