@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -44,8 +46,9 @@ type backups struct {
 	heard  func() uint64 // highest epoch that is known of
 	free   func() (int64, error)
 
-	busy   sync.Mutex
-	handed atomic.Bool // a restore, to halo-mesh: the next start carries it out
+	decided func() bool // as restoreDecided
+	busy    sync.Mutex
+	handed  atomic.Bool // a restore, to halo-mesh: the next start carries it out
 }
 
 var _ api.Backups = (*backups)(nil)
@@ -58,9 +61,17 @@ func (d *daemon) newBackups(p *prepared, series *telemetry.Store, mesh meshKeepe
 			Telemetry: series.Backup, Epoch: p.epoch.Now, Mesh: mesh.Backup, Now: d.clock.Now, Turn: logins.Turn,
 		},
 		series: series, mesh: mesh, logins: logins, nodes: nodes, events: log,
-		heard: func() uint64 { return max(p.epoch.Now(), p.epoch.Heard(), heard(), epoch.OfDay(d.clock.Now())) },
-		free:  func() (int64, error) { return reserve.Free(dir) },
+		heard:   func() uint64 { return max(p.epoch.Now(), p.epoch.Heard(), heard(), epoch.OfDay(d.clock.Now())) },
+		free:    func() (int64, error) { return reserve.Free(dir) },
+		decided: d.restoreDecided,
 	}
+}
+
+// restoreDecided tells whether there is a restore that the next start carries out. Where
+// it cannot be told there is, so that nothing staged is thrown away.
+func (d *daemon) restoreDecided() bool {
+	_, err := os.Stat(d.State.File(paths.Restore))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // settingBackup is the last backup, as apitype.Backup.
@@ -115,7 +126,8 @@ func (b *backups) Restore(ctx context.Context, r io.Reader, passphrase, by strin
 		return apitype.Restored{}, api.ErrBackupBusy
 	}
 	defer b.busy.Unlock()
-	if b.handed.Load() {
+	// Staging another would throw away what the next start needs.
+	if b.handed.Load() || b.decided() {
 		return apitype.Restored{}, fmt.Errorf("%w: this gateway restarts to carry it out", api.ErrBackupBusy)
 	}
 	if err := b.mayRestore(ctx); err != nil {
@@ -130,11 +142,19 @@ func (b *backups) Restore(ctx context.Context, r io.Reader, passphrase, by strin
 		map[string]string{"backup": m.ID, "by": by})
 	// With halo-mesh's word it is decided. Without one it may be so all the same: then the
 	// folder has to be there for the next start.
-	if err := b.mesh.Restore(context.WithoutCancel(ctx), s.Mesh); err != nil {
+	if err := b.hand(context.WithoutCancel(ctx), s.Mesh); err != nil {
 		return apitype.Restored{}, err
 	}
-	b.handed.Store(true)
 	return apitype.Restored{ID: m.ID, Created: m.Created, Network: m.Network, Node: m.Node, Version: m.MadeBy.Version, Epoch: s.Epoch}, nil
+}
+
+// hand gives a restore to halo-mesh.
+func (b *backups) hand(ctx context.Context, r model.MeshRestore) error {
+	err := b.mesh.Restore(ctx, r)
+	if err == nil || b.decided() {
+		b.handed.Store(true)
+	}
+	return err
 }
 
 // mayRestore returns nil where nothing is lost by a restore but what came of itself.

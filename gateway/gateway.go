@@ -314,6 +314,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	copies := newCopies(d.copyOf(p.config, log), p.config.Copied(), nodes.Changes(), d.Log)
 	copies.catchUp(lag)
+	nodes.OnQuarantine(copies.withdrawn) // a copy would let the cloned key in again
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: p.replaces(nodes), Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient(p.identity.Key)
 	neurons := brain.New(brain.Config{DB: p.config, Clock: d.clock, Devices: nodes, Own: d.ownProcess})

@@ -177,7 +177,15 @@ func (d *daemon) becomeRestored() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(
-		atomicfile.Write(d.State.File(paths.BundleCopy), r.Bundle, 0o600), id.Save(path, nil),
-		atomicfile.Write(d.State.File(paths.Restored), note, 0o600), os.Remove(file), atomicfile.SyncDir(string(d.State)))
+	// The restore goes last, and only once it is carried out: else the next start does it.
+	if err := atomicfile.Write(d.State.File(paths.BundleCopy), r.Bundle, 0o600); err != nil {
+		return err
+	}
+	if err := id.Save(path, nil); err != nil {
+		return err
+	}
+	if err := atomicfile.Write(d.State.File(paths.Restored), note, 0o600); err != nil {
+		return err
+	}
+	return errors.Join(os.Remove(file), atomicfile.SyncDir(string(d.State)))
 }

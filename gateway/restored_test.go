@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"mime/multipart"
 	"net/http"
@@ -19,14 +20,17 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/gateway/api"
 	engine "halo.internal/gateway/backup"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
 	"halo.internal/identity"
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/backup"
+	"halo.internal/model/bundle"
 	"halo.internal/model/claim"
 	"halo.internal/model/paths"
 )
@@ -395,5 +399,89 @@ func TestARestoredGatewayRaisesItsEpochUntilANodeComes(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestARestoreGoesOnlyOnceItIsCarriedOut: what cannot be written ends a start, and the next
+// one carries the restore out all the same.
+func TestARestoreGoesOnlyOnceItIsCarriedOut(t *testing.T) {
+	key := identity.New()
+	text, err := bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
+		Gateway: bundle.Gateway{PublicKey: key.Public().Base64(), Seed: base64.StdEncoding.EncodeToString(key.Seed())},
+		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{paths.BundleCopy, paths.Restored} {
+		t.Run(name, func(t *testing.T) {
+			d := &daemon{Config: Config{State: paths.Dir(t.TempDir())}}
+			file, blocked := d.State.File(paths.Restore), d.State.File(name)
+			if err := os.WriteFile(file, mustJSON(t, model.MeshRestore{ID: "b", MeshBackup: model.MeshBackup{Bundle: text, Boot: 57}}), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(blocked, 0o700); err != nil { // no file takes its place
+				t.Fatal(err)
+			}
+			if err := d.becomeRestored(); err == nil {
+				t.Fatal("it was carried out")
+			}
+			if _, err := os.Stat(file); err != nil {
+				t.Fatalf("the restore is gone: %v", err)
+			}
+			if err := os.Remove(blocked); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.becomeRestored(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the restore is still there: %v", err)
+			}
+			if id, err := identity.Load(d.State.File(paths.Identity), nil); err != nil || id.Key.ID() != key.ID() {
+				t.Errorf("it did not become the other: %v", err)
+			}
+		})
+	}
+}
+
+// lateKeeper is a halo-mesh whose answer is lost.
+type lateKeeper struct {
+	meshKeeper
+	file string // of the restore; empty: it was not written
+}
+
+func (k lateKeeper) Restore(context.Context, model.MeshRestore) error {
+	if k.file != "" {
+		if err := os.WriteFile(k.file, nil, 0o600); err != nil {
+			return err
+		}
+	}
+	return errors.New("no answer")
+}
+
+// TestWhatADecidedRestoreNeedsIsNotThrownAway: also where nobody has heard that it is decided.
+func TestWhatADecidedRestoreNeedsIsNotThrownAway(t *testing.T) {
+	for _, decided := range []bool{true, false} {
+		t.Run(fmt.Sprint(decided), func(t *testing.T) {
+			d := &daemon{Config: Config{State: paths.Dir(t.TempDir())}}
+			keeper := lateKeeper{}
+			if decided {
+				keeper.file = d.State.File(paths.Restore)
+			}
+			b := &backups{mesh: keeper, decided: d.restoreDecided}
+			if err := b.hand(t.Context(), model.MeshRestore{}); err == nil {
+				t.Fatal("the answer was not lost")
+			}
+			if b.handed.Load() != decided {
+				t.Errorf("handed: %t", !decided)
+			}
+			if !decided {
+				return
+			}
+			again := &backups{decided: d.restoreDecided} // as after a restart of gateway-api alone
+			if _, err := again.Restore(t.Context(), nil, phrase, "user:root"); !errors.Is(err, api.ErrBackupBusy) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }

@@ -103,16 +103,28 @@ func New(ctx context.Context, c Config) (*Service, error) {
 // any number, so that one of them would be met again.
 func EndLogins(ctx context.Context, db *store.DB, secrets *seal.Secrets) error {
 	err := db.Write(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens`); err != nil {
+		if err := DropLogins(ctx, tx); err != nil {
 			return err
-		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM settings WHERE name = ?`, secretSigningKey); err != nil {
-			return err // where a former release has it, from which it would be taken
 		}
 		return secrets.Put(ctx, tx, secretSigningKey, newSeed())
 	})
 	if err != nil {
 		return fmt.Errorf("end the logins of a restored database: %w", err)
+	}
+	return nil
+}
+
+// DropLogins takes all logins out of a database, and the key that signs them: whoever
+// uses it has to call EndLogins, or New, which makes another.
+func DropLogins(ctx context.Context, tx *sql.Tx) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens`); err != nil {
+		return err
+	}
+	// In settings where a former release has it, from which it would be taken.
+	for _, table := range []string{"settings", "secrets"} {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE name = ?`, secretSigningKey); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -102,6 +102,56 @@ func into(dir string) Target {
 	return Target{Dir: filepath.Join(dir, paths.RestoreDir), Free: plenty, Epoch: 45_000}
 }
 
+// Neither in rows nor in what SQLite leaves of them.
+func TestABackupHasNoLogins(t *testing.T) {
+	r := newRunning(t)
+	gone := []string{"a-hash-of-a-refresh-token", "an-answer-to-somebody", "a-sealed-signing-key", "a-former-signing-key", "another-of-many-tokens"}
+	err := r.Config.Write(t.Context(), func(tx *sql.Tx) error {
+		for _, q := range []string{
+			`INSERT INTO users (username, role, password, created) VALUES ('eve', 'admin', 'the-hash-of-eve', 1)`,
+			`INSERT INTO refresh_tokens (hash, family, username, expires) VALUES (CAST('a-hash-of-a-refresh-token' AS BLOB), x'02', 'eve', 9)`,
+			`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 500) INSERT INTO refresh_tokens (hash, family, username, expires) SELECT CAST('another-of-many-tokens' || i AS BLOB), x'02', 'eve', 9 FROM n`,
+			`INSERT INTO idempotency (id, caller, request, answer, created) VALUES (x'07', 'user:eve', x'08', CAST('an-answer-to-somebody' AS BLOB), 1)`,
+			`INSERT INTO secrets VALUES ('login signing key', CAST('a-sealed-signing-key' AS BLOB)), ('another', CAST('a-secret-that-stays' AS BLOB))`,
+			`INSERT INTO settings VALUES ('login signing key', CAST('a-former-signing-key' AS BLOB))`,
+		} {
+			if _, err := tx.Exec(q); err != nil {
+				return fmt.Errorf("%s: %w", q, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if _, err := Stage(t.Context(), bytes.NewReader(r.file(t, false)), phrase, into(dir)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, paths.RestoreDir, "config.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"the-hash-of-eve", "a-secret-that-stays"} {
+		if !bytes.Contains(b, []byte(s)) {
+			t.Errorf("%q is not in it", s)
+		}
+	}
+	for _, s := range gone {
+		if bytes.Contains(b, []byte(s)) {
+			t.Errorf("%q is in it", s)
+		}
+	}
+	var here int
+	if err := r.Config.Read().QueryRow(`SELECT count(*) FROM refresh_tokens`).Scan(&here); err != nil || here != 501 {
+		t.Errorf("the gateway itself has %d of its logins, %v", here, err)
+	}
+	left, err := filepath.Glob(filepath.Join(r.Dir, snapshot+"*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("it left %v, %v", left, err)
+	}
+}
+
 // While somebody writes, a backup is of one instant.
 func TestABackupOfADatabaseInUse(t *testing.T) {
 	r := newRunning(t)

@@ -7,16 +7,19 @@ package backup
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"halo.internal/gateway/auth"
 	"halo.internal/gateway/seal"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/trust"
@@ -80,7 +83,7 @@ func (s Source) Write(ctx context.Context, w io.Writer, passphrase string, telem
 			return m, err
 		}
 	}
-	if err := s.add(ctx, out, backup.Config, s.Config); err != nil {
+	if err := s.addConfig(ctx, out); err != nil {
 		return m, err
 	}
 	if telemetry && s.Telemetry != nil {
@@ -103,16 +106,46 @@ func inTurn(ctx context.Context, turn func(context.Context) (func(), error), f f
 	return f()
 }
 
-// add adds a database as it is at one instant.
-func (s Source) add(ctx context.Context, out *backup.Writer, part string, db *store.DB) (err error) {
+// addConfig adds config.db as it is at one instant, without what a restore would end.
+func (s Source) addConfig(ctx context.Context, out *backup.Writer) (err error) {
 	if err := Sweep(s.Dir); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, Sweep(s.Dir)) }()
-	if err := db.Snapshot(ctx, s.snapshot()); err != nil {
+	if err := s.Config.Snapshot(ctx, s.snapshot()); err != nil {
 		return err
 	}
-	return s.send(ctx, out, part)
+	if err := dropLogins(ctx, s.snapshot()); err != nil {
+		return err
+	}
+	return s.send(ctx, out, backup.Config)
+}
+
+// dropLogins takes logins, and answers to requests that may come again, out of the copy of
+// config.db at path. Nothing of them stays in its free pages. The copy is worthless where
+// it fails.
+func dropLogins(ctx context.Context, path string) error {
+	v := url.Values{"mode": {"rw"}, "_pragma": {"journal_mode(MEMORY)", "synchronous(OFF)", "secure_delete(1)", "temp_store(MEMORY)"}}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: v.Encode()}).String())
+	if err != nil {
+		return fmt.Errorf("backup: %w", err)
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err == nil {
+		err = auth.DropLogins(ctx, tx)
+		if err == nil {
+			_, err = tx.ExecContext(ctx, `DELETE FROM idempotency`)
+		}
+		if err == nil {
+			err = tx.Commit()
+		} else {
+			err = errors.Join(err, tx.Rollback())
+		}
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		return fmt.Errorf("backup: take the logins out: %w", store.Classify(err))
+	}
+	return nil
 }
 
 // addTelemetry adds its databases, one after the other.

@@ -66,6 +66,7 @@ type Book struct {
 	Config
 	wake chan struct{}
 
+	saving  sync.Mutex // held while what is to be written is gathered and written, so that no older state is written after a newer one; before mu
 	mu      sync.Mutex // guards what follows
 	byMAC   map[string]*entry
 	byID    map[string]*entry
@@ -307,6 +308,8 @@ func (b *Book) Run(ctx context.Context) error {
 
 // save writes what changed in one transaction.
 func (b *Book) save(ctx context.Context) error {
+	b.saving.Lock()
+	defer b.saving.Unlock()
 	b.mu.Lock()
 	now := b.Clock.Now()
 	if b.Clock.Quality() != model.ClockNone {
@@ -358,6 +361,10 @@ func (b *Book) save(ctx context.Context) error {
 func (e *entry) write(ctx context.Context, tx *sql.Tx) error {
 	body, err := json.Marshal(e.client)
 	if err != nil {
+		return err
+	}
+	// One of that address that memory does not know would have all saves fail from now on.
+	if _, err := tx.ExecContext(ctx, `DELETE FROM endpoints WHERE mac = ? AND id <> ?`, e.client.MAC, e.id); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, `INSERT INTO endpoints (id, mac, name, note, node, body, first_seen, last_seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?)

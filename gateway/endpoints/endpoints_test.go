@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/etag"
@@ -266,5 +269,59 @@ func TestANodeThatMakesUpClients(t *testing.T) {
 	f.start()
 	if n := len(f.List(Query{}, there).Items); n != len(l.Items) {
 		t.Errorf("after a restart: %d, want %d", n, len(l.Items))
+	}
+}
+
+// Whoever waits for the one writer is let in in any order: what is written last has to be
+// what is known last.
+func TestConcurrentUpdatesLeaveTheLastOne(t *testing.T) {
+	f := newFixture(t)
+	f.report(mast, phone(true))
+	f.save()
+	id := f.one().ID
+	held, release := make(chan struct{}), make(chan struct{})
+	var g errgroup.Group
+	g.Go(func() error {
+		return f.config.DB.Write(t.Context(), func(*sql.Tx) error {
+			close(held)
+			<-release
+			return nil
+		})
+	})
+	<-held
+	for i := range 16 {
+		g.Go(func() error {
+			name := fmt.Sprint("phone ", i)
+			_, err := f.Update(t.Context(), id, etag.Match{}, apitype.UpdateEndpoint{Name: &name}, there)
+			return err
+		})
+	}
+	time.Sleep(50 * time.Millisecond) // all of them wait
+	close(release)
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	want := f.one().Name
+	f.start()
+	if got := f.one().Name; got != want {
+		t.Errorf("config.db has %q, memory had %q", got, want)
+	}
+}
+
+func TestARowThatMemoryDoesNotKnowStopsNoSave(t *testing.T) {
+	f := newFixture(t)
+	err := f.config.DB.Write(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(`INSERT INTO endpoints (id, mac, name, note, node, body, first_seen, last_seen) VALUES ('e-other', ?, '', '', '', '{}', 1, 1)`, phone(true).MAC)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.report(mast, phone(true))
+	want := f.one().ID
+	f.save()
+	f.start()
+	if got := f.one(); got.ID != want || got.Node != mast {
+		t.Errorf("got %+v, want %s", got, want)
 	}
 }

@@ -151,11 +151,15 @@ func TestClones(t *testing.T) {
 			f := newFixture(t)
 			node := f.add(t, "mast", "")
 			id := node.ID()
+			var told int
+			count := func() { told++ }
+			f.OnQuarantine(count)
 			got := -1
 			for i, l := range tc.lives {
 				switch l {
 				case '|':
 					f.open(t)
+					f.OnQuarantine(count)
 					continue
 				case '.':
 					l = 0
@@ -174,6 +178,9 @@ func TestClones(t *testing.T) {
 			}
 			if got != tc.cloned {
 				t.Fatalf("found at %d, want %d", got, tc.cloned)
+			}
+			if (told == 1) != (got >= 0) {
+				t.Errorf("told %d times", told)
 			}
 			n, peers := f.wantNode(t, id), must(f.Peers(t.Context()))(t)
 			m := must(f.Member(t.Context(), node.Public()))(t)

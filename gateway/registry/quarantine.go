@@ -70,7 +70,20 @@ func (r *Registry) quarantine(ctx context.Context, id, reason string, fields map
 	r.events.Add(kindCloned, model.Error, id, "the node is quarantined, and so is its clone: "+reason+". Find both, write the cards of both anew, or release the node when only one is left", fields)
 	r.nodeNews.Note(id)
 	r.change()
+	r.mu.Lock()
+	shutOut := slices.Clone(r.shutOut)
+	r.mu.Unlock()
+	for _, f := range shutOut {
+		f()
+	}
 	return nil
+}
+
+// OnQuarantine has f called after each quarantine from now on.
+func (r *Registry) OnQuarantine(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.shutOut = append(r.shutOut, f)
 }
 
 // Release ends a quarantine: the node is a member as before. If its clone still is

@@ -94,6 +94,7 @@ type Registry struct {
 	offered offers
 	adopts  []AdoptFunc
 	adopted []func(old, node string)
+	shutOut []func()          // called after each quarantine
 	owners  map[string]string // nodes that had a piece of hardware last
 	saveBy  time.Time         // when Run writes; zero: nothing is to be written
 	tellBy  time.Time         // when Run tells of states; zero: nothing is to be told

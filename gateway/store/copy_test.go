@@ -66,6 +66,12 @@ func TestWhatCopiesLackIsKnown(t *testing.T) {
 		{"a MAC is bound", addMAC, `UPDATE trusted_macs SET node = 'n-a'`, Lag{Change: true}},
 		{"a MAC goes", addMAC, `DELETE FROM trusted_macs`, Lag{Withdrawal: true}},
 		{"the claim code is used", `INSERT INTO settings VALUES ('claim code', 'x')`, `DELETE FROM settings WHERE name = 'claim code'`, Lag{Withdrawal: true}},
+		{"the codes of nodes are renewed", `INSERT INTO settings VALUES ('generation of node codes', x'00000000')`, `UPDATE settings SET value = x'00000001' WHERE name = 'generation of node codes'`, Lag{Withdrawal: true}},
+		{"another fact changes", `INSERT INTO settings VALUES ('k', x'00')`, `UPDATE settings SET value = x'01' WHERE name = 'k'`, Lag{}},
+		{"a preference comes", "", `INSERT INTO preferences VALUES ('a', '1')`, Lag{Change: true}},
+		{"a preference changes", `INSERT INTO preferences VALUES ('a', '1')`, `UPDATE preferences SET value = '2'`, Lag{Change: true}},
+		{"a preference stays as it was", `INSERT INTO preferences VALUES ('a', '1')`, `UPDATE preferences SET value = '1'`, Lag{}},
+		{"a preference goes", `INSERT INTO preferences VALUES ('a', '1')`, `DELETE FROM preferences`, Lag{Change: true}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "config.db")
