@@ -103,7 +103,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 // any number, so that one of them would be met again.
 func EndLogins(ctx context.Context, db *store.DB, secrets *seal.Secrets) error {
 	err := db.Write(ctx, func(tx *sql.Tx) error {
-		if err := DropLogins(ctx, tx); err != nil {
+		if err := dropLogins(ctx, tx); err != nil {
 			return err
 		}
 		return secrets.Put(ctx, tx, secretSigningKey, newSeed())
@@ -117,16 +117,20 @@ func EndLogins(ctx context.Context, db *store.DB, secrets *seal.Secrets) error {
 // DropLogins takes all logins out of a database, and the key that signs them: whoever
 // uses it has to call EndLogins, or New, which makes another.
 func DropLogins(ctx context.Context, tx *sql.Tx) error {
+	if err := dropLogins(ctx, tx); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `DELETE FROM secrets WHERE name = ?`, secretSigningKey)
+	return err
+}
+
+// dropLogins leaves the key that signs them, whose end would have all copies made anew.
+func dropLogins(ctx context.Context, tx *sql.Tx) error {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens`); err != nil {
 		return err
 	}
-	// In settings where a former release has it, from which it would be taken.
-	for _, table := range []string{"settings", "secrets"} {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE name = ?`, secretSigningKey); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := tx.ExecContext(ctx, `DELETE FROM settings WHERE name = ?`, secretSigningKey) // where a former release has it, from which it would be taken
+	return err
 }
 
 func newSeed() []byte {
