@@ -41,16 +41,12 @@ func restoredGateway(ctx context.Context, w *World, r *Result) error {
 	if err := w.Net.FreshCard(ctx, g); err != nil {
 		return err
 	}
-	said, err := os.ReadFile(g.Console())
-	if err != nil {
-		return err
-	}
 	if err := w.Net.PowerOn(g); err != nil {
 		return err
 	}
 	var fresh *admin.Admin
 	if err := w.eventually(ctx, "the fresh gateway takes the claim code that it shows", func() (err error) {
-		code, err := claimCode(g.Console(), len(said))
+		code, err := claimCode(g.Console())
 		if err == nil {
 			fresh, err = admin.Claim(ctx, g.URL(), code)
 		}
@@ -70,13 +66,13 @@ func restoredGateway(ctx context.Context, w *World, r *Result) error {
 
 var claimCodes = regexp.MustCompile(`claim code ([0-9A-Z-]+)`)
 
-// claimCode is the one that a console has shown last, of what came after so many octets.
-func claimCode(console string, after int) (string, error) {
+// claimCode is the one that a console has shown last. Each start has a file of its own.
+func claimCode(console string) (string, error) {
 	text, err := os.ReadFile(console)
 	if err != nil {
 		return "", err
 	}
-	found := claimCodes.FindAllSubmatch(text[min(after, len(text)):], -1)
+	found := claimCodes.FindAllSubmatch(text, -1)
 	if len(found) == 0 {
 		return "", errors.New("expected a claim code on the console, got none")
 	}
