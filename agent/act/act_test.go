@@ -153,6 +153,10 @@ func TestWhatCannotBe(t *testing.T) {
 	code(t, able(model.CommandReboot), model.CodeUnsupported)
 	code(t, able(model.CommandRestart), model.CodeUnsupported)
 	code(t, able(model.CommandLocate), model.CodeNoLED)
+	if err := able(model.CommandScan); err != nil {
+		t.Errorf("halo-mesh has not said what radios there are, and the agent says: %v", err)
+	}
+	b.Status = func() model.MeshStatus { return model.MeshStatus{Node: "n-aaaaaaaaaaaaaaaaaaaa"} }
 	code(t, able(model.CommandScan), model.CodeNoRadio)
 	code(t, able(model.CommandCapture), model.CodeNoRadio)
 	code(t, able(model.CommandSpeedTest), model.CodeNoOverlay)
