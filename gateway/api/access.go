@@ -74,7 +74,7 @@ type callerKey struct{}
 
 func callerOf(ctx context.Context) *caller { return ctx.Value(callerKey{}).(*caller) }
 
-// guard stands before every route: transport, login, scope; behind it, audit.
+// guard stands before every route: transport, login, scope, pace; behind it, audit.
 func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
 	need, known := ctx.Operation().Metadata[accessKey].(access)
@@ -106,6 +106,11 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 				return
 			}
 		}
+	}
+	// Before anything is audited: a flood must not wash out what the log knows.
+	if err := a.hold(r.Context(), ctx.Operation().OperationID, c); err != nil {
+		writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
+		return
 	}
 	c.target = ctx.Param("id") + ctx.Param("username") + ctx.Param("mac")
 	inner := huma.WithValue(ctx, callerKey{}, c)

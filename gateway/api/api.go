@@ -127,6 +127,8 @@ type API struct {
 	openapi []byte
 	docs    []byte
 	started time.Time
+	rates   rates
+	unheld  bool      // a test asks faster than anybody may
 	packers sync.Pool // of gzip.Writers, each of which takes more room than what it packs
 
 	reserving sync.Mutex // one change of reservations at a time

@@ -46,6 +46,7 @@ func TestMalformedRequests(t *testing.T) {
 	count := malformed(t)
 	f := newFixture(t)
 	f.Radios, f.Services, f.Tables, f.Alone = &air{}, &house{}, &kernel{}, false
+	f.unheld = true
 	newField(f, 2)
 	f.joined("mast")
 	classes := map[string][]*huma.Operation{}

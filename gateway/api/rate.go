@@ -1,0 +1,132 @@
+package api
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"halo.internal/gateway/auth"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
+)
+
+// pace is a bucket: what may come at once, and how many more each second.
+type pace struct {
+	what  string
+	each  rate.Limit
+	burst int
+}
+
+// The paces of one caller. A page that shows a network asks a few times a second, a
+// script some twenty times; each change is in the audit log, which keeps a number of them
+// and should tell of months.
+var (
+	reads   = pace{"questions", 50, 200}
+	changes = pace{"changes", 1, 100}
+	parts   = pace{"parts of an import", 5, 20}
+	files   = pace{"files", 0.2, 10} // each reads or writes a whole database
+)
+
+// paces are those of operations that are not told by their method.
+var paces = map[string]*pace{
+	"import-telemetry": &parts,
+	"export-telemetry": &files, "create-backup": &files, "restore-backup": &files, "get-support-bundle": &files, "verify-audit": &files,
+}
+
+func paceOf(operation, method string) *pace {
+	switch p := paces[operation]; {
+	case p != nil:
+		return p
+	case method == http.MethodGet || method == http.MethodHead:
+		return &reads
+	}
+	return &changes
+}
+
+const (
+	maxCallers     = 4096
+	idleCaller     = 5 * time.Minute // by then all buckets are full again
+	heldBackEvents = time.Hour       // between two events about one caller
+)
+
+// rates holds callers to their paces. The zero value is ready.
+type rates struct {
+	mu      sync.Mutex // guards what follows
+	callers map[string]*callerRate
+}
+
+type callerRate struct {
+	last, told time.Time // monotonic
+	left       map[*pace]*rate.Limiter
+}
+
+// take returns how long the caller has to wait, 0 when it need not, and whether that is
+// the first time in an hour that it has to. Callers beyond maxCallers, who come without a
+// login from ever new addresses, share one pace.
+func (r *rates) take(caller string, p *pace, now time.Time) (wait time.Duration, first bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.callers[caller]
+	if c == nil {
+		if len(r.callers) >= maxCallers {
+			for k, c := range r.callers {
+				if now.Sub(c.last) > idleCaller {
+					delete(r.callers, k)
+				}
+			}
+		}
+		if len(r.callers) >= maxCallers {
+			caller = "" // all others
+			c = r.callers[caller]
+		}
+	}
+	if c == nil {
+		if r.callers == nil {
+			r.callers = map[string]*callerRate{}
+		}
+		c = &callerRate{left: map[*pace]*rate.Limiter{}}
+		r.callers[caller] = c
+	}
+	c.last = now
+	l := c.left[p]
+	if l == nil {
+		l = rate.NewLimiter(p.each, p.burst)
+		c.left[p] = l
+	}
+	turn := l.ReserveN(now, 1)
+	if wait = turn.DelayFrom(now); wait == 0 {
+		return 0, false
+	}
+	turn.CancelAt(now)
+	if first = c.told.IsZero() || now.Sub(c.told) > heldBackEvents; first {
+		c.told = now
+	}
+	return wait, first
+}
+
+// hold returns the problem "rate-limited" while the caller of an operation is beyond its
+// pace: a user or an API token, whatever it comes from, or else an address. What comes
+// through the Unix socket are this device's own processes.
+func (a *API) hold(ctx context.Context, operation string, c *caller) error {
+	if _, own := ctx.Value(http.LocalAddrContextKey).(*net.UnixAddr); own || a.unheld {
+		return nil
+	}
+	who := c.actor
+	if who == "" {
+		who = auth.RemoteKey(c.remote)
+	}
+	p := paceOf(operation, c.request.Method)
+	wait, first := a.rates.take(who, p, time.Now())
+	if wait == 0 {
+		return nil
+	}
+	if first {
+		a.Events.Add("api.held_back", model.Warning, "", who+" asks for more than one caller gets and is held back", map[string]string{
+			"actor": who, "action": operation, "remote": c.remote.String()})
+	}
+	return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%s sent too many %s; expected at most %g a second after %d at once", who, p.what, float64(p.each), p.burst).After(wait)
+}

@@ -1,0 +1,107 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"halo.internal/model/apitype"
+)
+
+func TestPaces(t *testing.T) {
+	var r rates
+	now := time.Now()
+	burst := func(caller string, p *pace) (n int) {
+		for wait := time.Duration(0); wait == 0; n++ {
+			wait, _ = r.take(caller, p, now)
+		}
+		return n - 1
+	}
+	if n := burst("user:anna", &changes); n != changes.burst {
+		t.Errorf("%d changes at once, expected %d", n, changes.burst)
+	}
+	if n := burst("user:anna", &reads); n != reads.burst {
+		t.Errorf("who made many changes may ask %d questions, expected %d", n, reads.burst)
+	}
+	if n := burst("user:ben", &changes); n != changes.burst {
+		t.Errorf("after another's changes, %d, expected %d", n, changes.burst)
+	}
+	now = now.Add(3 * time.Second)
+	if n := burst("user:anna", &changes); n != 3 {
+		t.Errorf("three seconds later %d changes, expected 3", n)
+	}
+	if wait, first := r.take("user:anna", &changes, now); wait <= 0 || wait > time.Second || first {
+		t.Errorf("then: %s to wait, first %v", wait, first)
+	}
+	now = now.Add(2 * heldBackEvents)
+	burst("user:anna", &files)
+	if _, first := r.take("user:anna", &changes, now.Add(-time.Hour)); first {
+		t.Error("told twice within an hour")
+	}
+}
+
+// TestStrangersTakeABoundedRoom has more addresses come than are remembered: whoever was
+// there keeps what is his, and those beyond share one pace, until places are free.
+func TestStrangersTakeABoundedRoom(t *testing.T) {
+	var r rates
+	now := time.Now()
+	for i := range maxCallers + reads.burst + 5 {
+		r.take(strconv.Itoa(i), &reads, now)
+	}
+	if n := len(r.callers); n > maxCallers+1 {
+		t.Errorf("%d callers are remembered, expected at most %d and the others", n, maxCallers)
+	}
+	if wait, _ := r.take("one more", &reads, now); wait == 0 {
+		t.Error("those beyond are not held back")
+	}
+	if wait, _ := r.take("7", &reads, now); wait != 0 {
+		t.Error("who was there waits for strangers")
+	}
+	if wait, _ := r.take("one more", &reads, now.Add(2*idleCaller)); wait != 0 || len(r.callers) > 2 {
+		t.Errorf("later: %s, %d callers", wait, len(r.callers))
+	}
+}
+
+// TestAFloodOfRefusedChanges does not reach the audit log, is told of once, and is no one
+// else's trouble.
+func TestAFloodOfRefusedChanges(t *testing.T) {
+	f := newFixture(t)
+	f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: "ben", Password: password, Role: apitype.RoleOperator}, nil)
+	root := f.token
+	f.token = f.login("ben")
+	got := map[int]int{}
+	for range 3 * changes.burst {
+		resp, _ := f.do("POST", "/v1/alerts/999/acknowledge", apitype.Acknowledge{})
+		got[resp.StatusCode]++
+		if resp.StatusCode == http.StatusTooManyRequests {
+			if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err != nil || s < 1 || s > 2 {
+				t.Fatalf("Retry-After: %q", resp.Header.Get("Retry-After"))
+			}
+		}
+	}
+	if got[http.StatusTooManyRequests] < changes.burst || got[http.StatusNotFound] < changes.burst {
+		t.Errorf("answers by status: %v", got)
+	}
+	f.want(http.StatusOK, "GET", "/v1/nodes", nil, nil)
+	f.token = root
+	f.want(http.StatusNotFound, "POST", "/v1/alerts/999/acknowledge", apitype.Acknowledge{}, nil)
+	var log apitype.AuditList
+	f.want(http.StatusOK, "GET", "/v1/audit?limit=500", nil, &log)
+	bens := 0
+	for _, e := range log.Items {
+		if e.Actor == "user:ben" && e.Action == "acknowledge-alert" {
+			bens++
+		}
+	}
+	if bens != got[http.StatusNotFound] {
+		t.Errorf("the audit log has %d of ben's requests, of which %d were heard", bens, got[http.StatusNotFound])
+	}
+	var events apitype.EventList
+	f.want(http.StatusOK, "GET", "/v1/events?kind=api.held_back", nil, &events)
+	if len(events.Items) != 1 || !strings.Contains(events.Items[0].Message, "user:ben") {
+		t.Errorf("events: %s", fmt.Sprint(events.Items))
+	}
+}
