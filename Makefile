@@ -112,6 +112,8 @@ bench-mesh: deps build lab-images testvm ## the mesh's figures, coming into cont
 bench-gateway: stamp ## the gateway's telemetry, beside VictoriaMetrics and a bare journal, and 250 nodes; RECORDED=file.csv of recorded telemetry
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./lab/benchgateway
 	$(GO) test -run '^$$' -bench Day -benchtime 1x -timeout 60m ./gateway/telemetry
+	$(GO) test -run '^$$' -bench Topology250 -benchtime 50x ./gateway/topology
+	$(GO) test -run '^$$' -bench CommittedToTold -benchtime 1000x ./gateway/live
 	$(GO) test -run '^$$' -bench Queries -benchtime 300x -timeout 60m ./gateway/telemetry
 	$(if $(RECORDED),HALO_RECORDED=$(abspath $(RECORDED)) $(GO) test -run '^$$' -bench Recorded -benchtime 1x ./gateway/telemetry)
 

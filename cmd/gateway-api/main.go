@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"halo.internal/gateway"
 	"halo.internal/model"
@@ -38,6 +39,7 @@ func run() (int, error) {
 	data := flag.String("data", "", "run alone, without a mesh, and keep everything in this `directory`")
 	listen := flag.String("listen", "127.0.0.1:8080", "with --data: `address` of plain HTTP, on the loopback (or the overlay) only")
 	secure := flag.String("listen-tls", "", "with --data: `address` of TLS, e.g. :8443")
+	every := flag.Duration("commit-every", time.Second, "with --data: how long readings that are not urgent wait to be written, as a board's wait ten seconds")
 	flag.Parse()
 	if *showVersion {
 		fmt.Println("gateway-api", version.Get())
@@ -48,6 +50,10 @@ func run() (int, error) {
 	c := gateway.Board(log)
 	if *data != "" {
 		c = gateway.Laptop(*data, []string{*listen}, os.Stdout, log)
+		if *every <= 0 || *every > time.Minute {
+			return 1, fmt.Errorf("--commit-every: expected up to a minute, got %s", *every)
+		}
+		c.Every = *every
 		if *secure != "" {
 			c.TLS = []string{*secure}
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/lab/cardtest"
 	"halo.internal/model/wire"
 	"halo.internal/model/wire/wiretest"
 )
@@ -136,8 +137,8 @@ func BenchmarkDay(b *testing.B) {
 const flusher = 30 * time.Second
 
 func day100(b *testing.B, nodes int, every time.Duration) {
-	c := newCard(b)
-	s := benchIn(b, c.dir, nil)
+	c := cardtest.NewDisk(b)
+	s := benchIn(b, c.Dir, nil)
 	boards := make([]*board, nodes)
 	for i := range boards {
 		boards[i] = newBoard(uint64(i))
@@ -146,8 +147,8 @@ func day100(b *testing.B, nodes int, every time.Duration) {
 		b.Fatal(err)
 	}
 	begin, samples := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), 0
-	c.sync(b)
-	before, used := c.written(b), cpu(b)
+	c.Sync(b)
+	before, used := c.Written(b), cpu(b)
 	hour, flushed := begin.Hour(), begin
 	for at := begin; at.Before(begin.Add(24*time.Hour + 5*time.Minute)); at = at.Add(every) {
 		var group []Entry
@@ -165,12 +166,12 @@ func day100(b *testing.B, nodes int, every time.Duration) {
 		}
 		if at.Sub(flushed) >= flusher {
 			flushed = at
-			c.sync(b)
+			c.Sync(b)
 		}
 	}
 	s.tend()
-	c.sync(b)
-	b.ReportMetric(float64(c.written(b)-before)/1e9, "GB-written/day")
+	c.Sync(b)
+	b.ReportMetric(float64(c.Written(b)-before)/1e9, "GB-written/day")
 	b.ReportMetric(float64(samples)/(cpu(b)-used).Seconds(), "samples/cpu-s-all")
 	files := s.Bytes() - s.db.FileBytes()
 	b.ReportMetric(float64(files)/float64(samples), "B/sample")

@@ -29,7 +29,8 @@ var claimCode = regexp.MustCompile(`Claim code of this gateway: (\S+)`)
 // Gateway is a gateway-api that runs alone, without a mesh, as one process after the other.
 type Gateway struct {
 	Network
-	Dir     string // in which it keeps everything
+	Dir     string   // in which it keeps everything
+	Flags   []string // more of the program's
 	program string
 	core    int
 
@@ -64,7 +65,7 @@ func (g *Gateway) Process() *Process {
 // Start starts it, and returns how long it took until it answered.
 func (g *Gateway) Start(ctx context.Context) (time.Duration, error) {
 	begin := time.Now()
-	p, err := Start(g.core, nil, g.program, "--data", g.Dir, "--listen", Address(), "--listen-tls", TLSAddress)
+	p, err := Start(g.core, nil, g.program, append([]string{"--data", g.Dir, "--listen", Address(), "--listen-tls", TLSAddress}, g.Flags...)...)
 	if err != nil {
 		return 0, err
 	}

@@ -15,9 +15,10 @@ import (
 
 // Options say what is played. Zero values of those with a default are that.
 type Options struct {
-	Program string // gateway-api
-	Dir     string // in which the gateway keeps everything: empty, or that of a run before
-	Nodes   int    // besides the gateway's own agent; 250
+	Program string   // gateway-api
+	Dir     string   // in which the gateway keeps everything: empty, or that of a run before
+	Flags   []string // more of gateway-api's
+	Nodes   int      // besides the gateway's own agent; 250
 
 	Metrics  int           // of each; 12
 	Interval time.Duration // between readings; 10 s
@@ -187,6 +188,7 @@ func Run(ctx context.Context, o Options) (f *Figures, err error) {
 	if r.gateway, err = NewGateway(o.Program, o.Dir, core); err != nil {
 		return nil, err
 	}
+	r.gateway.Flags = o.Flags
 	took, err := r.gateway.Start(ctx)
 	defer func() { err = errors.Join(err, r.gateway.Stop()) }()
 	if err != nil {
