@@ -38,6 +38,17 @@ func (a *Admin) Revoke(ctx context.Context, name string) error {
 	return a.do(ctx, http.MethodDelete, "/v1/nodes/"+url.PathEscape(name), nil, nil, nil)
 }
 
+// Replacements returns the cards that seem to be written anew, and of which node.
+func (a *Admin) Replacements(ctx context.Context) ([]apitype.Replacement, error) {
+	l, err := get[apitype.ReplacementList](ctx, a, "/v1/model/replacements", nil)
+	return l.Items, err
+}
+
+// Adopt has a card that was written anew take the place of the node that it was.
+func (a *Admin) Adopt(ctx context.Context, id string) error {
+	return a.do(ctx, http.MethodPost, "/v1/model/replacements/"+url.PathEscape(id)+"/adopt", nil, nil, nil)
+}
+
 // Mesh is what the gateway's halo-mesh sees.
 func (a *Admin) Mesh(ctx context.Context) (model.MeshStatus, error) {
 	return get[model.MeshStatus](ctx, a, "/v1/mesh/status", nil)

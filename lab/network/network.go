@@ -293,6 +293,21 @@ func (n *Network) FreshCard(ctx context.Context, m *Machine) error {
 	return putSettings(ctx, m.Disk, m.dir, n.opts.Agent)
 }
 
+// NewCard puts a card into a machine that is off, written with the network's bundle for
+// nodes anew: the device has another key than before.
+func (n *Network) NewCard(ctx context.Context, m *Machine) error {
+	b := n.Bundles.Node
+	b.Name = m.Name()
+	text, err := b.Marshal()
+	if err == nil {
+		err = n.FreshCard(ctx, m)
+	}
+	if err == nil {
+		err = m.PutBundle(ctx, text)
+	}
+	return err
+}
+
 // EditBoot changes the boot partition of a machine that is off.
 func (m *Machine) EditBoot(edit func(disk.Boot) error) error {
 	boot, err := m.Disk.OpenBoot(m.dir)

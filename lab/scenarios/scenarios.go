@@ -81,6 +81,7 @@ func All() []Scenario {
 		{"rogue-gateway", "strangers outside the mesh, and a guest on it, announce themselves as the gateway", network.ByCable, false, rogueGateway},
 		{"dhcp-flood", "forged guests ask the gateway for addresses of the mesh, faster than it gives any, while a node restarts", network.ByCable, false, flooded},
 		{"gateway-restored", "the gateway's card is lost, and a fresh one becomes the gateway by a backup", network.ByCable, false, restoredGateway},
+		{"node-replaced", "a node's card is lost, and one that was written anew is adopted in its place", network.ByCable, false, replacedNode},
 		{"all-restart", "all are reset at once", network.ByAir, true, allRestart},
 		{"radio-removed", "a node's radio is unplugged, and plugged in again", network.ByAir, false, radioRemoved},
 		{"driver-wedged", "a radio's driver hangs: it sends nothing, hears nothing and says nothing", network.ByAir, false, driverWedged},

@@ -33,7 +33,7 @@ const pollEvery = time.Second
 // What a network of scenarios has.
 const (
 	Nodes    = 2
-	Spare    = 3
+	Spare    = 4 // of which a card that is written anew takes one
 	Ports    = 2
 	MemoryMB = 256
 )

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"halo.internal/mesh/nstest"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
 	"halo.internal/model/paths"
 )
 
@@ -126,6 +128,7 @@ func aPhone(t *testing.T, l *lab) {
 	}
 	l.get(t, phone, "the Internet through the gateway", "from the Internet", "http://192.0.2.1/")
 
+	aTrialThatNobodyConfirms(t, l, phone)
 	anOperator(t, l, phone, at)
 
 	other := l.host(t, l.nodes[1].Name(), "camera0")
@@ -137,5 +140,34 @@ func aPhone(t *testing.T, l *lab) {
 	// Nobody on the uplink reaches what is behind, nor the device but for its API.
 	if out, err := internet.Run(t, "ping", "-c", "1", "-W", "2", lease[0]); err == nil {
 		t.Errorf("a client was reached from the Internet:\n%s", out)
+	}
+}
+
+// aTrialThatNobodyConfirms is a rule that shuts clients out of the Internet, until what
+// held before comes back by itself.
+func aTrialThatNobodyConfirms(t *testing.T, l *lab, phone *nstest.Host) {
+	const url = "http://192.0.2.1/"
+	rule := model.FirewallRule{Name: "no-web", Action: model.Deny, From: model.ZoneOverlay, To: model.ZoneUplink, Proto: "tcp", Ports: []model.PortRange{model.SinglePort(80)}}
+	if _, err := l.api.AddFirewallRule(t.Context(), apitype.PlaceFirewallRule{FirewallRule: rule}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.api.ApplyFirewall(t.Context(), apitype.ApplyFirewall{ConfirmS: model.MinTrialS}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := phone.Run(t, "busybox", "wget", "-T", "3", "-q", "-O", "-", url); err == nil {
+		if f, err := l.api.FirewallPolicy(t.Context()); err != nil || f.Trial != nil { // or the trial was over before wget was there
+			t.Errorf("on trial is a rule that denies %s, and there came %q; trial %+v, %v", url, out, f.Trial, err)
+		}
+	}
+	l.get(t, phone, "the Internet, after a trial that nobody confirmed", "from the Internet", url)
+	l.eventually(t, "the trial is over", func() error {
+		f, err := l.api.FirewallPolicy(t.Context())
+		if err == nil && (f.Trial != nil || len(f.Kept.Rules) != 0) {
+			err = fmt.Errorf("got trial %+v, kept %+v", f.Trial, f.Kept)
+		}
+		return err
+	})
+	if _, err := l.api.DiscardFirewall(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
