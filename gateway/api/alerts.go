@@ -119,6 +119,7 @@ func (a *API) Conditions(ctx context.Context, open func(alerts.Key) bool) ([]ale
 	if s.Firewall, err = a.Firewall.State(ctx); err != nil {
 		return nil, err
 	}
+	s.Unreachable, s.Mapped = a.Topology.Unreachable()
 	if s.Replacements, err = a.Registry.Replacements(ctx); err != nil {
 		return nil, err
 	}

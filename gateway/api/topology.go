@@ -35,6 +35,8 @@ type Topology interface {
 	Moments(from, to time.Time, most int, on bool) (list []graph.Moment, more bool, err error)
 	// Report returns what a node reported last.
 	Report(node string) (model.Report, bool)
+	// Unreachable returns the nodes that cannot be reached, in order, see topology.Engine.
+	Unreachable() (ids []string, known bool)
 }
 
 var _ Topology = (*topology.Engine)(nil)

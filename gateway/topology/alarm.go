@@ -129,6 +129,18 @@ func (a *Alarm) Observe(now time.Time, p graph.Picture) []Notice {
 	return list
 }
 
+// Unreachable are the canonical IDs of the nodes that cannot be reached, in order. One that
+// has joined and was not there yet is none of them.
+func (a *Alarm) Unreachable() (ids []string) {
+	for id, n := range a.nodes {
+		if n.state && !n.fresh {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
 // view is a picture as the alarm looks at it.
 type view struct {
 	graph.Picture

@@ -51,6 +51,8 @@ type Engine struct {
 
 	mu   sync.Mutex // guards what follows
 	bell changes.Bell
+	lost []string // nodes that cannot be reached
+	sure bool     // that is known
 }
 
 // New returns an engine.
@@ -166,7 +168,20 @@ func (e *Engine) step(running time.Duration) {
 	for _, n := range e.alarm.Observe(now, e.tracker.Picture()) {
 		e.Events.Add(n.Kind, n.Severity, n.Node, n.Message, n.Fields)
 	}
+	lost := e.alarm.Unreachable()
+	e.mu.Lock()
+	e.lost, e.sure = lost, true
+	e.mu.Unlock()
 	e.record(now)
+}
+
+// Unreachable are the canonical IDs of the nodes that cannot be reached, in order; known is
+// false after the start, until the gateway has heard of the network. The list is not to be
+// changed.
+func (e *Engine) Unreachable() (ids []string, known bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lost, e.sure
 }
 
 // complete tells whether all members have reported.
