@@ -44,7 +44,7 @@ func before(cursor string) (int64, error) {
 	}
 	id, err := strconv.ParseInt(cursor, 10, 64)
 	if err != nil || id < 1 {
-		return 0, apitype.Refuse(http.StatusBadRequest, "", "cursor: expected the value of \"next\" of an earlier page")
+		return 0, notACursor()
 	}
 	return id, nil
 }

@@ -69,13 +69,20 @@ func (a *API) nodeRoutes() {
 	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
 		OperationID: "list-node-interfaces", Method: http.MethodGet, Path: "/v1/nodes/{id}/interfaces", Tags: nodes,
 		Summary: "A node's network interfaces, those that went away included",
-	}, func(ctx context.Context, i *NodePath) (*body[apitype.InterfaceList], error) {
+	}, func(ctx context.Context, i *struct {
+		NodePath
+		Page
+	}) (*body[apitype.InterfaceList], error) {
 		n, err := a.Registry.Node(ctx, i.ID)
 		if err != nil {
 			return nil, err
 		}
 		list, err := a.Registry.Interfaces(ctx, n.ID)
-		return answer(apitype.InterfaceList{Items: list}, err)
+		if err != nil {
+			return nil, err
+		}
+		items, next, err := pageOf(list, i.Page, 1, func(f apitype.Interface) []string { return []string{f.Name} })
+		return answer(apitype.InterfaceList{Items: items, Next: next}, err)
 	})
 }
 

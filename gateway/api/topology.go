@@ -191,7 +191,7 @@ func (a *API) topologyHistory(from, to time.Time, limit int, cursor string) (h a
 	}
 	if cursor != "" {
 		if from, err = time.Parse(time.RFC3339Nano, cursor); err != nil {
-			return h, apitype.Refuse(http.StatusBadRequest, "", "cursor: expected the value of \"next\" of an earlier page")
+			return h, notACursor()
 		}
 	}
 	if to.Before(from) {
