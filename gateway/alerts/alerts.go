@@ -234,7 +234,7 @@ func (b *Book) write(ctx context.Context, opened, changed []Condition, closed []
 		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM alerts WHERE closed IS NOT NULL AND id NOT IN (SELECT id FROM alerts WHERE closed IS NOT NULL ORDER BY closed DESC LIMIT ?)`, maxClosed)
 		if err == nil && b.Clock.Quality() != model.ClockNone {
-			_, err = tx.ExecContext(ctx, `DELETE FROM alerts WHERE closed < ?`, store.Millis(at.Add(-keptFor)))
+			_, err = tx.ExecContext(ctx, `DELETE FROM alerts WHERE closed < ?`, store.Millis(b.Clock.Aged().Add(-keptFor)))
 		}
 		return err
 	})

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/gateway/clock"
 	"halo.internal/gateway/etag"
 	"halo.internal/gateway/store"
 	"halo.internal/model"
@@ -112,6 +113,28 @@ func TestRetention(t *testing.T) {
 	add(1, model.Info, 0)
 	if got := l.shares["n-x"].count; got != 131 {
 		t.Errorf("counted %d, want 131", got)
+	}
+}
+
+// A clock that is years ahead for a day costs no event.
+func TestAClockThatIsAheadAgesNothing(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "config.db"), share{maxStored, maxOctets})
+	now, ran := build.AddDate(1, 0, 0), time.Duration(0)
+	l.clock = clock.New(func() time.Time { return now }, build)
+	l.clock.SetQuality(model.ClockGPS)
+	l.clock.Follow(clock.Span{Aged: now, Ahead: now}, func() bool { return true }, func() time.Duration { return ran })
+	for seq := range uint64(100) {
+		record(t, l, model.Event{Boot: 1, Seq: seq + 1, Kind: "test.it", Severity: model.Info})
+	}
+	now = now.AddDate(20, 0, 0)
+	for range 24 {
+		if err := l.retain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		now, ran = now.Add(time.Hour), ran+time.Hour
+	}
+	if list, _, err := l.List(t.Context(), Query{Limit: 200}); err != nil || len(list) != 100 {
+		t.Errorf("%d are left, %v", len(list), err)
 	}
 }
 

@@ -82,7 +82,7 @@ func (l *Log) retain(ctx context.Context) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	l.shares = nil // count again, whatever goes
-	now, known := l.clock.Now(), l.clock.Quality() != model.ClockNone
+	now, known := l.clock.Aged(), l.clock.Quality() != model.ClockNone
 	return l.db.Write(ctx, func(tx *sql.Tx) error {
 		for i, rule := range []apitype.RetentionRule{r.Info, r.Warning, r.Error} {
 			if _, err := tx.ExecContext(ctx, `DELETE FROM events WHERE severity = ?1 AND id <= (SELECT id FROM events WHERE severity = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)

@@ -48,6 +48,12 @@ type Engine struct {
 	recorder *Recorder
 	alarm    *Alarm
 	wake     chan struct{}
+	running  func() time.Duration // of the process, by a clock that is never set
+
+	stepping sync.Mutex    // guards what follows
+	wall     time.Time     // the gateway's clock at the last look
+	ran      time.Duration // running then
+	stepped  time.Duration // by which it was set since, of which the alarm does not know yet
 
 	mu   sync.Mutex // guards what follows
 	bell changes.Bell
@@ -61,14 +67,42 @@ func New(c Config) *Engine {
 		c.Settle = settleWithin
 	}
 	e := &Engine{Config: c, tracker: NewTracker(1 + rand.Uint64N(1<<53-1)), recorder: NewRecorder(c.Store), wake: make(chan struct{}, 1)}
-	e.alarm = NewAlarm(func(node string) (since, every time.Duration, ok bool) { return e.tracker.quiet(e.Now(), node) })
+	start := time.Now()
+	e.running = func() time.Duration { return time.Since(start) }
+	e.alarm = NewAlarm(func(node string) (since, every time.Duration, ok bool) { return e.tracker.quiet(e.now(), node) })
 	return e
+}
+
+// leastStep of the gateway's clock is more than it drifts or is slewed between two looks.
+const leastStep = 2 * time.Second
+
+// now is the time by the gateway's clock. Where that was set, what was heard a moment ago
+// was heard a moment ago still: otherwise nobody could be reached for a minute.
+func (e *Engine) now() time.Time {
+	e.stepping.Lock()
+	defer e.stepping.Unlock()
+	wall, ran := e.Now(), e.running()
+	if step := wall.Sub(e.wall) - (ran - e.ran); !e.wall.IsZero() && step.Abs() >= leastStep {
+		e.tracker.Shift(step)
+		e.stepped += step
+	}
+	e.wall, e.ran = wall, ran
+	return wall
+}
+
+// steps returns by how much the clock was set since it was last asked.
+func (e *Engine) steps() time.Duration {
+	e.stepping.Lock()
+	defer e.stepping.Unlock()
+	by := e.stepped
+	e.stepped = 0
+	return by
 }
 
 // Put takes a report of a node that has proven who it is. An error that wraps ErrBase
 // asks for a whole one.
 func (e *Engine) Put(r model.Report) error {
-	if err := e.tracker.Put(e.Now(), r); err != nil {
+	if err := e.tracker.Put(e.now(), r); err != nil {
 		return err
 	}
 	e.look()
@@ -76,7 +110,7 @@ func (e *Engine) Put(r model.Report) error {
 }
 
 // Alive notes that a node said something, as it does so often.
-func (e *Engine) Alive(node string, every time.Duration) { e.tracker.Alive(e.Now(), node, every) }
+func (e *Engine) Alive(node string, every time.Duration) { e.tracker.Alive(e.now(), node, every) }
 
 // Picture returns the present one; its Seq is 0 while none was drawn.
 func (e *Engine) Picture() graph.Picture { return e.tracker.Picture() }
@@ -158,7 +192,8 @@ func (e *Engine) refresh(ctx context.Context) bool {
 // heard of the network after its start: a network without links would be the first thing
 // else that is seen of each.
 func (e *Engine) step(running time.Duration) {
-	now := e.Now()
+	now := e.now()
+	e.alarm.Shift(e.steps())
 	if _, changed := e.tracker.Update(now); changed {
 		e.tell()
 	}
