@@ -109,7 +109,7 @@ func TestAnAlertOpensAndCloses(t *testing.T) {
 	f.after(time.Minute, offline(model.Warning))
 	f.want("node.offline warning open")
 
-	l, err := f.List(t.Context(), Query{State: "open", Severity: model.Warning, Node: "n-x", Kind: "node.", Limit: 1})
+	l, err := f.List(t.Context(), Query{State: "open", Severity: model.Warning, Nodes: []string{"n-w", "n-x"}, Kind: "node.", Limit: 1})
 	if err != nil || len(l.Items) != 1 || l.Items[0].Message != "mast is offline" {
 		t.Fatalf("got %+v, %v", l, err)
 	}

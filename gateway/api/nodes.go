@@ -86,6 +86,20 @@ func (a *API) nodeRoutes() {
 	})
 }
 
+// withPast returns the canonical ID of the node that is meant and those of the nodes whose
+// place it has taken: what was about them is about it. Nothing, where none is meant.
+func (a *API) withPast(ctx context.Context, ref string) ([]string, error) {
+	if ref == "" {
+		return nil, nil
+	}
+	n, err := a.Registry.Node(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	past, err := a.Registry.Lineage(ctx, n.ID)
+	return append([]string{n.ID}, past...), err
+}
+
 func (a *API) updateNode(ctx context.Context, ref string, c IfMatch, u apitype.UpdateNode) (apitype.Node, error) {
 	m, err := c.match()
 	if err != nil {

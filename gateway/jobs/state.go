@@ -320,7 +320,7 @@ func (e *Engine) fresh(j apitype.Job) apitype.Job {
 
 // Query selects jobs.
 type Query struct {
-	Node   string
+	Nodes  []string // about one of them; empty: all
 	Kinds  []string // empty: all
 	Active bool     // those that have not ended
 	Before int64    // only older ones; 0: all
@@ -332,17 +332,17 @@ type Query struct {
 func (e *Engine) List(ctx context.Context, q Query) (list []apitype.Job, next int64, err error) {
 	where, args := []string{"1"}, []any{}
 	and := func(clause string, a ...any) { where, args = append(where, clause), append(args, a...) }
-	if q.Node != "" {
-		and("node = ?", q.Node)
-	}
-	if len(q.Kinds) > 0 {
-		marks := strings.TrimSuffix(strings.Repeat("?, ", len(q.Kinds)), ", ")
-		kinds := make([]any, len(q.Kinds))
-		for i, k := range q.Kinds {
-			kinds[i] = k
+	in := func(column string, texts []string) {
+		if len(texts) > 0 {
+			values := make([]any, len(texts))
+			for i, t := range texts {
+				values[i] = t
+			}
+			and(column+" IN (?"+strings.Repeat(", ?", len(texts)-1)+")", values...)
 		}
-		and("kind IN ("+marks+")", kinds...)
 	}
+	in("node", q.Nodes)
+	in("kind", q.Kinds)
 	if q.Active {
 		and("ended IS NULL")
 	}
