@@ -16,7 +16,8 @@ import (
 
 const alertLong = `Alerts are conditions that last: a node that is offline, a disk that is nearly
 full, a firewall policy that was not confirmed. One opens when its condition has
-lasted for a while and closes when that is over. To acknowledge one says that you
+lasted for a while and closes when that is over: a node that starts anew is none, one
+that stays away is after some minutes (haloctl node list shows it at once). To acknowledge one says that you
 know of it; it stays open meanwhile.`
 
 func (a *app) alertCommand() *cobra.Command {

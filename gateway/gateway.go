@@ -61,18 +61,19 @@ const (
 
 // Config says where things are.
 type Config struct {
-	State    paths.Dir     // where HALO keeps its files
-	Alone    bool          // no halo-mesh on this device: make an identity, print the claim code
-	Identity string        // file that halo-mesh writes; unused when alone
-	Plain    []string      // addresses of plain HTTP: loopback and overlay only
-	TLS      []string      // addresses of TLS
-	Socket   string        // own Unix socket; empty: none
-	Mesh     string        // halo-mesh's socket; unused when alone
-	Budget   int64         // bytes of telemetry
-	Every    time.Duration // between commits of what is not urgent
-	Poll     time.Duration // between looks at halo-mesh: how soon /health tells of its loss
-	Console  io.Writer     // for the claim code, when alone
-	Confine  bool          // give up what the process does not need; it cannot have it back
+	State    paths.Dir        // where HALO keeps its files
+	Alone    bool             // no halo-mesh on this device: make an identity, print the claim code
+	Identity string           // file that halo-mesh writes; unused when alone
+	Plain    []string         // addresses of plain HTTP: loopback and overlay only
+	TLS      []string         // addresses of TLS
+	Socket   string           // own Unix socket; empty: none
+	Mesh     string           // halo-mesh's socket; unused when alone
+	Budget   int64            // bytes of telemetry
+	Every    time.Duration    // between commits of what is not urgent
+	Poll     time.Duration    // between looks at halo-mesh: how soon /health tells of its loss
+	Console  io.Writer        // for the claim code, when alone
+	Now      func() time.Time // the system's clock; nil: time.Now
+	Confine  bool             // give up what the process does not need; it cannot have it back
 	Log      *slog.Logger
 }
 
@@ -95,7 +96,10 @@ func Laptop(dir string, plain []string, console io.Writer, log *slog.Logger) Con
 
 // newDaemon returns a gateway that has not started.
 func newDaemon(c Config) *daemon {
-	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(time.Now, version.Get().Built), stopAnswering: func() {}, closed: map[string]error{}, restored: make(chan struct{})}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	d := &daemon{Config: c, health: health.New("gateway-api"), clock: clock.New(c.Now, version.Get().Built), stopAnswering: func() {}, closed: map[string]error{}, restored: make(chan struct{})}
 	d.health.Declare(checkPerm)
 	d.health.Declare(meshlink.CheckMesh)
 	if c.Alone {
@@ -230,6 +234,10 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.config.Close(), p.telemetry.Close()) }()
 
+	horizon, err := d.horizon(ctx, p)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
 	log := events.New(p.config, d.clock, p.identity.BootCounter, d.Log)
 	p.tell(log)
 	d.watch(p.config, "config", checkConfig, log)
@@ -265,8 +273,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	p.epoch.Watch = d.showEpoch
 	d.showEpoch(p.epoch.Now(), 0)
 	series, err := telemetry.Open(ctx, telemetry.Config{
-		Journal: p.telemetry, Dir: d.State.File(paths.SeriesDir), Retention: telemetry.Retention{Budget: d.Budget}, Now: d.clock.Now,
-		Sure:   func() bool { return d.Alone || d.clock.Quality() != model.ClockNone },
+		Journal: p.telemetry, Dir: d.State.File(paths.SeriesDir), Retention: telemetry.Retention{Budget: d.Budget}, Now: d.clock.Now, Aged: d.clock.Aged, Ahead: d.clock.Ahead,
+		Sure:   d.sure,
 		Events: log, Log: d.Log,
 	})
 	if err != nil {
@@ -408,6 +416,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		hub.Run,
 		recoveries.Run,
 		picture.Run,
+		horizon,
 		func(ctx context.Context) error { return p.reserve.Run(ctx, d.tellRoom(log)) },
 		func(ctx context.Context) error { return changes.Watch(ctx, log, d.Log) },
 		func(ctx context.Context) error { return serve(ctx, d, d.Log, secure, d.bound) },

@@ -210,6 +210,18 @@ func newest[T any](limit int, fetch func(cursor string, n int) (items []T, next 
 	return list[:min(limit, len(list))], nil
 }
 
+// pages collects all pages of a list that has nothing beside its items. The result is never
+// nil.
+func pages[T any](ctx context.Context, c *Client, path string, q url.Values) ([]T, error) {
+	return all(func(cursor string) ([]T, string, error) {
+		l, err := get[struct {
+			Items []T    `json:"items"`
+			Next  string `json:"next"`
+		}](ctx, c, path, page(q, cursor))
+		return l.Items, l.Next, err
+	})
+}
+
 // all collects the pages of a list. The result is never nil: JSON shows [].
 func all[T any](fetch func(cursor string) (items []T, next string, err error)) ([]T, error) {
 	list, cursor := []T{}, ""

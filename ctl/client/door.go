@@ -48,13 +48,20 @@ func (c *Client) RenewNodeCodes(ctx context.Context) (apitype.NodeCodes, error) 
 
 // Leases returns the addresses that the gateway has given, by interface.
 func (c *Client) Leases(ctx context.Context) (map[string][]model.Lease, error) {
-	return get[map[string][]model.Lease](ctx, c, "/v1/network/leases", url.Values{})
+	list, err := pages[apitype.Lease](ctx, c, "/v1/network/leases", nil)
+	if err != nil {
+		return nil, err
+	}
+	given := map[string][]model.Lease{}
+	for _, l := range list {
+		given[l.Iface] = append(given[l.Iface], l.Lease)
+	}
+	return given, nil
 }
 
 // Reservations returns the addresses that the gateway keeps for single clients.
 func (c *Client) Reservations(ctx context.Context) ([]model.Reservation, error) {
-	l, err := get[apitype.ReservationList](ctx, c, "/v1/network/reservations", nil)
-	return l.Items, err
+	return pages[model.Reservation](ctx, c, "/v1/network/reservations", nil)
 }
 
 // PutReservation has the gateway keep an address for a client.

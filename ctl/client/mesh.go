@@ -17,8 +17,7 @@ func (c *Client) MeshStatus(ctx context.Context) (model.MeshStatus, error) {
 
 // Peers lists the members that the gateway reaches directly.
 func (c *Client) Peers(ctx context.Context) ([]model.MeshPeer, error) {
-	l, err := get[apitype.MeshPeerList](ctx, c, "/v1/mesh/peers", nil)
-	return l.Items, err
+	return pages[model.MeshPeer](ctx, c, "/v1/mesh/peers", nil)
 }
 
 // Topology is the mesh as the gateway's routing sees it.

@@ -91,13 +91,19 @@ func (c *Client) ModelSummary(ctx context.Context) (apitype.ModelSummary, error)
 
 // ModelConflicts returns what does not fit.
 func (c *Client) ModelConflicts(ctx context.Context) (apitype.ModelConflicts, error) {
-	return get[apitype.ModelConflicts](ctx, c, "/v1/model/conflicts", nil)
+	whole := apitype.ModelConflicts{Quarantined: []apitype.Node{}}
+	macs, err := all(func(cursor string) ([]apitype.MACConflict, string, error) {
+		l, err := get[apitype.ModelConflicts](ctx, c, "/v1/model/conflicts", page(nil, cursor))
+		whole.Quarantined = append(whole.Quarantined, l.Quarantined...)
+		return l.MACs, l.Next, err
+	})
+	whole.MACs = macs
+	return whole, err
 }
 
 // Replacements lists nodes that look like others whose card was written anew.
 func (c *Client) Replacements(ctx context.Context) ([]apitype.Replacement, error) {
-	l, err := get[apitype.ReplacementList](ctx, c, "/v1/model/replacements", nil)
-	return l.Items, err
+	return pages[apitype.Replacement](ctx, c, "/v1/model/replacements", nil)
 }
 
 // AdoptReplacement has a node take the offered one's place.

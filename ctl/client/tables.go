@@ -9,8 +9,7 @@ import (
 
 // NeighbourTable returns the hosts whose hardware addresses the gateway knows.
 func (c *Client) NeighbourTable(ctx context.Context) ([]model.NeighbourEntry, error) {
-	l, err := get[apitype.NetworkNeighbourList](ctx, c, "/v1/network/neighbours", nil)
-	return l.Items, err
+	return pages[model.NeighbourEntry](ctx, c, "/v1/network/neighbours", nil)
 }
 
 // Batman returns one of the tables of the gateway's batman-adv.
@@ -26,23 +25,15 @@ func (c *Client) Batman(ctx context.Context, table string) (t model.BatmanTables
 		t.Interfaces = l.Items
 		return t, err
 	case model.BatmanOriginators:
-		l, err := get[apitype.BatmanOriginatorList](ctx, c, path+table, nil)
-		t.Originators = l.Items
-		return t, err
+		t.Originators, err = pages[model.BatmanOriginator](ctx, c, path+table, nil)
 	case model.BatmanNeighbours:
-		l, err := get[apitype.BatmanNeighbourList](ctx, c, path+table, nil)
-		t.Neighbours = l.Items
-		return t, err
+		t.Neighbours, err = pages[model.Neighbour](ctx, c, path+table, nil)
 	case model.BatmanLocal:
-		l, err := get[apitype.BatmanClientList](ctx, c, path+"translation/"+table, nil)
-		t.Local = l.Items
-		return t, err
+		t.Local, err = pages[model.BatmanClient](ctx, c, path+"translation/"+table, nil)
 	case model.BatmanGlobal:
-		l, err := get[apitype.BatmanClientList](ctx, c, path+"translation/"+table, nil)
-		t.Global = l.Items
-		return t, err
+		t.Global, err = pages[model.BatmanClient](ctx, c, path+"translation/"+table, nil)
+	default:
+		t.Gateways, err = pages[model.BatmanGateway](ctx, c, path+table, nil)
 	}
-	l, err := get[apitype.BatmanGatewayList](ctx, c, path+table, nil)
-	t.Gateways = l.Items
 	return t, err
 }

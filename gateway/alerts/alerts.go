@@ -234,7 +234,7 @@ func (b *Book) write(ctx context.Context, opened, changed []Condition, closed []
 		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM alerts WHERE closed IS NOT NULL AND id NOT IN (SELECT id FROM alerts WHERE closed IS NOT NULL ORDER BY closed DESC LIMIT ?)`, maxClosed)
 		if err == nil && b.Clock.Quality() != model.ClockNone {
-			_, err = tx.ExecContext(ctx, `DELETE FROM alerts WHERE closed < ?`, store.Millis(at.Add(-keptFor)))
+			_, err = tx.ExecContext(ctx, `DELETE FROM alerts WHERE closed < ?`, store.Millis(b.Clock.Aged().Add(-keptFor)))
 		}
 		return err
 	})
@@ -275,8 +275,8 @@ func (b *Book) note(opened, changed []Condition, closed []Key, ids []int64) {
 type Query struct {
 	State    string         // open, closed, or empty for both
 	Severity model.Severity // that and worse
-	Node     string
-	Kind     string // prefix
+	Nodes    []string       // about one of them; empty: all
+	Kind     string         // prefix
 	Cursor   string
 	Limit    int
 }
@@ -312,8 +312,12 @@ func (b *Book) List(ctx context.Context, q Query) (apitype.AlertList, error) {
 	case "closed":
 		and("closed IS NOT NULL")
 	}
-	if q.Node != "" {
-		and("node = ?", q.Node)
+	if len(q.Nodes) > 0 {
+		nodes := make([]any, len(q.Nodes))
+		for i, n := range q.Nodes {
+			nodes[i] = n
+		}
+		and("node IN (?"+strings.Repeat(", ?", len(nodes)-1)+")", nodes...)
 	}
 	if q.Kind != "" {
 		and("substr(kind, 1, ?) = ?", len(q.Kind), q.Kind)

@@ -109,7 +109,7 @@ func TestAnAlertOpensAndCloses(t *testing.T) {
 	f.after(time.Minute, offline(model.Warning))
 	f.want("node.offline warning open")
 
-	l, err := f.List(t.Context(), Query{State: "open", Severity: model.Warning, Node: "n-x", Kind: "node.", Limit: 1})
+	l, err := f.List(t.Context(), Query{State: "open", Severity: model.Warning, Nodes: []string{"n-w", "n-x"}, Kind: "node.", Limit: 1})
 	if err != nil || len(l.Items) != 1 || l.Items[0].Message != "mast is offline" {
 		t.Fatalf("got %+v, %v", l, err)
 	}
@@ -230,6 +230,10 @@ func TestConditions(t *testing.T) {
 	}{
 		{"all is well", Snapshot{Nodes: []apitype.Node{on}, Readings: disk(50, time.Minute)}, nil, ""},
 		{"offline", Snapshot{Nodes: with(func(n *apitype.Node) { n.Online = false })}, nil, "node.offline  warning; node.state  unknown; node.volatile  unknown; clock.unset  unknown"},
+		{"cut off", Snapshot{Nodes: with(func(n *apitype.Node) { n.Online = false }), Unreachable: []string{"n-w", "n-x"}}, nil, "node.unreachable  error; node.offline  unknown; node.state  unknown; node.volatile  unknown; clock.unset  unknown"},
+		{"cut off, and its stream is not missed yet", Snapshot{Nodes: []apitype.Node{on}, Unreachable: []string{"n-x"}}, nil, "node.unreachable  error"},
+		{"another one is cut off", Snapshot{Nodes: []apitype.Node{on}, Unreachable: []string{"n-w", "n-y"}}, nil, ""},
+		{"cut off and revoked", Snapshot{Nodes: with(func(n *apitype.Node) { n.Revoked = true }), Unreachable: []string{"n-x"}}, nil, ""},
 		{"revoked and offline", Snapshot{Nodes: with(func(n *apitype.Node) { n.Online, n.Revoked = false, true })}, nil, ""},
 		{"quarantined", Snapshot{Nodes: with(func(n *apitype.Node) {
 			n.Online, n.Quarantined = false, &apitype.Quarantine{Reason: "two"}
@@ -258,7 +262,7 @@ func TestConditions(t *testing.T) {
 		{"an address that two have", Snapshot{Conflicts: []apitype.MACConflict{{MAC: "00:c0:ca:00:00:01", Nodes: []string{"n-x", "n-y"}}}}, nil, "model.mac-conflict 00:c0:ca:00:00:01 warning"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			tc.s.Now = now
+			tc.s.Now, tc.s.Mapped = now, true
 			var got []string
 			for _, c := range Conditions(tc.s, func(k Key) bool { return slices.Contains(tc.open, k) }) {
 				what := string(c.Severity)
@@ -276,9 +280,50 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+// A board that loses its power, is switched on again and loses it for good while the
+// gateway starts anew: one alert at a time says so, and it ends by itself.
+func TestANodeThatIsCutOff(t *testing.T) {
+	f := newFixture(t)
+	n := apitype.Node{ID: "n-x", Name: "mast", Online: true, State: "ok"}
+	s := Snapshot{Nodes: []apitype.Node{n}, Mapped: true}
+	look := func(online, lost, mapped bool) []Condition {
+		s.Nodes[0].Online, s.Unreachable, s.Mapped = online, nil, mapped
+		if lost {
+			s.Unreachable = []string{"n-x"}
+		}
+		return Conditions(s, f.isOpen)
+	}
+	f.after(time.Minute, look(true, false, true)...)
+	f.want("")
+	f.after(time.Minute, look(false, false, true)...) // the stream has ended
+	f.want("")
+	f.after(lookEvery, look(false, true, true)...) // nor do others hear it
+	f.want("node.unreachable error open")
+	f.after(time.Hour, look(false, true, true)...)
+	f.want("node.unreachable error open")
+	f.after(goneFor+lookEvery, look(true, false, true)...)
+	f.want("node.unreachable error closed")
+	f.after(time.Hour, look(true, false, true)...)
+	f.want("node.unreachable error closed")
+
+	// Its agent fails first: the alert about that stays, and says no more than it did.
+	f.after(offlineAfter+lookEvery, look(false, false, true)...)
+	f.want("node.offline warning open; node.unreachable error closed")
+	f.after(time.Minute, look(false, true, true)...)
+	f.want("node.unreachable error open; node.offline warning open; node.unreachable error closed")
+	// The gateway starts anew, and does not know at first whom it can reach.
+	f.start()
+	f.after(time.Minute, look(false, false, false)...)
+	f.want("node.unreachable error open; node.offline warning open; node.unreachable error closed")
+	f.after(time.Minute, look(false, true, true)...)
+	f.want("node.unreachable error open; node.offline warning open; node.unreachable error closed")
+	f.after(goneFor+lookEvery, look(true, false, true)...)
+	f.want("node.unreachable error closed; node.offline warning closed; node.unreachable error closed")
+}
+
 func TestANodeThatMakesUpDisks(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
-	s := Snapshot{Now: now, Nodes: []apitype.Node{{ID: "n-x", Name: "mast", Online: true, State: "ok"}}, Readings: map[string][]apitype.Reading{}}
+	s := Snapshot{Now: now, Mapped: true, Nodes: []apitype.Node{{ID: "n-x", Name: "mast", Online: true, State: "ok"}}, Readings: map[string][]apitype.Reading{}}
 	for i := range 2048 {
 		s.Readings["n-x"] = append(s.Readings["n-x"], apitype.Reading{Metric: fmt.Sprintf("storage.d%04d.used_percent", 2047-i), Value: 99, Time: now, Clock: model.ClockGPS})
 	}

@@ -16,6 +16,7 @@ import (
 // Kinds of alerts.
 const (
 	KindOffline     = "node.offline"       // a node's stream is not there
+	KindUnreachable = "node.unreachable"   // no live link leads to a node, and it says nothing
 	KindState       = "node.state"         // a node says that it is failed or degraded
 	KindVolatile    = "node.volatile"      // a node keeps nothing over a restart
 	KindClock       = "clock.unset"        // a device goes by its build or its saved clock
@@ -61,6 +62,9 @@ type Snapshot struct {
 	Timeline []model.Recovery             // of the gateway
 	Firewall apitype.Firewall
 
+	Unreachable []string // canonical IDs, in order
+	Mapped      bool     // those are known
+
 	Replacements []apitype.Replacement
 	Conflicts    []apitype.MACConflict
 }
@@ -89,12 +93,19 @@ func ofNode(n apitype.Node, s Snapshot, open func(Key) bool) (list []Condition) 
 		add(KindQuarantine, "", 0, model.Error, "%s is quarantined: %s", n.Name, n.Quarantined.Reason)
 		return list // it is shut out: what else is wrong with it follows
 	}
+	_, lost := slices.BinarySearch(s.Unreachable, n.ID)
+	switch {
+	case !s.Mapped:
+		unknown(KindUnreachable, "")
+	case lost: // it has lasted: the topology says so after a while
+		add(KindUnreachable, "", 0, model.Error, "%s cannot be reached: no live link leads to it; %s", n.Name, lastSeen(n))
+	}
 	if !n.Online {
-		seen := "it was never seen"
-		if n.LastSeen != nil {
-			seen = "last seen " + n.LastSeen.UTC().Format(time.DateTime) + " UTC"
+		if lost {
+			unknown(KindOffline, "") // one alert about it is enough
+		} else {
+			add(KindOffline, "", offlineAfter, model.Warning, "%s is offline; %s", n.Name, lastSeen(n))
 		}
-		add(KindOffline, "", offlineAfter, model.Warning, "%s is offline; %s", n.Name, seen)
 		for _, k := range []string{KindState, KindVolatile, KindClock} {
 			unknown(k, "")
 		}
@@ -139,6 +150,14 @@ func ofNode(n apitype.Node, s Snapshot, open func(Key) bool) (list []Condition) 
 		add(KindClock, "", clockAfter, model.Warning, "%s does not know the time: its readings are stamped by a guess", n.Name)
 	}
 	return list
+}
+
+// lastSeen says for people when a node was there.
+func lastSeen(n apitype.Node) string {
+	if n.LastSeen == nil {
+		return "it was never seen"
+	}
+	return "last seen " + n.LastSeen.UTC().Format(time.DateTime) + " UTC"
 }
 
 func ofGateway(s Snapshot) (list []Condition) {

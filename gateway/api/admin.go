@@ -90,14 +90,11 @@ func (a *API) logRoutes() {
 			q.Since = &i.Since
 		}
 		if i.Node != "" {
-			n, err := a.Registry.Node(ctx, i.Node)
+			ids, err := a.withPast(ctx, i.Node)
 			if err != nil {
 				return nil, err
 			}
-			q.Node = n.ID
-			if q.Before, err = a.Registry.Lineage(ctx, n.ID); err != nil {
-				return nil, err
-			}
+			q.Node, q.Before = ids[0], ids[1:]
 		}
 		if i.Acked != "" {
 			acked := i.Acked == "true"

@@ -31,12 +31,9 @@ func (a *API) alertRoutes() {
 		Kind     string         `query:"kind" maxLength:"64" doc:"prefix, e.g. node."`
 	}) (*body[apitype.AlertList], error) {
 		q := alerts.Query{State: i.State, Severity: i.Severity, Kind: i.Kind, Cursor: i.Cursor, Limit: i.Limit}
-		if i.Node != "" {
-			n, err := a.Registry.Node(ctx, i.Node)
-			if err != nil {
-				return nil, err
-			}
-			q.Node = n.ID
+		var err error
+		if q.Nodes, err = a.withPast(ctx, i.Node); err != nil {
+			return nil, err
 		}
 		return answer(a.Alerts.List(ctx, q))
 	})
@@ -119,6 +116,7 @@ func (a *API) Conditions(ctx context.Context, open func(alerts.Key) bool) ([]ale
 	if s.Firewall, err = a.Firewall.State(ctx); err != nil {
 		return nil, err
 	}
+	s.Unreachable, s.Mapped = a.Topology.Unreachable()
 	if s.Replacements, err = a.Registry.Replacements(ctx); err != nil {
 		return nil, err
 	}

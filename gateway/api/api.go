@@ -126,6 +126,7 @@ type API struct {
 	huma    huma.API
 	openapi []byte
 	docs    []byte
+	can     []string // features
 	started time.Time
 	rates   rates
 	unheld  bool      // a test asks faster than anybody may
@@ -182,6 +183,7 @@ func New(c Config) (*API, error) {
 
 	doc := a.huma.OpenAPI()
 	finish(doc)
+	a.can = featuresOf(doc)
 	var err error
 	if a.openapi, err = json.Marshal(doc); err != nil {
 		return nil, fmt.Errorf("OpenAPI document: %w", err)
@@ -276,12 +278,6 @@ func answer[T any](v T, err error) (*body[T], error) {
 		return nil, err
 	}
 	return &body[T]{v}, nil
-}
-
-// Page are the parameters of every list.
-type Page struct {
-	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"items on a page"`
-	Cursor string `query:"cursor" maxLength:"128" doc:"next of the page before"`
 }
 
 // NodePath names a node in a path.

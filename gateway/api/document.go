@@ -3,6 +3,7 @@ package api
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -31,6 +32,34 @@ var tagTexts = map[string]string{
 	"system":      "The gateway itself.",
 	"telemetry":   "What nodes measure.",
 	"trust":       "What is trusted without a secret, and codes of nodes' consoles.",
+}
+
+// ofOperations are features that a client may look for and that are no module of their
+// own, by the operation that each of them is.
+var ofOperations = map[string]string{
+	"export-telemetry":      "telemetry-export",
+	"get-metrics":           "metrics",
+	"import-telemetry":      "telemetry-import",
+	"join-node":             "join",
+	"list-audit":            "audit",
+	"register-overlay-peer": "wg-register",
+}
+
+// featuresOf are the names of what an API can do, in order: its modules, and ofOperations,
+// as far as the document has them.
+func featuresOf(doc *huma.OpenAPI) []string {
+	there := map[string]bool{}
+	for _, item := range doc.Paths {
+		for _, op := range operations(item) {
+			for _, t := range op.Tags {
+				there[strings.ReplaceAll(t, " ", "-")] = true
+			}
+			if name := ofOperations[op.OperationID]; name != "" {
+				there[name] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(there))
 }
 
 // finish adds to the document what routes do not say each for itself.

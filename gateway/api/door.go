@@ -92,10 +92,20 @@ func (a *API) serviceRoutes() {
 	tags := []string{"network"}
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "list-leases", Method: http.MethodGet, Path: "/v1/network/leases", Tags: tags,
-		Summary: "Addresses that the gateway has given, by interface",
-	}, func(ctx context.Context, _ *nothing) (*body[map[string][]model.Lease], error) {
-		l, err := a.Services.Leases(ctx)
-		return answer(l, ofRadio(err))
+		Summary: "Addresses that the gateway has given, by interface and address",
+	}, func(ctx context.Context, p *Page) (*body[apitype.LeaseList], error) {
+		given, err := a.Services.Leases(ctx)
+		if err != nil {
+			return nil, ofRadio(err)
+		}
+		list := []apitype.Lease{}
+		for iface, leases := range given {
+			for _, l := range leases {
+				list = append(list, apitype.Lease{Iface: iface, Lease: l})
+			}
+		}
+		items, next, err := pageOf(list, *p, 2, func(l apitype.Lease) []string { return []string{l.Iface, addressKey(l.Address)} })
+		return answer(apitype.LeaseList{Items: items, Next: next}, err)
 	})
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "get-firewall", Method: http.MethodGet, Path: "/v1/network/firewall", Tags: tags,

@@ -20,13 +20,16 @@ import (
 type house struct {
 	err  error
 	last string // what was to be changed
+
+	leases   []model.Lease // of eth1; one more is on br0
+	reserved []model.Reservation
 }
 
 func (h *house) Leases(context.Context) (map[string][]model.Lease, error) {
-	return map[string][]model.Lease{"br0": {{Name: "phone"}}}, h.err
+	return map[string][]model.Lease{"br0": {{Name: "phone"}}, "eth1": h.leases}, h.err
 }
 func (h *house) Reservations(context.Context) ([]model.Reservation, error) {
-	return []model.Reservation{{MAC: "02:00:00:00:00:07", Name: "camera"}}, h.err
+	return append([]model.Reservation{{MAC: "02:00:00:00:00:07", Name: "camera"}}, h.reserved...), h.err
 }
 func (h *house) PutReservation(_ context.Context, r model.Reservation) error {
 	h.last = r.MAC + " " + r.Address.String()

@@ -44,7 +44,7 @@ func before(cursor string) (int64, error) {
 	}
 	id, err := strconv.ParseInt(cursor, 10, 64)
 	if err != nil || id < 1 {
-		return 0, apitype.Refuse(http.StatusBadRequest, "", "cursor: expected the value of \"next\" of an earlier page")
+		return 0, notACursor()
 	}
 	return id, nil
 }
@@ -83,12 +83,9 @@ func (a *API) jobRoutes() {
 		if i.Kind != "" {
 			q.Kinds = []string{i.Kind}
 		}
-		if i.Node != "" {
-			n, err := a.Registry.Node(ctx, i.Node)
-			if err != nil {
-				return nil, err
-			}
-			q.Node = n.ID
+		var err error
+		if q.Nodes, err = a.withPast(ctx, i.Node); err != nil {
+			return nil, err
 		}
 		return a.jobList(ctx, q, i.Page)
 	})
@@ -165,11 +162,11 @@ func (a *API) commandRoutes() {
 		Page
 		Active bool `query:"active" doc:"only those that have not ended"`
 	}) (*body[apitype.JobList], error) {
-		n, err := a.Registry.Node(ctx, i.ID)
+		nodes, err := a.withPast(ctx, i.ID)
 		if err != nil {
 			return nil, err
 		}
-		q := jobs.Query{Node: n.ID, Active: i.Active}
+		q := jobs.Query{Nodes: nodes, Active: i.Active}
 		for _, k := range model.PeopleCommands() {
 			q.Kinds = append(q.Kinds, string(k))
 		}
@@ -204,19 +201,15 @@ func (a *API) speedTestRoutes() {
 		Page
 		Node string `query:"node" maxLength:"64" doc:"canonical ID or name: measured by it" example:"mast-3"`
 	}) (*body[apitype.SpeedTestList], error) {
-		node := ""
-		if i.Node != "" {
-			n, err := a.Registry.Node(ctx, i.Node)
-			if err != nil {
-				return nil, err
-			}
-			node = n.ID
+		nodes, err := a.withPast(ctx, i.Node)
+		if err != nil {
+			return nil, err
 		}
 		from, err := before(i.Cursor)
 		if err != nil {
 			return nil, err
 		}
-		list, next, err := a.SpeedTests.List(ctx, node, from, i.Limit)
+		list, next, err := a.SpeedTests.List(ctx, nodes, from, i.Limit)
 		return answer(apitype.SpeedTestList{Items: list, Next: cursorBefore(next)}, err)
 	})
 }

@@ -51,10 +51,16 @@ func (a *API) meshRoutes() {
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "list-mesh-peers", Method: http.MethodGet, Path: "/v1/mesh/peers", Tags: tags,
 		Summary:     "The members of the mesh that the gateway reaches directly, by radio or by cable",
-		Description: "Those on the way to a link are among them, and why there is none.",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.MeshPeerList], error) {
+		Description: "Those on the way to a link are among them, and why there is none. Those by radio come first.",
+	}, func(ctx context.Context, p *Page) (*body[apitype.MeshPeerList], error) {
 		s, err := a.meshStatus(ctx)
-		return answer(apitype.MeshPeerList{Items: s.Peers()}, err)
+		if err != nil {
+			return nil, err
+		}
+		items, next, err := pageOf(s.Peers(), *p, 3, func(p model.MeshPeer) []string {
+			return []string{ordered(p.Transport == "radio"), p.Iface, p.MAC}
+		})
+		return answer(apitype.MeshPeerList{Items: items, Next: next}, err)
 	})
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "get-mesh-topology", Method: http.MethodGet, Path: "/v1/mesh/topology", Tags: tags,

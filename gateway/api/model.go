@@ -92,22 +92,59 @@ func (a *API) modelRoutes() {
 	})
 	register(a, read, huma.Operation{
 		OperationID: "list-model-conflicts", Method: http.MethodGet, Path: "/v1/model/conflicts", Tags: tags,
-		Summary: "What does not fit: keys that were there twice, hardware addresses that several nodes say they have",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.ModelConflicts], error) {
-		q, err := a.Registry.Quarantined(ctx)
-		return answer(apitype.ModelConflicts{Quarantined: q, MACs: a.Registry.Conflicts()}, err)
+		Summary: "What does not fit: keys that were there twice, hardware addresses that several nodes say they have", Description: "limit counts both, of which quarantined nodes come first.",
+	}, func(ctx context.Context, p *Page) (*body[apitype.ModelConflicts], error) {
+		return answer(a.conflicts(ctx, *p))
 	})
 	a.replacementRoutes(tags)
 	a.endpointRoutes()
+}
+
+// conflicts is a page of what does not fit.
+func (a *API) conflicts(ctx context.Context, p Page) (c apitype.ModelConflicts, err error) {
+	quarantined, err := a.Registry.Quarantined(ctx)
+	if err != nil {
+		return c, err
+	}
+	type conflict struct {
+		node *apitype.Node
+		mac  apitype.MACConflict
+	}
+	list := []conflict{}
+	for i := range quarantined {
+		list = append(list, conflict{node: &quarantined[i]})
+	}
+	for _, m := range a.Registry.Conflicts() {
+		list = append(list, conflict{mac: m})
+	}
+	items, next, err := pageOf(list, p, 2, func(c conflict) []string {
+		if c.node != nil {
+			return []string{ordered(true), c.node.Name}
+		}
+		return []string{ordered(false), c.mac.MAC}
+	})
+	c = apitype.ModelConflicts{Quarantined: []apitype.Node{}, MACs: []apitype.MACConflict{}, Next: next}
+	for _, i := range items {
+		if i.node != nil {
+			c.Quarantined = append(c.Quarantined, *i.node)
+		} else {
+			c.MACs = append(c.MACs, i.mac)
+		}
+	}
+	return c, err
 }
 
 func (a *API) replacementRoutes(tags []string) {
 	register(a, admin, huma.Operation{
 		OperationID: "list-replacements", Method: http.MethodGet, Path: "/v1/model/replacements", Tags: tags,
 		Summary: "Nodes with a new key that look like others whose card was written anew",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.ReplacementList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.ReplacementList], error) {
 		l, err := a.Registry.Replacements(ctx)
-		return answer(apitype.ReplacementList{Items: some(l)}, err)
+		if err != nil {
+			return nil, err
+		}
+		items, next, err := pageOf(l, *p, 1, func(r apitype.Replacement) []string { return []string{r.Node} })
+		return answer(apitype.ReplacementList{Items: items, Next: next}, err)
 	})
 	register(a, admin, huma.Operation{
 		OperationID: "adopt-replacement", Method: http.MethodPost, Path: "/v1/model/replacements/{id}/adopt", Tags: tags,

@@ -160,6 +160,10 @@ func TestACardThatWasWrittenAnewOverTheAPI(t *testing.T) {
 	if names, err := f.Brain.Names(t.Context()); err != nil || len(names) != 2 || names[0].Nodes[0] != old {
 		t.Fatalf("names: %+v, %v", names, err)
 	}
+	for _, table := range []string{"locate", "speed-test"} {
+		f.exec(`INSERT INTO jobs (epoch, boot, kind, node, by, request, state, created, ended) VALUES (1, 1, '` + table + `', '` + old + `', 'user:root', '{}', 'done', 1, 2)`)
+	}
+	f.exec(`INSERT INTO alerts (kind, node, subject, severity, message, fields, opened, closed) VALUES ('disk.full', '` + old + `', 'perm', 1, 'full', 'null', 1, 2)`)
 	next := f.ask(identity.New(), "mast", board) // and waits
 	var l apitype.ReplacementList
 	f.want(200, "GET", "/v1/model/replacements", nil, &l)
@@ -212,6 +216,15 @@ func TestACardThatWasWrittenAnewOverTheAPI(t *testing.T) {
 		}
 		if time.Now().After(end) {
 			t.Fatalf("events of the mast: %+v", events)
+		}
+	}
+	// So are its jobs, speed tests and alerts, which are found by the old one too.
+	for _, ref := range []string{"mast", next, old} {
+		for path, want := range map[string]int{"/v1/jobs?node=" + ref: 2, "/v1/jobs?kind=locate&node=" + ref: 1, "/v1/nodes/" + ref + "/commands": 1, "/v1/speed-tests?node=" + ref: 1, "/v1/alerts?state=all&node=" + ref: 1} {
+			var list struct{ Items []struct{ Node string } }
+			if f.want(200, "GET", path, nil, &list); len(list.Items) != want || list.Items[0].Node != old {
+				t.Errorf("%s: %+v", path, list.Items)
+			}
 		}
 	}
 	live := f.follow(f.token, apitype.LiveRequest{Topic: apitype.TopicEvents, Nodes: []string{"mast"}, Kind: "node.test"})

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -56,17 +55,24 @@ func (a *API) networkRoutes() {
 	register(a, read, huma.Operation{
 		OperationID: "list-network-neighbours", Method: http.MethodGet, Path: "/v1/network/neighbours", Tags: tags,
 		Summary: "Hosts whose hardware addresses the gateway knows, by ARP and neighbour discovery",
-	}, func(ctx context.Context, i *OfNode) (*body[apitype.NetworkNeighbourList], error) {
+	}, func(ctx context.Context, i *struct {
+		OfNode
+		Page
+	}) (*body[apitype.NetworkNeighbourList], error) {
 		id, err := a.gatewayAlone(ctx, i.Node, "its neighbours", "haloctl --node")
 		if err != nil {
 			return nil, err
 		}
 		list, err := a.Tables.NeighbourTable(ctx)
-		nodes := a.Registry.ByMAC()
-		for k := range list {
-			list[k].Node = cmp.Or(list[k].Node, nodes[list[k].MAC])
+		if err != nil {
+			return nil, ofRadio(err)
 		}
-		return answer(apitype.NetworkNeighbourList{Node: id, Items: some(list)}, ofRadio(err))
+		items, next, err := pageOf(list, i.Page, 2, func(e model.NeighbourEntry) []string { return []string{e.Iface, addressKey(e.Address)} })
+		nodes := a.Registry.ByMAC()
+		for k := range items {
+			items[k].Node = cmp.Or(items[k].Node, nodes[items[k].MAC])
+		}
+		return answer(apitype.NetworkNeighbourList{Node: id, Items: items, Next: next}, err)
 	})
 	register(a, read, huma.Operation{
 		OperationID: "list-wireless", Method: http.MethodGet, Path: "/v1/network/wireless", Tags: tags,
@@ -84,15 +90,22 @@ func (a *API) networkRoutes() {
 	register(a, read, huma.Operation{
 		OperationID: "list-associations", Method: http.MethodGet, Path: "/v1/network/associations", Tags: tags,
 		Summary: "Stations that radios have links with: signal, rates, repetitions",
-	}, func(ctx context.Context, i *OfNode) (*body[apitype.AssociationList], error) {
+	}, func(ctx context.Context, i *struct {
+		OfNode
+		Page
+	}) (*body[apitype.AssociationList], error) {
 		radios, id, err := a.radios(ctx, i.Node)
-		out := apitype.AssociationList{Node: id, Items: []apitype.Association{}}
+		if err != nil {
+			return nil, err
+		}
+		list := []apitype.Association{}
 		for _, r := range radios {
 			for _, p := range r.Peers {
-				out.Items = append(out.Items, apitype.Association{Radio: r.Name, Iface: r.Iface, RadioPeer: p})
+				list = append(list, apitype.Association{Radio: r.Name, Iface: r.Iface, RadioPeer: p})
 			}
 		}
-		return answer(out, err)
+		items, next, err := pageOf(list, i.Page, 3, func(s apitype.Association) []string { return []string{s.Radio, s.Iface, s.MAC} })
+		return answer(apitype.AssociationList{Node: id, Items: items, Next: next}, err)
 	})
 }
 
@@ -147,53 +160,79 @@ func (a *API) batmanRoutes() {
 	register(a, read, huma.Operation{
 		OperationID: "list-batman-originators", Method: http.MethodGet, Path: "/v1/mesh/batman/originators", Tags: tags,
 		Summary: "All ways to the nodes of the mesh that the gateway's routing knows, those not in use included",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.BatmanOriginatorList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.BatmanOriginatorList], error) {
 		t, err := a.Tables.Batman(ctx, model.BatmanOriginators)
-		list, nodes := some(slices.Clone(t.Originators)), a.Registry.ByMAC()
-		for k := range list {
-			o := &list[k]
+		if err != nil {
+			return nil, ofRadio(err)
+		}
+		items, next, err := pageOf(t.Originators, *p, 4, func(o model.BatmanOriginator) []string {
+			return []string{o.MAC, ordered(o.Best), o.NextHop, o.Iface}
+		})
+		nodes := a.Registry.ByMAC()
+		for k := range items {
+			o := &items[k]
 			o.Node, o.NextHopNode = cmp.Or(o.Node, nodes[o.MAC]), cmp.Or(o.NextHopNode, nodes[o.NextHop])
 		}
-		return answer(apitype.BatmanOriginatorList{Items: list}, ofRadio(err))
+		return answer(apitype.BatmanOriginatorList{Items: items, Next: next}, err)
 	})
 	register(a, read, huma.Operation{
 		OperationID: "list-batman-neighbours", Method: http.MethodGet, Path: "/v1/mesh/batman/neighbours", Tags: tags,
 		Summary: "Nodes that the gateway's routing hears directly, and how well",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.BatmanNeighbourList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.BatmanNeighbourList], error) {
 		t, err := a.Tables.Batman(ctx, model.BatmanNeighbours)
-		list, nodes := some(slices.Clone(t.Neighbours)), a.Registry.ByMAC()
-		for k := range list {
-			list[k].Node = cmp.Or(list[k].Node, nodes[list[k].MAC])
+		if err != nil {
+			return nil, ofRadio(err)
 		}
-		return answer(apitype.BatmanNeighbourList{Items: list}, ofRadio(err))
+		items, next, err := pageOf(t.Neighbours, *p, 2, func(n model.Neighbour) []string { return []string{n.Iface, n.MAC} })
+		nodes := a.Registry.ByMAC()
+		for k := range items {
+			items[k].Node = cmp.Or(items[k].Node, nodes[items[k].MAC])
+		}
+		return answer(apitype.BatmanNeighbourList{Items: items, Next: next}, err)
 	})
 	register(a, read, huma.Operation{
 		OperationID: "list-batman-local-clients", Method: http.MethodGet, Path: "/v1/mesh/batman/translation/local", Tags: tags,
 		Summary: "Hardware addresses that the gateway tells the mesh to be behind it",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.BatmanClientList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.BatmanClientList], error) {
 		t, err := a.Tables.Batman(ctx, model.BatmanLocal)
-		return answer(apitype.BatmanClientList{Items: some(t.Local)}, ofRadio(err))
+		if err != nil {
+			return nil, ofRadio(err)
+		}
+		return answer(a.translation(t.Local, *p))
 	})
 	register(a, read, huma.Operation{
 		OperationID: "list-batman-global-clients", Method: http.MethodGet, Path: "/v1/mesh/batman/translation/global", Tags: tags,
 		Summary: "Hardware addresses that other nodes tell the mesh to be behind them",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.BatmanClientList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.BatmanClientList], error) {
 		t, err := a.Tables.Batman(ctx, model.BatmanGlobal)
-		list, nodes := some(slices.Clone(t.Global)), a.Registry.ByMAC()
-		for k := range list {
-			list[k].Node = cmp.Or(list[k].Node, nodes[list[k].Originator])
+		if err != nil {
+			return nil, ofRadio(err)
 		}
-		return answer(apitype.BatmanClientList{Items: list}, ofRadio(err))
+		return answer(a.translation(t.Global, *p))
 	})
 	register(a, read, huma.Operation{
 		OperationID: "list-batman-gateways", Method: http.MethodGet, Path: "/v1/mesh/batman/gateways", Tags: tags,
 		Summary: "Nodes that announce a way out of the mesh",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.BatmanGatewayList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.BatmanGatewayList], error) {
 		t, err := a.Tables.Batman(ctx, model.BatmanGateways)
-		list, nodes := some(slices.Clone(t.Gateways)), a.Registry.ByMAC()
-		for k := range list {
-			list[k].Node = cmp.Or(list[k].Node, nodes[list[k].MAC])
+		if err != nil {
+			return nil, ofRadio(err)
 		}
-		return answer(apitype.BatmanGatewayList{Items: list}, ofRadio(err))
+		items, next, err := pageOf(t.Gateways, *p, 3, func(g model.BatmanGateway) []string { return []string{g.MAC, g.NextHop, g.Iface} })
+		nodes := a.Registry.ByMAC()
+		for k := range items {
+			items[k].Node = cmp.Or(items[k].Node, nodes[items[k].MAC])
+		}
+		return answer(apitype.BatmanGatewayList{Items: items, Next: next}, err)
 	})
+}
+
+// translation is a page of a translation table.
+func (a *API) translation(list []model.BatmanClient, p Page) (apitype.BatmanClientList, error) {
+	items, next, err := pageOf(list, p, 2, func(c model.BatmanClient) []string { return []string{c.MAC, c.Originator} })
+	nodes := a.Registry.ByMAC()
+	for k := range items {
+		items[k].Node = cmp.Or(items[k].Node, nodes[items[k].Originator])
+	}
+	return apitype.BatmanClientList{Items: items, Next: next}, err
 }

@@ -19,13 +19,16 @@ type kernel struct {
 	err     error
 	clients []model.Client
 	asked   []string
+
+	neighbours []model.NeighbourEntry
+	tables     model.BatmanTables // besides what is always there
 }
 
 func (k *kernel) Interfaces(context.Context) ([]model.InterfaceDetail, error) {
 	return []model.InterfaceDetail{{Interface: model.Interface{Name: "eth0"}, Detail: &model.InterfaceCounters{MTU: 1500}}}, k.err
 }
 func (k *kernel) NeighbourTable(context.Context) ([]model.NeighbourEntry, error) {
-	return []model.NeighbourEntry{{Iface: "br0", MAC: "02:00:00:00:00:07", State: "stale"}}, k.err
+	return append([]model.NeighbourEntry{{Iface: "br0", MAC: "02:00:00:00:00:07", State: "stale"}}, k.neighbours...), k.err
 }
 func (k *kernel) Membership(context.Context) (model.Membership, error) {
 	return model.Membership{GatewayWireGuardKey: "the key in use"}, k.err
@@ -33,11 +36,11 @@ func (k *kernel) Membership(context.Context) (model.Membership, error) {
 func (k *kernel) Clients(context.Context) ([]model.Client, error) { return k.clients, k.err }
 func (k *kernel) Batman(_ context.Context, table string) (model.BatmanTables, error) {
 	k.asked = append(k.asked, table)
-	return model.BatmanTables{
-		Config:      &model.BatmanConfig{Routing: "BATMAN_V"},
-		Originators: []model.BatmanOriginator{{MAC: "02:00:00:00:00:07"}},
-		Global:      []model.BatmanClient{{MAC: "02:00:00:00:00:09", Originator: "02:00:00:00:00:07"}},
-	}, k.err
+	t := k.tables
+	t.Config = &model.BatmanConfig{Routing: "BATMAN_V"}
+	t.Originators = append([]model.BatmanOriginator{{MAC: "02:00:00:00:00:07"}}, t.Originators...)
+	t.Global = append([]model.BatmanClient{{MAC: "02:00:00:00:00:09", Originator: "02:00:00:00:00:07"}}, t.Global...)
+	return t, k.err
 }
 
 func TestNetworkRoutes(t *testing.T) {

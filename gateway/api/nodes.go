@@ -69,14 +69,35 @@ func (a *API) nodeRoutes() {
 	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
 		OperationID: "list-node-interfaces", Method: http.MethodGet, Path: "/v1/nodes/{id}/interfaces", Tags: nodes,
 		Summary: "A node's network interfaces, those that went away included",
-	}, func(ctx context.Context, i *NodePath) (*body[apitype.InterfaceList], error) {
+	}, func(ctx context.Context, i *struct {
+		NodePath
+		Page
+	}) (*body[apitype.InterfaceList], error) {
 		n, err := a.Registry.Node(ctx, i.ID)
 		if err != nil {
 			return nil, err
 		}
 		list, err := a.Registry.Interfaces(ctx, n.ID)
-		return answer(apitype.InterfaceList{Items: list}, err)
+		if err != nil {
+			return nil, err
+		}
+		items, next, err := pageOf(list, i.Page, 1, func(f apitype.Interface) []string { return []string{f.Name} })
+		return answer(apitype.InterfaceList{Items: items, Next: next}, err)
 	})
+}
+
+// withPast returns the canonical ID of the node that is meant and those of the nodes whose
+// place it has taken: what was about them is about it. Nothing, where none is meant.
+func (a *API) withPast(ctx context.Context, ref string) ([]string, error) {
+	if ref == "" {
+		return nil, nil
+	}
+	n, err := a.Registry.Node(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	past, err := a.Registry.Lineage(ctx, n.ID)
+	return append([]string{n.ID}, past...), err
 }
 
 func (a *API) updateNode(ctx context.Context, ref string, c IfMatch, u apitype.UpdateNode) (apitype.Node, error) {

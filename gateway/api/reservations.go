@@ -22,9 +22,13 @@ func (a *API) reservationRoutes() {
 	register(a, read, huma.Operation{
 		OperationID: "list-reservations", Method: http.MethodGet, Path: "/v1/network/reservations", Tags: tags,
 		Summary: "Addresses that the gateway keeps for single hosts: clients of its own, and guests of the mesh",
-	}, func(ctx context.Context, _ *nothing) (*body[apitype.ReservationList], error) {
+	}, func(ctx context.Context, p *Page) (*body[apitype.ReservationList], error) {
 		l, err := a.Services.Reservations(ctx)
-		return answer(apitype.ReservationList{Items: l}, ofRadio(err))
+		if err != nil {
+			return nil, ofRadio(err)
+		}
+		items, next, err := pageOf(l, *p, 2, func(r model.Reservation) []string { return []string{addressKey(r.Address), r.MAC} })
+		return answer(apitype.ReservationList{Items: items, Next: next}, err)
 	})
 	register(a, read, huma.Operation{
 		OperationID: "get-reservation", Method: http.MethodGet, Path: "/v1/network/reservations/{mac}", Tags: tags,

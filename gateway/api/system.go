@@ -49,8 +49,7 @@ func (a *API) systemRoutes() {
 		claimed, err := a.Auth.Claimed(ctx)
 		_, mesh := a.Mesh.Last()
 		return answer(apitype.Capabilities{
-			API: "v1", Version: version.Get().Version, Claimed: claimed, Mesh: mesh,
-			Features: []string{"alerts", "audit", "auth", "backup", "brain", "commands", "endpoints", "events", "firewall", "jobs", "join", "mesh", "metrics", "model", "nodes", "settings", "speed-tests", "telemetry", "telemetry-export", "telemetry-import", "topology", "wg-register"},
+			API: "v1", Version: version.Get().Version, Claimed: claimed, Mesh: mesh, Features: a.can,
 		}, err)
 	})
 	register(a, open, huma.Operation{

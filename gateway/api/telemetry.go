@@ -3,10 +3,8 @@ package api
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -219,22 +217,4 @@ func (a *API) series(ctx context.Context, q telemetry.Query, p Page) (apitype.Se
 		err = apitype.Refuse(http.StatusUnprocessableEntity, "", "%v", err)
 	}
 	return list, err
-}
-
-// cursorOf makes a cursor of what sorts the last item of a page.
-func cursorOf(key ...string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(strings.Join(key, "\x00")))
-}
-
-// keyOf takes it back; nil: the first page.
-func keyOf(cursor string, parts int) ([]string, error) {
-	if cursor == "" {
-		return nil, nil
-	}
-	text, err := base64.RawURLEncoding.DecodeString(cursor)
-	key := strings.Split(string(text), "\x00")
-	if err != nil || len(key) != parts {
-		return nil, apitype.Refuse(http.StatusBadRequest, "", "cursor: expected the value of \"next\" of an earlier page")
-	}
-	return key, nil
 }

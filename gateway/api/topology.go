@@ -35,6 +35,8 @@ type Topology interface {
 	Moments(from, to time.Time, most int, on bool) (list []graph.Moment, more bool, err error)
 	// Report returns what a node reported last.
 	Report(node string) (model.Report, bool)
+	// Unreachable returns the nodes that cannot be reached, in order, see topology.Engine.
+	Unreachable() (ids []string, known bool)
 }
 
 var _ Topology = (*topology.Engine)(nil)
@@ -189,7 +191,7 @@ func (a *API) topologyHistory(from, to time.Time, limit int, cursor string) (h a
 	}
 	if cursor != "" {
 		if from, err = time.Parse(time.RFC3339Nano, cursor); err != nil {
-			return h, apitype.Refuse(http.StatusBadRequest, "", "cursor: expected the value of \"next\" of an earlier page")
+			return h, notACursor()
 		}
 	}
 	if to.Before(from) {

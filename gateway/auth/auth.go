@@ -33,6 +33,7 @@ import (
 const (
 	accessLife   = 60 * time.Minute
 	refreshLife  = 30 * 24 * time.Hour
+	clockSlack   = 5 * time.Minute  // by which the clock is set back without anybody's tokens being looked at
 	refreshGrace = 30 * time.Second // an answer lost on a bad link may be asked for again
 	issuer       = "halo-gateway"
 	refreshStart = "halo-refresh-"
@@ -217,7 +218,12 @@ func (s *Service) issue(ctx context.Context, u user, in session, refresh string,
 				return err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE expires < ?`, store.Millis(now)); err != nil {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE expires < ?`, store.Millis(s.clock.Aged())); err != nil {
+			return err
+		}
+		// Those that were made before the clock was set back would be good for too long. It may
+		// be wrong now, and not then: for a while they stay as they are.
+		if _, err := tx.ExecContext(ctx, `UPDATE refresh_tokens SET expires = ? WHERE expires > ?`, store.Millis(now.Add(refreshLife)), store.Millis(s.clock.Ahead().Add(refreshLife+clockSlack))); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, family, username, expires, started, remote) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING`,

@@ -663,3 +663,93 @@ func FuzzAuthenticate(f *testing.F) {
 		}
 	})
 }
+
+// Whoever logged in while the clock was wrong has no login for ever, and those who had one
+// before have it still when it is put right.
+func TestTheClockIsSetUnderLogins(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "anna", apitype.RoleAdmin)
+	f.addUser(t, "olaf", apitype.RoleViewer)
+	// What is dropped for its age goes by a horizon, as in gateway-api.
+	f.clock.SetQuality(model.ClockLogin)
+	ran := time.Duration(0)
+	f.clock.Follow(clock.Span{Aged: f.now, Ahead: f.now}, func() bool { return true }, func() time.Duration { return ran })
+	before := f.login(t, "olaf")
+	right := f.now
+	f.now = right.AddDate(20, 0, 0)
+	if _, err := f.bearer(t, before.AccessToken); err == nil {
+		t.Error("an access token of 20 years ago is good")
+	}
+	if _, err := f.Refresh(t.Context(), here, before.RefreshToken); err == nil {
+		t.Error("a refresh token of 20 years ago is good")
+	}
+	wrong := f.login(t, "anna") // drops what has ended, but not for this clock
+	token, err := f.CreateAPIToken(t.Context(), Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin}, apitype.CreateAPIToken{Name: "logger", Scopes: []string{apitype.ScopeNodesRead}, ExpiresS: 86400})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forever, err := f.CreateAPIToken(t.Context(), Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin}, apitype.CreateAPIToken{Name: "other", Scopes: []string{apitype.ScopeNodesRead}})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	f.now = right.Add(time.Minute)
+	if _, err := f.bearer(t, before.AccessToken); err != nil {
+		t.Errorf("a login of before: %v", err)
+	}
+	if _, err := f.bearer(t, wrong.AccessToken); err == nil || !strings.Contains(err.Error(), "of another time") {
+		t.Errorf("an access token of 20 years ahead: %v", err)
+	}
+	if _, err := f.bearer(t, token.Token); err != nil {
+		t.Errorf("an API token of 20 years ahead: %v", err)
+	}
+	again, err := f.Refresh(t.Context(), here, wrong.RefreshToken)
+	if err != nil {
+		t.Fatalf("its login goes on: %v", err)
+	}
+	if _, err := f.bearer(t, again.AccessToken); err != nil {
+		t.Error(err)
+	}
+	late, err := f.Refresh(t.Context(), here, before.RefreshToken)
+	if err != nil {
+		t.Fatalf("a login of before: %v", err)
+	}
+	// Set back by mistake: tokens are not shortened for that.
+	f.now = right.AddDate(0, -3, 0)
+	if f.login(t, "anna"); f.count(t, `SELECT count(*) FROM api_tokens WHERE created > expires`) != 0 {
+		t.Error("an API token ends before it begins")
+	}
+	if _, err := f.bearer(t, token.Token); err != nil {
+		t.Error(err)
+	}
+	f.now = right.Add(2 * time.Minute)
+	if late, err = f.Refresh(t.Context(), here, late.RefreshToken); err != nil {
+		t.Fatalf("a login of before, after the clock was set back and put right: %v", err)
+	}
+
+	// Two days later it is believed.
+	f.clock.Aged()
+	f.now, ran = f.now.Add(49*time.Hour), 49*time.Hour
+	if _, err := f.Refresh(t.Context(), here, late.RefreshToken); err != nil {
+		t.Error(err)
+	}
+	l, err := f.Sessions(t.Context(), Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin, Scopes: roleScopes(apitype.RoleAdmin)}, "", 10)
+	if err != nil || len(l.Items) != 3 {
+		t.Fatalf("got %+v, %v", l, err)
+	}
+	for _, s := range l.Items {
+		if s.Expires.After(f.now.Add(refreshLife + clockSlack)) {
+			t.Errorf("the login of %s is good until %v", s.Username, s.Expires)
+		}
+	}
+	if _, err := f.bearer(t, token.Token); err != nil {
+		t.Error(err)
+	}
+	f.now = f.now.Add(25 * time.Hour)
+	if _, err := f.bearer(t, token.Token); err == nil {
+		t.Error("an API token of a day is good for longer than a day from then on")
+	}
+	if _, err := f.bearer(t, forever.Token); err != nil {
+		t.Error(err)
+	}
+}

@@ -52,6 +52,10 @@ func (s *Service) accessToken(ctx context.Context, token string) (Principal, err
 	if err != nil {
 		return Principal{}, unauthorized("the access token is not valid here; log in")
 	}
+	// It was made before the clock was set back, nobody knows how long ago.
+	if c.ExpiresAt.After(s.clock.Now().Add(accessLife + clockSlack)) {
+		return Principal{}, unauthorized("the access token is of another time; refresh it or log in")
+	}
 	u, err := s.user(ctx, c.Subject)
 	if errors.Is(err, errNoUser) || err == nil && (u.disabled || u.generation != c.Generation) {
 		return Principal{}, unauthorized("this login has ended; log in again")
@@ -69,8 +73,9 @@ func (s *Service) accessToken(ctx context.Context, token string) (Principal, err
 
 func (s *Service) apiToken(ctx context.Context, token string) (Principal, error) {
 	var id, scopes string
+	var created int64
 	var expires, used sql.NullInt64
-	err := s.db.Read().QueryRowContext(ctx, `SELECT id, scopes, expires, last_used FROM api_tokens WHERE hash = ?`, hashToken(token)).Scan(&id, &scopes, &expires, &used)
+	err := s.db.Read().QueryRowContext(ctx, `SELECT id, scopes, created, expires, last_used FROM api_tokens WHERE hash = ?`, hashToken(token)).Scan(&id, &scopes, &created, &expires, &used)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Principal{}, unauthorized("the API token is unknown or was deleted")
 	}
@@ -80,6 +85,11 @@ func (s *Service) apiToken(ctx context.Context, token string) (Principal, error)
 	now := s.clock.Now()
 	if expires.Valid && now.After(store.Time(expires.Int64)) {
 		return Principal{}, unauthorized("the API token has expired")
+	}
+	if expires.Valid && store.Time(created).After(s.clock.Ahead().Add(clockSlack)) {
+		if err := s.rejuvenate(ctx, now); err != nil && !errors.Is(err, store.ErrUnavailable) {
+			return Principal{}, fmt.Errorf("API tokens of another time: %w", err)
+		}
 	}
 	if !used.Valid || now.Sub(store.Time(used.Int64)).Abs() > lastUsedEvery {
 		err := s.db.Write(ctx, func(tx *sql.Tx) error {
@@ -91,4 +101,14 @@ func (s *Service) apiToken(ctx context.Context, token string) (Principal, error)
 		}
 	}
 	return Principal{Kind: "token", Name: id, Scopes: strings.Fields(scopes)}, nil
+}
+
+// rejuvenate has API tokens that were made before the clock was set back live from now on
+// for as long as they were to: until they expire by their own time would be too long.
+func (s *Service) rejuvenate(ctx context.Context, now time.Time) error {
+	return s.db.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE api_tokens SET expires = expires - (created - ?1), created = ?1 WHERE created > ?2 AND expires IS NOT NULL`,
+			store.Millis(now), store.Millis(s.clock.Ahead().Add(clockSlack)))
+		return err
+	})
 }

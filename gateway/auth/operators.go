@@ -67,7 +67,7 @@ func (s *Service) IssueOperator(ctx context.Context, by Principal, c apitype.Cre
 		if err != nil {
 			return err
 		}
-		if err := roomForOperator(ctx, tx, by.Name, now); err != nil {
+		if err := roomForOperator(ctx, tx, by.Name, now, s.clock.Aged()); err != nil {
 			return err
 		}
 		err = tx.QueryRowContext(ctx, `INSERT INTO operator_certificates (epoch, username, role, key, label, issued, expires) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING serial`,
@@ -92,8 +92,8 @@ func (s *Service) IssueOperator(ctx context.Context, by Principal, c apitype.Cre
 
 // roomForOperator bounds how many certificates there are, and forgets those that
 // ended some time ago.
-func roomForOperator(ctx context.Context, tx *sql.Tx, user string, now time.Time) error {
-	if _, err := tx.ExecContext(ctx, `DELETE FROM operator_certificates WHERE expires < ?`, store.Millis(now.Add(-operatorsKept))); err != nil {
+func roomForOperator(ctx context.Context, tx *sql.Tx, user string, now, aged time.Time) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM operator_certificates WHERE expires < ?`, store.Millis(aged.Add(-operatorsKept))); err != nil {
 		return err
 	}
 	var all, fresh int

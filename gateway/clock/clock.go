@@ -2,7 +2,8 @@
 // system's, but never before the build, with what halo-mesh says of its
 // quality. A clock without quality is late, not early (it starts from a saved
 // time), so that an expiry that has passed by it has truly passed, while one
-// that has not may have; tokens are therefore also counted and revocable.
+// that has not may have; tokens are therefore also counted and revocable. What is dropped
+// for its age goes by Aged, which a step of the clock does not move.
 package clock
 
 import (
@@ -17,6 +18,7 @@ type Clock struct {
 	system  func() time.Time
 	floor   time.Time
 	quality atomic.Value // model.ClockQuality
+	horizon atomic.Pointer[Horizon]
 }
 
 // New returns a clock over the system's (time.Now) that never shows less than

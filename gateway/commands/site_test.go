@@ -332,4 +332,4 @@ func (c *counter) all() string {
 	return strings.Join(c.done, " ")
 }
 
-func jobsOf(node string) jobs.Query { return jobs.Query{Node: node, Limit: 100} }
+func jobsOf(node string) jobs.Query { return jobs.Query{Nodes: []string{node}, Limit: 100} }

@@ -83,7 +83,7 @@ func TestASpeedTestBetweenTwoNodes(t *testing.T) {
 	if err := json.Unmarshal(j.Result, &res); err != nil || res.Down.Bytes != model.SpeedDownBytes || res.Up.Bytes != model.SpeedUpBytes || res.Down.Mbps <= 0 || res.Up.Mbps <= 0 || res.LatencyMS <= 0 {
 		t.Errorf("got %s, %v", j.Result, err)
 	}
-	list, next, err := s.speed.List(t.Context(), node.id(), 0, 10)
+	list, next, err := s.speed.List(t.Context(), []string{node.id()}, 0, 10)
 	if err != nil || next != 0 || len(list) != 1 || list[0].Peer != peer.id() || list[0].Job != j.ID || *list[0].Result != res {
 		t.Errorf("got %+v, %v", list, err)
 	}

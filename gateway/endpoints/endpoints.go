@@ -167,7 +167,7 @@ func (b *Book) Report(node string, list []model.Client) {
 	var moved []news
 	b.mu.Lock()
 	claims := map[string]bool{}
-	settling := now.Before(b.settled)
+	settling := now.Before(b.settled) && b.settled.Sub(now) <= settleIn // the clock may have been set back
 	heard := func(node string) bool { return b.claims[node] != nil || !settling }
 	reported := b.claims[node] != nil
 	for _, c := range list[:min(len(list), maxOfNode)] {
@@ -311,10 +311,10 @@ func (b *Book) save(ctx context.Context) error {
 	b.saving.Lock()
 	defer b.saving.Unlock()
 	b.mu.Lock()
-	now := b.Clock.Now()
 	if b.Clock.Quality() != model.ClockNone {
+		aged := b.Clock.Aged()
 		for _, e := range b.byMAC {
-			if e.name == "" && e.note == "" && !e.client.Present && now.Sub(e.last) > forgetAfter {
+			if e.name == "" && e.note == "" && !e.client.Present && aged.Sub(e.last) > forgetAfter {
 				b.forget(e)
 			}
 		}

@@ -208,6 +208,29 @@ func TestWhatPeopleSay(t *testing.T) {
 	}
 }
 
+// A clock that is years ahead for a while has nobody forgotten.
+func TestTheClockIsSet(t *testing.T) {
+	f := newFixture(t)
+	f.config.Clock.Follow(clock.Span{Aged: f.now, Ahead: f.now}, func() bool { return true }, func() time.Duration { return 0 })
+	f.report(mast, phone(true))
+	f.report(mast)
+	id := f.one().ID
+	for _, years := range []int{3, -3, -1, 1} {
+		f.now = f.now.AddDate(years, 0, 0)
+		f.save()
+		if e := f.one(); e.ID != id {
+			t.Errorf("%d years on: got %+v", years, e)
+		}
+	}
+	// Nor does it take that long until reports are believed again.
+	f.start()
+	f.now = f.now.AddDate(-1, 0, 0)
+	f.report(hut, phone(true))
+	if e := f.one(); e.Node != hut {
+		t.Errorf("got %+v", e)
+	}
+}
+
 func TestPagesAndFilters(t *testing.T) {
 	f := newFixture(t)
 	var list []model.Client

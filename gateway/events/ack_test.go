@@ -2,10 +2,12 @@ package events
 
 import (
 	"database/sql"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"halo.internal/gateway/clock"
 	"halo.internal/gateway/etag"
 	"halo.internal/gateway/store"
 	"halo.internal/model"
@@ -110,8 +112,82 @@ func TestRetention(t *testing.T) {
 	}
 	// What is stored next is counted right.
 	add(1, model.Info, 0)
-	if got := l.shares["n-x"].count; got != 131 {
-		t.Errorf("counted %d, want 131", got)
+	if info, failures := l.shares[holder{"n-x", 0}].count, l.shares[holder{"n-x", 2}].count; info != 81 || failures != 50 {
+		t.Errorf("counted %d and %d, want 81 and 50", info, failures)
+	}
+}
+
+// A clock that is years ahead for a day costs no event.
+func TestAClockThatIsAheadAgesNothing(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "config.db"), share{maxStored, maxOctets})
+	now, ran := build.AddDate(1, 0, 0), time.Duration(0)
+	l.clock = clock.New(func() time.Time { return now }, build)
+	l.clock.SetQuality(model.ClockGPS)
+	l.clock.Follow(clock.Span{Aged: now, Ahead: now}, func() bool { return true }, func() time.Duration { return ran })
+	for seq := range uint64(100) {
+		record(t, l, model.Event{Boot: 1, Seq: seq + 1, Kind: "test.it", Severity: model.Info})
+	}
+	now = now.AddDate(20, 0, 0)
+	for range 24 {
+		if err := l.retain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		now, ran = now.Add(time.Hour), ran+time.Hour
+	}
+	if list, _, err := l.List(t.Context(), Query{Limit: 200}); err != nil || len(list) != 100 {
+		t.Errorf("%d are left, %v", len(list), err)
+	}
+}
+
+// What there is too much of goes from whoever has most of it, also by the number that people
+// set, and an event for many others' sake never is one that is worse.
+func TestWhoHasMostLosesByNumber(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "config.db"), share{maxStored, maxOctets})
+	seq := uint64(0)
+	add := func(node string, n int, s model.Severity) {
+		t.Helper()
+		list := make([]model.Event, n)
+		for i := range list {
+			seq++
+			list[i] = model.Event{Boot: 1, Seq: seq, Kind: "test.it", Severity: s}
+		}
+		if _, err := l.Record(t.Context(), node, list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("n-quiet", 20, model.Info)
+	add("n-noisy", 5, model.Error)
+	add("n-noisy", 400, model.Info)
+	add("n-other", 30, model.Info)
+	r := apitype.EventRetention{Info: apitype.RetentionRule{Days: 10, Count: 100}, Warning: apitype.RetentionRule{Days: 1, Count: 100}, Error: apitype.RetentionRule{Days: 30, Count: 100}}
+	if err := l.SetRetention(t.Context(), etag.Match{}, r); err != nil {
+		t.Fatal(err)
+	}
+	if want := (shares{{"n-quiet", 0}: l.shares[holder{"n-quiet", 0}], {"n-noisy", 0}: l.shares[holder{"n-noisy", 0}], {"n-noisy", 2}: l.shares[holder{"n-noisy", 2}], {"n-other", 0}: l.shares[holder{"n-other", 0}]}); len(l.shares) != len(want) ||
+		want[holder{"n-quiet", 0}].count != 20 || want[holder{"n-noisy", 0}].count != 50 || want[holder{"n-noisy", 2}].count != 5 || want[holder{"n-other", 0}].count != 30 {
+		t.Errorf("left are %v", l.shares)
+	}
+	counted := fmt.Sprint(l.shares)
+	if err := l.db.Write(t.Context(), func(tx *sql.Tx) error { return l.count(t.Context(), tx) }); err != nil || counted != fmt.Sprint(l.shares) {
+		t.Errorf("counted %s, there are %v, %v", counted, l.shares, err)
+	}
+	list, _, err := l.List(t.Context(), Query{Node: "n-noisy", Severity: model.Info, Limit: 500})
+	if err != nil || len(list) != 55 || list[0].Seq != 425 || list[49].Seq != 376 {
+		t.Errorf("of the noisy one %d are left, from %d to %d, %v: want the newest", len(list), list[49].Seq, list[0].Seq, err)
+	}
+}
+
+// Of many who have one each somebody loses it, and never the newest of all.
+func TestManyWithOneEventEach(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "config.db"), share{20, maxOctets})
+	for i := range 60 {
+		if _, err := l.Record(t.Context(), fmt.Sprintf("n-%02d", i), []model.Event{{Boot: 1, Seq: 1, Kind: "test.it", Severity: model.Info, Time: build}}); err != nil {
+			t.Fatal(err)
+		}
+		list, _, err := l.List(t.Context(), Query{Limit: 100})
+		if err != nil || len(list) != min(i+1, 20) || list[0].Source != fmt.Sprintf("n-%02d", i) {
+			t.Fatalf("after %d: %d events, the newest of %s, %v", i+1, len(list), list[0].Source, err)
+		}
 	}
 }
 

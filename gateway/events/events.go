@@ -184,8 +184,12 @@ var (
 		"gateway.epoch-behind", "gateway.epoch-raised", "gateway.set-aside", "mesh.radio.capture", "perm.full", "perm.room",
 		"telemetry.conflict", "telemetry.crowded", "telemetry.damaged", "telemetry.dropped", "telemetry.expired", "telemetry.failing", "telemetry.malformed",
 		"telemetry.misdated", "telemetry.schemas", "telemetry.series", "telemetry.thinned", "telemetry.unreadable"}
-	nodeKinds   = []string{"node.started"}     // of halo-mesh, though its first word is among ownWords
-	deviceKinds = []string{"gateway.restored"} // of halo-mesh too, on the gateway's own device alone
+	nodeKinds = []string{"node.started"} // of halo-mesh, though its first word is among ownWords
+	// Of halo-mesh too, on the gateway's own device alone. That there is another gateway
+	// (gateway.twin) nodes tell as well.
+	deviceKinds = []string{"firewall.policy", "firewall.policy-damaged", "firewall.trial", "firewall.trial-over",
+		"gateway.not-restarted", "gateway.not-restored", "gateway.restored", "gateway.restored-once", "gateway.restoring", "gateway.twin-gone",
+		"mesh.member.left-out", "mesh.profile.changed", "mesh.profile.missed", "mesh.profile.started", "mesh.profile.undone", "mesh.secret.due", "mesh.secret.waits"}
 )
 
 func gatewayAlone(kind string, gateway bool) bool {

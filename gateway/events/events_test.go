@@ -216,9 +216,12 @@ func TestWhatANodeMayReport(t *testing.T) {
 		{"backup.created backup.interrupted seal.lost settings.unfit operator.certified operator.revoked gateway.set-aside bundle.unusable", false, false},
 		{"telemetry.crowded telemetry.damaged telemetry.expired telemetry.failing telemetry.misdated telemetry.series telemetry.thinned", false, false},
 		{"auth.claimed node.joined gateway.epoch-raised mesh.radio.capture", false, false},
-		{"gateway.restored", false, true},
-		{"gateway.heard gateway.epoch-old gateway.twin gateway.restored-once gateway.restoring gateway.not-restored node.started", true, true},
-		{"bundle.damaged bundle.imported bundle.one-copy bundle.refused mesh.radio.captured mesh.profile.changed", true, true},
+		{"gateway.restored gateway.restored-once gateway.restoring gateway.not-restored gateway.not-restarted gateway.twin-gone", false, true},
+		{"firewall.policy firewall.policy-damaged firewall.trial firewall.trial-over", false, true},
+		{"mesh.member.left-out mesh.profile.changed mesh.profile.missed mesh.profile.started mesh.profile.undone mesh.secret.due mesh.secret.waits", false, true},
+		{"gateway.heard gateway.restarted gateway.epoch-old gateway.twin node.started firewall.failed firewall.recovered", true, true},
+		{"bundle.damaged bundle.imported bundle.one-copy bundle.refused mesh.radio.captured", true, true},
+		{"mesh.profile.prepared mesh.profile.switched mesh.profile.returned mesh.profile.rejoined mesh.profile.refused mesh.profile.damaged", true, true},
 		{"telemetry.spool.damaged telemetry.spool.dropped telemetry.spool.thinned telemetry.spool.aside telemetry.batch.refused agent.command.begun", true, true},
 	} {
 		for kind := range strings.FieldsSeq(tc.kinds) {

@@ -81,22 +81,26 @@ func (l *Log) retain(ctx context.Context) error {
 	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	l.shares = nil // count again, whatever goes
-	now, known := l.clock.Now(), l.clock.Quality() != model.ClockNone
-	return l.db.Write(ctx, func(tx *sql.Tx) error {
+	aged, known := l.clock.Aged(), l.clock.Quality() != model.ClockNone
+	err = l.db.Write(ctx, func(tx *sql.Tx) error {
+		most := limits{all: l.most, exact: true}
 		for i, rule := range []apitype.RetentionRule{r.Info, r.Warning, r.Error} {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM events WHERE severity = ?1 AND id <= (SELECT id FROM events WHERE severity = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)
-				AND id < (SELECT max(id) FROM events)`, i, rule.Count); err != nil {
-				return err
-			}
+			most.of = append(most.of, int64(rule.Count))
 			if !known {
 				continue
 			}
 			if _, err := tx.ExecContext(ctx, `DELETE FROM events WHERE id IN (SELECT id FROM events WHERE severity = ?1 AND received < ?2 ORDER BY id
-				LIMIT (SELECT count(*) / ?3 + 1 FROM events WHERE severity = ?1)) AND id < (SELECT max(id) FROM events)`, i, store.Millis(now.AddDate(0, 0, -rule.Days)), agedAtOnce); err != nil {
+				LIMIT (SELECT count(*) / ?3 + 1 FROM events WHERE severity = ?1)) AND id < (SELECT max(id) FROM events)`, i, store.Millis(aged.AddDate(0, 0, -rule.Days)), agedAtOnce); err != nil {
 				return err
 			}
 		}
-		return nil
+		if err := l.count(ctx, tx); err != nil {
+			return err
+		}
+		return l.trim(ctx, tx, most)
 	})
+	if err != nil {
+		l.shares = nil // of what was not dropped after all
+	}
+	return err
 }

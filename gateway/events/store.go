@@ -11,8 +11,8 @@ import (
 	"halo.internal/model"
 )
 
-// Bounds of the log. Beyond one of them whoever has most in it loses the
-// oldest: a node that reports without end pushes out its own, and what the
+// Bounds of the log, besides those that people set. Beyond one of them whoever has most
+// in it loses the oldest: a node that reports without end pushes out its own, and what the
 // others reported stays.
 const (
 	maxStored = 50_000
@@ -32,23 +32,29 @@ type share struct{ count, octets int64 }
 
 func (s share) plus(octets int64) share { return share{s.count + 1, s.octets + octets + rowOctets} }
 
+// holder is an owner, and of how severe events.
+type holder struct {
+	who      string
+	severity int
+}
+
 // shares counts the log, so that it need not be read to know its size.
-type shares map[string]share
+type shares map[holder]share
 
 func (l *Log) count(ctx context.Context, tx *sql.Tx) error {
-	rows, err := tx.QueryContext(ctx, `SELECT `+owner+`, count(*), sum(octet_length(body) + ?) FROM events GROUP BY 1`, rowOctets)
+	rows, err := tx.QueryContext(ctx, `SELECT `+owner+`, severity, count(*), sum(octet_length(body) + ?) FROM events GROUP BY 1, 2`, rowOctets)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	l.shares = shares{}
 	for rows.Next() {
-		var who string
+		var h holder
 		var s share
-		if err := rows.Scan(&who, &s.count, &s.octets); err != nil {
+		if err := rows.Scan(&h.who, &h.severity, &s.count, &s.octets); err != nil {
 			return err
 		}
-		l.shares[who] = s
+		l.shares[h] = s
 	}
 	return rows.Err()
 }
@@ -79,7 +85,7 @@ func (l *Log) store(ctx context.Context, source string, make func(*sql.Tx) ([]mo
 			}
 			newest = max(newest, id)
 		}
-		return l.trim(ctx, tx)
+		return l.trim(ctx, tx, limits{all: l.most})
 	})
 	if err != nil {
 		l.shares = nil // counted for nothing: count again
@@ -132,10 +138,10 @@ func (l *Log) insert(ctx context.Context, tx *sql.Tx, source string, e model.Eve
 	if err != nil { // such as a year beyond 9999
 		return 0, fmt.Errorf("%w: %w", errUnfit, err)
 	}
-	var who string
+	h := holder{severity: level(e.Severity)}
 	err = tx.QueryRowContext(ctx, `INSERT INTO events (received, source, boot, seq, kind, severity, node, body)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source, boot, seq) DO NOTHING RETURNING id, `+owner,
-		store.Millis(l.clock.Now()), source, int64(e.Boot), int64(e.Seq), e.Kind, level(e.Severity), about, string(body)).Scan(&id, &who)
+		store.Millis(l.clock.Now()), source, int64(e.Boot), int64(e.Seq), e.Kind, h.severity, about, string(body)).Scan(&id, &h.who)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return 0, nil
@@ -144,62 +150,101 @@ func (l *Log) insert(ctx context.Context, tx *sql.Tx, source string, e model.Eve
 	case err != nil:
 		return 0, err
 	}
-	l.shares[who] = l.shares[who].plus(int64(len(body)))
+	l.shares[h] = l.shares[h].plus(int64(len(body)))
 	return id, nil
 }
 
-// trim drops the oldest events of whoever has most, an eighth at a time.
-func (l *Log) trim(ctx context.Context, tx *sql.Tx) error {
+// limits is how much there may be.
+type limits struct {
+	all   share
+	of    []int64 // events of each severity; nil: as many as there may be in all
+	exact bool    // no more than is too much goes: not for each write
+}
+
+// trim drops the oldest events of whoever has most of what there is too much of, an eighth
+// of them at a time.
+func (l *Log) trim(ctx context.Context, tx *sql.Tx, most limits) error {
 	for {
-		var all, most share
-		var longest, heaviest string
-		for who, s := range l.shares {
-			all.count, all.octets = all.count+s.count, all.octets+s.octets
-			if s.count > most.count {
-				longest, most.count = who, s.count
-			}
-			if s.octets > most.octets {
-				heaviest, most.octets = who, s.octets
-			}
-		}
-		var err error
-		switch {
-		case all.octets > l.most.octets:
-			err = l.drop(ctx, tx, heaviest)
-		case all.count > l.most.count:
-			err = l.drop(ctx, tx, longest)
-		default:
+		from, over := l.shares.over(most)
+		if over == 0 {
 			return nil
 		}
-		if err != nil {
+		n := l.shares[from].count/8 + 1
+		if most.exact {
+			n = min(n, over)
+		}
+		if err := l.drop(ctx, tx, from, n); err != nil {
 			return err
 		}
 	}
 }
 
-func (l *Log) drop(ctx context.Context, tx *sql.Tx, who string) error {
-	s := l.shares[who]
-	rows, err := tx.QueryContext(ctx, `DELETE FROM events WHERE id IN (SELECT id FROM events WHERE `+owner+` = ? ORDER BY id LIMIT ?) RETURNING octet_length(body)`, who, s.count/8+1)
+// over tells who has to lose some, and how many events are too much; 0: none.
+func (s shares) over(most limits) (from holder, events int64) {
+	var all share
+	var longest, heaviest holder
+	of, longestOf := map[int]int64{}, map[int]holder{}
+	for h, has := range s {
+		all.count, all.octets = all.count+has.count, all.octets+has.octets
+		of[h.severity] += has.count
+		if has.count > s[longest].count {
+			longest = h
+		}
+		if has.octets > s[heaviest].octets {
+			heaviest = h
+		}
+		if has.count > s[longestOf[h.severity]].count {
+			longestOf[h.severity] = h
+		}
+	}
+	switch {
+	case all.octets > most.all.octets:
+		return heaviest, s[heaviest].count // so many octets are so many events, which nobody knows before
+	case all.count > most.all.count:
+		return longest, all.count - most.all.count
+	}
+	for severity, n := range most.of {
+		if of[severity] > n {
+			return longestOf[severity], of[severity] - n
+		}
+	}
+	return holder{}, 0
+}
+
+// drop takes the oldest events out of what somebody has. The newest of all stays, since
+// numbers go on from it: where that is all he has, the oldest of that severity goes.
+func (l *Log) drop(ctx context.Context, tx *sql.Tx, h holder, n int64) error {
+	dropped, err := l.remove(ctx, tx, owner+` = ? AND severity = ?`, n, h.who, h.severity)
+	if err == nil && dropped == 0 {
+		dropped, err = l.remove(ctx, tx, `severity = ?`, 1, h.severity)
+	}
+	if err == nil && dropped == 0 {
+		err = fmt.Errorf("events of %q: expected some of %d to drop, found none", h.who, l.shares[h].count)
+	}
+	return err
+}
+
+// remove drops the oldest events of those that a clause selects.
+func (l *Log) remove(ctx context.Context, tx *sql.Tx, where string, n int64, args ...any) (dropped int, err error) {
+	rows, err := tx.QueryContext(ctx, `DELETE FROM events WHERE id IN (SELECT id FROM events WHERE `+where+` AND id < (SELECT max(id) FROM events) ORDER BY id LIMIT ?)
+		RETURNING `+owner+`, severity, octet_length(body)`, append(args, n)...)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer rows.Close()
-	before := s.count
 	for rows.Next() {
+		var h holder
 		var octets int64
-		if err := rows.Scan(&octets); err != nil {
-			return err
+		if err := rows.Scan(&h.who, &h.severity, &octets); err != nil {
+			return dropped, err
 		}
-		s.count, s.octets = s.count-1, s.octets-octets-rowOctets
+		s := l.shares[h]
+		if s.count, s.octets = s.count-1, s.octets-octets-rowOctets; s.count > 0 {
+			l.shares[h] = s
+		} else {
+			delete(l.shares, h)
+		}
+		dropped++
 	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	if s.count == before {
-		return fmt.Errorf("events of %q: expected some of %d to drop, found none", who, before)
-	}
-	if l.shares[who] = s; s.count <= 0 {
-		delete(l.shares, who)
-	}
-	return nil
+	return dropped, rows.Err()
 }

@@ -3,12 +3,15 @@ package jobs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
+	"halo.internal/gateway/reserve"
 	"halo.internal/gateway/store"
 	"halo.internal/model/apitype"
 	"halo.internal/model/atomicfile"
@@ -19,11 +22,51 @@ import (
 
 func (e *Engine) file(id int64) string { return filepath.Join(e.Files, strconv.FormatInt(id, 10)) }
 
-func (e *Engine) putFile(id int64, b []byte) error {
+// leftFree stays free beside files of jobs: the databases are more precious.
+const leftFree = 2 << 20
+
+// putFile keeps a job's file. Where the card has no room, the oldest ones make it, whose
+// jobs it returns; if that is not enough, its error wraps ENOSPC.
+func (e *Engine) putFile(id int64, b []byte) (gone []int64, err error) {
 	if err := os.MkdirAll(e.Files, 0o700); err != nil {
-		return err
+		return nil, err
 	}
-	return atomicfile.Write(e.file(id), b, 0o600)
+	for {
+		err := e.fits(len(b))
+		if err == nil {
+			err = atomicfile.Write(e.file(id), b, 0o600)
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			return gone, err
+		}
+		oldest, there, err2 := e.oldestFile(id)
+		if err2 == nil && there {
+			err2 = e.removeFile(oldest)
+		}
+		if !there || err2 != nil {
+			return gone, errors.Join(err, err2)
+		}
+		gone = append(gone, oldest)
+	}
+}
+
+func (e *Engine) fits(octets int) error {
+	free, err := reserve.Free(e.Files)
+	if err == nil && free < int64(octets)+leftFree {
+		err = fmt.Errorf("expected %d octets free beside a file of %d, got %d: %w", leftFree, octets, free, syscall.ENOSPC)
+	}
+	return err
+}
+
+// oldestFile is that of the job with the lowest number, but the one named.
+func (e *Engine) oldestFile(but int64) (id int64, there bool, err error) {
+	list, err := os.ReadDir(e.Files)
+	for _, f := range list {
+		if n, err := strconv.ParseInt(f.Name(), 10, 64); err == nil && n != but && (!there || n < id) {
+			id, there = n, true
+		}
+	}
+	return id, there, err
 }
 
 func (e *Engine) removeFile(id int64) error {

@@ -367,12 +367,27 @@ func (e *Engine) run(ctx context.Context, k Kind, l *live) error {
 	default:
 		end = End{State: apitype.JobFailed, Message: err.Error()}
 	}
-	if err := e.Finish(context.WithoutCancel(ctx), l.ID, end); err != nil && !errors.Is(err, ErrOver) { // it was taken back just before it began
-		e.Log.Error("how a job ended cannot be stored", "job", l.ID, "err", err)
-		return err
+	for said := false; ; said = true {
+		err := e.Finish(context.WithoutCancel(ctx), l.ID, end)
+		if err == nil || errors.Is(err, ErrOver) { // it was taken back just before it began
+			return nil
+		}
+		if !said {
+			e.Log.Error("how a job ended cannot be stored", "job", l.ID, "err", err)
+		}
+		if !errors.Is(err, store.ErrUnavailable) {
+			return err
+		}
+		select { // until the card takes it: the next job could not be stored either
+		case <-ctx.Done():
+			return nil
+		case <-time.After(againAfter):
+		}
 	}
-	return nil
 }
+
+// againAfter is how long the end of a job waits for a database that takes nothing.
+const againAfter = 3 * time.Second
 
 // Refusal is an error of a job that says more than that it failed.
 type Refusal struct {

@@ -371,8 +371,8 @@ func TestListsPage(t *testing.T) {
 		q    Query
 		want string
 	}{
-		"all": {Query{}, "7 6 5 4 3 2 1"}, "of a node": {Query{Node: "n-1"}, "6 4 2"}, "active": {Query{Active: true}, "7 6 5 4"},
-		"of no kind": {Query{Kinds: []string{"none", "nil"}}, ""}, "of kinds": {Query{Kinds: []string{"none", "test"}, Node: "n-0"}, "7 5 3 1"},
+		"all": {Query{}, "7 6 5 4 3 2 1"}, "of a node": {Query{Nodes: []string{"n-1"}}, "6 4 2"}, "of two": {Query{Nodes: []string{"n-1", "n-0"}}, "7 6 5 4 3 2 1"}, "active": {Query{Active: true}, "7 6 5 4"},
+		"of no kind": {Query{Kinds: []string{"none", "nil"}}, ""}, "of kinds": {Query{Kinds: []string{"none", "test"}, Nodes: []string{"n-0"}}, "7 5 3 1"},
 	} {
 		var got []string
 		for q := tc.q; ; {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"halo.internal/gateway/store"
@@ -67,20 +68,72 @@ type End struct {
 // ErrOver is returned where a job has ended already.
 var ErrOver = errors.New("the job has ended")
 
-// Finish notes how a job has ended, and makes room for it among those that have.
+// Finish notes how a job has ended, and makes room for it among those that have. Where the
+// card has no room for its file, it has failed. An error that wraps store.ErrUnavailable
+// says that it has not ended yet: it is to be told again.
 func (e *Engine) Finish(ctx context.Context, id int64, end End) error {
 	result, err := e.result(&end)
 	if err != nil {
 		return err
 	}
-	var file sql.NullInt64
+	var gone []int64 // jobs that have no file any more
 	if end.File != nil {
-		if err := e.putFile(id, end.File); err != nil {
+		if err := e.awaited(ctx, id, end.Late); err != nil {
 			return err
 		}
+		if gone, err = e.putFile(id, end.File); errors.Is(err, syscall.ENOSPC) {
+			end = end.without(err)
+		} else if err != nil {
+			return err
+		}
+	}
+	dropped, err := e.settle(ctx, id, end, result, gone)
+	if end.File != nil && errors.Is(err, store.ErrFull) {
+		err = errors.Join(err, e.removeFile(id))
+		end = end.without(err)
+		dropped, err = e.settle(ctx, id, end, result, gone)
+	}
+	if err != nil {
+		if end.File != nil {
+			err = errors.Join(err, e.removeFile(id))
+		}
+		return err
+	}
+	for _, old := range dropped {
+		if err := e.removeFile(old); err != nil {
+			e.Log.Warn("a job's file stays", "job", old, "err", err)
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.live, id)
+	e.change(id)
+	return nil
+}
+
+// without is how a job ends whose file cannot be kept.
+func (end End) without(err error) End {
+	return End{State: apitype.JobFailed, Message: fmt.Sprintf("the gateway's card has no room for its file of %d octets: %v", len(end.File), err), Late: end.Late}
+}
+
+// awaited tells whether an end of a job would be taken; ErrOver: it would not.
+func (e *Engine) awaited(ctx context.Context, id int64, late []string) error {
+	var over bool
+	var code string
+	err := e.DB.Read().QueryRowContext(ctx, `SELECT ended IS NOT NULL, code FROM jobs WHERE id = ?`, id).Scan(&over, &code)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && over && !slices.Contains(late, code) {
+		return ErrOver
+	}
+	return store.Classify(err)
+}
+
+// settle writes down how a job has ended, and that others have no file any more; it returns
+// whose files have to go.
+func (e *Engine) settle(ctx context.Context, id int64, end End, result sql.NullString, gone []int64) (dropped []int64, err error) {
+	var file sql.NullInt64
+	if end.File != nil {
 		file = sql.NullInt64{Int64: int64(len(end.File)), Valid: true}
 	}
-	var gone []int64
 	err = e.DB.Write(ctx, func(tx *sql.Tx) error {
 		now := store.Millis(e.Clock.Now())
 		started := sql.NullInt64{Int64: now, Valid: end.State == apitype.JobDone || end.State == apitype.JobFailed && end.Code != model.CodeUnanswered} // what was quick has not said so
@@ -97,22 +150,15 @@ func (e *Engine) Finish(ctx context.Context, id int64, end End) error {
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, ErrOver)
 		}
-		gone, err = e.trim(ctx, tx)
+		for _, old := range gone {
+			if _, err := tx.ExecContext(ctx, `UPDATE jobs SET file = NULL WHERE id = ?`, old); err != nil {
+				return err
+			}
+		}
+		dropped, err = e.trim(ctx, tx)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	for _, old := range gone {
-		if err := e.removeFile(old); err != nil {
-			e.Log.Warn("a job's file stays", "job", old, "err", err)
-		}
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.live, id)
-	e.change(id)
-	return nil
+	return dropped, err
 }
 
 // result makes JSON of what has come of a job. What is too much is a failure.
@@ -274,7 +320,7 @@ func (e *Engine) fresh(j apitype.Job) apitype.Job {
 
 // Query selects jobs.
 type Query struct {
-	Node   string
+	Nodes  []string // about one of them; empty: all
 	Kinds  []string // empty: all
 	Active bool     // those that have not ended
 	Before int64    // only older ones; 0: all
@@ -286,17 +332,17 @@ type Query struct {
 func (e *Engine) List(ctx context.Context, q Query) (list []apitype.Job, next int64, err error) {
 	where, args := []string{"1"}, []any{}
 	and := func(clause string, a ...any) { where, args = append(where, clause), append(args, a...) }
-	if q.Node != "" {
-		and("node = ?", q.Node)
-	}
-	if len(q.Kinds) > 0 {
-		marks := strings.TrimSuffix(strings.Repeat("?, ", len(q.Kinds)), ", ")
-		kinds := make([]any, len(q.Kinds))
-		for i, k := range q.Kinds {
-			kinds[i] = k
+	in := func(column string, texts []string) {
+		if len(texts) > 0 {
+			values := make([]any, len(texts))
+			for i, t := range texts {
+				values[i] = t
+			}
+			and(column+" IN (?"+strings.Repeat(", ?", len(texts)-1)+")", values...)
 		}
-		and("kind IN ("+marks+")", kinds...)
 	}
+	in("node", q.Nodes)
+	in("kind", q.Kinds)
 	if q.Active {
 		and("ended IS NULL")
 	}

@@ -186,7 +186,7 @@ const isDead = `(revoked OR used >= uses OR expires < ?)`
 // revoked before it was seen (no uses) it is not known when it expires.
 func (r *Registry) forgetTokens(ctx context.Context, tx *sql.Tx, now time.Time) (dead int, err error) {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM join_tokens WHERE uses > 0 AND (expires < ? OR expires < ? AND used = 0 AND NOT revoked)`,
-		store.Millis(now.Add(-deadTokenLife)), store.Millis(now)); err != nil {
+		store.Millis(r.clock.Aged().Add(-deadTokenLife)), store.Millis(r.clock.Aged())); err != nil {
 		return 0, err
 	}
 	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM join_tokens WHERE `+isDead, store.Millis(now)).Scan(&dead); err != nil {

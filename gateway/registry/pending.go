@@ -30,7 +30,7 @@ const (
 const isOld = `last_try < CASE state WHEN 'pending' THEN ? ELSE ? END`
 
 func (r *Registry) oldArgs() []any {
-	now := r.clock.Now()
+	now := r.clock.Aged()
 	return []any{store.Millis(now.Add(-pendingLife)), store.Millis(now.Add(-rejectedLife))}
 }
 

@@ -128,7 +128,7 @@ func (e *Engine) device(ctx context.Context, ref string, k model.CommandKind) (a
 
 // tooSoon tells of a node that waits for a test, or has just had one.
 func (e *Engine) tooSoon(ctx context.Context, n apitype.Node) error {
-	list, _, err := e.jobs.List(ctx, jobs.Query{Node: n.ID, Kinds: []string{Kind}, Limit: 1})
+	list, _, err := e.jobs.List(ctx, jobs.Query{Nodes: []string{n.ID}, Kinds: []string{Kind}, Limit: 1})
 	if err != nil || len(list) == 0 {
 		return err
 	}
@@ -270,10 +270,10 @@ func result(b []byte, r request) (*model.SpeedResult, error) {
 	return &res, nil
 }
 
-// List returns tests, newest first, and the job before which to go on; 0: there are no
-// more.
-func (e *Engine) List(ctx context.Context, node string, before int64, limit int) ([]apitype.SpeedTest, int64, error) {
-	list, next, err := e.jobs.List(ctx, jobs.Query{Node: node, Kinds: []string{Kind}, Before: before, Limit: limit})
+// List returns tests of nodes, or of all, newest first, and the job before which to go on;
+// 0: there are no more.
+func (e *Engine) List(ctx context.Context, nodes []string, before int64, limit int) ([]apitype.SpeedTest, int64, error) {
+	list, next, err := e.jobs.List(ctx, jobs.Query{Nodes: nodes, Kinds: []string{Kind}, Before: before, Limit: limit})
 	tests := make([]apitype.SpeedTest, 0, len(list))
 	for _, j := range list {
 		s := apitype.SpeedTest{Job: j.ID, Node: j.Node, Time: j.Created, State: j.State, Code: j.Code, Text: j.Message}

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	maxAhead   = 32 * 24 * time.Hour // of the gateway's clock; later stamps are nobody's
+	maxAhead   = 32 * 24 * time.Hour // of Ahead; later stamps are nobody's
 	mostValues = 1 << 19             // that are unpacked at a time: four days of twelve metrics every ten seconds
 	mostWrites = 4 << 20             // octets that wait for a transaction
 )
@@ -109,8 +109,7 @@ func (s *Store) bounds() (low, high int64) {
 	if !s.Sure() {
 		return earliest, latest
 	}
-	now := s.now()
-	return max(earliest, now.Add(-s.Retention().Keep.Hour).UnixMilli()), min(latest, now.Add(maxAhead).UnixMilli())
+	return max(earliest, s.Aged().Add(-s.Retention().Keep.Hour).UnixMilli()), min(latest, s.Ahead().Add(maxAhead).UnixMilli())
 }
 
 // weeks returns those that there is something for.

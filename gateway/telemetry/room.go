@@ -118,7 +118,7 @@ type giving struct {
 // there yet, then of all but the last two weeks what is finest, the oldest first, then those
 // weeks, and in the end what is finest of the last two.
 func (s *Store) givings() (list []giving) {
-	now := s.now().UnixMilli()
+	now := s.Ahead().UnixMilli() // where the clock was set back, the last weeks are those of before
 	current, weeks := weekOf(now), s.weeks.list()
 	for i := len(weeks) - 1; i >= 0; i-- {
 		if s.Sure() && weeks[i].begin() > now+aheadKept {

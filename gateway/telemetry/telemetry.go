@@ -57,6 +57,8 @@ type Config struct {
 	Dir       string           // of the week files
 	Retention Retention        // at first; zero Keep: DefaultKeep
 	Now       func() time.Time // the gateway's clock
+	Aged      func() time.Time // by which readings are old, see clock.Clock; nil: Now
+	Ahead     func() time.Time // by which they are of the future; nil: Now
 	Sure      func() bool      // whether that is more than a guess: what is old or of the future is only judged then
 	Events    Events
 	Log       *slog.Logger
@@ -102,6 +104,12 @@ type Store struct {
 func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Retention.Keep == (Keep{}) {
 		c.Retention.Keep = DefaultKeep()
+	}
+	if c.Aged == nil {
+		c.Aged = c.Now
+	}
+	if c.Ahead == nil {
+		c.Ahead = c.Now
 	}
 	s := &Store{
 		Config: c, db: c.Journal, latest: newLatest(), work: make(chan struct{}, 1),

@@ -161,7 +161,7 @@ func (s *Store) age(ctx context.Context) error {
 	if !s.Sure() {
 		return nil
 	}
-	now, removed, keep := s.now(), false, s.Retention().Keep
+	now, removed, keep := s.Aged(), false, s.Retention().Keep
 	before := func(w week, age time.Duration) bool { return w.end() <= now.UnixMilli()-age.Milliseconds() }
 	for _, w := range s.weeks.list() {
 		if !before(w, keep.Raw) {

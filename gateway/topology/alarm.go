@@ -96,6 +96,13 @@ type watchedCut struct {
 	grown damper
 }
 
+func (d *damper) shift(by time.Duration) {
+	d.since = shift(d.since, by)
+	for i := range d.flips {
+		d.flips[i] = shift(d.flips[i], by)
+	}
+}
+
 // Alarm makes notices of one picture after the other. The first is how things are, and
 // is not told. It may be used from one goroutine at a time.
 type Alarm struct {
@@ -127,6 +134,42 @@ func (a *Alarm) Observe(now time.Time, p graph.Picture) []Notice {
 	list = append(list, a.observeConflicts(now, v)...)
 	a.begun = true
 	return list
+}
+
+// Shift has all that was seen have been so much later, since the clock was set by that.
+func (a *Alarm) Shift(by time.Duration) {
+	if by == 0 {
+		return
+	}
+	for _, w := range a.links {
+		w.shift(by)
+		w.lostAt = shift(w.lostAt, by)
+	}
+	for _, w := range a.nodes {
+		w.shift(by)
+	}
+	for _, w := range a.cuts {
+		w.shift(by)
+		w.grown.shift(by)
+	}
+	for _, d := range a.twice {
+		d.shift(by)
+	}
+	for i := range a.notices {
+		a.notices[i] = shift(a.notices[i], by)
+	}
+}
+
+// Unreachable are the canonical IDs of the nodes that cannot be reached, in order. One that
+// has joined and was not there yet is none of them.
+func (a *Alarm) Unreachable() (ids []string) {
+	for id, n := range a.nodes {
+		if n.state && !n.fresh {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // view is a picture as the alarm looks at it.

@@ -141,8 +141,10 @@ func TestANodeIsLost(t *testing.T) {
 	g := guard(ring(t))
 	g.off("c")
 	want(t, g.pass(10*time.Minute), "1m40s topology.node.unreachable error c")
+	want(t, g.alarm.Unreachable(), id("c"))
 	g.on("c", "b", "d")
 	want(t, g.pass(10*time.Minute), "10m15s topology.node.reachable info c")
+	want(t, g.alarm.Unreachable())
 	// Of two links one alone comes back with it.
 	g.off("c")
 	want(t, g.pass(10*time.Minute), "22m0s topology.node.unreachable error c")
@@ -184,6 +186,7 @@ func TestANodeThatJoinsIsNotBackAgain(t *testing.T) {
 	g.world = newWorld(t, "gw", "b", "c", "d", "e").links("gw-b b-c c-d gw-d").via("b>gw c>b d>gw")
 	g.spoke[id("e")] = noon.Add(-time.Hour)
 	want(t, g.pass(time.Minute))
+	want(t, g.alarm.Unreachable())
 	delete(g.spoke, id("e"))
 	g.link("d", "e", "mesh0").link("gw", "e", "mesh0").via("e>gw")
 	want(t, g.pass(10*time.Minute), "2m5s topology.link.made info ", "2m5s topology.link.made info ")

@@ -48,9 +48,17 @@ type Engine struct {
 	recorder *Recorder
 	alarm    *Alarm
 	wake     chan struct{}
+	running  func() time.Duration // of the process, by a clock that is never set
+
+	stepping sync.Mutex    // guards what follows
+	wall     time.Time     // the gateway's clock at the last look
+	ran      time.Duration // running then
+	stepped  time.Duration // by which it was set since, of which the alarm does not know yet
 
 	mu   sync.Mutex // guards what follows
 	bell changes.Bell
+	lost []string // nodes that cannot be reached
+	sure bool     // that is known
 }
 
 // New returns an engine.
@@ -59,14 +67,42 @@ func New(c Config) *Engine {
 		c.Settle = settleWithin
 	}
 	e := &Engine{Config: c, tracker: NewTracker(1 + rand.Uint64N(1<<53-1)), recorder: NewRecorder(c.Store), wake: make(chan struct{}, 1)}
-	e.alarm = NewAlarm(func(node string) (since, every time.Duration, ok bool) { return e.tracker.quiet(e.Now(), node) })
+	start := time.Now()
+	e.running = func() time.Duration { return time.Since(start) }
+	e.alarm = NewAlarm(func(node string) (since, every time.Duration, ok bool) { return e.tracker.quiet(e.now(), node) })
 	return e
+}
+
+// leastStep of the gateway's clock is more than it drifts or is slewed between two looks.
+const leastStep = 2 * time.Second
+
+// now is the time by the gateway's clock. Where that was set, what was heard a moment ago
+// was heard a moment ago still: otherwise nobody could be reached for a minute.
+func (e *Engine) now() time.Time {
+	e.stepping.Lock()
+	defer e.stepping.Unlock()
+	wall, ran := e.Now(), e.running()
+	if step := wall.Sub(e.wall) - (ran - e.ran); !e.wall.IsZero() && step.Abs() >= leastStep {
+		e.tracker.Shift(step)
+		e.stepped += step
+	}
+	e.wall, e.ran = wall, ran
+	return wall
+}
+
+// steps returns by how much the clock was set since it was last asked.
+func (e *Engine) steps() time.Duration {
+	e.stepping.Lock()
+	defer e.stepping.Unlock()
+	by := e.stepped
+	e.stepped = 0
+	return by
 }
 
 // Put takes a report of a node that has proven who it is. An error that wraps ErrBase
 // asks for a whole one.
 func (e *Engine) Put(r model.Report) error {
-	if err := e.tracker.Put(e.Now(), r); err != nil {
+	if err := e.tracker.Put(e.now(), r); err != nil {
 		return err
 	}
 	e.look()
@@ -74,7 +110,7 @@ func (e *Engine) Put(r model.Report) error {
 }
 
 // Alive notes that a node said something, as it does so often.
-func (e *Engine) Alive(node string, every time.Duration) { e.tracker.Alive(e.Now(), node, every) }
+func (e *Engine) Alive(node string, every time.Duration) { e.tracker.Alive(e.now(), node, every) }
 
 // Picture returns the present one; its Seq is 0 while none was drawn.
 func (e *Engine) Picture() graph.Picture { return e.tracker.Picture() }
@@ -156,7 +192,8 @@ func (e *Engine) refresh(ctx context.Context) bool {
 // heard of the network after its start: a network without links would be the first thing
 // else that is seen of each.
 func (e *Engine) step(running time.Duration) {
-	now := e.Now()
+	now := e.now()
+	e.alarm.Shift(e.steps())
 	if _, changed := e.tracker.Update(now); changed {
 		e.tell()
 	}
@@ -166,7 +203,20 @@ func (e *Engine) step(running time.Duration) {
 	for _, n := range e.alarm.Observe(now, e.tracker.Picture()) {
 		e.Events.Add(n.Kind, n.Severity, n.Node, n.Message, n.Fields)
 	}
+	lost := e.alarm.Unreachable()
+	e.mu.Lock()
+	e.lost, e.sure = lost, true
+	e.mu.Unlock()
 	e.record(now)
+}
+
+// Unreachable are the canonical IDs of the nodes that cannot be reached, in order; known is
+// false after the start, until the gateway has heard of the network. The list is not to be
+// changed.
+func (e *Engine) Unreachable() (ids []string, known bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lost, e.sure
 }
 
 // complete tells whether all members have reported.

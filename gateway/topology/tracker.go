@@ -140,6 +140,32 @@ func (t *Tracker) Alive(at time.Time, node string, every time.Duration) {
 	}
 }
 
+// Shift has all that came have come so much later, since the clock was set by that.
+func (t *Tracker) Shift(by time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.reports {
+		r.heard, r.alive.at = shift(r.heard, by), shift(r.alive.at, by)
+	}
+	for id, l := range t.lives {
+		t.lives[id] = life{shift(l.at, by), l.every}
+	}
+	for _, h := range t.hops {
+		for i := range h.at {
+			h.at[i] = shift(h.at[i], by)
+		}
+	}
+	t.stale = true
+}
+
+// shift leaves what was not yet as it is.
+func shift(at time.Time, by time.Duration) time.Time {
+	if at.IsZero() {
+		return at
+	}
+	return at.Add(by)
+}
+
 // quiet tells for how long a node has said nothing, and how often it usually says
 // something; ok is false where it has not said anything yet.
 func (t *Tracker) quiet(now time.Time, node string) (since, every time.Duration, ok bool) {

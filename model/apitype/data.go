@@ -17,7 +17,7 @@ type Capabilities struct {
 	Version  string   `json:"version"`
 	Claimed  bool     `json:"claimed" doc:"there is an admin: log in; otherwise claim"`
 	Mesh     bool     `json:"mesh" doc:"halo-mesh answers"`
-	Features []string `json:"features"`
+	Features []string `json:"features" doc:"what it has routes for: the document's tags, with hyphens, and some single operations"`
 }
 
 // SystemInfo describes the gateway itself.

@@ -5,11 +5,13 @@ import "halo.internal/model"
 // MeshPeerList is the members of the mesh that a device reaches directly.
 type MeshPeerList struct {
 	Items []model.MeshPeer `json:"items"`
+	Next  string           `json:"next,omitempty"`
 }
 
 // ReservationList is the addresses that a device keeps for single clients.
 type ReservationList struct {
 	Items []model.Reservation `json:"items"`
+	Next  string              `json:"next,omitempty"`
 }
 
 // RadioChannelsList is the channels of each radio.

@@ -25,6 +25,7 @@ type Replacement struct {
 // ReplacementList is all replacements that are offered.
 type ReplacementList struct {
 	Items []Replacement `json:"items"`
+	Next  string        `json:"next,omitempty"`
 }
 
 // MACConflict is a hardware address that several nodes say they have.
@@ -37,6 +38,7 @@ type MACConflict struct {
 type ModelConflicts struct {
 	Quarantined []Node        `json:"quarantined" doc:"nodes whose key was there twice at once"`
 	MACs        []MACConflict `json:"macs"`
+	Next        string        `json:"next,omitempty"`
 }
 
 // ModelSummary is the network in numbers.

@@ -12,6 +12,7 @@ type NetworkInterfaceList struct {
 type NetworkNeighbourList struct {
 	Node  string                 `json:"node"`
 	Items []model.NeighbourEntry `json:"items"`
+	Next  string                 `json:"next,omitempty"`
 }
 
 // WirelessList is the radios of a device.
@@ -31,6 +32,19 @@ type Association struct {
 type AssociationList struct {
 	Node  string        `json:"node"`
 	Items []Association `json:"items"`
+	Next  string        `json:"next,omitempty"`
+}
+
+// Lease is an address that a device has given, and on which interface.
+type Lease struct {
+	Iface string `json:"iface" example:"eth1"`
+	model.Lease
+}
+
+// LeaseList is the addresses that a device has given.
+type LeaseList struct {
+	Items []Lease `json:"items"`
+	Next  string  `json:"next,omitempty"`
 }
 
 // MeshConfig is how batman-adv of the gateway is set.
@@ -42,21 +56,25 @@ type MeshConfig struct {
 // BatmanOriginatorList is all ways that routing knows.
 type BatmanOriginatorList struct {
 	Items []model.BatmanOriginator `json:"items" doc:"for each node the way in use first"`
+	Next  string                   `json:"next,omitempty"`
 }
 
 // BatmanNeighbourList is the nodes that routing hears directly.
 type BatmanNeighbourList struct {
 	Items []model.Neighbour `json:"items"`
+	Next  string            `json:"next,omitempty"`
 }
 
 // BatmanClientList is a translation table.
 type BatmanClientList struct {
 	Items []model.BatmanClient `json:"items"`
+	Next  string               `json:"next,omitempty"`
 }
 
 // BatmanGatewayList is the nodes that announce a way out.
 type BatmanGatewayList struct {
 	Items []model.BatmanGateway `json:"items"`
+	Next  string                `json:"next,omitempty"`
 }
 
 // BatmanInterfaceList is the interfaces that carry the mesh.

@@ -66,6 +66,7 @@ type Interface struct {
 // InterfaceList is all interfaces of a node.
 type InterfaceList struct {
 	Items []Interface `json:"items"`
+	Next  string      `json:"next,omitempty"`
 }
 
 // UpdateNode is the body of PATCH /v1/nodes/{id}.
