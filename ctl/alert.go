@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -82,12 +81,13 @@ func (a *app) alertList(ctx context.Context, c *client.Client, f client.AlertFil
 		}
 		t := table.New("ID", "SEVERITY", "SINCE", "UNTIL", "NODE", "KIND", "MESSAGE", "KNOWN TO")
 		for _, al := range list {
-			node, until, known := "", "", ""
+			node, known := "", ""
+			var until table.Cell
 			if al.Node != "" {
 				node = nameOf(nodes, al.Node)
 			}
 			if al.Closed != nil {
-				until = al.Closed.UTC().Format(time.DateTime)
+				until = table.Time(*al.Closed)
 			}
 			if al.Acknowledged != nil {
 				known = al.Acknowledged.By
@@ -95,7 +95,7 @@ func (a *app) alertList(ctx context.Context, c *client.Client, f client.AlertFil
 					known += ": " + al.Acknowledged.Note
 				}
 			}
-			t.Row(strconv.FormatInt(al.ID, 10), string(al.Severity), al.Opened.UTC().Format(time.DateTime), until, node, al.Kind, al.Message, known)
+			t.Row(strconv.FormatInt(al.ID, 10), string(al.Severity), al.Opened, until, node, al.Kind, al.Message, known)
 		}
 		return t.Write(w)
 	})

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +38,9 @@ func (a *app) batman(ctx context.Context, from air, args []string) error {
 		}
 		return nameOf(names, id)
 	}
-	seen := func(ms int64) string { return fmt.Sprintf("%d ms", ms) }
+	seen := func(ms int64) table.Cell { // finer than a span: an OGM is seconds
+		return table.Two(fmt.Sprintf("%d ms", ms), table.Span(millis(ms)).Programs())
+	}
 	return a.show(t, func(w io.Writer) error {
 		var out *table.Table
 		switch args[0] {
@@ -53,7 +54,7 @@ func (a *app) batman(ctx context.Context, from air, args []string) error {
 			out.Row("Interface", c.Iface+" "+c.MAC)
 			out.Row("Routing", c.Routing+", batman-adv "+c.Version)
 			out.Row("OGM interval", seen(c.OGMIntervalMS))
-			out.Row("Hop penalty", strconv.Itoa(int(c.HopPenalty))+" of 255")
+			out.Row("Hop penalty", ofTQ(c.HopPenalty, " of 255"))
 			out.Row("Gateway mode", c.GatewayMode)
 			out.Row("Bridge-loop avoidance", onOff(c.BridgeLoopAvoidance))
 			out.Row("Distributed ARP table", onOff(c.DistributedARP))
@@ -102,12 +103,17 @@ func onOff(on bool) string {
 	return "off"
 }
 
-// worth is a quality in whatever routing measures it.
-func worth(tq uint8, mbps float64) string {
+// worth is a quality in whatever routing measures it: of 255, or in Mbit/s.
+func worth(tq uint8, mbps float64) table.Cell {
 	if tq > 0 {
-		return fmt.Sprintf("%d/255", tq)
+		return ofTQ(tq, "/255")
 	}
-	return strings.TrimSpace(table.Value(mbps) + " Mbit/s")
+	return table.In("Mbit/s", "", mbps)
+}
+
+func ofTQ(n uint8, of string) table.Cell {
+	text := strconv.Itoa(int(n))
+	return table.Two(text+of, text)
 }
 
 func (a *app) netNeighbours(ctx context.Context, from air, _ []string) error {

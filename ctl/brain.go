@@ -114,7 +114,7 @@ func (a *app) brainList() *cobra.Command {
 func writeBrain(w io.Writer, b apitype.Brain) error {
 	t := table.New("NEURON", "STATE", "SENSOR", "THOUGHT", "MEMORY", "SEND", "LACKS")
 	for _, n := range b.Items {
-		row := []string{n.Name, string(n.State)}
+		row := []any{n.Name, n.State}
 		for _, c := range n.Components {
 			row = append(row, live(c))
 		}
@@ -153,7 +153,8 @@ func (a *app) brainShow(ctx context.Context, c *client.Client, args []string) er
 		t.Row("Neuron", n.Name)
 		t.Row("Description", n.Description)
 		t.Row("State", strings.TrimSuffix(string(h.State)+": "+h.Reason, ": "))
-		t.Row("Made", fmt.Sprintf("%s by %s", table.Age(c.Now(), n.Created), n.By))
+		t.Row("Made", table.Age(c.Now(), n.Created))
+		t.Row("By", n.By)
 		parts := table.New("COMPONENT", "NEEDED", "STATE", "NAME", "PARTS")
 		for i, of := range n.Components {
 			k := apitype.ComponentCondition{}
@@ -164,11 +165,7 @@ func (a *app) brainShow(ctx context.Context, c *client.Client, args []string) er
 			for j, p := range of.Parts {
 				list[j] = partName(p, names)
 			}
-			needed := "no"
-			if k.Needed {
-				needed = "yes"
-			}
-			parts.Row(string(of.Component), needed, live(k), of.Name+".halo", strings.Join(list, " "))
+			parts.Row(of.Component, k.Needed, live(k), of.Name+".halo", strings.Join(list, " "))
 		}
 		lacks := table.New("LACKING IN", "STATE", "PART", "WHAT")
 		for _, l := range h.Lacks {

@@ -24,11 +24,7 @@ func (a *app) clientCommand() *cobra.Command {
 			t := table.New("NAME", "BEHIND", "ADDRESSES", "MAC", "SEEN", "ID")
 			slices.SortFunc(list, func(x, y apitype.Endpoint) int { return y.LastSeen.Compare(x.LastSeen) })
 			for _, e := range list {
-				seen := table.Age(c.Now(), e.LastSeen)
-				if e.Present {
-					seen = "now"
-				}
-				t.Row(called(e), behind(e), words(e.Addresses), e.MAC, seen, e.ID)
+				t.Row(called(e), behind(e), words(e.Addresses), e.MAC, clientSeen(c.Now(), e), e.ID)
 			}
 			return t.Write(w)
 		})
@@ -52,12 +48,13 @@ func (a *app) clientCommand() *cobra.Command {
 			t.Row("Found as", e.DNS)
 			t.Row("Addresses", words(e.Addresses))
 			t.Row("MAC", e.MAC)
-			t.Row("First seen", e.FirstSeen.UTC().Format(time.DateTime))
-			t.Row("Last seen", e.LastSeen.UTC().Format(time.DateTime))
+			t.Row("First seen", e.FirstSeen)
+			t.Row("Last seen", e.LastSeen)
+			places := table.New("BEHIND", "FROM")
 			for _, p := range e.Places {
-				t.Row("Was behind", nameOf(nodes, p.Node)+" from "+p.Since.UTC().Format(time.DateTime))
+				places.Row(nameOf(nodes, p.Node), p.Since)
 			}
-			return t.Write(w)
+			return writeTables(w, []section{{1, t}, {len(e.Places), places}})
 		})
 	})
 	var note string
@@ -89,6 +86,15 @@ func (a *app) ofClient(use, short string, args cobra.PositionalArgs, run func(co
 		return names(ctx, func(ctx context.Context) ([]apitype.Endpoint, error) { return c.Endpoints(ctx, "") },
 			func(e apitype.Endpoint) (string, string) { return e.ID, called(e) + " " + behind(e) })
 	})
+}
+
+// clientSeen is when a client was there.
+func clientSeen(now time.Time, e apitype.Endpoint) table.Cell {
+	seen := table.Age(now, e.LastSeen)
+	if e.Present {
+		return table.Two("now", seen.Programs())
+	}
+	return seen
 }
 
 func called(e apitype.Endpoint) string {

@@ -141,7 +141,7 @@ func eventTable(events []apitype.Event, names map[string]string, heading bool) *
 		if e.Node != "" {
 			node = nameOf(names, e.Node)
 		}
-		t.Row(e.Time.UTC().Format(time.DateTime), string(e.Severity), node, nameOf(names, e.Source), e.Kind, e.Message)
+		t.Row(e.Time, string(e.Severity), node, nameOf(names, e.Source), e.Kind, e.Message)
 	}
 	return t
 }

@@ -203,7 +203,7 @@ func TestFromClaimToLogout(t *testing.T) {
 	if out := operator.must(t, "setting", "list"); !strings.Contains(out, "100.0 MiB") || !strings.Contains(out, " 30 d ") {
 		t.Errorf("settings after a start:\n%s", out)
 	}
-	if out := operator.must(t, "status"); !strings.Contains(out, "of 100.0 MiB") {
+	if out := operator.must(t, "status"); !strings.Contains(out, "100.0 MiB") {
 		t.Errorf("the budget that was set does not hold:\n%s", out)
 	}
 

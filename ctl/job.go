@@ -256,7 +256,7 @@ func (a *app) showJob(ctx context.Context, c *client.Client, j apitype.Job) erro
 		t.Row("By", j.By)
 		t.Row("Made", table.Age(c.Now(), j.Created))
 		if j.Expires != nil && j.State == apitype.JobQueued {
-			t.Row("Waits", "until "+j.Expires.UTC().Format("2006-01-02 15:04:05")+" at most")
+			t.Row("Waits until", *j.Expires)
 		}
 		if j.Ended != nil {
 			t.Row("Ended", table.Age(c.Now(), *j.Ended))
@@ -266,7 +266,8 @@ func (a *app) showJob(ctx context.Context, c *client.Client, j apitype.Job) erro
 			t.Row("Result", string(j.Result))
 		}
 		if j.File != nil {
-			t.Row("File", fmt.Sprintf("%s, %s (haloctl job file %d --out FILE)", table.Bytes(j.File.Bytes), j.File.Type, j.ID))
+			t.Row("File", fmt.Sprintf("%s (haloctl job file %d --out FILE)", j.File.Type, j.ID))
+			t.Row("Size", table.Bytes(j.File.Bytes))
 		}
 		return t.Write(w)
 	})

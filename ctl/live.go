@@ -230,7 +230,7 @@ func print[T any](m apitype.LiveMessage, one func(T) error) error {
 
 func (w *watcher) line(at time.Time, what, who, text string) error {
 	t := table.New()
-	t.Row(at.UTC().Format(time.DateTime), fmt.Sprintf("%-12s", what), who, text)
+	t.Row(at, fmt.Sprintf("%-12s", what), who, text)
 	return t.Write(w.app.page())
 }
 

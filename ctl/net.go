@@ -72,7 +72,7 @@ func (a *app) netLeases(ctx context.Context, from air, _ []string) error {
 				if name == "" {
 					name = l.Hostname
 				}
-				t.Row(iface, l.Address.String(), name, l.MAC, "in "+table.Span(l.Expires.Sub(from.Now())), state)
+				t.Row(iface, l.Address.String(), name, l.MAC, table.Age(from.Now(), l.Expires), state)
 			}
 		}
 		return t.Write(w)
@@ -124,8 +124,13 @@ func (a *app) netDNS(ctx context.Context, from air, _ []string) error {
 		}
 		c := d.Counts
 		t.Row("Upstream", strings.Join(upstreams, " "))
-		t.Row("Questions", fmt.Sprintf("%d: %d of its own names, %d from the cache (%d past their time), %d forwarded, %d failed, %d too many at a time",
-			c.Questions, c.Local, c.Cached+c.Stale, c.Stale, c.Forwarded, c.Failed, c.Dropped))
+		t.Row("Questions", c.Questions)
+		t.Row("Of its own names", c.Local)
+		t.Row("From the cache", c.Cached+c.Stale)
+		t.Row("Past their time", c.Stale) // of those
+		t.Row("Forwarded", c.Forwarded)
+		t.Row("Failed", c.Failed)
+		t.Row("Too many at a time", c.Dropped)
 		t.Row("Cache", table.Bytes(int64(c.Octets)))
 		names := table.New("NAME", "ADDRESSES")
 		for _, n := range d.Names {

@@ -152,17 +152,17 @@ func (a *app) showProfile(ctx context.Context, from air, _ []string) error {
 }
 
 func parameterRows(t *table.Table, m model.MeshParameters) {
-	t.Row("Channel", fmt.Sprintf("%d, %d MHz wide", m.Channel, m.Width))
+	t.Row("Channel", m.Channel)
+	t.Row("Width", table.In("MHz", "", float64(m.Width)))
 	if m.HaLowChannel != 0 {
 		t.Row("HaLow", fmt.Sprintf("S1G channel %d %s", m.HaLowChannel, m.HaLowScheme))
 	}
-	routing := m.Routing
+	t.Row("Routing", m.Routing)
 	if m.HopPenalty != 0 {
-		routing += fmt.Sprintf(", hop penalty %d of 255", m.HopPenalty)
+		t.Row("Hop penalty", table.Two(fmt.Sprintf("%d of 255", m.HopPenalty), strconv.Itoa(m.HopPenalty)))
 	}
-	t.Row("Routing", routing)
 	t.Row("Protection", "MFP "+m.MFP+", SAE by "+m.SAE)
-	t.Row("Beacons", fmt.Sprintf("every %d time units", m.BeaconInterval))
+	t.Row("Beacons every", table.In("time units", "", float64(m.BeaconInterval)))
 }
 
 func writeProfile(w io.Writer, p model.MeshProfile, names map[string]string, now time.Time) error {
@@ -187,7 +187,7 @@ func writeProfile(w io.Writer, p model.MeshProfile, names map[string]string, now
 	}
 	nodes := table.New("NODE", "AWAITED", "PREPARED", "SWITCHED", "SAID")
 	for _, n := range p.Nodes {
-		said := ""
+		var said table.Cell
 		if n.Said != nil {
 			said = table.Age(now, *n.Said)
 		}
@@ -195,16 +195,18 @@ func writeProfile(w io.Writer, p model.MeshProfile, names map[string]string, now
 	}
 	former := table.New("FORMER CHANNEL", "MHZ", "ROUTING", "UNTIL")
 	for _, f := range p.Former {
-		former.Row(strconv.Itoa(f.Channel), strconv.Itoa(f.Width), f.Routing, f.Until.UTC().Format(time.DateTime))
+		former.Row(strconv.Itoa(f.Channel), strconv.Itoa(f.Width), f.Routing, f.Until)
 	}
 	return writeTables(w, append(tables, section{len(p.Nodes), nodes}, section{len(p.Former), former}))
 }
 
-func yes(b bool) string {
-	if b {
-		return "yes"
+// yes leaves out what is not: a table of it is mostly empty.
+func yes(b bool) table.Cell {
+	c := table.Yes(b)
+	if !b {
+		return table.Two("", c.Programs())
 	}
-	return ""
+	return c
 }
 
 // phrase says how far a change is.

@@ -107,19 +107,10 @@ func (a *app) writeSeries(w io.Writer, list apitype.SeriesList, names map[string
 		}
 		return nameOf(names, s.Node)
 	}
-	if a.page().CSV {
-		t := table.New("TIME", "NODE", "METRIC", "UNIT", "VALUE", "COUNT", "MIN", "MAX", "MEAN", "FIRST", "LAST")
-		for _, s := range list.Items {
-			for _, p := range s.Points {
-				t.Row(stamp(p.Time), of(s), s.Metric, s.Unit, exact(p.Value), fmt.Sprint(p.Count), exact(p.Min), exact(p.Max), exact(p.Mean), exact(p.First), exact(p.Last))
-			}
-		}
-		return t.Write(w)
-	}
-	t := table.New("TIME", "NODE", "METRIC", "VALUE", "UNIT", "READINGS", "MIN", "MEAN", "MAX")
+	t := table.New("TIME", "NODE", "METRIC", "VALUE", "UNIT", "COUNT", "MIN", "MEAN", "MAX", "FIRST", "LAST").Wide(9)
 	for _, s := range list.Items {
 		for _, p := range s.Points {
-			t.Row(p.Time.UTC().Format(time.DateTime), of(s), s.Metric, table.Value(p.Value), s.Unit, fmt.Sprint(p.Count), table.Value(p.Min), table.Value(p.Mean), table.Value(p.Max))
+			t.Row(p.Time, of(s), s.Metric, table.Value(p.Value), s.Unit, p.Count, table.Value(p.Min), table.Value(p.Mean), table.Value(p.Max), table.Value(p.First), table.Value(p.Last))
 		}
 	}
 	return t.Write(w)
@@ -142,16 +133,12 @@ func (a *app) telemetryMarks() *cobra.Command {
 		}
 		return a.show(items[apitype.Mark]{marks}, func(w io.Writer) error {
 			t := table.New("TIME", "KIND", "BOOT", "UNTIL", "DETAIL")
-			form := stamp
-			if !a.page().CSV {
-				form = func(t time.Time) string { return t.UTC().Format(time.DateTime) }
-			}
 			for _, m := range marks {
-				until := ""
+				var until table.Cell
 				if m.Until != nil {
-					until = form(*m.Until)
+					until = table.Time(*m.Until)
 				}
-				t.Row(form(m.Time), m.Kind, fmt.Sprint(m.Boot), until, m.Detail)
+				t.Row(m.Time, m.Kind, m.Boot, until, m.Detail)
 			}
 			return t.Write(w)
 		})

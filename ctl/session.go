@@ -35,14 +35,11 @@ func (a *app) sessionList(ctx context.Context, c *client.Client, _ []string) err
 	return a.show(items[apitype.Session]{list}, func(w io.Writer) error {
 		t := table.New("ID", "USER", "FROM", "BEGAN", "LAST USED", "THIS ONE")
 		for _, s := range list {
-			began, this := "", ""
+			var began table.Cell
 			if s.Started != nil {
 				began = table.Age(c.Now(), *s.Started)
 			}
-			if s.Current {
-				this = "yes"
-			}
-			t.Row(s.ID, s.Username, s.Remote, began, table.Age(c.Now(), s.LastUsed), this)
+			t.Row(s.ID, s.Username, s.Remote, began, table.Age(c.Now(), s.LastUsed), yes(s.Current))
 		}
 		return t.Write(w)
 	})

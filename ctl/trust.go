@@ -65,7 +65,7 @@ func (a *app) trustedMACs(ctx context.Context, c *client.Client, _ []string) err
 	return a.show(items[apitype.TrustedMAC]{list}, func(w io.Writer) error {
 		t := table.New("MAC", "NODE", "USED", "ADDED", "BY", "NOTE")
 		for _, m := range list {
-			used := ""
+			var used table.Cell
 			if m.Used != nil {
 				used = table.Age(c.Now(), *m.Used)
 			}

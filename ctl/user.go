@@ -125,7 +125,7 @@ func (a *app) userList(ctx context.Context, c *client.Client, _ []string) error 
 	return a.show(items[apitype.User]{list}, func(w io.Writer) error {
 		t := table.New("NAME", "ROLE", "STATE", "LAST LOGIN", "MADE")
 		for _, u := range list {
-			state, last := "good", "never"
+			state, last := "good", never
 			if u.Disabled {
 				state = "disabled"
 			}
