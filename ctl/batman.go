@@ -65,7 +65,7 @@ func (a *app) batman(ctx context.Context, from air, args []string) error {
 				out.Row(i.Iface, i.MAC, strconv.Itoa(int(i.HopPenalty)), seen(i.ELPIntervalMS), table.Value(i.ThroughputMbps))
 			}
 		case model.BatmanOriginators:
-			out = table.New("", "ORIGINATOR", "NODE", "NEXT HOP", "VIA", "INTERFACE", "QUALITY", "SEEN")
+			out = table.New("BEST", "ORIGINATOR", "NODE", "NEXT HOP", "VIA", "INTERFACE", "QUALITY", "SEEN")
 			for _, o := range t.Originators {
 				out.Row(star(o.Best), o.MAC, node(o.Node), o.NextHop, node(o.NextHopNode), o.Iface, worth(o.TQ, o.Throughput), seen(o.LastSeenMS))
 			}
@@ -75,12 +75,12 @@ func (a *app) batman(ctx context.Context, from air, args []string) error {
 				out.Row(n.Iface, n.MAC, node(n.Node), worth(n.TQ, n.Throughput), seen(n.LastSeenMS))
 			}
 		case model.BatmanLocal, model.BatmanGlobal:
-			out = table.New("", "ADDRESS", "OF MEMBER", "BEHIND", "NODE")
+			out = table.New("BEST", "ADDRESS", "OF MEMBER", "BEHIND", "NODE")
 			for _, c := range append(t.Local, t.Global...) {
 				out.Row(star(c.Best), c.MAC, node(c.Member), c.Originator, node(c.Node))
 			}
 		default:
-			out = table.New("", "GATEWAY", "NODE", "NEXT HOP", "INTERFACE", "QUALITY", "DOWN", "UP")
+			out = table.New("BEST", "GATEWAY", "NODE", "NEXT HOP", "INTERFACE", "QUALITY", "DOWN", "UP")
 			for _, g := range t.Gateways {
 				out.Row(star(g.Best), g.MAC, node(g.Node), g.NextHop, g.Iface, worth(g.TQ, g.Throughput), table.Value(g.DownMbps), table.Value(g.UpMbps))
 			}
@@ -89,11 +89,11 @@ func (a *app) batman(ctx context.Context, from air, args []string) error {
 	})
 }
 
-func star(best bool) string {
+func star(best bool) table.Cell {
 	if best {
-		return "*"
+		return table.Two("*", "true")
 	}
-	return ""
+	return table.Two("", "false")
 }
 
 func onOff(on bool) string {

@@ -74,7 +74,7 @@ where somebody may have copied one; release the node when only one device is lef
 }
 
 func (a *app) modelCommand() *cobra.Command {
-	return group("model", "the network as one picture",
+	g := group("model", "the network as one picture",
 		a.call("show", "the network in numbers", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
 			s, err := c.ModelSummary(ctx)
 			if err != nil {
@@ -120,6 +120,8 @@ func (a *app) modelCommand() *cobra.Command {
 			})
 		}),
 	)
+	g.AddCommand(a.modelLists()...)
+	return g
 }
 
 func (a *app) modelNode(ctx context.Context, c *client.Client, args []string) error {

@@ -15,20 +15,22 @@ import (
 
 func (a *app) clientCommand() *cobra.Command {
 	var node string
+	var w watchFlags
 	list := a.call("list", "hosts behind nodes that are no members, such as phones and cameras", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
-		list, err := c.Endpoints(ctx, node)
+		ask := func(ctx context.Context) ([]apitype.Endpoint, bool, error) {
+			list, err := c.Endpoints(ctx, node)
+			return list, true, notFound(err, "haloctl node list shows the nodes")
+		}
+		if w.on {
+			return a.clientWatch(ctx, c, ask, w.interval)
+		}
+		list, _, err := ask(ctx)
 		if err != nil {
 			return err
 		}
-		return a.show(items[apitype.Endpoint]{list}, func(w io.Writer) error {
-			t := table.New("NAME", "BEHIND", "ADDRESSES", "MAC", "SEEN", "ID")
-			slices.SortFunc(list, func(x, y apitype.Endpoint) int { return y.LastSeen.Compare(x.LastSeen) })
-			for _, e := range list {
-				t.Row(called(e), behind(e), words(e.Addresses), e.MAC, clientSeen(c.Now(), e), e.ID)
-			}
-			return t.Write(w)
-		})
+		return a.showClients(c, list)
 	})
+	w.add(list, "go on and print those that come, go or move")
 	list.Flags().StringVar(&node, "node", "", "only behind this `node`")
 	show := a.ofClient("show ID", "a client, and where it was", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
 		e, err := c.Endpoint(ctx, args[0])
@@ -86,6 +88,47 @@ func (a *app) ofClient(use, short string, args cobra.PositionalArgs, run func(co
 		return names(ctx, func(ctx context.Context) ([]apitype.Endpoint, error) { return c.Endpoints(ctx, "") },
 			func(e apitype.Endpoint) (string, string) { return e.ID, called(e) + " " + behind(e) })
 	})
+}
+
+func (a *app) nodeClients(ctx context.Context, c *client.Client, args []string) error {
+	list, err := c.NodeEndpoints(ctx, args[0])
+	if err != nil {
+		return notFound(err, "haloctl node list shows the nodes")
+	}
+	return a.showClients(c, list)
+}
+
+var clientHeading = []string{"NAME", "BEHIND", "ADDRESSES", "MAC", "SEEN", "ID"}
+
+// showClients prints clients, those first that were there last.
+func (a *app) showClients(c *client.Client, list []apitype.Endpoint) error {
+	return a.show(items[apitype.Endpoint]{list}, func(w io.Writer) error {
+		t := table.New(clientHeading...)
+		slices.SortFunc(list, func(x, y apitype.Endpoint) int { return y.LastSeen.Compare(x.LastSeen) })
+		for _, e := range list {
+			clientRow(c)(t, e)
+		}
+		return t.Write(w)
+	})
+}
+
+func (a *app) clientWatch(ctx context.Context, c *client.Client, ask func(context.Context) ([]apitype.Endpoint, bool, error), interval time.Duration) error {
+	p := polled[apitype.Endpoint]{
+		changing: changing[apitype.Endpoint]{app: a, heading: clientHeading, row: clientRow(c)},
+		ask:      ask,
+		id:       func(e apitype.Endpoint) string { return e.ID },
+		same: func(e apitype.Endpoint) apitype.Endpoint {
+			e.LastSeen = time.Time{} // it is another each time
+			return e
+		},
+	}
+	return p.watch(ctx, interval)
+}
+
+func clientRow(c *client.Client) func(*table.Table, apitype.Endpoint) {
+	return func(t *table.Table, e apitype.Endpoint) {
+		t.Row(called(e), behind(e), words(e.Addresses), e.MAC, clientSeen(c.Now(), e), e.ID)
+	}
 }
 
 // clientSeen is when a client was there.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"halo.internal/ctl/table"
 	"halo.internal/health"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
 	"halo.internal/model/atomicfile"
 )
 
@@ -36,14 +38,19 @@ type air interface {
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
 	Leases(context.Context) (map[string][]model.Lease, error)
 	Reservations(context.Context) ([]model.Reservation, error)
+	Reservation(ctx context.Context, mac string) (model.Reservation, error)
 	PutReservation(context.Context, model.Reservation) error
 	DeleteReservation(ctx context.Context, mac string) error
 	Firewall(context.Context) (model.FirewallStatus, error)
 	DNS(context.Context) (model.DNSStatus, error)
+	Interfaces(context.Context) ([]model.InterfaceDetail, error)
+	Wireless(context.Context) ([]model.Radio, error)
+	Associations(context.Context) ([]apitype.Association, error)
 	NeighbourTable(context.Context) ([]model.NeighbourEntry, error)
 	Batman(ctx context.Context, table string) (model.BatmanTables, error)
 	Support(context.Context, io.Writer) error
 	Profile(context.Context) (model.MeshProfile, error)
+	Channel(context.Context) (apitype.MeshChannel, error)
 	Now() time.Time
 }
 
@@ -58,7 +65,7 @@ that haloctl runs on.`
 
 func (a *app) meshCommand() *cobra.Command {
 	g := group("mesh", "the mesh, its radios and who is in the air",
-		a.askDevice("status", "radios, ports and neighbours", cobra.NoArgs, a.meshStatus),
+		a.meshStatusCommand(),
 		a.askDevice("peers", "members that are reached directly, and links that do not come about", cobra.NoArgs, a.meshPeers),
 		a.meshTopology(),
 		a.askDevice("scan [RADIO]", "have a radio look which meshes and networks there are", cobra.MaximumNArgs(1), a.meshScan),
@@ -76,6 +83,70 @@ func (a *app) meshCommand() *cobra.Command {
 	g.AddCommand(timeline)
 	g.Long = meshLong
 	return g
+}
+
+func (a *app) meshStatusCommand() *cobra.Command {
+	var w watchFlags
+	c := a.askDevice("status", "radios, ports and neighbours", cobra.NoArgs, func(ctx context.Context, from air, args []string) error {
+		if w.on {
+			return a.watchMesh(ctx, from, w.interval)
+		}
+		return a.meshStatus(ctx, from, args)
+	})
+	w.add(c, "go on and print it again when radios, ports or neighbours are others")
+	return c
+}
+
+// watchMesh prints the status each time it is another, but for what is measured: that is
+// another each time.
+func (a *app) watchMesh(ctx context.Context, from air, interval time.Duration) error {
+	var last []byte
+	return a.again(ctx, interval, func() error {
+		s, err := from.MeshStatus(ctx)
+		if err != nil {
+			return err
+		}
+		var page bytes.Buffer
+		if err := writeMesh(&page, withoutFigures(s), nil); err != nil {
+			return err
+		}
+		if bytes.Equal(page.Bytes(), last) {
+			return nil
+		}
+		first := last == nil
+		last = page.Bytes()
+		if a.json {
+			return lines(a.env.Stdout, []model.MeshStatus{s})
+		}
+		names, err := a.namesOf(ctx, from)
+		if err != nil {
+			return err
+		}
+		if !first {
+			fmt.Fprintln(a.page(), "\nAt", stampOf(from.Now()))
+		}
+		return writeMesh(a.page(), s, names)
+	})
+}
+
+// withoutFigures is a status without what is measured or counted all the time.
+func withoutFigures(s model.MeshStatus) model.MeshStatus {
+	s.Neighbours = slices.Clone(s.Neighbours)
+	for i := range s.Neighbours {
+		n := &s.Neighbours[i]
+		n.LastSeenMS, n.TQ, n.Throughput = 0, 0, 0
+	}
+	s.Radios = slices.Clone(s.Radios)
+	for i := range s.Radios {
+		s.Radios[i].Dropped = model.Dropped{}
+	}
+	s.Ports = slices.Clone(s.Ports)
+	for i := range s.Ports {
+		if m := s.Ports[i].MACsec; m != nil {
+			s.Ports[i].MACsec = &model.MACsec{State: m.State}
+		}
+	}
+	return s
 }
 
 func (a *app) meshStatus(ctx context.Context, from air, _ []string) error {

@@ -35,6 +35,9 @@ func (a *app) nodeCommand() *cobra.Command {
 		a.nodeRelease(),
 		a.replacementCommand(),
 	)
+	g.AddCommand(a.nodeNeighbourhood(), a.nodeCommandsList(),
+		a.ofNode("interfaces NODE", "a node's interfaces as it reported them, those too that are gone", cobra.ExactArgs(1), a.nodeInterfaces),
+		a.ofNode("clients NODE", "hosts behind a node that are no members", cobra.ExactArgs(1), a.nodeClients))
 	g.AddCommand(a.nodeCommands()...)
 	return g
 }
@@ -196,6 +199,14 @@ func interfacesTable(list []apitype.Interface, now time.Time) *table.Table {
 		t.Row(i.Name, i.Kind, i.PortRole, link, seen, i.MAC, table.Bytes(int64(i.RxBytes)), table.Bytes(int64(i.TxBytes)), words(i.Addresses))
 	}
 	return t
+}
+
+func (a *app) nodeInterfaces(ctx context.Context, c *client.Client, args []string) error {
+	list, err := c.NodeInterfaces(ctx, args[0])
+	if err != nil {
+		return notFound(err, "haloctl node list shows the nodes")
+	}
+	return a.show(items[apitype.Interface]{list}, interfacesTable(list, c.Now()).Write)
 }
 
 // section is a table that is left out when it has no rows.

@@ -116,6 +116,44 @@ func (a *app) writeSeries(w io.Writer, list apitype.SeriesList, names map[string
 	return t.Write(w)
 }
 
+func (a *app) telemetrySamples() *cobra.Command {
+	var s spanFlags
+	var prefix string
+	var limit int
+	c := a.ofNode("samples NODE", "a node's readings as it made them, oldest first", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		if limit < 1 {
+			return &usageError{fmt.Errorf("--limit: expected 1 or more, got %d", limit)}
+		}
+		now, err := gatewayNow(ctx, c)
+		if err != nil {
+			return err
+		}
+		from, to, err := s.span(now)
+		if err != nil {
+			return err
+		}
+		list, more, err := c.Samples(ctx, args[0], prefix, from, to, limit)
+		if err != nil {
+			return notFound(err, "haloctl node list shows the nodes")
+		}
+		err = a.show(items[apitype.Sample]{list}, func(w io.Writer) error {
+			t := table.New("TIME", "METRIC", "VALUE", "UNIT")
+			for _, r := range list {
+				t.Row(r.Time, r.Metric, table.Value(r.Value), r.Unit)
+			}
+			return t.Write(w)
+		})
+		if err == nil && more {
+			fmt.Fprintln(a.env.Stderr, "haloctl: there is more: --limit, a later --from, or haloctl telemetry export")
+		}
+		return err
+	})
+	s.add(c)
+	c.Flags().StringVar(&prefix, "metric", "", "only metrics that begin with `prefix`, such as system.cpu")
+	c.Flags().IntVar(&limit, "limit", 1000, "how many at most")
+	return c
+}
+
 func (a *app) telemetryMarks() *cobra.Command {
 	var s spanFlags
 	c := a.ofNode("marks NODE", "a node's starts, corrections of its clock, and gaps in what came", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {

@@ -175,6 +175,37 @@ func writeHealth(w io.Writer, r health.Report, now time.Time) error {
 	return t.Write(w)
 }
 
+func (a *app) capabilitiesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "capabilities", Short: "what the gateway can do; no login is needed", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.refuseElsewhere(); err != nil {
+				return err
+			}
+			api, err := a.connectOpen(c.Context())
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			k, err := api.Capabilities(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.show(k, func(w io.Writer) error {
+				t := table.New()
+				t.Row("API", k.API)
+				t.Row("Version", k.Version)
+				t.Row("Claimed", k.Claimed)
+				t.Row("Mesh", k.Mesh)
+				for _, f := range k.Features {
+					t.Row("Feature", f)
+				}
+				return t.Write(w)
+			})
+		},
+	}
+}
+
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "which build this haloctl is", Args: cobra.NoArgs,

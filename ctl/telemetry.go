@@ -37,7 +37,7 @@ func (a *app) telemetryCommand() *cobra.Command {
 	latest.Flags().BoolVar(&watch, "watch", false, "go on and print what is new")
 	intervalFlag(latest, &interval, "readings")
 	return group("telemetry", "readings of the nodes", latest,
-		a.telemetryRange(), a.telemetryMarks(), a.telemetryMetrics(), a.telemetryExport(), a.telemetryImport(),
+		a.telemetryRange(), a.telemetrySamples(), a.telemetryMarks(), a.telemetryMetrics(), a.telemetryExport(), a.telemetryImport(),
 		a.ofNode("coverage NODE", "which batches of a node the gateway has, per boot", cobra.ExactArgs(1), a.telemetryCoverage))
 }
 

@@ -56,9 +56,13 @@ func New(heading ...string) *Table {
 	return t
 }
 
-// Row adds a row of cells; what is no Cell becomes one by Of.
+// Row adds a row of cells; what is no Cell becomes one by Of. Those that it lacks at its
+// end are empty.
 func (t *Table) Row(cells ...any) {
 	row := make([]Cell, len(cells))
+	if t.heading && len(cells) < len(t.rows[0]) {
+		row = make([]Cell, len(t.rows[0]))
+	}
 	for i, v := range cells {
 		c := Of(v)
 		row[i] = Cell{people: Clean(c.people), programs: Clean(c.programs)}
@@ -123,16 +127,26 @@ func (t *Table) CSV(w io.Writer) error {
 	return cw.Error()
 }
 
+// Invisible tells of control and formatting characters.
+func Invisible(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
+}
+
+// Harmless is Clean for a line of any length.
+func Harmless(line string) string {
+	return strings.Map(func(r rune) rune {
+		if Invisible(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, line)
+}
+
 // Clean makes text harmless for a terminal: control and invisible formatting
 // characters, with which a node's name could rewrite the screen, become a
 // visible replacement, and the length is bounded.
 func Clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) {
-			return utf8.RuneError
-		}
-		return r
-	}, strings.TrimSpace(s))
+	s = Harmless(strings.TrimSpace(s))
 	if n := utf8.RuneCountInString(s); n > maxCell {
 		s = string([]rune(s)[:maxCell-1]) + "…"
 	}
