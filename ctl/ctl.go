@@ -134,7 +134,7 @@ func (a *app) command() *cobra.Command {
 		a.firewallCommand(), a.overlayCommand(), a.clientCommand(), a.modelCommand(),
 		a.jobCommand(), a.speedTestCommand(),
 		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.consoleCommand(), a.apiTokenCommand(), a.auditCommand(),
-		a.settingCommand(), a.contextCommand(),
+		a.settingCommand(), a.contextCommand(), a.apiCommand(),
 		a.backupCommand(), a.restoreCommand(), a.caCommand(), a.sessionCommand(),
 	)
 	return root
