@@ -64,7 +64,7 @@ func (a *app) apiTokenList(ctx context.Context, c *client.Client, _ []string) er
 	return a.show(items[apitype.APIToken]{list}, func(w io.Writer) error {
 		t := table.New("ID", "NAME", "SCOPES", "EXPIRES", "LAST USED", "BY")
 		for _, k := range list {
-			expires, used := "never", "never"
+			expires, used := never, never
 			if k.Expires != nil {
 				expires = table.Age(c.Now(), *k.Expires)
 			}

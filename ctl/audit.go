@@ -38,7 +38,7 @@ func (a *app) auditCommand() *cobra.Command {
 		return a.show(answer, func(w io.Writer) error {
 			t := table.New("TIME", "WHO", "DID", "TO", "FROM", "STATUS")
 			for _, e := range entries {
-				t.Row(e.Time.UTC().Format(time.DateTime), e.Actor, e.Action, e.Target, e.Remote, outcome(e.Status))
+				t.Row(e.Time, e.Actor, e.Action, e.Target, e.Remote, outcome(e.Status))
 			}
 			return t.Write(w)
 		})
@@ -171,24 +171,24 @@ func (r auditReport) table(now time.Time) *table.Table {
 	} else {
 		t.Row("Log", "changed")
 	}
-	since := ""
+	t.Row("Records", r.Records)
 	if r.Since != nil {
-		since = ", since " + r.Since.UTC().Format(time.DateTime)
+		t.Row("Since", *r.Since)
 	}
-	t.Row("Records", strconv.FormatInt(r.Records, 10)+since)
 	t.Row("Head", fmt.Sprintf("%d %s", r.Head.ID, r.Head.Hash))
-	seen := func(what string) string {
-		return fmt.Sprintf("%d, %s: %s", r.Remembered.Head.ID, table.Age(now, *r.Remembered.Time), what)
+	seen := func(what string) {
+		t.Row("Remembered", fmt.Sprintf("%d: %s", r.Remembered.Head.ID, what))
+		t.Row("Seen here", table.Age(now, *r.Remembered.Time))
 	}
 	switch r.Remembered.State {
 	case markNone:
 		t.Row("Remembered", "none until now")
 	case markThere:
-		t.Row("Remembered", seen("the log leads from there to its head"))
+		seen("the log leads from there to its head")
 	case markDropped:
-		t.Row("Remembered", seen("too old to compare"))
+		seen("too old to compare")
 	case markLost:
-		t.Row("Remembered", seen("the log does not have it"))
+		seen("the log does not have it")
 	}
 	return t
 }

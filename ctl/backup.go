@@ -75,17 +75,16 @@ func (a *app) backupStatus(ctx context.Context, c *client.Client, _ []string) er
 		if s.Last == nil {
 			t.Row("Last backup", "none")
 		} else {
-			with := ""
-			if s.Last.Telemetry {
-				with = ", with telemetry"
-			}
-			t.Row("Last backup", table.Age(c.Now(), s.Last.Created)+" ago by "+s.Last.By+with)
+			t.Row("Last backup", table.Age(c.Now(), s.Last.Created))
+			t.Row("By", s.Last.By)
+			t.Row("With telemetry", s.Last.Telemetry)
 		}
+		t.Row("Size at most", table.Bytes(s.Bytes)) // without telemetry
+		copies := table.New("COPY ON THE CARD", "MADE", "SIZE")
 		for _, k := range s.Copies {
-			t.Row("Copy on the card", fmt.Sprintf("%s, %s ago, %s", k.Name, table.Age(c.Now(), k.Created), table.Bytes(k.Bytes)))
+			copies.Row(k.Name, table.Age(c.Now(), k.Created), table.Bytes(k.Bytes))
 		}
-		t.Row("Size", "at most "+table.Bytes(s.Bytes)+", without telemetry")
-		return t.Write(w)
+		return writeTables(w, []section{{1, t}, {len(s.Copies), copies}})
 	})
 }
 

@@ -81,7 +81,7 @@ func TestAGatewayGoesToAnotherCard(t *testing.T) {
 	if info, err := os.Stat(saved); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the file is %v, %v", info, err)
 	}
-	if out := operator.must(t, "backup", "status"); !strings.Contains(out, "by user:admin, with telemetry") {
+	if out := operator.must(t, "backup", "status"); !strings.Contains(out, "user:admin") || !strings.Contains(out, "With telemetry  yes") {
 		t.Errorf("got %s", out)
 	}
 	// Who types nothing gets a passphrase made.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +38,9 @@ func (a *app) batman(ctx context.Context, from air, args []string) error {
 		}
 		return nameOf(names, id)
 	}
-	seen := func(ms int64) string { return fmt.Sprintf("%d ms", ms) }
+	seen := func(ms int64) table.Cell { // finer than a span: an OGM is seconds
+		return table.Two(fmt.Sprintf("%d ms", ms), table.Span(millis(ms)).Programs())
+	}
 	return a.show(t, func(w io.Writer) error {
 		var out *table.Table
 		switch args[0] {
@@ -53,7 +54,7 @@ func (a *app) batman(ctx context.Context, from air, args []string) error {
 			out.Row("Interface", c.Iface+" "+c.MAC)
 			out.Row("Routing", c.Routing+", batman-adv "+c.Version)
 			out.Row("OGM interval", seen(c.OGMIntervalMS))
-			out.Row("Hop penalty", strconv.Itoa(int(c.HopPenalty))+" of 255")
+			out.Row("Hop penalty", ofTQ(c.HopPenalty, " of 255"))
 			out.Row("Gateway mode", c.GatewayMode)
 			out.Row("Bridge-loop avoidance", onOff(c.BridgeLoopAvoidance))
 			out.Row("Distributed ARP table", onOff(c.DistributedARP))
@@ -64,7 +65,7 @@ func (a *app) batman(ctx context.Context, from air, args []string) error {
 				out.Row(i.Iface, i.MAC, strconv.Itoa(int(i.HopPenalty)), seen(i.ELPIntervalMS), table.Value(i.ThroughputMbps))
 			}
 		case model.BatmanOriginators:
-			out = table.New("", "ORIGINATOR", "NODE", "NEXT HOP", "VIA", "INTERFACE", "QUALITY", "SEEN")
+			out = table.New("BEST", "ORIGINATOR", "NODE", "NEXT HOP", "VIA", "INTERFACE", "QUALITY", "SEEN")
 			for _, o := range t.Originators {
 				out.Row(star(o.Best), o.MAC, node(o.Node), o.NextHop, node(o.NextHopNode), o.Iface, worth(o.TQ, o.Throughput), seen(o.LastSeenMS))
 			}
@@ -74,12 +75,12 @@ func (a *app) batman(ctx context.Context, from air, args []string) error {
 				out.Row(n.Iface, n.MAC, node(n.Node), worth(n.TQ, n.Throughput), seen(n.LastSeenMS))
 			}
 		case model.BatmanLocal, model.BatmanGlobal:
-			out = table.New("", "ADDRESS", "OF MEMBER", "BEHIND", "NODE")
+			out = table.New("BEST", "ADDRESS", "OF MEMBER", "BEHIND", "NODE")
 			for _, c := range append(t.Local, t.Global...) {
 				out.Row(star(c.Best), c.MAC, node(c.Member), c.Originator, node(c.Node))
 			}
 		default:
-			out = table.New("", "GATEWAY", "NODE", "NEXT HOP", "INTERFACE", "QUALITY", "DOWN", "UP")
+			out = table.New("BEST", "GATEWAY", "NODE", "NEXT HOP", "INTERFACE", "QUALITY", "DOWN", "UP")
 			for _, g := range t.Gateways {
 				out.Row(star(g.Best), g.MAC, node(g.Node), g.NextHop, g.Iface, worth(g.TQ, g.Throughput), table.Value(g.DownMbps), table.Value(g.UpMbps))
 			}
@@ -88,11 +89,11 @@ func (a *app) batman(ctx context.Context, from air, args []string) error {
 	})
 }
 
-func star(best bool) string {
+func star(best bool) table.Cell {
 	if best {
-		return "*"
+		return table.Two("*", "true")
 	}
-	return ""
+	return table.Two("", "false")
 }
 
 func onOff(on bool) string {
@@ -102,12 +103,17 @@ func onOff(on bool) string {
 	return "off"
 }
 
-// worth is a quality in whatever routing measures it.
-func worth(tq uint8, mbps float64) string {
+// worth is a quality in whatever routing measures it: of 255, or in Mbit/s.
+func worth(tq uint8, mbps float64) table.Cell {
 	if tq > 0 {
-		return fmt.Sprintf("%d/255", tq)
+		return ofTQ(tq, "/255")
 	}
-	return strings.TrimSpace(table.Value(mbps) + " Mbit/s")
+	return table.In("Mbit/s", "", mbps)
+}
+
+func ofTQ(n uint8, of string) table.Cell {
+	text := strconv.Itoa(int(n))
+	return table.Two(text+of, text)
 }
 
 func (a *app) netNeighbours(ctx context.Context, from air, _ []string) error {

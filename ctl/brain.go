@@ -37,7 +37,8 @@ func (a *app) brainCommand() *cobra.Command {
 		a.brainList(),
 		a.ofNeuron("show NEURON", "one neuron, what its components are assigned to, and what they lack", cobra.ExactArgs(1), a.brainShow),
 		a.brainAdd(), a.brainSet(),
-		a.toParts("assign NEURON COMPONENT PART...", "assign a component to devices and processes, besides others", a.brainAssign),
+		a.call("assignments", "what each component of each neuron is assigned to", cobra.NoArgs, a.brainAssignments),
+		a.brainAssignCommand(),
 		a.toParts("unassign NEURON COMPONENT PART...", "take a component off devices and processes", a.brainUnassign),
 		a.ofNeuron("remove NEURON", "remove a neuron; its devices stay as they are", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
 			if err := c.DeleteNeuron(ctx, args[0]); err != nil {
@@ -114,7 +115,7 @@ func (a *app) brainList() *cobra.Command {
 func writeBrain(w io.Writer, b apitype.Brain) error {
 	t := table.New("NEURON", "STATE", "SENSOR", "THOUGHT", "MEMORY", "SEND", "LACKS")
 	for _, n := range b.Items {
-		row := []string{n.Name, string(n.State)}
+		row := []any{n.Name, n.State}
 		for _, c := range n.Components {
 			row = append(row, live(c))
 		}
@@ -132,7 +133,7 @@ func live(c apitype.ComponentCondition) string {
 }
 
 func (a *app) brainShow(ctx context.Context, c *client.Client, args []string) error {
-	n, err := c.Neuron(ctx, args[0])
+	n, _, err := c.Neuron(ctx, args[0])
 	if err != nil {
 		return notFound(err, noNeuron)
 	}
@@ -153,7 +154,8 @@ func (a *app) brainShow(ctx context.Context, c *client.Client, args []string) er
 		t.Row("Neuron", n.Name)
 		t.Row("Description", n.Description)
 		t.Row("State", strings.TrimSuffix(string(h.State)+": "+h.Reason, ": "))
-		t.Row("Made", fmt.Sprintf("%s by %s", table.Age(c.Now(), n.Created), n.By))
+		t.Row("Made", table.Age(c.Now(), n.Created))
+		t.Row("By", n.By)
 		parts := table.New("COMPONENT", "NEEDED", "STATE", "NAME", "PARTS")
 		for i, of := range n.Components {
 			k := apitype.ComponentCondition{}
@@ -164,11 +166,7 @@ func (a *app) brainShow(ctx context.Context, c *client.Client, args []string) er
 			for j, p := range of.Parts {
 				list[j] = partName(p, names)
 			}
-			needed := "no"
-			if k.Needed {
-				needed = "yes"
-			}
-			parts.Row(string(of.Component), needed, live(k), of.Name+".halo", strings.Join(list, " "))
+			parts.Row(of.Component, k.Needed, live(k), of.Name+".halo", strings.Join(list, " "))
 		}
 		lacks := table.New("LACKING IN", "STATE", "PART", "WHAT")
 		for _, l := range h.Lacks {
@@ -251,6 +249,61 @@ func (a *app) brainSet() *cobra.Command {
 	set.Flags().StringSliceVar(&needs, "needs", nil, needsFlag)
 	cobra.CheckErr(set.RegisterFlagCompletionFunc("needs", cobra.FixedCompletions(components, cobra.ShellCompDirectiveNoFileComp)))
 	return set
+}
+
+func (a *app) brainAssignments(ctx context.Context, c *client.Client, _ []string) error {
+	list, err := c.Neurons(ctx)
+	if err != nil {
+		return err
+	}
+	nodes, err := a.nodeNames(ctx, c)
+	if err != nil {
+		return err
+	}
+	return a.show(items[apitype.Neuron]{list}, func(w io.Writer) error {
+		t := table.New("NEURON", "COMPONENT", "KIND", "PART", "ID").Wide(4)
+		for _, n := range list {
+			for _, of := range n.Components {
+				for _, p := range of.Parts {
+					t.Row(n.Name, of.Component, p.Kind, partName(p, nodes), p.ID)
+				}
+			}
+		}
+		return t.Write(w)
+	})
+}
+
+func (a *app) brainAssignCommand() *cobra.Command {
+	var replace bool
+	assign := a.toParts("assign NEURON COMPONENT PART...", "assign a component to devices and processes, besides others", func(ctx context.Context, c *client.Client, args []string) error {
+		if replace {
+			return a.brainReplace(ctx, c, args)
+		}
+		return a.brainAssign(ctx, c, args)
+	})
+	assign.Flags().BoolVar(&replace, "replace", false, "take it off all others")
+	return assign
+}
+
+// brainReplace assigns a component to some parts and no others, unless somebody changes the
+// neuron meanwhile.
+func (a *app) brainReplace(ctx context.Context, c *client.Client, args []string) error {
+	_, tag, err := c.Neuron(ctx, args[0])
+	if err != nil {
+		return notFound(err, noNeuron)
+	}
+	parts := make([]model.Part, len(args)-2)
+	for i, arg := range args[2:] {
+		parts[i] = partOf(arg)
+	}
+	n, err := c.AssignComponent(ctx, args[0], model.Component(args[1]), parts, tag)
+	if err != nil {
+		return notFound(err, noNeuron+", haloctl node list the devices")
+	}
+	return a.show(n, func(io.Writer) error {
+		a.say("%s is assigned to %s alone.", model.ComponentName(model.Component(args[1]), args[0]), strings.Join(args[2:], ", "))
+		return nil
+	})
 }
 
 func (a *app) brainAssign(ctx context.Context, c *client.Client, args []string) error {

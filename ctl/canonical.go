@@ -74,7 +74,7 @@ where somebody may have copied one; release the node when only one device is lef
 }
 
 func (a *app) modelCommand() *cobra.Command {
-	return group("model", "the network as one picture",
+	g := group("model", "the network as one picture",
 		a.call("show", "the network in numbers", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
 			s, err := c.ModelSummary(ctx)
 			if err != nil {
@@ -83,11 +83,14 @@ func (a *app) modelCommand() *cobra.Command {
 			return a.show(s, func(w io.Writer) error {
 				t := table.New()
 				t.Row("Network", s.Network)
-				t.Row("Meshes", strconv.Itoa(s.Meshes))
-				t.Row("Nodes", fmt.Sprintf("%d, %d online, %d quarantined", s.Nodes.All, s.Nodes.Online, s.Nodes.Quarantined))
-				t.Row("Sensors", strconv.Itoa(s.Sensors))
-				t.Row("Clients", fmt.Sprintf("%d, %d present", s.Clients, s.Present))
-				t.Row("Conflicts", strconv.Itoa(s.Conflict))
+				t.Row("Meshes", s.Meshes)
+				t.Row("Nodes", s.Nodes.All)
+				t.Row("Nodes online", s.Nodes.Online)
+				t.Row("Nodes quarantined", s.Nodes.Quarantined)
+				t.Row("Sensors", s.Sensors)
+				t.Row("Clients", s.Clients)
+				t.Row("Clients present", s.Present)
+				t.Row("Conflicts", s.Conflict)
 				return t.Write(w)
 			})
 		}),
@@ -117,6 +120,8 @@ func (a *app) modelCommand() *cobra.Command {
 			})
 		}),
 	)
+	g.AddCommand(a.modelLists()...)
+	return g
 }
 
 func (a *app) modelNode(ctx context.Context, c *client.Client, args []string) error {

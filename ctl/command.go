@@ -197,10 +197,10 @@ given; the agent then starts anew.`, cobra.ExactArgs(1), func([]string) (model.C
 		}
 		return a.show(j, func(w io.Writer) error {
 			t := table.New()
-			t.Row("Samples", "every "+secondsOf(s.SampleS))
-			t.Row("Batches", "every "+secondsOf(s.SendS))
-			t.Row("On disk", "after "+secondsOf(s.SpoolDelayS)+", if not acknowledged")
-			t.Row("Spool", strconv.FormatInt(s.SpoolBudgetMiB, 10)+" MiB")
+			t.Row("Samples every", secondsOf(s.SampleS))
+			t.Row("Batches every", secondsOf(s.SendS))
+			t.Row("On disk after", secondsOf(s.SpoolDelayS)) // if not acknowledged
+			t.Row("Spool", table.Bytes(s.SpoolBudgetMiB<<20))
 			return t.Write(w)
 		})
 	})
@@ -211,7 +211,7 @@ given; the agent then starts anew.`, cobra.ExactArgs(1), func([]string) (model.C
 	return c
 }
 
-func secondsOf(s float64) string { return table.Value(s) + " s" }
+func secondsOf(s float64) table.Cell { return table.In("s", "", s) }
 
 func (a *app) nodeSpeedTest() *cobra.Command {
 	var peer string
@@ -228,10 +228,15 @@ func (a *app) nodeSpeedTest() *cobra.Command {
 			}
 			return a.show(j, func(w io.Writer) error {
 				t := table.New()
-				t.Row("Down", speed(r.Down))
-				t.Row("Up", speed(r.Up))
-				t.Row("Latency", fmt.Sprintf("%.1f ms", r.LatencyMS))
-				return t.Write(w)
+				t.Row("Latency", table.In("ms", "%.1f", r.LatencyMS))
+				ways := table.New("WAY", "SPEED", "SENT", "TOOK", "CUT SHORT")
+				for _, d := range []struct {
+					name string
+					model.SpeedWay
+				}{{"down", r.Down}, {"up", r.Up}} {
+					ways.Row(d.name, table.In("Mbit/s", "%.2f", d.Mbps), table.Bytes(d.Bytes), table.In("s", "%.1f", d.Seconds), d.Cut)
+				}
+				return writeTables(w, []section{{1, t}, {1, ways}})
 			})
 		})
 	})
@@ -241,15 +246,6 @@ after the other in the whole network, as a mesh shares its channel.`
 	c.Flags().StringVar(&peer, "peer", "", "another `node` in place of the gateway")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the outcome")
 	return c
-}
-
-// speed is one direction in words.
-func speed(s model.SpeedWay) string {
-	text := fmt.Sprintf("%.2f Mbit/s (%s in %.1f s)", s.Mbps, table.Bytes(s.Bytes), s.Seconds)
-	if s.Cut {
-		text += ", cut short"
-	}
-	return text
 }
 
 func (a *app) speedTestCommand() *cobra.Command {
@@ -271,9 +267,9 @@ func (a *app) speedTestCommand() *cobra.Command {
 		return a.show(items[apitype.SpeedTest]{tests}, func(w io.Writer) error {
 			t := table.New("JOB", "NODE", "PEER", "WHEN", "DOWN", "UP", "LATENCY", "STATE")
 			for _, s := range tests {
-				down, up, latency := "", "", ""
+				var down, up, latency table.Cell
 				if r := s.Result; r != nil {
-					down, up, latency = fmt.Sprintf("%.2f Mbit/s", r.Down.Mbps), fmt.Sprintf("%.2f Mbit/s", r.Up.Mbps), fmt.Sprintf("%.1f ms", r.LatencyMS)
+					down, up, latency = table.In("Mbit/s", "%.2f", r.Down.Mbps), table.In("Mbit/s", "%.2f", r.Up.Mbps), table.In("ms", "%.1f", r.LatencyMS)
 				}
 				state := s.State
 				if d := jobDetail(apitype.Job{State: s.State, Code: s.Code, Message: s.Text}); d != "" {
@@ -301,11 +297,11 @@ func (a *app) nodeCapabilities(ctx context.Context, c *client.Client, args []str
 		}
 		t := table.New("COMMAND", "CAN", "WHY NOT")
 		for _, i := range can.Items {
-			yes, why := "yes", ""
+			why := ""
 			if i.Code != "" {
-				yes, why = "no", i.Code+": "+i.Text
+				why = i.Code + ": " + i.Text
 			}
-			t.Row(string(i.Kind), yes, why)
+			t.Row(i.Kind, i.Code == "", why)
 		}
 		return t.Write(w)
 	})

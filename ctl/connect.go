@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -29,7 +28,21 @@ func (a *app) target() (target, error) {
 	if err != nil {
 		return target{}, err
 	}
-	t := target{base: client.OnGateway(), path: path}
+	t, err := targetAt(path)
+	if err != nil {
+		return target{}, err
+	}
+	if a.gateway != "" {
+		if t.base, err = client.ParseGateway(a.gateway); err != nil {
+			return target{}, &usageError{err}
+		}
+	}
+	return t, nil
+}
+
+// targetAt is the gateway of a profile; without one, that of the device haloctl runs on.
+func targetAt(path string) (t target, err error) {
+	t = target{base: client.OnGateway(), path: path}
 	if path != "" {
 		switch t.prof, err = profile.Load(path); {
 		case errors.Is(err, fs.ErrNotExist):
@@ -46,16 +59,11 @@ func (a *app) target() (target, error) {
 			return target{}, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	if a.gateway != "" {
-		if t.base, err = client.ParseGateway(a.gateway); err != nil {
-			return target{}, &usageError{err}
-		}
-	}
 	return t, nil
 }
 
 // profilePath chooses the profile: the file that was named, the network that
-// was named, the one with that gateway, or the only one there is.
+// was named, the one with that gateway, the only one there is, or the chosen one.
 func (a *app) profilePath() (string, error) {
 	if a.config != "" {
 		return a.config, nil
@@ -89,11 +97,14 @@ func (a *app) profilePath() (string, error) {
 	case 1:
 		return list[0], nil
 	}
+	if path, err := a.env.Profiles.Chosen(); err != nil || path != "" {
+		return path, err
+	}
 	names := make([]string, len(list))
 	for i, path := range list {
-		names[i] = strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+		names[i] = profile.Name(path)
 	}
-	return "", &usageError{fmt.Errorf("several networks are known: %s; choose with --network", strings.Join(names, ", "))}
+	return "", &usageError{fmt.Errorf("several networks are known: %s; choose with --network, or with haloctl context use", strings.Join(names, ", "))}
 }
 
 // connect returns a client with the profile's session.

@@ -90,7 +90,8 @@ const long = `haloctl shows and changes a HALO network through its gateway's API
 
 On the gateway itself it needs no address. From elsewhere, claim or log in once
 with --gateway https://ADDRESS:8443; the network's CA and the session are then
-kept in a profile, one file per network, and later commands need no address.
+kept in a profile, one file per network, and later commands need no address; where
+several networks are known, haloctl context use says which one is meant.
 
 With --node, the commands mesh, net, event list, status, health and support ask
 a node itself, also while the gateway is off. Login fetches the certificate that
@@ -118,7 +119,8 @@ func (a *app) command() *cobra.Command {
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"}) // --help says the same
 	f := root.PersistentFlags()
 	f.StringVar(&a.gateway, "gateway", a.env.Getenv("HALO_GATEWAY"), "gateway's `address`, such as https://192.0.2.7:8443")
-	f.StringVar(&a.network, "network", a.env.Getenv("HALO_NETWORK"), "`name` of the network, where several are known")
+	f.StringVar(&a.network, "network", a.env.Getenv("HALO_NETWORK"), "`name` of the network, where several are known (default: the one of context use)")
+	_ = root.RegisterFlagCompletionFunc("network", a.completeNetworks)
 	f.StringVar(&a.config, "config", a.env.Getenv("HALO_CONFIG"), "profile `file` to use instead of the user's own")
 	f.StringVar(&a.node, "node", "", "ask this `node` at its door: name, ID, address, or NODE@ADDRESS")
 	f.BoolVar(&a.here, "local", false, "ask halo-mesh of this device, not the gateway")
@@ -126,13 +128,13 @@ func (a *app) command() *cobra.Command {
 	a.formFlag(root)
 	root.AddCommand(
 		a.claimCommand(), a.loginCommand(), a.logoutCommand(),
-		a.statusCommand(), a.healthCommand(), a.versionCommand(),
+		a.statusCommand(), a.healthCommand(), a.capabilitiesCommand(), a.versionCommand(),
 		a.nodeCommand(), a.brainCommand(), a.telemetryCommand(), a.eventCommand(), a.alertCommand(), a.watchCommand(),
 		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.topologyCommand(), a.meshCommand(), a.netCommand(),
 		a.firewallCommand(), a.overlayCommand(), a.clientCommand(), a.modelCommand(),
 		a.jobCommand(), a.speedTestCommand(),
 		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.consoleCommand(), a.apiTokenCommand(), a.auditCommand(),
-		a.settingCommand(),
+		a.settingCommand(), a.contextCommand(), a.apiCommand(),
 		a.backupCommand(), a.restoreCommand(), a.caCommand(), a.sessionCommand(),
 	)
 	return root

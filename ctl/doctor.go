@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -62,52 +61,36 @@ func writeDoctor(w io.Writer, r model.DoctorReport) error {
 	if r.Examining > 0 {
 		row("Being examined", fmt.Sprintf("%d of %d peers; ask again with --last", r.Examining, len(r.Peers)))
 	}
-	peers := table.New("PEER", "EXAMINED", "LATENCY", "OVERLAY", "UNDERLAY", "MULTICAST", "HELD TO")
+	peers := table.New("PEER", "EXAMINED", "LATENCY", "OVERLAY", "UNDERLAY", "MULTICAST", "OVERLAY HELD TO", "UNDERLAY HELD TO")
 	names := map[string]string{}
 	for _, p := range r.Peers {
-		examined, latency, held := "not yet", "", ""
+		examined := table.Two("not yet", "")
+		var latency table.Cell
 		if p.Examined != nil {
 			examined = table.Age(r.At, *p.Examined)
 		}
 		switch {
 		case !p.Answers && p.Examined != nil:
-			latency = "no answer"
+			latency = table.Two("no answer", "")
 		case p.LatencyMS != 0:
-			latency = fmt.Sprintf("%.1f ms", p.LatencyMS)
-		}
-		if p.Limit > 0 {
-			held = fmt.Sprintf("%d into the overlay", p.Limit)
-		}
-		if p.Fragment > 0 {
-			if held != "" {
-				held += ", "
-			}
-			held += fmt.Sprintf("%d over the mesh", p.Fragment)
+			latency = table.In("ms", "%.1f", p.LatencyMS)
 		}
 		names[p.Node] = p.Name
 		if p.Gateway {
 			names[p.Node] = "gateway"
 		}
-		peers.Row(nameOf(names, p.Node), examined, latency, octets(p.OverlayMTU), octets(p.UnderlayMTU), p.Multicast, held)
+		peers.Row(nameOf(names, p.Node), examined, latency, some(p.OverlayMTU), some(p.UnderlayMTU), p.Multicast, some(p.Limit), some(p.Fragment))
 	}
-	findings := table.New("FOUND", "FAULT", "PEER", "TIMES", "WHAT", "NOW")
+	findings := table.New("FOUND", "FAULT", "PEER", "TIMES", "WHAT", "NOW", "SINCE", "BY")
 	for _, f := range r.Findings {
-		now := "not mended"
+		now, since := "not mended", table.Cell{}
 		switch {
 		case f.Ended != nil:
-			now = "over since " + f.Ended.UTC().Format(time.DateTime)
+			now, since = "over", table.Time(*f.Ended)
 		case f.Mended != nil:
-			now = "mended at " + f.Mended.UTC().Format(time.DateTime) + ": " + f.Treatment
+			now, since = "mended", table.Time(*f.Mended)
 		}
-		findings.Row(f.Found.UTC().Format(time.DateTime), f.Fault, nameOf(names, f.Peer), fmt.Sprint(f.Times), f.Detail, now)
+		findings.Row(f.Found, f.Fault, nameOf(names, f.Peer), f.Times, f.Detail, now, since, f.Treatment)
 	}
 	return writeTables(w, []section{{n, about}, {1, peers}, {len(r.Findings), findings}})
-}
-
-// octets writes the size of a packet that passes.
-func octets(n int) string {
-	if n == 0 {
-		return ""
-	}
-	return fmt.Sprint(n)
 }

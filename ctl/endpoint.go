@@ -15,24 +15,22 @@ import (
 
 func (a *app) clientCommand() *cobra.Command {
 	var node string
+	var w watchFlags
 	list := a.call("list", "hosts behind nodes that are no members, such as phones and cameras", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
-		list, err := c.Endpoints(ctx, node)
+		ask := func(ctx context.Context) ([]apitype.Endpoint, bool, error) {
+			list, err := c.Endpoints(ctx, node)
+			return list, true, notFound(err, "haloctl node list shows the nodes")
+		}
+		if w.on {
+			return a.clientWatch(ctx, c, ask, w.interval)
+		}
+		list, _, err := ask(ctx)
 		if err != nil {
 			return err
 		}
-		return a.show(items[apitype.Endpoint]{list}, func(w io.Writer) error {
-			t := table.New("NAME", "BEHIND", "ADDRESSES", "MAC", "SEEN", "ID")
-			slices.SortFunc(list, func(x, y apitype.Endpoint) int { return y.LastSeen.Compare(x.LastSeen) })
-			for _, e := range list {
-				seen := table.Age(c.Now(), e.LastSeen)
-				if e.Present {
-					seen = "now"
-				}
-				t.Row(called(e), behind(e), words(e.Addresses), e.MAC, seen, e.ID)
-			}
-			return t.Write(w)
-		})
+		return a.showClients(c, list)
 	})
+	w.add(list, "go on and print those that come, go or move")
 	list.Flags().StringVar(&node, "node", "", "only behind this `node`")
 	show := a.ofClient("show ID", "a client, and where it was", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
 		e, err := c.Endpoint(ctx, args[0])
@@ -52,12 +50,13 @@ func (a *app) clientCommand() *cobra.Command {
 			t.Row("Found as", e.DNS)
 			t.Row("Addresses", words(e.Addresses))
 			t.Row("MAC", e.MAC)
-			t.Row("First seen", e.FirstSeen.UTC().Format(time.DateTime))
-			t.Row("Last seen", e.LastSeen.UTC().Format(time.DateTime))
+			t.Row("First seen", e.FirstSeen)
+			t.Row("Last seen", e.LastSeen)
+			places := table.New("BEHIND", "FROM")
 			for _, p := range e.Places {
-				t.Row("Was behind", nameOf(nodes, p.Node)+" from "+p.Since.UTC().Format(time.DateTime))
+				places.Row(nameOf(nodes, p.Node), p.Since)
 			}
-			return t.Write(w)
+			return writeTables(w, []section{{1, t}, {len(e.Places), places}})
 		})
 	})
 	var note string
@@ -89,6 +88,56 @@ func (a *app) ofClient(use, short string, args cobra.PositionalArgs, run func(co
 		return names(ctx, func(ctx context.Context) ([]apitype.Endpoint, error) { return c.Endpoints(ctx, "") },
 			func(e apitype.Endpoint) (string, string) { return e.ID, called(e) + " " + behind(e) })
 	})
+}
+
+func (a *app) nodeClients(ctx context.Context, c *client.Client, args []string) error {
+	list, err := c.NodeEndpoints(ctx, args[0])
+	if err != nil {
+		return notFound(err, "haloctl node list shows the nodes")
+	}
+	return a.showClients(c, list)
+}
+
+var clientHeading = []string{"NAME", "BEHIND", "ADDRESSES", "MAC", "SEEN", "ID"}
+
+// showClients prints clients, those first that were there last.
+func (a *app) showClients(c *client.Client, list []apitype.Endpoint) error {
+	return a.show(items[apitype.Endpoint]{list}, func(w io.Writer) error {
+		t := table.New(clientHeading...)
+		slices.SortFunc(list, func(x, y apitype.Endpoint) int { return y.LastSeen.Compare(x.LastSeen) })
+		for _, e := range list {
+			clientRow(c)(t, e)
+		}
+		return t.Write(w)
+	})
+}
+
+func (a *app) clientWatch(ctx context.Context, c *client.Client, ask func(context.Context) ([]apitype.Endpoint, bool, error), interval time.Duration) error {
+	p := polled[apitype.Endpoint]{
+		changing: changing[apitype.Endpoint]{app: a, heading: clientHeading, row: clientRow(c)},
+		ask:      ask,
+		id:       func(e apitype.Endpoint) string { return e.ID },
+		same: func(e apitype.Endpoint) apitype.Endpoint {
+			e.LastSeen = time.Time{} // it is another each time
+			return e
+		},
+	}
+	return p.watch(ctx, interval)
+}
+
+func clientRow(c *client.Client) func(*table.Table, apitype.Endpoint) {
+	return func(t *table.Table, e apitype.Endpoint) {
+		t.Row(called(e), behind(e), words(e.Addresses), e.MAC, clientSeen(c.Now(), e), e.ID)
+	}
+}
+
+// clientSeen is when a client was there.
+func clientSeen(now time.Time, e apitype.Endpoint) table.Cell {
+	seen := table.Age(now, e.LastSeen)
+	if e.Present {
+		return table.Two("now", seen.Programs())
+	}
+	return seen
 }
 
 func called(e apitype.Endpoint) string {

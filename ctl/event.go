@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -78,8 +79,8 @@ those of its present start, the newest 512.`,
 	list.Flags().StringVar(&f.Severity, "severity", "", "only `severity` info, warning or error and worse")
 	list.Flags().IntVar(&limit, "limit", 50, "how many of the newest")
 	list.Flags().BoolVar(&follow, "follow", false, "go on and print what happens")
-	list.Flags().DurationVar(&interval, "interval", 0, "least time between two prints of --follow, for a slow link; of a node at its door, how often it is asked (2s)")
-	return group("event", "what happened in the network", list, a.eventAck(), a.eventRetention())
+	list.Flags().DurationVar(&interval, "interval", 0, "least time between two prints of --follow, for a slow link; of a node at its door, how often it is asked (5s)")
+	return group("event", "what happened in the network", list, a.call("show ID", "one event", cobra.ExactArgs(1), a.eventShow), a.eventAck(), a.eventRetention())
 }
 
 // deviceEvents prints the events that a device still holds, as those of a gateway.
@@ -121,7 +122,7 @@ func (a *app) deviceEvents(ctx context.Context, from device, f client.EventFilte
 	if !follow {
 		return round()
 	}
-	return every(ctx, cmp.Or(interval, 2*time.Second), round)
+	return a.again(ctx, cmp.Or(interval, pollEvery), round)
 }
 
 // wanted tells whether a filter takes an event of a device.
@@ -132,18 +133,59 @@ func wanted(f client.EventFilter, e model.Event) bool {
 }
 
 func eventTable(events []apitype.Event, names map[string]string, heading bool) *table.Table {
-	t := table.New()
+	t := table.New().Wide(6)
 	if heading {
-		t = table.New("TIME", "SEVERITY", "NODE", "SOURCE", "KIND", "MESSAGE")
+		t = table.New("TIME", "SEVERITY", "NODE", "SOURCE", "KIND", "MESSAGE", "RECEIVED", "KNOWN TO", "ID").Wide(6)
 	}
 	for _, e := range events {
 		node := ""
 		if e.Node != "" {
 			node = nameOf(names, e.Node)
 		}
-		t.Row(e.Time.UTC().Format(time.DateTime), string(e.Severity), node, nameOf(names, e.Source), e.Kind, e.Message)
+		known := ""
+		if e.Acknowledged != nil {
+			known = e.Acknowledged.By
+		}
+		t.Row(e.Time, string(e.Severity), node, nameOf(names, e.Source), e.Kind, e.Message, e.Received, known, e.ID)
 	}
 	return t
+}
+
+func (a *app) eventShow(ctx context.Context, c *client.Client, args []string) error {
+	id, err := number(args[0])
+	if err != nil {
+		return err
+	}
+	e, err := c.Event(ctx, id)
+	if err != nil {
+		return notFound(err, "haloctl event list -o wide shows the numbers of events")
+	}
+	names, err := a.nodeNames(ctx, c)
+	if err != nil {
+		return err
+	}
+	return a.show(e, func(w io.Writer) error {
+		t := table.New()
+		t.Row("Event", e.ID)
+		t.Row("Kind", e.Kind)
+		t.Row("Severity", e.Severity)
+		t.Row("Node", nameOf(names, e.Node))
+		t.Row("Told by", nameOf(names, e.Source))
+		t.Row("Message", e.Message)
+		t.Row("Time", e.Time)
+		t.Row("Clock", e.Clock)
+		t.Row("Received", e.Received)
+		if k := e.Acknowledged; k != nil {
+			t.Row("Known to", k.By)
+			t.Row("From", k.Time)
+			t.Row("Note", k.Note)
+		}
+		fields := table.New("FIELD", "VALUE")
+		for _, name := range slices.Sorted(maps.Keys(e.Fields)) {
+			fields.Row(name, e.Fields[name])
+		}
+		return writeTables(w, []section{{1, t}, {len(e.Fields), fields}})
+	})
 }
 
 // followEvents prints the events given and then, until it is interrupted,

@@ -219,7 +219,7 @@ func importTable(r apitype.Import) *table.Table {
 		{"Unknown", "of nodes that it has not admitted: " + strings.Join(r.Nodes, " "), r.Unknown},
 	} {
 		if left.n > 0 {
-			t.Row(left.name, fmt.Sprintf("%d: %s", left.n, left.why))
+			t.Row(left.name, table.Two(fmt.Sprintf("%d: %s", left.n, left.why), fmt.Sprint(left.n)))
 		}
 	}
 	return t

@@ -38,12 +38,12 @@ func (a *app) firewallCommand() *cobra.Command {
 				return a.edited(c.AddForwarding(ctx, model.Forwarding{From: model.Zone(args[0]), To: model.Zone(args[1])}))
 			})),
 		group("remove", "remove from the draft",
-			a.call("rule NAME", "remove a rule", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+			a.completes(a.call("rule NAME", "remove a rule", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
 				return a.edited(c.RemoveFirewallRule(ctx, args[0]))
-			}),
-			a.call("forward NAME", "remove a port forward", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+			}), ruleWords),
+			a.completes(a.call("forward NAME", "remove a port forward", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
 				return a.edited(c.RemovePortForward(ctx, args[0]))
-			}),
+			}), forwardWords),
 			a.call("forwarding FROM TO", "remove a forwarding", cobra.ExactArgs(2), func(ctx context.Context, c *client.Client, args []string) error {
 				return a.edited(c.RemoveForwarding(ctx, model.Forwarding{From: model.Zone(args[0]), To: model.Zone(args[1])}))
 			})),
@@ -65,6 +65,7 @@ func (a *app) firewallCommand() *cobra.Command {
 			return a.firewallDone(c.DiscardFirewall(ctx))("The draft is what holds.")
 		}),
 	)
+	g.AddCommand(a.firewallLists()...)
 	g.Long = firewallLong
 	return g
 }
@@ -99,12 +100,8 @@ func (a *app) firewallAddForward() *cobra.Command {
 			return err
 		}
 		f.Port = ports[0]
-		if f.To, err = netip.ParseAddr(args[3]); err != nil {
-			to, err := netip.ParseAddrPort(args[3])
-			if err != nil {
-				return &usageError{fmt.Errorf("ADDRESS: expected one such as 10.43.7.20 or 10.43.7.20:80, got %q", args[3])}
-			}
-			f.To, f.ToPort = to.Addr(), to.Port()
+		if f.To, f.ToPort, err = parseForwardTo(args[3]); err != nil {
+			return err
 		}
 		if f.Sources, err = parseSources(sources); err != nil {
 			return err
@@ -144,7 +141,7 @@ func parseSources(texts []string) (list []netip.Prefix, err error) {
 // edited tells what is to be done with a draft.
 func (a *app) edited(f apitype.Firewall, err error) error {
 	if err != nil {
-		return notFound(err, "haloctl firewall list shows the draft")
+		return notFound(err, noRule)
 	}
 	return a.show(f, func(w io.Writer) error {
 		_, err := fmt.Fprintln(w, "The draft is changed; haloctl firewall preview shows what it would do, apply has it hold.")

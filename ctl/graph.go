@@ -95,7 +95,7 @@ func (a *app) topologyCommand() *cobra.Command {
 			name := func(id string) string { return nameOf(names, id) }
 			about := table.New()
 			about.Row("Node", name(n.Node.ID))
-			about.Row("At", stampOf(n.At))
+			about.Row("At", n.At)
 			about.Row("Health", strconv.Itoa(n.Node.Score))
 			about.Row("Report", string(n.Node.Report))
 			about.Row("Overlay", string(n.Node.Overlay))
@@ -209,7 +209,7 @@ func writePicture(w io.Writer, p graph.Picture) error {
 	name := namer(p)
 	about := table.New()
 	about.Row("Health", strconv.Itoa(p.Score))
-	about.Row("At", stampOf(p.At))
+	about.Row("At", p.At)
 	about.Row("Gateway", name(p.Gateway))
 	live, lost := 0, 0
 	for _, l := range p.Links {
@@ -266,16 +266,13 @@ func nodesTable(p graph.Picture) *table.Table {
 				why += fmt.Sprintf(", and %d more", more)
 			}
 		}
-		heard, addresses := "", make([]string, len(n.Addresses))
-		if !n.Heard.IsZero() {
-			heard = stampOf(n.Heard)
-		}
+		addresses := make([]string, len(n.Addresses))
 		for i, a := range n.Addresses {
 			addresses[i] = a.String()
 		}
 		t.Row(cmp.Or(n.Name, n.ID), health, string(n.Report), string(n.Overlay), hop, some(r.Hops), strconv.Itoa(n.Neighbours), cuts, why,
 			string(r.Transport), costOf(r.Cost), some(r.Worst), some(r.TQ), some(r.Kbps), strconv.Itoa(n.NextHops), strconv.Itoa(n.Direct),
-			string(n.Kind), heard, strings.Join(addresses, " "), n.ID)
+			string(n.Kind), n.Heard, strings.Join(addresses, " "), n.ID)
 	}
 	return t
 }
@@ -326,7 +323,7 @@ func permille(n int) string {
 func momentsTable(list []graph.Moment, name func(string) string) *table.Table {
 	t := table.New("TIME", "HEALTH", "NODES", "WITHOUT A WAY", "LINKS", "WHAT")
 	for _, m := range list {
-		t.Row(stampOf(m.At), strconv.Itoa(m.Score), strconv.Itoa(m.Nodes), strconv.Itoa(m.Lost), strconv.Itoa(m.Links), strings.Join(tellMoment(m, name), "; "))
+		t.Row(m.At, strconv.Itoa(m.Score), strconv.Itoa(m.Nodes), strconv.Itoa(m.Lost), strconv.Itoa(m.Links), strings.Join(tellMoment(m, name), "; "))
 	}
 	return t
 }

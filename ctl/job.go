@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"halo.internal/ctl/client"
+	"halo.internal/ctl/doorway"
 	"halo.internal/ctl/table"
 	"halo.internal/model/apitype"
 	"halo.internal/model/atomicfile"
@@ -49,18 +50,7 @@ func (a *app) jobCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		slices.Reverse(jobs)
-		names, err := a.nodeNames(ctx, c)
-		if err != nil {
-			return err
-		}
-		return a.show(items[apitype.Job]{jobs}, func(w io.Writer) error {
-			t := table.New(jobHeading...)
-			for _, j := range jobs {
-				jobRow(t, names, c.Now(), j)
-			}
-			return t.Write(w)
-		})
+		return a.showJobs(ctx, c, jobs)
 	})
 	list.Flags().StringVar(&f.Node, "node", "", "only about this `node`")
 	list.Flags().StringVar(&f.Kind, "kind", "", "only of this `kind`, such as scan or speed-test")
@@ -113,6 +103,41 @@ var jobHeading = []string{"JOB", "KIND", "NODE", "STATE", "MADE", "BY", "DETAIL"
 
 func jobRow(t *table.Table, names map[string]string, now time.Time, j apitype.Job) {
 	t.Row(strconv.FormatInt(j.ID, 10), j.Kind, nameOf(names, j.Node), jobState(j), table.Age(now, j.Created), j.By, jobDetail(j))
+}
+
+// nodeCommandsList shows jobs, of people's commands to one node.
+func (a *app) nodeCommandsList() *cobra.Command {
+	var limit int
+	var active bool
+	list := a.ofNode("commands NODE", "what a node was asked to do, newest last", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		if limit < 1 {
+			return &usageError{fmt.Errorf("--limit: expected 1 or more, got %d", limit)}
+		}
+		jobs, err := c.NodeCommands(ctx, args[0], active, limit)
+		if err != nil {
+			return notFound(err, "haloctl node list shows the nodes")
+		}
+		return a.showJobs(ctx, c, jobs)
+	})
+	list.Flags().BoolVar(&active, "active", false, "only those that have not ended")
+	list.Flags().IntVar(&limit, "limit", 50, "how many of the newest")
+	return list
+}
+
+// showJobs prints jobs, which come newest first, newest last.
+func (a *app) showJobs(ctx context.Context, c *client.Client, jobs []apitype.Job) error {
+	slices.Reverse(jobs)
+	names, err := a.nodeNames(ctx, c)
+	if err != nil {
+		return err
+	}
+	return a.show(items[apitype.Job]{jobs}, func(w io.Writer) error {
+		t := table.New(jobHeading...)
+		for _, j := range jobs {
+			jobRow(t, names, c.Now(), j)
+		}
+		return t.Write(w)
+	})
 }
 
 // ofJob is a call about one job.
@@ -201,13 +226,17 @@ func (a *app) awaitJob(ctx context.Context, c *client.Client, j apitype.Job) (ap
 	return j, nil
 }
 
-// away tells of a gateway that may be back soon.
+// away tells of a gateway, or of a node at its door, that may be back soon, or has too much
+// to do.
 func away(err error) bool {
 	if _, ok := errors.AsType[*client.UnreachableError](err); ok {
 		return true
 	}
+	if _, ok := errors.AsType[*doorway.UnreachableError](err); ok {
+		return true
+	}
 	p, ok := errors.AsType[*apitype.Problem](err)
-	return ok && p.Status == http.StatusServiceUnavailable
+	return ok && (p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests)
 }
 
 // jobError is nil where a job was done, and else says what has come of it.
@@ -256,7 +285,7 @@ func (a *app) showJob(ctx context.Context, c *client.Client, j apitype.Job) erro
 		t.Row("By", j.By)
 		t.Row("Made", table.Age(c.Now(), j.Created))
 		if j.Expires != nil && j.State == apitype.JobQueued {
-			t.Row("Waits", "until "+j.Expires.UTC().Format("2006-01-02 15:04:05")+" at most")
+			t.Row("Waits until", *j.Expires)
 		}
 		if j.Ended != nil {
 			t.Row("Ended", table.Age(c.Now(), *j.Ended))
@@ -266,7 +295,8 @@ func (a *app) showJob(ctx context.Context, c *client.Client, j apitype.Job) erro
 			t.Row("Result", string(j.Result))
 		}
 		if j.File != nil {
-			t.Row("File", fmt.Sprintf("%s, %s (haloctl job file %d --out FILE)", table.Bytes(j.File.Bytes), j.File.Type, j.ID))
+			t.Row("File", fmt.Sprintf("%s (haloctl job file %d --out FILE)", j.File.Type, j.ID))
+			t.Row("Size", table.Bytes(j.File.Bytes))
 		}
 		return t.Write(w)
 	})

@@ -53,9 +53,9 @@ func (a *app) joinTokenList(ctx context.Context, c *client.Client, _ []string) e
 		return err
 	}
 	return a.show(items[apitype.JoinToken]{list}, func(w io.Writer) error {
-		t := table.New("ID", "STATE", "USED", "EXPIRES", "NOTE")
+		t := table.New("ID", "STATE", "USED", "USES", "EXPIRES", "NOTE")
 		for _, j := range list {
-			t.Row(j.ID, tokenState(c.Now(), j), fmt.Sprintf("%d of %d", j.Used, j.Uses), table.Age(c.Now(), j.Expires), j.Note)
+			t.Row(j.ID, tokenState(c.Now(), j), j.Used, j.Uses, table.Age(c.Now(), j.Expires), j.Note)
 		}
 		return t.Write(w)
 	})

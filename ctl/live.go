@@ -230,7 +230,7 @@ func print[T any](m apitype.LiveMessage, one func(T) error) error {
 
 func (w *watcher) line(at time.Time, what, who, text string) error {
 	t := table.New()
-	t.Row(at.UTC().Format(time.DateTime), fmt.Sprintf("%-12s", what), who, text)
+	t.Row(at, fmt.Sprintf("%-12s", what), who, text)
 	return t.Write(w.app.page())
 }
 
@@ -245,33 +245,45 @@ func recoveryText(r model.Recovery) string {
 	return string(r.State)
 }
 
-// watchList prints all things of a topic as a table, and then those that change, or one
-// JSON object a line.
+// watchList prints all things of a topic, and then those that change.
 func watchList[T any](ctx context.Context, a *app, c *client.Client, interval time.Duration, topic string, rows func(*table.Table, T), heading []string) error {
-	first := true
+	out := changing[T]{app: a, heading: heading, row: rows}
 	return a.follow(ctx, c, interval, []apitype.LiveRequest{{Topic: topic}}, func(m apitype.LiveMessage) error {
 		list, err := decode[T](m)
 		if err != nil {
 			return err
 		}
-		if a.json {
-			return lines(a.env.Stdout, list)
-		}
-		t := table.New()
-		if first {
-			t, first = table.New(heading...), false
-		}
-		for _, v := range list {
-			rows(t, v)
-		}
-		if err := t.Write(a.page()); err != nil {
+		return out.print(list, m.Gone)
+	})
+}
+
+// changing prints things as they change: as rows of a table, or one JSON object a line.
+type changing[T any] struct {
+	app     *app
+	heading []string
+	row     func(*table.Table, T)
+	begun   bool
+}
+
+// print tells of things that are new or others than before, and of those that are gone.
+func (c *changing[T]) print(list []T, gone []string) error {
+	if c.app.json {
+		return lines(c.app.env.Stdout, list)
+	}
+	t := table.New()
+	if !c.begun {
+		t, c.begun = table.New(c.heading...), true
+	}
+	for _, v := range list {
+		c.row(t, v)
+	}
+	if err := t.Write(c.app.page()); err != nil {
+		return err
+	}
+	for _, id := range gone {
+		if _, err := fmt.Fprintln(c.app.page(), table.Clean(id), "is no more there"); err != nil {
 			return err
 		}
-		for _, id := range m.Gone {
-			if _, err := fmt.Fprintln(a.page(), table.Clean(id), "is no more there"); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }

@@ -45,7 +45,13 @@ func (*mast) DeleteReservation(string) error { return nothing() }
 func (*mast) Topology() (model.MeshTopology, error) {
 	return topology(), nil
 }
-func (*mast) Interfaces() ([]model.InterfaceDetail, error)    { return nil, nil }
+func (m *mast) Interfaces() (list []model.InterfaceDetail, err error) {
+	s, err := m.Status(context.Background(), false)
+	for _, i := range s.Interfaces {
+		list = append(list, model.InterfaceDetail{Interface: i})
+	}
+	return list, err
+}
 func (*mast) NeighbourTable() ([]model.NeighbourEntry, error) { return nil, nil }
 func (*mast) Clients() ([]model.Client, error)                { return nil, nil }
 func (*mast) Batman(string) (model.BatmanTables, error)       { return model.BatmanTables{}, nothing() }

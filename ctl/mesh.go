@@ -2,10 +2,12 @@ package ctl
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"halo.internal/ctl/table"
 	"halo.internal/health"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
 	"halo.internal/model/atomicfile"
 )
 
@@ -35,14 +38,19 @@ type air interface {
 	Capture(context.Context, model.CaptureRequest, io.Writer) error
 	Leases(context.Context) (map[string][]model.Lease, error)
 	Reservations(context.Context) ([]model.Reservation, error)
+	Reservation(ctx context.Context, mac string) (model.Reservation, error)
 	PutReservation(context.Context, model.Reservation) error
 	DeleteReservation(ctx context.Context, mac string) error
 	Firewall(context.Context) (model.FirewallStatus, error)
 	DNS(context.Context) (model.DNSStatus, error)
+	Interfaces(context.Context) ([]model.InterfaceDetail, error)
+	Wireless(context.Context) ([]model.Radio, error)
+	Associations(context.Context) ([]apitype.Association, error)
 	NeighbourTable(context.Context) ([]model.NeighbourEntry, error)
 	Batman(ctx context.Context, table string) (model.BatmanTables, error)
 	Support(context.Context, io.Writer) error
 	Profile(context.Context) (model.MeshProfile, error)
+	Channel(context.Context) (apitype.MeshChannel, error)
 	Now() time.Time
 }
 
@@ -57,7 +65,7 @@ that haloctl runs on.`
 
 func (a *app) meshCommand() *cobra.Command {
 	g := group("mesh", "the mesh, its radios and who is in the air",
-		a.askDevice("status", "radios, ports and neighbours", cobra.NoArgs, a.meshStatus),
+		a.meshStatusCommand(),
 		a.askDevice("peers", "members that are reached directly, and links that do not come about", cobra.NoArgs, a.meshPeers),
 		a.meshTopology(),
 		a.askDevice("scan [RADIO]", "have a radio look which meshes and networks there are", cobra.MaximumNArgs(1), a.meshScan),
@@ -77,6 +85,70 @@ func (a *app) meshCommand() *cobra.Command {
 	return g
 }
 
+func (a *app) meshStatusCommand() *cobra.Command {
+	var w watchFlags
+	c := a.askDevice("status", "radios, ports and neighbours", cobra.NoArgs, func(ctx context.Context, from air, args []string) error {
+		if w.on {
+			return a.watchMesh(ctx, from, w.interval)
+		}
+		return a.meshStatus(ctx, from, args)
+	})
+	w.add(c, "go on and print it again when radios, ports or neighbours are others")
+	return c
+}
+
+// watchMesh prints the status each time it is another, but for what is measured: that is
+// another each time.
+func (a *app) watchMesh(ctx context.Context, from air, interval time.Duration) error {
+	var last []byte
+	return a.again(ctx, interval, func() error {
+		s, err := from.MeshStatus(ctx)
+		if err != nil {
+			return err
+		}
+		var page bytes.Buffer
+		if err := writeMesh(&page, withoutFigures(s), nil); err != nil {
+			return err
+		}
+		if bytes.Equal(page.Bytes(), last) {
+			return nil
+		}
+		first := last == nil
+		last = page.Bytes()
+		if a.json {
+			return lines(a.env.Stdout, []model.MeshStatus{s})
+		}
+		names, err := a.namesOf(ctx, from)
+		if err != nil {
+			return err
+		}
+		if !first {
+			fmt.Fprintln(a.page(), "\nAt", stampOf(from.Now()))
+		}
+		return writeMesh(a.page(), s, names)
+	})
+}
+
+// withoutFigures is a status without what is measured or counted all the time.
+func withoutFigures(s model.MeshStatus) model.MeshStatus {
+	s.Neighbours = slices.Clone(s.Neighbours)
+	for i := range s.Neighbours {
+		n := &s.Neighbours[i]
+		n.LastSeenMS, n.TQ, n.Throughput = 0, 0, 0
+	}
+	s.Radios = slices.Clone(s.Radios)
+	for i := range s.Radios {
+		s.Radios[i].Dropped = model.Dropped{}
+	}
+	s.Ports = slices.Clone(s.Ports)
+	for i := range s.Ports {
+		if m := s.Ports[i].MACsec; m != nil {
+			s.Ports[i].MACsec = &model.MACsec{State: m.State}
+		}
+	}
+	return s
+}
+
 func (a *app) meshStatus(ctx context.Context, from air, _ []string) error {
 	s, err := from.MeshStatus(ctx)
 	if err != nil {
@@ -94,21 +166,12 @@ func writeMesh(w io.Writer, s model.MeshStatus, names map[string]string) error {
 	t.Row("Mesh", s.Mesh)
 	t.Row("Node", fmt.Sprintf("%s (%s)", s.Name, s.Node))
 	t.Row("Country", s.Country)
-	t.Row("Reachable", fmt.Sprintf("%d nodes, %d directly", s.Originators, len(s.Neighbours)))
-	radios := table.New("RADIO", "INTERFACE", "MAC", "CHANNEL", "COUNTRY", "POWER", "LINKS", "STATE")
+	t.Row("Nodes reachable", s.Originators)
+	t.Row("Neighbours", len(s.Neighbours))
+	radios := table.New(append(radioHeading, "LINKS", "STATE")...)
 	for _, r := range s.Radios {
-		state, power := "member", ""
-		if !r.Member {
-			state = r.Detail
-		}
-		if r.TxPowerDBm != 0 {
-			power = table.Value(r.TxPowerDBm) + " dBm"
-		}
-		channel := onChannel(r.Channel, r.FreqMHz, r.WidthMHz)
-		if r.HaLow != "" {
-			channel = r.HaLow
-		}
-		radios.Row(r.Name, r.Iface, r.MAC, channel, r.Country, power, fmt.Sprintf("%d of %d", r.Linked(), len(r.Peers)), state)
+		links := table.Two(fmt.Sprintf("%d of %d", r.Linked(), len(r.Peers)), strconv.Itoa(r.Linked()))
+		radios.Row(append(radioCells(r), links, radioState(r))...)
 	}
 	dropped := table.New("RADIO", "DROPPED SINCE IT JOINED")
 	drops := 0
@@ -118,45 +181,65 @@ func writeMesh(w io.Writer, s model.MeshStatus, names map[string]string) error {
 			drops++
 		}
 	}
-	healing := table.New("RADIO", "NOW", "SEARCHES", "SCANS", "RESTARTS", "RELOADS", "WHY")
-	healed := 0
-	for _, r := range s.Radios {
-		if h := r.Healing; h != nil {
-			now := "well"
-			if h.Rung != "" {
-				now = h.Rung
-			}
-			healing.Row(r.Name, now, count(h.Searches), count(h.Scans), count(h.Restarts), count(h.Reloads), h.Reason)
-			healed++
-		}
-	}
-	ports := table.New("PORT", "ROLE", "MEMBERS", "MACSEC", "DETAIL")
+	healing, healed := healingTable(s.Radios)
+	ports := table.New("PORT", "ROLE", "MEMBERS", "MACSEC", "KEY AGE", "DETAIL")
 	for _, p := range s.Ports {
 		members := make([]string, len(p.Members))
 		for i, m := range p.Members {
 			members[i] = nameOf(names, m)
 		}
-		ports.Row(p.Iface, p.Role, strings.Join(members, " "), describeMACsec(p.MACsec), p.Detail)
+		ports.Row(p.Iface, p.Role, strings.Join(members, " "), describeMACsec(p.MACsec), keyAge(p.MACsec), p.Detail)
 	}
 	relayed := table.New("MULTICAST", "LISTENED TO HERE", "AND AT")
 	groups := 0
 	if s.Relay != nil {
 		groups = len(s.Relay.Groups)
 		for _, g := range s.Relay.Groups {
-			here, there := "no", make([]string, len(g.Members))
-			if g.Joined {
-				here = "yes"
-			}
+			there := make([]string, len(g.Members))
 			for i, m := range g.Members {
 				there[i] = nameOf(names, m)
 			}
-			relayed.Row(g.Group.String(), here, strings.Join(there, " "))
+			relayed.Row(g.Group, g.Joined, strings.Join(there, " "))
 		}
 	}
 	return writeTables(w, []section{{1, t}, {len(s.Radios), radios}, {drops, dropped}, {healed, healing}, {len(s.Ports), ports}, {groups, relayed}, {len(s.Neighbours), neighbours(s.Neighbours, names)}})
 }
 
-func count(n uint64) string { return strconv.FormatUint(n, 10) }
+var radioHeading = []string{"RADIO", "INTERFACE", "MAC", "CHANNEL", "MHZ", "WIDTH", "COUNTRY", "POWER"}
+
+// radioCells are those under radioHeading.
+func radioCells(r model.Radio) []any {
+	channel, freq, width, power := some(r.Channel), table.Value(float64(r.FreqMHz)), table.Value(float64(r.WidthMHz)), table.Cell{}
+	if r.HaLow != "" { // what the kernel calls the channel stands for another
+		channel, freq, width = r.HaLow, table.Value(float64(r.HaLowKHz)/1000), table.Value(float64(r.HaLowWide)/1000)
+	}
+	if r.FreqMHz == 0 {
+		freq, width = table.Cell{}, table.Cell{}
+	}
+	if r.TxPowerDBm != 0 {
+		power = table.In("dBm", "", r.TxPowerDBm)
+	}
+	return []any{r.Name, r.Iface, r.MAC, channel, freq, width, r.Country, power}
+}
+
+func radioState(r model.Radio) string {
+	if r.Member {
+		return "member"
+	}
+	return r.Detail
+}
+
+// healingTable is what was done to bring radios back, and of how many.
+func healingTable(radios []model.Radio) (t *table.Table, rows int) {
+	t = table.New("RADIO", "NOW", "SEARCHES", "SCANS", "RESTARTS", "RELOADS", "WHY")
+	for _, r := range radios {
+		if h := r.Healing; h != nil {
+			t.Row(r.Name, cmp.Or(h.Rung, "well"), h.Searches, h.Scans, h.Restarts, h.Reloads, h.Reason)
+			rows++
+		}
+	}
+	return t, rows
+}
 
 // describeMACsec says how a port's frames are protected.
 func describeMACsec(m *model.MACsec) string {
@@ -164,9 +247,6 @@ func describeMACsec(m *model.MACsec) string {
 		return ""
 	}
 	text := m.State
-	if m.State == "encrypted" || m.State == "mixed" {
-		text += ", key " + table.Span(time.Duration(m.KeyAgeS)*time.Second) + " old"
-	}
 	if m.Late > 0 {
 		text += fmt.Sprintf(", %d late", m.Late)
 	}
@@ -174,6 +254,14 @@ func describeMACsec(m *model.MACsec) string {
 		text += fmt.Sprintf(", %d invalid", m.Invalid)
 	}
 	return text
+}
+
+// keyAge is how long a port's frames are encrypted under one key.
+func keyAge(m *model.MACsec) table.Cell {
+	if m == nil || m.State != "encrypted" && m.State != "mixed" {
+		return table.Cell{}
+	}
+	return table.Span(time.Duration(m.KeyAgeS) * time.Second)
 }
 
 // describeDropped says what a radio heard in vain, and leaves out what it did
@@ -205,16 +293,6 @@ func describeDropped(d model.Dropped) string {
 	return strings.Join(parts, ", ")
 }
 
-func onChannel(number, freqMHz, widthMHz int) string {
-	switch {
-	case freqMHz == 0:
-		return ""
-	case number == 0:
-		return fmt.Sprintf("%d MHz, %d wide", freqMHz, widthMHz)
-	}
-	return fmt.Sprintf("%d (%d MHz, %d wide)", number, freqMHz, widthMHz)
-}
-
 func (a *app) meshPeers(ctx context.Context, from air, _ []string) error {
 	peers, err := from.Peers(ctx)
 	if err != nil {
@@ -228,12 +306,13 @@ func (a *app) meshPeers(ctx context.Context, from air, _ []string) error {
 }
 
 func peerTable(peers []model.MeshPeer, names map[string]string, now time.Time) *table.Table {
-	t := table.New("PEER", "INTERFACE", "MAC", "STATE", "SINCE", "SIGNAL", "HEARD", "RATE TX/RX", "TX", "RX", "QUALITY", "LAST FAILURE")
+	t := table.New("PEER", "INTERFACE", "MAC", "STATE", "SINCE", "SIGNAL", "HEARD", "TX RATE", "RX RATE", "TX", "RX", "QUALITY", "LAST FAILURE", "AGAIN IN")
 	for _, p := range peers {
-		state, since, signal, heard, rate, tx, rx, failure := "proven", "", "", "", "", "", "", ""
+		state, failure := "proven", ""
+		var since, signal, heard, txRate, rxRate, tx, rx, again table.Cell
 		switch r := p.Radio; {
 		case r != nil:
-			state, heard = "linked", table.Span(time.Duration(r.InactiveMS)*time.Millisecond)+" ago"
+			state, heard = "linked", agoMS(r.InactiveMS)
 			if !r.Linked {
 				state = r.Peering + ", SAE " + r.SAE
 			}
@@ -241,10 +320,10 @@ func peerTable(peers []model.MeshPeer, names map[string]string, now time.Time) *
 				since = table.Age(now, *r.Since)
 			}
 			if r.SignalDBm != 0 {
-				signal = fmt.Sprintf("%.0f dBm", r.SignalDBm)
+				signal = dBm(r.SignalDBm)
 			}
 			if r.TxMbps != 0 || r.RxMbps != 0 {
-				rate = table.Value(r.TxMbps) + "/" + table.Value(r.RxMbps) + " Mbit/s"
+				txRate, rxRate = table.In("Mbit/s", "", r.TxMbps), table.In("Mbit/s", "", r.RxMbps)
 			}
 			if r.Linked {
 				tx, rx = table.Bytes(int64(r.TxBytes)), table.Bytes(int64(r.RxBytes))
@@ -256,22 +335,25 @@ func peerTable(peers []model.MeshPeer, names map[string]string, now time.Time) *
 				failure = "it has peers enough"
 			}
 			if r.RetryMS > 0 {
-				failure += "; again in " + table.Span(time.Duration(r.RetryMS)*time.Millisecond)
+				again = table.Span(millis(r.RetryMS))
 			}
 		case p.Transport == "radio":
 			state = "routed" // batman-adv remembers it for some time
 		}
-		routing := ""
+		var routing table.Cell
 		if n := p.Routing; n != nil {
 			routing = quality(*n)
 			if p.Radio == nil {
-				heard = table.Span(time.Duration(n.LastSeenMS)*time.Millisecond) + " ago"
+				heard = agoMS(n.LastSeenMS)
 			}
 		}
-		t.Row(nameOf(names, p.Node), p.Iface, p.MAC, state, since, signal, heard, rate, tx, rx, routing, failure)
+		t.Row(nameOf(names, p.Node), p.Iface, p.MAC, state, since, signal, heard, txRate, rxRate, tx, rx, routing, failure, again)
 	}
 	return t
 }
+
+// dBm is a level as it is measured: to whole ones.
+func dBm(level float64) table.Cell { return table.In("dBm", "%.0f", level) }
 
 // radioOf is the radio that a command's argument names; none is the only one.
 func radioOf(args []string) string { return strings.Join(args, "") }
@@ -285,20 +367,13 @@ func (a *app) meshScan(ctx context.Context, from air, args []string) error {
 }
 
 func writeScan(w io.Writer, s model.RadioScan) error {
-	t := table.New("NAME", "KIND", "BSSID", "CHANNEL", "SIGNAL", "SECURED", "HEARD")
+	t := table.New("NAME", "KIND", "BSSID", "CHANNEL", "MHZ", "SIGNAL", "SECURED", "HEARD")
 	for _, n := range s.Networks {
-		kind, secured := n.Kind, "no"
+		kind := n.Kind
 		if n.Own {
 			kind = "our mesh"
 		}
-		if n.Secured {
-			secured = "yes"
-		}
-		channel := strconv.Itoa(n.FreqMHz) + " MHz"
-		if n.Channel != 0 {
-			channel = fmt.Sprintf("%d (%s)", n.Channel, channel)
-		}
-		t.Row(n.Name, kind, n.BSSID, channel, fmt.Sprintf("%.0f dBm", n.SignalDBm), secured, table.Span(time.Duration(n.SeenMS)*time.Millisecond)+" ago")
+		t.Row(n.Name, kind, n.BSSID, some(n.Channel), n.FreqMHz, dBm(n.SignalDBm), n.Secured, agoMS(n.SeenMS))
 	}
 	return t.Write(w)
 }
@@ -312,10 +387,8 @@ func (a *app) meshChannels(ctx context.Context, from air, _ []string) error {
 		t := table.New("RADIO", "COUNTRY", "CHANNEL", "MHZ", "POWER", "MESH", "FLAGS", "NOISE", "BUSY", "WHY NOT")
 		for _, r := range list {
 			for _, c := range r.Channels {
-				number, use, power, noise, busy := "", "no", "", "", ""
-				if c.Channel != 0 {
-					number = strconv.Itoa(c.Channel)
-				}
+				use := "no"
+				var power, noise, busy table.Cell
 				switch {
 				case c.InUse:
 					use = "in use"
@@ -323,15 +396,15 @@ func (a *app) meshChannels(ctx context.Context, from air, _ []string) error {
 					use = "yes"
 				}
 				if c.MaxPowerDBm != 0 && !strings.Contains(strings.Join(c.Flags, " "), "disabled") {
-					power = table.Value(c.MaxPowerDBm) + " dBm"
+					power = table.In("dBm", "", c.MaxPowerDBm)
 				}
 				if c.NoiseDBm != 0 {
-					noise = fmt.Sprintf("%d dBm", c.NoiseDBm)
+					noise = dBm(float64(c.NoiseDBm))
 				}
 				if c.BusyPercent != 0 {
-					busy = fmt.Sprintf("%.0f %%", c.BusyPercent)
+					busy = table.In("%", "%.0f", c.BusyPercent)
 				}
-				t.Row(r.Radio, r.Country, number, strconv.Itoa(c.FreqMHz), power, use, strings.Join(c.Flags, " "), noise, busy, c.Why)
+				t.Row(r.Radio, r.Country, some(c.Channel), c.FreqMHz, power, use, strings.Join(c.Flags, " "), noise, busy, c.Why)
 			}
 		}
 		return t.Write(w)
@@ -360,18 +433,19 @@ func (a *app) meshLegal(ctx context.Context, from air, _ []string) error {
 			t.Row("Verdict", verdict)
 			t.Row("Country", l.Country)
 			if l.MaxEIRPDBm != 0 {
-				t.Row("EIRP", table.Value(l.MaxEIRPDBm)+" dBm at most")
-				t.Row("Width", table.Value(l.MaxWidthMHz)+" MHz at most")
+				t.Row("EIRP at most", table.In("dBm", "", l.MaxEIRPDBm))
+				t.Row("Width at most", table.In("MHz", "", l.MaxWidthMHz))
 			}
-			duty := "no limit"
+			duty := table.Two("no limit", "")
 			if l.DutyCyclePct != 0 {
-				duty = table.Value(l.DutyCyclePct) + " % of an hour"
+				duty = table.In("% of an hour", "", l.DutyCyclePct)
 			}
 			if l.Allowed {
 				t.Row("Duty cycle", duty)
 			}
 			if l.AirtimeMaxS != 0 {
-				t.Row("Airtime", fmt.Sprintf("%s of %s s of the last hour", table.Value(l.AirtimeS), table.Value(l.AirtimeMaxS)))
+				t.Row("Airtime of an hour", secondsOf(l.AirtimeS))
+				t.Row("Airtime at most", secondsOf(l.AirtimeMaxS))
 			}
 			for _, r := range l.Reasons {
 				t.Row("Reason", r)

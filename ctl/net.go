@@ -11,15 +11,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"halo.internal/ctl/table"
-	"halo.internal/model"
 )
 
 const netLong = `Net shows what a device does for its networks: of the gateway, with --node of
 another node, with --local of the device that haloctl runs on.`
 
 func (a *app) netCommand() *cobra.Command {
-	g := group("net", "interfaces, addresses given, firewall and names of a device",
-		a.askDevice("interfaces", "network interfaces and what they are for", cobra.NoArgs, a.netInterfaces),
+	g := group("net", "interfaces, radios, addresses given, firewall and names of a device",
+		a.askDevice("interfaces", "network interfaces and what they are for; -o wide: what their drivers count", cobra.NoArgs, a.netInterfaces),
+		a.askDevice("wireless", "radios: channel, width, power, and what was done to bring one back", cobra.NoArgs, a.netWireless),
+		a.askDevice("associations", "stations that radios have links with: signal, rates, repetitions", cobra.NoArgs, a.netAssociations),
 		a.askDevice("leases", "addresses that the device has given to clients", cobra.NoArgs, a.netLeases),
 		a.netReserve(),
 		a.askDevice("neighbours", "hosts whose hardware addresses the device knows", cobra.NoArgs, a.netNeighbours),
@@ -28,28 +29,6 @@ func (a *app) netCommand() *cobra.Command {
 	)
 	g.Long = netLong
 	return g
-}
-
-func (a *app) netInterfaces(ctx context.Context, from air, _ []string) error {
-	s, err := from.MeshStatus(ctx)
-	if err != nil {
-		return err
-	}
-	return a.show(items[model.Interface]{s.Interfaces}, func(w io.Writer) error {
-		t := table.New("INTERFACE", "KIND", "PORT", "LINK", "MAC", "RX", "TX", "ADDRESSES")
-		for _, i := range s.Interfaces {
-			link := "down"
-			if i.Up {
-				link = "up"
-			}
-			addrs := make([]string, len(i.Addresses))
-			for k, p := range i.Addresses {
-				addrs[k] = p.String()
-			}
-			t.Row(i.Name, i.Kind, i.PortRole, link, i.MAC, table.Bytes(int64(i.RxBytes)), table.Bytes(int64(i.TxBytes)), strings.Join(addrs, " "))
-		}
-		return t.Write(w)
-	})
 }
 
 func (a *app) netLeases(ctx context.Context, from air, _ []string) error {
@@ -72,7 +51,7 @@ func (a *app) netLeases(ctx context.Context, from air, _ []string) error {
 				if name == "" {
 					name = l.Hostname
 				}
-				t.Row(iface, l.Address.String(), name, l.MAC, "in "+table.Span(l.Expires.Sub(from.Now())), state)
+				t.Row(iface, l.Address.String(), name, l.MAC, table.Age(from.Now(), l.Expires), state)
 			}
 		}
 		return t.Write(w)
@@ -124,8 +103,13 @@ func (a *app) netDNS(ctx context.Context, from air, _ []string) error {
 		}
 		c := d.Counts
 		t.Row("Upstream", strings.Join(upstreams, " "))
-		t.Row("Questions", fmt.Sprintf("%d: %d of its own names, %d from the cache (%d past their time), %d forwarded, %d failed, %d too many at a time",
-			c.Questions, c.Local, c.Cached+c.Stale, c.Stale, c.Forwarded, c.Failed, c.Dropped))
+		t.Row("Questions", c.Questions)
+		t.Row("Of its own names", c.Local)
+		t.Row("From the cache", c.Cached+c.Stale)
+		t.Row("Past their time", c.Stale) // of those
+		t.Row("Forwarded", c.Forwarded)
+		t.Row("Failed", c.Failed)
+		t.Row("Too many at a time", c.Dropped)
 		t.Row("Cache", table.Bytes(int64(c.Octets)))
 		names := table.New("NAME", "ADDRESSES")
 		for _, n := range d.Names {

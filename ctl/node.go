@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 
@@ -36,6 +35,9 @@ func (a *app) nodeCommand() *cobra.Command {
 		a.nodeRelease(),
 		a.replacementCommand(),
 	)
+	g.AddCommand(a.nodeNeighbourhood(), a.nodeCommandsList(),
+		a.ofNode("interfaces NODE", "a node's interfaces as it reported them, those too that are gone", cobra.ExactArgs(1), a.nodeInterfaces),
+		a.ofNode("clients NODE", "hosts behind a node that are no members", cobra.ExactArgs(1), a.nodeClients))
 	g.AddCommand(a.nodeCommands()...)
 	return g
 }
@@ -86,12 +88,9 @@ var nodeHeading = []string{"NAME", "ROLE", "STATE", "OVERLAY", "UNDERLAY", "VERS
 
 func nodeRow(c *client.Client) func(*table.Table, apitype.Node) {
 	return func(t *table.Table, n apitype.Node) {
-		clients := ""
-		if n.Clients.IsValid() {
-			clients = n.Clients.String()
-		}
+		clients := textOf(n.Clients)
 		t.Wide(8).Row(n.Name, string(n.Role), nodeState(n), address(n.OverlayV4), address(n.Underlay), n.Version, seen(c.Now(), n), n.ID,
-			address(n.OverlayV6), clients, n.Board, n.Kernel, n.Slot, strconv.FormatUint(n.Boot, 10), table.Span(time.Duration(n.UptimeS)*time.Second), n.AdmittedBy, stampOf(n.Joined))
+			address(n.OverlayV6), clients, n.Board, n.Kernel, n.Slot, n.Boot, time.Duration(n.UptimeS)*time.Second, n.AdmittedBy, n.Joined)
 	}
 }
 
@@ -114,15 +113,18 @@ func nodeState(n apitype.Node) string {
 	return "online"
 }
 
-func seen(now time.Time, n apitype.Node) string {
-	switch {
-	case n.Role == model.RoleGateway || n.Online:
-		return "now"
-	case n.LastSeen == nil:
-		return "never"
+func seen(now time.Time, n apitype.Node) table.Cell {
+	last := never
+	if n.LastSeen != nil {
+		last = table.Age(now, *n.LastSeen)
 	}
-	return table.Age(now, *n.LastSeen)
+	if n.Role == model.RoleGateway || n.Online {
+		return table.Two("now", last.Programs())
+	}
+	return last
 }
+
+var never = table.Age(time.Time{}, time.Time{})
 
 func address(a netip.Addr) string {
 	if !a.IsValid() {
@@ -154,42 +156,57 @@ func writeNode(w io.Writer, n apitype.NodeDetail, names map[string]string, now t
 	t.Row("Kernel", n.Kernel)
 	t.Row("Overlay", strings.TrimSpace(address(n.OverlayV4)+" "+address(n.OverlayV6)))
 	t.Row("Underlay", address(n.Underlay))
-	t.Row("Uptime", fmt.Sprintf("%s (boot %d)", table.Span(time.Duration(n.UptimeS)*time.Second), n.Boot))
-	t.Row("Joined", fmt.Sprintf("%s by %s", table.Age(now, n.Joined), n.AdmittedBy))
+	t.Row("Uptime", time.Duration(n.UptimeS)*time.Second)
+	t.Row("Boot", n.Boot)
+	t.Row("Joined", table.Age(now, n.Joined))
+	t.Row("Admitted by", n.AdmittedBy)
 	t.Row("Seen", seen(now, n.Node))
 	return writeTables(w, append([]section{{1, t}}, sections(n, names, now)...))
 }
 
 // sections are what hangs on a node.
 func sections(n apitype.NodeDetail, names map[string]string, now time.Time) []section {
-	ifaces := table.New("INTERFACE", "KIND", "PORT", "LINK", "MAC", "RX", "TX", "ADDRESSES")
-	for _, i := range n.Interfaces {
-		link := "down"
-		switch {
-		case !i.Present:
-			link = "gone " + table.Age(now, i.LastSeen)
-		case i.Up:
-			link = "up"
-		}
-		addrs := make([]string, len(i.Addresses))
-		for k, p := range i.Addresses {
-			addrs[k] = p.String()
-		}
-		ifaces.Row(i.Name, i.Kind, i.PortRole, link, i.MAC, table.Bytes(int64(i.RxBytes)), table.Bytes(int64(i.TxBytes)), strings.Join(addrs, " "))
-	}
+	ifaces := interfacesTable(n.Interfaces, now)
 	peers := table.New("OVERLAY PEER", "ENDPOINT", "HANDSHAKE", "RX", "TX")
 	overlays := n.Overlays
 	if n.Overlay != nil {
 		overlays = append([]model.OverlayPeer{*n.Overlay}, overlays...)
 	}
 	for _, p := range overlays {
-		shake := "never"
+		shake := never
 		if p.LastHandshake != nil {
 			shake = table.Age(now, *p.LastHandshake)
 		}
 		peers.Row(nameOf(names, p.Node), p.Endpoint, shake, table.Bytes(p.RxBytes), table.Bytes(p.TxBytes))
 	}
 	return []section{{len(n.Interfaces), ifaces}, {len(overlays), peers}, {len(n.Neighbours), neighbours(n.Neighbours, names)}}
+}
+
+// interfacesTable is what a node reported of its interfaces, of those too that are gone.
+func interfacesTable(list []apitype.Interface, now time.Time) *table.Table {
+	t := table.New("INTERFACE", "KIND", "PORT", "LINK", "SEEN", "MAC", "RX", "TX", "ADDRESSES")
+	for _, i := range list {
+		link, seen := "down", table.Age(now, i.LastSeen)
+		switch {
+		case !i.Present:
+			link = "gone"
+		case i.Up:
+			link = "up"
+		}
+		if i.Present {
+			seen = table.Two("now", seen.Programs())
+		}
+		t.Row(i.Name, i.Kind, i.PortRole, link, seen, i.MAC, table.Bytes(int64(i.RxBytes)), table.Bytes(int64(i.TxBytes)), words(i.Addresses))
+	}
+	return t
+}
+
+func (a *app) nodeInterfaces(ctx context.Context, c *client.Client, args []string) error {
+	list, err := c.NodeInterfaces(ctx, args[0])
+	if err != nil {
+		return notFound(err, "haloctl node list shows the nodes")
+	}
+	return a.show(items[apitype.Interface]{list}, interfacesTable(list, c.Now()).Write)
 }
 
 // section is a table that is left out when it has no rows.
@@ -219,17 +236,17 @@ func writeTables(w io.Writer, list []section) error {
 func neighbours(list []model.Neighbour, names map[string]string) *table.Table {
 	t := table.New("NEIGHBOUR", "INTERFACE", "MAC", "QUALITY", "SEEN")
 	for _, l := range list {
-		t.Row(nameOf(names, l.Node), l.Iface, l.MAC, quality(l), table.Span(time.Duration(l.LastSeenMS)*time.Millisecond)+" ago")
+		t.Row(nameOf(names, l.Node), l.Iface, l.MAC, quality(l), agoMS(l.LastSeenMS))
 	}
 	return t
 }
 
 // quality is how good a link is to routing.
-func quality(n model.Neighbour) string {
+func quality(n model.Neighbour) table.Cell {
 	if n.Throughput > 0 {
-		return table.Value(n.Throughput) + " Mbit/s"
+		return table.In("Mbit/s", "", n.Throughput)
 	}
-	return fmt.Sprintf("%d/255", n.TQ)
+	return ofTQ(n.TQ, "/255")
 }
 
 func (a *app) nodeRename(ctx context.Context, c *client.Client, args []string) error {

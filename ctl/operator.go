@@ -43,16 +43,16 @@ func (a *app) operatorList(ctx context.Context, c *client.Client, _ []string) er
 		return err
 	}
 	return a.show(items[apitype.OperatorCertificate]{list}, func(w io.Writer) error {
-		t := table.New("SERIAL", "USER", "ROLE", "WHERE", "ISSUED", "STATE")
+		t := table.New("SERIAL", "USER", "ROLE", "WHERE", "ISSUED", "ENDS", "STATE")
 		for _, o := range list {
-			state := "ends in " + table.Span(o.Expires.Sub(c.Now()))
+			state, ends := "good", o.Expires
 			switch {
 			case o.Revoked != nil:
-				state = "revoked " + table.Age(c.Now(), *o.Revoked)
+				state, ends = "revoked", *o.Revoked
 			case !c.Now().Before(o.Expires):
-				state = "ended " + table.Age(c.Now(), o.Expires)
+				state = "ended"
 			}
-			t.Row(strconv.FormatUint(o.Serial, 10), o.Username, o.Role, o.Label, table.Age(c.Now(), o.Issued), state)
+			t.Row(o.Serial, o.Username, o.Role, o.Label, table.Age(c.Now(), o.Issued), table.Age(c.Now(), ends), state)
 		}
 		return t.Write(w)
 	})
@@ -94,7 +94,7 @@ func (a *app) operatorShow() error {
 		t.Row("Serial", strconv.FormatUint(shown.Serial, 10))
 		t.Row("User", shown.Username)
 		t.Row("Role", shown.Role)
-		t.Row("Ends", shown.Expires.UTC().Format("2006-01-02 15:04:05"))
+		t.Row("Ends", shown.Expires)
 		t.Row("Key", shown.Key)
 		return t.Write(w)
 	})

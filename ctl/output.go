@@ -38,7 +38,7 @@ func (*form) Type() string { return "form" }
 
 // formFlag is -o, which all commands have.
 func (a *app) formFlag(root *cobra.Command) {
-	root.PersistentFlags().VarP(&a.form, "output", "o", "print as `form`: wide (all columns), csv, or json, which is --json")
+	root.PersistentFlags().VarP(&a.form, "output", "o", "print as `form`: wide (all columns), csv (all columns, for programs: RFC 3339, seconds, octets), or json, which is --json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{string(formWide), string(formCSV), string(formJSON)}, cobra.ShellCompDirectiveNoFileComp))
 }
 

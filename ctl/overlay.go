@@ -183,16 +183,16 @@ func (a *app) overlayList(ctx context.Context, c *client.Client, _ []string) err
 		return err
 	}
 	return a.show(items[apitype.OverlayVisitor]{list}, func(w io.Writer) error {
-		t := table.New("ID", "USER", "LABEL", "ADDRESS", "STATE", "HANDSHAKE", "FROM")
+		t := table.New("ID", "USER", "LABEL", "ADDRESS", "STATE", "ENDS", "HANDSHAKE", "FROM")
 		for _, v := range list {
-			state, shaken := "ends in "+table.Span(v.Expires.Sub(c.Now())), ""
+			state, shaken := "good", table.Cell{}
 			if v.Ended {
 				state = "ended"
 			}
 			if v.LastHandshake != nil {
 				shaken = table.Age(c.Now(), *v.LastHandshake)
 			}
-			t.Row(v.ID, v.Username, v.Label, v.OverlayV4.String(), state, shaken, v.Endpoint)
+			t.Row(v.ID, v.Username, v.Label, v.OverlayV4, state, table.Age(c.Now(), v.Expires), shaken, v.Endpoint)
 		}
 		return t.Write(w)
 	})

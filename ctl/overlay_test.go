@@ -55,7 +55,7 @@ func TestALaptopInTheOverlay(t *testing.T) {
 	if err := json.Unmarshal([]byte(admin.must(t, "overlay", "list", "--json")), &list); err != nil || len(list.Items) != 1 || list.Items[0].Ended {
 		t.Fatalf("list: %+v, %v", list, err)
 	}
-	if out := admin.must(t, "overlay", "list"); !strings.Contains(out, "10.42.255.1") || !strings.Contains(out, "ends in") {
+	if out := admin.must(t, "overlay", "list"); !strings.Contains(out, "10.42.255.1") || !strings.Contains(out, " good") {
 		t.Errorf("list: %s", out)
 	}
 	// It ends with the certificate.

@@ -13,6 +13,7 @@ import (
 	"halo.internal/ctl/client"
 	"halo.internal/ctl/table"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
 )
 
 const changeLong = `The gateway hands the new profile to all nodes, waits until those that are there
@@ -27,31 +28,27 @@ func (a *app) meshChannel() *cobra.Command {
 	var width, halow int
 	var o changeOptions
 	set := a.call("set [CHANNEL]", "move the whole mesh to another channel", cobra.MaximumNArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
-		var want model.ProfileChange
+		want := apitype.ChangeMeshChannel{Width: width, HaLowChannel: halow}
 		for _, arg := range args {
 			n, err := strconv.Atoi(arg)
-			if err != nil {
+			if err != nil || n < 1 {
 				return &usageError{fmt.Errorf("channel: expected a number such as 6 or 36, got %q", arg)}
 			}
-			want.Channel = &n
+			want.Channel = n
 		}
-		if width != 0 {
-			want.Width = &width
-		}
-		if halow != 0 {
-			want.HaLowChannel = &halow
-		}
-		if want == (model.ProfileChange{}) {
+		if want == (apitype.ChangeMeshChannel{}) {
 			return &usageError{errors.New("expected a channel of Wi-Fi, --width or --halow")}
 		}
-		return a.changeProfile(ctx, c, want, o)
+		want.Anyway = o.anyway
+		p, err := c.ChangeChannel(ctx, want)
+		return a.followChange(ctx, c, p, err, o.wait)
 	})
 	set.Long = changeLong
 	set.Flags().IntVar(&width, "width", 0, "of the channel in `MHz`: 20 or 40")
 	set.Flags().IntVar(&halow, "halow", 0, "S1G `channel` for HaLow radios")
 	o.flags(set)
 	return group("channel", "where the mesh is, and a move of it",
-		a.askDevice("show", "the mesh's channel, and how far a move of it is", cobra.NoArgs, a.showProfile), set)
+		a.askDevice("show", "the mesh's channel, and whether it moves", cobra.NoArgs, a.showChannel), set)
 }
 
 func (a *app) meshProfile() *cobra.Command {
@@ -118,10 +115,15 @@ const (
 func (a *app) changeProfile(ctx context.Context, c *client.Client, want model.ProfileChange, o changeOptions) error {
 	want.Anyway = o.anyway
 	p, err := c.ChangeProfile(ctx, want)
+	return a.followChange(ctx, c, p, err, o.wait)
+}
+
+// followChange shows how far a change is, or how it went.
+func (a *app) followChange(ctx context.Context, c *client.Client, p model.MeshProfile, err error, wait bool) error {
 	if err != nil {
 		return err
 	}
-	for end := time.Now().Add(changeWait); o.wait && p.Phase != "idle" && time.Now().Before(end); {
+	for end := time.Now().Add(changeWait); wait && p.Phase != "idle" && time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -139,6 +141,27 @@ func (a *app) changeProfile(ctx context.Context, c *client.Client, want model.Pr
 	return a.show(p, func(w io.Writer) error { return writeProfile(w, p, names, c.Now()) })
 }
 
+func (a *app) showChannel(ctx context.Context, from air, _ []string) error {
+	c, err := from.Channel(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(c, func(w io.Writer) error {
+		t := table.New()
+		channelRows(t, c)
+		t.Row("Change", phrase(model.MeshProfile{Phase: c.Phase}))
+		return t.Write(w)
+	})
+}
+
+func channelRows(t *table.Table, c apitype.MeshChannel) {
+	t.Row("Channel", c.Channel)
+	t.Row("Width", table.In("MHz", "", float64(c.Width)))
+	if c.HaLowChannel != 0 {
+		t.Row("HaLow", fmt.Sprintf("S1G channel %d %s", c.HaLowChannel, c.HaLowScheme))
+	}
+}
+
 func (a *app) showProfile(ctx context.Context, from air, _ []string) error {
 	p, err := from.Profile(ctx)
 	if err != nil {
@@ -152,17 +175,13 @@ func (a *app) showProfile(ctx context.Context, from air, _ []string) error {
 }
 
 func parameterRows(t *table.Table, m model.MeshParameters) {
-	t.Row("Channel", fmt.Sprintf("%d, %d MHz wide", m.Channel, m.Width))
-	if m.HaLowChannel != 0 {
-		t.Row("HaLow", fmt.Sprintf("S1G channel %d %s", m.HaLowChannel, m.HaLowScheme))
-	}
-	routing := m.Routing
+	channelRows(t, apitype.MeshChannel{Channel: m.Channel, Width: m.Width, HaLowChannel: m.HaLowChannel, HaLowScheme: m.HaLowScheme})
+	t.Row("Routing", m.Routing)
 	if m.HopPenalty != 0 {
-		routing += fmt.Sprintf(", hop penalty %d of 255", m.HopPenalty)
+		t.Row("Hop penalty", table.Two(fmt.Sprintf("%d of 255", m.HopPenalty), strconv.Itoa(m.HopPenalty)))
 	}
-	t.Row("Routing", routing)
 	t.Row("Protection", "MFP "+m.MFP+", SAE by "+m.SAE)
-	t.Row("Beacons", fmt.Sprintf("every %d time units", m.BeaconInterval))
+	t.Row("Beacons every", table.In("time units", "", float64(m.BeaconInterval)))
 }
 
 func writeProfile(w io.Writer, p model.MeshProfile, names map[string]string, now time.Time) error {
@@ -181,13 +200,13 @@ func writeProfile(w io.Writer, p model.MeshProfile, names map[string]string, now
 	}
 	tables := []section{{1, t}}
 	if p.Target != nil {
-		to := table.New("CHANGES TO", "")
+		to := table.New("CHANGES TO", "VALUE")
 		parameterRows(to, *p.Target)
 		tables = append(tables, section{1, to})
 	}
 	nodes := table.New("NODE", "AWAITED", "PREPARED", "SWITCHED", "SAID")
 	for _, n := range p.Nodes {
-		said := ""
+		var said table.Cell
 		if n.Said != nil {
 			said = table.Age(now, *n.Said)
 		}
@@ -195,16 +214,18 @@ func writeProfile(w io.Writer, p model.MeshProfile, names map[string]string, now
 	}
 	former := table.New("FORMER CHANNEL", "MHZ", "ROUTING", "UNTIL")
 	for _, f := range p.Former {
-		former.Row(strconv.Itoa(f.Channel), strconv.Itoa(f.Width), f.Routing, f.Until.UTC().Format(time.DateTime))
+		former.Row(strconv.Itoa(f.Channel), strconv.Itoa(f.Width), f.Routing, f.Until)
 	}
 	return writeTables(w, append(tables, section{len(p.Nodes), nodes}, section{len(p.Former), former}))
 }
 
-func yes(b bool) string {
-	if b {
-		return "yes"
+// yes leaves out what is not: a table of it is mostly empty.
+func yes(b bool) table.Cell {
+	c := table.Yes(b)
+	if !b {
+		return table.Two("", c.Programs())
 	}
-	return ""
+	return c
 }
 
 // phrase says how far a change is.

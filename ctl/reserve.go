@@ -3,13 +3,14 @@ package ctl
 import (
 	"context"
 	"fmt"
-	"io"
+	"net"
 	"net/netip"
 
 	"github.com/spf13/cobra"
 
 	"halo.internal/ctl/table"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
 )
 
 const reserveLong = `Reserve keeps an address for one host, known by its MAC: it gets that address, and
@@ -25,6 +26,7 @@ moves when it renews its lease. An address that another host has is refused.`
 func (a *app) netReserve() *cobra.Command {
 	g := group("reserve", "addresses that are kept for single clients",
 		a.askDevice("list", "which addresses are kept for whom", cobra.NoArgs, a.listReservations),
+		a.askDevice("show MAC", "which address is kept for a client", cobra.ExactArgs(1), a.showReservation),
 		a.askDevice("add MAC ADDRESS [NAME]", "keep an address for a client", cobra.RangeArgs(2, 3), a.addReservation),
 		a.askDevice("remove MAC", "give the address that is kept for a client back", cobra.ExactArgs(1), a.removeReservation),
 	)
@@ -37,17 +39,41 @@ func (a *app) listReservations(ctx context.Context, from air, _ []string) error 
 	if err != nil {
 		return err
 	}
-	return a.show(items[model.Reservation]{list}, func(w io.Writer) error {
-		t := table.New("ADDRESS", "MAC", "NAME", "STATE")
-		for _, r := range list {
-			state := "holds"
-			if r.Waits {
-				state = "waits: this device gives addresses of other networks now"
-			}
-			t.Row(r.Address.String(), r.MAC, r.Name, state)
+	return a.show(items[model.Reservation]{list}, reservationTable(list...).Write)
+}
+
+func (a *app) showReservation(ctx context.Context, from air, args []string) error {
+	r, err := from.Reservation(ctx, args[0])
+	if err != nil {
+		return notFound(err, "haloctl net reserve list shows what is kept")
+	}
+	return a.show(r, reservationTable(r).Write)
+}
+
+func reservationTable(list ...model.Reservation) *table.Table {
+	t := table.New("ADDRESS", "MAC", "NAME", "STATE")
+	for _, r := range list {
+		state := "holds"
+		if r.Waits {
+			state = "waits: this device gives addresses of other networks now"
 		}
-		return t.Write(w)
-	})
+		t.Row(r.Address, r.MAC, r.Name, state)
+	}
+	return t
+}
+
+// reservationOf finds that for a MAC, in whatever form it is written.
+func reservationOf(list []model.Reservation, mac string) (model.Reservation, error) {
+	want, err := net.ParseMAC(mac)
+	if err != nil {
+		return model.Reservation{}, &usageError{fmt.Errorf("MAC: expected one such as 02:00:00:00:00:20, got %q", mac)}
+	}
+	for _, r := range list {
+		if r.MAC == want.String() {
+			return r, nil
+		}
+	}
+	return model.Reservation{}, &apitype.Problem{Title: "Not Found", Status: 404, Detail: "no address is kept for " + want.String()}
 }
 
 func (a *app) addReservation(ctx context.Context, from air, args []string) error {

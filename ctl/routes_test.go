@@ -1,12 +1,15 @@
 package ctl_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/dot11"
 )
 
 // tableRoutes are what the gateway's kernel knows.
@@ -92,4 +95,79 @@ func firewallRoutes() map[string]any {
 			Opened:       []string{"door"}, Services: []model.FirewallService{{Name: "portal"}, {Name: "door"}, {Name: "door"}},
 		}}},
 	}
+}
+
+// singleRoutes are lists and single things that other routes have in a larger picture.
+func singleRoutes() map[string]any {
+	mac := func(b byte) dot11.MAC { return dot11.MAC{2, 0, 0, 0, 0, b} }
+	own := model.Interface{Name: "eth0", Kind: "ethernet", MAC: "02:00:00:00:00:02", Up: true, PortRole: "uplink", RxBytes: 2048, TxBytes: 10, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.9/24")}}
+	gone := model.Interface{Name: "wlan1", Kind: "wifi", MAC: "02:00:00:00:00:03"}
+	radios := meshStatus(model.Neighbour{}, model.OverlayPeer{}).Radios
+	var stations []apitype.Association
+	for _, p := range radios[0].Peers {
+		p.TxPackets, p.TxRetries = 900, 90
+		stations = append(stations, apitype.Association{Radio: "phy0", Iface: "mesh0", RadioPeer: p})
+	}
+	firewall := firewallRoutes()["GET /v1/firewall"].(apitype.Firewall)
+	put := func(r *http.Request) any {
+		if r.Header.Get("If-Match") != `"`+firewall.Digest+`"` {
+			return apitype.Problem{Type: apitype.ProblemETag, Status: http.StatusPreconditionFailed, Title: "Precondition Failed"}
+		}
+		body, _ := r.Context().Value(bodyKey{}).(json.RawMessage)
+		f := firewall
+		f.Problem = string(body) // for the scripts to look at
+		return f
+	}
+	return map[string]any{
+		"GET /capabilities":        apitype.Capabilities{API: "v1", Version: "v0.1.0", Claimed: true, Features: []string{"brain", "firewall"}},
+		"GET /api/auth/users/vera": apitype.User{Username: "vera", Role: apitype.RoleViewer, Disabled: true, Created: ago(time.Hour)},
+		"GET /v1/alerts/7":         apitype.Alert{ID: 7, Kind: "node.offline", Node: nodeID, Severity: model.Warning, Message: "n01 is offline", Opened: ago(time.Hour), Acknowledged: &apitype.Acknowledgement{Time: ago(time.Minute), By: "user:anna", Note: "on my way"}},
+		"GET /v1/events/12": apitype.Event{ID: 12, Received: ago(59 * time.Minute), Source: nodeID, Event: model.Event{Time: ago(time.Hour), Clock: model.ClockGateway, Node: nodeID, Kind: "mesh.port.refused", Severity: model.Warning,
+			Message: "a stranger\x1b[31m on eth1", Fields: map[string]string{"iface": "eth1", "mac": "02:00:00:00:00:66"}}},
+		"GET /v1/trust/macs/02:00:00:00:00:02":           apitype.TrustedMAC{MAC: "02:00:00:00:00:02", Node: nodeID, Used: agoPtr(time.Hour), Created: ago(3 * time.Hour), By: "user:admin", Note: "mast"},
+		"GET /v1/network/reservations/02:00:00:00:00:20": reservations()[0],
+		"GET /v1/network/interfaces": apitype.NetworkInterfaceList{Node: gatewayID, Items: []model.InterfaceDetail{
+			{Interface: own, Detail: &model.InterfaceCounters{MTU: 1500, Carrier: true, SpeedMbps: 1000, Duplex: "full", CarrierChanges: 3, RxPackets: 20, TxPackets: 1, RxErrors: 2}}, {Interface: gone}}},
+		"GET /v1/network/wireless":          apitype.WirelessList{Node: gatewayID, Items: radios},
+		"GET /v1/network/associations":      apitype.AssociationList{Node: gatewayID, Items: stations},
+		"GET /v1/mesh/channel":              apitype.MeshChannel{Channel: 1, Width: 20, HaLowChannel: 44, HaLowScheme: "802.11-2020", Phase: "settling"},
+		"PUT /v1/mesh/channel":              meshProfile(),
+		"GET /v1/nodes/n01/telemetry":       apitype.ReadingList{Items: []apitype.Reading{{Node: nodeID, Metric: "system.cpu.used_percent", Unit: "percent", Value: 12.34567, Time: ago(95 * time.Second), Clock: model.ClockGateway, Boot: 12, Seq: 7}}},
+		"GET /v1/nodes/n01/telemetry/range": samples,
+		"GET /v1/nodes/n01/interfaces":      apitype.InterfaceList{Items: []apitype.Interface{{Interface: own, Present: true, LastSeen: ago(time.Minute)}, {Interface: gone, LastSeen: ago(time.Hour)}}},
+		"GET /v1/nodes/n01/endpoints":       modelRoutes()["GET /v1/endpoints"],
+		"GET /v1/nodes/n01/commands":        apitype.JobList{Items: []apitype.Job{commandJob(46, "reboot", "queued", ""), commandJob(45, "capture", "failed", `{}`)}},
+		"GET /v1/nodes/n01/neighbourhood": apitype.NodeNeighbourhood{Heard: ago(20 * time.Second), Report: model.Report{Node: nodeID, Boot: 12, Seq: 90_000,
+			Interfaces: model.ReportInterfaces{{Name: "mesh0", Addresses: []dot11.MAC{mac(2)}, Transport: model.TransportHaLow, FreqKHz: 916_500, WidthKHz: 1000, Links: []model.ReportLink{
+				{Peer: mac(1), Node: gatewayID, SignalDBm: -82, TxKbps: 300, RxKbps: 150, TQ: 200, RetryPermille: 125, InactiveMS: 1200}}}},
+			NextHops: model.ReportNextHops{{Node: gatewayID, Next: mac(1), NextNode: gatewayID, Iface: "mesh0", TQ: 200}},
+			Overlay:  model.ReportOverlay{{Node: gatewayID, HandshakeS: 100, Direct: true}, {Node: waitingID, HandshakeS: -1}}}},
+		"GET /v1/model/networks": apitype.ModelNetworkList{Items: []apitype.ModelNetwork{{ID: "a2V5", Name: "north-ridge", Gateway: gatewayID, Epoch: 328000, Country: "DE", Overlay: []string{"10.42.0.0/16"}, Underlay: []string{"10.41.0.0/16"}, Clients: []string{"10.43.0.0/16"}, Meshes: []string{"ETHRX0001-8A"}}}},
+		"GET /v1/model/meshes":   apitype.ModelMeshList{Items: []apitype.ModelMesh{{ID: "ETHRX0001-8A", Network: "north-ridge", Routing: "BATMAN_IV", Nodes: 2, Domains: []apitype.UnderlayDomain{{ID: "ETHRX0001-8A/wifi"}}}}},
+		"GET /v1/model/domains":  apitype.UnderlayDomainList{Items: []apitype.UnderlayDomain{{ID: "ETHRX0001-8A/wifi", Mesh: "ETHRX0001-8A", Transport: "wifi", Channel: "1", Nodes: []string{gatewayID, nodeID}}}},
+		"GET /v1/model/interfaces": apitype.ModelInterfaceList{Items: []apitype.ModelInterface{{ID: nodeID + "/wlan1", Node: nodeID, Interface: apitype.Interface{Interface: gone, LastSeen: ago(time.Hour)},
+			Hardware: []apitype.InterfaceHardware{{MAC: "02:00:00:00:00:03", Since: ago(2 * time.Hour)}, {MAC: "02:00:00:00:00:04", Since: ago(48 * time.Hour)}}}}},
+		"GET /v1/model/sources":                           apitype.TelemetrySourceList{Items: []apitype.TelemetrySource{{ID: nodeID + "/system.cpu", Node: nodeID, Source: "system", Thing: "cpu", Metrics: []string{"system.cpu.used_percent"}, Latest: agoPtr(time.Minute)}}},
+		"GET /v1/firewall/rules":                          apitype.FirewallRuleList{Items: firewall.Draft.Rules},
+		"GET /v1/firewall/rules/no-mail":                  firewall.Draft.Rules[0],
+		"PUT /v1/firewall/rules/no-mail":                  put,
+		"GET /v1/firewall/port-forwards":                  apitype.PortForwardList{Items: firewall.Draft.PortForwards},
+		"PUT /v1/firewall/port-forwards/web":              put,
+		"GET /v1/firewall/forwardings":                    apitype.FirewallForwardingList{Items: []apitype.FirewallForwarding{{Forwarding: model.Forwarding{From: model.ZoneMesh, To: model.ZoneUplink}, Builtin: true}, {Forwarding: firewall.Draft.Forwardings[0]}}},
+		"PUT /v1/brain/neurons/weather/components/sensor": weather(),
+	}
+}
+
+// samples answers in pages of two, oldest first.
+func samples(r *http.Request) any {
+	all := []apitype.Sample{}
+	for i := range 5 {
+		all = append(all, apitype.Sample{Time: ago(time.Minute).Add(time.Duration(i) * 1500 * time.Millisecond), Metric: "system.cpu.used_percent", Unit: "percent", Value: 12.3456789 + float64(i)})
+	}
+	at, _ := strconv.Atoi(r.URL.Query().Get("cursor"))
+	out := apitype.SampleList{Node: nodeID, Items: all[at:min(at+2, len(all))]}
+	if at+2 < len(all) {
+		out.Next = strconv.Itoa(at + 2)
+	}
+	return out
 }

@@ -107,22 +107,51 @@ func (a *app) writeSeries(w io.Writer, list apitype.SeriesList, names map[string
 		}
 		return nameOf(names, s.Node)
 	}
-	if a.page().CSV {
-		t := table.New("TIME", "NODE", "METRIC", "UNIT", "VALUE", "COUNT", "MIN", "MAX", "MEAN", "FIRST", "LAST")
-		for _, s := range list.Items {
-			for _, p := range s.Points {
-				t.Row(stamp(p.Time), of(s), s.Metric, s.Unit, exact(p.Value), fmt.Sprint(p.Count), exact(p.Min), exact(p.Max), exact(p.Mean), exact(p.First), exact(p.Last))
-			}
-		}
-		return t.Write(w)
-	}
-	t := table.New("TIME", "NODE", "METRIC", "VALUE", "UNIT", "READINGS", "MIN", "MEAN", "MAX")
+	t := table.New("TIME", "NODE", "METRIC", "VALUE", "UNIT", "COUNT", "MIN", "MEAN", "MAX", "FIRST", "LAST").Wide(9)
 	for _, s := range list.Items {
 		for _, p := range s.Points {
-			t.Row(p.Time.UTC().Format(time.DateTime), of(s), s.Metric, table.Value(p.Value), s.Unit, fmt.Sprint(p.Count), table.Value(p.Min), table.Value(p.Mean), table.Value(p.Max))
+			t.Row(p.Time, of(s), s.Metric, table.Value(p.Value), s.Unit, p.Count, table.Value(p.Min), table.Value(p.Mean), table.Value(p.Max), table.Value(p.First), table.Value(p.Last))
 		}
 	}
 	return t.Write(w)
+}
+
+func (a *app) telemetrySamples() *cobra.Command {
+	var s spanFlags
+	var prefix string
+	var limit int
+	c := a.ofNode("samples NODE", "a node's readings as it made them, oldest first", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		if limit < 1 {
+			return &usageError{fmt.Errorf("--limit: expected 1 or more, got %d", limit)}
+		}
+		now, err := gatewayNow(ctx, c)
+		if err != nil {
+			return err
+		}
+		from, to, err := s.span(now)
+		if err != nil {
+			return err
+		}
+		list, more, err := c.Samples(ctx, args[0], prefix, from, to, limit)
+		if err != nil {
+			return notFound(err, "haloctl node list shows the nodes")
+		}
+		err = a.show(items[apitype.Sample]{list}, func(w io.Writer) error {
+			t := table.New("TIME", "METRIC", "VALUE", "UNIT")
+			for _, r := range list {
+				t.Row(r.Time, r.Metric, table.Value(r.Value), r.Unit)
+			}
+			return t.Write(w)
+		})
+		if err == nil && more {
+			fmt.Fprintln(a.env.Stderr, "haloctl: there is more: --limit, a later --from, or haloctl telemetry export")
+		}
+		return err
+	})
+	s.add(c)
+	c.Flags().StringVar(&prefix, "metric", "", "only metrics that begin with `prefix`, such as system.cpu")
+	c.Flags().IntVar(&limit, "limit", 1000, "how many at most")
+	return c
 }
 
 func (a *app) telemetryMarks() *cobra.Command {
@@ -142,16 +171,12 @@ func (a *app) telemetryMarks() *cobra.Command {
 		}
 		return a.show(items[apitype.Mark]{marks}, func(w io.Writer) error {
 			t := table.New("TIME", "KIND", "BOOT", "UNTIL", "DETAIL")
-			form := stamp
-			if !a.page().CSV {
-				form = func(t time.Time) string { return t.UTC().Format(time.DateTime) }
-			}
 			for _, m := range marks {
-				until := ""
+				var until table.Cell
 				if m.Until != nil {
-					until = form(*m.Until)
+					until = table.Time(*m.Until)
 				}
-				t.Row(form(m.Time), m.Kind, fmt.Sprint(m.Boot), until, m.Detail)
+				t.Row(m.Time, m.Kind, m.Boot, until, m.Detail)
 			}
 			return t.Write(w)
 		})

@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,9 +23,25 @@ func (a *app) sessionCommand() *cobra.Command {
 	end.Long = `End ends a login at once: its tokens are good for nothing from then on. A laptop
 that is lost has an operator certificate, too: haloctl operator revoke.`
 	return group("session", "logins that have not ended", a.call("list", "all logins for an admin, else the own", cobra.NoArgs, a.sessionList),
+		a.call("show", "who you are for the gateway, and what you may do", cobra.NoArgs, a.sessionShow),
 		a.completes(end, func(ctx context.Context, c *client.Client) ([]string, error) {
 			return names(ctx, c.Sessions, func(s apitype.Session) (string, string) { return s.ID, s.Username + " at " + s.Remote })
 		}))
+}
+
+func (a *app) sessionShow(ctx context.Context, c *client.Client, _ []string) error {
+	me, err := c.Me(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(me, func(w io.Writer) error {
+		t := table.New()
+		t.Row("Name", me.Name)
+		t.Row("Kind", me.Kind)
+		t.Row("Role", me.Role)
+		t.Row("Scopes", strings.Join(me.Scopes, " "))
+		return t.Write(w)
+	})
 }
 
 func (a *app) sessionList(ctx context.Context, c *client.Client, _ []string) error {
@@ -35,14 +52,11 @@ func (a *app) sessionList(ctx context.Context, c *client.Client, _ []string) err
 	return a.show(items[apitype.Session]{list}, func(w io.Writer) error {
 		t := table.New("ID", "USER", "FROM", "BEGAN", "LAST USED", "THIS ONE")
 		for _, s := range list {
-			began, this := "", ""
+			var began table.Cell
 			if s.Started != nil {
 				began = table.Age(c.Now(), *s.Started)
 			}
-			if s.Current {
-				this = "yes"
-			}
-			t.Row(s.ID, s.Username, s.Remote, began, table.Age(c.Now(), s.LastUsed), this)
+			t.Row(s.ID, s.Username, s.Remote, began, table.Age(c.Now(), s.LastUsed), yes(s.Current))
 		}
 		return t.Write(w)
 	})

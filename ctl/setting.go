@@ -22,7 +22,7 @@ type settable struct {
 	get         func(apitype.Settings) int64
 	set         func(*apitype.UpdateTelemetrySettings, int64)
 	read        func(string) (int64, error)
-	show        func(int64) string
+	show        func(int64) table.Cell
 }
 
 var settables = []settable{
@@ -109,7 +109,7 @@ func readSeconds(s string) (int64, error) {
 	return int64(d / time.Second), err
 }
 
-func showSeconds(n int64) string {
+func showSeconds(n int64) table.Cell {
 	return table.Span(time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second)
 }
 

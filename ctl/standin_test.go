@@ -54,6 +54,7 @@ func newStandIn(t testing.TB) (*standIn, string) {
 	maps.Copy(g.routes, firewallRoutes())
 	maps.Copy(g.routes, tableRoutes())
 	maps.Copy(g.routes, modelRoutes())
+	maps.Copy(g.routes, singleRoutes())
 	s := httptest.NewServer(g)
 	t.Cleanup(s.Close)
 	return g, s.URL
@@ -102,7 +103,7 @@ func (g *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *standIn) authenticate(w http.ResponseWriter, r *http.Request, call string, body []byte) (done bool) {
 	bad := apitype.Problem{Type: apitype.ProblemLogin, Title: "Unauthorized", Detail: "wrong user name or password"}
 	switch call {
-	case "GET /health":
+	case "GET /health", "GET /capabilities":
 		return false
 	case "POST /api/auth/login":
 		var l apitype.LoginRequest
@@ -261,17 +262,11 @@ func routes(t testing.TB) map[string]any {
 		"DELETE /v1/brain/neurons/weather/components/send/parts/process/halo-agent@n01": nil,
 		"PATCH /v1/nodes/n01":  n01,
 		"DELETE /v1/nodes/n01": nil,
-		"GET /v1/telemetry/latest": func(r *http.Request) any {
+		"GET /v1/telemetry/latest": func(*http.Request) any {
 			list := []apitype.Reading{
 				{Node: gatewayID, Metric: "system.memory.free_bytes", Unit: "byte", Value: 123456789, Time: ago(65 * time.Second), Clock: model.ClockRTC, Boot: 3, Seq: 700},
 				{Node: nodeID, Metric: "system.cpu.used_percent", Unit: "percent", Value: 12.34567, Time: ago(95 * time.Second), Clock: model.ClockGateway, Boot: 12, Seq: 7}}
-			switch r.URL.Query().Get("node") {
-			case "":
-				return apitype.ReadingList{Items: list}
-			case "n01":
-				return apitype.ReadingList{Items: list[1:]}
-			}
-			return apitype.Problem{Title: "Not Found", Status: http.StatusNotFound, Detail: "no such node"}
+			return apitype.ReadingList{Items: list}
 		},
 		"GET /v1/nodes/n01/telemetry/sequences": apitype.Coverage{Node: nodeID, Boots: []apitype.BootCoverage{
 			{Boot: 11, First: 1, Last: 40, Count: 40}, {Boot: 12, First: 1, Last: 7, Count: 5, Missing: []apitype.SeqRange{{From: 3, To: 4}}}}},

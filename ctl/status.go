@@ -75,7 +75,8 @@ func (s status) table(now time.Time) *table.Table {
 	t.Row("State", state(s.Health.State, s.Health.Missing, s.Health.Detail))
 	t.Row("Version", s.System.Build.Version)
 	t.Row("Started", table.Age(now, s.System.Started))
-	t.Row("Time", fmt.Sprintf("%s, clock from %s", s.System.Time.UTC().Format(time.DateTime), s.System.Clock))
+	t.Row("Time", s.System.Time)
+	t.Row("Clock from", s.System.Clock)
 	online := 0
 	for _, n := range s.Nodes {
 		if n.Online || n.Role == model.RoleGateway {
@@ -87,23 +88,23 @@ func (s status) table(now time.Time) *table.Table {
 		t.Row("Mesh", fmt.Sprintf("%s, neighbours: %d, nodes reachable: %d", s.Mesh.Mesh, len(s.Mesh.Neighbours), s.Mesh.Originators))
 		t.Row("Overlay", overlaySummary(now, s.Mesh.Overlay))
 		if s.Mesh.StaleMS > 0 {
-			t.Row("Mesh as of", fmt.Sprintf("%s ago: the kernel does not answer halo-mesh", (time.Duration(s.Mesh.StaleMS)*time.Millisecond).Round(time.Second)))
+			t.Row("Mesh as of", agoMS(s.Mesh.StaleMS)) // the kernel does not answer halo-mesh
 		}
 	}
-	t.Row("Storage", fmt.Sprintf("configuration %s, telemetry %s", size(s.System.Config), size(s.System.Telemetry)))
+	storage(t, "Configuration", s.System.Config)
+	storage(t, "Telemetry", s.System.Telemetry)
 	t.Row("CA", s.System.CASHA256)
 	return t
 }
 
-func size(d apitype.Database) string {
-	if d.Budget == 0 {
-		return table.Bytes(d.Bytes)
+func storage(t *table.Table, name string, d apitype.Database) {
+	t.Row(name, table.Bytes(d.Bytes))
+	if d.Budget != 0 {
+		t.Row(name+" at most", table.Bytes(d.Budget))
 	}
-	text := table.Bytes(d.Bytes) + " of " + table.Bytes(d.Budget)
 	if d.Thinned > 0 {
-		text += fmt.Sprintf(" (thinned %d times)", d.Thinned)
+		t.Row(name+" thinned", fmt.Sprintf("%d times", d.Thinned))
 	}
-	return text
 }
 
 func overlaySummary(now time.Time, peers []model.OverlayPeer) string {
@@ -172,6 +173,37 @@ func writeHealth(w io.Writer, r health.Report, now time.Time) error {
 		t.Row(c.Name, string(c.State), table.Age(now, c.Since), strings.Join(c.Needs, " "), c.Detail)
 	}
 	return t.Write(w)
+}
+
+func (a *app) capabilitiesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "capabilities", Short: "what the gateway can do; no login is needed", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.refuseElsewhere(); err != nil {
+				return err
+			}
+			api, err := a.connectOpen(c.Context())
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			k, err := api.Capabilities(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.show(k, func(w io.Writer) error {
+				t := table.New()
+				t.Row("API", k.API)
+				t.Row("Version", k.Version)
+				t.Row("Claimed", k.Claimed)
+				t.Row("Mesh", k.Mesh)
+				for _, f := range k.Features {
+					t.Row("Feature", f)
+				}
+				return t.Write(w)
+			})
+		},
+	}
 }
 
 func (a *app) versionCommand() *cobra.Command {

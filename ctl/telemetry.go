@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
-	"strconv"
 	"strings"
 	"time"
 
@@ -31,7 +29,7 @@ func (a *app) telemetryCommand() *cobra.Command {
 			return err
 		}
 		return a.show(items[apitype.Reading]{readings}, func(w io.Writer) error {
-			return a.readingTable(readings, names, c.Now(), true).Write(w)
+			return readingTable(readings, names, c.Now(), true).Write(w)
 		})
 	})
 	latest.Aliases = []string{"show"}
@@ -39,20 +37,9 @@ func (a *app) telemetryCommand() *cobra.Command {
 	latest.Flags().BoolVar(&watch, "watch", false, "go on and print what is new")
 	intervalFlag(latest, &interval, "readings")
 	return group("telemetry", "readings of the nodes", latest,
-		a.telemetryRange(), a.telemetryMarks(), a.telemetryMetrics(), a.telemetryExport(), a.telemetryImport(),
+		a.telemetryRange(), a.telemetrySamples(), a.telemetryMarks(), a.telemetryMetrics(), a.telemetryExport(), a.telemetryImport(),
 		a.ofNode("coverage NODE", "which batches of a node the gateway has, per boot", cobra.ExactArgs(1), a.telemetryCoverage))
 }
-
-// exact is a number with all its digits, for programs.
-func exact(v float64) string {
-	if m := math.Abs(v); v == 0 || m >= 1e-6 && m < 1e15 {
-		return strconv.FormatFloat(v, 'f', -1, 64)
-	}
-	return strconv.FormatFloat(v, 'g', -1, 64)
-}
-
-// stamp is an instant for programs.
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
 
 func (a *app) latest(ctx context.Context, c *client.Client, node, metric string) ([]apitype.Reading, map[string]string, error) {
 	readings, err := c.Telemetry(ctx, node, metric)
@@ -72,21 +59,13 @@ func nameOf(names map[string]string, id string) string {
 }
 
 // readingTable shows latest readings, under a heading where these are the first.
-func (a *app) readingTable(readings []apitype.Reading, names map[string]string, now time.Time, first bool) *table.Table {
-	heading := []string{"NODE", "METRIC", "VALUE", "UNIT", "AGE", "CLOCK"}
-	if a.page().CSV {
-		heading = []string{"TIME", "NODE", "METRIC", "UNIT", "VALUE", "CLOCK", "BOOT", "SEQ"}
+func readingTable(readings []apitype.Reading, names map[string]string, now time.Time, first bool) *table.Table {
+	t := table.New().Wide(6)
+	if first {
+		t = table.New("NODE", "METRIC", "VALUE", "UNIT", "TIME", "CLOCK", "BOOT", "SEQ").Wide(6)
 	}
-	if !first {
-		heading = nil
-	}
-	t := table.New(heading...)
 	for _, r := range readings {
-		if a.page().CSV {
-			t.Row(stamp(r.Time), nameOf(names, r.Node), r.Metric, r.Unit, exact(r.Value), string(r.Clock), fmt.Sprint(r.Boot), fmt.Sprint(r.Seq))
-			continue
-		}
-		t.Row(nameOf(names, r.Node), r.Metric, table.Value(r.Value), r.Unit, table.Age(now, r.Time), string(r.Clock))
+		t.Row(nameOf(names, r.Node), r.Metric, table.Value(r.Value), r.Unit, table.Age(now, r.Time), r.Clock, r.Boot, r.Seq)
 	}
 	return t
 }
@@ -117,7 +96,7 @@ func (a *app) watchTelemetry(ctx context.Context, c *client.Client, node, metric
 			return err
 		}
 		defer func() { first = false }()
-		return a.readingTable(news, known, c.Now(), first).Write(a.page())
+		return readingTable(news, known, c.Now(), first).Write(a.page())
 	})
 	return notFound(err, "haloctl node list shows the nodes")
 }

@@ -1,13 +1,12 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"halo.internal/ctl/table"
 	"halo.internal/model"
@@ -37,9 +36,9 @@ func writeTimeline(w io.Writer, list []model.Recovery) error {
 	t, steps, n := table.New(heading...), table.New("NO", "AFTER", "WHAT", "DETAIL"), 0
 	for i, c := range slices.Backward(list) { // the newest first
 		no := strconv.Itoa(i + 1)
-		row := []string{no, c.Began.UTC().Format(time.DateTime), strconv.FormatUint(c.Boot, 10), causeOf(c), tookOf(c)}
+		row := []any{no, c.Began, c.Boot, causeOf(c), tookOf(c)}
 		for _, s := range model.RecoveryStages {
-			at := ""
+			var at table.Cell
 			if k := slices.IndexFunc(c.Stages, func(m model.RecoveryMark) bool { return m.Name == string(s) }); k >= 0 {
 				at = seconds(c.Stages[k].MS)
 			}
@@ -65,18 +64,15 @@ func causeOf(c model.Recovery) string {
 	return c.Check + " broke"
 }
 
-func tookOf(c model.Recovery) string {
+func tookOf(c model.Recovery) table.Cell {
 	switch c.State {
 	case model.RecoveryOver:
 		return seconds(c.TotalMS)
 	case model.RecoveryCut:
-		return "cut: the machine went off"
+		return table.Two("cut: the machine went off", "")
 	}
-	if c.Missing == "" {
-		return "waits for readings to be acknowledged"
-	}
-	return "waits for " + c.Missing
+	return table.Two("waits for "+cmp.Or(c.Missing, "readings to be acknowledged"), "")
 }
 
 // seconds writes milliseconds as a duration that compares at a glance.
-func seconds(ms int64) string { return fmt.Sprintf("%.1f s", float64(ms)/1000) }
+func seconds(ms int64) table.Cell { return table.In("s", "%.1f", float64(ms)/1000) }

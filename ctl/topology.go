@@ -2,7 +2,6 @@ package ctl
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"maps"
 	"strconv"
@@ -50,10 +49,11 @@ func writeTopology(w io.Writer, t model.MeshTopology, known map[string]string) e
 			reached++
 		}
 	}
-	about.Row("Reachable", fmt.Sprintf("%d of %d nodes", reached, len(t.Originators)))
+	about.Row("Nodes", len(t.Originators))
+	about.Row("Reachable", reached)
 	nodes := table.New("NODE", "ADDRESS", "NEXT HOP", "BY ADDRESS", "INTERFACE", "QUALITY", "LAST SEEN", "OTHER WAYS")
 	for _, o := range t.Originators {
-		hop, worth := nameOf(names, o.NextHopNode), ""
+		hop, worth := nameOf(names, o.NextHopNode), table.Cell{}
 		switch {
 		case o.NextHop == "":
 			hop = "none in use"
@@ -65,25 +65,28 @@ func writeTopology(w io.Writer, t model.MeshTopology, known map[string]string) e
 		}
 		nodes.Row(nameOf(names, o.Node), o.MAC, hop, o.NextHop, o.Iface, worth, agoMS(o.LastSeenMS), strconv.Itoa(o.Others))
 	}
-	links := table.New("NEIGHBOUR", "ADDRESS", "OVER", "INTERFACE", "QUALITY", "SIGNAL", "RATE TX/RX", "LAST SEEN")
+	links := table.New("NEIGHBOUR", "ADDRESS", "OVER", "INTERFACE", "QUALITY", "SIGNAL", "TX RATE", "RX RATE", "LAST SEEN")
 	for _, p := range t.Neighbours {
-		worth, signal, rate, seen := "not routed yet", "", "", ""
+		worth := table.Two("not routed yet", "")
+		var signal, txRate, rxRate, seen table.Cell
 		if r := p.Radio; r != nil {
 			seen = agoMS(r.InactiveMS)
 			if r.SignalDBm != 0 {
-				signal = fmt.Sprintf("%.0f dBm", r.SignalDBm)
+				signal = dBm(r.SignalDBm)
 			}
 			if r.TxMbps != 0 || r.RxMbps != 0 {
-				rate = table.Value(r.TxMbps) + "/" + table.Value(r.RxMbps) + " Mbit/s"
+				txRate, rxRate = table.In("Mbit/s", "", r.TxMbps), table.In("Mbit/s", "", r.RxMbps)
 			}
 		}
 		if n := p.Routing; n != nil {
 			worth, seen = quality(*n), agoMS(n.LastSeenMS)
 		}
-		links.Row(nameOf(names, p.Node), p.MAC, p.Transport, p.Iface, worth, signal, rate, seen)
+		links.Row(nameOf(names, p.Node), p.MAC, p.Transport, p.Iface, worth, signal, txRate, rxRate, seen)
 	}
 	return writeTables(w, []section{{1, about}, {len(t.Originators), nodes}, {len(t.Neighbours), links}})
 }
 
 // agoMS says how long ago something was.
-func agoMS(ms int64) string { return table.Span(time.Duration(ms)*time.Millisecond) + " ago" }
+func agoMS(ms int64) table.Cell { return table.Ago(millis(ms)) }
+
+func millis(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }

@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,6 +54,13 @@ join-token create) where a stranger may hold the mesh's secret.`
 	}
 	return group("trust", "what is trusted without a secret", group("mac", "MACs by which devices are admitted", add,
 		a.call("list", "the MACs and who came with them", cobra.NoArgs, a.trustedMACs),
+		a.completes(a.call("show MAC", "one MAC on the list", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+			m, err := c.TrustedMAC(ctx, args[0])
+			if err != nil {
+				return notFound(err, "haloctl trust mac list shows the MACs")
+			}
+			return a.show(m, trustedTable(c.Now(), m).Write)
+		}), listed),
 		a.completes(change, listed), a.completes(remove, listed)),
 		a.call("renew-codes", "give all nodes other codes for their consoles", cobra.NoArgs, a.renewCodes))
 }
@@ -62,15 +70,17 @@ func (a *app) trustedMACs(ctx context.Context, c *client.Client, _ []string) err
 	if err != nil {
 		return err
 	}
-	return a.show(items[apitype.TrustedMAC]{list}, func(w io.Writer) error {
-		t := table.New("MAC", "NODE", "USED", "ADDED", "BY", "NOTE")
-		for _, m := range list {
-			used := ""
-			if m.Used != nil {
-				used = table.Age(c.Now(), *m.Used)
-			}
-			t.Row(m.MAC, m.Node, used, table.Age(c.Now(), m.Created), m.By, m.Note)
+	return a.show(items[apitype.TrustedMAC]{list}, trustedTable(c.Now(), list...).Write)
+}
+
+func trustedTable(now time.Time, list ...apitype.TrustedMAC) *table.Table {
+	t := table.New("MAC", "NODE", "USED", "ADDED", "BY", "NOTE")
+	for _, m := range list {
+		var used table.Cell
+		if m.Used != nil {
+			used = table.Age(now, *m.Used)
 		}
-		return t.Write(w)
-	})
+		t.Row(m.MAC, m.Node, used, table.Age(now, m.Created), m.By, m.Note)
+	}
+	return t
 }

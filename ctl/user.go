@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -56,6 +57,13 @@ func (a *app) userCommand() *cobra.Command {
 	}
 	return group("user", "people who may log in", add, change,
 		a.call("list", "all users", cobra.NoArgs, a.userList),
+		a.ofUser("show NAME", "one user", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+			u, err := c.User(ctx, args[0])
+			if err != nil {
+				return notFound(err, noUser)
+			}
+			return a.show(u, userTable(c.Now(), u).Write)
+		}),
 		able("disable NAME", "end a user's logins and let him make no others", true, "is disabled"),
 		able("enable NAME", "let a disabled user log in again", false, "is enabled"),
 		a.ofUser("remove NAME", "remove a user and end his logins", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
@@ -122,18 +130,20 @@ func (a *app) userList(ctx context.Context, c *client.Client, _ []string) error 
 	if err != nil {
 		return err
 	}
-	return a.show(items[apitype.User]{list}, func(w io.Writer) error {
-		t := table.New("NAME", "ROLE", "STATE", "LAST LOGIN", "MADE")
-		for _, u := range list {
-			state, last := "good", "never"
-			if u.Disabled {
-				state = "disabled"
-			}
-			if u.LastLogin != nil {
-				last = table.Age(c.Now(), *u.LastLogin)
-			}
-			t.Row(u.Username, u.Role, state, last, table.Age(c.Now(), u.Created))
+	return a.show(items[apitype.User]{list}, userTable(c.Now(), list...).Write)
+}
+
+func userTable(now time.Time, list ...apitype.User) *table.Table {
+	t := table.New("NAME", "ROLE", "STATE", "LAST LOGIN", "MADE")
+	for _, u := range list {
+		state, last := "good", never
+		if u.Disabled {
+			state = "disabled"
 		}
-		return t.Write(w)
-	})
+		if u.LastLogin != nil {
+			last = table.Age(now, *u.LastLogin)
+		}
+		t.Row(u.Username, u.Role, state, last, table.Age(now, u.Created))
+	}
+	return t
 }

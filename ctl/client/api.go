@@ -68,6 +68,12 @@ func (c *Client) Node(ctx context.Context, node string) (apitype.NodeDetail, err
 	return get[apitype.NodeDetail](ctx, c, nodePath(node), nil)
 }
 
+// NodeInterfaces lists a node's interfaces as it reported them, those too that are gone.
+func (c *Client) NodeInterfaces(ctx context.Context, node string) ([]apitype.Interface, error) {
+	l, err := get[apitype.InterfaceList](ctx, c, nodePath(node)+"/interfaces", nil)
+	return l.Items, err
+}
+
 // RenameNode gives a node another name.
 func (c *Client) RenameNode(ctx context.Context, node, name string) error {
 	return c.call(ctx, request{method: http.MethodPatch, path: nodePath(node), body: apitype.UpdateNode{Name: &name}}, nil)
@@ -81,7 +87,11 @@ func (c *Client) RevokeNode(ctx context.Context, node string) error {
 // Telemetry lists the latest readings whose metric begins with prefix, of one
 // node or, when node is empty, of all.
 func (c *Client) Telemetry(ctx context.Context, node, prefix string) ([]apitype.Reading, error) {
-	q := filter(map[string]string{"node": node, "metric": prefix})
+	q := filter(map[string]string{"metric": prefix})
+	if node != "" {
+		l, err := get[apitype.ReadingList](ctx, c, nodePath(node)+"/telemetry", q)
+		return l.Items, err
+	}
 	return all(func(cursor string) ([]apitype.Reading, string, error) {
 		l, err := get[apitype.ReadingList](ctx, c, "/v1/telemetry/latest", page(q, cursor))
 		return l.Items, l.Next, err

@@ -47,9 +47,10 @@ func (c *Client) Neurons(ctx context.Context) ([]apitype.Neuron, error) {
 	})
 }
 
-// Neuron returns one by name.
-func (c *Client) Neuron(ctx context.Context, name string) (apitype.Neuron, error) {
-	return get[apitype.Neuron](ctx, c, neuronPath(name), nil)
+// Neuron returns one by name, and its entity tag.
+func (c *Client) Neuron(ctx context.Context, name string) (n apitype.Neuron, tag string, err error) {
+	err = c.call(ctx, request{method: http.MethodGet, path: neuronPath(name), tag: &tag}, &n)
+	return n, tag, err
 }
 
 // NeuronHealth tells how a neuron is, and why.
@@ -74,6 +75,14 @@ func (c *Client) UpdateNeuron(ctx context.Context, name string, u apitype.Update
 // DeleteNeuron removes a neuron.
 func (c *Client) DeleteNeuron(ctx context.Context, name string) error {
 	return c.call(ctx, request{method: http.MethodDelete, path: neuronPath(name)}, nil)
+}
+
+// AssignComponent assigns a component of a neuron to those parts and no others, where the
+// neuron still has that entity tag.
+func (c *Client) AssignComponent(ctx context.Context, neuron string, of model.Component, parts []model.Part, tag string) (apitype.Neuron, error) {
+	var answer apitype.Neuron
+	err := c.call(ctx, request{method: http.MethodPut, path: componentPath(neuron, of), body: apitype.AssignComponent{Parts: parts}, match: tag}, &answer)
+	return answer, err
 }
 
 // AssignPart assigns a component of a neuron to a part besides others.

@@ -101,6 +101,7 @@ type request struct {
 	once   bool    // it makes something: with a key, it may be sent again when its answer is lost
 	match  string  // entity tag of what is changed (If-Match); empty: whatever is there
 	tag    *string // takes the answer's entity tag
+	form   *string // takes the answer's Content-Type
 
 	wait time.Duration // for the whole answer; 0 is timeout
 	key  string        // Idempotency-Key
@@ -240,6 +241,9 @@ func (c *Client) try(ctx context.Context, r request, token string, answer any) e
 	}
 	if r.tag != nil {
 		*r.tag = resp.Header.Get("ETag")
+	}
+	if r.form != nil {
+		*r.form, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	}
 	if pours {
 		from := &watch{Reader: resp.Body, timer: moved}

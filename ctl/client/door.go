@@ -64,6 +64,11 @@ func (c *Client) Reservations(ctx context.Context) ([]model.Reservation, error) 
 	return pages[model.Reservation](ctx, c, "/v1/network/reservations", nil)
 }
 
+// Reservation returns the address that the gateway keeps for a client.
+func (c *Client) Reservation(ctx context.Context, mac string) (model.Reservation, error) {
+	return get[model.Reservation](ctx, c, "/v1/network/reservations/"+url.PathEscape(mac), nil)
+}
+
 // PutReservation has the gateway keep an address for a client.
 func (c *Client) PutReservation(ctx context.Context, r model.Reservation) error {
 	return c.call(ctx, request{method: http.MethodPut, path: "/v1/network/reservations", body: r}, nil)

@@ -22,9 +22,7 @@ func (c *Client) FirewallZones(ctx context.Context) (apitype.FirewallZoneList, e
 // OpenZone says which services are open to a zone besides those that always are, where the
 // draft is still the one with that digest.
 func (c *Client) OpenZone(ctx context.Context, zone string, services []string, digest string) (apitype.Firewall, error) {
-	var f apitype.Firewall
-	err := c.call(ctx, request{method: http.MethodPut, path: "/v1/firewall/zones/" + url.PathEscape(zone), body: apitype.OpenZone{Services: services}, match: `"` + digest + `"`}, &f)
-	return f, err
+	return c.replace(ctx, "zones", zone, apitype.OpenZone{Services: services}, digest)
 }
 
 // AddFirewallRule adds a rule to the draft.
@@ -87,5 +85,46 @@ func (c *Client) DiscardFirewall(ctx context.Context) (apitype.Firewall, error) 
 func (c *Client) firewall(ctx context.Context, method, path string, body any) (apitype.Firewall, error) {
 	var f apitype.Firewall
 	err := c.call(ctx, request{method: method, path: "/v1/firewall/" + path, body: body, once: method == http.MethodPost}, &f)
+	return f, err
+}
+
+// Forwardings returns those of the draft, and those that are always there.
+func (c *Client) Forwardings(ctx context.Context) ([]apitype.FirewallForwarding, error) {
+	l, err := get[apitype.FirewallForwardingList](ctx, c, "/v1/firewall/forwardings", nil)
+	return l.Items, err
+}
+
+// FirewallRules returns the rules of the draft in their order.
+func (c *Client) FirewallRules(ctx context.Context) ([]model.FirewallRule, error) {
+	l, err := get[apitype.FirewallRuleList](ctx, c, "/v1/firewall/rules", nil)
+	return l.Items, err
+}
+
+// FirewallRule returns a rule of the draft.
+func (c *Client) FirewallRule(ctx context.Context, name string) (model.FirewallRule, error) {
+	return get[model.FirewallRule](ctx, c, "/v1/firewall/rules/"+url.PathEscape(name), nil)
+}
+
+// UpdateFirewallRule changes a rule, where the draft is still the one with that digest.
+func (c *Client) UpdateFirewallRule(ctx context.Context, name string, r apitype.PlaceFirewallRule, digest string) (apitype.Firewall, error) {
+	return c.replace(ctx, "rules", name, r, digest)
+}
+
+// PortForwards returns the port forwards of the draft.
+func (c *Client) PortForwards(ctx context.Context) ([]model.PortForward, error) {
+	l, err := get[apitype.PortForwardList](ctx, c, "/v1/firewall/port-forwards", nil)
+	return l.Items, err
+}
+
+// UpdatePortForward changes a port forward, where the draft is still the one with that
+// digest.
+func (c *Client) UpdatePortForward(ctx context.Context, name string, f model.PortForward, digest string) (apitype.Firewall, error) {
+	return c.replace(ctx, "port-forwards", name, f, digest)
+}
+
+// replace puts another part of the draft in the place of one.
+func (c *Client) replace(ctx context.Context, kind, name string, part any, digest string) (apitype.Firewall, error) {
+	var f apitype.Firewall
+	err := c.call(ctx, request{method: http.MethodPut, path: "/v1/firewall/" + kind + "/" + url.PathEscape(name), body: part, match: `"` + digest + `"`}, &f)
 	return f, err
 }

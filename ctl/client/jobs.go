@@ -32,6 +32,19 @@ func (c *Client) Jobs(ctx context.Context, f JobFilter, limit int) ([]apitype.Jo
 	})
 }
 
+// NodeCommands returns the newest commands of people to a node, newest first.
+func (c *Client) NodeCommands(ctx context.Context, node string, active bool, limit int) ([]apitype.Job, error) {
+	return newest(limit, func(cursor string, n int) ([]apitype.Job, string, error) {
+		q := page(nil, cursor)
+		if active {
+			q.Set("active", "true")
+		}
+		q.Set("limit", strconv.Itoa(n))
+		l, err := get[apitype.JobList](ctx, c, nodePath(node)+"/commands", q)
+		return l.Items, l.Next, err
+	})
+}
+
 func jobPath(id int64) string { return "/v1/jobs/" + strconv.FormatInt(id, 10) }
 
 // Job returns one job.

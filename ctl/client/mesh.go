@@ -85,3 +85,15 @@ func (c *Client) ChangeProfile(ctx context.Context, change model.ProfileChange) 
 	err := c.call(ctx, request{method: http.MethodPut, path: "/v1/mesh/profile", body: change}, &p)
 	return p, err
 }
+
+// Channel returns where the mesh is.
+func (c *Client) Channel(ctx context.Context) (apitype.MeshChannel, error) {
+	return get[apitype.MeshChannel](ctx, c, "/v1/mesh/channel", nil)
+}
+
+// ChangeChannel has the mesh moved to another channel, and returns how far that is.
+func (c *Client) ChangeChannel(ctx context.Context, change apitype.ChangeMeshChannel) (model.MeshProfile, error) {
+	var p model.MeshProfile
+	err := c.call(ctx, request{method: http.MethodPut, path: "/v1/mesh/channel", body: change}, &p)
+	return p, err
+}

@@ -122,3 +122,55 @@ func (c *Client) DismissReplacement(ctx context.Context, id string) error {
 func (c *Client) ReleaseNode(ctx context.Context, node string) error {
 	return c.call(ctx, request{method: http.MethodPost, path: nodePath(node) + "/release", once: true}, nil)
 }
+
+// Alert returns one alert.
+func (c *Client) Alert(ctx context.Context, id int64) (apitype.Alert, error) {
+	return get[apitype.Alert](ctx, c, "/v1/alerts/"+strconv.FormatInt(id, 10), nil)
+}
+
+// Event returns one event.
+func (c *Client) Event(ctx context.Context, id int64) (apitype.Event, error) {
+	return get[apitype.Event](ctx, c, "/v1/events/"+strconv.FormatInt(id, 10), nil)
+}
+
+// NodeEndpoints lists the clients behind a node.
+func (c *Client) NodeEndpoints(ctx context.Context, node string) ([]apitype.Endpoint, error) {
+	return all(func(cursor string) ([]apitype.Endpoint, string, error) {
+		l, err := get[apitype.EndpointList](ctx, c, nodePath(node)+"/endpoints", page(nil, cursor))
+		return l.Items, l.Next, err
+	})
+}
+
+// ModelNetworks lists networks, of which a gateway has one.
+func (c *Client) ModelNetworks(ctx context.Context) ([]apitype.ModelNetwork, error) {
+	l, err := get[apitype.ModelNetworkList](ctx, c, "/v1/model/networks", nil)
+	return l.Items, err
+}
+
+// ModelMeshes lists the network's meshes.
+func (c *Client) ModelMeshes(ctx context.Context) ([]apitype.ModelMesh, error) {
+	l, err := get[apitype.ModelMeshList](ctx, c, "/v1/model/meshes", nil)
+	return l.Items, err
+}
+
+// ModelDomains lists the transports that carry the meshes.
+func (c *Client) ModelDomains(ctx context.Context) ([]apitype.UnderlayDomain, error) {
+	l, err := get[apitype.UnderlayDomainList](ctx, c, "/v1/model/domains", nil)
+	return l.Items, err
+}
+
+// ModelInterfaces lists the interfaces of all nodes, and the hardware of each.
+func (c *Client) ModelInterfaces(ctx context.Context) ([]apitype.ModelInterface, error) {
+	return all(func(cursor string) ([]apitype.ModelInterface, string, error) {
+		l, err := get[apitype.ModelInterfaceList](ctx, c, "/v1/model/interfaces", page(nil, cursor))
+		return l.Items, l.Next, err
+	})
+}
+
+// ModelSources lists what the readings of all nodes come from.
+func (c *Client) ModelSources(ctx context.Context) ([]apitype.TelemetrySource, error) {
+	return all(func(cursor string) ([]apitype.TelemetrySource, string, error) {
+		l, err := get[apitype.TelemetrySourceList](ctx, c, "/v1/model/sources", page(nil, cursor))
+		return l.Items, l.Next, err
+	})
+}

@@ -106,3 +106,8 @@ func (c *Client) Sessions(ctx context.Context) ([]apitype.Session, error) {
 func (c *Client) EndSession(ctx context.Context, id string) error {
 	return c.call(ctx, request{method: http.MethodDelete, path: "/api/auth/sessions/" + url.PathEscape(id)}, nil)
 }
+
+// User returns one user.
+func (c *Client) User(ctx context.Context, name string) (apitype.User, error) {
+	return get[apitype.User](ctx, c, "/api/auth/users/"+url.PathEscape(name), nil)
+}

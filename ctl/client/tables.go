@@ -37,3 +37,21 @@ func (c *Client) Batman(ctx context.Context, table string) (t model.BatmanTables
 	}
 	return t, err
 }
+
+// Interfaces returns the gateway's network interfaces with what their drivers count.
+func (c *Client) Interfaces(ctx context.Context) ([]model.InterfaceDetail, error) {
+	l, err := get[apitype.NetworkInterfaceList](ctx, c, "/v1/network/interfaces", nil)
+	return l.Items, err
+}
+
+// Wireless returns the gateway's radios, without their peers.
+func (c *Client) Wireless(ctx context.Context) ([]model.Radio, error) {
+	l, err := get[apitype.WirelessList](ctx, c, "/v1/network/wireless", nil)
+	return l.Items, err
+}
+
+// Associations returns the stations that the gateway's radios have to do with.
+func (c *Client) Associations(ctx context.Context) ([]apitype.Association, error) {
+	l, err := get[apitype.AssociationList](ctx, c, "/v1/network/associations", nil)
+	return l.Items, err
+}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -71,6 +72,30 @@ func (c *Client) Range(ctx context.Context, r RangeQuery) (apitype.SeriesList, e
 	list.Items = items
 	return list, err
 }
+
+// Samples returns a node's readings of metrics that begin with prefix as it made them, the
+// oldest first, up to limit; more tells whether there are others after them.
+func (c *Client) Samples(ctx context.Context, node, prefix string, from, to time.Time, limit int) (list []apitype.Sample, more bool, err error) {
+	q := filter(map[string]string{"metric": prefix})
+	Selection{From: from, To: to}.span(q)
+	list = []apitype.Sample{}
+	for range maxPages {
+		q.Set("limit", strconv.Itoa(min(samplePage, limit-len(list))))
+		l, err := get[apitype.SampleList](ctx, c, nodePath(node)+"/telemetry/range", q)
+		if err != nil {
+			return nil, false, err
+		}
+		list = append(list, l.Items...)
+		if l.Next == "" || len(list) >= limit {
+			return list[:min(limit, len(list))], l.Next != "" || len(list) > limit, nil
+		}
+		q.Set("cursor", l.Next)
+	}
+	return nil, false, fmt.Errorf("samples: more than %d pages", maxPages)
+}
+
+// samplePage is how many samples are asked for at once: 800 KiB of JSON.
+const samplePage = 10_000
 
 // Marks returns what is to be said of a node's readings.
 func (c *Client) Marks(ctx context.Context, node string, from, to time.Time) ([]apitype.Mark, error) {

@@ -65,3 +65,8 @@ func (c *Client) TopologyHistory(ctx context.Context, from, to time.Time, most i
 		q.Set("cursor", h.Next)
 	}
 }
+
+// Neighbourhood is what a node reported last of what it sees around it.
+func (c *Client) Neighbourhood(ctx context.Context, node string) (apitype.NodeNeighbourhood, error) {
+	return get[apitype.NodeNeighbourhood](ctx, c, nodePath(node)+"/neighbourhood", nil)
+}

@@ -34,3 +34,8 @@ func (c *Client) NoteTrustedMAC(ctx context.Context, mac, note string) (apitype.
 func (c *Client) DistrustMAC(ctx context.Context, mac string) error {
 	return c.call(ctx, request{method: http.MethodDelete, path: "/v1/trust/macs/" + url.PathEscape(mac)}, nil)
 }
+
+// TrustedMAC returns a MAC on the list.
+func (c *Client) TrustedMAC(ctx context.Context, mac string) (apitype.TrustedMAC, error) {
+	return get[apitype.TrustedMAC](ctx, c, "/v1/trust/macs/"+url.PathEscape(mac), nil)
+}

@@ -1,6 +1,7 @@
 // Package profile keeps what haloctl knows of a network between two commands:
 // where its gateway is, the CA that it was found to have, and the session. One
-// file per network, readable by its owner alone.
+// file per network, readable by its owner alone, and one that names the network which is
+// meant where none is named.
 package profile
 
 import (
@@ -145,6 +146,70 @@ func (d Dir) List() ([]string, error) {
 }
 
 const suffix = ".json"
+
+// chosen is the file that names the chosen profile. Its name has no suffix, so that no
+// network can be called so.
+const chosen = "chosen"
+
+// Choose has the profile at path be the one that is meant where none is named.
+func (d Dir) Choose(path string) error {
+	if _, err := Load(path); err != nil {
+		return err
+	}
+	return atomicfile.Write(filepath.Join(string(d), chosen), []byte(Name(path)+"\n"), 0o600)
+}
+
+// Chosen returns the path of the chosen profile, or nothing where none is, or none that is
+// there.
+func (d Dir) Chosen() (string, error) {
+	f, err := os.Open(filepath.Join(string(d), chosen))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxName+1))
+	if err != nil {
+		return "", err
+	}
+	name := strings.TrimSpace(string(b))
+	if name == "" {
+		return "", nil
+	}
+	path := d.Path(name)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return path, nil
+}
+
+// Remove forgets the profile at path, with all that is kept beside it.
+func (d Dir) Remove(path string) error {
+	if was, err := d.Chosen(); err == nil && was == path {
+		if err := os.Remove(filepath.Join(string(d), chosen)); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(string(d))
+	for _, e := range entries {
+		// The lock is the profile's name with something behind; of the others, only the
+		// suffix is another. Files of a network whose name begins so have more before it.
+		if n := e.Name(); n == filepath.Base(path)+".lock" || n != chosen && Name(n) == Name(path) {
+			err = errors.Join(err, os.Remove(filepath.Join(string(d), n)))
+		}
+	}
+	return err
+}
+
+// Name is what a profile is called: its file's name, made of its network's.
+func Name(path string) string {
+	return strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+}
 
 // PathFor returns where the profile of p's network belongs: in the file of
 // that name, or, when another network of the same name has it, in one that

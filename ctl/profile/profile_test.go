@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -122,6 +123,66 @@ func TestNetworksKeepApart(t *testing.T) {
 	}
 	if _, err := Load(d.Path("unknown")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestChosen: one of several is meant where none is named, until it is forgotten with all that
+// is beside it, and nothing else.
+func TestChosen(t *testing.T) {
+	d := Dir(t.TempDir())
+	chosen := func(want string) {
+		t.Helper()
+		if got, err := d.Chosen(); err != nil || got != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	chosen("")
+	north, south := sample(), sample()
+	north.Network, south.Network = "chosen", "south" // the name of the file that says so, too
+	for _, p := range []Profile{north, south} {
+		if err := p.Save(d.Path(p.Network)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Choose(d.Path("unknown")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	chosen("")
+	for _, p := range []Profile{south, north} {
+		if err := d.Choose(d.Path(p.Network)); err != nil {
+			t.Fatal(err)
+		}
+		chosen(d.Path(p.Network))
+	}
+	var want []string
+	for name, stays := range map[string]bool{"chosen.operator": false, "chosen.json.lock": false, "chosen-2.json": true, "chosen-2.nodes": true, "south.operator": true, "south.json": true} {
+		if err := os.WriteFile(filepath.Join(string(d), name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if stays {
+			want = append(want, name)
+		}
+	}
+	if err := d.Remove(d.Path("chosen")); err != nil {
+		t.Fatal(err)
+	}
+	chosen("")
+	var got []string
+	entries, err := os.ReadDir(string(d))
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if slices.Sort(want); err != nil || !slices.Equal(got, want) {
+		t.Errorf("left are %q, %v, want %q", got, err, want)
+	}
+	if err := d.Remove(d.Path("chosen")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	for _, text := range []string{"", "\n", "../../etc/passwd", strings.Repeat("x", 1<<20), "gone\n"} {
+		if err := os.WriteFile(filepath.Join(string(d), "chosen"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		chosen("")
 	}
 }
 

@@ -1,18 +1,16 @@
-// Package table prints what haloctl found for people: aligned columns, ages
-// and sizes in words. What comes from the network is made harmless for a
-// terminal on the way.
+// Package table prints what haloctl found: for people aligned columns, with ages
+// and sizes in words; for programs comma-separated values, with times, seconds and
+// octets in full. What comes from the network is made harmless for a terminal on the
+// way.
 package table
 
 import (
 	"encoding/csv"
 	"fmt"
 	"io"
-	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -23,7 +21,7 @@ const maxCell = 400
 // Table is rows under a heading.
 type Table struct {
 	heading bool // the first row is one
-	rows    [][]string
+	rows    [][]Cell
 	wide    int // columns from this one on are printed where all are wanted; 0: all always are
 }
 
@@ -47,17 +45,27 @@ func (p *Page) Write(b []byte) (int, error) {
 // New returns a table with that heading; without one, none is printed.
 func New(heading ...string) *Table {
 	t := &Table{}
-	if len(heading) > 0 {
-		t.heading, t.rows = true, append(t.rows, heading)
+	if len(heading) == 0 {
+		return t
 	}
+	row := make([]Cell, len(heading))
+	for i, h := range heading {
+		row[i] = Cell{people: h, programs: strings.ReplaceAll(strings.ToLower(h), " ", "_")}
+	}
+	t.heading, t.rows = true, append(t.rows, row)
 	return t
 }
 
-// Row adds a row.
-func (t *Table) Row(cells ...string) {
-	row := make([]string, len(cells))
-	for i, c := range cells {
-		row[i] = Clean(c)
+// Row adds a row of cells; what is no Cell becomes one by Of. Those that it lacks at its
+// end are empty.
+func (t *Table) Row(cells ...any) {
+	row := make([]Cell, len(cells))
+	if t.heading && len(cells) < len(t.rows[0]) {
+		row = make([]Cell, len(t.rows[0]))
+	}
+	for i, v := range cells {
+		c := Of(v)
+		row[i] = Cell{people: Clean(c.people), programs: Clean(c.programs)}
 	}
 	t.rows = append(t.rows, row)
 }
@@ -82,37 +90,36 @@ func (t *Table) Write(w io.Writer) error {
 	narrow := t.wide > 0 && !(ok && p.Wide)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for n, row := range t.rows {
-		if row = slices.Clone(row); narrow {
+		if narrow {
 			row = row[:min(t.wide, len(row))]
 		}
+		words := make([]string, len(row))
 		for i, c := range row {
-			if c == "" && (n > 0 || !t.heading) {
-				row[i] = "-"
+			if words[i] = c.people; c.people == "" && (n > 0 || !t.heading) {
+				words[i] = "-"
 			}
 		}
-		fmt.Fprintln(tw, strings.Join(row, "\t")) // Flush reports what failed
+		fmt.Fprintln(tw, strings.Join(words, "\t")) // Flush reports what failed
 	}
 	return tw.Flush()
 }
 
-// CSV prints the whole table as comma-separated values (RFC 4180), its heading in lower case
-// with _ for spaces. A cell that a spreadsheet would take for a formula gets an apostrophe
-// before it: names come from the network.
+// CSV prints the whole table as comma-separated values (RFC 4180) for programs, its heading
+// in lower case with _ for spaces. A cell that a spreadsheet would take for a formula gets
+// an apostrophe before it: names come from the network.
 func (t *Table) CSV(w io.Writer) error {
 	cw := csv.NewWriter(w)
-	for i, row := range t.rows {
-		row = slices.Clone(row)
+	for _, row := range t.rows {
+		record := make([]string, len(row))
 		for k, c := range row {
-			switch {
-			case i == 0 && t.heading:
-				row[k] = strings.ReplaceAll(strings.ToLower(c), " ", "_")
-			case c != "" && strings.Contains("=+-@", c[:1]):
-				if _, err := strconv.ParseFloat(c, 64); err != nil {
-					row[k] = "'" + c
+			record[k] = c.programs
+			if c.programs != "" && strings.Contains("=+-@", c.programs[:1]) {
+				if _, err := strconv.ParseFloat(c.programs, 64); err != nil {
+					record[k] = "'" + c.programs
 				}
 			}
 		}
-		if err := cw.Write(row); err != nil {
+		if err := cw.Write(record); err != nil {
 			return err
 		}
 	}
@@ -120,70 +127,28 @@ func (t *Table) CSV(w io.Writer) error {
 	return cw.Error()
 }
 
+// Invisible tells of control and formatting characters.
+func Invisible(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
+}
+
+// Harmless is Clean for a line of any length.
+func Harmless(line string) string {
+	return strings.Map(func(r rune) rune {
+		if Invisible(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, line)
+}
+
 // Clean makes text harmless for a terminal: control and invisible formatting
 // characters, with which a node's name could rewrite the screen, become a
 // visible replacement, and the length is bounded.
 func Clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) {
-			return utf8.RuneError
-		}
-		return r
-	}, strings.TrimSpace(s))
+	s = Harmless(strings.TrimSpace(s))
 	if n := utf8.RuneCountInString(s); n > maxCell {
 		s = string([]rune(s)[:maxCell-1]) + "…"
 	}
 	return s
-}
-
-// Age tells how long ago t was, as one number with a unit.
-func Age(now, t time.Time) string {
-	if t.IsZero() {
-		return "never"
-	}
-	d := now.Sub(t)
-	if d < 0 {
-		if d > -5*time.Second { // clocks are read to the second
-			return "now"
-		}
-		return "in " + Span(-d)
-	}
-	if d < time.Second {
-		return "now"
-	}
-	return Span(d) + " ago"
-}
-
-// Span is a duration as one number with a unit.
-func Span(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return strconv.Itoa(int(d/time.Second)) + " s"
-	case d < time.Hour:
-		return strconv.Itoa(int(d/time.Minute)) + " min"
-	case d < 48*time.Hour:
-		return strconv.Itoa(int(d/time.Hour)) + " h"
-	}
-	return strconv.FormatInt(int64(d/(24*time.Hour)), 10) + " d"
-}
-
-// Bytes is a size in binary units.
-func Bytes(n int64) string {
-	const units = "KMGTPE"
-	if n < 1<<10 {
-		return strconv.FormatInt(n, 10) + " B"
-	}
-	f, i := float64(n)/1024, 0
-	for f >= 1024 && i < len(units)-1 {
-		f, i = f/1024, i+1
-	}
-	return fmt.Sprintf("%.1f %ciB", f, units[i])
-}
-
-// Value is a reading with as many digits as are worth reading.
-func Value(v float64) string {
-	if math.Abs(v) >= 1e5 && math.Abs(v) < 1e15 {
-		return strconv.FormatFloat(v, 'f', 0, 64)
-	}
-	return strconv.FormatFloat(v, 'g', 6, 64)
 }

@@ -29,41 +29,6 @@ evil�[2J�name  failed: halo-mesh�fake row  1 d ago
 	}
 }
 
-func TestAge(t *testing.T) {
-	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	for _, tc := range []struct {
-		t    time.Time
-		want string
-	}{
-		{time.Time{}, "never"},
-		{now, "now"},
-		{now.Add(2 * time.Second), "now"},
-		{now.Add(-59 * time.Second), "59 s ago"},
-		{now.Add(-time.Minute), "1 min ago"},
-		{now.Add(-time.Hour), "1 h ago"},
-		{now.Add(-47 * time.Hour), "47 h ago"},
-		{now.Add(-48 * time.Hour), "2 d ago"},
-		{now.Add(7 * 24 * time.Hour), "in 7 d"},
-	} {
-		if got := Age(now, tc.t); got != tc.want {
-			t.Errorf("%s: got %q, want %q", tc.t, got, tc.want)
-		}
-	}
-}
-
-func TestNumbers(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 5 << 20: "5.0 MiB", 1 << 62: "4.0 EiB", -1: "-1 B"} {
-		if got := Bytes(n); got != want {
-			t.Errorf("%d: got %q, want %q", n, got, want)
-		}
-	}
-	for v, want := range map[float64]string{0: "0", 12.5: "12.5", 41.123456: "41.1235", 123456789: "123456789", 1e20: "1e+20", -0.0002: "-0.0002"} {
-		if got := Value(v); got != want {
-			t.Errorf("%v: got %q, want %q", v, got, want)
-		}
-	}
-}
-
 func FuzzClean(f *testing.F) {
 	f.Add("n01")
 	f.Add("\x1b]0;owned\a")
@@ -90,11 +55,12 @@ func TestCSV(t *testing.T) {
 	tab.Row("mast", "", "-61 dBm")
 	tab.Row("=cmd()", "a, \"b\"", "-61")
 	tab.Row("+49", "-x", "1e5")
+	tab.Row("hill", Age(time.Time{}, time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)), In("dBm", "%.0f", -61.5))
 	var b strings.Builder
 	if err := tab.CSV(&b); err != nil {
 		t.Fatal(err)
 	}
-	const want = "node,next_hop,signal\nmast,,'-61 dBm\n'=cmd(),\"a, \"\"b\"\"\",-61\n+49,'-x,1e5\n"
+	const want = "node,next_hop,signal\nmast,,'-61 dBm\n'=cmd(),\"a, \"\"b\"\"\",-61\n+49,'-x,1e5\nhill,2026-11-23T12:00:00.000Z,-61.5\n"
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}
