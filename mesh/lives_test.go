@@ -417,3 +417,39 @@ func TestNoListTakesALifeBack(t *testing.T) {
 		t.Errorf("a gateway that was replaced counts anew: got %d", p.Boot)
 	}
 }
+
+// TestANodeFollowsItsEntry: a node that an admin gives another name, or another card's
+// place, goes by that, also after a restart without the gateway.
+func TestANodeFollowsItsEntry(t *testing.T) {
+	network, own := identity.New(), identity.New()
+	core := bareCore(t, network.Public(), own)
+	n := newNode(core)
+	member := model.Membership{Node: own.ID(), Name: "mast-2", Network: network.Public().Base64(), OverlayV4: netip.MustParseAddr("10.42.1.3"), OverlayV6: identity.Overlay(network.Public(), own.Public()), Clients: netip.MustParsePrefix("10.43.5.0/24")}
+	n.accept(member)
+	version := uint64(0)
+	take := func(name, clients string, want model.Membership) {
+		t.Helper()
+		version++
+		p := peerlist.Peer{Key: own.Public(), WireGuard: own.WireGuardPublic(), Overlay: member.OverlayV4, Name: name}
+		if clients != "" {
+			p.Clients = netip.MustParsePrefix(clients)
+		}
+		raw, err := peerlist.Sign(network, peerlist.List{Epoch: 1, Version: version, Issued: time.Now(), Expires: time.Now().Add(peerlist.Validity), Peers: []peerlist.Peer{p}})
+		if err == nil {
+			err = n.takeList(raw)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if *n.member != want || n.serves().Name != want.Name || n.serves().Clients != want.Clients {
+			t.Errorf("after %q, %q: %+v, it serves %q %s", name, clients, *n.member, n.serves().Name, n.serves().Clients)
+		}
+	}
+	take("mast-2", "10.43.5.0/24", member)
+	member.Name, member.Clients = "mast", netip.MustParsePrefix("10.43.2.0/24")
+	take("mast", "10.43.2.0/24", member)
+	take("", "10.43.2.0/24", member) // a gateway of an earlier release
+	if again := newNode(core).member; again == nil || *again != member {
+		t.Errorf("after a restart: %+v", again)
+	}
+}

@@ -228,19 +228,40 @@ func (n *node) takeList(raw []byte) error {
 		l.KeepLives(old)
 	}
 	n.list, n.listRaw = l, raw
+	own, is := l.Find(n.id.Key.Public())
+	var changed *model.Membership
+	if is {
+		changed = n.followEntry(own)
+	}
 	n.mu.Unlock()
 	n.keepList()
-	_, was := old.Find(n.id.Key.Public())
-	if _, is := l.Find(n.id.Key.Public()); was && !is {
+	if changed != nil {
+		n.keepMember(*changed)
+		n.events.Add("join.renamed", model.Info, "the gateway has another name, or another network of clients, for this node", "name", changed.Name)
+	}
+	if _, was := old.Find(n.id.Key.Public()); was && !is {
 		n.events.Add("overlay.not-listed", model.Warning, "the gateway's list of members is without this node: it reaches no other node directly")
 	}
 	n.shutOut(l.Revoked)
-	if own, ok := l.Find(n.id.Key.Public()); ok {
+	if is {
 		n.keys.known(own.Next)
 	}
 	wake(n.overlayNow)
 	wake(n.serveNow)
 	return nil
+}
+
+// followEntry takes over what an admin can change of a node that has joined: its name, and
+// with the place of a card that it was adopted for, that one's network of clients. n.mu is
+// held; it returns the membership if it is another.
+func (n *node) followEntry(own peerlist.Peer) *model.Membership {
+	if n.member == nil || own.Name == "" || n.member.Name == own.Name && n.member.Clients == own.Clients {
+		return nil
+	}
+	m := *n.member
+	m.Name, m.Clients = own.Name, own.Clients
+	n.member = &m
+	return &m
 }
 
 // keepList has the card hear of the list, if that is worth it.

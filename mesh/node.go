@@ -206,7 +206,10 @@ func (n *node) hear(h announce.Heard) {
 	n.hasTime = n.hasTime || h.RoundTrip > 0
 	moved := n.followGatewayKey(h.Gateway)
 	n.mu.Unlock()
-	n.keepMember(moved)
+	if moved != nil {
+		n.keepMember(*moved)
+		n.events.Add("overlay.gateway-rekeyed", model.Info, "the gateway uses another overlay key", "peer", n.net.ID())
+	}
 	switch {
 	case first:
 		n.events.Add("gateway.heard", model.Info, "gateway found", "peer", n.net.ID())

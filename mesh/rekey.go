@@ -288,14 +288,10 @@ func (n *node) followGatewayKey(h announce.Gateway) *model.Membership {
 }
 
 // keepMember writes a membership that has changed without a join.
-func (n *node) keepMember(m *model.Membership) {
-	if m == nil {
-		return
-	}
-	if _, err := n.store.Put(paths.Membership, paths.VaultMembership, join.Marshal(*m)); err != nil {
+func (n *node) keepMember(m model.Membership) {
+	if _, err := n.store.Put(paths.Membership, paths.VaultMembership, join.Marshal(m)); err != nil {
 		n.Log.Warn("membership is not kept in both places", "err", err)
 	}
-	n.events.Add("overlay.gateway-rekeyed", model.Info, "the gateway uses another overlay key", "peer", n.net.ID())
 }
 
 // RotateKey has the gateway's overlay key changed.

@@ -87,7 +87,6 @@ func (n *node) serves() lan.Wanted {
 	}
 	for _, p := range n.list.Peers {
 		if p.Key == n.id.Key.Public() {
-			w.Clients = p.Clients // it may have got one since it joined
 			continue
 		}
 		w.Hosts = names(w.Hosts, p.Name, p.Overlay, identity.Overlay(n.net, p.Key))

@@ -253,9 +253,13 @@ func (m *Machine) prepare(ctx context.Context, n *Network, s Spec) (err error) {
 		return err
 	}
 	number := byte(len(n.machines))
+	// The address of the first port is one that a factory would have given, from the range
+	// for documentation (RFC 7042, 2.1.2): by it the gateway knows a board again whose card
+	// was written anew.
+	factory := net.HardwareAddr{0, 0, 0x5e, 0, 0x53, number}
 	c := machine.Config{
 		Name: s.Name, Dir: m.dir, Disk: m.Disk, MemoryMB: n.opts.MemoryMB, CPUs: processors(n.opts.Nodes + 1), Clock: s.Clock, Log: n.opts.Log,
-		NICs: []machine.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x48, number, 0}, Forwards: []machine.Forward{{Host: m.port, Guest: guest}}}},
+		NICs: []machine.NIC{{MAC: factory, Forwards: []machine.Forward{{Host: m.port, Guest: guest}}}},
 	}
 	if n.opts.Mesh.byCable() {
 		c.NICs = append(c.NICs, machine.NIC{
