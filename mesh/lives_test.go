@@ -424,7 +424,8 @@ func TestANodeFollowsItsEntry(t *testing.T) {
 	network, own := identity.New(), identity.New()
 	core := bareCore(t, network.Public(), own)
 	n := newNode(core)
-	member := model.Membership{Node: own.ID(), Name: "mast-2", Network: network.Public().Base64(), OverlayV4: netip.MustParseAddr("10.42.1.3"), OverlayV6: identity.Overlay(network.Public(), own.Public()), Clients: netip.MustParsePrefix("10.43.5.0/24")}
+	member := model.Membership{Node: own.ID(), Name: "mast-2", Network: network.Public().Base64(), OverlayV4: netip.MustParseAddr("10.42.1.3"), OverlayV6: identity.Overlay(network.Public(), own.Public()), Clients: netip.MustParsePrefix("10.43.5.0/24"),
+		GatewayWireGuardKey: base64.StdEncoding.EncodeToString(make([]byte, 32))}
 	n.accept(member)
 	version := uint64(0)
 	take := func(name, clients string, want model.Membership) {
@@ -448,7 +449,8 @@ func TestANodeFollowsItsEntry(t *testing.T) {
 	take("mast-2", "10.43.5.0/24", member)
 	member.Name, member.Clients = "mast", netip.MustParsePrefix("10.43.2.0/24")
 	take("mast", "10.43.2.0/24", member)
-	take("", "10.43.2.0/24", member) // a gateway of an earlier release
+	take("", "10.43.2.0/24", member)       // a gateway of an earlier release
+	take("mast", "10.43.255.0/24", member) // nobody's: the membership could not be read again
 	if again := newNode(core).member; again == nil || *again != member {
 		t.Errorf("after a restart: %+v", again)
 	}

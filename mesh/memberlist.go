@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/join"
 	"halo.internal/mesh/listen"
 	"halo.internal/mesh/overlay"
 	"halo.internal/mesh/peerlist"
@@ -255,7 +256,10 @@ func (n *node) takeList(raw []byte) error {
 // with the place of a card that it was adopted for, that one's network of clients. n.mu is
 // held; it returns the membership if it is another.
 func (n *node) followEntry(own peerlist.Peer) *model.Membership {
-	if n.member == nil || own.Name == "" || n.member.Name == own.Name && n.member.Clients == own.Clients {
+	if n.member == nil || own.Name == "" || own.Clients.IsValid() && join.CheckClients(own.Clients) != nil {
+		return nil
+	}
+	if n.member.Name == own.Name && n.member.Clients == own.Clients {
 		return nil
 	}
 	m := *n.member
