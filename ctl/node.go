@@ -118,11 +118,16 @@ func seen(now time.Time, n apitype.Node) table.Cell {
 	if n.LastSeen != nil {
 		last = table.Age(now, *n.LastSeen)
 	}
-	if n.Role == model.RoleGateway || n.Online {
+	// Its stream may stand for minutes after its power has gone.
+	if n.Role == model.RoleGateway || n.Online && n.LastSeen != nil && now.Sub(*n.LastSeen) < silent {
 		return table.Two("now", last.Programs())
 	}
 	return last
 }
+
+// silent is how long a node that is there says nothing at most: it sends once a minute,
+// unless it was told to be slower.
+const silent = 90 * time.Second
 
 var never = table.Age(time.Time{}, time.Time{})
 
