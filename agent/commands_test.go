@@ -240,13 +240,13 @@ func TestAnOperatorsCommandReachesTheBoard(t *testing.T) {
 		t.Errorf("the agent ended with %v: gokrazy would not start it again", err)
 	}
 	s.start()
-	if out := <-done; !strings.Contains(out, "32 MiB") || !strings.Contains(out, "every 0.1 s") {
+	if out := <-done; !strings.Contains(out, "32.0 MiB") || !regexp.MustCompile(`every +0\.1 s`).MatchString(out) {
 		t.Errorf("config: %s", out)
 	}
 	if b, err := os.ReadFile(filepath.Join(s.root, paths.State, paths.AgentTOML)); err != nil || string(b) != "spool_budget_mib = 32\n" {
 		t.Errorf("agent.toml has %q, %v", b, err)
 	}
-	if out := o.must("node", "config", "gateway"); !strings.Contains(out, "32 MiB") {
+	if out := o.must("node", "config", "gateway"); !strings.Contains(out, "32.0 MiB") {
 		t.Errorf("after the restart: %s", out)
 	}
 

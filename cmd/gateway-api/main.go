@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -57,8 +56,8 @@ func run() (int, error) {
 		if *secure != "" {
 			c.TLS = []string{*secure}
 		}
-	} else if role, err := imageRole(); err != nil {
-		return 1, err
+	} else if role, err := model.ImageRole(paths.ImageInfo); err != nil {
+		return 1, fmt.Errorf("%w; on a laptop, use --data", err)
 	} else if role != model.RoleGateway {
 		return exitUnneeded, nil
 	}
@@ -69,18 +68,4 @@ func run() (int, error) {
 		return 1, err
 	}
 	return 0, nil
-}
-
-func imageRole() (model.Role, error) {
-	b, err := os.ReadFile(paths.ImageInfo)
-	if err != nil {
-		return "", fmt.Errorf("role of this image (on a laptop, use --data): %w", err)
-	}
-	var info struct {
-		Role model.Role `json:"role"`
-	}
-	if err := json.Unmarshal(b, &info); err != nil {
-		return "", fmt.Errorf("%s: %w", paths.ImageInfo, err)
-	}
-	return info.Role, nil
 }

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"halo.internal/lab/cardtest"
+	"halo.internal/hal/card/disktest"
 	"halo.internal/model/wire"
 	"halo.internal/model/wire/wiretest"
 )
@@ -137,7 +137,7 @@ func BenchmarkDay(b *testing.B) {
 const flusher = 30 * time.Second
 
 func day100(b *testing.B, nodes int, every time.Duration) {
-	c := cardtest.NewDisk(b)
+	c := disktest.New(b)
 	s := benchIn(b, c.Dir, nil)
 	boards := make([]*board, nodes)
 	for i := range boards {

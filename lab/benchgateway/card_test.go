@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"halo.internal/lab/cardtest"
+	"halo.internal/hal/card/disktest"
 	"halo.internal/lab/load"
 )
 
@@ -33,7 +33,7 @@ func BenchmarkCard(b *testing.B) {
 }
 
 func card(b *testing.B, every, long time.Duration) {
-	disk := cardtest.NewDisk(b)
+	disk := disktest.New(b)
 	const settled = time.Minute // until what joining wrote has been written
 	type look struct {
 		at      time.Duration

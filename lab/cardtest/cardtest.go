@@ -1,6 +1,5 @@
-// Package cardtest makes stand-ins of cards for tests: small images with a partition table
-// and a boot partition with given files, and nothing to boot; and disks that count what is
-// written to them.
+// Package cardtest makes small card images for the tests of the lab: a
+// partition table and a boot partition with given files, and nothing to boot.
 package cardtest
 
 import (

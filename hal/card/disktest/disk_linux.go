@@ -1,4 +1,5 @@
-package cardtest
+// Package disktest makes disks for tests that count what is written to them.
+package disktest
 
 import (
 	"errors"
@@ -21,8 +22,8 @@ type Disk struct {
 
 const ram = "/dev/shm"
 
-// NewDisk makes one, which takes root.
-func NewDisk(t testing.TB) *Disk {
+// New makes one, which takes root.
+func New(t testing.TB) *Disk {
 	t.Helper()
 	f, err := os.CreateTemp(ram, "halo-card-")
 	if err != nil {
