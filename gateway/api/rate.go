@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"halo.internal/gateway/auth"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
@@ -109,17 +108,22 @@ func (r *rates) take(caller string, p *pace, now time.Time) (wait time.Duration,
 }
 
 // hold returns the problem "rate-limited" while the caller of an operation is beyond its
-// pace: a user or an API token, whatever it comes from, or else an address. What comes
-// through the Unix socket are this device's own processes.
+// pace: a user or an API token, whatever it comes from; without a login, an address that
+// asks questions. Everything else that is open (joining, claiming, logging in, renewing a
+// session) has limits of its own, since hundreds of nodes may come at once from one network
+// or through one gateway. What comes through the Unix socket are this device's own
+// processes.
 func (a *API) hold(ctx context.Context, operation string, c *caller) error {
 	if _, own := ctx.Value(http.LocalAddrContextKey).(*net.UnixAddr); own || a.unheld {
 		return nil
 	}
-	who := c.actor
+	who, p := c.actor, paceOf(operation, c.request.Method)
 	if who == "" {
-		who = auth.RemoteKey(c.remote)
+		if p != &reads {
+			return nil
+		}
+		who = c.remote.String()
 	}
-	p := paceOf(operation, c.request.Method)
 	wait, first := a.rates.take(who, p, time.Now())
 	if wait == 0 {
 		return nil

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
 
@@ -103,5 +104,25 @@ func TestAFloodOfRefusedChanges(t *testing.T) {
 	f.want(http.StatusOK, "GET", "/v1/events?kind=api.held_back", nil, &events)
 	if len(events.Items) != 1 || !strings.Contains(events.Items[0].Message, "user:ben") {
 		t.Errorf("events: %s", fmt.Sprint(events.Items))
+	}
+}
+
+// TestNodesMayComeAllAtOnce, from one network: joining has limits of its own.
+func TestNodesMayComeAllAtOnce(t *testing.T) {
+	f := newFixture(t)
+	f.token = ""
+	for range 2 * changes.burst {
+		if resp, b := f.do("POST", "/v1/nodes/join", model.JoinRequest{}); resp.StatusCode == http.StatusTooManyRequests {
+			t.Fatalf("a node that joins is held back: %s", b)
+		}
+	}
+	held := 0
+	for range 2 * reads.burst {
+		if resp, _ := f.do("GET", "/capabilities", nil); resp.StatusCode == http.StatusTooManyRequests {
+			held++
+		}
+	}
+	if held == 0 {
+		t.Error("an address asks as much as it likes")
 	}
 }

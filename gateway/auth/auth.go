@@ -146,7 +146,7 @@ var errLogin = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemLogin, "us
 // comes from; nil: it does not say.
 func (s *Service) Login(ctx context.Context, remote netip.Addr, username, password string, at *time.Time) (apitype.Tokens, error) {
 	began := time.Now()
-	who := RemoteKey(remote)
+	who := remoteKey(remote)
 	keys := []string{"login " + who, "login " + who + " " + username}
 	if err := s.logins.allow(keys...); err != nil {
 		return apitype.Tokens{}, err
@@ -274,7 +274,7 @@ var errRefresh = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemRefresh,
 // and gives the same successor. One that comes later, or after its successor,
 // was copied by somebody: its whole login ends.
 func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) (apitype.Tokens, error) {
-	key := "refresh " + RemoteKey(remote)
+	key := "refresh " + remoteKey(remote)
 	if err := s.logins.allow(key); err != nil {
 		return apitype.Tokens{}, err
 	}

@@ -302,7 +302,7 @@ func TestLimiterIsBounded(t *testing.T) {
 		t.Errorf("%d are remembered, want at most %d", n, maxRemembered)
 	}
 	a, b := netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")
-	if RemoteKey(a) != RemoteKey(b) {
+	if remoteKey(a) != remoteKey(b) {
 		t.Error("a host with a /64 counts as many")
 	}
 }
