@@ -136,15 +136,15 @@ func (n *node) report(s model.JoinState, err error) {
 
 // accept keeps a membership and has the overlay follow it.
 func (n *node) accept(m model.Membership) {
-	if _, err := n.store.Put(paths.Membership, paths.VaultMembership, join.Marshal(m)); err != nil {
-		n.events.Add("join.not-kept", model.Warning, "membership is not kept in both places: "+err.Error())
-	}
 	n.mu.Lock()
 	n.member, n.joined, n.state, n.detail, n.newKey = &m, time.Now(), model.JoinJoined, "", false
 	if n.heard != nil { // gateway-api may not know of a change of the gateway's key yet
 		n.followGatewayKey(*n.heard)
 	}
 	n.mu.Unlock()
+	if err := n.keepMember(); err != nil {
+		n.events.Add("join.not-kept", model.Warning, err.Error())
+	}
 	n.events.Add("join.joined", model.Info, "this node joined the network", "name", m.Name, "address", m.OverlayV4.String())
 	n.search.Ask() // now that the gateway knows this node, it may learn of its present life
 	wake(n.overlayNow)

@@ -237,7 +237,9 @@ func (n *node) takeList(raw []byte) error {
 	n.mu.Unlock()
 	n.keepList()
 	if changed != nil {
-		n.keepMember(*changed)
+		if err := n.keepMember(); err != nil {
+			n.Log.Warn("another name is not kept", "err", err)
+		}
 		n.events.Add("join.renamed", model.Info, "the gateway has another name, or another network of clients, for this node", "name", changed.Name)
 	}
 	if _, was := old.Find(n.id.Key.Public()); was && !is {

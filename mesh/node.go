@@ -55,6 +55,8 @@ type node struct {
 	listNow    chan struct{} // a newer list of members may be there
 	greetNow   chan struct{} // peers are to be greeted
 
+	keeping sync.Mutex // one write of the membership at a time
+
 	mu sync.Mutex // guards what follows
 	// list is of members, as the gateway signed it last, with later lives that members
 	// have told of themselves; the zero value: none was seen.
@@ -99,6 +101,7 @@ func newNode(c *core) *node {
 	n.listKept = n.list
 	c.shut.set(n.list.Revoked)
 	if own, ok := n.list.Find(c.id.Key.Public()); ok {
+		n.followEntry(own)     // which the card may not have had room for
 		c.keys.known(own.Next) // a change that was interrupted
 	}
 	n.profiles = newNodeProfile(n, c.loadProfile())
@@ -207,7 +210,9 @@ func (n *node) hear(h announce.Heard) {
 	moved := n.followGatewayKey(h.Gateway)
 	n.mu.Unlock()
 	if moved != nil {
-		n.keepMember(*moved)
+		if err := n.keepMember(); err != nil {
+			n.Log.Warn("the gateway's other key is not kept", "err", err)
+		}
 		n.events.Add("overlay.gateway-rekeyed", model.Info, "the gateway uses another overlay key", "peer", n.net.ID())
 	}
 	switch {

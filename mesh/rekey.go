@@ -287,11 +287,18 @@ func (n *node) followGatewayKey(h announce.Gateway) *model.Membership {
 	return &m
 }
 
-// keepMember writes a membership that has changed without a join.
-func (n *node) keepMember(m model.Membership) {
+// keepMember writes the membership as it is now: of changes that come at once, the last
+// write has all.
+func (n *node) keepMember() error {
+	n.keeping.Lock()
+	defer n.keeping.Unlock()
+	n.mu.Lock()
+	m := *n.member
+	n.mu.Unlock()
 	if _, err := n.store.Put(paths.Membership, paths.VaultMembership, join.Marshal(m)); err != nil {
-		n.Log.Warn("membership is not kept in both places", "err", err)
+		return fmt.Errorf("membership is not kept in both places: %w", err)
 	}
+	return nil
 }
 
 // RotateKey has the gateway's overlay key changed.

@@ -64,13 +64,13 @@ type callerRate struct {
 }
 
 // take returns how long the caller has to wait, 0 when it need not, and whether that is
-// the first time in an hour that it has to. Callers beyond maxCallers, who come without a
-// login from ever new addresses, share one pace.
-func (r *rates) take(caller string, p *pace, now time.Time) (wait time.Duration, first bool) {
+// the first time in an hour that it has to. Strangers, who come without a login and from
+// ever new addresses, share one pace beyond maxCallers.
+func (r *rates) take(caller string, stranger bool, p *pace, now time.Time) (wait time.Duration, first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.callers[caller]
-	if c == nil {
+	if c == nil && stranger {
 		if len(r.callers) >= maxCallers {
 			for k, c := range r.callers {
 				if now.Sub(c.last) > idleCaller {
@@ -118,13 +118,14 @@ func (a *API) hold(ctx context.Context, operation string, c *caller) error {
 		return nil
 	}
 	who, p := c.actor, paceOf(operation, c.request.Method)
-	if who == "" {
+	stranger := who == ""
+	if stranger {
 		if p != &reads {
 			return nil
 		}
 		who = c.remote.String()
 	}
-	wait, first := a.rates.take(who, p, time.Now())
+	wait, first := a.rates.take(who, stranger, p, time.Now())
 	if wait == 0 {
 		return nil
 	}

@@ -17,7 +17,7 @@ func TestPaces(t *testing.T) {
 	now := time.Now()
 	burst := func(caller string, p *pace) (n int) {
 		for wait := time.Duration(0); wait == 0; n++ {
-			wait, _ = r.take(caller, p, now)
+			wait, _ = r.take(caller, false, p, now)
 		}
 		return n - 1
 	}
@@ -34,13 +34,24 @@ func TestPaces(t *testing.T) {
 	if n := burst("user:anna", &changes); n != 3 {
 		t.Errorf("three seconds later %d changes, expected 3", n)
 	}
-	if wait, first := r.take("user:anna", &changes, now); wait <= 0 || wait > time.Second || first {
+	if wait, first := r.take("user:anna", false, &changes, now); wait <= 0 || wait > time.Second || first {
 		t.Errorf("then: %s to wait, first %v", wait, first)
 	}
-	now = now.Add(2 * heldBackEvents)
-	burst("user:anna", &files)
-	if _, first := r.take("user:anna", &changes, now.Add(-time.Hour)); first {
-		t.Error("told twice within an hour")
+	told := func() (n int) {
+		for range 2 * changes.burst {
+			if _, first := r.take("user:anna", false, &changes, now); first {
+				n++
+			}
+		}
+		return n
+	}
+	now = now.Add(heldBackEvents / 2)
+	if n := told(); n != 0 {
+		t.Errorf("told of %d times more within an hour", n)
+	}
+	now = now.Add(heldBackEvents)
+	if n := told(); n != 1 {
+		t.Errorf("told of %d times an hour later, expected once", n)
 	}
 }
 
@@ -50,18 +61,21 @@ func TestStrangersTakeABoundedRoom(t *testing.T) {
 	var r rates
 	now := time.Now()
 	for i := range maxCallers + reads.burst + 5 {
-		r.take(strconv.Itoa(i), &reads, now)
+		r.take(strconv.Itoa(i), true, &reads, now)
 	}
 	if n := len(r.callers); n > maxCallers+1 {
 		t.Errorf("%d callers are remembered, expected at most %d and the others", n, maxCallers)
 	}
-	if wait, _ := r.take("one more", &reads, now); wait == 0 {
+	if wait, _ := r.take("one more", true, &reads, now); wait == 0 {
 		t.Error("those beyond are not held back")
 	}
-	if wait, _ := r.take("7", &reads, now); wait != 0 {
+	if wait, _ := r.take("user:anna", false, &reads, now); wait != 0 {
+		t.Error("who is logged in waits for strangers")
+	}
+	if wait, _ := r.take("7", true, &reads, now); wait != 0 {
 		t.Error("who was there waits for strangers")
 	}
-	if wait, _ := r.take("one more", &reads, now.Add(2*idleCaller)); wait != 0 || len(r.callers) > 2 {
+	if wait, _ := r.take("one more", true, &reads, now.Add(2*idleCaller)); wait != 0 || len(r.callers) > 2 {
 		t.Errorf("later: %s, %d callers", wait, len(r.callers))
 	}
 }

@@ -26,7 +26,8 @@ func (e *Engine) file(id int64) string { return filepath.Join(e.Files, strconv.F
 const leftFree = 2 << 20
 
 // putFile keeps a job's file. Where the card has no room, the oldest ones make it, whose
-// jobs it returns; if that is not enough, its error wraps ENOSPC.
+// jobs it returns; if all of them would not be enough, none goes, and the error wraps
+// ENOSPC.
 func (e *Engine) putFile(id int64, b []byte) (gone []int64, err error) {
 	if err := os.MkdirAll(e.Files, 0o700); err != nil {
 		return nil, err
@@ -40,6 +41,9 @@ func (e *Engine) putFile(id int64, b []byte) (gone []int64, err error) {
 			return gone, err
 		}
 		oldest, there, err2 := e.oldestFile(id)
+		if err2 == nil && len(gone) == 0 && !e.wouldFit(len(b), id) {
+			there = false
+		}
 		if err2 == nil && there {
 			err2 = e.removeFile(oldest)
 		}
@@ -56,6 +60,21 @@ func (e *Engine) fits(octets int) error {
 		err = fmt.Errorf("expected %d octets free beside a file of %d, got %d: %w", leftFree, octets, free, syscall.ENOSPC)
 	}
 	return err
+}
+
+// wouldFit tells whether a file would fit if it were the only one.
+func (e *Engine) wouldFit(octets int, but int64) bool {
+	free, err := reserve.Free(e.Files)
+	list, err2 := os.ReadDir(e.Files)
+	for _, f := range list {
+		if f.Name() == strconv.FormatInt(but, 10) {
+			continue
+		}
+		if i, err := f.Info(); err == nil {
+			free += i.Size()
+		}
+	}
+	return errors.Join(err, err2) == nil && free >= int64(octets)+leftFree
 }
 
 // oldestFile is that of the job with the lowest number, but the one named.

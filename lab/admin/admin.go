@@ -135,20 +135,33 @@ func (a *Admin) do(ctx context.Context, method, path string, query url.Values, b
 	return read(method, path, b, answer)
 }
 
-// fetch makes a call with a session, which is begun if there is none any more.
+// fetch makes a call with a session, which is begun if there is none any more, at the pace
+// at which the gateway takes them: what it holds back was not done.
 func (a *Admin) fetch(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
-	for tried := false; ; tried = true {
+	for tried, held := false, 0; ; {
 		if _, err := a.session(ctx); err != nil {
 			return nil, err
 		}
 		b, err := a.send(ctx, method, path, query, body)
 		p, refused := errors.AsType[*apitype.Problem](err)
-		if !refused || p.Status != http.StatusUnauthorized || tried {
+		switch {
+		case refused && p.Status == http.StatusUnauthorized && !tried:
+			tried = true
+			a.setToken("")
+		case refused && p.Type == apitype.ProblemRateLimited && held < mostHeld:
+			held++
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(time.Second):
+			}
+		default:
 			return b, err
 		}
-		a.setToken("")
 	}
 }
+
+const mostHeld = 60 // times, of a second each
 
 // session returns the token of the present session, which is begun if there is none.
 func (a *Admin) session(ctx context.Context) (token string, err error) {
