@@ -46,6 +46,7 @@ func (a *API) metricsText(ctx context.Context) ([]byte, error) {
 	one("gateway_telemetry_bytes", "gauge", "What telemetry takes of the file system.", float64(a.Telemetry.Bytes()))
 	one("gateway_telemetry_budget_bytes", "gauge", "What it may take.", float64(a.Telemetry.Limit()))
 	one("gateway_telemetry_commits_total", "counter", "Transactions of telemetry.", float64(a.Telemetry.Commits()))
+	one("gateway_telemetry_tended_total", "counter", "How often it was compacted, rolled up and thinned.", float64(a.Telemetry.Tended()))
 	one("gateway_telemetry_thinned_total", "counter", "How often a week was thinned or removed for space.", float64(a.Telemetry.Thinned()))
 	one("gateway_config_commits_total", "counter", "Transactions of the control plane.", float64(a.Config.Config.Commits()))
 	one("go_goroutines", "gauge", "Goroutines of gateway-api.", float64(runtime.NumGoroutine()))

@@ -222,8 +222,8 @@ func (s *Service) issue(ctx context.Context, u user, in session, refresh string,
 			return err
 		}
 		// Those that were made before the clock was set back would be good for too long. It may
-		// be wrong now, and not then: for a while they stay as they are.
-		if _, err := tx.ExecContext(ctx, `UPDATE refresh_tokens SET expires = ? WHERE expires > ?`, store.Millis(now.Add(refreshLife)), store.Millis(s.clock.Ahead().Add(refreshLife+clockSlack))); err != nil {
+		// be wrong now, and not then: for a while they stay as they are. This only ever shortens.
+		if _, err := tx.ExecContext(ctx, `UPDATE refresh_tokens SET expires = ?1 WHERE expires > ?1 AND expires > ?2`, store.Millis(now.Add(refreshLife)), store.Millis(s.clock.Ahead().Add(refreshLife+clockSlack))); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, family, username, expires, started, remote) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING`,

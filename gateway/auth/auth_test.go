@@ -672,8 +672,8 @@ func TestTheClockIsSetUnderLogins(t *testing.T) {
 	f.addUser(t, "olaf", apitype.RoleViewer)
 	// What is dropped for its age goes by a horizon, as in gateway-api.
 	f.clock.SetQuality(model.ClockLogin)
-	ran := time.Duration(0)
-	f.clock.Follow(clock.Span{Aged: f.now, Ahead: f.now}, func() bool { return true }, func() time.Duration { return ran })
+	ran, sure := time.Duration(0), true
+	f.clock.Follow(clock.Span{Aged: f.now, Ahead: f.now}, func() bool { return sure }, func() time.Duration { return ran })
 	before := f.login(t, "olaf")
 	right := f.now
 	f.now = right.AddDate(20, 0, 0)
@@ -722,6 +722,15 @@ func TestTheClockIsSetUnderLogins(t *testing.T) {
 	if _, err := f.bearer(t, token.Token); err != nil {
 		t.Error(err)
 	}
+	// A guess, as after a start: nor for that, and it drops no login.
+	sure, f.now = false, right.AddDate(0, -5, 0)
+	if f.login(t, "anna"); f.count(t, `SELECT count(*) FROM api_tokens WHERE created > expires`) != 0 {
+		t.Error("an API token ends before it begins, by a guess")
+	}
+	if _, err := f.bearer(t, token.Token); err != nil {
+		t.Error(err)
+	}
+	sure = true
 	f.now = right.Add(2 * time.Minute)
 	if late, err = f.Refresh(t.Context(), here, late.RefreshToken); err != nil {
 		t.Fatalf("a login of before, after the clock was set back and put right: %v", err)
@@ -734,7 +743,7 @@ func TestTheClockIsSetUnderLogins(t *testing.T) {
 		t.Error(err)
 	}
 	l, err := f.Sessions(t.Context(), Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin, Scopes: roleScopes(apitype.RoleAdmin)}, "", 10)
-	if err != nil || len(l.Items) != 3 {
+	if err != nil || len(l.Items) != 4 {
 		t.Fatalf("got %+v, %v", l, err)
 	}
 	for _, s := range l.Items {
@@ -751,5 +760,63 @@ func TestTheClockIsSetUnderLogins(t *testing.T) {
 	}
 	if _, err := f.bearer(t, forever.Token); err != nil {
 		t.Error(err)
+	}
+}
+
+// A gateway that nobody tells the time, whose clock runs on as a guess for weeks after the
+// one that was kept: tokens end when they should, and reading writes nothing.
+func TestTokensUnderAClockThatIsAGuess(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "anna", apitype.RoleAdmin)
+	f.addUser(t, "olaf", apitype.RoleViewer)
+	ran := time.Duration(0)
+	f.clock.Follow(clock.Span{Aged: f.now, Ahead: f.now}, func() bool { return false }, func() time.Duration { return ran })
+	pass := func(d time.Duration) { f.now, ran = f.now.Add(d), ran+d }
+	pass(10 * 24 * time.Hour)
+
+	anna := Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin, Scopes: roleScopes(apitype.RoleAdmin)}
+	token, err := f.CreateAPIToken(t.Context(), anna, apitype.CreateAPIToken{Name: "logger", Scopes: []string{apitype.ScopeNodesRead}, ExpiresS: 86400})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := f.login(t, "olaf")
+	ends := f.now.Add(refreshLife)
+	if _, err := f.bearer(t, token.Token); err != nil { // notes that it was used
+		t.Fatal(err)
+	}
+	for range 50 { // within the hour in which that is noted once
+		pass(time.Minute)
+		before := f.db.Commits()
+		if _, err := f.bearer(t, token.Token); err != nil {
+			t.Fatal(err)
+		}
+		if n := f.db.Commits() - before; n != 0 {
+			t.Fatalf("a request with an API token wrote %d times", n)
+		}
+	}
+	for range 24 {
+		pass(time.Hour)
+		_, _ = f.bearer(t, token.Token)
+	}
+	if _, err := f.bearer(t, token.Token); err == nil {
+		t.Error("an API token of a day is good for longer, as it was used")
+	}
+	// Other logins come and go.
+	for f.now.Before(ends.Add(-time.Hour)) {
+		pass(24 * time.Hour)
+		f.login(t, "anna")
+		l, err := f.Sessions(t.Context(), anna, "", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range l.Items {
+			if s.Username == "olaf" && s.Expires.Sub(ends).Abs() > time.Second {
+				t.Fatalf("a login that was to end at %v ends at %v", ends, s.Expires)
+			}
+		}
+	}
+	f.now = ends.Add(time.Minute)
+	if _, err := f.Refresh(t.Context(), here, old.RefreshToken); err == nil {
+		t.Error("a login is good for longer, as there were others")
 	}
 }

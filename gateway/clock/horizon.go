@@ -15,12 +15,15 @@ const (
 	believed  = 48 * time.Hour // for which, after it was set back, a clock may have been right before
 	lookEvery = time.Minute
 	saveStep  = 6 * time.Hour // of either, so that the card is spared
+	backStep  = 15 * time.Minute
 )
 
 // Span is between which times it truly is, as far as dropping something goes.
 type Span struct {
-	Aged  time.Time `json:"aged"`
-	Ahead time.Time `json:"ahead"`
+	Aged  time.Time     `json:"aged"`
+	Ahead time.Time     `json:"ahead"`
+	Seen  time.Time     `json:"seen,omitzero"` // the clock when it was last looked at; zero: not known
+	Back  time.Duration `json:"back,omitzero"` // of running since the clock was set back behind Ahead
 }
 
 // Horizon follows a clock. Its methods may be called from any goroutine.
@@ -32,12 +35,10 @@ type Horizon struct {
 	mu   sync.Mutex // guards what follows
 	span Span
 	at   time.Duration // when span was true
-	then time.Time     // by the clock; zero: it was not looked at yet
-	back time.Duration // since the clock was set back
 }
 
 // Follow has the clock's Aged and Ahead go on from a span that was kept, which may be
-// empty. sure tells whether the clock is more than a guess: they stay where they are while
+// empty. sure tells whether the clock is more than a guess: the span stays as it is while
 // it is not. running tells for how long the process has been running, by a clock that is
 // never set; nil: that of the system.
 func (c *Clock) Follow(kept Span, sure func() bool, running func() time.Duration) *Horizon {
@@ -50,20 +51,23 @@ func (c *Clock) Follow(kept Span, sure func() bool, running func() time.Duration
 	return h
 }
 
-// Aged is the time by which to judge what is old enough to be dropped.
+// Aged is the time by which to judge what is old enough to be dropped; never later than
+// Now.
 func (c *Clock) Aged() time.Time {
 	if h := c.horizon.Load(); h != nil {
-		if s := h.Look(); !s.Aged.IsZero() {
+		if s, now := h.Look(), c.Now(); !s.Aged.IsZero() && s.Aged.Before(now) {
 			return s.Aged
 		}
 	}
 	return c.Now()
 }
 
-// Ahead is the time by which to judge what is of the future.
+// Ahead is the time by which to judge what is of the future; never before Now. A guess is
+// late, not early, so that what is made by it is not of the future, for however long the
+// span stays as it is.
 func (c *Clock) Ahead() time.Time {
 	if h := c.horizon.Load(); h != nil {
-		if s := h.Look(); !s.Ahead.IsZero() {
+		if s, now := h.Look(), c.Now(); s.Ahead.After(now) {
 			return s.Ahead
 		}
 	}
@@ -82,19 +86,20 @@ func (h *Horizon) Look() Span {
 	}
 	now := h.clock.Now()
 	if h.span.Aged.IsZero() {
-		h.span, h.then = Span{now, now}, now
+		h.span = Span{Aged: now, Ahead: now, Seen: now}
 		return h.span
 	}
-	if h.back += passed; !h.then.IsZero() && now.Before(h.then.Add(passed-lookEvery)) {
-		h.back = 0
+	if h.span.Back += passed; now.Before(h.span.Seen.Add(passed - lookEvery)) {
+		h.span.Back = 0
 	}
-	h.then = now
+	h.span.Seen = now
 	h.span.Aged, h.span.Ahead = h.span.Aged.Add(pace*passed), h.span.Ahead.Add(passed)
 	if h.span.Aged.After(now) {
 		h.span.Aged = now
 	}
-	if !h.span.Ahead.After(now) || h.back >= believed {
-		h.span.Ahead = now
+	// A clock that is a little slower than the process's was not set back.
+	if !h.span.Ahead.After(now.Add(lookEvery)) || h.span.Back >= believed {
+		h.span.Ahead, h.span.Back = now, 0
 	}
 	return h.span
 }
@@ -109,7 +114,7 @@ func (h *Horizon) Run(ctx context.Context, save func(context.Context, Span) erro
 	h.mu.Unlock()
 	for {
 		s := h.Look()
-		if far(s.Aged, kept.Aged) || far(s.Ahead, kept.Ahead) {
+		if far(s, kept) {
 			if save(ctx, s) == nil {
 				kept = s
 			}
@@ -122,4 +127,8 @@ func (h *Horizon) Run(ctx context.Context, save func(context.Context, Span) erro
 	}
 }
 
-func far(a, b time.Time) bool { return a.Sub(b).Abs() >= saveStep }
+// far tells whether spans differ by so much that it is worth a write. Back counts only
+// while Ahead stays, and is of use only where a board that is off at night keeps it.
+func far(a, b Span) bool {
+	return a.Aged.Sub(b.Aged).Abs() >= saveStep || a.Ahead.Sub(b.Ahead).Abs() >= saveStep || (a.Back-b.Back).Abs() >= backStep
+}

@@ -2,6 +2,7 @@ package clock
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -108,15 +109,105 @@ func TestAGuessMovesNoHorizon(t *testing.T) {
 	s.SetQuality(model.ClockNone)
 	s.now = s.now.AddDate(0, -6, 0)
 	s.pass(day)
-	if !s.Aged().Equal(noon) || !s.Ahead().Equal(noon) {
-		t.Errorf("got %v and %v", s.Aged(), s.Ahead())
-	}
+	s.want(t, 0, noon.Sub(s.now))
+	// One that nobody has told the time since the boot runs on for weeks: what is made by it
+	// is not of the future.
+	s.now = noon
+	s.pass(21 * day)
+	s.want(t, -21*day, 0)
+	s.SetQuality(model.ClockGPS)
+	s.want(t, -21*day, 0)
 	fresh := newStepped(Span{})
 	fresh.SetQuality(model.ClockNone)
 	fresh.want(t, 0, 0)
 	fresh.now = fresh.now.AddDate(1, 0, 0) // it comes to know the time
 	fresh.SetQuality(model.ClockLogin)
 	fresh.want(t, 0, 0)
+}
+
+// A board whose clock was years ahead once, and that is switched off every night, forgets
+// that after so much running, wherever it was cut off.
+func TestABoardThatIsOffAtNight(t *testing.T) {
+	const on = 5 * time.Hour
+	kept := Span{Aged: noon, Ahead: noon.AddDate(20, 0, 0), Seen: noon.AddDate(20, 0, 0)}
+	days := 0
+	for now := noon; ; now, days = now.Add(day), days+1 {
+		s := newStepped(kept)
+		for s.now = now; s.ran < on; s.pass(lookEvery) {
+			s.Aged()
+			if span := s.horizon.Load().span; far(span, kept) {
+				kept = wire(t, span)
+			}
+		}
+		if s.Ahead().Equal(s.now) {
+			break
+		}
+		if days > 20 {
+			t.Fatalf("after %d days Ahead is %v, and kept is %+v", days, s.Ahead(), kept)
+		}
+	}
+	if days < int(believed/on) || days > 2+int(believed/(on-backStep)) {
+		t.Errorf("it took %d days of %s", days, on)
+	}
+	if kept.Back != 0 || far(kept, Span{Aged: kept.Aged, Ahead: kept.Seen}) {
+		t.Errorf("kept is %+v", kept)
+	}
+}
+
+// A clock that is set back further while the board is off was right before for all that is
+// known.
+func TestTheClockIsSetBackOverARestart(t *testing.T) {
+	s := newStepped(Span{Aged: noon, Ahead: noon.AddDate(1, 0, 0), Seen: noon, Back: believed - time.Minute})
+	s.want(t, 0, 365*day)
+	s.pass(time.Minute)
+	s.want(t, 0, 0)
+	s = newStepped(Span{Aged: noon, Ahead: noon.AddDate(1, 0, 0), Seen: noon, Back: believed - time.Minute})
+	s.now = noon.Add(-day)
+	s.want(t, 0, 366*day)
+	s.pass(believed - time.Minute)
+	s.want(t, 0, 366*day)
+	s.pass(time.Minute)
+	s.want(t, 0, 0)
+}
+
+// What was kept before Back was is read, and stays for the whole while.
+func TestASpanOfBefore(t *testing.T) {
+	var kept Span
+	if err := json.Unmarshal([]byte(`{"aged":"2026-11-28T12:00:00Z","ahead":"2026-12-28T12:00:00Z"}`), &kept); err != nil {
+		t.Fatal(err)
+	}
+	s := newStepped(kept)
+	s.want(t, 0, 30*day)
+	s.pass(believed - time.Minute)
+	s.want(t, 0, 30*day)
+	s.pass(time.Minute)
+	s.want(t, 0, 0)
+}
+
+// A clock that is slower than the process's is not one that was set back: nothing is written
+// for it.
+func TestASlowClockIsNotSetBack(t *testing.T) {
+	s := newStepped(Span{})
+	for range 7 * 24 * 60 {
+		s.ran += lookEvery
+		s.now = s.now.Add(lookEvery - time.Millisecond)
+		if span := s.horizon.Load().Look(); span.Back != 0 || !span.Ahead.Equal(s.now) {
+			t.Fatalf("got %+v at %v", span, s.now)
+		}
+	}
+}
+
+// wire is a span as it is read after it was kept.
+func wire(t *testing.T, s Span) (kept Span) {
+	t.Helper()
+	b, err := json.Marshal(s)
+	if err == nil {
+		err = json.Unmarshal(b, &kept)
+	}
+	if err != nil || kept != s {
+		t.Fatalf("kept %s of %+v: %v", b, s, err)
+	}
+	return kept
 }
 
 func TestTheHorizonIsKept(t *testing.T) {
@@ -165,6 +256,19 @@ func TestTheHorizonIsKept(t *testing.T) {
 		step = -day
 		time.Sleep(2 * lookEvery)
 		expect(4, 0, 401*day)
+		for range believed/backStep - 2 {
+			time.Sleep(backStep)
+		}
+		synctest.Wait()
+		if last := saved[len(saved)-1]; last.Back < believed-4*backStep || last.Back > believed {
+			t.Errorf("it was set back for %s, kept is %s", believed, last.Back)
+		}
+		time.Sleep(4 * backStep)
+		synctest.Wait()
+		expect(len(saved), 0, 0)
+		n := len(saved)
+		time.Sleep(saveStep - 4*backStep)
+		expect(n, 0, 0) // and from then on no more often than before
 		cancel()
 		synctest.Wait()
 	})

@@ -26,11 +26,13 @@ const (
 	tryEvery         = 15 * time.Minute    // how often a try is written down, for the card's sake
 )
 
-// isOld is true of registrations that have ended; its arguments are oldArgs.
+// isOld is true of registrations that have ended; its arguments are oldArgs. They end by the
+// clock as it is: whoever is there asks again soon, while those of nodes that are long gone
+// would take the room of others for as long as the clock is a guess.
 const isOld = `last_try < CASE state WHEN 'pending' THEN ? ELSE ? END`
 
 func (r *Registry) oldArgs() []any {
-	now := r.clock.Aged()
+	now := r.clock.Now()
 	return []any{store.Millis(now.Add(-pendingLife)), store.Millis(now.Add(-rejectedLife))}
 }
 

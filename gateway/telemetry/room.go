@@ -35,6 +35,10 @@ func (s *Store) Limit() int64 {
 // Thinned returns how often a week was thinned or removed for space since the start.
 func (s *Store) Thinned() int64 { return s.thinnings.Load() }
 
+// Tended returns how often all was compacted, rolled up and thinned since the start, without
+// an error.
+func (s *Store) Tended() int64 { return s.tended.Load() }
+
 // Commits returns how many transactions were written since the start: each wears the card.
 func (s *Store) Commits() int64 { return s.db.Commits() + s.commits.Load() }
 

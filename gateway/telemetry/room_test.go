@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"halo.internal/gateway/clock"
 	"halo.internal/gateway/store"
 	"halo.internal/model"
 	"halo.internal/model/wire"
@@ -135,12 +136,31 @@ func (b *bench) checkCounts(t *testing.T, k *known, from time.Time, step time.Du
 	samePoints(t, fmt.Sprintf("by %s", step), k.series("n-a", "system.cpu.used_percent", g), got, false)
 }
 
+// TestBudget also on a gateway that nobody tells the time for weeks: its weeks are not all
+// of the future of the one that it started in, of which the oldest would be removed.
 func TestBudget(t *testing.T) {
+	first := time.Date(2026, 8, 3, 0, 0, 0, 0, time.UTC)
+	t.Run("a clock", func(t *testing.T) { testBudget(t, first, nil) })
+	t.Run("a guess", func(t *testing.T) {
+		testBudget(t, first, func(cfg *Config) {
+			c, begin := clock.New(cfg.Now, first.AddDate(-1, 0, 0)), cfg.Now()
+			c.Follow(clock.Span{Aged: first, Ahead: first}, func() bool { return false }, func() time.Duration { return c.Now().Sub(begin) })
+			cfg.Now, cfg.Aged, cfg.Ahead, cfg.Sure = c.Now, c.Aged, c.Ahead, func() bool { return false }
+		})
+	})
+}
+
+func testBudget(t *testing.T, at time.Time, edit func(*Config)) {
 	const budget = 3 << 20
-	b := benchIn(t, t.TempDir(), func(c *Config) { c.Retention.Budget = budget })
+	b := benchIn(t, t.TempDir(), func(c *Config) {
+		c.Retention.Budget = budget
+		if edit != nil {
+			edit(c)
+		}
+	})
 	b.space = func() (int64, int64) { return 0, 0 }
 	r := rand.New(rand.NewPCG(9, 1))
-	seq, at := uint64(0), time.Date(2026, 8, 3, 0, 0, 0, 0, time.UTC)
+	seq, first := uint64(0), at
 	for range 9 {
 		at = b.fill(r, nil, "n-a", &seq, at, 7*24*time.Hour, 10*time.Second)
 		b.tend()
@@ -166,7 +186,7 @@ func TestBudget(t *testing.T) {
 	if got := points(at.Add(-48*time.Hour), 10*time.Second); got != 8640 {
 		t.Errorf("of the day before yesterday %d readings are left, want all 8640", got)
 	}
-	if got := points(time.Date(2026, 8, 5, 0, 0, 0, 0, time.UTC), time.Hour); got != 8640 {
+	if got := points(first.Add(48*time.Hour), time.Hour); got != 8640 {
 		t.Errorf("of the first week's hours %d readings are known, want all 8640", got)
 	}
 	for _, e := range b.events.list {

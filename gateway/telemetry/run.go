@@ -66,7 +66,11 @@ var errJournal = errors.New("telemetry journal")
 func (s *Store) Tend(ctx context.Context) error {
 	s.tending.Lock()
 	defer s.tending.Unlock()
-	return errors.Join(s.repairAll(ctx), s.compactWithRoom(ctx), s.rollUp(ctx), s.age(ctx), s.trim(ctx))
+	err := errors.Join(s.repairAll(ctx), s.compactWithRoom(ctx), s.rollUp(ctx), s.age(ctx), s.trim(ctx))
+	if err == nil {
+		s.tended.Add(1)
+	}
+	return err
 }
 
 // compactWithRoom compacts; where the medium is full what is oldest makes room for what is

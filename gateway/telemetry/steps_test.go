@@ -18,9 +18,10 @@ func TestStepsOfTheClockLoseNothing(t *testing.T) {
 	b := &bench{t: t, dir: t.TempDir(), events: &told{}, at: first}
 	var ran time.Duration
 	c := clock.New(func() time.Time { return b.at }, first.AddDate(-2, 0, 0))
-	c.SetQuality(model.ClockGPS)
-	c.Follow(clock.Span{}, func() bool { return true }, func() time.Duration { return ran })
-	b.edit = func(cfg *Config) { cfg.Now, cfg.Aged, cfg.Ahead = c.Now, c.Aged, c.Ahead }
+	guess := false
+	sure := func() bool { return !guess }
+	c.Follow(clock.Span{}, sure, func() time.Duration { return ran })
+	b.edit = func(cfg *Config) { cfg.Now, cfg.Aged, cfg.Ahead, cfg.Sure = c.Now, c.Aged, c.Ahead, sure }
 	b.open()
 	t.Cleanup(b.close)
 	if err := b.PutSchema(t.Context(), "n-a", cpuAndMemory); err != nil {
@@ -100,11 +101,13 @@ func TestStepsOfTheClockLoseNothing(t *testing.T) {
 	for _, step := range []struct {
 		what                string
 		years, months, days int
+		guess               bool
 	}{
-		{"two years ahead", 2, 0, 0}, {"decades ahead", 30, 0, 0}, {"a year back", -1, 0, 0}, {"two months back", 0, -2, 0},
+		{"two years ahead", 2, 0, 0, false}, {"decades ahead", 30, 0, 0, false}, {"a year back", -1, 0, 0, false}, {"two months back", 0, -2, 0, false},
+		{"a guess, a day late", 0, 0, -1, true}, {"a guess, two months late", 0, -2, 0, true},
 	} {
 		put(right) // it is in the journal when the clock is set
-		b.at = right.AddDate(step.years, step.months, step.days)
+		b.at, guess = right.AddDate(step.years, step.months, step.days), step.guess
 		put(b.at)                   // of nodes that have the gateway's time
 		put(right.Add(time.Minute)) // and of those that have a better one
 		check(step.what)
@@ -112,7 +115,7 @@ func TestStepsOfTheClockLoseNothing(t *testing.T) {
 		put(right)
 		check(step.what + ", after a restart")
 		put(b.at)
-		b.at = right
+		b.at, guess = right, false
 		put(right)
 		check(step.what + " and right again")
 		pass(week)

@@ -84,7 +84,8 @@ type Store struct {
 	spoilt    map[week]error
 	thinnings atomic.Int64
 	commits   atomic.Int64 // of week files
-	writing   sync.Mutex   // held by the one who writes the journal: nobody else changes what follows
+	tended    atomic.Int64
+	writing   sync.Mutex // held by the one who writes the journal: nobody else changes what follows
 
 	mu         sync.RWMutex // guards what follows
 	sources    map[string]*source
