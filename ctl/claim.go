@@ -115,8 +115,24 @@ func (a *app) begin(ctx context.Context, t target, tokens apitype.Tokens) error 
 			Profile string `json:"profile"`
 		}{p.Network, p.Gateway, p.Username, p.Role, path}, nil)
 	}
-	a.say("Logged in to %s at %s as %s (%s). Next: haloctl status", p.Network, p.Gateway, p.Username, p.Role)
+	a.say("Logged in to %s at %s as %s (%s). %s", p.Network, p.Gateway, p.Username, p.Role, a.afterLogin(path))
 	return nil
+}
+
+// afterLogin says how commands come to be for the profile at path, by what is chosen when no
+// flag names another.
+func (a *app) afterLogin(path string) string {
+	next := app{env: a.env, gateway: a.env.Getenv("HALO_GATEWAY"), network: a.env.Getenv("HALO_NETWORK"), config: a.env.Getenv("HALO_CONFIG")}
+	meant, err := next.profilePath()
+	switch {
+	case meant == path:
+		return "Next: haloctl status"
+	case a.config != "":
+		return "Next: haloctl status --config " + path
+	case err != nil || meant == "":
+		return "Next: haloctl context use " + profile.Name(path)
+	}
+	return fmt.Sprintf("Commands are for %s still; haloctl context use %s", profile.Name(meant), profile.Name(path))
 }
 
 // held is a session that lives for one command.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,13 +65,19 @@ func targetAt(path string) (t target, err error) {
 }
 
 // profilePath chooses the profile: the file that was named, the network that
-// was named, the one with that gateway, the only one there is, or the chosen one.
+// was named, the one with that gateway, the only one there is, or the chosen one. A network
+// that is named and not known is one to be made known, for which an address is needed: the
+// device that haloctl runs on is not meant.
 func (a *app) profilePath() (string, error) {
 	if a.config != "" {
 		return a.config, nil
 	}
 	if a.network != "" {
-		return a.env.Profiles.Path(a.network), nil
+		path := a.env.Profiles.Path(a.network)
+		if _, err := os.Stat(path); err != nil && a.gateway == "" {
+			return "", a.noContext(err, path)
+		}
+		return path, nil
 	}
 	list, err := a.env.Profiles.List()
 	if err != nil {
@@ -80,10 +88,14 @@ func (a *app) profilePath() (string, error) {
 		if err != nil {
 			return "", &usageError{err}
 		}
+		var there []string
 		for _, path := range list {
 			if p, err := profile.Load(path); err == nil && p.Gateway == base.String() {
-				return path, nil
+				there = append(there, path)
 			}
+		}
+		if len(there) > 0 {
+			return a.soleOrChosen(there)
 		}
 		// An address that is new: without a CA to compare there is no telling whose it
 		// is, so the known session is offered only to who proves the network's CA.
@@ -91,13 +103,21 @@ func (a *app) profilePath() (string, error) {
 			return "", nil
 		}
 	}
-	switch len(list) {
-	case 0:
+	if len(list) == 0 {
 		return "", nil
-	case 1:
+	}
+	return a.soleOrChosen(list)
+}
+
+// soleOrChosen is the only one of the profiles, or the chosen one if it is among them. The
+// address of a gateway need not tell them apart: on the overlay it is the same in every
+// network.
+func (a *app) soleOrChosen(list []string) (string, error) {
+	if len(list) == 1 {
 		return list[0], nil
 	}
-	if path, err := a.env.Profiles.Chosen(); err != nil || path != "" {
+	path, err := a.env.Profiles.Chosen()
+	if err != nil || slices.Contains(list, path) {
 		return path, err
 	}
 	names := make([]string, len(list))
@@ -179,5 +199,8 @@ func (s *session) Token(ctx context.Context, stale string) (string, error) {
 		p = *now
 		return nil
 	})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errNotLoggedIn // it was forgotten while we waited
+	}
 	return p.AccessToken, err
 }

@@ -19,7 +19,8 @@ import (
 const contextLong = `A context is a network that is known here: where its gateway is, its CA, and your
 login, as claim and login keep them in a profile. Where several are known, a
 command is for the one of --network or HALO_NETWORK, else for the one whose gateway
---gateway names, else for the one that is in use.`
+--gateway names, else for the one that is in use, which also decides where several
+have a gateway of that address.`
 
 func (a *app) contextCommand() *cobra.Command {
 	use := a.ofContext("use NETWORK", "have commands be for this network where none is named", func(path string) error {
@@ -78,7 +79,7 @@ func (a *app) completeNetworks(*cobra.Command, []string, string) ([]string, cobr
 
 func (a *app) noContext(err error, path string) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return &hintError{&usageError{fmt.Errorf("no network %s is known here", profile.Name(path))}, "haloctl context list shows those that are"}
+		return &hintError{&usageError{fmt.Errorf("no network %s is known here", profile.Name(path))}, "haloctl context list shows those that are; claim and login make another one known with --gateway"}
 	}
 	return err
 }

@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -157,7 +158,7 @@ func (c *Client) callOnce(ctx context.Context, r request, answer any) error {
 			return err
 		}
 	}
-	err := c.try(ctx, r, token, answer)
+	err := c.paced(ctx, r, token, answer)
 	if p, ok := errors.AsType[*apitype.Problem](err); ok && p.Status == http.StatusUnauthorized && !r.anon {
 		// The access token ended, by the gateway's clock and not by ours.
 		fresh, terr := c.tokens.Token(ctx, token)
@@ -165,10 +166,41 @@ func (c *Client) callOnce(ctx context.Context, r request, answer any) error {
 			return terr
 		}
 		if fresh != token {
-			return c.try(ctx, r, fresh, answer)
+			return c.paced(ctx, r, fresh, answer)
 		}
 	}
 	return err
+}
+
+// The gateway holds each caller to a pace, and says by when it takes the next request: after
+// 5 s at most, for files. Who is told to wait for longer than pacePause is refused for
+// something else that has to end first, which people should hear of. All pauses of one
+// request are paceWait at most, for callers who share a pace.
+const (
+	pacePause = 9 * time.Second
+	paceWait  = 3 * time.Minute
+)
+
+// paced is try, at the pace that the gateway holds its caller to: what it refuses for that
+// was not begun. Without a login there is no such pace: there, a refusal keeps people from
+// guessing passwords, and is theirs to see.
+func (c *Client) paced(ctx context.Context, r request, token string, answer any) error {
+	for left := paceWait; ; {
+		err := c.try(ctx, r, token, answer)
+		p, ok := errors.AsType[*apitype.Problem](err)
+		if !ok || p.Type != apitype.ProblemRateLimited || token == "" || r.stream != nil {
+			return err
+		}
+		pause := p.RetryAfter()
+		if left -= pause; pause == 0 || pause > pacePause || left < 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
 }
 
 func (c *Client) try(ctx context.Context, r request, token string, answer any) error {
@@ -316,6 +348,9 @@ func problem(resp *http.Response) error {
 	p.Status = resp.StatusCode
 	if p.Title == "" {
 		p.Title = http.StatusText(resp.StatusCode)
+	}
+	if s, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31); err == nil {
+		p.After(time.Duration(s) * time.Second)
 	}
 	return p
 }

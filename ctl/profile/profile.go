@@ -93,17 +93,18 @@ func (p Profile) Save(path string) error {
 }
 
 // Update loads the profile at path, lets change alter it, and saves it, while
-// no other haloctl does the same: a refresh token is good once.
+// no other haloctl does the same: a refresh token is good once. One that is not there, or
+// not any more, is not made: the error wraps fs.ErrNotExist.
 func Update(path string, change func(*Profile) error) error {
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	held, err := lock(path)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	if err := flock(lock); err != nil {
-		return fmt.Errorf("lock %s: %w", lock.Name(), err)
-	}
+	defer held.Close()
 	p, err := Load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, os.Remove(held.Name())) // a lock of nothing
+	}
 	if err != nil {
 		return err
 	}
@@ -115,6 +116,36 @@ func Update(path string, change func(*Profile) error) error {
 		return nil
 	}
 	return p.Save(path)
+}
+
+const lockSuffix = ".lock"
+
+// lock waits until nobody else writes the profile at path, or removes it. Closing the file
+// gives the lock back.
+func lock(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path+lockSuffix, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		err = flock(f)
+		if err != nil {
+			err = fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		mine, merr := f.Stat()
+		there, terr := os.Stat(f.Name())
+		if errors.Is(terr, fs.ErrNotExist) {
+			terr = nil
+		}
+		if err = errors.Join(err, merr, terr); err != nil {
+			f.Close()
+			return nil, err
+		}
+		if there != nil && os.SameFile(mine, there) {
+			return f, nil
+		}
+		f.Close() // who had it before has removed it: others would not wait for ours
+	}
 }
 
 // flock waits for the lock; closing the file gives it back.
@@ -185,8 +216,16 @@ func (d Dir) Chosen() (string, error) {
 	return path, nil
 }
 
-// Remove forgets the profile at path, with all that is kept beside it.
-func (d Dir) Remove(path string) error {
+// Remove forgets the profile at path, with all that is kept beside it, while no other
+// haloctl writes it: one that renews its session just then would bring it back.
+func (d Dir) Remove(path string) (err error) {
+	held, err := lock(path)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, os.Remove(held.Name()), held.Close())
+	}()
 	if was, err := d.Chosen(); err == nil && was == path {
 		if err := os.Remove(filepath.Join(string(d), chosen)); err != nil {
 			return err
@@ -197,9 +236,9 @@ func (d Dir) Remove(path string) error {
 	}
 	entries, err := os.ReadDir(string(d))
 	for _, e := range entries {
-		// The lock is the profile's name with something behind; of the others, only the
-		// suffix is another. Files of a network whose name begins so have more before it.
-		if n := e.Name(); n == filepath.Base(path)+".lock" || n != chosen && Name(n) == Name(path) {
+		// Only the suffix is another. Files of a network whose name begins so have more
+		// before it.
+		if n := e.Name(); n != chosen && Name(n) == Name(path) {
 			err = errors.Join(err, os.Remove(filepath.Join(string(d), n)))
 		}
 	}
@@ -222,9 +261,19 @@ func (d Dir) PathFor(p Profile) string {
 	return path
 }
 
-// Path returns the file for a network's name.
+// Path returns the file for a network's name. A command would take a name that begins with
+// "-" for a flag: it gets something before it, unless an older haloctl has made that file.
 func (d Dir) Path(network string) string {
-	return filepath.Join(string(d), fileName(network)+suffix)
+	name := fileName(network)
+	path := filepath.Join(string(d), name+suffix)
+	if !strings.HasPrefix(name, "-") {
+		return path
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return path
+	}
+	name = "net" + name
+	return filepath.Join(string(d), name[:min(len(name), maxName)]+suffix)
 }
 
 // maxName bounds a file's name; networks have at most 63 characters.

@@ -186,14 +186,93 @@ func TestChosen(t *testing.T) {
 	}
 }
 
+// A haloctl that renews a session while another forgets the network, or waits to, must not
+// bring it back.
+func TestWhatIsForgottenStaysSo(t *testing.T) {
+	for range 50 {
+		d := Dir(t.TempDir())
+		path := d.Path("north")
+		if err := sample().Save(path); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		begun := make(chan struct{})
+		wg.Go(func() {
+			err := Update(path, func(p *Profile) error {
+				close(begun)
+				time.Sleep(time.Millisecond) // the gateway's answer
+				p.RefreshToken = "renewed"
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		<-begun
+		for range 4 {
+			wg.Go(func() {
+				err := Update(path, func(p *Profile) error { p.RefreshToken += "x"; return nil })
+				if err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Error(err)
+				}
+			})
+		}
+		if err := d.Remove(path); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		if left, err := os.ReadDir(string(d)); err != nil || len(left) != 0 {
+			t.Fatalf("left are %v, %v", left, err)
+		}
+	}
+}
+
+// A name must not be taken for a flag; that of a file that is there stays what it is.
+func TestNoNameIsAFlag(t *testing.T) {
+	d := Dir(t.TempDir())
+	a, b := sample(), sample()
+	b.NetworkKey = "//8CAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+	if err := a.Save(d.PathFor(a)); err != nil {
+		t.Fatal(err)
+	}
+	path := d.PathFor(b)
+	if Name(path) != "net--8CAwQF-north-ridge" || d.Path(Name(path)) != path {
+		t.Errorf("got %q, %q", path, d.Path(Name(path)))
+	}
+	long := d.Path("-" + strings.Repeat("x", 300))
+	if err := b.Save(long); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Choose(long); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.Chosen(); err != nil || got != long {
+		t.Errorf("got %q, %v, want %q", got, err, long)
+	}
+	old := filepath.Join(string(d), "--8CAwQF-north-ridge.json")
+	if err := b.Save(old); err != nil {
+		t.Fatal(err)
+	}
+	if d.PathFor(b) != old || d.Path("--8CAwQF-north-ridge") != old {
+		t.Errorf("got %q, %q, want %q", d.PathFor(b), d.Path("--8CAwQF-north-ridge"), old)
+	}
+	if err := d.Choose(old); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.Chosen(); err != nil || got != old {
+		t.Errorf("got %q, %v, want %q", got, err, old)
+	}
+}
+
 func FuzzPath(f *testing.F) {
 	f.Add("north-ridge")
 	f.Add("../../etc/passwd")
 	f.Add("")
+	f.Add("/8CA")
 	f.Add(strings.Repeat("x", 300))
 	f.Fuzz(func(t *testing.T, network string) {
 		path := Dir("profiles").Path(network)
-		if filepath.Dir(path) != "profiles" || filepath.Base(path) == suffix || len(filepath.Base(path)) > 255 {
+		if filepath.Dir(path) != "profiles" || filepath.Base(path) == suffix || filepath.Base(path)[0] == '-' || len(filepath.Base(path)) > 255 {
 			t.Fatalf("network %q has the profile %q", network, path)
 		}
 	})

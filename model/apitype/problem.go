@@ -96,6 +96,9 @@ func (p *Problem) After(d time.Duration) *Problem {
 	return p
 }
 
+// RetryAfter is when to come back; 0 where that was not said.
+func (p *Problem) RetryAfter() time.Duration { return p.retryAfter }
+
 // GetHeaders returns the headers that go with the problem (huma's HeadersError).
 func (p *Problem) GetHeaders() http.Header {
 	h := http.Header{}
