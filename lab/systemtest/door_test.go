@@ -83,7 +83,7 @@ func atTheConsole(t *testing.T, l *lab) {
 	}
 	dialogue := []struct{ types, shows string }{
 		{"\r", "Code: "}, {"no such code\r", "the code is not this node's"}, {"\r", "Code: "}, {code.Code + "\r", "Logged in."},
-		{"mesh status\r", "Reachable"}, {"net interfaces\r", "wg0"}, {"support --out /perm/x\r", "a console has no"}, {"exit\r", "Logged out."},
+		{"mesh status\r", "Nodes reachable"}, {"net interfaces\r", "wg0"}, {"support --out /perm/x\r", "a console has no"}, {"exit\r", "Logged out."},
 	}
 	seen := 0
 	for _, d := range dialogue {
