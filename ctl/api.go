@@ -24,7 +24,8 @@ const apiLong = `Api makes one request of the gateway's API, with your login, an
 answered: as it came, or on a terminal indented. /openapi.json and /docs describe
 the API; docs/api.md lists its routes.
 
-Nothing is followed and nothing tried again. With --all, the pages of a list become
+Nothing is followed, and nothing tried again but what the gateway holds back for
+some seconds, which it has not begun. With --all, the pages of a list become
 one. A body is JSON, from --body. What takes the place of all that is there needs
 --if-match, with the ETag that a GET has answered with, or '*'; a POST is carried
 out once under one --key, however often it is sent.`

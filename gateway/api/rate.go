@@ -56,6 +56,7 @@ const (
 type rates struct {
 	mu      sync.Mutex // guards what follows
 	callers map[string]*callerRate
+	swept   time.Time // when those that are idle were looked for
 }
 
 type callerRate struct {
@@ -71,7 +72,8 @@ func (r *rates) take(caller string, stranger bool, p *pace, now time.Time) (wait
 	defer r.mu.Unlock()
 	c := r.callers[caller]
 	if c == nil && stranger {
-		if len(r.callers) >= maxCallers {
+		if len(r.callers) >= maxCallers && now.Sub(r.swept) > time.Second { // a look at all costs more than an answer
+			r.swept = now
 			for k, c := range r.callers {
 				if now.Sub(c.last) > idleCaller {
 					delete(r.callers, k)
