@@ -60,7 +60,7 @@ fast: peers stamp
 race: stamp ## the fast tests under the race detector (needs a C compiler; HALO does not)
 	CGO_ENABLED=1 $(GO) test -race ./...
 
-# Packages whose tests start machines or build images: three at once, which wait
+# Packages whose tests start machines or build images: four at once, which wait
 # more than they work, the longest
 # first so that none ends alone, save the network of three machines, which
 # needs the host for itself. Their other tests are fast ones, and would take minutes in
@@ -68,13 +68,13 @@ race: stamp ## the fast tests under the race detector (needs a C compiler; HALO 
 LABFILES = $(shell git grep -l '^//go:build lab$$' -- '*_test.go')
 LAB = $(sort $(patsubst %/,./%,$(dir $(LABFILES))))
 LABTESTS = $(shell grep -ho '^func Test[A-Za-z0-9]*' $(LABFILES) | cut -c6- | sort -u | paste -sd '|')
-LONGEST = ./mesh/announce ./mesh/wireless ./mesh/radio
+LONGEST = ./mesh/radio ./mesh/wireless ./mesh/announce
 NETWORK = ./lab/systemtest
 MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -vet off -tags lab -timeout 60m
 
 test: deps peers npm lint ## everything, machines included
 	@$(MAKE) --no-print-directory -j 2 fast machines # fast tests wait, while images are built
-	$(MACHINES) -p 3 -run '^($(LABTESTS))$$' $(LONGEST) $(filter-out $(LONGEST) $(NETWORK),$(LAB))
+	$(MACHINES) -p 4 -run '^($(LABTESTS))$$' $(LONGEST) $(filter-out $(LONGEST) $(NETWORK),$(LAB))
 	$(MACHINES) $(NETWORK)
 	@cat $(OUT)/scenarios-*.txt
 
