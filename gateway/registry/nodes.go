@@ -206,6 +206,7 @@ func (r *Registry) Rename(ctx context.Context, ref string, m etag.Match, name st
 	if name != n.Name {
 		r.nodeNews.Note(n.ID)
 		r.events.Add("node.renamed", model.Info, n.ID, fmt.Sprintf("%s is now called %s", n.Name, name), nil)
+		r.change()
 	}
 	n.Name = name
 	return n, nil

@@ -251,15 +251,11 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 	if err != nil {
 		return apitype.Node{}, err
 	}
-	if o.Waits {
-		if _, err := r.Approve(ctx, o.Node, by); err != nil {
-			return apitype.Node{}, err
-		}
-	}
 	r.mu.Lock()
 	adopts, adopted := slices.Clone(r.adopts), slices.Clone(r.adopted)
 	r.mu.Unlock()
 	var forgotten []string
+	var admitted *waiter
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
 		var name string
 		var clients sql.Null[uint8]
@@ -277,6 +273,13 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 		r.mu.Unlock()
 		if there {
 			return apitype.Refuse(http.StatusConflict, apitype.ProblemStillOnline, "%s is there: switch it off, if it is to be replaced", name)
+		}
+		if o.Waits {
+			w, err := r.approve(ctx, tx, o.Node, by)
+			if err != nil {
+				return err
+			}
+			admitted = &w
 		}
 		for _, q := range []struct {
 			query string
@@ -305,6 +308,9 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 	})
 	if err != nil {
 		return apitype.Node{}, err
+	}
+	if admitted != nil {
+		r.joined(o.Node, admitted.name, by, admitted.request)
 	}
 	r.tellForgotten(forgotten)
 	r.events.Add(kindReplaced, model.Warning, o.Node, fmt.Sprintf("it has taken the place of %s, whose card was written anew: %s", o.OldName, strings.Join(o.Reasons, ", ")),
