@@ -383,7 +383,6 @@ func (a *API) modelMeshes(ctx context.Context) ([]apitype.ModelMesh, error) {
 	if s, err := a.Radios.Status(ctx); err == nil {
 		radios = s.Radios
 	}
-	halow := halowOf(radios)
 	members := map[string][]string{}
 	var list []apitype.Node
 	err := a.everyNode(ctx, func(n apitype.Node) {
@@ -399,9 +398,6 @@ func (a *API) modelMeshes(ctx context.Context) ([]apitype.ModelMesh, error) {
 		}
 		for _, i := range interfaces {
 			t := transportOf(i.Interface)
-			if n.ID == a.Registry.Gateway() && slices.Contains(halow, i.Name) {
-				t = "halow"
-			}
 			if t != "" && i.Present && !slices.Contains(members[t], n.ID) {
 				members[t] = append(members[t], n.ID)
 			}
@@ -414,16 +410,6 @@ func (a *API) modelMeshes(ctx context.Context) ([]apitype.ModelMesh, error) {
 		}
 	}
 	return []apitype.ModelMesh{m}, err
-}
-
-// halowOf are the gateway's interfaces on HaLow, which the kernel takes for Wi-Fi.
-func halowOf(radios []model.Radio) (names []string) {
-	for _, r := range radios {
-		if r.HaLow != "" {
-			names = append(names, r.Iface)
-		}
-	}
-	return names
 }
 
 // channelOn is the channel of the gateway's radio on a medium.
