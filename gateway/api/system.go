@@ -9,6 +9,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"halo.internal/gateway/audit"
 	"halo.internal/gateway/epoch"
 	"halo.internal/health"
 	"halo.internal/model"
@@ -183,6 +184,8 @@ func (a *API) network(ctx context.Context) (apitype.Network, error) {
 			return n, err
 		}
 		n.Bundle = string(text)
+		by := callerOf(ctx).Actor()
+		a.Events.Add(audit.SecretShown, model.Info, "", "the mesh's secret was shown to "+by+", in a bundle for new cards", map[string]string{"by": by})
 	}
 	return n, nil
 }
