@@ -213,7 +213,11 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 			return err
 		}
 	}
-	up, err := dhcp.New(dhcp.Config{Hostname: u.Bundle.Name, Resolv: paths.Upstreams, Notify: u.Notify, Log: u.Log})
+	fixed := map[string]dhcp.Static{}
+	for name, s := range u.Bundle.Static {
+		fixed[name] = dhcp.Static(s)
+	}
+	up, err := dhcp.New(dhcp.Config{Hostname: u.Bundle.Name, Static: fixed, Resolv: paths.Upstreams, Notify: u.Notify, Log: u.Log})
 	if err != nil {
 		return err
 	}
