@@ -162,6 +162,18 @@ func (g *gateway) keepOverlay(ctx context.Context) error {
 }
 
 func (g *gateway) applyPeers() error {
+	if g.wg != nil {
+		err := g.wg.Guard(true)
+		if errors.Is(err, overlay.ErrLost) {
+			g.events.Add(eventOverlayLost, model.Warning, err.Error()+"; it is made anew")
+			_ = g.wg.Close() // what is left of it
+			g.mu.Lock()
+			g.wg = nil
+			g.mu.Unlock()
+		} else if err != nil {
+			return err
+		}
+	}
 	if g.wg == nil {
 		dev, err := g.openOverlay(paths.OverlayGateway, identity.Overlay(g.net, g.net))
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"net/netip"
 	"os"
 	"strings"
@@ -209,6 +210,16 @@ func (n *node) follow(o *overlayOf, m model.Membership) (*overlayOf, error) {
 	if o != nil && (o.v4 != m.OverlayV4 || o.v6 != m.OverlayV6) {
 		o.close()
 		o = nil
+	}
+	if o != nil {
+		err := o.dev.Guard(false) // its routes are the doctor's
+		if errors.Is(err, overlay.ErrLost) {
+			n.events.Add(eventOverlayLost, model.Warning, err.Error()+"; it is made anew")
+			o.close()
+			o = nil
+		} else if err != nil {
+			return o, err
+		}
 	}
 	if o == nil {
 		dev, err := n.openOverlay(m.OverlayV4, m.OverlayV6)

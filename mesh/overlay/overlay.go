@@ -109,6 +109,7 @@ type Device struct {
 	cfg     Config
 	backend backend
 	kernel  bool
+	index   int // of the interface: another one of its name is not this device's
 
 	// changing is held while WireGuard's peers are changed: hundreds of new ones take the
 	// kernel seconds, in which Status has to answer.
@@ -121,7 +122,14 @@ type Device struct {
 	// inherited are the peers that an earlier process left in the kernel. Those
 	// that are still wanted keep their sessions.
 	inherited [][32]byte
+	guarded   time.Time // when Guard looked last
 }
+
+// ErrLost is wrapped when the interface has gone from the kernel.
+var ErrLost = errors.New("the overlay's interface is gone")
+
+// guardEvery is how often Guard asks the kernel.
+const guardEvery = 10 * time.Second
 
 // Open makes the interface, or adopts the kernel's that an earlier process
 // left, gives it its addresses, and brings it up.
