@@ -33,7 +33,7 @@ type Env struct {
 	Getenv   func(string) string
 
 	MeshSocket string // of halo-mesh, for --local
-	Console    bool   // at a device's console: it is asked unless another is named, and no file is read or written
+	Console    string // name of the device's console at which this is; empty: at none. The device is asked unless another is named, and no file is read or written
 }
 
 // Process is the Env of this process.

@@ -275,7 +275,7 @@ func (m *core) run(ctx context.Context, s side) error {
 	g.Go(func() error { return m.sketch.run(ctx) })
 	g.Go(func() error { return m.watchKernel(ctx) })
 	routes := m.withSupport(api.Handler(s, m.graph))
-	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), routes) })
+	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), m.bookConsole(routes)) })
 	g.Go(func() error { return m.keepDoor(ctx, s, routes) })
 	g.Go(func() error { return m.doctor.Run(ctx) })
 	g.Go(func() error { return m.under.Run(ctx) })
