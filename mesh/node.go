@@ -66,6 +66,7 @@ type node struct {
 	listRaw    []byte
 	listKept   peerlist.List
 	listKeptAt time.Time
+	listUnkept bool       // the card did not take it when it was tried last
 	lives      claims     // of other nodes, as they told of them
 	greets     []greeting // in this order
 	heard      *announce.Gateway
