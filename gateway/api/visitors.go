@@ -39,7 +39,7 @@ func (a *API) visitorRoutes() {
 		c := callerOf(ctx)
 		m, err := a.Tables.Membership(ctx) // halo-mesh knows the gateway's key, which may have changed
 		if err != nil {
-			return nil, apitype.Refuse(http.StatusServiceUnavailable, "", "halo-mesh does not answer, which knows the gateway's key; nothing was changed").After(5 * time.Second)
+			return nil, apitype.Refuse(http.StatusServiceUnavailable, apitype.ProblemMeshAbsent, "halo-mesh does not answer, which knows the gateway's key; nothing was changed").After(5 * time.Second)
 		}
 		v, err := a.Visitors.Register(ctx, c.Principal, i.Body)
 		if err != nil {

@@ -176,7 +176,7 @@ func (r *Registry) CreateJoinToken(ctx context.Context, c apitype.CreateJoinToke
 			return err
 		}
 		if n-dead >= maxJoinTokens {
-			return apitype.Refuse(http.StatusConflict, "", "there are %d join tokens that admit somebody; revoke some", n-dead)
+			return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "there are %d join tokens that admit somebody; revoke some", n-dead)
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO join_tokens (id, note, uses, expires, created) VALUES (?, ?, ?, ?, ?)`, out.ID, out.Note, out.Uses, store.Millis(out.Expires), store.Millis(now))
 		return err
@@ -235,7 +235,7 @@ func (r *Registry) RevokeJoinToken(ctx context.Context, id string) error {
 			return err
 		}
 		if dead >= maxDeadTokens {
-			return apitype.Refuse(http.StatusConflict, "", "%d join tokens have ended and are remembered because they have not expired; no more can be", dead)
+			return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "%d join tokens have ended and are remembered because they have not expired; no more can be", dead)
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO join_tokens (id, uses, expires, created, revoked) VALUES (?, 0, ?, ?, 1)`, id, store.Millis(now), store.Millis(now))
 		return err

@@ -223,7 +223,7 @@ func (r *Registry) Revoke(ctx context.Context, ref string, m etag.Match) (string
 		return "", err
 	}
 	if n.Role == model.RoleGateway {
-		return "", apitype.Refuse(http.StatusConflict, "", "the gateway cannot revoke itself")
+		return "", apitype.Refuse(http.StatusConflict, apitype.ProblemGatewayItself, "the gateway cannot revoke itself")
 	}
 	if n.Revoked {
 		return n.ID, m.Check(Tag(n))

@@ -466,7 +466,7 @@ func TestRevokedNodesStayOut(t *testing.T) {
 		t.Errorf("the revoked node's address %s was given again (%v)", after.OverlayV4, err)
 	}
 	_, err = f.Revoke(t.Context(), f.key.ID(), etag.Match{})
-	wantType(t, err, "about:blank")
+	wantType(t, err, apitype.ProblemGatewayItself)
 }
 
 func TestARegistryIsFreshUntilTheFirstNodeForGood(t *testing.T) {

@@ -261,7 +261,7 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 		var clients sql.Null[uint8]
 		err := tx.QueryRowContext(ctx, `SELECT name, clients FROM nodes WHERE id = ? AND NOT revoked`, o.Old).Scan(&name, &clients)
 		if errors.Is(err, sql.ErrNoRows) {
-			return apitype.Refuse(http.StatusConflict, "", "%s is no member any more", o.Old)
+			return apitype.Refuse(http.StatusConflict, apitype.ProblemNodeRevoked, "%s is no member any more", o.Old)
 		}
 		if err != nil {
 			return err
