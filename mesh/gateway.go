@@ -111,6 +111,7 @@ func (g *gateway) hear(n announce.Node) (settled <-chan struct{}) {
 	now := overlay.Incarnation{Boot: n.Stamp.Boot, Steps: n.Steps}
 	id := identity.PublicKey(n.Key).ID()
 	g.mu.Lock()
+	member := g.known.counts(id)
 	reborn := g.known.reborn(id, now)
 	changed := g.hearKeys(n, reborn) || reborn
 	tell := reborn && g.lives.tells(id, time.Now())
@@ -119,7 +120,7 @@ func (g *gateway) hear(n announce.Node) (settled <-chan struct{}) {
 		settled = g.applied
 	}
 	g.mu.Unlock()
-	g.profiles.hear(n)
+	g.profiles.hear(n, member)
 	if tell {
 		g.events.Add("overlay.peer-restarted", model.Info, "node has restarted", "peer", id, "peer_boot", fmt.Sprint(now.Boot))
 	}

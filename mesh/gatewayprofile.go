@@ -35,8 +35,15 @@ const (
 	startAsks = 2 * time.Minute
 
 	// heldAsks is for how long a later document is asked for when a node says that it
-	// has one. It is a claim, so that no more follows from it.
-	heldAsks = time.Minute
+	// has one. It is a claim, so that no more follows from it. Those of strangers count
+	// too, since a gateway on a fresh card knows no members, but not all of them.
+	heldAsks    = time.Minute
+	strangeHeld = 10 * time.Minute // between claims of strangers that count, after some at once
+	strangeMost = 3
+
+	// looksEvery is how often it is looked at most who is there: nodes can have the
+	// gateway woken, and the kernel has much to say of a large network.
+	looksEvery = time.Second
 )
 
 // gatewayProfile leads changes of the mesh profile.
@@ -44,6 +51,7 @@ type gatewayProfile struct {
 	*gateway
 	wake   chan struct{}
 	looked time.Time // for members
+	upkept time.Time // what nobody asks for by hand was looked at
 
 	// acting is held while a decision is carried out, and while one is written to the
 	// card, for which mu is let go: what is announced does not wait for the card.
@@ -61,6 +69,7 @@ type gatewayProfile struct {
 	reach   reach
 	adopted time.Time // a document; zero: in this process, none was
 	held    time.Time // when a node said that it has a later document
+	claims  allowance // of strangers who say so
 	retry   time.Time // no rotation before
 	outcome string
 }
@@ -109,15 +118,19 @@ func (p *gatewayProfile) announced() (using, next uint64, lacks bool) {
 	return p.said[0], p.said[1], p.lacking
 }
 
-// hear takes what a node says of its documents.
-func (p *gatewayProfile) hear(n announce.Node) {
+// hear takes what a node says of its documents. Keys cost a stranger nothing: of those
+// of no members nothing is kept, and nobody is woken.
+func (p *gatewayProfile) hear(n announce.Node, member bool) {
+	now := time.Now()
 	p.mu.Lock()
-	p.m.Report(time.Now(), identity.PublicKey(n.Key).ID(), n.Held, n.Using)
-	if n.Held > p.m.Latest().Serial {
-		p.held = time.Now()
+	defer p.mu.Unlock()
+	if n.Held > p.m.Latest().Serial && (member || p.claims.take(now, strangeHeld, strangeMost)) {
+		p.held = now
 	}
-	p.mu.Unlock()
-	wake(p.wake)
+	if member {
+		p.m.Report(now, identity.PublicKey(n.Key).ID(), n.Held, n.Using)
+		wake(p.wake)
+	}
 }
 
 // strange answers a member that was off. A gateway from an old card asks as well: it
@@ -175,12 +188,20 @@ func (p *gatewayProfile) run(ctx context.Context) error {
 	defer hearing.Wait()
 	hearing.Go(func() { p.listenOverheard(ctx, p.strange) })
 	for {
-		p.keepUp()
+		now := time.Now()
+		if now.Sub(p.upkept) >= looksEvery {
+			p.upkept = now
+			p.keepUp()
+		}
 		p.act()
 		p.seek()
 		p.mu.Lock()
-		timer.Reset(time.Until(p.m.Due(time.Now())))
+		due := p.m.Due(time.Now())
 		p.mu.Unlock()
+		if look := p.upkept.Add(looksEvery); !now.Equal(p.upkept) && look.Before(due) {
+			due = look // whoever woke it may have had that in mind
+		}
+		timer.Reset(time.Until(due))
 		select {
 		case <-ctx.Done():
 			return nil

@@ -289,6 +289,48 @@ func TestTheGatewayAsksForWhatANodeHas(t *testing.T) {
 	}
 }
 
+// TestStrangersLeaveNothing behind at the gateway, however many keys they draw: no word
+// of their documents is kept, nobody is woken by it, and what they claim to have is asked
+// for a few times at most.
+func TestStrangersLeaveNothing(t *testing.T) {
+	s := newSite(t, 2, 5)
+	p := s.g.profiles
+	s.under.linked = true
+	s.g.known.Revoked = []string{s.nodes[1].ID()}
+	says := func(k identity.Key, held uint64) (woken bool) {
+		key := k.Public()
+		s.g.hear(announce.Node{Key: key[:], Held: held})
+		select {
+		case <-p.wake:
+			return true
+		default:
+			return false
+		}
+	}
+	asked := 0
+	for range 100 {
+		p.held = time.Time{}
+		if says(identity.New(), 7) {
+			t.Fatal("a stranger has the overlay be looked at")
+		}
+		if s.asks() != nil {
+			asked++
+		}
+	}
+	if asked != strangeMost {
+		t.Errorf("it asked %d times for what strangers say to have, want %d", asked, strangeMost)
+	}
+	if says(s.nodes[1], 7) {
+		t.Error("so does one that was revoked")
+	}
+	if !says(s.nodes[0], 7) || s.asks() == nil {
+		t.Error("a member was not listened to")
+	}
+	if known := p.m.Nodes(); len(known) != 1 || known[s.nodes[0].ID()].Held != 7 {
+		t.Errorf("got what %d nodes said, want one's: %v", len(known), known)
+	}
+}
+
 // silent is a socket on which nothing is heard.
 type silent struct{ done chan struct{} }
 
