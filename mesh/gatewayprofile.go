@@ -86,7 +86,7 @@ func newGatewayProfile(g *gateway, k kept) *gatewayProfile {
 	if k.next != nil {
 		p.serial = max(p.serial, k.next.Serial)
 	}
-	p.rejoin = rejoin.New(rejoin.Config{Key: g.id.Key, Network: g.net, Member: g.memberByTag, Document: p.handOn})
+	p.rejoin = rejoin.New(rejoin.Config{Key: g.id.Key, Network: g.net, Member: g.memberByTag, Document: p.handOn, Boot: g.id.BootCounter, Since: sinceBoot})
 	return p
 }
 

@@ -69,7 +69,7 @@ func newNodeProfile(n *node, k kept) *nodeProfile {
 	now := time.Now()
 	p := &nodeProfile{node: n, wake: make(chan struct{}, 1), fetch: make(chan struct{}, 1), m: change.NewNode(n.ChangeTiming, n.bundle.Mesh, k.home, k.next, now), lost: now}
 	p.on, p.says = p.m.On(), serialsOf(p.m)
-	p.rejoin = rejoin.New(rejoin.Config{Key: n.id.Key, Network: n.net, Member: n.memberByTag, Document: p.handOn})
+	p.rejoin = rejoin.New(rejoin.Config{Key: n.id.Key, Network: n.net, Member: n.memberByTag, Document: p.handOn, Boot: n.id.BootCounter, Since: sinceBoot})
 	return p
 }
 
