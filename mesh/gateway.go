@@ -62,7 +62,9 @@ func newGateway(c *core) *gateway {
 		return append(append(g.profiles.passphrases(), code), c.codeOf(generation)...)
 	}
 	c.shut.set(g.known.shut())
-	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.meetAndHear)
+	listens := c.announceConfig()
+	listens.Kin = newKin(c.net, g.roll).of
+	g.voice = announce.NewGatewaySide(listens, g.self, g.meetAndHear)
 	g.voice.Standing, g.voice.Met, g.voice.TakeOver = g.rank, g.met, c.TakeOver
 	g.voice.Announced = func(m announce.Gateway) { g.nextKeyTold(m.NextKey) }
 	g.loadStanding()

@@ -12,15 +12,13 @@ import (
 	"halo.internal/model/paths"
 )
 
-// Limits of what is looked at (verifying a signature costs) and answered. A node asks about once in half an hour, and
-// at most once a second while it searches.
+// Limits of what is answered.
 const (
-	lookedAtPerSecond = 50 // from everybody together
-	maxSenders        = 1024
-	senderRate        = 1 // answers per second to one node
-	senderBurst       = 4
-	maxUnanswered     = 64          // answers that wait
-	settleMost        = time.Second // that they do
+	maxSenders    = 1024
+	senderRate    = 1 // answers per second to one node
+	senderBurst   = 4
+	maxUnanswered = 64          // answers that wait
+	settleMost    = time.Second // that they do
 )
 
 // GatewaySide announces a gateway and answers the nodes that ask.
@@ -155,7 +153,7 @@ func (g *GatewaySide) Run(ctx context.Context) error {
 	}
 	before := g.Twinned()
 	r.twins.aside, r.twins.other = before.Aside, before.Other
-	return g.loop(ctx, r.run)
+	return g.loop(ctx, &g.Counters, r.run)
 }
 
 func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
@@ -164,7 +162,6 @@ func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 	if r.twins.living.IsZero() { // before, nothing could be heard
 		r.twins.living = time.Now()
 	}
-	all := bucket{rate: lookedAtPerSecond, burst: lookedAtPerSecond}
 	next := time.NewTimer(0)
 	defer next.Stop()
 	twin := time.NewTimer(0)
@@ -198,10 +195,6 @@ func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 			r.unanswered--
 			r.reply(a)
 		case d := <-in:
-			if !all.take() {
-				r.Counters.add(ignoredRate)
-				continue
-			}
 			r.take(ctx, d)
 		}
 		r.tell()
