@@ -57,7 +57,12 @@ const (
 	// itself when many come.
 	toAllPerSecond = 0.1
 	toAllBurst     = 4
-	toAllPause     = 5 * time.Second // before the next try, where that is used up
+	toAllPause     = 5 * time.Second // before a node's next try, where that is used up
+
+	// What presses, that somebody is shut out, has a way of its own, which nobody outside
+	// can use up: so often at most, and so many times each, since one may be lost.
+	pressPause = time.Second
+	pressTimes = 2
 
 	queue = 256 // datagrams received and not yet handled: more than the intake takes at once
 )
