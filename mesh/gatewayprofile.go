@@ -65,6 +65,7 @@ type gatewayProfile struct {
 	lacking bool      // the whole of the first one's document is asked for
 	phase   change.Phase
 	serial  uint64
+	card    profileCard
 	rejoin  *rejoin.Engine
 	reach   reach
 	adopted time.Time // a document; zero: in this process, none was
@@ -235,7 +236,8 @@ func (p *gatewayProfile) hears(now time.Time) bool {
 	return !p.adopted.IsZero() && now.Sub(p.adopted) < hearOut
 }
 
-// act does what is due: what is decided is on the card before it is done or told.
+// act does what is due: what is decided is on the card before it is done or told, if the
+// card takes it. Where it does not, change.Gateway knows what waits for that.
 func (p *gatewayProfile) act() {
 	p.acting.Lock()
 	defer p.acting.Unlock()
@@ -243,15 +245,21 @@ func (p *gatewayProfile) act() {
 	now := time.Now()
 	serial, in, order := p.decide(now)
 	for p.m.Save() {
-		p.keep()
-		serial, in, order = p.decide(now) // what waited for that
+		kept := p.keep()
+		serial, in, order = p.decide(now) // what waited for that, or does without
+		if !kept {
+			break
+		}
 	}
 	was, on := p.on, p.m.On()
 	p.on = on
-	var said [2]uint64
-	said[0], said[1] = p.m.Announce()
-	news := said != p.said || p.lacking != p.m.Lacks()
-	p.said, p.lacking = said, p.m.Lacks()
+	said, lacking := p.said, p.lacking
+	if p.tells(now) {
+		said[0], said[1] = p.m.Announce()
+		lacking = p.m.Lacks()
+	}
+	news := said != p.said || p.lacking != lacking
+	p.said, p.lacking = said, lacking
 	epoch := p.m.Latest().Epoch
 	p.mu.Unlock()
 	if on != was {
@@ -264,6 +272,14 @@ func (p *gatewayProfile) act() {
 	if order {
 		p.voice.Order(announce.Order{Epoch: epoch, Serial: serial, InMS: uint32(in.Milliseconds())})
 	}
+}
+
+// tells tells whether others may hear how things stand: a document that the card has not
+// taken waits, for a while. One by which all are to switch in any case does not, nor what
+// has come about already. p.mu is held.
+func (p *gatewayProfile) tells(now time.Time) bool {
+	s := p.m.State()
+	return !p.card.waits(now) || s.Anyway || s.Phase == change.Settling || s.Phase == change.Recalling || s.Phase == change.Recalled
 }
 
 // decide does what is due, and tells whether an order is to be sent, as
@@ -296,6 +312,9 @@ func (p *gatewayProfile) finish(now time.Time, using uint64) {
 	}
 	force := p.m.Force()
 	switch {
+	case s == change.Idle && (was == change.Preparing || was == change.Ordered) && !p.card.fails.IsZero():
+		p.outcome = "given up: the gateway's card does not take it, and no switch was ordered: " + p.card.err.Error()
+		p.events.Add(eventProfileUndone, model.Error, p.outcome)
 	case s == change.Recalling:
 		p.outcome = "too few nodes came to the new profile; all are called back"
 		p.events.Add(eventProfileUndone, model.Error, p.outcome)
@@ -456,15 +475,41 @@ func (p *gatewayProfile) admitted(first bool) {
 	wake(p.wake)
 }
 
-// keep writes what a restart goes on with. p.acting is held, so that no earlier state
-// is written after a later one, and p.mu, which is let go meanwhile.
-func (p *gatewayProfile) keep() {
+// keep writes what a restart goes on with, and tells whether the card has it. p.acting is
+// held, so that no earlier state is written after a later one, and p.mu, which is let go
+// meanwhile.
+func (p *gatewayProfile) keep() bool {
+	now := time.Now()
+	if !p.card.due(now) {
+		p.m.Unkept()
+		return false
+	}
 	p.kept.Out, _ = p.out()
 	k, force, next := p.kept, p.m.Force(), p.m.Next()
 	k.Change = p.m.State()
 	p.mu.Unlock()
-	p.keepProfile(k, force, next)
+	kept, err := p.keepProfile(k, force, next)
 	p.mu.Lock()
+	if p.card.wrote(now, kept, err) {
+		p.tellUnkept(err)
+	}
+	if !kept {
+		p.m.Unkept()
+	}
+	return kept
+}
+
+// tryCard says why the card does not take what it has already, or nothing.
+func (p *gatewayProfile) tryCard() error {
+	p.acting.Lock()
+	defer p.acting.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.card.again = time.Time{}
+	if p.keep() {
+		return nil
+	}
+	return p.card.err
 }
 
 // passphrases are the mesh secrets that are in use, or may come into use.

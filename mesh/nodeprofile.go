@@ -55,7 +55,9 @@ type nodeProfile struct {
 	placed  time.Time // when its place among the scouts was looked for
 	scanned time.Time
 	lost    time.Time // the gateway, since
+	card    profileCard
 	wholeAt time.Time // when the whole document is due; zero: it is at hand
+	wholeOf uint64    // serial of the document that this is of
 	handAt  time.Time // when the gateway, which lacks it, is to get it; zero: it is not
 }
 
@@ -168,24 +170,30 @@ func (p *nodeProfile) run(ctx context.Context) error {
 	}
 }
 
-// advance does what is due: what is decided is on the card before it is done.
+// advance does what is due: what is decided is on the card before it is done or told, if
+// the card takes it. Where it does not, the node goes all the same where all go, and says
+// after a while that it has what it has in RAM.
 func (p *nodeProfile) advance(now time.Time) {
 	p.acting.Lock()
 	defer p.acting.Unlock()
 	p.mu.Lock()
 	p.m.Advance(now)
+	saved := false
 	for p.m.Save() {
-		home, next := p.m.Home(), p.m.Next()
-		p.mu.Unlock()
-		p.keepProfile(keptProfile{}, home, next)
-		p.mu.Lock()
-		if home.Serial != 0 && !home.Whole() {
-			p.wholeAt = now.Add(rand.N(time.Duration(home.Members)*wholePerNode + 1))
-			wake(p.fetch)
+		if saved = true; !p.keep(now) {
+			break
 		}
 	}
+	if home := p.m.Home(); saved && home.Serial != 0 && !home.Whole() && p.wholeOf != home.Serial {
+		p.wholeOf = home.Serial
+		p.wholeAt = now.Add(rand.N(time.Duration(home.Members)*wholePerNode + 1))
+		wake(p.fetch)
+	}
 	was, on, away, using := p.on, p.m.On(), p.m.Away(), p.m.Using()
-	p.on, p.says = on, serialsOf(p.m)
+	p.on = on
+	if !p.card.waits(now) {
+		p.says = serialsOf(p.m)
+	}
 	p.mu.Unlock()
 	if on == was {
 		return
@@ -200,6 +208,26 @@ func (p *nodeProfile) advance(now time.Time) {
 	} else {
 		p.events.Add(eventProfileBack, model.Warning, "this node is back on the mesh profile that it had: "+describeProfile(on), fields...)
 	}
+}
+
+// keep writes what a restart goes on with, and tells whether the card has it. p.acting is
+// held, and p.mu, which is let go meanwhile.
+func (p *nodeProfile) keep(now time.Time) bool {
+	if !p.card.due(now) {
+		p.m.Unkept()
+		return false
+	}
+	home, next := p.m.Home(), p.m.Next()
+	p.mu.Unlock()
+	kept, err := p.keepProfile(keptProfile{}, home, next)
+	p.mu.Lock()
+	if p.card.wrote(now, kept, err) {
+		p.tellUnkept(err)
+	}
+	if !kept {
+		p.m.Unkept()
+	}
+	return kept
 }
 
 // seek asks members around for a later document, on their channel, and in its turn

@@ -113,6 +113,11 @@ func (n *Node) Save() bool {
 	return s
 }
 
+// Unkept takes that the card has not taken what Save told of: it is told again. A node
+// waits for its card with nothing: the others switch without it, and it finds them again
+// after a power cut.
+func (n *Node) Unkept() { n.save = true }
+
 // Away tells whether the node is not where it lives.
 func (n *Node) Away() bool { return n.mode != rest || n.on != n.homeMesh() }
 

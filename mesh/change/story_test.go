@@ -640,3 +640,110 @@ func TestWhoGoesOffIsNotAwaited(t *testing.T) {
 		})
 	}
 }
+
+// TestACardThatTakesNothing keeps a gateway from having all switch, unless they are to in
+// any case; and from nothing once they have.
+func TestACardThatTakesNothing(t *testing.T) {
+	for name, tc := range map[string]struct {
+		anyway      bool
+		from        Phase // in which the card begins to fail
+		ordered     bool
+		want        bundle.Mesh
+		atLeast, in time.Duration // when it is over
+	}{
+		"all the time":             {false, Preparing, false, bundled, 3 * time.Minute, 4 * time.Minute},
+		"all the time, anyway":     {true, Preparing, true, other(6, bundled.PSK), 0, time.Minute},
+		"when it is to be ordered": {false, Ordered, false, bundled, 5 * time.Second, 10 * time.Second},
+		"then, anyway":             {true, Ordered, true, other(6, bundled.PSK), 0, time.Minute},
+		"once all have switched":   {false, Settling, true, other(6, bundled.PSK), 0, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			d := func(serial uint64, m bundle.Mesh) profile.Opened {
+				return profile.Opened{Document: profile.Document{Epoch: 1, Serial: serial, Mesh: m}}
+			}
+			g := NewGateway(Timing{}, bundled, d(1, bundled), nil, State{Phase: Idle}, now)
+			g.Start(now, d(2, other(6, bundled.PSK)), []string{"n1"}, tc.anyway)
+			fails, ordered, using := false, false, uint64(1)
+			began := now
+			for g.State().Phase != Idle || now == began {
+				now = now.Add(step)
+				if now.Sub(began) > time.Second {
+					g.Report(now, "n1", 2, using)
+				}
+				_, _, order := g.Advance(now)
+				if mesh, _, wanted := g.Wanted(); wanted {
+					g.Back(now, d(3, mesh))
+				}
+				for g.Save() {
+					if fails = fails || g.State().Phase == tc.from; fails {
+						g.Unkept()
+						break
+					}
+					_, _, again := g.Advance(now)
+					order = order || again
+				}
+				if order {
+					ordered = true
+				}
+				if ordered && g.On().Channel == 6 {
+					using = 2
+				}
+				if now.Sub(began) > time.Hour {
+					t.Fatalf("it is %s for ever", g.State().Phase)
+				}
+			}
+			if took := now.Sub(began); ordered != tc.ordered || g.On() != tc.want || took < tc.atLeast || took > tc.in {
+				t.Errorf("ordered %v, ended on channel %d after %s; want %v, channel %d, within %s to %s", ordered, g.On().Channel, took, tc.ordered, tc.want.Channel, tc.atLeast, tc.in)
+			}
+		})
+	}
+}
+
+// TestACardThatTakesItLater: what waited goes on.
+func TestACardThatTakesItLater(t *testing.T) {
+	now := time.Now()
+	d := func(serial uint64, m bundle.Mesh) profile.Opened {
+		return profile.Opened{Document: profile.Document{Epoch: 1, Serial: serial, Mesh: m}}
+	}
+	g := NewGateway(Timing{}, bundled, d(1, bundled), nil, State{Phase: Idle}, now)
+	g.Start(now, d(2, other(6, bundled.PSK)), []string{"n1"}, false)
+	g.Save()
+	g.Unkept()
+	g.Report(now, "n1", 2, 1)
+	for range 40 { // ten seconds
+		now = now.Add(step)
+		if g.Advance(now); !g.Save() || g.State().Phase != Preparing {
+			t.Fatalf("it is %s, and nothing is to be kept", g.State().Phase)
+		}
+		g.Unkept()
+	}
+	g.Save()
+	g.Advance(now)
+	if g.State().Phase != Ordered {
+		t.Errorf("once the card has taken it, it is %s, want %s", g.State().Phase, Ordered)
+	}
+}
+
+// TestAGatewayThatSlept through the countdown begins it anew: it has ordered nobody.
+func TestAGatewayThatSlept(t *testing.T) {
+	now := time.Now()
+	d := func(serial uint64, m bundle.Mesh) profile.Opened {
+		return profile.Opened{Document: profile.Document{Epoch: 1, Serial: serial, Mesh: m}}
+	}
+	g := NewGateway(Timing{}, bundled, d(1, bundled), nil, State{Phase: Idle}, now)
+	g.Start(now, d(2, other(6, bundled.PSK)), []string{"n1"}, false)
+	g.Report(now, "n1", 2, 1)
+	g.Save()
+	g.Advance(now)
+	g.Save()
+	now = now.Add(time.Minute)
+	g.Advance(now)
+	if g.On().Channel == 6 || g.State().Phase != Ordered {
+		t.Fatalf("it is %s on channel %d, and has ordered nothing", g.State().Phase, g.On().Channel)
+	}
+	g.Save()
+	if _, in, order := g.Advance(now.Add(step)); !order || in <= 0 {
+		t.Errorf("ordered %v in %s", order, in)
+	}
+}
