@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -253,21 +254,34 @@ func (p *nodeProfile) seek(ctx context.Context, now time.Time, scans *sync.WaitG
 	}
 }
 
-// Elsewhere takes that a member was heard on another channel of Wi-Fi: when this
-// node is alone, it looks there with its own profile.
-func (p *nodeProfile) Elsewhere(channel int) {
+// Elsewhere takes that a member was heard on another channel, of Wi-Fi or below 1 GHz:
+// when this node is alone, it looks there with its own profile. What Morse's driver shows
+// on a channel of 5 GHz may be on one of several.
+func (p *nodeProfile) Elsewhere(n model.RadioNetwork) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	m := p.m.On()
-	if m.Channel == channel {
+	on := p.m.On()
+	if len(n.S1G) == 0 {
+		m := on
+		if m.Channel = n.Channel; n.Channel == 0 || m == on {
+			return
+		}
+		if m.Check() != nil {
+			m.Width = 20
+		}
+		if m.Check() == nil {
+			p.m.Elsewhere(m)
+		}
 		return
 	}
-	m.Channel = channel
-	if m.Check() != nil {
-		m.Width = 20
+	if on.HaLowChannel == 0 || slices.Contains(n.S1G, on.HaLowChannel) {
+		return
 	}
-	if m.Check() == nil {
-		p.m.Elsewhere(m)
+	for _, number := range n.S1G {
+		m := on
+		if m.HaLowChannel = number; m.Check() == nil {
+			p.m.Elsewhere(m)
+		}
 	}
 }
 
