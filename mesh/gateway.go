@@ -62,7 +62,9 @@ func newGateway(c *core) *gateway {
 		return append(append(g.profiles.passphrases(), code), c.codeOf(generation)...)
 	}
 	c.shut.set(g.known.shut())
-	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.meetAndHear)
+	listens := c.announceConfig()
+	listens.Kin = newKin(c.net, g.roll).of
+	g.voice = announce.NewGatewaySide(listens, g.self, g.meetAndHear)
 	g.voice.Standing, g.voice.Met, g.voice.TakeOver = g.rank, g.met, c.TakeOver
 	g.voice.Announced = func(m announce.Gateway) { g.nextKeyTold(m.NextKey) }
 	g.loadStanding()
@@ -111,6 +113,7 @@ func (g *gateway) hear(n announce.Node) (settled <-chan struct{}) {
 	now := overlay.Incarnation{Boot: n.Stamp.Boot, Steps: n.Steps}
 	id := identity.PublicKey(n.Key).ID()
 	g.mu.Lock()
+	member := g.known.counts(id)
 	reborn := g.known.reborn(id, now)
 	changed := g.hearKeys(n, reborn) || reborn
 	tell := reborn && g.lives.tells(id, time.Now())
@@ -119,7 +122,7 @@ func (g *gateway) hear(n announce.Node) (settled <-chan struct{}) {
 		settled = g.applied
 	}
 	g.mu.Unlock()
-	g.profiles.hear(n)
+	g.profiles.hear(n, member)
 	if tell {
 		g.events.Add("overlay.peer-restarted", model.Info, "node has restarted", "peer", id, "peer_boot", fmt.Sprint(now.Boot))
 	}

@@ -57,8 +57,13 @@ func (g *gateway) sign(presses bool) {
 		g.Log.Error("list of members not signed", "err", err) // what was handed over was checked by the same rules
 		return
 	}
+	withdraws := g.list.raw == nil || l.Withdraws(g.list.List) // what was said last, a gateway that starts does not know
 	g.list, g.lives.unsigned = signedList{l, raw}, false
-	g.voice.Changed()
+	if withdraws {
+		g.voice.Press() // gateway-api's word alone brings it about
+	} else {
+		g.voice.Changed()
+	}
 }
 
 // listed returns the peers as the list of members has them.

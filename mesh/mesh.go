@@ -150,11 +150,11 @@ type core struct {
 	policies *policies // of people's for the firewall; nil on a node
 
 	keys      *overlayKey
-	shut      revoked           // who is no member any more
-	overheard chan overheard    // what was said past the mesh
-	hidden    func() []string   // secrets of the mesh, and codes, that have come since the bundle; nil: none have
-	elsewhere func(channel int) // gets where a lonely node has heard its mesh; nil on a gateway
-	logged    support.Lines     // what this process wrote to its log
+	shut      revoked                  // who is no member any more
+	overheard chan overheard           // what was said past the mesh
+	hidden    func() []string          // secrets of the mesh, and codes, that have come since the bundle; nil: none have
+	elsewhere func(model.RadioNetwork) // gets where a lonely node has heard its mesh; nil on a gateway
+	logged    support.Lines            // what this process wrote to its log
 	boot      bootSeen
 	problems  map[string]bool // of the boot report, that are events already; nil: not known yet
 }

@@ -114,7 +114,9 @@ func newNode(c *core) *node {
 	}
 	wg, _ := c.keys.public()
 	evidence, epoch := c.loadEvidence()
-	n.search = announce.NewNodeSide(c.announceConfig(), wg, max(floor, epoch), n.meetAndHear)
+	listens := c.announceConfig()
+	listens.Kin = newKin(c.net, n.roll).of
+	n.search = announce.NewNodeSide(listens, wg, max(floor, epoch), n.meetAndHear)
 	n.search.Keys = c.claim
 	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
 	n.search.Twin, n.search.Others = n.twin, n.hearOther

@@ -111,6 +111,16 @@ func (l List) Members(other List) bool {
 	})
 }
 
+// Withdraws tells whether l shuts somebody or something out that the list before it let
+// in: a member, or certificates and codes of people.
+func (l List) Withdraws(before List) bool {
+	a, b := l.Operators, before.Operators
+	return a.Floor > b.Floor || a.Codes > b.Codes ||
+		slices.ContainsFunc(a.Revoked, func(serial uint64) bool { return !slices.Contains(b.Revoked, serial) }) ||
+		slices.ContainsFunc(l.Revoked, func(id string) bool { return !slices.Contains(before.Revoked, id) }) ||
+		slices.ContainsFunc(before.Peers, func(p Peer) bool { _, ok := l.Find(p.Key); return !ok })
+}
+
 // Keys tells whether the same members have the same keys of the overlay in both
 // lists.
 func (l List) Keys(other List) bool {
