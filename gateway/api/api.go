@@ -188,9 +188,7 @@ func New(c Config) (*API, error) {
 	if a.openapi, err = json.Marshal(doc); err != nil {
 		return nil, fmt.Errorf("OpenAPI document: %w", err)
 	}
-	if a.docs, err = renderDocs(doc); err != nil {
-		return nil, fmt.Errorf("API documentation: %w", err)
-	}
+	a.docs = renderDocs(doc)
 	return a, nil
 }
 
