@@ -1,0 +1,107 @@
+package chips
+
+import (
+	"encoding/binary"
+	"sync"
+	"time"
+)
+
+// SCD41 is a Sensirion SCD41 (SCD4x, version 1.7).
+type SCD41 struct {
+	mu sync.Mutex
+	sensirion
+	ppm, celsius, percent float64
+	periodic              bool
+	began                 time.Time // the last measurement that was read, or the start
+}
+
+// NewSCD41 returns a meter of carbon dioxide.
+func NewSCD41(ppm, celsius, percent float64) *SCD41 {
+	return &SCD41{ppm: ppm, celsius: celsius, percent: percent}
+}
+
+// Set changes what is to be measured.
+func (c *SCD41) Set(ppm, celsius, percent float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ppm, c.celsius, c.percent = ppm, celsius, percent
+}
+
+// LosePower lets the chip forget that it measures.
+func (c *SCD41) LosePower() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.periodic = false
+}
+
+// Tx implements Chip.
+func (c *SCD41) Tx(w, r []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(w) > 0 && (len(w) < 2 || time.Now().Before(c.ready) || !c.command(binary.BigEndian.Uint16(w))) {
+		return ErrNAK
+	}
+	return c.read(r)
+}
+
+func (c *SCD41) command(command uint16) bool {
+	const ms = time.Millisecond
+	there := c.periodic && time.Since(c.began) >= 5*time.Second
+	switch {
+	case command == 0xe4b8: // 3.9.2
+		v := uint16(0x8000)
+		if there {
+			v = 0x8006
+		}
+		c.say(ms, v)
+	case command == 0xec05 && there: // 3.6.2
+		c.began = time.Now()
+		c.say(ms, uint16(clamp(c.ppm, 0, 65535)), uint16(clamp((c.celsius+45)/175*65535, 0, 65535)), uint16(clamp(c.percent/100*65535, 0, 65535)))
+	case command == 0x3f86: // 3.6.3
+		c.periodic = false
+		c.busy(500 * ms)
+	case c.periodic:
+		return false
+	case command == 0x21b1: // 3.6.1
+		c.periodic, c.began = true, time.Now()
+	case command == 0x3682:
+		c.say(ms, 0xf896, 0x9f07, 0x3bbe)
+	default:
+		return false
+	}
+	return true
+}
+
+// SGP40 is a Sensirion SGP40 (version 1.2). Its raw signal is what it is told.
+type SGP40 struct {
+	mu sync.Mutex
+	sensirion
+	raw uint16
+}
+
+// NewSGP40 returns a meter of organic compounds.
+func NewSGP40(raw uint16) *SGP40 { return &SGP40{raw: raw} }
+
+// Tx implements Chip.
+func (c *SGP40) Tx(w, r []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(w) > 0 && (len(w) < 2 || !checked(w[2:]) || !c.command(binary.BigEndian.Uint16(w), len(w)-2)) {
+		return ErrNAK
+	}
+	return c.read(r)
+}
+
+func (c *SGP40) command(command uint16, arguments int) bool {
+	switch {
+	case command == 0x260f && arguments == 6: // 3.1
+		c.say(30*time.Millisecond, c.raw)
+	case command == 0x3682 && arguments == 0:
+		c.say(time.Millisecond/2, 0x0000, 0x0175, 0x3c42)
+	case command == 0x280e && arguments == 0:
+		c.say(320*time.Millisecond, 0xd400)
+	default:
+		return false
+	}
+	return true
+}
