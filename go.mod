@@ -8,6 +8,7 @@ require (
 	filippo.io/nistec v0.0.4
 	github.com/coder/websocket v1.8.15
 	github.com/danielgtaylor/huma/v2 v2.37.2
+	github.com/expr-lang/expr v1.17.8
 	github.com/flynn/noise v1.1.0
 	github.com/fxamacker/cbor/v2 v2.10.0
 	github.com/gokrazy/firmware v0.0.0-20260522070551-527ce0ed43cf

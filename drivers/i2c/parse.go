@@ -62,7 +62,7 @@ func compile(file string, text []byte) (*compiler, []*Problem) {
 	}
 	var said templateText
 	if err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&said); err != nil {
-		return nil, decodeProblems(file, err)
+		return nil, decodeProblems(file, text, err)
 	}
 	c := newCompiler(file, text)
 	c.template(&said)
@@ -71,15 +71,16 @@ func compile(file string, text []byte) (*compiler, []*Problem) {
 }
 
 // decodeProblems says what the TOML decoder found, with what was expected.
-func decodeProblems(file string, err error) []*Problem {
+func decodeProblems(file string, text []byte, err error) []*Problem {
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		at := locate(text)
 		var problems []*Problem
 		for _, e := range strict.Errors {
-			row, _ := e.Position()
-			key := []string(e.Key())
-			table, last := key[:len(key)-1], key[len(key)-1]
-			problems = append(problems, &Problem{file, row, strings.Join(table, "."),
-				fmt.Sprintf("unknown key %.40q; expected one of %s", last, strings.Join(keysOf(table), ", "))})
+			row, column := e.Position()
+			path := at.path(row, column)
+			table := path[:max(strings.LastIndexByte(path, '.'), 0)]
+			problems = append(problems, &Problem{file, row, table,
+				fmt.Sprintf("unknown key %.40q; expected one of %s", e.Key()[len(e.Key())-1], strings.Join(keysOf(table), ", "))})
 		}
 		return problems
 	}
@@ -91,9 +92,10 @@ func decodeProblems(file string, err error) []*Problem {
 }
 
 // keysOf are the keys that a table of a template may have.
-func keysOf(path []string) []string {
+func keysOf(path string) []string {
 	t := reflect.TypeFor[templateText]()
-	for _, key := range path {
+	for key := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '.' }) {
+		key, _, _ = strings.Cut(key, "[")
 		t = child(t, key)
 		for t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer) {
 			t = t.Elem()

@@ -126,3 +126,19 @@ func (p *positions) offset(path string) int {
 func (p *positions) line(path string) int {
 	return 1 + bytes.Count(p.text[:p.offset(path)], []byte("\n"))
 }
+
+// path is what begins in a line and column, from 1; empty where nothing does.
+func (p *positions) path(line, column int) string {
+	offset := 0
+	for range line - 1 {
+		offset += 1 + bytes.IndexByte(p.text[offset:], '\n')
+	}
+	offset += column - 1
+	longest := ""
+	for path, o := range p.offsets {
+		if o == offset && len(path) > len(longest) {
+			longest = path
+		}
+	}
+	return longest
+}

@@ -24,23 +24,24 @@ type inaKind struct {
 	manufacturer  uint16
 	die           uint16
 	busShift      int
+	busMax        int
 	currentDirect bool // register 1 is the current: 1.25 mA
 }
 
 // NewINA219 returns an INA219 with a shunt.
 func NewINA219(ohm, volts, amps float64) *INA {
-	return newINA(inaKind{config: 0x399f, shuntLSB: 10e-6, shuntMax: 32000, busLSB: 4e-3, currentShift: 12, powerDivider: 5000, busShift: 3}, ohm, volts, amps)
+	return newINA(inaKind{config: 0x399f, shuntLSB: 10e-6, shuntMax: 32000, busLSB: 4e-3, currentShift: 12, powerDivider: 5000, busShift: 3, busMax: 0x1fff}, ohm, volts, amps)
 }
 
 // NewINA226 returns an INA226 with a shunt.
 func NewINA226(ohm, volts, amps float64) *INA {
-	return newINA(inaKind{config: 0x4127, shuntLSB: 2.5e-6, shuntMax: 32767, busLSB: 1.25e-3, currentShift: 11, powerDivider: 20000,
+	return newINA(inaKind{config: 0x4127, shuntLSB: 2.5e-6, shuntMax: 32767, busLSB: 1.25e-3, busMax: 0x7fff, currentShift: 11, powerDivider: 20000,
 		manufacturer: 0x5449, die: 0x2260}, ohm, volts, amps)
 }
 
 // NewINA260 returns an INA260, whose shunt of 2 mΩ is inside.
 func NewINA260(volts, amps float64) *INA {
-	return newINA(inaKind{config: 0x6127, shuntLSB: 2.5e-6, shuntMax: 32767, busLSB: 1.25e-3, manufacturer: 0x5449, die: 0x2270, currentDirect: true}, 0.002, volts, amps)
+	return newINA(inaKind{config: 0x6127, shuntLSB: 2.5e-6, shuntMax: 32767, busLSB: 1.25e-3, busMax: 0x7fff, manufacturer: 0x5449, die: 0x2270, currentDirect: true}, 0.002, volts, amps)
 }
 
 func newINA(k inaKind, ohm, volts, amps float64) *INA {
@@ -75,7 +76,7 @@ func (c *INA) shunt() int {
 	return clamp(c.amps*c.ohm/c.kind.shuntLSB, -c.kind.shuntMax, c.kind.shuntMax)
 }
 
-func (c *INA) bus() int { return clamp(c.volts/c.kind.busLSB, 0, 0x7fff>>c.kind.busShift) }
+func (c *INA) bus() int { return clamp(c.volts/c.kind.busLSB, 0, c.kind.busMax) }
 
 func (c *INA) current() int { return c.shunt() * int(c.cal) / (1 << c.kind.currentShift) }
 

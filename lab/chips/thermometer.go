@@ -31,7 +31,7 @@ func leftAligned(celsius, low, high, lsb float64, bits int) uint16 {
 // NewLM75 returns an LM75 of nine bits. What is behind them is set, since it is
 // undefined.
 func NewLM75(celsius float64) *Thermometer {
-	return newThermometer(celsius, map[byte]uint16{1: 0, 2: 0x4b00, 3: 0x5000}, func(t float64, _ uint16) uint16 {
+	return newThermometer(celsius, map[byte]uint16{1: 0, 2: 0x4b7f, 3: 0x507f}, func(t float64, _ uint16) uint16 {
 		return leftAligned(t, -55, 125, 0.5, 9) | 0x7f
 	})
 }

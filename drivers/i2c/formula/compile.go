@@ -15,7 +15,8 @@ type (
 	condition func(*Frame) bool
 )
 
-// operand is a number, and whether no variable is in it.
+// operand is a number, and whether no variable is in it: it is a literal then, which
+// needs no frame.
 type operand struct {
 	eval     number
 	constant bool

@@ -139,11 +139,14 @@ type Formula struct {
 	uses []int
 }
 
-// Eval computes the formula. The error is an *Error.
+// Eval computes the formula. The error is an *Error, and the number then NaN.
 func (f *Formula) Eval(frame *Frame) (float64, error) {
 	frame.err = nil
 	x := f.eval(frame)
-	return x, frame.err
+	if frame.err != nil {
+		return math.NaN(), frame.err
+	}
+	return x, nil
 }
 
 // Uses are the places of the variables that are in it, ascending.

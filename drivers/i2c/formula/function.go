@@ -39,6 +39,9 @@ func (c *compiler) binary(n *ast.BinaryNode) (operand, error) {
 	if err != nil {
 		return operand{}, err
 	}
+	if (n.Operator == "/" || n.Operator == "%") && r.constant && r.eval(nil) == 0 {
+		return operand{}, refuse(n, "division by zero")
+	}
 	return c.together(apply, l, r, &Error{column(n), reason, -1})
 }
 
