@@ -128,6 +128,14 @@ func (c *SSD1306) instruct(b byte) {
 
 func (c *SSD1306) execute(command byte, a []byte) {
 	switch {
+	case command <= 0x1f && c.mode != 2, command >= 0xb0 && command <= 0xb7 && c.mode != 2:
+		// 10.1.1, 10.1.13: for page addressing only
+	case command <= 0x0f:
+		c.at[0] = c.at[0]&0x70 | command
+	case command <= 0x1f:
+		c.at[0] = c.at[0]&0x0f | command<<4&0x70
+	case command >= 0xb0 && command <= 0xb7:
+		c.at[1] = command & 7
 	case command == 0x20:
 		c.mode = a[0] & 3
 	case command == 0x21, command == 0x22:

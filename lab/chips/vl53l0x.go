@@ -22,8 +22,9 @@ type VL53L0X struct {
 	stopped    bool // the stop variable was given back since the last measurement
 }
 
-// The number and kind of reference SPADs and their map, of this chip.
-const vlSPADs, vlAperture = 5, true
+// vlSPADs is how many reference SPADs this chip wants, all behind an aperture, and
+// vlMap which of them are good.
+const vlSPADs = 5
 
 var vlMap = [6]byte{0x00, 0xf0, 0xff, 0xff, 0xff, 0x0f}
 
@@ -151,7 +152,8 @@ func (c *VL53L0X) store(reg, v byte) {
 		for _, b := range c.reg[0xb0:0xb6] {
 			n += bits.OnesCount8(b)
 		}
-		c.spads = n == vlSPADs && (c.reg[0xb0] == 0 && c.reg[0xb1]&0x0f == 0) == vlAperture
+		// Those behind an aperture begin at the twelfth.
+		c.spads = n == vlSPADs && c.reg[0xb0] == 0 && c.reg[0xb1]&0x0f == 0
 	case reg >= 0xc0 && reg <= 0xc2:
 	default:
 		c.reg[reg] = v
