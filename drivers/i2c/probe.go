@@ -89,6 +89,10 @@ func examine(ctx context.Context, bus i2c.Bus, addr uint16, there bool, drivers 
 		case no:
 			continue
 		case silent:
+			// A chip that has not understood a question may not hear the next at once.
+			if sleep(ctx, retryPause) != nil {
+				return Found{}, false
+			}
 			if s.WeakIdentity {
 				open = append(open, d)
 			}

@@ -272,7 +272,7 @@ var recordings = map[string]struct {
 	},
 	"scd41": {
 		chip: "scd41", addr: 0x62,
-		source: "SCD4x version 1.7, 3.6.2 (example: 500 ppm, 25 °C, 37 %) and 3.9.2",
+		source: "SCD4x version 1.3, 3.5.2 (example: 500 ppm, 25 °C, 37 %) and 3.8.2",
 		bus: []i2ctest.IO{
 			w(0xe4, 0xb8), r(0x80, 0x00, 0xa2),
 			w(0x3f, 0x86), w(0x21, 0xb1),
@@ -285,7 +285,7 @@ var recordings = map[string]struct {
 	},
 	"sgp40": {
 		chip: "sgp40", addr: 0x59,
-		source: "SGP40 version 1.2, 3.1: the words of 50 % and 25 °C and their checksums",
+		source: "SGP40 version 1.2, sgp40_measure_raw: the words of 50 % and 25 °C and their checksums",
 		bus: []i2ctest.IO{
 			w(0x36, 0x82), r(0x80, 0x00, 0xa2, 0x66, 0x66, 0x93, 0xbe, 0xef, 0x92),
 			w(0x26, 0x0f, 0x80, 0x00, 0xa2, 0x66, 0x66, 0x93), r(0x80, 0x00, 0xa2),
@@ -368,6 +368,19 @@ var recordings = map[string]struct {
 			wr(0x02, 0x23, 0x28), // 1125 × 4 mV
 		},
 		want:      map[string]float64{"voltage_v": 4.5, "current_a": 0.2, "power_w": 0.9, "charge_percent": 100},
+		tolerance: 1e-9,
+	},
+	"waveshare-ups-hat-e": {
+		chip: "waveshare-ups-hat-e", addr: 0x2d,
+		source: "UPS HAT (E) Register: millivolts and milliamperes, low octet first",
+		bus: []i2ctest.IO{
+			wr(0x00, 0x0a), wr(0x01, 0x0b),
+			wr(0x10, 0x98, 0x3a, 0xd0, 0x07, 0x30, 0x75),
+			wr(0x20, 0x80, 0x3e, 0x0c, 0xfe, 0x50, 0x00, 0xa0, 0x0f, 0xe0, 0x01, 0xff, 0xff),
+			wr(0x30, 0xa0, 0x0f, 0x96, 0x0f, 0xaa, 0x0f, 0xa0, 0x0f),
+		},
+		want: map[string]float64{"voltage_v": 16, "current_a": -0.5, "charge_percent": 80, "lowest_cell_v": 3.99,
+			"input_v": 15, "input_a": 2, "input_w": 30},
 		tolerance: 1e-9,
 	},
 	"upsplus": {

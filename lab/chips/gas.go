@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// SCD41 is a Sensirion SCD41 (SCD4x, version 1.7).
+// SCD41 is a Sensirion SCD41 (SCD4x, version 1.3).
 type SCD41 struct {
 	mu sync.Mutex
 	sensirion
@@ -48,21 +48,21 @@ func (c *SCD41) command(command uint16) bool {
 	const ms = time.Millisecond
 	there := c.periodic && time.Since(c.began) >= 5*time.Second
 	switch {
-	case command == 0xe4b8: // 3.9.2
+	case command == 0xe4b8: // 3.8.2
 		v := uint16(0x8000)
 		if there {
 			v = 0x8006
 		}
 		c.say(0, v) // within 1 ms by the data sheet; what periph has recorded of chips shows none
-	case command == 0xec05 && there: // 3.6.2
+	case command == 0xec05 && there: // 3.5.2
 		c.began = time.Now()
 		c.say(0, uint16(clamp(c.ppm, 0, 65535)), uint16(clamp((c.celsius+45)/175*65535, 0, 65535)), uint16(clamp(c.percent/100*65535, 0, 65535)))
-	case command == 0x3f86: // 3.6.3
+	case command == 0x3f86: // 3.5.3
 		c.periodic = false
 		c.busy(500 * ms)
 	case c.periodic:
 		return false
-	case command == 0x21b1: // 3.6.1
+	case command == 0x21b1: // 3.5.1
 		c.periodic, c.began = true, time.Now()
 	case command == 0x3682:
 		c.say(0, 0xf896, 0x9f07, 0x3bbe)
@@ -94,7 +94,7 @@ func (c *SGP40) Tx(w, r []byte) error {
 
 func (c *SGP40) command(command uint16, arguments int) bool {
 	switch {
-	case command == 0x260f && arguments == 6: // 3.1
+	case command == 0x260f && arguments == 6: // sgp40_measure_raw
 		c.say(30*time.Millisecond, c.raw)
 	case command == 0x3682 && arguments == 0:
 		c.say(time.Millisecond/2, 0x0000, 0x0175, 0x3c42)
