@@ -31,6 +31,19 @@ func TestNoiseIsTriedAgain(t *testing.T) {
 	})
 }
 
+func TestStuckBusIsNotTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := chips.NewBus()
+		bus.Attach(0x76, chips.NewBME280(20, 50, 100000))
+		bus.Stick(time.Second)
+		began := time.Now()
+		_, err := open(t, builtin(t, "bme280"), bus, 0x76, nil).Read(t.Context(), nil)
+		if !errors.Is(err, chips.ErrTimeout) || time.Since(began) > 1500*time.Millisecond {
+			t.Errorf("expected %v after a second, got %v after %v", chips.ErrTimeout, err, time.Since(began))
+		}
+	})
+}
+
 func TestUnpluggedAndAnotherPluggedIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := chips.NewBus()

@@ -3,8 +3,10 @@ package i2c
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"periph.io/x/conn/v3/i2c"
 )
@@ -40,6 +42,13 @@ func neverWrite(addr uint16) bool {
 	return addr >= 0x50 && addr <= 0x57 || addr >= 0x30 && addr <= 0x35
 }
 
+// ErrStuck is of a bus on which nothing ends in time: somebody holds a line down.
+var ErrStuck = errors.New("the bus is stuck: a transaction did not end in time")
+
+// stuckAfter is far longer than a single octet takes, and shorter than the patience
+// of kernels' drivers, which is a second for each of 112 addresses.
+const stuckAfter = 300 * time.Millisecond
+
 // Probe tells what answers on a bus. It asks for identities only: of chips that may
 // be at an address, those with the shortest questions first, and no more once
 // there is no doubt. A question is the number of a register and a read, which has
@@ -60,7 +69,11 @@ func Probe(ctx context.Context, bus i2c.Bus, s Survey) ([]Found, error) {
 		}
 		there := slices.Contains(s.Present, addr)
 		if s.Present == nil {
+			began := time.Now()
 			there = bus.Tx(addr, nil, make([]byte, 1)) == nil
+			if !there && time.Since(began) > stuckAfter {
+				return found, ErrStuck
+			}
 		}
 		if f, ok := examine(ctx, bus, addr, there, s.Drivers); ok {
 			found = append(found, f)

@@ -2,11 +2,13 @@ package i2c_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"halo.internal/drivers/i2c"
 	"halo.internal/lab/chips"
@@ -159,6 +161,24 @@ func TestProbeTwoThatFit(t *testing.T) {
 	if err != nil || len(found) != 1 || found[0].Chip != nil || len(found[0].Candidates) != 2 {
 		t.Errorf("expected two candidates, got %v, %v", said(found), err)
 	}
+}
+
+// A bus of which a line is held down is given up at once.
+func TestProbeOfAStuckBus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := chips.NewBus()
+		bus.Attach(0x76, chips.NewBME280(20, 50, 1e5))
+		bus.Stick(time.Second)
+		began := time.Now()
+		_, err := i2c.Probe(t.Context(), bus, i2c.Survey{Drivers: i2c.Builtin()})
+		if !errors.Is(err, i2c.ErrStuck) || time.Since(began) > 2*time.Second {
+			t.Errorf("expected %v, got %v after %v", i2c.ErrStuck, err, time.Since(began))
+		}
+		bus.Stick(0)
+		if found, err := i2c.Probe(t.Context(), bus, i2c.Survey{Drivers: i2c.Builtin()}); err != nil || len(found) != 1 {
+			t.Errorf("expected the BME280, got %v, %v", said(found), err)
+		}
+	})
 }
 
 func TestProbeEndsWithItsContext(t *testing.T) {

@@ -106,11 +106,13 @@ func (x *runner) transact(ctx context.Context, w []byte, wait time.Duration, rea
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		began := time.Now()
 		data, err := exchange(ctx, x.bus, x.addr, w, wait, x.r[:read], crc)
 		if err == nil {
 			return data, nil
 		}
-		if try >= x.retries || ctx.Err() != nil {
+		// A bus that is stuck is not noise: each further try would cost a second.
+		if try >= x.retries || time.Since(began) > wait+stuckAfter || ctx.Err() != nil {
 			return nil, x.failed(w, read, err)
 		}
 		if err := sleep(ctx, retryPause*time.Duration(try+1)); err != nil {

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"periph.io/x/conn/v3/i2c"
 	"periph.io/x/conn/v3/physic"
@@ -27,14 +28,18 @@ type Chip interface {
 	Tx(w, r []byte) error
 }
 
-// ErrNAK is what nobody has acknowledged.
-var ErrNAK = errors.New("not acknowledged")
+// What comes of transactions.
+var (
+	ErrNAK     = errors.New("not acknowledged")
+	ErrTimeout = errors.New("timed out") // of a bus that is stuck
+)
 
 // Bus is a bus with chips on it. It may be used from several goroutines.
 type Bus struct {
 	mu    sync.Mutex
 	chips map[uint16]Chip
 	fail  int
+	stuck time.Duration
 	count map[uint16]int
 	wrote map[uint16]int
 }
@@ -65,6 +70,14 @@ func (b *Bus) Fail(n int) {
 	b.fail = n
 }
 
+// Stick lets each transaction take so long and then fail, as if a line were held
+// down; 0 ends that.
+func (b *Bus) Stick(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stuck = d
+}
+
 // Count is how many transactions with an address there were, and in how many of
 // them something was written.
 func (b *Bus) Count(addr uint16) (all, written int) {
@@ -86,6 +99,10 @@ func (b *Bus) Tx(addr uint16, w, r []byte) error {
 	b.count[addr]++
 	if len(w) > 0 {
 		b.wrote[addr]++
+	}
+	if b.stuck > 0 {
+		time.Sleep(b.stuck)
+		return ErrTimeout
 	}
 	c, ok := b.chips[addr]
 	if !ok {
