@@ -161,6 +161,28 @@ func TestDamagedAnswer(t *testing.T) {
 	})
 }
 
+// What was set is there again when a chip comes back.
+func TestOutputsComeBack(t *testing.T) {
+	bus := chips.NewBus()
+	bus.Attach(0x20, chips.NewPCF8574())
+	device := open(t, builtin(t, "pcf8574"), bus, 0x20, nil)
+	if err := device.Send(t.Context(), map[string]float64{"out2": 1}); err != nil {
+		t.Fatal(err)
+	}
+	bus.Detach(0x20)
+	if err := device.Send(t.Context(), map[string]float64{"out3": 1}); !errors.Is(err, chips.ErrNAK) {
+		t.Errorf("expected %v, got %v", chips.ErrNAK, err)
+	}
+	if _, err := device.Read(t.Context(), nil); !errors.Is(err, chips.ErrNAK) {
+		t.Errorf("expected %v, got %v", chips.ErrNAK, err)
+	}
+	again := chips.NewPCF8574()
+	bus.Attach(0x20, again)
+	if _, err := device.Read(t.Context(), nil); err != nil || again.State() != 0xf9 {
+		t.Errorf("expected outputs 2 and 3 to be on, got %08b, %v", again.State(), err)
+	}
+}
+
 func TestParameters(t *testing.T) {
 	d := builtin(t, "ina219")
 	for name, params := range map[string]map[string]float64{

@@ -484,8 +484,8 @@ func TestPCF8574(t *testing.T) {
 		low  float64
 		want []i2ctest.IO
 	}{
-		"active low":  {1, []i2ctest.IO{w(0xff), w(0xfa), w(0xfb), w(0x7b)}},
-		"active high": {0, []i2ctest.IO{w(0x00), w(0x05), w(0x04), w(0x84)}},
+		"active low":  {1, []i2ctest.IO{w(0xff), r(0xff), w(0xfa), r(0xfa), w(0xfb), r(0xfb), w(0x7b)}},
+		"active high": {0, []i2ctest.IO{w(0x00), r(0x00), w(0x05), r(0x05), w(0x04), r(0x04), w(0x84)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bus := playback(0x20, x.want)
