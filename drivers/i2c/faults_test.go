@@ -21,14 +21,49 @@ func TestNoiseIsTriedAgain(t *testing.T) {
 		bus.Attach(0x76, chips.NewBME280(20, 50, 100000))
 		d := builtin(t, "bme280")
 		chip := open(t, d, bus, 0x76, nil)
-		bus.Fail(2)
+		bus.Fail(0, 2)
 		same(t, readAgain(t, d, chip), map[string]float64{"temperature_c": 20}, 0.01)
-		bus.Fail(3)
+		bus.Fail(0, 3)
 		if _, err := chip.Read(t.Context(), nil); !errors.Is(err, chips.ErrNAK) {
 			t.Errorf("expected %v after three tries, got %v", chips.ErrNAK, err)
 		}
 		same(t, readAgain(t, d, chip), map[string]float64{"temperature_c": 20}, 0.01)
 	})
+}
+
+// TestEachTransactionFails lets every transaction of set-up and of a reading fail in
+// its turn, one that is tried again and one that is not: the first is not noticed,
+// and after the second the next reading is right.
+func TestEachTransactionFails(t *testing.T) {
+	for name, x := range simulated {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := builtin(t, name)
+				bus := chips.NewBus()
+				chip, want := x.chip(0.5)
+				bus.Attach(x.addr, chip)
+				read(t, d, bus, x.addr, x.params)
+				all, _ := bus.Count(x.addr)
+				for k := range all {
+					for _, n := range []int{1, 3} {
+						device := open(t, d, bus, x.addr, x.params)
+						bus.Fail(k, n)
+						samples, err := device.Read(t.Context(), nil)
+						bus.Fail(0, 0)
+						if err == nil {
+							values(t, d, samples)
+						} else if n == 1 {
+							t.Errorf("transaction %d failed once: %v", k, err)
+						}
+						got := readAgain(t, d, device)
+						for v, w := range want {
+							same(t, got, map[string]float64{v: w}, x.tolerance[v])
+						}
+					}
+				}
+			})
+		})
+	}
 }
 
 func TestStuckBusIsNotTriedAgain(t *testing.T) {
@@ -180,6 +215,86 @@ func TestOutputsComeBack(t *testing.T) {
 	bus.Attach(0x20, again)
 	if _, err := device.Read(t.Context(), nil); err != nil || again.State() != 0xf9 {
 		t.Errorf("expected outputs 2 and 3 to be on, got %08b, %v", again.State(), err)
+	}
+}
+
+// The example of the MLX90614's data sheet (3901090614, rev. 13, 8.4.3): 0xB4 0x07,
+// 0xB5 0xD2 0x3A, PEC 0x30.
+func TestPEC(t *testing.T) {
+	template, err := i2c.Parse("mlx90614.toml", []byte(`name = "mlx90614"
+addresses = [0x5A]
+measure = [ { write = [0x07], read = 3, crc = "smbus-pec", into = "data" } ]
+[fields]
+raw = { in = "data", at = 0, type = "u16le" }
+[[value]]
+name = "object_c"
+formula = "raw * 0.02 - 273.15"
+range = [-70, 380]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		damaged := wr(0x07, 0xd2, 0x3b, 0x30)
+		chip, err := template.Open(playback(0x5a, io(damaged, wr(0x07, 0xd2, 0x3a, 0x30), damaged, damaged, damaged)), 0x5a, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, readAgain(t, template, chip), map[string]float64{"object_c": 28.01}, 1e-9)
+		if _, err := chip.Read(t.Context(), nil); !errors.Is(err, i2c.ErrCRC) {
+			t.Errorf("expected %v, got %v", i2c.ErrCRC, err)
+		}
+	})
+}
+
+// An octet that is computed has to be one.
+func TestOctetThatIsNone(t *testing.T) {
+	template, err := i2c.Parse("dac.toml", []byte(`name = "dac"
+role = "send"
+addresses = [0x60]
+send = [ { write = ["level / step"] } ]
+[[parameter]]
+name = "step"
+default = 1
+range = [0, 2]
+[[output]]
+name = "level"
+range = [-10, 1000]
+safe = 0
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bus := chips.NewBus()
+	bus.Attach(0x60, chips.NewPCF8574())
+	device := open(t, template, bus, 0x60, nil)
+	for level, want := range map[float64]string{255: "", 256: "expected a whole number from 0 to 255, got 256", -1: "got -1", 0.5: "got 0.5"} {
+		err := device.Send(t.Context(), map[string]float64{"level": level})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: expected %q, got %v", level, want, err)
+		}
+	}
+	err = open(t, template, bus, 0x60, map[string]float64{"step": 0}).Send(t.Context(), nil)
+	if err == nil || !strings.Contains(err.Error(), "division by zero") {
+		t.Errorf("expected a division by zero, got %v", err)
+	}
+}
+
+func TestErrorsSayWhatHappened(t *testing.T) {
+	for want, err := range map[string]error{
+		"0x76 is no bme280: asked d0: expected 0x60 in 0xff, got 58": &i2c.IdentityError{Chip: "bme280", Addr: 0x76,
+			Check: i2c.Check{Write: []byte{0xd0}, Read: 1, Mask: 0xff, Want: 0x60}, Got: []byte{0x58}},
+		"0x44 is no sht31: asked f3 2d: expected 3 octets with checksums, got ": &i2c.IdentityError{Chip: "sht31", Addr: 0x44,
+			Check: i2c.Check{Write: []byte{0xf3, 0x2d}, Read: 3, Any: true}},
+		"0x40 is no x: asked 01: expected anything but 0x1 in 0xff, got 01": &i2c.IdentityError{Chip: "x", Addr: 0x40,
+			Check: i2c.Check{Write: []byte{1}, Read: 1, Mask: 0xff, Want: 1, Differs: true}, Got: []byte{1}},
+		"0x40: write 01 02: not acknowledged":                &i2c.BusError{Addr: 0x40, Write: []byte{1, 2}, Err: chips.ErrNAK},
+		"0x40: read 2 octets: not acknowledged":              &i2c.BusError{Addr: 0x40, Read: 2, Err: chips.ErrNAK},
+		"0x40: write 01 and read 2 octets: not acknowledged": &i2c.BusError{Addr: 0x40, Write: []byte{1}, Read: 2, Err: chips.ErrNAK},
+	} {
+		if err.Error() != want {
+			t.Errorf("expected %q, got %q", want, err)
+		}
 	}
 }
 

@@ -32,7 +32,6 @@ func hectopascal(p physic.Pressure) float64     { return float64(p) / float64(10
 // TestPeriph reads simulated chips by periph's drivers and by ours: neither the
 // chips nor the templates are judged by their author alone.
 func TestPeriph(t *testing.T) {
-	type m = map[string]float64
 	must := func(err error) {
 		if err != nil {
 			t.Helper()

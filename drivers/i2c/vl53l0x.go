@@ -2,6 +2,7 @@ package i2c
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -111,7 +112,7 @@ func (d *ranger) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := d.run.identify(ctx, &vl53l0xSpec); err != nil {
+	if err := d.identify(ctx); err != nil {
 		return err
 	}
 	for _, step := range []func(context.Context) error{d.initialise, d.chooseSPADs, d.calibrate} {
@@ -121,6 +122,19 @@ func (d *ranger) prepare(ctx context.Context) error {
 	}
 	d.ready = true
 	return nil
+}
+
+// identify asks again where another chip seems to answer: what was broken off in the
+// midst has left the chip on a page of registers that has no identity.
+func (d *ranger) identify(ctx context.Context) error {
+	err := d.run.identify(ctx, &vl53l0xSpec)
+	if _, other := errors.AsType[*IdentityError](err); !other {
+		return err
+	}
+	if err := d.set(ctx, 0xFF, 0x00, 0x80, 0x00); err != nil {
+		return err
+	}
+	return d.run.identify(ctx, &vl53l0xSpec)
 }
 
 // initialise is for pads of 2.8 V, and takes what the stop variable is.

@@ -38,6 +38,7 @@ var (
 type Bus struct {
 	mu    sync.Mutex
 	chips map[uint16]Chip
+	after int // transactions that still go well before the next fail
 	fail  int
 	stuck time.Duration
 	count map[uint16]int
@@ -63,11 +64,12 @@ func (b *Bus) Detach(addr uint16) {
 	delete(b.chips, addr)
 }
 
-// Fail lets the next n transactions come to nothing, as noise on the wires does.
-func (b *Bus) Fail(n int) {
+// Fail lets n transactions come to nothing, as noise on the wires does, after some
+// others.
+func (b *Bus) Fail(after, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.fail = n
+	b.after, b.fail = after, n
 }
 
 // Stick lets each transaction take so long and then fail, as if a line were held
@@ -108,7 +110,9 @@ func (b *Bus) Tx(addr uint16, w, r []byte) error {
 	if !ok {
 		return fmt.Errorf("%w by %#02x", ErrNAK, addr)
 	}
-	if b.fail > 0 {
+	if b.after > 0 {
+		b.after--
+	} else if b.fail > 0 {
 		b.fail--
 		return fmt.Errorf("%w by %#02x", ErrNAK, addr)
 	}

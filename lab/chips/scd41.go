@@ -13,6 +13,7 @@ type SCD41 struct {
 	ppm, celsius, percent float64
 	periodic              bool
 	began                 time.Time // the last measurement that was read, or the start
+	told                  bool      // the answer is a measurement
 }
 
 // NewSCD41 returns a meter of carbon dioxide.
@@ -41,11 +42,18 @@ func (c *SCD41) Tx(w, r []byte) error {
 	if len(w) > 0 && (len(w) < 2 || time.Now().Before(c.ready) || !c.command(binary.BigEndian.Uint16(w))) {
 		return ErrNAK
 	}
-	return c.read(r)
+	if err := c.read(r); err != nil {
+		return err
+	}
+	if c.told && len(r) > 0 { // its buffer is empty then
+		c.told, c.began = false, time.Now()
+	}
+	return nil
 }
 
 func (c *SCD41) command(command uint16) bool {
 	const ms = time.Millisecond
+	c.told = false
 	there := c.periodic && time.Since(c.began) >= 5*time.Second
 	switch {
 	case command == 0xe4b8: // 3.8.2
@@ -55,7 +63,7 @@ func (c *SCD41) command(command uint16) bool {
 		}
 		c.say(0, v) // within 1 ms by the data sheet; what periph has recorded of chips shows none
 	case command == 0xec05 && there: // 3.5.2
-		c.began = time.Now()
+		c.told = true
 		c.say(0, uint16(clamp(c.ppm, 0, 65535)), uint16(clamp((c.celsius+45)/175*65535, 0, 65535)), uint16(clamp(c.percent/100*65535, 0, 65535)))
 	case command == 0x3f86: // 3.5.3
 		c.periodic = false
