@@ -124,6 +124,7 @@ type Device struct {
 	// that are still wanted keep their sessions.
 	inherited [][32]byte
 	guarded   time.Time // when Guard looked last
+	guardErr  error     // and what it found
 }
 
 // ErrLost is wrapped when the interface has gone from the kernel.
