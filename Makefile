@@ -68,7 +68,7 @@ race: stamp ## the fast tests under the race detector (needs a C compiler; HALO 
 LABFILES = $(shell git grep -l '^//go:build lab$$' -- '*_test.go')
 LAB = $(sort $(patsubst %/,./%,$(dir $(LABFILES))))
 LABTESTS = $(shell grep -ho '^func Test[A-Za-z0-9]*' $(LABFILES) | cut -c6- | sort -u | paste -sd '|')
-LONGEST = ./mesh/radio ./mesh/wireless ./mesh/announce
+LONGEST = ./mesh/radio ./mesh/wireless ./mesh/announce ./mesh/port/macsec ./image/boot ./mesh/bridge
 NETWORK = ./lab/systemtest
 MACHINES = HALO_IMAGES=$(abspath $(OUT)) PATH="$(CURDIR)/bin:$$PATH" $(GO) test -vet off -tags lab -timeout 60m
 

@@ -126,15 +126,15 @@ func (l *lab) shutdown(t *testing.T, m *network.Machine) {
 	})
 }
 
-// powerCuts takes the power from machines at random instants: while they run,
-// and while they start.
+// powerCuts takes the power from machines at random instants: while they run, and
+// every other time again while they start.
 func powerCuts(t *testing.T, l *lab) {
 	random, seed := dice(t)
 	all := l.net.Machines()[:len(l.nodes)+1]
 	for i := range cuts(t) {
 		m := all[(i+int(seed%3))%len(all)]
 		t.Logf("power cut %d: %s", i+1, m.Name())
-		l.powerCut(t, m, random, i%2 == 1)
+		l.powerCut(t, m, random, i%2 == 0)
 	}
 }
 

@@ -374,9 +374,10 @@ func TestTheMeshOverTheAir(t *testing.T) {
 			if len(node.told(radio.EventJoined)) != 1 || len(node.told(radio.EventPeer)) != 1 || len(node.told(wireless.EventCountry)) != 0 {
 				t.Errorf("events: %d of joining, %d of the peer, %d of the country", len(node.told(radio.EventJoined)), len(node.told(radio.EventPeer)), len(node.told(wireless.EventCountry)))
 			}
-			if routing == "BATMAN_IV" {
-				asked(t, gw, node, a)
+			if routing == "BATMAN_V" {
+				return // the rest is alike
 			}
+			asked(t, gw, node, a)
 
 			s.ok(node.unplug(id))
 			s.until("the radio is gone", func() error {
