@@ -389,7 +389,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	a, err = api.New(api.Config{
+	a = api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Backups: saved, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		Firewall: rules, Tables: mesh, Visitors: guests, Endpoints: clients, Alerts: alarms,
@@ -397,9 +397,6 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		Idempotency: once, Live: hub, Topology: picture, Jobs: work.jobs, Commands: work.commands, SpeedTests: work.speed,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
-	if err != nil {
-		return err
-	}
 	d.handler.Store(&handler{a})
 
 	secure := make([]listener, len(d.TLS))

@@ -7,7 +7,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -124,8 +123,8 @@ type API struct {
 	Config
 	mux     *http.ServeMux
 	huma    huma.API
-	openapi []byte
-	docs    []byte
+	openapi func() ([]byte, error) // as docs, made when it is first asked for: a start does not wait for that
+	docs    func() []byte
 	can     []string // features
 	started time.Time
 	rates   rates
@@ -137,7 +136,7 @@ type API struct {
 }
 
 // New builds the API.
-func New(c Config) (*API, error) {
+func New(c Config) *API {
 	a := &API{Config: c, mux: http.NewServeMux(), started: c.Clock.Now()}
 	// Not huma's DefaultConfig: its document and page are served below, without what loads
 	// from elsewhere, and its $schema links would point at routes there are not.
@@ -195,12 +194,9 @@ func New(c Config) (*API, error) {
 	doc := a.huma.OpenAPI()
 	finish(doc)
 	a.can = featuresOf(doc)
-	var err error
-	if a.openapi, err = json.Marshal(doc); err != nil {
-		return nil, fmt.Errorf("OpenAPI document: %w", err)
-	}
-	a.docs = renderDocs(doc)
-	return a, nil
+	a.openapi = sync.OnceValues(func() ([]byte, error) { return json.Marshal(doc) })
+	a.docs = sync.OnceValue(func() []byte { return renderDocs(doc) })
+	return a
 }
 
 // OpenAPI returns the document that /openapi.json serves.
