@@ -130,6 +130,7 @@ type API struct {
 	rates   rates
 	unheld  bool      // a test asks faster than anybody may
 	packers sync.Pool // of gzip.Writers, each of which takes more room than what it packs
+	buffers sync.Pool // of *[]byte, in which long answers are written
 
 	reserving sync.Mutex // one change of reservations at a time
 	profiling sync.Mutex // one change of the mesh profile at a time
