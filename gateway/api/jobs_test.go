@@ -35,7 +35,7 @@ func TestCommandsOverTheAPI(t *testing.T) {
 		t.Fatalf("got %s, Location %q, %s, %v", resp.Status, resp.Header.Get("Location"), b, err)
 	}
 	if j.Kind != "locate" || j.State != apitype.JobQueued || j.Node != f.Registry.Gateway() || j.By != "user:root" || string(j.Request) != `{"kind":"locate","locate":{"seconds":5}}` ||
-		j.Expires == nil || j.Expires.Sub(j.Created).Round(time.Second) != 5*time.Minute {
+		j.Expires == nil || j.Expires.Sub(j.Created).Round(time.Minute) != 5*time.Minute {
 		t.Errorf("got %s", b)
 	}
 	long := locate(5)
