@@ -45,13 +45,18 @@ dev:
 	@test -n "$(DEV)" || { echo "make flash: DEV=/dev/sdX is missing: the card to overwrite (lsblk shows them)" >&2; exit 2; }
 
 #: Check
-.PHONY: check lint fast race test machines scenarios fuzz bench bench-radio bench-mesh bench-gateway soak
-check: lint fast ## format, vet, staticcheck and the fast tests
+.PHONY: check lint vet static fast race test machines scenarios fuzz bench bench-radio bench-mesh bench-gateway soak
+check: vet ## format, vet, staticcheck and the fast tests
+	@$(MAKE) --no-print-directory -j 2 static fast # the tests wait, while staticcheck works
 
-lint: stamp
+lint: vet static
+
+vet: stamp # first: what is wrong shows at once, and what it has compiled the others need not
 	@fmt=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 		test -z "$$fmt" || { echo "not formatted (gofmt -w):"; echo "$$fmt"; exit 1; }
 	$(GO) vet -tags lab ./...
+
+static: stamp
 	$(GO) tool staticcheck -tags lab ./...
 
 fast: peers stamp

@@ -175,9 +175,13 @@ func (r auditReport) table(now time.Time) *table.Table {
 	if r.Since != nil {
 		t.Row("Since", *r.Since)
 	}
-	t.Row("Head", fmt.Sprintf("%d %s", r.Head.ID, r.Head.Hash))
+	t.People("Head", fmt.Sprintf("%d %s", r.Head.ID, r.Head.Hash))
+	t.Programs("Head", r.Head.ID)
+	t.Programs("Head hash", r.Head.Hash)
 	seen := func(what string) {
-		t.Row("Remembered", fmt.Sprintf("%d: %s", r.Remembered.Head.ID, what))
+		t.People("Remembered", fmt.Sprintf("%d: %s", r.Remembered.Head.ID, what))
+		t.Programs("Remembered", r.Remembered.Head.ID)
+		t.Programs("Remembered is", what)
 		t.Row("Seen here", table.Age(now, *r.Remembered.Time))
 	}
 	switch r.Remembered.State {

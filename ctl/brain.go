@@ -113,23 +113,29 @@ func (a *app) brainList() *cobra.Command {
 }
 
 func writeBrain(w io.Writer, b apitype.Brain) error {
-	t := table.New("NEURON", "STATE", "SENSOR", "THOUGHT", "MEMORY", "SEND", "LACKS")
+	heading := []string{"NEURON", "STATE", "SENSOR", "THOUGHT", "MEMORY", "SEND", "LACKS"}
+	first := len(heading)
+	for _, c := range heading[2:6] {
+		heading = append(heading, c+" LIVE", c+" PARTS")
+	}
+	t := table.New(heading...).Wide(first)
 	for _, n := range b.Items {
-		row := []any{n.Name, n.State}
+		row, parts := []any{n.Name, n.State}, []any{}
 		for _, c := range n.Components {
-			row = append(row, live(c))
+			row, parts = append(row, live(c)), append(parts, c.Live, c.Parts)
 		}
-		t.Row(append(row, n.Reason)...)
+		t.Row(append(append(row, n.Reason), parts...)...)
 	}
 	return t.Write(w)
 }
 
-// live is how a component is, in a cell: its state and how many of its parts are live.
-func live(c apitype.ComponentCondition) string {
+// live is how a component is, in a cell: its state and, for people, how many of its parts
+// are live.
+func live(c apitype.ComponentCondition) table.Cell {
 	if c.Parts == 0 && !c.Needed {
-		return ""
+		return table.Cell{}
 	}
-	return fmt.Sprintf("%s %d/%d", c.State, c.Live, c.Parts)
+	return table.Two(fmt.Sprintf("%s %d/%d", c.State, c.Live, c.Parts), fmt.Sprint(c.State))
 }
 
 func (a *app) brainShow(ctx context.Context, c *client.Client, args []string) error {
@@ -156,7 +162,7 @@ func (a *app) brainShow(ctx context.Context, c *client.Client, args []string) er
 		t.Row("State", strings.TrimSuffix(string(h.State)+": "+h.Reason, ": "))
 		t.Row("Made", table.Age(c.Now(), n.Created))
 		t.Row("By", n.By)
-		parts := table.New("COMPONENT", "NEEDED", "STATE", "NAME", "PARTS")
+		parts := table.New("COMPONENT", "NEEDED", "STATE", "NAME", "PARTS", "LIVE", "OF").Wide(5)
 		for i, of := range n.Components {
 			k := apitype.ComponentCondition{}
 			if i < len(h.Components) {
@@ -166,7 +172,7 @@ func (a *app) brainShow(ctx context.Context, c *client.Client, args []string) er
 			for j, p := range of.Parts {
 				list[j] = partName(p, names)
 			}
-			parts.Row(of.Component, k.Needed, live(k), of.Name+".halo", strings.Join(list, " "))
+			parts.Row(of.Component, k.Needed, live(k), of.Name+".halo", strings.Join(list, " "), k.Live, k.Parts)
 		}
 		lacks := table.New("LACKING IN", "STATE", "PART", "WHAT")
 		for _, l := range h.Lacks {
@@ -177,7 +183,8 @@ func (a *app) brainShow(ctx context.Context, c *client.Client, args []string) er
 			lacks.Row(string(l.Component), string(l.State), part, l.Lacks)
 		}
 		if h.More > 0 {
-			lacks.Row("", "", "", fmt.Sprintf("and %d more", h.More))
+			lacks.People("", "", "", fmt.Sprintf("and %d more", h.More))
+			t.Programs("Lacks not listed", h.More)
 		}
 		return writeTables(w, []section{{1, t}, {len(n.Components), parts}, {len(h.Lacks), lacks}})
 	})

@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// spoken is a cell as people read it: an age, a duration, a size, a measure with its unit.
-var spoken = regexp.MustCompile(`^'?(in )?-?\d[\d.]* (s|ms|min|h|d|B|[KMGTPE]iB|dBm|Mbit/s|MHz|%)( ago)?$|^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$`)
+// spoken is a cell as people read it: an age, a duration, a size, a measure with its unit,
+// so many of so many.
+var spoken = regexp.MustCompile(`^'?(in )?-?\d[\d.]* (s|ms|min|h|d|B|[KMGTPE]iB|dBm|Mbit/s|MHz|%)( ago)?$|^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$|^\d+ (\w+ )?of \d+|^\w+ \d+/\d+$|^\w+ \d+%$|\(\d+ times\)$`)
 
 // TestCSVIsForPrograms: no table says in words what programs would have to read. A command
 // that prints a table belongs here.
@@ -81,6 +82,7 @@ topology history
 topology links
 topology node n01
 topology nodes
+topology show
 trust mac list
 user list
 `) {

@@ -41,7 +41,7 @@ func (a *app) meshDoctor() *cobra.Command {
 func writeDoctor(w io.Writer, r model.DoctorReport) error {
 	about := table.New()
 	n := 0
-	row := func(name, value string) { n++; about.Row(name, value) }
+	row := func(name string, value any) { n++; about.Row(name, value) }
 	if o := r.Route; o != nil {
 		way := "goes through " + o.Iface
 		switch {
@@ -59,7 +59,7 @@ func writeDoctor(w io.Writer, r model.DoctorReport) error {
 		row("What goes to all", map[bool]string{true: "is flooded", false: "is sent only to those that are known to listen"}[*r.Flooding])
 	}
 	if r.Examining > 0 {
-		row("Being examined", fmt.Sprintf("%d of %d peers; ask again with --last", r.Examining, len(r.Peers)))
+		row("Being examined", table.Two(fmt.Sprintf("%d of %d peers; ask again with --last", r.Examining, len(r.Peers)), fmt.Sprint(r.Examining)))
 	}
 	peers := table.New("PEER", "EXAMINED", "LATENCY", "OVERLAY", "UNDERLAY", "MULTICAST", "OVERLAY HELD TO", "UNDERLAY HELD TO")
 	names := map[string]string{}

@@ -42,9 +42,9 @@ func (a *app) epochShow(ctx context.Context, c *client.Client, _ []string) error
 		t.Row("Epoch", fmt.Sprint(e.Epoch))
 		switch {
 		case e.Heard > e.Epoch:
-			t.Row("Heard", fmt.Sprintf("%d, by nodes, from another card of this gateway: they refuse this one", e.Heard))
+			t.Row("Heard", table.Two(fmt.Sprintf("%d, by nodes, from another card of this gateway: they refuse this one", e.Heard), fmt.Sprint(e.Heard)))
 		case e.Heard == e.Epoch:
-			t.Row("Heard", "the same, by nodes, from another card of this gateway: they keep to what that one signed")
+			t.Row("Heard", table.Two("the same, by nodes, from another card of this gateway: they keep to what that one signed", fmt.Sprint(e.Heard)))
 		}
 		return t.Write(w)
 	})

@@ -25,8 +25,8 @@ links between them with their quality both ways, by whom each reaches the gatewa
 what would be cut off by whose loss, and how healthy all that is. What the routing
 of one device sees, haloctl mesh topology shows.
 
-With --at it shows the network as it was. docs/topology.md says what the numbers
-mean.`
+With --at it shows the network as it was. With -o csv it prints the links, as links
+does; nodes prints the nodes. docs/topology.md says what the numbers mean.`
 
 // topologyCommand is about the network's picture.
 func (a *app) topologyCommand() *cobra.Command {
@@ -51,8 +51,10 @@ func (a *app) topologyCommand() *cobra.Command {
 			return err
 		}
 		switch {
-		case a.page().CSV:
-			return &usageError{fmt.Errorf("-o csv: expected one table, as haloctl topology nodes or links prints it")}
+		case watch && a.page().CSV:
+			return &usageError{fmt.Errorf("--watch: expected to be without -o csv; --json prints each change as an object")}
+		case a.page().CSV: // of all its tables the one that the picture is of
+			return a.show(p, linksTable(p.Links, namer(p)).Write)
 		case watch && at != "":
 			return &usageError{fmt.Errorf("--watch: expected to be without --at")}
 		case watch && a.json:
@@ -107,9 +109,9 @@ func (a *app) topologyCommand() *cobra.Command {
 			if n.Cut != nil {
 				about.Row("Cuts off", namesOf(n.Cut.Split, n.Cut.Count, name))
 			}
-			why := table.New("POINTS", "LACKING FOR")
+			why := table.New("POINTS", "LACKING FOR", "CODE", "OF", "VALUE").Wide(2)
 			for _, r := range n.Node.Reasons {
-				why.Row(strconv.Itoa(r.Lost), r.Text(name))
+				why.Row(strconv.Itoa(r.Lost), r.Text(name), string(r.Code), r.Node, r.Value)
 			}
 			return writeTables(w, []section{{1, about}, {len(n.Node.Reasons), why}, {len(n.Links), linksTable(n.Links, name)}})
 		})
@@ -304,7 +306,7 @@ func linksTable(links []graph.Link, name func(string) string) *table.Table {
 			}
 			return strconv.Itoa(d.Quality)
 		}
-		t.Row(name(l.A), name(l.B), string(l.Transport), strings.ReplaceAll(string(l.State), "_", " "), quality(l.AB), quality(l.BA), costOf(l.Cost),
+		t.Row(name(l.A), name(l.B), string(l.Transport), table.Two(strings.ReplaceAll(string(l.State), "_", " "), string(l.State)), quality(l.AB), quality(l.BA), costOf(l.Cost),
 			some(l.AB.SignalDBm), some(l.BA.SignalDBm), some(l.AB.TxKbps), some(l.BA.TxKbps),
 			some(l.AB.TQ), some(l.BA.TQ), permille(l.AB.RetryPermille), permille(l.BA.RetryPermille), permille(l.AB.FailPermille), permille(l.BA.FailPermille),
 			l.AB.Iface, l.BA.Iface, some(cmp.Or(l.AB.FreqKHz, l.BA.FreqKHz)), some(cmp.Or(l.AB.WidthKHz, l.BA.WidthKHz)), strconv.Itoa(l.Parallel), l.A, l.B)

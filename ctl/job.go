@@ -41,7 +41,7 @@ func (a *app) jobCommand() *cobra.Command {
 					known = nil // it is shown by its ID
 				}
 				jobRow(t, known, c.Now(), j)
-			}, jobHeading)
+			}, jobHeading, jobWide)
 		}
 		if limit < 1 {
 			return &usageError{fmt.Errorf("--limit: expected 1 or more, got %d", limit)}
@@ -99,10 +99,12 @@ func (a *app) jobCommand() *cobra.Command {
 	return g
 }
 
-var jobHeading = []string{"JOB", "KIND", "NODE", "STATE", "MADE", "BY", "DETAIL"}
+var jobHeading = []string{"JOB", "KIND", "NODE", "STATE", "MADE", "BY", "DETAIL", "PROGRESS", "CANCELLED"}
+
+const jobWide = 7
 
 func jobRow(t *table.Table, names map[string]string, now time.Time, j apitype.Job) {
-	t.Row(strconv.FormatInt(j.ID, 10), j.Kind, nameOf(names, j.Node), jobState(j), table.Age(now, j.Created), j.By, jobDetail(j))
+	t.Row(strconv.FormatInt(j.ID, 10), j.Kind, nameOf(names, j.Node), table.Two(jobState(j), j.State), table.Age(now, j.Created), j.By, jobDetail(j), j.Progress, j.Cancelled)
 }
 
 // nodeCommandsList shows jobs, of people's commands to one node.
@@ -132,7 +134,7 @@ func (a *app) showJobs(ctx context.Context, c *client.Client, jobs []apitype.Job
 		return err
 	}
 	return a.show(items[apitype.Job]{jobs}, func(w io.Writer) error {
-		t := table.New(jobHeading...)
+		t := table.New(jobHeading...).Wide(jobWide)
 		for _, j := range jobs {
 			jobRow(t, names, c.Now(), j)
 		}
@@ -280,7 +282,9 @@ func (a *app) showJob(ctx context.Context, c *client.Client, j apitype.Job) erro
 		t.Row("Job", strconv.FormatInt(j.ID, 10))
 		t.Row("Kind", j.Kind)
 		t.Row("Node", nameOf(names, j.Node))
-		t.Row("State", jobState(j))
+		t.Row("State", table.Two(jobState(j), j.State))
+		t.Programs("Progress", j.Progress)
+		t.Programs("Cancelled", j.Cancelled)
 		t.Row("Detail", jobDetail(j))
 		t.Row("By", j.By)
 		t.Row("Made", table.Age(c.Now(), j.Created))
@@ -295,7 +299,7 @@ func (a *app) showJob(ctx context.Context, c *client.Client, j apitype.Job) erro
 			t.Row("Result", string(j.Result))
 		}
 		if j.File != nil {
-			t.Row("File", fmt.Sprintf("%s (haloctl job file %d --out FILE)", j.File.Type, j.ID))
+			t.Row("File", table.Two(fmt.Sprintf("%s (haloctl job file %d --out FILE)", j.File.Type, j.ID), j.File.Type))
 			t.Row("Size", table.Bytes(j.File.Bytes))
 		}
 		return t.Write(w)

@@ -246,8 +246,8 @@ func recoveryText(r model.Recovery) string {
 }
 
 // watchList prints all things of a topic, and then those that change.
-func watchList[T any](ctx context.Context, a *app, c *client.Client, interval time.Duration, topic string, rows func(*table.Table, T), heading []string) error {
-	out := changing[T]{app: a, heading: heading, row: rows}
+func watchList[T any](ctx context.Context, a *app, c *client.Client, interval time.Duration, topic string, rows func(*table.Table, T), heading []string, wide int) error {
+	out := changing[T]{app: a, heading: heading, wide: wide, row: rows}
 	return a.follow(ctx, c, interval, []apitype.LiveRequest{{Topic: topic}}, func(m apitype.LiveMessage) error {
 		list, err := decode[T](m)
 		if err != nil {
@@ -261,6 +261,7 @@ func watchList[T any](ctx context.Context, a *app, c *client.Client, interval ti
 type changing[T any] struct {
 	app     *app
 	heading []string
+	wide    int // see table.Table.Wide
 	row     func(*table.Table, T)
 	begun   bool
 }
@@ -274,6 +275,7 @@ func (c *changing[T]) print(list []T, gone []string) error {
 	if !c.begun {
 		t, c.begun = table.New(c.heading...), true
 	}
+	t.Wide(c.wide)
 	for _, v := range list {
 		c.row(t, v)
 	}

@@ -164,31 +164,44 @@ func (a *app) meshStatus(ctx context.Context, from air, _ []string) error {
 func writeMesh(w io.Writer, s model.MeshStatus, names map[string]string) error {
 	t := table.New()
 	t.Row("Mesh", s.Mesh)
-	t.Row("Node", fmt.Sprintf("%s (%s)", s.Name, s.Node))
+	t.People("Node", fmt.Sprintf("%s (%s)", s.Name, s.Node))
+	t.Programs("Node", s.Name)
+	t.Programs("ID", s.Node)
 	t.Row("Country", s.Country)
 	t.Row("Nodes reachable", s.Originators)
 	t.Row("Neighbours", len(s.Neighbours))
-	radios := table.New(append(radioHeading, "LINKS", "STATE")...)
+	radios := table.New(append(radioHeading, "LINKS", "STATE", "PEERS")...).Wide(len(radioHeading) + 2)
 	for _, r := range s.Radios {
 		links := table.Two(fmt.Sprintf("%d of %d", r.Linked(), len(r.Peers)), strconv.Itoa(r.Linked()))
-		radios.Row(append(radioCells(r), links, radioState(r))...)
+		radios.Row(append(radioCells(r), links, radioState(r), len(r.Peers))...)
 	}
-	dropped := table.New("RADIO", "DROPPED SINCE IT JOINED")
+	dropped := table.New("RADIO", "DROPPED SINCE IT JOINED", "FRAMES").Wide(2)
 	drops := 0
 	for _, r := range s.Radios {
-		if r.Dropped != (model.Dropped{}) {
-			dropped.Row(r.Name, describeDropped(r.Dropped))
+		var words []string
+		all := uint64(0)
+		for _, d := range droppedOf(r.Dropped) {
+			words = append(words, fmt.Sprintf("%d %s", d.n, d.what))
+			all += d.n
+			dropped.Programs(r.Name, d.what, d.n)
+		}
+		if all > 0 {
+			dropped.People(r.Name, strings.Join(words, ", "), all)
 			drops++
 		}
 	}
 	healing, healed := healingTable(s.Radios)
-	ports := table.New("PORT", "ROLE", "MEMBERS", "MACSEC", "KEY AGE", "DETAIL")
+	ports := table.New("PORT", "ROLE", "MEMBERS", "MACSEC", "KEY AGE", "DETAIL", "LATE", "INVALID").Wide(6)
 	for _, p := range s.Ports {
 		members := make([]string, len(p.Members))
 		for i, m := range p.Members {
 			members[i] = nameOf(names, m)
 		}
-		ports.Row(p.Iface, p.Role, strings.Join(members, " "), describeMACsec(p.MACsec), keyAge(p.MACsec), p.Detail)
+		var late, invalid table.Cell
+		if m := p.MACsec; m != nil {
+			late, invalid = table.Of(m.Late), table.Of(m.Invalid)
+		}
+		ports.Row(p.Iface, p.Role, strings.Join(members, " "), describeMACsec(p.MACsec), keyAge(p.MACsec), p.Detail, late, invalid)
 	}
 	relayed := table.New("MULTICAST", "LISTENED TO HERE", "AND AT")
 	groups := 0
@@ -242,9 +255,9 @@ func healingTable(radios []model.Radio) (t *table.Table, rows int) {
 }
 
 // describeMACsec says how a port's frames are protected.
-func describeMACsec(m *model.MACsec) string {
+func describeMACsec(m *model.MACsec) table.Cell {
 	if m == nil {
-		return ""
+		return table.Cell{}
 	}
 	text := m.State
 	if m.Late > 0 {
@@ -253,7 +266,7 @@ func describeMACsec(m *model.MACsec) string {
 	if m.Invalid > 0 {
 		text += fmt.Sprintf(", %d invalid", m.Invalid)
 	}
-	return text
+	return table.Two(text, m.State)
 }
 
 // keyAge is how long a port's frames are encrypted under one key.
@@ -264,10 +277,14 @@ func keyAge(m *model.MACsec) table.Cell {
 	return table.Span(time.Duration(m.KeyAgeS) * time.Second)
 }
 
-// describeDropped says what a radio heard in vain, and leaves out what it did
-// not.
-func describeDropped(d model.Dropped) string {
-	var parts []string
+// dropped is so many frames of a kind that a radio heard in vain.
+type dropped struct {
+	n    uint64
+	what string
+}
+
+// droppedOf leaves out what there was none of.
+func droppedOf(d model.Dropped) (list []dropped) {
 	for _, c := range []struct {
 		n         uint64
 		one, many string
@@ -285,12 +302,12 @@ func describeDropped(d model.Dropped) string {
 		switch c.n {
 		case 0:
 		case 1:
-			parts = append(parts, "1 "+c.one)
+			list = append(list, dropped{1, c.one})
 		default:
-			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.many))
+			list = append(list, dropped{c.n, c.many})
 		}
 	}
-	return strings.Join(parts, ", ")
+	return list
 }
 
 func (a *app) meshPeers(ctx context.Context, from air, _ []string) error {
@@ -306,10 +323,10 @@ func (a *app) meshPeers(ctx context.Context, from air, _ []string) error {
 }
 
 func peerTable(peers []model.MeshPeer, names map[string]string, now time.Time) *table.Table {
-	t := table.New("PEER", "INTERFACE", "MAC", "STATE", "SINCE", "SIGNAL", "HEARD", "TX RATE", "RX RATE", "TX", "RX", "QUALITY", "LAST FAILURE", "AGAIN IN")
+	t := table.New("PEER", "INTERFACE", "MAC", "STATE", "SINCE", "SIGNAL", "HEARD", "TX RATE", "RX RATE", "TX", "RX", "QUALITY", "LAST FAILURE", "AGAIN IN", "FAILURES").Wide(14)
 	for _, p := range peers {
-		state, failure := "proven", ""
-		var since, signal, heard, txRate, rxRate, tx, rx, again table.Cell
+		state := "proven"
+		var since, signal, heard, txRate, rxRate, tx, rx, failure, again, failures table.Cell
 		switch r := p.Radio; {
 		case r != nil:
 			state, heard = "linked", agoMS(r.InactiveMS)
@@ -329,10 +346,11 @@ func peerTable(peers []model.MeshPeer, names map[string]string, now time.Time) *
 				tx, rx = table.Bytes(int64(r.TxBytes)), table.Bytes(int64(r.RxBytes))
 			}
 			if r.Failures > 0 {
-				failure = fmt.Sprintf("%s (%d times)", r.Reason, r.Failures)
+				failure = table.Two(fmt.Sprintf("%s (%d times)", r.Reason, r.Failures), r.Reason)
 			}
+			failures = table.Of(r.Failures)
 			if r.Full {
-				failure = "it has peers enough"
+				failure = table.Of("it has peers enough")
 			}
 			if r.RetryMS > 0 {
 				again = table.Span(millis(r.RetryMS))
@@ -347,7 +365,7 @@ func peerTable(peers []model.MeshPeer, names map[string]string, now time.Time) *
 				heard = agoMS(n.LastSeenMS)
 			}
 		}
-		t.Row(nameOf(names, p.Node), p.Iface, p.MAC, state, since, signal, heard, txRate, rxRate, tx, rx, routing, failure, again)
+		t.Row(nameOf(names, p.Node), p.Iface, p.MAC, state, since, signal, heard, txRate, rxRate, tx, rx, routing, failure, again, failures)
 	}
 	return t
 }

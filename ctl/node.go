@@ -21,7 +21,7 @@ func (a *app) nodeCommand() *cobra.Command {
 	var interval time.Duration
 	list := a.call("list", "all nodes, the gateway among them", cobra.NoArgs, func(ctx context.Context, c *client.Client, args []string) error {
 		if watch {
-			return watchList(ctx, a, c, interval, apitype.TopicNodes, nodeRow(c), nodeHeading)
+			return watchList(ctx, a, c, interval, apitype.TopicNodes, nodeRow(c), nodeHeading, 0)
 		}
 		return a.nodeList(ctx, c, args)
 	})

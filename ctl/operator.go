@@ -107,7 +107,9 @@ func (a *app) nodeConsoleCode(ctx context.Context, c *client.Client, args []stri
 	}
 	return a.show(n, func(w io.Writer) error {
 		t := table.New()
-		t.Row("Node", fmt.Sprintf("%s (%s)", n.Name, n.Node))
+		t.People("Node", fmt.Sprintf("%s (%s)", n.Name, n.Node))
+		t.Programs("Node", n.Name)
+		t.Programs("ID", n.Node)
 		t.Row("Code", n.Code)
 		return t.Write(w)
 	})

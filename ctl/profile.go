@@ -189,7 +189,9 @@ func writeProfile(w io.Writer, p model.MeshProfile, names map[string]string, now
 	t.Row("Mesh", p.SSID)
 	parameterRows(t, p.MeshParameters)
 	if p.Serial != 0 {
-		t.Row("Document", fmt.Sprintf("%d of epoch %d", p.Serial, p.Epoch))
+		t.People("Document", fmt.Sprintf("%d of epoch %d", p.Serial, p.Epoch))
+		t.Programs("Document", p.Serial)
+		t.Programs("Epoch", p.Epoch)
 	}
 	if p.Issued != nil {
 		t.Row("Issued", table.Age(now, *p.Issued))

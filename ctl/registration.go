@@ -18,7 +18,7 @@ func (a *app) registrationCommand() *cobra.Command {
 	var interval time.Duration
 	list := a.call("list", "those that wait, and those that were rejected", cobra.NoArgs, func(ctx context.Context, c *client.Client, args []string) error {
 		if watch {
-			return watchList(ctx, a, c, interval, apitype.TopicRegistrations, registrationRow(c), registrationHeading)
+			return watchList(ctx, a, c, interval, apitype.TopicRegistrations, registrationRow(c), registrationHeading, 0)
 		}
 		return a.registrationList(ctx, c, args)
 	})

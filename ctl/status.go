@@ -71,7 +71,9 @@ func (s status) table(now time.Time) *table.Table {
 	if s.System.Network != "" {
 		t.Row("Network", s.System.Network)
 	}
-	t.Row("Gateway", fmt.Sprintf("%s (%s)", s.System.Name, s.System.Node))
+	t.People("Gateway", fmt.Sprintf("%s (%s)", s.System.Name, s.System.Node))
+	t.Programs("Gateway", s.System.Name)
+	t.Programs("ID", s.System.Node)
 	t.Row("State", state(s.Health.State, s.Health.Missing, s.Health.Detail))
 	t.Row("Version", s.System.Build.Version)
 	t.Row("Started", table.Age(now, s.System.Started))
@@ -83,10 +85,18 @@ func (s status) table(now time.Time) *table.Table {
 			online++
 		}
 	}
-	t.Row("Nodes", fmt.Sprintf("%d of %d online", online, len(s.Nodes)))
+	t.People("Nodes", fmt.Sprintf("%d of %d online", online, len(s.Nodes)))
+	t.Programs("Nodes", len(s.Nodes))
+	t.Programs("Nodes online", online)
 	if s.Mesh != nil {
-		t.Row("Mesh", fmt.Sprintf("%s, neighbours: %d, nodes reachable: %d", s.Mesh.Mesh, len(s.Mesh.Neighbours), s.Mesh.Originators))
-		t.Row("Overlay", overlaySummary(now, s.Mesh.Overlay))
+		t.People("Mesh", fmt.Sprintf("%s, neighbours: %d, nodes reachable: %d", s.Mesh.Mesh, len(s.Mesh.Neighbours), s.Mesh.Originators))
+		t.Programs("Mesh", s.Mesh.Mesh)
+		t.Programs("Neighbours", len(s.Mesh.Neighbours))
+		t.Programs("Nodes reachable", s.Mesh.Originators)
+		fresh := shaken(now, s.Mesh.Overlay)
+		t.People("Overlay", fmt.Sprintf("%d of %d peers with a fresh handshake", fresh, len(s.Mesh.Overlay)))
+		t.Programs("Overlay peers", len(s.Mesh.Overlay))
+		t.Programs("Fresh handshakes", fresh)
 		if s.Mesh.StaleMS > 0 {
 			t.Row("Mesh as of", agoMS(s.Mesh.StaleMS)) // the kernel does not answer halo-mesh
 		}
@@ -103,18 +113,18 @@ func storage(t *table.Table, name string, d apitype.Database) {
 		t.Row(name+" at most", table.Bytes(d.Budget))
 	}
 	if d.Thinned > 0 {
-		t.Row(name+" thinned", fmt.Sprintf("%d times", d.Thinned))
+		t.Row(name+" thinned", table.Two(fmt.Sprintf("%d times", d.Thinned), fmt.Sprint(d.Thinned)))
 	}
 }
 
-func overlaySummary(now time.Time, peers []model.OverlayPeer) string {
-	fresh := 0
+// shaken counts peers with a fresh handshake.
+func shaken(now time.Time, peers []model.OverlayPeer) (fresh int) {
 	for _, p := range peers {
 		if p.LastHandshake != nil && model.Recent(now, *p.LastHandshake, 3*time.Minute) { // WireGuard renews every two
 			fresh++
 		}
 	}
-	return fmt.Sprintf("%d of %d peers with a fresh handshake", fresh, len(peers))
+	return fresh
 }
 
 // state puts a health state and its cause into words.

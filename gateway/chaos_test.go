@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -40,6 +41,11 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	flag.Parse()
+	// Gateways wait for the disk, and for each other, more than they work.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }
@@ -114,6 +120,7 @@ const (
 // TestNothingAcknowledgedIsLostByKills: readings and changes that the gateway has
 // acknowledged are there after it was killed, whatever it was at.
 func TestNothingAcknowledgedIsLostByKills(t *testing.T) {
+	t.Parallel()
 	kills := killsInSuite
 	if os.Getenv("HALO_SOAK") != "" {
 		kills = killsInSoak

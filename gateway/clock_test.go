@@ -15,7 +15,6 @@ import (
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
-	"halo.internal/model/atomicfile"
 	"halo.internal/model/paths"
 )
 
@@ -23,6 +22,7 @@ import (
 // and logins come: nothing that was acknowledged or kept is lost, whoever had a login has
 // one when the clock is right again, and all goes on at its pace.
 func TestTheClockOfARunningGatewayIsSet(t *testing.T) {
+	t.Parallel()
 	dir, run, plain := t.TempDir(), t.TempDir(), freeAddress(t)
 	var step atomic.Int64
 	c := Board(slog.New(slog.DiscardHandler))
@@ -31,9 +31,7 @@ func TestTheClockOfARunningGatewayIsSet(t *testing.T) {
 	// The true time is late enough that a year before is after the build.
 	truly := func() time.Time { return time.Now().AddDate(2, 0, 0) }
 	c.Now = func() time.Time { return truly().Add(time.Duration(step.Load())) }
-	if err := atomicfile.Write(c.Identity, (identity.State{Key: identity.New(), BootCounter: 9, BootID: "b"}).Marshal(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	identify(t, c, identity.State{Key: identity.New(), BootCounter: 9, BootID: "b"})
 	halomesh := &mesh{} // whose clock is GPS's
 	halomesh.serve(t, c.Mesh)
 	stop := start(t, c)

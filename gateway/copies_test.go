@@ -138,6 +138,7 @@ func (i inside) RoundTrip(r *http.Request) (*http.Response, error) {
 // A claim uses the code up: a copy that still has it would let somebody else
 // claim the gateway after a restore.
 func TestNoCopyHasTheCodeOfAClaim(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		console := &output{}
 		d := newDaemon(Laptop(t.TempDir(), nil, console, slog.New(slog.DiscardHandler)))

@@ -60,6 +60,7 @@ func fill(t *testing.T, dir string) (free func()) {
 // Each thing that the gateway writes, on a card that has no room: it says so, nothing of
 // what there is gets lost, and with room again it goes on without a restart.
 func TestAFullCardAtEachWritePath(t *testing.T) {
+	t.Parallel()
 	g := startAlone(t, smallCard(t, "40m"))
 	g.claim(printedCode(t, g.console))
 	var kept apitype.APIToken
@@ -118,6 +119,7 @@ func TestAFullCardAtEachWritePath(t *testing.T) {
 
 // A card that is full when the gateway starts: the reserve lets it.
 func TestAStartOnAFullCard(t *testing.T) {
+	t.Parallel()
 	dir := smallCard(t, "40m")
 	g := startAlone(t, dir)
 	g.claim(printedCode(t, g.console))
@@ -135,6 +137,7 @@ func TestAStartOnAFullCard(t *testing.T) {
 
 // The first start of all finds no room: it waits, says so, and begins once there is.
 func TestAFirstStartOnAFullCard(t *testing.T) {
+	t.Parallel()
 	dir := smallCard(t, "8m")
 	free := fill(t, dir)
 	plain := freeAddress(t)
@@ -155,6 +158,7 @@ func TestAFirstStartOnAFullCard(t *testing.T) {
 
 // A backup that has no room on the fresh card changes nothing there.
 func TestARestoreOntoATooSmallCard(t *testing.T) {
+	t.Parallel()
 	lost := startAlone(t, t.TempDir())
 	lost.claim(printedCode(t, lost.console))
 	file := lost.file(apitype.CreateBackup{Passphrase: phrase})

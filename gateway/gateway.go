@@ -71,6 +71,7 @@ type Config struct {
 	Budget   int64            // bytes of telemetry
 	Every    time.Duration    // between commits of what is not urgent
 	Poll     time.Duration    // between looks at halo-mesh: how soon /health tells of its loss
+	LinkLost time.Duration    // for how long a link has to be gone before people are told; 0: half a minute
 	Console  io.Writer        // for the claim code, when alone
 	Now      func() time.Time // the system's clock; nil: time.Now
 	Confine  bool             // give up what the process does not need; it cannot have it back
@@ -308,7 +309,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	kept := d.openHistory(ctx, log)
 	defer func() { err = errors.Join(err, kept.close()) }()
-	picture := topology.New(topology.Config{Members: membersOf(nodes), Changed: nodes.Changes(), Store: kept, Events: log, Now: d.clock.Now, Log: d.Log})
+	picture := topology.New(topology.Config{Members: membersOf(nodes), Changed: nodes.Changes(), Store: kept, Events: log, Now: d.clock.Now, Log: d.Log, LinkLost: d.LinkLost})
 	stream := ingest.New(ingest.Config{Neighbours: picture, Registry: nodes, Telemetry: series, Commands: work.commands, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
 	server, err := trust.NewServer(ca, []string{"gateway.halo", "localhost", nodeName(p) + ".halo"}, localAddresses, d.clock.Now)
 	if err != nil {
@@ -389,7 +390,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	a, err = api.New(api.Config{
+	a = api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Backups: saved, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
 		Firewall: rules, Tables: mesh, Visitors: guests, Endpoints: clients, Alerts: alarms,
@@ -397,9 +398,6 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		Idempotency: once, Live: hub, Topology: picture, Jobs: work.jobs, Commands: work.commands, SpeedTests: work.speed,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
 	})
-	if err != nil {
-		return err
-	}
 	d.handler.Store(&handler{a})
 
 	secure := make([]listener, len(d.TLS))

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ import (
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/atomicfile"
+	"halo.internal/model/bundle"
 	"halo.internal/model/claim"
 	"halo.internal/model/paths"
 )
@@ -71,9 +73,14 @@ func eventually(t *testing.T, what string, f func() error) {
 	t.Fatalf("%s: %v", what, err)
 }
 
+// given counts addresses of the loopback, so that each test has its own: by the time that
+// a gateway listens, a port of 127.0.0.1 may be another test's.
+var given atomic.Uint32
+
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	n := given.Add(1)
+	l, err := net.Listen("tcp", fmt.Sprintf("127.1.%d.%d:0", n>>8&0xff, n&0xff))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,6 +241,7 @@ func printedCode(t *testing.T, console *output) string {
 }
 
 func TestAloneOnALaptop(t *testing.T) {
+	t.Parallel()
 	dir, plain, secure := t.TempDir(), freeAddress(t), freeAddress(t)
 	console, log := &output{}, &output{}
 	c := Laptop(dir, []string{plain}, console, slog.New(slog.NewTextHandler(log, nil)))
@@ -375,7 +383,31 @@ func (m *mesh) serve(t *testing.T, socket string) (stop func()) {
 	return stop
 }
 
+// bundleOf is the bundle of a gateway with that key.
+func bundleOf(t *testing.T, key identity.Key) []byte {
+	t.Helper()
+	b, err := bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
+		Gateway: bundle.Gateway{PublicKey: key.Public().Base64(), Seed: base64.StdEncoding.EncodeToString(key.Seed())},
+		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// identify writes what halo-mesh does before gateway-api can start: the identity of this
+// start of the machine, and the bundle, without which a start waits for some seconds.
+func identify(t *testing.T, c Config, s identity.State) {
+	t.Helper()
+	err := os.WriteFile(c.State.File(paths.BundleCopy), bundleOf(t, s.Key), 0o600)
+	if err = errors.Join(err, atomicfile.Write(c.Identity, s.Marshal(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOnABoard, where halo-mesh comes late and has no bundle.
 func TestOnABoard(t *testing.T) {
+	t.Parallel()
 	dir, run, plain := t.TempDir(), t.TempDir(), freeAddress(t)
 	sock := filepath.Join(run, "mesh.sock")
 	c := Board(slog.New(slog.DiscardHandler))
@@ -521,6 +553,7 @@ func TestOnABoard(t *testing.T) {
 // and has it announced and in memberships; once it has admitted a node, a
 // person decides.
 func TestEvidenceOfAHigherEpoch(t *testing.T) {
+	t.Parallel()
 	dir, run, plain := t.TempDir(), t.TempDir(), freeAddress(t)
 	sock := filepath.Join(run, "mesh.sock")
 	c := Board(slog.New(slog.DiscardHandler))
@@ -528,9 +561,7 @@ func TestEvidenceOfAHigherEpoch(t *testing.T) {
 	c.Plain, c.TLS, c.Every, c.Poll = []string{plain}, nil, time.Millisecond, 50*time.Millisecond
 	halomesh, key := &mesh{}, identity.New()
 	halomesh.serve(t, sock)
-	if err := atomicfile.Write(c.Identity, (identity.State{Key: key, BootCounter: 1, BootID: "b"}).Marshal(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	identify(t, c, identity.State{Key: key, BootCounter: 1, BootID: "b"})
 	stop := start(t, c)
 	api := newClient(t, "http://"+plain)
 	api.ready()
@@ -658,6 +689,7 @@ func (c *client) join(network, node identity.Key) model.Membership {
 // TestACardChangesNetworks: a new network's gateway starts anew on a used card,
 // and the old one is found again when the card goes back.
 func TestACardChangesNetworks(t *testing.T) {
+	t.Parallel()
 	dir, plain := t.TempDir(), freeAddress(t)
 	run := func() (*client, *output, func()) {
 		console := &output{}
@@ -709,6 +741,7 @@ func TestACardChangesNetworks(t *testing.T) {
 }
 
 func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
+	t.Parallel()
 	dir, plain := t.TempDir(), freeAddress(t)
 	console := &output{}
 	c := Laptop(dir, []string{plain}, console, slog.New(slog.DiscardHandler))
@@ -799,6 +832,7 @@ func TestDamagedConfigIsLoudAndRaisesTheEpoch(t *testing.T) {
 
 // A token is revoked and the power fails before the copies are made anew.
 func TestARestartFreesTheCopiesOfWhatWasRevoked(t *testing.T) {
+	t.Parallel()
 	dir, plain := t.TempDir(), freeAddress(t)
 	console := &output{}
 	c := Laptop(dir, []string{plain}, console, slog.New(slog.DiscardHandler))
@@ -839,6 +873,7 @@ func TestARestartFreesTheCopiesOfWhatWasRevoked(t *testing.T) {
 // A power cut right after an adoption: the registry has it, the clients are with the old
 // node still.
 func TestARestartEndsAnAdoption(t *testing.T) {
+	t.Parallel()
 	dir, plain := t.TempDir(), freeAddress(t)
 	console := &output{}
 	c := Laptop(dir, []string{plain}, console, slog.New(slog.DiscardHandler))
@@ -881,6 +916,7 @@ func TestARestartEndsAnAdoption(t *testing.T) {
 // What becomes of the databases is in the log of events, also where that is in
 // the one that cannot be written.
 func TestDatabasesThatFailAreInTheEvents(t *testing.T) {
+	t.Parallel()
 	dir, plain := t.TempDir(), freeAddress(t)
 	console := &output{}
 	c := Laptop(dir, []string{plain}, console, slog.New(slog.DiscardHandler))
@@ -933,6 +969,7 @@ func TestDatabasesThatFailAreInTheEvents(t *testing.T) {
 }
 
 func TestWhatPowerCutsLeftIsRemoved(t *testing.T) {
+	t.Parallel()
 	dir, plain := t.TempDir(), freeAddress(t)
 	torn := []string{filepath.Join(dir, ".tmp-1"), filepath.Join(dir, paths.GatewayDir, ".tmp-2"),
 		filepath.Join(dir, paths.ConfigDB+".copy-new"), filepath.Join(dir, paths.ConfigDB+".copy-new-journal")}
@@ -951,6 +988,7 @@ func TestWhatPowerCutsLeftIsRemoved(t *testing.T) {
 }
 
 func TestPermThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "not-a-directory")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -970,6 +1008,7 @@ func TestPermThatCannotBeWritten(t *testing.T) {
 // What a request tells of that is answered while the gateway stops is in the
 // database afterwards.
 func TestTheLastRequestsEventsAreKept(t *testing.T) {
+	// Not in parallel: a gateway that stops gives a request seconds to end.
 	plain := freeAddress(t)
 	c := Laptop(t.TempDir(), []string{plain}, io.Discard, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -30,7 +30,6 @@ import (
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/backup"
-	"halo.internal/model/bundle"
 	"halo.internal/model/claim"
 	"halo.internal/model/paths"
 )
@@ -166,6 +165,7 @@ func (c *client) login() apitype.Tokens {
 }
 
 func TestAGatewayGoesToAnotherCard(t *testing.T) {
+	t.Parallel()
 	lost := startAlone(t, t.TempDir())
 	lost.claim(printedCode(t, lost.console))
 	refresh := lost.login().RefreshToken
@@ -312,6 +312,7 @@ func TestAGatewayGoesToAnotherCard(t *testing.T) {
 // An admin of a gateway that has no nodes may, and a release that is older says why it
 // cannot.
 func TestABackupOfANewerRelease(t *testing.T) {
+	t.Parallel()
 	lost := startAlone(t, t.TempDir())
 	lost.claim(printedCode(t, lost.console))
 	path := filepath.Join(lost.dir, paths.ConfigDB)
@@ -346,6 +347,7 @@ func TestABackupOfANewerRelease(t *testing.T) {
 // TestARestoredGatewayRaisesItsEpochUntilANodeComes: whoever has restored it meant it to
 // replace the other; once nodes go by it, it is a card like any other.
 func TestARestoredGatewayRaisesItsEpochUntilANodeComes(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	db, _, err := store.OpenConfig(t.Context(), filepath.Join(dir, "config.db"))
 	if err != nil {
@@ -406,12 +408,7 @@ func TestARestoredGatewayRaisesItsEpochUntilANodeComes(t *testing.T) {
 // one carries the restore out all the same.
 func TestARestoreGoesOnlyOnceItIsCarriedOut(t *testing.T) {
 	key := identity.New()
-	text, err := bundle.Bundle{Version: bundle.Version, Network: "north-ridge", Role: model.RoleGateway, Country: "DE",
-		Gateway: bundle.Gateway{PublicKey: key.Public().Base64(), Seed: base64.StdEncoding.EncodeToString(key.Seed())},
-		Mesh:    bundle.Mesh{SSID: "ETHRX0001-8A", PSK: "a secret of the mesh", Routing: "BATMAN_IV"}}.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := bundleOf(t, key)
 	for _, name := range []string{paths.BundleCopy, paths.Restored} {
 		t.Run(name, func(t *testing.T) {
 			d := &daemon{Config: Config{State: paths.Dir(t.TempDir())}}

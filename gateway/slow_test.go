@@ -135,6 +135,7 @@ func drain(c net.Conn) error {
 }
 
 func TestHugeHeadersAreRefused(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	l, done := newPipes(), make(chan error, 1)

@@ -49,8 +49,7 @@ func TestMain(m *testing.M) {
 		os.Exit(device(model.Role(role)))
 	}
 	flag.Parse()
-	// Devices wait for each other more than they work.
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "64"); err != nil { // see turn
 		panic(err)
 	}
 	go func() {
@@ -60,6 +59,18 @@ func TestMain(m *testing.M) {
 		}
 	}()
 	os.Exit(nstest.Main(m))
+}
+
+// turns are how many tests run side by side, besides those that last longest: these begin
+// at once, since they wait for what takes its time, and since nothing says in which order
+// testing begins parallel tests. Devices wait for each other more than they work.
+var turns = make(chan struct{}, 6)
+
+// turn is Parallel for a test that is not among the longest.
+func turn(t *testing.T) {
+	t.Parallel()
+	turns <- struct{}{}
+	t.Cleanup(func() { <-turns })
 }
 
 // starting takes what is to be done on a thread that lasts: boards are killed when the
@@ -266,12 +277,15 @@ func (d *board) ask(route string) error {
 	return nil
 }
 
-func (d *board) status() model.MeshStatus {
+// status is the present one. A process that starts has no earlier one to answer with when
+// the kernel takes its time, as it does with namespaces that come and go, or when there is
+// no processor for it: whoever asks has to ask again.
+func (d *board) status() (s model.MeshStatus) {
 	d.t.Helper()
-	s, err := d.mesh.Status(d.t.Context())
-	if err != nil {
-		d.t.Fatal(err)
-	}
+	until(d.t, "status of the "+string(d.role), func() (err error) {
+		s, err = d.mesh.Status(d.t.Context())
+		return err
+	})
 	return s
 }
 
@@ -292,11 +306,19 @@ func (d *board) peerList(gateway []byte) (peerlist.List, error) {
 	return peerlist.Parse(network, raw)
 }
 
-func (d *board) hasEvent(kind string) error {
-	list, err := d.mesh.Events(context.Background(), 0, 0)
-	if err != nil {
+// events are those that it has kept; one that has not answered in time is asked again.
+func (d *board) events() (list []model.Event) {
+	d.t.Helper()
+	until(d.t, "events of the "+string(d.role), func() (err error) {
+		list, err = d.mesh.Events(d.t.Context(), 0, 0)
 		return err
-	}
+	})
+	return list
+}
+
+func (d *board) hasEvent(kind string) error {
+	d.t.Helper()
+	list := d.events()
 	if !slices.ContainsFunc(list, func(e model.Event) bool { return e.Kind == kind }) {
 		return fmt.Errorf("no event %s among %d", kind, len(list))
 	}
@@ -337,7 +359,7 @@ func bundlesFor(t *testing.T, nodes int) (gateway, node []byte, key identity.Key
 }
 
 func TestNetworkComesUpAndReturns(t *testing.T) {
-	t.Parallel()
+	turn(t)
 	gwBundle, nodeBundle, key := bundles(t)
 	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
 	node.skew = -20 * 365 * 24 * time.Hour // a board without a clock
@@ -421,7 +443,7 @@ func TestNetworkComesUpAndReturns(t *testing.T) {
 // TestNodesSpeakDirectly has two nodes learn of each other from the gateway's
 // list, and speak without it.
 func TestNodesSpeakDirectly(t *testing.T) {
-	t.Parallel()
+	turn(t)
 	gwBundle, nodeBundle, _ := bundles(t)
 	gw, a, b := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle), newBoard(t, model.RoleNode, nodeBundle)
 	for _, d := range []*board{gw, a, b} {
@@ -479,20 +501,15 @@ func TestNodesSpeakDirectly(t *testing.T) {
 	speak()
 }
 
-// TestAFreshCardTakesTheGatewaysPlace, though the lost one had a higher epoch, or the
+// A fresh card takes the gateway's place, though the lost one had a higher epoch, or the
 // same: the node does not go with it, shows it why over a restart of its own, and asks to
 // join it anew, though its token is no use any more.
-func TestAFreshCardTakesTheGatewaysPlace(t *testing.T) {
-	t.Parallel()
-	for name, epoch := range map[string]string{"of a lower epoch": "5", "of the same epoch": "7"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			testFreshCard(t, epoch)
-		})
-	}
-}
+func TestAFreshCardOfALowerEpochTakesTheGatewaysPlace(t *testing.T) { testFreshCard(t, "5") }
+
+func TestAFreshCardOfTheSameEpochTakesTheGatewaysPlace(t *testing.T) { testFreshCard(t, "7") }
 
 func testFreshCard(t *testing.T, epoch string) {
+	turn(t)
 	gwBundle, nodeBundle, _ := bundles(t)
 	card := func(epoch string) *board {
 		d := newBoard(t, model.RoleGateway, gwBundle)
@@ -627,106 +644,102 @@ func (d *board) standsDown(network identity.PublicKey) error {
 	return errors.Join(err, fmt.Errorf("health says %+v", r.Checks))
 }
 
-// TestASecondGatewayStandsDown, made from the same bundle as one that lives: the node
+// A second gateway, made from the same bundle as one that lives, stands down: the node
 // stays where it is. When the first loses its power the second takes its place, and
-// then it is the first that comes too late.
-func TestASecondGatewayStandsDown(t *testing.T) {
+// then it is the first that comes too late. These are three tests, since parts of one
+// that run side by side begin when all other tests have, and last as long as any.
+func TestASecondGatewayOfTheSameEpochStandsDown(t *testing.T) { testSecondGateway(t, "7", "7") }
+
+func TestASecondGatewayOfALowerEpochStandsDown(t *testing.T) { testSecondGateway(t, "7", "5") }
+
+func TestASecondGatewayOfAHigherEpochStandsDown(t *testing.T) { testSecondGateway(t, "7", "9") }
+
+func testSecondGateway(t *testing.T, firstEpoch, secondEpoch string) {
 	t.Parallel()
-	for _, tc := range []struct{ name, first, second string }{
-		{"of the same epoch", "7", "7"},
-		{"of a lower epoch", "7", "5"},
-		{"of a higher epoch", "7", "9"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			gwBundle, nodeBundle, key := bundles(t)
-			card := func(epoch string) *board {
-				d := newBoard(t, model.RoleGateway, gwBundle)
-				if err := os.WriteFile(filepath.Join(d.root, epochFile), []byte(epoch), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				d.start()
-				return d
-			}
-			first, node := card(tc.first), newBoard(t, model.RoleNode, nodeBundle)
-			node.start()
-			ports := hub(t, first, node)
-			until(t, "page of the first gateway", node.fetch)
-			member := func() model.Membership {
-				t.Helper()
-				m, err := node.mesh.Membership(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
-				return m
-			}
-			joined := member()
-
-			second := card(tc.second)
-			until(t, "the second gateway has what to announce", func() error {
-				s, err := second.mesh.Status(t.Context())
-				if err == nil && s.Announcing == nil {
-					err = errors.New("nothing")
-				}
-				return err
-			})
-			joinHub(t, ports[1], second)
-			until(t, "the second stands down", func() error { return second.standsDown(key.Public()) })
-			until(t, "both say so", func() error {
-				return errors.Join(first.hasEvent("gateway.twin"), second.hasEvent("gateway.twin"))
-			})
-			if err := second.mesh.PutProfile(t.Context(), model.ProfileChange{RotateSecret: true}); err == nil || !strings.Contains(err.Error(), "stood down") {
-				t.Errorf("the second gateway is asked for another secret: got %v, want a refusal", err)
-			}
-			// Long enough for the node to hear of it, and to be asked by nobody else.
-			until(t, "the first knows that the second stands down", func() error {
-				s := first.status()
-				if s.Twin == nil || s.Twin.StandsDown || time.Since(s.Twin.Heard) > time.Hour {
-					return fmt.Errorf("it says %+v", s.Twin)
-				}
-				return node.fetch()
-			})
-			if s := second.status(); s.HeardEpoch != 0 || fmt.Sprint(s.Announcing.Epoch) != tc.second {
-				t.Errorf("the second heard of epoch %d and has %d: it must not outbid the living one", s.HeardEpoch, s.Announcing.Epoch)
-			}
-			if now := member(); now.GatewayWireGuardKey != joined.GatewayWireGuardKey || now.Epoch != joined.Epoch {
-				t.Errorf("the node's membership was %+v and is %+v", joined, now)
-			}
-			if r, err := first.mesh.Health(t.Context()); err != nil || r.State != health.OK && r.State != health.Degraded {
-				t.Errorf("the first: %+v, %v", r, err)
-			}
-
-			first.cut()
-			until(t, "the second takes the first's place", func() error { return second.hasEvent("gateway.twin-gone") })
-			until(t, "page of the second gateway", func() error {
-				if m := member(); m.GatewayWireGuardKey == joined.GatewayWireGuardKey {
-					return fmt.Errorf("the node is a member of the first still: %+v", m)
-				}
-				return node.fetch()
-			})
-			until(t, "the node has the list of the second gateway", func() error {
-				l, err := node.peerList(gwBundle)
-				if want := second.status().Announcing.Epoch; err == nil && l.Epoch != want {
-					err = fmt.Errorf("got that of epoch %d, want %d", l.Epoch, want)
-				}
-				return err
-			})
-
-			first.start()
-			joinHub(t, ports[1], first)
-			until(t, "the first came too late", func() error { return first.standsDown(key.Public()) })
-			if err := node.fetch(); err != nil {
-				t.Errorf("the node and the second: %v", err)
-			}
-		})
+	gwBundle, nodeBundle, key := bundles(t)
+	card := func(epoch string) *board {
+		d := newBoard(t, model.RoleGateway, gwBundle)
+		if err := os.WriteFile(filepath.Join(d.root, epochFile), []byte(epoch), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d.start()
+		return d
 	}
+	first, node := card(firstEpoch), newBoard(t, model.RoleNode, nodeBundle)
+	node.start()
+	ports := hub(t, first, node)
+	until(t, "page of the first gateway", node.fetch)
+	member := func() model.Membership {
+		t.Helper()
+		m, err := node.mesh.Membership(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	joined := member()
+
+	second := card(secondEpoch)
+	until(t, "the second gateway has what to announce", func() error {
+		s, err := second.mesh.Status(t.Context())
+		if err == nil && s.Announcing == nil {
+			err = errors.New("nothing")
+		}
+		return err
+	})
+	joinHub(t, ports[1], second)
+	until(t, "the second stands down", func() error { return second.standsDown(key.Public()) })
+	until(t, "both say so", func() error {
+		return errors.Join(first.hasEvent("gateway.twin"), second.hasEvent("gateway.twin"))
+	})
+	if err := second.mesh.PutProfile(t.Context(), model.ProfileChange{RotateSecret: true}); err == nil || !strings.Contains(err.Error(), "stood down") {
+		t.Errorf("the second gateway is asked for another secret: got %v, want a refusal", err)
+	}
+	// Long enough for the node to hear of it, and to be asked by nobody else.
+	until(t, "the first knows that the second stands down", func() error {
+		s := first.status()
+		if s.Twin == nil || s.Twin.StandsDown || time.Since(s.Twin.Heard) > time.Hour {
+			return fmt.Errorf("it says %+v", s.Twin)
+		}
+		return node.fetch()
+	})
+	if s := second.status(); s.HeardEpoch != 0 || fmt.Sprint(s.Announcing.Epoch) != secondEpoch {
+		t.Errorf("the second heard of epoch %d and has %d: it must not outbid the living one", s.HeardEpoch, s.Announcing.Epoch)
+	}
+	if now := member(); now.GatewayWireGuardKey != joined.GatewayWireGuardKey || now.Epoch != joined.Epoch {
+		t.Errorf("the node's membership was %+v and is %+v", joined, now)
+	}
+	if r, err := first.mesh.Health(t.Context()); err != nil || r.State != health.OK && r.State != health.Degraded {
+		t.Errorf("the first: %+v, %v", r, err)
+	}
+
+	first.cut()
+	until(t, "the second takes the first's place", func() error { return second.hasEvent("gateway.twin-gone") })
+	until(t, "page of the second gateway", func() error {
+		if m := member(); m.GatewayWireGuardKey == joined.GatewayWireGuardKey {
+			return fmt.Errorf("the node is a member of the first still: %+v", m)
+		}
+		return node.fetch()
+	})
+	until(t, "the node has the list of the second gateway", func() error {
+		l, err := node.peerList(gwBundle)
+		if want := second.status().Announcing.Epoch; err == nil && l.Epoch != want {
+			err = fmt.Errorf("got that of epoch %d, want %d", l.Epoch, want)
+		}
+		return err
+	})
+
+	first.start()
+	joinHub(t, ports[1], first)
+	until(t, "the first came too late", func() error { return first.standsDown(key.Public()) })
+	until(t, "page of the second gateway still", node.fetch) // both had one address for a moment
 }
 
 func lastEvent(t *testing.T, d *board) model.Event {
 	t.Helper()
-	list, err := d.mesh.Events(t.Context(), 0, 0)
-	if err != nil || len(list) == 0 {
-		t.Fatalf("events: got %d, %v", len(list), err)
+	list := d.events()
+	if len(list) == 0 {
+		t.Fatal("there are no events")
 	}
 	return list[len(list)-1]
 }
@@ -864,13 +877,11 @@ func TestNodeWithoutDataPartitionIsVolatile(t *testing.T) {
 		}
 		return err
 	})
+	until(t, "events say so", func() error { // of what health names they tell a moment later
+		return errors.Join(gw.hasEvent("perm.failing"), gw.hasEvent("bundle.not-kept"), gw.hasEvent("identity.not-kept"))
+	})
 	if s := gw.status(); !s.Volatile || s.Node != key.ID() || s.Network != "test-ridge" {
 		t.Errorf("status: %+v", s)
-	}
-	for _, kind := range []string{"perm.failing", "bundle.not-kept", "identity.not-kept"} {
-		if err := gw.hasEvent(kind); err != nil {
-			t.Error(err)
-		}
 	}
 	if b, err := os.ReadFile(filepath.Join(gw.root, paths.Bundle)); err != nil || string(b) != string(gwBundle) {
 		t.Errorf("the only copy of the bundle was changed (%v)", err)

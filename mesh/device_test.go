@@ -93,7 +93,7 @@ func device(role model.Role) int {
 			}
 			return &cable{c: c, err: errors.New("no cable yet")}
 		},
-		ChangeTiming: changeTiming(), RekeyOverlap: 15 * time.Second, TakeOver: 30 * time.Second,
+		ChangeTiming: changeTiming(), RekeyOverlap: 15 * time.Second, TakeOver: 30 * time.Second, RejoinPause: 5 * time.Second,
 		Restart: func() error { os.Exit(restarted); return nil },
 		Log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -168,9 +168,19 @@ func (c *cable) Run(ctx context.Context) error {
 // of cables have the same.
 func (c *cable) address() error {
 	own := identity.Underlay(c.c.Network, c.c.Key.Public())
-	err := mesh.AddressUnderlay(paths.BatIface, own)
+	err := errors.Join(askSoon(paths.BatIface), mesh.AddressUnderlay(paths.BatIface, own))
 	if err == nil && c.aside {
 		err = mesh.LeaveUnderlay(paths.BatIface, own)
+	}
+	return err
+}
+
+// askSoon has the kernel see within some seconds, and not after forty, that a neighbour has
+// another hardware address, as it has at the end of another cable. On a board that is the
+// same, or halo-mesh tells the kernel (meet.go).
+func askSoon(iface string) (err error) {
+	for key, value := range map[string]string{"base_reachable_time_ms": "2000", "delay_first_probe_time": "1", "ucast_solicit": "1"} {
+		err = errors.Join(err, os.WriteFile(filepath.Join("/proc/sys/net/ipv6/neigh", iface, key), []byte(value), 0))
 	}
 	return err
 }

@@ -72,7 +72,7 @@ func finding(r model.DoctorReport, fault, detail string) (model.DoctorFinding, e
 // switch that takes no large frames, somebody else's routes and rules, and a rule
 // that drops what goes to all.
 func TestPathDoctor(t *testing.T) {
-	t.Parallel()
+	turn(t)
 	gwBundle, nodeBundle, _ := bundles(t)
 	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
 	gw.start()

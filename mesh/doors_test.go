@@ -117,7 +117,7 @@ func (d *board) letIn(network identity.Key, serial, epoch uint64, nodes ...apity
 // revoked. On the way, both kinds of device show what they give away and whose
 // code they take.
 func TestTheDoor(t *testing.T) {
-	t.Parallel()
+	turn(t)
 	gwBundle, nodeBundle, key := bundles(t)
 	gw, a, b := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle), newBoard(t, model.RoleNode, nodeBundle)
 	for _, d := range []*board{gw, a, b} {

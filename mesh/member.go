@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -285,7 +286,7 @@ func (n *node) whyToldBy() (reason string, suspect *overlay.Device) {
 	if n.member == nil {
 		return "not a member yet", nil
 	}
-	if time.Since(n.joined) < rejoinPause {
+	if time.Since(n.joined) < cmp.Or(n.RejoinPause, rejoinPause) {
 		return "", nil // what it just said holds, even if it contradicts its announcement
 	}
 	if h := n.heard; h != nil && len(h.CASHA256) == sha256.Size {

@@ -60,6 +60,8 @@ type Config struct {
 	TakeOver time.Duration
 	// RekeyOverlap is how long both overlay keys of a device hold; zero: two minutes.
 	RekeyOverlap time.Duration
+	// RejoinPause is the least time between two successful joins; zero: a minute.
+	RejoinPause time.Duration
 	// Restart has the machine restart in an orderly way; nil: somebody does it by hand.
 	Restart func() error
 	// Userspace has the overlay in this process, see overlay.Config; not on boards.

@@ -34,7 +34,7 @@ func (d *board) resolve(name string) (string, error) {
 // TestNeuronsHaveNames on all devices, which lead to those that a component is assigned
 // to: the gateway knows them, and a node remembers what it has asked for.
 func TestNeuronsHaveNames(t *testing.T) {
-	t.Parallel()
+	turn(t)
 	gwBundle, nodeBundle, key := bundles(t)
 	gw, a, b := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle), newBoard(t, model.RoleNode, nodeBundle)
 	for _, d := range []*board{gw, a, b} {

@@ -37,7 +37,7 @@ const (
 	// rejoinAfter is how long the gateway may be heard with no handshake before
 	// it is asked whether it knows this node at all.
 	rejoinAfter = 3 * time.Minute
-	// rejoinPause is the least time between two successful joins.
+	// rejoinPause is Config.RejoinPause where that is zero.
 	rejoinPause = time.Minute
 	// joinCheck is how often it is looked whether joining again is due.
 	joinCheck = 15 * time.Second

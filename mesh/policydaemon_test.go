@@ -10,7 +10,7 @@ import (
 // TestAFirewallPolicyOverPowerCuts on a gateway: what is kept holds from the start on,
 // what is on trial does not survive, nor the time that it was given.
 func TestAFirewallPolicyOverPowerCuts(t *testing.T) {
-	t.Parallel()
+	turn(t)
 	b, _, _ := bundles(t)
 	gw := newBoard(t, model.RoleGateway, b)
 	gw.start()

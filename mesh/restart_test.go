@@ -58,7 +58,7 @@ func (d *board) aheadOfTime(network identity.PublicKey, to *board) {
 // refused by a member that has nothing to send to it, until that one hears of its new
 // life by itself.
 func TestARestartIsNoticedWithoutTheGateway(t *testing.T) {
-	t.Parallel()
+	turn(t)
 	gwBundle, nodeBundle, network := bundlesFor(t, 2)
 	gw, a, b := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle), newBoard(t, model.RoleNode, nodeBundle)
 	for _, d := range []*board{gw, a, b} {

@@ -15,7 +15,7 @@ import (
 // say so, and before that is on its card: it has to learn it anew from nodes that have
 // no reason of their own to speak, while one of them is revoked.
 func TestThePowerGoesWhileAChangeSettles(t *testing.T) {
-	t.Parallel()
+	turn(t)
 	boards := segments(t, 2)
 	gw, nodes := boards[0], boards[1:]
 	before, gone := gw.profile().Serial, nodes[1].status().Node

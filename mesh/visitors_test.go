@@ -90,7 +90,7 @@ func laptop() int {
 // TestAVisitor's laptop comes into the overlay, reaches the gateway and, through it, a
 // node, and is out when its time ends or it is taken off.
 func TestAVisitor(t *testing.T) {
-	t.Parallel()
+	turn(t)
 	gwBundle, nodeBundle, key := bundles(t)
 	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
 	gw.start()

@@ -21,7 +21,7 @@ const maxCell = 400
 // Table is rows under a heading.
 type Table struct {
 	heading bool // the first row is one
-	rows    [][]Cell
+	rows    []row
 	wide    int // columns from this one on are printed where all are wanted; 0: all always are
 }
 
@@ -48,26 +48,47 @@ func New(heading ...string) *Table {
 	if len(heading) == 0 {
 		return t
 	}
-	row := make([]Cell, len(heading))
+	cells := make([]Cell, len(heading))
 	for i, h := range heading {
-		row[i] = Cell{people: h, programs: strings.ReplaceAll(strings.ToLower(h), " ", "_")}
+		cells[i] = Cell{people: h, programs: strings.ReplaceAll(strings.ToLower(h), " ", "_")}
 	}
-	t.heading, t.rows = true, append(t.rows, row)
+	t.heading, t.rows = true, append(t.rows, row{cells: cells})
 	return t
 }
 
+type row struct {
+	cells []Cell
+	not   reader // for whom it is not
+}
+
+type reader int
+
+const (
+	people reader = iota + 1
+	programs
+)
+
 // Row adds a row of cells; what is no Cell becomes one by Of. Those that it lacks at its
 // end are empty.
-func (t *Table) Row(cells ...any) {
-	row := make([]Cell, len(cells))
-	if t.heading && len(cells) < len(t.rows[0]) {
-		row = make([]Cell, len(t.rows[0]))
+func (t *Table) Row(cells ...any) { t.add(0, cells) }
+
+// People adds a row for people alone, who read in one place what programs find in rows of
+// their own.
+func (t *Table) People(cells ...any) { t.add(programs, cells) }
+
+// Programs adds a row for programs alone.
+func (t *Table) Programs(cells ...any) { t.add(people, cells) }
+
+func (t *Table) add(not reader, cells []any) {
+	r := row{make([]Cell, len(cells)), not}
+	if t.heading && len(cells) < len(t.rows[0].cells) {
+		r.cells = make([]Cell, len(t.rows[0].cells))
 	}
 	for i, v := range cells {
 		c := Of(v)
-		row[i] = Cell{people: Clean(c.people), programs: Clean(c.programs)}
+		r.cells[i] = Cell{people: Clean(c.people), programs: Clean(c.programs)}
 	}
-	t.rows = append(t.rows, row)
+	t.rows = append(t.rows, r)
 }
 
 // Wide has columns from that one on, counted from 0, printed only where a Page is to have
@@ -89,12 +110,16 @@ func (t *Table) Write(w io.Writer) error {
 	}
 	narrow := t.wide > 0 && !(ok && p.Wide)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for n, row := range t.rows {
-		if narrow {
-			row = row[:min(t.wide, len(row))]
+	for n, r := range t.rows {
+		if r.not == people {
+			continue
 		}
-		words := make([]string, len(row))
-		for i, c := range row {
+		cells := r.cells
+		if narrow {
+			cells = cells[:min(t.wide, len(cells))]
+		}
+		words := make([]string, len(cells))
+		for i, c := range cells {
 			if words[i] = c.people; c.people == "" && (n > 0 || !t.heading) {
 				words[i] = "-"
 			}
@@ -109,9 +134,12 @@ func (t *Table) Write(w io.Writer) error {
 // an apostrophe before it: names come from the network.
 func (t *Table) CSV(w io.Writer) error {
 	cw := csv.NewWriter(w)
-	for _, row := range t.rows {
-		record := make([]string, len(row))
-		for k, c := range row {
+	for _, r := range t.rows {
+		if r.not == programs {
+			continue
+		}
+		record := make([]string, len(r.cells))
+		for k, c := range r.cells {
 			record[k] = c.programs
 			if c.programs != "" && strings.Contains("=+-@", c.programs[:1]) {
 				if _, err := strconv.ParseFloat(c.programs, 64); err != nil {

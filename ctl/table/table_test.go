@@ -66,6 +66,29 @@ func TestCSV(t *testing.T) {
 	}
 }
 
+// What people read in one row, programs find in several.
+func TestRowsForPeopleOrPrograms(t *testing.T) {
+	about := New()
+	about.Row("Node", "mast")
+	about.People("Links", "2 live of 3")
+	about.Programs("Links", 3)
+	about.Programs("Links live", 2)
+	for _, tc := range []struct {
+		page Page
+		want string
+	}{
+		{Page{}, "Node   mast\nLinks  2 live of 3\n"},
+		{Page{Wide: true}, "Node   mast\nLinks  2 live of 3\n"},
+		{Page{CSV: true}, "Node,mast\nLinks,3\nLinks live,2\n"},
+	} {
+		var b strings.Builder
+		tc.page.Out = &b
+		if err := about.Write(&tc.page); err != nil || b.String() != tc.want {
+			t.Errorf("got %q, %v, want %q", b.String(), err, tc.want)
+		}
+	}
+}
+
 func TestAPageHasOneForm(t *testing.T) {
 	print := func(p Page) string {
 		var b strings.Builder

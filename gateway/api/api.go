@@ -7,7 +7,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -124,20 +123,21 @@ type API struct {
 	Config
 	mux     *http.ServeMux
 	huma    huma.API
-	openapi []byte
-	docs    []byte
+	openapi func() ([]byte, error) // as docs, made when it is first asked for: a start does not wait for that
+	docs    func() []byte
 	can     []string // features
 	started time.Time
 	rates   rates
 	unheld  bool      // a test asks faster than anybody may
 	packers sync.Pool // of gzip.Writers, each of which takes more room than what it packs
+	buffers sync.Pool // of *[]byte, in which long answers are written
 
 	reserving sync.Mutex // one change of reservations at a time
 	profiling sync.Mutex // one change of the mesh profile at a time
 }
 
 // New builds the API.
-func New(c Config) (*API, error) {
+func New(c Config) *API {
 	a := &API{Config: c, mux: http.NewServeMux(), started: c.Clock.Now()}
 	// Not huma's DefaultConfig: its document and page are served below, without what loads
 	// from elsewhere, and its $schema links would point at routes there are not.
@@ -195,12 +195,9 @@ func New(c Config) (*API, error) {
 	doc := a.huma.OpenAPI()
 	finish(doc)
 	a.can = featuresOf(doc)
-	var err error
-	if a.openapi, err = json.Marshal(doc); err != nil {
-		return nil, fmt.Errorf("OpenAPI document: %w", err)
-	}
-	a.docs = renderDocs(doc)
-	return a, nil
+	a.openapi = sync.OnceValues(func() ([]byte, error) { return json.Marshal(doc) })
+	a.docs = sync.OnceValue(func() []byte { return renderDocs(doc) })
+	return a
 }
 
 // OpenAPI returns the document that /openapi.json serves.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -42,6 +43,7 @@ import (
 	"halo.internal/gateway/settings"
 	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/gateway/topology"
 	"halo.internal/gateway/visitors"
@@ -52,6 +54,15 @@ import (
 	"halo.internal/model/apitype"
 	"halo.internal/model/bundle"
 )
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Databases wait for the disk more than they work.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 const password = "correct horse battery"
 
@@ -68,7 +79,7 @@ func (noMesh) Aside() bool                    { return false }
 
 type fixture struct {
 	*API
-	t       *testing.T
+	t       testing.TB
 	url     string
 	local   net.Addr // where the server believes to be reached
 	token   string
@@ -78,9 +89,10 @@ type fixture struct {
 	key     identity.Key      // of the network
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	dir := t.TempDir()
+	storetest.PutConfig(t, filepath.Join(dir, "config.db"))
 	config, _, err := store.OpenConfig(t.Context(), filepath.Join(dir, "config.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +170,7 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := New(Config{
+	a := New(Config{
 		Topology: picture, Jobs: work, Commands: orders, SpeedTests: speed,
 		Firewall: rules, Tables: &kernel{err: local.ErrAbsent}, Visitors: visitors.New(visitors.Config{DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now}),
 		Endpoints: clients, Alerts: alarms,
@@ -166,9 +178,6 @@ func newFixture(t *testing.T) *fixture {
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Backups: &shelf{}, Brain: neurons, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	f.API = a
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f.local != nil {
@@ -197,7 +206,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-func secrets(t *testing.T, dir string, db *store.DB) *seal.Secrets {
+func secrets(t testing.TB, dir string, db *store.DB) *seal.Secrets {
 	t.Helper()
 	box, _, err := seal.Load(dir)
 	if err != nil {
@@ -287,6 +296,7 @@ var openRoutes = []string{
 }
 
 func TestAllButTheOpenRoutesNeedALogin(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.token = ""
 	var open []string
@@ -313,6 +323,7 @@ func TestAllButTheOpenRoutesNeedALogin(t *testing.T) {
 }
 
 func TestNothingSecretOverPlainHTTP(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	for _, tc := range []struct {
 		local     string
@@ -339,6 +350,7 @@ func TestNothingSecretOverPlainHTTP(t *testing.T) {
 var row = regexp.MustCompile(`(?m)^\| (GET|POST|PUT|PATCH|DELETE) (\S+) \| (\S+) \| (.+) \|$`)
 
 func TestTheTableInDocsIsTheAPI(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	page, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
@@ -359,6 +371,7 @@ func TestTheTableInDocsIsTheAPI(t *testing.T) {
 }
 
 func TestOpenAPIAndDocs(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.token = ""
 	var doc struct {
@@ -407,6 +420,7 @@ func TestOpenAPIAndDocs(t *testing.T) {
 }
 
 func TestProblems(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	for _, tc := range []struct {
 		name, method, path string
@@ -441,6 +455,7 @@ func TestProblems(t *testing.T) {
 }
 
 func TestAProblemRepeatsNoPassword(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	secret := strings.Repeat("hunter2 ", 40) // too long: refused by the schema
 	for _, path := range []string{"/api/auth/login", "/api/auth/users"} {
@@ -451,6 +466,7 @@ func TestAProblemRepeatsNoPassword(t *testing.T) {
 }
 
 func TestScopesAreEnforcedAndChangesAudited(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	root := f.token
 	f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: "vera", Password: password, Role: apitype.RoleViewer}, nil)
@@ -527,6 +543,7 @@ func (m *heardMesh) Aside() bool { return m.aside }
 // A gateway that has stood down for another with its key admits nobody and raises
 // nothing.
 func TestAGatewayThatHasStoodDownDoesNotServe(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	mesh := &heardMesh{aside: true}
 	f.Mesh = mesh
@@ -544,6 +561,7 @@ func TestAGatewayThatHasStoodDownDoesNotServe(t *testing.T) {
 }
 
 func TestTheEpochRisesAboveWhatNodesHaveHeard(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	mesh := &heardMesh{heard: 40_007}
 	f.Mesh = mesh
@@ -575,6 +593,7 @@ func TestTheEpochRisesAboveWhatNodesHaveHeard(t *testing.T) {
 // What nodes have heard is known to halo-mesh alone, until gateway-api has asked
 // once: a raise below it would look done and change nothing.
 func TestNoRaiseWithoutEffect(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	mesh := &heardMesh{silent: true}
 	f.Mesh, f.Alone = mesh, false
@@ -600,6 +619,7 @@ func TestNoRaiseWithoutEffect(t *testing.T) {
 }
 
 func TestARaiseThatIsAskedForAgain(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	mesh := &heardMesh{heard: 40_007}
 	f.Mesh, f.Alone = mesh, false
@@ -624,6 +644,7 @@ func TestARaiseThatIsAskedForAgain(t *testing.T) {
 }
 
 func TestTheNetworksBundleIsANodesBundle(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	var n apitype.Network
 	f.want(http.StatusOK, "GET", "/v1/network", nil, &n)
@@ -648,6 +669,7 @@ func TestTheNetworksBundleIsANodesBundle(t *testing.T) {
 }
 
 func TestEventsPage(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	for i := range 7 {
 		f.Events.Add("test.event", model.Severity([]model.Severity{model.Info, model.Warning, model.Error}[i%3]), "", fmt.Sprint(i), nil)
@@ -665,7 +687,7 @@ func TestEventsPage(t *testing.T) {
 			next = "&cursor=" + l.Next
 		}
 	}
-	for end := time.Now().Add(20 * time.Second); len(follow("")) < 7 && time.Now().Before(end); {
+	for end := time.Now().Add(2 * time.Minute); len(follow("")) < 7 && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	for query, want := range map[string]string{"": "6543210", "&since=0": "0123456", "&severity=error": "52", "&severity=warning": "5421"} {

@@ -57,6 +57,7 @@ func (f *fixture) exec(query string) {
 // What a person changes is in the log before it is done: a crash in the middle
 // leaves an entry without an outcome, and a panic one that failed.
 func TestTheIntentIsAuditedBeforeTheOutcome(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	var meanwhile []string
 	f.Radios = during{&air{}, func() { meanwhile = f.audited() }}
@@ -76,6 +77,7 @@ func TestTheIntentIsAuditedBeforeTheOutcome(t *testing.T) {
 }
 
 func TestNothingIsDoneThatCannotBeAudited(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	done := false
 	f.Radios = during{&air{}, func() { done = true }}
@@ -107,6 +109,7 @@ func TestNothingIsDoneThatCannotBeAudited(t *testing.T) {
 // An admin sees whether the log is as it was written, and gets what he needs to
 // verify it by himself from a head that he has kept.
 func TestTheAuditLogIsVerified(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	change := func() {
 		t.Helper()

@@ -46,6 +46,7 @@ func (s *shelf) Restore(_ context.Context, r io.Reader, passphrase, by string) (
 }
 
 func TestABackupIsAFileOrAProblem(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	s := &shelf{}
 	f.Backups = s
@@ -104,6 +105,7 @@ func (f *fixture) request(t *testing.T, method, path, kind string, in io.Reader)
 }
 
 func TestARestoreIsReadAsItComes(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	s := &shelf{}
 	f.Backups = s

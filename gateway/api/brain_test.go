@@ -56,6 +56,7 @@ func (f *fixture) given(status int, method, path string, in any, headers map[str
 }
 
 func TestNeurons(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	mesh := &heardMesh{}
 	f.Mesh = mesh
@@ -184,6 +185,7 @@ func TestNeurons(t *testing.T) {
 }
 
 func TestWhoMayChangeNeurons(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	root := f.token
 	f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: "vera", Password: password, Role: apitype.RoleViewer}, nil)

@@ -118,6 +118,7 @@ func conditional(f *fixture) (map[string]editable, []string) {
 
 // Whoever adds a route that changes something says here what its condition is.
 func TestAllThatCanBeEditedHasConditions(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	routes, endings := conditional(f)
 	for _, r := range f.routes() {
@@ -132,6 +133,7 @@ func TestAllThatCanBeEditedHasConditions(t *testing.T) {
 			continue
 		}
 		t.Run(r.operation, func(t *testing.T) {
+			t.Parallel()
 			f := newFixture(t)
 			f.t = t
 			again, _ := conditional(f)
@@ -190,6 +192,7 @@ func TestAllThatCanBeEditedHasConditions(t *testing.T) {
 
 // What nodes say of themselves does not change what people have read.
 func TestTheTagOfANodeIsOfWhatPeopleChange(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	id := f.joined("mast")
 	before := f.given(http.StatusOK, "GET", "/v1/nodes/mast", nil, nil, nil)
@@ -212,6 +215,7 @@ func TestTheTagOfANodeIsOfWhatPeopleChange(t *testing.T) {
 }
 
 func TestAReservationThatIsMeantToBeNew(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.Services = &reserving{}
 	const path, mac = "/v1/network/reservations", "02:00:00:00:00:07"
@@ -231,6 +235,7 @@ func TestAReservationThatIsMeantToBeNew(t *testing.T) {
 // Two who change a user's role and his right to log in at once, without conditions,
 // each change what they name and no more.
 func TestChangesOfAUserDoNotUndoEachOther(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	conditional(f)
 	operator, disabled, fresh := apitype.RoleOperator, true, "another long secret"

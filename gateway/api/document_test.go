@@ -12,6 +12,7 @@ import (
 
 // TestCapabilitiesAreTheRoutesThatThereAre, and those that clients may look for stay.
 func TestCapabilitiesAreTheRoutesThatThereAre(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.token = ""
 	var c apitype.Capabilities

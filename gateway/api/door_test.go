@@ -57,6 +57,7 @@ func (h *house) Support(_ context.Context, w io.Writer) error {
 }
 
 func TestOperatorCertificateRoutes(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	if _, err := f.Auth.CreateUser(t.Context(), apitype.CreateUser{Username: "anna", Password: password, Role: apitype.RoleViewer}); err != nil {
 		t.Fatal(err)
@@ -105,6 +106,7 @@ func TestOperatorCertificateRoutes(t *testing.T) {
 }
 
 func TestNodeCodeRoutes(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	var first, again, next apitype.NodeCode
 	f.want(http.StatusOK, "POST", "/v1/nodes/gateway/code", nil, &first)
@@ -122,6 +124,7 @@ func TestNodeCodeRoutes(t *testing.T) {
 }
 
 func TestServiceRoutes(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	h := &house{}
 	f.Services = h

@@ -11,6 +11,7 @@ import (
 // TestExamplesAreWhatTheyShow: each JSON body has an example, and each is one that its own
 // schema lets pass.
 func TestExamplesAreWhatTheyShow(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	doc := f.OpenAPI()
 	count := 0

@@ -41,6 +41,7 @@ func (w *wall) PreviewFirewall(_ context.Context, q model.FirewallQuestion) (mod
 }
 
 func TestFirewallRoutes(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	names := func(want ...string) {
 		t.Helper()
@@ -114,6 +115,7 @@ func TestFirewallRoutes(t *testing.T) {
 }
 
 func TestFirewallIsAppliedAndConfirmed(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	rule := model.FirewallRule{Name: "a", Action: model.Deny, From: model.ZoneUplink, To: model.ZoneLocal}
 	f.want(409, "POST", "/v1/firewall/apply", apitype.ApplyFirewall{}, nil) // nothing to apply

@@ -11,6 +11,7 @@ import (
 )
 
 func TestEveryAnswerIsSecured(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	for _, r := range []struct{ method, path string }{
 		{"GET", "/health"}, {"GET", "/docs"}, {"GET", "/v1/nodes"}, {"GET", "/no/such/route"}, {"PUT", "/health"}, {"POST", "/v1/restore"}, {"GET", "/v1/nodes/stream"},
@@ -34,6 +35,7 @@ func TestEveryAnswerIsSecured(t *testing.T) {
 
 // A page from elsewhere, whose name leads to the loopback, is no part of this gateway.
 func TestANameOfSomebodyElseIsRefused(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	for host, want := range map[string]int{
 		"127.0.0.1:8080": 200, "10.42.0.1:8080": 200, "[::1]:8080": 200, "localhost": 200, "LOCALHOST:8080": 200, "gateway.halo:8080": 200, "gateway.halo.": 200,

@@ -33,7 +33,8 @@ func (f *fixture) follow(token string, subscribe ...apitype.LiveRequest) *follow
 		f.t.Errorf("the gateway chose the subprotocol %q", p)
 	}
 	conn.SetReadLimit(1 << 20)
-	l := &follower{conn, f.t}
+	l := &follower{Conn: conn, t: f.t}
+	var early []apitype.LiveMessage // of the first topics, before the last is subscribed
 	for _, r := range subscribe {
 		r.Op, r.ID = apitype.LiveSubscribe, r.Topic
 		b, err := json.Marshal(r)
@@ -43,18 +44,29 @@ func (f *fixture) follow(token string, subscribe ...apitype.LiveRequest) *follow
 		if err := conn.Write(f.t.Context(), websocket.MessageText, b); err != nil {
 			f.t.Fatal(err)
 		}
-		l.until(func(m apitype.LiveMessage) bool { return m.Type == apitype.LiveSubscribed && m.ID == r.ID })
+		l.until(func(m apitype.LiveMessage) bool {
+			if m.Type == apitype.LiveChanges {
+				early = append(early, m)
+			}
+			return m.Type == apitype.LiveSubscribed && m.ID == r.ID
+		})
 	}
+	l.early = early
 	return l
 }
 
 type follower struct {
 	*websocket.Conn
-	t *testing.T
+	t     testing.TB
+	early []apitype.LiveMessage // that came and were not looked at yet
 }
 
 func (l *follower) next() (m apitype.LiveMessage, err error) {
-	ctx, cancel := context.WithTimeout(l.t.Context(), 30*time.Second)
+	if len(l.early) > 0 {
+		m, l.early = l.early[0], l.early[1:]
+		return m, nil
+	}
+	ctx, cancel := context.WithTimeout(l.t.Context(), 2*time.Minute) // generous: reached only by a failure
 	defer cancel()
 	_, b, err := l.Read(ctx)
 	if err == nil {
@@ -95,6 +107,7 @@ func item[T any](l *follower, topic string, wanted func(T) bool) {
 }
 
 func TestEverythingLive(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.Radios = &air{}
 	mast := f.joined("mast")
@@ -159,6 +172,7 @@ func TestEverythingLive(t *testing.T) {
 }
 
 func TestRegistrationsLive(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	l := f.follow(f.token, apitype.LiveRequest{Topic: apitype.TopicRegistrations})
 	l.until(func(m apitype.LiveMessage) bool { return m.Reset })
@@ -178,6 +192,7 @@ func TestRegistrationsLive(t *testing.T) {
 }
 
 func TestWhoMayFollowWhat(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	for _, role := range []string{apitype.RoleViewer, apitype.RoleOperator} {
 		f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: role, Password: password, Role: role}, nil)
@@ -243,6 +258,7 @@ func TestWhoMayFollowWhat(t *testing.T) {
 
 // Who is disabled hears no more, within seconds.
 func TestALoginThatEndsHearsNoMore(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: "vera", Password: password, Role: apitype.RoleViewer}, nil)
 	l := f.follow(f.login("vera"), apitype.LiveRequest{Topic: apitype.TopicEvents})

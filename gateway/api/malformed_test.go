@@ -293,6 +293,7 @@ func (z fuzzer) value() any {
 
 // What is left out of a body is what its type says it is then.
 func TestDefaultsOfABody(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	var token apitype.JoinToken
 	f.want(http.StatusCreated, "POST", "/v1/admin/join-tokens", map[string]any{}, &token)

@@ -94,6 +94,7 @@ var bodies = map[string]any{
 // TestEveryRouteForEverybody: who may use which route is what the documentation says of it.
 // A route that the documentation lacks has no rule, and fails.
 func TestEveryRouteForEverybody(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.unheld = true
 	rules := documentedRules(t)
@@ -166,6 +167,7 @@ func TestEveryRouteForEverybody(t *testing.T) {
 
 // What the document says of each operation's needs is what the documentation says.
 func TestTheDocumentSaysWhatARouteNeeds(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	rules := documentedRules(t)
 	for path, item := range f.OpenAPI().Paths {

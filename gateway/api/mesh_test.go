@@ -81,6 +81,7 @@ func (a *air) MeshSecret(context.Context) (bundle.Mesh, error) {
 }
 
 func TestTheProfileIsChangedByAdmins(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	mesh := &air{}
 	f.Mesh, f.Radios, f.Alone = mesh, mesh, false
@@ -135,6 +136,7 @@ func TestTheProfileIsChangedByAdmins(t *testing.T) {
 }
 
 func TestMeshOfRadios(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	const member = "n-bbbbbbbbbbbbbbbbbbbb"
 	mesh := &air{status: model.MeshStatus{
@@ -205,6 +207,7 @@ func TestMeshOfRadios(t *testing.T) {
 }
 
 func TestACaptureIsForAdminsAndIsTold(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	mesh := &air{}
 	f.Mesh, f.Radios = mesh, mesh
@@ -244,6 +247,7 @@ func TestACaptureIsForAdminsAndIsTold(t *testing.T) {
 }
 
 func TestWhatRadiosRefuseIsSaid(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	for name, tc := range map[string]struct {
 		err    error

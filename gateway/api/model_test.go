@@ -44,6 +44,7 @@ func (f *fixture) reads(node, metric string, value int64) {
 }
 
 func TestTheModel(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	air := &air{status: model.MeshStatus{Network: "north-ridge", Mesh: "ETHRX0001-8A", Radios: []model.Radio{{Name: "phy0", Iface: "mesh0", Channel: 6}, {Name: "phy1", Iface: "mesh1", HaLow: "863.5"}}}}
 	f.Mesh, f.Radios = air, air
@@ -109,6 +110,7 @@ func TestTheModel(t *testing.T) {
 }
 
 func TestEndpointRoutes(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	mast := f.join("mast")
 	offline := f.Registry.Online(mast, 1)
@@ -144,6 +146,7 @@ func TestEndpointRoutes(t *testing.T) {
 }
 
 func TestACardThatWasWrittenAnewOverTheAPI(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	board := func(r *model.JoinRequest) { r.Serial, r.MACs = "10000000abcdef01", []string{"dc:a6:32:00:00:01"} }
 	old := f.join("mast", board)
@@ -234,6 +237,7 @@ func TestACardThatWasWrittenAnewOverTheAPI(t *testing.T) {
 }
 
 func TestQuarantineOverTheAPI(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	id := f.join("mast")
 	f.want(409, "POST", "/v1/nodes/mast/release", nil, nil)
@@ -257,6 +261,7 @@ func TestQuarantineOverTheAPI(t *testing.T) {
 }
 
 func TestAlertRoutes(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	id := f.join("mast")
 	is, err := f.Conditions(t.Context(), func(alerts.Key) bool { return false })

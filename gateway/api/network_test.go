@@ -44,6 +44,7 @@ func (k *kernel) Batman(_ context.Context, table string) (model.BatmanTables, er
 }
 
 func TestNetworkRoutes(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	k := &kernel{}
 	f.Tables = k

@@ -14,6 +14,7 @@ import (
 )
 
 func TestCreatingCallsAreCarriedOutOnce(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	whole := t
 	changes := 0
@@ -86,6 +87,7 @@ func TestCreatingCallsAreCarriedOutOnce(t *testing.T) {
 
 // Every POST of somebody who is known takes a key, and says so.
 func TestWhatTakesAnIdempotencyKey(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	var without []string
 	for path, item := range f.OpenAPI().Paths {

@@ -24,6 +24,7 @@ var whole = []string{
 
 // TestEveryListHasPages, and all of one form.
 func TestEveryListHasPages(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	doc := f.OpenAPI()
 	lists := 0

@@ -40,6 +40,7 @@ type asked struct {
 }
 
 func TestQuestions(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	var got asked
 	register(f.API, open, huma.Operation{OperationID: "ask", Method: http.MethodPut, Path: "/test/{id}"}, func(_ context.Context, i *asked) (*nothing, error) {

@@ -83,6 +83,7 @@ func TestStrangersTakeABoundedRoom(t *testing.T) {
 // TestAFloodOfRefusedChanges does not reach the audit log, is told of once, and is no one
 // else's trouble.
 func TestAFloodOfRefusedChanges(t *testing.T) {
+	// Not in parallel: what it asks has to come faster than the pace that it is held to.
 	f := newFixture(t)
 	f.want(http.StatusCreated, "POST", "/api/auth/users", apitype.CreateUser{Username: "ben", Password: password, Role: apitype.RoleOperator}, nil)
 	root := f.token
@@ -123,6 +124,7 @@ func TestAFloodOfRefusedChanges(t *testing.T) {
 
 // TestNodesMayComeAllAtOnce, from one network: joining has limits of its own.
 func TestNodesMayComeAllAtOnce(t *testing.T) {
+	// Not in parallel: what it asks has to come faster than the pace that it is held to.
 	f := newFixture(t)
 	f.token = ""
 	for range 2 * changes.burst {

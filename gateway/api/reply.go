@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -78,7 +79,7 @@ func (s shape) describe(schemas huma.Registry, op *huma.Operation, t reflect.Typ
 }
 
 // write writes an answer.
-func (s shape) write(api huma.API, c huma.Context, answer reflect.Value) error {
+func (s shape) write(api huma.API, buffers *sync.Pool, c huma.Context, answer reflect.Value) error {
 	status, contentType := s.usual, ""
 	if s.status >= 0 {
 		status = cmp.Or(int(answer.Field(s.status).Int()), status)
@@ -113,24 +114,39 @@ func (s shape) write(api huma.API, c huma.Context, answer reflect.Value) error {
 		return err
 	}
 	if j, ok := body.(jsonAppender); ok && contentType == "application/json" {
-		octets, err := j.AppendJSON(nil)
+		buffer, _ := buffers.Get().(*[]byte)
+		if buffer == nil {
+			buffer = new([]byte)
+		}
+		octets, err := j.AppendJSON((*buffer)[:0])
 		if err != nil {
 			return err
 		}
+		octets = append(octets, '\n') // as encoding/json's encoder ends it
 		c.SetStatus(status)
-		_, err = c.BodyWriter().Write(append(octets, '\n')) // as encoding/json's encoder ends it
+		_, err = c.BodyWriter().Write(octets)
+		if cap(octets) <= maxBuffer {
+			*buffer = octets
+			buffers.Put(buffer)
+		}
 		return err
 	}
 	c.SetStatus(status)
 	return api.Marshal(c.BodyWriter(), contentType, body)
 }
 
+// maxBuffer bounds the buffers of answers that are kept: a list of 500 nodes fits.
+const maxBuffer = 1 << 20
+
 // jsonAppender is an answer that is written faster than encoding/json does.
 type jsonAppender interface {
 	AppendJSON([]byte) ([]byte, error)
 }
 
-var _ jsonAppender = apitype.SeriesList{}
+var (
+	_ jsonAppender = apitype.SeriesList{}
+	_ jsonAppender = apitype.NodeList{}
+)
 
 // reply writes an answer, a pointer or nil.
 func (a *API) reply(c huma.Context, s shape, operation string, answer any) {
@@ -142,7 +158,7 @@ func (a *API) reply(c huma.Context, s shape, operation string, answer any) {
 		r.Body(c)
 		return
 	}
-	if err := s.write(a.huma, c, reflect.ValueOf(answer).Elem()); err != nil && !errors.Is(c.Context().Err(), context.Canceled) {
+	if err := s.write(a.huma, &a.buffers, c, reflect.ValueOf(answer).Elem()); err != nil && !errors.Is(c.Context().Err(), context.Canceled) {
 		panic(fmt.Errorf("answer of %s: %w", operation, err)) // what was begun is cut off
 	}
 }

@@ -57,13 +57,14 @@ func (a *API) systemRoutes() {
 		OperationID: "get-openapi", Method: http.MethodGet, Path: "/openapi.json", Tags: []string{"system"},
 		Summary: "This API as an OpenAPI 3.1 document",
 	}, func(context.Context, *nothing) (*rawAnswer, error) {
-		return &rawAnswer{ContentType: "application/vnd.oai.openapi+json;version=3.1", Body: a.openapi}, nil
+		text, err := a.openapi()
+		return &rawAnswer{ContentType: "application/vnd.oai.openapi+json;version=3.1", Body: text}, err
 	})
 	register(a, open, huma.Operation{
 		OperationID: "get-docs", Method: http.MethodGet, Path: "/docs", Tags: []string{"system"},
 		Summary: "This API as a page to read",
 	}, func(context.Context, *nothing) (*rawAnswer, error) {
-		return &rawAnswer{ContentType: "text/html; charset=utf-8", CSP: docsPolicy, Body: a.docs}, nil
+		return &rawAnswer{ContentType: "text/html; charset=utf-8", CSP: docsPolicy, Body: a.docs()}, nil
 	})
 	register(a, scope(apitype.ScopeSystemRead), huma.Operation{
 		OperationID: "get-system-info", Method: http.MethodGet, Path: "/v1/system/info", Tags: []string{"system"},

@@ -58,6 +58,7 @@ func span(values url.Values) string {
 }
 
 func TestRanges(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	id := f.measured()
 	ask := func(q url.Values) (l apitype.SeriesList) {
@@ -182,6 +183,7 @@ func TestExportAndImport(t *testing.T) {
 }
 
 func TestImportSaysWhatBecameOfIt(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	id := f.measured()
 	at := func(s int) string { return hour().Add(time.Duration(s) * time.Second).Format(time.RFC3339) }
@@ -209,6 +211,7 @@ func TestImportSaysWhatBecameOfIt(t *testing.T) {
 
 // An import that ends before its time leaves what came.
 func TestAnImportThatIsCut(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	id := f.measured()
 	body, end := io.Pipe()
@@ -231,7 +234,7 @@ func TestAnImportThatIsCut(t *testing.T) {
 	if err := <-done; !strings.Contains(err.Error(), io.ErrUnexpectedEOF.Error()) {
 		t.Errorf("%v", err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		var l apitype.SampleList
 		f.want(http.StatusOK, "GET", "/v1/nodes/"+id+"/telemetry/range?metric=cut.&"+span(url.Values{}), nil, &l)
 		if len(l.Items) == 1 {
@@ -244,6 +247,7 @@ func TestAnImportThatIsCut(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	id := f.Registry.Gateway()
 	s := wire.Schema{Metrics: []wire.Metric{wire.NewMetric("radio.wlan0.signal_dbm", "dBm", 0)}}
@@ -283,6 +287,7 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	var s apitype.Settings
 	f.want(http.StatusOK, "GET", "/v1/settings", nil, &s)

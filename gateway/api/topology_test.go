@@ -24,7 +24,7 @@ import (
 // field is a picture of a network whose nodes and time a test chooses.
 type field struct {
 	*topology.Engine
-	t    *testing.T
+	t    testing.TB
 	ids  []string // the gateway first
 	seq  uint64
 	mu   sync.Mutex
@@ -137,6 +137,7 @@ func (f *field) until(ok func(graph.Picture) bool) graph.Picture {
 }
 
 func TestTheNetworkAsItIsAndWas(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	field := newField(f, 3)
 	var p graph.Picture
@@ -212,7 +213,7 @@ func TestTheNetworkAsItIsAndWas(t *testing.T) {
 	}
 }
 
-func waitFor(t *testing.T, what string, ok func() bool) {
+func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -222,6 +223,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 }
 
 func TestWhatHappenedToTheNetwork(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	field := newField(f, 3)
 	for n := range 6 {
@@ -263,6 +265,7 @@ func TestWhatHappenedToTheNetwork(t *testing.T) {
 }
 
 func TestANodeInThePicture(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	field := newField(f, 3)
 	var n apitype.NodeTopology
@@ -280,6 +283,7 @@ func TestANodeInThePicture(t *testing.T) {
 
 // TestAPictureIsPacked for who takes that, since it is long.
 func TestAPictureIsPacked(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	newField(f, 30)
 	get := func(accept string) (string, []byte) {
@@ -321,6 +325,7 @@ func TestAPictureIsPacked(t *testing.T) {
 
 // TestEventsOfTheTopologyAreTheGateways: a node cannot tell of links that never were.
 func TestEventsOfTheTopologyAreTheGateways(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	field := newField(f, 3)
 	field.pass(time.Minute)

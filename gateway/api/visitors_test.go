@@ -48,6 +48,7 @@ func (f *fixture) visitors(want ...string) {
 }
 
 func TestALaptopInTheOverlay(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.Tables, f.Services = &kernel{}, &house{}
 	uplink := model.Interface{Name: "eth0", PortRole: "uplink", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.5/24"), netip.MustParsePrefix("fe80::1/64")}}
@@ -141,6 +142,7 @@ func TestALaptopInTheOverlay(t *testing.T) {
 }
 
 func TestNoMoreDevicesThanBounds(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.Tables, f.Services = &kernel{}, &house{}
 	anna := identity.New()

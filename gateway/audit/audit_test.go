@@ -16,6 +16,7 @@ import (
 
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/model/apitype"
 	"halo.internal/model/auditlog"
 )
@@ -28,7 +29,9 @@ type ledger struct {
 
 func newLedger(t testing.TB, keep, slack int64) *ledger {
 	t.Helper()
-	return openLedger(t, filepath.Join(t.TempDir(), "config.db"), keep, slack)
+	path := filepath.Join(t.TempDir(), "config.db")
+	storetest.PutConfig(t, path)
+	return openLedger(t, path, keep, slack)
 }
 
 func openLedger(t testing.TB, path string, keep, slack int64) *ledger {

@@ -23,6 +23,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/seal"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -53,6 +54,7 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	dir := t.TempDir()
+	storetest.PutConfig(t, filepath.Join(dir, "config.db"))
 	db, _, err := store.OpenConfig(t.Context(), filepath.Join(dir, "config.db"))
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 
 	"halo.internal/gateway/seal"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/gateway/trust"
 	"halo.internal/identity"
@@ -46,6 +47,7 @@ func (silent) Add(string, model.Severity, string, string, map[string]string) {}
 func newRunning(t *testing.T) *running {
 	t.Helper()
 	dir := t.TempDir()
+	storetest.PutConfig(t, filepath.Join(dir, "config.db"))
 	db, _, err := store.OpenConfig(t.Context(), filepath.Join(dir, "config.db"))
 	if err != nil {
 		t.Fatal(err)

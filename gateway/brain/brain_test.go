@@ -16,6 +16,7 @@ import (
 	"halo.internal/gateway/etag"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/health"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -66,6 +67,7 @@ type fixture struct {
 func newFixture(t testing.TB, nodes ...apitype.Node) *fixture {
 	t.Helper()
 	f := &fixture{t: t, path: filepath.Join(t.TempDir(), "config.db"), own: map[string]health.State{}, nodes: nodes}
+	storetest.PutConfig(t, f.path)
 	f.open()
 	return f
 }

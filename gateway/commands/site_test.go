@@ -29,6 +29,7 @@ import (
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/speedtest"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/health"
 	"halo.internal/identity"
@@ -64,6 +65,7 @@ func newSite(t *testing.T) *site {
 	s.epoch.Store(40_000)
 	quality := model.ClockGPS
 	s.now.Store(&quality)
+	storetest.PutConfig(t, filepath.Join(s.dir, "config.db"))
 	s.start()
 	return s
 }

@@ -17,6 +17,7 @@ import (
 	"halo.internal/gateway/etag"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
@@ -32,7 +33,9 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	db, _, err := store.OpenConfig(t.Context(), filepath.Join(t.TempDir(), "config.db"))
+	path := filepath.Join(t.TempDir(), "config.db")
+	storetest.PutConfig(t, path)
+	db, _, err := store.OpenConfig(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

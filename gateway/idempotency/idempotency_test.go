@@ -15,6 +15,7 @@ import (
 
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/identity"
 	"halo.internal/model/apitype"
 )
@@ -34,6 +35,7 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{t: t, path: filepath.Join(t.TempDir(), "config.db"), key: identity.New(), now: build.Add(24 * time.Hour)}
+	storetest.PutConfig(t, f.path)
 	db, _, err := store.OpenConfig(t.Context(), f.path)
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/registry"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/gateway/telemetry"
 	"halo.internal/identity"
 	"halo.internal/model"
@@ -72,6 +73,7 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	dir := t.TempDir()
+	storetest.PutConfig(t, filepath.Join(dir, "config.db"))
 	config, _, err := store.OpenConfig(t.Context(), filepath.Join(dir, "config.db"))
 	if err != nil {
 		t.Fatal(err)

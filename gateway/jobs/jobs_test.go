@@ -14,6 +14,7 @@ import (
 
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/model/apitype"
 )
 
@@ -30,6 +31,7 @@ type site struct {
 
 func newSite(t *testing.T, kinds ...Kind) *site {
 	s := &site{t: t, dir: t.TempDir(), kinds: kinds}
+	storetest.PutConfig(t, filepath.Join(s.dir, "config.db"))
 	s.start()
 	return s
 }

@@ -24,26 +24,61 @@ import (
 
 const nodeColumns = `id, name, role, identity_key, wireguard_key, overlay_v4, revoked, board, version, macs, admitted_by, joined, clients, serial, replaces, quarantined, quarantine`
 
-// Nodes returns a page of nodes: the gateway's page order is that of names.
-func (r *Registry) Nodes(ctx context.Context, cursor string, limit int) (apitype.NodeList, error) {
-	rows, err := r.db.Read().QueryContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE name > ? ORDER BY name LIMIT ?`, cursor, limit+1)
+// nodeTable is all of the table nodes, in the order of names, as it was in a generation of
+// config.db. It is not changed once it is there.
+type nodeTable struct {
+	generation int64
+	nodes      []apitype.Node // without what is known live
+}
+
+// table returns all nodes as they are stored now. They are not to be changed. The table is
+// asked for all the time and changes seldom, and what costs most is to take its rows apart.
+func (r *Registry) table(ctx context.Context) ([]apitype.Node, error) {
+	t := nodeTable{generation: r.db.Generation()}
+	if s := r.stored.Load(); s != nil && s.generation == t.generation {
+		return s.nodes, nil
+	}
+	rows, err := r.db.Read().QueryContext(ctx, `SELECT `+nodeColumns+` FROM nodes ORDER BY name`)
 	if err != nil {
-		return apitype.NodeList{}, store.Classify(err)
+		return nil, store.Classify(err)
 	}
 	defer rows.Close()
-	list := apitype.NodeList{Items: []apitype.Node{}}
 	for rows.Next() {
-		n, err := r.scan(rows)
+		n, err := r.scanStored(rows)
 		if err != nil {
-			return apitype.NodeList{}, err
+			return nil, err
 		}
-		list.Items = append(list.Items, n)
+		t.nodes = append(t.nodes, n)
 	}
-	if len(list.Items) > limit {
-		list.Items = list.Items[:limit]
-		list.Next = list.Items[limit-1].Name
+	if err := rows.Err(); err != nil {
+		return nil, store.Classify(err)
 	}
-	return list, store.Classify(rows.Err())
+	r.stored.Store(&t)
+	return t.nodes, nil
+}
+
+// Nodes returns a page of nodes: the gateway's page order is that of names.
+func (r *Registry) Nodes(ctx context.Context, cursor string, limit int) (apitype.NodeList, error) {
+	all, err := r.table(ctx)
+	if err != nil {
+		return apitype.NodeList{}, err
+	}
+	from, found := slices.BinarySearchFunc(all, cursor, func(n apitype.Node, name string) int { return strings.Compare(n.Name, name) })
+	if found {
+		from++
+	}
+	to := min(from+limit, len(all))
+	list := apitype.NodeList{Items: append([]apitype.Node{}, all[from:to]...)}
+	if to < len(all) {
+		list.Next = all[to-1].Name
+	}
+	seen := make([]time.Time, len(list.Items)) // in one piece
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range list.Items {
+		r.addLive(&list.Items[i], &seen[i])
+	}
+	return list, nil
 }
 
 // Node finds a node by canonical ID or name.
@@ -55,15 +90,30 @@ func (r *Registry) Node(ctx context.Context, ref string) (apitype.Node, error) {
 	return n, err
 }
 
+// row is that of a query, or the only one.
+type row interface{ Scan(...any) error }
+
 // scan reads a row of nodeColumns and adds what is known live.
-func (r *Registry) scan(row interface{ Scan(...any) error }) (apitype.Node, error) {
+func (r *Registry) scan(from row) (apitype.Node, error) {
+	n, err := r.scanStored(from)
+	if err != nil {
+		return n, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.addLive(&n, new(time.Time))
+	return n, nil
+}
+
+// scanStored reads a row of nodeColumns.
+func (r *Registry) scanStored(from row) (apitype.Node, error) {
 	var n apitype.Node
 	var v4, macs string
 	var joined int64
 	var clients sql.Null[uint8]
 	var quarantined sql.NullInt64
 	var why string
-	if err := row.Scan(&n.ID, &n.Name, &n.Role, &n.IdentityKey, &n.WireGuardKey, &v4, &n.Revoked, &n.Board, &n.Version, &macs, &n.AdmittedBy, &joined, &clients,
+	if err := from.Scan(&n.ID, &n.Name, &n.Role, &n.IdentityKey, &n.WireGuardKey, &v4, &n.Revoked, &n.Board, &n.Version, &macs, &n.AdmittedBy, &joined, &clients,
 		&n.Serial, &n.Replaces, &quarantined, &why); err != nil {
 		return n, store.Classify(err)
 	}
@@ -82,26 +132,24 @@ func (r *Registry) scan(row interface{ Scan(...any) error }) (apitype.Node, erro
 	}
 	n.OverlayV6, n.Underlay = identity.Overlay(r.network, key), identity.Underlay(r.network, key)
 	n.Joined, n.Clients = store.Time(joined), clientsOf(clients)
-
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if l := r.live[n.ID]; l != nil {
-		s := l.status
-		n.Online, n.Boot = l.online > 0, l.boot
-		n.State, n.Missing, n.Kernel, n.Commit, n.Slot = s.State, s.Missing, s.Kernel, s.Commit, s.Slot
-		n.Volatile, n.UptimeS = s.Volatile, s.UptimeS
-		if s.Board != "" {
-			n.Board = s.Board
-		}
-		if s.Version != "" {
-			n.Version = s.Version
-		}
-		if !l.seen.IsZero() {
-			t := l.seen
-			n.LastSeen = &t
-		}
-	}
 	return n, nil
+}
+
+// addLive adds what is known of a node live, and when it was seen in seen; mu is held.
+func (r *Registry) addLive(n *apitype.Node, seen *time.Time) {
+	l := r.live[n.ID]
+	if l == nil {
+		return
+	}
+	s := &l.status
+	n.Online, n.Boot = l.online > 0, l.boot
+	n.State, n.Missing, n.Kernel, n.Commit, n.Slot = s.State, s.Missing, s.Kernel, s.Commit, s.Slot
+	n.Volatile, n.UptimeS = s.Volatile, s.UptimeS
+	n.Board, n.Version = cmp.Or(s.Board, n.Board), cmp.Or(s.Version, n.Version)
+	if !l.seen.IsZero() {
+		*seen = l.seen
+		n.LastSeen = seen
+	}
 }
 
 // Interfaces returns a node's interfaces, those that went away included.

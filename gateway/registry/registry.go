@@ -84,8 +84,9 @@ type Registry struct {
 	codes   atomic.Uint32 // generation of the nodes' codes
 	renew   sync.Mutex    // one renewal at a time
 
-	nodeNews    *changes.Log[string] // canonical IDs
-	waitingNews *changes.Log[string] // of those who ask to join
+	stored      atomic.Pointer[nodeTable] // nil: it was not read yet
+	nodeNews    *changes.Log[string]      // canonical IDs
+	waitingNews *changes.Log[string]      // of those who ask to join
 
 	mu      sync.Mutex // guards what follows
 	live    map[string]*live

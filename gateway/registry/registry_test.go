@@ -18,6 +18,7 @@ import (
 	"halo.internal/gateway/etag"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -49,6 +50,7 @@ func (f *fixture) wall() time.Time {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{path: filepath.Join(t.TempDir(), "config.db"), key: identity.New(), now: build.Add(time.Hour), mono: time.Now()}
+	storetest.PutConfig(t, f.path)
 	f.open(t)
 	return f
 }

@@ -39,9 +39,10 @@ type DB struct {
 	write *sql.DB // one connection
 	read  *sql.DB
 
-	commits atomic.Int64 // since it was opened
-	sums    *keptSums    // nil: none are kept
-	closed  atomic.Bool
+	commits    atomic.Int64 // since it was opened
+	generation atomic.Int64
+	sums       *keptSums // nil: none are kept
+	closed     atomic.Bool
 
 	mu    sync.Mutex // guards state
 	state func(error)
@@ -168,6 +169,7 @@ func (d *DB) writeTx(ctx context.Context, f func(*sql.Tx) error) error {
 	arrived, err := d.board(ctx, tx)
 	if err == nil {
 		err = tx.Commit()
+		d.generation.Add(1) // also where it failed: what came of it is in the database
 	} else {
 		_ = tx.Rollback() // as above
 	}
@@ -182,6 +184,11 @@ func (d *DB) writeTx(ctx context.Context, f func(*sql.Tx) error) error {
 // Commits returns how many transactions Write has committed: each wears the
 // card.
 func (d *DB) Commits() int64 { return d.commits.Load() }
+
+// Generation returns a number that is another one after each Write that may have changed
+// what is in the database. Whoever keeps what he reads asks for it before he does: what he
+// has is out of date once it is not the same.
+func (d *DB) Generation() int64 { return d.generation.Load() }
 
 func (d *DB) report(err error) {
 	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrCorrupt) {

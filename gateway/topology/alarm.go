@@ -107,7 +107,8 @@ func (d *damper) shift(by time.Duration) {
 // Alarm makes notices of one picture after the other. The first is how things are, and
 // is not told. It may be used from one goroutine at a time.
 type Alarm struct {
-	quiet func(node string) (since, every time.Duration, ok bool)
+	quiet    func(node string) (since, every time.Duration, ok bool)
+	linkLost time.Duration // holdLost, but where somebody wants to hear of it sooner
 
 	begun   bool
 	links   map[graph.LinkID]*watchedLink
@@ -122,7 +123,7 @@ type Alarm struct {
 // NewAlarm returns one. quiet tells for how long a node has said nothing, and how often
 // it usually does; ok is false where it has not said anything yet.
 func NewAlarm(quiet func(node string) (since, every time.Duration, ok bool)) *Alarm {
-	return &Alarm{quiet: quiet, links: map[graph.LinkID]*watchedLink{}, nodes: map[string]*watchedNode{}, cuts: map[string]*watchedCut{}, twice: map[dot11.MAC]*damper{}}
+	return &Alarm{quiet: quiet, linkLost: holdLost, links: map[graph.LinkID]*watchedLink{}, nodes: map[string]*watchedNode{}, cuts: map[string]*watchedCut{}, twice: map[dot11.MAC]*damper{}}
 }
 
 // Observe is to be called with the present picture every few seconds, whether it has
@@ -387,7 +388,7 @@ func (a *Alarm) observeLink(now time.Time, v view, id graph.LinkID, w *watchedLi
 		w.since = time.Time{} // whether its node is lost shows in a moment
 		return false
 	}
-	if !w.settle(now, false, holdLost) {
+	if !w.settle(now, false, a.linkLost) {
 		return false
 	}
 	w.lostAt = now

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ type Config struct {
 	Now     func() time.Time // the gateway's clock
 	Log     *slog.Logger
 	Settle  time.Duration // until when nothing is told or written down, unless all have reported; 0: settleWithin
+	// LinkLost is for how long a link has to be gone before that is told; 0: holdLost.
+	LinkLost time.Duration
 }
 
 // Engine is the network's picture at work: reports go in, the picture is drawn when
@@ -70,6 +73,7 @@ func New(c Config) *Engine {
 	start := time.Now()
 	e.running = func() time.Duration { return time.Since(start) }
 	e.alarm = NewAlarm(func(node string) (since, every time.Duration, ok bool) { return e.tracker.quiet(e.now(), node) })
+	e.alarm.linkLost = cmp.Or(c.LinkLost, holdLost)
 	return e
 }
 

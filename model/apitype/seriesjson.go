@@ -1,8 +1,6 @@
 package apitype
 
 import (
-	"encoding/json"
-	"errors"
 	"math"
 	"slices"
 	"strconv"
@@ -13,9 +11,6 @@ const (
 	pointSize  = 160
 	seriesSize = 256
 )
-
-// errNumber is that of a number that JSON does not have.
-var errNumber = errors.New("a number is not finite")
 
 // AppendJSON appends what json.Marshal makes of the list. A day by minutes is 1,440 points of
 // eight values each, on which encoding/json is as long as all that finds them.
@@ -111,25 +106,4 @@ func (p *Point) appendJSON(b []byte) (_ []byte, err error) {
 	}
 	number(`,"value":`, p.Value)
 	return append(b, '}'), err
-}
-
-func appendText(b []byte, s string) ([]byte, error) {
-	text, err := json.Marshal(s)
-	return append(b, text...), err
-}
-
-// appendNumber writes a number as ECMAScript does, and encoding/json with it.
-func appendNumber(b []byte, f float64) ([]byte, error) {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return nil, errNumber
-	}
-	if a := math.Abs(f); a == 0 || a >= 1e-6 && a < 1e21 {
-		return strconv.AppendFloat(b, f, 'f', -1, 64), nil
-	}
-	b = strconv.AppendFloat(b, f, 'e', -1, 64)
-	if n := len(b); n >= 4 && b[n-4] == 'e' && b[n-3] == '-' && b[n-2] == '0' { // e-09 is e-9
-		b[n-2] = b[n-1]
-		b = b[:n-1]
-	}
-	return b, nil
 }
