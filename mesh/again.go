@@ -146,6 +146,9 @@ func (n *node) keepGreeting(ctx context.Context) error {
 		g, dev := n.greets[0], n.wg
 		n.greets = n.greets[1:]
 		n.mu.Unlock()
+		if dev == nil { // one that is opened anew has no session to end
+			continue
+		}
 		if status, err := dev.Handshakes(); err != nil || !inSession(status, g.node) {
 			greetPeers(g.addr)
 		}

@@ -233,6 +233,7 @@ func TestAPeerThatHasRestartedIsGreeted(t *testing.T) {
 		GatewayWireGuardKey: base64.StdEncoding.EncodeToString(wg[:]),
 	}
 	o := &overlayOf{dev: here, v4: m.OverlayV4, v6: m.OverlayV6}
+	n.publishOverlay(here)
 	follow := func() {
 		t.Helper()
 		hereHost.Do(t, func() (err error) {

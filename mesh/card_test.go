@@ -213,6 +213,51 @@ func TestAGatewayWhoseCardTakesNothing(t *testing.T) {
 			t.Error("it is announced")
 		}
 	})
+	for name, there := range map[string]bool{"the change fails": false, "the change fails, and one is called back": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, w := newSite(t, 3, 3), &worn{works: true}
+				s.g.store = w.over(t)
+				p := s.g.profiles
+				nodes := s.g.nodes()
+				p.mu.Lock()
+				home, target := p.m.On(), p.m.On()
+				target.Channel = 6
+				d, err := p.start(time.Now(), target, nodes, false)
+				for _, id := range nodes {
+					p.m.Report(time.Now(), id, d.Serial, 0)
+				}
+				p.mu.Unlock()
+				if err != nil {
+					t.Fatal(err)
+				}
+				went := false
+				for began := time.Now(); !went || p.m.State().Phase != change.Idle; time.Sleep(time.Second / 4) {
+					if p.act(); p.m.On() == target {
+						went = true
+					}
+					using, _, _ := p.announced()
+					if dead := using == d.Serial; dead != (p.m.On() == target) {
+						t.Fatalf("on channel %d it announces document %d, and that of channel 6 is %d", p.m.On().Channel, using, d.Serial)
+					}
+					if p.m.State().Phase == change.Recalled || !there {
+						w.set(!went)
+					}
+					if there && went {
+						p.mu.Lock()
+						p.m.Report(time.Now(), nodes[0], p.m.Latest().Serial, d.Serial)
+						p.mu.Unlock()
+					}
+					if time.Since(began) > time.Hour {
+						t.Fatalf("it is %s for ever", p.m.State().Phase)
+					}
+				}
+				if using, _, _ := p.announced(); p.m.On() != home || using != p.m.Force().Serial || p.card.fails.IsZero() {
+					t.Errorf("on channel %d it announces document %d, want %d", p.m.On().Channel, using, p.m.Force().Serial)
+				}
+			})
+		})
+	}
 	t.Run("a revocation", func(t *testing.T) {
 		s, _ := begin(t)
 		p := s.g.profiles

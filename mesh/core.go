@@ -63,8 +63,9 @@ func (o *overlayTale) tell(err error, add func(kind string, s model.Severity, me
 // eventOverlayLost is the kind of the event that tells that wg0 has gone from the kernel.
 const eventOverlayLost = "overlay.lost"
 
-// openOverlay opens wg0 with those addresses over bat0.
-func (m *core) openOverlay(v4, v6 netip.Addr) (*overlay.Device, error) {
+// openOverlay opens wg0 with those addresses over bat0, with the key in use. publish has
+// the others have the device, and is called before that key can be another.
+func (m *core) openOverlay(v4, v6 netip.Addr, publish func(*overlay.Device)) (*overlay.Device, error) {
 	if err := m.under.Ready(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoUnderlay, err)
 	}
@@ -73,12 +74,19 @@ func (m *core) openOverlay(v4, v6 netip.Addr) (*overlay.Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("overlay: find %s: %w", under, err)
 	}
-	return overlay.Open(overlay.Config{
+	m.keys.applying.Lock()
+	defer m.keys.applying.Unlock()
+	dev, err := overlay.Open(overlay.Config{
 		Name: paths.OverlayIface, Key: m.keys.secret(), Port: paths.WireGuardPort, UnderlayMTU: link.Attrs().MTU,
 		Addresses: []netip.Prefix{netip.PrefixFrom(v4, paths.OverlayNet.Bits()), netip.PrefixFrom(v6, 64)},
 		Routes:    m.overlayRoutes(), Inner: []string{paths.ClientBridge},
 		Userspace: m.Userspace, Log: m.Log,
 	})
+	if err != nil {
+		return nil, err
+	}
+	publish(dev)
+	return dev, nil
 }
 
 // overlayRoutes are what lies behind the overlay: the clients of all nodes and, from

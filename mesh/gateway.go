@@ -169,27 +169,29 @@ func (g *gateway) applyPeers() error {
 	if g.wg != nil {
 		if harm = g.wg.Guard(true); errors.Is(harm, overlay.ErrLost) {
 			g.events.Add(eventOverlayLost, model.Warning, harm.Error()+"; it is made anew")
-			_ = g.wg.Close() // what is left of it
-			g.mu.Lock()
-			g.wg = nil
-			g.mu.Unlock()
+			lost := g.wg
+			g.publishOverlay(nil)
+			_ = lost.Close() // what is left of it
 			harm = nil
 		}
 	}
 	if g.wg == nil {
-		dev, err := g.openOverlay(paths.OverlayGateway, identity.Overlay(g.net, g.net))
-		if err != nil {
+		if _, err := g.openOverlay(paths.OverlayGateway, identity.Overlay(g.net, g.net), g.publishOverlay); err != nil {
 			return err
 		}
-		g.mu.Lock()
-		g.wg = dev
-		g.mu.Unlock()
 	}
 	g.mu.Lock()
 	peers := g.known.overlayPeers(g.net)
 	peers = append(peers, g.visiting(peers)...)
 	g.mu.Unlock()
 	return errors.Join(g.wg.SetPeers(peers), harm)
+}
+
+// publishOverlay has the others have an overlay that was opened, or none.
+func (g *gateway) publishOverlay(dev *overlay.Device) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wg = dev
 }
 
 // PutPeers takes all nodes that are admitted. What differs in keys alone the others

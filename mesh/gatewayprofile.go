@@ -196,9 +196,7 @@ func (p *gatewayProfile) run(ctx context.Context) error {
 		}
 		p.act()
 		p.seek()
-		p.mu.Lock()
-		due := p.m.Due(time.Now())
-		p.mu.Unlock()
+		due := p.due(time.Now())
 		if look := p.upkept.Add(looksEvery); !now.Equal(p.upkept) && look.Before(due) {
 			due = look // whoever woke it may have had that in mind
 		}
@@ -210,6 +208,18 @@ func (p *gatewayProfile) run(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
+}
+
+// due returns when act is to be called at the latest. While another gateway leads, this
+// one decides nothing, whatever of its change was due.
+func (p *gatewayProfile) due(now time.Time) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	due := p.m.Due(now)
+	if rest := now.Add(looksEvery); due.Before(rest) && p.standsDown() {
+		return rest
+	}
+	return due
 }
 
 // seek asks all around, after a start, while no member is linked, or when one says that
@@ -254,7 +264,7 @@ func (p *gatewayProfile) act() {
 	was, on := p.on, p.m.On()
 	p.on = on
 	said, lacking := p.said, p.lacking
-	if p.tells(now) {
+	if on != was || p.tells(now) {
 		said[0], said[1] = p.m.Announce()
 		lacking = p.m.Lacks()
 	}
@@ -276,7 +286,8 @@ func (p *gatewayProfile) act() {
 
 // tells tells whether others may hear how things stand: a document that the card has not
 // taken waits, for a while. One by which all are to switch in any case does not, nor what
-// has come about already. p.mu is held.
+// has come about already, as a switch back has with which a change ends that failed:
+// whoever heard of its profile meanwhile would go there. p.mu is held.
 func (p *gatewayProfile) tells(now time.Time) bool {
 	s := p.m.State()
 	return !p.card.waits(now) || s.Anyway || s.Phase == change.Settling || s.Phase == change.Recalling || s.Phase == change.Recalled

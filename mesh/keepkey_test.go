@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/overlay"
 	"halo.internal/mesh/state"
 	"halo.internal/model/paths"
 )
@@ -28,12 +29,13 @@ func TestANextKeyThatIsNotKeptIsNotUsed(t *testing.T) {
 	if !ok {
 		t.Fatal("the next key is not due")
 	}
+	none := func() *overlay.Device { return nil }
 
 	aside := file + ".aside"
 	if err := errors.Join(os.Rename(file, aside), os.MkdirAll(filepath.Join(file, "in the way"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.useNextKey(due, nil); err == nil {
+	if err := m.useNextKey(due, none); err == nil {
 		t.Error("the next key is in use, and the file does not have it")
 	}
 	if err := errors.Join(os.RemoveAll(file), os.Rename(aside, file)); err != nil {
@@ -51,7 +53,7 @@ func TestANextKeyThatIsNotKeptIsNotUsed(t *testing.T) {
 	if due, ok = m.keys.due(0); !ok {
 		t.Fatal("the next key is not due any more")
 	}
-	if err := m.useNextKey(due, nil); err != nil {
+	if err := m.useNextKey(due, none); err != nil {
 		t.Fatal(err)
 	}
 	if s, err := identity.Load(file, vault); err != nil || s.Key.WireGuardPublic() != [32]byte(next) {

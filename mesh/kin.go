@@ -16,7 +16,9 @@ import (
 const kinEvery = 2 * time.Second
 
 // kin tells whose addresses on the mesh are whose. They follow from keys: that of the
-// underlay, and the link's, of the hardware addresses that bat0 may have.
+// underlay, and the link's, of the hardware addresses that bat0 may have. A gateway that
+// has stood down has the link's alone, of another hardware address: what it says is how
+// the one that serves hears that it is there.
 type kin struct {
 	network identity.PublicKey
 	roll    func() []identity.PublicKey
@@ -41,7 +43,7 @@ func (k *kin) of(from netip.Addr) announce.Kin {
 }
 
 func (k *kin) learn(keys []identity.PublicKey) {
-	k.keys, k.known = keys, make(map[netip.Addr]announce.Kin, (batman.Turns+1)*len(keys))
+	k.keys, k.known = keys, make(map[netip.Addr]announce.Kin, (batman.Turns+1)*len(keys)+batman.Turns)
 	for _, key := range keys {
 		who := announce.KinMember
 		if key == k.network {
@@ -49,7 +51,11 @@ func (k *kin) learn(keys []identity.PublicKey) {
 		}
 		k.known[identity.Underlay(k.network, key)] = who
 		for turn := range uint8(batman.Turns) {
-			k.known[linkLocal(dot11.MAC(batman.MAC(key, turn)))] = who
+			mac := batman.MAC(key, turn)
+			k.known[linkLocal(dot11.MAC(mac))] = who
+			if who == announce.KinGateway {
+				k.known[linkLocal(dot11.MAC(batman.Aside(mac)))] = who
+			}
 		}
 	}
 }

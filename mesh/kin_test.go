@@ -22,6 +22,9 @@ func TestWhoseAddressIsWhose(t *testing.T) {
 		link := func(key identity.PublicKey, turn uint8) netip.Addr {
 			return linkLocal(dot11.MAC(batman.MAC(key, turn)))
 		}
+		aside := func(key identity.PublicKey, turn uint8) netip.Addr {
+			return linkLocal(dot11.MAC(batman.Aside(batman.MAC(key, turn))))
+		}
 		expect := func(when string, want map[netip.Addr]announce.Kin) {
 			t.Helper()
 			for from, who := range want {
@@ -32,6 +35,7 @@ func TestWhoseAddressIsWhose(t *testing.T) {
 		}
 		expect("at first", map[netip.Addr]announce.Kin{
 			identity.Underlay(gateway, gateway): announce.KinGateway, link(gateway, 0): announce.KinGateway, link(gateway, 3): announce.KinGateway,
+			aside(gateway, 0): announce.KinGateway, aside(gateway, 3): announce.KinGateway, aside(one, 0): announce.KinStranger,
 			identity.Underlay(gateway, one): announce.KinMember, link(one, 2): announce.KinMember,
 			identity.Underlay(gateway, two): announce.KinStranger, link(two, 0): announce.KinStranger, netip.MustParseAddr("fe80::1"): announce.KinStranger,
 		})

@@ -206,22 +206,37 @@ func (o *overlayOf) close() {
 	}
 }
 
+// publishOverlay has the others have an overlay that was opened, or none.
+func (n *node) publishOverlay(dev *overlay.Device) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.wg, n.wgSince = dev, time.Now()
+}
+
+// dropOverlay ends one in whose place another is to be opened: until that has come about
+// there is none.
+func (n *node) dropOverlay(o *overlayOf) {
+	n.publishOverlay(nil)
+	o.close()
+}
+
 // follow makes the overlay fit the membership and the gateway as last heard.
 func (n *node) follow(o *overlayOf, m model.Membership) (*overlayOf, error) {
 	if o != nil && (o.v4 != m.OverlayV4 || o.v6 != m.OverlayV6) {
-		o.close()
+		n.dropOverlay(o)
 		o = nil
 	}
 	var harm error // of which peers must hear nothing: who is gone is out all the same
 	if o != nil {
 		if harm = o.dev.Guard(false); errors.Is(harm, overlay.ErrLost) { // its routes are the doctor's
 			n.events.Add(eventOverlayLost, model.Warning, harm.Error()+"; it is made anew")
-			o.close()
+			n.dropOverlay(o)
 			o, harm = nil, nil
 		}
 	}
-	if o == nil {
-		dev, err := n.openOverlay(m.OverlayV4, m.OverlayV6)
+	fresh := o == nil
+	if fresh {
+		dev, err := n.openOverlay(m.OverlayV4, m.OverlayV6, n.publishOverlay)
 		if err != nil {
 			return nil, err
 		}
@@ -238,8 +253,8 @@ func (n *node) follow(o *overlayOf, m model.Membership) (*overlayOf, error) {
 		o.lives[p.Node] = p.Incarnation
 	}
 	n.mu.Lock()
-	if n.wg != o.dev || o.peer.Key != peer.Key || o.peer.Incarnation != peer.Incarnation {
-		n.wg, n.wgSince = o.dev, time.Now()
+	if fresh || o.peer.Key != peer.Key || o.peer.Incarnation != peer.Incarnation {
+		n.wgSince = time.Now()
 		wake(n.listNow)
 	}
 	n.mu.Unlock()

@@ -225,9 +225,9 @@ func (m *core) clients(members []identity.PublicKey, others bool) ([]model.Clien
 	s := clientsSeen{leases: leases, members: map[dot11.MAC]bool{}, underlay: underlayIface(m.bundle)}
 	for _, key := range append(slices.Clone(members), m.net, m.id.Key.Public()) {
 		for turn := range uint8(batman.Turns) {
-			s.members[dot11.MAC(batman.MAC(key, turn))] = true
+			mac := batman.MAC(key, turn)
+			s.members[dot11.MAC(mac)], s.members[dot11.MAC(batman.Aside(mac))] = true, true
 		}
-		s.members[dot11.MAC(batman.Aside(batman.MAC(key, 0)))] = true
 	}
 	if s.neighbours, err = m.NeighbourTable(); err != nil {
 		return nil, err

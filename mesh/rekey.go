@@ -39,7 +39,11 @@ const (
 
 // overlayKey is the device's own.
 type overlayKey struct {
-	mu      sync.Mutex
+	// applying is held while WireGuard is given the key, so that a device which is opened
+	// meanwhile has the one that is in use. It comes before mu.
+	applying sync.Mutex
+
+	mu      sync.Mutex // guards what follows
 	private [32]byte
 	next    *[32]byte
 	told    time.Time // when the others had it; zero: not yet
@@ -165,7 +169,7 @@ func (m *core) drawKey() error {
 // useNextKey writes the identity with the next key, and has the overlay use it. A
 // key that is not kept is not used: the device would come back with the former one,
 // which by then is nobody's.
-func (m *core) useNextKey(next [32]byte, dev *overlay.Device) error {
+func (m *core) useNextKey(next [32]byte, device func() *overlay.Device) error {
 	if err := m.permFailing(); err != nil {
 		return fmt.Errorf("nothing can be kept: %w", err)
 	}
@@ -181,16 +185,26 @@ func (m *core) useNextKey(next [32]byte, dev *overlay.Device) error {
 	if err := atomicfile.Write(m.path(paths.RunIdentity), s.Marshal(), 0o600); err != nil {
 		m.Log.Warn("runtime state not written", "err", err)
 	}
-	if dev != nil {
+	if err := m.applyKey(next, device); err != nil {
+		return err
+	}
+	if err := m.store.Remove(paths.OverlayKey, paths.VaultOverlayKey); err != nil {
+		m.Log.Warn("what was kept of the change of the overlay key is not removed", "err", err)
+	}
+	m.events.Add("overlay.rekeyed", model.Info, "this device uses another overlay key")
+	return nil
+}
+
+// applyKey has the overlay use the next key, if there is one just now.
+func (m *core) applyKey(next [32]byte, device func() *overlay.Device) error {
+	m.keys.applying.Lock()
+	defer m.keys.applying.Unlock()
+	if dev := device(); dev != nil {
 		if err := dev.SetKey(next); err != nil {
 			return err
 		}
 	}
 	m.keys.use()
-	if err := m.store.Remove(paths.OverlayKey, paths.VaultOverlayKey); err != nil {
-		m.Log.Warn("what was kept of the change of the overlay key is not removed", "err", err)
-	}
-	m.events.Add("overlay.rekeyed", model.Info, "this device uses another overlay key")
 	return nil
 }
 
@@ -205,9 +219,8 @@ func (m *core) followKeys(ctx context.Context, device func() *overlay.Device, la
 	var failed time.Time // at the last try; zero: it went well
 	for {
 		wait := rekeyLook
-		dev := device()
 		if next, ok := m.keys.due(overlap + later()); ok && time.Since(failed) >= rekeyAgain {
-			if err := m.useNextKey(next, dev); err != nil {
+			if err := m.useNextKey(next, device); err != nil {
 				if failed.IsZero() {
 					m.Log.Error("overlay key not changed, it is tried again", "err", err)
 				}
@@ -217,7 +230,7 @@ func (m *core) followKeys(ctx context.Context, device func() *overlay.Device, la
 				used()
 			}
 		}
-		if dev != nil && dev.Rekeying() {
+		if dev := device(); dev != nil && dev.Rekeying() {
 			wait = promoteEvery
 			if err := dev.Promote(); err != nil {
 				m.Log.Debug("peers that change their keys are not followed", "err", err)

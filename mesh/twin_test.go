@@ -8,8 +8,35 @@ import (
 	"time"
 
 	"halo.internal/mesh/announce"
+	"halo.internal/mesh/change"
 	"halo.internal/model/paths"
 )
+
+// TestAGatewayThatStandsAsideHasNothingDue: it may do nothing of what it counts down to.
+func TestAGatewayThatStandsAsideHasNothingDue(t *testing.T) {
+	s := newSite(t, 1, 3)
+	p := s.g.profiles
+	p.mu.Lock()
+	target := p.m.On()
+	target.Channel = 6
+	d, err := p.start(time.Now(), target, s.g.nodes(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.m.Save()
+	p.m.Report(time.Now(), s.nodes[0].ID(), d.Serial, 0)
+	p.m.Advance(time.Now())
+	p.m.Save()
+	phase, now := p.m.State().Phase, time.Now()
+	p.mu.Unlock()
+	if due := p.due(now); phase != change.Ordered || due.After(now) {
+		t.Fatalf("it is %s, and due in %s", phase, due.Sub(now))
+	}
+	s.g.voice.StandDown(9)
+	if due := p.due(now); due.Before(now.Add(looksEvery)) {
+		t.Errorf("while it stands aside it is due in %s", due.Sub(now))
+	}
+}
 
 // TestACardKnowsThatItsGatewayHasStoodDown, until it serves again.
 func TestACardKnowsThatItsGatewayHasStoodDown(t *testing.T) {

@@ -132,6 +132,8 @@ func (g *Gateway) Announce() (using, next uint64) {
 		return g.tried, 0
 	case g.failed != nil && g.on == *g.failed:
 		return g.tried, g.next.Serial
+	case g.failed != nil && g.want: // it started too often on it, and is back already
+		return using, 0
 	case g.s.Phase == Settling:
 		return g.next.Serial, 0
 	}
@@ -351,30 +353,34 @@ func (g *Gateway) tick(now time.Time) (serial uint64, in time.Duration, order bo
 		g.s.Phase, g.on, g.began, g.save = Settling, g.next.Mesh, now, true
 		return 0, 0, false
 	}
-	waits := g.save && !g.ordered && !(g.unkept && g.s.Anyway) // nothing is told before it is kept
-	if now.Before(g.order) || waits {
+	if now.Before(g.order) || g.waits() {
 		return 0, 0, false
 	}
 	g.order, g.ordered = now.Add(g.t.Repeat), true
 	return g.next.Serial, g.at.Sub(now), true
 }
 
+// waits tells whether an order waits for the card: nothing is told before it is kept.
+func (g *Gateway) waits() bool { return g.save && !g.ordered && !(g.unkept && g.s.Anyway) }
+
 // idleLook is how often a gateway looks at itself while nothing changes: whoever begins
 // something has it look at once.
 const idleLook = 3 * time.Second
 
-// Due returns when Advance has to be called at the latest.
+// Due returns when Advance has to be called at the latest. What waits for the card, or
+// for a document that takes the change back, is due when whoever brings it looks again.
 func (g *Gateway) Due(now time.Time) time.Time {
 	due := now.Add(time.Second)
-	if g.s.Phase == Idle {
-		due = now.Add(idleLook)
+	switch {
+	case g.s.Phase == Idle:
+		return now.Add(idleLook)
+	case g.want || g.s.Phase != Ordered && g.s.Phase != Recalled:
+		return due
+	case !g.waits() && g.order.Before(due):
+		due = g.order
 	}
-	if g.s.Phase == Ordered || g.s.Phase == Recalled {
-		for _, t := range []time.Time{g.order, g.at} {
-			if t.Before(due) {
-				due = t
-			}
-		}
+	if g.at.Before(due) {
+		due = g.at
 	}
 	return due
 }

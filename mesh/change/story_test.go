@@ -715,6 +715,47 @@ func TestACardThatTakesNothing(t *testing.T) {
 	}
 }
 
+// TestWhatWaitsIsNotDue: whoever looks when something is due would look without a pause
+// while an order waits for the card, and while nobody makes the document that takes the
+// change back.
+func TestWhatWaitsIsNotDue(t *testing.T) {
+	now := time.Now()
+	d := func(serial uint64, m bundle.Mesh) profile.Opened {
+		return profile.Opened{Document: profile.Document{Epoch: 1, Serial: serial, Mesh: m}}
+	}
+	g := NewGateway(Timing{}, bundled, d(1, bundled), nil, State{Phase: Idle}, now)
+	g.Start(now, d(2, other(6, bundled.PSK)), []string{"n1"}, false)
+	g.Save()
+	g.Report(now, "n1", 2, 1)
+	g.Advance(now)
+	looks := 0
+	for end := now.Add(30 * time.Second); now.Before(end) && looks < 1000; looks++ {
+		if g.Advance(now); g.Save() {
+			g.Unkept()
+		}
+		now = slices.MaxFunc([]time.Time{now, g.Due(now)}, time.Time.Compare)
+	}
+	if _, _, wanted := g.Wanted(); looks > 40 || !wanted {
+		t.Errorf("it looked %d times in 30 s, and wants to take it back: %v", looks, wanted)
+	}
+}
+
+// TestAGatewayThatStartsTooOften on a profile is off it, and says so before the document
+// is there that takes the change back.
+func TestAGatewayThatStartsTooOften(t *testing.T) {
+	now := time.Now()
+	d := func(serial uint64, m bundle.Mesh) profile.Opened {
+		return profile.Opened{Document: profile.Document{Epoch: 1, Serial: serial, Mesh: m}}
+	}
+	next := d(2, other(6, bundled.PSK))
+	for starts, want := range map[int]uint64{0: 2, maxStarts: 1} {
+		g := NewGateway(Timing{}, bundled, d(1, bundled), &next, State{Phase: Settling, Starts: starts}, now)
+		if using, prepared := g.Announce(); using != want || prepared != 0 || (g.On() == next.Mesh) != (want == 2) {
+			t.Errorf("after %d starts it is on channel %d, and announces %d and %d", starts, g.On().Channel, using, prepared)
+		}
+	}
+}
+
 // TestACardThatTakesItLater: what waited goes on.
 func TestACardThatTakesItLater(t *testing.T) {
 	now := time.Now()

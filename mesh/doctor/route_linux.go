@@ -196,6 +196,36 @@ func apply(own Own, p Peer, underlay string, l limits) error {
 	return errors.Join(errs, dropRoute(underlay, under))
 }
 
+// limitsKept are the limits that the doctor's routes have, by the networks that they lead to.
+type limitsKept map[netip.Prefix]int
+
+// limitRoutes reads them.
+func limitRoutes() (limitsKept, error) {
+	kept := limitsKept{}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		list, err := netlink.RouteListFiltered(family, &netlink.Route{Protocol: protocol}, netlink.RT_FILTER_PROTOCOL)
+		if err != nil {
+			return nil, fmt.Errorf("routes: %w", err)
+		}
+		for _, r := range list {
+			e := entryOf(r, family, nil)
+			kept[e.dst] = e.mtu
+		}
+	}
+	return kept, nil
+}
+
+// hold tells whether they hold packets to a peer to limits. Of networks that the overlay
+// has a route to anyway lookAtRoutes sees that it has its limit.
+func (k limitsKept) hold(own Own, p Peer, l limits) bool {
+	for _, n := range p.Nets {
+		if l.overlay > 0 && !slices.Contains(own.Routes, n) && k[n.Masked()] != l.overlay {
+			return false
+		}
+	}
+	return l.underlay == 0 || k[netip.PrefixFrom(p.Underlay, p.Underlay.BitLen())] == l.underlay
+}
+
 // sweep takes out what an earlier process held packets to: this one does not know
 // why.
 func sweep() error {

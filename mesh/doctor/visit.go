@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"halo.internal/mesh/iface"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
@@ -24,6 +25,8 @@ func (d *Doctor) visit(ctx context.Context) {
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	var last time.Time // when an examination that nobody asked for began
+	var changes iface.Changes
+	defer changes.Close()
 	for {
 		select {
 		case <-ctx.Done():
@@ -43,6 +46,9 @@ func (d *Doctor) visit(ctx context.Context) {
 		}
 		now := time.Now()
 		d.admit(own, peers, now)
+		if changes.Any() {
+			d.holdAgain(own)
+		}
 		if due, all := d.due(now, last); len(due) > 0 || all {
 			last = now
 			d.round(ctx, own, due, all)
@@ -92,6 +98,36 @@ func (d *Doctor) admit(own Own, peers []Peer, now time.Time) {
 	for _, p := range moved {
 		if err := apply(own, p.Peer, d.Iface, p.limits); err != nil {
 			d.Log.Warn("packets to a peer with other networks are not held to limits", "peer", p.Node, "err", err)
+		}
+	}
+}
+
+// holdAgain puts back the routes that hold packets to limits, where they have gone: an
+// interface that goes down takes them along, and has none when it comes up. It is not
+// called while an examination tries limits.
+func (d *Doctor) holdAgain(own Own) {
+	var held []patient
+	d.mu.Lock()
+	for _, p := range d.patients {
+		if p.limits != (limits{}) {
+			held = append(held, patient{Peer: p.Peer, exam: p.exam})
+		}
+	}
+	d.mu.Unlock()
+	if len(held) == 0 {
+		return
+	}
+	there, err := limitRoutes()
+	if err != nil {
+		d.Log.Debug("routes of limits not looked at", "err", err)
+		return
+	}
+	for _, p := range held {
+		if there.hold(own, p.Peer, p.limits) {
+			continue
+		}
+		if err := apply(own, p.Peer, d.Iface, p.limits); err != nil { // tried again within half a minute
+			d.Log.Debug("packets to a peer are not held to limits", "peer", p.Node, "err", err)
 		}
 	}
 }

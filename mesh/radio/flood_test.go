@@ -77,6 +77,7 @@ func TestFloodOfBeacons(t *testing.T) {
 	}{
 		{"a trickle of new addresses", 10, 0, 1, time.Minute},
 		{"ever new addresses", 200, 0, 1, 30 * time.Second},
+		{"more new addresses between two beacons than are kept", 600, 0, 1, 5 * time.Minute},
 		{"ever new addresses, three beacons each", 200, 0, 3, time.Minute},
 		{"the same addresses, ten times a second each", 1000, 100, 1, 40 * time.Minute},
 	} {

@@ -183,7 +183,7 @@ func (r *Radio) candidate(now time.Time, e nl80211.PeerCandidate) error {
 	if mac.Group() || mac == r.own {
 		return nil
 	}
-	s := r.station(mac)
+	s := r.station(now, mac)
 	if s == nil {
 		return nil
 	}

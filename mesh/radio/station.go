@@ -36,6 +36,9 @@ type station struct {
 	told     time.Time // when a failure was last made an event of
 }
 
+// timeUnit is the standard's (TU), in which beacon intervals are.
+const timeUnit = 1024 * time.Microsecond
+
 // Bounds of what others may cause.
 const (
 	maxHeard  = 256
@@ -51,22 +54,37 @@ const (
 
 // station returns what is known of an address, nil where there is no room for
 // more strangers.
-func (r *Radio) station(mac dot11.MAC) *station {
+func (r *Radio) station(now time.Time, mac dot11.MAC) *station {
 	s := r.heard[mac]
 	if s != nil {
 		return s
 	}
 	if len(r.heard) >= maxHeard {
-		// Whoever beacons under ever new addresses pushes out his own.
-		var oldest dot11.MAC
+		// Whoever beacons under ever new addresses pushes out his own. If even the first of
+		// them came within a beacon interval, all would be gone before they can beacon again,
+		// members too: then it is drawn by lot who goes, and a member stays sooner or later.
+		var oldest, drawn dot11.MAC
 		var at *station
+		alike := 0 // that were heard as seldom
 		for m, s := range r.heard {
-			if !s.wanted && !s.inKernel && (at == nil || s.times < at.times || s.times == at.times && s.seen.Before(at.seen)) {
+			if s.wanted || s.inKernel || at != nil && s.times > at.times {
+				continue
+			}
+			if at == nil || s.times < at.times {
+				at, alike = nil, 0
+			}
+			if at == nil || s.seen.Before(at.seen) {
 				oldest, at = m, s
+			}
+			if alike++; rand.N(alike) == 0 {
+				drawn = m
 			}
 		}
 		if at == nil {
 			return nil
+		}
+		if now.Sub(at.seen) < time.Duration(r.c.BeaconInterval)*timeUnit {
+			oldest = drawn
 		}
 		delete(r.heard, oldest)
 	}
@@ -272,7 +290,7 @@ func (r *Radio) act(now time.Time) error {
 }
 
 func (r *Radio) authenticated(now time.Time, e *sae.Event) {
-	s := r.station(e.Peer)
+	s := r.station(now, e.Peer)
 	if s == nil {
 		return
 	}
@@ -285,7 +303,7 @@ func (r *Radio) authenticated(now time.Time, e *sae.Event) {
 }
 
 func (r *Radio) peered(now time.Time, e *peering.Event) error {
-	s := r.station(e.Peer)
+	s := r.station(now, e.Peer)
 	if s == nil {
 		r.engine.Forget(e.Peer)
 		return nil

@@ -15,7 +15,6 @@ import (
 	"halo.internal/mesh/radio"
 	"halo.internal/model"
 	"halo.internal/model/dot11"
-	"halo.internal/model/order"
 )
 
 // Errors of what is asked of a radio; radio.ErrBusy is another.
@@ -80,16 +79,52 @@ func (w *Wireless) scanOnce(ctx context.Context, q model.ScanRequest, listen boo
 	}
 	s1g := w.s1gOf(s.Wiphy)
 	out := model.RadioScan{Radio: s.Name, Iface: s.Iface, Networks: []model.RadioNetwork{}}
-	for _, b := range heard {
-		n := networkOf(b, w.profile().SSID)
-		n.S1G = s1g(b)
-		out.Networks = append(out.Networks, n)
+	for _, h := range kept(heard, w.profile().SSID) {
+		h.net.S1G = s1g(h.bss)
+		out.Networks = append(out.Networks, h.net)
 	}
-	order.By(out.Networks, func(a, b model.RadioNetwork) int {
-		return cmp.Or(cmp.Compare(b.SignalDBm, a.SignalDBm), cmp.Compare(a.BSSID, b.BSSID))
-	})
-	out.Networks = out.Networks[:min(len(out.Networks), maxNetworks)]
 	return out, nil
+}
+
+// heardNetwork is a network that a scan has found, and what was heard of it.
+type heardNetwork struct {
+	bss nl80211.BSS
+	net model.RadioNetwork
+}
+
+// kept returns the networks that a scan is to tell of, the strongest first. Of more than
+// maxNetworks, all channels have some, and on each those that have the mesh's name: who
+// forges hundreds on one hides nobody on others.
+func kept(heard []nl80211.BSS, own string) []heardNetwork {
+	stronger := func(a, b *heardNetwork) int {
+		return cmp.Or(cmp.Compare(b.net.SignalDBm, a.net.SignalDBm), cmp.Compare(a.net.BSSID, b.net.BSSID))
+	}
+	list := make([]*heardNetwork, len(heard))
+	for i, b := range heard {
+		list[i] = &heardNetwork{b, networkOf(b, own)}
+	}
+	slices.SortFunc(list, stronger)
+	if len(list) > maxNetworks {
+		type kind struct {
+			mhz int
+			own bool
+		}
+		place := map[*heardNetwork]int{} // among those of its kind
+		count := map[kind]int{}
+		for _, h := range list {
+			k := kind{h.net.FreqMHz, h.net.Own}
+			place[h] = count[k]
+			count[k]++
+		}
+		slices.SortStableFunc(list, func(a, b *heardNetwork) int { return cmp.Compare(place[a], place[b]) })
+		list = list[:maxNetworks]
+		slices.SortFunc(list, stronger)
+	}
+	out := make([]heardNetwork, len(list))
+	for i, h := range list {
+		out[i] = *h
+	}
+	return out
 }
 
 // s1gOf returns what tells on which S1G channels a network may be that a radio has heard,
@@ -105,12 +140,23 @@ func (w *Wireless) s1gOf(wiphy int) func(nl80211.BSS) []int {
 		return nothing
 	}
 	own, _ := table.Find(m.HaLowChannel, 0)
+	// Whatever is heard, no channel is looked up in the law twice.
+	permitted := map[int]bool{}
+	permits := func(number int) bool {
+		ok, known := permitted[number]
+		if !known {
+			m.HaLowChannel = number
+			ok = w.permitHaLow(m) == nil
+			permitted[number] = ok
+		}
+		return ok
+	}
 	return func(b nl80211.BSS) (numbers []int) {
 		all := table.Heard((b.FreqMHz-5000)/5, centreOf(b.IEs))
 		// A mesh that goes elsewhere is most likely as wide there.
 		for _, alike := range []bool{true, false} {
 			for _, c := range all {
-				if m.HaLowChannel = c.Number; (c.WidthMHz == own.WidthMHz) == alike && w.permitHaLow(m) == nil {
+				if (c.WidthMHz == own.WidthMHz) == alike && permits(c.Number) {
 					numbers = append(numbers, c.Number)
 				}
 			}

@@ -27,7 +27,8 @@ type finder struct {
 // Bounds of what strangers can have told.
 const (
 	tellElsewhere = 10 * time.Minute // between events of one channel
-	mostElsewhere = 8                // stations that are handed on, of a scan
+	mostElsewhere = 64               // channels that are handed on, of a scan: more than a radio has
+	mostTold      = 8                // of them, that events are made of
 )
 
 // passes are the scans of one look for the mesh, until it is found: whether each only
@@ -63,25 +64,28 @@ func (w *Wireless) linked() bool {
 	})
 }
 
-// elsewhere hands on who of the mesh is heard on other channels, and tells whether
-// anybody is.
+// elsewhere hands on who of the mesh is heard on other channels, the strongest of each,
+// and tells whether anybody is. Channels count, not stations: those of one can be forged
+// in any number, and would hide the others.
 func (w *Wireless) elsewhere(ctx context.Context, name string, listen bool) (found bool, err error) {
 	s, err := w.scanOnce(ctx, model.ScanRequest{Radio: name}, listen)
 	if err != nil {
 		return false, err
 	}
-	home, handed := w.homeMHz(name), 0
+	home, handed := w.homeMHz(name), map[string]bool{}
 	for _, n := range s.Networks { // the strongest first
-		if !n.Own || home == 0 || handed == mostElsewhere || !w.isElsewhere(name, n, home) {
+		at := fmt.Sprint(n.FreqMHz, n.S1G)
+		if !n.Own || home == 0 || len(handed) == mostElsewhere || handed[at] || !w.isElsewhere(name, n, home) {
 			continue
 		}
-		handed++
-		w.tellOf(name, n)
+		if handed[at] = true; len(handed) <= mostTold {
+			w.tellOf(name, n)
+		}
 		if w.c.Found != nil {
 			w.c.Found(name, n)
 		}
 	}
-	return handed > 0, nil
+	return len(handed) > 0, nil
 }
 
 // isElsewhere tells whether a network is on another channel than a radio, which is on that

@@ -164,10 +164,11 @@ func TestTheMeshOnAnotherChannel(t *testing.T) {
 		heard := func(n byte, mhz int, id string) nl80211.BSS {
 			return nl80211.BSS{BSSID: net.HardwareAddr{2, 0, 0, 0, 1, n}, FreqMHz: mhz, SignalMBm: -5000 - int(n), IEs: dot11.AppendElement(nil, dot11.MeshID, []byte(id))}
 		}
-		all := []nl80211.BSS{heard(1, 2412, "valley"), heard(2, 2437, "valley"), heard(3, 2462, "hill"), heard(4, 5180, "valley")}
+		all := []nl80211.BSS{heard(1, 2412, "valley"), heard(3, 2462, "hill"), heard(4, 5180, "valley")}
 		for n := range byte(20) {
 			all = append(all, heard(10+n, 5180, "valley"))
 		}
+		all = append(all, heard(99, 2437, "valley")) // all others are stronger
 		scans := 0
 		w.scan = func(_ context.Context, iface string, _ bool) ([]nl80211.BSS, error) {
 			scans++
@@ -191,13 +192,13 @@ func TestTheMeshOnAnotherChannel(t *testing.T) {
 			o.beat(1, 1)
 			time.Sleep(2 * time.Second)
 		}
-		if scans < 3 || scans > 5 || len(found) != (scans-1)*mostElsewhere || found[0].FreqMHz != 2437 || found[0].Channel != 6 || found[1].FreqMHz != 5180 {
+		if scans < 3 || scans > 5 || len(found) != (scans-1)*2 || found[0].FreqMHz != 5180 || found[0].BSSID != "02:00:00:00:01:04" || found[1].FreqMHz != 2437 || found[1].Channel != 6 {
 			t.Errorf("%d scans, found %+v", scans, found)
 		}
 		if slices.ContainsFunc(found, func(n model.RadioNetwork) bool { return !n.Own || n.FreqMHz == 2412 }) {
 			t.Errorf("what is not elsewhere was handed on: %+v", found)
 		}
-		if told := o.told(EventElsewhere); len(told) != 2 || told[0].Fields["channel"] != "6" || told[0].Fields["freq_mhz"] != "2437" || told[1].Fields["channel"] != "36" {
+		if told := o.told(EventElsewhere); len(told) != 2 || told[0].Fields["channel"] != "36" || told[1].Fields["channel"] != "6" || told[1].Fields["freq_mhz"] != "2437" {
 			t.Errorf("told of %+v", told)
 		}
 		before := scans

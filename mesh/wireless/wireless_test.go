@@ -2,6 +2,7 @@ package wireless
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -370,6 +371,37 @@ func TestScan(t *testing.T) {
 	w.scan = func(context.Context, string, bool) ([]nl80211.BSS, error) { return make([]nl80211.BSS, 1000), nil }
 	if got, err := w.Scan(t.Context(), model.ScanRequest{}); err != nil || len(got.Networks) != maxNetworks {
 		t.Errorf("of a thousand networks: %d, %v", len(got.Networks), err)
+	}
+}
+
+// TestAScanShowsAllChannels, however many stations somebody forges on one.
+func TestAScanShowsAllChannels(t *testing.T) {
+	var heard []nl80211.BSS
+	mesh := func(n, mhz, dBm int, id string) {
+		heard = append(heard, nl80211.BSS{
+			BSSID: net.HardwareAddr{2, 0, 0, 1, byte(n >> 8), byte(n)}, FreqMHz: mhz, SignalMBm: 100 * dBm, IEs: dot11.AppendElement(nil, dot11.MeshID, []byte(id)),
+		})
+	}
+	for n := range 900 {
+		mesh(n, 2437, -20, []string{"valley", "hill"}[n%2])
+	}
+	mesh(1000, 2412, -90, "valley")
+	mesh(1001, 2412, -91, "hill")
+	mesh(1002, 2437, -60, "valley")
+	list := kept(heard, "valley")
+	if len(list) != maxNetworks {
+		t.Errorf("got %d networks, want %d", len(list), maxNetworks)
+	}
+	if n := len(list); list[n-1].net.FreqMHz != 2412 || list[n-2].net.FreqMHz != 2412 || !list[n-2].net.Own {
+		t.Errorf("the last are %+v and %+v, want those of the other channel", list[n-2].net, list[n-1].net)
+	}
+	if !slices.IsSortedFunc(list, func(a, b heardNetwork) int { return cmp.Compare(b.net.SignalDBm, a.net.SignalDBm) }) {
+		t.Error("they are not in the order of their signals")
+	}
+	for _, h := range list {
+		if h.net.BSSID != h.bss.BSSID.String() {
+			t.Fatalf("%s was heard as %s", h.net.BSSID, h.bss.BSSID)
+		}
 	}
 }
 
