@@ -143,6 +143,11 @@ func (s *sums) update(path string, changed map[uint32]bool) error {
 		return err
 	}
 	defer f.Close()
+	// SQLite leaves the file's time to the file system (Fdatasync), which may keep it in RAM: a
+	// power cut would have the sums say nothing.
+	if err := f.Sync(); err != nil {
+		return err
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return err

@@ -19,8 +19,11 @@ var _ filesystem = kernel{}
 
 const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOATIME
 
+// Times of files stay in RAM until something else of them is written, or their program asks
+// for it by fsync: a file whose blocks are there, such as a database's log, is otherwise
+// three blocks of the journal dearer every five seconds.
 func (kernel) mount(device, target string) error {
-	if err := unix.Mount(device, target, "ext4", flags, "errors=remount-ro"); err != nil {
+	if err := unix.Mount(device, target, "ext4", flags|unix.MS_LAZYTIME, "errors=remount-ro"); err != nil {
 		return fmt.Errorf("mount %s: %w", device, err)
 	}
 	return nil
