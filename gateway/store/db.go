@@ -85,6 +85,9 @@ func dsn(path string, k Kind, writer bool) string {
 	for _, p := range append(pragmas, "foreign_keys(1)", "temp_store(MEMORY)", fmt.Sprintf("cache_size(-%d)", cache), "mmap_size(0)") {
 		v.Add("_pragma", p)
 	}
+	if k.Alone {
+		v.Set("vfs", "unix-excl") // https://www.sqlite.org/vfs.html
+	}
 	if writer {
 		v.Set("_txlock", "immediate")
 	} else {

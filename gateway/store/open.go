@@ -54,6 +54,11 @@ type Kind struct {
 	PageSize int  // octets; 0: SQLite's
 	Cache    int  // KiB of each connection; 0: 1024
 
+	// Alone keeps other processes out while it is open: what SQLite has of the log in a file
+	// (-shm) is in RAM then, and never written to the card. Nothing but SQLite may open the file
+	// meanwhile, since to close it would let others in.
+	Alone bool
+
 	// Sums has checksums of the pages kept beside the file: for what is small and precious.
 	Sums  bool
 	Scrub bool // what is deleted is overwritten, not only forgotten
