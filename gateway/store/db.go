@@ -52,6 +52,11 @@ type DB struct {
 // slow card, short enough for a person who waits for an answer.
 const busyTimeout = 4 * time.Second
 
+// logFrames is with how many pages, of 4 KiB and a head, the log is brought to its place and
+// begun anew: a commit before it is longer than logLimit, since what is cut off there has to be
+// allocated again.
+const logFrames = 240
+
 // dsn of modernc's driver. No mmap and one writer: the precautions of
 // SQLite's own notes on corruption.
 func dsn(path string, k Kind, writer bool) string {
@@ -71,11 +76,11 @@ func dsn(path string, k Kind, writer bool) string {
 		// back otherwise, and take back what was committed.
 		pragmas = append(pragmas, "journal_mode(DELETE)", "synchronous(EXTRA)")
 	} else {
-		pragmas = append(pragmas, "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(1048576)")
+		pragmas = append(pragmas, "journal_mode(WAL)", "synchronous(FULL)", fmt.Sprintf("journal_size_limit(%d)", logLimit))
 		if k.Sums {
 			pragmas = append(pragmas, "wal_autocheckpoint(0)") // checkpoint does it
 		} else {
-			pragmas = append(pragmas, "wal_autocheckpoint(256)")
+			pragmas = append(pragmas, fmt.Sprintf("wal_autocheckpoint(%d)", logFrames))
 		}
 	}
 	if k.Scrub {

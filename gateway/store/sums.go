@@ -143,8 +143,8 @@ func (s *sums) update(path string, changed map[uint32]bool) error {
 		return err
 	}
 	defer f.Close()
-	// SQLite leaves the file's time to the file system (Fdatasync), which may keep it in RAM: a
-	// power cut would have the sums say nothing.
+	// SQLite does not have the file's time written (Fdatasync): with another one after a power
+	// cut the sums would say nothing.
 	if err := f.Sync(); err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func New(t testing.TB) *Disk {
 	tool(t, "mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "1", "-I", "256", "-J", "size=4", "-O", "metadata_csum,64bit,extent,flex_bg,huge_file,dir_nlink,extra_isize", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", image)
 	d := &Disk{Dir: t.TempDir(), device: tool(t, "losetup", "--find", "--show", image)}
 	t.Cleanup(func() { tool(t, "losetup", "--detach", d.device) })
-	if err := unix.Mount(d.device, d.Dir, "ext4", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOATIME|unix.MS_LAZYTIME, "errors=remount-ro"); err != nil {
+	if err := unix.Mount(d.device, d.Dir, "ext4", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOATIME, "errors=remount-ro,commit=30"); err != nil {
 		t.Fatalf("a file system of its own is needed, and root to make it: %v", err)
 	}
 	t.Cleanup(func() {
