@@ -22,8 +22,8 @@ type Recorder struct {
 	files int
 }
 
-// Record begins, before anything is in the folder. The databases are to be closed before the
-// test ends. Nothing is synced in earnest.
+// Record begins, before anything is in the folder. What others than SQLite do to files there is
+// not seen. The databases are to be closed before the test ends. Nothing is synced in earnest.
 func Record(t testing.TB, folder string) *Recorder {
 	t.Helper()
 	return begin(t, folder, false)
