@@ -165,16 +165,15 @@ func (g *gateway) keepOverlay(ctx context.Context) error {
 }
 
 func (g *gateway) applyPeers() error {
+	var harm error // of which peers must hear nothing: who is gone is out all the same
 	if g.wg != nil {
-		err := g.wg.Guard(true)
-		if errors.Is(err, overlay.ErrLost) {
-			g.events.Add(eventOverlayLost, model.Warning, err.Error()+"; it is made anew")
+		if harm = g.wg.Guard(true); errors.Is(harm, overlay.ErrLost) {
+			g.events.Add(eventOverlayLost, model.Warning, harm.Error()+"; it is made anew")
 			_ = g.wg.Close() // what is left of it
 			g.mu.Lock()
 			g.wg = nil
 			g.mu.Unlock()
-		} else if err != nil {
-			return err
+			harm = nil
 		}
 	}
 	if g.wg == nil {
@@ -190,7 +189,7 @@ func (g *gateway) applyPeers() error {
 	peers := g.known.overlayPeers(g.net)
 	peers = append(peers, g.visiting(peers)...)
 	g.mu.Unlock()
-	return g.wg.SetPeers(peers)
+	return errors.Join(g.wg.SetPeers(peers), harm)
 }
 
 // PutPeers takes all nodes that are admitted. What differs in keys alone the others

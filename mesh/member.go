@@ -211,14 +211,12 @@ func (n *node) follow(o *overlayOf, m model.Membership) (*overlayOf, error) {
 		o.close()
 		o = nil
 	}
+	var harm error // of which peers must hear nothing: who is gone is out all the same
 	if o != nil {
-		err := o.dev.Guard(false) // its routes are the doctor's
-		if errors.Is(err, overlay.ErrLost) {
-			n.events.Add(eventOverlayLost, model.Warning, err.Error()+"; it is made anew")
+		if harm = o.dev.Guard(false); errors.Is(harm, overlay.ErrLost) { // its routes are the doctor's
+			n.events.Add(eventOverlayLost, model.Warning, harm.Error()+"; it is made anew")
 			o.close()
-			o = nil
-		} else if err != nil {
-			return o, err
+			o, harm = nil, nil
 		}
 	}
 	if o == nil {
@@ -246,7 +244,7 @@ func (n *node) follow(o *overlayOf, m model.Membership) (*overlayOf, error) {
 	n.mu.Unlock()
 	o.peer = peer
 	n.greetLater(begun)
-	return o, nil
+	return o, harm
 }
 
 func (n *node) gatewayPeer(m model.Membership) overlay.Peer {

@@ -15,6 +15,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 	"halo.internal/model/paths"
 )
 
@@ -462,7 +463,7 @@ func sourcesOf(node string, readings []apitype.Reading) []apitype.TelemetrySourc
 			s.Latest = &t
 		}
 	}
-	slices.SortFunc(out, func(a, b apitype.TelemetrySource) int { return cmp.Compare(a.ID, b.ID) })
+	order.By(out, func(a, b apitype.TelemetrySource) int { return cmp.Compare(a.ID, b.ID) })
 	for i := range out {
 		slices.Sort(out[i].Metrics)
 	}

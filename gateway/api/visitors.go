@@ -13,6 +13,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 	"halo.internal/model/paths"
 )
 
@@ -109,7 +110,7 @@ func (a *API) registration(ctx context.Context, v apitype.OverlayVisitor, key st
 	}
 	add(paths.UnderlayGateway, model.ZoneMesh)
 	add(identity.Underlay(network, network), model.ZoneMesh)
-	slices.SortStableFunc(r.Endpoints, func(a, b apitype.OverlayEndpoint) int {
+	order.By(r.Endpoints, func(a, b apitype.OverlayEndpoint) int {
 		rank := func(e apitype.OverlayEndpoint) int {
 			if e.Open && e.Zone != model.ZoneMesh {
 				return 0

@@ -19,6 +19,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 )
 
 const nodeColumns = `id, name, role, identity_key, wireguard_key, overlay_v4, revoked, board, version, macs, admitted_by, joined, clients, serial, replaces, quarantined, quarantine`
@@ -147,7 +148,7 @@ func (r *Registry) Interfaces(ctx context.Context, id string) ([]apitype.Interfa
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b apitype.Interface) int { return cmp.Compare(a.Name, b.Name) })
+	order.By(list, func(a, b apitype.Interface) int { return cmp.Compare(a.Name, b.Name) })
 	return list, store.Classify(rows.Err())
 }
 

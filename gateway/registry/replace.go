@@ -14,6 +14,7 @@ import (
 	"halo.internal/gateway/store"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 )
 
 // kindReplaced is the event of an adoption; fields old, by.
@@ -161,7 +162,7 @@ func (r *Registry) findReplacements(ctx context.Context) ([]apitype.Replacement,
 			out = append(out, apitype.Replacement{Node: b.id, NodeName: b.name, Waits: b.waits, Old: boards[best].id, OldName: boards[best].name, Reasons: slices.Compact(why)})
 		}
 	}
-	slices.SortFunc(out, func(a, b apitype.Replacement) int { return strings.Compare(a.Node, b.Node) })
+	order.By(out, func(a, b apitype.Replacement) int { return strings.Compare(a.Node, b.Node) })
 	return out, nil
 }
 

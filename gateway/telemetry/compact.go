@@ -12,6 +12,7 @@ import (
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry/block"
 	"halo.internal/model"
+	"halo.internal/model/order"
 	"halo.internal/model/wire"
 )
 
@@ -100,7 +101,7 @@ func (s *Store) plan() move {
 			}
 		}
 	}
-	slices.SortFunc(m.sources, func(a, b moving) int { return int(a.src.id - b.src.id) })
+	order.By(m.sources, func(a, b moving) int { return int(a.src.id - b.src.id) })
 	return m
 }
 

@@ -105,18 +105,27 @@ func (d *Device) route() error {
 // gone, and with routes those too. Somebody's mistake takes them, or a driver's; nothing
 // else would notice. It wraps ErrLost where the interface itself is another, or none: the
 // device is to be closed and opened again. It may be called often: it looks every
-// guardEvery.
+// guardEvery, and says until then what it found.
 func (d *Device) Guard(routes bool) error {
 	d.mu.Lock()
 	now := time.Now()
-	due := now.Sub(d.guarded) >= guardEvery
-	if due {
-		d.guarded = now
+	if now.Sub(d.guarded) < guardEvery {
+		defer d.mu.Unlock()
+		return d.guardErr
 	}
+	d.guarded = now
 	d.mu.Unlock()
-	if !due {
-		return nil
+	err := d.mend(routes)
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		err = nil // what was asked for changed meanwhile: the next look has it
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.guardErr = err
+	return err
+}
+
+func (d *Device) mend(routes bool) error {
 	link, err := netlink.LinkByName(d.cfg.Name)
 	if missing, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
 		return fmt.Errorf("overlay: %w: %w", ErrLost, missing)

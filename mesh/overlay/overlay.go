@@ -20,6 +20,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"halo.internal/model"
+	"halo.internal/model/order"
 )
 
 // overhead is what WireGuard adds to a packet over IPv6: 40 octets of IPv6, 8
@@ -123,6 +124,7 @@ type Device struct {
 	// that are still wanted keep their sessions.
 	inherited [][32]byte
 	guarded   time.Time // when Guard looked last
+	guardErr  error     // and what it found
 }
 
 // ErrLost is wrapped when the interface has gone from the kernel.
@@ -270,7 +272,7 @@ func (d *Device) Status() ([]model.OverlayPeer, error) {
 		slices.Sort(p.Addresses)
 		out = append(out, p)
 	}
-	slices.SortFunc(out, func(a, b model.OverlayPeer) int {
+	order.By(out, func(a, b model.OverlayPeer) int {
 		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.PublicKey, b.PublicKey))
 	})
 	return out, nil

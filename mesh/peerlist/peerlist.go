@@ -21,6 +21,7 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/model"
+	"halo.internal/model/order"
 	"halo.internal/model/paths"
 )
 
@@ -239,7 +240,7 @@ func must[T any](v T, err error) T {
 // Sign returns the signed form of a list by the network's key. Peers need not be
 // in order.
 func Sign(network identity.Key, l List) ([]byte, error) {
-	slices.SortFunc(l.Peers, func(a, b Peer) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+	order.By(l.Peers, func(a, b Peer) int { return bytes.Compare(a.Key[:], b.Key[:]) })
 	if err := l.check(network.Public()); err != nil {
 		return nil, err
 	}

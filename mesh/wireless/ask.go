@@ -15,6 +15,7 @@ import (
 	"halo.internal/mesh/radio"
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 )
 
 // Errors of what is asked of a radio; radio.ErrBusy is another.
@@ -84,7 +85,7 @@ func (w *Wireless) scanOnce(ctx context.Context, q model.ScanRequest, listen boo
 		n.S1G = s1g(b)
 		out.Networks = append(out.Networks, n)
 	}
-	slices.SortFunc(out.Networks, func(a, b model.RadioNetwork) int {
+	order.By(out.Networks, func(a, b model.RadioNetwork) int {
 		return cmp.Or(cmp.Compare(b.SignalDBm, a.SignalDBm), cmp.Compare(a.BSSID, b.BSSID))
 	})
 	out.Networks = out.Networks[:min(len(out.Networks), maxNetworks)]

@@ -61,9 +61,9 @@ func (s Static) check(port, role string, bad func(key, expected string, got any)
 	if role != "" && role != "uplink" {
 		bad(key, "settings of an uplink alone", "a port that is pinned as "+role)
 	}
-	if a := s.Address; !a.IsValid() || !a.Addr().Is4() || a.Bits() < 8 || !a.Addr().IsGlobalUnicast() {
+	if a := s.Address; !a.IsValid() || !host(a.Addr()) || a.Bits() < 8 {
 		bad(key+".address", "an IPv4 address of a host with a prefix of 8 to 32 bits, such as 192.0.2.5/24", a)
-	} else if s.Router.IsValid() && (!s.Router.Is4() || !s.Router.IsGlobalUnicast() || s.Router == a.Addr()) {
+	} else if s.Router.IsValid() && (!host(s.Router) || s.Router == a.Addr()) {
 		bad(key+".router", "another host's IPv4 address", s.Router)
 	}
 	for _, own := range []netip.Prefix{paths.UnderlayNet, paths.OverlayNet, paths.ClientsNet} {
@@ -80,6 +80,9 @@ func (s Static) check(port, role string, bad func(key, expected string, got any)
 		}
 	}
 }
+
+// host tells whether an address is that of a single IPv4 host.
+func host(a netip.Addr) bool { return a.Is4() && a.IsGlobalUnicast() && a.As4()[0] != 0 }
 
 // Firewall opens what is shut otherwise.
 type Firewall struct {

@@ -147,6 +147,8 @@ func TestErrorsSayLineAndExpectation(t *testing.T) {
 		{"fixed settings without an address", "[join]", "[static.eth1]\nrouter = '192.0.2.1'\n[join]", "static.eth1.address: expected an IPv4 address"},
 		{"an address that is no text of one", "[join]", "[static.eth1]\naddress = '192.0.2.300/24'\n[join]", "halo.toml:"},
 		{"a network's address", "[join]", "[static.eth1]\naddress = '255.255.255.255/24'\n[join]", "static.eth1.address"},
+		{"an address of this network", "[join]", "[static.eth1]\naddress = '0.168.1.5/24'\n[join]", "static.eth1.address"},
+		{"a router of this network", "[join]", "[static.eth1]\naddress = '192.0.2.5/24'\nrouter = '0.0.2.1'\n[join]", "static.eth1.router"},
 		{"HALO's own network upstream", "[join]", "[static.eth1]\naddress = '10.41.7.5/24'\n[join]", "outside of HALO's own network 10.41.0.0/16"},
 		{"itself as the router", "[join]", "[static.eth1]\naddress = '192.0.2.5/24'\nrouter = '192.0.2.5'\n[join]", "static.eth1.router: expected another host's IPv4 address"},
 		{"a name server that is none", "[join]", "[static.eth1]\naddress = '192.0.2.5/24'\ndns = ['0.0.0.0']\n[join]", "static.eth1.dns: expected addresses of hosts"},
