@@ -202,6 +202,9 @@ func openChecked(ctx context.Context, path string, k Kind) (*DB, error) {
 		}
 		return nil, err
 	}
+	if known != nil {
+		d.sums = &keptSums{sums: known} // also if it is closed at once, by which its log is brought over
+	}
 	if err := d.Check(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
