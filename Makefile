@@ -125,8 +125,8 @@ bench-gateway: stamp ## the gateway's telemetry, beside VictoriaMetrics and a ba
 	$(GO) test -run '^$$' -bench Queries -benchtime 300x -timeout 60m ./gateway/telemetry
 	$(if $(RECORDED),HALO_RECORDED=$(abspath $(RECORDED)) $(GO) test -run '^$$' -bench Recorded -benchtime 1x ./gateway/telemetry)
 
-soak: deps build lab-images ## restarts twenty times, a partition of an hour, faults at random for HALO_SOAK=1h, 1000 kills, malformed requests
-	HALO_SOAK=1h $(GO) test -count 1 -timeout 0 -run 'TestNothingAcknowledgedIsLostByKills|TestKilled$$' -v ./gateway ./gateway/telemetry
+soak: deps build lab-images ## restarts twenty times, a partition of an hour, faults at random for HALO_SOAK=1h, 1000 kills, 6000 power cuts, malformed requests
+	HALO_SOAK=1h $(GO) test -count 1 -timeout 0 -run 'TestNothingAcknowledgedIsLostByKills|TestKilled$$|TestPowerCut$$' -v ./gateway ./gateway/telemetry
 	HALO_MALFORMED=$(or $(HALO_MALFORMED),10000) $(GO) test -count 1 -timeout 0 -run TestMalformedRequests -v ./gateway/api
 	HALO_SOAK=$(or $(HALO_SOAK),1h) HALO_SCENARIO_RUNS=$(or $(HALO_SCENARIO_RUNS),20) HALO_PARTITION=$(or $(HALO_PARTITION),1h) \
 		$(MACHINES) -count 1 -timeout 0 $(NETWORK)

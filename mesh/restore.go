@@ -17,7 +17,6 @@ import (
 	"halo.internal/mesh/provision"
 	"halo.internal/mesh/state"
 	"halo.internal/model"
-	"halo.internal/model/atomicfile"
 	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
 )
@@ -243,7 +242,7 @@ func becomeRestored(c Config, s *state.Store, r model.MeshRestore, tell report) 
 	if err := errors.Join(halves...); err != nil {
 		tell("gateway.restored-once", model.Warning, "what was restored is not kept in both places: "+err.Error())
 	}
-	if err := errors.Join(s.Remove(paths.Restore, ""), atomicfile.SyncDir(string(s.Dir()))); err != nil {
+	if err := s.Remove(paths.Restore, ""); err != nil {
 		return err
 	}
 	tell("gateway.restored", model.Warning, "this device has become the gateway that a backup is of", "node", key.ID(), "backup", r.ID, "network", b.Network)

@@ -53,6 +53,11 @@ type DB struct {
 // slow card, short enough for a person who waits for an answer.
 const busyTimeout = 4 * time.Second
 
+// logFrames is with how many pages, of 4 KiB and a head, the log is brought to its place and
+// begun anew: a commit before it is longer than logLimit, since what is cut off there has to be
+// allocated again.
+const logFrames = 240
+
 // dsn of modernc's driver. No mmap and one writer: the precautions of
 // SQLite's own notes on corruption.
 func dsn(path string, k Kind, writer bool) string {
@@ -72,11 +77,11 @@ func dsn(path string, k Kind, writer bool) string {
 		// back otherwise, and take back what was committed.
 		pragmas = append(pragmas, "journal_mode(DELETE)", "synchronous(EXTRA)")
 	} else {
-		pragmas = append(pragmas, "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(1048576)")
+		pragmas = append(pragmas, "journal_mode(WAL)", "synchronous(FULL)", fmt.Sprintf("journal_size_limit(%d)", logLimit))
 		if k.Sums {
 			pragmas = append(pragmas, "wal_autocheckpoint(0)") // checkpoint does it
 		} else {
-			pragmas = append(pragmas, "wal_autocheckpoint(256)")
+			pragmas = append(pragmas, fmt.Sprintf("wal_autocheckpoint(%d)", logFrames))
 		}
 	}
 	if k.Scrub {
@@ -85,6 +90,9 @@ func dsn(path string, k Kind, writer bool) string {
 	cache := cmp.Or(k.Cache, 1024)
 	for _, p := range append(pragmas, "foreign_keys(1)", "temp_store(MEMORY)", fmt.Sprintf("cache_size(-%d)", cache), "mmap_size(0)") {
 		v.Add("_pragma", p)
+	}
+	if k.Alone {
+		v.Set("vfs", "unix-excl") // https://www.sqlite.org/vfs.html
 	}
 	if writer {
 		v.Set("_txlock", "immediate")
@@ -96,6 +104,10 @@ func dsn(path string, k Kind, writer bool) string {
 
 // OpenAsIs opens a database, or begins an empty one, without a look at what is in it.
 func OpenAsIs(ctx context.Context, path string, k Kind) (*DB, error) {
+	// As SQLite is built on Linux: fsync also has the file's time written, by way of the file
+	// system's journal, which costs a card more than a commit of a few pages does. Where there
+	// is no fdatasync it stays fsync.
+	_, _ = sqlite.Fdatasync(true)
 	w, err := sql.Open("sqlite", dsn(path, k, true))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)

@@ -54,6 +54,11 @@ type Kind struct {
 	PageSize int  // octets; 0: SQLite's
 	Cache    int  // KiB of each connection; 0: 1024
 
+	// Alone keeps other processes out while it is open: what SQLite has of the log in a file
+	// (-shm) is in RAM then, and never written to the card. Nothing but SQLite may open the file
+	// meanwhile, since to close it would let others in.
+	Alone bool
+
 	// Sums has checksums of the pages kept beside the file: for what is small and precious.
 	Sums  bool
 	Scrub bool // what is deleted is overwritten, not only forgotten
@@ -196,6 +201,9 @@ func openChecked(ctx context.Context, path string, k Kind) (*DB, error) {
 			err = errors.Join(err, Remove(path)) // the next try begins a new one as well
 		}
 		return nil, err
+	}
+	if known != nil {
+		d.sums = &keptSums{sums: known} // also if it is closed at once, by which its log is brought over
 	}
 	if err := d.Check(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())

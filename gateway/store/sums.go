@@ -143,6 +143,11 @@ func (s *sums) update(path string, changed map[uint32]bool) error {
 		return err
 	}
 	defer f.Close()
+	// SQLite does not have the file's time written (Fdatasync): with another one after a power
+	// cut the sums would say nothing.
+	if err := f.Sync(); err != nil {
+		return err
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -305,13 +310,19 @@ func (d *DB) checkpoint(ctx context.Context, mode string) error {
 			return classify(err)
 		}
 	}
-	if _, err = writer.ExecContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`); err != nil {
+	var busy, inLog, over int // https://www.sqlite.org/pragma.html#pragma_wal_checkpoint
+	if err = writer.QueryRowContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &inLog, &over); err != nil {
 		return classify(err)
 	}
 	if d.sums == nil || len(pages) == 0 {
 		return nil
 	}
-	return d.sums.update(d.path, pages)
+	if err := d.sums.update(d.path, pages); err != nil || busy == 0 && inLog == over {
+		return err
+	}
+	// Somebody who reads is in the way. The connection that closes last may be his, and SQLite
+	// brings over the rest then, of which a power cut may leave the pages and not the file's time.
+	return d.sums.strike(d.path, pages)
 }
 
 // bringOver is called after each commit.

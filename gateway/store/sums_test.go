@@ -252,6 +252,56 @@ func TestPowerCutsAreNoDamage(t *testing.T) {
 	}
 }
 
+// Where somebody who reads is in the way, SQLite itself brings over the rest of the log, when
+// the last connection closes: of that a power cut may leave the pages, and not the file's time.
+func TestPagesThatSQLiteBringsOverAreNoDamage(t *testing.T) {
+	path := filled(t)
+	d, _ := openConfig(t, path)
+	put(t, d, strings.Repeat("a", 30_000))
+	reader, err := d.Read().BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := reader.QueryRow(`SELECT count(*) FROM users`).Scan(&n); err != nil || n != 200 {
+		t.Fatalf("got %d users, %v", n, err)
+	}
+	if err := d.Write(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE users SET password = 'another'`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.checkpoint(t.Context(), "PASSIVE"); err != nil {
+		t.Fatal(err)
+	}
+	known, before := loadSums(path), read(t, path)
+	if known == nil || len(known.struck()) == 0 {
+		t.Fatal("expected the sums of what is in the log to be struck out")
+	}
+	if err := errors.Join(d.read.Close(), d.write.Close(), reader.Rollback()); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(before, read(t, path)) {
+		t.Fatal("expected the log to be brought over")
+	}
+	if err := os.Chtimes(path, known.at, known.at); err != nil {
+		t.Fatal(err)
+	}
+	if _, repair := openConfig(t, path); repair != (Repair{}) {
+		t.Errorf("got %+v", repair)
+	}
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // The log is brought over though there is no room for the sums: or it would grow.
 func TestAFullDiskCostsTheSumsAlone(t *testing.T) {
 	dir := smallDisk(t, "4m")

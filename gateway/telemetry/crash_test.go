@@ -59,7 +59,7 @@ func crashChild(dir string) error {
 		return err
 	}
 	ctx := context.Background()
-	s, err := openForCrash(ctx, dir, round)
+	s, err := openForCrash(ctx, dir, round, stderrEvents{})
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,17 @@ func crashChild(dir string) error {
 		}
 	})
 	for seq := uint64(1); ; seq++ {
-		var entries []Entry
+		if err := s.appendCrashBatches(ctx, round, seq, seq); err != nil {
+			return err
+		}
+		fmt.Println(seq)
+	}
+}
+
+// appendCrashBatches commits batches of three nodes together.
+func (s *Store) appendCrashBatches(ctx context.Context, round, first, last uint64) error {
+	var entries []Entry
+	for seq := first; seq <= last; seq++ {
 		for node := range 3 {
 			b, sch := crashBatch(node, round, seq)
 			data, err := b.Encode(sch)
@@ -90,17 +100,17 @@ func crashChild(dir string) error {
 			}
 			entries = append(entries, Entry{fmt.Sprint("n-", node), sch, b, data})
 		}
-		outcomes, err := s.Append(ctx, entries)
-		if err != nil {
-			return err
-		}
-		for _, o := range outcomes {
-			if o != Stored {
-				return fmt.Errorf("round %d, batch %d: outcome %d", round, seq, o)
-			}
-		}
-		fmt.Println(seq)
 	}
+	outcomes, err := s.Append(ctx, entries)
+	if err != nil {
+		return err
+	}
+	for i, o := range outcomes {
+		if o != Stored {
+			return fmt.Errorf("round %d, batch %v: outcome %d", round, entries[i].Batch.BatchID, o)
+		}
+	}
+	return nil
 }
 
 // rewriteAll rewrites the weeks as they are, as thinning does.
@@ -127,7 +137,7 @@ func (stderrEvents) Add(kind string, _ model.Severity, node, message string, _ m
 	fmt.Fprintln(os.Stderr, "event", kind, node, message)
 }
 
-func openForCrash(ctx context.Context, dir string, round uint64) (*Store, error) {
+func openForCrash(ctx context.Context, dir string, round uint64, events Events) (*Store, error) {
 	db, repair, err := OpenJournal(ctx, filepath.Join(dir, "telemetry.db"))
 	if err != nil {
 		return nil, err
@@ -136,7 +146,7 @@ func openForCrash(ctx context.Context, dir string, round uint64) (*Store, error)
 		return nil, errors.New(repair.Reason)
 	}
 	now := crashBegin.Add(time.Duration(round) * 10 * time.Minute)
-	return Open(ctx, Config{Journal: db, Dir: filepath.Join(dir, "telemetry"), Retention: Retention{Budget: 1 << 30}, Now: func() time.Time { return now }, Sure: func() bool { return true }, Events: stderrEvents{}, Log: slog.New(slog.DiscardHandler)})
+	return Open(ctx, Config{Journal: db, Dir: filepath.Join(dir, "telemetry"), Retention: Retention{Budget: 1 << 30}, Now: func() time.Time { return now }, Sure: func() bool { return true }, Events: events, Log: slog.New(slog.DiscardHandler)})
 }
 
 // Whenever the process is killed, what it acknowledged is found afterwards, and nothing
@@ -151,7 +161,7 @@ func TestKilled(t *testing.T) {
 	acked := map[uint64]uint64{} // by round, the last number
 	for round := uint64(1); round <= rounds; round++ {
 		acked[round] = crash(t, dir, round, time.Duration(r.IntN(80))*time.Millisecond)
-		s, err := openForCrash(t.Context(), dir, round)
+		s, err := openForCrash(t.Context(), dir, round, stderrEvents{})
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
@@ -231,7 +241,6 @@ func verify(t *testing.T, s *Store, acked map[uint64]uint64, upTo uint64) {
 		}
 		came[b.Boot] = b.Last
 	}
-	k := newKnown()
 	for round, last := range acked {
 		if _, known := came[round]; !known && round+maxBoots <= upTo {
 			came[round] = last
@@ -241,6 +250,13 @@ func verify(t *testing.T, s *Store, acked map[uint64]uint64, upTo uint64) {
 		}
 		acked[round] = came[round] // one that was committed and not acknowledged any more stays
 	}
+	verifySamples(t, s, node, came, upTo)
+}
+
+// verifySamples expects a node's readings of all that came, and no others.
+func verifySamples(t *testing.T, s *Store, node int, came map[uint64]uint64, upTo uint64) {
+	t.Helper()
+	name, k := fmt.Sprint("n-", node), newKnown()
 	for round := uint64(1); round <= upTo; round++ {
 		for seq := uint64(1); seq <= came[round]; seq++ {
 			b, sch := crashBatch(node, round, seq)

@@ -43,7 +43,7 @@ func OpenJournal(ctx context.Context, path string) (*store.DB, store.Repair, err
 	if err != nil {
 		return nil, store.Repair{}, err
 	}
-	return store.Open(ctx, path, store.Kind{Migrations: migrations, Salvage: salvageJournal})
+	return store.Open(ctx, path, store.Kind{Migrations: migrations, Salvage: salvageJournal, Alone: true})
 }
 
 // Events takes what people should know.

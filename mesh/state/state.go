@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -139,14 +140,18 @@ func (s *Store) Put(name, entry string, b []byte) (kept bool, err error) {
 	return kept, err
 }
 
-// Remove forgets a value in both places.
+// Remove forgets a value in both places. When it has returned, a power cut does not bring it
+// back: Get would take the file for the good half of the two.
 func (s *Store) Remove(name, entry string) error {
 	if err := s.holds(); err != nil {
 		return fmt.Errorf("%s: not removed: %w", name, err)
 	}
-	err := os.Remove(s.dir.File(name))
+	file := s.dir.File(name)
+	err := os.Remove(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
+	} else if err == nil {
+		err = atomicfile.SyncDir(filepath.Dir(file))
 	}
 	if entry != "" && s.vault != nil {
 		// A vault has no removal: empty stands for it.

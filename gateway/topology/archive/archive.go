@@ -48,7 +48,7 @@ CREATE TABLE frames (
 CREATE INDEX frames_at ON frames (at);
 PRAGMA user_version = 1;`
 
-var kind = store.Kind{Cache: 256}
+var kind = store.Kind{Cache: 256, Alone: true}
 
 // Config is what Open needs.
 type Config struct {
