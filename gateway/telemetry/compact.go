@@ -3,8 +3,10 @@ package telemetry
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -23,19 +25,21 @@ const (
 
 // move is what a compaction moves: the journal up to a group.
 type move struct {
-	through  int64
-	low      int64 // stamps below, and from high on, are dropped
-	high     int64
-	sources  []moving
-	unwanted map[*source]map[uint64]uint64 // batches of which something was dropped, by boot
+	through int64
+	low     int64 // stamps below, and from high on, are dropped
+	high    int64
+	sources []moving
+	stays   map[int64]bool // groups that stay in the journal, since a week could not take all of them
 }
 
 // moving is a node's part.
 type moving struct {
-	src   *source
-	head  []*held
-	marks []mark
-	tail  tail
+	src      *source
+	head     []*held
+	marks    []mark
+	tail     tail
+	refused  map[week]bool // that are beyond what the node may have, and dropped
+	unwanted []*held       // of which something is dropped
 }
 
 // Compact moves what the journal holds into the week files. What a failure or a power cut
@@ -46,12 +50,15 @@ func (s *Store) Compact(ctx context.Context) error {
 	return s.compact(ctx)
 }
 
-// compact is Compact for who holds s.tending.
+// compact is Compact for who holds s.tending. A week that cannot take its part does not
+// hold up the others: what it lacks stays in the journal.
 func (s *Store) compact(ctx context.Context) error {
-	m := s.plan()
+	m := s.plan(ctx)
 	if len(m.sources) == 0 {
 		return nil
 	}
+	var errs []error
+	failed := map[week]error{}
 	for _, w := range m.weeks() {
 		err := s.compactWeek(ctx, w, &m)
 		if errors.Is(err, store.ErrCorrupt) {
@@ -59,29 +66,48 @@ func (s *Store) compact(ctx context.Context) error {
 				err = s.compactWeek(ctx, w, &m)
 			}
 		}
-		if err != nil {
-			return fmt.Errorf("compact %v: %w", w, err)
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
+		if err != nil {
+			failed[w] = err
+			errs = append(errs, fmt.Errorf("compact %v: %w", w, err))
+			continue
+		}
+		s.touched[w] = true
 	}
+	m.keep(failed)
 	if err := s.settle(ctx, &m); err != nil {
 		if errors.Is(err, store.ErrCorrupt) {
 			err = fmt.Errorf("%w: %w", errJournal, err)
 		}
-		return fmt.Errorf("compact: %w", err)
-	}
-	for _, w := range m.weeks() {
-		s.touched[w] = true
+		return errors.Join(append(errs, fmt.Errorf("compact: %w", err))...)
 	}
 	s.tellUnwanted(&m)
-	return nil
+	return errors.Join(append(errs, s.replaceStubborn(ctx, failed))...)
+}
+
+// keep has what the weeks that failed lack stay in the journal.
+func (m *move) keep(failed map[week]error) {
+	m.stays = map[int64]bool{}
+	for i := range m.sources {
+		p := &m.sources[i]
+		for _, h := range p.head {
+			for w := range m.weeksOf(p, h) {
+				if failed[w] != nil {
+					m.stays[h.group] = true
+				}
+			}
+		}
+	}
 }
 
 // plan takes stock of the head.
-func (s *Store) plan() move {
+func (s *Store) plan(ctx context.Context) move {
 	low, high := s.bounds()
+	m := move{low: low, high: high}
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	m := move{through: s.lastGroup, low: low, high: high, unwanted: map[*source]map[uint64]uint64{}}
+	m.through = s.lastGroup
 	for _, src := range s.sources {
 		if len(src.head) == 0 {
 			continue
@@ -89,36 +115,60 @@ func (s *Store) plan() move {
 		p := moving{src: src, head: slices.Clone(src.head)}
 		p.marks, p.tail = marksOf(p.head, src.seen, src.tail)
 		m.sources = append(m.sources, p)
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(m.sources, func(a, b moving) int { return int(a.src.id - b.src.id) })
+	if !s.Sure() {
+		s.refuseFar(ctx, &m)
+	}
+	for i := range m.sources {
+		p := &m.sources[i]
 		for _, h := range p.head {
-			if h.first < low || h.last >= high {
-				of := m.unwanted[src]
-				if of == nil {
-					of = map[uint64]uint64{}
-					m.unwanted[src] = of
-				}
-				of[h.Boot]++
+			unwanted := h.first < low || h.last >= high
+			for w := weekOf(h.first); w <= weekOf(h.last) && !unwanted; w++ {
+				unwanted = p.refused[w]
+			}
+			if unwanted {
+				p.unwanted = append(p.unwanted, h)
 			}
 		}
 	}
-	slices.SortFunc(m.sources, func(a, b moving) int { return int(a.src.id - b.src.id) })
 	return m
 }
 
-// bounds returns between which stamps readings are kept.
+// bounds returns between which stamps readings are kept. While the gateway's clock is a
+// guess, which is late for all that is known, nodes may know better: then refuseFar has a
+// bound for each of them.
 func (s *Store) bounds() (low, high int64) {
 	if !s.Sure() {
 		return earliest, latest
 	}
+	return s.near()
+}
+
+// near returns between which stamps readings are, of nodes whose time is the gateway's.
+func (s *Store) near() (low, high int64) {
 	return max(earliest, s.Aged().Add(-s.Retention().Keep.Hour).UnixMilli()), min(latest, s.Ahead().Add(maxAhead).UnixMilli())
+}
+
+// weeksOf yields those that a batch has something for.
+func (m *move) weeksOf(p *moving, h *held) iter.Seq[week] {
+	return func(yield func(week) bool) {
+		first, last := max(h.first, m.low), min(h.last, m.high-1)
+		for w := weekOf(first); first <= last && w <= weekOf(last); w++ {
+			if !p.refused[w] && !yield(w) {
+				return
+			}
+		}
+	}
 }
 
 // weeks returns those that there is something for.
 func (m *move) weeks() []week {
 	all := map[week]bool{}
-	for _, p := range m.sources {
-		for _, h := range p.head {
-			first, last := max(h.first, m.low), min(h.last, m.high-1)
-			for w := weekOf(first); first <= last && w <= weekOf(last); w++ {
+	for i := range m.sources {
+		for _, h := range m.sources[i].head {
+			for w := range m.weeksOf(&m.sources[i], h) {
 				all[w] = true
 			}
 		}
@@ -218,6 +268,9 @@ func (s *Store) compactWeek(ctx context.Context, w week, m *move) error {
 	applied := f.appliedOf(s.name)
 	e := newEdit(f)
 	for _, p := range m.sources {
+		if p.refused[w] {
+			continue
+		}
 		if err := s.compactNode(ctx, e, p, applied, max(m.low, w.begin()), min(m.high, w.end())); err != nil {
 			return err
 		}
@@ -341,6 +394,7 @@ func (s *Store) mergeHour(ctx context.Context, e *edit, node string, hour int64,
 		both.addBlock(b, func(n int) int { return n })
 		r = both
 	}
+	e.refused += r.bound(nodeSeries)
 	body, left, err := r.encode(about(node, raw, hour))
 	if err != nil {
 		return err
@@ -367,18 +421,27 @@ func (s *Store) mergeRollup(ctx context.Context, e *edit, node string, width int
 	if there != nil {
 		u, err := block.ReadRollup(there, e.isFloat)
 		if err != nil {
-			return err
+			s.damaged(e.f.week, fmt.Errorf("%s, width %d, hour %d: %w", node, width, start, err))
+		} else {
+			roll.addRollup(u)
 		}
-		roll.addRollup(u)
 	}
 	b, _ := r.block(1)
 	roll.addBlock(b)
-	body, err := roll.encode(about(node, width, start))
+	body, left, err := roll.encode(about(node, width, start))
 	if err != nil || body == nil {
 		return err
 	}
+	s.tellLeft(node, left)
 	e.put(id, width, start, body)
 	return nil
+}
+
+// tellLeft tells of series that a rollup has no room for.
+func (s *Store) tellLeft(node string, series int) {
+	if series > 0 {
+		s.given.tell(s, "telemetry.crowded", node, "it made readings of more metrics, or of wider ones, than a rollup has room for", map[string]string{"metrics": fmt.Sprint(series)})
+	}
 }
 
 // made returns a block that the edit is to write.
@@ -535,7 +598,11 @@ func (s *Store) settle(ctx context.Context, m *move) error {
 		if dropped, err = s.settleSchemas(ctx, tx, today); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM groups WHERE id <= ?`, m.through); err != nil {
+		stays, err := json.Marshal(slices.AppendSeq([]int64{}, maps.Keys(m.stays)))
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM groups WHERE id <= ? AND id NOT IN (SELECT value FROM json_each(?))`, m.through, string(stays)); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE journal SET compacted = ?, sum = ?`, m.through, journalSum(s.name, m.through))
@@ -552,7 +619,7 @@ func (s *Store) settle(ctx context.Context, m *move) error {
 		}
 	}
 	for _, p := range m.sources {
-		s.forget(p.src, m.through)
+		s.forget(p.src, m.settled)
 	}
 	for _, old := range dropped {
 		delete(s.schemas, old.id)
@@ -568,11 +635,16 @@ func (s *Store) swapTails(m *move, sign int) {
 	for i := range m.sources {
 		p := &m.sources[i]
 		p.src.tail, p.tail = p.tail, p.src.tail
-		for boot, n := range m.unwanted[p.src] {
-			p.src.dropped[boot] += uint64(sign) * n
+		for _, h := range p.unwanted {
+			if m.settled(h) {
+				p.src.dropped[h.Boot] += uint64(sign)
+			}
 		}
 	}
 }
+
+// settled tells whether a batch is taken out of the journal.
+func (m *move) settled(h *held) bool { return h.group <= m.through && !m.stays[h.group] }
 
 // settleSchemas writes down which schemas are in use, once a day, and drops those that
 // have not been for long.
@@ -594,13 +666,21 @@ func (s *Store) settleSchemas(ctx context.Context, tx *sql.Tx, today int64) (dro
 
 // tellUnwanted says whose stamps nobody can believe.
 func (s *Store) tellUnwanted(m *move) {
-	for src, boots := range m.unwanted {
-		n := uint64(0)
-		for _, k := range boots {
-			n += k
+	for i := range m.sources {
+		p, n := &m.sources[i], 0
+		for _, h := range p.unwanted {
+			if m.settled(h) {
+				n++
+			}
 		}
-		s.given.tell(s, "telemetry.misdated", src.node, fmt.Sprintf("%d of its batches are stamped more than %d days ahead, or before anything is kept; those readings are dropped", n, int(maxAhead.Hours()/24)),
-			map[string]string{"batches": fmt.Sprint(n)})
+		if n == 0 {
+			continue
+		}
+		why := fmt.Sprintf("stamped more than %d days ahead, or before anything is kept", int(maxAhead.Hours()/24))
+		if len(p.refused) > 0 {
+			why = "stamped within more weeks than a node may have that are far from the gateway's time, which is a guess"
+		}
+		s.given.tell(s, "telemetry.misdated", p.src.node, fmt.Sprintf("%d of its batches are %s; those readings are dropped", n, why), map[string]string{"batches": fmt.Sprint(n)})
 	}
 }
 

@@ -65,11 +65,11 @@ func (s *Store) add(src *source, h *held) {
 	s.headCount++
 }
 
-// forget takes out of the head what is in groups up to that one. The caller holds s.mu.
-func (s *Store) forget(src *source, through int64) {
+// forget takes out of the head what is settled. The caller holds s.mu.
+func (s *Store) forget(src *source, settled func(*held) bool) {
 	kept := src.head[:0:0]
 	for _, h := range src.head {
-		if h.group > through {
+		if !settled(h) {
 			kept = append(kept, h)
 			continue
 		}

@@ -60,11 +60,43 @@ func (s *Store) repairAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// stubborn is how often in a row a week that cannot be written, while the journal can, is
+// tried again, a minute apart: a file whose place on the card has gone bad, mostly.
+const stubborn = 10
+
+// replaceStubborn repairs weeks that could not be written too often, as far as they can be
+// read. The caller holds s.tending, and has written the journal.
+func (s *Store) replaceStubborn(ctx context.Context, failed map[week]error) error {
+	for w := range s.stuck {
+		if failed[w] == nil {
+			delete(s.stuck, w)
+		}
+	}
+	var errs []error
+	for _, w := range slices.Sorted(maps.Keys(failed)) {
+		if errors.Is(failed[w], store.ErrFull) {
+			continue
+		}
+		if s.stuck[w]++; s.stuck[w] < stubborn {
+			continue
+		}
+		s.stuck[w] = 0
+		errs = append(errs, s.replace(ctx, w, fmt.Errorf("it could not be written %d times: %w", stubborn, failed[w]), true))
+	}
+	return errors.Join(errs...)
+}
+
 // repair puts a new file in place of a damaged one, with the blocks that can be read; the
 // damaged one is kept, as the only one of its kind. The caller holds s.tending.
 func (s *Store) repair(ctx context.Context, w week, why error) error {
+	return s.replace(ctx, w, why, false)
+}
+
+// replace is repair; force also takes for damage what the medium does not read, and goes on
+// without what there is where nothing of it can be read.
+func (s *Store) replace(ctx context.Context, w week, why error, force bool) error {
 	path := s.weeks.path(w)
-	kept, lost, err := s.salvage(ctx, w, path)
+	kept, lost, err := s.salvage(ctx, w, path, force)
 	if err != nil {
 		return fmt.Errorf("repair %v: %w", w, errors.Join(err, dropUnfinished(path)))
 	}
@@ -94,14 +126,14 @@ func (s *Store) removeAside() error {
 	entries, err := os.ReadDir(s.Dir)
 	for _, e := range entries {
 		if strings.Contains(e.Name(), weekSuffix+store.Damaged) {
-			err = errors.Join(err, os.Remove(filepath.Join(s.Dir, e.Name())))
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.Dir, e.Name())))
 		}
 	}
 	return err
 }
 
-// salvage writes what can be read of a file into a new one beside it.
-func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost int, err error) {
+// salvage writes what can be read of a file into a new one beside it; force: see replace.
+func (s *Store) salvage(ctx context.Context, w week, path string, force bool) (kept, lost int, err error) {
 	if err := dropUnfinished(path); err != nil {
 		return 0, 0, err
 	}
@@ -115,14 +147,14 @@ func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost in
 	kind := weekKind
 	kind.Damaged = true
 	if old.db, err = store.OpenAsIs(ctx, path, kind); err != nil {
-		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) || force && unread(ctx, err) {
 			return 0, 0, nil // it is no database any more
 		}
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, old.db.Close()) }()
 	for _, part := range old.parts() {
-		if err := store.Classify(part(ctx)); err != nil && (ctx.Err() != nil || errors.Is(err, store.ErrUnavailable)) {
+		if err := store.Classify(part(ctx)); err != nil && (ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) && !(force && unread(ctx, err))) {
 			return 0, 0, err
 		}
 	}
@@ -130,7 +162,11 @@ func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost in
 	e := old.copyTo(fresh)
 	e.marks, _ = old.allMarks(ctx) // as many as can be read
 	c := copier{names: old.names()}
+	var failed error // of what is written: not of what is read
 	c.block = func(node string, b editBlock) error {
+		if failed != nil {
+			return failed
+		}
 		if _, _, err := decodeBlock(old, b.body, node, b.width, b.start, nil); err != nil {
 			lost++
 			return nil
@@ -141,13 +177,17 @@ func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost in
 		}
 		e.put(b.node, b.width, b.start, b.body)
 		if e.size > mostWrites {
-			var err error
-			e, err = s.commit(ctx, e, 0)
-			return err
+			e, failed = s.commit(ctx, e, 0)
 		}
-		return nil
+		return failed
 	}
-	holes, err := crawl(func(from int64) (int64, error) { return c.run(ctx, old, from) }, func(id int64) bool { return old.readable(ctx, id) })
+	holes, err := crawl(func(from int64) (int64, error) {
+		last, err := c.run(ctx, old, from)
+		if force && failed == nil && unread(ctx, err) {
+			err = fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+		}
+		return last, err
+	}, func(id int64) bool { return old.readable(ctx, id) })
 	if lost += holes; err != nil {
 		return kept, lost, err
 	}
@@ -158,6 +198,11 @@ func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost in
 		old.from = days.thinned()
 	}
 	return kept, lost, fresh.setMeta(ctx, old)
+}
+
+// unread tells of an error that the medium does not give what is on it.
+func unread(ctx context.Context, err error) bool {
+	return errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrFull) && ctx.Err() == nil
 }
 
 // forms is in which form each day is there, of any node.

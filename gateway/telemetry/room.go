@@ -69,7 +69,7 @@ func (s *Store) limit(used int64) int64 {
 
 // trim thins until the telemetry is within its limit. The caller holds s.tending.
 func (s *Store) trim(ctx context.Context) error {
-	for range 4 * maxWeeks {
+	for range s.ways() {
 		used := s.Bytes()
 		limit := s.limit(used)
 		if used <= limit {
@@ -89,6 +89,9 @@ func (s *Store) makeRoom(ctx context.Context) error {
 	defer s.tending.Unlock()
 	return s.free(ctx)
 }
+
+// ways is in how many ways something can be given up, at most.
+func (s *Store) ways() int { return len(s.givings()) }
 
 var errNothingToGive = errors.New("there is nothing to give up for room")
 
@@ -155,40 +158,51 @@ func (s *Store) givings() (list []giving) {
 	return list
 }
 
-// giveUp gives up the first thing that there is, and says so. The caller holds s.tending.
+// giveUp gives up the first thing that there is, and says so; where that fails, the next.
+// The caller holds s.tending.
 func (s *Store) giveUp(ctx context.Context, why string) (did bool, err error) {
+	var errs []error
 	for _, g := range s.givings() {
-		if !g.remove {
-			is, err := s.fromOf(ctx, g.week)
-			if err == nil && is.minute >= g.to.minute && is.quarter >= g.to.quarter && is.hour >= g.to.hour {
-				continue
+		gone, err := s.give(ctx, g)
+		if err != nil {
+			if ctx.Err() != nil {
+				return false, ctx.Err()
 			}
-			rewritten := true
-			if err == nil {
-				rewritten, err = s.thin(ctx, g.week, g.to)
-			}
-			switch {
-			case errors.Is(err, store.ErrFull):
-				continue // there is no room to rewrite it: what comes next takes less
-			case errors.Is(err, store.ErrCorrupt):
-				if err := s.repair(ctx, g.week, err); err != nil {
-					return false, err
-				}
-				continue
-			case err != nil:
-				return false, fmt.Errorf("thin %v: %w", g.week, err)
-			case !rewritten:
-				continue
-			}
+			s.Log.Warn("telemetry cannot be given up", "week", g.week, "err", err)
+			errs = append(errs, err)
 		}
-		if g.remove {
-			if err := s.unlink(g.week); err != nil {
-				return false, fmt.Errorf("remove %v: %w", g.week, err)
-			}
+		if !gone {
+			continue
 		}
 		s.thinnings.Add(1)
 		s.Events.Add("telemetry.thinned", model.Warning, "", fmt.Sprintf("%s: of week %v, %s", why, g.week, g.what), map[string]string{"week": g.week.String(), "budget_bytes": fmt.Sprint(s.Limit())})
 		return true, nil
 	}
-	return false, nil
+	return false, errors.Join(errs...)
+}
+
+// give gives one thing up, if it is there.
+func (s *Store) give(ctx context.Context, g giving) (gone bool, err error) {
+	if g.remove {
+		if err := s.unlink(g.week); err != nil {
+			return false, fmt.Errorf("remove %v: %w", g.week, err)
+		}
+		return true, nil
+	}
+	is, err := s.fromOf(ctx, g.week)
+	if err == nil && is.minute >= g.to.minute && is.quarter >= g.to.quarter && is.hour >= g.to.hour {
+		return false, nil
+	}
+	if err == nil {
+		gone, err = s.thin(ctx, g.week, g.to)
+	}
+	switch {
+	case errors.Is(err, store.ErrFull):
+		return false, nil // there is no room to rewrite it: what comes next takes less
+	case errors.Is(err, store.ErrCorrupt):
+		return false, s.repair(ctx, g.week, err)
+	case err != nil:
+		return false, fmt.Errorf("thin %v: %w", g.week, err)
+	}
+	return gone, nil
 }

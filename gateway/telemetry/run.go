@@ -77,7 +77,7 @@ func (s *Store) Tend(ctx context.Context) error {
 // new.
 func (s *Store) compactWithRoom(ctx context.Context) error {
 	err := s.compact(ctx)
-	for range maxWeeks {
+	for range s.ways() {
 		if !errors.Is(err, store.ErrFull) || s.free(ctx) != nil {
 			break
 		}

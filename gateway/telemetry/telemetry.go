@@ -77,8 +77,10 @@ type Store struct {
 	work      chan struct{}             // Run has something to do before its time
 
 	// Locks are taken in this order.
-	tending sync.Mutex    // held by the one who compacts, rolls up or thins: guards week files' content, and touched
-	touched map[week]bool // whose days may have to be rolled up
+	tending sync.Mutex               // held by the one who compacts, rolls up or thins: guards week files' content, and what follows
+	touched map[week]bool            // whose days may have to be rolled up
+	stuck   map[week]int             // how often in a row they could not be written, while others could
+	far     map[string]map[week]bool // by node, see farOf; nil: not known
 
 	spoiling  sync.Mutex // guards spoilt: what reading has found
 	spoilt    map[week]error
@@ -117,7 +119,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		space:   func() (int64, int64) { return space(c.Dir) },
 		sources: map[string]*source{}, byID: map[int64]*source{}, schemas: map[wire.SchemaID]*schema{},
 		former: map[string][]string{}, present: map[string]string{},
-		touched: map[week]bool{}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
+		touched: map[week]bool{}, stuck: map[week]int{}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
 	}
 	s.retention.Store(&c.Retention)
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {

@@ -130,8 +130,8 @@ func (f *weekFile) toMinutes(node string, b *editBlock) error {
 	}
 	r := newRoller(minute, f.isFloat)
 	r.addBlock(readings)
-	body, err := r.encode(about(node, minute, b.start))
-	if err == nil && body != nil && len(body) < len(b.body) {
+	body, left, err := r.encode(about(node, minute, b.start))
+	if err == nil && body != nil && left == 0 && len(body) < len(b.body) {
 		b.width, b.body = minute, body
 	}
 	return err
@@ -141,6 +141,7 @@ func (f *weekFile) toMinutes(node string, b *editBlock) error {
 func (s *Store) unlink(w week) error {
 	err := s.weeks.replace(w, true, store.Remove)
 	delete(s.touched, w)
+	s.far = nil
 	return err
 }
 
@@ -161,6 +162,7 @@ func (s *Store) age(ctx context.Context) error {
 	if !s.Sure() {
 		return nil
 	}
+	errs := []error{s.dropImpossible()}
 	now, removed, keep := s.Aged(), false, s.Retention().Keep
 	before := func(w week, age time.Duration) bool { return w.end() <= now.UnixMilli()-age.Milliseconds() }
 	for _, w := range s.weeks.list() {
@@ -173,7 +175,8 @@ func (s *Store) age(ctx context.Context) error {
 			}
 			removed = true
 			if err := s.unlink(w); err != nil {
-				return err
+				errs = append(errs, fmt.Errorf("remove %v for its age: %w", w, err))
+				continue
 			}
 			s.Events.Add("telemetry.expired", model.Info, "", fmt.Sprintf("the telemetry of week %v is older than is kept, and was removed", w), map[string]string{"week": w.String()})
 			continue
@@ -190,14 +193,12 @@ func (s *Store) age(ctx context.Context) error {
 			s.damaged(w, err)
 			continue
 		}
-		if err != nil {
-			return err
+		if err == nil && (is.minute < to.minute || is.quarter < to.quarter || is.hour < to.hour) {
+			_, err = s.thin(ctx, w, to)
 		}
-		if is.minute < to.minute || is.quarter < to.quarter || is.hour < to.hour {
-			if _, err := s.thin(ctx, w, to); err != nil {
-				return fmt.Errorf("thin %v for its age: %w", w, err)
-			}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("thin %v for its age: %w", w, err)) // the others are not held up
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -23,9 +23,8 @@ import (
 const unfinished = ".new"
 
 const (
-	maxOpen      = 8   // week files at a time
-	maxWeeks     = 400 // files
-	weekVersion  = 1   // of the tables
+	maxOpen      = 8 // week files at a time
+	weekVersion  = 1 // of the tables
 	weekPage     = 16 << 10
 	weekCache    = 256 // KiB of each of a file's connections
 	nodeSeries   = maxMetrics
@@ -156,13 +155,8 @@ func (w *weeks) acquire(ctx context.Context, n week, create bool) (*weekFile, er
 		f.refs, f.turn = f.refs+1, w.turn
 		return f, nil
 	}
-	if !w.known[n] {
-		if !create {
-			return nil, fmt.Errorf("%v: %w", n, fs.ErrNotExist)
-		}
-		if len(w.known) >= maxWeeks {
-			return nil, fmt.Errorf("%v: expected at most %d week files", n, maxWeeks)
-		}
+	if !w.known[n] && !create {
+		return nil, fmt.Errorf("%v: %w", n, fs.ErrNotExist)
 	}
 	if err := w.evict(maxOpen - 1); err != nil {
 		return nil, err
