@@ -189,7 +189,8 @@ func (g *gateway) finish(r reply, ack wire.Message, id wire.BatchID, write func(
 		}
 	}
 	if r.refuse != "" {
-		if err := write(wire.Refuse{Code: r.refuse, Text: "as the test wants", ID: &id}); err != nil {
+		_, event := ack.(wire.AckEvents)
+		if err := write(wire.Refuse{Code: r.refuse, Text: "as the test wants", ID: &id, Event: event}); err != nil {
 			return err
 		}
 	}

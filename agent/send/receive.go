@@ -2,8 +2,8 @@ package send
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"time"
 
 	"halo.internal/agent/spool"
 	"halo.internal/model"
@@ -92,19 +92,27 @@ func (s *session) proceed() {
 	}
 }
 
-var errBusy = errors.New("gateway is busy")
-
-// refuse handles a no to the node, which ends the connection, or to one batch.
+// refuse handles a no to the node, which ends the connection, or to one batch or event.
 func (s *session) refuse(m wire.Refuse) error {
 	if m.ID == nil {
 		return refused{m.Code, m.Text}
 	}
 	k := sentKey{spool.Batch, *m.ID}
+	if m.Event {
+		k.kind = spool.Event
+	}
 	s.mu.Lock()
 	i, ok := s.sent[k]
 	s.mu.Unlock()
 	if !ok {
 		return nil
+	}
+	if m.Code == wire.RefuseBusy {
+		s.postpone(k, i, m.Text)
+		return nil
+	}
+	if m.Event {
+		return fmt.Errorf("gateway refused event %v: %s: %s", m.ID, m.Code, m.Text)
 	}
 	switch m.Code {
 	case wire.RefuseUnknownSchema:
@@ -116,7 +124,18 @@ func (s *session) refuse(m wire.Refuse) error {
 		return s.Spool.AddEvent("telemetry.batch.refused", model.Error, "the gateway can't take a batch; its readings are lost",
 			map[string]string{"batch": m.ID.String(), "reason": m.Text})
 	}
-	return fmt.Errorf("%w: batch %v: %s: %s", errBusy, m.ID, m.Code, m.Text)
+	return fmt.Errorf("gateway refused batch %v: %s: %s", m.ID, m.Code, m.Text)
+}
+
+// postpone has an item sent again some time later: the gateway takes no more of these at
+// present, and of other things it does.
+func (s *session) postpone(k sentKey, i sentItem, why string) {
+	s.Log.Debug("the gateway wants something later", "item", k.id.String(), "err", why)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.schemas) // that of a batch may be what it did not take
+	s.flying -= i.backlog
+	s.sent[k] = sentItem{after: time.Now().Add(s.BusyPause), repeats: i.repeats}
 }
 
 // repeat has every schema sent anew, and that batch once more.

@@ -73,6 +73,7 @@ type Options struct {
 	Log        *slog.Logger
 
 	AckTimeout  time.Duration // an item unacknowledged for as long ends the connection
+	BusyPause   time.Duration // before something that the gateway does not take at present is sent again
 	StatusEvery time.Duration // at the latest
 	StatusCheck time.Duration // how often the status is compared with the one sent
 	MinPause    time.Duration // between two attempts to connect, doubled with each in vain
@@ -95,6 +96,7 @@ func (o *Options) setDefaults() {
 		}
 	}
 	set(&o.AckTimeout, 45*time.Second)
+	set(&o.BusyPause, 30*time.Second)
 	set(&o.StatusEvery, 5*time.Minute)
 	set(&o.StatusCheck, 5*time.Second)
 	set(&o.MinPause, time.Second)

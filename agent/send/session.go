@@ -43,6 +43,7 @@ type sentKey struct {
 // sentItem is an item that was sent on this connection.
 type sentItem struct {
 	at      time.Time // zero while it is to be repeated
+	after   time.Time // not before; zero: at once
 	backlog int       // octets, when it came from the backlog
 	repeats int       // for want of its schema
 }

@@ -132,7 +132,7 @@ func (s *session) send(ctx context.Context, i spool.Item, backlog bool) (bool, e
 	before, again := s.sent[k]
 	known, settled := s.schemas[i.Schema], s.settled[k]
 	s.mu.Unlock()
-	if settled || again && !before.at.IsZero() {
+	if settled || again && (!before.at.IsZero() || time.Now().Before(before.after)) {
 		return false, nil
 	}
 	if i.Kind == spool.Event {

@@ -60,11 +60,12 @@ type Config struct {
 // Server is the HTTP handler of the stream. Run has to be running.
 type Server struct {
 	Config
-	commit   *committer
-	unproven chan struct{}
-	life     context.Context // of all streams
-	end      context.CancelFunc
-	open     sync.WaitGroup
+	commit     *committer
+	allowances allowances
+	unproven   chan struct{}
+	life       context.Context // of all streams
+	end        context.CancelFunc
+	open       sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
 	ended    bool       // no more are opened
@@ -175,7 +176,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.Registry.Online(m.ID, boot)()
-	c.node, c.gateway = m.ID, m.Gateway
+	c.gateway = m.Gateway
 	if s.Commands != nil {
 		defer s.Commands.Attach(m.ID, c.nonce, c.welcomed, c.send)()
 	}
@@ -223,6 +224,9 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 	case !fits(m, c.remote):
 		s.report("stream.source", m.ID, "the node connected from an address that is not its own", c.remote)
 		return m, key, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected overlay address %s or %s, got %s", m.V4, m.V6, c.remote))
+	}
+	if c.node = m.ID; !c.allow(&nodeStreams) {
+		return m, key, 0, c.reject(ctx, wire.RefuseBusy, nodeStreams.String())
 	}
 	// Somebody's turn may be another's: only who has shown the key counts.
 	cloned, err := s.Registry.Lives(ctx, m.ID, h.Life, h.Boot, c.remote)

@@ -558,3 +558,97 @@ func TestSilenceIsMeasuredByWhatTheNodeTold(t *testing.T) {
 		}
 	}
 }
+
+// What a node has more of than it may, events and schemas, is told so and not taken; it can
+// send it later, and neither its other readings nor other nodes are held up.
+func TestANodeThatHasTooMuchOfEverything(t *testing.T) {
+	f := newFixture(t)
+	key, other := identity.New(), identity.New()
+	n, quiet := f.stream(key, f.admit(key)), f.stream(other, f.admit(other))
+	n.write(wire.SchemaMessage{Schema: schema})
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, 1)})
+	n.acked(wire.ID(1, 1))
+
+	for k := range newSchemas.burst {
+		n.write(wire.SchemaMessage{Schema: wire.Schema{Metrics: []wire.Metric{wire.NewMetric(fmt.Sprintf("made.up.m%d", k), "", 1)}}})
+	}
+	late := wire.Schema{Metrics: []wire.Metric{wire.NewMetric("made.up.late", "", 1)}}
+	before := f.Telemetry.Commits()
+	n.write(wire.SchemaMessage{Schema: late})
+	n.write(wire.BatchMessage{Data: encode(t, late, 1, 2)})
+	if r, ok := n.read().(wire.Refuse); !ok || r.Code != wire.RefuseBusy || r.ID == nil || *r.ID != wire.ID(1, 2) || r.Event || !strings.Contains(r.Text, "new schemas") {
+		t.Fatalf("got %+v", r)
+	}
+	if _, err := f.Telemetry.Schema(late.ID()); err == nil {
+		t.Error("a schema beyond what the node may have was stored")
+	}
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, 3)}) // another one is not held up
+	n.acked(wire.ID(1, 3))
+	quiet.write(wire.SchemaMessage{Schema: wire.Schema{Metrics: []wire.Metric{wire.NewMetric("honest.m.x", "", 1)}}})
+	quiet.write(wire.BatchMessage{Data: encode(t, wire.Schema{Metrics: []wire.Metric{wire.NewMetric("honest.m.x", "", 1)}}, 1, 1)})
+	quiet.acked(wire.ID(1, 1))
+	f.wantEvent("stream.held-back", key.ID())
+	if got := f.Telemetry.Commits() - before; got > int64(newSchemas.burst)+8 {
+		t.Errorf("%d commits", got)
+	}
+
+	// What waited is taken once it may be, on another connection as well.
+	n = f.stream(key, identity.Overlay(f.gateway.Public(), key.Public()))
+	f.allowances.of(key.ID(), &newSchemas).SetBurst(newSchemas.burst * 2)
+	f.allowances.of(key.ID(), &newSchemas).SetLimit(1e6)
+	time.Sleep(time.Millisecond)
+	n.write(wire.SchemaMessage{Schema: late})
+	n.write(wire.BatchMessage{Data: encode(t, late, 1, 2)})
+	n.acked(wire.ID(1, 2))
+
+	refused, taken := 0, 0
+	send := func(seq uint64) {
+		n.write(wire.EventMessage{Event: model.Event{Boot: 1, Seq: seq, Time: time.Now(), Kind: "mesh.test", Severity: model.Info}})
+	}
+	all := nodeEvents.burst + 20
+	for seq := 1; taken+refused < all; seq++ {
+		if seq <= all {
+			send(uint64(seq))
+		}
+		for taken+refused < min(seq-200, all) { // a node reads its answers
+			switch m := n.read().(type) {
+			case wire.AckEvents:
+				taken += len(m.IDs)
+			case wire.Refuse:
+				if m.Code != wire.RefuseBusy || !m.Event || m.ID == nil || !strings.Contains(m.Text, "events") {
+					t.Fatalf("got %+v", m)
+				}
+				refused++
+			}
+		}
+	}
+	if refused == 0 || taken < nodeEvents.burst {
+		t.Errorf("%d events were taken and %d refused, want %d and others", taken, refused, nodeEvents.burst)
+	}
+	quiet.write(wire.EventMessage{Event: model.Event{Boot: 1, Seq: 1, Time: time.Now(), Kind: "mesh.test", Severity: model.Info}})
+	if a, ok := quiet.read().(wire.AckEvents); !ok || !slices.Contains(a.IDs, wire.ID(1, 1)) {
+		t.Errorf("another node's event: got %+v", a)
+	}
+}
+
+// A node that comes again and again is told to wait: each time is events of the gateway's.
+func TestANodeThatComesAgainAndAgain(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	addr := f.admit(key)
+	for range nodeStreams.burst {
+		f.stream(key, addr).conn.CloseNow()
+	}
+	for range 10 { // some may have come back meanwhile
+		if _, m := f.dial(addr, key, key.Public()); m != nil {
+			if r, ok := m.(wire.Refuse); ok {
+				if r.Code != wire.RefuseBusy || r.ID != nil {
+					t.Errorf("got %+v", r)
+				}
+				f.wantEvent("stream.held-back", key.ID())
+				return
+			}
+		}
+	}
+	t.Error("it was never told to wait")
+}

@@ -13,6 +13,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
+	"halo.internal/model"
 	"halo.internal/model/wire"
 )
 
@@ -36,13 +37,17 @@ type session struct {
 	quiet  time.Duration // without a word the link is probed
 	bad    int
 
+	// receive's alone
+	later  map[wire.SchemaID]bool // schemas that are not taken yet
+	status *model.NodeStatus      // the last one, that is to count later
+	asked  int                    // for whole reports of neighbours
+
 	gateway bool // the node is the gateway's own device
 
 	nonce    []byte // of the node's hello, for commands
 	welcomed time.Time
 	boot     uint64
 	every    time.Duration // between two sendings; 0: not told
-	around   around        // receive's alone
 }
 
 // serve runs the stream until it ends, and returns why it did.
@@ -72,6 +77,7 @@ func (c *session) receive(ctx context.Context, heard chan<- struct{}) error {
 		if err := c.take(ctx, m); err != nil {
 			return err
 		}
+		c.settleStatus()
 	}
 }
 
@@ -84,6 +90,11 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		return c.batch(ctx, m.Data)
 	case wire.EventMessage:
 		e := m.Event
+		if !c.allow(&nodeEvents) {
+			id := wire.ID(e.Boot, e.Seq)
+			c.send(wire.Refuse{Code: wire.RefuseBusy, Text: nodeEvents.String(), ID: &id, Event: true})
+			return nil
+		}
 		if err := events.Check(&e, c.node, c.gateway); err != nil {
 			kind := "event.malformed"
 			if errors.Is(err, events.ErrForeign) {
@@ -95,7 +106,7 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		}
 		return c.server.commit.put(ctx, job{node: c.node, event: &e, from: c})
 	case wire.StatusMessage:
-		c.server.Registry.Status(c.node, m.Status)
+		c.status = &m.Status
 	default:
 		if c.server.Commands != nil {
 			c.server.Commands.Take(ctx, c.node, m)
@@ -106,7 +117,26 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 	return nil // types of later releases
 }
 
+// settleStatus hands on what the node said last of itself, once it may.
+func (c *session) settleStatus() {
+	if c.status != nil && c.allow(&nodeStatuses) {
+		c.server.Registry.Status(c.node, *c.status)
+		c.status = nil
+	}
+}
+
 func (c *session) schema(ctx context.Context, s wire.Schema) error {
+	id := s.ID()
+	if _, err := c.server.Telemetry.Schema(id); err == nil {
+		return nil // it costs nothing
+	}
+	if !c.allow(&newSchemas) {
+		if c.later == nil || len(c.later) >= wire.MaxSchemas {
+			c.later = map[wire.SchemaID]bool{}
+		}
+		c.later[id] = true
+		return nil
+	}
 	err := c.server.Telemetry.PutSchema(ctx, c.node, s)
 	switch {
 	case errors.Is(err, telemetry.ErrTooManySchemas):
@@ -126,9 +156,17 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 		return c.badBatch(err, nil)
 	}
 	s, err := c.server.Telemetry.Schema(packed.Schema)
-	if err != nil {
+	switch {
+	case err == nil:
+	case c.later[packed.Schema]:
+		c.refuse(wire.RefuseBusy, newSchemas.String(), packed.BatchID)
+		return nil
+	default:
 		c.refuse(wire.RefuseUnknownSchema, "send schema "+packed.Schema.String(), packed.BatchID)
 		return nil
+	}
+	if err := c.await(ctx, len(data)); err != nil {
+		return err
 	}
 	times, err := packed.Times()
 	if err != nil {
@@ -149,6 +187,16 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 		return c.badBatch(err, &packed.BatchID)
 	}
 	return c.server.commit.put(ctx, j)
+}
+
+// await waits until the node may send as many octets more.
+func (c *session) await(ctx context.Context, octets int) error {
+	l := c.server.allowances.of(c.node, &nodeOctets)
+	if l.AllowN(time.Now(), octets) {
+		return nil
+	}
+	c.server.report("stream.held-back", c.node, nodeOctets.String(), c.remote)
+	return l.WaitN(ctx, octets)
 }
 
 func (c *session) badBatch(err error, id *wire.BatchID) error {
