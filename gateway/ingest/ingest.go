@@ -27,7 +27,6 @@ import (
 )
 
 const (
-	maxUnproven  = 32 // connections that have not shown their key yet
 	maxStreams   = 512
 	helloTimeout = 20 * time.Second
 	lastWords    = 3 * time.Second // for the streams at the end
@@ -62,7 +61,8 @@ type Server struct {
 	Config
 	commit     *committer
 	allowances allowances
-	unproven   chan struct{}
+	unproven   unproven
+	overlay    netip.Prefix
 	life       context.Context // of all streams
 	end        context.CancelFunc
 	open       sync.WaitGroup
@@ -80,7 +80,7 @@ func New(c Config) *Server {
 		Config: c,
 		commit: newCommitter(c.Telemetry, c.Events, c.Clock.Now, c.Every, c.Log),
 
-		unproven: make(chan struct{}, maxUnproven),
+		overlay:  overlayOf(c.Registry.Network()),
 		life:     life,
 		end:      end,
 		streams:  map[string]*session{},
@@ -140,14 +140,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.open.Done()
-	select {
-	case s.unproven <- struct{}{}:
-	default:
+	source := remote.Addr().Unmap().WithZone("")
+	if !s.mayBeNode(source) {
+		http.Error(w, "the stream is for nodes, from their overlay addresses", http.StatusForbidden)
+		return
+	}
+	leave, ok := s.unproven.enter(source)
+	if !ok {
 		w.Header().Set("Retry-After", "10")
 		http.Error(w, "too many connections that have not said who they are", http.StatusServiceUnavailable)
 		return
 	}
-	proven := sync.OnceFunc(func() { <-s.unproven })
+	proven := sync.OnceFunc(leave)
 	defer proven()
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
 	if err != nil {
@@ -156,7 +160,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn.SetReadLimit(wire.MaxMessage)
 	ctx, cancel := context.WithCancel(s.life) // a hijacked connection is not the HTTP server's any more
 	defer cancel()
-	c := &session{server: s, conn: conn, ctx: ctx, cancel: cancel, remote: remote.Addr().Unmap().WithZone(""), out: newAnswers()}
+	c := &session{server: s, conn: conn, ctx: ctx, cancel: cancel, remote: source, out: newAnswers()}
 	m, key, boot, err := s.greet(c, r.Host)
 	if err != nil {
 		s.Log.Debug("stream refused", "peer", remote.String(), "err", err)

@@ -527,27 +527,51 @@ func TestRevokingEndsTheStream(t *testing.T) {
 	}
 }
 
-func TestOnlyWebSocketsAndFewSilentOnes(t *testing.T) {
-	f := newFixture(t)
-	addr := netip.MustParseAddr("10.42.0.99")
-	for range maxUnproven {
-		f.remote <- addr
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		c, _, err := websocket.Dial(ctx, f.url, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.CloseNow()
-	}
+// knock dials from an address and says nothing; it returns the status.
+func (f *fixture) knock(addr netip.Addr) (status int, again string) {
+	f.t.Helper()
 	f.remote <- addr
-	resp, err := http.Get("http" + strings.TrimPrefix(f.url, "ws"))
-	if err != nil {
-		t.Fatal(err)
+	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
+	defer cancel()
+	c, resp, err := websocket.Dial(ctx, f.url, nil)
+	if err == nil {
+		f.t.Cleanup(func() { c.CloseNow() })
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("got %s, want 503 with Retry-After", resp.Status)
+	if resp == nil {
+		f.t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header.Get("Retry-After")
+}
+
+// Who is silent takes few of the places of those who have not shown their key, and strangers
+// none, however many they are: a node still gets in.
+func TestStrangersKeepNobodyOut(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	addr := f.admit(key)
+	for k := range 2 * maxUnproven {
+		for _, stranger := range []netip.Addr{
+			netip.AddrFrom4([4]byte{192, 0, 2, byte(k)}), netip.AddrFrom4([4]byte{10, 41, 0, byte(k)}), netip.AddrFrom4([4]byte{10, 43, 0, byte(k)}),
+			netip.AddrFrom4([4]byte{10, 42, 255, byte(k)}), identity.Underlay(f.gateway.Public(), identity.PublicKey{byte(k)}), identity.Overlay(key.Public(), identity.PublicKey{byte(k)}),
+		} {
+			if status, _ := f.knock(stranger); status != http.StatusForbidden {
+				t.Fatalf("%s: got %d, want 403", stranger, status)
+			}
+		}
+	}
+	captured := netip.MustParseAddr("10.42.0.99")
+	for k := range 2 * maxUnprovenEach {
+		status, again := f.knock(captured)
+		if fits := k < maxUnprovenEach; fits != (status == http.StatusSwitchingProtocols) || !fits && (status != http.StatusServiceUnavailable || again == "") {
+			t.Errorf("connection %d of a silent node: got %d, Retry-After %q", k, status, again)
+		}
+	}
+	f.stream(key, addr)
+	for k := range maxUnproven {
+		f.knock(netip.AddrFrom4([4]byte{10, 42, 1, byte(k / maxUnprovenEach)}))
+	}
+	if status, again := f.knock(netip.MustParseAddr("10.42.2.1")); status != http.StatusServiceUnavailable || again == "" {
+		t.Errorf("beyond all of them: got %d, Retry-After %q; want 503", status, again)
 	}
 }
 
