@@ -199,11 +199,10 @@ func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (s
 	if err := q.check(); err != nil {
 		return step, err
 	}
-	nodes := slices.Compact(slices.Sorted(slices.Values(q.Nodes)))
-	if len(nodes) == 0 {
-		nodes = s.Nodes()
+	if cost := s.cost(&q, g); cost > MostCost {
+		return step, q.tooMuch(cost, g)
 	}
-	nodes = s.once(nodes)
+	nodes := s.nodesOf(&q)
 	give := func(k SeriesKey, points []apitype.Point) error {
 		if len(points) == 0 || q.After != nil && k.compare(*q.After) <= 0 {
 			return nil
