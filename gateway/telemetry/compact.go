@@ -40,6 +40,7 @@ type moving struct {
 	tail     tail
 	refused  map[week]bool // that are beyond what the node may have, and dropped
 	unwanted []*held       // of which something is dropped
+	lost     []*held       // that cannot be read any more
 }
 
 // Compact moves what the journal holds into the week files. What a failure or a power cut
@@ -267,7 +268,8 @@ func (s *Store) compactWeek(ctx context.Context, w week, m *move) error {
 	defer s.weeks.release(f)
 	applied := f.appliedOf(s.name)
 	e := newEdit(f)
-	for _, p := range m.sources {
+	for i := range m.sources {
+		p := &m.sources[i]
 		if p.refused[w] {
 			continue
 		}
@@ -297,16 +299,22 @@ type gather struct {
 
 // compactNode unpacks a node's batches and adds to the edit what becomes of them within
 // [low, high).
-func (s *Store) compactNode(ctx context.Context, e *edit, p moving, applied, low, high int64) error {
+func (s *Store) compactNode(ctx context.Context, e *edit, p *moving, applied, low, high int64) error {
 	g := gather{hours: map[int64]*rows{}}
 	numbers := map[*schema][]int{}
 	for _, h := range p.head {
 		if h.group <= applied || h.first >= high || h.last < low {
 			continue
 		}
-		b, err := h.decode()
-		if err != nil { // it was whole when it came: RAM or card has changed it
+		b, err := s.unpack(ctx, p.src.id, h)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
 			s.Log.Error("a batch cannot be read", "node", p.src.node, "batch", h.BatchID, "err", err)
+			if !slices.Contains(p.lost, h) {
+				p.lost = append(p.lost, h)
+			}
 			continue
 		}
 		node := e.node(p.src.node)
@@ -635,7 +643,7 @@ func (s *Store) swapTails(m *move, sign int) {
 	for i := range m.sources {
 		p := &m.sources[i]
 		p.src.tail, p.tail = p.tail, p.src.tail
-		for _, h := range p.unwanted {
+		for _, h := range slices.Concat(p.unwanted, p.lost) {
 			if m.settled(h) {
 				p.src.dropped[h.Boot] += uint64(sign)
 			}
@@ -664,15 +672,24 @@ func (s *Store) settleSchemas(ctx context.Context, tx *sql.Tx, today int64) (dro
 	return dropped, nil
 }
 
-// tellUnwanted says whose stamps nobody can believe.
+// count returns how many batches of a list are settled.
+func (m *move) count(list []*held) (n int) {
+	for _, h := range list {
+		if m.settled(h) {
+			n++
+		}
+	}
+	return n
+}
+
+// tellUnwanted says whose stamps nobody can believe, and whose batches cannot be read.
 func (s *Store) tellUnwanted(m *move) {
 	for i := range m.sources {
-		p, n := &m.sources[i], 0
-		for _, h := range p.unwanted {
-			if m.settled(h) {
-				n++
-			}
+		p := &m.sources[i]
+		if n := m.count(p.lost); n > 0 {
+			s.Events.Add("telemetry.unreadable", model.Error, p.src.node, fmt.Sprintf("%d of its batches, which were acknowledged, cannot be read any more: their readings are lost", n), map[string]string{"batches": fmt.Sprint(n), "batch": p.lost[0].BatchID.String()})
 		}
+		n := m.count(p.unwanted)
 		if n == 0 {
 			continue
 		}

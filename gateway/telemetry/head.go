@@ -2,8 +2,11 @@ package telemetry
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 
+	"halo.internal/gateway/store"
 	"halo.internal/model/wire"
 )
 
@@ -37,8 +40,39 @@ func (h *held) decode() (wire.Batch, error) {
 	return b, nil
 }
 
+// unpack is decode of a batch that may have changed since it came: in RAM, then the journal
+// still has it as it was.
+func (s *Store) unpack(ctx context.Context, source int64, h *held) (wire.Batch, error) {
+	b, err := h.decode()
+	if err == nil {
+		return b, nil
+	}
+	var body []byte
+	if db := s.db.Read().QueryRowContext(ctx, `SELECT body FROM groups WHERE id = ?`, h.group).Scan(&body); db != nil {
+		return b, errors.Join(err, store.Classify(db))
+	}
+	items, damage := parseGroup(body)
+	for _, it := range items {
+		if it.source != source {
+			continue
+		}
+		if is, err := wire.DecodeHeader(it.data); err == nil && is == h.Header {
+			again := *h
+			again.data = it.data
+			return again.decode()
+		}
+	}
+	return b, errors.Join(err, damage)
+}
+
 // sumSize is the octets of the checksum at a batch's end.
 const sumSize = 4
+
+// leaveOut tells of a batch that an answer does without, since it cannot be read.
+func (s *Store) leaveOut(node string, h *held, err error) {
+	s.Log.Error("a batch cannot be read", "node", node, "batch", h.BatchID, "err", err)
+	s.given.tell(s, "telemetry.unreadable", node, "a batch of its in the journal cannot be read: answers do without", map[string]string{"batch": h.BatchID.String()})
+}
 
 // judge says what becomes of a batch of whose name another one is in the head.
 func (h *held) judge(e *Entry) Outcome {

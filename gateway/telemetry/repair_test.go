@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"database/sql"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"halo.internal/gateway/store"
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
 
@@ -347,5 +349,69 @@ func TestDamagedBatchInTheJournal(t *testing.T) {
 	}
 	if o := b.append(e); o[0] != Stored {
 		t.Errorf("sent again: got outcome %v, want Stored", o)
+	}
+}
+
+// A batch that RAM has changed is read from the journal; one that the card has changed, too,
+// is left out of answers, which are given all the same, and an event tells of it, at once and
+// when it is gone for good.
+func TestABatchThatCannotBeReadAnyMore(t *testing.T) {
+	b, k := newBench(t), newKnown()
+	for seq := range uint64(10) {
+		e := numbered(t, "n-a", 1, seq+1)
+		b.append(e)
+		k.take(e)
+	}
+	head := b.sources["n-a"].head
+	change := func(i int) {
+		head[i].data = slices.Clone(head[i].data) // others share its octets
+		head[i].data[len(head[i].data)/2] ^= 4
+	}
+	all := func() (n int) {
+		t.Helper()
+		if n = b.readable(k, "n-a"); n == 0 {
+			t.Error("nothing can be read")
+		}
+		if _, err := b.Range(t.Context(), Query{From: epoch, To: epoch.Add(time.Hour), Step: time.Minute}, func(Series) error { return nil }); err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	whole := all()
+	change(3)
+	if got := all(); got != whole {
+		t.Errorf("%d readings are there, want all %d: the journal has them", got, whole)
+	}
+	if got := b.events.kinds(); len(got) != 0 {
+		t.Errorf("events %q", got)
+	}
+	change(5)
+	if err := b.db.Write(t.Context(), func(tx *sql.Tx) error {
+		var body []byte
+		if err := tx.QueryRow(`SELECT body FROM groups WHERE id = ?`, head[5].group).Scan(&body); err != nil {
+			return err
+		}
+		body[len(body)/2] ^= 4
+		_, err := tx.Exec(`UPDATE groups SET body = ? WHERE id = ?`, body, head[5].group)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := all(); got != whole-6 {
+		t.Errorf("%d readings are there, want all but the six of a batch", got)
+	}
+	if got := b.events.kinds(); !slices.Equal(got, []string{"telemetry.unreadable"}) {
+		t.Errorf("events %q", got)
+	}
+	b.tend()
+	if got := all(); got != whole-6 {
+		t.Errorf("%d readings are in the file, want all but the six of a batch", got)
+	}
+	last := b.events.list[len(b.events.list)-1]
+	if len(b.events.list) != 2 || last.Kind != "telemetry.unreadable" || last.Severity != model.Error || last.Node != "n-a" || last.Fields["batches"] != "1" || last.Fields["batch"] != "1.6" {
+		t.Errorf("events %+v", b.events.list)
+	}
+	if got := b.Coverage("n-a").Boots[0]; got.Count != 10 || got.Dropped != 1 {
+		t.Errorf("got %+v", got)
 	}
 }
