@@ -140,8 +140,8 @@ func (a *API) telemetryRoutes() {
 		OperationID: "query-telemetry", Method: http.MethodGet, Path: "/v1/telemetry/range", Tags: tags,
 		Summary: "Series at any step, of nodes or across them",
 		Description: "Readings are put together in buckets of step_s seconds, or of the narrowest usual width that makes at most points of them. " +
-			"Steps that are multiples of 900 s are answered from rollups; what would take too many readings is refused (422). Large questions take turns: 429 and 503 say when to come again. " +
-			"With across, series of one metric become one. A page holds whole series: limit counts them, and it ends earlier where they are long.",
+			"Steps that are multiples of 900 s are answered from rollups; what takes too many readings to be put together across nodes is refused (422). Large questions take turns: 429 and 503 say when to come again. " +
+			"With across, series of one metric become one. A page holds whole series: limit counts them, and it ends earlier where they are long, or where much has to be read for them, also if there are none on it yet.",
 	}, func(ctx context.Context, i *struct {
 		Selection
 		Span
@@ -229,9 +229,12 @@ func (a *API) series(ctx context.Context, q telemetry.Query, p Page) (apitype.Se
 		list.StepS = step.Seconds()
 		return err
 	})
+	more, ok := errors.AsType[*telemetry.More](err)
 	switch {
 	case errors.Is(err, errPageFull):
 		err = nil
+	case ok:
+		list.Next, err = cursorOf(more.After.Node, more.After.Metric, more.After.Unit), nil
 	case errors.Is(err, telemetry.ErrQuery), errors.Is(err, telemetry.ErrTooMuch):
 		err = apitype.Refuse(http.StatusUnprocessableEntity, "", "%v", err)
 	}

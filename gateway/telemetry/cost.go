@@ -10,59 +10,67 @@ import (
 // files: an hour of a node's readings is one, and so is a day of its rollups.
 const (
 	hoursOfDay = 24
-	openWeekly = 8 // as much as opening a week's file takes
+	openWeekly = 16 // what opening a week's file takes
 
-	// MostCost is what Range reads for one answer at most: a year of 250 nodes by quarters of
-	// an hour, or a week of them by readings, is less.
+	// MostCost is what Range reads for one answer at most.
 	MostCost = 100_000
 )
 
-// Cost tells what Range would read.
-func (s *Store) Cost(q Query) int {
+// More is the error of Range where an answer that goes on behind what was given would cost
+// too much: the rest is another question, whose After is that.
+type More struct{ After SeriesKey }
+
+func (m *More) Error() string { return fmt.Sprintf("there is more from node %s on", m.After.Node) }
+
+// Cost tells what Range would read for one answer.
+func (s *Store) Cost(q Query) (cost int) {
 	g, err := q.grid()
 	if err != nil {
 		return 0 // it is refused at once
 	}
-	return s.cost(&q, g)
+	for _, node := range s.nodesOf(&q) {
+		cost += s.costOf(node, g)
+	}
+	return min(cost, MostCost)
 }
 
-func (s *Store) cost(q *Query, g grid) (cost int) {
-	nodes := 0
-	for _, node := range s.nodesOf(q) {
-		if q.Across != "" || q.After == nil || node >= q.After.Node {
-			nodes += len(s.identities(node))
-		}
-	}
+// costOf tells what it takes to read one node.
+func (s *Store) costOf(node string, g grid) int {
 	to := g.from + int64(g.n)*g.step
-	if g.step%(quarter*minuteMS) == 0 {
-		return nodes * s.days(g.from, to)
+	days, weeks := s.days(g.from, to)
+	blocks := days
+	if g.step%(quarter*minuteMS) != 0 {
+		// Of what is older there are rollups alone.
+		old, _ := s.days(g.from, min(to, s.Aged().Add(-s.Retention().Keep.Minute).UnixMilli()))
+		blocks += (hoursOfDay - 1) * (days - old)
 	}
-	// Of what is older there are rollups alone.
-	fine := max(g.from, min(to, s.Aged().Add(-s.Retention().Keep.Minute).UnixMilli()))
-	return nodes * (s.days(g.from, fine) + hoursOfDay*s.days(fine, to))
+	if weeks > maxOpen { // for each node anew
+		blocks += openWeekly * weeks
+	}
+	return len(s.identities(node)) * max(blocks, 1)
 }
 
-// nodesOf returns those that a query is about.
+// nodesOf returns those that a query has to read, in order.
 func (s *Store) nodesOf(q *Query) []string {
 	nodes := slices.Compact(slices.Sorted(slices.Values(q.Nodes)))
 	if len(nodes) == 0 {
 		nodes = s.Nodes()
 	}
-	return s.once(nodes)
+	return slices.DeleteFunc(s.once(nodes), func(node string) bool {
+		return q.Across == "" && q.After != nil && node < q.After.Node
+	})
 }
 
-// days returns of how many days in [from, to) there may be something in the files, or in
-// the head.
-func (s *Store) days(from, to int64) (n int) {
-	if from >= to {
-		return 0
-	}
+// days returns of how many days in [from, to) there may be something in the files, and of
+// how many weeks.
+func (s *Store) days(from, to int64) (days, weeks int) {
 	for _, w := range s.weeks.list() {
 		if low, high := max(from, w.begin()), min(to, w.end()); low < high {
-			n += int((high - floor(low, dayMS) + dayMS - 1) / dayMS)
+			days += int((high - floor(low, dayMS) + dayMS - 1) / dayMS)
+			weeks++
 		}
 	}
-	return max(n, 1)
+	return days, weeks
 }
 
 // CostOfSamples tells what Samples would read, if all it asks for were on one page.
@@ -71,17 +79,14 @@ func (s *Store) CostOfSamples(q SampleQuery) int {
 	if err != nil {
 		return 0
 	}
-	return len(s.identities(q.Node)) * hoursOfDay * s.days(from, to)
+	days, weeks := s.days(from, to)
+	return len(s.identities(q.Node)) * (hoursOfDay*days + openWeekly*weeks)
 }
 
 // CostOfWeeks tells what it takes to look into the files of a time, as Marks and Metrics do.
-func (s *Store) CostOfWeeks(from, to time.Time) (n int) {
-	for _, w := range s.weeks.list() {
-		if w.begin() < to.UnixMilli() && w.end() > from.UnixMilli() {
-			n += openWeekly
-		}
-	}
-	return max(n, 1)
+func (s *Store) CostOfWeeks(from, to time.Time) int {
+	_, weeks := s.days(from.UnixMilli(), to.UnixMilli()+1)
+	return openWeekly * weeks
 }
 
 // tooMuch says what is wrong with a query that costs too much, and what would not be.

@@ -189,7 +189,8 @@ func (l *lines) line(k line) ([]cell, error) {
 }
 
 // Range calls yield with each series that has readings, by node and metric, and returns the
-// width of a bucket. It holds one node's at a time.
+// width of a bucket. It holds one node's at a time. Where that costs too much, the error is
+// *More between two nodes, or wraps ErrTooMuch where what is across all of them is asked for.
 func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (step time.Duration, err error) {
 	g, err := q.grid()
 	if err != nil {
@@ -199,10 +200,15 @@ func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (s
 	if err := q.check(); err != nil {
 		return step, err
 	}
-	if cost := s.cost(&q, g); cost > MostCost {
-		return step, q.tooMuch(cost, g)
+	nodes, cost := s.nodesOf(&q), 0
+	if q.Across != "" {
+		for _, node := range nodes {
+			cost += s.costOf(node, g)
+		}
+		if cost > MostCost {
+			return step, q.tooMuch(cost, g)
+		}
 	}
-	nodes := s.nodesOf(&q)
 	give := func(k SeriesKey, points []apitype.Point) error {
 		if len(points) == 0 || q.After != nil && k.compare(*q.After) <= 0 {
 			return nil
@@ -212,8 +218,12 @@ func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (s
 	across := lines{grid: g, of: map[line][]cell{}}
 	wanted := matcher(q.Metrics)
 	for _, node := range nodes {
-		if q.Across == "" && q.After != nil && node < q.After.Node {
-			continue
+		if q.Across == "" {
+			of := s.costOf(node, g)
+			if cost > 0 && cost+of > MostCost {
+				return step, &More{SeriesKey{Node: node}}
+			}
+			cost += of
 		}
 		l, err := s.lines(ctx, node, wanted, g)
 		if err != nil {
