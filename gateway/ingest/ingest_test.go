@@ -533,7 +533,7 @@ func (f *fixture) knock(addr netip.Addr) (status int, again string) {
 	f.remote <- addr
 	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
 	defer cancel()
-	c, resp, err := websocket.Dial(ctx, f.url, nil)
+	c, resp, err := websocket.Dial(ctx, f.url, &websocket.DialOptions{HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}) // each is a connection of its own
 	if err == nil {
 		f.t.Cleanup(func() { c.CloseNow() })
 	}
