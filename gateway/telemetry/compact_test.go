@@ -110,7 +110,7 @@ func TestCompactionIsCutShort(t *testing.T) {
 		b.append(walk(t, r, "n-a", cpuAndMemory, 1, seq+1, at.Add(time.Duration(seq)*time.Minute), 6))
 	}
 	b.at = at.Add(time.Hour)
-	m := b.plan()
+	m := b.plan(t.Context())
 	weeks := m.weeks()
 	if len(weeks) != 2 {
 		t.Fatalf("got weeks %v, want two", weeks)

@@ -20,8 +20,8 @@ func stamped(t testing.TB, node string, seq uint64, at time.Time) Entry {
 		Reports: []wire.Report{{Time: at.UnixMilli(), Values: []wire.Value{wire.Int(int64(seq)), wire.Int(1)}}}})
 }
 
-// has tells how many readings of a node there are.
-func (b *bench) has(node string) int {
+// count tells how many readings of a node there are.
+func (b *bench) count(node string) int {
 	b.t.Helper()
 	got, err := b.Samples(b.t.Context(), SampleQuery{Node: node, From: time.UnixMilli(earliest), To: time.UnixMilli(latest), Metrics: []string{"system.cpu.*"}, Limit: 1 << 20})
 	if err != nil {
@@ -78,7 +78,7 @@ func TestAThousandWeeks(t *testing.T) {
 			t.Fatalf("%s: %d batches are left in the journal", what, b.headCount)
 		}
 		for _, node := range []string{"n-guess", "n-gps"} {
-			if got := b.has(node); got != int(honest) {
+			if got := b.count(node); got != int(honest) {
 				t.Errorf("%s: of %s are %d readings there, want %d", what, node, got, honest)
 			}
 		}
@@ -86,7 +86,7 @@ func TestAThousandWeeks(t *testing.T) {
 	flood()
 	others()
 	check("at first")
-	made := b.has("n-evil")
+	made := b.count("n-evil")
 	if most := 140/7 + fewWeeks; made > most {
 		t.Errorf("the node has readings in %d weeks, want %d at most", made, most)
 	}
@@ -100,7 +100,7 @@ func TestAThousandWeeks(t *testing.T) {
 	flood()
 	others()
 	check("after a restart")
-	if got := b.has("n-evil"); got != made {
+	if got := b.count("n-evil"); got != made {
 		t.Errorf("the node has readings in %d weeks, want %d", got, made)
 	}
 	b.at = b.at.Add(7 * day)
@@ -114,7 +114,7 @@ func TestAThousandWeeks(t *testing.T) {
 		check("with a clock")
 		b.at, truth, ran = b.at.Add(time.Minute), truth.Add(time.Minute), ran+time.Minute
 	}
-	if got := b.has("n-evil"); got != 0 {
+	if got := b.count("n-evil"); got != 0 {
 		t.Errorf("%d of its readings are of a future that cannot be, and still there", got)
 	}
 	gone := 0
@@ -184,7 +184,7 @@ func TestAWeekThatCannotBeWritten(t *testing.T) {
 				t.Errorf("%d batches are left in the journal", b.headCount)
 			}
 			for _, node := range []string{"n-a", "n-b"} {
-				if got := b.has(node); got != int(seq) {
+				if got := b.count(node); got != int(seq) {
 					t.Errorf("%s: %d readings are there, want %d", node, got, seq)
 				}
 				if got := b.Coverage(node).Boots[0]; got.Count != seq || got.Dropped != 0 {
