@@ -90,7 +90,6 @@ func (s *Store) compact(ctx context.Context) error {
 
 // keep has what the weeks that failed lack stay in the journal.
 func (m *move) keep(failed map[week]error) {
-	m.stays = map[int64]bool{}
 	for i := range m.sources {
 		p := &m.sources[i]
 		for _, h := range p.head {
@@ -106,7 +105,10 @@ func (m *move) keep(failed map[week]error) {
 // plan takes stock of the head.
 func (s *Store) plan(ctx context.Context) move {
 	low, high := s.bounds()
-	m := move{low: low, high: high}
+	m := move{low: low, high: high, stays: map[int64]bool{}}
+	for _, id := range s.laterGroups {
+		m.stays[id] = true
+	}
 	s.mu.RLock()
 	m.through = s.lastGroup
 	for _, src := range s.sources {

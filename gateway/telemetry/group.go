@@ -18,6 +18,9 @@ const groupVersion = 1
 
 var errGroup = errors.New("damaged group")
 
+// errLaterGroup is of a group that a later release has written: it stays in the journal.
+var errLaterGroup = errors.New("a group of a later version")
+
 // item is one batch of a group.
 type item struct {
 	source      int64
@@ -39,10 +42,21 @@ func appendItem(group []byte, it item) (longer []byte, at int) {
 // parseGroup returns the batches of a group, which share its octets, as far as it can be
 // read.
 func parseGroup(b []byte) (items []item, err error) {
-	if len(b) == 0 || b[0] != groupVersion {
-		return nil, fmt.Errorf("%w: expected version %d", errGroup, groupVersion)
+	if len(b) == 0 {
+		return nil, fmt.Errorf("%w: it is empty", errGroup)
 	}
-	for b = b[1:]; len(b) > 0; {
+	items, err = parseItems(b[1:])
+	switch version := b[0]; {
+	case version == groupVersion || err == nil: // a bit may have flipped in the version alone
+		return items, err
+	case version > groupVersion:
+		return nil, fmt.Errorf("%w: expected version %d, got %d", errLaterGroup, groupVersion, version)
+	}
+	return nil, fmt.Errorf("%w: expected version %d, got %d", errGroup, groupVersion, b[0])
+}
+
+func parseItems(b []byte) (items []item, err error) {
+	for len(b) > 0 {
 		r := reader{b: b}
 		source, first, span, size := r.unsigned(), r.signed(), r.unsigned(), r.unsigned()
 		head := b[:len(b)-len(r.b)]

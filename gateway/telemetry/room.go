@@ -42,14 +42,22 @@ func (s *Store) Tended() int64 { return s.tended.Load() }
 // Commits returns how many transactions were written since the start: each wears the card.
 func (s *Store) Commits() int64 { return s.db.Commits() + s.commits.Load() }
 
-// Bytes returns how much of the file system the telemetry takes.
+// Bytes returns how much of the file system the telemetry takes, without what a later release
+// has made: nothing is given up for that.
 func (s *Store) Bytes() int64 {
 	n := s.db.FileBytes()
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil {
 		return n
 	}
+	later := map[string]bool{}
+	for _, w := range s.weeks.ofLater() {
+		later[w.String()+weekSuffix] = true
+	}
 	for _, e := range entries {
+		if later[e.Name()] {
+			continue
+		}
 		if info, err := e.Info(); err == nil {
 			n += info.Size()
 		}
@@ -118,6 +126,7 @@ type giving struct {
 	week   week
 	to     thinned // or else
 	remove bool
+	later  bool // what a later release has made of the week
 	what   string
 }
 
@@ -148,6 +157,11 @@ func (s *Store) givings() (list []giving) {
 	each(current-1, giving{what: "quarters of an hour took the place of readings"}, quarters)
 	each(current-1, giving{what: "hours took the place of quarters of an hour"}, hours)
 	each(current-1, giving{what: "it was removed", remove: true}, none)
+	for _, w := range s.weeks.ofLater() {
+		if w < current-1 {
+			list = append(list, giving{week: w, remove: true, later: true, what: "what a later release has made of it was removed"})
+		}
+	}
 	each(current, giving{what: "quarters of an hour took the place of readings"}, quarters)
 	upTo := func(t int64) func(w week) thinned {
 		return func(w week) thinned { return thinned{min(w.end(), t), min(w.end(), t), 0} }
@@ -183,6 +197,12 @@ func (s *Store) giveUp(ctx context.Context, why string) (did bool, err error) {
 
 // give gives one thing up, if it is there.
 func (s *Store) give(ctx context.Context, g giving) (gone bool, err error) {
+	if g.later {
+		if err := s.weeks.removeLater(g.week); err != nil {
+			return false, fmt.Errorf("remove %v: %w", g.week, err)
+		}
+		return true, nil
+	}
 	if g.remove {
 		if err := s.unlink(g.week); err != nil {
 			return false, fmt.Errorf("remove %v: %w", g.week, err)

@@ -82,6 +82,8 @@ type Store struct {
 	stuck   map[week]int             // how often in a row they could not be written, while others could
 	far     map[string]map[week]bool // by node, see farOf; nil: not known
 
+	laterGroups []int64 // of the journal, that a later release has written; set by Open
+
 	spoiling  sync.Mutex // guards spoilt: what reading has found
 	spoilt    map[week]error
 	thinnings atomic.Int64
@@ -127,6 +129,11 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	if err := s.weeks.find(c.Dir); err != nil {
 		return nil, err
+	}
+	if later := s.weeks.ofLater(); len(later) > 0 {
+		first, last := later[0], later[len(later)-1]
+		s.Events.Add("telemetry.newer", model.Warning, "", fmt.Sprintf("a later release has made the telemetry of %d weeks, from %v to %v: it stays as it is, and is there again with that release; what comes is kept beside it", len(later), first, last),
+			map[string]string{"weeks": fmt.Sprint(len(later)), "from": first.String(), "to": last.String(), "version": fmt.Sprint(s.weeks.later[last])})
 	}
 	for i, list := 0, s.weeks.list(); i < min(3, len(list)); i++ { // where the last process may have left something
 		s.touched[list[len(list)-1-i]] = true
@@ -278,6 +285,9 @@ func (s *Store) readGroups(ctx context.Context) (bad []error, err error) {
 		items, err := parseGroup(body)
 		if err != nil {
 			bad = append(bad, fmt.Errorf("group %d: %w", id, err))
+		}
+		if errors.Is(err, errLaterGroup) {
+			s.laterGroups = append(s.laterGroups, id)
 		}
 		for _, it := range items {
 			if err := s.replay(id, it); err != nil {

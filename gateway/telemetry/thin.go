@@ -165,6 +165,17 @@ func (s *Store) age(ctx context.Context) error {
 	errs := []error{s.dropImpossible()}
 	now, removed, keep := s.Aged(), false, s.Retention().Keep
 	before := func(w week, age time.Duration) bool { return w.end() <= now.UnixMilli()-age.Milliseconds() }
+	for _, w := range s.weeks.ofLater() {
+		if !before(w, keep.Hour) {
+			break
+		}
+		if err := s.weeks.removeLater(w); err != nil {
+			errs = append(errs, fmt.Errorf("remove %v for its age: %w", w, err))
+			continue
+		}
+		s.Events.Add("telemetry.expired", model.Info, "", fmt.Sprintf("what a later release has made of the telemetry of week %v is older than is kept, and was removed", w), map[string]string{"week": w.String()})
+		break // as below: one each time
+	}
 	for _, w := range s.weeks.list() {
 		if !before(w, keep.Raw) {
 			break
