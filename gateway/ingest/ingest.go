@@ -164,7 +164,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m, key, boot, err := s.greet(c, r.Host)
 	if err != nil {
 		s.Log.Debug("stream refused", "peer", remote.String(), "err", err)
-		proven() // it has had its time; to close may take some more
+		proven()                                                   // it has had its time; to close may take some more
 		_ = conn.Close(websocket.StatusPolicyViolation, "refused") // the reason went before
 		return
 	}

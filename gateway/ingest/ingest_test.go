@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -675,4 +676,54 @@ func TestANodeThatComesAgainAndAgain(t *testing.T) {
 		}
 	}
 	t.Error("it was never told to wait")
+}
+
+// A node that sends faster than the week files take it in waits for them, and the others do
+// not.
+func TestANodeThatFillsTheJournal(t *testing.T) {
+	f := newFixture(t)
+	key, other := identity.New(), identity.New()
+	n, quiet := f.stream(key, f.admit(key)), f.stream(other, f.admit(other))
+	var wide wire.Schema
+	for k := range 32 {
+		wide.Metrics = append(wide.Metrics, wire.NewMetric(fmt.Sprintf("noise.of.m%d", k), "", wire.ScaleFloat))
+	}
+	n.write(wire.SchemaMessage{Schema: wide})
+	at, r := time.Now().Add(-time.Hour), rand.New(rand.NewPCG(1, 2))
+	batch := func(seq uint64) []byte {
+		b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seq), Clock: model.ClockGPS}}
+		for range 200 {
+			at = at.Add(time.Millisecond)
+			rep := wire.Report{Time: at.UnixMilli()}
+			for range wide.Metrics {
+				rep.Values = append(rep.Values, wire.Float(r.NormFloat64()))
+			}
+			b.Reports = append(b.Reports, rep)
+		}
+		data, err := b.Encode(wide)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	var sent uint64
+	for f.Telemetry.Full(key.ID()) == nil {
+		sent++
+		n.write(wire.BatchMessage{Data: batch(sent)})
+		n.acked(wire.ID(1, sent))
+	}
+	sent++
+	n.write(wire.BatchMessage{Data: batch(sent)})
+	quiet.write(wire.SchemaMessage{Schema: schema})
+	for seq := range uint64(20) {
+		quiet.write(wire.BatchMessage{Data: encode(t, schema, 1, seq+1)})
+		quiet.acked(wire.ID(1, seq+1))
+	}
+	if got := f.coverage(key.ID())[0]; got.Count != sent-1 {
+		t.Errorf("%d batches of the node were taken, want %d", got.Count, sent-1)
+	}
+	if err := f.Telemetry.Tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.acked(wire.ID(1, sent))
 }

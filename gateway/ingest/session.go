@@ -191,6 +191,13 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 
 // await waits until the node may send as many octets more.
 func (c *session) await(ctx context.Context, octets int) error {
+	for full := c.server.Telemetry.Full(c.node); full != nil; full = c.server.Telemetry.Full(c.node) {
+		select {
+		case <-full:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	l := c.server.allowances.of(c.node, &nodeOctets)
 	if l.AllowN(time.Now(), octets) {
 		return nil

@@ -169,6 +169,9 @@ func (s *Store) take(g group, entries []Entry) {
 	s.lastGroup = g.id
 	s.recent.add(g)
 	full := s.headBytes >= headLimit
+	for _, b := range g.batches {
+		full = full || b.src.bytes >= nodeHead
+	}
 	s.mu.Unlock()
 	for _, b := range g.batches {
 		s.latest.apply(b.src.node, entries[b.entry].Schema, entries[b.entry].Batch)

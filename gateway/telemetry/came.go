@@ -25,7 +25,8 @@ type source struct {
 	tail    tail
 	head    []*held // in the order in which they came
 	held    map[batchName]*held
-	changed bool // came is not in the database as it is here
+	bytes   int64 // of head
+	changed bool  // came is not in the database as it is here
 }
 
 type batchName struct{ boot, seq uint64 }

@@ -631,6 +631,7 @@ func (s *Store) settle(ctx context.Context, m *move) error {
 	for _, p := range m.sources {
 		s.forget(p.src, m.settled)
 	}
+	s.settled.Ring()
 	for _, old := range dropped {
 		delete(s.schemas, old.id)
 	}

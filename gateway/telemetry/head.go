@@ -96,7 +96,20 @@ func (s *Store) add(src *source, h *held) {
 	src.note(h.name())
 	h.schema.held++
 	s.headBytes += int64(len(h.data))
+	src.bytes += int64(len(h.data))
 	s.headCount++
+}
+
+// Full tells whether so much of a node waits in the journal for the week files that it is to
+// send no more before some of that has left it, which closes the channel; nil: it may. So no
+// node takes the others' room, however fast it sends.
+func (s *Store) Full(node string) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if src := s.sources[node]; src == nil || src.bytes < nodeHead {
+		return nil
+	}
+	return s.settled.Next()
 }
 
 // forget takes out of the head what is settled. The caller holds s.mu.
@@ -110,6 +123,7 @@ func (s *Store) forget(src *source, settled func(*held) bool) {
 		delete(src.held, h.name())
 		h.schema.held--
 		s.headBytes -= int64(len(h.data))
+		src.bytes -= int64(len(h.data))
 		s.headCount--
 	}
 	src.head = kept

@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"halo.internal/gateway/changes"
 	"halo.internal/gateway/store"
 	"halo.internal/model"
 	"halo.internal/model/wire"
@@ -30,6 +31,7 @@ import (
 const (
 	headLimit = 8 << 20  // more is compacted at once
 	mostHead  = 32 << 20 // more is not taken in: the nodes keep what they have until compaction succeeds
+	nodeHead  = 4 << 20  // of one node: a month of twelve metrics every ten seconds
 )
 
 //go:embed journal/*.sql
@@ -98,6 +100,7 @@ type Store struct {
 	lastSource int64
 	lastGroup  int64
 	headBytes  int64
+	settled    changes.Bell // rings when something has left the head
 	headCount  int
 	recent     recent
 	given      given
