@@ -328,8 +328,10 @@ func (s *Store) compactNode(ctx context.Context, e *edit, p *moving, applied, lo
 			numbers[h.schema] = of
 		}
 		quality := clockNumber(b.Clock)
-		if m, ok := stepBack(&b); ok && m.at >= low && m.at < high {
-			e.marks = append(e.marks, editMark{node, m})
+		for _, m := range stepsIn(&b) {
+			if m.at >= low && m.at < high {
+				e.marks = append(e.marks, editMark{node, m})
+			}
 		}
 		for i := range b.Reports {
 			r := &b.Reports[i]
