@@ -15,7 +15,7 @@ import (
 
 // thin rewrites a week's file without what is finer than is kept from then on. Minutes take
 // the place of readings where they are smaller than those, hour by hour: of readings that
-// were made every ten seconds they are not, and where that shows at once the file stays as
+// were made every ten seconds they are hardly, and where that shows at once the file stays as
 // it is. The caller holds s.tending.
 func (s *Store) thin(ctx context.Context, w week, to thinned) (rewritten bool, err error) {
 	// Of each day that loses what is fine there have to be rollups.
