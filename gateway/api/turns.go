@@ -26,8 +26,9 @@ const (
 	largeLongest = time.Minute      // that an answer takes
 )
 
-// lookups is what small questions read: a page of twenty charts at once.
-var lookups = pace{"blocks of telemetry", 800, 8000}
+// lookups is what small questions read: some hundred charts at once, and then a day of a node
+// as often as anything may be asked.
+var lookups = pace{"blocks of telemetry", 1500, 12_000}
 
 var (
 	errTooMany = errors.New("too many wait")

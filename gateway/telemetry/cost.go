@@ -9,7 +9,6 @@ import (
 // What a question costs is counted in blocks that have to be read, without a look at the
 // files: an hour of a node's readings is one, and so is a day of its rollups.
 const (
-	hoursOfDay = 24
 	openWeekly = 16 // what opening a week's file takes
 
 	// MostCost is what Range reads for one answer at most.
@@ -37,15 +36,15 @@ func (s *Store) Cost(q Query) (cost int) {
 // costOf tells what it takes to read one node.
 func (s *Store) costOf(node string, g grid) int {
 	to := g.from + int64(g.n)*g.step
-	days, weeks := s.days(g.from, to)
-	blocks := days
+	all := s.extent(g.from, to)
+	blocks := all.days
 	if g.step%(quarter*minuteMS) != 0 {
 		// Of what is older there are rollups alone.
-		old, _ := s.days(g.from, min(to, s.Aged().Add(-s.Retention().Keep.Minute).UnixMilli()))
-		blocks += (hoursOfDay - 1) * (days - old)
+		old := s.extent(g.from, min(to, s.Aged().Add(-s.Retention().Keep.Minute).UnixMilli()))
+		blocks = old.days + all.hours - old.hours
 	}
-	if weeks > maxOpen { // for each node anew
-		blocks += openWeekly * weeks
+	if all.weeks > maxOpen { // for each node anew
+		blocks += openWeekly * all.weeks
 	}
 	return len(s.identities(node)) * max(blocks, 1)
 }
@@ -61,16 +60,18 @@ func (s *Store) nodesOf(q *Query) []string {
 	})
 }
 
-// days returns of how many days in [from, to) there may be something in the files, and of
-// how many weeks.
-func (s *Store) days(from, to int64) (days, weeks int) {
+// extent is of how many hours, days and weeks there may be something in the files.
+type extent struct{ hours, days, weeks int }
+
+// extent returns that of [from, to).
+func (s *Store) extent(from, to int64) (e extent) {
+	parts := func(low, high, width int64) int { return int((high - floor(low, width) + width - 1) / width) }
 	for _, w := range s.weeks.list() {
 		if low, high := max(from, w.begin()), min(to, w.end()); low < high {
-			days += int((high - floor(low, dayMS) + dayMS - 1) / dayMS)
-			weeks++
+			e.hours, e.days, e.weeks = e.hours+parts(low, high, hourMS), e.days+parts(low, high, dayMS), e.weeks+1
 		}
 	}
-	return days, weeks
+	return e
 }
 
 // CostOfSamples tells what Samples would read, if all it asks for were on one page.
@@ -79,14 +80,13 @@ func (s *Store) CostOfSamples(q SampleQuery) int {
 	if err != nil {
 		return 0
 	}
-	days, weeks := s.days(from, to)
-	return len(s.identities(q.Node)) * (hoursOfDay*days + openWeekly*weeks)
+	e := s.extent(from, to)
+	return len(s.identities(q.Node)) * (e.hours + openWeekly*e.weeks)
 }
 
 // CostOfWeeks tells what it takes to look into the files of a time, as Marks and Metrics do.
 func (s *Store) CostOfWeeks(from, to time.Time) int {
-	_, weeks := s.days(from.UnixMilli(), to.UnixMilli()+1)
-	return openWeekly * weeks
+	return openWeekly * s.extent(from.UnixMilli(), to.UnixMilli()+1).weeks
 }
 
 // tooMuch says what is wrong with a query that costs too much, and what would not be.
