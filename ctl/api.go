@@ -189,5 +189,5 @@ func escaped(s string) string {
 // onTerminal tells whether a person reads what is printed.
 func (a *app) onTerminal() bool {
 	f, ok := a.env.Stdout.(*os.File)
-	return a.env.Console || ok && term.IsTerminal(int(f.Fd()))
+	return a.env.Console != "" || ok && term.IsTerminal(int(f.Fd()))
 }

@@ -20,7 +20,7 @@ func TestAPIOnATerminal(t *testing.T) {
 	g.set("GET /v1/jobs/47/file", pcapFile("one\x1b[2J\ntwo\x00"))
 	run := func(path string) string {
 		var out, errs bytes.Buffer
-		code := ctl.Run(t.Context(), ctl.Env{Args: []string{"api", "get", path}, Stdout: &out, Stderr: &errs, Profiles: u.dir, Getenv: func(string) string { return "" }, Console: true})
+		code := ctl.Run(t.Context(), ctl.Env{Args: []string{"api", "get", path}, Stdout: &out, Stderr: &errs, Profiles: u.dir, Getenv: func(string) string { return "" }, Console: "tty1"})
 		if code != ctl.ExitOK {
 			t.Fatalf("exit status %d: %s", code, errs.String())
 		}

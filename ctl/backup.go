@@ -47,7 +47,7 @@ func (a *app) backupCommand() *cobra.Command {
 	var passphraseFile string
 	var telemetry bool
 	create := a.call("create FILE", "write a backup of the gateway into a file", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
-		if a.env.Console {
+		if a.env.Console != "" {
 			return &usageError{errors.New("a console has no place for a file; do this from a laptop")}
 		}
 		return a.backupCreate(ctx, c, args[0], passphraseFile, telemetry)
@@ -198,7 +198,7 @@ type writerFunc func([]byte) (int, error)
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func (a *app) backupShow(ctx context.Context, path, passphraseFile string) error {
-	if a.env.Console {
+	if a.env.Console != "" {
 		return &usageError{errors.New("a console has no files; do this from a laptop")}
 	}
 	f, err := os.Open(path)
@@ -238,7 +238,7 @@ func (a *app) restoreCommand() *cobra.Command {
 		Use: "restore FILE", Short: "make a fresh gateway the one that a backup is of", Args: cobra.ExactArgs(1), Long: restoreLong,
 		Example: "  haloctl restore north-ridge.age --gateway https://192.0.2.7:8443",
 		RunE: func(c *cobra.Command, args []string) error {
-			if a.env.Console {
+			if a.env.Console != "" {
 				return &usageError{errors.New("a console has no files; do this from a laptop")}
 			}
 			return a.restore(c.Context(), args[0], passphraseFile, codeFile, yes)

@@ -8,6 +8,7 @@ package ctl
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,7 +34,7 @@ type Env struct {
 	Getenv   func(string) string
 
 	MeshSocket string // of halo-mesh, for --local
-	Console    bool   // at a device's console: it is asked unless another is named, and no file is read or written
+	Console    string // name of the device's console at which this is; empty: at none. The device is asked unless another is named, and no file is read or written
 }
 
 // Process is the Env of this process.
@@ -59,6 +60,10 @@ func Run(ctx context.Context, env Env) int {
 	if err == nil {
 		return ExitOK
 	}
+	if errors.Is(err, errVersion) {
+		fmt.Fprintln(env.Stdout, "haloctl", version.Get())
+		return ExitOK
+	}
 	if !a.ran {
 		err = &usageError{err}
 	}
@@ -71,6 +76,11 @@ func Run(ctx context.Context, env Env) int {
 	}
 	return code
 }
+
+// errVersion ends the reading of the command line: the version is all that is wanted.
+// cobra's own flag would want a template for how that is said, which finds methods by
+// their names, so that the linker keeps every exported method of every type.
+var errVersion = errors.New("the version is wanted")
 
 // app is one run.
 type app struct {
@@ -108,14 +118,14 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 gateway not reachable,
 func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
 		Use: "haloctl", Short: "show and change a HALO network", Long: long,
-		Version: version.Get().String(), SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			a.ran = true
 			a.json = a.json || a.form == formJSON
 			return a.refuseFiles(c)
 		},
 	}
-	root.SetVersionTemplate("haloctl {{.Version}}\n")
+	root.Flags().BoolFuncP("version", "v", "version for haloctl", func(string) error { return errVersion })
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"}) // --help says the same
 	f := root.PersistentFlags()
 	f.StringVar(&a.gateway, "gateway", a.env.Getenv("HALO_GATEWAY"), "gateway's `address`, such as https://192.0.2.7:8443")

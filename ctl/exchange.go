@@ -116,7 +116,7 @@ func (a *app) telemetryImport() *cobra.Command {
 	})
 	c.ValidArgsFunction = nil // files
 	c.Args = func(c *cobra.Command, args []string) error {
-		if a.env.Console {
+		if a.env.Console != "" {
 			a.ran = true
 			return &usageError{errors.New("a console has no files; do this from a laptop")}
 		}

@@ -373,9 +373,21 @@ func writeScan(w io.Writer, s model.RadioScan) error {
 		if n.Own {
 			kind = "our mesh"
 		}
-		t.Row(n.Name, kind, n.BSSID, some(n.Channel), n.FreqMHz, dBm(n.SignalDBm), n.Secured, agoMS(n.SeenMS))
+		t.Row(n.Name, kind, n.BSSID, heardOn(n), n.FreqMHz, dBm(n.SignalDBm), n.Secured, agoMS(n.SeenMS))
 	}
 	return t.Write(w)
+}
+
+// heardOn is the channel of a network: below 1 GHz those that it may be on.
+func heardOn(n model.RadioNetwork) string {
+	if len(n.S1G) == 0 {
+		return some(n.Channel)
+	}
+	var list []string
+	for _, number := range n.S1G {
+		list = append(list, strconv.Itoa(number))
+	}
+	return "S1G " + strings.Join(list, " or ")
 }
 
 func (a *app) meshChannels(ctx context.Context, from air, _ []string) error {

@@ -29,13 +29,13 @@ func (a *app) consoleCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "console", Short: "serve the prompt on this device's screen and serial port", Args: cobra.NoArgs, Hidden: true,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if a.env.Console {
+			if a.env.Console != "" {
 				return &usageError{errors.New("this is the console")}
 			}
 			log := slog.New(slog.NewTextHandler(a.env.Stderr, nil))
 			console.Run(c.Context(), activeConsoles, devices, func(name string) console.Config {
 				return console.Config{Name: name, Device: local.NewMesh(a.env.MeshSocket), Log: log, Login: func() (func(context.Context, []string, io.Writer, console.Asker), func()) {
-					return Login(a.env.MeshSocket, filepath.Join(paths.Run, "console", name))
+					return Login(a.env.MeshSocket, name, filepath.Join(paths.Run, "console", name))
 				}}
 			})
 			return nil
@@ -45,12 +45,12 @@ func (a *app) consoleCommand() *cobra.Command {
 
 // Login begins a session at a console. What it remembers, such as a login to the
 // gateway, is in a folder in RAM that goes with it.
-func Login(socket, dir string) (run func(ctx context.Context, args []string, out io.Writer, person console.Asker), logout func()) {
+func Login(socket, name, dir string) (run func(ctx context.Context, args []string, out io.Writer, person console.Asker), logout func()) {
 	_ = os.RemoveAll(dir) // of a session that a crash ended
 	run = func(ctx context.Context, args []string, out io.Writer, person console.Asker) {
 		_ = Run(ctx, Env{ // its words say what its status would
 			Args: args, Stdout: out, Stderr: out, Terminal: person, Profiles: profile.Dir(dir),
-			Getenv: func(string) string { return "" }, MeshSocket: socket, Console: true,
+			Getenv: func(string) string { return "" }, MeshSocket: socket, Console: name,
 		})
 	}
 	return run, func() { _ = os.RemoveAll(dir) }
@@ -59,7 +59,7 @@ func Login(socket, dir string) (run func(ctx context.Context, args []string, out
 // refuseFiles keeps a console from the device's files: who has logged in there
 // may use haloctl, and is not its superuser.
 func (a *app) refuseFiles(c *cobra.Command) error {
-	if !a.env.Console {
+	if a.env.Console == "" {
 		return nil
 	}
 	var refused error

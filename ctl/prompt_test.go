@@ -40,7 +40,7 @@ func TestAConsoleHasNoFiles(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	run, logout := Login(filepath.Join(dir, "mesh.sock"), filepath.Join(dir, "session"))
+	run, logout := Login(filepath.Join(dir, "mesh.sock"), "tty1", filepath.Join(dir, "session"))
 	stolen := filepath.Join(dir, "stolen")
 	for _, args := range [][]string{
 		{"mesh", "capture", "--out", stolen}, {"support", "--out", stolen}, {"support"}, {"support", "--out", "-"},

@@ -63,7 +63,7 @@ func (a *app) withDevice(ctx context.Context, run func(air) error) error {
 		defer d.Close()
 		return run(d)
 	case a.onDevice():
-		d := device{local.NewMesh(a.env.MeshSocket)}
+		d := device{local.NewMeshAt(a.env.MeshSocket, a.env.Console)}
 		defer d.Close()
 		return run(d)
 	}
@@ -78,7 +78,7 @@ func (a *app) withDevice(ctx context.Context, run func(air) error) error {
 
 // onDevice tells whether the device itself is asked: with --local, and at its
 // console unless another gateway is named.
-func (a *app) onDevice() bool { return a.here || a.env.Console && a.gateway == "" }
+func (a *app) onDevice() bool { return a.here || a.env.Console != "" && a.gateway == "" }
 
 // refuseElsewhere is for commands that only the gateway answers.
 func (a *app) refuseElsewhere() error {
@@ -134,7 +134,7 @@ func (a *app) thisDevice(ctx context.Context, who string) (device, bool) {
 	if _, err := os.Stat(a.env.MeshSocket); err != nil {
 		return device{}, false
 	}
-	d := device{local.NewMesh(a.env.MeshSocket)}
+	d := device{local.NewMeshAt(a.env.MeshSocket, a.env.Console)}
 	s, err := d.Status(ctx)
 	if err == nil && (who == s.Node || who == s.Name || who == s.OverlayV4 || who == s.OverlayV6) {
 		return d, true

@@ -24,7 +24,7 @@ haloctl runs on.`
 func (a *app) supportCommand() *cobra.Command {
 	var out string
 	c := a.askDevice("support", "one file with all that a device says of itself", cobra.NoArgs, func(ctx context.Context, from air, _ []string) error {
-		if a.env.Console {
+		if a.env.Console != "" {
 			return &usageError{errors.New("a console has no place for a file: haloctl support --node, from a laptop")}
 		}
 		file := out

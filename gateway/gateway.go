@@ -239,6 +239,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return ignoreEnd(ctx, err)
 	}
 	log := events.New(p.config, d.clock, p.identity.BootCounter, d.Log)
+	changes := audit.New(p.config, d.clock)
+	log.Witness = changes
 	p.tell(log)
 	d.watch(p.config, "config", checkConfig, log)
 	d.watch(p.telemetry, "telemetry", checkTelemetry, log)
@@ -371,7 +373,6 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		s, _ := link.Last()
 		return s.HeardEpoch
 	})
-	changes := audit.New(p.config, d.clock)
 	once, err := idempotency.New(p.config, d.clock, p.identity.Key)
 	if err != nil {
 		return err

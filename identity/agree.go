@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/ecdh"
 	"crypto/hkdf"
 	"crypto/sha256"
@@ -33,11 +34,11 @@ func (k Key) Agree(peer PublicKey, context string, n int) ([]byte, error) {
 	if err != nil { // a point of low order
 		return nil, fmt.Errorf("agree with %s: %w", peer.ID(), err)
 	}
-	pair := [][]byte{peer[:]}
-	mine := k.Public()
-	pair = append(pair, mine[:])
-	slices.SortFunc(pair, slices.Compare)
-	return hkdf.Key(sha256.New, shared, slices.Concat(pair...), context, n)
+	first, second := k.Public(), peer
+	if bytes.Compare(first[:], second[:]) > 0 {
+		first, second = second, first
+	}
+	return hkdf.Key(sha256.New, shared, slices.Concat(first[:], second[:]), context, n)
 }
 
 var (

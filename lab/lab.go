@@ -106,6 +106,7 @@ func (a *app) command() *cobra.Command {
 		a.actCommand("stop", "press a machine's power button and wait until it is off", control.Stop),
 		a.actCommand("kill", "cut a machine's power; what its card had not flushed may be lost", control.Kill),
 		a.actCommand("start", "switch a machine on", control.Start),
+		a.actCommand("swap-card", "put a fresh card into a machine that is off; again, the one that was in it before", control.SwapCard),
 		a.actCommand("pause", "stop a machine's time", control.Pause),
 		a.actCommand("resume", "let a paused machine go on", control.Resume),
 		a.partitionCommand(), a.healCommand(), a.linkCommand(), a.airCommand(), a.crashCommand(), a.scenarioCommand(),

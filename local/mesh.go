@@ -27,8 +27,13 @@ type client struct {
 	socket string // or what stands in its place in errors
 	absent error  // wrapped when nobody answers
 	way    time.Duration
+	at     string // the console at which somebody asks; empty: none
 	http   http.Client
 }
+
+// HeaderConsole names the console of the device at which somebody who has logged in there
+// asks: what is more than a look is an event.
+const HeaderConsole = "Halo-Console"
 
 // Whoever needs another process asks it every FollowEvery. One that hangs takes
 // connections and does not answer: after AnswerWait it counts as missing. Both
@@ -130,6 +135,14 @@ func (r *Refusal) Unwrap() error { return r.kind }
 
 // NewMesh returns a client for the socket at that path (paths.MeshSocket).
 func NewMesh(socket string) *Mesh { return &Mesh{newClient(socket, ErrAbsent)} }
+
+// NewMeshAt returns a client for the socket at that path that asks for who has logged in at
+// a console of the device; empty: nobody has.
+func NewMeshAt(socket, console string) *Mesh {
+	m := NewMesh(socket)
+	m.at = console
+	return m
+}
 
 // NewMeshOver returns a client that reaches a halo-mesh by another way than its
 // socket, such as a node's door. where names it in errors; way is how much longer
@@ -504,6 +517,9 @@ func (m *client) exchange(ctx context.Context, wait time.Duration, method, route
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if m.at != "" {
+		req.Header.Set(HeaderConsole, m.at)
 	}
 	resp, err := m.http.Do(req)
 	if err != nil {

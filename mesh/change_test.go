@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,8 +27,8 @@ func changeTiming() change.Timing {
 	}
 }
 
-// segments makes a gateway and nodes on one wire.
-func segments(t *testing.T, nodes int) []*board {
+// segments makes a gateway and nodes on one wire, of which their environment may say more.
+func segments(t *testing.T, nodes int, env ...string) []*board {
 	t.Helper()
 	gwBundle, nodeBundle, _ := bundlesFor(t, nodes)
 	boards := []*board{newBoard(t, model.RoleGateway, gwBundle)}
@@ -35,7 +37,7 @@ func segments(t *testing.T, nodes int) []*board {
 	}
 	var ports []netlink.Link
 	for _, b := range boards {
-		b.env = []string{envSegment + "=1"}
+		b.env = append([]string{envSegment + "=1"}, env...)
 		b.start()
 		ports = append(ports, plug(t, b))
 	}
@@ -91,6 +93,70 @@ func (d *board) change(c model.ProfileChange) {
 	if err := d.mesh.PutProfile(d.t.Context(), c); err != nil {
 		d.t.Fatal(err)
 	}
+}
+
+// TestTheMeshComesBack from a profile by which nobody hears anybody; and a node from one
+// that the mesh has left while it was off.
+func TestTheMeshComesBack(t *testing.T) {
+	t.Parallel()
+	const home, dead, other = 1, 11, 6
+	boards := segments(t, 2, envAir+"=1", envDead+"="+strconv.Itoa(dead))
+	gw, nodes := boards[0], boards[1:]
+	settled := func(t *testing.T, channel int, outcome string) (serial uint64) {
+		t.Helper()
+		until(t, fmt.Sprintf("the change is over: %s", outcome), func() error {
+			p, err := gw.mesh.Profile(t.Context())
+			serial = p.Serial
+			if err == nil && (p.Channel != channel || p.Phase != string(change.Idle) || !strings.HasPrefix(p.Outcome, outcome)) {
+				err = fmt.Errorf("channel %d, %s %s: %+v", p.Channel, p.Phase, p.Outcome, p.Nodes)
+			}
+			return err
+		})
+		return serial
+	}
+	follow := func(t *testing.T, who []*board, channel int, serial uint64) {
+		t.Helper()
+		for i, n := range who {
+			until(t, fmt.Sprintf("node %d is on the gateway's profile", i), func() error { return n.on(channel, serial) })
+			until(t, "page through the overlay", n.fetch)
+		}
+	}
+
+	t.Run("all, from where nobody is heard", func(t *testing.T) {
+		gw.change(model.ProfileChange{Channel: new(dead)})
+		for i, n := range nodes {
+			until(t, fmt.Sprintf("node %d has gone there", i), func() error { return n.hasEvent("mesh.profile.switched") })
+		}
+		for i, n := range nodes {
+			until(t, fmt.Sprintf("node %d returns by itself", i), func() error { return n.hasEvent("mesh.profile.returned") })
+		}
+		serial := settled(t, home, "taken back")
+		if err := gw.hasEvent("mesh.profile.undone"); err != nil {
+			t.Error(err)
+		}
+		follow(t, nodes, home, serial)
+	})
+
+	t.Run("a lone node, by the profiles of before", func(t *testing.T) {
+		gw.change(model.ProfileChange{Channel: new(other)})
+		follow(t, nodes, other, settled(t, other, "changed"))
+		nodes[1].cut()
+		gw.change(model.ProfileChange{Channel: new(home), Anyway: true})
+		serial := settled(t, home, "changed")
+		follow(t, nodes[:1], home, serial)
+		nodes[1].again()
+		follow(t, nodes[1:], home, serial)
+		list, err := nodes[1].mesh.Events(t.Context(), 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Nobody could tell it on the channel where it was: it has gone to look.
+		if !slices.ContainsFunc(list, func(e model.Event) bool {
+			return e.Kind == "mesh.profile.switched" && e.Fields["channel"] == strconv.Itoa(home) && e.Fields["serial"] != fmt.Sprint(serial)
+		}) {
+			t.Errorf("it did not try the profile of before: %+v", list)
+		}
+	})
 }
 
 func TestTheMeshChangesItsProfile(t *testing.T) {

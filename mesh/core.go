@@ -60,6 +60,9 @@ func (o *overlayTale) tell(err error, add func(kind string, s model.Severity, me
 	}
 }
 
+// eventOverlayLost is the kind of the event that tells that wg0 has gone from the kernel.
+const eventOverlayLost = "overlay.lost"
+
 // openOverlay opens wg0 with those addresses over bat0.
 func (m *core) openOverlay(v4, v6 netip.Addr) (*overlay.Device, error) {
 	if err := m.under.Ready(); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"halo.internal/identity/nodecode"
 	"halo.internal/identity/operator"
+	"halo.internal/local"
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/door"
 	"halo.internal/mesh/listen"
@@ -60,11 +61,25 @@ func (g *gateway) standing() operator.Standing {
 	return g.standingBy(l, 0)
 }
 
-// Kinds of events of the device's code.
+// Kinds of events of the device's code, and of who has logged in with it.
 const (
 	eventCodeTaken   = "code.accepted" // field where
 	eventCodeRefused = "code.refused"  // fields where, failures
+	eventConsoleUsed = "console.used"  // somebody at a console has asked for more than to look, or for much at once; fields where, did
 )
+
+// bookConsole makes events of what who has logged in at a console asks for, as the door does
+// of what operators do.
+func (m *core) bookConsole(routes http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		where := r.Header.Get(local.HeaderConsole)
+		if where != "" && (r.Method != http.MethodGet || r.URL.Path == local.RouteSupport) {
+			where, did := fmt.Sprintf("%.64s", where), fmt.Sprintf("%s %.128s", r.Method, r.URL.Path)
+			m.events.Add(eventConsoleUsed, model.Info, "somebody at the console "+where+" asked this device for "+did, "where", where, "did", did)
+		}
+		routes.ServeHTTP(w, r)
+	})
+}
 
 // codeTellEvery of wrong codes there is an event, beyond the first.
 const codeTellEvery = 10

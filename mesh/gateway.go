@@ -62,7 +62,9 @@ func newGateway(c *core) *gateway {
 		return append(append(g.profiles.passphrases(), code), c.codeOf(generation)...)
 	}
 	c.shut.set(g.known.shut())
-	g.voice = announce.NewGatewaySide(c.announceConfig(), g.self, g.meetAndHear)
+	listens := c.announceConfig()
+	listens.Kin = newKin(c.net, g.roll).of
+	g.voice = announce.NewGatewaySide(listens, g.self, g.meetAndHear)
 	g.voice.Standing, g.voice.Met, g.voice.TakeOver = g.rank, g.met, c.TakeOver
 	g.voice.Announced = func(m announce.Gateway) { g.nextKeyTold(m.NextKey) }
 	g.loadStanding()
@@ -111,6 +113,7 @@ func (g *gateway) hear(n announce.Node) (settled <-chan struct{}) {
 	now := overlay.Incarnation{Boot: n.Stamp.Boot, Steps: n.Steps}
 	id := identity.PublicKey(n.Key).ID()
 	g.mu.Lock()
+	member := g.known.counts(id)
 	reborn := g.known.reborn(id, now)
 	changed := g.hearKeys(n, reborn) || reborn
 	tell := reborn && g.lives.tells(id, time.Now())
@@ -119,7 +122,7 @@ func (g *gateway) hear(n announce.Node) (settled <-chan struct{}) {
 		settled = g.applied
 	}
 	g.mu.Unlock()
-	g.profiles.hear(n)
+	g.profiles.hear(n, member)
 	if tell {
 		g.events.Add("overlay.peer-restarted", model.Info, "node has restarted", "peer", id, "peer_boot", fmt.Sprint(now.Boot))
 	}
@@ -162,6 +165,17 @@ func (g *gateway) keepOverlay(ctx context.Context) error {
 }
 
 func (g *gateway) applyPeers() error {
+	var harm error // of which peers must hear nothing: who is gone is out all the same
+	if g.wg != nil {
+		if harm = g.wg.Guard(true); errors.Is(harm, overlay.ErrLost) {
+			g.events.Add(eventOverlayLost, model.Warning, harm.Error()+"; it is made anew")
+			_ = g.wg.Close() // what is left of it
+			g.mu.Lock()
+			g.wg = nil
+			g.mu.Unlock()
+			harm = nil
+		}
+	}
 	if g.wg == nil {
 		dev, err := g.openOverlay(paths.OverlayGateway, identity.Overlay(g.net, g.net))
 		if err != nil {
@@ -175,7 +189,7 @@ func (g *gateway) applyPeers() error {
 	peers := g.known.overlayPeers(g.net)
 	peers = append(peers, g.visiting(peers)...)
 	g.mu.Unlock()
-	return g.wg.SetPeers(peers)
+	return errors.Join(g.wg.SetPeers(peers), harm)
 }
 
 // PutPeers takes all nodes that are admitted. What differs in keys alone the others

@@ -35,8 +35,15 @@ const (
 	startAsks = 2 * time.Minute
 
 	// heldAsks is for how long a later document is asked for when a node says that it
-	// has one. It is a claim, so that no more follows from it.
-	heldAsks = time.Minute
+	// has one. It is a claim, so that no more follows from it. Those of strangers count
+	// too, since a gateway on a fresh card knows no members, but not all of them.
+	heldAsks    = time.Minute
+	strangeHeld = 10 * time.Minute // between claims of strangers that count, after some at once
+	strangeMost = 3
+
+	// looksEvery is how often it is looked at most who is there: nodes can have the
+	// gateway woken, and the kernel has much to say of a large network.
+	looksEvery = time.Second
 )
 
 // gatewayProfile leads changes of the mesh profile.
@@ -44,6 +51,7 @@ type gatewayProfile struct {
 	*gateway
 	wake   chan struct{}
 	looked time.Time // for members
+	upkept time.Time // what nobody asks for by hand was looked at
 
 	// acting is held while a decision is carried out, and while one is written to the
 	// card, for which mu is let go: what is announced does not wait for the card.
@@ -57,10 +65,12 @@ type gatewayProfile struct {
 	lacking bool      // the whole of the first one's document is asked for
 	phase   change.Phase
 	serial  uint64
+	card    profileCard
 	rejoin  *rejoin.Engine
 	reach   reach
 	adopted time.Time // a document; zero: in this process, none was
 	held    time.Time // when a node said that it has a later document
+	claims  allowance // of strangers who say so
 	retry   time.Time // no rotation before
 	outcome string
 }
@@ -77,7 +87,7 @@ func newGatewayProfile(g *gateway, k kept) *gatewayProfile {
 	if k.next != nil {
 		p.serial = max(p.serial, k.next.Serial)
 	}
-	p.rejoin = rejoin.New(rejoin.Config{Key: g.id.Key, Network: g.net, Member: g.memberByTag, Document: p.handOn})
+	p.rejoin = rejoin.New(rejoin.Config{Key: g.id.Key, Network: g.net, Member: g.memberByTag, Document: p.handOn, Boot: g.id.BootCounter, Since: sinceBoot})
 	return p
 }
 
@@ -109,15 +119,19 @@ func (p *gatewayProfile) announced() (using, next uint64, lacks bool) {
 	return p.said[0], p.said[1], p.lacking
 }
 
-// hear takes what a node says of its documents.
-func (p *gatewayProfile) hear(n announce.Node) {
+// hear takes what a node says of its documents. Keys cost a stranger nothing: of those
+// of no members nothing is kept, and nobody is woken.
+func (p *gatewayProfile) hear(n announce.Node, member bool) {
+	now := time.Now()
 	p.mu.Lock()
-	p.m.Report(time.Now(), identity.PublicKey(n.Key).ID(), n.Held, n.Using)
-	if n.Held > p.m.Latest().Serial {
-		p.held = time.Now()
+	defer p.mu.Unlock()
+	if n.Held > p.m.Latest().Serial && (member || p.claims.take(now, strangeHeld, strangeMost)) {
+		p.held = now
 	}
-	p.mu.Unlock()
-	wake(p.wake)
+	if member {
+		p.m.Report(now, identity.PublicKey(n.Key).ID(), n.Held, n.Using)
+		wake(p.wake)
+	}
 }
 
 // strange answers a member that was off. A gateway from an old card asks as well: it
@@ -175,12 +189,20 @@ func (p *gatewayProfile) run(ctx context.Context) error {
 	defer hearing.Wait()
 	hearing.Go(func() { p.listenOverheard(ctx, p.strange) })
 	for {
-		p.keepUp()
+		now := time.Now()
+		if now.Sub(p.upkept) >= looksEvery {
+			p.upkept = now
+			p.keepUp()
+		}
 		p.act()
 		p.seek()
 		p.mu.Lock()
-		timer.Reset(time.Until(p.m.Due(time.Now())))
+		due := p.m.Due(time.Now())
 		p.mu.Unlock()
+		if look := p.upkept.Add(looksEvery); !now.Equal(p.upkept) && look.Before(due) {
+			due = look // whoever woke it may have had that in mind
+		}
+		timer.Reset(time.Until(due))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -214,7 +236,8 @@ func (p *gatewayProfile) hears(now time.Time) bool {
 	return !p.adopted.IsZero() && now.Sub(p.adopted) < hearOut
 }
 
-// act does what is due: what is decided is on the card before it is done or told.
+// act does what is due: what is decided is on the card before it is done or told, if the
+// card takes it. Where it does not, change.Gateway knows what waits for that.
 func (p *gatewayProfile) act() {
 	p.acting.Lock()
 	defer p.acting.Unlock()
@@ -222,15 +245,21 @@ func (p *gatewayProfile) act() {
 	now := time.Now()
 	serial, in, order := p.decide(now)
 	for p.m.Save() {
-		p.keep()
-		serial, in, order = p.decide(now) // what waited for that
+		kept := p.keep()
+		serial, in, order = p.decide(now) // what waited for that, or does without
+		if !kept {
+			break
+		}
 	}
 	was, on := p.on, p.m.On()
 	p.on = on
-	var said [2]uint64
-	said[0], said[1] = p.m.Announce()
-	news := said != p.said || p.lacking != p.m.Lacks()
-	p.said, p.lacking = said, p.m.Lacks()
+	said, lacking := p.said, p.lacking
+	if p.tells(now) {
+		said[0], said[1] = p.m.Announce()
+		lacking = p.m.Lacks()
+	}
+	news := said != p.said || p.lacking != lacking
+	p.said, p.lacking = said, lacking
 	epoch := p.m.Latest().Epoch
 	p.mu.Unlock()
 	if on != was {
@@ -243,6 +272,14 @@ func (p *gatewayProfile) act() {
 	if order {
 		p.voice.Order(announce.Order{Epoch: epoch, Serial: serial, InMS: uint32(in.Milliseconds())})
 	}
+}
+
+// tells tells whether others may hear how things stand: a document that the card has not
+// taken waits, for a while. One by which all are to switch in any case does not, nor what
+// has come about already. p.mu is held.
+func (p *gatewayProfile) tells(now time.Time) bool {
+	s := p.m.State()
+	return !p.card.waits(now) || s.Anyway || s.Phase == change.Settling || s.Phase == change.Recalling || s.Phase == change.Recalled
 }
 
 // decide does what is due, and tells whether an order is to be sent, as
@@ -275,6 +312,9 @@ func (p *gatewayProfile) finish(now time.Time, using uint64) {
 	}
 	force := p.m.Force()
 	switch {
+	case s == change.Idle && (was == change.Preparing || was == change.Ordered) && !p.card.fails.IsZero():
+		p.outcome = "given up: the gateway's card does not take it, and no switch was ordered: " + p.card.err.Error()
+		p.events.Add(eventProfileUndone, model.Error, p.outcome)
 	case s == change.Recalling:
 		p.outcome = "too few nodes came to the new profile; all are called back"
 		p.events.Add(eventProfileUndone, model.Error, p.outcome)
@@ -435,15 +475,41 @@ func (p *gatewayProfile) admitted(first bool) {
 	wake(p.wake)
 }
 
-// keep writes what a restart goes on with. p.acting is held, so that no earlier state
-// is written after a later one, and p.mu, which is let go meanwhile.
-func (p *gatewayProfile) keep() {
+// keep writes what a restart goes on with, and tells whether the card has it. p.acting is
+// held, so that no earlier state is written after a later one, and p.mu, which is let go
+// meanwhile.
+func (p *gatewayProfile) keep() bool {
+	now := time.Now()
+	if !p.card.due(now) {
+		p.m.Unkept()
+		return false
+	}
 	p.kept.Out, _ = p.out()
 	k, force, next := p.kept, p.m.Force(), p.m.Next()
 	k.Change = p.m.State()
 	p.mu.Unlock()
-	p.keepProfile(k, force, next)
+	kept, err := p.keepProfile(k, force, next)
 	p.mu.Lock()
+	if p.card.wrote(now, kept, err) {
+		p.tellUnkept(err)
+	}
+	if !kept {
+		p.m.Unkept()
+	}
+	return kept
+}
+
+// tryCard says why the card does not take what it has already, or nothing.
+func (p *gatewayProfile) tryCard() error {
+	p.acting.Lock()
+	defer p.acting.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.card.again = time.Time{}
+	if p.keep() {
+		return nil
+	}
+	return p.card.err
 }
 
 // passphrases are the mesh secrets that are in use, or may come into use.

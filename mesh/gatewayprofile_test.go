@@ -289,6 +289,48 @@ func TestTheGatewayAsksForWhatANodeHas(t *testing.T) {
 	}
 }
 
+// TestStrangersLeaveNothing behind at the gateway, however many keys they draw: no word
+// of their documents is kept, nobody is woken by it, and what they claim to have is asked
+// for a few times at most.
+func TestStrangersLeaveNothing(t *testing.T) {
+	s := newSite(t, 2, 5)
+	p := s.g.profiles
+	s.under.linked = true
+	s.g.known.Revoked = []string{s.nodes[1].ID()}
+	says := func(k identity.Key, held uint64) (woken bool) {
+		key := k.Public()
+		s.g.hear(announce.Node{Key: key[:], Held: held})
+		select {
+		case <-p.wake:
+			return true
+		default:
+			return false
+		}
+	}
+	asked := 0
+	for range 100 {
+		p.held = time.Time{}
+		if says(identity.New(), 7) {
+			t.Fatal("a stranger has the overlay be looked at")
+		}
+		if s.asks() != nil {
+			asked++
+		}
+	}
+	if asked != strangeMost {
+		t.Errorf("it asked %d times for what strangers say to have, want %d", asked, strangeMost)
+	}
+	if says(s.nodes[1], 7) {
+		t.Error("so does one that was revoked")
+	}
+	if !says(s.nodes[0], 7) || s.asks() == nil {
+		t.Error("a member was not listened to")
+	}
+	if known := p.m.Nodes(); len(known) != 1 || known[s.nodes[0].ID()].Held != 7 {
+		t.Errorf("got what %d nodes said, want one's: %v", len(known), known)
+	}
+}
+
 // silent is a socket on which nothing is heard.
 type silent struct{ done chan struct{} }
 
@@ -331,6 +373,83 @@ func TestADocumentShowsThatAnotherCardWasInUse(t *testing.T) {
 			})
 		})
 	}
+}
+
+// speaking is a socket on which a test hears what is said, and when.
+type speaking struct {
+	silent
+	said func(b []byte)
+}
+
+func (s speaking) Send(b []byte, _ netip.Addr) error { s.said(b); return nil }
+
+// TestARevocationWaitsForNobody: links come and go all the time, as the node can have
+// them do that is about to be revoked.
+func TestARevocationWaitsForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, 3, 0)
+		codec := announce.Codec{Network: s.key.Public()}
+		var mu sync.Mutex
+		heard := map[uint64]time.Time{} // lists, and when they were announced
+		c := s.g.announceConfig()
+		c.Open = func() (announce.Socket, error) {
+			return speaking{silent{make(chan struct{})}, func(b []byte) {
+				m, err := codec.Decode(b)
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if g, ok := m.(announce.Gateway); ok && heard[g.List].IsZero() {
+					heard[g.List] = time.Now()
+				}
+			}}, nil
+		}
+		s.g.voice = announce.NewGatewaySide(c, s.g.self, func(n announce.Node, _ netip.Addr) <-chan struct{} { return s.g.hear(n) })
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.g.voice.Run(ctx) }()
+		flap := func(lasts time.Duration) {
+			for until := time.Now().Add(lasts); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+				s.g.greet()
+			}
+			synctest.Wait()
+		}
+		peers := func() (list []model.AdmittedPeer) {
+			for _, p := range s.g.known.Peers {
+				list = append(list, p.AdmittedPeer)
+			}
+			return list
+		}
+		s.g.mu.Lock()
+		s.g.signList()
+		s.g.mu.Unlock()
+		for name, step := range map[string]func() error{
+			"revoked":            func() error { return s.g.PutRevoked([]string{s.nodes[0].ID()}) },
+			"no member any more": func() error { return s.g.PutPeers(peers()[:2]) },
+			"no operator":        func() error { return s.g.PutOperators(model.Operators{Revoked: []uint64{7}}) },
+		} {
+			flap(time.Minute)
+			began := time.Now()
+			if err := step(); err != nil {
+				t.Fatal(err)
+			}
+			flap(2 * time.Second)
+			s.g.mu.Lock()
+			version := s.g.list.Version
+			s.g.mu.Unlock()
+			mu.Lock()
+			at, ok := heard[version]
+			mu.Unlock()
+			if !ok || at.Sub(began) > time.Second {
+				t.Errorf("%s: announced %v after %s, want it within a second", name, ok, at.Sub(began))
+			}
+		}
+		end()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // puts is a vault that shows a test what is written to it.

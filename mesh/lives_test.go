@@ -455,3 +455,34 @@ func TestANodeFollowsItsEntry(t *testing.T) {
 		t.Errorf("after a restart: %+v", again)
 	}
 }
+
+// TestAListThatTheCardDidNotTake is tried again, though nothing has changed: a restart
+// without the gateway would bring back whose certificate or key was revoked.
+func TestAListThatTheCardDidNotTake(t *testing.T) {
+	network := identity.New()
+	m := bareCore(t, network.Public(), identity.New())
+	n := newNode(m)
+	now := time.Now()
+	raw, err := peerlist.Sign(network, peerlist.List{Epoch: 1, Version: 7, Issued: now, Expires: now.Add(peerlist.Validity), Operators: model.Operators{Floor: 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := paths.Dir(filepath.Join(m.Root, paths.State)).File(paths.PeerList)
+	if err := os.MkdirAll(filepath.Join(at, "in the way"), 0o755); err != nil { // a file cannot take the place of a folder
+		t.Fatal(err)
+	}
+	if err := n.takeList(raw); err != nil {
+		t.Fatal(err)
+	}
+	if again := newNode(m); again.list.Operators.Floor != 0 {
+		t.Fatal("the list is on the card, which did not take it")
+	}
+	n.keepList()
+	if err := os.RemoveAll(at); err != nil {
+		t.Fatal(err)
+	}
+	n.keepList()
+	if again := newNode(m); again.list.Operators.Floor != 3 {
+		t.Errorf("operators after a restart: %+v", again.list.Operators)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"net/netip"
 	"os"
 	"strings"
@@ -210,6 +211,14 @@ func (n *node) follow(o *overlayOf, m model.Membership) (*overlayOf, error) {
 		o.close()
 		o = nil
 	}
+	var harm error // of which peers must hear nothing: who is gone is out all the same
+	if o != nil {
+		if harm = o.dev.Guard(false); errors.Is(harm, overlay.ErrLost) { // its routes are the doctor's
+			n.events.Add(eventOverlayLost, model.Warning, harm.Error()+"; it is made anew")
+			o.close()
+			o, harm = nil, nil
+		}
+	}
 	if o == nil {
 		dev, err := n.openOverlay(m.OverlayV4, m.OverlayV6)
 		if err != nil {
@@ -235,7 +244,7 @@ func (n *node) follow(o *overlayOf, m model.Membership) (*overlayOf, error) {
 	n.mu.Unlock()
 	o.peer = peer
 	n.greetLater(begun)
-	return o, nil
+	return o, harm
 }
 
 func (n *node) gatewayPeer(m model.Membership) overlay.Peer {

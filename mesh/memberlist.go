@@ -57,8 +57,13 @@ func (g *gateway) sign(presses bool) {
 		g.Log.Error("list of members not signed", "err", err) // what was handed over was checked by the same rules
 		return
 	}
+	withdraws := g.list.raw == nil || l.Withdraws(g.list.List) // what was said last, a gateway that starts does not know
 	g.list, g.lives.unsigned = signedList{l, raw}, false
-	g.voice.Changed()
+	if withdraws {
+		g.voice.Press() // gateway-api's word alone brings it about
+	} else {
+		g.voice.Changed()
+	}
 }
 
 // listed returns the peers as the list of members has them.
@@ -99,7 +104,7 @@ func (g *gateway) renewList() {
 var listBounds = listen.Bounds{Most: 64, Client: 4, Write: listWait}
 
 // serveList answers members with the list of members, on the overlay alone: their
-// clients, which come by it too, are nobody's members.
+// clients, which come by it too, are nobody's members, nor are visitors.
 func (g *gateway) serveList(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+routeList, func(w http.ResponseWriter, _ *http.Request) {
@@ -114,7 +119,7 @@ func (g *gateway) serveList(ctx context.Context) error {
 		_, _ = w.Write(raw) // the node asks again
 	})
 	g.profiles.serve(mux)
-	at := listen.At{Iface: paths.OverlayIface, Addr: paths.OverlayGateway, From: []netip.Prefix{paths.OverlayNet}}
+	at := listen.At{Iface: paths.OverlayIface, Addr: paths.OverlayGateway, From: []netip.Prefix{paths.OverlayNet}, Except: []netip.Prefix{paths.OverlayVisitors}}
 	at.Keep(ctx, g.Log.With("service", "members"), func(ctx context.Context) error {
 		l, err := at.TCP(ctx, paths.PeerListPort, listBounds)
 		if err != nil {
@@ -280,12 +285,22 @@ func (n *node) keepList() {
 	if !worth {
 		return
 	}
-	if _, err := n.store.Put(paths.PeerList, "", raw); err != nil {
-		n.Log.Warn("list of members is not kept", "err", err)
-	}
+	_, err := n.store.Put(paths.PeerList, "", raw)
 	n.mu.Lock()
-	n.listKept, n.listKeptAt = l, now // also after a failure, which the next change has
+	failed := n.listUnkept
+	n.listUnkept = err != nil
+	if err == nil {
+		n.listKept, n.listKeptAt = l, now
+	}
 	n.mu.Unlock()
+	// It is tried again every keepsLook: a restart without the gateway must not bring back
+	// who was revoked.
+	switch {
+	case err != nil && !failed:
+		n.Log.Warn("list of members is not kept", "err", err)
+	case err == nil && failed:
+		n.Log.Info("list of members is kept again")
+	}
 }
 
 // worthKeeping tells whether a list is worth a write to the card, which has another,

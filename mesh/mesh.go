@@ -150,11 +150,11 @@ type core struct {
 	policies *policies // of people's for the firewall; nil on a node
 
 	keys      *overlayKey
-	shut      revoked           // who is no member any more
-	overheard chan overheard    // what was said past the mesh
-	hidden    func() []string   // secrets of the mesh, and codes, that have come since the bundle; nil: none have
-	elsewhere func(channel int) // gets where a lonely node has heard its mesh; nil on a gateway
-	logged    support.Lines     // what this process wrote to its log
+	shut      revoked                  // who is no member any more
+	overheard chan overheard           // what was said past the mesh
+	hidden    func() []string          // secrets of the mesh, and codes, that have come since the bundle; nil: none have
+	elsewhere func(model.RadioNetwork) // gets where a lonely node has heard its mesh; nil on a gateway
+	logged    support.Lines            // what this process wrote to its log
 	boot      bootSeen
 	problems  map[string]bool // of the boot report, that are events already; nil: not known yet
 }
@@ -275,7 +275,7 @@ func (m *core) run(ctx context.Context, s side) error {
 	g.Go(func() error { return m.sketch.run(ctx) })
 	g.Go(func() error { return m.watchKernel(ctx) })
 	routes := m.withSupport(api.Handler(s, m.graph))
-	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), routes) })
+	g.Go(func() error { return local.Serve(ctx, m.path(paths.MeshSocket), m.bookConsole(routes)) })
 	g.Go(func() error { return m.keepDoor(ctx, s, routes) })
 	g.Go(func() error { return m.doctor.Run(ctx) })
 	g.Go(func() error { return m.under.Run(ctx) })

@@ -20,6 +20,7 @@ import (
 	"halo.internal/mesh/batman"
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 	"halo.internal/model/paths"
 )
 
@@ -126,7 +127,7 @@ func entries(list []netlink.Neigh, links []netlink.Link) []model.NeighbourEntry 
 		}
 		out = append(out, e)
 	}
-	slices.SortFunc(out, func(a, b model.NeighbourEntry) int {
+	order.By(out, func(a, b model.NeighbourEntry) int {
 		return cmp.Or(cmp.Compare(a.Iface, b.Iface), a.Address.Compare(b.Address))
 	})
 	return out
@@ -206,7 +207,7 @@ func (s clientsSeen) clients() []model.Client {
 	out := []model.Client{}
 	for _, mac := range slices.Sorted(maps.Keys(seen)) {
 		c := seen[mac]
-		slices.SortFunc(c.Addresses, netip.Addr.Compare)
+		order.By(c.Addresses, netip.Addr.Compare)
 		out = append(out, *c)
 	}
 	return out
@@ -317,7 +318,7 @@ func (t Tables) into(out *model.BatmanTables, table string, nodes, members map[s
 			}
 			rows = append(rows, r)
 		}
-		slices.SortFunc(rows, func(a, b model.BatmanClient) int {
+		order.By(rows, func(a, b model.BatmanClient) int {
 			return cmp.Or(cmp.Compare(a.MAC, b.MAC), cmp.Compare(a.Originator, b.Originator))
 		})
 		return rows
@@ -341,7 +342,7 @@ func (t Tables) into(out *model.BatmanTables, table string, nodes, members map[s
 				MAC: mac, Node: nodes[mac], NextHop: hop, NextHopNode: nodes[hop], Iface: o.Iface, Best: o.Best, LastSeenMS: o.LastSeen.Milliseconds(), TQ: o.TQ, Throughput: o.Throughput,
 			})
 		}
-		slices.SortFunc(out.Originators, func(a, b model.BatmanOriginator) int {
+		order.By(out.Originators, func(a, b model.BatmanOriginator) int {
 			first := func(o model.BatmanOriginator) int {
 				if o.Best {
 					return 0
@@ -412,6 +413,6 @@ func batmanPorts(bat *batman.Mesh) ([]model.BatmanInterface, error) {
 			})
 		}
 	}
-	slices.SortFunc(list, func(a, b model.BatmanInterface) int { return cmp.Compare(a.Iface, b.Iface) })
+	order.By(list, func(a, b model.BatmanInterface) int { return cmp.Compare(a.Iface, b.Iface) })
 	return list, nil
 }

@@ -66,6 +66,7 @@ type node struct {
 	listRaw    []byte
 	listKept   peerlist.List
 	listKeptAt time.Time
+	listUnkept bool       // the card did not take it when it was tried last
 	lives      claims     // of other nodes, as they told of them
 	greets     []greeting // in this order
 	heard      *announce.Gateway
@@ -113,7 +114,9 @@ func newNode(c *core) *node {
 	}
 	wg, _ := c.keys.public()
 	evidence, epoch := c.loadEvidence()
-	n.search = announce.NewNodeSide(c.announceConfig(), wg, max(floor, epoch), n.meetAndHear)
+	listens := c.announceConfig()
+	listens.Kin = newKin(c.net, n.roll).of
+	n.search = announce.NewNodeSide(listens, wg, max(floor, epoch), n.meetAndHear)
 	n.search.Keys = c.claim
 	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
 	n.search.Twin, n.search.Others = n.twin, n.hearOther

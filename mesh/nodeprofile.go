@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,7 +56,9 @@ type nodeProfile struct {
 	placed  time.Time // when its place among the scouts was looked for
 	scanned time.Time
 	lost    time.Time // the gateway, since
+	card    profileCard
 	wholeAt time.Time // when the whole document is due; zero: it is at hand
+	wholeOf uint64    // serial of the document that this is of
 	handAt  time.Time // when the gateway, which lacks it, is to get it; zero: it is not
 }
 
@@ -69,7 +72,7 @@ func newNodeProfile(n *node, k kept) *nodeProfile {
 	now := time.Now()
 	p := &nodeProfile{node: n, wake: make(chan struct{}, 1), fetch: make(chan struct{}, 1), m: change.NewNode(n.ChangeTiming, n.bundle.Mesh, k.home, k.next, now), lost: now}
 	p.on, p.says = p.m.On(), serialsOf(p.m)
-	p.rejoin = rejoin.New(rejoin.Config{Key: n.id.Key, Network: n.net, Member: n.memberByTag, Document: p.handOn})
+	p.rejoin = rejoin.New(rejoin.Config{Key: n.id.Key, Network: n.net, Member: n.memberByTag, Document: p.handOn, Boot: n.id.BootCounter, Since: sinceBoot})
 	return p
 }
 
@@ -168,24 +171,30 @@ func (p *nodeProfile) run(ctx context.Context) error {
 	}
 }
 
-// advance does what is due: what is decided is on the card before it is done.
+// advance does what is due: what is decided is on the card before it is done or told, if
+// the card takes it. Where it does not, the node goes all the same where all go, and says
+// after a while that it has what it has in RAM.
 func (p *nodeProfile) advance(now time.Time) {
 	p.acting.Lock()
 	defer p.acting.Unlock()
 	p.mu.Lock()
 	p.m.Advance(now)
+	saved := false
 	for p.m.Save() {
-		home, next := p.m.Home(), p.m.Next()
-		p.mu.Unlock()
-		p.keepProfile(keptProfile{}, home, next)
-		p.mu.Lock()
-		if home.Serial != 0 && !home.Whole() {
-			p.wholeAt = now.Add(rand.N(time.Duration(home.Members)*wholePerNode + 1))
-			wake(p.fetch)
+		if saved = true; !p.keep(now) {
+			break
 		}
 	}
+	if home := p.m.Home(); saved && home.Serial != 0 && !home.Whole() && p.wholeOf != home.Serial {
+		p.wholeOf = home.Serial
+		p.wholeAt = now.Add(rand.N(time.Duration(home.Members)*wholePerNode + 1))
+		wake(p.fetch)
+	}
 	was, on, away, using := p.on, p.m.On(), p.m.Away(), p.m.Using()
-	p.on, p.says = on, serialsOf(p.m)
+	p.on = on
+	if !p.card.waits(now) {
+		p.says = serialsOf(p.m)
+	}
 	p.mu.Unlock()
 	if on == was {
 		return
@@ -200,6 +209,26 @@ func (p *nodeProfile) advance(now time.Time) {
 	} else {
 		p.events.Add(eventProfileBack, model.Warning, "this node is back on the mesh profile that it had: "+describeProfile(on), fields...)
 	}
+}
+
+// keep writes what a restart goes on with, and tells whether the card has it. p.acting is
+// held, and p.mu, which is let go meanwhile.
+func (p *nodeProfile) keep(now time.Time) bool {
+	if !p.card.due(now) {
+		p.m.Unkept()
+		return false
+	}
+	home, next := p.m.Home(), p.m.Next()
+	p.mu.Unlock()
+	kept, err := p.keepProfile(keptProfile{}, home, next)
+	p.mu.Lock()
+	if p.card.wrote(now, kept, err) {
+		p.tellUnkept(err)
+	}
+	if !kept {
+		p.m.Unkept()
+	}
+	return kept
 }
 
 // seek asks members around for a later document, on their channel, and in its turn
@@ -225,21 +254,34 @@ func (p *nodeProfile) seek(ctx context.Context, now time.Time, scans *sync.WaitG
 	}
 }
 
-// Elsewhere takes that a member was heard on another channel of Wi-Fi: when this
-// node is alone, it looks there with its own profile.
-func (p *nodeProfile) Elsewhere(channel int) {
+// Elsewhere takes that a member was heard on another channel, of Wi-Fi or below 1 GHz:
+// when this node is alone, it looks there with its own profile. What Morse's driver shows
+// on a channel of 5 GHz may be on one of several.
+func (p *nodeProfile) Elsewhere(n model.RadioNetwork) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	m := p.m.On()
-	if m.Channel == channel {
+	on := p.m.On()
+	if len(n.S1G) == 0 {
+		m := on
+		if m.Channel = n.Channel; n.Channel == 0 || m == on {
+			return
+		}
+		if m.Check() != nil {
+			m.Width = 20
+		}
+		if m.Check() == nil {
+			p.m.Elsewhere(m)
+		}
 		return
 	}
-	m.Channel = channel
-	if m.Check() != nil {
-		m.Width = 20
+	if on.HaLowChannel == 0 || slices.Contains(n.S1G, on.HaLowChannel) {
+		return
 	}
-	if m.Check() == nil {
-		p.m.Elsewhere(m)
+	for _, number := range n.S1G {
+		m := on
+		if m.HaLowChannel = number; m.Check() == nil {
+			p.m.Elsewhere(m)
+		}
 	}
 }
 

@@ -65,7 +65,7 @@ func TestWhatIsHeardWaitsForNoCard(t *testing.T) {
 		if using, next, _ := p.announced(); [2]uint64{using, next} != before {
 			t.Errorf("document %d is announced before it is on the card", next)
 		}
-		p.hear(announce.Node{Key: node[:], Held: 3})
+		p.hear(announce.Node{Key: node[:], Held: 3}, true)
 		if _, err := s.g.Profile(); err != nil {
 			t.Error(err)
 		}

@@ -78,6 +78,11 @@ func (g *gateway) PutProfile(c model.ProfileChange) error {
 	if err := p.mayBegin(time.Now(), len(ids), len(online), c.Anyway); err != nil {
 		return err
 	}
+	if !c.Anyway {
+		if err := p.tryCard(); err != nil {
+			return fmt.Errorf("%w: the gateway's card takes nothing, and after a power cut would not know of the change: give it a good one first, or change it anyway: %w", api.ErrBusy, err)
+		}
+	}
 	p.mu.Lock()
 	if p.m.State().Phase != change.Idle {
 		p.mu.Unlock()

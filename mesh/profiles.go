@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -22,6 +23,7 @@ const (
 	eventProfileBack     = "mesh.profile.returned" // field channel: this device went back by itself
 	eventProfileRejoined = "mesh.profile.rejoined" // fields peer, serial
 	eventProfileRefused  = "mesh.profile.refused"  // fields serial, reason
+	eventProfileUnkept   = "mesh.profile.unkept"   // field reason: the card does not take it
 	eventProfileStarted  = "mesh.profile.started"  // fields serial, channel: of a gateway
 	eventProfileMissed   = "mesh.profile.missed"   // field node: of a gateway
 	eventProfileDone     = "mesh.profile.changed"  // field serial: of a gateway
@@ -110,8 +112,9 @@ func (m *core) openDocument(raw []byte) (profile.Opened, error) {
 	return d.Open(m.id.Key)
 }
 
-// keepProfile writes what a restart goes on with.
-func (m *core) keepProfile(k keptProfile, home profile.Opened, next *profile.Opened) {
+// keepProfile writes what a restart goes on with. kept tells whether the card has it, in
+// one of its places at least.
+func (m *core) keepProfile(k keptProfile, home profile.Opened, next *profile.Opened) (kept bool, err error) {
 	k.Home, k.Next = nil, nil
 	if home.Serial != 0 {
 		k.Home = home.Marshal()
@@ -119,9 +122,56 @@ func (m *core) keepProfile(k keptProfile, home profile.Opened, next *profile.Ope
 	if next != nil {
 		k.Next = next.Marshal()
 	}
-	if _, err := m.store.Put(paths.Profile, paths.VaultProfile, k.marshal()); err != nil {
+	kept, err = m.store.Put(paths.Profile, paths.VaultProfile, k.marshal())
+	if kept && err != nil {
 		m.Log.Warn("mesh profile is not kept in both places", "err", err)
 	}
+	return kept, err
+}
+
+// Times of a card that takes nothing.
+const (
+	cardPatience = 30 * time.Second // until what it has not taken is told all the same
+	cardAgain    = time.Second      // before the next try; doubles
+	cardLongest  = time.Minute
+)
+
+// profileCard is how it went to write the mesh profile. A device whose card is full, worn out or
+// gone still has to go where the mesh goes: it gives the card some time, then runs from
+// RAM and says so. After a power cut it has what the card took last, and finds its way
+// from there, as one does that was off.
+type profileCard struct {
+	fails time.Time // since when it takes nothing; zero: it does
+	err   error     // why
+	wait  time.Duration
+	again time.Time
+}
+
+// due tells whether it is to be tried.
+func (c *profileCard) due(now time.Time) bool { return !now.Before(c.again) }
+
+// wrote notes how it went, and tells whether it has begun to fail.
+func (c *profileCard) wrote(now time.Time, kept bool, err error) (began bool) {
+	if kept {
+		*c = profileCard{}
+		return false
+	}
+	if began = c.fails.IsZero(); began {
+		c.fails = now
+	}
+	c.err, c.wait = err, min(max(2*c.wait, cardAgain), cardLongest)
+	c.again = now.Add(c.wait)
+	return began
+}
+
+// waits tells whether what was to be written is not to be told yet.
+func (c *profileCard) waits(now time.Time) bool {
+	return !c.fails.IsZero() && now.Sub(c.fails) < cardPatience
+}
+
+// tellUnkept tells of a card that has begun to fail.
+func (m *core) tellUnkept(err error) {
+	m.events.Add(eventProfileUnkept, model.Error, "the card does not take the mesh profile; this device follows changes of it all the same, and after a power cut has to look for the mesh by the profile that it had before: "+err.Error(), "reason", err.Error())
 }
 
 // startProfile returns the profile that this start begins with.

@@ -191,6 +191,11 @@ func (r *registry) has(node string) bool {
 	return slices.ContainsFunc(r.Peers, func(p knownPeer) bool { return p.Node == node })
 }
 
+// counts tells whether a node is a member: admitted, and not revoked meanwhile.
+func (r *registry) counts(node string) bool {
+	return r.has(node) && !slices.Contains(r.out, node) && !slices.Contains(r.Revoked, node)
+}
+
 // sameMembers tells whether both say the same of peers but their lives and keys.
 func sameMembers(a, b []knownPeer) bool {
 	return slices.EqualFunc(a, b, func(a, b knownPeer) bool {

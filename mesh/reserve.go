@@ -18,6 +18,7 @@ import (
 	"halo.internal/mesh/dns"
 	"halo.internal/mesh/lan"
 	"halo.internal/model"
+	"halo.internal/model/order"
 	"halo.internal/model/paths"
 )
 
@@ -128,7 +129,7 @@ func withReservation(list []model.Reservation, r model.Reservation) ([]model.Res
 		return nil, fmt.Errorf("%w: expected %d reservations at most", api.ErrInvalid, maxReservations)
 	}
 	out = append(out, r)
-	slices.SortFunc(out, func(a, b model.Reservation) int {
+	order.By(out, func(a, b model.Reservation) int {
 		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.MAC, b.MAC))
 	})
 	return out, nil

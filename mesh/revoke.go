@@ -37,6 +37,7 @@ func (g *gateway) PutRevoked(ids []string) error {
 	shut := slices.Concat(g.known.out, now)
 	g.mu.Unlock()
 	if changed {
+		wake(g.overlayNow) // it is out before the card has heard of it
 		g.shutOut(shut)
 		g.saveRegistry()
 	}

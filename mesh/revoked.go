@@ -41,8 +41,8 @@ func (r *revoked) admit(key identity.PublicKey) error {
 
 // found hands on where a lonely device has heard its mesh.
 func (m *core) found(_ string, n model.RadioNetwork) {
-	if m.elsewhere != nil && n.Channel != 0 {
-		m.elsewhere(n.Channel)
+	if m.elsewhere != nil {
+		m.elsewhere(n)
 	}
 }
 

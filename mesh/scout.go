@@ -122,7 +122,7 @@ func (p *nodeProfile) listenElsewhere(ctx context.Context, until time.Time) {
 func (p *nodeProfile) listenOnce(ctx context.Context, done map[string]bool) (all bool) {
 	all = true
 	for _, r := range p.under.Radios() {
-		if r.Iface == "" || r.HaLow != "" || done[r.Name] {
+		if r.Iface == "" || done[r.Name] {
 			continue
 		}
 		s, err := p.under.Scan(ctx, model.ScanRequest{Radio: r.Name})
@@ -133,8 +133,9 @@ func (p *nodeProfile) listenOnce(ctx context.Context, done map[string]bool) (all
 		}
 		done[r.Name] = true
 		for _, n := range s.Networks {
-			if n.Own && n.Channel != 0 && n.Channel != r.Channel {
-				p.Elsewhere(n.Channel)
+			// Of HaLow, a channel of 5 GHz by itself says nothing.
+			if n.Own && (len(n.S1G) > 0 || r.HaLow == "" && n.Channel != r.Channel) {
+				p.Elsewhere(n)
 			}
 		}
 	}

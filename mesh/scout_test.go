@@ -13,7 +13,10 @@ import (
 	"halo.internal/mesh/announce"
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/batman"
+	"halo.internal/mesh/change"
+	"halo.internal/mesh/profile"
 	"halo.internal/model"
+	"halo.internal/model/bundle"
 	"halo.internal/model/dot11"
 )
 
@@ -91,6 +94,7 @@ type crowded struct {
 	quiet
 	began time.Time
 	busy  int // how often phy1 does not listen
+	heard map[string][]model.RadioNetwork
 
 	scans map[string][]time.Duration // when each radio was asked
 }
@@ -98,7 +102,7 @@ type crowded struct {
 func (*crowded) Present() map[dot11.MAC]bool { return nil }
 
 func (*crowded) Radios() []model.Radio {
-	return []model.Radio{{Name: "phy0", Iface: "mesh0", Channel: 1}, {Name: "phy1", Iface: "mesh1", Channel: 36}, {Name: "phy2", Iface: "mesh2", HaLow: "1"}, {Name: "phy3"}}
+	return []model.Radio{{Name: "phy0", Iface: "mesh0", Channel: 1}, {Name: "phy1", Iface: "mesh1", Channel: 36}, {Name: "phy2", Iface: "mesh2", Channel: 40, HaLow: "S1G channel 7"}, {Name: "phy3"}}
 }
 
 func (c *crowded) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan, error) {
@@ -108,7 +112,7 @@ func (c *crowded) Scan(_ context.Context, q model.ScanRequest) (model.RadioScan,
 	if q.Radio == "phy1" && len(c.scans[q.Radio]) <= c.busy {
 		return model.RadioScan{}, fmt.Errorf("%w: another scan is under way", api.ErrBusy)
 	}
-	return model.RadioScan{}, nil
+	return model.RadioScan{Networks: c.heard[q.Radio]}, nil
 }
 
 // TestAScoutKeepsItsTurn plays a node that is alone for its first turn and longer, and
@@ -149,13 +153,57 @@ func TestAScoutKeepsItsTurn(t *testing.T) {
 				if tc.heard != 0 {
 					want = want[:1]
 				}
-				if got := u.scans["phy0"]; !slices.Equal(got, want) {
-					t.Errorf("the other radio was to listen after %v, want %v", got, want)
+				for _, name := range []string{"phy0", "phy2"} {
+					if got := u.scans[name]; !slices.Equal(got, want) {
+						t.Errorf("radio %s was to listen after %v, want %v", name, got, want)
+					}
 				}
-				if len(u.scans) != 2 {
+				if len(u.scans) != 3 {
 					t.Errorf("others were asked: %v", u.scans)
 				}
 			})
+		})
+	}
+}
+
+// TestWhereTheMeshWasHeard is looked at by a node's own profile on that channel: of Wi-Fi,
+// or of HaLow by what a channel of 5 GHz stands for there.
+func TestWhereTheMeshWasHeard(t *testing.T) {
+	own := func(channel int, s1g ...int) model.RadioNetwork {
+		return model.RadioNetwork{Own: true, Channel: channel, S1G: s1g}
+	}
+	type place struct{ channel, halow, width int }
+	for name, tc := range map[string]struct {
+		halow int // the node's
+		radio string
+		heard []model.RadioNetwork
+		want  []place
+	}{
+		"Wi-Fi":                      {44, "phy0", []model.RadioNetwork{own(6), own(1), own(6), own(14)}, []place{{6, 44, 40}, {14, 44, 20}}},
+		"HaLow":                      {44, "phy2", []model.RadioNetwork{own(112, 28)}, []place{{1, 28, 40}}},
+		"HaLow, one of two":          {44, "phy2", []model.RadioNetwork{own(149, 37, 40)}, []place{{1, 37, 40}, {1, 40, 40}}},
+		"HaLow, perhaps here":        {44, "phy2", []model.RadioNetwork{own(161, 44, 43)}, nil},
+		"HaLow, none that there is":  {44, "phy2", []model.RadioNetwork{own(149)}, nil},
+		"HaLow, of which we have no": {0, "phy2", []model.RadioNetwork{own(112, 28)}, nil},
+		"another's":                  {44, "phy2", []model.RadioNetwork{{Channel: 112, S1G: []int{28}}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(bareCore(t, identity.New().Public(), identity.New()))
+			m := bundle.Mesh{SSID: "M", PSK: "correct horse battery", Routing: "BATMAN_IV", Channel: 1, Width: 40, HaLowChannel: tc.halow}.WithDefaults()
+			p := n.profiles
+			p.m = change.NewNode(change.Timing{}, m, profile.Opened{}, nil, time.Now())
+			u := &crowded{began: time.Now(), scans: map[string][]time.Duration{}, heard: map[string][]model.RadioNetwork{tc.radio: tc.heard}}
+			n.under = u
+			p.listenOnce(t.Context(), map[string]bool{})
+			var got []place
+			for _, k := range p.m.Known() {
+				if k != m {
+					got = append(got, place{k.Channel, k.HaLowChannel, k.Width})
+				}
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("it is to look at %v, want %v", got, tc.want)
+			}
 		})
 	}
 }

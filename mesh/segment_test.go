@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -30,8 +31,10 @@ import (
 
 const (
 	envSegment = "HALO_TEST_SEGMENT"
-	wireIface  = "eth9" // of a board whose underlay is a segment
-	helloType  = 0x88B7 // stands for whatever keeps links up
+	envAir     = "HALO_TEST_AIR"  // the wire stands for radios: also what is said past the mesh is heard on its channel alone
+	envDead    = "HALO_TEST_DEAD" // a channel on which nothing is heard
+	wireIface  = "eth9"           // of a board whose underlay is a segment
+	helloType  = 0x88B7           // stands for whatever keeps links up
 )
 
 // segment is an underlay on which only those hear each other who use the same mesh
@@ -187,7 +190,7 @@ func (s *segment) listen(c *packet.Conn, to io.Writer, number uint32) {
 		if err != nil {
 			return
 		}
-		if n < header || binary.BigEndian.Uint32(b[14:]) != number || string(b[6:12]) == string(s.own) {
+		if s.dead() || n < header || binary.BigEndian.Uint32(b[14:]) != number || string(b[6:12]) == string(s.own) {
 			continue
 		}
 		s.mu.Lock()
@@ -210,11 +213,20 @@ func (s *segment) overhear(c *packet.Conn) {
 		if err != nil {
 			return
 		}
-		if n >= 14 && string(b[6:12]) != string(s.own) {
-			s.c.Strange(mesh.Stranger{Iface: wireIface, MAC: dot11.MAC(b[6:12])}, append([]byte{}, b[14:n]...))
+		if n < 15 || string(b[6:12]) == string(s.own) || s.dead() || os.Getenv(envAir) != "" && b[14] != s.channel() {
+			continue
 		}
+		s.c.Strange(mesh.Stranger{Iface: wireIface, MAC: dot11.MAC(b[6:12])}, append([]byte{}, b[15:n]...))
 	}
 }
+
+func (s *segment) channel() byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return byte(s.mesh.Channel)
+}
+
+func (s *segment) dead() bool { return os.Getenv(envDead) == strconv.Itoa(int(s.channel())) }
 
 func (s *segment) Switch(m bundle.Mesh) {
 	s.mu.Lock()
@@ -243,7 +255,7 @@ func (s *segment) Say(to mesh.Stranger, payload []byte) {
 		return
 	}
 	f := append(append([]byte{}, mac[:]...), s.own...)
-	f = binary.BigEndian.AppendUint16(f, paths.EtherTypeRejoin)
+	f = append(binary.BigEndian.AppendUint16(f, paths.EtherTypeRejoin), byte(s.mesh.Channel))
 	_, _ = s.out.WriteTo(append(f, payload...), &packet.Addr{HardwareAddr: mac[:]}) // it is said again
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"halo.internal/drivers/halow"
 	"halo.internal/identity"
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/overlay"
@@ -118,12 +119,22 @@ func kindOf(l netlink.Link) string {
 	case l.Type() == "macsec":
 		return "macsec"
 	case l.Attrs().EncapType == "ether" && l.Type() == "device":
-		if _, err := os.Stat(filepath.Join("/sys/class/net", name, "phy80211")); err == nil {
-			return "wifi"
-		}
-		return "ethernet"
+		return hardwareKind("/sys", name)
 	}
 	return "other"
+}
+
+// hardwareKind is the kind of an interface with a device of its own, below sys: of a radio
+// too, whose module alone tells HaLow from Wi-Fi.
+func hardwareKind(sys, name string) string {
+	radio := filepath.Join(sys, "class/net", name, "phy80211")
+	if _, err := os.Stat(radio); err != nil {
+		return "ethernet"
+	}
+	if to, err := os.Readlink(filepath.Join(radio, "device/driver/module")); err == nil && filepath.Base(to) == halow.Module {
+		return "halow"
+	}
+	return "wifi"
 }
 
 func (g *gateway) status(brief bool) model.MeshStatus {

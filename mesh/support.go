@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -22,6 +21,7 @@ import (
 	"halo.internal/local"
 	"halo.internal/mesh/door"
 	"halo.internal/mesh/support"
+	"halo.internal/model/order"
 	"halo.internal/model/paths"
 	"halo.internal/model/version"
 )
@@ -83,7 +83,7 @@ func (m *core) supportSources(ctx context.Context, routes http.Handler) []suppor
 		support.Source{Name: "processes.txt", Read: func(context.Context) ([]byte, error) { return support.Processes("/proc") }},
 		support.Source{Name: "kernel.txt", Read: func(context.Context) ([]byte, error) { return kernelMessages() }},
 	)
-	slices.SortFunc(list, func(a, b support.Source) int { return strings.Compare(a.Name, b.Name) })
+	order.By(list, func(a, b support.Source) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }
 

@@ -10,6 +10,7 @@ import (
 	"halo.internal/mesh/batman"
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 )
 
 // member is one whose key is known, with the name that people gave it.
@@ -153,6 +154,6 @@ func originators(w Ways) []model.MeshOriginator {
 		m.NextHopNode = w.Nodes[m.NextHop]
 		m.LastSeenMS, m.TQ, m.Throughput = o.LastSeen.Milliseconds(), o.TQ, o.Throughput
 	}
-	slices.SortFunc(out, func(a, b model.MeshOriginator) int { return strings.Compare(a.MAC, b.MAC) })
+	order.By(out, func(a, b model.MeshOriginator) int { return strings.Compare(a.MAC, b.MAC) })
 	return out
 }

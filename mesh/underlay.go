@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -213,7 +214,13 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 			return err
 		}
 	}
-	up, err := dhcp.New(dhcp.Config{Hostname: u.Bundle.Name, Resolv: paths.Upstreams, Notify: u.Notify, Log: u.Log})
+	// A port with fixed settings is an uplink: there is no server whose answer would tell.
+	fixed, pins := map[string]dhcp.Static{}, map[string]string{}
+	maps.Copy(pins, u.Bundle.Ports)
+	for name, s := range u.Bundle.Static {
+		fixed[name], pins[name] = dhcp.Static(s), port.Uplink
+	}
+	up, err := dhcp.New(dhcp.Config{Hostname: u.Bundle.Name, Static: fixed, Resolv: paths.Upstreams, Notify: u.Notify, Log: u.Log})
 	if err != nil {
 		return err
 	}
@@ -222,7 +229,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 		return err
 	}
 	ports, err := port.New(port.Config{
-		Key: u.Key, Network: u.Network, PSK: mesh.PSK, Pins: u.Bundle.Ports, Admit: u.Admit,
+		Key: u.Key, Network: u.Network, PSK: mesh.PSK, Pins: pins, Admit: u.Admit,
 		Carrier: bat, Clients: bridge.Ports(paths.ClientBridge), Guests: bridge.Ports(paths.MeshBridge), Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
 		Address: func(own net.HardwareAddr) net.HardwareAddr { return batman.Turned(own, u.Turn) },
 		Notify:  u.Notify, Log: u.Log,

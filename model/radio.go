@@ -131,6 +131,7 @@ type RadioNetwork struct {
 	Secured   bool    `json:"secured"`
 	Channel   int     `json:"channel,omitempty"`
 	FreqMHz   int     `json:"freq_mhz"`
+	S1G       []int   `json:"s1g_channels,omitempty" doc:"heard by a HaLow radio: the channels below 1 GHz that those of 5 GHz may stand for, the likeliest first"`
 	SignalDBm float64 `json:"signal_dbm,omitempty"`
 	SeenMS    int64   `json:"seen_ms" doc:"ago"`
 }

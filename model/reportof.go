@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 )
 
 const (
@@ -192,7 +193,7 @@ func overlayPeers(s MeshStatus) ReportOverlay {
 			list = append(list, o)
 		}
 	}
-	slices.SortFunc(list, func(a, b ReportOverlayPeer) int {
+	order.By(list, func(a, b ReportOverlayPeer) int {
 		switch s.Gateway {
 		case a.Node:
 			return -1

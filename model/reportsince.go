@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 )
 
 // What differs by less says nothing new, and is not sent again: most of a report is
@@ -22,12 +23,12 @@ const (
 // Sort puts the lists into the order in which reports carry them: interfaces by name,
 // links by peer, the others by node.
 func (r Report) Sort() {
-	slices.SortFunc(r.Interfaces, func(a, b ReportInterface) int { return strings.Compare(a.Name, b.Name) })
+	order.By(r.Interfaces, func(a, b ReportInterface) int { return strings.Compare(a.Name, b.Name) })
 	for _, i := range r.Interfaces {
-		slices.SortFunc(i.Links, func(a, b ReportLink) int { return a.key().compare(b.key()) })
+		order.By(i.Links, func(a, b ReportLink) int { return a.key().compare(b.key()) })
 	}
-	slices.SortFunc(r.NextHops, func(a, b ReportNextHop) int { return strings.Compare(a.Node, b.Node) })
-	slices.SortFunc(r.Overlay, func(a, b ReportOverlayPeer) int { return strings.Compare(a.Node, b.Node) })
+	order.By(r.NextHops, func(a, b ReportNextHop) int { return strings.Compare(a.Node, b.Node) })
+	order.By(r.Overlay, func(a, b ReportOverlayPeer) int { return strings.Compare(a.Node, b.Node) })
 }
 
 func (a linkKey) compare(b linkKey) int {

@@ -13,6 +13,7 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/atomicfile"
+	"halo.internal/model/order"
 	"halo.internal/model/wire"
 )
 
@@ -132,7 +133,7 @@ func (m *Memory) join(k kept) {
 // trim sorts the entries, oldest first, and forgets those beyond the bound. mu is
 // held.
 func (m *Memory) trim() {
-	slices.SortFunc(m.kept.Entries, func(a, b Entry) int {
+	order.By(m.kept.Entries, func(a, b Entry) int {
 		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Number, b.Number))
 	})
 	for len(m.kept.Entries) > maxEntries {

@@ -9,6 +9,7 @@ import (
 
 	"halo.internal/agent/spool"
 	"halo.internal/model"
+	"halo.internal/model/order"
 	"halo.internal/model/wire"
 )
 
@@ -80,7 +81,7 @@ func (s *session) sendAll(ctx context.Context) (some bool, err error) {
 		clear(s.settled) // the lists below do not have them any more
 		s.mu.Unlock()
 		live := s.Spool.Items()
-		slices.SortStableFunc(live, func(a, b spool.Item) int { // urgent ones first
+		order.By(live, func(a, b spool.Item) int { // urgent ones first
 			switch {
 			case a.Urgent == b.Urgent:
 				return 0

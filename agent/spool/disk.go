@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"halo.internal/model/atomicfile"
+	"halo.internal/model/order"
 	"halo.internal/model/wire"
 )
 
@@ -65,7 +66,7 @@ func openDisk(dir string, budget int64) (*disk, error) {
 		d.segments = append(d.segments, segment{index, info.Size(), d.level(index)})
 		d.total += info.Size()
 	}
-	slices.SortFunc(d.segments, func(a, b segment) int { return cmp.Compare(a.index, b.index) })
+	order.By(d.segments, func(a, b segment) int { return cmp.Compare(a.index, b.index) })
 	return d, nil
 }
 

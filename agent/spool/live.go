@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"halo.internal/model/order"
 	"halo.internal/model/wire"
 )
 
@@ -86,7 +87,7 @@ func openLive(dir string, boot uint64, log *slog.Logger) (*live, error) {
 			}
 		}
 	}
-	slices.SortFunc(l.entries, func(a, b entry) int { return compare(a.Item, b.Item) })
+	order.By(l.entries, func(a, b entry) int { return compare(a.Item, b.Item) })
 	l.dropSchemas()
 	return l, nil
 }

@@ -199,6 +199,10 @@ func (d *Driver) Prepare() error {
 	return nil
 }
 
+// Parameters are those of the driver, as the last Prepare has computed them. With the same
+// it has not to be loaded anew, on whatever channel the radio is to be.
+func (d *Driver) Parameters() string { return d.params }
+
 // parameters are those of the driver. It saves no power, since a radio that
 // sleeps loses frames of the mesh, and keeps to the duty cycle itself.
 func (d *Driver) parameters(region, calibration string, power legal.DBm) string {

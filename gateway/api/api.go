@@ -140,14 +140,25 @@ type API struct {
 // New builds the API.
 func New(c Config) (*API, error) {
 	a := &API{Config: c, mux: http.NewServeMux(), started: c.Clock.Now()}
-	hc := huma.DefaultConfig("HALO gateway", version.Get().Version)
-	hc.Info.Description = "Control plane of a HALO network. Errors are RFC 9457 problems; lists page with limit and cursor."
-	hc.OpenAPIPath, hc.DocsPath, hc.SchemasPath = "", "", "" // served below, without what loads from elsewhere
-	hc.CreateHooks = nil                                     // no $schema links: they would point at routes there are not
-	hc.RejectUnknownQueryParameters = true
-	hc.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
-	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "An access token from login, or an API token."},
+	// Not huma's DefaultConfig: its document and page are served below, without what loads
+	// from elsewhere, and its $schema links would point at routes there are not.
+	hc := huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title: "HALO gateway", Version: version.Get().Version,
+				Description: "Control plane of a HALO network. Errors are RFC 9457 problems; lists page with limit and cursor.",
+			},
+			Components: &huma.Components{
+				Schemas: huma.NewMapRegistry("#/components/schemas/", schemaName),
+				SecuritySchemes: map[string]*huma.SecurityScheme{
+					"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "An access token from login, or an API token."},
+				},
+			},
+		},
+		Formats:                      huma.DefaultFormats,
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
 	}
 	a.huma = humago.New(a.mux, hc)
 	a.huma.UseMiddleware(a.guard)
@@ -189,9 +200,7 @@ func New(c Config) (*API, error) {
 	if a.openapi, err = json.Marshal(doc); err != nil {
 		return nil, fmt.Errorf("OpenAPI document: %w", err)
 	}
-	if a.docs, err = renderDocs(doc); err != nil {
-		return nil, fmt.Errorf("API documentation: %w", err)
-	}
+	a.docs = renderDocs(doc)
 	return a, nil
 }
 
@@ -223,19 +232,31 @@ const maxBody = 64 << 10
 // answer, or nil.
 type call func(ctx context.Context, question any) (answer any, err error)
 
-// register adds a route. What it has to do is done by route, since there is a program of it
-// for each pair of types.
-func register[I, O any](a *API, need access, op huma.Operation, f func(context.Context, *I) (*O, error)) {
-	a.route(need, op, reflect.TypeFor[I](), reflect.TypeFor[O](), func(ctx context.Context, question any) (any, error) {
-		answer, err := f(ctx, question.(*I))
-		if err != nil || answer == nil {
-			return nil, err
-		}
-		return answer, nil
-	})
+// register adds a route; its question and its answer are pointers. Of generic functions
+// there is a program for each type, but one for all pointers; so I and O are those, and what
+// they point to is looked up by route.
+func register[I, O any](a *API, need access, op huma.Operation, f func(context.Context, I) (O, error)) {
+	a.route(need, op, f)
 }
 
-func (a *API) route(need access, op huma.Operation, in, out reflect.Type, f call) {
+// callOf has a function of register's called by what it takes and returns.
+func callOf(f reflect.Value) call {
+	return func(ctx context.Context, question any) (any, error) {
+		r := f.Call([]reflect.Value{reflect.ValueOf(ctx), reflect.ValueOf(question)})
+		if !r[1].IsNil() {
+			return nil, r[1].Interface().(error)
+		}
+		if r[0].IsNil() {
+			return nil, nil
+		}
+		return r[0].Interface(), nil
+	}
+}
+
+// route adds a route; handler is a function as register takes it.
+func (a *API) route(need access, op huma.Operation, handler any) {
+	h := reflect.ValueOf(handler)
+	in, out, f := h.Type().In(1).Elem(), h.Type().Out(0).Elem(), callOf(h)
 	op.MaxBodyBytes = maxBody
 	op.BodyReadTimeout = 30 * time.Second // links are slow
 	op.Metadata = map[string]any{accessKey: need}
@@ -278,7 +299,9 @@ func answer[T any](v T, err error) (*body[T], error) {
 	if err != nil {
 		return nil, err
 	}
-	return &body[T]{v}, nil
+	b := new(body[T]) // a literal would have a second description of the type in the program
+	b.Body = v
+	return b, nil
 }
 
 // NodePath names a node in a path.

@@ -423,7 +423,7 @@ func TestProblems(t *testing.T) {
 		{"bad severity", "GET", "/v1/events?severity=bad", nil, 422, "about:blank"},
 		{"unknown key", "POST", "/v1/admin/join-tokens", map[string]any{"colour": "red"}, 422, "about:blank"},
 		{"bad scope", "POST", "/api/auth/tokens", apitype.CreateAPIToken{Name: "x", Scopes: []string{"all"}}, 422, "about:blank"},
-		{"no mesh", "GET", "/v1/mesh/status", nil, 503, "about:blank"},
+		{"no mesh", "GET", "/v1/mesh/status", nil, 503, apitype.ProblemMeshAbsent},
 		{"weak password", "POST", "/api/auth/users", apitype.CreateUser{Username: "vera", Password: "short", Role: "viewer"}, 422, apitype.ProblemPassword},
 		{"wrong password", "POST", "/api/auth/login", apitype.LoginRequest{Username: "root", Password: "no"}, 401, apitype.ProblemLogin},
 		{"already claimed", "POST", "/api/auth/claim", apitype.ClaimRequest{ClientNonce: "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}, 409, apitype.ProblemAlreadyClaimed},

@@ -161,9 +161,9 @@ func ofBackup(err error) error {
 	case errors.Is(err, format.ErrTooLarge), errors.Is(err, backup.ErrNoRoom):
 		return apitype.Refuse(http.StatusRequestEntityTooLarge, apitype.ProblemBackupTooLarge, "%v; nothing was changed", err)
 	case errors.Is(err, local.ErrAbsent):
-		return apitype.Refuse(http.StatusServiceUnavailable, "", "halo-mesh does not answer, and a backup needs what it knows: %v", err).After(5 * time.Second)
+		return apitype.Refuse(http.StatusServiceUnavailable, apitype.ProblemMeshAbsent, "halo-mesh does not answer, and a backup needs what it knows: %v", err).After(5 * time.Second)
 	case errors.Is(err, local.ErrBusy), errors.Is(err, local.ErrInvalid):
-		return apitype.Refuse(http.StatusConflict, "", "halo-mesh does not take the restore: %v; nothing was changed", err)
+		return apitype.Refuse(http.StatusConflict, apitype.ProblemMeshRefuses, "halo-mesh does not take the restore: %v; nothing was changed", err)
 	}
 	return fmt.Errorf("backup: %w", err)
 }

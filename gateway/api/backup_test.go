@@ -67,7 +67,7 @@ func TestABackupIsAFileOrAProblem(t *testing.T) {
 		typ    string
 	}{
 		{ErrBackupBusy, 409, apitype.ProblemBackupBusy},
-		{fmt.Errorf("%w: dial", local.ErrAbsent), 503, "about:blank"},
+		{fmt.Errorf("%w: dial", local.ErrAbsent), 503, apitype.ProblemMeshAbsent},
 		{errors.New("something"), 500, "about:blank"},
 	} {
 		s.err = tc.err
@@ -131,7 +131,7 @@ func TestARestoreIsReadAsItComes(t *testing.T) {
 		{format.ErrNotBackup, 422, apitype.ProblemBackupDamaged}, {format.ErrNewer, 422, apitype.ProblemBackupNewer},
 		{format.ErrTooLarge, 413, apitype.ProblemBackupTooLarge}, {backup.ErrNoRoom, 413, apitype.ProblemBackupTooLarge},
 		{backup.ErrUnfit, 422, apitype.ProblemBackupDamaged}, {ErrBackupBusy, 409, apitype.ProblemBackupBusy},
-		{fmt.Errorf("%w: a bundle waits", local.ErrBusy), 409, "about:blank"},
+		{fmt.Errorf("%w: a bundle waits", local.ErrBusy), 409, apitype.ProblemMeshRefuses},
 	} {
 		s.err = tc.err
 		answer, err := f.request(t, "POST", "/v1/restore", kind, bytes.NewReader(body))

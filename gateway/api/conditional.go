@@ -54,7 +54,9 @@ func tag[T any](v T, tag string, err error) (*tagged[T], error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tagged[T]{http.StatusOK, tag, v}, nil
+	t := new(tagged[T])
+	t.Status, t.ETag, t.Body = http.StatusOK, tag, v
+	return t, nil
 }
 
 // unlessHad answers with v, or that the client has it.

@@ -7,8 +7,10 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"fmt"
-	"html/template"
+	"html"
+	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -17,9 +19,9 @@ import (
 
 // The page is rendered here, not in the browser: it needs no script, so that
 // its policy allows nothing but its own style sheet.
-
-//go:embed assets/docs.html
-var docsTemplate string
+//
+// html/template would take fewer lines. But it finds methods by their names while the
+// program runs, so that the linker keeps every exported method of every type.
 
 //go:embed assets/docs.css
 var docsStyle string
@@ -31,72 +33,149 @@ func styleHash() string {
 	return base64.StdEncoding.EncodeToString(h[:])
 }
 
-type docsOperation struct {
-	Method, Path string
-	*huma.Operation
-	Body    *huma.Schema
-	Answers []docsAnswer
-}
+// docsPage is the page as far as it is written.
+type docsPage struct{ bytes.Buffer }
 
-type docsAnswer struct {
-	Code, Description string
-	Schema            *huma.Schema
-}
-
-type docsField struct {
-	Name, Type, Doc string
-	Required        bool
-}
-
-type docsSchema struct {
-	Name, Doc string
-	Fields    []docsField
-}
-
-func renderDocs(doc *huma.OpenAPI) ([]byte, error) {
-	t, err := template.New("docs").Funcs(template.FuncMap{"type": schemaType, "ref": refName}).Parse(docsTemplate)
-	if err != nil {
-		return nil, err
+// put writes HTML; its texts, one for each %s, are escaped for elements and attributes.
+func (p *docsPage) put(format string, texts ...string) {
+	escaped := make([]any, len(texts))
+	for i, t := range texts {
+		escaped[i] = html.EscapeString(t)
 	}
-	byTag := map[string][]docsOperation{}
+	fmt.Fprintf(p, format, escaped...)
+}
+
+func renderDocs(doc *huma.OpenAPI) []byte {
+	all := docsOperations(doc)
+	p := &docsPage{}
+	p.put(`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>%s: API</title>
+<style>`, doc.Info.Title)
+	p.WriteString(docsStyle)
+	p.put(`</style>
+</head>
+<body>
+<header>
+<h1>%s</h1>
+<p>%s Version %s. For programs: <a href="/openapi.json">openapi.json</a>.</p>
+<nav>`, doc.Info.Title, doc.Info.Description, doc.Info.Version)
+	tag := ""
+	for _, op := range all {
+		if op.Tags[0] != tag {
+			tag = op.Tags[0]
+			p.put(`<a href="#%s">%s</a>`, url.PathEscape(tag), tag)
+		}
+	}
+	p.put("<a href=\"#types\">types</a></nav>\n</header>\n<main>\n")
+	tag = ""
+	for _, op := range all {
+		if op.Tags[0] != tag {
+			tag = op.Tags[0]
+			p.put("<h2 id=\"%s\">%s</h2>\n", tag, tag)
+		}
+		p.operation(op)
+	}
+	p.put("<h2 id=\"types\">types</h2>\n")
+	types := doc.Components.Schemas.Map()
+	for _, name := range slices.Sorted(maps.Keys(types)) {
+		p.schema(name, types[name])
+	}
+	p.put("</main>\n</body>\n</html>\n")
+	return p.Bytes()
+}
+
+type docsOperation struct {
+	method, path string
+	*huma.Operation
+}
+
+// docsOperations are those of the document, by the first of their tags, path and method.
+func docsOperations(doc *huma.OpenAPI) []*docsOperation {
+	var all []*docsOperation
 	for path, item := range doc.Paths {
 		for method, op := range operations(item) {
-			byTag[op.Tags[0]] = append(byTag[op.Tags[0]], docsOperationOf(method, path, op))
+			all = append(all, &docsOperation{method, path, op})
 		}
 	}
-	type section struct {
-		Tag        string
-		Operations []docsOperation
-	}
-	var sections []section
-	for tag, ops := range byTag {
-		slices.SortFunc(ops, func(a, b docsOperation) int {
-			return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Method, b.Method))
-		})
-		sections = append(sections, section{tag, ops})
-	}
-	slices.SortFunc(sections, func(a, b section) int { return cmp.Compare(a.Tag, b.Tag) })
-	var out bytes.Buffer
-	err = t.Execute(&out, map[string]any{"Info": doc.Info, "Sections": sections, "Schemas": schemas(doc), "Style": template.CSS(docsStyle)})
-	return out.Bytes(), err
+	slices.SortFunc(all, func(a, b *docsOperation) int {
+		return cmp.Or(cmp.Compare(a.Tags[0], b.Tags[0]), cmp.Compare(a.path, b.path), cmp.Compare(a.method, b.method))
+	})
+	return all
 }
 
-func docsOperationOf(method, path string, op *huma.Operation) docsOperation {
-	d := docsOperation{Method: method, Path: path, Operation: op}
+func (p *docsPage) operation(op *docsOperation) {
+	p.put(`<details id="%s">
+<summary><span class="method">%s</span><code>%s</code><span class="say">%s</span></summary>
+<div>
+<p>%s Operation <code>%s</code>.</p>
+`, op.OperationID, op.method, op.path, op.Summary, op.Description, op.OperationID)
+	if len(op.Parameters) > 0 {
+		p.put("<table>\n<tr><th>Parameter</th><th>In</th><th>Type</th><th></th></tr>\n")
+		for _, q := range op.Parameters {
+			if q.In != "header" {
+				p.put("<tr><td><code>%s</code></td><td>%s</td><td>%s</td><td>%s</td></tr>\n", q.Name, q.In, schemaType(q.Schema), q.Description)
+			}
+		}
+		p.put("</table>\n")
+	}
 	if op.RequestBody != nil {
-		for _, c := range op.RequestBody.Content {
-			d.Body = c.Schema
+		if s := schemaOf(op.RequestBody.Content); s != nil {
+			p.put("<p>Body: ")
+			p.schemaLink(s)
+			p.put("</p>\n")
 		}
 	}
-	for code, r := range op.Responses {
-		a := docsAnswer{Code: code, Description: r.Description}
-		for _, c := range r.Content {
-			a.Schema = c.Schema
-		}
-		d.Answers = append(d.Answers, a)
+	p.put("<table>\n<tr><th>Answer</th><th></th><th>Body</th></tr>\n")
+	for _, code := range slices.Sorted(maps.Keys(op.Responses)) {
+		r := op.Responses[code]
+		p.put("<tr><td>%s</td><td>%s</td><td>", code, r.Description)
+		p.schemaLink(schemaOf(r.Content))
+		p.put("</td></tr>\n")
 	}
-	slices.SortFunc(d.Answers, func(a, b docsAnswer) int { return cmp.Compare(a.Code, b.Code) })
-	return d
+	p.put("</table>\n</div>\n</details>\n")
+}
+
+func (p *docsPage) schema(name string, s *huma.Schema) {
+	p.put(`<details id="type-%s">
+<summary><code>%s</code><span class="say">%s</span></summary>
+<div><table>
+<tr><th>Field</th><th>Type</th><th></th></tr>
+`, name, name, s.Description)
+	for _, field := range slices.Sorted(maps.Keys(s.Properties)) {
+		f := s.Properties[field]
+		p.put("<tr><td><code>%s</code>", field)
+		if !slices.Contains(s.Required, field) {
+			p.put(" <small>optional</small>")
+		}
+		text := f.Description
+		if len(f.Enum) > 0 {
+			text = strings.TrimSpace(fmt.Sprintf("%s one of %v", text, f.Enum))
+		}
+		p.put("</td><td>%s</td><td>%s</td></tr>\n", schemaType(f), text)
+	}
+	p.put("</table></div>\n</details>\n")
+}
+
+// schemaLink says what a value is, and leads to its type; of nil it says nothing.
+func (p *docsPage) schemaLink(s *huma.Schema) {
+	if ref := refName(s); ref != "" {
+		p.put(`<a href="#type-%s">%s</a>`, url.PathEscape(ref), schemaType(s))
+		return
+	}
+	p.put("%s", schemaType(s))
+}
+
+// schemaOf is the schema of a body, of the first type of content in the order of the
+// alphabet; nil: there is none.
+func schemaOf(content map[string]*huma.MediaType) *huma.Schema {
+	if len(content) == 0 {
+		return nil
+	}
+	return content[slices.Min(slices.Collect(maps.Keys(content)))].Schema
 }
 
 // operations returns what a path item offers, by method.
@@ -110,24 +189,6 @@ func operations(i *huma.PathItem) map[string]*huma.Operation {
 		}
 	}
 	return all
-}
-
-func schemas(doc *huma.OpenAPI) []docsSchema {
-	var list []docsSchema
-	for name, s := range doc.Components.Schemas.Map() {
-		d := docsSchema{Name: name, Doc: s.Description}
-		for field, p := range s.Properties {
-			text := p.Description
-			if len(p.Enum) > 0 {
-				text = strings.TrimSpace(fmt.Sprintf("%s one of %v", text, p.Enum))
-			}
-			d.Fields = append(d.Fields, docsField{field, schemaType(p), text, slices.Contains(s.Required, field)})
-		}
-		slices.SortFunc(d.Fields, func(a, b docsField) int { return cmp.Compare(a.Name, b.Name) })
-		list = append(list, d)
-	}
-	slices.SortFunc(list, func(a, b docsSchema) int { return cmp.Compare(a.Name, b.Name) })
-	return list
 }
 
 // schemaType says in a word what a value is.

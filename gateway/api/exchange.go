@@ -240,7 +240,7 @@ func importProblem(err error) error {
 		return apitype.Refuse(http.StatusRequestEntityTooLarge, "", "expected at most %d octets: send the file in parts; what came is stored", tooLarge.Limit)
 	}
 	if errors.Is(err, telemetry.ErrClock) {
-		return apitype.Refuse(http.StatusConflict, "", "the gateway's clock is a guess, and whether readings are too old cannot be told: log in from a device that knows the time")
+		return apitype.Refuse(http.StatusConflict, apitype.ProblemClockUnsure, "the gateway's clock is a guess, and whether readings are too old cannot be told: log in from a device that knows the time")
 	}
 	if cut, ok := errors.AsType[*cutError](err); ok {
 		return apitype.Refuse(http.StatusRequestTimeout, "", "the file ended before its time: %v; what came is stored", cut)

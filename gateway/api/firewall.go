@@ -12,6 +12,7 @@ import (
 	"halo.internal/gateway/firewall"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 )
 
 // RulePath names a part of the firewall's policy in a path.
@@ -128,7 +129,7 @@ func (a *API) firewallRoutes() {
 			if len(services) > 0 {
 				p.Openings = append(p.Openings, model.ZoneOpening{Zone: i.ID, Services: services})
 			}
-			slices.SortFunc(p.Openings, func(a, b model.ZoneOpening) int { return strings.Compare(string(a.Zone), string(b.Zone)) })
+			order.By(p.Openings, func(a, b model.ZoneOpening) int { return strings.Compare(string(a.Zone), string(b.Zone)) })
 			return nil
 		})
 	})

@@ -229,7 +229,7 @@ func channelOf(p model.MeshProfile) apitype.MeshChannel {
 func (a *API) meshStatus(ctx context.Context) (model.MeshStatus, error) {
 	s, err := a.Radios.Status(ctx)
 	if err != nil {
-		return s, apitype.Refuse(http.StatusServiceUnavailable, "", "halo-mesh does not answer").After(5 * time.Second)
+		return s, apitype.Refuse(http.StatusServiceUnavailable, apitype.ProblemMeshAbsent, "halo-mesh does not answer").After(5 * time.Second)
 	}
 	return named(s, a.Registry.ByMAC()), nil
 }
@@ -287,7 +287,7 @@ func ofRadio(err error) error {
 		return nil
 	}
 	if errors.Is(err, local.ErrAbsent) {
-		return apitype.Refuse(http.StatusServiceUnavailable, "", "%v", err).After(5 * time.Second)
+		return apitype.Refuse(http.StatusServiceUnavailable, apitype.ProblemMeshAbsent, "%v", err).After(5 * time.Second)
 	}
 	status, text := http.StatusBadGateway, err.Error()
 	if r, ok := errors.AsType[*local.Refusal](err); ok {

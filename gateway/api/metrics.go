@@ -16,6 +16,7 @@ import (
 
 	"halo.internal/gateway/telemetry/format"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 	"halo.internal/model/version"
 )
 
@@ -71,7 +72,7 @@ func (a *API) metricsText(ctx context.Context) ([]byte, error) {
 	for _, n := range nodes {
 		latest = append(latest, a.Telemetry.Latest().Node(n.ID, "")...)
 	}
-	slices.SortStableFunc(latest, func(x, y apitype.Reading) int {
+	order.By(latest, func(x, y apitype.Reading) int {
 		return cmp.Or(strings.Compare(x.Metric, y.Metric), strings.Compare(x.Node, y.Node))
 	})
 	err := format.Latest(&text, latest, names, a.Clock.Now(), latestAge)

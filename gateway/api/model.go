@@ -15,6 +15,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 	"halo.internal/model/paths"
 )
 
@@ -383,7 +384,6 @@ func (a *API) modelMeshes(ctx context.Context) ([]apitype.ModelMesh, error) {
 	if s, err := a.Radios.Status(ctx); err == nil {
 		radios = s.Radios
 	}
-	halow := halowOf(radios)
 	members := map[string][]string{}
 	var list []apitype.Node
 	err := a.everyNode(ctx, func(n apitype.Node) {
@@ -399,9 +399,6 @@ func (a *API) modelMeshes(ctx context.Context) ([]apitype.ModelMesh, error) {
 		}
 		for _, i := range interfaces {
 			t := transportOf(i.Interface)
-			if n.ID == a.Registry.Gateway() && slices.Contains(halow, i.Name) {
-				t = "halow"
-			}
 			if t != "" && i.Present && !slices.Contains(members[t], n.ID) {
 				members[t] = append(members[t], n.ID)
 			}
@@ -414,16 +411,6 @@ func (a *API) modelMeshes(ctx context.Context) ([]apitype.ModelMesh, error) {
 		}
 	}
 	return []apitype.ModelMesh{m}, err
-}
-
-// halowOf are the gateway's interfaces on HaLow, which the kernel takes for Wi-Fi.
-func halowOf(radios []model.Radio) (names []string) {
-	for _, r := range radios {
-		if r.HaLow != "" {
-			names = append(names, r.Iface)
-		}
-	}
-	return names
 }
 
 // channelOn is the channel of the gateway's radio on a medium.
@@ -476,7 +463,7 @@ func sourcesOf(node string, readings []apitype.Reading) []apitype.TelemetrySourc
 			s.Latest = &t
 		}
 	}
-	slices.SortFunc(out, func(a, b apitype.TelemetrySource) int { return cmp.Compare(a.ID, b.ID) })
+	order.By(out, func(a, b apitype.TelemetrySource) int { return cmp.Compare(a.ID, b.ID) })
 	for i := range out {
 		slices.Sort(out[i].Metrics)
 	}

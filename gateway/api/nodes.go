@@ -20,7 +20,7 @@ func (a *API) nodeRoutes() {
 		Description: "Without a nonce the answer is the problem join-nonce; post again, signed over that nonce. Admitted by join token, by a trusted MAC or by an admin (problem join-pending until then, with what is wrong with its token in detail). A node that is known gets its membership again.",
 	}, func(ctx context.Context, i *In[model.JoinRequest]) (*body[model.Membership], error) {
 		if a.Mesh.Aside() {
-			return nil, apitype.Refuse(http.StatusServiceUnavailable, "", "another gateway with this one's key serves the network, and this one has stood down: it admits nobody").After(time.Minute)
+			return nil, apitype.Refuse(http.StatusServiceUnavailable, apitype.ProblemGatewayTwin, "another gateway with this one's key serves the network, and this one has stood down: it admits nobody").After(time.Minute)
 		}
 		return answer(a.Registry.Join(ctx, callerOf(ctx).remote, i.Body))
 	})

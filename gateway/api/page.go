@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/hex"
 	"net/http"
@@ -49,30 +50,52 @@ func pageOf[T any](list []T, p Page, parts int, key func(T) []string) (items []T
 	if err != nil {
 		return nil, "", err
 	}
-	list = slices.Clone(list)
-	slices.SortStableFunc(list, func(a, b T) int { return slices.Compare(key(a), key(b)) })
+	keys := make([]*placed, len(list))
+	for i, t := range list {
+		keys[i] = &placed{i, key(t)}
+	}
+	if keys, next, err = cutPage(keys, p.Limit, after); err != nil {
+		return nil, "", err
+	}
+	items = make([]T, len(keys))
+	for i, k := range keys {
+		items[i] = list[k.at]
+	}
+	return items, next, nil
+}
+
+// placed is an item by its place in a list and its key.
+type placed struct {
+	at  int
+	key []string
+}
+
+// cutPage does pageOf's work, by one program for all types of items: all is put in order,
+// and after is what the cursor holds, nil for the first page.
+func cutPage(all []*placed, limit int, after []string) (page []*placed, next string, err error) {
+	slices.SortFunc(all, func(a, b *placed) int { return cmp.Or(slices.Compare(a.key, b.key), a.at-b.at) })
 	// first of those that have a key, or a later one
 	first := func(k []string) int {
-		i, _ := slices.BinarySearchFunc(list, k, func(t T, k []string) int { return slices.Compare(key(t), k) })
+		i, _ := slices.BinarySearchFunc(all, k, func(t *placed, k []string) int { return slices.Compare(t.key, k) })
 		return i
 	}
 	from := 0
 	if after != nil {
-		place, err := strconv.ParseUint(after[parts], 10, 31)
+		k, before := after[:len(after)-1], after[len(after)-1]
+		place, err := strconv.ParseUint(before, 10, 31)
 		if err != nil {
 			return nil, "", notACursor()
 		}
-		k := after[:parts]
-		for from = first(k); from < len(list) && place > 0 && slices.Equal(key(list[from]), k); place-- {
+		for from = first(k); from < len(all) && place > 0 && slices.Equal(all[from].key, k); place-- {
 			from++
 		}
 	}
-	to := min(from+p.Limit, len(list))
-	if to < len(list) {
-		k := key(list[to-1])
+	to := min(from+limit, len(all))
+	if to < len(all) {
+		k := all[to-1].key
 		next = cursorOf(append(slices.Clone(k), strconv.Itoa(to-first(k)))...)
 	}
-	return append([]T{}, list[from:to]...), next, nil
+	return all[from:to], next, nil
 }
 
 // addressKey sorts addresses as netip does: IPv4 first.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"halo.internal/gateway/audit"
 	"halo.internal/gateway/epoch"
 	"halo.internal/health"
 	"halo.internal/model"
@@ -125,10 +126,10 @@ func (a *API) raiseEpoch(ctx context.Context, above *uint64) (apitype.NetworkEpo
 		return old, nil // asked for once more
 	}
 	if _, ok := a.Mesh.Last(); !ok && !a.Alone {
-		return old, apitype.Refuse(http.StatusServiceUnavailable, "", "halo-mesh does not answer: it knows which epoch the nodes have heard, and a raise that is not above that one has no effect; nothing was changed").After(5 * time.Second)
+		return old, apitype.Refuse(http.StatusServiceUnavailable, apitype.ProblemMeshAbsent, "halo-mesh does not answer: it knows which epoch the nodes have heard, and a raise that is not above that one has no effect; nothing was changed").After(5 * time.Second)
 	}
 	if a.Mesh.Aside() {
-		return old, apitype.Refuse(http.StatusConflict, "", "another gateway with this one's key serves the network, and nodes stay with it whatever this one's epoch; "+
+		return old, apitype.Refuse(http.StatusConflict, apitype.ProblemGatewayTwin, "another gateway with this one's key serves the network, and nodes stay with it whatever this one's epoch; "+
 			"switch the other off first: this one then serves by itself; nothing was changed")
 	}
 	now, raised, err := uint64(0), true, error(nil)
@@ -139,7 +140,7 @@ func (a *API) raiseEpoch(ctx context.Context, above *uint64) (apitype.NetworkEpo
 	}
 	switch {
 	case errors.Is(err, epoch.ErrHighest):
-		return old, apitype.Refuse(http.StatusConflict, "", "%v", err)
+		return old, apitype.Refuse(http.StatusConflict, apitype.ProblemEpochKept, "%v", err)
 	case err != nil:
 		return old, err
 	case !raised:
@@ -183,6 +184,8 @@ func (a *API) network(ctx context.Context) (apitype.Network, error) {
 			return n, err
 		}
 		n.Bundle = string(text)
+		by := callerOf(ctx).Actor()
+		a.Events.Add(audit.SecretShown, model.Info, "", "the mesh's secret was shown to "+by+", in a bundle for new cards", map[string]string{"by": by})
 	}
 	return n, nil
 }

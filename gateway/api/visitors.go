@@ -13,6 +13,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 	"halo.internal/model/paths"
 )
 
@@ -39,7 +40,7 @@ func (a *API) visitorRoutes() {
 		c := callerOf(ctx)
 		m, err := a.Tables.Membership(ctx) // halo-mesh knows the gateway's key, which may have changed
 		if err != nil {
-			return nil, apitype.Refuse(http.StatusServiceUnavailable, "", "halo-mesh does not answer, which knows the gateway's key; nothing was changed").After(5 * time.Second)
+			return nil, apitype.Refuse(http.StatusServiceUnavailable, apitype.ProblemMeshAbsent, "halo-mesh does not answer, which knows the gateway's key; nothing was changed").After(5 * time.Second)
 		}
 		v, err := a.Visitors.Register(ctx, c.Principal, i.Body)
 		if err != nil {
@@ -109,7 +110,7 @@ func (a *API) registration(ctx context.Context, v apitype.OverlayVisitor, key st
 	}
 	add(paths.UnderlayGateway, model.ZoneMesh)
 	add(identity.Underlay(network, network), model.ZoneMesh)
-	slices.SortStableFunc(r.Endpoints, func(a, b apitype.OverlayEndpoint) int {
+	order.By(r.Endpoints, func(a, b apitype.OverlayEndpoint) int {
 		rank := func(e apitype.OverlayEndpoint) int {
 			if e.Open && e.Zone != model.ZoneMesh {
 				return 0

@@ -62,7 +62,7 @@ func (s *Service) CreateAPIToken(ctx context.Context, by Principal, c apitype.Cr
 			return err
 		}
 		if n >= maxAPITokens {
-			return apitype.Refuse(http.StatusConflict, "", "there are %d API tokens already; delete some", n)
+			return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "there are %d API tokens already; delete some", n)
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO api_tokens (id, hash, name, scopes, created, created_by, expires) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			t.ID, hashToken(t.Token), t.Name, strings.Join(t.Scopes, " "), store.Millis(now), t.By, store.MillisPtr(t.Expires))

@@ -361,9 +361,9 @@ func TestChangesEndLoginsAndAnAdminRemains(t *testing.T) {
 	if _, err := f.Login(ctx, here, "vera", fresh, nil); err != nil {
 		t.Errorf("new password: %v", err)
 	}
-	wantProblem(t, f.DeleteUser(ctx, "root", etag.Match{}), "about:blank")
+	wantProblem(t, f.DeleteUser(ctx, "root", etag.Match{}), apitype.ProblemLastAdmin)
 	_, err = f.UpdateUser(ctx, root, "root", etag.Match{}, apitype.UpdateUser{Disabled: &yes})
-	wantProblem(t, err, "about:blank")
+	wantProblem(t, err, apitype.ProblemLastAdmin)
 	if _, err := f.bearer(t, rootLogin.AccessToken); err != nil {
 		t.Errorf("refused changes ended the login: %v", err)
 	}

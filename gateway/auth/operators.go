@@ -105,7 +105,7 @@ func roomForOperator(ctx context.Context, tx *sql.Tx, user string, now, aged tim
 	case fresh >= maxPerHour:
 		return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%s has got %d certificates within an hour; try again later", user, fresh).After(10 * time.Minute)
 	case all >= maxOfOperator:
-		return apitype.Refuse(http.StatusConflict, "", "%s has %d certificates that have not ended yet, which is the most", user, all)
+		return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "%s has %d certificates that have not ended yet, which is the most", user, all)
 	}
 	return nil
 }

@@ -128,7 +128,7 @@ func insertUser(ctx context.Context, tx *sql.Tx, name, role, phc string, created
 		return err
 	}
 	if n >= maxUsers {
-		return apitype.Refuse(http.StatusConflict, "", "there are %d users already", n)
+		return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "there are %d users already", n)
 	}
 	r, err := tx.ExecContext(ctx, `INSERT INTO users (username, role, password, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`, name, role, phc, created)
 	if err != nil {
@@ -262,7 +262,7 @@ func needAdmin(ctx context.Context, tx *sql.Tx) error {
 		return err
 	}
 	if n == 0 {
-		return apitype.Refuse(http.StatusConflict, "", "this is the last admin; make another one first")
+		return apitype.Refuse(http.StatusConflict, apitype.ProblemLastAdmin, "this is the last admin; make another one first")
 	}
 	return nil
 }

@@ -232,7 +232,7 @@ func TestNeuronsAreChecked(t *testing.T) {
 		f.neuron(fmt.Sprintf("m%03d", i), nil)
 	}
 	_, err := f.Create(ctx, "user:root", apitype.CreateNeuron{Name: "one-too-many"})
-	refused(t, err, http.StatusConflict, blank, "512")
+	refused(t, err, http.StatusConflict, apitype.ProblemFull, "512")
 }
 
 // TestManyToMany: one board hosts several components, and one component spans boards.
@@ -305,10 +305,14 @@ func TestManyToMany(t *testing.T) {
 		{model.Part{}, http.StatusUnprocessableEntity, "device or process"},
 		{model.Part{Kind: model.PartDevice}, http.StatusUnprocessableEntity, "canonical ID"},
 	} {
+		typ := blank
+		if tc.status == http.StatusConflict {
+			typ = apitype.ProblemNodeRevoked
+		}
 		_, err := f.AssignPart(ctx, "n01", model.Sensor, etag.Match{}, tc.part)
-		refused(t, err, tc.status, blank, tc.says)
+		refused(t, err, tc.status, typ, tc.says)
 		_, err = f.Assign(ctx, "n01", model.Sensor, etag.Match{}, []model.Part{tc.part})
-		refused(t, err, tc.status, blank, tc.says)
+		refused(t, err, tc.status, typ, tc.says)
 	}
 	_, err = f.AssignPart(ctx, "n01", "camera", etag.Match{}, partOf("mast"))
 	refused(t, err, http.StatusNotFound, blank, "camera")
@@ -417,11 +421,11 @@ func TestBounds(t *testing.T) {
 		}
 	}
 	_, err := f.Assign(ctx, "n0", model.Sensor, etag.Match{}, parts)
-	refused(t, err, http.StatusConflict, blank, "256")
+	refused(t, err, http.StatusConflict, apitype.ProblemFull, "256")
 	_, err = f.AssignPart(ctx, "n0", model.Sensor, etag.Match{}, parts[len(most)])
-	refused(t, err, http.StatusConflict, blank, "256")
+	refused(t, err, http.StatusConflict, apitype.ProblemFull, "256")
 	_, err = f.AssignPart(ctx, "n0", model.Send, etag.Match{}, parts[0])
-	refused(t, err, http.StatusConflict, blank, "4096")
+	refused(t, err, http.StatusConflict, apitype.ProblemFull, "4096")
 	names, err := f.Names(ctx)
 	if err != nil {
 		t.Fatal(err)

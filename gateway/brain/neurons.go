@@ -165,7 +165,7 @@ func (b *Brain) Create(ctx context.Context, by string, c apitype.CreateNeuron) (
 			return err
 		}
 		if count >= model.MaxNeurons {
-			return apitype.Refuse(http.StatusConflict, "", "there are %d neurons already; remove some", count)
+			return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "there are %d neurons already; remove some", count)
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO neurons (name, description, needs, created, created_by) VALUES (?, ?, ?, ?, ?)`,
 			c.Name, c.Description, needs, store.Millis(b.Clock.Now()), by); err != nil {

@@ -109,7 +109,7 @@ func bounded(ctx context.Context, tx *sql.Tx, neuron string, c model.Component) 
 }
 
 func tooMany() error {
-	return apitype.Refuse(http.StatusConflict, "", "a component is assigned to %d parts at most, and all together to %d", model.MaxComponentParts, model.MaxParts)
+	return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "a component is assigned to %d parts at most, and all together to %d", model.MaxComponentParts, model.MaxParts)
 }
 
 func checkComponent(c model.Component) error {
@@ -141,7 +141,7 @@ func (b *Brain) canonical(ctx context.Context, p model.Part, there bool) (model.
 	}
 	if there {
 		if n.Revoked {
-			return p, apitype.Refuse(http.StatusConflict, "", "the device %s was revoked: nothing can be assigned to it", n.ID)
+			return p, apitype.Refuse(http.StatusConflict, apitype.ProblemNodeRevoked, "the device %s was revoked: nothing can be assigned to it", n.ID)
 		}
 		if has := model.ProcessesOf(n.Role); process != "" && !slices.Contains(has, process) {
 			return p, invalid("id: expected a process that %s has (%s), got %.40q", n.Name, strings.Join(has, ", "), process)

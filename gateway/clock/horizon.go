@@ -104,23 +104,30 @@ func (h *Horizon) Look() Span {
 	return h.span
 }
 
+// lastWait is for how long the span may be kept once ctx has ended.
+const lastWait = 5 * time.Second
+
 // Run looks every minute, so that a step of the clock is seen, and has the span kept, until
-// ctx ends. What save does not keep is to be kept the next time.
+// ctx ends, and then once more: the next process must not take for impossible what this
+// one's clock has stamped. What save does not keep is to be kept the next time.
 func (h *Horizon) Run(ctx context.Context, save func(context.Context, Span) error) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	h.mu.Lock()
 	kept := h.span
 	h.mu.Unlock()
-	for {
-		s := h.Look()
-		if far(s, kept) {
-			if save(ctx, s) == nil {
-				kept = s
-			}
+	keep := func(ctx context.Context) {
+		if s := h.Look(); far(s, kept) && save(ctx, s) == nil {
+			kept = s
 		}
+	}
+	for {
+		keep(ctx)
 		select {
 		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWait)
+			defer cancel()
+			keep(last)
 			return nil
 		case <-tick.C:
 		}

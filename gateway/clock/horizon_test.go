@@ -273,3 +273,38 @@ func TestTheHorizonIsKept(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// TestTheHorizonIsKeptAtTheEnd: for less than a minute the clock was ahead by years, and
+// what was stamped then is not to be impossible to the next process.
+func TestTheHorizonIsKeptAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(time.Now, noon.AddDate(-100, 0, 0))
+		var step time.Duration
+		c.system = func() time.Time { return time.Now().Add(step) }
+		h := c.Follow(Span{}, func() bool { return true }, nil)
+		var last Span
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() {
+			ended <- h.Run(ctx, func(ctx context.Context, s Span) error {
+				last = s
+				return ctx.Err()
+			})
+		}()
+		synctest.Wait()
+		time.Sleep(time.Second)
+		step = 9000 * day
+		c.Ahead()
+		step = 0
+		c.Ahead()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		next := New(time.Now, noon.AddDate(-100, 0, 0))
+		next.Follow(wire(t, last), func() bool { return true }, nil)
+		if got := next.Ahead().Sub(next.Now()); got < 8999*day {
+			t.Errorf("to the next process readings are of the future that are more than %v ahead", got)
+		}
+	})
+}

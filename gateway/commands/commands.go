@@ -192,7 +192,7 @@ func (e *Engine) Create(ctx context.Context, r Request) (apitype.Job, error) {
 		return apitype.Job{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "%v", err)
 	}
 	if r.Node.Revoked {
-		return apitype.Job{}, apitype.Refuse(http.StatusConflict, "", "node %s was revoked", r.Node.Name)
+		return apitype.Job{}, apitype.Refuse(http.StatusConflict, apitype.ProblemNodeRevoked, "node %s was revoked", r.Node.Name)
 	}
 	err := e.Able(r.Node.ID, r.Command.Kind)
 	if refusal, ok := errors.AsType[*model.CommandRefusal](err); ok && refusal.Code != model.CodeUnreachable {

@@ -28,6 +28,7 @@ import (
 	"halo.internal/gateway/store"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 )
 
 // Bounds: nodes, and whoever is behind them, choose what they report.
@@ -441,7 +442,7 @@ func (b *Book) List(q Query, at Places) apitype.EndpointList {
 	if q.Present != nil {
 		list = slices.DeleteFunc(list, func(e apitype.Endpoint) bool { return e.Present != *q.Present })
 	}
-	slices.SortFunc(list, func(a, b apitype.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
+	order.By(list, func(a, b apitype.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	out := apitype.EndpointList{Items: list}
 	if q.Limit > 0 && len(list) > q.Limit {
 		out.Items = list[:q.Limit]

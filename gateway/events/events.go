@@ -50,12 +50,23 @@ type Log struct {
 	waiting []model.Event
 	lost    int
 
+	// Witness, if it is set before Run, takes down the gateway's own events, too.
+	Witness Witness
+
 	writing sync.Mutex // held by the one who writes; guards shares
 	shares  shares
 
 	telling sync.Mutex // guards what follows
 	newest  int64      // ID that is committed; 0: not known yet
 	bell    changes.Bell
+}
+
+// Witness takes down elsewhere, in the same transaction, what the gateway's own events tell.
+type Witness interface {
+	// Ready is asked before the transaction.
+	Ready(context.Context) error
+	// Take is called in it; committed, if there is one, after it.
+	Take(context.Context, *sql.Tx, []model.Event) (committed func(), err error)
 }
 
 // New returns the log; boot is the gateway's boot counter. Run has to be
@@ -129,20 +140,35 @@ func (l *Log) flush(ctx context.Context) error {
 		batch = append(batch, model.Event{Boot: l.boot, Time: l.clock.Now(), Clock: l.clock.Quality(), Kind: "events.lost", Severity: model.Warning,
 			Message: fmt.Sprintf("%d events were lost while the database was unavailable", lost)})
 	}
-	unfit, err := l.store(ctx, Source, func(tx *sql.Tx) ([]model.Event, error) {
-		var last int64
-		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM events WHERE source = ? AND boot = ?`, Source, int64(l.boot)).Scan(&last); err != nil {
-			return nil, err
-		}
-		for i := range batch {
-			batch[i].Seq = uint64(last) + uint64(i) + 1
-		}
-		return batch, nil
-	})
+	var unfit []int
+	committed := func() {}
+	err := l.ready(ctx)
+	if err == nil {
+		unfit, err = l.store(ctx, Source, func(tx *sql.Tx) ([]model.Event, error) {
+			var last int64
+			if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM events WHERE source = ? AND boot = ?`, Source, int64(l.boot)).Scan(&last); err != nil {
+				return nil, err
+			}
+			for i := range batch {
+				batch[i].Seq = uint64(last) + uint64(i) + 1
+			}
+			if l.Witness != nil {
+				done, err := l.Witness.Take(ctx, tx, batch)
+				if err != nil {
+					return nil, err
+				}
+				if done != nil {
+					committed = done
+				}
+			}
+			return batch, nil
+		})
+	}
 	for _, i := range unfit {
 		l.log.Error("an event cannot be stored", "event", batch[i].Kind, "node", batch[i].Node)
 	}
 	if err == nil {
+		committed()
 		return nil
 	}
 	l.mu.Lock()
@@ -157,6 +183,13 @@ func (l *Log) flush(ctx context.Context) error {
 		l.lost += over
 	}
 	return err
+}
+
+func (l *Log) ready(ctx context.Context) error {
+	if l.Witness == nil {
+		return nil
+	}
+	return l.Witness.Ready(ctx)
 }
 
 // Record commits events that a node reported and Check let pass; those that

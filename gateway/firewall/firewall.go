@@ -277,7 +277,7 @@ func ofMesh(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, local.ErrAbsent):
-		return apitype.Refuse(http.StatusServiceUnavailable, "", "%v", err).After(5 * time.Second)
+		return apitype.Refuse(http.StatusServiceUnavailable, apitype.ProblemMeshAbsent, "%v", err).After(5 * time.Second)
 	}
 	if r, ok := errors.AsType[*local.Refusal](err); ok && r.Status/100 == 4 {
 		return apitype.Refuse(r.Status, "", "%s", r.Text)

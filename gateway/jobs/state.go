@@ -16,6 +16,7 @@ import (
 	"halo.internal/gateway/store"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 )
 
 // Begin notes that a job runs.
@@ -377,7 +378,7 @@ func (e *Engine) Active(context.Context) ([]apitype.Job, error) {
 	for _, l := range e.live {
 		list = append(list, l.Job)
 	}
-	slices.SortFunc(list, func(a, b apitype.Job) int { return cmp.Compare(a.ID, b.ID) })
+	order.By(list, func(a, b apitype.Job) int { return cmp.Compare(a.ID, b.ID) })
 	return list, nil
 }
 

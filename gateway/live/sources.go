@@ -12,6 +12,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 )
 
 // eventPage is how many events are read at once.
@@ -117,7 +118,7 @@ func (s readingSource) Since(_ context.Context, f Filter, after uint64) (uint64,
 
 // together groups a node's readings by when they were made, the oldest first.
 func together(list []apitype.Reading, prefixes []string) (groups []apitype.LiveReadings) {
-	slices.SortStableFunc(list, func(a, b apitype.Reading) int {
+	order.By(list, func(a, b apitype.Reading) int {
 		return cmp.Or(cmp.Compare(a.Boot, b.Boot), cmp.Compare(a.Seq, b.Seq), a.Time.Compare(b.Time))
 	})
 	for _, r := range list {

@@ -95,9 +95,9 @@ func (c *session) subscribe(ctx context.Context, r apitype.LiveRequest) ([]apity
 	case r.ID == "" || len(r.ID) > maxID:
 		return nil, invalid("id: expected 1 to %d octets, got %d", maxID, len(r.ID))
 	case slices.ContainsFunc(c.subs, func(s *subscription) bool { return s.id == r.ID }):
-		return nil, apitype.Refuse(http.StatusConflict, "", "id: there is a subscription %s already; unsubscribe it, or choose another", r.ID)
+		return nil, apitype.Refuse(http.StatusConflict, apitype.ProblemSubscriptionTaken, "id: there is a subscription %s already; unsubscribe it, or choose another", r.ID)
 	case len(c.subs) >= maxSubscriptions:
-		return nil, apitype.Refuse(http.StatusConflict, "", "there are %d subscriptions of this connection already", len(c.subs))
+		return nil, apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "there are %d subscriptions of this connection already", len(c.subs))
 	}
 	t, err := c.hub.topic(r.Topic, c.who)
 	if err != nil {

@@ -31,32 +31,43 @@ func (r *Registry) Approve(ctx context.Context, id, by string) (apitype.Node, er
 			return r.takeBack(ctx, n, by)
 		}
 	}
-	var req model.JoinRequest
-	var name string
-	err := r.db.Write(ctx, func(tx *sql.Tx) error {
-		var body string
-		err := tx.QueryRowContext(ctx, `SELECT request FROM registrations WHERE id = ?`, id).Scan(&body)
-		if errors.Is(err, sql.ErrNoRows) {
-			return noRegistration(id)
-		}
-		if err != nil {
-			return err
-		}
-		if err := json.Unmarshal([]byte(body), &req); err != nil {
-			return fmt.Errorf("stored registration %s: %w", id, err)
-		}
-		key, err := identity.ParsePublicKey(req.IdentityKey)
-		if err != nil {
-			return fmt.Errorf("stored registration %s: %w", id, err)
-		}
-		name, err = r.insert(ctx, tx, key, req, by)
+	var w waiter
+	err := r.db.Write(ctx, func(tx *sql.Tx) (err error) {
+		w, err = r.approve(ctx, tx, id, by)
 		return err
 	})
 	if err != nil {
 		return apitype.Node{}, err
 	}
-	r.joined(id, name, by, req)
+	r.joined(id, w.name, by, w.request)
 	return r.Node(ctx, id)
+}
+
+// waiter is a node that waited and was admitted under a name.
+type waiter struct {
+	request model.JoinRequest
+	name    string
+}
+
+// approve admits in a transaction a node that waits; joined tells of it.
+func (r *Registry) approve(ctx context.Context, tx *sql.Tx, id, by string) (w waiter, err error) {
+	var body string
+	err = tx.QueryRowContext(ctx, `SELECT request FROM registrations WHERE id = ?`, id).Scan(&body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return w, noRegistration(id)
+	}
+	if err != nil {
+		return w, err
+	}
+	if err := json.Unmarshal([]byte(body), &w.request); err != nil {
+		return w, fmt.Errorf("stored registration %s: %w", id, err)
+	}
+	key, err := identity.ParsePublicKey(w.request.IdentityKey)
+	if err != nil {
+		return w, fmt.Errorf("stored registration %s: %w", id, err)
+	}
+	w.name, err = r.insert(ctx, tx, key, w.request, by)
+	return w, err
 }
 
 // Reject has a node's further requests refused; approving it later undoes that.
@@ -165,7 +176,7 @@ func (r *Registry) CreateJoinToken(ctx context.Context, c apitype.CreateJoinToke
 			return err
 		}
 		if n-dead >= maxJoinTokens {
-			return apitype.Refuse(http.StatusConflict, "", "there are %d join tokens that admit somebody; revoke some", n-dead)
+			return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "there are %d join tokens that admit somebody; revoke some", n-dead)
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO join_tokens (id, note, uses, expires, created) VALUES (?, ?, ?, ?, ?)`, out.ID, out.Note, out.Uses, store.Millis(out.Expires), store.Millis(now))
 		return err
@@ -224,7 +235,7 @@ func (r *Registry) RevokeJoinToken(ctx context.Context, id string) error {
 			return err
 		}
 		if dead >= maxDeadTokens {
-			return apitype.Refuse(http.StatusConflict, "", "%d join tokens have ended and are remembered because they have not expired; no more can be", dead)
+			return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "%d join tokens have ended and are remembered because they have not expired; no more can be", dead)
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO join_tokens (id, uses, expires, created, revoked) VALUES (?, 0, ?, ?, 1)`, id, store.Millis(now), store.Millis(now))
 		return err

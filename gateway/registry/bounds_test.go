@@ -174,5 +174,5 @@ func TestDeadTokensMakeRoom(t *testing.T) {
 	}
 	fill(maxJoinTokens-2, "good", 0, f.now.Add(time.Hour))
 	_, err := f.CreateJoinToken(t.Context(), apitype.CreateJoinToken{Uses: 1, ExpiresS: 3600})
-	wantType(t, err, "about:blank")
+	wantType(t, err, apitype.ProblemFull)
 }

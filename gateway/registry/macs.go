@@ -142,7 +142,7 @@ func (r *Registry) TrustMAC(ctx context.Context, by string, c apitype.TrustMAC) 
 			return err
 		}
 		if n >= maxTrustedMACs {
-			return apitype.Refuse(http.StatusConflict, "", "there are %d trusted MACs already; remove some", n)
+			return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "there are %d trusted MACs already; remove some", n)
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO trusted_macs (mac, note, created, created_by) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			mac, c.Note, store.Millis(r.clock.Now()), by); err != nil {

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -310,7 +311,11 @@ func TestReplacements(t *testing.T) {
 func TestACardThatWasWrittenAnew(t *testing.T) {
 	f := newFixture(t)
 	var moved []string
+	refuse := errors.New("not now")
 	f.OnAdopt(func(_ context.Context, _ *sql.Tx, old, node string) error {
+		if refuse != nil {
+			return refuse
+		}
 		moved = append(moved, old+" "+node)
 		return nil
 	})
@@ -336,6 +341,13 @@ func TestACardThatWasWrittenAnew(t *testing.T) {
 		t.Fatal("adopted while the old one is there")
 	}
 	offline()
+	if _, err := f.Adopt(t.Context(), second.ID(), "user:anna"); !errors.Is(err, refuse) {
+		t.Fatalf("adopted, though what it has to take over is refused: %v", err)
+	}
+	if _, err := f.Node(t.Context(), second.ID()); err == nil {
+		t.Fatal("an adoption that was refused has admitted the node")
+	}
+	refuse = nil
 	n, err := f.Adopt(t.Context(), second.ID(), "user:anna")
 	if err != nil || n.Name != "mast" || n.ID != second.ID() || n.Replaces != first.ID() || n.Clients != was.Clients || n.AdmittedBy != "user:anna" {
 		t.Fatalf("adopted: %+v, %v", n, err)

@@ -19,6 +19,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 )
 
 const nodeColumns = `id, name, role, identity_key, wireguard_key, overlay_v4, revoked, board, version, macs, admitted_by, joined, clients, serial, replaces, quarantined, quarantine`
@@ -147,7 +148,7 @@ func (r *Registry) Interfaces(ctx context.Context, id string) ([]apitype.Interfa
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b apitype.Interface) int { return cmp.Compare(a.Name, b.Name) })
+	order.By(list, func(a, b apitype.Interface) int { return cmp.Compare(a.Name, b.Name) })
 	return list, store.Classify(rows.Err())
 }
 
@@ -206,6 +207,7 @@ func (r *Registry) Rename(ctx context.Context, ref string, m etag.Match, name st
 	if name != n.Name {
 		r.nodeNews.Note(n.ID)
 		r.events.Add("node.renamed", model.Info, n.ID, fmt.Sprintf("%s is now called %s", n.Name, name), nil)
+		r.change()
 	}
 	n.Name = name
 	return n, nil
@@ -222,7 +224,7 @@ func (r *Registry) Revoke(ctx context.Context, ref string, m etag.Match) (string
 		return "", err
 	}
 	if n.Role == model.RoleGateway {
-		return "", apitype.Refuse(http.StatusConflict, "", "the gateway cannot revoke itself")
+		return "", apitype.Refuse(http.StatusConflict, apitype.ProblemGatewayItself, "the gateway cannot revoke itself")
 	}
 	if n.Revoked {
 		return n.ID, m.Check(Tag(n))

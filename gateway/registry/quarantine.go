@@ -94,7 +94,7 @@ func (r *Registry) Release(ctx context.Context, ref, by string) (apitype.Node, e
 		return n, err
 	}
 	if n.Quarantined == nil {
-		return n, apitype.Refuse(http.StatusConflict, "", "%s is not quarantined", n.Name)
+		return n, apitype.Refuse(http.StatusConflict, apitype.ProblemNotQuarantined, "%s is not quarantined", n.Name)
 	}
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE nodes SET quarantined = NULL, quarantine = '' WHERE id = ?`, n.ID)

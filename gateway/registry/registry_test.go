@@ -410,8 +410,22 @@ func TestNamesAndAddresses(t *testing.T) {
 	if !slices.Contains(f.kinds(t), "node.name.conflict") {
 		t.Error("the conflict made no event")
 	}
+	changes := f.Changes()
 	if n, err := f.Rename(t.Context(), "mast-2", etag.Match{}, "hill"); err != nil || n.Name != "hill" {
 		t.Errorf("rename: %+v, %v", n, err)
+	}
+	select {
+	case <-changes:
+	default:
+		t.Error("the link to halo-mesh was not told of another name, which DNS, the signed list and the node itself go by")
+	}
+	if _, err := f.Rename(t.Context(), "hill", etag.Match{}, "hill"); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-changes:
+		t.Error("the same name once more has all members told anew")
+	default:
 	}
 	_, err := f.Rename(t.Context(), "hill", etag.Match{}, "mast")
 	wantType(t, err, apitype.ProblemNameTaken)
@@ -452,7 +466,7 @@ func TestRevokedNodesStayOut(t *testing.T) {
 		t.Errorf("the revoked node's address %s was given again (%v)", after.OverlayV4, err)
 	}
 	_, err = f.Revoke(t.Context(), f.key.ID(), etag.Match{})
-	wantType(t, err, "about:blank")
+	wantType(t, err, apitype.ProblemGatewayItself)
 }
 
 func TestARegistryIsFreshUntilTheFirstNodeForGood(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"halo.internal/gateway/store"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 )
 
 // kindReplaced is the event of an adoption; fields old, by.
@@ -161,7 +162,7 @@ func (r *Registry) findReplacements(ctx context.Context) ([]apitype.Replacement,
 			out = append(out, apitype.Replacement{Node: b.id, NodeName: b.name, Waits: b.waits, Old: boards[best].id, OldName: boards[best].name, Reasons: slices.Compact(why)})
 		}
 	}
-	slices.SortFunc(out, func(a, b apitype.Replacement) int { return strings.Compare(a.Node, b.Node) })
+	order.By(out, func(a, b apitype.Replacement) int { return strings.Compare(a.Node, b.Node) })
 	return out, nil
 }
 
@@ -251,21 +252,17 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 	if err != nil {
 		return apitype.Node{}, err
 	}
-	if o.Waits {
-		if _, err := r.Approve(ctx, o.Node, by); err != nil {
-			return apitype.Node{}, err
-		}
-	}
 	r.mu.Lock()
 	adopts, adopted := slices.Clone(r.adopts), slices.Clone(r.adopted)
 	r.mu.Unlock()
 	var forgotten []string
+	var admitted *waiter
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
 		var name string
 		var clients sql.Null[uint8]
 		err := tx.QueryRowContext(ctx, `SELECT name, clients FROM nodes WHERE id = ? AND NOT revoked`, o.Old).Scan(&name, &clients)
 		if errors.Is(err, sql.ErrNoRows) {
-			return apitype.Refuse(http.StatusConflict, "", "%s is no member any more", o.Old)
+			return apitype.Refuse(http.StatusConflict, apitype.ProblemNodeRevoked, "%s is no member any more", o.Old)
 		}
 		if err != nil {
 			return err
@@ -277,6 +274,13 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 		r.mu.Unlock()
 		if there {
 			return apitype.Refuse(http.StatusConflict, apitype.ProblemStillOnline, "%s is there: switch it off, if it is to be replaced", name)
+		}
+		if o.Waits {
+			w, err := r.approve(ctx, tx, o.Node, by)
+			if err != nil {
+				return err
+			}
+			admitted = &w
 		}
 		for _, q := range []struct {
 			query string
@@ -305,6 +309,9 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 	})
 	if err != nil {
 		return apitype.Node{}, err
+	}
+	if admitted != nil {
+		r.joined(o.Node, admitted.name, by, admitted.request)
 	}
 	r.tellForgotten(forgotten)
 	r.events.Add(kindReplaced, model.Warning, o.Node, fmt.Sprintf("it has taken the place of %s, whose card was written anew: %s", o.OldName, strings.Join(o.Reasons, ", ")),

@@ -117,7 +117,7 @@ func (e *Engine) device(ctx context.Context, ref string, k model.CommandKind) (a
 		return n, err
 	}
 	if n.Revoked {
-		return n, apitype.Refuse(http.StatusConflict, "", "node %s was revoked", n.Name)
+		return n, apitype.Refuse(http.StatusConflict, apitype.ProblemNodeRevoked, "node %s was revoked", n.Name)
 	}
 	err = e.Commands.Able(n.ID, k)
 	if r, ok := errors.AsType[*model.CommandRefusal](err); ok {

@@ -12,6 +12,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 )
 
 const maxMissing = 1000 // ranges listed for one boot
@@ -139,6 +140,6 @@ func (s *Store) Coverage(node string) apitype.Coverage {
 		}
 		c.Boots = append(c.Boots, b)
 	}
-	slices.SortFunc(c.Boots, func(a, b apitype.BootCoverage) int { return cmp.Compare(a.Boot, b.Boot) })
+	order.By(c.Boots, func(a, b apitype.BootCoverage) int { return cmp.Compare(a.Boot, b.Boot) })
 	return c
 }

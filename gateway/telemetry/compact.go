@@ -14,6 +14,7 @@ import (
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry/block"
 	"halo.internal/model"
+	"halo.internal/model/order"
 	"halo.internal/model/wire"
 )
 
@@ -120,7 +121,7 @@ func (s *Store) plan(ctx context.Context) move {
 		m.sources = append(m.sources, p)
 	}
 	s.mu.RUnlock()
-	slices.SortFunc(m.sources, func(a, b moving) int { return int(a.src.id - b.src.id) })
+	order.By(m.sources, func(a, b moving) int { return int(a.src.id - b.src.id) })
 	if !s.Sure() {
 		s.refuseFar(ctx, &m)
 	}

@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"strconv"
+
+	"halo.internal/model/order"
 )
 
 // A node whose card was written anew has another key, and so another ID; what came before is
@@ -70,7 +72,7 @@ func together[T any](a, b page[T], at func(T) int64, limit int) page[T] {
 		}
 	}
 	all := slices.Concat(a.items, b.items)
-	slices.SortStableFunc(all, func(x, y T) int { return cmp.Compare(at(x), at(y)) })
+	order.By(all, func(x, y T) int { return cmp.Compare(at(x), at(y)) })
 	if n := max(limit, 1); len(all) > n {
 		end = min(end, at(all[n-1]))
 	}

@@ -14,6 +14,7 @@ import (
 	"halo.internal/gateway/changes"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 	"halo.internal/model/wire"
 )
 
@@ -143,7 +144,7 @@ func (l *Latest) choose(node string, wanted func(value) bool) []apitype.Reading 
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b apitype.Reading) int { return cmp.Compare(a.Metric, b.Metric) })
+	order.By(list, func(a, b apitype.Reading) int { return cmp.Compare(a.Metric, b.Metric) })
 	return list
 }
 

@@ -15,6 +15,7 @@ import (
 	"halo.internal/gateway/store"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 	"halo.internal/model/wire"
 )
 
@@ -296,7 +297,7 @@ func (s *Store) marksOf(ctx context.Context, q MarkQuery) (apitype.MarkList, err
 		}
 	}
 	s.mu.RUnlock()
-	slices.SortStableFunc(fresh, func(a, b mark) int { return cmp.Compare(a.at, b.at) })
+	order.By(fresh, func(a, b mark) int { return cmp.Compare(a.at, b.at) })
 	last := low
 	add := func(m mark) error {
 		spans, known := have[m.boot]

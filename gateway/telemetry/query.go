@@ -13,6 +13,7 @@ import (
 
 	"halo.internal/gateway/telemetry/block"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 	"halo.internal/model/wire"
 )
 
@@ -259,9 +260,11 @@ func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (s
 }
 
 func (l *lines) sorted() []line {
-	return slices.SortedFunc(maps.Keys(l.of), func(a, b line) int {
+	all := slices.Collect(maps.Keys(l.of))
+	order.By(all, func(a, b line) int {
 		return cmp.Or(cmp.Compare(a.metric, b.metric), cmp.Compare(a.unit, b.unit))
 	})
+	return all
 }
 
 // Nodes returns all of which there ever was anything, former ones as those who have taken

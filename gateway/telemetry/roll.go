@@ -120,11 +120,11 @@ func (r *roller) encode(about string) (body []byte, left int, err error) {
 	if len(r.times) == 0 || len(r.series) == 0 {
 		return nil, 0, nil
 	}
-	by := make([]int, len(r.times))
+	by := make([]int32, len(r.times))
 	for i := range by {
-		by[i] = i
+		by[i] = int32(i)
 	}
-	slices.SortFunc(by, func(a, b int) int { return cmp.Compare(r.times[a], r.times[b]) })
+	slices.SortFunc(by, func(a, b int32) int { return cmp.Compare(r.times[a], r.times[b]) })
 	u := block.Rollup{Times: make([]int64, len(by))}
 	for i, from := range by {
 		u.Times[i] = r.times[from]
@@ -134,7 +134,7 @@ func (r *roller) encode(about string) (body []byte, left int, err error) {
 		s := r.series[n]
 		out := block.RolledUp{Series: n, Float: s.float, Buckets: make([]block.Bucket, len(by))}
 		for i, from := range by {
-			if from < len(s.buckets) {
+			if int(from) < len(s.buckets) {
 				out.Buckets[i] = s.buckets[from]
 			}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry/block"
+	"halo.internal/model/order"
 )
 
 // rollUp makes the rollups of days that are over and have changed since. The caller holds
@@ -43,7 +44,9 @@ func (s *Store) rollWeek(ctx context.Context, w week, before int64) (waits bool,
 	defer s.weeks.release(f)
 	names := f.names()
 	e := newEdit(f)
-	for _, d := range slices.SortedFunc(maps.Keys(f.stale), func(a, b nodeDay) int { return int(a.day-b.day)<<32 + int(a.node-b.node) }) {
+	stale := slices.Collect(maps.Keys(f.stale))
+	order.By(stale, func(a, b nodeDay) int { return int(a.day-b.day)<<32 + int(a.node-b.node) })
+	for _, d := range stale {
 		if d.day >= before {
 			waits = true
 			continue

@@ -13,6 +13,7 @@ import (
 
 	"halo.internal/gateway/telemetry/block"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 	"halo.internal/model/wire"
 )
 
@@ -58,7 +59,7 @@ func (s *Store) samplesOf(ctx context.Context, q SampleQuery) (apitype.SampleLis
 	c := scan{store: s, node: q.Node, wanted: matcher(q.Metrics), from: from, to: to}
 	c.rows = func(b *block.Block) error {
 		next := make([]int, len(b.Columns))
-		slices.SortFunc(b.Columns, func(x, y block.Column) int { return x.Series - y.Series })
+		order.By(b.Columns, func(x, y block.Column) int { return x.Series - y.Series })
 		for row, at := range b.Times {
 			if at >= c.to {
 				return errEnough
@@ -133,7 +134,9 @@ func (s *Store) Metrics(ctx context.Context, from, to time.Time, wanted []string
 			return nil, fmt.Errorf("metrics of %v: %w", w, err)
 		}
 	}
-	return slices.SortedFunc(maps.Keys(found), func(a, b apitype.Metric) int {
+	all := slices.Collect(maps.Keys(found))
+	order.By(all, func(a, b apitype.Metric) int {
 		return cmp.Or(cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Unit, b.Unit))
-	}), nil
+	})
+	return all, nil
 }

@@ -10,6 +10,7 @@ import (
 	"halo.internal/model"
 	"halo.internal/model/dot11"
 	"halo.internal/model/graph"
+	"halo.internal/model/order"
 )
 
 // Kinds of notices, as kinds of events.
@@ -340,7 +341,7 @@ func (a *Alarm) observeLinks(now time.Time, v view) (list []Notice) {
 	for id := range a.links {
 		ids = append(ids, id)
 	}
-	slices.SortFunc(ids, graph.LinkID.Compare)
+	order.By(ids, graph.LinkID.Compare)
 	for _, id := range ids {
 		w := a.links[id]
 		l, is := live[id]

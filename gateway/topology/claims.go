@@ -7,6 +7,7 @@ import (
 	"halo.internal/model/dot11"
 
 	"halo.internal/model/graph"
+	"halo.internal/model/order"
 )
 
 // owner is whose an address is.
@@ -98,7 +99,7 @@ func (d *drawing) conflicted() []graph.Conflict {
 	for a, nodes := range d.conflicts {
 		list = append(list, graph.Conflict{Address: a, Nodes: d.named(nodes)})
 	}
-	slices.SortFunc(list, func(a, b graph.Conflict) int { return slices.Compare(a.Address[:], b.Address[:]) })
+	order.By(list, func(a, b graph.Conflict) int { return slices.Compare(a.Address[:], b.Address[:]) })
 	return list
 }
 
@@ -118,11 +119,11 @@ func (d *drawing) strangersOf(seen map[string]*stranger) map[string]int32 {
 			d.strangers = append(d.strangers, *s)
 		}
 	}
-	slices.SortFunc(d.strangers, func(a, b stranger) int {
+	order.By(d.strangers, func(a, b stranger) int {
 		return cmp.Or(cmp.Compare(len(b.seen), len(a.seen)), cmp.Compare(a.id, b.id))
 	})
 	d.strangers = d.strangers[:min(len(d.strangers), graph.MaxStrangers)]
-	slices.SortFunc(d.strangers, func(a, b stranger) int { return cmp.Compare(a.id, b.id) })
+	order.By(d.strangers, func(a, b stranger) int { return cmp.Compare(a.id, b.id) })
 	numbers := make(map[string]int32, len(d.strangers))
 	for i, s := range d.strangers {
 		numbers[s.id] = int32(len(d.members) + i)

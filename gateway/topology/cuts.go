@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"halo.internal/model/graph"
+	"halo.internal/model/order"
 )
 
 // cuts is what a search in depth finds out about the live links between members:
@@ -183,7 +184,7 @@ func (d *drawing) cutsOut() []graph.Cut {
 			out = append(out, cut)
 		}
 	}
-	slices.SortFunc(out, func(a, b graph.Cut) int { return a.Compare(b.CutID) })
+	order.By(out, func(a, b graph.Cut) int { return a.Compare(b.CutID) })
 	return out
 }
 

@@ -8,6 +8,7 @@ import (
 	"halo.internal/model"
 	"halo.internal/model/dot11"
 	"halo.internal/model/graph"
+	"halo.internal/model/order"
 )
 
 // Member is a node that the gateway has admitted. Others have no place in the picture
@@ -79,7 +80,7 @@ func pairOf(x, y int32) pair { return pair{min(x, y), max(x, y)} }
 
 func draw(at time.Time, members []Member, reports map[string]*prepared, changes func(node string) int) *drawing {
 	d := &drawing{at: at, members: slices.Clone(members), gateway: nobody, vital: map[int32]int{}, sessions: map[string]int{}, changes: changes}
-	slices.SortFunc(d.members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	order.By(d.members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	d.members = slices.CompactFunc(d.members, func(a, b Member) bool { return a.ID == b.ID })
 	d.members = d.members[:min(len(d.members), graph.MaxNodes)]
 	n := len(d.members)
@@ -148,7 +149,7 @@ func (d *drawing) picture() graph.Picture {
 		p.Nodes = append(p.Nodes, graph.Node{ID: s.id, Kind: graph.KindStranger, Report: graph.Never, Overlay: graph.OverlayUnknown,
 			Neighbours: d.cuts.neighbours[len(d.members)+i], Addresses: s.addresses, Reasons: []graph.Reason{}})
 	}
-	slices.SortFunc(p.Nodes, func(a, b graph.Node) int { return strings.Compare(a.ID, b.ID) })
+	order.By(p.Nodes, func(a, b graph.Node) int { return strings.Compare(a.ID, b.ID) })
 	return p
 }
 
@@ -168,7 +169,7 @@ func (d *drawing) node(n int32) graph.Node {
 		for _, i := range r.report.Interfaces {
 			out.Addresses = append(out.Addresses, i.Addresses...)
 		}
-		slices.SortFunc(out.Addresses, func(a, b dot11.MAC) int { return slices.Compare(a[:], b[:]) })
+		order.By(out.Addresses, func(a, b dot11.MAC) int { return slices.Compare(a[:], b[:]) })
 		out.Addresses = slices.Compact(out.Addresses)
 	}
 	out.Overlay, out.Direct = d.overlay(n)

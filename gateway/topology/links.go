@@ -7,6 +7,7 @@ import (
 	"halo.internal/model/dot11"
 
 	"halo.internal/model/graph"
+	"halo.internal/model/order"
 )
 
 // end is one end's report of a link, with both nodes known.
@@ -24,15 +25,15 @@ func (d *drawing) join() {
 	ends := d.ends()
 	total := len(d.members) + len(d.strangers)
 	// Nodes in the order of their IDs, which links are in too.
-	order := make([]int32, total)
-	for i := range order {
-		order[i] = int32(i)
+	byID := make([]int32, total)
+	for i := range byID {
+		byID[i] = int32(i)
 	}
 	if len(d.strangers) > 0 {
-		slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(d.id(a), d.id(b)) })
+		slices.SortFunc(byID, func(a, b int32) int { return cmp.Compare(d.id(a), d.id(b)) })
 	}
 	place := make([]uint64, total)
-	for at, n := range order {
+	for at, n := range byID {
 		place[n] = uint64(at)
 	}
 	for i := range ends {
@@ -43,7 +44,7 @@ func (d *drawing) join() {
 		}
 		e.key = a<<32 | b<<8 | uint64(e.transport)<<1 | side
 	}
-	slices.SortFunc(ends, func(x, y end) int {
+	order.By(ends, func(x, y end) int {
 		if x.key != y.key { // nearly always
 			return cmp.Compare(x.key, y.key)
 		}

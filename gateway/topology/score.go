@@ -6,6 +6,7 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/graph"
+	"halo.internal/model/order"
 )
 
 // What a healthy node has, in points of 100. docs/topology.md publishes them and how
@@ -44,7 +45,7 @@ func (l *reasons) lose(weight, percent int, r graph.Reason) {
 
 // sorted has the most points first.
 func (l reasons) sorted() []graph.Reason {
-	slices.SortStableFunc(l, func(a, b graph.Reason) int { return cmp.Compare(b.Lost, a.Lost) })
+	order.By(l, func(a, b graph.Reason) int { return cmp.Compare(b.Lost, a.Lost) })
 	return slices.Clip(append([]graph.Reason{}, l...))
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"halo.internal/model"
 	"halo.internal/model/graph"
+	"halo.internal/model/order"
 )
 
 // Bounds of what a Tracker remembers.
@@ -56,7 +57,7 @@ func NewTracker(run uint64) *Tracker {
 // SetMembers tells who belongs to the network. Reports of others are forgotten.
 func (t *Tracker) SetMembers(members []Member) {
 	members = slices.Clone(members)
-	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	order.By(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	members = slices.CompactFunc(members, func(a, b Member) bool { return a.ID == b.ID })
 	members = members[:min(len(members), graph.MaxNodes)]
 	t.mu.Lock()

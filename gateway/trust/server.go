@@ -13,6 +13,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"halo.internal/model/order"
 )
 
 // Server certificates live as long as browsers accept, and are renewed when a
@@ -112,7 +114,7 @@ func (s *Server) certifiable(in []netip.Addr) []netip.Addr {
 			out = append(out, a)
 		}
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
+	order.By(out, netip.Addr.Compare)
 	return slices.Compact(out)
 }
 

@@ -166,9 +166,9 @@ func (s *Service) insert(ctx context.Context, tx *sql.Tx, user, id, key string, 
 	}
 	switch {
 	case of >= maxOfUser:
-		return apitype.Refuse(http.StatusConflict, "", "%s has %d devices in the overlay, which is the most; remove one", user, of)
+		return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "%s has %d devices in the overlay, which is the most; remove one", user, of)
 	case all >= maxAll:
-		return apitype.Refuse(http.StatusConflict, "", "%d devices are in the overlay besides members, which is the most", all)
+		return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "%d devices are in the overlay besides members, which is the most", all)
 	}
 	address := paths.OverlayVisitors.Addr().Next()
 	for used[address] {

@@ -77,6 +77,10 @@ const (
 	Start  Action = "start"
 	Pause  Action = "pause"
 	Resume Action = "resume"
+
+	// SwapCard puts another card into a machine that is off: the first time one as whoever
+	// has no bundle writes it, and then each time the one that was in it before.
+	SwapCard Action = "swap-card"
 )
 
 // Lab is the file that says which lab runs in a folder. It holds the claim

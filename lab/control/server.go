@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"halo.internal/lab/disk"
 	"halo.internal/lab/ether"
 	"halo.internal/lab/machine"
 	"halo.internal/lab/network"
@@ -32,8 +33,9 @@ type server struct {
 	recorder recorder
 	down     context.CancelFunc
 
-	mu    sync.Mutex // guards steps
+	mu    sync.Mutex // guards what follows
 	steps Steps
+	cards map[string]*disk.Card // that were taken out, by machine
 }
 
 // Serve runs a lab in the folder until ctx ends or a client says so.
@@ -53,7 +55,8 @@ func Serve(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	s := &server{net: n, recorder: recorder{air: n.Air}}
+	s := &server{net: n, recorder: recorder{air: n.Air}, cards: map[string]*disk.Card{}}
+	defer s.closeCards()
 	defer func() {
 		if stop := s.recorder.stop(); !errors.Is(stop, errNoCapture) {
 			err = errors.Join(err, stop)
@@ -186,8 +189,37 @@ func (s *server) act(ctx context.Context, name string, a Action) error {
 		return m.Pause(ctx)
 	case Resume:
 		return m.Resume(ctx)
+	case SwapCard:
+		return s.swapCard(ctx, m)
 	}
-	return fmt.Errorf("action: expected reboot, stop, kill, start, pause or resume, got %q", a)
+	return fmt.Errorf("action: expected reboot, stop, kill, start, pause, resume or swap-card, got %q", a)
+}
+
+func (s *server) swapCard(ctx context.Context, m *network.Machine) error {
+	if st := m.Status(); st.State != machine.Off && st.State != machine.Failed {
+		return fmt.Errorf("expected a machine that is off, %s is %s", m.Name(), st.State)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out, err := s.cards[m.Name()], error(nil)
+	if out == nil {
+		out, err = s.net.FreshCard(ctx, m)
+	} else {
+		out, err = s.net.ReturnCard(m, out)
+	}
+	if out != nil {
+		s.cards[m.Name()] = out
+	}
+	return err
+}
+
+// closeCards lets go of the cards that are out.
+func (s *server) closeCards() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.cards {
+		_ = c.Close() // nobody wants what is on it
+	}
 }
 
 func (s *server) status() Status {

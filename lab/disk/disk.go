@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 )
@@ -82,15 +83,32 @@ func (d *Disk) WearOut(worn bool) {
 	d.wornOut = worn
 }
 
-// Renew puts another card into the place of this one, which no machine uses: it is as the
-// image is.
-func (d *Disk) Renew() error {
+// Card is what was written to a card that has been taken out.
+type Card struct {
+	overlay *os.File
+	written []uint64
+}
+
+// Close lets go of a card that is out.
+func (c *Card) Close() error { return c.overlay.Close() }
+
+// Exchange takes the card out of a machine that is off and puts another in: one that was
+// out, or with nil one that is as the image is. What was not flushed is lost with the
+// cache.
+func (d *Disk) Exchange(c *Card) (out *Card, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	clear(d.written)
+	if c == nil {
+		f, err := os.CreateTemp(filepath.Dir(d.overlay.Name()), "card-*.overlay")
+		if err != nil {
+			return nil, err
+		}
+		c = &Card{f, make([]uint64, len(d.written))}
+	}
+	out = &Card{d.overlay, d.written}
+	d.overlay, d.written, d.wornOut = c.overlay, c.written, false
 	clear(d.cache)
-	d.wornOut = false
-	return d.overlay.Truncate(0)
+	return out, nil
 }
 
 // Close lets go of the files.

@@ -337,3 +337,41 @@ func TestWornCardRefusesMachinesAndKeepsWhatItHas(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestCardsAreExchanged has each card keep what was written to it, and nothing of the
+// other's.
+func TestCardsAreExchanged(t *testing.T) {
+	d, base := fresh(t)
+	write := func(fill byte) []byte {
+		t.Helper()
+		b := sectors(3, fill)
+		if _, err := d.WriteAt(b, 5*sectorSize); err != nil {
+			t.Fatal(err)
+		}
+		return append(append(slices.Clone(base[:5*sectorSize]), b...), base[8*sectorSize:]...)
+	}
+	exchange := func(c *Card) *Card {
+		t.Helper()
+		out, err := d.Exchange(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	first := write(1)
+	old := exchange(nil)
+	if !bytes.Equal(d.whole(t), base) {
+		t.Error("a fresh card is not as the image is")
+	}
+	second := write(2)
+	young := exchange(old)
+	if !bytes.Equal(d.whole(t), first) {
+		t.Error("the first card has not what was written to it")
+	}
+	if old = exchange(young); !bytes.Equal(d.whole(t), second) {
+		t.Error("the second card has not what was written to it")
+	}
+	if err := old.Close(); err != nil {
+		t.Error(err)
+	}
+}

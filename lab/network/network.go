@@ -289,13 +289,18 @@ func processors(machines int) int {
 	return max(1, min(ofAPi, runtime.NumCPU()/machines))
 }
 
-// FreshCard puts a card into a machine that is off as whoever has no bundle writes it.
-func (n *Network) FreshCard(ctx context.Context, m *Machine) error {
-	if err := m.Disk.Renew(); err != nil || n.opts.Agent == "" {
-		return err
+// FreshCard puts a card into a machine that is off as whoever has no bundle writes it, and
+// returns the one that was in it, for ReturnCard or to be closed.
+func (n *Network) FreshCard(ctx context.Context, m *Machine) (old *disk.Card, err error) {
+	if old, err = m.Disk.Exchange(nil); err != nil || n.opts.Agent == "" {
+		return old, err
 	}
-	return putSettings(ctx, m.Disk, m.dir, n.opts.Agent)
+	return old, putSettings(ctx, m.Disk, m.dir, n.opts.Agent)
 }
+
+// ReturnCard puts a card into a machine that is off which was in it before, and returns
+// the one that is in it.
+func (n *Network) ReturnCard(m *Machine, c *disk.Card) (*disk.Card, error) { return m.Disk.Exchange(c) }
 
 // NewCard puts a card into a machine that is off, written with the network's bundle for
 // nodes anew: the device has another key than before.
@@ -304,7 +309,10 @@ func (n *Network) NewCard(ctx context.Context, m *Machine) error {
 	b.Name = m.Name()
 	text, err := b.Marshal()
 	if err == nil {
-		err = n.FreshCard(ctx, m)
+		var old *disk.Card
+		if old, err = n.FreshCard(ctx, m); old != nil {
+			err = errors.Join(err, old.Close())
+		}
 	}
 	if err == nil {
 		err = m.PutBundle(ctx, text)

@@ -9,6 +9,7 @@ import (
 	"halo.internal/lab/air/physics"
 	"halo.internal/lab/air/rogue"
 	"halo.internal/lab/network"
+	"halo.internal/model/graph"
 )
 
 // alone returns when a node has no radio in the mesh, no neighbour, and no other has
@@ -130,6 +131,7 @@ func (w *World) CutOff(ctx context.Context, r *Result, m *network.Machine) error
 			expect(!n.Online, "%s offline", m.Name()),
 			expect(d.Agent != nil && d.Agent.Spool.Segments > 0, "a spool on the card, got %+v", d.Agent),
 			expect(time.Since(o.began) > lasts, "an outage of more than %s", lasts),
+			w.pictured(ctx, n.ID, false),
 		)
 	}); err != nil {
 		return err
@@ -138,7 +140,39 @@ func (w *World) CutOff(ctx context.Context, r *Result, m *network.Machine) error
 	o.Over()
 	r.Since = "the partition is healed"
 	r.note("cut off for %.0f s", o.since.Sub(o.began).Seconds())
-	return w.Recovered(ctx, o, r)
+	if err := w.Recovered(ctx, o, r); err != nil {
+		return err
+	}
+	return w.eventually(ctx, "the network's picture shows the links of who was cut off, as before", func() error {
+		n, err := w.Admin.Node(ctx, m.Name())
+		if err != nil {
+			return err
+		}
+		return w.pictured(ctx, n.ID, true)
+	})
+}
+
+// pictured returns nil when the gateway's picture of the network, and what it keeps of its
+// past, show a node with live links and a way to the gateway, or without them.
+func (w *World) pictured(ctx context.Context, id string, linked bool) error {
+	p, err := w.Admin.Picture(ctx, time.Time{})
+	if err != nil {
+		return err
+	}
+	links := 0
+	for _, l := range p.Links {
+		if (l.A == id || l.B == id) && l.State == graph.Live {
+			links++
+		}
+	}
+	if err := expect((links > 0) == linked, "live links of %s in the picture: %v, got %d", id, linked, links); err != nil {
+		return err
+	}
+	past, err := w.Admin.PictureHistory(ctx)
+	if err != nil {
+		return err
+	}
+	return expect(len(past) > 0, "a past of the network's picture, got none")
 }
 
 // besiegedBy is how many frames a second are forged: an emulated machine does some

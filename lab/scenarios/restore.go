@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strings"
 
 	"halo.internal/lab/admin"
 	"halo.internal/model/apitype"
@@ -15,7 +16,8 @@ import (
 // restoredGateway loses the gateway's card, and has a fresh one, without a bundle, become
 // the gateway by a backup. Nodes take it for theirs with nobody touching them. The gateway
 // is cut off before the backup is made: what nodes are acknowledged after a backup is lost
-// with the card.
+// with the card. Then the lost card is found, and put in: no node is to take it for its
+// gateway, and all are to be with the fresh one as soon as that is back.
 func restoredGateway(ctx context.Context, w *World, r *Result) error {
 	o, err := w.Begin(ctx)
 	if err != nil {
@@ -38,7 +40,11 @@ func restoredGateway(ctx context.Context, w *World, r *Result) error {
 	if err := g.PowerCut(); err != nil {
 		return err
 	}
-	if err := w.Net.FreshCard(ctx, g); err != nil {
+	old, err := w.Net.FreshCard(ctx, g)
+	if old != nil {
+		defer func() { _ = old.Close() }() // whichever is out at the end
+	}
+	if err != nil {
 		return err
 	}
 	if err := w.Net.PowerOn(g); err != nil {
@@ -61,7 +67,50 @@ func restoredGateway(ctx context.Context, w *World, r *Result) error {
 	w.Net.Heal()
 	o.Over()
 	o.Restarted, r.Since = append(o.Restarted, g), "the backup was taken"
-	return w.Recovered(ctx, o, r)
+	if err := w.Recovered(ctx, o, r); err != nil {
+		return err
+	}
+	exchange := func() error {
+		if err := g.PowerCut(); err != nil {
+			return err
+		}
+		if old, err = w.Net.ReturnCard(g, old); err != nil {
+			return err
+		}
+		return w.Net.PowerOn(g)
+	}
+	if err := exchange(); err != nil {
+		return err
+	}
+	if err := w.eventually(ctx, "all nodes refuse the gateway's old card", func() error { return w.refuseGateway(ctx) }); err != nil {
+		return errors.Join(err, exchange())
+	}
+	if err := exchange(); err != nil {
+		return err
+	}
+	return w.ready(ctx)
+}
+
+// refuseGateway is nil when each node hears a gateway and refuses it for its epoch.
+func (w *World) refuseGateway(ctx context.Context) error {
+	for _, m := range w.nodes() {
+		d, err := m.Diag(ctx)
+		if err != nil {
+			return err
+		}
+		var said []string
+		refuses := false
+		for _, h := range d.Health {
+			for _, c := range h.Checks {
+				said = append(said, c.Name+": "+c.Detail)
+				refuses = refuses || strings.Contains(c.Detail, "is refused")
+			}
+		}
+		if err := expect(refuses, "that %s refuses the gateway, it says %q", m.Name(), said); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var claimCodes = regexp.MustCompile(`claim code ([0-9A-Z-]+)`)

@@ -10,8 +10,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -137,9 +139,77 @@ func aPhone(t *testing.T, l *lab) {
 		t.Fatalf("lease at the other node: got %q", lease2)
 	}
 	l.run(t, phone, "a client of the other node", "1 received", "ping", "-c", "1", "-W", "2", lease2[0])
+	l.ula(t, phone, "phone0")
+	l.run(t, phone, "a client of the other node by IPv6", "1 received", "ping", "-6", "-c", "1", "-W", "2", l.ula(t, other, "camera0"))
+	l.listed(t, lease[0], node.Name())
+	l.listed(t, lease2[0], l.nodes[1].Name())
+	aRename(t, l, phone, at)
 	// Nobody on the uplink reaches what is behind, nor the device but for its API.
 	if out, err := internet.Run(t, "ping", "-c", "1", "-W", "2", lease[0]); err == nil {
 		t.Errorf("a client was reached from the Internet:\n%s", out)
+	}
+}
+
+// ula is a host's address of the network, which it has by router advertisement, as it has
+// the way to others'. The latter Debian's kernel takes only when it is told to (RFC 4191),
+// while those of phones do, and what configures networks on laptops.
+func (l *lab) ula(t *testing.T, h *nstest.Host, iface string) (address string) {
+	t.Helper()
+	l.run(t, h, "routes of advertisements are taken", "", "busybox", "sysctl", "-w", "net.ipv6.conf."+iface+".accept_ra_rt_info_max_plen=64")
+	l.run(t, h, "a router is asked", "::/64", "rdisc6", "-1", "-q", iface)
+	l.eventually(t, "an address by router advertisement", func() error {
+		out, err := h.Run(t, "ip", "-6", "-o", "address", "show", "dev", iface, "scope", "global")
+		for _, word := range strings.Fields(out) {
+			if p, bad := netip.ParsePrefix(word); bad == nil && p.Addr().IsPrivate() {
+				address = p.Addr().String()
+				return nil
+			}
+		}
+		return errors.Join(fmt.Errorf("expected an address in fd00::/8, got %q", out), err)
+	})
+	return address
+}
+
+// listed waits until the gateway's API tells of a client, and at which node it is.
+func (l *lab) listed(t *testing.T, address, node string) {
+	t.Helper()
+	l.eventually(t, "the client "+address+" is listed", func() error {
+		list, err := l.api.Endpoints(t.Context(), "")
+		if err != nil {
+			return err
+		}
+		for _, e := range list {
+			if e.Present && slices.ContainsFunc(e.Addresses, func(a netip.Addr) bool { return a.String() == address }) {
+				if e.NodeName != node {
+					return fmt.Errorf("expected it at %s, got %s", node, e.NodeName)
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("expected %s among the clients, got %+v", address, list)
+	})
+}
+
+// aRename has a node go by another name for whoever looks: DNS, its peers, itself; and
+// back.
+func aRename(t *testing.T, l *lab, phone *nstest.Host, at string) {
+	node := l.nodes[1]
+	n, err := l.api.Node(t.Context(), node.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"summit", node.Name()} {
+		if err := l.api.RenameNode(t.Context(), n.ID, name); err != nil {
+			t.Fatal(err)
+		}
+		l.run(t, phone, "the name "+name, n.OverlayV4.String(), "dig", "+short", "+time=2", "+tries=1", "@"+at, name+".halo")
+		l.eventually(t, "the node goes by its name "+name, func() error {
+			s, err := l.mesh(t.Context(), node)
+			if err == nil && s.Name != name {
+				err = fmt.Errorf("got %s", s.Name)
+			}
+			return err
+		})
 	}
 }
 

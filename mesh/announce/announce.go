@@ -40,7 +40,10 @@ type Config struct {
 	Since   func() uint64 // milliseconds since the machine's start: sequence numbers that outlive the process
 	Steps   func() uint32 // how often the clock went back in this boot
 	Open    func() (Socket, error)
-	Log     *slog.Logger
+	// Kin, if any, tells whose address that is: strangers cannot take the share of others.
+	// It is called by one goroutine at a time, for each datagram.
+	Kin func(from netip.Addr) Kin
+	Log *slog.Logger
 }
 
 const (
@@ -54,8 +57,14 @@ const (
 	// itself when many come.
 	toAllPerSecond = 0.1
 	toAllBurst     = 4
-	toAllPause     = 5 * time.Second // before the next try, where that is used up
-	queue          = 64              // datagrams received and not yet handled
+	toAllPause     = 5 * time.Second // before a node's next try, where that is used up
+
+	// What presses, that somebody is shut out, has a way of its own, which nobody outside
+	// can use up: so often at most, and so many times each, since one may be lost.
+	pressPause = time.Second
+	pressTimes = 2
+
+	queue = 256 // datagrams received and not yet handled: more than the intake takes at once
 )
 
 // Counters tell how many messages were ignored, by reason.
@@ -125,10 +134,18 @@ type datagram struct {
 	at   time.Time // when it came
 }
 
-// loop keeps a socket open and hands what it receives to run, which returns
+// loop keeps a socket open and hands what it receives and lets in to run, which returns
 // when the socket fails or ctx ends.
-func (c Config) loop(ctx context.Context, run func(ctx context.Context, s Socket, in <-chan datagram)) error {
+func (c Config) loop(ctx context.Context, counters *Counters, run func(ctx context.Context, s Socket, in <-chan datagram)) error {
 	told := false
+	g := newIntake(c.Kin)
+	heard := func(from netip.Addr) bool {
+		ok := g.pass(time.Now(), from)
+		if !ok {
+			counters.add(ignoredRate)
+		}
+		return ok
+	}
 	for ctx.Err() == nil {
 		s, err := c.Open()
 		if err != nil {
@@ -143,7 +160,7 @@ func (c Config) loop(ctx context.Context, run func(ctx context.Context, s Socket
 			c.Log.Info("announcements run", "iface", paths.BatIface)
 			told = false
 		}
-		if err := c.serve(ctx, s, run); err != nil && ctx.Err() == nil {
+		if err := c.serve(ctx, s, heard, run); err != nil && ctx.Err() == nil {
 			c.Log.Warn("announcements lost their socket", "iface", paths.BatIface, "err", err)
 			told = true
 			sleep(ctx, reopenAfter)
@@ -152,11 +169,11 @@ func (c Config) loop(ctx context.Context, run func(ctx context.Context, s Socket
 	return nil
 }
 
-func (c Config) serve(ctx context.Context, s Socket, run func(context.Context, Socket, <-chan datagram)) error {
+func (c Config) serve(ctx context.Context, s Socket, heard func(netip.Addr) bool, run func(context.Context, Socket, <-chan datagram)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	in := make(chan datagram, queue)
 	var owned sync.WaitGroup
-	owned.Go(func() { cancel(receive(ctx, s, in)) })
+	owned.Go(func() { cancel(receive(ctx, s, heard, in)) })
 	owned.Go(func() { cancel(s.Watch(ctx)) })
 	run(ctx, s, in)
 	cancel(nil)
@@ -165,12 +182,16 @@ func (c Config) serve(ctx context.Context, s Socket, run func(context.Context, S
 	return errors.Join(context.Cause(ctx), err)
 }
 
-func receive(ctx context.Context, s Socket, in chan<- datagram) error {
+// receive hands on what is heard. What is not, does not even wait.
+func receive(ctx context.Context, s Socket, heard func(from netip.Addr) bool, in chan<- datagram) error {
 	b := make([]byte, MaxSize+1) // one more, so that a longer message is seen as such
 	for {
 		n, from, err := s.Receive(b)
 		if err != nil {
 			return fmt.Errorf("receive: %w", err)
+		}
+		if !heard(from) {
+			continue
 		}
 		select {
 		case in <- datagram{from, append([]byte(nil), b[:n]...), time.Now()}:

@@ -532,10 +532,72 @@ func TestWhatGoesToAllIsTold(t *testing.T) {
 		if want := make([]byte, 1+toAllBurst); !bytes.Equal(told, want) {
 			t.Fatalf("told of %v, want %v", told, want)
 		}
-		time.Sleep(2 * toAllPause)
+		time.Sleep(toAllWait)
 		synctest.Wait()
 		if n := len(told); n < 2+toAllBurst || told[n-1] != 1 {
 			t.Errorf("told of %v: the last is missing", told)
+		}
+	})
+}
+
+// toAllWait is how long what goes to all waits for room at most, and a little.
+const toAllWait = 10*time.Second + 100*time.Millisecond // by toAllPerSecond
+
+// TestWhatPressesWaitsForNobody: links come and go all the time, as one can have them do
+// who is about to be shut out. What they set off goes out as often as there is room, and
+// what presses within a second, twice, and that no more often than once a second either.
+func TestWhatPressesWaitsForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := identity.New()
+		a := &air{}
+		gw := newMember(network.Public(), network)
+		list := uint64(1)
+		gateway := NewGatewaySide(gw.config(a, network.Public(), 1), func() Gateway {
+			g := self()
+			g.List = list
+			return g
+		}, func(Node, netip.Addr) <-chan struct{} { return nil })
+		defer life(t, gateway.Run)()
+		flap := func(lasts time.Duration) {
+			for end := time.Now().Add(lasts); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+				gateway.Changed()
+			}
+			synctest.Wait()
+		}
+		said := func() (times []time.Time) { // of the present list
+			for _, m := range a.by(gw.addr) {
+				if g, ok := decode(t, network.Public(), m.data).(Gateway); ok && g.List == list {
+					times = append(times, m.at)
+				}
+			}
+			return times
+		}
+		flap(time.Minute)
+		if n := len(said()); n < toAllBurst+4 || n > 1+toAllBurst+6 {
+			t.Errorf("%d announcements in a minute of links that come and go, want about %d", n, toAllBurst+6)
+		}
+		for range 5 {
+			list++
+			began := time.Now()
+			gateway.Press()
+			flap(3 * time.Second)
+			if at := said(); len(at) < pressTimes || at[pressTimes-1].Sub(began) > 2*pressPause+time.Millisecond || at[0].Sub(began) > pressPause {
+				t.Errorf("it was said at %v after %s, want %d times, first within %s", at, began, pressTimes, pressPause)
+			}
+		}
+		list++
+		for range 100 {
+			gateway.Press()
+			time.Sleep(100 * time.Millisecond)
+		}
+		synctest.Wait()
+		if n := len(said()); n < 9 || n > 13 {
+			t.Errorf("%d announcements in ten seconds in which it was pressed all the time, want one a second", n)
+		}
+		flap(time.Minute)
+		list++
+		if flap(toAllWait); len(said()) == 0 {
+			t.Errorf("a change was not announced in %s", toAllWait)
 		}
 	})
 }

@@ -239,14 +239,14 @@ func TestTheGatewayBelievesOnlyItsOwnKeysEvidence(t *testing.T) {
 				t.Errorf("%s: counted %v after %v, want one more as %q", tc.name, after, before, tc.reason)
 			}
 		}
-		for i := range uint64(3 * lookedAtPerSecond) {
+		for i := range uint64(3 * strangersPerSecond) {
 			a.inject(sent{from: nd.addr, to: gw.addr, data: speech(t, network, net, Stamp{Epoch: 100 + i, Boot: 1, Seq: 1}, nil)})
 			synctest.Wait()
 		}
 		time.Sleep(twinPause + searchTakes)
 		synctest.Wait()
-		if c := gateway.Counters.Snapshot(); c[ignoredRate] < 2*lookedAtPerSecond-1 || gateway.HeardEpoch() > 100+lookedAtPerSecond {
-			t.Errorf("of a flood it took more than %d in an instant: %v, learnt of %d", lookedAtPerSecond, c, gateway.HeardEpoch())
+		if c := gateway.Counters.Snapshot(); c[ignoredRate] < 2*strangersPerSecond-1 || gateway.HeardEpoch() > 100+strangersPerSecond {
+			t.Errorf("of a flood it took more than %d in an instant: %v, learnt of %d", strangersPerSecond, c, gateway.HeardEpoch())
 		}
 		for _, m := range a.by(gw.addr) {
 			if g, ok := decode(t, net, m.data).(Gateway); ok && (len(g.Nonce) > 0 || m.to != paths.AnnounceGroup) {

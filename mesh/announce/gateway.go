@@ -12,15 +12,13 @@ import (
 	"halo.internal/model/paths"
 )
 
-// Limits of what is looked at (verifying a signature costs) and answered. A node asks about once in half an hour, and
-// at most once a second while it searches.
+// Limits of what is answered.
 const (
-	lookedAtPerSecond = 50 // from everybody together
-	maxSenders        = 1024
-	senderRate        = 1 // answers per second to one node
-	senderBurst       = 4
-	maxUnanswered     = 64          // answers that wait
-	settleMost        = time.Second // that they do
+	maxSenders    = 1024
+	senderRate    = 1 // answers per second to one node
+	senderBurst   = 4
+	maxUnanswered = 64          // answers that wait
+	settleMost    = time.Second // that they do
 )
 
 // GatewaySide announces a gateway and answers the nodes that ask.
@@ -47,6 +45,7 @@ type GatewaySide struct {
 	Counters Counters
 
 	poke    chan struct{}
+	press   chan struct{}
 	orders  chan Order
 	shows   chan uint64
 	heard   atomic.Uint64
@@ -69,7 +68,7 @@ func (t Twinned) instance() uint64 {
 
 // NewGatewaySide returns a gateway's side; Run makes it work.
 func NewGatewaySide(c Config, self func() Gateway, heard func(Node, netip.Addr) <-chan struct{}) *GatewaySide {
-	return &GatewaySide{Config: c, Self: self, Heard: heard, poke: make(chan struct{}, 1), orders: make(chan Order, 1), shows: make(chan uint64, 1)}
+	return &GatewaySide{Config: c, Self: self, Heard: heard, poke: make(chan struct{}, 1), press: make(chan struct{}, 1), orders: make(chan Order, 1), shows: make(chan uint64, 1)}
 }
 
 // Order sends an order to all. One that cannot be sent at once is lost: the next
@@ -81,12 +80,63 @@ func (g *GatewaySide) Order(o Order) {
 	}
 }
 
-// Changed has the gateway announced at once.
+// Changed has the gateway announced at once, or within ten seconds where that was asked
+// for often: links that come and go have it done, and whoever can make them.
 func (g *GatewaySide) Changed() {
 	select {
 	case g.poke <- struct{}{}:
 	default: // an announcement is due already
 	}
+}
+
+// Press has the gateway announced within a second, however often Changed was called. It is
+// for what only the gateway's own people bring about.
+func (g *GatewaySide) Press() {
+	select {
+	case g.press <- struct{}{}:
+	default:
+	}
+}
+
+// outlet decides when announcements go out beside those of each half minute. The zero
+// value but for floods is ready to use.
+type outlet struct {
+	floods  bucket
+	waits   time.Time // since when one waits for room in it; zero: none does
+	presses int       // that are still to go out
+	pressed time.Time // when the last of these did
+}
+
+// ask has one go out when there is room. What waits already waits no longer for it.
+func (o *outlet) ask(now time.Time) {
+	if o.waits.IsZero() {
+		o.waits = now
+	}
+}
+
+// due tells whether one is to go out now, and counts that it does.
+func (o *outlet) due(now time.Time) bool {
+	switch {
+	case o.presses > 0 && now.Sub(o.pressed) >= pressPause:
+		o.presses, o.pressed = o.presses-1, now
+	case !o.waits.IsZero() && o.floods.takeAt(now):
+	default:
+		return false
+	}
+	return true
+}
+
+// next returns when the next may be due; the zero value: when it is asked for.
+func (o *outlet) next(now time.Time) (at time.Time) {
+	if o.presses > 0 {
+		at = o.pressed.Add(pressPause)
+	}
+	if !o.waits.IsZero() {
+		if room := o.floods.room(now); at.IsZero() || room.Before(at) {
+			at = room
+		}
+	}
+	return at
 }
 
 // Show tells it that the network has something which another card of this gateway has
@@ -135,6 +185,7 @@ type speaker struct {
 	own     Twin // what speaks for this gateway
 	looked  time.Time
 	socket  Socket
+	out     outlet
 
 	unanswered int        // answers that wait, in this run
 	settled    chan reply // those that wait no more
@@ -155,7 +206,8 @@ func (g *GatewaySide) Run(ctx context.Context) error {
 	}
 	before := g.Twinned()
 	r.twins.aside, r.twins.other = before.Aside, before.Other
-	return g.loop(ctx, r.run)
+	r.out.floods = bucket{rate: toAllPerSecond, burst: toAllBurst}
+	return g.loop(ctx, &g.Counters, r.run)
 }
 
 func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
@@ -164,12 +216,12 @@ func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 	if r.twins.living.IsZero() { // before, nothing could be heard
 		r.twins.living = time.Now()
 	}
-	all := bucket{rate: lookedAtPerSecond, burst: lookedAtPerSecond}
 	next := time.NewTimer(0)
 	defer next.Stop()
 	twin := time.NewTimer(0)
 	defer twin.Stop()
-	floods := bucket{rate: toAllPerSecond, burst: toAllBurst}
+	out := time.NewTimer(0)
+	defer out.Stop()
 	for {
 		was := r.twins.aside
 		select {
@@ -178,11 +230,10 @@ func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 		case <-next.C:
 			r.announce(next)
 		case <-r.poke:
-			if floods.take() {
-				r.announce(next)
-			} else {
-				next.Reset(jitter(toAllPause))
-			}
+			r.out.ask(time.Now())
+		case <-r.press:
+			r.out.presses = pressTimes
+		case <-out.C:
 		case o := <-r.orders:
 			if !r.twins.aside {
 				b, err := r.codec.EncodeOrder(r.Key, o)
@@ -198,15 +249,15 @@ func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {
 			r.unanswered--
 			r.reply(a)
 		case d := <-in:
-			if !all.take() {
-				r.Counters.add(ignoredRate)
-				continue
-			}
 			r.take(ctx, d)
 		}
 		r.tell()
-		if was && !r.twins.aside {
+		if r.out.due(time.Now()) || was && !r.twins.aside {
 			r.announce(next)
+		}
+		out.Stop()
+		if now := time.Now(); !r.out.next(now).IsZero() {
+			out.Reset(r.out.next(now).Sub(now))
 		}
 		twin.Stop()
 		if at := r.twins.next(); !at.IsZero() {
@@ -228,6 +279,7 @@ func (r *speaker) send(what string, b []byte, err error, to netip.Addr) bool {
 }
 
 func (r *speaker) announce(next *time.Timer) {
+	r.out.waits = time.Time{} // whatever that was for, it is said now
 	if m, ok := r.say(nil, paths.AnnounceGroup, 0); ok && r.Announced != nil {
 		r.Announced(m)
 	}
@@ -429,4 +481,16 @@ func (b *bucket) takeAt(now time.Time) bool {
 	}
 	b.used++
 	return true
+}
+
+// room returns when it can be taken from.
+func (b *bucket) room(now time.Time) time.Time {
+	lacks := b.used + 1 - b.burst
+	if !b.at.IsZero() {
+		lacks -= now.Sub(b.at).Seconds() * b.rate
+	}
+	if lacks <= 0 {
+		return now
+	}
+	return now.Add(time.Duration(lacks/b.rate*float64(time.Second)) + time.Millisecond) // rounded up
 }

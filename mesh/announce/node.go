@@ -168,12 +168,11 @@ func (n *NodeSide) Run(ctx context.Context) error {
 	if r.home.known() && len(r.proven.CASHA256) > 0 && r.proven.Stamp.Epoch >= n.Floor {
 		r.home.ca = r.proven.CASHA256
 	}
-	return n.loop(ctx, r.run)
+	return n.loop(ctx, &n.Counters, r.run)
 }
 
 func (r *search) run(ctx context.Context, s Socket, in <-chan datagram) {
 	r.socket, r.wait, r.timer = s, 0, time.NewTimer(0)
-	all := bucket{rate: lookedAtPerSecond, burst: lookedAtPerSecond}
 	silence := time.NewTimer(Silence)
 	defer r.timer.Stop()
 	defer silence.Stop()
@@ -192,9 +191,7 @@ func (r *search) run(ctx context.Context, s Socket, in <-chan datagram) {
 				r.ask()
 			}
 		case d := <-in:
-			if !all.take() {
-				r.Counters.add(ignoredRate)
-			} else if r.handle(d) {
+			if r.handle(d) {
 				silence.Reset(Silence)
 			}
 		}

@@ -58,6 +58,9 @@ type Gateway struct {
 	order time.Time // when the next is due
 	want  bool      // a document that takes the change back
 	save  bool
+
+	unkept  bool // the card did not take what Save told of last
+	ordered bool // in this countdown, an order was given
 }
 
 // NewGateway returns a gateway that was just started. A change that the power cut
@@ -108,9 +111,15 @@ func (g *Gateway) State() State { return g.s }
 // What follows of it must not be told before it is kept.
 func (g *Gateway) Save() bool {
 	s := g.save
-	g.save = false
+	g.save, g.unkept = false, false
 	return s
 }
+
+// Unkept takes that the card has not taken what Save told of: it is told again. Until the
+// card takes it no switch is ordered, unless the change is to come about in any case, and
+// one that was not ordered in time is given up. After the order nothing waits for the
+// card: the nodes have switched.
+func (g *Gateway) Unkept() { g.save, g.unkept = true, true }
 
 // Announce returns the serials that announcements have to carry.
 func (g *Gateway) Announce() (using, next uint64) {
@@ -286,6 +295,9 @@ func (g *Gateway) Advance(now time.Time) (serial uint64, in time.Duration, order
 	switch g.s.Phase {
 	case Preparing:
 		switch late := now.Sub(g.began) >= g.t.Prepare; {
+		case g.unkept && !g.s.Anyway && !late:
+		case g.unkept && !g.s.Anyway:
+			g.want = true
 		case g.every(held):
 			g.countdown(now, Ordered)
 		case late && (g.s.Anyway || g.secretAlone()) && held > 0:
@@ -316,7 +328,7 @@ func (g *Gateway) Advance(now time.Time) (serial uint64, in time.Duration, order
 func (g *Gateway) fail() { g.failed, g.tried, g.want = new(g.next.Mesh), g.next.Serial, true }
 
 func (g *Gateway) countdown(now time.Time, p Phase) {
-	g.s.Phase, g.at, g.order, g.save = p, now.Add(g.t.Countdown), now, true
+	g.s.Phase, g.at, g.order, g.ordered, g.save = p, now.Add(g.t.Countdown), now, false, true
 }
 
 // tick sends orders until it is time, and switches then.
@@ -326,15 +338,24 @@ func (g *Gateway) tick(now time.Time) (serial uint64, in time.Duration, order bo
 			g.commit()
 			return 0, 0, false
 		}
+		if !g.ordered && g.unkept && !g.s.Anyway {
+			g.want = true
+			return 0, 0, false
+		}
+		if !g.ordered { // it slept, and so did nobody switch
+			g.countdown(now, Ordered)
+			return 0, 0, false
+		}
 		// Awaited is who had the document.
 		g.s.Expected = slices.DeleteFunc(slices.Clone(g.s.Expected), func(id string) bool { return g.nodes[id].Held != g.next.Serial })
 		g.s.Phase, g.on, g.began, g.save = Settling, g.next.Mesh, now, true
 		return 0, 0, false
 	}
-	if now.Before(g.order) || g.save { // nothing is told before it is kept
+	waits := g.save && !g.ordered && !(g.unkept && g.s.Anyway) // nothing is told before it is kept
+	if now.Before(g.order) || waits {
 		return 0, 0, false
 	}
-	g.order = now.Add(g.t.Repeat)
+	g.order, g.ordered = now.Add(g.t.Repeat), true
 	return g.next.Serial, g.at.Sub(now), true
 }
 

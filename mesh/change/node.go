@@ -21,8 +21,14 @@ const (
 // before it.
 const crossing = 10 * time.Second
 
-// maxElsewhere bounds the channels on which strangers can have the mesh be heard.
-const maxElsewhere = 4
+// Bounds of what strangers can bring about by having the mesh be heard where it is not.
+// On another channel of HaLow the driver may have to be loaded anew, twice for each look.
+const (
+	maxElsewhere = 4   // profiles that are looked at in a round, those that were least often before others
+	straysFirst  = 4   // other channels of HaLow that are looked at without a further pause
+	straysMost   = 2   // times Longest, that such pauses grow to
+	maxLooks     = 128 // profiles of which it is known how often they were: more than there are channels
+)
 
 // Heard is what the gateway says of its profile documents, in its epoch.
 type Heard struct {
@@ -50,11 +56,14 @@ type Node struct {
 	deserted time.Time // when the last peer was lost, or was there none; zero while there is one
 	at       time.Time // of an ordered switch; zero: none
 
-	elsewhere []bundle.Mesh // our mesh was heard there
-	lonely    bool          // it had no peer when it set out to try others
-	turn      int           // of the profiles that are tried
-	pause     time.Duration // on base before the next try
+	elsewhere []bundle.Mesh       // our mesh was heard there
+	lonely    bool                // it had no peer when it set out to try others
+	looks     map[bundle.Mesh]int // how often these were tried since the gateway was heard
+	round     []bundle.Mesh       // that were tried since all were
+	pause     time.Duration       // on base before the next try
 	tryAt     time.Time
+	strays    int       // other channels of HaLow that were looked at because of what strangers said
+	strayAt   time.Time // no other before
 
 	save bool
 }
@@ -62,7 +71,7 @@ type Node struct {
 // NewNode returns a node that was just started, with what its bundle says and its
 // card keeps.
 func NewNode(t Timing, b bundle.Mesh, home profile.Opened, next *profile.Opened, now time.Time) *Node {
-	n := &Node{t: t.WithDefaults(), bundle: b.WithDefaults(), home: home, next: next, deserted: now}
+	n := &Node{t: t.WithDefaults(), bundle: b.WithDefaults(), home: home, next: next, deserted: now, looks: map[bundle.Mesh]int{}}
 	if next != nil && !next.After(home.Document) {
 		n.next = nil
 	}
@@ -113,6 +122,11 @@ func (n *Node) Save() bool {
 	return s
 }
 
+// Unkept takes that the card has not taken what Save told of: it is told again. A node
+// waits for its card with nothing: the others switch without it, and it finds them again
+// after a power cut.
+func (n *Node) Unkept() { n.save = true }
+
 // Away tells whether the node is not where it lives.
 func (n *Node) Away() bool { return n.mode != rest || n.on != n.homeMesh() }
 
@@ -143,7 +157,9 @@ func (n *Node) come(now time.Time, m bundle.Mesh, how mode) {
 // settle makes the profile in use the one to come back to.
 func (n *Node) settle() {
 	n.base, n.mode, n.until, n.rejoined = n.on, rest, time.Time{}, false
-	n.pause, n.turn = 0, 0
+	n.pause, n.round = 0, nil
+	n.strays, n.strayAt = 0, time.Time{}
+	clear(n.looks)
 }
 
 // adopt makes a document the one that counts.
@@ -241,12 +257,44 @@ func (n *Node) Peers(now time.Time, count int) {
 }
 
 // Elsewhere takes that the mesh was heard on a channel with another profile than
-// the one in use. Anybody may say so; it is looked at in its turn.
+// the one in use. Anybody may say so; it is looked at in its turn. Of more than a round
+// takes, those count that were looked at least often: who has it be heard everywhere does
+// not hide where it is.
 func (n *Node) Elsewhere(m bundle.Mesh) {
-	if m == n.on || len(n.elsewhere) == maxElsewhere || slices.Contains(n.elsewhere, m) {
+	if m == n.on || slices.Contains(n.elsewhere, m) {
 		return
 	}
-	n.elsewhere = append(n.elsewhere, m)
+	if len(n.elsewhere) < maxElsewhere {
+		n.elsewhere = append(n.elsewhere, m)
+		return
+	}
+	for i, e := range n.elsewhere {
+		if n.looks[e] > n.looks[m] && !slices.Contains(n.round, e) {
+			n.elsewhere[i] = m
+			return
+		}
+	}
+}
+
+// strange tells whether a profile is one on another channel of HaLow, by nothing but what
+// strangers can say.
+func (n *Node) strange(m bundle.Mesh) bool {
+	return m.HaLowChannel != n.base.HaLowChannel && slices.Contains(n.elsewhere, m) && !slices.Contains(n.signed(), m)
+}
+
+// look notes that a profile is tried.
+func (n *Node) look(now time.Time, m bundle.Mesh) {
+	if len(n.looks) == maxLooks {
+		clear(n.looks)
+	}
+	n.looks[m]++
+	n.round = append(n.round, m)
+	if !n.strange(m) {
+		return
+	}
+	if n.strays++; n.strays >= straysFirst {
+		n.strayAt = now.Add(min(n.t.Longest<<min(n.strays-straysFirst, 8), straysMost*n.t.Longest))
+	}
 }
 
 // Forget drops former profiles whose time is over. A clock that is a guess must not
@@ -261,6 +309,22 @@ func (n *Node) Forget(wall time.Time) {
 
 // Known returns all profiles that this node knows of, each once.
 func (n *Node) Known() []bundle.Mesh {
+	list := n.signed()
+	at := min(len(list), 1) // after the one that counts, and the one that is to
+	if n.next != nil {
+		at = min(len(list), 2)
+	}
+	for _, m := range n.elsewhere {
+		if !slices.Contains(list, m) {
+			list = slices.Insert(list, at, m)
+			at++
+		}
+	}
+	return list
+}
+
+// signed returns those of the documents and of the bundle.
+func (n *Node) signed() []bundle.Mesh {
 	var list []bundle.Mesh
 	add := func(m bundle.Mesh) {
 		if !slices.Contains(list, m) {
@@ -271,9 +335,6 @@ func (n *Node) Known() []bundle.Mesh {
 		add(n.next.Mesh)
 	}
 	add(n.homeMesh())
-	for _, m := range n.elsewhere {
-		add(m)
-	}
 	for _, f := range n.home.Former {
 		add(f.Mesh)
 	}
@@ -283,6 +344,13 @@ func (n *Node) Known() []bundle.Mesh {
 		}
 	}
 	return list
+}
+
+// untried returns those of them that are to be tried yet in this round.
+func (n *Node) untried(now time.Time) []bundle.Mesh {
+	return slices.DeleteFunc(n.Known(), func(m bundle.Mesh) bool {
+		return m == n.base || slices.Contains(n.round, m) || n.strange(m) && now.Before(n.strayAt)
+	})
 }
 
 // Advance does what has become due.
@@ -317,20 +385,22 @@ func (n *Node) advanceRest(now time.Time) {
 	if !alone && now.Sub(quiet) < n.patience || now.Before(n.tryAt) || !n.at.IsZero() {
 		return
 	}
-	others := slices.DeleteFunc(n.Known(), func(m bundle.Mesh) bool { return m == n.base })
+	others := n.untried(now)
 	if len(others) == 0 {
+		n.round = nil
 		return
 	}
-	i := n.turn % len(others)
-	if n.turn++; i == len(others)-1 { // once through them: ever more rarely
+	to := others[0]
+	n.look(now, to)
+	if len(n.untried(now)) == 0 { // once through them: ever more rarely
 		n.pause = min(max(2*n.pause, n.t.Visit), n.t.Longest)
-		n.elsewhere = nil // who is still there is heard again
+		n.round, n.elsewhere = nil, nil // who is still there is heard again
 	} else if n.pause == 0 {
 		n.pause = n.t.Visit
 	}
 	n.pause = min(n.t.Jitter(n.pause), n.t.Longest)
 	n.lonely = alone
-	n.come(now, others[i], visit)
+	n.come(now, to, visit)
 }
 
 // Due returns when Advance has to be called at the latest.

@@ -242,7 +242,7 @@ func (w *world) live(i int, b *board, reached bool, order *Heard, in time.Durati
 func (w *world) rejoin(i int, b *board) {
 	for k, o := range w.boards {
 		pair := [2]int{min(i, k), max(i, k)}
-		if k == i || !o.on || o.revoked || w.lost() || !(w.air[pair] && o.profile().Channel == b.profile().Channel || w.cable[pair]) {
+		if k == i || !o.on || o.revoked || w.lost() || !(w.air[pair] && sameAir(o.profile(), b.profile()) || w.cable[pair]) {
 			continue
 		}
 		var d profile.Opened
@@ -265,12 +265,18 @@ func (w *world) rejoin(i int, b *board) {
 func (w *world) scan(i int, n *Node) {
 	for k, o := range w.boards {
 		pair := [2]int{min(i, k), max(i, k)}
-		if k != i && o.on && w.air[pair] && o.profile().Channel != n.On().Channel && !w.lost() {
-			m := n.On()
-			m.Channel = o.profile().Channel
-			n.Elsewhere(m)
+		if k == i || !o.on || !w.air[pair] || sameAir(o.profile(), n.On()) || w.lost() {
+			continue
 		}
+		m := n.On()
+		m.Channel, m.HaLowChannel = o.profile().Channel, o.profile().HaLowChannel
+		n.Elsewhere(m)
 	}
+}
+
+// sameAir tells whether radios hear each other by two profiles.
+func sameAir(a, b bundle.Mesh) bool {
+	return a.Channel == b.Channel && a.HaLowChannel == b.HaLowChannel
 }
 
 // run advances for so long, or until done.
@@ -328,6 +334,12 @@ func other(channel int, psk string) bundle.Mesh {
 	return m
 }
 
+func halow(channel int, psk string) bundle.Mesh {
+	m := bundled
+	m.HaLowChannel, m.PSK = channel, psk
+	return m
+}
+
 func TestAChangeOfAllThatAreThere(t *testing.T) {
 	for name, m := range map[string]bundle.Mesh{"channel": other(6, bundled.PSK), "secret": other(1, "the new secret"), "both": other(11, "the new secret")} {
 		t.Run(name, func(t *testing.T) {
@@ -366,6 +378,9 @@ func TestWhoWasOffComesBack(t *testing.T) {
 		"two secrets":          {other(1, "the new secret"), other(1, "a newer secret")},
 		"channel":              {other(6, bundled.PSK)},
 		"channel, then secret": {other(6, bundled.PSK), other(6, "the new secret")},
+		"HaLow":                {halow(28, bundled.PSK)},
+		"HaLow, then secret":   {halow(28, bundled.PSK), halow(28, "the new secret")},
+		"HaLow, twice":         {halow(28, bundled.PSK), halow(44, bundled.PSK)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, 2, 3)
@@ -636,6 +651,183 @@ func TestWhoGoesOffIsNotAwaited(t *testing.T) {
 			}
 			if g.Lose(func(string) bool { return false }) != nil && tc.want == Ordered {
 				t.Error("one is lost after the order")
+			}
+		})
+	}
+}
+
+// TestACardThatTakesNothing keeps a gateway from having all switch, unless they are to in
+// any case; and from nothing once they have.
+func TestACardThatTakesNothing(t *testing.T) {
+	for name, tc := range map[string]struct {
+		anyway      bool
+		from        Phase // in which the card begins to fail
+		ordered     bool
+		want        bundle.Mesh
+		atLeast, in time.Duration // when it is over
+	}{
+		"all the time":             {false, Preparing, false, bundled, 3 * time.Minute, 4 * time.Minute},
+		"all the time, anyway":     {true, Preparing, true, other(6, bundled.PSK), 0, time.Minute},
+		"when it is to be ordered": {false, Ordered, false, bundled, 5 * time.Second, 10 * time.Second},
+		"then, anyway":             {true, Ordered, true, other(6, bundled.PSK), 0, time.Minute},
+		"once all have switched":   {false, Settling, true, other(6, bundled.PSK), 0, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			d := func(serial uint64, m bundle.Mesh) profile.Opened {
+				return profile.Opened{Document: profile.Document{Epoch: 1, Serial: serial, Mesh: m}}
+			}
+			g := NewGateway(Timing{}, bundled, d(1, bundled), nil, State{Phase: Idle}, now)
+			g.Start(now, d(2, other(6, bundled.PSK)), []string{"n1"}, tc.anyway)
+			fails, ordered, using := false, false, uint64(1)
+			began := now
+			for g.State().Phase != Idle || now == began {
+				now = now.Add(step)
+				if now.Sub(began) > time.Second {
+					g.Report(now, "n1", 2, using)
+				}
+				_, _, order := g.Advance(now)
+				if mesh, _, wanted := g.Wanted(); wanted {
+					g.Back(now, d(3, mesh))
+				}
+				for g.Save() {
+					if fails = fails || g.State().Phase == tc.from; fails {
+						g.Unkept()
+						break
+					}
+					_, _, again := g.Advance(now)
+					order = order || again
+				}
+				if order {
+					ordered = true
+				}
+				if ordered && g.On().Channel == 6 {
+					using = 2
+				}
+				if now.Sub(began) > time.Hour {
+					t.Fatalf("it is %s for ever", g.State().Phase)
+				}
+			}
+			if took := now.Sub(began); ordered != tc.ordered || g.On() != tc.want || took < tc.atLeast || took > tc.in {
+				t.Errorf("ordered %v, ended on channel %d after %s; want %v, channel %d, within %s to %s", ordered, g.On().Channel, took, tc.ordered, tc.want.Channel, tc.atLeast, tc.in)
+			}
+		})
+	}
+}
+
+// TestACardThatTakesItLater: what waited goes on.
+func TestACardThatTakesItLater(t *testing.T) {
+	now := time.Now()
+	d := func(serial uint64, m bundle.Mesh) profile.Opened {
+		return profile.Opened{Document: profile.Document{Epoch: 1, Serial: serial, Mesh: m}}
+	}
+	g := NewGateway(Timing{}, bundled, d(1, bundled), nil, State{Phase: Idle}, now)
+	g.Start(now, d(2, other(6, bundled.PSK)), []string{"n1"}, false)
+	g.Save()
+	g.Unkept()
+	g.Report(now, "n1", 2, 1)
+	for range 40 { // ten seconds
+		now = now.Add(step)
+		if g.Advance(now); !g.Save() || g.State().Phase != Preparing {
+			t.Fatalf("it is %s, and nothing is to be kept", g.State().Phase)
+		}
+		g.Unkept()
+	}
+	g.Save()
+	g.Advance(now)
+	if g.State().Phase != Ordered {
+		t.Errorf("once the card has taken it, it is %s, want %s", g.State().Phase, Ordered)
+	}
+}
+
+// TestAGatewayThatSlept through the countdown begins it anew: it has ordered nobody.
+func TestAGatewayThatSlept(t *testing.T) {
+	now := time.Now()
+	d := func(serial uint64, m bundle.Mesh) profile.Opened {
+		return profile.Opened{Document: profile.Document{Epoch: 1, Serial: serial, Mesh: m}}
+	}
+	g := NewGateway(Timing{}, bundled, d(1, bundled), nil, State{Phase: Idle}, now)
+	g.Start(now, d(2, other(6, bundled.PSK)), []string{"n1"}, false)
+	g.Report(now, "n1", 2, 1)
+	g.Save()
+	g.Advance(now)
+	g.Save()
+	now = now.Add(time.Minute)
+	g.Advance(now)
+	if g.On().Channel == 6 || g.State().Phase != Ordered {
+		t.Fatalf("it is %s on channel %d, and has ordered nothing", g.State().Phase, g.On().Channel)
+	}
+	g.Save()
+	if _, in, order := g.Advance(now.Add(step)); !order || in <= 0 {
+		t.Errorf("ordered %v in %s", order, in)
+	}
+}
+
+// TestWhatStrangersHaveLookedAt plays two days of a node that is alone, and in whose
+// mesh's name somebody beacons on other channels all the time: how often it goes there,
+// and when it has been where the mesh is, which is heard now and then.
+func TestWhatStrangersHaveLookedAt(t *testing.T) {
+	const long = 48 * time.Hour
+	home := halow(1, bundled.PSK)
+	at := func(n int) bundle.Mesh { m := home; m.HaLowChannel = n; return m }
+	wifi := func(n int) bundle.Mesh { m := home; m.Channel = n; return m }
+	former := other(9, "a former secret")
+	for name, tc := range map[string]struct {
+		forged []bundle.Mesh
+		most   int // looks at these in the two days
+		within time.Duration
+	}{
+		"nobody":               {nil, 0, 30 * time.Minute},
+		"one channel of HaLow": {[]bundle.Mesh{at(3)}, 4 + 2*48, 30 * time.Minute},
+		"all of HaLow": {func() (all []bundle.Mesh) {
+			for n := 3; n < 99; n += 2 {
+				all = append(all, at(n))
+			}
+			return all
+		}(), 4 + 2*48, 36 * time.Hour},
+		"five of Wi-Fi": {[]bundle.Mesh{wifi(2), wifi(3), wifi(4), wifi(5), wifi(6)}, 48 * 4, 4 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(7, 1))
+			now := time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC)
+			began := now
+			d := profile.Opened{Document: profile.Document{Epoch: 1, Serial: 1, Mesh: home, Former: []profile.Former{{Mesh: former, Until: now.Add(profile.Keep)}}}}
+			n := NewNode(Timing{Jitter: func(d time.Duration) time.Duration { return d }}, bundled, d, nil, now)
+			mesh := at(2)
+			looks := map[bundle.Mesh]int{}
+			var first time.Duration // after which it was where the mesh is
+			on := n.On()
+			for now.Sub(began) < long {
+				now = now.Add(5 * time.Second)
+				if now.Sub(began)%(90*time.Second) == 0 && n.On() == home {
+					for _, i := range r.Perm(len(tc.forged)) { // the strongest first
+						n.Elsewhere(tc.forged[i])
+					}
+					n.Elsewhere(mesh)
+				}
+				n.Peers(now, 0)
+				n.Advance(now)
+				if m := n.On(); m != on {
+					if on = m; m != home {
+						looks[m]++
+					}
+					if m == mesh && first == 0 {
+						first = now.Sub(began)
+					}
+				}
+			}
+			forged := 0
+			for _, m := range tc.forged {
+				forged += looks[m]
+			}
+			if forged > tc.most {
+				t.Errorf("it went %d times where strangers said, want at most %d", forged, tc.most)
+			}
+			if first == 0 || first > tc.within {
+				t.Errorf("it was where the mesh is after %s, want it within %s", first, tc.within)
+			}
+			if looks[former] < 30 {
+				t.Errorf("it tried the profile of before %d times", looks[former])
 			}
 		})
 	}

@@ -16,7 +16,6 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/mesh/listen"
 	"halo.internal/model"
+	"halo.internal/model/order"
 	"halo.internal/model/paths"
 )
 
@@ -155,7 +155,7 @@ func (d *Doctor) Report() model.DoctorReport {
 	for _, p := range d.patients {
 		r.Peers = append(r.Peers, p.report())
 	}
-	slices.SortFunc(r.Peers, func(a, b model.DoctorPeer) int {
+	order.By(r.Peers, func(a, b model.DoctorPeer) int {
 		if a.Gateway != b.Gateway {
 			return int(bit(b.Gateway)) - int(bit(a.Gateway))
 		}

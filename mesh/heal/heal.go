@@ -31,6 +31,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"halo.internal/model/order"
 )
 
 // Use is whose a radio is.
@@ -284,6 +286,6 @@ func (m *Machine) States() []State {
 		}
 		list = append(list, s)
 	}
-	slices.SortFunc(list, func(a, b State) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	order.By(list, func(a, b State) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return list
 }

@@ -32,6 +32,7 @@ import (
 	"halo.internal/mesh/mdns"
 	"halo.internal/mesh/ntp"
 	"halo.internal/model"
+	"halo.internal/model/order"
 	"halo.internal/model/paths"
 )
 
@@ -342,7 +343,7 @@ func (l *LAN) DNS() model.DNSStatus {
 	for _, h := range l.hosts(l.state()) {
 		s.Names = append(s.Names, model.DNSName{Name: h.Name, Addresses: h.Addresses})
 	}
-	slices.SortFunc(s.Names, func(a, b model.DNSName) int { return strings.Compare(a.Name, b.Name) })
+	order.By(s.Names, func(a, b model.DNSName) int { return strings.Compare(a.Name, b.Name) })
 	list, err := l.upstream()
 	if s.Upstreams = append(s.Upstreams, list...); err != nil {
 		s.NoUpstream = err.Error()

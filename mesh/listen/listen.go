@@ -27,6 +27,8 @@ type At struct {
 	Iface string         // packets that come in elsewhere are not for it, whatever their destination
 	Addr  netip.Addr     // need not be there yet
 	From  []netip.Prefix // sources that are answered; none: nobody
+
+	Except []netip.Prefix // of those, sources that are not
 }
 
 func (a At) String() string { return a.Addr.WithZone("").String() + "%" + a.Iface }
@@ -80,7 +82,8 @@ func (a At) once(ctx context.Context, serve func(context.Context) error) error {
 // Allowed tells whether a source is answered.
 func (a At) Allowed(source netip.Addr) bool {
 	source = source.Unmap().WithZone("")
-	return slices.ContainsFunc(a.From, func(p netip.Prefix) bool { return p.Contains(source) })
+	in := func(p netip.Prefix) bool { return p.Contains(source) }
+	return slices.ContainsFunc(a.From, in) && !slices.ContainsFunc(a.Except, in)
 }
 
 func (a At) target(port uint16) (string, error) {

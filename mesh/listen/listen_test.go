@@ -216,3 +216,12 @@ func TestClient(t *testing.T) {
 		}
 	}
 }
+
+func TestAllowed(t *testing.T) {
+	at := At{From: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, Except: []netip.Prefix{netip.MustParsePrefix("10.42.255.0/24")}}
+	for text, want := range map[string]bool{"10.42.0.10": true, "::ffff:10.42.0.10": true, "10.42.254.255": true, "10.42.255.0": false, "10.42.255.7": false, "10.43.0.10": false} {
+		if got := at.Allowed(netip.MustParseAddr(text)); got != want {
+			t.Errorf("%s: allowed %v, want %v", text, got, want)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -100,6 +101,69 @@ func (d *Device) route() error {
 	return nil
 }
 
+// Guard looks whether the interface is what Open made, and puts back addresses that have
+// gone, and with routes those too. Somebody's mistake takes them, or a driver's; nothing
+// else would notice. It wraps ErrLost where the interface itself is another, or none: the
+// device is to be closed and opened again. It may be called often: it looks every
+// guardEvery, and says until then what it found.
+func (d *Device) Guard(routes bool) error {
+	d.mu.Lock()
+	now := time.Now()
+	if now.Sub(d.guarded) < guardEvery {
+		defer d.mu.Unlock()
+		return d.guardErr
+	}
+	d.guarded = now
+	d.mu.Unlock()
+	err := d.mend(routes)
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		err = nil // what was asked for changed meanwhile: the next look has it
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.guardErr = err
+	return err
+}
+
+func (d *Device) mend(routes bool) error {
+	link, err := netlink.LinkByName(d.cfg.Name)
+	if missing, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
+		return fmt.Errorf("overlay: %w: %w", ErrLost, missing)
+	}
+	if err != nil {
+		return fmt.Errorf("overlay: find %s: %w", d.cfg.Name, err)
+	}
+	if link.Attrs().Index != d.index {
+		return fmt.Errorf("overlay: %w: %s is another one", ErrLost, d.cfg.Name)
+	}
+	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("overlay: addresses of %s: %w", d.cfg.Name, err)
+	}
+	whole := link.Attrs().Flags&net.FlagUp != 0
+	for _, p := range d.cfg.Addresses {
+		whole = whole && slices.ContainsFunc(have, func(a netlink.Addr) bool { ip, ok := netip.AddrFromSlice(a.IP); return ok && ip.Unmap() == p.Addr() })
+	}
+	if !whole {
+		if err := d.address(); err != nil {
+			return err
+		}
+	}
+	if !routes {
+		return nil
+	}
+	list, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: d.index}, netlink.RT_FILTER_OIF)
+	if err != nil {
+		return fmt.Errorf("overlay: routes through %s: %w", d.cfg.Name, err)
+	}
+	for _, p := range d.cfg.Routes {
+		if !slices.ContainsFunc(list, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.String() == p.Masked().String() }) {
+			return d.route()
+		}
+	}
+	return nil
+}
+
 // address makes the interface's addresses exactly the configured ones and
 // brings it up. Duplicate address detection is off: the addresses follow from
 // keys or are given out by the gateway.
@@ -108,6 +172,7 @@ func (d *Device) address() error {
 	if err != nil {
 		return fmt.Errorf("overlay: find %s: %w", d.cfg.Name, err)
 	}
+	d.index = link.Attrs().Index
 	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("overlay: addresses of %s: %w", d.cfg.Name, err)

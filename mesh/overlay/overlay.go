@@ -20,6 +20,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"halo.internal/model"
+	"halo.internal/model/order"
 )
 
 // overhead is what WireGuard adds to a packet over IPv6: 40 octets of IPv6, 8
@@ -109,6 +110,7 @@ type Device struct {
 	cfg     Config
 	backend backend
 	kernel  bool
+	index   int // of the interface: another one of its name is not this device's
 
 	// changing is held while WireGuard's peers are changed: hundreds of new ones take the
 	// kernel seconds, in which Status has to answer.
@@ -121,7 +123,15 @@ type Device struct {
 	// inherited are the peers that an earlier process left in the kernel. Those
 	// that are still wanted keep their sessions.
 	inherited [][32]byte
+	guarded   time.Time // when Guard looked last
+	guardErr  error     // and what it found
 }
+
+// ErrLost is wrapped when the interface has gone from the kernel.
+var ErrLost = errors.New("the overlay's interface is gone")
+
+// guardEvery is how often Guard asks the kernel.
+const guardEvery = 10 * time.Second
 
 // Open makes the interface, or adopts the kernel's that an earlier process
 // left, gives it its addresses, and brings it up.
@@ -262,7 +272,7 @@ func (d *Device) Status() ([]model.OverlayPeer, error) {
 		slices.Sort(p.Addresses)
 		out = append(out, p)
 	}
-	slices.SortFunc(out, func(a, b model.OverlayPeer) int {
+	order.By(out, func(a, b model.OverlayPeer) int {
 		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.PublicKey, b.PublicKey))
 	})
 	return out, nil

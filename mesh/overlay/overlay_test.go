@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -202,6 +203,60 @@ func TestInterfaceIsAsConfigured(t *testing.T) {
 	}
 	if _, err := Open(config("wg-c", identity.New(), overA, overA6)); err == nil {
 		t.Error("a second device took the same interface")
+	}
+}
+
+// TestGuard has somebody take away, bit by bit, what Open made.
+func TestGuard(t *testing.T) {
+	c := config("wg-g", identity.New(), overA, overA6)
+	c.Routes = []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}
+	d, err := open(t, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard := func(routes bool) error {
+		d.guarded = time.Time{}
+		return d.Guard(routes)
+	}
+	routed := func() bool {
+		list, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{LinkIndex: d.index}, netlink.RT_FILTER_OIF)
+		return err == nil && slices.ContainsFunc(list, func(r netlink.Route) bool { return r.Dst.String() == "10.43.0.0/16" })
+	}
+	link := nstest.Link(t, "wg-g")
+	if err := netlink.LinkSetDown(link); err != nil { // takes routes along
+		t.Fatal(err)
+	}
+	d.guarded = time.Now()
+	if err := d.Guard(true); err != nil || routed() {
+		t.Errorf("within %s of the last look: mended %v, %v", guardEvery, routed(), err)
+	}
+	if err := guard(false); err != nil || routed() {
+		t.Errorf("without routes: mended %v, %v", routed(), err)
+	}
+	if up := nstest.Link(t, "wg-g").Attrs().Flags&net.FlagUp != 0; !up {
+		t.Error("it stays down")
+	}
+	if err := guard(true); err != nil || !routed() {
+		t.Errorf("the route was not put back: %v", err)
+	}
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil || len(addrs) != 1 {
+		t.Fatalf("addresses %v, %v", addrs, err)
+	}
+	if err := netlink.AddrDel(link, &addrs[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := guard(true); err != nil {
+		t.Error(err)
+	}
+	if addrs, err = netlink.AddrList(link, netlink.FAMILY_V4); err != nil || len(addrs) != 1 || !routed() {
+		t.Errorf("the address was not put back, or its route: %v, %v", addrs, err)
+	}
+	if err := netlink.LinkDel(link); err != nil {
+		t.Fatal(err)
+	}
+	if err := guard(true); !errors.Is(err, ErrLost) {
+		t.Errorf("gone: got %v, want ErrLost", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"halo.internal/mesh/sae"
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 )
 
 // maxKnown is how many stations' keys are held.
@@ -229,7 +230,7 @@ func (e *Engine) Advance(now time.Time) {
 	for mac := range e.peers {
 		macs = append(macs, mac)
 	}
-	slices.SortFunc(macs, func(a, b dot11.MAC) int { return bytes.Compare(a[:], b[:]) })
+	order.By(macs, func(a, b dot11.MAC) int { return bytes.Compare(a[:], b[:]) })
 	for _, mac := range macs {
 		p := e.peers[mac]
 		if p.held != nil && reached(p.held.timer) {

@@ -21,6 +21,7 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/model"
+	"halo.internal/model/order"
 	"halo.internal/model/paths"
 )
 
@@ -109,6 +110,16 @@ func (l List) Members(other List) bool {
 		a.WireGuard, a.Next = b.WireGuard, b.Next
 		return a == b
 	})
+}
+
+// Withdraws tells whether l shuts somebody or something out that the list before it let
+// in: a member, or certificates and codes of people.
+func (l List) Withdraws(before List) bool {
+	a, b := l.Operators, before.Operators
+	return a.Floor > b.Floor || a.Codes > b.Codes ||
+		slices.ContainsFunc(a.Revoked, func(serial uint64) bool { return !slices.Contains(b.Revoked, serial) }) ||
+		slices.ContainsFunc(l.Revoked, func(id string) bool { return !slices.Contains(before.Revoked, id) }) ||
+		slices.ContainsFunc(before.Peers, func(p Peer) bool { _, ok := l.Find(p.Key); return !ok })
 }
 
 // Keys tells whether the same members have the same keys of the overlay in both
@@ -229,7 +240,7 @@ func must[T any](v T, err error) T {
 // Sign returns the signed form of a list by the network's key. Peers need not be
 // in order.
 func Sign(network identity.Key, l List) ([]byte, error) {
-	slices.SortFunc(l.Peers, func(a, b Peer) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+	order.By(l.Peers, func(a, b Peer) int { return bytes.Compare(a.Key[:], b.Key[:]) })
 	if err := l.check(network.Public()); err != nil {
 		return nil, err
 	}

@@ -288,6 +288,41 @@ func TestReborn(t *testing.T) {
 	}
 }
 
+func TestWithdraws(t *testing.T) {
+	newcomer := key(t, 99)
+	for name, tc := range map[string]struct {
+		change func(*List)
+		want   bool
+	}{
+		"nothing":                        {func(*List) {}, false},
+		"a life, and keys":               {func(l *List) { l.Peers[0].Boot, l.Peers[1].WireGuard, l.Peers[1].Next = 9, [32]byte{78}, [32]byte{79} }, false},
+		"a newcomer":                     {func(l *List) { l.Peers = append(l.Peers, Peer{Key: newcomer.Public()}) }, false},
+		"a name":                         {func(l *List) { l.Peers[0].Name = "mast" }, false},
+		"one is let in again":            {func(l *List) { l.Revoked = nil }, false},
+		"a certificate that has expired": {func(l *List) { l.Operators.Revoked = l.Operators.Revoked[1:] }, false},
+		"one is gone":                    {func(l *List) { l.Peers = l.Peers[1:] }, true},
+		"one for another":                {func(l *List) { l.Peers[2] = Peer{Key: newcomer.Public()} }, true},
+		"one is revoked":                 {func(l *List) { l.Revoked = append(l.Revoked, "n-b") }, true},
+		"another is revoked instead":     {func(l *List) { l.Revoked = []string{"n-b"} }, true},
+		"a certificate":                  {func(l *List) { l.Operators.Revoked = append(l.Operators.Revoked, 12) }, true},
+		"all certificates":               {func(l *List) { l.Operators.Floor++ }, true},
+		"codes":                          {func(l *List) { l.Operators.Codes++ }, true},
+	} {
+		sorted := func() List {
+			l := sample(t)
+			l.Revoked = []string{"n-a"}
+			slices.SortFunc(l.Peers, func(a, b Peer) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+			return l
+		}
+		l := sorted()
+		tc.change(&l)
+		slices.SortFunc(l.Peers, func(a, b Peer) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+		if got := l.Withdraws(sorted()); got != tc.want {
+			t.Errorf("%s: withdraws %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
 func TestSevered(t *testing.T) {
 	l := sample(t)
 	l.Peers[1].Next = [32]byte{77}

@@ -33,6 +33,7 @@ import (
 	"halo.internal/mesh/port/sak"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
+	"halo.internal/model/order"
 )
 
 // Roles of a port: those that can be pinned, and that of one whose use is not
@@ -281,7 +282,7 @@ func (ps *Ports) List() []model.Port {
 	for _, p := range ps.all() {
 		list = append(list, p.status())
 	}
-	slices.SortFunc(list, func(a, b model.Port) int { return strings.Compare(a.Iface, b.Iface) })
+	order.By(list, func(a, b model.Port) int { return strings.Compare(a.Iface, b.Iface) })
 	return list
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"halo.internal/identity"
+	"halo.internal/model/order"
 )
 
 // sealedSize is the length of the document's key, sealed for one member.
@@ -65,7 +66,7 @@ func (d *Document) seal(random io.Reader, members []identity.PublicKey) error {
 	if len(d.entries) == 0 || len(d.entries) > MaxMembers {
 		return fmt.Errorf("%w: expected 1 to %d members, got %d", ErrForm, MaxMembers, len(d.entries))
 	}
-	slices.SortFunc(d.entries, func(a, b entry) int { return bytes.Compare(a.tag[:], b.tag[:]) })
+	order.By(d.entries, func(a, b entry) int { return bytes.Compare(a.tag[:], b.tag[:]) })
 	return nil
 }
 

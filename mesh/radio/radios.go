@@ -13,6 +13,7 @@ import (
 
 	"halo.internal/drivers/nl80211"
 	"halo.internal/model"
+	"halo.internal/model/order"
 )
 
 // More kinds of events.
@@ -99,7 +100,7 @@ func (rs *Radios) List() []State {
 	for index, h := range rs.held {
 		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: h.state, Failures: h.fails, Refused: h.spare, Peers: h.radio.Peers(), Dropped: h.radio.Dropped(), View: h.radio.View()})
 	}
-	slices.SortFunc(list, func(a, b State) int { return cmp.Compare(a.Name, b.Name) })
+	order.By(list, func(a, b State) int { return cmp.Compare(a.Name, b.Name) })
 	return list
 }
 

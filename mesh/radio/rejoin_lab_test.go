@@ -48,6 +48,7 @@ func TestAMemberWithAFormerSecretRejoins(t *testing.T) {
 						}
 						return identity.PublicKey{}, false
 					},
+					Boot: 1, Since: func() uint64 { return 0 },
 				})
 			}
 			secret := func(s string, to chan heard) func(*radio.Config) {

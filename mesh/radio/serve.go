@@ -19,6 +19,7 @@ import (
 	"halo.internal/mesh/peering/choice"
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 )
 
 const (
@@ -374,7 +375,7 @@ func (r *Radio) candidates(now time.Time) (list []choice.Candidate) {
 // them: they would be sought in turn, for ever, before a member that is weaker.
 func (r *Radio) consider(list []choice.Candidate) []choice.Candidate {
 	first := func(c choice.Candidate) bool { return c.Linked || c.Sought }
-	slices.SortFunc(list, func(a, b choice.Candidate) int {
+	order.By(list, func(a, b choice.Candidate) int {
 		switch x, y := r.heard[a.MAC], r.heard[b.MAC]; {
 		case first(a) != first(b):
 			if first(a) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"halo.internal/drivers/nl80211"
@@ -14,6 +13,7 @@ import (
 	"halo.internal/mesh/sae"
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 )
 
 // station is another member that was heard.
@@ -405,7 +405,7 @@ func (r *Radio) snapshot(now time.Time) {
 		}
 		list = append(list, peer)
 	}
-	slices.SortFunc(list, func(a, b Peer) int { return cmp.Compare(a.MAC.String(), b.MAC.String()) })
+	order.By(list, func(a, b Peer) int { return cmp.Compare(a.MAC.String(), b.MAC.String()) })
 	var dropped Dropped
 	dropped.SAE, dropped.Peering = r.engine.Stats()
 	r.mu.Lock()

@@ -16,11 +16,19 @@
 // The nonce shows only that an answer is to a request, which all around have heard:
 // also who was revoked, and has the documents of its time. So an answer counts as far
 // as it is later than what the one who asked had, and than the answers before it.
+//
+// A request is small and its answer is not, and who has recorded one can send it again.
+// So the nonce begins with a stamp that rises with each request of a member, over its
+// starts too: of one that is no later than the last no more is known than that the
+// member once said so. Such are answered ever more rarely, as are those without a stamp,
+// of former releases, and all of them together seldom; the last one never again. To
+// refuse them would lock out a member whose card has lost the count of its starts. Who
+// asks anew, again and again, is answered ever more rarely too, though more often. A
+// later document is news to all.
 package rejoin
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -43,6 +51,7 @@ const (
 
 	tagSize   = 16
 	nonceSize = 8
+	stampSize = 6 // of the nonce; the rest tells that it has a stamp
 	signed    = tagSize + 8 + 8 + nonceSize
 	request   = header + signed + 64
 
@@ -57,7 +66,11 @@ const context = "halo rejoin 1"
 const (
 	lookEvery   = 20 * time.Millisecond  // who asks is looked for among all members
 	verifyEvery = 100 * time.Millisecond // a signature costs as much as a frame's airtime
-	answerEvery = 4 * time.Second        // to one member
+	answerEvery = 4 * time.Second        // to one member; doubles with each answer
+	answerMost  = time.Minute            // up to that
+	replayMost  = time.Hour              // or, where it may be a recording, to that
+	replayEvery = 10 * time.Second       // all that may be recordings, together
+	replayBurst = 16                     // which are answered at once, after quiet
 	maxOpen     = 4                      // own requests that may still be answered
 	openFor     = 30 * time.Second       // that a request may be
 	maxAnswers  = 16                     // to one request that are looked at: each costs a signature
@@ -76,6 +89,7 @@ func TagOf(key identity.PublicKey) Tag {
 var (
 	ErrForm    = errors.New("not a frame of this protocol")
 	ErrRate    = errors.New("too many requests")
+	ErrReplay  = errors.New("request that was answered before")
 	ErrMember  = errors.New("request of somebody who is no member")
 	ErrNothing = errors.New("there is no later document for it")
 	ErrStale   = errors.New("answer to no open request")
@@ -92,6 +106,10 @@ type Config struct {
 	// Document returns the document that this member has for the one who asks, if it is
 	// whole.
 	Document func(asker identity.PublicKey) (profile.Document, bool)
+	// Boot counts this device's starts, and Since the milliseconds since the last: what
+	// orders its requests.
+	Boot  uint64
+	Since func() uint64
 }
 
 // Engine asks and answers. It is not safe for concurrent use.
@@ -99,8 +117,35 @@ type Engine struct {
 	c        Config
 	looked   time.Time
 	verified time.Time
-	answered map[Tag]time.Time
+	askers   map[Tag]asker // members, and no more than there are
+	replays  time.Time     // by when replayBurst of them may be answered again
+	stamped  uint64        // the last own request
 	open     []open
+}
+
+// asker is a member that was answered.
+type asker struct {
+	stamp         uint64 // the highest of its requests
+	epoch, serial uint64 // of the document that it was answered with
+	at            time.Time
+	fresh, replay pace // of answers to requests that are new, and that may be recordings
+}
+
+// pace is how often something is done. The zero value is at rest.
+type pace struct {
+	at   time.Time     // last
+	wait time.Duration // since then
+}
+
+// due tells whether it may be done again.
+func (p pace) due(now time.Time) bool { return now.Sub(p.at) >= p.wait }
+
+// done notes that it was: each time it is to be twice as long until the next, up to most.
+func (p *pace) done(now time.Time, most time.Duration) {
+	if now.Sub(p.at) >= 2*most {
+		p.wait = 0
+	}
+	p.at, p.wait = now, min(max(2*p.wait, answerEvery), most)
 }
 
 // open is an own request that may still be answered.
@@ -112,17 +157,46 @@ type open struct {
 }
 
 // New returns an engine.
-func New(c Config) *Engine { return &Engine{c: c, answered: map[Tag]time.Time{}} }
+func New(c Config) *Engine { return &Engine{c: c, askers: map[Tag]asker{}} }
+
+// stamp counts tenths of a second of a start in its low bits, enough for ten months.
+const (
+	stampTick = 100 // ms
+	stampBits = 28
+)
+
+// stamp returns the next own one.
+func (e *Engine) stamp() uint64 {
+	at := min(e.c.Since()/stampTick, 1<<stampBits-1)
+	e.stamped = max(e.stamped+1, e.c.Boot<<stampBits|at) & (1<<(8*stampSize) - 1)
+	return e.stamped
+}
+
+// nonceOf makes a nonce of a stamp.
+func nonceOf(tag Tag, stamp uint64) (n [nonceSize]byte) {
+	binary.BigEndian.PutUint64(n[:], stamp<<(8*(nonceSize-stampSize)))
+	h := sha256.Sum256(slices.Concat([]byte("halo rejoin stamp 1"), tag[:], n[:stampSize]))
+	copy(n[stampSize:], h[:])
+	return n
+}
+
+// stampOf returns the stamp of a nonce, or 0: it has none.
+func stampOf(tag Tag, n [nonceSize]byte) uint64 {
+	stamp := binary.BigEndian.Uint64(n[:]) >> (8 * (nonceSize - stampSize))
+	if nonceOf(tag, stamp) != n {
+		return 0
+	}
+	return stamp
+}
 
 // Request returns a frame that asks for a document after latest.
 func (e *Engine) Request(now time.Time, latest profile.Document) []byte {
-	var nonce [nonceSize]byte
-	rand.Read(nonce[:])
+	tag := TagOf(e.c.Key.Public())
+	nonce := nonceOf(tag, e.stamp())
 	if len(e.open) == maxOpen {
 		e.open = e.open[1:]
 	}
 	e.open = append(e.open, open{nonce: nonce, at: now, latest: latest})
-	tag := TagOf(e.c.Key.Public())
 	b := build(kindRequest, tag[:])
 	b = binary.BigEndian.AppendUint64(b, latest.Epoch)
 	b = binary.BigEndian.AppendUint64(b, latest.Serial)
@@ -174,14 +248,36 @@ func (e *Engine) asked(now time.Time, b []byte) ([]byte, error) {
 	if !ok || !own.After(latest) || !own.Has(key) {
 		return nil, ErrNothing
 	}
-	if now.Sub(e.verified) < verifyEvery || now.Sub(e.answered[tag]) < answerEvery {
+	a := e.askers[tag]
+	if a.epoch != own.Epoch || a.serial != own.Serial {
+		a = asker{stamp: a.stamp, epoch: own.Epoch, serial: own.Serial}
+	}
+	stamp := stampOf(tag, [nonceSize]byte(body[signed-nonceSize:]))
+	fresh := stamp > a.stamp
+	switch {
+	case stamp == a.stamp && stamp != 0:
+		return nil, ErrReplay
+	case now.Sub(e.verified) < verifyEvery, now.Sub(a.at) < answerEvery, fresh && !a.fresh.due(now):
 		return nil, ErrRate
+	case !fresh && (!a.replay.due(now) || e.replays.Sub(now) > (replayBurst-1)*replayEvery):
+		return nil, ErrReplay
 	}
 	e.verified = now
 	if !key.Verify(context, e.bound(body), signature) {
 		return nil, fmt.Errorf("%w: %w", ErrMember, identity.ErrSignature)
 	}
-	e.answered[tag] = now // as many as there are members
+	a.at = now
+	if fresh {
+		a.stamp = stamp
+		a.fresh.done(now, answerMost)
+	} else {
+		a.replay.done(now, replayMost)
+		if e.replays.Before(now) {
+			e.replays = now
+		}
+		e.replays = e.replays.Add(replayEvery)
+	}
+	e.askers[tag] = a
 	x, err := own.Excerpt(key)
 	if err != nil {
 		return nil, err

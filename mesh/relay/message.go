@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"halo.internal/model"
+	"halo.internal/model/order"
 )
 
 // Messages between members, one in each datagram; numbers have the highest octet
@@ -144,7 +144,7 @@ func parseInterest(b []byte) (*interest, error) {
 
 // inOrder sorts groups as interest has them.
 func inOrder(groups []netip.AddrPort) {
-	slices.SortFunc(groups, func(a, b netip.AddrPort) int {
+	order.By(groups, func(a, b netip.AddrPort) int {
 		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Port(), b.Port()))
 	})
 }

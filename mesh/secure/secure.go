@@ -18,6 +18,7 @@ import (
 	"halo.internal/mesh/peering"
 	"halo.internal/mesh/sae"
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 )
 
 // doubts is how many peerings may fail under a PMKSA until SAE is run again: the
@@ -229,7 +230,7 @@ func (e *Engine) Advance(now time.Time) {
 	for mac := range e.neighbors {
 		macs = append(macs, mac)
 	}
-	slices.SortFunc(macs, func(a, b dot11.MAC) int { return bytes.Compare(a[:], b[:]) })
+	order.By(macs, func(a, b dot11.MAC) int { return bytes.Compare(a[:], b[:]) })
 	for _, mac := range macs {
 		if n := e.neighbors[mac]; n.wanted && !n.relink.IsZero() && !now.Before(n.relink) {
 			if e.link(now, mac, n) != nil {

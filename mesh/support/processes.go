@@ -5,9 +5,10 @@ import (
 	"cmp"
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/prometheus/procfs"
+
+	"halo.internal/model/order"
 )
 
 // Processes lists all processes and threads of the kernel of the system whose /proc is
@@ -28,7 +29,7 @@ func Processes(root string) ([]byte, error) {
 			list = append(list, st)
 		}
 	}
-	slices.SortFunc(list, func(a, b procfs.ProcStat) int {
+	order.By(list, func(a, b procfs.ProcStat) int {
 		return cmp.Or(cmp.Compare(b.CPUTime(), a.CPUTime()), cmp.Compare(a.PID, b.PID))
 	})
 	const ticks = 100. // USER_HZ, as everywhere that Linux runs: proc_pid_stat(5)

@@ -15,6 +15,7 @@ import (
 	"halo.internal/mesh/radio"
 	"halo.internal/model"
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 )
 
 // Errors of what is asked of a radio; radio.ErrBusy is another.
@@ -77,15 +78,60 @@ func (w *Wireless) scanOnce(ctx context.Context, q model.ScanRequest, listen boo
 	if err != nil {
 		return model.RadioScan{}, err
 	}
+	s1g := w.s1gOf(s.Wiphy)
 	out := model.RadioScan{Radio: s.Name, Iface: s.Iface, Networks: []model.RadioNetwork{}}
 	for _, b := range heard {
-		out.Networks = append(out.Networks, networkOf(b, w.profile().SSID))
+		n := networkOf(b, w.profile().SSID)
+		n.S1G = s1g(b)
+		out.Networks = append(out.Networks, n)
 	}
-	slices.SortFunc(out.Networks, func(a, b model.RadioNetwork) int {
+	order.By(out.Networks, func(a, b model.RadioNetwork) int {
 		return cmp.Or(cmp.Compare(b.SignalDBm, a.SignalDBm), cmp.Compare(a.BSSID, b.BSSID))
 	})
 	out.Networks = out.Networks[:min(len(out.Networks), maxNetworks)]
 	return out, nil
+}
+
+// s1gOf returns what tells on which S1G channels a network may be that a radio has heard,
+// of those on which a mesh may: nothing where the radio is not of Morse's driver.
+func (w *Wireless) s1gOf(wiphy int) func(nl80211.BSS) []int {
+	nothing := func(nl80211.BSS) []int { return nil }
+	if is, err := w.isHaLow(wiphy); err != nil || !is {
+		return nothing
+	}
+	m := w.profile()
+	table, err := w.s1g(m)
+	if err != nil {
+		return nothing
+	}
+	own, _ := table.Find(m.HaLowChannel, 0)
+	return func(b nl80211.BSS) (numbers []int) {
+		all := table.Heard((b.FreqMHz-5000)/5, centreOf(b.IEs))
+		// A mesh that goes elsewhere is most likely as wide there.
+		for _, alike := range []bool{true, false} {
+			for _, c := range all {
+				if m.HaLowChannel = c.Number; (c.WidthMHz == own.WidthMHz) == alike && w.permitHaLow(m) == nil {
+					numbers = append(numbers, c.Number)
+				}
+			}
+		}
+		return numbers
+	}
+}
+
+// centreOf returns the number of the centre of the whole channel by VHT Operation
+// (9.4.2.158), as Morse's driver fills it in; 0: there is none.
+func centreOf(ies []byte) int {
+	for rest := ies; len(rest) > 0; {
+		e, after, err := dot11.NextElement(rest)
+		if err != nil {
+			return 0
+		}
+		if rest = after; e.ID == dot11.VHTOperation && len(e.Body) >= 2 {
+			return int(e.Body[1])
+		}
+	}
+	return 0
 }
 
 // networkOf reads what a stranger sent.

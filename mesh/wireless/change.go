@@ -90,10 +90,23 @@ func (w *Wireless) permitHaLow(m bundle.Mesh) error {
 	if m.HaLowChannel == 0 {
 		return nil
 	}
-	scheme, err := channel.ParseScheme(cmp.Or(m.HaLowScheme, channel.REVmf.String()))
+	scheme, err := schemeOf(m)
 	if err != nil {
 		return err
 	}
 	answer := legal.HaLow(legal.S1G{Country: w.c.Country, Scheme: scheme, Number: m.HaLowChannel})
 	return answer.Check(legal.Station{Conducted: answer.MostConducted(0, 0)})
+}
+
+// s1g returns the S1G channels that the mesh's number means one of.
+func (w *Wireless) s1g(m bundle.Mesh) (channel.Table, error) {
+	scheme, err := schemeOf(m)
+	if err != nil {
+		return channel.Table{}, err
+	}
+	return channel.For(w.c.Country, scheme)
+}
+
+func schemeOf(m bundle.Mesh) (channel.Scheme, error) {
+	return channel.ParseScheme(cmp.Or(m.HaLowScheme, channel.REVmf.String()))
 }

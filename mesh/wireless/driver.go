@@ -39,6 +39,7 @@ const (
 // halowDriver is drivers/halow's.
 type halowDriver interface {
 	drivers.Radio
+	Parameters() string
 	Legal() legal.Answer
 	Channel() (nl80211.Channel, error)
 	Power() (legal.DBm, error)
@@ -152,9 +153,31 @@ func (w *Wireless) setUpHaLow() halowDriver {
 	return d
 }
 
-// clear unloads a driver that an earlier process has loaded, before its radio joins
-// again: with which parameters, nobody can say. What it has sent, counts.
+// stays tells whether the driver is there as it is to be: on another channel too, that is
+// for the radio to go to. So a switch of the mesh, or a look for it elsewhere, loads it
+// anew only where the law or the numbering is another there.
+func (w *Wireless) stays(d halowDriver) bool {
+	w.mu.Lock()
+	loaded := w.loaded
+	w.mu.Unlock()
+	if loaded == "" || d.Prepare() != nil || d.Parameters() != loaded {
+		return false
+	}
+	radios, err := d.Wiphys()
+	return err == nil && len(radios) > 0
+}
+
+// isLoaded notes with which parameters the driver is loaded.
+func (w *Wireless) isLoaded(params string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.loaded = params
+}
+
+// clear unloads a driver that an earlier process has loaded, or this one with other
+// parameters, before its radio joins again. What it has sent, counts.
 func (w *Wireless) clear(ctx context.Context, d halowDriver) {
+	w.isLoaded("")
 	w.measure()
 	if err := d.ForceUnload(ctx); err != nil {
 		w.isStale(fmt.Errorf("an earlier process has loaded %s, and it does not go: %w", d.Name(), err))
@@ -167,9 +190,12 @@ func (w *Wireless) isStale(err error) {
 	w.stale = err
 }
 
-// driveHaLow loads the driver, and has it kept going.
-func (w *Wireless) driveHaLow(ctx context.Context, d halowDriver) {
-	if w.bringUp(ctx, d) {
+// driveHaLow loads the driver, unless it is there, and has it kept going.
+func (w *Wireless) driveHaLow(ctx context.Context, d halowDriver, stays bool) {
+	if stays {
+		w.driverIs("")
+	}
+	if stays || w.bringUp(ctx, d) {
 		w.tend(d, nil)
 	}
 }
@@ -191,6 +217,7 @@ func (w *Wireless) bringUp(ctx context.Context, d halowDriver) bool {
 		case err == nil:
 			w.driverIs("")
 			w.isStale(nil)
+			w.isLoaded(d.Parameters())
 			w.notify(EventDriverLoaded, model.Info, d.Name()+" is there", "driver", d.Name())
 			return true
 		}

@@ -53,6 +53,8 @@ func (s *standIn) Channel() (nl80211.Channel, error) {
 	return nl80211.Channel{FreqMHz: 2412, Width: nl80211.Width20}, nil
 }
 
+func (s *standIn) Parameters() string { return "radios=2 channels=1" }
+
 func (s *standIn) Power() (legal.DBm, error) { return s.Legal().MaxEIRP, nil }
 
 // nothing carries the mesh nowhere.

@@ -43,6 +43,7 @@ type chip struct {
 	wiphys  []nl80211.Wiphy // while it is loaded
 	done    []string
 	law     legal.Answer
+	params  string
 }
 
 func (c *chip) Name() string { return "halow chip" }
@@ -94,6 +95,12 @@ func (c *chip) Health(context.Context) error {
 	return c.health
 }
 
+func (c *chip) Parameters() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.params
+}
+
 func (c *chip) Legal() legal.Answer { return c.law }
 func (c *chip) Channel() (nl80211.Channel, error) {
 	return nl80211.Channel{FreqMHz: 5180, Width: nl80211.Width20, Center1MHz: 5180}, nil
@@ -116,7 +123,7 @@ func (c *chip) did() string {
 
 // newChip is on channel 1 of the European Union.
 func newChip() *chip {
-	return &chip{wiphys: []nl80211.Wiphy{{Index: 5, Name: "phy5"}}, law: legal.HaLow(legal.S1G{Country: "DE", Number: 1})}
+	return &chip{params: "country=EU", wiphys: []nl80211.Wiphy{{Index: 5, Name: "phy5"}}, law: legal.HaLow(legal.S1G{Country: "DE", Number: 1})}
 }
 
 // board is a world with a chip.
@@ -263,6 +270,65 @@ func TestADriverOfAnEarlierProcess(t *testing.T) {
 		}
 		if left := w.meter.account.Left(time.Now()); left != w.meter.account.Budget()-40*time.Second {
 			t.Errorf("%s of airtime left of %s", left, w.meter.account.Budget())
+		}
+	})
+}
+
+// TestADriverStays over a switch of the mesh, or a look for it on another channel, unless
+// it is to have other parameters there, or nobody knows how it is.
+func TestADriverStays(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(c *chip)
+		want   string
+	}{
+		"on another channel":       {func(*chip) {}, ""},
+		"with another power there": {func(c *chip) { c.params = "country=EU tx_max_power_mbm=900" }, "unload load"},
+		"its radio is gone":        {func(c *chip) { c.wiphys = nil }, "unload load"},
+		"a file is gone":           {func(c *chip) { c.refuses = errors.New("no calibration file") }, "unload"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o, c := &world{}, newChip()
+				w := o.board(c)
+				m := profile
+				m.HaLowChannel = 1
+				w.Change(m)
+				run(t, w)()
+				if did := c.did(); did != "unload load" {
+					t.Fatalf("at first: %s", did)
+				}
+				for i := range 5 {
+					m.HaLowChannel = 3 + 2*i%4
+					w.Change(m)
+					if i == 4 {
+						c.change(func() { tc.change(c) })
+					}
+					stop := run(t, w)
+					if at := absent(w); i < 4 && at != "" {
+						t.Errorf("on channel %d: %s", m.HaLowChannel, at)
+					}
+					stop()
+					if did := c.did(); i < 4 && did != "" || i == 4 && did != tc.want {
+						t.Errorf("on channel %d: %q", m.HaLowChannel, did)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestADriverThatFailed is loaded anew at the next switch.
+func TestADriverThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, c := &world{}, newChip()
+		c.loads = errors.New("no mm6108 on sdio")
+		w := o.board(c)
+		run(t, w)()
+		c.did()
+		c.change(func() { c.loads = nil })
+		run(t, w)()
+		if did := c.did(); did != "unload load" {
+			t.Errorf("did %s", did)
 		}
 	})
 }

@@ -72,7 +72,7 @@ func (w *Wireless) elsewhere(ctx context.Context, name string, listen bool) (fou
 	}
 	home, handed := w.homeMHz(name), 0
 	for _, n := range s.Networks { // the strongest first
-		if !n.Own || n.FreqMHz == home || home == 0 || handed == mostElsewhere {
+		if !n.Own || home == 0 || handed == mostElsewhere || !w.isElsewhere(name, n, home) {
 			continue
 		}
 		handed++
@@ -82,6 +82,18 @@ func (w *Wireless) elsewhere(ctx context.Context, name string, listen bool) (fou
 		}
 	}
 	return handed > 0, nil
+}
+
+// isElsewhere tells whether a network is on another channel than a radio, which is on that
+// frequency. Of HaLow, wide channels share it with narrow ones; a network on one that no
+// S1G channel stands behind is nowhere.
+func (w *Wireless) isElsewhere(name string, n model.RadioNetwork, home int) bool {
+	if s, err := w.find(name); err == nil {
+		if is, err := w.isHaLow(s.Wiphy); err == nil && is {
+			return len(n.S1G) > 0 && !slices.Contains(n.S1G, w.profile().HaLowChannel)
+		}
+	}
+	return n.FreqMHz != home
 }
 
 // tellOf makes an event of a channel, once in a while.
@@ -94,6 +106,9 @@ func (w *Wireless) tellOf(name string, n model.RadioNetwork) {
 	}
 	w.found.told[n.FreqMHz] = time.Now()
 	channel := strconv.Itoa(n.Channel)
+	if len(n.S1G) > 0 {
+		channel = fmt.Sprintf("S1G %d", n.S1G[0])
+	}
 	w.notify(EventElsewhere, model.Warning, fmt.Sprintf("radio %s has no peer here, and hears a mesh of this name on channel %s (%d MHz), which nobody proves", name, channel, n.FreqMHz),
 		"radio", name, "channel", channel, "freq_mhz", strconv.Itoa(n.FreqMHz), "mac", n.BSSID)
 }

@@ -207,6 +207,7 @@ func (w *Wireless) reload(ctx context.Context, t *tended, why string) {
 	name, own := t.driver.Name(), t.driver == drivers.Radio(w.halowNow())
 	if own {
 		w.driverIs("driver loading anew: " + why)
+		w.isLoaded("")
 		w.measure() // before the counters are gone
 	}
 	hangs := time.AfterFunc(recoverWait, func() {
@@ -222,8 +223,9 @@ func (w *Wireless) reload(ctx context.Context, t *tended, why string) {
 		}
 		w.notify(EventDriverFailed, model.Error, fmt.Sprintf("%s (%s) could not be brought back, and is tried again ever more rarely: %v", name, why, err), "driver", name, "reason", err.Error())
 	default:
-		if own {
+		if d := w.halowNow(); own && d != nil {
 			w.driverIs("")
+			w.isLoaded(d.Parameters())
 		}
 		w.notify(EventDriverRecovered, model.Warning, fmt.Sprintf("%s was brought back (%s), since %s", name, step, why), "driver", name, "step", string(step), "reason", why)
 	}

@@ -212,6 +212,36 @@ func TestTheMeshOnAnotherChannel(t *testing.T) {
 	})
 }
 
+// TestTheMeshOnAnotherS1GChannel is handed on by its number below 1 GHz, also where it
+// has the control channel of this radio's; and what no S1G channel stands behind is not.
+func TestTheMeshOnAnotherS1GChannel(t *testing.T) {
+	o, c := &world{}, newChip()
+	w := o.board(c)
+	m := profile
+	m.HaLowChannel = 44
+	w.c.Country = "US"
+	w.Change(m)
+	o.states = []radio.State{{Wiphy: 5, Name: "phy5", Iface: "mesh0"}}
+	o.ifaces = []nl80211.Interface{{Name: "mesh0", Wiphy: 5, Channel: nl80211.Channel{FreqMHz: 5805}}}
+	heard := func(mhz int, centre byte) nl80211.BSS {
+		ies := dot11.AppendElement(nil, dot11.MeshID, []byte("valley"))
+		return nl80211.BSS{FreqMHz: mhz, IEs: dot11.AppendElement(ies, dot11.VHTOperation, []byte{0, centre, 0, 0, 0})}
+	}
+	w.scan = func(context.Context, string, bool) ([]nl80211.BSS, error) {
+		return []nl80211.BSS{heard(5805, 163), heard(5805, 161), heard(5805, 0), heard(5560, 114), heard(5700, 0)}, nil
+	}
+	var found [][]int
+	w.c.Found = func(_ string, n model.RadioNetwork) { found = append(found, n.S1G) }
+	w.lookElsewhere(t.Context(), "phy5")
+	if len(found) != 2 || !slices.Contains(found[0], 43) && !slices.Contains(found[1], 43) || !slices.Contains(found[0], 28) && !slices.Contains(found[1], 28) {
+		t.Errorf("found %v, want channels 43 and 28", found)
+	}
+	told := o.told(EventElsewhere)
+	if len(told) != 2 || !strings.Contains(told[0].Message+told[1].Message, "channel S1G 28 (5560 MHz)") {
+		t.Errorf("told of %+v", told)
+	}
+}
+
 // TestFirmwareThatCrashes is told of, by its device, and restarted if it does not
 // come back by itself.
 func TestFirmwareThatCrashes(t *testing.T) {

@@ -169,6 +169,7 @@ type Wireless struct {
 	absent string // why there is no HaLow radio on a board that has one
 	halow  halowDriver
 	stale  error  // its radio is there with parameters that nobody knows
+	loaded string // parameters with which this process has loaded its driver; empty: it is not, or nobody knows with which
 	meter  *meter // of the HaLow radio; nil without a duty cycle
 }
 
@@ -206,8 +207,11 @@ func (w *Wireless) Run(ctx context.Context) {
 	}()
 	w.tendNone()
 	if d := w.setUpHaLow(); d != nil {
-		w.clear(ctx, d)
-		owned.Go(func() { w.driveHaLow(ctx, d) })
+		stays := w.stays(d)
+		if !stays {
+			w.clear(ctx, d)
+		}
+		owned.Go(func() { w.driveHaLow(ctx, d, stays) })
 		if m := w.meter; m != nil {
 			owned.Go(func() { w.keepAirtime(ctx, m) })
 		}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -362,7 +363,7 @@ func TestScan(t *testing.T) {
 		{BSSID: "02:00:00:00:00:05", Kind: "access point", SignalDBm: -90},
 	} {
 		want.FreqMHz, want.Channel, want.SeenMS = 2437, 6, 2000
-		if got.Networks[i] != want {
+		if !reflect.DeepEqual(got.Networks[i], want) {
 			t.Errorf("got %+v\nwant %+v", got.Networks[i], want)
 		}
 	}
@@ -372,11 +373,60 @@ func TestScan(t *testing.T) {
 	}
 }
 
+// TestAScanByHaLow tells which S1G channels those of 5 GHz may stand for: by what Morse's
+// driver makes of the beacon, and where that says nothing, all whose control channel it is.
+func TestAScanByHaLow(t *testing.T) {
+	bss := func(mhz int, vht ...byte) nl80211.BSS {
+		ies := dot11.AppendElement(nil, dot11.MeshID, []byte("valley"))
+		if vht != nil {
+			ies = dot11.AppendElement(ies, dot11.VHTOperation, vht)
+		}
+		return nl80211.BSS{BSSID: net.HardwareAddr{2, 0, 0, 0, 0, 1}, FreqMHz: mhz, IEs: ies}
+	}
+	for name, tc := range map[string]struct {
+		country string
+		channel int
+		scheme  string
+		wiphy   int
+		heard   nl80211.BSS
+		want    []int
+	}{
+		"8 MHz, as told":          {"US", 44, "", 5, bss(5805, 2, 163, 0, 0, 0), []int{44}},
+		"1 MHz, as told":          {"US", 44, "", 5, bss(5805, 0, 161, 0, 0, 0), []int{43}},
+		"not told, from 8 MHz":    {"US", 28, "", 5, bss(5805), []int{44, 43}},
+		"not told, from 1 MHz":    {"US", 1, "", 5, bss(5805), []int{43, 44}},
+		"cut short":               {"US", 1, "", 5, bss(5805, 2), []int{43, 44}},
+		"in Europe":               {"DE", 1, "", 5, bss(5200), []int{7}},
+		"none there":              {"DE", 1, "", 5, bss(5805), nil},
+		"by the mesh's numbering": {"AU", 43, "802.11-REVmf", 5, bss(5785, 1, 155, 0, 0, 0), []int{51}},
+		"no country":              {"", 44, "", 5, bss(5805), nil},
+		"by a Wi-Fi radio":        {"US", 44, "", 7, bss(5805, 2, 163, 0, 0, 0), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, c := &world{}, newChip()
+			w := o.board(c)
+			m := profile
+			m.HaLowChannel, m.HaLowScheme = tc.channel, tc.scheme
+			w.c.Country = tc.country
+			w.Change(m)
+			o.states = []radio.State{{Wiphy: tc.wiphy, Name: "phy", Iface: "mesh0"}}
+			w.scan = func(context.Context, string, bool) ([]nl80211.BSS, error) { return []nl80211.BSS{tc.heard}, nil }
+			got, err := w.Scan(t.Context(), model.ScanRequest{})
+			if err != nil || len(got.Networks) != 1 || !slices.Equal(got.Networks[0].S1G, tc.want) {
+				t.Errorf("got %+v, %v, want %v", got, err, tc.want)
+			}
+		})
+	}
+}
+
 func FuzzNetworkOf(f *testing.F) {
 	f.Add([]byte{0, 1, 'x', 114, 2, 'a', 0xff, 48, 0}, uint16(0x11))
 	f.Add([]byte{255, 0, 114}, uint16(2))
 	f.Fuzz(func(t *testing.T, ies []byte, capability uint16) {
 		n := networkOf(nl80211.BSS{IEs: ies, Capability: capability}, "valley")
+		if c := centreOf(ies); c < 0 || c > 255 {
+			t.Errorf("centre %d", c)
+		}
 		if len(n.Name) > 3*255 || n.Own && n.Kind != "mesh" {
 			t.Errorf("got %+v", n)
 		}

@@ -56,6 +56,17 @@ const (
 	ProblemFirewallLocksOut   = "firewall-locks-out"  // 409: the draft would shut out whoever asks, or what the network needs
 	ProblemFirewallTrial      = "firewall-trial"      // 409: one is on trial already, or none is
 	ProblemFirewallDraft      = "firewall-draft"      // 409: the draft is another one than was meant, or has nothing to apply
+	ProblemFull               = "limit-reached"       // 409: there are as many of its kind as the gateway keeps; remove some
+	ProblemNodeRevoked        = "node-revoked"        // 409: nothing can be done with a node that is no member any more
+	ProblemLastAdmin          = "last-admin"          // 409: nobody would be left to look after the network
+	ProblemGatewayItself      = "gateway-itself"      // 409: the gateway cannot be without itself
+	ProblemGatewayTwin        = "gateway-twin"        // 409, 503: another card with this gateway's key serves the network, and this one stands down
+	ProblemEpochKept          = "epoch-kept"          // 409: the epoch cannot be raised so
+	ProblemNotQuarantined     = "not-quarantined"     // 409: there is nothing to release it from
+	ProblemClockUnsure        = "clock-unsure"        // 409: the gateway's clock is a guess; log in from a device that knows the time
+	ProblemMeshAbsent         = "mesh-unavailable"    // 503: halo-mesh does not answer; try again
+	ProblemMeshRefuses        = "mesh-refuses"        // 409: halo-mesh does not take it; nothing was changed
+	ProblemSubscriptionTaken  = "subscription-taken"  // 409: this connection has one of that name
 	ProblemFirewallConnection = "firewall-connection" // 409: confirm by a connection that began after the policy held
 )
 

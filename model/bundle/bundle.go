@@ -20,6 +20,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"halo.internal/model"
+	"halo.internal/model/paths"
 )
 
 // MaxSize is the most octets a bundle may have.
@@ -37,9 +38,51 @@ type Bundle struct {
 	Join    Join              `toml:"join,omitempty"`
 	Ports   map[string]string `toml:"ports,omitempty" comment:"pins Ethernet ports: mesh, uplink, client, bridge (into the mesh) or unused"`
 
+	// Static are fixed settings, by port, of uplinks in whose network nobody gives any.
+	Static map[string]Static `toml:"static,omitempty" comment:"settings of uplinks in whose network no DHCP server gives any"`
+
 	Firewall  Firewall  `toml:"firewall,omitempty"`
 	Multicast Multicast `toml:"multicast,omitempty"`
 }
+
+// Static is the settings of an uplink without a DHCP server.
+type Static struct {
+	Address netip.Prefix `toml:"address" comment:"this device's, with the length of the network's prefix: 192.0.2.5/24"`
+	Router  netip.Addr   `toml:"router,omitzero" comment:"the way to the Internet; left out: there is none"`
+	DNS     []netip.Addr `toml:"dns,omitempty" comment:"name servers"`
+}
+
+// maxDNS bounds the name servers of an uplink.
+const maxDNS = 3
+
+// check tells what is wrong with the settings of a port that is pinned as role, or not.
+func (s Static) check(port, role string, bad func(key, expected string, got any)) {
+	key := "static." + port
+	if role != "" && role != "uplink" {
+		bad(key, "settings of an uplink alone", "a port that is pinned as "+role)
+	}
+	if a := s.Address; !a.IsValid() || !host(a.Addr()) || a.Bits() < 8 {
+		bad(key+".address", "an IPv4 address of a host with a prefix of 8 to 32 bits, such as 192.0.2.5/24", a)
+	} else if s.Router.IsValid() && (!host(s.Router) || s.Router == a.Addr()) {
+		bad(key+".router", "another host's IPv4 address", s.Router)
+	}
+	for _, own := range []netip.Prefix{paths.UnderlayNet, paths.OverlayNet, paths.ClientsNet} {
+		if s.Address.IsValid() && own.Overlaps(s.Address) {
+			bad(key+".address", "one outside of HALO's own network "+own.String(), s.Address)
+		}
+	}
+	if len(s.DNS) > maxDNS {
+		bad(key+".dns", fmt.Sprintf("at most %d name servers", maxDNS), len(s.DNS))
+	}
+	for _, d := range s.DNS {
+		if !d.IsValid() || d.IsUnspecified() || d.IsMulticast() || d.IsLoopback() {
+			bad(key+".dns", "addresses of hosts", d)
+		}
+	}
+}
+
+// host tells whether an address is that of a single IPv4 host.
+func host(a netip.Addr) bool { return a.Is4() && a.IsGlobalUnicast() && a.As4()[0] != 0 }
 
 // Firewall opens what is shut otherwise.
 type Firewall struct {
@@ -202,7 +245,7 @@ func Parse(name string, data []byte) (Bundle, error) {
 func explain(name string, err error) error {
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 		row, _ := strict.Errors[0].Position()
-		return fmt.Errorf("%s:%d: unknown key %q; expected one of version, network, role, name, country, [gateway] public_key seed claim_code, [mesh] ssid psk routing hop_penalty channel width mfp sae beacon_interval halow_channel halow_scheme, [join] token, [ports], [firewall] uplink, [multicast] groups kbit", name, row, strings.Join(strict.Errors[0].Key(), "."))
+		return fmt.Errorf("%s:%d: unknown key %q; expected one of version, network, role, name, country, [gateway] public_key seed claim_code, [mesh] ssid psk routing hop_penalty channel width mfp sae beacon_interval halow_channel halow_scheme, [join] token, [ports], [static.PORT] address router dns, [firewall] uplink, [multicast] groups kbit", name, row, strings.Join(strict.Errors[0].Key(), "."))
 	}
 	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, col := bad.Position()
@@ -259,6 +302,15 @@ func (b Bundle) Check() error {
 		if !slices.Contains(PortRoles, role) {
 			bad("ports."+port, strings.Join(PortRoles, ", "), role)
 		}
+	}
+	if len(b.Static) > 0 && b.Role != model.RoleGateway {
+		bad("static", "nothing in a node's bundle: uplinks are the gateway's", fmt.Sprintf("settings of %d ports", len(b.Static)))
+	}
+	for port, s := range b.Static {
+		if !portForm.MatchString(port) || port == "lo" {
+			bad("static", "interface names such as eth0", port)
+		}
+		s.check(port, b.Ports[port], bad)
 	}
 	for _, s := range b.Firewall.Uplink {
 		if !slices.Contains(UplinkServices, s) {

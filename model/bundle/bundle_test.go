@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ func sample() Bundle {
 		Mesh:    Mesh{SSID: "ETHRX0001-8A", PSK: "correct horse battery", Routing: "BATMAN_IV"},
 		Join:    Join{Token: "halo-join-abc"},
 		Ports:   map[string]string{"eth0": "uplink"},
+		Static:  map[string]Static{"eth0": {Address: netip.MustParsePrefix("192.0.2.5/24"), Router: netip.MustParseAddr("192.0.2.1"), DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53")}}},
 	}
 }
 
@@ -34,7 +37,7 @@ func TestRoundTripAndBlank(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Mesh != b.Mesh || got.Gateway != b.Gateway || got.Ports["eth0"] != "uplink" {
+	if got.Mesh != b.Mesh || got.Gateway != b.Gateway || got.Ports["eth0"] != "uplink" || !reflect.DeepEqual(got.Static, b.Static) {
 		t.Errorf("round trip: got %+v", got)
 	}
 	blank, err := Blank(data)
@@ -140,6 +143,16 @@ func TestErrorsSayLineAndExpectation(t *testing.T) {
 		{"unknown key of the mesh", "[mesh]", "[mesh]\nband = 5", "sae beacon_interval"},
 		{"short psk", "'correct horse battery'", "'short'", "12 to 63 characters"},
 		{"bad port", "'uplink'", "'wan'", "mesh, uplink, client, bridge, unused"},
+		{"fixed settings of a mesh port", "'uplink'", "'mesh'", "static.eth0: expected settings of an uplink alone"},
+		{"fixed settings without an address", "[join]", "[static.eth1]\nrouter = '192.0.2.1'\n[join]", "static.eth1.address: expected an IPv4 address"},
+		{"an address that is no text of one", "[join]", "[static.eth1]\naddress = '192.0.2.300/24'\n[join]", "halo.toml:"},
+		{"a network's address", "[join]", "[static.eth1]\naddress = '255.255.255.255/24'\n[join]", "static.eth1.address"},
+		{"an address of this network", "[join]", "[static.eth1]\naddress = '0.168.1.5/24'\n[join]", "static.eth1.address"},
+		{"a router of this network", "[join]", "[static.eth1]\naddress = '192.0.2.5/24'\nrouter = '0.0.2.1'\n[join]", "static.eth1.router"},
+		{"HALO's own network upstream", "[join]", "[static.eth1]\naddress = '10.41.7.5/24'\n[join]", "outside of HALO's own network 10.41.0.0/16"},
+		{"itself as the router", "[join]", "[static.eth1]\naddress = '192.0.2.5/24'\nrouter = '192.0.2.5'\n[join]", "static.eth1.router: expected another host's IPv4 address"},
+		{"a name server that is none", "[join]", "[static.eth1]\naddress = '192.0.2.5/24'\ndns = ['0.0.0.0']\n[join]", "static.eth1.dns: expected addresses of hosts"},
+		{"an unknown setting of a port", "[join]", "[static.eth1]\naddress = '192.0.2.5/24'\ngateway = '192.0.2.1'\n[join]", "[static.PORT] address router dns"},
 		{"a group without a port", "[join]", "[multicast]\ngroups = ['239.2.3.1']\n[join]", "multicast.groups: expected an IPv4 multicast group and its UDP port"},
 		{"no multicast group", "[join]", "[multicast]\ngroups = ['192.0.2.1:6969']\n[join]", "multicast.groups: expected an IPv4 multicast group beyond 224.0.0.0/24"},
 		{"a group of one link", "[join]", "[multicast]\ngroups = ['224.0.0.251:5353']\n[join]", "beyond 224.0.0.0/24"},

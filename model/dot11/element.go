@@ -17,6 +17,7 @@ const (
 	MeshPeeringManagement  ElementID = 117
 	AMPE                   ElementID = 139
 	MIC                    ElementID = 140
+	VHTOperation           ElementID = 192
 
 	PasswordIdentifier ElementID = extended<<8 | 33
 	RejectedGroups     ElementID = extended<<8 | 92

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 )
 
 // Delta is what makes one picture into a later one of the same run. Its lists are
@@ -170,7 +171,7 @@ func (l keyed[T, K]) then(a, b Changes[T, K]) (c Changes[T, K]) {
 			all = append(all, change{key: k, kind: removed})
 		}
 	}
-	slices.SortStableFunc(all, func(x, y change) int { return l.compare(x.key, y.key) })
+	order.By(all, func(x, y change) int { return l.compare(x.key, y.key) })
 	for i := 0; i < len(all); i++ {
 		x := all[i]
 		if i+1 < len(all) && l.compare(x.key, all[i+1].key) == 0 {

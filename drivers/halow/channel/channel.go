@@ -183,6 +183,35 @@ func (t Table) Of5GHz(number int) (Channel, bool) {
 	return t.Channels[i], true
 }
 
+// Heard returns the channels that a network may be on which the kernel shows on a channel
+// of 5 GHz by that number, its control channel. centre is the number of the centre of the
+// whole, as Morse's driver writes it into VHT Operation (rx_s1g_to_11n.c), and tells
+// which one it is; where it says nothing, all are returned whose usual control channel
+// that is, the narrowest first.
+func (t Table) Heard(control, centre int) []Channel {
+	if c, ok := t.Of5GHz(centre); ok {
+		for i := range c.WidthMHz {
+			if c.controlledBy(control, i) {
+				return []Channel{c}
+			}
+		}
+	}
+	var list []Channel
+	for _, c := range t.Channels {
+		if c.controlledBy(control, c.Primary()) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// controlledBy tells whether the 1 MHz channel of that index is, for the kernel, the
+// channel of 5 GHz by that number.
+func (c Channel) controlledBy(number, index int) bool {
+	k, err := c.Kernel(index)
+	return err == nil && k.FreqMHz == 5000+5*number
+}
+
 // Primary returns the index of the 1 MHz channel within c that carries beacons
 // unless a profile says otherwise, as Morse's mesh scripts have it: 3 in 8 MHz,
 // 2 in 4 MHz, else 0.

@@ -92,6 +92,63 @@ func TestAmerican(t *testing.T) {
 	}
 }
 
+// TestHeard goes back from what the kernel shows: each channel is found by its control
+// channel and centre, whichever control channel its mesh has, and is among those that its
+// usual control channel may mean.
+func TestHeard(t *testing.T) {
+	for _, table := range tables() {
+		for _, c := range table.Channels {
+			for i := range c.WidthMHz {
+				k, err := c.Kernel(i)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := table.Heard((k.FreqMHz-5000)/5, c.As5GHz); len(got) != 1 || got[0] != c {
+					t.Errorf("%s %s: %s with control channel %d is heard as %v", table.Region, table.Scheme, c, i, got)
+				}
+			}
+			k, err := c.Kernel(c.Primary())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := table.Heard((k.FreqMHz-5000)/5, 0)
+			if !slices.Contains(got, c) || len(got) > 4 {
+				t.Errorf("%s %s: %s is not among %v", table.Region, table.Scheme, c, got)
+				continue
+			}
+			for i := range got[1:] {
+				if got[i].WidthMHz > got[i+1].WidthMHz {
+					t.Errorf("%s %s: not the narrowest first: %v", table.Region, table.Scheme, got)
+				}
+			}
+		}
+	}
+	us, err := For("US", Fixed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		control, centre int
+		want            []int
+	}{
+		"told":                                {161, 163, []int{44}},
+		"not told":                            {161, 0, []int{43, 44}},
+		"told something else":                 {161, 42, []int{43, 44}},
+		"Wi-Fi's":                             {6, 0, nil},
+		"no channel":                          {0, 0, nil},
+		"a centre that no channel has":        {161, 155 + 1000, []int{43, 44}},
+		"of a channel that does not reach it": {132, 163, []int{1, 2}},
+	} {
+		var got []int
+		for _, c := range us.Heard(tc.control, tc.centre) {
+			got = append(got, c.Number)
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: got %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
 func TestKernel(t *testing.T) {
 	for _, tc := range []struct {
 		country string

@@ -2,7 +2,8 @@ package channel
 
 import (
 	"cmp"
-	"slices"
+
+	"halo.internal/model/order"
 )
 
 // tables returns all tables anew, so that nobody changes them for others.
@@ -102,7 +103,7 @@ func as5GHzShifted(n int) int {
 
 // byWidth sorts as list does.
 func byWidth(all []Channel) []Channel {
-	slices.SortFunc(all, func(a, b Channel) int {
+	order.By(all, func(a, b Channel) int {
 		return cmp.Or(cmp.Compare(a.WidthMHz, b.WidthMHz), cmp.Compare(a.Number, b.Number))
 	})
 	return all

@@ -19,6 +19,7 @@ import (
 
 	"halo.internal/gateway/telemetry"
 	"halo.internal/model/apitype"
+	"halo.internal/model/order"
 )
 
 // Format is one of them.
@@ -178,7 +179,7 @@ func labels(node, name, metric, thing, unit string) string {
 // the nodes' names, and now is what age is measured by.
 func Latest(w io.Writer, readings []apitype.Reading, names map[string]string, now time.Time, limit time.Duration) error {
 	readings = slices.Clone(readings)
-	slices.SortStableFunc(readings, func(a, b apitype.Reading) int {
+	order.By(readings, func(a, b apitype.Reading) int {
 		x, _ := family(a.Metric)
 		y, _ := family(b.Metric)
 		return strings.Compare(x, y)
@@ -209,7 +210,7 @@ func writeText(ctx context.Context, w io.Writer, f Format, from Source, sel Sele
 	for _, m := range metrics {
 		list = append(list, m.Metric)
 	}
-	slices.SortFunc(list, func(a, b string) int {
+	order.By(list, func(a, b string) int {
 		x, _ := family(a)
 		y, _ := family(b)
 		return cmp.Or(strings.Compare(x, y), strings.Compare(a, b))

@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"halo.internal/model"
+	"halo.internal/model/order"
 )
 
 // Kinds of events; all have the field iface.
@@ -279,7 +280,7 @@ func (s *Server) Watch() ([]Lease, <-chan struct{}) {
 			})
 		}
 	}
-	slices.SortFunc(list, func(a, b Lease) int { return a.Address.Compare(b.Address) })
+	order.By(list, func(a, b Lease) int { return a.Address.Compare(b.Address) })
 	return list, s.changed
 }
 

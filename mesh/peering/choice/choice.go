@@ -25,6 +25,7 @@ import (
 	"slices"
 
 	"halo.internal/model/dot11"
+	"halo.internal/model/order"
 )
 
 // Candidate is a station of the same mesh that the radio hears.
@@ -136,7 +137,7 @@ type selection struct {
 
 func newSelection(own dot11.MAC, all []Candidate, p Policy) *selection {
 	list := slices.Clone(all)
-	slices.SortFunc(list, func(a, b Candidate) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
+	order.By(list, func(a, b Candidate) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
 	list = slices.CompactFunc(list, func(a, b Candidate) bool { return a.MAC == b.MAC })
 	list = slices.DeleteFunc(list, func(c Candidate) bool { return c.MAC == own })
 	s := &selection{list: list, group: groups(own, list), p: p.withDefaults(), chosen: make([]bool, len(list))}

@@ -32,10 +32,10 @@ import (
 	"fmt"
 	mrand "math/rand/v2"
 	"net"
-	"slices"
 	"time"
 
 	"halo.internal/identity"
+	"halo.internal/model/order"
 )
 
 // MAC is an Ethernet address.
@@ -173,7 +173,7 @@ func (e *Engine) Members() []Member {
 			list = append(list, Member{p.mac, p.session.peer, p.session.id})
 		}
 	}
-	slices.SortFunc(list, func(a, b Member) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
+	order.By(list, func(a, b Member) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
 	return list
 }
 

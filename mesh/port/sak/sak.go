@@ -26,11 +26,11 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
-	"slices"
 	"time"
 
 	"halo.internal/identity"
 	"halo.internal/mesh/port/proof"
+	"halo.internal/model/order"
 )
 
 // SCI is a secure channel identifier: the address of the MACsec interface that
@@ -209,10 +209,10 @@ func (m *Machine) State() (State, bool) {
 		for _, k := range p.keys {
 			c.Associations = append(c.Associations, k.Association)
 		}
-		slices.SortFunc(c.Associations, func(a, b Association) int { return int(a.AN) - int(b.AN) })
+		order.By(c.Associations, func(a, b Association) int { return int(a.AN) - int(b.AN) })
 		s.Receive = append(s.Receive, c)
 	}
-	slices.SortFunc(s.Receive, func(a, b Channel) int { return bytes.Compare(a.SCI[:], b.SCI[:]) })
+	order.By(s.Receive, func(a, b Channel) int { return bytes.Compare(a.SCI[:], b.SCI[:]) })
 	return s, m.changed
 }
 
@@ -263,7 +263,7 @@ func (m *Machine) listed(is func(*peer) bool) (list []proof.Member) {
 			list = append(list, p.member)
 		}
 	}
-	slices.SortFunc(list, func(a, b proof.Member) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
+	order.By(list, func(a, b proof.Member) int { return bytes.Compare(a.MAC[:], b.MAC[:]) })
 	return list
 }
 
