@@ -74,8 +74,9 @@ func (s *session) ack(kind spool.Kind, ids []wire.BatchID) {
 	s.mu.Lock()
 	for _, id := range valid {
 		k := sentKey{kind, id}
-		s.flying -= s.sent[k].backlog
-		s.window = min(s.window+s.sent[k].backlog, maxWindow)
+		l := &s.lanes[kind]
+		l.flying -= s.sent[k].backlog
+		l.window = min(l.window+s.sent[k].backlog, maxWindow)
 		delete(s.sent, k)
 		s.settled[k] = true
 	}
@@ -127,15 +128,23 @@ func (s *session) refuse(m wire.Refuse) error {
 	return fmt.Errorf("gateway refused batch %v: %s: %s", m.ID, m.Code, m.Text)
 }
 
-// postpone has an item sent again some time later: the gateway takes no more of these at
-// present, and of other things it does.
+// postpone has an item sent again some time later, and before that no other of the backlog of
+// its kind: the gateway takes no more of these at present, and of other things it does. Then
+// they begin with one, since it may take as little as that.
 func (s *session) postpone(k sentKey, i sentItem, why string) {
 	s.Log.Debug("the gateway wants something later", "item", k.id.String(), "err", why)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clear(s.schemas) // that of a batch may be what it did not take
-	s.flying -= i.backlog
-	s.sent[k] = sentItem{after: time.Now().Add(s.BusyPause), repeats: i.repeats}
+	after := time.Now().Add(s.BusyPause)
+	l := &s.lanes[k.kind]
+	l.flying -= i.backlog
+	if k.kind == spool.Batch {
+		clear(s.schemas) // its own may be what was not taken
+	}
+	if k.kind == spool.Event || i.backlog > 0 {
+		l.after, l.window = after, 0
+	}
+	s.sent[k] = sentItem{after: after, repeats: i.repeats}
 }
 
 // repeat has every schema sent anew, and that batch once more.
@@ -145,7 +154,7 @@ func (s *session) repeat(k sentKey, i sentItem) error {
 	}
 	s.mu.Lock()
 	clear(s.schemas)
-	s.flying -= i.backlog
+	s.lanes[k.kind].flying -= i.backlog
 	s.sent[k] = sentItem{repeats: i.repeats + 1}
 	s.mu.Unlock()
 	s.proceed()

@@ -122,7 +122,7 @@ func Run(ctx context.Context, opt Options) error {
 	}}
 	pause, last := time.Duration(0), ""
 	for {
-		s := &session{Options: opt, host: u.Host, sent: make(map[sentKey]sentItem), settled: make(map[sentKey]bool), schemas: make(map[wire.SchemaID]bool), window: minWindow, acked: make(chan struct{}, 1)}
+		s := &session{Options: opt, host: u.Host, sent: make(map[sentKey]sentItem), settled: make(map[sentKey]bool), schemas: make(map[wire.SchemaID]bool), lanes: [spool.Event + 1]lane{spool.Batch: {window: minWindow}, spool.Event: {window: minWindow}}, acked: make(chan struct{}, 1)}
 		err := s.run(ctx, client)
 		if ctx.Err() != nil {
 			return nil

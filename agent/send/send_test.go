@@ -346,6 +346,46 @@ func TestWhatTheGatewayIsTooBusyForComesAgain(t *testing.T) {
 	}
 }
 
+// More events than the gateway takes at present do not hold up the readings behind them, and
+// are not all sent again each time.
+func TestABacklogOfEventsThatTheGatewayTakesSlowly(t *testing.T) {
+	const events, atOnce = 40, 10
+	g, n := newGateway(t), newNode(t)
+	n.ack, n.busy = limit, 60*time.Millisecond
+	begin, sent, taken := time.Now(), 0, 0
+	g.on = func(id wire.BatchID) reply {
+		if id.Seq < model.AgentEvents {
+			return proper
+		}
+		sent++
+		if taken >= atOnce+int(time.Since(begin)/n.busy) {
+			return reply{refuse: wire.RefuseBusy}
+		}
+		taken++
+		return proper
+	}
+	for k := range events {
+		if err := n.spool.AddEvent("test.event", model.Info, fmt.Sprint("event ", k), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.add(4)
+	n.flush()
+	n.start(g)
+	g.wait(t, "the readings", func() bool {
+		if len(g.batches) == 4 && len(g.events) == events {
+			t.Error("the readings came behind all events")
+		}
+		return len(g.batches) == 4
+	})
+	g.wait(t, "an empty spool", n.empty)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.events) != events || len(g.hellos) != 1 || sent > 3*events {
+		t.Errorf("%d events came in %d connections, and were sent %d times; want %d, one and a few more than they are", len(g.events), len(g.hellos), sent, events)
+	}
+}
+
 func TestAcknowledgementOfWhatWasNeverSentIsIgnored(t *testing.T) {
 	g, n := newGateway(t), newNode(t)
 	n.add(2)
