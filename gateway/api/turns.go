@@ -212,5 +212,7 @@ func (s inTurns) turn(ctx context.Context, f func(context.Context) error) error 
 		return turnProblem(err)
 	}
 	defer release()
+	ctx, cancel := context.WithTimeout(ctx, largeLongest) // a page ends before
+	defer cancel()
 	return f(ctx)
 }

@@ -40,7 +40,7 @@ var (
 
 	// What is stored of a node: a backlog of four times what a spool usually holds, and then
 	// what some two thousand readings a second take.
-	nodeOctets = allowance{"octets of readings", 256 << 20, time.Second / (4 << 10), "its stream goes on at that pace"}
+	nodeOctets = allowance{"octets of readings", 256 << 20, time.Second / (4 << 10), "they are not taken yet"}
 )
 
 // maxAllowed is of how many nodes buckets are kept: more than there are members.
@@ -70,11 +70,26 @@ func (a *allowances) of(node string, kind *allowance) *rate.Limiter {
 	return l
 }
 
-// allow tells whether a node may have one more.
+// allow tells whether a node may have one more, which then counts.
 func (c *session) allow(kind *allowance) bool {
 	if c.server.allowances.of(c.node, kind).Allow() {
 		return true
 	}
 	c.server.report("stream.held-back", c.node, kind.String(), c.remote)
 	return false
+}
+
+// may tells whether a node may have n more, which count once they are taken: had.
+func (c *session) may(kind *allowance, n int) bool {
+	if c.server.allowances.of(c.node, kind).Tokens() >= float64(n) {
+		return true
+	}
+	c.server.report("stream.held-back", c.node, kind.String(), c.remote)
+	return false
+}
+
+// had counts what was taken of a node. Of what was on its way together it may be some more
+// than the node may have: then it waits the longer for more.
+func (c *session) had(kind *allowance, n int) {
+	c.server.allowances.of(c.node, kind).ReserveN(time.Now(), n)
 }

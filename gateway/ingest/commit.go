@@ -294,6 +294,9 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 		return nil
 	}
 	for i, j := range jobs {
+		if outcomes[i] != telemetry.Busy {
+			j.from.had(&nodeOctets, j.bytes())
+		}
 		switch outcomes[i] {
 		case telemetry.Conflict:
 			j.from.server.report("telemetry.conflict", j.node, "batch "+j.id().String()+" came again with other content; the first one is kept", j.from.remote)
@@ -302,6 +305,9 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 			continue
 		case telemetry.Unfit:
 			j.from.refuse(wire.RefuseBatch, "its stamps are too far apart", j.id())
+			continue
+		case telemetry.Busy:
+			j.from.refuse(wire.RefuseBusy, noRoom, j.id())
 			continue
 		}
 		j.from.ack(j.id())

@@ -130,22 +130,31 @@ func (c *session) schema(ctx context.Context, s wire.Schema) error {
 	if _, err := c.server.Telemetry.Schema(id); err == nil {
 		return nil // it costs nothing
 	}
-	if !c.allow(&newSchemas) {
-		if c.later == nil || len(c.later) >= wire.MaxSchemas {
-			c.later = map[wire.SchemaID]bool{}
-		}
-		c.later[id] = true
+	if !c.may(&newSchemas, 1) {
+		c.postpone(id)
 		return nil
 	}
 	err := c.server.Telemetry.PutSchema(ctx, c.node, s)
 	switch {
+	case err == nil:
+		c.had(&newSchemas, 1)
 	case errors.Is(err, telemetry.ErrTooManySchemas):
 		c.server.report("telemetry.schemas", c.node, err.Error(), c.remote)
-		return err
+		c.postpone(id)
+		return nil
 	case errors.Is(err, store.ErrUnavailable):
-		return nil // its batches get unknown-schema, and the node sends it again
+		c.postpone(id)
+		return nil
 	}
 	return err
+}
+
+// postpone has the node send a schema, and the batches that need it, again some time later.
+func (c *session) postpone(id wire.SchemaID) {
+	if c.later == nil || len(c.later) >= wire.MaxSchemas {
+		c.later = map[wire.SchemaID]bool{}
+	}
+	c.later[id] = true
 }
 
 // batch verifies a batch and hands it on. What is wrong with it is the node's
@@ -159,27 +168,33 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 	switch {
 	case err == nil:
 	case c.later[packed.Schema]:
-		c.refuse(wire.RefuseBusy, newSchemas.String(), packed.BatchID)
+		c.refuse(wire.RefuseBusy, "its schema was not taken yet", packed.BatchID)
 		return nil
 	default:
 		c.refuse(wire.RefuseUnknownSchema, "send schema "+packed.Schema.String(), packed.BatchID)
 		return nil
 	}
-	if err := c.await(ctx, len(data)); err != nil {
-		return err
-	}
 	times, err := packed.Times()
 	if err != nil {
 		return c.badBatch(err, &packed.BatchID)
 	}
+	late := !packed.Urgent && c.server.commit.isLate(times[len(times)-1])
+	switch { // it does not wait here: what is urgent comes behind it
+	case !c.server.Telemetry.Takes(c.node, late):
+		c.refuse(wire.RefuseBusy, noRoom, packed.BatchID)
+		return nil
+	case !c.may(&nodeOctets, len(data)):
+		c.refuse(wire.RefuseBusy, nodeOctets.String(), packed.BatchID)
+		return nil
+	}
 	// Before it is unpacked, which takes room: who has to wait for that holds what came, and no more.
-	j := job{node: c.node, from: c, late: !packed.Urgent && c.server.commit.isLate(times[len(times)-1]), cost: costOf(len(times), len(s.Metrics), len(data))}
+	j := job{node: c.node, from: c, late: late, cost: costOf(len(times), len(s.Metrics), len(data))}
 	if err := c.server.commit.admit(ctx, &j); err != nil {
 		return err
 	}
 	b, err := packed.UnpackColumns(len(s.Metrics))
 	if err == nil {
-		j.batch = &telemetry.Entry{Node: c.node, Schema: s, Batch: b, Data: data}
+		j.batch = &telemetry.Entry{Node: c.node, Schema: s, Batch: b, Data: data, Late: late}
 		err = j.batch.Check()
 	}
 	if err != nil {
@@ -189,22 +204,8 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 	return c.server.commit.put(ctx, j)
 }
 
-// await waits until the node may send as many octets more.
-func (c *session) await(ctx context.Context, octets int) error {
-	for full := c.server.Telemetry.Full(c.node); full != nil; full = c.server.Telemetry.Full(c.node) {
-		select {
-		case <-full:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	l := c.server.allowances.of(c.node, &nodeOctets)
-	if l.AllowN(time.Now(), octets) {
-		return nil
-	}
-	c.server.report("stream.held-back", c.node, nodeOctets.String(), c.remote)
-	return l.WaitN(ctx, octets)
-}
+// noRoom is said of a batch for which Telemetry has no room at present.
+const noRoom = "what came before has to be moved from the journal into the week files first"
 
 func (c *session) badBatch(err error, id *wire.BatchID) error {
 	c.server.report("telemetry.malformed", c.node, "a batch was refused: "+err.Error(), c.remote)

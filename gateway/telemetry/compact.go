@@ -22,6 +22,7 @@ const (
 	maxAhead   = 32 * 24 * time.Hour // of Ahead; later stamps are nobody's
 	mostValues = 1 << 19             // that are unpacked at a time: four days of twelve metrics every ten seconds
 	mostWrites = 4 << 20             // octets that wait for a transaction
+	mostOwed   = 256                 // marks of a node that wait for weeks that cannot be written
 )
 
 // move is what a compaction moves: the journal up to a group.
@@ -38,6 +39,7 @@ type moving struct {
 	src      *source
 	head     []*held
 	marks    []mark
+	owed     []mark // of marks, for weeks that could not be written
 	tail     tail
 	refused  map[week]bool // that are beyond what the node may have, and dropped
 	unwanted []*held       // of which something is dropped
@@ -55,6 +57,9 @@ func (s *Store) Compact(ctx context.Context) error {
 // compact is Compact for who holds s.tending. A week that cannot take its part does not
 // hold up the others: what it lacks stays in the journal.
 func (s *Store) compact(ctx context.Context) error {
+	if err := s.renumberLater(ctx); err != nil {
+		return fmt.Errorf("compact: %w", err)
+	}
 	m := s.plan(ctx)
 	if len(m.sources) == 0 {
 		return nil
@@ -89,10 +94,15 @@ func (s *Store) compact(ctx context.Context) error {
 	return errors.Join(append(errs, s.replaceStubborn(ctx, failed))...)
 }
 
-// keep has what the weeks that failed lack stay in the journal.
+// keep has what the weeks that failed lack stay in the journal, and its marks in RAM.
 func (m *move) keep(failed map[week]error) {
 	for i := range m.sources {
 		p := &m.sources[i]
+		for _, mk := range p.marks {
+			if failed[weekOf(mk.at)] != nil && len(p.owed) < mostOwed {
+				p.owed = append(p.owed, mk)
+			}
+		}
 		for _, h := range p.head {
 			for w := range m.weeksOf(p, h) {
 				if failed[w] != nil {
@@ -107,17 +117,14 @@ func (m *move) keep(failed map[week]error) {
 func (s *Store) plan(ctx context.Context) move {
 	low, high := s.bounds()
 	m := move{low: low, high: high, stays: map[int64]bool{}}
-	for _, id := range s.laterGroups {
-		m.stays[id] = true
-	}
 	s.mu.RLock()
 	m.through = s.lastGroup
 	for _, src := range s.sources {
-		if len(src.head) == 0 {
+		if len(src.head) == 0 && len(src.owed) == 0 {
 			continue
 		}
 		p := moving{src: src, head: slices.Clone(src.head)}
-		p.marks, p.tail = marksOf(p.head, src.seen, src.tail)
+		p.marks, p.tail = s.marksOfHead(src)
 		m.sources = append(m.sources, p)
 	}
 	s.mu.RUnlock()
@@ -174,6 +181,11 @@ func (m *move) weeks() []week {
 		for _, h := range m.sources[i].head {
 			for w := range m.weeksOf(&m.sources[i], h) {
 				all[w] = true
+			}
+		}
+		for _, mk := range m.sources[i].src.owed {
+			if mk.at >= m.low && mk.at < m.high {
+				all[weekOf(mk.at)] = true
 			}
 		}
 	}
@@ -294,6 +306,9 @@ func (s *Store) compactWeek(ctx context.Context, w week, m *move) error {
 	return err
 }
 
+// errUnread is wrapped where the journal does not give a batch at present.
+var errUnread = errors.New("journal")
+
 // gather is a node's readings, unpacked, by hour.
 type gather struct {
 	hours  map[int64]*rows
@@ -312,6 +327,9 @@ func (s *Store) compactNode(ctx context.Context, e *edit, p *moving, applied, lo
 		b, err := s.unpack(ctx, p.src.id, h)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, store.ErrUnavailable) && s.stuck[e.f.week].n < stubborn {
+			return fmt.Errorf("%w: batch %v of %s: %w", errUnread, h.BatchID, p.src.node, err)
 		}
 		if err != nil {
 			s.Log.Error("a batch cannot be read", "node", p.src.node, "batch", h.BatchID, "err", err)
@@ -634,7 +652,7 @@ func (s *Store) settle(ctx context.Context, m *move) error {
 	for _, p := range m.sources {
 		s.forget(p.src, m.settled)
 	}
-	s.settled.Ring()
+	s.compacted = m.through
 	for _, old := range dropped {
 		delete(s.schemas, old.id)
 	}
@@ -649,8 +667,9 @@ func (s *Store) swapTails(m *move, sign int) {
 	for i := range m.sources {
 		p := &m.sources[i]
 		p.src.tail, p.tail = p.tail, p.src.tail
+		p.src.owed, p.owed = p.owed, p.src.owed
 		for _, h := range slices.Concat(p.unwanted, p.lost) {
-			if m.settled(h) {
+			if _, known := p.src.seen[h.Boot]; known && m.settled(h) {
 				p.src.dropped[h.Boot] += uint64(sign)
 			}
 		}

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -16,10 +17,21 @@ const (
 )
 
 // More is the error of Range where an answer that goes on behind what was given would cost
-// too much: the rest is another question, whose After is that.
+// too much, or take too long: the rest is another question, whose After is that.
 type More struct{ After SeriesKey }
 
 func (m *More) Error() string { return fmt.Sprintf("there is more from node %s on", m.After.Node) }
+
+// halfway returns what tells whether half of the time is over that there is: a page then ends
+// where it is, and the next goes on from there.
+func halfway(ctx context.Context) func() bool {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return func() bool { return false }
+	}
+	half := time.Now().Add(time.Until(end) / 2)
+	return func() bool { return time.Now().After(half) }
+}
 
 // Cost tells what Range would read for one answer.
 func (s *Store) Cost(q Query) (cost int) {

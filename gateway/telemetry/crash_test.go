@@ -88,7 +88,7 @@ func crashChild(dir string) error {
 			if err != nil {
 				return err
 			}
-			entries = append(entries, Entry{fmt.Sprint("n-", node), sch, b, data})
+			entries = append(entries, Entry{Node: fmt.Sprint("n-", node), Schema: sch, Batch: b, Data: data})
 		}
 		outcomes, err := s.Append(ctx, entries)
 		if err != nil {

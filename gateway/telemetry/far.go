@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"halo.internal/model"
 )
@@ -15,6 +16,9 @@ import (
 // are near, and a few; which those are is told from the files, so that no restart gives it
 // more. What is beyond is the node's own loss.
 const fewWeeks = 8
+
+// removeEvery is how far apart weeks are removed for what the gateway's clock says of them.
+const removeEvery = time.Hour
 
 // refuseFar finds which far weeks are more than a node may have. The caller holds
 // s.tending.
@@ -81,7 +85,7 @@ func (s *Store) addFar(node string, w week) {
 }
 
 // dropImpossible removes a week that is of the future by more than any clock of ours is
-// ahead, once the gateway's own is more than a guess: the furthest one, and one each time,
+// ahead, once the gateway's own is more than a guess: the furthest one, and one an hour,
 // since this clock may be the one that is wrong. The caller holds s.tending.
 func (s *Store) dropImpossible() error {
 	list := s.weeks.list()
@@ -89,12 +93,13 @@ func (s *Store) dropImpossible() error {
 		return nil
 	}
 	w := list[len(list)-1]
-	if w.begin() <= s.Ahead().Add(maxAhead).UnixMilli() {
+	if w.begin() <= s.Ahead().Add(maxAhead).UnixMilli() || !s.removed.IsZero() && s.ticks().Sub(s.removed) < removeEvery {
 		return nil
 	}
 	if err := s.unlink(w); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove %v, which is of the future: %w", w, err)
 	}
+	s.removed = s.ticks()
 	s.Events.Add("telemetry.misdated", model.Warning, "", fmt.Sprintf("the telemetry of week %v is of the future, by the gateway's clock, and was removed", w), map[string]string{"week": w.String()})
 	return nil
 }

@@ -47,9 +47,9 @@ func (s *Store) unpack(ctx context.Context, source int64, h *held) (wire.Batch, 
 	if err == nil {
 		return b, nil
 	}
-	var body []byte
-	if db := s.db.Read().QueryRowContext(ctx, `SELECT body FROM groups WHERE id = ?`, h.group).Scan(&body); db != nil {
-		return b, errors.Join(err, store.Classify(db))
+	body, lack := s.fetch(ctx, h.group)
+	if lack != nil {
+		return b, errors.Join(err, lack)
 	}
 	items, damage := parseGroup(body)
 	for _, it := range items {
@@ -63,6 +63,11 @@ func (s *Store) unpack(ctx context.Context, source int64, h *held) (wire.Batch, 
 		}
 	}
 	return b, errors.Join(err, damage)
+}
+
+// readGroup reads a group from the journal.
+func (s *Store) readGroup(ctx context.Context, id int64) (body []byte, err error) {
+	return body, store.Classify(s.db.Read().QueryRowContext(ctx, `SELECT body FROM groups WHERE id = ?`, id).Scan(&body))
 }
 
 // sumSize is the octets of the checksum at a batch's end.
@@ -100,16 +105,28 @@ func (s *Store) add(src *source, h *held) {
 	s.headCount++
 }
 
-// Full tells whether so much of a node waits in the journal for the week files that it is to
-// send no more before some of that has left it, which closes the channel; nil: it may. So no
-// node takes the others' room, however fast it sends.
-func (s *Store) Full(node string) <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if src := s.sources[node]; src == nil || src.bytes < nodeHead {
-		return nil
+// Takes tells whether the head has room for one more batch of a node; late: of a backlog. If
+// it has not, the node has to send it again some time later.
+func (s *Store) Takes(node string, late bool) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.takes(s.sources[node], late, 0, 0)
+}
+
+// takes is Takes after own octets of the node's, and all of any, that are about to be stored:
+// a node may have a fraction of the room that is left. So what is left is never nothing, also
+// when hundreds of nodes bring their backlogs at once: each has an equal part then, and who
+// has had none yet gets in (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on
+// Networking 6(2), 1998).
+func (s *Store) takes(src *source, late bool, own, all int64) bool {
+	room := int64(mostHead)
+	if late {
+		room = backlogHead
 	}
-	return s.settled.Next()
+	if src != nil {
+		own += src.bytes
+	}
+	return own < (room-s.headBytes-all)/headShare
 }
 
 // forget takes out of the head what is settled. The caller holds s.mu.

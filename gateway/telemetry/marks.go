@@ -126,18 +126,25 @@ func (h *held) spacing() int64 {
 	return spacingOf(times)
 }
 
-// marksOf finds what there is to say of batches that are about to be compacted, by
-// comparing each with the one before it in boot and number, and returns the batch with
-// which the next are to be compared.
-func marksOf(head []*held, have seen, last tail) (marks []mark, next tail) {
-	by := slices.Clone(head)
+// marksOfHead finds what there is to say of a node's batches in the head, and returns the batch
+// with which the next are to be compared. Of those that wait for a week that could not be
+// written it was found when they were compacted first. The caller holds s.mu.
+func (s *Store) marksOfHead(src *source) (marks []mark, next tail) {
+	fresh := slices.DeleteFunc(slices.Clone(src.head), func(h *held) bool { return h.group <= s.compacted })
+	marks, next = marksOf(fresh, src.seen, src.tail)
+	return append(slices.Clone(src.owed), marks...), next
+}
+
+// marksOf compares each batch with the one before it in boot and number, and the first with
+// the last of those that were compacted before. It keeps by for itself.
+func marksOf(by []*held, have seen, last tail) (marks []mark, next tail) {
 	slices.SortFunc(by, func(a, b *held) int { return cmp.Or(cmp.Compare(a.Boot, b.Boot), cmp.Compare(a.Seq, b.Seq)) })
 	next = last
 	var before tail
 	var neighbour *held // that before is of; nil: it is not in the head any more
 	for _, h := range by {
 		now := tail{Boot: h.Boot, Seq: h.Seq, Last: h.last, Clock: clockNumber(h.Clock)}
-		if before.Boot != h.Boot && last.Boot == h.Boot && last.Seq < h.Seq {
+		if last.Boot == h.Boot && last.Seq < h.Seq && (before.Boot != h.Boot || before.Seq < last.Seq) {
 			before, neighbour = last, nil
 		}
 		marks = append(marks, compare(before, now, neighbour, h, have[h.Boot])...)
@@ -153,7 +160,7 @@ func compare(before, now tail, neighbour, h *held, have spans) (marks []mark) {
 	if len(have) > 0 && have[0].from == h.Seq {
 		marks = append(marks, mark{at: h.first, kind: MarkBoot, boot: h.Boot})
 	}
-	if h.Seq > 1 && !have.has(h.Seq-1) { // some are missing right before it
+	if h.Seq > 1 && have.missing(h.Seq-1) { // some are missing right before it
 		from := uint64(1)
 		if i := have.find(h.Seq); i > 0 {
 			from = have[i-1].through + 1
@@ -261,7 +268,8 @@ type MarkQuery struct {
 }
 
 // Marks reads a page of marks in the order of time: starts, corrections of the clock, and
-// what never came.
+// what never came. A page also ends, maybe without any, when half of the time is over that ctx
+// leaves.
 func (s *Store) Marks(ctx context.Context, q MarkQuery) (apitype.MarkList, error) {
 	list := apitype.MarkList{Node: q.Node, Items: []apitype.Mark{}}
 	for i, id := range s.identities(q.Node) {
@@ -291,7 +299,7 @@ func (s *Store) marksOf(ctx context.Context, q MarkQuery) (apitype.MarkList, err
 	var fresh []mark
 	have := seen{}
 	if src := s.sources[q.Node]; src != nil {
-		fresh, _ = marksOf(src.head, src.seen, src.tail)
+		fresh, _ = s.marksOfHead(src)
 		for boot, spans := range src.seen {
 			have[boot] = slices.Clone(spans)
 		}
@@ -324,9 +332,16 @@ func (s *Store) marksOf(ctx context.Context, q MarkQuery) (apitype.MarkList, err
 		}
 		return nil
 	}
+	late := halfway(ctx)
 	for _, w := range s.weeks.list() {
 		if w.begin() >= high || w.end() <= low {
 			continue
+		}
+		if w.begin() > low && late() {
+			if err = before(w.begin()); err == nil {
+				list.Next, err = strconv.FormatInt(w.begin()-1, 10), errEnough
+			}
+			break
 		}
 		err = s.readWeek(ctx, w, func(f *weekFile) error {
 			return f.marks(ctx, q.Node, low, high, func(m mark) error {

@@ -190,7 +190,8 @@ func (l *lines) line(k line) ([]cell, error) {
 }
 
 // Range calls yield with each series that has readings, by node and metric, and returns the
-// width of a bucket. It holds one node's at a time. Where that costs too much, the error is
+// width of a bucket. It holds one node's at a time. Where that costs too much, or half of the
+// time is over that ctx leaves, the error is
 // *More between two nodes, or wraps ErrTooMuch where what is across all of them is asked for.
 func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (step time.Duration, err error) {
 	g, err := q.grid()
@@ -201,7 +202,7 @@ func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (s
 	if err := q.check(); err != nil {
 		return step, err
 	}
-	nodes, cost := s.nodesOf(&q), 0
+	nodes, cost, late := s.nodesOf(&q), 0, halfway(ctx)
 	if q.Across != "" {
 		for _, node := range nodes {
 			cost += s.costOf(node, g)
@@ -221,7 +222,7 @@ func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (s
 	for _, node := range nodes {
 		if q.Across == "" {
 			of := s.costOf(node, g)
-			if cost > 0 && cost+of > MostCost {
+			if cost > 0 && (cost+of > MostCost || late()) {
 				return step, &More{SeriesKey{Node: node}}
 			}
 			cost += of

@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry/block"
 	"halo.internal/model"
 	"halo.internal/model/atomicfile"
 )
@@ -64,6 +66,25 @@ func (s *Store) repairAll(ctx context.Context) error {
 // tried again, a minute apart: a file whose place on the card has gone bad, mostly.
 const stubborn = 10
 
+// tries is how often in a row something failed with a week.
+type tries map[week]try
+
+type try struct {
+	n    int
+	last time.Time
+}
+
+// failed counts a failure, unless the last that counts was a moment ago, and returns how many
+// there are.
+func (t tries) failed(w week, now time.Time) int {
+	is := t[w]
+	if is.n == 0 || now.Sub(is.last) >= retryAfter {
+		is = try{is.n + 1, now}
+		t[w] = is
+	}
+	return is.n
+}
+
 // replaceStubborn repairs weeks that could not be written too often, as far as they can be
 // read. The caller holds s.tending, and has written the journal.
 func (s *Store) replaceStubborn(ctx context.Context, failed map[week]error) error {
@@ -77,10 +98,10 @@ func (s *Store) replaceStubborn(ctx context.Context, failed map[week]error) erro
 		if errors.Is(failed[w], store.ErrFull) {
 			continue
 		}
-		if s.stuck[w]++; s.stuck[w] < stubborn {
+		if s.stuck.failed(w, s.ticks()) < stubborn || errors.Is(failed[w], errUnread) { // the latter is not the file's fault
 			continue
 		}
-		s.stuck[w] = 0
+		delete(s.stuck, w)
 		errs = append(errs, s.replace(ctx, w, fmt.Errorf("it could not be written %d times: %w", stubborn, failed[w]), true))
 	}
 	return errors.Join(errs...)
@@ -158,7 +179,7 @@ func (s *Store) salvage(ctx context.Context, w week, path string, force bool) (k
 			return 0, 0, err
 		}
 	}
-	days := forms{}
+	days, next := forms{}, old.nextSeries
 	e := old.copyTo(fresh)
 	e.marks, _ = old.allMarks(ctx) // as many as can be read
 	c := copier{names: old.names()}
@@ -167,10 +188,12 @@ func (s *Store) salvage(ctx context.Context, w week, path string, force bool) (k
 		if failed != nil {
 			return failed
 		}
-		if _, _, err := decodeBlock(old, b.body, node, b.width, b.start, nil); err != nil {
+		readings, buckets, err := decodeBlock(old, b.body, node, b.width, b.start, nil)
+		if err != nil {
 			lost++
 			return nil
 		}
+		old.nextSeries = max(old.nextSeries, seriesAfter(readings, buckets))
 		days.note(b.width, b.start)
 		if kept++; b.width == raw || b.width == minute {
 			e.stale[nodeDay{b.node, floor(b.start, 24) / 24}] = true
@@ -188,8 +211,11 @@ func (s *Store) salvage(ctx context.Context, w week, path string, force bool) (k
 		}
 		return last, err
 	}, func(id int64) bool { return old.readable(ctx, id) })
-	if lost += holes; err != nil {
+	if lost += holes + c.nameless; err != nil {
 		return kept, lost, err
+	}
+	if old.nextSeries > next {
+		e.reserve(old)
 	}
 	if _, err := s.commit(ctx, e, 0); err != nil {
 		return kept, lost, err
@@ -276,6 +302,21 @@ func dropUnfinished(path string) error {
 	return nil
 }
 
+// seriesAfter returns the number after the last of the series in a block of readings, or a
+// rollup.
+func seriesAfter(b *block.Block, u *block.Rollup) (next int) {
+	if u != nil {
+		for i := range u.Series {
+			next = max(next, u.Series[i].Series+1)
+		}
+		return next
+	}
+	for i := range b.Columns {
+		next = max(next, b.Columns[i].Series+1)
+	}
+	return next
+}
+
 // readable tells whether the first block from that row on can be read.
 func (f *weekFile) readable(ctx context.Context, id int64) bool {
 	var n int
@@ -284,8 +325,9 @@ func (f *weekFile) readable(ctx context.Context, id int64) bool {
 
 // copier hands over blocks in the order of their rows.
 type copier struct {
-	names map[int64]string
-	block func(node string, b editBlock) error
+	names    map[int64]string
+	block    func(node string, b editBlock) error
+	nameless int // blocks of nodes that are not known any more
 }
 
 // run begins at that row, and returns the last that it has read.
@@ -301,6 +343,7 @@ func (c *copier) run(ctx context.Context, f *weekFile, from int64) (last int64, 
 		if name, ok := c.names[b.node]; ok {
 			return c.block(name, b)
 		}
+		c.nameless++
 		return nil
 	}, `SELECT id, node, width, start, body FROM blocks NOT INDEXED WHERE id >= ? ORDER BY id`, from)
 	return last, store.Classify(err)
@@ -313,7 +356,18 @@ func (f *weekFile) copyTo(fresh *weekFile) *edit {
 	for _, n := range slices.Sorted(maps.Keys(f.series)) {
 		e.series = append(e.series, newSeries{n, 0, f.series[n]}) // they count against nobody any more
 	}
+	e.reserve(f)
 	return e
+}
+
+// reserve keeps numbers of series that a file has given from being given again in a new one,
+// where the last of them is not known any more: its blocks would become those of another
+// metric.
+func (e *edit) reserve(f *weekFile) {
+	last := f.nextSeries - 1
+	if _, known := f.series[last]; last >= 0 && !known {
+		e.series = append(e.series, newSeries{id: last}) // load leaves out what has no name
+	}
 }
 
 func (f *weekFile) allMarks(ctx context.Context) (all []editMark, err error) {

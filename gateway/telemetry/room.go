@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 
 	"halo.internal/gateway/store"
 	"halo.internal/model"
@@ -45,34 +46,46 @@ func (s *Store) Commits() int64 { return s.db.Commits() + s.commits.Load() }
 // Bytes returns how much of the file system the telemetry takes, without what a later release
 // has made: nothing is given up for that.
 func (s *Store) Bytes() int64 {
-	n := s.db.FileBytes()
+	own, _ := s.bytes()
+	return own
+}
+
+// bytes returns Bytes, and what a later release has made.
+func (s *Store) bytes() (own, later int64) {
+	own = s.db.FileBytes()
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil {
-		return n
+		return own, 0
 	}
-	later := map[string]bool{}
+	ofLater := map[string]bool{}
 	for _, w := range s.weeks.ofLater() {
-		later[w.String()+weekSuffix] = true
+		ofLater[w.String()+weekSuffix] = true
 	}
 	for _, e := range entries {
-		if later[e.Name()] {
-			continue
-		}
-		if info, err := e.Info(); err == nil {
-			n += info.Size()
+		info, err := e.Info()
+		switch {
+		case err != nil: // it is gone
+		case ofLater[e.Name()]:
+			later += info.Size()
+		default:
+			own += info.Size()
 		}
 	}
-	return n
+	return own, later
 }
 
 // limit is how many octets may be in use at present.
 func (s *Store) limit(used int64) int64 {
-	size, free := s.space()
-	reserve := min(mostReserve, size/reservePart)
-	if size == 0 || free >= reserve {
-		return s.Limit()
+	if short := s.short(); short > 0 {
+		return min(s.Limit(), max(used-short, smallStore))
 	}
-	return min(s.Limit(), max(used-(reserve-free), smallStore))
+	return s.Limit()
+}
+
+// short is how many octets less than a reserve are free on the file system.
+func (s *Store) short() int64 {
+	size, free := s.space()
+	return max(min(mostReserve, size/reservePart)-free, 0)
 }
 
 // trim thins until the telemetry is within its limit. The caller holds s.tending.
@@ -83,7 +96,11 @@ func (s *Store) trim(ctx context.Context) error {
 		if used <= limit {
 			return nil
 		}
-		did, err := s.giveUp(ctx, fmt.Sprintf("the telemetry takes %d MiB, of which it may have %d", used>>20, limit>>20))
+		list := s.givings()
+		if s.short() == 0 { // what is not this release's is not what takes too much
+			list = slices.DeleteFunc(list, func(g giving) bool { return g.later })
+		}
+		did, err := s.giveUp(ctx, list, fmt.Sprintf("the telemetry takes %d MiB, of which it may have %d", used>>20, limit>>20))
 		if err != nil || !did {
 			return err
 		}
@@ -105,13 +122,14 @@ var errNothingToGive = errors.New("there is nothing to give up for room")
 
 // free gives something up since the medium is full. The caller holds s.tending.
 func (s *Store) free(ctx context.Context) error {
-	used := s.Bytes()
-	for used > smallStore {
-		did, err := s.giveUp(ctx, "the file system is full")
+	used, later := s.bytes()
+	for range s.ways() {
+		list := slices.DeleteFunc(s.givings(), func(g giving) bool { return !g.later && used <= smallStore })
+		did, err := s.giveUp(ctx, list, "the file system is full")
 		if err != nil {
 			return err
 		}
-		if s.Bytes() < used {
+		if own, others := s.bytes(); own+others < used+later {
 			return nil
 		}
 		if !did {
@@ -172,11 +190,16 @@ func (s *Store) givings() (list []giving) {
 	return list
 }
 
-// giveUp gives up the first thing that there is, and says so; where that fails, the next.
-// The caller holds s.tending.
-func (s *Store) giveUp(ctx context.Context, why string) (did bool, err error) {
+// giveUp gives up the first thing of a list that there is, and says so; where that fails, the
+// next. But no week is removed while there is one that cannot be thinned for a moment: that
+// is tried again, a minute apart. The caller holds s.tending.
+func (s *Store) giveUp(ctx context.Context, list []giving, why string) (did bool, err error) {
 	var errs []error
-	for _, g := range s.givings() {
+	wait := false
+	for _, g := range list {
+		if g.remove && wait {
+			continue
+		}
 		gone, err := s.give(ctx, g)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -184,10 +207,14 @@ func (s *Store) giveUp(ctx context.Context, why string) (did bool, err error) {
 			}
 			s.Log.Warn("telemetry cannot be given up", "week", g.week, "err", err)
 			errs = append(errs, err)
+			if errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrFull) {
+				wait = wait || s.unthinned.failed(g.week, s.ticks()) < stubborn
+			}
 		}
 		if !gone {
 			continue
 		}
+		delete(s.unthinned, g.week)
 		s.thinnings.Add(1)
 		s.Events.Add("telemetry.thinned", model.Warning, "", fmt.Sprintf("%s: of week %v, %s", why, g.week, g.what), map[string]string{"week": g.week.String(), "budget_bytes": fmt.Sprint(s.Limit())})
 		return true, nil

@@ -223,7 +223,7 @@ func TestWeeksOfTheFutureGoFirst(t *testing.T) {
 	b.tend()
 	b.tending.Lock()
 	defer b.tending.Unlock()
-	if did, err := b.giveUp(t.Context(), "a test"); !did || err != nil {
+	if did, err := b.giveUp(t.Context(), b.givings(), "a test"); !did || err != nil {
 		t.Fatal(did, err)
 	}
 	if got := b.weeks.list(); len(got) != 2 || got[1] != weekOf(b.at.UnixMilli()) {

@@ -46,7 +46,9 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-s.work:
-			next = time.Now()
+			if !failing { // else it is tried again in its time, however much comes meanwhile
+				next = time.Now()
+			}
 		case <-look.C:
 			if s.hour() != hour && !failing {
 				next = time.Now()

@@ -25,6 +25,7 @@ type scan struct {
 	// ends the scan.
 	rows    func(*block.Block) error
 	buckets func(u block.Rollup, width int) error
+	before  func(day int64) error // each day but the first, by its begin; nil: nobody asks
 
 	source  int64 // the node's number in the journal
 	metrics []wire.Metric
@@ -151,6 +152,11 @@ func (c *scan) week(ctx context.Context, w week, f *weekFile, head []*held) erro
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if c.before != nil && d > c.from {
+			if err := c.before(d); err != nil {
+				return err
+			}
+		}
 		if err := c.day(ctx, f, local, fresh, d, max(from, d), min(to, d+dayMS)); err != nil {
 			return err
 		}
@@ -182,6 +188,9 @@ func (c *scan) unpack(ctx context.Context, head []*held, applied, from, to int64
 		b, err := c.store.unpack(ctx, c.source, h)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
+		}
+		if errors.Is(err, store.ErrUnavailable) {
+			return nil, err // it may be read in a moment
 		}
 		if err != nil {
 			c.store.leaveOut(c.node, h, err)

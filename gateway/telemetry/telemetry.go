@@ -21,7 +21,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"halo.internal/gateway/changes"
 	"halo.internal/gateway/store"
 	"halo.internal/model"
 	"halo.internal/model/wire"
@@ -29,9 +28,14 @@ import (
 
 // Sizes of the head in octets of batches.
 const (
-	headLimit = 8 << 20  // more is compacted at once
-	mostHead  = 32 << 20 // more is not taken in: the nodes keep what they have until compaction succeeds
-	nodeHead  = 4 << 20  // of one node: a month of twelve metrics every ten seconds
+	headLimit   = 8 << 20  // more is compacted at once
+	mostHead    = 32 << 20 // more is not taken in: the nodes keep what they have until compaction succeeds
+	backlogHead = 24 << 20 // nor of backlogs: the rest is for what is new
+	headShare   = 4        // of what is left a node has one part in so many: 4.8 MiB of a backlog while nobody else sends one
+
+	// More of one node is compacted at once: a month of twelve metrics every ten seconds. So
+	// whoever is refused waits for a compaction that is under way.
+	nodeHead = (backlogHead - headLimit) / headShare
 )
 
 //go:embed journal/*.sql
@@ -79,12 +83,16 @@ type Store struct {
 	work      chan struct{}             // Run has something to do before its time
 
 	// Locks are taken in this order.
-	tending sync.Mutex               // held by the one who compacts, rolls up or thins: guards week files' content, and what follows
-	touched map[week]bool            // whose days may have to be rolled up
-	stuck   map[week]int             // how often in a row they could not be written, while others could
-	far     map[string]map[week]bool // by node, see farOf; nil: not known
+	tending   sync.Mutex               // held by the one who compacts, rolls up or thins: guards week files' content, and what follows
+	touched   map[week]bool            // whose days may have to be rolled up
+	stuck     tries                    // to write weeks, while others could be
+	unthinned tries                    // to thin weeks
+	far       map[string]map[week]bool // by node, see farOf; nil: not known
+	removed   time.Time                // when a week went last for its stamps, by ticks
 
-	laterGroups []int64 // of the journal, that a later release has written; set by Open
+	laterGroups []int64 // of the journal, that a later release has written and that have to be renumbered; set by Open
+	ticks       func() time.Time // of the process
+	fetch       func(ctx context.Context, group int64) (body []byte, err error)
 
 	spoiling  sync.Mutex // guards spoilt: what reading has found
 	spoilt    map[week]error
@@ -99,8 +107,8 @@ type Store struct {
 	schemas    map[wire.SchemaID]*schema
 	lastSource int64
 	lastGroup  int64
+	compacted  int64 // the last group that the last compaction looked at: what of those is in the head waits for its week alone
 	headBytes  int64
-	settled    changes.Bell // rings when something has left the head
 	headCount  int
 	recent     recent
 	given      given
@@ -124,8 +132,9 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		space:   func() (int64, int64) { return space(c.Dir) },
 		sources: map[string]*source{}, byID: map[int64]*source{}, schemas: map[wire.SchemaID]*schema{},
 		former: map[string][]string{}, present: map[string]string{},
-		touched: map[week]bool{}, stuck: map[week]int{}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
+		touched: map[week]bool{}, stuck: tries{}, unthinned: tries{}, ticks: time.Now, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
 	}
+	s.fetch = s.readGroup
 	s.retention.Store(&c.Retention)
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, err
@@ -206,6 +215,7 @@ func (s *Store) readName(ctx context.Context) (bad []error, err error) {
 	err = s.db.Read().QueryRowContext(ctx, `SELECT name, compacted, sum FROM journal`).Scan(&s.name, &s.lastGroup, &sum)
 	switch {
 	case err == nil && sum == journalSum(s.name, s.lastGroup):
+		s.compacted = s.lastGroup
 		return nil, nil
 	case err == nil:
 		bad = append(bad, errors.New("its name does not fit its checksum"))
@@ -284,14 +294,17 @@ func (s *Store) readGroups(ctx context.Context) (bad []error, err error) {
 		if err := rows.Scan(&id, &body); err != nil {
 			return err
 		}
-		s.lastGroup = max(s.lastGroup, id)
 		items, err := parseGroup(body)
 		if err != nil {
 			bad = append(bad, fmt.Errorf("group %d: %w", id, err))
 		}
 		if errors.Is(err, errLaterGroup) {
+			if id >= s.lastGroup+farGroups/2 {
+				return nil // it has been renumbered
+			}
 			s.laterGroups = append(s.laterGroups, id)
 		}
+		s.lastGroup = max(s.lastGroup, id)
 		for _, it := range items {
 			if err := s.replay(id, it); err != nil {
 				bad = append(bad, fmt.Errorf("group %d: %w", id, err))

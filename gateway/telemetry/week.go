@@ -217,6 +217,11 @@ func (w *weeks) acquire(ctx context.Context, n week, create bool) (*weekFile, er
 		return nil, err
 	}
 	f, err := openWeek(ctx, w.at(n), n, create)
+	if errors.Is(err, store.ErrNewer) && w.later[n] == 0 && !w.alone[n] { // find could not read it
+		w.later[n] = weekVersion + 1 // or one after that
+		delete(w.known, n)
+		f, err = openWeek(ctx, w.at(n), n, create)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", n, err)
 	}
@@ -350,13 +355,17 @@ func (f *weekFile) parts() []func(context.Context) error {
 }
 
 func (f *weekFile) loadMeta(ctx context.Context) error {
-	var version int
+	var version, twice int64
 	var journal []byte
-	if err := f.db.Read().QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+	if err := f.db.Read().QueryRowContext(ctx, `SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id)`).Scan(&version, &twice); err != nil {
 		return err
 	}
 	if version != weekVersion {
-		return fmt.Errorf("%w: expected version %d of its tables, got %d", store.ErrCorrupt, weekVersion, version)
+		wrong := store.ErrCorrupt
+		if store.IsLater(version, twice, weekVersion) {
+			wrong = store.ErrNewer
+		}
+		return fmt.Errorf("%w: expected version %d of its tables, got %d", wrong, weekVersion, version)
 	}
 	var applied, sum int64
 	var from thinned
@@ -406,7 +415,7 @@ func (f *weekFile) loadSeries(ctx context.Context) error {
 		if err := take(rows, &id, &node, &m.Name, &m.Unit, &m.Scale, &sum); err != nil {
 			return err
 		}
-		if sum == seriesSum(id, node, m) && id < weekIDsLimit {
+		if sum == seriesSum(id, node, m) && id < weekIDsLimit && m.Name != "" {
 			f.series[int(id)], f.numbers[m] = m, int(id)
 			f.brought[node]++
 		}
