@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"halo.internal/model/apitype"
 )
 
 // A question that would have years of readings unpacked is answered in parts, or refused,
@@ -73,3 +75,78 @@ func TestWhatCostsTooMuchIsRefused(t *testing.T) {
 		t.Errorf("of a request that was given up: got %v", err)
 	}
 }
+
+// A page ends where half of its time is over, and those after it have the rest: together they
+// are the answer.
+func TestPagesThatAreBoundedInTime(t *testing.T) {
+	b := newBench(t)
+	const days, nodes = 20, 3
+	for node := range nodes {
+		for d := range uint64(days) {
+			b.append(stamped(t, fmt.Sprint("n-", node), d+1, epoch.Add(-time.Duration(days-d)*24*time.Hour)))
+		}
+	}
+	b.tend()
+	from, to := epoch.Add(-days*24*time.Hour), epoch
+	pages := 0
+	q := SampleQuery{Node: "n-1", From: from, To: to, Metrics: []string{"system.cpu.*"}, Limit: 1000}
+	var got []apitype.Sample
+	for {
+		list, err := b.Samples(halfOver{t.Context()}, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, list.Items...)
+		if pages++; list.Next == "" {
+			break
+		}
+		q.Cursor = list.Next
+	}
+	if len(got) != days || pages < days {
+		t.Errorf("%d readings on %d pages, want %d", len(got), pages, days)
+	}
+
+	m := MarkQuery{Node: "n-1", From: from, To: to.Add(time.Hour), Limit: 1000}
+	all := b.allMarks(t, "n-1")
+	pages = 0
+	var marks []apitype.Mark
+	for {
+		list, err := b.Marks(halfOver{t.Context()}, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		marks = append(marks, list.Items...)
+		if pages++; list.Next == "" {
+			break
+		}
+		m.Cursor = list.Next
+	}
+	if len(marks) != len(all) || len(all) == 0 || pages < 3 {
+		t.Errorf("%d marks on %d pages, want %d", len(marks), pages, len(all))
+	}
+
+	r := Query{From: from, To: to, Step: time.Hour}
+	pages = 0
+	var series []string
+	for {
+		_, err := b.Range(halfOver{t.Context()}, r, func(s Series) error { series = append(series, s.Node+" "+s.Metric); return nil })
+		pages++
+		more, ok := errors.AsType[*More](err)
+		if !ok {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		r.After = &more.After
+	}
+	if len(series) != 2*nodes || pages < nodes {
+		t.Errorf("got %q on %d pages", series, pages)
+	}
+}
+
+// halfOver is a context that says, when it is asked for its deadline, that there is no time
+// left, and does not end for that.
+type halfOver struct{ context.Context }
+
+func (h halfOver) Deadline() (time.Time, bool) { return time.Now(), true }

@@ -109,10 +109,16 @@ func TestAThousandWeeks(t *testing.T) {
 
 	guess, b.at = false, truth
 	files := len(b.weeks.list())
+	b.ticks = func() time.Time { return epoch.Add(ran) }
 	for range files {
 		others()
 		check("with a clock")
-		b.at, truth, ran = b.at.Add(time.Minute), truth.Add(time.Minute), ran+time.Minute
+		left := len(b.weeks.list())
+		b.tend() // as when much comes
+		if got := len(b.weeks.list()); got != left {
+			t.Errorf("%d weeks were removed within a moment", left-got+1)
+		}
+		b.at, truth, ran = b.at.Add(time.Hour), truth.Add(time.Hour), ran+time.Hour
 	}
 	if got := b.count("n-evil"); got != 0 {
 		t.Errorf("%d of its readings are of a future that cannot be, and still there", got)
@@ -166,12 +172,24 @@ func TestAWeekThatCannotBeWritten(t *testing.T) {
 					t.Fatal(err)
 				}
 			} else {
-				for range stubborn {
+				ticks := time.Now()
+				b.ticks = func() time.Time { return ticks }
+				try := func() {
+					t.Helper()
 					put(now)
 					if err := b.Tend(t.Context()); err == nil {
 						t.Fatal("expected an error about the week before")
 					}
 				}
+				for range stubborn - 1 {
+					try()
+					try() // a moment later, as when much comes: it does not count
+					ticks = ticks.Add(retryAfter)
+				}
+				if _, err := os.Stat(bad + ".damaged"); err == nil {
+					t.Error("another file has taken its place too soon")
+				}
+				try()
 				if _, err := os.Stat(bad + ".damaged"); err != nil {
 					t.Error(err)
 				}

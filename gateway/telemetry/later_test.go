@@ -132,13 +132,19 @@ func TestAGroupOfALaterRelease(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	number := int64(0)
 	there := func(what string) {
 		t.Helper()
 		var body []byte
 		var n int
-		if err := b.db.Read().QueryRow(`SELECT body, (SELECT count(*) FROM groups) FROM groups WHERE at_ms = 1`).Scan(&body, &n); err != nil || !bytes.Equal(body, later) || n != 1 {
+		var id int64
+		if err := b.db.Read().QueryRow(`SELECT id, body, (SELECT count(*) FROM groups) FROM groups WHERE at_ms = 1`).Scan(&id, &body, &n); err != nil || !bytes.Equal(body, later) || n != 1 {
 			t.Errorf("%s: got %x of %d groups, %v", what, body, n, err)
 		}
+		if id <= b.lastGroup || number > 0 && id != number {
+			t.Errorf("%s: its number is %d, and was %d; want one above %d, given once", what, id, number, b.lastGroup)
+		}
+		number = id
 	}
 	b.restart()
 	b.append(numbered(t, "n-a", 1, 2))
@@ -160,4 +166,84 @@ func TestAGroupOfALaterRelease(t *testing.T) {
 	}
 	b.open()
 	there("salvaged")
+
+	// The release that knows it has it in its answers, and takes it into the files.
+	e := numbered(t, "n-a", 1, 4)
+	known, _ := appendItem([]byte{groupVersion}, item{1, e.Batch.Reports[0].Time, e.Batch.Reports[2].Time, e.Data})
+	if err := b.db.Write(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE groups SET body = ? WHERE at_ms = 1`, known)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.restart()
+	b.append(numbered(t, "n-a", 1, 5))
+	for _, what := range []string{"in the journal", "in the files"} {
+		if got := b.count("n-a"); got != 5*3 {
+			t.Errorf("%s: %d readings are there, want those of five batches", what, got)
+		}
+		b.tend()
+	}
+	if b.headCount != 0 {
+		t.Errorf("%d batches are left in the journal", b.headCount)
+	}
+}
+
+// A week of a later release whose header could not be read at the start is left alone all
+// the same.
+func TestAWeekOfALaterReleaseThatShowsLate(t *testing.T) {
+	b, _, path := filled(t)
+	form(t, path, weekVersion+1)
+	was, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.open()
+	for w := range b.weeks.later { // as if it could not
+		b.weeks.known[w] = true
+	}
+	clear(b.weeks.later)
+	b.append(numbered(t, "n-a", 9, 1))
+	b.tend()
+	if got := b.count("n-a"); got != 3 {
+		t.Errorf("%d readings came after, want 3", got)
+	}
+	if is, err := os.ReadFile(path); err != nil || !bytes.Equal(is, was) {
+		t.Errorf("the file is another one now, %v", err)
+	}
+	if got := b.events.kinds(); slices.Contains(got, "telemetry.damaged") {
+		t.Errorf("events %q", got)
+	}
+}
+
+// What a later release has made goes for room where the file system has none, and not since
+// this release's own takes more than it may.
+func TestRoomOfALaterRelease(t *testing.T) {
+	b, _, path := filled(t)
+	form(t, path, weekVersion+1)
+	if err := os.Truncate(path, 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	b.open()
+	b.at = epoch.Add(30 * 24 * time.Hour)
+	var group []Entry
+	for seq := range uint64(2000) {
+		group = append(group, stamped(t, "n-a", seq+1, b.at.Add(time.Duration(seq-4000)*time.Second)))
+	}
+	b.append(group...)
+	b.SetRetention(Retention{Keep: DefaultKeep(), Budget: 1})
+	b.tend()
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("for the budget: %v", err)
+	}
+	if got := b.weeks.ofLater(); len(got) != 1 {
+		t.Errorf("left are %v", got)
+	}
+	b.SetRetention(Retention{Keep: DefaultKeep(), Budget: 1 << 30})
+	if err := b.makeRoom(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("where there is no room: %v", err)
+	}
 }
