@@ -601,7 +601,7 @@ func TestANodeThatHasTooMuchOfEverything(t *testing.T) {
 	before := f.Telemetry.Commits()
 	n.write(wire.SchemaMessage{Schema: late})
 	n.write(wire.BatchMessage{Data: encode(t, late, 1, 2)})
-	if r, ok := n.read().(wire.Refuse); !ok || r.Code != wire.RefuseBusy || r.ID == nil || *r.ID != wire.ID(1, 2) || r.Event || !strings.Contains(r.Text, "new schemas") {
+	if r, ok := n.read().(wire.Refuse); !ok || r.Code != wire.RefuseBusy || r.ID == nil || *r.ID != wire.ID(1, 2) || r.Event || !strings.Contains(r.Text, "schema") {
 		t.Fatalf("got %+v", r)
 	}
 	if _, err := f.Telemetry.Schema(late.ID()); err == nil {
@@ -678,8 +678,8 @@ func TestANodeThatComesAgainAndAgain(t *testing.T) {
 	t.Error("it was never told to wait")
 }
 
-// A node that sends faster than the week files take it in waits for them, and the others do
-// not.
+// A node that sends faster than the week files take it in is told to come again with that. What
+// is urgent of it, its events and other nodes are not held up.
 func TestANodeThatFillsTheJournal(t *testing.T) {
 	f := newFixture(t)
 	key, other := identity.New(), identity.New()
@@ -690,7 +690,7 @@ func TestANodeThatFillsTheJournal(t *testing.T) {
 	}
 	n.write(wire.SchemaMessage{Schema: wide})
 	at, r := time.Now().Add(-time.Hour), rand.New(rand.NewPCG(1, 2))
-	batch := func(seq uint64) []byte {
+	batch := func(seq uint64, urgent bool) []byte {
 		b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seq), Clock: model.ClockGPS}}
 		for range 200 {
 			at = at.Add(time.Millisecond)
@@ -700,6 +700,7 @@ func TestANodeThatFillsTheJournal(t *testing.T) {
 			}
 			b.Reports = append(b.Reports, rep)
 		}
+		b.Urgent = urgent
 		data, err := b.Encode(wide)
 		if err != nil {
 			t.Fatal(err)
@@ -707,23 +708,93 @@ func TestANodeThatFillsTheJournal(t *testing.T) {
 		return data
 	}
 	var sent uint64
-	for f.Telemetry.Full(key.ID()) == nil {
+	for f.Telemetry.Takes(key.ID(), true) {
 		sent++
-		n.write(wire.BatchMessage{Data: batch(sent)})
+		n.write(wire.BatchMessage{Data: batch(sent, false)})
 		n.acked(wire.ID(1, sent))
 	}
 	sent++
-	n.write(wire.BatchMessage{Data: batch(sent)})
+	late := batch(sent, false)
+	tokens := f.allowances.of(key.ID(), &nodeOctets).Tokens()
+	for range 3 {
+		n.write(wire.BatchMessage{Data: late})
+		if r, ok := n.read().(wire.Refuse); !ok || r.Code != wire.RefuseBusy || r.ID == nil || *r.ID != wire.ID(1, sent) || r.Event {
+			t.Fatalf("got %+v, want it to be busy", r)
+		}
+	}
+	if got := f.allowances.of(key.ID(), &nodeOctets).Tokens(); got < tokens {
+		t.Errorf("what was not taken counts: %g of %g octets are left", got, tokens)
+	}
+	n.write(wire.BatchMessage{Data: batch(sent+1, true)})
+	n.acked(wire.ID(1, sent+1))
+	n.write(wire.EventMessage{Event: model.Event{Boot: 1, Seq: 1, Time: time.Now(), Kind: "mesh.test", Severity: model.Warning}})
+	if a, ok := n.read().(wire.AckEvents); !ok || !slices.Contains(a.IDs, wire.ID(1, 1)) {
+		t.Errorf("got %+v, want its event to be acknowledged", a)
+	}
 	quiet.write(wire.SchemaMessage{Schema: schema})
 	for seq := range uint64(20) {
 		quiet.write(wire.BatchMessage{Data: encode(t, schema, 1, seq+1)})
 		quiet.acked(wire.ID(1, seq+1))
 	}
-	if got := f.coverage(key.ID())[0]; got.Count != sent-1 {
-		t.Errorf("%d batches of the node were taken, want %d", got.Count, sent-1)
+	if got := f.coverage(key.ID())[0]; got.Count != sent || len(got.Missing) != 1 {
+		t.Errorf("%d batches of the node were taken, want %d: %+v", got.Count, sent, got.Missing)
 	}
 	if err := f.Telemetry.Tend(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	n.write(wire.BatchMessage{Data: late})
 	n.acked(wire.ID(1, sent))
+}
+
+// A node of which batches with so many schemas wait for the week files that it may have no
+// more is told to come again with the next; its stream goes on, and what was not stored does
+// not count.
+func TestANodeWithTooManySchemas(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	n := f.stream(key, f.admit(key))
+	allowance := f.allowances.of(key.ID(), &newSchemas)
+	allowance.SetBurst(1000)
+	allowance.SetLimit(1e6)
+	time.Sleep(10 * time.Millisecond)
+	allowance.SetLimit(1e-9)
+	made := func(k int) wire.Schema {
+		return wire.Schema{Metrics: []wire.Metric{wire.NewMetric(fmt.Sprintf("made.up.m%d", k), "", 1)}}
+	}
+	busy := func(seq uint64) bool {
+		t.Helper()
+		n.write(wire.SchemaMessage{Schema: made(int(seq))})
+		n.write(wire.BatchMessage{Data: encode(t, made(int(seq)), 1, seq)})
+		switch m := n.read().(type) {
+		case wire.Ack:
+		case wire.Refuse:
+			if m.Code != wire.RefuseBusy || m.ID == nil || *m.ID != wire.ID(1, seq) {
+				t.Fatalf("got %+v", m)
+			}
+			return true
+		}
+		return false
+	}
+	seq := uint64(1)
+	for !busy(seq) {
+		seq++
+	}
+	f.wantEvent("telemetry.schemas", key.ID())
+	tokens := allowance.Tokens()
+	for range 3 {
+		if !busy(seq) {
+			t.Error("one more was taken")
+		}
+	}
+	if got := allowance.Tokens(); got < tokens {
+		t.Errorf("what was not stored counts: %g of %g are left", got, tokens)
+	}
+	n.write(wire.BatchMessage{Data: encode(t, made(1), 1, seq+1)})
+	n.acked(wire.ID(1, seq+1))
+	if err := f.Telemetry.Tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if busy(seq) {
+		t.Error("it is not taken when the files have what came")
+	}
 }

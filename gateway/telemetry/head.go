@@ -114,10 +114,10 @@ func (s *Store) Takes(node string, late bool) bool {
 }
 
 // takes is Takes after own octets of the node's, and all of any, that are about to be stored:
-// a node may have a fraction of the room that is left. So what is left is never nothing, also
-// when hundreds of nodes bring their backlogs at once: each has an equal part then, and who
-// has had none yet gets in (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on
-// Networking 6(2), 1998).
+// a node may have a fraction of the room that is left. So hundreds of nodes that bring their
+// backlogs at once have equal parts (dynamic thresholds: Choudhury and Hahne, IEEE/ACM
+// Transactions on Networking 6(2), 1998). Who has hardly had anything yet gets in also where
+// they have taken all that.
 func (s *Store) takes(src *source, late bool, own, all int64) bool {
 	room := int64(mostHead)
 	if late {
@@ -126,7 +126,8 @@ func (s *Store) takes(src *source, late bool, own, all int64) bool {
 	if src != nil {
 		own += src.bytes
 	}
-	return own < (room-s.headBytes-all)/headShare
+	all += s.headBytes
+	return own < (room-all)/headShare || own < headFirst && all < mostHead
 }
 
 // forget takes out of the head what is settled. The caller holds s.mu.

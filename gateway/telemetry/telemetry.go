@@ -33,6 +33,8 @@ const (
 	backlogHead = 24 << 20 // nor of backlogs: the rest is for what is new
 	headShare   = 4        // of what is left a node has one part in so many: 4.8 MiB of a backlog while nobody else sends one
 
+	headFirst = 16 << 10 // what a node may have in any case, of what is beyond: hundreds of nodes may
+
 	// More of one node is compacted at once: a month of twelve metrics every ten seconds. So
 	// whoever is refused waits for a compaction that is under way.
 	nodeHead = (backlogHead - headLimit) / headShare
@@ -90,7 +92,7 @@ type Store struct {
 	far       map[string]map[week]bool // by node, see farOf; nil: not known
 	removed   time.Time                // when a week went last for its stamps, by ticks
 
-	laterGroups []int64 // of the journal, that a later release has written and that have to be renumbered; set by Open
+	laterGroups []int64          // of the journal, that a later release has written and that have to be renumbered; set by Open
 	ticks       func() time.Time // of the process
 	fetch       func(ctx context.Context, group int64) (body []byte, err error)
 
