@@ -255,9 +255,13 @@ func TestTheHeadIsShared(t *testing.T) {
 		}
 	}
 	const most = 66 << 10 // of a batch
-	for late, room := range map[bool]int64{true: backlogHead, false: mostHead} {
-		if got := fill("n-evil", late); got > room/(headShare+1)+most || late && got < room/(headShare+1)-most {
-			t.Errorf("one node has %d octets of %d", got, room)
+	for _, tc := range []struct {
+		late bool
+		room int64
+	}{{true, backlogHead}, {false, mostHead}} { // what is new beside its backlog
+		fill("n-evil", tc.late)
+		if got, want := b.headBytes, tc.room/(headShare+1); got < want-most || got > want+most {
+			t.Errorf("late: %v: one node has %d octets, want some %d of %d", tc.late, got, want, tc.room)
 		}
 	}
 	for range 3 { // many come home at once, and each sends all it may
