@@ -1,10 +1,12 @@
 package telemetry
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,5 +212,32 @@ func TestAWeekThatCannotBeWritten(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// While a week cannot be written, what comes meanwhile has nothing tried again before its
+// time: each try writes the card.
+func TestTriesAreAMinuteApart(t *testing.T) {
+	b := newBench(t)
+	if err := os.MkdirAll(filepath.Join(b.weeks.path(weekOf(epoch.UnixMilli())), "what is no file"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b.append(stamped(t, "n-a", 1, epoch))
+	var looks atomic.Int64 // at the clock, in each try
+	b.Sure = func() bool { looks.Add(1); return true }
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- b.Run(ctx) }()
+	for end := time.Now().Add(10 * time.Second); looks.Load() == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	time.Sleep(100 * time.Millisecond) // the first try is over
+	once := looks.Load()
+	for range 50 {
+		b.wake()
+		time.Sleep(10 * time.Millisecond)
+	}
+	cancel()
+	if err := <-ran; err != nil || once == 0 || looks.Load() != once {
+		t.Errorf("%d looks at the clock after the first try with %d, %v", looks.Load()-once, once, err)
 	}
 }
