@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,11 +9,16 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"halo.internal/gateway/events"
 	"halo.internal/gateway/reserve"
+	"halo.internal/gateway/store"
+	"halo.internal/gateway/topology"
 	"halo.internal/health"
 	"halo.internal/model/apitype"
 	"halo.internal/model/paths"
@@ -170,6 +176,77 @@ func TestARestoreOntoATooSmallCard(t *testing.T) {
 	small.claim(code)
 	if n, err := reserve.Free(small.dir); err != nil || n == 0 {
 		t.Errorf("free are %d, %v", n, err)
+	}
+}
+
+// The history of the network's picture on a card that has no room: /health and an event say
+// so, what is drawn waits in RAM, and with room again it is on the card.
+func TestAFullCardAndTheNetworksPicture(t *testing.T) {
+	dir := smallCard(t, "8m")
+	d := newDaemon(Laptop(dir, nil, io.Discard, quiet()))
+	if err := os.MkdirAll(filepath.Dir(d.State.File(paths.TopologyDB)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	config, _, err := store.OpenConfig(t.Context(), filepath.Join(t.TempDir(), "config.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := events.New(config, d.clock, 1, quiet())
+	kept := d.openHistory(t.Context(), log)
+	ctx, cancel := context.WithCancel(t.Context())
+	var owned sync.WaitGroup
+	owned.Go(func() { _ = log.Run(ctx) })
+	owned.Go(func() { _ = kept.run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		owned.Wait()
+		if err := errors.Join(kept.close(), config.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	frames := 0
+	draw := func(n int) {
+		t.Helper()
+		for range n {
+			frames++
+			if err := kept.Append(time.Now(), topology.FrameDelta, make([]byte, 4<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	all := func() (n int) {
+		t.Helper()
+		for _, err := range kept.Range(time.Now().Add(-time.Hour), time.Now().Add(time.Hour)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		return n
+	}
+	is := func(state health.State, kind string) error {
+		for _, c := range d.health.Report().Checks {
+			if c.Name == checkTopology && c.State != state {
+				return fmt.Errorf("it is %s: %s", c.State, c.Detail)
+			}
+		}
+		list, _, err := log.List(t.Context(), events.Query{Kind: kind, Limit: 1})
+		if err == nil && len(list) == 0 {
+			err = fmt.Errorf("there is no event %s", kind)
+		}
+		return err
+	}
+	free := fill(t, dir)
+	draw(64) // more than waits for five minutes
+	eventually(t, "/health and an event say that the card is full", func() error { return is(health.Degraded, "store.topology.unavailable") })
+	if got := all(); got != frames {
+		t.Errorf("%d frames are answered, want %d", got, frames)
+	}
+	free()
+	draw(64)
+	eventually(t, "it goes on", func() error { return is(health.OK, "store.topology.available") })
+	if got := all(); got != frames {
+		t.Errorf("%d frames are there, want %d", got, frames)
 	}
 }
 

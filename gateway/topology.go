@@ -34,6 +34,10 @@ func (d *daemon) openHistory(ctx context.Context, log *events.Log) history {
 			log.Add("store.topology.restored", model.Warning, "", fmt.Sprintf("the history of the network's picture was damaged; %d frames of it were saved", saved),
 				map[string]string{"reason": r.Reason, "aside": r.Aside})
 		},
+		Later: func(version int) {
+			log.Add("topology.newer", model.Warning, "", "a later release has made the history of the network's picture: it stays as it is, and is there again with that release; what comes is kept beside it",
+				map[string]string{"version": fmt.Sprint(version)})
+		},
 		State: func(err error) {
 			tellStore(log, "topology", err)
 			d.judgeHistory(err)

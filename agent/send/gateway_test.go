@@ -29,15 +29,16 @@ type gateway struct {
 	// admit returns a refusal, or nil.
 	admit func() *wire.Refuse
 
-	mu       sync.Mutex
-	schemas  map[wire.SchemaID]wire.Schema
-	batches  map[wire.BatchID][]byte
-	order    []wire.BatchID // as first stored
-	events   map[wire.BatchID]model.Event
-	statuses []model.NodeStatus
-	hellos   []wire.Hello
-	received int           // batches, duplicates among them
-	changed  chan struct{} // a token after anything came
+	mu        sync.Mutex
+	schemas   map[wire.SchemaID]wire.Schema
+	batches   map[wire.BatchID][]byte
+	order     []wire.BatchID // as first stored
+	events    map[wire.BatchID]model.Event
+	statuses  []model.NodeStatus
+	hellos    []wire.Hello
+	received  int           // batches, duplicates among them
+	described int           // schemas, likewise
+	changed   chan struct{} // a token after anything came
 }
 
 // reply is what a gateway does with an item.
@@ -131,6 +132,7 @@ func (g *gateway) take(m wire.Message, nonce []byte, host string, write func(wir
 		return write(wire.Welcome{Time: 1, Clock: model.ClockGateway, Schemas: known})
 	case wire.SchemaMessage:
 		g.schemas[m.Schema.ID()] = m.Schema
+		g.described++
 	case wire.StatusMessage:
 		g.statuses = append(g.statuses, m.Status)
 	case wire.BatchMessage:
@@ -189,7 +191,8 @@ func (g *gateway) finish(r reply, ack wire.Message, id wire.BatchID, write func(
 		}
 	}
 	if r.refuse != "" {
-		if err := write(wire.Refuse{Code: r.refuse, Text: "as the test wants", ID: &id}); err != nil {
+		_, event := ack.(wire.AckEvents)
+		if err := write(wire.Refuse{Code: r.refuse, Text: "as the test wants", ID: &id, Event: event}); err != nil {
 			return err
 		}
 	}

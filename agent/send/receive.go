@@ -2,8 +2,8 @@ package send
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"time"
 
 	"halo.internal/agent/spool"
 	"halo.internal/model"
@@ -74,8 +74,9 @@ func (s *session) ack(kind spool.Kind, ids []wire.BatchID) {
 	s.mu.Lock()
 	for _, id := range valid {
 		k := sentKey{kind, id}
-		s.flying -= s.sent[k].backlog
-		s.window = min(s.window+s.sent[k].backlog, maxWindow)
+		l := &s.lanes[kind]
+		l.flying -= s.sent[k].backlog
+		l.window = min(l.window+s.sent[k].backlog, maxWindow)
 		delete(s.sent, k)
 		s.settled[k] = true
 	}
@@ -92,19 +93,27 @@ func (s *session) proceed() {
 	}
 }
 
-var errBusy = errors.New("gateway is busy")
-
-// refuse handles a no to the node, which ends the connection, or to one batch.
+// refuse handles a no to the node, which ends the connection, or to one batch or event.
 func (s *session) refuse(m wire.Refuse) error {
 	if m.ID == nil {
 		return refused{m.Code, m.Text}
 	}
 	k := sentKey{spool.Batch, *m.ID}
+	if m.Event {
+		k.kind = spool.Event
+	}
 	s.mu.Lock()
 	i, ok := s.sent[k]
 	s.mu.Unlock()
 	if !ok {
 		return nil
+	}
+	if m.Code == wire.RefuseBusy {
+		s.postpone(k, i, m.Text)
+		return nil
+	}
+	if m.Event {
+		return fmt.Errorf("gateway refused event %v: %s: %s", m.ID, m.Code, m.Text)
 	}
 	switch m.Code {
 	case wire.RefuseUnknownSchema:
@@ -116,7 +125,26 @@ func (s *session) refuse(m wire.Refuse) error {
 		return s.Spool.AddEvent("telemetry.batch.refused", model.Error, "the gateway can't take a batch; its readings are lost",
 			map[string]string{"batch": m.ID.String(), "reason": m.Text})
 	}
-	return fmt.Errorf("%w: batch %v: %s: %s", errBusy, m.ID, m.Code, m.Text)
+	return fmt.Errorf("gateway refused batch %v: %s: %s", m.ID, m.Code, m.Text)
+}
+
+// postpone has an item sent again some time later, and before that no other of the backlog of
+// its kind: the gateway takes no more of these at present, and of other things it does. Then
+// they begin with one, since it may take as little as that.
+func (s *session) postpone(k sentKey, i sentItem, why string) {
+	s.Log.Debug("the gateway wants something later", "item", k.id.String(), "err", why)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	after := time.Now().Add(s.BusyPause)
+	l := &s.lanes[k.kind]
+	l.flying -= i.backlog
+	if k.kind == spool.Batch {
+		clear(s.schemas) // its own may be what was not taken
+	}
+	if k.kind == spool.Event || i.backlog > 0 {
+		l.after, l.window = after, 0
+	}
+	s.sent[k] = sentItem{after: after, repeats: i.repeats}
 }
 
 // repeat has every schema sent anew, and that batch once more.
@@ -126,7 +154,7 @@ func (s *session) repeat(k sentKey, i sentItem) error {
 	}
 	s.mu.Lock()
 	clear(s.schemas)
-	s.flying -= i.backlog
+	s.lanes[k.kind].flying -= i.backlog
 	s.sent[k] = sentItem{repeats: i.repeats + 1}
 	s.mu.Unlock()
 	s.proceed()

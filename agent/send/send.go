@@ -73,6 +73,7 @@ type Options struct {
 	Log        *slog.Logger
 
 	AckTimeout  time.Duration // an item unacknowledged for as long ends the connection
+	BusyPause   time.Duration // before something that the gateway does not take at present is sent again
 	StatusEvery time.Duration // at the latest
 	StatusCheck time.Duration // how often the status is compared with the one sent
 	MinPause    time.Duration // between two attempts to connect, doubled with each in vain
@@ -95,6 +96,7 @@ func (o *Options) setDefaults() {
 		}
 	}
 	set(&o.AckTimeout, 45*time.Second)
+	set(&o.BusyPause, 30*time.Second)
 	set(&o.StatusEvery, 5*time.Minute)
 	set(&o.StatusCheck, 5*time.Second)
 	set(&o.MinPause, time.Second)
@@ -120,7 +122,7 @@ func Run(ctx context.Context, opt Options) error {
 	}}
 	pause, last := time.Duration(0), ""
 	for {
-		s := &session{Options: opt, host: u.Host, sent: make(map[sentKey]sentItem), settled: make(map[sentKey]bool), schemas: make(map[wire.SchemaID]bool), window: minWindow, acked: make(chan struct{}, 1)}
+		s := &session{Options: opt, host: u.Host, sent: make(map[sentKey]sentItem), settled: make(map[sentKey]bool), schemas: make(map[wire.SchemaID]bool), lanes: [spool.Event + 1]lane{spool.Batch: {window: minWindow}, spool.Event: {window: minWindow}}, acked: make(chan struct{}, 1)}
 		err := s.run(ctx, client)
 		if ctx.Err() != nil {
 			return nil

@@ -34,6 +34,7 @@ type node struct {
 	status func() model.NodeStatus
 	retry  chan struct{}
 	ack    time.Duration // until a connection counts as dead
+	busy   time.Duration // until what the gateway does not take at present is sent again
 
 	mu     sync.Mutex
 	health []string
@@ -41,7 +42,7 @@ type node struct {
 
 func newNode(t *testing.T) *node {
 	t.Setenv("TMPDIR", "/dev/shm") // many syncs
-	n := &node{t: t, dir: t.TempDir(), boot: 1, ack: 300 * time.Millisecond, key: identity.New(), status: func() model.NodeStatus { return model.NodeStatus{Name: "mast"} }}
+	n := &node{t: t, dir: t.TempDir(), boot: 1, ack: 300 * time.Millisecond, busy: 30 * time.Millisecond, key: identity.New(), status: func() model.NodeStatus { return model.NodeStatus{Name: "mast"} }}
 	n.open()
 	return n
 }
@@ -69,7 +70,7 @@ func (n *node) start(g *gateway) (stop func()) {
 			defer n.mu.Unlock()
 			n.health = append(n.health, string(s)+": "+detail)
 		},
-		AckTimeout: n.ack, StatusCheck: 20 * time.Millisecond, MinPause: 2 * time.Millisecond, MaxPause: 20 * time.Millisecond,
+		AckTimeout: n.ack, BusyPause: n.busy, StatusCheck: 20 * time.Millisecond, MinPause: 2 * time.Millisecond, MaxPause: 20 * time.Millisecond,
 	}
 	go func() { done <- Run(ctx, opt) }()
 	stop = sync.OnceFunc(func() {
@@ -299,6 +300,89 @@ func TestBatchThatCanNeverBeTakenHoldsUpNothing(t *testing.T) {
 		if e.Kind != "telemetry.batch.refused" || e.Fields["batch"] != "1.2" {
 			t.Errorf("got %+v", e)
 		}
+	}
+}
+
+// What the gateway does not take at present, a batch or an event, comes again on the same
+// connection, with its schema, and holds up nothing else.
+func TestWhatTheGatewayIsTooBusyForComesAgain(t *testing.T) {
+	g, n := newGateway(t), newNode(t)
+	n.ack, n.busy = limit, 300*time.Millisecond
+	tries := map[wire.BatchID]int{}
+	at := map[wire.BatchID]time.Time{}
+	event := wire.ID(1, model.AgentEvents+1)
+	batch := wire.ID(1, 2)
+	g.on = func(id wire.BatchID) reply {
+		tries[id]++
+		if id == event || id == batch {
+			if tries[id] < 3 {
+				return reply{refuse: wire.RefuseBusy}
+			}
+			at[id] = time.Now()
+		}
+		return proper
+	}
+	n.add(4)
+	if err := n.spool.AddEvent("test.event", model.Info, "it may wait", nil); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	n.start(g)
+	g.wait(t, "what is not held up", func() bool { return len(g.batches) >= 3 })
+	g.wait(t, "an empty spool", n.empty)
+	g.complete(t, 1, 4)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.hellos) != 1 || len(g.events) != 1 {
+		t.Errorf("%d connections and %d events, want one of each", len(g.hellos), len(g.events))
+	}
+	for id, when := range at {
+		if took := when.Sub(began); took < 2*n.busy {
+			t.Errorf("%v came after %s, want two pauses of %s", id, took, n.busy)
+		}
+	}
+	if len(at) != 2 || g.described < 3 {
+		t.Errorf("got %v, and %d schemas; want that of the batch with it each time", at, g.described)
+	}
+}
+
+// More events than the gateway takes at present do not hold up the readings behind them, and
+// are not all sent again each time.
+func TestABacklogOfEventsThatTheGatewayTakesSlowly(t *testing.T) {
+	const events, atOnce = 40, 10
+	g, n := newGateway(t), newNode(t)
+	n.ack, n.busy = limit, 60*time.Millisecond
+	begin, sent, taken := time.Now(), 0, 0
+	g.on = func(id wire.BatchID) reply {
+		if id.Seq < model.AgentEvents {
+			return proper
+		}
+		sent++
+		if taken >= atOnce+int(time.Since(begin)/n.busy) {
+			return reply{refuse: wire.RefuseBusy}
+		}
+		taken++
+		return proper
+	}
+	for k := range events {
+		if err := n.spool.AddEvent("test.event", model.Info, fmt.Sprint("event ", k), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.add(4)
+	n.flush()
+	n.start(g)
+	g.wait(t, "the readings", func() bool {
+		if len(g.batches) == 4 && len(g.events) == events {
+			t.Error("the readings came behind all events")
+		}
+		return len(g.batches) == 4
+	})
+	g.wait(t, "an empty spool", n.empty)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.events) != events || len(g.hellos) != 1 || sent > 3*events {
+		t.Errorf("%d events came in %d connections, and were sent %d times; want %d, one and a few more than they are", len(g.events), len(g.hellos), sent, events)
 	}
 }
 

@@ -30,9 +30,21 @@ type session struct {
 	sent     map[sentKey]sentItem
 	settled  map[sentKey]bool       // acknowledged since the spool was last listed
 	schemas  map[wire.SchemaID]bool // that the gateway knows
-	window   int                    // octets of backlog that may be on their way
-	flying   int                    // octets of backlog that are
+	lanes    [spool.Event + 1]lane  // of the backlog, by spool.Kind
 	progress bool                   // something was acknowledged
+}
+
+// lane is how much of the backlog of one kind is sent: what the gateway takes no more of does
+// not hold up the other kind.
+type lane struct {
+	window int       // octets that may be on their way
+	flying int       // octets that are
+	after  time.Time // nothing before; the gateway takes no more at present
+}
+
+// room tells whether as many octets may follow. One item always may.
+func (l *lane) room(n int) bool {
+	return !time.Now().Before(l.after) && (l.flying == 0 || l.flying+n <= l.window)
 }
 
 type sentKey struct {
@@ -43,6 +55,7 @@ type sentKey struct {
 // sentItem is an item that was sent on this connection.
 type sentItem struct {
 	at      time.Time // zero while it is to be repeated
+	after   time.Time // not before; zero: at once
 	backlog int       // octets, when it came from the backlog
 	repeats int       // for want of its schema
 }

@@ -91,6 +91,9 @@ func (s *session) sendAll(ctx context.Context) (some bool, err error) {
 			return 1
 		})
 		for _, i := range live {
+			if i.Kind == spool.Event && !i.Urgent && s.paused(spool.Event) {
+				continue
+			}
 			did, err := s.send(ctx, i, false)
 			if err != nil {
 				return some, err
@@ -98,9 +101,16 @@ func (s *session) sendAll(ctx context.Context) (some bool, err error) {
 			some = some || did
 		}
 		sent := 0
+		var full [spool.Event + 1]bool
 		for _, i := range s.Spool.Backlog() {
-			if sent == backlogAtOnce || !s.room(len(i.Data)) {
+			if sent == backlogAtOnce {
 				break
+			}
+			if !s.room(i) {
+				full[i.Kind] = true // what comes behind it is not to overtake it
+			}
+			if full[i.Kind] {
+				continue
 			}
 			did, err := s.send(ctx, i, true)
 			if err != nil {
@@ -117,12 +127,18 @@ func (s *session) sendAll(ctx context.Context) (some bool, err error) {
 	}
 }
 
-// room tells whether as many octets of backlog may follow. One item always
-// may.
-func (s *session) room(n int) bool {
+// paused tells whether the gateway takes no more of a kind at present.
+func (s *session) paused(k spool.Kind) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.flying == 0 || s.flying+n <= s.window
+	return time.Now().Before(s.lanes[k].after)
+}
+
+// room tells whether an item of the backlog may follow.
+func (s *session) room(i spool.Item) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lanes[i.Kind].room(len(i.Data))
 }
 
 // send sends an item, and before it the schema that it needs, unless this
@@ -133,7 +149,7 @@ func (s *session) send(ctx context.Context, i spool.Item, backlog bool) (bool, e
 	before, again := s.sent[k]
 	known, settled := s.schemas[i.Schema], s.settled[k]
 	s.mu.Unlock()
-	if settled || again && !before.at.IsZero() {
+	if settled || again && (!before.at.IsZero() || time.Now().Before(before.after)) {
 		return false, nil
 	}
 	if i.Kind == spool.Event {
@@ -171,7 +187,7 @@ func (s *session) deliver(ctx context.Context, k sentKey, message []byte, item s
 	item.at = time.Now()
 	s.mu.Lock()
 	s.sent[k] = item
-	s.flying += item.backlog
+	s.lanes[k.kind].flying += item.backlog
 	s.mu.Unlock()
 	if err := s.writeRaw(ctx, message); err != nil {
 		return fmt.Errorf("send %v: %w", k.id, err)

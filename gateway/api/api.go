@@ -128,6 +128,7 @@ type API struct {
 	can     []string // features
 	started time.Time
 	rates   rates
+	turns   turns
 	unheld  bool      // a test asks faster than anybody may
 	packers sync.Pool // of gzip.Writers, each of which takes more room than what it packs
 	buffers sync.Pool // of *[]byte, in which long answers are written

@@ -105,7 +105,7 @@ func (a *API) export(c huma.Context, f format.Format, sel format.Selection) {
 	file := &patientWriter{w: w, control: http.NewResponseController(w)}
 	w.Header().Set("Content-Type", f.ContentType())
 	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="telemetry-%s.%s"`, sel.From.UTC().Format("20060102T150405Z"), extension(f)))
-	err := format.Write(c.Context(), file, f, a.Telemetry, sel)
+	err := format.Write(c.Context(), file, f, inTurns{a, a.Telemetry}, sel)
 	switch {
 	case err == nil:
 	case file.begun:

@@ -16,7 +16,7 @@ import (
 // Page are the parameters of every list that may be long.
 type Page struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"items on a page"`
-	Cursor string `query:"cursor" maxLength:"128" doc:"next of the page before"`
+	Cursor string `query:"cursor" maxLength:"512" doc:"next of the page before"` // the longest: a node, a metric and a unit, in base64
 }
 
 // cursorOf makes a cursor of what sorts the last item of a page.
@@ -30,7 +30,7 @@ func keyOf(cursor string, parts int) ([]string, error) {
 		return nil, nil
 	}
 	text, err := base64.RawURLEncoding.DecodeString(cursor)
-	key := strings.Split(string(text), "\x00")
+	key := strings.SplitN(string(text), "\x00", parts) // the last of them may have anything in it, as units of metrics do
 	if err != nil || len(key) != parts {
 		return nil, notACursor()
 	}

@@ -68,6 +68,11 @@ type callerRate struct {
 // the first time in an hour that it has to. Strangers, who come without a login and from
 // ever new addresses, share one pace beyond maxCallers.
 func (r *rates) take(caller string, stranger bool, p *pace, now time.Time) (wait time.Duration, first bool) {
+	return r.takeN(caller, stranger, p, 1, now)
+}
+
+// takeN is take of several at once, at most the burst.
+func (r *rates) takeN(caller string, stranger bool, p *pace, n int, now time.Time) (wait time.Duration, first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.callers[caller]
@@ -98,7 +103,7 @@ func (r *rates) take(caller string, stranger bool, p *pace, now time.Time) (wait
 		l = rate.NewLimiter(p.each, p.burst)
 		c.left[p] = l
 	}
-	turn := l.ReserveN(now, 1)
+	turn := l.ReserveN(now, min(n, p.burst))
 	if wait = turn.DelayFrom(now); wait == 0 {
 		return 0, false
 	}

@@ -97,7 +97,13 @@ func (a *API) telemetryRoutes() {
 			return nil, err
 		}
 		i.settle(a.Clock.Now())
-		return answer(a.Telemetry.Samples(ctx, telemetry.SampleQuery{Node: n.ID, From: i.From, To: i.To, Metrics: []string{i.Metric + "*"}, Cursor: i.Cursor, Limit: i.Limit}))
+		q := telemetry.SampleQuery{Node: n.ID, From: i.From, To: i.To, Metrics: []string{i.Metric + "*"}, Cursor: i.Cursor, Limit: i.Limit}
+		var list apitype.SampleList
+		err = a.look(ctx, a.Telemetry.CostOfSamples(q), func(ctx context.Context) (err error) {
+			list, err = a.Telemetry.Samples(ctx, q)
+			return err
+		})
+		return answer(list, err)
 	})
 	register(a, read, huma.Operation{
 		OperationID: "list-node-telemetry-marks", Method: http.MethodGet, Path: "/v1/nodes/{id}/telemetry/marks", Tags: tags,
@@ -112,7 +118,12 @@ func (a *API) telemetryRoutes() {
 			return nil, err
 		}
 		i.settle(a.Clock.Now())
-		return answer(a.Telemetry.Marks(ctx, telemetry.MarkQuery{Node: n.ID, From: i.From, To: i.To.Add(time.Millisecond), Cursor: i.Cursor, Limit: i.Limit}))
+		var list apitype.MarkList
+		err = a.look(ctx, a.Telemetry.CostOfWeeks(i.From, i.To), func(ctx context.Context) (err error) {
+			list, err = a.Telemetry.Marks(ctx, telemetry.MarkQuery{Node: n.ID, From: i.From, To: i.To.Add(time.Millisecond), Cursor: i.Cursor, Limit: i.Limit})
+			return err
+		})
+		return answer(list, err)
 	})
 	register(a, read, huma.Operation{
 		OperationID: "list-telemetry-metrics", Method: http.MethodGet, Path: "/v1/telemetry/metrics", Tags: tags,
@@ -129,7 +140,8 @@ func (a *API) telemetryRoutes() {
 		OperationID: "query-telemetry", Method: http.MethodGet, Path: "/v1/telemetry/range", Tags: tags,
 		Summary: "Series at any step, of nodes or across them",
 		Description: "Readings are put together in buckets of step_s seconds, or of the narrowest usual width that makes at most points of them. " +
-			"With across, series of one metric become one. A page holds whole series: limit counts them, and it ends earlier where they are long.",
+			"Steps that are multiples of 900 s are answered from rollups; what takes too many readings to be put together across nodes is refused (422). Large questions take turns: 429 and 503 say when to come again. " +
+			"With across, series of one metric become one. A page holds whole series: limit counts them, and it ends earlier where they are long, or where much has to be read for them, also if there are none on it yet.",
 	}, func(ctx context.Context, i *struct {
 		Selection
 		Span
@@ -162,7 +174,11 @@ func (a *API) nodeIDs(ctx context.Context, refs []string) (ids []string, err err
 }
 
 func (a *API) metrics(ctx context.Context, span Span, prefix string, p Page) (list apitype.MetricList, err error) {
-	all, err := a.Telemetry.Metrics(ctx, span.From, span.To, []string{prefix + "*"})
+	var all []apitype.Metric
+	err = a.look(ctx, a.Telemetry.CostOfWeeks(span.From, span.To), func(ctx context.Context) (err error) {
+		all, err = a.Telemetry.Metrics(ctx, span.From, span.To, []string{prefix + "*"})
+		return err
+	})
 	list.Items = []apitype.Metric{}
 	after, err2 := keyOf(p.Cursor, 2)
 	if err = cmp.Or(err, err2); err != nil {
@@ -199,20 +215,26 @@ func (a *API) series(ctx context.Context, q telemetry.Query, p Page) (apitype.Se
 		q.After = &telemetry.SeriesKey{Node: after[0], Metric: after[1], Unit: after[2]}
 	}
 	points := 0
-	step, err := a.Telemetry.Range(ctx, q, func(s telemetry.Series) error {
-		if len(list.Items) == p.Limit || len(list.Items) > 0 && points+len(s.Points) > pagePoints {
-			last := list.Items[len(list.Items)-1]
-			list.Next = cursorOf(last.Node, last.Metric, last.Unit)
-			return errPageFull
-		}
-		points += len(s.Points)
-		list.Items = append(list.Items, apitype.Series{Node: s.Node, Metric: s.Metric, Unit: s.Unit, Points: s.Points})
-		return nil
+	err = a.look(ctx, a.Telemetry.Cost(q), func(ctx context.Context) error {
+		step, err := a.Telemetry.Range(ctx, q, func(s telemetry.Series) error {
+			if len(list.Items) == p.Limit || len(list.Items) > 0 && points+len(s.Points) > pagePoints {
+				last := list.Items[len(list.Items)-1]
+				list.Next = cursorOf(last.Node, last.Metric, last.Unit)
+				return errPageFull
+			}
+			points += len(s.Points)
+			list.Items = append(list.Items, apitype.Series{Node: s.Node, Metric: s.Metric, Unit: s.Unit, Points: s.Points})
+			return nil
+		})
+		list.StepS = step.Seconds()
+		return err
 	})
-	list.StepS = step.Seconds()
+	more, ok := errors.AsType[*telemetry.More](err)
 	switch {
 	case errors.Is(err, errPageFull):
 		err = nil
+	case ok:
+		list.Next, err = cursorOf(more.After.Node, more.After.Metric, more.After.Unit), nil
 	case errors.Is(err, telemetry.ErrQuery), errors.Is(err, telemetry.ErrTooMuch):
 		err = apitype.Refuse(http.StatusUnprocessableEntity, "", "%v", err)
 	}

@@ -112,6 +112,53 @@ func TestRanges(t *testing.T) {
 	}
 }
 
+// The names of metrics and units may be as long as they may: the cursors made of them are
+// taken.
+func TestCursorsOfTheLongestNames(t *testing.T) {
+	f := newFixture(t)
+	id := f.Registry.Gateway()
+	var s wire.Schema
+	for _, last := range "ab" {
+		s.Metrics = append(s.Metrics, wire.NewMetric("x.y."+strings.Repeat("m", wire.MaxName-len("x.y.")-1)+string(last), "\x00"+strings.Repeat("u", wire.MaxUnit-1), 0))
+	}
+	if err := f.Telemetry.PutSchema(t.Context(), id, s); err != nil {
+		t.Fatal(err)
+	}
+	b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, 1), Schema: s.ID(), Clock: model.ClockGPS}, Reports: []wire.Report{{Time: hour().UnixMilli(), Values: []wire.Value{wire.Int(1), wire.Int(2)}}}}
+	data, err := b.Encode(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Telemetry.Append(t.Context(), []telemetry.Entry{{Node: id, Schema: s, Batch: b, Data: data}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/v1/telemetry/range?step_s=60&limit=1&", "/v1/telemetry/metrics?limit=1&"} {
+		var names []string
+		for next := ""; ; {
+			var l struct {
+				Items []struct {
+					Metric string `json:"metric"`
+				} `json:"items"`
+				Next string `json:"next"`
+			}
+			query := url.Values{}
+			if next != "" {
+				query.Set("cursor", next)
+			}
+			f.want(http.StatusOK, "GET", path+span(query), nil, &l)
+			for _, i := range l.Items {
+				names = append(names, i.Metric)
+			}
+			if next = l.Next; next == "" || len(names) > 2 {
+				break
+			}
+		}
+		if len(names) != 2 || names[0] != s.Metrics[0].Name || names[1] != s.Metrics[1].Name {
+			t.Errorf("%s: got %q", path, names)
+		}
+	}
+}
+
 // send posts a file and returns the answer.
 func (f *fixture) send(status int, query, file string, out any) {
 	f.t.Helper()

@@ -263,7 +263,7 @@ func checkConfig(ctx context.Context, path string, m backup.Manifest) (err error
 func checkTelemetry(ctx context.Context, dir string) error {
 	err := telemetry.Restored(ctx, filepath.Join(dir, journal), filepath.Join(dir, weeks))
 	switch {
-	case errors.Is(err, telemetry.ErrNewer):
+	case errors.Is(err, store.ErrNewer):
 		return fmt.Errorf("%w: %w", backup.ErrNewer, err)
 	case err != nil:
 		return fmt.Errorf("%w: telemetry: %w", ErrUnfit, err)

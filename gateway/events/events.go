@@ -216,7 +216,7 @@ var (
 	ownKinds = []string{"bundle.unusable", "firewall.applied", "firewall.confirmed", "firewall.reverted", "overlay.visitor.registered", "overlay.visitor.removed",
 		"gateway.epoch-behind", "gateway.epoch-raised", "gateway.set-aside", "mesh.radio.capture", "perm.full", "perm.room",
 		"telemetry.conflict", "telemetry.crowded", "telemetry.damaged", "telemetry.dropped", "telemetry.expired", "telemetry.failing", "telemetry.malformed",
-		"telemetry.misdated", "telemetry.schemas", "telemetry.series", "telemetry.thinned", "telemetry.unreadable"}
+		"telemetry.misdated", "telemetry.newer", "telemetry.schemas", "telemetry.series", "telemetry.thinned", "telemetry.unreadable"}
 	nodeKinds = []string{"node.started"} // of halo-mesh, though its first word is among ownWords
 	// Of halo-mesh too, on the gateway's own device alone. That there is another gateway
 	// (gateway.twin) nodes tell as well.

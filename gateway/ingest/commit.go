@@ -67,7 +67,7 @@ func (j job) id() wire.BatchID {
 	return wire.ID(j.event.Boot, j.event.Seq)
 }
 
-// urgent tells whether the job is committed at once.
+// urgent tells whether the job is to be committed at once.
 func (j job) urgent() bool {
 	return j.batch != nil && j.batch.Batch.Urgent || j.event != nil && j.event.Severity != model.Info
 }
@@ -93,12 +93,14 @@ type committer struct {
 	backlog   chan job
 
 	liveRoom, backlogRoom *semaphore.Weighted
+	allow                 func(*job, *allowance) bool // whether its node may have one more of these
 }
 
 func newCommitter(t *telemetry.Store, e *events.Log, now func() time.Time, every time.Duration, log *slog.Logger) *committer {
 	return &committer{
 		telemetry: t, events: e, now: now, every: every, log: log, live: make(chan job, liveLength), backlog: make(chan job, backlogLength),
 		liveRoom: semaphore.NewWeighted(liveRoom), backlogRoom: semaphore.NewWeighted(backlogRoom),
+		allow: func(j *job, kind *allowance) bool { return j.from.allow(kind) },
 	}
 }
 
@@ -155,7 +157,8 @@ func (c *committer) run(ctx context.Context) error {
 
 // gather waits for a job, and then for others until it is time for a commit, the last of
 // which was then; nil: ctx has ended. What is live goes first, and backlogs fill the group
-// up.
+// up. Who has a group committed before its time pays for that, once: its next jobs in it,
+// and those of others, ride along.
 func (c *committer) gather(ctx context.Context, last time.Time) (group []job) {
 	timer := time.NewTimer(time.Until(last.Add(c.every)))
 	defer timer.Stop()
@@ -164,9 +167,10 @@ func (c *committer) gather(ctx context.Context, last time.Time) (group []job) {
 	take := func(j job, backlog bool) {
 		group, bytes, room = append(group, j), bytes+j.bytes(), room+j.cost
 		switch {
+		case over:
 		case j.urgent():
-			over = true
-		case backlog && !hurry:
+			over = c.allow(&j, &urgentCommits)
+		case backlog && !hurry && c.allow(&j, &backlogCommits):
 			hurry = true
 			timer.Reset(max(0, time.Until(last.Add(min(c.every, backlogEvery)))))
 		}
@@ -290,6 +294,9 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 		return nil
 	}
 	for i, j := range jobs {
+		if outcomes[i] != telemetry.Busy {
+			j.from.had(&nodeOctets, j.bytes())
+		}
 		switch outcomes[i] {
 		case telemetry.Conflict:
 			j.from.server.report("telemetry.conflict", j.node, "batch "+j.id().String()+" came again with other content; the first one is kept", j.from.remote)
@@ -298,6 +305,9 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 			continue
 		case telemetry.Unfit:
 			j.from.refuse(wire.RefuseBatch, "its stamps are too far apart", j.id())
+			continue
+		case telemetry.Busy:
+			j.from.refuse(wire.RefuseBusy, noRoom, j.id())
 			continue
 		}
 		j.from.ack(j.id())

@@ -17,11 +17,13 @@ func batchJob(seq uint64, at time.Time, urgent bool) job {
 	return job{node: "n-a", batch: &telemetry.Entry{Batch: b, Data: make([]byte, 100)}, late: at.Before(time.Now().Add(-backlogAge))}
 }
 
+func freely(*job, *allowance) bool { return true }
+
 // When what is put in at those times is committed: what is urgent at once, a backlog within
 // a second, the rest within Every.
 func TestWhenGroupsAreCommitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &committer{now: time.Now, every: 10 * time.Second, live: make(chan job, liveLength), backlog: make(chan job, backlogLength)}
+		c := &committer{allow: freely, now: time.Now, every: 10 * time.Second, live: make(chan job, liveLength), backlog: make(chan job, backlogLength)}
 		begin := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -60,7 +62,7 @@ func TestWhenGroupsAreCommitted(t *testing.T) {
 
 // However much of a backlog waits, what is live is in the next group.
 func TestABacklogDoesNotHoldUpWhatIsLive(t *testing.T) {
-	c := &committer{now: time.Now, every: time.Hour, live: make(chan job, liveLength), backlog: make(chan job, backlogLength)}
+	c := &committer{allow: freely, now: time.Now, every: time.Hour, live: make(chan job, liveLength), backlog: make(chan job, backlogLength)}
 	for seq := range uint64(backlogLength) {
 		if err := c.put(t.Context(), batchJob(seq+1, time.Now().Add(-time.Hour), false)); err != nil {
 			t.Fatal(err)
@@ -81,6 +83,7 @@ func TestABacklogDoesNotHoldUpWhatIsLive(t *testing.T) {
 func TestRoomOfUnpackedBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCommitter(nil, nil, time.Now, 10*time.Second, nil)
+		c.allow = freely
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		cost := costOf(wire.MaxReports, wire.MaxValues/wire.MaxReports, wire.MaxBatch)
@@ -120,4 +123,71 @@ func TestRoomOfUnpackedBatches(t *testing.T) {
 			t.Errorf("all were taken in %s: something waited for the time of the next commit", took)
 		}
 	})
+}
+
+// What one node calls urgent, and its backlog, do not have the card written without end:
+// beyond what it may have they wait for the next commit, and others' do not.
+func TestANodeThatCallsAllUrgent(t *testing.T) {
+	for _, tc := range []struct {
+		what string
+		make func(seq uint64) job
+		kind *allowance
+	}{
+		{"urgent readings", func(seq uint64) job { return batchJob(seq, time.Now(), true) }, &urgentCommits},
+		{"events", func(seq uint64) job {
+			return job{node: "n-a", event: &model.Event{Boot: 1, Seq: seq, Severity: model.Error}}
+		}, &urgentCommits},
+		{"a backlog", func(seq uint64) job { return batchJob(seq, time.Now().Add(-time.Hour), false) }, &backlogCommits},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var of allowances
+				c := newCommitter(nil, nil, time.Now, 10*time.Second, nil)
+				c.allow = func(j *job, kind *allowance) bool { return of.of(j.node, kind).Allow() }
+				ctx, cancel := context.WithCancel(t.Context())
+				const hours = 2 * time.Hour
+				begin := time.Now()
+				go func() {
+					for seq := uint64(1); time.Since(begin) < hours; seq++ {
+						if c.put(ctx, tc.make(seq)) != nil {
+							return
+						}
+						time.Sleep(1500 * time.Millisecond)
+					}
+				}()
+				var other time.Duration // what another node's alarm takes, in the end
+				go func() {
+					time.Sleep(hours - time.Minute - 3*time.Second)
+					alarm := batchJob(1, time.Now(), true)
+					alarm.node = "n-b"
+					if c.put(ctx, alarm) != nil {
+						t.Error("it was not taken")
+					}
+				}()
+				commits, jobs, last := 0, 0, begin.Add(-c.every)
+				for time.Since(begin) < hours-time.Minute {
+					g := c.gather(ctx, last)
+					last = time.Now()
+					commits, jobs = commits+1, jobs+len(g)
+					for i := range g {
+						if g[i].node == "n-b" {
+							other = time.Since(begin) - (hours - time.Minute - 3*time.Second)
+						}
+					}
+				}
+				cancel()
+				time.Sleep(hours) // both have ended
+				most := int(hours/c.every) + tc.kind.burst + int(hours/tc.kind.every) + 1
+				if commits > most || commits < int(hours/c.every) {
+					t.Errorf("%d commits, want %d at most", commits, most)
+				}
+				if want := int((hours - time.Minute) / (1500 * time.Millisecond)); jobs < want-8 {
+					t.Errorf("%d jobs were committed, want %d", jobs, want)
+				}
+				if other != 0 {
+					t.Errorf("another node's alarm took %s, want it to be committed at once", other)
+				}
+			})
+		})
+	}
 }

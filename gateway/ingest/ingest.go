@@ -27,7 +27,6 @@ import (
 )
 
 const (
-	maxUnproven  = 32 // connections that have not shown their key yet
 	maxStreams   = 512
 	helloTimeout = 20 * time.Second
 	lastWords    = 3 * time.Second // for the streams at the end
@@ -60,11 +59,13 @@ type Config struct {
 // Server is the HTTP handler of the stream. Run has to be running.
 type Server struct {
 	Config
-	commit   *committer
-	unproven chan struct{}
-	life     context.Context // of all streams
-	end      context.CancelFunc
-	open     sync.WaitGroup
+	commit     *committer
+	allowances allowances
+	unproven   unproven
+	overlay    netip.Prefix
+	life       context.Context // of all streams
+	end        context.CancelFunc
+	open       sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
 	ended    bool       // no more are opened
@@ -79,7 +80,7 @@ func New(c Config) *Server {
 		Config: c,
 		commit: newCommitter(c.Telemetry, c.Events, c.Clock.Now, c.Every, c.Log),
 
-		unproven: make(chan struct{}, maxUnproven),
+		overlay:  overlayOf(c.Registry.Network()),
 		life:     life,
 		end:      end,
 		streams:  map[string]*session{},
@@ -139,14 +140,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.open.Done()
-	select {
-	case s.unproven <- struct{}{}:
-	default:
+	source := remote.Addr().Unmap().WithZone("")
+	if !s.mayBeNode(source) {
+		http.Error(w, "the stream is for nodes, from their overlay addresses", http.StatusForbidden)
+		return
+	}
+	leave, ok := s.unproven.enter(source)
+	if !ok {
 		w.Header().Set("Retry-After", "10")
 		http.Error(w, "too many connections that have not said who they are", http.StatusServiceUnavailable)
 		return
 	}
-	proven := sync.OnceFunc(func() { <-s.unproven })
+	proven := sync.OnceFunc(leave)
 	defer proven()
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
 	if err != nil {
@@ -155,10 +160,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn.SetReadLimit(wire.MaxMessage)
 	ctx, cancel := context.WithCancel(s.life) // a hijacked connection is not the HTTP server's any more
 	defer cancel()
-	c := &session{server: s, conn: conn, ctx: ctx, cancel: cancel, remote: remote.Addr().Unmap().WithZone(""), out: newAnswers()}
+	c := &session{server: s, conn: conn, ctx: ctx, cancel: cancel, remote: source, out: newAnswers()}
 	m, key, boot, err := s.greet(c, r.Host)
 	if err != nil {
 		s.Log.Debug("stream refused", "peer", remote.String(), "err", err)
+		proven()                                                   // it has had its time; to close may take some more
 		_ = conn.Close(websocket.StatusPolicyViolation, "refused") // the reason went before
 		return
 	}
@@ -175,7 +181,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.Registry.Online(m.ID, boot)()
-	c.node, c.gateway = m.ID, m.Gateway
+	c.gateway = m.Gateway
 	if s.Commands != nil {
 		defer s.Commands.Attach(m.ID, c.nonce, c.welcomed, c.send)()
 	}
@@ -223,6 +229,9 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 	case !fits(m, c.remote):
 		s.report("stream.source", m.ID, "the node connected from an address that is not its own", c.remote)
 		return m, key, 0, c.reject(ctx, wire.RefuseUnauthorized, fmt.Sprintf("expected overlay address %s or %s, got %s", m.V4, m.V6, c.remote))
+	}
+	if c.node = m.ID; !c.allow(&nodeStreams) {
+		return m, key, 0, c.reject(ctx, wire.RefuseBusy, nodeStreams.String())
 	}
 	// Somebody's turn may be another's: only who has shown the key counts.
 	cloned, err := s.Registry.Lives(ctx, m.ID, h.Life, h.Boot, c.remote)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -529,27 +530,51 @@ func TestRevokingEndsTheStream(t *testing.T) {
 	}
 }
 
-func TestOnlyWebSocketsAndFewSilentOnes(t *testing.T) {
-	f := newFixture(t)
-	addr := netip.MustParseAddr("10.42.0.99")
-	for range maxUnproven {
-		f.remote <- addr
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		c, _, err := websocket.Dial(ctx, f.url, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.CloseNow()
-	}
+// knock dials from an address and says nothing; it returns the status.
+func (f *fixture) knock(addr netip.Addr) (status int, again string) {
+	f.t.Helper()
 	f.remote <- addr
-	resp, err := http.Get("http" + strings.TrimPrefix(f.url, "ws"))
-	if err != nil {
-		t.Fatal(err)
+	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
+	defer cancel()
+	c, resp, err := websocket.Dial(ctx, f.url, &websocket.DialOptions{HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}) // each is a connection of its own
+	if err == nil {
+		f.t.Cleanup(func() { c.CloseNow() })
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("got %s, want 503 with Retry-After", resp.Status)
+	if resp == nil {
+		f.t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header.Get("Retry-After")
+}
+
+// Who is silent takes few of the places of those who have not shown their key, and strangers
+// none, however many they are: a node still gets in.
+func TestStrangersKeepNobodyOut(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	addr := f.admit(key)
+	for k := range 2 * maxUnproven {
+		for _, stranger := range []netip.Addr{
+			netip.AddrFrom4([4]byte{192, 0, 2, byte(k)}), netip.AddrFrom4([4]byte{10, 41, 0, byte(k)}), netip.AddrFrom4([4]byte{10, 43, 0, byte(k)}),
+			netip.AddrFrom4([4]byte{10, 42, 255, byte(k)}), identity.Underlay(f.gateway.Public(), identity.PublicKey{byte(k)}), identity.Overlay(key.Public(), identity.PublicKey{byte(k)}),
+		} {
+			if status, _ := f.knock(stranger); status != http.StatusForbidden {
+				t.Fatalf("%s: got %d, want 403", stranger, status)
+			}
+		}
+	}
+	captured := netip.MustParseAddr("10.42.0.99")
+	for k := range 2 * maxUnprovenEach {
+		status, again := f.knock(captured)
+		if fits := k < maxUnprovenEach; fits != (status == http.StatusSwitchingProtocols) || !fits && (status != http.StatusServiceUnavailable || again == "") {
+			t.Errorf("connection %d of a silent node: got %d, Retry-After %q", k, status, again)
+		}
+	}
+	f.stream(key, addr)
+	for k := range maxUnproven {
+		f.knock(netip.AddrFrom4([4]byte{10, 42, 1, byte(k / maxUnprovenEach)}))
+	}
+	if status, again := f.knock(netip.MustParseAddr("10.42.2.1")); status != http.StatusServiceUnavailable || again == "" {
+		t.Errorf("beyond all of them: got %d, Retry-After %q; want 503", status, again)
 	}
 }
 
@@ -558,5 +583,220 @@ func TestSilenceIsMeasuredByWhatTheNodeTold(t *testing.T) {
 		if got := quietAfter(interval); got != want {
 			t.Errorf("a node that sends every %d s may be silent for %s, want %s", interval, got, want)
 		}
+	}
+}
+
+// What a node has more of than it may, events and schemas, is told so and not taken; it can
+// send it later, and neither its other readings nor other nodes are held up.
+func TestANodeThatHasTooMuchOfEverything(t *testing.T) {
+	f := newFixture(t)
+	key, other := identity.New(), identity.New()
+	n, quiet := f.stream(key, f.admit(key)), f.stream(other, f.admit(other))
+	n.write(wire.SchemaMessage{Schema: schema})
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, 1)})
+	n.acked(wire.ID(1, 1))
+
+	for k := range newSchemas.burst {
+		n.write(wire.SchemaMessage{Schema: wire.Schema{Metrics: []wire.Metric{wire.NewMetric(fmt.Sprintf("made.up.m%d", k), "", 1)}}})
+	}
+	late := wire.Schema{Metrics: []wire.Metric{wire.NewMetric("made.up.late", "", 1)}}
+	before := f.Telemetry.Commits()
+	n.write(wire.SchemaMessage{Schema: late})
+	n.write(wire.BatchMessage{Data: encode(t, late, 1, 2)})
+	if r, ok := n.read().(wire.Refuse); !ok || r.Code != wire.RefuseBusy || r.ID == nil || *r.ID != wire.ID(1, 2) || r.Event || !strings.Contains(r.Text, "schema") {
+		t.Fatalf("got %+v", r)
+	}
+	if _, err := f.Telemetry.Schema(late.ID()); err == nil {
+		t.Error("a schema beyond what the node may have was stored")
+	}
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, 3)}) // another one is not held up
+	n.acked(wire.ID(1, 3))
+	quiet.write(wire.SchemaMessage{Schema: wire.Schema{Metrics: []wire.Metric{wire.NewMetric("honest.m.x", "", 1)}}})
+	quiet.write(wire.BatchMessage{Data: encode(t, wire.Schema{Metrics: []wire.Metric{wire.NewMetric("honest.m.x", "", 1)}}, 1, 1)})
+	quiet.acked(wire.ID(1, 1))
+	f.wantEvent("stream.held-back", key.ID())
+	if got := f.Telemetry.Commits() - before; got > int64(newSchemas.burst)+8 {
+		t.Errorf("%d commits", got)
+	}
+
+	// What waited is taken once it may be, on another connection as well.
+	n = f.stream(key, identity.Overlay(f.gateway.Public(), key.Public()))
+	f.allowances.of(key.ID(), &newSchemas).SetBurst(newSchemas.burst * 2)
+	f.allowances.of(key.ID(), &newSchemas).SetLimit(1e6)
+	time.Sleep(time.Millisecond)
+	n.write(wire.SchemaMessage{Schema: late})
+	n.write(wire.BatchMessage{Data: encode(t, late, 1, 2)})
+	n.acked(wire.ID(1, 2))
+
+	refused, taken := 0, 0
+	send := func(seq uint64) {
+		n.write(wire.EventMessage{Event: model.Event{Boot: 1, Seq: seq, Time: time.Now(), Kind: "mesh.test", Severity: model.Info}})
+	}
+	all := nodeEvents.burst + 20
+	for seq := 1; taken+refused < all; seq++ {
+		if seq <= all {
+			send(uint64(seq))
+		}
+		for taken+refused < min(seq-200, all) { // a node reads its answers
+			switch m := n.read().(type) {
+			case wire.AckEvents:
+				taken += len(m.IDs)
+			case wire.Refuse:
+				if m.Code != wire.RefuseBusy || !m.Event || m.ID == nil || !strings.Contains(m.Text, "events") {
+					t.Fatalf("got %+v", m)
+				}
+				refused++
+			}
+		}
+	}
+	if refused == 0 || taken < nodeEvents.burst {
+		t.Errorf("%d events were taken and %d refused, want %d and others", taken, refused, nodeEvents.burst)
+	}
+	quiet.write(wire.EventMessage{Event: model.Event{Boot: 1, Seq: 1, Time: time.Now(), Kind: "mesh.test", Severity: model.Info}})
+	if a, ok := quiet.read().(wire.AckEvents); !ok || !slices.Contains(a.IDs, wire.ID(1, 1)) {
+		t.Errorf("another node's event: got %+v", a)
+	}
+}
+
+// A node that comes again and again is told to wait: each time is events of the gateway's.
+func TestANodeThatComesAgainAndAgain(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	addr := f.admit(key)
+	for range nodeStreams.burst {
+		f.stream(key, addr).conn.CloseNow()
+	}
+	for range 10 { // some may have come back meanwhile
+		if _, m := f.dial(addr, key, key.Public()); m != nil {
+			if r, ok := m.(wire.Refuse); ok {
+				if r.Code != wire.RefuseBusy || r.ID != nil {
+					t.Errorf("got %+v", r)
+				}
+				f.wantEvent("stream.held-back", key.ID())
+				return
+			}
+		}
+	}
+	t.Error("it was never told to wait")
+}
+
+// A node that sends faster than the week files take it in is told to come again with that. What
+// is urgent of it, its events and other nodes are not held up.
+func TestANodeThatFillsTheJournal(t *testing.T) {
+	f := newFixture(t)
+	key, other := identity.New(), identity.New()
+	n, quiet := f.stream(key, f.admit(key)), f.stream(other, f.admit(other))
+	var wide wire.Schema
+	for k := range 32 {
+		wide.Metrics = append(wide.Metrics, wire.NewMetric(fmt.Sprintf("noise.of.m%d", k), "", wire.ScaleFloat))
+	}
+	n.write(wire.SchemaMessage{Schema: wide})
+	at, r := time.Now().Add(-time.Hour), rand.New(rand.NewPCG(1, 2))
+	batch := func(seq uint64, urgent bool) []byte {
+		b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seq), Clock: model.ClockGPS}}
+		for range 200 {
+			at = at.Add(time.Millisecond)
+			rep := wire.Report{Time: at.UnixMilli()}
+			for range wide.Metrics {
+				rep.Values = append(rep.Values, wire.Float(r.NormFloat64()))
+			}
+			b.Reports = append(b.Reports, rep)
+		}
+		b.Urgent = urgent
+		data, err := b.Encode(wide)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	var sent uint64
+	for f.Telemetry.Takes(key.ID(), true) {
+		sent++
+		n.write(wire.BatchMessage{Data: batch(sent, false)})
+		n.acked(wire.ID(1, sent))
+	}
+	sent++
+	late := batch(sent, false)
+	tokens := f.allowances.of(key.ID(), &nodeOctets).Tokens()
+	for range 3 {
+		n.write(wire.BatchMessage{Data: late})
+		if r, ok := n.read().(wire.Refuse); !ok || r.Code != wire.RefuseBusy || r.ID == nil || *r.ID != wire.ID(1, sent) || r.Event {
+			t.Fatalf("got %+v, want it to be busy", r)
+		}
+	}
+	if got := f.allowances.of(key.ID(), &nodeOctets).Tokens(); got < tokens {
+		t.Errorf("what was not taken counts: %g of %g octets are left", got, tokens)
+	}
+	n.write(wire.BatchMessage{Data: batch(sent+1, true)})
+	n.acked(wire.ID(1, sent+1))
+	n.write(wire.EventMessage{Event: model.Event{Boot: 1, Seq: 1, Time: time.Now(), Kind: "mesh.test", Severity: model.Warning}})
+	if a, ok := n.read().(wire.AckEvents); !ok || !slices.Contains(a.IDs, wire.ID(1, 1)) {
+		t.Errorf("got %+v, want its event to be acknowledged", a)
+	}
+	quiet.write(wire.SchemaMessage{Schema: schema})
+	for seq := range uint64(20) {
+		quiet.write(wire.BatchMessage{Data: encode(t, schema, 1, seq+1)})
+		quiet.acked(wire.ID(1, seq+1))
+	}
+	if got := f.coverage(key.ID())[0]; got.Count != sent || len(got.Missing) != 1 {
+		t.Errorf("%d batches of the node were taken, want %d: %+v", got.Count, sent, got.Missing)
+	}
+	if err := f.Telemetry.Tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.write(wire.BatchMessage{Data: late})
+	n.acked(wire.ID(1, sent))
+}
+
+// A node of which batches with so many schemas wait for the week files that it may have no
+// more is told to come again with the next; its stream goes on, and what was not stored does
+// not count.
+func TestANodeWithTooManySchemas(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	n := f.stream(key, f.admit(key))
+	allowance := f.allowances.of(key.ID(), &newSchemas)
+	allowance.SetBurst(1000)
+	allowance.SetLimit(1e6)
+	time.Sleep(10 * time.Millisecond)
+	allowance.SetLimit(1e-9)
+	made := func(k int) wire.Schema {
+		return wire.Schema{Metrics: []wire.Metric{wire.NewMetric(fmt.Sprintf("made.up.m%d", k), "", 1)}}
+	}
+	busy := func(seq uint64) bool {
+		t.Helper()
+		n.write(wire.SchemaMessage{Schema: made(int(seq))})
+		n.write(wire.BatchMessage{Data: encode(t, made(int(seq)), 1, seq)})
+		switch m := n.read().(type) {
+		case wire.Ack:
+		case wire.Refuse:
+			if m.Code != wire.RefuseBusy || m.ID == nil || *m.ID != wire.ID(1, seq) {
+				t.Fatalf("got %+v", m)
+			}
+			return true
+		}
+		return false
+	}
+	seq := uint64(1)
+	for !busy(seq) {
+		seq++
+	}
+	f.wantEvent("telemetry.schemas", key.ID())
+	tokens := allowance.Tokens()
+	for range 3 {
+		if !busy(seq) {
+			t.Error("one more was taken")
+		}
+	}
+	if got := allowance.Tokens(); got < tokens {
+		t.Errorf("what was not stored counts: %g of %g are left", got, tokens)
+	}
+	n.write(wire.BatchMessage{Data: encode(t, made(1), 1, seq+1)})
+	n.acked(wire.ID(1, seq+1))
+	if err := f.Telemetry.Tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if busy(seq) {
+		t.Error("it is not taken when the files have what came")
 	}
 }

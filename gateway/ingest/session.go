@@ -13,6 +13,7 @@ import (
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/store"
 	"halo.internal/gateway/telemetry"
+	"halo.internal/model"
 	"halo.internal/model/wire"
 )
 
@@ -36,13 +37,17 @@ type session struct {
 	quiet  time.Duration // without a word the link is probed
 	bad    int
 
+	// receive's alone
+	later  map[wire.SchemaID]bool // schemas that are not taken yet
+	status *model.NodeStatus      // the last one, that is to count later
+	asked  int                    // for whole reports of neighbours
+
 	gateway bool // the node is the gateway's own device
 
 	nonce    []byte // of the node's hello, for commands
 	welcomed time.Time
 	boot     uint64
 	every    time.Duration // between two sendings; 0: not told
-	around   around        // receive's alone
 }
 
 // serve runs the stream until it ends, and returns why it did.
@@ -72,6 +77,7 @@ func (c *session) receive(ctx context.Context, heard chan<- struct{}) error {
 		if err := c.take(ctx, m); err != nil {
 			return err
 		}
+		c.settleStatus()
 	}
 }
 
@@ -84,6 +90,11 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		return c.batch(ctx, m.Data)
 	case wire.EventMessage:
 		e := m.Event
+		if !c.allow(&nodeEvents) {
+			id := wire.ID(e.Boot, e.Seq)
+			c.send(wire.Refuse{Code: wire.RefuseBusy, Text: nodeEvents.String(), ID: &id, Event: true})
+			return nil
+		}
 		if err := events.Check(&e, c.node, c.gateway); err != nil {
 			kind := "event.malformed"
 			if errors.Is(err, events.ErrForeign) {
@@ -95,7 +106,7 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		}
 		return c.server.commit.put(ctx, job{node: c.node, event: &e, from: c})
 	case wire.StatusMessage:
-		c.server.Registry.Status(c.node, m.Status)
+		c.status = &m.Status
 	default:
 		if c.server.Commands != nil {
 			c.server.Commands.Take(ctx, c.node, m)
@@ -106,16 +117,44 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 	return nil // types of later releases
 }
 
+// settleStatus hands on what the node said last of itself, once it may.
+func (c *session) settleStatus() {
+	if c.status != nil && c.allow(&nodeStatuses) {
+		c.server.Registry.Status(c.node, *c.status)
+		c.status = nil
+	}
+}
+
 func (c *session) schema(ctx context.Context, s wire.Schema) error {
+	id := s.ID()
+	if _, err := c.server.Telemetry.Schema(id); err == nil {
+		return nil // it costs nothing
+	}
+	if !c.may(&newSchemas, 1) {
+		c.postpone(id)
+		return nil
+	}
 	err := c.server.Telemetry.PutSchema(ctx, c.node, s)
 	switch {
+	case err == nil:
+		c.had(&newSchemas, 1)
 	case errors.Is(err, telemetry.ErrTooManySchemas):
 		c.server.report("telemetry.schemas", c.node, err.Error(), c.remote)
-		return err
+		c.postpone(id)
+		return nil
 	case errors.Is(err, store.ErrUnavailable):
-		return nil // its batches get unknown-schema, and the node sends it again
+		c.postpone(id)
+		return nil
 	}
 	return err
+}
+
+// postpone has the node send a schema, and the batches that need it, again some time later.
+func (c *session) postpone(id wire.SchemaID) {
+	if c.later == nil || len(c.later) >= wire.MaxSchemas {
+		c.later = map[wire.SchemaID]bool{}
+	}
+	c.later[id] = true
 }
 
 // batch verifies a batch and hands it on. What is wrong with it is the node's
@@ -126,7 +165,12 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 		return c.badBatch(err, nil)
 	}
 	s, err := c.server.Telemetry.Schema(packed.Schema)
-	if err != nil {
+	switch {
+	case err == nil:
+	case c.later[packed.Schema]:
+		c.refuse(wire.RefuseBusy, "its schema was not taken yet", packed.BatchID)
+		return nil
+	default:
 		c.refuse(wire.RefuseUnknownSchema, "send schema "+packed.Schema.String(), packed.BatchID)
 		return nil
 	}
@@ -134,14 +178,23 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 	if err != nil {
 		return c.badBatch(err, &packed.BatchID)
 	}
+	late := !packed.Urgent && c.server.commit.isLate(times[len(times)-1])
+	switch { // it does not wait here: what is urgent comes behind it
+	case !c.server.Telemetry.Takes(c.node, late):
+		c.refuse(wire.RefuseBusy, noRoom, packed.BatchID)
+		return nil
+	case !c.may(&nodeOctets, len(data)):
+		c.refuse(wire.RefuseBusy, nodeOctets.String(), packed.BatchID)
+		return nil
+	}
 	// Before it is unpacked, which takes room: who has to wait for that holds what came, and no more.
-	j := job{node: c.node, from: c, late: !packed.Urgent && c.server.commit.isLate(times[len(times)-1]), cost: costOf(len(times), len(s.Metrics), len(data))}
+	j := job{node: c.node, from: c, late: late, cost: costOf(len(times), len(s.Metrics), len(data))}
 	if err := c.server.commit.admit(ctx, &j); err != nil {
 		return err
 	}
 	b, err := packed.UnpackColumns(len(s.Metrics))
 	if err == nil {
-		j.batch = &telemetry.Entry{Node: c.node, Schema: s, Batch: b, Data: data}
+		j.batch = &telemetry.Entry{Node: c.node, Schema: s, Batch: b, Data: data, Late: late}
 		err = j.batch.Check()
 	}
 	if err != nil {
@@ -150,6 +203,9 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 	}
 	return c.server.commit.put(ctx, j)
 }
+
+// noRoom is said of a batch for which Telemetry has no room at present.
+const noRoom = "what came before has to be moved from the journal into the week files first"
 
 func (c *session) badBatch(err error, id *wire.BatchID) error {
 	c.server.report("telemetry.malformed", c.node, "a batch was refused: "+err.Error(), c.remote)

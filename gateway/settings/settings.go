@@ -184,8 +184,8 @@ func number(name string, of func(*apitype.Settings) *int64, in func(*apitype.Upd
 	}
 }
 
-// Bounds, which are also those of apitype.UpdateTelemetrySettings. There may be 400 week
-// files, some of them of the future.
+// Bounds, which are also those of apitype.UpdateTelemetrySettings. Each week that
+// is kept is a file.
 const (
 	minKeep   = 24 * 60 * 60
 	maxKeep   = 366 * 7 * minKeep

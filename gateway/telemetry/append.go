@@ -24,6 +24,7 @@ type Entry struct {
 	Schema wire.Schema // of the batch
 	Batch  wire.Batch  // decoded, which proved it whole
 	Data   []byte      // as it came; kept
+	Late   bool        // part of a backlog, which leaves some of the head to what is not
 }
 
 // stamps returns the earliest and latest stamp.
@@ -54,6 +55,7 @@ const (
 	Conflict          // another batch of that name is there, and stays
 	NoSchema          // its schema is not stored any more: it has to come again
 	Unfit             // Check refuses it
+	Busy              // there is no room for it in the head at present: it has to come again
 )
 
 // Append commits the entries together. When it returns an error none is stored. Where the
@@ -69,9 +71,6 @@ func (s *Store) Append(ctx context.Context, entries []Entry) ([]Outcome, error) 
 func (s *Store) tryAppend(ctx context.Context, entries []Entry) ([]Outcome, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if s.headBytes >= mostHead {
-		return nil, fmt.Errorf("%w: %d octets wait in the journal for the week files", store.ErrUnavailable, s.headBytes)
-	}
 	g, out := s.judge(entries)
 	if len(g.batches) == 0 {
 		return out, nil
@@ -116,6 +115,7 @@ func (s *Store) judge(entries []Entry) (g group, out []Outcome) {
 	out = make([]Outcome, len(entries))
 	g = group{id: s.lastGroup + 1, at: s.now(), body: []byte{groupVersion}}
 	fresh, pending, starts := map[string]*source{}, map[key]*held{}, make([]int, 0, len(entries))
+	own, all := map[string]int64{}, int64(0) // octets that are about to be stored
 	for i := range entries {
 		e := &entries[i]
 		name := batchName{e.Batch.Boot, e.Batch.Seq}
@@ -137,7 +137,10 @@ func (s *Store) judge(entries []Entry) (g group, out []Outcome) {
 			out[i] = NoSchema
 		case e.Check() != nil:
 			out[i] = Unfit
+		case !s.takes(src, e.Late, own[e.Node], all):
+			out[i] = Busy
 		default:
+			own[e.Node], all = own[e.Node]+int64(len(e.Data)), all+int64(len(e.Data))
 			if src == nil {
 				src = newSource(s.lastSource+int64(len(fresh))+1, e.Node)
 				fresh[e.Node], g.sources = src, append(g.sources, src)
@@ -169,6 +172,9 @@ func (s *Store) take(g group, entries []Entry) {
 	s.lastGroup = g.id
 	s.recent.add(g)
 	full := s.headBytes >= headLimit
+	for _, b := range g.batches {
+		full = full || b.src.bytes >= nodeHead
+	}
 	s.mu.Unlock()
 	for _, b := range g.batches {
 		s.latest.apply(b.src.node, entries[b.entry].Schema, entries[b.entry].Batch)

@@ -3,6 +3,8 @@ package telemetry
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -204,4 +206,99 @@ func FuzzGroup(f *testing.F) {
 			t.Fatalf("%v: read %v, written and read %v, %v", err, items, back, err2)
 		}
 	})
+}
+
+// One node's part of the head, and that of backlogs, are bounded; who has had nothing yet,
+// and what is new, always gets in; and there is room again when the files have what came.
+func TestTheHeadIsShared(t *testing.T) {
+	b := newBench(t)
+	var noise wire.Schema
+	for k := range 32 {
+		noise.Metrics = append(noise.Metrics, wire.NewMetric(fmt.Sprintf("noise.of.m%d", k), "", wire.ScaleFloat))
+	}
+	if err := b.PutSchema(t.Context(), "n-a", noise); err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(4, 4))
+	batch := wire.Batch{Header: wire.Header{Clock: model.ClockGPS}}
+	for i := range 200 {
+		rep := wire.Report{Time: epoch.Add(time.Duration(i) * time.Second).UnixMilli()}
+		for range noise.Metrics {
+			rep.Values = append(rep.Values, wire.Float(r.NormFloat64()))
+		}
+		batch.Reports = append(batch.Reports, rep)
+	}
+	seq := map[string]uint64{}
+	put := func(node string, late bool) (Outcome, int64) {
+		t.Helper()
+		batch.BatchID = wire.ID(1, seq[node]+1)
+		e := entry(t, node, noise, batch)
+		e.Late = late
+		takes := b.Takes(node, late)
+		got := b.append(e)[0]
+		if got == Stored {
+			seq[node]++
+		}
+		if takes != (got == Stored) || !takes && got != Busy {
+			t.Fatalf("%s: takes: %v, and then %v", node, takes, got)
+		}
+		return got, int64(len(e.Data))
+	}
+	fill := func(node string, late bool) (octets int64) {
+		t.Helper()
+		for {
+			got, n := put(node, late)
+			if got == Busy {
+				return octets
+			}
+			octets += n
+		}
+	}
+	const most = 66 << 10 // of a batch
+	for _, tc := range []struct {
+		late bool
+		room int64
+	}{{true, backlogHead}, {false, mostHead}} { // what is new beside its backlog
+		fill("n-evil", tc.late)
+		if got, want := b.headBytes, tc.room/(headShare+1); got < want-most || got > want+most {
+			t.Errorf("late: %v: one node has %d octets, want some %d of %d", tc.late, got, want, tc.room)
+		}
+	}
+	for range 3 { // many come home at once, and each sends all it may
+		for node := range 40 {
+			fill(fmt.Sprint("n-", node), true)
+		}
+	}
+	for node := range 40 {
+		if seq[fmt.Sprint("n-", node)] == 0 {
+			t.Errorf("node %d got nothing in", node)
+		}
+	}
+	if b.headBytes > mostHead-2<<20 {
+		t.Errorf("%d octets are in the head", b.headBytes)
+	}
+	if !b.Takes("n-new", true) {
+		t.Error("who comes last has no room")
+	}
+	if got, _ := put("n-39", false); got != Stored {
+		t.Errorf("what is new: %v", got)
+	}
+	// All in one commit, which nobody has looked at before.
+	var group []Entry
+	for k := range 2 * mostHead / len(entry(t, "n-x", noise, func() wire.Batch { batch.BatchID = wire.ID(1, 1); return batch }()).Data) {
+		batch.BatchID = wire.ID(2, uint64(k)+1)
+		group = append(group, entry(t, fmt.Sprint("n-", 100+k%8), noise, batch))
+	}
+	outcomes := b.append(group...)
+	if b.headBytes > mostHead+most || !slices.Contains(outcomes, Busy) || !slices.Contains(outcomes, Stored) {
+		t.Errorf("%d octets are in the head", b.headBytes)
+	}
+	if err := b.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range []string{"n-evil", "n-39", "n-new"} {
+		if got, _ := put(node, true); got != Stored {
+			t.Errorf("%s: %v when the files have what came", node, got)
+		}
+	}
 }

@@ -13,9 +13,6 @@ import (
 	"halo.internal/gateway/store"
 )
 
-// ErrNewer is wrapped where databases are of a later release than this one.
-var ErrNewer = errors.New("a later release made these databases")
-
 // Backup copies the journal, and then each week file, to a file that is not there yet, and
 // calls add after each, with the name that it has below the folder of the journal; add
 // sees to it that the file is not there any more. Readings are taken in meanwhile, and
@@ -89,7 +86,7 @@ func (s *Store) snapshot(ctx context.Context, w week, to string) error {
 // Restored makes a journal and week files that came out of a backup fit each other, before
 // anybody opens them. The files were copied after the journal, so that they may have
 // groups that it never had: those that come next must not have their numbers, or they
-// would be taken for what is in the files already. The error wraps ErrNewer where this
+// would be taken for what is in the files already. The error wraps store.ErrNewer where this
 // release does not know these databases.
 func Restored(ctx context.Context, journal, dir string) (err error) {
 	known, err := journalSchema()
@@ -105,7 +102,7 @@ func Restored(ctx context.Context, journal, dir string) (err error) {
 	case err != nil:
 		return err
 	case is > known:
-		return fmt.Errorf("%w: %s is of version %d, this release knows those up to %d", ErrNewer, filepath.Base(journal), is, known)
+		return fmt.Errorf("%w: %s is of version %d, this release knows those up to %d", store.ErrNewer, filepath.Base(journal), is, known)
 	}
 	var name []byte
 	var compacted, sum int64
@@ -155,7 +152,7 @@ func appliedIn(ctx context.Context, path string, journal []byte) (applied int64,
 		return 0, store.Classify(err)
 	}
 	if version > weekVersion {
-		return 0, fmt.Errorf("%w: it is of version %d, this release knows those up to %d", ErrNewer, version, weekVersion)
+		return 0, fmt.Errorf("%w: it is of version %d, this release knows those up to %d", store.ErrNewer, version, weekVersion)
 	}
 	if err := store.Classify(f.loadMeta(ctx)); err != nil {
 		return 0, err

@@ -140,7 +140,7 @@ func TestABackupOfALaterRelease(t *testing.T) {
 			if err := errors.Join(err, db.Close()); err != nil {
 				t.Fatal(err)
 			}
-			if err := Restored(t.Context(), filepath.Join(b.dir, "telemetry.db"), filepath.Join(b.dir, "telemetry")); !errors.Is(err, ErrNewer) {
+			if err := Restored(t.Context(), filepath.Join(b.dir, "telemetry.db"), filepath.Join(b.dir, "telemetry")); !errors.Is(err, store.ErrNewer) {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -55,7 +55,7 @@ func (b *bench) receive(group [][]byte, nodes []string) {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		entries[i] = Entry{nodes[i], s, batch, data}
+		entries[i] = Entry{Node: nodes[i], Schema: s, Batch: batch, Data: data}
 	}
 	if slices.ContainsFunc(b.append(entries...), func(o Outcome) bool { return o != Stored }) {
 		b.t.Fatal("expected all to be stored")

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
+
+	"halo.internal/gateway/store"
 )
 
 // week is the number of weeks since Monday, 5 January 1970: each is an ISO week, in UTC.
@@ -45,6 +48,14 @@ func weekNamed(name string) (w week, ok bool) {
 	// 4 January is in the first week of its year.
 	w = weekOf(time.Date(year, time.January, 4, 0, 0, 0, 0, time.UTC).UnixMilli()) + week(n-1)
 	return w, w.String()+weekSuffix == name
+}
+
+// besideNamed returns the week whose file of this release has that name, where a later one
+// has the other.
+func besideNamed(name string) (w week, ok bool) {
+	year, rest, _ := strings.Cut(name, ".")
+	w, ok = weekNamed(year + weekSuffix)
+	return w, ok && "."+rest == store.Beside(weekSuffix, weekVersion)
 }
 
 // Stamps outside of these are nobody's: the first is before HALO, the other beyond all of

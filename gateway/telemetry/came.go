@@ -24,9 +24,11 @@ type source struct {
 	seen    seen
 	dropped map[uint64]uint64 // by boot: batches of which readings were not kept
 	tail    tail
+	owed    []mark  // for weeks that could not be written
 	head    []*held // in the order in which they came
 	held    map[batchName]*held
-	changed bool // came is not in the database as it is here
+	bytes   int64 // of head
+	changed bool  // came is not in the database as it is here
 }
 
 type batchName struct{ boot, seq uint64 }
@@ -129,7 +131,7 @@ func (s *Store) Coverage(node string) apitype.Coverage {
 		return c
 	}
 	for boot, have := range src.seen {
-		b := apitype.BootCoverage{Boot: boot, First: have[0].from, Last: have[len(have)-1].through, Count: have.count(), Dropped: src.dropped[boot], Missing: []apitype.SeqRange{}}
+		b := apitype.BootCoverage{Boot: boot, First: have.first(), Last: have[len(have)-1].through, Count: have.count(), Dropped: src.dropped[boot], Missing: []apitype.SeqRange{}}
 		next := uint64(1)
 		for _, r := range have {
 			if r.from > next && len(b.Missing) < maxMissing {

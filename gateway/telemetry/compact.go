@@ -3,8 +3,10 @@ package telemetry
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -20,23 +22,28 @@ const (
 	maxAhead   = 32 * 24 * time.Hour // of Ahead; later stamps are nobody's
 	mostValues = 1 << 19             // that are unpacked at a time: four days of twelve metrics every ten seconds
 	mostWrites = 4 << 20             // octets that wait for a transaction
+	mostOwed   = 256                 // marks of a node that wait for weeks that cannot be written
 )
 
 // move is what a compaction moves: the journal up to a group.
 type move struct {
-	through  int64
-	low      int64 // stamps below, and from high on, are dropped
-	high     int64
-	sources  []moving
-	unwanted map[*source]map[uint64]uint64 // batches of which something was dropped, by boot
+	through int64
+	low     int64 // stamps below, and from high on, are dropped
+	high    int64
+	sources []moving
+	stays   map[int64]bool // groups that stay in the journal, since a week could not take all of them
 }
 
 // moving is a node's part.
 type moving struct {
-	src   *source
-	head  []*held
-	marks []mark
-	tail  tail
+	src      *source
+	head     []*held
+	marks    []mark
+	owed     []mark // of marks, for weeks that could not be written
+	tail     tail
+	refused  map[week]bool // that are beyond what the node may have, and dropped
+	unwanted []*held       // of which something is dropped
+	lost     []*held       // that cannot be read any more
 }
 
 // Compact moves what the journal holds into the week files. What a failure or a power cut
@@ -47,12 +54,18 @@ func (s *Store) Compact(ctx context.Context) error {
 	return s.compact(ctx)
 }
 
-// compact is Compact for who holds s.tending.
+// compact is Compact for who holds s.tending. A week that cannot take its part does not
+// hold up the others: what it lacks stays in the journal.
 func (s *Store) compact(ctx context.Context) error {
-	m := s.plan()
+	if err := s.renumberLater(ctx); err != nil {
+		return fmt.Errorf("compact: %w", err)
+	}
+	m := s.plan(ctx)
 	if len(m.sources) == 0 {
 		return nil
 	}
+	var errs []error
+	failed := map[week]error{}
 	for _, w := range m.weeks() {
 		err := s.compactWeek(ctx, w, &m)
 		if errors.Is(err, store.ErrCorrupt) {
@@ -60,67 +73,119 @@ func (s *Store) compact(ctx context.Context) error {
 				err = s.compactWeek(ctx, w, &m)
 			}
 		}
-		if err != nil {
-			return fmt.Errorf("compact %v: %w", w, err)
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
+		if err != nil {
+			failed[w] = err
+			errs = append(errs, fmt.Errorf("compact %v: %w", w, err))
+			continue
+		}
+		s.touched[w] = true
 	}
+	m.keep(failed)
 	if err := s.settle(ctx, &m); err != nil {
 		if errors.Is(err, store.ErrCorrupt) {
 			err = fmt.Errorf("%w: %w", errJournal, err)
 		}
-		return fmt.Errorf("compact: %w", err)
-	}
-	for _, w := range m.weeks() {
-		s.touched[w] = true
+		return errors.Join(append(errs, fmt.Errorf("compact: %w", err))...)
 	}
 	s.tellUnwanted(&m)
-	return nil
+	return errors.Join(append(errs, s.replaceStubborn(ctx, failed))...)
 }
 
-// plan takes stock of the head.
-func (s *Store) plan() move {
-	low, high := s.bounds()
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	m := move{through: s.lastGroup, low: low, high: high, unwanted: map[*source]map[uint64]uint64{}}
-	for _, src := range s.sources {
-		if len(src.head) == 0 {
-			continue
+// keep has what the weeks that failed lack stay in the journal, and its marks in RAM.
+func (m *move) keep(failed map[week]error) {
+	for i := range m.sources {
+		p := &m.sources[i]
+		for _, mk := range p.marks {
+			if failed[weekOf(mk.at)] != nil && len(p.owed) < mostOwed {
+				p.owed = append(p.owed, mk)
+			}
 		}
-		p := moving{src: src, head: slices.Clone(src.head)}
-		p.marks, p.tail = marksOf(p.head, src.seen, src.tail)
-		m.sources = append(m.sources, p)
 		for _, h := range p.head {
-			if h.first < low || h.last >= high {
-				of := m.unwanted[src]
-				if of == nil {
-					of = map[uint64]uint64{}
-					m.unwanted[src] = of
+			for w := range m.weeksOf(p, h) {
+				if failed[w] != nil {
+					m.stays[h.group] = true
 				}
-				of[h.Boot]++
 			}
 		}
 	}
+}
+
+// plan takes stock of the head.
+func (s *Store) plan(ctx context.Context) move {
+	low, high := s.bounds()
+	m := move{low: low, high: high, stays: map[int64]bool{}}
+	s.mu.RLock()
+	m.through = s.lastGroup
+	for _, src := range s.sources {
+		if len(src.head) == 0 && len(src.owed) == 0 {
+			continue
+		}
+		p := moving{src: src, head: slices.Clone(src.head)}
+		p.marks, p.tail = s.marksOfHead(src)
+		m.sources = append(m.sources, p)
+	}
+	s.mu.RUnlock()
 	order.By(m.sources, func(a, b moving) int { return int(a.src.id - b.src.id) })
+	if !s.Sure() {
+		s.refuseFar(ctx, &m)
+	}
+	for i := range m.sources {
+		p := &m.sources[i]
+		for _, h := range p.head {
+			unwanted := h.first < low || h.last >= high
+			for w := weekOf(h.first); w <= weekOf(h.last) && !unwanted; w++ {
+				unwanted = p.refused[w]
+			}
+			if unwanted {
+				p.unwanted = append(p.unwanted, h)
+			}
+		}
+	}
 	return m
 }
 
-// bounds returns between which stamps readings are kept.
+// bounds returns between which stamps readings are kept. While the gateway's clock is a
+// guess, which is late for all that is known, nodes may know better: then refuseFar has a
+// bound for each of them.
 func (s *Store) bounds() (low, high int64) {
 	if !s.Sure() {
 		return earliest, latest
 	}
+	return s.near()
+}
+
+// near returns between which stamps readings are, of nodes whose time is the gateway's.
+func (s *Store) near() (low, high int64) {
 	return max(earliest, s.Aged().Add(-s.Retention().Keep.Hour).UnixMilli()), min(latest, s.Ahead().Add(maxAhead).UnixMilli())
+}
+
+// weeksOf yields those that a batch has something for.
+func (m *move) weeksOf(p *moving, h *held) iter.Seq[week] {
+	return func(yield func(week) bool) {
+		first, last := max(h.first, m.low), min(h.last, m.high-1)
+		for w := weekOf(first); first <= last && w <= weekOf(last); w++ {
+			if !p.refused[w] && !yield(w) {
+				return
+			}
+		}
+	}
 }
 
 // weeks returns those that there is something for.
 func (m *move) weeks() []week {
 	all := map[week]bool{}
-	for _, p := range m.sources {
-		for _, h := range p.head {
-			first, last := max(h.first, m.low), min(h.last, m.high-1)
-			for w := weekOf(first); first <= last && w <= weekOf(last); w++ {
+	for i := range m.sources {
+		for _, h := range m.sources[i].head {
+			for w := range m.weeksOf(&m.sources[i], h) {
 				all[w] = true
+			}
+		}
+		for _, mk := range m.sources[i].src.owed {
+			if mk.at >= m.low && mk.at < m.high {
+				all[weekOf(mk.at)] = true
 			}
 		}
 	}
@@ -218,7 +283,11 @@ func (s *Store) compactWeek(ctx context.Context, w week, m *move) error {
 	defer s.weeks.release(f)
 	applied := f.appliedOf(s.name)
 	e := newEdit(f)
-	for _, p := range m.sources {
+	for i := range m.sources {
+		p := &m.sources[i]
+		if p.refused[w] {
+			continue
+		}
 		if err := s.compactNode(ctx, e, p, applied, max(m.low, w.begin()), min(m.high, w.end())); err != nil {
 			return err
 		}
@@ -237,6 +306,9 @@ func (s *Store) compactWeek(ctx context.Context, w week, m *move) error {
 	return err
 }
 
+// errUnread is wrapped where the journal does not give a batch at present.
+var errUnread = errors.New("journal")
+
 // gather is a node's readings, unpacked, by hour.
 type gather struct {
 	hours  map[int64]*rows
@@ -245,16 +317,25 @@ type gather struct {
 
 // compactNode unpacks a node's batches and adds to the edit what becomes of them within
 // [low, high).
-func (s *Store) compactNode(ctx context.Context, e *edit, p moving, applied, low, high int64) error {
+func (s *Store) compactNode(ctx context.Context, e *edit, p *moving, applied, low, high int64) error {
 	g := gather{hours: map[int64]*rows{}}
 	numbers := map[*schema][]int{}
 	for _, h := range p.head {
 		if h.group <= applied || h.first >= high || h.last < low {
 			continue
 		}
-		b, err := h.decode()
-		if err != nil { // it was whole when it came: RAM or card has changed it
+		b, err := s.unpack(ctx, p.src.id, h)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, store.ErrUnavailable) && s.stuck[e.f.week].n < stubborn {
+			return fmt.Errorf("%w: batch %v of %s: %w", errUnread, h.BatchID, p.src.node, err)
+		}
+		if err != nil {
 			s.Log.Error("a batch cannot be read", "node", p.src.node, "batch", h.BatchID, "err", err)
+			if !slices.Contains(p.lost, h) {
+				p.lost = append(p.lost, h)
+			}
 			continue
 		}
 		node := e.node(p.src.node)
@@ -266,8 +347,10 @@ func (s *Store) compactNode(ctx context.Context, e *edit, p moving, applied, low
 			numbers[h.schema] = of
 		}
 		quality := clockNumber(b.Clock)
-		if m, ok := stepBack(&b); ok && m.at >= low && m.at < high {
-			e.marks = append(e.marks, editMark{node, m})
+		for _, m := range stepsIn(&b) {
+			if m.at >= low && m.at < high {
+				e.marks = append(e.marks, editMark{node, m})
+			}
 		}
 		for i := range b.Reports {
 			r := &b.Reports[i]
@@ -342,6 +425,7 @@ func (s *Store) mergeHour(ctx context.Context, e *edit, node string, hour int64,
 		both.addBlock(b, func(n int) int { return n })
 		r = both
 	}
+	e.refused += r.bound(nodeSeries)
 	body, left, err := r.encode(about(node, raw, hour))
 	if err != nil {
 		return err
@@ -368,18 +452,27 @@ func (s *Store) mergeRollup(ctx context.Context, e *edit, node string, width int
 	if there != nil {
 		u, err := block.ReadRollup(there, e.isFloat)
 		if err != nil {
-			return err
+			s.damaged(e.f.week, fmt.Errorf("%s, width %d, hour %d: %w", node, width, start, err))
+		} else {
+			roll.addRollup(u)
 		}
-		roll.addRollup(u)
 	}
 	b, _ := r.block(1)
 	roll.addBlock(b)
-	body, err := roll.encode(about(node, width, start))
+	body, left, err := roll.encode(about(node, width, start))
 	if err != nil || body == nil {
 		return err
 	}
+	s.tellLeft(node, left)
 	e.put(id, width, start, body)
 	return nil
+}
+
+// tellLeft tells of series that a rollup has no room for.
+func (s *Store) tellLeft(node string, series int) {
+	if series > 0 {
+		s.given.tell(s, "telemetry.crowded", node, "it made readings of more metrics, or of wider ones, than a rollup has room for", map[string]string{"metrics": fmt.Sprint(series)})
+	}
 }
 
 // made returns a block that the edit is to write.
@@ -536,7 +629,11 @@ func (s *Store) settle(ctx context.Context, m *move) error {
 		if dropped, err = s.settleSchemas(ctx, tx, today); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM groups WHERE id <= ?`, m.through); err != nil {
+		stays, err := json.Marshal(slices.AppendSeq([]int64{}, maps.Keys(m.stays)))
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM groups WHERE id <= ? AND id NOT IN (SELECT value FROM json_each(?))`, m.through, string(stays)); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE journal SET compacted = ?, sum = ?`, m.through, journalSum(s.name, m.through))
@@ -553,8 +650,9 @@ func (s *Store) settle(ctx context.Context, m *move) error {
 		}
 	}
 	for _, p := range m.sources {
-		s.forget(p.src, m.through)
+		s.forget(p.src, m.settled)
 	}
+	s.compacted = m.through
 	for _, old := range dropped {
 		delete(s.schemas, old.id)
 	}
@@ -569,11 +667,17 @@ func (s *Store) swapTails(m *move, sign int) {
 	for i := range m.sources {
 		p := &m.sources[i]
 		p.src.tail, p.tail = p.tail, p.src.tail
-		for boot, n := range m.unwanted[p.src] {
-			p.src.dropped[boot] += uint64(sign) * n
+		p.src.owed, p.owed = p.owed, p.src.owed
+		for _, h := range slices.Concat(p.unwanted, p.lost) {
+			if _, known := p.src.seen[h.Boot]; known && m.settled(h) {
+				p.src.dropped[h.Boot] += uint64(sign)
+			}
 		}
 	}
 }
+
+// settled tells whether a batch is taken out of the journal.
+func (m *move) settled(h *held) bool { return h.group <= m.through && !m.stays[h.group] }
 
 // settleSchemas writes down which schemas are in use, once a day, and drops those that
 // have not been for long.
@@ -593,15 +697,32 @@ func (s *Store) settleSchemas(ctx context.Context, tx *sql.Tx, today int64) (dro
 	return dropped, nil
 }
 
-// tellUnwanted says whose stamps nobody can believe.
-func (s *Store) tellUnwanted(m *move) {
-	for src, boots := range m.unwanted {
-		n := uint64(0)
-		for _, k := range boots {
-			n += k
+// count returns how many batches of a list are settled.
+func (m *move) count(list []*held) (n int) {
+	for _, h := range list {
+		if m.settled(h) {
+			n++
 		}
-		s.given.tell(s, "telemetry.misdated", src.node, fmt.Sprintf("%d of its batches are stamped more than %d days ahead, or before anything is kept; those readings are dropped", n, int(maxAhead.Hours()/24)),
-			map[string]string{"batches": fmt.Sprint(n)})
+	}
+	return n
+}
+
+// tellUnwanted says whose stamps nobody can believe, and whose batches cannot be read.
+func (s *Store) tellUnwanted(m *move) {
+	for i := range m.sources {
+		p := &m.sources[i]
+		if n := m.count(p.lost); n > 0 {
+			s.Events.Add("telemetry.unreadable", model.Error, p.src.node, fmt.Sprintf("%d of its batches, which were acknowledged, cannot be read any more: their readings are lost", n), map[string]string{"batches": fmt.Sprint(n), "batch": p.lost[0].BatchID.String()})
+		}
+		n := m.count(p.unwanted)
+		if n == 0 {
+			continue
+		}
+		why := fmt.Sprintf("stamped more than %d days ahead, or before anything is kept", int(maxAhead.Hours()/24))
+		if len(p.refused) > 0 {
+			why = "stamped within more weeks than a node may have that are far from the gateway's time, which is a guess"
+		}
+		s.given.tell(s, "telemetry.misdated", p.src.node, fmt.Sprintf("%d of its batches are %s; those readings are dropped", n, why), map[string]string{"batches": fmt.Sprint(n)})
 	}
 }
 

@@ -2,9 +2,11 @@ package telemetry
 
 import (
 	"database/sql"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -108,7 +110,7 @@ func TestCompactionIsCutShort(t *testing.T) {
 		b.append(walk(t, r, "n-a", cpuAndMemory, 1, seq+1, at.Add(time.Duration(seq)*time.Minute), 6))
 	}
 	b.at = at.Add(time.Hour)
-	m := b.plan()
+	m := b.plan(t.Context())
 	weeks := m.weeks()
 	if len(weeks) != 2 {
 		t.Fatalf("got weeks %v, want two", weeks)
@@ -185,6 +187,71 @@ func TestWeeks(t *testing.T) {
 	for _, name := range []string{"2025-W53.db", "2026-W00.db", "2026-W48.db.new", "2026-48.db", "W48.db"} {
 		if w, ok := weekNamed(name); ok {
 			t.Errorf("%s: read as %v", name, w)
+		}
+	}
+}
+
+// wide is the nth schema of as many metrics as one may have.
+func wide(n int) wire.Schema {
+	var s wire.Schema
+	for k := range wire.MaxMetrics {
+		s.Metrics = append(s.Metrics, wire.NewMetric(fmt.Sprintf("x.y.m%d", n*wire.MaxMetrics+k), "", wire.ScaleFloat))
+	}
+	return s
+}
+
+// A node whose readings are of more metrics, or wider, than a block holds does not hold up
+// the others' compaction, nor the rollups of a day that is over.
+func TestANodeOfTooManyMetrics(t *testing.T) {
+	b := newBench(t)
+	day := time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC)
+	r := rand.New(rand.NewPCG(5, 5))
+	const schemas = 4 * 9 // nine nodes know four of them each
+	seqs := map[string]uint64{}
+	put := func(node string, s wire.Schema, at time.Time) {
+		t.Helper()
+		seqs[node]++
+		batch := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seqs[node]), Clock: model.ClockGPS}, Reports: []wire.Report{{Time: at.UnixMilli()}}}
+		for range s.Metrics {
+			batch.Reports[0].Values = append(batch.Reports[0].Values, wire.Float(r.NormFloat64()))
+		}
+		if got := b.append(entry(t, node, s, batch)); got[0] != Stored {
+			t.Fatal(got)
+		}
+	}
+	for n := range schemas {
+		node := fmt.Sprint("n-", n/4)
+		if err := b.PutSchema(t.Context(), node, wide(n)); err != nil {
+			t.Fatal(err)
+		}
+		put(node, wide(n), day)
+	}
+	for n := range schemas { // it need not have brought them
+		put("n-evil", wide(n), day.Add(time.Duration(n)*time.Second))
+	}
+	for half := range 2 * 24 * 4 { // all quarters of the day of as many as one may bring
+		for n := range 4 {
+			put("n-0", wide(n), day.Add(time.Duration(half)*450*time.Second+time.Second))
+		}
+	}
+	b.append(numbered(t, "n-honest", 1, 1), numbered(t, "n-honest", 1, 2))
+	b.at = day.Add(36 * time.Hour)
+	b.tend()
+	if b.headCount != 0 {
+		t.Fatalf("%d batches are left in the journal", b.headCount)
+	}
+	for node, most := range map[string]int{"n-evil": nodeSeries, "n-0": nodeSeries} {
+		got, err := b.Samples(t.Context(), SampleQuery{Node: node, From: day, To: day.Add(time.Minute), Limit: 1 << 20})
+		if err != nil || len(got.Items) < most {
+			t.Errorf("of %s are %d readings there, %v; want %d", node, len(got.Items), err, most)
+		}
+	}
+	if got := b.bodies(day); got[quarter] < 11 || got[hourly] < 11 {
+		t.Errorf("got %v blocks by width, want rollups of all 11 nodes", got)
+	}
+	for _, kind := range []string{"telemetry.series", "telemetry.crowded"} {
+		if !slices.Contains(b.events.kinds(), kind) {
+			t.Errorf("events %q, want %s", b.events.kinds(), kind)
 		}
 	}
 }

@@ -98,7 +98,7 @@ func (s *Store) appendCrashBatches(ctx context.Context, round, first, last uint6
 			if err != nil {
 				return err
 			}
-			entries = append(entries, Entry{fmt.Sprint("n-", node), sch, b, data})
+			entries = append(entries, Entry{Node: fmt.Sprint("n-", node), Schema: sch, Batch: b, Data: data})
 		}
 	}
 	outcomes, err := s.Append(ctx, entries)

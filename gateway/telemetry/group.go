@@ -1,6 +1,8 @@
 package telemetry
 
 import (
+	"context"
+	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,6 +19,43 @@ import (
 const groupVersion = 1
 
 var errGroup = errors.New("damaged group")
+
+// errLaterGroup is of a group that a later release has written: it stays in the journal.
+var errLaterGroup = errors.New("a group of a later version")
+
+// farGroups is by how much groups that this release does not know are numbered higher than
+// its own: as many commits as there will never be.
+const farGroups = 1 << 40
+
+// renumberLater gives groups of a later release, which stay in the journal, numbers that are
+// higher than any of which a week file will say that it has all: else they would be taken
+// for what is in the files when that release comes back. They do so once. The caller holds
+// s.tending.
+func (s *Store) renumberLater(ctx context.Context) error {
+	if len(s.laterGroups) == 0 {
+		return nil
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.db.Write(ctx, func(tx *sql.Tx) error {
+		next := s.lastGroup + farGroups
+		var last int64 // that an earlier time has given
+		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM groups`).Scan(&last); err != nil {
+			return err
+		}
+		next = max(next, last+1)
+		for i, id := range s.laterGroups {
+			if _, err := tx.ExecContext(ctx, `UPDATE groups SET id = ? WHERE id = ?`, next+int64(i), id); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	s.laterGroups = nil
+	return nil
+}
 
 // item is one batch of a group.
 type item struct {
@@ -39,10 +78,21 @@ func appendItem(group []byte, it item) (longer []byte, at int) {
 // parseGroup returns the batches of a group, which share its octets, as far as it can be
 // read.
 func parseGroup(b []byte) (items []item, err error) {
-	if len(b) == 0 || b[0] != groupVersion {
-		return nil, fmt.Errorf("%w: expected version %d", errGroup, groupVersion)
+	if len(b) == 0 {
+		return nil, fmt.Errorf("%w: it is empty", errGroup)
 	}
-	for b = b[1:]; len(b) > 0; {
+	items, err = parseItems(b[1:])
+	switch version := b[0]; {
+	case version == groupVersion || err == nil: // a bit may have flipped in the version alone
+		return items, err
+	case version > groupVersion:
+		return nil, fmt.Errorf("%w: expected version %d, got %d", errLaterGroup, groupVersion, version)
+	}
+	return nil, fmt.Errorf("%w: expected version %d, got %d", errGroup, groupVersion, b[0])
+}
+
+func parseItems(b []byte) (items []item, err error) {
+	for len(b) > 0 {
 		r := reader{b: b}
 		source, first, span, size := r.unsigned(), r.signed(), r.unsigned(), r.unsigned()
 		head := b[:len(b)-len(r.b)]

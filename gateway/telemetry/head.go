@@ -2,8 +2,11 @@ package telemetry
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 
+	"halo.internal/gateway/store"
 	"halo.internal/model/wire"
 )
 
@@ -37,8 +40,44 @@ func (h *held) decode() (wire.Batch, error) {
 	return b, nil
 }
 
+// unpack is decode of a batch that may have changed since it came: in RAM, then the journal
+// still has it as it was.
+func (s *Store) unpack(ctx context.Context, source int64, h *held) (wire.Batch, error) {
+	b, err := h.decode()
+	if err == nil {
+		return b, nil
+	}
+	body, lack := s.fetch(ctx, h.group)
+	if lack != nil {
+		return b, errors.Join(err, lack)
+	}
+	items, damage := parseGroup(body)
+	for _, it := range items {
+		if it.source != source {
+			continue
+		}
+		if is, err := wire.DecodeHeader(it.data); err == nil && is == h.Header {
+			again := *h
+			again.data = it.data
+			return again.decode()
+		}
+	}
+	return b, errors.Join(err, damage)
+}
+
+// readGroup reads a group from the journal.
+func (s *Store) readGroup(ctx context.Context, id int64) (body []byte, err error) {
+	return body, store.Classify(s.db.Read().QueryRowContext(ctx, `SELECT body FROM groups WHERE id = ?`, id).Scan(&body))
+}
+
 // sumSize is the octets of the checksum at a batch's end.
 const sumSize = 4
+
+// leaveOut tells of a batch that an answer does without, since it cannot be read.
+func (s *Store) leaveOut(node string, h *held, err error) {
+	s.Log.Error("a batch cannot be read", "node", node, "batch", h.BatchID, "err", err)
+	s.given.tell(s, "telemetry.unreadable", node, "a batch of its in the journal cannot be read: answers do without", map[string]string{"batch": h.BatchID.String()})
+}
 
 // judge says what becomes of a batch of whose name another one is in the head.
 func (h *held) judge(e *Entry) Outcome {
@@ -62,20 +101,47 @@ func (s *Store) add(src *source, h *held) {
 	src.note(h.name())
 	h.schema.held++
 	s.headBytes += int64(len(h.data))
+	src.bytes += int64(len(h.data))
 	s.headCount++
 }
 
-// forget takes out of the head what is in groups up to that one. The caller holds s.mu.
-func (s *Store) forget(src *source, through int64) {
+// Takes tells whether the head has room for one more batch of a node; late: of a backlog. If
+// it has not, the node has to send it again some time later.
+func (s *Store) Takes(node string, late bool) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.takes(s.sources[node], late, 0, 0)
+}
+
+// takes is Takes after own octets of the node's, and all of any, that are about to be stored:
+// a node may have a fraction of the room that is left. So hundreds of nodes that bring their
+// backlogs at once have equal parts (dynamic thresholds: Choudhury and Hahne, IEEE/ACM
+// Transactions on Networking 6(2), 1998). Who has hardly had anything yet gets in also where
+// they have taken all that.
+func (s *Store) takes(src *source, late bool, own, all int64) bool {
+	room := int64(mostHead)
+	if late {
+		room = backlogHead
+	}
+	if src != nil {
+		own += src.bytes
+	}
+	all += s.headBytes
+	return own < (room-all)/headShare || own < headFirst && all < mostHead
+}
+
+// forget takes out of the head what is settled. The caller holds s.mu.
+func (s *Store) forget(src *source, settled func(*held) bool) {
 	kept := src.head[:0:0]
 	for _, h := range src.head {
-		if h.group > through {
+		if !settled(h) {
 			kept = append(kept, h)
 			continue
 		}
 		delete(src.held, h.name())
 		h.schema.held--
 		s.headBytes -= int64(len(h.data))
+		src.bytes -= int64(len(h.data))
 		s.headCount--
 	}
 	src.head = kept

@@ -85,7 +85,8 @@ func (s *Store) Import(ctx context.Context, readings []Imported) (res ImportResu
 		nodes[r.Node] = true
 	}
 	for node := range nodes {
-		waits = waits || len(s.headOf(node, low, high)) > 0
+		_, head := s.headOf(node, low, high)
+		waits = waits || len(head) > 0
 	}
 	if waits { // a reading that is in the journal already is to be found in a file
 		if err := s.compact(ctx); err != nil {

@@ -23,13 +23,23 @@ import (
 const (
 	MarkBoot  = "boot"  // a node started
 	MarkClock = "clock" // its clock was put right
+	MarkLeap  = "leap"  // its clock was put forward, or nothing was measured meanwhile
 	MarkGap   = "gap"   // batches that it made never came
 )
 
-// clockLeap is how much later than the batch before one is stamped whose clock is of
-// another quality, to be taken for a clock that was put forward: batches follow each other
-// within minutes.
-const clockLeap = 5 * time.Minute
+// Stamps are all that the wire has of a node's clock: what was done to it shows in how they
+// follow each other, from one batch to the next of the same boot. Back they go only when a
+// clock was put back. Forward is either a clock that was put forward or a pause: where its
+// quality changed there, it is taken for the former if it is more than a few readings can
+// lack, and else, from minutes on, it can't be told. The node itself tells of each correction
+// of more than 5 s, by the event clock.corrected.
+const (
+	clockSlack  = 5 * time.Second // halo-mesh leaves smaller differences
+	clockLeap   = 5 * time.Minute // also where it is not known how far apart readings are
+	slackSteps  = 2               // readings that a change of quality may be late by
+	leapSteps   = 3               // and those that it takes to be a leap
+	fewestSteps = 2               // between readings, to know how far apart they are
+)
 
 // mark is one as a week file has it.
 type mark struct {
@@ -49,40 +59,96 @@ func (m mark) public() apitype.Mark {
 	return p
 }
 
-// stepBack tells of a batch in which stamps go back: of the first time that they do, so
-// that a node whose clock jumps to and fro does not fill the files with that.
-func stepBack(b *wire.Batch) (m mark, ok bool) {
-	steps := 0
-	for i := 1; i < len(b.Reports); i++ {
-		step := b.Reports[i].Time - b.Reports[i-1].Time
-		if step >= 0 {
-			continue
+// stepsIn tells of a batch in which stamps go back, or leap: of the first time that they do
+// either, so that a node whose clock jumps to and fro does not fill the files with that.
+func stepsIn(b *wire.Batch) (marks []mark) {
+	times := make([]int64, len(b.Reports))
+	for i := range b.Reports {
+		times[i] = b.Reports[i].Time
+	}
+	leap := leapOf(spacingOf(times))
+	for _, kind := range []string{MarkClock, MarkLeap} {
+		n := 0
+		var m mark
+		for i := 1; i < len(times); i++ {
+			step := times[i] - times[i-1]
+			if is := step < 0 && kind == MarkClock || step > leap && kind == MarkLeap; !is {
+				continue
+			}
+			if n++; n == 1 {
+				m = mark{at: times[i], kind: kind, boot: b.Boot, seq: b.Seq, detail: fmt.Sprintf("%+d ms", step)}
+			}
 		}
-		if steps++; steps == 1 {
-			m = mark{at: b.Reports[i].Time, kind: MarkClock, boot: b.Boot, seq: b.Seq, detail: fmt.Sprintf("%+d ms", step)}
+		if n > 1 {
+			m.detail += fmt.Sprintf(", the first of %d times", n)
+		}
+		if n > 0 {
+			marks = append(marks, m)
 		}
 	}
-	if steps > 1 {
-		m.detail += fmt.Sprintf(", the first of %d times", steps)
-	}
-	return m, steps > 0
+	return marks
 }
 
-// marksOf finds what there is to say of batches that are about to be compacted, by
-// comparing each with the one before it in boot and number, and returns the batch with
-// which the next are to be compared.
-func marksOf(head []*held, have seen, last tail) (marks []mark, next tail) {
-	by := slices.Clone(head)
+// spacingOf returns how far apart readings are, in milliseconds: the median, of which a step
+// of the clock is not one. 0: it cannot be told.
+func spacingOf(times []int64) int64 {
+	var steps []int64
+	for i := 1; i < len(times); i++ {
+		if step := times[i] - times[i-1]; step > 0 {
+			steps = append(steps, step)
+		}
+	}
+	if len(steps) < fewestSteps {
+		return 0
+	}
+	slices.Sort(steps)
+	return steps[(len(steps)-1)/2]
+}
+
+// leapOf returns beyond how much a step is a leap, of readings that are so far apart.
+func leapOf(spacing int64) int64 {
+	if spacing == 0 {
+		return math.MaxInt64
+	}
+	return max(clockLeap.Milliseconds(), leapSteps*spacing)
+}
+
+// spacing is spacingOf a batch.
+func (h *held) spacing() int64 {
+	p, err := wire.Open(h.data)
+	if err != nil {
+		return 0
+	}
+	times, err := p.Times()
+	if err != nil {
+		return 0
+	}
+	return spacingOf(times)
+}
+
+// marksOfHead finds what there is to say of a node's batches in the head, and returns the batch
+// with which the next are to be compared. Of those that wait for a week that could not be
+// written it was found when they were compacted first. The caller holds s.mu.
+func (s *Store) marksOfHead(src *source) (marks []mark, next tail) {
+	fresh := slices.DeleteFunc(slices.Clone(src.head), func(h *held) bool { return h.group <= s.compacted })
+	marks, next = marksOf(fresh, src.seen, src.tail)
+	return append(slices.Clone(src.owed), marks...), next
+}
+
+// marksOf compares each batch with the one before it in boot and number, and the first with
+// the last of those that were compacted before. It keeps by for itself.
+func marksOf(by []*held, have seen, last tail) (marks []mark, next tail) {
 	slices.SortFunc(by, func(a, b *held) int { return cmp.Or(cmp.Compare(a.Boot, b.Boot), cmp.Compare(a.Seq, b.Seq)) })
 	next = last
 	var before tail
+	var neighbour *held // that before is of; nil: it is not in the head any more
 	for _, h := range by {
 		now := tail{Boot: h.Boot, Seq: h.Seq, Last: h.last, Clock: clockNumber(h.Clock)}
-		if before.Boot != h.Boot && last.Boot == h.Boot && last.Seq < h.Seq {
-			before = last
+		if last.Boot == h.Boot && last.Seq < h.Seq && (before.Boot != h.Boot || before.Seq < last.Seq) {
+			before, neighbour = last, nil
 		}
-		marks = append(marks, compare(before, now, h, have[h.Boot])...)
-		before = now
+		marks = append(marks, compare(before, now, neighbour, h, have[h.Boot])...)
+		before, neighbour = now, h
 		if cmp.Or(cmp.Compare(now.Boot, next.Boot), cmp.Compare(now.Seq, next.Seq)) > 0 {
 			next = now
 		}
@@ -90,11 +156,11 @@ func marksOf(head []*held, have seen, last tail) (marks []mark, next tail) {
 	return marks, next
 }
 
-func compare(before, now tail, h *held, have spans) (marks []mark) {
+func compare(before, now tail, neighbour, h *held, have spans) (marks []mark) {
 	if len(have) > 0 && have[0].from == h.Seq {
 		marks = append(marks, mark{at: h.first, kind: MarkBoot, boot: h.Boot})
 	}
-	if h.Seq > 1 && !have.has(h.Seq-1) { // some are missing right before it
+	if h.Seq > 1 && have.missing(h.Seq-1) { // some are missing right before it
 		from := uint64(1)
 		if i := have.find(h.Seq); i > 0 {
 			from = have[i-1].through + 1
@@ -108,17 +174,35 @@ func compare(before, now tail, h *held, have spans) (marks []mark) {
 	if before.Boot != h.Boot || before.Seq+1 != h.Seq {
 		return marks
 	}
-	switch step := h.first - before.Last; {
-	case step < 0:
-		marks = append(marks, clockMark(h, step, before.Clock, now.Clock))
-	case before.Clock != now.Clock && step > clockLeap.Milliseconds():
-		marks = append(marks, clockMark(h, step, before.Clock, now.Clock))
+	step, kind := h.first-before.Last, ""
+	if step < 0 {
+		kind = MarkClock
+	} else if step > clockSlack.Milliseconds() {
+		kind = leapKind(step, before.Clock != now.Clock, neighbour, h)
+	}
+	if kind != "" {
+		marks = append(marks, mark{at: h.first, kind: kind, boot: h.Boot, seq: h.Seq, detail: fmt.Sprintf("%+d ms, %s to %s", step, clockNamed(before.Clock), clockNamed(now.Clock))})
 	}
 	return marks
 }
 
-func clockMark(h *held, step int64, from, to uint8) mark {
-	return mark{at: h.first, kind: MarkClock, boot: h.Boot, seq: h.Seq, detail: fmt.Sprintf("%+d ms, %s to %s", step, clockNamed(from), clockNamed(to))}
+// leapKind tells what a step forward between two batches is; "": nothing.
+func leapKind(step int64, changed bool, neighbour, h *held) string {
+	spacing := h.spacing()
+	if neighbour != nil {
+		spacing = max(spacing, neighbour.spacing())
+	}
+	usual := slackSteps*spacing + clockSlack.Milliseconds()
+	if spacing == 0 {
+		usual = clockLeap.Milliseconds()
+	}
+	switch {
+	case changed && step > usual:
+		return MarkClock
+	case !changed && step > leapOf(spacing):
+		return MarkLeap
+	}
+	return ""
 }
 
 // clocks is the clock qualities by the number that package wire has for them.
@@ -184,7 +268,8 @@ type MarkQuery struct {
 }
 
 // Marks reads a page of marks in the order of time: starts, corrections of the clock, and
-// what never came.
+// what never came. A page also ends, maybe without any, when half of the time is over that ctx
+// leaves.
 func (s *Store) Marks(ctx context.Context, q MarkQuery) (apitype.MarkList, error) {
 	list := apitype.MarkList{Node: q.Node, Items: []apitype.Mark{}}
 	for i, id := range s.identities(q.Node) {
@@ -214,7 +299,7 @@ func (s *Store) marksOf(ctx context.Context, q MarkQuery) (apitype.MarkList, err
 	var fresh []mark
 	have := seen{}
 	if src := s.sources[q.Node]; src != nil {
-		fresh, _ = marksOf(src.head, src.seen, src.tail)
+		fresh, _ = s.marksOfHead(src)
 		for boot, spans := range src.seen {
 			have[boot] = slices.Clone(spans)
 		}
@@ -247,9 +332,16 @@ func (s *Store) marksOf(ctx context.Context, q MarkQuery) (apitype.MarkList, err
 		}
 		return nil
 	}
+	late := halfway(ctx)
 	for _, w := range s.weeks.list() {
 		if w.begin() >= high || w.end() <= low {
 			continue
+		}
+		if w.begin() > low && late() {
+			if err = before(w.begin()); err == nil {
+				list.Next, err = strconv.FormatInt(w.begin()-1, 10), errEnough
+			}
+			break
 		}
 		err = s.readWeek(ctx, w, func(f *weekFile) error {
 			return f.marks(ctx, q.Node, low, high, func(m mark) error {

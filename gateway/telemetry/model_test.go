@@ -359,3 +359,88 @@ func TestMarks(t *testing.T) {
 	b.tend()
 	check("all have come")
 }
+
+// What stamps tell of a clock: steps back, forward where its quality changes, and leaps of
+// which it can't be told whether they are a step or a pause; and what is none of these.
+func TestClockMarks(t *testing.T) {
+	type sent struct {
+		after   time.Duration // the last reading of the batch before
+		quality model.ClockQuality
+		steps   []time.Duration // between its readings
+	}
+	ten := []time.Duration{10 * time.Second, 10 * time.Second, 10 * time.Second}
+	hour := []time.Duration{time.Hour, time.Hour}
+	with := func(after time.Duration, quality model.ClockQuality, steps []time.Duration) sent {
+		return sent{after, quality, steps}
+	}
+	for _, tc := range []struct {
+		what    string
+		batches []sent
+		want    []string
+	}{
+		{"as it should be", []sent{with(0, "gps", ten), with(10*time.Second, "gps", ten), with(10*time.Second, "gateway", ten), with(20*time.Second, "gateway", ten)}, nil},
+		{"two minutes forward, once it knows the time", []sent{with(0, "none", ten), with(2*time.Minute, "gateway", ten)}, []string{"clock +120000 ms, none to gateway"}},
+		{"half a minute forward", []sent{with(0, "none", ten), with(30*time.Second, "gateway", ten)}, []string{"clock +30000 ms, none to gateway"}},
+		{"a reading late", []sent{with(0, "none", ten), with(20*time.Second, "gateway", ten)}, nil},
+		{"one reading of the better clock so far", []sent{with(0, "none", ten), with(2*time.Minute, "gateway", nil)}, []string{"clock +120000 ms, none to gateway"}},
+		{"two years, as the gateway was, of the same quality", []sent{with(0, "gateway", ten), with(2*365*24*time.Hour, "gateway", ten)}, []string{"leap +63072000000 ms, gateway to gateway"}},
+		{"six minutes, a pause perhaps", []sent{with(0, "gps", ten), with(6*time.Minute, "gps", ten)}, []string{"leap +360000 ms, gps to gps"}},
+		{"four minutes, a pause perhaps", []sent{with(0, "gps", ten), with(4*time.Minute, "gps", ten)}, nil},
+		{"within a batch", []sent{with(0, "gateway", append(append([]time.Duration{}, ten...), time.Hour, 10*time.Second))}, []string{"leap +3600000 ms"}},
+		{"to and fro within a batch", []sent{with(0, "gateway", append(append([]time.Duration{}, ten...), time.Hour, -time.Hour, time.Hour, -time.Hour))}, []string{"clock -3600000 ms, the first of 2 times", "leap +3600000 ms, the first of 2 times"}},
+		{"back by a second", []sent{with(0, "gps", ten), with(-time.Second, "gps", ten)}, []string{"clock -1000 ms, gps to gps"}},
+		{"a reading each hour", []sent{with(0, "none", hour), with(time.Hour, "gps", hour), with(2*time.Hour, "gps", hour)}, nil},
+		{"a batch for each hourly reading", []sent{with(0, "gps", nil), with(time.Hour, "gps", nil), with(time.Hour, "gps", nil)}, nil},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			for _, between := range []string{"nothing", "compaction", "restarts"} {
+				b := newBench(t)
+				at := epoch
+				for i, s := range tc.batches {
+					at = at.Add(s.after)
+					batch := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, uint64(i)+1), Clock: s.quality}}
+					for k := range len(s.steps) + 1 {
+						batch.Reports = append(batch.Reports, wire.Report{Time: at.UnixMilli(), Values: []wire.Value{wire.Int(1), wire.Int(2)}})
+						if k < len(s.steps) {
+							at = at.Add(s.steps[k])
+						}
+					}
+					b.append(entry(t, "n-a", cpuAndMemory, batch))
+					b.at = later(b.at, at)
+					switch between {
+					case "compaction":
+						b.tend()
+					case "restarts":
+						b.restart()
+					}
+				}
+				b.tend()
+				list, err := b.Marks(t.Context(), MarkQuery{Node: "n-a", From: epoch.Add(-time.Hour), To: epoch.AddDate(3, 0, 0), Limit: 100})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for _, m := range list.Items {
+					if m.Kind != MarkBoot {
+						got = append(got, m.Kind+" "+m.Detail)
+					}
+				}
+				slices.Sort(got)
+				want := tc.want
+				if between == "compaction" && tc.what == "one reading of the better clock so far" {
+					want = nil // how far apart readings are is not known then
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("with %s between: expected %q, got %q", between, want, got)
+				}
+			}
+		})
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -190,7 +190,9 @@ func (l *lines) line(k line) ([]cell, error) {
 }
 
 // Range calls yield with each series that has readings, by node and metric, and returns the
-// width of a bucket. It holds one node's at a time.
+// width of a bucket. It holds one node's at a time. Where that costs too much, or half of the
+// time is over that ctx leaves, the error is
+// *More between two nodes, or wraps ErrTooMuch where what is across all of them is asked for.
 func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (step time.Duration, err error) {
 	g, err := q.grid()
 	if err != nil {
@@ -200,11 +202,15 @@ func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (s
 	if err := q.check(); err != nil {
 		return step, err
 	}
-	nodes := slices.Compact(slices.Sorted(slices.Values(q.Nodes)))
-	if len(nodes) == 0 {
-		nodes = s.Nodes()
+	nodes, cost, late := s.nodesOf(&q), 0, halfway(ctx)
+	if q.Across != "" {
+		for _, node := range nodes {
+			cost += s.costOf(node, g)
+		}
+		if cost > MostCost {
+			return step, q.tooMuch(cost, g)
+		}
 	}
-	nodes = s.once(nodes)
 	give := func(k SeriesKey, points []apitype.Point) error {
 		if len(points) == 0 || q.After != nil && k.compare(*q.After) <= 0 {
 			return nil
@@ -214,8 +220,12 @@ func (s *Store) Range(ctx context.Context, q Query, yield func(Series) error) (s
 	across := lines{grid: g, of: map[line][]cell{}}
 	wanted := matcher(q.Metrics)
 	for _, node := range nodes {
-		if q.Across == "" && q.After != nil && node < q.After.Node {
-			continue
+		if q.Across == "" {
+			of := s.costOf(node, g)
+			if cost > 0 && (cost+of > MostCost || late()) {
+				return step, &More{SeriesKey{Node: node}}
+			}
+			cost += of
 		}
 		l, err := s.lines(ctx, node, wanted, g)
 		if err != nil {

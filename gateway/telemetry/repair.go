@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"halo.internal/gateway/store"
+	"halo.internal/gateway/telemetry/block"
 	"halo.internal/model"
 	"halo.internal/model/atomicfile"
 )
@@ -60,11 +62,62 @@ func (s *Store) repairAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// stubborn is how often in a row a week that cannot be written, while the journal can, is
+// tried again, a minute apart: a file whose place on the card has gone bad, mostly.
+const stubborn = 10
+
+// tries is how often in a row something failed with a week.
+type tries map[week]try
+
+type try struct {
+	n    int
+	last time.Time
+}
+
+// failed counts a failure, unless the last that counts was a moment ago, and returns how many
+// there are.
+func (t tries) failed(w week, now time.Time) int {
+	is := t[w]
+	if is.n == 0 || now.Sub(is.last) >= retryAfter {
+		is = try{is.n + 1, now}
+		t[w] = is
+	}
+	return is.n
+}
+
+// replaceStubborn repairs weeks that could not be written too often, as far as they can be
+// read. The caller holds s.tending, and has written the journal.
+func (s *Store) replaceStubborn(ctx context.Context, failed map[week]error) error {
+	for w := range s.stuck {
+		if failed[w] == nil {
+			delete(s.stuck, w)
+		}
+	}
+	var errs []error
+	for _, w := range slices.Sorted(maps.Keys(failed)) {
+		if errors.Is(failed[w], store.ErrFull) {
+			continue
+		}
+		if s.stuck.failed(w, s.ticks()) < stubborn || errors.Is(failed[w], errUnread) { // the latter is not the file's fault
+			continue
+		}
+		delete(s.stuck, w)
+		errs = append(errs, s.replace(ctx, w, fmt.Errorf("it could not be written %d times: %w", stubborn, failed[w]), true))
+	}
+	return errors.Join(errs...)
+}
+
 // repair puts a new file in place of a damaged one, with the blocks that can be read; the
 // damaged one is kept, as the only one of its kind. The caller holds s.tending.
 func (s *Store) repair(ctx context.Context, w week, why error) error {
+	return s.replace(ctx, w, why, false)
+}
+
+// replace is repair; force also takes for damage what the medium does not read, and goes on
+// without what there is where nothing of it can be read.
+func (s *Store) replace(ctx context.Context, w week, why error, force bool) error {
 	path := s.weeks.path(w)
-	kept, lost, err := s.salvage(ctx, w, path)
+	kept, lost, err := s.salvage(ctx, w, path, force)
 	if err != nil {
 		return fmt.Errorf("repair %v: %w", w, errors.Join(err, dropUnfinished(path)))
 	}
@@ -94,14 +147,14 @@ func (s *Store) removeAside() error {
 	entries, err := os.ReadDir(s.Dir)
 	for _, e := range entries {
 		if strings.Contains(e.Name(), weekSuffix+store.Damaged) {
-			err = errors.Join(err, os.Remove(filepath.Join(s.Dir, e.Name())))
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.Dir, e.Name())))
 		}
 	}
 	return err
 }
 
-// salvage writes what can be read of a file into a new one beside it.
-func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost int, err error) {
+// salvage writes what can be read of a file into a new one beside it; force: see replace.
+func (s *Store) salvage(ctx context.Context, w week, path string, force bool) (kept, lost int, err error) {
 	if err := dropUnfinished(path); err != nil {
 		return 0, 0, err
 	}
@@ -115,41 +168,54 @@ func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost in
 	kind := weekKind
 	kind.Damaged = true
 	if old.db, err = store.OpenAsIs(ctx, path, kind); err != nil {
-		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) || force && unread(ctx, err) {
 			return 0, 0, nil // it is no database any more
 		}
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, old.db.Close()) }()
 	for _, part := range old.parts() {
-		if err := store.Classify(part(ctx)); err != nil && (ctx.Err() != nil || errors.Is(err, store.ErrUnavailable)) {
+		if err := store.Classify(part(ctx)); err != nil && (ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) && !(force && unread(ctx, err))) {
 			return 0, 0, err
 		}
 	}
-	days := forms{}
+	days, next := forms{}, old.nextSeries
 	e := old.copyTo(fresh)
 	e.marks, _ = old.allMarks(ctx) // as many as can be read
 	c := copier{names: old.names()}
+	var failed error // of what is written: not of what is read
 	c.block = func(node string, b editBlock) error {
-		if _, _, err := decodeBlock(old, b.body, node, b.width, b.start, nil); err != nil {
+		if failed != nil {
+			return failed
+		}
+		readings, buckets, err := decodeBlock(old, b.body, node, b.width, b.start, nil)
+		if err != nil {
 			lost++
 			return nil
 		}
+		old.nextSeries = max(old.nextSeries, seriesAfter(readings, buckets))
 		days.note(b.width, b.start)
 		if kept++; b.width == raw || b.width == minute {
 			e.stale[nodeDay{b.node, floor(b.start, 24) / 24}] = true
 		}
 		e.put(b.node, b.width, b.start, b.body)
 		if e.size > mostWrites {
-			var err error
-			e, err = s.commit(ctx, e, 0)
-			return err
+			e, failed = s.commit(ctx, e, 0)
 		}
-		return nil
+		return failed
 	}
-	holes, err := crawl(func(from int64) (int64, error) { return c.run(ctx, old, from) }, func(id int64) bool { return old.readable(ctx, id) })
-	if lost += holes; err != nil {
+	holes, err := crawl(func(from int64) (int64, error) {
+		last, err := c.run(ctx, old, from)
+		if force && failed == nil && unread(ctx, err) {
+			err = fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+		}
+		return last, err
+	}, func(id int64) bool { return old.readable(ctx, id) })
+	if lost += holes + c.nameless; err != nil {
 		return kept, lost, err
+	}
+	if old.nextSeries > next {
+		e.reserve(old)
 	}
 	if _, err := s.commit(ctx, e, 0); err != nil {
 		return kept, lost, err
@@ -158,6 +224,11 @@ func (s *Store) salvage(ctx context.Context, w week, path string) (kept, lost in
 		old.from = days.thinned()
 	}
 	return kept, lost, fresh.setMeta(ctx, old)
+}
+
+// unread tells of an error that the medium does not give what is on it.
+func unread(ctx context.Context, err error) bool {
+	return errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrFull) && ctx.Err() == nil
 }
 
 // forms is in which form each day is there, of any node.
@@ -231,6 +302,21 @@ func dropUnfinished(path string) error {
 	return nil
 }
 
+// seriesAfter returns the number after the last of the series in a block of readings, or a
+// rollup.
+func seriesAfter(b *block.Block, u *block.Rollup) (next int) {
+	if u != nil {
+		for i := range u.Series {
+			next = max(next, u.Series[i].Series+1)
+		}
+		return next
+	}
+	for i := range b.Columns {
+		next = max(next, b.Columns[i].Series+1)
+	}
+	return next
+}
+
 // readable tells whether the first block from that row on can be read.
 func (f *weekFile) readable(ctx context.Context, id int64) bool {
 	var n int
@@ -239,8 +325,9 @@ func (f *weekFile) readable(ctx context.Context, id int64) bool {
 
 // copier hands over blocks in the order of their rows.
 type copier struct {
-	names map[int64]string
-	block func(node string, b editBlock) error
+	names    map[int64]string
+	block    func(node string, b editBlock) error
+	nameless int // blocks of nodes that are not known any more
 }
 
 // run begins at that row, and returns the last that it has read.
@@ -256,6 +343,7 @@ func (c *copier) run(ctx context.Context, f *weekFile, from int64) (last int64, 
 		if name, ok := c.names[b.node]; ok {
 			return c.block(name, b)
 		}
+		c.nameless++
 		return nil
 	}, `SELECT id, node, width, start, body FROM blocks NOT INDEXED WHERE id >= ? ORDER BY id`, from)
 	return last, store.Classify(err)
@@ -268,7 +356,18 @@ func (f *weekFile) copyTo(fresh *weekFile) *edit {
 	for _, n := range slices.Sorted(maps.Keys(f.series)) {
 		e.series = append(e.series, newSeries{n, 0, f.series[n]}) // they count against nobody any more
 	}
+	e.reserve(f)
 	return e
+}
+
+// reserve keeps numbers of series that a file has given from being given again in a new one,
+// where the last of them is not known any more: its blocks would become those of another
+// metric.
+func (e *edit) reserve(f *weekFile) {
+	last := f.nextSeries - 1
+	if _, known := f.series[last]; last >= 0 && !known {
+		e.series = append(e.series, newSeries{id: last}) // load leaves out what has no name
+	}
 }
 
 func (f *weekFile) allMarks(ctx context.Context) (all []editMark, err error) {

@@ -1,6 +1,9 @@
 package telemetry
 
 import (
+	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -11,7 +14,9 @@ import (
 	"time"
 
 	"halo.internal/gateway/store"
+	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/wire"
 )
 
 // filled is a week of some nodes, closed.
@@ -347,5 +352,180 @@ func TestDamagedBatchInTheJournal(t *testing.T) {
 	}
 	if o := b.append(e); o[0] != Stored {
 		t.Errorf("sent again: got outcome %v, want Stored", o)
+	}
+}
+
+// A batch that RAM has changed is read from the journal; one that the card has changed, too,
+// is left out of answers, which are given all the same, and an event tells of it, at once and
+// when it is gone for good.
+func TestABatchThatCannotBeReadAnyMore(t *testing.T) {
+	b, k := newBench(t), newKnown()
+	for seq := range uint64(10) {
+		e := numbered(t, "n-a", 1, seq+1)
+		b.append(e)
+		k.take(e)
+	}
+	head := b.sources["n-a"].head
+	change := func(i int) {
+		head[i].data = slices.Clone(head[i].data) // others share its octets
+		head[i].data[len(head[i].data)/2] ^= 4
+	}
+	all := func() (n int) {
+		t.Helper()
+		if n = b.readable(k, "n-a"); n == 0 {
+			t.Error("nothing can be read")
+		}
+		if _, err := b.Range(t.Context(), Query{From: epoch, To: epoch.Add(time.Hour), Step: time.Minute}, func(Series) error { return nil }); err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	whole := all()
+	change(3)
+	if got := all(); got != whole {
+		t.Errorf("%d readings are there, want all %d: the journal has them", got, whole)
+	}
+	if got := b.events.kinds(); len(got) != 0 {
+		t.Errorf("events %q", got)
+	}
+	change(5)
+	if err := b.db.Write(t.Context(), func(tx *sql.Tx) error {
+		var body []byte
+		if err := tx.QueryRow(`SELECT body FROM groups WHERE id = ?`, head[5].group).Scan(&body); err != nil {
+			return err
+		}
+		body[len(body)/2] ^= 4
+		_, err := tx.Exec(`UPDATE groups SET body = ? WHERE id = ?`, body, head[5].group)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := all(); got != whole-6 {
+		t.Errorf("%d readings are there, want all but the six of a batch", got)
+	}
+	if got := b.events.kinds(); !slices.Equal(got, []string{"telemetry.unreadable"}) {
+		t.Errorf("events %q", got)
+	}
+	b.tend()
+	if got := all(); got != whole-6 {
+		t.Errorf("%d readings are in the file, want all but the six of a batch", got)
+	}
+	last := b.events.list[len(b.events.list)-1]
+	if len(b.events.list) != 2 || last.Kind != "telemetry.unreadable" || last.Severity != model.Error || last.Node != "n-a" || last.Fields["batches"] != "1" || last.Fields["batch"] != "1.6" {
+		t.Errorf("events %+v", b.events.list)
+	}
+	if got := b.Coverage("n-a").Boots[0]; got.Count != 10 || got.Dropped != 1 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// A batch that RAM has changed and that the journal does not give for a moment stays in the
+// journal until it does; one that it does not give for long is lost, and holds up nothing.
+func TestABatchThatCannotBeReadForAMoment(t *testing.T) {
+	for _, again := range []bool{true, false} {
+		t.Run(fmt.Sprint("again ", again), func(t *testing.T) {
+			b, k := newBench(t), newKnown()
+			for seq := range uint64(10) {
+				e := numbered(t, "n-a", 1, seq+1)
+				b.append(e)
+				k.take(e)
+			}
+			head := b.sources["n-a"].head
+			head[3].data = slices.Clone(head[3].data)
+			head[3].data[len(head[3].data)/2] ^= 4
+			ticks := time.Now()
+			b.ticks = func() time.Time { return ticks }
+			b.fetch = func(context.Context, int64) ([]byte, error) {
+				return nil, fmt.Errorf("%w: the medium is busy", store.ErrUnavailable)
+			}
+			for range stubborn {
+				if err := b.Tend(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+					t.Fatalf("got %v", err)
+				}
+				if b.headCount != 10 {
+					t.Fatalf("%d batches are left in the journal", b.headCount)
+				}
+				if again {
+					break
+				}
+				ticks = ticks.Add(retryAfter)
+			}
+			if again {
+				b.fetch = b.readGroup
+			}
+			b.tend()
+			b.fetch = b.readGroup
+			lost := 1
+			if again {
+				lost = 0
+			}
+			if got := b.readable(k, "n-a"); b.headCount != 0 || got != 60-6*lost {
+				t.Errorf("%d batches are left in the journal, %d readings are there", b.headCount, got)
+			}
+			if got := b.Coverage("n-a").Boots[0]; got.Dropped != uint64(lost) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// A series whose name is lost, by a week that was damaged, does not give its number, and with
+// it its readings, to another one.
+func TestNumbersOfSeriesThatAreLost(t *testing.T) {
+	for name, tc := range map[string]struct {
+		lose string
+		make func(b *bench, w week) error
+	}{
+		"a row that is gone, repaired": {`DELETE FROM series WHERE id = (SELECT max(id) FROM series)`, func(b *bench, w week) error { return b.repair(b.t.Context(), w, store.ErrCorrupt) }},
+		"a row that changed, repaired": {`UPDATE series SET name = 'system.memory.fred_bytes' WHERE id = (SELECT max(id) FROM series)`, func(b *bench, w week) error { return b.repair(b.t.Context(), w, store.ErrCorrupt) }},
+		"a row that changed, rewritten": {`UPDATE series SET name = 'system.memory.fred_bytes' WHERE id = (SELECT max(id) FROM series)`, func(b *bench, w week) error {
+			f, err := b.ready(b.t.Context(), w)
+			if err != nil {
+				return err
+			}
+			defer b.weeks.release(f)
+			return b.rewrite(b.t.Context(), f, thinned{})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.append(numbered(t, "n-a", 1, 1))
+			b.tend()
+			w := b.weeks.list()[0]
+			path := b.weeks.path(w)
+			b.close()
+			db, err := store.OpenAsIs(t.Context(), path, weekKind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = db.Write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec(tc.lose); return err })
+			if err := errors.Join(err, db.Close()); err != nil {
+				t.Fatal(err)
+			}
+			b.open()
+			b.tending.Lock()
+			err = tc.make(b, w)
+			b.tending.Unlock()
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := wire.Schema{Metrics: []wire.Metric{wire.NewMetric("made.later.x", "", 0)}}
+			if err := b.PutSchema(t.Context(), "n-a", other); err != nil {
+				t.Fatal(err)
+			}
+			b.append(entry(t, "n-a", other, wire.Batch{Header: wire.Header{BatchID: wire.ID(1, 2), Clock: model.ClockGPS}, Reports: []wire.Report{{Time: epoch.Add(10 * time.Minute).UnixMilli(), Values: []wire.Value{wire.Int(7)}}}}))
+			b.tend()
+			got, err := b.Samples(t.Context(), SampleQuery{Node: "n-a", From: epoch, To: epoch.Add(time.Hour), Limit: 100})
+			if err != nil {
+				t.Fatal(err)
+			}
+			count := map[string]int{}
+			for _, s := range got.Items {
+				count[s.Metric]++
+			}
+			if len(count) != 2 || count["made.later.x"] != 1 || count["system.cpu.used_percent"] != 3 {
+				t.Errorf("got %v", count)
+			}
+		})
 	}
 }

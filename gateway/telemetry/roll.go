@@ -114,10 +114,11 @@ func (r *roller) addRollup(u block.Rollup) {
 	}
 }
 
-// encode returns the rollup as a block; nil: of nothing.
-func (r *roller) encode(about string) ([]byte, error) {
+// encode returns the rollup as a block; nil: of nothing. Of more series than there is room
+// for, those that came last in the week are left out: they are so many.
+func (r *roller) encode(about string) (body []byte, left int, err error) {
 	if len(r.times) == 0 || len(r.series) == 0 {
-		return nil, nil
+		return nil, 0, nil
 	}
 	by := make([]int32, len(r.times))
 	for i := range by {
@@ -128,7 +129,8 @@ func (r *roller) encode(about string) ([]byte, error) {
 	for i, from := range by {
 		u.Times[i] = r.times[from]
 	}
-	for _, n := range slices.Sorted(maps.Keys(r.series)) {
+	all := slices.Sorted(maps.Keys(r.series))
+	for _, n := range all[:min(len(all), nodeSeries)] {
 		s := r.series[n]
 		out := block.RolledUp{Series: n, Float: s.float, Buckets: make([]block.Bucket, len(by))}
 		for i, from := range by {
@@ -138,9 +140,15 @@ func (r *roller) encode(about string) ([]byte, error) {
 		}
 		u.Series = append(u.Series, out)
 	}
-	b, err := u.Block()
-	if err != nil {
-		return nil, err
+	for {
+		left = len(all) - len(u.Series)
+		b, err := u.Block()
+		if err == nil {
+			body, err = b.Encode(about)
+		}
+		if err == nil || len(u.Series) == 1 {
+			return body, left, err
+		}
+		u.Series = u.Series[:len(u.Series)/2]
 	}
-	return b.Encode(about)
 }

@@ -18,18 +18,21 @@ import (
 // s.tending.
 func (s *Store) rollUp(ctx context.Context) error {
 	today := day(s.now())
+	var errs []error
 	for _, w := range slices.Sorted(maps.Keys(s.touched)) {
 		waits, err := s.rollWeek(ctx, w, today)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			return fmt.Errorf("roll up %v: %w", w, err)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if errors.Is(err, store.ErrCorrupt) {
+				s.damaged(w, err)
+			}
+			errs = append(errs, fmt.Errorf("roll up %v: %w", w, err))
+			continue // it stays touched, and does not hold up the others
 		}
 		if !waits {
 			delete(s.touched, w)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // rollWeek rolls up a week's days before that one; waits says that there are others.
@@ -92,10 +95,11 @@ func (s *Store) rollDay(ctx context.Context, e *edit, node string, d nodeDay) er
 		return err
 	}
 	for i, width := range [...]int{quarter, hourly} {
-		body, err := rolls[i].encode(about(node, width, d.day*24))
+		body, left, err := rolls[i].encode(about(node, width, d.day*24))
 		if err != nil {
 			return fmt.Errorf("%s, day %d: %w", node, d.day, err)
 		}
+		s.tellLeft(node, left)
 		e.put(d.node, width, d.day*24, body)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 
 	"halo.internal/gateway/store"
 	"halo.internal/model"
@@ -42,40 +43,64 @@ func (s *Store) Tended() int64 { return s.tended.Load() }
 // Commits returns how many transactions were written since the start: each wears the card.
 func (s *Store) Commits() int64 { return s.db.Commits() + s.commits.Load() }
 
-// Bytes returns how much of the file system the telemetry takes.
+// Bytes returns how much of the file system the telemetry takes, without what a later release
+// has made: nothing is given up for that.
 func (s *Store) Bytes() int64 {
-	n := s.db.FileBytes()
+	own, _ := s.bytes()
+	return own
+}
+
+// bytes returns Bytes, and what a later release has made.
+func (s *Store) bytes() (own, later int64) {
+	own = s.db.FileBytes()
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil {
-		return n
+		return own, 0
+	}
+	ofLater := map[string]bool{}
+	for _, w := range s.weeks.ofLater() {
+		ofLater[w.String()+weekSuffix] = true
 	}
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil {
-			n += info.Size()
+		info, err := e.Info()
+		switch {
+		case err != nil: // it is gone
+		case ofLater[e.Name()]:
+			later += info.Size()
+		default:
+			own += info.Size()
 		}
 	}
-	return n
+	return own, later
 }
 
 // limit is how many octets may be in use at present.
 func (s *Store) limit(used int64) int64 {
-	size, free := s.space()
-	reserve := min(mostReserve, size/reservePart)
-	if size == 0 || free >= reserve {
-		return s.Limit()
+	if short := s.short(); short > 0 {
+		return min(s.Limit(), max(used-short, smallStore))
 	}
-	return min(s.Limit(), max(used-(reserve-free), smallStore))
+	return s.Limit()
+}
+
+// short is how many octets less than a reserve are free on the file system.
+func (s *Store) short() int64 {
+	size, free := s.space()
+	return max(min(mostReserve, size/reservePart)-free, 0)
 }
 
 // trim thins until the telemetry is within its limit. The caller holds s.tending.
 func (s *Store) trim(ctx context.Context) error {
-	for range 4 * maxWeeks {
+	for range s.ways() {
 		used := s.Bytes()
 		limit := s.limit(used)
 		if used <= limit {
 			return nil
 		}
-		did, err := s.giveUp(ctx, fmt.Sprintf("the telemetry takes %d MiB, of which it may have %d", used>>20, limit>>20))
+		list := s.givings()
+		if s.short() == 0 { // what is not this release's is not what takes too much
+			list = slices.DeleteFunc(list, func(g giving) bool { return g.later })
+		}
+		did, err := s.giveUp(ctx, list, fmt.Sprintf("the telemetry takes %d MiB, of which it may have %d", used>>20, limit>>20))
 		if err != nil || !did {
 			return err
 		}
@@ -90,17 +115,21 @@ func (s *Store) makeRoom(ctx context.Context) error {
 	return s.free(ctx)
 }
 
+// ways is in how many ways something can be given up, at most.
+func (s *Store) ways() int { return len(s.givings()) }
+
 var errNothingToGive = errors.New("there is nothing to give up for room")
 
 // free gives something up since the medium is full. The caller holds s.tending.
 func (s *Store) free(ctx context.Context) error {
-	used := s.Bytes()
-	for used > smallStore {
-		did, err := s.giveUp(ctx, "the file system is full")
+	used, later := s.bytes()
+	for range s.ways() {
+		list := slices.DeleteFunc(s.givings(), func(g giving) bool { return !g.later && used <= smallStore })
+		did, err := s.giveUp(ctx, list, "the file system is full")
 		if err != nil {
 			return err
 		}
-		if s.Bytes() < used {
+		if own, others := s.bytes(); own+others < used+later {
 			return nil
 		}
 		if !did {
@@ -115,6 +144,7 @@ type giving struct {
 	week   week
 	to     thinned // or else
 	remove bool
+	later  bool // what a later release has made of the week
 	what   string
 }
 
@@ -145,6 +175,11 @@ func (s *Store) givings() (list []giving) {
 	each(current-1, giving{what: "quarters of an hour took the place of readings"}, quarters)
 	each(current-1, giving{what: "hours took the place of quarters of an hour"}, hours)
 	each(current-1, giving{what: "it was removed", remove: true}, none)
+	for _, w := range s.weeks.ofLater() {
+		if w < current-1 {
+			list = append(list, giving{week: w, remove: true, later: true, what: "what a later release has made of it was removed"})
+		}
+	}
 	each(current, giving{what: "quarters of an hour took the place of readings"}, quarters)
 	upTo := func(t int64) func(w week) thinned {
 		return func(w week) thinned { return thinned{min(w.end(), t), min(w.end(), t), 0} }
@@ -155,40 +190,66 @@ func (s *Store) givings() (list []giving) {
 	return list
 }
 
-// giveUp gives up the first thing that there is, and says so. The caller holds s.tending.
-func (s *Store) giveUp(ctx context.Context, why string) (did bool, err error) {
-	for _, g := range s.givings() {
-		if !g.remove {
-			is, err := s.fromOf(ctx, g.week)
-			if err == nil && is.minute >= g.to.minute && is.quarter >= g.to.quarter && is.hour >= g.to.hour {
-				continue
+// giveUp gives up the first thing of a list that there is, and says so; where that fails, the
+// next. But no week is removed while there is one that cannot be thinned for a moment: that
+// is tried again, a minute apart. The caller holds s.tending.
+func (s *Store) giveUp(ctx context.Context, list []giving, why string) (did bool, err error) {
+	var errs []error
+	wait := false
+	for _, g := range list {
+		if g.remove && wait {
+			continue
+		}
+		gone, err := s.give(ctx, g)
+		if err != nil {
+			if ctx.Err() != nil {
+				return false, ctx.Err()
 			}
-			rewritten := true
-			if err == nil {
-				rewritten, err = s.thin(ctx, g.week, g.to)
-			}
-			switch {
-			case errors.Is(err, store.ErrFull):
-				continue // there is no room to rewrite it: what comes next takes less
-			case errors.Is(err, store.ErrCorrupt):
-				if err := s.repair(ctx, g.week, err); err != nil {
-					return false, err
-				}
-				continue
-			case err != nil:
-				return false, fmt.Errorf("thin %v: %w", g.week, err)
-			case !rewritten:
-				continue
+			s.Log.Warn("telemetry cannot be given up", "week", g.week, "err", err)
+			errs = append(errs, err)
+			if errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrFull) {
+				wait = wait || s.unthinned.failed(g.week, s.ticks()) < stubborn
 			}
 		}
-		if g.remove {
-			if err := s.unlink(g.week); err != nil {
-				return false, fmt.Errorf("remove %v: %w", g.week, err)
-			}
+		if !gone {
+			continue
 		}
+		delete(s.unthinned, g.week)
 		s.thinnings.Add(1)
 		s.Events.Add("telemetry.thinned", model.Warning, "", fmt.Sprintf("%s: of week %v, %s", why, g.week, g.what), map[string]string{"week": g.week.String(), "budget_bytes": fmt.Sprint(s.Limit())})
 		return true, nil
 	}
-	return false, nil
+	return false, errors.Join(errs...)
+}
+
+// give gives one thing up, if it is there.
+func (s *Store) give(ctx context.Context, g giving) (gone bool, err error) {
+	if g.later {
+		if err := s.weeks.removeLater(g.week); err != nil {
+			return false, fmt.Errorf("remove %v: %w", g.week, err)
+		}
+		return true, nil
+	}
+	if g.remove {
+		if err := s.unlink(g.week); err != nil {
+			return false, fmt.Errorf("remove %v: %w", g.week, err)
+		}
+		return true, nil
+	}
+	is, err := s.fromOf(ctx, g.week)
+	if err == nil && is.minute >= g.to.minute && is.quarter >= g.to.quarter && is.hour >= g.to.hour {
+		return false, nil
+	}
+	if err == nil {
+		gone, err = s.thin(ctx, g.week, g.to)
+	}
+	switch {
+	case errors.Is(err, store.ErrFull):
+		return false, nil // there is no room to rewrite it: what comes next takes less
+	case errors.Is(err, store.ErrCorrupt):
+		return false, s.repair(ctx, g.week, err)
+	case err != nil:
+		return false, fmt.Errorf("thin %v: %w", g.week, err)
+	}
+	return gone, nil
 }

@@ -223,7 +223,7 @@ func TestWeeksOfTheFutureGoFirst(t *testing.T) {
 	b.tend()
 	b.tending.Lock()
 	defer b.tending.Unlock()
-	if did, err := b.giveUp(t.Context(), "a test"); !did || err != nil {
+	if did, err := b.giveUp(t.Context(), b.givings(), "a test"); !did || err != nil {
 		t.Fatal(did, err)
 	}
 	if got := b.weeks.list(); len(got) != 2 || got[1] != weekOf(b.at.UnixMilli()) {
@@ -373,5 +373,43 @@ func TestAFullDiskCostsTheOldest(t *testing.T) {
 	}
 	if !slices.Contains(b.events.kinds(), "telemetry.thinned") {
 		t.Errorf("events %v", b.events.kinds())
+	}
+}
+
+// A week that cannot be read for a moment is not removed for room: it is thinned when it can
+// be.
+func TestAWeekThatCannotBeReadForAMoment(t *testing.T) {
+	b := newBench(t)
+	r := rand.New(rand.NewPCG(3, 5))
+	seq := uint64(0)
+	const day = 24 * time.Hour
+	b.fill(r, nil, "n-a", &seq, epoch.Add(-60*day), 2*time.Hour, 10*time.Second)
+	b.fill(r, nil, "n-a", &seq, epoch.Add(-30*day), 2*time.Hour, 10*time.Second)
+	b.tend()
+	old := b.weeks.list()
+	path := b.weeks.path(old[0])
+	if err := errors.Join(b.weeks.close(), os.Rename(path, path+".elsewhere"), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	b.tending.Lock()
+	defer b.tending.Unlock()
+	ticks := time.Now()
+	b.ticks = func() time.Time { return ticks }
+	for range 3 * len(b.givings()) {
+		if _, err := b.giveUp(t.Context(), b.givings(), "a test"); err != nil && !errors.Is(err, store.ErrUnavailable) {
+			t.Fatal(err)
+		}
+	}
+	if got := b.weeks.list(); !slices.Equal(got, old) {
+		t.Fatalf("left are %v of %v", got, old)
+	}
+	if err := errors.Join(os.Remove(path), os.Rename(path+".elsewhere", path)); err != nil {
+		t.Fatal(err)
+	}
+	if did, err := b.giveUp(t.Context(), b.givings(), "a test"); !did || err != nil {
+		t.Errorf("when it can be read: %v, %v", did, err)
+	}
+	if is, err := b.fromOf(t.Context(), old[0]); err != nil || is.quarter == 0 {
+		t.Errorf("it is thinned to %+v, %v", is, err)
 	}
 }

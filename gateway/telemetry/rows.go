@@ -113,6 +113,20 @@ func (r *rows) order() (times []int64, place []int32) {
 	return times, place
 }
 
+// bound leaves out series beyond so many, those that came last in the week, and returns how
+// many they are.
+func (r *rows) bound(most int) (left int) {
+	if len(r.series) <= most {
+		return 0
+	}
+	all := slices.Sorted(maps.Keys(r.series))
+	for _, n := range all[most:] {
+		delete(r.series, n)
+	}
+	clear(r.columns)
+	return len(all) - most
+}
+
 // block puts the rows in the order of time. Where only every nth is kept, it says how
 // many are not.
 func (r *rows) block(every int) (b *block.Block, left int) {

@@ -46,7 +46,9 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-s.work:
-			next = time.Now()
+			if !failing { // else it is tried again in its time, however much comes meanwhile
+				next = time.Now()
+			}
 		case <-look.C:
 			if s.hour() != hour && !failing {
 				next = time.Now()
@@ -77,7 +79,7 @@ func (s *Store) Tend(ctx context.Context) error {
 // new.
 func (s *Store) compactWithRoom(ctx context.Context) error {
 	err := s.compact(ctx)
-	for range maxWeeks {
+	for range s.ways() {
 		if !errors.Is(err, store.ErrFull) || s.free(ctx) != nil {
 			break
 		}

@@ -149,6 +149,10 @@ func (j *salvaged) groups(ctx context.Context, tx *sql.Tx) error {
 			return id, nil
 		}
 		items, err := parseGroup(body)
+		if errors.Is(err, errLaterGroup) {
+			_, err = tx.ExecContext(ctx, `INSERT OR IGNORE INTO groups (id, at_ms, body) VALUES (?, ?, ?)`, id, at, body)
+			return id, err
+		}
 		if err != nil {
 			j.holes++
 		}

@@ -30,7 +30,8 @@ type SampleQuery struct {
 var errEnough = errors.New("enough")
 
 // Samples reads a page of readings in the order of time, and the cursor of the next page,
-// or "". What was thinned is not among them: Range has that.
+// or "". A page also ends, maybe without any, when half of the time is over that ctx leaves.
+// What was thinned is not among them: Range has that.
 func (s *Store) Samples(ctx context.Context, q SampleQuery) (apitype.SampleList, error) {
 	list := apitype.SampleList{Node: q.Node, Items: []apitype.Sample{}}
 	for i, id := range s.identities(q.Node) {
@@ -79,6 +80,14 @@ func (s *Store) samplesOf(ctx context.Context, q SampleQuery) (apitype.SampleLis
 				list.Next = strconv.FormatInt(at, 10)
 				return errEnough
 			}
+		}
+		return nil
+	}
+	late := halfway(ctx)
+	c.before = func(day int64) error {
+		if late() {
+			list.Next = strconv.FormatInt(day-1, 10)
+			return errEnough
 		}
 		return nil
 	}

@@ -25,7 +25,9 @@ type scan struct {
 	// ends the scan.
 	rows    func(*block.Block) error
 	buckets func(u block.Rollup, width int) error
+	before  func(day int64) error // each day but the first, by its begin; nil: nobody asks
 
+	source  int64 // the node's number in the journal
 	metrics []wire.Metric
 	numbers map[wire.Metric]int
 }
@@ -49,7 +51,8 @@ func (c *scan) run(ctx context.Context) error {
 	c.numbers = map[wire.Metric]int{}
 	// First the head, then the files: what is compacted meanwhile is in both, and files say how
 	// much of the head they have.
-	head := c.store.headOf(c.node, c.from, c.to)
+	var head []*held
+	c.source, head = c.store.headOf(c.node, c.from, c.to)
 	weeks := map[week]bool{}
 	for _, w := range c.store.weeks.list() {
 		weeks[w] = true
@@ -77,18 +80,20 @@ func (c *scan) run(ctx context.Context) error {
 	return nil
 }
 
-// headOf returns a node's batches in the head that may have stamps in [from, to).
-func (s *Store) headOf(node string, from, to int64) (head []*held) {
+// headOf returns a node's number and its batches in the head that may have stamps in
+// [from, to).
+func (s *Store) headOf(node string, from, to int64) (source int64, head []*held) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if src := s.sources[node]; src != nil {
+		source = src.id
 		for _, h := range src.head {
 			if h.first < to && h.last >= from {
 				head = append(head, h)
 			}
 		}
 	}
-	return head
+	return source, head
 }
 
 // readWeek calls f with a week's file, which does not change meanwhile; nil: there is none,
@@ -139,13 +144,18 @@ func (c *scan) week(ctx context.Context, w week, f *weekFile, head []*held) erro
 			local[n] = c.number(m)
 		}
 	}
-	fresh, err := c.unpack(head, applied, from, to)
+	fresh, err := c.unpack(ctx, head, applied, from, to)
 	if err != nil {
 		return err
 	}
 	for d := floor(from, dayMS); d < to; d += dayMS {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if c.before != nil && d > c.from {
+			if err := c.before(d); err != nil {
+				return err
+			}
 		}
 		if err := c.day(ctx, f, local, fresh, d, max(from, d), min(to, d+dayMS)); err != nil {
 			return err
@@ -154,8 +164,9 @@ func (c *scan) week(ctx context.Context, w week, f *weekFile, head []*held) erro
 	return nil
 }
 
-// unpack returns what of the head a file does not have, by hour.
-func (c *scan) unpack(head []*held, applied, from, to int64) (map[int64]*rows, error) {
+// unpack returns what of the head a file does not have, by hour. A batch that cannot be read
+// is left out and told of.
+func (c *scan) unpack(ctx context.Context, head []*held, applied, from, to int64) (map[int64]*rows, error) {
 	low, high := c.store.bounds()
 	from, to = max(from, low), min(to, high)
 	fresh := map[int64]*rows{}
@@ -174,9 +185,16 @@ func (c *scan) unpack(head []*held, applied, from, to int64) (map[int64]*rows, e
 		if !slices.ContainsFunc(of, func(n int) bool { return n >= 0 }) {
 			continue
 		}
-		b, err := h.decode()
+		b, err := c.store.unpack(ctx, c.source, h)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if errors.Is(err, store.ErrUnavailable) {
+			return nil, err // it may be read in a moment
+		}
 		if err != nil {
-			return nil, err
+			c.store.leaveOut(c.node, h, err)
+			continue
 		}
 		for i := range b.Reports {
 			r := &b.Reports[i]

@@ -7,7 +7,10 @@ import (
 )
 
 // Bounds of what is remembered of one node's batches. An honest node counts on, so that
-// a boot is one span, and a few while a backlog comes in.
+// a boot is one span, and a few while a backlog comes in. What is beyond is forgotten, the
+// oldest first, and what is forgotten counts as not come: it is stored again, which changes
+// nothing where readings are kept as they were made (each is found by its series and
+// instant), while what never came is never taken for something that did.
 const (
 	maxSpans = 128 // of one boot
 	maxBoots = 64  // of one node
@@ -16,13 +19,23 @@ const (
 // span is sequence numbers one after the other, both ends among them.
 type span struct{ from, through uint64 }
 
+// forgotten is where a first span begins of whose numbers it is not known any more which
+// came; those of batches begin at 1.
+const forgotten = 0
+
 // spans are the sequence numbers of one boot that came, ascending and apart.
 type spans []span
 
-// has tells whether a number came.
+// has tells whether a number came for sure.
 func (s spans) has(seq uint64) bool {
 	i := s.find(seq)
-	return i < len(s) && s[i].from <= seq
+	return i < len(s) && s[i].from <= seq && s[i].from != forgotten
+}
+
+// missing tells whether a number did not come for sure.
+func (s spans) missing(seq uint64) bool {
+	i := s.find(seq)
+	return i == len(s) || s[i].from > seq
 }
 
 // find returns the index of the first span that does not end before seq.
@@ -39,9 +52,7 @@ func (s spans) find(seq uint64) int {
 	return i
 }
 
-// add notes a number. Beyond maxSpans the two oldest become one: what never came between
-// them is taken for something that did, and who sends numbers so wildly has only itself
-// to harm.
+// add notes a number. Beyond maxSpans it is forgotten what came up to the end of the second.
 func (s spans) add(seq uint64) spans {
 	i := s.find(seq)
 	if i < len(s) && s[i].from <= seq {
@@ -62,16 +73,19 @@ func (s spans) add(seq uint64) spans {
 	}
 	s = slices.Insert(s, i, span{seq, seq})
 	if len(s) > maxSpans {
-		s[1].from = s[0].from
+		s[1].from = forgotten
 		s = slices.Delete(s, 0, 1)
 	}
 	return s
 }
 
-// count returns how many numbers came.
+// first returns the first number that came, or may have.
+func (s spans) first() uint64 { return max(s[0].from, 1) }
+
+// count returns how many numbers came, or may have.
 func (s spans) count() (n uint64) {
 	for _, r := range s {
-		n += r.through - r.from + 1
+		n += r.through - max(r.from, 1) + 1
 	}
 	return n
 }
@@ -110,14 +124,8 @@ func parseSpans(b []byte) (s spans, err error) {
 // seen is what is known of all batches of a node, by boot.
 type seen map[uint64]spans
 
-// has tells whether a batch came, or is of a boot so long ago that nothing is known of it
-// any more.
-func (s seen) has(boot, seq uint64) bool {
-	if have, known := s[boot]; known {
-		return have.has(seq)
-	}
-	return len(s) >= maxBoots && boot < s.oldest()
-}
+// has tells whether a batch came for sure.
+func (s seen) has(boot, seq uint64) bool { return s[boot].has(seq) }
 
 func (s seen) oldest() uint64 {
 	low := ^uint64(0)

@@ -4,6 +4,9 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
+
+	"halo.internal/model/apitype"
 )
 
 func TestSpans(t *testing.T) {
@@ -42,8 +45,8 @@ func TestSpansOfNonsense(t *testing.T) {
 	for seq := uint64(1); seq < 10_000; seq += 3 {
 		s = s.add(seq)
 	}
-	if len(s) != maxSpans || !s.has(1) || !s.has(9_997) || s.has(9_998) {
-		t.Errorf("expected %d spans, the newest as they came, got %d: %v … %v", maxSpans, len(s), s[0], s[len(s)-1])
+	if len(s) != maxSpans || s.has(1) || s.missing(1) || s.has(2) || s.first() != 1 || !s.has(9_997) || s.has(9_998) || !s.missing(9_998) {
+		t.Errorf("expected %d spans, the newest as they came and nothing known of the oldest, got %d: %v … %v", maxSpans, len(s), s[0], s[len(s)-1])
 	}
 	if _, err := parseSpans(append(s.marshal(), 2, 0)); err == nil {
 		t.Error("expected more spans than there may be to be refused")
@@ -82,7 +85,65 @@ func TestBootsAreForgotten(t *testing.T) {
 	if gone := s.add(maxBoots+1, 1); gone != 1 {
 		t.Errorf("expected boot 1 to be forgotten, got %d", gone)
 	}
-	if !s.has(1, 2) || s.has(2, 2) {
-		t.Error("expected what is forgotten to count as come, and nothing else")
+	if s.has(1, 1) || !s.has(2, 1) {
+		t.Error("expected what is forgotten not to count as come, and nothing else")
 	}
+}
+
+// What has not come yet never counts as come, however many of a node's batches and boots
+// came before it: nothing is acknowledged that was not stored.
+func TestWhatComesLast(t *testing.T) {
+	const batches, boots = 3 * maxSpans, 2 * maxBoots
+	b, k := newBench(t), newKnown()
+	put := func(boot, seq uint64) {
+		t.Helper()
+		e := numbered(t, "n-a", boot, seq)
+		if boot > 1 {
+			e = stamped(t, "n-a", seq, epoch.Add(time.Duration(boot)*time.Second))
+			e.Batch.Boot = boot
+			e = entry(t, "n-a", cpuAndMemory, e.Batch)
+		}
+		if got := b.append(e); got[0] != Stored {
+			t.Fatalf("%d.%d: got %v, want it to be stored", boot, seq, got)
+		}
+		k.take(e)
+	}
+	for seq := uint64(1); seq <= batches; seq += 2 {
+		put(1, seq)
+	}
+	b.tend()
+	for _, m := range b.allMarks(t, "n-a") {
+		if m.Kind == MarkBoot && m.Time.After(epoch.Add(time.Minute)) {
+			t.Errorf("got %+v", m)
+		}
+	}
+	b.restart()
+	for seq := uint64(2); seq <= batches; seq += 2 {
+		put(1, seq)
+	}
+	if got := b.Coverage("n-a").Boots[0]; got.First != 1 || got.Last != batches || len(got.Missing) != 0 || got.Count != batches {
+		t.Errorf("got %+v, want all", got)
+	}
+	for boot := uint64(boots); boot > 1; boot -= 2 {
+		put(boot, 1)
+	}
+	b.tend()
+	for boot := uint64(boots - 1); boot > 1; boot -= 2 {
+		put(boot, 1)
+	}
+	b.tend()
+	b.has(k, "n-a")
+	if got := len(b.sources["n-a"].seen); got > maxBoots {
+		t.Errorf("%d boots are remembered", got)
+	}
+}
+
+// allMarks returns all marks of a node.
+func (b *bench) allMarks(t *testing.T, node string) []apitype.Mark {
+	t.Helper()
+	list, err := b.Marks(t.Context(), MarkQuery{Node: node, From: time.UnixMilli(earliest), To: time.UnixMilli(latest), Limit: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
 }

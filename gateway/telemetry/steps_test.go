@@ -1,17 +1,23 @@
 package telemetry
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"halo.internal/gateway/clock"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
 	"halo.internal/model/wire"
 )
 
 // TestStepsOfTheClockLoseNothing of what was acknowledged, nor of a year that is kept,
-// however the clock is set, and put right again.
+// however the clock is set, and put right again. Only what was stamped by years ahead goes,
+// once the clock has been right for days, and an event says so.
 func TestStepsOfTheClockLoseNothing(t *testing.T) {
 	const week, weeks = 7 * 24 * time.Hour, 30
 	first := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
@@ -89,13 +95,16 @@ func TestStepsOfTheClockLoseNothing(t *testing.T) {
 		for _, s := range got.Items {
 			there[s.Time.UnixMilli()] = true
 		}
-		for at := range acknowledged {
-			if !there[at] {
-				t.Fatalf("%s: a reading of %v was acknowledged and is lost", what, time.UnixMilli(at).UTC())
+		gone := map[string]bool{}
+		for _, e := range b.events.list {
+			if gone[e.Fields["week"]] = true; e.Kind != "telemetry.misdated" || e.Node != "" {
+				t.Errorf("%s: event %+v", what, e)
 			}
 		}
-		if kinds := b.events.kinds(); len(kinds) > 0 {
-			t.Errorf("%s: events %q", what, kinds)
+		for at := range acknowledged {
+			if !there[at] && (!gone[weekOf(at).String()] || at < right.Add(maxAhead).UnixMilli()) {
+				t.Fatalf("%s: a reading of %v was acknowledged and is lost", what, time.UnixMilli(at).UTC())
+			}
 		}
 	}
 	for _, step := range []struct {
@@ -152,5 +161,51 @@ func TestAClockThatIsWrongForLong(t *testing.T) {
 	}
 	if left < 200 || left > 300 || len(b.weeks.list()) != 0 {
 		t.Errorf("it was there for %d days, and %v is left", left, b.weeks.list())
+	}
+}
+
+// Of batches some of which wait for a week that cannot be written the same is said in the end
+// as if all had been written at once.
+func TestMarksOfAWeekThatWaits(t *testing.T) {
+	before := epoch.Add(-7 * 24 * time.Hour)
+	run := func(bad bool) []apitype.Mark {
+		b := newBench(t)
+		put := func(seq uint64, at time.Time) { b.append(stamped(t, "n-a", seq, at)) }
+		path := b.weeks.path(weekOf(before.UnixMilli()))
+		if bad {
+			if err := os.MkdirAll(filepath.Join(path, "what is no file"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, at := range []time.Time{before, before.Add(time.Minute), epoch, before.Add(2 * time.Minute), epoch.Add(time.Minute), epoch.Add(2 * time.Minute), before.Add(3 * time.Minute)} {
+			if seq := uint64(i) + 1; seq != 6 {
+				put(seq, at)
+			}
+		}
+		tend := func() {
+			if err := b.Tend(t.Context()); (err != nil) != bad {
+				t.Fatal(err)
+			}
+		}
+		tend()
+		put(8, epoch.Add(3*time.Minute))
+		tend()
+		put(9, before.Add(4*time.Minute))
+		if bad {
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			bad = false
+		}
+		waiting := b.allMarks(t, "n-a")
+		tend()
+		if got := b.allMarks(t, "n-a"); len(got) != len(waiting) {
+			t.Errorf("from the journal %+v\nfrom the files %+v", waiting, got)
+		}
+		return b.allMarks(t, "n-a")
+	}
+	want, got := run(false), run(true)
+	if diff := cmp.Diff(want, got); diff != "" || len(want) < 4 {
+		t.Errorf("%d marks; (-want +got)\n%s", len(want), diff)
 	}
 }

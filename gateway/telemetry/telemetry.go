@@ -28,8 +28,16 @@ import (
 
 // Sizes of the head in octets of batches.
 const (
-	headLimit = 8 << 20  // more is compacted at once
-	mostHead  = 32 << 20 // more is not taken in: the nodes keep what they have until compaction succeeds
+	headLimit   = 8 << 20  // more is compacted at once
+	mostHead    = 32 << 20 // more is not taken in: the nodes keep what they have until compaction succeeds
+	backlogHead = 24 << 20 // nor of backlogs: the rest is for what is new
+	headShare   = 4        // of what is left a node has one part in so many: 4.8 MiB of a backlog while nobody else sends one
+
+	headFirst = 16 << 10 // what a node may have in any case, of what is beyond: hundreds of nodes may
+
+	// More of one node is compacted at once: a month of twelve metrics every ten seconds. So
+	// whoever is refused waits for a compaction that is under way.
+	nodeHead = (backlogHead - headLimit) / headShare
 )
 
 //go:embed journal/*.sql
@@ -77,8 +85,16 @@ type Store struct {
 	work      chan struct{}             // Run has something to do before its time
 
 	// Locks are taken in this order.
-	tending sync.Mutex    // held by the one who compacts, rolls up or thins: guards week files' content, and touched
-	touched map[week]bool // whose days may have to be rolled up
+	tending   sync.Mutex               // held by the one who compacts, rolls up or thins: guards week files' content, and what follows
+	touched   map[week]bool            // whose days may have to be rolled up
+	stuck     tries                    // to write weeks, while others could be
+	unthinned tries                    // to thin weeks
+	far       map[string]map[week]bool // by node, see farOf; nil: not known
+	removed   time.Time                // when a week went last for its stamps, by ticks
+
+	laterGroups []int64          // of the journal, that a later release has written and that have to be renumbered; set by Open
+	ticks       func() time.Time // of the process
+	fetch       func(ctx context.Context, group int64) (body []byte, err error)
 
 	spoiling  sync.Mutex // guards spoilt: what reading has found
 	spoilt    map[week]error
@@ -93,6 +109,7 @@ type Store struct {
 	schemas    map[wire.SchemaID]*schema
 	lastSource int64
 	lastGroup  int64
+	compacted  int64 // the last group that the last compaction looked at: what of those is in the head waits for its week alone
 	headBytes  int64
 	headCount  int
 	recent     recent
@@ -117,14 +134,20 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		space:   func() (int64, int64) { return space(c.Dir) },
 		sources: map[string]*source{}, byID: map[int64]*source{}, schemas: map[wire.SchemaID]*schema{},
 		former: map[string][]string{}, present: map[string]string{},
-		touched: map[week]bool{}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
+		touched: map[week]bool{}, stuck: tries{}, unthinned: tries{}, ticks: time.Now, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
 	}
+	s.fetch = s.readGroup
 	s.retention.Store(&c.Retention)
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, err
 	}
 	if err := s.weeks.find(c.Dir); err != nil {
 		return nil, err
+	}
+	if later := s.weeks.ofLater(); len(later) > 0 {
+		first, last := later[0], later[len(later)-1]
+		s.Events.Add("telemetry.newer", model.Warning, "", fmt.Sprintf("a later release has made the telemetry of %d weeks, from %v to %v: it stays as it is, and is there again with that release; what comes is kept beside it", len(later), first, last),
+			map[string]string{"weeks": fmt.Sprint(len(later)), "from": first.String(), "to": last.String(), "version": fmt.Sprint(s.weeks.later[last])})
 	}
 	for i, list := 0, s.weeks.list(); i < min(3, len(list)); i++ { // where the last process may have left something
 		s.touched[list[len(list)-1-i]] = true
@@ -194,6 +217,7 @@ func (s *Store) readName(ctx context.Context) (bad []error, err error) {
 	err = s.db.Read().QueryRowContext(ctx, `SELECT name, compacted, sum FROM journal`).Scan(&s.name, &s.lastGroup, &sum)
 	switch {
 	case err == nil && sum == journalSum(s.name, s.lastGroup):
+		s.compacted = s.lastGroup
 		return nil, nil
 	case err == nil:
 		bad = append(bad, errors.New("its name does not fit its checksum"))
@@ -272,11 +296,17 @@ func (s *Store) readGroups(ctx context.Context) (bad []error, err error) {
 		if err := rows.Scan(&id, &body); err != nil {
 			return err
 		}
-		s.lastGroup = max(s.lastGroup, id)
 		items, err := parseGroup(body)
 		if err != nil {
 			bad = append(bad, fmt.Errorf("group %d: %w", id, err))
 		}
+		if errors.Is(err, errLaterGroup) {
+			if id >= s.lastGroup+farGroups/2 {
+				return nil // it has been renumbered
+			}
+			s.laterGroups = append(s.laterGroups, id)
+		}
+		s.lastGroup = max(s.lastGroup, id)
 		for _, it := range items {
 			if err := s.replay(id, it); err != nil {
 				bad = append(bad, fmt.Errorf("group %d: %w", id, err))

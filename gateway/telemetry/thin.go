@@ -15,7 +15,7 @@ import (
 
 // thin rewrites a week's file without what is finer than is kept from then on. Minutes take
 // the place of readings where they are smaller than those, hour by hour: of readings that
-// were made every ten seconds they are not, and where that shows at once the file stays as
+// were made every ten seconds they are hardly, and where that shows at once the file stays as
 // it is. The caller holds s.tending.
 func (s *Store) thin(ctx context.Context, w week, to thinned) (rewritten bool, err error) {
 	// Of each day that loses what is fine there have to be rollups.
@@ -130,8 +130,8 @@ func (f *weekFile) toMinutes(node string, b *editBlock) error {
 	}
 	r := newRoller(minute, f.isFloat)
 	r.addBlock(readings)
-	body, err := r.encode(about(node, minute, b.start))
-	if err == nil && body != nil && len(body) < len(b.body) {
+	body, left, err := r.encode(about(node, minute, b.start))
+	if err == nil && body != nil && left == 0 && len(body) < len(b.body) {
 		b.width, b.body = minute, body
 	}
 	return err
@@ -141,6 +141,7 @@ func (f *weekFile) toMinutes(node string, b *editBlock) error {
 func (s *Store) unlink(w week) error {
 	err := s.weeks.replace(w, true, store.Remove)
 	delete(s.touched, w)
+	s.far = nil
 	return err
 }
 
@@ -161,8 +162,20 @@ func (s *Store) age(ctx context.Context) error {
 	if !s.Sure() {
 		return nil
 	}
+	errs := []error{s.dropImpossible()}
 	now, removed, keep := s.Aged(), false, s.Retention().Keep
 	before := func(w week, age time.Duration) bool { return w.end() <= now.UnixMilli()-age.Milliseconds() }
+	for _, w := range s.weeks.ofLater() {
+		if !before(w, keep.Hour) {
+			break
+		}
+		if err := s.weeks.removeLater(w); err != nil {
+			errs = append(errs, fmt.Errorf("remove %v for its age: %w", w, err))
+			continue
+		}
+		s.Events.Add("telemetry.expired", model.Info, "", fmt.Sprintf("what a later release has made of the telemetry of week %v is older than is kept, and was removed", w), map[string]string{"week": w.String()})
+		break // as below: one each time
+	}
 	for _, w := range s.weeks.list() {
 		if !before(w, keep.Raw) {
 			break
@@ -173,7 +186,8 @@ func (s *Store) age(ctx context.Context) error {
 			}
 			removed = true
 			if err := s.unlink(w); err != nil {
-				return err
+				errs = append(errs, fmt.Errorf("remove %v for its age: %w", w, err))
+				continue
 			}
 			s.Events.Add("telemetry.expired", model.Info, "", fmt.Sprintf("the telemetry of week %v is older than is kept, and was removed", w), map[string]string{"week": w.String()})
 			continue
@@ -190,14 +204,12 @@ func (s *Store) age(ctx context.Context) error {
 			s.damaged(w, err)
 			continue
 		}
-		if err != nil {
-			return err
+		if err == nil && (is.minute < to.minute || is.quarter < to.quarter || is.hour < to.hour) {
+			_, err = s.thin(ctx, w, to)
 		}
-		if is.minute < to.minute || is.quarter < to.quarter || is.hour < to.hour {
-			if _, err := s.thin(ctx, w, to); err != nil {
-				return fmt.Errorf("thin %v for its age: %w", w, err)
-			}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("thin %v for its age: %w", w, err)) // the others are not held up
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

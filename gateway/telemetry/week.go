@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,9 +24,8 @@ import (
 const unfinished = ".new"
 
 const (
-	maxOpen      = 8   // week files at a time
-	maxWeeks     = 400 // files
-	weekVersion  = 1   // of the tables
+	maxOpen      = 8 // week files at a time
+	weekVersion  = 1 // of the tables, and of the blocks in them
 	weekPage     = 16 << 10
 	weekCache    = 256 // KiB of each of a file's connections
 	nodeSeries   = maxMetrics
@@ -68,7 +68,7 @@ CREATE TABLE marks (
     PRIMARY KEY (node, at, kind, boot, seq)
 ) WITHOUT ROWID;
 CREATE TABLE stale (node INTEGER NOT NULL, day INTEGER NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (node, day)) WITHOUT ROWID; -- rollups to be made
-PRAGMA user_version = 1;`
+`
 
 var weekKind = store.Kind{Rollback: true, PageSize: weekPage, Cache: weekCache}
 
@@ -78,6 +78,8 @@ type weeks struct {
 
 	mu    sync.Mutex // guards what follows
 	known map[week]bool
+	later map[week]int  // version of the file that a later release has made of a week
+	alone map[week]bool // there is only one beside that
 	open  map[week]*weekFile
 	turn  int64
 }
@@ -116,23 +118,75 @@ type thinned struct{ minute, quarter, hour int64 }
 // find reads which files there are.
 func (w *weeks) find(dir string) error {
 	w.dir, w.known, w.open = dir, map[week]bool{}, map[week]*weekFile{}
+	w.later, w.alone = map[week]int{}, map[week]bool{}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
+	beside := map[week]bool{}
 	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
 		if n, ok := weekNamed(e.Name()); ok {
-			w.known[n] = true
+			version, err := store.LaterVersion(path, weekVersion)
+			if err == nil && version > 0 {
+				w.later[n] = version
+			} else {
+				w.known[n] = true // whoever opens it finds what is wrong with it
+			}
+		} else if n, ok := besideNamed(e.Name()); ok {
+			beside[n] = true
 		} else if strings.Contains(e.Name(), unfinished) { // a power cut while it was written
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			if err := os.Remove(path); err != nil {
 				return err
 			}
+		}
+	}
+	for n := range beside {
+		if !w.known[n] {
+			w.known[n], w.alone[n] = true, true
 		}
 	}
 	return nil
 }
 
-func (w *weeks) path(n week) string { return filepath.Join(w.dir, n.String()+weekSuffix) }
+// path returns where a week's file is, or will be: beside what a later release has made of
+// it.
+func (w *weeks) path(n week) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.at(n)
+}
+
+// at is path for who holds w.mu.
+func (w *weeks) at(n week) string {
+	path := filepath.Join(w.dir, n.String()+weekSuffix)
+	if w.later[n] > 0 || w.alone[n] {
+		return store.Beside(path, weekVersion)
+	}
+	return path
+}
+
+// ofLater returns the weeks of which a later release has made files, oldest first.
+func (w *weeks) ofLater() []week {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Sorted(maps.Keys(w.later))
+}
+
+// removeLater removes what a later release has made of a week: for its age, or for room.
+func (w *weeks) removeLater(n week) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.later[n] == 0 {
+		return nil
+	}
+	if err := store.Remove(filepath.Join(w.dir, n.String()+weekSuffix)); err != nil {
+		return err
+	}
+	delete(w.later, n)
+	w.alone[n] = w.known[n] // it stays where it is
+	return nil
+}
 
 // list returns the weeks of which there are files, oldest first.
 func (w *weeks) list() []week {
@@ -156,18 +210,18 @@ func (w *weeks) acquire(ctx context.Context, n week, create bool) (*weekFile, er
 		f.refs, f.turn = f.refs+1, w.turn
 		return f, nil
 	}
-	if !w.known[n] {
-		if !create {
-			return nil, fmt.Errorf("%v: %w", n, fs.ErrNotExist)
-		}
-		if len(w.known) >= maxWeeks {
-			return nil, fmt.Errorf("%v: expected at most %d week files", n, maxWeeks)
-		}
+	if !w.known[n] && !create {
+		return nil, fmt.Errorf("%v: %w", n, fs.ErrNotExist)
 	}
 	if err := w.evict(maxOpen - 1); err != nil {
 		return nil, err
 	}
-	f, err := openWeek(ctx, w.path(n), n, create)
+	f, err := openWeek(ctx, w.at(n), n, create)
+	if errors.Is(err, store.ErrNewer) && w.later[n] == 0 && !w.alone[n] { // find could not read it
+		w.later[n] = weekVersion + 1 // or one after that
+		delete(w.known, n)
+		f, err = openWeek(ctx, w.at(n), n, create)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", n, err)
 	}
@@ -229,11 +283,12 @@ func (w *weeks) replace(n week, gone bool, change func(path string) error) error
 			return err
 		}
 	}
-	if err := change(w.path(n)); err != nil {
+	if err := change(w.at(n)); err != nil {
 		return err
 	}
 	if gone {
 		delete(w.known, n)
+		delete(w.alone, n)
 	}
 	return nil
 }
@@ -264,7 +319,7 @@ func openWeek(ctx context.Context, path string, n week, create bool) (*weekFile,
 	}
 	if fresh {
 		if err := db.Write(ctx, func(tx *sql.Tx) error {
-			if _, err := tx.ExecContext(ctx, weekTables); err != nil {
+			if _, err := tx.ExecContext(ctx, weekTables+store.Form(weekVersion)); err != nil {
 				return err
 			}
 			return putMeta(ctx, tx, "", 0, thinned{})
@@ -300,13 +355,17 @@ func (f *weekFile) parts() []func(context.Context) error {
 }
 
 func (f *weekFile) loadMeta(ctx context.Context) error {
-	var version int
+	var version, twice int64
 	var journal []byte
-	if err := f.db.Read().QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+	if err := f.db.Read().QueryRowContext(ctx, `SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id)`).Scan(&version, &twice); err != nil {
 		return err
 	}
 	if version != weekVersion {
-		return fmt.Errorf("%w: expected version %d of its tables, got %d", store.ErrCorrupt, weekVersion, version)
+		wrong := store.ErrCorrupt
+		if store.IsLater(version, twice, weekVersion) {
+			wrong = store.ErrNewer
+		}
+		return fmt.Errorf("%w: expected version %d of its tables, got %d", wrong, weekVersion, version)
 	}
 	var applied, sum int64
 	var from thinned
@@ -356,7 +415,7 @@ func (f *weekFile) loadSeries(ctx context.Context) error {
 		if err := take(rows, &id, &node, &m.Name, &m.Unit, &m.Scale, &sum); err != nil {
 			return err
 		}
-		if sum == seriesSum(id, node, m) && id < weekIDsLimit {
+		if sum == seriesSum(id, node, m) && id < weekIDsLimit && m.Name != "" {
 			f.series[int(id)], f.numbers[m] = m, int(id)
 			f.brought[node]++
 		}

@@ -59,7 +59,7 @@ type Import struct {
 type Mark struct {
 	Time   time.Time  `json:"time"`
 	Until  *time.Time `json:"until,omitempty" doc:"of a gap: the first reading after it"`
-	Kind   string     `json:"kind" enum:"boot,clock,gap" doc:"the node started; its clock was put right; batches that it made never came"`
+	Kind   string     `json:"kind" enum:"boot,clock,leap,gap" doc:"the node started; its clock was put right; its clock was put forward, or it measured nothing meanwhile; batches that it made never came"`
 	Boot   uint64     `json:"boot"`
 	Detail string     `json:"detail,omitempty" example:"+2338000 ms, none to gateway"`
 }

@@ -25,7 +25,7 @@ import (
 //	  neighbours-wanted       ───▶
 //
 // The node sends a schema before the first batch that needs it, unless welcome
-// named it. An ack means: committed. A refuse that names a batch ends nothing;
+// named it. An ack means: committed. A refuse that names a batch or an event ends nothing;
 // one that names none is followed by the end of the connection. Neighbours are not
 // acknowledged: of a connection's first report all that the next ones say goes on, and
 // a gateway that does not have what one goes on from asks for a whole one.
@@ -114,14 +114,16 @@ const (
 	RefuseQuarantined   = "quarantined"    // its key was there twice at once: an admin has to release it
 	RefuseBatch         = "bad-batch"      // that batch can never be taken
 	RefuseUnknownSchema = "unknown-schema" // send the schema, then that batch again
-	RefuseBusy          = "busy"           // cannot store now: try later
+	RefuseBusy          = "busy"           // cannot store now: try later, or send what ID names again later
 )
 
-// Refuse says no, to the node or to one batch (then ID is set).
+// Refuse says no, to the node, or to one batch or event (then ID is set).
 type Refuse struct {
 	Code string   `cbor:"1,keyasint"`
 	Text string   `cbor:"2,keyasint,omitempty"`
 	ID   *BatchID `cbor:"3,keyasint,omitempty"`
+	// Event: ID names an event. Earlier releases take it for a batch, and there is none.
+	Event bool `cbor:"4,keyasint,omitempty"`
 }
 
 // SchemaMessage carries a schema.

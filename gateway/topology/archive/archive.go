@@ -46,7 +46,7 @@ CREATE TABLE frames (
     body BLOB    NOT NULL
 );
 CREATE INDEX frames_at ON frames (at);
-PRAGMA user_version = 1;`
+`
 
 var kind = store.Kind{Cache: 256, Alone: true}
 
@@ -56,9 +56,11 @@ type Config struct {
 	Budget int64 // octets; 0: Budget
 	// Repaired is told when the database was damaged, and how many frames were saved of
 	// it; State, with nil or an error, when it begins or ceases to take what is written.
-	// Either may be nil.
+	// Later is told where a later release has made the database, of that version: it stays as
+	// it is, and another one beside it is used. Each may be nil.
 	Repaired func(r store.Repair, saved int)
 	State    func(error)
+	Later    func(version int)
 }
 
 // Archive is a topology.Store. Run has to be running for what is appended to reach the
@@ -98,6 +100,12 @@ func Open(ctx context.Context, c Config) (*Archive, error) {
 	}
 	a := &Archive{Config: c, now: time.Now, wake: make(chan struct{}, 1)}
 	err := a.reopen(ctx)
+	if later, ok := errors.AsType[*laterError](err); ok {
+		a.Path = store.Beside(a.Path, version)
+		if err = a.reopen(ctx); err == nil && c.Later != nil {
+			c.Later(later.version)
+		}
+	}
 	if errors.Is(err, store.ErrCorrupt) {
 		err = a.replace(ctx, err)
 	}
@@ -151,24 +159,36 @@ func open(ctx context.Context, path string) (*store.DB, int64, error) {
 }
 
 func prepare(ctx context.Context, db *store.DB) (next int64, err error) {
-	var is, objects int
-	if err := db.Read().QueryRowContext(ctx, `SELECT (SELECT user_version FROM pragma_user_version), count(*) FROM sqlite_schema`).Scan(&is, &objects); err != nil {
+	var is, twice int64
+	var objects int
+	if err := db.Read().QueryRowContext(ctx, `SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id), count(*) FROM sqlite_schema`).Scan(&is, &twice, &objects); err != nil {
 		return 0, store.Classify(err)
 	}
 	switch {
 	case is == version:
 	case is == 0 && objects == 0:
 		if err := db.Write(ctx, func(tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, tables)
+			_, err := tx.ExecContext(ctx, tables+store.Form(version))
 			return err
 		}); err != nil {
 			return 0, err
 		}
+	case store.IsLater(is, twice, version):
+		return 0, &laterError{int(is)}
 	default:
 		return 0, fmt.Errorf("%w: expected version %d of the tables, got %d", store.ErrCorrupt, version, is)
 	}
 	return nextOf(ctx, db)
 }
+
+// laterError is of a database that a later release has made.
+type laterError struct{ version int }
+
+func (e *laterError) Error() string {
+	return fmt.Sprintf("expected version %d of the tables, got %d", version, e.version)
+}
+
+func (e *laterError) Unwrap() error { return store.ErrNewer }
 
 // nextOf returns the number of the next frame.
 func nextOf(ctx context.Context, db *store.DB) (next int64, err error) {

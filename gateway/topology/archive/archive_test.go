@@ -403,3 +403,97 @@ func TestADayIsGentleToTheCard(t *testing.T) {
 	}
 	t.Logf("%d commits, %d KiB in the file", commits, info.Size()>>10)
 }
+
+// After an update was undone, what the later release has made stays as it is; what comes is
+// kept beside it, over restarts, and it is there again when that release is.
+func TestADatabaseOfALaterRelease(t *testing.T) {
+	k := newKept(t)
+	a := k.open()
+	put(t, a, 0, 10, 100)
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	form := func(v int) {
+		t.Helper()
+		db, err := store.OpenAsIs(t.Context(), k.path, kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Write(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.Exec(store.Form(v))
+			return err
+		})
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	form(version + 1)
+	was, err := os.ReadFile(k.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		var later []int
+		a, err = Open(t.Context(), Config{Path: k.path, Later: func(v int) { later = append(later, v) },
+			Repaired: func(store.Repair, int) { t.Error("it was repaired") }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(later, []int{version + 1}) {
+			t.Errorf("told of %v", later)
+		}
+		if got, err := numbers(a, far[0], far[1]); err != nil || len(got) > 0 && got[0] != 10 {
+			t.Errorf("got %v, %v", got, err)
+		}
+		n, err := numbers(a, far[0], far[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, a, 10+len(n), 15+len(n), 100)
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if is, err := os.ReadFile(k.path); err != nil || !bytes.Equal(is, was) {
+			t.Errorf("the file is another one now, %v", err)
+		}
+	}
+	a, err = Open(t.Context(), Config{Path: store.Beside(k.path, version)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.want(a, 10, 20)
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	form(version)
+	a = k.open()
+	defer a.Close()
+	k.want(a, 0, 10)
+}
+
+// What is no version of any release is damage, as a bit that has flipped.
+func TestAVersionThatIsNone(t *testing.T) {
+	k := newKept(t)
+	a := k.open()
+	put(t, a, 0, 10, 100)
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.OpenAsIs(t.Context(), k.path, kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Write(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(`PRAGMA user_version = 5`)
+		return err
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	a = k.open()
+	defer a.Close()
+	k.want(a, 0, 10)
+	if !slices.Equal(k.repaired, []int{10}) {
+		t.Errorf("repaired %v", k.repaired)
+	}
+}
