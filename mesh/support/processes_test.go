@@ -17,8 +17,8 @@ func TestProcesses(t *testing.T) {
 	}
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	for _, line := range lines[1:] {
-		if f := strings.Fields(line); len(f) < 7 {
-			t.Errorf("expected seven columns, got %q", line)
+		if f := strings.Fields(line); len(f) < 8 {
+			t.Errorf("expected eight columns, got %q", line)
 		}
 	}
 	if own := strings.TrimSpace(string(name)); !strings.Contains(string(b), " "+own+" ") {
