@@ -338,8 +338,7 @@ func TestAmongForgeries(t *testing.T) {
 		attack forge.Attack
 		mfp    peering.MFP
 	}{
-		{forge.Beacons, peering.MFPRequired},
-		{forge.All, peering.MFPRequired},
+		{forge.All, peering.MFPRequired}, // beacons too
 		{forge.All, peering.MFPOff},
 	} {
 		t.Run(fmt.Sprintf("%s, MFP %d", tc.attack, tc.mfp), func(t *testing.T) {
