@@ -115,7 +115,7 @@ func (s *Store) judge(entries []Entry) (g group, out []Outcome) {
 	out = make([]Outcome, len(entries))
 	g = group{id: s.lastGroup + 1, at: s.now(), body: []byte{groupVersion}}
 	fresh, pending, starts := map[string]*source{}, map[key]*held{}, make([]int, 0, len(entries))
-	own, all := map[string]int64{}, int64(0) // octets that are about to be stored
+	own, all := map[string]int64{}, int64(0) // weights of what is about to be stored
 	for i := range entries {
 		e := &entries[i]
 		name := batchName{e.Batch.Boot, e.Batch.Seq}
@@ -140,12 +140,13 @@ func (s *Store) judge(entries []Entry) (g group, out []Outcome) {
 		case !s.takes(src, e.Late, own[e.Node], all):
 			out[i] = Busy
 		default:
-			own[e.Node], all = own[e.Node]+int64(len(e.Data)), all+int64(len(e.Data))
+			weight := Weight(len(e.Data), len(e.Batch.Reports), len(sch.Metrics))
+			own[e.Node], all = own[e.Node]+weight, all+weight
 			if src == nil {
 				src = newSource(s.lastSource+int64(len(fresh))+1, e.Node)
 				fresh[e.Node], g.sources = src, append(g.sources, src)
 			}
-			h := &held{Header: e.Batch.Header, schema: sch, group: g.id, data: e.Data}
+			h := &held{Header: e.Batch.Header, schema: sch, group: g.id, weight: weight, data: e.Data}
 			h.first, h.last = e.stamps()
 			var at int
 			g.body, at = appendItem(g.body, item{src.id, h.first, h.last, e.Data})

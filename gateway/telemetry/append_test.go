@@ -302,3 +302,57 @@ func TestTheHeadIsShared(t *testing.T) {
 		}
 	}
 }
+
+// constants is a batch of values that take no room as they come.
+func constants(t testing.TB, node string, seq uint64) Entry {
+	t.Helper()
+	s := wire.Schema{}
+	for i := range 64 {
+		s.Metrics = append(s.Metrics, wire.NewMetric(fmt.Sprintf("test.constant.m%d", i), "", 0))
+	}
+	b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seq), Clock: model.ClockGPS}}
+	for i := range wire.MaxValues / len(s.Metrics) {
+		rep := wire.Report{Time: epoch.Add(time.Duration(i) * time.Second).UnixMilli()}
+		for range s.Metrics {
+			rep.Values = append(rep.Values, wire.Int(7))
+		}
+		b.Reports = append(b.Reports, rep)
+	}
+	return entry(t, node, s, b)
+}
+
+// However small a batch comes, the head has room for as many as can be moved into the files:
+// what it unfolds to counts, also after a start.
+func TestRoomForBatchesThatUnfold(t *testing.T) {
+	b := newBench(t)
+	e := constants(t, "n-a", 1)
+	if err := b.PutSchema(t.Context(), "n-a", e.Schema); err != nil {
+		t.Fatal(err)
+	}
+	stored := int64(0)
+	for b.append(e)[0] == Stored {
+		stored++
+		e = constants(t, "n-a", uint64(stored)+1)
+	}
+	if most := int64(mostHead/(headShare+1)/(2*wire.MaxValues)) + 1; stored < most/2 || stored > most {
+		t.Errorf("the head took %d batches of %d octets each, want %d", stored, len(e.Data), most)
+	}
+	head := b.headBytes
+	if want := stored * 2 * wire.MaxValues; head != want {
+		t.Errorf("they count for %d, want %d", head, want)
+	}
+	b.restart()
+	if b.headBytes != head {
+		t.Errorf("after a start they count for %d, want %d", b.headBytes, head)
+	}
+	before := b.Commits()
+	if err := b.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Commits() - before; got > 32 {
+		t.Errorf("%d commits moved them", got)
+	}
+	if b.headBytes != 0 || b.sources["n-a"].bytes != 0 {
+		t.Errorf("then they count for %d and %d", b.headBytes, b.sources["n-a"].bytes)
+	}
+}

@@ -27,7 +27,7 @@ type source struct {
 	owed    []mark  // for weeks that could not be written
 	head    []*held // in the order in which they came
 	held    map[batchName]*held
-	bytes   int64 // of head
+	bytes   int64 // of head, by weight
 	changed bool  // came is not in the database as it is here
 }
 
