@@ -34,11 +34,9 @@ func (s *Store) damaged(w week, err error) {
 // of it: nothing is written into a damaged one. The caller holds s.tending.
 func (s *Store) ready(ctx context.Context, w week) (*weekFile, error) {
 	f, err := s.weeks.acquire(ctx, w, true)
-	if err == nil && !f.checked {
-		if err = f.db.Check(ctx); err != nil {
+	if err == nil {
+		if err = s.weeks.check(ctx, f); err != nil {
 			s.weeks.release(f)
-		} else {
-			f.checked = true
 		}
 	}
 	if !errors.Is(err, store.ErrCorrupt) {

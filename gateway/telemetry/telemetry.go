@@ -33,6 +33,8 @@ const (
 	backlogHead = 24 << 20 // nor of backlogs: the rest is for what is new
 	headShare   = 4        // of what is left a node has one part in so many: 4.8 MiB of a backlog while nobody else sends one
 
+	headWeeks = 16 // of a node: what is of more waits for the next hour's compaction
+
 	headFirst = 16 << 10 // what a node may have in any case, of what is beyond: hundreds of nodes may
 
 	// More of one node is compacted at once: three weeks of twelve metrics every ten seconds. So

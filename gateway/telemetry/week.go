@@ -82,6 +82,7 @@ type weeks struct {
 	alone map[week]bool // there is only one beside that
 	open  map[week]*weekFile
 	turn  int64
+	whole map[week]bool // all of the file was checked, by this process
 }
 
 // nodeDay is a day of a node in a week file.
@@ -109,7 +110,7 @@ type weekFile struct {
 	nextNode   int64 // numbers that are free
 	nextSeries int
 	stale      map[nodeDay]bool
-	checked    bool // all of it, by this process
+	fresh      bool // this process has begun it
 }
 
 // thinned says before when (Unix milliseconds) what is not kept any more.
@@ -118,7 +119,7 @@ type thinned struct{ minute, quarter, hour int64 }
 // find reads which files there are.
 func (w *weeks) find(dir string) error {
 	w.dir, w.known, w.open = dir, map[week]bool{}, map[week]*weekFile{}
-	w.later, w.alone = map[week]int{}, map[week]bool{}
+	w.later, w.alone, w.whole = map[week]int{}, map[week]bool{}, map[week]bool{}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -227,7 +228,27 @@ func (w *weeks) acquire(ctx context.Context, n week, create bool) (*weekFile, er
 	}
 	f.refs, f.turn = 1, w.turn
 	w.open[n], w.known[n] = f, true
+	if f.fresh {
+		w.whole[n] = true
+	}
 	return f, nil
+}
+
+// check reads all of a week's file, unless this process has done so or has begun it.
+func (w *weeks) check(ctx context.Context, f *weekFile) error {
+	w.mu.Lock()
+	whole := w.whole[f.week]
+	w.mu.Unlock()
+	if whole {
+		return nil
+	}
+	if err := f.db.Check(ctx); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.whole[f.week] = true
+	return nil
 }
 
 // evict closes files that nobody uses until so many are open at most, if it can.
@@ -283,6 +304,7 @@ func (w *weeks) replace(n week, gone bool, change func(path string) error) error
 			return err
 		}
 	}
+	delete(w.whole, n)
 	if err := change(w.at(n)); err != nil {
 		return err
 	}
@@ -327,7 +349,7 @@ func openWeek(ctx context.Context, path string, n week, create bool) (*weekFile,
 			return nil, errors.Join(err, db.Close(), store.Remove(path))
 		}
 	}
-	f := &weekFile{week: n, db: db, checked: fresh}
+	f := &weekFile{week: n, db: db, fresh: fresh}
 	if err := f.load(ctx); err != nil {
 		return nil, errors.Join(store.Classify(err), db.Close())
 	}
