@@ -92,6 +92,7 @@ type Store struct {
 	stuck     tries                    // to write weeks, while others could be
 	unthinned tries                    // to thin weeks
 	far       map[string]map[week]bool // by node, see farOf; nil: not known
+	untidy    time.Time                // when tidy failed, by ticks; zero: it did not
 	removed   time.Time                // when a week went last for its stamps, by ticks
 
 	laterGroups []int64          // of the journal, that a later release has written and that have to be renumbered; set by Open
