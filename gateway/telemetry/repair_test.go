@@ -603,3 +603,50 @@ func TestNumbersOfGroupsThatAreLost(t *testing.T) {
 		})
 	}
 }
+
+// A power cut after a damaged week was set aside, and before what was saved of it has its
+// place: the start puts it there. What was not whole yet goes.
+func TestRepairIsCutShort(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		aside    bool
+		unwhole  bool
+		readable bool
+	}{
+		{"before it was set aside", false, false, true},
+		{"after it was set aside", true, false, true},
+		{"after another was, while it is written", true, true, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b, k, path := filled(t)
+			b.open()
+			all := b.readable(k, "n-a")
+			w := b.weeks.list()[0]
+			b.tending.Lock()
+			_, _, err := b.salvage(t.Context(), w, path, false)
+			b.tending.Unlock()
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.close()
+			if tc.aside {
+				if _, err := store.SetAside(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tc.unwhole {
+				if err := os.WriteFile(path+unfinished+"-journal", []byte("of a write that was cut short"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.open()
+			if got := b.readable(k, "n-a"); tc.readable && got != all || !tc.readable && got != 0 {
+				t.Errorf("%d of %d readings are there", got, all)
+			}
+			b.tend()
+			if left, err := filepath.Glob(path + unfinished + "*"); err != nil || len(left) != 0 {
+				t.Errorf("left are %v, %v", left, err)
+			}
+		})
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"halo.internal/gateway/store"
+	"halo.internal/model/atomicfile"
 	"halo.internal/model/wire"
 )
 
@@ -124,19 +125,26 @@ func (w *weeks) find(dir string) error {
 	if err != nil {
 		return err
 	}
-	beside := map[week]bool{}
+	var names []string
 	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if n, ok := weekNamed(e.Name()); ok {
+		names = append(names, e.Name())
+	}
+	if names, err = finishRepairs(dir, names); err != nil {
+		return err
+	}
+	beside := map[week]bool{}
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if n, ok := weekNamed(name); ok {
 			version, err := store.LaterVersion(path, weekVersion)
 			if err == nil && version > 0 {
 				w.later[n] = version
 			} else {
 				w.known[n] = true // whoever opens it finds what is wrong with it
 			}
-		} else if n, ok := besideNamed(e.Name()); ok {
+		} else if n, ok := besideNamed(name); ok {
 			beside[n] = true
-		} else if strings.Contains(e.Name(), unfinished) { // a power cut while it was written
+		} else if strings.Contains(name, unfinished) { // a power cut while it was written
 			if err := os.Remove(path); err != nil {
 				return err
 			}
@@ -148,6 +156,23 @@ func (w *weeks) find(dir string) error {
 		}
 	}
 	return nil
+}
+
+// finishRepairs puts into place what has what could be saved of a damaged week, where a power
+// cut came after that was set aside: it is whole by then, and the only one. It returns the
+// names that there are.
+func finishRepairs(dir string, names []string) ([]string, error) {
+	for i, name := range names {
+		to, ok := strings.CutSuffix(name, unfinished)
+		if !ok || slices.Contains(names, to) || !slices.Contains(names, to+store.Damaged) || slices.Contains(names, name+"-journal") {
+			continue
+		}
+		if err := atomicfile.Rename(filepath.Join(dir, name), filepath.Join(dir, to)); err != nil {
+			return nil, err
+		}
+		names[i] = to
+	}
+	return names, nil
 }
 
 // path returns where a week's file is, or will be: beside what a later release has made of
