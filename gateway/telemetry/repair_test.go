@@ -650,3 +650,27 @@ func TestRepairIsCutShort(t *testing.T) {
 		})
 	}
 }
+
+// A week whose file cannot be opened for a reason that is not the medium's is not given up for
+// an empty one, however often that was tried.
+func TestAWeekThatThisProcessCannotOpen(t *testing.T) {
+	b, k, path := filled(t)
+	b.open()
+	all := b.readable(k, "n-a")
+	w := b.weeks.list()[0]
+	if err := errors.Join(b.weeks.close(), os.Rename(path, path+".elsewhere"), os.Symlink(path, path)); err != nil { // a loop
+		t.Fatal(err)
+	}
+	b.tending.Lock()
+	err := b.replace(t.Context(), w, errors.New("a test"), true)
+	b.tending.Unlock()
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("got %v, want it to be unavailable", err)
+	}
+	if err := os.Rename(path+".elsewhere", path); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.readable(k, "n-a"); got != all || len(b.events.kinds()) != 0 {
+		t.Errorf("%d of %d readings are there, events %v", got, all, b.events.kinds())
+	}
+}
