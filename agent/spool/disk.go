@@ -187,8 +187,7 @@ func (d *disk) oldest(kind Kind) (segment, bool) {
 }
 
 // finish notes that nothing of a kind in a segment waits any more. The segment goes when that
-// is so of both; where it is of most, the rest is written anew: it may wait for long, and
-// would take that much of the room, and after a start all of it would be sent again.
+// is so of both.
 func (d *disk) finish(index uint64, kind Kind) error {
 	i := slices.IndexFunc(d.segments, func(s segment) bool { return s.index == index })
 	if i < 0 {
@@ -198,6 +197,17 @@ func (d *disk) finish(index uint64, kind Kind) error {
 	if s.done[kind] = true; s.done[Batch] && s.done[Event] {
 		return d.remove(index)
 	}
+	return nil
+}
+
+// trim writes what waits in a segment anew where it is half of it at most: it may wait for
+// long, and would take that much of the room, and after a start all of it would be sent again.
+func (d *disk) trim(index uint64) error {
+	i := slices.IndexFunc(d.segments, func(s segment) bool { return s.index == index })
+	if i < 0 {
+		return nil // nothing is left of it
+	}
+	s := &d.segments[i]
 	c, err := d.load(*s)
 	if err != nil || c.damaged > 0 { // the other kind finds out
 		return err

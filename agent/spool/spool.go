@@ -229,6 +229,9 @@ func (s *Spool) Ack(kind Kind, ids []wire.BatchID) {
 	}
 	if l.items = kept; len(kept) == 0 {
 		s.finish(l.segment, kind)
+		if err := s.disk.trim(l.segment); err != nil {
+			s.opt.Log.Warn("spool: segment stays as it is", "segment", l.segment, "err", err)
+		}
 		s.loaded[kind] = nil
 		s.wake() // the next segment can be sent
 	}
