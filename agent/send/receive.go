@@ -141,7 +141,7 @@ func (s *session) postpone(k sentKey, i sentItem, why string) {
 	if k.kind == spool.Batch {
 		clear(s.schemas) // its own may be what was not taken
 	}
-	if k.kind == spool.Event || i.backlog > 0 {
+	if i.backlog > 0 || k.kind == spool.Event && !i.urgent { // what is urgent has tried its luck alone
 		l.after, l.window = after, 0
 	}
 	s.sent[k] = sentItem{after: after, repeats: i.repeats}

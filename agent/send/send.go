@@ -33,7 +33,7 @@ import (
 // Spool is what is sent.
 type Spool interface {
 	Items() []spool.Item
-	Backlog() []spool.Item
+	Backlog(spool.Kind) []spool.Item
 	SchemaOf(spool.Item) (wire.Schema, bool)
 	Ack(spool.Kind, []wire.BatchID)
 	Changed() <-chan struct{}
@@ -86,7 +86,7 @@ const (
 	writeTimeout  = 30 * time.Second
 	minWindow     = 2 << 10   // octets of backlog on their way, at first
 	maxWindow     = 128 << 10 // and as acknowledgements come: the gateway commits every few seconds
-	backlogAtOnce = 16        // items before the live ones are looked at again
+	backlogAtOnce = 16        // items of a kind before the live ones are looked at again
 )
 
 func (o *Options) setDefaults() {

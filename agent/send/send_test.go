@@ -386,6 +386,83 @@ func TestABacklogOfEventsThatTheGatewayTakesSlowly(t *testing.T) {
 	}
 }
 
+// However many segments of the spool it takes: what the gateway does not take of one kind
+// holds up no other.
+func TestLanesGoThroughTheSpoolEachForItself(t *testing.T) {
+	const each = 600
+	isEvent := func(id wire.BatchID) bool { return id.Seq >= model.AgentEvents }
+	for name, held := range map[string]func(wire.BatchID) bool{
+		"events wait":  isEvent,
+		"batches wait": func(id wire.BatchID) bool { return !isEvent(id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, n := newGateway(t), newNode(t)
+			n.ack, n.busy = limit, 20*time.Millisecond
+			calm := false
+			g.on = func(id wire.BatchID) reply {
+				if held(id) && !calm {
+					return reply{refuse: wire.RefuseBusy}
+				}
+				return proper
+			}
+			for range 3 {
+				n.add(each / 3)
+				for range each / 3 {
+					if err := n.spool.AddEvent("test.storm", model.Info, strings.Repeat("a neighbour came, and went; ", 10), nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				n.flush()
+			}
+			if st := n.spool.Stats(); st.Segments < 2 {
+				t.Fatalf("expected several segments, got %+v", st)
+			}
+			n.start(g)
+			g.wait(t, "the other kind", func() bool { return max(len(g.batches), len(g.events)) == each })
+			g.mu.Lock()
+			if got := min(len(g.batches), len(g.events)); got != 0 {
+				t.Errorf("%d came of what waits", got)
+			}
+			calm = true
+			g.mu.Unlock()
+			g.wait(t, "an empty spool", n.empty)
+			g.complete(t, 1, each)
+			if len(g.events) != each {
+				t.Errorf("got %d events, want %d", len(g.events), each)
+			}
+		})
+	}
+}
+
+// An urgent event that the gateway does not take yet does not have those of the backlog wait
+// longer: it goes out of its turn, and may do so at any time.
+func TestUrgentEventsDoNotPostponeTheBacklog(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		item sentItem
+		kind spool.Kind
+		want bool // the lane is paused
+	}{
+		{"live urgent event", sentItem{urgent: true}, spool.Event, false},
+		{"live event", sentItem{}, spool.Event, true},
+		{"event of the backlog", sentItem{backlog: 100}, spool.Event, true},
+		{"urgent event of the backlog", sentItem{backlog: 100, urgent: true}, spool.Event, true},
+		{"live batch", sentItem{}, spool.Batch, false},
+		{"batch of the backlog", sentItem{backlog: 100}, spool.Batch, true},
+	} {
+		s := &session{Options: Options{BusyPause: time.Hour, Log: quiet}, sent: map[sentKey]sentItem{}, schemas: map[wire.SchemaID]bool{}}
+		s.lanes[tc.kind] = lane{window: minWindow, flying: tc.item.backlog}
+		k := sentKey{tc.kind, wire.ID(1, 1)}
+		s.postpone(k, tc.item, "as the test wants")
+		if l := s.lanes[tc.kind]; s.paused(tc.kind) != tc.want || l.flying != 0 || (l.window == 0) != tc.want {
+			t.Errorf("%s: the lane is %+v, want it paused: %t", tc.name, l, tc.want)
+		}
+		if s.sent[k].after.IsZero() {
+			t.Errorf("%s: it would be sent again at once", tc.name)
+		}
+	}
+}
+
 func TestAcknowledgementOfWhatWasNeverSentIsIgnored(t *testing.T) {
 	g, n := newGateway(t), newNode(t)
 	n.add(2)

@@ -58,6 +58,7 @@ type sentItem struct {
 	after   time.Time // not before; zero: at once
 	backlog int       // octets, when it came from the backlog
 	repeats int       // for want of its schema
+	urgent  bool      // an event that does not wait for others
 }
 
 func (s *session) run(ctx context.Context, client *http.Client) error {

@@ -100,31 +100,34 @@ func (s *session) sendAll(ctx context.Context) (some bool, err error) {
 			}
 			some = some || did
 		}
-		sent := 0
-		var full [spool.Event + 1]bool
-		for _, i := range s.Spool.Backlog() {
-			if sent == backlogAtOnce {
-				break
-			}
-			if !s.room(i) {
-				full[i.Kind] = true // what comes behind it is not to overtake it
-			}
-			if full[i.Kind] {
-				continue
-			}
-			did, err := s.send(ctx, i, true)
-			if err != nil {
-				return some, err
-			}
-			if did {
-				sent++
-			}
+		events, err := s.sendBacklog(ctx, spool.Event)
+		if err != nil {
+			return some, err
 		}
-		if sent == 0 {
-			return some, nil
+		batches, err := s.sendBacklog(ctx, spool.Batch)
+		if err != nil || events+batches == 0 {
+			return some, err
 		}
 		some = true
 	}
+}
+
+// sendBacklog sends what may be sent now of a kind's backlog, a part of it at a time, and
+// returns how many items that were.
+func (s *session) sendBacklog(ctx context.Context, kind spool.Kind) (sent int, err error) {
+	for _, i := range s.Spool.Backlog(kind) {
+		if sent == backlogAtOnce || !s.room(i) { // what comes behind it is not to overtake it
+			break
+		}
+		did, err := s.send(ctx, i, true)
+		if err != nil {
+			return sent, err
+		}
+		if did {
+			sent++
+		}
+	}
+	return sent, nil
 }
 
 // paused tells whether the gateway takes no more of a kind at present.
@@ -153,7 +156,7 @@ func (s *session) send(ctx context.Context, i spool.Item, backlog bool) (bool, e
 		return false, nil
 	}
 	if i.Kind == spool.Event {
-		return true, s.deliver(ctx, k, i.Data, sentItem{backlog: part(backlog, i)})
+		return true, s.deliver(ctx, k, i.Data, sentItem{backlog: part(backlog, i), urgent: i.Urgent})
 	}
 	if !known {
 		schema, ok := s.Spool.SchemaOf(i)

@@ -38,7 +38,8 @@ type disk struct {
 type segment struct {
 	index uint64
 	size  int64
-	level byte // how often thinned
+	level byte            // how often thinned
+	done  [Event + 1]bool // kinds of which nothing in it waits any more, as far as is known
 }
 
 func openDisk(dir string, budget int64) (*disk, error) {
@@ -63,7 +64,7 @@ func openDisk(dir string, budget int64) (*disk, error) {
 		if err != nil {
 			return nil, err
 		}
-		d.segments = append(d.segments, segment{index, info.Size(), d.level(index)})
+		d.segments = append(d.segments, segment{index: index, size: info.Size(), level: d.level(index)})
 		d.total += info.Size()
 	}
 	order.By(d.segments, func(a, b segment) int { return cmp.Compare(a.index, b.index) })
@@ -112,6 +113,9 @@ func (d *disk) append(items []Item, schemas map[wire.SchemaID]wire.Schema, pinne
 	if err == nil {
 		err = d.write(b)
 	}
+	for n := len(d.segments) - 1; err == nil && len(items) > 0; items = items[1:] {
+		d.segments[n].done[items[0].Kind] = false
+	}
 	if err != nil && len(d.written) > before {
 		d.written = nil
 		err = errors.Join(err, d.close()) // its schemas are in doubt: the next append begins another
@@ -132,7 +136,7 @@ func (d *disk) begin() error {
 		return errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	d.active = f
-	d.segments = append(d.segments, segment{index: next})
+	d.segments = append(d.segments, segment{index: next, done: [Event + 1]bool{Batch: true, Event: true}})
 	return nil
 }
 
@@ -169,18 +173,65 @@ func (d *disk) close() error {
 	return f.Close()
 }
 
-// oldest returns the segment to be sent next. It is not appended to any more.
-func (d *disk) oldest() (segment, bool) {
-	if len(d.segments) == 0 {
+// oldest returns the segment whose items of a kind are to be sent next. It is not appended to
+// any more.
+func (d *disk) oldest(kind Kind) (segment, bool) {
+	i := slices.IndexFunc(d.segments, func(s segment) bool { return !s.done[kind] })
+	if i < 0 {
 		return segment{}, false
 	}
-	if len(d.segments) == 1 {
+	if i == len(d.segments)-1 {
 		_ = d.close() // written and synced already
 	}
-	return d.segments[0], true
+	return d.segments[i], true
 }
 
-// load reads a segment, however large a file somebody put there.
+// finish notes that nothing of a kind in a segment waits any more. The segment goes when that
+// is so of both.
+func (d *disk) finish(index uint64, kind Kind) error {
+	i := slices.IndexFunc(d.segments, func(s segment) bool { return s.index == index })
+	if i < 0 {
+		return nil // dropped to make room
+	}
+	s := &d.segments[i]
+	if s.done[kind] = true; s.done[Batch] && s.done[Event] {
+		return d.remove(index)
+	}
+	return nil
+}
+
+// trim writes what waits in a segment anew where it is half of it at most: it may wait for
+// long, and would take that much of the room, and after a start all of it would be sent again.
+func (d *disk) trim(index uint64) error {
+	i := slices.IndexFunc(d.segments, func(s segment) bool { return s.index == index })
+	if i < 0 {
+		return nil // nothing is left of it
+	}
+	s := &d.segments[i]
+	c, err := d.load(*s)
+	if err != nil || c.damaged > 0 { // the other kind finds out
+		return err
+	}
+	if len(c.items) == 0 {
+		return d.remove(index)
+	}
+	if b := encodeSegment(c); int64(len(b)) <= s.size/2 {
+		return d.replace(s, b)
+	}
+	return nil
+}
+
+// replace writes a segment anew.
+func (d *disk) replace(s *segment, b []byte) error {
+	if err := atomicfile.Write(d.path(s.index), b, 0o600); err != nil {
+		return err
+	}
+	d.total += int64(len(b)) - s.size
+	s.size = int64(len(b))
+	return nil
+}
+
+// load reads what waits in a segment, however large a file somebody put there.
 func (d *disk) load(s segment) (content, error) {
 	f, err := os.Open(d.path(s.index))
 	if err != nil {
@@ -188,7 +239,9 @@ func (d *disk) load(s segment) (content, error) {
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxSegment))
-	return parseSegment(b), err
+	c := parseSegment(b)
+	c.items = slices.DeleteFunc(c.items, func(i Item) bool { return s.done[i.Kind] })
+	return c, err
 }
 
 func (d *disk) remove(index uint64) error {

@@ -46,9 +46,10 @@ func portion(items []Item) int {
 	return len(items)
 }
 
+// pinned is the segment whose batches are being sent: those of others can be thinned.
 func (s *Spool) pinned() uint64 {
-	if s.loaded == nil {
+	if s.loaded[Batch] == nil {
 		return noSegment
 	}
-	return s.loaded.segment
+	return s.loaded[Batch].segment
 }

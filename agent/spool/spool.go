@@ -81,13 +81,13 @@ type Spool struct {
 
 	mu      sync.Mutex // guards what follows
 	live    *live
-	disk    *disk // nil while /perm can't be used
-	loaded  *backlog
+	disk    *disk               // nil while /perm can't be used
+	loaded  [Event + 1]*backlog // by kind
 	notices map[string]*notice
 	acked   uint64 // batches, since Open
 }
 
-// backlog is the oldest segment, read to be sent.
+// backlog is what is left of a kind in the oldest segment that has any, read to be sent.
 type backlog struct {
 	segment uint64
 	items   []Item
@@ -198,10 +198,10 @@ func (s *Spool) SchemaOf(i Item) (wire.Schema, bool) {
 	if sc, ok := s.live.schemas[i.Schema]; ok {
 		return sc, true
 	}
-	if s.loaded == nil {
+	if s.loaded[Batch] == nil {
 		return wire.Schema{}, false
 	}
-	sc, ok := s.loaded.schemas[i.Schema]
+	sc, ok := s.loaded[Batch].schemas[i.Schema]
 	return sc, ok
 }
 
@@ -217,18 +217,22 @@ func (s *Spool) Ack(kind Kind, ids []wire.BatchID) {
 		acked[key{kind, id}] = true
 	}
 	s.live.remove(acked)
-	if s.loaded == nil {
+	l := s.loaded[kind]
+	if l == nil {
 		return
 	}
-	kept := s.loaded.items[:0]
-	for _, i := range s.loaded.items {
+	kept := l.items[:0]
+	for _, i := range l.items {
 		if !acked[i.key()] {
 			kept = append(kept, i)
 		}
 	}
-	if s.loaded.items = kept; len(kept) == 0 {
-		s.removeSegment(s.loaded.segment)
-		s.loaded = nil
+	if l.items = kept; len(kept) == 0 {
+		s.finish(l.segment, kind)
+		if err := s.disk.trim(l.segment); err != nil {
+			s.opt.Log.Warn("spool: segment stays as it is", "segment", l.segment, "err", err)
+		}
+		s.loaded[kind] = nil
 		s.wake() // the next segment can be sent
 	}
 }

@@ -78,16 +78,8 @@ func (b *board) add(s *Spool, n int) {
 func drain(t *testing.T, s *Spool) []Item {
 	t.Helper()
 	var got []Item
-	for {
-		items := s.Backlog()
-		if len(items) == 0 {
-			break
-		}
-		got = append(got, items...)
-		for _, i := range items {
-			checkItem(t, s, i)
-			s.Ack(i.Kind, []wire.BatchID{i.ID})
-		}
+	for _, kind := range []Kind{Batch, Event} {
+		got = append(got, drainKind(t, s, kind)...)
 	}
 	for _, i := range s.Items() {
 		got = append(got, i)
@@ -98,6 +90,25 @@ func drain(t *testing.T, s *Spool) []Item {
 		t.Errorf("after all was acknowledged: %+v", st)
 	}
 	return got
+}
+
+// drainKind plays one that takes all of a kind's backlog.
+func drainKind(t *testing.T, s *Spool, kind Kind) (got []Item) {
+	t.Helper()
+	for {
+		items := s.Backlog(kind)
+		if len(items) == 0 {
+			return got
+		}
+		got = append(got, items...)
+		for _, i := range items {
+			if i.Kind != kind {
+				t.Fatalf("expected kind %d, got %d", kind, i.Kind)
+			}
+			checkItem(t, s, i)
+			s.Ack(i.Kind, []wire.BatchID{i.ID})
+		}
+	}
 }
 
 func checkItem(t *testing.T, s *Spool, i Item) {
@@ -211,6 +222,102 @@ func TestOldestFirstOverManySegmentsAndBoots(t *testing.T) {
 	}
 	if got := names(drain(t, s)); got != strings.Join(want, " ") {
 		t.Errorf("got %s", got)
+	}
+}
+
+// mixed fills segments with both kinds: as many batches and events, the former large.
+func (b *board) mixed(s *Spool, segments int) (n int) {
+	b.t.Helper()
+	b.reports = 300
+	for s.Stats().Segments < segments {
+		for range 4 {
+			n++
+			b.add(s, 1)
+			if err := s.AddEvent("test.event", model.Info, fmt.Sprint("event ", n), nil); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+		if err := s.Flush(time.Now(), true); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return n
+}
+
+func events(boot uint64, n int) string {
+	var out []string
+	for k := range n {
+		out = append(out, fmt.Sprintf("3:%d.%d", boot, model.AgentEvents+uint64(k)+1))
+	}
+	return strings.Join(out, " ")
+}
+
+// While nothing of one kind is acknowledged, all of the other is sent, also what comes
+// meanwhile; what has been acknowledged takes neither room for long nor, after a power cut, the
+// air once more; and nothing of the kind that waits is lost.
+func TestOneKindDoesNotHoldUpTheOther(t *testing.T) {
+	for _, tc := range []struct {
+		held, other Kind
+		waits       int // octets of what is held, of a hundred
+	}{{Event, Batch, 25}, {Batch, Event, 100}} {
+		t.Run(fmt.Sprint("kind ", tc.held), func(t *testing.T) {
+			b := newBoard(t)
+			s := b.open()
+			n := b.mixed(s, 5)
+			all := s.Stats().DiskBytes
+			want := map[Kind]string{Batch: batches(1, 1, n), Event: events(1, n)}
+			head := names(s.Backlog(tc.held))
+			if got := names(drainKind(t, s, tc.other)); got != want[tc.other] {
+				t.Errorf("got %s of one kind, want %s", got, want[tc.other])
+			}
+			if got := names(s.Backlog(tc.held)); got != head || !strings.HasPrefix(want[tc.held], head) {
+				t.Errorf("of the other, at first %s, then %s", head, got)
+			}
+			if st := s.Stats(); st.Segments < 4 || st.DiskBytes > all*int64(tc.waits)/100 {
+				t.Errorf("of %d octets are left %+v", all, st)
+			}
+			b.add(s, 1)
+			if err := s.AddEvent("test.event", model.Info, "late", nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Flush(time.Now(), true); err != nil {
+				t.Fatal(err)
+			}
+			want = map[Kind]string{Batch: batches(1, 1, n+1), Event: events(1, n+1)}
+			if got := drainKind(t, s, tc.other); len(got) != 1 || !strings.HasSuffix(want[tc.other], names(got)) {
+				t.Errorf("of what came meanwhile: got %s", names(got))
+			}
+			b.powerCut()
+			s = b.open()
+			if got := drainKind(t, s, Batch); tc.held == Event && len(got) > 1 {
+				t.Errorf("%d batches are sent again", len(got))
+			} else if tc.held == Batch && names(got) != want[Batch] {
+				t.Errorf("got %s, want %s", names(got), want[Batch])
+			}
+			if got := names(drain(t, s)); tc.held == Event && got != want[Event] {
+				t.Errorf("got %s, want %s", got, want[Event])
+			}
+		})
+	}
+}
+
+// A spool that is full of what was acknowledged drops nothing of what waits.
+func TestWhatWaitsStaysWhereTheRestIsAcknowledged(t *testing.T) {
+	b := newBoard(t)
+	b.budget = MinBudget
+	s := b.open()
+	n := 0
+	for range 4 { // each time as much as there is room for
+		before := s.Stats().Segments
+		n += b.mixed(s, before+2)
+		drainKind(t, s, Batch)
+	}
+	// The event of what the spool had to drop would be one more.
+	if got, want := names(drainKind(t, s, Event)), events(1, n); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := names(drain(t, s)); got != "" {
+		t.Errorf("besides: %s", got)
 	}
 }
 

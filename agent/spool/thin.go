@@ -3,7 +3,6 @@ package spool
 import (
 	"errors"
 
-	"halo.internal/model/atomicfile"
 	"halo.internal/model/wire"
 )
 
@@ -23,7 +22,7 @@ type made struct {
 }
 
 // makeRoom shrinks older segments until n more octets fit into the budget. The
-// pinned segment, which is being sent, is not thinned.
+// pinned segment, whose batches are being sent, is not thinned.
 func (d *disk) makeRoom(n int64, pinned uint64) (made, error) {
 	var m made
 	for d.total+n > d.budget {
@@ -75,11 +74,10 @@ func (d *disk) thin(i int) error {
 		c.level = maxThin // no more to be had here; noted, so that nobody tries again
 		b = encodeSegment(c)
 	}
-	if err := atomicfile.Write(d.path(s.index), b, 0o600); err != nil {
+	if err := d.replace(s, b); err != nil {
 		return err
 	}
-	d.total += int64(len(b)) - s.size
-	s.size, s.level = int64(len(b)), c.level
+	s.level = c.level
 	return nil
 }
 

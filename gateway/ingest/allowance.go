@@ -38,8 +38,8 @@ var (
 	nodeStreams  = allowance{"connections", 60, 10 * time.Second, "it is to wait"}
 	nodeReports  = allowance{"reports of neighbours", 10, 2 * time.Second, "they are left out"}
 
-	// What is stored of a node: a backlog of four times what a spool usually holds, and then
-	// what some two thousand readings a second take.
+	// What is stored of a node, by telemetry.Weight: a backlog of four times what a spool
+	// usually holds, and then two thousand readings a second.
 	nodeOctets = allowance{"octets of readings", 256 << 20, time.Second / (4 << 10), "they are not taken yet"}
 )
 

@@ -42,8 +42,10 @@ type job struct {
 	from  *session
 
 	late bool  // part of a backlog
-	cost int64 // octets
-	room *semaphore.Weighted
+	cost int64 // octets, unpacked
+	// weight is what its node is charged for it, see telemetry.Weight.
+	weight int64
+	room   *semaphore.Weighted
 }
 
 // costOf is what a batch takes, unpacked.
@@ -212,6 +214,11 @@ func (c *committer) gather(ctx context.Context, last time.Time) (group []job) {
 		}
 		break
 	}
+	// Batches that unfold to a lot fill a group with next to nothing: that alone is no commit
+	// before its time.
+	if room >= groupRoom && !over && !hurry && !sleep(ctx, time.Until(last.Add(min(c.every, backlogEvery)))) {
+		return nil
+	}
 	return group
 }
 
@@ -295,7 +302,7 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 	}
 	for i, j := range jobs {
 		if outcomes[i] != telemetry.Busy {
-			j.from.had(&nodeOctets, j.bytes())
+			j.from.had(&nodeOctets, int(j.weight))
 		}
 		switch outcomes[i] {
 		case telemetry.Conflict:

@@ -680,6 +680,45 @@ func TestANodeThatComesAgainAndAgain(t *testing.T) {
 	t.Error("it was never told to wait")
 }
 
+// What a batch unfolds to is charged, however little it is on the wire.
+func TestBatchesThatUnfoldAreCharged(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	n := f.stream(key, f.admit(key))
+	var wide wire.Schema
+	for k := range 64 {
+		wide.Metrics = append(wide.Metrics, wire.NewMetric(fmt.Sprintf("constant.of.m%d", k), "", 0))
+	}
+	n.write(wire.SchemaMessage{Schema: wide})
+	batch := func(seq uint64) []byte {
+		b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seq), Clock: model.ClockGPS}}
+		for i := range wire.MaxValues / len(wide.Metrics) {
+			b.Reports = append(b.Reports, wire.Report{Time: time.Now().Add(time.Duration(i) * time.Millisecond).UnixMilli(), Values: make([]wire.Value, len(wide.Metrics))})
+			for k := range wide.Metrics {
+				b.Reports[i].Values[k] = wire.Int(7)
+			}
+		}
+		data, err := b.Encode(wide)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	tokens := f.allowances.of(key.ID(), &nodeOctets).Tokens
+	data := batch(1)
+	n.write(wire.BatchMessage{Data: data})
+	n.acked(wire.ID(1, 1))
+	const weight = 2 * wire.MaxValues
+	if got := float64(nodeOctets.burst) - tokens(); got < weight/2 || got > weight { // some comes back meanwhile
+		t.Errorf("%d octets were charged as %g, want %d", len(data), got, weight)
+	}
+	f.allowances.of(key.ID(), &nodeOctets).ReserveN(time.Now(), int(tokens())-weight/2)
+	n.write(wire.BatchMessage{Data: batch(2)})
+	if r, ok := n.read().(wire.Refuse); !ok || r.Code != wire.RefuseBusy || r.Text != nodeOctets.String() {
+		t.Errorf("beyond what it may have: got %+v", r)
+	}
+}
+
 // A node that sends faster than the week files take it in is told to come again with that. What
 // is urgent of it, its events and other nodes are not held up.
 func TestANodeThatFillsTheJournal(t *testing.T) {

@@ -178,17 +178,18 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 	if err != nil {
 		return c.badBatch(err, &packed.BatchID)
 	}
+	weight := telemetry.Weight(len(data), len(times), len(s.Metrics))
 	late := !packed.Urgent && c.server.commit.isLate(times[len(times)-1])
 	switch { // it does not wait here: what is urgent comes behind it
 	case !c.server.Telemetry.Takes(c.node, late):
 		c.refuse(wire.RefuseBusy, noRoom, packed.BatchID)
 		return nil
-	case !c.may(&nodeOctets, len(data)):
+	case !c.may(&nodeOctets, int(weight)):
 		c.refuse(wire.RefuseBusy, nodeOctets.String(), packed.BatchID)
 		return nil
 	}
 	// Before it is unpacked, which takes room: who has to wait for that holds what came, and no more.
-	j := job{node: c.node, from: c, late: late, cost: costOf(len(times), len(s.Metrics), len(data))}
+	j := job{node: c.node, from: c, late: late, cost: costOf(len(times), len(s.Metrics), len(data)), weight: weight}
 	if err := c.server.commit.admit(ctx, &j); err != nil {
 		return err
 	}

@@ -251,6 +251,13 @@ func Unfit(err error) bool {
 	return false
 }
 
+// Unread tells of an error that the medium does not give, or take, what is in the file; not
+// that the file could not be opened, which may be the process's own want.
+func Unread(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == sqlite3.SQLITE_IOERR && e.Code() != sqlite3.SQLITE_IOERR_NOMEM
+}
+
 // Classify is for errors of queries made through Read.
 func Classify(err error) error { return classify(err) }
 

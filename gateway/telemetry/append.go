@@ -115,7 +115,7 @@ func (s *Store) judge(entries []Entry) (g group, out []Outcome) {
 	out = make([]Outcome, len(entries))
 	g = group{id: s.lastGroup + 1, at: s.now(), body: []byte{groupVersion}}
 	fresh, pending, starts := map[string]*source{}, map[key]*held{}, make([]int, 0, len(entries))
-	own, all := map[string]int64{}, int64(0) // octets that are about to be stored
+	shares, all := map[string]*share{}, int64(0) // the latter the weight of what is about to be stored
 	for i := range entries {
 		e := &entries[i]
 		name := batchName{e.Batch.Boot, e.Batch.Seq}
@@ -127,7 +127,12 @@ func (s *Store) judge(entries []Entry) (g group, out []Outcome) {
 		if there == nil && src != nil {
 			there = src.held[name]
 		}
-		sch := s.schemas[e.Batch.Schema]
+		sch, own := s.schemas[e.Batch.Schema], shares[e.Node]
+		if own == nil {
+			own = newShare(src)
+			shares[e.Node] = own
+		}
+		first, last := e.stamps()
 		switch {
 		case there != nil:
 			out[i] = there.judge(e)
@@ -137,16 +142,16 @@ func (s *Store) judge(entries []Entry) (g group, out []Outcome) {
 			out[i] = NoSchema
 		case e.Check() != nil:
 			out[i] = Unfit
-		case !s.takes(src, e.Late, own[e.Node], all):
+		case !s.takes(src, e.Late, own.octets, all) || !own.fits(first, last):
 			out[i] = Busy
 		default:
-			own[e.Node], all = own[e.Node]+int64(len(e.Data)), all+int64(len(e.Data))
 			if src == nil {
 				src = newSource(s.lastSource+int64(len(fresh))+1, e.Node)
 				fresh[e.Node], g.sources = src, append(g.sources, src)
 			}
-			h := &held{Header: e.Batch.Header, schema: sch, group: g.id, data: e.Data}
-			h.first, h.last = e.stamps()
+			h := &held{Header: e.Batch.Header, schema: sch, group: g.id, first: first, last: last, weight: Weight(len(e.Data), len(e.Batch.Reports), len(sch.Metrics)), data: e.Data}
+			own.add(h)
+			all += h.weight
 			var at int
 			g.body, at = appendItem(g.body, item{src.id, h.first, h.last, e.Data})
 			g.batches, starts = append(g.batches, groupBatch{src, h, i}), append(starts, at)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"halo.internal/gateway/store"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/wire"
@@ -300,5 +301,171 @@ func TestTheHeadIsShared(t *testing.T) {
 		if got, _ := put(node, true); got != Stored {
 			t.Errorf("%s: %v when the files have what came", node, got)
 		}
+	}
+}
+
+// constants is a batch of values that take no room as they come.
+func constants(t testing.TB, node string, seq uint64) Entry {
+	t.Helper()
+	s := wire.Schema{}
+	for i := range 64 {
+		s.Metrics = append(s.Metrics, wire.NewMetric(fmt.Sprintf("test.constant.m%d", i), "", 0))
+	}
+	b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seq), Clock: model.ClockGPS}}
+	for i := range wire.MaxValues / len(s.Metrics) {
+		rep := wire.Report{Time: epoch.Add(time.Duration(i) * time.Second).UnixMilli()}
+		for range s.Metrics {
+			rep.Values = append(rep.Values, wire.Int(7))
+		}
+		b.Reports = append(b.Reports, rep)
+	}
+	return entry(t, node, s, b)
+}
+
+// However small a batch comes, the head has room for as many as can be moved into the files:
+// what it unfolds to counts, also after a start.
+func TestRoomForBatchesThatUnfold(t *testing.T) {
+	b := newBench(t)
+	e := constants(t, "n-a", 1)
+	if err := b.PutSchema(t.Context(), "n-a", e.Schema); err != nil {
+		t.Fatal(err)
+	}
+	stored := int64(0)
+	for b.append(e)[0] == Stored {
+		stored++
+		e = constants(t, "n-a", uint64(stored)+1)
+	}
+	if most := int64(mostHead/(headShare+1)/(2*wire.MaxValues)) + 1; stored < most/2 || stored > most {
+		t.Errorf("the head took %d batches of %d octets each, want %d", stored, len(e.Data), most)
+	}
+	head := b.headBytes
+	if want := stored * 2 * wire.MaxValues; head != want {
+		t.Errorf("they count for %d, want %d", head, want)
+	}
+	b.restart()
+	if b.headBytes != head {
+		t.Errorf("after a start they count for %d, want %d", b.headBytes, head)
+	}
+	before := b.Commits()
+	if err := b.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Commits() - before; got > 32 {
+		t.Errorf("%d commits moved them", got)
+	}
+	if b.headBytes != 0 || b.sources["n-a"].bytes != 0 {
+		t.Errorf("then they count for %d and %d", b.headBytes, b.sources["n-a"].bytes)
+	}
+}
+
+// A node has a few weeks in the head at most: each is a file that is written to, for however
+// little. What is of another waits until these have been.
+func TestWeeksInTheHead(t *testing.T) {
+	b := newBench(t)
+	at := func(i int) time.Time { return b.at.Add(-time.Duration(7*i) * 24 * time.Hour) }
+	seq := uint64(0)
+	put := func(i int) Outcome {
+		t.Helper()
+		seq++
+		got := b.append(stamped(t, "n-a", seq, at(i).Add(time.Duration(seq)*time.Millisecond)))[0]
+		if got != Stored {
+			seq--
+		}
+		return got
+	}
+	var group []Entry
+	for i := range headWeeks / 2 { // within one commit, too
+		seq++
+		group = append(group, stamped(t, "n-a", seq, at(i)))
+	}
+	b.append(group...)
+	for i := range headWeeks / 2 {
+		if got := put(headWeeks/2 + i); got != Stored {
+			t.Fatalf("week %d: got %v", headWeeks/2+i, got)
+		}
+	}
+	check := func(what string) {
+		t.Helper()
+		if got := put(headWeeks); got != Busy {
+			t.Errorf("%s: one week more: got %v, want Busy", what, got)
+		}
+		if got := put(3); got != Stored {
+			t.Errorf("%s: a week that is there: got %v", what, got)
+		}
+		both := []Entry{stamped(t, "n-b", seq, at(0)), stamped(t, "n-a", seq+1, at(headWeeks+1))}
+		if got := b.append(both...); got[1] != Busy {
+			t.Errorf("%s: with another's: got %v", what, got)
+		}
+	}
+	check("at first")
+	b.restart()
+	check("after a start")
+	before := b.Commits()
+	b.tend()
+	if got := b.Commits() - before; got > 4*headWeeks {
+		t.Errorf("%d commits for %d weeks", got, headWeeks)
+	}
+	for i := range headWeeks {
+		if got := put(headWeeks + i); got != Stored {
+			t.Errorf("after compaction, week %d: got %v", i, got)
+		}
+	}
+	group = nil
+	for i := range 40 {
+		group = append(group, stamped(t, "n-c", uint64(i)+1, at(i)))
+	}
+	if got := b.append(group...); slices.Index(got, Busy) != headWeeks {
+		t.Errorf("in one commit: got %v", got)
+	}
+	b.tend()
+	if got := b.count("n-a"); got != int(seq) {
+		t.Errorf("%d readings are there, want %d", got, seq)
+	}
+}
+
+// A week's file is checked whole once in a process, however often it is closed and opened, and
+// once more when another has taken its place.
+func TestAWeekIsCheckedOnce(t *testing.T) {
+	b, _, _ := filled(t)
+	b.open()
+	w := b.weeks.list()[0]
+	ready := func() *weekFile {
+		t.Helper()
+		f, err := b.ready(t.Context(), w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.weeks.release(f)
+		b.weeks.mu.Lock()
+		defer b.weeks.mu.Unlock()
+		if err := b.weeks.evict(0); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	first := ready()
+	// A check would find this, and nothing else looks there.
+	damage(t, b.weeks.path(w), func(d []byte) []byte {
+		page := d[len(d)-weekPage:]
+		for i := range page {
+			page[i] = 0xff
+		}
+		return d
+	})
+	if second := ready(); second == first {
+		t.Fatal("it was not closed")
+	}
+	if got := b.events.kinds(); len(got) != 0 {
+		t.Errorf("it was checked again: %v", got)
+	}
+	b.tending.Lock()
+	err := b.repair(t.Context(), w, store.ErrCorrupt)
+	b.tending.Unlock()
+	if err != nil || b.weeks.whole[w] {
+		t.Errorf("after a repair: checked %t, %v", b.weeks.whole[w], err)
+	}
+	b.restart()
+	if b.weeks.whole[w] {
+		t.Error("after a start it counts as checked")
 	}
 }

@@ -27,14 +27,15 @@ type source struct {
 	owed    []mark  // for weeks that could not be written
 	head    []*held // in the order in which they came
 	held    map[batchName]*held
-	bytes   int64 // of head
-	changed bool  // came is not in the database as it is here
+	bytes   int64        // of head, by weight
+	weeks   map[week]int // that head has batches of
+	changed bool         // came is not in the database as it is here
 }
 
 type batchName struct{ boot, seq uint64 }
 
 func newSource(id int64, node string) *source {
-	return &source{id: id, node: node, seen: seen{}, dropped: map[uint64]uint64{}, held: map[batchName]*held{}}
+	return &source{id: id, node: node, seen: seen{}, dropped: map[uint64]uint64{}, held: map[batchName]*held{}, weeks: map[week]int{}}
 }
 
 // tail is the batch of the highest boot and number that was compacted: what comes next is

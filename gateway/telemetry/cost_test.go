@@ -26,6 +26,9 @@ func TestWhatCostsTooMuchIsRefused(t *testing.T) {
 	first := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC) // a Monday
 	for w := range weeks {
 		b.append(stamped(t, "n-000", uint64(w)+1, first.Add(time.Duration(7*w)*day)))
+		if w%headWeeks == headWeeks-1 {
+			b.tend()
+		}
 	}
 	b.at = first.Add(7 * weeks * day)
 	b.tend()

@@ -27,6 +27,11 @@ var errLaterGroup = errors.New("a group of a later version")
 // its own: as many commits as there will never be.
 const farGroups = 1 << 40
 
+// salvagedGroups is by how much those that come after a journal was salvaged are numbered
+// higher than all that are known of before: more than were lost, and little of farGroups, so
+// that groups of a later release stay above.
+const salvagedGroups = 1 << 30
+
 // renumberLater gives groups of a later release, which stay in the journal, numbers that are
 // higher than any of which a week file will say that it has all: else they would be taken
 // for what is in the files when that release comes back. They do so once. The caller holds

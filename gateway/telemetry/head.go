@@ -19,8 +19,14 @@ type held struct {
 	schema      *schema
 	group       int64
 	first, last int64 // stamps, Unix milliseconds
+	weight      int64 // see Weight
 	data        []byte
 }
+
+// Weight is what a batch counts for where that is bounded which a node sends: its octets, or
+// two for each value that it unfolds to where that is more. Columns of constants are next to
+// nothing as they come, and take as long as any to be moved into the week files.
+func Weight(octets, reports, metrics int) int64 { return int64(max(octets, 2*reports*metrics)) }
 
 func (h *held) name() batchName { return batchName{h.Boot, h.Seq} }
 
@@ -100,8 +106,11 @@ func (s *Store) add(src *source, h *held) {
 	src.held[h.name()] = h
 	src.note(h.name())
 	h.schema.held++
-	s.headBytes += int64(len(h.data))
-	src.bytes += int64(len(h.data))
+	s.headBytes += h.weight
+	src.bytes += h.weight
+	for w := weekOf(h.first); w <= weekOf(h.last); w++ {
+		src.weeks[w]++
+	}
 	s.headCount++
 }
 
@@ -130,6 +139,41 @@ func (s *Store) takes(src *source, late bool, own, all int64) bool {
 	return own < (room-all)/headShare || own < headFirst && all < mostHead
 }
 
+// share is what a node has in the head, with what is about to be stored of it.
+type share struct {
+	octets int64 // of the latter alone, by weight
+	weeks  map[week]bool
+}
+
+func newShare(src *source) *share {
+	n := &share{weeks: map[week]bool{}}
+	if src != nil {
+		for w := range src.weeks {
+			n.weeks[w] = true
+		}
+	}
+	return n
+}
+
+// fits tells whether a node may have a batch of those stamps in the head: each week is a file
+// to be written to, however little is for it.
+func (n *share) fits(first, last int64) bool {
+	more := 0
+	for w := weekOf(first); w <= weekOf(last); w++ {
+		if !n.weeks[w] {
+			more++
+		}
+	}
+	return more == 0 || len(n.weeks)+more <= headWeeks
+}
+
+func (n *share) add(h *held) {
+	n.octets += h.weight
+	for w := weekOf(h.first); w <= weekOf(h.last); w++ {
+		n.weeks[w] = true
+	}
+}
+
 // forget takes out of the head what is settled. The caller holds s.mu.
 func (s *Store) forget(src *source, settled func(*held) bool) {
 	kept := src.head[:0:0]
@@ -140,8 +184,13 @@ func (s *Store) forget(src *source, settled func(*held) bool) {
 		}
 		delete(src.held, h.name())
 		h.schema.held--
-		s.headBytes -= int64(len(h.data))
-		src.bytes -= int64(len(h.data))
+		s.headBytes -= h.weight
+		src.bytes -= h.weight
+		for w := weekOf(h.first); w <= weekOf(h.last); w++ {
+			if src.weeks[w]--; src.weeks[w] == 0 {
+				delete(src.weeks, w)
+			}
+		}
 		s.headCount--
 	}
 	src.head = kept

@@ -34,11 +34,9 @@ func (s *Store) damaged(w week, err error) {
 // of it: nothing is written into a damaged one. The caller holds s.tending.
 func (s *Store) ready(ctx context.Context, w week) (*weekFile, error) {
 	f, err := s.weeks.acquire(ctx, w, true)
-	if err == nil && !f.checked {
-		if err = f.db.Check(ctx); err != nil {
+	if err == nil {
+		if err = s.weeks.check(ctx, f); err != nil {
 			s.weeks.release(f)
-		} else {
-			f.checked = true
 		}
 	}
 	if !errors.Is(err, store.ErrCorrupt) {
@@ -168,14 +166,14 @@ func (s *Store) salvage(ctx context.Context, w week, path string, force bool) (k
 	kind := weekKind
 	kind.Damaged = true
 	if old.db, err = store.OpenAsIs(ctx, path, kind); err != nil {
-		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) || force && unread(ctx, err) {
+		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) || force && ctx.Err() == nil && (store.Unread(err) || unreadable(path)) {
 			return 0, 0, nil // it is no database any more
 		}
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, old.db.Close()) }()
 	for _, part := range old.parts() {
-		if err := store.Classify(part(ctx)); err != nil && (ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) && !(force && unread(ctx, err))) {
+		if err := store.Classify(part(ctx)); err != nil && (ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) && !(force && store.Unread(err))) {
 			return 0, 0, err
 		}
 	}
@@ -206,7 +204,7 @@ func (s *Store) salvage(ctx context.Context, w week, path string, force bool) (k
 	}
 	holes, err := crawl(func(from int64) (int64, error) {
 		last, err := c.run(ctx, old, from)
-		if force && failed == nil && unread(ctx, err) {
+		if force && failed == nil && ctx.Err() == nil && store.Unread(err) {
 			err = fmt.Errorf("%w: %w", store.ErrCorrupt, err)
 		}
 		return last, err
@@ -224,11 +222,6 @@ func (s *Store) salvage(ctx context.Context, w week, path string, force bool) (k
 		old.from = days.thinned()
 	}
 	return kept, lost, fresh.setMeta(ctx, old)
-}
-
-// unread tells of an error that the medium does not give what is on it.
-func unread(ctx context.Context, err error) bool {
-	return errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrFull) && ctx.Err() == nil
 }
 
 // forms is in which form each day is there, of any node.

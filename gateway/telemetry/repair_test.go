@@ -529,3 +529,148 @@ func TestNumbersOfSeriesThatAreLost(t *testing.T) {
 		})
 	}
 }
+
+// A week file may have groups that a damaged journal does not give any more: what comes after
+// has other numbers, or it would be taken for what is in the file.
+func TestNumbersOfGroupsThatAreLost(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		lose string
+		left int // of three batches, in the journal
+	}{
+		{"the last", `DELETE FROM groups WHERE id = 3`, 2},
+		{"all", `DELETE FROM groups`, 0},
+		{"the last of some of which nothing is left", `UPDATE groups SET body = x'ff' WHERE id >= 2`, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBench(t)
+			for seq := range uint64(3) {
+				b.append(numbered(t, "n-a", 1, seq+1))
+			}
+			b.tending.Lock()
+			m := b.plan(t.Context())
+			for _, w := range m.weeks() { // and power fails before the journal is told
+				if err := b.compactWeek(t.Context(), w, &m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.tending.Unlock()
+			last := b.lastGroup
+			b.close()
+			path := filepath.Join(b.dir, "telemetry.db")
+			db, err := store.OpenAsIs(t.Context(), path, store.Kind{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = db.Write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec(tc.lose); return err })
+			if err := errors.Join(err, db.Close()); err != nil {
+				t.Fatal(err)
+			}
+			salvage := func() {
+				t.Helper()
+				if _, err := store.SetAside(path); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path+".salvage", []byte("it was damaged"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				b.open()
+				if b.headCount != tc.left || b.lastGroup <= last || b.lastGroup >= farGroups/2 {
+					t.Errorf("%d batches are in the journal, the last of group %d; want %d, and one far above %d", b.headCount, b.lastGroup, tc.left, last)
+				}
+				last = b.lastGroup
+			}
+			salvage()
+			b.close()
+			salvage() // once more, before anything else
+			for seq := range uint64(2) {
+				if got := b.append(numbered(t, "n-a", 1, seq+4)); got[0] != Stored {
+					t.Fatal(got)
+				}
+			}
+			for _, what := range []string{"in the journal", "in the files", "after a start"} {
+				if got := b.count("n-a"); got != 5*3 {
+					t.Errorf("%s: %d readings are there, want those of five batches", what, got)
+				}
+				if what == "in the files" {
+					b.restart()
+				}
+				b.tend()
+			}
+			if b.headCount != 0 {
+				t.Errorf("%d batches are left in the journal", b.headCount)
+			}
+		})
+	}
+}
+
+// A power cut after a damaged week was set aside, and before what was saved of it has its
+// place: the start puts it there. What was not whole yet goes.
+func TestRepairIsCutShort(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		aside    bool
+		unwhole  bool
+		readable bool
+	}{
+		{"before it was set aside", false, false, true},
+		{"after it was set aside", true, false, true},
+		{"after another was, while it is written", true, true, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b, k, path := filled(t)
+			b.open()
+			all := b.readable(k, "n-a")
+			w := b.weeks.list()[0]
+			b.tending.Lock()
+			_, _, err := b.salvage(t.Context(), w, path, false)
+			b.tending.Unlock()
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.close()
+			if tc.aside {
+				if _, err := store.SetAside(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tc.unwhole {
+				if err := os.WriteFile(path+unfinished+"-journal", []byte("of a write that was cut short"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.open()
+			if got := b.readable(k, "n-a"); tc.readable && got != all || !tc.readable && got != 0 {
+				t.Errorf("%d of %d readings are there", got, all)
+			}
+			b.tend()
+			if left, err := filepath.Glob(path + unfinished + "*"); err != nil || len(left) != 0 {
+				t.Errorf("left are %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// A week whose file cannot be opened for a reason that is not the medium's is not given up for
+// an empty one, however often that was tried.
+func TestAWeekThatThisProcessCannotOpen(t *testing.T) {
+	b, k, path := filled(t)
+	b.open()
+	all := b.readable(k, "n-a")
+	w := b.weeks.list()[0]
+	if err := errors.Join(b.weeks.close(), os.Rename(path, path+".elsewhere"), os.Symlink(path, path)); err != nil { // a loop
+		t.Fatal(err)
+	}
+	b.tending.Lock()
+	err := b.replace(t.Context(), w, errors.New("a test"), true)
+	b.tending.Unlock()
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("got %v, want it to be unavailable", err)
+	}
+	if err := os.Rename(path+".elsewhere", path); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.readable(k, "n-a"); got != all || len(b.events.kinds()) != 0 {
+		t.Errorf("%d of %d readings are there, events %v", got, all, b.events.kinds())
+	}
+}

@@ -413,3 +413,71 @@ func TestAWeekThatCannotBeReadForAMoment(t *testing.T) {
 		t.Errorf("it is thinned to %+v, %v", is, err)
 	}
 }
+
+// An old week that cannot be thinned is tried again once an hour, and has nothing else done
+// more often; in the end another file takes its place.
+func TestAnOldWeekThatCannotBeThinned(t *testing.T) {
+	b := newBench(t)
+	r := rand.New(rand.NewPCG(4, 4))
+	seq := uint64(0)
+	const day = 24 * time.Hour
+	b.fill(r, nil, "n-a", &seq, epoch, 2*time.Hour, 10*time.Second)
+	b.tend()
+	ticks := time.Now()
+	b.ticks = func() time.Time { return ticks }
+	b.at = epoch.Add(100 * day)
+	path := b.weeks.path(b.weeks.list()[0])
+	if err := errors.Join(b.weeks.close(), os.Rename(path, path+".elsewhere"), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range stubborn {
+		b.append(stamped(t, "n-a", seq+uint64(i)+1, b.at.Add(time.Duration(i)*time.Second)))
+		if err, untidy := b.Store.tend(t.Context()); err != nil || untidy == nil && i < stubborn-1 || b.headCount != 0 {
+			t.Fatalf("try %d: %v, and untidy %v; %d batches are left in the journal", i, err, untidy, b.headCount)
+		}
+		if _, err := os.Stat(path + ".damaged"); (err == nil) != (i == stubborn-1) {
+			t.Fatalf("try %d: another file takes its place: %v", i, err)
+		}
+		for range 3 { // as when much comes
+			if err, untidy := b.Store.tend(t.Context()); err != nil || i < stubborn-1 && untidy != nil {
+				t.Fatalf("a moment later: %v, %v", err, untidy)
+			}
+			ticks = ticks.Add(retryAfter)
+		}
+		ticks = ticks.Add(tidyAfter)
+	}
+	if got := b.events.kinds(); !slices.Equal(got, []string{"telemetry.damaged"}) {
+		t.Errorf("events %q", got)
+	}
+	b.tend()
+}
+
+// Where there is no room for it beside what comes from the nodes, no week is rewritten for its
+// age, and that is no failure; once there is it is.
+func TestAgeOnAMediumThatIsNearlyFull(t *testing.T) {
+	b := newBench(t)
+	r := rand.New(rand.NewPCG(4, 5))
+	seq := uint64(0)
+	b.fill(r, nil, "n-a", &seq, epoch, 6*time.Hour, 3*time.Second)
+	b.tend()
+	w := b.weeks.list()[0]
+	b.at = epoch.Add(100 * 24 * time.Hour)
+	free := int64(mostReserve + 1000)
+	b.space = func() (int64, int64) { return 1 << 34, free }
+	b.tend() // its days are over
+	before := b.Commits()
+	for range 2 * stubborn {
+		b.tend()
+	}
+	if is, err := b.fromOf(t.Context(), w); err != nil || is.minute != 0 || b.Commits() != before || b.Tended() == 0 {
+		t.Errorf("thinned to %+v, %d commits, %v", is, b.Commits()-before, err)
+	}
+	free = 1 << 30
+	b.tend()
+	if is, err := b.fromOf(t.Context(), w); err != nil || is.minute == 0 {
+		t.Errorf("when there is room: thinned to %+v, %v", is, err)
+	}
+	if got := b.events.kinds(); len(got) != 0 {
+		t.Errorf("events %v", got)
+	}
+}

@@ -13,6 +13,7 @@ const (
 	lookEvery  = 20 * time.Second
 	afterHour  = 2 * time.Minute // compaction waits for what nodes send once a minute
 	retryAfter = time.Minute
+	tidyAfter  = 50 * time.Minute // what failed of old weeks, with the next hour's compaction
 )
 
 // Run compacts the journal every hour and whenever it grows large, rolls up days that are
@@ -25,7 +26,10 @@ func (s *Store) Run(ctx context.Context) error {
 	next, failing := time.Now(), false // at once: what an earlier process left
 	for {
 		if !time.Now().Before(next) {
-			err := s.Tend(ctx)
+			err, untidy := s.tend(ctx)
+			if untidy != nil && ctx.Err() == nil {
+				s.Log.Warn("old telemetry waits to be rolled up or thinned", "err", untidy)
+			}
 			switch {
 			case ctx.Err() != nil:
 				return nil
@@ -65,12 +69,30 @@ func (s *Store) hour() int64 { return s.now().Add(-afterHour).Unix() / 3600 }
 var errJournal = errors.New("telemetry journal")
 
 // Tend does at once what Run does from time to time.
-func (s *Store) Tend(ctx context.Context) error {
+func (s *Store) Tend(ctx context.Context) error { return errors.Join(s.tend(ctx)) }
+
+// tend is Tend; what is untidy after it need not be tried again in a moment.
+func (s *Store) tend(ctx context.Context) (err, untidy error) {
 	s.tending.Lock()
 	defer s.tending.Unlock()
-	err := errors.Join(s.repairAll(ctx), s.compactWithRoom(ctx), s.rollUp(ctx), s.age(ctx), s.trim(ctx))
-	if err == nil {
+	err = errors.Join(s.repairAll(ctx), s.compactWithRoom(ctx))
+	untidy = s.tidy(ctx)
+	if err = errors.Join(err, s.trim(ctx)); err == nil && untidy == nil {
 		s.tended.Add(1)
+	}
+	return err, untidy
+}
+
+// tidy rolls up and thins for its age. Where that fails it is tried again with the next hour's compaction: each
+// try may read and write whole weeks. The caller holds s.tending.
+func (s *Store) tidy(ctx context.Context) error {
+	if now := s.ticks(); !s.untidy.IsZero() && now.Sub(s.untidy) < tidyAfter {
+		return nil
+	}
+	s.untidy = time.Time{}
+	err := errors.Join(s.rollUp(ctx), s.age(ctx))
+	if err != nil {
+		s.untidy = s.ticks()
 	}
 	return err
 }

@@ -14,7 +14,9 @@ import (
 
 // salvageJournal puts into a new journal what can be read of a damaged one: nodes, schemas
 // and batches, each of which has its checksum, under the same name and numbers, so that the
-// week files go on from where they are.
+// week files go on from where they are. Groups to come are numbered from far above all of
+// before: a week file may say that it has some that cannot be read any more, whose numbers
+// must not be given again.
 func salvageJournal(ctx context.Context, damaged string, fresh *store.DB) (string, error) {
 	if _, err := os.Stat(damaged); errors.Is(err, fs.ErrNotExist) {
 		return "", nil // SQLite would begin one
@@ -43,6 +45,7 @@ type salvaged struct {
 	nodes   map[int64]string
 	batches int
 	holes   int
+	last    int64 // number of a group
 }
 
 func (j *salvaged) copy(ctx context.Context, tx *sql.Tx) error {
@@ -58,13 +61,15 @@ func (j *salvaged) copy(ctx context.Context, tx *sql.Tx) error {
 		if err := putName(ctx, tx, name, compacted); err != nil {
 			return err
 		}
+		j.last = compacted
 	}
 	for _, part := range []func(context.Context, *sql.Tx) error{j.sources, j.schemas, j.groups} {
 		if err := part(ctx, tx); err != nil {
 			return err
 		}
 	}
-	return nil
+	_, err = tx.ExecContext(ctx, `INSERT INTO groups (id, at_ms, body) VALUES (?, 0, ?)`, j.last+salvagedGroups, []byte{groupVersion})
+	return err
 }
 
 // rows calls row with each row of a table that can be read, the first column of which is
@@ -150,11 +155,17 @@ func (j *salvaged) groups(ctx context.Context, tx *sql.Tx) error {
 		}
 		items, err := parseGroup(body)
 		if errors.Is(err, errLaterGroup) {
+			if id < j.last+farGroups/2 { // else it has been renumbered
+				j.last = max(j.last, id)
+			}
 			_, err = tx.ExecContext(ctx, `INSERT OR IGNORE INTO groups (id, at_ms, body) VALUES (?, ?, ?)`, id, at, body)
 			return id, err
 		}
 		if err != nil {
 			j.holes++
+		}
+		if err == nil || len(items) > 0 {
+			j.last = max(j.last, id)
 		}
 		whole := []byte{groupVersion}
 		for _, it := range items {

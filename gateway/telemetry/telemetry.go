@@ -26,16 +26,18 @@ import (
 	"halo.internal/model/wire"
 )
 
-// Sizes of the head in octets of batches.
+// Sizes of the head by the Weight of its batches.
 const (
 	headLimit   = 8 << 20  // more is compacted at once
 	mostHead    = 32 << 20 // more is not taken in: the nodes keep what they have until compaction succeeds
 	backlogHead = 24 << 20 // nor of backlogs: the rest is for what is new
 	headShare   = 4        // of what is left a node has one part in so many: 4.8 MiB of a backlog while nobody else sends one
 
+	headWeeks = 16 // of a node: what is of more waits for the next hour's compaction
+
 	headFirst = 16 << 10 // what a node may have in any case, of what is beyond: hundreds of nodes may
 
-	// More of one node is compacted at once: a month of twelve metrics every ten seconds. So
+	// More of one node is compacted at once: three weeks of twelve metrics every ten seconds. So
 	// whoever is refused waits for a compaction that is under way.
 	nodeHead = (backlogHead - headLimit) / headShare
 )
@@ -90,6 +92,7 @@ type Store struct {
 	stuck     tries                    // to write weeks, while others could be
 	unthinned tries                    // to thin weeks
 	far       map[string]map[week]bool // by node, see farOf; nil: not known
+	untidy    time.Time                // when tidy failed, by ticks; zero: it did not
 	removed   time.Time                // when a week went last for its stamps, by ticks
 
 	laterGroups []int64          // of the journal, that a later release has written and that have to be renumbered; set by Open
@@ -110,7 +113,7 @@ type Store struct {
 	lastSource int64
 	lastGroup  int64
 	compacted  int64 // the last group that the last compaction looked at: what of those is in the head waits for its week alone
-	headBytes  int64
+	headBytes  int64 // by weight, as source.bytes
 	headCount  int
 	recent     recent
 	given      given
@@ -322,15 +325,20 @@ func (s *Store) replay(group int64, it item) error {
 	if src == nil {
 		return fmt.Errorf("source %d is not known", it.source)
 	}
-	h, err := wire.DecodeHeader(it.data)
+	p, err := wire.Open(it.data)
 	if err != nil {
 		return err
 	}
-	sch := s.schemas[h.Schema]
+	sch := s.schemas[p.Schema]
 	if sch == nil {
-		return fmt.Errorf("batch %v of %s: %w", h.BatchID, src.node, ErrNoSchema)
+		return fmt.Errorf("batch %v of %s: %w", p.BatchID, src.node, ErrNoSchema)
 	}
-	s.add(src, &held{Header: h, schema: sch, group: group, first: it.first, last: it.last, data: it.data})
+	times, err := p.Times()
+	if err != nil {
+		return err
+	}
+	weight := Weight(len(it.data), len(times), len(sch.Metrics))
+	s.add(src, &held{Header: p.Header, schema: sch, group: group, first: it.first, last: it.last, weight: weight, data: it.data})
 	return nil
 }
 

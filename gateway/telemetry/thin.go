@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"halo.internal/gateway/store"
@@ -137,6 +138,15 @@ func (f *weekFile) toMinutes(node string, b *editBlock) error {
 	return err
 }
 
+// spareWeek is spare for a copy of a week.
+func (s *Store) spareWeek(w week) error {
+	info, err := os.Stat(s.weeks.path(w))
+	if err != nil {
+		return err
+	}
+	return s.spare(info.Size())
+}
+
 // unlink removes a week. The caller holds s.tending.
 func (s *Store) unlink(w week) error {
 	err := s.weeks.replace(w, true, store.Remove)
@@ -205,7 +215,18 @@ func (s *Store) age(ctx context.Context) error {
 			continue
 		}
 		if err == nil && (is.minute < to.minute || is.quarter < to.quarter || is.hour < to.hour) {
-			_, err = s.thin(ctx, w, to)
+			if err = s.spareWeek(w); err == nil {
+				_, err = s.thin(ctx, w, to)
+			}
+		}
+		if errors.Is(err, store.ErrFull) {
+			continue // not now: what is too much for the medium is trim's
+		}
+		if err == nil {
+			delete(s.unthinned, w)
+		} else if errors.Is(err, store.ErrUnavailable) && ctx.Err() == nil && s.unthinned.failed(w, s.ticks()) >= stubborn {
+			delete(s.unthinned, w)
+			err = s.replace(ctx, w, fmt.Errorf("it could not be thinned %d times: %w", stubborn, err), true)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("thin %v for its age: %w", w, err)) // the others are not held up

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"halo.internal/gateway/store"
+	"halo.internal/model/atomicfile"
 	"halo.internal/model/wire"
 )
 
@@ -82,6 +83,7 @@ type weeks struct {
 	alone map[week]bool // there is only one beside that
 	open  map[week]*weekFile
 	turn  int64
+	whole map[week]bool // all of the file was checked, by this process
 }
 
 // nodeDay is a day of a node in a week file.
@@ -109,7 +111,7 @@ type weekFile struct {
 	nextNode   int64 // numbers that are free
 	nextSeries int
 	stale      map[nodeDay]bool
-	checked    bool // all of it, by this process
+	fresh      bool // this process has begun it
 }
 
 // thinned says before when (Unix milliseconds) what is not kept any more.
@@ -118,24 +120,31 @@ type thinned struct{ minute, quarter, hour int64 }
 // find reads which files there are.
 func (w *weeks) find(dir string) error {
 	w.dir, w.known, w.open = dir, map[week]bool{}, map[week]*weekFile{}
-	w.later, w.alone = map[week]int{}, map[week]bool{}
+	w.later, w.alone, w.whole = map[week]int{}, map[week]bool{}, map[week]bool{}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	beside := map[week]bool{}
+	var names []string
 	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if n, ok := weekNamed(e.Name()); ok {
+		names = append(names, e.Name())
+	}
+	if names, err = finishRepairs(dir, names); err != nil {
+		return err
+	}
+	beside := map[week]bool{}
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if n, ok := weekNamed(name); ok {
 			version, err := store.LaterVersion(path, weekVersion)
 			if err == nil && version > 0 {
 				w.later[n] = version
 			} else {
 				w.known[n] = true // whoever opens it finds what is wrong with it
 			}
-		} else if n, ok := besideNamed(e.Name()); ok {
+		} else if n, ok := besideNamed(name); ok {
 			beside[n] = true
-		} else if strings.Contains(e.Name(), unfinished) { // a power cut while it was written
+		} else if strings.Contains(name, unfinished) { // a power cut while it was written
 			if err := os.Remove(path); err != nil {
 				return err
 			}
@@ -147,6 +156,23 @@ func (w *weeks) find(dir string) error {
 		}
 	}
 	return nil
+}
+
+// finishRepairs puts into place what has what could be saved of a damaged week, where a power
+// cut came after that was set aside: it is whole by then, and the only one. It returns the
+// names that there are.
+func finishRepairs(dir string, names []string) ([]string, error) {
+	for i, name := range names {
+		to, ok := strings.CutSuffix(name, unfinished)
+		if !ok || slices.Contains(names, to) || !slices.Contains(names, to+store.Damaged) || slices.Contains(names, name+"-journal") {
+			continue
+		}
+		if err := atomicfile.Rename(filepath.Join(dir, name), filepath.Join(dir, to)); err != nil {
+			return nil, err
+		}
+		names[i] = to
+	}
+	return names, nil
 }
 
 // path returns where a week's file is, or will be: beside what a later release has made of
@@ -227,7 +253,27 @@ func (w *weeks) acquire(ctx context.Context, n week, create bool) (*weekFile, er
 	}
 	f.refs, f.turn = 1, w.turn
 	w.open[n], w.known[n] = f, true
+	if f.fresh {
+		w.whole[n] = true
+	}
 	return f, nil
+}
+
+// check reads all of a week's file, unless this process has done so or has begun it.
+func (w *weeks) check(ctx context.Context, f *weekFile) error {
+	w.mu.Lock()
+	whole := w.whole[f.week]
+	w.mu.Unlock()
+	if whole {
+		return nil
+	}
+	if err := f.db.Check(ctx); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.whole[f.week] = true
+	return nil
 }
 
 // evict closes files that nobody uses until so many are open at most, if it can.
@@ -283,6 +329,7 @@ func (w *weeks) replace(n week, gone bool, change func(path string) error) error
 			return err
 		}
 	}
+	delete(w.whole, n)
 	if err := change(w.at(n)); err != nil {
 		return err
 	}
@@ -327,7 +374,7 @@ func openWeek(ctx context.Context, path string, n week, create bool) (*weekFile,
 			return nil, errors.Join(err, db.Close(), store.Remove(path))
 		}
 	}
-	f := &weekFile{week: n, db: db, checked: fresh}
+	f := &weekFile{week: n, db: db, fresh: fresh}
 	if err := f.load(ctx); err != nil {
 		return nil, errors.Join(store.Classify(err), db.Close())
 	}

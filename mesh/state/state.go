@@ -148,10 +148,11 @@ func (s *Store) Remove(name, entry string) error {
 	}
 	file := s.dir.File(name)
 	err := os.Remove(file)
+	if err == nil || errors.Is(err, fs.ErrNotExist) { // also what was removed before, when that failed
+		err = atomicfile.SyncDir(filepath.Dir(file))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
-	} else if err == nil {
-		err = atomicfile.SyncDir(filepath.Dir(file))
 	}
 	if entry != "" && s.vault != nil {
 		// A vault has no removal: empty stands for it.

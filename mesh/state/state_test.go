@@ -151,3 +151,33 @@ func TestFailing(t *testing.T) {
 		t.Errorf("after the next write went well: %v", err)
 	}
 }
+
+// Where the folder could not be synced, what was removed may come back after a power cut: the
+// next removal, which finds nothing, syncs it.
+func TestRemoveSyncsWhatWasRemovedBefore(t *testing.T) {
+	s := New(paths.Dir(t.TempDir()), nil)
+	if kept, err := s.Put("value", "", []byte("g")); !kept || err != nil {
+		t.Fatalf("got %v, %v", kept, err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0 // a folder is opened to be synced, and not to remove a file
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	first, second := s.Remove("value", ""), s.Remove("value", "")
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(first, unix.EMFILE) || !errors.Is(second, unix.EMFILE) {
+		t.Errorf("unsynced: got %v, then %v", first, second)
+	}
+	for _, dir := range []paths.Dir{s.Dir(), paths.Dir(filepath.Join(string(s.Dir()), "none"))} {
+		if err := New(dir, nil).Remove("value", ""); err != nil {
+			t.Errorf("what is not there: %v", err)
+		}
+	}
+}
