@@ -26,10 +26,20 @@ type Stream struct {
 	ended  chan struct{}
 
 	mu     sync.Mutex // guards what follows
-	flying map[wire.BatchID]time.Time
+	flying map[wire.BatchID]onItsWay
 	count  int
 	err    error
 }
+
+// onItsWay is a batch that is neither acknowledged nor given up.
+type onItsWay struct {
+	since time.Time
+	data  []byte
+}
+
+// busyPause is before a batch is sent again for which the gateway has no room yet: much less
+// than a board's agent waits, since what is played is in a hurry.
+const busyPause = 100 * time.Millisecond
 
 // Connect opens a node's stream, on which at most window batches are unacknowledged. acked,
 // if there is one, is called with each that is acknowledged.
@@ -47,7 +57,7 @@ func (n *Node) Connect(ctx context.Context, window int, s wire.Schema, acked fun
 		return nil, fmt.Errorf("%s: connect: %w", n.Name, err)
 	}
 	conn.SetReadLimit(wire.MaxMessage)
-	c := &Stream{conn: conn, window: make(chan struct{}, window), acked: acked, wanted: make(chan struct{}, 1), ended: make(chan struct{}), flying: map[wire.BatchID]time.Time{}}
+	c := &Stream{conn: conn, window: make(chan struct{}, window), acked: acked, wanted: make(chan struct{}, 1), ended: make(chan struct{}), flying: map[wire.BatchID]onItsWay{}}
 	if err := c.greet(dial, n, u.Host, s); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", n.Name, err), conn.CloseNow())
 	}
@@ -103,6 +113,10 @@ func (c *Stream) read(ctx context.Context) {
 	for {
 		m, err := c.next(ctx)
 		if refused, ok := m.(wire.Refuse); ok && err == nil {
+			if refused.Code == wire.RefuseBusy && refused.ID != nil && !refused.Event {
+				c.again(ctx, *refused.ID)
+				continue
+			}
 			err = fmt.Errorf("refused: %s: %s", refused.Code, refused.Text)
 		}
 		if err != nil {
@@ -124,7 +138,7 @@ func (c *Stream) read(ctx context.Context) {
 		now := time.Now()
 		for _, id := range ack.IDs {
 			c.mu.Lock()
-			at, flew := c.flying[id]
+			f, flew := c.flying[id]
 			delete(c.flying, id)
 			if flew {
 				c.count++
@@ -133,11 +147,23 @@ func (c *Stream) read(ctx context.Context) {
 			if flew {
 				<-c.window
 				if c.acked != nil {
-					c.acked(id, now.Sub(at))
+					c.acked(id, now.Sub(f.since))
 				}
 			}
 		}
 	}
+}
+
+// again sends a batch once more, in a while.
+func (c *Stream) again(ctx context.Context, id wire.BatchID) {
+	time.AfterFunc(busyPause, func() {
+		c.mu.Lock()
+		f, flew := c.flying[id]
+		c.mu.Unlock()
+		if flew && ctx.Err() == nil {
+			_ = c.write(ctx, wire.BatchMessage{Data: f.data}) // whoever reads sees that the stream has ended
+		}
+	})
 }
 
 // Send sends an encoded batch, once there is room in the window.
@@ -150,7 +176,7 @@ func (c *Stream) Send(ctx context.Context, id wire.BatchID, data []byte) error {
 		return ctx.Err()
 	}
 	c.mu.Lock()
-	c.flying[id] = time.Now()
+	c.flying[id] = onItsWay{time.Now(), data}
 	c.mu.Unlock()
 	return c.write(ctx, wire.BatchMessage{Data: data})
 }
