@@ -331,7 +331,7 @@ func TestRoomForBatchesThatUnfold(t *testing.T) {
 		t.Fatal(err)
 	}
 	stored := int64(0)
-	for b.append(e)[0] == Stored {
+	for stored < 1000 && b.append(e)[0] == Stored {
 		stored++
 		e = constants(t, "n-a", uint64(stored)+1)
 	}
