@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -180,42 +181,63 @@ func day100(b *testing.B, nodes int, every time.Duration) {
 }
 
 // BenchmarkRecorded reports what recorded telemetry takes, rollups included, once it has
-// cooled: HALO_RECORDED names a file that haloctl telemetry export has written as CSV.
+// cooled: HALO_RECORDED names a file that haloctl telemetry export has written as CSV. What
+// is shorter than a day is also put before itself, in hours of their own, until it is one
+// (a-day): files have a size to begin with, and an hour's block knows nothing of the others.
 func BenchmarkRecorded(b *testing.B) {
 	path := os.Getenv("HALO_RECORDED")
 	if path == "" {
 		b.Fatal("HALO_RECORDED: expected a file such as haloctl telemetry export --from 24h --out FILE has written")
 	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var all []Imported
+	for i, record := range strings.Split(strings.TrimSpace(string(data)), "\n")[1:] {
+		f := strings.Split(strings.TrimSpace(record), ",")
+		if len(f) != 5 {
+			b.Fatalf("line %d: expected time,node,metric,unit,value, got %q", i+2, record)
+		}
+		at, err1 := time.Parse(time.RFC3339Nano, f[0])
+		v, err2 := strconv.ParseFloat(f[4], 64)
+		if err := errors.Join(err1, err2); err != nil {
+			b.Fatalf("line %d: %v", i+2, err)
+		}
+		all = append(all, Imported{f[1], f[2], f[3], at.UnixMilli(), v})
+	}
+	byTime := func(x, y Imported) int { return cmp.Compare(x.Time, y.Time) }
+	first, last := slices.MinFunc(all, byTime).Time, slices.MaxFunc(all, byTime).Time
 	for b.Loop() {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			b.Fatal(err)
-		}
-		s := benchIn(b, b.TempDir(), nil)
-		var all []Imported
-		for i, record := range strings.Split(strings.TrimSpace(string(data)), "\n")[1:] {
-			f := strings.Split(strings.TrimSpace(record), ",")
-			if len(f) != 5 {
-				b.Fatalf("line %d: expected time,node,metric,unit,value, got %q", i+2, record)
+		keeps(b, all, last, "")
+		const hour = 3_600_000
+		span := (last-first)/hour*hour + hour
+		if times := 24 * hour / span; times > 1 {
+			day := make([]Imported, 0, len(all)*int(times))
+			for i := range times {
+				for _, x := range all {
+					x.Time -= i * span
+					day = append(day, x)
+				}
 			}
-			at, err1 := time.Parse(time.RFC3339Nano, f[0])
-			v, err2 := strconv.ParseFloat(f[4], 64)
-			if err := errors.Join(err1, err2); err != nil {
-				b.Fatalf("line %d: %v", i+2, err)
-			}
-			all = append(all, Imported{f[1], f[2], f[3], at.UnixMilli(), v})
+			keeps(b, day, last, "-a-day")
 		}
-		s.at = time.UnixMilli(slices.MaxFunc(all, func(x, y Imported) int { return int(x.Time - y.Time) }).Time).Add(48 * time.Hour)
-		res := s.imports(all)
-		s.tend() // the days are over
-		if res.Stored < len(all)/2 {
-			b.Fatalf("%+v", res)
-		}
-		b.ReportMetric(float64(s.Bytes()-s.db.FileBytes())/float64(res.Stored), "B/sample")
-		b.ReportMetric(float64(res.Stored)/1e6, "Msamples")
-		s.close()
 	}
 	b.ReportMetric(0, "ns/op")
+}
+
+// keeps reports what readings take two days after the last of them.
+func keeps(b *testing.B, all []Imported, last int64, suffix string) {
+	s := benchIn(b, b.TempDir(), nil)
+	defer s.close()
+	s.at = time.UnixMilli(last).Add(48 * time.Hour)
+	res := s.imports(all)
+	s.tend() // the days are over
+	if res.Stored < len(all)/2 {
+		b.Fatalf("%+v", res)
+	}
+	b.ReportMetric(float64(s.Bytes()-s.db.FileBytes())/float64(res.Stored), "B/sample"+suffix)
+	b.ReportMetric(float64(res.Stored)/1e6, "Msamples"+suffix)
 }
 
 // BenchmarkQueries has 250 nodes with a day of telemetry, and as many files as a year has.
