@@ -151,6 +151,11 @@ func (a *app) connectOpen(ctx context.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return openTo(ctx, t)
+}
+
+// openTo is connectOpen to that gateway.
+func openTo(ctx context.Context, t target) (c *client.Client, err error) {
 	if t.base.Scheme == "https" && t.ca == nil {
 		if t.ca, err = client.FetchCA(ctx, t.base); err != nil {
 			return nil, err
