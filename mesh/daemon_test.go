@@ -509,7 +509,7 @@ func TestAFreshCardOfALowerEpochTakesTheGatewaysPlace(t *testing.T) { testFreshC
 func TestAFreshCardOfTheSameEpochTakesTheGatewaysPlace(t *testing.T) { testFreshCard(t, "7") }
 
 func testFreshCard(t *testing.T, epoch string) {
-	turn(t)
+	t.Parallel()
 	gwBundle, nodeBundle, _ := bundles(t)
 	card := func(epoch string) *board {
 		d := newBoard(t, model.RoleGateway, gwBundle)
@@ -752,6 +752,7 @@ func (d *board) reconnect(other *board) {
 }
 
 func TestGatewayWithoutBundleFoundsANetwork(t *testing.T) {
+	turn(t)
 	gw := newBoard(t, model.RoleGateway, nil)
 	gw.start()
 	until(t, "gateway's socket", func() error { _, err := gw.mesh.Status(t.Context()); return err })
@@ -803,6 +804,7 @@ func TestGatewayWithoutBundleFoundsANetwork(t *testing.T) {
 }
 
 func TestNodeWithoutUsableBundleSaysSo(t *testing.T) {
+	turn(t)
 	_, good, _ := bundles(t)
 	gwBundle, _, _ := bundles(t)
 	for _, tc := range []struct {
@@ -841,6 +843,7 @@ func TestNodeWithoutUsableBundleSaysSo(t *testing.T) {
 }
 
 func TestTermination(t *testing.T) {
+	turn(t)
 	d := newBoard(t, model.RoleGateway, nil)
 	d.start()
 	until(t, "socket", func() error { _, err := d.mesh.Status(t.Context()); return err })
@@ -863,6 +866,7 @@ func TestTermination(t *testing.T) {
 // A data partition that is not there: everything works, nothing is kept, and
 // everybody is told.
 func TestNodeWithoutDataPartitionIsVolatile(t *testing.T) {
+	turn(t)
 	gwBundle, _, key := bundles(t)
 	gw := newBoard(t, model.RoleGateway, gwBundle)
 	perm := filepath.Join(gw.root, paths.Perm)

@@ -37,9 +37,11 @@ import (
 	"halo.internal/identity"
 	"halo.internal/local"
 	"halo.internal/mesh"
+	"halo.internal/mesh/announce"
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/bridge"
 	"halo.internal/mesh/doctor"
+	"halo.internal/mesh/iface"
 	"halo.internal/mesh/nstest"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -78,6 +80,9 @@ func device(role model.Role) int {
 		return 2
 	}
 	go serveProbe(ctx, filepath.Join(root, probeSocket))
+	if os.Getenv(envSegment) != "" { // it is plugged in when power comes
+		awaitWire(ctx)
+	}
 	switch {
 	case role == model.RoleGateway && os.Getenv(envReal) != "":
 		go realAPI(ctx, root)
@@ -93,7 +98,7 @@ func device(role model.Role) int {
 			}
 			return &cable{c: c, err: errors.New("no cable yet")}
 		},
-		ChangeTiming: changeTiming(), RekeyOverlap: 15 * time.Second, TakeOver: 30 * time.Second, RejoinPause: 5 * time.Second,
+		AnnounceTiming: announceTiming(), ChangeTiming: changeTiming(), RekeyOverlap: 15 * time.Second, RejoinPause: 5 * time.Second,
 		Restart: func() error { os.Exit(restarted); return nil },
 		Log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -102,6 +107,24 @@ func device(role model.Role) int {
 		return 1
 	}
 	return 0
+}
+
+// announceTiming is shorter than that of a mesh in the air. Another gateway is gone when
+// it has not answered for two searches, which is eight questions.
+func announceTiming() announce.Timing {
+	return announce.Timing{
+		Reopen: 250 * time.Millisecond, Search: 500 * time.Millisecond, Pause: 6 * time.Second, TakeOver: 15 * time.Second,
+		Doubt: 6 * time.Second, Stay: 10 * time.Second,
+	}
+}
+
+func awaitWire(ctx context.Context) {
+	for ctx.Err() == nil {
+		if _, err := netlink.LinkByName(wireIface); err == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 func upLoopback() error {
@@ -149,17 +172,23 @@ type cable struct {
 
 // Run addresses every cable that appears.
 func (c *cable) Run(ctx context.Context) error {
-	index := 0
-	for ctx.Err() == nil {
+	index, failed := 0, false
+	var changes iface.Changes // to look each time would be a quarter of a board's work
+	defer changes.Close()
+	for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+		if !changes.Any() && !failed {
+			continue
+		}
 		link, err := netlink.LinkByName(paths.BatIface)
 		c.mu.Lock()
-		if err == nil && link.Attrs().Index != index {
-			index = link.Attrs().Index
-			err = c.address()
+		if failed = false; err == nil && link.Attrs().Index != index {
+			if err = c.address(); err == nil {
+				index = link.Attrs().Index
+			}
+			failed = err != nil
 		}
 		c.err = err
 		c.mu.Unlock()
-		time.Sleep(20 * time.Millisecond)
 	}
 	return nil
 }
