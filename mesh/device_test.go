@@ -412,6 +412,12 @@ func (f *fakeAPI) run(ctx context.Context) {
 // follow raises the epoch as a fresh card does when nodes have heard another card.
 func (f *fakeAPI) follow(ctx context.Context) {
 	for ; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+		f.mu.Lock()
+		fresh := len(f.Admitted) == 0
+		f.mu.Unlock()
+		if !fresh { // nothing follows from it any more, and a status is dear
+			continue
+		}
 		s, err := f.mesh.Status(ctx)
 		if err != nil {
 			continue
