@@ -149,7 +149,7 @@ func (d *board) launch() {
 	if err := <-started; err != nil {
 		d.t.Fatal(err)
 	}
-	d.mesh = local.NewMesh(filepath.Join(d.root, paths.MeshSocket))
+	d.mesh = meshOf(d.root)
 	cmd := d.cmd
 	d.t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it may be gone
@@ -277,13 +277,22 @@ func (d *board) ask(route string) error {
 	return nil
 }
 
-// status is the present one. A process that starts has no earlier one to answer with when
-// the kernel takes its time, as it does with namespaces that come and go, or when there is
-// no processor for it: whoever asks has to ask again.
+// meshOf returns a client for the halo-mesh of a board, which has the time that it needs:
+// where there is no processor for it, it does not hang.
+func meshOf(root string) *local.Mesh {
+	socket := filepath.Join(root, paths.MeshSocket)
+	return local.NewMeshOver(unixTransport(socket), socket, patience)
+}
+
+// status is the present one. When the kernel takes its time, as it does with namespaces that
+// come and go, or there is no processor, there is an earlier one or none: it is asked again.
 func (d *board) status() (s model.MeshStatus) {
 	d.t.Helper()
 	until(d.t, "status of the "+string(d.role), func() (err error) {
 		s, err = d.mesh.Status(d.t.Context())
+		if err == nil && s.StaleMS != 0 {
+			err = fmt.Errorf("it is %d ms old", s.StaleMS)
+		}
 		return err
 	})
 	return s
@@ -453,11 +462,7 @@ func TestNodesSpeakDirectly(t *testing.T) {
 	until(t, "both have joined", func() error { return errors.Join(a.fetch(), b.fetch()) })
 	ids := map[*board]string{a: a.status().Node, b: b.status().Node}
 	peer := func(of, other *board) (model.OverlayPeer, error) {
-		s, err := of.mesh.Status(t.Context())
-		if err != nil {
-			return model.OverlayPeer{}, err
-		}
-		for _, p := range s.Overlay {
+		for _, p := range of.status().Overlay {
 			if p.Node == ids[other] {
 				return p, nil
 			}

@@ -87,7 +87,7 @@ func device(role model.Role) int {
 	case role == model.RoleGateway && os.Getenv(envReal) != "":
 		go realAPI(ctx, root)
 	case role == model.RoleGateway:
-		go (&fakeAPI{root: root, mesh: local.NewMesh(filepath.Join(root, paths.MeshSocket))}).run(ctx)
+		go (&fakeAPI{root: root, mesh: meshOf(root)}).run(ctx)
 	}
 	err = mesh.Run(ctx, mesh.Config{
 		Userspace: true, Root: root, Role: role, BootID: os.Getenv(envBoot), Boot: plainBoot{}, Clock: &skewed{offset: skew},

@@ -126,9 +126,7 @@ func TestLargePacketsVanish(t *testing.T) {
 	node.examined(t, "the node mends its direction", mended(true))
 	other.Wait()
 	gw.examined(t, "the gateway mends its direction", mended(false))
-	if err := node.ask("/fetch?octets=300000"); err != nil {
-		t.Errorf("a large page over the mended path: %v", err)
-	}
+	until(t, "a large page over the mended path", func() error { return node.ask("/fetch?octets=300000") })
 	for _, d := range []*board{gw, node} {
 		if err := errors.Join(d.hasEvent("doctor.found"), d.hasEvent("doctor.mended")); err != nil {
 			t.Error(err)

@@ -58,9 +58,7 @@ func TestOverlayKeysRotate(t *testing.T) {
 				return nil
 			})
 			t.Logf("the longest answer took %s", longest) // how long a gap is, mesh/overlay measures
-			if err := tc.who.hasEvent("overlay.rekeyed"); err != nil {
-				t.Error(err)
-			}
+			until(t, "it tells of it", func() error { return tc.who.hasEvent("overlay.rekeyed") })
 		})
 	}
 }
