@@ -40,8 +40,8 @@ func changeTiming() change.Timing {
 		return otherwise
 	}
 	return change.Timing{
-		Trial: of(envTrial, time.Minute), Alone: 5 * time.Second, Quiet: of(envQuiet, 3*time.Minute), Visit: 8 * time.Second, Longest: 10 * time.Second, Lost: time.Second,
-		Prepare: of(envPrepare, 2*time.Minute), Recall: 5 * time.Second, Countdown: 2 * time.Second, Settle: of(envSettle, 2*time.Minute),
+		Trial: of(envTrial, 2*time.Minute), Alone: 5 * time.Second, Quiet: of(envQuiet, 3*time.Minute), Visit: 8 * time.Second, Longest: 10 * time.Second, Lost: time.Second,
+		Prepare: of(envPrepare, 2*time.Minute), Recall: 5 * time.Second, Countdown: 2 * time.Second, Settle: of(envSettle, 4*time.Minute),
 	}
 }
 

@@ -64,7 +64,7 @@ func TestMain(m *testing.M) {
 // turns are how many tests run side by side, besides those that last longest: these begin
 // at once, since they wait for what takes its time, and since nothing says in which order
 // testing begins parallel tests. Devices wait for each other more than they work.
-var turns = make(chan struct{}, 6)
+var turns = make(chan struct{}, 4)
 
 // turn is Parallel for a test that is not among the longest.
 func turn(t *testing.T) {
@@ -78,7 +78,7 @@ func turn(t *testing.T) {
 var starting = make(chan func())
 
 // patience is how long anything may take; nothing waits for it to pass.
-const patience = 4 * time.Minute
+const patience = 6 * time.Minute
 
 // board is a device that can be started and cut off from power.
 type board struct {
@@ -662,15 +662,18 @@ func TestASecondGatewayOfAHigherEpochStandsDown(t *testing.T) { testSecondGatewa
 func testSecondGateway(t *testing.T, firstEpoch, secondEpoch string) {
 	t.Parallel()
 	gwBundle, nodeBundle, key := bundles(t)
+	twins := []string{envTwins + "=1"}
 	card := func(epoch string) *board {
 		d := newBoard(t, model.RoleGateway, gwBundle)
 		if err := os.WriteFile(filepath.Join(d.root, epochFile), []byte(epoch), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		d.env = twins
 		d.start()
 		return d
 	}
 	first, node := card(firstEpoch), newBoard(t, model.RoleNode, nodeBundle)
+	node.env = twins
 	node.start()
 	ports := hub(t, first, node)
 	until(t, "page of the first gateway", node.fetch)

@@ -52,10 +52,11 @@ import (
 
 // What a board's process is told by its environment.
 const (
-	envRole = "HALO_TEST_ROLE"
-	envRoot = "HALO_TEST_ROOT"
-	envBoot = "HALO_TEST_BOOT"
-	envSkew = "HALO_TEST_SKEW"
+	envRole  = "HALO_TEST_ROLE"
+	envRoot  = "HALO_TEST_ROOT"
+	envBoot  = "HALO_TEST_BOOT"
+	envSkew  = "HALO_TEST_SKEW"
+	envTwins = "HALO_TEST_TWINS"
 
 	probeSocket = "probe.sock"
 	epochFile   = "epoch"  // of the fake gateway-api
@@ -109,13 +110,15 @@ func device(role model.Role) int {
 	return 0
 }
 
-// announceTiming is shorter than that of a mesh in the air. Another gateway is gone when
-// it has not answered for two searches, which is eight questions.
+// announceTiming is shorter than that of a mesh in the air. Where two gateways are there
+// for long (envTwins), one of them is gone when it has not answered for two searches of a
+// quarter of a minute; elsewhere, the one that is sought is off.
 func announceTiming() announce.Timing {
-	return announce.Timing{
-		Reopen: 250 * time.Millisecond, Search: 500 * time.Millisecond, Pause: 6 * time.Second, TakeOver: 15 * time.Second,
-		Doubt: 6 * time.Second, Stay: 10 * time.Second,
+	t := announce.Timing{Reopen: 250 * time.Millisecond, Pause: 6 * time.Second, TakeOver: 30 * time.Second, Stay: 10 * time.Second}
+	if os.Getenv(envTwins) == "" {
+		t.Search, t.TakeOver, t.Doubt = 500*time.Millisecond, 15*time.Second, 6*time.Second
 	}
+	return t
 }
 
 func awaitWire(ctx context.Context) {
