@@ -23,6 +23,7 @@ import (
 // Times of changeTiming that a test has in the place of those of all.
 const (
 	envQuiet   = "HALO_TEST_QUIET"
+	envCount   = "HALO_TEST_COUNTDOWN"
 	envPrepare = "HALO_TEST_PREPARE"
 	envTrial   = "HALO_TEST_TRIAL"
 	envSettle  = "HALO_TEST_SETTLE"
@@ -41,7 +42,7 @@ func changeTiming() change.Timing {
 	}
 	return change.Timing{
 		Trial: of(envTrial, 2*time.Minute), Alone: 5 * time.Second, Quiet: of(envQuiet, 3*time.Minute), Visit: 8 * time.Second, Longest: 10 * time.Second, Lost: time.Second,
-		Prepare: of(envPrepare, 2*time.Minute), Recall: 5 * time.Second, Countdown: 2 * time.Second, Settle: of(envSettle, 4*time.Minute),
+		Prepare: of(envPrepare, 2*time.Minute), Recall: 5 * time.Second, Countdown: of(envCount, 2*time.Second), Settle: of(envSettle, 4*time.Minute),
 	}
 }
 
@@ -175,10 +176,11 @@ const (
 var inTheAir = []string{envAir + "=1", envDead + "=" + strconv.Itoa(deadChannel)}
 
 // TestTheMeshComesBack from a profile by which nobody hears anybody. None that works is
-// tried there, so that it may take less time to give up.
+// tried there, so that it may take less time to give up. Whoever misses the order to go
+// there misses all: nobody can tell him where the others are.
 func TestTheMeshComesBack(t *testing.T) {
 	t.Parallel()
-	boards := segments(t, 2, append(slices.Clone(inTheAir), envTrial+"=10s", envSettle+"=15s")...)
+	boards := segments(t, 2, append(slices.Clone(inTheAir), envCount+"=8s", envTrial+"=10s", envSettle+"=15s")...)
 	gw, nodes := boards[0], boards[1:]
 	gw.change(model.ProfileChange{Channel: new(deadChannel)})
 	for i, n := range nodes {
