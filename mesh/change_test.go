@@ -11,27 +11,38 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/vishvananda/netlink"
 
 	"halo.internal/mesh/change"
 	"halo.internal/mesh/nstest"
 	"halo.internal/model"
+	"halo.internal/model/paths"
 )
 
-// envQuiet is for how long a board looks for the gateway where it is, before it does on
-// other profiles. Where a test is not about that, no gateway is off for so long.
-const envQuiet = "HALO_TEST_QUIET"
+// Times of changeTiming that a test has in the place of those of all.
+const (
+	envQuiet   = "HALO_TEST_QUIET"
+	envCount   = "HALO_TEST_COUNTDOWN"
+	envPrepare = "HALO_TEST_PREPARE"
+	envTrial   = "HALO_TEST_TRIAL"
+	envSettle  = "HALO_TEST_SETTLE"
+)
 
 // changeTiming is shorter than that of a mesh in the air. What a node fetches from a
-// gateway that has lost its power may keep it for 20 s.
+// gateway that has lost its power may keep it for 20 s. Where a test is not about what
+// happens when it is over, a time is longer than anything takes for which there is no
+// processor: nothing waits for it to pass.
 func changeTiming() change.Timing {
-	quiet, err := time.ParseDuration(os.Getenv(envQuiet))
-	if err != nil {
-		quiet = 3 * time.Minute
+	of := func(env string, otherwise time.Duration) time.Duration {
+		if d, err := time.ParseDuration(os.Getenv(env)); err == nil {
+			return d
+		}
+		return otherwise
 	}
 	return change.Timing{
-		Trial: 20 * time.Second, Alone: 5 * time.Second, Quiet: quiet, Visit: 8 * time.Second, Longest: 10 * time.Second, Lost: time.Second,
-		Prepare: 30 * time.Second, Recall: 5 * time.Second, Countdown: 2 * time.Second, Settle: 30 * time.Second,
+		Trial: of(envTrial, 2*time.Minute), Alone: 5 * time.Second, Quiet: of(envQuiet, 3*time.Minute), Visit: 8 * time.Second, Longest: 10 * time.Second, Lost: time.Second,
+		Prepare: of(envPrepare, 2*time.Minute), Recall: 5 * time.Second, Countdown: of(envCount, 2*time.Second), Settle: of(envSettle, 4*time.Minute),
 	}
 }
 
@@ -106,114 +117,127 @@ func (d *board) shaken(other *board) error {
 	return nil
 }
 
+// hasWhole tells whether a node's card has the whole of the document that counts.
+func (d *board) hasWhole() error {
+	b, err := os.ReadFile(filepath.Join(d.root, paths.State, paths.Profile))
+	if err != nil {
+		return err
+	}
+	const sum = 8
+	var fields []cbor.RawMessage
+	var home []byte
+	err = cbor.Unmarshal(b[:len(b)-sum], &fields)
+	if err == nil {
+		err = cbor.Unmarshal(fields[0], &home)
+	}
+	if err == nil && (len(home) == 0 || home[0] != 0x80|3) { // an excerpt has five fields
+		err = errors.New("an excerpt alone")
+	}
+	return err
+}
+
+// change has a gateway change the profile, as soon as it has heard of the nodes that are
+// there.
 func (d *board) change(c model.ProfileChange) {
 	d.t.Helper()
-	if err := d.mesh.PutProfile(d.t.Context(), c); err != nil {
-		d.t.Fatal(err)
+	until(d.t, "the change begins", func() error { return d.mesh.PutProfile(d.t.Context(), c) })
+}
+
+// settled waits until a gateway is done with a change, and uses that channel.
+func (d *board) settled(t *testing.T, channel int, outcome string) (serial uint64) {
+	t.Helper()
+	until(t, "the change is over: "+outcome, func() error {
+		p, err := d.mesh.Profile(t.Context())
+		serial = p.Serial
+		if err == nil && (p.Channel != channel || p.Phase != string(change.Idle) || !strings.HasPrefix(p.Outcome, outcome)) {
+			err = fmt.Errorf("channel %d, %s %s: %+v", p.Channel, p.Phase, p.Outcome, p.Nodes)
+		}
+		return err
+	})
+	return serial
+}
+
+// follow waits until nodes are where the gateway is.
+func follow(t *testing.T, who []*board, channel int, serial uint64) {
+	t.Helper()
+	for i, n := range who {
+		until(t, fmt.Sprintf("node %d is on the gateway's profile", i), func() error { return n.on(channel, serial) })
+		until(t, "page through the overlay", n.fetch)
 	}
 }
 
-// TestTheMeshComesBack from a profile by which nobody hears anybody; and a node from one
-// that the mesh has left while it was off.
+// Of channels, on the last nobody hears anybody.
+const (
+	homeChannel  = 1
+	otherChannel = 6
+	deadChannel  = 11
+)
+
+var inTheAir = []string{envAir + "=1", envDead + "=" + strconv.Itoa(deadChannel)}
+
+// TestTheMeshComesBack from a profile by which nobody hears anybody. None that works is
+// tried there, so that it may take less time to give up. Whoever misses the order to go
+// there misses all: nobody can tell him where the others are.
 func TestTheMeshComesBack(t *testing.T) {
 	t.Parallel()
-	const home, dead, other = 1, 11, 6
-	boards := segments(t, 2, envAir+"=1", envDead+"="+strconv.Itoa(dead))
+	boards := segments(t, 2, append(slices.Clone(inTheAir), envCount+"=8s", envTrial+"=10s", envSettle+"=15s")...)
 	gw, nodes := boards[0], boards[1:]
-	settled := func(t *testing.T, channel int, outcome string) (serial uint64) {
-		t.Helper()
-		until(t, fmt.Sprintf("the change is over: %s", outcome), func() error {
-			p, err := gw.mesh.Profile(t.Context())
-			serial = p.Serial
-			if err == nil && (p.Channel != channel || p.Phase != string(change.Idle) || !strings.HasPrefix(p.Outcome, outcome)) {
-				err = fmt.Errorf("channel %d, %s %s: %+v", p.Channel, p.Phase, p.Outcome, p.Nodes)
-			}
-			return err
-		})
-		return serial
+	gw.change(model.ProfileChange{Channel: new(deadChannel)})
+	for i, n := range nodes {
+		until(t, fmt.Sprintf("node %d has gone there", i), func() error { return n.hasEvent("mesh.profile.switched") })
 	}
-	follow := func(t *testing.T, who []*board, channel int, serial uint64) {
-		t.Helper()
-		for i, n := range who {
-			until(t, fmt.Sprintf("node %d is on the gateway's profile", i), func() error { return n.on(channel, serial) })
-			until(t, "page through the overlay", n.fetch)
-		}
+	for i, n := range nodes {
+		until(t, fmt.Sprintf("node %d returns by itself", i), func() error { return n.hasEvent("mesh.profile.returned") })
 	}
+	serial := gw.settled(t, homeChannel, "taken back")
+	if err := gw.hasEvent("mesh.profile.undone"); err != nil {
+		t.Error(err)
+	}
+	follow(t, nodes, homeChannel, serial)
+}
 
-	t.Run("all, from where nobody is heard", func(t *testing.T) {
-		gw.change(model.ProfileChange{Channel: new(dead)})
-		for i, n := range nodes {
-			until(t, fmt.Sprintf("node %d has gone there", i), func() error { return n.hasEvent("mesh.profile.switched") })
-		}
-		for i, n := range nodes {
-			until(t, fmt.Sprintf("node %d returns by itself", i), func() error { return n.hasEvent("mesh.profile.returned") })
-		}
-		serial := settled(t, home, "taken back")
-		if err := gw.hasEvent("mesh.profile.undone"); err != nil {
-			t.Error(err)
-		}
-		follow(t, nodes, home, serial)
-	})
-
-	t.Run("a lone node, by the profiles of before", func(t *testing.T) {
-		gw.change(model.ProfileChange{Channel: new(other)})
-		follow(t, nodes, other, settled(t, other, "changed"))
-		nodes[1].cut()
-		gw.change(model.ProfileChange{Channel: new(home), Anyway: true})
-		serial := settled(t, home, "changed")
-		follow(t, nodes[:1], home, serial)
-		nodes[1].again()
-		follow(t, nodes[1:], home, serial)
-		list, err := nodes[1].mesh.Events(t.Context(), 0, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		// Nobody could tell it on the channel where it was: it has gone to look.
-		if !slices.ContainsFunc(list, func(e model.Event) bool {
-			return e.Kind == "mesh.profile.switched" && e.Fields["channel"] == strconv.Itoa(home) && e.Fields["serial"] != fmt.Sprint(serial)
-		}) {
-			t.Errorf("it did not try the profile of before: %+v", list)
-		}
-	})
+// TestALoneNodeComesBack from a profile that the mesh has left while it was off, by the
+// profiles of before.
+func TestALoneNodeComesBack(t *testing.T) {
+	t.Parallel()
+	boards := segments(t, 2, inTheAir...)
+	gw, nodes := boards[0], boards[1:]
+	gw.change(model.ProfileChange{Channel: new(otherChannel)})
+	follow(t, nodes, otherChannel, gw.settled(t, otherChannel, "changed"))
+	nodes[1].cut()
+	gw.cut()
+	gw.again() // and has shaken no hands with it: it does not wait for that one
+	until(t, "the gateway knows who is there", func() error { return errors.Join(nodes[0].fetch(), gw.shaken(nodes[0])) })
+	gw.change(model.ProfileChange{Channel: new(homeChannel), Anyway: true})
+	serial := gw.settled(t, homeChannel, "changed")
+	follow(t, nodes[:1], homeChannel, serial)
+	nodes[1].again()
+	follow(t, nodes[1:], homeChannel, serial)
+	list, err := nodes[1].mesh.Events(t.Context(), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Nobody could tell it on the channel where it was: it has gone to look.
+	if !slices.ContainsFunc(list, func(e model.Event) bool {
+		return e.Kind == "mesh.profile.switched" && e.Fields["channel"] == strconv.Itoa(homeChannel) && e.Fields["serial"] != fmt.Sprint(serial)
+	}) {
+		t.Errorf("it did not try the profile of before: %+v", list)
+	}
 }
 
 func TestTheMeshChangesItsProfile(t *testing.T) {
 	t.Parallel()
 	boards := segments(t, 3)
 	gw, nodes := boards[0], boards[1:]
-	first, err := gw.mesh.MeshSecret(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := func(t *testing.T, channel int) uint64 {
-		t.Helper()
-		var serial uint64
-		until(t, "the gateway on the new profile", func() error {
-			p, err := gw.mesh.Profile(t.Context())
-			serial = p.Serial
-			if err == nil && (p.Channel != channel || p.Phase != string(change.Idle) || p.Outcome != "changed") {
-				err = fmt.Errorf("channel %d, %s %s: %+v", p.Channel, p.Phase, p.Outcome, p.Nodes)
-			}
-			return err
-		})
-		return serial
-	}
-	follows := func(t *testing.T, who []*board, channel int, serial uint64) {
-		t.Helper()
-		for i, n := range who {
-			until(t, fmt.Sprintf("node %d on the new profile", i), func() error { return n.on(channel, serial) })
-			until(t, "page through the overlay", n.fetch)
-		}
-	}
 
 	t.Run("channel", func(t *testing.T) {
 		began := time.Now()
-		gw.change(model.ProfileChange{Channel: new(6)})
-		gw.change(model.ProfileChange{Channel: new(6)}) // again: the same change
+		gw.change(model.ProfileChange{Channel: new(otherChannel)})
+		gw.change(model.ProfileChange{Channel: new(otherChannel)}) // again: the same change
 		if err := gw.mesh.PutProfile(t.Context(), model.ProfileChange{Channel: new(11)}); err == nil {
 			t.Error("another change was begun meanwhile")
 		}
-		follows(t, nodes, 6, all(t, 6))
+		follow(t, nodes, otherChannel, gw.settled(t, otherChannel, "changed"))
 		t.Logf("it took %s", time.Since(began))
 		at := []time.Time{}
 		for _, b := range boards {
@@ -232,41 +256,6 @@ func TestTheMeshChangesItsProfile(t *testing.T) {
 		if spread > 2*time.Second { // clocks are the gateway's to a second or so
 			t.Errorf("they switched within %s", spread)
 		}
-	})
-
-	t.Run("secret, with a node off", func(t *testing.T) {
-		nodes[2].cut()
-		gw.change(model.ProfileChange{RotateSecret: true, Anyway: true})
-		serial := all(t, 6)
-		follows(t, nodes[:2], 6, serial)
-		second, err := gw.mesh.MeshSecret(t.Context())
-		if err != nil || second.PSK == first.PSK || len(second.PSK) < 26 {
-			t.Errorf("the secret is not another: %v", err)
-		}
-		began := time.Now()
-		step := func(what string) { t.Logf("%s after %s", what, time.Since(began).Round(time.Second)) }
-		until(t, "a member has the whole document", func() error {
-			for _, n := range nodes[:2] {
-				b, err := os.ReadFile(filepath.Join(n.root, "perm/halo/mesh-profile"))
-				if err == nil && len(b) > 600 {
-					return nil
-				}
-			}
-			return errors.New("excerpts alone")
-		})
-		gw.cut() // it comes back without the gateway
-		nodes[2].again()
-		step("all but the gateway and the node")
-		until(t, "the node that was off has rejoined", func() error { return nodes[2].hasEvent("mesh.profile.rejoined") })
-		until(t, "it uses the new secret", func() error { return nodes[2].on(6, serial) })
-		step("rejoined")
-		gw.again()
-		for i, n := range nodes {
-			// A handshake from before the gateway heard that the node began anew is lost with
-			// the peer of then, and a node that has none is waited for.
-			until(t, fmt.Sprintf("page of the gateway, and its peer, for node %d", i), func() error { return errors.Join(n.fetch(), gw.shaken(n)) })
-		}
-		step("the gateway is back")
 	})
 
 	t.Run("revoked", func(t *testing.T) {
@@ -292,7 +281,7 @@ func TestTheMeshChangesItsProfile(t *testing.T) {
 			}
 			return nil
 		})
-		follows(t, []*board{nodes[0], nodes[2]}, 6, serial)
+		follow(t, []*board{nodes[0], nodes[2]}, otherChannel, serial)
 		if p := nodes[1].profile(); p.Serial == serial {
 			t.Error("the revoked node has the new profile")
 		}
@@ -313,7 +302,7 @@ func TestTheMeshChangesItsProfile(t *testing.T) {
 			}
 			return err
 		})
-		follows(t, nodes[:1], 6, serial)
+		follow(t, nodes[:1], otherChannel, serial)
 		list, err := nodes[0].mesh.Events(t.Context(), 0, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -324,4 +313,48 @@ func TestTheMeshChangesItsProfile(t *testing.T) {
 			t.Error("the node was not awaited: it had to find its way back")
 		}
 	})
+}
+
+// TestTheSecretChangesWithoutANode that is off and awaited, until it is not: it learns the
+// new one from the others, without the gateway.
+func TestTheSecretChangesWithoutANode(t *testing.T) {
+	t.Parallel()
+	boards := segments(t, 3, envPrepare+"=15s") // who is late for a secret finds it by itself
+	gw, nodes := boards[0], boards[1:]
+	first, err := gw.mesh.MeshSecret(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes[2].cut()
+	gw.change(model.ProfileChange{RotateSecret: true, Anyway: true})
+	serial := gw.settled(t, homeChannel, "changed")
+	follow(t, nodes[:2], homeChannel, serial)
+	second, err := gw.mesh.MeshSecret(t.Context())
+	if err != nil || second.PSK == first.PSK || len(second.PSK) < 26 {
+		t.Errorf("the secret is not another: %v", err)
+	}
+	began := time.Now()
+	step := func(what string) { t.Logf("%s after %s", what, time.Since(began).Round(time.Second)) }
+	until(t, "a member has the whole document", func() error {
+		errs := [2]error{}
+		for i, n := range nodes[:2] {
+			if errs[i] = n.hasWhole(); errs[i] == nil {
+				return nil
+			}
+		}
+		return errors.Join(errs[:]...)
+	})
+	gw.cut() // it comes back without the gateway
+	nodes[2].again()
+	step("all but the gateway and the node")
+	until(t, "the node that was off has rejoined", func() error { return nodes[2].hasEvent("mesh.profile.rejoined") })
+	until(t, "it uses the new secret", func() error { return nodes[2].on(homeChannel, serial) })
+	step("rejoined")
+	gw.again()
+	for i, n := range nodes {
+		// A handshake from before the gateway heard that the node began anew is lost with
+		// the peer of then, and a node that has none is waited for.
+		until(t, fmt.Sprintf("page of the gateway, and its peer, for node %d", i), func() error { return errors.Join(n.fetch(), gw.shaken(n)) })
+	}
+	step("the gateway is back")
 }

@@ -26,7 +26,7 @@ func (m *core) announceConfig() announce.Config {
 			}
 			return announce.OpenSocket(underlayIface(m.bundle))
 		},
-		Log: m.Log,
+		Timing: m.AnnounceTiming, Log: m.Log,
 	}
 }
 

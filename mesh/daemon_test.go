@@ -64,7 +64,7 @@ func TestMain(m *testing.M) {
 // turns are how many tests run side by side, besides those that last longest: these begin
 // at once, since they wait for what takes its time, and since nothing says in which order
 // testing begins parallel tests. Devices wait for each other more than they work.
-var turns = make(chan struct{}, 6)
+var turns = make(chan struct{}, 4)
 
 // turn is Parallel for a test that is not among the longest.
 func turn(t *testing.T) {
@@ -78,7 +78,7 @@ func turn(t *testing.T) {
 var starting = make(chan func())
 
 // patience is how long anything may take; nothing waits for it to pass.
-const patience = 4 * time.Minute
+const patience = 6 * time.Minute
 
 // board is a device that can be started and cut off from power.
 type board struct {
@@ -149,7 +149,7 @@ func (d *board) launch() {
 	if err := <-started; err != nil {
 		d.t.Fatal(err)
 	}
-	d.mesh = local.NewMesh(filepath.Join(d.root, paths.MeshSocket))
+	d.mesh = meshOf(d.root)
 	cmd := d.cmd
 	d.t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it may be gone
@@ -277,13 +277,22 @@ func (d *board) ask(route string) error {
 	return nil
 }
 
-// status is the present one. A process that starts has no earlier one to answer with when
-// the kernel takes its time, as it does with namespaces that come and go, or when there is
-// no processor for it: whoever asks has to ask again.
+// meshOf returns a client for the halo-mesh of a board, which has the time that it needs:
+// where there is no processor for it, it does not hang.
+func meshOf(root string) *local.Mesh {
+	socket := filepath.Join(root, paths.MeshSocket)
+	return local.NewMeshOver(unixTransport(socket), socket, patience)
+}
+
+// status is the present one. When the kernel takes its time, as it does with namespaces that
+// come and go, or there is no processor, there is an earlier one or none: it is asked again.
 func (d *board) status() (s model.MeshStatus) {
 	d.t.Helper()
 	until(d.t, "status of the "+string(d.role), func() (err error) {
 		s, err = d.mesh.Status(d.t.Context())
+		if err == nil && s.StaleMS != 0 {
+			err = fmt.Errorf("it is %d ms old", s.StaleMS)
+		}
 		return err
 	})
 	return s
@@ -453,11 +462,7 @@ func TestNodesSpeakDirectly(t *testing.T) {
 	until(t, "both have joined", func() error { return errors.Join(a.fetch(), b.fetch()) })
 	ids := map[*board]string{a: a.status().Node, b: b.status().Node}
 	peer := func(of, other *board) (model.OverlayPeer, error) {
-		s, err := of.mesh.Status(t.Context())
-		if err != nil {
-			return model.OverlayPeer{}, err
-		}
-		for _, p := range s.Overlay {
+		for _, p := range of.status().Overlay {
 			if p.Node == ids[other] {
 				return p, nil
 			}
@@ -509,7 +514,7 @@ func TestAFreshCardOfALowerEpochTakesTheGatewaysPlace(t *testing.T) { testFreshC
 func TestAFreshCardOfTheSameEpochTakesTheGatewaysPlace(t *testing.T) { testFreshCard(t, "7") }
 
 func testFreshCard(t *testing.T, epoch string) {
-	turn(t)
+	t.Parallel()
 	gwBundle, nodeBundle, _ := bundles(t)
 	card := func(epoch string) *board {
 		d := newBoard(t, model.RoleGateway, gwBundle)
@@ -657,15 +662,18 @@ func TestASecondGatewayOfAHigherEpochStandsDown(t *testing.T) { testSecondGatewa
 func testSecondGateway(t *testing.T, firstEpoch, secondEpoch string) {
 	t.Parallel()
 	gwBundle, nodeBundle, key := bundles(t)
+	twins := []string{envTwins + "=1"}
 	card := func(epoch string) *board {
 		d := newBoard(t, model.RoleGateway, gwBundle)
 		if err := os.WriteFile(filepath.Join(d.root, epochFile), []byte(epoch), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		d.env = twins
 		d.start()
 		return d
 	}
 	first, node := card(firstEpoch), newBoard(t, model.RoleNode, nodeBundle)
+	node.env = twins
 	node.start()
 	ports := hub(t, first, node)
 	until(t, "page of the first gateway", node.fetch)
@@ -752,6 +760,7 @@ func (d *board) reconnect(other *board) {
 }
 
 func TestGatewayWithoutBundleFoundsANetwork(t *testing.T) {
+	turn(t)
 	gw := newBoard(t, model.RoleGateway, nil)
 	gw.start()
 	until(t, "gateway's socket", func() error { _, err := gw.mesh.Status(t.Context()); return err })
@@ -803,6 +812,7 @@ func TestGatewayWithoutBundleFoundsANetwork(t *testing.T) {
 }
 
 func TestNodeWithoutUsableBundleSaysSo(t *testing.T) {
+	turn(t)
 	_, good, _ := bundles(t)
 	gwBundle, _, _ := bundles(t)
 	for _, tc := range []struct {
@@ -841,6 +851,7 @@ func TestNodeWithoutUsableBundleSaysSo(t *testing.T) {
 }
 
 func TestTermination(t *testing.T) {
+	turn(t)
 	d := newBoard(t, model.RoleGateway, nil)
 	d.start()
 	until(t, "socket", func() error { _, err := d.mesh.Status(t.Context()); return err })
@@ -863,6 +874,7 @@ func TestTermination(t *testing.T) {
 // A data partition that is not there: everything works, nothing is kept, and
 // everybody is told.
 func TestNodeWithoutDataPartitionIsVolatile(t *testing.T) {
+	turn(t)
 	gwBundle, _, key := bundles(t)
 	gw := newBoard(t, model.RoleGateway, gwBundle)
 	perm := filepath.Join(gw.root, paths.Perm)

@@ -37,9 +37,11 @@ import (
 	"halo.internal/identity"
 	"halo.internal/local"
 	"halo.internal/mesh"
+	"halo.internal/mesh/announce"
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/bridge"
 	"halo.internal/mesh/doctor"
+	"halo.internal/mesh/iface"
 	"halo.internal/mesh/nstest"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -50,10 +52,11 @@ import (
 
 // What a board's process is told by its environment.
 const (
-	envRole = "HALO_TEST_ROLE"
-	envRoot = "HALO_TEST_ROOT"
-	envBoot = "HALO_TEST_BOOT"
-	envSkew = "HALO_TEST_SKEW"
+	envRole  = "HALO_TEST_ROLE"
+	envRoot  = "HALO_TEST_ROOT"
+	envBoot  = "HALO_TEST_BOOT"
+	envSkew  = "HALO_TEST_SKEW"
+	envTwins = "HALO_TEST_TWINS"
 
 	probeSocket = "probe.sock"
 	epochFile   = "epoch"  // of the fake gateway-api
@@ -78,11 +81,14 @@ func device(role model.Role) int {
 		return 2
 	}
 	go serveProbe(ctx, filepath.Join(root, probeSocket))
+	if os.Getenv(envSegment) != "" { // it is plugged in when power comes
+		awaitWire(ctx)
+	}
 	switch {
 	case role == model.RoleGateway && os.Getenv(envReal) != "":
 		go realAPI(ctx, root)
 	case role == model.RoleGateway:
-		go (&fakeAPI{root: root, mesh: local.NewMesh(filepath.Join(root, paths.MeshSocket))}).run(ctx)
+		go (&fakeAPI{root: root, mesh: meshOf(root)}).run(ctx)
 	}
 	err = mesh.Run(ctx, mesh.Config{
 		Userspace: true, Root: root, Role: role, BootID: os.Getenv(envBoot), Boot: plainBoot{}, Clock: &skewed{offset: skew},
@@ -93,7 +99,7 @@ func device(role model.Role) int {
 			}
 			return &cable{c: c, err: errors.New("no cable yet")}
 		},
-		ChangeTiming: changeTiming(), RekeyOverlap: 15 * time.Second, TakeOver: 30 * time.Second, RejoinPause: 5 * time.Second,
+		AnnounceTiming: announceTiming(), ChangeTiming: changeTiming(), RekeyOverlap: 15 * time.Second, RejoinPause: 5 * time.Second,
 		Restart: func() error { os.Exit(restarted); return nil },
 		Log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -102,6 +108,26 @@ func device(role model.Role) int {
 		return 1
 	}
 	return 0
+}
+
+// announceTiming is shorter than that of a mesh in the air. Where two gateways are there
+// for long (envTwins), one of them is gone when it has not answered for two searches of a
+// quarter of a minute; elsewhere, the one that is sought is off.
+func announceTiming() announce.Timing {
+	t := announce.Timing{Reopen: 250 * time.Millisecond, Pause: 6 * time.Second, TakeOver: 30 * time.Second, Stay: 10 * time.Second}
+	if os.Getenv(envTwins) == "" {
+		t.Search, t.TakeOver, t.Doubt = 500*time.Millisecond, 15*time.Second, 6*time.Second
+	}
+	return t
+}
+
+func awaitWire(ctx context.Context) {
+	for ctx.Err() == nil {
+		if _, err := netlink.LinkByName(wireIface); err == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 func upLoopback() error {
@@ -149,17 +175,23 @@ type cable struct {
 
 // Run addresses every cable that appears.
 func (c *cable) Run(ctx context.Context) error {
-	index := 0
-	for ctx.Err() == nil {
+	index, failed := 0, false
+	var changes iface.Changes // to look each time would be a quarter of a board's work
+	defer changes.Close()
+	for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+		if !changes.Any() && !failed {
+			continue
+		}
 		link, err := netlink.LinkByName(paths.BatIface)
 		c.mu.Lock()
-		if err == nil && link.Attrs().Index != index {
-			index = link.Attrs().Index
-			err = c.address()
+		if failed = false; err == nil && link.Attrs().Index != index {
+			if err = c.address(); err == nil {
+				index = link.Attrs().Index
+			}
+			failed = err != nil
 		}
 		c.err = err
 		c.mu.Unlock()
-		time.Sleep(20 * time.Millisecond)
 	}
 	return nil
 }
@@ -383,6 +415,12 @@ func (f *fakeAPI) run(ctx context.Context) {
 // follow raises the epoch as a fresh card does when nodes have heard another card.
 func (f *fakeAPI) follow(ctx context.Context) {
 	for ; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+		f.mu.Lock()
+		fresh := len(f.Admitted) == 0
+		f.mu.Unlock()
+		if !fresh { // nothing follows from it any more, and a status is dear
+			continue
+		}
 		s, err := f.mesh.Status(ctx)
 		if err != nil {
 			continue

@@ -68,96 +68,107 @@ func finding(r model.DoctorReport, fault, detail string) (model.DoctorFinding, e
 	return model.DoctorFinding{}, fmt.Errorf("no finding of %s: …%s…", fault, detail)
 }
 
-// TestPathDoctor seeds the three faults into a network of a gateway and a node: a
-// switch that takes no large frames, somebody else's routes and rules, and a rule
-// that drops what goes to all.
-func TestPathDoctor(t *testing.T) {
-	turn(t)
+// patients are a gateway and a node on a hub, whose names of ports are returned too, and
+// are well.
+func patients(t *testing.T) (gw, node *board, ports []string) {
+	t.Helper()
 	gwBundle, nodeBundle, _ := bundles(t)
-	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
+	gw, node = newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)
 	gw.start()
 	node.start()
-	ports := hub(t, gw, node)
+	ports = hub(t, gw, node)
 	until(t, "page through the overlay", node.fetch)
-	well := func(gateway bool) func(model.DoctorReport) error {
+	node.examined(t, "the node's path is well", well(true))
+	gw.examined(t, "the gateway's path is well", well(false))
+	return gw, node, ports
+}
+
+// well tells what is wrong with the path to the gateway, or to a node.
+func well(gateway bool) func(model.DoctorReport) error {
+	return func(r model.DoctorReport) error {
+		p, err := pathTo(r, gateway)
+		if err != nil {
+			return err
+		}
+		if !p.Answers || p.OverlayMTU != 1420 || p.UnderlayMTU != 1500 || p.Limit != 0 || p.Fragment != 0 || p.LatencyMS <= 0 || p.Multicast != "yes" {
+			return errors.New("not well")
+		}
+		return nil
+	}
+}
+
+// TestLargePacketsVanish at a switch that takes no large frames, until the path doctor of
+// either end holds to what passes.
+func TestLargePacketsVanish(t *testing.T) {
+	t.Parallel()
+	gw, node, ports := patients(t)
+	for _, port := range ports {
+		if err := netlink.LinkSetMTU(nstest.Link(t, port), 1400); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mended := func(gateway bool) func(model.DoctorReport) error {
 		return func(r model.DoctorReport) error {
 			p, err := pathTo(r, gateway)
-			if err != nil {
+			f, errFinding := finding(r, model.FaultMTU, "vanish")
+			if err := errors.Join(err, errFinding); err != nil {
 				return err
 			}
-			if !p.Answers || p.OverlayMTU != 1420 || p.UnderlayMTU != 1500 || p.Limit != 0 || p.Fragment != 0 || p.LatencyMS <= 0 || p.Multicast != "yes" {
-				return errors.New("not well")
+			// What WireGuard pads to 16 octets and adds 80 to has to fit.
+			if f.Mended == nil || f.Treatment == "" || p.Limit != 1312 || p.OverlayMTU != 1312 || p.Fragment != 1392 || p.UnderlayMTU != 1392 {
+				return errors.New("not mended")
 			}
 			return nil
 		}
 	}
-	node.examined(t, "the node's path is well", well(true))
-	gw.examined(t, "the gateway's path is well", well(false))
+	var other sync.WaitGroup
+	other.Go(func() { _, _ = gw.mesh.Examine(context.Background()) }) // at the same time
+	node.examined(t, "the node mends its direction", mended(true))
+	other.Wait()
+	gw.examined(t, "the gateway mends its direction", mended(false))
+	until(t, "a large page over the mended path", func() error { return node.ask("/fetch?octets=300000") })
+	for _, d := range []*board{gw, node} {
+		if err := errors.Join(d.hasEvent("doctor.found"), d.hasEvent("doctor.mended")); err != nil {
+			t.Error(err)
+		}
+	}
+	_, inside := node.inside()
+	if r, err := routesTo(inside, "0.0.0.0/0"); err != nil || len(r) != 1 || r[0].MTU != 1312 || r[0].Priority != overlay.Metric {
+		t.Errorf("the node's default route: %+v, %v", r, err)
+	}
+
+	for _, port := range ports {
+		if err := netlink.LinkSetMTU(nstest.Link(t, port), 1500); err != nil {
+			t.Fatal(err)
+		}
+	}
+	node.examined(t, "the node's path is well again", well(true))
+	gw.examined(t, "the gateway's path is well again", well(false))
+	node.examined(t, "the finding has ended", func(r model.DoctorReport) error {
+		f, err := finding(r, model.FaultMTU, "vanish")
+		if err == nil && f.Ended == nil {
+			err = errors.New("not ended")
+		}
+		return err
+	})
+	if r, err := routesTo(inside, "0.0.0.0/0"); err != nil || len(r) != 1 || r[0].MTU != 0 {
+		t.Errorf("the node's default route: %+v, %v", r, err)
+	}
+	if r, err := routesTo(inside, "10.42.0.1/32"); err != nil || len(r) != 0 {
+		t.Errorf("a route to the gateway alone is left: %+v, %v", r, err)
+	}
+}
+
+// TestPathDoctor seeds faults into a network of a gateway and a node: somebody else's
+// routes and rules, and a rule that drops what goes to all.
+func TestPathDoctor(t *testing.T) {
+	t.Parallel()
+	gw, node, _ := patients(t)
 	node.examined(t, "the node's traffic for outside follows", func(r model.DoctorReport) error {
 		if r.Route == nil || !r.Route.Follows || !r.Route.Answers || r.Route.Iface != paths.OverlayIface || r.Route.Detail != "" {
 			return errors.New("route")
 		}
 		return nil
-	})
-
-	t.Run("large packets vanish", func(t *testing.T) {
-		for _, port := range ports {
-			if err := netlink.LinkSetMTU(nstest.Link(t, port), 1400); err != nil {
-				t.Fatal(err)
-			}
-		}
-		mended := func(gateway bool) func(model.DoctorReport) error {
-			return func(r model.DoctorReport) error {
-				p, err := pathTo(r, gateway)
-				f, errFinding := finding(r, model.FaultMTU, "vanish")
-				if err := errors.Join(err, errFinding); err != nil {
-					return err
-				}
-				// What WireGuard pads to 16 octets and adds 80 to has to fit.
-				if f.Mended == nil || f.Treatment == "" || p.Limit != 1312 || p.OverlayMTU != 1312 || p.Fragment != 1392 || p.UnderlayMTU != 1392 {
-					return errors.New("not mended")
-				}
-				return nil
-			}
-		}
-		var other sync.WaitGroup
-		other.Go(func() { _, _ = gw.mesh.Examine(context.Background()) }) // at the same time
-		node.examined(t, "the node mends its direction", mended(true))
-		other.Wait()
-		gw.examined(t, "the gateway mends its direction", mended(false))
-		if err := node.ask("/fetch?octets=300000"); err != nil {
-			t.Errorf("a large page over the mended path: %v", err)
-		}
-		for _, d := range []*board{gw, node} {
-			if err := errors.Join(d.hasEvent("doctor.found"), d.hasEvent("doctor.mended")); err != nil {
-				t.Error(err)
-			}
-		}
-		_, inside := node.inside()
-		if r, err := routesTo(inside, "0.0.0.0/0"); err != nil || len(r) != 1 || r[0].MTU != 1312 || r[0].Priority != overlay.Metric {
-			t.Errorf("the node's default route: %+v, %v", r, err)
-		}
-
-		for _, port := range ports {
-			if err := netlink.LinkSetMTU(nstest.Link(t, port), 1500); err != nil {
-				t.Fatal(err)
-			}
-		}
-		node.examined(t, "the node's path is well again", well(true))
-		gw.examined(t, "the gateway's path is well again", well(false))
-		node.examined(t, "the finding has ended", func(r model.DoctorReport) error {
-			f, err := finding(r, model.FaultMTU, "vanish")
-			if err == nil && f.Ended == nil {
-				err = errors.New("not ended")
-			}
-			return err
-		})
-		if r, err := routesTo(inside, "0.0.0.0/0"); err != nil || len(r) != 1 || r[0].MTU != 0 {
-			t.Errorf("the node's default route: %+v, %v", r, err)
-		}
-		if r, err := routesTo(inside, "10.42.0.1/32"); err != nil || len(r) != 0 {
-			t.Errorf("a route to the gateway alone is left: %+v, %v", r, err)
-		}
 	})
 
 	t.Run("default route does not follow", func(t *testing.T) {

@@ -65,7 +65,7 @@ func newGateway(c *core) *gateway {
 	listens := c.announceConfig()
 	listens.Kin = newKin(c.net, g.roll).of
 	g.voice = announce.NewGatewaySide(listens, g.self, g.meetAndHear)
-	g.voice.Standing, g.voice.Met, g.voice.TakeOver = g.rank, g.met, c.TakeOver
+	g.voice.Standing, g.voice.Met = g.rank, g.met
 	g.voice.Announced = func(m announce.Gateway) { g.nextKeyTold(m.NextKey) }
 	g.loadStanding()
 	return g

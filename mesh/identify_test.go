@@ -43,6 +43,7 @@ func (v *flakyVault) Put(name string, b []byte) error {
 // A card that fails to read for a while must not cost the device its name: one
 // was made anew, and written over both copies of the old one.
 func TestAnIdentityThatCannotBeReadIsNotReplaced(t *testing.T) {
+	t.Parallel()
 	own := identity.State{Key: identity.New(), BootCounter: 7, BootID: "boot-6"}
 	seed := identity.New()
 	for _, tc := range []struct {

@@ -23,6 +23,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/identity/operator"
 	"halo.internal/local"
+	"halo.internal/mesh/announce"
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/change"
 	"halo.internal/mesh/clock"
@@ -55,9 +56,8 @@ type Config struct {
 	Underlay func(UnderlayConfig) Underlay
 	// ChangeTiming is that of changes of the mesh profile; zero: as it is meant.
 	ChangeTiming change.Timing
-	// TakeOver is how long another gateway with this one's key has to be silent until
-	// this one, which has stood down for it, serves; zero: as long as is meant.
-	TakeOver time.Duration
+	// AnnounceTiming is that of finding out who is there; zero: as it is meant.
+	AnnounceTiming announce.Timing
 	// RekeyOverlap is how long both overlay keys of a device hold; zero: two minutes.
 	RekeyOverlap time.Duration
 	// RejoinPause is the least time between two successful joins; zero: a minute.

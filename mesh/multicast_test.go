@@ -25,8 +25,6 @@ type phone struct {
 
 var tak = netip.MustParseAddrPort("239.2.3.1:6969")
 
-// newPhone must come before a board starts: those end with the thread that started
-// them, and this ends threads.
 func newPhone(t *testing.T, name string, at netip.Addr) *phone {
 	t.Helper()
 	near, far := nstest.Cable(t, name, name+"f")
@@ -65,6 +63,7 @@ func (p *phone) plug(t *testing.T, d *board) {
 // TestPhonesHearEachOther has a client of the gateway and one of a node speak to a group,
 // through all that lies between: firewalls, the signed list, WireGuard.
 func TestPhonesHearEachOther(t *testing.T) {
+	turn(t)
 	near, far := newPhone(t, "phone0", netip.MustParseAddr("10.43.0.20")), newPhone(t, "phone1", netip.MustParseAddr("10.43.1.20"))
 	gwBundle, nodeBundle, _ := bundles(t)
 	gw, node := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle)

@@ -50,6 +50,7 @@ type segment struct {
 	err   error
 	heard map[dot11.MAC]time.Time
 	out   *packet.Conn
+	early []func() // what was said before the wire was open
 	own   net.HardwareAddr
 	again chan struct{}
 }
@@ -145,7 +146,12 @@ func (s *segment) serve(ctx context.Context) error {
 	s.mu.Lock()
 	s.out, s.own, s.err = out, under.HardwareAddr, nil
 	clear(s.heard)
+	early := s.early
+	s.early = nil
 	s.mu.Unlock()
+	for _, say := range early {
+		say()
+	}
 	number := s.number()
 	var owned sync.WaitGroup
 	defer owned.Wait()
@@ -251,7 +257,8 @@ func (s *segment) Say(to mesh.Stranger, payload []byte) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.out == nil {
+	if s.out == nil { // a device asks once as it starts, and then not for 20 s
+		s.early = append(s.early, func() { s.Say(to, payload) })
 		return
 	}
 	f := append(append([]byte{}, mac[:]...), s.own...)

@@ -67,14 +67,7 @@ func (g *gateway) met(t announce.Twinned) {
 
 func (g *gateway) standsDown(t announce.Twinned) string {
 	return fmt.Sprintf("another gateway with this one's key is on the air, with epoch %d, and serves the network; this one stands down. %s. "+
-		"If this one is to replace the other, switch the other off: this one serves by itself when the other has been silent for %s", t.Other.Epoch, twinAdvice, g.takeOver())
-}
-
-func (g *gateway) takeOver() time.Duration {
-	if g.TakeOver != 0 {
-		return g.TakeOver
-	}
-	return announce.TakeOver
+		"If this one is to replace the other, switch the other off: this one serves by itself when the other has been silent for %s", t.Other.Epoch, twinAdvice, g.AnnounceTiming.WithDefaults().TakeOver)
 }
 
 // watchTwin is what health says of another gateway; empty: nothing.

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"halo.internal/lab/air/physics"
 	"halo.internal/lab/air/rogue"
 	"halo.internal/lab/network"
+	"halo.internal/model"
+	"halo.internal/model/apitype"
 	"halo.internal/model/graph"
 )
 
@@ -57,6 +62,17 @@ func radioRemoved(ctx context.Context, w *World, r *Result) error {
 	return w.Recovered(ctx, o, r)
 }
 
+// Kinds of halo-mesh's events: what was done about a radio, why in the fields evidence and
+// reason, and how a recovery went, each stage with its milliseconds.
+const (
+	restartedEvent = "mesh.radio.restarted"
+	healedEvent    = "mesh.radio.healed"
+	recoveredEvent = "mesh.recovered"
+)
+
+// unreported is the evidence against a driver that says of no frame that it was sent.
+const unreported = "unreported"
+
 // wedgeLimit is how long a device may take to find out that a driver hangs: what
 // it sees has to stand for some time before it disturbs a radio.
 const wedgeLimit = 10 * time.Minute
@@ -81,7 +97,45 @@ func driverWedged(ctx context.Context, w *World, r *Result) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	return w.Recovered(ctx, o, r)
+	if err := w.Recovered(ctx, o, r); err != nil {
+		return err
+	}
+	return w.eventually(ctx, "it is told what was done, and how it went", func() error { return w.unwedged(ctx, m, o.event) })
+}
+
+// unwedged checks what is told after an event of a radio whose driver has hung: for what
+// it was restarted, and it alone, that it works again, and that the way to the gateway
+// was whole after it had peers.
+func (w *World) unwedged(ctx context.Context, m *network.Machine, after int64) error {
+	of := func(node, kind string) (list []apitype.Event, err error) {
+		if list, err = w.Admin.EventsSince(ctx, node, kind, after); err == nil {
+			err = expect(len(list) > 0, "events %s of %s, got none", kind, m.Name())
+		}
+		return list, err
+	}
+	restarted, err := of(m.Name(), restartedEvent)
+	all, errAll := of("", restartedEvent)
+	healed, errHealed := of(m.Name(), healedEvent)
+	recovered, errRecovered := of(m.Name(), recoveredEvent)
+	if err := errors.Join(err, errAll, errHealed, errRecovered); err != nil {
+		return err
+	}
+	return errors.Join(
+		expect(slices.ContainsFunc(restarted, func(e apitype.Event) bool {
+			return e.Fields["evidence"] == unreported && strings.Contains(e.Fields["reason"], "says of none that it was sent")
+		}), "a restart since the driver says of no frame that it was sent, got %+v", restarted),
+		expect(len(all) == len(restarted), "no restart of another's radio, got %+v", all),
+		expect(len(healed) == 1, "one word that the radio works again, got %+v", healed),
+		expect(slices.ContainsFunc(recovered, peersCameBack), "a recovery from what broke, with peers on the way and telemetry at its end, got %+v", recovered),
+	)
+}
+
+// peersCameBack tells whether an event is of a recovery from something that broke, in which
+// peers were lost and came back, and which ended with acknowledged readings.
+func peersCameBack(e apitype.Event) bool {
+	peer, err := strconv.ParseInt(e.Fields[string(model.StagePeer)], 10, 64)
+	return err == nil && peer > 0 && e.Fields["cause"] == string(model.CauseBroken) && e.Fields["check"] != "" &&
+		e.Fields["total_ms"] != "" && e.Fields[string(model.StageTelemetry)] == e.Fields["total_ms"]
 }
 
 func meshKilled(ctx context.Context, w *World, r *Result) error {
@@ -89,7 +143,8 @@ func meshKilled(ctx context.Context, w *World, r *Result) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range []*network.Machine{w.nodes()[0], w.gateway()} {
+	killed := []*network.Machine{w.nodes()[0], w.gateway()}
+	for _, m := range killed {
 		limit, cancel := context.WithTimeoutCause(ctx, Limit, fmt.Errorf("not within %s", Limit))
 		err := w.Net.KillProcess(limit, m.Name(), "halo-mesh")
 		cancel()
@@ -99,7 +154,30 @@ func meshKilled(ctx context.Context, w *World, r *Result) error {
 	}
 	o.Over()
 	r.Since = "it is dead"
-	return w.Recovered(ctx, o, r)
+	if err := w.Recovered(ctx, o, r); err != nil {
+		return err
+	}
+	return w.eventually(ctx, "the radios have the addresses of before", func() error {
+		for _, m := range killed {
+			s, _, err := w.status(ctx, m)
+			if err != nil {
+				return err
+			}
+			if was, is := addressesOf(o.before.views[m.Name()].status.Radios), addressesOf(s.Radios); !slices.Equal(was, is) {
+				return fmt.Errorf("expected radios %v of %s, got %v", was, m.Name(), is)
+			}
+		}
+		return nil
+	})
+}
+
+// addressesOf are the radios' hardware addresses, in order.
+func addressesOf(radios []model.Radio) (list []string) {
+	for _, r := range radios {
+		list = append(list, r.MAC)
+	}
+	slices.Sort(list)
+	return list
 }
 
 func partition(ctx context.Context, w *World, r *Result) error {
@@ -142,6 +220,14 @@ func (w *World) CutOff(ctx context.Context, r *Result, m *network.Machine) error
 	r.note("cut off for %.0f s", o.since.Sub(o.began).Seconds())
 	if err := w.Recovered(ctx, o, r); err != nil {
 		return err
+	}
+	// It was alone with a radio that works: nothing speaks against that.
+	restarted, err := w.Admin.EventsSince(ctx, m.Name(), restartedEvent, o.event)
+	if err != nil {
+		return err
+	}
+	if blamed := slices.DeleteFunc(restarted, func(e apitype.Event) bool { return e.Fields["evidence"] == "" }); len(blamed) > 0 {
+		return fmt.Errorf("expected that the radio of %s, which was alone, is not taken for broken, got %+v", m.Name(), blamed)
 	}
 	return w.eventually(ctx, "the network's picture shows the links of who was cut off, as before", func() error {
 		n, err := w.Admin.Node(ctx, m.Name())

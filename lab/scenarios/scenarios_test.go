@@ -324,3 +324,26 @@ func namedNetwork(t *testing.T, nodes int) []*network.Machine {
 	})
 	return n.Machines()
 }
+
+func TestPeersCameBack(t *testing.T) {
+	event := func(change func(map[string]string)) apitype.Event {
+		f := map[string]string{"cause": "broken", "check": "peers", "total_ms": "81200", "peer": "74100", "overlay": "76000", "telemetry": "81200"}
+		change(f)
+		return apitype.Event{Event: model.Event{Kind: recoveredEvent, Fields: f}}
+	}
+	if e := event(func(map[string]string) {}); !peersCameBack(e) {
+		t.Errorf("%+v is not taken for a recovery", e)
+	}
+	for name, change := range map[string]func(map[string]string){
+		"a start":                          func(f map[string]string) { f["cause"] = "power-on" },
+		"nothing broke":                    func(f map[string]string) { delete(f, "check") },
+		"peers were there all the time":    func(f map[string]string) { f["peer"] = "-1" },
+		"peers never came":                 func(f map[string]string) { delete(f, "peer") },
+		"it did not end":                   func(f map[string]string) { delete(f, "total_ms"); delete(f, "telemetry") },
+		"it ended without acknowledgement": func(f map[string]string) { f["telemetry"] = "-1" },
+	} {
+		if e := event(change); peersCameBack(e) {
+			t.Errorf("%s is taken for a recovery: %+v", name, e)
+		}
+	}
+}

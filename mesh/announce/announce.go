@@ -7,6 +7,7 @@
 package announce
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,34 @@ type Config struct {
 	// Kin, if any, tells whose address that is: strangers cannot take the share of others.
 	// It is called by one goroutine at a time, for each datagram.
 	Kin func(from netip.Addr) Kin
-	Log *slog.Logger
+	// Timing has intervals in the place of those that are meant.
+	Timing Timing
+	Log    *slog.Logger
+}
+
+// Timing holds the intervals of a socket that is not to be had, and of finding out who is
+// there where more than one gateway has the network's key. A zero field stands for its
+// default.
+type Timing struct {
+	Reopen time.Duration // between tries to open the socket
+
+	// Of gateways.
+	Search   time.Duration // wait after a search's first question; doubles
+	Pause    time.Duration // between the starts of two searches
+	TakeOver time.Duration // that the other one is silent until one that has stood down serves
+
+	// Of nodes.
+	Doubt time.Duration // that it is asked whether the own gateway answers, when another one has
+	Stay  time.Duration // that its answer is good against another one
+}
+
+// WithDefaults fills in what is zero.
+func (t Timing) WithDefaults() Timing {
+	return Timing{
+		Reopen: cmp.Or(t.Reopen, reopenAfter),
+		Search: cmp.Or(t.Search, twinFirst), Pause: cmp.Or(t.Pause, twinPause), TakeOver: cmp.Or(t.TakeOver, TakeOver),
+		Doubt: cmp.Or(t.Doubt, doubt), Stay: cmp.Or(t.Stay, stay),
+	}
 }
 
 const (
@@ -137,7 +165,7 @@ type datagram struct {
 // loop keeps a socket open and hands what it receives and lets in to run, which returns
 // when the socket fails or ctx ends.
 func (c Config) loop(ctx context.Context, counters *Counters, run func(ctx context.Context, s Socket, in <-chan datagram)) error {
-	told := false
+	told, reopen := false, c.Timing.WithDefaults().Reopen
 	g := newIntake(c.Kin)
 	heard := func(from netip.Addr) bool {
 		ok := g.pass(time.Now(), from)
@@ -153,7 +181,7 @@ func (c Config) loop(ctx context.Context, counters *Counters, run func(ctx conte
 				c.Log.Warn("announcements wait for the mesh interface", "iface", paths.BatIface, "err", err)
 				told = true
 			}
-			sleep(ctx, reopenAfter)
+			sleep(ctx, reopen)
 			continue
 		}
 		if told {
@@ -163,7 +191,7 @@ func (c Config) loop(ctx context.Context, counters *Counters, run func(ctx conte
 		if err := c.serve(ctx, s, heard, run); err != nil && ctx.Err() == nil {
 			c.Log.Warn("announcements lost their socket", "iface", paths.BatIface, "err", err)
 			told = true
-			sleep(ctx, reopenAfter)
+			sleep(ctx, reopen)
 		}
 	}
 	return nil

@@ -2,7 +2,6 @@ package announce
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"net/netip"
 	"sync/atomic"
@@ -40,9 +39,7 @@ type GatewaySide struct {
 	// Announced, if any, is told of every announcement that has gone out to all: one
 	// that was asked for may have to wait. It must not wait for Run.
 	Announced func(Gateway)
-	// TakeOver, if not zero, takes the place of the constant.
-	TakeOver time.Duration
-	Counters Counters
+	Counters  Counters
 
 	poke    chan struct{}
 	press   chan struct{}
@@ -202,7 +199,7 @@ type reply struct {
 func (g *GatewaySide) Run(ctx context.Context) error {
 	r := &speaker{
 		GatewaySide: g, codec: Codec{g.Network}, seq: sequence{since: g.Since}, senders: map[identity.PublicKey]*sender{},
-		twins: newTwins(newInstance(), cmp.Or(g.TakeOver, TakeOver)),
+		twins: newTwins(newInstance(), g.Timing),
 	}
 	before := g.Twinned()
 	r.twins.aside, r.twins.other = before.Aside, before.Other

@@ -154,7 +154,7 @@ func TestTwoGatewaysOnBatman(t *testing.T) {
 		voice = announce.NewGatewaySide(m.config(net), func() announce.Gateway {
 			return announce.Gateway{WireGuardKey: make([]byte, 32), CASHA256: append(make([]byte, 31), name[0]), TimeMS: time.Now().UnixMilli()}
 		}, func(announce.Node, netip.Addr) <-chan struct{} { return nil })
-		voice.Standing, voice.TakeOver = func() announce.Standing { return standing }, 20*time.Second
+		voice.Standing, voice.Timing.TakeOver = func() announce.Standing { return standing }, 20*time.Second
 		voice.Met = func(w announce.Twinned) { place(w.Aside) }
 		return m, voice, run(t, voice.Run)
 	}

@@ -104,6 +104,7 @@ type profiles struct{ held, using uint64 }
 // search is the state of a NodeSide's run.
 type search struct {
 	*NodeSide
+	t      Timing
 	codec  Codec
 	seq    sequence
 	known  bool  // an answer to a nonce has come: stamp is fresh
@@ -156,7 +157,7 @@ type rival struct {
 
 // Run asks and listens until ctx ends.
 func (n *NodeSide) Run(ctx context.Context) error {
-	r := &search{NodeSide: n, codec: Codec{n.Network}, seq: sequence{since: n.Since}}
+	r := &search{NodeSide: n, t: n.Timing.WithDefaults(), codec: Codec{n.Network}, seq: sequence{since: n.Since}}
 	r.floods = bucket{rate: toAllPerSecond, burst: toAllBurst}
 	r.stamp.Epoch, r.home.ca = n.Floor, n.Home
 	if m, err := r.codec.Decode(n.Evidence); err == nil {
@@ -351,7 +352,7 @@ func (r *search) moves(g Gateway) bool {
 	now := time.Now()
 	answers := r.answers(g.Nonce)
 	switch {
-	case now.Sub(r.homed) < stay:
+	case now.Sub(r.homed) < r.t.Stay:
 		// Both answer: to the same question, or to the own one's last.
 		if r.Twin != nil && (answers || r.done.is(g.Nonce)) {
 			r.Twin(g)
@@ -369,7 +370,7 @@ func (r *search) moves(g Gateway) bool {
 		r.wait = askFirst
 		r.timer.Reset(jitter(askFirst)) // this question stays open for the own one
 	}
-	silent := now.Sub(r.other.since) >= doubt
+	silent := now.Sub(r.other.since) >= r.t.Doubt
 	if silent && r.behind(g) {
 		r.show()
 		return now.Sub(r.other.since) >= room

@@ -66,7 +66,7 @@ func newInstance() uint64 {
 // down. It has no clock and does no I/O.
 type twins struct {
 	instance uint64
-	takeOver time.Duration
+	t        Timing
 
 	aside  bool
 	living time.Time // when one that serves gave its last sign of life
@@ -83,8 +83,8 @@ type twins struct {
 	heard uint64 // and whose gateway does not answer
 }
 
-func newTwins(instance uint64, takeOver time.Duration) *twins {
-	return &twins{instance: instance, takeOver: takeOver, answer: bucket{rate: answersPerSecond, burst: 6}}
+func newTwins(instance uint64, t Timing) *twins {
+	return &twins{instance: instance, t: t.WithDefaults(), answer: bucket{rate: answersPerSecond, burst: 6}}
 }
 
 // next returns when tick has something to do; the zero value: when something is
@@ -94,7 +94,7 @@ func (w *twins) next() time.Time {
 	case w.nonce != nil:
 		return w.due
 	case w.aside || w.wanted:
-		return w.began.Add(twinPause)
+		return w.began.Add(w.t.Pause)
 	case w.other != nil:
 		return w.other.Heard.Add(twinLost)
 	}
@@ -130,21 +130,21 @@ func (w *twins) tick(now time.Time, own Twin) (Twin, bool) {
 		w.nonce = nil
 		w.unanswered(now)
 		return Twin{}, false
-	case w.nonce == nil && !w.aside && !w.wanted, w.nonce == nil && now.Sub(w.began) < twinPause:
+	case w.nonce == nil && !w.aside && !w.wanted, w.nonce == nil && now.Sub(w.began) < w.t.Pause:
 		return Twin{}, false
 	case w.nonce == nil:
 		w.nonce = make([]byte, NonceSize)
 		rand.Read(w.nonce)
 		w.wanted, w.began, w.asked = false, now, 0
 	}
-	w.due = now.Add(twinFirst << w.asked)
+	w.due = now.Add(w.t.Search << w.asked)
 	w.asked++
 	return w.say(own, w.nonce, nil), true
 }
 
 // unanswered is the end of a search that has found nobody.
 func (w *twins) unanswered(now time.Time) {
-	if w.aside && now.Sub(w.living) >= w.takeOver {
+	if w.aside && now.Sub(w.living) >= w.t.TakeOver {
 		w.shown = max(w.shown, w.other.Epoch) // nodes go by what it signed
 		w.aside, w.other = false, nil
 	}

@@ -363,7 +363,7 @@ func TestNoStrangerSilencesAGateway(t *testing.T) {
 // A search that nobody answers ends, and the next waits.
 func TestASearchForAnotherGatewayIsBounded(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	w := newTwins(5, TakeOver)
+	w := newTwins(5, Timing{})
 	asked := 0
 	for range 600 {
 		w.suspect()
@@ -391,7 +391,7 @@ func TestASearchForAnotherGatewayIsBounded(t *testing.T) {
 // Evidence of a higher epoch raises nothing while the gateway that has it lives.
 func TestEvidenceOfALivingGatewayIsHeldBack(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	w := newTwins(5, TakeOver)
+	w := newTwins(5, Timing{})
 	own := Twin{Epoch: 30_000}
 	ask := func() Twin {
 		t.Helper()

@@ -46,7 +46,7 @@ func swallow(ctx context.Context, t *testing.T) {
 
 // TestAWedgedDriverIsLoadedAnew has a driver take frames and do nothing with them.
 // Its radios are restarted, which does not help, and then it is loaded anew, which
-// does; one that is alone meanwhile, on a driver that works, is left to itself.
+// does. (Where a restart helps, scenario driver-wedged asks.)
 func TestAWedgedDriverIsLoadedAnew(t *testing.T) {
 	s := newSky(t)
 	const simulated = "mac80211_hwsim"

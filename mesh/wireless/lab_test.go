@@ -476,25 +476,3 @@ func TestARadioThatIsInUse(t *testing.T) {
 		return nil
 	})
 }
-
-// TestHaloMeshIsKilled has the link stand while nobody is there, and come back.
-func TestHaloMeshIsKilled(t *testing.T) {
-	s := newSky(t)
-	g, n := bundles(t, "BATMAN_IV")
-	gw, node := s.board(model.RoleGateway, g), s.board(model.RoleNode, n)
-	gw.plug(nil)
-	node.plug(nil)
-	gw.linked()
-	before := node.linked()
-
-	s.ok(node.cmd.Process.Kill())
-	_ = node.cmd.Wait() // killed, as it reports
-	if err := within(node.ns, func() error { _, err := net.InterfaceByName(before.Iface); return err }); err != nil {
-		t.Errorf("the mesh interface is gone with the process: %v", err)
-	}
-	node.start()
-	if after := node.linked(); after.MAC != before.MAC {
-		t.Errorf("the radio has another address: %s, %s before", after.MAC, before.MAC)
-	}
-	gw.linked()
-}

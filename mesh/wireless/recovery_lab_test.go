@@ -5,8 +5,6 @@ package wireless_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,23 +12,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"halo.internal/agent"
 	"halo.internal/ctl"
 	"halo.internal/ctl/profile"
 	"halo.internal/gateway"
 	"halo.internal/health"
-	"halo.internal/lab/air/hwsim"
-	"halo.internal/mesh/heal"
 	"halo.internal/mesh/timeline"
-	"halo.internal/mesh/wireless"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
@@ -60,62 +53,6 @@ func whole(ctx context.Context, role model.Role, root string, log *slog.Logger) 
 		return agent.Run(ctx, agent.Config{Root: root, Role: role, BootID: os.Getenv(envBoot), Flags: flags, Log: log.With("process", "halo-agent")})
 	})
 	return g.Wait()
-}
-
-// relay is the air between all radios, in which one can be wedged: it takes frames,
-// says of none that it was sent, and hears nothing.
-type relay struct {
-	medium *hwsim.Medium
-	mu     sync.Mutex // guards what follows
-	radios []net.HardwareAddr
-	wedged string
-}
-
-func newRelay(t *testing.T) *relay {
-	t.Helper()
-	m, err := hwsim.OpenMedium(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &relay{medium: m}
-	ended := make(chan struct{})
-	go func() { defer close(ended); r.carry() }()
-	t.Cleanup(func() { m.Close(); <-ended })
-	return r
-}
-
-func (r *relay) wedge(radio string) { r.mu.Lock(); defer r.mu.Unlock(); r.wedged = radio }
-
-// carry delivers each frame to all other radios, until the medium is closed.
-func (r *relay) carry() {
-	for {
-		f, err := r.medium.Next()
-		switch {
-		case errors.Is(err, unix.ENOBUFS):
-			continue
-		case err != nil:
-			return
-		}
-		r.mu.Lock()
-		from, wedged := f.Transmitter.String(), r.wedged
-		if !slices.ContainsFunc(r.radios, func(a net.HardwareAddr) bool { return a.String() == from }) {
-			r.radios = append(r.radios, f.Transmitter)
-		}
-		radios := slices.Clone(r.radios)
-		r.mu.Unlock()
-		if from == wedged {
-			continue
-		}
-		acked := false
-		for _, to := range radios {
-			if to.String() == from || to.String() == wedged {
-				continue
-			}
-			acked = f.Data[4]&1 == 0                            // with two radios, it is for the other
-			_ = r.medium.Deliver(to, f.Data, 0, -50, f.FreqMHz) // the radio may be gone
-		}
-		_ = r.medium.Report(f, acked, -50, hwsim.Attempts{{Rate: max(f.Plan[0].Rate, 0), Count: 1}, {Rate: -1}, {Rate: -1}, {Rate: -1}})
-	}
 }
 
 // well waits until a board's chain is whole, and its last recovery over.
@@ -164,18 +101,18 @@ func (d *board) printed() string {
 }
 
 // TestRecoveriesHaveTimelines has whole devices, of gateway-api, halo-agent and
-// halo-mesh, start; then the node's radio wedges until it is restarted, then its
-// bat0 is removed, and then its power is cut. It comes back each time, with nobody
-// touching it, and tells how.
+// halo-mesh, start; then the node's bat0 is removed. It comes back, with nobody touching
+// it, and tells how. (How it goes with a radio that is wedged, scenario driver-wedged
+// asks of a network of images; what a power cut leaves of it, the tests without machines.)
+// In the end halo-mesh dies, and its link stands; that it goes on when it is back,
+// scenario mesh-killed asks.
 func TestRecoveriesHaveTimelines(t *testing.T) {
 	s := newSky(t)
-	air := newRelay(t)
 	g, n := bundles(t, "BATMAN_IV")
 	t.Setenv(envWhole, "1")
 	gw, node := s.board(model.RoleGateway, g), s.board(model.RoleNode, n)
 	gw.plug(nil)
 	node.plug(nil)
-	mac := net.HardwareAddr{2, 0, 0, 0, 0xaa, byte(s.made)}.String()
 	list := node.well(0)
 	first := list[0]
 	if first.Cause != model.CausePowerOn || first.BeganMS != 0 || first.Boot != 1 || len(first.Stages) != len(model.RecoveryStages) {
@@ -188,34 +125,6 @@ func TestRecoveriesHaveTimelines(t *testing.T) {
 	}
 	gw.well(0)
 
-	air.wedge(mac)
-	s.until("the radio is restarted", func() error {
-		if told := node.told(wireless.EventRestarted); len(told) == 0 || told[0].Fields["evidence"] != heal.Unreported.String() {
-			return fmt.Errorf("told of %+v", told)
-		}
-		return nil
-	})
-	if told := gw.told(wireless.EventRestarted); len(told) != 0 {
-		t.Errorf("the gateway's radio is alone, and was restarted: %+v", told)
-	}
-	air.wedge("")
-	list = node.well(1)
-	wedge := list[1]
-	if wedge.Cause != model.CauseBroken || wedge.Check != "peers" || reached(wedge, model.StagePeer) <= 0 || reached(wedge, model.StageTelemetry) != wedge.TotalMS {
-		t.Errorf("the wedged radio: %+v", wedge)
-	}
-	if !slices.ContainsFunc(wedge.Steps, func(m model.RecoveryMark) bool {
-		return m.Name == "restart" && strings.Contains(m.Detail, "says of none that it was sent")
-	}) {
-		t.Errorf("what was done: %+v", wedge.Steps)
-	}
-	s.until("it is told that the radio works", func() error {
-		if len(node.told(wireless.EventHealed)) != 1 {
-			return errors.New("it is not")
-		}
-		return nil
-	})
-
 	s.ok(within(node.ns, func() error {
 		link, err := netlink.LinkByName(paths.BatIface)
 		if err != nil {
@@ -223,27 +132,27 @@ func TestRecoveriesHaveTimelines(t *testing.T) {
 		}
 		return netlink.LinkDel(link)
 	}))
-	list = node.well(2)
-	if c := list[2]; c.Cause != model.CauseBroken || reached(c, model.StageOriginator) <= 0 || len(node.told("mesh.bat0.failed")) != 1 {
+	list = node.well(1)
+	if c := list[1]; c.Cause != model.CauseBroken || c.Boot != 1 || reached(c, model.StageOriginator) <= 0 || reached(c, model.StageTelemetry) != c.TotalMS || len(node.told("mesh.bat0.failed")) != 1 {
 		t.Errorf("without bat0: %+v, %+v", c, node.told("mesh.bat0.failed"))
 	}
-
 	b, err := os.ReadFile(filepath.Join(node.root, paths.State, paths.Timeline))
 	s.ok(err)
-	if kept, err := timeline.Parse(b); err != nil || len(kept) != 3 {
+	if kept, err := timeline.Parse(b); err != nil || len(kept) != 2 {
 		t.Errorf("on the card: %v, %s", err, b)
-	}
-	node.reboot()
-	list = node.well(3)
-	if c := list[3]; len(list) != 4 || c.Cause != model.CausePowerOn || c.Boot != 2 || list[1].TotalMS != wedge.TotalMS {
-		j, _ := json.Marshal(list)
-		t.Errorf("after the power was cut: %s", j)
 	}
 	text := node.printed()
 	t.Logf("the node's recoveries:\n%s", text)
-	for _, want := range []string{"power-on", "peers broke", "restart", "TELEMETRY"} {
+	for _, want := range []string{"power-on", list[1].Check + " broke", "TELEMETRY"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("haloctl does not show %q", want)
 		}
+	}
+
+	radio := node.linked()
+	s.ok(node.cmd.Process.Kill())
+	_ = node.cmd.Wait() // killed, as it reports
+	if err := within(node.ns, func() error { _, err := net.InterfaceByName(radio.Iface); return err }); err != nil {
+		t.Errorf("the mesh interface is gone with the process: %v", err)
 	}
 }
