@@ -354,7 +354,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 			gone, err := nodes.LeaveOut(ctx, ids)
 			for _, id := range gone {
 				stream.Disconnect(id)
-				work.commands.Drop(ctx, id)
+				work.commands.Drop(id)
 				copies.withdrawn()
 			}
 			return err

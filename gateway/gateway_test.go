@@ -667,6 +667,15 @@ func TestEvidenceOfAHigherEpoch(t *testing.T) {
 // join joins a node over HTTP with a token of the network.
 func (c *client) join(network, node identity.Key) model.Membership {
 	c.t.Helper()
+	m, _, err := c.tryJoin(network, node)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return m
+}
+
+func (c *client) tryJoin(network, node identity.Key) (m model.Membership, status int, err error) {
+	c.t.Helper()
 	wg := node.WireGuardPublic()
 	proof, err := identity.ProvePossession(network.Public(), node.Public(), node.WireGuard())
 	if err != nil {
@@ -674,16 +683,15 @@ func (c *client) join(network, node identity.Key) model.Membership {
 	}
 	r := model.JoinRequest{Network: network.Public().Base64(), IdentityKey: node.Public().Base64(), WireGuardKey: base64.StdEncoding.EncodeToString(wg[:]),
 		Possession: base64.StdEncoding.EncodeToString(proof), Token: identity.NewJoinToken(1, time.Now().Add(time.Hour)).Text(network)}
-	status, err := c.do("POST", "/v1/nodes/join", r, nil)
+	status, err = c.do("POST", "/v1/nodes/join", r, nil)
 	p, ok := errors.AsType[*apitype.Problem](err)
 	if !ok || status != http.StatusUnauthorized || p.Type != apitype.ProblemJoinNonce {
 		c.t.Fatalf("first step: %d, %v", status, err)
 	}
 	r.Nonce = p.Nonce
 	r.Signature = base64.StdEncoding.EncodeToString(node.Sign(model.JoinContext, r.SignedBytes()))
-	var m model.Membership
-	c.must("POST", "/v1/nodes/join", r, &m)
-	return m
+	status, err = c.do("POST", "/v1/nodes/join", r, &m)
+	return m, status, err
 }
 
 // TestACardChangesNetworks: a new network's gateway starts anew on a used card,

@@ -156,7 +156,7 @@ func (a *API) replacementRoutes(tags []string) {
 		n, err := a.Registry.Adopt(ctx, i.ID, callerOf(ctx).Actor())
 		if err == nil {
 			a.Stream.Disconnect(n.Replaces)
-			a.Commands.Drop(ctx, n.Replaces)
+			a.Commands.Drop(n.Replaces)
 			a.withdrawn()
 		}
 		return answer(n, err)

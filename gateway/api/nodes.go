@@ -61,7 +61,7 @@ func (a *API) nodeRoutes() {
 		id, err := a.Registry.Revoke(ctx, i.ID, m)
 		if err == nil {
 			a.Stream.Disconnect(id)
-			a.Commands.Drop(ctx, id)
+			a.Commands.Drop(id)
 			a.withdrawn()
 		}
 		return nil, err

@@ -96,23 +96,22 @@ func (e *Engine) Start(j *jobs.Engine) {
 	e.jobs = j
 	list, origins := j.Unfinished()
 	for i, job := range list {
-		var c model.Command
-		err := json.Unmarshal(job.Request, &c)
+		o := &order{running: job.State == apitype.JobRunning}
+		err := json.Unmarshal(job.Request, &o.Command)
 		if err == nil {
-			err = c.Check()
+			err = o.Command.Check()
 		}
 		if err != nil {
-			e.finish(context.Background(), job, jobs.End{State: apitype.JobFailed, Code: model.CodeInvalid, Message: err.Error()})
-			continue
+			o.Command = model.Command{}
+			o.closing = &wire.CommandReport{State: model.CommandFailed, Code: model.CodeInvalid, Text: err.Error()}
 		}
-		begun := job.State == apitype.JobRunning
-		expires, held := e.remaining(job, origins[i].Boot)
-		if held && !begun {
+		o.sent = o.running
+		o.Expires, o.held = e.remaining(job, origins[i].Boot)
+		o.held = o.held && !o.running
+		if o.held {
 			j.Progress(job.ID, 0, "it waits until the gateway knows the time: it may have expired while the gateway was off")
 		}
-		if err := e.order(job, c, origins[i].Epoch, expires, begun, held && !begun); err != nil {
-			e.finish(context.Background(), job, jobs.End{State: apitype.JobFailed, Message: err.Error()})
-		}
+		e.order(job, origins[i].Epoch, o)
 	}
 }
 
@@ -208,10 +207,7 @@ func (e *Engine) Create(ctx context.Context, r Request) (apitype.Job, error) {
 	if err != nil || again {
 		return job, err
 	}
-	if err := e.order(job, r.Command, e.Epoch(), begin.Add(wait), false, false); err != nil {
-		e.finish(ctx, job, jobs.End{State: apitype.JobRefused, Code: model.CodeBusy, Message: err.Error()})
-		return apitype.Job{}, e.full(r)
-	}
+	e.order(job, e.Epoch(), &order{Order: Order{Command: r.Command, Expires: begin.Add(wait)}})
 	return e.jobs.Get(ctx, job.ID)
 }
 
@@ -222,27 +218,18 @@ func (e *Engine) room(r Request) error {
 	if len(e.node(r.Node.ID).orders) < maxOrders {
 		return nil
 	}
-	return e.full(r)
-}
-
-func (e *Engine) full(r Request) error {
 	return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%s has %d commands that have not ended; take some back, or wait", r.Node.Name, maxOrders).After(30 * time.Second)
 }
 
-// order makes an order of a job. epoch is the one that the job was made in.
-func (e *Engine) order(job apitype.Job, c model.Command, epoch uint64, expires time.Time, begun, held bool) error {
-	o := Order{ID: wire.NewCommandID(epoch, uint64(job.ID)), Node: job.Node, Command: c, By: job.By, Limit: limit(c), Expires: expires}
+// order makes an order of a job, which was made in that epoch: o has the command, and how
+// far it is.
+func (e *Engine) order(job apitype.Job, epoch uint64, o *order) {
+	o.ID, o.Node, o.By, o.Limit = wire.NewCommandID(epoch, uint64(job.ID)), job.Node, job.By, limit(o.Command)
 	o.Told = func(r wire.CommandReport, file []byte) error { return e.told(job, r, file) }
-	w, err := e.give(o, begun, held)
-	if err != nil {
-		return err
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !w.over { // its node may have been as fast
-		e.byJob[job.ID] = w
-	}
-	return nil
+	e.byJob[job.ID] = o // before its node has it, which may be fast
+	e.give(o)
 }
 
 // told notes what a node says of a job.
@@ -293,11 +280,14 @@ var assumed = []string{model.CodeTimeout, model.CodeUnanswered, model.CodeExpire
 func (e *Engine) finish(ctx context.Context, job apitype.Job, end jobs.End) error {
 	end.Late = assumed
 	err := e.jobs.Finish(ctx, job.ID, end)
-	e.mu.Lock()
-	delete(e.byJob, job.ID)
-	e.mu.Unlock()
+	over := errors.Is(err, jobs.ErrOver)
+	if err == nil || over {
+		e.mu.Lock()
+		delete(e.byJob, job.ID)
+		e.mu.Unlock()
+	}
 	switch {
-	case errors.Is(err, jobs.ErrOver):
+	case over:
 		return nil // the node need not say it again
 	case err != nil:
 		if !errors.Is(err, store.ErrUnavailable) {
@@ -340,42 +330,31 @@ func (e *Engine) late(ctx context.Context, id string, r wire.CommandReport) erro
 }
 
 // cancel takes back a command that has not ended.
-func (e *Engine) cancel(ctx context.Context, job apitype.Job) error {
+func (e *Engine) cancel(_ context.Context, job apitype.Job) error {
 	e.mu.Lock()
 	o := e.byJob[job.ID]
 	e.mu.Unlock()
 	if o == nil {
-		return nil // it is about to end
+		return nil // it has just ended
 	}
-	over, unsure := e.withdraw(o)
-	if !over {
-		return nil // its node has the last word
-	}
-	end := jobs.End{State: apitype.JobCancelled, Message: "it was taken back before the node had it"}
-	if unsure {
-		end.Code, end.Message = model.CodeUnanswered, "it was taken back; the node was told of it before, is off now, and may have begun"
-	}
-	return e.finish(ctx, job, end)
+	_, err := e.withdraw(o) // otherwise its node has the last word
+	return err
 }
 
-// Drop takes back all commands of a node that was revoked.
-func (e *Engine) Drop(ctx context.Context, id string) {
+// Drop takes back all commands of a node that was revoked: at once, or as soon as that can
+// be stored.
+func (e *Engine) Drop(id string) {
 	e.mu.Lock()
-	var gone []int64
-	for j, o := range e.byJob {
+	n := e.node(id)
+	var gone []*order
+	for _, o := range e.byJob {
 		if o.Node == id {
-			gone = append(gone, j)
-			e.end(e.node(id), o)
+			o.closing = &wire.CommandReport{ID: o.ID, State: model.CommandCancelled, Text: "the node was revoked"}
+			gone = append(gone, o)
 		}
 	}
 	e.mu.Unlock()
-	for _, j := range gone {
-		job, err := e.jobs.Get(ctx, j)
-		if err == nil {
-			err = e.finish(ctx, job, jobs.End{State: apitype.JobCancelled, Message: "the node was revoked"})
-		}
-		if err != nil {
-			e.Log.Warn("a command of a revoked node stays", "job", j, "err", err)
-		}
+	for _, o := range gone {
+		e.giveUp(n, o, "")
 	}
 }

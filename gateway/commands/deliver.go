@@ -23,8 +23,9 @@ type Order struct {
 	// after the other, and with the file that the command has made. The node hears
 	// that its report has arrived when it returns nil, and tells it again otherwise.
 	// What the node never says is told too: a failed report with code timeout or
-	// unanswered, or with code expired where the node was not asked. An error then has
-	// no effect.
+	// unanswered, or with code expired where the node was not asked, and a cancelled one
+	// where the command was taken back. The order is over when it returns nil, and not
+	// before: it is told again otherwise.
 	Told func(r wire.CommandReport, file []byte) error
 }
 
@@ -40,6 +41,9 @@ type order struct {
 	timer   *time.Timer
 	file    bytes.Buffer
 	taking  bool // Told is being called
+	// closing is how it ends, whatever the node would say; nil: it goes on. It is not handed
+	// over any more.
+	closing *wire.CommandReport
 }
 
 // session is a node's stream.
@@ -61,6 +65,7 @@ const (
 	maxOrders = 32               // unfinished, of a node
 	reportLag = 30 * time.Second // for the report of what was handed over just in time
 	endLag    = 60 * time.Second // for the report of what took all its time
+	againIn   = 5 * time.Second  // an end that could not be stored is told again
 )
 
 // node returns what is known of a node; mu is held.
@@ -115,11 +120,14 @@ func (n *node) inOrder() []*order {
 // what becomes of it. mu is held.
 func (e *Engine) hand(n *node, o *order) {
 	s := n.session
-	if s == nil || s.nonce == nil || o.on == s || o.held || o.over || o.running {
+	if s == nil || s.nonce == nil || o.on == s || o.held || o.over || o.running || o.closing != nil {
 		return
 	}
+	if o.taking && !o.sent {
+		return // it is being taken back; if that fails it is handed over then
+	}
 	for _, before := range n.orders {
-		if before.Command.Kind == o.Command.Kind && o.ID.After(before.ID) && !before.held {
+		if before.Command.Kind == o.Command.Kind && o.ID.After(before.ID) && !before.held && before.closing == nil {
 			return // when that has ended
 		}
 	}
@@ -143,25 +151,19 @@ func (e *Engine) hand(n *node, o *order) {
 // errFull is returned where a node has too many orders.
 var errFull = errors.New("the node has too many commands already")
 
-// give makes an order of the node's. begun tells that it runs already, as the last
-// process knew, held that the gateway does not know yet when it expires.
-func (e *Engine) give(o Order, begun, held bool) (*order, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+// give makes an order of the node's; mu is held.
+func (e *Engine) give(o *order) {
 	n := e.node(o.Node)
-	if len(n.orders) >= maxOrders && !begun {
-		return nil, errFull
-	}
-	w := &order{Order: o, running: begun, sent: begun, held: held}
-	n.orders[o.ID] = w
+	n.orders[o.ID] = o
 	switch {
-	case begun:
-		e.wait(n, w, o.Limit+endLag, model.CodeTimeout)
-	case !held:
-		e.wait(n, w, time.Until(o.Expires), model.CodeExpired)
+	case o.closing != nil:
+		e.wait(n, o, 0, "")
+	case o.running:
+		e.wait(n, o, o.Limit+endLag, model.CodeTimeout)
+	case !o.held:
+		e.wait(n, o, time.Until(o.Expires), model.CodeExpired)
 	}
-	e.hand(n, w)
-	return w, nil
+	e.hand(n, o)
 }
 
 // wait has an order end with a code when nothing comes of it for that long. mu is held.
@@ -172,33 +174,49 @@ func (e *Engine) wait(n *node, o *order, d time.Duration, code string) {
 	o.timer = time.AfterFunc(max(d, 0), func() { e.giveUp(n, o, code) })
 }
 
-// giveUp ends an order of which nothing came.
+// giveUp ends an order of which nothing came, or one that is closing. Where that cannot be
+// stored it does so later, and the node may still say better until then.
 func (e *Engine) giveUp(n *node, o *order, code string) {
 	e.mu.Lock()
-	switch {
-	case o.over:
-		e.mu.Unlock()
-		return
-	case o.taking: // its last word may be being written just now
-		e.wait(n, o, time.Second, code)
-		e.mu.Unlock()
-		return
-	case code == model.CodeExpired && o.running:
-		e.mu.Unlock()
-		return // another timer is set
-	case code == model.CodeExpired && o.sent:
-		e.wait(n, o, reportLag, model.CodeUnanswered)
-		e.mu.Unlock()
-		return
-	}
-	e.end(n, o)
-	told, r := o.Told, wire.CommandReport{ID: o.ID, State: model.CommandFailed, Code: code, Text: map[string]string{
+	defer e.mu.Unlock()
+	r := wire.CommandReport{ID: o.ID, State: model.CommandFailed, Code: code, Text: map[string]string{
 		model.CodeExpired:    "the node was not there in time",
 		model.CodeUnanswered: "the node was told, and has not said what became of it",
 		model.CodeTimeout:    "the node has begun, and has not said in time how it ended",
 	}[code]}
-	e.mu.Unlock()
-	_ = told(r, nil) // it is over either way
+	switch {
+	case o.over:
+		return
+	case o.taking: // its last word may be being written just now
+		e.wait(n, o, time.Second, code)
+		return
+	case o.closing != nil:
+		r = *o.closing
+	case code == model.CodeExpired && o.running:
+		return // another timer is set
+	case code == model.CodeExpired && o.sent:
+		e.wait(n, o, reportLag, model.CodeUnanswered)
+		return
+	}
+	if e.tell(n, o, r, nil) != nil && !o.over {
+		e.wait(n, o, againIn, code)
+	}
+}
+
+// tell tells what became of an order; mu is held, but not meanwhile, and nobody else tells
+// anything of it. The order is over when its end could be told.
+func (e *Engine) tell(n *node, o *order, r wire.CommandReport, file []byte) error {
+	o.taking = true
+	err := func() error {
+		e.mu.Unlock()
+		defer e.mu.Lock()
+		return o.Told(r, file)
+	}()
+	o.taking = false
+	if err == nil && r.State.Final() && !o.over {
+		e.end(n, o)
+	}
+	return err
 }
 
 // end takes an order off its node, for which another may have waited. mu is held.
@@ -275,51 +293,39 @@ func mayMakeFile(k model.CommandKind) bool { return k == model.CommandCapture }
 func (e *Engine) report(ctx context.Context, id string, r wire.CommandReport) {
 	e.mu.Lock()
 	n := e.node(id)
-	o := n.orders[r.ID]
-	if o == nil {
-		e.mu.Unlock()
-		if !r.State.Final() {
-			e.reply(id, wire.CommandCancel{ID: r.ID}) // it was taken back, or given up
-			e.reply(id, wire.CommandAck{ID: r.ID, State: r.State})
-			return
-		}
-		if e.late(ctx, id, r) == nil {
-			e.reply(id, wire.CommandAck{ID: r.ID, State: r.State})
-		}
+	if o := n.orders[r.ID]; o != nil {
+		defer e.mu.Unlock()
+		e.heard(n, o, r)
 		return
 	}
+	e.mu.Unlock()
+	if !r.State.Final() {
+		e.reply(id, wire.CommandCancel{ID: r.ID}) // it was taken back, or given up
+	} else if e.late(ctx, id, r) != nil {
+		return
+	}
+	e.reply(id, wire.CommandAck{ID: r.ID, State: r.State})
+}
+
+// heard takes a report of an order that is not over; mu is held.
+func (e *Engine) heard(n *node, o *order, r wire.CommandReport) {
 	if o.taking { // the same said twice: the second is answered when it comes again
-		e.mu.Unlock()
 		return
 	}
 	var file []byte
 	if r.Size > 0 && r.State == model.CommandDone {
 		if uint64(o.file.Len()) != r.Size {
 			o.file.Reset() // the node sends it again
-			e.mu.Unlock()
 			return
 		}
 		file = bytes.Clone(o.file.Bytes())
 	}
 	news := r.State.Final() || !o.running || r.Progress != o.last.Progress || r.Text != o.last.Text
-	o.taking = true
-	e.mu.Unlock()
-	var err error
-	if news {
-		err = o.Told(r, file)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	o.taking = false
-	if err != nil {
+	if news && e.tell(n, o, r, file) != nil {
 		return
 	}
 	o.last = r
-	switch {
-	case o.over:
-	case r.State.Final():
-		e.end(n, o)
-	case !o.running:
+	if !o.over && !o.running {
 		o.running = true
 		e.wait(n, o, o.Limit+endLag, model.CodeTimeout)
 	}
@@ -328,24 +334,34 @@ func (e *Engine) report(ctx context.Context, id string, r wire.CommandReport) {
 	}
 }
 
-// withdraw takes an order back. One that the node was never told is over at once;
-// where the node is there it has the last word, and otherwise nobody knows, which
-// unsure tells.
-func (e *Engine) withdraw(o *order) (over, unsure bool) {
+// withdraw takes an order back. One that the node was never told is over at once, or where
+// that cannot be stored goes on; where the node is there it has the last word, and
+// otherwise nobody knows, which the report tells.
+func (e *Engine) withdraw(o *order) (over bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := e.node(o.Node)
 	switch {
-	case o.over:
-		return false, false
+	case o.over, o.taking: // it is about to end
+		return false, nil
+	case o.closing != nil:
+		err := e.tell(n, o, *o.closing, nil)
+		return err == nil, err
 	case o.sent && n.session != nil:
 		n.session.send(wire.CommandCancel{ID: o.ID})
-		return false, false
+		return false, nil
 	case o.running:
-		return false, false // what it has come to is told when the node is back
+		return false, nil // what it has come to is told when the node is back
 	}
-	e.end(n, o)
-	return true, o.sent
+	r := wire.CommandReport{ID: o.ID, State: model.CommandCancelled, Text: "it was taken back before the node had it"}
+	if o.sent {
+		r.Code, r.Text = model.CodeUnanswered, "it was taken back; the node was told of it before, is off now, and may have begun"
+	}
+	if err := e.tell(n, o, r, nil); err != nil {
+		e.hand(n, o)
+		return false, err
+	}
+	return true, nil
 }
 
 // Do has a node execute a command now, and waits until it has: the node has to be
@@ -367,9 +383,15 @@ func (e *Engine) Do(ctx context.Context, o Order, told func(wire.CommandReport))
 		}
 		return nil
 	}
-	w, err := e.give(o, false, false)
-	if err != nil {
-		return wire.CommandReport{}, err
+	w := &order{Order: o}
+	e.mu.Lock()
+	full := len(e.node(o.Node).orders) >= maxOrders
+	if !full {
+		e.give(w)
+	}
+	e.mu.Unlock()
+	if full {
+		return wire.CommandReport{}, errFull
 	}
 	select {
 	case r := <-last:

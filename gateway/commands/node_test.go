@@ -344,7 +344,7 @@ func TestANodesQueueIsBounded(t *testing.T) {
 	if _, err := other.try(scan, 0); err != nil {
 		t.Errorf("another node: %v", err)
 	}
-	s.commands.Drop(t.Context(), b.id())
+	s.commands.Drop(b.id())
 	list, _, err := s.jobs.List(t.Context(), jobsOf(b.id()))
 	if err != nil || len(list) != 32 {
 		t.Fatalf("%d jobs, %v", len(list), err)

@@ -49,6 +49,7 @@ type site struct {
 	now   atomic.Pointer[model.ClockQuality]
 	speed *speedtest.Engine
 
+	db       *store.DB
 	registry *registry.Registry
 	jobs     *jobs.Engine
 	commands *commands.Engine
@@ -83,6 +84,7 @@ func (s *site) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.db = config
 	s.clock = clock.New(time.Now, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	s.clock.SetQuality(*s.now.Load())
 	quiet := slog.New(slog.DiscardHandler)

@@ -88,6 +88,7 @@ type entry struct {
 
 	hearsay bool // the gateway alone says where it is
 
+	edited  bool      // by a person, right now: it is not forgotten meanwhile
 	changed bool      // config.db lacks something of it
 	saved   time.Time // last as config.db has it
 }
@@ -265,7 +266,7 @@ func (b *Book) room(now time.Time) bool {
 	}
 	var oldest *entry
 	for _, e := range b.byMAC {
-		if e.name == "" && e.note == "" && !e.client.Present && (oldest == nil || e.last.Before(oldest.last)) {
+		if e.name == "" && e.note == "" && !e.client.Present && !e.edited && (oldest == nil || e.last.Before(oldest.last)) {
 			oldest = e
 		}
 	}
@@ -473,48 +474,71 @@ func Tag(e apitype.Endpoint) string { return tagOf(e.Name, e.Note) }
 
 func tagOf(name, note string) string { return etag.Of([2]string{name, note}) }
 
-// Update gives an endpoint a name or a note.
+// Update gives an endpoint a name or a note: what a person says is written at once, and is so
+// when it is written.
 func (b *Book) Update(ctx context.Context, id string, m etag.Match, u apitype.UpdateEndpoint, at Places) (apitype.Endpoint, error) {
-	b.mu.Lock()
-	e := b.byID[id]
-	if e == nil {
-		b.mu.Unlock()
-		return apitype.Endpoint{}, missing(id)
-	}
-	if err := m.Check(tagOf(e.name, e.note)); err != nil {
-		b.mu.Unlock()
+	b.saving.Lock()
+	defer b.saving.Unlock()
+	e, is, err := b.begin(id, m)
+	if err != nil {
 		return apitype.Endpoint{}, err
 	}
 	if u.Name != nil {
-		e.name = strings.TrimSpace(*u.Name)
+		is.name = strings.TrimSpace(*u.Name)
 	}
 	if u.Note != nil {
-		e.note = strings.TrimSpace(*u.Note)
+		is.note = strings.TrimSpace(*u.Note)
 	}
-	e.changed = true
-	out := e.shown(at)
-	b.mu.Unlock()
-	return out, b.save(ctx) // what a person says is written at once
+	err = b.DB.Write(ctx, func(tx *sql.Tx) error { return is.write(ctx, tx) })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e.edited = false
+	if err != nil {
+		return apitype.Endpoint{}, err
+	}
+	e.name, e.note = is.name, is.note
+	return e.shown(at), nil
 }
 
 // Forget drops an endpoint; one that is there is known anew at its node's next report.
 func (b *Book) Forget(ctx context.Context, id string, m etag.Match) error {
-	b.mu.Lock()
-	e := b.byID[id]
-	if e == nil {
-		b.mu.Unlock()
-		return missing(id)
-	}
-	if err := m.Check(tagOf(e.name, e.note)); err != nil {
-		b.mu.Unlock()
+	b.saving.Lock()
+	defer b.saving.Unlock()
+	e, _, err := b.begin(id, m)
+	if err != nil {
 		return err
 	}
-	b.forget(e)
+	err = b.DB.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM endpoints WHERE id = ?`, id)
+		return err
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e.edited = false
+	if err != nil {
+		return err
+	}
+	delete(b.byMAC, e.client.MAC)
+	delete(b.byID, e.id)
 	for _, claims := range b.claims {
 		delete(claims, e.client.MAC)
 	}
-	b.mu.Unlock()
-	return b.save(ctx)
+	return nil
+}
+
+// begin returns an endpoint that a person changes, and what is to be written of it; b.saving is
+// held, until it is written.
+func (b *Book) begin(id string, m etag.Match) (e *entry, is entry, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e = b.byID[id]; e == nil {
+		return nil, is, missing(id)
+	}
+	if err := m.Check(tagOf(e.name, e.note)); err != nil {
+		return nil, is, err
+	}
+	e.edited = true
+	return e, *e, nil
 }
 
 // Count returns how many there are, and how many of them are present.

@@ -3,6 +3,7 @@ package endpoints
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -295,6 +296,47 @@ func TestANodeThatMakesUpClients(t *testing.T) {
 	f.start()
 	if n := len(f.List(Query{}, there).Items); n != len(l.Items) {
 		t.Errorf("after a restart: %d, want %d", n, len(l.Items))
+	}
+}
+
+// What could not be stored is not so: neither now, nor later, nor after a restart.
+func TestAChangeThatCannotBeStored(t *testing.T) {
+	f := newFixture(t)
+	f.report(mast, phone(true))
+	e := f.one()
+	kept := "anna's"
+	if _, err := f.Update(t.Context(), e.ID, etag.Match{}, apitype.UpdateEndpoint{Name: &kept}, there); err != nil {
+		t.Fatal(err)
+	}
+	takes := storetest.Refuse(t, f.config.DB)
+	other, note := "bert's", "lost"
+	if got, err := f.Update(t.Context(), e.ID, etag.Match{}, apitype.UpdateEndpoint{Name: &other, Note: &note}, there); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("renamed: got %+v, %v", got, err)
+	}
+	if err := f.Forget(t.Context(), e.ID, etag.Match{}); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("forgotten: got %v", err)
+	}
+	as := func(when string) {
+		t.Helper()
+		if got := f.one(); got.ID != e.ID || got.Name != kept || got.Note != "" || got.Node != mast {
+			t.Errorf("%s: got %+v", when, got)
+		}
+	}
+	as("at once")
+	takes()
+	f.save()
+	as("later")
+	f.start()
+	as("after a restart")
+	if got, err := f.Update(t.Context(), e.ID, etag.Match{}, apitype.UpdateEndpoint{Name: &other}, there); err != nil || got.Name != other {
+		t.Errorf("again: got %+v, %v", got, err)
+	}
+	if err := f.Forget(t.Context(), e.ID, etag.Match{}); err != nil {
+		t.Error(err)
+	}
+	f.start()
+	if l := f.List(Query{}, there); len(l.Items) != 0 {
+		t.Errorf("forgotten: got %+v", l.Items)
 	}
 }
 

@@ -177,6 +177,61 @@ func TestWhoHasMostLosesByNumber(t *testing.T) {
 	}
 }
 
+// Events that were dropped between others that are kept are known to be missing.
+func TestDroppedEventsAreMissed(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "config.db"), share{maxStored, maxOctets})
+	whole := func(after, to int64) bool {
+		t.Helper()
+		w, err := l.Whole(t.Context(), after, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	record(t, l, model.Event{Boot: 1, Seq: 1, Kind: "test.it", Severity: model.Error})
+	report(t, l, "n-noisy", 1, 200, "")
+	report(t, l, "n-noisy", 1, 200, "") // once more: they take no numbers
+	newest, _, err := l.News(t.Context())
+	if err != nil || newest != 201 || !whole(0, 201) || !whole(100, 201) || !whole(201, 201) {
+		t.Fatalf("all %d are there, %v", newest, err)
+	}
+	r := DefaultRetention()
+	r.Info.Count = 100
+	if err := l.SetRetention(t.Context(), etag.Match{}, r); err != nil {
+		t.Fatal(err)
+	}
+	for after, want := range map[int64]bool{0: false, 1: false, 50: false, 100: false, 101: true, 150: true, 201: true} {
+		if got := whole(after, 201); got != want {
+			t.Errorf("after %d: whole is %v", after, got)
+		}
+	}
+	if !whole(0, 1) {
+		t.Error("the first is kept")
+	}
+}
+
+// What people have said of retention holds, though nothing can be dropped at once.
+func TestRetentionHoldsWhereNothingCanBeDropped(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "config.db"), share{maxStored, maxOctets})
+	report(t, l, "n-x", 1, 20, "")
+	exec(t, l, `CREATE TRIGGER stuck BEFORE DELETE ON events BEGIN SELECT raise(ABORT, 'not now'); END`)
+	want := DefaultRetention()
+	want.Info.Count = 10
+	if err := l.SetRetention(t.Context(), etag.Match{}, want); err != nil {
+		t.Errorf("got %v", err)
+	}
+	if got, err := l.Retention(t.Context()); err != nil || got != want {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	exec(t, l, `DROP TRIGGER stuck`)
+	if err := l.retain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if list, _, err := l.List(t.Context(), Query{Limit: 100}); err != nil || len(list) != 10 {
+		t.Errorf("%d are left, %v", len(list), err)
+	}
+}
+
 // Of many who have one each somebody loses it, and never the newest of all.
 func TestManyWithOneEventEach(t *testing.T) {
 	l := open(t, filepath.Join(t.TempDir(), "config.db"), share{20, maxOctets})
@@ -207,8 +262,8 @@ func TestTheNewestEventOutlivesItsAge(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if oldest, err := l.Oldest(t.Context()); err != nil || oldest != newest {
-		t.Fatalf("kept from %d on, want %d alone, %v", oldest, newest, err)
+	if list, _, err := l.List(t.Context(), Query{Limit: 100}); err != nil || len(list) != 1 || list[0].ID != newest {
+		t.Fatalf("kept are %+v, want %d alone, %v", list, newest, err)
 	}
 	record(t, l, model.Event{Boot: 1, Seq: 21, Kind: "test.it", Severity: model.Info})
 	if next, _, err := l.News(t.Context()); err != nil || next != newest+1 {

@@ -69,7 +69,11 @@ func (l *Log) SetRetention(ctx context.Context, m etag.Match, r apitype.EventRet
 	}); err != nil {
 		return err
 	}
-	return l.retain(ctx)
+	// That is said, and holds: Run drops what is not dropped now.
+	if err := l.retain(context.WithoutCancel(ctx)); err != nil {
+		l.log.Warn("events are not dropped yet as people have just said", "err", err)
+	}
+	return nil
 }
 
 // retain drops what is older, or more, than is to be kept of each severity. A clock

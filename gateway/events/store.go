@@ -117,10 +117,12 @@ func (l *Log) News(ctx context.Context) (newest int64, next <-chan struct{}, err
 	return l.newest, l.bell.Next(), nil
 }
 
-// Oldest returns the ID of the oldest event that is kept, or 0.
-func (l *Log) Oldest(ctx context.Context) (id int64, err error) {
-	err = l.db.Read().QueryRowContext(ctx, `SELECT coalesce(min(id), 0) FROM events`).Scan(&id)
-	return id, store.Classify(err)
+// Whole tells whether all events after that ID and up to the other are kept. IDs have no
+// holes where none was dropped: the newest event never is, and the next one follows it.
+func (l *Log) Whole(ctx context.Context, after, to int64) (bool, error) {
+	var kept int64
+	err := l.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM events WHERE id > ? AND id <= ?`, after, to).Scan(&kept)
+	return kept >= to-after, store.Classify(err)
 }
 
 // errUnfit is wrapped where an event will never be stored, now or later: the

@@ -247,6 +247,12 @@ func (e *Engine) Cancel(ctx context.Context, id int64) (apitype.Job, error) {
 		err = e.Finish(ctx, id, End{State: apitype.JobCancelled, Message: errCancelled.Error()})
 	}
 	if err != nil && !errors.Is(err, ErrOver) {
+		e.mu.Lock()
+		if l != nil && !runs { // it goes on as if nobody had asked
+			l.Cancelled = false
+			e.change(id)
+		}
+		e.mu.Unlock()
 		return job, err
 	}
 	return e.Get(ctx, id)

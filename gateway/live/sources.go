@@ -3,6 +3,7 @@ package live
 import (
 	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"strconv"
@@ -38,13 +39,9 @@ func (s eventSource) Since(ctx context.Context, f Filter, after uint64) (uint64,
 	if err != nil {
 		return 0, false, nil, err
 	}
-	oldest, err := s.log.Oldest(ctx)
-	if err != nil {
-		return 0, false, nil, err
-	}
 	to := uint64(newest)
-	if after > to || after > 0 && after+1 < uint64(oldest) {
-		return to, false, nil, nil
+	if whole, err := s.whole(ctx, after, to); err != nil || !whole {
+		return to, false, nil, err
 	}
 	q := events.Query{Kind: f.Kind, Severity: model.Severity(f.Severity), Limit: eventPage}
 	if len(f.Nodes) > 0 {
@@ -60,17 +57,22 @@ func (s eventSource) Since(ctx context.Context, f Filter, after uint64) (uint64,
 			list, next, err := s.log.List(ctx, q)
 			for _, e := range list {
 				if uint64(e.ID) > to {
-					return // it is told in its turn
+					next = "" // it is told in its turn
+					break
 				}
 				if !yield(Change{Item: e}, nil) {
 					return
 				}
 			}
+			if err == nil && next == "" {
+				var whole bool
+				if whole, err = s.whole(ctx, after, to); whole {
+					return
+				}
+				err = cmp.Or(err, errDropped) // asked again, there is a gap
+			}
 			if err != nil {
 				yield(Change{}, err)
-				return
-			}
-			if next == "" {
 				return
 			}
 			if since, err = strconv.ParseInt(next, 10, 64); err != nil {
@@ -79,6 +81,19 @@ func (s eventSource) Since(ctx context.Context, f Filter, after uint64) (uint64,
 			}
 		}
 	}, nil
+}
+
+// errDropped is for events that were dropped while they were told.
+var errDropped = errors.New("some events are not kept any more")
+
+// whole tells whether the events between are kept: each owner's and each severity's go by
+// themselves, and an old one that stays says nothing of later ones. What is before all is
+// all that is kept.
+func (s eventSource) whole(ctx context.Context, after, to uint64) (bool, error) {
+	if after == 0 || after > to {
+		return after == 0, nil
+	}
+	return s.log.Whole(ctx, int64(after), int64(to))
 }
 
 // Readings are latest values and in which order they came.

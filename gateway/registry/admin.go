@@ -32,15 +32,18 @@ func (r *Registry) Approve(ctx context.Context, id, by string) (apitype.Node, er
 		}
 	}
 	var w waiter
+	var n apitype.Node
 	err := r.db.Write(ctx, func(tx *sql.Tx) (err error) {
-		w, err = r.approve(ctx, tx, id, by)
+		if w, err = r.approve(ctx, tx, id, by); err == nil {
+			n, err = r.changedNode(ctx, tx, id)
+		}
 		return err
 	})
 	if err != nil {
 		return apitype.Node{}, err
 	}
 	r.joined(id, w.name, by, w.request)
-	return r.Node(ctx, id)
+	return r.now(n), nil
 }
 
 // waiter is a node that waited and was admitted under a name.

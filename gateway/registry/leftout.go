@@ -16,6 +16,11 @@ const leftOut = "left-out"
 // another card of this gateway has signed since: that one may have revoked them. It
 // returns whom it has revoked. Approve takes that back, and nothing else does.
 func (r *Registry) LeaveOut(ctx context.Context, ids []string) (gone []string, err error) {
+	defer func() {
+		if len(gone) > 0 { // also where another one then could not be revoked
+			r.change()
+		}
+	}()
 	for _, id := range ids {
 		n, err := r.Node(ctx, id)
 		if err != nil || n.ID != id || n.Revoked || n.Role == model.RoleGateway {
@@ -38,9 +43,6 @@ func (r *Registry) LeaveOut(ctx context.Context, ids []string) (gone []string, e
 			"which may have revoked it: it is revoked here, too. If it is to be a member, run haloctl registration approve %s", n.Name, id), nil)
 		gone = append(gone, id)
 	}
-	if len(gone) > 0 {
-		r.change()
-	}
 	return gone, nil
 }
 
@@ -62,6 +64,9 @@ func (r *Registry) takeBack(ctx context.Context, n apitype.Node, by string) (api
 			}
 		}
 		_, err := tx.ExecContext(ctx, `UPDATE nodes SET revoked = 0, admitted_by = ?, clients = ? WHERE id = ?`, by, clients, n.ID)
+		if err == nil {
+			n, err = r.changedNode(ctx, tx, n.ID)
+		}
 		return err
 	})
 	if err != nil {
@@ -70,7 +75,7 @@ func (r *Registry) takeBack(ctx context.Context, n apitype.Node, by string) (api
 	r.nodeNews.Note(n.ID)
 	r.events.Add("node.joined", model.Info, n.ID, n.Name+" is a member again", map[string]string{"name": n.Name, "by": by})
 	r.change()
-	return r.Node(ctx, n.ID)
+	return r.now(n), nil
 }
 
 // tellForgotten tells of revoked nodes of which there were too many.

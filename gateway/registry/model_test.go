@@ -391,6 +391,21 @@ func TestACardThatWasWrittenAnew(t *testing.T) {
 	}
 }
 
+// Whoever asked for an adoption may hang up once it is stored: it is answered as done, so that
+// what has to follow it does.
+func TestAnAdoptionIsDoneOnceItIsStored(t *testing.T) {
+	f := newFixture(t)
+	old := f.add(t, "mast", "s1")
+	f.now = f.now.Add(time.Second)
+	next := f.add(t, "x", "s1")
+	ctx, hangUp := context.WithCancel(t.Context())
+	f.OnAdopted(func(string, string) { hangUp() })
+	n, err := f.Adopt(ctx, next.ID(), "user:anna")
+	if err != nil || ctx.Err() == nil || n.ID != next.ID() || n.Replaces != old.ID() || n.Name != "mast" {
+		t.Errorf("got %+v, %v", n, err)
+	}
+}
+
 // A serial number that a node tells later, by its heartbeat.
 func TestASerialNumberByTheHeartbeat(t *testing.T) {
 	f := newFixture(t)

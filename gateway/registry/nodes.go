@@ -99,10 +99,22 @@ func (r *Registry) scan(from row) (apitype.Node, error) {
 	if err != nil {
 		return n, err
 	}
+	return r.now(n), nil
+}
+
+// now adds what is known of a node live.
+func (r *Registry) now(n apitype.Node) apitype.Node {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.addLive(&n, new(time.Time))
-	return n, nil
+	return n
+}
+
+// changedNode reads a node in the transaction that changes it. What is committed is answered
+// with that, since nothing may go wrong after it: whoever asked may have hung up, and what
+// follows a change must not wait for another try.
+func (r *Registry) changedNode(ctx context.Context, tx *sql.Tx, id string) (apitype.Node, error) {
+	return r.scanStored(tx.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE id = ?`, id))
 }
 
 // scanStored reads a row of nodeColumns.

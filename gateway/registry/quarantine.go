@@ -98,6 +98,9 @@ func (r *Registry) Release(ctx context.Context, ref, by string) (apitype.Node, e
 	}
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE nodes SET quarantined = NULL, quarantine = '' WHERE id = ?`, n.ID)
+		if err == nil {
+			n, err = r.changedNode(ctx, tx, n.ID)
+		}
 		return err
 	})
 	if err != nil {
@@ -109,7 +112,7 @@ func (r *Registry) Release(ctx context.Context, ref, by string) (apitype.Node, e
 	r.events.Add(kindReleased, model.Warning, n.ID, n.Name+" is released from quarantine", map[string]string{"by": by})
 	r.nodeNews.Note(n.ID)
 	r.change()
-	return r.Node(ctx, n.ID)
+	return r.now(n), nil
 }
 
 // Quarantined returns the nodes that are.

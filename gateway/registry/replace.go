@@ -257,6 +257,7 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 	r.mu.Unlock()
 	var forgotten []string
 	var admitted *waiter
+	var n apitype.Node
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
 		var name string
 		var clients sql.Null[uint8]
@@ -304,6 +305,9 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 				return err
 			}
 		}
+		if n, err = r.changedNode(ctx, tx, o.Node); err != nil {
+			return err
+		}
 		forgotten, err = forgetRevoked(ctx, tx, o.Old)
 		return err
 	})
@@ -321,7 +325,7 @@ func (r *Registry) Adopt(ctx context.Context, id, by string) (apitype.Node, erro
 	}
 	r.nodeNews.Note(o.Old, o.Node)
 	r.change()
-	return r.Node(ctx, o.Node)
+	return r.now(n), nil
 }
 
 // Lineage returns the canonical IDs of the nodes whose place a node has taken, the latest

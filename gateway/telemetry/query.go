@@ -77,13 +77,27 @@ var steps = []time.Duration{
 	30 * time.Minute, time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 28 * 24 * time.Hour,
 }
 
-// cell is a bucket in the unit of its metric.
+// cell is a bucket in the unit of its metric. Of finite readings all that it tells is finite:
+// nodes send what they like, and JSON has no other numbers.
 type cell struct {
 	n               int64
-	min, max, sum   float64
+	min, max        float64
+	scaled          float64 // sum, in units of 1/sumUnit: more readings than there can be do not overflow it
 	first, last     float64
 	firstAt, lastAt int64
 }
+
+// sumUnit is a power of two, by which floats are multiplied and divided exactly.
+const sumUnit = 1 << 64
+
+// total is the sum, or the largest number that there is where it lies beyond.
+func (c *cell) total() float64 { return saturate(c.scaled * sumUnit) }
+
+// mean is not beyond the extremes, as rounding alone would have it.
+func (c *cell) mean() float64 { return max(c.min, min(c.max, c.scaled/float64(c.n)*sumUnit)) }
+
+// saturate is a number, or the largest there is in place of one that is beyond.
+func saturate(v float64) float64 { return max(-math.MaxFloat64, min(math.MaxFloat64, v)) }
 
 func (c *cell) add(at int64, o cell) {
 	if o.n == 0 {
@@ -94,7 +108,7 @@ func (c *cell) add(at int64, o cell) {
 		c.firstAt, c.lastAt = at, at
 		return
 	}
-	c.n, c.sum = c.n+o.n, c.sum+o.sum
+	c.n, c.scaled = c.n+o.n, c.scaled+o.scaled
 	c.min, c.max = min(c.min, o.min), max(c.max, o.max)
 	if at < c.firstAt {
 		c.first, c.firstAt = o.first, at
@@ -104,7 +118,9 @@ func (c *cell) add(at int64, o cell) {
 	}
 }
 
-func reading(v float64) cell { return cell{n: 1, min: v, max: v, sum: v, first: v, last: v} }
+func reading(v float64) cell {
+	return cell{n: 1, min: v, max: v, scaled: v / sumUnit, first: v, last: v}
+}
 
 // grid is the buckets of one query.
 type grid struct {
@@ -350,9 +366,13 @@ func number(m wire.Metric, b block.Bucket) (c cell, ok bool) {
 		mean *= math.Pow10(-int(m.Scale))
 	}
 	is := func(v int64) float64 { return m.Number(wire.Int(v)) }
-	c = cell{n: b.Count, min: is(b.Min), max: is(b.Max), sum: mean * float64(b.Count), first: is(b.First), last: is(b.Last)}
-	sum := c.min + c.max + c.sum + c.first + c.last
-	return c, !math.IsNaN(sum) && !math.IsInf(sum, 0)
+	c = cell{n: b.Count, min: is(b.Min), max: is(b.Max), scaled: mean / sumUnit * float64(b.Count), first: is(b.First), last: is(b.Last)}
+	for _, v := range [...]float64{c.min, c.max, c.scaled, c.first, c.last} {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return c, false
+		}
+	}
+	return c, true
 }
 
 // points returns the cells that have readings.
@@ -363,14 +383,14 @@ func (g grid) points(cells []cell, f Func) (points []apitype.Point) {
 		if c.n == 0 {
 			continue
 		}
-		p := apitype.Point{Time: time.UnixMilli(g.from + int64(i)*g.step).UTC(), Count: c.n, Min: c.min, Max: c.max, Mean: c.sum / float64(c.n), First: c.first, Last: c.last}
+		p := apitype.Point{Time: time.UnixMilli(g.from + int64(i)*g.step).UTC(), Count: c.n, Min: c.min, Max: c.max, Mean: c.mean(), First: c.first, Last: c.last}
 		switch f {
 		case Min:
 			p.Value = c.min
 		case Max:
 			p.Value = c.max
 		case Sum:
-			p.Value = c.sum
+			p.Value = c.total()
 		case Count:
 			p.Value = float64(c.n)
 		case First:
@@ -401,5 +421,5 @@ func (g grid) rate(before, c *cell) float64 {
 	if grown < 0 {
 		grown = c.last // begun anew from zero
 	}
-	return grown / (float64(c.lastAt-at) / 1000)
+	return saturate(grown / (float64(c.lastAt-at) / 1000))
 }

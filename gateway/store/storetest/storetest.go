@@ -4,6 +4,7 @@ package storetest
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -49,4 +50,31 @@ func PutConfig(t testing.TB, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Refuse has a database take nothing until takes is called: another connection holds the lock
+// for writing, for which nobody waits.
+func Refuse(t testing.TB, db *store.DB) (takes func()) {
+	t.Helper()
+	ctx := context.Background()
+	impatient := db.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`PRAGMA busy_timeout = 0`)
+		return err
+	})
+	other, err := db.Read().Conn(ctx)
+	if err == nil {
+		_, err = other.ExecContext(ctx, `PRAGMA query_only = 0; BEGIN IMMEDIATE`)
+	}
+	if err := errors.Join(impatient, err); err != nil {
+		t.Fatal(err)
+	}
+	takes = sync.OnceFunc(func() {
+		t.Helper()
+		_, err := other.ExecContext(ctx, `ROLLBACK; PRAGMA query_only = 1`)
+		if err := errors.Join(err, other.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(takes)
+	return takes
 }

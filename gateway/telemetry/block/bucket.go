@@ -16,7 +16,7 @@ type Bucket struct {
 	Count       int64
 	Min, Max    int64
 	First, Last int64
-	Above       int64 // sum of what each reading exceeds Min by; at most math.MaxInt64
+	Above       int64 // sum of what each reading exceeds Min by; at most math.MaxInt64, or math.MaxFloat64
 }
 
 // Add takes one more reading, later than those before.
@@ -58,16 +58,19 @@ func plus(a, b int64) int64 {
 func (b *Bucket) mergeFloats(o Bucket) {
 	f, bits := func(v int64) float64 { return math.Float64frombits(uint64(v)) }, func(v float64) int64 { return int64(math.Float64bits(v)) }
 	low := min(f(b.Min), f(o.Min))
-	above := f(b.Above) + (f(b.Min)-low)*float64(b.Count) + f(o.Above) + (f(o.Min)-low)*float64(o.Count)
+	above := min(f(b.Above)+(f(b.Min)-low)*float64(b.Count)+f(o.Above)+(f(o.Min)-low)*float64(o.Count), math.MaxFloat64)
 	b.Count, b.Min, b.Max, b.Last, b.Above = b.Count+o.Count, bits(low), bits(max(f(b.Max), f(o.Max))), o.Last, bits(above)
 }
 
-// Mean returns the mean of the readings, in the series' own integers or as a float.
+// Mean returns the mean of the readings, in the series' own integers or as a float. It is
+// between Min and Max, also where Above could not hold all that it should, and where a former
+// release has kept an infinite one.
 func (b Bucket) Mean(float bool) float64 {
+	low, high, above := float64(b.Min), float64(b.Max), float64(b.Above)
 	if float {
-		return math.Float64frombits(uint64(b.Min)) + math.Float64frombits(uint64(b.Above))/float64(b.Count)
+		low, high, above = math.Float64frombits(uint64(b.Min)), math.Float64frombits(uint64(b.Max)), math.Float64frombits(uint64(b.Above))
 	}
-	return float64(b.Min) + float64(b.Above)/float64(b.Count)
+	return max(low, min(high, low+min(above, math.MaxFloat64)/float64(b.Count)))
 }
 
 // Rollup is a node's buckets of one width, for the instants at which they begin.
