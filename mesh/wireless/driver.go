@@ -69,7 +69,7 @@ func (w *Wireless) readHaLow() (halowDriver, error) {
 	if err := w.settle(&s); err != nil {
 		return nil, err
 	}
-	modules, err := w.modules()
+	modules, err := w.modulesFor(w.halowModule)
 	if err != nil {
 		return nil, err
 	}
@@ -175,14 +175,26 @@ func (w *Wireless) isLoaded(params string) {
 }
 
 // clear unloads a driver that an earlier process has loaded, or this one with other
-// parameters, before its radio joins again. What it has sent, counts.
+// parameters, before its radio joins again. What it has sent, counts. One that hangs holds
+// the other radios up no longer than clearWait, and not at all where it is known to hang.
 func (w *Wireless) clear(ctx context.Context, d halowDriver) {
 	w.isLoaded("")
-	w.measure()
-	if err := d.ForceUnload(ctx); err != nil {
-		w.isStale(fmt.Errorf("an earlier process has loaded %s, and it does not go: %w", d.Name(), err))
+	err := errHangs
+	if !w.hangs(d.Name()) {
+		var failed error
+		ctx, cancel := context.WithTimeout(ctx, clearWait)
+		defer cancel()
+		if w.apart(ctx, d.Name(), func() { w.measure(); failed = d.ForceUnload(ctx) }) {
+			err = failed
+		}
+	}
+	if err != nil {
+		w.isStale(fmt.Errorf("%s was loaded before, and does not go: %w", d.Name(), err))
 	}
 }
+
+// errHangs is of a driver that nobody can end.
+var errHangs = errors.New("it hangs in the kernel: only a restart of the machine may help")
 
 func (w *Wireless) isStale(err error) {
 	w.mu.Lock()
@@ -209,7 +221,11 @@ func (w *Wireless) bringUp(ctx context.Context, d halowDriver) bool {
 		err := d.Prepare()
 		if err == nil {
 			kind, word = EventDriverFailed, "driver failed"
-			err = load(ctx, d, try)
+			loaded := error(nil)
+			if !w.apart(ctx, d.Name(), func() { loaded = load(ctx, d, try) }) {
+				return false
+			}
+			err = loaded
 		}
 		switch {
 		case ctx.Err() != nil:
