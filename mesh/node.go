@@ -115,7 +115,7 @@ func newNode(c *core) *node {
 	wg, _ := c.keys.public()
 	evidence, epoch := c.loadEvidence()
 	listens := c.announceConfig()
-	listens.Kin = newKin(c.net, n.roll).of
+	listens.Owner = newKin(c.net, n.roll).of
 	n.search = announce.NewNodeSide(listens, wg, max(floor, epoch), n.meetAndHear)
 	n.search.Keys = c.claim
 	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
