@@ -215,6 +215,9 @@ func (w *Wireless) driveHaLow(ctx context.Context, d halowDriver, stays bool) {
 // bringUp loads the driver, ever more rarely until there is a radio. What is
 // refused may be a file that cannot be read just now.
 func (w *Wireless) bringUp(ctx context.Context, d halowDriver) bool {
+	if w.hangs(d.Name()) {
+		w.driverIs("driver failed: " + errHangs.Error()) // until it lets go
+	}
 	told := ""
 	for try, wait := 0, w.again; ; try, wait = try+1, min(2*wait, againLast) {
 		kind, word := EventDriverRefused, "refused"

@@ -218,6 +218,9 @@ func TestAHaLowDriverThatHangs(t *testing.T) {
 				if did := c.did(); strings.Count(did, "hangs") != 1 {
 					t.Errorf("it was sent after what hangs: %q", did)
 				}
+				if at := absent(w); !strings.Contains(at, errHangs.Error()) {
+					t.Errorf("while it hangs: %s", at)
+				}
 				c.change(func() { c.hangs, c.loads = nil, nil })
 				close(hangs)
 				time.Sleep(time.Hour)
