@@ -63,7 +63,7 @@ func newGateway(c *core) *gateway {
 	}
 	c.shut.set(g.known.shut())
 	listens := c.announceConfig()
-	listens.Kin = newKin(c.net, g.roll).of
+	listens.Owner = newKin(c.net, g.roll).of
 	g.voice = announce.NewGatewaySide(listens, g.self, g.meetAndHear)
 	g.voice.Standing, g.voice.Met = g.rank, g.met
 	g.voice.Announced = func(m announce.Gateway) { g.nextKeyTold(m.NextKey) }

@@ -87,19 +87,8 @@ func newGatewayProfile(g *gateway, k kept) *gatewayProfile {
 	if k.next != nil {
 		p.serial = max(p.serial, k.next.Serial)
 	}
-	p.rejoin = rejoin.New(rejoin.Config{Key: g.id.Key, Network: g.net, Member: g.memberByTag, Document: p.handOn, Boot: g.id.BootCounter, Since: sinceBoot})
+	p.rejoin = rejoin.New(rejoin.Config{Key: g.id.Key, Network: g.net, Members: g.roll, Document: p.handOn, Boot: g.id.BootCounter, Since: sinceBoot})
 	return p
-}
-
-func (g *gateway) memberByTag(tag rejoin.Tag) (identity.PublicKey, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, p := range g.known.members() {
-		if key, err := identity.ParsePublicKey(p.IdentityKey); err == nil && rejoin.TagOf(key) == tag {
-			return key, true
-		}
-	}
-	return identity.PublicKey{}, false
 }
 
 // handOn returns the document whose profile is in use. p.mu is held.

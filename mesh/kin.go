@@ -24,7 +24,7 @@ type kin struct {
 	roll    func() []identity.PublicKey
 	looked  time.Time
 	keys    []identity.PublicKey
-	known   map[netip.Addr]announce.Kin
+	known   map[netip.Addr]announce.Owner
 }
 
 func newKin(network identity.PublicKey, roll func() []identity.PublicKey) *kin {
@@ -32,7 +32,7 @@ func newKin(network identity.PublicKey, roll func() []identity.PublicKey) *kin {
 }
 
 // of returns whose address that is. It is called by one goroutine at a time.
-func (k *kin) of(from netip.Addr) announce.Kin {
+func (k *kin) of(from netip.Addr) announce.Owner {
 	if now := time.Now(); k.known == nil || now.Sub(k.looked) >= kinEvery {
 		k.looked = now
 		if keys := k.roll(); k.known == nil || !slices.Equal(keys, k.keys) {
@@ -43,17 +43,17 @@ func (k *kin) of(from netip.Addr) announce.Kin {
 }
 
 func (k *kin) learn(keys []identity.PublicKey) {
-	k.keys, k.known = keys, make(map[netip.Addr]announce.Kin, (batman.Turns+1)*len(keys)+batman.Turns)
+	k.keys, k.known = keys, make(map[netip.Addr]announce.Owner, (batman.Turns+1)*len(keys)+batman.Turns)
 	for _, key := range keys {
-		who := announce.KinMember
+		who := announce.Owner{Kin: announce.KinMember, Key: key}
 		if key == k.network {
-			who = announce.KinGateway
+			who.Kin = announce.KinGateway
 		}
 		k.known[identity.Underlay(k.network, key)] = who
 		for turn := range uint8(batman.Turns) {
 			mac := batman.MAC(key, turn)
 			k.known[linkLocal(dot11.MAC(mac))] = who
-			if who == announce.KinGateway {
+			if who.Kin == announce.KinGateway {
 				k.known[linkLocal(dot11.MAC(batman.Aside(mac)))] = who
 			}
 		}

@@ -28,8 +28,8 @@ func TestWhoseAddressIsWhose(t *testing.T) {
 		expect := func(when string, want map[netip.Addr]announce.Kin) {
 			t.Helper()
 			for from, who := range want {
-				if got := k.of(from); got != who {
-					t.Errorf("%s: %s is of kin %d, want %d", when, from, got, who)
+				if got := k.of(from); got.Kin != who || (got.Key != identity.PublicKey{}) != (who != announce.KinStranger) {
+					t.Errorf("%s: %s is of kin %d, want %d", when, from, got.Kin, who)
 				}
 			}
 		}

@@ -115,7 +115,7 @@ func newNode(c *core) *node {
 	wg, _ := c.keys.public()
 	evidence, epoch := c.loadEvidence()
 	listens := c.announceConfig()
-	listens.Kin = newKin(c.net, n.roll).of
+	listens.Owner = newKin(c.net, n.roll).of
 	n.search = announce.NewNodeSide(listens, wg, max(floor, epoch), n.meetAndHear)
 	n.search.Keys = c.claim
 	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
@@ -193,8 +193,8 @@ func (n *node) hear(h announce.Heard) {
 		if n.correct(clock.Answer{Time: h.Time(), Quality: h.Quality, RoundTrip: h.RoundTrip}) {
 			n.search.Ask() // peers have to learn that our handshakes restart in the past
 		}
-	} else if _, own := n.clock.Now(); own == model.ClockNone && h.Quality != model.ClockNone {
-		n.search.Ask() // it knows the time by now; what it says unasked proves none
+	} else if _, own := n.clock.Now(); own == model.ClockNone && h.Quality != model.ClockNone || n.clock.Doubts(h.Time(), h.Quality) {
+		n.search.Ask() // it knows the time by now, or better; what it says unasked proves none
 	}
 	n.mu.Lock()
 	before := n.heard

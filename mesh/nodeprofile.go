@@ -72,23 +72,8 @@ func newNodeProfile(n *node, k kept) *nodeProfile {
 	now := time.Now()
 	p := &nodeProfile{node: n, wake: make(chan struct{}, 1), fetch: make(chan struct{}, 1), m: change.NewNode(n.ChangeTiming, n.bundle.Mesh, k.home, k.next, now), lost: now}
 	p.on, p.says = p.m.On(), serialsOf(p.m)
-	p.rejoin = rejoin.New(rejoin.Config{Key: n.id.Key, Network: n.net, Member: n.memberByTag, Document: p.handOn, Boot: n.id.BootCounter, Since: sinceBoot})
+	p.rejoin = rejoin.New(rejoin.Config{Key: n.id.Key, Network: n.net, Members: n.roll, Document: p.handOn, Boot: n.id.BootCounter, Since: sinceBoot})
 	return p
-}
-
-// memberByTag finds a member of the list that was signed last.
-func (n *node) memberByTag(tag rejoin.Tag) (identity.PublicKey, bool) {
-	if rejoin.TagOf(n.net) == tag {
-		return n.net, true
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, p := range n.list.Peers {
-		if rejoin.TagOf(p.Key) == tag {
-			return p.Key, true
-		}
-	}
-	return identity.PublicKey{}, false
 }
 
 // handOn returns the document that others may have of this node. One that it does not

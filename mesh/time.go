@@ -53,7 +53,12 @@ func (m *core) saveClockState() {
 	m.saveRun(paths.RunClock, b)
 }
 
+// saveClock has the card hear of the time. What only its battery says a node does not save,
+// see clock.Confirmed; a gateway does, whose time is the network's.
 func (m *core) saveClock() {
+	if m.id.Key.Public() != m.net && !m.clock.Confirmed() {
+		return
+	}
 	now, _ := m.clock.Now()
 	if _, err := m.store.Put(paths.Clock, paths.VaultClock, clock.Marshal(now)); err != nil {
 		m.Log.Warn("clock not saved in both places", "err", err)
@@ -92,7 +97,11 @@ func (m *core) correct(a clock.Answer) (wentBack bool) {
 		return false
 	}
 	m.saveClock()
-	m.events.Add(eventClockCorrected, model.Info, "clock set by the gateway",
+	severity, message := model.Info, "clock set by the gateway"
+	if c.Battery {
+		severity, message = model.Warning, "this board's battery-backed clock was far from what somebody who logged in has told the gateway, and nothing had confirmed it: the clock was set by the gateway"
+	}
+	m.events.Add(eventClockCorrected, severity, message,
 		"from", stamp(c.From), "to", stamp(c.To), "offset", c.Offset().Round(time.Millisecond).String(), "quality", string(c.Quality))
 	return after.Steps != before.Steps
 }

@@ -3,9 +3,11 @@ package mesh
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,6 +18,7 @@ import (
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/clock"
 	"halo.internal/mesh/events"
+	"halo.internal/mesh/peerlist"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
@@ -101,6 +104,67 @@ func (s *settable) Now() time.Time        { return time.Now().Add(s.ahead).Round
 func (s *settable) Set(t time.Time) error { s.ahead = time.Until(t); return nil }
 func (s *settable) RTC() (time.Time, error) {
 	return time.Time{}, errors.New("there is none")
+}
+
+// battery is a clock that a battery keeps, by so much ahead.
+type battery struct{ settable }
+
+func (b *battery) RTC() (time.Time, error) { return b.Now(), nil }
+
+// TestABatteryYearsAhead does not keep a node out of a network whose gateway has the time of a
+// login: what that signs is over by the battery.
+func TestABatteryYearsAhead(t *testing.T) {
+	if clock.Estranged > peerlist.Validity/2 {
+		t.Errorf("batteries are believed up to %s, and lists hold %s", clock.Estranged, peerlist.Validity)
+	}
+	key, own, other := identity.New(), identity.New(), identity.New()
+	n := newNode(bareCore(t, key.Public(), own))
+	sys := &battery{settable{ahead: 2 * 365 * 24 * time.Hour}}
+	n.clock = clock.New(sys, time.Now().AddDate(0, -6, 0))
+	n.startClock(func(string, model.Severity, string, ...string) {})
+	n.saveClock()
+	g := bareGateway(t, key, own, other)
+	if err := n.takeList(g.list.raw); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.directPeers(); len(got) != 0 {
+		t.Fatalf("the list holds: %d peers", len(got))
+	}
+	heard := announce.Gateway{Stamp: announce.Stamp{Epoch: 1, Boot: 1, Seq: 1}, Quality: model.ClockLogin, TimeMS: time.Now().UnixMilli(), CASHA256: make([]byte, 32), WireGuardKey: make([]byte, 32)}
+	n.hear(announce.Heard{Gateway: heard})
+	if sys.ahead < 24*time.Hour {
+		t.Fatal("what it says unasked sets the clock")
+	}
+	n.hear(announce.Heard{Gateway: heard, RoundTrip: time.Millisecond})
+	if got := n.directPeers(); len(got) != 1 || sys.ahead.Abs() > time.Minute {
+		t.Errorf("%d peers, and it is %s ahead", len(got), sys.ahead)
+	}
+	list := n.events.After(0, 0)
+	if last := list[len(list)-2:]; !slices.ContainsFunc(last, func(e model.Event) bool {
+		return e.Kind == eventClockCorrected && e.Severity == model.Warning && strings.Contains(e.Message, "battery")
+	}) {
+		t.Errorf("events: %+v", last)
+	}
+	if n.saveClock(); !errors.Is(errSaved(n.core), fs.ErrNotExist) {
+		t.Error("what nothing has confirmed is on the card")
+	}
+	heard.Quality = model.ClockRTC
+	n.hear(announce.Heard{Gateway: heard, RoundTrip: time.Millisecond})
+	if n.saveClock(); errSaved(n.core) != nil {
+		t.Errorf("what a gateway's battery has confirmed: %v", errSaved(n.core))
+	}
+	// A gateway is the one whose time counts.
+	g.clock = clock.New(sys, time.Now().AddDate(0, -6, 0))
+	g.startClock(func(string, model.Severity, string, ...string) {})
+	if g.saveClock(); errSaved(g.core) != nil || g.clock.Confirmed() {
+		t.Errorf("a gateway's battery: %v", errSaved(g.core))
+	}
+}
+
+// errSaved tells why there is no saved clock.
+func errSaved(m *core) error {
+	_, err := m.store.Get(paths.Clock, "", func(b []byte) error { _, err := clock.Unmarshal(b); return err })
+	return err
 }
 
 // TestTheTimeOfALogin is taken by a gateway that knows none, once, within sense, and the

@@ -49,6 +49,8 @@ type Loader struct {
 	mu     sync.Mutex // guards what follows, and keeps the order of a load
 	loaded map[string]State
 	count  int
+	// removing is what the kernel was told to remove and has not; who waited has given up.
+	removing map[string]chan error
 }
 
 // Errors that are wrapped.
@@ -70,7 +72,7 @@ func NewLoader(dir string, k Kernel, params map[string]string) (*Loader, error) 
 	if err != nil {
 		return nil, fmt.Errorf("loaded modules: %w", err)
 	}
-	return &Loader{dir: dir, index: x, kernel: k, params: params, loaded: loaded}, nil
+	return &Loader{dir: dir, index: x, kernel: k, params: params, loaded: loaded, removing: map[string]chan error{}}, nil
 }
 
 // Count returns how many modules this loader has loaded.

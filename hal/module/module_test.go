@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ type record struct {
 	users   map[string][]string
 	removed []string
 	hangs   chan struct{} // Remove waits for it
+	asked   atomic.Int32  // how often it was to remove something
 }
 
 func (r *record) Insert(path, params string) error {
@@ -44,6 +46,7 @@ func (r *record) Insert(path, params string) error {
 }
 
 func (r *record) Remove(name string) error {
+	r.asked.Add(1)
 	if r.hangs != nil {
 		<-r.hangs
 	}

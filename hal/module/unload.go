@@ -88,12 +88,24 @@ func (l *Loader) dependents(n string, order []string) []string {
 }
 
 func (l *Loader) remove(ctx context.Context, n string) error {
-	done := make(chan error, 1)
-	go func() { done <- l.kernel.Remove(n) }() // what hangs in the kernel, nobody can end
+	done := l.removing[n]
+	if done != nil {
+		select {
+		case <-done: // of long ago; it was loaded anew
+			done = nil
+		default:
+		}
+	}
+	if done == nil { // else it hangs in the kernel, where nobody can end it: no other is sent after it
+		done = make(chan error, 1)
+		l.removing[n] = done
+		go func() { done <- l.kernel.Remove(n) }()
+	}
 	select {
 	case <-ctx.Done():
 		return fmt.Errorf("unload %s: its driver does not let go: %w: reset the device, or restart the machine", n, ctx.Err())
 	case err := <-done:
+		delete(l.removing, n)
 		switch {
 		case err == nil, errors.Is(err, unix.ENOENT): // gone meanwhile
 			return nil

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"halo.internal/lab/cardtest"
@@ -345,5 +346,40 @@ func TestPeersCameBack(t *testing.T) {
 		if e := event(change); peersCameBack(e) {
 			t.Errorf("%s is taken for a recovery: %+v", name, e)
 		}
+	}
+}
+
+// TestWhatIsToEndWithinALimit is judged by when it was looked at, not by how long the answer
+// took.
+func TestWhatIsToEndWithinALimit(t *testing.T) {
+	if revokedLimit != 5*time.Second {
+		t.Errorf("a revoked node is to be out within %s", revokedLimit)
+	}
+	for name, tc := range map[string]struct {
+		ends, takes, late time.Duration // after since; an answer; since, before the first look
+		ok                bool
+	}{
+		"at once":                        {0, 0, 0, true},
+		"in time":                        {4 * time.Second, 100 * time.Millisecond, 0, true},
+		"late":                           {6 * time.Second, 100 * time.Millisecond, 0, false},
+		"in time, and answers are slow":  {4 * time.Second, 4 * time.Second, 0, true},
+		"late, and answers are slow":     {12 * time.Second, 3 * time.Second, 0, false},
+		"in time, and looked at late":    {time.Second, 0, 9 * time.Second, true},
+		"not at all, and looked at late": {time.Hour, 0, 9 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				since := time.Now()
+				time.Sleep(tc.late)
+				after, err := ended(t.Context(), since, revokedLimit, "it is out", func() error {
+					at := time.Since(since)
+					time.Sleep(tc.takes)
+					return expect(at >= tc.ends, "it out")
+				})
+				if (err == nil) != tc.ok || after < min(tc.ends, revokedLimit) || err != nil && time.Since(since) > tc.late+revokedLimit+2*tc.takes+pollEvery {
+					t.Errorf("after %s: %v", after, err)
+				}
+			})
+		})
 	}
 }

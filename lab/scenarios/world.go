@@ -124,6 +124,29 @@ func (w *World) within(ctx context.Context, limit time.Duration, what string, ch
 	}
 }
 
+// ended returns when check is content, and how long after since it began to look then. It
+// fails when one that began to look later than limit is not: how long machines that are
+// emulated take to answer does not count.
+func ended(ctx context.Context, since time.Time, limit time.Duration, what string, check func() error) (after time.Duration, err error) {
+	tick := time.NewTicker(pollEvery / 4)
+	defer tick.Stop()
+	for {
+		after = time.Since(since)
+		err := check()
+		switch {
+		case err == nil:
+			return after, nil
+		case after >= limit:
+			return after, fmt.Errorf("%s: not so %.1f s later, want it within %s: %w", what, after.Seconds(), limit, err)
+		}
+		select {
+		case <-ctx.Done():
+			return after, fmt.Errorf("%s: %w", what, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
 // pass lets time pass, which is what a scenario is about.
 func (w *World) pass(ctx context.Context, d time.Duration) error {
 	select {

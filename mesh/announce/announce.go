@@ -41,9 +41,9 @@ type Config struct {
 	Since   func() uint64 // milliseconds since the machine's start: sequence numbers that outlive the process
 	Steps   func() uint32 // how often the clock went back in this boot
 	Open    func() (Socket, error)
-	// Kin, if any, tells whose address that is: strangers cannot take the share of others.
+	// Owner, if any, tells whose address that is: strangers cannot take the share of others.
 	// It is called by one goroutine at a time, for each datagram.
-	Kin func(from netip.Addr) Kin
+	Owner func(from netip.Addr) Owner
 	// Timing has intervals in the place of those that are meant.
 	Timing Timing
 	Log    *slog.Logger
@@ -163,12 +163,12 @@ type datagram struct {
 }
 
 // loop keeps a socket open and hands what it receives and lets in to run, which returns
-// when the socket fails or ctx ends.
-func (c Config) loop(ctx context.Context, counters *Counters, run func(ctx context.Context, s Socket, in <-chan datagram)) error {
+// when the socket fails or ctx ends. proven is the intake's.
+func (c Config) loop(ctx context.Context, counters *Counters, proven func(Owner, []byte) bool, run func(ctx context.Context, s Socket, in <-chan datagram)) error {
 	told, reopen := false, c.Timing.WithDefaults().Reopen
-	g := newIntake(c.Kin)
-	heard := func(from netip.Addr) bool {
-		ok := g.pass(time.Now(), from)
+	g := newIntake(c.Owner, proven)
+	heard := func(from netip.Addr, b []byte) bool {
+		ok := g.pass(time.Now(), from, b)
 		if !ok {
 			counters.add(ignoredRate)
 		}
@@ -197,7 +197,7 @@ func (c Config) loop(ctx context.Context, counters *Counters, run func(ctx conte
 	return nil
 }
 
-func (c Config) serve(ctx context.Context, s Socket, heard func(netip.Addr) bool, run func(context.Context, Socket, <-chan datagram)) error {
+func (c Config) serve(ctx context.Context, s Socket, heard func(netip.Addr, []byte) bool, run func(context.Context, Socket, <-chan datagram)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	in := make(chan datagram, queue)
 	var owned sync.WaitGroup
@@ -211,14 +211,14 @@ func (c Config) serve(ctx context.Context, s Socket, heard func(netip.Addr) bool
 }
 
 // receive hands on what is heard. What is not, does not even wait.
-func receive(ctx context.Context, s Socket, heard func(from netip.Addr) bool, in chan<- datagram) error {
+func receive(ctx context.Context, s Socket, heard func(from netip.Addr, b []byte) bool, in chan<- datagram) error {
 	b := make([]byte, MaxSize+1) // one more, so that a longer message is seen as such
 	for {
 		n, from, err := s.Receive(b)
 		if err != nil {
 			return fmt.Errorf("receive: %w", err)
 		}
-		if !heard(from) {
+		if !heard(from, b[:n]) {
 			continue
 		}
 		select {

@@ -204,7 +204,8 @@ func (g *GatewaySide) Run(ctx context.Context) error {
 	before := g.Twinned()
 	r.twins.aside, r.twins.other = before.Aside, before.Other
 	r.out.floods = bucket{rate: toAllPerSecond, burst: toAllBurst}
-	return g.loop(ctx, &g.Counters, r.run)
+	p := proofs{key: g.Key, codec: r.codec, members: map[identity.PublicKey]*prover{}}
+	return g.loop(ctx, &g.Counters, p.proven, r.run)
 }
 
 func (r *speaker) run(ctx context.Context, s Socket, in <-chan datagram) {

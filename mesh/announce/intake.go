@@ -3,6 +3,8 @@ package announce
 import (
 	"net/netip"
 	"time"
+
+	"halo.internal/identity"
 )
 
 // Kin is whose address a datagram came from, as the addresses of members follow from
@@ -17,69 +19,90 @@ const (
 	KinGateway
 )
 
-// Limits of what is looked at, since to verify a signature costs. A node asks about once
-// in half an hour, and at most once a second while it searches; a gateway says most while
-// it orders all to switch: four words a second.
+// Owner is who has an address.
+type Owner struct {
+	Kin Kin
+	Key identity.PublicKey // a stranger's is zero
+}
+
+// Limits of what is looked at, since to verify a signature costs: a third of a millisecond
+// on a small board. A node asks about once in half an hour, and at most once a second while
+// it searches; a gateway says most while it orders all to switch: four words a second. What
+// is proven has shares of its own, which what is only claimed cannot use up.
 const (
-	strangersPerSecond = 50 // from all together
-	membersPerSecond   = 100
-	memberPerSecond    = 4 // from one
-	memberBurst        = 8
-	gatewayPerSecond   = 20
-	gatewayBurst       = 40
-	maxSources         = 8192 // more than members have addresses
+	strangersPerSecond      = 50 // from all together
+	membersPerSecond        = 100
+	memberPerSecond         = 4 // from one, by whichever of its addresses; and as much that is proven
+	memberBurst             = 8
+	gatewayPerSecond        = 100
+	gatewayBurst            = 100
+	gatewayAnswersPerSecond = 20 // of the gateway, with the nonce of the open question
+	gatewayAnswersBurst     = 20
+	maxMembers              = 1024 // more than there are
 )
 
 // intake decides which datagrams are looked at. Strangers take nothing from members, and
 // neither from the gateway.
 type intake struct {
-	kin                         func(netip.Addr) Kin // nil: all are strangers
-	strangers, members, gateway bucket
-	sources                     map[netip.Addr]*bucket // members'
+	owner func(netip.Addr) Owner // nil: all are strangers
+	// proven tells, at little cost, whether a datagram can only be of who has the address
+	// that it is from; nil: of none can that be told.
+	proven                               func(from Owner, b []byte) bool
+	strangers, members, gateway, answers bucket
+	shares                               map[identity.PublicKey]*share
 }
 
-func newIntake(kin func(netip.Addr) Kin) *intake {
+// share is one member's.
+type share struct{ claimed, proven bucket }
+
+func newIntake(owner func(netip.Addr) Owner, proven func(Owner, []byte) bool) *intake {
 	return &intake{
-		kin:       kin,
+		owner: owner, proven: proven,
 		strangers: bucket{rate: strangersPerSecond, burst: strangersPerSecond},
 		members:   bucket{rate: membersPerSecond, burst: membersPerSecond},
 		gateway:   bucket{rate: gatewayPerSecond, burst: gatewayBurst},
-		sources:   map[netip.Addr]*bucket{},
+		answers:   bucket{rate: gatewayAnswersPerSecond, burst: gatewayAnswersBurst},
+		shares:    map[identity.PublicKey]*share{},
 	}
 }
 
 // pass tells whether a datagram is to be looked at.
-func (g *intake) pass(now time.Time, from netip.Addr) bool {
-	kin := KinStranger
-	if g.kin != nil {
-		kin = g.kin(from)
+func (g *intake) pass(now time.Time, from netip.Addr, b []byte) bool {
+	var who Owner
+	if g.owner != nil {
+		who = g.owner(from)
 	}
-	switch kin {
+	proven := who.Kin != KinStranger && g.proven != nil && g.proven(who, b)
+	switch who.Kin {
 	case KinGateway:
-		return g.gateway.takeAt(now)
+		return proven && g.answers.takeAt(now) || g.gateway.takeAt(now)
 	case KinMember:
-		own := g.sources[from]
+		own := g.shares[who.Key]
 		if own == nil {
 			g.forget()
-			own = &bucket{rate: memberPerSecond, burst: memberBurst}
-			g.sources[from] = own
+			own = &share{bucket{rate: memberPerSecond, burst: memberBurst}, bucket{rate: memberPerSecond, burst: memberBurst}}
+			g.shares[who.Key] = own
 		}
-		return own.takeAt(now) && g.members.takeAt(now)
+		return proven && own.proven.takeAt(now) || own.claimed.takeAt(now) && g.members.takeAt(now)
 	}
 	return g.strangers.takeAt(now)
 }
 
-// forget makes room in a full table by dropping who was heard longest ago.
+// forget makes room in a full table by dropping whose share is used least.
 func (g *intake) forget() {
-	if len(g.sources) < maxSources {
+	if len(g.shares) < maxMembers {
 		return
 	}
-	var oldest netip.Addr
+	var oldest identity.PublicKey
 	var at time.Time
-	for from, b := range g.sources {
-		if at.IsZero() || b.at.Before(at) {
-			oldest, at = from, b.at
+	for key, s := range g.shares {
+		last := s.claimed.at
+		if s.proven.at.After(last) {
+			last = s.proven.at
+		}
+		if at.IsZero() || last.Before(at) {
+			oldest, at = key, last
 		}
 	}
-	delete(g.sources, oldest)
+	delete(g.shares, oldest)
 }

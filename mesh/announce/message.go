@@ -86,7 +86,7 @@ type Node struct {
 	Stamp        Stamp
 	Steps        uint32
 	WireGuardKey []byte
-	Nonce        []byte // empty when no answer is wanted
+	Nonce        []byte // empty when no answer is wanted; half of it proves who asks, see proofOf
 	Held         uint64 // serial of the latest profile document that its card keeps; 0: none
 	Using        uint64 // serial of the one whose profile it uses; 0: it has that from its bundle
 	NextKey      []byte // as a gateway's
@@ -199,17 +199,25 @@ func (c Codec) seal(kind uint8, context string, key identity.Key, v any) ([]byte
 
 func signed(tag, body []byte) []byte { return append(append([]byte{}, tag...), body...) }
 
-// Decode verifies a message and returns it as a Gateway, a Node, an Order or a Twin.
-func (c Codec) Decode(b []byte) (any, error) {
+// open returns the envelope of a message for this network. Nothing in it is verified.
+func (c Codec) open(b []byte) (e envelope, err error) {
 	if len(b) > MaxSize {
-		return nil, fmt.Errorf("%w: expected at most %d octets, got %d", ErrForm, MaxSize, len(b))
+		return e, fmt.Errorf("%w: expected at most %d octets, got %d", ErrForm, MaxSize, len(b))
 	}
-	var e envelope
 	if err := decMode.Unmarshal(b, &e); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrForm, err)
+		return e, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	if tag := networkTag(c.Network); string(e.Network) != string(tag) {
-		return nil, fmt.Errorf("%w: expected %x, got %x", ErrNetwork, tag, e.Network)
+		return e, fmt.Errorf("%w: expected %x, got %x", ErrNetwork, tag, e.Network)
+	}
+	return e, nil
+}
+
+// Decode verifies a message and returns it as a Gateway, a Node, an Order or a Twin.
+func (c Codec) Decode(b []byte) (any, error) {
+	e, err := c.open(b)
+	if err != nil {
+		return nil, err
 	}
 	switch e.Kind {
 	case kindGateway:

@@ -3,8 +3,8 @@ package announce
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"halo.internal/identity"
@@ -113,6 +113,8 @@ type search struct {
 	proof  []byte // evidence of proven: the latest message with the highest epoch
 	proven Gateway
 	asked  *question
+	open   atomic.Pointer[[]byte] // its nonce, for who receives
+	secret []byte                 // that the gateway has too; nil: there is none
 	wait   time.Duration
 	home   home
 	homed  time.Time // when it last answered a question
@@ -160,6 +162,7 @@ func (n *NodeSide) Run(ctx context.Context) error {
 	r := &search{NodeSide: n, t: n.Timing.WithDefaults(), codec: Codec{n.Network}, seq: sequence{since: n.Since}}
 	r.floods = bucket{rate: toAllPerSecond, burst: toAllBurst}
 	r.stamp.Epoch, r.home.ca = n.Floor, n.Home
+	r.secret, _ = n.Key.Agree(n.Network, proofContext, proofSecret) // without, nothing is proved
 	if m, err := r.codec.Decode(n.Evidence); err == nil {
 		if g, ok := m.(Gateway); ok {
 			r.proof, r.proven = n.Evidence, g
@@ -169,7 +172,7 @@ func (n *NodeSide) Run(ctx context.Context) error {
 	if r.home.known() && len(r.proven.CASHA256) > 0 && r.proven.Stamp.Epoch >= n.Floor {
 		r.home.ca = r.proven.CASHA256
 	}
-	return n.loop(ctx, &n.Counters, r.run)
+	return n.loop(ctx, &n.Counters, r.answered, r.run)
 }
 
 func (r *search) run(ctx context.Context, s Socket, in <-chan datagram) {
@@ -199,11 +202,23 @@ func (r *search) run(ctx context.Context, s Socket, in <-chan datagram) {
 	}
 }
 
-// ask sends a question and sets the timer for the next. While the gateway is
-// heard the first try goes to it alone, since flooding a mesh costs airtime.
+// answered tells whether a datagram from the gateway's address has the nonce of the last
+// question, which nobody else has been told that was asked alone.
+func (r *search) answered(from Owner, b []byte) bool {
+	nonce := r.open.Load()
+	if from.Kin != KinGateway || nonce == nil {
+		return false
+	}
+	g, ok := r.codec.peekGateway(b)
+	return ok && bytes.Equal(g.Nonce, *nonce)
+}
+
+// ask sends a question and sets the timer for the next. Once the gateway was heard the
+// first try goes to it alone, since flooding a mesh costs airtime; and where somebody
+// floods the mesh in the gateway's name, who is not asked does not learn the nonce.
 func (r *search) ask() {
 	to := paths.AnnounceGroup
-	if r.known && r.wait == 0 && r.other == nil && !r.toAll && time.Since(r.at) < Silence {
+	if r.known && r.wait == 0 && r.other == nil && !r.toAll {
 		to = identity.Underlay(r.Network, r.Network)
 	} else if !r.floods.take() {
 		r.timer.Reset(jitter(toAllPause))
@@ -217,10 +232,11 @@ func (r *search) ask() {
 	r.timer.Reset(jitter(r.wait))
 
 	r.toAll, r.saying = false, false
-	r.asked = &question{nonce: make([]byte, NonceSize), sent: time.Now(), says: r.profiles()}
-	rand.Read(r.asked.nonce)
-	m := Node{Steps: r.Steps(), WireGuardKey: r.WireGuardKey, Nonce: r.asked.nonce}
+	m := Node{Steps: r.Steps(), WireGuardKey: r.WireGuardKey}
 	m.Stamp.Boot, m.Stamp.Seq = r.Boot, r.seq.next()
+	m.Nonce = drawNonce(r.secret, m.Stamp)
+	r.asked = &question{nonce: m.Nonce, sent: time.Now(), says: r.profiles()}
+	r.open.Store(&m.Nonce)
 	if r.Keys != nil {
 		m.WireGuardKey, m.NextKey, m.NextProof = r.Keys()
 	}
@@ -296,6 +312,7 @@ func (r *search) handle(d datagram) bool {
 			r.show()
 		}
 		r.asked, r.done, r.known, r.told = nil, r.asked, true, r.asked.says
+		r.open.Store(nil)
 		r.homed, r.wait = time.Now(), 0
 		if o := r.other; o != nil && r.Twin != nil && r.home.is(g) {
 			r.Twin(o.Gateway)

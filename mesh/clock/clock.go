@@ -27,6 +27,10 @@ const (
 	// personTolerance is the same for a person's clock: those of phones are right by a
 	// second, and what they say has come over slow links.
 	personTolerance = 5 * time.Second
+	// Estranged is how far a battery-backed clock may be from what a login has told the
+	// gateway. Beyond that the lists that the gateway signs need not hold here, or whom it
+	// certifies is of the future: half of the time that lists hold (mesh/peerlist).
+	Estranged = 15 * 24 * time.Hour
 	// drift is how far a good battery-backed clock may stand behind the saved
 	// time, since two crystals run apart by minutes in a month. One that is
 	// further behind has stopped.
@@ -48,6 +52,11 @@ type State struct {
 	// Steps counts how often the time went back in this boot. Peers are told,
 	// since WireGuard refuses handshakes from the past.
 	Steps uint32 `json:"steps"`
+	// Known is a time that is past, whatever a battery says: it was saved, or confirmed
+	// since. Zero: of a former release.
+	Known time.Time `json:"known,omitzero"`
+	// Unconfirmed: a battery alone says what time it is, or a login instead of it.
+	Unconfirmed bool `json:"unconfirmed,omitempty"`
 }
 
 // Clock is the machine's clock with its quality. Its methods may be called
@@ -102,7 +111,10 @@ func (c *Clock) Start(saved time.Time) (Correction, error) {
 			best = rtc
 		}
 	}
-	c.state = State{Quality: quality}
+	c.state = State{Quality: quality, Known: c.build, Unconfirmed: quality == model.ClockRTC}
+	if c.sane(saved) == nil {
+		c.state.Known = saved
+	}
 	corr := Correction{From: was, To: best, Quality: quality}
 	if best.Equal(was) {
 		return corr, nil
@@ -125,6 +137,15 @@ func (c *Clock) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state
+}
+
+// Confirmed tells whether more than a battery says what time it is, or there is none. What
+// it alone says a node need not save, as the battery keeps it; and once it was saved, nobody
+// could tell any more that nothing had confirmed it.
+func (c *Clock) Confirmed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.state.Unconfirmed
 }
 
 // Compared returns what the gateway said of its own clock when this one was last
@@ -155,6 +176,7 @@ type Correction struct {
 	From, To time.Time
 	Quality  model.ClockQuality
 	Stepped  bool // the clock was set; otherwise it was right already
+	Battery  bool // it was a battery's, which is not believed any more
 }
 
 // Offset is how far the clock moved.
@@ -215,11 +237,15 @@ func (c *Clock) Correct(a Answer) (Correction, error) {
 	if a.RoundTrip < 0 || a.RoundTrip > maxRoundTrip {
 		return Correction{}, fmt.Errorf("%w: expected an answer within %s, got it after %s", ErrRefused, maxRoundTrip, a.RoundTrip)
 	}
-	now := c.sys.Now()
-	if own := c.state.Quality; own == model.ClockGPS || own == model.ClockRTC && theirs < rank[own] || own == model.ClockGateway && theirs == 0 {
+	now, to := c.sys.Now(), a.Time.Add(a.RoundTrip/2)
+	own, login := c.state.Quality, a.Quality == model.ClockLogin
+	doubted := c.doubts(now, to, a.Quality)
+	if own == model.ClockGPS || own == model.ClockRTC && theirs < rank[own] && !doubted || own == model.ClockGateway && theirs == 0 || login && c.state.Unconfirmed && c.past(to) {
+		if own == model.ClockRTC && login && to.Sub(now).Abs() <= Estranged {
+			c.state.Unconfirmed = false // two that know nothing of each other agree
+		}
 		return Correction{From: now, To: now, Quality: own}, nil
 	}
-	to := a.Time.Add(a.RoundTrip / 2)
 	if err := c.sane(to); err != nil {
 		return Correction{}, err
 	}
@@ -231,6 +257,26 @@ func (c *Clock) Correct(a Answer) (Correction, error) {
 	if err != nil {
 		return Correction{}, err
 	}
-	c.theirs, c.compared = a.Quality, corr.To
+	c.theirs, c.compared, corr.Battery = a.Quality, corr.To, doubted
+	if theirs >= rank[model.ClockRTC] {
+		c.state.Unconfirmed, c.state.Known = false, corr.To
+	}
 	return corr, nil
 }
+
+// Doubts tells whether what a gateway says unasked is reason to ask it: its answer would
+// overrule this board's battery.
+func (c *Clock) Doubts(t time.Time, quality model.ClockQuality) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.doubts(c.sys.Now(), t, quality)
+}
+
+// doubts tells whether a login's time overrules the battery's. c.mu is held.
+func (c *Clock) doubts(now, t time.Time, quality model.ClockQuality) bool {
+	return c.state.Quality == model.ClockRTC && c.state.Unconfirmed && quality == model.ClockLogin &&
+		!c.state.Known.IsZero() && t.Sub(now).Abs() > Estranged && !c.past(t) && c.sane(t) == nil
+}
+
+// past tells whether a time is before one that is known to be past. c.mu is held.
+func (c *Clock) past(t time.Time) bool { return t.Before(c.state.Known.Add(-drift)) }

@@ -25,6 +25,9 @@ func (f *fake) Set(t time.Time) error {
 		return f.broken
 	}
 	f.now, f.sets = t, f.sets+1
+	if !f.rtc.IsZero() {
+		f.rtc = t
+	}
 	return nil
 }
 
@@ -254,5 +257,99 @@ func TestMachineReadsTheTime(t *testing.T) {
 	}
 	if _, err := (Machine{rtc: t.TempDir() + "/rtc0"}).RTC(); err == nil {
 		t.Error("a clock that is not there told a time")
+	}
+}
+
+// TestABatteryThatIsFarOff would keep a node out of its network for good, where the gateway
+// has its time of logins: whatever that signs has ended there. It gives way, but never to a
+// time before what the device knows to be past.
+func TestABatteryThatIsFarOff(t *testing.T) {
+	login := func(at time.Time) Answer { return Answer{at, model.ClockLogin, 0} }
+	never := time.Time{}
+	for _, tc := range []struct {
+		name       string
+		saved, rtc time.Time
+		answer     Answer
+		want       time.Time
+		quality    model.ClockQuality
+	}{
+		{"two years ahead, at the first start", never, days(740), login(days(10)), days(10), model.ClockGateway},
+		{"two years ahead, since its battery was replaced", days(9), days(740), login(days(10)), days(10), model.ClockGateway},
+		{"two years behind", never, days(10), login(days(740)), days(740), model.ClockGateway},
+		{"ahead by less than lists hold", never, days(10).Add(Estranged), login(days(10)), days(10).Add(Estranged), model.ClockRTC},
+		{"and a gateway that guesses", never, days(740), Answer{days(10), model.ClockNone, 0}, days(740), model.ClockRTC},
+		{"somebody sets a gateway back behind what is known", days(400), days(401), login(days(10)), days(401), model.ClockRTC},
+		{"and a little behind that", days(10), days(740), login(days(10).Add(-drift - time.Second)), days(740), model.ClockRTC},
+		{"a login that makes no sense", never, days(740), login(build.AddDate(21, 0, 0)), days(740), model.ClockRTC},
+		{"a login before the build", never, days(740), login(days(-1)), days(740), model.ClockRTC},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := New(&fake{rtc: tc.rtc, now: tc.rtc}, build)
+			if _, err := c.Start(tc.saved); err != nil {
+				t.Fatal(err)
+			}
+			doubts := c.Doubts(tc.answer.Time, tc.answer.Quality)
+			corr, err := c.Correct(tc.answer)
+			got, q := c.Now()
+			if err != nil || !got.Equal(tc.want) || q != tc.quality || corr.Battery != (q == model.ClockGateway) || doubts != corr.Battery {
+				t.Errorf("got %s (%s), %+v, doubts: %v, %v; want %s (%s)", got, q, corr, doubts, err, tc.want, tc.quality)
+			}
+			agree := tc.answer.Quality == model.ClockLogin && tc.answer.Time.Sub(tc.rtc).Abs() <= Estranged
+			if c.Confirmed() != agree || c.Doubts(tc.answer.Time, tc.answer.Quality) {
+				t.Errorf("confirmed: %v, want %v; or it is still doubted", c.Confirmed(), agree)
+			}
+		})
+	}
+}
+
+// TestAWrongLoginAtABattery is mended by the next that is right: what a login alone has told
+// is nothing that the device knows.
+func TestAWrongLoginAtABattery(t *testing.T) {
+	sys, saved := &fake{rtc: days(10), now: days(10)}, days(5)
+	start := func(login time.Time) *Clock {
+		t.Helper()
+		c := New(sys, build)
+		if _, err := c.Start(saved); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Correct(Answer{login, model.ClockLogin, 0}); err != nil {
+			t.Fatal(err)
+		}
+		if c.Confirmed() {
+			saved, _ = c.Now()
+		}
+		return c
+	}
+	for i, step := range []struct{ login, want, saved time.Time }{
+		{days(400), days(400), days(5)}, // a year ahead
+		{days(10), days(10), days(5)},
+		{days(12), days(10), days(10)}, // they agree
+		{days(-20), days(10), days(10)},
+		{days(6), days(10), days(10)}, // a few days behind are no reason
+		{days(45), days(45), days(10)},
+	} {
+		login := step.login
+		if login.Before(build) {
+			login = build.Add(time.Hour)
+		}
+		c := start(login)
+		if got, _ := c.Now(); !got.Equal(step.want) || !saved.Equal(step.saved) {
+			t.Errorf("start %d, login of %s: got %s, saved %s, want %s, %s", i, login, got, saved, step.want, step.saved)
+		}
+	}
+	// Within a start that a login has told the time of, the same holds.
+	c := start(days(400))
+	if _, err := c.Correct(Answer{days(2), model.ClockLogin, 0}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := c.Now(); !got.Equal(days(400)) {
+		t.Errorf("set back to %s by a second login", got)
+	}
+	if _, err := c.Correct(Answer{days(20), model.ClockRTC, 0}); err != nil || !c.Confirmed() {
+		t.Errorf("by a gateway's battery: %v, confirmed: %v", err, c.Confirmed())
+	}
+	again := New(sys, build)
+	if again.Resume(c.State()); !again.Confirmed() || again.State() != c.State() {
+		t.Error("a restart of the process forgets that")
 	}
 }

@@ -36,6 +36,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"halo.internal/identity"
 	"halo.internal/mesh/profile"
 )
@@ -64,16 +66,22 @@ const context = "halo rejoin 1"
 
 // Limits of what others can have this member do.
 const (
-	lookEvery   = 20 * time.Millisecond  // who asks is looked for among all members
-	verifyEvery = 100 * time.Millisecond // a signature costs as much as a frame's airtime
-	answerEvery = 4 * time.Second        // to one member; doubles with each answer
-	answerMost  = time.Minute            // up to that
-	replayMost  = time.Hour              // or, where it may be a recording, to that
-	replayEvery = 10 * time.Second       // all that may be recordings, together
-	replayBurst = 16                     // which are answered at once, after quiet
-	maxOpen     = 4                      // own requests that may still be answered
-	openFor     = 30 * time.Second       // that a request may be
-	maxAnswers  = 16                     // to one request that are looked at: each costs a signature
+	lookEvery   = time.Second      // at who the members are
+	answerEvery = 4 * time.Second  // to one member; doubles with each answer
+	answerMost  = time.Minute      // up to that
+	replayMost  = time.Hour        // or, where it may be a recording, to that
+	replayEvery = 10 * time.Second // all that may be recordings, together
+	replayBurst = 16               // which are answered at once, after quiet
+	maxOpen     = 4                // own requests that may still be answered
+	openFor     = 30 * time.Second // that a request may be
+	maxAnswers  = 16               // to one request that are looked at, and as many each second: each costs a signature
+
+	// Signatures of requests that are verified, each at a third of a millisecond on a small
+	// board; see attention.
+	memberPerSecond  = 50 // in one member's name
+	cleanPerSecond   = 50
+	suspectPerSecond = 100
+	suspectFor       = time.Minute
 )
 
 // Tag names a member to who knows its key.
@@ -101,8 +109,8 @@ var (
 type Config struct {
 	Key     identity.Key
 	Network identity.PublicKey
-	// Member finds a member of the network by its tag.
-	Member func(Tag) (identity.PublicKey, bool)
+	// Members returns the members of the network, also itself.
+	Members func() []identity.PublicKey
 	// Document returns the document that this member has for the one who asks, if it is
 	// whole.
 	Document func(asker identity.PublicKey) (profile.Document, bool)
@@ -114,13 +122,12 @@ type Config struct {
 
 // Engine asks and answers. It is not safe for concurrent use.
 type Engine struct {
-	c        Config
-	looked   time.Time
-	verified time.Time
-	askers   map[Tag]asker // members, and no more than there are
-	replays  time.Time     // by when replayBurst of them may be answered again
-	stamped  uint64        // the last own request
-	open     []open
+	c         Config
+	attention *attention
+	askers    map[Tag]asker // members, and no more than there are
+	replays   time.Time     // by when replayBurst of them may be answered again
+	stamped   uint64        // the last own request
+	open      []open
 }
 
 // asker is a member that was answered.
@@ -153,11 +160,13 @@ type open struct {
 	nonce  [nonceSize]byte
 	at     time.Time
 	latest profile.Document // that an answer has to be later than
-	heard  int              // answers
+	looks  *rate.Limiter    // at answers
 }
 
 // New returns an engine.
-func New(c Config) *Engine { return &Engine{c: c, askers: map[Tag]asker{}} }
+func New(c Config) *Engine {
+	return &Engine{c: c, attention: newAttention(c.Members), askers: map[Tag]asker{}}
+}
 
 // stamp counts tenths of a second of a start in its low bits, enough for ten months.
 const (
@@ -196,7 +205,7 @@ func (e *Engine) Request(now time.Time, latest profile.Document) []byte {
 	if len(e.open) == maxOpen {
 		e.open = e.open[1:]
 	}
-	e.open = append(e.open, open{nonce: nonce, at: now, latest: latest})
+	e.open = append(e.open, open{nonce: nonce, at: now, latest: latest, looks: rate.NewLimiter(maxAnswers, maxAnswers)})
 	b := build(kindRequest, tag[:])
 	b = binary.BigEndian.AppendUint64(b, latest.Epoch)
 	b = binary.BigEndian.AppendUint64(b, latest.Serial)
@@ -233,16 +242,13 @@ func (e *Engine) asked(now time.Time, b []byte) ([]byte, error) {
 	if len(b) != request {
 		return nil, fmt.Errorf("%w: expected a request of %d octets, got %d", ErrForm, request, len(b))
 	}
-	if now.Sub(e.looked) < lookEvery {
-		return nil, ErrRate
-	}
-	e.looked = now
 	body, signature := b[header:header+signed], b[header+signed:]
 	tag := Tag(body[:tagSize])
-	key, ok := e.c.Member(tag)
-	if !ok || key == e.c.Key.Public() {
+	from := e.attention.find(now, tag)
+	if from == nil || from.key == e.c.Key.Public() {
 		return nil, ErrMember
 	}
+	key := from.key
 	latest := profile.Document{Epoch: binary.BigEndian.Uint64(body[tagSize:]), Serial: binary.BigEndian.Uint64(body[tagSize+8:])}
 	own, ok := e.c.Document(key)
 	if !ok || !own.After(latest) || !own.Has(key) {
@@ -257,13 +263,16 @@ func (e *Engine) asked(now time.Time, b []byte) ([]byte, error) {
 	switch {
 	case stamp == a.stamp && stamp != 0:
 		return nil, ErrReplay
-	case now.Sub(e.verified) < verifyEvery, now.Sub(a.at) < answerEvery, fresh && !a.fresh.due(now):
+	case now.Sub(a.at) < answerEvery, fresh && !a.fresh.due(now):
 		return nil, ErrRate
 	case !fresh && (!a.replay.due(now) || e.replays.Sub(now) > (replayBurst-1)*replayEvery):
 		return nil, ErrReplay
 	}
-	e.verified = now
+	if !e.attention.take(now, from) {
+		return nil, ErrRate
+	}
 	if !key.Verify(context, e.bound(body), signature) {
+		from.forged = now
 		return nil, fmt.Errorf("%w: %w", ErrMember, identity.ErrSignature)
 	}
 	a.at = now
@@ -296,7 +305,7 @@ func (e *Engine) told(now time.Time, body []byte) (*profile.Document, error) {
 		return nil, ErrStale
 	}
 	o := &e.open[i]
-	if o.heard++; o.heard > maxAnswers {
+	if !o.looks.AllowN(now, 1) {
 		return nil, ErrRate
 	}
 	d, err := profile.Parse(e.c.Network, body[nonceSize:])

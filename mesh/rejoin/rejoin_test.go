@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	mathrand "math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -14,6 +15,9 @@ import (
 )
 
 var now = time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC)
+
+// often is between two frames of who sends recordings.
+const often = 100 * time.Millisecond
 
 var mesh = bundle.Mesh{SSID: "M", PSK: "the new secret", Routing: "BATMAN_IV", Channel: 6}
 
@@ -40,13 +44,8 @@ func newNetwork(t testing.TB) *network {
 func (n *network) engine(k identity.Key, doc profile.Document) *Engine {
 	return New(Config{
 		Key: k, Network: n.key.Public(),
-		Member: func(tag Tag) (identity.PublicKey, bool) {
-			for _, m := range []identity.Key{n.key, n.a, n.b} {
-				if TagOf(m.Public()) == tag {
-					return m.Public(), true
-				}
-			}
-			return identity.PublicKey{}, false
+		Members: func() []identity.PublicKey {
+			return []identity.PublicKey{n.key.Public(), n.a.Public(), n.b.Public()}
 		},
 		Document: func(identity.PublicKey) (profile.Document, bool) { return doc, doc.Whole() },
 		Boot:     1, Since: func() uint64 { return 0 },
@@ -211,6 +210,110 @@ func TestAFloodCostsLittle(t *testing.T) {
 	}
 }
 
+// TestAForgedFloodSilencesNobodyElse: requests that differ from genuine ones in nothing but
+// the signature, in the names of some members, take from these alone, and also these get
+// through as one of so many.
+func TestAForgedFloodSilencesNobodyElse(t *testing.T) {
+	const members = 250
+	n := newNetwork(t)
+	keys := make([]identity.Key, members)
+	all := []identity.PublicKey{n.key.Public(), n.b.Public()}
+	for i := range keys {
+		keys[i] = identity.New()
+		all = append(all, keys[i].Public())
+	}
+	doc, err := profile.Sign(n.key, profile.Draft{Epoch: 1, Serial: 2, Issued: now, Mesh: mesh, Members: all})
+	if err != nil {
+		t.Fatal(err)
+	}
+	latest := profile.Document{Epoch: 1, Serial: 1}
+	for name, tc := range map[string]struct {
+		forged int           // members in whose names
+		every  time.Duration // between two forged frames
+		victim int           // requests, ten seconds apart, until one in whose name it is done is answered
+		costs  int           // the most signatures in a second
+	}{
+		"in one's name, slowly":   {1, 50 * time.Millisecond, 1, 25},
+		"in one's name":           {1, time.Millisecond, 90, 55},
+		"in five members' names":  {5, time.Millisecond, 60, 155},
+		"in all members' names":   {members, time.Millisecond, 60, 155},
+		"in all members', slowly": {members, 10 * time.Millisecond, 1, 105},
+		"in no member's name":     {0, time.Millisecond, 1, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := n.engine(n.b, doc)
+			e.attention.roll = func() []identity.PublicKey { return all }
+			draw := mathrand.New(mathrand.NewPCG(1, 2))
+			at, sent, stamp, costs := now, 0, uint64(1)<<40, 0
+			flood := func(d time.Duration) { // what passes before a signature is told by the error
+				for until := at.Add(d); at.Before(until); at = at.Add(tc.every) {
+					key := identity.PublicKey{1}
+					if tc.forged > 0 {
+						key = keys[sent%tc.forged].Public()
+					}
+					sent, stamp = sent+1, stamp+1
+					tag, nonce := TagOf(key), [nonceSize]byte{}
+					nonce = nonceOf(tag, stamp)
+					b := slices.Concat(build(kindRequest, tag[:]), make([]byte, 16), nonce[:], make([]byte, 64))
+					if answer, _, err := e.Handle(at, b); answer != nil {
+						t.Fatal("what is forged is answered")
+					} else if errors.Is(err, identity.ErrSignature) {
+						costs++
+					}
+				}
+			}
+			flood(3 * time.Second)
+			costs = 0
+			flood(2 * time.Second)
+			if costs > 2*tc.costs {
+				t.Errorf("it costs %d signatures in two seconds, want at most %d", costs, 2*tc.costs)
+			}
+			asks := func(k identity.Key, most int) (tries int) {
+				asker := n.engine(k, profile.Document{})
+				for tries = 1; tries <= most; tries++ {
+					flood(10*time.Second + time.Duration(draw.Int64N(int64(time.Second))))
+					at = at.Add(time.Duration(draw.Int64N(int64(tc.every)))) // not always right after the last that was looked at
+					if answer, _, _ := e.Handle(at, asker.Request(at, latest)); answer != nil {
+						return tries
+					}
+				}
+				return tries
+			}
+			if tc.forged < members {
+				if tries := asks(keys[members-1], 1); tries > 1 {
+					t.Error("somebody else is not answered at once")
+				}
+			}
+			if tries := asks(keys[0], tc.victim); tries > tc.victim {
+				t.Errorf("the member itself is not answered after %d requests", tries-1)
+			} else {
+				t.Logf("%d forged frames a second: the member itself is answered at its request no. %d", time.Second/tc.every, tries)
+			}
+		})
+	}
+}
+
+// TestAFloodOfAnswers in which somebody who hears the nonce is faster than who has the
+// document: the request stays open.
+func TestAFloodOfAnswers(t *testing.T) {
+	n := newNetwork(t)
+	e, other := n.engine(n.a, profile.Document{}), n.engine(n.b, n.doc)
+	ask := e.Request(now, profile.Document{Epoch: 1, Serial: 1})
+	answer, _, err := other.Handle(now, ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nonce := ask[header+signed-nonceSize : header+signed]
+	for range 100 {
+		if _, err := answered(e, now, nonce, make([]byte, 100)); err == nil {
+			t.Fatal("junk is an answer")
+		}
+	}
+	if _, d, err := e.Handle(now.Add(time.Second), answer); d == nil {
+		t.Errorf("a second later: %v", err)
+	}
+}
+
 // TestRecordingsAreAnsweredSeldom plays a day in which somebody sends what he has
 // recorded of members, as often as it is looked at, and what then is left for them.
 func TestRecordingsAreAnsweredSeldom(t *testing.T) {
@@ -244,7 +347,7 @@ func TestRecordingsAreAnsweredSeldom(t *testing.T) {
 				t.Fatal(err)
 			}
 			answers := 1
-			for at := verifyEvery; at < day; at += time.Second {
+			for at := often; at < day; at += time.Second {
 				if answer, _, _ := e.Handle(now.Add(at), recorded[int(at/time.Second)%len(recorded)]); answer != nil {
 					answers++
 				}
@@ -266,11 +369,10 @@ func TestAllRecordingsTogether(t *testing.T) {
 	const members = 200
 	n := newNetwork(t)
 	all := []identity.PublicKey{n.key.Public(), n.b.Public()}
-	tags := map[Tag]identity.PublicKey{}
 	var recorded [][]byte
 	for range members {
 		k := identity.New()
-		all, tags[TagOf(k.Public())] = append(all, k.Public()), k.Public()
+		all = append(all, k.Public())
 		recorded = append(recorded, n.unstamped(k, profile.Document{}))
 	}
 	doc, err := profile.Sign(n.key, profile.Draft{Epoch: 1, Serial: 2, Issued: now, Mesh: mesh, Members: all})
@@ -278,10 +380,10 @@ func TestAllRecordingsTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := n.engine(n.b, doc)
-	e.c.Member = func(tag Tag) (identity.PublicKey, bool) { key, ok := tags[tag]; return key, ok }
+	e.attention.roll = func() []identity.PublicKey { return all }
 	answers := 0
-	for at := time.Duration(0); at < time.Hour; at += verifyEvery {
-		if answer, _, _ := e.Handle(now.Add(at), recorded[int(at/verifyEvery)%members]); answer != nil {
+	for at := time.Duration(0); at < time.Hour; at += often {
+		if answer, _, _ := e.Handle(now.Add(at), recorded[int(at/often)%members]); answer != nil {
 			answers++
 		}
 	}

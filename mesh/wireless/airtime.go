@@ -140,7 +140,9 @@ func (m *meter) show(now time.Time, l *model.Legality) {
 // driver sends of itself meanwhile, and between two readings, only that bounds.
 func (w *Wireless) keepAirtime(ctx context.Context, m *meter) {
 	for w.sleep(ctx, measureEvery) {
-		w.measure()
+		if !w.apart(ctx, "airtime", w.measure) {
+			return
+		}
 		silent, changed := m.judge(time.Now())
 		if !changed {
 			continue

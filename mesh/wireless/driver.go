@@ -69,7 +69,7 @@ func (w *Wireless) readHaLow() (halowDriver, error) {
 	if err := w.settle(&s); err != nil {
 		return nil, err
 	}
-	modules, err := w.modules()
+	modules, err := w.modulesFor(w.halowModule)
 	if err != nil {
 		return nil, err
 	}
@@ -175,14 +175,26 @@ func (w *Wireless) isLoaded(params string) {
 }
 
 // clear unloads a driver that an earlier process has loaded, or this one with other
-// parameters, before its radio joins again. What it has sent, counts.
+// parameters, before its radio joins again. What it has sent, counts. One that hangs holds
+// the other radios up no longer than clearWait, and not at all where it is known to hang.
 func (w *Wireless) clear(ctx context.Context, d halowDriver) {
 	w.isLoaded("")
-	w.measure()
-	if err := d.ForceUnload(ctx); err != nil {
-		w.isStale(fmt.Errorf("an earlier process has loaded %s, and it does not go: %w", d.Name(), err))
+	err := errHangs
+	if !w.hangs(d.Name()) {
+		var failed error
+		ctx, cancel := context.WithTimeout(ctx, clearWait)
+		defer cancel()
+		if w.apart(ctx, d.Name(), func() { w.measure(); failed = d.ForceUnload(ctx) }) {
+			err = failed
+		}
+	}
+	if err != nil {
+		w.isStale(fmt.Errorf("%s was loaded before, and does not go: %w", d.Name(), err))
 	}
 }
+
+// errHangs is of a driver that nobody can end.
+var errHangs = errors.New("it hangs in the kernel: only a restart of the machine may help")
 
 func (w *Wireless) isStale(err error) {
 	w.mu.Lock()
@@ -203,13 +215,20 @@ func (w *Wireless) driveHaLow(ctx context.Context, d halowDriver, stays bool) {
 // bringUp loads the driver, ever more rarely until there is a radio. What is
 // refused may be a file that cannot be read just now.
 func (w *Wireless) bringUp(ctx context.Context, d halowDriver) bool {
+	if w.hangs(d.Name()) {
+		w.driverIs("driver failed: " + errHangs.Error()) // until it lets go
+	}
 	told := ""
 	for try, wait := 0, w.again; ; try, wait = try+1, min(2*wait, againLast) {
 		kind, word := EventDriverRefused, "refused"
 		err := d.Prepare()
 		if err == nil {
 			kind, word = EventDriverFailed, "driver failed"
-			err = load(ctx, d, try)
+			loaded := error(nil)
+			if !w.apart(ctx, d.Name(), func() { loaded = load(ctx, d, try) }) {
+				return false
+			}
+			err = loaded
 		}
 		switch {
 		case ctx.Err() != nil:

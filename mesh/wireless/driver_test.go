@@ -34,10 +34,11 @@ import (
 
 // chip is a radio with its driver, which notes what is done with it.
 type chip struct {
-	mu      sync.Mutex // guards what follows
-	refuses error      // Prepare
-	loads   error      // Load
-	unloads error      // ForceUnload
+	mu      sync.Mutex    // guards what follows
+	refuses error         // Prepare
+	loads   error         // Load
+	unloads error         // ForceUnload
+	hangs   chan struct{} // Load and ForceUnload, whatever becomes of ctx, until it is closed; nil: they do not
 	health  error
 	loaded  bool
 	wiphys  []nl80211.Wiphy // while it is loaded
@@ -53,7 +54,21 @@ func (c *chip) Prepare() error {
 	return c.refuses
 }
 
+// hang is what nobody can end.
+func (c *chip) hang(doing string) {
+	c.mu.Lock()
+	hangs := c.hangs
+	if hangs != nil {
+		c.done = append(c.done, doing+" hangs")
+	}
+	c.mu.Unlock()
+	if hangs != nil {
+		<-hangs
+	}
+}
+
 func (c *chip) Load(context.Context) error {
+	c.hang("load")
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.done = append(c.done, "load")
@@ -66,6 +81,7 @@ func (c *chip) Load(context.Context) error {
 
 func (c *chip) Unload(context.Context) error { return errors.New("nobody is to unload it politely") }
 func (c *chip) ForceUnload(context.Context) error {
+	c.hang("unload")
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.done = append(c.done, "unload")
@@ -342,7 +358,7 @@ func TestADriverThatDoesNotGo(t *testing.T) {
 		stop := run(t, w)
 		defer stop()
 		member := w.member()
-		if err := w.fit(nl80211.Wiphy{Index: 5}, &member); err == nil || !strings.Contains(err.Error(), "an earlier process has loaded halow chip, and it does not go: its driver does not let go") {
+		if err := w.fit(nl80211.Wiphy{Index: 5}, &member); err == nil || !strings.Contains(err.Error(), "halow chip was loaded before, and does not go: its driver does not let go") {
 			t.Errorf("got %v", err)
 		}
 		c.change(func() { c.unloads = nil })

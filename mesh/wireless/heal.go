@@ -26,6 +26,8 @@ const (
 	askAgain    = 3                // looks between two questions to a driver, which may go to its firmware
 	answerWait  = 10 * time.Second // for the kernel, which answers within milliseconds unless it hangs
 	recoverWait = 10 * time.Minute // far beyond what loading a driver anew takes
+	clearWait   = time.Minute      // for a driver to go before radios join: what hangs holds no other up
+	letGo       = 2 * time.Second  // for what was told to end, and does not hang
 )
 
 // healer keeps the ladders of the device's radios and drivers.
@@ -37,13 +39,15 @@ type healer struct {
 
 	state   sync.Mutex // guards what follows
 	tended  map[string]*tended
+	apartly map[string]chan struct{} // what apart has running, by its name; closed when it ends
+	loaders map[string]drivers.Modules
 	crashed map[string]uint64 // times that firmware fell, by device
 	ladders []heal.State
 	ids     map[int]string // of radios, by wiphy
 }
 
 func newHealer(l heal.Limits) healer {
-	return healer{machine: heal.New(l), begun: time.Now(), tended: map[string]*tended{}, crashed: map[string]uint64{}, ids: map[int]string{}}
+	return healer{machine: heal.New(l), begun: time.Now(), tended: map[string]*tended{}, apartly: map[string]chan struct{}{}, loaders: map[string]drivers.Modules{}, crashed: map[string]uint64{}, ids: map[int]string{}}
 }
 
 // tended is a driver that is kept going.
@@ -102,12 +106,85 @@ func (w *Wireless) tendWiFi() {
 	}
 	w.state.Unlock()
 	for name, seats := range found {
-		modules, err := w.modules()
+		modules, err := w.modulesFor(name)
 		if err != nil {
 			return // a kernel without modules has nothing to load anew
 		}
 		w.tend(w.newWiFi(name, modules), seats)
 	}
+}
+
+// modulesFor returns what loads a driver's module, the same for as long as the process runs:
+// it knows what it has hanging in the kernel. Each driver has its own, so that one that hangs
+// holds up no other.
+func (w *Wireless) modulesFor(driver string) (drivers.Modules, error) {
+	w.state.Lock()
+	defer w.state.Unlock()
+	if m := w.loaders[driver]; m != nil {
+		return m, nil
+	}
+	m, err := w.modules()
+	if err == nil {
+		w.loaders[driver] = m
+	}
+	return m, err
+}
+
+// apart runs what may hang in the kernel, where nobody can end it, and returns when it is
+// done, or soon after ctx has ended: then done is false, and it is left behind. Of one name
+// no more than one is: the next waits for it, as for itself.
+func (w *Wireless) apart(ctx context.Context, name string, f func()) (done bool) {
+	for {
+		w.state.Lock()
+		before := w.apartly[name]
+		if before == nil {
+			break
+		}
+		w.state.Unlock()
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	mine := make(chan struct{})
+	w.apartly[name] = mine
+	w.state.Unlock()
+	go func() {
+		defer func() {
+			w.state.Lock()
+			defer w.state.Unlock()
+			delete(w.apartly, name)
+			close(mine)
+		}()
+		f()
+	}()
+	select {
+	case <-mine:
+		return true
+	case <-ctx.Done():
+	}
+	late := time.NewTimer(letGo)
+	defer late.Stop()
+	select {
+	case <-mine:
+		return true
+	case <-late.C:
+		return false
+	}
+}
+
+// isBusy tells whether a driver is being brought back, also by an earlier run that it
+// outlasts. w.state is held.
+func (w *Wireless) isBusy(t *tended) bool {
+	return t.busy || w.apartly[t.driver.Name()] != nil
+}
+
+// hangs tells whether an earlier run has left a driver's work behind in the kernel.
+func (w *Wireless) hangs(driver string) bool {
+	w.state.Lock()
+	defer w.state.Unlock()
+	return w.apartly[driver] != nil
 }
 
 // keepWell looks at radios and drivers and does what their ladders say, until ctx
@@ -157,7 +234,7 @@ func (w *Wireless) carryOut(ctx context.Context, owned *sync.WaitGroup, a heal.A
 	if a.Rung == heal.Reload {
 		w.state.Lock()
 		t := w.tended[a.Driver]
-		if t == nil || t.busy {
+		if t == nil || w.isBusy(t) {
 			w.state.Unlock()
 			return
 		}
@@ -197,7 +274,8 @@ func (w *Wireless) nameOf(id string) string {
 	return id
 }
 
-// reload brings a driver back, by its hardware if need be.
+// reload brings a driver back, by its hardware if need be. It waits no longer than ctx: the
+// other radios are to go on, with another profile too.
 func (w *Wireless) reload(ctx context.Context, t *tended, why string) {
 	defer func() {
 		w.state.Lock()
@@ -208,15 +286,21 @@ func (w *Wireless) reload(ctx context.Context, t *tended, why string) {
 	if own {
 		w.driverIs("driver loading anew: " + why)
 		w.isLoaded("")
-		w.measure() // before the counters are gone
 	}
 	hangs := time.AfterFunc(recoverWait, func() {
 		w.notify(EventDriverHangs, model.Error, fmt.Sprintf("%s (%s) hangs in the kernel: only a restart of the machine may help", name, why), "driver", name, "reason", why)
 	})
-	step, err := drivers.Recover(ctx, t.driver)
-	hangs.Stop()
+	var step drivers.Step
+	var err error
+	done := w.apart(ctx, name, func() {
+		defer hangs.Stop()
+		if own {
+			w.measure() // before the counters are gone
+		}
+		step, err = drivers.Recover(ctx, t.driver)
+	})
 	switch {
-	case ctx.Err() != nil:
+	case !done, ctx.Err() != nil:
 	case err != nil:
 		if own {
 			w.driverIs("driver failed: " + err.Error())

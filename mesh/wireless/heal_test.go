@@ -131,6 +131,108 @@ func TestAKernelThatHangs(t *testing.T) {
 	})
 }
 
+// TestAReloadThatHangs is left to itself, once: a switch of the mesh, after which all other
+// radios join anew, does not wait for it.
+func TestAReloadThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, c, w := tendedWorld(t)
+		stop := run(t, w)
+		for range 60 {
+			o.beat(1, 1)
+			time.Sleep(2 * time.Second)
+		}
+		hangs := make(chan struct{})
+		c.change(func() { c.hangs = hangs })
+		for did := ""; did == ""; did = c.did() {
+			o.beat(1, 0)
+			time.Sleep(2 * time.Second)
+		}
+		for i := range 5 { // switches
+			at := time.Now()
+			stop()
+			if took := time.Since(at); took > 2*letGo {
+				t.Fatalf("the radios end after %s", took)
+			}
+			w.Change(profile)
+			stop = run(t, w)
+			for range 30 {
+				o.beat(1, 0)
+				time.Sleep(time.Minute)
+			}
+			o.mu.Lock()
+			runs := o.runs
+			o.mu.Unlock()
+			if did := c.did(); runs != 2+i || did != "" {
+				t.Errorf("switch %d: the radios have joined %d times, and the driver was told %q besides", i, runs, did)
+			}
+		}
+		if told := o.told(EventDriverHangs); len(told) != 1 {
+			t.Errorf("told %d times that it hangs", len(told))
+		}
+		c.change(func() { c.hangs = nil })
+		close(hangs)
+		synctest.Wait()
+		did := ""
+		for range 300 { // and once it lets go, it is brought back
+			o.beat(1, 0)
+			time.Sleep(2 * time.Second)
+			did += c.did()
+		}
+		if !strings.Contains(did, "load") || len(o.told(EventDriverRecovered)) == 0 {
+			t.Errorf("after it let go: %q", did)
+		}
+		stop()
+	})
+}
+
+// TestAHaLowDriverThatHangs has the other radios join all the same, and is not waited for.
+func TestAHaLowDriverThatHangs(t *testing.T) {
+	for _, when := range []string{"unload", "load"} {
+		t.Run(when, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o, c := &world{}, newChip()
+				w := o.board(c)
+				hangs := make(chan struct{})
+				if when == "unload" {
+					c.hangs = hangs
+				} else {
+					c.loads = errors.New("no mm6108 on sdio")
+				}
+				stop := run(t, w)
+				if when == "load" {
+					c.change(func() { c.hangs = hangs })
+				}
+				time.Sleep(2 * clearWait)
+				for i := range 3 {
+					if o.mu.Lock(); o.runs != 1+i {
+						t.Errorf("run %d: the other radios have joined %d times", i, o.runs)
+					}
+					o.mu.Unlock()
+					at := time.Now()
+					stop()
+					if took := time.Since(at); took > 2*letGo {
+						t.Fatalf("the radios end after %s", took)
+					}
+					stop = run(t, w)
+				}
+				if did := c.did(); strings.Count(did, "hangs") != 1 {
+					t.Errorf("it was sent after what hangs: %q", did)
+				}
+				if at := absent(w); !strings.Contains(at, errHangs.Error()) {
+					t.Errorf("while it hangs: %s", at)
+				}
+				c.change(func() { c.hangs, c.loads = nil, nil })
+				close(hangs)
+				time.Sleep(time.Hour)
+				if absent(w) != "" || len(o.told(EventDriverLoaded)) != 1 {
+					t.Errorf("after it let go: %s, %+v", absent(w), o.events)
+				}
+				stop()
+			})
+		})
+	}
+}
+
 // TestALookTakesSeveralPasses: who is on another channel may miss what is asked, and is
 // heard by its beacons then, in one of several passes.
 func TestALookTakesSeveralPasses(t *testing.T) {

@@ -40,7 +40,8 @@ func (w *Wireless) observe(ctx context.Context) (heal.Observation, map[string]in
 	for _, t := range all {
 		name := t.driver.Name()
 		a := seen.drivers[name]
-		o.Drivers = append(o.Drivers, heal.Driver{Name: name, Busy: t.busy, Gone: a.gone && !t.busy, Sick: a.sick})
+		busy := w.isBusy(t)
+		o.Drivers = append(o.Drivers, heal.Driver{Name: name, Busy: busy, Gone: a.gone && !busy, Sick: a.sick})
 		for _, index := range a.wiphys {
 			owners[index] = name
 		}
@@ -162,7 +163,7 @@ func (w *Wireless) askKernel(ctx context.Context, states []radio.State, all []*t
 // firmware keep to the law.
 func (w *Wireless) askDriver(ctx context.Context, t *tended, states []radio.State) (a driverAnswer) {
 	w.state.Lock()
-	busy, seats := t.busy, t.seats
+	busy, seats := w.isBusy(t), t.seats
 	w.state.Unlock()
 	if busy {
 		return a

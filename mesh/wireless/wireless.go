@@ -207,7 +207,7 @@ func (w *Wireless) Run(ctx context.Context) {
 	}()
 	w.tendNone()
 	if d := w.setUpHaLow(); d != nil {
-		stays := w.stays(d)
+		stays := !w.hangs(d.Name()) && w.stays(d)
 		if !stays {
 			w.clear(ctx, d)
 		}
