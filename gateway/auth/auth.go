@@ -148,26 +148,31 @@ func (s *Service) Login(ctx context.Context, remote netip.Addr, username, passwo
 	began := time.Now()
 	who := remoteKey(remote)
 	keys := []string{"login " + who, "login " + who + " " + username}
-	if err := s.logins.allow(keys...); err != nil {
-		return apitype.Tokens{}, err
-	}
-	u, err := s.user(ctx, username)
-	if err != nil && !errors.Is(err, errNoUser) {
-		return apitype.Tokens{}, err
-	}
-	phc := u.password
+	var u user
+	err := s.attempt(ctx, who, keys, func() (err error) {
+		u, err = s.user(ctx, username)
+		unknown := errors.Is(err, errNoUser)
+		if err != nil && !unknown {
+			return err
+		}
+		phc := u.password
+		if unknown {
+			phc = nobody
+		}
+		ok, err := verify(phc, password)
+		if err != nil {
+			return err
+		}
+		if unknown || !ok || u.disabled {
+			s.failed(remote, "auth.login.failed", "a login failed", u.name, keys...)
+			return errLogin
+		}
+		s.logins.succeed(keys...)
+		return nil
+	})
 	if err != nil {
-		phc = nobody
+		return apitype.Tokens{}, err
 	}
-	ok, verr := s.hasher.verify(ctx, phc, password)
-	if verr != nil {
-		return apitype.Tokens{}, verr
-	}
-	if err != nil || !ok || u.disabled {
-		s.failed(remote, "auth.login.failed", "a login failed", u.name, keys...)
-		return apitype.Tokens{}, errLogin
-	}
-	s.logins.succeed(keys...)
 	s.offer(ctx, u, remote, at, began)
 	return s.issue(ctx, u, newSession(s.clock.Now(), remote), newSecret(refreshStart), func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)

@@ -110,7 +110,7 @@ func (s *Service) CreateUser(ctx context.Context, c apitype.CreateUser) (apitype
 	if err := errors.Join(checkUsername(c.Username), checkPassword(c.Username, c.Password)); err != nil {
 		return apitype.User{}, first(err)
 	}
-	phc, err := s.hasher.hash(ctx, c.Password)
+	phc, err := s.hasher.hash(ctx, "", c.Password)
 	if err != nil {
 		return apitype.User{}, err
 	}
@@ -210,24 +210,25 @@ func (s *Service) nextPassword(ctx context.Context, u user, self bool, c apitype
 	if c.Password == nil {
 		return "", nil
 	}
+	who := "" // an admin
 	if self {
-		limit := "password " + u.name // whoever has got hold of a token must not find the password with it
-		if err := s.logins.allow(limit); err != nil {
-			return "", err
-		}
-		ok, err := s.hasher.verify(ctx, u.password, c.CurrentPassword)
+		who = "password " + u.name // whoever has got hold of a token must not find the password with it
+		err := s.attempt(ctx, who, []string{who}, func() error {
+			ok, err := verify(u.password, c.CurrentPassword)
+			if err == nil && !ok {
+				s.logins.fail(who)
+				err = errPresent
+			}
+			return err
+		})
 		if err != nil {
 			return "", err
-		}
-		if !ok {
-			s.logins.fail(limit)
-			return "", errPresent
 		}
 	}
 	if err := checkPassword(u.name, *c.Password); err != nil {
 		return "", err
 	}
-	return s.hasher.hash(ctx, *c.Password)
+	return s.hasher.hash(ctx, who, *c.Password)
 }
 
 // DeleteUser removes a user that meets the condition, and with him his logins and
