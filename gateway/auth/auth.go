@@ -146,7 +146,7 @@ var errLogin = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemLogin, "us
 // comes from; nil: it does not say.
 func (s *Service) Login(ctx context.Context, remote netip.Addr, username, password string, at *time.Time) (apitype.Tokens, error) {
 	began := time.Now()
-	who := remoteKey(remote)
+	who := RemoteKey(remote)
 	keys := []string{"login " + who, "login " + who + " " + username}
 	var u user
 	err := s.attempt(ctx, who, keys, func() (err error) {
@@ -279,7 +279,7 @@ var errRefresh = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemRefresh,
 // and gives the same successor. One that comes later, or after its successor,
 // was copied by somebody: its whole login ends.
 func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) (apitype.Tokens, error) {
-	key := "refresh " + remoteKey(remote)
+	key := "refresh " + RemoteKey(remote)
 	if err := s.logins.allow(key); err != nil {
 		return apitype.Tokens{}, err
 	}

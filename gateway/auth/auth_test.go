@@ -304,7 +304,7 @@ func TestLimiterIsBounded(t *testing.T) {
 		t.Errorf("%d are remembered, want at most %d", n, maxRemembered)
 	}
 	a, b := netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")
-	if remoteKey(a) != remoteKey(b) {
+	if RemoteKey(a) != RemoteKey(b) {
 		t.Error("a host with a /64 counts as many")
 	}
 }

@@ -113,7 +113,7 @@ var (
 // ClaimStart opens an exchange and proves to the client that this gateway
 // knows the code.
 func (s *Service) ClaimStart(ctx context.Context, remote netip.Addr, clientNonce string, binding []byte) (apitype.ClaimAnswer, error) {
-	if err := s.logins.allow("claim " + remoteKey(remote)); err != nil {
+	if err := s.logins.allow("claim " + RemoteKey(remote)); err != nil {
 		return apitype.ClaimAnswer{}, err
 	}
 	nonce, err := base64.StdEncoding.DecodeString(clientNonce)
@@ -178,7 +178,7 @@ func (s *Service) claimKey(ctx context.Context, remote netip.Addr) (claim.Key, e
 	if key != nil {
 		return *key, nil
 	}
-	done, err := s.hasher.turn(ctx, remoteKey(remote)) // as for passwords
+	done, err := s.hasher.turn(ctx, RemoteKey(remote)) // as for passwords
 	if err != nil {
 		return claim.Key{}, err
 	}
@@ -215,7 +215,7 @@ func (s *Service) ClaimRestore(ctx context.Context, remote netip.Addr, r apitype
 
 // verifyClaim returns nil for the proof of who knows the claim code.
 func (s *Service) verifyClaim(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) error {
-	limit := "claim " + remoteKey(remote)
+	limit := "claim " + RemoteKey(remote)
 	if err := s.logins.allow(limit); err != nil {
 		return err
 	}
