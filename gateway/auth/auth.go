@@ -82,6 +82,9 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	if err := c.Secrets.Adopt(ctx, secretSigningKey, secretClaimCode); err != nil {
 		return nil, err
 	}
+	if err := s.adoptAPITokens(ctx); err != nil {
+		return nil, fmt.Errorf("API tokens of a former release: %w", err)
+	}
 	seed, lost, err := c.Secrets.Initial(ctx, secretSigningKey, newSeed)
 	if err != nil {
 		return nil, fmt.Errorf("login signing key: %w", err)

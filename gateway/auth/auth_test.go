@@ -407,6 +407,7 @@ func TestARestoredDatabaseHasNoLogins(t *testing.T) {
 
 func TestAPITokens(t *testing.T) {
 	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
 	by := Principal{Kind: "user", Name: "root"}
 	tok, err := f.CreateAPIToken(t.Context(), by, apitype.CreateAPIToken{Name: "grafana", Scopes: []string{apitype.ScopeTelemetryRead}, ExpiresS: 3600})
 	if err != nil {
