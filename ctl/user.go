@@ -66,7 +66,7 @@ func (a *app) userCommand() *cobra.Command {
 		}),
 		able("disable NAME", "end a user's logins and let him make no others", true, "is disabled"),
 		able("enable NAME", "let a disabled user log in again", false, "is enabled"),
-		a.ofUser("remove NAME", "remove a user and end his logins", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		a.ofUser("remove NAME", "remove a user, and end his logins and API tokens", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
 			return a.updated(c.DeleteUser(ctx, args[0]), args[0], "is removed")
 		}),
 		a.passwordCommand())

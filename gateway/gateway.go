@@ -200,8 +200,7 @@ func early(g *health.Graph) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /health", g)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Retry-After", "2")
-		http.Error(w, "the gateway is starting; /health says what it waits for", http.StatusServiceUnavailable)
+		apitype.WriteProblem(w, apitype.Refuse(http.StatusServiceUnavailable, "", "the gateway is starting; /health says what it waits for").After(2*time.Second))
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		api.Secure(w.Header())

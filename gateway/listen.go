@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"halo.internal/gateway/api"
+	"halo.internal/gateway/auth"
 	"halo.internal/model/paths"
 )
 
@@ -26,6 +27,7 @@ const (
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 16 << 10
 	maxConns      = 1024
+	maxConnsEach  = maxConns / 4 // of one address: many may stand behind it
 	stopTimeout   = 3 * time.Second
 	rebindEvery   = 2 * time.Second
 )
@@ -96,7 +98,7 @@ func (l listener) bounded(ctx context.Context) (*bounded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", l.address, err)
 	}
-	b := &bounded{Listener: nl, slots: make(chan struct{}, maxConns), overlay: []netip.Prefix{paths.OverlayNet}}
+	b := &bounded{Listener: nl, overlay: []netip.Prefix{paths.OverlayNet}, of: map[string]int{}}
 	if l.tls != nil {
 		b.overlay = append(b.overlay, paths.ClientsNet)
 	}
@@ -127,16 +129,41 @@ func serveOne(ctx context.Context, nl net.Listener, h http.Handler, log *slog.Lo
 	return nil
 }
 
-// bounded limits the connections of a listener, and lets only members reach
-// the overlay's address: Linux takes packets for it on every interface, while
+// bounded limits the connections of a listener, so that no address has all of them but
+// the loopback, whose are this device's own, and lets only members reach the overlay's
+// address: Linux takes packets for it on every interface, while
 // plain HTTP there is only safe for those that WireGuard has vouched for. Members'
 // clients come through the overlay too, but have a way before it that others may
 // listen in on: they are for TLS. A foreign source address in the overlay's range
 // gets no answer, since that would go into the overlay.
 type bounded struct {
 	net.Listener
-	slots   chan struct{}
 	overlay []netip.Prefix // who may reach the overlay's address
+
+	mu   sync.Mutex // guards what follows
+	many int
+	of   map[string]int // by auth.RemoteKey
+}
+
+// enter counts a connection until leave is called, which may be once; false: there are
+// too many.
+func (b *bounded) enter(remote netip.Addr) (leave func(), ok bool) {
+	key := auth.RemoteKey(remote)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.many >= maxConns || b.of[key] >= maxConnsEach && !remote.IsLoopback() {
+		return nil, false
+	}
+	b.many++
+	b.of[key]++
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.many--
+		if b.of[key]--; b.of[key] == 0 {
+			delete(b.of, key)
+		}
+	}, true
 }
 
 func (b *bounded) Accept() (net.Conn, error) {
@@ -149,12 +176,12 @@ func (b *bounded) Accept() (net.Conn, error) {
 			_ = c.Close() // refused
 			continue
 		}
-		select {
-		case b.slots <- struct{}{}:
-			return &slotted{Conn: c, free: sync.OnceFunc(func() { <-b.slots })}, nil
-		default:
+		leave, ok := b.enter(address(c.RemoteAddr()))
+		if !ok {
 			_ = c.Close() // full: refused
+			continue
 		}
+		return &slotted{Conn: c, free: sync.OnceFunc(leave)}, nil
 	}
 }
 

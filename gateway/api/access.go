@@ -96,20 +96,20 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 			err = p.Require(s)
 		}
 		if err != nil {
-			writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
+			apitype.WriteProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
 			return
 		}
 		c.Principal, c.actor = p, p.Actor()
 		if r.Method == http.MethodPost {
 			if c.key, err = idempotency.Parse(r.Header.Get("Idempotency-Key")); err != nil {
-				writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
+				apitype.WriteProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
 				return
 			}
 		}
 	}
 	// Before anything is audited: a flood must not wash out what the log knows.
 	if err := a.hold(r.Context(), ctx.Operation().OperationID, c); err != nil {
-		writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
+		apitype.WriteProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
 		return
 	}
 	c.target = ctx.Param("id") + ctx.Param("username") + ctx.Param("mac")
@@ -121,7 +121,7 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 	record, err := a.begin(r.Context(), ctx.Operation().OperationID, c)
 	if err != nil {
 		// What nobody could be held to is not done.
-		writeProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
+		apitype.WriteProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
 		return
 	}
 	status := http.StatusInternalServerError // of a panic, which goes on
@@ -195,7 +195,7 @@ func ownName(r *http.Request) bool {
 }
 
 func refusePlain(w http.ResponseWriter) {
-	writeProblem(w, apitype.Refuse(http.StatusForbidden, apitype.ProblemPlainHTTP, "secrets do not travel over plain HTTP here; use https on port %d, or the overlay", paths.APITLSPort))
+	apitype.WriteProblem(w, apitype.Refuse(http.StatusForbidden, apitype.ProblemPlainHTTP, "secrets do not travel over plain HTTP here; use https on port %d, or the overlay", paths.APITLSPort))
 }
 
 // remoteOf returns the client's address; on the Unix socket the loopback.

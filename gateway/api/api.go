@@ -341,6 +341,8 @@ func Secure(h http.Header) {
 // ServeHTTP answers a request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	Secure(w.Header())
+	answer := &begun{ResponseWriter: w}
+	w = answer
 	if r.Header.Get("Accept") != "" {
 		r.Header.Set("Accept", "application/json") // there is nothing else, and huma's reader of it (v2.37) panics at "a/b;" and the like
 	}
@@ -353,10 +355,13 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(p) // the server's own way to end a connection
 		}
 		a.Log.Error("a request failed badly", "method", r.Method, "path", r.URL.Path, "err", p, "stack", string(debug.Stack()))
-		writeProblem(w, apitype.Refuse(http.StatusInternalServerError, "", "an internal error; the gateway's log has the reason"))
+		if answer.yes {
+			panic(http.ErrAbortHandler) // cut off, so that nobody takes it for whole
+		}
+		apitype.WriteProblem(w, apitype.Refuse(http.StatusInternalServerError, "", "an internal error; the gateway's log has the reason"))
 	}()
 	if !ownName(r) {
-		writeProblem(w, apitype.Refuse(http.StatusMisdirectedRequest, "", "over plain HTTP this gateway answers to its addresses, localhost and names below .halo alone"))
+		apitype.WriteProblem(w, apitype.Refuse(http.StatusMisdirectedRequest, "", "over plain HTTP this gateway answers to its addresses, localhost and names below .halo alone"))
 		return
 	}
 	if _, pattern := a.mux.Handler(r); pattern == "" {
@@ -365,6 +370,27 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a.mux.ServeHTTP(w, r)
 }
+
+// begun notes whether an answer has begun, behind which no other can be written.
+type begun struct {
+	http.ResponseWriter
+	yes bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *begun) WriteHeader(status int) {
+	w.yes = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *begun) Write(b []byte) (int, error) {
+	w.yes = true
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController, and for who takes the connection over.
+func (w *begun) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // noRoute answers as the mux would, but with a problem.
 func (a *API) noRoute(w http.ResponseWriter, r *http.Request) {
@@ -375,7 +401,7 @@ func (a *API) noRoute(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", s.header.Get("Allow"))
 		p = apitype.Refuse(http.StatusMethodNotAllowed, "", "%s takes %s", r.URL.Path, s.header.Get("Allow"))
 	}
-	writeProblem(w, p)
+	apitype.WriteProblem(w, p)
 }
 
 type statusOnly struct {

@@ -124,7 +124,7 @@ func (a *API) userRoutes() {
 	register(a, anybody, huma.Operation{
 		OperationID: "update-user", Method: http.MethodPatch, Path: "/api/auth/users/{username}", Tags: []string{"auth"},
 		Summary: "Change a user's password, role or right to log in", DefaultStatus: http.StatusNoContent,
-		Description: "Ends all logins and certificates of that user. Everybody may change the own password; the rest needs an admin.",
+		Description: "Ends all logins and certificates of that user. His API tokens go on, with no more than he may from then on; while he may not log in they are refused. Everybody may change the own password; the rest needs an admin.",
 	}, func(ctx context.Context, i *struct {
 		UserPath
 		IfMatch
@@ -145,6 +145,7 @@ func (a *API) userRoutes() {
 	register(a, admin, huma.Operation{
 		OperationID: "delete-user", Method: http.MethodDelete, Path: "/api/auth/users/{username}", Tags: []string{"auth"},
 		Summary: "Remove a user", DefaultStatus: http.StatusNoContent,
+		Description: "Ends all logins, certificates and API tokens of that user, those that were made with one of his tokens too.",
 	}, func(ctx context.Context, i *struct {
 		UserPath
 		IfMatch
@@ -168,6 +169,7 @@ func (a *API) userRoutes() {
 	register(a, admin, huma.Operation{
 		OperationID: "create-api-token", Method: http.MethodPost, Path: "/api/auth/tokens", Tags: []string{"auth"},
 		Summary: "Make an API token; its secret is shown once", DefaultStatus: http.StatusCreated,
+		Description: "It ends with the user who makes it, himself or with another token, and may no more than he may at the time of a request.",
 	}, func(ctx context.Context, i *In[apitype.CreateAPIToken]) (*body[apitype.APIToken], error) {
 		c := callerOf(ctx)
 		t, err := a.Auth.CreateAPIToken(ctx, c.Principal, i.Body)

@@ -100,7 +100,7 @@ func (a *API) createBackup(hc huma.Context, c apitype.CreateBackup, by string) {
 		panic(http.ErrAbortHandler)
 	default:
 		w.Header().Del("Content-Disposition")
-		writeProblem(w, a.problem(hc.Context(), hc.Operation().OperationID, ofBackup(err)))
+		apitype.WriteProblem(w, a.problem(hc.Context(), hc.Operation().OperationID, ofBackup(err)))
 	}
 }
 

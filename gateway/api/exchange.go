@@ -113,7 +113,7 @@ func (a *API) export(c huma.Context, f format.Format, sel format.Selection) {
 		panic(http.ErrAbortHandler)
 	default:
 		w.Header().Del("Content-Disposition")
-		writeProblem(w, a.problem(c.Context(), "export-telemetry", err))
+		apitype.WriteProblem(w, a.problem(c.Context(), "export-telemetry", err))
 	}
 }
 

@@ -23,10 +23,10 @@ func (a *API) liveRoute() {
 		token := liveToken(r)
 		p, err := a.Auth.Authenticate(r.Context(), token)
 		if err == nil {
-			err = a.Live.Serve(w, r, p, strings.TrimPrefix(token, "Bearer "), remoteOf(r))
+			err = a.Live.Serve(&textProblem{ResponseWriter: w}, r, p, strings.TrimPrefix(token, "Bearer "), remoteOf(r))
 		}
 		if err != nil {
-			writeProblem(w, a.problem(r.Context(), operation, err))
+			apitype.WriteProblem(w, a.problem(r.Context(), operation, err))
 		}
 	})
 	doc := a.huma.OpenAPI()

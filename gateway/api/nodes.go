@@ -158,13 +158,13 @@ func (a *API) describeStream() {
 			refusePlain(w)
 			return
 		}
-		a.Stream.ServeHTTP(w, r)
+		a.Stream.ServeHTTP(&textProblem{ResponseWriter: w}, r)
 	})
 	a.huma.OpenAPI().AddOperation(&huma.Operation{
 		OperationID: "stream-node", Method: http.MethodGet, Path: path, Tags: []string{"nodes"},
 		Summary:     "What a node sends: a WebSocket",
 		Description: open.describe("The node proves its key on the gateway's challenge and has to come from its own overlay address. Messages are those of model/wire."),
-		Responses:   map[string]*huma.Response{"101": {Description: "Switching Protocols"}, "426": {Description: "Not a WebSocket request"}},
+		Responses:   map[string]*huma.Response{"101": {Description: "Switching Protocols"}, "426": {Description: "Not a WebSocket request", Content: problemContent(a.huma.OpenAPI().Components.Schemas)}},
 		Metadata:    map[string]any{accessKey: open},
 	})
 }

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"syscall"
@@ -26,13 +25,4 @@ func (a *API) problem(ctx context.Context, operation string, err error) *apitype
 	}
 	a.Log.Error("a request failed", "operation", operation, "err", err)
 	return apitype.Refuse(http.StatusInternalServerError, "", "an internal error; the gateway's log has the reason")
-}
-
-func writeProblem(w http.ResponseWriter, p *apitype.Problem) {
-	for k, v := range p.GetHeaders() {
-		w.Header()[k] = v
-	}
-	w.Header().Set("Content-Type", p.ContentType(""))
-	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // the client went away: nobody to tell
 }

@@ -1,10 +1,10 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -78,61 +78,74 @@ func (s shape) describe(schemas huma.Registry, op *huma.Operation, t reflect.Typ
 	}
 }
 
-// write writes an answer.
+// write writes an answer. An error is one of the answer itself, of which nothing has been
+// written then. That a client takes no more of it is none: the server ends the connection,
+// and there is nobody to tell.
 func (s shape) write(api huma.API, buffers *sync.Pool, c huma.Context, answer reflect.Value) error {
 	status, contentType := s.usual, ""
 	if s.status >= 0 {
 		status = cmp.Or(int(answer.Field(s.status).Int()), status)
 	}
+	if i, ok := s.headers["Content-Type"]; ok {
+		contentType = answer.Field(i).String()
+	}
+	var octets []byte
+	if s.body >= 0 && status != http.StatusNoContent && status != http.StatusNotModified {
+		body := answer.Field(s.body).Interface()
+		var isOctets bool
+		if octets, isOctets = body.([]byte); !isOctets {
+			if contentType == "" {
+				var err error
+				if contentType, err = api.Negotiate(c.Header("Accept")); err != nil {
+					contentType = "application/json" // all that there is
+				}
+			}
+			buffer, _ := buffers.Get().(*[]byte)
+			if buffer == nil {
+				buffer = new([]byte)
+			}
+			var err error
+			if octets, err = encode(api, c, (*buffer)[:0], status, contentType, body); err != nil {
+				return err
+			}
+			defer func() {
+				if cap(octets) <= maxBuffer {
+					*buffer = octets
+					buffers.Put(buffer)
+				}
+			}()
+		}
+	}
 	for name, i := range s.headers {
 		if text := answer.Field(i).String(); text != "" {
 			c.SetHeader(name, text)
-			if name == "Content-Type" {
-				contentType = text
-			}
 		}
 	}
-	if s.body < 0 || status == http.StatusNoContent || status == http.StatusNotModified {
-		c.SetStatus(status)
-		return nil
-	}
-	body := answer.Field(s.body).Interface()
-	if octets, ok := body.([]byte); ok {
-		c.SetStatus(status)
-		_, err := c.BodyWriter().Write(octets)
-		return err
-	}
-	if contentType == "" {
-		var err error
-		if contentType, err = api.Negotiate(c.Header("Accept")); err != nil {
-			contentType = "application/json" // all that there is
-		}
+	if contentType != "" {
 		c.SetHeader("Content-Type", contentType)
 	}
+	c.SetStatus(status)
+	if len(octets) > 0 {
+		_, _ = c.BodyWriter().Write(octets)
+	}
+	return nil
+}
+
+// encode appends a body in its content type.
+func encode(api huma.API, c huma.Context, b []byte, status int, contentType string, body any) ([]byte, error) {
 	body, err := api.Transform(c, strconv.Itoa(status), body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if j, ok := body.(jsonAppender); ok && contentType == "application/json" {
-		buffer, _ := buffers.Get().(*[]byte)
-		if buffer == nil {
-			buffer = new([]byte)
+		if b, err = j.AppendJSON(b); err != nil {
+			return nil, err
 		}
-		octets, err := j.AppendJSON((*buffer)[:0])
-		if err != nil {
-			return err
-		}
-		octets = append(octets, '\n') // as encoding/json's encoder ends it
-		c.SetStatus(status)
-		_, err = c.BodyWriter().Write(octets)
-		if cap(octets) <= maxBuffer {
-			*buffer = octets
-			buffers.Put(buffer)
-		}
-		return err
+		return append(b, '\n'), nil // as encoding/json's encoder ends it
 	}
-	c.SetStatus(status)
-	return api.Marshal(c.BodyWriter(), contentType, body)
+	w := bytes.NewBuffer(b)
+	err = api.Marshal(w, contentType, body)
+	return w.Bytes(), err
 }
 
 // maxBuffer bounds the buffers of answers that are kept: a list of 500 nodes fits.
@@ -158,8 +171,8 @@ func (a *API) reply(c huma.Context, s shape, operation string, answer any) {
 		r.Body(c)
 		return
 	}
-	if err := s.write(a.huma, &a.buffers, c, reflect.ValueOf(answer).Elem()); err != nil && !errors.Is(c.Context().Err(), context.Canceled) {
-		panic(fmt.Errorf("answer of %s: %w", operation, err)) // what was begun is cut off
+	if err := s.write(a.huma, &a.buffers, c, reflect.ValueOf(answer).Elem()); err != nil {
+		refuse(c, a.problem(context.WithoutCancel(c.Context()), operation, fmt.Errorf("answer: %w", err))) // it is the gateway's fault, whoever still listens
 	}
 }
 

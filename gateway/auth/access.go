@@ -40,6 +40,18 @@ func roleScopes(role string) []string {
 	return nil
 }
 
+// within returns what is left of scopes under a role.
+func within(scopes []string, role string) []string {
+	may := roleScopes(role)
+	switch {
+	case slices.Contains(may, apitype.ScopeAdmin):
+		return scopes
+	case slices.Contains(scopes, apitype.ScopeAdmin):
+		return may
+	}
+	return slices.DeleteFunc(scopes, func(s string) bool { return !slices.Contains(may, s) })
+}
+
 // Require returns nil when the principal has the scope, or the problem
 // "scope-missing".
 func (p Principal) Require(scope string) error {

@@ -14,7 +14,14 @@ import (
 	"halo.internal/model/apitype"
 )
 
-const maxAPITokens = 1000
+// A token is its user's: of the person who made it, or who had made the one that it was
+// made with. It ends with him, rests while he may not log in, and may what he may now.
+// What a machine does under a name is what somebody let it do.
+
+const (
+	maxAPITokens = 1000 // of those that are good
+	ofUser       = "user:"
+)
 
 // APITokens returns a page of API tokens by ID, without their secrets.
 func (s *Service) APITokens(ctx context.Context, cursor string, limit int) (apitype.APITokenList, error) {
@@ -50,21 +57,21 @@ func (s *Service) CreateAPIToken(ctx context.Context, by Principal, c apitype.Cr
 		}
 	}
 	now := store.Time(store.Millis(s.clock.Now()))
-	t := apitype.APIToken{ID: strings.ToLower(rand.Text()[:16]), Name: c.Name, Scopes: slices.Compact(slices.Sorted(slices.Values(c.Scopes))), Created: now, By: by.Actor()}
+	t := apitype.APIToken{ID: strings.ToLower(rand.Text()[:16]), Name: c.Name, Scopes: slices.Compact(slices.Sorted(slices.Values(c.Scopes))), Created: now}
 	if c.ExpiresS > 0 {
 		e := now.Add(time.Duration(c.ExpiresS) * time.Second)
 		t.Expires = &e
 	}
 	t.Token = newSecret(tokenStart)
 	err := s.db.Write(ctx, func(tx *sql.Tx) error {
-		var n int
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM api_tokens`).Scan(&n); err != nil {
+		var err error
+		if t.By, err = userBehind(ctx, tx, by); err != nil {
 			return err
 		}
-		if n >= maxAPITokens {
-			return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "there are %d API tokens already; delete some", n)
+		if err := roomForAPIToken(ctx, tx, s.clock.Aged()); err != nil {
+			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO api_tokens (id, hash, name, scopes, created, created_by, expires) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		_, err = tx.ExecContext(ctx, `INSERT INTO api_tokens (id, hash, name, scopes, created, created_by, expires) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			t.ID, hashToken(t.Token), t.Name, strings.Join(t.Scopes, " "), store.Millis(now), t.By, store.MillisPtr(t.Expires))
 		return err
 	})
@@ -72,6 +79,69 @@ func (s *Service) CreateAPIToken(ctx context.Context, by Principal, c apitype.Cr
 		return apitype.APIToken{}, err
 	}
 	return t, nil
+}
+
+// userBehind returns whose an API token will be. He, or the token that he made, may have
+// gone since the request came in.
+func userBehind(ctx context.Context, tx *sql.Tx, by Principal) (maker string, err error) {
+	maker = by.Actor()
+	if by.Kind == "token" {
+		err = tx.QueryRowContext(ctx, `SELECT created_by FROM api_tokens WHERE id = ?`, by.Name).Scan(&maker)
+	} else {
+		var one int
+		err = tx.QueryRowContext(ctx, `SELECT 1 FROM users WHERE ? || username = ?`, ofUser, maker).Scan(&one)
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", unauthorized("this login has ended; log in again")
+	}
+	return maker, err
+}
+
+// roomForAPIToken bounds how many there are. Those that have expired, and those of nobody
+// who is there, are kept for people to see until their place is needed.
+func roomForAPIToken(ctx context.Context, tx *sql.Tx, aged time.Time) error {
+	var n int
+	count := func() error { return tx.QueryRowContext(ctx, `SELECT count(*) FROM api_tokens`).Scan(&n) }
+	if err := count(); err != nil || n < maxAPITokens {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM api_tokens WHERE expires < ? OR created_by NOT IN (SELECT ? || username FROM users)`, store.Millis(aged), ofUser); err != nil {
+		return err
+	}
+	if err := count(); err != nil {
+		return err
+	}
+	if n >= maxAPITokens {
+		return apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "there are %d API tokens already; delete some", n)
+	}
+	return nil
+}
+
+// endAPITokens ends all of a user within a transaction.
+func endAPITokens(ctx context.Context, tx *sql.Tx, user string) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM api_tokens WHERE created_by = ?`, ofUser+user)
+	return err
+}
+
+// adoptAPITokens gives the tokens that were made with another one to that one's user: a
+// former release, before the first update to this one or after one that was undone, has
+// written down the other token. One whose maker has gone is nobody's.
+func (s *Service) adoptAPITokens(ctx context.Context) error {
+	const maker = `(WITH RECURSIVE up (maker) AS (
+			VALUES (api_tokens.created_by) UNION SELECT t.created_by FROM api_tokens t JOIN up ON up.maker = 'token:' || t.id
+		) SELECT maker FROM up WHERE maker LIKE 'user:%')`
+	var n int
+	if err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM api_tokens WHERE created_by LIKE 'token:%' AND `+maker+` IS NOT NULL`).Scan(&n); err != nil || n == 0 {
+		return store.Classify(err)
+	}
+	err := s.db.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE api_tokens SET created_by = coalesce(`+maker+`, created_by) WHERE created_by LIKE 'token:%'`)
+		return err
+	})
+	if errors.Is(err, store.ErrUnavailable) {
+		return nil // they rest until a start that can write
+	}
+	return err
 }
 
 // DeleteAPIToken ends a token at once.

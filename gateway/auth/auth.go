@@ -82,6 +82,9 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	if err := c.Secrets.Adopt(ctx, secretSigningKey, secretClaimCode); err != nil {
 		return nil, err
 	}
+	if err := s.adoptAPITokens(ctx); err != nil {
+		return nil, fmt.Errorf("API tokens of a former release: %w", err)
+	}
 	seed, lost, err := c.Secrets.Initial(ctx, secretSigningKey, newSeed)
 	if err != nil {
 		return nil, fmt.Errorf("login signing key: %w", err)
@@ -146,28 +149,33 @@ var errLogin = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemLogin, "us
 // comes from; nil: it does not say.
 func (s *Service) Login(ctx context.Context, remote netip.Addr, username, password string, at *time.Time) (apitype.Tokens, error) {
 	began := time.Now()
-	who := remoteKey(remote)
+	who := RemoteKey(remote)
 	keys := []string{"login " + who, "login " + who + " " + username}
-	if err := s.logins.allow(keys...); err != nil {
-		return apitype.Tokens{}, err
-	}
-	u, err := s.user(ctx, username)
-	if err != nil && !errors.Is(err, errNoUser) {
-		return apitype.Tokens{}, err
-	}
-	phc := u.password
+	var u user
+	err := s.attempt(ctx, who, keys, func() (err error) {
+		u, err = s.user(ctx, username)
+		unknown := errors.Is(err, errNoUser)
+		if err != nil && !unknown {
+			return err
+		}
+		phc := u.password
+		if unknown {
+			phc = nobody
+		}
+		ok, err := verify(phc, password)
+		if err != nil {
+			return err
+		}
+		if unknown || !ok || u.disabled {
+			s.failed(remote, "auth.login.failed", "a login failed", u.name, keys...)
+			return errLogin
+		}
+		s.logins.succeed(keys...)
+		return nil
+	})
 	if err != nil {
-		phc = nobody
+		return apitype.Tokens{}, err
 	}
-	ok, verr := s.hasher.verify(ctx, phc, password)
-	if verr != nil {
-		return apitype.Tokens{}, verr
-	}
-	if err != nil || !ok || u.disabled {
-		s.failed(remote, "auth.login.failed", "a login failed", u.name, keys...)
-		return apitype.Tokens{}, errLogin
-	}
-	s.logins.succeed(keys...)
 	s.offer(ctx, u, remote, at, began)
 	return s.issue(ctx, u, newSession(s.clock.Now(), remote), newSecret(refreshStart), func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)
@@ -274,7 +282,7 @@ var errRefresh = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemRefresh,
 // and gives the same successor. One that comes later, or after its successor,
 // was copied by somebody: its whole login ends.
 func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) (apitype.Tokens, error) {
-	key := "refresh " + remoteKey(remote)
+	key := "refresh " + RemoteKey(remote)
 	if err := s.logins.allow(key); err != nil {
 		return apitype.Tokens{}, err
 	}

@@ -75,12 +75,18 @@ func (s *Service) apiToken(ctx context.Context, token string) (Principal, error)
 	var id, scopes string
 	var created int64
 	var expires, used sql.NullInt64
-	err := s.db.Read().QueryRowContext(ctx, `SELECT id, scopes, created, expires, last_used FROM api_tokens WHERE hash = ?`, hashToken(token)).Scan(&id, &scopes, &created, &expires, &used)
+	var role sql.NullString // of its user
+	var disabled sql.NullBool
+	err := s.db.Read().QueryRowContext(ctx, `SELECT t.id, t.scopes, t.created, t.expires, t.last_used, u.role, u.disabled FROM api_tokens t
+		LEFT JOIN users u ON u.username = substr(t.created_by, length(?1) + 1) AND t.created_by = ?1 || u.username WHERE t.hash = ?2`, ofUser, hashToken(token)).Scan(&id, &scopes, &created, &expires, &used, &role, &disabled)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Principal{}, unauthorized("the API token is unknown or was deleted")
 	}
 	if err != nil {
 		return Principal{}, store.Classify(err)
+	}
+	if !role.Valid || disabled.Bool {
+		return Principal{}, unauthorized("the user whose API token this is was removed or may not log in")
 	}
 	now := s.clock.Now()
 	if expires.Valid && now.After(store.Time(expires.Int64)) {
@@ -100,7 +106,7 @@ func (s *Service) apiToken(ctx context.Context, token string) (Principal, error)
 			return Principal{}, fmt.Errorf("last use of API token: %w", err)
 		}
 	}
-	return Principal{Kind: "token", Name: id, Scopes: strings.Fields(scopes)}, nil
+	return Principal{Kind: "token", Name: id, Scopes: within(strings.Fields(scopes), role.String)}, nil
 }
 
 // rejuvenate has API tokens that were made before the clock was set back live from now on

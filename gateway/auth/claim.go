@@ -2,11 +2,17 @@ package auth
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
 	"database/sql"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
+	"math"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -19,28 +25,52 @@ import (
 const (
 	secretClaimCode = "claim code"
 	claimLife       = 2 * time.Minute
-	maxExchanges    = 64
+	maxSpent        = 64
 )
 
-// claims holds the open claim exchanges. They live in RAM: after a restart the
-// client begins anew.
+// claims is what is kept for claims. Of an exchange that has begun that is nothing, so
+// that nobody who begins others can end it: the gateway's nonce tells what it has to
+// know of it. After a restart the client begins anew.
 type claims struct {
-	salt []byte
-	now  func() time.Time // monotonic
+	salt   []byte
+	now    func() time.Time // monotonic
+	began  time.Time
+	secret [sha256.Size]byte // of the nonces
 
-	mu   sync.Mutex // guards what follows
-	code string     // empty once claimed
-	key  *claim.Key // derived at the first exchange, since it costs a second on a board
-	open map[string]exchange
-}
-
-type exchange struct {
-	claim.Exchange
-	until time.Time
+	mu    sync.Mutex           // guards what follows
+	code  string               // empty once claimed
+	key   *claim.Key           // derived at the first exchange, since it costs a second on a board
+	spent map[string]time.Time // nonces that came with the right proof, and when they end
 }
 
 func newClaims(salt []byte) *claims {
-	return &claims{salt: salt, now: time.Now, open: map[string]exchange{}}
+	c := &claims{salt: salt, now: time.Now, began: time.Now(), spent: map[string]time.Time{}}
+	rand.Read(c.secret[:])
+	return c
+}
+
+// nonce returns the gateway's nonce of an exchange that begins at a time for a client's
+// nonce: the time in ms since the process began, and a MAC of both, which cannot be
+// foreseen.
+func (c *claims) nonce(at time.Time, client []byte) []byte {
+	n := binary.BigEndian.AppendUint64(make([]byte, 0, claim.NonceSize), uint64(at.Sub(c.began).Milliseconds()))
+	m := hmac.New(sha256.New, c.secret[:])
+	m.Write(n)
+	m.Write(client)
+	return m.Sum(n)[:claim.NonceSize]
+}
+
+// begun returns when the exchange with these nonces began; false: there is none.
+func (c *claims) begun(server, client []byte) (time.Time, bool) {
+	if len(server) != claim.NonceSize || len(client) != claim.NonceSize {
+		return time.Time{}, false
+	}
+	ms := int64(binary.BigEndian.Uint64(server))
+	if ms > math.MaxInt64/int64(time.Millisecond) || ms < math.MinInt64/int64(time.Millisecond) {
+		return time.Time{}, false
+	}
+	at := c.began.Add(time.Duration(ms) * time.Millisecond)
+	return at, hmac.Equal(server, c.nonce(at, client))
 }
 
 // PrepareClaim returns the code with which the gateway can be claimed, or ""
@@ -83,66 +113,84 @@ var (
 // ClaimStart opens an exchange and proves to the client that this gateway
 // knows the code.
 func (s *Service) ClaimStart(ctx context.Context, remote netip.Addr, clientNonce string, binding []byte) (apitype.ClaimAnswer, error) {
-	if err := s.logins.allow("claim " + remoteKey(remote)); err != nil {
+	if err := s.logins.allow("claim " + RemoteKey(remote)); err != nil {
 		return apitype.ClaimAnswer{}, err
 	}
 	nonce, err := base64.StdEncoding.DecodeString(clientNonce)
 	if err != nil || len(nonce) != claim.NonceSize {
 		return apitype.ClaimAnswer{}, apitype.Refuse(http.StatusUnprocessableEntity, "", "client_nonce: expected %d octets in base64", claim.NonceSize)
 	}
-	key, err := s.claimKey(ctx)
+	key, err := s.claimKey(ctx, remote)
 	if err != nil {
 		return apitype.ClaimAnswer{}, err
 	}
-	e := claim.Exchange{ClientNonce: nonce, ServerNonce: claim.NewNonce(), Binding: binding}
+	c := s.claims
+	e := claim.Exchange{ClientNonce: nonce, ServerNonce: c.nonce(c.now(), nonce), Binding: binding}
 	proof, err := key.ServerProof(e)
 	if err != nil {
 		return apitype.ClaimAnswer{}, err
 	}
-	c := s.claims
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.forget()
-	serverNonce := base64.StdEncoding.EncodeToString(e.ServerNonce)
-	c.open[serverNonce] = exchange{e, c.now().Add(claimLife)}
 	return apitype.ClaimAnswer{
-		Salt: base64.StdEncoding.EncodeToString(c.salt), ServerNonce: serverNonce,
+		Salt: base64.StdEncoding.EncodeToString(c.salt), ServerNonce: base64.StdEncoding.EncodeToString(e.ServerNonce),
 		Proof: base64.StdEncoding.EncodeToString(proof),
 	}, nil
 }
 
-// forget drops exchanges that ended, and the oldest when there are too many.
-func (c *claims) forget() {
+// spend ends an exchange until its time, or returns false: it has ended. Only who knows
+// the code has any of these.
+func (c *claims) spend(nonce []byte, until time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	now, oldest := c.now(), ""
-	for n, e := range c.open {
-		if now.After(e.until) {
-			delete(c.open, n)
-		} else if oldest == "" || e.until.Before(c.open[oldest].until) {
+	for n, t := range c.spent {
+		if now.After(t) {
+			delete(c.spent, n)
+		} else if oldest == "" || t.Before(c.spent[oldest]) {
 			oldest = n
 		}
 	}
-	if len(c.open) >= maxExchanges {
-		delete(c.open, oldest)
+	if _, again := c.spent[string(nonce)]; again {
+		return false
 	}
+	if len(c.spent) >= maxSpent {
+		delete(c.spent, oldest)
+	}
+	c.spent[string(nonce)] = until
+	return true
 }
 
-func (s *Service) claimKey(ctx context.Context) (claim.Key, error) {
-	c := s.claims
+// derived returns the key where it is known, or the code; or that there is none any more.
+func (c *claims) derived() (key *claim.Key, code string, err error) {
 	c.mu.Lock()
-	code, key := c.code, c.key
-	c.mu.Unlock()
-	if code == "" {
-		return claim.Key{}, errClaimed
+	defer c.mu.Unlock()
+	if c.code == "" {
+		return nil, "", errClaimed
+	}
+	return c.key, c.code, nil
+}
+
+func (s *Service) claimKey(ctx context.Context, remote netip.Addr) (claim.Key, error) {
+	c := s.claims
+	key, _, err := c.derived()
+	if err != nil {
+		return claim.Key{}, err
 	}
 	if key != nil {
 		return *key, nil
 	}
-	select { // one derivation at a time, as for passwords
-	case s.hasher.slots <- struct{}{}:
-		defer s.hasher.release()
-	case <-ctx.Done():
-		return claim.Key{}, ctx.Err()
+	done, err := s.hasher.turn(ctx, RemoteKey(remote)) // as for passwords
+	if err != nil {
+		return claim.Key{}, err
 	}
+	defer done()
+	key, code, err := c.derived()
+	if err != nil {
+		return claim.Key{}, err
+	}
+	if key != nil {
+		return *key, nil // another who waited has had it derived
+	}
+	defer debug.FreeOSMemory()
 	k, err := claim.Derive(code, c.salt)
 	if err != nil {
 		return claim.Key{}, err
@@ -167,24 +215,23 @@ func (s *Service) ClaimRestore(ctx context.Context, remote netip.Addr, r apitype
 
 // verifyClaim returns nil for the proof of who knows the claim code.
 func (s *Service) verifyClaim(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) error {
-	limit := "claim " + remoteKey(remote)
+	limit := "claim " + RemoteKey(remote)
 	if err := s.logins.allow(limit); err != nil {
 		return err
 	}
-	key, err := s.claimKey(ctx)
+	key, err := s.claimKey(ctx, remote)
 	if err != nil {
 		return err
 	}
+	client, errClient := base64.StdEncoding.DecodeString(r.ClientNonce)
+	server, errServer := base64.StdEncoding.DecodeString(r.ServerNonce)
+	proof, errProofText := base64.StdEncoding.DecodeString(r.Proof)
 	c := s.claims
-	c.mu.Lock()
-	e, ok := c.open[r.ServerNonce]
-	delete(c.open, r.ServerNonce) // one attempt
-	ok = ok && c.now().Before(e.until)
-	c.mu.Unlock()
-	proof, err := base64.StdEncoding.DecodeString(r.Proof)
+	at, ok := c.begun(server, client)
+	ok = ok && errors.Join(errClient, errServer, errProofText) == nil && c.now().Before(at.Add(claimLife))
 	// The binding is that of this connection: a proof relayed from another one does not fit.
-	e.Binding = binding
-	if !ok || err != nil || base64.StdEncoding.EncodeToString(e.ClientNonce) != r.ClientNonce || !key.VerifyClient(e.Exchange, r.Username, r.Password, proof) {
+	ok = ok && key.VerifyClient(claim.Exchange{ClientNonce: client, ServerNonce: server, Binding: binding}, r.Username, r.Password, proof)
+	if !ok || !c.spend(server, at.Add(claimLife)) {
 		s.failed(remote, "auth.claim.failed", "a claim with a wrong code was refused", "", limit)
 		return errProof
 	}
@@ -201,7 +248,7 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 	if err := first(errors.Join(checkUsername(r.Username), checkPassword(r.Username, r.Password))); err != nil {
 		return apitype.Tokens{}, err
 	}
-	phc, err := s.hasher.hash(ctx, r.Password)
+	phc, err := s.hasher.hash(ctx, "", r.Password)
 	if err != nil {
 		return apitype.Tokens{}, err
 	}
@@ -226,7 +273,7 @@ func (s *Service) ClaimFinish(ctx context.Context, remote netip.Addr, r apitype.
 	c := s.claims
 	c.mu.Lock()
 	c.code, c.key = "", nil
-	clear(c.open)
+	clear(c.spent)
 	c.mu.Unlock()
 	s.tickets.end()
 	s.events.Add("auth.claimed", model.Info, "", "the gateway was claimed", map[string]string{"user": u.name, "remote": remote.String()})

@@ -36,8 +36,9 @@ type failures struct {
 
 func newLimiter() *limiter { return &limiter{now: time.Now, seen: map[string]*failures{}} }
 
-// remoteKey is an IPv4 address, or an IPv6 /64, since a host has all of that.
-func remoteKey(a netip.Addr) string {
+// RemoteKey is what one host is counted by: an IPv4 address, or an IPv6 /64, since a host
+// has all of that.
+func RemoteKey(a netip.Addr) string {
 	a = a.Unmap().WithZone("")
 	if a.Is4() || !a.IsValid() {
 		return a.String()

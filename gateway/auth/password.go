@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
@@ -27,42 +29,106 @@ const (
 	argonKey        = 32
 	argonConcurrent = 1
 
+	// of one caller, at a time: more wrong ones are not heard even one after the other
+	maxWaiting = freeFailures
+
 	minPassword = 10
 	maxPassword = 256
 )
 
 // hasher limits how many derivations run at a time: each costs memory and a
-// core, and anybody may ask for one by trying to log in.
-type hasher struct{ slots chan struct{} }
+// core, and anybody may ask for one by trying to log in. They come in turn, and
+// few of one caller may wait, so that nobody's line is before the others.
+type hasher struct {
+	slots chan struct{}
 
-func newHasher() *hasher { return &hasher{slots: make(chan struct{}, argonConcurrent)} }
+	mu      sync.Mutex     // guards what follows
+	waiting map[string]int // by who asks; whose turn it is counts too
+}
 
-func (h *hasher) derive(ctx context.Context, password string, salt []byte, time, kib uint32, threads uint8) ([]byte, error) {
+func newHasher() *hasher {
+	return &hasher{slots: make(chan struct{}, argonConcurrent), waiting: map[string]int{}}
+}
+
+// turn waits for the turn of a derivation, and returns what ends it. who asks is a key
+// of which few may wait; empty for somebody who has shown that he may.
+func (h *hasher) turn(ctx context.Context, who string) (done func(), err error) {
+	if !h.enter(who) {
+		return nil, apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited,
+			"%d attempts from where this comes wait for their turn; try again when they have ended", maxWaiting).After(time.Second)
+	}
 	select {
 	case h.slots <- struct{}{}:
-		defer h.release()
+		return func() {
+			<-h.slots
+			h.leave(who)
+		}, nil
 	case <-ctx.Done():
+		h.leave(who)
 		return nil, ctx.Err()
 	}
-	return argon2.IDKey([]byte(password), salt, time, kib, threads, argonKey), nil
+}
+
+func (h *hasher) enter(who string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if who == "" {
+		return true
+	}
+	if h.waiting[who] >= maxWaiting {
+		return false
+	}
+	h.waiting[who]++
+	return true
+}
+
+func (h *hasher) leave(who string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if who == "" {
+		return
+	}
+	if h.waiting[who]--; h.waiting[who] == 0 {
+		delete(h.waiting, who)
+	}
 }
 
 // Turn waits for the turn of a derivation that takes as much RAM as one of a password,
 // and returns what ends it.
 func (s *Service) Turn(ctx context.Context) (done func(), err error) {
-	select {
-	case s.hasher.slots <- struct{}{}:
-		return s.hasher.release, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	end, err := s.hasher.turn(ctx, "")
+	if err != nil {
+		return nil, err
 	}
+	return func() {
+		debug.FreeOSMemory()
+		end()
+	}, nil
 }
 
-// release ends a derivation and gives its memory back at once: it is as much
-// as all the rest, and the collector would let it lie for minutes.
-func (h *hasher) release() {
-	debug.FreeOSMemory()
-	<-h.slots
+// attempt runs what has to be derived to know whether somebody is who he says, once it
+// is his turn. What fails has to count against the keys before it returns: of many
+// attempts that wait, those after the last one that is free are then refused unheard.
+func (s *Service) attempt(ctx context.Context, who string, keys []string, check func() error) error {
+	if err := s.logins.allow(keys...); err != nil {
+		return err
+	}
+	done, err := s.hasher.turn(ctx, who)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := s.logins.allow(keys...); err != nil {
+		return err
+	}
+	return check()
+}
+
+// derive is argon2id, for who has his turn. It gives the memory back at once: it is as
+// much as all the rest, and the collector would let it lie for minutes.
+func derive(password string, salt []byte, time, kib uint32, threads uint8) []byte {
+	defer debug.FreeOSMemory()
+	return argon2.IDKey([]byte(password), salt, time, kib, threads, argonKey)
 }
 
 // nobody is verified in vain for unknown users, which takes as long as for one
@@ -72,20 +138,23 @@ var nobody = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, 
 
 var b64 = base64.RawStdEncoding
 
-// hash returns the PHC string of a password.
-func (h *hasher) hash(ctx context.Context, password string) (string, error) {
-	salt := make([]byte, argonSalt)
-	rand.Read(salt)
-	k, err := h.derive(ctx, password, salt, argonTime, argonKiB, argonThreads)
+// hash returns the PHC string of a password, once it is the turn of who asks.
+func (h *hasher) hash(ctx context.Context, who, password string) (string, error) {
+	done, err := h.turn(ctx, who)
 	if err != nil {
 		return "", err
 	}
+	defer done()
+	salt := make([]byte, argonSalt)
+	rand.Read(salt)
+	k := derive(password, salt, argonTime, argonKiB, argonThreads)
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonKiB, argonTime, argonThreads, b64.EncodeToString(salt), b64.EncodeToString(k)), nil
 }
 
 var errPHC = errors.New("stored password: expected $argon2id$v=19$m=…,t=…,p=…$salt$hash")
 
-func (h *hasher) verify(ctx context.Context, phc, password string) (bool, error) {
+// verify compares a password with a PHC string, for who has his turn.
+func verify(phc, password string) (bool, error) {
 	parts := strings.Split(phc, "$")
 	if len(parts) != 6 || parts[1] != "argon2id" || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
 		return false, errPHC
@@ -103,11 +172,7 @@ func (h *hasher) verify(ctx context.Context, phc, password string) (bool, error)
 	if err != nil || len(want) != argonKey {
 		return false, errPHC
 	}
-	got, err := h.derive(ctx, password, salt, time, kib, threads)
-	if err != nil {
-		return false, err
-	}
-	return subtle.ConstantTimeCompare(got, want) == 1, nil
+	return subtle.ConstantTimeCompare(derive(password, salt, time, kib, threads), want) == 1, nil
 }
 
 // checkPassword explains what a password lacks. Length is what counts; rules

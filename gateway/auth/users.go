@@ -110,7 +110,7 @@ func (s *Service) CreateUser(ctx context.Context, c apitype.CreateUser) (apitype
 	if err := errors.Join(checkUsername(c.Username), checkPassword(c.Username, c.Password)); err != nil {
 		return apitype.User{}, first(err)
 	}
-	phc, err := s.hasher.hash(ctx, c.Password)
+	phc, err := s.hasher.hash(ctx, "", c.Password)
 	if err != nil {
 		return apitype.User{}, err
 	}
@@ -137,13 +137,14 @@ func insertUser(ctx context.Context, tx *sql.Tx, name, role, phc string, created
 	if n, err := r.RowsAffected(); err != nil || n == 0 {
 		return errors.Join(err, apitype.Refuse(http.StatusConflict, apitype.ProblemNameTaken, "there is a user %s already", name))
 	}
-	return nil
+	return endAPITokens(ctx, tx, name) // of another who had that name, which a former release left
 }
 
 // UpdateUser changes a user that meets the condition, and returns the entity tag that
 // comes of it. by is who asks: somebody who is no admin may change his own password
 // alone. Whatever is changed ends the user's logins and certificates, so that a stolen
-// one does not outlive it.
+// one does not outlive it; his API tokens, by which machines work, may what he may from
+// then on.
 func (s *Service) UpdateUser(ctx context.Context, by Principal, name string, m etag.Match, c apitype.UpdateUser) (tag string, err error) {
 	self := by.Kind == "user" && by.Name == name
 	if !by.Has(apitype.ScopeAdmin) && (!self || c.Role != nil || c.Disabled != nil) {
@@ -210,28 +211,29 @@ func (s *Service) nextPassword(ctx context.Context, u user, self bool, c apitype
 	if c.Password == nil {
 		return "", nil
 	}
+	who := "" // an admin
 	if self {
-		limit := "password " + u.name // whoever has got hold of a token must not find the password with it
-		if err := s.logins.allow(limit); err != nil {
-			return "", err
-		}
-		ok, err := s.hasher.verify(ctx, u.password, c.CurrentPassword)
+		who = "password " + u.name // whoever has got hold of a token must not find the password with it
+		err := s.attempt(ctx, who, []string{who}, func() error {
+			ok, err := verify(u.password, c.CurrentPassword)
+			if err == nil && !ok {
+				s.logins.fail(who)
+				err = errPresent
+			}
+			return err
+		})
 		if err != nil {
 			return "", err
-		}
-		if !ok {
-			s.logins.fail(limit)
-			return "", errPresent
 		}
 	}
 	if err := checkPassword(u.name, *c.Password); err != nil {
 		return "", err
 	}
-	return s.hasher.hash(ctx, *c.Password)
+	return s.hasher.hash(ctx, who, *c.Password)
 }
 
-// DeleteUser removes a user that meets the condition, and with him his logins and
-// certificates.
+// DeleteUser removes a user that meets the condition, and with him his logins, API tokens
+// and certificates.
 func (s *Service) DeleteUser(ctx context.Context, name string, m etag.Match) error {
 	defer s.withdrawn.changed()
 	return s.db.Write(ctx, func(tx *sql.Tx) error {
@@ -246,6 +248,9 @@ func (s *Service) DeleteUser(ctx context.Context, name string, m etag.Match) err
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE username = ?`, name); err != nil {
+			return err
+		}
+		if err := endAPITokens(ctx, tx, name); err != nil {
 			return err
 		}
 		if err := s.revokeOperators(ctx, tx, name); err != nil {

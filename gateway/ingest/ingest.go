@@ -23,6 +23,7 @@ import (
 	"halo.internal/gateway/telemetry"
 	"halo.internal/identity"
 	"halo.internal/model"
+	"halo.internal/model/apitype"
 	"halo.internal/model/wire"
 )
 
@@ -132,23 +133,22 @@ func (s *Server) Disconnect(node string) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	remote, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		http.Error(w, "the stream needs a TCP connection", http.StatusBadRequest)
+		apitype.WriteProblem(w, apitype.Refuse(http.StatusBadRequest, "", "the stream needs a TCP connection"))
 		return
 	}
 	if !s.enter() {
-		http.Error(w, "the gateway is stopping", http.StatusServiceUnavailable)
+		apitype.WriteProblem(w, apitype.Refuse(http.StatusServiceUnavailable, "", "the gateway is stopping").After(5*time.Second))
 		return
 	}
 	defer s.open.Done()
 	source := remote.Addr().Unmap().WithZone("")
 	if !s.mayBeNode(source) {
-		http.Error(w, "the stream is for nodes, from their overlay addresses", http.StatusForbidden)
+		apitype.WriteProblem(w, apitype.Refuse(http.StatusForbidden, "", "the stream is for nodes, from their overlay addresses"))
 		return
 	}
 	leave, ok := s.unproven.enter(source)
 	if !ok {
-		w.Header().Set("Retry-After", "10")
-		http.Error(w, "too many connections that have not said who they are", http.StatusServiceUnavailable)
+		apitype.WriteProblem(w, apitype.Refuse(http.StatusServiceUnavailable, "", "too many connections that have not said who they are").After(10*time.Second))
 		return
 	}
 	proven := sync.OnceFunc(leave)

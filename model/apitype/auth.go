@@ -114,7 +114,7 @@ type APIToken struct {
 	Name     string     `json:"name"`
 	Scopes   []string   `json:"scopes"`
 	Created  time.Time  `json:"created"`
-	By       string     `json:"by" doc:"user who made it"`
+	By       string     `json:"by" doc:"user:NAME who made it, with another token too: it ends with him, and may no more than he may now"`
 	Expires  *time.Time `json:"expires,omitempty"`
 	LastUsed *time.Time `json:"last_used,omitempty"`
 	Token    string     `json:"token,omitempty" doc:"the secret; shown once, when made"`

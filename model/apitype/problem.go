@@ -1,6 +1,7 @@
 package apitype
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -120,6 +121,16 @@ func (p *Problem) GetHeaders() http.Header {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
 	return h
+}
+
+// WriteProblem answers a request with a problem.
+func WriteProblem(w http.ResponseWriter, p *Problem) {
+	for k, v := range p.GetHeaders() {
+		w.Header()[k] = v
+	}
+	w.Header().Set("Content-Type", p.ContentType(""))
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the client went away: nobody to tell
 }
 
 // Error implements error.
