@@ -839,3 +839,62 @@ func TestANodeWithTooManySchemas(t *testing.T) {
 		t.Error("it is not taken when the files have what came")
 	}
 }
+
+// Of a node for whose late readings too much was written anew, what is late waits until that is
+// paid off, and nothing else does; an event says so.
+func TestANodeThatHasMuchWrittenAnew(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	n := f.stream(key, f.admit(key))
+	n.write(wire.SchemaMessage{Schema: schema})
+	begin := time.Now().Truncate(time.Hour).Add(-100 * 24 * time.Hour)
+	late := func(seq uint64, hour int) wire.Batch {
+		b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seq), Schema: schema.ID(), Clock: model.ClockGPS}}
+		for h := range 150 {
+			b.Reports = append(b.Reports, wire.Report{Time: begin.Add(time.Duration(hour+h)*time.Hour + time.Duration(seq)*time.Second).UnixMilli(), Values: []wire.Value{wire.Int(int64(seq))}})
+		}
+		return b
+	}
+	put := func(b wire.Batch) []byte {
+		t.Helper()
+		data, err := b.Encode(schema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	var seq uint64
+	old := begin.UnixMilli()
+	for turn := 0; !f.Telemetry.Overdrawn(key.ID(), old, old); turn++ {
+		if turn == 10 {
+			t.Fatal("it may have as much written anew as it likes")
+		}
+		for hour := 0; hour < 2250; hour += 150 {
+			seq++
+			n.write(wire.BatchMessage{Data: put(late(seq, hour))})
+			n.acked(wire.ID(1, seq))
+		}
+		if err := f.Telemetry.Tend(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	urgent := late(seq+1, 0)
+	urgent.Urgent = true
+	for _, b := range []wire.Batch{late(seq+1, 0), late(seq+1, 2250), urgent} {
+		n.write(wire.BatchMessage{Data: put(b)})
+		if r, ok := n.read().(wire.Refuse); !ok || r.Code != wire.RefuseBusy || r.Text != overdrawn || r.ID == nil || *r.ID != wire.ID(1, seq+1) {
+			t.Fatalf("got %+v, want it to be busy", r)
+		}
+	}
+	f.wantEvent("stream.held-back", key.ID())
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, seq+2)})
+	n.acked(wire.ID(1, seq+2))
+	other := identity.New()
+	o := f.stream(other, f.admit(other))
+	o.write(wire.SchemaMessage{Schema: schema})
+	o.write(wire.BatchMessage{Data: put(late(1, 0))})
+	o.acked(wire.ID(1, 1))
+	if got := f.coverage(key.ID())[0]; got.Count != seq+1 || len(got.Missing) != 1 {
+		t.Errorf("%d batches were taken, want %d: %+v", got.Count, seq+1, got.Missing)
+	}
+}

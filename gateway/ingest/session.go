@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -187,6 +188,10 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 	case !c.may(&nodeOctets, int(weight)):
 		c.refuse(wire.RefuseBusy, nodeOctets.String(), packed.BatchID)
 		return nil
+	case c.server.Telemetry.Overdrawn(c.node, slices.Min(times), slices.Max(times)):
+		c.server.report("stream.held-back", c.node, overdrawn, c.remote)
+		c.refuse(wire.RefuseBusy, overdrawn, packed.BatchID)
+		return nil
 	}
 	// Before it is unpacked, which takes room: who has to wait for that holds what came, and no more.
 	j := job{node: c.node, from: c, late: late, cost: costOf(len(times), len(s.Metrics), len(data)), weight: weight}
@@ -207,6 +212,9 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 
 // noRoom is said of a batch for which Telemetry has no room at present.
 const noRoom = "what came before has to be moved from the journal into the week files first"
+
+// overdrawn is said of a batch that is late where too much was written anew for such ones.
+const overdrawn = "too much in the week files had to be written anew for what came late of it: what is late is not taken yet"
 
 func (c *session) badBatch(err error, id *wire.BatchID) error {
 	c.server.report("telemetry.malformed", c.node, "a batch was refused: "+err.Error(), c.remote)

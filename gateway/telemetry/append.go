@@ -142,7 +142,7 @@ func (s *Store) judge(entries []Entry) (g group, out []Outcome) {
 			out[i] = NoSchema
 		case e.Check() != nil:
 			out[i] = Unfit
-		case !s.takes(src, e.Late, own.octets, all) || !own.fits(first, last):
+		case !s.takes(src, e.Late, own.octets, all) || !own.fits(first, last) || s.Overdrawn(e.Node, first, last):
 			out[i] = Busy
 		default:
 			if src == nil {

@@ -30,6 +30,8 @@ type source struct {
 	bytes   int64        // of head, by weight
 	weeks   map[week]int // that head has batches of
 	changed bool         // came is not in the database as it is here
+
+	rewritten account // for what of it was written anew; guarded by Store.mu alone
 }
 
 type batchName struct{ boot, seq uint64 }

@@ -204,6 +204,8 @@ type edit struct {
 	marks   []editMark
 	size    int
 	refused int // series beyond what a node may have
+
+	rewritten map[string]int64 // octets that late readings have written anew, by node
 }
 
 type newSeries struct {
@@ -226,7 +228,7 @@ type editMark struct {
 }
 
 func newEdit(f *weekFile) *edit {
-	return &edit{f: f, nodes: map[string]int64{}, numbers: map[wire.Metric]int{}, brought: map[int64]int{}, stale: map[nodeDay]bool{}}
+	return &edit{f: f, nodes: map[string]int64{}, numbers: map[wire.Metric]int{}, brought: map[int64]int{}, stale: map[nodeDay]bool{}, rewritten: map[string]int64{}}
 }
 
 // node returns a node's number in the file.
@@ -283,6 +285,7 @@ func (s *Store) compactWeek(ctx context.Context, w week, m *move) error {
 	defer s.weeks.release(f)
 	applied := f.appliedOf(s.name)
 	e := newEdit(f)
+	late := s.lateIn(w, m, applied)
 	for i := range m.sources {
 		p := &m.sources[i]
 		if p.refused[w] {
@@ -295,6 +298,9 @@ func (s *Store) compactWeek(ctx context.Context, w week, m *move) error {
 			if weekOf(mk.at) == w && mk.at >= m.low && mk.at < m.high {
 				e.marks = append(e.marks, editMark{e.node(p.src.node), mk})
 			}
+		}
+		if late[p.src] {
+			e.rewritten[p.src.node] += int64(filePages / len(late))
 		}
 		if e.size > mostWrites {
 			if e, err = s.commit(ctx, e, 0); err != nil {
@@ -406,7 +412,11 @@ func (s *Store) flush(ctx context.Context, e *edit, node string, g *gather) erro
 // those have taken their place.
 func (s *Store) mergeHour(ctx context.Context, e *edit, node string, hour int64, r *rows) error {
 	id := e.node(node)
-	e.stale[nodeDay{id, floor(hour, 24) / 24}] = true
+	d := nodeDay{id, floor(hour, 24) / 24}
+	if err := e.againRollups(ctx, node, d); err != nil {
+		return err
+	}
+	e.stale[d] = true
 	if hour*hourMS < e.f.from.minute {
 		if there, err := s.stored(ctx, e.f, node, minute, hour, nil); err != nil {
 			return err
@@ -434,6 +444,9 @@ func (s *Store) mergeHour(ctx context.Context, e *edit, node string, hour int64,
 		s.given.tell(s, "telemetry.crowded", node, "it made more readings within an hour than are kept", map[string]string{"rows": fmt.Sprint(left)})
 	}
 	e.put(id, raw, hour, body)
+	if there != nil && s.late(hour*hourMS, hour*hourMS) {
+		e.again(node, len(body))
+	}
 	return nil
 }
 
@@ -443,8 +456,10 @@ func (s *Store) mergeRollup(ctx context.Context, e *edit, node string, width int
 	roll := newRoller(width, e.isFloat)
 	// Of several hours of a day the edit may have made a part already.
 	there, err := e.made(id, node, width, start)
+	inFile := false
 	if there == nil && err == nil {
 		there, err = s.stored(ctx, e.f, node, width, start, nil)
+		inFile = there != nil
 	}
 	if err != nil {
 		return err
@@ -465,6 +480,9 @@ func (s *Store) mergeRollup(ctx context.Context, e *edit, node string, width int
 	}
 	s.tellLeft(node, left)
 	e.put(id, width, start, body)
+	if inFile {
+		e.again(node, len(body))
+	}
 	return nil
 }
 
@@ -521,6 +539,7 @@ func (s *Store) commit(ctx context.Context, e *edit, through int64) (*edit, erro
 		return nil, err
 	}
 	s.commits.Add(1)
+	s.charge(e)
 	if e.refused > 0 {
 		s.given.tell(s, "telemetry.series", "", fmt.Sprintf("a node may have %d metrics within a week; more are not kept", nodeSeries), nil)
 	}

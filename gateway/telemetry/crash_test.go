@@ -24,6 +24,7 @@ import (
 const (
 	crashDir   = "HALO_TELEMETRY_CRASH_DIR"
 	crashRound = "HALO_TELEMETRY_CRASH_ROUND"
+	crashLate  = "HALO_TELEMETRY_CRASH_LATE" // not empty: what it appends is late
 )
 
 func TestMain(m *testing.M) {
@@ -66,6 +67,10 @@ func crashChild(dir string) error {
 	if err := s.PutSchema(ctx, "n-0", modelSchemas[0]); err != nil {
 		return err
 	}
+	late := os.Getenv(crashLate) != ""
+	if late {
+		s.mayRewrite = allowance{burst: 1 << 20, perSecond: 16 << 20}
+	}
 	fmt.Println("ready")
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -74,18 +79,55 @@ func crashChild(dir string) error {
 				fmt.Fprintln(os.Stderr, "tend:", err)
 				os.Exit(1)
 			}
+			if late {
+				continue
+			}
 			if err := s.rewriteAll(ctx); err != nil {
 				fmt.Fprintln(os.Stderr, "rewrite:", err)
 				os.Exit(1)
 			}
 		}
 	})
-	for seq := uint64(1); ; seq++ {
-		if err := s.appendCrashBatches(ctx, round, seq, seq); err != nil {
+	for seq := uint64(1); ; {
+		if late {
+			if stored, err := s.appendLate(ctx, round, seq); err != nil {
+				return err
+			} else if !stored {
+				fmt.Println("busy")
+				time.Sleep(time.Millisecond)
+				continue
+			}
+		} else if err := s.appendCrashBatches(ctx, round, seq, seq); err != nil {
 			return err
 		}
 		fmt.Println(seq)
+		seq++
 	}
+}
+
+// lateBatch is of a node that spreads readings over sixty hours of weeks ago.
+func lateBatch(round, seq uint64) wire.Batch {
+	s := modelSchemas[0]
+	b := wire.Batch{Header: wire.Header{BatchID: wire.ID(round, seq), Schema: s.ID(), Clock: model.ClockGPS}}
+	for h := range 60 {
+		at := crashBegin.Add(time.Duration(h-20*24) * time.Hour).Add(time.Duration(round)*20*time.Second + time.Duration(seq)*time.Millisecond)
+		b.Reports = append(b.Reports, wire.Report{Time: at.UnixMilli(), Values: []wire.Value{wire.Int(int64(seq)), wire.Int(int64(round))}})
+	}
+	return b
+}
+
+// appendLate commits one, if it is taken.
+func (s *Store) appendLate(ctx context.Context, round, seq uint64) (stored bool, err error) {
+	b := lateBatch(round, seq)
+	data, err := b.Encode(modelSchemas[0])
+	if err != nil {
+		return false, err
+	}
+	out, err := s.Append(ctx, []Entry{{Node: "n-0", Schema: modelSchemas[0], Batch: b, Data: data}})
+	if err != nil || out[0] != Stored && out[0] != Busy {
+		return false, fmt.Errorf("round %d, batch %d: outcome %v, %w", round, seq, out, err)
+	}
+	return out[0] == Stored, nil
 }
 
 // appendCrashBatches commits batches of three nodes together.
@@ -160,7 +202,7 @@ func TestKilled(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
 	acked := map[uint64]uint64{} // by round, the last number
 	for round := uint64(1); round <= rounds; round++ {
-		acked[round] = crash(t, dir, round, time.Duration(r.IntN(80))*time.Millisecond)
+		acked[round], _ = crash(t, dir, round, time.Duration(r.IntN(80))*time.Millisecond)
 		s, err := openForCrash(t.Context(), dir, round, stderrEvents{})
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
@@ -177,12 +219,52 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d batches of each of three nodes were acknowledged", total)
 }
 
+// What is late of a node that owes too much for what was written anew is not acknowledged; what
+// was is there, once, whenever the process is killed.
+func TestKilledWhileRewriting(t *testing.T) {
+	dir := t.TempDir()
+	r := rand.New(rand.NewPCG(4, 5))
+	k, refused, total := newKnown(), 0, uint64(0)
+	for round := uint64(1); round <= 12 || refused == 0 && round < maxBoots; round++ {
+		acked, busy := crash(t, dir, round, time.Duration(r.IntN(250)*int(1+round/12))*time.Millisecond, crashLate+"=1")
+		refused += busy
+		s, err := openForCrash(t.Context(), dir, round, stderrEvents{})
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		came := uint64(0)
+		for _, b := range s.Coverage("n-0").Boots {
+			if b.Boot == round {
+				came = b.Last
+			}
+			if len(b.Missing) != 0 {
+				t.Errorf("boot %d: missing %v", b.Boot, b.Missing)
+			}
+		}
+		if came < acked || came > acked+1 {
+			t.Fatalf("round %d: %d batches were acknowledged, %d came", round, acked, came)
+		}
+		for seq := range came {
+			k.take(Entry{Node: "n-0", Schema: modelSchemas[0], Batch: lateBatch(round, seq+1)})
+		}
+		total += came
+		sameSamples(t, s, k, "n-0", crashBegin.Add(-21*24*time.Hour), crashBegin, round)
+		if err := errors.Join(s.Close(), s.db.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d batches came, %d times one was not taken", total, refused)
+	if refused == 0 {
+		t.Error("all was taken at once")
+	}
+}
+
 // crash runs a child, kills it, and returns the number of the last batch that it
-// acknowledged.
-func crash(t *testing.T, dir string, round uint64, after time.Duration) (last uint64) {
+// acknowledged, and how often one was not taken.
+func crash(t *testing.T, dir string, round uint64, after time.Duration, env ...string) (last uint64, busy int) {
 	t.Helper()
 	child := exec.CommandContext(t.Context(), os.Args[0])
-	child.Env = append(os.Environ(), crashDir+"="+dir, crashRound+"="+strconv.FormatUint(round, 10))
+	child.Env = append(append(os.Environ(), crashDir+"="+dir, crashRound+"="+strconv.FormatUint(round, 10)), env...)
 	out, err := child.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -201,13 +283,15 @@ func crash(t *testing.T, dir string, round uint64, after time.Duration) (last ui
 	for lines.Scan() {
 		if n, err := strconv.ParseUint(lines.Text(), 10, 64); err == nil {
 			last = n
+		} else {
+			busy++
 		}
 	}
 	_ = child.Wait() // it was killed
 	if s := errs.text(); s != "" {
 		t.Fatalf("round %d: the child says %s", round, s)
 	}
-	return last
+	return last, busy
 }
 
 type logged struct {
@@ -263,7 +347,12 @@ func verifySamples(t *testing.T, s *Store, node int, came map[uint64]uint64, upT
 			k.take(Entry{Node: name, Schema: sch, Batch: b})
 		}
 	}
-	from, to := crashBegin, crashBegin.Add(30*24*time.Hour)
+	sameSamples(t, s, k, name, crashBegin, crashBegin.Add(30*24*time.Hour), upTo)
+}
+
+// sameSamples expects a node's readings that are known, and no others.
+func sameSamples(t *testing.T, s *Store, k *known, name string, from, to time.Time, upTo uint64) {
+	t.Helper()
 	want, have := k.samples(name, from, to), 0
 	q := SampleQuery{Node: name, From: from, To: to, Limit: 5000}
 	for {

@@ -98,6 +98,7 @@ type Store struct {
 	laterGroups []int64          // of the journal, that a later release has written and that have to be renumbered; set by Open
 	ticks       func() time.Time // of the process
 	fetch       func(ctx context.Context, group int64) (body []byte, err error)
+	mayRewrite  allowance // of each node
 
 	spoiling  sync.Mutex // guards spoilt: what reading has found
 	spoilt    map[week]error
@@ -137,7 +138,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		space:   func() (int64, int64) { return space(c.Dir) },
 		sources: map[string]*source{}, byID: map[int64]*source{}, schemas: map[wire.SchemaID]*schema{},
 		former: map[string][]string{}, present: map[string]string{},
-		touched: map[week]bool{}, stuck: tries{}, unthinned: tries{}, ticks: time.Now, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
+		touched: map[week]bool{}, stuck: tries{}, unthinned: tries{}, ticks: time.Now, mayRewrite: allowance{rewriteBurst, rewritePerSecond}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
 	}
 	s.fetch = s.readGroup
 	s.retention.Store(&c.Retention)
