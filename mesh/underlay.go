@@ -120,8 +120,9 @@ type batUnderlay struct {
 	UnderlayConfig
 
 	wireless *wireless.Wireless
-	placing  sync.Mutex // held while the gateway's addresses come or go
-	meeting  sync.Mutex // held while entries of neighbours are changed
+	placing  sync.Mutex    // held while the gateway's addresses come or go
+	meeting  sync.Mutex    // held while entries of neighbours are changed
+	paced    chan struct{} // awake when routing may have to say more often or more rarely that it exists
 
 	mu    sync.Mutex // guards what follows
 	mesh  bundle.Mesh
@@ -141,7 +142,7 @@ type batUnderlay struct {
 // NewUnderlay returns the board's underlay: batman-adv over proven Ethernet
 // ports and over radios.
 func NewUnderlay(c UnderlayConfig) Underlay {
-	u := &batUnderlay{UnderlayConfig: c, mesh: c.Bundle.Mesh, again: map[string]context.CancelFunc{}, wires: map[string]*outside{}, err: errors.New("not made yet")}
+	u := &batUnderlay{UnderlayConfig: c, mesh: c.Bundle.Mesh, again: map[string]context.CancelFunc{}, wires: map[string]*outside{}, paced: make(chan struct{}, 1), err: errors.New("not made yet")}
 	country := c.Bundle.Country
 	if country == bundle.UnknownCountry {
 		country = ""
@@ -250,7 +251,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	defer cancel()
 	owned.Go(func() { u.runRadios(ctx) })
 	owned.Go(func() { u.listenOutside(ctx) })
-	owned.Go(func() { keepPace(ctx, bat, paceOf(mesh), u.Log) })
+	owned.Go(func() { keepPace(ctx, bat, c.OGMInterval, u.pace, u.paced, u.Log) })
 	if mesh.Routing == batman.V {
 		owned.Go(func() { u.keepWorth(ctx, bat, u.Log) })
 	}
