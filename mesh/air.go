@@ -32,11 +32,15 @@ type carrier struct{ u *batUnderlay }
 // kernel says nothing of its own there.
 func (c carrier) Enslave(iface string) error {
 	c.u.mu.Lock()
-	bat := c.u.bat
+	bat, held := c.u.bat, c.u.held
 	c.u.mu.Unlock()
 	if bat == nil {
 		return errors.New("the mesh interface is not there")
 	}
+	return held.put(iface, func() error { return c.enslave(bat, iface) })
+}
+
+func (c carrier) enslave(bat *batman.Mesh, iface string) error {
 	if err := filter.Apply(iface, filter.Policy{Batman: true}); err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (w *worn) Put(name string, value []byte) error {
 	if !w.works {
 		return errWorn
 	}
-	w.value = value
+	w.value = state.Unseal(value)
 	return nil
 }
 

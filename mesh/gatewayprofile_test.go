@@ -472,7 +472,7 @@ func TestARevocationIsCutInTheMiddle(t *testing.T) {
 		if name != paths.VaultProfile {
 			return
 		}
-		k, err := parseKeptProfile(value)
+		k, err := parseKeptProfile(state.Unseal(value))
 		if err != nil {
 			t.Fatal(err)
 		}

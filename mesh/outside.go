@@ -38,6 +38,9 @@ func (u *batUnderlay) profile() bundle.Mesh {
 	return u.mesh
 }
 
+// pace is that of the profile in force.
+func (u *batUnderlay) pace() pace { return paceOf(u.profile()) }
+
 // switchable returns a context that ends with ctx or when a switch concerns the
 // part.
 func (u *batUnderlay) switchable(ctx context.Context, part string) (context.Context, context.CancelFunc) {
@@ -61,6 +64,7 @@ func (u *batUnderlay) Switch(m bundle.Mesh) {
 	again, bat := u.again[part], u.bat
 	u.mu.Unlock()
 	u.wireless.Change(m)
+	wake(u.paced)
 	was, is := old.WithDefaults(), m.WithDefaults()
 	if was.HopPenalty != is.HopPenalty && bat != nil {
 		if err := bat.SetHopPenalty(m.Penalty()); err != nil {

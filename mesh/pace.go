@@ -57,41 +57,43 @@ type pacer interface {
 	SetOGMInterval(time.Duration) error
 }
 
-// keepPace has bat0, which begins eager, say that it exists as often as the profile
-// says, or more rarely where many do, from soon after it has heard of others until it
-// has lost them all, until ctx ends.
-func keepPace(ctx context.Context, bat pacer, p pace, log *slog.Logger) {
+// keepPace has bat0, which begins eager, at that interval, say that it exists as often as
+// the profile in force says, or more rarely where many do, from soon after it has heard of
+// others until it has lost them all, until ctx ends. changed is awake when the profile may
+// be another.
+func keepPace(ctx context.Context, bat pacer, interval time.Duration, profile func() pace, changed <-chan struct{}, log *slog.Logger) {
 	t := time.NewTimer(0)
 	defer t.Stop()
-	hurried, interval := true, p.eager()
+	eager := true        // the interval is that of a device alone
 	since := time.Time{} // when the first was heard
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		case <-changed:
 		}
+		p := profile()
 		ways, err := bat.Originators()
-		alone := err != nil || len(ways) == 0
 		switch {
-		case alone:
+		case err != nil || len(ways) == 0:
 			since = time.Time{}
 		case since.IsZero():
 			since = time.Now()
 		}
 		settled := !since.IsZero() && time.Since(since) >= paceSettle*p.every
-		want := p.among(len(ways)) // each originator by each neighbour that passes it on
-		if alone {
-			want = p.eager()
+		want := p.eager()
+		if settled {
+			want = p.among(len(ways)) // each originator by each neighbour that passes it on
 		}
-		if off := float64(want-interval) / float64(interval); (alone || settled) && (alone != hurried || math.Abs(off) > paceStep) {
+		if off := float64(want-interval) / float64(interval); settled == eager || math.Abs(off) > paceStep {
 			if err := bat.SetOGMInterval(want); err != nil {
 				log.Warn("the interval of routing messages is not changed", "err", err)
 			} else {
-				hurried, interval = alone, want
+				eager, interval = !settled, want
 			}
 		}
-		if hurried {
+		if eager {
 			t.Reset(p.every / 2)
 		} else {
 			t.Reset(paceLook * p.every)

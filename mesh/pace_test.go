@@ -61,7 +61,7 @@ func TestPace(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				p := &paced{start: time.Now(), known: tc.known, refuses: tc.refuses}
-				keepPace(ctx, p, pace{s, 4 * s, time.Millisecond}, slog.New(slog.DiscardHandler))
+				keepPace(ctx, p, s/4, func() pace { return pace{s, 4 * s, time.Millisecond} }, nil, slog.New(slog.DiscardHandler))
 				if !slices.Equal(p.set, tc.want) {
 					t.Errorf("got %v, want %v", p.set, tc.want)
 				}
@@ -121,7 +121,8 @@ func TestPaceFollowsHowManyThereAre(t *testing.T) {
 			}
 			return 4
 		}}
-		keepPace(ctx, c, pace{5 * s, 20 * s, 4200 * time.Microsecond}, slog.New(slog.DiscardHandler))
+		p := pace{5 * s, 20 * s, 4200 * time.Microsecond}
+		keepPace(ctx, c, p.eager(), func() pace { return p }, nil, slog.New(slog.DiscardHandler))
 		want := []paceChange{{5 * s, 17010 * time.Millisecond}, {6*time.Minute + 5*s, 5 * s}}
 		got := slices.Clone(c.set)
 		for i := range got {
@@ -131,4 +132,48 @@ func TestPaceFollowsHowManyThereAre(t *testing.T) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})
+}
+
+// TestPaceFollowsTheProfile where only radios begin anew: a HaLow channel has no room for
+// Wi-Fi's pace, and Wi-Fi would be slow to go around what is lost with HaLow's.
+func TestPaceFollowsTheProfile(t *testing.T) {
+	const (
+		s  = time.Second
+		at = time.Minute
+	)
+	wifi := bundle.Mesh{Channel: 6, Routing: batman.IV}.WithDefaults()
+	halow := wifi
+	halow.HaLowChannel = 1
+	slow := paceOf(halow)
+	for name, tc := range map[string]struct {
+		from, to bundle.Mesh
+		known    time.Duration // since when others are
+		ways     int
+		want     time.Duration
+	}{
+		"to HaLow":           {wifi, halow, s, 81, slow.among(81)},
+		"to HaLow, alone":    {wifi, halow, time.Hour, 0, slow.eager()},
+		"to HaLow, in haste": {wifi, halow, at - s/2, 81, slow.eager()},
+		"to Wi-Fi":           {halow, wifi, s, 81, paceOf(wifi).among(81)},
+		"to Wi-Fi, alone":    {halow, wifi, time.Hour, 0, paceOf(wifi).eager()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				u := NewUnderlay(UnderlayConfig{Bundle: bundle.Bundle{Mesh: tc.from}, Log: slog.New(slog.DiscardHandler)}).(*batUnderlay)
+				c := &crowd{paced: paced{start: time.Now()}, ways: func(d time.Duration) int {
+					if d < tc.known {
+						return 0
+					}
+					return tc.ways
+				}}
+				ctx, cancel := context.WithTimeout(t.Context(), at+10*time.Millisecond)
+				defer cancel()
+				time.AfterFunc(at, func() { u.Switch(tc.to) })
+				keepPace(ctx, c, u.pace().eager(), u.pace, u.paced, u.Log)
+				if n := len(c.set); n == 0 || c.set[n-1] != (paceChange{at, tc.want}) {
+					t.Errorf("got %v, want %s at the switch", c.set, tc.want)
+				}
+			})
+		})
+	}
 }

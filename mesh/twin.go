@@ -178,7 +178,7 @@ func (n *node) twin(other announce.Gateway) {
 func (u *batUnderlay) Aside(aside bool) error {
 	u.mu.Lock()
 	due := (u.aside != aside || u.amiss) && u.bat != nil // without it, it is done when there is one
-	u.aside = aside
+	u.aside, u.amiss = aside, due
 	u.mu.Unlock()
 	if !due {
 		return nil

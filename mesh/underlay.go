@@ -40,8 +40,8 @@ type Underlay interface {
 	doctor.Underlay
 	// Run makes bat0, gives it its address and serves the ports until ctx ends.
 	Run(ctx context.Context) error
-	// Ready returns nil while bat0 carries the underlay address, otherwise what
-	// is missing.
+	// Ready returns nil while bat0 is up and has the underlay address and its ports,
+	// otherwise what is missing. A gateway that stands aside has no addresses to have.
 	Ready() error
 	// Switch has ports and radios use another mesh profile from now on.
 	Switch(bundle.Mesh)
@@ -120,18 +120,21 @@ type batUnderlay struct {
 	UnderlayConfig
 
 	wireless *wireless.Wireless
-	placing  sync.Mutex // held while the gateway's addresses come or go
-	meeting  sync.Mutex // held while entries of neighbours are changed
+	placing  sync.Mutex    // held while the gateway's addresses come or go
+	meeting  sync.Mutex    // held while entries of neighbours are changed
+	paced    chan struct{} // awake when routing may have to say more often or more rarely that it exists
 
 	mu    sync.Mutex // guards what follows
 	mesh  bundle.Mesh
 	again map[string]context.CancelFunc // ends what runs on a profile that was switched from
 	wires map[string]*outside           // ports on which strangers are heard
 	err   error
+	harm  error // what bat0 has lost and could not be given back
 	bat   *batman.Mesh
+	held  *carried // which ports and radios are in it
 	ports *port.Ports
 	aside bool // another gateway has this one's addresses
-	amiss bool // and they are not yet as that says
+	amiss bool // and the addresses are not yet as that says
 	links map[dot11.MAC][]dot11.MAC
 	asked time.Time // when routing was asked for the links
 
@@ -141,7 +144,7 @@ type batUnderlay struct {
 // NewUnderlay returns the board's underlay: batman-adv over proven Ethernet
 // ports and over radios.
 func NewUnderlay(c UnderlayConfig) Underlay {
-	u := &batUnderlay{UnderlayConfig: c, mesh: c.Bundle.Mesh, again: map[string]context.CancelFunc{}, wires: map[string]*outside{}, err: errors.New("not made yet")}
+	u := &batUnderlay{UnderlayConfig: c, mesh: c.Bundle.Mesh, again: map[string]context.CancelFunc{}, wires: map[string]*outside{}, paced: make(chan struct{}, 1), err: errors.New("not made yet")}
 	country := c.Bundle.Country
 	if country == bundle.UnknownCountry {
 		country = ""
@@ -228,17 +231,18 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	held := newCarried(bat, bat.Index())
 	ports, err := port.New(port.Config{
 		Key: u.Key, Network: u.Network, PSK: mesh.PSK, Pins: pins, Admit: u.Admit,
-		Carrier: bat, Clients: bridge.Ports(paths.ClientBridge), Guests: bridge.Ports(paths.MeshBridge), Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
+		Carrier: held, Clients: bridge.Ports(paths.ClientBridge), Guests: bridge.Ports(paths.MeshBridge), Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
 		Address: func(own net.HardwareAddr) net.HardwareAddr { return batman.Turned(own, u.Turn) },
 		Notify:  u.Notify, Log: u.Log,
 	})
 	if err != nil {
 		return err
 	}
-	u.set(nil, bat, ports)
-	defer u.set(errors.New("stopped"), nil, nil)
+	u.set(nil, bat, held, ports)
+	defer u.set(errors.New("stopped"), nil, nil, nil)
 	if u.isAside() {
 		if err := u.place(); err != nil {
 			return err
@@ -250,7 +254,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	defer cancel()
 	owned.Go(func() { u.runRadios(ctx) })
 	owned.Go(func() { u.listenOutside(ctx) })
-	owned.Go(func() { keepPace(ctx, bat, paceOf(mesh), u.Log) })
+	owned.Go(func() { keepPace(ctx, bat, c.OGMInterval, u.pace, u.paced, u.Log) })
 	if mesh.Routing == batman.V {
 		owned.Go(func() { u.keepWorth(ctx, bat, u.Log) })
 	}
@@ -259,6 +263,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 	}
 	var lost error // bat0, which makes all anew
 	owned.Go(func() { lost = guardBat(ctx, cancel, bat) })
+	owned.Go(func() { u.integrity(bat, held).run(ctx) })
 	err = ports.Run(ctx)
 	cancel()
 	owned.Wait()
@@ -302,10 +307,10 @@ func addressGateway(iface string) error {
 	return nil
 }
 
-func (u *batUnderlay) set(err error, bat *batman.Mesh, ports *port.Ports) {
+func (u *batUnderlay) set(err error, bat *batman.Mesh, held *carried, ports *port.Ports) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.err, u.bat, u.ports, u.gateway = err, bat, ports, gatewayWay{}
+	u.err, u.harm, u.bat, u.held, u.ports, u.gateway = err, nil, bat, held, ports, gatewayWay{}
 }
 
 // open returns bat0 and its ports, nil while there are none. The kernel is asked
@@ -319,7 +324,7 @@ func (u *batUnderlay) open() (*batman.Mesh, *port.Ports) {
 func (u *batUnderlay) Ready() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.err
+	return cmp.Or(u.err, u.harm)
 }
 
 func (u *batUnderlay) Ports() []model.Port {

@@ -1,6 +1,8 @@
 package iface
 
 import (
+	"context"
+	"errors"
 	"net"
 	"testing"
 	"time"
@@ -10,6 +12,60 @@ import (
 
 	"halo.internal/mesh/nstest"
 )
+
+// TestTold of an address, of a link that goes, and of more than there is room for; and not
+// any more once it has ended.
+func TestTold(t *testing.T) {
+	near, _ := nstest.Cable(t, "iface-e", "iface-f")
+	ctx, cancel := context.WithCancel(t.Context())
+	told, done := make(chan struct{}, 1), make(chan error)
+	go func() {
+		done <- Told(ctx, func() {
+			select {
+			case told <- struct{}{}:
+			default:
+			}
+		})
+	}()
+	await := func(what string) {
+		t.Helper()
+		select {
+		case <-told:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s: not told", what)
+		}
+	}
+	quiet := func() { // events of what the test has made are over
+		for {
+			select {
+			case <-told:
+			case <-time.After(500 * time.Millisecond):
+				return
+			}
+		}
+	}
+	await("that it listens")
+	quiet()
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 11), Mask: net.CIDRMask(32, 32)}}
+	if err := netlink.AddrAdd(near, a); err != nil {
+		t.Fatal(err)
+	}
+	await("an address")
+	for range 3000 {
+		if err := errors.Join(netlink.AddrDel(near, a), netlink.AddrAdd(near, a)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	quiet()
+	if err := netlink.LinkDel(near); err != nil {
+		t.Fatal(err)
+	}
+	await("a link that goes")
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("at the end: %v", err)
+	}
+}
 
 func TestWhatChangesIsHeard(t *testing.T) {
 	near, _ := nstest.Cable(t, "iface-c", "iface-d")

@@ -33,7 +33,7 @@ type Store struct {
 	card func([]byte) error
 
 	text   []byte        // as the file in RAM has it
-	stale  bool          // the card has not what is worth keeping
+	stale  bool          // the card has not taken what is worth keeping
 	tokens int           // writes that may be made
 	filled time.Duration // when one was last added
 	begun  bool          // filled is set
@@ -99,8 +99,10 @@ func (s *Store) Keep(now time.Duration, list []model.Recovery, ended, last bool)
 	s.stale = s.stale || ended
 	s.fill(now)
 	if s.stale && (s.tokens > 0 || last) {
-		s.tokens, s.stale = max(s.tokens-1, 0), false
-		errs = append(errs, s.card(text))
+		s.tokens = max(s.tokens-1, 0) // a write that fails wears the card as well
+		err := s.card(text)
+		s.stale = err != nil
+		errs = append(errs, err)
 	}
 	return s.once(errors.Join(errs...))
 }

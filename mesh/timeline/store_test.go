@@ -49,6 +49,39 @@ func TestTheBudgetOfWrites(t *testing.T) {
 	}
 }
 
+// TestACardThatTakesNothingForAWhile is told as soon as it does, within the budget, without
+// another recovery.
+func TestACardThatTakesNothingForAWhile(t *testing.T) {
+	tries, works := 0, false
+	var has string
+	s := NewStore(filepath.Join(t.TempDir(), "timeline.json"), func(b []byte) error {
+		if tries++; !works {
+			return errors.New("read-only file system")
+		}
+		has = string(b)
+		return nil
+	})
+	list := []model.Recovery{over(0)}
+	keep := func(from, to time.Duration) {
+		for now := from; now < to; now += 5 * time.Second {
+			_ = s.Keep(now, list, now == 0, false) // an error is told once
+		}
+	}
+	keep(0, 6*time.Hour)
+	if most := burst + int(6*time.Hour/another); tries < 2 || tries > most {
+		t.Errorf("%d tries in six hours, want some, and at most %d", tries, most)
+	}
+	works, tries = true, 0
+	keep(6*time.Hour, 8*time.Hour)
+	want, err := Marshal(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if has != string(want) || tries != 1 {
+		t.Errorf("once it works the card was written %d times, and has %q", tries, has)
+	}
+}
+
 // TestWhatLasts is written once it has lasted, and when the process ends.
 func TestWhatLasts(t *testing.T) {
 	writes := 0

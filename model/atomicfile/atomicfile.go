@@ -39,6 +39,12 @@ func Sweep(dir string) error {
 // Write replaces the file in one step: after a power cut it holds the old
 // content or the new, whole.
 func Write(path string, b []byte, mode os.FileMode) error {
+	return WriteWith(path, b, mode, func(*os.File) error { return nil })
+}
+
+// WriteWith is Write, with what dress does to the new file before it takes its place,
+// such as extended attributes.
+func WriteWith(path string, b []byte, mode os.FileMode, dress func(*os.File) error) error {
 	dir := filepath.Dir(path)
 	t, err := os.CreateTemp(dir, tmpPrefix+"*")
 	if err != nil {
@@ -46,7 +52,7 @@ func Write(path string, b []byte, mode os.FileMode) error {
 	}
 	defer os.Remove(t.Name()) // after the rename there is nothing to remove
 	_, err = t.Write(b)
-	err = errors.Join(err, t.Chmod(mode), t.Sync(), t.Close())
+	err = errors.Join(err, dress(t), t.Chmod(mode), t.Sync(), t.Close())
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

@@ -1,0 +1,111 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+
+	"halo.internal/mesh/port"
+)
+
+// carried is bat0 as ports and radios see it. It remembers which of them it carries the
+// mesh over, each as it was then: one that was unplugged and is there again is another.
+type carried struct {
+	bat   port.Carrier
+	index int // of bat0
+
+	mu sync.Mutex // held while interfaces come and go
+	in map[string]*carriedPort
+}
+
+// carriedPort is an interface that is in bat0.
+type carriedPort struct {
+	index int
+	mbit  float64      // what it was said to carry; 0: nothing was said
+	put   func() error // puts it in
+}
+
+var _ port.Carrier = (*carried)(nil)
+
+func newCarried(bat port.Carrier, index int) *carried {
+	return &carried{bat: bat, index: index, in: map[string]*carriedPort{}}
+}
+
+// Enslave puts a port in.
+func (c *carried) Enslave(iface string) error {
+	return c.put(iface, func() error { return c.bat.Enslave(iface) })
+}
+
+// put has f put the interface in, now and when somebody has taken it out.
+func (c *carried) put(iface string, f func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := f(); err != nil {
+		return err
+	}
+	link, err := netlink.LinkByName(iface)
+	if err != nil {
+		return fmt.Errorf("underlay: find port %s: %w", iface, err)
+	}
+	c.in[iface] = &carriedPort{index: link.Attrs().Index, put: f}
+	return nil
+}
+
+// Release takes an interface out, for good.
+func (c *carried) Release(iface string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.in, iface)
+	return c.bat.Release(iface)
+}
+
+// Rate is that of port.Carrier.
+func (c *carried) Rate(iface string, mbit float64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m := c.in[iface]; m != nil {
+		m.mbit = mbit
+	}
+	return c.bat.Rate(iface, mbit)
+}
+
+// mend puts back what somebody has taken out, and returns that; an error tells of what
+// cannot be put back. What is not there any more is forgotten.
+func (c *carried) mend() (mended []string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(c.in)) {
+		m := c.in[name]
+		link, findErr := netlink.LinkByIndex(m.index)
+		if _, gone := errors.AsType[netlink.LinkNotFoundError](findErr); gone || findErr == nil && link.Attrs().Name != name {
+			delete(c.in, name)
+			continue
+		}
+		if findErr == nil && link.Attrs().MasterIndex == c.index {
+			continue
+		}
+		if e := c.back(name, m, link, findErr); e != nil {
+			err = errors.Join(err, fmt.Errorf("underlay: port %s is not in the mesh interface: %w", name, e))
+			continue
+		}
+		mended = append(mended, "port "+name)
+	}
+	return mended, err
+}
+
+func (c *carried) back(name string, m *carriedPort, link netlink.Link, err error) error {
+	if err == nil && link.Attrs().MasterIndex != 0 { // it would be taken for somebody else's
+		err = netlink.LinkSetNoMaster(link)
+	}
+	if err == nil {
+		err = m.put()
+	}
+	if err == nil && m.mbit != 0 {
+		err = c.bat.Rate(name, m.mbit)
+	}
+	return err
+}
