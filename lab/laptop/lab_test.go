@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -162,12 +163,12 @@ func TestALaptopInTheOverlay(t *testing.T) {
 	camera := newHost(t, eye)
 
 	at := fmt.Sprintf("https://%s:%d", atGateway, paths.APITLSPort)
-	until(t, "the gateway's API", func() error {
-		var out, errs bytes.Buffer
-		if ctl.Run(t.Context(), ctl.Env{Args: []string{"health", "--gateway", at}, Stdout: &out, Stderr: &errs, Profiles: profile.Dir(t.TempDir()), Getenv: func(string) string { return "" }}) != ctl.ExitOK {
-			return fmt.Errorf("%s", errs.String())
+	until(t, "the gateway's API", func() error { // a haloctl for each try would take the processor from the gateway
+		c, err := net.DialTimeout("tcp", strings.TrimPrefix(at, "https://"), time.Second)
+		if err == nil {
+			err = c.Close()
 		}
-		return nil
+		return err
 	})
 	step("the gateway answers")
 	p.haloctl("claim", "--gateway", at)
