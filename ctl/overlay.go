@@ -1,7 +1,6 @@
 package ctl
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -13,6 +12,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,20 +32,32 @@ below .halo, the doors of nodes and their clients. It is no member of the mesh.
 
 The place holds as long as the operator's certificate that it was registered with
 (haloctl operator show). Register with the same file again, and it is renewed under
-the same key and address. From the uplink, the gateway's firewall has to let
-WireGuard in: haloctl firewall open uplink wireguard.`
+the same key and address, and with the endpoint that was given, if one was. From the
+uplink, the gateway's firewall has to let WireGuard in: haloctl firewall open uplink
+wireguard.
+
+While it is up, the gateway is asked for all names, and asks its own name servers for
+those that are not below .halo. wg-quick sets that by resolvconf, without which it
+ends: on Debian, openresolv or systemd-resolved has it. With --no-dns the device's name
+servers stay as they are, and names below .halo are not found.`
 
 func (a *app) overlayCommand() *cobra.Command {
 	var out, label, endpoint string
+	var noDNS bool
 	register := a.call("register", "give a device a place in the overlay, and write its WireGuard settings", cobra.NoArgs, func(ctx context.Context, c *client.Client, _ []string) error {
 		if out == "" {
 			return &usageError{errors.New("--out: expected a file for the WireGuard settings, such as halo.conf")}
 		}
-		return a.overlayRegister(ctx, c, out, cmp.Or(label, hostname()), endpoint)
+		// wg-quick names the interface by it, apps the tunnel.
+		if !tunnelName.MatchString(filepath.Base(out)) {
+			return &usageError{fmt.Errorf("--out: expected a name of 1 to 15 letters, digits and _=+.-, then .conf, which wg-quick takes; got %q", filepath.Base(out))}
+		}
+		return a.overlayRegister(ctx, c, out, cmp.Or(label, hostname()), endpoint, noDNS)
 	})
 	register.Flags().StringVar(&out, "out", "", "`file` of wg-quick to write, readable by you alone; the key of one that is there is kept")
 	register.Flags().StringVar(&label, "label", "", "what the device is called; this machine's `name`, if left out")
-	register.Flags().StringVar(&endpoint, "endpoint", "", "`address:port` at which the device reaches the gateway's WireGuard; the first that is open, if left out")
+	register.Flags().StringVar(&endpoint, "endpoint", "", "`address:port` at which the device reaches the gateway's WireGuard; if left out, the one given before, or that of the gateway's address by which it is asked now, or the first that is open")
+	register.Flags().BoolVar(&noDNS, "no-dns", false, "leave the device's name servers as they are")
 	g := group("overlay", "devices of people's in the encrypted network", register,
 		a.call("list", "devices: all for an admin, else the own", cobra.NoArgs, a.overlayList),
 		a.completes(a.call("remove ID", "take a device's place away", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
@@ -61,6 +74,9 @@ func (a *app) overlayCommand() *cobra.Command {
 	return g
 }
 
+// tunnelName is what wg-quick(8) and WireGuard's apps take for a file.
+var tunnelName = regexp.MustCompile(`^[a-zA-Z0-9_=+.-]{1,15}\.conf$`)
+
 func hostname() string {
 	name, err := os.Hostname()
 	if err != nil {
@@ -69,7 +85,7 @@ func hostname() string {
 	return name[:min(len(name), 63)]
 }
 
-func (a *app) overlayRegister(ctx context.Context, c *client.Client, out, label, endpoint string) error {
+func (a *app) overlayRegister(ctx context.Context, c *client.Client, out, label, endpoint string, noDNS bool) error {
 	t, err := a.target()
 	if err != nil {
 		return err
@@ -89,10 +105,11 @@ func (a *app) overlayRegister(ctx context.Context, c *client.Client, out, label,
 	if err != nil {
 		return err
 	}
-	private, err := wireGuardKey(out)
+	private, given, err := formerSettings(out)
 	if err != nil {
 		return err
 	}
+	given = cmp.Or(endpoint, given)
 	proof, err := identity.ProvePossession(network, owner.Public(), [32]byte(private.Bytes()))
 	if err != nil {
 		return err
@@ -105,47 +122,67 @@ func (a *app) overlayRegister(ctx context.Context, c *client.Client, out, label,
 	if err := plainSettings(r); err != nil {
 		return fmt.Errorf("%s is left as it is: %w", out, err)
 	}
-	open := endpoint != ""
-	if len(r.Endpoints) > 0 && endpoint == "" {
-		endpoint, open = r.Endpoints[0].Address.String(), r.Endpoints[0].Open
+	place := wgQuick{OverlayRegistration: r, private: private, endpoint: given, given: given != "", noDNS: noDNS}
+	if given == "" && len(r.Endpoints) > 0 {
+		place.endpoint = r.Endpoints[0].Address.String()
 	}
-	if err := atomicfile.Write(out, wgQuick(private, r, endpoint), 0o600); err != nil {
+	if out, err = filepath.Abs(out); err != nil { // wg-quick looks in its own folder for a bare name
+		return err
+	}
+	if err := atomicfile.Write(out, place.marshal(), 0o600); err != nil {
 		return err
 	}
 	return a.show(r, func(w io.Writer) error {
-		fmt.Fprintf(w, "%s has the address %s until %s. Wrote %s: a secret; wg-quick up takes it.\n", table.Clean(cmp.Or(r.Label, r.ID)), r.OverlayV4, r.Expires.UTC().Format("2006-01-02"), out)
+		fmt.Fprintf(w, "%s has the address %s until %s. Its settings are a secret: wg-quick up %s brings it up, as root.\n", table.Clean(cmp.Or(r.Label, r.ID)), r.OverlayV4, r.Expires.UTC().Format("2006-01-02"), out)
 		switch {
-		case endpoint == "":
+		case place.endpoint == "":
 			fmt.Fprintln(w, "The gateway does not say where its WireGuard is reached: give --endpoint.")
-		case !open:
+		case place.given:
+			fmt.Fprintf(w, "It reaches the gateway at %s, as given with --endpoint.\n", place.endpoint)
+		case !r.Endpoints[0].Open:
 			fmt.Fprintf(w, "The firewall shuts WireGuard off from the zone %s: haloctl firewall open %[1]s wireguard, then apply and confirm.\n", r.Endpoints[0].Zone)
 		}
 		return nil
 	})
 }
 
-// wireGuardKey returns the private key of a file of wg-quick's that is there, or a fresh
-// one.
-func wireGuardKey(path string) (*ecdh.PrivateKey, error) {
+// endpointGiven is the line before an endpoint that a person gave, which a renewal keeps.
+// wg(8) takes comments on lines of their own alone.
+const endpointGiven = "# as given with --endpoint:"
+
+// formerSettings returns the private key of a file of wg-quick's that is there, or a fresh
+// one, and the endpoint that a person gave for it, if one did.
+func formerSettings(path string) (private *ecdh.PrivateKey, given string, err error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return ecdh.X25519().GenerateKey(rand.Reader)
+		private, err = ecdh.X25519().GenerateKey(rand.Reader)
+		return private, "", err
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-		name, value, _ := strings.Cut(s.Text(), "=")
-		if !strings.EqualFold(strings.TrimSpace(name), "PrivateKey") {
-			continue
+	before := ""
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, "=")
+		value = strings.TrimSpace(value)
+		switch name = strings.TrimSpace(name); {
+		case strings.EqualFold(name, "PrivateKey"):
+			raw, err := base64.StdEncoding.DecodeString(value)
+			if err != nil || len(raw) != 32 {
+				return nil, "", fmt.Errorf("%s: PrivateKey: expected 32 octets in base64", path)
+			}
+			if private, err = ecdh.X25519().NewPrivateKey(raw); err != nil {
+				return nil, "", err
+			}
+		case strings.EqualFold(name, "Endpoint") && before == endpointGiven:
+			given = value
 		}
-		raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(value))
-		if err != nil || len(raw) != 32 {
-			return nil, fmt.Errorf("%s: PrivateKey: expected 32 octets in base64", path)
-		}
-		return ecdh.X25519().NewPrivateKey(raw)
+		before = strings.TrimSpace(line)
 	}
-	return nil, fmt.Errorf("%s: expected WireGuard settings with a PrivateKey; name another file", path)
+	if private == nil {
+		return nil, "", fmt.Errorf("%s: expected WireGuard settings with a PrivateKey; name another file", path)
+	}
+	return private, given, nil
 }
 
 // plainSettings tells whether what the gateway says is keys and addresses and nothing else:
@@ -164,15 +201,30 @@ func plainSettings(r apitype.OverlayRegistration) error {
 	return nil
 }
 
-// wgQuick is what wg-quick reads.
-func wgQuick(private *ecdh.PrivateKey, r apitype.OverlayRegistration, endpoint string) []byte {
+// wgQuick is what wg-quick is to be told.
+type wgQuick struct {
+	apitype.OverlayRegistration
+	private  *ecdh.PrivateKey
+	endpoint string // empty: none is known
+	given    bool   // a person gave it
+	noDNS    bool
+}
+
+// marshal writes it in the form of wg-quick(8).
+func (q wgQuick) marshal() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# %s in the overlay; renew with haloctl overlay register before %s.\n[Interface]\nPrivateKey = %s\nAddress = %s/32\n",
-		table.Clean(cmp.Or(r.Label, r.ID)), r.Expires.UTC().Format("2006-01-02"), base64.StdEncoding.EncodeToString(private.Bytes()), r.OverlayV4)
-	fmt.Fprintf(&b, "DNS = %s, halo\nMTU = %d\n\n[Peer]\nPublicKey = %s\nAllowedIPs = %s\nPersistentKeepalive = %d\n",
-		r.DNS, r.MTU, r.Gateway, strings.ReplaceAll(words(r.AllowedIPs), " ", ", "), r.KeepaliveS)
-	if endpoint != "" {
-		fmt.Fprintf(&b, "Endpoint = %s\n", endpoint)
+		table.Clean(cmp.Or(q.Label, q.ID)), q.Expires.UTC().Format("2006-01-02"), base64.StdEncoding.EncodeToString(q.private.Bytes()), q.OverlayV4)
+	if !q.noDNS {
+		fmt.Fprintf(&b, "DNS = %s, halo\n", q.DNS)
+	}
+	fmt.Fprintf(&b, "MTU = %d\n\n[Peer]\nPublicKey = %s\nAllowedIPs = %s\nPersistentKeepalive = %d\n",
+		q.MTU, q.Gateway, strings.ReplaceAll(words(q.AllowedIPs), " ", ", "), q.KeepaliveS)
+	if q.given {
+		fmt.Fprintln(&b, endpointGiven)
+	}
+	if q.endpoint != "" {
+		fmt.Fprintf(&b, "Endpoint = %s\n", q.endpoint)
 	}
 	return b.Bytes()
 }

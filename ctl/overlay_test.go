@@ -24,7 +24,7 @@ func TestALaptopInTheOverlay(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "halo.conf")
 	admin.fails(t, ctl.ExitUsage, "--out", "overlay", "register")
 	out := admin.must(t, "overlay", "register", "--out", conf, "--label", "laptop", "--endpoint", "192.0.2.1:51820")
-	if !strings.Contains(out, "laptop has the address 10.42.255.1 until") || strings.Contains(out, "open uplink") {
+	if !strings.Contains(out, "laptop has the address 10.42.255.1 until") || !strings.Contains(out, "wg-quick up "+conf+" brings it up") || strings.Contains(out, "open uplink") {
 		t.Errorf("register: %s", out)
 	}
 	read := func() string {
@@ -46,10 +46,22 @@ func TestALaptopInTheOverlay(t *testing.T) {
 	if info, err := os.Stat(conf); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the file is %v, %v", info.Mode(), err)
 	}
-	// Again: the same key and address.
-	admin.must(t, "overlay", "register", "--out", conf, "--label", "laptop", "--endpoint", "192.0.2.1:51820")
+	// Again: the same key and address, and the endpoint that was given.
+	admin.must(t, "overlay", "register", "--out", conf, "--label", "laptop")
 	if again := read(); again != text {
 		t.Errorf("renewed:\n%s\nbefore:\n%s", again, text)
+	}
+	admin.must(t, "overlay", "register", "--out", conf, "--label", "laptop", "--endpoint", "gw.example:4500", "--no-dns")
+	if again := read(); again != strings.NewReplacer("192.0.2.1:51820", "gw.example:4500", "DNS = 10.42.0.1, halo\n", "").Replace(text) {
+		t.Errorf("with another endpoint, and without name servers:\n%s\nbefore:\n%s", again, text)
+	}
+	// One that is the gateway's word is asked for anew.
+	if err := os.WriteFile(conf, []byte(strings.Replace(text, "# as given with --endpoint:\n", "", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	admin.must(t, "overlay", "register", "--out", conf, "--label", "laptop")
+	if again := read(); strings.Contains(again, "192.0.2.1") || !strings.Contains(again, text[:strings.Index(text, "Address")]) {
+		t.Errorf("with the gateway's endpoint:\n%s\nbefore:\n%s", again, text)
 	}
 	var list struct{ Items []apitype.OverlayVisitor }
 	if err := json.Unmarshal([]byte(admin.must(t, "overlay", "list", "--json")), &list); err != nil || len(list.Items) != 1 || list.Items[0].Ended {
@@ -65,9 +77,13 @@ func TestALaptopInTheOverlay(t *testing.T) {
 	}
 	admin.must(t, "overlay", "remove", list.Items[0].ID)
 	admin.fails(t, ctl.ExitNotFound, "overlay list", "overlay", "remove", list.Items[0].ID)
-	other := filepath.Join(t.TempDir(), "notes.txt")
+	other := filepath.Join(t.TempDir(), "notes.conf")
 	if err := os.WriteFile(other, []byte("hello"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	admin.fails(t, ctl.ExitError, "name another file", "overlay", "register", "--out", other)
+	// wg-quick names the interface by the file.
+	for _, name := range []string{"halo.txt", "halo", ".conf", "annas-old-laptop.conf", "a b.conf", "a\nb.conf"} {
+		admin.fails(t, ctl.ExitUsage, "letters", "overlay", "register", "--out", filepath.Join(t.TempDir(), name))
+	}
 }

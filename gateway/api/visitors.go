@@ -110,15 +110,18 @@ func (a *API) registration(ctx context.Context, v apitype.OverlayVisitor, key st
 	}
 	add(paths.UnderlayGateway, model.ZoneMesh)
 	add(identity.Underlay(network, network), model.ZoneMesh)
+	asked, _ := connection(ctx)
 	order.By(r.Endpoints, func(a, b apitype.OverlayEndpoint) int {
 		rank := func(e apitype.OverlayEndpoint) int {
-			if e.Open && e.Zone != model.ZoneMesh {
-				return 0
-			}
-			if e.Zone != model.ZoneMesh {
+			switch {
+			case e.Address.Addr() == asked.Addr():
+				return 0 // the caller has a way to it, if only for TCP as yet; to others it need have none
+			case e.Open && e.Zone != model.ZoneMesh:
 				return 1
+			case e.Zone != model.ZoneMesh:
+				return 2
 			}
-			return 2 // on the mesh itself are few laptops
+			return 3 // on the mesh itself are few laptops
 		}
 		return cmp.Compare(rank(a), rank(b))
 	})

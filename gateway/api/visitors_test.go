@@ -71,6 +71,13 @@ func TestALaptopInTheOverlay(t *testing.T) {
 		t.Errorf("endpoints: got %+v", r.Endpoints)
 	}
 	f.visitors("laptop")
+	// The way by which the laptop asks is one, others need not be.
+	mesh.status.Interfaces = append(mesh.status.Interfaces, model.Interface{Name: "eth2", PortRole: "uplink", Addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}})
+	r = apitype.OverlayRegistration{}
+	f.want(http.StatusCreated, "POST", "/v1/mesh/wg-register", ask, &r)
+	if len(r.Endpoints) != 5 || r.Endpoints[0].Address.String() != "127.0.0.1:51820" || r.Endpoints[1].Address.String() != "192.0.2.5:51820" {
+		t.Errorf("endpoints: got %+v, want that first at which it was asked", r.Endpoints)
+	}
 
 	// What is not one's own.
 	for name, change := range map[string]func(*apitype.RegisterOverlay){

@@ -41,7 +41,7 @@ type OverlayVisitorList struct {
 type OverlayRegistration struct {
 	OverlayVisitor
 	Gateway    string            `json:"gateway_public_key" doc:"the gateway's WireGuard key, base64"`
-	Endpoints  []OverlayEndpoint `json:"endpoints" doc:"where the gateway is, those that are open first"`
+	Endpoints  []OverlayEndpoint `json:"endpoints" doc:"where the gateway is: the address that this was asked at first, if it is one of them, then those that are open"`
 	AllowedIPs []netip.Prefix    `json:"allowed_ips" doc:"what is reached by it: the overlay and the clients of nodes"`
 	DNS        netip.Addr        `json:"dns" doc:"name server for .halo"`
 	MTU        int               `json:"mtu"`
