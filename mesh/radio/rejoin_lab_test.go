@@ -31,24 +31,17 @@ func TestAMemberWithAFormerSecretRejoins(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
 			network, old, current := identity.New(), identity.New(), identity.New()
-			members := []identity.Key{network, old, current}
+			members := []identity.PublicKey{network.Public(), old.Public(), current.Public()}
 			doc, err := profile.Sign(network, profile.Draft{
 				Epoch: 1, Serial: 2, Issued: time.Now(), Mesh: bundle.Mesh{SSID: meshID, PSK: "the secret that holds", Routing: "BATMAN_IV"},
-				Members: []identity.PublicKey{network.Public(), old.Public(), current.Public()},
+				Members: members,
 			})
 			l.ok(err)
 			engine := func(k identity.Key, d profile.Document) *rejoin.Engine {
 				return rejoin.New(rejoin.Config{
 					Key: k, Network: network.Public(), Document: func(identity.PublicKey) (profile.Document, bool) { return d, d.Whole() },
-					Member: func(tag rejoin.Tag) (identity.PublicKey, bool) {
-						for _, m := range members {
-							if rejoin.TagOf(m.Public()) == tag {
-								return m.Public(), true
-							}
-						}
-						return identity.PublicKey{}, false
-					},
-					Boot: 1, Since: func() uint64 { return 0 },
+					Members: func() []identity.PublicKey { return members },
+					Boot:    1, Since: func() uint64 { return 0 },
 				})
 			}
 			secret := func(s string, to chan heard) func(*radio.Config) {
