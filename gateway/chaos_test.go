@@ -134,7 +134,7 @@ func TestNothingAcknowledgedIsLostByKills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &ledger{begun: time.Now(), acks: map[uint64]bool{}, keys: map[string]keyState{}, last: tokens.RefreshToken}
+	l := &ledger{begun: time.Now().Add(-12 * time.Hour), acks: map[uint64]bool{}, keys: map[string]keyState{}, last: tokens.RefreshToken}
 	random := rand.New(rand.NewPCG(7, uint64(kills)))
 	var slowest time.Duration
 	for round := range kills {
@@ -258,8 +258,8 @@ func (l *ledger) stream(ctx context.Context, p *process, key identity.Key) {
 			l.mu.Unlock()
 		}
 		b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, seq), Clock: model.ClockGPS},
-			// Of one instant one reading is kept.
-			Reports: []wire.Report{{Time: l.begun.Add(time.Duration(seq) * time.Millisecond).UnixMilli(), Values: []wire.Value{wire.Int(int64(seq))}}}}
+			// Of one instant one reading is kept, and of an hour block.MaxRows.
+			Reports: []wire.Report{{Time: l.begun.Add(time.Duration(seq) * 100 * time.Millisecond).UnixMilli(), Values: []wire.Value{wire.Int(int64(seq))}}}}
 		data, err := b.Encode(chaosSchema)
 		if err != nil {
 			p.t.Error(err)

@@ -70,7 +70,7 @@ func (p person) run(name string, args ...string) string {
 func (p person) ping(to string) (address string, err error) {
 	p.Helper()
 	out, err := exec.Command("busybox", "ping", "-c", "1", "-W", "2", to).CombinedOutput()
-	if m := regexp.MustCompile(`^PING \S+ \((\S+)\)`).FindSubmatch(out); m != nil {
+	if m := regexp.MustCompile(`(?m)^PING \S+ \((\S+)\)`).FindSubmatch(out); m != nil {
 		address = string(m[1])
 	}
 	if err != nil {
@@ -173,7 +173,7 @@ func TestALaptopInTheOverlay(t *testing.T) {
 	step("the gateway answers")
 	p.haloctl("claim", "--gateway", at)
 	step("it is claimed")
-	said := p.haloctl("overlay", "register", "--out", conf, "--label", "annas-laptop")
+	said := p.haloctl("overlay", "register", "--out", conf, "--label", "laptop")
 	if !strings.Contains(said, "haloctl firewall open uplink wireguard, then apply and confirm") {
 		t.Fatalf("haloctl does not say that the firewall is shut: %s", said)
 	}
@@ -208,8 +208,8 @@ func TestALaptopInTheOverlay(t *testing.T) {
 			t.Errorf("ping %s: goes to %q, want %s: %v", name, got, want, err)
 		}
 	}
-	if got, _ := p.ping(shop); got != atShop { // nobody is there
-		t.Errorf("%s is %q, want %s", shop, got, atShop)
+	if got, err := p.ping(shop); got != atShop { // nobody is there
+		t.Errorf("%s is %q, want %s: %v", shop, got, atShop, err)
 	}
 	step("names are found")
 
@@ -244,7 +244,7 @@ func TestALaptopInTheOverlay(t *testing.T) {
 	p.haloctl("overlay", "remove", list.Items[0].ID)
 	p.loses(m.OverlayV4.String())
 	p.loses(paths.OverlayGateway.String())
-	said = p.haloctl("overlay", "register", "--out", conf, "--label", "annas-laptop")
+	said = p.haloctl("overlay", "register", "--out", conf, "--label", "laptop")
 	if strings.Contains(said, "firewall") {
 		t.Errorf("the firewall is open: %s", said)
 	}
