@@ -267,8 +267,9 @@ func office(t *testing.T, cables ...netlink.Link) {
 	})
 	s := &dns.Server{PacketConn: at, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		r := new(dns.Msg).SetReply(q)
+		r.RecursionAvailable = true
 		switch {
-		case q.Question[0].Name != dns.Fqdn(shop):
+		case dns.CanonicalName(q.Question[0].Name) != dns.Fqdn(shop): // who asks mixes cases
 			r.Rcode = dns.RcodeNameError
 		case q.Question[0].Qtype == dns.TypeA:
 			r.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.ParseIP(atShop)}}
