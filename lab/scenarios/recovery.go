@@ -94,8 +94,12 @@ func (w *World) Begin(ctx context.Context) (*Outage, error) {
 		}
 		for _, m := range w.Members {
 			n := m.Name()
-			if err := errors.Join(s.views[n].err, addressed(s.views[n].status), online(s, n), expect(s.stored.Newest(n).Count > 0, "batches of %s", n)); err != nil {
+			if err := errors.Join(s.views[n].err, addressed(s.views[n].status), online(s, n)); err != nil {
 				return err
+			}
+			// One that has just restarted may be there before its first batch is.
+			if boot, is := s.views[n].status.BootCounter, s.stored.Newest(n); is.Boot != boot || is.Count == 0 {
+				return fmt.Errorf("expected batches of %s of boot %d, got %+v", n, boot, is)
 			}
 			if err := w.eachOther(m, func(other *network.Machine) error { return s.asked.answered(m, other) }); err != nil {
 				return err
