@@ -69,7 +69,7 @@ func crashChild(dir string) error {
 	}
 	late := os.Getenv(crashLate) != ""
 	if late {
-		s.mayRewrite = allowance{burst: 256 << 10, perSecond: 2 << 20} // paid off in a tenth of a second, which a slow disk takes for a commit
+		s.mayRewrite = allowance{burst: 256 << 10, perSecond: 2 << 20} // what a compaction costs is owed for longer than a slow disk takes for the next commit
 	}
 	fmt.Println("ready")
 	var wg sync.WaitGroup
