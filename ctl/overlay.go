@@ -32,7 +32,8 @@ below .halo, the doors of nodes and their clients. It is no member of the mesh.
 
 The place holds as long as the operator's certificate that it was registered with
 (haloctl operator show). Register with the same file again, and it is renewed under
-the same key and address, and with the endpoint that was given, if one was. From the
+the same key and address, and with the endpoint that was given for this gateway, if
+one was. From the
 uplink, the gateway's firewall has to let WireGuard in: haloctl firewall open uplink
 wireguard.
 
@@ -56,7 +57,7 @@ func (a *app) overlayCommand() *cobra.Command {
 	})
 	register.Flags().StringVar(&out, "out", "", "`file` of wg-quick to write, readable by you alone; the key of one that is there is kept")
 	register.Flags().StringVar(&label, "label", "", "what the device is called; this machine's `name`, if left out")
-	register.Flags().StringVar(&endpoint, "endpoint", "", "`address:port` at which the device reaches the gateway's WireGuard; if left out, the one given before, or that of the gateway's address by which it is asked now, or the first that is open")
+	register.Flags().StringVar(&endpoint, "endpoint", "", "`address:port` at which the device reaches the gateway's WireGuard; if left out, the one given before for this gateway, or that of the gateway's address by which it is asked now, or the first that is open")
 	register.Flags().BoolVar(&noDNS, "no-dns", false, "leave the device's name servers as they are")
 	g := group("overlay", "devices of people's in the encrypted network", register,
 		a.call("list", "devices: all for an admin, else the own", cobra.NoArgs, a.overlayList),
@@ -105,11 +106,10 @@ func (a *app) overlayRegister(ctx context.Context, c *client.Client, out, label,
 	if err != nil {
 		return err
 	}
-	private, given, err := formerSettings(out)
+	private, former, err := formerSettings(out)
 	if err != nil {
 		return err
 	}
-	given = cmp.Or(endpoint, given)
 	proof, err := identity.ProvePossession(network, owner.Public(), [32]byte(private.Bytes()))
 	if err != nil {
 		return err
@@ -122,6 +122,7 @@ func (a *app) overlayRegister(ctx context.Context, c *client.Client, out, label,
 	if err := plainSettings(r); err != nil {
 		return fmt.Errorf("%s is left as it is: %w", out, err)
 	}
+	given := cmp.Or(endpoint, former[r.Gateway])
 	place := wgQuick{OverlayRegistration: r, private: private, endpoint: given, given: given != "", noDNS: noDNS}
 	if given == "" && len(r.Endpoints) > 0 {
 		place.endpoint = r.Endpoints[0].Address.String()
@@ -134,6 +135,9 @@ func (a *app) overlayRegister(ctx context.Context, c *client.Client, out, label,
 	}
 	return a.show(r, func(w io.Writer) error {
 		fmt.Fprintf(w, "%s has the address %s until %s. Its settings are a secret: wg-quick up %s brings it up, as root.\n", table.Clean(cmp.Or(r.Label, r.ID)), r.OverlayV4, r.Expires.UTC().Format("2006-01-02"), out)
+		if given == "" && len(former) > 0 {
+			fmt.Fprintln(w, "The endpoint that was given before is left out: it is of another gateway, or of this one before it changed its key.")
+		}
 		switch {
 		case place.endpoint == "":
 			fmt.Fprintln(w, "The gateway does not say where its WireGuard is reached: give --endpoint.")
@@ -151,17 +155,18 @@ func (a *app) overlayRegister(ctx context.Context, c *client.Client, out, label,
 const endpointGiven = "# as given with --endpoint:"
 
 // formerSettings returns the private key of a file of wg-quick's that is there, or a fresh
-// one, and the endpoint that a person gave for it, if one did.
-func formerSettings(path string) (private *ecdh.PrivateKey, given string, err error) {
+// one, and the endpoints that people gave, by the public key of the peer that is reached there.
+func formerSettings(path string) (private *ecdh.PrivateKey, given map[string]string, err error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		private, err = ecdh.X25519().GenerateKey(rand.Reader)
-		return private, "", err
+		return private, nil, err
 	}
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
-	before := ""
+	given = map[string]string{}
+	before, peer := "", ""
 	for line := range strings.Lines(string(b)) {
 		name, value, _ := strings.Cut(line, "=")
 		value = strings.TrimSpace(value)
@@ -169,18 +174,20 @@ func formerSettings(path string) (private *ecdh.PrivateKey, given string, err er
 		case strings.EqualFold(name, "PrivateKey"):
 			raw, err := base64.StdEncoding.DecodeString(value)
 			if err != nil || len(raw) != 32 {
-				return nil, "", fmt.Errorf("%s: PrivateKey: expected 32 octets in base64", path)
+				return nil, nil, fmt.Errorf("%s: PrivateKey: expected 32 octets in base64", path)
 			}
 			if private, err = ecdh.X25519().NewPrivateKey(raw); err != nil {
-				return nil, "", err
+				return nil, nil, err
 			}
+		case strings.EqualFold(name, "PublicKey"):
+			peer = value // marshal writes it before the endpoint
 		case strings.EqualFold(name, "Endpoint") && before == endpointGiven:
-			given = value
+			given[peer] = value
 		}
 		before = strings.TrimSpace(line)
 	}
 	if private == nil {
-		return nil, "", fmt.Errorf("%s: expected WireGuard settings with a PrivateKey; name another file", path)
+		return nil, nil, fmt.Errorf("%s: expected WireGuard settings with a PrivateKey; name another file", path)
 	}
 	return private, given, nil
 }

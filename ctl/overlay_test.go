@@ -1,6 +1,7 @@
 package ctl_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -54,6 +55,17 @@ func TestALaptopInTheOverlay(t *testing.T) {
 	admin.must(t, "overlay", "register", "--out", conf, "--label", "laptop", "--endpoint", "gw.example:4500", "--no-dns")
 	if again := read(); again != strings.NewReplacer("192.0.2.1:51820", "gw.example:4500", "DNS = 10.42.0.1, halo\n", "").Replace(text) {
 		t.Errorf("with another endpoint, and without name servers:\n%s\nbefore:\n%s", again, text)
+	}
+	// What was given for another gateway is not this one's.
+	peer := regexp.MustCompile(`(?m)^PublicKey = .*$`)
+	if err := os.WriteFile(conf, []byte(peer.ReplaceAllString(text, "PublicKey = "+base64.StdEncoding.EncodeToString(make([]byte, 32)))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := admin.must(t, "overlay", "register", "--out", conf, "--label", "laptop"); !strings.Contains(out, "is left out") {
+		t.Errorf("register after another gateway: %s", out)
+	}
+	if again := read(); strings.Contains(again, "192.0.2.1") || strings.Contains(again, "given") || peer.FindString(again) != peer.FindString(text) {
+		t.Errorf("after another gateway's:\n%s\nbefore:\n%s", again, text)
 	}
 	// One that is the gateway's word is asked for anew.
 	if err := os.WriteFile(conf, []byte(strings.Replace(text, "# as given with --endpoint:\n", "", 1)), 0o600); err != nil {

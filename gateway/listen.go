@@ -27,7 +27,7 @@ const (
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 16 << 10
 	maxConns      = 1024
-	maxConnsEach  = maxConns / 4 // of one address: many may stand behind it
+	maxConnsEach  = maxConns / 4 // of one auth.ShareKey: many may stand behind an address
 	stopTimeout   = 3 * time.Second
 	rebindEvery   = 2 * time.Second
 )
@@ -130,9 +130,9 @@ func serveOne(ctx context.Context, nl net.Listener, h http.Handler, log *slog.Lo
 }
 
 // bounded limits the connections of a listener, so that no address has all of them but
-// the loopback, whose are this device's own, and lets only members reach the overlay's
-// address: Linux takes packets for it on every interface, while
-// plain HTTP there is only safe for those that WireGuard has vouched for. Members'
+// the loopback, whose are this device's own, nor a global IPv6 /64, which one host has,
+// and lets only members reach the overlay's address: Linux takes packets for it on every
+// interface, while plain HTTP there is only safe for those that WireGuard has vouched for. Members'
 // clients come through the overlay too, but have a way before it that others may
 // listen in on: they are for TLS. A foreign source address in the overlay's range
 // gets no answer, since that would go into the overlay.
@@ -142,13 +142,13 @@ type bounded struct {
 
 	mu   sync.Mutex // guards what follows
 	many int
-	of   map[string]int // by auth.RemoteKey
+	of   map[string]int // by auth.ShareKey
 }
 
 // enter counts a connection until leave is called, which may be once; false: there are
 // too many.
 func (b *bounded) enter(remote netip.Addr) (leave func(), ok bool) {
-	key := auth.RemoteKey(remote)
+	key := auth.ShareKey(remote)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.many >= maxConns || b.of[key] >= maxConnsEach && !remote.IsLoopback() {

@@ -36,7 +36,8 @@ func (f *from) RemoteAddr() net.Addr {
 }
 func (f *from) Close() error { f.closed = true; return nil }
 
-// TestAnAddressHasAShareOfTheConnections, and another one finds a place all the same.
+// TestAnAddressHasAShareOfTheConnections, as all of a global IPv6 /64 have together, and
+// another one finds a place all the same. Each node of the mesh has its own.
 func TestAnAddressHasAShareOfTheConnections(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -45,6 +46,9 @@ func TestAnAddressHasAShareOfTheConnections(t *testing.T) {
 	}{
 		{"one address", func(int) string { return "192.168.1.7" }, maxConnsEach},
 		{"one host's IPv6", func(i int) string { return fmt.Sprintf("2001:db8::%x", i+1) }, maxConnsEach},
+		{"one node of the mesh", func(int) string { return "fd12:3456:789a:1::7" }, maxConnsEach},
+		{"two nodes of the mesh", func(i int) string { return fmt.Sprintf("fd12:3456:789a:1::%x", 7+i/maxConnsEach%2) }, 2 * maxConnsEach},
+		{"all nodes of the mesh", func(i int) string { return fmt.Sprintf("fd12:3456:789a:1::%x", i+1) }, maxConns},
 		{"all the world", func(i int) string { return fmt.Sprintf("10.7.%d.%d", i>>8, i&255) }, maxConns},
 		{"this device", func(int) string { return "127.0.0.1" }, maxConns},
 	} {

@@ -64,7 +64,10 @@ func (s *Service) CreateAPIToken(ctx context.Context, by Principal, c apitype.Cr
 	}
 	t.Token = newSecret(tokenStart)
 	err := s.db.Write(ctx, func(tx *sql.Tx) error {
-		var err error
+		err := adopt(ctx, tx) // before whose the new one is, and which go, is looked up
+		if err != nil {
+			return err
+		}
 		if t.By, err = userBehind(ctx, tx, by); err != nil {
 			return err
 		}
@@ -119,34 +122,50 @@ func roomForAPIToken(ctx context.Context, tx *sql.Tx, aged time.Time) error {
 
 // endAPITokens ends all of a user within a transaction.
 func endAPITokens(ctx context.Context, tx *sql.Tx, user string) error {
+	if err := adopt(ctx, tx); err != nil {
+		return err
+	}
 	_, err := tx.ExecContext(ctx, `DELETE FROM api_tokens WHERE created_by = ?`, ofUser+user)
 	return err
 }
 
-// adoptAPITokens gives the tokens that were made with another one to that one's user: a
-// former release, before the first update to this one or after one that was undone, has
-// written down the other token. One whose maker has gone is nobody's.
+// userOf is, in SQL, whose a row of api_tokens is, as created_by says it: a former release,
+// before the first update to this one or after one that was undone, has written down the
+// other token of those that were made with one. NULL: the other one has gone, and this one
+// is nobody's.
+const userOf = `(WITH RECURSIVE up (maker) AS (
+		VALUES (api_tokens.created_by) UNION SELECT t.created_by FROM up JOIN api_tokens t ON up.maker LIKE 'token:%' AND t.id = substr(up.maker, 7)
+	) SELECT maker FROM up WHERE maker LIKE 'user:%')`
+
+const toAdopt = `created_by LIKE 'token:%' AND ` + userOf + ` IS NOT NULL`
+
+// adoptAPITokens gives the tokens that were made with another one to that one's user. Where
+// that cannot be stored they are his all the same, and it is done before another goes by which
+// that is known.
 func (s *Service) adoptAPITokens(ctx context.Context) error {
-	const maker = `(WITH RECURSIVE up (maker) AS (
-			VALUES (api_tokens.created_by) UNION SELECT t.created_by FROM api_tokens t JOIN up ON up.maker = 'token:' || t.id
-		) SELECT maker FROM up WHERE maker LIKE 'user:%')`
 	var n int
-	if err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM api_tokens WHERE created_by LIKE 'token:%' AND `+maker+` IS NOT NULL`).Scan(&n); err != nil || n == 0 {
+	if err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM api_tokens WHERE `+toAdopt).Scan(&n); err != nil || n == 0 {
 		return store.Classify(err)
 	}
-	err := s.db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE api_tokens SET created_by = coalesce(`+maker+`, created_by) WHERE created_by LIKE 'token:%'`)
-		return err
-	})
+	err := s.db.Write(ctx, func(tx *sql.Tx) error { return adopt(ctx, tx) })
 	if errors.Is(err, store.ErrUnavailable) {
-		return nil // they rest until a start that can write
+		return nil
 	}
+	return err
+}
+
+// adopt does it within a transaction.
+func adopt(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `UPDATE api_tokens SET created_by = `+userOf+` WHERE `+toAdopt)
 	return err
 }
 
 // DeleteAPIToken ends a token at once.
 func (s *Service) DeleteAPIToken(ctx context.Context, id string) error {
 	return s.db.Write(ctx, func(tx *sql.Tx) error {
+		if err := adopt(ctx, tx); err != nil { // what was made with it stays
+			return err
+		}
 		r, err := tx.ExecContext(ctx, `DELETE FROM api_tokens WHERE id = ?`, id)
 		if err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"halo.internal/gateway/etag"
+	"halo.internal/gateway/store/storetest"
 	"halo.internal/model/apitype"
 )
 
@@ -178,15 +179,12 @@ func TestDeadAPITokensTakeNoRoom(t *testing.T) {
 	wantProblem(t, err, apitype.ProblemFull)
 }
 
-// TestAPITokensOfAFormerRelease, which told of those made with another only by which.
-func TestAPITokensOfAFormerRelease(t *testing.T) {
-	f := newFixture(t)
-	f.addUser(t, "root", apitype.RoleAdmin)
-	root := f.asUser(t, "root")
-	first, second, third, lost := f.apiTokenOf(t, root, apitype.ScopeAdmin), f.apiTokenOf(t, root, apitype.ScopeAdmin), f.apiTokenOf(t, root, apitype.ScopeAdmin), f.apiTokenOf(t, root, apitype.ScopeAdmin)
+// madeWith has tokens be made with others, as a former release has written it down.
+func (f *fixture) madeWith(t *testing.T, other map[string]string) {
+	t.Helper()
 	err := f.db.Write(t.Context(), func(tx *sql.Tx) error {
-		for tok, by := range map[string]string{second.ID: "token:" + first.ID, third.ID: "token:" + second.ID, lost.ID: "token:of-one-that-was-deleted"} {
-			if _, err := tx.Exec(`UPDATE api_tokens SET created_by = ? WHERE id = ?`, by, tok); err != nil {
+		for tok, by := range other {
+			if _, err := tx.Exec(`UPDATE api_tokens SET created_by = 'token:' || ? WHERE id = ?`, by, tok); err != nil {
 				return err
 			}
 		}
@@ -195,6 +193,80 @@ func TestAPITokensOfAFormerRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestAPITokensOfAFormerReleaseWhileTheCardIsFull are good all the same, and their user's
+// whatever goes of those that they were made with.
+func TestAPITokensOfAFormerReleaseWhileTheCardIsFull(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		goes  func(t *testing.T, f *fixture, root Principal, first apitype.APIToken)
+		stays bool
+	}{
+		{"the other one is deleted", func(t *testing.T, f *fixture, _ Principal, first apitype.APIToken) {
+			if err := f.DeleteAPIToken(t.Context(), first.ID); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+		{"room is needed", func(t *testing.T, f *fixture, root Principal, first apitype.APIToken) {
+			err := f.db.Write(t.Context(), func(tx *sql.Tx) error {
+				_, err := tx.Exec(`UPDATE api_tokens SET expires = 1 WHERE id = ?`, first.ID)
+				for range maxAPITokens {
+					if _, next := tx.Exec(`INSERT INTO api_tokens (id, hash, name, scopes, created, created_by, expires) VALUES (lower(hex(randomblob(8))), randomblob(32), 'n', 'nodes:read', 1, 'user:gone', NULL)`); next != nil {
+						return next
+					}
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.apiTokenOf(t, root, apitype.ScopeAdmin)
+		}, true},
+		{"the user is removed", func(t *testing.T, f *fixture, _ Principal, _ apitype.APIToken) {
+			if err := f.DeleteUser(t.Context(), "eve", etag.Match{}); err != nil {
+				t.Fatal(err)
+			}
+			f.addUser(t, "eve", apitype.RoleAdmin)
+		}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.addUser(t, "root", apitype.RoleAdmin)
+			f.addUser(t, "eve", apitype.RoleOperator)
+			root, eve := f.asUser(t, "root"), f.asUser(t, "eve")
+			first, second, third, lost := f.apiTokenOf(t, eve, apitype.ScopeNodesRead), f.apiTokenOf(t, eve, apitype.ScopeNodesRead), f.apiTokenOf(t, eve, apitype.ScopeAdmin), f.apiTokenOf(t, eve, apitype.ScopeAdmin)
+			f.madeWith(t, map[string]string{second.ID: first.ID, third.ID: second.ID, lost.ID: "of-one-that-was-deleted"})
+			takes := storetest.Refuse(t, f.db)
+			var err error
+			if f.Service, err = New(t.Context(), Config{DB: f.db, Secrets: f.secret, Clock: f.clock, Events: f.events, Key: f.network, Epoch: func() uint64 { return 1 }}); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := f.scopesOf(t, third.Token), roleScopes(apitype.RoleOperator); !slices.Equal(got, want) {
+				t.Errorf("a token is good for %v, want %v", got, want)
+			}
+			if s := f.scopesOf(t, lost.Token); s != nil {
+				t.Errorf("a token of nobody's is good for %v", s)
+			}
+			takes()
+			tc.goes(t, f, root, first)
+			for name, tok := range map[string]apitype.APIToken{"second": second, "third": third} {
+				if s := f.scopesOf(t, tok.Token); (s != nil) != tc.stays {
+					t.Errorf("the %s token is good for %v", name, s)
+				}
+			}
+		})
+	}
+}
+
+// TestAPITokensOfAFormerRelease, which told of those made with another only by which.
+func TestAPITokensOfAFormerRelease(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	root := f.asUser(t, "root")
+	first, second, third, lost := f.apiTokenOf(t, root, apitype.ScopeAdmin), f.apiTokenOf(t, root, apitype.ScopeAdmin), f.apiTokenOf(t, root, apitype.ScopeAdmin), f.apiTokenOf(t, root, apitype.ScopeAdmin)
+	f.madeWith(t, map[string]string{second.ID: first.ID, third.ID: second.ID, lost.ID: "of-one-that-was-deleted"})
+	var err error
 	if f.Service, err = New(t.Context(), Config{DB: f.db, Secrets: f.secret, Clock: f.clock, Events: f.events, Key: f.network, Epoch: func() uint64 { return 1 }}); err != nil {
 		t.Fatal(err)
 	}

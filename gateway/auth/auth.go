@@ -152,7 +152,7 @@ func (s *Service) Login(ctx context.Context, remote netip.Addr, username, passwo
 	who := RemoteKey(remote)
 	keys := []string{"login " + who, "login " + who + " " + username}
 	var u user
-	err := s.attempt(ctx, who, keys, func() (err error) {
+	err := s.attempt(ctx, ShareKey(remote), keys, func() (err error) {
 		u, err = s.user(ctx, username)
 		unknown := errors.Is(err, errNoUser)
 		if err != nil && !unknown {

@@ -307,6 +307,13 @@ func TestLimiterIsBounded(t *testing.T) {
 	if RemoteKey(a) != RemoteKey(b) {
 		t.Error("a host with a /64 counts as many")
 	}
+	for address, want := range map[string]string{
+		"2001:db8::1": "2001:db8::/64", "fd12:3456:789a:1::7": "fd12:3456:789a:1::7", "fc00::1": "fc00::1", "fe80::1%eth0": "fe80::1", "10.0.0.7": "10.0.0.7", "::ffff:10.0.0.7": "10.0.0.7",
+	} {
+		if got := ShareKey(netip.MustParseAddr(address)); got != want {
+			t.Errorf("the share of %s is that of %s, want %s", address, got, want)
+		}
+	}
 }
 
 func TestPasswordsAndUsers(t *testing.T) {

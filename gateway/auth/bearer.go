@@ -72,18 +72,24 @@ func (s *Service) accessToken(ctx context.Context, token string) (Principal, err
 }
 
 func (s *Service) apiToken(ctx context.Context, token string) (Principal, error) {
-	var id, scopes string
+	var id, scopes, maker string
 	var created int64
 	var expires, used sql.NullInt64
 	var role sql.NullString // of its user
 	var disabled sql.NullBool
-	err := s.db.Read().QueryRowContext(ctx, `SELECT t.id, t.scopes, t.created, t.expires, t.last_used, u.role, u.disabled FROM api_tokens t
-		LEFT JOIN users u ON u.username = substr(t.created_by, length(?1) + 1) AND t.created_by = ?1 || u.username WHERE t.hash = ?2`, ofUser, hashToken(token)).Scan(&id, &scopes, &created, &expires, &used, &role, &disabled)
+	err := s.db.Read().QueryRowContext(ctx, `SELECT t.id, t.scopes, t.created_by, t.created, t.expires, t.last_used, u.role, u.disabled FROM api_tokens t
+		LEFT JOIN users u ON u.username = substr(t.created_by, length(?1) + 1) AND t.created_by = ?1 || u.username WHERE t.hash = ?2`, ofUser, hashToken(token)).Scan(&id, &scopes, &maker, &created, &expires, &used, &role, &disabled)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Principal{}, unauthorized("the API token is unknown or was deleted")
 	}
 	if err != nil {
 		return Principal{}, store.Classify(err)
+	}
+	if !role.Valid && strings.HasPrefix(maker, "token:") { // adoptAPITokens could not store whose it is
+		err := s.db.Read().QueryRowContext(ctx, `SELECT role, disabled FROM users WHERE username = (SELECT substr(`+userOf+`, length(?) + 1) FROM api_tokens WHERE id = ?)`, ofUser, id).Scan(&role, &disabled)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return Principal{}, store.Classify(err)
+		}
 	}
 	if !role.Valid || disabled.Bool {
 		return Principal{}, unauthorized("the user whose API token this is was removed or may not log in")

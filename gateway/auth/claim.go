@@ -178,7 +178,7 @@ func (s *Service) claimKey(ctx context.Context, remote netip.Addr) (claim.Key, e
 	if key != nil {
 		return *key, nil
 	}
-	done, err := s.hasher.turn(ctx, RemoteKey(remote)) // as for passwords
+	done, err := s.hasher.turn(ctx, ShareKey(remote)) // as for passwords
 	if err != nil {
 		return claim.Key{}, err
 	}

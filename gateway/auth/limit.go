@@ -36,8 +36,8 @@ type failures struct {
 
 func newLimiter() *limiter { return &limiter{now: time.Now, seen: map[string]*failures{}} }
 
-// RemoteKey is what one host is counted by: an IPv4 address, or an IPv6 /64, since a host
-// has all of that.
+// RemoteKey is what guesses of one host are counted by: an IPv4 address, or an IPv6 /64,
+// since a host has all of that.
 func RemoteKey(a netip.Addr) string {
 	a = a.Unmap().WithZone("")
 	if a.Is4() || !a.IsValid() {
@@ -48,6 +48,18 @@ func RemoteKey(a netip.Addr) string {
 		return a.String()
 	}
 	return p.String()
+}
+
+// ShareKey is what one host's share of something is counted by that it holds for a while.
+// It is RemoteKey, but the whole address where many hosts are in one /64: the nodes of a
+// network are in one of unique local addresses (RFC 4193), and all that are on a link in
+// that of its own. A host there may take many, and is held to the bound of all alone.
+func ShareKey(a netip.Addr) string {
+	a = a.Unmap().WithZone("")
+	if a.Is6() && (a.IsPrivate() || a.IsLinkLocalUnicast()) {
+		return a.String()
+	}
+	return RemoteKey(a)
 }
 
 // allow returns nil or the problem "rate-limited".

@@ -171,6 +171,9 @@ func (e *Engine) wait(n *node, o *order, d time.Duration, code string) {
 	if o.timer != nil {
 		o.timer.Stop()
 	}
+	if o.closing != nil {
+		d = min(d, againIn) // whatever the node says
+	}
 	o.timer = time.AfterFunc(max(d, 0), func() { e.giveUp(n, o, code) })
 }
 
@@ -280,7 +283,7 @@ func (e *Engine) part(id string, m wire.CommandPart) {
 	case m.Offset == have:
 		o.file.Write(m.Data)
 	}
-	if o.running && !o.taking {
+	if o.running && !o.taking && o.closing == nil {
 		e.wait(n, o, o.Limit+endLag, model.CodeTimeout) // it moves
 	}
 	n.session.send(wire.CommandAck{ID: m.ID, Offset: uint64(o.file.Len())})
@@ -342,13 +345,15 @@ func (e *Engine) withdraw(o *order) (over bool, err error) {
 	defer e.mu.Unlock()
 	n := e.node(o.Node)
 	switch {
-	case o.over, o.taking: // it is about to end
+	case o.over:
 		return false, nil
-	case o.closing != nil:
+	case o.closing != nil && !o.taking:
 		err := e.tell(n, o, *o.closing, nil)
 		return err == nil, err
-	case o.sent && n.session != nil:
+	case o.closing == nil && o.sent && n.session != nil: // also while what it says is being stored, which may be that it has begun
 		n.session.send(wire.CommandCancel{ID: o.ID})
+		return false, nil
+	case o.taking: // it is about to end
 		return false, nil
 	case o.running:
 		return false, nil // what it has come to is told when the node is back

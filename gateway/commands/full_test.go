@@ -36,12 +36,13 @@ func (s *site) taken(takes func(), id int64, state, code string) {
 func TestACommandThatExpiresWhileTheCardIsFull(t *testing.T) {
 	s := newSite(t)
 	b := s.board(nil)
-	j, err := b.try(capture, 50*time.Millisecond)
+	const wait = 2 * time.Second // counted from before it is stored, which takes its time
+	j, err := b.try(capture, wait)
 	if err != nil {
 		t.Fatal(err)
 	}
 	takes := storetest.Refuse(t, s.db)
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(wait + 200*time.Millisecond)
 	l := b.lie() // it is too late for it all the same
 	if said := l.heard(); len(said) != 0 {
 		t.Errorf("the gateway said %+v", said)
@@ -111,5 +112,19 @@ func TestARevocationWhileTheCardIsFull(t *testing.T) {
 	if _, err := s.jobs.Cancel(t.Context(), j.ID); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("taking it back: got %v", err)
 	}
+	s.taken(takes, j.ID, apitype.JobCancelled, "")
+}
+
+// Neither does it wait for how a command ends that the node says it has begun meanwhile.
+func TestARevokedNodeSaysThatItHasBegun(t *testing.T) {
+	s := newSite(t)
+	b := s.board(nil)
+	j := b.give(capture)
+	l := b.lie()
+	o := l.order()
+	takes := storetest.Refuse(t, s.db)
+	s.commands.Drop(b.id())
+	takes()
+	l.say(wire.CommandReport{ID: o.ID, State: model.CommandRunning})
 	s.taken(takes, j.ID, apitype.JobCancelled, "")
 }

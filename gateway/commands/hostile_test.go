@@ -2,12 +2,15 @@ package commands_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"halo.internal/agent/command"
+	"halo.internal/gateway/commands"
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -195,6 +198,48 @@ func TestTheNodesLastWordCounts(t *testing.T) {
 	s.ends(j.ID, apitype.JobDone, "") // the first last word
 	if said := l.say(wire.CommandReport{ID: id, State: model.CommandRunning}); len(said) != 2 || said[0] != (wire.CommandCancel{ID: id}) {
 		t.Errorf("it runs on: %+v", said)
+	}
+}
+
+// What is taken back while it is being stored that the node has begun is taken back all the
+// same.
+func TestACommandIsTakenBackWhileItBegins(t *testing.T) {
+	s := newSite(t)
+	l := s.board(nil).lie()
+	id := wire.NewCommandID(40_000, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	begins, stored := make(chan struct{}), make(chan struct{})
+	ended := make(chan wire.CommandReport, 1)
+	go func() {
+		r, err := s.commands.Do(ctx, commands.Order{ID: id, Node: l.id(), Command: capture, By: "user:root", Limit: time.Minute, Expires: time.Now().Add(time.Minute)}, func(r wire.CommandReport) {
+			if r.State == model.CommandRunning {
+				close(begins)
+				<-stored
+			}
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %+v, %v", r, err)
+		}
+		ended <- r
+	}()
+	var said []wire.Message
+	hears := func() bool { said = l.heard(); return len(said) != 0 }
+	s.until("the node has it", hears)
+	running := make(chan []wire.Message, 1)
+	go func() { running <- l.say(wire.CommandReport{ID: id, State: model.CommandRunning}) }()
+	<-begins
+	cancel()
+	s.until("it is taken back", hears)
+	if len(said) != 1 || said[0] != wire.Message(wire.CommandCancel{ID: id}) {
+		t.Errorf("the gateway said %+v", said)
+	}
+	close(stored)
+	if said := <-running; len(said) != 1 || said[0] != wire.Message(wire.CommandAck{ID: id, State: model.CommandRunning}) {
+		t.Errorf("once it was stored the gateway said %+v", said)
+	}
+	l.say(wire.CommandReport{ID: id, State: model.CommandCancelled})
+	if r := <-ended; r.State != model.CommandCancelled {
+		t.Errorf("it ended as %+v", r)
 	}
 }
 

@@ -196,6 +196,66 @@ func TestJobsAreTakenBack(t *testing.T) {
 	s.until(third.ID, apitype.JobCancelled)
 }
 
+// One that begins while it cannot be stored that it was taken back has found it taken back,
+// and ends so: whoever asked for that is told.
+func TestAJobBeginsWhileItIsTakenBack(t *testing.T) {
+	busy := make(chan struct{})
+	s := newSite(t, Kind{Name: "test", Run: func(ctx context.Context, _ *Task) (Outcome, error) {
+		select {
+		case <-busy:
+			return Outcome{File: []byte("x")}, nil // of one that has ended already: nothing is written
+		case <-ctx.Done():
+			return Outcome{}, ctx.Err()
+		}
+	}})
+	first, second := s.add("test"), s.add("test")
+	s.until(first.ID, apitype.JobRunning)
+	if err := s.Finish(t.Context(), first.ID, End{State: apitype.JobFailed}); err != nil {
+		t.Fatal(err)
+	}
+	other, err := s.db.Read().Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.ExecContext(t.Context(), `PRAGMA query_only = 0; BEGIN IMMEDIATE`); err != nil {
+		t.Fatal(err)
+	}
+	type answer struct {
+		apitype.Job
+		err error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		j, err := s.Cancel(t.Context(), second.ID) // waits for the lock, in vain
+		got <- answer{j, err}
+	}()
+	within := func(what string, ok func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			s.mu.Lock()
+			is := ok()
+			s.mu.Unlock()
+			if is {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it never came: %s", what)
+			}
+		}
+	}
+	within("it is taken back", func() bool { return s.live[second.ID].Cancelled })
+	busy <- struct{}{}
+	within("it begins", func() bool { return s.live[second.ID].cancel != nil })
+	if a := <-got; a.err != nil || !a.Cancelled {
+		t.Errorf("got %+v", a)
+	}
+	_, err = other.ExecContext(t.Context(), `ROLLBACK; PRAGMA query_only = 1`)
+	if err := errors.Join(err, other.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s.until(second.ID, apitype.JobCancelled)
+}
+
 // A process that ends in the middle: per kind, what ran is run again or interrupted;
 // what waited still waits; what is driven from outside is as it was.
 func TestJobsOutliveTheProcess(t *testing.T) {

@@ -246,16 +246,24 @@ func (e *Engine) Cancel(ctx context.Context, id int64) (apitype.Job, error) {
 	case !runs:
 		err = e.Finish(ctx, id, End{State: apitype.JobCancelled, Message: errCancelled.Error()})
 	}
-	if err != nil && !errors.Is(err, ErrOver) {
-		e.mu.Lock()
-		if l != nil && !runs { // it goes on as if nobody had asked
-			l.Cancelled = false
-			e.change(id)
-		}
-		e.mu.Unlock()
+	if err != nil && !errors.Is(err, ErrOver) && !e.restore(l) {
 		return job, err
 	}
 	return e.Get(ctx, id)
+}
+
+// restore has a job that could not be taken back go on as if nobody had asked, and tells
+// whether it cannot: whoever has begun to run it meanwhile has found it taken back. l is nil
+// where the job has ended.
+func (e *Engine) restore(l *live) (begun bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if l == nil || l.cancel != nil {
+		return l != nil
+	}
+	l.Cancelled = false
+	e.change(l.ID)
+	return false
 }
 
 // Scope returns what is needed to ask for a job of that kind, and to take it back.
