@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"halo.internal/mesh/port"
+	"halo.internal/model/paths"
 )
 
 // carried is bat0 as ports and radios see it. It remembers which of them it carries the
@@ -88,6 +89,10 @@ func (c *carried) mend() (mended []string, err error) {
 		if findErr == nil && link.Attrs().MasterIndex == c.index {
 			continue
 		}
+		if findErr == nil && openBridge(link.Attrs().MasterIndex) {
+			delete(c.in, name)
+			continue
+		}
 		if e := c.back(name, m, link, findErr); e != nil {
 			err = errors.Join(err, fmt.Errorf("underlay: port %s is not in the mesh interface: %w", name, e))
 			continue
@@ -95,6 +100,16 @@ func (c *carried) mend() (mended []string, err error) {
 		mended = append(mended, "port "+name)
 	}
 	return mended, err
+}
+
+// openBridge tells whether that is a bridge of this device for those who are no members. A port
+// in there may have no filter, and whoever is behind it must not come into the mesh.
+func openBridge(master int) bool {
+	if master == 0 {
+		return false
+	}
+	link, err := netlink.LinkByIndex(master)
+	return err == nil && (link.Attrs().Name == paths.ClientBridge || link.Attrs().Name == paths.MeshBridge)
 }
 
 func (c *carried) back(name string, m *carriedPort, link netlink.Link, err error) error {

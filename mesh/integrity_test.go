@@ -254,6 +254,28 @@ func TestIntegrityLeavesAloneWhatIsMeantToBeSo(t *testing.T) {
 	}
 }
 
+// TestIntegrityTakesNoPortFromAnOpenBridge: whoever is behind it is no member.
+func TestIntegrityTakesNoPortFromAnOpenBridge(t *testing.T) {
+	for _, name := range []string{paths.ClientBridge, paths.MeshBridge} {
+		t.Run(name, func(t *testing.T) {
+			port, _ := nstest.Cable(t, "port-l", "far-l")
+			g := newGuarded(t, "bat-l", netip.MustParseAddr("fd00:1::8"))
+			open := nstest.Hub(t, name)
+			if err := errors.Join(g.held.Enslave("port-l"), netlink.LinkSetNoMaster(port), netlink.LinkSetMaster(port, open)); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if list, err := g.guard.look(); len(list) > 0 || err != nil || masterOf(t, "port-l") == g.held.index {
+					t.Errorf("mended %v, %v", list, err)
+				}
+				if err := netlink.LinkSetNoMaster(port); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // TestIntegritySaysWhatItCannotMend, once, and mends it when that can be.
 func TestIntegritySaysWhatItCannotMend(t *testing.T) {
 	own := netip.MustParseAddr("fd00:1::7")
