@@ -298,8 +298,16 @@ func (u *batUnderlay) restoreAddresses(bat *batman.Mesh) error {
 		if err := freed(link, name); err != nil {
 			return err
 		}
+		_, err := netlink.LinkByName(name)
+		_, anew := errors.AsType[netlink.LinkNotFoundError](err)
 		if err := BridgeUnderlay(bridged, n); err != nil {
 			return err
+		}
+		if anew {
+			if err := putGuests(u.Ports()); err != nil {
+				u.Log.Warn("a port of guests is not in their bridge, which was made anew; all begins anew", "err", err)
+				u.beginAnew()
+			}
 		}
 	}
 	for _, name := range []string{paths.BatIface, name} {
@@ -315,6 +323,16 @@ func (u *batUnderlay) restoreAddresses(bat *batman.Mesh) error {
 		return PlaceGateway(bat, name, mac, own, aside)
 	}
 	return AddressUnderlay(name, own)
+}
+
+// beginAnew has bat0, ports and radios begin anew.
+func (u *batUnderlay) beginAnew() {
+	u.mu.Lock()
+	again := u.again[partAll]
+	u.mu.Unlock()
+	if again != nil {
+		again()
+	}
 }
 
 // freed takes a link out of whatever it is in, but for the interface of that name.

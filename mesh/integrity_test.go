@@ -18,6 +18,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/mesh/bridge"
 	"halo.internal/mesh/nstest"
+	"halo.internal/mesh/port"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
@@ -412,6 +413,23 @@ func TestIntegrityOfEachByItself(t *testing.T) {
 	}
 	if is := g.guard.look(); is.bat != nil || !errors.Is(is.ports, refuses) || len(is.mended) > 0 || is.rest <= 0 || is.rest > integrityPause {
 		t.Errorf("while it rests: %+v", is)
+	}
+}
+
+// TestGuestsOfABridgeMadeAnew: their ports are in it again, and no others.
+func TestGuestsOfABridgeMadeAnew(t *testing.T) {
+	ports := []model.Port{{Iface: "guest-n", Role: port.Bridged}, {Iface: "failed-n", Role: port.Bridged, Detail: "it failed"}, {Iface: "mesh-n", Role: port.Mesh}}
+	for _, p := range ports {
+		nstest.Cable(t, p.Iface, "far-"+p.Iface)
+	}
+	anew := nstest.Hub(t, paths.MeshBridge)
+	if err := putGuests(append(ports, model.Port{Iface: "pulled-n", Role: port.Bridged})); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range ports {
+		if in := masterOf(t, p.Iface) == anew.Attrs().Index; in != (p.Iface == "guest-n") {
+			t.Errorf("%s is in the bridge: %v", p.Iface, in)
+		}
 	}
 }
 
