@@ -6,10 +6,12 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"halo.internal/mesh/port"
+	"halo.internal/model/paths"
 )
 
 // carried is bat0 as ports and radios see it. It remembers which of them it carries the
@@ -27,6 +29,8 @@ type carriedPort struct {
 	index int
 	mbit  float64      // what it was said to carry; 0: nothing was said
 	put   func() error // puts it in
+	pace  backOff      // of putting it back
+	lacks error        // why it could not be put back, when that was tried last
 }
 
 var _ port.Carrier = (*carried)(nil)
@@ -73,9 +77,10 @@ func (c *carried) Rate(iface string, mbit float64) error {
 	return c.bat.Rate(iface, mbit)
 }
 
-// mend puts back what somebody has taken out, and returns that; an error tells of what
-// cannot be put back. What is not there any more is forgotten.
-func (c *carried) mend() (mended []string, err error) {
+// mend puts back what somebody has taken out, and returns that, and when to look again
+// whatever happens (0: that need not be); an error tells of what cannot be put back. What is
+// not there any more is forgotten.
+func (c *carried) mend(now time.Time) (mended []string, rest time.Duration, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(c.in)) {
@@ -86,15 +91,35 @@ func (c *carried) mend() (mended []string, err error) {
 			continue
 		}
 		if findErr == nil && link.Attrs().MasterIndex == c.index {
+			m.lacks = nil
 			continue
 		}
-		if e := c.back(name, m, link, findErr); e != nil {
-			err = errors.Join(err, fmt.Errorf("underlay: port %s is not in the mesh interface: %w", name, e))
+		if findErr == nil && openBridge(link.Attrs().MasterIndex) {
+			delete(c.in, name)
 			continue
 		}
-		mended = append(mended, "port "+name)
+		if m.pace.left(now) == 0 {
+			m.pace.next(now)
+			if m.lacks = c.back(name, m, link, findErr); m.lacks == nil {
+				mended = append(mended, "port "+name)
+			}
+		}
+		if m.lacks != nil {
+			err = errors.Join(err, fmt.Errorf("underlay: port %s is not in the mesh interface: %w", name, m.lacks))
+		}
+		rest = sooner(rest, m.pace.left(now))
 	}
-	return mended, err
+	return mended, rest, err
+}
+
+// openBridge tells whether that is a bridge of this device for those who are no members. A port
+// in there may have no filter, and whoever is behind it must not come into the mesh.
+func openBridge(master int) bool {
+	if master == 0 {
+		return false
+	}
+	link, err := netlink.LinkByIndex(master)
+	return err == nil && (link.Attrs().Name == paths.ClientBridge || link.Attrs().Name == paths.MeshBridge)
 }
 
 func (c *carried) back(name string, m *carriedPort, link netlink.Link, err error) error {

@@ -231,6 +231,7 @@ func (*cable) Switch(bundle.Mesh)        {}
 func (*cable) Permit(bundle.Mesh) error  { return nil }
 func (*cable) Say(mesh.Stranger, []byte) {}
 func (*cable) Recheck()                  {}
+func (*cable) Lacking() error            { return nil }
 
 func (c *cable) Ready() error {
 	c.mu.Lock()

@@ -64,6 +64,7 @@ func (*quiet) Standing() []model.Radio { return nil }
 func (*quiet) NextHop() *model.ReportNextHop { return nil }
 
 func (*quiet) Recheck()                 {}
+func (*quiet) Lacking() error           { return nil }
 func (*quiet) Aside(bool) error         { return nil }
 func (*quiet) Permit(bundle.Mesh) error { return nil }
 

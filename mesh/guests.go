@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"halo.internal/mesh/bridge"
+	"halo.internal/mesh/port"
+	"halo.internal/model"
 	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
 )
@@ -61,6 +64,21 @@ func BridgeUnderlay(mac net.HardwareAddr, ports int) error {
 		return fmt.Errorf("underlay: %w", err)
 	}
 	return nil
+}
+
+// putGuests puts those of the ports that serve guests into br-mesh, which was made anew:
+// they were put into the former one, and wait until their role ends.
+func putGuests(ports []model.Port) (err error) {
+	for _, p := range ports {
+		if p.Role != port.Bridged || p.Detail != "" { // one that does not work yet is tried again
+			continue
+		}
+		putErr := bridge.Ports(paths.MeshBridge).Enslave(p.Iface)
+		if _, gone := errors.AsType[netlink.LinkNotFoundError](putErr); !gone {
+			err = errors.Join(err, putErr)
+		}
+	}
+	return err
 }
 
 // bare takes all addresses from an interface.

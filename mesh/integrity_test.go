@@ -18,6 +18,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/mesh/bridge"
 	"halo.internal/mesh/nstest"
+	"halo.internal/mesh/port"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
@@ -98,10 +99,17 @@ func newGuarded(t *testing.T, name string, own netip.Addr) *guarded {
 			}
 			return mend()
 		},
-		harm:   func(err error) { g.mu.Lock(); defer g.mu.Unlock(); g.harm = err },
+		harm:   func(bat, ports error) { g.mu.Lock(); defer g.mu.Unlock(); g.harm = errors.Join(bat, ports) },
 		notify: func(e model.Event) { g.mu.Lock(); defer g.mu.Unlock(); g.events = append(g.events, e) },
 	}
 	return g
+}
+
+// glance looks once, as if for the first time.
+func glance(g *integrity) (mended []string, err error) {
+	g.pace = backOff{}
+	is := g.look()
+	return is.mended, errors.Join(is.bat, is.ports)
 }
 
 func (g *guarded) run() {
@@ -192,7 +200,7 @@ func TestIntegrityOfTheMeshInterface(t *testing.T) {
 			g := newGuarded(t, "bat-i", own)
 			ok(g.held.Enslave("port-i"))
 			ok(g.held.Rate("port-i", 100))
-			if list, err := g.guard.look(); len(list) > 0 || err != nil {
+			if list, err := glance(g.guard); len(list) > 0 || err != nil {
 				t.Fatalf("it mended %v before anything was wrong, %v", list, err)
 			}
 			clear(g.bat.rates)
@@ -249,8 +257,30 @@ func TestIntegrityLeavesAloneWhatIsMeantToBeSo(t *testing.T) {
 	if err := netlink.LinkDel(g.bat.link); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := g.guard.look(); len(list) > 0 || err != nil {
+	if list, err := glance(g.guard); len(list) > 0 || err != nil {
 		t.Errorf("of an interface that is gone it mended %v, %v", list, err)
+	}
+}
+
+// TestIntegrityTakesNoPortFromAnOpenBridge: whoever is behind it is no member.
+func TestIntegrityTakesNoPortFromAnOpenBridge(t *testing.T) {
+	for _, name := range []string{paths.ClientBridge, paths.MeshBridge} {
+		t.Run(name, func(t *testing.T) {
+			port, _ := nstest.Cable(t, "port-l", "far-l")
+			g := newGuarded(t, "bat-l", netip.MustParseAddr("fd00:1::8"))
+			open := nstest.Hub(t, name)
+			if err := errors.Join(g.held.Enslave("port-l"), netlink.LinkSetNoMaster(port), netlink.LinkSetMaster(port, open)); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if list, err := glance(g.guard); len(list) > 0 || err != nil || masterOf(t, "port-l") == g.held.index {
+					t.Errorf("mended %v, %v", list, err)
+				}
+				if err := netlink.LinkSetNoMaster(port); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
@@ -259,18 +289,18 @@ func TestIntegritySaysWhatItCannotMend(t *testing.T) {
 	own := netip.MustParseAddr("fd00:1::7")
 	g := newGuarded(t, "bat-k", own)
 	u := &batUnderlay{}
-	g.guard.harm = func(err error) {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.harm = err
+	g.guard.harm = func(bat, ports error) {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		u.harm = err
+		u.harm, u.less = bat, ports
 	}
 	g.broken = errors.New("the kernel says no")
 	g.run()
 	g.drop(own)
 	g.until("it says so", func() bool { return u.Ready() != nil })
+	if err := u.Lacking(); err != nil {
+		t.Errorf("of the ports: %v", err)
+	}
 	if err := u.Ready(); !errors.Is(err, g.broken) || !strings.Contains(err.Error(), own.String()) {
 		t.Errorf("got %v", err)
 	}
@@ -303,10 +333,10 @@ func TestIntegrityOfANode(t *testing.T) {
 			g := u.integrity(nil, newCarried(nil, bat.Attrs().Index))
 			whole := func(what string, lost bool) {
 				t.Helper()
-				if list, err := g.look(); err != nil || (len(list) > 0) != lost {
+				if list, err := glance(g); err != nil || (len(list) > 0) != lost {
 					t.Errorf("%s: mended %v, %v", what, list, err)
 				}
-				if list, err := g.look(); err != nil || len(list) > 0 {
+				if list, err := glance(g); err != nil || len(list) > 0 {
 					t.Errorf("%s: it still was without %v, %v", what, list, err)
 				}
 			}
@@ -347,6 +377,59 @@ func TestIntegrityOfANode(t *testing.T) {
 				whole(what, true)
 			}
 		})
+	}
+}
+
+// TestIntegrityOfEachByItself: a port that cannot be put back keeps bat0 from nothing, and
+// what bat0 cannot be given keeps no port out of it.
+func TestIntegrityOfEachByItself(t *testing.T) {
+	own := netip.MustParseAddr("fd00:1::9")
+	for _, name := range []string{"port-m", "next-m"} {
+		nstest.Cable(t, name, "far-"+name)
+	}
+	g := newGuarded(t, "bat-m", own)
+	refuses := errors.New("the driver says no")
+	in := false
+	err := g.held.put("next-m", func() error {
+		if in {
+			return refuses
+		}
+		in = true
+		return g.bat.Enslave("next-m")
+	})
+	take := func(name string) error { return netlink.LinkSetNoMaster(nstest.Link(t, name)) }
+	if err := errors.Join(err, g.held.Enslave("port-m"), take("next-m"), take("port-m")); err != nil {
+		t.Fatal(err)
+	}
+	g.broken = errors.New("the kernel says no")
+	g.drop(own)
+	is := g.guard.look()
+	if !errors.Is(is.bat, g.broken) || !errors.Is(is.ports, refuses) || !slices.Equal(is.mended, []string{"port port-m"}) || masterOf(t, "port-m") != g.held.index {
+		t.Errorf("got %+v", is)
+	}
+	g.broken = nil
+	if err := g.guard.mend(); err != nil { // by somebody else
+		t.Fatal(err)
+	}
+	if is := g.guard.look(); is.bat != nil || !errors.Is(is.ports, refuses) || len(is.mended) > 0 || is.rest <= 0 || is.rest > integrityPause {
+		t.Errorf("while it rests: %+v", is)
+	}
+}
+
+// TestGuestsOfABridgeMadeAnew: their ports are in it again, and no others.
+func TestGuestsOfABridgeMadeAnew(t *testing.T) {
+	ports := []model.Port{{Iface: "guest-n", Role: port.Bridged}, {Iface: "failed-n", Role: port.Bridged, Detail: "it failed"}, {Iface: "mesh-n", Role: port.Mesh}}
+	for _, p := range ports {
+		nstest.Cable(t, p.Iface, "far-"+p.Iface)
+	}
+	anew := nstest.Hub(t, paths.MeshBridge)
+	if err := putGuests(append(ports, model.Port{Iface: "pulled-n", Role: port.Bridged})); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range ports {
+		if in := masterOf(t, p.Iface) == anew.Attrs().Index; in != (p.Iface == "guest-n") {
+			t.Errorf("%s is in the bridge: %v", p.Iface, in)
+		}
 	}
 }
 

@@ -267,6 +267,7 @@ func (s *segment) Say(to mesh.Stranger, payload []byte) {
 }
 
 func (*segment) Recheck()         {}
+func (*segment) Lacking() error   { return nil }
 func (*segment) Aside(bool) error { return nil }
 
 func (s *segment) Ready() error {

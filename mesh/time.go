@@ -89,6 +89,10 @@ func (m *core) correct(a clock.Answer) (wentBack bool) {
 		m.events.Add(eventClockRefused, model.Warning, "time of the gateway is not taken: "+err.Error())
 		return false
 	}
+	if c.Past {
+		m.events.Add(eventClockRefused, model.Warning, "time of the gateway is not taken: it is of somebody who logged in there, and far before what this device has known to be past; one of the two is wrong, and until that is mended the device may be kept out of its network",
+			"from", stamp(c.From), "to", stamp(a.Time), "offset", a.Time.Sub(c.From).Round(time.Second).String())
+	}
 	after := m.clock.State()
 	if c.Stepped || after != before {
 		m.saveClockState()

@@ -40,9 +40,12 @@ type Underlay interface {
 	doctor.Underlay
 	// Run makes bat0, gives it its address and serves the ports until ctx ends.
 	Run(ctx context.Context) error
-	// Ready returns nil while bat0 is up and has the underlay address and its ports,
-	// otherwise what is missing. A gateway that stands aside has no addresses to have.
+	// Ready returns nil while bat0 is up and has the underlay address, otherwise what is
+	// missing. A gateway that stands aside has no addresses to have.
 	Ready() error
+	// Lacking returns nil while bat0 has all ports and radios that carry the mesh, otherwise
+	// which are missing: it works with less.
+	Lacking() error
 	// Switch has ports and radios use another mesh profile from now on.
 	Switch(bundle.Mesh)
 	// Permit says why this device may not use a mesh profile, or nothing.
@@ -130,6 +133,7 @@ type batUnderlay struct {
 	wires map[string]*outside           // ports on which strangers are heard
 	err   error
 	harm  error // what bat0 has lost and could not be given back
+	less  error // which ports it has lost that could not be put back
 	bat   *batman.Mesh
 	held  *carried // which ports and radios are in it
 	ports *port.Ports
@@ -310,7 +314,7 @@ func addressGateway(iface string) error {
 func (u *batUnderlay) set(err error, bat *batman.Mesh, held *carried, ports *port.Ports) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.err, u.harm, u.bat, u.held, u.ports, u.gateway = err, nil, bat, held, ports, gatewayWay{}
+	u.err, u.harm, u.less, u.bat, u.held, u.ports, u.gateway = err, nil, nil, bat, held, ports, gatewayWay{}
 }
 
 // open returns bat0 and its ports, nil while there are none. The kernel is asked
@@ -325,6 +329,12 @@ func (u *batUnderlay) Ready() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return cmp.Or(u.err, u.harm)
+}
+
+func (u *batUnderlay) Lacking() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.less
 }
 
 func (u *batUnderlay) Ports() []model.Port {

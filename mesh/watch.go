@@ -80,6 +80,8 @@ func (m *core) watchServices() {
 func (m *core) watchUnderlay() {
 	if err := m.under.Ready(); err != nil {
 		m.graph.Set(checkBat, health.Failed, err.Error())
+	} else if err := m.under.Lacking(); err != nil {
+		m.graph.Set(checkBat, health.Degraded, err.Error())
 	} else {
 		m.graph.Set(checkBat, health.OK, "")
 	}

@@ -69,6 +69,7 @@ type Clock struct {
 	state    State
 	theirs   model.ClockQuality // see Compared
 	compared time.Time
+	refused  bool // see Correction.Past; nothing was taken since
 }
 
 // New returns the clock of a system built at that time. It changes nothing.
@@ -177,6 +178,10 @@ type Correction struct {
 	Quality  model.ClockQuality
 	Stepped  bool // the clock was set; otherwise it was right already
 	Battery  bool // it was a battery's, which is not believed any more
+	// Past: a login's time was not taken, as it is far before what is known to be past. One
+	// of the two is wrong, and this device may be kept out by it. It is said once, until a
+	// time is taken.
+	Past bool
 }
 
 // Offset is how far the clock moved.
@@ -244,7 +249,11 @@ func (c *Clock) Correct(a Answer) (Correction, error) {
 		if own == model.ClockRTC && login && to.Sub(now).Abs() <= Estranged {
 			c.state.Unconfirmed = false // two that know nothing of each other agree
 		}
-		return Correction{From: now, To: now, Quality: own}, nil
+		corr := Correction{From: now, To: now, Quality: own}
+		if login && c.past(to) && to.Sub(now).Abs() > Estranged {
+			corr.Past, c.refused = !c.refused, true
+		}
+		return corr, nil
 	}
 	if err := c.sane(to); err != nil {
 		return Correction{}, err
@@ -257,7 +266,7 @@ func (c *Clock) Correct(a Answer) (Correction, error) {
 	if err != nil {
 		return Correction{}, err
 	}
-	c.theirs, c.compared, corr.Battery = a.Quality, corr.To, doubted
+	c.theirs, c.compared, c.refused, corr.Battery = a.Quality, corr.To, false, doubted
 	if theirs >= rank[model.ClockRTC] {
 		c.state.Unconfirmed, c.state.Known = false, corr.To
 	}

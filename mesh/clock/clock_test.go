@@ -294,6 +294,10 @@ func TestABatteryThatIsFarOff(t *testing.T) {
 			if err != nil || !got.Equal(tc.want) || q != tc.quality || corr.Battery != (q == model.ClockGateway) || doubts != corr.Battery {
 				t.Errorf("got %s (%s), %+v, doubts: %v, %v; want %s (%s)", got, q, corr, doubts, err, tc.want, tc.quality)
 			}
+			past := tc.saved.Equal(days(400)) || tc.saved.Equal(days(10)) || tc.answer.Time.Before(build)
+			if again, err := c.Correct(tc.answer); corr.Past != past || again.Past || err != nil {
+				t.Errorf("told that it is past: %v, want %v; again: %v, %v", corr.Past, past, again.Past, err)
+			}
 			agree := tc.answer.Quality == model.ClockLogin && tc.answer.Time.Sub(tc.rtc).Abs() <= Estranged
 			if c.Confirmed() != agree || c.Doubts(tc.answer.Time, tc.answer.Quality) {
 				t.Errorf("confirmed: %v, want %v; or it is still doubted", c.Confirmed(), agree)

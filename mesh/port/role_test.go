@@ -121,6 +121,13 @@ func TestAdoption(t *testing.T) {
 	expect(t, a.carrier.log, "release a0")
 }
 
+// Somebody has taken the port out of the mesh, and the carrier would put it back.
+func TestAPortThatWasTakenOutIsForgotten(t *testing.T) {
+	nstest.Cable(t, "a0", "b0")
+	a := start(t, 1, []string{"a0"}, func(c *Config) { c.Carrier.(*carrier).held["a0"] = true })
+	expect(t, a.carrier.log, "release a0")
+}
+
 func TestForeignMaster(t *testing.T) {
 	la, _ := nstest.Cable(t, "a0", "b0")
 	nstest.Hub(t, "br", la)

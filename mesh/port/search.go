@@ -98,6 +98,8 @@ func (s *search) prepare(ctx context.Context) error {
 			return fmt.Errorf("port %s belongs to something else than the mesh: %w", s.name, err)
 		}
 		s.bare.in, s.deserted = true, now
+	} else if err := s.ps.c.Carrier.Release(s.name); err != nil { // or it would put back what somebody has taken out
+		return err
 	}
 	left := false
 	if !adopt { // a port has one of both above it

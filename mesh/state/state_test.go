@@ -257,6 +257,28 @@ func TestPutAndRemove(t *testing.T) {
 	}
 }
 
+// A vault that takes nothing and has none does not keep what the file alone has kept.
+func TestRemoveWhereTheVaultHasNone(t *testing.T) {
+	for name, entry := range map[string][]byte{"never": nil, "removed before": seal(1, nil)} {
+		t.Run(name, func(t *testing.T) {
+			v := &memory{m: map[string][]byte{}, fail: errors.New("input/output error")}
+			if entry != nil {
+				v.m["entry"] = entry
+			}
+			dir := paths.Dir(t.TempDir())
+			if kept, err := New(dir, v).Put("value", "entry", []byte("g")); !kept || err == nil {
+				t.Fatalf("got %v, %v, want it kept, and an error", kept, err)
+			}
+			if err := New(dir, v).Remove("value", "entry"); err != nil {
+				t.Fatal(err)
+			}
+			if b, err := New(dir, v).Get("value", "entry", good); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("after it was removed: %q, %v", b, err)
+			}
+		})
+	}
+}
+
 // mount gives the test a file system of its own.
 func mount(t *testing.T, fstype, options string) string {
 	t.Helper()

@@ -115,8 +115,9 @@ func (s *Store) Remove(name, entry string) error {
 		if f := readFile(s.dir.File(name)); !v.removed || f.there() && !f.before(v) {
 			val.order = order
 			// A vault has no removal: empty stands for it. Without it the file stays as well,
-			// or the vault's copy would count, which may be the older one.
-			if err := s.vault.Put(entry, seal(order, nil)); err != nil {
+			// or the vault's copy would count, which may be the older one; but a vault that
+			// has none, and takes nothing, brings nothing back.
+			if err := s.vault.Put(entry, seal(order, nil)); err != nil && !errors.Is(v.err, fs.ErrNotExist) {
 				return err
 			}
 		}
