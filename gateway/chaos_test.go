@@ -397,7 +397,7 @@ func (l *ledger) verifyValues(t *testing.T, p *process, node string) {
 	values := map[uint64]int{}
 	for cursor := ""; ; {
 		var page apitype.SampleList
-		p.must("GET", "/v1/nodes/"+node+"/telemetry/range?metric=test.chaos.seq&limit=500&cursor="+url.QueryEscape(cursor), nil, &page)
+		p.must("GET", "/v1/nodes/"+node+"/telemetry/range?metric=test.chaos.seq&limit=500&from="+l.begun.UTC().Format(time.RFC3339)+"&cursor="+url.QueryEscape(cursor), nil, &page)
 		for _, s := range page.Items {
 			values[uint64(s.Value)]++
 		}
