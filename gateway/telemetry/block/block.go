@@ -17,8 +17,8 @@
 //	  a part: if sparse, a bitmap of the rows that have a value; a column of those values
 //
 // A part is uvarint(octets × 4 + deflated × 2 + sparse), and so many octets, by raw deflate
-// where that is smaller. Columns are those of package wire. Everything read comes from a card that may have
-// lost power or bits: it is bounded before it is believed.
+// where that is smaller. Columns are those of package wire. Everything read comes from a card
+// that may have lost power or bits: it is bounded before it is believed.
 package block
 
 import (
@@ -139,8 +139,8 @@ func (b *Block) Encode(about string) ([]byte, error) {
 	defer deflaters.Put(d)
 	out := []byte{Version}
 	out = binary.AppendUvarint(out, uint64(len(b.Times)))
-	part := wire.AppendColumn(nil, b.Times)
-	out = d.appendPart(out, part, 0)
+	body := wire.AppendColumn(nil, b.Times)
+	out = d.appendPart(out, body, 0)
 	out = binary.AppendUvarint(out, uint64(len(b.Runs)))
 	for _, r := range b.Runs {
 		out = append(binary.AppendUvarint(out, uint64(r.Rows)), r.Quality)
@@ -148,15 +148,15 @@ func (b *Block) Encode(about string) ([]byte, error) {
 	out = binary.AppendUvarint(out, uint64(len(b.Columns)))
 	last := 0
 	for _, c := range b.Columns {
-		part = part[:0]
+		body = body[:0]
 		flags := uint64(0)
 		if c.Have != nil {
 			flags = flagSparse
-			part = appendBits(part, c.Have)
+			body = appendBits(body, c.Have)
 		}
-		part = wire.AppendColumn(part, c.Values)
+		body = wire.AppendColumn(body, c.Values)
 		out = binary.AppendUvarint(out, uint64(c.Series-last))
-		out = d.appendPart(out, part, flags)
+		out = d.appendPart(out, body, flags)
 		last = c.Series
 	}
 	if len(out)+sumSize > MaxSize {
@@ -200,24 +200,8 @@ func Decode(data []byte, about string, want func(series int) bool) (*Block, erro
 		return nil, err
 	}
 	b := &Block{Times: make([]int64, rows)}
-	p, err := r.part()
-	if err == nil && p.flags&flagSparse != 0 {
-		err = damaged("expected one for each row")
-	}
-	var times []byte
-	if err == nil {
-		times, err = r.open(p, rows)
-	}
-	if err == nil {
-		err = column(times, b.Times)
-	}
-	if err != nil {
+	if err := r.times(b.Times); err != nil {
 		return nil, fmt.Errorf("instants: %w", err)
-	}
-	for i := 1; i < rows; i++ {
-		if b.Times[i] <= b.Times[i-1] {
-			return nil, damaged("row %d: expected an instant after %d, got %d", i, b.Times[i-1], b.Times[i])
-		}
 	}
 	if err := r.runs(b, rows); err != nil {
 		return nil, err
@@ -272,6 +256,29 @@ func (r *reader) open(p part, rows int) ([]byte, error) {
 		return p.octets, nil
 	}
 	return r.inflater.inflate(p.octets, (rows+7)/8+1+maxVarint*rows)
+}
+
+func (r *reader) times(times []int64) error {
+	p, err := r.part()
+	if err != nil {
+		return err
+	}
+	if p.flags&flagSparse != 0 {
+		return damaged("expected one for each row")
+	}
+	body, err := r.open(p, len(times))
+	if err != nil {
+		return err
+	}
+	if err := column(body, times); err != nil {
+		return err
+	}
+	for i := 1; i < len(times); i++ {
+		if times[i] <= times[i-1] {
+			return damaged("row %d: expected an instant after %d, got %d", i, times[i-1], times[i])
+		}
+	}
+	return nil
 }
 
 func (r *reader) runs(b *Block, rows int) error {

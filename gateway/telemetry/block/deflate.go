@@ -89,7 +89,7 @@ func (d *inflater) inflate(deflated []byte, most int) ([]byte, error) {
 	if d.r == nil {
 		d.r = flate.NewReader(&d.from)
 	} else if err := d.r.(flate.Resetter).Reset(&d.from, nil); err != nil {
-		return nil, err
+		return nil, damaged("inflate: %w", err)
 	}
 	d.out.Reset()
 	if _, err := d.out.ReadFrom(io.LimitReader(d.r, int64(most)+1)); err != nil {
