@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,21 +77,31 @@ func parseGST(s nmea.BaseSentence) (nmea.Sentence, error) {
 // places are the indexes of latitude, in the sentences that have a position.
 var places = map[string]int{nmea.TypeGGA: 1, nmea.TypeRMC: 2, nmea.TypeGLL: 0, nmea.TypeGNS: 1}
 
+// fields is how many the library insists on.
+var fields = map[string]int{
+	nmea.TypeGGA: 14, nmea.TypeRMC: 11, nmea.TypeGSA: 17, nmea.TypeGSV: 3, nmea.TypeVTG: 8,
+	nmea.TypeZDA: 6, nmea.TypeGLL: 6, nmea.TypeGNS: 12, "GST": 8,
+}
+
 // errSkipped: a sentence that says nothing of a position.
 var errSkipped = errors.New("skipped")
-
-var wanted = map[string]bool{
-	nmea.TypeGGA: true, nmea.TypeRMC: true, nmea.TypeGSA: true, nmea.TypeGSV: true, nmea.TypeVTG: true,
-	nmea.TypeZDA: true, nmea.TypeGLL: true, nmea.TypeGNS: true, "GST": true,
-}
 
 // prepare has the library read what it would refuse: positions that are empty because there
 // is none, and the qualities of simulators.
 func (d *Decoder) prepare(s *nmea.BaseSentence) error {
-	if !wanted[s.Type] || len(s.Talker) != 2 || s.Raw[0] != '$' {
+	if fields[s.Type] == 0 || len(s.Talker) != 2 || s.Raw[0] != '$' {
 		return errSkipped
 	}
 	d.void, d.unreal = false, false
+	for len(s.Fields) < fields[s.Type] {
+		s.Fields = append(s.Fields, "") // older standards, and receivers that save octets
+	}
+	switch {
+	case s.Type == nmea.TypeGSA && len(s.Fields) > 17 && (len(s.Fields[17]) != 1 || hex(s.Fields[17][0]) < 0):
+		s.Fields = s.Fields[:17] // something of the maker's own, in place of the system
+	case s.Type == nmea.TypeRMC && !slices.Contains([]string{"", nmea.West, nmea.East}, s.Fields[10]):
+		s.Fields = slices.Insert(s.Fields, 10, "") // the mode follows the variation at once
+	}
 	i, ok := places[s.Type]
 	if !ok || len(s.Fields) < i+4 {
 		return nil
@@ -110,7 +121,7 @@ func (d *Decoder) prepare(s *nmea.BaseSentence) error {
 func (d *Decoder) Sentence(line string, at time.Time) (f Fix, s Sky, ended bool, err error) {
 	// An address of the right form is enough to see whether the sentence is of interest:
 	// what receivers send most, of their own, costs nothing.
-	if len(line) < 7 || line[6] != ',' || !wanted[line[3:6]] {
+	if len(line) < 7 || line[6] != ',' || fields[line[3:6]] == 0 {
 		return f, s, false, nil
 	}
 	// The library would take what is between backslashes for a tag block.
@@ -126,7 +137,8 @@ func (d *Decoder) Sentence(line string, at time.Time) (f Fix, s Sky, ended bool,
 		d.Malformed++
 		return f, s, false, fmt.Errorf("sentence %.6s: %w", line, err)
 	}
-	if t, ok := timeOf(m); ok {
+	t, timed := timeOf(m)
+	if timed {
 		if d.open.tod >= 0 && t != d.open.tod {
 			f, s, ended = d.Flush()
 		}
@@ -138,10 +150,15 @@ func (d *Decoder) Sentence(line string, at time.Time) (f Fix, s Sky, ended bool,
 	} else if d.open.tod < 0 && at.Sub(d.open.At) > burst {
 		d.open = newCycle(at) // a receiver that has no time yet
 	}
-	d.dirty, d.last = true, at
+	d.last = at
+	// Satellites that are told of before the next cycle's time do not make this one new.
+	d.dirty = d.dirty || timed || at.Sub(d.open.At) < lag
 	d.take(m, at)
 	return f, s, ended, nil
 }
+
+// lag is how long after the beginning of a cycle something without a time belongs to it.
+const lag = 900 * time.Millisecond
 
 // timeOf returns the time of day that a sentence is of.
 func timeOf(m nmea.Sentence) (time.Duration, bool) {
