@@ -214,7 +214,7 @@ func (d *Decoder) take(m nmea.Sentence, at time.Time) {
 		}
 	case nmea.GSA:
 		d.sats.gsa(m, at)
-		if v, ok := map[string]Mode{nmea.FixNone: NoFix, nmea.Fix2D: Fix2D, nmea.Fix3D: Fix3D}[m.FixType]; ok {
+		if v, ok := fixTypes[m.FixType]; ok {
 			c.gsa = max(c.gsa, v) // a constellation of which nothing is used may say that there is none
 		}
 		c.PDOP, c.HDOP, c.VDOP = or(m.PDOP, c.PDOP), or(m.HDOP, c.HDOP), or(m.VDOP, c.VDOP)
@@ -255,6 +255,8 @@ func (d *Decoder) position(lat, lon float64, valid bool, q Quality) {
 var rank = map[Quality]int{"": 0, Autonomous: 1, Differential: 2, Precise: 3, Estimated: 4, RTKFloat: 5, RTK: 6}
 
 var qualities = map[string]Quality{nmea.GPS: Autonomous, nmea.DGPS: Differential, nmea.PPS: Precise, nmea.RTK: RTK, nmea.FRTK: RTKFloat, nmea.EST: Estimated}
+
+var fixTypes = map[string]Mode{nmea.FixNone: NoFix, nmea.Fix2D: Fix2D, nmea.Fix3D: Fix3D}
 
 // faa are the qualities of the mode indicator of NMEA 2.3; empty of those before.
 var faa = map[string]Quality{

@@ -55,7 +55,7 @@ const (
 	lookEvery   = 10 * time.Second        // at the latest, where nothing tells of changes
 	pauseFirst  = 30 * time.Second        // between two searches of a port that says nothing
 	pauseMost   = 10 * time.Minute
-	StaleAfter  = 10 * time.Second // without a valid sentence, a fix is over
+	staleAfter  = 10 * time.Second // without a valid sentence, a fix is over
 	searchAfter = 20 * time.Second // and the rate is looked for again
 	gap         = 60 * time.Millisecond
 	chunk       = 1024
@@ -67,7 +67,7 @@ type State struct {
 	Fix      Fix    // the last one; its Mode is 0 before the first
 	Sky      Sky
 	Reason   Reason // why Fix has no position or time, although the receiver said one
-	Stale    bool   // nothing has come for StaleAfter
+	Stale    bool   // nothing has come for ten seconds
 	Told     Told   // the last time that was believed; zero: none
 	PPS      string // device of the pulses that are used; empty: none
 	Lines    LineStats
@@ -84,6 +84,8 @@ type Receiver struct {
 	Config
 	pauses map[string]*pause // by name and place of a port
 	known  map[string]int    // the rate at which a place spoke last
+
+	staleAfter, searchAfter time.Duration
 
 	mu    sync.Mutex // guards state
 	state State
@@ -105,7 +107,7 @@ func New(c Config) *Receiver {
 	if c.Open == nil {
 		c.Open = func(name string, rate int) (Port, error) { return serial.Open(name, rate) }
 	}
-	return &Receiver{Config: c, pauses: map[string]*pause{}, known: map[string]int{}, state: State{Dropped: map[Reason]uint64{}}}
+	return &Receiver{Config: c, pauses: map[string]*pause{}, known: map[string]int{}, staleAfter: staleAfter, searchAfter: searchAfter, state: State{Dropped: map[Reason]uint64{}}}
 }
 
 // State returns what is known now. Its maps are the caller's.
@@ -236,9 +238,6 @@ func (r *Receiver) liking(p serial.Info) int {
 // errSilent: nobody speaks NMEA at a port.
 var errSilent = errors.New("nobody speaks NMEA there")
 
-// errStale: a receiver has fallen silent.
-var errStale = fmt.Errorf("no sentence has come for %s", searchAfter)
-
 // try looks for a receiver at a port and follows it until it is gone. spoke is false when
 // there was none.
 func (r *Receiver) try(ctx context.Context, p serial.Info) (spoke bool, err error) {
@@ -363,11 +362,11 @@ func (f *follower) run(ctx context.Context, begun []byte) (err error) {
 			}
 		}
 		switch silent := now.Sub(f.heard); {
-		case silent > searchAfter:
-			return errStale
-		case silent > StaleAfter && !f.stale:
+		case silent > f.searchAfter:
+			return fmt.Errorf("no sentence has come for %s", f.searchAfter)
+		case silent > f.staleAfter && !f.stale:
 			f.stale = true
-			f.judge.Stale(StaleAfter, now)
+			f.judge.Stale(f.staleAfter, now)
 			none := blank()
 			none.At = now
 			f.note(none, Sky{At: now}, ReasonStale, Told{})

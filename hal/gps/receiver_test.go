@@ -238,6 +238,7 @@ func TestReceiverThatFallsSilent(t *testing.T) {
 	m := newTerminal(t)
 	h := newHeard()
 	r := New(Config{Earliest: noon.AddDate(0, -1, 0), Latest: noon.AddDate(20, 0, 0), Ports: []string{m.name}, Only: true, Rate: 9600, Listener: h})
+	r.staleAfter, r.searchAfter = 500*time.Millisecond, 2*time.Second
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })
