@@ -44,6 +44,7 @@ type Settings struct {
 	SpoolDelay     Duration `toml:"spool_delay,omitempty"`      // an unacknowledged reading is on disk by then
 	SpoolBudgetMiB int64    `toml:"spool_budget_mib,omitempty"` // of all that is on disk
 	Gateway        string   `toml:"gateway,omitempty"`          // address of the stream
+	GPS            *GPS     `toml:"gps,omitempty"`
 }
 
 // Defaults.
@@ -70,6 +71,9 @@ func (s Settings) or(o Settings) Settings {
 	}
 	if s.Gateway == "" {
 		s.Gateway = o.Gateway
+	}
+	if s.GPS == nil {
+		s.GPS = o.GPS
 	}
 	return s
 }
@@ -100,6 +104,9 @@ func (s Settings) check() error {
 	if u, err := url.Parse(s.Gateway); err != nil || u.Scheme != "ws" || u.Host == "" {
 		errs = append(errs, fmt.Errorf("gateway: expected ws://host:port/path, got %q", s.Gateway))
 	}
+	if s.GPS != nil {
+		errs = append(errs, s.GPS.check())
+	}
 	return errors.Join(errs...)
 }
 
@@ -125,7 +132,7 @@ func parseSettings(name string, b []byte) (Settings, error) {
 	err := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(&s)
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 		row, _ := strict.Errors[0].Position()
-		return Settings{}, fmt.Errorf("%s:%d: unknown key %q; expected sample, send, spool_delay, spool_budget_mib or gateway", name, row, strings.Join(strict.Errors[0].Key(), "."))
+		return Settings{}, fmt.Errorf("%s:%d: unknown key %q; expected sample, send, spool_delay, spool_budget_mib, gateway or [gps] with port, rate, share and [gps.static] with lat, lon and alt_m", name, row, strings.Join(strict.Errors[0].Key(), "."))
 	}
 	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, col := bad.Position()
@@ -178,6 +185,7 @@ type Config struct {
 	Role   model.Role // of the image
 	BootID string     // the kernel's name for this start of the machine
 	Flags  Settings   // of the command line: before those of the file
+	GPSD   []string   // addresses at which the receiver is shared in gpsd's protocol; none: it is not
 	Log    *slog.Logger
 }
 
@@ -210,5 +218,6 @@ func Machine(flags Settings, log *slog.Logger) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("boot ID: %w", err)
 	}
-	return Config{Role: role, BootID: strings.TrimSpace(string(boot)), Flags: flags, Log: log}, nil
+	gpsd := []string{fmt.Sprintf(":%d", paths.GPSDPort)}
+	return Config{GPSD: gpsd, Role: role, BootID: strings.TrimSpace(string(boot)), Flags: flags, Log: log}, nil
 }
