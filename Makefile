@@ -156,7 +156,7 @@ for f in /etc/apt/sources.list.d/*.sources; do \
 	if grep -q '/debian' $$f 2>/dev/null; then sed 's/^Types:.*/Types: deb-src/' $$f > parts/$$(basename $$f); fi; done; \
 apt="apt-get -qq -oDir::Etc::sourcelist=/dev/null -oDir::Etc::sourceparts=$$PWD/parts -oDir::State::Lists=$$PWD/lists -oDir::Cache=$$PWD -oAPT::Sandbox::User="; \
 $$apt update && $$apt --download-only source gpsd && tar -xf gpsd_*.orig.tar.* -C gpsd --strip-components 1 --wildcards '*/test/daemon/*' && \
-cd - >/dev/null && rm -rf $(RECORDINGS) && mv $(RECORDINGS).new/gpsd $(RECORDINGS) && rm -rf $(RECORDINGS).new;
+cd - >/dev/null && rm -rf $(RECORDINGS) && mv $(RECORDINGS).new/gpsd $(RECORDINGS) && rm -rf $(RECORDINGS).new
 endef
 
 npm: ## install npm, from which the linter of the API's document comes, where there is none
