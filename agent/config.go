@@ -152,10 +152,15 @@ func settingsOf(c model.AgentConfig) Settings {
 
 // told are the settings as a command's answer tells them.
 func (s Settings) told() model.AgentConfig {
-	return model.AgentConfig{
+	c := model.AgentConfig{
 		SampleS: time.Duration(s.Sample).Seconds(), SendS: time.Duration(s.Send).Seconds(),
 		SpoolDelayS: time.Duration(s.SpoolDelay).Seconds(), SpoolBudgetMiB: s.SpoolBudgetMiB,
 	}
+	if s.GPS != nil && s.GPS.Static != nil {
+		p := s.GPS.Static
+		c.Position = &model.ConfigPosition{Lat: p.Lat, Lon: p.Lon, AltM: p.Alt}
+	}
+	return c
 }
 
 // configure writes what a command has changed to agent.toml, from which the next start
@@ -168,6 +173,19 @@ func (c Config) configure(change model.AgentConfig) (Settings, error) {
 		file = Settings{}
 	}
 	file = settingsOf(change).or(file)
+	if p := change.Position; p != nil {
+		g := GPS{}
+		if file.GPS != nil {
+			g = *file.GPS
+		}
+		g.Static = nil
+		if !p.None {
+			g.Static = &Static{Lat: p.Lat, Lon: p.Lon, Alt: p.AltM}
+		}
+		if file.GPS = &g; g == (GPS{}) {
+			file.GPS = nil
+		}
+	}
 	all := c.Flags.or(file).or(defaults(c.Role))
 	if err := all.check(); err != nil {
 		return Settings{}, model.RefuseCommand(model.CodeInvalid, "%v", err)

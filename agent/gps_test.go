@@ -309,3 +309,41 @@ func TestGPSSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestStaticPositionByCommand changes that alone of what the file says of the receiver.
+func TestStaticPositionByCommand(t *testing.T) {
+	c := Config{Root: t.TempDir(), Role: model.RoleNode}
+	if err := os.MkdirAll(c.path(paths.State), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := paths.Dir(c.path(paths.State)).File(paths.AgentTOML)
+	if err := os.WriteFile(file, []byte("[gps]\nshare = \"device\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	alt := 520.5
+	for _, tc := range []struct {
+		change *model.ConfigPosition
+		told   string
+		file   string
+	}{
+		{&model.ConfigPosition{Lat: 48.5, Lon: -11.25, AltM: &alt}, "48.5 -11.25", "[gps]\nshare = 'device'\n\n[gps.static]\nlat = 48.5\nlon = -11.25\nalt_m = 520.5\n"},
+		{nil, "48.5 -11.25", "[gps]\nshare = 'device'\n\n[gps.static]\nlat = 48.5\nlon = -11.25\nalt_m = 520.5\n"},
+		{&model.ConfigPosition{None: true}, "", "[gps]\nshare = 'device'\n"},
+	} {
+		s, err := c.configure(model.AgentConfig{Position: tc.change})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := ""
+		if p := s.told().Position; p != nil {
+			told = fmt.Sprint(p.Lat, " ", p.Lon)
+		}
+		b, err := os.ReadFile(file)
+		if told != tc.told || err != nil || string(b) != tc.file {
+			t.Errorf("got %q, %v, and the file has\n%s", told, err, b)
+		}
+	}
+	if _, err := c.configure(model.AgentConfig{Position: &model.ConfigPosition{Lat: 91}}); err == nil {
+		t.Error("91 degrees north")
+	}
+}
