@@ -6,6 +6,7 @@ require (
 	filippo.io/age v1.3.2
 	filippo.io/bigmod v0.1.0
 	filippo.io/nistec v0.0.4
+	github.com/adrianmo/go-nmea v1.11.0
 	github.com/coder/websocket v1.8.15
 	github.com/danielgtaylor/huma/v2 v2.37.2
 	github.com/expr-lang/expr v1.17.8
@@ -51,7 +52,6 @@ require (
 require (
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c // indirect
-	github.com/adrianmo/go-nmea v1.11.0 // indirect
 	github.com/breml/rootcerts v0.2.10 // indirect
 	github.com/donovanhide/eventsource v0.0.0-20210830082556-c59027999da0 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
