@@ -28,6 +28,10 @@ import (
 const (
 	timeout   = 20 * time.Second
 	maxAnswer = 16 << 20
+
+	// claimTimeout is that of a claim, which cannot be asked again as other calls can: each
+	// of its two derives a key (argon2id), while everything else in the machine starts.
+	claimTimeout = 2 * time.Minute
 )
 
 // user is the name of the admin.
@@ -68,7 +72,7 @@ func issuedBy(ca *x509.Certificate) *tls.Config {
 // Nothing secret is sent before the gateway has proved that it knows the code.
 func Claim(ctx context.Context, base, code string) (*Admin, error) {
 	var leaf *x509.Certificate
-	first := &Admin{base: base, http: &http.Client{Timeout: timeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{
+	first := &Admin{base: base, http: &http.Client{Timeout: claimTimeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{
 		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, // the claim proves who it is
 		VerifyConnection: func(c tls.ConnectionState) error {
 			if len(c.PeerCertificates) == 0 || leaf != nil && !bytes.Equal(leaf.Raw, c.PeerCertificates[0].Raw) {

@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is far beyond what any of this takes.
-const patience = 4 * time.Minute
+const patience = 10 * time.Minute
 
 // Interfaces of devices besides those that halo-mesh makes.
 const (

@@ -17,7 +17,7 @@ import (
 
 // patience is far beyond what any of this takes on two busy cores that emulate
 // everything.
-const patience = 5 * time.Minute
+const patience = 10 * time.Minute
 
 // aloft is a network of one machine with two radios.
 type aloft struct {

@@ -28,7 +28,7 @@ import (
 func TestMain(m *testing.M) { testvm.Main(m, testvm.Options{Modules: []string{"batman_adv"}}) }
 
 // patience is far beyond what any of this takes.
-const patience = 3 * time.Minute
+const patience = 10 * time.Minute
 
 func until(t *testing.T, what string, check func() error) {
 	t.Helper()

@@ -43,7 +43,7 @@ const (
 	envDevice = "HALO_TEST_DEVICE" // number; 0 is the gateway
 	envHost   = "HALO_TEST_HOST"
 
-	patience = 5 * time.Minute // loop avoidance waits for half a minute at a start
+	patience = 10 * time.Minute // loop avoidance waits for half a minute at a start
 	devices  = 3
 )
 

@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 const member = "HALO_DOCTOR_MEMBER"
 
 // patience is far beyond what any of this takes.
-const patience = 4 * time.Minute
+const patience = 10 * time.Minute
 
 // config says who a member is, and who the other. Keys come from their numbers.
 type config struct {

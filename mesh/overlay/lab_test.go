@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	testvm.Main(m, testvm.Options{Modules: []string{"tun", "veth", "nf_tables"}})
 }
 
-const patience = 3 * time.Minute
+const patience = 10 * time.Minute
 
 func ok(t *testing.T, err error) {
 	t.Helper()

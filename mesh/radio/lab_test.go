@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is far beyond what any of this takes.
-const patience = 4 * time.Minute
+const patience = 10 * time.Minute
 
 var (
 	channel1  = nl80211.Channel{FreqMHz: 2412, Width: nl80211.Width20}

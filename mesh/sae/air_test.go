@@ -255,7 +255,7 @@ func TestRestartOfEitherSide(t *testing.T) {
 		back = join(t, air, restarted, func(c *Config) { c.Rand = seeded(99) })
 		stay.events = nil
 		begin(t, air, back, stay)
-		if !air.Until(100*time.Millisecond, func() bool { return stay.accepted() && back.accepted() }) {
+		if !air.Until(200*time.Millisecond, func() bool { return stay.accepted() && back.accepted() }) {
 			t.Fatal("the restarted side was not accepted at once")
 		}
 		agree(t, stay, back)
@@ -321,7 +321,8 @@ func TestPMKSAExpiresAndIsBounded(t *testing.T) {
 }
 
 // anew is a peer that makes values anew for each Commit that it hears while it
-// waits for a Confirm, as wpa_supplicant 2.10 does. It repeats nothing.
+// waits for a Confirm, as wpa_supplicant 2.10 does. It repeats its last frame every
+// second; a Confirm that comes before a Commit has it send its own again.
 type anew struct {
 	t        *testing.T
 	mac, of  dot11.MAC
@@ -330,11 +331,29 @@ type anew struct {
 	secrets  secrets
 	keys     keys
 	counter  uint16
+	repeat   time.Time
 	frames   []dot11.Frame
 }
 
-func (s *anew) Advance(time.Time) {}
-func (s *anew) Next() time.Time   { return time.Time{} }
+func (s *anew) Next() time.Time { return s.repeat }
+func (s *anew) Advance(now time.Time) {
+	switch s.state {
+	case Committed:
+		s.send((&commitFrame{method: HuntingAndPecking, values: s.own}).append())
+	case Confirmed:
+		s.confirm()
+	default:
+		s.repeat = time.Time{}
+		return
+	}
+	s.repeat = now.Add(time.Second)
+}
+
+func (s *anew) confirm() {
+	s.counter++
+	s.send(confirmFrame{s.counter, confirm(s.keys.kck[:], s.counter, &s.own, &s.got)}.append())
+}
+
 func (s *anew) Drain() []dot11.Frame {
 	defer func() { s.frames = nil }()
 	return s.frames
@@ -356,7 +375,7 @@ func (s *anew) commit() {
 	s.send((&commitFrame{method: HuntingAndPecking, values: s.own}).append())
 }
 
-func (s *anew) Handle(_ time.Time, frame []byte) {
+func (s *anew) Handle(now time.Time, frame []byte) {
 	switch f := mustParse(s.t, frame).(type) {
 	case commitFrame:
 		if s.state == Authenticated {
@@ -369,12 +388,16 @@ func (s *anew) Handle(_ time.Time, frame []byte) {
 		if s.keys, err = derive(&s.secrets, &s.own, &f.values, nil); err != nil {
 			s.t.Fatal(err)
 		}
-		s.state, s.got = Confirmed, f.values
-		s.counter++
-		s.send(confirmFrame{s.counter, confirm(s.keys.kck[:], s.counter, &s.own, &s.got)}.append())
+		s.state, s.got, s.repeat = Confirmed, f.values, now.Add(time.Second)
+		s.confirm()
 	case confirmFrame:
-		if s.state == Confirmed && verifies(s.keys.kck[:], f, &s.got, &s.own) {
+		switch {
+		case s.state == Committed:
+			s.send((&commitFrame{method: HuntingAndPecking, values: s.own}).append())
+		case s.state == Confirmed && verifies(s.keys.kck[:], f, &s.got, &s.own):
 			s.state = Authenticated
+		case s.state == Authenticated && f.counter != 0xffff && verifies(s.keys.kck[:], f, &s.got, &s.own):
+			s.send(confirmFrame{0xffff, confirm(s.keys.kck[:], 0xffff, &s.own, &s.got)}.append())
 		}
 	}
 }
@@ -402,5 +425,32 @@ func TestNoEndlessExchange(t *testing.T) {
 	}
 	if air.Sent > 12 {
 		t.Errorf("%d frames", air.Sent)
+	}
+}
+
+// TestCopiesEndInOneExchange has half of all frames come again, within the time that
+// two answers take, to a peer that makes values anew: each copy of a Commit sets it
+// back, and it has to cost less than a copy for each.
+func TestCopiesEndInOneExchange(t *testing.T) {
+	const runs = 100
+	sent, slow := 0, 0
+	for seed := range uint64(runs) {
+		air := fakeair.New(seed)
+		air.Delay, air.Jitter, air.Duplicate = 20*time.Millisecond, 80*time.Millisecond, 0.5
+		a := join(t, air, 1, func(c *Config) { c.Method = HuntingAndPecking })
+		b := &anew{t: t, mac: address(2), of: a.mac, state: Committed}
+		b.commit()
+		air.Join(b.mac, b)
+		if !air.Until(10*time.Second, func() bool {
+			pmk, ok := a.PMK(b.mac, b.keys.pmkid)
+			return b.state == Authenticated && ok && pmk == b.keys.pmk
+		}) {
+			slow++
+		}
+		sent += air.Sent
+	}
+	t.Logf("%d of %d not within ten seconds, %.1f frames each", slow, runs, float64(sent)/runs)
+	if slow > runs/20 || sent > 12*runs { // 11 and 36 where each Commit gets new values
+		t.Errorf("expected that the two soon agree")
 	}
 }

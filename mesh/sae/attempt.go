@@ -15,7 +15,11 @@ const maxCandidates = 16
 type attempt struct {
 	own        values
 	secrets    secrets
-	active     bool // this side asked for it
+	active     bool         // this side asked for it
+	said       bool         // the own Commit went out in an exchange before, which ended well
+	unanswered *commitFrame // the last that waits for a Confirm because of that
+	committed  time.Time    // when the own Commit went out last
+	until      time.Time    // the values serve no exchange that begins later
 	deadline   time.Time
 	resend     time.Time // zero: no more
 	wait       time.Duration
@@ -35,6 +39,26 @@ type candidate struct {
 	counter uint16 // own send-confirm
 }
 
+// confirmed returns the Commit that a Confirm is of; nil: none of them.
+func (a *attempt) confirmed(f confirmFrame) *candidate {
+	if a != nil {
+		for _, c := range a.candidates {
+			if verifies(c.keys.kck[:], f, &c.values, &a.own) {
+				return c
+			}
+		}
+	}
+	return nil
+}
+
+// has tells whether a Commit came in this exchange.
+func (a *attempt) has(v *values) bool {
+	return slices.ContainsFunc(a.candidates, func(c *candidate) bool { return c.values == *v })
+}
+
+// serves tells whether a former exchange may be gone on with.
+func (a *attempt) serves(now time.Time) bool { return a != nil && now.Before(a.until) }
+
 // strangerRepeats is how often a stranger's Commit makes this side repeat its
 // Confirm unasked.
 const strangerRepeats = 3
@@ -45,8 +69,23 @@ func (a *attempt) schedule(now time.Time, t Timing) {
 	a.resend = now.Add(a.wait)
 }
 
+// commitPause is how long a Commit waits for an own Commit in answer where one may be
+// too many: wpa_supplicant makes values anew for each Commit that it hears while it waits
+// for a Confirm, copies of the air's included. Its own Confirm comes sooner, and who has
+// not heard a Commit repeats his own.
+const commitPause = 100 * time.Millisecond
+
 // begin makes an own Commit; an active exchange sends it.
+//
+// A Commit soon after an exchange that ended well may come of a copy of its own Commit.
+// Then a Confirm under its values follows at once, and is waited for; without it, the
+// peer lost what it had heard, and renew begins for it.
 func (e *Engine) begin(now time.Time, p *peer, active bool) error {
+	if p.former.serves(now) && !active {
+		e.resume(now, p)
+		return nil
+	}
+	p.forgetFormer()
 	pwe, err := e.element(p)
 	if err != nil {
 		e.tidy(p)
@@ -57,16 +96,19 @@ func (e *Engine) begin(now time.Time, p *peer, active bool) error {
 		e.tidy(p)
 		return err
 	}
-	p.attempt = &attempt{own: own, secrets: s, active: active}
+	p.attempt = &attempt{own: own, secrets: s, active: active, until: now.Add(e.c.Timing.Linger)}
 	p.attempt.schedule(now, e.c.Timing)
 	if active {
-		e.sendCommit(p)
+		e.sendCommit(now, p)
 	}
 	return nil
 }
 
 // drive makes the exchange under way an active one, or begins one.
 func (e *Engine) drive(now time.Time, p *peer) error {
+	if p.attempt != nil && p.attempt.said {
+		e.endAttempt(p) // the peer would take its Commit for a copy
+	}
 	if p.attempt == nil {
 		return e.begin(now, p, true)
 	}
@@ -81,14 +123,19 @@ func (e *Engine) endAttempt(p *peer) {
 	if p.attempt == nil {
 		return
 	}
-	p.attempt.secrets.wipe()
-	for _, c := range p.attempt.candidates {
-		c.keys.wipe()
-	}
+	p.attempt.wipe()
 	p.attempt = nil
 }
 
-func (e *Engine) sendCommit(p *peer) {
+func (a *attempt) wipe() {
+	a.secrets.wipe()
+	for _, c := range a.candidates {
+		c.keys.wipe()
+	}
+}
+
+func (e *Engine) sendCommit(now time.Time, p *peer) {
+	p.attempt.committed = now
 	f := commitFrame{method: e.c.Method, values: p.attempt.own, token: p.attempt.token}
 	if len(e.c.Identifier) > 0 {
 		f.identifier = e.c.Identifier
@@ -117,7 +164,7 @@ func (e *Engine) reply(a *attempt) bool {
 // each Commit that it hears while it waits for a Confirm, would answer it by
 // another, and so on without end. Who has not heard it repeats its own at the
 // Confirm, and gets it then.
-func (e *Engine) addCandidate(p *peer, f *commitFrame) {
+func (e *Engine) addCandidate(now time.Time, p *peer, f *commitFrame) {
 	a := p.attempt
 	k, err := derive(&a.secrets, &a.own, &f.values, groupSalt(e.c.Own, p.mac, nil, f.rejected))
 	if err != nil {
@@ -130,10 +177,36 @@ func (e *Engine) addCandidate(p *peer, f *commitFrame) {
 	}
 	c := &candidate{values: f.values, keys: k}
 	a.candidates = append(a.candidates, c)
+	if a.said {
+		a.unanswered = f
+		return
+	}
 	if !a.active && len(a.candidates) == 1 {
-		e.sendCommit(p)
+		e.sendCommit(now, p)
 	}
 	e.sendConfirm(p, c)
+}
+
+// resume goes on with the former exchange, as one that waits for a Confirm.
+func (e *Engine) resume(now time.Time, p *peer) *attempt {
+	a := p.former
+	p.attempt, p.former = a, nil
+	a.said = true
+	a.schedule(now, e.c.Timing)
+	a.resend = now.Add(commitPause)
+	return a
+}
+
+// renew answers under new values the last Commit that waited in vain for a Confirm under
+// former ones.
+func (e *Engine) renew(now time.Time, p *peer) {
+	f := p.attempt.unanswered
+	e.endAttempt(p)
+	if f == nil || e.begin(now, p, false) != nil {
+		e.tidy(p)
+		return
+	}
+	e.addCandidate(now, p, f)
 }
 
 // fail ends an exchange and plans the next, if the peer is wanted.
@@ -180,6 +253,9 @@ func (e *Engine) Next() time.Time {
 			due(a.deadline)
 			due(a.resend)
 		}
+		if p.former != nil {
+			due(p.former.until)
+		}
 		due(p.retry)
 		for _, sa := range p.sas {
 			due(sa.linger)
@@ -199,9 +275,14 @@ func (e *Engine) Advance(now time.Time) {
 			switch {
 			case reached(a.deadline):
 				e.fail(now, p)
+			case reached(a.resend) && a.said:
+				e.renew(now, p)
 			case reached(a.resend):
 				e.repeat(now, p)
 			}
+		}
+		if p.former != nil && reached(p.former.until) {
+			p.forgetFormer()
 		}
 		if reached(p.retry) {
 			p.retry = time.Time{}
@@ -233,7 +314,7 @@ func (e *Engine) repeat(now time.Time, p *peer) {
 	}
 	if len(a.candidates) == 0 || a.repeats%3 == 0 {
 		// The candidates may all be forged, and the peer not know of our Commit.
-		e.sendCommit(p)
+		e.sendCommit(now, p)
 	}
 	const most = 4 // answers to one frame's worth of silence
 	for _, c := range a.candidates[max(0, len(a.candidates)-most):] {

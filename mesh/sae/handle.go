@@ -38,7 +38,7 @@ func (e *Engine) Handle(now time.Time, frame []byte) {
 	case commitFrame:
 		e.committed(now, h.From, &f)
 	case demand:
-		e.demanded(h.From, f)
+		e.demanded(now, h.From, f)
 	case confirmFrame:
 		e.confirmed(now, h.From, f)
 	case refusal:
@@ -61,7 +61,7 @@ func (e *Engine) committed(now time.Time, from dot11.MAC, f *commitFrame) {
 		return
 	}
 	p := e.peers[from]
-	if p != nil && e.seen(p, &f.values) {
+	if p != nil && e.seen(now, p, &f.values) {
 		return
 	}
 	if !bytes.Equal(f.identifier, e.c.Identifier) {
@@ -89,12 +89,12 @@ func (e *Engine) committed(now time.Time, from dot11.MAC, f *commitFrame) {
 			return
 		}
 	}
-	e.addCandidate(p, f)
+	e.addCandidate(now, p, f)
 }
 
 // seen handles values that are not new: our own, those of a PMKSA, or those of
 // the exchange under way, which is a peer that did not hear our answer.
-func (e *Engine) seen(p *peer, v *values) bool {
+func (e *Engine) seen(now time.Time, p *peer, v *values) bool {
 	for _, sa := range p.sas {
 		if v.scalar == sa.own.scalar || v.element == sa.own.element {
 			e.stats.Reflected++
@@ -105,6 +105,10 @@ func (e *Engine) seen(p *peer, v *values) bool {
 			return true
 		}
 	}
+	if p.former.serves(now) && p.former.has(v) {
+		e.stats.Replayed++ // the peer has confirmed another since
+		return true
+	}
 	a := p.attempt
 	if a == nil {
 		return false
@@ -114,9 +118,9 @@ func (e *Engine) seen(p *peer, v *values) bool {
 		return true
 	}
 	for _, c := range a.candidates {
-		if *v == c.values {
-			if e.reply(a) {
-				e.sendCommit(p)
+		if c.values == *v {
+			if !a.said && !now.Before(a.committed.Add(commitPause)) && e.reply(a) {
+				e.sendCommit(now, p)
 				e.sendConfirm(p, c)
 			}
 			return true
@@ -154,7 +158,7 @@ func (e *Engine) admit(now time.Time, from dot11.MAC, p *peer, f *commitFrame) b
 }
 
 // demanded takes a Commit without values.
-func (e *Engine) demanded(from dot11.MAC, d demand) {
+func (e *Engine) demanded(now time.Time, from dot11.MAC, d demand) {
 	p := e.peers[from]
 	if p == nil || p.attempt == nil || !p.attempt.active {
 		return
@@ -169,7 +173,7 @@ func (e *Engine) demanded(from dot11.MAC, d demand) {
 		}
 		if len(a.candidates) == 0 && e.reply(a) {
 			a.token = t
-			e.sendCommit(p)
+			e.sendCommit(now, p)
 		}
 	case dot11.UnsupportedGroup:
 		if d.group == Group {
@@ -189,13 +193,15 @@ func (e *Engine) confirmed(now time.Time, from dot11.MAC, f confirmFrame) {
 		return
 	}
 	a := p.attempt
-	if a != nil {
-		for _, c := range a.candidates {
-			if verifies(c.keys.kck[:], f, &c.values, &a.own) {
-				e.accept(now, p, c, f.counter)
-				return
-			}
+	if a == nil && p.former.serves(now) && p.former.confirmed(f) != nil {
+		a = e.resume(now, p)
+	}
+	if c := a.confirmed(f); c != nil {
+		if c.counter == 0 {
+			e.sendConfirm(p, c)
 		}
+		e.accept(now, p, c, f.counter)
+		return
 	}
 	for _, sa := range p.sas {
 		if !sa.linger.IsZero() && verifies(sa.keys.kck[:], f, &sa.peer, &sa.own) {
@@ -206,12 +212,12 @@ func (e *Engine) confirmed(now time.Time, from dot11.MAC, f confirmFrame) {
 	switch {
 	case a == nil:
 		e.stats.Unverified++
-	case len(a.candidates) > 0:
+	case a.said, len(a.candidates) > 0:
 		// All may be forged, so the exchange goes on for as long as a real one takes.
 		e.stats.Unverified++
 		a.doubts++
 	case e.reply(a):
-		e.sendCommit(p) // the peer's own was lost: have it sent again
+		e.sendCommit(now, p) // the peer's own was lost: have it sent again
 	}
 }
 

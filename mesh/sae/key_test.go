@@ -37,11 +37,13 @@ func TestSecretsAreWiped(t *testing.T) {
 	attempt := a.peers[b.mac].attempt
 	air.Run(time.Second)
 	agree(t, a, b)
-	if attempt.secrets.rand != [scalarSize]byte{} {
-		t.Error("the random number outlives its exchange")
+	former := a.peers[b.mac].former
+	air.Run(a.c.Timing.Linger)
+	if zero := [scalarSize]byte{}; attempt.secrets.rand != zero || former.secrets.rand != zero || a.peers[b.mac].former != nil {
+		t.Error("the random number outlives its time")
 	}
-	for _, c := range attempt.candidates {
-		if c.keys != (keys{pmkid: c.keys.pmkid}) {
+	for _, c := range append(attempt.candidates, former.candidates...) {
+		if c != nil && c.keys != (keys{pmkid: c.keys.pmkid}) {
 			t.Error("keys of a candidate outlive its exchange")
 		}
 	}

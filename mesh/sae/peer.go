@@ -26,6 +26,7 @@ type peer struct {
 	wanted   bool
 	pwe      *nistec.P256Point // derived once
 	attempt  *attempt
+	former   *attempt       // of the newest PMKSA, for as long as its values serve another
 	sas      []*association // newest first
 	failures int
 	doubted  bool      // the last exchange failed by Confirms that did not verify
@@ -173,6 +174,25 @@ func (e *Engine) Newest(mac dot11.MAC) (PMKID, bool) {
 	return PMKID{}, false
 }
 
+// keepFormer ends the exchange under way, one Commit of which was accepted. Until the time
+// of its own values is over, they and the other Commits serve a peer that began anew before
+// it heard an answer.
+func (p *peer) keepFormer(accepted *candidate) {
+	p.forgetFormer()
+	a := p.attempt
+	others := slices.DeleteFunc(a.candidates, func(c *candidate) bool { return c == accepted })
+	accepted.keys.wipe()
+	p.attempt, p.former = nil, &attempt{own: a.own, secrets: a.secrets, committed: a.committed, until: a.until, candidates: others}
+	a.secrets.wipe()
+}
+
+func (p *peer) forgetFormer() {
+	if p.former != nil {
+		p.former.wipe()
+		p.former = nil
+	}
+}
+
 func (e *Engine) add(now time.Time, mac dot11.MAC) *peer {
 	p := &peer{mac: mac, work: newBudget(peerRate, peerBurst, now)}
 	e.peers[mac] = p
@@ -197,6 +217,7 @@ func (e *Engine) tidy(p *peer) {
 
 func (e *Engine) drop(p *peer) {
 	e.endAttempt(p)
+	p.forgetFormer()
 	for _, sa := range p.sas {
 		sa.keys.wipe()
 	}
@@ -228,7 +249,7 @@ func (e *Engine) accept(now time.Time, p *peer, c *candidate, counter uint16) {
 		since: now, linger: now.Add(e.c.Timing.Linger), received: counter,
 	}
 	ev := Event{Kind: Accepted, Peer: p.mac, PMKID: c.keys.pmkid, Active: p.attempt.active, Again: len(p.sas) > 0}
-	e.endAttempt(p)
+	p.keepFormer(c)
 	if len(p.sas) == 0 && !p.wanted && e.count((*peer).known) >= e.c.Limits.Peers {
 		e.evict()
 	}

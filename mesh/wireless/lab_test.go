@@ -56,7 +56,7 @@ const (
 	envBoot = "HALO_LAB_BOOT"
 
 	// patience is far beyond what any of this takes.
-	patience = 3 * time.Minute
+	patience = 10 * time.Minute
 )
 
 // device is the process of a board: halo-mesh as it is on boards, but for the

@@ -20,7 +20,7 @@ const (
 	// routingSoon is how much longer than at the first start, when nothing is ignored,
 	// routing may take from the link on: on a slow host the radios may take their time,
 	// and the rest of the 28 s is still more than this.
-	routingSoon = 8 * time.Second
+	routingSoon = 12 * time.Second
 )
 
 // TestStartsInARow has a node, then the gateway, start again and again as soon as

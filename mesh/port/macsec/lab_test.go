@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is far beyond what any of this takes.
-const patience = 4 * time.Minute
+const patience = 10 * time.Minute
 
 func ok(t *testing.T, err error) {
 	t.Helper()
