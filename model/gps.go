@@ -13,10 +13,10 @@ const (
 
 // Position is where a device is.
 type Position struct {
-	Source    PositionSource `json:"source" enum:"gps,static"`
-	Lat       float64        `json:"lat" minimum:"-90" maximum:"90" doc:"degrees north, WGS 84"`
-	Lon       float64        `json:"lon" minimum:"-180" maximum:"180" doc:"degrees east"`
-	AltM      *float64       `json:"alt_m,omitempty" doc:"above mean sea level"`
+	Source    PositionSource `json:"source" enum:"gps,static" example:"gps"`
+	Lat       float64        `json:"lat" minimum:"-90" maximum:"90" example:"48.1173" doc:"degrees north, WGS 84"`
+	Lon       float64        `json:"lon" minimum:"-180" maximum:"180" example:"11.516667" doc:"degrees east"`
+	AltM      *float64       `json:"alt_m,omitempty" example:"520.5" doc:"above mean sea level"`
 	AccuracyM float64        `json:"accuracy_m,omitempty" doc:"radius that holds with 95 %"`
 	Time      time.Time      `json:"time,omitzero" doc:"when it was measured, by the device's clock"`
 }
