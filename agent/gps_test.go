@@ -104,10 +104,12 @@ func TestGPSFromTheWireToEverybody(t *testing.T) {
 	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		s, err := client.Status(t.Context())
 		if err == nil && s.GPS != nil {
-			if st = s.GPS; st.State == model.GPSFix3D {
+			st = s.GPS
+			p := st.Position
+			if st.State == model.GPSFix3D && p != nil && p.Source == model.PositionGPS {
 				break
 			}
-			if p := st.Position; p == nil || *p != (model.Position{Source: model.PositionStatic, Lat: 47.5, Lon: 11}) {
+			if st.State != model.GPSFix3D && (p == nil || *p != (model.Position{Source: model.PositionStatic, Lat: 47.5, Lon: 11})) {
 				t.Fatalf("without a fix: %+v", p)
 			}
 		}
