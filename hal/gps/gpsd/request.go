@@ -37,7 +37,8 @@ func parse(line []byte) (list []request, err error) {
 			continue
 		}
 		if rest[0] != '?' {
-			return list, fmt.Errorf("Unrecognized request '%.32s'", printable(rest)) //nolint:staticcheck // gpsd's words, which programs show
+			//lint:ignore ST1005 gpsd's words, which programs show
+			return list, fmt.Errorf("Unrecognized request '%.32s'", printable(rest))
 		}
 		if len(list) == maxRequests {
 			return list, fmt.Errorf("expected at most %d requests on a line", maxRequests)
