@@ -206,6 +206,8 @@ type NodeStatus struct {
 	Interfaces []Interface `json:"interfaces"`
 	Serial     string      `json:"serial,omitempty" doc:"of the board, as its device tree has it"`
 	Clients    []Client    `json:"clients,omitempty" doc:"hosts behind the node that are no members"`
+
+	Cameras []CameraBrief `json:"cameras,omitempty" doc:"that are plugged in"`
 }
 
 // JoinRequest is the body of POST /v1/nodes/join. The first post may leave

@@ -57,7 +57,7 @@ func (f FourCC) String() string {
 const (
 	MaxWidth    = 4096 // pixels
 	MaxHeight   = 4096
-	maxFormats  = 32
+	maxFormats  = 128
 	maxSizes    = 64 // of a format
 	maxRates    = 32 // of a size
 	maxControls = 64
@@ -124,7 +124,7 @@ func nodeNumber(name string) int {
 // describe adds what sysfs knows.
 func (i *Info) describe(dir string) {
 	read := func(name string) string {
-		b, err := os.ReadFile(filepath.Join(dir, name))
+		b, err := os.ReadFile(dir + "/" + name) // not Join: what is above a link's target is meant
 		if err != nil {
 			return "" // not every device has it
 		}
