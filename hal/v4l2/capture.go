@@ -22,6 +22,7 @@ type Format struct {
 	Stride        int     // octets from one line to the next, of the first plane; 0 where there are none
 	Size          int     // octets that a frame has at most
 	Rate          float64 // frames per second that the device was asked for; 0: its own
+	Full          bool    // luminance and chrominance fill their octets, as in JPEG; else they are of 16 to 235 and 240
 }
 
 // Start has the camera make pictures, as near to what is wanted as it can. It returns
@@ -45,6 +46,7 @@ func (d *Device) Start(want Format) (got Format, err error) {
 			want.Pixel, MaxWidth, MaxHeight, maxBuffer, FourCC(f.pixelformat), f.width, f.height, f.sizeimage, f.bytesperline)
 	}
 	got = Format{Pixel: want.Pixel, Width: int(f.width), Height: int(f.height), Stride: int(f.bytesperline), Size: int(f.sizeimage)}
+	got.Full = f.quantization == quantizationFull || f.quantization == 0 && f.colorspace == colorspaceJPEG
 	if got.Rate, err = d.setRate(want.Rate); err != nil {
 		return got, err
 	}

@@ -173,6 +173,9 @@ const (
 	fieldNone    = 1 // [V4L2_FIELD_NONE]: whole frames
 	bufFlagError = 0x40
 
+	colorspaceJPEG   = 7 // [V4L2_COLORSPACE_JPEG], whose range is full by itself
+	quantizationFull = 1 // [V4L2_QUANTIZATION_FULL_RANGE]
+
 	parmTimePerFrame = 0x1000 // [V4L2_CAP_TIMEPERFRAME]
 
 	ctrlInteger     = 1 // [V4L2_CTRL_TYPE_…]

@@ -1,0 +1,28 @@
+package agent
+
+import (
+	"net/netip"
+	"time"
+
+	"halo.internal/agent/camera"
+	"halo.internal/model/paths"
+)
+
+// openCameras makes what serves the cameras. Settings that are wrong are no reason to
+// go without.
+func (a *agent) openCameras() {
+	var err error
+	a.cameras, err = camera.New(camera.Config{
+		Devices: camera.Kernel{}, Settings: paths.Dir(a.path(paths.State)).File(paths.Cameras), Event: a.spool.AddEvent, Now: time.Now, Log: a.log,
+	})
+	if err != nil {
+		a.log.Warn("settings of cameras are not as they were", "err", err)
+	}
+}
+
+// overlay is the device's address there, as halo-mesh says it.
+func (a *agent) overlay() (netip.Addr, bool) {
+	s, _ := a.seen.last()
+	v4, err := netip.ParseAddr(s.OverlayV4)
+	return v4, err == nil
+}
