@@ -103,7 +103,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	}
 	a.seen.opened(a.spool)
 	a.tellConfig(wrong)
-	a.openCameras()
+	a.openCameras(network)
 	commands := a.commands(network)
 	a.log.Info("halo-agent runs", "boot", a.id.BootCounter, "gateway", a.settings.Gateway)
 	g, inner := errgroup.WithContext(ctx)

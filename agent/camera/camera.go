@@ -20,6 +20,7 @@ import (
 
 	"halo.internal/hal/uevent"
 	"halo.internal/hal/v4l2"
+	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/atomicfile"
@@ -70,7 +71,9 @@ const (
 // Config is what New needs.
 type Config struct {
 	Devices  Devices
-	Settings string // file
+	Settings string             // file
+	Network  identity.PublicKey // the gateway's, whose passes are good
+	Node     string             // canonical ID
 	Event    func(kind string, s model.Severity, message string, fields map[string]string) error
 	// Now is the time as people have it.
 	Now func() time.Time

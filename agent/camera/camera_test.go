@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"halo.internal/hal/v4l2"
+	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/mjpeg"
 )
@@ -564,17 +565,25 @@ func TestStall(t *testing.T) {
 	f.until("the failure", func() bool { return strings.Contains(f.camera().Detail, "no picture came") })
 }
 
-// Only the gateway may ask.
+// Only the gateway may ask: by its address, and with its pass.
 func TestOnlyTheGateway(t *testing.T) {
+	key, other := identity.New(), identity.New()
 	p := newPlayed(t)
-	f := newSite(t, p)
+	f := newSite(t, p, func(c *Config) { c.Network, c.Node = key.Public(), "n-a" })
 	loopback := netip.MustParseAddr("127.0.0.1")
+	about := "GET " + model.RouteCameras
 	for name, tc := range map[string]struct {
 		gateway netip.Addr
+		pass    string
 		want    int
 	}{
-		"the gateway":   {loopback, http.StatusOK},
-		"somebody else": {netip.MustParseAddr("10.42.0.1"), http.StatusForbidden},
+		"the gateway":             {loopback, key.Pass("n-a", about, time.Now()), http.StatusOK},
+		"somebody else":           {netip.MustParseAddr("10.42.0.1"), key.Pass("n-a", about, time.Now()), http.StatusForbidden},
+		"a device behind it":      {loopback, "", http.StatusUnauthorized},
+		"another network's":       {loopback, other.Pass("n-a", about, time.Now()), http.StatusUnauthorized},
+		"a pass for another":      {loopback, key.Pass("n-b", about, time.Now()), http.StatusUnauthorized},
+		"a pass for another call": {loopback, key.Pass("n-a", "GET "+model.RouteCameras+"/x/stream", time.Now()), http.StatusUnauthorized},
+		"an old one":              {loopback, key.Pass("n-a", about, time.Now().Add(-time.Hour)), http.StatusUnauthorized},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -584,7 +593,12 @@ func TestOnlyTheGateway(t *testing.T) {
 			}
 			done := make(chan struct{})
 			go func() { defer close(done); f.answerAt(ctx, l, tc.gateway, func() bool { return true }) }()
-			resp, err := http.Get("http://" + l.Addr().String() + model.RouteCameras)
+			r, err := http.NewRequest("GET", "http://"+l.Addr().String()+model.RouteCameras, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", tc.pass)
+			resp, err := http.DefaultClient.Do(r)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"image/color"
 	"image/jpeg"
 	"io"
 	"log/slog"
@@ -53,7 +52,7 @@ func shows(t *testing.T, name string, picture []byte, grey bool) {
 		r, g, b, _ := m.At(x, h*3/4).RGBA()
 		got := [3]int{int(r >> 8), int(g >> 8), int(b >> 8)}
 		if grey {
-			y := int(color.GrayModel.Convert(color.RGBA{uint8(want[0]), uint8(want[1]), uint8(want[2]), 255}).(color.Gray).Y)
+			y := (2126*want[0] + 7152*want[1] + 722*want[2]) / 10000 // the kernel's, ITU-R BT.709
 			want = [3]int{y, y, y}
 		}
 		for c := range 3 {
@@ -194,8 +193,8 @@ func TestVividServed(t *testing.T) {
 	n.until("the kernel's test camera", func() bool { return n.told(camera.EventFound + " " + vivid) })
 	shows(t, "snapshot", n.get("/"+vivid+"/snapshot"), false)
 	c := n.camera(vivid)
-	if c.Driver != "vivid" || len(c.Modes) != model.MaxCameraModes || !c.Modes[0].Usable || c.Counters.Frames != 1 {
-		t.Errorf("got %+v", c)
+	if c.Driver != "vivid" || len(c.Modes) != model.MaxCameraModes || !c.Modes[0].Usable || c.Counters.Frames == 0 {
+		t.Errorf("got %s, %d modes, %+v", c.Driver, len(c.Modes), c.Counters)
 	}
 	r, end := n.stream(vivid)
 	defer end()
@@ -244,9 +243,10 @@ func TestPluggedAndUnplugged(t *testing.T) {
 		}
 		shows(t, "USB", b, false)
 	}
-	if k := n.camera(id).Counters; k.Frames < 3 || k.Truncated == 0 || k.Invalid == 0 {
-		t.Errorf("got %+v", k)
-	}
+	n.until("broken frames, counted", func() bool {
+		k := n.camera(id).Counters
+		return k.Truncated > 0 && k.Invalid > 0
+	})
 	c.UnplugWithin(len(bare) / 4)
 	for {
 		if _, err := r.Next(nil); err != nil {

@@ -180,27 +180,24 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Serve serves the cameras at the node's overlay address, for the gateway alone: who
-// has that address in the overlay has proven the gateway's key to WireGuard, and the
-// firewall takes packets of the overlay's from its interface only. address tells the
+// Serve serves the cameras at the node's overlay address, for the gateway alone: the
+// firewall takes packets of the overlay's from its interface only, and who has the
+// gateway's address there has proven its key to WireGuard. As the gateway lends that to
+// devices of people's, each request shows a pass of it besides. address tells the
 // node's; it may come late and change. Serve returns when ctx ends.
 func (s *Service) Serve(ctx context.Context, address func() (netip.Addr, bool)) {
-	s.serve(ctx, address, paths.CameraPort, paths.OverlayGateway)
-}
-
-func (s *Service) serve(ctx context.Context, address func() (netip.Addr, bool), port uint16, gateway netip.Addr) {
 	const every = 2 * time.Second
 	failed := false
 	for ctx.Err() == nil {
 		if a, ok := address(); ok {
-			l, err := listen(ctx, netip.AddrPortFrom(a, port))
+			l, err := listen(ctx, netip.AddrPortFrom(a, paths.CameraPort))
 			if (err != nil) != failed {
 				if failed = err != nil; failed {
 					s.Log.Warn("cameras cannot be asked for", "err", err)
 				}
 			}
 			if err == nil {
-				s.answerAt(ctx, l, gateway, func() bool { now, ok := address(); return ok && now == a })
+				s.answerAt(ctx, l, paths.OverlayGateway, func() bool { now, ok := address(); return ok && now == a })
 			}
 		}
 		select {
@@ -235,7 +232,7 @@ func (s *Service) answerAt(ctx context.Context, l net.Listener, gateway netip.Ad
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	server := &http.Server{
-		Handler: only(gateway, s.Handler()), ReadHeaderTimeout: 20 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		Handler: s.only(gateway, s.Handler()), ReadHeaderTimeout: 20 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan error, 1)
@@ -259,12 +256,17 @@ func (s *Service) answerAt(ctx context.Context, l net.Listener, gateway netip.Ad
 	}
 }
 
-// only lets one address in.
-func only(gateway netip.Addr, h http.Handler) http.Handler {
+// only lets in who has that address and shows the gateway's pass.
+func (s *Service) only(gateway netip.Addr, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		remote, err := netip.ParseAddrPort(r.RemoteAddr)
 		if err != nil || remote.Addr().Unmap() != gateway {
 			apitype.WriteProblem(w, apitype.Refuse(http.StatusForbidden, "", "a node's cameras are for its gateway, which asks on behalf of who has logged in there"))
+			return
+		}
+		// The answer's Date tells a gateway of another time by which one to make it.
+		if err := s.Network.CheckPass(r.Header.Get("Authorization"), s.Node, r.Method+" "+r.URL.RequestURI(), s.Now()); err != nil {
+			apitype.WriteProblem(w, apitype.Refuse(http.StatusUnauthorized, "", "%v", err))
 			return
 		}
 		h.ServeHTTP(w, r)

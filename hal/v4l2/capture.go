@@ -46,7 +46,7 @@ func (d *Device) Start(want Format) (got Format, err error) {
 			want.Pixel, MaxWidth, MaxHeight, maxBuffer, FourCC(f.pixelformat), f.width, f.height, f.sizeimage, f.bytesperline)
 	}
 	got = Format{Pixel: want.Pixel, Width: int(f.width), Height: int(f.height), Stride: int(f.bytesperline), Size: int(f.sizeimage)}
-	got.Full = f.quantization == quantizationFull || f.quantization == 0 && f.colorspace == colorspaceJPEG
+	got.Full = f.quantization == quantizationFull || f.quantization == 0 && (f.colorspace == colorspaceJPEG || want.Pixel == GREY)
 	if got.Rate, err = d.setRate(want.Rate); err != nil {
 		return got, err
 	}
