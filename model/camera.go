@@ -19,8 +19,7 @@ const (
 )
 
 // Routes of the cameras of a node: plain HTTP with JSON, at its overlay address and
-// paths.CameraPort for the gateway alone, and on halo-agent's socket. Behind a camera's
-// ID come
+// paths.CameraPort, for the gateway alone. Behind a camera's ID come
 //
 //	GET  ""         Camera
 //	PUT  /settings  CameraSettings → Camera
@@ -162,7 +161,7 @@ func (s CameraSettings) Equal(o CameraSettings) bool {
 // CameraStart is for how long a camera is to make pictures without viewers, so that the
 // first of them comes at once.
 type CameraStart struct {
-	HoldS int `json:"hold_s" minimum:"1" maximum:"600" default:"60" doc:"seconds" example:"60"`
+	HoldS int `json:"hold_s,omitempty" minimum:"1" maximum:"600" default:"60" doc:"seconds" example:"60"`
 }
 
 // Bounds of CameraStart.

@@ -96,9 +96,11 @@ const (
 // Service is a node's cameras. Its methods may be called from any goroutine.
 type Service struct {
 	Config
-	looking sync.Mutex // one look at a time
+	looking sync.Mutex    // one look at a time
+	gone    chan struct{} // a camera has vanished while it ran
 
 	mu       sync.Mutex // guards what follows
+	ended    bool
 	units    []*unit
 	settings map[string]model.CameraSettings
 }
@@ -107,7 +109,7 @@ type Service struct {
 // the error says so beside it.
 func New(c Config) (*Service, error) {
 	c.Linger, c.Stall, c.Again = or(c.Linger, linger), or(c.Stall, stall), or(c.Again, again)
-	s := &Service{Config: c, settings: map[string]model.CameraSettings{}}
+	s := &Service{Config: c, gone: make(chan struct{}, 1), settings: map[string]model.CameraSettings{}}
 	return s, s.read()
 }
 
@@ -178,48 +180,55 @@ func (s *Service) keep(id string, one model.CameraSettings) error {
 // Run follows what is plugged in, until ctx ends; then no camera runs any more.
 func (s *Service) Run(ctx context.Context) {
 	defer s.end()
-	l, err := uevent.Listen()
-	if err != nil {
-		s.Log.Warn("it is not heard when a camera is plugged in: ask for a detection", "err", err)
-		_ = s.Look()
-		<-ctx.Done()
-		return
-	}
-	defer l.Close() // nobody waits on it
+	came := make(chan struct{}, 1)
+	var heard sync.WaitGroup
+	heard.Go(func() { s.hear(ctx, came) })
+	defer heard.Wait()
 	failed := false
-	for ctx.Err() == nil {
+	for {
 		err := s.Look()
 		if (err != nil) != failed {
 			if failed = err != nil; failed {
 				s.Log.Warn("not all cameras could be looked at", "err", err)
 			}
 		}
-		if !news(ctx, l) {
-			return
-		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(lookSoon):
+			return
+		case <-s.gone:
+		case <-came:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(lookSoon):
+			}
 		}
 	}
 }
 
-// news waits until a video device came or went.
-func news(ctx context.Context, l *uevent.Listener) bool {
-	for {
+// hear tells when a video device came or went.
+func (s *Service) hear(ctx context.Context, came chan<- struct{}) {
+	l, err := uevent.Listen()
+	if err != nil {
+		s.Log.Warn("it is not heard when a camera is plugged in: ask for a detection", "err", err)
+		return
+	}
+	defer l.Close() // nobody waits on it
+	for ctx.Err() == nil {
 		e, err := l.Next(ctx)
 		if ctx.Err() != nil {
-			return false
+			return
 		}
-		if errors.Is(err, uevent.ErrLost) || err == nil && e["SUBSYSTEM"] == "video4linux" {
-			return true
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, uevent.ErrLost), err == nil && e["SUBSYSTEM"] == "video4linux":
+			select {
+			case came <- struct{}{}:
+			default: // it is going to look
+			}
+		case err != nil:
 			select { // a socket that fails at once must not take the processor
 			case <-ctx.Done():
-				return false
 			case <-time.After(linger):
-				return true
 			}
 		}
 	}
@@ -227,9 +236,11 @@ func news(ctx context.Context, l *uevent.Listener) bool {
 
 // end ends all captures.
 func (s *Service) end() {
+	s.looking.Lock() // what is found by a look that is on its way ends too
+	defer s.looking.Unlock()
 	s.mu.Lock()
 	units := s.units
-	s.units = nil
+	s.units, s.ended = nil, true
 	s.mu.Unlock()
 	for _, u := range units {
 		u.leave("the node is stopping")
@@ -240,6 +251,9 @@ func (s *Service) end() {
 func (s *Service) Look() error {
 	s.looking.Lock()
 	defer s.looking.Unlock()
+	if s.over() {
+		return nil
+	}
 	list, err := s.Devices.List()
 	if err != nil && list == nil {
 		return err // that is not to say that there are none
@@ -283,6 +297,12 @@ func (s *Service) Look() error {
 		s.tell(EventFound, model.Info, u, "a camera is there: "+u.name, nil)
 	}
 	return errors.Join(errs...)
+}
+
+func (s *Service) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
 }
 
 // away takes leave of a camera that is gone.

@@ -35,7 +35,10 @@ func (u *unit) run(ctx context.Context) {
 			u.mu.Lock()
 			u.vanished = true
 			u.mu.Unlock()
-			go u.vanish() // it waits for this one
+			select { // the kernel's event may come later, or not be heard
+			case u.service.gone <- struct{}{}:
+			default: // it is going to look
+			}
 			return
 		}
 		if worked {
@@ -57,14 +60,6 @@ func (u *unit) run(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		wait = min(2*wait, longestAgain)
-	}
-}
-
-// vanish has a camera that was unplugged while it ran taken away at once: the event may
-// come later, or not be heard.
-func (u *unit) vanish() {
-	if err := u.service.Look(); err != nil {
-		u.service.Log.Warn("not all cameras could be looked at", "err", err)
 	}
 }
 
