@@ -150,6 +150,13 @@ type BoardRef struct {
 	Problem string      `json:"problem,omitempty" cbor:"4,keyasint,omitempty" doc:"what is wrong in a file on the device" example:"mast.toml:7: i2c[0].sda: expected a pin of the header"`
 }
 
+// BoardDescription is a board that the gateway knows.
+type BoardDescription struct {
+	Digest  string `json:"digest" example:"5d41402abc4b2a76"`
+	BuiltIn bool   `json:"built_in" doc:"it is one of the gateway's release; others are files on nodes"`
+	Board
+}
+
 // BoardSource is where a board's description comes from.
 type BoardSource string
 
