@@ -23,6 +23,7 @@ import (
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
+	"halo.internal/model"
 	"halo.internal/model/paths"
 	"halo.internal/model/version"
 )
@@ -45,6 +46,7 @@ type agent struct {
 	id       identity.State
 	log      *slog.Logger // names the node
 	seen     view
+	hardware hardware
 	spool    *spool.Spool
 	reached  atomic.Bool   // the gateway takes what it is told
 	retry    chan struct{} // a token when the way to the gateway may be back
@@ -66,6 +68,9 @@ func Run(ctx context.Context, c Config) error {
 		c.Log.Warn("settings are wrong, the defaults apply", "err", wrong)
 	} else {
 		a.graph.Set(checkConfig, health.OK, "")
+	}
+	if err := a.lookAtBoard(); err != nil {
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return local.Serve(ctx, c.path(paths.AgentSocket), a.handler()) })
@@ -114,7 +119,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	g.Go(func() error {
 		return send.Run(inner, send.Options{
 			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Life: life(a.BootID), Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
-			Spool: a.spool, Status: a.nodeStatus(), Commands: commands, Neighbours: neighbourhood.New(a.seen.around, sinceBoot), Retry: a.retry, Log: a.log,
+			Spool: a.spool, Status: a.nodeStatus(), Board: a.hardware.board, Commands: commands, Neighbours: neighbourhood.New(a.seen.around, sinceBoot), Retry: a.retry, Log: a.log,
 			Health: func(s health.State, detail string) {
 				a.graph.Set(checkGateway, s, detail)
 				a.reached.Store(s == health.OK)
@@ -126,6 +131,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		g.Go(func() error { commands.Run(inner); return nil })
 	}
 	g.Go(func() error { a.forwardEvents(inner); return nil })
+	g.Go(func() error { a.watchBoard(inner); return nil })
 	err = g.Wait()
 	// The sampler has closed its batch: this is the last of it.
 	if flushErr := a.spool.Flush(time.Now(), true); flushErr != nil {
@@ -175,6 +181,11 @@ func (a *agent) judgePerm(err error) {
 func (a *agent) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+local.RouteHealth, a.graph)
+	mux.HandleFunc("GET "+local.RouteBoard, func(w http.ResponseWriter, _ *http.Request) {
+		k := a.hardware.known()
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(model.NodeBoard{Model: k.Tree.Model, Ref: k.Ref, Board: k.Board}) // as below
+	})
 	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
 		st := a.seen.status()
 		st.Sample, st.Send = time.Duration(a.settings.Sample), time.Duration(a.settings.Send)

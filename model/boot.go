@@ -19,6 +19,7 @@ type BootReport struct {
 	Slot       string      `json:"slot" enum:"a,b,flat"`
 	Disk       string      `json:"disk,omitempty" doc:"name of the disk that runs"`
 	Version    string      `json:"version,omitempty" doc:"release in the slot"`
+	Board      string      `json:"board,omitempty" doc:"board whose image is in the slot"`
 	Kernel     string      `json:"kernel"`
 	Committed  bool        `json:"committed" doc:"the slot was healthy, in this start or before"`
 	Healthy    bool        `json:"healthy" doc:"halo-mesh called this start healthy"`

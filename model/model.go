@@ -206,6 +206,7 @@ type NodeStatus struct {
 	Interfaces []Interface `json:"interfaces"`
 	Serial     string      `json:"serial,omitempty" doc:"of the board, as its device tree has it"`
 	Clients    []Client    `json:"clients,omitempty" doc:"hosts behind the node that are no members"`
+	BoardFile  *BoardRef   `json:"board_file,omitempty" doc:"which description of its board the node goes by"`
 }
 
 // JoinRequest is the body of POST /v1/nodes/join. The first post may leave

@@ -150,6 +150,7 @@ func trim(s *model.NodeStatus) {
 	for _, t := range []*string{&s.Name, (*string)(&s.Role), &s.Board, &s.Kernel, &s.Version, &s.Commit, &s.Slot, &s.State, &s.Missing, &s.Serial} {
 		*t = clip(*t, maxText)
 	}
+	s.BoardFile = trimBoard(s.BoardFile)
 	if len(s.Interfaces) > maxInterfaces {
 		s.Interfaces = s.Interfaces[:maxInterfaces]
 	}

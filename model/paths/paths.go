@@ -55,6 +55,7 @@ const (
 	Restored     = "restored"     // the one that it was made last (model.Restored)
 	Firewall     = "firewall"     // what people have set of a gateway's firewall
 	AgentTOML    = "agent.toml"
+	BoardsDir    = "boards" // people's board files
 	SpoolDir     = "agent/spool"
 	Commands     = "agent/commands" // which commands of the gateway were begun, and what became of them
 	GatewayDir   = "gateway"
