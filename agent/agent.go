@@ -48,6 +48,7 @@ type agent struct {
 	seen     view
 	hardware hardware
 	spool    *spool.Spool
+	where    *whereabouts
 	reached  atomic.Bool   // the gateway takes what it is told
 	retry    chan struct{} // a token when the way to the gateway may be back
 	restart  chan struct{} // a token when this process is to start anew
@@ -72,7 +73,9 @@ func Run(ctx context.Context, c Config) error {
 	if err := a.lookAtBoard(); err != nil {
 		return err
 	}
+	a.where = newWhereabouts(a)
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { a.where.run(ctx); return nil }) // before all else: it may know what time it is
 	g.Go(func() error { return local.Serve(ctx, c.path(paths.AgentSocket), a.handler()) })
 	g.Go(func() error { return a.watchMesh(ctx) })
 	g.Go(func() error { a.watchClients(ctx); return nil })
@@ -92,6 +95,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	if err != nil {
 		return fmt.Errorf("collectors: %w", err)
 	}
+	set = append(set, a.where)
 	network, ok := a.network(ctx)
 	if !ok {
 		return nil
@@ -188,6 +192,7 @@ func (a *agent) handler() http.Handler {
 	})
 	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
 		st := a.seen.status()
+		st.GPS = a.where.status()
 		st.Sample, st.Send = time.Duration(a.settings.Sample), time.Duration(a.settings.Send)
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(st) // the client went away: nobody to tell
