@@ -34,7 +34,8 @@ func (a *agent) commands(network string) *command.Engine {
 			return ""
 		},
 		LEDs: filepath.Join(a.Root, led.Class), LEDState: a.path(paths.RunLEDs),
-		Config: func() model.AgentConfig { return a.settings.told() },
+		Sensors: a.sensors,
+		Config:  func() model.AgentConfig { return a.settings.told() },
 		Configure: func(c model.AgentConfig) (model.AgentConfig, error) {
 			s, err := a.configure(c)
 			return s.told(), err

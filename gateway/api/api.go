@@ -27,6 +27,7 @@ import (
 	"halo.internal/gateway/endpoints"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/firewall"
+	"halo.internal/gateway/hardware"
 	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/jobs"
 	"halo.internal/gateway/live"
@@ -105,6 +106,7 @@ type Config struct {
 	Visitors  *visitors.Service
 	Endpoints *endpoints.Book
 	Alerts    *alerts.Book
+	Hardware  *hardware.Book
 
 	Alone     bool // there is no halo-mesh
 	Epoch     Epoch
@@ -180,6 +182,7 @@ func New(c Config) *API {
 	a.alertRoutes()
 	a.nodeRoutes()
 	a.boardRoutes()
+	a.sensorRoutes()
 	a.brainRoutes()
 	a.telemetryRoutes()
 	a.exchangeRoutes()

@@ -44,6 +44,8 @@ type session struct {
 	asked  int                    // for whole reports of neighbours
 	boards int                    // how often it was asked for its board
 
+	inventory string // digest of the inventory that it was asked for
+
 	gateway bool // the node is the gateway's own device
 
 	nonce    []byte // of the node's hello, for commands
@@ -117,6 +119,8 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		c.neighbours(m)
 	case wire.BoardMessage:
 		c.board(ctx, m.Board)
+	case wire.InventoryMessage:
+		c.tookInventory(ctx, m)
 	}
 	return nil // types of later releases
 }
@@ -126,6 +130,7 @@ func (c *session) settleStatus() {
 	if c.status != nil && c.allow(&nodeStatuses) {
 		c.server.Registry.Status(c.node, *c.status)
 		c.askForBoard(c.status.BoardFile)
+		c.askForInventory(c.status.Inventory)
 		c.status = nil
 	}
 }

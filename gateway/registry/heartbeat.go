@@ -163,6 +163,7 @@ func trim(s *model.NodeStatus) {
 	if s.Position != nil && !s.Position.Valid() {
 		s.Position = nil
 	}
+	s.Inventory = clip(s.Inventory, maxText)
 	if len(s.Interfaces) > maxInterfaces {
 		s.Interfaces = s.Interfaces[:maxInterfaces]
 	}
