@@ -24,6 +24,7 @@ type Board struct {
 	Firmware   []string        `toml:"firmware"`    // files of gokrazy's firmware package
 	Devices    []string        `toml:"devices"`     // modaliases of what is soldered on, where no device tree says so
 	Packages   []string        `toml:"packages"`    // Go programs of this board's images besides those of the role
+	Virtual    bool            `toml:"virtual"`     // it has the buses of a virtual machine, whose drivers the kernel package lacks
 	DeviceTree []DeviceTree    `toml:"device_tree"` // none where the machine brings its own
 	HaLow      *halow.Settings `toml:"halow"`       // its HaLow radio, if it has one
 }
@@ -86,7 +87,7 @@ func ParseBoard(name string, b []byte) (Board, error) {
 	if err := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(&board); err != nil {
 		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 			row, _ := strict.Errors[0].Position()
-			return Board{}, fmt.Errorf("%s:%d: unknown key %q; expected one of name, models, consoles, config, firmware, devices, packages, [[device_tree]] file source fragments, [halow] chip bus module calibration delay_s reset_line reset_active_high host scheme antenna_gain_dbi cable_loss_db max_power_dbm params", name, row, strings.Join(strict.Errors[0].Key(), "."))
+			return Board{}, fmt.Errorf("%s:%d: unknown key %q; expected one of name, models, consoles, config, firmware, devices, packages, virtual, [[device_tree]] file source fragments, [halow] chip bus module calibration delay_s reset_line reset_active_high host scheme antenna_gain_dbi cable_loss_db max_power_dbm params", name, row, strings.Join(strict.Errors[0].Key(), "."))
 		}
 		if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 			row, col := bad.Position()
