@@ -14,7 +14,7 @@ OUT   ?= out
 # All that building and running needs besides Go, and the peers of the tests:
 # Debian packages.
 PACKAGES = qemu-system-arm qemu-utils mtools dosfstools e2fsprogs squashfs-tools xz-utils kmod device-tree-compiler git
-PEERS    = netbase nftables iproute2 iputils-ping isc-dhcp-client udhcpc busybox ndisc6 bind9-dnsutils dnsmasq-base avahi-daemon ntpsec-ntpdig
+PEERS    = netbase nftables iproute2 iputils-ping isc-dhcp-client udhcpc busybox ndisc6 bind9-dnsutils dnsmasq-base avahi-daemon ntpsec-ntpdig gpsd-clients
 
 HALO_IMAGE = $(GO) run ./cmd/halo-image
 
@@ -59,7 +59,7 @@ vet: stamp # first: what is wrong shows at once, and what it has compiled the ot
 static: stamp
 	$(GO) tool staticcheck -tags lab ./...
 
-fast: peers stamp
+fast: peers recordings stamp
 	$(GO) test -vet off -p 4 ./mesh $$($(GO) list ./... | grep -v '/mesh$$') # they wait more than they work, ./mesh the longest
 
 race: stamp ## the fast tests under the race detector (needs a C compiler; HALO does not)
@@ -133,12 +133,31 @@ soak: deps build lab-images ## restarts twenty times, a partition of an hour, fa
 	@cat $(OUT)/scenarios-*.txt
 
 #: Build
-.PHONY: deps peers npm stamp build lab-images testvm clean
+.PHONY: deps peers recordings npm stamp build lab-images testvm clean
 deps: ## install the Debian packages that are missing
 	@$(call install,$(PACKAGES))
 
 peers: ## install those that tests speak to
 	@$(call install,$(PACKAGES) $(PEERS))
+
+# What receivers have said, as gpsd's authors have recorded it: part of Debian's source of
+# gpsd, which the archive hands out where it hands out packages. Without it that test is
+# skipped.
+RECORDINGS = .cache/gpsd
+recordings: ## fetch recordings of GPS receivers, which tests read
+	@test -d $(RECORDINGS)/test/daemon || ! command -v apt-get >/dev/null || { $(fetch-recordings); } || \
+		echo "No recordings of GPS receivers: Debian's source of gpsd could not be had" >&2
+
+define fetch-recordings
+rm -rf $(RECORDINGS).new && mkdir -p $(RECORDINGS).new/parts $(RECORDINGS).new/lists/partial $(RECORDINGS).new/gpsd && cd $(RECORDINGS).new && \
+for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do \
+	if [ -e $$f ]; then sed -n '/\/debian/s/^deb /deb-src /p' $$f > parts/$$(basename $$f .list).list; fi; done; \
+for f in /etc/apt/sources.list.d/*.sources; do \
+	if grep -q '/debian' $$f 2>/dev/null; then sed 's/^Types:.*/Types: deb-src/' $$f > parts/$$(basename $$f); fi; done; \
+apt="apt-get -qq -oDir::Etc::sourcelist=/dev/null -oDir::Etc::sourceparts=$$PWD/parts -oDir::State::Lists=$$PWD/lists -oDir::Cache=$$PWD -oAPT::Sandbox::User="; \
+$$apt update && $$apt --download-only source gpsd && tar -xf gpsd_*.orig.tar.* -C gpsd --strip-components 1 --wildcards '*/test/daemon/*' && \
+cd - >/dev/null && rm -rf $(RECORDINGS) && mv $(RECORDINGS).new/gpsd $(RECORDINGS) && rm -rf $(RECORDINGS).new
+endef
 
 npm: ## install npm, from which the linter of the API's document comes, where there is none
 	@$(call install,$(if $(shell command -v npm),,nodejs npm))

@@ -46,6 +46,7 @@ type agent struct {
 	log      *slog.Logger // names the node
 	seen     view
 	spool    *spool.Spool
+	where    *whereabouts
 	reached  atomic.Bool   // the gateway takes what it is told
 	retry    chan struct{} // a token when the way to the gateway may be back
 	restart  chan struct{} // a token when this process is to start anew
@@ -67,7 +68,9 @@ func Run(ctx context.Context, c Config) error {
 	} else {
 		a.graph.Set(checkConfig, health.OK, "")
 	}
+	a.where = newWhereabouts(a)
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { a.where.run(ctx); return nil }) // before all else: it may know what time it is
 	g.Go(func() error { return local.Serve(ctx, c.path(paths.AgentSocket), a.handler()) })
 	g.Go(func() error { return a.watchMesh(ctx) })
 	g.Go(func() error { a.watchClients(ctx); return nil })
@@ -87,6 +90,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	if err != nil {
 		return fmt.Errorf("collectors: %w", err)
 	}
+	set = append(set, a.where)
 	network, ok := a.network(ctx)
 	if !ok {
 		return nil
@@ -177,6 +181,7 @@ func (a *agent) handler() http.Handler {
 	mux.Handle("GET "+local.RouteHealth, a.graph)
 	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
 		st := a.seen.status()
+		st.GPS = a.where.status()
 		st.Sample, st.Send = time.Duration(a.settings.Sample), time.Duration(a.settings.Send)
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(st) // the client went away: nobody to tell

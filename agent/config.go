@@ -44,6 +44,7 @@ type Settings struct {
 	SpoolDelay     Duration `toml:"spool_delay,omitempty"`      // an unacknowledged reading is on disk by then
 	SpoolBudgetMiB int64    `toml:"spool_budget_mib,omitempty"` // of all that is on disk
 	Gateway        string   `toml:"gateway,omitempty"`          // address of the stream
+	GPS            *GPS     `toml:"gps,omitempty"`
 }
 
 // Defaults.
@@ -70,6 +71,9 @@ func (s Settings) or(o Settings) Settings {
 	}
 	if s.Gateway == "" {
 		s.Gateway = o.Gateway
+	}
+	if s.GPS == nil {
+		s.GPS = o.GPS
 	}
 	return s
 }
@@ -100,6 +104,9 @@ func (s Settings) check() error {
 	if u, err := url.Parse(s.Gateway); err != nil || u.Scheme != "ws" || u.Host == "" {
 		errs = append(errs, fmt.Errorf("gateway: expected ws://host:port/path, got %q", s.Gateway))
 	}
+	if s.GPS != nil {
+		errs = append(errs, s.GPS.check())
+	}
 	return errors.Join(errs...)
 }
 
@@ -125,7 +132,7 @@ func parseSettings(name string, b []byte) (Settings, error) {
 	err := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(&s)
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 		row, _ := strict.Errors[0].Position()
-		return Settings{}, fmt.Errorf("%s:%d: unknown key %q; expected sample, send, spool_delay, spool_budget_mib or gateway", name, row, strings.Join(strict.Errors[0].Key(), "."))
+		return Settings{}, fmt.Errorf("%s:%d: unknown key %q; expected sample, send, spool_delay, spool_budget_mib, gateway or [gps] with port, rate, share and [gps.static] with lat, lon and alt_m", name, row, strings.Join(strict.Errors[0].Key(), "."))
 	}
 	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, col := bad.Position()
@@ -145,10 +152,15 @@ func settingsOf(c model.AgentConfig) Settings {
 
 // told are the settings as a command's answer tells them.
 func (s Settings) told() model.AgentConfig {
-	return model.AgentConfig{
+	c := model.AgentConfig{
 		SampleS: time.Duration(s.Sample).Seconds(), SendS: time.Duration(s.Send).Seconds(),
 		SpoolDelayS: time.Duration(s.SpoolDelay).Seconds(), SpoolBudgetMiB: s.SpoolBudgetMiB,
 	}
+	if s.GPS != nil && s.GPS.Static != nil {
+		p := s.GPS.Static
+		c.Position = &model.ConfigPosition{Lat: p.Lat, Lon: p.Lon, AltM: p.Alt}
+	}
+	return c
 }
 
 // configure writes what a command has changed to agent.toml, from which the next start
@@ -161,6 +173,19 @@ func (c Config) configure(change model.AgentConfig) (Settings, error) {
 		file = Settings{}
 	}
 	file = settingsOf(change).or(file)
+	if p := change.Position; p != nil {
+		g := GPS{}
+		if file.GPS != nil {
+			g = *file.GPS
+		}
+		g.Static = nil
+		if !p.None {
+			g.Static = &Static{Lat: p.Lat, Lon: p.Lon, Alt: p.AltM}
+		}
+		if file.GPS = &g; g == (GPS{}) {
+			file.GPS = nil
+		}
+	}
 	all := c.Flags.or(file).or(defaults(c.Role))
 	if err := all.check(); err != nil {
 		return Settings{}, model.RefuseCommand(model.CodeInvalid, "%v", err)
@@ -178,6 +203,7 @@ type Config struct {
 	Role   model.Role // of the image
 	BootID string     // the kernel's name for this start of the machine
 	Flags  Settings   // of the command line: before those of the file
+	GPSD   []string   // addresses at which the receiver is shared in gpsd's protocol; none: it is not
 	Log    *slog.Logger
 }
 
@@ -210,5 +236,6 @@ func Machine(flags Settings, log *slog.Logger) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("boot ID: %w", err)
 	}
-	return Config{Role: role, BootID: strings.TrimSpace(string(boot)), Flags: flags, Log: log}, nil
+	gpsd := []string{fmt.Sprintf(":%d", paths.GPSDPort)}
+	return Config{GPSD: gpsd, Role: role, BootID: strings.TrimSpace(string(boot)), Flags: flags, Log: log}, nil
 }

@@ -35,6 +35,7 @@ func (a *agent) nodeStatus() func() model.NodeStatus {
 			st.Interfaces = st.Interfaces[:maxInterfaces]
 		}
 		st.Clients = a.seen.clientsNow()
+		st.Position = a.where.position()
 		st.UptimeS = uptime()
 		// What is broken in the mesh explains what is broken here.
 		r := a.graph.Report()
@@ -91,10 +92,13 @@ func slot(file string) string {
 func uptime() int64 { return int64(sinceBoot() / 1000) }
 
 // sinceBoot returns the milliseconds since the start of the machine.
-func sinceBoot() uint64 {
+func sinceBoot() uint64 { return uint64(bootTime() / time.Millisecond) }
+
+// bootTime is the same, exactly.
+func bootTime() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
 		return 0
 	}
-	return uint64(time.Duration(t.Nano()) / time.Millisecond)
+	return time.Duration(t.Nano())
 }

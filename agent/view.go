@@ -76,6 +76,13 @@ func (v *view) opened(s *spool.Spool) {
 	v.spool = s
 }
 
+// spoolNow is the spool; nil before it is open.
+func (v *view) spoolNow() *spool.Spool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.spool
+}
+
 // keep wraps the collectors so that the latest readings can be asked for.
 func (v *view) keep(collectors func(context.Context) ([]collect.Reading, error)) func(context.Context) ([]collect.Reading, error) {
 	return func(ctx context.Context) ([]collect.Reading, error) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -187,9 +188,11 @@ may ask for it, and events say that it was done.`, cobra.RangeArgs(1, 2), func(a
 func (a *app) nodeConfig() *cobra.Command {
 	var sample, send, delay time.Duration
 	var budget int64
-	c := a.commandTo("config NODE", "show or change how often a node measures and sends", `Config shows the settings of the node's halo-agent, or changes those that are
+	var position string
+	c := a.commandTo("config NODE", "show or change how often a node measures and sends, and where it is", `Config shows the settings of the node's halo-agent, or changes those that are
 given; the agent then starts anew.`, cobra.ExactArgs(1), func([]string) (model.Command, error) {
-		return model.Command{Kind: model.CommandConfig, Config: &model.AgentConfig{SampleS: sample.Seconds(), SendS: send.Seconds(), SpoolDelayS: delay.Seconds(), SpoolBudgetMiB: budget}}, nil
+		where, err := parsePosition(position)
+		return model.Command{Kind: model.CommandConfig, Config: &model.AgentConfig{SampleS: sample.Seconds(), SendS: send.Seconds(), SpoolDelayS: delay.Seconds(), SpoolBudgetMiB: budget, Position: where}}, err
 	}, func(_ context.Context, _ *client.Client, j apitype.Job) error {
 		var s model.AgentConfig
 		if err := json.Unmarshal(j.Result, &s); err != nil {
@@ -201,6 +204,9 @@ given; the agent then starts anew.`, cobra.ExactArgs(1), func([]string) (model.C
 			t.Row("Batches every", secondsOf(s.SendS))
 			t.Row("On disk after", secondsOf(s.SpoolDelayS)) // if not acknowledged
 			t.Row("Spool", table.Bytes(s.SpoolBudgetMiB<<20))
+			if p := s.Position; p != nil {
+				t.Row("Position", place(model.Position{Source: model.PositionStatic, Lat: p.Lat, Lon: p.Lon, AltM: p.AltM}))
+			}
 			return t.Write(w)
 		})
 	})
@@ -208,7 +214,34 @@ given; the agent then starts anew.`, cobra.ExactArgs(1), func([]string) (model.C
 	c.Flags().DurationVar(&send, "send", 0, "`time` between two batches")
 	c.Flags().DurationVar(&delay, "spool-delay", 0, "`time` until an unacknowledged reading is on disk")
 	c.Flags().Int64Var(&budget, "spool-budget", 0, "`MiB` of disk for what is not acknowledged")
+	c.Flags().StringVar(&position, "position", "", "where the node is while no GPS receiver knows: `LAT,LON[,ALT]` in degrees and metres, or none")
 	return c
+}
+
+// parsePosition reads degrees north and east and metres above the sea; empty: nothing is
+// to change.
+func parsePosition(s string) (*model.ConfigPosition, error) {
+	switch s {
+	case "":
+		return nil, nil
+	case "none":
+		return &model.ConfigPosition{None: true}, nil
+	}
+	parts := strings.Split(s, ",")
+	var v []float64
+	for _, p := range parts {
+		if n, err := strconv.ParseFloat(strings.TrimSpace(p), 64); err == nil {
+			v = append(v, n)
+		}
+	}
+	if len(v) != len(parts) || len(v) < 2 || len(v) > 3 {
+		return nil, fmt.Errorf("--position: expected LAT,LON or LAT,LON,ALT such as 48.1173,11.5167,520, or none, got %q", s)
+	}
+	p := &model.ConfigPosition{Lat: v[0], Lon: v[1]}
+	if len(v) == 3 {
+		p.AltM = &v[2]
+	}
+	return p, nil
 }
 
 func secondsOf(s float64) table.Cell { return table.In("s", "", s) }

@@ -163,10 +163,25 @@ func writeNode(w io.Writer, n apitype.NodeDetail, names map[string]string, now t
 	t.Row("Underlay", address(n.Underlay))
 	t.Row("Uptime", time.Duration(n.UptimeS)*time.Second)
 	t.Row("Boot", n.Boot)
+	if n.Position != nil {
+		t.Row("Position", place(*n.Position))
+	}
 	t.Row("Joined", table.Age(now, n.Joined))
 	t.Row("Admitted by", n.AdmittedBy)
 	t.Row("Seen", seen(now, n.Node))
 	return writeTables(w, append([]section{{1, t}}, sections(n, names, now)...))
+}
+
+// place puts a position into words.
+func place(p model.Position) string {
+	s := fmt.Sprintf("%.6f, %.6f", p.Lat, p.Lon)
+	if p.AltM != nil {
+		s += fmt.Sprintf(", %.0f m", *p.AltM)
+	}
+	if p.AccuracyM > 0 {
+		s += fmt.Sprintf(" ±%.0f m", p.AccuracyM)
+	}
+	return s + " (" + string(p.Source) + ")"
 }
 
 // sections are what hangs on a node.

@@ -25,7 +25,7 @@ const policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-acti
 
 // handler returns the routes of port 80.
 func handler(v *view) (http.Handler, error) {
-	page, err := template.New("page.html").Funcs(template.FuncMap{"amount": amount, "reading": reading, "age": age}).ParseFS(files, "page/page.html")
+	page, err := template.New("page.html").Funcs(template.FuncMap{"amount": amount, "reading": reading, "position": position, "age": age}).ParseFS(files, "page/page.html")
 	if err != nil {
 		return nil, fmt.Errorf("page: %w", err)
 	}
@@ -105,6 +105,28 @@ func reading(st *model.AgentStatus, metric string) string {
 		}
 	}
 	return "–"
+}
+
+// position puts into words where the node is, and how well that is known.
+func position(g *model.GPSStatus) string {
+	state := map[model.GPSState]string{
+		model.GPSOff: "GPS is off", model.GPSSearching: "no GPS receiver", model.GPSNoFix: "no GPS fix", model.GPSFix2D: "GPS", model.GPSFix3D: "GPS",
+	}[g.State]
+	if g.Device != "" {
+		state += fmt.Sprintf(", %d of %d satellites", g.Used, g.Seen)
+	}
+	p := g.Position
+	if p == nil {
+		return state
+	}
+	s := fmt.Sprintf("%.5f, %.5f", p.Lat, p.Lon)
+	if p.AccuracyM > 0 {
+		s += fmt.Sprintf(" ±%.0f m", p.AccuracyM)
+	}
+	if p.Source == model.PositionStatic {
+		s += " (as it was set)"
+	}
+	return s + "; " + state
 }
 
 // amount prints a value for people: large sizes in larger units.

@@ -66,6 +66,7 @@ const (
 	RouteCode         = "/v1/code"
 	RouteClaimCode    = "/v1/boot/claim-code"
 	RouteTime         = "/v1/time"
+	RouteGPSTime      = "/v1/time/gps"
 	RouteTimeline     = "/v1/timeline"
 	RouteMembership   = "/v1/membership"
 	RouteChannels     = "/v1/radios/channels"
@@ -308,6 +309,12 @@ func (m *Mesh) DeleteClaimCode(ctx context.Context) error {
 // none that is better. One that makes no sense is an error wrapping ErrInvalid.
 func (m *Mesh) OfferTime(ctx context.Context, o model.TimeOffer) error {
 	return m.do(ctx, http.MethodPut, RouteTime, o, nil)
+}
+
+// GPSTime hands over the time of the device's GPS receiver. One that makes no sense is an
+// error wrapping ErrInvalid.
+func (m *Mesh) GPSTime(ctx context.Context, t model.GPSTime) error {
+	return m.do(ctx, http.MethodPut, RouteGPSTime, t, nil)
 }
 
 // Channels returns the channels of all radios.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -31,12 +32,16 @@ func (m *core) announceConfig() announce.Config {
 }
 
 // sinceBoot returns the milliseconds since the machine started, sleep included.
-func sinceBoot() uint64 {
+func sinceBoot() uint64 { return uint64(bootTime() / time.Millisecond) }
+
+// bootTime is the same, exactly (CLOCK_BOOTTIME): all processes have it in common, and
+// nobody sets it.
+func bootTime() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
 		panic("mesh: no boot clock: " + err.Error()) // every kernel since 2.6.39 has it
 	}
-	return uint64(t.Nano() / 1e6)
+	return time.Duration(t.Nano())
 }
 
 // errNoUnderlay is wrapped while the overlay waits for what it runs over. That

@@ -134,6 +134,8 @@ type core struct {
 	sketch  *picture[model.MeshStatus] // the brief one
 	seen    seen                       // the sketch's alone
 	around  atomic.Uint64              // see MeshStatus.Around
+
+	gpsRefused atomic.Bool // the last time of GPS was not taken, which has been told
 	// contact is awake when a link was made.
 	contact chan struct{}
 	// meetNow is awake when members may have come to be at other addresses.

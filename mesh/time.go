@@ -117,6 +117,7 @@ const (
 	eventClockCorrected = "clock.corrected"
 	eventClockRefused   = "clock.refused"
 	sourceLogin         = "login"
+	sourceGPS           = "gps"
 )
 
 // offered takes the time from somebody who has logged in, where nothing knows better. It
@@ -143,4 +144,63 @@ func (m *core) offered(o model.TimeOffer) (taken bool, err error) {
 	m.events.Add(kind, model.Info, message, append(from,
 		"from", stamp(c.From), "to", stamp(c.To), "offset", c.Offset().Round(time.Millisecond).String(), "quality", string(c.Quality))...)
 	return true, nil
+}
+
+// satellites takes the time of the device's GPS receiver, which halo-agent has checked for
+// sense. news is true when the clock is of another time or quality than before.
+func (m *core) satellites(t model.GPSTime) (news, wentBack bool, err error) {
+	age := time.Duration(int64(bootTime()) - t.BootNS)
+	if t.AccuracyMS < 0 || t.AccuracyMS > 10_000 {
+		return false, false, fmt.Errorf("%w: expected an accuracy of 0 to 10000 ms, got %d", api.ErrInvalid, t.AccuracyMS)
+	}
+	before := m.clock.State()
+	c, err := m.clock.Satellites(t.Time, age, time.Duration(t.AccuracyMS)*time.Millisecond)
+	switch {
+	case errors.Is(err, clock.ErrRefused):
+		if m.gpsRefused.CompareAndSwap(false, true) { // it comes again each minute
+			m.events.Add(eventClockRefused, model.Warning, "time of the GPS receiver is not taken: "+err.Error(), "source", sourceGPS)
+		}
+		return false, false, fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	case err != nil:
+		return false, false, err
+	}
+	m.gpsRefused.Store(false)
+	after := m.clock.State()
+	if !c.Stepped && after.Quality == before.Quality {
+		return false, false, nil
+	}
+	m.saveClockState()
+	kind, message := eventClockConfirmed, "GPS has the same time"
+	if c.Stepped {
+		m.saveClock()
+		kind, message = eventClockCorrected, "clock set by GPS"
+	}
+	m.events.Add(kind, model.Info, message, "source", sourceGPS,
+		"from", stamp(c.From), "to", stamp(c.To), "offset", c.Offset().Round(time.Millisecond).String(), "quality", string(c.Quality))
+	return true, after.Steps != before.Steps, nil
+}
+
+// GPSTime of a device without a network counts from its start.
+func (m *core) GPSTime(t model.GPSTime) error {
+	_, _, err := m.satellites(t)
+	return err
+}
+
+// GPSTime has the mesh hear at once that this gateway knows the time.
+func (g *gateway) GPSTime(t model.GPSTime) error {
+	news, _, err := g.satellites(t)
+	if news {
+		g.voice.Changed()
+		wake(g.overlayNow) // the list of members has to be of a time that has come
+	}
+	return err
+}
+
+// GPSTime has peers learn where handshakes restart in the past.
+func (n *node) GPSTime(t model.GPSTime) error {
+	_, wentBack, err := n.satellites(t)
+	if wentBack {
+		n.search.Ask()
+	}
+	return err
 }

@@ -242,3 +242,60 @@ func wokenBy(c chan struct{}) bool {
 		return false
 	}
 }
+
+// TestTheTimeOfGPS is taken by whoever has a receiver, within sense, and the network hears of
+// a gateway's.
+func TestTheTimeOfGPS(t *testing.T) {
+	key := identity.New()
+	build := time.Now().AddDate(0, -6, 0)
+	told := func(at time.Time) model.GPSTime {
+		return model.GPSTime{Time: at, BootNS: int64(bootTime()), AccuracyMS: 1000}
+	}
+	g := bareGateway(t, key)
+	n := newNode(bareCore(t, key.Public(), identity.New()))
+	for name, d := range map[string]struct {
+		*core
+		tell func(model.GPSTime) error
+	}{"gateway": {g.core, g.GPSTime}, "node": {n.core, n.GPSTime}} {
+		sys := &settable{ahead: 100 * 24 * time.Hour}
+		d.clock = clock.New(sys, build)
+		events := func() (out []string) {
+			for _, e := range d.events.After(0, 0) {
+				if e.Fields["source"] == sourceGPS {
+					out = append(out, e.Kind)
+				}
+			}
+			return out
+		}
+		old := told(time.Now())
+		old.BootNS -= int64(time.Hour)
+		vague := told(time.Now())
+		vague.AccuracyMS = 1 << 40
+		for _, wrong := range []model.GPSTime{told(build.AddDate(0, 0, -1)), old, vague, {}} {
+			if err := d.tell(wrong); !errors.Is(err, api.ErrInvalid) {
+				t.Errorf("%s: %+v: %v", name, wrong, err)
+			}
+		}
+		for range 3 {
+			if err := d.tell(told(time.Now())); err != nil {
+				t.Fatal(name, err)
+			}
+		}
+		if got := strings.Join(events(), " "); got != "clock.refused clock.corrected" {
+			t.Errorf("%s: %s", name, got)
+		}
+		if _, q := d.clock.Now(); q != model.ClockGPS || sys.ahead.Abs() > time.Minute || d.clock.State().Steps != 1 {
+			t.Errorf("%s: %s, %s off", name, q, sys.ahead)
+		}
+		var saved time.Time
+		if _, err := d.store.Get(paths.Clock, "", func(b []byte) (err error) { saved, err = clock.Unmarshal(b); return err }); err != nil || time.Since(saved).Abs() > time.Hour {
+			t.Errorf("%s: the card has %s, %v", name, saved, err)
+		}
+	}
+	if m := g.self(); m.Quality != model.ClockGPS {
+		t.Errorf("it announces %s", m.Quality)
+	}
+	if !wokenBy(g.overlayNow) {
+		t.Error("the list of members is not looked at")
+	}
+}

@@ -10,6 +10,7 @@ type AgentStatus struct {
 	Spool    SpoolStatus   `json:"spool"`
 	Sample   time.Duration `json:"sample_ns"`
 	Send     time.Duration `json:"send_ns"`
+	GPS      *GPSStatus    `json:"gps,omitempty" doc:"the device's receiver"`
 }
 
 // Reading is the value of one metric.

@@ -75,6 +75,16 @@ type AgentConfig struct {
 	SendS          float64 `json:"send_s,omitempty" cbor:"2,keyasint,omitempty" minimum:"0.1" maximum:"3600" example:"60" doc:"seconds between two batches"`
 	SpoolDelayS    float64 `json:"spool_delay_s,omitempty" cbor:"3,keyasint,omitempty" minimum:"1" maximum:"3600" example:"120" doc:"seconds until an unacknowledged reading is on disk"`
 	SpoolBudgetMiB int64   `json:"spool_budget_mib,omitempty" cbor:"4,keyasint,omitempty" minimum:"1" maximum:"1048576" example:"64" doc:"MiB of disk for what is not acknowledged"`
+
+	Position *ConfigPosition `json:"position,omitempty" cbor:"5,keyasint,omitempty" doc:"where the node is while no GPS receiver of it knows"`
+}
+
+// ConfigPosition is where a device was put.
+type ConfigPosition struct {
+	None bool     `json:"none,omitempty" cbor:"1,keyasint,omitempty" doc:"forget it; the rest is ignored"`
+	Lat  float64  `json:"lat,omitempty" cbor:"2,keyasint,omitempty" minimum:"-90" maximum:"90" example:"48.1173" doc:"degrees north, WGS 84"`
+	Lon  float64  `json:"lon,omitempty" cbor:"3,keyasint,omitempty" minimum:"-180" maximum:"180" example:"11.516667" doc:"degrees east"`
+	AltM *float64 `json:"alt_m,omitempty" cbor:"4,keyasint,omitempty" example:"520.5" doc:"above mean sea level"`
 }
 
 // SpeedTicket proves to a device that serves a speed test that whoever comes is the
@@ -300,6 +310,9 @@ func (c *Command) checkConfig() error {
 		if f.v != 0 && !(f.v >= f.low && f.v <= f.most) { // not a number is neither
 			errs = append(errs, fmt.Errorf("config: %s: expected %v to %v, got %v", f.name, f.low, f.most, f.v))
 		}
+	}
+	if p := c.Config.Position; p != nil && !p.None && !(Position{Source: PositionStatic, Lat: p.Lat, Lon: p.Lon, AltM: p.AltM}).Valid() {
+		errs = append(errs, fmt.Errorf("config: position: expected a latitude of -90 to 90, a longitude of -180 to 180 and a height of this Earth, got %v, %v", p.Lat, p.Lon))
 	}
 	return errors.Join(errs...)
 }

@@ -29,6 +29,9 @@ const (
 	ClockGPS     ClockQuality = "gps"
 )
 
+// ClockLifespan is how many years after its build HALO believes a time.
+const ClockLifespan = 20
+
 // TimeOffer is what time it is for somebody who has logged in at the gateway.
 type TimeOffer struct {
 	Time   time.Time `json:"time"`
@@ -206,6 +209,7 @@ type NodeStatus struct {
 	Interfaces []Interface `json:"interfaces"`
 	Serial     string      `json:"serial,omitempty" doc:"of the board, as its device tree has it"`
 	Clients    []Client    `json:"clients,omitempty" doc:"hosts behind the node that are no members"`
+	Position   *Position   `json:"position,omitempty" doc:"where it is; it is not sent anew because that has changed, as telemetry has it"`
 }
 
 // JoinRequest is the body of POST /v1/nodes/join. The first post may leave

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"time"
 
 	"halo.internal/agent/command"
@@ -195,7 +196,7 @@ func (d Device) config(_ context.Context, t *command.Task) (command.Result, erro
 	if err != nil {
 		return command.Result{}, err
 	}
-	if next == d.Config() {
+	if reflect.DeepEqual(next, d.Config()) {
 		return command.Result{Value: next}, nil
 	}
 	return command.Result{Value: next, Then: d.Restart}, nil

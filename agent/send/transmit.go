@@ -67,6 +67,9 @@ func (s *session) sendNeighbours(ctx context.Context, along bool) error {
 // lasting leaves out of a status what changes all the time.
 func lasting(st model.NodeStatus) model.NodeStatus {
 	st.UptimeS = 0
+	if st.Position != nil { // telemetry has it; that there is one, or none, is worth a status
+		st.Position = &model.Position{Source: st.Position.Source}
+	}
 	st.Interfaces = slices.Clone(st.Interfaces)
 	for i := range st.Interfaces {
 		st.Interfaces[i].RxBytes, st.Interfaces[i].TxBytes = 0, 0

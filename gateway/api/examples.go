@@ -34,7 +34,7 @@ var exampleTexts = map[string]string{
 }
 
 // exampleFalse are what is seldom so.
-var exampleFalse = []string{"revoked", "volatile", "disabled", "anyway", "more", "reset", "urgent", "waits", "secret", "rotate_secret"}
+var exampleFalse = []string{"revoked", "volatile", "disabled", "anyway", "more", "reset", "urgent", "waits", "secret", "rotate_secret", "none"}
 
 const (
 	exampleNode = "n-b3x5k2m7q4w6c8d2f5ga"

@@ -118,6 +118,7 @@ func (r *Registry) Status(id string, s model.NodeStatus) {
 	l.status, l.present, l.seen = s, present, r.clock.Now()
 	identity := s.Slot != old.Slot || s.Serial != old.Serial || s.Version != old.Version && s.Version != ""
 	old.UptimeS, s.UptimeS = 0, 0
+	old.Position, s.Position = source(old.Position), source(s.Position) // a device that moves wears no card
 	same := before != nil && maps.EqualFunc(before, present, sameShape) && reflect.DeepEqual(old, s)
 	if !same || l.seen.Sub(l.seenSaved).Abs() >= seenEvery {
 		l.report(present, l.seen)
@@ -139,6 +140,14 @@ func (r *Registry) Status(id string, s model.NodeStatus) {
 	}
 }
 
+// source is what of a position lasts.
+func source(p *model.Position) *model.Position {
+	if p == nil {
+		return nil
+	}
+	return &model.Position{Source: p.Source}
+}
+
 // sameShape compares interfaces without their counters.
 func sameShape(a, b model.Interface) bool {
 	a.RxBytes, a.TxBytes, b.RxBytes, b.TxBytes = 0, 0, 0, 0
@@ -149,6 +158,9 @@ func sameShape(a, b model.Interface) bool {
 func trim(s *model.NodeStatus) {
 	for _, t := range []*string{&s.Name, (*string)(&s.Role), &s.Board, &s.Kernel, &s.Version, &s.Commit, &s.Slot, &s.State, &s.Missing, &s.Serial} {
 		*t = clip(*t, maxText)
+	}
+	if s.Position != nil && !s.Position.Valid() {
+		s.Position = nil
 	}
 	if len(s.Interfaces) > maxInterfaces {
 		s.Interfaces = s.Interfaces[:maxInterfaces]

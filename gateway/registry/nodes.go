@@ -157,6 +157,7 @@ func (r *Registry) addLive(n *apitype.Node, seen *time.Time) {
 	n.Online, n.Boot = l.online > 0, l.boot
 	n.State, n.Missing, n.Kernel, n.Commit, n.Slot = s.State, s.Missing, s.Kernel, s.Commit, s.Slot
 	n.Volatile, n.UptimeS = s.Volatile, s.UptimeS
+	n.Position = s.Position
 	n.Board, n.Version = cmp.Or(s.Board, n.Board), cmp.Or(s.Version, n.Version)
 	if !l.seen.IsZero() {
 		*seen = l.seen

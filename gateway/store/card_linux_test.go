@@ -14,11 +14,12 @@ import (
 // and that a rollback journal is gone, which would take the commit back.
 func TestCutCard(t *testing.T) {
 	for name, kind := range map[string]Kind{
-		"log":              {},
-		"log, alone":       {Alone: true},
-		"log, with sums":   {Sums: true, Scrub: true},
-		"rollback journal": {Rollback: true},
-		"other pages":      {PageSize: 1024, Alone: true},
+		"log":               {},
+		"log, alone":        {Alone: true},
+		"log, with sums":    {Sums: true, Scrub: true},
+		"rollback journal":  {Rollback: true},
+		"journal of a week": {Rollback: true, PageSize: 1024},
+		"other pages":       {PageSize: 1024, Alone: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			disk := disktest.New(t)

@@ -58,6 +58,10 @@ const busyTimeout = 4 * time.Second
 // allocated again.
 const logFrames = 240
 
+// mediumBlock is what SQLite takes a medium to write at once where it is not told, and what a
+// file system does write at once: octets.
+const mediumBlock = 4096
+
 // dsn of modernc's driver. No mmap and one writer: the precautions of
 // SQLite's own notes on corruption.
 func dsn(path string, k Kind, writer bool) string {
@@ -90,6 +94,11 @@ func dsn(path string, k Kind, writer bool) string {
 	cache := cmp.Or(k.Cache, 1024)
 	for _, p := range append(pragmas, "foreign_keys(1)", "temp_store(MEMORY)", fmt.Sprintf("cache_size(-%d)", cache), "mmap_size(0)") {
 		v.Add("_pragma", p)
+	}
+	if k.Rollback && k.PageSize > 0 && k.PageSize < mediumBlock {
+		// A power cut may spoil all of the block that is being written: the journal is to have its
+		// other pages too. https://www.sqlite.org/psow.html
+		v.Set("psow", "0")
 	}
 	if k.Alone {
 		v.Set("vfs", "unix-excl") // https://www.sqlite.org/vfs.html

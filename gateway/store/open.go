@@ -51,7 +51,7 @@ type Kind struct {
 	// Writers then wait for all readers.
 	Rollback bool
 	Damaged  bool // it is read as far as it goes, also where its end is missing
-	PageSize int  // octets; 0: SQLite's
+	PageSize int  // octets of a page of a new file; 0: SQLite's
 	Cache    int  // KiB of each connection; 0: 1024
 
 	// Alone keeps other processes out while it is open: what SQLite has of the log in a file

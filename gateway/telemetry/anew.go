@@ -30,11 +30,12 @@ const (
 	rewriteBurst     = 64 << 20
 	rewritePerSecond = 1 << 10 // 88 MB a day
 
-	// What is written besides, as measured: for a block a page where its neighbours stay as
-	// they are; for a file, by its compaction and for its rollups, what its small tables and
-	// indexes take, twice.
-	blockPages = weekPage
-	filePages  = 24 * weekPage
+	// What is written besides, as measured: for a block whose neighbours stay as they are, in
+	// file and journal, what it shares pages with, and whatever else lies in the blocks of the
+	// medium that these are in; for a file, by its compaction and for its rollups, what its
+	// small tables and indexes take.
+	blockPages = 16 << 10
+	filePages  = 96 << 10
 )
 
 // account is what a node owes for what was written anew. The zero value owes nothing.

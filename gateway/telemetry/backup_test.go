@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -124,7 +125,7 @@ func TestABackupOfADamagedWeek(t *testing.T) {
 
 func TestABackupOfALaterRelease(t *testing.T) {
 	for name, change := range map[string]struct{ file, query string }{
-		"a week":      {"telemetry/2026-W47.db", `PRAGMA user_version = 2`},
+		"a week":      {"telemetry/2026-W47.db", fmt.Sprintf("PRAGMA user_version = %d", weekVersion+1)},
 		"the journal": {"telemetry.db", `INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,7 +44,7 @@ func TestAWeekOfALaterRelease(t *testing.T) {
 	}
 	b.open()
 	e := b.events.list[len(b.events.list)-1]
-	if e.Kind != "telemetry.newer" || e.Fields["from"] != "2026-W47" || e.Fields["weeks"] != "1" || e.Fields["version"] != "2" {
+	if e.Kind != "telemetry.newer" || e.Fields["from"] != "2026-W47" || e.Fields["weeks"] != "1" || e.Fields["version"] != fmt.Sprint(weekVersion+1) {
 		t.Errorf("got event %+v", e)
 	}
 	b.at = epoch.Add(3 * 24 * time.Hour)

@@ -151,7 +151,7 @@ func TestBudget(t *testing.T) {
 }
 
 func testBudget(t *testing.T, at time.Time, edit func(*Config)) {
-	const budget = 3 << 20
+	const budget = 2 << 20
 	b := benchIn(t, t.TempDir(), func(c *Config) {
 		c.Retention.Budget = budget
 		if edit != nil {

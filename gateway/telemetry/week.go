@@ -26,8 +26,8 @@ const unfinished = ".new"
 
 const (
 	maxOpen      = 8 // week files at a time
-	weekVersion  = 1 // of the tables, and of the blocks in them
-	weekPage     = 16 << 10
+	weekVersion  = 2 // of the tables, and of the blocks in them
+	weekPage     = 1 << 10
 	weekCache    = 256 // KiB of each of a file's connections
 	nodeSeries   = maxMetrics
 	weekIDsLimit = 1 << 24
@@ -35,7 +35,9 @@ const (
 
 // The tables of a week. Blocks are rows in the order in which they were written, found by
 // an index: kept in the order of their key they would fill pages by two thirds only.
-// Pages are large since a block is some KiB. Whatever a flipped bit could change carries a
+// Pages are small since a block is some KiB: SQLite has a row that fits into a page there as
+// a whole, and what the others leave of it empty, but of one that does not all pages are full
+// save for the first, which it shares. Whatever a flipped bit could change carries a
 // checksum, as blocks do.
 const weekTables = `
 CREATE TABLE meta (

@@ -76,7 +76,7 @@ const Boot = "boot"
 
 // Purposes that modules may be named for.
 func Purposes() []string {
-	return []string{Boot, "mesh", "radio", "overlay", "firewall", "i2c", "camera", "console", "test"}
+	return []string{Boot, "mesh", "radio", "overlay", "firewall", "i2c", "serial", "camera", "console", "test"}
 }
 
 // Read reads the manifest of the repository at root.

@@ -237,13 +237,15 @@ func TestWhatIsForgedInNamesOfMembers(t *testing.T) {
 		if asked != 1+questions || answered != 1+questions {
 			t.Errorf("of %d questions the gateway heard %d, and the node %d answers", 1+questions, asked, answered)
 		}
-		// Orders prove nothing that costs little. They are repeated.
-		for range 40 {
+		// Orders prove nothing that costs little: one in fifty is heard, by chance. They are
+		// repeated.
+		const repeated = 600
+		for range repeated {
 			gateway.Order(Order{Epoch: 1, Serial: 2, InMS: 1000})
 			time.Sleep(253 * time.Millisecond)
 		}
 		synctest.Wait()
-		t.Logf("of 40 orders %d were heard, while 500 forged messages a second came in the gateway's name", orders)
+		t.Logf("of %d orders %d were heard, while 500 forged messages a second came in the gateway's name", repeated, orders)
 		if orders == 0 {
 			t.Error("no order was heard")
 		}

@@ -51,6 +51,9 @@ type Daemon interface {
 	// OfferTime takes the time of somebody who has logged in, if the device has none
 	// that is better; that it has is no error.
 	OfferTime(model.TimeOffer) error
+	// GPSTime takes the time of the device's GPS receiver. One that makes no sense wraps
+	// ErrInvalid.
+	GPSTime(model.GPSTime) error
 	// Scan may take 20 s.
 	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
 	Channels() ([]model.RadioChannels, error)
@@ -141,6 +144,7 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 		answer(w, nil, d.EraseClaimCode())
 	})
 	put(mux, local.RouteTime, d.OfferTime)
+	put(mux, local.RouteGPSTime, d.GPSTime)
 	get(mux, local.RouteChannels, d.Channels)
 	get(mux, local.RouteLegal, d.Legal)
 	get(mux, local.RouteTopology, d.Topology)

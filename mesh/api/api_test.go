@@ -42,6 +42,7 @@ func (d *daemon) CheckCode(c model.CodeTry) error       { d.last = c.Where; retu
 func (d *daemon) ShowClaimCode(c string) error          { d.last = c; return d.err }
 func (d *daemon) EraseClaimCode() error                 { d.last = "erased"; return d.err }
 func (d *daemon) OfferTime(o model.TimeOffer) error     { d.last = o.User; return d.err }
+func (d *daemon) GPSTime(t model.GPSTime) error         { d.last = fmt.Sprint(t.BootNS); return d.err }
 func (d *daemon) PutRevoked(ids []string) error         { d.last = strings.Join(ids, " "); return d.err }
 func (d *daemon) RotateKey() error                      { d.last = "rotated"; return d.err }
 func (d *daemon) Profile() (model.MeshProfile, error)   { return model.MeshProfile{Phase: "idle"}, d.err }

@@ -15,7 +15,7 @@ import (
 
 // Lifespan is how long after its build HALO believes a time: later ones are a
 // fault or an attack, and would make certificates and tokens expire.
-const Lifespan = 20 // years
+const Lifespan = model.ClockLifespan // years
 
 const (
 	// maxRoundTrip is the oldest answer that is taken: the error of a correction
@@ -35,6 +35,9 @@ const (
 	// time, since two crystals run apart by minutes in a month. One that is
 	// further behind has stopped.
 	drift = 10 * time.Minute
+	// holdover is how long GPS's time stands against the gateway's after GPS was heard last: a
+	// board's crystal is off by a tenth of a second then.
+	holdover = time.Hour
 )
 
 // System is the machine's clock.
@@ -69,7 +72,8 @@ type Clock struct {
 	state    State
 	theirs   model.ClockQuality // see Compared
 	compared time.Time
-	refused  bool // see Correction.Past; nothing was taken since
+	refused  bool      // see Correction.Past; nothing was taken since
+	heard    time.Time // when GPS told the time last, or an earlier process said that it had; monotonic
 }
 
 // New returns the clock of a system built at that time. It changes nothing.
@@ -130,7 +134,7 @@ func (c *Clock) Start(saved time.Time) (Correction, error) {
 func (c *Clock) Resume(s State) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state = s
+	c.state, c.heard = s, time.Now()
 }
 
 // State returns what to keep for Resume.
@@ -244,6 +248,9 @@ func (c *Clock) Correct(a Answer) (Correction, error) {
 	}
 	now, to := c.sys.Now(), a.Time.Add(a.RoundTrip/2)
 	own, login := c.state.Quality, a.Quality == model.ClockLogin
+	if own == model.ClockGPS && time.Since(c.heard) > holdover {
+		own = model.ClockGateway // good once, and drifting since
+	}
 	doubted := c.doubts(now, to, a.Quality)
 	if own == model.ClockGPS || own == model.ClockRTC && theirs < rank[own] && !doubted || own == model.ClockGateway && theirs == 0 || login && c.state.Unconfirmed && c.past(to) {
 		if own == model.ClockRTC && login && to.Sub(now).Abs() <= Estranged {

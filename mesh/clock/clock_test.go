@@ -3,6 +3,7 @@ package clock
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"halo.internal/model"
@@ -356,4 +357,80 @@ func TestAWrongLoginAtABattery(t *testing.T) {
 	if again.Resume(c.State()); !again.Confirmed() || again.State() != c.State() {
 		t.Error("a restart of the process forgets that")
 	}
+}
+
+func TestSatellites(t *testing.T) {
+	second := time.Second
+	for _, tc := range []struct {
+		name     string
+		own      model.ClockQuality
+		now, gps time.Time
+		age      time.Duration
+		accuracy time.Duration
+		want     time.Time // of the clock; zero: it was refused
+		steps    uint32
+	}{
+		{"nothing known", model.ClockNone, days(0), days(300), 0, second, days(300), 0},
+		{"of a while ago", model.ClockNone, days(0), days(300), 3 * second, second, days(300).Add(3 * second), 0},
+		{"back", model.ClockLogin, days(300), days(200), 0, second, days(200), 1},
+		{"right already", model.ClockRTC, days(300), days(300).Add(second), 0, second, days(300), 0},
+		{"a pulse knows better", model.ClockRTC, days(300), days(300).Add(second), 0, time.Millisecond, days(300).Add(second), 0},
+		{"before the build", model.ClockNone, days(0), days(-1), 0, second, time.Time{}, 0},
+		{"1024 weeks early", model.ClockNone, days(0), days(100 - 7*1024), 0, second, time.Time{}, 0},
+		{"too far ahead", model.ClockNone, days(0), build.AddDate(20, 0, 1), 0, second, time.Time{}, 0},
+		{"old", model.ClockNone, days(0), days(300), maxGPSAge + 1, second, time.Time{}, 0},
+		{"of the future", model.ClockNone, days(0), days(300), -1, second, time.Time{}, 0},
+		{"near what the gateway told", model.ClockGateway, days(300), days(314), 0, second, days(314), 0},
+		{"far from what the gateway told", model.ClockGateway, days(300), days(316), 0, second, time.Time{}, 0},
+		{"a battery does not stand against it", model.ClockRTC, days(4000), days(300), 0, second, days(300), 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sys := &fake{now: tc.now}
+			c := New(sys, build)
+			c.Resume(State{Quality: tc.own, Unconfirmed: true})
+			corr, err := c.Satellites(tc.gps, tc.age, tc.accuracy)
+			if tc.want.IsZero() {
+				if !errors.Is(err, ErrRefused) || sys.sets != 0 || c.State().Quality != tc.own {
+					t.Errorf("got %+v, %v", corr, err)
+				}
+				return
+			}
+			if err != nil || !sys.now.Equal(tc.want) || corr.Stepped != !tc.want.Equal(tc.now) {
+				t.Errorf("got %+v, %v, and it is %s", corr, err, sys.now)
+			}
+			if s := c.State(); s.Quality != model.ClockGPS || s.Steps != tc.steps || s.Unconfirmed || !c.Confirmed() {
+				t.Errorf("got %+v", s)
+			}
+			if theirs, at := c.Compared(); theirs != "" || !at.Equal(sys.now) {
+				t.Errorf("compared with %q at %s", theirs, at)
+			}
+			sys.broken = errors.New("not permitted")
+			if _, err := c.Satellites(sys.now.AddDate(0, 0, 1), 0, second); err == nil || errors.Is(err, ErrRefused) {
+				t.Errorf("a clock that can't be set: %v", err)
+			}
+		})
+	}
+}
+
+// TestSatellitesThatFellSilent: their time stands against the gateway's for an hour.
+func TestSatellitesThatFellSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sys := &fake{now: days(300)}
+		c := New(sys, build)
+		if _, err := c.Satellites(days(300), 0, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		gateway := Answer{days(301), model.ClockGPS, 0}
+		time.Sleep(holdover)
+		if corr, err := c.Correct(gateway); err != nil || corr.Stepped || c.State().Quality != model.ClockGPS {
+			t.Errorf("within the hour: %+v, %v", corr, err)
+		}
+		time.Sleep(time.Second)
+		if corr, err := c.Correct(Answer{days(301), model.ClockNone, 0}); err != nil || corr.Stepped {
+			t.Errorf("a gateway that does not know: %+v, %v", corr, err)
+		}
+		if corr, err := c.Correct(gateway); err != nil || !corr.Stepped || c.State().Quality != model.ClockGateway {
+			t.Errorf("after it: %+v, %v", corr, err)
+		}
+	})
 }

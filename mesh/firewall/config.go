@@ -99,6 +99,7 @@ func Services(gateway bool, door uint16) []model.Service {
 		s("ntp", "udp", paths.NTPPort, model.ZoneClients),
 		s("field", "tcp", paths.FieldPort, model.ZoneClients),
 		s("field-tls", "tcp", portHTTPS, model.ZoneClients),
+		s("gpsd", "tcp", paths.GPSDPort, model.ZoneClients), // halo-agent listens where a receiver is to be shared
 		s("relay", "udp", paths.RelayPort, model.ZoneOverlay),
 		s("speed-test", "tcp", paths.SpeedPort, model.ZoneOverlay), // halo-agent listens while it is told to
 	}

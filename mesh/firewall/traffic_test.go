@@ -228,6 +228,7 @@ func TestTrafficOfAGateway(t *testing.T) {
 			udpRow("clients, NTP", cl, cl4, rCl4, 123, "service/clients/ntp/udp", nowhere),
 			tcpRow("clients, Field", cl, cl4, rCl4, 80, "service/clients/field/tcp", nowhere),
 			tcpRow("clients, Field with TLS", cl, cl6, rCl6, 443, "service/clients/field-tls/tcp", nowhere),
+			tcpRow("clients, GPS", cl, cl6, rCl6, 2947, "service/clients/gpsd/tcp", nowhere),
 			tcpRow("clients, API at the overlay's address", cl, cl4, rOv4, 8080, "service/clients/api/tcp", nowhere),
 			tcpRow("clients, door", cl, cl4, rCl4, 4255, "service/clients/door/tcp", nowhere),
 			tcpRow("clients, door at the overlay's address", cl, cl4, rOv4, 4255, "service/clients/door/tcp", nowhere),

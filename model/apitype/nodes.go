@@ -38,6 +38,8 @@ type Node struct {
 	Serial       string       `json:"serial,omitempty" doc:"of the board"`
 	Replaces     string       `json:"replaces,omitempty" doc:"canonical ID of the node whose place it has taken"`
 	Quarantined  *Quarantine  `json:"quarantined,omitempty" doc:"its key was there twice at once: it is shut out until an admin releases it"`
+
+	Position *model.Position `json:"position,omitempty" doc:"where it was when it last said how it is, five minutes ago at most while it is online; the metrics gps.fix.* follow it"`
 }
 
 // NodeList is a page of nodes.

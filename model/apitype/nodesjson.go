@@ -1,6 +1,7 @@
 package apitype
 
 import (
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -88,6 +89,11 @@ func (n *Node) appendJSON(b []byte) ([]byte, error) {
 		of.text("reason", q.Reason)
 		o.b = append(of.b, '}')
 		o.fail(of.err)
+	}
+	if n.Position != nil {
+		o.name("position")
+		b, err := json.Marshal(n.Position)
+		o.set(append(o.b, b...), err)
 	}
 	return append(o.b, '}'), o.err
 }

@@ -83,6 +83,8 @@ func fill(v reflect.Value, noise *rand.Rand) {
 		v.SetInt(noise.Int64() - noise.Int64())
 	case reflect.Uint64:
 		v.SetUint(noise.Uint64())
+	case reflect.Float64:
+		v.SetFloat(noise.NormFloat64() * 90)
 	default:
 		panic(fmt.Sprintf("nothing to fill a %s with", v.Type()))
 	}

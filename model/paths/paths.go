@@ -126,6 +126,7 @@ const (
 	DNSPort         = 53
 	MDNSPort        = 5353
 	NTPPort         = 123
+	GPSDPort        = 2947 // gpsd's protocol: loopback and clients
 )
 
 // Interfaces.

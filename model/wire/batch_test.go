@@ -105,6 +105,28 @@ func TestColumns(t *testing.T) {
 	}
 }
 
+// Values of all widths are read as they were, wherever their bits lie in the octets, and
+// whatever is behind them.
+func TestColumnsOfAllWidths(t *testing.T) {
+	noise := rand.New(rand.NewPCG(3, 4))
+	for width := range 65 {
+		for n := 2; n < 40; n++ {
+			want := make([]int64, n)
+			for i := range want {
+				want[i] = int64(noise.Uint64()>>(64-width)) - 7 // of 0: a shift by 64 gives 0
+			}
+			b := appendColumn(nil, want)
+			for behind := range 10 {
+				got := make([]int64, n)
+				rest, err := readColumn(append(bytes.Clone(b), bytes.Repeat([]byte{0xff}, behind)...), got)
+				if err != nil || len(rest) != behind || cmp.Diff(want, got) != "" {
+					t.Fatalf("%d values of %d bits, %d octets behind them: got %d, %d octets behind, %v, want %d", n, width, behind, got, len(rest), err, want)
+				}
+			}
+		}
+	}
+}
+
 func differencesUndone(vs []int64) []int64 { sum(vs, 1); return vs }
 
 func TestRoundTrip(t *testing.T) {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 )
 
@@ -28,33 +29,38 @@ func appendColumn(dst []byte, vs []int64) []byte {
 	if len(vs) == 1 {
 		return binary.AppendVarint(dst, vs[0])
 	}
-	best, mode, order := int(^uint(0)>>1), 0, 0
+	best, mode, order := math.MaxInt, 0, 0
 	for o := 0; o <= 2 && o < len(vs); o++ {
-		series := differences(vs, o)
-		head, rest := series[:o], series[o:]
-		low, width := frame(rest)
-		if n := varintsLen(head) + varintLen(low) + (len(rest)*width+7)/8; n < best {
+		head := 0
+		for i := range o {
+			head += varintLen(difference(vs, o, i))
+		}
+		low, width := frame(vs, o)
+		if n := head + varintLen(low) + ((len(vs)-o)*width+7)/8; n < best {
 			best, mode, order = n, o, o
 		}
-		if n := varintsLen(series); n < best {
+		n := head
+		for i := o; i < len(vs) && n < best; i++ {
+			n += varintLen(difference(vs, o, i))
+		}
+		if n < best {
 			best, mode, order = n, modeVarints, o
 		}
 	}
-	series := differences(vs, order)
 	if mode == modeVarints {
-		dst = append(dst, modeVarints<<6|byte(order))
-		for _, v := range series {
-			dst = binary.AppendVarint(dst, v)
-		}
-		return dst
+		return appendVarints(append(dst, modeVarints<<6|byte(order)), vs, order, len(vs))
 	}
-	low, width := frame(series[order:])
-	dst = append(dst, byte(mode<<6|min(width, 63)))
-	for _, v := range series[:order] {
-		dst = binary.AppendVarint(dst, v)
+	low, width := frame(vs, order)
+	dst = appendVarints(append(dst, byte(mode<<6|min(width, 63))), vs, order, order)
+	return appendBits(binary.AppendVarint(dst, low), vs, order, low, width)
+}
+
+// appendVarints appends the first n of the differences of that order as varints.
+func appendVarints(dst []byte, vs []int64, order, n int) []byte {
+	for i := range n {
+		dst = binary.AppendVarint(dst, difference(vs, order, i))
 	}
-	dst = binary.AppendVarint(dst, low)
-	return appendBits(dst, series[order:], low, width)
+	return dst
 }
 
 // readColumn fills vs from b and returns the rest of b.
@@ -98,16 +104,17 @@ func readColumn(b []byte, vs []int64) ([]byte, error) {
 	return b, err
 }
 
-// differences returns the order-th differences of vs behind the order first
-// terms that sum needs to undo it. Arithmetic wraps, on both sides alike.
-func differences(vs []int64, order int) []int64 {
-	out := append([]int64(nil), vs...)
-	for o := range order {
-		for i := len(out) - 1; i > o; i-- {
-			out[i] -= out[i-1]
-		}
+// difference returns the i-th of the differences of that order, which is 2 at most: the first
+// ones are the terms that sum needs to undo it. Arithmetic wraps, on both sides alike.
+func difference(vs []int64, order, i int) int64 {
+	switch min(order, i) {
+	case 0:
+		return vs[i]
+	case 1:
+		return vs[i] - vs[i-1]
+	default:
+		return vs[i] - 2*vs[i-1] + vs[i-2]
 	}
-	return out
 }
 
 // sum undoes differences in place.
@@ -119,12 +126,15 @@ func sum(vs []int64, order int) {
 	}
 }
 
-// frame returns the smallest of vs and the bits that the largest needs above
-// it; 64 where 63 would do, for which the mode octet has no room.
-func frame(vs []int64) (low int64, width int) {
-	low, high := vs[0], vs[0]
-	for _, v := range vs {
-		low, high = min(low, v), max(high, v)
+// frame returns the smallest of the differences of that order, the first terms left out, and
+// the bits that the largest needs above it; 64 where 63 would do, for which the mode octet has
+// no room.
+func frame(vs []int64, order int) (low int64, width int) {
+	low = difference(vs, order, order)
+	high := low
+	for i := order + 1; i < len(vs); i++ {
+		d := difference(vs, order, i)
+		low, high = min(low, d), max(high, d)
 	}
 	width = bits.Len64(uint64(high) - uint64(low))
 	if width == 63 {
@@ -133,11 +143,11 @@ func frame(vs []int64) (low int64, width int) {
 	return low, width
 }
 
-func appendBits(dst []byte, vs []int64, low int64, width int) []byte {
+func appendBits(dst []byte, vs []int64, order int, low int64, width int) []byte {
 	var acc uint64
 	have := 0
-	for _, v := range vs {
-		x := uint64(v) - uint64(low)
+	for i := order; i < len(vs); i++ {
+		x := uint64(difference(vs, order, i)) - uint64(low)
 		acc |= x << have
 		if have+width < 64 {
 			have += width
@@ -161,15 +171,14 @@ func readBits(b []byte, vs []int64, low int64, width int) ([]byte, error) {
 		return nil, malformed("column: expected %d octets for %d values of %d bits, got %d", size, len(vs), width, len(b))
 	}
 	packed, rest := b[:size], b[size:]
+	mask := uint64(1)<<width - 1 // of 64: all, since a shift by 64 gives 0
 	for i := range vs {
-		var x uint64
-		for got, at := 0, i*width; got < width; {
-			take := min(8-at%8, width-got)
-			part := packed[at/8] >> (at % 8) & (1<<take - 1)
-			x |= uint64(part) << got
-			got, at = got+take, at+take
+		octet, bit := i*width/8, i*width%8
+		nine := b[octet:] // what is behind the column is masked out
+		if len(nine) < 9 {
+			nine = append(make([]byte, 0, 9), nine...)[:9]
 		}
-		vs[i] = int64(uint64(low) + x)
+		vs[i] = low + int64((binary.LittleEndian.Uint64(nine)>>bit|uint64(nine[8])<<(64-bit))&mask)
 	}
 	if spare := size*8 - len(vs)*width; spare > 0 && packed[size-1]>>(8-spare) != 0 {
 		return nil, malformed("column: expected the last %d bits to be zero, got %08b", spare, packed[size-1])
@@ -191,11 +200,4 @@ func readVarints(b []byte, vs []int64) ([]byte, error) {
 func varintLen(v int64) int {
 	zigzag := uint64(v)<<1 ^ uint64(v>>63)
 	return (bits.Len64(zigzag|1) + 6) / 7
-}
-
-func varintsLen(vs []int64) (n int) {
-	for _, v := range vs {
-		n += varintLen(v)
-	}
-	return n
 }

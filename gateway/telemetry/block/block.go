@@ -10,16 +10,15 @@
 //
 //	version
 //	uvarint(rows)
-//	uvarint(octets) and a column: the rows' instants, Unix milliseconds
+//	a part: a column of the rows' instants, Unix milliseconds
 //	uvarint(runs), and for each uvarint(rows) and an octet: the clock quality of so many
 //	uvarint(series), and for each
 //	  uvarint(series number less the one before)
-//	  uvarint(octets × 2 + sparse), then, in so many octets,
-//	    if sparse: a bitmap of the rows that have a value
-//	    a column of those values
+//	  a part: if sparse, a bitmap of the rows that have a value; a column of those values
 //
-// Columns are those of package wire. Everything read comes from a card that may have
-// lost power or bits: it is bounded before it is believed.
+// A part is uvarint(octets × 4 + deflated × 2 + sparse), and so many octets, by raw deflate
+// where that is smaller. Columns are those of package wire. Everything read comes from a card
+// that may have lost power or bits: it is bounded before it is believed.
 package block
 
 import (
@@ -33,7 +32,7 @@ import (
 )
 
 // Version of the format.
-const Version = 1
+const Version = 2
 
 // Limits. A block beyond one of them is neither written nor read.
 const (
@@ -136,35 +135,49 @@ func (b *Block) Encode(about string) ([]byte, error) {
 	if err := b.Check(); err != nil {
 		return nil, err
 	}
+	d := deflaters.Get().(*deflater)
+	defer deflaters.Put(d)
 	out := []byte{Version}
 	out = binary.AppendUvarint(out, uint64(len(b.Times)))
-	times := wire.AppendColumn(nil, b.Times)
-	out = binary.AppendUvarint(out, uint64(len(times)))
-	out = append(out, times...)
+	body := wire.AppendColumn(nil, b.Times)
+	out = d.appendPart(out, body, 0)
 	out = binary.AppendUvarint(out, uint64(len(b.Runs)))
 	for _, r := range b.Runs {
 		out = append(binary.AppendUvarint(out, uint64(r.Rows)), r.Quality)
 	}
 	out = binary.AppendUvarint(out, uint64(len(b.Columns)))
 	last := 0
-	var body []byte
 	for _, c := range b.Columns {
 		body = body[:0]
-		sparse := uint64(0)
+		flags := uint64(0)
 		if c.Have != nil {
-			sparse = 1
+			flags = flagSparse
 			body = appendBits(body, c.Have)
 		}
 		body = wire.AppendColumn(body, c.Values)
 		out = binary.AppendUvarint(out, uint64(c.Series-last))
-		out = binary.AppendUvarint(out, uint64(len(body))<<1|sparse)
-		out = append(out, body...)
+		out = d.appendPart(out, body, flags)
 		last = c.Series
 	}
 	if len(out)+sumSize > MaxSize {
 		return nil, fmt.Errorf("block: expected at most %d octets, got %d", MaxSize, len(out)+sumSize)
 	}
 	return binary.BigEndian.AppendUint32(out, sum(about, out)), nil
+}
+
+// Flags of a part, below its size.
+const (
+	flagSparse = 1 << iota
+	flagDeflated
+	flagBits = iota
+)
+
+// appendPart appends a part, in the shorter way.
+func (d *deflater) appendPart(dst, part []byte, flags uint64) []byte {
+	if deflated, smaller := d.deflate(part); smaller {
+		part, flags = deflated, flags|flagDeflated
+	}
+	return append(binary.AppendUvarint(dst, uint64(len(part))<<flagBits|flags), part...)
 }
 
 // Decode reads a block that is about that, with the columns of those series that want is
@@ -180,23 +193,15 @@ func Decode(data []byte, about string, want func(series int) bool) (*Block, erro
 	if body[0] != Version {
 		return nil, damaged("expected version %d, got %d", Version, body[0])
 	}
-	r := reader{body[1:]}
+	r := reader{b: body[1:], inflater: inflaters.Get().(*inflater)}
+	defer inflaters.Put(r.inflater)
 	rows, err := r.number("rows", 1, MaxRows)
 	if err != nil {
 		return nil, err
 	}
 	b := &Block{Times: make([]int64, rows)}
-	size, err := r.number("octets of instants", 1, len(r.b))
-	if err != nil {
-		return nil, err
-	}
-	if err := column(r.take(size), b.Times); err != nil {
+	if err := r.times(b.Times); err != nil {
 		return nil, fmt.Errorf("instants: %w", err)
-	}
-	for i := 1; i < rows; i++ {
-		if b.Times[i] <= b.Times[i-1] {
-			return nil, damaged("row %d: expected an instant after %d, got %d", i, b.Times[i-1], b.Times[i])
-		}
 	}
 	if err := r.runs(b, rows); err != nil {
 		return nil, err
@@ -205,7 +210,10 @@ func Decode(data []byte, about string, want func(series int) bool) (*Block, erro
 }
 
 // reader takes numbers and parts off a block.
-type reader struct{ b []byte }
+type reader struct {
+	b        []byte
+	inflater *inflater
+}
 
 func (r *reader) number(what string, low, high int) (int, error) {
 	v, n := binary.Uvarint(r.b)
@@ -222,6 +230,55 @@ func (r *reader) take(n int) []byte {
 	part := r.b[:n]
 	r.b = r.b[n:]
 	return part
+}
+
+// part is one as it lies in the block.
+type part struct {
+	octets []byte
+	flags  int
+}
+
+func (r *reader) part() (part, error) {
+	head, err := r.number("octets of a part", 0, MaxSize<<flagBits)
+	if err != nil {
+		return part{}, err
+	}
+	p := part{r.take(head >> flagBits), head & (1<<flagBits - 1)}
+	if len(p.octets) != head>>flagBits {
+		return part{}, damaged("expected a part of %d octets, got %d", head>>flagBits, len(p.octets))
+	}
+	return p, nil
+}
+
+// open returns what is in a part of so many rows, until it is called again.
+func (r *reader) open(p part, rows int) ([]byte, error) {
+	if p.flags&flagDeflated == 0 {
+		return p.octets, nil
+	}
+	return r.inflater.inflate(p.octets, (rows+7)/8+1+maxVarint*rows)
+}
+
+func (r *reader) times(times []int64) error {
+	p, err := r.part()
+	if err != nil {
+		return err
+	}
+	if p.flags&flagSparse != 0 {
+		return damaged("expected one for each row")
+	}
+	body, err := r.open(p, len(times))
+	if err != nil {
+		return err
+	}
+	if err := column(body, times); err != nil {
+		return err
+	}
+	for i := 1; i < len(times); i++ {
+		if times[i] <= times[i-1] {
+			return damaged("row %d: expected an instant after %d, got %d", i, times[i-1], times[i])
+		}
+	}
+	return nil
 }
 
 func (r *reader) runs(b *Block, rows int) error {
@@ -264,20 +321,20 @@ func (r *reader) columns(b *Block, rows int, want func(int) bool) error {
 			return err
 		}
 		series += step
-		size, err := r.number("octets of a series", 0, 2*len(r.b)+1)
+		p, err := r.part()
 		if err != nil {
-			return err
-		}
-		body := r.take(size >> 1)
-		if len(body) != size>>1 {
-			return damaged("series %d: expected %d octets, got %d", series, size>>1, len(body))
+			return fmt.Errorf("series %d: %w", series, err)
 		}
 		if want != nil && !want(series) {
 			continue
 		}
+		body, err := r.open(p, rows)
+		if err != nil {
+			return fmt.Errorf("series %d: %w", series, err)
+		}
 		c := Column{Series: series}
 		have := rows
-		if size&1 == 1 {
+		if p.flags&flagSparse != 0 {
 			if c.Have, body, have, err = readBits(body, rows); err != nil {
 				return fmt.Errorf("series %d: %w", series, err)
 			}

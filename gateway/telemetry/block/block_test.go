@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"halo.internal/model/wire"
 )
 
 const about = "node n-a, hour 7"
@@ -40,9 +42,14 @@ func some(r *rand.Rand, rows, series int) *Block {
 				}
 			}
 		}
-		wide := uint(r.IntN(65))
+		wide, counter, steps := uint(r.IntN(65)), int64(0), r.IntN(3) == 0
 		for range n {
-			c.Values = append(c.Values, int64(r.Uint64()>>(64-wide)))
+			v := int64(r.Uint64() >> (64 - wide))
+			if steps {
+				counter += 5000 * (r.Int64N(8) / 6)
+				v = counter
+			}
+			c.Values = append(c.Values, v)
 		}
 		b.Columns = append(b.Columns, c)
 	}
@@ -116,6 +123,94 @@ func TestWhatIsNoBlockIsNotWritten(t *testing.T) {
 	}
 }
 
+// sealed is the octets of a block with the checksum behind them.
+func sealed(body []byte) []byte { return seal(append(bytes.Clone(body), make([]byte, sumSize)...)) }
+
+// A counter that stands most of the time, and then makes one of few steps, takes less than the
+// bits of its values.
+func TestWhatRepeatsIsDeflated(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	b := &Block{Runs: []Run{{360, 1}}, Columns: []Column{{Series: 3}, {Series: 5, Have: make([]bool, 360)}}}
+	counter := int64(1 << 40)
+	for i := range 360 {
+		b.Times = append(b.Times, 1_790_000_000_000+10_000*int64(i)+r.Int64N(4)/3)
+		counter += []int64{0, 0, 0, 60, 1500, 1560}[r.IntN(6)]
+		b.Columns[0].Values = append(b.Columns[0].Values, counter)
+		if i%9 == 0 {
+			b.Columns[1].Have[i] = true
+			b.Columns[1].Values = append(b.Columns[1].Values, 7)
+		}
+	}
+	data, err := b.Encode(about)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain := len(wire.AppendColumn(nil, b.Columns[0].Values)) + len(wire.AppendColumn(nil, b.Times)) + 360/8; len(data) > plain*2/3 {
+		t.Errorf("it takes %d octets, its columns %d: want at most two thirds", len(data), plain)
+	}
+	for _, want := range []func(int) bool{nil, func(s int) bool { return s == 3 }, func(s int) bool { return s == 5 }, func(int) bool { return false }} {
+		whole := &Block{Times: b.Times, Runs: b.Runs}
+		for _, c := range b.Columns {
+			if want == nil || want(c.Series) {
+				whole.Columns = append(whole.Columns, c)
+			}
+		}
+		got, err := Decode(data, about, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(whole, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+// What is deflated does not become more than so many rows can be, and is all that there is.
+func TestDeflatedPartsAreBounded(t *testing.T) {
+	bomb, is := new(deflater).deflate(make([]byte, 1<<20))
+	if !is {
+		t.Fatal("a megabyte of zeros is not deflated")
+	}
+	bomb = bytes.Clone(bomb)
+	part := func(flags uint64, octets ...byte) []byte {
+		return append(binary.AppendUvarint(nil, uint64(len(octets))<<flagBits|flags), octets...)
+	}
+	instants := []byte{Version, 3}
+	series := append(append(instants, part(0, 0x40, 2, 2)...), 1, 3, 0, 1, 9) // 1, 2, 3; by one clock; one series, 9
+	whole, is := new(deflater).deflate([]byte("abcabcabcabcabcabcabcabcabc"))
+	if !is {
+		t.Fatal("what repeats is not deflated")
+	}
+	for _, tc := range []struct {
+		what   string
+		before []byte
+		part   []byte
+		want   string
+	}{
+		{"a bomb of instants", instants, part(flagDeflated, bomb...), "instants: damaged block: expected at most 32 octets"},
+		{"a bomb of values", series, part(flagDeflated, bomb...), "series 9: damaged block: expected at most 32 octets"},
+		{"a bomb of rows that have one", series, part(flagDeflated|flagSparse, bomb...), "series 9: damaged block: expected at most 32 octets"},
+		{"nothing", series, part(flagDeflated), "series 9: "},
+		{"what ends too early", series, part(flagDeflated, whole[:len(whole)-4]...), "series 9: damaged block"},
+		{"what goes on", series, part(flagDeflated, append(bytes.Clone(whole), 1, 2, 3, 4, 5)...), "series 9: damaged block"},
+		{"no deflated octets", series, part(flagDeflated, 0xff, 0xff), "series 9: damaged block: expected deflated octets"},
+		{"instants that some rows lack", instants, part(flagSparse, 7, 0x40, 2, 2), "instants: damaged block: expected one for each row"},
+		{"a part beyond the end", series, []byte{200, 1, 5}, "series 9: damaged block: expected a part of 50 octets, got 1"},
+	} {
+		_, err := Decode(sealed(append(bytes.Clone(tc.before), tc.part...)), about, nil)
+		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: expected an error with %q, got %v", tc.what, tc.want, err)
+		}
+	}
+	d := new(inflater)
+	if _, err := d.inflate(bomb, 1000); !errors.Is(err, ErrDamaged) || d.out.Cap() > 1<<14 {
+		t.Errorf("of a bomb %d octets were unpacked, %v", d.out.Cap(), err)
+	}
+	if got, err := d.inflate(whole, 27); err != nil || string(got) != "abcabcabcabcabcabcabcabcabc" {
+		t.Errorf("after a bomb: got %q, %v", got, err)
+	}
+}
+
 // seal puts the checksum right after a test has changed what it covers.
 func seal(data []byte) []byte {
 	body := data[:len(data)-sumSize]
@@ -170,6 +265,30 @@ func FuzzDecode(f *testing.F) {
 		}
 		if _, err := ReadRollup(b, func(int) bool { return false }); err != nil && !errors.Is(err, ErrDamaged) {
 			t.Fatalf("rollup: expected ErrDamaged, got %v", err)
+		}
+	})
+}
+
+func FuzzInflate(f *testing.F) {
+	for _, text := range []string{"abcabcabcabcabcabcabc", string(make([]byte, 5000)), "0123456789012345678901"} {
+		if deflated, is := new(deflater).deflate([]byte(text)); is {
+			f.Add(bytes.Clone(deflated), uint16(len(text)))
+		}
+	}
+	f.Fuzz(func(t *testing.T, octets []byte, most uint16) {
+		var in inflater
+		if got, err := in.inflate(octets, int(most)); err == nil && len(got) > int(most) {
+			t.Fatalf("expected at most %d octets, got %d", most, len(got))
+		} else if err != nil && !errors.Is(err, ErrDamaged) {
+			t.Fatalf("expected ErrDamaged, got %v", err)
+		}
+		var out deflater
+		deflated, smaller := out.deflate(octets)
+		if !smaller {
+			return
+		}
+		if got, err := in.inflate(deflated, len(octets)); err != nil || !bytes.Equal(got, octets) { // whatever came before
+			t.Fatalf("expected what was deflated, got %x of %x, %v", got, octets, err)
 		}
 	})
 }
