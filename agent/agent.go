@@ -17,6 +17,7 @@ import (
 
 	"halo.internal/agent/collect"
 	"halo.internal/agent/neighbourhood"
+	"halo.internal/agent/output"
 	"halo.internal/agent/sample"
 	"halo.internal/agent/send"
 	"halo.internal/agent/sensors"
@@ -55,6 +56,7 @@ type agent struct {
 
 	inventory inventory
 	where     *whereabouts
+	outputs   *output.Outputs
 	spool     *spool.Spool
 	reached   atomic.Bool   // the gateway takes what it is told
 	retry     chan struct{} // a token when the way to the gateway may be back
@@ -121,6 +123,9 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		return err
 	}
 	a.sensing()
+	a.outputs = output.New(output.Config{
+		Board: a.hardware.board, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: a.log, Event: a.spool.AddEvent,
+	})
 	commands := a.commands(network)
 	a.log.Info("halo-agent runs", "boot", a.id.BootCounter, "gateway", a.settings.Gateway)
 	g, inner := errgroup.WithContext(ctx)
@@ -150,6 +155,8 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	g.Go(func() error { a.sensors.Run(inner); return nil })
 	g.Go(func() error { a.watchBuses(inner); return nil })
 	g.Go(func() error { a.power.shutdowns(inner); return nil })
+	g.Go(func() error { a.outputs.Run(inner); return nil })
+	g.Go(func() error { a.watchButtons(inner); return nil })
 	err = g.Wait()
 	// The sampler has closed its batch: this is the last of it.
 	if flushErr := a.spool.Flush(time.Now(), true); flushErr != nil {

@@ -26,6 +26,7 @@ type BootReport struct {
 	Tries      uint8       `json:"tries" doc:"starts left for a slot that is not committed"`
 	Boots      uint32      `json:"boots" doc:"starts since the last healthy one, with this one"`
 	BadSlots   []string    `json:"bad_slots,omitempty"`
+	Reset      string      `json:"reset,omitempty" doc:"who has asked for the factory reset with which this start began"`
 	SlotReason string      `json:"slot_reason,omitempty" doc:"why this slot runs and not the one before"`
 	Verity     bool        `json:"verity" doc:"each block of the root is checked as it is read"`
 	Perm       PermReport  `json:"perm"`

@@ -24,6 +24,7 @@ const (
 	CommandCapture    CommandKind = "capture"
 	CommandConfig     CommandKind = "config"
 	CommandSensor     CommandKind = "sensor"
+	CommandReset      CommandKind = "factory-reset"
 	CommandSpeedTest  CommandKind = "speed-test"  // measure the way to another device; part of a speed test
 	CommandSpeedServe CommandKind = "speed-serve" // be the other device; part of a speed test
 )
@@ -35,13 +36,13 @@ func CommandKinds() []CommandKind {
 
 // PeopleCommands returns the kinds that people give to one node.
 func PeopleCommands() []CommandKind {
-	return []CommandKind{CommandReboot, CommandRestart, CommandLocate, CommandSetOutput, CommandScan, CommandCapture, CommandConfig, CommandSensor}
+	return []CommandKind{CommandReboot, CommandRestart, CommandLocate, CommandSetOutput, CommandScan, CommandCapture, CommandConfig, CommandSensor, CommandReset}
 }
 
 // Command is what a node is asked to do: a kind, and of the arguments those of that
 // kind. Where the kind needs none they may be left out.
 type Command struct {
-	Kind    CommandKind     `json:"kind" cbor:"1,keyasint" enum:"reboot,restart,locate,set-output,scan,capture,config,sensor" example:"locate"`
+	Kind    CommandKind     `json:"kind" cbor:"1,keyasint" enum:"reboot,restart,locate,set-output,scan,capture,config,sensor,factory-reset" example:"locate"`
 	Restart *RestartCommand `json:"restart,omitempty" cbor:"2,keyasint,omitempty"`
 	Locate  *LocateCommand  `json:"locate,omitempty" cbor:"3,keyasint,omitempty"`
 	Output  *OutputCommand  `json:"set_output,omitempty" cbor:"4,keyasint,omitempty"`
@@ -49,10 +50,17 @@ type Command struct {
 	Capture *CaptureRequest `json:"capture,omitempty" cbor:"6,keyasint,omitempty" doc:"at most 1 MiB, as it comes through the mesh; 256 KiB where nothing is said"`
 	Config  *AgentConfig    `json:"config,omitempty" cbor:"7,keyasint,omitempty"`
 
-	Sensor *SensorCommand `json:"sensor,omitempty" cbor:"10,keyasint,omitempty" doc:"chips on its buses"`
+	Sensor *SensorCommand `json:"sensor,omitempty" cbor:"11,keyasint,omitempty" doc:"chips on its buses"`
 
 	SpeedTest  *SpeedTestCommand  `json:"-" cbor:"8,keyasint,omitempty"`
 	SpeedServe *SpeedServeCommand `json:"-" cbor:"9,keyasint,omitempty"`
+
+	Reset *ResetCommand `json:"factory_reset,omitempty" cbor:"10,keyasint,omitempty"`
+}
+
+// ResetCommand has a node forget its identity, its network and all that it has stored.
+type ResetCommand struct {
+	Confirm string `json:"confirm" cbor:"1,keyasint" maxLength:"64" example:"n-b3x5k2m7q4w6c8d2f5ga" doc:"canonical ID of the node: it cannot be called back"`
 }
 
 // RestartCommand names one of HALO's processes.
@@ -69,6 +77,8 @@ type LocateCommand struct {
 type OutputCommand struct {
 	Output string `json:"output" cbor:"1,keyasint" minLength:"1" maxLength:"64" example:"siren"`
 	On     bool   `json:"on" cbor:"2,keyasint"`
+	// Percent is of an output that pulses.
+	Percent *float64 `json:"percent,omitempty" cbor:"3,keyasint,omitempty" minimum:"0" maximum:"100" example:"40" doc:"of the time that it is on, where it pulses; all of it when left out"`
 }
 
 // AgentConfig is how often a node measures and sends, and what it keeps. What is
@@ -227,7 +237,7 @@ func (c *Command) Check() error {
 		there bool
 	}{
 		{CommandRestart, c.Restart != nil}, {CommandLocate, c.Locate != nil}, {CommandSetOutput, c.Output != nil}, {CommandScan, c.Scan != nil},
-		{CommandCapture, c.Capture != nil}, {CommandConfig, c.Config != nil}, {CommandSensor, c.Sensor != nil}, {CommandSpeedTest, c.SpeedTest != nil}, {CommandSpeedServe, c.SpeedServe != nil},
+		{CommandCapture, c.Capture != nil}, {CommandConfig, c.Config != nil}, {CommandSensor, c.Sensor != nil}, {CommandSpeedTest, c.SpeedTest != nil}, {CommandSpeedServe, c.SpeedServe != nil}, {CommandReset, c.Reset != nil},
 	} {
 		if a.there && a.kind != c.Kind {
 			return fmt.Errorf("command %.32q: expected no arguments of %s", c.Kind, a.kind)
@@ -243,6 +253,14 @@ func (c *Command) Check() error {
 	case CommandSetOutput:
 		if c.Output == nil || !outputForm.MatchString(c.Output.Output) {
 			return errors.New("set-output: expected the output's name, 1 to 64 letters, digits, blanks and ._/-")
+		}
+		if p := c.Output.Percent; p != nil && !(*p >= 0 && *p <= 100 && c.Output.On) { // not a number is neither
+			return fmt.Errorf("set-output: percent: expected 0 to 100 of an output that is on, got %v", *p)
+		}
+		return nil
+	case CommandReset:
+		if c.Reset == nil || c.Reset.Confirm == "" {
+			return errors.New("factory-reset: confirm: expected the node's canonical ID")
 		}
 		return nil
 	case CommandScan:
