@@ -152,7 +152,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	}
 	g.Go(func() error { a.forwardEvents(inner); return nil })
 	g.Go(func() error { a.watchBoard(inner); return nil })
-	g.Go(func() error { a.sensors.Run(inner); return nil })
+	g.Go(func() error { a.sense(inner); return nil })
 	g.Go(func() error { a.watchBuses(inner); return nil })
 	g.Go(func() error { a.power.shutdowns(inner); return nil })
 	g.Go(func() error { a.outputs.Run(inner); return nil })

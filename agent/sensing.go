@@ -59,6 +59,16 @@ func (a *agent) sensing() {
 	a.seen.senses(a.sensors)
 }
 
+// sense looks after the buses, for which the kernel's module has to be there.
+func (a *agent) sense(ctx context.Context) {
+	if a.Buses == nil && a.Root == "" { // a board
+		if err := i2cbus.Load(); err != nil {
+			a.log.Warn("I2C buses cannot be reached", "err", err)
+		}
+	}
+	a.sensors.Run(ctx)
+}
+
 // boardBuses are the buses of the kernel's, as the board file names them: what it says
 // belongs to somebody is left alone, and so is what a driver of the kernel has.
 func (a *agent) boardBuses() ([]sensors.Bus, error) {
