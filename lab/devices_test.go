@@ -33,7 +33,7 @@ func TestDevices(t *testing.T) {
 		}
 		console, _ = s.do(0, "console", "node1")
 	}
-	s.mentions(console, "memory-backend-memfd,share=on,id=ram", "-device vhost-user-i2c-pci,chardev=part0", "-device vhost-user-gpio-pci,chardev=part1", "-device pci-serial,chardev=part2")
+	s.mentions(console, "memory-backend-memfd,share=on,id=ram", "-device vhost-user-i2c-pci,chardev=part0", "-device vhost-user-gpio-pci,chardev=part1", "-device usb-serial,chardev=part2,bus=usb.0")
 
 	s.do(0, "bus", "set", "node1", "bme280", "temperature=31.5", "humidity=80")
 	s.do(0, "bus", "unplug", "node1", "lm75")

@@ -1,5 +1,5 @@
 // Package bus is what is wired to a virtual machine: chips on I2C buses, lines of a
-// GPIO chip and a GPS receiver on a serial port, all played on the host. The machine
+// GPIO chip and a GPS receiver on a USB adapter, all played on the host. The machine
 // has virtio controllers for them (package vhost), so that its kernel, periph and
 // HALO meet them as they meet those of a board, and whoever runs the machine sets what
 // is measured, presses buttons, pulls cables out and lets chips fail.
@@ -104,7 +104,9 @@ func (b *Board) Parts() []machine.Part {
 		})
 	}
 	if b.GPS != nil {
-		parts = append(parts, machine.Part{Device: "pci-serial", Plug: func(conn net.Conn) error {
+		// A serial port of the board would have to be named to halo-agent; on USB, it looks
+		// for a receiver by itself.
+		parts = append(parts, machine.Part{Device: "usb-serial,bus=usb.0", Bus: "qemu-xhci,id=usb", Plug: func(conn net.Conn) error {
 			return b.run(conn, func(ctx context.Context) error { return b.GPS.Serve(ctx, conn) })
 		}})
 	}

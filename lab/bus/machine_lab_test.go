@@ -3,12 +3,11 @@
 package bus_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,10 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"periph.io/x/host/v3/sysfs"
 
 	"halo.internal/hal/gpio"
+	"halo.internal/hal/gps"
 	"halo.internal/lab/bus"
 	"halo.internal/lab/bus/nmea"
 	"halo.internal/lab/machine"
@@ -35,7 +34,7 @@ const wired = "bme280,bmp280,ina219,ina226@0x41,lm75,tmp102@0x4a,mcp9808,bh1750,
 func TestMain(m *testing.M) {
 	testvm.Main(m, testvm.Options{
 		Modules: []string{
-			"i2c-dev", "i2c-virtio", "gpio-virtio",
+			"i2c-dev", "i2c-virtio", "gpio-virtio", "xhci-pci", "ftdi_sio",
 			"lm75", "tmp102", "jc42", "sht3x", "sht4x", "bmp280-i2c", "ina2xx-adc", "ti-ads1015", "bh1750", "inv-mpu6050-i2c",
 		},
 		Packages: []string{"i2c-tools", "gpiod"},
@@ -347,36 +346,60 @@ func TestGPIOOfHAL(t *testing.T) {
 	}
 }
 
-// TestGPSOnASerialPort hears the receiver, and hears that it has lost its fix.
-func TestGPSOnASerialPort(t *testing.T) {
-	f, err := os.OpenFile("/dev/ttyS0", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
+// listener hears what a receiver makes of the sentences.
+type listener struct {
+	found chan gps.Device
+	fixes chan gps.Fix
+}
+
+func (l listener) Found(d gps.Device)     { l.found <- d }
+func (l listener) Gone(gps.Device, error) {}
+func (l listener) Sentence(string)        {}
+func (l listener) Pulse(gps.Pulse)        {}
+func (l listener) Fix(f gps.Fix, _ gps.Sky, _ gps.Reason) {
+	select {
+	case l.fixes <- f:
+	default: // whoever waits is not that fast
 	}
-	defer f.Close()
-	fix, rate := nmea.NoFix, 10
-	apply(t, bus.Change{GPS: &nmea.Change{RateHz: &rate}})
-	lines := bufio.NewScanner(f)
-	heard := func(want string) error {
-		deadline := time.Now().Add(time.Minute)
-		for lines.Scan() {
-			text := strings.TrimSpace(lines.Text())
-			body, _, ok := strings.Cut(strings.TrimPrefix(text, "$"), "*")
-			// What was on the line before it was opened may be half.
-			if ok && strings.HasPrefix(text, "$") && nmea.Sentence(body) == text+"\r\n" && regexp.MustCompile(want).MatchString(body) {
-				return nil
-			}
-			if time.Now().After(deadline) {
-				return fmt.Errorf("not heard: %s", want)
+}
+
+// TestGPSOnUSB: HALO finds the receiver on USB by itself, knows where it is, and hears
+// that it has lost its sky.
+func TestGPSOnUSB(t *testing.T) {
+	ctx, end := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer end()
+	l := listener{make(chan gps.Device, 1), make(chan gps.Fix, 1)}
+	now := time.Now()
+	r := gps.New(gps.Config{Earliest: now.AddDate(-1, 0, 0), Latest: now.AddDate(1, 0, 0), Listener: l})
+	ended := make(chan struct{})
+	go func() { r.Run(ctx); close(ended) }()
+	defer func() { end(); <-ended }()
+	heard := func(what string, ok func(gps.Fix) bool) {
+		t.Helper()
+		for {
+			select {
+			case f := <-l.fixes:
+				if ok(f) {
+					return
+				}
+			case <-ctx.Done():
+				t.Fatalf("%s was not heard: %+v", what, r.State())
 			}
 		}
-		return errors.Join(lines.Err(), errors.New("the line is gone"))
 	}
-	if err := heard(`^GNGGA,\d{6}\.\d\d,47\d\d\.\d{5},N,008\d\d\.\d{5},E,1,08,`); err != nil {
-		t.Fatal(err)
+	select {
+	case d := <-l.found:
+		t.Logf("receiver: %+v", d)
+	case <-ctx.Done():
+		t.Fatalf("no receiver was found: %+v", r.State())
 	}
-	apply(t, bus.Change{GPS: &nmea.Change{Fix: &fix}})
-	if err := heard(`^GNRMC,[0-9.]*,V,`); err != nil {
-		t.Fatal(err)
-	}
+	heard("a fix", func(f gps.Fix) bool {
+		is := apply(t, bus.Change{}).GPS
+		return f.Mode == gps.Fix3D && math.Abs(f.Lat-is.Lat) < 1e-4 && math.Abs(f.Lon-is.Lon) < 1e-4 && f.Used == 8
+	})
+	none := nmea.NoFix
+	apply(t, bus.Change{GPS: &nmea.Change{Fix: &none}})
+	heard("the loss of the fix", func(f gps.Fix) bool { return f.Mode == gps.NoFix })
+	well := nmea.Fix3D
+	apply(t, bus.Change{GPS: &nmea.Change{Fix: &well}})
 }

@@ -42,6 +42,7 @@ type NIC struct {
 // Part is a device of the machine whose other side is played on this host.
 type Part struct {
 	Device string // QEMU's name of it, and its options
+	Bus    string // the controller that it is plugged into, if that is for it alone; as Device
 	Shared bool   // it works on the machine's memory (vhost-user)
 	// Plug takes the other end of its wire at each start.
 	Plug func(net.Conn) error

@@ -48,7 +48,7 @@ func fake(t *testing.T, files map[string]string) (*machine.Machine, <-chan struc
 		Air: func(c net.Conn) error { return c.Close() },
 		Parts: []machine.Part{
 			{Device: "vhost-user-i2c-pci", Shared: true, Plug: func(c net.Conn) error { return c.Close() }},
-			{Device: "virtserialport,name=x", Plug: func(c net.Conn) error { return c.Close() }},
+			{Device: "usb-serial,bus=usb.0", Bus: "qemu-xhci,id=usb", Plug: func(c net.Conn) error { return c.Close() }},
 		},
 		PowerLost: func() { powerLost.Add(1) },
 		Notify:    func() { changed <- struct{}{} },
@@ -181,7 +181,7 @@ func TestEverythingIsShutIn(t *testing.T) {
 		"-device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,romfile=",
 		"-no-reboot", "base=1970-01-01T00:00:00", "-action watchdog=reset", "-nodefaults",
 		"-device virtserialport,chardev=air,name=halo.air",
-		"-device vhost-user-i2c-pci,chardev=part0 ", "-device virtserialport,chardev=part1,name=x",
+		"-device vhost-user-i2c-pci,chardev=part0 ", "-device qemu-xhci,id=usb -device usb-serial,chardev=part1,bus=usb.0",
 	} {
 		if !strings.Contains(args, want) {
 			t.Errorf("%q is not in %s", want, args)

@@ -222,7 +222,11 @@ func (p Part) Arguments(n, fd int) []string {
 	if options != "" {
 		device += "," + options
 	}
-	return []string{"-chardev", fmt.Sprintf("socket,id=part%d,fd=%d", n, fd), "-device", device}
+	args := []string{"-chardev", fmt.Sprintf("socket,id=part%d,fd=%d", n, fd)}
+	if p.Bus != "" {
+		args = append(args, "-device", p.Bus)
+	}
+	return append(args, "-device", device)
 }
 
 // comma doubles commas, which separate QEMU's options.

@@ -1,4 +1,4 @@
-// Package nmea plays a GPS receiver: sentences of NMEA 0183 on a serial line, about a
+// Package nmea plays a GPS receiver: sentences of NMEA 0183 on a line, about a
 // position that walks, with the host's time. What the receiver sees, and what is wrong
 // with it, can be changed while it runs.
 package nmea

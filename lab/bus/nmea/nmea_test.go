@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	gonmea "github.com/adrianmo/go-nmea"
 )
 
 // The checksum of a sentence that receivers' manuals show.
@@ -64,6 +66,9 @@ func TestWalk(t *testing.T) {
 		var lat, lon float64
 		for kinds["GNRMC"] < 60 && lines.Scan() {
 			line := lines.Text()
+			if _, err := gonmea.Parse(line); err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
 			f := strings.Split(strings.TrimPrefix(line, "$"), ",")
 			if body, _, _ := strings.Cut(line[1:], "*"); Sentence(body) != line+"\n" && Sentence(body) != line+"\r\n" {
 				t.Fatalf("checksum of %q", line)
