@@ -162,6 +162,7 @@ func trim(s *model.NodeStatus) {
 	if s.Position != nil && !s.Position.Valid() {
 		s.Position = nil
 	}
+	s.BoardFile = trimBoard(s.BoardFile)
 	if len(s.Interfaces) > maxInterfaces {
 		s.Interfaces = s.Interfaces[:maxInterfaces]
 	}
