@@ -226,6 +226,9 @@ func (o *Outputs) of(name string) (*held, error) {
 	h := &held{out: out}
 	if out.PWM != nil {
 		h.driver, err = o.PWM(*out.PWM)
+		if out.ActiveLow {
+			h.driver = inverted{h.driver}
+		}
 	} else {
 		var l gpio.Line
 		b := o.Board()
@@ -354,3 +357,8 @@ type level struct {
 }
 
 func (l level) Set(part float64) error { return l.line.Drive((part > 0) != l.low) }
+
+// inverted pulses low.
+type inverted struct{ Driver }
+
+func (i inverted) Set(part float64) error { return i.Driver.Set(1 - part) }

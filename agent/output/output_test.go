@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ type bench struct {
 	*Outputs
 	lines   map[string]*gpio.Record
 	fan     fan
+	lamp    fan // pulses low
 	reached bool
 	now     time.Time
 	events  []string
@@ -33,6 +35,7 @@ var hardware = model.Board{Name: "mast",
 		{Pin: 1, Name: "3V3", Kind: model.PinPower}, {Pin: 2, Name: "P2", Kind: model.PinGPIO, Line: "soc/2", Use: "I2C1 SDA"}, {Pin: 3, Name: "P3", Kind: model.PinGPIO, Line: "soc/3"}, {Pin: 4, Name: "P4", Kind: model.PinGPIO, Line: "soc/4", Use: "output siren"}}},
 	Outputs: []model.BoardOutput{
 		{Name: "siren", Line: "P4", ActiveLow: true, LostS: 60}, {Name: "fan", PWM: &model.OutputPWM{Device: "x", Hz: 50}, Safe: model.SafeOn}, {Name: "valve", Line: "soc/9", Safe: model.SafeKeep},
+		{Name: "lamp", PWM: &model.OutputPWM{Device: "low", Hz: 50}, ActiveLow: true},
 	}}
 
 func newBench(t *testing.T, state string) *bench {
@@ -53,7 +56,12 @@ func newBench(t *testing.T, state string) *bench {
 			}
 			return b.lines[name], nil
 		},
-		PWM: func(model.OutputPWM) (Driver, error) { return &b.fan, nil }, Now: func() time.Time { return b.now },
+		PWM: func(p model.OutputPWM) (Driver, error) {
+			if p.Device == "low" {
+				return &b.lamp, nil
+			}
+			return &b.fan, nil
+		}, Now: func() time.Time { return b.now },
 	})
 	return b
 }
@@ -86,13 +94,22 @@ func TestOutputsAreSafeAtTheStartAndWhenNobodyControlsThem(t *testing.T) {
 	if err := b.Set("siren", 1); err != nil {
 		t.Fatal(err)
 	}
+	if err := b.Set("lamp", 0.25); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Set("lamp", 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.lamp.set; !slices.Equal(got, []float64{1, 0.75, 1}) { // the start's is the first
+		t.Errorf("a lamp that pulses low: %v", got)
+	}
 	if err := b.Set("fan", 0.25); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Set("valve", 1); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := os.ReadFile(state); err != nil || string(text) != `["fan","siren","valve"]` {
+	if text, err := os.ReadFile(state); err != nil || string(text) != `["fan","lamp","siren","valve"]` {
 		t.Errorf("kept: %s, %v", text, err)
 	}
 	b.look()
@@ -117,7 +134,7 @@ func TestOutputsAreSafeAtTheStartAndWhenNobodyControlsThem(t *testing.T) {
 	if len(b.fan.set) != 3 || b.fan.set[2] != 1 {
 		t.Errorf("fan: %v", b.fan.set)
 	}
-	if got := strings.Join(b.events, ", "); got != "output.safe siren off, output.safe fan on" {
+	if got := strings.Join(b.events, ", "); got != "output.safe siren off, output.safe fan on, output.safe lamp off" {
 		t.Errorf("events: %s", got)
 	}
 	b.reached = true
@@ -153,7 +170,7 @@ func TestOutputsAreSafeAfterACrash(t *testing.T) {
 
 func TestWhatIsNoOutput(t *testing.T) {
 	b := newBench(t, filepath.Join(t.TempDir(), "outputs"))
-	refusal(t, b.Set("bell", 1), model.CodeNoOutput, `expected one of ["siren" "fan" "valve"] or a free pin`)
+	refusal(t, b.Set("bell", 1), model.CodeNoOutput, `expected one of ["siren" "fan" "valve" "lamp"] or a free pin`)
 	refusal(t, b.Set("P2", 1), model.CodeNoOutput, "pin 2, P2, is used for I2C1 SDA")
 	refusal(t, b.Set("3V3", 1), model.CodeNoOutput, "pin 1, 3V3, is no output")
 	refusal(t, b.Set("P3", 1), model.CodeNoOutput, "taken by w1")

@@ -208,7 +208,7 @@ func readUser(dir string) (files []File, wrong error) {
 	}
 	var errs []error
 	for _, e := range list {
-		if e.IsDir() || !strings.HasSuffix(e.Name(), ".toml") {
+		if !e.Type().IsRegular() || !strings.HasSuffix(e.Name(), ".toml") {
 			continue
 		}
 		if len(files)+len(errs) == maxFiles {

@@ -93,7 +93,12 @@ func (l *line) Drive(high bool) error {
 		return err
 	}
 	c := configOf(flagOutput, level(high))
-	return control(l.f, setConfig, &c)
+	err := control(l.f, setConfig, &c)
+	if errors.Is(err, unix.ENODEV) { // its chip was unplugged: another may come by that name
+		_ = l.f.Close()
+		l.f = nil
+	}
+	return err
 }
 
 func (l *line) Release() error {
