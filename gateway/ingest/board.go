@@ -7,26 +7,32 @@ import (
 	"halo.internal/model/wire"
 )
 
-// mostBoardsAsked in a stream: people may change the file while it lasts.
-const mostBoardsAsked = 8
+// asking is how far it is with a node's description of its board.
+type asking int
+
+const (
+	boardUnasked asking = iota
+	boardAsked
+	boardWrong // what came was refused: in this stream it is asked for no more
+)
 
 // askForBoard has the node describe its board where the gateway has no such description.
-func (c *session) askForBoard(f *model.BoardRef) {
-	if f == nil || f.Digest == "" || c.boards >= mostBoardsAsked || c.server.Registry.KnowsBoard(f.Digest) {
-		return
+// People may change the file while the stream lasts.
+func (c *session) askForBoard() {
+	if c.board == boardUnasked && !c.server.Registry.KnowsBoard(c.node) && c.allow(&nodeBoards) {
+		c.board = boardAsked
+		c.send(wire.BoardWanted{})
 	}
-	c.boards++
-	c.send(wire.BoardWanted{})
 }
 
-// board takes a description that was asked for. What is wrong with it is told once in a
-// while, and the node is asked no more.
-func (c *session) board(ctx context.Context, b model.Board) {
-	if c.boards == 0 {
-		return // nobody asked
+// described takes a description that was asked for.
+func (c *session) described(ctx context.Context, b model.Board) {
+	if c.board != boardAsked {
+		return
 	}
+	c.board = boardUnasked
 	if err := c.server.Registry.PutBoard(ctx, c.node, b); err != nil {
-		c.boards = mostBoardsAsked
+		c.board = boardWrong
 		c.server.report("node.board.refused", c.node, "the description of its board was refused: "+clip(err.Error()), c.remote)
 	}
 }

@@ -42,7 +42,7 @@ type session struct {
 	later  map[wire.SchemaID]bool // schemas that are not taken yet
 	status *model.NodeStatus      // the last one, that is to count later
 	asked  int                    // for whole reports of neighbours
-	boards int                    // how often it was asked for its board
+	board  asking
 
 	gateway bool // the node is the gateway's own device
 
@@ -116,7 +116,7 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 	case wire.NeighboursMessage:
 		c.neighbours(m)
 	case wire.BoardMessage:
-		c.board(ctx, m.Board)
+		c.described(ctx, m.Board)
 	}
 	return nil // types of later releases
 }
@@ -125,7 +125,7 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 func (c *session) settleStatus() {
 	if c.status != nil && c.allow(&nodeStatuses) {
 		c.server.Registry.Status(c.node, *c.status)
-		c.askForBoard(c.status.BoardFile)
+		c.askForBoard()
 		c.status = nil
 	}
 }

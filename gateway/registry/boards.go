@@ -59,8 +59,38 @@ func (r *Registry) loadBoards(ctx context.Context) error {
 	return nil
 }
 
-// KnowsBoard tells whether there is a description with that digest.
-func (r *Registry) KnowsBoard(digest string) bool {
+// toldBoard is what a node has told of its board since the start. Releases that describe
+// boards differently make different digests of one.
+type toldBoard struct {
+	said string // digest of the heartbeat
+	is   string // what this release makes of the description
+}
+
+// boardDigest is that of the description of a node's board; empty: it has said none. mu
+// is held.
+func (l *live) boardDigest() string {
+	f := l.status.BoardFile
+	switch {
+	case f == nil:
+		return ""
+	case f.Digest == l.board.said:
+		return l.board.is
+	}
+	return f.Digest
+}
+
+// KnowsBoard tells whether there is a description of the board that a node says it is;
+// true for one that says nothing.
+func (r *Registry) KnowsBoard(node string) bool {
+	digest := ""
+	r.mu.Lock()
+	if l := r.live[node]; l != nil {
+		digest = l.boardDigest()
+	}
+	r.mu.Unlock()
+	if digest == "" {
+		return true
+	}
 	_, ok := r.description(digest)
 	return ok
 }
@@ -75,23 +105,26 @@ func (r *Registry) description(digest string) (model.Board, bool) {
 	return b, ok
 }
 
-// PutBoard takes what a node tells of its board. The error says what is wrong with it.
+// PutBoard takes what a node tells of its board, after its heartbeat. The error says what
+// is wrong with it.
 func (r *Registry) PutBoard(ctx context.Context, node string, b model.Board) error {
 	if err := boardfile.Complete(&b); err != nil {
 		return err
 	}
 	digest := boardfile.Digest(b)
-	if r.KnowsBoard(digest) {
-		return nil
-	}
 	used := map[string]bool{digest: true}
 	r.mu.Lock()
+	if l := r.live[node]; l != nil && l.status.BoardFile != nil {
+		l.board = toldBoard{l.status.BoardFile.Digest, digest}
+	}
 	for _, l := range r.live {
-		if f := l.status.BoardFile; f != nil {
-			used[f.Digest] = true
-		}
+		used[l.boardDigest()] = true
 	}
 	r.mu.Unlock()
+	r.nodeNews.Note(node)
+	if _, ok := r.description(digest); ok {
+		return nil
+	}
 	r.described.mu.Lock()
 	defer r.described.mu.Unlock()
 	for d := range r.described.told {
@@ -111,7 +144,6 @@ func (r *Registry) PutBoard(ctx context.Context, node string, b model.Board) err
 	if err != nil {
 		return err
 	}
-	r.nodeNews.Note(node)
 	return r.db.PutSetting(ctx, settingBoards, text)
 }
 
@@ -122,16 +154,17 @@ func (r *Registry) NodeBoard(ctx context.Context, ref string) (model.NodeBoard, 
 		return model.NodeBoard{}, err
 	}
 	out := model.NodeBoard{Node: n.ID, Model: n.Board}
+	digest := ""
 	r.mu.Lock()
 	if l := r.live[n.ID]; l != nil && l.status.BoardFile != nil {
-		out.Ref = *l.status.BoardFile
+		out.Ref, digest = *l.status.BoardFile, l.boardDigest()
 	}
 	r.mu.Unlock()
 	if out.Ref.Digest == "" {
 		return out, apitype.Refuse(http.StatusNotFound, "", "%s has not said which board it is: it was not there yet, or its release does not tell", n.Name)
 	}
 	var ok bool
-	if out.Board, ok = r.description(out.Ref.Digest); !ok {
+	if out.Board, ok = r.description(digest); !ok {
 		return out, apitype.Refuse(http.StatusNotFound, "", "%s goes by a file of its own, %s.toml, and has not told it yet: it does when its stream begins", n.Name, out.Ref.Name)
 	}
 	return out, nil

@@ -26,6 +26,7 @@ type live struct {
 	unsaved
 	told
 	hardware
+	board toldBoard
 	lives []string // starts of its machine that were seen, the latest last
 }
 
