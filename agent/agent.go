@@ -20,6 +20,7 @@ import (
 	"halo.internal/agent/output"
 	"halo.internal/agent/sample"
 	"halo.internal/agent/send"
+	"halo.internal/agent/signal"
 	"halo.internal/agent/spool"
 	"halo.internal/health"
 	"halo.internal/identity"
@@ -49,6 +50,7 @@ type agent struct {
 	seen     view
 	hardware hardware
 	outputs  *output.Outputs
+	lamps    *signal.Lamps
 	spool    *spool.Spool
 	where    *whereabouts
 	reached  atomic.Bool   // the gateway takes what it is told
@@ -75,7 +77,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := a.lookAtBoard(); err != nil {
 		return err
 	}
-	a.where = newWhereabouts(a)
+	a.where, a.lamps = newWhereabouts(a), a.newLamps()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { a.where.run(ctx); return nil }) // before all else: it may know what time it is
 	g.Go(func() error { return local.Serve(ctx, c.path(paths.AgentSocket), a.handler()) })
@@ -83,6 +85,7 @@ func Run(ctx context.Context, c Config) error {
 	g.Go(func() error { a.watchClients(ctx); return nil })
 	g.Go(func() error { return a.work(ctx, wrong) })
 	g.Go(func() error { return a.untilAgain(ctx) })
+	g.Go(func() error { a.lamps.Run(ctx); return nil })
 	return g.Wait()
 }
 

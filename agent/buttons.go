@@ -6,10 +6,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"halo.internal/agent/reset"
+	"halo.internal/agent/spool"
 	"halo.internal/drivers/board"
 	"halo.internal/hal/card"
 	"halo.internal/hal/gpio"
@@ -97,11 +99,7 @@ func (a *agent) pressed(ctx context.Context, line string, v model.BoardButton, h
 	return reset.Button{
 		Name: v.Name, Pin: in, ActiveHigh: v.High, Hold: hold, Lamps: a.countdown, Log: a.log,
 		Reset: func(by string) error {
-			if err := forget(by); err != nil {
-				return err
-			}
-			a.log.Warn("factory reset at the next start, which is now", "by", by)
-			return local.NewSupervisor(a.path(paths.GokrazySocket)).Reboot(ctx)
+			return a.startOver(ctx, by, forget, local.NewSupervisor(a.path(paths.GokrazySocket)).Reboot)
 		},
 		Stuck: func() {
 			a.noteBoard(model.Warning, "agent.button.stuck", "the reset button is held for good: nothing is reset", map[string]string{"button": v.Name})
@@ -109,9 +107,29 @@ func (a *agent) pressed(ctx context.Context, line string, v model.BoardButton, h
 	}.Run(ctx)
 }
 
+// tellWait bounds how long the gateway is told of what nobody is left to tell afterwards.
+const tellWait = 10 * time.Second
+
+// startOver has the next start, which follows at once, be the factory reset. The gateway
+// hears of it before, where it is within reach.
+func (a *agent) startOver(ctx context.Context, by string, forget func(string) error, reboot func(context.Context) error) error {
+	if err := forget(by); err != nil {
+		return err
+	}
+	a.log.Warn("factory reset at the next start, which is now", "by", by)
+	a.noteBoard(model.Warning, "agent.reset", "factory reset: the device forgets its identity, its network and all that it has stored", map[string]string{"by": by})
+	limit, cancel := context.WithTimeout(ctx, tellWait)
+	defer cancel()
+	every(limit, tellWait/100, func() bool {
+		return !slices.ContainsFunc(a.spool.Items(), func(i spool.Item) bool { return i.Kind == spool.Event && i.Urgent })
+	})
+	return reboot(ctx)
+}
+
 // countdown shows by the lamps how long the button is held, and what they showed before
 // when ctx ends.
 func (a *agent) countdown(ctx context.Context, hold time.Duration) {
+	defer a.lamps.Take()()
 	class := filepath.Join(a.Root, led.Class)
 	leds, err := led.Find(class)
 	if err != nil {

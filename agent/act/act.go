@@ -51,6 +51,7 @@ type Device struct {
 	Forget     func(by string) error    // asks for the factory reset at the next start; nil: it cannot
 	LEDs       string                   // class directory
 	LEDState   string                   // file for what they showed
+	TakeLEDs   func() (give func())     // has nobody else use them until give; nil: nobody does
 	Config     func() model.AgentConfig // in use
 	// Configure writes what is to be used from the next start on, and returns that.
 	Configure func(model.AgentConfig) (model.AgentConfig, error)
