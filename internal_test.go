@@ -32,6 +32,7 @@ var layers = [][]string{
 	{"local"},
 	{"health"},
 	{"model"},
+	{"boards"}, // files alone
 }
 
 // rooms says which binary lives where. The room of one binary is closed to all

@@ -17,12 +17,15 @@ import (
 
 	"halo.internal/agent/collect"
 	"halo.internal/agent/neighbourhood"
+	"halo.internal/agent/output"
 	"halo.internal/agent/sample"
 	"halo.internal/agent/send"
+	"halo.internal/agent/signal"
 	"halo.internal/agent/spool"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
+	"halo.internal/model"
 	"halo.internal/model/paths"
 	"halo.internal/model/version"
 )
@@ -45,6 +48,9 @@ type agent struct {
 	id       identity.State
 	log      *slog.Logger // names the node
 	seen     view
+	hardware hardware
+	outputs  *output.Outputs
+	lamps    *signal.Lamps
 	spool    *spool.Spool
 	where    *whereabouts
 	reached  atomic.Bool   // the gateway takes what it is told
@@ -68,7 +74,10 @@ func Run(ctx context.Context, c Config) error {
 	} else {
 		a.graph.Set(checkConfig, health.OK, "")
 	}
-	a.where = newWhereabouts(a)
+	if err := a.lookAtBoard(); err != nil {
+		return err
+	}
+	a.where, a.lamps = newWhereabouts(a), a.newLamps()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { a.where.run(ctx); return nil }) // before all else: it may know what time it is
 	g.Go(func() error { return local.Serve(ctx, c.path(paths.AgentSocket), a.handler()) })
@@ -76,6 +85,7 @@ func Run(ctx context.Context, c Config) error {
 	g.Go(func() error { a.watchClients(ctx); return nil })
 	g.Go(func() error { return a.work(ctx, wrong) })
 	g.Go(func() error { return a.untilAgain(ctx) })
+	g.Go(func() error { a.lamps.Run(ctx); return nil })
 	return g.Wait()
 }
 
@@ -105,6 +115,9 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	}
 	a.seen.opened(a.spool)
 	a.tellConfig(wrong)
+	a.outputs = output.New(output.Config{
+		Board: a.hardware.board, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: a.log, Event: a.spool.AddEvent,
+	})
 	commands := a.commands(network)
 	a.log.Info("halo-agent runs", "boot", a.id.BootCounter, "gateway", a.settings.Gateway)
 	g, inner := errgroup.WithContext(ctx)
@@ -118,7 +131,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	g.Go(func() error {
 		return send.Run(inner, send.Options{
 			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Life: life(a.BootID), Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
-			Spool: a.spool, Status: a.nodeStatus(), Commands: commands, Neighbours: neighbourhood.New(a.seen.around, sinceBoot), Retry: a.retry, Log: a.log,
+			Spool: a.spool, Status: a.nodeStatus(), Board: a.hardware.board, Commands: commands, Neighbours: neighbourhood.New(a.seen.around, sinceBoot), Retry: a.retry, Log: a.log,
 			Health: func(s health.State, detail string) {
 				a.graph.Set(checkGateway, s, detail)
 				a.reached.Store(s == health.OK)
@@ -130,6 +143,9 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		g.Go(func() error { commands.Run(inner); return nil })
 	}
 	g.Go(func() error { a.forwardEvents(inner); return nil })
+	g.Go(func() error { a.watchBoard(inner); return nil })
+	g.Go(func() error { a.outputs.Run(inner); return nil })
+	g.Go(func() error { a.watchButtons(inner); return nil })
 	err = g.Wait()
 	// The sampler has closed its batch: this is the last of it.
 	if flushErr := a.spool.Flush(time.Now(), true); flushErr != nil {
@@ -179,6 +195,11 @@ func (a *agent) judgePerm(err error) {
 func (a *agent) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+local.RouteHealth, a.graph)
+	mux.HandleFunc("GET "+local.RouteBoard, func(w http.ResponseWriter, _ *http.Request) {
+		k := a.hardware.known()
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(model.NodeBoard{Model: k.Tree.Model, Ref: k.Ref, Board: k.Board}) // as below
+	})
 	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
 		st := a.seen.status()
 		st.GPS = a.where.status()

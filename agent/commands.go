@@ -33,7 +33,8 @@ func (a *agent) commands(network string) *command.Engine {
 			}
 			return ""
 		},
-		LEDs: filepath.Join(a.Root, led.Class), LEDState: a.path(paths.RunLEDs),
+		Outputs: a.outputs, Node: a.id.Key.ID(), Role: a.Role, Forget: a.forget(),
+		LEDs: filepath.Join(a.Root, led.Class), LEDState: a.path(paths.RunLEDs), TakeLEDs: a.lamps.Take,
 		Config: func() model.AgentConfig { return a.settings.told() },
 		Configure: func(c model.AgentConfig) (model.AgentConfig, error) {
 			s, err := a.configure(c)

@@ -197,7 +197,7 @@ func TestAnOperatorsCommandReachesTheBoard(t *testing.T) {
 		can = o.must("node", "capabilities", "gateway")
 		return strings.Contains(can, "reboot")
 	})
-	for _, want := range []string{`locate +yes`, `scan +yes`, `restart +yes`, `set-output +no +unsupported`, `speed-test +no +no-overlay`} {
+	for _, want := range []string{`locate +yes`, `scan +yes`, `restart +yes`, `set-output +yes`, `speed-test +no +no-overlay`} {
 		if !regexp.MustCompile(want).MatchString(can) {
 			t.Errorf("capabilities lack %q:\n%s", want, can)
 		}
@@ -214,7 +214,7 @@ func TestAnOperatorsCommandReachesTheBoard(t *testing.T) {
 	if b, err := os.ReadFile(file); err != nil || len(b) != 150_000 {
 		t.Errorf("a capture of %d octets, %v", len(b), err)
 	}
-	if code, _, errs := o.run("node", "set-output", "gateway", "siren", "on"); code != ctl.ExitError || !strings.Contains(errs, "unsupported") {
+	if code, _, errs := o.run("node", "set-output", "gateway", "siren", "on"); code != ctl.ExitError || !strings.Contains(errs, "no-output") {
 		t.Errorf("an output: %d, %s", code, errs)
 	}
 

@@ -138,9 +138,22 @@ func newWhereabouts(a *agent) *whereabouts {
 	c := gps.Config{Root: filepath.Join("/", a.Root), Rate: w.settings.Rate, Earliest: built, Latest: built.AddDate(model.ClockLifespan, 0, 0), Changed: w.changed, Listener: w}
 	if w.settings.Port != "" {
 		c.Ports, c.Only = []string{w.settings.Port}, true
+	} else {
+		c.Ports = freePorts(a.hardware.board())
 	}
 	w.receiver = gps.New(c)
 	return w
+}
+
+// freePorts are the names of the board's own ports that are for nothing else.
+func freePorts(b model.Board) []string {
+	var names []string
+	for _, p := range b.Serial {
+		if p.Taken == "" {
+			names = append(names, p.Device)
+		}
+	}
+	return names
 }
 
 func (w *whereabouts) off() bool { return w.settings.Port == gpsOff }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -347,5 +348,14 @@ func TestStaticPositionByCommand(t *testing.T) {
 	}
 	if _, err := c.configure(model.AgentConfig{Position: &model.ConfigPosition{Lat: 91}}); err == nil {
 		t.Error("91 degrees north")
+	}
+}
+
+// Of the board's own ports, those are listened to that are for nothing else, unless
+// somebody has said where the receiver is.
+func TestPortsOfTheBoard(t *testing.T) {
+	b := model.Board{Serial: []model.BoardSerial{{Name: "UART1", Device: "ttyS1", Taken: "console"}, {Name: "UART3", Device: "ttyAMA3"}}}
+	if got := freePorts(b); !slices.Equal(got, []string{"ttyAMA3"}) {
+		t.Errorf("got %q", got)
 	}
 }

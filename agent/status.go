@@ -21,10 +21,12 @@ func (a *agent) nodeStatus() func() model.NodeStatus {
 	build := version.Get()
 	fixed := model.NodeStatus{
 		Name: a.id.Key.ID(), Role: a.Role, Version: build.Version, Commit: build.Commit,
-		Board: board("/proc/device-tree/model"), Serial: board("/proc/device-tree/serial-number"), Kernel: kernel(),
+		Board: a.hardware.known().Tree.Model, Serial: property("/proc/device-tree/serial-number"), Kernel: kernel(),
 	}
 	return func() model.NodeStatus {
 		st := fixed
+		ref := a.hardware.known().Ref
+		st.BoardFile = &ref
 		st.Slot = slot(a.path(paths.BootReport)) // the guard may write it after this process has started
 		mesh, meshHealth := a.seen.last()
 		if mesh.Name != "" {
@@ -53,7 +55,7 @@ const meshTelemetry = "telemetry"
 
 const maxInterfaces = 64 // in a heartbeat
 
-func board(file string) string {
+func property(file string) string {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return "" // no device tree: not one of HALO's boards

@@ -109,7 +109,7 @@ done when the node is back.`, cobra.ExactArgs(1), plain(model.CommandReboot), ni
 time.`, cobra.RangeArgs(1, 2), func(args []string) (model.Command, error) {
 			return model.Command{Kind: model.CommandScan, Scan: &model.ScanRequest{Radio: radioOf(args)}}, nil
 		}, a.showScan),
-		a.nodeCapture(), a.nodeConfig(), a.nodeOutput(), a.nodeSpeedTest(),
+		a.nodeCapture(), a.nodeConfig(), a.nodeOutput(), a.nodeSpeedTest(), a.nodeReset(),
 		a.ofNode("capabilities NODE", "what a node can be asked to do", cobra.ExactArgs(1), a.nodeCapabilities),
 	}
 }
@@ -144,12 +144,50 @@ they did before. Haloctl waits until they are done.`, cobra.ExactArgs(1), func([
 }
 
 func (a *app) nodeOutput() *cobra.Command {
-	return a.commandTo("set-output NODE OUTPUT on|off", "switch an output of a node", "Set-output switches an output of the node. Nodes that drive none say so.", cobra.ExactArgs(3), func(args []string) (model.Command, error) {
+	return a.commandTo("set-output NODE OUTPUT on|off|PERCENT", "switch an output of a node", `Set-output switches an output of the node: one that its board file names, or a pin of
+its header that nothing else uses (haloctl board NODE shows both). An output that
+pulses takes per cent, such as 40.
+
+An output goes to its safe state, off unless the board file says otherwise, when the
+node has not reached the gateway for five minutes, and at each start.`, cobra.ExactArgs(3), func(args []string) (model.Command, error) {
+		if p, err := strconv.ParseFloat(args[1], 64); err == nil {
+			return model.Command{Kind: model.CommandSetOutput, Output: &model.OutputCommand{Output: args[0], On: true, Percent: &p}}, nil
+		}
 		if args[1] != "on" && args[1] != "off" {
-			return model.Command{}, fmt.Errorf("expected on or off, got %q", args[1])
+			return model.Command{}, fmt.Errorf("expected on, off or per cent, got %q", args[1])
 		}
 		return model.Command{Kind: model.CommandSetOutput, Output: &model.OutputCommand{Output: args[0], On: args[1] == "on"}}, nil
 	}, nil)
+}
+
+func (a *app) nodeReset() *cobra.Command {
+	var yes bool
+	var g giving
+	c := a.ofNode("factory-reset NODE", "have a node forget its network and all that it has stored", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
+		n, err := c.Node(ctx, args[0])
+		if err != nil {
+			return notFound(err, "haloctl node list shows the nodes")
+		}
+		if !yes {
+			fmt.Fprintf(a.env.Stderr, "%s (%s) will lose its identity, its place in the network and what the gateway does not have of its readings. It comes back as a device without a network, which somebody has to stand before.\n", n.Name, n.ID)
+			if err := a.confirm(ctx, "Is "+n.Name+" to forget all?"); err != nil {
+				return err
+			}
+		}
+		j, err := c.Command(ctx, n.ID, apitype.CreateCommand{Command: model.Command{Kind: model.CommandReset, Reset: &model.ResetCommand{Confirm: n.ID}}, ExpiresS: int64(g.expires / time.Second)})
+		if err != nil {
+			return a.cannot(err)
+		}
+		return a.followJob(ctx, c, j, g.noWait, nil)
+	})
+	c.Long = `Factory-reset has a node forget its identity, its network and all that it has
+stored, at its next start, which follows at once. Its slots and release stay. At the
+board it is done by the button or jumper that haloctl board shows, held for ten
+seconds and then let go of. Revoke the node as well if it is not to come back.` + commandLong
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	c.Flags().DurationVar(&g.expires, "expires", 5*time.Minute, "how long it waits for a node that is off")
+	c.Flags().BoolVar(&g.noWait, "no-wait", false, "do not wait for the outcome")
+	return c
 }
 
 func (a *app) showScan(_ context.Context, _ *client.Client, j apitype.Job) error {

@@ -24,6 +24,7 @@ api-token list
 audit list
 audit verify
 brain assignments
+boards
 brain list
 brain show weather
 capabilities

@@ -97,6 +97,23 @@ func firewallRoutes() map[string]any {
 	}
 }
 
+// nodeBoard is a board with one of each.
+func nodeBoard() model.NodeBoard {
+	delay := 5.0
+	return model.NodeBoard{Node: nodeID, Model: "ACME Mast", Ref: model.BoardRef{Name: "mast", Digest: "5d41402abc4b2a76", Source: model.BoardFile, Problem: "pole.toml:3: title: expected one line"},
+		Board: model.Board{Name: "mast", Title: "Mast", Models: []string{"ACME Mast"},
+			Header: &model.BoardHeader{Name: "J1", Columns: 2, Pins: []model.BoardPin{{Pin: 1, Name: "3V3", Kind: model.PinPower}, {Pin: 2, Name: "GND", Kind: model.PinGround},
+				{Pin: 3, Name: "P3", Kind: model.PinGPIO, Line: "soc/3", Use: "I2C1 SDA"}, {Pin: 4, Name: "P4", Kind: model.PinGPIO, Line: "soc/4", Use: "I2C1 SCL"},
+				{Pin: 5, Name: "P5", Kind: model.PinGPIO, Line: "soc/5", Functions: []string{"PWM0", "UART0 TX"}}}},
+			I2C:     []model.BoardI2C{{Name: "I2C1", Device: "1000.i2c", SDA: "P3", SCL: "P4", InUse: []model.BoardInUse{{Address: 0x70, By: "multiplexer"}}}},
+			Serial:  []model.BoardSerial{{Name: "UART1", Device: "ttyS1", Taken: "console"}},
+			Radios:  []model.BoardRadio{{Name: "halow", Driver: "morse", Bus: "spi", Reset: "GPIO17", DelayS: &delay, Calibration: "fgh100m"}},
+			LEDs:    []model.BoardLED{{Name: "ACT", Colour: "green", Status: true}},
+			Buttons: []model.BoardButton{{Name: "reset", Does: "factory-reset", Line: "P6"}},
+			Power:   &model.BoardPower{Source: "usb", Volts: 5.1, Watts: 15},
+			Outputs: []model.BoardOutput{{Name: "siren", Title: "siren on the mast", Line: "P7"}, {Name: "fan", PWM: &model.OutputPWM{Device: "2000.pwm", Hz: 25000}, Safe: model.SafeOn}}}}
+}
+
 // singleRoutes are lists and single things that other routes have in a larger picture.
 func singleRoutes() map[string]any {
 	mac := func(b byte) dot11.MAC { return dot11.MAC{2, 0, 0, 0, 0, b} }
@@ -135,6 +152,8 @@ func singleRoutes() map[string]any {
 		"GET /v1/nodes/n01/telemetry":       apitype.ReadingList{Items: []apitype.Reading{{Node: nodeID, Metric: "system.cpu.used_percent", Unit: "percent", Value: 12.34567, Time: ago(95 * time.Second), Clock: model.ClockGateway, Boot: 12, Seq: 7}}},
 		"GET /v1/nodes/n01/telemetry/range": samples,
 		"GET /v1/nodes/n01/interfaces":      apitype.InterfaceList{Items: []apitype.Interface{{Interface: own, Present: true, LastSeen: ago(time.Minute)}, {Interface: gone, LastSeen: ago(time.Hour)}}},
+		"GET /v1/nodes/n01/board":           nodeBoard(),
+		"GET /v1/boards":                    apitype.BoardList{Items: []model.BoardDescription{{Digest: "5d41402abc4b2a76", Board: nodeBoard().Board}, {Digest: "0011223344556677", BuiltIn: true, Board: model.Board{Name: "qemu-virt", Title: "QEMU virt", Models: []string{"linux,dummy-virt"}}}}},
 		"GET /v1/nodes/n01/endpoints":       modelRoutes()["GET /v1/endpoints"],
 		"GET /v1/nodes/n01/commands":        apitype.JobList{Items: []apitype.Job{commandJob(46, "reboot", "queued", ""), commandJob(45, "capture", "failed", `{}`)}},
 		"GET /v1/nodes/n01/neighbourhood": apitype.NodeNeighbourhood{Heard: ago(20 * time.Second), Report: model.Report{Node: nodeID, Boot: 12, Seq: 90_000,

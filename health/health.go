@@ -93,6 +93,17 @@ func (g *Graph) Set(name string, s State, detail string) {
 	}
 }
 
+// State returns that of a declared check.
+func (g *Graph) State(name string) State {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i := g.index(name)
+	if i < 0 {
+		panic("health: undeclared check " + name)
+	}
+	return g.checks[i].State
+}
+
 // Watch calls f, from Set's goroutine, after each change of state.
 func (g *Graph) Watch(f func(Check)) {
 	g.mu.Lock()

@@ -32,3 +32,10 @@ func (a *Agent) Status(ctx context.Context) (model.AgentStatus, error) {
 	err := a.do(ctx, http.MethodGet, RouteStatus, nil, &s)
 	return s, err
 }
+
+// Board returns the board that the device is. Node is empty.
+func (a *Agent) Board(ctx context.Context) (model.NodeBoard, error) {
+	var b model.NodeBoard
+	err := a.do(ctx, http.MethodGet, RouteBoard, nil, &b)
+	return b, err
+}

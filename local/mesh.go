@@ -58,6 +58,7 @@ const (
 const (
 	RouteHealth       = "/health"
 	RouteStatus       = "/v1/status" // ?brief
+	RouteBoard        = "/v1/board"  // of halo-agent
 	RouteEvents       = "/v1/events" // ?after=BOOT.SEQ
 	RoutePeers        = "/v1/overlay/peers"
 	RouteAnnounce     = "/v1/announce"

@@ -19,12 +19,14 @@ type BootReport struct {
 	Slot       string      `json:"slot" enum:"a,b,flat"`
 	Disk       string      `json:"disk,omitempty" doc:"name of the disk that runs"`
 	Version    string      `json:"version,omitempty" doc:"release in the slot"`
+	Board      string      `json:"board,omitempty" doc:"board whose image is in the slot"`
 	Kernel     string      `json:"kernel"`
 	Committed  bool        `json:"committed" doc:"the slot was healthy, in this start or before"`
 	Healthy    bool        `json:"healthy" doc:"halo-mesh called this start healthy"`
 	Tries      uint8       `json:"tries" doc:"starts left for a slot that is not committed"`
 	Boots      uint32      `json:"boots" doc:"starts since the last healthy one, with this one"`
 	BadSlots   []string    `json:"bad_slots,omitempty"`
+	Reset      string      `json:"reset,omitempty" doc:"who has asked for the factory reset with which this start began"`
 	SlotReason string      `json:"slot_reason,omitempty" doc:"why this slot runs and not the one before"`
 	Verity     bool        `json:"verity" doc:"each block of the root is checked as it is read"`
 	Perm       PermReport  `json:"perm"`

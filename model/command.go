@@ -23,6 +23,7 @@ const (
 	CommandScan       CommandKind = "scan"
 	CommandCapture    CommandKind = "capture"
 	CommandConfig     CommandKind = "config"
+	CommandReset      CommandKind = "factory-reset"
 	CommandSpeedTest  CommandKind = "speed-test"  // measure the way to another device; part of a speed test
 	CommandSpeedServe CommandKind = "speed-serve" // be the other device; part of a speed test
 )
@@ -34,13 +35,13 @@ func CommandKinds() []CommandKind {
 
 // PeopleCommands returns the kinds that people give to one node.
 func PeopleCommands() []CommandKind {
-	return []CommandKind{CommandReboot, CommandRestart, CommandLocate, CommandSetOutput, CommandScan, CommandCapture, CommandConfig}
+	return []CommandKind{CommandReboot, CommandRestart, CommandLocate, CommandSetOutput, CommandScan, CommandCapture, CommandConfig, CommandReset}
 }
 
 // Command is what a node is asked to do: a kind, and of the arguments those of that
 // kind. Where the kind needs none they may be left out.
 type Command struct {
-	Kind    CommandKind     `json:"kind" cbor:"1,keyasint" enum:"reboot,restart,locate,set-output,scan,capture,config" example:"locate"`
+	Kind    CommandKind     `json:"kind" cbor:"1,keyasint" enum:"reboot,restart,locate,set-output,scan,capture,config,factory-reset" example:"locate"`
 	Restart *RestartCommand `json:"restart,omitempty" cbor:"2,keyasint,omitempty"`
 	Locate  *LocateCommand  `json:"locate,omitempty" cbor:"3,keyasint,omitempty"`
 	Output  *OutputCommand  `json:"set_output,omitempty" cbor:"4,keyasint,omitempty"`
@@ -50,6 +51,13 @@ type Command struct {
 
 	SpeedTest  *SpeedTestCommand  `json:"-" cbor:"8,keyasint,omitempty"`
 	SpeedServe *SpeedServeCommand `json:"-" cbor:"9,keyasint,omitempty"`
+
+	Reset *ResetCommand `json:"factory_reset,omitempty" cbor:"10,keyasint,omitempty"`
+}
+
+// ResetCommand has a node forget its identity, its network and all that it has stored.
+type ResetCommand struct {
+	Confirm string `json:"confirm" cbor:"1,keyasint" maxLength:"64" example:"n-b3x5k2m7q4w6c8d2f5ga" doc:"canonical ID of the node: it cannot be called back"`
 }
 
 // RestartCommand names one of HALO's processes.
@@ -66,6 +74,8 @@ type LocateCommand struct {
 type OutputCommand struct {
 	Output string `json:"output" cbor:"1,keyasint" minLength:"1" maxLength:"64" example:"siren"`
 	On     bool   `json:"on" cbor:"2,keyasint"`
+	// Percent is of an output that pulses.
+	Percent *float64 `json:"percent,omitempty" cbor:"3,keyasint,omitempty" minimum:"0" maximum:"100" example:"40" doc:"of the time that it is on, where it pulses; all of it when left out"`
 }
 
 // AgentConfig is how often a node measures and sends, and what it keeps. What is
@@ -222,7 +232,7 @@ func (c *Command) Check() error {
 		there bool
 	}{
 		{CommandRestart, c.Restart != nil}, {CommandLocate, c.Locate != nil}, {CommandSetOutput, c.Output != nil}, {CommandScan, c.Scan != nil},
-		{CommandCapture, c.Capture != nil}, {CommandConfig, c.Config != nil}, {CommandSpeedTest, c.SpeedTest != nil}, {CommandSpeedServe, c.SpeedServe != nil},
+		{CommandCapture, c.Capture != nil}, {CommandConfig, c.Config != nil}, {CommandSpeedTest, c.SpeedTest != nil}, {CommandSpeedServe, c.SpeedServe != nil}, {CommandReset, c.Reset != nil},
 	} {
 		if a.there && a.kind != c.Kind {
 			return fmt.Errorf("command %.32q: expected no arguments of %s", c.Kind, a.kind)
@@ -238,6 +248,14 @@ func (c *Command) Check() error {
 	case CommandSetOutput:
 		if c.Output == nil || !outputForm.MatchString(c.Output.Output) {
 			return errors.New("set-output: expected the output's name, 1 to 64 letters, digits, blanks and ._/-")
+		}
+		if p := c.Output.Percent; p != nil && !(*p >= 0 && *p <= 100 && c.Output.On) { // not a number is neither
+			return fmt.Errorf("set-output: percent: expected 0 to 100 of an output that is on, got %v", *p)
+		}
+		return nil
+	case CommandReset:
+		if c.Reset == nil || c.Reset.Confirm == "" {
+			return errors.New("factory-reset: confirm: expected the node's canonical ID")
 		}
 		return nil
 	case CommandScan:

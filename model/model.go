@@ -210,6 +210,7 @@ type NodeStatus struct {
 	Serial     string      `json:"serial,omitempty" doc:"of the board, as its device tree has it"`
 	Clients    []Client    `json:"clients,omitempty" doc:"hosts behind the node that are no members"`
 	Position   *Position   `json:"position,omitempty" doc:"where it is; it is not sent anew because that has changed, as telemetry has it"`
+	BoardFile  *BoardRef   `json:"board_file,omitempty" doc:"which description of its board the node goes by"`
 }
 
 // JoinRequest is the body of POST /v1/nodes/join. The first post may leave

@@ -1,7 +1,6 @@
 // Package act is what a node does when it is commanded to: for each kind of command
 // the one thing that the board, halo-mesh or gokrazy is asked for. A kind that is
-// not in Actions is refused; so far that is set-output, as no release drives
-// outputs.
+// not in Actions is refused.
 package act
 
 import (
@@ -46,9 +45,14 @@ type Device struct {
 	Supervised func() bool                 // gokrazy is there
 	Socket     func(program string) string // of a process; empty: it has none
 	Restart    func()                      // has this process end itself
-	LEDs       string                      // class directory
-	LEDState   string                      // file for what they showed
-	Config     func() model.AgentConfig    // in use
+	Outputs    Outputs                     // nil: it drives none
+	Node       string                      // canonical ID
+	Role       model.Role
+	Forget     func(by string) error    // asks for the factory reset at the next start; nil: it cannot
+	LEDs       string                   // class directory
+	LEDState   string                   // file for what they showed
+	TakeLEDs   func() (give func())     // has nobody else use them until give; nil: nobody does
+	Config     func() model.AgentConfig // in use
 	// Configure writes what is to be used from the next start on, and returns that.
 	Configure func(model.AgentConfig) (model.AgentConfig, error)
 	Listen    func(netip.Addr) (net.Listener, error) // for a speed test
@@ -58,9 +62,64 @@ type Device struct {
 	orderly, start time.Duration // of a test; 0: orderlyWait and startWait
 }
 
+// mayForget: with the gateway's device goes the network, and nobody far away can bring
+// that back.
+func (d Device) mayForget() error {
+	if d.Role == model.RoleGateway {
+		return model.RefuseCommand(model.CodeUnsupported, "this is the gateway: make a backup, and hold its button")
+	}
+	return d.supervised()
+}
+
+// resetPause is for the answer to reach the gateway: nobody is left to give it later.
+const resetPause = 10 * time.Second
+
+// reset has the next start begin with nothing. When it comes again it asks again, which
+// changes nothing.
+func (d Device) reset(_ context.Context, t *command.Task) (command.Result, error) {
+	if t.Command.Reset.Confirm != d.Node {
+		return command.Result{}, model.RefuseCommand(model.CodeInvalid, "confirm: expected %s, which this node is", d.Node)
+	}
+	if err := d.Forget(t.By); err != nil {
+		return command.Result{}, err
+	}
+	d.Log.Warn("factory reset at the next start, which is now", "by", t.By)
+	time.AfterFunc(resetPause, func() {
+		limit, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := d.Supervisor.Reboot(limit); err != nil {
+			d.Log.Error("the machine does not start anew: take its power away", "err", err)
+		}
+	})
+	return command.Result{Value: map[string]any{"restarts_in_s": int(resetPause / time.Second)}}, nil
+}
+
+// Outputs are what the device switches.
+type Outputs interface {
+	Able() error
+	Set(name string, part float64) error // for that part of the time, 0 to 1
+}
+
+// setOutput switches an output. It is done again when it comes again: that changes nothing.
+func (d Device) setOutput(_ context.Context, t *command.Task) (command.Result, error) {
+	c := t.Command.Output
+	part := 0.0
+	switch {
+	case c.On && c.Percent != nil:
+		part = *c.Percent / 100
+	case c.On:
+		part = 1
+	}
+	if err := d.Outputs.Set(c.Output, part); err != nil {
+		return command.Result{}, err
+	}
+	d.Log.Info("an output was switched", "output", c.Output, "on", c.On, "by", t.By)
+	return command.Result{Value: map[string]any{"output": c.Output, "on": c.On, "percent": part * 100}}, nil
+}
+
 // Actions returns what the device does.
 func Actions(d Device) map[model.CommandKind]command.Action {
-	return map[model.CommandKind]command.Action{
+	all := map[model.CommandKind]command.Action{
 		model.CommandReboot:     {Able: d.supervised, Do: d.reboot, After: afterReboot, Firm: true},
 		model.CommandRestart:    {Able: d.supervised, Do: d.restart, After: afterRestart, Firm: true},
 		model.CommandLocate:     {Able: d.lamps, Do: d.locate},
@@ -70,6 +129,13 @@ func Actions(d Device) map[model.CommandKind]command.Action {
 		model.CommandSpeedTest:  {Able: d.overlaid, Do: d.speedTest},
 		model.CommandSpeedServe: {Able: d.overlaid, Do: d.speedServe},
 	}
+	if d.Forget != nil {
+		all[model.CommandReset] = command.Action{Able: d.mayForget, Do: d.reset}
+	}
+	if d.Outputs != nil {
+		all[model.CommandSetOutput] = command.Action{Able: d.Outputs.Able, Do: d.setOutput}
+	}
+	return all
 }
 
 // Listen opens the port of speed tests on an overlay address.

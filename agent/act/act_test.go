@@ -169,8 +169,66 @@ func TestWhatCannotBe(t *testing.T) {
 			t.Errorf("%s: %v", k, err)
 		}
 	}
-	if _, there := Actions(b.Device)[model.CommandSetOutput]; there {
-		t.Error("outputs are driven: this test, docs/api.md and set-output's tests do not know it yet")
+	if _, there := Actions(b.Device)[model.CommandSetOutput]; there { // without Outputs
+		t.Error("a device that drives nothing says that it does")
+	}
+}
+
+// Who resets a node says which; a gateway is not reset from afar.
+func TestFactoryReset(t *testing.T) {
+	b := newBoard()
+	by := ""
+	b.Node, b.Forget = "n-me", func(who string) error { by = who; return nil }
+	confirm := func(id string) model.Command {
+		return model.Command{Kind: model.CommandReset, Reset: &model.ResetCommand{Confirm: id}}
+	}
+	_, err := do(t.Context(), b, confirm("n-other"))
+	code(t, err, model.CodeInvalid)
+	if by != "" {
+		t.Error("another node's reset was asked for")
+	}
+	b.Role = model.RoleGateway
+	code(t, Actions(b.Device)[model.CommandReset].Able(), model.CodeUnsupported)
+	b.Role = model.RoleNode
+	if err := Actions(b.Device)[model.CommandReset].Able(); err != nil {
+		t.Error(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		asked := make(chan struct{})
+		b.Supervisor = rebooted{b, asked}
+		r, err := Actions(b.Device)[model.CommandReset].Do(t.Context(), &command.Task{Command: confirm("n-me"), By: "user:anna"})
+		if err != nil || by != "user:anna" || r.Value == nil {
+			t.Errorf("got %+v, %v, by %q", r, err, by)
+		}
+		<-asked
+	})
+}
+
+// rebooted tells when the machine is to start anew.
+type rebooted struct {
+	Supervisor
+	asked chan struct{}
+}
+
+func (r rebooted) Reboot(context.Context) error { close(r.asked); return nil }
+
+// switched is the outputs of a board.
+type switched map[string]float64
+
+func (s switched) Able() error                         { return nil }
+func (s switched) Set(name string, part float64) error { s[name] = part; return nil }
+
+func TestOutputsAreSwitched(t *testing.T) {
+	b := newBoard()
+	s, percent := switched{}, 40.0
+	b.Outputs = s
+	for _, c := range []model.OutputCommand{{Output: "siren", On: true}, {Output: "fan", On: true, Percent: &percent}, {Output: "lamp"}} {
+		if _, err := do(t.Context(), b, model.Command{Kind: model.CommandSetOutput, Output: &c}); err != nil {
+			t.Error(err)
+		}
+	}
+	if s["siren"] != 1 || s["fan"] != 0.4 || s["lamp"] != 0 || len(s) != 3 {
+		t.Errorf("got %v", s)
 	}
 }
 

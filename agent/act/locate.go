@@ -26,6 +26,9 @@ func (d Device) lamps() error {
 
 // locate has the LEDs blink, and show afterwards what they did before.
 func (d Device) locate(ctx context.Context, t *command.Task) (_ command.Result, err error) {
+	if d.TakeLEDs != nil {
+		defer d.TakeLEDs()()
+	}
 	leds, err := led.Find(d.LEDs)
 	if err != nil {
 		return command.Result{}, err

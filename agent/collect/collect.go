@@ -56,6 +56,7 @@ func All(root, perm string) (Set, error) {
 		newLoad(proc),
 		newUptime(root),
 		newTemperature(sys),
+		newUndervoltage(root),
 		newStorage(disks, map[string]string{"perm": perm}, statfs),
 		newInterfaces(proc),
 		newProcesses(proc),

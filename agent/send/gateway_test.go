@@ -35,6 +35,7 @@ type gateway struct {
 	order     []wire.BatchID // as first stored
 	events    map[wire.BatchID]model.Event
 	statuses  []model.NodeStatus
+	boards    []model.Board
 	hellos    []wire.Hello
 	received  int           // batches, duplicates among them
 	described int           // schemas, likewise
@@ -135,6 +136,11 @@ func (g *gateway) take(m wire.Message, nonce []byte, host string, write func(wir
 		g.described++
 	case wire.StatusMessage:
 		g.statuses = append(g.statuses, m.Status)
+		if m.Status.BoardFile != nil {
+			return write(wire.BoardWanted{})
+		}
+	case wire.BoardMessage:
+		g.boards = append(g.boards, m.Board)
 	case wire.BatchMessage:
 		return g.batch(m.Data, write)
 	case wire.EventMessage:

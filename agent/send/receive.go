@@ -31,6 +31,12 @@ func (s *session) receive(ctx context.Context) error {
 				s.Neighbours.Again()
 				s.proceed()
 			}
+		case wire.BoardWanted:
+			if s.Board != nil {
+				if err := s.write(ctx, wire.BoardMessage{Board: s.Board()}); err != nil {
+					return fmt.Errorf("send board: %w", err)
+				}
+			}
 		case wire.Unknown:
 			// A later gateway: what it wants is not known here.
 		default:

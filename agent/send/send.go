@@ -65,7 +65,8 @@ type Options struct {
 	// has waited too long.
 	Interval time.Duration
 	Status   func() model.NodeStatus
-	Commands *command.Engine // nil: the node takes none
+	Board    func() model.Board // sent when the gateway asks; nil: it is not known
+	Commands *command.Engine    // nil: the node takes none
 	// Neighbours may be nil: nothing is reported then.
 	Neighbours Neighbours
 	Health     func(health.State, string) // of the stream

@@ -32,6 +32,7 @@ type node struct {
 	key    identity.Key
 	spool  *spool.Spool
 	status func() model.NodeStatus
+	board  func() model.Board
 	retry  chan struct{}
 	ack    time.Duration // until a connection counts as dead
 	busy   time.Duration // until what the gateway does not take at present is sent again
@@ -64,7 +65,7 @@ func (n *node) start(g *gateway) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	opt := Options{
-		URL: g.url, Key: n.key, Boot: n.boot, Version: "test", Spool: n.spool, Status: n.status, Retry: n.retry, Log: quiet,
+		URL: g.url, Key: n.key, Boot: n.boot, Version: "test", Spool: n.spool, Status: n.status, Board: n.board, Retry: n.retry, Log: quiet,
 		Health: func(s health.State, detail string) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -516,6 +517,24 @@ func TestStatusGoesAtOnceAndWhenItChanges(t *testing.T) {
 	defer g.mu.Unlock()
 	if s := g.statuses[1]; !s.Interfaces[0].Up || s.UptimeS == 0 {
 		t.Errorf("got %+v", s)
+	}
+}
+
+func TestBoardGoesWhenItIsWanted(t *testing.T) {
+	g, n := newGateway(t), newNode(t)
+	n.status = func() model.NodeStatus {
+		return model.NodeStatus{Name: "mast", BoardFile: &model.BoardRef{Name: "pole", Digest: "0123456789abcdef"}}
+	}
+	n.board = func() model.Board { return model.Board{Name: "pole", Overlay: []string{"dtoverlay=mm_wlan"}} }
+	n.start(g)
+	g.wait(t, "the board", func() bool { return len(g.boards) == 1 })
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if b := g.boards[0]; b.Name != "pole" || len(b.Overlay) != 1 {
+		t.Errorf("got %+v", b)
+	}
+	if f := g.statuses[0].BoardFile; f == nil || f.Digest != "0123456789abcdef" {
+		t.Errorf("the heartbeat says %+v", f)
 	}
 }
 

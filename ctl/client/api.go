@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"halo.internal/health"
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
 
@@ -72,6 +73,19 @@ func (c *Client) Node(ctx context.Context, node string) (apitype.NodeDetail, err
 func (c *Client) NodeInterfaces(ctx context.Context, node string) ([]apitype.Interface, error) {
 	l, err := get[apitype.InterfaceList](ctx, c, nodePath(node)+"/interfaces", nil)
 	return l.Items, err
+}
+
+// NodeBoard returns the board that a node is.
+func (c *Client) NodeBoard(ctx context.Context, node string) (model.NodeBoard, error) {
+	return get[model.NodeBoard](ctx, c, nodePath(node)+"/board", nil)
+}
+
+// Boards lists all boards that the gateway knows.
+func (c *Client) Boards(ctx context.Context) ([]model.BoardDescription, error) {
+	return all(func(cursor string) ([]model.BoardDescription, string, error) {
+		l, err := get[apitype.BoardList](ctx, c, "/v1/boards", page(nil, cursor))
+		return l.Items, l.Next, err
+	})
 }
 
 // RenameNode gives a node another name.

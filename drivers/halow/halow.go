@@ -241,7 +241,7 @@ func (d *Driver) Load(ctx context.Context) error {
 		return err
 	}
 	if !d.seen {
-		delay := defaultDelayS
+		delay := DefaultDelayS
 		if d.c.Settings.DelayS != nil {
 			delay = *d.c.Settings.DelayS
 		}

@@ -35,7 +35,7 @@ func TestSettings(t *testing.T) {
 	if read, err := ParseSettings(written); err != nil || !reflect.DeepEqual(read, good) {
 		t.Errorf("%s: got %+v, %v", written, read, err)
 	}
-	for _, bad := range []string{"", "{}", `{"chip":"mm6108","bus":"sdio","module":"fgh100m","wake_line":"GPIO23"}`} {
+	for _, bad := range []string{"", "{}", `{"chip":"mm6108","bus":"sdio","module":"fgh100m","led_line":"GPIO23"}`} {
 		if s, err := ParseSettings([]byte(bad)); err == nil {
 			t.Errorf("%q gives %+v", bad, s)
 		}

@@ -15,9 +15,9 @@ import (
 )
 
 // Settings say what HaLow radio a board has, and how it is connected: the table
-// [halow] of boards/*.toml. Wake, busy and interrupt lines are not among them:
-// Morse's driver takes those, and a reset line of its own, from the device tree
-// (power-gpios, spi-irq-gpios, reset-gpios).
+// [halow] of boards/*.toml. Morse's driver takes wake, busy and interrupt lines, and a
+// reset line of its own, from the device tree (power-gpios, spi-irq-gpios, reset-gpios);
+// here they are said so that the board's picture shows them and nobody else takes them.
 type Settings struct {
 	Chip        string            `toml:"chip" json:"chip"`                         // mm6108 or mm8108
 	Bus         string            `toml:"bus" json:"bus"`                           // sdio, spi or usb
@@ -25,6 +25,9 @@ type Settings struct {
 	Calibration string            `toml:"calibration" json:"calibration,omitempty"` // file (BCF), for a module that is not listed
 	DelayS      *int              `toml:"delay_s" json:"delay_s,omitempty"`         // from the device to the driver; 5 when left out
 	ResetLine   string            `toml:"reset_line" json:"reset_line,omitempty"`   // as hal/gpio names lines
+	WakeLine    string            `toml:"wake_line" json:"wake_line,omitempty"`
+	BusyLine    string            `toml:"busy_line" json:"busy_line,omitempty"`
+	IRQLine     string            `toml:"irq_line" json:"irq_line,omitempty"`
 	ActiveHigh  bool              `toml:"reset_active_high" json:"reset_active_high,omitempty"`
 	Host        string            `toml:"host" json:"host,omitempty"`                   // controller that finds the device anew after a reset: bus and name, e.g. platform/3f300000.mmcnr
 	Scheme      string            `toml:"scheme" json:"scheme,omitempty"`               // channelization of the driver, where a country has several
@@ -34,9 +37,10 @@ type Settings struct {
 	Params      map[string]string `toml:"params" json:"params,omitempty"`               // more parameters of the driver
 }
 
-// Defaults.
+// DefaultDelayS is how many seconds after its device the driver is loaded.
+const DefaultDelayS = 5
+
 const (
-	defaultDelayS   = 5
 	defaultPowerDBm = 22 // the driver's own
 )
 
@@ -129,8 +133,10 @@ func (s Settings) Check() error {
 	if s.DelayS != nil && (*s.DelayS < 0 || *s.DelayS > 120) {
 		bad("delay_s", "0 to 120", *s.DelayS)
 	}
-	if s.ResetLine != "" && !lineForm.MatchString(s.ResetLine) {
-		bad("reset_line", "a line such as GPIO17 or gpiochip0/17", s.ResetLine)
+	for _, l := range []struct{ key, line string }{{"reset_line", s.ResetLine}, {"wake_line", s.WakeLine}, {"busy_line", s.BusyLine}, {"irq_line", s.IRQLine}} {
+		if l.line != "" && !lineForm.MatchString(l.line) {
+			bad(l.key, "a line such as GPIO17 or gpiochip0/17", l.line)
+		}
 	}
 	if s.ResetLine == "" && s.ActiveHigh {
 		bad("reset_active_high", "false without a reset_line", s.ActiveHigh)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"halo.internal/drivers/i2c/formula"
+	"halo.internal/model/strict"
 	"halo.internal/model/wire"
 )
 
@@ -73,18 +74,18 @@ type formulaValue struct {
 // compiler turns what a file says into a Template, and collects what is wrong.
 type compiler struct {
 	file     string
-	at       *positions
+	at       *strict.Positions
 	problems []*Problem
 	used     map[int]bool // variables that a formula names
 	t        *Template
 }
 
 func newCompiler(file string, text []byte) *compiler {
-	return &compiler{file: file, at: locate(text), used: map[int]bool{}, t: &Template{}}
+	return &compiler{file: file, at: strict.Locate(text), used: map[int]bool{}, t: &Template{}}
 }
 
 func (c *compiler) bad(key, format string, args ...any) {
-	c.problems = append(c.problems, &Problem{c.file, c.at.line(key), key, fmt.Sprintf(format, args...)})
+	c.problems = append(c.problems, &Problem{File: c.file, Line: c.at.Line(key), Key: key, Text: fmt.Sprintf(format, args...)})
 }
 
 // between tells whether v is within bounds, and complains if not.
@@ -225,7 +226,7 @@ func (c *compiler) variable(key, name string) int {
 // inOrder sorts the keys of a table as the file has them.
 func (c *compiler) inOrder(table string, names func(func(string) bool)) []string {
 	return slices.SortedFunc(names, func(a, b string) int {
-		if d := c.at.offset(join(table, a)) - c.at.offset(join(table, b)); d != 0 {
+		if d := c.at.Offset(strict.Join(table, a)) - c.at.Offset(strict.Join(table, b)); d != 0 {
 			return d
 		}
 		return strings.Compare(a, b)
@@ -255,7 +256,7 @@ func (c *compiler) formulas(table string, formulas map[string]string) (list []na
 		return nil
 	}
 	for _, name := range c.inOrder(table, maps.Keys(formulas)) {
-		key := join(table, name)
+		key := strict.Join(table, name)
 		f := c.formula(key, formulas[name])
 		list = append(list, named{name, c.variable(key, name), f})
 	}

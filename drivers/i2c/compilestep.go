@@ -2,6 +2,7 @@ package i2c
 
 import (
 	"fmt"
+	"halo.internal/model/strict"
 	"maps"
 	"slices"
 	"strings"
@@ -210,7 +211,7 @@ func (c *compiler) fields(texts map[string]fieldText, once bool) (fields []field
 		return nil
 	}
 	for _, name := range c.inOrder("fields", maps.Keys(texts)) {
-		t, key := texts[name], join("fields", name)
+		t, key := texts[name], strict.Join("fields", name)
 		b := c.block(t.In)
 		if b < 0 {
 			if !once {

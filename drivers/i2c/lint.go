@@ -2,6 +2,7 @@ package i2c
 
 import (
 	"fmt"
+	"halo.internal/model/strict"
 	"time"
 )
 
@@ -23,7 +24,7 @@ func Lint(file string, text []byte) []Finding {
 		return found
 	}
 	warn := func(key, format string, args ...any) {
-		found = append(found, Finding{Problem{file, c.at.line(key), key, fmt.Sprintf(format, args...)}, true})
+		found = append(found, Finding{Problem{File: file, Line: c.at.Line(key), Key: key, Text: fmt.Sprintf(format, args...)}, true})
 	}
 	c.overlooked(warn)
 	c.unused(warn)
@@ -72,14 +73,14 @@ func (c *compiler) unused(warn func(key, format string, args ...any)) {
 		for _, f := range list {
 			in[f.block] = true
 			if !c.used[f.slot] {
-				warn(join("fields", names[f.slot]), nobody)
+				warn(strict.Join("fields", names[f.slot]), nobody)
 			}
 		}
 	}
 	for table, list := range map[string][]named{"constants": c.t.constants, "compute": c.t.compute} {
 		for _, n := range list {
 			if !c.used[n.slot] {
-				warn(join(table, n.name), nobody)
+				warn(strict.Join(table, n.name), nobody)
 			}
 		}
 	}

@@ -179,6 +179,7 @@ func New(c Config) *API {
 	a.modelRoutes()
 	a.alertRoutes()
 	a.nodeRoutes()
+	a.boardRoutes()
 	a.brainRoutes()
 	a.telemetryRoutes()
 	a.exchangeRoutes()

@@ -86,6 +86,23 @@ func (a *API) nodeRoutes() {
 	})
 }
 
+func (a *API) boardRoutes() {
+	tags := []string{"boards"}
+	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
+		OperationID: "list-boards", Method: http.MethodGet, Path: "/v1/boards", Tags: tags, Summary: "All boards that are known: those of the release, and those that files on nodes describe",
+	}, func(_ context.Context, p *Page) (*body[apitype.BoardList], error) {
+		items, next, err := pageOf(a.Registry.Boards(), *p, 2, func(b model.BoardDescription) []string { return []string{b.Name, b.Digest} })
+		return answer(apitype.BoardList{Items: items, Next: next}, err)
+	})
+	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
+		OperationID: "get-node-board", Method: http.MethodGet, Path: "/v1/nodes/{id}/board", Tags: tags,
+		Summary:     "The board that a node is: its header, buses, ports, radios, lamps, buttons, power and outputs",
+		Description: "As the node has found it by its device tree. Files in /perm/halo/boards/ on the node go before those of the release; ref says which it is, and what is wrong in them.",
+	}, func(ctx context.Context, i *NodePath) (*body[model.NodeBoard], error) {
+		return answer(a.Registry.NodeBoard(ctx, i.ID))
+	})
+}
+
 // withPast returns the canonical ID of the node that is meant and those of the nodes whose
 // place it has taken: what was about them is about it. Nothing, where none is meant.
 func (a *API) withPast(ctx context.Context, ref string) ([]string, error) {

@@ -59,8 +59,8 @@ func (e *Engine) Kinds() []jobs.Kind {
 	var list []jobs.Kind
 	for _, k := range model.PeopleCommands() {
 		kind := jobs.Kind{Name: string(k), Cancel: e.cancel, Scope: apitype.ScopeNodesWrite}
-		if k == model.CommandCapture || k == model.CommandConfig {
-			kind.Scope = apitype.ScopeAdmin // who speaks with whom; what is measured at all
+		if k == model.CommandCapture || k == model.CommandConfig || k == model.CommandReset {
+			kind.Scope = apitype.ScopeAdmin // who speaks with whom; what is measured at all; what is there
 		}
 		if k == model.CommandCapture {
 			kind.Most = maxCaptures

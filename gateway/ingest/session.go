@@ -42,6 +42,7 @@ type session struct {
 	later  map[wire.SchemaID]bool // schemas that are not taken yet
 	status *model.NodeStatus      // the last one, that is to count later
 	asked  int                    // for whole reports of neighbours
+	board  asking
 
 	gateway bool // the node is the gateway's own device
 
@@ -114,6 +115,8 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		}
 	case wire.NeighboursMessage:
 		c.neighbours(m)
+	case wire.BoardMessage:
+		c.described(ctx, m.Board)
 	}
 	return nil // types of later releases
 }
@@ -122,6 +125,7 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 func (c *session) settleStatus() {
 	if c.status != nil && c.allow(&nodeStatuses) {
 		c.server.Registry.Status(c.node, *c.status)
+		c.askForBoard()
 		c.status = nil
 	}
 }

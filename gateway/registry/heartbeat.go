@@ -26,6 +26,7 @@ type live struct {
 	unsaved
 	told
 	hardware
+	board toldBoard
 	lives []string // starts of its machine that were seen, the latest last
 }
 
@@ -162,6 +163,7 @@ func trim(s *model.NodeStatus) {
 	if s.Position != nil && !s.Position.Valid() {
 		s.Position = nil
 	}
+	s.BoardFile = trimBoard(s.BoardFile)
 	if len(s.Interfaces) > maxInterfaces {
 		s.Interfaces = s.Interfaces[:maxInterfaces]
 	}

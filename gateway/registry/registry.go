@@ -88,6 +88,8 @@ type Registry struct {
 	nodeNews    *changes.Log[string]      // canonical IDs
 	waitingNews *changes.Log[string]      // of those who ask to join
 
+	described described
+
 	mu      sync.Mutex // guards what follows
 	live    map[string]*live
 	changed []chan struct{}
@@ -116,6 +118,9 @@ func New(ctx context.Context, c Config) (*Registry, error) {
 		return nil, err
 	}
 	if err := r.loadCodes(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.loadBoards(ctx); err != nil {
 		return nil, err
 	}
 	if err := r.load(ctx); err != nil {

@@ -35,6 +35,8 @@ const (
 	super0     = slotState0 + 640<<10
 	super1     = slotState1 + 640<<10
 	superSize  = 2 << 10
+	reset0     = slotState0 + 704<<10
+	reset1     = slotState1 + 704<<10
 )
 
 // ErrDamaged is wrapped where an area holds something, but neither of its

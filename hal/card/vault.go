@@ -79,6 +79,13 @@ func (v *Vault) Put(name string, value []byte) error {
 	return v.area.Store(b)
 }
 
+// Clear forgets all values: nothing of them is left on the disk.
+func (v *Vault) Clear() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.area.Store([]byte{0xa0}) // an empty map
+}
+
 func (v *Vault) load() (map[string][]byte, error) {
 	b, err := v.area.Load()
 	if err != nil {

@@ -19,6 +19,38 @@ type Line interface {
 	Release() error
 }
 
+// Bias is the resistor of a chip at an input.
+type Bias int
+
+// Resistors. AsIs leaves it as it was.
+const (
+	AsIs Bias = iota
+	PullUp
+	PullDown
+	NoBias
+)
+
+// Edge is a change of an input's level.
+type Edge struct {
+	Rising bool
+	Since  time.Duration // by the kernel's monotonic clock
+	Number uint32        // of the line's edges, from 1: gaps are edges that were lost
+}
+
+// TakenError is of a line that somebody has.
+type TakenError struct {
+	Line string
+	By   string // as the kernel calls whoever has it; empty: it does not say
+}
+
+func (e *TakenError) Error() string {
+	by := e.By
+	if by == "" {
+		by = "somebody that does not say who"
+	}
+	return fmt.Sprintf("gpio line %s is taken by %s: choose another line, or stop that", e.Line, by)
+}
+
 // Pulse drives a line to its active level for the time of hold, and lets go of
 // it, as chips are reset whose line has a resistor to the other level. When ctx
 // ends, the line is let go of at once.

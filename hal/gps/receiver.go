@@ -207,12 +207,12 @@ func (r *Receiver) candidates() ([]serial.Info, error) {
 	var list []serial.Info
 	for _, p := range all {
 		named := slices.Contains(r.Ports, p.Path) || slices.Contains(r.Ports, p.Name)
-		if named || !r.Only && p.Kind == serial.USB && !p.Console {
+		if !p.Console && (named || !r.Only && p.Kind == serial.USB) {
 			list = append(list, p)
 		}
 	}
 	for _, name := range r.Ports { // what /sys does not call a port, such as a pseudo terminal
-		if !slices.ContainsFunc(list, func(p serial.Info) bool { return p.Path == name || p.Name == name }) {
+		if !slices.ContainsFunc(all, func(p serial.Info) bool { return p.Path == name || p.Name == name }) {
 			if _, err := os.Stat(name); err == nil {
 				list = append(list, serial.Info{Name: name, Path: name, Kind: serial.UART, Place: name})
 			}

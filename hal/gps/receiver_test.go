@@ -231,6 +231,11 @@ func TestSilentPortsAreLeftAlone(t *testing.T) {
 	if got, err := r.candidates(); err != nil || len(got) != 1 || got[0].Name != "ttyAMA0" {
 		t.Errorf("got %v, %v", got, err)
 	}
+	list[0].Console, list[0].Path = true, os.DevNull
+	r.Ports = []string{"ttyAMA0", list[0].Path}
+	if got, err := r.candidates(); err != nil || len(got) != 0 {
+		t.Errorf("the kernel's console, though it is named: got %v, %v", got, err)
+	}
 }
 
 // TestReceiverThatFallsSilent: what it said last does not last.

@@ -121,6 +121,12 @@ var pattern = []time.Duration{100 * time.Millisecond, 100 * time.Millisecond, 10
 // restore. An LED that cannot be written to is an error; the others blink on until
 // there are none.
 func Blink(ctx context.Context, leds []LED) error {
+	return BlinkBy(ctx, leds, func(step int) time.Duration { return pattern[step%len(pattern)] })
+}
+
+// BlinkBy is Blink in a rhythm of the caller's: how long each step lasts, of which the
+// even ones are light.
+func BlinkBy(ctx context.Context, leds []LED, lasts func(step int) time.Duration) error {
 	var errs []error
 	lamps := map[LED]string{} // how bright each is when it is on
 	for _, l := range leds {
@@ -145,7 +151,7 @@ func Blink(ctx context.Context, leds []LED) error {
 		select {
 		case <-ctx.Done():
 			return errors.Join(errs...)
-		case <-time.After(pattern[step%len(pattern)]):
+		case <-time.After(lasts(step)):
 		}
 	}
 	return errors.Join(errs...)

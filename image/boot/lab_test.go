@@ -323,6 +323,51 @@ func TestPermIsSavedAndMadeAnew(t *testing.T) {
 	}
 }
 
+// TestFactoryReset asks for the reset as halo-agent does, and cuts the power in the middle
+// of what it does: the device that comes back is another, and only once.
+func TestFactoryReset(t *testing.T) {
+	t.Parallel()
+	b := newBoard(t)
+	vault := card.NewVault(b.d)
+	known := func() string {
+		t.Helper()
+		b.await("halo-mesh keeps the identity", func() bool {
+			_, err := vault.Get(paths.VaultIdentity)
+			return err == nil
+		})
+		value, err := vault.Get(paths.VaultIdentity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return node(t, value)
+	}
+	b.powerOn()
+	b.awaitStart(1, "a")
+	first := known()
+	b.powerCut()
+	if err := card.NewReset(b.d).Ask("a test"); err != nil {
+		t.Fatal(err)
+	}
+	b.powerOn()
+	b.await("the reset begins", func() bool { return strings.Contains(b.console(), "factory reset") })
+	b.powerCut() // wherever it is
+	b.powerOn()
+	b.awaitStart(b.m.Status().Starts, "a")
+	second := known()
+	if second == first {
+		t.Errorf("the node is still %s", first)
+	}
+	b.powerCut()
+	if by, err := card.NewReset(b.d).Begin(); err != nil || by != "" {
+		t.Errorf("the next start would reset again: %q, %v", by, err)
+	}
+	b.powerOn()
+	line := b.awaitStart(b.m.Status().Starts, "a")
+	if again := known(); again != second || !strings.Contains(line, "perm=ok") {
+		t.Errorf("the start after: %s, %s", again, line)
+	}
+}
+
 // TestTornSuperblockIsMended leaves one of the two sectors of /perm's superblock
 // as a power cut may.
 func TestTornSuperblockIsMended(t *testing.T) {

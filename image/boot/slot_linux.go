@@ -94,7 +94,7 @@ func (m *machine) readManifest() error {
 	if m.slot.KernelRelease != m.report.Kernel {
 		return broken{fmt.Errorf("%s: expected kernel %s, %s runs", layout.Manifest, m.slot.KernelRelease, m.report.Kernel)}
 	}
-	m.report.Version = m.slot.Version
+	m.report.Version, m.report.Board = m.slot.Version, m.slot.Board
 	return nil
 }
 

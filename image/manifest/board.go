@@ -1,39 +1,36 @@
 package manifest
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/pelletier/go-toml/v2"
-
+	"halo.internal/drivers/board"
 	"halo.internal/drivers/halow"
+	"halo.internal/model/strict"
 )
 
-// Board is one boards/*.toml.
+// Board is what an image is made of for a board, of its boards/*.toml.
 type Board struct {
-	Name       string          `toml:"name"`
-	Models     []string        `toml:"models"`      // /proc/device-tree/model, or a compatible string
-	Consoles   []string        `toml:"consoles"`    // console= of the command line; the last becomes /dev/console
-	Config     []string        `toml:"config"`      // lines of config.txt
-	Firmware   []string        `toml:"firmware"`    // files of gokrazy's firmware package
-	Devices    []string        `toml:"devices"`     // modaliases of what is soldered on, where no device tree says so
-	Packages   []string        `toml:"packages"`    // Go programs of this board's images besides those of the role
-	DeviceTree []DeviceTree    `toml:"device_tree"` // none where the machine brings its own
-	HaLow      *halow.Settings `toml:"halow"`       // its HaLow radio, if it has one
+	Name       string
+	Models     []string        // models of the device trees of all boards that start from the image
+	Consoles   []string        // the last becomes /dev/console
+	Config     []string        // lines of config.txt
+	Firmware   []string        // files of gokrazy's firmware package
+	Devices    []string        // modaliases of what is soldered on, where no device tree says so
+	Packages   []string        // Go programs of this board's images besides those of the role
+	DeviceTree []DeviceTree    // none where the machine brings its own
+	HaLow      *halow.Settings // its HaLow radio, if it has one
+
+	image string // the board whose image it starts from
 }
 
 // DeviceTree is one blob and what is merged into it at build time.
-type DeviceTree struct {
-	File      string   `toml:"file"`      // in the boot FAT, as the firmware looks for it
-	Source    string   `toml:"source"`    // below the kernel's device trees
-	Fragments []string `toml:"fragments"` // overlay sources below boards/
-}
+type DeviceTree = board.DeviceTree
 
 // BoardsDir is the folder of board files at the top of the repository.
 const BoardsDir = "boards"
@@ -48,17 +45,28 @@ func Boards(root string) ([]Board, error) {
 		return nil, fmt.Errorf("expected board files in %s, found none", filepath.Join(root, BoardsDir))
 	}
 	slices.Sort(paths)
-	var boards []Board
+	var boards, hosted []Board
 	for _, path := range paths {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
 		}
-		board, err := ParseBoard(filepath.Join(BoardsDir, filepath.Base(path)), b)
-		if err != nil {
+		board, err := ParseBoard(filepath.Join(BoardsDir, filepath.Base(path)), b, os.DirFS(filepath.Join(root, BoardsDir)))
+		switch {
+		case err != nil:
 			return nil, err
+		case board.image != "":
+			hosted = append(hosted, board)
+		case len(board.Consoles) > 0: // others have no image
+			boards = append(boards, board)
 		}
-		boards = append(boards, board)
+	}
+	for _, h := range hosted {
+		i := slices.IndexFunc(boards, func(b Board) bool { return b.Name == h.image })
+		if i < 0 {
+			return nil, fmt.Errorf("%s: image: expected a board with an image, got %q", filepath.Join(BoardsDir, h.Name+".toml"), h.image)
+		}
+		boards[i].Models = append(boards[i].Models, h.Models...)
 	}
 	return boards, nil
 }
@@ -80,71 +88,20 @@ func ReadBoard(root, name string) (Board, error) {
 }
 
 // ParseBoard reads one board file; name is used in errors and must end in the
-// board's own name.
-func ParseBoard(name string, b []byte) (Board, error) {
-	var board Board
-	if err := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(&board); err != nil {
-		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
-			row, _ := strict.Errors[0].Position()
-			return Board{}, fmt.Errorf("%s:%d: unknown key %q; expected one of name, models, consoles, config, firmware, devices, packages, [[device_tree]] file source fragments, [halow] chip bus module calibration delay_s reset_line reset_active_high host scheme antenna_gain_dbi cable_loss_db max_power_dbm params", name, row, strings.Join(strict.Errors[0].Key(), "."))
-		}
-		if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
-			row, col := bad.Position()
-			return Board{}, fmt.Errorf("%s:%d:%d: %s", name, row, col, bad.Error())
-		}
-		return Board{}, fmt.Errorf("%s: %w", name, err)
+// board's own name. headers is the folder with the headers that it may name.
+func ParseBoard(name string, b []byte, headers fs.FS) (Board, error) {
+	f, err := board.Parse(name, b, headers)
+	if err != nil {
+		return Board{}, err
 	}
-	if err := board.check(strings.TrimSuffix(filepath.Base(name), ".toml")); err != nil {
-		return Board{}, fmt.Errorf("%s: %w", name, err)
+	made := Board{
+		Name: f.Name, Models: slices.Clone(f.Models), Consoles: f.Consoles, Config: append(f.Config, f.Overlay...), Firmware: f.Firmware,
+		Devices: f.Devices, Packages: f.Packages, DeviceTree: f.DeviceTree, HaLow: f.HaLow, image: f.Image,
 	}
-	if board.HaLow != nil {
-		if err := board.HaLow.Check(); err != nil {
-			return Board{}, halowErrors(name, b, err)
-		}
+	if err := made.check(name, strict.Locate(b)); err != nil {
+		return Board{}, err
 	}
-	return board, nil
-}
-
-// halowErrors says in which line of a board file each problem of its table
-// [halow] is.
-func halowErrors(name string, b []byte, err error) error {
-	problems, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	var errs []error
-	for _, e := range problems.Unwrap() {
-		row := 0
-		if p, ok := errors.AsType[*halow.Problem](e); ok {
-			row = halowLine(b, p.Key)
-		}
-		errs = append(errs, fmt.Errorf("%s:%d: %w", name, row, e))
-	}
-	return errors.Join(errs...)
-}
-
-// halowLine finds the line of a key of [halow], or that of the table where the
-// key is not there. Parameters have a table of their own, [halow.params], or stand
-// in the line of params.
-func halowLine(b []byte, key string) int {
-	table, last, inside := 0, key[strings.LastIndexByte(key, '.')+1:], false
-	row := 0
-	for line := range strings.Lines(string(b)) {
-		row++
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "[") {
-			if inside = strings.HasPrefix(line, "[halow"); inside && table == 0 {
-				table = row
-			}
-			continue
-		}
-		got, value, ok := strings.Cut(line, "=")
-		got = strings.Trim(strings.TrimSpace(got), `"'`)
-		if inside && ok && (got == last || got == "params" && strings.HasPrefix(key, "params.") && strings.Contains(value, last)) {
-			return row
-		}
-	}
-	return table
+	return made, nil
 }
 
 var (
@@ -154,57 +111,56 @@ var (
 	programForm  = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*(/[a-zA-Z0-9][a-zA-Z0-9._-]*)+$`)
 )
 
-func (b Board) check(file string) error {
-	var errs []error
+func (b Board) check(file string, at *strict.Positions) error {
+	var problems []*strict.Problem
 	bad := func(key, expected string, got any) {
-		errs = append(errs, fmt.Errorf("%s: expected %s, got %q", key, expected, fmt.Sprint(got)))
+		problems = append(problems, &strict.Problem{File: file, Line: at.Line(key), Key: key, Text: fmt.Sprintf("expected %s, got %q", expected, fmt.Sprint(got))})
 	}
-	if b.Name != file {
-		bad("name", "the file's name, "+file, b.Name)
+	parts := len(b.Consoles) + len(b.Config) + len(b.Firmware) + len(b.Devices) + len(b.Packages) + len(b.DeviceTree)
+	switch {
+	case b.image != "" && parts > 0:
+		bad("image", "none beside what an image of its own is made of", b.image)
+	case parts > 0 && len(b.Consoles) == 0:
+		bad("consoles", "at least one console of a board with an image", "none")
 	}
-	if len(b.Models) == 0 {
-		bad("models", "at least one device tree model", "none")
-	}
-	if len(b.Consoles) == 0 {
-		bad("consoles", "at least one console", "none")
-	}
-	for _, c := range b.Consoles {
+	for i, c := range b.Consoles {
 		if !consoleForm.MatchString(c) {
-			bad("consoles", "a console such as ttyAMA0,115200", c)
+			bad(fmt.Sprintf("consoles[%d]", i), "a console such as ttyAMA0,115200", c)
 		}
 	}
-	for _, l := range b.Config {
+	for i, l := range b.Config {
 		if strings.ContainsAny(l, "\r\n") || len(l) > 96 { // the firmware cuts lines at 98
-			bad("config", "a line of at most 96 characters", l)
+			bad(fmt.Sprintf("config[%d]", i), "a line of at most 96 characters", l)
 		}
 	}
-	for _, f := range b.Firmware {
+	for i, f := range b.Firmware {
 		if !baseFileForm.MatchString(f) {
-			bad("firmware", "a file name", f)
+			bad(fmt.Sprintf("firmware[%d]", i), "a file name", f)
 		}
 	}
-	for _, d := range b.Devices {
+	for i, d := range b.Devices {
 		if !modaliasForm.MatchString(d) {
-			bad("devices", "a modalias such as usb:v0424pEC00d0200dcFFdsc00dp01icFFisc00ipFFin00", d)
+			bad(fmt.Sprintf("devices[%d]", i), "a modalias such as usb:v0424pEC00d0200dcFFdsc00dp01icFFisc00ipFFin00", d)
 		}
 	}
-	for _, p := range b.Packages {
+	for i, p := range b.Packages {
 		if !programForm.MatchString(p) {
-			bad("packages", "a Go package such as halo.internal/cmd/halo-air", p)
+			bad(fmt.Sprintf("packages[%d]", i), "a Go package such as halo.internal/cmd/halo-air", p)
 		}
 	}
-	for _, d := range b.DeviceTree {
+	for i, d := range b.DeviceTree {
+		key := fmt.Sprintf("device_tree[%d]", i)
 		if !baseFileForm.MatchString(d.File) || !strings.HasSuffix(d.File, ".dtb") {
-			bad("device_tree.file", "a name that ends in .dtb", d.File)
+			bad(key+".file", "a name that ends in .dtb", d.File)
 		}
 		if !filepath.IsLocal(d.Source) {
-			bad("device_tree.source", "a path below the kernel's device trees", d.Source)
+			bad(key+".source", "a path below the kernel's device trees", d.Source)
 		}
 		for _, f := range d.Fragments {
 			if !baseFileForm.MatchString(f) || !strings.HasSuffix(f, ".dtso") {
-				bad("device_tree.fragments", "a name that ends in .dtso", f)
+				bad(key+".fragments", "a name that ends in .dtso", f)
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return strict.Errors(problems)
 }

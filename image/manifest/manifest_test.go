@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"halo.internal/boards"
 )
 
 const root = "../.."
@@ -18,12 +20,12 @@ func TestRepository(t *testing.T) {
 			t.Errorf("%s is on the image: addresses and time are HALO's", pkg)
 		}
 	}
-	boards, err := Boards(root)
+	list, err := Boards(root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, b := range boards {
+	for _, b := range list {
 		names = append(names, b.Name)
 	}
 	if got := strings.Join(names, " "); got != "qemu-virt rpi3b rpi4b zero2w" {
@@ -78,30 +80,31 @@ func TestManifestRefusals(t *testing.T) {
 
 func TestBoardRefusals(t *testing.T) {
 	const good = "name = \"x\"\nmodels = [\"X\"]\nconsoles = [\"ttyS0,115200\"]\n"
-	if _, err := ParseBoard("boards/x.toml", []byte(good)); err != nil {
+	if _, err := ParseBoard("boards/x.toml", []byte(good), boards.Files); err != nil {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct{ text, want string }{
 		"unknown key":     {good + "colour = \"red\"\n", `boards/x.toml:4: unknown key "colour"; expected one of name`},
 		"syntax":          {good + "config = [\n", "boards/x.toml:"},
 		"wrong type":      {strings.Replace(good, `["X"]`, "3", 1), "boards/x.toml:2:"},
-		"other name":      {strings.Replace(good, `"x"`, `"y"`, 1), "name: expected the file's name, x"},
-		"no console":      {"name = \"x\"\nmodels = [\"X\"]\n", "consoles: expected at least one"},
-		"console injects": {strings.Replace(good, "ttyS0,115200", "ttyS0 init=/bin/sh", 1), "consoles: expected a console"},
-		"long line":       {good + "config = [\"" + strings.Repeat("a", 97) + "\"]\n", "config: expected a line"},
-		"firmware path":   {good + "firmware = [\"../start.elf\"]\n", "firmware: expected a file name"},
-		"not a modalias":  {good + "devices = [\"brcmfmac\"]\n", "devices: expected a modalias"},
-		"not a program":   {good + "packages = [\"../halo-air\"]\n", "packages: expected a Go package"},
-		"tree outside":    {good + "[[device_tree]]\nfile = \"a.dtb\"\nsource = \"../../a.dtb\"\n", "device_tree.source"},
+		"other name":      {strings.Replace(good, `"x"`, `"y"`, 1), `name: expected the file's name, "x"`},
+		"no console":      {"name = \"x\"\nmodels = [\"X\"]\nconfig = [\"a=1\"]\n", "consoles: expected at least one"},
+		"console injects": {strings.Replace(good, "ttyS0,115200", "ttyS0 init=/bin/sh", 1), "consoles[0]: expected a console"},
+		"long line":       {good + "config = [\"" + strings.Repeat("a", 97) + "\"]\n", "config[0]: expected a line"},
+		"firmware path":   {good + "firmware = [\"../start.elf\"]\n", "firmware[0]: expected a file name"},
+		"not a modalias":  {good + "devices = [\"brcmfmac\"]\n", "devices[0]: expected a modalias"},
+		"not a program":   {good + "packages = [\"../halo-air\"]\n", "packages[0]: expected a Go package"},
+		"tree outside":    {good + "[[device_tree]]\nfile = \"a.dtb\"\nsource = \"../../a.dtb\"\n", "device_tree[0].source"},
 		"no such chip":    {good + "\n[halow]\nbus = \"sdio\"\nchip = \"mm9\"\nmodule = \"fgh100m\"\n", "boards/x.toml:7: halow.chip: expected one of mm6108, mm8108"},
 		"no module":       {good + "\n[halow]\nbus = \"sdio\"\nchip = \"mm6108\"\n", "boards/x.toml:5: halow.module: expected"},
 		"radio's country": {good + "\n[halow]\nbus = \"sdio\"\nchip = \"mm6108\"\nmodule = \"fgh100m\"\n[halow.params]\nsdio_reset_time = \"400\"\ncountry = \"US\"\n", "boards/x.toml:11: halow.params.country"},
 		"and in one line": {good + "\n[halow]\nbus = \"sdio\"\nchip = \"mm6108\"\nmodule = \"fgh100m\"\nparams = { country = \"US\" }\n", "boards/x.toml:9: halow.params.country"},
-		"radio's key":     {good + "\n[halow]\nwake_line = \"GPIO23\"\n", "boards/x.toml:6: unknown key \"halow.wake_line\""},
-		"not a fragment":  {good + "[[device_tree]]\nfile = \"a.dtb\"\nsource = \"a.dtb\"\nfragments = [\"a.dts\"]\n", "device_tree.fragments"},
+		"radio's key":     {good + "\n[halow]\nled_line = \"GPIO23\"\n", `boards/x.toml:6: halow: unknown key "led_line"; expected one of chip, bus`},
+		"other's image":   {good + "image = \"rpi3b\"\n", "boards/x.toml:4: image: expected none"},
+		"not a fragment":  {good + "[[device_tree]]\nfile = \"a.dtb\"\nsource = \"a.dtb\"\nfragments = [\"a.dts\"]\n", "device_tree[0].fragments"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := ParseBoard("boards/x.toml", []byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if _, err := ParseBoard("boards/x.toml", []byte(tc.text), boards.Files); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
 		})
@@ -119,7 +122,7 @@ func TestExample(t *testing.T) {
 	if !ok || !ended {
 		t.Fatal("docs/halow.md shows no board")
 	}
-	b, err := ParseBoard("boards/rpi4b-halow.toml", []byte(text))
+	b, err := ParseBoard("boards/rpi4b-halow.toml", []byte(text), boards.Files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +155,7 @@ func FuzzParseBoard(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if board, err := ParseBoard("boards/rpi3b.toml", b); err == nil && board.Name != "rpi3b" {
+		if board, err := ParseBoard("boards/rpi3b.toml", b, boards.Files); err == nil && board.Name != "rpi3b" {
 			t.Errorf("accepted %+v", board)
 		}
 	})

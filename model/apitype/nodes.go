@@ -71,6 +71,12 @@ type InterfaceList struct {
 	Next  string      `json:"next,omitempty"`
 }
 
+// BoardList is a page of boards.
+type BoardList struct {
+	Items []model.BoardDescription `json:"items"`
+	Next  string                   `json:"next,omitempty"`
+}
+
 // UpdateNode is the body of PATCH /v1/nodes/{id}.
 type UpdateNode struct {
 	Name *string `json:"name,omitempty" minLength:"1" maxLength:"63" pattern:"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" doc:"a DNS label, unique in the network"`

@@ -24,6 +24,7 @@ const (
 	RunTimeline  = "/run/halo/mesh-timeline.json" // recoveries, as Timeline has them, always true
 	RunAgent     = "/run/halo/agent"              // halo-agent's unacknowledged batches of this boot
 	RunCommands  = "/run/halo/agent/commands"     // which commands were begun, as Commands has it
+	RunOutputs   = "/run/halo/agent/outputs"      // which outputs are not in their safe state
 	RunLEDs      = "/run/halo/agent/leds"         // what the LEDs showed before they blink
 	Resolv       = "/tmp/resolv.conf"             // gokrazy links /etc/resolv.conf to it
 	Upstreams    = "/run/halo/resolv.conf"        // name servers of the uplinks, which the server asks to which Resolv points
@@ -55,6 +56,7 @@ const (
 	Restored     = "restored"     // the one that it was made last (model.Restored)
 	Firewall     = "firewall"     // what people have set of a gateway's firewall
 	AgentTOML    = "agent.toml"
+	BoardsDir    = "boards" // people's board files
 	SpoolDir     = "agent/spool"
 	Commands     = "agent/commands" // which commands of the gateway were begun, and what became of them
 	GatewayDir   = "gateway"

@@ -22,6 +22,7 @@ func commands() []model.Command {
 	peer, ticket := netip.MustParseAddr("10.42.0.7"), model.SpeedTicket{1, 2}
 	return []model.Command{
 		{Kind: model.CommandReboot},
+		{Kind: model.CommandReset, Reset: &model.ResetCommand{Confirm: "n-b3x5k2m7q4w6c8d2f5ga"}},
 		{Kind: model.CommandRestart, Restart: &model.RestartCommand{Component: "halo-mesh"}},
 		{Kind: model.CommandLocate, Locate: &model.LocateCommand{Seconds: 30}},
 		{Kind: model.CommandSetOutput, Output: &model.OutputCommand{Output: "siren", On: true}},

@@ -23,6 +23,7 @@ import (
 //	  ack, ack-events, refuse ───▶
 //	  commands, see command.go ◀─▶   reports
 //	  neighbours-wanted       ───▶
+//	  board-wanted            ───▶   board
 //
 // The node sends a schema before the first batch that needs it, unless welcome
 // named it. An ack means: committed. A refuse that names a batch or an event ends nothing;
@@ -65,6 +66,8 @@ const (
 	typeAbilities        = 16
 	typeNeighbours       = 17
 	typeNeighboursWanted = 18
+	typeBoard            = 19
+	typeBoardWanted      = 20
 )
 
 // Message is one of the types below.
@@ -159,6 +162,15 @@ type NeighboursMessage struct{ Report model.Report }
 // NeighboursWanted asks for a whole report, whatever was sent.
 type NeighboursWanted struct{}
 
+// BoardMessage describes the node's board.
+type BoardMessage struct {
+	Board model.Board `cbor:"1,keyasint"`
+}
+
+// BoardWanted asks for it: the gateway has no description with the digest of the
+// heartbeat.
+type BoardWanted struct{}
+
 // Unknown is a message of a type, or of a version of it, that this build does not know.
 type Unknown struct{ Type uint64 }
 
@@ -176,6 +188,8 @@ func (u Unknown) kind() uint64     { return u.Type }
 
 func (NeighboursMessage) kind() uint64 { return typeNeighbours }
 func (NeighboursWanted) kind() uint64  { return typeNeighboursWanted }
+func (BoardMessage) kind() uint64      { return typeBoard }
+func (BoardWanted) kind() uint64       { return typeBoardWanted }
 
 // SignedBytes is what a hello's signature covers: the nonce, so that it can't
 // be replayed; the node's key and boot; and the host that the node dialled, so
@@ -260,6 +274,10 @@ func Unmarshal(b []byte) (Message, error) {
 		return decodeNeighbours(f.Body)
 	case typeNeighboursWanted:
 		return body[NeighboursWanted](f.Body)
+	case typeBoard:
+		return body[BoardMessage](f.Body)
+	case typeBoardWanted:
+		return body[BoardWanted](f.Body)
 	case typeSchema:
 		s, err := DecodeSchema(f.Body)
 		return SchemaMessage{s}, err

@@ -38,6 +38,8 @@ func messages(t testing.TB) []Message {
 		NeighboursMessage{neighboursReport()},
 		NeighboursMessage{model.Report{Seq: 9, Base: 7, EveryS: 600}},
 		NeighboursWanted{},
+		BoardMessage{model.Board{Name: "mast", Header: &model.BoardHeader{Columns: 1, Pins: []model.BoardPin{{Pin: 1, Name: "P1", Kind: model.PinGPIO, Line: "soc/1", Functions: []string{"PWM0"}}}}}},
+		BoardWanted{},
 		EventMessage{model.Event{Boot: 1, Seq: 2, Time: time.UnixMilli(1_800_000_000_123).UTC(), Clock: model.ClockGateway, Kind: "mesh.port.proven", Severity: model.Info, Message: "eth0", Fields: map[string]string{"peer": "n-x"}}},
 		CommandMessage{Order: []byte{1, 2, 3}, Signature: make([]byte, ed25519.SignatureSize)},
 		CommandReport{ID: NewCommandID(40_000, 7), State: model.CommandRunning, Progress: 40, Text: "listening"},

@@ -26,6 +26,16 @@ func RereadPartitions(fd int) error {
 	return nil
 }
 
+// Discard tells the disk behind fd that nobody needs that range any more. Disks that
+// cannot forget refuse.
+func Discard(fd int, start, size int64) error {
+	r := [2]uint64{uint64(start), uint64(size)}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.BLKDISCARD, uintptr(unsafe.Pointer(&r))); errno != 0 {
+		return fmt.Errorf("discard %d octets at %d: %w", size, start, errno)
+	}
+	return nil
+}
+
 // Requests of linux/fs.h that x/sys does not name.
 const (
 	ioctlFileBlock = 1 // FIBMAP

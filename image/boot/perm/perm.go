@@ -27,6 +27,7 @@ type Volume struct {
 	Scratch  string // an empty directory to mount a damaged one on
 	Template string // gzip'd file system to make it anew from
 	SaveMax  int64  // octets that may be saved in RAM
+	Fresh    bool   // it is made anew whatever is in it, of which nothing is saved
 	Log      *slog.Logger
 
 	Superblocks superblocks // keeps a copy; nil: none is kept
@@ -79,7 +80,14 @@ func (v Volume) Mount() model.PermReport {
 		v.fs = kernel{}
 	}
 	r := model.PermReport{State: model.PermOK}
-	err := v.mountPatiently()
+	var err error
+	if v.Fresh {
+		if r = v.forget(); r.State == model.PermVolatile {
+			return v.measure(r)
+		}
+	} else {
+		err = v.mountPatiently()
+	}
 	if damaged(err) && v.Superblocks != nil {
 		mended, mendErr := v.mendSuperblock()
 		if mendErr != nil {
@@ -109,6 +117,16 @@ func (v Volume) Mount() model.PermReport {
 		}
 	}
 	return v.measure(r)
+}
+
+// forget makes the file system anew, and saves nothing of the old one.
+func (v Volume) forget() model.PermReport {
+	err := v.remake()
+	if err == nil {
+		return model.PermReport{State: model.PermRemade, Detail: "factory reset"}
+	}
+	v.Log.Error("/perm cannot be made anew: nothing will be kept", "err", err)
+	return model.PermReport{State: model.PermVolatile, Detail: errors.Join(fmt.Errorf("factory reset: %w", err), v.fs.mountRAM(v.Target)).Error()}
 }
 
 // mountTries and mountPause bound how long a card that fails to read is asked

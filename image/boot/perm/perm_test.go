@@ -140,6 +140,24 @@ func files(t *testing.T, dir string) []string {
 	return list
 }
 
+func TestFactoryResetKeepsNothing(t *testing.T) {
+	v := volume(t, &fake{contents: map[string]string{"halo/identity.json": "me"}, writable: true})
+	v.Fresh = true
+	r := v.Mount()
+	b, err := os.ReadFile(v.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.State != model.PermRemade || r.Detail != "factory reset" || !r.Grown || !strings.HasPrefix(string(b), "template") {
+		t.Errorf("got %+v, and %q on the card", r, b)
+	}
+	v = volume(t, &fake{broken: true})
+	v.Fresh, v.Template = true, filepath.Join(t.TempDir(), "none")
+	if r := v.Mount(); r.State != model.PermVolatile || !strings.Contains(r.Detail, "factory reset") {
+		t.Errorf("a card that takes nothing: got %+v", r)
+	}
+}
+
 func TestMount(t *testing.T) {
 	full := map[string]string{
 		"halo/identity.json":        "me",

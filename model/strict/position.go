@@ -1,4 +1,4 @@
-package i2c
+package strict
 
 import (
 	"bytes"
@@ -8,18 +8,18 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// positions tells where in a TOML file each key is, as an offset, by its path:
+// Positions tells where in a TOML file each key is, by its path:
 // measure[2].until.limit.
-type positions struct {
+type Positions struct {
 	text    []byte
-	offsets map[string]int
+	offsets map[string]int // of keys, in octets
 	arrays  map[string]int // how many tables of each array have begun
 }
 
-// locate finds all keys of a file. What can't be parsed ends it early: the decoder
+// Locate finds all keys of a file. What can't be parsed ends it early: the decoder
 // says what is wrong there.
-func locate(text []byte) *positions {
-	p := &positions{text, map[string]int{}, map[string]int{}}
+func Locate(text []byte) *Positions {
+	p := &Positions{text, map[string]int{}, map[string]int{}}
 	var parser unstable.Parser
 	parser.Reset(text)
 	prefix := ""
@@ -37,9 +37,9 @@ func locate(text []byte) *positions {
 }
 
 // walk follows a dotted key, and into the latest table of each array.
-func (p *positions) walk(path string, key unstable.Iterator) string {
+func (p *Positions) walk(path string, key unstable.Iterator) string {
 	for key.Next() {
-		path = join(path, string(key.Node().Data))
+		path = Join(path, string(key.Node().Data))
 		if n := p.arrays[path]; n > 0 {
 			path = fmt.Sprintf("%s[%d]", path, n-1)
 		}
@@ -49,10 +49,10 @@ func (p *positions) walk(path string, key unstable.Iterator) string {
 }
 
 // begin starts a table of an array.
-func (p *positions) begin(key unstable.Iterator) string {
+func (p *Positions) begin(key unstable.Iterator) string {
 	path := ""
 	for key.Next() {
-		path = join(path, string(key.Node().Data))
+		path = Join(path, string(key.Node().Data))
 		if key.IsLast() {
 			p.arrays[path]++
 		}
@@ -65,15 +65,15 @@ func (p *positions) begin(key unstable.Iterator) string {
 	return path
 }
 
-func (p *positions) entry(prefix string, e *unstable.Node) {
+func (p *Positions) entry(prefix string, e *unstable.Node) {
 	p.value(p.walk(prefix, e.Key()), e.Value())
 }
 
-// maxDepth is deeper than any key of a template; what is nested deeper would only
+// maxDepth is deeper than any key of a file; what is nested deeper would only
 // make paths long.
 const maxDepth = 8
 
-func (p *positions) value(path string, v *unstable.Node) {
+func (p *Positions) value(path string, v *unstable.Node) {
 	if strings.Count(path, ".")+strings.Count(path, "[") > maxDepth {
 		return
 	}
@@ -98,21 +98,22 @@ func (p *positions) value(path string, v *unstable.Node) {
 	}
 }
 
-func (p *positions) note(path string, n *unstable.Node) {
+func (p *Positions) note(path string, n *unstable.Node) {
 	if _, ok := p.offsets[path]; !ok && n.Raw.Length > 0 {
 		p.offsets[path] = int(n.Raw.Offset)
 	}
 }
 
-func join(path, key string) string {
+// Join is the path of a key of a table.
+func Join(path, key string) string {
 	if path == "" {
 		return key
 	}
 	return path + "." + key
 }
 
-// offset is where a key is, or what it would be in; 0 where that is not there either.
-func (p *positions) offset(path string) int {
+// Offset is where a key is, or what it would be in; 0 where that is not there either.
+func (p *Positions) Offset(path string) int {
 	for path != "" {
 		if o, ok := p.offsets[path]; ok {
 			return o
@@ -122,13 +123,13 @@ func (p *positions) offset(path string) int {
 	return 0
 }
 
-// line is that of a key, from 1.
-func (p *positions) line(path string) int {
-	return 1 + bytes.Count(p.text[:p.offset(path)], []byte("\n"))
+// Line is that of a key, or of what it would be in, from 1.
+func (p *Positions) Line(path string) int {
+	return 1 + bytes.Count(p.text[:p.Offset(path)], []byte("\n"))
 }
 
 // path is what begins in a line and column, from 1; empty where nothing does.
-func (p *positions) path(line, column int) string {
+func (p *Positions) path(line, column int) string {
 	offset := 0
 	for range line - 1 {
 		offset += 1 + bytes.IndexByte(p.text[offset:], '\n')

@@ -1,0 +1,83 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"halo.internal/agent/spool"
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+// The gateway hears of a reset before the node forgets it, and a node that does not reach
+// it is reset all the same.
+func TestAFactoryResetIsToldBefore(t *testing.T) {
+	for name, tc := range map[string]struct {
+		acked bool
+		after time.Duration // at which the machine starts anew
+	}{
+		"within reach": {true, 3 * time.Second}, "out of reach": {false, tellWait},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				quiet := slog.New(slog.DiscardHandler)
+				s, err := spool.Open(spool.Options{Live: filepath.Join(dir, "run"), Disk: filepath.Join(dir, "perm"), Boot: 1, Owner: spool.Owner{Network: "k", Node: "n-x"}, Budget: 1 << 20, Delay: time.Minute,
+					Clock: func() (time.Time, model.ClockQuality) { return time.Now(), model.ClockGateway }, Log: quiet})
+				if err != nil {
+					t.Fatal(err)
+				}
+				a := &agent{log: quiet, spool: s}
+				begin, by := time.Now(), ""
+				if tc.acked {
+					time.AfterFunc(3*time.Second-time.Millisecond, func() {
+						for _, i := range s.Items() {
+							s.Ack(i.Kind, []wire.BatchID{i.ID})
+						}
+					})
+				}
+				err = a.startOver(t.Context(), "button b", func(who string) error { by = who; return nil }, func(context.Context) error {
+					if d := time.Since(begin); d != tc.after {
+						t.Errorf("it starts anew after %v, want %v", d, tc.after)
+					}
+					return nil
+				})
+				if err != nil || by != "button b" {
+					t.Errorf("got %v, asked by %q", err, by)
+				}
+			})
+		})
+	}
+	broken := errors.New("the card takes nothing")
+	a := &agent{log: slog.New(slog.DiscardHandler)}
+	err := a.startOver(t.Context(), "b", func(string) error { return broken }, func(context.Context) error { t.Error("it starts anew for nothing"); return nil })
+	if !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCodesOfTheStatusLamp(t *testing.T) {
+	member := model.MeshStatus{Network: "valley", Joined: true}
+	for name, tc := range map[string]struct {
+		mesh             model.MeshStatus
+		answers, reached bool
+		want             int
+	}{
+		"at the start":        {model.MeshStatus{}, false, false, codeMesh},
+		"without halo-mesh":   {member, false, true, codeMesh},
+		"nothing is kept":     {model.MeshStatus{Network: "valley", Joined: true, Volatile: true}, true, true, codeVolatile},
+		"online":              {member, true, true, codeOnline},
+		"out of reach":        {member, true, false, codeUnreachable},
+		"waits for admission": {model.MeshStatus{Network: "valley"}, true, false, codeOutside},
+		"a blank card":        {model.MeshStatus{}, true, false, codeBlank},
+	} {
+		if got := code(tc.mesh, tc.answers, tc.reached); got != tc.want {
+			t.Errorf("%s: %d flashes, want %d", name, got, tc.want)
+		}
+	}
+}
