@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"halo.internal/agent/camera"
 	"halo.internal/agent/collect"
 	"halo.internal/agent/neighbourhood"
 	"halo.internal/agent/sample"
@@ -47,6 +48,7 @@ type agent struct {
 	seen     view
 	spool    *spool.Spool
 	where    *whereabouts
+	cameras  *camera.Service
 	reached  atomic.Bool   // the gateway takes what it is told
 	retry    chan struct{} // a token when the way to the gateway may be back
 	restart  chan struct{} // a token when this process is to start anew
@@ -105,6 +107,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	}
 	a.seen.opened(a.spool)
 	a.tellConfig(wrong)
+	a.openCameras(network)
 	commands := a.commands(network)
 	a.log.Info("halo-agent runs", "boot", a.id.BootCounter, "gateway", a.settings.Gateway)
 	g, inner := errgroup.WithContext(ctx)
@@ -130,6 +133,8 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		g.Go(func() error { commands.Run(inner); return nil })
 	}
 	g.Go(func() error { a.forwardEvents(inner); return nil })
+	g.Go(func() error { a.cameras.Run(inner); return nil })
+	g.Go(func() error { a.cameras.Serve(inner, a.overlay); return nil })
 	err = g.Wait()
 	// The sampler has closed its batch: this is the last of it.
 	if flushErr := a.spool.Flush(time.Now(), true); flushErr != nil {

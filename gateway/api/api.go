@@ -22,6 +22,7 @@ import (
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/brain"
+	"halo.internal/gateway/cameras"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/commands"
 	"halo.internal/gateway/endpoints"
@@ -105,6 +106,7 @@ type Config struct {
 	Visitors  *visitors.Service
 	Endpoints *endpoints.Book
 	Alerts    *alerts.Book
+	Cameras   *cameras.Service
 
 	Alone     bool // there is no halo-mesh
 	Epoch     Epoch
@@ -190,6 +192,7 @@ func New(c Config) *API {
 	a.commandRoutes()
 	a.speedTestRoutes()
 	a.backupRoutes()
+	a.cameraRoutes()
 	a.describeStream()
 	a.liveRoute()
 
