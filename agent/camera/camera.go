@@ -15,8 +15,13 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"halo.internal/hal/uevent"
 	"halo.internal/hal/v4l2"
@@ -91,6 +96,14 @@ const (
 	stall    = 10 * time.Second
 	again    = time.Second
 	lookSoon = 300 * time.Millisecond // devices come in several pieces
+	lookLate = 30 * time.Second       // what comes and goes all the time, or could not be looked at
+)
+
+// Events of a node's cameras: so many at once, and then one in so long. A cable that
+// comes loose over and over is told of no more often.
+const (
+	eventBurst = 20
+	eventEvery = time.Minute
 )
 
 // Service is a node's cameras. Its methods may be called from any goroutine.
@@ -98,6 +111,8 @@ type Service struct {
 	Config
 	looking sync.Mutex    // one look at a time
 	gone    chan struct{} // a camera has vanished while it ran
+	events  *rate.Limiter
+	left    atomic.Int64 // events that were left out since the last one
 
 	mu       sync.Mutex // guards what follows
 	ended    bool
@@ -109,7 +124,7 @@ type Service struct {
 // the error says so beside it.
 func New(c Config) (*Service, error) {
 	c.Linger, c.Stall, c.Again = or(c.Linger, linger), or(c.Stall, stall), or(c.Again, again)
-	s := &Service{Config: c, gone: make(chan struct{}, 1), settings: map[string]model.CameraSettings{}}
+	s := &Service{Config: c, gone: make(chan struct{}, 1), events: rate.NewLimiter(rate.Every(eventEvery), eventBurst), settings: map[string]model.CameraSettings{}}
 	return s, s.read()
 }
 
@@ -141,8 +156,11 @@ func (s *Service) read() error {
 		return fmt.Errorf("%s: %w", s.Settings, err)
 	}
 	for id, one := range all {
-		if err := one.Check(); err != nil || !model.ValidCameraID(id) || len(s.settings) >= maxSettings {
+		if err := one.Check(); err != nil {
 			return fmt.Errorf("%s: camera %.64q: %w", s.Settings, id, err)
+		}
+		if !model.ValidCameraID(id) || len(s.settings) >= maxSettings {
+			return fmt.Errorf("%s: expected at most %d cameras by their IDs, got %d and %.64q", s.Settings, maxSettings, len(all), id)
 		}
 		s.settings[id] = one
 	}
@@ -185,6 +203,7 @@ func (s *Service) Run(ctx context.Context) {
 	heard.Go(func() { s.hear(ctx, came) })
 	defer heard.Wait()
 	failed := false
+	soon := lookSoon
 	for {
 		err := s.Look()
 		if (err != nil) != failed {
@@ -192,16 +211,31 @@ func (s *Service) Run(ctx context.Context) {
 				s.Log.Warn("not all cameras could be looked at", "err", err)
 			}
 		}
+		var again <-chan time.Time
+		if failed {
+			again = time.After(lookLate)
+		}
+		looked := time.Now()
 		select {
 		case <-ctx.Done():
 			return
+		case <-again:
+			continue
 		case <-s.gone:
 		case <-came:
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(lookSoon):
-			}
+		}
+		// What comes and goes all the time is looked at ever more seldom.
+		if soon = min(2*soon, lookLate); time.Since(looked) > lookLate {
+			soon = lookSoon
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(soon):
+		}
+		select {
+		case <-came: // of this same change
+		default:
 		}
 	}
 }
@@ -242,9 +276,11 @@ func (s *Service) end() {
 	units := s.units
 	s.units, s.ended = nil, true
 	s.mu.Unlock()
+	var left sync.WaitGroup
 	for _, u := range units {
-		u.leave("the node is stopping")
+		left.Go(func() { u.leave("the node is stopping") })
 	}
+	left.Wait()
 }
 
 // Look finds out what is plugged in. Of what could not be looked at the error tells.
@@ -282,21 +318,16 @@ func (s *Service) Look() error {
 	for _, u := range gone {
 		s.away(u)
 	}
-	for _, id := range ids {
-		if known[id] {
-			continue
+	// Apart from each other: one that hangs has the kernel wait for seconds.
+	failed := make([]error, len(ids))
+	var asked sync.WaitGroup
+	for i, id := range ids {
+		if !known[id] {
+			asked.Go(func() { failed[i] = s.find(id, there[id]) })
 		}
-		u, err := s.find(id, there[id])
-		if err != nil {
-			errs = append(errs, fmt.Errorf("camera %s: %w", id, err))
-			continue
-		}
-		s.mu.Lock()
-		s.units = append(s.units, u)
-		s.mu.Unlock()
-		s.tell(EventFound, model.Info, u, "a camera is there: "+u.name, nil)
 	}
-	return errors.Join(errs...)
+	asked.Wait()
+	return errors.Join(append(errs, failed...)...)
 }
 
 func (s *Service) over() bool {
@@ -316,29 +347,39 @@ func (s *Service) away(u *unit) {
 }
 
 func (s *Service) tell(kind string, severity model.Severity, u *unit, text string, cause error) {
+	if !s.events.Allow() {
+		s.left.Add(1)
+		return
+	}
 	fields := map[string]string{"camera": u.id, "name": u.name}
 	if cause != nil {
 		fields["error"] = cause.Error()
+	}
+	if n := s.left.Swap(0); n > 0 {
+		fields["left_out"] = strconv.FormatInt(n, 10)
 	}
 	if err := s.Event(kind, severity, text, fields); err != nil {
 		s.Log.Warn("event is lost", "err", err)
 	}
 }
 
-// find asks a camera what it is.
-func (s *Service) find(id string, i v4l2.Info) (*unit, error) {
+// find asks a camera what it is, and takes it in.
+func (s *Service) find(id string, i v4l2.Info) error {
 	d, err := s.Devices.Open(i.Path)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("camera %s: %w", id, err)
 	}
 	defer d.Close() // nothing was changed
 	modes, err := d.Modes()
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("camera %s: %w", id, err)
 	}
 	controls, err := d.Controls()
+	if errors.Is(err, v4l2.ErrGone) {
+		return fmt.Errorf("camera %s: %w", id, err)
+	}
 	if err != nil {
-		return nil, err
+		s.Log.Warn("not all controls of a camera are known", "camera", id, "err", err)
 	}
 	name := clean(i.Card)
 	if name == "" {
@@ -346,11 +387,14 @@ func (s *Service) find(id string, i v4l2.Info) (*unit, error) {
 	}
 	u := &unit{service: s, id: id, name: name, info: i, modes: modes, controls: controls, viewers: map[*viewer]bool{}, settings: model.DefaultCameraSettings()}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if set, ok := s.settings[id]; ok {
 		u.settings = set
 	}
-	return u, nil
+	s.units = append(s.units, u)
+	slices.SortFunc(s.units, func(a, b *unit) int { return strings.Compare(a.id, b.id) })
+	s.mu.Unlock()
+	s.tell(EventFound, model.Info, u, "a camera is there: "+u.name, nil)
+	return nil
 }
 
 // clean makes text of what a device calls itself.

@@ -43,7 +43,8 @@ type played struct {
 	filmed  int           // times
 	started []v4l2.Format
 	set     map[string]int64
-	fails   error // of Start
+	fails   error         // of Start
+	hang    chan struct{} // until it is closed, /dev/video0 does not say what it offers; nil: it does
 }
 
 var _ Devices = (*played)(nil)
@@ -74,7 +75,7 @@ func (p *played) List() ([]v4l2.Info, error) {
 	return slices.Clone(p.list), nil
 }
 
-func (p *played) Open(string) (Source, error) {
+func (p *played) Open(path string) (Source, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.list) == 0 {
@@ -82,7 +83,11 @@ func (p *played) Open(string) (Source, error) {
 	}
 	p.opened++
 	p.most = max(p.most, p.opened)
-	return &playedSource{p: p}, nil
+	s := &playedSource{p: p}
+	if path == "/dev/video0" {
+		s.hang = p.hang
+	}
+	return s, nil
 }
 
 // unplug takes the camera away, in whatever moment.
@@ -103,9 +108,13 @@ type playedSource struct {
 	p    *played
 	seq  uint32
 	film bool
+	hang chan struct{}
 }
 
 func (s *playedSource) Modes() ([]v4l2.Mode, error) {
+	if s.hang != nil {
+		<-s.hang
+	}
 	return []v4l2.Mode{{Pixel: s.p.format, Text: "played", Sizes: []v4l2.Size{{Width: 64, Height: 48, Rates: []float64{30, 10}}}}, {Pixel: 1, Text: "of no use"}}, nil
 }
 
@@ -581,7 +590,7 @@ func TestOnlyTheGateway(t *testing.T) {
 		want    int
 	}{
 		"the gateway":             {loopback, key.Pass("n-a", about, time.Now()), http.StatusOK},
-		"somebody else":           {netip.MustParseAddr("10.42.0.1"), key.Pass("n-a", about, time.Now()), http.StatusForbidden},
+		"somebody else":           {netip.MustParseAddr("10.42.0.1"), key.Pass("n-a", about, time.Now()), 0},
 		"a device behind it":      {loopback, "", http.StatusUnauthorized},
 		"another network's":       {loopback, other.Pass("n-a", about, time.Now()), http.StatusUnauthorized},
 		"a pass for another":      {loopback, key.Pass("n-b", about, time.Now()), http.StatusUnauthorized},
@@ -590,12 +599,13 @@ func TestOnlyTheGateway(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
-			l, err := listen(ctx, netip.AddrPortFrom(loopback, 0))
+			l, err := listen(ctx, netip.AddrPortFrom(loopback, 0), tc.gateway)
 			if err != nil {
 				t.Fatal(err)
 			}
 			done := make(chan struct{})
-			go func() { defer close(done); f.answerAt(ctx, l, tc.gateway, func() bool { return true }) }()
+			go func() { defer close(done); f.answerAt(ctx, l, func() bool { return true }) }()
+			defer func() { cancel(); <-done }()
 			r, err := http.NewRequest("GET", "http://"+l.Addr().String()+model.RouteCameras, nil)
 			if err != nil {
 				t.Fatal(err)
@@ -603,14 +613,83 @@ func TestOnlyTheGateway(t *testing.T) {
 			r.Header.Set("Authorization", tc.pass)
 			resp, err := http.DefaultClient.Do(r)
 			if err != nil {
-				t.Fatal(err)
+				if tc.want != 0 {
+					t.Error(err)
+				}
+				return
 			}
 			resp.Body.Close()
 			if resp.StatusCode != tc.want {
-				t.Errorf("got %s, want %d", resp.Status, tc.want)
+				t.Errorf("got %s, want %d (0: no answer)", resp.Status, tc.want)
 			}
-			cancel()
-			<-done
 		})
+	}
+}
+
+// A camera that fails over and over is told of once, and one that comes and goes all
+// the time is not told of without end.
+func TestFewEvents(t *testing.T) {
+	p := newPlayed(t)
+	p.frames = make(chan []byte)
+	f := newSite(t, p, func(c *Config) { c.Stall, c.Again = 20*time.Millisecond, time.Millisecond })
+	f.fast()
+	r, end := f.watch()
+	defer end()
+	for range 3 { // it works for an instant, and fails
+		p.frames <- p.picture
+		if _, err := r.Next(nil); err != nil {
+			t.Fatal(err)
+		}
+		f.until("the failure", func() bool { return f.camera().State == model.CameraFailed })
+	}
+	f.mu.Lock()
+	if want := []string{"camera.found info " + id, "camera.failed warning " + id}; !slices.Equal(f.events, want) {
+		t.Errorf("got %q, want %q", f.events, want)
+	}
+	f.mu.Unlock()
+	list := p.list
+	for range 2 * eventBurst {
+		for _, there := range [][]v4l2.Info{nil, list} {
+			p.mu.Lock()
+			p.list = there
+			p.mu.Unlock()
+			if err := f.Look(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := len(f.events); n < eventBurst || n > eventBurst+1 {
+		t.Errorf("%d events, want %d", n, eventBurst)
+	}
+	if f.left.Load() == 0 {
+		t.Error("none was counted as left out")
+	}
+}
+
+// A camera that answers nothing for long does not have the others wait for it.
+func TestOneHangs(t *testing.T) {
+	p := newPlayed(t)
+	p.list = nil
+	f := newSite(t, p)
+	hang := make(chan struct{})
+	p.mu.Lock()
+	p.list, p.hang = []v4l2.Info{{Path: "/dev/video0", Card: "a", Bus: "usb-1"}, {Path: "/dev/video1", Card: "b", Bus: "usb-2"}}, hang
+	p.mu.Unlock()
+	done := make(chan error, 1)
+	go func() { done <- f.Look() }()
+	f.until("the one that answers", func() bool { return len(f.Briefs()) == 1 })
+	select {
+	case err := <-done:
+		t.Fatalf("it was over before: %v", err)
+	default:
+	}
+	close(hang)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := len(f.Briefs()); n != 2 {
+		t.Errorf("got %d cameras, want 2", n)
 	}
 }

@@ -14,6 +14,9 @@ import (
 // longestAgain is the longest time between two attempts at a camera that fails.
 const longestAgain = 30 * time.Second
 
+// steady is how long a camera has to work before its next failure is a new one.
+const steady = time.Minute
+
 // run makes pictures until ctx ends or the camera is gone. One that fails is tried
 // again, ever more seldom, while somebody waits for it.
 func (u *unit) run(ctx context.Context) {
@@ -25,6 +28,7 @@ func (u *unit) run(ctx context.Context) {
 		u.anew = func() { cancel(errAnew) }
 		settings := u.settings
 		u.mu.Unlock()
+		began := time.Now()
 		worked, err := u.film(inner, settings)
 		anew := errors.Is(context.Cause(inner), errAnew)
 		cancel(nil)
@@ -41,7 +45,7 @@ func (u *unit) run(ctx context.Context) {
 			}
 			return
 		}
-		if worked {
+		if worked && time.Since(began) >= steady {
 			wait, told = u.service.Again, false
 		}
 		if anew {
@@ -124,8 +128,11 @@ func (u *unit) film(ctx context.Context, settings model.CameraSettings) (worked 
 // other settings, may have changed it.
 func (u *unit) control(d Source, settings model.CameraSettings) error {
 	list, err := d.Controls()
-	if err != nil {
+	if errors.Is(err, v4l2.ErrGone) {
 		return err
+	}
+	if err != nil {
+		u.service.Log.Warn("not all controls of a camera can be set", "camera", u.id, "err", err)
 	}
 	for _, c := range list {
 		v, set := settings.Controls[c.Name]
@@ -155,14 +162,17 @@ func (u *unit) count(f func(*model.CameraCounters)) {
 // take makes a picture of a frame, where somebody wants it, and tells whether the camera
 // works.
 func (u *unit) take(f v4l2.Frame, c *converter, p *pace) (ok bool) {
-	u.mu.Lock()
-	looking := len(u.viewers)
-	u.mu.Unlock()
 	now := time.Now()
 	if f.Bad {
 		u.count(func(c *model.CameraCounters) { c.Truncated++ })
 		return false
 	}
+	u.mu.Lock()
+	looking := len(u.viewers)
+	if looking == 0 {
+		u.failure = nil // it sends frames again, which nobody has pictures made of
+	}
+	u.mu.Unlock()
 	if looking == 0 || !p.want(now) {
 		u.count(func(c *model.CameraCounters) { c.Skipped++ })
 		return true

@@ -190,14 +190,14 @@ func (s *Service) Serve(ctx context.Context, address func() (netip.Addr, bool)) 
 	failed := false
 	for ctx.Err() == nil {
 		if a, ok := address(); ok {
-			l, err := listen(ctx, netip.AddrPortFrom(a, paths.CameraPort))
+			l, err := listen(ctx, netip.AddrPortFrom(a, paths.CameraPort), paths.OverlayGateway)
 			if (err != nil) != failed {
 				if failed = err != nil; failed {
 					s.Log.Warn("cameras cannot be asked for", "err", err)
 				}
 			}
 			if err == nil {
-				s.answerAt(ctx, l, paths.OverlayGateway, func() bool { now, ok := address(); return ok && now == a })
+				s.answerAt(ctx, l, func() bool { now, ok := address(); return ok && now == a })
 			}
 		}
 		select {
@@ -207,32 +207,44 @@ func (s *Service) Serve(ctx context.Context, address func() (netip.Addr, bool)) 
 	}
 }
 
-func listen(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
+func listen(ctx context.Context, at netip.AddrPort, gateway netip.Addr) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", at.String())
 	if err != nil {
 		return nil, err
 	}
-	return netutil.LimitListener(short{l}, maxConns), nil
+	return netutil.LimitListener(door{l, gateway}, maxConns), nil
 }
 
-// short has little wait in the kernel.
-type short struct{ net.Listener }
+// door lets the gateway in alone, so that nobody else takes its connections up, and has
+// little wait in the kernel.
+type door struct {
+	net.Listener
+	gateway netip.Addr
+}
 
 // Accept implements net.Listener.
-func (l short) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if t, ok := c.(*net.TCPConn); ok {
+func (l door) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		t, ok := c.(*net.TCPConn)
+		if !ok || t.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap() != l.gateway {
+			_ = c.Close() // refused
+			continue
+		}
 		_ = t.SetWriteBuffer(sendBuffer) // a longer one is slower and works
+		return c, nil
 	}
-	return c, err
 }
 
 // answerAt serves until ctx ends or the address is another one.
-func (s *Service) answerAt(ctx context.Context, l net.Listener, gateway netip.Addr, same func() bool) {
+func (s *Service) answerAt(ctx context.Context, l net.Listener, same func() bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	server := &http.Server{
-		Handler: s.only(gateway, s.Handler()), ReadHeaderTimeout: 20 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		Handler: s.only(s.Handler()), ReadHeaderTimeout: 20 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan error, 1)
@@ -256,16 +268,12 @@ func (s *Service) answerAt(ctx context.Context, l net.Listener, gateway netip.Ad
 	}
 }
 
-// only lets in who has that address and shows the gateway's pass.
-func (s *Service) only(gateway netip.Addr, h http.Handler) http.Handler {
+// only lets in who shows the gateway's pass.
+func (s *Service) only(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		remote, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil || remote.Addr().Unmap() != gateway {
-			apitype.WriteProblem(w, apitype.Refuse(http.StatusForbidden, "", "a node's cameras are for its gateway, which asks on behalf of who has logged in there"))
-			return
-		}
 		// The answer's Date tells a gateway of another time by which one to make it.
 		if err := s.Network.CheckPass(r.Header.Get("Authorization"), s.Node, r.Method+" "+r.URL.RequestURI(), s.Now()); err != nil {
+			w.Header().Set("Connection", "close") // there are few
 			apitype.WriteProblem(w, apitype.Refuse(http.StatusUnauthorized, "", "%v", err))
 			return
 		}

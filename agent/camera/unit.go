@@ -91,6 +91,9 @@ func (u *unit) begin() {
 			<-before // the device is open there still
 		}
 		u.run(ctx)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.capture = nil
 	}()
 }
 

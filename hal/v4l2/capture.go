@@ -11,9 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bufferCount is how many frames the kernel may fill before the first is taken: one
-// that it fills, one that is used, and two for a goroutine that comes late.
-const bufferCount = 4
+// Of frames that the kernel may fill before the first is taken there are one that it
+// fills, one that is used, and two for a goroutine that comes late. Where they are so
+// large that boards had no memory left, the last do without.
+const (
+	mostBuffers   = 4
+	fewestBuffers = 2
+)
 
 // Format is what pictures are made in.
 type Format struct {
@@ -62,7 +66,7 @@ func (d *Device) Start(want Format) (got Format, err error) {
 			return got, fmt.Errorf("eventfd: %w", err)
 		}
 	}
-	if err := d.mapBuffers(); err != nil {
+	if err := d.mapBuffers(got.Size); err != nil {
 		return got, err
 	}
 	for i := range d.buffers {
@@ -92,8 +96,9 @@ func (d *Device) setRate(rate float64) (float64, error) {
 	return p.timeperframe.rate(), nil
 }
 
-func (d *Device) mapBuffers() error {
-	r := requestbuffers{count: bufferCount, bufType: typeCapture, memory: memoryMmap}
+// mapBuffers has the kernel make buffers for frames of so many octets.
+func (d *Device) mapBuffers(size int) error {
+	r := requestbuffers{count: uint32(max(fewestBuffers, min(maxBuffers/size, mostBuffers))), bufType: typeCapture, memory: memoryMmap}
 	if err := ioctl(d.fd, "VIDIOC_REQBUFS", vidiocReqbufs, &r); err != nil {
 		if errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("another program uses the camera: %w", err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,15 +23,24 @@ type Control struct {
 	id uint32
 }
 
-// Controls returns what can be set and read: whole numbers, switches and menus.
+// controlsTime bounds how long controls are asked for. A camera that hangs has the
+// kernel wait five seconds for each answer.
+const controlsTime = 10 * time.Second
+
+// Controls returns what can be set and read: whole numbers, switches and menus. With an
+// error it returns those that were found before it.
 func (d *Device) Controls() (list []Control, err error) {
 	id := uint32(ctrlNext)
+	begin := time.Now()
 	for range 4 * maxControls { // others and classes count too
+		if took := time.Since(begin); took > controlsTime {
+			return list, fmt.Errorf("controls: expected answers within %s, and there were %d in %s", controlsTime, len(list), took.Round(time.Second))
+		}
 		q := queryctrl{id: id}
 		if err := ioctl(d.fd, "VIDIOC_QUERYCTRL", vidiocQueryctrl, &q); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) {
 			break
 		} else if err != nil {
-			return nil, err
+			return list, err
 		}
 		if q.id <= id&^ctrlNext {
 			break // a driver that does not go on

@@ -62,7 +62,8 @@ const (
 	maxRates    = 32 // of a size
 	maxControls = 64
 	maxMenu     = 32
-	maxBuffer   = 64 << 20 // octets
+	maxBuffer   = 32 << 20      // octets: a picture of the largest size, with two for each pixel
+	maxBuffers  = 2 * maxBuffer // of all of a device
 )
 
 // Info is what a camera says of itself, and where it is.
