@@ -357,7 +357,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if p == http.ErrAbortHandler {
 			panic(p) // the server's own way to end a connection
 		}
-		a.Log.Error("a request failed badly", "method", r.Method, "path", r.URL.Path, "err", p, "stack", string(debug.Stack()))
+		a.Log.Error("a request failed badly", "route", r.Pattern, "err", p, "stack", string(debug.Stack()))
 		if answer.yes {
 			panic(http.ErrAbortHandler) // cut off, so that nobody takes it for whole
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -14,6 +15,7 @@ import (
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/mjpeg"
+	"halo.internal/model/paths"
 )
 
 // CameraPath names a camera of a node in a path.
@@ -101,7 +103,7 @@ func (a *API) cameraRoutes() {
 		OperationID: "get-camera-snapshot", Method: http.MethodGet, Path: one + "/snapshot", Tags: tags,
 		Summary: "A picture of a camera", Responses: pictures("image/jpeg"),
 	}, func(ctx context.Context, i *CameraPath) (*rawAnswer, error) {
-		return a.snapshot(ctx, i.ID, i.Camera, callerOf(ctx).Actor())
+		return a.snapshot(ctx, i.ID, i.Camera, looks(ctx, callerOf(ctx).Principal))
 	})
 	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
 		OperationID: "stream-camera", Method: http.MethodGet, Path: one + "/stream", Tags: tags,
@@ -109,7 +111,7 @@ func (a *API) cameraRoutes() {
 		Responses: pictures(multipartPictures),
 	}, func(ctx context.Context, i *CameraPath) (*huma.StreamResponse, error) {
 		p := callerOf(ctx).Principal
-		v, err := a.Cameras.Watch(ctx, i.ID, i.Camera, p.Actor())
+		v, err := a.Cameras.Watch(ctx, i.ID, i.Camera, looks(ctx, p))
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +140,7 @@ func (a *API) cameraRoutes() {
 		OperationID: "open-camera-link", Method: http.MethodGet, Path: "/v1/camera-links/{ticket}", Tags: tags,
 		Summary: "What a signed link shows", Responses: pictures("image/jpeg", multipartPictures),
 	}, func(ctx context.Context, i *struct {
-		Ticket string `path:"ticket" maxLength:"1024" doc:"of create-camera-link" example:"eyJ4Ijox.c2ln"`
+		Ticket string `path:"ticket" maxLength:"1024" doc:"of create-camera-link" example:"q7Qx0vYw3n5K"`
 	}) (*huma.StreamResponse, error) {
 		l, err := a.Cameras.Open(i.Ticket)
 		if err != nil {
@@ -152,7 +154,7 @@ func (a *API) cameraRoutes() {
 			return nil, apitype.Refuse(http.StatusNotFound, "", "the login that this link was made with has ended, or may see no cameras any more")
 		}
 		if l.Kind == apitype.CameraSnapshot {
-			picture, err := a.Cameras.Snapshot(ctx, l.Node, l.Camera, p.Actor())
+			picture, err := a.Cameras.Snapshot(ctx, l.Node, l.Camera, looks(ctx, p))
 			if err != nil {
 				return nil, err
 			}
@@ -161,7 +163,7 @@ func (a *API) cameraRoutes() {
 				_, _ = hc.BodyWriter().Write(picture) // the client went away: nobody to tell
 			}}, nil
 		}
-		v, err := a.Cameras.Watch(ctx, l.Node, l.Camera, p.Actor())
+		v, err := a.Cameras.Watch(ctx, l.Node, l.Camera, looks(ctx, p))
 		if err != nil {
 			return nil, err
 		}
@@ -200,8 +202,24 @@ func (a *API) cameraList(ctx context.Context, node string, p Page) (l apitype.No
 	return l, nil
 }
 
-func (a *API) snapshot(ctx context.Context, node, camera, actor string) (*rawAnswer, error) {
-	b, err := a.Cameras.Snapshot(ctx, node, camera, actor)
+// looks is who looks, and whether from beyond the mesh.
+func looks(ctx context.Context, p auth.Principal) cameras.Who {
+	return cameras.Who{Actor: p.Actor(), Far: far(callerOf(ctx).remote)}
+}
+
+// far tells whether answers to an address go through the mesh: to members and their
+// clients. Of unique local IPv6 addresses, which are not the mesh's alone, all are taken
+// for far.
+func far(remote netip.Addr) bool {
+	if remote == paths.OverlayGateway {
+		return false // this device itself
+	}
+	within := func(p netip.Prefix) bool { return p.Contains(remote) }
+	return remote.Is6() && remote.IsPrivate() || within(paths.UnderlayNet) || within(paths.OverlayNet) || within(paths.ClientsNet)
+}
+
+func (a *API) snapshot(ctx context.Context, node, camera string, who cameras.Who) (*rawAnswer, error) {
+	b, err := a.Cameras.Snapshot(ctx, node, camera, who)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,7 @@ package cameras
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
+	"crypto/cipher"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,7 +56,7 @@ type Config struct {
 type Service struct {
 	Config
 	http  *http.Client
-	links [32]byte // signs links; with the process they end
+	links cipher.AEAD // of links, which end with the process
 
 	changing sync.Mutex // one change of settings at a time
 
@@ -73,8 +73,7 @@ type place struct{ node, camera string }
 
 // New returns a service.
 func New(c Config) *Service {
-	s := &Service{Config: c, known: map[string][]model.CameraBrief{}, feeds: map[place]*feed{}, actors: map[string]int{}}
-	rand.Read(s.links[:])
+	s := &Service{Config: c, links: newSeal(), known: map[string][]model.CameraBrief{}, feeds: map[place]*feed{}, actors: map[string]int{}}
 	if s.Linger == 0 {
 		s.Linger = linger
 	}
@@ -387,7 +386,7 @@ func trim(c *model.Camera) bool {
 }
 
 // Snapshot returns a picture: of the stream, where somebody looks at it.
-func (s *Service) Snapshot(ctx context.Context, ref, camera, actor string) ([]byte, error) {
+func (s *Service) Snapshot(ctx context.Context, ref, camera string, who Who) ([]byte, error) {
 	n, err := s.find(ctx, ref, camera)
 	if err != nil {
 		return nil, err
@@ -395,7 +394,7 @@ func (s *Service) Snapshot(ctx context.Context, ref, camera, actor string) ([]by
 	ctx, cancel := context.WithTimeout(ctx, snapshotWait)
 	defer cancel()
 	if s.streams(place{n.ID, camera}) {
-		v, err := s.watch(n, camera, actor)
+		v, err := s.watch(n, camera, who)
 		if err != nil {
 			return nil, err
 		}

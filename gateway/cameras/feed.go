@@ -23,6 +23,13 @@ type feed struct {
 	cancel  context.CancelFunc
 	viewers map[*Viewer]bool // guarded by the service's mu
 	idle    *time.Timer      // likewise
+	turns   uint64           // likewise: that viewers beyond the mesh have had
+}
+
+// Who is somebody who wants to look.
+type Who struct {
+	Actor string // the login or API token
+	Far   bool   // the answer goes through the mesh
 }
 
 // Viewer is somebody who looks at a camera: of the pictures that come, the latest waits.
@@ -30,19 +37,20 @@ type Viewer struct {
 	service *Service
 	at      place
 	feed    *feed
-	actor   string
+	who     Who
+	turn    uint64 // the last one, where who is far
 	frames  chan []byte
 	end     chan struct{} // closed when no more come
 	err     error         // then
 }
 
 // Watch begins to look at a camera.
-func (s *Service) Watch(ctx context.Context, ref, camera, actor string) (*Viewer, error) {
+func (s *Service) Watch(ctx context.Context, ref, camera string, who Who) (*Viewer, error) {
 	n, err := s.find(ctx, ref, camera)
 	if err != nil {
 		return nil, err
 	}
-	return s.watch(n, camera, actor)
+	return s.watch(n, camera, who)
 }
 
 func (s *Service) streams(at place) bool {
@@ -51,7 +59,7 @@ func (s *Service) streams(at place) bool {
 	return s.feeds[at] != nil
 }
 
-func (s *Service) watch(n apitype.Node, camera, actor string) (*Viewer, error) {
+func (s *Service) watch(n apitype.Node, camera string, who Who) (*Viewer, error) {
 	at := place{n.ID, camera}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,9 +67,9 @@ func (s *Service) watch(n apitype.Node, camera, actor string) (*Viewer, error) {
 	switch {
 	case s.ended:
 		return nil, apitype.Refuse(http.StatusServiceUnavailable, "", "the gateway is stopping").After(5 * time.Second)
-	case s.actors[actor] >= maxOfOne, f == nil && len(s.feeds) >= maxFeeds, f != nil && len(f.viewers) >= maxViewers:
+	case s.actors[who.Actor] >= maxOfOne, f == nil && len(s.feeds) >= maxFeeds, f != nil && len(f.viewers) >= maxViewers:
 		return nil, apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited,
-			"there are %d streams through the mesh, and you look at %d; expected at most %d, with %d viewers each, and %d", len(s.feeds), s.actors[actor], maxFeeds, maxViewers, maxOfOne).After(10 * time.Second)
+			"there are %d streams through the mesh, and you look at %d; expected at most %d, with %d viewers each, and %d", len(s.feeds), s.actors[who.Actor], maxFeeds, maxViewers, maxOfOne).After(10 * time.Second)
 	}
 	if f == nil {
 		ctx, cancel := context.WithCancel(context.Background()) // it ends behind its last viewer
@@ -78,9 +86,9 @@ func (s *Service) watch(n apitype.Node, camera, actor string) (*Viewer, error) {
 		f.idle.Stop()
 		f.idle = nil
 	}
-	v := &Viewer{service: s, at: at, feed: f, actor: actor, frames: make(chan []byte, 1), end: make(chan struct{})}
+	v := &Viewer{service: s, at: at, feed: f, who: who, frames: make(chan []byte, 1), end: make(chan struct{})}
 	f.viewers[v] = true
-	s.actors[actor]++
+	s.actors[who.Actor]++
 	return v, nil
 }
 
@@ -130,8 +138,8 @@ func (v *Viewer) Close() {
 // drop forgets a viewer; mu is held.
 func (s *Service) drop(v *Viewer) {
 	delete(v.feed.viewers, v)
-	if s.actors[v.actor]--; s.actors[v.actor] <= 0 {
-		delete(s.actors, v.actor)
+	if s.actors[v.who.Actor]--; s.actors[v.who.Actor] <= 0 {
+		delete(s.actors, v.who.Actor)
 	}
 }
 
@@ -168,6 +176,9 @@ func (s *Service) carry(ctx context.Context, n apitype.Node, camera string, f *f
 		if errors.Is(err, io.EOF) {
 			return apitype.Refuse(http.StatusServiceUnavailable, "", "%s has ended the stream: the camera was unplugged, stopped or disabled", n.Name).After(5 * time.Second)
 		}
+		if err != nil && ctx.Err() != nil {
+			return apitype.Refuse(http.StatusServiceUnavailable, "", "no picture of %s came in %s", n.Name, quiet).After(5 * time.Second)
+		}
 		if err != nil {
 			return unreachable(n, err)
 		}
@@ -181,20 +192,32 @@ func (s *Service) carry(ctx context.Context, n apitype.Node, camera string, f *f
 }
 
 // show hands a picture to all that look; of who has not taken the one before, that one
-// is lost.
+// is lost. Those beyond the mesh take turns, so that however many they are, no more goes
+// out to them than comes in from the node, which is within the camera's fps and kbit_s.
 func (s *Service) show(f *feed, picture []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var next *Viewer
 	for v := range f.viewers {
-		select {
-		case v.frames <- picture:
-			continue
-		default:
+		switch {
+		case !v.who.Far, len(v.frames) > 0: // another picture instead of one costs nothing
+			v.give(picture)
+		case next == nil || v.turn < next.turn:
+			next = v
 		}
-		select {
-		case <-v.frames:
-		default: // just now it was taken
-		}
-		v.frames <- picture // nobody else puts any in: there is room
 	}
+	if next != nil {
+		f.turns++
+		next.turn = f.turns
+		next.give(picture)
+	}
+}
+
+// give has the latest picture wait; the service's mu is held.
+func (v *Viewer) give(picture []byte) {
+	select {
+	case <-v.frames:
+	default: // it was taken
+	}
+	v.frames <- picture // nobody else puts any in: there is room
 }

@@ -70,6 +70,6 @@ type CreateCameraLink struct {
 
 // CameraLink is a link that shows a camera without a login, as a browser's <img> does.
 type CameraLink struct {
-	Path    string    `json:"path" doc:"on this gateway; a secret until it expires" example:"/v1/camera-links/eyJ4Ijox.c2ln"`
+	Path    string    `json:"path" doc:"on this gateway; a secret until it expires" example:"/v1/camera-links/q7Qx0vYw3n5K"`
 	Expires time.Time `json:"expires" doc:"until then it can be opened; a stream goes on while the login that it was made with holds"`
 }
