@@ -46,7 +46,7 @@ func choose(modes []v4l2.Mode, s model.CameraSettings) (v4l2.Format, error) {
 			sizes = []v4l2.Size{{Width: w, Height: h}}
 		}
 		for _, z := range sizes {
-			f := v4l2.Format{Pixel: m.Pixel, Width: z.Width, Height: z.Height, Rate: rate(z.Rates, s.FPS)}
+			f := v4l2.Format{Pixel: m.Pixel, Width: z.Width, Height: z.Height, Rate: nearestRate(z.Rates, s.FPS)}
 			if !isJPEG(f.Pixel) && f.Width*f.Height > maxRaw {
 				continue
 			}
@@ -74,9 +74,9 @@ func nearer(a, b v4l2.Format, w, h int) bool {
 	return rank(a.Pixel) < rank(b.Pixel)
 }
 
-// rate is the lowest that is enough, or else the highest: what is left out costs the bus
+// nearestRate is the lowest that is enough, or else the highest: what is left out costs the bus
 // and, converted, the processor.
-func rate(list []float64, want float64) float64 {
+func nearestRate(list []float64, want float64) float64 {
 	best := 0.0
 	for _, r := range list {
 		if best == 0 || r >= want && (best < want || r < best) || r < want && best < want && r > best {
