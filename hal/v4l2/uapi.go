@@ -16,7 +16,7 @@ type capability struct {
 	driver       [16]byte
 	card         [32]byte
 	busInfo      [32]byte
-	version      uint32
+	_            uint32 // version
 	capabilities uint32 // of the whole device
 	deviceCaps   uint32 // of this node, with capDeviceCaps
 	_            [3]uint32
@@ -26,10 +26,10 @@ type capability struct {
 type fmtdesc struct {
 	index       uint32
 	bufType     uint32
-	flags       uint32
+	_           uint32 // flags
 	description [32]byte
 	pixelformat uint32
-	mbusCode    uint32
+	_           uint32 // mbusCode
 	_           [3]uint32
 }
 
@@ -74,11 +74,11 @@ type pixFormat struct {
 	bytesperline uint32
 	sizeimage    uint32 // octets
 	colorspace   uint32
-	priv         uint32
-	flags        uint32
-	ycbcrEnc     uint32
+	_            uint32 // priv
+	_            uint32 // flags
+	_            uint32 // ycbcrEnc
 	quantization uint32
-	xferFunc     uint32
+	_            uint32 // xferFunc
 	_            [200 - 48]byte
 }
 
@@ -86,21 +86,21 @@ type pixFormat struct {
 type streamparm struct {
 	bufType      uint32
 	capability   uint32
-	capturemode  uint32
+	_            uint32 // capturemode
 	timeperframe fract
-	extendedmode uint32
-	readbuffers  uint32
+	_            uint32 // extendedmode
+	_            uint32 // readbuffers
 	_            [200 - 24]byte
 }
 
 // requestbuffers [v4l2_requestbuffers].
 type requestbuffers struct {
-	count        uint32
-	bufType      uint32
-	memory       uint32
-	capabilities uint32
-	flags        uint8
-	_            [3]uint8
+	count   uint32
+	bufType uint32
+	memory  uint32
+	_       uint32 // capabilities
+	_       uint8  // flags
+	_       [3]uint8
 }
 
 // buffer [v4l2_buffer].
@@ -109,10 +109,10 @@ type buffer struct {
 	bufType   uint32
 	bytesused uint32
 	flags     uint32
-	field     uint32
+	_         uint32 // field
 	_         uint32
-	timestamp unix.Timeval
-	timecode  [16]byte
+	_         unix.Timeval // timestamp
+	_         [16]byte     // timecode
 	sequence  uint32
 	memory    uint32
 	offset    uint64 // of the union m: mem_offset in its first four octets, little endian
