@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"halo.internal/agent/camera"
 	"halo.internal/agent/collect"
 	"halo.internal/agent/neighbourhood"
 	"halo.internal/agent/output"
@@ -53,6 +54,7 @@ type agent struct {
 	lamps    *signal.Lamps
 	spool    *spool.Spool
 	where    *whereabouts
+	cameras  *camera.Service
 	reached  atomic.Bool   // the gateway takes what it is told
 	retry    chan struct{} // a token when the way to the gateway may be back
 	restart  chan struct{} // a token when this process is to start anew
@@ -118,6 +120,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	a.outputs = output.New(output.Config{
 		Board: a.hardware.board, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: a.log, Event: a.spool.AddEvent,
 	})
+	a.openCameras(network)
 	commands := a.commands(network)
 	a.log.Info("halo-agent runs", "boot", a.id.BootCounter, "gateway", a.settings.Gateway)
 	g, inner := errgroup.WithContext(ctx)
@@ -146,6 +149,8 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	g.Go(func() error { a.watchBoard(inner); return nil })
 	g.Go(func() error { a.outputs.Run(inner); return nil })
 	g.Go(func() error { a.watchButtons(inner); return nil })
+	g.Go(func() error { a.cameras.Run(inner); return nil })
+	g.Go(func() error { a.cameras.Serve(inner, a.overlay); return nil })
 	err = g.Wait()
 	// The sampler has closed its batch: this is the last of it.
 	if flushErr := a.spool.Flush(time.Now(), true); flushErr != nil {

@@ -36,7 +36,7 @@ func (a *agent) nodeStatus() func() model.NodeStatus {
 		if len(st.Interfaces) > maxInterfaces {
 			st.Interfaces = st.Interfaces[:maxInterfaces]
 		}
-		st.Clients = a.seen.clientsNow()
+		st.Clients, st.Cameras = a.seen.clientsNow(), a.cameras.Briefs()
 		st.Position = a.where.position()
 		st.UptimeS = uptime()
 		// What is broken in the mesh explains what is broken here.

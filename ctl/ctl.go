@@ -141,7 +141,7 @@ func (a *app) command() *cobra.Command {
 		a.statusCommand(), a.healthCommand(), a.capabilitiesCommand(), a.versionCommand(),
 		a.nodeCommand(), a.boardCommand(), a.boardsCommand(), a.brainCommand(), a.telemetryCommand(), a.eventCommand(), a.alertCommand(), a.watchCommand(),
 		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.topologyCommand(), a.meshCommand(), a.netCommand(),
-		a.firewallCommand(), a.overlayCommand(), a.clientCommand(), a.modelCommand(),
+		a.firewallCommand(), a.overlayCommand(), a.clientCommand(), a.cameraCommand(), a.modelCommand(),
 		a.jobCommand(), a.speedTestCommand(),
 		a.userCommand(), a.operatorCommand(), a.supportCommand(), a.consoleCommand(), a.apiTokenCommand(), a.auditCommand(),
 		a.settingCommand(), a.contextCommand(), a.apiCommand(),

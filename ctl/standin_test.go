@@ -55,6 +55,7 @@ func newStandIn(t testing.TB) (*standIn, string) {
 	maps.Copy(g.routes, tableRoutes())
 	maps.Copy(g.routes, modelRoutes())
 	maps.Copy(g.routes, singleRoutes())
+	maps.Copy(g.routes, cameraRoutes())
 	s := httptest.NewServer(g)
 	t.Cleanup(s.Close)
 	return g, s.URL

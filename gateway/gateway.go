@@ -24,6 +24,7 @@ import (
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/brain"
+	"halo.internal/gateway/cameras"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/endpoints"
 	"halo.internal/gateway/epoch"
@@ -264,7 +265,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	nodes, err := registry.New(ctx, registry.Config{Clients: clients.Report, DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Name: p.name(), CA: string(ca.PEM()), Boot: p.identity.BootCounter, Epoch: p.epoch.Now})
+	var nodes *registry.Registry
+	seen := cameras.New(cameras.Config{
+		Key: p.identity.Key, Now: d.clock.Now, Log: d.Log,
+		Node: func(ctx context.Context, ref string) (apitype.Node, error) { return nodes.Node(ctx, ref) },
+	})
+	nodes, err = registry.New(ctx, registry.Config{Clients: clients.Report, Cameras: seen.Report, DB: p.config, Clock: d.clock, Events: log, Key: p.identity.Key, Name: p.name(), CA: string(ca.PEM()), Boot: p.identity.BootCounter, Epoch: p.epoch.Now})
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
@@ -392,7 +398,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	a = api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Backups: saved, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
-		Firewall: rules, Tables: mesh, Visitors: guests, Endpoints: clients, Alerts: alarms,
+		Firewall: rules, Tables: mesh, Visitors: guests, Endpoints: clients, Alerts: alarms, Cameras: seen,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Idempotency: once, Live: hub, Topology: picture, Jobs: work.jobs, Commands: work.commands, SpeedTests: work.speed,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
@@ -410,6 +416,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		series.Run,
 		work.jobs.Run,
 		work.commands.Run,
+		seen.Run,
 		link.Run,
 		hub.Run,
 		recoveries.Run,

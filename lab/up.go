@@ -33,6 +33,7 @@ type upOptions struct {
 	profile  string
 	radios   int
 	spacing  float64
+	camera   bool
 }
 
 func (o *upOptions) flags(c *cobra.Command) {
@@ -48,6 +49,7 @@ func (o *upOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.profile, "profile", "wifi", "`kind` of radios: wifi, halow-1, halow-2, halow-4 or halow-8 (MHz)")
 	f.IntVar(&o.radios, "radios", 1, "`number` of radios of each machine")
 	f.Float64Var(&o.spacing, "spacing", 50, "`metres` between machines at the beginning, in a grid")
+	f.BoolVar(&o.camera, "camera", true, "each node has a camera: the kernel's, which draws its pictures itself")
 	f.DurationVar(&o.patience, "patience", 10*time.Minute, "`time` that the network may take to get ready")
 }
 
@@ -56,7 +58,7 @@ func (o *upOptions) args() []string {
 	return []string{
 		"--nodes", fmt.Sprint(o.nodes), "--gateway-image", o.gateway, "--node-image", o.node, "--network", o.name,
 		"--pcap", o.pcap, "--agent", o.agent, "--memory", fmt.Sprint(o.memory), "--patience", o.patience.String(),
-		"--mesh", o.mesh, "--profile", o.profile, "--radios", fmt.Sprint(o.radios), "--spacing", fmt.Sprint(o.spacing),
+		"--mesh", o.mesh, "--profile", o.profile, "--radios", fmt.Sprint(o.radios), "--spacing", fmt.Sprint(o.spacing), fmt.Sprintf("--camera=%v", o.camera),
 	}
 }
 
@@ -76,7 +78,7 @@ func (a *app) serve(ctx context.Context, o upOptions) error {
 	}
 	return control.Serve(ctx, control.Options{Dir: a.dir, Capture: o.pcap, Patience: o.patience, Network: network.Options{
 		Name: o.name, Nodes: o.nodes, GatewayImage: o.gateway, NodeImage: o.node, MemoryMB: o.memory, Agent: settings,
-		Mesh: network.Mesh(o.mesh), Profile: profile, Radios: o.radios, SpacingM: o.spacing,
+		Mesh: network.Mesh(o.mesh), Profile: profile, Radios: o.radios, SpacingM: o.spacing, Camera: o.camera,
 		Log: slog.New(slog.NewTextHandler(a.env.Stderr, nil)),
 	}})
 }

@@ -195,22 +195,23 @@ type Announce struct {
 // NodeStatus is a node's heartbeat: sent when the stream opens, when it
 // changes, and every few minutes.
 type NodeStatus struct {
-	Name       string      `json:"name"`
-	Role       Role        `json:"role"`
-	Board      string      `json:"board" doc:"device tree model"`
-	Kernel     string      `json:"kernel"`
-	Version    string      `json:"version"`
-	Commit     string      `json:"commit"`
-	Slot       string      `json:"slot,omitempty" enum:"a,b,flat"`
-	State      string      `json:"state" doc:"health of the node: ok, degraded, failed, starting"`
-	Missing    string      `json:"missing,omitempty" doc:"first broken dependency"`
-	UptimeS    int64       `json:"uptime_s"`
-	Volatile   bool        `json:"volatile"`
-	Interfaces []Interface `json:"interfaces"`
-	Serial     string      `json:"serial,omitempty" doc:"of the board, as its device tree has it"`
-	Clients    []Client    `json:"clients,omitempty" doc:"hosts behind the node that are no members"`
-	Position   *Position   `json:"position,omitempty" doc:"where it is; it is not sent anew because that has changed, as telemetry has it"`
-	BoardFile  *BoardRef   `json:"board_file,omitempty" doc:"which description of its board the node goes by"`
+	Name       string        `json:"name"`
+	Role       Role          `json:"role"`
+	Board      string        `json:"board" doc:"device tree model"`
+	Kernel     string        `json:"kernel"`
+	Version    string        `json:"version"`
+	Commit     string        `json:"commit"`
+	Slot       string        `json:"slot,omitempty" enum:"a,b,flat"`
+	State      string        `json:"state" doc:"health of the node: ok, degraded, failed, starting"`
+	Missing    string        `json:"missing,omitempty" doc:"first broken dependency"`
+	UptimeS    int64         `json:"uptime_s"`
+	Volatile   bool          `json:"volatile"`
+	Interfaces []Interface   `json:"interfaces"`
+	Serial     string        `json:"serial,omitempty" doc:"of the board, as its device tree has it"`
+	Clients    []Client      `json:"clients,omitempty" doc:"hosts behind the node that are no members"`
+	Position   *Position     `json:"position,omitempty" doc:"where it is; it is not sent anew because that has changed, as telemetry has it"`
+	BoardFile  *BoardRef     `json:"board_file,omitempty" doc:"which description of its board the node goes by"`
+	Cameras    []CameraBrief `json:"cameras,omitempty" doc:"that are plugged in"`
 }
 
 // JoinRequest is the body of POST /v1/nodes/join. The first post may leave

@@ -48,6 +48,9 @@ func run() (int, error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	if err := guest.Camera(); err != nil {
+		fmt.Fprintln(os.Stderr, "halo-air: no test camera:", err) // radios are worth more
+	}
 	err := guest.Run(ctx)
 	switch {
 	case errors.Is(err, guest.ErrNoAir):

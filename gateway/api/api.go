@@ -22,6 +22,7 @@ import (
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/brain"
+	"halo.internal/gateway/cameras"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/commands"
 	"halo.internal/gateway/endpoints"
@@ -105,6 +106,7 @@ type Config struct {
 	Visitors  *visitors.Service
 	Endpoints *endpoints.Book
 	Alerts    *alerts.Book
+	Cameras   *cameras.Service
 
 	Alone     bool // there is no halo-mesh
 	Epoch     Epoch
@@ -191,6 +193,7 @@ func New(c Config) *API {
 	a.commandRoutes()
 	a.speedTestRoutes()
 	a.backupRoutes()
+	a.cameraRoutes()
 	a.describeStream()
 	a.liveRoute()
 
@@ -355,7 +358,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if p == http.ErrAbortHandler {
 			panic(p) // the server's own way to end a connection
 		}
-		a.Log.Error("a request failed badly", "method", r.Method, "path", r.URL.Path, "err", p, "stack", string(debug.Stack()))
+		a.Log.Error("a request failed badly", "route", r.Pattern, "err", p, "stack", string(debug.Stack()))
 		if answer.yes {
 			panic(http.ErrAbortHandler) // cut off, so that nobody takes it for whole
 		}

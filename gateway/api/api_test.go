@@ -28,6 +28,7 @@ import (
 	"halo.internal/gateway/audit"
 	"halo.internal/gateway/auth"
 	"halo.internal/gateway/brain"
+	"halo.internal/gateway/cameras"
 	"halo.internal/gateway/clock"
 	"halo.internal/gateway/commands"
 	"halo.internal/gateway/endpoints"
@@ -86,7 +87,8 @@ type fixture struct {
 	headers map[string]string // of the next requests, besides
 	wall    *wall
 	read    map[string]uint64 // batches of nodes, by reads
-	key     identity.Key      // of the network
+	lens    *lens
+	key     identity.Key // of the network
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -114,7 +116,13 @@ func newFixture(t testing.TB) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nodes, err := registry.New(t.Context(), registry.Config{Clients: clients.Report, DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now})
+	f := &fixture{t: t, key: key, wall: &wall{}, read: map[string]uint64{}, lens: &lens{key: key}}
+	var nodes *registry.Registry
+	seen := cameras.New(cameras.Config{
+		Key: key, Now: c.Now, Log: quiet, Linger: time.Millisecond, Dial: f.lens.dial,
+		Node: func(ctx context.Context, ref string) (apitype.Node, error) { return nodes.Node(ctx, ref) },
+	})
+	nodes, err = registry.New(t.Context(), registry.Config{Clients: clients.Report, Cameras: seen.Report, DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +141,6 @@ func newFixture(t testing.TB) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{t: t, key: key, wall: &wall{}, read: map[string]uint64{}}
 	recoveries := live.NewRecoveries(10*time.Millisecond, func(ctx context.Context) ([]model.Recovery, error) { return f.Radios.Timeline(ctx) })
 	orders := commands.New(commands.Config{Key: key, Epoch: generation.Now, Boot: 1, Clock: c, Events: log, Log: quiet})
 	speed := speedtest.New(speedtest.Config{Commands: orders, Registry: nodes})
@@ -173,7 +180,7 @@ func newFixture(t testing.TB) *fixture {
 	a := New(Config{
 		Topology: picture, Jobs: work, Commands: orders, SpeedTests: speed,
 		Firewall: rules, Tables: &kernel{err: local.ErrAbsent}, Visitors: visitors.New(visitors.Config{DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now}),
-		Endpoints: clients, Alerts: alarms,
+		Endpoints: clients, Alerts: alarms, Cameras: seen,
 		Live: hub, Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Backups: &shelf{}, Brain: neurons, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},
@@ -187,7 +194,7 @@ func newFixture(t testing.TB) *fixture {
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	running, stop := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{log.Run, hub.Run, recoveries.Run} {
+	for _, run := range []func(context.Context) error{log.Run, hub.Run, recoveries.Run, seen.Run} {
 		running.Go(func() error { return run(stop) })
 	}
 	t.Cleanup(func() {
@@ -292,7 +299,7 @@ func (f *fixture) routes() []route {
 // The only routes that need no login.
 var openRoutes = []string{
 	"GET /health", "GET /capabilities", "GET /openapi.json", "GET /docs", "POST /api/auth/claim", "POST /api/auth/login", "POST /api/auth/refresh",
-	"POST /v1/nodes/join", "GET /v1/nodes/stream",
+	"POST /v1/nodes/join", "GET /v1/nodes/stream", "GET /v1/camera-links/{ticket}",
 }
 
 func TestAllButTheOpenRoutesNeedALogin(t *testing.T) {

@@ -113,6 +113,7 @@ func conditional(f *fixture) (map[string]editable, []string) {
 		"set-event-retention":        {retention, retention, kept, 200, true},
 		"update-endpoint":            {client, client, apitype.UpdateEndpoint{Name: &name}, 200, false},
 		"forget-endpoint":            {client, client, nil, 204, false},
+		"update-camera":              {"/v1/nodes/mast/cameras/usb-1", "/v1/nodes/mast/cameras/usb-1", apitype.UpdateCamera{FPS: new(2.5)}, 200, false},
 	}, []string{"cancel-job", "delete-api-token", "delete-operator-certificate", "end-session", "remove-overlay-peer", "revoke-join-token"}
 }
 

@@ -19,6 +19,7 @@ var tagTexts = map[string]string{
 	"admin":       "Who may join: registrations and join tokens.",
 	"auth":        "People, their logins and certificates, and machines' API tokens.",
 	"backup":      "The file in which this gateway goes to another card.",
+	"cameras":     "What cameras at nodes show.",
 	"brain":       "Neurons, what their components are assigned to, and how they are.",
 	"commands":    "What nodes are told to do: a list of kinds, signed by the gateway, done at most once.",
 	"jobs":        "What takes longer than a request: how far it is, and what came of it.",

@@ -107,8 +107,8 @@ func (r *Registry) entry(id string) *live {
 // Run writes it down where it changed in kind, not counters and uptime.
 func (r *Registry) Status(id string, s model.NodeStatus) {
 	trim(&s)
-	interfaces, clients := s.Interfaces, s.Clients
-	s.Interfaces, s.Clients = nil, nil
+	interfaces, clients, cameras := s.Interfaces, s.Clients, s.Cameras
+	s.Interfaces, s.Clients, s.Cameras = nil, nil, nil
 	present := map[string]model.Interface{}
 	for _, i := range interfaces {
 		present[i.Name] = i
@@ -138,6 +138,9 @@ func (r *Registry) Status(id string, s model.NodeStatus) {
 	r.tellHardware(pieces)
 	if r.clients != nil {
 		r.clients(id, clients)
+	}
+	if r.cameras != nil {
+		r.cameras(id, cameras)
 	}
 }
 

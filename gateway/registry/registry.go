@@ -66,6 +66,8 @@ type Config struct {
 	Epoch  func() uint64 // may rise at any time
 	// Clients is told of the hosts that a node reports behind it; nil: nobody is.
 	Clients func(node string, list []model.Client)
+	// Cameras is told of those that are plugged in at a node; nil: nobody is.
+	Cameras func(node string, list []model.CameraBrief)
 }
 
 // Registry may be used from any goroutine. Run has to be running for what nodes
@@ -79,6 +81,7 @@ type Registry struct {
 	ca      string
 	epoch   func() uint64
 	clients func(node string, list []model.Client)
+	cameras func(node string, list []model.CameraBrief)
 	nonces  *nonces
 	wake    chan struct{} // Run has to look when it is due
 	codes   atomic.Uint32 // generation of the nodes' codes
@@ -106,7 +109,7 @@ type Registry struct {
 // New opens the registry and makes sure that the gateway itself is in it.
 func New(ctx context.Context, c Config) (*Registry, error) {
 	r := &Registry{
-		db: c.DB, clock: c.Clock, events: c.Events, network: c.Key.Public(), key: c.Key, ca: c.CA, epoch: c.Epoch, clients: c.Clients,
+		db: c.DB, clock: c.Clock, events: c.Events, network: c.Key.Public(), key: c.Key, ca: c.CA, epoch: c.Epoch, clients: c.Clients, cameras: c.Cameras,
 		nonces: newNonces(), wake: make(chan struct{}, 1), live: map[string]*live{}, owners: map[string]string{},
 		nodeNews: changes.New[string](maxNodes + maxRevokedNodes), waitingNews: changes.New[string](4 * maxRegistrations),
 	}

@@ -50,6 +50,8 @@ type Config struct {
 	// Air takes the other end of the virtio port by which the machine's simulated
 	// radios speak, at each start; nil: it has no such port.
 	Air func(net.Conn) error
+	// Camera: the kernel's test camera (vivid) is plugged in.
+	Camera bool
 	// Clock is what the real-time clock shows at each start: the host's time, or when
 	// false 1970, as on a board without one.
 	Clock  bool

@@ -160,6 +160,9 @@ func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
 		rtc = "base=utc"
 	}
 	processor, parameters := Accelerator()
+	if m.cfg.Camera {
+		parameters += " vivid.n_devs=1 vivid.node_types=0x1" // one that captures, and nothing else
+	}
 	memory, reserved := m.memory()
 	args := []string{
 		"-name", m.cfg.Name, "-M", "virt", "-smp", strconv.Itoa(max(1, m.cfg.CPUs)),

@@ -52,7 +52,9 @@ type Options struct {
 	// Ports of each machine are for HALO to find out about; each leads to a switch of
 	// its own, see PlugInto.
 	Ports int
-	Log   *slog.Logger
+	// Camera: each node has one, of the kernel's that draws its pictures itself.
+	Camera bool
+	Log    *slog.Logger
 }
 
 // Limits of one lab.
@@ -259,7 +261,8 @@ func (m *Machine) prepare(ctx context.Context, n *Network, s Spec) (err error) {
 	factory := net.HardwareAddr{0, 0, 0x5e, 0, 0x53, number}
 	c := machine.Config{
 		Name: s.Name, Dir: m.dir, Disk: m.Disk, MemoryMB: n.opts.MemoryMB, CPUs: processors(n.opts.Nodes + 1), Clock: s.Clock, Log: n.opts.Log,
-		NICs: []machine.NIC{{MAC: factory, Forwards: []machine.Forward{{Host: m.port, Guest: guest}}}},
+		Camera: n.opts.Camera && s.Role != model.RoleGateway,
+		NICs:   []machine.NIC{{MAC: factory, Forwards: []machine.Forward{{Host: m.port, Guest: guest}}}},
 	}
 	if n.opts.Mesh.byCable() {
 		c.NICs = append(c.NICs, machine.NIC{

@@ -102,6 +102,7 @@ func Services(gateway bool, door uint16) []model.Service {
 		s("gpsd", "tcp", paths.GPSDPort, model.ZoneClients), // halo-agent listens where a receiver is to be shared
 		s("relay", "udp", paths.RelayPort, model.ZoneOverlay),
 		s("speed-test", "tcp", paths.SpeedPort, model.ZoneOverlay), // halo-agent listens while it is told to
+		s("cameras", "tcp", paths.CameraPort, model.ZoneOverlay),   // halo-agent answers the gateway alone
 	}
 	// What the overlay carries is tracked inside of it, and WireGuard bounds who it
 	// answers: looking for a connection for each of its packets costs a third of what

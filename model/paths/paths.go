@@ -59,6 +59,7 @@ const (
 	BoardsDir    = "boards" // people's board files
 	SpoolDir     = "agent/spool"
 	Commands     = "agent/commands" // which commands of the gateway were begun, and what became of them
+	Cameras      = "agent/cameras"  // what people have set of cameras
 	GatewayDir   = "gateway"
 	ConfigDB     = "gateway/config.db"
 	SeriesDB     = "gateway/telemetry.db"
@@ -119,6 +120,7 @@ const (
 	PeerListPort    = 4255 // the gateway's list of members, on the overlay only
 	DoorPort        = 4256 // operators: the overlay and client interfaces
 	SpeedPort       = 4257 // speed tests, on the overlay only, while one lasts
+	CameraPort      = 4260 // a node's cameras, on the overlay, for the gateway alone
 	DoctorPort      = 4259 // probes of paths, on the overlay and bat0
 	RelayPort       = 4258 // clients' multicast between members, on the overlay only
 	WireGuardPort   = 51820

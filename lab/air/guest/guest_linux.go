@@ -1,7 +1,7 @@
 // Package guest is the radio hardware of a virtual machine: it makes simulated
 // radios as the host says and carries what they send and hear over a virtio
-// port, at the other end of which package link's Remote is. Only images for
-// virtual boards hold it.
+// port, at the other end of which package link's Remote is. It has the kernel's test
+// camera for such a machine, too. Only images for virtual boards hold it.
 package guest
 
 import (

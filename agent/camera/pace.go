@@ -1,0 +1,52 @@
+package camera
+
+import "time"
+
+// pace bounds the frames and the octets of a second. A frame may be larger than what
+// there is: then it is owed, and the next one waits for longer.
+type pace struct {
+	gap  time.Duration // between two frames
+	rate float64       // octets a second
+
+	next time.Time
+	left float64 // octets; below 0: owed
+	at   time.Time
+}
+
+func newPace(fps float64, kbit int) *pace {
+	rate := float64(kbit) * 1000 / 8
+	return &pace{gap: time.Duration(float64(time.Second) / fps), rate: rate, left: rate}
+}
+
+// want tells whether a frame that is there now may go out. It may come a little early:
+// a device of just this rate keeps no exact time.
+func (p *pace) want(now time.Time) bool {
+	if now.Before(p.next.Add(-p.gap / 8)) {
+		return false
+	}
+	p.fill(now)
+	if p.left <= 0 {
+		return false
+	}
+	if p.next = p.next.Add(p.gap); !p.next.After(now) {
+		p.next = now.Add(p.gap)
+	}
+	return true
+}
+
+// fill adds what the time that has passed allows: of a second at most, so that a pause
+// is no reason for a burst.
+func (p *pace) fill(now time.Time) {
+	if !p.at.IsZero() {
+		if passed := now.Sub(p.at).Seconds(); passed > 0 {
+			p.left = min(p.left+passed*p.rate, p.rate)
+		}
+	}
+	p.at = now
+}
+
+// spend counts what goes out.
+func (p *pace) spend(now time.Time, octets int) {
+	p.fill(now)
+	p.left -= float64(octets)
+}
