@@ -202,4 +202,18 @@ func TestProcessorTimeOfProcesses(t *testing.T) {
 	if v, _ := percent("halo-mesh"); v != wire.Int(100) {
 		t.Errorf("expected the 1 s that the new one had, 10.0 %%, got %v", v)
 	}
+	// A number that was another's is HALO's when it is looked at anew.
+	stat(12, "kworker/u4:1", 900, 900)
+	now = now.Add(10 * time.Second)
+	if v, _ := percent("halo-mesh"); v != wire.Int(0) {
+		t.Errorf("expected nothing of a thread of the kernel, got %v", v)
+	}
+	stat(12, "halo-agent", 20, 0)
+	for range 6 {
+		now = now.Add(10 * time.Second)
+		if _, ok := percent("halo-agent"); ok {
+			return
+		}
+	}
+	t.Error("expected halo-agent within a minute of the number's being its")
 }

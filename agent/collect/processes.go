@@ -20,7 +20,15 @@ type processes struct {
 	now  func() time.Time
 	last map[int]uint // ticks that processes had had by then
 	at   time.Time
+
+	// The kernel has some hundred threads of its own, all of which are processes in
+	// /proc: to open each every ten seconds was most of what halo-agent cost.
+	others map[int]bool // that are none of HALO's
+	until  time.Time    // numbers are used again one day: when to look at all anew
 }
+
+// afresh is how long a number is taken for the same process's.
+const afresh = time.Minute
 
 func newProcesses(fs procfs.FS) *processes { return &processes{fs: fs, now: time.Now} }
 
@@ -37,11 +45,23 @@ func (p *processes) Collect(context.Context) ([]Reading, error) {
 	}
 	now, was, since := p.now(), p.last, p.at
 	p.last, p.at = make(map[int]uint), now
+	seen := p.others
+	if !now.Before(p.until) {
+		seen, p.until = nil, now.Add(afresh)
+	}
+	p.others = make(map[int]bool)
 	costs := make(map[string]cost)
 	for _, proc := range all {
-		// One that ended since it was listed is no error.
+		if seen[proc.PID] {
+			p.others[proc.PID] = true
+			continue
+		}
 		st, err := proc.Stat()
-		if err != nil || !slices.Contains(watched, st.Comm) {
+		if err != nil { // it has ended since it was listed
+			continue
+		}
+		if !slices.Contains(watched, st.Comm) {
+			p.others[proc.PID] = true
 			continue
 		}
 		had := st.UTime + st.STime

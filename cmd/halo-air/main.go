@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"halo.internal/hal/sched"
 	"halo.internal/lab/air/guest"
 	"halo.internal/model/version"
 )
@@ -42,6 +43,9 @@ func run() (int, error) {
 		return 2, fmt.Errorf("expected flags only, got %q", flag.Args())
 	}
 	debug.SetMemoryLimit(softLimit)
+	if err := sched.Realtime(); err != nil { // a radio waits for no program
+		return 1, err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	err := guest.Run(ctx)

@@ -11,11 +11,19 @@ import (
 	"os/signal"
 	"syscall"
 
+	"halo.internal/hal/sched"
 	"halo.internal/mesh"
 	"halo.internal/model/version"
 )
 
+// nice is halo-mesh's: peers and the kernel wait for its answers for a few seconds
+// only, and a device without a mesh is lost, whatever its other programs have to do.
+const nice = -10
+
 func run(log *slog.Logger) error {
+	if err := sched.Nice(nice); err != nil {
+		log.Warn("halo-mesh runs as all others do", "err", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	c, err := mesh.Machine(ctx, log)
