@@ -19,7 +19,7 @@ import (
 
 // The test machine has a chip of eight lines (pl061), of which one is its power
 // button.
-func TestMain(m *testing.M) { testvm.Main(m, testvm.Options{}) }
+func TestMain(m *testing.M) { testvm.Main(m, testvm.Options{Modules: []string{"gpio_keys"}}) }
 
 // state is what the kernel says of a line: its user, direction and level.
 func state(t *testing.T) string {
