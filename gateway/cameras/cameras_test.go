@@ -252,11 +252,13 @@ func TestHostileNode(t *testing.T) {
 		"endless":        {text(200, `["`+strings.Repeat("x", 2<<20)), http.StatusBadGateway},
 		"another camera": {say(other), http.StatusBadGateway},
 		"no settings":    {say(model.Camera{CameraBrief: model.CameraBrief{ID: "usb-1"}}), http.StatusBadGateway},
-		"a redirection":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect) }, http.StatusBadGateway},
-		"who asks?":      {text(401, `{"detail": "no"}`), http.StatusBadGateway},
-		"none":           {text(404, `{"detail": "there is no camera"}`), http.StatusNotFound},
-		"words":          {text(409, `{"detail": "\u001b[2J`+strings.Repeat("x", 2000)+`"}`), http.StatusConflict},
-		"failing":        {text(500, `{"detail": "no"}`), http.StatusBadGateway},
+		"a redirection": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
+		}, http.StatusBadGateway},
+		"who asks?": {text(401, `{"detail": "no"}`), http.StatusBadGateway},
+		"none":      {text(404, `{"detail": "there is no camera"}`), http.StatusNotFound},
+		"words":     {text(409, `{"detail": "\u001b[2J`+strings.Repeat("x", 2000)+`"}`), http.StatusConflict},
+		"failing":   {text(500, `{"detail": "no"}`), http.StatusBadGateway},
 	} {
 		answer.Store(tc.say)
 		_, err := f.Get(t.Context(), "mast", "usb-1")
