@@ -693,3 +693,42 @@ func TestOneHangs(t *testing.T) {
 		t.Errorf("got %d cameras, want 2", n)
 	}
 }
+
+// timed is a client that notes for when it has to have taken what is written.
+type timed struct {
+	http.ResponseWriter
+	at   time.Time
+	late bool // something was written before it was known by when
+}
+
+func (w *timed) Write(b []byte) (int, error) {
+	w.late = w.late || w.at.IsZero()
+	return len(b), nil
+}
+func (w *timed) WriteHeader(int)                     {}
+func (w *timed) FlushError() error                   { return nil }
+func (w *timed) SetWriteDeadline(at time.Time) error { w.at = at; return nil }
+
+// The end of a stream is written long after its last picture, and arrives all the same.
+func TestTheEndHasItsTime(t *testing.T) {
+	p := newPlayed(t)
+	p.frames = make(chan []byte)
+	f := newSite(t, p)
+	f.fast()
+	r := httptest.NewRequestWithContext(t.Context(), "GET", "/v1/cameras/"+id+"/stream", nil)
+	r.SetPathValue("camera", id)
+	w := &timed{ResponseWriter: httptest.NewRecorder()}
+	done := make(chan struct{})
+	go func() { defer close(done); f.stream(w, r) }()
+	p.frames <- p.picture
+	f.until("a picture", func() bool { return f.camera().Counters.Frames == 1 })
+	time.Sleep(50 * time.Millisecond) // after the picture was written
+	before := time.Now()
+	if status, _ := f.do("POST", "/v1/cameras/"+id+"/stop", nil); status != http.StatusOK {
+		t.Errorf("stop: %d", status)
+	}
+	<-done
+	if w.late || w.at.Before(before.Add(writeWait)) {
+		t.Errorf("the end had to be written by %s, and it was %s; a picture without a limit: %v", w.at, before, w.late)
+	}
+}

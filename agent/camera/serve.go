@@ -159,6 +159,8 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request) {
 	}
 	defer u.part(v)
 	c := http.NewResponseController(w)
+	// The end is written too, perhaps long after the last picture.
+	defer func() { _ = c.SetWriteDeadline(time.Now().Add(writeWait)) }()
 	w.Header().Set("Content-Type", mjpeg.ContentType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)

@@ -246,6 +246,9 @@ func (a *API) stream(hc huma.Context, v *cameras.Viewer, p auth.Principal) {
 	r, w := humago.Unwrap(hc)
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Time{}) // the server's own is for questions; it would end the answer too
+	// The end is written too, perhaps long after the last picture, and behind a deadline
+	// that has passed it would be broken TLS.
+	defer func() { _ = c.SetWriteDeadline(time.Now().Add(cameraWrite)) }()
 	begun := false
 	check := time.Now()
 	for {

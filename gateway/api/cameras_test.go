@@ -8,12 +8,17 @@ import (
 	"image/jpeg"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"halo.internal/gateway/cameras"
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
@@ -232,5 +237,49 @@ func TestFar(t *testing.T) {
 		if got := far(netip.MustParseAddr(addr)); got != want {
 			t.Errorf("%s: got %v, want %v", addr, got, want)
 		}
+	}
+}
+
+// timed is a client that notes by when it has to have taken what is written next, which
+// after a picture it does not know.
+type timed struct {
+	http.ResponseWriter
+	at      time.Time
+	picture chan struct{}
+	once    sync.Once
+}
+
+func (w *timed) FlushError() error {
+	w.at = time.Time{}
+	w.once.Do(func() { close(w.picture) })
+	return nil
+}
+func (w *timed) SetWriteDeadline(at time.Time) error { w.at = at; return nil }
+
+// The end of a stream is written long after its last picture, and arrives all the same.
+func TestTheEndOfAStreamHasItsTime(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.joined("mast")
+	p, err := f.Auth.Authenticate(t.Context(), "Bearer "+f.token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := f.Cameras.Watch(t.Context(), "mast", "usb-1", cameras.Who{Actor: p.Actor()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &timed{ResponseWriter: httptest.NewRecorder(), picture: make(chan struct{})}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.stream(humago.NewContext(&huma.Operation{}, httptest.NewRequestWithContext(ctx, "GET", "/", nil), w), v, p)
+	}()
+	<-w.picture
+	cancel()
+	<-done
+	if w.at.IsZero() {
+		t.Error("the end has the time of the last picture")
 	}
 }
