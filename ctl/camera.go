@@ -65,7 +65,7 @@ func (a *app) cameraCommand() *cobra.Command {
 	})
 	snapshot.Flags().StringVar(&out, "out", "", "`file` to write, readable by you alone; - for standard output")
 	var still bool
-	link := a.ofCamera("link NODE [CAMERA]", "a link that shows a camera for a minute, without a login", func(ctx context.Context, c *client.Client, node, camera string) error {
+	link := a.ofCamera("link NODE [CAMERA]", "a link that shows a camera without a login, to be opened within a minute", func(ctx context.Context, c *client.Client, node, camera string) error {
 		q := apitype.CreateCameraLink{Kind: apitype.CameraStream, ExpiresS: apitype.MaxCameraLinkS}
 		if still {
 			q.Kind = apitype.CameraSnapshot

@@ -119,7 +119,7 @@ func (a *API) cameraRoutes() {
 	})
 	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
 		OperationID: "create-camera-link", Method: http.MethodPost, Path: one + "/link", Tags: tags,
-		Summary: "A signed link that shows a camera for a minute at most, without a login", DefaultStatus: http.StatusCreated,
+		Summary: "A signed link that shows a camera without a login, to be opened within a minute at most", DefaultStatus: http.StatusCreated,
 		Description: "For what can send no header, as a browser's img. It is for this camera and whoever asks for it: when that login ends, so does a stream.",
 	}, func(ctx context.Context, i *struct {
 		CameraPath

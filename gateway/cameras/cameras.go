@@ -58,14 +58,15 @@ type Service struct {
 	http  *http.Client
 	links cipher.AEAD // of links, which end with the process
 
-	changing sync.Mutex // one change of settings at a time
+	fetches chan struct{} // a token for each snapshot that is fetched: pictures are large
 
-	mu     sync.Mutex // guards what follows
-	known  map[string][]model.CameraBrief
-	feeds  map[place]*feed
-	actors map[string]int // viewers of each
-	ended  bool
-	open   sync.WaitGroup
+	mu      sync.Mutex // guards what follows
+	known   map[string][]model.CameraBrief
+	feeds   map[place]*feed
+	actors  map[string]int          // viewers of each
+	changes map[place]chan struct{} // of settings, one at a time; closed when it is over
+	ended   bool
+	open    sync.WaitGroup
 }
 
 // place names a camera.
@@ -73,7 +74,8 @@ type place struct{ node, camera string }
 
 // New returns a service.
 func New(c Config) *Service {
-	s := &Service{Config: c, links: newSeal(), known: map[string][]model.CameraBrief{}, feeds: map[place]*feed{}, actors: map[string]int{}}
+	s := &Service{Config: c, links: newSeal(), known: map[string][]model.CameraBrief{}, feeds: map[place]*feed{}, actors: map[string]int{},
+		changes: map[place]chan struct{}{}, fetches: make(chan struct{}, maxFetches)}
 	if s.Linger == 0 {
 		s.Linger = linger
 	}
@@ -184,8 +186,15 @@ func Tag(c model.Camera) string { return etag.Of(c.Settings) }
 
 // Update changes settings of a camera that meet a condition.
 func (s *Service) Update(ctx context.Context, ref, camera string, m etag.Match, u apitype.UpdateCamera) (model.Camera, error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
+	n, err := s.find(ctx, ref, camera)
+	if err != nil {
+		return model.Camera{}, err
+	}
+	over, err := s.change(ctx, place{n.ID, camera})
+	if err != nil {
+		return model.Camera{}, err
+	}
+	defer over()
 	c, err := s.Get(ctx, ref, camera)
 	if err != nil {
 		return c, err
@@ -198,6 +207,32 @@ func (s *Service) Update(ctx context.Context, ref, camera string, m etag.Match, 
 		return c, apitype.Refuse(http.StatusUnprocessableEntity, "", "%v", err)
 	}
 	return s.about(ctx, ref, camera, http.MethodPut, "/settings", next)
+}
+
+// change waits until nobody else changes settings of the camera. A node that does not
+// answer holds up its own alone.
+func (s *Service) change(ctx context.Context, at place) (over func(), err error) {
+	for {
+		s.mu.Lock()
+		other, busy := s.changes[at]
+		if !busy {
+			done := make(chan struct{})
+			s.changes[at] = done
+			s.mu.Unlock()
+			return func() {
+				s.mu.Lock()
+				delete(s.changes, at)
+				s.mu.Unlock()
+				close(done)
+			}, nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func (s *Service) about(ctx context.Context, ref, camera, method, path string, body any) (c model.Camera, err error) {
@@ -401,6 +436,11 @@ func (s *Service) Snapshot(ctx context.Context, ref, camera string, who Who) ([]
 		defer v.Close()
 		return v.Next(ctx)
 	}
+	over, err := s.fetch(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	defer over()
 	resp, err := s.request(ctx, n, http.MethodGet, "/"+camera+"/snapshot", nil)
 	if err != nil {
 		return nil, err
@@ -410,8 +450,33 @@ func (s *Service) Snapshot(ctx context.Context, ref, camera string, who Who) ([]
 	if err != nil {
 		return nil, unreachable(n, err)
 	}
-	if _, err := mjpeg.Check(b); err != nil {
-		return nil, wrong(n, err)
+	picture, _, err := mjpeg.Clean(make([]byte, 0, len(b)), b)
+	if err != nil {
+		return nil, wrong(n, err) // a node sends what it has checked
 	}
-	return b, nil
+	return picture, nil
+}
+
+// fetch waits for room for one more picture that is fetched for itself. Who asks for it
+// has one view less until over is called.
+func (s *Service) fetch(ctx context.Context, who Who) (over func(), err error) {
+	s.mu.Lock()
+	if n := s.actors[who.Actor]; n >= maxOfOne {
+		s.mu.Unlock()
+		return nil, apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "you look at %d pictures; expected at most %d", n, maxOfOne).After(10 * time.Second)
+	}
+	s.actors[who.Actor]++
+	s.mu.Unlock()
+	leave := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.leave(who)
+	}
+	select {
+	case s.fetches <- struct{}{}:
+		return func() { <-s.fetches; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, apitype.Refuse(http.StatusServiceUnavailable, "", "too many pictures are fetched").After(5 * time.Second)
+	}
 }

@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -472,4 +473,78 @@ func FuzzOpen(f *testing.F) {
 			t.Errorf("%q was opened", ticket)
 		}
 	})
+}
+
+// A node that does not answer holds up nobody's camera but its own, and nobody gets
+// more pictures fetched at a time than streams.
+func TestAHungCameraHoldsUpItselfAlone(t *testing.T) {
+	var waiting atomic.Int32
+	free := make(chan struct{})
+	f := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/hung") {
+			waiting.Add(1)
+			defer waiting.Add(-1)
+			select {
+			case <-free:
+			case <-r.Context().Done():
+			}
+		}
+		_ = json.NewEncoder(w).Encode(model.Camera{CameraBrief: model.CameraBrief{ID: "usb-1"}, Settings: model.DefaultCameraSettings()})
+	}))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	soon := func() context.Context {
+		ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for !ok() {
+			if ctx.Err() != nil {
+				t.Fatalf("it never came: %s", what)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(free)
+
+	wg.Go(func() { _, _ = f.Update(ctx, "mast", "hung", etag.Match{}, apitype.UpdateCamera{}) })
+	until("the question", func() bool { return waiting.Load() == 1 })
+	if _, err := f.Update(soon(), "mast", "hung", etag.Match{}, apitype.UpdateCamera{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the same camera: got %v, want that it waits as long as it may", err)
+	}
+	if waiting.Load() != 1 {
+		t.Error("two changes of one camera at a time")
+	}
+	if _, err := f.Update(ctx, "mast", "usb-1", etag.Match{}, apitype.UpdateCamera{}); err != nil {
+		t.Errorf("another camera: %v", err)
+	}
+
+	one := cameras.Who{Actor: "one"}
+	for range 8 {
+		wg.Go(func() {
+			for {
+				_, err := f.Snapshot(ctx, "mast", "hung", one)
+				if p, ok := errors.AsType[*apitype.Problem](err); !ok || p.Status != http.StatusTooManyRequests {
+					return
+				} // else what is asked below had its place
+			}
+		})
+	}
+	refused := func(who cameras.Who) int {
+		_, err := f.Snapshot(soon(), "mast", "hung", who)
+		p, ok := errors.AsType[*apitype.Problem](err)
+		if !ok {
+			t.Fatalf("got %v, want a problem", err)
+		}
+		return p.Status
+	}
+	until("a refusal", func() bool { return refused(one) == http.StatusTooManyRequests })
+	until("four pictures that are fetched", func() bool { return waiting.Load() == 1+4 })
+	if got := refused(cameras.Who{Actor: "another"}); got != http.StatusServiceUnavailable {
+		t.Errorf("another's picture: got %d, want that it waited as long as it may", got)
+	}
 }

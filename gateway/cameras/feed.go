@@ -14,6 +14,7 @@ import (
 // Bounds of who looks.
 const (
 	maxFeeds   = 32 // streams through the mesh
+	maxFetches = 4  // snapshots at a time; others wait
 	maxViewers = 64 // of one of them
 	maxOfOne   = 8  // of one login or API token, of all
 )
@@ -138,8 +139,13 @@ func (v *Viewer) Close() {
 // drop forgets a viewer; mu is held.
 func (s *Service) drop(v *Viewer) {
 	delete(v.feed.viewers, v)
-	if s.actors[v.who.Actor]--; s.actors[v.who.Actor] <= 0 {
-		delete(s.actors, v.who.Actor)
+	s.leave(v.who)
+}
+
+// leave counts one look less; mu is held.
+func (s *Service) leave(who Who) {
+	if s.actors[who.Actor]--; s.actors[who.Actor] <= 0 {
+		delete(s.actors, who.Actor)
 	}
 }
 

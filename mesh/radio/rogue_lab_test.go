@@ -13,6 +13,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -195,7 +196,9 @@ func TestNoPathIsLookedFor(t *testing.T) {
 }
 
 // TestCommitsInPlenty sends forged Commits from many addresses, and for a link
-// that stands: it stays, and a member that comes is let in.
+// that stands: it stays, and a member that comes is let in. They come as fast as a
+// channel carries them, and not as fast as the machine makes them: members of one
+// processor with the rogue would have nothing left of it.
 func TestCommitsInPlenty(t *testing.T) {
 	l := newLab(t)
 	a, b := l.member(nil), l.member(nil)
@@ -211,10 +214,15 @@ func TestCommitsInPlenty(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	done := make(chan int, 1)
+	var sent atomic.Int32
 	go func() {
 		random := rand.NewChaCha8([32]byte{1})
+		pace := time.NewTicker(5 * time.Millisecond)
+		defer pace.Stop()
 		for n := 0; ; n++ {
-			if ctx.Err() != nil {
+			select {
+			case <-pace.C:
+			case <-ctx.Done():
 				done <- n
 				return
 			}
@@ -229,16 +237,15 @@ func TestCommitsInPlenty(t *testing.T) {
 				copy(commit[34:], points[n/2%len(points)])
 			}
 			rogue.send(management(11, a.mac, from, slices.Concat([]byte{3, 0, 1, 0, 126, 0}, commit)))
+			sent.Add(1)
 		}
 	}()
+	l.until("a flood", func() bool { return sent.Load() > 200 })
 	c := l.member(nil)
 	l.link(a, c)
 	stop()
 	n := <-done
 	t.Logf("%d forged frames", n)
-	if n < 100 {
-		t.Error("that is no flood: the test proves nothing")
-	}
 	l.both(a.end(), c.end())
 	if !l.linked(a.iface, b.mac) || len(a.told(radio.EventPeerLost)) != 0 {
 		t.Errorf("the link that stood is gone: %+v", a.told(radio.EventPeerLost))
@@ -347,7 +354,7 @@ func TestAmongForgeries(t *testing.T) {
 			change := func(c *radio.Config) { c.MFP = tc.mfp }
 			a, b := l.member(change), l.member(change)
 			l.link(a, b)
-			stop := rogue.attack(forge.Config{Attack: tc.attack, PerSecond: 200}, a, b)
+			stop := rogue.attack(forge.Config{Attack: tc.attack, PerSecond: 100}, a, b)
 			l.both(a.end(), b.end())
 			start := time.Now()
 			c := l.member(change)
@@ -373,7 +380,7 @@ func TestAmongForgeries(t *testing.T) {
 			l.both(b.end(), c.end())
 			n := stop()
 			t.Logf("%d forged frames", n)
-			if n < 200 {
+			if n < 100 {
 				t.Error("that is no flood: the test proves nothing")
 			}
 			l.both(a.end(), b.end())
