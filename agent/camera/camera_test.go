@@ -456,25 +456,6 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// What a capture owes, the next one does, whatever the settings are then.
-func TestBoundsOutliveACapture(t *testing.T) {
-	at := time.Unix(1_000_000, 0)
-	p := newPace(5, 80) // 10,000 octets a second
-	if !p.want(at) {
-		t.Fatal("the first frame was not wanted")
-	}
-	p.spend(at, 310_000) // 30 s and what there was
-	for _, tc := range []struct {
-		kbit  int
-		after time.Duration
-		want  bool
-	}{{80, 6 * time.Second, false}, {80, 29 * time.Second, false}, {80, 31 * time.Second, true}, {8000, 200 * time.Millisecond, false}, {8000, time.Second, true}} {
-		if got := p.as(5, tc.kbit).want(at.Add(tc.after)); got != tc.want {
-			t.Errorf("%+v: got %v", tc, got)
-		}
-	}
-}
-
 func TestStartAndStop(t *testing.T) {
 	p := newPlayed(t)
 	f := newSite(t, p)

@@ -94,10 +94,9 @@ func (u *unit) film(ctx context.Context, settings model.CameraSettings) (worked 
 		return false, err
 	}
 	u.mu.Lock()
-	u.pace = u.pace.as(settings.FPS, settings.KbitS)
-	p := u.pace
 	u.capture = &model.CameraCapture{Format: got.Pixel.String(), Width: got.Width, Height: got.Height, FPS: got.Rate, Since: u.service.Now().UTC()}
 	u.mu.Unlock()
+	p := newPace(settings.FPS, settings.KbitS)
 	var last uint32
 	first := true
 	heard := time.Now()

@@ -37,7 +37,6 @@ type unit struct {
 	vanished bool   // the kernel has said so, while it ran
 	capture  *model.CameraCapture
 	failure  error // of the capture, until it works
-	pace     *pace // of the latest capture; nil: there was none
 	counters model.CameraCounters
 }
 
