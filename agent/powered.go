@@ -32,7 +32,7 @@ type powered struct {
 }
 
 func newPowered(a *agent) *powered {
-	return &powered{agent: a, machine: power.New(a.settings.power(), time.Now(), time.Duration(sinceBoot())*time.Millisecond), down: make(chan struct{}, 1), off: local.NewSupervisor(a.path(paths.GokrazySocket)).PowerOff}
+	return &powered{agent: a, machine: power.New(a.settings.power(), time.Now(), bootTime()), down: make(chan struct{}, 1), off: local.NewSupervisor(a.path(paths.GokrazySocket)).PowerOff}
 }
 
 func (p *powered) state() model.PowerState {

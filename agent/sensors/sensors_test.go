@@ -134,7 +134,7 @@ func plugged(path string, b *chips.Bus) Bus {
 	return Bus{Path: path, Name: strings.ToUpper(path), Open: func() (Wire, error) { return played{b}, nil }}
 }
 
-func (w *world) line(places ...string) string {
+func (w *world) line() string {
 	var out []string
 	for _, s := range w.Inventory().Sensors {
 		one := fmt.Sprintf("%s %s", s.Key(), s.State)
@@ -516,18 +516,74 @@ func TestTemplatesAreLoadedLive(t *testing.T) {
 	})
 }
 
+// waits asks until the chip says that it is ready, which it need not ever be.
+const waits = `name = "slow"
+title = "x"
+datasheet = "x"
+addresses = [0x31]
+interval = "1s"
+measure = [ { write = [0x00], read = 1, until = { value = 1, every = "10ms", limit = "10s" }, into = "a" } ]
+[fields]
+a = { in = "a", at = 0, type = "u8" }
+[[value]]
+name = "x_c"
+title = "x"
+formula = "a"
+range = [-1000, 1000]
+`
+
+// TestATemplateThatWaitsForEver holds up nobody, on its own bus either.
+func TestATemplateThatWaitsForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		chip := &registers{}
+		b.Attach(0x31, chip)
+		b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		w.run(func() {
+			if err := w.PutTemplate("slow", []byte(waits)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x31, Chip: "slow"}); err != nil {
+				t.Fatal(err)
+			}
+			w.is("one-31 failed slow!; one-76 ok bme280")
+			chip.set(0, 1)
+			time.Sleep(2 * time.Minute)
+			w.is("one-31 ok slow!; one-76 ok bme280")
+			chip.set(0, 0)
+			time.Sleep(5 * time.Second) // it is being read in vain
+			began := time.Now()
+			r, err := w.apart.Collect(t.Context(), time.Minute)
+			if took := time.Since(began); err != nil || len(r) != 3 || !r[0].Value.Present || took > time.Second {
+				t.Errorf("the other chip: %+v, %v after %v", r, err, took)
+			}
+			time.Sleep(2 * time.Minute)
+			w.is("one-31 failed slow!; one-76 ok bme280")
+			if p := w.Inventory().Sensors[0].Problem; !strings.Contains(p, "after 10s expected") {
+				t.Errorf("the problem is %q", p)
+			}
+		})
+	})
+}
+
 // TestNothingIsKeptWhereTheCardTakesNothing, and all works.
 func TestNothingIsKeptWhereTheCardTakesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := chips.NewBus()
 		b.Attach(0x23, chips.NewBH1750(100))
 		w := newWorld(t, t.TempDir(), plugged("one", b))
-		w.memory.file = "/proc/halo/sensors.json" // nobody can write there
+		w.memory.file, w.Templates = "/proc/halo/sensors.json", "/proc/halo/templates" // nobody can write there
 		w.run(func() {
 			time.Sleep(time.Second)
 			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x23, Chip: "bh1750"}); err != nil {
 				t.Error(err)
 			}
+			if err := w.PutTemplate("odd", []byte(divides)); err == nil {
+				t.Error("a template was kept where nothing can be")
+			}
+			time.Sleep(2 * time.Minute)
 			w.is("one-23 ok bh1750!")
 		})
 	})
