@@ -293,7 +293,10 @@ func (a *app) sensorName() *cobra.Command {
 }
 
 // readTemplate reads a template's file; its name is what the file is called.
-func readTemplate(file string) (name, text string, err error) {
+func (a *app) readTemplate(file string) (name, text string, err error) {
+	if a.env.Console != "" {
+		return "", "", &usageError{errors.New("a console has no files; do this from a laptop")}
+	}
 	name = strings.TrimSuffix(filepath.Base(file), ".toml")
 	if !model.TemplateForm.MatchString(name) {
 		return "", "", &usageError{fmt.Errorf("expected a file named as the chip, small letters, digits, - and _ and .toml, such as aht20.toml, got %q", filepath.Base(file))}
@@ -316,7 +319,7 @@ func (a *app) sensorTry() *cobra.Command {
 		}
 		t := apitype.TrySensor{Chip: args[1], Params: p}
 		if strings.HasSuffix(args[1], ".toml") {
-			if t.Chip, t.Text, err = readTemplate(args[1]); err != nil {
+			if t.Chip, t.Text, err = a.readTemplate(args[1]); err != nil {
 				return err
 			}
 		}
@@ -365,7 +368,7 @@ func (a *app) sensorLint() *cobra.Command {
 	c := &cobra.Command{
 		Use: "lint FILE.toml", Short: "what is wrong with a template, and what its author may have overlooked", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			name, text, err := readTemplate(args[0])
+			name, text, err := a.readTemplate(args[0])
 			if err != nil {
 				return err
 			}
@@ -470,7 +473,7 @@ func (a *app) templateCommand() *cobra.Command {
 			})
 		}), names),
 		a.call("put FILE.toml", "store a template; all nodes get it", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, args []string) error {
-			name, text, err := readTemplate(args[0])
+			name, text, err := a.readTemplate(args[0])
 			if err != nil {
 				return err
 			}
