@@ -129,7 +129,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	}
 	a.sensing()
 	a.outputs = output.New(output.Config{
-		Board: a.hardware.board, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: a.log, Event: a.spool.AddEvent,
+		Board: a.hardware.board, Chips: chipOutputs{a.sensors}, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: a.log, Event: a.spool.AddEvent,
 	})
 	a.openCameras(network)
 	commands := a.commands(network)

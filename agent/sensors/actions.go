@@ -2,6 +2,7 @@ package sensors
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -25,6 +26,7 @@ func (m *Manager) Assign(ctx context.Context, c model.SensorCommand) (model.Sens
 	err = l.ask(ctx, func(ctx context.Context) error {
 		e := entry{Bus: c.Bus, Address: c.Address, Chip: c.Chip, Label: c.Label, Assigned: true, IntervalS: c.IntervalS, Params: c.Params}
 		p := l.place(c.Address)
+		p.calm()
 		p.rest()
 		if e.Chip != model.ChipNone && e.Label == "" {
 			e.Label = m.memory.label(c.Bus, c.Address, c.Chip)
@@ -112,6 +114,7 @@ func (m *Manager) Forget(ctx context.Context, path string, addr uint16) error {
 			return refuse("nothing is known of address %#02x of bus %s", addr, path)
 		}
 		if p != nil {
+			p.calm()
 			p.rest()
 			m.mu.Lock()
 			delete(l.places, addr)
@@ -132,8 +135,26 @@ func (m *Manager) sensor(path string, addr uint16) (model.SensorChip, error) {
 	return model.SensorChip{}, refuse("nothing is at address %#02x of bus %s", addr, path)
 }
 
-// Send sets outputs of the chip with a label.
-func (m *Manager) Send(ctx context.Context, label string, outputs map[string]float64) error {
+// ErrNoOutput is wrapped where there is no such chip, or none that has such an output.
+var ErrNoOutput = errors.New("no chip that is driven has such an output")
+
+// Outputs are those of the chips that are driven now, by label.
+func (m *Manager) Outputs() map[string][]i2c.Output {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := map[string][]i2c.Output{}
+	for _, l := range m.buses {
+		for _, p := range l.places {
+			if p.reader != nil && len(p.reader.spec.Outputs) > 0 {
+				all[p.label] = p.reader.spec.Outputs
+			}
+		}
+	}
+	return all
+}
+
+// Send sets an output of the chip with a label.
+func (m *Manager) Send(ctx context.Context, label, name string, value float64) error {
 	m.mu.Lock()
 	var r *reader
 	for _, l := range m.buses {
@@ -144,12 +165,34 @@ func (m *Manager) Send(ctx context.Context, label string, outputs map[string]flo
 		}
 	}
 	m.mu.Unlock()
-	if r == nil {
-		return model.RefuseCommand(model.CodeNoOutput, "no chip with the label %.40q is here", label)
+	if r == nil || !slices.ContainsFunc(r.spec.Outputs, func(o i2c.Output) bool { return o.Name == name }) {
+		return fmt.Errorf("%w: %.40s.%.40s", ErrNoOutput, label, name)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.dev.Send(ctx, outputs)
+	return r.dev.Send(ctx, map[string]float64{name: value})
+}
+
+// calmLimit bounds what a bus may take to have a chip's outputs safe.
+const calmLimit = 2 * time.Second
+
+// calm has the outputs of a chip be in their safe state, before nobody drives it any more.
+func (p *place) calm() {
+	r := p.reader // which the bus's goroutine alone changes
+	if r == nil || len(r.spec.Outputs) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), calmLimit)
+	defer cancel()
+	safe := map[string]float64{}
+	for _, o := range r.spec.Outputs {
+		safe[o.Name] = o.Safe
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.dev.Send(ctx, safe); err != nil {
+		p.line.m.Log.Warn("outputs of a chip stay as they are", "bus", p.line.Path, "address", p.addr, "err", err)
+	}
 }
 
 // tryLimit bounds a trial.

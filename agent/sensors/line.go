@@ -89,6 +89,7 @@ func (l *line) end() {
 	}
 	l.m.mu.Unlock()
 	for _, p := range gone {
+		p.calm()
 		p.rest()
 	}
 	l.close()

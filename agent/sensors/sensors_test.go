@@ -596,6 +596,46 @@ func TestNothingIsKeptWhereTheCardTakesNothing(t *testing.T) {
 	}
 }
 
+// TestOutputsOfAChip are safe at the start, driven by name, and safe at the end.
+func TestOutputsOfAChip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		relays := chips.NewPCF8574()
+		b.Attach(0x20, relays)
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		w.run(func() {
+			time.Sleep(time.Second)
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x20, Chip: "pcf8574", Label: "relays", Params: map[string]float64{"active_low": 0}}); err != nil {
+				t.Fatal(err)
+			}
+			if s := relays.State(); s != 0 {
+				t.Errorf("at the start: %08b", s)
+			}
+			if err := w.Send(t.Context(), "relays", "out2", 1); err != nil {
+				t.Error(err)
+			}
+			if s := relays.State(); s != 2 {
+				t.Errorf("with the second on: %08b", s)
+			}
+			if o := w.Outputs(); len(o) != 1 || len(o["relays"]) != 8 {
+				t.Errorf("got %v", o)
+			}
+			for _, no := range []string{"out9", ""} {
+				if err := w.Send(t.Context(), "relays", no, 1); !errors.Is(err, ErrNoOutput) {
+					t.Errorf("%q: got %v", no, err)
+				}
+			}
+			time.Sleep(3 * time.Minute)
+			if s := relays.State(); s != 2 {
+				t.Errorf("after looks at it: %08b", s)
+			}
+		})
+		if s := relays.State(); s != 0 {
+			t.Errorf("at the end: %08b", s)
+		}
+	})
+}
+
 func TestADisplayShowsHowTheDeviceIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := chips.NewBus()
