@@ -1,4 +1,4 @@
-package sensors
+package sensors_test
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"halo.internal/agent/collect"
+	"halo.internal/agent/sensors"
 	"halo.internal/hal/i2cbus"
 	"halo.internal/lab/chips"
 	"halo.internal/model"
@@ -47,21 +48,21 @@ func (p played) Present(ctx context.Context, inUse []uint16) ([]uint16, error) {
 
 // world is a board with buses, in the fake time of a bubble.
 type world struct {
-	*Manager
+	*sensors.Manager
 	t     *testing.T
 	apart *collect.Apart
 	dir   string
 
 	mu     sync.Mutex // guards what follows
-	buses  []Bus
+	buses  []sensors.Bus
 	events []string
 }
 
-func newWorld(t *testing.T, dir string, buses ...Bus) *world {
+func newWorld(t *testing.T, dir string, buses ...sensors.Bus) *world {
 	w := &world{t: t, dir: dir, buses: buses}
 	w.apart = collect.NewApart(w.event)
-	w.Manager = New(Options{
-		Buses: func() ([]Bus, error) {
+	w.Manager = sensors.New(sensors.Options{
+		Buses: func() ([]sensors.Bus, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return slices.Clone(w.buses), nil
@@ -130,8 +131,8 @@ func (w *world) run(script func()) {
 	running.Wait()
 }
 
-func plugged(path string, b *chips.Bus) Bus {
-	return Bus{Path: path, Name: strings.ToUpper(path), Open: func() (Wire, error) { return played{b}, nil }}
+func plugged(path string, b *chips.Bus) sensors.Bus {
+	return sensors.Bus{Path: path, Name: strings.ToUpper(path), Open: func() (sensors.Wire, error) { return played{b}, nil }}
 }
 
 func (w *world) line() string {
@@ -573,8 +574,7 @@ func TestNothingIsKeptWhereTheCardTakesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := chips.NewBus()
 		b.Attach(0x23, chips.NewBH1750(100))
-		w := newWorld(t, t.TempDir(), plugged("one", b))
-		w.memory.file, w.Templates = "/proc/halo/sensors.json", "/proc/halo/templates" // nobody can write there
+		w := newWorld(t, "/proc/halo", plugged("one", b)) // nobody can write there
 		w.run(func() {
 			time.Sleep(time.Second)
 			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x23, Chip: "bh1750"}); err != nil {
@@ -621,7 +621,7 @@ func TestOutputsOfAChip(t *testing.T) {
 				t.Errorf("got %v", o)
 			}
 			for _, no := range []string{"out9", ""} {
-				if err := w.Send(t.Context(), "relays", no, 1); !errors.Is(err, ErrNoOutput) {
+				if err := w.Send(t.Context(), "relays", no, 1); !errors.Is(err, sensors.ErrNoOutput) {
 					t.Errorf("%q: got %v", no, err)
 				}
 			}
