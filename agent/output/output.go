@@ -1,5 +1,5 @@
 // Package output drives what a node switches: relays, sirens, fans. What may be driven
-// says the board: its outputs by name, and pins of the header that nothing else uses.
+// says the board's file: its outputs, by name.
 //
 // Each output has a safe state, which it has at the start, when the process ends or has
 // died, and when the gateway has been out of reach for so long that nobody controls it
@@ -242,7 +242,8 @@ func (o *Outputs) of(name string) (*held, error) {
 	return h, nil
 }
 
-// named finds an output of a board, or a pin that nothing else uses.
+// named finds an output of a board. Pins that no file gives a name are not driven: a
+// controller may have them (SPI, I2S), and kernels let GPIO take such a pin from it.
 func named(b model.Board, name string) (model.BoardOutput, error) {
 	var names []string
 	for _, v := range b.Outputs {
@@ -251,32 +252,18 @@ func named(b model.Board, name string) (model.BoardOutput, error) {
 		}
 		names = append(names, v.Name)
 	}
-	if b.Header != nil {
-		for _, p := range b.Header.Pins {
-			switch {
-			case p.Name != name:
-			case p.Kind != model.PinGPIO:
-				return model.BoardOutput{}, model.RefuseCommand(model.CodeNoOutput, "pin %d, %s, is no output", p.Pin, p.Name)
-			case p.Use != "":
-				return model.BoardOutput{}, model.RefuseCommand(model.CodeNoOutput, "pin %d, %s, is used for %s", p.Pin, p.Name, p.Use)
-			default:
-				return model.BoardOutput{Name: name, Line: name}, nil
-			}
-		}
-	}
 	if len(names) == 0 {
-		return model.BoardOutput{}, model.RefuseCommand(model.CodeNoOutput, "the board %s names no output %q, and no free pin is called so", b.Name, name)
+		return model.BoardOutput{}, model.RefuseCommand(model.CodeNoOutput, "the board %s has no outputs: name the line of %q by [[output]] in a board file (docs/boards.md)", b.Name, name)
 	}
-	return model.BoardOutput{}, model.RefuseCommand(model.CodeNoOutput, "expected one of %q or a free pin, got %q", names, name)
+	return model.BoardOutput{}, model.RefuseCommand(model.CodeNoOutput, "expected one of %q, got %q: another line is named by [[output]] in a board file (docs/boards.md)", names, name)
 }
 
 // Able tells why there is nothing to drive; nil where there is.
 func (o *Outputs) Able() error {
-	b := o.Board()
-	if len(b.Outputs) > 0 || b.Header != nil && slices.ContainsFunc(b.Header.Pins, func(p model.BoardPin) bool { return p.Kind == model.PinGPIO && p.Use == "" }) {
-		return nil
+	if b := o.Board(); len(b.Outputs) == 0 {
+		return model.RefuseCommand(model.CodeNoOutput, "the board %s has no outputs: name some by [[output]] in a board file (docs/boards.md)", b.Name)
 	}
-	return model.RefuseCommand(model.CodeNoOutput, "the board %s has neither outputs nor free pins", b.Name)
+	return nil
 }
 
 // Set drives an output for that part of the time, 0 to 1. A line takes nothing between.

@@ -32,7 +32,7 @@ type bench struct {
 
 var hardware = model.Board{Name: "mast",
 	Header: &model.BoardHeader{Columns: 1, Pins: []model.BoardPin{
-		{Pin: 1, Name: "3V3", Kind: model.PinPower}, {Pin: 2, Name: "P2", Kind: model.PinGPIO, Line: "soc/2", Use: "I2C1 SDA"}, {Pin: 3, Name: "P3", Kind: model.PinGPIO, Line: "soc/3"}, {Pin: 4, Name: "P4", Kind: model.PinGPIO, Line: "soc/4", Use: "output siren"}}},
+		{Pin: 1, Name: "3V3", Kind: model.PinPower}, {Pin: 2, Name: "P2", Kind: model.PinGPIO, Line: "soc/2", Use: "I2C1 SDA"}, {Pin: 3, Name: "P3", Kind: model.PinGPIO, Line: "soc/3", Functions: []string{"SPI0 MOSI"}}, {Pin: 4, Name: "P4", Kind: model.PinGPIO, Line: "soc/4", Use: "output siren"}}},
 	Outputs: []model.BoardOutput{
 		{Name: "siren", Line: "P4", ActiveLow: true, LostS: 60}, {Name: "fan", PWM: &model.OutputPWM{Device: "x", Hz: 50}, Safe: model.SafeOn}, {Name: "valve", Line: "soc/9", Safe: model.SafeKeep},
 		{Name: "lamp", PWM: &model.OutputPWM{Device: "low", Hz: 50}, ActiveLow: true, Safe: model.SafeKeep},
@@ -51,7 +51,7 @@ func newBench(t *testing.T, state string) *bench {
 			if b.lines[name] == nil {
 				b.lines[name] = &gpio.Record{}
 			}
-			if name == "soc/3" {
+			if name == "soc/5" {
 				b.lines[name].Err = &gpio.TakenError{Line: name, By: "w1"}
 			}
 			return b.lines[name], nil
@@ -170,14 +170,18 @@ func TestOutputsAreSafeAfterACrash(t *testing.T) {
 
 func TestWhatIsNoOutput(t *testing.T) {
 	b := newBench(t, filepath.Join(t.TempDir(), "outputs"))
-	refusal(t, b.Set("bell", 1), model.CodeNoOutput, `expected one of ["siren" "fan" "valve" "lamp"] or a free pin`)
-	refusal(t, b.Set("P2", 1), model.CodeNoOutput, "pin 2, P2, is used for I2C1 SDA")
-	refusal(t, b.Set("3V3", 1), model.CodeNoOutput, "pin 1, 3V3, is no output")
-	refusal(t, b.Set("P3", 1), model.CodeNoOutput, "taken by w1")
+	refusal(t, b.Set("bell", 1), model.CodeNoOutput, `expected one of ["siren" "fan" "valve" "lamp"]`)
+	for _, pin := range []string{"P2", "P3", "P4", "3V3"} { // of a bus, of one that no file speaks of, of an output by its line
+		refusal(t, b.Set(pin, 1), model.CodeNoOutput, "named by [[output]]")
+	}
 	refusal(t, b.Set("siren", 0.5), model.CodeInvalid, "expected it on or off")
+	other := hardware
+	other.Outputs = []model.BoardOutput{{Name: "taken", Line: "soc/5"}}
+	b.Board = func() model.Board { return other }
+	refusal(t, b.Set("taken", 1), model.CodeNoOutput, "taken by w1")
 	if err := b.Able(); err != nil {
 		t.Error(err)
 	}
 	b.Board = func() model.Board { return model.Board{Name: "qemu-virt"} }
-	refusal(t, b.Able(), model.CodeNoOutput, "neither outputs nor free pins")
+	refusal(t, b.Able(), model.CodeNoOutput, "has no outputs")
 }
