@@ -6,12 +6,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
 	"halo.internal/agent/reset"
-	"halo.internal/agent/spool"
 	"halo.internal/drivers/board"
 	"halo.internal/hal/card"
 	"halo.internal/hal/gpio"
@@ -74,7 +72,7 @@ func (a *agent) watchButton(ctx context.Context, line string, v model.BoardButto
 		err := a.pressed(ctx, line, v, hold, forget)
 		if err != nil && ctx.Err() == nil && err.Error() != last {
 			last = err.Error()
-			a.log.Warn("a button is not watched", "button", v.Name, "err", err)
+			a.Log.Warn("a button is not watched", "button", v.Name, "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -97,7 +95,7 @@ func (a *agent) pressed(ctx context.Context, line string, v model.BoardButton, h
 	}
 	defer in.Close()
 	return reset.Button{
-		Name: v.Name, Pin: in, ActiveHigh: v.High, Hold: hold, Lamps: a.countdown, Log: a.log,
+		Name: v.Name, Pin: in, ActiveHigh: v.High, Hold: hold, Lamps: a.countdown, Log: a.Log,
 		Reset: func(by string) error {
 			return a.startOver(ctx, by, forget, local.NewSupervisor(a.path(paths.GokrazySocket)).Reboot)
 		},
@@ -116,13 +114,11 @@ func (a *agent) startOver(ctx context.Context, by string, forget func(string) er
 	if err := forget(by); err != nil {
 		return err
 	}
-	a.log.Warn("factory reset at the next start, which is now", "by", by)
+	a.Log.Warn("factory reset at the next start, which is now", "by", by)
 	a.noteBoard(model.Warning, "agent.reset", "factory reset: the device forgets its identity, its network and all that it has stored", map[string]string{"by": by})
 	limit, cancel := context.WithTimeout(ctx, tellWait)
 	defer cancel()
-	every(limit, tellWait/100, func() bool {
-		return !slices.ContainsFunc(a.spool.Items(), func(i spool.Item) bool { return i.Kind == spool.Event && i.Urgent })
-	})
+	every(limit, tellWait/100, a.news.toldAll)
 	return reboot(ctx)
 }
 
@@ -137,12 +133,12 @@ func (a *agent) countdown(ctx context.Context, hold time.Duration) {
 	}
 	before, err := led.States(leds)
 	if err != nil {
-		a.log.Warn("the lamps do not count down", "err", err)
+		a.Log.Warn("the lamps do not count down", "err", err)
 		return
 	}
 	began := time.Now()
 	err = led.BlinkBy(ctx, leds, func(int) time.Duration { return reset.Rhythm(time.Since(began), hold) })
 	if err := errors.Join(err, led.Restore(class, before)); err != nil {
-		a.log.Warn("the lamps", "err", err)
+		a.Log.Warn("the lamps", "err", err)
 	}
 }

@@ -32,7 +32,7 @@ func TestAFactoryResetIsToldBefore(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				a := &agent{log: quiet, spool: s}
+				a := &agent{Config: Config{Log: quiet}, news: news{spool: s}}
 				begin, by := time.Now(), ""
 				if tc.acked {
 					time.AfterFunc(3*time.Second-time.Millisecond, func() {
@@ -54,7 +54,7 @@ func TestAFactoryResetIsToldBefore(t *testing.T) {
 		})
 	}
 	broken := errors.New("the card takes nothing")
-	a := &agent{log: slog.New(slog.DiscardHandler)}
+	a := &agent{Config: Config{Log: slog.New(slog.DiscardHandler)}}
 	err := a.startOver(t.Context(), "b", func(string) error { return broken }, func(context.Context) error { t.Error("it starts anew for nothing"); return nil })
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
