@@ -54,6 +54,7 @@ type agent struct {
 	lamps    *signal.Lamps
 	spool    *spool.Spool
 	news     news
+	reset    *request // nil: there is no card to write one on
 	where    *whereabouts
 	cameras  *camera.Service
 	reached  atomic.Bool   // the gateway takes what it is told
@@ -80,6 +81,8 @@ func Run(ctx context.Context, c Config) error {
 	if err := a.lookAtBoard(); err != nil {
 		return err
 	}
+	a.reset = a.newRequest()
+	a.withdrawOld()
 	a.where, a.lamps = newWhereabouts(a), a.newLamps()
 	a.outputs = output.New(output.Config{
 		Board: a.hardware.board, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: c.Log, Event: a.news.add,
