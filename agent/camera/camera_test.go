@@ -90,6 +90,24 @@ func (p *played) Open(path string) (Source, error) {
 	return s, nil
 }
 
+// feed has frames come until stop: of a capture's first ones, some come too soon after
+// those of the capture before.
+func (p *played) feed() (stop func()) {
+	end, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case p.frames <- p.picture:
+			case <-end:
+				return
+			}
+			time.Sleep(p.every)
+		}
+	}()
+	return func() { close(end); <-done }
+}
+
 // unplug takes the camera away, in whatever moment.
 func (p *played) unplug() {
 	p.mu.Lock()
@@ -456,6 +474,53 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// What a capture owes, the next one does, whatever the settings are then.
+func TestBoundsOutliveACapture(t *testing.T) {
+	at := time.Unix(1_000_000, 0)
+	p := newPace(5, 80) // 10,000 octets a second
+	if !p.want(at) {
+		t.Fatal("the first frame was not wanted")
+	}
+	p.spend(at, 310_000) // 30 s and what there was
+	for _, tc := range []struct {
+		kbit  int
+		after time.Duration
+		want  bool
+	}{{80, 6 * time.Second, false}, {80, 29 * time.Second, false}, {80, 31 * time.Second, true}, {8000, 200 * time.Millisecond, false}, {8000, time.Second, true}} {
+		if got := p.as(5, tc.kbit).want(at.Add(tc.after)); got != tc.want {
+			t.Errorf("%+v: got %v", tc, got)
+		}
+	}
+}
+
+// A snapshot now and then, each with a capture of its own, gets no more than a stream.
+func TestSnapshotsAreBound(t *testing.T) {
+	p := newPlayed(t)
+	p.picture = sample(t, 1600, 1200)
+	f := newSite(t, p)
+	s := model.DefaultCameraSettings()
+	s.KbitS = 16 // 2,000 octets a second
+	if owed := len(p.picture) - 2000; owed < 2000*int(patience/time.Second) {
+		t.Fatalf("a picture of %d octets is too small for this test", len(p.picture))
+	}
+	if status, b := f.do("PUT", "/v1/cameras/"+id+"/settings", s); status != http.StatusOK {
+		t.Fatalf("%d %s", status, b)
+	}
+	if status, _ := f.do("GET", "/v1/cameras/"+id+"/snapshot", nil); status != http.StatusOK {
+		t.Fatalf("snapshot: %d", status)
+	}
+	if status, _ := f.do("POST", "/v1/cameras/"+id+"/stop", nil); status != http.StatusOK {
+		t.Fatalf("stop: %d", status)
+	}
+	before := f.camera().Counters
+	_, end := f.watch()
+	defer end()
+	f.until("another capture", func() bool { return f.camera().Counters.Skipped > before.Skipped })
+	if now := f.camera(); now.Counters.Frames != 1 || now.State != model.CameraRunning {
+		t.Errorf("%d pictures, want that the second waits for its time: %+v", now.Counters.Frames, now)
+	}
+}
+
 func TestStartAndStop(t *testing.T) {
 	p := newPlayed(t)
 	f := newSite(t, p)
@@ -641,10 +706,11 @@ func TestFewEvents(t *testing.T) {
 	r, end := f.watch()
 	defer end()
 	for range 3 { // it works for an instant, and fails
-		p.frames <- p.picture
+		stop := p.feed()
 		if _, err := r.Next(nil); err != nil {
 			t.Fatal(err)
 		}
+		stop()
 		f.until("the failure", func() bool { return f.camera().State == model.CameraFailed })
 	}
 	f.mu.Lock()

@@ -18,6 +18,19 @@ func newPace(fps float64, kbit int) *pace {
 	return &pace{gap: time.Duration(float64(time.Second) / fps), rate: rate, left: rate}
 }
 
+// as returns what goes on at other bounds: what is owed, a capture owes that comes
+// after, or each snapshot would begin with a second's worth.
+func (p *pace) as(fps float64, kbit int) *pace {
+	n := newPace(fps, kbit)
+	if p != nil {
+		n.left, n.at = min(p.left, n.left), p.at
+		if n.gap >= p.gap {
+			n.next = p.next
+		}
+	}
+	return n
+}
+
 // want tells whether a frame that is there now may go out. It may come a little early:
 // a device of just this rate keeps no exact time.
 func (p *pace) want(now time.Time) bool {

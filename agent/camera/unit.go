@@ -37,6 +37,7 @@ type unit struct {
 	vanished bool   // the kernel has said so, while it ran
 	capture  *model.CameraCapture
 	failure  error // of the capture, until it works
+	pace     *pace // of the latest capture; nil: there was none
 	counters model.CameraCounters
 }
 
