@@ -94,7 +94,7 @@ func (u *unit) film(ctx context.Context, settings model.CameraSettings) (worked 
 		return false, err
 	}
 	u.mu.Lock()
-	u.pace = u.pace.as(settings.FPS, settings.KbitS)
+	u.pace = u.pace.As(settings.FPS, settings.KbitS)
 	p := u.pace
 	u.capture = &model.CameraCapture{Format: got.Pixel.String(), Width: got.Width, Height: got.Height, FPS: got.Rate, Since: u.service.Now().UTC()}
 	u.mu.Unlock()
@@ -162,7 +162,7 @@ func (u *unit) count(f func(*model.CameraCounters)) {
 
 // take makes a picture of a frame, where somebody wants it, and tells whether the camera
 // works.
-func (u *unit) take(f v4l2.Frame, c *converter, p *pace) (ok bool) {
+func (u *unit) take(f v4l2.Frame, c *converter, p *mjpeg.Pace) (ok bool) {
 	now := time.Now()
 	if f.Bad {
 		u.count(func(c *model.CameraCounters) { c.Truncated++ })
@@ -170,7 +170,7 @@ func (u *unit) take(f v4l2.Frame, c *converter, p *pace) (ok bool) {
 	}
 	u.mu.Lock()
 	looking := len(u.viewers)
-	wanted := looking > 0 && p.want(now)
+	wanted := looking > 0 && p.Want(now)
 	if !wanted {
 		u.failure = nil // it sends frames again, of which no pictures are made
 	}
@@ -190,7 +190,7 @@ func (u *unit) take(f v4l2.Frame, c *converter, p *pace) (ok bool) {
 		})
 		return false
 	}
-	p.spend(now, len(picture)*looking)
+	p.Spend(now, len(picture)*looking)
 	u.show(picture)
 	return true
 }

@@ -1,10 +1,10 @@
-package camera
+package mjpeg
 
 import "time"
 
-// pace bounds the frames and the octets of a second. A frame may be larger than what
+// Pace bounds the frames and the octets of a second. A frame may be larger than what
 // there is: then it is owed, and the next one waits for longer.
-type pace struct {
+type Pace struct {
 	gap  time.Duration // between two frames
 	rate float64       // octets a second
 
@@ -13,15 +13,16 @@ type pace struct {
 	at   time.Time
 }
 
-func newPace(fps float64, kbit int) *pace {
+// NewPace returns one of so many frames and kbit a second, which are more than 0.
+func NewPace(fps float64, kbit int) *Pace {
 	rate := float64(kbit) * 1000 / 8
-	return &pace{gap: time.Duration(float64(time.Second) / fps), rate: rate, left: rate}
+	return &Pace{gap: time.Duration(float64(time.Second) / fps), rate: rate, left: rate}
 }
 
-// as returns what goes on at other bounds: what is owed, a capture owes that comes
+// As returns what goes on at other bounds: what is owed, a capture owes that comes
 // after, or each snapshot would begin with a second's worth.
-func (p *pace) as(fps float64, kbit int) *pace {
-	n := newPace(fps, kbit)
+func (p *Pace) As(fps float64, kbit int) *Pace {
+	n := NewPace(fps, kbit)
 	if p != nil {
 		n.left, n.at = min(p.left, n.left), p.at
 		if n.gap >= p.gap {
@@ -31,9 +32,9 @@ func (p *pace) as(fps float64, kbit int) *pace {
 	return n
 }
 
-// want tells whether a frame that is there now may go out. It may come a little early:
+// Want tells whether a frame that is there now may go out. It may come a little early:
 // a device of just this rate keeps no exact time.
-func (p *pace) want(now time.Time) bool {
+func (p *Pace) Want(now time.Time) bool {
 	if now.Before(p.next.Add(-p.gap / 8)) {
 		return false
 	}
@@ -49,7 +50,7 @@ func (p *pace) want(now time.Time) bool {
 
 // fill adds what the time that has passed allows: of a second at most, so that a pause
 // is no reason for a burst.
-func (p *pace) fill(now time.Time) {
+func (p *Pace) fill(now time.Time) {
 	if !p.at.IsZero() {
 		if passed := now.Sub(p.at).Seconds(); passed > 0 {
 			p.left = min(p.left+passed*p.rate, p.rate)
@@ -58,8 +59,8 @@ func (p *pace) fill(now time.Time) {
 	p.at = now
 }
 
-// spend counts what goes out.
-func (p *pace) spend(now time.Time, octets int) {
+// Spend counts what goes out.
+func (p *Pace) Spend(now time.Time, octets int) {
 	p.fill(now)
 	p.left -= float64(octets)
 }
