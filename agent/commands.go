@@ -33,13 +33,16 @@ func (a *agent) commands(network string) *command.Engine {
 			}
 			return ""
 		},
-		Outputs: a.outputs, Node: a.id.Key.ID(), Role: a.Role, Forget: a.forget(),
+		Outputs: a.outputs, Node: a.id.Key.ID(), Role: a.Role,
 		LEDs: filepath.Join(a.Root, led.Class), LEDState: a.path(paths.RunLEDs), TakeLEDs: a.lamps.Take,
 		Config: func() model.AgentConfig { return a.settings.told() },
 		Configure: func(c model.AgentConfig) (model.AgentConfig, error) {
 			s, err := a.configure(c)
 			return s.told(), err
 		},
+	}
+	if a.reset != nil {
+		device.Reset = a.reset
 	}
 	if err := device.RestoreLEDs(); err != nil {
 		a.log.Warn("LEDs may show what they showed when the process died", "err", err)

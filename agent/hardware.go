@@ -47,13 +47,13 @@ func (a *agent) lookAtBoard() error {
 func (a *agent) watchBoard(ctx context.Context) {
 	if a.Root == "" { // a board
 		if err := i2cbus.Load(); err != nil {
-			a.log.Warn("I2C buses cannot be reached", "err", err)
+			a.Log.Warn("I2C buses cannot be reached", "err", err)
 		}
 	}
 	told := model.BoardRef{}
 	every(ctx, boardEvery, func() bool {
 		if err := a.lookAtBoard(); err != nil {
-			a.log.Warn("the board is not looked at", "err", err)
+			a.Log.Warn("the board is not looked at", "err", err)
 			return false
 		}
 		now := a.hardware.known().Ref
@@ -69,8 +69,8 @@ func (a *agent) watchBoard(ctx context.Context) {
 }
 
 func (a *agent) noteBoard(s model.Severity, kind, text string, fields map[string]string) {
-	if err := a.spool.AddEvent(kind, s, text, fields); err != nil {
-		a.log.Warn("event is lost", "err", err)
+	if err := a.news.add(kind, s, text, fields); err != nil {
+		a.Log.Warn("event is lost", "err", err)
 	}
 }
 
