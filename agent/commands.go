@@ -35,7 +35,8 @@ func (a *agent) commands(network string) *command.Engine {
 		},
 		Outputs: a.outputs, Node: a.id.Key.ID(), Role: a.Role, Forget: a.forget(),
 		LEDs: filepath.Join(a.Root, led.Class), LEDState: a.path(paths.RunLEDs), TakeLEDs: a.lamps.Take,
-		Config: func() model.AgentConfig { return a.settings.told() },
+		Sensors: a.sensors,
+		Config:  func() model.AgentConfig { return a.settings.told() },
 		Configure: func(c model.AgentConfig) (model.AgentConfig, error) {
 			s, err := a.configure(c)
 			return s.told(), err

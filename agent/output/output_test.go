@@ -181,3 +181,59 @@ func TestWhatIsNoOutput(t *testing.T) {
 	b.Board = func() model.Board { return model.Board{Name: "qemu-virt"} }
 	refusal(t, b.Able(), model.CodeNoOutput, "neither outputs nor free pins")
 }
+
+// relays are a chip's, which a test unplugs.
+type relays struct {
+	fan
+	gone bool
+}
+
+func (r *relays) Any() bool { return !r.gone }
+
+func (r *relays) Find(name string) (Chip, bool) {
+	return Chip{Driver: r, Safe: 0.5, Whole: name == "relays.out1"}, !r.gone && strings.HasPrefix(name, "relays.")
+}
+
+func (r *relays) Set(part float64) error {
+	if r.gone {
+		return ErrGone
+	}
+	return r.fan.Set(part)
+}
+
+func TestOutputsOfChips(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "run/outputs")
+	b := newBench(t, state)
+	r := &relays{}
+	b.Chips = r
+	b.begin()
+	if err := b.Set("relays.out1", 1); err != nil {
+		t.Fatal(err)
+	}
+	refusal(t, b.Set("relays.out1", 0.4), model.CodeInvalid, "on or off")
+	if err := b.Set("relays.level", 0.4); err != nil {
+		t.Fatal(err)
+	}
+	refusal(t, b.Set("others.out1", 1), model.CodeNoOutput, "others.out1")
+	if _, err := os.Stat(state); err == nil {
+		t.Error("the next process is told of outputs that are safe by themselves at its start")
+	}
+	b.reached = false
+	b.look()
+	b.now = b.now.Add(Lost)
+	b.look()
+	if got := r.set; !slices.Equal(got, []float64{1, 0.4, 0.5, 0.5}) {
+		t.Errorf("set to %v, want both safe at last", got)
+	}
+	if got := strings.Join(b.events, ", "); strings.Count(got, "output.safe relays.") != 2 || !strings.Contains(got, "50 %") {
+		t.Errorf("events: %s", got)
+	}
+	b.reached = true
+	b.look()
+	if err := b.Set("relays.out1", 1); err != nil {
+		t.Fatal(err)
+	}
+	r.gone = true
+	refusal(t, b.Set("relays.level", 1), model.CodeNoOutput, "no chip")
+	b.end() // what is gone is no trouble
+}
