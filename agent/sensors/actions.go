@@ -28,8 +28,9 @@ func (m *Manager) Assign(ctx context.Context, c model.SensorCommand) (model.Sens
 		p := l.place(c.Address)
 		p.calm()
 		p.rest()
+		p.quiet(ctx)
 		if e.Chip != model.ChipNone && e.Label == "" {
-			e.Label = m.memory.label(c.Bus, c.Address, c.Chip)
+			e.Label = m.memory.claim(c.Bus, c.Address, c.Chip)
 		}
 		if err := m.memory.put(e); err != nil {
 			m.Log.Warn("what a person has said of a sensor is not kept over a start", "bus", c.Bus, "address", c.Address, "err", err)

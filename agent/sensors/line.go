@@ -155,7 +155,7 @@ func (l *line) scan(ctx context.Context) {
 		l.trouble(ctx, err)
 		return
 	}
-	l.renew()
+	l.renew(ctx)
 	used, drivers := l.used(), l.knows()
 	present, err := l.wire.Present(limited, used)
 	if err == nil {
@@ -231,7 +231,7 @@ func (l *line) used() []uint16 {
 }
 
 // renew lets go of chips whose template is another one now.
-func (l *line) renew() {
+func (l *line) renew(ctx context.Context) {
 	l.m.mu.Lock()
 	var old []*place
 	for _, p := range l.places {
@@ -242,6 +242,7 @@ func (l *line) renew() {
 	l.m.mu.Unlock()
 	for _, p := range old {
 		p.rest()
+		p.quiet(ctx)
 	}
 }
 
@@ -318,9 +319,14 @@ func (l *line) settle(ctx context.Context, f i2c.Found) {
 	e, known := l.m.memory.of(l.Path, f.Addr)
 	p := l.place(f.Addr)
 	switch {
+	case p.reader != nil: // it is read: what is assigned is settled at each look
+		return
 	case p.busy():
-		return // what was read there hangs still
+		p.set(model.SensorFailed, "what was read there last hangs still", nil)
 	case known && e.Assigned && e.Chip == model.ChipNone:
+		l.m.mu.Lock()
+		p.assigned = true
+		l.m.mu.Unlock()
 		p.set(model.SensorIgnored, "", nil)
 	case known && e.Assigned:
 		l.m.mu.Lock()

@@ -24,6 +24,8 @@ type entry struct {
 	Assigned  bool               `json:"assigned,omitempty"`
 	IntervalS float64            `json:"interval_s,omitempty"`
 	Params    map[string]float64 `json:"params,omitempty"`
+
+	claimed bool // its label is not on the card yet
 }
 
 // memory keeps entries on the card, and in RAM where that takes nothing.
@@ -82,15 +84,22 @@ func (m *memory) index(bus string, addr uint16) int {
 func (m *memory) put(e entry) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if i := m.index(e.Bus, e.Address); i >= 0 {
-		m.entries[i] = e
-	} else {
-		if len(m.entries) >= 2*model.MaxSensors {
-			m.drop()
-		}
-		m.entries = append(m.entries, e)
-	}
+	e.claimed = false
+	m.set(m.index(e.Bus, e.Address), e)
 	return m.save()
+}
+
+// set has an entry be that of index i, or a new one where that is negative; its caller
+// holds the lock.
+func (m *memory) set(i int, e entry) {
+	if i >= 0 {
+		m.entries[i] = e
+		return
+	}
+	if len(m.entries) >= 2*model.MaxSensors {
+		m.drop()
+	}
+	m.entries = append(m.entries, e)
 }
 
 // drop forgets the oldest of which nobody has said anything; its caller holds the lock.
@@ -111,23 +120,27 @@ func (m *memory) forget(bus string, addr uint16) (bool, error) {
 	return true, m.save()
 }
 
-// label returns the label of a chip at a place: the one that it had, or the chip's name,
-// with a number behind it where another place has that.
-func (m *memory) label(bus string, addr uint16, chip string) string {
+// claim returns the label of a chip at a place: the one that it had, or the chip's name,
+// with a number behind it where another place has that. It is the place's from then on,
+// though not on the card: buses are looked at at the same time.
+func (m *memory) claim(bus string, addr uint16, chip string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if i := m.index(bus, addr); i >= 0 && m.entries[i].Chip == chip && m.entries[i].Label != "" {
+	i := m.index(bus, addr)
+	if i >= 0 && m.entries[i].Chip == chip && m.entries[i].Label != "" {
 		return m.entries[i].Label
 	}
-	for n := 1; ; n++ {
-		label := chip
-		if n > 1 {
-			label = fmt.Sprintf("%.28s-%d", chip, n)
-		}
-		if !m.taken(label, bus, addr) {
-			return label
-		}
+	label := chip
+	for n := 2; m.taken(label, bus, addr); n++ {
+		label = fmt.Sprintf("%.28s-%d", chip, n)
 	}
+	e := entry{Bus: bus, Address: addr}
+	if i >= 0 && m.entries[i].Chip == chip {
+		e = m.entries[i]
+	}
+	e.Chip, e.Label, e.claimed = chip, label, true
+	m.set(i, e)
+	return label
 }
 
 // taken tells whether another place has a label; its caller holds the lock.

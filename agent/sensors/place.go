@@ -150,7 +150,7 @@ func (p *place) admit(ctx context.Context, drv i2c.Driver, e entry, other i2c.Dr
 	if e.Label != "" {
 		p.label = e.Label
 	} else {
-		p.label = m.memory.label(e.Bus, e.Address, spec.Name)
+		p.label = m.memory.claim(e.Bus, e.Address, spec.Name)
 	}
 	m.mu.Unlock()
 	if p.hushed {
@@ -196,7 +196,7 @@ func (p *place) admit(ctx context.Context, drv i2c.Driver, e entry, other i2c.Dr
 	if !e.Assigned {
 		e.Label = p.label
 	}
-	if kept, ok := m.memory.of(e.Bus, e.Address); !ok || kept.Chip != spec.Name || kept.Label != p.label {
+	if kept, ok := m.memory.of(e.Bus, e.Address); !ok || kept.claimed || kept.Chip != spec.Name || kept.Label != p.label {
 		e.Chip, e.Label = spec.Name, p.label
 		if err := m.memory.put(e); err != nil {
 			m.Log.Warn("the label of a sensor is not kept over a start", "label", p.label, "err", err)
@@ -288,6 +288,23 @@ func (p *place) rest() {
 	}
 	for _, c := range r.names {
 		p.idle = append(p.idle, m.Collectors.Remove(c))
+	}
+}
+
+// quietLimit bounds how long a bus waits for a reading that is under way to end.
+const quietLimit = 2 * time.Second
+
+// quiet waits until nothing of earlier readers runs. What hangs for longer is left to the
+// looks to come.
+func (p *place) quiet(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, quietLimit)
+	defer cancel()
+	for _, c := range p.idle {
+		select {
+		case <-c:
+		case <-limited.Done():
+			return
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"halo.internal/agent/collect"
 	"halo.internal/agent/sensors"
+	"halo.internal/drivers/i2c"
 	"halo.internal/hal/i2cbus"
 	"halo.internal/lab/chips"
 	"halo.internal/model"
@@ -157,7 +158,7 @@ func (w *world) is(want string) {
 	w.t.Helper()
 	synctest.Wait()
 	if got := w.line(); got != want {
-		w.t.Errorf("sensors: got %q, want %q", got, want)
+		w.t.Errorf("sensors: got %q, want %q; they are %+v", got, want, w.Inventory().Sensors)
 	}
 }
 
@@ -340,8 +341,13 @@ func TestAStuckBusBlocksNobody(t *testing.T) {
 			stuck.Stick(0)
 			return nil
 		}
-		w := newWorld(t, t.TempDir(), one, plugged("two", good))
+		w := newWorld(t, t.TempDir(), one)
 		w.run(func() {
+			time.Sleep(time.Second)
+			w.mu.Lock()
+			w.buses = append(w.buses, plugged("two", good))
+			w.mu.Unlock()
+			w.Rescan()
 			time.Sleep(time.Second)
 			w.is("one-76 ok bme280; two-76 ok bme280-2")
 			w.happened()
@@ -688,8 +694,11 @@ func (c *deviceClock) Offer(_ context.Context, t time.Time) error {
 func TestAClockOnABusTellsTheTimeAndIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := chips.NewBus()
-		chip := chips.NewDS3231(time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC), 20)
+		chip := chips.NewDS3231(time.Time{}, 20)
 		b.Attach(0x68, chip)
+		if err := i2c.NewClock(b, 0x68).SetTime(t.Context(), time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)); err != nil {
+			t.Fatal(err) // a new one knows that it was never set
+		}
 		w := newWorld(t, t.TempDir(), plugged("one", b))
 		clock := &deviceClock{quality: model.ClockNone}
 		w.Clock = clock
@@ -701,7 +710,7 @@ func TestAClockOnABusTellsTheTimeAndIsTold(t *testing.T) {
 			time.Sleep(3 * time.Minute)
 			clock.mu.Lock()
 			if len(clock.offered) != 1 || clock.offered[0].Year() != 2031 {
-				t.Errorf("offered: %v", clock.offered)
+				t.Errorf("offered: %v; there is %+v", clock.offered, w.Inventory().Sensors)
 			}
 			clock.quality = model.ClockGateway
 			clock.mu.Unlock()
