@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"halo.internal/agent/sensors"
 	"halo.internal/agent/spool"
 	"halo.internal/model"
+	"halo.internal/model/paths"
 	"halo.internal/model/wire"
 )
 
@@ -124,6 +126,9 @@ func TestRulesAndPowerAreConfigured(t *testing.T) {
 		})
 	}
 	c := Config{Root: t.TempDir(), Role: model.RoleNode}
+	if err := os.MkdirAll(c.path(paths.State), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	low := 40.0
 	rules := &model.MetricRules{Rules: []model.MetricRule{{Metric: "i2c.*", DeadBand: 1}}}
 	s, err := c.configure(model.AgentConfig{Power: &model.PowerSettings{LowPercent: &low}, Metrics: rules})

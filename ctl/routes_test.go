@@ -174,7 +174,7 @@ func singleRoutes() map[string]any {
 		"GET /v1/nodes/n01/telemetry/range": samples,
 		"GET /v1/nodes/n01/interfaces":      apitype.InterfaceList{Items: []apitype.Interface{{Interface: own, Present: true, LastSeen: ago(time.Minute)}, {Interface: gone, LastSeen: ago(time.Hour)}}},
 		"GET /v1/nodes/n01/board":           nodeBoard(),
-		"GET /v1/nodes/n01/inventory":       apitype.NodeInventory{Node: nodeID, Time: ago(time.Minute), Inventory: model.Inventory{Buses: []model.SensorBus{{Path: "1000.i2c", Name: "I2C1", Problem: "it is stuck"}}, Sensors: []model.SensorChip{sensor().SensorChip}, Templates: []model.SensorTemplate{{Name: "aht20", Digest: "5d41"}}}},
+		"GET /v1/nodes/n01/inventory":       apitype.NodeInventory{Node: nodeID, Time: ago(time.Minute), Inventory: model.Inventory{Buses: []model.SensorBus{{Path: "1000.i2c", Name: "I2C1", Problem: "it is stuck"}}, Sensors: []model.SensorChip{sensor().SensorChip}, Templates: []model.NodeTemplate{{Name: "aht20", Digest: "5d41"}}}},
 		"GET /v1/nodes/n01/power":           nodePower(),
 		"GET /v1/power":                     apitype.NodePowerList{Items: []apitype.NodePower{nodePower()}},
 		"GET /v1/sensors":                   apitype.SensorList{Items: []apitype.Sensor{sensor().Sensor, {ID: "1000.i2c-23@" + nodeID, NodeName: "n01", SensorChip: model.SensorChip{Bus: "1000.i2c", Address: 0x23, State: model.SensorOffered, Candidates: []string{"bh1750", "pcf8574"}}}}},

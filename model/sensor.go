@@ -72,8 +72,8 @@ type SensorBus struct {
 	Problem string `json:"problem,omitempty" cbor:"3,keyasint,omitempty" example:"the bus is stuck: somebody holds a line down, or its driver hangs"`
 }
 
-// SensorTemplate is a template of people's on a node.
-type SensorTemplate struct {
+// NodeTemplate is a template of people's on a node.
+type NodeTemplate struct {
 	Name    string `json:"name" cbor:"1,keyasint" doc:"of its file, without .toml" example:"aht20"`
 	Digest  string `json:"digest" cbor:"2,keyasint" doc:"of its text" example:"5d41402abc4b2a76"`
 	Problem string `json:"problem,omitempty" cbor:"3,keyasint,omitempty" doc:"what is wrong in it, with its line: it is left out" example:"aht20.toml:7: measure[0].write[1]: expected 0 to 255, got 300"`
@@ -83,7 +83,7 @@ type SensorTemplate struct {
 type Inventory struct {
 	Buses     []SensorBus      `json:"buses" cbor:"1,keyasint,omitempty"`
 	Sensors   []SensorChip     `json:"sensors" cbor:"2,keyasint,omitempty"`
-	Templates []SensorTemplate `json:"templates" cbor:"3,keyasint,omitempty" doc:"of people's; those of the release are not in it"`
+	Templates []NodeTemplate `json:"templates" cbor:"3,keyasint,omitempty" doc:"of people's; those of the release are not in it"`
 }
 
 // Bounds of an inventory.

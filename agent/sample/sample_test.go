@@ -216,8 +216,9 @@ func TestFailureToKeepIsSurvived(t *testing.T) {
 // TestGroupsHaveTheirOwnBatches, which are closed together.
 func TestGroupsHaveTheirOwnBatches(t *testing.T) {
 	groups := []time.Duration{10 * time.Second}
-	regroup := make(chan struct{})
+	var regroup chan struct{} // of the bubble, or its time would not go on
 	w := run(t, func(w *world, o *Options) {
+		regroup = make(chan struct{})
 		o.Groups, o.Regroup = func() []time.Duration { return groups }, regroup
 		o.Collect = func(_ context.Context, every time.Duration) ([]collect.Reading, error) {
 			return []collect.Reading{reading("test.every.s"+fmt.Sprint(int(every.Seconds())), 1, false)}, nil
@@ -244,7 +245,7 @@ func TestGroupsHaveTheirOwnBatches(t *testing.T) {
 		}
 		last[name] = b.at
 	}
-	if got := fmt.Sprint(reports); got != "map[test.every.s10:62 test.every.s30:12]" {
+	if got := fmt.Sprint(reports); got != "map[test.every.s10:61 test.every.s30:11]" {
 		t.Errorf("got %s", got)
 	}
 	if together < 4 {

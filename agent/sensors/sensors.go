@@ -217,7 +217,7 @@ func (m *Manager) Version() uint64 {
 func (m *Manager) Inventory() model.Inventory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	v := model.Inventory{Buses: []model.SensorBus{}, Sensors: []model.SensorChip{}, Templates: []model.SensorTemplate{}}
+	v := model.Inventory{Buses: []model.SensorBus{}, Sensors: []model.SensorChip{}, Templates: []model.NodeTemplate{}}
 	for _, l := range m.buses {
 		v.Buses = append(v.Buses, model.SensorBus{Path: l.Path, Name: clip(l.Name), Problem: clip(l.problem)})
 		for _, p := range l.places {
@@ -227,11 +227,11 @@ func (m *Manager) Inventory() model.Inventory {
 		}
 	}
 	for name, t := range m.templates {
-		v.Templates = append(v.Templates, model.SensorTemplate{Name: name, Digest: t.digest, Problem: clip(t.problem)})
+		v.Templates = append(v.Templates, model.NodeTemplate{Name: name, Digest: t.digest, Problem: clip(t.problem)})
 	}
 	slices.SortFunc(v.Buses, func(a, b model.SensorBus) int { return strings.Compare(a.Path, b.Path) })
 	slices.SortFunc(v.Sensors, func(a, b model.SensorChip) int { return strings.Compare(a.Key(), b.Key()) })
-	slices.SortFunc(v.Templates, func(a, b model.SensorTemplate) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(v.Templates, func(a, b model.NodeTemplate) int { return strings.Compare(a.Name, b.Name) })
 	v.Sensors = v.Sensors[:min(len(v.Sensors), model.MaxSensors)]
 	return v
 }

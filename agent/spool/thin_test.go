@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ func TestADayWithoutAGateway(t *testing.T) {
 	start := time.Now().Truncate(time.Minute)
 	schema := func(name string, n int) (out wire.Schema) {
 		for i := range n {
-			out.Metrics = append(out.Metrics, wire.NewMetric("i2c."+name+string(rune('a'+i))+".x", "", 2))
+			out.Metrics = append(out.Metrics, wire.NewMetric(fmt.Sprintf("i2c.%s%d.x", name, i), "", 2))
 		}
 		return out
 	}

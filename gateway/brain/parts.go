@@ -126,14 +126,14 @@ func (b *Brain) canonical(ctx context.Context, p model.Part, there bool) (model.
 		return p, invalid("kind: expected device, process or sensor, got %.40q", p.Kind)
 	}
 	ref, process := p.Device()
+	if p.Kind == model.PartSensor && (ref == "" || process == "") {
+		return p, invalid("id: expected a sensor and its device as in fe804000.i2c-76@n-…; got %.64q", p.ID)
+	}
 	if ref == "" {
 		return p, invalid("id: expected a device by its canonical ID or name, of a process as in halo-agent@n-…; got %.64q", p.ID)
 	}
 	if p.Kind == model.PartProcess && process == "" {
 		return p, invalid("id: expected a process and its device as in halo-agent@n-…; got %.64q", p.ID)
-	}
-	if p.Kind == model.PartSensor && process == "" {
-		return p, invalid("id: expected a sensor and its device as in fe804000.i2c-76@n-…; got %.64q", p.ID)
 	}
 	n, err := b.Devices.Node(ctx, ref)
 	if err != nil {

@@ -416,7 +416,7 @@ func (b *Book) template(name string, at Nodes) apitype.SensorTemplate {
 		if _, _, known := at(node); !known {
 			continue
 		}
-		i := slices.IndexFunc(k.Templates, func(t model.SensorTemplate) bool { return t.Name == name })
+		i := slices.IndexFunc(k.Templates, func(t model.NodeTemplate) bool { return t.Name == name })
 		switch {
 		case i >= 0 && k.Templates[i].Digest == t.digest && k.Templates[i].Problem == "":
 			out.On++
@@ -567,7 +567,7 @@ func (b *Book) wants(now time.Time) (list []give) {
 			continue
 		}
 		for name, t := range b.templates {
-			i := slices.IndexFunc(k.Templates, func(s model.SensorTemplate) bool { return s.Name == name })
+			i := slices.IndexFunc(k.Templates, func(s model.NodeTemplate) bool { return s.Name == name })
 			has := i >= 0 && k.Templates[i].Digest == t.digest
 			if has != t.deleted { // it has what it should, or has not what it should not
 				continue

@@ -142,7 +142,7 @@ func TestNodesAreGivenTemplates(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	has := func(node string, templates ...model.SensorTemplate) {
+	has := func(node string, templates ...model.NodeTemplate) {
 		t.Helper()
 		if err := f.Report(ctx, node, time.Now().String(), model.Inventory{Templates: templates}); err != nil {
 			t.Fatal(err)
@@ -160,8 +160,8 @@ func TestNodesAreGivenTemplates(t *testing.T) {
 	step(now.Add(time.Minute), "")
 	has("n-a")
 	step(now.Add(2*time.Hour), "n-a put-template odd")
-	mine := model.SensorTemplate{Name: "odd", Digest: stored.Digest}
-	has("n-a", mine, model.SensorTemplate{Name: "own", Digest: "1"}) // one that somebody put on the card is left alone
+	mine := model.NodeTemplate{Name: "odd", Digest: stored.Digest}
+	has("n-a", mine, model.NodeTemplate{Name: "own", Digest: "1"}) // one that somebody put on the card is left alone
 	step(now.Add(4*time.Hour), "")
 	if s, err := f.Template("odd", all); err != nil || s.On != 1 || s.Missing != 0 {
 		t.Errorf("got %+v, %v", s, err)
@@ -180,7 +180,7 @@ func TestNodesAreGivenTemplates(t *testing.T) {
 	}
 	has("n-a", mine) // an older one, which has another text: nobody knows it for the gateway's
 	step(now, "")
-	has("n-b", model.SensorTemplate{Name: "odd", Digest: f.templates["odd"].digest})
+	has("n-b", model.NodeTemplate{Name: "odd", Digest: f.templates["odd"].digest})
 	step(now, "n-b delete-template odd")
 	has("n-b")
 	step(now, "")

@@ -43,7 +43,7 @@ func messages(t testing.TB) []Message {
 		InventoryMessage{"0a1b", model.Inventory{
 			Buses:     []model.SensorBus{{Path: "fe804000.i2c", Name: "I2C1"}},
 			Sensors:   []model.SensorChip{{Bus: "fe804000.i2c", Address: 0x76, State: model.SensorOK, Chip: "bme280", Label: "bme280", Role: model.Sensor, IntervalS: 60, Params: map[string]float64{"a": 0.5}, Values: []model.SensorValue{{Metric: "i2c.bme280.temperature_c", Unit: "°C"}}}},
-			Templates: []model.SensorTemplate{{Name: "aht20", Digest: "1f", Problem: "aht20.toml:7: expected"}},
+			Templates: []model.NodeTemplate{{Name: "aht20", Digest: "1f", Problem: "aht20.toml:7: expected"}},
 		}},
 		InventoryWanted{},
 		EventMessage{model.Event{Boot: 1, Seq: 2, Time: time.UnixMilli(1_800_000_000_123).UTC(), Clock: model.ClockGateway, Kind: "mesh.port.proven", Severity: model.Info, Message: "eth0", Fields: map[string]string{"peer": "n-x"}}},
