@@ -81,8 +81,8 @@ type NodeTemplate struct {
 
 // Inventory is what is on the buses of a node.
 type Inventory struct {
-	Buses     []SensorBus      `json:"buses" cbor:"1,keyasint,omitempty"`
-	Sensors   []SensorChip     `json:"sensors" cbor:"2,keyasint,omitempty"`
+	Buses     []SensorBus    `json:"buses" cbor:"1,keyasint,omitempty"`
+	Sensors   []SensorChip   `json:"sensors" cbor:"2,keyasint,omitempty"`
 	Templates []NodeTemplate `json:"templates" cbor:"3,keyasint,omitempty" doc:"of people's; those of the release are not in it"`
 }
 
