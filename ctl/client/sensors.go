@@ -13,6 +13,14 @@ func sensorPath(id string) string { return "/v1/sensors/" + url.PathEscape(id) }
 
 func templatePath(name string) string { return "/v1/sensor-templates/" + url.PathEscape(name) }
 
+// order posts something in the name of whoever is logged in. It may be sent again when its
+// answer is lost.
+func order[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
+	var answer T
+	err := c.call(ctx, request{method: http.MethodPost, path: path, body: body, once: true}, &answer)
+	return answer, err
+}
+
 // Sensors lists the chips on nodes' buses, of one node and in one state where those are
 // named.
 func (c *Client) Sensors(ctx context.Context, node, state string) ([]apitype.Sensor, error) {
@@ -36,7 +44,7 @@ func (c *Client) UpdateSensor(ctx context.Context, id string, u apitype.UpdateSe
 
 // AssignSensor says which chip a sensor is. The job is the node's.
 func (c *Client) AssignSensor(ctx context.Context, id string, a apitype.AssignSensor) (apitype.Job, error) {
-	return post[apitype.Job](ctx, c, sensorPath(id)+"/assignment", a)
+	return order[apitype.Job](ctx, c, sensorPath(id)+"/assignment", a)
 }
 
 // ForgetSensor has a node forget what was said of a sensor.
@@ -48,12 +56,12 @@ func (c *Client) ForgetSensor(ctx context.Context, id string) (apitype.Job, erro
 
 // TrySensor has a node set a chip up by a template, and read it once.
 func (c *Client) TrySensor(ctx context.Context, id string, t apitype.TrySensor) (apitype.Job, error) {
-	return post[apitype.Job](ctx, c, sensorPath(id)+"/trial", t)
+	return order[apitype.Job](ctx, c, sensorPath(id)+"/trial", t)
 }
 
 // ScanSensors has a node look for chips at once.
 func (c *Client) ScanSensors(ctx context.Context, node string) (apitype.Job, error) {
-	return post[apitype.Job](ctx, c, nodePath(node)+"/sensors/scan", apitype.ScanSensors{})
+	return order[apitype.Job](ctx, c, nodePath(node)+"/sensors/scan", apitype.ScanSensors{})
 }
 
 // NodeInventory returns what is on a node's buses.
@@ -88,7 +96,7 @@ func (c *Client) DeleteSensorTemplate(ctx context.Context, name string) error {
 
 // LintSensorTemplate tells what is wrong with a template.
 func (c *Client) LintSensorTemplate(ctx context.Context, name, text string) (apitype.SensorTemplateFindings, error) {
-	return post[apitype.SensorTemplateFindings](ctx, c, "/v1/sensor-templates/lint", apitype.LintSensorTemplate{Name: name, Text: text})
+	return order[apitype.SensorTemplateFindings](ctx, c, "/v1/sensor-templates/lint", apitype.LintSensorTemplate{Name: name, Text: text})
 }
 
 // Power lists how nodes are fed.
