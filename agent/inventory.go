@@ -36,8 +36,12 @@ func (v *inventory) of(m *sensors.Manager) (digest string, now model.Inventory) 
 			s.Values, s.Outputs, s.Title, s.Params = nil, nil, "", nil
 			b, err = json.Marshal(v.now)
 		}
+		if err == nil {
+			err = v.now.Check() // the gateway would end the stream
+		}
 		if err != nil {
-			return "", model.Inventory{} // a number that is none: it is not told
+			v.digest, v.now = "", model.Inventory{} // a number that is none, the path of a bus as nobody expects it
+			return v.digest, v.now
 		}
 		sum := sha256.Sum256(b)
 		v.digest = hex.EncodeToString(sum[:8])

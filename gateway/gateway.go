@@ -322,6 +322,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		if !n.Online {
+			return fmt.Errorf("%s is off", n.Name)
+		}
 		_, err = work.commands.Create(ctx, commands.Request{Node: n, Command: c, By: "gateway"})
 		return err
 	}})

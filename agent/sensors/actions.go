@@ -41,7 +41,7 @@ func (m *Manager) Assign(ctx context.Context, c model.SensorCommand) (model.Sens
 		if err := l.open(); err != nil {
 			return err
 		}
-		l.settle(ctx, i2c.Found{Addr: c.Address})
+		l.settle(ctx, i2c.Found{Addr: c.Address}, true)
 		m.changed()
 		return nil
 	})

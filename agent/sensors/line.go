@@ -97,6 +97,9 @@ func (l *line) end() {
 	delete(l.m.buses, l.Path)
 	l.m.mu.Unlock()
 	close(l.ended)
+	if !l.ending {
+		return // the process ends, and the bus is there
+	}
 	for _, p := range gone {
 		p.tell(EventGone, model.Warning, "a chip is gone with its bus", p.title(), nil)
 	}
@@ -181,11 +184,11 @@ func (l *line) scan(ctx context.Context) {
 	at := map[uint16]bool{}
 	for _, f := range found {
 		at[f.Addr] = true
-		l.settle(ctx, f)
+		l.settle(ctx, f, true)
 	}
 	for _, e := range l.m.memory.assigned(l.Path) { // some answer to nothing but what is for them
 		if !at[e.Address] {
-			l.settle(ctx, i2c.Found{Addr: e.Address})
+			l.settle(ctx, i2c.Found{Addr: e.Address}, false)
 			at[e.Address] = true
 		}
 	}
@@ -314,15 +317,18 @@ func (l *line) place(addr uint16) *place {
 	return p
 }
 
-// settle decides what is at an address where something answers.
-func (l *line) settle(ctx context.Context, f i2c.Found) {
+// settle decides what is at an address. answers says that something does; of what does not,
+// only those that a person has assigned are tried.
+func (l *line) settle(ctx context.Context, f i2c.Found, answers bool) {
 	e, known := l.m.memory.of(l.Path, f.Addr)
 	p := l.place(f.Addr)
 	switch {
 	case p.reader != nil: // it is read: what is assigned is settled at each look
 		return
 	case p.busy():
-		p.set(model.SensorFailed, "what was read there last hangs still", nil)
+		if p.state != model.SensorGone {
+			p.set(model.SensorFailed, "what was read there last hangs still", nil)
+		}
 	case known && e.Assigned && e.Chip == model.ChipNone:
 		l.m.mu.Lock()
 		p.assigned = true
@@ -336,9 +342,9 @@ func (l *line) settle(ctx context.Context, f i2c.Found) {
 			p.fail(fmt.Errorf("expected a template of the name %s, and there is none", e.Chip))
 			return
 		}
-		p.admit(ctx, drv, e, f.Chip)
+		p.admit(ctx, drv, e, f.Chip, answers)
 	case f.Chip != nil:
-		p.admit(ctx, f.Chip, entry{Bus: l.Path, Address: f.Addr, Chip: f.Chip.Spec().Name}, f.Chip)
+		p.admit(ctx, f.Chip, entry{Bus: l.Path, Address: f.Addr, Chip: f.Chip.Spec().Name}, f.Chip, answers)
 	default:
 		var names []string
 		for _, c := range f.Candidates {

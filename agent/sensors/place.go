@@ -136,8 +136,9 @@ func (p *place) fail(err error) {
 }
 
 // admit has a chip be read from now on. other is what answers beyond doubt, if that is
-// known.
-func (p *place) admit(ctx context.Context, drv i2c.Driver, e entry, other i2c.Driver) {
+// known; answers is false where nothing does, which a chip that is there may do until it is
+// spoken to.
+func (p *place) admit(ctx context.Context, drv i2c.Driver, e entry, other i2c.Driver, answers bool) {
 	m, spec := p.line.m, drv.Spec()
 	was, state := p.drv, p.state
 	m.mu.Lock()
@@ -154,7 +155,10 @@ func (p *place) admit(ctx context.Context, drv i2c.Driver, e entry, other i2c.Dr
 	}
 	m.mu.Unlock()
 	if p.hushed {
-		if p.steady++; p.steady < steadyLooks {
+		if p.steady++; !answers {
+			p.steady = 0
+		}
+		if p.steady < steadyLooks {
 			return
 		}
 	}
@@ -181,6 +185,10 @@ func (p *place) admit(ctx context.Context, drv i2c.Driver, e entry, other i2c.Dr
 		}
 		if state == model.SensorGone && other == nil {
 			return // still
+		}
+		if !answers {
+			p.absent()
+			return
 		}
 		p.fail(err)
 		return
@@ -266,10 +274,10 @@ func (p *place) absent() {
 			m.changed()
 		}
 	case model.SensorFailed:
-		if p.drv == nil || p.set(model.SensorGone, "nothing answers", nil) && p.drv != nil {
+		if p.set(model.SensorGone, "nothing answers", nil) {
 			p.moved(EventGone, model.Warning, "a chip is gone")
 		}
-	case model.SensorOK: // its template was taken away
+	case model.SensorOK: // its template was taken away, or is another one
 		p.set(model.SensorGone, "nothing answers", nil)
 	case model.SensorGone:
 		p.steady = 0
@@ -354,7 +362,7 @@ func (p *place) doubted(ctx context.Context) (again bool) {
 			m.mu.Unlock()
 		}
 		p.set(model.SensorFailed, why.Error(), nil)
-		p.line.settle(ctx, found[0])
+		p.line.settle(ctx, found[0], true)
 	case fails >= failedAfter:
 		p.rest()
 		p.fail(why) // the next look tries again

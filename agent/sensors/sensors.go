@@ -88,7 +88,9 @@ const (
 type Manager struct {
 	Options
 	memory *memory
-	again  chan struct{} // a token: buses are to be listed anew
+
+	loading sync.Mutex    // held while templates are loaded
+	again   chan struct{} // a token: buses are to be listed anew
 
 	mu        sync.Mutex // guards what follows
 	buses     map[string]*line

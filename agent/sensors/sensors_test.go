@@ -317,11 +317,18 @@ func TestAnotherChipInItsPlaceIsNoticed(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.is("one-76 failed bme280!")
-			w.happened()
+			b.Detach(0x76)
+			time.Sleep(2 * time.Minute)
+			w.is("one-76 gone bme280!")
+			if got := w.happened(); strings.Count(got, "gone 0x76") != 1 {
+				t.Errorf("that what was wrong there was unplugged is told as %q", got)
+			}
 			b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
 			time.Sleep(time.Minute)
 			w.is("one-76 ok bme280!")
+			w.happened()
 		})
+		w.expect("") // that the process ends is no news of its chips
 	})
 }
 

@@ -28,6 +28,8 @@ const suffix = ".toml"
 // before. A bad one is an event, once, and disturbs nobody: what was good of that name
 // stays in use.
 func (m *Manager) loadTemplates() (news bool) {
+	m.loading.Lock() // or what one has read could take the place of what another has read since
+	defer m.loading.Unlock()
 	files, err := readTemplates(m.Templates)
 	if err != nil {
 		m.mu.Lock()
@@ -111,7 +113,7 @@ func readTemplates(dir string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), suffix)
-		if !ok || !model.TemplateForm.MatchString(name) || len(files) >= model.MaxTemplates {
+		if !ok || !e.Type().IsRegular() || !model.TemplateForm.MatchString(name) || len(files) >= model.MaxTemplates {
 			continue
 		}
 		text, err := readBounded(filepath.Join(dir, e.Name()))

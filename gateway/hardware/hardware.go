@@ -12,7 +12,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -36,7 +35,7 @@ type Config struct {
 	Clock  *clock.Clock
 	Events *events.Log
 	Log    *slog.Logger
-	// Command has a node do something in the network's own name.
+	// Command has a node that is there do something in the network's own name.
 	Command func(ctx context.Context, node string, c model.Command) error
 }
 
@@ -152,12 +151,21 @@ func (b *Book) loadTemplates(ctx context.Context) error {
 	return store.Classify(rows.Err())
 }
 
-// Knows tells whether a node's inventory is known by that digest.
+// Knows tells whether a node that is there has an inventory that is known by that digest.
+// One that was off may lack templates, of which it is told then.
 func (b *Book) Knows(node, digest string) bool {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	k := b.nodes[node]
-	return k != nil && k.digest == digest
+	known := k != nil && k.digest == digest
+	look := known && len(b.templates) > 0
+	if look {
+		b.due[node] = true
+	}
+	b.mu.Unlock()
+	if look {
+		b.look()
+	}
+	return known
 }
 
 // Report keeps what a node tells of its buses.
@@ -601,10 +609,19 @@ func (b *Book) Run(ctx context.Context) error {
 			return nil
 		case <-b.wake:
 		}
-		for _, g := range b.wants(time.Now()) {
-			if err := b.Command(ctx, g.node, g.command); err != nil && !errors.Is(err, context.Canceled) {
-				b.Log.Debug("a node is not given a template", "node", g.node, "template", g.command.Sensor.Name, "err", err)
-			}
+		b.giveAll(ctx, time.Now())
+	}
+}
+
+// giveAll gives nodes what they are to have now. Those that are off are told when they are
+// there again.
+func (b *Book) giveAll(ctx context.Context, now time.Time) {
+	for _, g := range b.wants(now) {
+		if err := b.Command(ctx, g.node, g.command); err != nil {
+			b.Log.Debug("a node is not given a template", "node", g.node, "template", g.command.Sensor.Name, "err", err)
+			b.mu.Lock()
+			delete(b.tried, g.try)
+			b.mu.Unlock()
 		}
 	}
 }

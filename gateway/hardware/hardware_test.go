@@ -27,7 +27,7 @@ type fixture struct {
 
 	mu    sync.Mutex // guards what follows
 	given []string
-	fails error
+	off   string // a node
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -58,7 +58,10 @@ func (f *fixture) open() {
 			f.t.Errorf("%+v: %v", c.Sensor, err)
 		}
 		f.given = append(f.given, node+" "+string(c.Sensor.Do)+" "+c.Sensor.Name)
-		return f.fails
+		if node == f.off {
+			return errors.New("it is off")
+		}
+		return nil
 	}})
 	if err != nil {
 		f.t.Fatal(err)
@@ -133,11 +136,7 @@ func TestNodesAreGivenTemplates(t *testing.T) {
 	step := func(now time.Time, want string) {
 		t.Helper()
 		f.given = nil
-		for _, g := range f.wants(now) {
-			if err := f.Command(ctx, g.node, g.command); err != nil && !errors.Is(err, f.fails) {
-				t.Error(err)
-			}
-		}
+		f.giveAll(ctx, now)
 		if got := strings.Join(f.given, ", "); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
@@ -184,6 +183,34 @@ func TestNodesAreGivenTemplates(t *testing.T) {
 	step(now, "n-b delete-template odd")
 	has("n-b")
 	step(now, "")
+}
+
+// TestANodeThatWasOffIsGivenTemplatesWhenItComes, with the buses that it had.
+func TestANodeThatWasOffIsGivenTemplatesWhenItComes(t *testing.T) {
+	f := newFixture(t)
+	ctx, now := t.Context(), time.Now()
+	if err := f.Report(ctx, "n-a", "d1", model.Inventory{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.PutTemplate(ctx, "odd", template1, "user:root", etag.Match{}, all); err != nil {
+		t.Fatal(err)
+	}
+	f.off = "n-a"
+	f.giveAll(ctx, now)
+	f.off = ""
+	f.giveAll(ctx, now) // it has not come yet
+	if len(f.given) != 1 {
+		t.Errorf("it was tried as it is off: %v", f.given)
+	}
+	for range 2 { // it comes, and tells how it is again and again
+		if !f.Knows("n-a", "d1") {
+			t.Error("what it has is forgotten")
+		}
+		f.giveAll(ctx, now)
+	}
+	if len(f.given) != 2 {
+		t.Errorf("it was given %v, want the template once", f.given)
+	}
 }
 
 func TestTemplatesAreBounded(t *testing.T) {
