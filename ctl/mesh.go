@@ -297,6 +297,7 @@ func droppedOf(d model.Dropped) (list []dropped) {
 		{d.PeeringUnknownKey, "peering frame under an unknown key", "peering frames under an unknown key"},
 		{d.PeeringReplayed, "replayed peering frame", "replayed peering frames"},
 		{d.PeeringMismatched, "peering frame of another link", "peering frames of another link"},
+		{d.CrowdedOut, "frame too fast to be worked on", "frames too fast to be worked on"},
 		{d.Malformed, "malformed frame", "malformed frames"},
 	} {
 		switch c.n {

@@ -41,6 +41,7 @@ type Dropped struct {
 	PeeringUnknownKey uint64 `json:"peering_unknown_key,omitempty" doc:"under a key that is not held: of a peer that has begun anew, or forged"`
 	PeeringReplayed   uint64 `json:"peering_replayed,omitempty" doc:"authentic, and had been there"`
 	PeeringMismatched uint64 `json:"peering_mismatched,omitempty" doc:"authentic, of a link that is over or does not fit"`
+	CrowdedOut        uint64 `json:"crowded_out,omitempty" doc:"of any kind, that came faster than they were worked on"`
 }
 
 // Linked counts the peers that a link stands with.

@@ -102,8 +102,9 @@ type Peer struct {
 
 // Dropped counts the frames of authentication and peering that came to nothing.
 type Dropped struct {
-	SAE     sae.Stats
-	Peering peering.Stats
+	SAE        sae.Stats
+	Peering    peering.Stats
+	CrowdedOut uint64 // frames and beacons that came faster than they were worked on
 }
 
 // View is what says whether a radio works.
@@ -118,21 +119,22 @@ type View struct {
 type Radio struct {
 	c Config
 
-	conn   *nl80211.Conn
-	events *nl80211.Listener
-	wiphy  nl80211.Wiphy
-	iface  nl80211.Interface
-	own    dot11.MAC
-	engine *secure.Engine
-	group  peering.GroupKeys
-	heard  map[dot11.MAC]*station
-	fresh  time.Time       // when the engine was told of the group keys' counters
-	due    time.Time       // of the next housekeeping
-	chosen time.Time       // when peers were chosen last
-	again  bool            // something has happened upon which to choose anew
-	over   time.Time       // when a link beyond the limit is given up; zero: there is none
-	home   nl80211.Channel // the mesh's, as the kernel tells it
-	moved  time.Time       // when a forged switch of channels was last made an event of
+	conn    *nl80211.Conn
+	events  *nl80211.Listener
+	wiphy   nl80211.Wiphy
+	iface   nl80211.Interface
+	own     dot11.MAC
+	engine  *secure.Engine
+	group   peering.GroupKeys
+	heard   map[dot11.MAC]*station
+	fresh   time.Time       // when the engine was told of the group keys' counters
+	due     time.Time       // of the next housekeeping
+	chosen  time.Time       // when peers were chosen last
+	again   bool            // something has happened upon which to choose anew
+	over    time.Time       // when a link beyond the limit is given up; zero: there is none
+	home    nl80211.Channel // the mesh's, as the kernel tells it
+	waiting queue           // events that were not worked on yet
+	moved   time.Time       // when a forged switch of channels was last made an event of
 
 	awaited map[uint64]time.Time // frames, by cookie, of which the driver has to say that they were sent
 	reports Reports
@@ -199,7 +201,7 @@ func (r *Radio) View() View {
 // which leaves the mesh with a word to them. Other ends are errors: the radio is gone (unix.ENODEV),
 // its driver lacks something (*nl80211.UnsupportedError), the kernel refused.
 func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
-	r.heard, r.awaited = map[dot11.MAC]*station{}, map[uint64]time.Time{}
+	r.heard, r.awaited, r.waiting = map[dot11.MAC]*station{}, map[uint64]time.Time{}, queue{}
 	if r.conn, err = nl80211.Dial(nl80211.Config{}); err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func gone(err error) bool {
 // serve owns the engine until ctx ends or the radio does.
 func (r *Radio) serve(ctx context.Context) error {
 	inner, cancel := context.WithCancel(ctx)
-	in := make(chan nl80211.Event)
+	in := make(chan nl80211.Event, maxWaiting)
 	ended := make(chan error, 1)
 	var owned sync.WaitGroup
 	owned.Go(func() { ended <- r.pump(inner, in) })
@@ -48,6 +48,10 @@ func (r *Radio) serve(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		var waits <-chan struct{} // ready while something does
+		if !r.waiting.empty() {
+			waits = always
+		}
 		var err error
 		select {
 		case <-ctx.Done():
@@ -58,7 +62,12 @@ func (r *Radio) serve(ctx context.Context) error {
 			}
 			return err
 		case e := <-in:
-			err = r.handle(time.Now(), e)
+			r.enqueue(e)
+			for len(in) > 0 { // nobody else takes of it
+				r.enqueue(<-in)
+			}
+		case <-waits:
+			err = r.handle(time.Now(), r.waiting.take())
 		case <-r.seek:
 			err = r.seekAnew(time.Now())
 		case f := <-r.say:
@@ -91,6 +100,18 @@ func (r *Radio) serve(ctx context.Context) error {
 		}
 		timer.Reset(max(0, time.Until(next)))
 	}
+}
+
+// always is ready.
+var always = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// enqueue has an event wait for its turn.
+func (r *Radio) enqueue(e nl80211.Event) {
+	r.waiting.put(e, func(mac dot11.MAC) bool { s := r.heard[mac]; return s != nil && s.wanted })
 }
 
 // pump moves events into the channel until ctx ends.

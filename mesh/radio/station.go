@@ -424,7 +424,7 @@ func (r *Radio) snapshot(now time.Time) {
 		list = append(list, peer)
 	}
 	order.By(list, func(a, b Peer) int { return cmp.Compare(a.MAC.String(), b.MAC.String()) })
-	var dropped Dropped
+	dropped := Dropped{CrowdedOut: r.waiting.crowdedOut}
 	dropped.SAE, dropped.Peering = r.engine.Stats()
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -106,6 +106,7 @@ func droppedOf(d radio.Dropped) model.Dropped {
 		PeeringUnknownKey: d.Peering.UnknownKey,
 		PeeringReplayed:   d.Peering.Replayed,
 		PeeringMismatched: d.Peering.Mismatched,
+		CrowdedOut:        d.CrowdedOut,
 	}
 }
 

@@ -270,8 +270,9 @@ func TestList(t *testing.T) {
 				{MAC: dot11.MAC(mac), SAE: sae.Authenticated, Peering: peering.Estab, Since: since, SignalDBm: -51.5},
 				{MAC: dot11.MAC{2, 0, 0, 0, 0, 2}, Failures: 3, Reason: "wrong password"}},
 				Dropped: radio.Dropped{
-					SAE:     sae.Stats{Malformed: 1, Reflected: 2, Replayed: 4, Unverified: 8, OtherMethod: 16, OtherGroup: 32, TokensAsked: 64, OverCapacity: 128},
-					Peering: peering.Stats{Malformed: 256, Unverified: 512, UnknownKey: 1024, Replayed: 2048, Mismatched: 4096},
+					SAE:        sae.Stats{Malformed: 1, Reflected: 2, Replayed: 4, Unverified: 8, OtherMethod: 16, OtherGroup: 32, TokensAsked: 64, OverCapacity: 128},
+					Peering:    peering.Stats{Malformed: 256, Unverified: 512, UnknownKey: 1024, Replayed: 2048, Mismatched: 4096},
+					CrowdedOut: 8192,
 				}},
 			{Wiphy: 1, Name: "phy1", Detail: "it is in use"},
 		},
@@ -292,7 +293,7 @@ func TestList(t *testing.T) {
 	}
 	if want := (model.Dropped{
 		Malformed: 257, SAEUnverified: 8, SAEReplayed: 6, SAEMismatched: 48, SAEOverCapacity: 192,
-		PeeringUnverified: 512, PeeringUnknownKey: 1024, PeeringReplayed: 2048, PeeringMismatched: 4096,
+		PeeringUnverified: 512, PeeringUnknownKey: 1024, PeeringReplayed: 2048, PeeringMismatched: 4096, CrowdedOut: 8192,
 	}); a.Dropped != want {
 		t.Errorf("dropped: got %+v, want %+v", a.Dropped, want)
 	}

@@ -1,0 +1,170 @@
+package radio
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"halo.internal/drivers/nl80211"
+	"halo.internal/model/dot11"
+)
+
+// heardFrom is a frame of a sender: authentication, or of peering.
+func heardFrom(subtype dot11.Subtype, from byte, body ...byte) nl80211.Frame {
+	h := dot11.Header{Subtype: subtype, To: dot11.MAC{2, 0, 0, 0, 0, 1}, From: dot11.MAC{2, 0, 0, 0, 0, from}}
+	return nl80211.Frame{Data: append(dot11.AppendManagement(nil, h), body...)}
+}
+
+func commit(from byte) nl80211.Frame { return heardFrom(dot11.Authentication, from, 3, 0, 1, 0) }
+func open(from byte) nl80211.Frame   { return heardFrom(dot11.Action, from, 15, 1) }
+func beaconOf(from byte) nl80211.PeerCandidate {
+	return nl80211.PeerCandidate{MAC: []byte{2, 0, 0, 0, 0, from}}
+}
+
+// peer is the station that is wanted.
+const peer = 9
+
+func wanted(mac dot11.MAC) bool { return mac[5] == peer }
+
+// TestNobodyIsHeardLate has one kind of event come without end, four for each that is
+// worked on: what comes of every other kind, and of the kernel itself, is worked on
+// within a few turns all the same.
+func TestNobodyIsHeardLate(t *testing.T) {
+	strangers := byte(100)
+	for _, flood := range []struct {
+		name string
+		next func(n int) nl80211.Event
+	}{
+		{"Commits of strangers", func(n int) nl80211.Event { return commit(strangers + byte(n%100)) }},
+		{"Commits in the peer's name", func(int) nl80211.Event { return commit(peer) }},
+		{"Opens of strangers", func(n int) nl80211.Event { return open(strangers + byte(n%100)) }},
+		{"beacons of strangers", func(n int) nl80211.Event { return beaconOf(strangers + byte(n%100)) }},
+	} {
+		t.Run(flood.name, func(t *testing.T) {
+			for _, heard := range []struct {
+				name   string
+				event  nl80211.Event
+				within int // turns
+			}{
+				{"the kernel", nl80211.StationRemoved{Station: nl80211.StationInfo{MAC: []byte{2, 0, 0, 0, 0, peer}}}, 1},
+				{"the peer's Open", open(peer), maxOf + lanes},
+				{"the peer's Commit", heardFrom(dot11.Authentication, peer, 3, 0, 2, 0), lanes * maxOf},
+				{"a beacon", beaconOf(peer), lanes},
+			} {
+				var q queue
+				n := 0
+				for range 1000 {
+					q.put(flood.next(n), wanted)
+					n++
+				}
+				before := q.crowdedOut
+				q.put(heard.event, wanted)
+				if q.crowdedOut > before {
+					// In the name of the sender itself, or of its kind, whoever comes later has to
+					// come again, as if the air had lost the frame.
+					continue
+				}
+				turns := 0
+				for {
+					turns++
+					if e := q.take(); same(e, heard.event) {
+						break
+					}
+					if turns > 10*maxWaiting {
+						t.Fatalf("%s is not heard", heard.name)
+					}
+					for range 4 {
+						q.put(flood.next(n), wanted)
+						n++
+					}
+				}
+				if turns > heard.within {
+					t.Errorf("%s was heard after %d turns, want %d at most", heard.name, turns, heard.within)
+				}
+			}
+		})
+	}
+}
+
+func same(a, b nl80211.Event) bool {
+	switch b := b.(type) {
+	case nl80211.Frame:
+		a, ok := a.(nl80211.Frame)
+		return ok && string(a.Data) == string(b.Data)
+	case nl80211.PeerCandidate:
+		a, ok := a.(nl80211.PeerCandidate)
+		return ok && string(a.MAC) == string(b.MAC)
+	case nl80211.StationRemoved:
+		_, ok := a.(nl80211.StationRemoved)
+		return ok
+	}
+	return false
+}
+
+// TestAPeersFramesComeInOrder: what it said of authentication before it opened a link
+// comes first, whatever else waits.
+func TestAPeersFramesComeInOrder(t *testing.T) {
+	for _, from := range []byte{peer, 7} {
+		var q queue
+		q.put(open(8), wanted)
+		q.put(commit(from), wanted)
+		q.put(open(from), wanted)
+		q.put(commit(from), wanted)
+		var got []byte
+		for e := q.take(); e != nil; e = q.take() {
+			if f := e.(nl80211.Frame); f.Data[15] == from {
+				got = append(got, f.Data[0])
+			}
+		}
+		auth, action := byte(dot11.Authentication)<<4, byte(dot11.Action)<<4
+		if want := string([]byte{auth, action, auth}); string(got) != want {
+			t.Errorf("of %d came %x, want %x", from, got, want)
+		}
+	}
+}
+
+// TestWhatWaitsIsBounded, whatever comes, and all that found room is given out once.
+func TestWhatWaitsIsBounded(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	var q queue
+	taken := 0
+	for range 100_000 {
+		from := byte(random.IntN(256))
+		switch random.IntN(8) {
+		case 0:
+			q.put(nl80211.Frame{Data: make([]byte, random.IntN(20))}, wanted) // most are no frames
+		case 1, 2:
+			q.put(commit(from), wanted)
+		case 3:
+			q.put(open(from), wanted)
+		case 4:
+			q.put(beaconOf(from), wanted)
+		case 5:
+			q.put(heardFrom(dot11.Action, from, strange...), wanted)
+		default:
+			if q.take() != nil {
+				taken++
+			}
+		}
+		for l, waits := range q.lanes {
+			if len(waits) > maxWaiting {
+				t.Fatalf("%d frames wait in lane %d, want %d at most", len(waits), l, maxWaiting)
+			}
+		}
+	}
+	for q.take() != nil {
+		taken++
+	}
+	if got := taken + int(q.crowdedOut); got != int(q.came) || !q.empty() {
+		t.Errorf("%d frames came, %d were taken and %d found no room", q.came, taken, q.crowdedOut)
+	}
+
+	for range 5 * maxTold {
+		q.put(nl80211.StationRemoved{}, wanted)
+	}
+	if n := len(q.told); n > maxTold+1 {
+		t.Errorf("%d events of the kernel wait", n)
+	}
+	if _, ok := q.take().(nl80211.Overflow); !ok {
+		t.Error("nothing tells that events of the kernel were lost")
+	}
+}
