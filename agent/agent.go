@@ -57,6 +57,7 @@ type agent struct {
 	apart    *collect.Apart
 	sensors  *sensors.Manager
 	power    *powered
+	chips    *chipOutputs
 	spool    *spool.Spool
 	where    *whereabouts
 	cameras  *camera.Service
@@ -128,8 +129,9 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		return err
 	}
 	a.sensing()
+	a.chips = &chipOutputs{bus: a.sensors, reached: a.reached.Load, note: a.note, log: a.log, driven: map[string]time.Time{}}
 	a.outputs = output.New(output.Config{
-		Board: a.hardware.board, Chips: chipOutputs{a.sensors}, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: a.log, Event: a.spool.AddEvent,
+		Board: a.hardware.board, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: a.log, Event: a.spool.AddEvent,
 	})
 	a.openCameras(network)
 	commands := a.commands(network)
@@ -161,6 +163,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	g.Go(func() error { a.sense(inner); return nil })
 	g.Go(func() error { a.watchBuses(inner); return nil })
 	g.Go(func() error { a.power.shutdowns(inner); return nil })
+	g.Go(func() error { a.chips.run(inner); return nil })
 	g.Go(func() error { a.outputs.Run(inner); return nil })
 	g.Go(func() error { a.watchButtons(inner); return nil })
 	g.Go(func() error { a.cameras.Run(inner); return nil })

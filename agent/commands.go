@@ -33,7 +33,7 @@ func (a *agent) commands(network string) *command.Engine {
 			}
 			return ""
 		},
-		Outputs: a.outputs, Node: a.id.Key.ID(), Role: a.Role, Forget: a.forget(),
+		Outputs: outputs{a.outputs, a.chips}, Node: a.id.Key.ID(), Role: a.Role, Forget: a.forget(),
 		LEDs: filepath.Join(a.Root, led.Class), LEDState: a.path(paths.RunLEDs), TakeLEDs: a.lamps.Take,
 		Sensors: a.sensors,
 		Config:  func() model.AgentConfig { return a.settings.told() },

@@ -1,6 +1,5 @@
 // Package output drives what a node switches: relays, sirens, fans. What may be driven
-// says the board: its outputs by name, and pins of the header that nothing else uses; and
-// outputs of chips on its buses.
+// says the board: its outputs by name, and pins of the header that nothing else uses.
 //
 // Each output has a safe state, which it has at the start, when the process ends or has
 // died, and when the gateway has been out of reach for so long that nobody controls it
@@ -35,28 +34,10 @@ type Driver interface {
 	Set(part float64) error
 }
 
-// Chip is an output of a chip on a bus.
-type Chip struct {
-	Driver
-	Safe  float64 // part that it has in its safe state
-	Whole bool    // it is on or off, and nothing between
-}
-
-// Chips are the outputs of chips on buses. A chip makes its own safe when it is set up, so
-// that one that comes back, and any at the start, is safe by itself.
-type Chips interface {
-	Any() bool
-	Find(name string) (c Chip, known bool)
-}
-
-// ErrGone is wrapped by a Driver whose chip is gone.
-var ErrGone = errors.New("no chip on a bus has such an output")
-
 // Config is what New needs.
 type Config struct {
 	Board   func() model.Board
 	Reached func() bool // the gateway takes what it is told
-	Chips   Chips       // nil: none
 	State   string      // file that tells the next process which outputs are not safe
 	Log     *slog.Logger
 	// Event tells the gateway; nil: nobody is told.
@@ -81,7 +62,6 @@ type Outputs struct {
 // held is an output that was driven.
 type held struct {
 	out    model.BoardOutput
-	chip   *Chip // nil: it is the board's
 	driver Driver
 	part   float64
 	safe   bool
@@ -167,7 +147,7 @@ func (o *Outputs) look() {
 			o.Log.Warn("an output is not in its safe state", "output", name, "err", err)
 			continue
 		}
-		o.tell("output.safe", model.Warning, "the gateway is lost: an output went to its safe state", map[string]string{"output": name, "state": h.state()})
+		o.tell("output.safe", model.Warning, "the gateway is lost: an output went to its safe state", map[string]string{"output": name, "state": string(safeOf(h.out))})
 	}
 	o.keep()
 }
@@ -202,19 +182,6 @@ func safeOf(v model.BoardOutput) model.OutputSafe {
 	return v.Safe
 }
 
-// state is the safe state in words.
-func (h *held) state() string {
-	switch {
-	case h.chip == nil:
-		return string(safeOf(h.out))
-	case h.chip.Safe == 0:
-		return string(model.SafeOff)
-	case h.chip.Safe == 1:
-		return string(model.SafeOn)
-	}
-	return fmt.Sprintf("%.0f %%", h.chip.Safe*100)
-}
-
 func lostOf(v model.BoardOutput) time.Duration {
 	if v.LostS == 0 {
 		return Lost
@@ -230,19 +197,14 @@ func (o *Outputs) makeSafe(name, why string) error {
 		return err
 	}
 	part := 0.0
-	switch {
-	case h.chip != nil:
-		part = h.chip.Safe
-	case safeOf(h.out) == model.SafeKeep:
+	switch safeOf(h.out) {
+	case model.SafeKeep:
 		h.safe = true
 		return nil
-	case safeOf(h.out) == model.SafeOn:
+	case model.SafeOn:
 		part = 1
 	}
-	if err := h.driver.Set(part); errors.Is(err, ErrGone) {
-		delete(o.held, name) // it is safe when it comes back
-		return nil
-	} else if err != nil {
+	if err := h.driver.Set(part); err != nil {
 		return err
 	}
 	if !h.safe && h.part != part {
@@ -258,13 +220,6 @@ func (o *Outputs) of(name string) (*held, error) {
 		return h, nil
 	}
 	out, err := named(o.Board(), name)
-	if err != nil && o.Chips != nil {
-		if c, known := o.Chips.Find(name); known {
-			h := &held{out: model.BoardOutput{Name: name}, chip: &c, driver: c}
-			o.held[name] = h
-			return h, nil
-		}
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -318,7 +273,7 @@ func named(b model.Board, name string) (model.BoardOutput, error) {
 // Able tells why there is nothing to drive; nil where there is.
 func (o *Outputs) Able() error {
 	b := o.Board()
-	if len(b.Outputs) > 0 || o.Chips != nil && o.Chips.Any() || b.Header != nil && slices.ContainsFunc(b.Header.Pins, func(p model.BoardPin) bool { return p.Kind == model.PinGPIO && p.Use == "" }) {
+	if len(b.Outputs) > 0 || b.Header != nil && slices.ContainsFunc(b.Header.Pins, func(p model.BoardPin) bool { return p.Kind == model.PinGPIO && p.Use == "" }) {
 		return nil
 	}
 	return model.RefuseCommand(model.CodeNoOutput, "the board %s has neither outputs nor free pins", b.Name)
@@ -333,20 +288,15 @@ func (o *Outputs) Set(name string, part float64) error {
 	if err != nil {
 		return err
 	}
-	if steps := h.chip == nil && h.out.PWM == nil || h.chip != nil && h.chip.Whole; steps && part != 0 && part != 1 {
+	if h.out.PWM == nil && part != 0 && part != 1 {
 		return model.RefuseCommand(model.CodeInvalid, "%s is a line: expected it on or off, got %v %%", name, part*100)
 	}
-	if h.chip == nil { // what is not written down would stay on after a crash
-		o.unsafe[name] = true
-		if err := o.write(); err != nil {
-			o.Log.Warn("a crash would leave an output as it is", "output", name, "err", err)
-		}
+	// What is not written down would stay on after a crash.
+	o.unsafe[name] = true
+	if err := o.write(); err != nil {
+		o.Log.Warn("a crash would leave an output as it is", "output", name, "err", err)
 	}
 	err = h.driver.Set(part)
-	if errors.Is(err, ErrGone) {
-		delete(o.held, name)
-		return model.RefuseCommand(model.CodeNoOutput, "%v", err)
-	}
 	if taken, ok := errors.AsType[*gpio.TakenError](err); ok {
 		delete(o.held, name)
 		o.keep()
@@ -363,7 +313,7 @@ func (o *Outputs) Set(name string, part float64) error {
 func (o *Outputs) keep() {
 	now := map[string]bool{}
 	for name, h := range o.held {
-		if !h.safe && h.chip == nil {
+		if !h.safe {
 			now[name] = true
 		}
 	}
