@@ -549,7 +549,11 @@ func writePower(w io.Writer, list []apitype.NodePower) error {
 		for _, k := range slices.Sorted(maps.Keys(p.Power.Measured)) {
 			measured = append(measured, fmt.Sprintf("%s %.3g", k, p.Power.Measured[k]))
 		}
-		t.Row(p.NodeName, p.Power.Source, charge, table.Yes(p.Power.Low), strings.Join(measured, ", "))
+		source := string(p.Power.Source)
+		if !p.Online {
+			source += ", node is off"
+		}
+		t.Row(p.NodeName, source, charge, table.Yes(p.Power.Low), strings.Join(measured, ", "))
 	}
 	return t.Write(w)
 }
