@@ -161,9 +161,11 @@ func (e *Engine) expired(now time.Time, p *peer, l *link) {
 		return
 	}
 	limit := e.c.Timing.Retries
-	if l == p.next {
+	if l == p.next || l.heard && !e.c.Morse {
 		// The peer has already given up the link that stands: do not be the one
-		// who goes on with it for want of a frame.
+		// who goes on with it for want of a frame. Or it is there for certain, may have
+		// the link already, and is busy. (On HaLow it may be the wrong link ID, which
+		// nothing proves, that it is waited for; and there is time enough before.)
 		limit *= 3
 	}
 	if l.tries >= limit {

@@ -11,8 +11,7 @@ import (
 type lane int
 
 const (
-	peeringFrames  lane = iota // links are made and asked for by them
-	authentication             // of stations that are wanted
+	authentication lane = iota // of stations that are wanted
 	strangers                  // authentication of others, and what is said past the mesh
 	candidates                 // beacons of members that are no stations
 	lanes          int  = iota
@@ -20,18 +19,26 @@ const (
 
 // Bounds of what waits.
 const (
-	maxWaiting = 64   // frames in a lane
-	maxOf      = 8    // of them in the name of one sender
 	maxTold    = 1024 // events of the kernel itself
+	maxPeering = 256  // frames of peering
+	maxWaiting = 16   // frames in a lane
+	maxOf      = 4    // of them in the name of one sender
+	inARow     = 8    // frames of peering, before a lane has its turn
 )
 
 // queue holds what came and was not worked on yet. Anybody may send frames faster than
-// a small processor verifies them: in one line, what peers say would come when they have
-// long been given up. So each kind of frame waits in a lane of its own, short enough
-// that nothing in it is old, and all lanes have their turn: no kind, and no sender,
-// keeps the others from being heard. The zero queue is empty.
+// a small processor computes what they ask for: in one line, what peers say would come
+// when they have long been given up. So what the kernel says comes first. Frames of
+// peering, by which links are made, asked for and ended, cost little to verify: the line
+// of them is long, and eight are looked at in a row. What costs more waits by kind in
+// short lanes, which have their turn: no kind, and no sender, keeps the others from
+// being heard. In a lane, whoever was heard last comes first, and who was heard first
+// goes where there is no room: of what cannot all be worked on, what is new is of use.
+// The zero queue is empty.
 type queue struct {
-	told       []nl80211.Event // of the kernel itself, which come first
+	told       []nl80211.Event // of the kernel itself
+	peering    []arrival
+	row        int // frames of peering since a lane had its turn
 	lanes      [lanes][]arrival
 	turn       lane
 	came       uint64 // frames, in all
@@ -52,13 +59,13 @@ func (q *queue) empty() bool {
 			return false
 		}
 	}
-	return len(q.told) == 0
+	return len(q.told) == 0 && len(q.peering) == 0
 }
 
 // put takes an event; wanted tells of an address whether there is a link, or one is
 // sought.
 func (q *queue) put(e nl80211.Event, wanted func(dot11.MAC) bool) {
-	a := arrival{event: e}
+	a := arrival{order: q.came + 1, event: e}
 	var l lane
 	switch e := e.(type) {
 	case nl80211.Frame:
@@ -69,7 +76,13 @@ func (q *queue) put(e nl80211.Event, wanted func(dot11.MAC) bool) {
 		a.from = from
 		switch {
 		case isPeering(e.Data):
-			l = peeringFrames
+			q.came++
+			if len(q.peering) >= maxPeering {
+				q.crowdedOut++
+				return
+			}
+			q.peering = append(q.peering, a)
+			return
 		case wanted(from):
 			l = authentication
 		default:
@@ -88,16 +101,20 @@ func (q *queue) put(e nl80211.Event, wanted func(dot11.MAC) bool) {
 		return
 	}
 	q.came++
-	a.order = q.came
 	of := 0
 	for _, w := range q.lanes[l] {
 		if w.from == a.from {
 			of++
 		}
 	}
-	if of >= maxOf || len(q.lanes[l]) >= maxWaiting {
-		q.crowdedOut++ // as one that was lost on the air: it is sent again
+	// Where there is no room it is as if the air had lost a frame: it is sent again.
+	if of >= maxOf {
+		q.crowdedOut++
 		return
+	}
+	if len(q.lanes[l]) >= maxWaiting {
+		q.crowdedOut++
+		q.remove(l, 0)
 	}
 	q.lanes[l] = append(q.lanes[l], a)
 }
@@ -115,27 +132,38 @@ func (q *queue) take() nl80211.Event {
 		q.told = slices.Delete(q.told, 0, 1)
 		return e
 	}
+	if len(q.peering) > 0 && q.row < inARow {
+		return q.takePeering()
+	}
+	q.row = 0
 	for range lanes {
 		l := q.turn
 		q.turn = (q.turn + 1) % lane(lanes)
-		if len(q.lanes[l]) == 0 {
-			continue
+		if n := len(q.lanes[l]); n > 0 {
+			from := q.lanes[l][n-1].from // what one sender said comes in its order
+			return q.remove(l, slices.IndexFunc(q.lanes[l], func(a arrival) bool { return a.from == from }))
 		}
-		first := q.lanes[l][0]
-		if l == peeringFrames {
-			// A peer may say the end of authentication and the beginning of peering in one
-			// breath: under a key that is not there yet, the second would be lost.
-			for _, of := range []lane{authentication, strangers} {
-				i := slices.IndexFunc(q.lanes[of], func(a arrival) bool { return a.from == first.from && a.order < first.order })
-				if i >= 0 {
-					q.turn = l
-					return q.remove(of, i)
-				}
-			}
-		}
-		return q.remove(l, 0)
+	}
+	if len(q.peering) > 0 {
+		return q.takePeering()
 	}
 	return nil
+}
+
+// takePeering returns the first frame of peering, or what its sender has said of
+// authentication before it: a peer may say the end of the one and the beginning of the
+// other in one breath, and under a key that is not there yet, the second would be lost.
+func (q *queue) takePeering() nl80211.Event {
+	first := q.peering[0]
+	for _, l := range []lane{authentication, strangers} {
+		i := slices.IndexFunc(q.lanes[l], func(a arrival) bool { return a.from == first.from && a.order < first.order })
+		if i >= 0 {
+			return q.remove(l, i)
+		}
+	}
+	q.peering = slices.Delete(q.peering, 0, 1)
+	q.row++
+	return first.event
 }
 
 func (q *queue) remove(l lane, i int) nl80211.Event {
