@@ -145,7 +145,6 @@ func (v *view) quality() model.ClockQuality {
 func (v *view) status() model.AgentStatus {
 	quality := v.quality()
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	st := model.AgentStatus{Time: v.read.UTC(), Clock: quality, Readings: []model.Reading{}}
 	for _, every := range slices.Sorted(maps.Keys(v.readings)) {
 		for _, r := range v.readings[every] {
@@ -154,8 +153,10 @@ func (v *view) status() model.AgentStatus {
 			}
 		}
 	}
-	if v.spool != nil {
-		s := v.spool.Stats()
+	kept := v.spool
+	v.mu.Unlock()
+	if kept != nil { // outside of the lock: the spool asks for the clock's quality while it has its own
+		s := kept.Stats()
 		st.Spool = model.SpoolStatus{Live: s.Live, Segments: s.Segments, Bytes: s.DiskBytes, Ready: s.DiskReady, Batches: s.Batches, Acked: s.Acked}
 	}
 	return st
