@@ -45,7 +45,7 @@ dev:
 	@test -n "$(DEV)" || { echo "make flash: DEV=/dev/sdX is missing: the card to overwrite (lsblk shows them)" >&2; exit 2; }
 
 #: Check
-.PHONY: check lint vet static fast race test machines scenarios fuzz bench bench-radio bench-mesh bench-gateway soak
+.PHONY: check lint vet static fast race test machines scenarios fuzz bench bench-radio bench-mesh bench-gateway bench-agent soak
 check: vet ## format, vet, staticcheck and the fast tests
 	@$(MAKE) --no-print-directory -j 2 static fast # the tests wait, while staticcheck works
 
@@ -114,6 +114,10 @@ bench-mesh: deps build lab-images testvm ## the mesh's figures, coming into cont
 	$(MACHINES) -run '^$$' -bench Airtime -benchtime 1x ./lab/benchmesh
 	$(MACHINES) -run '^$$' -bench Reroute -benchtime 3x ./lab/benchmesh
 	$(MACHINES) -run '^$$' -bench Resident -benchtime 1x ./lab/benchmesh
+
+bench-agent: stamp ## halo-agent with twenty sensors and a receiver, and the arithmetic of one reading
+	$(GO) test -run '^$$' -bench Agent -benchtime 1x ./lab/benchagent
+	$(GO) test -run '^$$' -bench BME280 -benchmem ./drivers/i2c
 
 # The server has one core, what plays the nodes another. The card's disk is one that
 # counts sectors: it takes root.

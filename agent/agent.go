@@ -21,8 +21,10 @@ import (
 	"halo.internal/agent/output"
 	"halo.internal/agent/sample"
 	"halo.internal/agent/send"
+	"halo.internal/agent/sensors"
 	"halo.internal/agent/signal"
 	"halo.internal/agent/spool"
+	"halo.internal/agent/weigh"
 	"halo.internal/health"
 	"halo.internal/identity"
 	"halo.internal/local"
@@ -52,14 +54,20 @@ type agent struct {
 	hardware hardware
 	outputs  *output.Outputs
 	lamps    *signal.Lamps
+	apart    *collect.Apart
+	sensors  *sensors.Manager
+	power    *powered
+	chips    *chipOutputs
 	spool    *spool.Spool
 	news     news
 	reset    *request // nil: there is no card to write one on
 	where    *whereabouts
 	cameras  *camera.Service
-	reached  atomic.Bool   // the gateway takes what it is told
-	retry    chan struct{} // a token when the way to the gateway may be back
-	restart  chan struct{} // a token when this process is to start anew
+
+	inventory inventory
+	reached   atomic.Bool   // the gateway takes what it is told
+	retry     chan struct{} // a token when the way to the gateway may be back
+	restart   chan struct{} // a token when this process is to start anew
 }
 
 // Run is the daemon. When ctx ends it closes the last batch and writes to disk
@@ -131,13 +139,18 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	if err := a.news.open(a.spool); err != nil {
 		a.log.Warn("events are lost", "err", err)
 	}
+	if err := a.collectors(set); err != nil {
+		return err
+	}
+	a.sensing()
+	a.chips = &chipOutputs{bus: a.sensors, reached: a.reached.Load, note: a.note, log: a.log, driven: map[string]time.Time{}}
 	a.openCameras(network)
 	commands := a.commands(network)
 	a.log.Info("halo-agent runs", "boot", a.id.BootCounter, "gateway", a.settings.Gateway)
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		sample.Run(inner, sample.Options{
-			Collect: a.seen.keep(set.Collect), Add: a.spool.AddBatch, Clock: a.now,
+			Collect: a.seen.keep(a.apart.Collect), Groups: a.apart.Groups, Regroup: a.apart.Regroup(), Weigh: weigh.New(a.settings.rules(), func() bool { return !a.reached.Load() }, a.note).Weigh, Add: a.spool.AddBatch, Clock: a.now,
 			Interval: time.Duration(a.settings.Sample), Send: time.Duration(a.settings.Send), Node: node, Earliest: version.Get().Built, Log: a.log,
 		})
 		return nil
@@ -145,7 +158,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	g.Go(func() error {
 		return send.Run(inner, send.Options{
 			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Life: life(a.BootID), Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
-			Spool: a.spool, Status: a.nodeStatus(), Board: a.hardware.board, Commands: commands, Neighbours: neighbourhood.New(a.seen.around, sinceBoot), Retry: a.retry, Log: a.log,
+			Spool: a.spool, Status: a.nodeStatus(), Board: a.hardware.board, Inventory: func() (string, model.Inventory) { return a.inventory.of(a.sensors) }, Commands: commands, Neighbours: neighbourhood.New(a.seen.around, sinceBoot), Retry: a.retry, Log: a.log,
 			Health: func(s health.State, detail string) {
 				a.graph.Set(checkGateway, s, detail)
 				a.reached.Store(s == health.OK)
@@ -157,6 +170,10 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		g.Go(func() error { commands.Run(inner); return nil })
 	}
 	g.Go(func() error { a.forwardEvents(inner); return nil })
+	g.Go(func() error { a.sense(inner); return nil })
+	g.Go(func() error { a.watchBuses(inner); return nil })
+	g.Go(func() error { a.power.shutdowns(inner); return nil })
+	g.Go(func() error { a.chips.run(inner); return nil })
 	g.Go(func() error { a.cameras.Run(inner); return nil })
 	g.Go(func() error { a.cameras.Serve(inner, a.overlay); return nil })
 	err = g.Wait()
@@ -216,6 +233,11 @@ func (a *agent) handler() http.Handler {
 	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
 		st := a.seen.status()
 		st.GPS = a.where.status()
+		if m := a.seen.sensing(); m != nil {
+			v := m.Inventory()
+			p := a.power.state()
+			st.Inventory, st.Power = &v, &p
+		}
 		st.Sample, st.Send = time.Duration(a.settings.Sample), time.Duration(a.settings.Send)
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(st) // the client went away: nobody to tell

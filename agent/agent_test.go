@@ -47,6 +47,7 @@ type child struct {
 	Root   string
 	BootID string
 	Flags  agent.Settings
+	Chips  bool // there is a bus with some, which are played
 }
 
 const childEnv = "HALO_AGENT_TEST"
@@ -63,7 +64,11 @@ func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if err := agent.Run(ctx, agent.Config{Root: c.Root, Role: model.RoleGateway, BootID: c.BootID, Flags: c.Flags, Log: log}); err != nil {
+	config := agent.Config{Root: c.Root, Role: model.RoleGateway, BootID: c.BootID, Flags: c.Flags, Log: log}
+	if c.Chips {
+		config.Buses = playedBuses()
+	}
+	if err := agent.Run(ctx, config); err != nil {
 		log.Error("agent", "err", err)
 		os.Exit(1)
 	}
@@ -90,6 +95,7 @@ type site struct {
 	network atomic.Value         // string: its key, as halo-mesh says it
 	console io.Writer            // of the gateway
 	more    func(*http.ServeMux) // routes of halo-mesh
+	chips   bool                 // see child
 	agent   *exec.Cmd
 	stderr  bytes.Buffer
 	stopGW  func()
@@ -233,7 +239,7 @@ var fast = agent.Settings{Sample: agent.Duration(100 * time.Millisecond), Send: 
 
 func (s *site) start() {
 	s.t.Helper()
-	c := child{Root: s.root, BootID: fmt.Sprint("boot-", s.boot), Flags: fast}
+	c := child{Root: s.root, BootID: fmt.Sprint("boot-", s.boot), Flags: fast, Chips: s.chips}
 	c.Flags.Gateway = "ws://" + s.address + "/v1/nodes/stream"
 	b, err := json.Marshal(c)
 	if err != nil {

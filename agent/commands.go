@@ -33,9 +33,10 @@ func (a *agent) commands(network string) *command.Engine {
 			}
 			return ""
 		},
-		Outputs: a.outputs, Node: a.id.Key.ID(), Role: a.Role,
+		Outputs: outputs{a.outputs, a.chips}, Node: a.id.Key.ID(), Role: a.Role,
 		LEDs: filepath.Join(a.Root, led.Class), LEDState: a.path(paths.RunLEDs), TakeLEDs: a.lamps.Take,
-		Config: func() model.AgentConfig { return a.settings.told() },
+		Sensors: a.sensors,
+		Config:  func() model.AgentConfig { return a.settings.told() },
 		Configure: func(c model.AgentConfig) (model.AgentConfig, error) {
 			s, err := a.configure(c)
 			return s.told(), err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"halo.internal/agent/sensors"
 	"halo.internal/agent/spool"
 	"halo.internal/model"
 	"halo.internal/model/atomicfile"
@@ -45,6 +46,9 @@ type Settings struct {
 	SpoolBudgetMiB int64    `toml:"spool_budget_mib,omitempty"` // of all that is on disk
 	Gateway        string   `toml:"gateway,omitempty"`          // address of the stream
 	GPS            *GPS     `toml:"gps,omitempty"`
+
+	Power   *model.PowerSettings `toml:"power,omitempty"`
+	Metrics []model.MetricRule   `toml:"metric,omitempty"` // what is sent of a metric, and its limits
 }
 
 // Defaults.
@@ -74,6 +78,12 @@ func (s Settings) or(o Settings) Settings {
 	}
 	if s.GPS == nil {
 		s.GPS = o.GPS
+	}
+	if s.Power == nil {
+		s.Power = o.Power
+	}
+	if s.Metrics == nil {
+		s.Metrics = o.Metrics
 	}
 	return s
 }
@@ -107,6 +117,7 @@ func (s Settings) check() error {
 	if s.GPS != nil {
 		errs = append(errs, s.GPS.check())
 	}
+	errs = append(errs, s.checkRules())
 	return errors.Join(errs...)
 }
 
@@ -132,7 +143,7 @@ func parseSettings(name string, b []byte) (Settings, error) {
 	err := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(&s)
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
 		row, _ := strict.Errors[0].Position()
-		return Settings{}, fmt.Errorf("%s:%d: unknown key %q; expected sample, send, spool_delay, spool_budget_mib, gateway or [gps] with port, rate, share and [gps.static] with lat, lon and alt_m", name, row, strings.Join(strict.Errors[0].Key(), "."))
+		return Settings{}, fmt.Errorf("%s:%d: unknown key %q; expected sample, send, spool_delay, spool_budget_mib, gateway, [gps] with port, rate, share and [gps.static] with lat, lon and alt_m, [power] with chemistry, cells, low_percent, shutdown_percent and hold_s, or [[metric]] with name, dead_band, at_most_s, adaptive, above, below, hysteresis, for_s and severity", name, row, strings.Join(strict.Errors[0].Key(), "."))
 	}
 	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, col := bad.Position()
@@ -154,11 +165,14 @@ func settingsOf(c model.AgentConfig) Settings {
 func (s Settings) told() model.AgentConfig {
 	c := model.AgentConfig{
 		SampleS: time.Duration(s.Sample).Seconds(), SendS: time.Duration(s.Send).Seconds(),
-		SpoolDelayS: time.Duration(s.SpoolDelay).Seconds(), SpoolBudgetMiB: s.SpoolBudgetMiB,
+		SpoolDelayS: time.Duration(s.SpoolDelay).Seconds(), SpoolBudgetMiB: s.SpoolBudgetMiB, Power: s.Power,
 	}
 	if s.GPS != nil && s.GPS.Static != nil {
 		p := s.GPS.Static
 		c.Position = &model.ConfigPosition{Lat: p.Lat, Lon: p.Lon, AltM: p.Alt}
+	}
+	if s.Metrics != nil {
+		c.Metrics = &model.MetricRules{Rules: s.Metrics}
 	}
 	return c
 }
@@ -186,6 +200,7 @@ func (c Config) configure(change model.AgentConfig) (Settings, error) {
 			file.GPS = nil
 		}
 	}
+	file.changeRules(change)
 	all := c.Flags.or(file).or(defaults(c.Role))
 	if err := all.check(); err != nil {
 		return Settings{}, model.RefuseCommand(model.CodeInvalid, "%v", err)
@@ -204,7 +219,9 @@ type Config struct {
 	BootID string     // the kernel's name for this start of the machine
 	Flags  Settings   // of the command line: before those of the file
 	GPSD   []string   // addresses at which the receiver is shared in gpsd's protocol; none: it is not
-	Log    *slog.Logger
+	// Buses lists the I2C buses; nil: those of the machine.
+	Buses func() ([]sensors.Bus, error)
+	Log   *slog.Logger
 }
 
 func (c Config) path(p string) string { return filepath.Join(c.Root, p) }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -73,7 +74,7 @@ func TestFlagsComeBeforeTheFileBeforeDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Settings{Sample: Duration(2 * time.Second), Send: Duration(20 * time.Second), SpoolDelay: defaultDelay, SpoolBudgetMiB: defaultBudget, Gateway: paths.LoopbackStreamURL}
-	if s != want {
+	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got %+v, want %+v", s, want)
 	}
 	write("sample = \"2s\"\nwrong = 1\n")

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"halo.internal/drivers/board"
-	"halo.internal/hal/i2cbus"
 	"halo.internal/model"
 	"halo.internal/model/paths"
 )
@@ -45,11 +44,6 @@ func (a *agent) lookAtBoard() error {
 // watchBoard looks at people's board files again and again: they may be put on the card
 // while the device runs. What changes, and what is wrong in them, becomes an event.
 func (a *agent) watchBoard(ctx context.Context) {
-	if a.Root == "" { // a board
-		if err := i2cbus.Load(); err != nil {
-			a.Log.Warn("I2C buses cannot be reached", "err", err)
-		}
-	}
 	told := model.BoardRef{}
 	every(ctx, boardEvery, func() bool {
 		if err := a.lookAtBoard(); err != nil {

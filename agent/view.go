@@ -2,11 +2,14 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
 	"halo.internal/agent/collect"
+	"halo.internal/agent/sensors"
 	"halo.internal/agent/spool"
 	"halo.internal/health"
 	"halo.internal/model"
@@ -21,9 +24,10 @@ type view struct {
 	wholeAt  time.Time
 	health   health.Report // of halo-mesh
 	clients  []model.Client
-	readings []collect.Reading
+	readings map[time.Duration][]collect.Reading // by the time between them
 	read     time.Time
 	spool    *spool.Spool
+	sensors  *sensors.Manager
 }
 
 func (v *view) saw(st model.MeshStatus, h health.Report) {
@@ -83,13 +87,47 @@ func (v *view) spoolNow() *spool.Spool {
 	return v.spool
 }
 
+func (v *view) senses(m *sensors.Manager) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.sensors = m
+}
+
+// sensing is what looks after the buses; nil before it is there.
+func (v *view) sensing() *sensors.Manager {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.sensors
+}
+
+// value is the latest of a metric, in its unit.
+func (v *view) value(metric string) (float64, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, list := range v.readings {
+		for _, r := range list {
+			if r.Metric.Name == metric && r.Value.Present {
+				return r.Metric.Number(r.Value), true
+			}
+		}
+	}
+	return 0, false
+}
+
 // keep wraps the collectors so that the latest readings can be asked for.
-func (v *view) keep(collectors func(context.Context) ([]collect.Reading, error)) func(context.Context) ([]collect.Reading, error) {
-	return func(ctx context.Context) ([]collect.Reading, error) {
-		r, err := collectors(ctx)
+func (v *view) keep(collectors func(context.Context, time.Duration) ([]collect.Reading, error)) func(context.Context, time.Duration) ([]collect.Reading, error) {
+	return func(ctx context.Context, every time.Duration) ([]collect.Reading, error) {
+		r, err := collectors(ctx, every)
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		v.readings, v.read = r, time.Now()
+		if v.readings == nil {
+			v.readings = make(map[time.Duration][]collect.Reading)
+		}
+		if v.read = time.Now(); len(r) > 0 {
+			v.readings[every] = slices.Clone(r) // what is not worth sending is left out of the other
+		} else {
+			delete(v.readings, every)
+		}
 		return r, err
 	}
 }
@@ -107,15 +145,18 @@ func (v *view) quality() model.ClockQuality {
 func (v *view) status() model.AgentStatus {
 	quality := v.quality()
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	st := model.AgentStatus{Time: v.read.UTC(), Clock: quality, Readings: []model.Reading{}}
-	for _, r := range v.readings {
-		if n := r.Metric.Number(r.Value); !math.IsNaN(n) && !math.IsInf(n, 0) { // JSON has no other numbers
-			st.Readings = append(st.Readings, model.Reading{Metric: r.Metric.Name, Value: n, Unit: r.Metric.Unit})
+	for _, every := range slices.Sorted(maps.Keys(v.readings)) {
+		for _, r := range v.readings[every] {
+			if n := r.Metric.Number(r.Value); !math.IsNaN(n) && !math.IsInf(n, 0) { // JSON has no other numbers
+				st.Readings = append(st.Readings, model.Reading{Metric: r.Metric.Name, Value: n, Unit: r.Metric.Unit})
+			}
 		}
 	}
-	if v.spool != nil {
-		s := v.spool.Stats()
+	kept := v.spool
+	v.mu.Unlock()
+	if kept != nil { // outside of the lock: the spool asks for the clock's quality while it has its own
+		s := kept.Stats()
 		st.Spool = model.SpoolStatus{Live: s.Live, Segments: s.Segments, Bytes: s.DiskBytes, Ready: s.DiskReady, Batches: s.Batches, Acked: s.Acked}
 	}
 	return st

@@ -70,7 +70,8 @@ func (a *app) toParts(use, short string, run func(context.Context, *client.Clien
 	c.Long = strings.ToUpper(short[:1]) + short[1:] + `.
 
 PART is a device, by name or ID, or a process of one: halo-mesh@NODE,
-halo-agent@NODE, halo-field@NODE, or gateway-api@NODE of the gateway.`
+halo-agent@NODE, halo-field@NODE, or gateway-api@NODE of the gateway; or a sensor, by
+its ID as haloctl sensor list has it.`
 	first := c.ValidArgsFunction
 	c.ValidArgsFunction = func(c *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
 		if len(args) == 1 {
@@ -83,6 +84,11 @@ halo-agent@NODE, halo-field@NODE, or gateway-api@NODE of the gateway.`
 
 // partOf reads a part as people write it.
 func partOf(arg string) model.Part {
+	if key, _, ok := model.SplitSensorID(arg); ok {
+		if _, _, sensor := model.SplitSensorKey(key); sensor && !strings.HasPrefix(key, "halo-") && !strings.HasPrefix(key, "gateway-") {
+			return model.Part{Kind: model.PartSensor, ID: arg}
+		}
+	}
 	if strings.Contains(arg, "@") {
 		return model.Part{Kind: model.PartProcess, ID: arg}
 	}

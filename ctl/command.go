@@ -225,11 +225,15 @@ may ask for it, and events say that it was done.`, cobra.RangeArgs(1, 2), func(a
 func (a *app) nodeConfig() *cobra.Command {
 	var sample, send, delay time.Duration
 	var budget int64
-	var position string
-	c := a.commandTo("config NODE", "show or change how often a node measures and sends, and where it is", `Config shows the settings of the node's halo-agent, or changes those that are
+	var position, rules string
+	c := a.commandTo("config NODE", "show or change how often a node measures and sends, what of it, and where it is", `Config shows the settings of the node's halo-agent, or changes those that are
 given; the agent then starts anew.`, cobra.ExactArgs(1), func([]string) (model.Command, error) {
 		where, err := parsePosition(position)
-		return model.Command{Kind: model.CommandConfig, Config: &model.AgentConfig{SampleS: sample.Seconds(), SendS: send.Seconds(), SpoolDelayS: delay.Seconds(), SpoolBudgetMiB: budget, Position: where}}, err
+		if err != nil {
+			return model.Command{}, err
+		}
+		c := &model.AgentConfig{SampleS: sample.Seconds(), SendS: send.Seconds(), SpoolDelayS: delay.Seconds(), SpoolBudgetMiB: budget, Position: where}
+		return model.Command{Kind: model.CommandConfig, Config: c}, readRules(rules, c)
 	}, func(_ context.Context, _ *client.Client, j apitype.Job) error {
 		var s model.AgentConfig
 		if err := json.Unmarshal(j.Result, &s); err != nil {
@@ -244,7 +248,14 @@ given; the agent then starts anew.`, cobra.ExactArgs(1), func([]string) (model.C
 			if p := s.Position; p != nil {
 				t.Row("Position", place(model.Position{Source: model.PositionStatic, Lat: p.Lat, Lon: p.Lon, AltM: p.AltM}))
 			}
-			return t.Write(w)
+			if s.Power != nil {
+				t.Row("Power", powerWords(*s.Power))
+			}
+			var metrics []model.MetricRule
+			if s.Metrics != nil {
+				metrics = s.Metrics.Rules
+			}
+			return writeTables(w, []section{{1, t}, {len(metrics), rulesTable(metrics)}})
 		})
 	})
 	c.Flags().DurationVar(&sample, "sample", 0, "`time` between two samples")
@@ -252,6 +263,7 @@ given; the agent then starts anew.`, cobra.ExactArgs(1), func([]string) (model.C
 	c.Flags().DurationVar(&delay, "spool-delay", 0, "`time` until an unacknowledged reading is on disk")
 	c.Flags().Int64Var(&budget, "spool-budget", 0, "`MiB` of disk for what is not acknowledged")
 	c.Flags().StringVar(&position, "position", "", "where the node is while no GPS receiver knows: `LAT,LON[,ALT]` in degrees and metres, or none")
+	c.Flags().StringVar(&rules, "rules", "", "`file` with [power] and [[metric]]: when the battery is low, what is sent of a metric, and its limits")
 	return c
 }
 

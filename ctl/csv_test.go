@@ -63,6 +63,11 @@ net interfaces
 net neighbours
 net reserve list
 net wireless
+power
+sensor inventory n01
+sensor list
+sensor show 1000.i2c-76@n01
+sensor template list
 node capabilities n01
 node interfaces n01
 node list

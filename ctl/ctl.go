@@ -139,7 +139,7 @@ func (a *app) command() *cobra.Command {
 	root.AddCommand(
 		a.claimCommand(), a.loginCommand(), a.logoutCommand(),
 		a.statusCommand(), a.healthCommand(), a.capabilitiesCommand(), a.versionCommand(),
-		a.nodeCommand(), a.boardCommand(), a.boardsCommand(), a.brainCommand(), a.telemetryCommand(), a.eventCommand(), a.alertCommand(), a.watchCommand(),
+		a.nodeCommand(), a.boardCommand(), a.boardsCommand(), a.sensorCommand(), a.powerCommand(), a.brainCommand(), a.telemetryCommand(), a.eventCommand(), a.alertCommand(), a.watchCommand(),
 		a.registrationCommand(), a.joinTokenCommand(), a.trustCommand(), a.networkCommand(), a.topologyCommand(), a.meshCommand(), a.netCommand(),
 		a.firewallCommand(), a.overlayCommand(), a.clientCommand(), a.cameraCommand(), a.modelCommand(),
 		a.jobCommand(), a.speedTestCommand(),

@@ -30,6 +30,7 @@ func (*mast) PutNames([]model.BrainName) error      { return api.ErrRole }
 func (*mast) ShowClaimCode(string) error            { return api.ErrRole }
 func (*mast) OfferTime(model.TimeOffer) error       { return api.ErrRole }
 func (*mast) GPSTime(model.GPSTime) error           { return nothing() }
+func (*mast) BatteryTime(model.BatteryTime) error   { return nothing() }
 func (*mast) EraseClaimCode() error                 { return api.ErrRole }
 func (*mast) CheckCode(model.CodeTry) error         { return nothing() }
 func (*mast) Scan(context.Context, model.ScanRequest) (model.RadioScan, error) {

@@ -35,7 +35,7 @@ func TestAConsoleHasNoFiles(t *testing.T) {
 		}
 	}
 	walk(a.command())
-	if n < 9 {
+	if n < 10 {
 		t.Errorf("only %d flags name files", n)
 	}
 
@@ -46,6 +46,7 @@ func TestAConsoleHasNoFiles(t *testing.T) {
 		{"mesh", "capture", "--out", stolen}, {"support", "--out", stolen}, {"support"}, {"support", "--out", "-"},
 		{"login", "--password-file", "/etc/shadow"}, {"status", "--config", "/etc/passwd"}, {"network", "export", "--out", stolen}, {"console"},
 		{"telemetry", "import", "/etc/passwd", "--format", "csv"}, {"telemetry", "export", "--out", stolen},
+		{"sensor", "lint", "/perm/halo/bundle.toml"}, {"node", "config", "n01", "--rules", "/perm/halo/bundle.toml"},
 	} {
 		var out bytes.Buffer
 		run(t.Context(), args, &out, nil)

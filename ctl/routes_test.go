@@ -114,6 +114,27 @@ func nodeBoard() model.NodeBoard {
 			Outputs: []model.BoardOutput{{Name: "siren", Title: "siren on the mast", Line: "P7"}, {Name: "fan", PWM: &model.OutputPWM{Device: "2000.pwm", Hz: 25000}, Safe: model.SafeOn}}}}
 }
 
+// sensor is a chip that is read.
+func sensor() apitype.SensorDetail {
+	return apitype.SensorDetail{
+		Sensor: apitype.Sensor{ID: "1000.i2c-76@" + nodeID, Node: nodeID, NodeName: "n01", Online: true, Name: "air", Place: "north side", SensorChip: model.SensorChip{
+			Bus: "1000.i2c", BusName: "I2C1", Address: 0x76, State: model.SensorOK, Chip: "bme280", Title: "BME280: air", Label: "bme280", Role: model.Sensor, Assigned: true, IntervalS: 60,
+			Params: map[string]float64{"offset_c": 0.5}, Values: []model.SensorValue{{Metric: "i2c.bme280.temperature_c", Title: "Temperature", Unit: "°C"}}, Outputs: []model.SensorOutput{{Name: "heat", Title: "Heater", Max: 1}},
+		}},
+		Readings: []apitype.Reading{{Metric: "i2c.bme280.temperature_c", Value: 21.5, Unit: "°C"}},
+	}
+}
+
+func nodePower() apitype.NodePower {
+	percent := 62.5
+	return apitype.NodePower{Node: nodeID, NodeName: "n01", Online: true, Power: model.PowerState{Source: model.PowerBattery, Percent: &percent, By: model.ChargeVoltage, Measured: map[string]float64{"battery_voltage_v": 7.61}}}
+}
+
+// sensorJob is a sensor command that is done.
+func sensorJob(id int64, result string) apitype.Job {
+	return apitype.Job{ID: id, Kind: "sensor", Node: nodeID, State: apitype.JobDone, Created: ago(time.Minute), Result: json.RawMessage(result)}
+}
+
 // singleRoutes are lists and single things that other routes have in a larger picture.
 func singleRoutes() map[string]any {
 	mac := func(b byte) dot11.MAC { return dot11.MAC{2, 0, 0, 0, 0, b} }
@@ -153,9 +174,26 @@ func singleRoutes() map[string]any {
 		"GET /v1/nodes/n01/telemetry/range": samples,
 		"GET /v1/nodes/n01/interfaces":      apitype.InterfaceList{Items: []apitype.Interface{{Interface: own, Present: true, LastSeen: ago(time.Minute)}, {Interface: gone, LastSeen: ago(time.Hour)}}},
 		"GET /v1/nodes/n01/board":           nodeBoard(),
-		"GET /v1/boards":                    apitype.BoardList{Items: []model.BoardDescription{{Digest: "5d41402abc4b2a76", Board: nodeBoard().Board}, {Digest: "0011223344556677", BuiltIn: true, Board: model.Board{Name: "qemu-virt", Title: "QEMU virt", Models: []string{"linux,dummy-virt"}}}}},
-		"GET /v1/nodes/n01/endpoints":       modelRoutes()["GET /v1/endpoints"],
-		"GET /v1/nodes/n01/commands":        apitype.JobList{Items: []apitype.Job{commandJob(46, "reboot", "queued", ""), commandJob(45, "capture", "failed", `{}`)}},
+		"GET /v1/nodes/n01/inventory":       apitype.NodeInventory{Node: nodeID, Time: ago(time.Minute), Inventory: model.Inventory{Buses: []model.SensorBus{{Path: "1000.i2c", Name: "I2C1", Problem: "it is stuck"}}, Sensors: []model.SensorChip{sensor().SensorChip}, Templates: []model.NodeTemplate{{Name: "aht20", Digest: "5d41"}}}},
+		"GET /v1/nodes/n01/power":           nodePower(),
+		"GET /v1/power":                     apitype.NodePowerList{Items: []apitype.NodePower{nodePower()}},
+		"GET /v1/sensors":                   apitype.SensorList{Items: []apitype.Sensor{sensor().Sensor, {ID: "1000.i2c-23@" + nodeID, NodeName: "n01", SensorChip: model.SensorChip{Bus: "1000.i2c", Address: 0x23, State: model.SensorOffered, Candidates: []string{"bh1750", "pcf8574"}}}}},
+		"GET /v1/sensors/1000.i2c-76@n01":   sensor(),
+		"PATCH /v1/sensors/1000.i2c-76@n01": sensor().Sensor,
+		"GET /v1/sensor-templates":          apitype.SensorTemplateList{Items: []apitype.SensorTemplate{{Name: "aht20", Title: "AHT20", By: "user:root", On: 3, Missing: 1}, {Name: "bme280", BuiltIn: true}}},
+		"GET /v1/sensor-templates/aht20":    apitype.SensorTemplateText{SensorTemplate: apitype.SensorTemplate{Name: "aht20"}, Text: "name = \"aht20\"\n"},
+		"PUT /v1/sensor-templates/odd":      apitype.SensorTemplateText{SensorTemplate: apitype.SensorTemplate{Name: "odd"}},
+		"DELETE /v1/sensor-templates/odd":   struct{}{},
+		"POST /v1/sensor-templates/lint":    apitype.SensorTemplateFindings{Usable: true, Items: []model.TemplateFinding{}},
+
+		"POST /v1/sensors/1000.i2c-23@n01/assignment":   sensorJob(71, `{"state":"ok"}`),
+		"DELETE /v1/sensors/1000.i2c-76@n01/assignment": sensorJob(72, `null`),
+		"POST /v1/sensors/1000.i2c-76@n01/trial":        sensorJob(73, `{"transactions":[{"write":"d0","read":"60","took_ms":1.25}],"variables":[{"name":"t_fine","value":128422}],"values":[{"name":"temperature_c","value":25.08,"unit":"°C"},{"name":"humidity_percent","error":"it is missing"}],"took_ms":12}`),
+		"POST /v1/nodes/n01/sensors/scan":               sensorJob(74, `{"buses":1}`),
+
+		"GET /v1/boards":              apitype.BoardList{Items: []model.BoardDescription{{Digest: "5d41402abc4b2a76", Board: nodeBoard().Board}, {Digest: "0011223344556677", BuiltIn: true, Board: model.Board{Name: "qemu-virt", Title: "QEMU virt", Models: []string{"linux,dummy-virt"}}}}},
+		"GET /v1/nodes/n01/endpoints": modelRoutes()["GET /v1/endpoints"],
+		"GET /v1/nodes/n01/commands":  apitype.JobList{Items: []apitype.Job{commandJob(46, "reboot", "queued", ""), commandJob(45, "capture", "failed", `{}`)}},
 		"GET /v1/nodes/n01/neighbourhood": apitype.NodeNeighbourhood{Heard: ago(20 * time.Second), Report: model.Report{Node: nodeID, Boot: 12, Seq: 90_000,
 			Interfaces: model.ReportInterfaces{{Name: "mesh0", Addresses: []dot11.MAC{mac(2)}, Transport: model.TransportHaLow, FreqKHz: 916_500, WidthKHz: 1000, Links: []model.ReportLink{
 				{Peer: mac(1), Node: gatewayID, SignalDBm: -82, TxKbps: 300, RxKbps: 150, TQ: 200, RetryPermille: 125, InactiveMS: 1200}}}},

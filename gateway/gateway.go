@@ -26,10 +26,12 @@ import (
 	"halo.internal/gateway/brain"
 	"halo.internal/gateway/cameras"
 	"halo.internal/gateway/clock"
+	"halo.internal/gateway/commands"
 	"halo.internal/gateway/endpoints"
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/firewall"
+	"halo.internal/gateway/hardware"
 	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/live"
@@ -315,7 +317,23 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	kept := d.openHistory(ctx, log)
 	defer func() { err = errors.Join(err, kept.close()) }()
 	picture := topology.New(topology.Config{Members: membersOf(nodes), Changed: nodes.Changes(), Store: kept, Events: log, Now: d.clock.Now, Log: d.Log, LinkLost: d.LinkLost})
-	stream := ingest.New(ingest.Config{Neighbours: picture, Registry: nodes, Telemetry: series, Commands: work.commands, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
+	chips, err := hardware.New(ctx, hardware.Config{DB: p.config, Clock: d.clock, Events: log, Log: d.Log, Command: func(ctx context.Context, node string, c model.Command) error {
+		n, err := nodes.Node(ctx, node)
+		if err != nil {
+			return err
+		}
+		if !n.Online {
+			return fmt.Errorf("%s is off", n.Name)
+		}
+		_, err = work.commands.Create(ctx, commands.Request{Node: n, Command: c, By: "gateway"})
+		return err
+	}})
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	nodes.OnAdopt(chips.Adopt)
+	nodes.OnAdopted(chips.Adopted)
+	stream := ingest.New(ingest.Config{Neighbours: picture, Hardware: chips, Registry: nodes, Telemetry: series, Commands: work.commands, Events: log, Clock: d.clock, Log: d.Log, Every: d.Every})
 	server, err := trust.NewServer(ca, []string{"gateway.halo", "localhost", nodeName(p) + ".halo"}, localAddresses, d.clock.Now)
 	if err != nil {
 		return err
@@ -333,7 +351,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	nodes.OnQuarantine(copies.withdrawn) // a copy would let the cloned key in again
 	judge := epoch.Judge{Keeper: p.epoch, Fresh: p.replaces(nodes), Aside: func() bool { return link.Aside() }, Events: log, Log: d.Log}
 	mesh := d.meshClient(p.identity.Key)
-	neurons := brain.New(brain.Config{DB: p.config, Clock: d.clock, Devices: nodes, Own: d.ownProcess})
+	neurons := brain.New(brain.Config{DB: p.config, Clock: d.clock, Devices: nodes, Own: d.ownProcess, Sensors: chips.Condition})
 	nodes.OnAdopt(neurons.Adopt)
 	nodes.OnAdopted(neurons.Adopted)
 	rules, err := firewall.New(ctx, firewall.Config{DB: p.config, Clock: d.clock, Events: log, Mesh: mesh})
@@ -398,7 +416,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	a = api.New(api.Config{
 		Log: d.Log, Health: d.health, Clock: d.clock, Config: p.config, Telemetry: series, Settings: chosen,
 		Events: log, Audit: changes, Auth: logins, Registry: nodes, Brain: neurons, Backups: saved, Stream: stream, Mesh: link, Radios: mesh, Services: mesh, Alone: d.Alone, Epoch: p.epoch, Bundle: p.bundle,
-		Firewall: rules, Tables: mesh, Visitors: guests, Endpoints: clients, Alerts: alarms, Cameras: seen,
+		Firewall: rules, Tables: mesh, Visitors: guests, Endpoints: clients, Alerts: alarms, Cameras: seen, Hardware: chips,
 		CA: ca.PEM(), CASHA256: ca.SHA256(), Binding: claim.Binding(leaf), Boot: p.identity.BootCounter,
 		Idempotency: once, Live: hub, Topology: picture, Jobs: work.jobs, Commands: work.commands, SpeedTests: work.speed,
 		Claimed: func() { link.ShowClaimCode("") }, Changed: copies.request, Withdrawn: copies.withdrawn,
@@ -417,6 +435,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		work.jobs.Run,
 		work.commands.Run,
 		seen.Run,
+		chips.Run,
 		link.Run,
 		hub.Run,
 		recoveries.Run,

@@ -68,6 +68,7 @@ const (
 	RouteClaimCode    = "/v1/boot/claim-code"
 	RouteTime         = "/v1/time"
 	RouteGPSTime      = "/v1/time/gps"
+	RouteBatteryTime  = "/v1/time/battery"
 	RouteTimeline     = "/v1/timeline"
 	RouteMembership   = "/v1/membership"
 	RouteChannels     = "/v1/radios/channels"
@@ -316,6 +317,12 @@ func (m *Mesh) OfferTime(ctx context.Context, o model.TimeOffer) error {
 // error wrapping ErrInvalid.
 func (m *Mesh) GPSTime(ctx context.Context, t model.GPSTime) error {
 	return m.do(ctx, http.MethodPut, RouteGPSTime, t, nil)
+}
+
+// BatteryTime hands over the time of a battery-backed clock. One that makes no sense is an
+// error wrapping ErrInvalid.
+func (m *Mesh) BatteryTime(ctx context.Context, t model.BatteryTime) error {
+	return m.do(ctx, http.MethodPut, RouteBatteryTime, t, nil)
 }
 
 // Channels returns the channels of all radios.

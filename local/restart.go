@@ -127,9 +127,19 @@ func (s *Supervisor) Kill(ctx context.Context, program string) error {
 // partition and starts the machine anew. It returns when that is refused, or when ctx
 // ends.
 func (s *Supervisor) Reboot(ctx context.Context) error {
-	_, err := s.do(ctx, http.MethodPost, "/reboot", url.Values{"kexec": {"off"}, "wait_per_signal": {serviceWait.String()}})
-	if err != nil {
-		return fmt.Errorf("reboot: %w", err)
+	return s.stop(ctx, "reboot", url.Values{"kexec": {"off"}})
+}
+
+// PowerOff ends all processes in order, this one among them, unmounts the data
+// partition and turns the machine off. It returns as Reboot does.
+func (s *Supervisor) PowerOff(ctx context.Context) error {
+	return s.stop(ctx, "poweroff", url.Values{})
+}
+
+func (s *Supervisor) stop(ctx context.Context, how string, form url.Values) error {
+	form.Set("wait_per_signal", serviceWait.String())
+	if _, err := s.do(ctx, http.MethodPost, "/"+how, form); err != nil {
+		return fmt.Errorf("%s: %w", how, err)
 	}
 	<-ctx.Done() // it comes in a second
 	return ctx.Err()

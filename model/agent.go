@@ -11,6 +11,9 @@ type AgentStatus struct {
 	Sample   time.Duration `json:"sample_ns"`
 	Send     time.Duration `json:"send_ns"`
 	GPS      *GPSStatus    `json:"gps,omitempty" doc:"the device's receiver"`
+
+	Inventory *Inventory  `json:"inventory,omitempty" doc:"chips on the device's buses"`
+	Power     *PowerState `json:"power,omitempty" doc:"how the board is fed"`
 }
 
 // Reading is the value of one metric.

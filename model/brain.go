@@ -70,25 +70,30 @@ type PartKind string
 const (
 	PartDevice  PartKind = "device"  // a node, by its canonical ID
 	PartProcess PartKind = "process" // one of its processes: halo-agent@<canonical ID>
+	PartSensor  PartKind = "sensor"  // a chip on one of its buses: fe804000.i2c-76@<canonical ID>
 )
 
 // Part is something that a component is assigned to.
 type Part struct {
-	Kind PartKind `json:"kind" enum:"device,process"`
-	ID   string   `json:"id" minLength:"1" maxLength:"128" doc:"of a device: its canonical ID; of a process: its name, an @ and that of its device, such as halo-agent@n-…. Where it is given, a device's name will do"`
+	Kind PartKind `json:"kind" enum:"device,process,sensor"`
+	ID   string   `json:"id" minLength:"1" maxLength:"128" doc:"of a device: its canonical ID; of a process: its name, an @ and that of its device, such as halo-agent@n-…; of a sensor: the ID that lists of sensors have. Where it is given, a device's name will do"`
 }
 
 // ProcessID is the ID of a process of a device.
 func ProcessID(process, device string) string { return process + "@" + device }
 
 // Device returns the device that the part is, or is on, as its ID says it, and of a
-// process its name.
+// process or a sensor its name there.
 func (p Part) Device() (device, process string) {
-	if p.Kind != PartProcess {
-		return p.ID, ""
+	switch p.Kind {
+	case PartProcess:
+		process, device, _ = strings.Cut(p.ID, "@")
+		return device, process
+	case PartSensor:
+		process, device, _ = SplitSensorID(p.ID)
+		return device, process
 	}
-	process, device, _ = strings.Cut(p.ID, "@")
-	return device, process
+	return p.ID, ""
 }
 
 // ProcessesOf returns the processes that a device of that role has, besides those for

@@ -23,6 +23,7 @@ const (
 	CommandScan       CommandKind = "scan"
 	CommandCapture    CommandKind = "capture"
 	CommandConfig     CommandKind = "config"
+	CommandSensor     CommandKind = "sensor"
 	CommandReset      CommandKind = "factory-reset"
 	CommandSpeedTest  CommandKind = "speed-test"  // measure the way to another device; part of a speed test
 	CommandSpeedServe CommandKind = "speed-serve" // be the other device; part of a speed test
@@ -35,19 +36,21 @@ func CommandKinds() []CommandKind {
 
 // PeopleCommands returns the kinds that people give to one node.
 func PeopleCommands() []CommandKind {
-	return []CommandKind{CommandReboot, CommandRestart, CommandLocate, CommandSetOutput, CommandScan, CommandCapture, CommandConfig, CommandReset}
+	return []CommandKind{CommandReboot, CommandRestart, CommandLocate, CommandSetOutput, CommandScan, CommandCapture, CommandConfig, CommandSensor, CommandReset}
 }
 
 // Command is what a node is asked to do: a kind, and of the arguments those of that
 // kind. Where the kind needs none they may be left out.
 type Command struct {
-	Kind    CommandKind     `json:"kind" cbor:"1,keyasint" enum:"reboot,restart,locate,set-output,scan,capture,config,factory-reset" example:"locate"`
+	Kind    CommandKind     `json:"kind" cbor:"1,keyasint" enum:"reboot,restart,locate,set-output,scan,capture,config,sensor,factory-reset" example:"locate"`
 	Restart *RestartCommand `json:"restart,omitempty" cbor:"2,keyasint,omitempty"`
 	Locate  *LocateCommand  `json:"locate,omitempty" cbor:"3,keyasint,omitempty"`
 	Output  *OutputCommand  `json:"set_output,omitempty" cbor:"4,keyasint,omitempty"`
 	Scan    *ScanRequest    `json:"scan,omitempty" cbor:"5,keyasint,omitempty"`
 	Capture *CaptureRequest `json:"capture,omitempty" cbor:"6,keyasint,omitempty" doc:"at most 1 MiB, as it comes through the mesh; 256 KiB where nothing is said"`
 	Config  *AgentConfig    `json:"config,omitempty" cbor:"7,keyasint,omitempty"`
+
+	Sensor *SensorCommand `json:"sensor,omitempty" cbor:"11,keyasint,omitempty" doc:"chips on its buses"`
 
 	SpeedTest  *SpeedTestCommand  `json:"-" cbor:"8,keyasint,omitempty"`
 	SpeedServe *SpeedServeCommand `json:"-" cbor:"9,keyasint,omitempty"`
@@ -87,6 +90,8 @@ type AgentConfig struct {
 	SpoolBudgetMiB int64   `json:"spool_budget_mib,omitempty" cbor:"4,keyasint,omitempty" minimum:"1" maximum:"1048576" example:"64" doc:"MiB of disk for what is not acknowledged"`
 
 	Position *ConfigPosition `json:"position,omitempty" cbor:"5,keyasint,omitempty" doc:"where the node is while no GPS receiver of it knows"`
+	Power    *PowerSettings  `json:"power,omitempty" cbor:"6,keyasint,omitempty" doc:"how the board's power is judged; an empty one brings back the defaults"`
+	Metrics  *MetricRules    `json:"metrics,omitempty" cbor:"7,keyasint,omitempty" doc:"what is sent of a metric, and its limits"`
 }
 
 // ConfigPosition is where a device was put.
@@ -232,7 +237,7 @@ func (c *Command) Check() error {
 		there bool
 	}{
 		{CommandRestart, c.Restart != nil}, {CommandLocate, c.Locate != nil}, {CommandSetOutput, c.Output != nil}, {CommandScan, c.Scan != nil},
-		{CommandCapture, c.Capture != nil}, {CommandConfig, c.Config != nil}, {CommandSpeedTest, c.SpeedTest != nil}, {CommandSpeedServe, c.SpeedServe != nil}, {CommandReset, c.Reset != nil},
+		{CommandCapture, c.Capture != nil}, {CommandConfig, c.Config != nil}, {CommandSensor, c.Sensor != nil}, {CommandSpeedTest, c.SpeedTest != nil}, {CommandSpeedServe, c.SpeedServe != nil}, {CommandReset, c.Reset != nil},
 	} {
 		if a.there && a.kind != c.Kind {
 			return fmt.Errorf("command %.32q: expected no arguments of %s", c.Kind, a.kind)
@@ -267,6 +272,8 @@ func (c *Command) Check() error {
 		return c.checkCapture()
 	case CommandConfig:
 		return c.checkConfig()
+	case CommandSensor:
+		return c.checkSensor()
 	case CommandSpeedTest:
 		return c.checkSpeedTest()
 	case CommandSpeedServe:
@@ -331,6 +338,9 @@ func (c *Command) checkConfig() error {
 	}
 	if p := c.Config.Position; p != nil && !p.None && !(Position{Source: PositionStatic, Lat: p.Lat, Lon: p.Lon, AltM: p.AltM}).Valid() {
 		errs = append(errs, fmt.Errorf("config: position: expected a latitude of -90 to 90, a longitude of -180 to 180 and a height of this Earth, got %v, %v", p.Lat, p.Lon))
+	}
+	if m := c.Config.Metrics; m != nil && len(m.Rules) > MaxSentRules {
+		errs = append(errs, fmt.Errorf("config: metrics: expected at most %d rules, got %d", MaxSentRules, len(m.Rules)))
 	}
 	return errors.Join(errs...)
 }

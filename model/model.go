@@ -39,6 +39,12 @@ type TimeOffer struct {
 	Remote string    `json:"remote" doc:"address that the login came from"`
 }
 
+// BatteryTime is what time it is by a battery-backed clock that halo-agent has found on a
+// bus (PUT /v1/time/battery).
+type BatteryTime struct {
+	Time time.Time `json:"time" doc:"to the second"`
+}
+
 // Interface is a network interface of a node: a child of its identity.
 type Interface struct {
 	Name      string         `json:"name" doc:"kernel name, e.g. eth0"`
@@ -212,6 +218,7 @@ type NodeStatus struct {
 	Position   *Position     `json:"position,omitempty" doc:"where it is; it is not sent anew because that has changed, as telemetry has it"`
 	BoardFile  *BoardRef     `json:"board_file,omitempty" doc:"which description of its board the node goes by"`
 	Cameras    []CameraBrief `json:"cameras,omitempty" doc:"that are plugged in"`
+	Inventory  string        `json:"inventory,omitempty" doc:"digest of what is on its buses, by which the gateway knows whether to ask for it"`
 }
 
 // JoinRequest is the body of POST /v1/nodes/join. The first post may leave

@@ -58,6 +58,7 @@ type Device struct {
 	Configure func(model.AgentConfig) (model.AgentConfig, error)
 	Listen    func(netip.Addr) (net.Listener, error) // for a speed test
 	Peer      func(netip.Addr) netip.AddrPort        // where a device serves one
+	Sensors   Sensors                                // nil: it has no buses
 	Log       *slog.Logger
 
 	orderly, start time.Duration // of a test; 0: orderlyWait and startWait
@@ -125,6 +126,7 @@ func Actions(d Device) map[model.CommandKind]command.Action {
 		model.CommandScan:       {Able: d.radios, Do: d.scan},
 		model.CommandCapture:    {Able: d.radios, Do: d.capture},
 		model.CommandConfig:     {Do: d.config, Firm: true},
+		model.CommandSensor:     {Able: d.senses, Do: d.sensor, Many: true},
 		model.CommandSpeedTest:  {Able: d.overlaid, Do: d.speedTest},
 		model.CommandSpeedServe: {Able: d.overlaid, Do: d.speedServe},
 	}

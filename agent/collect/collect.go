@@ -2,13 +2,12 @@
 // uptime, temperatures, storage, network interfaces and HALO's own processes,
 // from /proc and /sys. A collector is one file with one constructor, listed in
 // All. What a board does not have is left out; what fails is reported beside
-// what was read, so that a missing sensor never silences the others.
+// what was read, and each is read apart (Apart), so that a missing sensor, or a
+// bus that hangs, never silences the others.
 package collect
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"path/filepath"
 
 	"github.com/prometheus/procfs"
@@ -32,7 +31,7 @@ type Collector interface {
 	Collect(context.Context) ([]Reading, error)
 }
 
-// Set is a list of collectors, read in order.
+// Set is a list of collectors.
 type Set []Collector
 
 // All returns every collector of a system whose file systems /proc and /sys
@@ -63,30 +62,6 @@ func All(root, perm string) (Set, error) {
 	}, nil
 }
 
-// Collect reads all of them. The error joins those of single collectors.
-func (s Set) Collect(ctx context.Context) ([]Reading, error) {
-	var all []Reading
-	var errs []error
-	seen := make(map[string]bool)
-	for _, c := range s {
-		if ctx.Err() != nil {
-			return all, ctx.Err()
-		}
-		readings, err := c.Collect(ctx)
-		for _, r := range readings {
-			// Kernel names that differ may get the same label; a schema has each once.
-			if !seen[r.Metric.Name] && len(all) < wire.MaxMetrics {
-				seen[r.Metric.Name] = true
-				all = append(all, r)
-			}
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", c.Name(), err))
-		}
-	}
-	return all, errors.Join(errs...)
-}
-
 func integer(name, unit string, scale int8, v int64) Reading {
 	return Reading{Metric: wire.NewMetric(name, unit, scale), Value: wire.Int(v)}
 }
@@ -99,8 +74,8 @@ func permille(part, whole float64) int64 {
 	return int64(part/whole*1000 + 0.5)
 }
 
-// label makes a kernel name such as eth0.100 fit into a metric's name.
-func label(name string) string {
+// Label makes a kernel name such as eth0.100 fit into a metric's name.
+func Label(name string) string {
 	b := []byte(name[:min(len(name), 32)])
 	for i, c := range b {
 		switch {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/procfs"
 
+	"halo.internal/model"
 	"halo.internal/model/wire"
 )
 
@@ -40,7 +41,7 @@ func TestGolden(t *testing.T) {
 					set[i] = s
 				}
 			}
-			readings, err := set.Collect(t.Context())
+			readings, err := collectAll(t, set)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,6 +73,20 @@ func TestGolden(t *testing.T) {
 			}
 		})
 	}
+}
+
+// collectAll reads a set as halo-agent does.
+func collectAll(t *testing.T, set Set) ([]Reading, error) {
+	t.Helper()
+	a := NewApart(func(kind string, _ model.Severity, message string, _ map[string]string) {
+		t.Errorf("%s: %s", kind, message)
+	})
+	for _, c := range set {
+		if err := a.Add(c, Pace{Every: time.Second, Limit: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a.Collect(t.Context(), time.Second)
 }
 
 func TestCPUMeasuresBetweenCalls(t *testing.T) {
@@ -118,7 +133,7 @@ func TestOneBrokenCollectorSilencesNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	readings, err := set.Collect(t.Context())
+	readings, err := collectAll(t, set)
 	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "storage: /does/not/exist") {
 		t.Errorf("got %v, want the storage collector's error", err)
 	}
@@ -139,7 +154,7 @@ func TestLiveSystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	readings, err := set.Collect(t.Context())
+	readings, err := collectAll(t, set)
 	if err != nil {
 		t.Fatal(err)
 	}

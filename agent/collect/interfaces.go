@@ -27,7 +27,7 @@ func (c interfaces) Collect(context.Context) ([]Reading, error) {
 	names := slices.Sorted(maps.Keys(lines))
 	var out []Reading
 	for _, name := range names[:min(len(names), maxInterfaces)] {
-		l, p := lines[name], "net."+label(name)+"."
+		l, p := lines[name], "net."+Label(name)+"."
 		out = append(out,
 			integer(p+"rx_bytes", "B", 0, int64(l.RxBytes)),
 			integer(p+"tx_bytes", "B", 0, int64(l.TxBytes)),

@@ -28,7 +28,7 @@ func (t temperature) Collect(context.Context) ([]Reading, error) {
 		if z.ReadErrors != nil {
 			continue // a zone whose sensor is asleep
 		}
-		name := label(z.Type)
+		name := Label(z.Type)
 		if names[name]++; names[name] > 1 {
 			name += "-" + strconv.Itoa(names[name]) // two zones of one type
 		}

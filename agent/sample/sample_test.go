@@ -42,7 +42,7 @@ func run(t *testing.T, change func(*world, *Options), script func(w *world)) *wo
 		w.start = time.Now()
 		w.read = func() []collect.Reading { return []collect.Reading{reading("test.a.x", 1, false)} }
 		opt := Options{
-			Collect: func(context.Context) ([]collect.Reading, error) {
+			Collect: func(context.Context, time.Duration) ([]collect.Reading, error) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				return w.read(), nil
@@ -149,7 +149,7 @@ func TestBatchesAreCut(t *testing.T) {
 			w.read = func() []collect.Reading {
 				return []collect.Reading{reading("test.a.x", 1, false), reading("test.b.x", 1, false)}
 			}
-		}, "none:3 none:3"},
+		}, "none:3 none:1 none:2"}, // the new one is to be seen at once
 		{"limit crossed", func(w *world) {
 			w.read = func() []collect.Reading { return []collect.Reading{reading("test.a.x", 1, true)} }
 		}, "none:4! none:2"}, // once, not with every sample above it
@@ -210,5 +210,112 @@ func TestFailureToKeepIsSurvived(t *testing.T) {
 	})
 	if len(w.batches) < 4 {
 		t.Errorf("got %d batches after the failure, want them to go on", len(w.batches))
+	}
+}
+
+// TestGroupsHaveTheirOwnBatches, which are closed together.
+func TestGroupsHaveTheirOwnBatches(t *testing.T) {
+	groups := []time.Duration{10 * time.Second}
+	var regroup chan struct{} // of the bubble, or its time would not go on
+	w := run(t, func(w *world, o *Options) {
+		regroup = make(chan struct{})
+		o.Groups, o.Regroup = func() []time.Duration { return groups }, regroup
+		o.Collect = func(_ context.Context, every time.Duration) ([]collect.Reading, error) {
+			return []collect.Reading{reading("test.every.s"+fmt.Sprint(int(every.Seconds())), 1, false)}, nil
+		}
+	}, func(w *world) {
+		time.Sleep(5 * time.Second)
+		groups = []time.Duration{10 * time.Second, 30 * time.Second}
+		regroup <- struct{}{}
+		time.Sleep(5 * time.Minute)
+		groups = groups[:1]
+		regroup <- struct{}{}
+		time.Sleep(5 * time.Minute)
+	})
+	last := map[string]time.Duration{}
+	reports := map[string]int{}
+	together := 0
+	for _, b := range w.batches {
+		name := b.schema.Metrics[0].Name
+		reports[name] += len(b.Reports)
+		for other, at := range last {
+			if other != name && at == b.at {
+				together++
+			}
+		}
+		last[name] = b.at
+	}
+	if got := fmt.Sprint(reports); got != "map[test.every.s10:61 test.every.s30:11]" {
+		t.Errorf("got %s", got)
+	}
+	if together < 4 {
+		t.Errorf("of the batches of five minutes %d were closed together, want all but the first", together)
+	}
+}
+
+// TestWhatIsNotWorthSendingIsLeftOut: values by themselves, and reports without any.
+func TestWhatIsNotWorthSendingIsLeftOut(t *testing.T) {
+	n := 0
+	w := run(t, func(w *world, o *Options) {
+		w.read = func() []collect.Reading {
+			return []collect.Reading{reading("test.a.x", 1, false), reading("test.a.y", 2, false)}
+		}
+		o.Weigh = func(_ time.Time, rs []collect.Reading) {
+			if n++; n%3 != 1 {
+				rs[0].Value = wire.Value{}
+			}
+			if n%6 != 1 {
+				rs[1].Value = wire.Value{}
+			}
+		}
+	}, func(w *world) { time.Sleep(10*time.Minute - time.Second) })
+	reports, values := 0, 0
+	for _, b := range w.batches {
+		for _, r := range b.Reports {
+			reports++
+			for _, v := range r.Values {
+				if v.Present {
+					values++
+				}
+			}
+		}
+	}
+	if reports != 20 || values != 30 {
+		t.Errorf("got %d reports with %d values, want every third sample with one value and every sixth with two", reports, values)
+	}
+}
+
+// TestAClockThatIsSetWhileASampleIsMade gives it the time after.
+func TestAClockThatIsSetWhileASampleIsMade(t *testing.T) {
+	var off time.Duration
+	samples := 0
+	w := run(t, func(w *world, o *Options) {
+		o.Clock = func() (time.Time, model.ClockQuality) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return time.Now().Add(off), w.quality
+		}
+		o.Collect = func(context.Context, time.Duration) ([]collect.Reading, error) {
+			time.Sleep(200 * time.Millisecond)
+			if samples++; samples == 4 {
+				w.set(func(w *world) { off = -24*time.Hour - 3*time.Second })
+			}
+			return []collect.Reading{reading("test.a.x", 1, false)}, nil
+		}
+	}, func(w *world) { time.Sleep(55 * time.Second) })
+	var at []time.Time
+	for _, b := range w.batches {
+		for _, r := range b.Reports {
+			at = append(at, r.At())
+		}
+	}
+	for i := range at[1:] {
+		d := at[i+1].Sub(at[i])
+		if jumped := i == 2; jumped != (d < 0) || !jumped && (d <= 0 || d > 11*time.Second) {
+			t.Errorf("sample %d comes %v after the one before", i+1, d)
+		}
+	}
+	if len(at) < 6 {
+		t.Errorf("got %d samples", len(at))
 	}
 }

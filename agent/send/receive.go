@@ -37,6 +37,13 @@ func (s *session) receive(ctx context.Context) error {
 					return fmt.Errorf("send board: %w", err)
 				}
 			}
+		case wire.InventoryWanted:
+			if s.Inventory != nil {
+				digest, v := s.Inventory()
+				if err := s.write(ctx, wire.InventoryMessage{Digest: digest, Inventory: v}); err != nil {
+					return fmt.Errorf("send inventory: %w", err)
+				}
+			}
 		case wire.Unknown:
 			// A later gateway: what it wants is not known here.
 		default:

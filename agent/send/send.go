@@ -66,7 +66,10 @@ type Options struct {
 	Interval time.Duration
 	Status   func() model.NodeStatus
 	Board    func() model.Board // sent when the gateway asks; nil: it is not known
-	Commands *command.Engine    // nil: the node takes none
+	// Inventory is what is on the node's buses, and the digest that its status names; nil:
+	// it is not told.
+	Inventory func() (digest string, v model.Inventory)
+	Commands  *command.Engine // nil: the node takes none
 	// Neighbours may be nil: nothing is reported then.
 	Neighbours Neighbours
 	Health     func(health.State, string) // of the stream

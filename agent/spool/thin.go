@@ -9,7 +9,8 @@ import (
 // A full tier makes room by thinning: the oldest of what was thinned least
 // loses every second report, up to three times; after that the oldest goes
 // altogether. Batches keep their numbers, and a thinned one is a part of what
-// it was, so that a gateway which already has the whole takes no harm.
+// it was, so that a gateway which already has the whole takes no harm. Of batches with
+// one report, which sensors make that are read once a minute, every second is left out.
 const maxThin = 3
 
 // maxSegment is more than one append can make of a segment.
@@ -66,9 +67,7 @@ func (d *disk) thin(i int) error {
 		return err
 	}
 	c.level++
-	for j := range c.items {
-		c.items[j] = thinItem(c.items[j], c.schemas[c.items[j].Schema])
-	}
+	c.items = thinItems(c.items, c.schemas)
 	b := encodeSegment(c)
 	if int64(len(b)) > s.size-s.size/16 {
 		c.level = maxThin // no more to be had here; noted, so that nobody tries again
@@ -81,15 +80,32 @@ func (d *disk) thin(i int) error {
 	return nil
 }
 
+// thinItems leaves out every second report: of each batch, and of what is read so seldom
+// that a batch has one report alone every second batch. Events and urgent batches stay.
+func thinItems(items []Item, schemas map[wire.SchemaID]wire.Schema) []Item {
+	kept := items[:0]
+	odd := make(map[wire.SchemaID]bool)
+	for _, i := range items {
+		thinned, single := thinItem(i, schemas[i.Schema])
+		if single {
+			if odd[i.Schema] = !odd[i.Schema]; !odd[i.Schema] {
+				continue
+			}
+		}
+		kept = append(kept, thinned)
+	}
+	return kept
+}
+
 // thinItem returns a batch with every second report left out, and anything
 // else as it is: events, urgent batches, single reports.
-func thinItem(i Item, schema wire.Schema) Item {
+func thinItem(i Item, schema wire.Schema) (_ Item, single bool) {
 	if i.Kind != Batch || i.Urgent {
-		return i
+		return i, false
 	}
 	b, err := wire.Decode(i.Data, schema)
 	if err != nil || len(b.Reports) < 2 {
-		return i
+		return i, err == nil
 	}
 	kept := b.Reports[:0]
 	for n, r := range b.Reports {
@@ -100,8 +116,8 @@ func thinItem(i Item, schema wire.Schema) Item {
 	b.Reports = kept
 	data, err := b.Encode(schema)
 	if err != nil || len(data) >= len(i.Data) {
-		return i
+		return i, false
 	}
 	i.Data = data
-	return i
+	return i, false
 }

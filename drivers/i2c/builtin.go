@@ -1,7 +1,9 @@
 package i2c
 
 import (
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"fmt"
 	"path"
 	"sync"
@@ -39,4 +41,10 @@ var Builtin = sync.OnceValue(func() []Driver {
 // begin another with.
 func BuiltinText(file string) ([]byte, error) {
 	return templates.ReadFile(path.Join("templates", path.Base(file)))
+}
+
+// Digest names a template by its text.
+func Digest(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
 }

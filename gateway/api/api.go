@@ -28,6 +28,7 @@ import (
 	"halo.internal/gateway/endpoints"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/firewall"
+	"halo.internal/gateway/hardware"
 	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/jobs"
 	"halo.internal/gateway/live"
@@ -107,6 +108,7 @@ type Config struct {
 	Endpoints *endpoints.Book
 	Alerts    *alerts.Book
 	Cameras   *cameras.Service
+	Hardware  *hardware.Book
 
 	Alone     bool // there is no halo-mesh
 	Epoch     Epoch
@@ -182,6 +184,7 @@ func New(c Config) *API {
 	a.alertRoutes()
 	a.nodeRoutes()
 	a.boardRoutes()
+	a.sensorRoutes()
 	a.brainRoutes()
 	a.telemetryRoutes()
 	a.exchangeRoutes()

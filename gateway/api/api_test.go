@@ -35,6 +35,7 @@ import (
 	"halo.internal/gateway/epoch"
 	"halo.internal/gateway/events"
 	"halo.internal/gateway/firewall"
+	"halo.internal/gateway/hardware"
 	"halo.internal/gateway/idempotency"
 	"halo.internal/gateway/ingest"
 	"halo.internal/gateway/jobs"
@@ -168,7 +169,11 @@ func newFixture(t testing.TB) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	neurons := brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Own: func(string) (health.State, string, bool) { return "", "", false }})
+	chips, err := hardware.New(t.Context(), hardware.Config{DB: config, Clock: c, Events: log, Log: quiet, Command: func(context.Context, string, model.Command) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	neurons := brain.New(brain.Config{DB: config, Clock: c, Devices: nodes, Sensors: chips.Condition, Own: func(string) (health.State, string, bool) { return "", "", false }})
 	nodes.OnAdopt(neurons.Adopt)
 	nodes.OnAdopted(neurons.Adopted)
 	nodes.OnAdopted(clients.Adopt)
@@ -180,7 +185,7 @@ func newFixture(t testing.TB) *fixture {
 	a := New(Config{
 		Topology: picture, Jobs: work, Commands: orders, SpeedTests: speed,
 		Firewall: rules, Tables: &kernel{err: local.ErrAbsent}, Visitors: visitors.New(visitors.Config{DB: config, Clock: c, Events: log, Key: key, Epoch: generation.Now}),
-		Endpoints: clients, Alerts: alarms, Cameras: seen,
+		Endpoints: clients, Alerts: alarms, Cameras: seen, Hardware: chips,
 		Live: hub, Idempotency: once, Log: quiet, Health: health.New("gateway-api"), Clock: c, Config: config, Telemetry: readings, Settings: chosen, Events: log,
 		Audit: audit.New(config, c), Auth: logins, Registry: nodes, Backups: &shelf{}, Brain: neurons, Mesh: noMesh{}, Radios: &air{err: local.ErrAbsent}, Services: &house{err: local.ErrAbsent}, Alone: true, Epoch: generation, Bundle: b, CA: []byte("PEM"), CASHA256: "00",
 		Stream: ingest.New(ingest.Config{Registry: nodes, Telemetry: readings, Events: log, Clock: c, Log: quiet}), Claimed: func() {},

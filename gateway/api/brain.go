@@ -26,7 +26,7 @@ type ComponentPath struct {
 // PartPath names a part of a component.
 type PartPath struct {
 	ComponentPath
-	Kind   model.PartKind `path:"kind" enum:"device,process"`
+	Kind   model.PartKind `path:"kind" enum:"device,process,sensor"`
 	Target string         `path:"target" maxLength:"128" doc:"ID of the part: a device by its canonical ID or name, a process as in halo-agent@mast"`
 }
 

@@ -85,7 +85,17 @@ func conditional(f *fixture) (map[string]editable, []string) {
 	operator, note, channel, name, budget := apitype.RoleOperator, "the truck", 6, "hill", int64(1<<29)
 	const user, mac, reserved = "/api/auth/users/vera", "/v1/trust/macs/02:00:00:00:00:01", "/v1/network/reservations/02:00:00:00:00:07"
 	const neuron, memory = "/v1/brain/neurons/n01", "/v1/brain/neurons/n01/components/memory"
+	chip := model.SensorChip{Bus: "i2c.1", Address: 0x76, State: model.SensorOK, Chip: "bme280", Label: "bme280"}
+	if err := f.Hardware.Report(f.t.Context(), mast, "d1", model.Inventory{Buses: []model.SensorBus{{Path: "i2c.1"}}, Sensors: []model.SensorChip{chip}}); err != nil {
+		f.t.Fatal(err)
+	}
+	const sensor, template = "/v1/sensors/i2c.1-76@mast", "/v1/sensor-templates/odd"
+	f.want(http.StatusOK, "PUT", template, apitype.PutSensorTemplate{Text: oddTemplate}, nil)
 	return map[string]editable{
+		"update-sensor":          {sensor, sensor, apitype.UpdateSensor{Name: &note}, 200, false},
+		"put-sensor-template":    {template, template, apitype.PutSensorTemplate{Text: oddTemplate + "# changed\n"}, 200, false},
+		"delete-sensor-template": {template, template, nil, 204, false},
+
 		"update-user":         {user, user, apitype.UpdateUser{Role: &operator}, 204, false},
 		"delete-user":         {user, user, nil, 204, false},
 		"update-node":         {"/v1/nodes/mast", "/v1/nodes/mast", apitype.UpdateNode{Name: &name}, 200, false},
@@ -114,7 +124,7 @@ func conditional(f *fixture) (map[string]editable, []string) {
 		"update-endpoint":            {client, client, apitype.UpdateEndpoint{Name: &name}, 200, false},
 		"forget-endpoint":            {client, client, nil, 204, false},
 		"update-camera":              {"/v1/nodes/mast/cameras/usb-1", "/v1/nodes/mast/cameras/usb-1", apitype.UpdateCamera{FPS: new(2.5)}, 200, false},
-	}, []string{"cancel-job", "delete-api-token", "delete-operator-certificate", "end-session", "remove-overlay-peer", "revoke-join-token"}
+	}, []string{"cancel-job", "delete-api-token", "delete-operator-certificate", "end-session", "forget-sensor", "remove-overlay-peer", "revoke-join-token"}
 }
 
 // Whoever adds a route that changes something says here what its condition is.

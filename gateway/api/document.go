@@ -14,6 +14,8 @@ var tagTexts = map[string]string{
 	"endpoints": "Clients: hosts behind nodes that are no members.",
 	"firewall":  "What people set of the gateway's firewall: a draft, its trial, and what is kept.",
 	"boards":    "What is on nodes' boards: pins of the header, buses, ports, radios, lamps, buttons, outputs.",
+	"sensors":   "Chips on nodes' buses: found, chosen, named and read by templates.",
+	"power":     "What feeds nodes: batteries, their charge, and what comes in.",
 	"model":     "The network as one picture: each device one identity, with its interfaces, sources and clients.",
 
 	"admin":       "Who may join: registrations and join tokens.",

@@ -17,7 +17,7 @@ func TestCapabilitiesAreTheRoutesThatThereAre(t *testing.T) {
 	f.token = ""
 	var c apitype.Capabilities
 	f.want(http.StatusOK, "GET", "/capabilities", nil, &c)
-	want := []string{"admin", "alerts", "audit", "auth", "backup", "boards", "brain", "cameras", "commands", "endpoints", "events", "firewall", "jobs", "join", "live", "mesh", "metrics", "model", "network", "nodes",
+	want := []string{"admin", "alerts", "audit", "auth", "backup", "boards", "brain", "cameras", "commands", "endpoints", "events", "firewall", "jobs", "join", "live", "mesh", "metrics", "model", "network", "nodes", "power", "sensors",
 		"settings", "speed-tests", "system", "telemetry", "telemetry-export", "telemetry-import", "topology", "trust", "wg-register"}
 	if !slices.Equal(c.Features, want) {
 		t.Errorf("got  %q\nwant %q", c.Features, want)

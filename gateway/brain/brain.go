@@ -12,6 +12,8 @@
 //     offline, but while gateway-api has just started and has not heard of it since, or
 //     has never, it is unknown. Else it is as it says itself: ok, degraded (also while
 //     it starts) or failed; one that has said nothing yet is unknown.
+//   - a sensor of a device that is live is ok while it is read, degraded while some of its
+//     values are missing, and else failed; of one that is not live it is no better.
 //   - a process of a device that is not live is no better. halo-agent is ok as soon as
 //     its device is online, which means its stream; halo-mesh is as its device, which
 //     speaks for it; the gateway's own processes are as gateway-api finds them. Of
@@ -56,6 +58,8 @@ type Config struct {
 	// Own tells how a process of the gateway itself is, and what it lacks; false when
 	// that is not known.
 	Own func(process string) (s health.State, lacks string, known bool)
+	// Sensors tells how a sensor of a device is; nil: nobody knows of any.
+	Sensors func(key, node string) (s model.SensorChip, known bool)
 }
 
 // Brain may be used from any goroutine.

@@ -303,8 +303,9 @@ func TestManyToMany(t *testing.T) {
 		{partOf("@mast"), http.StatusUnprocessableEntity, "halo-agent@"},
 		{partOf("halo-agent@"), http.StatusUnprocessableEntity, "halo-agent@"},
 		{model.Part{Kind: model.PartProcess, ID: "halo-agent"}, http.StatusUnprocessableEntity, "halo-agent@"},
-		{model.Part{Kind: "sensor", ID: "mast"}, http.StatusUnprocessableEntity, "device or process"},
-		{model.Part{}, http.StatusUnprocessableEntity, "device or process"},
+		{model.Part{Kind: "sensor", ID: "mast"}, http.StatusUnprocessableEntity, "i2c-76@"},
+		{model.Part{Kind: "camera", ID: "mast"}, http.StatusUnprocessableEntity, "device, process or sensor"},
+		{model.Part{}, http.StatusUnprocessableEntity, "device, process or sensor"},
 		{model.Part{Kind: model.PartDevice}, http.StatusUnprocessableEntity, "canonical ID"},
 	} {
 		typ := blank

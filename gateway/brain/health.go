@@ -101,8 +101,39 @@ func (b *Brain) part(p model.Part, n apitype.Node, known bool) condition {
 	case model.PartProcess:
 		_, process := p.Device()
 		return b.process(process, n, known, device)
+	case model.PartSensor:
+		_, key := p.Device()
+		return b.chip(key, n, known, device)
 	}
 	return condition{apitype.NeuronUnknown, "this gateway does not know what a " + string(p.Kind) + " is"}
+}
+
+// chip judges a sensor of a device that is in that condition: of one that is not there
+// nobody can tell more.
+func (b *Brain) chip(key string, n apitype.Node, known bool, device condition) condition {
+	if !known || n.Revoked || !device.live() {
+		return device
+	}
+	s, there := b.sensor(key, n.ID)
+	switch {
+	case !there:
+		return condition{apitype.NeuronFailed, "the device has no such sensor any more"}
+	case s.State == model.SensorOK && s.Problem == "":
+		return condition{state: apitype.NeuronOK}
+	case s.State == model.SensorOK:
+		return condition{apitype.NeuronDegraded, s.Problem}
+	case s.State == model.SensorOffered:
+		return condition{apitype.NeuronFailed, "nobody has said what it is"}
+	}
+	return condition{apitype.NeuronFailed, strings.TrimSuffix("it is "+string(s.State)+": "+s.Problem, ": ")}
+}
+
+// sensor is what is known of a sensor.
+func (b *Brain) sensor(key, node string) (model.SensorChip, bool) {
+	if b.Sensors == nil {
+		return model.SensorChip{}, false
+	}
+	return b.Sensors(key, node)
 }
 
 // process judges a process of a device that is in that condition.

@@ -122,10 +122,13 @@ func checkComponent(c model.Component) error {
 // canonical returns the part with the canonical ID of its device in place of a name.
 // One that is to be there has to be a member's, and a process one that the device has.
 func (b *Brain) canonical(ctx context.Context, p model.Part, there bool) (model.Part, error) {
-	if p.Kind != model.PartDevice && p.Kind != model.PartProcess {
-		return p, invalid("kind: expected device or process, got %.40q", p.Kind)
+	if p.Kind != model.PartDevice && p.Kind != model.PartProcess && p.Kind != model.PartSensor {
+		return p, invalid("kind: expected device, process or sensor, got %.40q", p.Kind)
 	}
 	ref, process := p.Device()
+	if p.Kind == model.PartSensor && (ref == "" || process == "") {
+		return p, invalid("id: expected a sensor and its device as in fe804000.i2c-76@n-…; got %.64q", p.ID)
+	}
 	if ref == "" {
 		return p, invalid("id: expected a device by its canonical ID or name, of a process as in halo-agent@n-…; got %.64q", p.ID)
 	}
@@ -143,7 +146,11 @@ func (b *Brain) canonical(ctx context.Context, p model.Part, there bool) (model.
 		if n.Revoked {
 			return p, apitype.Refuse(http.StatusConflict, apitype.ProblemNodeRevoked, "the device %s was revoked: nothing can be assigned to it", n.ID)
 		}
-		if has := model.ProcessesOf(n.Role); process != "" && !slices.Contains(has, process) {
+		if p.Kind == model.PartSensor {
+			if _, known := b.sensor(process, n.ID); !known {
+				return p, invalid("id: expected a sensor that %s has, and it has no %.64q: haloctl sensor list shows them", n.Name, process)
+			}
+		} else if has := model.ProcessesOf(n.Role); process != "" && !slices.Contains(has, process) {
 			return p, invalid("id: expected a process that %s has (%s), got %.40q", n.Name, strings.Join(has, ", "), process)
 		}
 	}

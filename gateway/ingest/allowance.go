@@ -37,7 +37,9 @@ var (
 	nodeStatuses = allowance{"changes of its status", 30, 5 * time.Second, "the last one counts, later"}
 	nodeStreams  = allowance{"connections", 60, 10 * time.Second, "it is to wait"}
 	nodeBoards   = allowance{"descriptions of its board", 8, 10 * time.Minute, "they are not asked for yet"} // each may be written to the card with those of others
-	nodeReports  = allowance{"reports of neighbours", 10, 2 * time.Second, "they are left out"}
+	// A sensor that comes and goes has its node tell anew what is there, each time.
+	nodeInventories = allowance{"inventories of its buses", 16, 2 * time.Minute, "they are not asked for yet"}
+	nodeReports     = allowance{"reports of neighbours", 10, 2 * time.Second, "they are left out"}
 
 	// What is stored of a node, by telemetry.Weight: a backlog of four times what a spool
 	// usually holds, and then two thousand readings a second.

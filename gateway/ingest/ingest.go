@@ -55,6 +55,7 @@ type Config struct {
 	Commands  Commands      // nil: none
 
 	Neighbours Neighbours // gets what nodes see around them; nil: nobody does
+	Hardware   Hardware   // keeps what is on their buses; nil: nobody does
 }
 
 // Server is the HTTP handler of the stream. Run has to be running.

@@ -44,6 +44,9 @@ type session struct {
 	asked  int                    // for whole reports of neighbours
 	board  asking
 
+	inventory string // digest of the inventory that it was asked for last, and that is none of those kept
+	wanted    bool   // the inventory is still to come
+
 	gateway bool // the node is the gateway's own device
 
 	nonce    []byte // of the node's hello, for commands
@@ -117,6 +120,8 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 		c.neighbours(m)
 	case wire.BoardMessage:
 		c.described(ctx, m.Board)
+	case wire.InventoryMessage:
+		c.tookInventory(ctx, m)
 	}
 	return nil // types of later releases
 }
@@ -126,6 +131,7 @@ func (c *session) settleStatus() {
 	if c.status != nil && c.allow(&nodeStatuses) {
 		c.server.Registry.Status(c.node, *c.status)
 		c.askForBoard()
+		c.askForInventory(c.status.Inventory)
 		c.status = nil
 	}
 }

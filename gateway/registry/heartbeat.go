@@ -167,6 +167,7 @@ func trim(s *model.NodeStatus) {
 		s.Position = nil
 	}
 	s.BoardFile = trimBoard(s.BoardFile)
+	s.Inventory = clip(s.Inventory, maxText)
 	if len(s.Interfaces) > maxInterfaces {
 		s.Interfaces = s.Interfaces[:maxInterfaces]
 	}

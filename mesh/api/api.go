@@ -54,6 +54,9 @@ type Daemon interface {
 	// GPSTime takes the time of the device's GPS receiver. One that makes no sense wraps
 	// ErrInvalid.
 	GPSTime(model.GPSTime) error
+	// BatteryTime takes the time of a battery-backed clock, if the device has none that is
+	// better; that it has is no error. One that makes no sense wraps ErrInvalid.
+	BatteryTime(model.BatteryTime) error
 	// Scan may take 20 s.
 	Scan(context.Context, model.ScanRequest) (model.RadioScan, error)
 	Channels() ([]model.RadioChannels, error)
@@ -145,6 +148,7 @@ func Handler(d Daemon, graph *health.Graph) http.Handler {
 	})
 	put(mux, local.RouteTime, d.OfferTime)
 	put(mux, local.RouteGPSTime, d.GPSTime)
+	put(mux, local.RouteBatteryTime, d.BatteryTime)
 	get(mux, local.RouteChannels, d.Channels)
 	get(mux, local.RouteLegal, d.Legal)
 	get(mux, local.RouteTopology, d.Topology)

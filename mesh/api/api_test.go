@@ -46,6 +46,10 @@ func (d *daemon) GPSTime(t model.GPSTime) error         { d.last = fmt.Sprint(t.
 func (d *daemon) PutRevoked(ids []string) error         { d.last = strings.Join(ids, " "); return d.err }
 func (d *daemon) RotateKey() error                      { d.last = "rotated"; return d.err }
 func (d *daemon) Profile() (model.MeshProfile, error)   { return model.MeshProfile{Phase: "idle"}, d.err }
+func (d *daemon) BatteryTime(t model.BatteryTime) error {
+	d.last = fmt.Sprint(t.Time.Unix())
+	return d.err
+}
 func (d *daemon) PutProfile(c model.ProfileChange) error {
 	d.last = fmt.Sprint(c.RotateSecret)
 	return d.err

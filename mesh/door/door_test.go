@@ -259,7 +259,7 @@ func TestRolesAndRoutes(t *testing.T) {
 	p := h.admit(t, apitype.RoleAdmin, nil)
 	before := len(h.asked)
 	for _, no := range []string{
-		"PUT " + local.RoutePeers, "PUT " + local.RouteAnnounce, "PUT " + local.RouteOperators, "PUT " + local.RouteNames, "PUT " + local.RouteRevoked, "PUT " + local.RouteProfile, "GET " + local.RouteMeshSecret, "GET " + local.RouteBackup, "PUT " + local.RouteBackup, "PUT " + local.RouteTime, "PUT " + local.RouteGPSTime, "PUT " + local.RouteClaimCode, "DELETE " + local.RouteClaimCode,
+		"PUT " + local.RoutePeers, "PUT " + local.RouteAnnounce, "PUT " + local.RouteOperators, "PUT " + local.RouteNames, "PUT " + local.RouteRevoked, "PUT " + local.RouteProfile, "GET " + local.RouteMeshSecret, "GET " + local.RouteBackup, "PUT " + local.RouteBackup, "PUT " + local.RouteTime, "PUT " + local.RouteGPSTime, "PUT " + local.RouteBatteryTime, "PUT " + local.RouteClaimCode, "DELETE " + local.RouteClaimCode,
 		"POST " + local.RouteCode, "POST " + local.RouteStatus, "DELETE " + local.RouteStatus, "GET /", "GET /v1/status/", "GET /v1/../v1/operators", "GET /v1//status",
 	} {
 		method, path, _ := strings.Cut(no, " ")

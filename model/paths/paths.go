@@ -56,7 +56,9 @@ const (
 	Restored     = "restored"     // the one that it was made last (model.Restored)
 	Firewall     = "firewall"     // what people have set of a gateway's firewall
 	AgentTOML    = "agent.toml"
-	BoardsDir    = "boards" // people's board files
+	BoardsDir    = "boards"             // people's board files
+	TemplatesDir = "i2c-templates"      // people's templates of chips
+	SensorsFile  = "agent/sensors.json" // what people have said of sensors, and their labels
 	SpoolDir     = "agent/spool"
 	Commands     = "agent/commands" // which commands of the gateway were begun, and what became of them
 	Cameras      = "agent/cameras"  // what people have set of cameras

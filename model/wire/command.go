@@ -34,8 +34,8 @@ const CommandContext = "halo command 1"
 
 // Bounds of commands.
 const (
-	SessionSize  = 16      // octets of the nonce in a hello
-	MaxOrder     = 4 << 10 // octets
+	SessionSize  = 16       // octets of the nonce in a hello
+	MaxOrder     = 16 << 10 // octets: of a template for a sensor, deflated, most
 	PartSize     = 16 << 10
 	MaxAbilities = 32
 	maxActor     = 160

@@ -24,6 +24,7 @@ import (
 //	  commands, see command.go ◀─▶   reports
 //	  neighbours-wanted       ───▶
 //	  board-wanted            ───▶   board
+//	  inventory-wanted        ───▶   inventory
 //
 // The node sends a schema before the first batch that needs it, unless welcome
 // named it. An ack means: committed. A refuse that names a batch or an event ends nothing;
@@ -68,6 +69,8 @@ const (
 	typeNeighboursWanted = 18
 	typeBoard            = 19
 	typeBoardWanted      = 20
+	typeInventory        = 21
+	typeInventoryWanted  = 22
 )
 
 // Message is one of the types below.
@@ -171,6 +174,15 @@ type BoardMessage struct {
 // heartbeat.
 type BoardWanted struct{}
 
+// InventoryMessage tells what is on the node's buses.
+type InventoryMessage struct {
+	Digest    string          `cbor:"1,keyasint"` // as heartbeats name it
+	Inventory model.Inventory `cbor:"2,keyasint"`
+}
+
+// InventoryWanted asks for it: the gateway has none with the digest of the heartbeat.
+type InventoryWanted struct{}
+
 // Unknown is a message of a type, or of a version of it, that this build does not know.
 type Unknown struct{ Type uint64 }
 
@@ -190,6 +202,8 @@ func (NeighboursMessage) kind() uint64 { return typeNeighbours }
 func (NeighboursWanted) kind() uint64  { return typeNeighboursWanted }
 func (BoardMessage) kind() uint64      { return typeBoard }
 func (BoardWanted) kind() uint64       { return typeBoardWanted }
+func (InventoryMessage) kind() uint64  { return typeInventory }
+func (InventoryWanted) kind() uint64   { return typeInventoryWanted }
 
 // SignedBytes is what a hello's signature covers: the nonce, so that it can't
 // be replayed; the node's key and boot; and the host that the node dialled, so
@@ -278,6 +292,10 @@ func Unmarshal(b []byte) (Message, error) {
 		return body[BoardMessage](f.Body)
 	case typeBoardWanted:
 		return body[BoardWanted](f.Body)
+	case typeInventory:
+		return body[InventoryMessage](f.Body)
+	case typeInventoryWanted:
+		return body[InventoryWanted](f.Body)
 	case typeSchema:
 		s, err := DecodeSchema(f.Body)
 		return SchemaMessage{s}, err

@@ -1,28 +1,24 @@
 package formula
 
 import (
-	"errors"
 	"fmt"
 	"slices"
-
-	"github.com/expr-lang/expr/ast"
-	"github.com/expr-lang/expr/file"
-	"github.com/expr-lang/expr/parser"
 )
 
 type (
-	number    func(*Frame) float64
+	numeric   func(*Frame) float64
 	condition func(*Frame) bool
 )
 
 // operand is a number, and whether no variable is in it: it is a literal then, which
 // needs no frame.
 type operand struct {
-	eval     number
+	eval     numeric
 	constant bool
 }
 
 type compiler struct {
+	text  string
 	scope *Scope
 	nodes int
 	uses  []int
@@ -35,7 +31,7 @@ func Compile(text string, s *Scope) (*Formula, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := compiler{scope: s}
+	c := compiler{text: text, scope: s}
 	o, err := c.number(root)
 	if err != nil {
 		return nil, err
@@ -49,7 +45,7 @@ func CompileCondition(text string, s *Scope) (*Condition, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := compiler{scope: s}
+	c := compiler{text: text, scope: s}
 	eval, err := c.condition(root)
 	if err != nil {
 		return nil, err
@@ -62,35 +58,17 @@ func (c *compiler) used() []int {
 	return slices.Compact(c.uses)
 }
 
-func parse(text string) (ast.Node, error) {
-	if len(text) > MaxLength {
-		return nil, fmt.Errorf("expected at most %d octets, got %d", MaxLength, len(text))
-	}
-	tree, err := parser.Parse(text)
-	if bad, ok := errors.AsType[*file.Error](err); ok {
-		return nil, fmt.Errorf("column %d: %s", bad.Column+1, bad.Message)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return tree.Node, nil
-}
-
 // count bounds the formula; each node passes here once.
-func (c *compiler) count(n ast.Node) error {
-	if n == nil {
-		return errors.New("expected a number, got nothing")
-	}
+func (c *compiler) count() error {
 	if c.nodes++; c.nodes > MaxNodes {
 		return fmt.Errorf("expected at most %d operations, operands and calls", MaxNodes)
 	}
 	return nil
 }
 
-func column(n ast.Node) int { return n.Location().From + 1 }
-
-func refuse(n ast.Node, format string, args ...any) error {
-	return fmt.Errorf("column %d: %s", column(n), fmt.Sprintf(format, args...))
+// not refuses a node that is not what is wanted.
+func (c *compiler) not(want string, n *node) error {
+	return at(n.at, "expected %s, got %.80s", want, c.text[n.from:n.to])
 }
 
 func literal(v float64) operand { return operand{func(*Frame) float64 { return v }, true} }
@@ -105,50 +83,36 @@ func fold(o operand) (operand, error) {
 	return literal(v), f.err
 }
 
-func (c *compiler) number(n ast.Node) (operand, error) {
-	if err := c.count(n); err != nil {
+func (c *compiler) number(n *node) (operand, error) {
+	if err := c.count(); err != nil {
 		return operand{}, err
 	}
-	switch n := n.(type) {
-	case *ast.IntegerNode:
-		if n.Value > maxWhole || n.Value < -maxWhole {
-			return operand{}, refuse(n, "expected at most 2^53, got %d", n.Value)
-		}
-		return literal(float64(n.Value)), nil
-	case *ast.FloatNode:
-		if !finite(n.Value) {
-			return operand{}, refuse(n, "expected a finite number, got %v", n.Value)
-		}
-		return literal(n.Value), nil
-	case *ast.IdentifierNode:
+	switch n.kind {
+	case literalNode:
+		return literal(n.value), nil
+	case nameNode:
 		return c.variable(n)
-	case *ast.MemberNode:
+	case indexNode:
 		return c.index(n)
-	case *ast.UnaryNode:
+	case unaryNode:
 		return c.sign(n)
-	case *ast.BinaryNode:
+	case binaryNode:
 		return c.binary(n)
-	case *ast.ConditionalNode:
+	case choiceNode:
 		return c.choice(n)
-	case *ast.BuiltinNode:
-		return c.call(n, n.Name, n.Arguments)
-	case *ast.CallNode:
-		callee, ok := n.Callee.(*ast.IdentifierNode)
-		if !ok {
-			return operand{}, refuse(n, "expected a function's name before the bracket")
-		}
-		return c.call(n, callee.Value, n.Arguments)
+	case callNode:
+		return c.call(n)
 	}
-	return operand{}, refuse(n, "expected a number, got %.80s", n)
+	return operand{}, c.not("a number", n)
 }
 
-func (c *compiler) variable(n *ast.IdentifierNode) (operand, error) {
-	slot, ok := c.scope.slots[n.Value]
+func (c *compiler) variable(n *node) (operand, error) {
+	slot, ok := c.scope.slots[n.name]
 	if !ok {
-		return operand{}, refuse(n, "%.40q is not known here; expected one of %.400v", n.Value, c.scope.names)
+		return operand{}, at(n.at, "%.40q is not known here; expected one of %.400v", n.name, c.scope.names)
 	}
 	c.uses = append(c.uses, slot)
-	missing := &Error{column(n), n.Value + " has no value", slot}
+	missing := &Error{n.at + 1, n.name + " has no value", slot}
 	return operand{eval: func(f *Frame) float64 {
 		v := f.Vars[slot]
 		if v != v {
@@ -158,56 +122,46 @@ func (c *compiler) variable(n *ast.IdentifierNode) (operand, error) {
 	}}, nil
 }
 
-func (c *compiler) index(n *ast.MemberNode) (operand, error) {
-	name, ok := n.Node.(*ast.IdentifierNode)
-	if !ok || n.Optional {
-		return operand{}, refuse(n, "expected a table's name before [")
-	}
-	table, ok := c.scope.tables[name.Value]
+func (c *compiler) index(n *node) (operand, error) {
+	table, ok := c.scope.tables[n.name]
 	if !ok {
-		return operand{}, refuse(n, "expected a table's name before [, got %.40q", name.Value)
+		return operand{}, at(n.at, "expected a table's name before [, got %.40q", n.name)
 	}
-	at, err := c.number(n.Property)
+	place, err := c.number(n.args[0])
 	if err != nil {
 		return operand{}, err
 	}
-	outside := &Error{column(n), fmt.Sprintf("expected an index of %s from 0 to %d", name.Value, len(table)-1), -1}
+	outside := &Error{n.at + 1, fmt.Sprintf("expected an index of %s from 0 to %d", n.name, len(table)-1), -1}
 	return fold(operand{func(f *Frame) float64 {
-		i := at.eval(f)
+		i := place.eval(f)
 		if !(i >= 0 && i < float64(len(table))) || i != float64(int(i)) {
 			return f.fail(outside)
 		}
 		return table[int(i)]
-	}, at.constant})
+	}, place.constant})
 }
 
-func (c *compiler) sign(n *ast.UnaryNode) (operand, error) {
-	x, err := c.number(n.Node)
-	if err != nil {
-		return operand{}, err
+func (c *compiler) sign(n *node) (operand, error) {
+	if n.name != "+" && n.name != "-" {
+		return operand{}, c.not("a number", n)
 	}
-	switch n.Operator {
-	case "+":
-		return x, nil
-	case "-":
-		return fold(operand{func(f *Frame) float64 { return -x.eval(f) }, x.constant})
+	x, err := c.number(n.args[0])
+	if err != nil || n.name == "+" {
+		return x, err
 	}
-	return operand{}, refuse(n, "expected a number, got %.80s", n)
+	return fold(operand{func(f *Frame) float64 { return -x.eval(f) }, x.constant})
 }
 
-func (c *compiler) choice(n *ast.ConditionalNode) (operand, error) {
-	if n.Cond == nil {
-		return operand{}, refuse(n, "expected a condition before ?")
-	}
-	test, err := c.condition(n.Cond)
+func (c *compiler) choice(n *node) (operand, error) {
+	test, err := c.condition(n.args[0])
 	if err != nil {
 		return operand{}, err
 	}
-	yes, err := c.number(n.Exp1)
+	yes, err := c.number(n.args[1])
 	if err != nil {
 		return operand{}, err
 	}
-	no, err := c.number(n.Exp2)
+	no, err := c.number(n.args[2])
 	if err != nil {
 		return operand{}, err
 	}
@@ -219,56 +173,56 @@ func (c *compiler) choice(n *ast.ConditionalNode) (operand, error) {
 	}}, nil
 }
 
-func (c *compiler) condition(n ast.Node) (condition, error) {
-	if err := c.count(n); err != nil {
+func (c *compiler) condition(n *node) (condition, error) {
+	if err := c.count(); err != nil {
 		return nil, err
 	}
-	switch n := n.(type) {
-	case *ast.BoolNode:
-		return func(*Frame) bool { return n.Value }, nil
-	case *ast.UnaryNode:
-		if n.Operator != "not" && n.Operator != "!" {
+	switch n.kind {
+	case truthNode:
+		return func(*Frame) bool { return n.value != 0 }, nil
+	case unaryNode:
+		if n.name != "not" && n.name != "!" {
 			break
 		}
-		x, err := c.condition(n.Node)
+		x, err := c.condition(n.args[0])
 		return func(f *Frame) bool { return !x(f) }, err
-	case *ast.BinaryNode:
-		switch n.Operator {
+	case binaryNode:
+		switch n.name {
 		case "and", "&&", "or", "||":
 			return c.both(n)
 		case "==", "!=", "<", "<=", ">", ">=":
 			return c.comparison(n)
 		}
 	}
-	return nil, refuse(n, "expected a condition such as a > b, got %.80s", n)
+	return nil, c.not("a condition such as a > b", n)
 }
 
-func (c *compiler) both(n *ast.BinaryNode) (condition, error) {
-	a, err := c.condition(n.Left)
+func (c *compiler) both(n *node) (condition, error) {
+	a, err := c.condition(n.args[0])
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.condition(n.Right)
+	b, err := c.condition(n.args[1])
 	if err != nil {
 		return nil, err
 	}
-	if n.Operator == "and" || n.Operator == "&&" {
+	if n.name == "and" || n.name == "&&" {
 		return func(f *Frame) bool { return a(f) && b(f) }, nil
 	}
 	return func(f *Frame) bool { return a(f) || b(f) }, nil
 }
 
-func (c *compiler) comparison(n *ast.BinaryNode) (condition, error) {
-	l, err := c.number(n.Left)
+func (c *compiler) comparison(n *node) (condition, error) {
+	l, err := c.number(n.args[0])
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.number(n.Right)
+	r, err := c.number(n.args[1])
 	if err != nil {
 		return nil, err
 	}
 	a, b := l.eval, r.eval
-	switch n.Operator {
+	switch n.name {
 	case "==":
 		return func(f *Frame) bool { return a(f) == b(f) }, nil
 	case "!=":

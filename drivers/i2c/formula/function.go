@@ -4,16 +4,13 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
-
-	"github.com/expr-lang/expr/ast"
 )
 
 // binary compiles + - * / % and the power ** or ^.
-func (c *compiler) binary(n *ast.BinaryNode) (operand, error) {
+func (c *compiler) binary(n *node) (operand, error) {
 	var apply func(a, b float64) float64
 	reason := "the result is not finite"
-	switch n.Operator {
+	switch n.name {
 	case "+":
 		apply = func(a, b float64) float64 { return a + b }
 	case "-":
@@ -29,20 +26,20 @@ func (c *compiler) binary(n *ast.BinaryNode) (operand, error) {
 	case "**", "^":
 		apply = math.Pow
 	default:
-		return operand{}, refuse(n, "expected a number, got %.80s", n)
+		return operand{}, c.not("a number", n)
 	}
-	l, err := c.number(n.Left)
+	l, err := c.number(n.args[0])
 	if err != nil {
 		return operand{}, err
 	}
-	r, err := c.number(n.Right)
+	r, err := c.number(n.args[1])
 	if err != nil {
 		return operand{}, err
 	}
-	if (n.Operator == "/" || n.Operator == "%") && r.constant && r.eval(nil) == 0 {
-		return operand{}, refuse(n, "division by zero")
+	if (n.name == "/" || n.name == "%") && r.constant && r.eval(nil) == 0 {
+		return operand{}, at(n.at, "division by zero")
 	}
-	return c.together(apply, l, r, &Error{column(n), reason, -1})
+	return c.together(apply, l, r, &Error{n.at + 1, reason, -1})
 }
 
 // function is what a formula may call, of one number, of two, or of several, which
@@ -115,11 +112,8 @@ func shiftRight(a, n float64) float64 {
 // FunctionNames are what formulas may call, sorted.
 func FunctionNames() []string { return slices.Sorted(maps.Keys(functions)) }
 
-func (c *compiler) call(n ast.Node, name string, args []ast.Node) (operand, error) {
-	fn, ok := functions[name]
-	if !ok {
-		return operand{}, refuse(n, "%.40q is no function; expected one of %s", name, strings.Join(FunctionNames(), ", "))
-	}
+func (c *compiler) call(n *node) (operand, error) {
+	name, args, fn := n.name, n.args, functions[n.name] // parse has refused others
 	low, high := 1, 1
 	if fn.several {
 		high = maxArguments
@@ -127,13 +121,13 @@ func (c *compiler) call(n ast.Node, name string, args []ast.Node) (operand, erro
 		low, high = 2, 2
 	}
 	if len(args) < low || len(args) > high {
-		return operand{}, refuse(n, "%s: expected %d to %d numbers, got %d", name, low, high, len(args))
+		return operand{}, at(n.at, "%s: expected %d to %d numbers, got %d", name, low, high, len(args))
 	}
 	first, err := c.number(args[0])
 	if err != nil {
 		return operand{}, err
 	}
-	failed := &Error{column(n), name + ": " + fn.reason, -1}
+	failed := &Error{n.at + 1, name + ": " + fn.reason, -1}
 	if fn.one != nil {
 		return fold(operand{func(f *Frame) float64 {
 			x := fn.one(first.eval(f))

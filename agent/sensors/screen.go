@@ -1,0 +1,30 @@
+package sensors
+
+import (
+	"context"
+	"time"
+
+	"halo.internal/agent/collect"
+	"halo.internal/drivers/i2c"
+)
+
+const screenEvery = 5 * time.Second
+
+// screen has a display show how the device is: a collector that reads nothing.
+type screen struct {
+	*reader
+	display i2c.Display
+	lines   func() []string
+}
+
+// Collect implements collect.Collector.
+func (s *screen) Collect(ctx context.Context) ([]collect.Reading, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.display.Show(ctx, s.lines()); err != nil {
+		s.doubt(err)
+		return nil, err
+	}
+	s.good("")
+	return nil, nil
+}

@@ -1,0 +1,730 @@
+package sensors_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"halo.internal/agent/collect"
+	"halo.internal/agent/sensors"
+	"halo.internal/drivers/i2c"
+	"halo.internal/hal/i2cbus"
+	"halo.internal/lab/chips"
+	"halo.internal/model"
+	"halo.internal/model/wire"
+)
+
+// played is a bus with chips on it.
+type played struct{ *chips.Bus }
+
+func (played) Close() error { return nil }
+
+func (p played) Present(ctx context.Context, inUse []uint16) ([]uint16, error) {
+	var there []uint16
+	for a := uint16(0x08); a <= 0x77; a++ {
+		if slices.Contains(inUse, a) {
+			continue
+		}
+		switch err := p.Tx(a, nil, make([]byte, 1)); {
+		case err == nil:
+			there = append(there, a)
+		case errors.Is(err, chips.ErrTimeout):
+			return there, &i2cbus.Error{Bus: "played", Addr: a, Kind: i2cbus.Stuck}
+		}
+		if ctx.Err() != nil {
+			return there, ctx.Err()
+		}
+	}
+	return there, nil
+}
+
+// world is a board with buses, in the fake time of a bubble.
+type world struct {
+	*sensors.Manager
+	t     *testing.T
+	apart *collect.Apart
+	dir   string
+
+	mu     sync.Mutex // guards what follows
+	buses  []sensors.Bus
+	events []string
+}
+
+func newWorld(t *testing.T, dir string, buses ...sensors.Bus) *world {
+	w := &world{t: t, dir: dir, buses: buses}
+	w.apart = collect.NewApart(w.event)
+	w.Manager = sensors.New(sensors.Options{
+		Buses: func() ([]sensors.Bus, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return slices.Clone(w.buses), nil
+		},
+		Collectors: w.apart, Templates: filepath.Join(dir, "templates"), File: filepath.Join(dir, "sensors.json"), Event: w.event,
+		Status: func() []string { return []string{"mast"} }, Log: slog.New(slog.DiscardHandler),
+	})
+	return w
+}
+
+func (w *world) event(kind string, _ model.Severity, _ string, f map[string]string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := strings.TrimPrefix(kind, "sensor.")
+	for _, k := range []string{"address", "chip", "was", "candidates", "collector", "template", "error"} {
+		if f[k] != "" {
+			s += " " + f[k]
+		}
+	}
+	w.events = append(w.events, s)
+}
+
+// happened returns what has happened since it was asked last.
+func (w *world) happened() string {
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := strings.Join(w.events, "; ")
+	w.events = nil
+	return s
+}
+
+func (w *world) expect(want string) {
+	w.t.Helper()
+	if got := w.happened(); got != want {
+		w.t.Errorf("events: got %q, want %q", got, want)
+	}
+}
+
+// run has the manager and its collectors run while script does.
+func (w *world) run(script func()) {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { w.Run(ctx) })
+	running.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		next := map[time.Duration]time.Time{}
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			for _, every := range w.apart.Groups() {
+				if now := time.Now(); !now.Before(next[every]) {
+					next[every] = now.Add(every)
+					running.Go(func() { _, _ = w.apart.Collect(ctx, every) }) // what comes of it is asked for elsewhere
+				}
+			}
+		}
+	})
+	synctest.Wait()
+	script()
+	cancel()
+	running.Wait()
+}
+
+func plugged(path string, b *chips.Bus) sensors.Bus {
+	return sensors.Bus{Path: path, Name: strings.ToUpper(path), Open: func() (sensors.Wire, error) { return played{b}, nil }}
+}
+
+func (w *world) line() string {
+	var out []string
+	for _, s := range w.Inventory().Sensors {
+		one := fmt.Sprintf("%s %s", s.Key(), s.State)
+		if s.Chip != "" {
+			one += " " + s.Label
+		}
+		if s.Assigned {
+			one += "!"
+		}
+		if s.Candidates != nil {
+			one += " " + strings.Join(s.Candidates, "|")
+		}
+		out = append(out, one)
+	}
+	return strings.Join(out, "; ")
+}
+
+func (w *world) is(want string) {
+	w.t.Helper()
+	synctest.Wait()
+	if got := w.line(); got != want {
+		w.t.Errorf("sensors: got %q, want %q; they are %+v", got, want, w.Inventory().Sensors)
+	}
+}
+
+// TestChipsAreFoundAndOffered at the start and when they are plugged in, and what is read
+// is not disturbed by looks.
+func TestChipsAreFoundAndOffered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+		b.Attach(0x23, chips.NewBH1750(100))
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		w.run(func() {
+			time.Sleep(time.Second)
+			w.is("one-23 offered bh1750|pcf8574; one-76 ok bme280")
+			if got := w.happened(); !strings.Contains(got, "found 0x76 bme280") || !strings.Contains(got, "offered 0x23 bh1750, pcf8574") {
+				t.Errorf("got %q", got)
+			}
+			time.Sleep(90 * time.Second)
+			r, err := w.apart.Collect(t.Context(), time.Minute)
+			if err != nil || len(r) != 3 || r[0].Metric.Name != "i2c.bme280.temperature_c" || !r[0].Value.Present {
+				t.Errorf("got %+v, %v", r, err)
+			}
+			// Plugged in: there at the next look.
+			b.Attach(0x77, chips.NewBME280(10, 50, 100000))
+			before, _ := b.Count(0x76)
+			w.Rescan()
+			synctest.Wait()
+			time.Sleep(time.Second)
+			w.is("one-23 offered bh1750|pcf8574; one-76 ok bme280; one-77 ok bme280-2")
+			w.expect("found 0x77 bme280")
+			if after, _ := b.Count(0x76); after != before {
+				t.Errorf("a look had %d transactions with what is read", after-before)
+			}
+		})
+	})
+}
+
+// TestWhatAPersonSaysWins, is kept by place, and is forgotten when it is to be.
+func TestWhatAPersonSaysWins(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		b.Attach(0x23, chips.NewBH1750(100))
+		b.Attach(0x40, chips.NewINA219(0.1, 12, 0.5))
+		b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+		w := newWorld(t, dir, plugged("one", b))
+		w.run(func() {
+			time.Sleep(time.Second)
+			for _, c := range []model.SensorCommand{
+				{Bus: "one", Address: 0x23, Chip: "bh1750", Label: "sky", IntervalS: 5},
+				{Bus: "one", Address: 0x40, Chip: "ina219", Params: map[string]float64{"shunt_ohm": 0.1}},
+				{Bus: "one", Address: 0x76, Chip: model.ChipNone},
+			} {
+				if _, err := w.Assign(t.Context(), c); err != nil {
+					t.Errorf("%+v: %v", c, err)
+				}
+			}
+			w.is("one-23 ok sky!; one-40 ok ina219!; one-76 ignored!")
+			for want, c := range map[string]model.SensorCommand{
+				"no bus":      {Bus: "two", Address: 0x23, Chip: "bh1750"},
+				"no template": {Bus: "one", Address: 0x23, Chip: "bh1751"},
+				"another":     {Bus: "one", Address: 0x40, Chip: "ina219", Label: "sky"},
+				"parameter":   {Bus: "one", Address: 0x40, Chip: "ina219", Params: map[string]float64{"ohm": 1}},
+			} {
+				if _, err := w.Assign(t.Context(), c); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%+v: got %v, want …%s…", c, err, want)
+				}
+			}
+		})
+		// After a start, and with the chip of one gone.
+		b.Detach(0x40)
+		before, _ := b.Count(0x76)
+		w = newWorld(t, dir, plugged("one", b))
+		w.run(func() {
+			time.Sleep(time.Second)
+			w.is("one-23 ok sky!; one-40 gone ina219!; one-76 ignored!")
+			if all, _ := b.Count(0x76); all != before {
+				t.Errorf("what is to be left alone had %d transactions", all-before)
+			}
+			if got := w.apart.Groups(); !slices.Equal(got, []time.Duration{5 * time.Second}) {
+				t.Errorf("it is read at %v", got)
+			}
+			b.Attach(0x40, chips.NewINA219(0.1, 12, 0.5))
+			time.Sleep(time.Minute)
+			w.is("one-23 ok sky!; one-40 ok ina219!; one-76 ignored!")
+			if err := w.Forget(t.Context(), "one", 0x76); err != nil {
+				t.Error(err)
+			}
+			if err := w.Forget(t.Context(), "one", 0x23); err != nil {
+				t.Error(err)
+			}
+			w.is("one-23 offered bh1750|pcf8574; one-40 ok ina219!; one-76 ok bme280")
+			if err := w.Forget(t.Context(), "one", 0x11); err == nil {
+				t.Error("something was known of nothing")
+			}
+		})
+	})
+}
+
+// TestUnpluggedIsNewsOnce, coming back is, and a loose contact is one thing.
+func TestUnpluggedIsNewsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		chip := chips.NewBME280(21.5, 40, 101325)
+		b.Attach(0x76, chip)
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		w.run(func() {
+			time.Sleep(time.Second)
+			w.expect("found 0x76 bme280")
+			b.Detach(0x76)
+			time.Sleep(2*time.Minute + 10*time.Second)
+			w.is("one-76 gone bme280")
+			w.expect("gone 0x76 bme280")
+			if g := w.apart.Groups(); len(g) != 0 {
+				t.Errorf("what is gone is read at %v", g)
+			}
+			b.Attach(0x76, chip)
+			time.Sleep(time.Minute)
+			w.is("one-76 ok bme280")
+			w.expect("back 0x76 bme280")
+			for range 20 {
+				b.Detach(0x76)
+				time.Sleep(65 * time.Second)
+				b.Attach(0x76, chip)
+				time.Sleep(65 * time.Second)
+			}
+			got := strings.Split(w.happened(), "; ")
+			if n := len(got); n > 8 || got[n-1] != "flapping 0x76 bme280" {
+				t.Errorf("a loose contact was told %d times: %v", n, got)
+			}
+			time.Sleep(2 * time.Hour)
+			w.is("one-76 ok bme280")
+			b.Detach(0x76)
+			time.Sleep(3 * time.Minute)
+			w.expect("gone 0x76 bme280")
+		})
+	})
+}
+
+func TestAnotherChipInItsPlaceIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		w.run(func() {
+			time.Sleep(time.Second)
+			w.expect("found 0x76 bme280")
+			b.Attach(0x76, chips.NewBMP280(21.5, 101325))
+			time.Sleep(3 * time.Minute)
+			w.is("one-76 ok bmp280")
+			if got := w.happened(); !strings.HasSuffix(got, "changed 0x76 bmp280 bme280") {
+				t.Errorf("got %q", got)
+			}
+			// What a person has said stays said, and the other is not read by it.
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x76, Chip: "bme280"}); err != nil {
+				t.Fatal(err)
+			}
+			w.is("one-76 failed bme280!")
+			b.Detach(0x76)
+			time.Sleep(2 * time.Minute)
+			w.is("one-76 gone bme280!")
+			if got := w.happened(); strings.Count(got, "gone 0x76") != 1 {
+				t.Errorf("that what was wrong there was unplugged is told as %q", got)
+			}
+			b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+			time.Sleep(time.Minute)
+			w.is("one-76 ok bme280!")
+			w.happened()
+		})
+		w.expect("") // that the process ends is no news of its chips
+	})
+}
+
+// TestAStuckBusBlocksNobody but its own chips, is told once, and is recovered.
+func TestAStuckBusBlocksNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck, good := chips.NewBus(), chips.NewBus()
+		for _, b := range []*chips.Bus{stuck, good} {
+			b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+		}
+		recovered := 0
+		one := plugged("one", stuck)
+		one.Recover = func(context.Context) error {
+			if recovered++; recovered < 3 {
+				return errors.New("the data line is held down")
+			}
+			stuck.Stick(0)
+			return nil
+		}
+		w := newWorld(t, t.TempDir(), one)
+		w.run(func() {
+			time.Sleep(time.Second)
+			w.mu.Lock()
+			w.buses = append(w.buses, plugged("two", good))
+			w.mu.Unlock()
+			w.Rescan()
+			time.Sleep(time.Second)
+			w.is("one-76 ok bme280; two-76 ok bme280-2")
+			w.happened()
+			stuck.Stick(time.Second)
+			good.Attach(0x23, chips.NewBH1750(100))
+			time.Sleep(90 * time.Second)
+			inv := w.Inventory()
+			if inv.Buses[0].Problem == "" || inv.Buses[1].Problem != "" {
+				t.Errorf("got %+v", inv.Buses)
+			}
+			got := w.happened()
+			if strings.Count(got, "bus.stuck") != 1 || !strings.Contains(got, "offered 0x23") {
+				t.Errorf("got %q", got)
+			}
+			time.Sleep(4 * time.Minute)
+			w.is("one-76 ok bme280; two-23 offered bh1750|pcf8574; two-76 ok bme280-2")
+			if got := w.happened(); !strings.Contains(got, "bus.free") || recovered != 3 {
+				t.Errorf("got %q after %d recoveries", got, recovered)
+			}
+		})
+	})
+}
+
+func TestABusThatIsUnpluggedComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+		w := newWorld(t, t.TempDir(), plugged("usb", b))
+		w.run(func() {
+			time.Sleep(time.Second)
+			w.expect("found 0x76 bme280")
+			w.mu.Lock()
+			list := w.buses
+			w.buses = nil
+			w.mu.Unlock()
+			w.Rescan()
+			time.Sleep(time.Second)
+			w.expect("gone 0x76 bme280")
+			w.is("")
+			w.mu.Lock()
+			w.buses = list
+			w.mu.Unlock()
+			w.Rescan()
+			time.Sleep(time.Second)
+			w.is("usb-76 ok bme280")
+		})
+	})
+}
+
+const divides = `name = "odd"
+title = "x"
+datasheet = "x"
+addresses = [0x31]
+interval = "1s"
+measure = [ { write = [0x00], read = 1, into = "a" } ]
+[fields]
+a = { in = "a", at = 0, type = "u8" }
+[[value]]
+name = "x_c"
+title = "x"
+formula = "1 / a"
+range = [-1000, 1000]
+[[value]]
+name = "y_c"
+title = "y"
+formula = "a + 1"
+range = [-1000, 1000]
+`
+
+// registers is a chip with registers that a test sets.
+type registers struct {
+	mu  sync.Mutex
+	reg [256]byte
+	at  byte
+}
+
+func (c *registers) Tx(w, r []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(w) > 0 {
+		c.at = w[0]
+	}
+	for i := range r {
+		r[i] = c.reg[c.at+byte(i)]
+	}
+	return nil
+}
+
+func (c *registers) set(at, v byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reg[at] = v
+}
+
+// TestTemplatesAreLoadedLive: a good one at once, a bad one is one event and leaves the
+// good one in use, and arithmetic that goes wrong is one value's alone.
+func TestTemplatesAreLoadedLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		chip := &registers{}
+		b.Attach(0x31, chip)
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		file := filepath.Join(w.Templates, "odd.toml")
+		put := func(text string) {
+			t.Helper()
+			if err := os.MkdirAll(w.Templates, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.run(func() {
+			time.Sleep(time.Second)
+			w.is("one-31 offered")
+			w.happened()
+			put(divides)
+			time.Sleep(20 * time.Second)
+			w.is("one-31 offered odd")
+			w.expect("template.loaded odd")
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x31, Chip: "odd"}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			w.is("one-31 ok odd!")
+			s := w.Inventory().Sensors[0]
+			if !strings.Contains(s.Problem, "x_c") {
+				t.Errorf("the problem is %q, want a division by zero", s.Problem)
+			}
+			r, err := w.apart.Collect(t.Context(), time.Second)
+			if err != nil || len(r) != 2 || r[0].Value.Present || r[1].Value != wire.Int(100) {
+				t.Errorf("got %+v, %v", r, err)
+			}
+			chip.set(0, 2)
+			time.Sleep(10 * time.Second)
+			if s := w.Inventory().Sensors[0]; s.Problem != "" {
+				t.Errorf("the problem is %q still", s.Problem)
+			}
+			w.happened()
+			put(strings.Replace(divides, "[0x00]", "[0x100]", 1))
+			time.Sleep(time.Minute)
+			if got := w.happened(); strings.Count(got, "template.invalid odd odd.toml:6") != 1 || strings.Contains(got, "gone") {
+				t.Errorf("got %q", got)
+			}
+			w.is("one-31 ok odd!")
+			if p := w.Inventory().Templates[0].Problem; !strings.Contains(p, "odd.toml:6") {
+				t.Errorf("the template's problem is %q", p)
+			}
+			put(strings.Replace(divides, "a + 1", "a + 2", 1))
+			time.Sleep(time.Minute + 20*time.Second)
+			w.is("one-31 ok odd!")
+			if r, err := w.apart.Collect(t.Context(), time.Second); err != nil || r[1].Value != wire.Int(400) {
+				t.Errorf("with the new template: %+v, %v", r, err)
+			}
+			trial, err := w.Try(t.Context(), model.SensorCommand{Bus: "one", Address: 0x31, Chip: "odd"}, []byte(divides))
+			if err != nil || len(trial.Transactions) != 1 || *trial.Values[0].Value != 0.5 {
+				t.Errorf("got %+v, %v", trial, err)
+			}
+			if err := w.DeleteTemplate("odd"); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Second)
+			w.is("one-31 failed odd!")
+			if err := w.PutTemplate("odd", []byte("name = 1")); err == nil {
+				t.Error("a bad template was kept")
+			}
+			if err := w.PutTemplate("odd", []byte(divides)); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Second)
+			w.is("one-31 ok odd!")
+		})
+	})
+}
+
+// waits asks until the chip says that it is ready, which it need not ever be.
+const waits = `name = "slow"
+title = "x"
+datasheet = "x"
+addresses = [0x31]
+interval = "1s"
+measure = [ { write = [0x00], read = 1, until = { value = 1, every = "10ms", limit = "10s" }, into = "a" } ]
+[fields]
+a = { in = "a", at = 0, type = "u8" }
+[[value]]
+name = "x_c"
+title = "x"
+formula = "a"
+range = [-1000, 1000]
+`
+
+// TestATemplateThatWaitsForEver holds up nobody, on its own bus either.
+func TestATemplateThatWaitsForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		chip := &registers{}
+		b.Attach(0x31, chip)
+		b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		w.run(func() {
+			if err := w.PutTemplate("slow", []byte(waits)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x31, Chip: "slow"}); err != nil {
+				t.Fatal(err)
+			}
+			w.is("one-31 failed slow!; one-76 ok bme280")
+			chip.set(0, 1)
+			time.Sleep(2 * time.Minute)
+			w.is("one-31 ok slow!; one-76 ok bme280")
+			chip.set(0, 0)
+			time.Sleep(5 * time.Second) // it is being read in vain
+			began := time.Now()
+			r, err := w.apart.Collect(t.Context(), time.Minute)
+			if took := time.Since(began); err != nil || len(r) != 3 || !r[0].Value.Present || took > time.Second {
+				t.Errorf("the other chip: %+v, %v after %v", r, err, took)
+			}
+			time.Sleep(2 * time.Minute)
+			w.is("one-31 failed slow!; one-76 ok bme280")
+			if p := w.Inventory().Sensors[0].Problem; !strings.Contains(p, "after 10s expected") {
+				t.Errorf("the problem is %q", p)
+			}
+		})
+	})
+}
+
+// TestNothingIsKeptWhereTheCardTakesNothing, and all works.
+func TestNothingIsKeptWhereTheCardTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		b.Attach(0x23, chips.NewBH1750(100))
+		w := newWorld(t, "/proc/halo", plugged("one", b)) // nobody can write there
+		w.run(func() {
+			time.Sleep(time.Second)
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x23, Chip: "bh1750"}); err != nil {
+				t.Error(err)
+			}
+			if err := w.PutTemplate("odd", []byte(divides)); err == nil {
+				t.Error("a template was kept where nothing can be")
+			}
+			time.Sleep(2 * time.Minute)
+			w.is("one-23 ok bh1750!")
+		})
+	})
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "sensors.json"), []byte("[{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if w := newWorld(t, dir); len(w.events) != 1 || !strings.HasPrefix(w.events[0], "assignments.lost") {
+		t.Errorf("a damaged file: %v", w.events)
+	}
+}
+
+// TestOutputsOfAChip are safe at the start, driven by name, and safe at the end.
+func TestOutputsOfAChip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		relays := chips.NewPCF8574()
+		b.Attach(0x20, relays)
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		w.run(func() {
+			time.Sleep(time.Second)
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x20, Chip: "pcf8574", Label: "relays", Params: map[string]float64{"active_low": 0}}); err != nil {
+				t.Fatal(err)
+			}
+			if s := relays.State(); s != 0 {
+				t.Errorf("at the start: %08b", s)
+			}
+			if err := w.Send(t.Context(), "relays", "out2", 1); err != nil {
+				t.Error(err)
+			}
+			if s := relays.State(); s != 2 {
+				t.Errorf("with the second on: %08b", s)
+			}
+			if o := w.Outputs(); len(o) != 1 || len(o["relays"]) != 8 {
+				t.Errorf("got %v", o)
+			}
+			for _, no := range []string{"out9", ""} {
+				if err := w.Send(t.Context(), "relays", no, 1); !errors.Is(err, sensors.ErrNoOutput) {
+					t.Errorf("%q: got %v", no, err)
+				}
+			}
+			time.Sleep(3 * time.Minute)
+			if s := relays.State(); s != 2 {
+				t.Errorf("after looks at it: %08b", s)
+			}
+		})
+		if s := relays.State(); s != 0 {
+			t.Errorf("at the end: %08b", s)
+		}
+	})
+}
+
+func TestADisplayShowsHowTheDeviceIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		panel := chips.NewSSD1306()
+		b.Attach(0x3C, panel)
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		w.run(func() {
+			time.Sleep(time.Second)
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x3C, Chip: "ssd1306"}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(7 * time.Second)
+			if s := w.Inventory().Sensors[0]; s.Role != model.Send || s.State != model.SensorOK {
+				t.Errorf("got %+v", s)
+			}
+			lit := false
+			for x := range 24 {
+				for y := range 8 {
+					lit = lit || panel.Lit(x, y)
+				}
+			}
+			if !lit {
+				t.Error("it shows nothing")
+			}
+		})
+	})
+}
+
+// deviceClock is the device's clock, of a test.
+type deviceClock struct {
+	mu      sync.Mutex
+	quality model.ClockQuality
+	offered []time.Time
+}
+
+func (c *deviceClock) Quality() model.ClockQuality {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.quality
+}
+
+func (c *deviceClock) Offer(_ context.Context, t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.offered, c.quality = append(c.offered, t), model.ClockRTC
+	return nil
+}
+
+// TestAClockOnABusTellsTheTimeAndIsTold.
+func TestAClockOnABusTellsTheTimeAndIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		chip := chips.NewDS3231(time.Time{}, 20)
+		b.Attach(0x68, chip)
+		if err := i2c.NewClock(b, 0x68).SetTime(t.Context(), time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)); err != nil {
+			t.Fatal(err) // a new one knows that it was never set
+		}
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		clock := &deviceClock{quality: model.ClockNone}
+		w.Clock = clock
+		w.run(func() {
+			time.Sleep(time.Second)
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x68, Chip: "ds3231"}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(3 * time.Minute)
+			clock.mu.Lock()
+			if len(clock.offered) != 1 || clock.offered[0].Year() != 2031 {
+				t.Errorf("offered: %v; there is %+v", clock.offered, w.Inventory().Sensors)
+			}
+			clock.quality = model.ClockGateway
+			clock.mu.Unlock()
+			time.Sleep(2 * time.Minute)
+			if off := time.Since(chip.Now()).Abs(); off > 2*time.Second {
+				t.Errorf("the chip is %v off", off)
+			}
+		})
+	})
+}
