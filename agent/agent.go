@@ -1,7 +1,7 @@
 // Package agent is halo-agent, the data plane of a node: it samples, keeps
 // what was read, and sends it to the gateway until it is acknowledged. It waits
 // for halo-mesh, which knows who the node is and what time it is, and says in
-// /health what is missing.
+// /health what is missing; outputs, buttons and lamps wait for nobody.
 package agent
 
 import (
@@ -59,6 +59,8 @@ type agent struct {
 	power    *powered
 	chips    *chipOutputs
 	spool    *spool.Spool
+	news     news
+	reset    *request // nil: there is no card to write one on
 	where    *whereabouts
 	cameras  *camera.Service
 
@@ -87,9 +89,18 @@ func Run(ctx context.Context, c Config) error {
 	if err := a.lookAtBoard(); err != nil {
 		return err
 	}
+	a.reset = a.newRequest()
+	a.withdrawOld()
 	a.where, a.lamps = newWhereabouts(a), a.newLamps()
+	a.outputs = output.New(output.Config{
+		Board: a.hardware.board, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: c.Log, Event: a.news.add,
+	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { a.where.run(ctx); return nil }) // before all else: it may know what time it is
+	// A siren is to stop and a button to work with a halo-mesh that never answers, too.
+	g.Go(func() error { a.outputs.Run(ctx); return nil })
+	g.Go(func() error { a.watchButtons(ctx); return nil })
+	g.Go(func() error { a.watchBoard(ctx); return nil })
 	g.Go(func() error { return local.Serve(ctx, c.path(paths.AgentSocket), a.handler()) })
 	g.Go(func() error { return a.watchMesh(ctx) })
 	g.Go(func() error { a.watchClients(ctx); return nil })
@@ -125,14 +136,14 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	}
 	a.seen.opened(a.spool)
 	a.tellConfig(wrong)
+	if err := a.news.open(a.spool); err != nil {
+		a.log.Warn("events are lost", "err", err)
+	}
 	if err := a.collectors(set); err != nil {
 		return err
 	}
 	a.sensing()
 	a.chips = &chipOutputs{bus: a.sensors, reached: a.reached.Load, note: a.note, log: a.log, driven: map[string]time.Time{}}
-	a.outputs = output.New(output.Config{
-		Board: a.hardware.board, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: a.log, Event: a.spool.AddEvent,
-	})
 	a.openCameras(network)
 	commands := a.commands(network)
 	a.log.Info("halo-agent runs", "boot", a.id.BootCounter, "gateway", a.settings.Gateway)
@@ -159,13 +170,10 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		g.Go(func() error { commands.Run(inner); return nil })
 	}
 	g.Go(func() error { a.forwardEvents(inner); return nil })
-	g.Go(func() error { a.watchBoard(inner); return nil })
 	g.Go(func() error { a.sense(inner); return nil })
 	g.Go(func() error { a.watchBuses(inner); return nil })
 	g.Go(func() error { a.power.shutdowns(inner); return nil })
 	g.Go(func() error { a.chips.run(inner); return nil })
-	g.Go(func() error { a.outputs.Run(inner); return nil })
-	g.Go(func() error { a.watchButtons(inner); return nil })
 	g.Go(func() error { a.cameras.Run(inner); return nil })
 	g.Go(func() error { a.cameras.Serve(inner, a.overlay); return nil })
 	err = g.Wait()

@@ -4,14 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
 	"halo.internal/agent/reset"
-	"halo.internal/agent/spool"
 	"halo.internal/drivers/board"
 	"halo.internal/hal/card"
 	"halo.internal/hal/gpio"
@@ -21,26 +21,77 @@ import (
 	"halo.internal/model/paths"
 )
 
-// forget returns what asks for the factory reset at the next start; nil where there is
-// no card to write that on.
-func (a *agent) forget() func(by string) error {
+// request is the request for the factory reset on the card.
+type request struct {
+	open func() (disk, error)
+	note func(by string) // that it was withdrawn
+	mu   sync.Mutex      // one writes at a time
+}
+
+var _ reset.Request = (*request)(nil)
+
+// disk is a disk that is open.
+type disk interface {
+	card.Device
+	io.Closer
+}
+
+// newRequest returns nil where there is no card to write a request on.
+func (a *agent) newRequest() *request {
 	if a.Root != "" {
 		return nil // a test
 	}
-	return func(by string) error {
+	return &request{note: a.noteWithdrawn, open: func() (disk, error) {
 		b, err := os.ReadFile(paths.BootReport)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		var r model.BootReport
 		if err := json.Unmarshal(b, &r); err != nil {
-			return err
+			return nil, err
 		}
-		disk, err := card.OpenRoot(r.Disk)
-		if err != nil {
-			return err
-		}
-		return errors.Join(card.NewReset(disk).Ask(by), disk.Close())
+		return card.OpenRoot(r.Disk)
+	}}
+}
+
+func (a *agent) noteWithdrawn(by string) {
+	a.Log.Warn("the factory reset is withdrawn: no start has begun with it", "by", by)
+	a.noteBoard(model.Warning, "agent.reset.withdrawn", "no factory reset: no start has begun with it", map[string]string{"by": by})
+}
+
+func (r *request) with(do func(card.Reset) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d, err := r.open()
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(card.NewReset(d)), d.Close())
+}
+
+// Ask implements reset.Request.
+func (r *request) Ask(by string) error { return r.with(func(c card.Reset) error { return c.Ask(by) }) }
+
+// Withdraw implements reset.Request.
+func (r *request) Withdraw() (by string, err error) {
+	err = r.with(func(c card.Reset) (err error) {
+		by, err = c.Withdraw()
+		return err
+	})
+	if err == nil && by != "" {
+		r.note(by)
+	}
+	return by, err
+}
+
+// withdrawOld withdraws a request that a process before has made, whose start did not
+// come about: it would be another one's some day.
+func (a *agent) withdrawOld() {
+	if a.reset == nil {
+		return
+	}
+	if _, err := a.reset.Withdraw(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.Log.Warn("whether a factory reset is asked for is not known", "err", err)
 	}
 }
 
@@ -50,8 +101,7 @@ const buttonAgain = time.Minute
 
 // watchButtons watches the buttons that the board had at the start.
 func (a *agent) watchButtons(ctx context.Context) {
-	forget := a.forget()
-	if forget == nil {
+	if a.reset == nil {
 		return
 	}
 	b := a.hardware.board()
@@ -59,22 +109,22 @@ func (a *agent) watchButtons(ctx context.Context) {
 	defer all.Wait()
 	for _, v := range b.Buttons {
 		if v.Does == board.FactoryReset {
-			all.Go(func() { a.watchButton(ctx, b.Line(v.Line), v, forget) })
+			all.Go(func() { a.watchButton(ctx, b.Line(v.Line), v) })
 		}
 	}
 }
 
-func (a *agent) watchButton(ctx context.Context, line string, v model.BoardButton, forget func(string) error) {
+func (a *agent) watchButton(ctx context.Context, line string, v model.BoardButton) {
 	hold := time.Duration(v.HoldS * float64(time.Second))
 	if hold == 0 {
 		hold = board.HoldS * time.Second
 	}
 	last := ""
 	for ctx.Err() == nil {
-		err := a.pressed(ctx, line, v, hold, forget)
+		err := a.pressed(ctx, line, v, hold)
 		if err != nil && ctx.Err() == nil && err.Error() != last {
 			last = err.Error()
-			a.log.Warn("a button is not watched", "button", v.Name, "err", err)
+			a.Log.Warn("a button is not watched", "button", v.Name, "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -84,7 +134,7 @@ func (a *agent) watchButton(ctx context.Context, line string, v model.BoardButto
 }
 
 // pressed watches a button until its line fails.
-func (a *agent) pressed(ctx context.Context, line string, v model.BoardButton, hold time.Duration, forget func(string) error) error {
+func (a *agent) pressed(ctx context.Context, line string, v model.BoardButton, hold time.Duration) error {
 	bias := map[string]gpio.Bias{"pull-up": gpio.PullUp, "pull-down": gpio.PullDown, "none": gpio.NoBias}[v.Bias]
 	if v.Bias == "" {
 		if bias = gpio.PullUp; v.High {
@@ -97,9 +147,9 @@ func (a *agent) pressed(ctx context.Context, line string, v model.BoardButton, h
 	}
 	defer in.Close()
 	return reset.Button{
-		Name: v.Name, Pin: in, ActiveHigh: v.High, Hold: hold, Lamps: a.countdown, Log: a.log,
+		Name: v.Name, Pin: in, ActiveHigh: v.High, Hold: hold, Lamps: a.countdown, Log: a.Log,
 		Reset: func(by string) error {
-			return a.startOver(ctx, by, forget, local.NewSupervisor(a.path(paths.GokrazySocket)).Reboot)
+			return a.startOver(ctx, by, a.reset, local.NewSupervisor(a.path(paths.GokrazySocket)).Reboot)
 		},
 		Stuck: func() {
 			a.noteBoard(model.Warning, "agent.button.stuck", "the reset button is held for good: nothing is reset", map[string]string{"button": v.Name})
@@ -112,18 +162,16 @@ const tellWait = 10 * time.Second
 
 // startOver has the next start, which follows at once, be the factory reset. The gateway
 // hears of it before, where it is within reach.
-func (a *agent) startOver(ctx context.Context, by string, forget func(string) error, reboot func(context.Context) error) error {
-	if err := forget(by); err != nil {
+func (a *agent) startOver(ctx context.Context, by string, r reset.Request, reboot func(context.Context) error) error {
+	if err := r.Ask(by); err != nil {
 		return err
 	}
-	a.log.Warn("factory reset at the next start, which is now", "by", by)
+	a.Log.Warn("factory reset at the next start, which is now", "by", by)
 	a.noteBoard(model.Warning, "agent.reset", "factory reset: the device forgets its identity, its network and all that it has stored", map[string]string{"by": by})
 	limit, cancel := context.WithTimeout(ctx, tellWait)
 	defer cancel()
-	every(limit, tellWait/100, func() bool {
-		return !slices.ContainsFunc(a.spool.Items(), func(i spool.Item) bool { return i.Kind == spool.Event && i.Urgent })
-	})
-	return reboot(ctx)
+	every(limit, tellWait/100, a.news.toldAll)
+	return reset.Restart(ctx, r, reboot)
 }
 
 // countdown shows by the lamps how long the button is held, and what they showed before
@@ -137,12 +185,12 @@ func (a *agent) countdown(ctx context.Context, hold time.Duration) {
 	}
 	before, err := led.States(leds)
 	if err != nil {
-		a.log.Warn("the lamps do not count down", "err", err)
+		a.Log.Warn("the lamps do not count down", "err", err)
 		return
 	}
 	began := time.Now()
 	err = led.BlinkBy(ctx, leds, func(int) time.Duration { return reset.Rhythm(time.Since(began), hold) })
 	if err := errors.Join(err, led.Restore(class, before)); err != nil {
-		a.log.Warn("the lamps", "err", err)
+		a.Log.Warn("the lamps", "err", err)
 	}
 }

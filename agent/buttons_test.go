@@ -4,15 +4,57 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"halo.internal/agent/spool"
+	"halo.internal/hal/card"
 	"halo.internal/model"
 	"halo.internal/model/wire"
 )
+
+// asked is the request for a reset.
+type asked struct {
+	by  string
+	err error
+}
+
+func (a *asked) Ask(by string) error              { a.by = by; return a.err }
+func (a *asked) Withdraw() (by string, err error) { return a.by, a.err }
+
+// A process that ends before the machine has started anew leaves a request: the next one
+// withdraws it, and the gateway hears of that.
+func TestAnOldRequestIsWithdrawn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	open := func() (disk, error) { return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) }
+	f, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.Truncate(path, 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	a := &agent{Config: Config{Log: slog.New(slog.DiscardHandler)}}
+	a.reset = &request{open: open, note: a.noteWithdrawn}
+	a.withdrawOld()
+	if len(a.news.early) != 0 {
+		t.Error("what nobody has asked for is withdrawn")
+	}
+	if err := a.reset.Ask("button b"); err != nil {
+		t.Fatal(err)
+	}
+	a.withdrawOld()
+	if by, err := card.NewReset(f).Begin(card.NewVault(f)); by != "" || err != nil {
+		t.Errorf("the next start resets for %q, %v", by, err)
+	}
+	if len(a.news.early) != 1 {
+		t.Errorf("%d events, want one", len(a.news.early))
+	}
+}
 
 // The gateway hears of a reset before the node forgets it, and a node that does not reach
 // it is reset all the same.
@@ -32,8 +74,10 @@ func TestAFactoryResetIsToldBefore(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				a := &agent{log: quiet, spool: s}
-				begin, by := time.Now(), ""
+				a := &agent{Config: Config{Log: quiet}, news: news{spool: s}}
+				begin, r := time.Now(), &asked{}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
 				if tc.acked {
 					time.AfterFunc(3*time.Second-time.Millisecond, func() {
 						for _, i := range s.Items() {
@@ -41,21 +85,22 @@ func TestAFactoryResetIsToldBefore(t *testing.T) {
 						}
 					})
 				}
-				err = a.startOver(t.Context(), "button b", func(who string) error { by = who; return nil }, func(context.Context) error {
+				err = a.startOver(ctx, "button b", r, func(context.Context) error {
 					if d := time.Since(begin); d != tc.after {
 						t.Errorf("it starts anew after %v, want %v", d, tc.after)
 					}
+					cancel() // the machine ends, and with it this process
 					return nil
 				})
-				if err != nil || by != "button b" {
-					t.Errorf("got %v, asked by %q", err, by)
+				if !errors.Is(err, context.Canceled) || r.by != "button b" {
+					t.Errorf("got %v, asked by %q", err, r.by)
 				}
 			})
 		})
 	}
 	broken := errors.New("the card takes nothing")
-	a := &agent{log: slog.New(slog.DiscardHandler)}
-	err := a.startOver(t.Context(), "b", func(string) error { return broken }, func(context.Context) error { t.Error("it starts anew for nothing"); return nil })
+	a := &agent{Config: Config{Log: slog.New(slog.DiscardHandler)}}
+	err := a.startOver(t.Context(), "b", &asked{err: broken}, func(context.Context) error { t.Error("it starts anew for nothing"); return nil })
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}

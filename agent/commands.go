@@ -33,7 +33,7 @@ func (a *agent) commands(network string) *command.Engine {
 			}
 			return ""
 		},
-		Outputs: outputs{a.outputs, a.chips}, Node: a.id.Key.ID(), Role: a.Role, Forget: a.forget(),
+		Outputs: outputs{a.outputs, a.chips}, Node: a.id.Key.ID(), Role: a.Role,
 		LEDs: filepath.Join(a.Root, led.Class), LEDState: a.path(paths.RunLEDs), TakeLEDs: a.lamps.Take,
 		Sensors: a.sensors,
 		Config:  func() model.AgentConfig { return a.settings.told() },
@@ -41,6 +41,9 @@ func (a *agent) commands(network string) *command.Engine {
 			s, err := a.configure(c)
 			return s.told(), err
 		},
+	}
+	if a.reset != nil {
+		device.Reset = a.reset
 	}
 	if err := device.RestoreLEDs(); err != nil {
 		a.log.Warn("LEDs may show what they showed when the process died", "err", err)

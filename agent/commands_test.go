@@ -197,7 +197,7 @@ func TestAnOperatorsCommandReachesTheBoard(t *testing.T) {
 		can = o.must("node", "capabilities", "gateway")
 		return strings.Contains(can, "reboot")
 	})
-	for _, want := range []string{`locate +yes`, `scan +yes`, `restart +yes`, `set-output +yes`, `speed-test +no +no-overlay`} {
+	for _, want := range []string{`locate +yes`, `scan +yes`, `restart +yes`, `set-output +no +no-output`, `speed-test +no +no-overlay`} {
 		if !regexp.MustCompile(want).MatchString(can) {
 			t.Errorf("capabilities lack %q:\n%s", want, can)
 		}

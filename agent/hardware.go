@@ -47,7 +47,7 @@ func (a *agent) watchBoard(ctx context.Context) {
 	told := model.BoardRef{}
 	every(ctx, boardEvery, func() bool {
 		if err := a.lookAtBoard(); err != nil {
-			a.log.Warn("the board is not looked at", "err", err)
+			a.Log.Warn("the board is not looked at", "err", err)
 			return false
 		}
 		now := a.hardware.known().Ref
@@ -63,8 +63,8 @@ func (a *agent) watchBoard(ctx context.Context) {
 }
 
 func (a *agent) noteBoard(s model.Severity, kind, text string, fields map[string]string) {
-	if err := a.spool.AddEvent(kind, s, text, fields); err != nil {
-		a.log.Warn("event is lost", "err", err)
+	if err := a.news.add(kind, s, text, fields); err != nil {
+		a.Log.Warn("event is lost", "err", err)
 	}
 }
 

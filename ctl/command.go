@@ -144,9 +144,8 @@ they did before. Haloctl waits until they are done.`, cobra.ExactArgs(1), func([
 }
 
 func (a *app) nodeOutput() *cobra.Command {
-	return a.commandTo("set-output NODE OUTPUT on|off|PERCENT", "switch an output of a node", `Set-output switches an output of the node: one that its board file names, or a pin of
-its header that nothing else uses (haloctl board NODE shows both). An output that
-pulses takes per cent, such as 40.
+	return a.commandTo("set-output NODE OUTPUT on|off|PERCENT", "switch an output of a node", `Set-output switches an output of the node: one that its board file names (haloctl board
+NODE shows them). An output that pulses takes per cent, such as 40.
 
 An output goes to its safe state, off unless the board file says otherwise, when the
 node has not reached the gateway for five minutes, and at each start.`, cobra.ExactArgs(3), func(args []string) (model.Command, error) {

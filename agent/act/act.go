@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"halo.internal/agent/command"
+	"halo.internal/agent/reset"
 	"halo.internal/local"
 	"halo.internal/model"
 	"halo.internal/model/paths"
@@ -48,7 +49,7 @@ type Device struct {
 	Outputs    Outputs                     // nil: it drives none
 	Node       string                      // canonical ID
 	Role       model.Role
-	Forget     func(by string) error    // asks for the factory reset at the next start; nil: it cannot
+	Reset      reset.Request            // asks for the factory reset at the next start; nil: it cannot
 	LEDs       string                   // class directory
 	LEDState   string                   // file for what they showed
 	TakeLEDs   func() (give func())     // has nobody else use them until give; nil: nobody does
@@ -81,15 +82,13 @@ func (d Device) reset(_ context.Context, t *command.Task) (command.Result, error
 	if t.Command.Reset.Confirm != d.Node {
 		return command.Result{}, model.RefuseCommand(model.CodeInvalid, "confirm: expected %s, which this node is", d.Node)
 	}
-	if err := d.Forget(t.By); err != nil {
+	if err := d.Reset.Ask(t.By); err != nil {
 		return command.Result{}, err
 	}
 	d.Log.Warn("factory reset at the next start, which is now", "by", t.By)
 	time.AfterFunc(resetPause, func() {
-		limit, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := d.Supervisor.Reboot(limit); err != nil {
-			d.Log.Error("the machine does not start anew: take its power away", "err", err)
+		if err := reset.Restart(context.Background(), d.Reset, d.Supervisor.Reboot); err != nil {
+			d.Log.Error("no factory reset", "err", err)
 		}
 	})
 	return command.Result{Value: map[string]any{"restarts_in_s": int(resetPause / time.Second)}}, nil
@@ -131,7 +130,7 @@ func Actions(d Device) map[model.CommandKind]command.Action {
 		model.CommandSpeedTest:  {Able: d.overlaid, Do: d.speedTest},
 		model.CommandSpeedServe: {Able: d.overlaid, Do: d.speedServe},
 	}
-	if d.Forget != nil {
+	if d.Reset != nil {
 		all[model.CommandReset] = command.Action{Able: d.mayForget, Do: d.reset}
 	}
 	if d.Outputs != nil {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"halo.internal/agent/command"
+	"halo.internal/agent/reset"
 	"halo.internal/local"
 	"halo.internal/model"
 )
@@ -174,17 +175,27 @@ func TestWhatCannotBe(t *testing.T) {
 	}
 }
 
-// Who resets a node says which; a gateway is not reset from afar.
+// asked is the request for a reset.
+type asked struct{ by string }
+
+func (a *asked) Ask(by string) error { a.by = by; return nil }
+func (a *asked) Withdraw() (by string, err error) {
+	by, a.by = a.by, ""
+	return by, nil
+}
+
+// Who resets a node says which; a gateway is not reset from afar. A machine that does not
+// start anew is not reset some day later.
 func TestFactoryReset(t *testing.T) {
 	b := newBoard()
-	by := ""
-	b.Node, b.Forget = "n-me", func(who string) error { by = who; return nil }
+	var request asked
+	b.Node, b.Reset = "n-me", &request
 	confirm := func(id string) model.Command {
 		return model.Command{Kind: model.CommandReset, Reset: &model.ResetCommand{Confirm: id}}
 	}
 	_, err := do(t.Context(), b, confirm("n-other"))
 	code(t, err, model.CodeInvalid)
-	if by != "" {
+	if request.by != "" {
 		t.Error("another node's reset was asked for")
 	}
 	b.Role = model.RoleGateway
@@ -193,24 +204,37 @@ func TestFactoryReset(t *testing.T) {
 	if err := Actions(b.Device)[model.CommandReset].Able(); err != nil {
 		t.Error(err)
 	}
-	synctest.Test(t, func(t *testing.T) {
-		asked := make(chan struct{})
-		b.Supervisor = rebooted{b, asked}
-		r, err := Actions(b.Device)[model.CommandReset].Do(t.Context(), &command.Task{Command: confirm("n-me"), By: "user:anna"})
-		if err != nil || by != "user:anna" || r.Value == nil {
-			t.Errorf("got %+v, %v, by %q", r, err, by)
-		}
-		<-asked
-	})
+	for _, refused := range []error{nil, errors.New("gokrazy refuses")} {
+		synctest.Test(t, func(t *testing.T) {
+			request.by = ""
+			asked := make(chan struct{})
+			b.Supervisor = rebooted{b, asked, refused}
+			r, err := Actions(b.Device)[model.CommandReset].Do(t.Context(), &command.Task{Command: confirm("n-me"), By: "user:anna"})
+			if err != nil || request.by != "user:anna" || r.Value == nil {
+				t.Errorf("got %+v, %v, by %q", r, err, request.by)
+			}
+			<-asked
+			synctest.Wait()
+			if stands := request.by != ""; stands != (refused == nil) {
+				t.Errorf("refused: %v, and the request stands: %v", refused, stands)
+			}
+			time.Sleep(reset.Patience) // the machine goes on
+			synctest.Wait()
+			if request.by != "" {
+				t.Error("a start some day would be a reset")
+			}
+		})
+	}
 }
 
 // rebooted tells when the machine is to start anew.
 type rebooted struct {
 	Supervisor
-	asked chan struct{}
+	asked  chan struct{}
+	refuse error
 }
 
-func (r rebooted) Reboot(context.Context) error { close(r.asked); return nil }
+func (r rebooted) Reboot(context.Context) error { close(r.asked); return r.refuse }
 
 // switched is the outputs of a board.
 type switched map[string]float64

@@ -90,6 +90,24 @@ func (p *played) Open(path string) (Source, error) {
 	return s, nil
 }
 
+// feed has frames come until stop: of a capture's first ones, some come too soon after
+// those of the capture before.
+func (p *played) feed() (stop func()) {
+	end, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case p.frames <- p.picture:
+			case <-end:
+				return
+			}
+			time.Sleep(p.every)
+		}
+	}()
+	return func() { close(end); <-done }
+}
+
 // unplug takes the camera away, in whatever moment.
 func (p *played) unplug() {
 	p.mu.Lock()
@@ -427,32 +445,31 @@ func TestSlowViewer(t *testing.T) {
 }
 
 // What goes out keeps within its bounds.
-func TestBounds(t *testing.T) {
-	begin := time.Unix(1_000_000, 0)
-	for _, tc := range []struct {
-		fps          float64
-		kbit, octets int
-		device       time.Duration
-		frames       int // in 20 s, more or less
-	}{
-		{5, 20000, 1000, 33 * time.Millisecond, 100},
-		{30, 20000, 1000, 33333 * time.Microsecond, 600},
-		{30, 20000, 1000, 40 * time.Millisecond, 500},
-		{5, 80, 10_000, 33 * time.Millisecond, 21},   // 10,000 octets a second, and what there is at first
-		{30, 160, 400_000, 33 * time.Millisecond, 2}, // frames that are 20 s of it
-		{0.1, 20000, 1000, 33 * time.Millisecond, 2},
-	} {
-		p := newPace(tc.fps, tc.kbit)
-		n := 0
-		for at := begin; at.Before(begin.Add(20 * time.Second)); at = at.Add(tc.device) {
-			if p.want(at) {
-				n++
-				p.spend(at, tc.octets)
-			}
-		}
-		if n < tc.frames*9/10 || n > tc.frames*11/10+1 {
-			t.Errorf("%+v: got %d frames", tc, n)
-		}
+// A snapshot now and then, each with a capture of its own, gets no more than a stream.
+func TestSnapshotsAreBound(t *testing.T) {
+	p := newPlayed(t)
+	p.picture = sample(t, 1600, 1200)
+	f := newSite(t, p)
+	s := model.DefaultCameraSettings()
+	s.KbitS = 16 // 2,000 octets a second
+	if owed := len(p.picture) - 2000; owed < 2000*int(patience/time.Second) {
+		t.Fatalf("a picture of %d octets is too small for this test", len(p.picture))
+	}
+	if status, b := f.do("PUT", "/v1/cameras/"+id+"/settings", s); status != http.StatusOK {
+		t.Fatalf("%d %s", status, b)
+	}
+	if status, _ := f.do("GET", "/v1/cameras/"+id+"/snapshot", nil); status != http.StatusOK {
+		t.Fatalf("snapshot: %d", status)
+	}
+	if status, _ := f.do("POST", "/v1/cameras/"+id+"/stop", nil); status != http.StatusOK {
+		t.Fatalf("stop: %d", status)
+	}
+	before := f.camera().Counters
+	_, end := f.watch()
+	defer end()
+	f.until("another capture", func() bool { return f.camera().Counters.Skipped > before.Skipped })
+	if now := f.camera(); now.Counters.Frames != 1 || now.State != model.CameraRunning {
+		t.Errorf("%d pictures, want that the second waits for its time: %+v", now.Counters.Frames, now)
 	}
 }
 
@@ -641,10 +658,11 @@ func TestFewEvents(t *testing.T) {
 	r, end := f.watch()
 	defer end()
 	for range 3 { // it works for an instant, and fails
-		p.frames <- p.picture
+		stop := p.feed()
 		if _, err := r.Next(nil); err != nil {
 			t.Fatal(err)
 		}
+		stop()
 		f.until("the failure", func() bool { return f.camera().State == model.CameraFailed })
 	}
 	f.mu.Lock()
@@ -699,41 +717,52 @@ func TestOneHangs(t *testing.T) {
 	}
 }
 
-// timed is a client that notes for when it has to have taken what is written.
+// timed is a client that notes for when it has to have taken what is written, which after
+// a picture it does not know.
 type timed struct {
 	http.ResponseWriter
-	at   time.Time
-	late bool // something was written before it was known by when
+	at      time.Time
+	late    bool // something was written before it was known by when
+	most    int  // octets at once
+	flushed chan struct{}
 }
 
 func (w *timed) Write(b []byte) (int, error) {
 	w.late = w.late || w.at.IsZero()
+	w.most = max(w.most, len(b))
 	return len(b), nil
 }
-func (w *timed) WriteHeader(int)                     {}
-func (w *timed) FlushError() error                   { return nil }
+func (w *timed) WriteHeader(int) {}
+func (w *timed) FlushError() error {
+	w.at = time.Time{}
+	w.flushed <- struct{}{}
+	return nil
+}
 func (w *timed) SetWriteDeadline(at time.Time) error { w.at = at; return nil }
 
-// The end of a stream is written long after its last picture, and arrives all the same.
+// The end of a stream is written long after its last picture, and arrives all the same. A
+// picture may take as long as it needs, if only it gets on.
 func TestTheEndHasItsTime(t *testing.T) {
 	p := newPlayed(t)
-	p.frames = make(chan []byte)
+	p.frames, p.picture = make(chan []byte), sample(t, 1600, 1200)
 	f := newSite(t, p)
 	f.fast()
 	r := httptest.NewRequestWithContext(t.Context(), "GET", "/v1/cameras/"+id+"/stream", nil)
 	r.SetPathValue("camera", id)
-	w := &timed{ResponseWriter: httptest.NewRecorder()}
+	w := &timed{ResponseWriter: httptest.NewRecorder(), flushed: make(chan struct{})}
 	done := make(chan struct{})
 	go func() { defer close(done); f.stream(w, r) }()
+	<-w.flushed // the head
 	p.frames <- p.picture
-	f.until("a picture", func() bool { return f.camera().Counters.Frames == 1 })
-	time.Sleep(50 * time.Millisecond) // after the picture was written
-	before := time.Now()
+	<-w.flushed
 	if status, _ := f.do("POST", "/v1/cameras/"+id+"/stop", nil); status != http.StatusOK {
 		t.Errorf("stop: %d", status)
 	}
 	<-done
-	if w.late || w.at.Before(before.Add(writeWait)) {
-		t.Errorf("the end had to be written by %s, and it was %s; a picture without a limit: %v", w.at, before, w.late)
+	if w.late || w.at.IsZero() {
+		t.Errorf("the end has the time of the last picture: %v; something had none: %v", w.at.IsZero(), w.late)
+	}
+	if len(p.picture) < 1<<15 || w.most > 1<<13 {
+		t.Errorf("%d octets of %d had to be taken in one time", w.most, len(p.picture))
 	}
 }

@@ -94,9 +94,10 @@ func (u *unit) film(ctx context.Context, settings model.CameraSettings) (worked 
 		return false, err
 	}
 	u.mu.Lock()
+	u.pace = u.pace.As(settings.FPS, settings.KbitS)
+	p := u.pace
 	u.capture = &model.CameraCapture{Format: got.Pixel.String(), Width: got.Width, Height: got.Height, FPS: got.Rate, Since: u.service.Now().UTC()}
 	u.mu.Unlock()
-	p := newPace(settings.FPS, settings.KbitS)
 	var last uint32
 	first := true
 	heard := time.Now()
@@ -161,7 +162,7 @@ func (u *unit) count(f func(*model.CameraCounters)) {
 
 // take makes a picture of a frame, where somebody wants it, and tells whether the camera
 // works.
-func (u *unit) take(f v4l2.Frame, c *converter, p *pace) (ok bool) {
+func (u *unit) take(f v4l2.Frame, c *converter, p *mjpeg.Pace) (ok bool) {
 	now := time.Now()
 	if f.Bad {
 		u.count(func(c *model.CameraCounters) { c.Truncated++ })
@@ -169,11 +170,12 @@ func (u *unit) take(f v4l2.Frame, c *converter, p *pace) (ok bool) {
 	}
 	u.mu.Lock()
 	looking := len(u.viewers)
-	if looking == 0 {
-		u.failure = nil // it sends frames again, which nobody has pictures made of
+	wanted := looking > 0 && p.Want(now)
+	if !wanted {
+		u.failure = nil // it sends frames again, of which no pictures are made
 	}
 	u.mu.Unlock()
-	if looking == 0 || !p.want(now) {
+	if !wanted {
 		u.count(func(c *model.CameraCounters) { c.Skipped++ })
 		return true
 	}
@@ -188,7 +190,7 @@ func (u *unit) take(f v4l2.Frame, c *converter, p *pace) (ok bool) {
 		})
 		return false
 	}
-	p.spend(now, len(picture)*looking)
+	p.Spend(now, len(picture)*looking)
 	u.show(picture)
 	return true
 }

@@ -21,7 +21,7 @@ import (
 
 const (
 	snapshotWait = 20 * time.Second
-	writeWait    = 20 * time.Second // for one picture, on a slow link
+	writeWait    = 20 * time.Second // for one piece of a picture, on a slow link
 	maxConns     = 32
 	sendBuffer   = 32 << 10 // what waits in the kernel is old when it arrives
 	maxBody      = 64 << 10
@@ -145,11 +145,16 @@ func (s *Service) snapshot(w http.ResponseWriter, r *http.Request) {
 		}
 		answer(w, nil, apitype.Refuse(http.StatusServiceUnavailable, "", "no picture came within %s: %s", snapshotWait, detail).After(5*time.Second))
 	case b := <-v.frames:
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeWait)) // no server, no deadline
 		w.Header().Set("Content-Type", "image/jpeg")
 		w.Header().Set("Cache-Control", "no-store")
-		_, _ = w.Write(b) // the client went away: nobody to tell
+		_, _ = slowly(w).Write(b) // the client went away: nobody to tell
 	}
+}
+
+// slowly writes an answer that has time as long as it gets on.
+func slowly(w http.ResponseWriter) io.Writer {
+	c := http.NewResponseController(w)
+	return mjpeg.Slowly(w, func() { _ = c.SetWriteDeadline(time.Now().Add(writeWait)) }) // no server, no deadline
 }
 
 func (s *Service) stream(w http.ResponseWriter, r *http.Request) {
@@ -167,15 +172,14 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request) {
 	if c.Flush() != nil { // so that the client knows that it is served
 		return
 	}
-	for {
+	for out := slowly(w); ; {
 		select {
 		case <-r.Context().Done():
 			return
 		case <-v.end:
 			return
 		case b := <-v.frames:
-			_ = c.SetWriteDeadline(time.Now().Add(writeWait))
-			if mjpeg.WriteFrame(w, b) != nil || c.Flush() != nil {
+			if mjpeg.WriteFrame(out, b) != nil || c.Flush() != nil {
 				return
 			}
 		}

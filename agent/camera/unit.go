@@ -12,6 +12,7 @@ import (
 	"halo.internal/hal/v4l2"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/mjpeg"
 )
 
 // maxViewers of one camera at its node, which are the gateway and who looks here.
@@ -36,7 +37,8 @@ type unit struct {
 	gone     string // why there is no camera any more; empty: there is
 	vanished bool   // the kernel has said so, while it ran
 	capture  *model.CameraCapture
-	failure  error // of the capture, until it works
+	failure  error       // of the capture, until it works
+	pace     *mjpeg.Pace // of the latest capture; nil: there was none
 	counters model.CameraCounters
 }
 

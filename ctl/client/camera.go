@@ -60,7 +60,7 @@ func (c *Client) StopCamera(ctx context.Context, node, camera string) (model.Cam
 
 // CameraSnapshot writes a picture of one.
 func (c *Client) CameraSnapshot(ctx context.Context, node, camera string, w io.Writer) error {
-	return c.call(ctx, request{method: http.MethodGet, path: cameraPath(node, camera) + "/snapshot", most: mjpeg.MaxFrame}, w)
+	return c.call(ctx, request{method: http.MethodGet, path: cameraPath(node, camera) + "/snapshot", most: mjpeg.MaxFrame, wait: 2 * timeout}, w)
 }
 
 // CameraLink makes a link that shows one without a login, and returns it with its

@@ -111,6 +111,7 @@ func TestRefusals(t *testing.T) {
 		"address":             {`0x70`, `0x78`, `mast.toml:22: i2c[0].in_use[0].address: expected 0x03 to 0x77, got 0x78`},
 		"safe":                {`safe = "off"`, `safe = "maybe"`, `mast.toml:27: output[0].safe: expected one of off, on, keep, got "maybe"`},
 		"no output":           {`line = "P5"`, ``, `output[0].line: expected either a line or pwm`},
+		"pulses twice":        {"line = \"P5\"\n", "pwm = { device = \"a.pwm\", channel = 1, hz = 50.0 }\n[[output]]\nname = \"fan\"\npwm = { device = \"a.pwm\", channel = 1, hz = 10.0 }\n", `output[1].pwm.channel: expected a channel of no other output, got 1, which is "siren"`},
 		"header of none":      {"[header]\nname = \"J1\"\ncolumns = 2\n", "[header]\nuse = \"raspi\"\n", "expected one of generic-40, raspberry-pi-bcm2711, raspberry-pi-bcm2837"},
 		"bad bytes":           {`title = "Mast"`, `title = "a\u0007b"`, `mast.toml:2: title: expected one line`},
 		"power":               {"[[output]]", "[power]\nsource = \"sun\"\n[[output]]", `mast.toml:25: power.source: expected one of usb, poe, dc, battery, host, got "sun"`},

@@ -362,7 +362,7 @@ var safe = []model.OutputSafe{"", model.SafeOff, model.SafeOn, model.SafeKeep}
 
 func (c *checker) outputs(b *model.Board) {
 	c.few("output", len(b.Outputs), maxOutputs)
-	names := map[string]bool{}
+	names, channels := map[string]bool{}, map[string]string{}
 	for i, v := range b.Outputs {
 		key := fmt.Sprintf("output[%d]", i)
 		if !outputForm.MatchString(v.Name) || names[v.Name] {
@@ -383,6 +383,11 @@ func (c *checker) outputs(b *model.Board) {
 			if !(p.Hz >= 0.1 && p.Hz <= 1e6) {
 				c.bad(key+".pwm.hz", "expected 0.1 to 1000000, got %v", p.Hz)
 			}
+			at := fmt.Sprintf("%s/%d", p.Device, p.Channel)
+			if other := channels[at]; other != "" {
+				c.bad(key+".pwm.channel", "expected a channel of no other output, got %d, which is %.64q", p.Channel, other)
+			}
+			channels[at] = v.Name
 		}
 		if !slices.Contains(safe, v.Safe) {
 			c.bad(key+".safe", "expected one of %s, got %.40q", words(safe[1:]), v.Safe)

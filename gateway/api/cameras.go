@@ -25,7 +25,7 @@ type CameraPath struct {
 }
 
 const (
-	cameraWrite = 20 * time.Second // for one picture to a client
+	cameraWrite = 20 * time.Second // for one piece of a picture to a client
 	cameraCheck = 5 * time.Second  // between two looks whether the login still holds
 )
 
@@ -249,6 +249,7 @@ func (a *API) stream(hc huma.Context, v *cameras.Viewer, p auth.Principal) {
 	// The end is written too, perhaps long after the last picture, and behind a deadline
 	// that has passed it would be broken TLS.
 	defer func() { _ = c.SetWriteDeadline(time.Now().Add(cameraWrite)) }()
+	out := mjpeg.Slowly(w, func() { _ = c.SetWriteDeadline(time.Now().Add(cameraWrite)) })
 	begun := false
 	check := time.Now()
 	for {
@@ -272,12 +273,11 @@ func (a *API) stream(hc huma.Context, v *cameras.Viewer, p auth.Principal) {
 		if late {
 			continue
 		}
-		_ = c.SetWriteDeadline(time.Now().Add(cameraWrite))
 		if !begun {
 			w.Header().Set("Content-Type", mjpeg.ContentType)
 			begun = true
 		}
-		if mjpeg.WriteFrame(w, picture) != nil || c.Flush() != nil {
+		if mjpeg.WriteFrame(out, picture) != nil || c.Flush() != nil {
 			return
 		}
 	}

@@ -33,9 +33,10 @@ import (
 
 const (
 	askWait      = 20 * time.Second // for a node's answer
-	snapshotWait = 30 * time.Second // for a picture, besides what the node itself waits
+	snapshotWait = 30 * time.Second // for a picture to begin, besides what the node itself waits, and to go on
+	snapshotMost = 55 * time.Second // for all of it: the gateway's clients have a minute
 	linger       = 3 * time.Second  // a stream goes on behind its last viewer
-	quiet        = 3 * time.Minute  // without a picture a stream is over
+	quiet        = 3 * time.Minute  // a stream of which nothing comes is over
 	maxAnswer    = 1 << 20
 	maxText      = 64
 )
@@ -240,6 +241,18 @@ func (s *Service) about(ctx context.Context, ref, camera, method, path string, b
 	if err != nil {
 		return c, err
 	}
+	if c, err = s.say(ctx, n, camera, method, path, body); err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if f := s.feeds[place{n.ID, camera}]; f != nil {
+			f.bound(c.Settings)
+		}
+	}
+	return c, err
+}
+
+// say asks a node about a camera.
+func (s *Service) say(ctx context.Context, n apitype.Node, camera, method, path string, body any) (c model.Camera, err error) {
 	if err := s.ask(ctx, n, method, "/"+camera+path, body, &c); err != nil {
 		return c, err
 	}
@@ -426,7 +439,7 @@ func (s *Service) Snapshot(ctx context.Context, ref, camera string, who Who) ([]
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, snapshotWait)
+	wait, cancel := context.WithTimeout(ctx, snapshotWait)
 	defer cancel()
 	if s.streams(place{n.ID, camera}) {
 		v, err := s.watch(n, camera, who)
@@ -434,27 +447,57 @@ func (s *Service) Snapshot(ctx context.Context, ref, camera string, who Who) ([]
 			return nil, err
 		}
 		defer v.Close()
-		return v.Next(ctx)
+		return v.Next(wait)
 	}
-	over, err := s.fetch(ctx, who)
+	over, err := s.fetch(wait, who)
 	if err != nil {
 		return nil, err
 	}
 	defer over()
-	resp, err := s.request(ctx, n, http.MethodGet, "/"+camera+"/snapshot", nil)
+	b, err := s.still(ctx, n, camera)
 	if err != nil {
 		return nil, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, mjpeg.MaxFrame+1))
-	if err != nil {
-		return nil, unreachable(n, err)
 	}
 	picture, _, err := mjpeg.Clean(make([]byte, 0, len(b)), b)
 	if err != nil {
 		return nil, wrong(n, err) // a node sends what it has checked
 	}
 	return picture, nil
+}
+
+// still asks a node for a picture, which may take its time if only it gets on.
+func (s *Service) still(ctx context.Context, n apitype.Node, camera string) ([]byte, error) {
+	within, cancel := context.WithTimeout(ctx, snapshotMost)
+	defer cancel()
+	stall := time.AfterFunc(snapshotWait, cancel)
+	defer stall.Stop()
+	resp, err := s.request(within, n, http.MethodGet, "/"+camera+"/snapshot", nil)
+	if err == nil {
+		defer resp.Body.Close()
+		var b []byte
+		if b, err = io.ReadAll(io.LimitReader(moving{resp.Body, func() { stall.Reset(snapshotWait) }}, mjpeg.MaxFrame+1)); err == nil {
+			return b, nil
+		}
+		err = unreachable(n, err)
+	}
+	if within.Err() != nil && ctx.Err() == nil { // it took too long
+		err = unreachable(n, context.DeadlineExceeded)
+	}
+	return nil, err
+}
+
+// moving calls renew whenever something has come.
+type moving struct {
+	r     io.Reader
+	renew func()
+}
+
+func (m moving) Read(b []byte) (int, error) {
+	n, err := m.r.Read(b)
+	if n > 0 {
+		m.renew()
+	}
+	return n, err
 }
 
 // fetch waits for room for one more picture that is fetched for itself. Who asks for it

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"halo.internal/agent/camera"
@@ -85,6 +86,34 @@ func newSite(t *testing.T, node http.Handler) *site {
 		server.Close()
 	})
 	return f
+}
+
+// streaming is a node with one camera, which has its settings changed as it is told; of
+// its pictures a handler decides.
+func streaming(s model.CameraSettings, pictures http.HandlerFunc) http.Handler {
+	var mu sync.Mutex // guards s
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/stream") || strings.HasSuffix(r.URL.Path, "/snapshot") {
+			pictures(w, r)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Method == http.MethodPut {
+			s = model.CameraSettings{}
+			if err := json.NewDecoder(r.Body).Decode(&s); err != nil {
+				panic(err)
+			}
+		}
+		_ = json.NewEncoder(w).Encode(model.Camera{CameraBrief: model.CameraBrief{ID: "usb-1"}, State: model.CameraRunning, Settings: s})
+	})
+}
+
+// full are settings that bound as little as they can.
+func full() model.CameraSettings {
+	s := model.DefaultCameraSettings()
+	s.FPS, s.KbitS = 30, 20000
+	return s
 }
 
 // eye is a camera, played behind the interface that the kernel's are behind.
@@ -285,7 +314,7 @@ func TestHostileNode(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range []string{stream.String(), body} {
-			answer.Store(text(200, s))
+			answer.Store(http.HandlerFunc(streaming(full(), text(200, s)).ServeHTTP))
 			v, err := f.Watch(t.Context(), "mast", "usb-1", cameras.Who{Actor: "user:a"})
 			if err != nil {
 				t.Fatal(err)
@@ -320,7 +349,7 @@ func TestANodesClock(t *testing.T) {
 }
 
 func TestBoundsOfViewers(t *testing.T) {
-	f := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	f := newSite(t, streaming(full(), func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}))
@@ -360,7 +389,7 @@ func TestBoundsOfViewers(t *testing.T) {
 func TestFarViewersTakeTurns(t *testing.T) {
 	frame := picture(t)
 	send := make(chan struct{})
-	f := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	f := newSite(t, streaming(full(), func(w http.ResponseWriter, r *http.Request) {
 		for mjpeg.WriteFrame(w, frame) == nil && http.NewResponseController(w).Flush() == nil {
 			select {
 			case <-r.Context().Done():
@@ -402,6 +431,7 @@ func TestFarViewersTakeTurns(t *testing.T) {
 	}
 	each := map[int]int{}
 	for range many * rounds {
+		time.Sleep(20 * time.Millisecond) // by when the settings allow another one
 		send <- struct{}{}
 		if _, err := near.Next(ctx); err != nil { // who is near sees all of them
 			t.Fatal(err)
@@ -417,6 +447,193 @@ func TestFarViewersTakeTurns(t *testing.T) {
 		if each[k] != rounds {
 			t.Errorf("got %v pictures, want %d each", each, rounds)
 		}
+	}
+}
+
+// A node that sends more than its camera's settings allow does not have it go out into the
+// mesh again; settings that allow more hold at once.
+func TestANodeThatIgnoresItsBounds(t *testing.T) {
+	m := image.NewGray(image.Rect(0, 0, 1600, 1200))
+	for i := range m.Pix {
+		m.Pix[i] = byte(i * i >> 6)
+	}
+	var b bytes.Buffer
+	if err := jpeg.Encode(&b, m, nil); err != nil {
+		t.Fatal(err)
+	}
+	s := model.DefaultCameraSettings()
+	s.KbitS = 16 // a quarter more is 2,500 octets a second
+	if b.Len() < 2500*int(2*patience/time.Second) || b.Len() > mjpeg.MaxFrame {
+		t.Fatalf("a picture of %d octets does not suit this test", b.Len())
+	}
+	send := make(chan struct{})
+	f := newSite(t, streaming(s, func(w http.ResponseWriter, r *http.Request) {
+		for {
+			select {
+			case <-r.Context().Done():
+				return
+			case <-send:
+			}
+			if mjpeg.WriteFrame(w, b.Bytes()) != nil || http.NewResponseController(w).Flush() != nil {
+				return
+			}
+		}
+	}))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var viewers []*cameras.Viewer
+	for _, far := range []bool{false, true} {
+		v, err := f.Watch(ctx, "mast", "usb-1", cameras.Who{Actor: "user:a", Far: far})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		viewers = append(viewers, v)
+	}
+	near, far := viewers[0], viewers[1]
+	shown := func(v *cameras.Viewer, within time.Duration) bool {
+		t.Helper()
+		limit, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		_, err := v.Next(limit)
+		if ctx.Err() != nil {
+			t.Fatal("it takes too long")
+		}
+		return err == nil
+	}
+	for k := range 20 {
+		send <- struct{}{}
+		if !shown(near, patience) {
+			t.Fatal("who is near does not see all")
+		}
+		if got := shown(far, time.Millisecond); got && k > 0 {
+			t.Fatalf("picture %d went out into the mesh", k)
+		} else if !got && k == 0 && !shown(far, patience) {
+			t.Fatal("who is far sees nothing")
+		}
+	}
+	fps, kbit := 30.0, 20000
+	if _, err := f.Update(ctx, "mast", "usb-1", etag.Match{}, apitype.UpdateCamera{FPS: &fps, KbitS: &kbit}); err != nil {
+		t.Fatal(err)
+	}
+	for !shown(far, 20*time.Millisecond) {
+		send <- struct{}{}
+		if !shown(near, patience) {
+			t.Fatal("who is near does not see all")
+		}
+	}
+}
+
+// once is a listener of one connection.
+type once struct {
+	conns chan net.Conn
+	done  chan struct{}
+	end   sync.Once
+}
+
+func (o *once) Accept() (net.Conn, error) {
+	select {
+	case c := <-o.conns:
+		return c, nil
+	case <-o.done:
+		return nil, net.ErrClosed
+	}
+}
+func (o *once) Close() error   { o.end.Do(func() { close(o.done) }); return nil }
+func (o *once) Addr() net.Addr { return &net.TCPAddr{} }
+
+// piped connects with a node in the same bubble of time.
+func piped(node http.Handler) func(context.Context, netip.AddrPort) (net.Conn, error) {
+	return func(context.Context, netip.AddrPort) (net.Conn, error) {
+		here, there := net.Pipe()
+		l := &once{conns: make(chan net.Conn, 1), done: make(chan struct{})}
+		l.conns <- there
+		server := &http.Server{Handler: node, ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateClosed {
+				l.Close()
+			}
+		}}
+		go func() { _ = server.Serve(l) }()
+		return here, nil
+	}
+}
+
+// A picture that takes long arrives, as long as it gets on; what does not get on ends.
+func TestPicturesThatTakeLong(t *testing.T) {
+	frame := picture(t)
+	var stream bytes.Buffer
+	if err := mjpeg.WriteFrame(&stream, frame); err != nil {
+		t.Fatal(err)
+	}
+	// slow writes a quarter after each pause, and then no more.
+	slow := func(w http.ResponseWriter, r *http.Request, b []byte, pause time.Duration) {
+		_ = http.NewResponseController(w).Flush()
+		for k := range 4 {
+			select {
+			case <-time.After(pause):
+			case <-r.Context().Done():
+				return
+			}
+			_, _ = w.Write(b[len(b)*k/4 : len(b)*(k+1)/4])
+			_ = http.NewResponseController(w).Flush()
+		}
+	}
+	for name, tc := range map[string]struct {
+		still   bool
+		pause   time.Duration
+		arrives bool
+		after   time.Duration // it is over
+	}{
+		"a stream":               {false, 2 * time.Minute, true, 8*time.Minute + 3*time.Minute},
+		"a stream that stalls":   {false, 4 * time.Minute, false, 3 * time.Minute},
+		"a snapshot":             {true, 12 * time.Second, true, 48 * time.Second},
+		"a snapshot that stalls": {true, 40 * time.Second, false, 30 * time.Second},
+		"a snapshot without end": {true, 20 * time.Second, false, 55 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := cameras.New(cameras.Config{
+					Key: identity.New(), Now: time.Now, Log: slog.New(slog.DiscardHandler),
+					Node: func(context.Context, string) (apitype.Node, error) {
+						return apitype.Node{ID: "n-mast", Name: "mast", OverlayV4: netip.MustParseAddr("10.42.0.7")}, nil
+					},
+					Dial: piped(streaming(full(), func(w http.ResponseWriter, r *http.Request) {
+						if tc.still {
+							slow(w, r, frame, tc.pause)
+							return
+						}
+						slow(w, r, stream.Bytes(), tc.pause)
+						<-r.Context().Done()
+					})),
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- s.Run(ctx) }()
+				defer func() { cancel(); <-done }()
+				begin := time.Now()
+				got, err := []byte(nil), error(nil)
+				if tc.still {
+					got, err = s.Snapshot(ctx, "mast", "usb-1", cameras.Who{Actor: "user:a"})
+				} else {
+					v, watchErr := s.Watch(ctx, "mast", "usb-1", cameras.Who{Actor: "user:a"})
+					if watchErr != nil {
+						t.Fatal(watchErr)
+					}
+					defer v.Close()
+					if got, err = v.Next(ctx); err == nil {
+						if _, over := v.Next(ctx); over == nil {
+							t.Error("another picture came")
+						}
+					}
+				}
+				if arrived := err == nil && bytes.Equal(got, frame); arrived != tc.arrives || time.Since(begin) != tc.after {
+					t.Errorf("%d octets after %v, %v", len(got), time.Since(begin), err)
+				}
+				if p, ok := errors.AsType[*apitype.Problem](err); !tc.arrives && (!ok || p.Status != http.StatusServiceUnavailable) {
+					t.Errorf("got %v", err)
+				}
+			})
+		})
 	}
 }
 

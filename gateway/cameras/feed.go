@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 	"halo.internal/model/mjpeg"
 )
@@ -25,7 +26,13 @@ type feed struct {
 	viewers map[*Viewer]bool // guarded by the service's mu
 	idle    *time.Timer      // likewise
 	turns   uint64           // likewise: that viewers beyond the mesh have had
+	pace    *mjpeg.Pace      // likewise: of what goes out to those; nil: not known yet
 }
+
+// bound has viewers beyond the mesh get no more than the camera's settings allow, whatever
+// its node sends; the service's mu is held. There is some room, as what comes evenly from a
+// camera does not out of a mesh.
+func (f *feed) bound(s model.CameraSettings) { f.pace = f.pace.As(2*s.FPS, s.KbitS+s.KbitS/4) }
 
 // Who is somebody who wants to look.
 type Who struct {
@@ -169,6 +176,13 @@ func (s *Service) over(at place, f *feed, err error) {
 
 // carry takes the stream of a camera from its node until ctx ends.
 func (s *Service) carry(ctx context.Context, n apitype.Node, camera string, f *feed) error {
+	c, err := s.say(ctx, n, camera, http.MethodGet, "", nil)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	f.bound(c.Settings)
+	s.mu.Unlock()
 	resp, err := s.request(ctx, n, http.MethodGet, "/"+camera+"/stream", nil)
 	if err != nil {
 		return err
@@ -176,19 +190,18 @@ func (s *Service) carry(ctx context.Context, n apitype.Node, camera string, f *f
 	defer resp.Body.Close()
 	watch := time.AfterFunc(quiet, f.cancel)
 	defer watch.Stop()
-	r := mjpeg.NewReader(resp.Body)
+	r := mjpeg.NewReader(moving{resp.Body, func() { watch.Reset(quiet) }})
 	for {
 		raw, err := r.Next(nil)
 		if errors.Is(err, io.EOF) {
 			return apitype.Refuse(http.StatusServiceUnavailable, "", "%s has ended the stream: the camera was unplugged, stopped or disabled", n.Name).After(5 * time.Second)
 		}
 		if err != nil && ctx.Err() != nil {
-			return apitype.Refuse(http.StatusServiceUnavailable, "", "no picture of %s came in %s", n.Name, quiet).After(5 * time.Second)
+			return apitype.Refuse(http.StatusServiceUnavailable, "", "nothing of the stream came from %s in %s", n.Name, quiet).After(5 * time.Second)
 		}
 		if err != nil {
 			return unreachable(n, err)
 		}
-		watch.Reset(quiet)
 		picture, _, err := mjpeg.Clean(make([]byte, 0, len(raw)), raw)
 		if err != nil {
 			return wrong(n, err) // a node sends what it has checked
@@ -199,31 +212,38 @@ func (s *Service) carry(ctx context.Context, n apitype.Node, camera string, f *f
 
 // show hands a picture to all that look; of who has not taken the one before, that one
 // is lost. Those beyond the mesh take turns, so that however many they are, no more goes
-// out to them than comes in from the node, which is within the camera's fps and kbit_s.
+// out to them than comes in from the node, and within the camera's fps and kbit_s.
 func (s *Service) show(f *feed, picture []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var next *Viewer
+	now := time.Now()
 	for v := range f.viewers {
 		switch {
-		case !v.who.Far, len(v.frames) > 0: // another picture instead of one costs nothing
+		case !v.who.Far:
 			v.give(picture)
+		case len(v.frames) > 0: // another picture instead of one costs what it is larger
+			f.pace.Spend(now, len(picture)-v.give(picture))
 		case next == nil || v.turn < next.turn:
 			next = v
 		}
 	}
-	if next != nil {
+	if next != nil && f.pace.Want(now) {
 		f.turns++
 		next.turn = f.turns
 		next.give(picture)
+		f.pace.Spend(now, len(picture))
 	}
 }
 
-// give has the latest picture wait; the service's mu is held.
-func (v *Viewer) give(picture []byte) {
+// give has the latest picture wait; the service's mu is held. It returns how large the one
+// was that it took the place of.
+func (v *Viewer) give(picture []byte) (instead int) {
 	select {
-	case <-v.frames:
+	case b := <-v.frames:
+		instead = len(b)
 	default: // it was taken
 	}
 	v.frames <- picture // nobody else puts any in: there is room
+	return instead
 }

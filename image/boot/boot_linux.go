@@ -307,42 +307,32 @@ func (m *machine) mountPerm() error {
 	if !ok {
 		return fmt.Errorf("partition %d: not in the table", permPartition)
 	}
-	by, cleared := m.beginReset(p.Start, p.Size)
 	m.report.Perm = perm.Volume{
-		Fresh:  by != "",
-		Device: m.disk.Node(permPartition), Size: p.Size, Target: filepath.Join(newRoot, paths.Perm),
+		Forgotten: m.beginReset(p.Start, p.Size),
+		Device:    m.disk.Node(permPartition), Size: p.Size, Target: filepath.Join(newRoot, paths.Perm),
 		Scratch: scratch, Template: layout.PermTemplate, SaveMax: ramToSave(), Log: m.log, Superblocks: card.Superblock(m.disk),
 	}.Mount()
-	if cleared && m.report.Perm.State != model.PermVolatile {
-		if err := card.NewReset(m.disk).Done(); err != nil {
-			m.problem("factory reset", err) // a few starts more begin with it
-		}
-	}
 	return nil
 }
 
 // beginReset takes away what the card has of the device beside the file system, where a
-// factory reset was asked for. It returns by whom, and whether nothing of it is left: else
-// the next start has to begin again, as the identity would come back.
-func (m *machine) beginReset(start, size int64) (by string, cleared bool) {
-	by, err := card.NewReset(m.disk).Begin()
+// factory reset was asked for. It returns what ends that once nothing of the file system
+// is left either; nil: nobody has asked for one, or the device goes on as it was.
+func (m *machine) beginReset(start, size int64) (done func() error) {
+	reset := card.NewReset(m.disk)
+	by, err := reset.Begin(card.NewVault(m.disk))
 	if err != nil {
 		m.problem("factory reset", err)
-		return "", false // the next start tries again, if it was asked for
 	}
 	if by == "" {
-		return "", false
+		return nil
 	}
 	m.log.Warn("factory reset: the device forgets its identity, its network and all that it has stored", "by", by)
 	m.report.Reset = by
-	kept := card.NewVault(m.disk).Clear()
-	if kept != nil {
-		m.problem("factory reset", kept)
-	}
 	if err := block.Discard(int(m.disk.Fd()), start, size); err != nil {
 		m.log.Info("the card does not forget by itself: what was on it goes as it is overwritten", "err", err)
 	}
-	return by, kept == nil
+	return reset.Done
 }
 
 // ramToSave is how much of a ruined /perm may be kept in RAM: an eighth of it.

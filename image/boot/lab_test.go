@@ -358,7 +358,7 @@ func TestFactoryReset(t *testing.T) {
 		t.Errorf("the node is still %s", first)
 	}
 	b.powerCut()
-	if by, err := card.NewReset(b.d).Begin(); err != nil || by != "" {
+	if by, err := card.NewReset(b.d).Withdraw(); err != nil || by != "" {
 		t.Errorf("the next start would reset again: %q, %v", by, err)
 	}
 	b.powerOn()

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,9 @@ func TestRepository(t *testing.T) {
 		if strings.HasSuffix(pkg, "/dhcp") || strings.HasSuffix(pkg, "/ntp") {
 			t.Errorf("%s is on the image: addresses and time are HALO's", pkg)
 		}
+	}
+	if !slices.Contains(strings.Fields(m.Kernel.Cmdline), "pinctrl_bcm2835.persist_gpio_outputs=1") {
+		t.Error("outputs of a Raspberry Pi become inputs when halo-agent ends, whatever their safe state is")
 	}
 	list, err := Boards(root)
 	if err != nil {

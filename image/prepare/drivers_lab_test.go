@@ -128,3 +128,20 @@ func TestRadiosAskForFirmware(t *testing.T) {
 		t.Errorf("an image without firmware: %v", err)
 	}
 }
+
+// A parameter that the kernel does not know is left out in silence.
+func TestTheKernelKnowsItsParameters(t *testing.T) {
+	r := realKernel(t)
+	b, err := os.ReadFile(filepath.Join(r.Kernel.Modules, "modules.builtin.modinfo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := strings.Split(string(b), "\x00")
+	for _, p := range strings.Fields(r.Manifest.Kernel.Cmdline) {
+		name, _, _ := strings.Cut(p, "=")
+		module, parameter, ofModule := strings.Cut(name, ".")
+		if ofModule && !slices.ContainsFunc(known, func(s string) bool { return strings.HasPrefix(s, module+".parm="+parameter+":") }) {
+			t.Errorf("%s: no module in the kernel has such a parameter", p)
+		}
+	}
+}

@@ -204,6 +204,50 @@ func TestReplaysChangeNothing(t *testing.T) {
 	}
 }
 
+// TestRecordedFramesKeepNoLink: a peer that lost its power, whose frames somebody goes on
+// repeating, is found to be gone. One that is there and silent keeps its link, as long as
+// nothing else ever came.
+func TestRecordedFramesKeepNoLink(t *testing.T) {
+	for _, heard := range []bool{true, false} {
+		air := fakeair.New(1)
+		a, b := join(t, air, 1, nil), join(t, air, 2, nil)
+		share(t, air, a, b, 1)
+		var sent [][]byte
+		air.Tap = func(_ time.Time, s fakeair.Sent) {
+			if s.Frame.To == a.mac {
+				sent = append(sent, s.Frame.Bytes)
+			}
+		}
+		connect(t, air, a, b)
+		for range 60 { // two checks and more
+			air.Run(2 * time.Second)
+			if heard {
+				a.Heard(air.Now, b.mac)
+				b.Heard(air.Now, a.mac)
+			}
+		}
+		agree(t, a, b)
+		if heard {
+			air.Cut = func(from, _ dot11.MAC) bool { return from == b.mac }
+		}
+		air.Tap = nil
+		began := air.Now
+		for a.State(b.mac) == Estab && air.Now.Sub(began) < time.Hour {
+			for _, f := range sent {
+				air.Inject(a.mac, f)
+			}
+			air.Run(5 * time.Second)
+		}
+		took := air.Now.Sub(began)
+		if most := (doubt + 4) * Wifi.Check; heard && took > most {
+			t.Errorf("the link with a peer that is gone stood for %s, want %s at most", took, most)
+		}
+		if !heard && took < time.Hour {
+			t.Errorf("the link with a silent peer stood for %s", took)
+		}
+	}
+}
+
 // TestUnheardOpenOnALink has an Open that the peer never heard come late, when
 // the link stands: the peer may have begun anew, and has not.
 func TestUnheardOpenOnALink(t *testing.T) {

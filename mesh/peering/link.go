@@ -189,12 +189,19 @@ func (e *Engine) expired(now time.Time, p *peer, l *link) {
 
 // alive notes that the peer says that it has the link.
 func (e *Engine) alive(now time.Time, l *link) {
-	if l.state != Estab {
+	if l.state != Estab || !l.evidence.IsZero() && now.Sub(l.evidence) > doubt*e.checkEvery(l) {
 		return
 	}
 	l.tries, l.answered = 0, now
 	l.timer = now.Add(e.checkEvery(l))
 }
+
+// doubt is for how many checks a peer of whom frames came under the link's keys may be
+// without any, and still be believed what it says of the link: an Open or a Confirm that
+// somebody has recorded is as good as a new one, and would keep the link with one that
+// has lost its power for ever. Batman-adv is never silent for that long. The link ends,
+// and one made anew, with another nonce, proves that its peer is there.
+const doubt = 4
 
 // checkEvery is after what time without a sign a peer is asked whether it has the link:
 // one of both asks, which shows the other as much.

@@ -243,6 +243,44 @@ func (l *lab) carry(a, b end) {
 	}
 }
 
+// chatter has members say something to all every five seconds until the test is over, as
+// those of a mesh that routes do: who was heard and is not any more is doubted.
+func (l *lab) chatter(members ...*member) {
+	ctx, stop := context.WithCancel(l.ctx)
+	done := make(chan struct{})
+	l.t.Cleanup(func() { stop(); <-done })
+	say := func(m *member) {
+		i, err := net.InterfaceByName(m.iface)
+		if err != nil {
+			return // it begins anew
+		}
+		const etherType = 0x88b5 // local experimental 1
+		c, err := packet.Listen(i, packet.Raw, etherType, nil)
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		all := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+		frame := slices.Concat(all, m.mac, []byte{etherType >> 8, etherType & 0xff}, make([]byte, 60))
+		_, _ = c.WriteTo(frame, &packet.Addr{HardwareAddr: all}) // said again soon
+	}
+	go func() {
+		defer close(done)
+		every := time.NewTicker(5 * time.Second)
+		defer every.Stop()
+		for {
+			for _, m := range members {
+				say(m)
+			}
+			select {
+			case <-every.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
 func (m *member) end() end { return end{m.iface, m.mac} }
 
 func TestALink(t *testing.T) {

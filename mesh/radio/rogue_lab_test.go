@@ -354,12 +354,14 @@ func TestAmongForgeries(t *testing.T) {
 			change := func(c *radio.Config) { c.MFP = tc.mfp }
 			a, b := l.member(change), l.member(change)
 			l.link(a, b)
+			l.chatter(a, b)
 			stop := rogue.attack(forge.Config{Attack: tc.attack, PerSecond: 200}, a, b)
 			l.both(a.end(), b.end())
 			start := time.Now()
 			c := l.member(change)
 			l.all([]*member{a, b, c})
 			t.Logf("a new member has its links after %.1f s", time.Since(start).Seconds())
+			l.chatter(c)
 			l.both(a.end(), c.end())
 			l.both(b.end(), c.end())
 			for _, m := range []*member{a, b, c} {

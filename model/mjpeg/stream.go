@@ -27,6 +27,29 @@ func WriteFrame(w io.Writer, frame []byte) error {
 	return err
 }
 
+// piece is how much Slowly writes at once: two seconds of a link of 32 kbit/s.
+const piece = 8 << 10
+
+// Slowly returns a writer that writes in pieces, and calls renew before each. A deadline
+// that is set there is one of progress: a picture may take as long as it needs, if only it
+// gets on.
+func Slowly(w io.Writer, renew func()) io.Writer { return slowly{w, renew} }
+
+type slowly struct {
+	w     io.Writer
+	renew func()
+}
+
+func (s slowly) Write(b []byte) (n int, err error) {
+	for err == nil && n < len(b) {
+		s.renew()
+		var k int
+		k, err = s.w.Write(b[n:min(len(b), n+piece)])
+		n += k
+	}
+	return n, err
+}
+
 const (
 	maxLine  = 256
 	maxLines = 16 // of a part's head, and of what is before the first

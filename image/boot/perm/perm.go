@@ -27,8 +27,12 @@ type Volume struct {
 	Scratch  string // an empty directory to mount a damaged one on
 	Template string // gzip'd file system to make it anew from
 	SaveMax  int64  // octets that may be saved in RAM
-	Fresh    bool   // it is made anew whatever is in it, of which nothing is saved
 	Log      *slog.Logger
+
+	// Forgotten has it made anew whatever is in it, of which nothing is saved. It is called
+	// when nothing of that is left, before anything new is kept: what comes then must not
+	// be forgotten by another start. nil: it is mounted as it is.
+	Forgotten func() error
 
 	Superblocks superblocks // keeps a copy; nil: none is kept
 
@@ -81,7 +85,7 @@ func (v Volume) Mount() model.PermReport {
 	}
 	r := model.PermReport{State: model.PermOK}
 	var err error
-	if v.Fresh {
+	if v.Forgotten != nil {
 		if r = v.forget(); r.State == model.PermVolatile {
 			return v.measure(r)
 		}
@@ -119,14 +123,45 @@ func (v Volume) Mount() model.PermReport {
 	return v.measure(r)
 }
 
-// forget makes the file system anew, and saves nothing of the old one.
+// forget makes the file system anew, and saves nothing of the old one. Where it cannot,
+// nothing is kept until another start can: what was is not believed any more.
 func (v Volume) forget() model.PermReport {
-	err := v.remake()
+	err := v.forgetSuperblocks()
+	if err == nil {
+		err = v.writeTemplate()
+	}
+	if err == nil {
+		err = v.Forgotten()
+	}
+	if err == nil {
+		err = v.fs.mount(v.Device, v.Target)
+	}
 	if err == nil {
 		return model.PermReport{State: model.PermRemade, Detail: "factory reset"}
 	}
 	v.Log.Error("/perm cannot be made anew: nothing will be kept", "err", err)
 	return model.PermReport{State: model.PermVolatile, Detail: errors.Join(fmt.Errorf("factory reset: %w", err), v.fs.mountRAM(v.Target)).Error()}
+}
+
+// forgetSuperblocks takes away what would lead to the old file system behind the end of
+// the template, or put its superblock in the place of the new one.
+func (v Volume) forgetSuperblocks() (err error) {
+	if v.Superblocks != nil {
+		if err := v.Superblocks.Store(nil); err != nil {
+			return err
+		}
+	}
+	d, err := os.OpenFile(v.Device, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	for _, kib := range backups(v.Size)[1:] {
+		if _, err := d.WriteAt(make([]byte, len(superblock{})), kib<<10); err != nil {
+			return fmt.Errorf("superblock at %d KiB: %w", kib, err)
+		}
+	}
+	return d.Sync()
 }
 
 // mountTries and mountPause bound how long a card that fails to read is asked

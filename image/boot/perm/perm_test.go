@@ -42,6 +42,14 @@ var errBroken = fmt.Errorf("mount: %w", syscall.EUCLEAN)
 
 func (f *fake) path(name string) string { return filepath.Join(f.dir, name) }
 
+// put writes to the beginning of the device.
+func (f *fake) put(text string) {
+	d, err := os.OpenFile(f.path("device"), os.O_WRONLY, 0)
+	must(f.t, err)
+	_, err = d.WriteAt([]byte(text), 0)
+	must(f.t, errors.Join(err, d.Close()))
+}
+
 func (f *fake) fill(target string) {
 	for name, content := range f.contents {
 		p := filepath.Join(target, name)
@@ -140,21 +148,76 @@ func files(t *testing.T, dir string) []string {
 	return list
 }
 
+// Whatever step of a factory reset fails, or is the last before the power goes: nothing of
+// the old file system is saved or leads to it, what is new is kept only when the reset is
+// over, and then by no start forgotten again.
 func TestFactoryResetKeepsNothing(t *testing.T) {
-	v := volume(t, &fake{contents: map[string]string{"halo/identity.json": "me"}, writable: true})
-	v.Fresh = true
-	r := v.Mount()
-	b, err := os.ReadFile(v.Device)
+	failed := errors.New("the card takes nothing")
+	for name, tc := range map[string]struct {
+		change func(*Volume, *fake)
+		state  model.PermState
+		calls  int  // of Forgotten
+		gone   bool // nothing of the old one is on the card
+	}{
+		"good":                      {func(*Volume, *fake) {}, model.PermRemade, 1, true},
+		"the superblock's copy":     {func(v *Volume, _ *fake) { v.Superblocks = refusing{failed} }, model.PermVolatile, 0, false},
+		"the volume":                {func(v *Volume, _ *fake) { v.Device += "/none" }, model.PermVolatile, 0, false},
+		"the template":              {func(v *Volume, _ *fake) { v.Template += ".none" }, model.PermVolatile, 0, false},
+		"the end of the request":    {func(v *Volume, _ *fake) { v.Forgotten = func() error { return failed } }, model.PermVolatile, 0, true},
+		"the mount of what is new":  {func(_ *Volume, f *fake) { f.mountErrs = []error{errBroken} }, model.PermVolatile, 1, true},
+		"half a template was there": {func(v *Volume, f *fake) { f.put("temp") }, model.PermRemade, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fake{contents: map[string]string{"halo/identity.json": "me"}, writable: true}
+			v := volume(t, f)
+			const second = 128 << 20 // where ext4 has another superblock
+			v.Size = second + 1<<20
+			v.Superblocks = new(keeper)
+			device := v.Device
+			calls := 0
+			v.Forgotten = func() error {
+				if b, err := os.ReadFile(device); err != nil || !bytes.HasPrefix(b, []byte("template")) {
+					t.Errorf("it is over before it is: %v", err)
+				}
+				calls++
+				return nil
+			}
+			must(t, os.Truncate(device, v.Size))
+			d, err := os.OpenFile(device, os.O_RDWR, 0)
+			must(t, err)
+			defer d.Close()
+			_, err = d.WriteAt([]byte(untouched), second)
+			must(t, err)
+			tc.change(&v, f)
+			if r := v.Mount(); r.State != tc.state || !strings.Contains(r.Detail, "factory reset") || calls != tc.calls {
+				t.Errorf("got %+v, %d times over", r, calls)
+			}
+			if got := files(t, v.Target); len(got) != 0 {
+				t.Errorf("it was not forgotten: %q", got)
+			}
+			head, other := make([]byte, 8), make([]byte, 8)
+			_, err = d.ReadAt(head, 0)
+			must(t, err)
+			if _, err = d.ReadAt(other, second); err != nil && tc.gone {
+				t.Error(err)
+			}
+			if gone := string(head) == "template" && string(other) != untouched; gone != tc.gone {
+				t.Errorf("on the card there is %q, and %q for another superblock", head, other)
+			}
+		})
+	}
+}
+
+// refusing takes no copy of a superblock.
+type refusing struct{ err error }
+
+func (r refusing) Load() ([]byte, error) { return nil, r.err }
+func (r refusing) Store([]byte) error    { return r.err }
+
+func must(t *testing.T, err error) {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-	if r.State != model.PermRemade || r.Detail != "factory reset" || !r.Grown || !strings.HasPrefix(string(b), "template") {
-		t.Errorf("got %+v, and %q on the card", r, b)
-	}
-	v = volume(t, &fake{broken: true})
-	v.Fresh, v.Template = true, filepath.Join(t.TempDir(), "none")
-	if r := v.Mount(); r.State != model.PermVolatile || !strings.Contains(r.Detail, "factory reset") {
-		t.Errorf("a card that takes nothing: got %+v", r)
 	}
 }
 
