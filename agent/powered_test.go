@@ -74,6 +74,7 @@ func TestTheGatewayHearsFirstAndTheCardHasAll(t *testing.T) {
 		go func() { defer close(done); p.shutdowns(ctx) }()
 		p.down <- struct{}{}
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if off != 0 {
 			t.Error("it was turned off before the gateway had heard of it")
 		}
@@ -83,6 +84,7 @@ func TestTheGatewayHearsFirstAndTheCardHasAll(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if off != 1 || urgent || kept != 1 {
 			t.Errorf("turned off %d times, with something urgent: %v, segments on the card: %d", off, urgent, kept)
 		}
@@ -93,6 +95,7 @@ func TestTheGatewayHearsFirstAndTheCardHasAll(t *testing.T) {
 		time.Sleep(offAgain + goodbyeWait + time.Second)
 		p.down <- struct{}{}
 		time.Sleep(offAgain + goodbyeWait + time.Second)
+		synctest.Wait()
 		if off < 2 {
 			t.Errorf("it was tried %d times", off)
 		}

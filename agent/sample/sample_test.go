@@ -219,16 +219,20 @@ func TestGroupsHaveTheirOwnBatches(t *testing.T) {
 	var regroup chan struct{} // of the bubble, or its time would not go on
 	w := run(t, func(w *world, o *Options) {
 		regroup = make(chan struct{})
-		o.Groups, o.Regroup = func() []time.Duration { return groups }, regroup
+		o.Groups, o.Regroup = func() []time.Duration {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return groups
+		}, regroup
 		o.Collect = func(_ context.Context, every time.Duration) ([]collect.Reading, error) {
 			return []collect.Reading{reading("test.every.s"+fmt.Sprint(int(every.Seconds())), 1, false)}, nil
 		}
 	}, func(w *world) {
 		time.Sleep(5 * time.Second)
-		groups = []time.Duration{10 * time.Second, 30 * time.Second}
+		w.set(func(*world) { groups = []time.Duration{10 * time.Second, 30 * time.Second} })
 		regroup <- struct{}{}
 		time.Sleep(5 * time.Minute)
-		groups = groups[:1]
+		w.set(func(*world) { groups = groups[:1] })
 		regroup <- struct{}{}
 		time.Sleep(5 * time.Minute)
 	})
