@@ -239,12 +239,16 @@ func (rs *Radios) keep(ctx context.Context, h *held) {
 			rs.set(h, "it was told to join anew", 0)
 			continue
 		}
+		pause := wait
 		refused, isRefused := errors.AsType[*refusedError](err)
 		unfit, lacks := errors.AsType[*nl80211.UnsupportedError](err)
 		rs.spare(h, lacks || isRefused && !errors.Is(err, unix.ENODEV))
 		switch {
 		case errors.Is(err, unix.ENODEV):
-			rs.set(h, err.Error(), 0) // it is being unplugged, which is told by itself
+			// It is being unplugged, which is told by itself. A kernel in the middle of
+			// removing a radio takes a new interface, and is not sane afterwards.
+			rs.set(h, err.Error(), 0)
+			pause = max(wait, unplugging)
 		case isRefused:
 			rs.set(h, "refused: "+err.Error(), 0)
 			if err.Error() != told {
@@ -265,10 +269,14 @@ func (rs *Radios) keep(ctx context.Context, h *held) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(pause):
 		}
 	}
 }
+
+// unplugging is for how long a radio whose interface is gone is left alone, if it is not
+// gone itself.
+const unplugging = 5 * time.Second
 
 // attempt makes a radio a member for as long as it goes.
 func (rs *Radios) attempt(ctx context.Context, again context.CancelFunc, h *held) error {
