@@ -65,6 +65,7 @@ func TestManifestRefusals(t *testing.T) {
 		"unneeded firmware":    {`"rtlwifi/rtl8723bu_bt.bin"`, `"../rtl8723bu_bt.bin"`, "firmware_unneeded.Bluetooth: expected a file"},
 		"unneeded for nothing": {`"Bluetooth": ["rtlwifi`, `" ": ["rtlwifi`, "firmware_unneeded: expected a reason"},
 		"held module":          {`"held": ["morse"]`, `"held": ["morse.ko"]`, "kernel.held: expected a module's name"},
+		"a test's module":      {`"test_modules": ["lm75"`, `"test_modules": ["lm75.ko"`, "test_modules: expected a module's name"},
 		"no init":              {`"init": "halo.internal/cmd/init"`, `"init": ""`, "init: expected"},
 		"image too small":      {`1258299392`, `1048576`, "image_bytes"},
 		"loads what is not in": {`"load": [`, `"load": ["wireguard", `, `kernel.load: expected one of kernel.modules.boot, got "wireguard"`},
