@@ -5,6 +5,7 @@ package bus_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -21,6 +22,7 @@ import (
 
 	"halo.internal/hal/gpio"
 	"halo.internal/hal/gps"
+	"halo.internal/hal/i2cbus"
 	"halo.internal/lab/bus"
 	"halo.internal/lab/bus/nmea"
 	"halo.internal/lab/machine"
@@ -35,7 +37,7 @@ func TestMain(m *testing.M) {
 	testvm.Main(m, testvm.Options{
 		Modules: []string{
 			"i2c-dev", "i2c-virtio", "gpio-virtio", "xhci-pci", "ftdi_sio",
-			"lm75", "tmp102", "jc42", "sht3x", "sht4x", "bmp280-i2c", "ina2xx-adc", "ti-ads1015", "bh1750", "inv-mpu6050-i2c",
+			"lm75", "tmp102", "jc42", "sht3x", "sht4x", "bmp280-i2c", "ina2xx-adc", "ti-ads1015", "bh1750",
 		},
 		Packages: []string{"i2c-tools", "gpiod"},
 		Parts: func(ctx context.Context) ([]machine.Part, error) {
@@ -55,14 +57,16 @@ func TestMain(m *testing.M) {
 
 // host steers what the host plays.
 var host = sync.OnceValues(func() (*bus.Remote, error) {
-	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range names {
-		if b, err := os.ReadFile(n); err == nil && strings.TrimSpace(string(b)) == bus.SteeringPort {
-			f, err := os.OpenFile(filepath.Join("/dev", filepath.Base(filepath.Dir(n))), os.O_RDWR, 0)
-			return bus.NewRemote(f), err
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) { // the kernel makes ports one by one
+		names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range names {
+			if b, err := os.ReadFile(n); err == nil && strings.TrimSpace(string(b)) == bus.SteeringPort {
+				f, err := os.OpenFile(filepath.Join("/dev", filepath.Base(filepath.Dir(n))), os.O_RDWR, 0)
+				return bus.NewRemote(f), err
+			}
 		}
 	}
 	return nil, fmt.Errorf("no port is called %s", bus.SteeringPort)
@@ -106,9 +110,33 @@ func kernelBus(t testing.TB, number int) *sysfs.I2C {
 	return b
 }
 
+// halBus is the bus as halo-agent has it.
+func halBus(t testing.TB, number int) *i2cbus.Bus {
+	t.Helper()
+	list, err := i2cbus.List(i2cbus.Sys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range list {
+		if info.Number != number {
+			continue
+		}
+		b, err := i2cbus.Open(info, i2cbus.Dev, i2cbus.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		return b
+	}
+	t.Fatalf("expected bus %d, got %+v", number, list)
+	return nil
+}
+
+// onBus0 are the addresses of wired.
+const onBus0 = "18 23 3c 40 41 44 45 48 49 4a 68 69 76 77"
+
 // TestI2CTools: Debian's i2c-tools see the very chips that are wired.
 func TestI2CTools(t *testing.T) {
-	want := "18 23 3c 40 41 44 45 48 49 4a 68 69 76 77"
 	var got []string
 	for line := range strings.Lines(run(t, "i2cdetect", "-y", "0")) {
 		row, cells, ok := strings.Cut(line, ":")
@@ -117,8 +145,8 @@ func TestI2CTools(t *testing.T) {
 		}
 		got = append(got, regexp.MustCompile(`[0-9a-f]{2}`).FindAllString(cells, -1)...)
 	}
-	if strings.Join(got, " ") != want {
-		t.Errorf("on bus 0: got %s, want %s", strings.Join(got, " "), want)
+	if strings.Join(got, " ") != onBus0 {
+		t.Errorf("on bus 0: got %s, want %s", strings.Join(got, " "), onBus0)
 	}
 	if out := run(t, "i2cdetect", "-y", "1"); !strings.Contains(out, " 48 ") || strings.Count(out, "--") != 111 {
 		t.Errorf("on bus 1:\n%s", out)
@@ -201,6 +229,46 @@ func TestFaultsReachPrograms(t *testing.T) {
 		t.Error("a transaction of a stuck bus is a success")
 	}
 	well()
+}
+
+// TestBusOfHAL: HALO finds the chips without harm to them, and tells what is wrong with a
+// bus of the kernel's.
+func TestBusOfHAL(t *testing.T) {
+	b := halBus(t, 0)
+	there, err := b.Present(t.Context(), nil)
+	if err != nil {
+		t.Error(err)
+	}
+	if got := strings.Trim(fmt.Sprintf("%x", there), "[]"); got != onBus0 {
+		t.Errorf("on bus 0: got %s, want %s", got, onBus0)
+	}
+	if there, err = b.Present(t.Context(), []uint16{0x18, 0x23}); err != nil || len(there) == 0 || there[0] != 0x3c {
+		t.Errorf("beside what is in use: got %x, %v", there, err)
+	}
+	r := make([]byte, 2)
+	if err := b.Tx(0x48, []byte{0}, r); err != nil || r[1] != 0xff {
+		t.Errorf("got % x, %v", r, err)
+	}
+	for name, tx := range map[string]func() error{
+		"an octet written": func() error { return b.Tx(0x50, []byte{1}, nil) },
+		"an octet read":    func() error { return b.Tx(0x50, nil, make([]byte, 1)) },
+		"a register read":  func() error { return b.Tx(0x50, []byte{1}, make([]byte, 1)) },
+	} {
+		if err := tx(); !errors.Is(err, i2cbus.NAK) {
+			t.Errorf("%s where no chip is: got %v, want %v", name, err, i2cbus.NAK)
+		}
+	}
+	apply(t, bus.Change{Bus: &bus.BusChange{Stuck: on(true)}})
+	if err := b.Tx(0x48, []byte{0}, r); !errors.Is(err, i2cbus.Stuck) {
+		t.Errorf("a stuck bus: got %v, want %v", err, i2cbus.Stuck)
+	}
+	if err := halBus(t, 1).Tx(0x48, []byte{0}, r); err != nil {
+		t.Errorf("another bus meanwhile: %v", err)
+	}
+	apply(t, bus.Change{Bus: &bus.BusChange{Stuck: on(false)}})
+	if err := b.Tx(0x48, []byte{0}, r); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
 }
 
 // TestKilledInATransfer kills programs that wait for a slow chip. The unmended driver
@@ -343,6 +411,30 @@ func TestGPIOOfHAL(t *testing.T) {
 	}
 	if s := apply(t, bus.Change{}).Lines[3]; s.Direction == "out" {
 		t.Errorf("released: %+v", s)
+	}
+}
+
+// TestInputOfHAL: and hears each edge of a line that others drive.
+func TestInputOfHAL(t *testing.T) {
+	in, err := gpio.OpenInput("DOOR", gpio.InputOptions{Edges: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	ctx, end := context.WithTimeout(t.Context(), time.Minute)
+	defer end()
+	for i, high := range []bool{true, false, true, false} {
+		apply(t, bus.Change{Line: &bus.LineChange{Line: "DOOR", High: high}})
+		e, err := in.Wait(ctx)
+		if err != nil || e.Rising != high || e.Number != uint32(i+1) {
+			t.Fatalf("edge %d: got %+v, %v, want one that rises: %v", i, e, err, high)
+		}
+		if got, err := in.High(); err != nil || got != high {
+			t.Errorf("behind edge %d: got %v, %v, want %v", i, got, err, high)
+		}
+	}
+	if _, err := gpio.OpenInput("DOOR", gpio.InputOptions{}); err == nil {
+		t.Error("a line is taken twice")
 	}
 }
 
