@@ -31,6 +31,9 @@ func TestRepository(t *testing.T) {
 	var names []string
 	for _, b := range list {
 		names = append(names, b.Name)
+		if b.Virtual != (b.Name == "qemu-virt") {
+			t.Errorf("%s: virtual is %v", b.Name, b.Virtual)
+		}
 	}
 	if got := strings.Join(names, " "); got != "qemu-virt rpi3b rpi4b zero2w" {
 		t.Errorf("boards: got %s", got)
@@ -94,6 +97,7 @@ func TestBoardRefusals(t *testing.T) {
 		"wrong type":      {strings.Replace(good, `["X"]`, "3", 1), "boards/x.toml:2:"},
 		"other name":      {strings.Replace(good, `"x"`, `"y"`, 1), `name: expected the file's name, "x"`},
 		"no console":      {"name = \"x\"\nmodels = [\"X\"]\nconfig = [\"a=1\"]\n", "consoles: expected at least one"},
+		"no image":        {"name = \"x\"\nmodels = [\"X\"]\nvirtual = true\n", "consoles: expected at least one"},
 		"console injects": {strings.Replace(good, "ttyS0,115200", "ttyS0 init=/bin/sh", 1), "consoles[0]: expected a console"},
 		"long line":       {good + "config = [\"" + strings.Repeat("a", 97) + "\"]\n", "config[0]: expected a line"},
 		"firmware path":   {good + "firmware = [\"../start.elf\"]\n", "firmware[0]: expected a file name"},
