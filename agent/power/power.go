@@ -61,7 +61,8 @@ const (
 	backFrom    = 5     // per cent that a low battery has to gain
 	sureOf      = 5 * time.Second
 	emptyFor    = time.Minute
-	fallen      = 1 // per cent, where nothing else tells that the battery feeds the board
+	fallen      = 1               // per cent, where nothing else tells that the battery feeds the board
+	fallenFor   = 5 * time.Minute // in which a gauge is read several times: one wrong reading turns nothing off
 	staleAfter  = 5 * time.Minute
 )
 
@@ -91,7 +92,8 @@ type Machine struct {
 	turning  time.Time // since when the other source seems to be; zero: it does not
 	low      bool
 	empty    time.Time // since when the battery is below the limit; zero: it is not
-	emptyAt  float64   // per cent when it came to be
+	emptyAt  float64   // per cent, the most since then
+	falling  time.Time // since when it is less than that; zero: it is not
 	shutting bool
 	heard    time.Time
 }
@@ -215,10 +217,16 @@ func (m *Machine) emptied(now time.Time, percent float64, known bool) bool {
 		return false
 	}
 	if m.empty.IsZero() {
-		m.empty, m.emptyAt = now, percent
+		m.empty, m.emptyAt, m.falling = now, percent, time.Time{}
+	}
+	switch m.emptyAt = max(m.emptyAt, percent); {
+	case percent > m.emptyAt-fallen:
+		m.falling = time.Time{}
+	case m.falling.IsZero():
+		m.falling = now
 	}
 	if now.Sub(m.empty) < emptyFor || now.Sub(m.started) < m.Hold {
 		return false
 	}
-	return m.state == model.PowerBattery || percent <= m.emptyAt-fallen
+	return m.state == model.PowerBattery || !m.falling.IsZero() && now.Sub(m.falling) >= fallenFor
 }

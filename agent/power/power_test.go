@@ -57,7 +57,14 @@ func TestPowerIsFollowed(t *testing.T) {
 		}, "battery.on battery.low battery.off", -1},
 		{"never", func(s *Settings) { s.Shutdown = -1 }, time.Hour, steady(2, -0.8), "battery.on battery.low", -1},
 		{"nobody knows what feeds it", nil, time.Hour, func(int) map[string]float64 { return map[string]float64{"battery_percent": 3} }, "battery.low", -1},
-		{"nobody knows, and it falls", nil, time.Hour, func(s int) map[string]float64 { return map[string]float64{"battery_percent": 5 - float64(s)/200} }, "battery.low shutdown", 200},
+		{"nobody knows, and it falls", nil, time.Hour, func(s int) map[string]float64 { return map[string]float64{"battery_percent": 5 - float64(s)/200} }, "battery.low shutdown", 500},
+		{"nobody knows, and one reading is wrong", nil, time.Hour, func(s int) map[string]float64 {
+			v := 4.0
+			if s >= 300 && s < 420 {
+				v = 1
+			}
+			return map[string]float64{"battery_percent": v}
+		}, "battery.low", -1},
 		{"around the limit", nil, time.Hour, func(s int) map[string]float64 { return steady(20+2*math.Sin(float64(s)), -0.5)(s) }, "battery.on battery.low", -1},
 		{"the cable is touched", nil, time.Hour, func(s int) map[string]float64 {
 			v := 5.0

@@ -22,6 +22,8 @@ import (
 	"halo.internal/lab/air/physics"
 	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
+	"halo.internal/model"
+	"halo.internal/model/dot11"
 )
 
 // badAir lets the first n radios of the test hear each other, each attempt at a
@@ -168,7 +170,9 @@ func TestTheKernelForgets(t *testing.T) {
 			set = time.Now()
 			l.ok(l.conn.SetMeshParameters(i.Index, nl80211.MeshParameters{PlinkTimeout: new(time.Second)}))
 		}
-		return len(a.told(radio.EventPeerLost)) > 0
+		return slices.ContainsFunc(a.told(radio.EventPeerLost), func(e model.Event) bool {
+			return e.Fields["reason"] == dot11.MeshPeeringCancelled.String() // and not for want of an answer
+		})
 	})
 	l.ok(l.conn.SetMeshParameters(i.Index, nl80211.MeshParameters{PlinkTimeout: new(time.Hour)}))
 	l.link(a, b)

@@ -12,7 +12,7 @@ type lane int
 
 const (
 	authentication lane = iota // of stations that are wanted
-	strangers                  // authentication of others, and what is said past the mesh
+	strangers                  // authentication of others
 	candidates                 // beacons of members that are no stations
 	lanes          int  = iota
 )
@@ -21,8 +21,9 @@ const (
 const (
 	maxTold    = 1024 // events of the kernel itself
 	maxPeering = 256  // frames of peering
+	peeringOf  = 32   // of them in the name of one sender
 	maxWaiting = 16   // frames in a lane
-	maxOf      = 4    // of them in the name of one sender
+	maxOf      = 6    // of them in the name of one sender: a Commit and the Confirms of one answer are five
 	inARow     = 8    // frames of peering, before a lane has its turn
 )
 
@@ -31,10 +32,10 @@ const (
 // when they have long been given up. So what the kernel says comes first. Frames of
 // peering, by which links are made, asked for and ended, cost little to verify: the line
 // of them is long, and eight are looked at in a row. What costs more waits by kind in
-// short lanes, which have their turn: no kind, and no sender, keeps the others from
-// being heard. In a lane, whoever was heard last comes first, and who was heard first
-// goes where there is no room: of what cannot all be worked on, what is new is of use.
-// The zero queue is empty.
+// short lanes, which have their turn. In each, what was said first comes first, and goes
+// where there is no room; nobody has more than some places. So no kind, and no name,
+// keeps all others from being heard, and what is worked on is new. The zero queue is
+// empty.
 type queue struct {
 	told       []nl80211.Event // of the kernel itself
 	peering    []arrival
@@ -77,14 +78,14 @@ func (q *queue) put(e nl80211.Event, wanted func(dot11.MAC) bool) {
 		switch {
 		case isPeering(e.Data):
 			q.came++
-			if len(q.peering) >= maxPeering {
+			if len(q.peering) >= maxPeering || count(q.peering, from) >= peeringOf {
 				q.crowdedOut++
 				return
 			}
 			q.peering = append(q.peering, a)
 			return
-		case wanted(from):
-			l = authentication
+		case count(q.lanes[authentication], from) > 0 || wanted(from) && count(q.lanes[strangers], from) == 0:
+			l = authentication // or behind what it said before, in its order
 		default:
 			l = strangers
 		}
@@ -101,14 +102,8 @@ func (q *queue) put(e nl80211.Event, wanted func(dot11.MAC) bool) {
 		return
 	}
 	q.came++
-	of := 0
-	for _, w := range q.lanes[l] {
-		if w.from == a.from {
-			of++
-		}
-	}
 	// Where there is no room it is as if the air had lost a frame: it is sent again.
-	if of >= maxOf {
+	if count(q.lanes[l], a.from) >= maxOf {
 		q.crowdedOut++
 		return
 	}
@@ -117,6 +112,16 @@ func (q *queue) put(e nl80211.Event, wanted func(dot11.MAC) bool) {
 		q.remove(l, 0)
 	}
 	q.lanes[l] = append(q.lanes[l], a)
+}
+
+// count returns how many frames wait in a sender's name.
+func count(list []arrival, from dot11.MAC) (n int) {
+	for _, a := range list {
+		if a.from == from {
+			n++
+		}
+	}
+	return n
 }
 
 // isPeering tells whether a frame is one of peering.
@@ -139,9 +144,8 @@ func (q *queue) take() nl80211.Event {
 	for range lanes {
 		l := q.turn
 		q.turn = (q.turn + 1) % lane(lanes)
-		if n := len(q.lanes[l]); n > 0 {
-			from := q.lanes[l][n-1].from // what one sender said comes in its order
-			return q.remove(l, slices.IndexFunc(q.lanes[l], func(a arrival) bool { return a.from == from }))
+		if len(q.lanes[l]) > 0 {
+			return q.remove(l, 0)
 		}
 	}
 	if len(q.peering) > 0 {

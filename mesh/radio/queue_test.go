@@ -21,17 +21,17 @@ func beaconOf(from byte) nl80211.PeerCandidate {
 	return nl80211.PeerCandidate{MAC: []byte{2, 0, 0, 0, 0, from}}
 }
 
-// peer is the station that is wanted.
-const peer = 9
+// peer and another are the stations that are wanted.
+const peer, another = 9, 10
 
-func wanted(mac dot11.MAC) bool { return mac[5] == peer }
+func wanted(mac dot11.MAC) bool { return mac[5] == peer || mac[5] == another }
 
 // TestNobodyIsHeardLate has one kind of event come without end, four for each that is
 // worked on: what comes of every other kind, and of the kernel itself, is worked on
-// within a few turns all the same; of the same kind or in the same name, as one of four,
-// or sooner or later where it is said again.
+// within a few turns all the same; of the same kind or in the same name sooner or later,
+// where it is said again.
 func TestNobodyIsHeardLate(t *testing.T) {
-	const turns = (lanes + 1) * (maxOf + inARow) // that a frame has, until it is said again
+	const turns = max(lanes*maxWaiting, 2*peeringOf) // that a frame has, until it is said again
 	for _, flood := range []struct {
 		name string
 		next func(n int) nl80211.Event
@@ -39,6 +39,9 @@ func TestNobodyIsHeardLate(t *testing.T) {
 	}{
 		{"Commits of strangers", func(n int) nl80211.Event { return commit(byte(100 + n%100)) }, nil},
 		{"Commits in the peer's name", func(int) nl80211.Event { return commit(peer) }, []string{"the peer's Confirm"}},
+		{"Commits in another's name", func(int) nl80211.Event { return commit(another) }, nil},
+		{"Commits in the names of both", func(n int) nl80211.Event { return commit(byte(peer + n%2)) }, []string{"the peer's Confirm"}},
+		{"Opens in another's name", func(int) nl80211.Event { return open(another) }, nil},
 		{"Opens of strangers", func(n int) nl80211.Event { return open(byte(100 + n%100)) }, []string{"the peer's Open"}},
 		{"all of them", func(n int) nl80211.Event {
 			switch from := byte(100 + n%100); n % 3 {
@@ -133,6 +136,26 @@ func TestAPeersFramesComeInOrder(t *testing.T) {
 		auth, action := byte(dot11.Authentication)<<4, byte(dot11.Action)<<4
 		if want := string([]byte{auth, action, auth}); string(got) != want {
 			t.Errorf("of %d came %x, want %x", from, got, want)
+		}
+	}
+}
+
+// TestOrderOutlivesAWish: who is wanted from now on is heard in the order of what it said.
+func TestOrderOutlivesAWish(t *testing.T) {
+	confirm := heardFrom(dot11.Authentication, 7, 3, 0, 2, 0)
+	for _, first := range []bool{true, false} {
+		var q queue
+		q.put(commit(another), wanted)
+		q.put(commit(7), func(dot11.MAC) bool { return first })
+		q.put(confirm, func(dot11.MAC) bool { return !first })
+		var got []byte
+		for e := q.take(); e != nil; e = q.take() {
+			if f := e.(nl80211.Frame); f.Data[15] == 7 {
+				got = append(got, f.Data[managementHeader+2])
+			}
+		}
+		if string(got) != "\x01\x02" {
+			t.Errorf("wanted at first: %v: came %x, want a Commit and a Confirm", first, got)
 		}
 	}
 }

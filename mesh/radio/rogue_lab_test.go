@@ -203,6 +203,7 @@ func TestCommitsInPlenty(t *testing.T) {
 	l := newLab(t)
 	a, b := l.member(nil), l.member(nil)
 	l.link(a, b)
+	l.chatter(a, b)
 	rogue := l.rogue()
 	rogue.forges()
 	var points [][]byte

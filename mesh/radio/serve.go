@@ -109,8 +109,12 @@ var always = func() chan struct{} {
 	return c
 }()
 
-// enqueue has an event wait for its turn.
+// enqueue has an event wait for its turn. What is said past the mesh is handed on, which
+// costs nothing.
 func (r *Radio) enqueue(e nl80211.Event) {
+	if f, ok := e.(nl80211.Frame); ok && (f.Iface != r.iface.Index || r.isStrange(f.Data)) {
+		return
+	}
 	r.waiting.put(e, func(mac dot11.MAC) bool { s := r.heard[mac]; return s != nil && s.wanted })
 }
 
@@ -154,9 +158,6 @@ func (r *Radio) leave() error {
 func (r *Radio) handle(now time.Time, e nl80211.Event) error {
 	switch e := e.(type) {
 	case nl80211.Frame:
-		if e.Iface == r.iface.Index && r.isStrange(e.Data) {
-			return nil
-		}
 		if e.Iface == r.iface.Index {
 			if from, ok := sender(e.Data); ok && r.heard[from] != nil {
 				r.heard[from].overheard(e.SignalDBm)

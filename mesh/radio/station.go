@@ -180,7 +180,7 @@ func (r *Radio) add(mac dot11.MAC, s *station) error {
 	if err != nil {
 		return err
 	}
-	s.inKernel = true
+	s.inKernel, s.data = true, 0 // its counters begin anew
 	known := nl80211.Authenticated | nl80211.Authorized
 	return r.conn.SetStation(r.iface.Index, mac[:], nl80211.StationChange{Mask: known, Flags: known})
 }
