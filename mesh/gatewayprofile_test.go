@@ -34,6 +34,7 @@ type quiet struct {
 	linked bool
 	said   [][]byte
 	on     bundle.Mesh
+	hangs  time.Duration // for which a radio has hung
 }
 
 func (u *quiet) Say(_ Stranger, payload []byte) {
@@ -58,6 +59,18 @@ func (u *quiet) Ports() []model.Port {
 	return []model.Port{p}
 }
 
+func (u *quiet) Hangs() (string, time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return "radio phy0", u.hangs
+}
+
+func (u *quiet) Carries() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.linked
+}
+
 func (*quiet) Radios() []model.Radio   { return nil }
 func (*quiet) Standing() []model.Radio { return nil }
 
@@ -65,8 +78,6 @@ func (*quiet) NextHop() *model.ReportNextHop { return nil }
 
 func (*quiet) Recheck()                       {}
 func (*quiet) Lacking() error                 { return nil }
-func (*quiet) Hangs() (string, time.Duration) { return "", 0 }
-func (*quiet) Carries() bool                  { return true }
 func (*quiet) Aside(bool) error               { return nil }
 func (*quiet) Permit(bundle.Mesh) error       { return nil }
 

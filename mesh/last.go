@@ -107,17 +107,17 @@ func (m *core) keepLast(ctx context.Context) error {
 			return nil
 		case <-t.C:
 		}
-		m.lookLast(ctx, last)
+		m.lookLast(ctx, uptime(), last)
 	}
 }
 
-// lookLast is one look.
-func (m *core) lookLast(ctx context.Context, last *heal.Last) {
+// lookLast is one look, so long after the start of the machine.
+func (m *core) lookLast(ctx context.Context, now time.Duration, last *heal.Last) {
 	what, long := m.hangs()
 	hangs := long >= hangsLong
 	since, _ := last.Since()
 	last.Unkept = m.permFailing() != nil
-	switch last.Step(uptime(), hangs, hangs && m.under.Carries()) {
+	switch last.Step(now, hangs, hangs && m.under.Carries()) {
 	case heal.Reboot:
 		why := fmt.Sprintf("%s had not come back from the kernel for %s", what, long.Round(time.Minute))
 		if err := m.keepRestarts(restarts{last.Count, m.id.BootCounter, why}); err != nil {

@@ -119,7 +119,11 @@ func (rs *Radios) List() []State {
 	defer rs.mu.Unlock()
 	list := slices.Clone(rs.left)
 	for index, h := range rs.held {
-		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: h.state, Failures: h.fails, Refused: h.spare, Hangs: rs.hangs(h), Peers: h.radio.Peers(), Dropped: h.radio.Dropped(), View: h.radio.View()})
+		detail := h.state
+		if rs.c.Left.of(index) != nil {
+			detail = ErrHangs.Error()
+		}
+		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: detail, Failures: h.fails, Refused: h.spare, Hangs: rs.hangs(h), Peers: h.radio.Peers(), Dropped: h.radio.Dropped(), View: h.radio.View()})
 	}
 	order.By(list, func(a, b State) int { return cmp.Compare(a.Name, b.Name) })
 	return list
