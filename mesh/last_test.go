@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"halo.internal/mesh/batman"
 	"halo.internal/mesh/heal"
+	"halo.internal/mesh/wireless"
 	"halo.internal/model/paths"
 )
 
@@ -20,6 +22,7 @@ func TestADriverThatHangsRestartsTheMachine(t *testing.T) {
 	s.under.hangs, s.under.linked = time.Hour, true
 	restarted := 0
 	start := func() (c *core, until func(time.Duration) time.Duration) {
+		_ = os.Remove(filepath.Join(s.root, "events")) // they are of one start
 		c = s.core()
 		c.id.BootCounter = uint64(1 + restarted)
 		c.RestartHung = func(context.Context) error { restarted++; return nil }
@@ -103,6 +106,29 @@ func TestACardThatKeepsNothing(t *testing.T) {
 		if now < 8*time.Hour || now > 8*time.Hour+time.Minute {
 			t.Errorf("restarted after %s", now)
 		}
+	}
+}
+
+// TestWhatDoesNotEnd is told, and no mesh interface works meanwhile.
+func TestWhatDoesNotEnd(t *testing.T) {
+	u := &batUnderlay{wireless: wireless.New(wireless.Config{})}
+	bat, next := &batman.Mesh{}, &batman.Mesh{}
+	u.set(nil, bat, nil, nil)
+	if _, long := u.Hangs(); u.Ready() != nil || long != 0 {
+		t.Errorf("at first: %v, %s", u.Ready(), long)
+	}
+	u.ending(bat)
+	time.Sleep(time.Millisecond)
+	if what, long := u.Hangs(); u.Ready() == nil || long == 0 || !strings.Contains(what, "the end of the mesh interface") {
+		t.Errorf("while it does not end: %v, %s, %s", u.Ready(), what, long)
+	}
+	u.set(nil, next, nil, nil)
+	u.ending(bat) // which has come late
+	if _, long := u.Hangs(); u.Ready() != nil || long != 0 {
+		t.Errorf("the next: %v, %s", u.Ready(), long)
+	}
+	if u.set(errors.New("stopped"), nil, nil, nil); u.Carries() {
+		t.Error("without a mesh interface somebody is heard")
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // LetGo is how long what was told to end, and does not hang, may take for that.
-const LetGo = 2 * time.Second
+const LetGo = 5 * time.Second
 
 // Run runs f and returns true once it is done, or false LetGo after ctx has ended: f
 // is left behind then, with all that it holds.
