@@ -90,18 +90,26 @@ func (l *Left) run(ctx context.Context, wiphy int, radio, iface string, abandon 
 	if apart.Await(ctx, mine.ended) {
 		return true
 	}
+	if !l.add(wiphy, mine) {
+		return true
+	}
+	abandon()
+	return false
+}
+
+// add notes what is left behind, unless it has ended meanwhile.
+func (l *Left) add(wiphy int, b *leftBehind) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
-	case <-mine.ended:
-		return true
+	case <-b.ended:
+		return false
 	default:
 	}
 	if l.by == nil {
 		l.by = map[int]*leftBehind{}
 	}
-	mine.since = time.Now()
-	l.by[wiphy] = mine
-	abandon()
-	return false
+	b.since = time.Now()
+	l.by[wiphy] = b
+	return true
 }

@@ -135,12 +135,12 @@ func (rs *Radios) hangs(h *held) time.Duration {
 	if left := rs.c.Left.of(h.wiphy.Index); left != nil {
 		return time.Since(left.since)
 	}
-	if h.began.IsZero() {
-		return 0
-	}
 	since, long := h.began, joinHangs
-	if at := h.radio.View().Looked; !at.IsZero() {
+	switch at := h.radio.View().Looked; {
+	case !at.IsZero():
 		since, long = at, memberHangs
+	case h.began.IsZero() || h.state == "": // between two attempts, or at the end of one
+		return 0
 	}
 	if took := time.Since(since); took > long {
 		return took
