@@ -76,10 +76,10 @@ func (*quiet) Standing() []model.Radio { return nil }
 
 func (*quiet) NextHop() *model.ReportNextHop { return nil }
 
-func (*quiet) Recheck()                       {}
-func (*quiet) Lacking() error                 { return nil }
-func (*quiet) Aside(bool) error               { return nil }
-func (*quiet) Permit(bundle.Mesh) error       { return nil }
+func (*quiet) Recheck()                 {}
+func (*quiet) Lacking() error           { return nil }
+func (*quiet) Aside(bool) error         { return nil }
+func (*quiet) Permit(bundle.Mesh) error { return nil }
 
 // site is a gateway with its underlay, and the network's key, by which the test makes
 // documents of all times.

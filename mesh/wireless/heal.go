@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"halo.internal/drivers"
+	"halo.internal/drivers/nl80211"
 	"halo.internal/drivers/wifi"
 	"halo.internal/hal/module"
 	"halo.internal/mesh/apart"
 	"halo.internal/mesh/heal"
+	"halo.internal/mesh/radio"
 	"halo.internal/model"
 )
 
@@ -369,6 +371,10 @@ func (w *Wireless) reload(ctx context.Context, t *tended, why string) {
 		if own {
 			w.measure() // before the counters are gone
 		}
+		if w.giveBackHung(ctx, t) {
+			ended <- outcome{rebound, nil}
+			return
+		}
 		step, err := drivers.Recover(ctx, t.driver)
 		ended <- outcome{step, err}
 	})
@@ -405,6 +411,43 @@ func (w *Wireless) tellHang(driver, why string, own bool) *time.Timer {
 	})
 }
 
+// rebound is the step of a driver whose devices were taken from it and given back.
+const rebound drivers.Step = "rebound"
+
+// giveBackHung does so with a driver of which a radio hangs in the kernel: to unload it
+// begins with its interfaces, for which it would wait too, while what waits for a device
+// comes back when that is taken away.
+func (w *Wireless) giveBackHung(ctx context.Context, t *tended) bool {
+	mine, err := t.driver.Wiphys()
+	if err != nil || !slices.ContainsFunc(w.states(), func(s radio.State) bool {
+		return s.Hangs > 0 && slices.ContainsFunc(mine, func(r nl80211.Wiphy) bool { return r.Index == s.Wiphy })
+	}) {
+		return false
+	}
+	w.state.Lock()
+	seats := slices.Clone(t.seats)
+	w.state.Unlock()
+	for _, s := range seats {
+		if s.taken() && w.bringBack(ctx, s, true) != nil {
+			return false
+		}
+	}
+	return slices.ContainsFunc(seats, seat.taken) && t.driver.Health(ctx) == nil
+}
+
+// bringBack gives a device to its driver anew, and waits for its radio.
+func (w *Wireless) bringBack(ctx context.Context, s seat, whole bool) error {
+	err := w.giveBack(s, whole)
+	for end := time.Now().Add(backWait); err == nil && !w.seated(s); {
+		if time.Now().After(end) {
+			err = fmt.Errorf("%s: it has no radio %s after it was given back: the kernel log may say why", s, backWait)
+		} else if !w.sleep(ctx, time.Second) {
+			err = ctx.Err()
+		}
+	}
+	return err
+}
+
 // rebind gives the device of one of several radios to its driver anew, and waits for its
 // radio. What does not help the first time, on USB the whole device does anew.
 func (w *Wireless) rebind(ctx context.Context, t *tended, s seat, why string) {
@@ -417,15 +460,7 @@ func (w *Wireless) rebind(ctx context.Context, t *tended, s seat, why string) {
 	ended := make(chan error, 1)
 	done := w.apart(ctx, name, func() {
 		defer w.tellHang(name, why, false).Stop()
-		err := w.giveBack(s, s.tries > 1)
-		for end := time.Now().Add(backWait); err == nil && !w.seated(s); {
-			if time.Now().After(end) {
-				err = fmt.Errorf("%s: it has no radio %s after it was given back: the kernel log may say why", s, backWait)
-			} else if !w.sleep(ctx, time.Second) {
-				err = ctx.Err()
-			}
-		}
-		ended <- err
+		ended <- w.bringBack(ctx, s, s.tries > 1)
 	})
 	if !done || ctx.Err() != nil {
 		return
@@ -434,7 +469,7 @@ func (w *Wireless) rebind(ctx context.Context, t *tended, s seat, why string) {
 		w.notify(EventDriverFailed, model.Error, fmt.Sprintf("%s of %s (%s) could not be brought back, and is tried again ever more rarely: %v", s, name, why, err), "driver", name, "device", s.String(), "reason", err.Error())
 		return
 	}
-	w.notify(EventDriverRecovered, model.Warning, fmt.Sprintf("%s of %s was brought back (rebound), since %s", s, name, why), "driver", name, "device", s.String(), "step", "rebound", "reason", why)
+	w.notify(EventDriverRecovered, model.Warning, fmt.Sprintf("%s of %s was brought back (rebound), since %s", s, name, why), "driver", name, "device", s.String(), "step", string(rebound), "reason", why)
 }
 
 // seated tells whether there is a radio of a device.
