@@ -238,6 +238,9 @@ func (w *Wireless) Capture(ctx context.Context, q model.CaptureRequest, to io.Wr
 	if err != nil {
 		return err
 	}
+	if name := w.hung(); name != "" { // the capture makes an interface in place of one that any radio may have
+		return fmt.Errorf("capture: radio %s: %w", name, radio.ErrHangs)
+	}
 	if !w.capturing.TryLock() {
 		return fmt.Errorf("%w: another capture is under way", radio.ErrBusy)
 	}

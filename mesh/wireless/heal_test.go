@@ -470,6 +470,40 @@ func TestOneOfTwoRadiosHangs(t *testing.T) {
 	}
 }
 
+// TestTheOnlyRadioHangs: its device is given to the driver anew before that is unloaded,
+// which would begin with what hangs.
+func TestTheOnlyRadioHangs(t *testing.T) {
+	for _, helps := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			o, c, w, _ := twins(t)
+			o.sysfs, o.states, c.wiphys = o.sysfs[:1], o.states[:1], c.wiphys[:1]
+			var given []string
+			w.giveBack = func(s seat, whole bool) error {
+				given = append(given, fmt.Sprint(s, " ", whole))
+				if !helps {
+					return errors.New("no such driver")
+				}
+				o.change(func() { o.states[0].Hangs, o.states[0].Detail = 0, "" })
+				return nil
+			}
+			stop := run(t, w)
+			o.change(func() { o.states[0].Hangs, o.states[0].Detail = time.Second, radio.ErrHangs.Error() })
+			for range 100 {
+				o.beat(0, 0)
+				time.Sleep(2 * time.Second)
+			}
+			stop()
+			told := o.told(EventDriverRecovered)
+			if len(given) != 1 || given[0] != "usb 1-1:1.0 true" || len(told) != 1 {
+				t.Fatalf("given back %q, told %+v", given, told)
+			}
+			if step, did := told[0].Fields["step"], c.did(); helps && (step != "rebound" || did != "") || !helps && (step != "reloaded" || did != "unload load") {
+				t.Errorf("helps %v: %s, the driver %q", helps, step, did)
+			}
+		})
+	}
+}
+
 // TestALookTakesSeveralPasses: who is on another channel may miss what is asked, and is
 // heard by its beacons then, in one of several passes.
 func TestALookTakesSeveralPasses(t *testing.T) {
