@@ -20,6 +20,9 @@ import (
 func TestADriverThatHangsRestartsTheMachine(t *testing.T) {
 	s := newSite(t, 0, 0)
 	s.under.hangs, s.under.linked = time.Hour, true
+	if err := os.MkdirAll(filepath.Join(s.root, paths.State), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	restarted := 0
 	start := func() (c *core, until func(time.Duration) time.Duration) {
 		_ = os.Remove(filepath.Join(s.root, "events")) // they are of one start
