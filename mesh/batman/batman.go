@@ -77,6 +77,16 @@ func Turned(own net.HardwareAddr, turn uint8) net.HardwareAddr {
 	return mac
 }
 
+// AnyTurn returns what the addresses of one interface at all its turns have in common:
+// an address by which to know them, which none of them need be.
+func AnyTurn(own net.HardwareAddr) net.HardwareAddr {
+	mac := slices.Clone(own)
+	if mac[0]&0x02 != 0 {
+		mac[0] &^= (Turns - 1) << 2
+	}
+	return mac
+}
+
 // Aside returns the address of the mesh interface of a gateway that has stood down:
 // another one has its address, and routing would take either for the other.
 func Aside(own net.HardwareAddr) net.HardwareAddr {
