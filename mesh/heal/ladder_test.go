@@ -1,6 +1,7 @@
 package heal
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -301,18 +302,21 @@ func TestAnyStory(t *testing.T) {
 			todo := m.Step(now, o)
 			by := map[string]int{}
 			for _, a := range todo {
-				by[a.Radio+a.Driver]++
+				by[cmp.Or(a.Radio, a.Driver)]++
 				key := fmt.Sprint(a.Rung, a.Radio, a.Driver)
 				at, before := last[key]
 				last[key] = now
-				least := map[Rung]time.Duration{Search: DefaultLimits.Search, Scan: DefaultLimits.Scan.First, Restart: 0, Reload: DefaultLimits.Reload.First}[a.Rung]
+				least := map[Rung]time.Duration{Search: DefaultLimits.Search, Scan: DefaultLimits.Scan.First, Restart: 0, Rebind: DefaultLimits.Reload.First, Reload: DefaultLimits.Reload.First}[a.Rung]
 				if before && now-at < least {
 					t.Fatalf("seed %d, look %d: %s again after %s", seed, look, key, now-at)
 				}
 				if a.Rung != Reload {
 					r := o.Radios[slices.IndexFunc(o.Radios, func(r Radio) bool { return r.ID == a.Radio })]
-					if r.Use != Ours || !r.Member && a.Rung != Restart || a.Rung == Scan && len(r.Stations) > 0 {
+					if r.Use != Ours || !r.Member && a.Rung != Restart && a.Rung != Rebind || (a.Rung == Scan || a.Rung == Rebind) && len(r.Stations) > 0 {
 						t.Fatalf("seed %d, look %d: %s of %+v", seed, look, a.Rung, r)
+					}
+					if l := lives[slices.IndexFunc(o.Radios, func(r Radio) bool { return r.ID == a.Radio })]; a.Rung == Rebind && !l.guilty() && sick == "" {
+						t.Fatalf("seed %d, look %d: device given back (%s) in spite of %+v, %s", seed, look, a.Why, r, l.state)
 					}
 					continue
 				}
@@ -357,6 +361,7 @@ func (l *life) look() Radio {
 	}
 	r := &l.r
 	r.ID, r.Name, r.Driver = fmt.Sprint(l.id), fmt.Sprintf("phy%d", l.id), "x"
+	r.Seat = l.id > 0
 	r.Use, r.Member, r.Detail, r.Failures, r.Stations, r.Routed = Ours, true, "", 0, nil, true
 	counts := func() {
 		n := l.random.Uint64N(6)
