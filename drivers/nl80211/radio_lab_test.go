@@ -4,6 +4,7 @@ package nl80211_test
 
 import (
 	"errors"
+	"net"
 	"slices"
 	"testing"
 
@@ -83,6 +84,14 @@ func TestInterfaces(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(all, func(i nl80211.Interface) bool { return i.Name == "air0" }) {
 		t.Errorf("list: got %+v, %v", all, err)
 	}
+	own, err := l.conn.InterfacesOf(w.wiphy.Index)
+	if err != nil || !slices.ContainsFunc(own, func(i nl80211.Interface) bool { return i.Name == "air0" }) || slices.ContainsFunc(own, func(i nl80211.Interface) bool { return i.Wiphy != w.wiphy.Index }) {
+		t.Errorf("list of one radio: got %+v, %v", own, err)
+	}
+	const none = 1 << 20
+	if own, err = l.conn.InterfacesOf(none); len(own) > 0 {
+		t.Errorf("list of a radio that is not there: got %+v, %v", own, err)
+	}
 	if _, err := l.conn.NewInterface(w.wiphy.Index, "air0", nl80211.Station, nil); err == nil {
 		t.Error("two interfaces have one name")
 	}
@@ -91,6 +100,24 @@ func TestInterfaces(t *testing.T) {
 	if _, err := l.conn.Interface(made.Index); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("an interface that is gone: got %v", err)
 	}
+}
+
+// TestAbandon: a connection that was abandoned does nothing more.
+func TestAbandon(t *testing.T) {
+	l := newLab(t, nl80211.GroupConfig)
+	w := l.radio(nl80211.MeshPoint)
+	conn, err := nl80211.Dial(nl80211.Config{})
+	l.ok(err)
+	_, err = conn.Wiphy(w.wiphy.Index)
+	l.ok(err)
+	conn.Abandon()
+	if _, err := conn.NewInterface(w.wiphy.Index, "air0", nl80211.MeshPoint, nil); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := net.InterfaceByName("air0"); err == nil {
+		t.Error("it has made an interface")
+	}
+	l.ok(conn.Close())
 }
 
 func TestRegulatory(t *testing.T) {
