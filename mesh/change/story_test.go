@@ -495,7 +495,7 @@ func TestAGroupThatWasOffComesBack(t *testing.T) {
 					w.powerOff(0) // the document comes from any member
 				}
 				began := w.now
-				if !w.run(4*time.Hour, func() bool { return w.linked(4, 5) && w.linked(4, 6) && w.linked(4, 7) }) {
+				if !w.run(4*time.Hour, func() bool { return w.boards[4].profile() == m && w.linked(4, 5) && w.linked(4, 6) && w.linked(4, 7) }) {
 					w.tell()
 					t.Fatal("they did not come back")
 				}
@@ -592,15 +592,15 @@ func TestBackHomeWithoutTheGateway(t *testing.T) {
 			}
 			t.Logf("met after %s", w.now.Sub(cut))
 			w.air = air
-			if !w.run(3*time.Hour, func() bool { return w.linked(2, 3) && w.linked(3, 4) }) {
+			back := func() bool { return w.boards[3].profile() == m && w.linked(2, 3) && w.linked(3, 4) }
+			if !w.run(3*time.Hour, back) {
 				w.tell()
 				t.Fatal("they did not come back")
 			}
-			if !w.run(3*time.Hour, func() bool { return !w.linked(2, 3) }) {
-				return
+			if w.run(3*time.Hour, func() bool { return !back() }) {
+				w.tell()
+				t.Error("they did not stay")
 			}
-			w.tell()
-			t.Error("they did not stay")
 		})
 	}
 }
