@@ -102,10 +102,11 @@ func TestAPortOfTheMeshThatWasMoved(t *testing.T) {
 	nstest.Cable(t, "a0", "b0")
 	u := answering()
 	memory, option := remembering(t, Past{Mesh: true})
+	bridge := clients(t)
 	hurry := func(lasting, forget time.Duration) func(*timing) {
 		return func(t *timing) { t.loyal, t.lasting, t.forget = time.Second, lasting, forget }
 	}
-	a := start(t, 1, []string{"a0"}, gateway(u), clients(t), option, hurried(hurry(time.Hour, time.Hour)))
+	a := start(t, 1, []string{"a0"}, gateway(u), bridge, option, hurried(hurry(time.Hour, time.Hour)))
 	began := time.Now()
 	a.await(EventRole, "role", Uplink, "was", Searching)
 	if waited := time.Since(began); waited < time.Second/2 {
@@ -116,15 +117,14 @@ func TestAPortOfTheMeshThatWasMoved(t *testing.T) {
 	memory.is(t, Past{Mesh: true})
 	a.stop()
 
-	a = start(t, 1, []string{"a0"}, gateway(u), clients(t), option, hurried(hurry(time.Second, time.Hour)))
+	a = start(t, 1, []string{"a0"}, gateway(u), bridge, option, hurried(hurry(time.Second, time.Hour)))
 	expect(t, u.runs, "a0")
 	memory.is(t, Past{Mesh: true, Uplink: true})
 	a.stop()
 
-	a = start(t, 1, []string{"a0"}, gateway(u), clients(t), option, hurried(func(t *timing) { t.lasting, t.forget = time.Second, 2*time.Second }))
+	a = start(t, 1, []string{"a0"}, gateway(u), bridge, option, hurried(func(t *timing) { t.lasting, t.forget = time.Second, 2*time.Second }))
 	expect(t, u.runs, "a0") // it does not wait for an hour
 	memory.is(t, Past{Uplink: true})
-	a.stop()
 }
 
 // A server got the port while all nodes were off for long, and answers still.
@@ -207,23 +207,24 @@ func TestAnUplinkIsNotGivenToClients(t *testing.T) {
 	nstest.Cable(t, "a0", "b0")
 	u := newUpstream()
 	memory, option := remembering(t, Past{})
-	hurry := hurried(func(t *timing) { t.loyal = time.Hour })
-	a := start(t, 1, []string{"a0"}, gateway(u), clients(t), option, hurry)
+	bridge := clients(t)
+	a := start(t, 1, []string{"a0"}, gateway(u), bridge, option)
 	a.await(EventRole, "role", Client) // nothing is known of it
 	u.answer <- struct{}{}
 	a.await(EventRole, "role", Uplink)
 	memory.is(t, Past{Uplink: true})
 	a.stop()
 
-	a = start(t, 1, []string{"a0"}, gateway(u), clients(t), option, hurry)
+	a = start(t, 1, []string{"a0"}, gateway(u), bridge, option)
 	eventually(t, "the status to say what it waits for", func() bool { return strings.Contains(a.List()[0].Detail, "led upstream before") })
-	time.Sleep(5 * a.timing.client) // nothing is to happen meanwhile
-	if got := a.List()[0]; got.Role != Searching || inBridge(t, "a0") {
-		t.Errorf("expected it to wait for a server, got %+v", got)
+	if !waiting(t, a) {
+		t.Errorf("expected it to wait for a server, got %+v", a.List()[0])
 	}
 	u.answer <- struct{}{}
 	a.await(EventRole, "role", Uplink, "was", Searching)
-	if u.lost <- errors.New("the lease ended"); !waits(a) {
+	u.lost <- errors.New("the lease ended")
+	a.await(EventRole, "role", Searching, "was", Uplink)
+	if !waiting(t, a) {
 		t.Errorf("after its server was lost: expected it to wait for one, got %+v", a.List()[0])
 	}
 	// A member is one at once.
@@ -232,10 +233,11 @@ func TestAnUplinkIsNotGivenToClients(t *testing.T) {
 	memory.is(t, Past{Mesh: true})
 }
 
-// waits tells whether a gateway's port waits for a server for longer than clients do.
-func waits(a *device) bool {
-	time.Sleep(5 * a.timing.client)
-	return a.List()[0].Role == Searching
+// waiting tells whether a port goes on searching after it would be given to clients.
+func waiting(t *testing.T, a *device) bool {
+	t.Helper()
+	time.Sleep(5 * a.timing.client) // nothing is to happen meanwhile
+	return a.List()[0].Role == Searching && !inBridge(t, "a0")
 }
 
 // Somebody has plugged a camera in where an uplink was.
