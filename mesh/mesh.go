@@ -151,7 +151,7 @@ type core struct {
 	past     recoveries
 	codes    *door.Slow // wrong codes that were typed
 	reserved reserver
-	policies *policies // of people's for the firewall; nil on a node
+	policies *policies  // of people's for the firewall; nil on a node
 	ports    *portPasts // what they have proved to be; nil on a node
 
 	keys      *overlayKey

@@ -85,7 +85,7 @@ func (b *behind) listen(ctx context.Context, link netlink.Link, back func()) err
 				return fmt.Errorf("read from port %s: %w", b.name, w.err)
 			}
 			b.take(time.Now(), f)
-			if b.past().Mesh && b.ps.own(f.from) == nil {
+			if b.past().Mesh && !b.ps.reached(f.from) {
 				engine.Handle(time.Now(), f.from, f.to, f.payload)
 			}
 		case <-due.C:
