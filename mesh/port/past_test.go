@@ -2,12 +2,21 @@ package port
 
 import (
 	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/server4"
+	"github.com/vishvananda/netlink"
+
 	"halo.internal/identity"
+	"halo.internal/mesh/dhcp"
 	"halo.internal/mesh/nstest"
 	"halo.internal/model"
 )
@@ -254,5 +263,92 @@ func TestAnUplinkThatWasMoved(t *testing.T) {
 	memory.is(t, Past{})
 	if got := a.List()[0]; got.Role != Client {
 		t.Errorf("expected it to serve clients still, got %+v", got)
+	}
+}
+
+// serveDHCP has somebody at the end of a cable give 192.0.2.50 to whoever asks.
+func serveDHCP(t *testing.T, iface string) {
+	t.Helper()
+	own := net.IPv4(192, 0, 2, 1)
+	answer := func(conn net.PacketConn, _ net.Addr, m *dhcpv4.DHCPv4) {
+		kind := dhcpv4.MessageTypeOffer
+		if m.MessageType() == dhcpv4.MessageTypeRequest {
+			kind = dhcpv4.MessageTypeAck
+		} else if m.MessageType() != dhcpv4.MessageTypeDiscover {
+			return
+		}
+		reply, err := dhcpv4.NewReplyFromRequest(m,
+			dhcpv4.WithMessageType(kind), dhcpv4.WithServerIP(own), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(own)),
+			dhcpv4.WithYourIP(net.IPv4(192, 0, 2, 50)), dhcpv4.WithNetmask(net.CIDRMask(24, 32)), dhcpv4.WithLeaseTime(7*24*3600),
+		)
+		if err != nil {
+			panic(err)
+		}
+		_, _ = conn.WriteTo(reply.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ClientPort}) // lost, as on a cable
+	}
+	nstest.Away(t, nstest.Link(t, iface), func(l netlink.Link) error {
+		if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: own, Mask: net.CIDRMask(24, 32)}}); err != nil {
+			return err
+		}
+		s, err := server4.NewServer(iface, &net.UDPAddr{Port: dhcpv4.ServerPort}, answer)
+		if err != nil {
+			return err
+		}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = s.Serve() // ends with an error when it is closed
+		}()
+		t.Cleanup(func() {
+			_ = s.Close()
+			<-ended
+		})
+		return nil
+	})
+}
+
+// TestARogueAmongTheNodes gives leases of a week on their switch while gateway and nodes
+// start all at once, and while the nodes are off for long.
+func TestARogueAmongTheNodes(t *testing.T) {
+	ports := hub(t, 3)
+	serveDHCP(t, ports[2])
+	client, err := dhcp.New(dhcp.Config{Resolv: filepath.Join(t.TempDir(), "resolv.conf"), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := &pasts{m: map[string]Past{nstest.Link(t, ports[0]).Attrs().HardwareAddr.String(): {Mesh: true}}}
+	gateway := func(loyal time.Duration) *device {
+		return start(t, 1, ports[:1], func(c *Config) { c.Gateway, c.Upstream, c.Memory = true, client, memory }, hurried(func(t *timing) { t.loyal = loyal }))
+	}
+	leased := func() bool {
+		list, err := netlink.AddrList(nstest.Link(t, ports[0]), netlink.FAMILY_V4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range list {
+			if ip, _ := netip.AddrFromSlice(a.IP.To4()); ip == netip.MustParseAddr("192.0.2.50") {
+				return true
+			}
+		}
+		return false
+	}
+
+	a := gateway(time.Hour)
+	eventually(t, "the rogue to be heard", func() bool { return strings.Contains(a.List()[0].Detail, "server of DHCP answers") })
+	b := start(t, 2, ports[1:2])
+	a.await(EventRole, "role", Mesh, "was", Searching)
+	b.stop()
+	a.stop()
+
+	a = gateway(2 * time.Second)
+	eventually(t, "the rogue's lease, after long", leased)
+	if got := a.List()[0]; got.Role != Uplink {
+		t.Errorf("expected the uplink, got %+v", got)
+	}
+	start(t, 2, ports[1:2])
+	a.await(EventBack)
+	a.await(EventRole, "role", Mesh)
+	if leased() {
+		t.Error("the port of the mesh has the rogue's address still")
 	}
 }

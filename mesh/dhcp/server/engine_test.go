@@ -635,7 +635,7 @@ func TestAnotherLengthOfLeases(t *testing.T) {
 		if err := s.SetLease(d); err != nil {
 			t.Fatal(err)
 		}
-		if l := s.e.bind(now, c, at, ""); l.granted != d {
+		if l := s.e.bind(now, c, c.mac, at, ""); l.granted != d {
 			t.Errorf("a lease of %s, want %s", l.granted, d)
 		}
 	}
@@ -644,7 +644,7 @@ func TestAnotherLengthOfLeases(t *testing.T) {
 			t.Errorf("leases of %s were accepted", bad)
 		}
 	}
-	if l := s.e.bind(now, c, at, ""); l.granted != 12*time.Hour {
+	if l := s.e.bind(now, c, c.mac, at, ""); l.granted != 12*time.Hour {
 		t.Errorf("after what was refused: a lease of %s", l.granted)
 	}
 }
