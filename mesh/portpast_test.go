@@ -14,26 +14,26 @@ import (
 	"halo.internal/model/paths"
 )
 
-func macOf(i int) string { return fmt.Sprintf("02:00:00:00:00:%02x", i) }
+func portMAC(i int) string { return fmt.Sprintf("02:00:00:00:00:%02x", i) }
 
 func TestPortPasts(t *testing.T) {
 	p := &portPasts{changed: make(chan struct{}, 1)}
 	for i, past := range []port.Past{{Mesh: true}, {Uplink: true}, {Mesh: true, Uplink: true}} {
-		p.Remember(macOf(i), past)
+		p.Remember(portMAC(i), past)
 	}
 	b := p.marshal()
 	got, err := parsePortPasts(b)
 	if err != nil || !slices.Equal(got, p.list) || len(got) != 3 {
 		t.Errorf("got %+v, %v, want %+v", got, err, p.list)
 	}
-	p.Remember(macOf(0), port.Past{})
-	if p.Past(macOf(0)) != (port.Past{}) || len(p.list) != 2 {
+	p.Remember(portMAC(0), port.Past{})
+	if p.Past(portMAC(0)) != (port.Past{}) || len(p.list) != 2 {
 		t.Errorf("what was forgotten is there: %+v", p.list)
 	}
 	for i := range 3 * maxPortPasts {
-		p.Remember(macOf(i), port.Past{Uplink: true})
+		p.Remember(portMAC(i), port.Past{Uplink: true})
 	}
-	if len(p.list) != maxPortPasts || p.Past(macOf(3*maxPortPasts-1)) != (port.Past{Uplink: true}) {
+	if len(p.list) != maxPortPasts || p.Past(portMAC(3*maxPortPasts-1)) != (port.Past{Uplink: true}) {
 		t.Errorf("expected the last %d ports, got %+v", maxPortPasts, p.list)
 	}
 	if _, err := parsePortPasts(p.marshal()); err != nil {
@@ -46,10 +46,10 @@ func TestPortPasts(t *testing.T) {
 	if _, err := parsePortPasts(marshalPortPasts(many)); err != nil {
 		t.Error(err)
 	}
-	twice := marshalPortPasts([]portPast{{macOf(1), port.Past{Mesh: true}}, {macOf(1), port.Past{Uplink: true}}})
+	twice := marshalPortPasts([]portPast{{portMAC(1), port.Past{Mesh: true}}, {portMAC(1), port.Past{Uplink: true}}})
 	upper := marshalPortPasts([]portPast{{"02:00:00:00:00:AA", port.Past{Mesh: true}}})
 	long := marshalPortPasts([]portPast{{"02:00:00:00:00:00:00:01", port.Past{Mesh: true}}})
-	over := marshalPortPasts(append(many, portPast{macOf(99), port.Past{Mesh: true, Uplink: true}}))
+	over := marshalPortPasts(append(many, portPast{portMAC(99), port.Past{Mesh: true, Uplink: true}}))
 	for _, bad := range []string{"", "\n", "x", string(b[:len(b)-2]), string(b) + "x", string(b) + string(b), strings.Replace(string(b), "mesh\n", "uplink\n", 1), string(twice), string(upper), string(long), string(over), strings.Repeat("a", 1<<20)} {
 		if got, err := parsePortPasts([]byte(bad)); err == nil {
 			t.Errorf("%.80q was taken for %+v", bad, got)
@@ -59,7 +59,7 @@ func TestPortPasts(t *testing.T) {
 
 func FuzzPortPasts(f *testing.F) {
 	f.Add(marshalPortPasts(nil))
-	f.Add(marshalPortPasts([]portPast{{macOf(1), port.Past{Mesh: true}}, {macOf(2), port.Past{Mesh: true, Uplink: true}}}))
+	f.Add(marshalPortPasts([]portPast{{portMAC(1), port.Past{Mesh: true}}, {portMAC(2), port.Past{Mesh: true, Uplink: true}}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		list, err := parsePortPasts(b)
 		if err == nil && (len(list) > maxPortPasts || string(marshalPortPasts(list)) != string(b)) {
@@ -87,17 +87,17 @@ func TestPortPastsAreKept(t *testing.T) {
 			}
 		}()
 		for i := range 600 { // somebody pulls the cable each second, for ten minutes
-			m.ports.Remember(macOf(1), port.Past{Mesh: i%2 == 0, Uplink: i%2 == 1})
+			m.ports.Remember(portMAC(1), port.Past{Mesh: i%2 == 0, Uplink: i%2 == 1})
 			pause(ctx, portPastsSoon/10)
 		}
-		m.ports.Remember(macOf(1), want)
+		m.ports.Remember(portMAC(1), want)
 		cancel()
 		<-ended
 	})
 	if v.puts > 12 {
 		t.Errorf("ten minutes of changes cost %d writes", v.puts)
 	}
-	known := func() port.Past { return s.core().loadPortPasts().Past(macOf(1)) }
+	known := func() port.Past { return s.core().loadPortPasts().Past(portMAC(1)) }
 	if got := known(); got != want {
 		t.Errorf("after a start: got %+v, want %+v", got, want)
 	}

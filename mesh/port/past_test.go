@@ -53,6 +53,12 @@ func (p *pasts) is(t *testing.T, want Past) {
 	eventually(t, "the port to have another past", func() bool { return p.Past(mac) == want })
 }
 
+// says tells whether the status of the device's port, once there is one, has that.
+func says(d *device, text string) bool {
+	list := d.List()
+	return len(list) == 1 && strings.Contains(list[0].Detail, text)
+}
+
 // answering is an upstream whose server always answers.
 func answering() *upstream {
 	u := newUpstream()
@@ -66,7 +72,7 @@ func TestAServerDoesNotGetThePortOfTheMesh(t *testing.T) {
 	u := answering()
 	_, memory := remembering(t, Past{Mesh: true})
 	a := start(t, 1, []string{"a0"}, gateway(u), clients(t), memory)
-	eventually(t, "the status to say for whom it waits", func() bool { return strings.Contains(a.List()[0].Detail, "carried the mesh") })
+	eventually(t, "the status to say for whom it waits", func() bool { return says(a, "carried the mesh") })
 	time.Sleep(3 * a.timing.client) // nothing is to happen meanwhile
 	if got := a.List()[0]; got.Role != Searching || inBridge(t, "a0") || len(u.runs) != 0 {
 		t.Errorf("expected it to wait for members, got %+v", got)
@@ -225,7 +231,7 @@ func TestAnUplinkIsNotGivenToClients(t *testing.T) {
 	a.stop()
 
 	a = start(t, 1, []string{"a0"}, gateway(u), bridge, option)
-	eventually(t, "the status to say what it waits for", func() bool { return strings.Contains(a.List()[0].Detail, "led upstream before") })
+	eventually(t, "the status to say what it waits for", func() bool { return says(a, "led upstream before") })
 	if !waiting(t, a) {
 		t.Errorf("expected it to wait for a server, got %+v", a.List()[0])
 	}
@@ -334,7 +340,7 @@ func TestARogueAmongTheNodes(t *testing.T) {
 	}
 
 	a := gateway(time.Hour)
-	eventually(t, "the rogue to be heard", func() bool { return strings.Contains(a.List()[0].Detail, "server of DHCP answers") })
+	eventually(t, "the rogue to be heard", func() bool { return says(a, "server of DHCP answers") })
 	b := start(t, 2, ports[1:2])
 	a.await(EventRole, "role", Mesh, "was", Searching)
 	b.stop()
