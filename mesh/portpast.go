@@ -137,30 +137,29 @@ func (m *core) loadPortPasts() *portPasts {
 
 // keepPortPasts has the card follow what ports prove to be, until ctx ends.
 func (m *core) keepPortPasts(ctx context.Context) error {
-	written := m.ports.marshal()
-	for ctx.Err() == nil {
+	written, told := m.ports.marshal(), false
+	for {
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-m.ports.changed:
+			pause(ctx, portPastsSoon)
 		}
-		pause(ctx, portPastsSoon)
-		b := m.ports.marshal()
-		if string(b) == string(written) {
-			continue
+		if b := m.ports.marshal(); string(b) != string(written) {
+			kept, err := m.store.Put(paths.PortPasts, paths.VaultPortPasts, b)
+			if err != nil && !told {
+				m.Log.Warn("what ports have proved to be is not noted in both places: the next start may have to find it out anew", "err", err)
+			}
+			if told = err != nil; kept {
+				written = b
+			} else {
+				wake(m.ports.changed) // it is tried again
+			}
+			pause(ctx, portPastsGap)
 		}
-		kept, err := m.store.Put(paths.PortPasts, paths.VaultPortPasts, b)
-		if err != nil {
-			m.Log.Warn("what ports have proved to be is not noted in both places: the next start may have to find it out anew", "kept", kept, "err", err)
+		if ctx.Err() != nil {
+			return nil
 		}
-		if kept {
-			written = b
-		} else {
-			wake(m.ports.changed) // it is tried again
-		}
-		pause(ctx, portPastsGap)
 	}
-	return nil
 }
 
 // pause returns after d, or when ctx ends.
