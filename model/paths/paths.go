@@ -45,6 +45,7 @@ const (
 	Evidence     = "epoch-evidence" // the gateway's message that showed the highest epoch
 	Clock        = "clock"
 	StoodDown    = "stood-down"    // a gateway has stood down for another one with its key
+	PortPasts    = "ports"         // what a gateway's Ethernet ports have proved to be
 	Timeline     = "timeline.json" // the last recoveries, mesh/timeline
 	Peers        = "peers.json"
 	OverlayKey   = "overlay-key"  // the overlay key that this device will have
@@ -85,6 +86,7 @@ const (
 	VaultOverlayKey = "overlay-key"
 	VaultProfile    = "mesh-profile"
 	VaultStoodDown  = "stood-down"
+	VaultPortPasts  = "ports"
 )
 
 // Sockets on which a node's processes answer each other: HTTP with JSON.
