@@ -244,10 +244,10 @@ func radioState(r model.Radio) string {
 
 // healingTable is what was done to bring radios back, and of how many.
 func healingTable(radios []model.Radio) (t *table.Table, rows int) {
-	t = table.New("RADIO", "NOW", "SEARCHES", "SCANS", "RESTARTS", "RELOADS", "WHY")
+	t = table.New("RADIO", "NOW", "SEARCHES", "SCANS", "RESTARTS", "REBINDS", "RELOADS", "WHY")
 	for _, r := range radios {
 		if h := r.Healing; h != nil {
-			t.Row(r.Name, cmp.Or(h.Rung, "well"), h.Searches, h.Scans, h.Restarts, h.Reloads, h.Reason)
+			t.Row(r.Name, cmp.Or(h.Rung, "well"), h.Searches, h.Scans, h.Restarts, h.Rebinds, h.Reloads, h.Reason)
 			rows++
 		}
 	}

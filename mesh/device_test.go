@@ -227,11 +227,13 @@ func (c *cable) Aside(aside bool) error {
 	return c.address()
 }
 
-func (*cable) Switch(bundle.Mesh)        {}
-func (*cable) Permit(bundle.Mesh) error  { return nil }
-func (*cable) Say(mesh.Stranger, []byte) {}
-func (*cable) Recheck()                  {}
-func (*cable) Lacking() error            { return nil }
+func (*cable) Switch(bundle.Mesh)             {}
+func (*cable) Permit(bundle.Mesh) error       { return nil }
+func (*cable) Say(mesh.Stranger, []byte)      {}
+func (*cable) Recheck()                       {}
+func (*cable) Lacking() error                 { return nil }
+func (*cable) Hangs() (string, time.Duration) { return "", 0 }
+func (*cable) Carries() bool                  { return true }
 
 func (c *cable) Ready() error {
 	c.mu.Lock()

@@ -35,6 +35,7 @@ type quiet struct {
 	linked bool
 	said   [][]byte
 	on     bundle.Mesh
+	hangs  time.Duration // for which a radio has hung
 }
 
 func (u *quiet) Say(_ Stranger, payload []byte) {
@@ -57,6 +58,18 @@ func (u *quiet) Ports() []model.Port {
 		p.Members = []string{"a member"}
 	}
 	return []model.Port{p}
+}
+
+func (u *quiet) Hangs() (string, time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return "radio phy0", u.hangs
+}
+
+func (u *quiet) Carries() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.linked
 }
 
 func (*quiet) Radios() []model.Radio   { return nil }

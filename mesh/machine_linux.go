@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 
 	"halo.internal/hal/card"
 	"halo.internal/identity"
+	"halo.internal/local"
 	"halo.internal/mesh/clock"
 	"halo.internal/mesh/provision"
 	"halo.internal/model"
@@ -51,8 +54,31 @@ func Machine(ctx context.Context, log *slog.Logger) (Config, error) {
 		Clock:    clock.NewMachine(),
 		Underlay: NewUnderlay,
 		Restart:  func() error { return unix.Kill(1, unix.SIGTERM) }, // gokrazy ends all services and restarts
-		Log:      log,
+		RestartHung: func(ctx context.Context) error {
+			return errors.Join(forceRestart("/proc/sys/kernel"), local.NewSupervisor(paths.GokrazySocket).Reboot(ctx))
+		},
+		Log: log,
 	}, nil
+}
+
+// forceWait is after how long the kernel restarts by itself, which gives gokrazy time to
+// end all processes and to unmount.
+const forceWait = 5 * time.Minute
+
+// forceRestart has the kernel, below its directory of sysctls, take tasks that hang in it
+// for a panic, after which it restarts (panic= of its command line). Otherwise a restart
+// would wait for ever where a device that is shut down waits for what hangs, with all
+// processes ended and the hardware watchdog fed. What hangs longer already counts when the
+// kernel looks next, which the longer time puts off to the second half of it.
+func forceRestart(sysctl string) error {
+	for _, s := range []struct{ name, value string }{
+		{"hung_task_timeout_secs", strconv.Itoa(int(forceWait.Seconds()))}, {"hung_task_panic", "1"},
+	} {
+		if err := os.WriteFile(filepath.Join(sysctl, s.name), []byte(s.value), 0); err != nil {
+			return fmt.Errorf("no restart by force: %w", err)
+		}
+	}
+	return nil
 }
 
 // openVault opens the second copies on the disk that the machine runs from. A

@@ -65,6 +65,9 @@ type Config struct {
 	RejoinPause time.Duration
 	// Restart has the machine restart in an orderly way; nil: somebody does it by hand.
 	Restart func() error
+	// RestartHung does so where a driver hangs in the kernel, by which the orderly way may
+	// hang too, until ctx ends; nil: somebody does it by hand.
+	RestartHung func(ctx context.Context) error
 	// Userspace has the overlay in this process, see overlay.Config; not on boards.
 	Userspace bool
 	Log       *slog.Logger
@@ -146,8 +149,9 @@ type core struct {
 	met   map[identity.PublicKey]life
 	// serveNow is awake when clients may have to be served otherwise.
 	serveNow chan struct{}
-	begun    time.Time // start of the process
-	chain    chain     // watchHealth's alone
+	begun    time.Time    // start of the process
+	chain    chain        // watchHealth's alone
+	silent   atomic.Int64 // for how long the kernel has not answered, in nanoseconds
 	agent    agentView
 	past     recoveries
 	codes    *door.Slow // wrong codes that were typed
@@ -300,6 +304,7 @@ func (m *core) run(ctx context.Context, s side) error {
 	if m.ports != nil {
 		g.Go(func() error { return m.keepPortPasts(ctx) })
 	}
+	g.Go(func() error { return m.keepLast(ctx) })
 	g.Go(func() error { return m.keepMet(ctx, s.roll) })
 	g.Go(func() error { return followContacts(ctx, m.contact, contactAfter, s.greet) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -127,6 +128,13 @@ func (u *batUnderlay) Say(to Stranger, payload []byte) {
 // lookOutside is how often it is looked which ports there are.
 const lookOutside = time.Second
 
+// heardOn returns the sockets by which strangers are heard, by port.
+func (u *batUnderlay) heardOn() map[string]*outside {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return maps.Clone(u.wires)
+}
+
 // listenOutside hears strangers on all ports that may carry the mesh.
 func (u *batUnderlay) listenOutside(ctx context.Context) {
 	var owned sync.WaitGroup
@@ -146,28 +154,32 @@ func (u *batUnderlay) listenOutside(ctx context.Context) {
 		for _, p := range u.Ports() {
 			wanted[p.Iface] = p.Role == port.Mesh || p.Role == port.Searching
 		}
-		u.mu.Lock()
-		for name, w := range u.wires {
-			if !wanted[name] || !w.alive() {
-				w.close()
-				delete(u.wires, name)
-			}
-		}
-		for name, is := range wanted {
-			if !is || u.wires[name] != nil {
+		for name, w := range u.heardOn() {
+			if wanted[name] && w.alive() {
+				delete(wanted, name)
 				continue
 			}
-			w, err := listenOutside(name)
+			u.mu.Lock()
+			delete(u.wires, name)
+			u.mu.Unlock()
+			w.close()
+		}
+		for name, is := range wanted {
+			if !is {
+				continue
+			}
+			w, err := listenOutside(name) // without the lock: the kernel may hang
 			if err != nil {
 				u.Log.Debug("strangers are not heard on this port yet", "iface", name, "err", err)
 				continue
 			}
+			u.mu.Lock()
 			u.wires[name] = w
+			u.mu.Unlock()
 			owned.Go(func() {
 				w.read(func(from dot11.MAC, payload []byte) { u.overheard(name, from, payload) })
 			})
 		}
-		u.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return

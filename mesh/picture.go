@@ -157,6 +157,7 @@ func (m *core) watchKernel(ctx context.Context) error {
 
 // judgeKernel tells of a kernel that has not answered for so long.
 func (m *core) judgeKernel(silent time.Duration) {
+	m.silent.Store(int64(silent))
 	if silent < kernelHangs {
 		m.graph.Set(checkKernel, health.OK, "")
 		return

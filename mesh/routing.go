@@ -53,6 +53,29 @@ func (u *batUnderlay) alone() bool {
 	return true
 }
 
+// carriesWait is how long routing may take to say whom it hears.
+const carriesWait = 5 * time.Second
+
+// Carries asks routing, which answers without the locks that a driver may hang under.
+func (u *batUnderlay) Carries() bool {
+	is, ok := u.carries.Ask(context.Background(), carriesWait, func() bool {
+		heard, err := u.routed()
+		return err == nil && len(heard) > 0
+	})
+	return ok && is
+}
+
+// Hangs is of radios and drivers, and of what was told to end and does not.
+func (u *batUnderlay) Hangs() (what string, long time.Duration) {
+	what, long = u.wireless.Hangs()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if took := time.Since(u.ended); !u.ended.IsZero() && took > long {
+		return "the end of the mesh interface with its ports", took
+	}
+	return what, long
+}
+
 // routed returns the interfaces by which routing hears somebody.
 func (u *batUnderlay) routed() (map[string]bool, error) {
 	u.mu.Lock()

@@ -266,9 +266,11 @@ func (s *segment) Say(to mesh.Stranger, payload []byte) {
 	_, _ = s.out.WriteTo(append(f, payload...), &packet.Addr{HardwareAddr: mac[:]}) // it is said again
 }
 
-func (*segment) Recheck()         {}
-func (*segment) Lacking() error   { return nil }
-func (*segment) Aside(bool) error { return nil }
+func (*segment) Recheck()                       {}
+func (*segment) Lacking() error                 { return nil }
+func (*segment) Hangs() (string, time.Duration) { return "", 0 }
+func (*segment) Carries() bool                  { return true }
+func (*segment) Aside(bool) error               { return nil }
 
 func (s *segment) Ready() error {
 	s.mu.Lock()

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"halo.internal/identity"
+	"halo.internal/mesh/apart"
 	"halo.internal/mesh/batman"
 	"halo.internal/mesh/bridge"
 	"halo.internal/mesh/dhcp"
@@ -53,6 +54,12 @@ type Underlay interface {
 	// Say sends a few octets past the mesh: to one that was heard, or where to is the
 	// zero value to all around.
 	Say(to Stranger, payload []byte)
+	// Hangs returns what has not come back from the kernel for longest, in words, and for
+	// how long; 0: all has. It asks the kernel for nothing.
+	Hangs() (what string, long time.Duration)
+	// Carries tells whether routing hears a member by any port or radio; where it does not
+	// say within seconds it is false.
+	Carries() bool
 	// Aside takes the gateway's addresses off the mesh, where another gateway has them,
 	// or gives them back. It may be called with the same again.
 	Aside(bool) error
@@ -142,6 +149,9 @@ type batUnderlay struct {
 	amiss bool // and the addresses are not yet as that says
 	links map[dot11.MAC][]dot11.MAC
 	asked time.Time // when routing was asked for the links
+	ended time.Time // when what runs was told to end, and has not; zero: it was not
+
+	carries apart.Question[bool]
 
 	gateway gatewayWay // as routing said last
 }
@@ -254,6 +264,9 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	// Where something hangs in the kernel, all below waits for it: nobody is to believe
+	// meanwhile that the mesh interface works.
+	defer context.AfterFunc(ctx, func() { u.ending(bat) })()
 	var owned sync.WaitGroup
 	defer owned.Wait()
 	defer cancel()
@@ -315,7 +328,16 @@ func addressGateway(iface string) error {
 func (u *batUnderlay) set(err error, bat *batman.Mesh, held *carried, ports *port.Ports) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.err, u.harm, u.less, u.bat, u.held, u.ports, u.gateway = err, nil, nil, bat, held, ports, gatewayWay{}
+	u.err, u.harm, u.less, u.bat, u.held, u.ports, u.gateway, u.ended = err, nil, nil, bat, held, ports, gatewayWay{}, time.Time{}
+}
+
+// ending says that what runs over bat was told to end.
+func (u *batUnderlay) ending(bat *batman.Mesh) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.bat == bat {
+		u.err, u.ended = errors.New("stopped"), time.Now()
+	}
 }
 
 // open returns bat0 and its ports, nil while there are none. The kernel is asked

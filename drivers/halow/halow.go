@@ -346,13 +346,17 @@ func (d *Driver) Health(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, k.Close()) }()
-	all, err := k.Interfaces()
-	if err != nil {
-		return err
+	var all []nl80211.Interface
+	for _, r := range radios { // others are not asked: they may hang
+		of, err := k.InterfacesOf(r.Index)
+		if err != nil {
+			return err
+		}
+		all = append(all, of...)
 	}
 	var errs []error
 	for _, i := range all {
-		if i.Channel != (nl80211.Channel{}) && slices.ContainsFunc(radios, func(w nl80211.Wiphy) bool { return w.Index == i.Wiphy }) {
+		if i.Channel != (nl80211.Channel{}) {
 			if err := d.ask(command.Radio{Conn: k, Index: i.Index}); err != nil {
 				errs = append(errs, fmt.Errorf("%s, %s: %w", d.Name(), i.Name, err))
 			}

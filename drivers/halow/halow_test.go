@@ -211,7 +211,7 @@ func (b *board) Wiphys() ([]nl80211.Wiphy, error) {
 	return []nl80211.Wiphy{{Index: 0, Name: "phy0"}}, nil
 }
 
-func (b *board) Interfaces() ([]nl80211.Interface, error) {
+func (b *board) InterfacesOf(int) ([]nl80211.Interface, error) {
 	return []nl80211.Interface{{Index: 4, Name: "mesh0", Channel: nl80211.Channel{FreqMHz: 5220}}, {Index: 5, Name: "idle"}}, nil
 }
 

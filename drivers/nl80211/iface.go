@@ -46,10 +46,19 @@ type Interface struct {
 	TxPowerMBm int     // hundredths of a dBm
 }
 
-// Interfaces lists the interfaces of all radios of the namespace.
-func (c *Conn) Interfaces() ([]Interface, error) {
+// Interfaces lists the interfaces of all radios of the namespace. The kernel waits for
+// each radio in turn, under the lock of all network interfaces: where one may hang,
+// InterfacesOf holds up nothing else.
+func (c *Conn) Interfaces() ([]Interface, error) { return c.interfaces(nil) }
+
+// InterfacesOf lists the interfaces of one radio, and asks no other.
+func (c *Conn) InterfacesOf(radio int) ([]Interface, error) {
+	return c.interfaces(func(e *netlink.AttributeEncoder) { wiphy(e, radio) })
+}
+
+func (c *Conn) interfaces(of func(e *netlink.AttributeEncoder)) ([]Interface, error) {
 	var all []Interface
-	err := c.dump("list interfaces", request{command: unix.NL80211_CMD_GET_INTERFACE}, func() { all = nil }, func(b []byte) error {
+	err := c.dump("list interfaces", request{command: unix.NL80211_CMD_GET_INTERFACE, attrs: of}, func() { all = nil }, func(b []byte) error {
 		i, err := parseInterface(b)
 		all = append(all, i)
 		return err

@@ -13,7 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
@@ -37,6 +39,7 @@ type Conn struct {
 	mu   sync.Mutex // one request at a time
 	conn *genetlink.Conn
 	fam  genetlink.Family
+	left atomic.Bool // Abandon was called
 }
 
 // Dial opens a socket for requests. The error wraps fs.ErrNotExist where the
@@ -70,6 +73,11 @@ func dial(c Config) (*genetlink.Conn, genetlink.Family, error) {
 // it.
 func (c *Conn) Close() error { return c.conn.Close() }
 
+// Abandon has all further requests fail with net.ErrClosed. Unlike Close it does not
+// wait for one that hangs in the kernel, and whoever made that can do nothing more by
+// this connection, whenever it comes back.
+func (c *Conn) Abandon() { c.left.Store(true) }
+
 // request is a command with its attributes.
 type request struct {
 	command uint8
@@ -87,6 +95,9 @@ func (c *Conn) do(what string, r request) ([]genetlink.Message, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.left.Load() {
+		return nil, fmt.Errorf("nl80211: %s: the connection was abandoned: %w", what, net.ErrClosed)
+	}
 	answers, err := c.exchange(m, netlink.Request|netlink.Acknowledge|r.flags)
 	if err != nil {
 		return nil, fmt.Errorf("nl80211: %s: %w", what, err)

@@ -22,7 +22,7 @@ import (
 // *nl80211.Conn has it.
 type Kernel interface {
 	Wiphys() ([]nl80211.Wiphy, error)
-	Interfaces() ([]nl80211.Interface, error)
+	InterfacesOf(radio int) ([]nl80211.Interface, error)
 	AbortScan(index int) error
 	DeleteInterface(index int) error
 	Surveys(index int) ([]nl80211.Survey, error)
@@ -141,24 +141,26 @@ func (d *Driver) clear() (err error) {
 	return errors.Join(errs...)
 }
 
-// interfaces returns the interfaces of the driver's radios.
+// interfaces returns the interfaces of the driver's radios. No other driver's radio is
+// asked for its own: it may hang.
 func (d *Driver) interfaces(k Kernel) ([]nl80211.Interface, error) {
 	radios, err := d.of(k)
 	if err != nil {
 		return nil, err
 	}
-	mine := map[int]bool{}
-	for _, w := range radios {
-		mine[w.Index] = true
-	}
-	all, err := k.Interfaces()
 	var list []nl80211.Interface
-	for _, i := range all {
-		if mine[i.Wiphy] && i.Index != 0 {
-			list = append(list, i)
+	for _, w := range radios {
+		all, err := k.InterfacesOf(w.Index)
+		if err != nil {
+			return list, err
+		}
+		for _, i := range all {
+			if i.Index != 0 {
+				list = append(list, i)
+			}
 		}
 	}
-	return list, err
+	return list, nil
 }
 
 // Reset has the kernel configure anew every USB device that the driver has been

@@ -130,7 +130,7 @@ func (e *evidence) look(now time.Duration, r Radio, sick string) {
 		e.waits = now
 	}
 	e.note(now, Failing, !r.Member && r.Failures >= mostFailures, false, 0)
-	e.note(now, Stalled, !r.Member && r.Failures == 0 && now-e.waits >= stallsAfter, false, 0)
+	e.note(now, Stalled, !r.Member && (r.Failures == 0 || r.Hung) && now-e.waits >= stallsAfter, false, 0)
 	if t := e.tracks[Crashed]; t != nil && (len(r.Stations) > 0 || now-e.crashed > crashCounts) {
 		delete(e.tracks, Crashed)
 	}

@@ -8,11 +8,14 @@
 //	         a scan of other channels
 //	restart  leaves the mesh and joins it anew, with    evidence of a fault that stands: 1 min, doubling to 30 min;
 //	         an interface that is made anew             no link for ten minutes: 10 min, doubling to 1 h
-//	reload   loads the driver anew, and resets the      a fault of the driver that a restart has not mended:
-//	         hardware if that does not help             1 min, doubling to 30 min
+//	rebind   takes its device from its driver and       the same as for reload, of one among several radios of
+//	         gives it back                              a driver: 1 min, doubling to 30 min
+//	reload   loads the driver anew, and resets the      a fault of the driver that a restart has not mended, and
+//	         hardware if that does not help             that all its radios have: 1 min, doubling to 30 min
 //
 // A wait begins anew from its least after an hour without a fault. Package
-// wireless observes, and carries out.
+// wireless observes, and carries out. Below all of it is the machine's own restart,
+// see Last.
 //
 // # Evidence
 //
@@ -74,6 +77,8 @@ type Radio struct {
 	Heard    int    // members that are heard on the channel, without a link
 	Routed   bool   // routing hears somebody by it, or cannot be asked
 	Crashes  uint64 // of its firmware, that the kernel has told of
+	Hung     bool   // the kernel does not come back from what it was asked for it
+	Seat     bool   // ID names its device, which can be taken from its driver by itself
 }
 
 // Driver is what is seen of the driver of one or more radios.
@@ -82,6 +87,9 @@ type Driver struct {
 	Gone bool   // its device is there, and no radio
 	Sick string // what it answered when it was asked how it is; empty: well, or not asked
 	Busy bool   // it is being loaded anew
+	// Vanished are the devices, by the IDs of their radios, that are there and have no
+	// radio, while others of the driver have.
+	Vanished []string
 }
 
 // Observation is what is seen at a time.
@@ -100,19 +108,20 @@ const (
 	Search Rung = iota + 1
 	Scan
 	Restart
+	Rebind
 	Reload
 )
 
 // String returns the rung's name.
 func (r Rung) String() string {
-	return [...]string{"", "search", "scan", "restart", "reload"}[min(r, Reload)]
+	return [...]string{"", "search", "scan", "restart", "rebind", "reload"}[min(r, Reload)]
 }
 
 // Action is to be done now.
 type Action struct {
 	Rung   Rung
 	Radio  string // ID; empty for a reload
-	Driver string // of a reload
+	Driver string // of a reload or rebind
 	Kind   Kind   // of the evidence; None for loneliness
 	Why    string
 }
@@ -187,10 +196,16 @@ func (m *Machine) Step(now time.Duration, o Observation) []Action {
 			todo = append(todo, Action{Rung: Reload, Driver: d.Name, Why: why, Kind: kind})
 		}
 		reloaded[d.Name] = d.Busy || len(todo) > 0 && todo[len(todo)-1].Driver == d.Name
+		if !reloaded[d.Name] {
+			todo = append(todo, m.rebind(now, d, o)...)
+		}
 	}
 	scanned := false
 	for _, r := range o.Radios {
 		if r.Driver != "" && reloaded[r.Driver] {
+			continue
+		}
+		if slices.ContainsFunc(todo, func(a Action) bool { return a.Radio == r.ID }) {
 			continue
 		}
 		l := m.ladder(r)
@@ -243,7 +258,7 @@ func (m *Machine) judgeIsolation(now time.Duration, o Observation) {
 // forget drops the ladders of radios that are long gone.
 func (m *Machine) forget(now time.Duration, o Observation) {
 	for id, l := range m.radios {
-		if slices.ContainsFunc(o.Radios, func(r Radio) bool { return r.ID == id }) {
+		if slices.ContainsFunc(o.Radios, func(r Radio) bool { return r.ID == id }) || slices.ContainsFunc(o.Drivers, func(d Driver) bool { return slices.Contains(d.Vanished, id) }) {
 			l.last = now
 		}
 	}
@@ -272,6 +287,7 @@ type State struct {
 	Searches uint64 // since the start, as the others
 	Scans    uint64
 	Restarts uint64
+	Rebinds  uint64
 	Reloads  uint64 // of its driver
 }
 

@@ -17,12 +17,13 @@ type ladder struct {
 	mostAt time.Duration // when it last had as many
 	lacks  track         // links: on since it has none, or fewer than of late
 
-	searched, scanned, restarted wait
-	lonely                       wait
-	linked                       time.Duration // when it last had a link without a fault, or began
-	begun                        bool          // linked is set
-	faulty                       time.Duration // when it last had a fault
-	tried                        bool          // a restart, since the fault that stands began
+	searched, scanned, restarted, rebound wait
+	vanished                              track // its device has no radio
+	lonely                                wait
+	linked                                time.Duration // when it last had a link without a fault, or began
+	begun                                 bool          // linked is set
+	faulty                                time.Duration // when it last had a fault
+	tried                                 bool          // a restart, since the fault that stands began
 }
 
 // wait is until something may be done again.
@@ -70,8 +71,9 @@ func (l *ladder) look(now time.Duration, limits Limits, r Radio, sick string) {
 		l.begun, l.linked = true, now
 	}
 	if l.Kind == None && now-l.faulty > limits.Well {
-		l.restarted.long = 0
+		l.restarted.long, l.rebound.long = 0, 0
 	}
+	l.vanished = track{}
 }
 
 // next returns what the ladder does now, if anything.
@@ -184,6 +186,53 @@ func (m *Machine) reload(now time.Duration, d Driver, o Observation) (string, Ki
 	return why, kind, true
 }
 
+// rebind returns which of several devices of a driver are to be given to it anew: one
+// whose radio has a fault that a restart has not mended, or that has none any more. The
+// driver is not loaded anew, since others of its radios may work.
+func (m *Machine) rebind(now time.Duration, d Driver, o Observation) (todo []Action) {
+	act := func(l *ladder, id string, kind Kind, why string) {
+		l.rebound.did(now, m.limits.Reload.next(l.rebound.long))
+		l.Rebinds++
+		l.disturbed()
+		l.vanished = track{}
+		l.Rung = max(l.Rung, Rebind)
+		todo = append(todo, Action{Rung: Rebind, Radio: id, Driver: d.Name, Kind: kind, Why: why})
+	}
+	for _, id := range d.Vanished {
+		l := m.ladder(Radio{ID: id})
+		l.faulty, l.driver = now, d.Name
+		if l.Name == "" {
+			l.Name = id
+		}
+		if !l.vanished.on {
+			l.vanished = track{on: true, since: now}
+		} else if now-l.vanished.since >= stands[Vanished]*m.limits.Stand && l.rebound.due(now) {
+			act(l, id, Vanished, "the radio of "+id+" has vanished")
+		}
+	}
+	radios := len(d.Vanished)
+	for _, r := range o.Radios {
+		if r.Driver == d.Name {
+			radios++
+		}
+	}
+	if _, all := m.blame(d.Name, o); radios < 2 || all != None {
+		return todo // to load the driver anew does the same
+	}
+	for _, r := range o.Radios {
+		if l := m.radios[r.ID]; l != nil && r.Driver == d.Name && r.Seat && l.hasFault(r) && l.rebound.due(now) {
+			act(l, r.ID, l.Kind, l.Why)
+		}
+	}
+	return todo
+}
+
+// hasFault tells whether a radio shows what is its driver's fault, and what a restart has
+// not mended.
+func (l *ladder) hasFault(r Radio) bool {
+	return r.Use == Ours && len(r.Stations) == 0 && l.Kind.OfDriver() && (l.tried || l.Kind.restarted())
+}
+
 // blame returns what all radios of a driver show that is its fault, and that a
 // restart has not mended; nothing if one of them does not, whatever the others do.
 func (m *Machine) blame(driver string, o Observation) (why string, kind Kind) {
@@ -192,7 +241,7 @@ func (m *Machine) blame(driver string, o Observation) (why string, kind Kind) {
 			continue
 		}
 		l := m.radios[r.ID]
-		if r.Use != Ours || len(r.Stations) > 0 || !l.Kind.OfDriver() || !l.tried && !l.Kind.restarted() {
+		if !l.hasFault(r) {
 			return "", None
 		}
 		if why != "" {

@@ -102,6 +102,65 @@ func TestADriverOfTwoRadios(t *testing.T) {
 	}
 }
 
+// TestOneOfTwoRadiosIsGivenBack: where others of the driver have no fault, the device of the
+// one that has is given to the driver anew, ever more rarely.
+func TestOneOfTwoRadiosIsGivenBack(t *testing.T) {
+	hung := func(look int) Radio {
+		r := well(look)
+		if look >= 10 {
+			r = Radio{ID: r.ID, Name: r.Name, Driver: r.Driver, Detail: "it hangs", Hung: true, Failures: 1}
+		}
+		return r
+	}
+	for _, tc := range []struct {
+		name     string
+		one      func(look int) Radio // nil: there is none, and its device is there
+		soldered bool                 // its device is not known
+		other    func(look int) Radio
+		want     bool
+		reload   bool
+	}{
+		{name: "wedged", one: func(look int) Radio { return wedged(look, 10) }, other: well, want: true},
+		{name: "hung", one: hung, other: well, want: true},
+		{name: "vanished", other: well, want: true},
+		{name: "the other is linked", one: hung, other: func(look int) Radio { return with(well(look), look, "a") }, want: true},
+		{name: "its device is not known", one: hung, soldered: true, other: well},
+		{name: "well", one: well, other: well},
+		{name: "the other is hung too", one: hung, other: hung, reload: true},
+		{name: "in use by others", one: func(int) Radio { return Radio{Use: Spared, Detail: "an access point"} }, other: well},
+	} {
+		all, m := play(6*360, func(look int) Observation {
+			d := Driver{Name: "wifi x"}
+			other := tc.other(look)
+			other.ID, other.Name, other.Driver, other.Seat = "usb 1-2:1.0", "phy1", "wifi x", true
+			o := Observation{Radios: []Radio{other}}
+			if tc.one != nil {
+				r := tc.one(look)
+				r.ID, r.Name, r.Driver, r.Seat = "usb 1-1:1.0", "phy0", "wifi x", !tc.soldered
+				o.Radios = append(o.Radios, r)
+			} else {
+				d.Vanished = []string{"usb 1-1:1.0"}
+			}
+			o.Drivers = []Driver{d}
+			return o
+		})
+		got := only(all, Rebind)
+		if (len(got) > 0) != tc.want || len(got) > 20 || tc.want && len(got) < 8 || (len(only(all, Reload)) > 0) != tc.reload {
+			t.Errorf("%s: %d times given back, %d times loaded anew", tc.name, len(got), len(only(all, Reload)))
+		}
+		for _, a := range got {
+			if a.Radio != "usb 1-1:1.0" || a.Driver != "wifi x" || !a.Kind.OfDriver() {
+				t.Errorf("%s: %+v", tc.name, a)
+			}
+		}
+		for _, s := range m.States() {
+			if want := uint64(len(got)); s.ID == "usb 1-1:1.0" && s.Rebinds != want || s.ID != "usb 1-1:1.0" && s.Rebinds != 0 {
+				t.Errorf("%s: state %+v", tc.name, s)
+			}
+		}
+	}
+}
+
 // TestARadioThatVanished has its driver loaded anew, not one that was unplugged,
 // nor one whose driver is at it already.
 func TestARadioThatVanished(t *testing.T) {

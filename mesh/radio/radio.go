@@ -21,7 +21,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"halo.internal/drivers/nl80211"
@@ -117,10 +116,11 @@ type View struct {
 // Radio is a member of the mesh. Run makes it work; the other methods may be
 // called from any goroutine.
 type Radio struct {
-	c Config
+	c   Config
+	sys machine
 
-	conn    *nl80211.Conn
-	events  *nl80211.Listener
+	conn    kernel
+	events  listener
 	wiphy   nl80211.Wiphy
 	iface   nl80211.Interface
 	own     dot11.MAC
@@ -146,10 +146,15 @@ type Radio struct {
 	dropped Dropped
 	view    View
 	up      bool
+	left    bool // nobody waits for Run any more
 }
 
 // New returns a radio that does nothing yet.
 func New(c Config) *Radio {
+	return &Radio{c: c.withDefaults(), sys: linux(), seek: make(chan struct{}, 1), say: make(chan []byte, maxSaid)}
+}
+
+func (c Config) withDefaults() Config {
 	if c.BeaconInterval == 0 {
 		c.BeaconInterval = 1000
 	}
@@ -162,7 +167,7 @@ func New(c Config) *Radio {
 	if c.Peering == (peering.Timing{}) {
 		c.Peering = peering.Wifi
 	}
-	return &Radio{c: c, seek: make(chan struct{}, 1), say: make(chan []byte, maxSaid)}
+	return c
 }
 
 // Ready returns nil while the radio is a member of its mesh.
@@ -202,7 +207,7 @@ func (r *Radio) View() View {
 // its driver lacks something (*nl80211.UnsupportedError), the kernel refused.
 func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
 	r.heard, r.awaited, r.waiting = map[dot11.MAC]*station{}, map[uint64]time.Time{}, queue{}
-	if r.conn, err = nl80211.Dial(nl80211.Config{}); err != nil {
+	if err := r.dial(); err != nil {
 		return err
 	}
 	defer r.conn.Close()
@@ -214,7 +219,7 @@ func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
 			err = errors.Join(err, r.conn.DeleteInterface(r.iface.Index))
 		}
 	}()
-	if r.events, err = nl80211.Listen(nl80211.Config{ReceiveBuffer: r.c.ReceiveBuffer}, nl80211.GroupConfig, nl80211.GroupMLME); err != nil {
+	if r.events, err = r.sys.listen(r.c.ReceiveBuffer, nl80211.GroupConfig, nl80211.GroupMLME); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.events.Close()) }()
@@ -228,10 +233,13 @@ func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
 		return err
 	}
 	defer r.engine.Close()
-	if joined != nil {
+	if joined != nil && !r.isLeft() {
 		if err := joined(); err != nil {
 			return err
 		}
+	}
+	if r.isLeft() {
+		return ErrHangs
 	}
 	r.setUp(true)
 	defer r.setUp(false)
@@ -239,8 +247,39 @@ func (r *Radio) Run(ctx context.Context, joined func() error) (err error) {
 	return r.serve(ctx)
 }
 
-// makeInterface makes the mesh interface in place of one of that name, and
-// brings it up, without which it cannot join.
+// dial opens the connection by which this radio asks the kernel.
+func (r *Radio) dial() error {
+	conn, err := r.sys.dial()
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn = conn; r.left {
+		conn.Abandon()
+	}
+	return nil
+}
+
+// abandon is for a Run that hangs in the kernel, and that nobody waits for any more.
+// Whenever it comes back it asks the kernel for nothing, and tells nobody of anything:
+// the radio may be another's, and its interface too.
+func (r *Radio) abandon() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left = true; r.conn != nil {
+		r.conn.Abandon()
+	}
+}
+
+func (r *Radio) isLeft() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.left
+}
+
+// makeInterface makes the mesh interface in place of one of that name, and of those
+// that this radio was left with, and brings it up, without which it cannot join.
 func (r *Radio) makeInterface() error {
 	var err error
 	if r.wiphy, err = r.conn.Wiphy(r.c.Wiphy); err != nil {
@@ -249,36 +288,36 @@ func (r *Radio) makeInterface() error {
 	if err := r.wiphy.Check(nl80211.SecureMesh()...); err != nil {
 		return err
 	}
-	all, err := r.conn.Interfaces()
+	mine, err := r.conn.InterfacesOf(r.c.Wiphy)
 	if err != nil {
 		return err
 	}
-	for _, i := range all {
-		if i.Name != r.c.Iface {
+	for _, i := range mine {
+		if i.Type != nl80211.MeshPoint || !Ours(i.Name) && i.Name != r.c.Iface {
 			continue
 		}
 		if err := r.conn.DeleteInterface(i.Index); err != nil {
 			return err
 		}
 	}
+	// Another radio's may have the name, from before this process. Not all radios are asked
+	// for theirs: one that hangs would not answer.
+	switch other, err := r.sys.index(r.c.Iface); {
+	case err != nil:
+		return err
+	case other != 0:
+		if err := r.conn.DeleteInterface(other); err != nil {
+			return err
+		}
+	}
 	if r.iface, err = r.conn.NewInterface(r.c.Wiphy, r.c.Iface, nl80211.MeshPoint, nil); err != nil {
 		return err
 	}
-	link, err := netlink.LinkByIndex(r.iface.Index)
-	if err != nil {
-		return fmt.Errorf("radio: %s: %w", r.c.Iface, err)
+	if r.isLeft() {
+		return ErrHangs
 	}
-	if err := netlink.LinkSetMTU(link, mtu); err != nil {
-		return fmt.Errorf("radio: %s: MTU %d: %w", r.c.Iface, mtu, err)
-	}
-	if a := link.Attrs().HardwareAddr; r.c.Address != nil && len(a) == len(r.own) {
-		// A driver that keeps its address does without.
-		if err := netlink.LinkSetHardwareAddr(link, r.c.Address(a)); err != nil {
-			r.c.Log.Warn("the radio keeps its own address", "iface", r.c.Iface, "err", err)
-		}
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("radio: bring up %s: %w", r.c.Iface, err)
+	if err := r.sys.raise(r); err != nil {
+		return err
 	}
 	if r.iface, err = r.conn.Interface(r.iface.Index); err != nil { // some drivers have an address only now
 		return err
@@ -407,5 +446,8 @@ func (r *Radio) setUp(up bool) {
 }
 
 func (r *Radio) notify(kind string, s model.Severity, message string, fields ...string) {
+	if r.isLeft() {
+		return
+	}
 	notify(r.c.Notify, kind, s, message, append(fields, "iface", r.c.Iface)...)
 }

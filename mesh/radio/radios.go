@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/apart"
 	"halo.internal/model"
 	"halo.internal/model/order"
 )
@@ -24,6 +25,16 @@ const (
 	EventFailed = "mesh.radio.failed" // fields radio, iface, reason
 	// EventRefused: it may not be a member as the mesh is set; fields radio, reason.
 	EventRefused = "mesh.radio.refused"
+	// EventHangs: a call into the kernel does not come back; fields radio, iface.
+	EventHangs = "mesh.radio.hangs"
+)
+
+// Times after which the kernel counts as one that does not come back.
+const (
+	memberHangs = 10 * time.Second // a member looks at its stations every 2 s
+	joinHangs   = time.Minute      // to join takes seconds, of HaLow's firmware too
+	useHangs    = 5 * time.Second  // whose a radio is, the kernel says at once
+	askUseAgain = 30 * time.Second // where it did not say
 )
 
 // Carrier carries the mesh over an interface, as batman.Mesh does.
@@ -44,12 +55,15 @@ type RadiosConfig struct {
 	// Retry is the wait after a first failure; it doubles up to thirty times that.
 	// Zero is one second.
 	Retry time.Duration
+	// Left is what hangs in the kernel from Radios before these; nil: there were none.
+	Left *Left
 }
 
 // Radios makes every radio of the device a member of the mesh, whenever it is
 // plugged in. Its methods may be called from any goroutine.
 type Radios struct {
-	c RadiosConfig
+	c   RadiosConfig
+	sys machine
 
 	mu   sync.Mutex // guards what follows
 	held map[int]*held
@@ -65,6 +79,7 @@ type held struct {
 	state string // why it is no member; empty when it is
 	spare bool   // it may not be one: refused by Fit, or unfit
 	fails int
+	began time.Time // the present attempt; zero: between two
 	stop  context.CancelFunc
 	again context.CancelFunc // ends the present attempt
 }
@@ -79,9 +94,12 @@ type State struct {
 	// not stay one. Refusals by Fit or for good are none.
 	Failures int
 	Refused  bool // by Fit, or for good
-	Peers    []Peer
-	Dropped  Dropped // since it joined
-	View     View
+	// Hangs is for how long the kernel has not come back from what it was asked for this
+	// radio; 0: it does.
+	Hangs   time.Duration
+	Peers   []Peer
+	Dropped Dropped // since it joined
+	View    View
 }
 
 // NewRadios returns the radios of the device; Run makes them work.
@@ -89,7 +107,10 @@ func NewRadios(c RadiosConfig) *Radios {
 	if c.Retry == 0 {
 		c.Retry = time.Second
 	}
-	return &Radios{c: c, held: map[int]*held{}}
+	if c.Left == nil {
+		c.Left = &Left{}
+	}
+	return &Radios{c: c, sys: linux(), held: map[int]*held{}}
 }
 
 // List returns the state of all radios, by name.
@@ -98,46 +119,83 @@ func (rs *Radios) List() []State {
 	defer rs.mu.Unlock()
 	list := slices.Clone(rs.left)
 	for index, h := range rs.held {
-		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: h.state, Failures: h.fails, Refused: h.spare, Peers: h.radio.Peers(), Dropped: h.radio.Dropped(), View: h.radio.View()})
+		detail := h.state
+		if rs.c.Left.of(index) != nil {
+			detail = ErrHangs.Error()
+		}
+		list = append(list, State{Wiphy: index, Name: h.name, Iface: h.iface, Detail: detail, Failures: h.fails, Refused: h.spare, Hangs: rs.hangs(h), Peers: h.radio.Peers(), Dropped: h.radio.Dropped(), View: h.radio.View()})
 	}
 	order.By(list, func(a, b State) int { return cmp.Compare(a.Name, b.Name) })
 	return list
 }
 
+// hangs is for how long the kernel has not come back from what it was asked for a radio.
+// rs.mu is held.
+func (rs *Radios) hangs(h *held) time.Duration {
+	if left := rs.c.Left.of(h.wiphy.Index); left != nil {
+		return time.Since(left.since)
+	}
+	since, long := h.began, joinHangs
+	switch at := h.radio.View().Looked; {
+	case !at.IsZero():
+		since, long = at, memberHangs
+	case h.began.IsZero() || h.state == "": // between two attempts, or at the end of one
+		return 0
+	}
+	if took := time.Since(since); took > long {
+		return took
+	}
+	return 0
+}
+
 // Run follows the radios until ctx ends, which ends their membership. The error
-// is that of the kernel's wireless interface, fs.ErrNotExist where it has none.
-func (rs *Radios) Run(ctx context.Context) (err error) {
-	conn, err := nl80211.Dial(nl80211.Config{})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	events, err := nl80211.Listen(nl80211.Config{}, nl80211.GroupConfig)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, events.Close()) }()
+// is that of the kernel's wireless interface, fs.ErrNotExist where it has none. What
+// hangs in the kernel then is left behind: Run returns within seconds.
+func (rs *Radios) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var owned sync.WaitGroup
 	defer owned.Wait()
 	defer cancel()
-	for {
+	ended := make(chan error, 1)
+	if !apart.Run(ctx, func() { ended <- rs.follow(ctx, &owned) }) {
+		return fmt.Errorf("radios are not followed any more: %w", ErrHangs)
+	}
+	return <-ended
+}
+
+// follow has owned wait for what keeps the radios.
+func (rs *Radios) follow(ctx context.Context, owned *sync.WaitGroup) (err error) {
+	conn, err := rs.sys.dial()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	events, err := rs.sys.listen(0, nl80211.GroupConfig)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, events.Close()) }()
+	for ctx.Err() == nil {
 		all, err := conn.Wiphys()
 		if err != nil {
 			return err
 		}
-		rs.reconcile(ctx, &owned, all)
-		if err := awaitChange(ctx, events); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		again, done := context.WithCancel(ctx)
+		if !rs.reconcile(ctx, owned, all) {
+			time.AfterFunc(askUseAgain, done)
+		}
+		err = awaitChange(again, events)
+		asked := again.Err() != nil
+		done()
+		if err != nil && !asked {
 			return err
 		}
 	}
+	return nil
 }
 
 // awaitChange returns when radios have come or gone, or may have become free.
-func awaitChange(ctx context.Context, events *nl80211.Listener) error {
+func awaitChange(ctx context.Context, events listener) error {
 	for {
 		e, err := events.Next(ctx)
 		if err != nil {
@@ -150,8 +208,33 @@ func awaitChange(ctx context.Context, events *nl80211.Listener) error {
 	}
 }
 
-// reconcile starts what is new and stops what is gone.
-func (rs *Radios) reconcile(ctx context.Context, owned *sync.WaitGroup, all []nl80211.Wiphy) {
+// reconcile starts what is new and stops what is gone. It is false where the kernel has
+// not said of all radios whether they are free. The kernel is asked without the lock:
+// it may hang.
+func (rs *Radios) reconcile(ctx context.Context, owned *sync.WaitGroup, all []nl80211.Wiphy) (whole bool) {
+	fresh := rs.drop(all)
+	var left []State
+	whole = true
+	for _, w := range fresh {
+		err := rs.mayHave(ctx, w)
+		if ctx.Err() != nil {
+			return true // nobody waits any more
+		}
+		if err != nil {
+			whole = whole && !errors.Is(err, ErrHangs)
+			left = append(left, State{Wiphy: w.Index, Name: w.Name, Detail: err.Error()})
+			continue
+		}
+		rs.hold(ctx, owned, w)
+	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.left = left
+	return whole
+}
+
+// drop stops those that are gone, and returns those that are not held.
+func (rs *Radios) drop(all []nl80211.Wiphy) (fresh []nl80211.Wiphy) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for index, h := range rs.held {
@@ -161,30 +244,47 @@ func (rs *Radios) reconcile(ctx context.Context, owned *sync.WaitGroup, all []nl
 			rs.notify(EventGone, model.Warning, "radio "+h.name+" is gone", "radio", h.name)
 		}
 	}
-	rs.left = nil
 	for _, w := range all {
-		if rs.held[w.Index] != nil {
-			continue
+		if rs.held[w.Index] == nil {
+			fresh = append(fresh, w)
 		}
-		if rs.c.Use != nil {
-			if err := rs.c.Use(w); err != nil {
-				rs.left = append(rs.left, State{Wiphy: w.Index, Name: w.Name, Detail: err.Error()})
-				continue
-			}
-		}
-		inner, stop := context.WithCancel(ctx)
-		h := &held{name: w.Name, wiphy: w, iface: rs.freeName(), radio: New(rs.c.Member), state: "it has not joined the mesh yet", stop: stop, again: func() {}}
-		rs.held[w.Index] = h
-		rs.notify(EventFound, model.Info, "radio "+w.Name+" is there", "radio", w.Name)
-		owned.Go(func() { rs.keep(inner, h) })
 	}
+	return fresh
 }
 
-// freeName returns the first name that no radio has.
+// mayHave says why the mesh may not have a radio, or nothing. One by which a member
+// hangs is the mesh's.
+func (rs *Radios) mayHave(ctx context.Context, w nl80211.Wiphy) error {
+	left := rs.c.Left.of(w.Index)
+	if rs.c.Use == nil || left != nil && left.iface != "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, useHangs)
+	defer cancel()
+	said := make(chan error, 1)
+	if !rs.c.Left.run(ctx, w.Index, w.Name, "", func() {}, func() { said <- rs.c.Use(w) }) {
+		return fmt.Errorf("whether it is in use, the kernel does not say: %w", ErrHangs)
+	}
+	return <-said
+}
+
+// hold makes a radio a member from now on.
+func (rs *Radios) hold(ctx context.Context, owned *sync.WaitGroup, w nl80211.Wiphy) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	inner, stop := context.WithCancel(ctx)
+	h := &held{name: w.Name, wiphy: w, iface: rs.freeName(), radio: New(rs.c.Member), state: "it has not joined the mesh yet", stop: stop, again: func() {}}
+	rs.held[w.Index] = h
+	rs.notify(EventFound, model.Info, "radio "+w.Name+" is there", "radio", w.Name)
+	owned.Go(func() { rs.keep(inner, h) })
+}
+
+// freeName returns the first name that no radio has, nor what hangs.
 func (rs *Radios) freeName() string {
+	left := rs.c.Left.ifaces()
 	for n := 0; ; n++ {
 		name := fmt.Sprintf("mesh%d", n)
-		taken := false
+		taken := left[name]
 		for _, h := range rs.held {
 			taken = taken || h.iface == name
 		}
@@ -230,6 +330,10 @@ func (rs *Radios) keep(ctx context.Context, h *held) {
 		again()
 		if ctx.Err() != nil {
 			return
+		}
+		if asked && errors.Is(err, ErrHangs) {
+			rs.set(h, ErrHangs.Error(), 0)
+			continue
 		}
 		if time.Since(began) > 30*rs.c.Retry {
 			wait, told = rs.c.Retry, "" // it had worked
@@ -278,28 +382,52 @@ func (rs *Radios) keep(ctx context.Context, h *held) {
 // gone itself.
 const unplugging = 5 * time.Second
 
-// attempt makes a radio a member for as long as it goes.
+// attempt makes a radio a member for as long as it goes. One that hangs in the kernel
+// when ctx ends is left behind, and the next waits for it: the error is ErrHangs.
 func (rs *Radios) attempt(ctx context.Context, again context.CancelFunc, h *held) error {
 	c := rs.c.Member
 	c.Wiphy, c.Iface = h.wiphy.Index, h.iface
+	r := New(c)
+	r.sys = rs.sys
 	rs.mu.Lock()
-	h.again = again
+	h.again, h.radio, h.began = again, r, time.Now()
 	rs.mu.Unlock()
+	defer func() {
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		h.began = time.Time{}
+	}()
+	abandon := func() {
+		r.abandon()
+		rs.notify(EventHangs, model.Error, fmt.Sprintf("radio %s hangs in the kernel, and is left to itself until it comes back", h.name), "radio", h.name, "iface", h.iface)
+	}
+	ended := make(chan error, 1)
+	if !rs.c.Left.run(ctx, h.wiphy.Index, h.name, h.iface, abandon, func() { ended <- rs.join(ctx, r, h) }) {
+		return ErrHangs
+	}
+	return <-ended
+}
+
+// join is one attempt, which may come back late.
+func (rs *Radios) join(ctx context.Context, r *Radio, h *held) error {
 	if rs.c.Fit != nil {
+		c := r.c
 		if err := rs.c.Fit(h.wiphy, &c); err != nil {
 			return &refusedError{err}
 		}
+		r.c = c.withDefaults()
 	}
-	r := New(c)
-	rs.mu.Lock()
-	h.radio = r
-	rs.mu.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	return r.Run(ctx, func() error {
 		if err := rs.c.Carrier.Enslave(h.iface); err != nil {
 			return err
 		}
-		rs.set(h, "", 0)
-		rs.spare(h, false)
+		if !r.isLeft() {
+			rs.set(h, "", 0)
+			rs.spare(h, false)
+		}
 		return nil
 	})
 }

@@ -48,6 +48,9 @@ func (r *Radio) serve(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		if ctx.Err() != nil { // also after a call into the kernel that took long
+			return r.leave()
+		}
 		var waits <-chan struct{} // ready while something does
 		if !r.waiting.empty() {
 			waits = always

@@ -179,7 +179,7 @@ func (w *Wireless) measure() {
 	w.mu.Lock()
 	m := w.meter
 	w.mu.Unlock()
-	if m == nil {
+	if m == nil || w.hung() != "" {
 		return
 	}
 	conn, err := w.dial()

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/apart"
 	"halo.internal/mesh/radio"
 	"halo.internal/model"
 	"halo.internal/model/dot11"
@@ -33,6 +34,8 @@ func (w *Wireless) find(name string) (radio.State, error) {
 			return radio.State{}, fmt.Errorf("%w as %q: expected %s", ErrNoRadio, name, names(all))
 		case all[i].Iface == "":
 			return radio.State{}, fmt.Errorf("%w for the mesh: %s: %s", ErrNoRadio, name, all[i].Detail)
+		case all[i].Hangs > 0:
+			return radio.State{}, fmt.Errorf("radio %s: %w", name, radio.ErrHangs) // who asks it would hang as well
 		}
 		return all[i], nil
 	}
@@ -41,7 +44,7 @@ func (w *Wireless) find(name string) (radio.State, error) {
 	case 0:
 		return radio.State{}, fmt.Errorf("%w: the mesh has none here", ErrNoRadio)
 	case 1:
-		return all[0], nil
+		return w.find(all[0].Name)
 	}
 	return radio.State{}, fmt.Errorf("%w: radio: there are several, expected %s", ErrInvalid, names(all))
 }
@@ -73,13 +76,24 @@ func (w *Wireless) scanOnce(ctx context.Context, q model.ScanRequest, listen boo
 	}
 	ctx, cancel := context.WithTimeout(ctx, scanWait)
 	defer cancel()
-	heard, err := w.scan(ctx, s.Iface, listen)
-	if err != nil {
-		return model.RadioScan{}, err
+	type outcome struct {
+		heard []nl80211.BSS
+		err   error
+	}
+	ended := make(chan outcome, 1)
+	if !apart.Run(ctx, func() {
+		heard, err := w.scan(ctx, s.Iface, listen)
+		ended <- outcome{heard, err}
+	}) {
+		return model.RadioScan{}, fmt.Errorf("scan by radio %s: %w", s.Name, radio.ErrHangs)
+	}
+	o := <-ended
+	if o.err != nil {
+		return model.RadioScan{}, o.err
 	}
 	s1g := w.s1gOf(s.Wiphy)
 	out := model.RadioScan{Radio: s.Name, Iface: s.Iface, Networks: []model.RadioNetwork{}}
-	for _, h := range kept(heard, w.profile().SSID) {
+	for _, h := range kept(o.heard, w.profile().SSID) {
 		h.net.S1G = s1g(h.bss)
 		out.Networks = append(out.Networks, h.net)
 	}
@@ -223,6 +237,9 @@ func (w *Wireless) Capture(ctx context.Context, q model.CaptureRequest, to io.Wr
 	s, err := w.find(q.Radio)
 	if err != nil {
 		return err
+	}
+	if name := w.hung(); name != "" { // the capture makes an interface in place of one that any radio may have
+		return fmt.Errorf("capture: radio %s: %w", name, radio.ErrHangs)
 	}
 	if !w.capturing.TryLock() {
 		return fmt.Errorf("%w: another capture is under way", radio.ErrBusy)

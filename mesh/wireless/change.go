@@ -2,6 +2,7 @@ package wireless
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"halo.internal/drivers/halow/channel"
 	"halo.internal/drivers/legal"
 	"halo.internal/drivers/nl80211"
+	"halo.internal/mesh/radio"
 	"halo.internal/model/bundle"
 	"halo.internal/model/dot11"
 )
@@ -44,22 +46,39 @@ const everybodys = 11
 
 // Permit says why the mesh may not have a profile, or nothing: what the law has
 // against it, for HaLow by its table and for Wi-Fi by the kernel's rules for each
-// radio. A device without radios knows no rules, and takes what every country has.
+// radio. A device without radios knows no rules, and takes what every country has; so
+// does one whose kernel does not answer, since the mesh waits for no driver that hangs.
 func (w *Wireless) Permit(m bundle.Mesh) error {
 	m = m.WithDefaults()
 	if err := w.permitHaLow(m); err != nil {
 		return err
 	}
 	states := w.states()
+	if len(states) == 0 {
+		return w.permitBlind(m, errors.New("this device has no radio, by which the rules of the country would be known"))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answerWait)
+	defer cancel()
+	said := make(chan error, 1)
+	if !w.apart(ctx, "permit", func() { said <- w.permitWiFi(m, states) }) {
+		return w.permitBlind(m, errors.New("the kernel does not say what the rules of the country are: a driver hangs"))
+	}
+	return <-said
+}
+
+// permitBlind judges by what every country has, and by what holds already.
+func (w *Wireless) permitBlind(m bundle.Mesh, why error) error {
+	if m == w.profile() || sameAir(m, w.profile()) || m.Channel <= everybodys && m.Width == 20 {
+		return nil
+	}
+	return fmt.Errorf("channel %d, %d MHz wide: %w; without them, expected one of channels 1 to %d, 20 MHz wide", m.Channel, m.Width, why, everybodys)
+}
+
+// permitWiFi judges by the rules that the kernel has for each radio.
+func (w *Wireless) permitWiFi(m bundle.Mesh, states []radio.State) error {
 	conn, err := w.dial()
-	if err != nil || len(states) == 0 {
-		if err == nil {
-			err = conn.Close()
-		}
-		if m == w.profile() || sameAir(m, w.profile()) || m.Channel <= everybodys && m.Width == 20 {
-			return nil
-		}
-		return errors.Join(fmt.Errorf("channel %d, %d MHz wide: this device has no radio, by which the rules of the country would be known; without one, expected one of channels 1 to %d, 20 MHz wide", m.Channel, m.Width, everybodys), err)
+	if err != nil {
+		return w.permitBlind(m, err)
 	}
 	defer conn.Close()
 	wiphys, err := conn.Wiphys()

@@ -167,6 +167,17 @@ func (w *Wireless) stays(d halowDriver) bool {
 	return err == nil && len(radios) > 0
 }
 
+// isStaying is stays for a driver that may hang.
+func (w *Wireless) isStaying(ctx context.Context, d halowDriver) bool {
+	if w.hangs(d.Name()) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, clearWait)
+	defer cancel()
+	stays := make(chan bool, 1)
+	return w.apart(ctx, d.Name(), func() { stays <- w.stays(d) }) && <-stays
+}
+
 // isLoaded notes with which parameters the driver is loaded.
 func (w *Wireless) isLoaded(params string) {
 	w.mu.Lock()
@@ -181,11 +192,15 @@ func (w *Wireless) clear(ctx context.Context, d halowDriver) {
 	w.isLoaded("")
 	err := errHangs
 	if !w.hangs(d.Name()) {
-		var failed error
+		ended := make(chan error, 1)
 		ctx, cancel := context.WithTimeout(ctx, clearWait)
 		defer cancel()
-		if w.apart(ctx, d.Name(), func() { w.measure(); failed = d.ForceUnload(ctx) }) {
-			err = failed
+		if w.apart(ctx, d.Name(), func() {
+			defer w.tellHang(d.Name(), "it was loaded before, and is to go", true).Stop()
+			w.measure()
+			ended <- d.ForceUnload(ctx)
+		}) {
+			err = <-ended
 		}
 	}
 	if err != nil {
@@ -224,11 +239,14 @@ func (w *Wireless) bringUp(ctx context.Context, d halowDriver) bool {
 		err := d.Prepare()
 		if err == nil {
 			kind, word = EventDriverFailed, "driver failed"
-			loaded := error(nil)
-			if !w.apart(ctx, d.Name(), func() { loaded = load(ctx, d, try) }) {
+			ended := make(chan error, 1)
+			if !w.apart(ctx, d.Name(), func() {
+				defer w.tellHang(d.Name(), "it is loaded", true).Stop()
+				ended <- load(ctx, d, try)
+			}) {
 				return false
 			}
-			err = loaded
+			err = <-ended
 		}
 		switch {
 		case ctx.Err() != nil:

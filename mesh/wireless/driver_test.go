@@ -39,6 +39,7 @@ type chip struct {
 	loads   error         // Load
 	unloads error         // ForceUnload
 	hangs   chan struct{} // Load and ForceUnload, whatever becomes of ctx, until it is closed; nil: they do not
+	hangsAt string        // which of both; empty: both
 	health  error
 	loaded  bool
 	wiphys  []nl80211.Wiphy // while it is loaded
@@ -58,6 +59,9 @@ func (c *chip) Prepare() error {
 func (c *chip) hang(doing string) {
 	c.mu.Lock()
 	hangs := c.hangs
+	if c.hangsAt != "" && c.hangsAt != doing {
+		hangs = nil
+	}
 	if hangs != nil {
 		c.done = append(c.done, doing+" hangs")
 	}
@@ -373,7 +377,7 @@ func TestADriverThatDoesNotGo(t *testing.T) {
 func TestADriverIsToBlame(t *testing.T) {
 	peer := []radio.Peer{{Peering: peering.Estab}}
 	late := []radio.Peer{{Peering: peering.OpnSnt}}
-	here := seat{module.Device{Bus: "usb", Name: "1-1:1.0", Sys: t.TempDir()}, "usb:v0CF3p9271"}
+	here := seat{Device: module.Device{Bus: "usb", Name: "1-1:1.0", Sys: t.TempDir()}, alias: "usb:v0CF3p9271"}
 	dir := filepath.Join(here.Sys, "bus/usb/devices/1-1:1.0")
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "modalias"), []byte(here.alias+"\n"), 0o600)); err != nil {
 		t.Fatal(err)

@@ -128,7 +128,7 @@ func (w *Wireless) homeMHz(name string) int {
 		return 0
 	}
 	defer conn.Close()
-	ifaces, err := conn.Interfaces()
+	ifaces, err := conn.InterfacesOf(s.Wiphy)
 	if err != nil {
 		return 0
 	}

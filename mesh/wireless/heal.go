@@ -5,12 +5,17 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"halo.internal/drivers"
+	"halo.internal/drivers/nl80211"
+	"halo.internal/drivers/wifi"
 	"halo.internal/hal/module"
+	"halo.internal/mesh/apart"
 	"halo.internal/mesh/heal"
+	"halo.internal/mesh/radio"
 	"halo.internal/model"
 )
 
@@ -27,19 +32,20 @@ const (
 	answerWait  = 10 * time.Second // for the kernel, which answers within milliseconds unless it hangs
 	recoverWait = 10 * time.Minute // far beyond what loading a driver anew takes
 	clearWait   = time.Minute      // for a driver to go before radios join: what hangs holds no other up
-	letGo       = 2 * time.Second  // for what was told to end, and does not hang
+	backWait    = 30 * time.Second // for a radio to be there, whose device was given back
 )
 
 // healer keeps the ladders of the device's radios and drivers.
 type healer struct {
 	machine *heal.Machine
 	begun   time.Time
-	asked   chan answer // of the kernel, while it has not answered
+	asking  apart.Question[answer] // of the kernel and the drivers
+	alone   bool                   // as it was when that was answered last; keepWell's alone
 	found   finder
 
 	state   sync.Mutex // guards what follows
 	tended  map[string]*tended
-	apartly map[string]chan struct{} // what apart has running, by its name; closed when it ends
+	apartly map[string]*work // what apart has running, by its name
 	loaders map[string]drivers.Modules
 	crashed map[string]uint64 // times that firmware fell, by device
 	ladders []heal.State
@@ -47,43 +53,74 @@ type healer struct {
 }
 
 func newHealer(l heal.Limits) healer {
-	return healer{machine: heal.New(l), begun: time.Now(), tended: map[string]*tended{}, apartly: map[string]chan struct{}{}, loaders: map[string]drivers.Modules{}, crashed: map[string]uint64{}, ids: map[int]string{}}
+	return healer{machine: heal.New(l), begun: time.Now(), tended: map[string]*tended{}, apartly: map[string]*work{}, loaders: map[string]drivers.Modules{}, crashed: map[string]uint64{}, ids: map[int]string{}}
 }
 
 // tended is a driver that is kept going.
 type tended struct {
 	driver drivers.Radio
-	seats  []seat // what its radios were; nil: they are soldered on
+	seats  []seat // where its radios are, or were while the device is there; nil: they are soldered on
 	busy   bool   // it is being brought back
 	looks  int    // since it was asked how it is
 	sick   string // what it answered
 }
 
-// seat is where a radio was plugged in.
+// seat is where a radio is plugged in.
 type seat struct {
 	module.Device
-	alias string // another device may come to be there
+	alias  string // another device may come to be there
+	driver string // that has the device, as its bus calls it; empty: it is not known
+	empty  bool   // the device is there, and has no radio
+	tries  int    // to give it to its driver anew
 }
 
 // taken tells whether the radio's device is still there.
 func (s seat) taken() bool { return s.Exists() && s.Modalias() == s.alias }
 
-// tendNone forgets the drivers of an earlier run.
+// tendNone forgets the driver of HaLow of an earlier run, which is made anew. Of others it
+// is known where their radios were.
 func (w *Wireless) tendNone() {
 	w.state.Lock()
 	defer w.state.Unlock()
-	clear(w.tended)
+	maps.DeleteFunc(w.tended, func(_ string, t *tended) bool { return t.seats == nil })
 }
 
-// tend has a driver kept going from now on, or says where its radios are.
+// tend has a driver kept going from now on, or says where its radios are. Where one was
+// stays known for as long as its device is there.
 func (w *Wireless) tend(d drivers.Radio, seats []seat) {
 	w.state.Lock()
 	defer w.state.Unlock()
-	if t := w.tended[d.Name()]; t != nil {
-		t.seats = seats
-		return
+	t := w.tended[d.Name()]
+	if t == nil {
+		t = &tended{driver: d, looks: askAgain}
+		w.tended[d.Name()] = t
 	}
-	w.tended[d.Name()] = &tended{driver: d, seats: seats, looks: askAgain}
+	t.seats = seatsNow(t.seats, seats)
+}
+
+// seatsNow returns the seats that have radios, and of those that had some the ones whose
+// device is there.
+func seatsNow(before, taken []seat) []seat {
+	at := func(all []seat, s seat) int {
+		return slices.IndexFunc(all, func(o seat) bool { return o.Device == s.Device && o.alias == s.alias })
+	}
+	var all []seat
+	for _, s := range taken {
+		if at(all, s) >= 0 {
+			continue // a second radio of one device
+		}
+		if i := at(before, s); i >= 0 {
+			s.tries = before[i].tries
+		}
+		all = append(all, s)
+	}
+	for _, s := range before {
+		if at(all, s) < 0 && s.taken() {
+			s.empty = true
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // tendWiFi finds the drivers of Wi-Fi radios; the guard loads them. Radios on no
@@ -101,7 +138,8 @@ func (w *Wireless) tendWiFi() {
 			w.ids[r.Index] = r.Device.String()
 		}
 		if r.Module != "" && r.Module != w.halowModule && r.Device.Bus != "" {
-			found[r.Module] = append(found[r.Module], seat{r.Device, r.Device.Modalias()})
+			driver, _ := r.Device.Driver() // it may be on its way out
+			found[r.Module] = append(found[r.Module], seat{Device: r.Device, alias: r.Device.Modalias(), driver: driver})
 		}
 	}
 	w.state.Unlock()
@@ -130,9 +168,14 @@ func (w *Wireless) modulesFor(driver string) (drivers.Modules, error) {
 	return m, err
 }
 
-// apart runs what may hang in the kernel, where nobody can end it, and returns when it is
-// done, or soon after ctx has ended: then done is false, and it is left behind. Of one name
-// no more than one is: the next waits for it, as for itself.
+// work is what runs apart.
+type work struct {
+	since time.Time
+	ended chan struct{} // closed when it does
+}
+
+// apart runs what may hang in the kernel as apart.Run does. Of one name no more than one
+// is: the next waits for it, as for itself.
 func (w *Wireless) apart(ctx context.Context, name string, f func()) (done bool) {
 	for {
 		w.state.Lock()
@@ -142,12 +185,12 @@ func (w *Wireless) apart(ctx context.Context, name string, f func()) (done bool)
 		}
 		w.state.Unlock()
 		select {
-		case <-before:
+		case <-before.ended:
 		case <-ctx.Done():
 			return false
 		}
 	}
-	mine := make(chan struct{})
+	mine := &work{since: time.Now(), ended: make(chan struct{})}
 	w.apartly[name] = mine
 	w.state.Unlock()
 	go func() {
@@ -155,23 +198,36 @@ func (w *Wireless) apart(ctx context.Context, name string, f func()) (done bool)
 			w.state.Lock()
 			defer w.state.Unlock()
 			delete(w.apartly, name)
-			close(mine)
+			close(mine.ended)
 		}()
 		f()
 	}()
-	select {
-	case <-mine:
-		return true
-	case <-ctx.Done():
+	return apart.Await(ctx, mine.ended)
+}
+
+// Hangs returns what has not come back from the kernel for longest, in words, and for how
+// long; 0: all has. What takes its time, as loading a driver does, counts too: it takes
+// minutes at most. Nothing is asked of the kernel.
+func (w *Wireless) Hangs() (what string, long time.Duration) {
+	note := func(name string, took time.Duration) {
+		if took > long {
+			what, long = name, took
+		}
 	}
-	late := time.NewTimer(letGo)
-	defer late.Stop()
-	select {
-	case <-mine:
-		return true
-	case <-late.C:
-		return false
+	for _, l := range w.left.List() {
+		note("radio "+l.Radio, l.For)
 	}
+	for _, s := range w.states() {
+		note("radio "+s.Name, s.Hangs)
+	}
+	note("what radios and drivers are asked", w.asking.Unanswered())
+	note("what radios are asked", w.telling.Unanswered())
+	w.state.Lock()
+	defer w.state.Unlock()
+	for name, a := range w.apartly {
+		note(name, time.Since(a.since))
+	}
+	return what, long
 }
 
 // isBusy tells whether a driver is being brought back, also by an earlier run that it
@@ -243,6 +299,24 @@ func (w *Wireless) carryOut(ctx context.Context, owned *sync.WaitGroup, a heal.A
 		owned.Go(func() { w.reload(ctx, t, a.Why) })
 		return
 	}
+	if a.Rung == heal.Rebind {
+		w.state.Lock()
+		t := w.tended[a.Driver]
+		i := -1
+		if t != nil && !w.isBusy(t) {
+			i = slices.IndexFunc(t.seats, func(s seat) bool { return s.String() == a.Radio })
+		}
+		if i < 0 {
+			w.state.Unlock()
+			return
+		}
+		t.busy = true
+		t.seats[i].tries++
+		s := t.seats[i]
+		w.state.Unlock()
+		owned.Go(func() { w.rebind(ctx, t, s, a.Why) })
+		return
+	}
 	w.mu.Lock()
 	rs := w.radios
 	w.mu.Unlock()
@@ -256,7 +330,7 @@ func (w *Wireless) carryOut(ctx context.Context, owned *sync.WaitGroup, a heal.A
 		w.c.Log.Debug("peers are sought anew", "radio", name, "reason", a.Why)
 		rs.Seek(wiphy)
 	case heal.Scan:
-		owned.Go(func() { w.lookElsewhere(ctx, name) })
+		owned.Go(func() { apart.Run(ctx, func() { w.lookElsewhere(ctx, name) }) })
 	case heal.Restart:
 		w.notify(EventRestarted, model.Warning, fmt.Sprintf("radio %s leaves the mesh and joins it anew, since %s", name, a.Why), "radio", name, "evidence", a.Kind.String(), "reason", a.Why)
 		rs.Again(wiphy)
@@ -287,18 +361,29 @@ func (w *Wireless) reload(ctx context.Context, t *tended, why string) {
 		w.driverIs("driver loading anew: " + why)
 		w.isLoaded("")
 	}
-	hangs := time.AfterFunc(recoverWait, func() {
-		w.notify(EventDriverHangs, model.Error, fmt.Sprintf("%s (%s) hangs in the kernel: only a restart of the machine may help", name, why), "driver", name, "reason", why)
-	})
-	var step drivers.Step
-	var err error
+	type outcome struct {
+		step drivers.Step
+		err  error
+	}
+	ended := make(chan outcome, 1)
 	done := w.apart(ctx, name, func() {
-		defer hangs.Stop()
+		defer w.tellHang(name, why, own).Stop()
 		if own {
 			w.measure() // before the counters are gone
 		}
-		step, err = drivers.Recover(ctx, t.driver)
+		if w.giveBackHung(ctx, t) {
+			ended <- outcome{rebound, nil}
+			return
+		}
+		step, err := drivers.Recover(ctx, t.driver)
+		ended <- outcome{step, err}
 	})
+	var step drivers.Step
+	var err error
+	if done {
+		o := <-ended
+		step, err = o.step, o.err
+	}
 	switch {
 	case !done, ctx.Err() != nil:
 	case err != nil:
@@ -313,6 +398,98 @@ func (w *Wireless) reload(ctx context.Context, t *tended, why string) {
 		}
 		w.notify(EventDriverRecovered, model.Warning, fmt.Sprintf("%s was brought back (%s), since %s", name, step, why), "driver", name, "step", string(step), "reason", why)
 	}
+}
+
+// tellHang has an event tell of work on a driver that takes longer than any does, unless it
+// is stopped; of HaLow's (own), its absent radio tells so too.
+func (w *Wireless) tellHang(driver, why string, own bool) *time.Timer {
+	return time.AfterFunc(recoverWait, func() {
+		if own {
+			w.driverIs("driver failed: " + errHangs.Error())
+		}
+		w.notify(EventDriverHangs, model.Error, fmt.Sprintf("%s (%s) hangs in the kernel: only a restart of the machine may help", driver, why), "driver", driver, "reason", why)
+	})
+}
+
+// rebound is the step of a driver whose devices were taken from it and given back.
+const rebound drivers.Step = "rebound"
+
+// giveBackHung does so with a driver of which a radio hangs in the kernel: to unload it
+// begins with its interfaces, for which it would wait too, while what waits for a device
+// comes back when that is taken away.
+func (w *Wireless) giveBackHung(ctx context.Context, t *tended) bool {
+	mine, err := t.driver.Wiphys()
+	if err != nil || !slices.ContainsFunc(w.states(), func(s radio.State) bool {
+		return s.Hangs > 0 && slices.ContainsFunc(mine, func(r nl80211.Wiphy) bool { return r.Index == s.Wiphy })
+	}) {
+		return false
+	}
+	w.state.Lock()
+	seats := slices.Clone(t.seats)
+	w.state.Unlock()
+	for _, s := range seats {
+		if s.taken() && w.bringBack(ctx, s, true) != nil {
+			return false
+		}
+	}
+	return slices.ContainsFunc(seats, seat.taken) && t.driver.Health(ctx) == nil
+}
+
+// bringBack gives a device to its driver anew, and waits for its radio.
+func (w *Wireless) bringBack(ctx context.Context, s seat, whole bool) error {
+	err := w.giveBack(s, whole)
+	for end := time.Now().Add(backWait); err == nil && !w.seated(s); {
+		if time.Now().After(end) {
+			err = fmt.Errorf("%s: it has no radio %s after it was given back: the kernel log may say why", s, backWait)
+		} else if !w.sleep(ctx, time.Second) {
+			err = ctx.Err()
+		}
+	}
+	return err
+}
+
+// rebind gives the device of one of several radios to its driver anew, and waits for its
+// radio. What does not help the first time, on USB the whole device does anew.
+func (w *Wireless) rebind(ctx context.Context, t *tended, s seat, why string) {
+	defer func() {
+		w.state.Lock()
+		defer w.state.Unlock()
+		t.busy, t.sick, t.looks = false, "", askAgain
+	}()
+	name := t.driver.Name()
+	ended := make(chan error, 1)
+	done := w.apart(ctx, name, func() {
+		defer w.tellHang(name, why, false).Stop()
+		ended <- w.bringBack(ctx, s, s.tries > 1)
+	})
+	if !done || ctx.Err() != nil {
+		return
+	}
+	if err := <-ended; err != nil {
+		w.notify(EventDriverFailed, model.Error, fmt.Sprintf("%s of %s (%s) could not be brought back, and is tried again ever more rarely: %v", s, name, why, err), "driver", name, "device", s.String(), "reason", err.Error())
+		return
+	}
+	w.notify(EventDriverRecovered, model.Warning, fmt.Sprintf("%s of %s was brought back (rebound), since %s", s, name, why), "driver", name, "device", s.String(), "step", string(rebound), "reason", why)
+}
+
+// seated tells whether there is a radio of a device.
+func (w *Wireless) seated(s seat) bool {
+	radios, err := w.sysfs()
+	return err == nil && slices.ContainsFunc(radios, func(r wifi.Radio) bool { return r.Device == s.Device })
+}
+
+// giveBack takes a device from its driver and gives it back; whole: of USB, all of it, and
+// not that interface alone.
+func giveBack(s seat, whole bool) error {
+	d := s.Device
+	if whole && d.Bus == "usb" {
+		d.Name, _, _ = strings.Cut(d.Name, ":") // 1-1.2:1.0 is an interface of 1-1.2
+		return d.Rebind()
+	}
+	if driver, err := d.Driver(); err == nil && driver == "" && s.driver != "" {
+		return d.Bind(s.driver) // which has given it up
+	}
+	return d.Rebind()
 }
 
 func (w *Wireless) halowNow() halowDriver {
@@ -331,7 +508,7 @@ func (w *Wireless) healing(name string) *model.Healing {
 		return nil
 	}
 	l := w.ladders[i]
-	h := model.Healing{Rung: l.Rung.String(), Evidence: l.Kind.String(), Reason: l.Why, Searches: l.Searches, Scans: l.Scans, Restarts: l.Restarts, Reloads: l.Reloads}
+	h := model.Healing{Rung: l.Rung.String(), Evidence: l.Kind.String(), Reason: l.Why, Searches: l.Searches, Scans: l.Scans, Restarts: l.Restarts, Rebinds: l.Rebinds, Reloads: l.Reloads}
 	if h == (model.Healing{}) {
 		return nil
 	}

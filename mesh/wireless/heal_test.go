@@ -3,11 +3,13 @@ package wireless
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"halo.internal/drivers/wifi"
 	"halo.internal/hal/module"
 	"halo.internal/hal/uevent"
+	"halo.internal/mesh/apart"
 	"halo.internal/mesh/heal"
 	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
@@ -150,7 +153,7 @@ func TestAReloadThatHangs(t *testing.T) {
 		for i := range 5 { // switches
 			at := time.Now()
 			stop()
-			if took := time.Since(at); took > 2*letGo {
+			if took := time.Since(at); took > 2*apart.LetGo {
 				t.Fatalf("the radios end after %s", took)
 			}
 			w.Change(profile)
@@ -210,7 +213,7 @@ func TestAHaLowDriverThatHangs(t *testing.T) {
 					o.mu.Unlock()
 					at := time.Now()
 					stop()
-					if took := time.Since(at); took > 2*letGo {
+					if took := time.Since(at); took > 2*apart.LetGo {
 						t.Fatalf("the radios end after %s", took)
 					}
 					stop = run(t, w)
@@ -229,6 +232,274 @@ func TestAHaLowDriverThatHangs(t *testing.T) {
 				}
 				stop()
 			})
+		})
+	}
+}
+
+// TestAFirstLoadThatHangs is told of once, and its radio says so.
+func TestAFirstLoadThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, c := &world{}, newChip()
+		w := o.board(c)
+		hangs := make(chan struct{})
+		c.hangsAt, c.hangs = "load", hangs
+		stop := run(t, w)
+		time.Sleep(2 * recoverWait)
+		if told := o.told(EventDriverHangs); len(told) != 1 || told[0].Fields["driver"] != c.Name() {
+			t.Errorf("told %+v", told)
+		}
+		if at := absent(w); at != c.Name()+": driver failed: "+errHangs.Error() {
+			t.Errorf("its radio: %s", at)
+		}
+		if what, long := w.Hangs(); what != c.Name() || long < 2*recoverWait-time.Minute {
+			t.Errorf("%s hangs for %s", what, long)
+		}
+		stop()
+		stop = run(t, w)
+		time.Sleep(2 * recoverWait)
+		if n := len(o.told(EventDriverHangs)); n != 1 {
+			t.Errorf("told %d times", n)
+		}
+		c.change(func() { c.hangs = nil })
+		close(hangs)
+		time.Sleep(time.Hour)
+		if _, long := w.Hangs(); long != 0 || absent(w) != "" {
+			t.Errorf("after it let go: %s, %s", long, absent(w))
+		}
+		stop()
+	})
+}
+
+// TestNobodyIsSentAfterARadioThatHangs: neither for the ladder nor for status, and a change
+// of the mesh is judged without it.
+func TestNobodyIsSentAfterARadioThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, c, w := tendedWorld(t)
+		o.states = append(o.states, radio.State{Wiphy: 8, Name: "phy8", Iface: "mesh1"})
+		o.states[0].Hangs, o.states[0].Detail = time.Minute, radio.ErrHangs.Error()
+		hung := make(chan struct{})
+		o.hungAsk = hung // whoever asks for interfaces, stations or surveys waits for the radio
+		stop := run(t, w)
+		for range 60 {
+			at := time.Now()
+			if list := w.List(); len(list) != 2 || list[0].Member || !list[1].Member {
+				t.Fatalf("got %+v", list)
+			}
+			w.Standing()
+			if _, err := w.Scan(t.Context(), model.ScanRequest{Radio: "phy6"}); !errors.Is(err, radio.ErrHangs) {
+				t.Fatalf("scan: %v", err)
+			}
+			if _, err := w.Channels(); !errors.Is(err, radio.ErrHangs) {
+				t.Fatalf("channels: %v", err)
+			}
+			if took := time.Since(at); took > 0 {
+				t.Fatalf("it took %s", took)
+			}
+			o.beat(1, 1)
+			o.change(func() { o.states[1].View.Looked = time.Now() })
+			time.Sleep(10 * time.Second)
+		}
+		if o.waits() != 0 {
+			t.Errorf("%d wait for it", o.waits())
+		}
+		if what, long := w.Hangs(); what != "radio phy6" || long != time.Minute {
+			t.Errorf("%s hangs for %s", what, long)
+		}
+		if did := c.did(); !strings.Contains(did, "unload load") {
+			t.Errorf("its driver: %q", did)
+		}
+		stop()
+		close(hung)
+	})
+}
+
+// TestAKernelThatHangsKeepsNobody waiting: status, a change of the mesh, the end of a run.
+func TestAKernelThatHangsKeepsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, _, w := tendedWorld(t)
+		hung := make(chan struct{})
+		dial := w.dial
+		w.dial = func() (kernel, error) { <-hung; return dial() }
+		w.setCountry = func(context.Context, string, time.Duration) error { <-hung; return nil }
+		w.scan = func(context.Context, string, bool) ([]nl80211.BSS, error) { <-hung; return nil, nil }
+		took := func(what string, most time.Duration, f func()) {
+			t.Helper()
+			at := time.Now()
+			if f(); time.Since(at) > most {
+				t.Errorf("%s took %s", what, time.Since(at))
+			}
+		}
+		for i := range 3 {
+			stop := run(t, w)
+			time.Sleep(3 * time.Minute)
+			took("list", tellWait, func() { w.List() })
+			took("list again", 0, func() { w.List() })
+			took("permit", 2*(answerWait+apart.LetGo), func() {
+				if err := w.Permit(profile); err != nil {
+					t.Errorf("what holds already: %v", err)
+				}
+				m := profile
+				m.Channel = 36
+				if err := w.Permit(m); err == nil || !strings.Contains(err.Error(), "a driver hangs") {
+					t.Errorf("channel 36: %v", err)
+				}
+			})
+			took("the end", 2*apart.LetGo, stop)
+			if o.mu.Lock(); o.runs != i+1 {
+				t.Errorf("run %d: the radios have joined %d times", i, o.runs)
+			}
+			o.mu.Unlock()
+		}
+		if what, long := w.Hangs(); long < 5*time.Minute {
+			t.Errorf("%s hangs for %s", what, long)
+		}
+		close(hung)
+		synctest.Wait()
+		if what, long := w.Hangs(); long != 0 {
+			t.Errorf("%s hangs for %s", what, long)
+		}
+	})
+}
+
+// twins is a world with two radios of one driver, on devices that are there.
+func twins(t *testing.T) (*world, *chip, *Wireless, func(name string)) {
+	o, c, w := tendedWorld(t)
+	c.wiphys = append(c.wiphys, nl80211.Wiphy{Index: 8, Name: "phy8"})
+	o.states = append(o.states, radio.State{Wiphy: 8, Name: "phy8", Iface: "mesh1", Peers: []radio.Peer{{MAC: dot11.MAC{2, 0, 0, 0, 0, 1}, Peering: peering.Estab}}})
+	sys := t.TempDir()
+	o.sysfs = nil
+	for i, name := range []string{"1-1:1.0", "1-2:1.0"} {
+		dir := filepath.Join(sys, "bus/usb/devices", name)
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "modalias"), []byte("usb:v0CF3p9271\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		o.sysfs = append(o.sysfs, wifi.Radio{Index: 6 + 2*i, Name: fmt.Sprintf("phy%d", 6+2*i), Module: "ath9k_htc", Device: module.Device{Sys: sys, Bus: "usb", Name: name}})
+	}
+	unplug := func(name string) {
+		if err := os.RemoveAll(filepath.Join(sys, "bus/usb/devices", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return o, c, w, unplug
+}
+
+// TestOneOfTwoRadiosHangs: its device is given to the driver anew, which is not loaded anew
+// while the other works, whether it does not answer or has vanished, also over a switch of
+// the mesh.
+func TestOneOfTwoRadiosHangs(t *testing.T) {
+	for _, how := range []string{"hangs", "vanished", "vanished before a switch", "unplugged"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o, c, w, unplug := twins(t)
+				back := o.sysfs[0]
+				var mu sync.Mutex
+				var given []string
+				w.giveBack = func(s seat, whole bool) error {
+					mu.Lock()
+					defer mu.Unlock()
+					given = append(given, fmt.Sprint(s, " ", whole))
+					if len(given) > 1 { // the first does not help
+						o.change(func() {
+							o.sysfs = append(o.sysfs[len(o.sysfs)-1:], back)
+							o.states[0].Hangs, o.states[0].Detail = 0, ""
+						})
+						c.change(func() { c.wiphys = []nl80211.Wiphy{{Index: 6}, {Index: 8}} })
+					}
+					return nil
+				}
+				stop := run(t, w)
+				beats := func(n int) {
+					for range n {
+						o.change(func() {
+							for i := range o.states {
+								if o.states[i].Hangs == 0 {
+									o.states[i].View.Looked = time.Now()
+								} else {
+									o.states[i].Hangs += 2 * time.Second
+								}
+							}
+						})
+						time.Sleep(2 * time.Second)
+					}
+				}
+				beats(30)
+				gone := func() {
+					o.change(func() { o.sysfs = o.sysfs[1:]; o.states = o.states[1:] })
+					c.change(func() { c.wiphys = c.wiphys[1:] })
+				}
+				switch how {
+				case "hangs":
+					o.change(func() { o.states[0].Hangs, o.states[0].Detail = time.Second, radio.ErrHangs.Error() })
+				case "unplugged":
+					unplug("1-1:1.0")
+					gone()
+				default:
+					gone()
+				}
+				if how == "vanished before a switch" {
+					stop()
+					stop = run(t, w)
+				}
+				beats(300)
+				stop()
+				want := []string{"usb 1-1:1.0 false", "usb 1-1:1.0 true"}
+				if how == "unplugged" {
+					want = nil
+				}
+				if !slices.Equal(given, want) {
+					t.Errorf("given back %q, want %q", given, want)
+				}
+				if did := c.did(); did != "" {
+					t.Errorf("the driver: %s", did)
+				}
+				recovered, failed := o.told(EventDriverRecovered), o.told(EventDriverFailed)
+				if how == "unplugged" {
+					if len(recovered)+len(failed) != 0 {
+						t.Errorf("told %+v %+v", recovered, failed)
+					}
+					return
+				}
+				if n := len(recovered); n == 0 || recovered[n-1].Fields["step"] != "rebound" || recovered[n-1].Fields["device"] != "usb 1-1:1.0" {
+					t.Errorf("told %+v, failed %+v", recovered, failed)
+				}
+				if wantFailed := 1; how != "hangs" && len(failed) != wantFailed {
+					t.Errorf("failed %+v", failed)
+				}
+			})
+		})
+	}
+}
+
+// TestTheOnlyRadioHangs: its device is given to the driver anew before that is unloaded,
+// which would begin with what hangs.
+func TestTheOnlyRadioHangs(t *testing.T) {
+	for _, helps := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			o, c, w, _ := twins(t)
+			o.sysfs, o.states, c.wiphys = o.sysfs[:1], o.states[:1], c.wiphys[:1]
+			var given []string
+			w.giveBack = func(s seat, whole bool) error {
+				given = append(given, fmt.Sprint(s, " ", whole))
+				if !helps {
+					return errors.New("no such driver")
+				}
+				o.change(func() { o.states[0].Hangs, o.states[0].Detail = 0, "" })
+				return nil
+			}
+			stop := run(t, w)
+			o.change(func() { o.states[0].Hangs, o.states[0].Detail = time.Second, radio.ErrHangs.Error() })
+			for range 100 {
+				o.beat(0, 0)
+				time.Sleep(2 * time.Second)
+			}
+			stop()
+			told := o.told(EventDriverRecovered)
+			if len(given) != 1 || given[0] != "usb 1-1:1.0 true" || len(told) != 1 {
+				t.Fatalf("given back %q, told %+v", given, told)
+			}
+			if step, did := told[0].Fields["step"], c.did(); helps && (step != "rebound" || did != "") || !helps && (step != "reloaded" || did != "unload load") {
+				t.Errorf("helps %v: %s, the driver %q", helps, step, did)
+			}
 		})
 	}
 }

@@ -28,6 +28,9 @@ func (w *Wireless) Channels() ([]model.RadioChannels, error) {
 	if len(states) == 0 {
 		return out, nil
 	}
+	if name := w.hung(); name != "" {
+		return nil, fmt.Errorf("radio %s: %w, and who asks for channels would wait for it", name, radio.ErrHangs)
+	}
 	conn, err := w.dial()
 	if err != nil {
 		return nil, err

@@ -1,7 +1,9 @@
 package wireless
 
 import (
+	"context"
 	"slices"
+	"time"
 
 	"halo.internal/drivers/halow/channel"
 	"halo.internal/drivers/nl80211"
@@ -20,6 +22,49 @@ func (w *Wireless) states() []radio.State {
 		return nil
 	}
 	return rs.List()
+}
+
+// hung says which radio hangs in the kernel; empty: none does.
+func (w *Wireless) hung() string {
+	for _, l := range w.left.List() {
+		return l.Radio
+	}
+	for _, s := range w.states() {
+		if s.Hangs > 0 {
+			return s.Name
+		}
+	}
+	return ""
+}
+
+// tellWait is for how long the kernel is waited for to say more of radios.
+const tellWait = time.Second
+
+// telling is what the kernel says of radios.
+type telling struct {
+	ifaces    []nl80211.Interface
+	stations  map[int][]nl80211.StationInfo // by interface
+	countries map[int]string                // by wiphy
+}
+
+// tell asks the kernel.
+func (w *Wireless) tell() telling {
+	t := telling{stations: map[int][]nl80211.StationInfo{}, countries: map[int]string{}}
+	conn, ifaces := w.open()
+	defer w.idled(conn)
+	if conn == nil {
+		return t
+	}
+	t.ifaces = ifaces
+	for _, s := range w.states() {
+		t.countries[s.Wiphy] = country(conn, s.Wiphy)
+		for _, i := range ifaces {
+			if s.Iface != "" && i.Name == s.Iface {
+				t.stations[i.Index], _ = conn.Stations(i.Index) // peers without numbers are better than none
+			}
+		}
+	}
+	return t
 }
 
 // List returns the state of all radios, by name. What the kernel does not tell is
@@ -42,17 +87,13 @@ func (w *Wireless) list(all bool) []model.Radio {
 	w.mu.Lock()
 	d := w.halow
 	w.mu.Unlock()
-	var conn kernel
-	var ifaces []nl80211.Interface
+	var seen telling
 	if all || slices.ContainsFunc(states, func(s radio.State) bool { return s.Detail != "" }) {
-		conn, ifaces = w.open()
-		defer w.idled(conn)
+		seen, _ = w.telling.Ask(context.Background(), tellWait, w.tell)
 	}
 	for _, s := range states {
 		r := model.Radio{Name: s.Name, Iface: s.Iface, Member: s.Detail == "", Detail: s.Detail, Peers: []model.RadioPeer{}, Dropped: droppedOf(s.Dropped), Healing: w.healing(s.Name)}
-		if conn != nil {
-			r.Country = country(conn, s.Wiphy)
-		}
+		r.Country = seen.countries[s.Wiphy]
 		if d != nil && s.Iface != "" {
 			if is, err := w.isHaLow(s.Wiphy); err == nil && is {
 				law := d.Legal()
@@ -64,13 +105,13 @@ func (w *Wireless) list(all bool) []model.Radio {
 			rateOf = channel.Mbps
 		}
 		var stations []nl80211.StationInfo
-		for _, i := range ifaces {
+		for _, i := range seen.ifaces {
 			if s.Iface == "" || i.Name != s.Iface {
 				continue
 			}
 			r.MAC, r.TxPowerDBm = i.MAC.String(), float64(i.TxPowerMBm)/100
 			r.FreqMHz, r.WidthMHz, r.Channel = i.Channel.FreqMHz, i.Channel.Width.MHz(), dot11.ChannelNumber(i.Channel.FreqMHz)
-			stations, _ = conn.Stations(i.Index) // peers without numbers are better than none
+			stations = seen.stations[i.Index]
 		}
 		for _, p := range s.Peers {
 			m := peerOf(p, stations, rateOf)

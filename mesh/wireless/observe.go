@@ -20,6 +20,9 @@ type answer struct {
 	stations map[string][]nl80211.StationInfo // by interface
 	surveys  map[string]heal.Survey
 	drivers  map[string]driverAnswer
+	alone    bool            // see Config.Alone
+	routed   map[string]bool // see Config.Routed
+	blind    bool            // routing could not be asked
 }
 
 // driverAnswer is one driver's.
@@ -34,27 +37,29 @@ type driverAnswer struct {
 func (w *Wireless) observe(ctx context.Context) (heal.Observation, map[string]int) {
 	states, all := w.states(), w.drivers()
 	seen, answered := w.ask(ctx, states, all)
-	o := heal.Observation{Alone: w.c.Alone == nil || w.c.Alone()}
-	owners := map[int]string{}
+	if answered {
+		w.alone = seen.alone
+	}
+	o := heal.Observation{Alone: w.alone}
+	owners, seats := map[int]string{}, map[string]bool{}
 	w.state.Lock()
 	for _, t := range all {
 		name := t.driver.Name()
 		a := seen.drivers[name]
 		busy := w.isBusy(t)
-		o.Drivers = append(o.Drivers, heal.Driver{Name: name, Busy: busy, Gone: a.gone && !busy, Sick: a.sick})
+		d := heal.Driver{Name: name, Busy: busy, Gone: a.gone && !busy, Sick: a.sick}
+		for _, s := range t.seats {
+			if seats[s.String()] = true; s.empty && len(a.wiphys) > 0 && !busy && s.taken() {
+				d.Vanished = append(d.Vanished, s.String())
+			}
+		}
+		o.Drivers = append(o.Drivers, d)
 		for _, index := range a.wiphys {
 			owners[index] = name
 		}
 	}
 	ids, crashed := maps.Clone(w.ids), maps.Clone(w.crashed)
 	w.state.Unlock()
-	var routed map[string]bool
-	blind := w.c.Routed == nil
-	if !blind {
-		var err error
-		routed, err = w.c.Routed()
-		blind = err != nil
-	}
 	wiphys := map[string]int{}
 	for _, s := range states {
 		id := ids[s.Wiphy]
@@ -65,7 +70,8 @@ func (w *Wireless) observe(ctx context.Context) (heal.Observation, map[string]in
 		r := heal.Radio{
 			ID: id, Name: s.Name, Driver: owners[s.Wiphy], Member: s.Detail == "", Detail: s.Detail, Failures: s.Failures,
 			Heard: s.View.Heard, Sent: s.View.Reports.Sent, Reported: s.View.Reports.Reported, Survey: seen.surveys[s.Iface],
-			Routed: blind || routed[s.Iface], Crashes: crashed[ids[s.Wiphy]],
+			Routed: !answered || seen.blind || seen.routed[s.Iface], Crashes: crashed[ids[s.Wiphy]],
+			Hung: s.Hangs > 0, Seat: seats[id],
 		}
 		if s.Iface == "" || s.Refused {
 			r.Use = heal.Spared
@@ -78,7 +84,7 @@ func (w *Wireless) observe(ctx context.Context) (heal.Observation, map[string]in
 			// asked.
 			r.Survey.Tx, r.Sent, r.Reported = 0, 0, 0
 		}
-		if answered || r.Unseen < answerWait {
+		if answered && !r.Hung || r.Unseen < answerWait {
 			r.Stations = linkedStations(s, seen.stations[s.Iface])
 		} // else nobody knows whether its links stand
 		o.Radios = append(o.Radios, r)
@@ -118,25 +124,16 @@ func (w *Wireless) limited(wiphy int) bool {
 // ask asks the kernel and the drivers. Who hangs in the kernel cannot be ended:
 // then nobody else is sent after him, and answered is false.
 func (w *Wireless) ask(ctx context.Context, states []radio.State, all []*tended) (a answer, answered bool) {
-	if w.asked == nil {
-		c := make(chan answer, 1)
-		w.asked = c
-		go func() { c <- w.askKernel(ctx, states, all) }()
-	}
-	late := time.NewTimer(answerWait)
-	defer late.Stop()
-	select {
-	case a := <-w.asked:
-		w.asked = nil
-		return a, true
-	case <-late.C:
-	case <-ctx.Done():
-	}
-	return answer{}, false
+	return w.asking.Ask(ctx, answerWait, func() answer { return w.askKernel(ctx, states, all) })
 }
 
 func (w *Wireless) askKernel(ctx context.Context, states []radio.State, all []*tended) answer {
-	a := answer{stations: map[string][]nl80211.StationInfo{}, surveys: map[string]heal.Survey{}, drivers: map[string]driverAnswer{}}
+	a := answer{stations: map[string][]nl80211.StationInfo{}, surveys: map[string]heal.Survey{}, drivers: map[string]driverAnswer{}, alone: w.c.Alone == nil || w.c.Alone(), blind: w.c.Routed == nil}
+	if !a.blind {
+		var err error
+		a.routed, err = w.c.Routed()
+		a.blind = err != nil
+	}
 	if conn, ifaces := w.open(); conn != nil {
 		defer w.idled(conn)
 		for _, i := range ifaces {
@@ -163,7 +160,7 @@ func (w *Wireless) askKernel(ctx context.Context, states []radio.State, all []*t
 // firmware keep to the law.
 func (w *Wireless) askDriver(ctx context.Context, t *tended, states []radio.State) (a driverAnswer) {
 	w.state.Lock()
-	busy, seats := w.isBusy(t), t.seats
+	busy, seats := w.isBusy(t), slices.Clone(t.seats)
 	w.state.Unlock()
 	if busy {
 		return a
@@ -179,15 +176,16 @@ func (w *Wireless) askDriver(ctx context.Context, t *tended, states []radio.Stat
 		a.gone = seats == nil || slices.ContainsFunc(seats, seat.taken) // otherwise it was unplugged
 		return a
 	}
-	member, linked := false, false
+	member, linked, hangs := false, false, false
 	for _, s := range states {
 		if s.Iface == "" || !slices.Contains(a.wiphys, s.Wiphy) {
 			continue
 		}
 		member = member || s.Detail == ""
 		linked = linked || len(linkedStations(s, nil)) > 0
+		hangs = hangs || s.Hangs > 0 // its health is asked of the radio
 	}
-	idle := !member && !linked || linked && t.driver != drivers.Radio(w.halowNow())
+	idle := hangs || !member && !linked || linked && t.driver != drivers.Radio(w.halowNow())
 	w.state.Lock()
 	if t.looks++; idle {
 		t.sick, t.looks = "", askAgain

@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +24,7 @@ import (
 	"halo.internal/drivers/halow"
 	"halo.internal/drivers/nl80211"
 	"halo.internal/drivers/wifi"
+	"halo.internal/mesh/apart"
 	"halo.internal/mesh/heal"
 	"halo.internal/mesh/peering"
 	"halo.internal/mesh/radio"
@@ -84,6 +84,7 @@ type Config struct {
 type kernel interface {
 	Wiphys() ([]nl80211.Wiphy, error)
 	Interfaces() ([]nl80211.Interface, error)
+	InterfacesOf(radio int) ([]nl80211.Interface, error)
 	Stations(index int) ([]nl80211.StationInfo, error)
 	Surveys(index int) ([]nl80211.Survey, error)
 	Regulatory() (nl80211.Regulatory, error)
@@ -94,10 +95,14 @@ type kernel interface {
 var _ kernel = (*nl80211.Conn)(nil)
 
 // open returns what the kernel has of interfaces, and a connection to ask it for more;
-// nil where there is none. Those who ask every other second have one kept for them by
-// idled: to make one costs more than what they ask. One that is stuck in a driver is
-// nobody else's meanwhile.
+// nil where there is none, or where a radio hangs: who asks for all interfaces would wait
+// for that one. Those who ask every other second have one kept for them by idled: to make
+// one costs more than what they ask. One that is stuck in a driver is nobody else's
+// meanwhile.
 func (w *Wireless) open() (conn kernel, ifaces []nl80211.Interface) {
+	if w.hung() != "" {
+		return nil, nil
+	}
 	select {
 	case conn = <-w.idle:
 		if ifaces, err := conn.Interfaces(); err == nil {
@@ -152,6 +157,7 @@ type Wireless struct {
 	modules    func() (drivers.Modules, error)
 	newHaLow   func() (halowDriver, error)
 	newWiFi    func(name string, modules drivers.Modules) drivers.Radio
+	giveBack   func(s seat, whole bool) error
 	crashes    func(ctx context.Context, told func(device string)) error
 	retry      time.Duration
 	look       time.Duration
@@ -160,6 +166,8 @@ type Wireless struct {
 	halowModule string // of Morse's driver
 
 	healer
+	left    *radio.Left             // what hangs in the kernel, also from an earlier run
+	telling apart.Question[telling] // what the kernel says of radios, for status
 
 	capturing sync.Mutex // held by the one capture
 
@@ -176,8 +184,9 @@ type Wireless struct {
 // New returns the radios; Run makes them work.
 func New(c Config) *Wireless {
 	w := &Wireless{
-		c: c, mesh: c.Mesh.WithDefaults(), halowModule: halow.Module, retry: retry, look: look, again: againFirst, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture, crashes: followCrashes,
+		c: c, mesh: c.Mesh.WithDefaults(), halowModule: halow.Module, retry: retry, look: look, again: againFirst, setCountry: radio.SetCountry, isUp: isUp, scan: radio.Scan, capture: radio.Capture, crashes: followCrashes, giveBack: giveBack,
 		idle:      make(chan kernel, 1),
+		left:      &radio.Left{},
 		newRadios: func(c radio.RadiosConfig) radios { return radio.NewRadios(c) },
 		dial:      func() (kernel, error) { return nl80211.Dial(nl80211.Config{}) },
 		sysfs:     func() ([]wifi.Radio, error) { return wifi.Radios("") },
@@ -207,7 +216,7 @@ func (w *Wireless) Run(ctx context.Context) {
 	}()
 	w.tendNone()
 	if d := w.setUpHaLow(); d != nil {
-		stays := !w.hangs(d.Name()) && w.stays(d)
+		stays := w.isStaying(ctx, d)
 		if !stays {
 			w.clear(ctx, d)
 		}
@@ -240,17 +249,29 @@ func (w *Wireless) Run(ctx context.Context) {
 
 func (w *Wireless) serve(ctx context.Context) error {
 	if w.c.Country != "" {
-		err := w.setCountry(ctx, w.c.Country, countryWait)
+		err := w.keepCountry(ctx)
 		if errors.Is(err, radio.ErrCountry) {
 			w.notify(EventCountry, model.Warning, fmt.Sprintf("the rules of %s do not hold: %v", w.c.Country, err), "country", w.c.Country, "reason", err.Error())
 		} else if err != nil {
 			return err
 		}
 	}
-	rs := w.newRadios(radio.RadiosConfig{Member: w.member(), Carrier: w.c.Carrier, Use: w.use, Fit: w.fitted})
+	rs := w.newRadios(radio.RadiosConfig{Member: w.member(), Carrier: w.c.Carrier, Use: w.use, Fit: w.fitted, Left: w.left})
 	w.set(rs)
 	defer w.set(nil)
 	return rs.Run(ctx)
+}
+
+// keepCountry has the kernel keep to the country's rules. Where it hangs in that, the
+// radios go by those that it has: no other country's (fit).
+func (w *Wireless) keepCountry(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, 2*countryWait)
+	defer cancel()
+	set := make(chan error, 1)
+	if !w.apart(limited, "country", func() { set <- w.setCountry(limited, w.c.Country, countryWait) }) {
+		return fmt.Errorf("%w: it has not answered within %s", radio.ErrCountry, 2*countryWait)
+	}
+	return <-set
 }
 
 func (w *Wireless) set(rs radios) {
@@ -297,14 +318,14 @@ func (w *Wireless) use(r nl80211.Wiphy) error {
 		return err
 	}
 	defer conn.Close()
-	all, err := conn.Interfaces()
+	all, err := conn.InterfacesOf(r.Index) // no other radio is asked: it may hang
 	if err != nil {
 		return err
 	}
 	for _, i := range all {
 		switch {
 		case i.Wiphy != r.Index || i.Type == nl80211.Monitor:
-		case i.Type == nl80211.MeshPoint && ours(i.Name): // left by an earlier process
+		case i.Type == nl80211.MeshPoint && radio.Ours(i.Name): // left by an earlier process
 		case i.Type == nl80211.AP:
 			return fmt.Errorf("it is in use: %s is an access point on it", i.Name)
 		case w.isUp(i.Index):
@@ -312,12 +333,6 @@ func (w *Wireless) use(r nl80211.Wiphy) error {
 		}
 	}
 	return nil
-}
-
-// ours tells whether an interface has a name that mesh/radio gives.
-func ours(name string) bool {
-	digits, ok := strings.CutPrefix(name, "mesh")
-	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
 
 // isUp tells whether somebody has brought an interface up.

@@ -50,18 +50,49 @@ type world struct {
 	runs     int
 	asked    radio.RadiosConfig
 	events   []model.Event
-	again    []int        // told to join anew
-	sought   []int        // told to seek peers
-	sysfs    []wifi.Radio //
-	falls    chan string  // devices whose firmware crashes
+	again    []int         // told to join anew
+	sought   []int         // told to seek peers
+	sysfs    []wifi.Radio  //
+	falls    chan string   // devices whose firmware crashes
+	hungAsk  chan struct{} // for which whoever asks for interfaces and what they count waits; nil: nobody does
+	waiting  int
+}
+
+// hang waits for hungAsk.
+func (o *world) hang() {
+	o.mu.Lock()
+	hung := o.hungAsk
+	if hung != nil {
+		o.waiting++
+	}
+	o.mu.Unlock()
+	if hung != nil {
+		<-hung
+	}
+}
+
+func (o *world) waits() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.waiting
 }
 
 func (o *world) Wiphys() ([]nl80211.Wiphy, error)         { return o.wiphys, nil }
-func (o *world) Interfaces() ([]nl80211.Interface, error) { return o.ifaces, nil }
+func (o *world) Interfaces() ([]nl80211.Interface, error) { o.hang(); return o.ifaces, nil }
+func (o *world) InterfacesOf(wiphy int) (all []nl80211.Interface, err error) {
+	for _, i := range o.ifaces {
+		if i.Wiphy == wiphy {
+			all = append(all, i)
+		}
+	}
+	return all, nil
+}
 func (o *world) Stations(i int) ([]nl80211.StationInfo, error) {
+	o.hang()
 	return o.stations[i], o.deaf
 }
 func (o *world) Surveys(int) ([]nl80211.Survey, error) {
+	o.hang()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.surveys, o.blind

@@ -47,6 +47,7 @@ const (
 	StoodDown    = "stood-down"    // a gateway has stood down for another one with its key
 	PortPasts    = "ports"         // what a gateway's Ethernet ports have proved to be
 	Timeline     = "timeline.json" // the last recoveries, mesh/timeline
+	Restarts     = "restarts"      // that halo-mesh has asked for, since a driver hung
 	Peers        = "peers.json"
 	OverlayKey   = "overlay-key"  // the overlay key that this device will have
 	Profile      = "mesh-profile" // the profile documents, and how far a change of them is
