@@ -157,7 +157,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	})
 	g.Go(func() error {
 		return send.Run(inner, send.Options{
-			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Life: life(a.BootID), Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
+			URL: a.settings.Gateway, Key: a.id.Key, Life: life(a.BootID), Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
 			Spool: a.spool, Status: a.nodeStatus(), Board: a.hardware.board, Inventory: func() (string, model.Inventory) { return a.inventory.of(a.sensors) }, Commands: commands, Neighbours: neighbourhood.New(a.seen.around, sinceBoot), Retry: a.retry, Log: a.log,
 			Health: func(s health.State, detail string) {
 				a.graph.Set(checkGateway, s, detail)
