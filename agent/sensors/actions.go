@@ -200,7 +200,9 @@ func (p *place) calm() {
 const tryLimit = 40 * time.Second
 
 // Try sets a chip up as a template says, reads it once, and tells all that happened. The
-// template need not be one that is loaded: text may be its own.
+// template need not be one that is loaded: text may be its own. A chip that is driven is not tried:
+// what is on would be switched to its safe state behind its reader's back, and on again with
+// the next output that is set.
 func (m *Manager) Try(ctx context.Context, c model.SensorCommand, text []byte) (model.SensorTrial, error) {
 	l, err := m.line(c.Bus)
 	if err != nil {
@@ -226,6 +228,9 @@ func (m *Manager) Try(ctx context.Context, c model.SensorCommand, text []byte) (
 			r = p.reader
 		}
 		m.mu.Unlock()
+		if r != nil && len(r.spec.Outputs) > 0 {
+			return refuse("%s at address %#02x of bus %s is driven, and a trial would switch what it drives: assign the chip %s to the place first, and the chip again afterwards", r.spec.Name, c.Address, l.Path, model.ChipNone)
+		}
 		if r != nil { // its collector waits meanwhile
 			r.mu.Lock()
 			defer r.mu.Unlock()

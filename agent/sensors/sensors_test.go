@@ -630,6 +630,12 @@ func TestOutputsOfAChip(t *testing.T) {
 			if s := relays.State(); s != 2 {
 				t.Errorf("with the second on: %08b", s)
 			}
+			if _, err := w.Try(t.Context(), model.SensorCommand{Bus: "one", Address: 0x20, Chip: "pcf8574"}, nil); err == nil || !strings.Contains(err.Error(), "is driven") {
+				t.Errorf("a trial of what is driven: got %v", err)
+			}
+			if s := relays.State(); s != 2 {
+				t.Errorf("after a trial: %08b", s)
+			}
 			if o := w.Outputs(); len(o) != 1 || len(o["relays"]) != 8 {
 				t.Errorf("got %v", o)
 			}
