@@ -135,8 +135,7 @@ func (c *chipOutputs) look(now time.Time) {
 		}
 		label, o, known := c.find(name)
 		if !known {
-			delete(c.driven, name) // its chip is gone, and is made safe when it comes back
-			continue
+			continue // its chip is away, or is not read: as soon as it is, it is made safe
 		}
 		if err := c.send(label, o.Name, o.Safe); err != nil {
 			c.log.Warn("an output of a chip is not in its safe state", "output", name, "err", err)

@@ -104,7 +104,7 @@ func TestOutputsOfChips(t *testing.T) {
 		t.Errorf("events: %s", got)
 	}
 
-	// What is unplugged is safe when it comes back.
+	// What is away meanwhile is made safe when it comes back.
 	reached = true
 	c.look(now)
 	if err := o.Set("relays.out1", 1); err != nil {
@@ -113,11 +113,13 @@ func TestOutputsOfChips(t *testing.T) {
 	relays.gone, reached = true, false
 	c.look(now)
 	c.look(now.Add(2 * output.Lost))
-	if len(c.driven) != 0 {
-		t.Errorf("still driven: %v", c.driven)
-	}
 	refused(o.Set("relays.out1", 1), model.CodeNoOutput)
 	if o.Able() == nil {
 		t.Error("there is nothing to drive")
+	}
+	relays.gone, relays.sent = false, nil
+	c.look(now.Add(2*output.Lost + time.Second))
+	if got := strings.Join(relays.sent, ", "); got != "relays.out1 0" || len(c.driven) != 0 {
+		t.Errorf("made safe: %s; still driven: %v", got, c.driven)
 	}
 }

@@ -244,6 +244,7 @@ func (l *line) renew(ctx context.Context) {
 	}
 	l.m.mu.Unlock()
 	for _, p := range old {
+		p.calm()
 		p.rest()
 		p.quiet(ctx)
 	}

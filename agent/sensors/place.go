@@ -350,10 +350,12 @@ func (p *place) doubted(ctx context.Context) (again bool) {
 		if missed < goneAfter {
 			return true
 		}
+		p.calm() // it may hear what it does not answer
 		p.rest()
 		p.set(model.SensorGone, why.Error(), nil)
 		p.moved(EventGone, model.Warning, "a chip is gone")
 	case other || found[0].Chip != nil && found[0].Chip.Spec().Name != p.drv.Spec().Name && !p.assigned:
+		p.calm() // which asks first whether it is that chip
 		p.rest()
 		if found[0].Chip == nil && !p.assigned {
 			p.tell(EventChanged, model.Warning, "another chip than before answers, and nobody knows which", "", map[string]string{"was": p.drv.Spec().Name})
@@ -364,6 +366,7 @@ func (p *place) doubted(ctx context.Context) (again bool) {
 		p.set(model.SensorFailed, why.Error(), nil)
 		p.line.settle(ctx, found[0], true)
 	case fails >= failedAfter:
+		p.calm()
 		p.rest()
 		p.fail(why) // the next look tries again
 	default:

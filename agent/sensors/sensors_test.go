@@ -655,6 +655,103 @@ func TestOutputsOfAChip(t *testing.T) {
 	})
 }
 
+// switched has a relay, and something that it measures.
+const switched = `name = "odd"
+title = "x"
+datasheet = "x"
+addresses = [0x31]
+interval = "1s"
+measure = [ { write = [0x05], read = 1, into = "a" } ]
+send = [ { write = [0x01, "out1"] } ]
+[fields]
+a = { in = "a", at = 0, type = "u8" }
+[[value]]
+name = "x_c"
+title = "x"
+formula = "a"
+range = [-1000, 1000]
+[[output]]
+name = "out1"
+title = "x"
+range = [0, 1]
+whole = true
+safe = 0
+`
+
+// relay is such a chip: it may stop to measure, or to answer any read.
+type relay struct {
+	mu         sync.Mutex
+	on         byte
+	blind, mum bool
+}
+
+func (c *relay) Tx(w, r []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case len(w) == 2 && w[0] == 1:
+		c.on = w[1]
+	case c.mum && len(r) > 0, c.blind && len(w) == 1 && w[0] == 5:
+		return chips.ErrNAK
+	}
+	return nil
+}
+
+func (c *relay) becomes(blind, mum bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.blind, c.mum = blind, mum
+}
+
+func (c *relay) isOn() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.on != 0
+}
+
+// TestNoRelayStaysOnWithNobodyToDriveIt: whatever ends the reading of a chip has its
+// outputs be safe before.
+func TestNoRelayStaysOnWithNobodyToDriveIt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		end func(*world, *relay)
+		is  string
+	}{
+		"its template is deleted": {func(w *world, _ *relay) {
+			if err := w.DeleteTemplate("odd"); err != nil {
+				w.t.Error(err)
+			}
+		}, "one-31 failed relays!"},
+		"it can't be read": {func(_ *world, c *relay) { c.becomes(true, false) }, "one-31 failed relays!"},
+		"it answers not":   {func(_ *world, c *relay) { c.becomes(false, true) }, "one-31 gone relays!"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, chip := chips.NewBus(), &relay{}
+				b.Attach(0x31, chip)
+				w := newWorld(t, t.TempDir(), plugged("one", b))
+				w.run(func() {
+					if err := w.PutTemplate("odd", []byte(switched)); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Second)
+					if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x31, Chip: "odd", Label: "relays"}); err != nil {
+						t.Fatal(err)
+					}
+					if err := w.Send(t.Context(), "relays", "out1", 1); err != nil || !chip.isOn() {
+						t.Fatalf("on: %v, %v", chip.isOn(), err)
+					}
+					tc.end(w, chip)
+					time.Sleep(15 * time.Second) // the next look is later
+					w.is(tc.is)
+					if chip.isOn() {
+						t.Error("the relay is on still")
+					}
+				})
+			})
+		})
+	}
+}
+
 func TestADisplayShowsHowTheDeviceIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := chips.NewBus()
