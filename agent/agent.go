@@ -150,7 +150,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		sample.Run(inner, sample.Options{
-			Collect: a.seen.keep(a.apart.Collect), Groups: a.apart.Groups, Regroup: a.apart.Regroup(), Weigh: weigh.New(a.settings.rules(), func() bool { return !a.reached.Load() }, a.note).Weigh, Add: a.spool.AddBatch, Clock: a.now,
+			Collect: a.seen.keep(a.apart.Collect, a.apart.Groups), Groups: a.apart.Groups, Regroup: a.apart.Regroup(), Weigh: weigh.New(a.settings.rules(), func() bool { return !a.reached.Load() }, a.note).Weigh, Add: a.spool.AddBatch, Clock: a.now,
 			Interval: time.Duration(a.settings.Sample), Send: time.Duration(a.settings.Send), Node: node, Earliest: version.Get().Built, Log: a.log,
 		})
 		return nil
