@@ -55,6 +55,12 @@ func (m *Manager) checkAssignment(l *line, c model.SensorCommand) error {
 	if err := l.free(c.Address); err != nil {
 		return err
 	}
+	m.memory.mu.Lock()
+	full := m.memory.full(entry{Bus: c.Bus, Address: c.Address, Assigned: true})
+	m.memory.mu.Unlock()
+	if full {
+		return refuse("expected at most %d places of which something is said: forget some first", maxEntries)
+	}
 	if c.Chip == model.ChipNone {
 		return nil
 	}

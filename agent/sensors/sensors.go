@@ -100,7 +100,7 @@ type Manager struct {
 }
 
 // New returns a manager that has not begun. What people have said is read at once; a
-// file that is damaged is an event, and nothing is known of it then.
+// file that is damaged is an event, and what is good in it is known all the same.
 func New(o Options) *Manager {
 	if o.Every == 0 {
 		o.Every = lookEvery
@@ -108,7 +108,7 @@ func New(o Options) *Manager {
 	m := &Manager{Options: o, again: make(chan struct{}, 1), buses: map[string]*line{}, templates: map[string]template{}}
 	var err error
 	if m.memory, err = openMemory(o.File); err != nil {
-		o.Event(EventForgot, model.Error, "what people have said of sensors can't be read, and is to be said again: "+err.Error(), nil)
+		o.Event(EventForgot, model.Error, "what people have said of sensors can't be read, or not all of it; what is missing is to be said again: "+err.Error(), nil)
 	}
 	return m
 }
