@@ -68,8 +68,8 @@ func meanings(v model.Inventory) map[string][]string {
 	return by
 }
 
-// Collect implements collect.Collector.
-func (p *powered) Collect(context.Context) ([]collect.Reading, error) {
+// measured is what was measured last, by meaning.
+func (p *powered) measured() map[string]float64 {
 	in := map[string]float64{}
 	for meaning, metrics := range meanings(p.sensors.Inventory()) {
 		for _, m := range metrics {
@@ -79,6 +79,12 @@ func (p *powered) Collect(context.Context) ([]collect.Reading, error) {
 			}
 		}
 	}
+	return in
+}
+
+// Collect implements collect.Collector.
+func (p *powered) Collect(context.Context) ([]collect.Reading, error) {
+	in := p.measured()
 	now := time.Now()
 	st, events, down := p.machine.Step(now, in)
 	if len(in) > 0 {
@@ -147,8 +153,9 @@ const (
 )
 
 // shutdowns waits until the device is to shut down, and has it do so: first the gateway
-// hears of it, then all that it has not acknowledged is on the card, and then gokrazy ends
-// all processes in order, unmounts the data partition, and turns the board off.
+// hears of it, then all that it has not acknowledged is on the card, and then, where it is
+// so still, gokrazy ends all processes in order, unmounts the data partition, and turns the
+// board off.
 func (p *powered) shutdowns(ctx context.Context) {
 	for {
 		select {
@@ -169,6 +176,13 @@ func (p *powered) shutdowns(ctx context.Context) {
 	}
 }
 
+// fedAgain tells whether the device need not be shut down any more. Where nothing is known
+// any more, as when the meter fails with the battery, what was known last counts.
+func (p *powered) fedAgain() bool {
+	st := p.state()
+	return st.Source == model.PowerExternal || st.Percent != nil && !st.ShuttingDown || power.Fed(p.measured())
+}
+
 func (p *powered) shutDown(ctx context.Context) {
 	p.log.Warn("the battery is almost empty: the device shuts down")
 	told, cancel := context.WithTimeout(ctx, goodbyeWait)
@@ -180,6 +194,12 @@ func (p *powered) shutDown(ctx context.Context) {
 		p.log.Error("unacknowledged readings are lost with the power", "err", err)
 	}
 	unix.Sync()
+	// Power may have come back meanwhile. Turned off now, the board would stay so: where it
+	// was never without power nothing starts it.
+	if p.fedAgain() {
+		p.note(power.EventStays, model.Info, "the device was to shut down, as its battery is almost empty, and stays up: its power has come back", nil)
+		return
+	}
 	off, cancel := context.WithTimeout(ctx, offLimit)
 	defer cancel()
 	if err := p.off(off); err != nil && ctx.Err() == nil {

@@ -73,6 +73,7 @@ const (
 	EventLow      = "power.battery.low"
 	EventCharged  = "power.battery.charged"
 	EventShutdown = "power.shutdown"
+	EventStays    = "power.shutdown.cancelled" // it was to, and is fed again
 )
 
 // Event is what is to be told.
@@ -154,12 +155,16 @@ func (m *Machine) Step(now time.Time, in map[string]float64) (st model.PowerStat
 	}
 	st.Source, st.Low = m.state, m.low
 	if shutdown = m.emptied(now, percent, known); shutdown && !m.shutting {
-		tell(EventShutdown, model.Error, fmt.Sprintf("the battery is almost empty (%.0f %%): the device shuts down, and starts when somebody gives it power", percent))
+		tell(EventShutdown, model.Error, fmt.Sprintf("the battery is almost empty (%.0f %%): the device shuts down, and starts when somebody gives it power. Where its UPS keeps the voltage up, that has to be taken away first", percent))
 	}
 	m.shutting = shutdown
 	st.ShuttingDown = shutdown
 	return st, events, shutdown
 }
+
+// Fed tells whether what was measured says that the board is fed from outside, without
+// waiting whether that lasts.
+func Fed(in map[string]float64) bool { return source(in, model.PowerUnknown) == model.PowerExternal }
 
 // source is what seems to feed the board, with hysteresis.
 func source(in map[string]float64, was model.PowerSource) model.PowerSource {

@@ -103,6 +103,23 @@ func TestPowerIsFollowed(t *testing.T) {
 	}
 }
 
+func TestFed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		in   map[string]float64
+		want bool
+	}{
+		"something comes in":     {map[string]float64{"input_voltage_v": 5, "battery_current_a": -1}, true},
+		"nothing comes in":       {map[string]float64{"input_voltage_v": 0.1}, false},
+		"the battery is charged": {map[string]float64{"battery_current_a": 0.4}, true},
+		"the battery is used":    {map[string]float64{"battery_current_a": -0.4}, false},
+		"nobody knows":           {map[string]float64{"battery_percent": 3}, false},
+	} {
+		if got := Fed(tc.in); got != tc.want {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}
+
 func TestChargeByVoltage(t *testing.T) {
 	for _, tc := range []struct {
 		chemistry   string
