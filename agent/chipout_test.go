@@ -90,7 +90,7 @@ func TestOutputsOfChips(t *testing.T) {
 	now := time.Now()
 	relays.sent, reached, relays.fail = nil, false, errors.New("the bus is stuck")
 	for range 80 {
-		if c.look(now); now.Sub(c.lost) >= output.Lost+5*time.Second {
+		if c.look(t.Context(), now); now.Sub(c.lost) >= output.Lost+5*time.Second {
 			relays.fail = nil
 		}
 		now = now.Add(output.Lost / 60)
@@ -106,19 +106,19 @@ func TestOutputsOfChips(t *testing.T) {
 
 	// What is away meanwhile is made safe when it comes back.
 	reached = true
-	c.look(now)
+	c.look(t.Context(), now)
 	if err := o.Set("relays.out1", 1); err != nil {
 		t.Error(err)
 	}
 	relays.gone, reached = true, false
-	c.look(now)
-	c.look(now.Add(2 * output.Lost))
+	c.look(t.Context(), now)
+	c.look(t.Context(), now.Add(2*output.Lost))
 	refused(o.Set("relays.out1", 1), model.CodeNoOutput)
 	if o.Able() == nil {
 		t.Error("there is nothing to drive")
 	}
 	relays.gone, relays.sent = false, nil
-	c.look(now.Add(2*output.Lost + time.Second))
+	c.look(t.Context(), now.Add(2*output.Lost+time.Second))
 	if got := strings.Join(relays.sent, ", "); got != "relays.out1 0" || len(c.driven) != 0 {
 		t.Errorf("made safe: %s; still driven: %v", got, c.driven)
 	}

@@ -118,25 +118,33 @@ func (v *view) sensing() *sensors.Manager {
 	return v.sensors
 }
 
-// value is the latest of a metric, in its unit, unless that is old. Of two groups that have
-// it, as when a chip is read at another interval from now on, the later counts.
-func (v *view) value(metric string) (n float64, ok bool) {
+// value is the latest of a metric, in its unit, unless that is old.
+func (v *view) value(metric string) (float64, bool) {
+	n, _, ok := v.reading(metric)
+	return n, ok
+}
+
+// reading is value, and when it was read. Of two groups that have the metric, as when a chip
+// is read at another interval from now on, the later counts, also where it was read in vain.
+func (v *view) reading(metric string) (n float64, at time.Time, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := time.Now()
-	var at time.Time
 	for every, l := range v.readings {
-		if !l.fresh(every, now) || ok && !l.at.After(at) {
+		if !l.fresh(every, now) || !l.at.After(at) {
 			continue
 		}
 		for _, r := range l.list {
-			if r.Metric.Name == metric && r.Value.Present {
-				n, ok, at = r.Metric.Number(r.Value), true, l.at
+			if r.Metric.Name == metric {
+				n, at, ok = 0, l.at, r.Value.Present
+				if ok {
+					n = r.Metric.Number(r.Value)
+				}
 				break
 			}
 		}
 	}
-	return n, ok
+	return n, at, ok
 }
 
 // keep wraps the collectors so that the latest readings can be asked for. What a group has

@@ -105,7 +105,7 @@ func (d *panel) Send(ctx context.Context, outputs map[string]float64) error {
 		err = d.command(ctx, 0x81, d.contrast, d.power())
 	}
 	if err != nil {
-		d.on, d.contrast = wasOn, was // what has failed must not happen later
+		d.on, d.contrast, d.ready = wasOn, was, false // what has failed must not happen later
 	}
 	return err
 }
