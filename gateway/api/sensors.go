@@ -313,7 +313,7 @@ const powerAge = 20 * time.Minute
 
 // power is how a node is fed, or was when it was heard of last.
 func (a *API) power(node string) model.PowerState {
-	return powerOf(a.readings(node, "power."), a.Telemetry.Latest().At(node).Add(-powerAge))
+	return powerOf(a.readings(node, "power."), a.Telemetry.Latest().Told(node).Add(-powerAge))
 }
 
 // powerOf is how a node is fed, by its latest readings but those made before a time: of a

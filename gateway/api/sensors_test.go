@@ -156,6 +156,8 @@ func TestPowerOfAMeterThatIsGone(t *testing.T) {
 		f.readsAt(node, "power.battery.percent", 12, before)
 	}
 	f.reads(mast, "system.cpu.used_percent", 3)
+	f.readsAt(hill, "radio.gone.signal_dbm", -70, before.Add(365*24*time.Hour)) // its clock was wrong, and the radio is gone since
+	f.readsAt(hill, "power.battery.percent", 12, before)
 	var p apitype.NodePower
 	f.want(http.StatusOK, "GET", "/v1/nodes/mast/power", nil, &p)
 	if p.Power.Source != model.PowerUnknown || p.Power.Percent != nil || !p.Power.Time.IsZero() {
