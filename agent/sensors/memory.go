@@ -40,7 +40,7 @@ type memory struct {
 }
 
 const (
-	maxMemory  = 256 << 10
+	maxMemory  = 1 << 20 // more than all entries with all their parameters
 	maxEntries = 2 * model.MaxSensors
 	damaged    = ".damaged" // behind the name of a file that was set aside
 )
