@@ -90,8 +90,6 @@ func (l *line) end() {
 			gone = append(gone, p)
 		}
 	}
-	l.m.mu.Unlock()
-	l.m.mu.Lock()
 	away := l.ending
 	l.m.mu.Unlock()
 	why := "" // the process ends, and the bus is there
@@ -103,6 +101,9 @@ func (l *line) end() {
 		p.rest()
 	}
 	l.close()
+	if away {
+		l.moved("", model.Info, "") // its chips tell
+	}
 	l.m.mu.Lock()
 	delete(l.m.buses, l.Path)
 	l.m.mu.Unlock()
@@ -110,7 +111,6 @@ func (l *line) end() {
 	if !away {
 		return
 	}
-	l.moved("", model.Info, "") // its chips tell
 	for _, p := range gone {
 		p.tell(EventGone, model.Warning, "a chip is gone with its bus", p.title(), nil)
 	}

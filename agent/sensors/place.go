@@ -36,6 +36,7 @@ type place struct {
 	missed     int               // looks in a row at which it was not there
 	dry        int               // readings in a row of which a value was missing; below 0: none was
 	benched    bool              // it is not read because its bus does not work
+	told       bool              // that it can't be read, since it last was
 	flaps
 }
 
@@ -106,6 +107,7 @@ func (p *place) set(s model.SensorState, problem string, candidates []string) (n
 	m.mu.Lock()
 	news = p.state != s || p.problem != problem || !slices.Equal(p.candidates, candidates)
 	p.state, p.problem, p.candidates = s, problem, candidates
+	p.told = p.told && s == model.SensorFailed
 	m.mu.Unlock()
 	if news {
 		m.changed()
@@ -124,11 +126,18 @@ func (p *place) offer(candidates []string) {
 	}
 }
 
-// fail notes that what answers can't be read. That is told once: what exactly is wrong may
+// fail notes that what answers can't be read. That is news once: what exactly is wrong may
 // be something else at each look.
 func (p *place) fail(err error) {
-	was := p.state
-	if p.set(model.SensorFailed, err.Error(), nil) && was != model.SensorFailed && !p.hushed {
+	m := p.line.m
+	m.mu.Lock()
+	news := !p.told
+	p.state, p.problem, p.candidates, p.told, p.benched = model.SensorFailed, err.Error(), nil, true, false
+	m.mu.Unlock()
+	if news {
+		m.changed()
+	}
+	if news && !p.hushed {
 		p.tell(EventFailed, model.Warning, "a chip answers and can't be read: "+err.Error(), p.title(), nil)
 	}
 }
@@ -260,6 +269,7 @@ func (p *place) absent() {
 			m.changed()
 		}
 	case model.SensorFailed:
+		p.benched = false
 		if p.set(model.SensorGone, "nothing answers", nil) {
 			p.moved(EventGone, model.Warning, "a chip is gone")
 		}
@@ -429,6 +439,9 @@ func (r *reader) Collect(ctx context.Context) ([]collect.Reading, error) {
 		return nil, err
 	}
 	defer r.done()
+	if r.over.Load() { // what it is to drive must not be set up again
+		return nil, fmt.Errorf("%s is not read any more", r.name)
+	}
 	samples, err := r.dev.Read(ctx, r.room[:0])
 	if err != nil {
 		r.doubt(err)
