@@ -61,6 +61,27 @@ func TestOldReadingsAreNotTheLatest(t *testing.T) {
 	})
 }
 
+// TestAReadingInVainCounts: what another group read before is not how it is.
+func TestAReadingInVainCounts(t *testing.T) {
+	const metric = "i2c.ups.charge_percent"
+	of := func(value wire.Value) []collect.Reading {
+		return []collect.Reading{{Metric: wire.NewMetric(metric, "%", 0), Value: value}}
+	}
+	now := time.Now()
+	for name, tc := range map[string]struct {
+		second wire.Value
+		want   float64
+		known  bool
+	}{"read": {wire.Int(7), 7, true}, "in vain": {wire.Value{}, 0, false}} {
+		v := view{readings: map[time.Duration]round{time.Minute: {now.Add(-10 * time.Second), of(wire.Int(5))}, time.Second: {now, of(tc.second)}}}
+		for range 20 { // whatever the order of a map
+			if got, ok := v.value(metric); got != tc.want || ok != tc.known {
+				t.Fatalf("%s: got %v, %v", name, got, ok)
+			}
+		}
+	}
+}
+
 // TestTheStatusIsToldWhileEventsAreMade: the spool asks for the clock's quality in the
 // middle of its work, and the status for the spool's figures; neither waits for the other.
 func TestTheStatusIsToldWhileEventsAreMade(t *testing.T) {
