@@ -25,6 +25,7 @@ const (
 	RunAgent     = "/run/halo/agent"              // halo-agent's unacknowledged batches of this boot
 	RunCommands  = "/run/halo/agent/commands"     // which commands were begun, as Commands has it
 	RunOutputs   = "/run/halo/agent/outputs"      // which outputs are not in their safe state
+	RunChips     = "/run/halo/agent/chip-outputs" // which outputs of chips are driven
 	RunLEDs      = "/run/halo/agent/leds"         // what the LEDs showed before they blink
 	Resolv       = "/tmp/resolv.conf"             // gokrazy links /etc/resolv.conf to it
 	Upstreams    = "/run/halo/resolv.conf"        // name servers of the uplinks, which the server asks to which Resolv points

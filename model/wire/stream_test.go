@@ -46,6 +46,7 @@ func messages(t testing.TB) []Message {
 			Sensors:   []model.SensorChip{{Bus: "fe804000.i2c", Address: 0x76, State: model.SensorOK, Chip: "bme280", Label: "bme280", Role: model.Sensor, IntervalS: 60, Params: map[string]float64{"a": 0.5}, Values: []model.SensorValue{{Metric: "i2c.bme280.temperature_c", Unit: "°C"}}}},
 			Templates: []model.NodeTemplate{{Name: "aht20", Digest: "1f", Problem: "aht20.toml:7: expected"}},
 		}},
+		InventoryMessage{"of a later release", model.Inventory{Sensors: make([]model.SensorChip, model.MaxSensors+1)}}, // refused where it is kept
 		InventoryWanted{},
 		EventMessage{model.Event{Boot: 1, Seq: 2, Time: time.UnixMilli(1_800_000_000_123).UTC(), Clock: model.ClockGateway, Kind: "mesh.port.proven", Severity: model.Info, Message: "eth0", Fields: map[string]string{"peer": "n-x"}}},
 		CommandMessage{Order: []byte{1, 2, 3}, Signature: make([]byte, ed25519.SignatureSize)},
