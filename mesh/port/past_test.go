@@ -137,7 +137,7 @@ func TestAPortOfTheMeshThatWasMoved(t *testing.T) {
 	memory.is(t, Past{Mesh: true, Uplink: true})
 	a.stop()
 
-	a = start(t, 1, []string{"a0"}, gateway(u), bridge, option, hurried(func(t *timing) { t.lasting, t.forget = time.Second, 2*time.Second }))
+	start(t, 1, []string{"a0"}, gateway(u), bridge, option, hurried(func(t *timing) { t.lasting, t.forget = time.Second, 2*time.Second }))
 	expect(t, u.runs, "a0") // it does not wait for an hour
 	memory.is(t, Past{Uplink: true})
 }
