@@ -208,7 +208,9 @@ func (d *Device) doubt(remove, add []wgtypes.PeerConfig) {
 		d.unsure[p.PublicKey] = true
 	}
 	for _, p := range add {
-		d.unsure[p.PublicKey] = d.unsure[p.PublicKey]
+		if _, is := d.unsure[p.PublicKey]; !is {
+			d.unsure[p.PublicKey] = false
+		}
 	}
 }
 
