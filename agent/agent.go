@@ -143,21 +143,22 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		return err
 	}
 	a.sensing()
-	a.chips = &chipOutputs{bus: a.sensors, reached: a.reached.Load, note: a.note, log: a.log, driven: map[string]time.Time{}}
+	a.chips = &chipOutputs{bus: a.sensors, reached: a.reached.Load, note: a.note, log: a.log, state: a.path(paths.RunChips), driven: map[string]time.Time{}}
+	a.chips.begin()
 	a.openCameras(network)
 	commands := a.commands(network)
 	a.log.Info("halo-agent runs", "boot", a.id.BootCounter, "gateway", a.settings.Gateway)
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		sample.Run(inner, sample.Options{
-			Collect: a.seen.keep(a.apart.Collect), Groups: a.apart.Groups, Regroup: a.apart.Regroup(), Weigh: weigh.New(a.settings.rules(), func() bool { return !a.reached.Load() }, a.note).Weigh, Add: a.spool.AddBatch, Clock: a.now,
+			Collect: a.seen.keep(a.apart.Collect, a.apart.Groups), Groups: a.apart.Groups, Regroup: a.apart.Regroup(), Weigh: weigh.New(a.settings.rules(), func() bool { return !a.reached.Load() }, a.note).Weigh, Add: a.spool.AddBatch, Clock: a.now,
 			Interval: time.Duration(a.settings.Sample), Send: time.Duration(a.settings.Send), Node: node, Earliest: version.Get().Built, Log: a.log,
 		})
 		return nil
 	})
 	g.Go(func() error {
 		return send.Run(inner, send.Options{
-			URL: a.settings.Gateway, Key: a.id.Key, Boot: a.id.BootCounter, Life: life(a.BootID), Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
+			URL: a.settings.Gateway, Key: a.id.Key, Life: life(a.BootID), Version: version.Get().Version, Interval: time.Duration(a.settings.Send),
 			Spool: a.spool, Status: a.nodeStatus(), Board: a.hardware.board, Inventory: func() (string, model.Inventory) { return a.inventory.of(a.sensors) }, Commands: commands, Neighbours: neighbourhood.New(a.seen.around, sinceBoot), Retry: a.retry, Log: a.log,
 			Health: func(s health.State, detail string) {
 				a.graph.Set(checkGateway, s, detail)
@@ -172,6 +173,7 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	g.Go(func() error { a.forwardEvents(inner); return nil })
 	g.Go(func() error { a.sense(inner); return nil })
 	g.Go(func() error { a.watchBuses(inner); return nil })
+	g.Go(func() error { a.power.watch(inner); return nil })
 	g.Go(func() error { a.power.shutdowns(inner); return nil })
 	g.Go(func() error { a.chips.run(inner); return nil })
 	g.Go(func() error { a.cameras.Run(inner); return nil })

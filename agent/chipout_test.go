@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -90,7 +93,7 @@ func TestOutputsOfChips(t *testing.T) {
 	now := time.Now()
 	relays.sent, reached, relays.fail = nil, false, errors.New("the bus is stuck")
 	for range 80 {
-		if c.look(now); now.Sub(c.lost) >= output.Lost+5*time.Second {
+		if c.look(t.Context(), now); now.Sub(c.lost) >= output.Lost+5*time.Second {
 			relays.fail = nil
 		}
 		now = now.Add(output.Lost / 60)
@@ -104,20 +107,77 @@ func TestOutputsOfChips(t *testing.T) {
 		t.Errorf("events: %s", got)
 	}
 
-	// What is unplugged is safe when it comes back.
+	// What is away meanwhile is made safe when it comes back.
 	reached = true
-	c.look(now)
+	c.look(t.Context(), now)
 	if err := o.Set("relays.out1", 1); err != nil {
 		t.Error(err)
 	}
 	relays.gone, reached = true, false
-	c.look(now)
-	c.look(now.Add(2 * output.Lost))
-	if len(c.driven) != 0 {
-		t.Errorf("still driven: %v", c.driven)
-	}
+	c.look(t.Context(), now)
+	c.look(t.Context(), now.Add(2*output.Lost))
 	refused(o.Set("relays.out1", 1), model.CodeNoOutput)
 	if o.Able() == nil {
 		t.Error("there is nothing to drive")
+	}
+	relays.gone, relays.sent = false, nil
+	c.look(t.Context(), now.Add(2*output.Lost+time.Second))
+	if got := strings.Join(relays.sent, ", "); got != "relays.out1 0" || len(c.driven) != 0 {
+		t.Errorf("made safe: %s; still driven: %v", got, c.driven)
+	}
+}
+
+// TestWhichOutputsOfChipsAreDriven is told to the next process, where this one does not end
+// in order, and to people when they are safe.
+func TestWhichOutputsOfChipsAreDriven(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "run", "chip-outputs")
+	var events []string
+	process := func() (*chipOutputs, outputs) {
+		c := &chipOutputs{bus: &relayBoard{}, reached: func() bool { return true }, log: slog.New(slog.DiscardHandler), state: state, driven: map[string]time.Time{},
+			note: func(kind string, _ model.Severity, message string, f map[string]string) {
+				events = append(events, kind+" "+f["output"]+" "+message)
+			}}
+		c.begin()
+		return c, outputs{&noBoard{}, c}
+	}
+	set := func(o outputs, name string, part float64) {
+		t.Helper()
+		if err := o.Set(name, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() string {
+		t.Helper()
+		c, _ := process()
+		return strings.Join(slices.Sorted(maps.Keys(c.driven)), " ")
+	}
+	c, o := process()
+	set(o, "relays.out1", 1)
+	set(o, "relays.level", 0.4)
+	if got := left(); got != "relays.level relays.out1" {
+		t.Errorf("after a crash the next process knows of %q", got)
+	}
+	set(o, "relays.level", 0.5) // which is its safe state
+	if got := left(); got != "relays.out1" {
+		t.Errorf("got %q", got)
+	}
+	c.safe("pumps", "its chip was set up anew")
+	c.safe("relays", "")
+	if got := left(); got != "" || len(events) != 0 {
+		t.Errorf("after an end in order: %q, told %q", got, events)
+	}
+	set(o, "relays.out1", 1)
+	c, _ = process()
+	c.safe("relays", "its chip was set up anew")
+	if got := strings.Join(events, ", "); got != "output.safe relays.out1 an output went to its safe state: its chip was set up anew" {
+		t.Errorf("told: %s", got)
+	}
+	for _, text := range []string{"{", `[7]`, `"relays.out1"`, "[" + strings.Repeat(`"relays.out1",`, 1<<20) + `""]`, `["` + strings.Repeat("x", 1<<20) + `"]`} {
+		if err := os.WriteFile(state, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := left(); got != "" {
+			t.Errorf("of a damaged file: %.80q", got)
+		}
 	}
 }

@@ -37,7 +37,7 @@ func (v *inventory) of(m *sensors.Manager) (digest string, now model.Inventory) 
 			b, err = json.Marshal(v.now)
 		}
 		if err == nil {
-			err = v.now.Check() // the gateway would end the stream
+			err = v.now.Check() // the gateway would refuse it
 		}
 		if err != nil {
 			v.digest, v.now = "", model.Inventory{} // a number that is none, the path of a bus as nobody expects it

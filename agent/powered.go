@@ -20,16 +20,22 @@ import (
 )
 
 // powered is the board's power: a collector of what meters and UPS boards measure, by
-// meaning, which shuts the device down before the battery is empty.
+// meaning. It shuts the device down before the battery is empty, for which it looks far more
+// often than samples may be made.
 type powered struct {
 	*agent
 	machine *power.Machine
 	down    chan struct{} // a token: it is to shut down
 	off     func(context.Context) error
 
-	mu  sync.Mutex // guards now
+	mu  sync.Mutex // guards now, and is held while the machine steps
 	now model.PowerState
 }
+
+const (
+	powerLook  = 5 * time.Second
+	powerEvery = 10 * time.Minute // between its samples, at most: a gateway ignores what is old
+)
 
 func newPowered(a *agent) *powered {
 	return &powered{agent: a, machine: power.New(a.settings.power(), time.Now(), bootTime()), down: make(chan struct{}, 1), off: local.NewSupervisor(a.path(paths.GokrazySocket)).PowerOff}
@@ -68,23 +74,35 @@ func meanings(v model.Inventory) map[string][]string {
 	return by
 }
 
-// Collect implements collect.Collector.
-func (p *powered) Collect(context.Context) ([]collect.Reading, error) {
-	in := map[string]float64{}
+// measured is what was measured last, by meaning. read is when its battery was: the charge,
+// or where no gauge tells it the voltage.
+func (p *powered) measured() (in map[string]float64, read time.Time) {
+	in = map[string]float64{}
 	for meaning, metrics := range meanings(p.sensors.Inventory()) {
 		for _, m := range metrics {
-			if n, ok := p.seen.value(m); ok {
-				in[meaning] = n
-				break
+			n, at, ok := p.seen.reading(m)
+			if !ok {
+				continue
 			}
+			in[meaning] = n
+			if _, gauge := in["battery_percent"]; meaning == "battery_percent" || meaning == "battery_voltage_v" && !gauge {
+				read = at
+			}
+			break
 		}
 	}
+	return in, read
+}
+
+// look judges the power, and has done what comes of it.
+func (p *powered) look() {
+	in, read := p.measured()
 	now := time.Now()
-	st, events, down := p.machine.Step(now, in)
+	p.mu.Lock()
+	st, events, down := p.machine.Step(now, read, in)
 	if len(in) > 0 {
 		st.Time = now.UTC()
 	}
-	p.mu.Lock()
 	p.now = st
 	p.mu.Unlock()
 	for _, e := range events {
@@ -96,6 +114,20 @@ func (p *powered) Collect(context.Context) ([]collect.Reading, error) {
 		default: // it is at it
 		}
 	}
+}
+
+// watch looks until ctx ends.
+func (p *powered) watch(ctx context.Context) {
+	every(ctx, powerLook, func() bool {
+		p.look()
+		return false
+	})
+}
+
+// Collect implements collect.Collector.
+func (p *powered) Collect(context.Context) ([]collect.Reading, error) {
+	st := p.state()
+	in := st.Measured
 	if st.Source == model.PowerUnknown && st.Percent == nil && len(in) == 0 {
 		return nil, nil // nothing measures it: there is no metric
 	}
@@ -147,8 +179,9 @@ const (
 )
 
 // shutdowns waits until the device is to shut down, and has it do so: first the gateway
-// hears of it, then all that it has not acknowledged is on the card, and then gokrazy ends
-// all processes in order, unmounts the data partition, and turns the board off.
+// hears of it, then all that it has not acknowledged is on the card, and then, where it is
+// so still, gokrazy ends all processes in order, unmounts the data partition, and turns the
+// board off.
 func (p *powered) shutdowns(ctx context.Context) {
 	for {
 		select {
@@ -169,6 +202,14 @@ func (p *powered) shutdowns(ctx context.Context) {
 	}
 }
 
+// fedAgain tells whether the device need not be shut down any more. Where nothing is known
+// any more, as when the meter fails with the battery, what was known last counts.
+func (p *powered) fedAgain() bool {
+	st := p.state()
+	in, _ := p.measured()
+	return st.Source == model.PowerExternal || st.Percent != nil && !st.ShuttingDown || power.Fed(in)
+}
+
 func (p *powered) shutDown(ctx context.Context) {
 	p.log.Warn("the battery is almost empty: the device shuts down")
 	told, cancel := context.WithTimeout(ctx, goodbyeWait)
@@ -180,6 +221,12 @@ func (p *powered) shutDown(ctx context.Context) {
 		p.log.Error("unacknowledged readings are lost with the power", "err", err)
 	}
 	unix.Sync()
+	// Power may have come back meanwhile. Turned off now, the board would stay so: where it
+	// was never without power nothing starts it.
+	if p.fedAgain() {
+		p.note(power.EventStays, model.Info, "the device was to shut down, as its battery is almost empty, and stays up: its power has come back", nil)
+		return
+	}
 	off, cancel := context.WithTimeout(ctx, offLimit)
 	defer cancel()
 	if err := p.off(off); err != nil && ctx.Err() == nil {

@@ -104,6 +104,36 @@ func TestTheGatewayHearsFirstAndTheCardHasAll(t *testing.T) {
 	})
 }
 
+// TestPowerThatComesBackInTimeKeepsTheDeviceUp: once it is off nothing may start it.
+func TestPowerThatComesBackInTimeKeepsTheDeviceUp(t *testing.T) {
+	a := gauge(t)
+	synctest.Test(t, func(t *testing.T) {
+		p := newPowered(a)
+		p.down = make(chan struct{}, 1)
+		charge := 4.0
+		now := func(source model.PowerSource, down bool) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.now = model.PowerState{Source: source, Percent: &charge, Low: true, ShuttingDown: down}
+		}
+		now(model.PowerBattery, true)
+		off := 0
+		p.off = func(context.Context) error { off++; return nil }
+		a.note("power.shutdown", model.Error, "the battery is almost empty", nil) // the gateway does not hear of it
+		done := make(chan struct{})
+		go func() { defer close(done); p.shutDown(t.Context()) }()
+		time.Sleep(goodbyeWait / 2)
+		now(model.PowerExternal, false)
+		<-done
+		if off != 0 {
+			t.Error("it was turned off")
+		}
+		if !slices.ContainsFunc(a.spool.Items(), func(i spool.Item) bool { return strings.Contains(string(i.Data), "power.shutdown.cancelled") }) {
+			t.Error("that it stays up is not told")
+		}
+	})
+}
+
 func TestRulesAndPowerAreConfigured(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
 		"good":        {"[power]\nchemistry = \"li-ion\"\ncells = 2\nlow_percent = 30\nshutdown_percent = -1\n[[metric]]\nname = \"i2c.*\"\ndead_band = 0.5\nadaptive = true\n[[metric]]\nname = \"power.battery.percent\"\nbelow = 10\nfor_s = 30\n", ""},

@@ -50,10 +50,10 @@ func (a *agent) sensing() {
 	}
 	a.sensors = sensors.New(sensors.Options{
 		Buses: buses, Collectors: a.apart, Templates: state.File(paths.TemplatesDir), File: state.File(paths.SensorsFile),
-		Event: a.note, Status: a.statusLines, Clock: deviceClock{a}, Log: a.log,
+		Event: a.note, Safe: func(label, why string) { a.chips.safe(label, why) }, Status: a.statusLines, Clock: deviceClock{a}, Log: a.log,
 	})
 	a.power = newPowered(a)
-	if err := a.apart.Add(a.power, collect.Pace{Every: time.Duration(a.settings.Sample)}); err != nil {
+	if err := a.apart.Add(a.power, collect.Pace{Every: min(time.Duration(a.settings.Sample), powerEvery)}); err != nil {
 		a.log.Error("the board's power is not followed", "err", err)
 	}
 	a.seen.senses(a.sensors)

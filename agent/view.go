@@ -24,10 +24,28 @@ type view struct {
 	wholeAt  time.Time
 	health   health.Report // of halo-mesh
 	clients  []model.Client
-	readings map[time.Duration][]collect.Reading // by the time between them
+	readings map[time.Duration]round // of each group, by the time between its readings
 	read     time.Time
 	spool    *spool.Spool
 	sensors  *sensors.Manager
+}
+
+// round is what a group's collectors read last, and when.
+type round struct {
+	at   time.Time
+	list []collect.Reading
+}
+
+// A round counts as the latest for as many intervals, and for as long as its collectors may
+// have taken besides.
+const (
+	roundsFresh = 3
+	roundLimit  = 30 * time.Second
+)
+
+// fresh tells whether a round of a group still says how things are.
+func (r round) fresh(every time.Duration, now time.Time) bool {
+	return now.Sub(r.at) <= roundsFresh*every+roundLimit
 }
 
 func (v *view) saw(st model.MeshStatus, h health.Report) {
@@ -100,34 +118,52 @@ func (v *view) sensing() *sensors.Manager {
 	return v.sensors
 }
 
-// value is the latest of a metric, in its unit.
+// value is the latest of a metric, in its unit, unless that is old.
 func (v *view) value(metric string) (float64, bool) {
+	n, _, ok := v.reading(metric)
+	return n, ok
+}
+
+// reading is value, and when it was read. Of two groups that have the metric, as when a chip
+// is read at another interval from now on, the later counts, also where it was read in vain.
+func (v *view) reading(metric string) (n float64, at time.Time, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, list := range v.readings {
-		for _, r := range list {
-			if r.Metric.Name == metric && r.Value.Present {
-				return r.Metric.Number(r.Value), true
+	now := time.Now()
+	for every, l := range v.readings {
+		if !l.fresh(every, now) || !l.at.After(at) {
+			continue
+		}
+		for _, r := range l.list {
+			if r.Metric.Name == metric {
+				n, at, ok = 0, l.at, r.Value.Present
+				if ok {
+					n = r.Metric.Number(r.Value)
+				}
+				break
 			}
 		}
 	}
-	return 0, false
+	return n, at, ok
 }
 
-// keep wraps the collectors so that the latest readings can be asked for.
-func (v *view) keep(collectors func(context.Context, time.Duration) ([]collect.Reading, error)) func(context.Context, time.Duration) ([]collect.Reading, error) {
+// keep wraps the collectors so that the latest readings can be asked for. What a group has
+// read that there is no more is forgotten.
+func (v *view) keep(collectors func(context.Context, time.Duration) ([]collect.Reading, error), groups func() []time.Duration) func(context.Context, time.Duration) ([]collect.Reading, error) {
 	return func(ctx context.Context, every time.Duration) ([]collect.Reading, error) {
 		r, err := collectors(ctx, every)
+		now, there := time.Now(), groups()
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		if v.readings == nil {
-			v.readings = make(map[time.Duration][]collect.Reading)
+			v.readings = make(map[time.Duration]round)
 		}
-		if v.read = time.Now(); len(r) > 0 {
-			v.readings[every] = slices.Clone(r) // what is not worth sending is left out of the other
+		if v.read = now; len(r) > 0 {
+			v.readings[every] = round{now, slices.Clone(r)} // what is not worth sending is left out of the other
 		} else {
 			delete(v.readings, every)
 		}
+		maps.DeleteFunc(v.readings, func(every time.Duration, _ round) bool { return !slices.Contains(there, every) })
 		return r, err
 	}
 }
@@ -146,8 +182,12 @@ func (v *view) status() model.AgentStatus {
 	quality := v.quality()
 	v.mu.Lock()
 	st := model.AgentStatus{Time: v.read.UTC(), Clock: quality, Readings: []model.Reading{}}
+	now := time.Now()
 	for _, every := range slices.Sorted(maps.Keys(v.readings)) {
-		for _, r := range v.readings[every] {
+		if !v.readings[every].fresh(every, now) {
+			continue
+		}
+		for _, r := range v.readings[every].list {
 			if n := r.Metric.Number(r.Value); !math.IsNaN(n) && !math.IsInf(n, 0) { // JSON has no other numbers
 				st.Readings = append(st.Readings, model.Reading{Metric: r.Metric.Name, Value: n, Unit: r.Metric.Unit})
 			}

@@ -233,7 +233,7 @@ given; the agent then starts anew.`, cobra.ExactArgs(1), func([]string) (model.C
 			return model.Command{}, err
 		}
 		c := &model.AgentConfig{SampleS: sample.Seconds(), SendS: send.Seconds(), SpoolDelayS: delay.Seconds(), SpoolBudgetMiB: budget, Position: where}
-		return model.Command{Kind: model.CommandConfig, Config: c}, readRules(rules, c)
+		return model.Command{Kind: model.CommandConfig, Config: c}, a.readRules(rules, c)
 	}, func(_ context.Context, _ *client.Client, j apitype.Job) error {
 		var s model.AgentConfig
 		if err := json.Unmarshal(j.Result, &s); err != nil {

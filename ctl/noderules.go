@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,9 +23,12 @@ const maxRulesFile = 64 << 10 // octets, as halo-agent takes them
 
 // readRules reads a file of rules into what a command says; without a name nothing is to
 // change.
-func readRules(file string, c *model.AgentConfig) error {
+func (a *app) readRules(file string, c *model.AgentConfig) error {
 	if file == "" {
 		return nil
+	}
+	if a.env.Console != "" {
+		return &usageError{errors.New("a console has no files; do this from a laptop")}
 	}
 	f, err := os.Open(file)
 	if err != nil {

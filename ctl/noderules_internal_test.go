@@ -1,6 +1,8 @@
 package ctl
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -33,5 +35,23 @@ func TestRulesOfANode(t *testing.T) {
 				t.Errorf("got %+v, %+v", c.Power, c.Metrics)
 			}
 		})
+	}
+}
+
+// TestAConsoleHasNoRules: what a file there has would be told by what is wrong with it.
+func TestAConsoleHasNoRules(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rules.toml")
+	if err := os.WriteFile(file, []byte("[power]\nlow_percent = 30\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var c model.AgentConfig
+	if err := (&app{env: Env{Console: "tty1"}}).readRules(file, &c); err == nil || !strings.Contains(err.Error(), "a console has no files") || c.Power != nil {
+		t.Errorf("at a console: %v, %+v", err, c.Power)
+	}
+	if err := (&app{}).readRules(file, &c); err != nil || c.Power == nil {
+		t.Errorf("elsewhere: %v, %+v", err, c.Power)
+	}
+	if err := (&app{env: Env{Console: "tty1"}}).readRules("", &c); err != nil {
+		t.Errorf("without a file: %v", err)
 	}
 }

@@ -138,6 +138,27 @@ func upLoopback() error {
 	return netlink.LinkSetUp(lo)
 }
 
+// askLater asks a gateway in a board's name, as if its machine ran for a day longer.
+func askLater(key identity.Key, network identity.PublicKey, boot uint64) error {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return err
+	}
+	wg := key.WireGuardPublic()
+	q := announce.Node{WireGuardKey: wg[:], Nonce: make([]byte, announce.NonceSize)}
+	q.Stamp.Boot, q.Stamp.Seq = boot, uint64((time.Duration(up.Nano())+24*time.Hour)/time.Millisecond)
+	b, err := announce.Codec{Network: network}.EncodeNode(key, q)
+	if err != nil {
+		return err
+	}
+	c, err := net.Dial("udp6", net.JoinHostPort(identity.Underlay(network, network).String(), strconv.Itoa(paths.AnnouncePort)))
+	if err != nil {
+		return err
+	}
+	_, err = c.Write(b)
+	return errors.Join(err, c.Close())
+}
+
 // plainBoot is a boot partition that can always be written.
 type plainBoot struct{}
 
@@ -305,6 +326,18 @@ func serveProbe(ctx context.Context, socket string) {
 		c, errDial := net.Dial("udp6", net.JoinHostPort(r.URL.Query().Get("address"), strconv.Itoa(paths.WireGuardPort)))
 		if err = errors.Join(err, errKey, errDial); err == nil {
 			err = errors.Join(nstest.Initiate(c, key.WireGuard(), [32]byte(to), time.Now().AddDate(1, 0, 0), 5*time.Second), c.Close())
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		}
+	})
+	// A question in the board's name, of a day later in that start: it was up for longer.
+	mux.HandleFunc("/later", func(w http.ResponseWriter, r *http.Request) {
+		key, err := identityAt(filepath.Dir(socket))
+		boot, errBoot := strconv.ParseUint(r.URL.Query().Get("boot"), 10, 64)
+		network, errNet := identity.ParsePublicKey(r.URL.Query().Get("network"))
+		if err = errors.Join(err, errBoot, errNet); err == nil {
+			err = askLater(key, network, boot)
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)

@@ -124,10 +124,15 @@ func (p *gatewayProfile) hear(n announce.Node, member bool) {
 }
 
 // strange answers a member that was off. A gateway from an old card asks as well: it
-// is a member like the others.
+// is a member like the others, those of whom that do not hear it ask each minute, and say
+// what they have. What they say nobody has verified, as of strangers.
 func (p *gatewayProfile) strange(from Stranger, payload []byte) {
+	now := time.Now()
 	p.mu.Lock()
-	answer, d, err := p.rejoin.Handle(time.Now(), payload)
+	answer, d, err := p.rejoin.Handle(now, payload)
+	if errors.Is(err, rejoin.ErrLater) && p.claims.take(now, strangeHeld, strangeMost) {
+		p.held = now
+	}
 	p.mu.Unlock()
 	switch {
 	case err != nil:

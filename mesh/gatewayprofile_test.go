@@ -20,6 +20,7 @@ import (
 	"halo.internal/mesh/clock"
 	"halo.internal/mesh/events"
 	"halo.internal/mesh/profile"
+	"halo.internal/mesh/rejoin"
 	"halo.internal/mesh/state"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
@@ -300,6 +301,41 @@ func TestTheGatewayAsksForWhatANodeHas(t *testing.T) {
 	p.adopted = time.Time{}
 	if says(7); s.asks() != nil {
 		t.Error("it asks for what it has got")
+	}
+}
+
+// TestTheGatewayAsksWhoAsksIt: nodes that the mesh profile has taken elsewhere do not hear
+// an old card's gateway, which has others for peers. They ask past the mesh whether there
+// is a later document than theirs, and leave their own peers for no former profile.
+func TestTheGatewayAsksWhoAsksIt(t *testing.T) {
+	s := newSite(t, 2, 5)
+	s.under.linked = true
+	p := s.g.profiles
+	node := rejoin.New(rejoin.Config{Key: s.nodes[0], Network: s.key.Public(), Members: func() []identity.PublicKey { return []identity.PublicKey{s.key.Public(), s.nodes[0].Public()} },
+		Document: func(identity.PublicKey) (profile.Document, bool) { return s.document(7), true }, Boot: 1, Since: sinceBoot})
+	says := func(serial uint64) {
+		p.strange(Stranger{Iface: "eth9"}, node.Request(time.Now(), s.document(serial)))
+	}
+	if says(5); s.asks() != nil {
+		t.Error("it asks for what it has")
+	}
+	says(7)
+	ask := s.asks()
+	if ask == nil {
+		t.Fatal("it does not ask for what a node says to have")
+	}
+	p.strange(Stranger{Iface: "eth9"}, s.answer(ask, s.document(7)))
+	s.uses(7)
+	p.adopted = time.Time{}
+	asked := 0
+	for range 100 { // anybody can say so
+		p.held = time.Time{}
+		if says(9); s.asks() != nil {
+			asked++
+		}
+	}
+	if asked > strangeMost {
+		t.Errorf("it asked %d times for what nobody proves, want at most %d", asked, strangeMost)
 	}
 }
 

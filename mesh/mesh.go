@@ -156,7 +156,8 @@ type core struct {
 	past     recoveries
 	codes    *door.Slow // wrong codes that were typed
 	reserved reserver
-	policies *policies // of people's for the firewall; nil on a node
+	policies *policies  // of people's for the firewall; nil on a node
+	ports    *portPasts // what they have proved to be; nil on a node
 
 	keys      *overlayKey
 	shut      revoked                  // who is no member any more
@@ -236,7 +237,12 @@ func Run(ctx context.Context, c Config) error {
 	m.keys = m.loadOverlayKey()
 	carried := m.bundle
 	carried.Mesh = m.startProfile()
-	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: batman.Turn(m.id.BootCounter), Network: m.net, Bundle: carried, HaLow: m.path(paths.HaLow(started.Slot)), Admit: m.shut.admit, Strange: m.strange, Found: m.found, Notify: m.noteUnderlay, Log: c.Log})
+	under := UnderlayConfig{Key: m.id.Key, Turn: batman.Turn(m.id.BootCounter), Network: m.net, Bundle: carried, HaLow: m.path(paths.HaLow(started.Slot)), Admit: m.shut.admit, Strange: m.strange, Found: m.found, Notify: m.noteUnderlay, Log: c.Log}
+	if c.Role == model.RoleGateway {
+		m.ports = m.loadPortPasts()
+		under.Memory = m.ports
+	}
+	m.under = c.Underlay(under)
 	c.Log.Info("halo-mesh runs", "node", m.id.Key.ID(), "role", c.Role, "network", m.bundle.Network, "boot", m.id.BootCounter)
 	if c.Role == model.RoleGateway {
 		return m.run(ctx, newGateway(m))
@@ -295,6 +301,9 @@ func (m *core) run(ctx context.Context, s side) error {
 	g.Go(func() error { return m.watchHealth(ctx, s) })
 	g.Go(func() error { return m.followAgent(ctx) })
 	g.Go(func() error { return m.vouch(ctx) })
+	if m.ports != nil {
+		g.Go(func() error { return m.keepPortPasts(ctx) })
+	}
 	g.Go(func() error { return m.keepLast(ctx) })
 	g.Go(func() error { return m.keepMet(ctx, s.roll) })
 	g.Go(func() error { return followContacts(ctx, m.contact, contactAfter, s.greet) })
@@ -313,7 +322,7 @@ func (m *core) waitForBundle(ctx context.Context) error {
 
 // forgetNetwork drops what belonged to the network of an earlier bundle.
 func (m *core) forgetNetwork() {
-	for name, entry := range map[string]string{paths.Membership: paths.VaultMembership, paths.Evidence: paths.VaultEvidence, paths.Peers: "", paths.PeerList: "", paths.Reservations: "", paths.Firewall: "", paths.Profile: paths.VaultProfile, paths.StoodDown: paths.VaultStoodDown} {
+	for name, entry := range map[string]string{paths.Membership: paths.VaultMembership, paths.Evidence: paths.VaultEvidence, paths.Peers: "", paths.PeerList: "", paths.Reservations: "", paths.Firewall: "", paths.Profile: paths.VaultProfile, paths.StoodDown: paths.VaultStoodDown, paths.PortPasts: paths.VaultPortPasts} {
 		if err := m.store.Remove(name, entry); err != nil {
 			m.events.Add("perm.failing", model.Warning, "state of the network before is not removed: "+err.Error(), "file", name)
 		}

@@ -120,11 +120,30 @@ func newNode(c *core) *node {
 	n.search.Keys = c.claim
 	n.search.Profiles, n.search.Ordered = n.profiles.said, n.profiles.order
 	n.search.Twin, n.search.Others = n.twin, n.hearOther
+	n.search.Devices, n.search.Raised = n.devices, n.raised
 	if n.member != nil {
 		n.search.Home = caHash(n.member.CA)
 	}
 	n.search.Evidence, n.search.Proved, n.search.Refused = evidence, c.keepEvidence, n.refuse
 	return n
+}
+
+// devices returns how many devices the mesh has, this one among them: as many as there is
+// a way to, or, where routing does not say, as there are members.
+func (n *node) devices() int {
+	others, err := n.under.Originators()
+	if err != nil {
+		others = len(n.roll())
+	}
+	return others + 1
+}
+
+// raised tells that the gateway has heard this device in a later start than its card
+// counts. Its announcements go on in a later one; what it has measured, halo-agent names
+// anew by what the gateway has of it.
+func (n *node) raised(boot uint64) {
+	n.events.Add("identity.start-repeated", model.Warning, fmt.Sprintf("the gateway knows this device in a later start than %d, which its card counts: the card keeps nothing, or is a copy from before. "+
+		"It goes on as start %d; replace the card", n.id.BootCounter, boot), "boot", fmt.Sprint(n.id.BootCounter), "raised", fmt.Sprint(boot))
 }
 
 // loadEvidence returns the kept message that showed the highest epoch, and that.

@@ -53,9 +53,14 @@ type nodeProfile struct {
 	asked   time.Time
 	counted time.Time
 	forgot  time.Time
-	placed  time.Time // when its place among the scouts was looked for
 	scanned time.Time
 	lost    time.Time // the gateway, since
+
+	place    scout // among those who listen on other channels in turn
+	hasPlace bool
+	placed   time.Time // when it was looked for
+	switched time.Time // to the profile in use
+
 	card    profileCard
 	wholeAt time.Time // when the whole document is due; zero: it is at hand
 	wholeOf uint64    // serial of the document that this is of
@@ -185,6 +190,9 @@ func (p *nodeProfile) advance(now time.Time) {
 		return
 	}
 	p.under.Switch(on)
+	p.mu.Lock()
+	p.switched = now
+	p.mu.Unlock()
 	p.node.mu.Lock()
 	p.heardAt = time.Time{} // whether it is there too, has to be asked
 	p.node.mu.Unlock()
@@ -217,7 +225,7 @@ func (p *nodeProfile) keep(now time.Time) bool {
 }
 
 // seek asks members around for a later document, on their channel, and in its turn
-// listens on others, while the gateway is not heard.
+// listens on others and may go there, while the gateway is not heard.
 func (p *nodeProfile) seek(ctx context.Context, now time.Time, scans *sync.WaitGroup) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -235,7 +243,9 @@ func (p *nodeProfile) seek(ctx context.Context, now time.Time, scans *sync.WaitG
 	}
 	if until, due := p.scoutDue(now); due {
 		p.scanned = now
-		scans.Go(func() { p.listenElsewhere(ctx, until) })
+		on := p.m.On()
+		scans.Go(func() { p.listenElsewhere(ctx, on, until) })
+		p.m.Turn(now.Add(scoutScan), until) // it goes where it hears the mesh, or heard it in a turn before
 	}
 }
 

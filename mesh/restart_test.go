@@ -78,3 +78,43 @@ func TestARestartIsNoticedWithoutTheGateway(t *testing.T) {
 	until(t, "a page of the other node", func() error { return b.ask(toA) })
 	t.Logf("after %s", time.Since(began))
 }
+
+// TestANodeWhoseCardKeepsNothing counts the same start twice. The second time, too, it
+// hears the gateway, gets the time, and speaks in the overlay with the gateway and with
+// another node, neither of which takes any more what it signs before its clock is right.
+func TestANodeWhoseCardKeepsNothing(t *testing.T) {
+	turn(t)
+	gwBundle, nodeBundle, network := bundlesFor(t, 2)
+	gw, a, b := newBoard(t, model.RoleGateway, gwBundle), newBoard(t, model.RoleNode, nodeBundle), newBoard(t, model.RoleNode, nodeBundle)
+	for _, d := range []*board{gw, a, b} {
+		d.start()
+	}
+	ports := hub(t, gw, a, b)
+	until(t, "both have joined", func() error { return errors.Join(a.fetch(), b.fetch()) })
+	until(t, "each is the other's peer", func() error { return errors.Join(a.hasPeer(b), b.hasPeer(a)) })
+	toA := "/reach?address=" + a.status().OverlayV4
+	perm := filepath.Join(b.root, paths.State)
+	frozen := filepath.Join(t.TempDir(), "perm")
+	if err := os.CopyFS(frozen, os.DirFS(perm)); err != nil {
+		t.Fatal(err)
+	}
+	for i, repeated := range []bool{false, true, true} {
+		b.aheadOfTime(network.Public(), a)
+		b.aheadOfTime(network.Public(), gw)
+		q := url.Values{"network": {network.Public().Base64()}, "boot": {fmt.Sprint(b.status().BootCounter)}}
+		until(t, "a question of a day later", func() error { return b.ask("/later?" + q.Encode()) })
+		b.cut()
+		if err := errors.Join(os.RemoveAll(perm), os.CopyFS(perm, os.DirFS(frozen))); err != nil {
+			t.Fatal(err)
+		}
+		b.start()
+		began := time.Now()
+		joinHub(t, ports[1], b)
+		until(t, "a page through the overlay", b.fetch)
+		until(t, "a page of the other node", func() error { return b.ask(toA) })
+		t.Logf("start %d: after %s", i, time.Since(began))
+		if err := b.hasEvent("identity.start-repeated"); (err == nil) != repeated {
+			t.Errorf("start %d: the device says that it was counted before: %v, want %v", i, err == nil, repeated)
+		}
+	}
+}

@@ -211,7 +211,7 @@ func becomeRestored(c Config, s *state.Store, r model.MeshRestore, tell report) 
 		{paths.Profile, paths.VaultProfile, r.Profile}, {paths.Reservations, "", r.Reservations},
 		// Of the network that the card was of.
 		{paths.Membership, paths.VaultMembership, nil}, {paths.Evidence, paths.VaultEvidence, nil}, {paths.Peers, "", nil}, {paths.PeerList, "", nil},
-		{paths.StoodDown, paths.VaultStoodDown, nil}, {paths.OverlayKey, paths.VaultOverlayKey, nil},
+		{paths.StoodDown, paths.VaultStoodDown, nil}, {paths.OverlayKey, paths.VaultOverlayKey, nil}, {paths.PortPasts, paths.VaultPortPasts, nil},
 	} {
 		ok := false
 		if len(v.value) > 0 {

@@ -86,7 +86,7 @@ func freshCard(t *testing.T) (Config, *state.Store, *shelf) {
 	if err := (identity.State{Key: identity.New(), BootCounter: 3, BootID: "boot"}).Save(s.Dir().File(paths.Identity), v); err != nil {
 		t.Fatal(err)
 	}
-	for name, entry := range map[string]string{paths.Peers: "", paths.StoodDown: paths.VaultStoodDown, paths.OverlayKey: paths.VaultOverlayKey, paths.Reservations: ""} {
+	for name, entry := range map[string]string{paths.Peers: "", paths.StoodDown: paths.VaultStoodDown, paths.OverlayKey: paths.VaultOverlayKey, paths.PortPasts: paths.VaultPortPasts, paths.Reservations: ""} {
 		if _, err := s.Put(name, entry, []byte("of the fresh network")); err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +143,7 @@ func TestARestoreIsCarriedOutWhereverPowerFails(t *testing.T) {
 		if err != nil || !bytes.Contains(b, []byte(key.Public().Base64())) {
 			t.Errorf("cut at %d: the bundle is\n%s\n%v", cut, b, err)
 		}
-		for name, want := range map[string][]byte{paths.Profile: r.Profile, paths.Reservations: r.Reservations, paths.Peers: nil, paths.StoodDown: nil, paths.OverlayKey: nil, paths.Restore: nil} {
+		for name, want := range map[string][]byte{paths.Profile: r.Profile, paths.Reservations: r.Reservations, paths.Peers: nil, paths.StoodDown: nil, paths.OverlayKey: nil, paths.PortPasts: nil, paths.Restore: nil} {
 			if b, err := os.ReadFile(s.Dir().File(name)); !bytes.Equal(b, want) || (err != nil) != (want == nil) {
 				t.Errorf("cut at %d: %s is %q, %v", cut, name, b, err)
 			}
@@ -151,7 +151,7 @@ func TestARestoreIsCarriedOutWhereverPowerFails(t *testing.T) {
 		if b, err := v.Get(paths.VaultClock); err != nil || !bytes.Equal(state.Unseal(b), clock.Marshal(r.Made)) {
 			t.Errorf("cut at %d: the saved clock is %s, %v", cut, b, err)
 		}
-		for _, entry := range []string{paths.VaultStoodDown, paths.VaultOverlayKey} {
+		for _, entry := range []string{paths.VaultStoodDown, paths.VaultOverlayKey, paths.VaultPortPasts} {
 			if len(state.Unseal(v.entries[entry])) != 0 {
 				t.Errorf("cut at %d: the vault still has %s", cut, entry)
 			}

@@ -9,6 +9,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/mesh/batman"
 	"halo.internal/model"
+	"halo.internal/model/bundle"
 	"halo.internal/model/dot11"
 )
 
@@ -18,11 +19,13 @@ import (
 // where it went, so that one of them has to listen on others, which takes its radio
 // away from its peers for moments. They do it in turn, by an order that all of them
 // know without a word, so that a network whose gateway is merely off has one radio
-// away at a time, and ever more rarely.
+// away at a time, and ever more rarely. Where it was heard is looked at in such a turn
+// too, by who heard it: by one later, as a gateway that is merely off comes back.
 const (
 	scoutFirst = 3 * time.Minute  // without the gateway, until the first goes
 	scoutTurn  = 2 * time.Minute  // between one and the next, the first time round
 	scoutMost  = 16 * time.Minute // between them in the end; each round takes twice as long as the one before
+	scoutPlace = 30 * time.Second // between two looks at who is there: routing's table is long
 
 	scoutAgain = 10 * time.Second // until a radio that did not listen is asked again; doubles
 	scoutScan  = 20 * time.Second // that listening takes at most, so that the next one's turn finds this radio back
@@ -77,29 +80,36 @@ func scoutAmong(own, gateway identity.PublicKey, members []identity.PublicKey, t
 // it may. p.mu is held.
 func (p *nodeProfile) scoutDue(now time.Time) (until time.Time, due bool) {
 	silent := now.Sub(p.lost)
-	if silent < scoutFirst || now.Sub(p.placed) < scoutFirst/6 {
-		return until, false // routing's table is long
+	if silent < scoutFirst || now.Sub(p.switched) < scoutFirst {
+		return until, false // it is not known yet who is there
 	}
-	p.placed = now
+	if now.Sub(p.placed) >= scoutPlace {
+		p.placed = now
+		p.place, p.hasPlace = p.findPlace()
+	}
+	if !p.hasPlace {
+		return until, false
+	}
+	began, ends, ours := p.place.turn(silent)
+	return p.lost.Add(ends), ours && p.scanned.Before(p.lost.Add(began))
+}
+
+// findPlace returns this node's place, if it has one. p.mu is held.
+func (p *nodeProfile) findPlace() (scout, bool) {
 	p.node.mu.Lock()
 	members := make([]identity.PublicKey, len(p.list.Peers))
 	for i, m := range p.list.Peers {
 		members[i] = m.Key
 	}
 	p.node.mu.Unlock()
-	s, ok := scoutAmong(p.id.Key.Public(), p.net, members, p.under.Present())
-	if !ok {
-		return until, false
-	}
-	began, ends, ours := s.turn(silent)
-	return p.lost.Add(ends), ours && p.scanned.Before(p.lost.Add(began))
+	return scoutAmong(p.id.Key.Public(), p.net, members, p.under.Present())
 }
 
 // listenElsewhere has each radio look for the mesh on other channels once, until then.
 // It is away from its own for a moment at a time. One that does not, since somebody else
 // has it scan, or its driver gives up, is asked again: this device's next turn is a long
-// time away. That is over when the gateway is heard.
-func (p *nodeProfile) listenElsewhere(ctx context.Context, until time.Time) {
+// time away. That is over when the gateway is heard, or this device goes elsewhere.
+func (p *nodeProfile) listenElsewhere(ctx context.Context, on bundle.Mesh, until time.Time) {
 	began, wait := time.Now(), scoutAgain
 	done := map[string]bool{}
 	for !p.listenOnce(ctx, done) && !time.Now().Add(wait+scoutScan).After(until) {
@@ -109,9 +119,9 @@ func (p *nodeProfile) listenElsewhere(ctx context.Context, until time.Time) {
 		case <-time.After(wait):
 		}
 		p.mu.Lock()
-		heard := p.lost.After(began)
+		over := p.lost.After(began) || p.m.On() != on
 		p.mu.Unlock()
-		if heard {
+		if over {
 			return
 		}
 		wait *= 2

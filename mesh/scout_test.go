@@ -14,6 +14,7 @@ import (
 	"halo.internal/mesh/api"
 	"halo.internal/mesh/batman"
 	"halo.internal/mesh/change"
+	"halo.internal/mesh/peerlist"
 	"halo.internal/mesh/profile"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
@@ -164,6 +165,78 @@ func TestAScoutKeepsItsTurn(t *testing.T) {
 			})
 		})
 	}
+}
+
+// together is an underlay on which routing knows a way to others.
+type together struct {
+	crowded
+	there map[dot11.MAC]bool
+}
+
+func (u *together) Present() map[dot11.MAC]bool { return u.there }
+
+// TestOneIsAwayAtATime of five devices whose gateway is off, and in whose mesh's name
+// somebody beacons on another channel. Nobody goes where the mesh was before.
+func TestOneIsAwayAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gateway := identity.New().Public()
+		home := bundle.Mesh{SSID: "M", PSK: "correct horse battery", Routing: "BATMAN_IV"}.WithDefaults()
+		strange, before, secret := home, home, home
+		strange.Channel, before.Channel, secret.PSK = 6, 11, "the secret of before"
+		d := profile.Opened{Document: profile.Document{Epoch: 1, Serial: 1, Mesh: home}}
+		for _, m := range []bundle.Mesh{before, secret} {
+			d.Former = append(d.Former, profile.Former{Mesh: m, Until: time.Now().Add(profile.Keep)})
+		}
+		keys, there, list := make([]identity.Key, 5), map[dot11.MAC]bool{}, []peerlist.Peer{}
+		for i := range keys {
+			keys[i] = identity.New()
+			there[dot11.MAC(batman.MAC(keys[i].Public(), 0))] = true
+			list = append(list, peerlist.Peer{Key: keys[i].Public()})
+		}
+		nodes := make([]*nodeProfile, len(keys))
+		for i, k := range keys {
+			n := newNode(bareCore(t, gateway, k))
+			heard := map[string][]model.RadioNetwork{"phy0": {{Own: true, Channel: strange.Channel}}}
+			n.under = &together{crowded{began: time.Now(), scans: map[string][]time.Duration{}, heard: heard}, there}
+			n.list.Peers = list
+			nodes[i] = n.profiles
+			nodes[i].m = change.NewNode(change.Timing{}, home, d, nil, time.Now())
+			nodes[i].on = nodes[i].m.On()
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var scans sync.WaitGroup
+		visits := make([]int, len(nodes))
+		for range int((6 * time.Hour).Seconds()) {
+			away := 0
+			for i, p := range nodes {
+				was := p.m.On()
+				p.m.Peers(time.Now(), 1)
+				p.advance(time.Now())
+				p.seek(ctx, time.Now(), &scans)
+				switch on := p.m.On(); on {
+				case home:
+				case strange:
+					if away++; was != on {
+						visits[i]++
+					}
+				default:
+					t.Fatalf("number %d uses channel %d with %q", i, on.Channel, on.PSK)
+				}
+			}
+			if away > 1 {
+				t.Fatalf("%d devices are away at once", away)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		stop()
+		scans.Wait()
+		for i, n := range visits {
+			if n < 2 || n > 6 {
+				t.Errorf("number %d was away %d times in 6 h, want it to look, and rarely", i, n)
+			}
+		}
+	})
 }
 
 // TestWhereTheMeshWasHeard is looked at by a node's own profile on that channel: of Wi-Fi,

@@ -41,14 +41,7 @@ func (m *core) followServices(ctx context.Context, s side) error {
 	defer t.Stop()
 	for {
 		w := s.serves()
-		for _, p := range m.under.Ports() {
-			switch p.Role {
-			case port.Client:
-				w.Ports = append(w.Ports, p.Iface)
-			case port.Uplink:
-				w.Uplinks = append(w.Uplinks, p.Iface)
-			}
-		}
+		m.place(&w, m.under.Ports())
 		m.lan.Set(w)
 		m.setRelay(s.relays())
 		select {
@@ -56,6 +49,22 @@ func (m *core) followServices(ctx context.Context, s side) error {
 			return nil
 		case <-m.serveNow:
 		case <-t.C:
+		}
+	}
+}
+
+// place says where clients and uplinks are. Only a gateway's ports may turn out to lead
+// upstream after all.
+func (m *core) place(w *lan.Wanted, ports []model.Port) {
+	for _, p := range ports {
+		switch p.Role {
+		case port.Client:
+			w.Ports = append(w.Ports, p.Iface)
+			if m.Role == model.RoleGateway && !p.Pinned {
+				w.Trial = append(w.Trial, p.Iface)
+			}
+		case port.Uplink:
+			w.Uplinks = append(w.Uplinks, p.Iface)
 		}
 	}
 }

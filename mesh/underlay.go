@@ -113,6 +113,7 @@ type UnderlayConfig struct {
 	Admit func(identity.PublicKey) error
 	// Strange gets what was said past the mesh. It must not block.
 	Strange func(from Stranger, payload []byte)
+	Memory  port.Memory         // of what a gateway's ports have proved to be; nil on a node
 	Fitted  func(*radio.Config) // see wireless.Config; nil on boards
 	Notify  func(model.Event)
 	// Found gets what a lonely device hears of its mesh on other channels, see
@@ -250,7 +251,7 @@ func (u *batUnderlay) serve(ctx context.Context) error {
 		Key: u.Key, Network: u.Network, PSK: mesh.PSK, Pins: pins, Admit: u.Admit,
 		Carrier: held, Clients: bridge.Ports(paths.ClientBridge), Guests: bridge.Ports(paths.MeshBridge), Upstream: up, Gateway: u.Bundle.Role == model.RoleGateway,
 		Address: func(own net.HardwareAddr) net.HardwareAddr { return batman.Turned(own, u.Turn) },
-		Notify:  u.Notify, Log: u.Log,
+		Memory:  u.Memory, Notify: u.Notify, Log: u.Log,
 	})
 	if err != nil {
 		return err

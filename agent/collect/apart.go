@@ -28,7 +28,8 @@ const (
 	again    = time.Minute
 	againFor = 10 * time.Minute
 	// patience is how late a collector that has nothing to tell may be for others to wait
-	// for it the next time.
+	// for it the next time as long as it may take. Of one that was later they wait for as
+	// long as a good reading takes: what it reads once it can again is not thrown away.
 	patience  = 250 * time.Millisecond
 	healthMin = time.Minute
 )
@@ -56,10 +57,11 @@ type unit struct {
 	Pace
 	metrics []wire.Metric // of the last whole reading
 	busy    bool
-	since   time.Time // when it was begun; monotonic
-	late    int       // readings in a row beyond the limit
-	slow    bool      // it was late again, or in vain: nobody waits for the next reading
-	hangs   bool      // and that was told
+	since   time.Time     // when it was begun; monotonic
+	late    int           // readings in a row beyond the limit
+	slow    bool          // it was late again, or late and in vain: nobody waits long for the next reading
+	took    time.Duration // the last good one
+	hangs   bool          // and that was told
 	toldAt  time.Time
 	idle    chan struct{} // closed once it is removed and has come back
 	gone    bool
@@ -142,6 +144,14 @@ func (a *Apart) Groups() []time.Duration {
 	return list
 }
 
+// wait is how long the next reading is waited for; the caller holds the lock.
+func (u *unit) wait() time.Duration {
+	if !u.slow {
+		return u.Limit
+	}
+	return min(max(patience, 2*u.took), u.Every/2, u.Limit)
+}
+
 // outcome is what came of one reading.
 type outcome struct {
 	u        *unit
@@ -155,7 +165,7 @@ func (a *Apart) Collect(ctx context.Context, every time.Duration) ([]Reading, er
 	now := time.Now()
 	a.mu.Lock()
 	var group []*unit
-	waiting := map[*unit]bool{}
+	waiting := map[*unit]time.Duration{} // for how long
 	done := make(chan outcome, len(a.units))
 	for _, u := range a.units {
 		if u.Every != every {
@@ -167,17 +177,15 @@ func (a *Apart) Collect(ctx context.Context, every time.Duration) ([]Reading, er
 			continue
 		}
 		u.busy, u.since = true, now
-		if !u.slow {
-			waiting[u] = true
-		}
+		waiting[u] = u.wait()
 		go a.read(ctx, u, done)
 	}
 	a.mu.Unlock()
 	results := make(map[*unit]outcome, len(group))
 	for len(waiting) > 0 && ctx.Err() == nil {
 		limit := time.Duration(0) // of those that are waited for
-		for u := range waiting {
-			limit = max(limit, u.Limit-time.Since(now))
+		for _, d := range waiting {
+			limit = max(limit, d-time.Since(now))
 		}
 		if limit == 0 {
 			break
@@ -211,6 +219,7 @@ func (a *Apart) read(ctx context.Context, u *unit, done chan<- outcome) {
 	u.longest = max(u.longest, took)
 	if err == nil && took <= u.Limit {
 		u.good++
+		u.took = took
 	}
 	if u.gone {
 		close(u.idle)

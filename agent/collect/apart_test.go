@@ -201,6 +201,7 @@ func TestGroupsFollowTheCollectors(t *testing.T) {
 }
 
 // TestNobodyWaitsTwiceForWhatFailsSlowly: a chip on a stuck bus takes a second to say so.
+// What it reads once it can again counts.
 func TestNobodyWaitsTwiceForWhatFailsSlowly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events told
@@ -214,7 +215,7 @@ func TestNobodyWaitsTwiceForWhatFailsSlowly(t *testing.T) {
 			return nil
 		}}, Pace{Every: 2 * time.Second})
 		add(t, a, &part{name: "good"}, Pace{Every: 2 * time.Second})
-		for i, want := range []time.Duration{time.Second, 0, 0, 0, 0} {
+		for i, want := range []time.Duration{time.Second, patience, patience, 0, 0} {
 			if i == 3 {
 				synctest.Wait()
 				stuck = false
@@ -224,7 +225,7 @@ func TestNobodyWaitsTwiceForWhatFailsSlowly(t *testing.T) {
 			if took := time.Since(began); took != want {
 				t.Errorf("round %d took %v, want %v", i, took, want)
 			}
-			if got := line(r); !strings.Contains(got, fmt.Sprint("good.n=", i+1)) {
+			if got := line(r); !strings.Contains(got, fmt.Sprint("good.n=", i+1)) || strings.Contains(got, "bus.n=") != (i >= 3) {
 				t.Errorf("round %d: got %s", i, got)
 			}
 			time.Sleep(2 * time.Second)
@@ -234,6 +235,29 @@ func TestNobodyWaitsTwiceForWhatFailsSlowly(t *testing.T) {
 		}
 		if got := events.all(); got != "" {
 			t.Errorf("nothing hung, and there are events: %s", got)
+		}
+	})
+}
+
+// TestAReadingThatTakesItsTimeCountsAfterAFailure, too: as long as it took before.
+func TestAReadingThatTakesItsTimeCountsAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var events told
+		a := NewApart(events.tell)
+		fails := false
+		add(t, a, &part{name: "gas", do: func(context.Context) error {
+			if time.Sleep(2 * time.Second); fails {
+				return errors.New("not ready")
+			}
+			return nil
+		}}, Pace{Every: 10 * time.Second})
+		for i, want := range []string{"gas.n=1", "gas.n=-", "gas.n=2", "gas.n=3"} {
+			fails = i == 1
+			r, _ := a.Collect(t.Context(), 10*time.Second) // the error is that of the second
+			if got := line(r); got != want {
+				t.Errorf("round %d: got %s, want %s", i, got, want)
+			}
+			time.Sleep(8 * time.Second)
 		}
 	})
 }

@@ -61,6 +61,7 @@ const (
 	backFrom    = 5     // per cent that a low battery has to gain
 	sureOf      = 5 * time.Second
 	emptyFor    = time.Minute
+	agreeing    = 2               // readings of the charge, at least, of which each says so: a meter may be read seldom
 	fallen      = 1               // per cent, where nothing else tells that the battery feeds the board
 	fallenFor   = 5 * time.Minute // in which a gauge is read several times: one wrong reading turns nothing off
 	staleAfter  = 5 * time.Minute
@@ -73,6 +74,7 @@ const (
 	EventLow      = "power.battery.low"
 	EventCharged  = "power.battery.charged"
 	EventShutdown = "power.shutdown"
+	EventStays    = "power.shutdown.cancelled" // it was to, and is fed again
 )
 
 // Event is what is to be told.
@@ -92,8 +94,11 @@ type Machine struct {
 	turning  time.Time // since when the other source seems to be; zero: it does not
 	low      bool
 	empty    time.Time // since when the battery is below the limit; zero: it is not
+	empties  int       // readings that said so since then
 	emptyAt  float64   // per cent, the most since then
 	falling  time.Time // since when it is less than that; zero: it is not
+	falls    int       // readings that said so since then
+	read     time.Time // when the charge was read last, as Step was told
 	shutting bool
 	heard    time.Time
 }
@@ -104,8 +109,9 @@ func New(s Settings, now time.Time, up time.Duration) *Machine {
 }
 
 // Step takes what was measured, by meaning, and returns how the power is by that, what is
-// to be told, and whether the device has to be shut down. now is monotonic.
-func (m *Machine) Step(now time.Time, in map[string]float64) (st model.PowerState, events []Event, shutdown bool) {
+// to be told, and whether the device has to be shut down. now is monotonic. read is when the
+// battery was measured: Step may be called more often than that is.
+func (m *Machine) Step(now, read time.Time, in map[string]float64) (st model.PowerState, events []Event, shutdown bool) {
 	st.Measured = in
 	if len(in) > 0 {
 		m.heard = now
@@ -153,13 +159,17 @@ func (m *Machine) Step(now time.Time, in map[string]float64) (st model.PowerStat
 		tell(EventCharged, model.Info, fmt.Sprintf("the battery is charged again: %.0f %%", percent))
 	}
 	st.Source, st.Low = m.state, m.low
-	if shutdown = m.emptied(now, percent, known); shutdown && !m.shutting {
-		tell(EventShutdown, model.Error, fmt.Sprintf("the battery is almost empty (%.0f %%): the device shuts down, and starts when somebody gives it power", percent))
+	if shutdown = m.emptied(now, read, percent, known); shutdown && !m.shutting {
+		tell(EventShutdown, model.Error, fmt.Sprintf("the battery is almost empty (%.0f %%): the device shuts down, and starts when somebody gives it power. Where its UPS keeps the voltage up, that has to be taken away first", percent))
 	}
 	m.shutting = shutdown
 	st.ShuttingDown = shutdown
 	return st, events, shutdown
 }
+
+// Fed tells whether what was measured says that the board is fed from outside, without
+// waiting whether that lasts.
+func Fed(in map[string]float64) bool { return source(in, model.PowerUnknown) == model.PowerExternal }
 
 // source is what seems to feed the board, with hysteresis.
 func source(in map[string]float64, was model.PowerSource) model.PowerSource {
@@ -211,22 +221,31 @@ func (m *Machine) turn(now time.Time, s model.PowerSource) {
 // and feeds the board, for a while. For some time after a start it stays up: where power
 // has come back to an empty battery it is charged meanwhile, and where it has not, the
 // device would start, shut down and be of no use to anybody.
-func (m *Machine) emptied(now time.Time, percent float64, known bool) bool {
+func (m *Machine) emptied(now, read time.Time, percent float64, known bool) bool {
+	another := 0
+	if !read.Equal(m.read) {
+		another = 1
+	}
+	m.read = read
 	if !known || m.Shutdown < 0 || percent > m.Shutdown || m.state == model.PowerExternal {
 		m.empty = time.Time{}
 		return false
 	}
 	if m.empty.IsZero() {
-		m.empty, m.emptyAt, m.falling = now, percent, time.Time{}
+		m.empty, m.empties, m.emptyAt, m.falling = now, 0, percent, time.Time{}
+		another = 1
 	}
+	m.empties += another
 	switch m.emptyAt = max(m.emptyAt, percent); {
 	case percent > m.emptyAt-fallen:
 		m.falling = time.Time{}
 	case m.falling.IsZero():
-		m.falling = now
+		m.falling, m.falls = now, 1
+	default:
+		m.falls += another
 	}
-	if now.Sub(m.empty) < emptyFor || now.Sub(m.started) < m.Hold {
+	if now.Sub(m.empty) < emptyFor || m.empties < agreeing || now.Sub(m.started) < m.Hold {
 		return false
 	}
-	return m.state == model.PowerBattery || !m.falling.IsZero() && now.Sub(m.falling) >= fallenFor
+	return m.state == model.PowerBattery || !m.falling.IsZero() && m.falls >= agreeing && now.Sub(m.falling) >= fallenFor
 }

@@ -11,12 +11,15 @@ import (
 
 var usual = Settings{Low: DefaultLow, Shutdown: DefaultShutdown, Hold: DefaultHold}
 
-// follow steps through seconds and returns what was told, and when the device shuts down.
-func follow(m *Machine, start time.Time, seconds int, in func(s int) map[string]float64) (events string, down int) {
+// follow steps through seconds and returns what was told, and when the device shuts down. The
+// battery is measured once in a while, from the start on.
+func follow(m *Machine, start time.Time, every time.Duration, seconds int, in func(s int) map[string]float64) (events string, down int) {
 	var list []string
 	down = -1
 	for s := range seconds {
-		_, told, shutdown := m.Step(start.Add(time.Duration(s)*time.Second), in(s))
+		after := time.Duration(s) * time.Second
+		read := after.Truncate(every)
+		_, told, shutdown := m.Step(start.Add(after), start.Add(read), in(int(read/time.Second)))
 		for _, e := range told {
 			list = append(list, strings.TrimPrefix(e.Kind, "power."))
 		}
@@ -95,11 +98,62 @@ func TestPowerIsFollowed(t *testing.T) {
 			if err := s.Check(); err != nil {
 				t.Fatal(err)
 			}
-			events, down := follow(New(s, start, tc.up), start, 900, tc.in)
+			events, down := follow(New(s, start, tc.up), start, time.Second, 900, tc.in)
 			if events != tc.events || down != tc.down {
 				t.Errorf("got %q, down after %d s; want %q, %d", events, down, tc.events, tc.down)
 			}
 		})
+	}
+}
+
+// TestOneReadingTurnsNothingOff, however long it stands: of a gauge that is read each five
+// minutes it does so for all of them.
+func TestOneReadingTurnsNothingOff(t *testing.T) {
+	start := time.Now()
+	wrong := func(amps ...float64) func(int) map[string]float64 {
+		return func(s int) map[string]float64 {
+			in := map[string]float64{"battery_percent": 60}
+			if s == 600 {
+				in["battery_percent"] = 0
+			}
+			for _, a := range amps {
+				in["battery_current_a"] = a
+			}
+			return in
+		}
+	}
+	for what, tc := range map[string]struct {
+		in     func(int) map[string]float64
+		events string
+		down   int
+	}{
+		"on the battery":             {wrong(-0.8), "battery.on battery.low battery.charged", -1},
+		"nobody knows what feeds it": {wrong(), "battery.low battery.charged", -1},
+		"it is so": {func(s int) map[string]float64 {
+			return map[string]float64{"battery_percent": max(0, 5.5-float64(s)/300), "battery_current_a": -0.8}
+		}, "battery.on battery.low shutdown", 600},
+	} {
+		events, down := follow(New(usual, start, time.Hour), start, 5*time.Minute, 1800, tc.in)
+		if events != tc.events || down != tc.down {
+			t.Errorf("%s: got %q, down after %d s; want %q, %d", what, events, down, tc.events, tc.down)
+		}
+	}
+}
+
+func TestFed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		in   map[string]float64
+		want bool
+	}{
+		"something comes in":     {map[string]float64{"input_voltage_v": 5, "battery_current_a": -1}, true},
+		"nothing comes in":       {map[string]float64{"input_voltage_v": 0.1}, false},
+		"the battery is charged": {map[string]float64{"battery_current_a": 0.4}, true},
+		"the battery is used":    {map[string]float64{"battery_current_a": -0.4}, false},
+		"nobody knows":           {map[string]float64{"battery_percent": 3}, false},
+	} {
+		if got := Fed(tc.in); got != tc.want {
+			t.Errorf("%s: got %v", name, got)
+		}
 	}
 }
 
@@ -143,7 +197,7 @@ func TestSettingsAreChecked(t *testing.T) {
 		}
 	}
 	m := New(usual, time.Now(), 0)
-	if st, _, _ := m.Step(time.Now(), nil); st.Source != model.PowerUnknown || st.Percent != nil {
+	if st, _, _ := m.Step(time.Now(), time.Time{}, nil); st.Source != model.PowerUnknown || st.Percent != nil {
 		t.Errorf("got %+v", st)
 	}
 }

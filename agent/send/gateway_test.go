@@ -130,7 +130,14 @@ func (g *gateway) take(m wire.Message, nonce []byte, host string, write func(wir
 		for id := range g.schemas {
 			known = append(known, id)
 		}
-		return write(wire.Welcome{Time: 1, Clock: model.ClockGateway, Schemas: known})
+		last := uint64(0)
+		for id := range g.batches {
+			last = max(last, id.Boot)
+		}
+		for id := range g.events {
+			last = max(last, id.Boot)
+		}
+		return write(wire.Welcome{Time: 1, Clock: model.ClockGateway, Schemas: known, Boot: last})
 	case wire.SchemaMessage:
 		g.schemas[m.Schema.ID()] = m.Schema
 		g.described++

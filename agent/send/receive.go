@@ -40,6 +40,9 @@ func (s *session) receive(ctx context.Context) error {
 		case wire.InventoryWanted:
 			if s.Inventory != nil {
 				digest, v := s.Inventory()
+				if digest == "" {
+					continue // there is none that can be told, which the next heartbeat says
+				}
 				if err := s.write(ctx, wire.InventoryMessage{Digest: digest, Inventory: v}); err != nil {
 					return fmt.Errorf("send inventory: %w", err)
 				}

@@ -37,6 +37,10 @@ type Spool interface {
 	SchemaOf(spool.Item) (wire.Schema, bool)
 	Ack(spool.Kind, []wire.BatchID)
 	Changed() <-chan struct{}
+	// Boot is the number of this start. Settle is called with what the gateway has, before
+	// anything is sent; renamed: the stream is to begin anew, under another number.
+	Boot() uint64
+	Settle(used uint64) (renamed bool, err error)
 	AddEvent(kind string, s model.Severity, message string, fields map[string]string) error
 }
 
@@ -57,7 +61,6 @@ type Neighbours interface {
 type Options struct {
 	URL     string // of the stream, ws://
 	Key     identity.Key
-	Boot    uint64
 	Life    []byte // of this start of the machine (wire.Hello)
 	Version string
 	Spool   Spool
@@ -169,7 +172,7 @@ func (s *session) greet(ctx context.Context) error {
 		return unexpected(m, "a challenge")
 	}
 	key := s.Key.Public()
-	hello := wire.Hello{Key: key[:], Boot: s.Boot, Life: s.Life, Version: s.Version, Interval: uint64(min(s.Interval/time.Second, wire.MaxInterval))}
+	hello := wire.Hello{Key: key[:], Boot: s.Spool.Boot(), Life: s.Life, Version: s.Version, Interval: uint64(min(s.Interval/time.Second, wire.MaxInterval))}
 	if s.Commands != nil {
 		hello.Session = command.Nonce()
 	}
@@ -183,6 +186,12 @@ func (s *session) greet(ctx context.Context) error {
 	w, ok := m.(wire.Welcome)
 	if !ok {
 		return unexpected(m, "a welcome")
+	}
+	switch renamed, err := s.Spool.Settle(w.Boot); {
+	case err != nil:
+		return fmt.Errorf("number of this start: %w", err)
+	case renamed:
+		return fmt.Errorf("the gateway has readings of start %d of this node, and this one was counted as %d: the stream begins anew as %d", w.Boot, hello.Boot, s.Spool.Boot())
 	}
 	for _, id := range w.Schemas {
 		s.schemas[id] = true

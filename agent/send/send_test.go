@@ -65,7 +65,7 @@ func (n *node) start(g *gateway) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	opt := Options{
-		URL: g.url, Key: n.key, Boot: n.boot, Version: "test", Spool: n.spool, Status: n.status, Board: n.board, Retry: n.retry, Log: quiet,
+		URL: g.url, Key: n.key, Version: "test", Spool: n.spool, Status: n.status, Board: n.board, Retry: n.retry, Log: quiet,
 		Health: func(s health.State, detail string) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -545,7 +545,7 @@ func TestRetryEndsThePause(t *testing.T) {
 	defer cancel()
 	failed := make(chan struct{}, 10)
 	go func() {
-		_ = Run(ctx, Options{URL: "ws://127.0.0.1:1/x", Key: n.key, Boot: 1, Spool: n.spool, Status: n.status, Retry: n.retry, Log: quiet,
+		_ = Run(ctx, Options{URL: "ws://127.0.0.1:1/x", Key: n.key, Spool: n.spool, Status: n.status, Retry: n.retry, Log: quiet,
 			Health: func(health.State, string) { failed <- struct{}{} }, MinPause: time.Hour, MaxPause: time.Hour})
 	}()
 	for range 3 {
@@ -566,6 +566,39 @@ func TestAddressIsChecked(t *testing.T) {
 	for _, u := range []string{"", "http://10.42.0.1:8080/", "ws:///x", "ws://[::1"} {
 		if err := Run(t.Context(), Options{URL: u}); err == nil || !strings.Contains(err.Error(), "expected ws://host:port/path") {
 			t.Errorf("%q: got %v", u, err)
+		}
+	}
+}
+
+// TestAStartThatIsCountedTwice loses nothing: what the card's number stands for already
+// has another one when it is sent, whether the gateway was there at the start or not.
+func TestAStartThatIsCountedTwice(t *testing.T) {
+	n, g := newNode(t), newGateway(t)
+	n.boot = 7
+	for i, want := range []uint64{7, 8, 9} {
+		n.dir = t.TempDir() // neither /run nor /perm is what it was
+		n.open()
+		n.add(3)
+		n.flush()
+		n.add(2)
+		g.mu.Lock()
+		g.hellos = nil
+		g.mu.Unlock()
+		stop := n.start(g)
+		g.wait(t, "what waited", n.empty)
+		n.add(2)
+		g.wait(t, "what came", n.empty)
+		stop()
+		g.complete(t, want, 7)
+		g.mu.Lock()
+		var boots []uint64
+		for _, h := range g.hellos {
+			boots = append(boots, h.Boot)
+		}
+		g.mu.Unlock()
+		boots = slices.Compact(boots) // a busy machine may have cost it a stream
+		if wanted := map[bool][]uint64{false: {7}, true: {7, want}}[i > 0]; !slices.Equal(boots, wanted) {
+			t.Errorf("start %d: it came as %v, want %v", i, boots, wanted)
 		}
 	}
 }

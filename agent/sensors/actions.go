@@ -26,7 +26,7 @@ func (m *Manager) Assign(ctx context.Context, c model.SensorCommand) (model.Sens
 	err = l.ask(ctx, func(ctx context.Context) error {
 		e := entry{Bus: c.Bus, Address: c.Address, Chip: c.Chip, Label: c.Label, Assigned: true, IntervalS: c.IntervalS, Params: c.Params}
 		p := l.place(c.Address)
-		p.calm()
+		p.calm("a person has said what its chip is")
 		p.rest()
 		p.quiet(ctx)
 		if e.Chip != model.ChipNone && e.Label == "" {
@@ -41,7 +41,7 @@ func (m *Manager) Assign(ctx context.Context, c model.SensorCommand) (model.Sens
 		if err := l.open(); err != nil {
 			return err
 		}
-		l.settle(ctx, i2c.Found{Addr: c.Address}, true)
+		l.settle(ctx, i2c.Found{Addr: c.Address}, c.Chip != model.ChipNone && l.answers(ctx, c.Address))
 		m.changed()
 		return nil
 	})
@@ -54,6 +54,12 @@ func (m *Manager) Assign(ctx context.Context, c model.SensorCommand) (model.Sens
 func (m *Manager) checkAssignment(l *line, c model.SensorCommand) error {
 	if err := l.free(c.Address); err != nil {
 		return err
+	}
+	m.memory.mu.Lock()
+	full := m.memory.full(entry{Bus: c.Bus, Address: c.Address, Assigned: true})
+	m.memory.mu.Unlock()
+	if full {
+		return refuse("expected at most %d places of which something is said: forget some first", maxEntries)
 	}
 	if c.Chip == model.ChipNone {
 		return nil
@@ -115,7 +121,7 @@ func (m *Manager) Forget(ctx context.Context, path string, addr uint16) error {
 			return refuse("nothing is known of address %#02x of bus %s", addr, path)
 		}
 		if p != nil {
-			p.calm()
+			p.calm("a person has its chip be forgotten")
 			p.rest()
 			m.mu.Lock()
 			delete(l.places, addr)
@@ -169,30 +175,50 @@ func (m *Manager) Send(ctx context.Context, label, name string, value float64) e
 	if r == nil || !slices.ContainsFunc(r.spec.Outputs, func(o i2c.Output) bool { return o.Name == name }) {
 		return fmt.Errorf("%w: %.40s.%.40s", ErrNoOutput, label, name)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if err := r.use(ctx); err != nil {
+		return err
+	}
+	defer r.done()
+	if r.over.Load() {
+		return fmt.Errorf("%w any more: %.40s.%.40s", ErrNoOutput, label, name)
+	}
 	return r.dev.Send(ctx, map[string]float64{name: value})
 }
 
 // calmLimit bounds what a bus may take to have a chip's outputs safe.
 const calmLimit = 2 * time.Second
 
-// calm has the outputs of a chip be in their safe state, before nobody drives it any more.
-func (p *place) calm() {
+// calm has the outputs of a chip be in their safe state, before nobody drives it any more:
+// what was asked of it before and has not been done is not done. why is for people; empty:
+// the process ends.
+func (p *place) calm(why string) {
 	r := p.reader // which the bus's goroutine alone changes
 	if r == nil || len(r.spec.Outputs) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), calmLimit)
+	r.over.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), r.spec.Longest+busMargin+calmLimit) // it may be in the middle of a reading
 	defer cancel()
 	safe := map[string]float64{}
 	for _, o := range r.spec.Outputs {
 		safe[o.Name] = o.Safe
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.dev.Send(ctx, safe); err != nil {
+	err := r.use(ctx)
+	if err == nil {
+		err = r.dev.Send(ctx, safe)
+		r.done()
+	}
+	if err != nil {
 		p.line.m.Log.Warn("outputs of a chip stay as they are", "bus", p.line.Path, "address", p.addr, "err", err)
+		return
+	}
+	p.line.m.safe(p.label, why)
+}
+
+// safe tells that the outputs of a chip are in their safe state.
+func (m *Manager) safe(label, why string) {
+	if m.Safe != nil {
+		m.Safe(label, why)
 	}
 }
 
@@ -200,7 +226,9 @@ func (p *place) calm() {
 const tryLimit = 40 * time.Second
 
 // Try sets a chip up as a template says, reads it once, and tells all that happened. The
-// template need not be one that is loaded: text may be its own.
+// template need not be one that is loaded: text may be its own. A chip that is driven is not tried:
+// what is on would be switched to its safe state behind its reader's back, and on again with
+// the next output that is set.
 func (m *Manager) Try(ctx context.Context, c model.SensorCommand, text []byte) (model.SensorTrial, error) {
 	l, err := m.line(c.Bus)
 	if err != nil {
@@ -226,9 +254,14 @@ func (m *Manager) Try(ctx context.Context, c model.SensorCommand, text []byte) (
 			r = p.reader
 		}
 		m.mu.Unlock()
+		if r != nil && len(r.spec.Outputs) > 0 {
+			return refuse("%s at address %#02x of bus %s is driven, and a trial would switch what it drives: assign the chip %s to the place first, and the chip again afterwards", r.spec.Name, c.Address, l.Path, model.ChipNone)
+		}
 		if r != nil { // its collector waits meanwhile
-			r.mu.Lock()
-			defer r.mu.Unlock()
+			if err := r.use(ctx); err != nil {
+				return err
+			}
+			defer r.done()
 		}
 		trial = i2c.Try(ctx, l.wire, t, c.Address, c.Params)
 		return nil

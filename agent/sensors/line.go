@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +24,10 @@ type line struct {
 	asks   chan ask
 	wire   Wire // nil: not open
 	ended  chan struct{}
+	back   chan struct{} // closed once the last recovery has come back; nil: there was none
 
 	// The manager's lock guards what follows.
+	flaps   *flaps // outlives the line
 	ending  bool
 	mending bool // it is recovered: it may be away meanwhile
 	fresh   Bus  // as it was listed last, perhaps with another number in the kernel
@@ -39,8 +42,8 @@ type ask struct {
 	done chan error // has room for one
 }
 
-func newLine(m *Manager, b Bus) *line {
-	return &line{Bus: b, fresh: b, m: m, due: make(chan struct{}, 1), doubt: make(chan struct{}, 1), asks: make(chan ask), ended: make(chan struct{}), places: map[uint16]*place{}}
+func newLine(m *Manager, b Bus, f *flaps) *line {
+	return &line{Bus: b, fresh: b, m: m, flaps: f, due: make(chan struct{}, 1), doubt: make(chan struct{}, 1), asks: make(chan ask), ended: make(chan struct{}), places: map[uint16]*place{}}
 }
 
 func (l *line) poke() { token(l.due) }
@@ -87,18 +90,26 @@ func (l *line) end() {
 			gone = append(gone, p)
 		}
 	}
+	away := l.ending
 	l.m.mu.Unlock()
+	why := "" // the process ends, and the bus is there
+	if away {
+		why = "its bus is gone"
+	}
 	for _, p := range gone {
-		p.calm()
+		p.calm(why)
 		p.rest()
 	}
 	l.close()
+	if away {
+		l.moved("", model.Info, "") // its chips tell
+	}
 	l.m.mu.Lock()
 	delete(l.m.buses, l.Path)
 	l.m.mu.Unlock()
 	close(l.ended)
-	if !l.ending {
-		return // the process ends, and the bus is there
+	if !away {
+		return
 	}
 	for _, p := range gone {
 		p.tell(EventGone, model.Warning, "a chip is gone with its bus", p.title(), nil)
@@ -134,10 +145,16 @@ func (l *line) ask(ctx context.Context, do func(context.Context) error) error {
 	}
 }
 
+// errHangs is of a bus that the kernel keeps: only a restart of the device frees it.
+var errHangs = errors.New("the kernel has not come back from having the bus's driver begin anew: if that lasts, restart the device")
+
 // open opens the bus, unless it is.
 func (l *line) open() error {
 	if l.wire != nil {
 		return nil
+	}
+	if l.hangs() {
+		return errHangs
 	}
 	w, err := l.Open()
 	if err != nil {
@@ -152,7 +169,7 @@ func (l *line) scan(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	l.m.mu.Lock()
-	l.Bus = l.fresh
+	l.Name, l.InUse, l.Open, l.Recover = l.fresh.Name, l.fresh.InUse, l.fresh.Open, l.fresh.Recover
 	l.m.mu.Unlock()
 	if err := l.open(); err != nil {
 		l.trouble(ctx, err)
@@ -181,6 +198,9 @@ func (l *line) scan(ctx context.Context) {
 		return
 	}
 	l.fine()
+	if !l.steady() {
+		return
+	}
 	at := map[uint16]bool{}
 	for _, f := range found {
 		at[f.Addr] = true
@@ -244,6 +264,7 @@ func (l *line) renew(ctx context.Context) {
 	}
 	l.m.mu.Unlock()
 	for _, p := range old {
+		p.calm("its chip's template is another one")
 		p.rest()
 		p.quiet(ctx)
 	}
@@ -256,7 +277,7 @@ func (l *line) trouble(ctx context.Context, err error) {
 	l.problem = err.Error()
 	l.m.mu.Unlock()
 	if news {
-		l.m.Event(EventStuck, model.Warning, "an I2C bus does not work: "+err.Error(), map[string]string{"bus": l.Path})
+		l.moved(EventStuck, model.Warning, "an I2C bus does not work: "+err.Error())
 		l.m.changed()
 	}
 	// Its chips are opened again on the bus that there is then.
@@ -273,17 +294,57 @@ func (l *line) trouble(ctx context.Context, err error) {
 	}
 	l.close()
 	stuck := errors.Is(err, i2c.ErrStuck) || errors.Is(err, i2cbus.Stuck) || errors.Is(err, i2cbus.Timeout) || errors.Is(err, context.DeadlineExceeded)
-	if !stuck || l.Recover == nil {
+	if !stuck || l.Recover == nil || l.hangs() {
 		return
 	}
-	l.mend(true)
-	err = l.Recover(ctx)
-	l.mend(false)
+	err = l.mended(ctx)
 	switch {
+	case ctx.Err() != nil:
 	case err == nil && news:
 		l.m.Rescan() // it may have another number now
 	case err != nil && news:
 		l.m.Log.Warn("an I2C bus stays stuck", "bus", l.Path, "err", err)
+	}
+}
+
+// recoverLimit is how long a recovery is waited for: it takes some clocks, and a driver's
+// end and beginning.
+const recoverLimit = 20 * time.Second
+
+// mended recovers the bus, apart: a driver whose transaction never ends keeps whoever takes
+// its bus away for ever, and would keep the end of the process, too.
+func (l *line) mended(ctx context.Context) error {
+	l.mend(true)
+	recovery, back := l.Recover, make(chan struct{})
+	l.back = back
+	var err error
+	go func() {
+		defer close(back)
+		defer l.mend(false)
+		err = recovery(ctx)
+	}()
+	limit := time.NewTimer(recoverLimit)
+	defer limit.Stop()
+	select {
+	case <-back:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-limit.C:
+		return errHangs
+	}
+}
+
+// hangs tells whether the last recovery has not come back.
+func (l *line) hangs() bool {
+	if l.back == nil {
+		return false
+	}
+	select {
+	case <-l.back:
+		return false
+	default:
+		return true
 	}
 }
 
@@ -293,6 +354,55 @@ func (l *line) mend(on bool) {
 	l.mending = on
 }
 
+// moved tells that the bus stopped to work or works again, unless it does so all the time.
+// Where there is no kind, nothing is told of it but that.
+func (l *line) moved(kind string, s model.Severity, text string) {
+	l.m.mu.Lock()
+	tell, first := l.flaps.moved(time.Now())
+	l.m.mu.Unlock()
+	l.m.busMoved(l.Path, first)
+	if tell && kind != "" {
+		l.m.Event(kind, s, text, map[string]string{"bus": l.Path})
+	}
+}
+
+// busMoved tells that a bus has begun to come and go, if it has.
+func (m *Manager) busMoved(path string, begun bool) {
+	if begun {
+		m.Event(EventBusFlapping, model.Warning, "an I2C bus comes and goes, or stops and works again: a plug may be loose. It and its chips are not told of any more until that ends", map[string]string{"bus": path})
+	}
+}
+
+// hushed tells whether the bus comes and goes, so that nobody is told.
+func (l *line) hushed() bool {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	return l.flaps.hushed
+}
+
+// steady notes that the bus works at this look, and tells whether its chips are to be read:
+// those of one that comes and goes once it worked at some looks in a row.
+func (l *line) steady() bool {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	l.flaps.steady++
+	return !l.flaps.hushed || l.flaps.steady >= steadyLooks
+}
+
+// answers tells whether something answers at an address, to which nothing is sent.
+func (l *line) answers(ctx context.Context, addr uint16) bool {
+	limited, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	there, err := l.wire.Present(limited, only(addr))
+	if err != nil {
+		l.poke() // that is the bus's: the next look deals with it
+		return false
+	}
+	return slices.Contains(there, addr)
+}
+
+const answerLimit = 3 * time.Second
+
 // fine notes that the bus works.
 func (l *line) fine() {
 	l.m.mu.Lock()
@@ -300,7 +410,7 @@ func (l *line) fine() {
 	l.problem = ""
 	l.m.mu.Unlock()
 	if was != "" {
-		l.m.Event(EventFree, model.Info, "an I2C bus works again", map[string]string{"bus": l.Path})
+		l.moved(EventFree, model.Info, "an I2C bus works again")
 		l.m.changed()
 	}
 }

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"halo.internal/model"
@@ -30,38 +32,108 @@ type entry struct {
 
 // memory keeps entries on the card, and in RAM where that takes nothing.
 type memory struct {
-	file string
+	file   string
+	unread error // why what the card has is not known: it must not be written over
 
 	mu      sync.Mutex // guards what follows
 	entries []entry
 }
 
-const maxMemory = 256 << 10
+const (
+	maxMemory  = 1 << 20 // more than all entries with all their parameters
+	maxEntries = 2 * model.MaxSensors
+	damaged    = ".damaged" // behind the name of a file that was set aside
+)
 
+// openMemory reads what the card has. The error says what of it is lost: of a file that is
+// damaged the good entries are taken, and it is set aside before another takes its place.
+// What can't be read at all stays as it is, and nothing is written until the next start.
 func openMemory(file string) (*memory, error) {
 	m := &memory{file: file}
-	b, err := os.ReadFile(file)
+	b, err := readMemory(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
 	}
 	if err != nil {
-		return m, err
+		m.unread = err
+		return m, fmt.Errorf("%w; the file is left as it is, and what is said from now on is lost with the next start", err)
 	}
+	wrong := m.take(b)
+	if len(wrong) == 0 {
+		return m, nil
+	}
+	err = fmt.Errorf("%s: %s", file, strings.Join(wrong, "; "))
+	if aside := setAside(file); aside != nil {
+		m.unread = err
+		return m, fmt.Errorf("%w; it could not be set aside (%w) and is left as it is", err, aside)
+	}
+	if kept := m.save(); kept != nil {
+		return m, fmt.Errorf("%w; what is good in it is not kept over a start: %w", err, kept)
+	}
+	return m, fmt.Errorf("%w; it is kept as %s", err, file+damaged)
+}
+
+// setAside has a file have another name besides its own, under which it stays when another
+// takes its place: a power cut in between loses nothing.
+func setAside(file string) error {
+	if err := os.Remove(file + damaged); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Link(file, file+damaged)
+}
+
+// readMemory reads one octet more than there may be, so that too many are seen.
+func readMemory(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxMemory+1))
+}
+
+// take takes the good entries of a file's text, and says what is wrong with the others, of
+// many with the first.
+func (m *memory) take(b []byte) (wrong []string) {
+	const told = 4
 	if len(b) > maxMemory {
-		return m, fmt.Errorf("%s: expected at most %d octets, got %d", file, maxMemory, len(b))
+		return []string{fmt.Sprintf("expected at most %d octets", maxMemory)}
 	}
-	var list []entry
+	var list []json.RawMessage
 	if err := json.Unmarshal(b, &list); err != nil {
-		return m, fmt.Errorf("%s: %w", file, err)
+		return []string{err.Error()}
 	}
-	for _, e := range list {
-		c := model.Command{Kind: model.CommandSensor, Sensor: &model.SensorCommand{Do: model.SensorAssign, Bus: e.Bus, Address: e.Address, Chip: e.Chip, Label: e.Label, IntervalS: e.IntervalS, Params: e.Params}}
-		if err := c.Check(); err != nil {
-			return m, fmt.Errorf("%s: %w", file, err)
+	for i, one := range list {
+		var e entry
+		err := json.Unmarshal(one, &e)
+		if err == nil {
+			c := model.Command{Kind: model.CommandSensor, Sensor: &model.SensorCommand{Do: model.SensorAssign, Bus: e.Bus, Address: e.Address, Chip: e.Chip, Label: e.Label, IntervalS: e.IntervalS, Params: e.Params}}
+			err = c.Check()
+		}
+		if err == nil {
+			if !m.full(e) {
+				m.set(m.index(e.Bus, e.Address), e)
+				continue
+			}
+			err = fmt.Errorf("expected at most %d places of which a person has said something", maxEntries)
+		}
+		if len(wrong) < told {
+			wrong = append(wrong, fmt.Sprintf("entry %d: %v", i, err))
 		}
 	}
-	m.entries = list[:min(len(list), 2*model.MaxSensors)]
-	return m, nil
+	return wrong
+}
+
+// full tells whether there is no room for what a person says of a place; its caller holds
+// the lock.
+func (m *memory) full(e entry) bool {
+	n := 0
+	for _, o := range m.entries {
+		if o.Assigned && !(o.Bus == e.Bus && o.Address == e.Address) {
+			n++
+		}
+	}
+	return e.Assigned && n >= maxEntries
 }
 
 // of returns what is remembered of a place.
@@ -96,16 +168,18 @@ func (m *memory) set(i int, e entry) {
 		m.entries[i] = e
 		return
 	}
-	if len(m.entries) >= 2*model.MaxSensors {
+	if len(m.entries) >= maxEntries {
 		m.drop()
 	}
 	m.entries = append(m.entries, e)
 }
 
-// drop forgets the oldest of which nobody has said anything; its caller holds the lock.
+// drop forgets the oldest of which nobody has said anything, if there is one: what people
+// say is bounded where they say it. Its caller holds the lock.
 func (m *memory) drop() {
-	i := max(slices.IndexFunc(m.entries, func(e entry) bool { return !e.Assigned }), 0)
-	m.entries = slices.Delete(m.entries, i, i+1)
+	if i := slices.IndexFunc(m.entries, func(e entry) bool { return !e.Assigned }); i >= 0 {
+		m.entries = slices.Delete(m.entries, i, i+1)
+	}
 }
 
 // forget forgets a place, and tells whether anything was known of it.
@@ -163,6 +237,9 @@ func (m *memory) assigned(bus string) []entry {
 
 // save writes all; its caller holds the lock.
 func (m *memory) save() error {
+	if m.unread != nil {
+		return fmt.Errorf("what %s has could not be read at the start, and is not written over: %w", m.file, m.unread)
+	}
 	b, err := json.Marshal(m.entries)
 	if err != nil {
 		return err

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"halo.internal/agent/collect"
@@ -35,18 +35,12 @@ type place struct {
 	why        error             // of the last
 	missed     int               // looks in a row at which it was not there
 	dry        int               // readings in a row of which a value was missing; below 0: none was
-	moves      []time.Time       // when it came or went, in the last hour
-	hushed     bool              // it comes and goes: nobody is told
-	steady     int               // looks in a row at which it was there, while hushed
 	benched    bool              // it is not read because its bus does not work
+	told       bool              // that it can't be read, since it last was
+	flaps
 }
 
-// Flapping: as often as that in an hour is told, and what comes and goes more often is
-// read again once it was there at as many looks in a row.
 const (
-	maxMoves    = 6
-	moveWindow  = time.Hour
-	steadyLooks = 3
 	failedAfter = 3 // readings in vain of a chip that answers
 	goneAfter   = 2 // looks
 	dryAfter    = 3 // readings
@@ -73,8 +67,11 @@ func (p *place) title() string {
 	return p.drv.Spec().Name
 }
 
-// tell makes an event of the place.
+// tell makes an event of the place, unless its bus comes and goes all the time.
 func (p *place) tell(kind string, s model.Severity, text, chip string, more map[string]string) {
+	if p.line.hushed() {
+		return
+	}
 	f := map[string]string{"bus": p.line.Path, "address": fmt.Sprintf("%#02x", p.addr)}
 	if chip != "" {
 		f["chip"] = chip
@@ -110,6 +107,7 @@ func (p *place) set(s model.SensorState, problem string, candidates []string) (n
 	m.mu.Lock()
 	news = p.state != s || p.problem != problem || !slices.Equal(p.candidates, candidates)
 	p.state, p.problem, p.candidates = s, problem, candidates
+	p.told = p.told && s == model.SensorFailed
 	m.mu.Unlock()
 	if news {
 		m.changed()
@@ -128,9 +126,18 @@ func (p *place) offer(candidates []string) {
 	}
 }
 
-// fail notes that what answers can't be read.
+// fail notes that what answers can't be read. That is news once: what exactly is wrong may
+// be something else at each look.
 func (p *place) fail(err error) {
-	if p.set(model.SensorFailed, err.Error(), nil) && !p.hushed {
+	m := p.line.m
+	m.mu.Lock()
+	news := !p.told
+	p.state, p.problem, p.candidates, p.told, p.benched = model.SensorFailed, err.Error(), nil, true, false
+	m.mu.Unlock()
+	if news {
+		m.changed()
+	}
+	if news && !p.hushed {
 		p.tell(EventFailed, model.Warning, "a chip answers and can't be read: "+err.Error(), p.title(), nil)
 	}
 }
@@ -179,21 +186,20 @@ func (p *place) admit(ctx context.Context, drv i2c.Driver, e entry, other i2c.Dr
 		if id, no := errors.AsType[*i2c.IdentityError](err); no && other != nil {
 			err = fmt.Errorf("it is to be %s, and %s answers: %w", spec.Name, other.Spec().Name, id)
 		}
-		if state == "" && other == nil {
-			p.set(model.SensorGone, err.Error(), nil) // it was assigned, and has not been there since the start
-			return
-		}
-		if state == model.SensorGone && other == nil {
-			return // still
-		}
-		if !answers {
+		switch {
+		case answers:
+			p.fail(err)
+		case state == model.SensorOK || state == model.SensorFailed || state == model.SensorGone:
 			p.absent()
-			return
+		default:
+			p.set(model.SensorGone, err.Error(), nil) // it was assigned, and has not been there since
 		}
-		p.fail(err)
 		return
 	}
-	r := &reader{place: p, dev: dev, spec: spec, name: "i2c-" + p.label}
+	if len(spec.Outputs) > 0 {
+		m.safe(p.label, "its chip was set up anew")
+	}
+	r := &reader{place: p, dev: dev, spec: spec, name: "i2c-" + p.label, turn: make(chan struct{}, 1)}
 	for _, v := range spec.Values {
 		r.metrics = append(r.metrics, i2c.Metric(p.label, v))
 	}
@@ -238,25 +244,14 @@ const minEvery = 100 * time.Millisecond
 
 // moved tells that a chip came or went, unless it does so all the time.
 func (p *place) moved(kind string, s model.Severity, text string) {
-	now := time.Now()
 	m := p.line.m
 	m.mu.Lock()
-	p.moves = slices.DeleteFunc(p.moves, func(t time.Time) bool { return now.Sub(t) > moveWindow })
-	if len(p.moves) == 0 {
-		p.hushed = false
-	}
-	p.moves = append(p.moves, now)
-	many := len(p.moves) > maxMoves
-	first := many && !p.hushed
-	p.hushed, p.steady = many, 0
-	if len(p.moves) > 4*maxMoves {
-		p.moves = p.moves[len(p.moves)-4*maxMoves:]
-	}
+	tell, first := p.flaps.moved(time.Now())
 	m.mu.Unlock()
 	switch {
 	case first:
 		p.tell(EventFlapping, model.Warning, "a chip comes and goes: a contact may be loose. It is not told any more until that ends", p.title(), nil)
-	case !many:
+	case tell:
 		p.tell(kind, s, text, p.title(), nil)
 	}
 }
@@ -274,6 +269,7 @@ func (p *place) absent() {
 			m.changed()
 		}
 	case model.SensorFailed:
+		p.benched = false
 		if p.set(model.SensorGone, "nothing answers", nil) {
 			p.moved(EventGone, model.Warning, "a chip is gone")
 		}
@@ -326,14 +322,16 @@ func (p *place) doubted(ctx context.Context) (again bool) {
 	if r == nil || fails == 0 {
 		return false
 	}
-	if !r.mu.TryLock() {
+	select {
+	case r.turn <- struct{}{}:
+	default:
 		return true // it is being read
 	}
 	_, other := errors.AsType[*i2c.IdentityError](why)
 	limited, cancel := context.WithTimeout(ctx, 2*time.Second)
 	found, err := i2c.Probe(limited, p.line.wire, i2c.Survey{Drivers: p.line.knows(), InUse: only(p.addr)})
 	cancel()
-	r.mu.Unlock()
+	r.done()
 	if ctx.Err() != nil {
 		return false
 	}
@@ -350,10 +348,12 @@ func (p *place) doubted(ctx context.Context) (again bool) {
 		if missed < goneAfter {
 			return true
 		}
+		p.calm("its chip does not answer") // it may hear it all the same
 		p.rest()
 		p.set(model.SensorGone, why.Error(), nil)
 		p.moved(EventGone, model.Warning, "a chip is gone")
 	case other || found[0].Chip != nil && found[0].Chip.Spec().Name != p.drv.Spec().Name && !p.assigned:
+		p.calm("another chip answers in the place of its own") // which asks first whether it is that chip
 		p.rest()
 		if found[0].Chip == nil && !p.assigned {
 			p.tell(EventChanged, model.Warning, "another chip than before answers, and nobody knows which", "", map[string]string{"was": p.drv.Spec().Name})
@@ -364,6 +364,7 @@ func (p *place) doubted(ctx context.Context) (again bool) {
 		p.set(model.SensorFailed, why.Error(), nil)
 		p.line.settle(ctx, found[0], true)
 	case fails >= failedAfter:
+		p.calm("its chip can't be read")
 		p.rest()
 		p.fail(why) // the next look tries again
 	default:
@@ -383,9 +384,22 @@ type reader struct {
 	name    string
 	names   []string // of its collectors
 
-	mu   sync.Mutex // held while the chip is used, and guards room
+	turn chan struct{} // holds a token while somebody uses the chip, and room
 	room []i2c.Sample
+	over atomic.Bool // nobody drives it any more
 }
+
+// use waits until nobody else uses the chip; done has to be called afterwards.
+func (r *reader) use(ctx context.Context) error {
+	select {
+	case r.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s is in use: %w", r.name, context.Cause(ctx))
+	}
+}
+
+func (r *reader) done() { <-r.turn }
 
 // begin adds the collectors of a chip.
 func (r *reader) begin(limit time.Duration) error {
@@ -421,8 +435,13 @@ func (r *reader) Name() string { return r.name }
 
 // Collect implements collect.Collector.
 func (r *reader) Collect(ctx context.Context) ([]collect.Reading, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if err := r.use(ctx); err != nil {
+		return nil, err
+	}
+	defer r.done()
+	if r.over.Load() { // what it is to drive must not be set up again
+		return nil, fmt.Errorf("%s is not read any more", r.name)
+	}
 	samples, err := r.dev.Read(ctx, r.room[:0])
 	if err != nil {
 		r.doubt(err)

@@ -19,8 +19,10 @@ type screen struct {
 
 // Collect implements collect.Collector.
 func (s *screen) Collect(ctx context.Context) ([]collect.Reading, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.use(ctx); err != nil {
+		return nil, err
+	}
+	defer s.done()
 	if err := s.display.Show(ctx, s.lines()); err != nil {
 		s.doubt(err)
 		return nil, err

@@ -12,6 +12,7 @@ package sensors
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -53,27 +54,31 @@ type Options struct {
 	Templates string // directory of people's
 	File      string // that keeps what people have said, on the card
 	Event     func(kind string, s model.Severity, message string, fields map[string]string)
-	Changed   func()          // the inventory is another; nil: nobody wants to know
-	Status    func() []string // lines for displays; nil: none
-	Clock     Clock           // nil: clocks on buses are sensors alone
-	Every     time.Duration   // between two looks; 0: a minute
-	Log       *slog.Logger
+	Changed   func() // the inventory is another; nil: nobody wants to know
+	// Safe is told that all outputs of a chip are in their safe state, and why they are;
+	// empty: the process ends. nil: nobody wants to know.
+	Safe   func(label, why string)
+	Status func() []string // lines for displays; nil: none
+	Clock  Clock           // nil: clocks on buses are sensors alone
+	Every  time.Duration   // between two looks; 0: a minute
+	Log    *slog.Logger
 }
 
 // Events that this package makes; fields bus, address, chip, label.
 const (
-	EventFound    = "sensor.found"
-	EventOffered  = "sensor.offered"
-	EventGone     = "sensor.gone"
-	EventBack     = "sensor.back"
-	EventChanged  = "sensor.changed"
-	EventFailed   = "sensor.failed"
-	EventFlapping = "sensor.flapping"
-	EventStuck    = "sensor.bus.stuck"
-	EventFree     = "sensor.bus.free"
-	EventBad      = "sensor.template.invalid"
-	EventLoaded   = "sensor.template.loaded"
-	EventForgot   = "sensor.assignments.lost"
+	EventFound       = "sensor.found"
+	EventOffered     = "sensor.offered"
+	EventGone        = "sensor.gone"
+	EventBack        = "sensor.back"
+	EventChanged     = "sensor.changed"
+	EventFailed      = "sensor.failed"
+	EventFlapping    = "sensor.flapping"
+	EventStuck       = "sensor.bus.stuck"
+	EventFree        = "sensor.bus.free"
+	EventBusFlapping = "sensor.bus.flapping"
+	EventBad         = "sensor.template.invalid"
+	EventLoaded      = "sensor.template.loaded"
+	EventForgot      = "sensor.assignments.lost"
 )
 
 const (
@@ -82,6 +87,8 @@ const (
 	suspectAfter  = time.Second // until it is looked whether a chip is there that could not be read
 	probeLimit    = 20 * time.Second
 	busMargin     = 2 * time.Second // for the bus's own time in a reading
+	listLimit     = 10 * time.Second
+	endLimit      = 10 * time.Second // for all buses to have outputs safe when the process ends
 )
 
 // Manager is the whole of it. Its methods may be called from any goroutine.
@@ -91,32 +98,34 @@ type Manager struct {
 
 	loading sync.Mutex    // held while templates are loaded
 	again   chan struct{} // a token: buses are to be listed anew
+	listing chan listing  // of Run's: what is to come of a question; nil: none is asked
 
 	mu        sync.Mutex // guards what follows
 	buses     map[string]*line
+	flaps     map[string]*flaps // of buses that are there, or were lately, by path
 	drivers   []i2c.Driver
 	templates map[string]template // of people's, by name
 	version   uint64              // counts changes of the inventory
 }
 
 // New returns a manager that has not begun. What people have said is read at once; a
-// file that is damaged is an event, and nothing is known of it then.
+// file that is damaged is an event, and what is good in it is known all the same.
 func New(o Options) *Manager {
 	if o.Every == 0 {
 		o.Every = lookEvery
 	}
-	m := &Manager{Options: o, again: make(chan struct{}, 1), buses: map[string]*line{}, templates: map[string]template{}}
+	m := &Manager{Options: o, again: make(chan struct{}, 1), buses: map[string]*line{}, flaps: map[string]*flaps{}, templates: map[string]template{}}
 	var err error
 	if m.memory, err = openMemory(o.File); err != nil {
-		o.Event(EventForgot, model.Error, "what people have said of sensors can't be read, and is to be said again: "+err.Error(), nil)
+		o.Event(EventForgot, model.Error, "what people have said of sensors can't be read, or not all of it; what is missing is to be said again: "+err.Error(), nil)
 	}
 	return m
 }
 
-// Run looks after the buses until ctx ends.
+// Run looks after the buses until ctx ends. A bus that hangs then is left to the kernel.
 func (m *Manager) Run(ctx context.Context) {
 	var running sync.WaitGroup
-	defer running.Wait()
+	defer m.await(&running)
 	m.loadTemplates()
 	look := time.NewTicker(m.Every)
 	defer look.Stop()
@@ -124,7 +133,9 @@ func (m *Manager) Run(ctx context.Context) {
 	defer texts.Stop()
 	failed := ""
 	for {
-		if err := m.list(ctx, &running); err != nil && err.Error() != failed {
+		if err := m.list(ctx, &running); ctx.Err() != nil {
+			return
+		} else if err != nil && err.Error() != failed {
 			failed = err.Error()
 			m.Log.Warn("I2C buses can't be listed", "err", err)
 		} else if err == nil {
@@ -151,6 +162,49 @@ func (m *Manager) Run(ctx context.Context) {
 	}
 }
 
+// await waits until nothing of buses runs.
+func (m *Manager) await(running *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() { running.Wait(); close(done) }()
+	limit := time.NewTimer(endLimit)
+	defer limit.Stop()
+	select {
+	case <-done:
+	case <-limit.C:
+		m.Log.Error("outputs of chips may not be in their safe state: a bus hangs")
+	}
+}
+
+// listing is what buses there are.
+type listing struct {
+	buses []Bus
+	err   error
+}
+
+// there asks which buses there are, apart: a driver that hangs may keep whoever reads what
+// the kernel tells. What comes late counts at the next look.
+func (m *Manager) there(ctx context.Context) ([]Bus, error) {
+	if m.listing == nil {
+		answer := make(chan listing, 1)
+		m.listing = answer
+		go func() {
+			b, err := m.Buses()
+			answer <- listing{b, err}
+		}()
+	}
+	limit := time.NewTimer(listLimit)
+	defer limit.Stop()
+	select {
+	case l := <-m.listing:
+		m.listing = nil
+		return l.buses, l.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-limit.C:
+		return nil, fmt.Errorf("the kernel has not told of them within %v", listLimit)
+	}
+}
+
 // Rescan has all buses be looked at soon: a device of the machine's has come or gone.
 func (m *Manager) Rescan() {
 	select {
@@ -162,13 +216,20 @@ func (m *Manager) Rescan() {
 // list begins to look after buses that came, lets go of those that went, and has all be
 // looked at.
 func (m *Manager) list(ctx context.Context, running *sync.WaitGroup) error {
-	there, err := m.Buses()
+	there, err := m.there(ctx)
 	if err != nil {
 		return err
 	}
 	there = there[:min(len(there), model.MaxBuses)]
+	now := time.Now()
 	var gone []*line
+	var flapping []string
 	m.mu.Lock()
+	for path, f := range m.flaps {
+		if m.buses[path] == nil && f.forget(now) {
+			delete(m.flaps, path)
+		}
+	}
 	for path, l := range m.buses {
 		if !slices.ContainsFunc(there, func(b Bus) bool { return b.Path == path }) && !l.ending && !l.mending {
 			l.ending = true
@@ -181,7 +242,14 @@ func (m *Manager) list(ctx context.Context, running *sync.WaitGroup) error {
 			continue // the next look finds it as new
 		}
 		if l == nil {
-			l = newLine(m, b)
+			f := m.flaps[b.Path]
+			if f == nil {
+				f = &flaps{}
+				m.flaps[b.Path] = f
+			} else if _, first := f.moved(now); first { // it was there lately
+				flapping = append(flapping, b.Path)
+			}
+			l = newLine(m, b, f)
 			m.buses[b.Path] = l
 			inner, cancel := context.WithCancel(ctx)
 			l.cancel = cancel
@@ -194,6 +262,9 @@ func (m *Manager) list(ctx context.Context, running *sync.WaitGroup) error {
 	m.mu.Unlock()
 	for _, l := range gone {
 		l.cancel()
+	}
+	for _, path := range flapping {
+		m.busMoved(path, true)
 	}
 	return nil
 }

@@ -10,9 +10,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"periph.io/x/conn/v3/physic"
 
 	"halo.internal/agent/collect"
 	"halo.internal/agent/sensors"
@@ -57,6 +60,7 @@ type world struct {
 	mu     sync.Mutex // guards what follows
 	buses  []sensors.Bus
 	events []string
+	safe   []string
 }
 
 func newWorld(t *testing.T, dir string, buses ...sensors.Bus) *world {
@@ -68,7 +72,7 @@ func newWorld(t *testing.T, dir string, buses ...sensors.Bus) *world {
 			defer w.mu.Unlock()
 			return slices.Clone(w.buses), nil
 		},
-		Collectors: w.apart, Templates: filepath.Join(dir, "templates"), File: filepath.Join(dir, "sensors.json"), Event: w.event,
+		Collectors: w.apart, Templates: filepath.Join(dir, "templates"), File: filepath.Join(dir, "sensors.json"), Event: w.event, Safe: w.madeSafe,
 		Status: func() []string { return []string{"mast"} }, Log: slog.New(slog.DiscardHandler),
 	})
 	return w
@@ -84,6 +88,12 @@ func (w *world) event(kind string, _ model.Severity, _ string, f map[string]stri
 		}
 	}
 	w.events = append(w.events, s)
+}
+
+func (w *world) madeSafe(label, why string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.safe = append(w.safe, label+": "+why)
 }
 
 // happened returns what has happened since it was asked last.
@@ -404,6 +414,172 @@ func TestABusThatIsUnpluggedComesBack(t *testing.T) {
 	})
 }
 
+// TestABusThatComesAndGoesIsOneEvent, with all its chips, which are read again once it has
+// stayed.
+func TestABusThatComesAndGoesIsOneEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+		w := newWorld(t, t.TempDir(), plugged("usb", b))
+		plug := func(in bool) {
+			w.mu.Lock()
+			if w.buses = nil; in {
+				w.buses = []sensors.Bus{plugged("usb", b)}
+			}
+			w.mu.Unlock()
+			w.Rescan()
+			time.Sleep(time.Second)
+		}
+		w.run(func() {
+			time.Sleep(time.Second)
+			for range 10 {
+				plug(false)
+				plug(true)
+			}
+			w.expect("found 0x76 bme280" + strings.Repeat("; gone 0x76 bme280; found 0x76 bme280", 3) + "; bus.flapping")
+			w.is("")
+			time.Sleep(3 * time.Minute)
+			w.is("usb-76 ok bme280")
+			w.expect("")
+			time.Sleep(2 * time.Hour)
+			plug(false)
+			w.expect("gone 0x76 bme280")
+		})
+	})
+}
+
+// TestABusThatSticksAgainAndAgainIsOneEvent.
+func TestABusThatSticksAgainAndAgainIsOneEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		w.run(func() {
+			time.Sleep(time.Second)
+			w.happened()
+			for range 10 {
+				b.Stick(time.Second)
+				time.Sleep(90 * time.Second)
+				b.Stick(0)
+				time.Sleep(90 * time.Second)
+			}
+			got := w.happened()
+			if strings.Count(got, "bus.stuck") != 3 || strings.Count(got, "bus.free") != 3 || strings.Count(got, "bus.flapping") != 1 {
+				t.Errorf("got %q", got)
+			}
+			time.Sleep(4 * time.Minute)
+			w.is("one-76 ok bme280")
+			w.expect("")
+		})
+	})
+}
+
+// TestARecoveryThatHangsKeepsNobody: a driver whose transaction never ends keeps whoever
+// takes its bus away. Who asks for its chips hears why, other buses and the end do not wait.
+func TestARecoveryThatHangsKeepsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck, good := chips.NewBus(), chips.NewBus()
+		good.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+		one, release := plugged("one", stuck), make(chan struct{})
+		var begun atomic.Int32
+		one.Recover = func(context.Context) error {
+			begun.Add(1)
+			<-release
+			return nil
+		}
+		w := newWorld(t, t.TempDir(), one, plugged("two", good))
+		var ended time.Time
+		w.run(func() {
+			time.Sleep(time.Second)
+			w.is("two-76 ok bme280")
+			stuck.Stick(time.Second)
+			time.Sleep(5 * time.Minute)
+			began := time.Now()
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x40, Chip: "ina219"}); err == nil || !strings.Contains(err.Error(), "has not come back") {
+				t.Errorf("got %v", err)
+			}
+			if took := time.Since(began); took > time.Second || begun.Load() != 1 {
+				t.Errorf("it took %v to say so, after %d recoveries", took, begun.Load())
+			}
+			if p := w.Inventory().Buses[0].Problem; !strings.Contains(p, "has not come back") {
+				t.Errorf("the problem is %q", p)
+			}
+			w.is("two-76 ok bme280")
+			ended = time.Now()
+		})
+		if took := time.Since(ended); took > time.Second {
+			t.Errorf("the end took %v", took)
+		}
+		close(release)
+	})
+}
+
+// TestARecoveryThatComesBackLateCounts.
+func TestARecoveryThatComesBackLateCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
+		one := plugged("one", b)
+		one.Recover = func(context.Context) error {
+			time.Sleep(3 * time.Minute)
+			b.Stick(0)
+			return nil
+		}
+		w := newWorld(t, t.TempDir(), one)
+		w.run(func() {
+			time.Sleep(time.Second)
+			b.Stick(time.Second)
+			time.Sleep(10 * time.Minute)
+			w.is("one-76 ok bme280")
+			if got := w.happened(); !strings.HasSuffix(got, "bus.free") {
+				t.Errorf("got %q", got)
+			}
+		})
+	})
+}
+
+// deaf is a bus on which nothing ever ends.
+type deaf struct {
+	played
+	release chan struct{}
+}
+
+func (d deaf) Present(context.Context, []uint16) ([]uint16, error) {
+	<-d.release
+	return nil, errors.New("it is over")
+}
+
+// TestATransactionThatNeverEndsKeepsNotTheEnd.
+func TestATransactionThatNeverEndsKeepsNotTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		w := newWorld(t, t.TempDir(), sensors.Bus{Path: "one", Open: func() (sensors.Wire, error) { return deaf{played{chips.NewBus()}, release}, nil }})
+		var ended time.Time
+		w.run(func() {
+			time.Sleep(time.Minute)
+			ended = time.Now()
+		})
+		if took := time.Since(ended); took > 11*time.Second {
+			t.Errorf("the end took %v", took)
+		}
+		close(release)
+	})
+	synctest.Test(t, func(t *testing.T) { // nor does a kernel that does not tell which buses there are
+		release := make(chan struct{})
+		w := newWorld(t, t.TempDir())
+		w.Buses = func() ([]sensors.Bus, error) { <-release; return nil, nil }
+		var ended time.Time
+		w.run(func() {
+			time.Sleep(5 * time.Second)
+			ended = time.Now()
+		})
+		if took := time.Since(ended); took > time.Second {
+			t.Errorf("the end took %v", took)
+		}
+		close(release)
+	})
+}
+
 const divides = `name = "odd"
 title = "x"
 datasheet = "x"
@@ -582,6 +758,48 @@ func TestATemplateThatWaitsForEver(t *testing.T) {
 	})
 }
 
+// TestWhatAnswersAndCannotBeReadIsNotGone, though it was: that is news once, whatever the
+// reason is at each look.
+func TestWhatAnswersAndCannotBeReadIsNotGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := chips.NewBus()
+		chip := &registers{}
+		chip.set(0, 1)
+		b.Attach(0x31, chip)
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		w.run(func() {
+			if err := w.PutTemplate("slow", []byte(waits)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			for _, c := range []model.SensorCommand{{Bus: "one", Address: 0x31, Chip: "slow"}, {Bus: "one", Address: 0x44, Chip: "sht31"}} {
+				if _, err := w.Assign(t.Context(), c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.is("one-31 ok slow!; one-44 gone sht31!")
+			b.Detach(0x31)
+			time.Sleep(3 * time.Minute)
+			w.is("one-31 gone slow!; one-44 gone sht31!")
+			w.happened()
+			chip.set(0, 7)
+			b.Attach(0x31, chip)
+			time.Sleep(90 * time.Second)
+			w.is("one-31 failed slow!; one-44 gone sht31!")
+			chip.set(0, 8)
+			time.Sleep(5 * time.Minute)
+			w.is("one-31 failed slow!; one-44 gone sht31!")
+			if got := w.happened(); got != "failed 0x31 slow" {
+				t.Errorf("got %q", got)
+			}
+			chip.set(0, 1)
+			time.Sleep(2 * time.Minute)
+			w.is("one-31 ok slow!; one-44 gone sht31!")
+			w.expect("back 0x31 slow")
+		})
+	})
+}
+
 // TestNothingIsKeptWhereTheCardTakesNothing, and all works.
 func TestNothingIsKeptWhereTheCardTakesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -630,6 +848,12 @@ func TestOutputsOfAChip(t *testing.T) {
 			if s := relays.State(); s != 2 {
 				t.Errorf("with the second on: %08b", s)
 			}
+			if _, err := w.Try(t.Context(), model.SensorCommand{Bus: "one", Address: 0x20, Chip: "pcf8574"}, nil); err == nil || !strings.Contains(err.Error(), "is driven") {
+				t.Errorf("a trial of what is driven: got %v", err)
+			}
+			if s := relays.State(); s != 2 {
+				t.Errorf("after a trial: %08b", s)
+			}
 			if o := w.Outputs(); len(o) != 1 || len(o["relays"]) != 8 {
 				t.Errorf("got %v", o)
 			}
@@ -647,6 +871,213 @@ func TestOutputsOfAChip(t *testing.T) {
 			t.Errorf("at the end: %08b", s)
 		}
 	})
+}
+
+// switched has a relay, and something that it measures.
+const switched = `name = "odd"
+title = "x"
+datasheet = "x"
+addresses = [0x31]
+interval = "1s"
+measure = [ { write = [0x05], read = 1, into = "a" } ]
+send = [ { write = [0x01, "out1"] } ]
+[fields]
+a = { in = "a", at = 0, type = "u8" }
+[[value]]
+name = "x_c"
+title = "x"
+formula = "a"
+range = [-1000, 1000]
+[[output]]
+name = "out1"
+title = "x"
+range = [0, 1]
+whole = true
+safe = 0
+`
+
+// relay is such a chip: it may stop to measure, or to answer any read, or hold on to the
+// bus while it measures.
+type relay struct {
+	mu         sync.Mutex
+	on         byte
+	blind, mum bool
+	hold       chan struct{}
+}
+
+func (c *relay) Tx(w, r []byte) error {
+	c.mu.Lock()
+	hold := c.hold
+	c.mu.Unlock()
+	if hold != nil && len(w) == 1 && w[0] == 5 {
+		<-hold
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case len(w) == 2 && w[0] == 1:
+		c.on = w[1]
+	case c.mum && len(r) > 0, c.blind && len(w) == 1 && w[0] == 5:
+		return chips.ErrNAK
+	}
+	return nil
+}
+
+func (c *relay) becomes(blind, mum bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.blind, c.mum = blind, mum
+}
+
+func (c *relay) isOn() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.on != 0
+}
+
+// TestNoRelayStaysOnWithNobodyToDriveIt: whatever ends the reading of a chip has its
+// outputs be safe before.
+func TestNoRelayStaysOnWithNobodyToDriveIt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		end     func(*world, *relay)
+		is, why string
+	}{
+		"its template is deleted": {func(w *world, _ *relay) {
+			if err := w.DeleteTemplate("odd"); err != nil {
+				w.t.Error(err)
+			}
+		}, "one-31 failed relays!", "its chip's template is another one"},
+		"it can't be read": {func(_ *world, c *relay) { c.becomes(true, false) }, "one-31 failed relays!", "its chip can't be read"},
+		"it answers not":   {func(_ *world, c *relay) { c.becomes(false, true) }, "one-31 gone relays!", "its chip does not answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, chip := chips.NewBus(), &relay{}
+				b.Attach(0x31, chip)
+				w := newWorld(t, t.TempDir(), plugged("one", b))
+				w.run(func() {
+					if err := w.PutTemplate("odd", []byte(switched)); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Second)
+					if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x31, Chip: "odd", Label: "relays"}); err != nil {
+						t.Fatal(err)
+					}
+					if err := w.Send(t.Context(), "relays", "out1", 1); err != nil || !chip.isOn() {
+						t.Fatalf("on: %v, %v", chip.isOn(), err)
+					}
+					tc.end(w, chip)
+					time.Sleep(15 * time.Second) // the next look is later
+					w.is(tc.is)
+					if chip.isOn() {
+						t.Error("the relay is on still")
+					}
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					if n := len(w.safe); n == 0 || w.safe[n-1] != "relays: "+tc.why {
+						t.Errorf("told: %q, want %q at last", w.safe, tc.why)
+					}
+				})
+			})
+		})
+	}
+}
+
+// TestARelayThatDropsIsTold: when its bus has failed for a moment the chip is set up anew.
+func TestARelayThatDropsIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, relays := chips.NewBus(), chips.NewPCF8574()
+		b.Attach(0x20, relays)
+		w := newWorld(t, t.TempDir(), plugged("one", b))
+		w.run(func() {
+			time.Sleep(time.Second)
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x20, Chip: "pcf8574", Label: "relays", Params: map[string]float64{"active_low": 0}}); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Send(t.Context(), "relays", "out1", 1); err != nil {
+				t.Fatal(err)
+			}
+			w.mu.Lock()
+			w.safe = nil
+			w.mu.Unlock()
+			b.Stick(time.Second)
+			time.Sleep(90 * time.Second)
+			b.Stick(0)
+			time.Sleep(90 * time.Second)
+			w.is("one-20 ok relays!")
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if s := relays.State(); s != 0 || strings.Join(w.safe, ", ") != "relays: its chip was set up anew" {
+				t.Errorf("state %08b, told %q", s, w.safe)
+			}
+		})
+	})
+}
+
+// TestWhatIsAskedForTooLateIsNotDriven: somebody wants the relay on while its chip is being
+// let go of, in the middle of a reading.
+func TestWhatIsAskedForTooLateIsNotDriven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chip := &relay{}
+		w := newWorld(t, t.TempDir(), sensors.Bus{Path: "one", Open: func() (sensors.Wire, error) { return alone{chip}, nil }})
+		w.run(func() {
+			if err := w.PutTemplate("odd", []byte(switched)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x31, Chip: "odd", Label: "relays"}); err != nil {
+				t.Fatal(err)
+			}
+			release := make(chan struct{})
+			chip.mu.Lock()
+			chip.hold = release
+			chip.mu.Unlock()
+			time.Sleep(2 * time.Second) // it is being read
+			var asked sync.WaitGroup
+			asked.Go(func() {
+				if _, err := w.Assign(t.Context(), model.SensorCommand{Bus: "one", Address: 0x31, Chip: model.ChipNone}); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+			for range 8 {
+				asked.Go(func() {
+					if err := w.Send(t.Context(), "relays", "out1", 1); !errors.Is(err, sensors.ErrNoOutput) {
+						t.Errorf("got %v", err)
+					}
+				})
+			}
+			synctest.Wait()
+			close(release)
+			asked.Wait()
+			if w.is("one-31 ignored!"); chip.isOn() {
+				t.Error("the relay is on, and nobody drives it")
+			}
+		})
+	})
+}
+
+// alone is a bus with one chip, at 0x31, whose transactions do not wait for one another.
+type alone struct{ chip *relay }
+
+func (alone) String() string { return "alone" }
+
+func (alone) Close() error { return nil }
+
+func (alone) SetSpeed(physic.Frequency) error { return nil }
+
+func (a alone) Tx(addr uint16, w, r []byte) error {
+	if addr != 0x31 {
+		return chips.ErrNAK
+	}
+	return a.chip.Tx(w, r)
+}
+
+func (alone) Present(_ context.Context, inUse []uint16) ([]uint16, error) {
+	if slices.Contains(inUse, 0x31) {
+		return []uint16{}, nil
+	}
+	return []uint16{0x31}, nil
 }
 
 func TestADisplayShowsHowTheDeviceIs(t *testing.T) {

@@ -48,8 +48,10 @@ func (t *timepiece) Name() string { return "clock-" + t.label }
 
 // Collect implements collect.Collector. It reads nothing that is a metric.
 func (t *timepiece) Collect(ctx context.Context) ([]collect.Reading, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if err := t.use(ctx); err != nil {
+		return nil, err
+	}
+	defer t.done()
 	clock := t.line.m.Clock
 	chip, err := t.chip.Time(ctx)
 	stopped := errors.Is(err, i2c.ErrStopped)

@@ -76,7 +76,7 @@ func (s *Spool) addEvent(kind string, severity model.Severity, message string, f
 		return fmt.Errorf("event %s: %w", kind, err)
 	}
 	e := model.Event{
-		Boot: s.opt.Boot, Seq: model.AgentEvents + next.Events, Time: at.UTC(), Clock: quality,
+		Boot: next.Boot, Seq: model.AgentEvents + next.Events, Time: at.UTC(), Clock: quality,
 		Node: s.opt.Owner.Node, Kind: kind, Severity: severity, Message: message, Fields: fields,
 	}
 	return s.keepEvent(e)
@@ -95,7 +95,11 @@ func (s *Spool) TakeEvents(events []model.Event) error {
 	defer s.mu.Unlock()
 	defer s.wake()
 	for _, e := range events {
-		err := s.keepEvent(e)
+		named := e
+		if e.Boot == s.live.counters.Start {
+			named.Boot = s.live.counters.Boot
+		}
+		err := s.keepEvent(named)
 		switch {
 		case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge):
 			s.opt.Log.Warn("event is lost", "kind", e.Kind, "err", err) // it would never travel

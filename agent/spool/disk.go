@@ -231,6 +231,37 @@ func (d *disk) replace(s *segment, b []byte) error {
 	return nil
 }
 
+// rename names what waits of a start by another number.
+func (d *disk) rename(from, to uint64) error {
+	for i := range d.segments {
+		s := &d.segments[i]
+		c, err := d.load(*s)
+		if err != nil {
+			return err
+		}
+		some := false
+		for j, item := range c.items {
+			if item.ID.Boot != from {
+				continue
+			}
+			if c.items[j], err = item.named(to); err != nil {
+				return fmt.Errorf("segment %d: name %v by start %d: %w", s.index, item.ID, to, err)
+			}
+			some = true
+		}
+		if !some {
+			continue
+		}
+		if i == len(d.segments)-1 {
+			_ = d.close() // written and synced already; the next begins another
+		}
+		if err := d.replace(s, encodeSegment(c)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // load reads what waits in a segment, however large a file somebody put there.
 func (d *disk) load(s segment) (content, error) {
 	f, err := os.Open(d.path(s.index))

@@ -35,7 +35,9 @@ type entry struct {
 
 // counters are what must not be used twice within a boot.
 type counters struct {
-	Boot     uint64 `json:"boot"`
+	Boot     uint64 `json:"boot"`      // by which what is made is named
+	Start    uint64 `json:"start"`     // as the card counts it; 0: the same
+	Settled  bool   `json:"settled"`   // the gateway has nothing under Boot but from this start
 	Batches  uint64 `json:"batches"`   // last number used
 	Events   uint64 `json:"events"`    // last number used of the agent's own
 	MeshBoot uint64 `json:"mesh_boot"` // last event taken over from halo-mesh
@@ -71,9 +73,10 @@ func openLive(dir string, boot uint64, log *slog.Logger) (*live, error) {
 			return nil, fmt.Errorf("%s: expected JSON: %w", l.path(countersFile), err)
 		}
 	}
-	if l.counters.Boot != boot {
+	if cmp.Or(l.counters.Start, l.counters.Boot) != boot {
 		l.counters = counters{Boot: boot}
 	}
+	l.counters.Start = boot
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -88,8 +91,43 @@ func openLive(dir string, boot uint64, log *slog.Logger) (*live, error) {
 		}
 	}
 	order.By(l.entries, func(a, b entry) int { return compare(a.Item, b.Item) })
+	if err := l.rename(); err != nil {
+		return nil, err
+	}
 	l.dropSchemas()
 	return l, nil
+}
+
+// rename names what the start has made by its other number. What a process that died has
+// named is there twice, or has its file alone.
+func (l *live) rename() error {
+	from, to := l.counters.Start, l.counters.Boot
+	if from == to {
+		return nil
+	}
+	for i := range l.entries {
+		e := &l.entries[i]
+		if e.ID.Boot != from {
+			continue
+		}
+		named, err := e.Item.named(to)
+		if err == nil {
+			err = place(l.file(named.key()), named.Data)
+		}
+		if err != nil {
+			return fmt.Errorf("name %v by start %d: %w", e.ID, to, err)
+		}
+		// A file that stays is named once more by a later process.
+		_ = os.Remove(l.file(e.key()))
+		e.Item = named
+	}
+	order.By(l.entries, func(a, b entry) int { return compare(a.Item, b.Item) })
+	l.entries = slices.CompactFunc(l.entries, func(a, b entry) bool { return a.key() == b.key() })
+	l.size = 0
+	for _, e := range l.entries {
+		l.size += occupied(e.Item)
+	}
+	return nil
 }
 
 // recover takes over one file of an earlier process. Such items are due at
@@ -122,7 +160,7 @@ func (l *live) recover(name string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.path(name), err)
 	}
-	if item.ID.Boot == l.counters.Boot && kind == Batch {
+	if (item.ID.Boot == l.counters.Boot || item.ID.Boot == l.counters.Start) && kind == Batch {
 		l.counters.Batches = max(l.counters.Batches, item.ID.Seq)
 	}
 	l.entries = append(l.entries, entry{Item: item})

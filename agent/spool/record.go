@@ -107,6 +107,30 @@ func parseItem(kind Kind, b []byte) (Item, error) {
 	return Item{}, fmt.Errorf("expected a batch or an event, got kind %d", kind)
 }
 
+// named returns the item under the same number of another start.
+func (i Item) named(boot uint64) (Item, error) {
+	id := wire.ID(boot, i.ID.Seq)
+	var b []byte
+	switch i.Kind {
+	case Batch:
+		var err error
+		if b, err = wire.Rename(i.Data, id); err != nil {
+			return Item{}, err
+		}
+	case Event:
+		m, err := wire.Unmarshal(i.Data)
+		e, ok := m.(wire.EventMessage)
+		if err != nil || !ok {
+			return Item{}, fmt.Errorf("event %v: expected one, got %T: %w", i.ID, m, err)
+		}
+		e.Event.Boot = boot
+		if b, err = wire.Marshal(e); err != nil {
+			return Item{}, err
+		}
+	}
+	return parseItem(i.Kind, b)
+}
+
 // encodeSegment is the inverse of parseSegment.
 func encodeSegment(c content) []byte {
 	b := segmentHeader(c.level)

@@ -15,6 +15,11 @@
 // skipped. After a power cut the boot counter is higher and numbers start anew;
 // what had only been in RAM is gone, and shows to the gateway as nothing at
 // all, since those numbers were the last of their boot.
+//
+// A card that keeps nothing, or an old copy of one, counts a start twice, and the gateway
+// would take what is new for what it has. So, before anything is sent in a start, the
+// gateway says which starts it has something of; where this one's number is not above,
+// all that waits of it, and all that comes, is named by the next (Settle).
 package spool
 
 import (
@@ -122,12 +127,62 @@ func (s *Spool) openDisk() error {
 	d, err := openDisk(s.opt.Disk, s.opt.Budget)
 	if err == nil {
 		s.disk = d
+		s.renameDisk() // what an earlier process of this start has left
 	}
 	if aside != "" {
 		s.opt.Log.Warn("spool: what another network left is set aside", "dir", aside)
 		s.notify("telemetry.spool.aside", model.Warning, "the card held readings of another network or identity: they are set aside and not sent to this one", 1)
 	}
 	return err
+}
+
+// Boot returns the number of this start, by which what is sent is named.
+func (s *Spool) Boot() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live.counters.Boot
+}
+
+// Settle takes from the gateway, before anything is sent to it, the highest number of a
+// start of which it has something. Where the number of this start is no higher, all has
+// another name from then on: the stream is to begin anew. Once it is settled it stays.
+func (s *Spool) Settle(used uint64) (renamed bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := s.live.counters
+	if next.Settled {
+		return false, nil
+	}
+	// Beyond that there is none: the node's key is in somebody else's hands.
+	if renamed = used >= next.Boot && used < wire.MaxCounter; renamed {
+		next.Boot = used + 1
+	}
+	if err := s.live.note(next); err != nil {
+		return renamed, err
+	}
+	if err := s.live.rename(); err != nil { // it is tried again with the next stream
+		return renamed, err
+	}
+	s.renameDisk()
+	if !renamed {
+		next.Settled = true
+		return false, s.live.note(next)
+	}
+	s.notify("telemetry.start.repeated", model.Warning, "the gateway has readings of a later start of this node than its card counts: the card keeps nothing, or is a copy from before. Readings have the next number; replace the card", 1)
+	return true, nil
+}
+
+// renameDisk names what is on disk as the live tier is. What cannot be named waits there
+// under its old name, on a card that takes nothing.
+func (s *Spool) renameDisk() {
+	c := s.live.counters
+	if s.disk == nil || c.Start == c.Boot {
+		return
+	}
+	s.loaded = [Event + 1]*backlog{} // read again
+	if err := s.disk.rename(c.Start, c.Boot); err != nil {
+		s.opt.Log.Warn("spool: not all on disk has the name of this start", "boot", c.Boot, "err", err)
+	}
 }
 
 // Changed carries a token after something to send was added.

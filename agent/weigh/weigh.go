@@ -9,7 +9,9 @@ package weigh
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,7 +42,8 @@ const DefaultAtMost = 15 * time.Minute
 // Bounds of rules.
 const (
 	MaxRules  = 64
-	maxStates = 1024
+	maxStates = 1024      // metrics for which a rule is
+	gone      = time.Hour // that a metric was not read: it may be forgotten for another
 	longest   = 24 * time.Hour
 )
 
@@ -89,10 +92,12 @@ func (r Rule) matches(metric string) bool {
 }
 
 // Events of limits; fields metric, value, limit, unit, and gateway: away, where it could
-// not be reached when it happened.
+// not be reached when it happened. And one with the field metric: the first that no rule is
+// followed for, as there are too many.
 const (
 	EventBeyond = "telemetry.limit.crossed"
 	EventWithin = "telemetry.limit.cleared"
+	EventFull   = "telemetry.rules.full"
 )
 
 // Weigher weighs readings; Weigh may be called from any goroutine, for each metric from
@@ -103,11 +108,12 @@ type Weigher struct {
 	away  func() bool
 	guard chan struct{} // a lock; events are made outside of it
 	seen  map[string]*metric
+	full  bool // and that was told
 }
 
 // metric is what is remembered of one.
 type metric struct {
-	rule   *Rule // nil: none is for it
+	rule   *Rule
 	sent   bool
 	last   float64
 	at     time.Time
@@ -132,12 +138,18 @@ func (w *Weigher) Weigh(_ time.Time, readings []collect.Reading) {
 	w.guard <- struct{}{}
 	for i := range readings {
 		r := &readings[i]
-		m := w.of(r.Metric.Name)
-		if m == nil || m.rule == nil || !r.Value.Present {
+		if !r.Value.Present {
 			continue
 		}
 		n := r.Metric.Number(r.Value)
 		if math.IsNaN(n) {
+			continue
+		}
+		m, refused := w.of(r.Metric.Name, now)
+		if refused != nil {
+			events = append(events, refused)
+		}
+		if m == nil {
 			continue
 		}
 		crossed, event := w.limit(m, r, n, now)
@@ -155,23 +167,32 @@ func (w *Weigher) Weigh(_ time.Time, readings []collect.Reading) {
 	}
 }
 
-// of is what is remembered of a metric; nil: of too many already.
-func (w *Weigher) of(name string) *metric {
+// of is what is remembered of a metric; nil: there is no rule for it, or there are too many
+// metrics already for which there is one, which is told once.
+func (w *Weigher) of(name string, now time.Time) (m *metric, event func()) {
 	if m := w.seen[name]; m != nil {
-		return m
+		return m, nil
+	}
+	i := slices.IndexFunc(w.rules, func(r Rule) bool { return r.matches(name) })
+	if i < 0 {
+		return nil, nil
 	}
 	if len(w.seen) >= maxStates {
-		return nil
+		maps.DeleteFunc(w.seen, func(_ string, m *metric) bool { return now.Sub(m.before) > gone })
 	}
-	m := &metric{}
-	for i := range w.rules {
-		if w.rules[i].matches(name) {
-			m.rule = &w.rules[i]
-			break
+	if len(w.seen) >= maxStates {
+		if w.full {
+			return nil, nil
+		}
+		w.full = true
+		return nil, func() {
+			w.tell(EventFull, model.Warning, fmt.Sprintf("rules are followed for %d metrics, and for no further one: %s and others are sent as they are made, and no limit counts for them. Rules for fewer metrics would do", maxStates, name), map[string]string{"metric": name})
 		}
 	}
+	w.full = false
+	m = &metric{rule: &w.rules[i]}
 	w.seen[name] = m
-	return m
+	return m, nil
 }
 
 // worth decides whether a value is sent.

@@ -90,6 +90,48 @@ func TestLimitsAreTold(t *testing.T) {
 	})
 }
 
+// TestTooManyMetricsAreTold: those beyond are sent as they are made, which is news once;
+// what is not read any more makes room, and what no rule is for takes none.
+func TestTooManyMetricsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var events []string
+		w := New([]Rule{{Metric: "i2c.*", DeadBand: 1}}, func() bool { return false }, func(kind string, _ model.Severity, _ string, f map[string]string) {
+			events = append(events, kind+" "+f["metric"])
+		})
+		sent := func(metric string) int {
+			n := 0
+			for range 2 {
+				r := []collect.Reading{{Metric: wire.NewMetric(metric, "", 0), Value: wire.Int(5)}}
+				if w.Weigh(time.Now(), r); r[0].Value.Present {
+					n++
+				}
+			}
+			return n
+		}
+		for i := range 2 * maxStates {
+			sent(fmt.Sprintf("system.x%d.n", i))
+		}
+		for i := range maxStates {
+			if n := sent(fmt.Sprintf("i2c.x%d.n", i)); n != 1 {
+				t.Fatalf("number %d: sent %d times, want once", i, n)
+			}
+		}
+		time.Sleep(gone / 2)
+		for _, name := range []string{"i2c.more.n", "i2c.evenmore.n"} {
+			if n := sent(name); n != 2 {
+				t.Errorf("%s: sent %d times, want twice: there is no rule for it", name, n)
+			}
+		}
+		if got := strings.Join(events, ", "); got != "telemetry.rules.full i2c.more.n" {
+			t.Errorf("events: %s", got)
+		}
+		time.Sleep(gone)
+		if n := sent("i2c.more.n"); n != 1 {
+			t.Errorf("when the others are gone it is sent %d times, want once", n)
+		}
+	})
+}
+
 func TestRulesAreChecked(t *testing.T) {
 	for want, r := range map[string]Rule{
 		"name":       {},

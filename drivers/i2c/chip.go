@@ -71,14 +71,24 @@ func (c *chip) Send(ctx context.Context, outputs map[string]float64) error {
 	if len(c.t.outputs) == 0 {
 		return ErrNoOutputs
 	}
+	former := make([]float64, len(c.t.outputs))
+	for i, slot := range c.t.outputs {
+		former[i] = c.run.frame.Vars[slot]
+	}
 	if err := c.set(outputs); err != nil {
 		return err
 	}
-	if fresh, err := c.prepare(ctx); fresh || err != nil {
-		return err
+	fresh, err := c.prepare(ctx)
+	if !fresh && err == nil {
+		err = c.run.run(ctx, c.t.send)
 	}
-	err := c.run.run(ctx, c.t.send)
-	c.ready = err == nil
+	if err != nil {
+		// What has failed must not happen later, when the chip is set up anew.
+		c.ready = false
+		for i, slot := range c.t.outputs {
+			c.run.frame.Vars[slot] = former[i]
+		}
+	}
 	return err
 }
 

@@ -196,7 +196,7 @@ func TestDamagedAnswer(t *testing.T) {
 	})
 }
 
-// What was set is there again when a chip comes back.
+// What was set is there again when a chip comes back, and what could not be set is not.
 func TestOutputsComeBack(t *testing.T) {
 	bus := chips.NewBus()
 	bus.Attach(0x20, chips.NewPCF8574())
@@ -213,9 +213,32 @@ func TestOutputsComeBack(t *testing.T) {
 	}
 	again := chips.NewPCF8574()
 	bus.Attach(0x20, again)
-	if _, err := device.Read(t.Context(), nil); err != nil || again.State() != 0xf9 {
-		t.Errorf("expected outputs 2 and 3 to be on, got %08b, %v", again.State(), err)
+	if _, err := device.Read(t.Context(), nil); err != nil || again.State() != 0xfd {
+		t.Errorf("expected output 2 alone to be on, got %08b, %v", again.State(), err)
 	}
+}
+
+// What has failed in the middle of it is undone by the next reading, and not done.
+func TestAnOutputThatFailedStaysOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := chips.NewBus()
+		relays := chips.NewPCF8574()
+		bus.Attach(0x20, relays)
+		device := open(t, builtin(t, "pcf8574"), bus, 0x20, nil)
+		if _, err := device.Read(t.Context(), nil); err != nil || relays.State() != 0xff {
+			t.Fatalf("got %08b, %v", relays.State(), err)
+		}
+		bus.Fail(1, 20) // that it is there is answered still
+		if err := device.Send(t.Context(), map[string]float64{"out1": 1}); !errors.Is(err, chips.ErrNAK) {
+			t.Errorf("expected %v, got %v", chips.ErrNAK, err)
+		}
+		bus.Fail(0, 0)
+		for range 2 {
+			if _, err := device.Read(t.Context(), nil); err != nil || relays.State() != 0xff {
+				t.Errorf("expected all to be off, got %08b, %v", relays.State(), err)
+			}
+		}
+	})
 }
 
 // The example of the MLX90614's data sheet (3901090614, rev. 13, 8.4.3): 0xB4 0x07,

@@ -98,11 +98,16 @@ func (d *panel) Send(ctx context.Context, outputs map[string]float64) error {
 			return fmt.Errorf("ssd1306: expected on (0 or 1) or contrast (0 to 255), got %.40q = %v", name, v)
 		}
 	}
+	wasOn, was := d.on, d.contrast
 	d.on, d.contrast = on, contrast
-	if err := d.refresh(ctx); err != nil {
-		return err
+	err := d.refresh(ctx)
+	if err == nil {
+		err = d.command(ctx, 0x81, d.contrast, d.power())
 	}
-	return d.command(ctx, 0x81, d.contrast, d.power())
+	if err != nil {
+		d.on, d.contrast, d.ready = wasOn, was, false // what has failed must not happen later
+	}
+	return err
 }
 
 // power is the command that lights the panel, or darkens it.

@@ -28,11 +28,16 @@ func phones(macs ...string) (list []model.Client) {
 // reads has a node's newest value be that.
 func (f *fixture) reads(node, metric string, value int64) {
 	f.t.Helper()
+	f.readsAt(node, metric, value, time.Now())
+}
+
+func (f *fixture) readsAt(node, metric string, value int64, at time.Time) {
+	f.t.Helper()
 	s := wire.Schema{Metrics: []wire.Metric{wire.NewMetric(metric, "%", 0)}}
 	if err := f.Telemetry.PutSchema(f.t.Context(), node, s); err != nil {
 		f.t.Fatal(err)
 	}
-	b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, f.read[node]+1), Schema: s.ID(), Clock: model.ClockGPS}, Reports: []wire.Report{{Time: time.Now().UnixMilli(), Values: []wire.Value{wire.Int(value)}}}}
+	b := wire.Batch{Header: wire.Header{BatchID: wire.ID(1, f.read[node]+1), Schema: s.ID(), Clock: model.ClockGPS}, Reports: []wire.Report{{Time: at.UnixMilli(), Values: []wire.Value{wire.Int(value)}}}}
 	f.read[node]++
 	data, err := b.Encode(s)
 	if err != nil {

@@ -288,7 +288,7 @@ func (a *API) powerRoutes(read access) {
 	}, func(ctx context.Context, p *Page) (*body[apitype.NodePowerList], error) {
 		var list []apitype.NodePower
 		err := a.everyNode(ctx, func(n apitype.Node) {
-			if s := powerOf(a.readings(n.ID, "power.")); !n.Revoked && !s.Time.IsZero() {
+			if s := a.power(n.ID); !n.Revoked && !s.Time.IsZero() {
 				list = append(list, apitype.NodePower{Node: n.ID, NodeName: n.Name, Online: n.Online, Power: s})
 			}
 		})
@@ -303,14 +303,27 @@ func (a *API) powerRoutes(read access) {
 		Description: "source is unknown where nothing measures it. Limits are settings of the node: POST /v1/nodes/{id}/commands, kind config.",
 	}, func(ctx context.Context, i *NodePath) (*body[apitype.NodePower], error) {
 		n, err := a.Registry.Node(ctx, i.ID)
-		return answer(apitype.NodePower{Node: n.ID, NodeName: n.Name, Online: n.Online, Power: powerOf(a.readings(n.ID, "power."))}, err)
+		return answer(apitype.NodePower{Node: n.ID, NodeName: n.Name, Online: n.Online, Power: a.power(n.ID)}, err)
 	})
 }
 
-// powerOf is how a node is fed, by its latest readings.
-func powerOf(readings []apitype.Reading) model.PowerState {
+// powerAge is how much older than the newest of a node's readings one of its power may be:
+// what hardly changes is sent every 15 minutes where a rule says so.
+const powerAge = 20 * time.Minute
+
+// power is how a node is fed, or was when it was heard of last.
+func (a *API) power(node string) model.PowerState {
+	return powerOf(a.readings(node, "power."), a.Telemetry.Latest().Told(node).Add(-powerAge))
+}
+
+// powerOf is how a node is fed, by its latest readings but those made before a time: of a
+// meter that is gone, say.
+func powerOf(readings []apitype.Reading, after time.Time) model.PowerState {
 	s := model.PowerState{Source: model.PowerUnknown}
 	for _, r := range readings {
+		if r.Time.Before(after) {
+			continue
+		}
 		thing, name, _ := strings.Cut(strings.TrimPrefix(r.Metric, "power."), ".")
 		if r.Time.After(s.Time) {
 			s.Time = r.Time

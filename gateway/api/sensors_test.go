@@ -144,3 +144,28 @@ func TestPowerIsWhatReadingsSay(t *testing.T) {
 		t.Errorf("got %+v", l)
 	}
 }
+
+// TestPowerOfAMeterThatIsGone is not known; of a node that is gone it is known how it was.
+func TestPowerOfAMeterThatIsGone(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	mast, hill := f.joined("mast"), f.joined("hill")
+	before := time.Now().Add(-time.Hour)
+	for _, node := range []string{mast, hill} {
+		f.readsAt(node, "power.supply.on_battery", 1, before)
+		f.readsAt(node, "power.battery.percent", 12, before)
+	}
+	f.reads(mast, "system.cpu.used_percent", 3)
+	f.readsAt(hill, "radio.gone.signal_dbm", -70, before.Add(365*24*time.Hour)) // its clock was wrong, and the radio is gone since
+	f.readsAt(hill, "power.battery.percent", 12, before)
+	var p apitype.NodePower
+	f.want(http.StatusOK, "GET", "/v1/nodes/mast/power", nil, &p)
+	if p.Power.Source != model.PowerUnknown || p.Power.Percent != nil || !p.Power.Time.IsZero() {
+		t.Errorf("got %+v", p)
+	}
+	var l apitype.NodePowerList
+	f.want(http.StatusOK, "GET", "/v1/power", nil, &l)
+	if len(l.Items) != 1 || l.Items[0].NodeName != "hill" || l.Items[0].Power.Source != model.PowerBattery {
+		t.Errorf("got %+v", l)
+	}
+}

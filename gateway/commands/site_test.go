@@ -252,7 +252,7 @@ func (b *board) process() {
 	running.Go(func() { b.engine.Run(ctx) })
 	running.Go(func() {
 		err := send.Run(ctx, send.Options{
-			URL: b.url, Key: b.key, Boot: b.boot, Version: "test", Interval: time.Minute, Spool: sp, Commands: b.engine,
+			URL: b.url, Key: b.key, Version: "test", Interval: time.Minute, Spool: sp, Commands: b.engine,
 			Status: func() model.NodeStatus { return model.NodeStatus{Name: "board", Role: model.RoleNode} }, Health: func(health.State, string) {}, Log: quiet,
 			MinPause: 5 * time.Millisecond, MaxPause: 20 * time.Millisecond, StatusCheck: 50 * time.Millisecond,
 		})

@@ -199,6 +199,14 @@ func (l *Log) Record(ctx context.Context, node string, events []model.Event) (un
 	return l.store(ctx, node, func(*sql.Tx) ([]model.Event, error) { return events, nil })
 }
 
+// LastBoot returns the highest boot counter under which a node has reported an event that
+// is kept; 0: there is none.
+func (l *Log) LastBoot(ctx context.Context, node string) (uint64, error) {
+	var boot int64
+	err := l.db.Read().QueryRowContext(ctx, `SELECT coalesce(max(boot), 0) FROM events WHERE source = ?`, node).Scan(&boot)
+	return uint64(boot), store.Classify(err)
+}
+
 // errForm is for an event that no node of ours sends.
 var errForm = fmt.Errorf("event: expected boot and seq from 1 and a dotted kind of at most %d lower-case letters, digits, dots and hyphens", maxKind)
 

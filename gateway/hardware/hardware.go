@@ -1,8 +1,9 @@
 // Package hardware knows what is on the buses of the network's nodes: chips that are read,
 // those that a person has to choose for, and those that are gone. Each node tells its
 // inventory when it is another one, and it is kept, so that what a node that is off has is
-// known too. People's names and places of sensors are kept beside it, and templates of
-// people's, which all nodes get.
+// known too: in RAM at once, on the card at a pace that a node which tells of another one
+// all the time cannot wear it out by. People's names and places of sensors are kept beside
+// it, and templates of people's, which all nodes get.
 package hardware
 
 import (
@@ -19,6 +20,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"halo.internal/drivers/i2c"
 	"halo.internal/gateway/clock"
@@ -57,6 +60,8 @@ type kept struct {
 	digest string
 	at     time.Time
 	model.Inventory
+	by   time.Time // when the card is to have it; zero: it has
+	pace *rate.Limiter
 }
 
 // words are what people say of a sensor.
@@ -64,6 +69,7 @@ type words struct{ name, place string }
 
 type template struct {
 	digest, text, actor string
+	former              []string // digests of its texts before, the newest last
 	deleted             bool
 	at                  time.Time
 }
@@ -76,6 +82,18 @@ const (
 	maxTried     = 4096
 	maxTemplates = model.MaxTemplates
 	keptDeleted  = 128 // templates that are remembered as deleted
+	keptFormer   = 64  // texts of a template that are
+)
+
+// Inventories are written as they come, some of a node's, and then seldom: it can tell of
+// another one every two minutes, and an inventory may have tens of kilobytes. What the card
+// lacks when the power goes nodes are asked for anew.
+const (
+	writeBurst  = 4
+	writeEvery  = 30 * time.Minute
+	writeAgain  = time.Minute // after the card did not take it
+	lastWrite   = 5 * time.Second
+	forgetEvery = time.Hour // nodes that are members no more
 )
 
 // Events; fields template, by.
@@ -95,7 +113,7 @@ func New(ctx context.Context, c Config) (*Book, error) {
 	for rows.Next() {
 		var node, body string
 		var at int64
-		k := &kept{}
+		k := newKept()
 		if err := rows.Scan(&node, &k.digest, &body, &at); err != nil {
 			return nil, store.Classify(err)
 		}
@@ -113,6 +131,8 @@ func New(ctx context.Context, c Config) (*Book, error) {
 	}
 	return b, b.loadTemplates(ctx)
 }
+
+func newKept() *kept { return &kept{pace: rate.NewLimiter(rate.Every(writeEvery), writeBurst)} }
 
 func (b *Book) loadWords(ctx context.Context) error {
 	rows, err := b.DB.Read().QueryContext(ctx, `SELECT node, key, name, place FROM sensors`)
@@ -132,20 +152,20 @@ func (b *Book) loadWords(ctx context.Context) error {
 }
 
 func (b *Book) loadTemplates(ctx context.Context) error {
-	rows, err := b.DB.Read().QueryContext(ctx, `SELECT name, digest, text, actor, time FROM sensor_templates`)
+	rows, err := b.DB.Read().QueryContext(ctx, `SELECT name, digest, former, text, actor, time FROM sensor_templates`)
 	if err != nil {
 		return store.Classify(err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var name string
+		var name, former string
 		var t template
 		var text sql.Null[string]
 		var at int64
-		if err := rows.Scan(&name, &t.digest, &text, &t.actor, &at); err != nil {
+		if err := rows.Scan(&name, &t.digest, &former, &text, &t.actor, &at); err != nil {
 			return store.Classify(err)
 		}
-		t.text, t.deleted, t.at = text.V, !text.Valid, store.Time(at)
+		t.former, t.text, t.deleted, t.at = strings.Fields(former), text.V, !text.Valid, store.Time(at)
 		b.templates[name] = t
 	}
 	return store.Classify(rows.Err())
@@ -169,28 +189,145 @@ func (b *Book) Knows(node, digest string) bool {
 }
 
 // Report keeps what a node tells of its buses.
-func (b *Book) Report(ctx context.Context, node, digest string, v model.Inventory) error {
+func (b *Book) Report(_ context.Context, node, digest string, v model.Inventory) error {
 	if err := v.Check(); err != nil {
 		return err
 	}
-	body, err := json.Marshal(v)
-	if err != nil {
+	if _, err := json.Marshal(v); err != nil { // a number that is none
 		return err
 	}
-	now := b.Clock.Now()
+	now := time.Now()
+	b.mu.Lock()
+	k := b.nodes[node]
+	if k == nil {
+		k = newKept()
+		b.nodes[node] = k
+	}
+	k.digest, k.at, k.Inventory = digest, b.Clock.Now(), v
+	if k.by.IsZero() {
+		k.by = now.Add(k.pace.ReserveN(now, 1).DelayFrom(now))
+	}
+	b.due[node] = true
+	b.mu.Unlock()
+	b.look()
+	return nil
+}
+
+// unwritten is an inventory that the card lacks.
+type unwritten struct {
+	node, digest, body string
+	at                 int64
+}
+
+// save writes the inventories whose time has come, or all, in one transaction.
+func (b *Book) save(ctx context.Context, now time.Time, all bool) error {
+	var list []unwritten
+	b.mu.Lock()
+	for node, k := range b.nodes {
+		if k.by.IsZero() || !all && k.by.After(now) {
+			continue
+		}
+		k.by = time.Time{} // what comes while this is written is to be written, too
+		body, err := json.Marshal(k.Inventory)
+		if err != nil {
+			continue // Report has tried
+		}
+		list = append(list, unwritten{node, k.digest, string(body), store.Millis(k.at)})
+	}
+	b.mu.Unlock()
+	if len(list) == 0 {
+		return nil
+	}
+	err := b.DB.Write(ctx, func(tx *sql.Tx) error {
+		for _, u := range list { // unless it is a member no more
+			if _, err := tx.ExecContext(ctx, `INSERT INTO inventories (node, digest, body, time) SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND NOT revoked)
+				ON CONFLICT (node) DO UPDATE SET digest = excluded.digest, body = excluded.body, time = excluded.time`, u.node, u.digest, u.body, u.at); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, u := range list {
+		if k := b.nodes[u.node]; k != nil {
+			k.by = now.Add(writeAgain)
+		}
+	}
+	return err
+}
+
+// next is when something is to be written; zero: there is nothing.
+func (b *Book) next() (by time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, k := range b.nodes {
+		if !k.by.IsZero() && (by.IsZero() || k.by.Before(by)) {
+			by = k.by
+		}
+	}
+	return by
+}
+
+// forget forgets what is on the buses of nodes that are members no more, and what people
+// say of sensors of those that nobody knows any more.
+func (b *Book) forget(ctx context.Context) error {
+	inventories, words := map[string]bool{}, map[string]bool{}
+	b.mu.Lock()
+	for node := range b.nodes {
+		inventories[node] = true
+	}
+	for id := range b.said {
+		if _, node, ok := model.SplitSensorID(id); ok {
+			words[node] = true
+		}
+	}
+	b.mu.Unlock()
+	rows, err := b.DB.Read().QueryContext(ctx, `SELECT id, revoked FROM nodes`)
+	if err != nil {
+		return store.Classify(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var revoked bool
+		if err := rows.Scan(&id, &revoked); err != nil {
+			return store.Classify(err)
+		}
+		if delete(words, id); !revoked {
+			delete(inventories, id)
+		}
+	}
+	if err := rows.Err(); err != nil || len(inventories)+len(words) == 0 {
+		return store.Classify(err)
+	}
 	err = b.DB.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO inventories (node, digest, body, time) VALUES (?, ?, ?, ?)
-			ON CONFLICT (node) DO UPDATE SET digest = excluded.digest, body = excluded.body, time = excluded.time`, node, digest, string(body), store.Millis(now))
-		return err
+		for _, q := range []string{
+			`DELETE FROM inventories WHERE node NOT IN (SELECT id FROM nodes WHERE NOT revoked)`,
+			`DELETE FROM sensors WHERE node NOT IN (SELECT id FROM nodes)`,
+		} {
+			if _, err := tx.ExecContext(ctx, q); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return err
 	}
 	b.mu.Lock()
-	b.nodes[node] = &kept{digest, now, v}
-	b.due[node] = true
-	b.mu.Unlock()
-	b.look()
+	defer b.mu.Unlock()
+	for node := range inventories {
+		delete(b.nodes, node)
+	}
+	for id := range b.said {
+		if _, node, ok := model.SplitSensorID(id); ok && words[node] {
+			delete(b.said, id)
+		}
+	}
 	return nil
 }
 
@@ -491,6 +628,13 @@ func (b *Book) PutTemplate(ctx context.Context, name, text, actor string, m etag
 		return none, apitype.Refuse(http.StatusConflict, apitype.ProblemFull, "expected at most %d templates besides those of the release", maxTemplates)
 	}
 	t := template{digest: i2c.Digest([]byte(text)), text: text, actor: actor, at: b.Clock.Now()}
+	b.mu.Lock()
+	if was, ok := b.templates[name]; ok {
+		t.former = append(slices.Clone(was.former), was.digest)
+		t.former = slices.DeleteFunc(t.former, func(d string) bool { return d == t.digest })
+		t.former = slices.Compact(t.former[max(0, len(t.former)-keptFormer):])
+	}
+	b.mu.Unlock()
 	if err := b.write(ctx, name, t, deleted); err != nil {
 		return none, err
 	}
@@ -534,9 +678,9 @@ func (b *Book) write(ctx context.Context, name string, t template, deleted []str
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO sensor_templates (name, digest, text, actor, time) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, text = excluded.text, actor = excluded.actor, time = excluded.time`,
-			name, t.digest, sql.Null[string]{V: t.text, Valid: !t.deleted}, t.actor, store.Millis(t.at))
+		_, err := tx.ExecContext(ctx, `INSERT INTO sensor_templates (name, digest, former, text, actor, time) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, former = excluded.former, text = excluded.text, actor = excluded.actor, time = excluded.time`,
+			name, t.digest, strings.Join(t.former, " "), sql.Null[string]{V: t.text, Valid: !t.deleted}, t.actor, store.Millis(t.at))
 		return err
 	})
 	if err != nil {
@@ -577,6 +721,9 @@ func (b *Book) wants(now time.Time) (list []give) {
 		for name, t := range b.templates {
 			i := slices.IndexFunc(k.Templates, func(s model.NodeTemplate) bool { return s.Name == name })
 			has := i >= 0 && k.Templates[i].Digest == t.digest
+			if t.deleted && i >= 0 && slices.Contains(t.former, k.Templates[i].Digest) {
+				has = true // it was off when there was another
+			}
 			if has != t.deleted { // it has what it should, or has not what it should not
 				continue
 			}
@@ -601,15 +748,41 @@ func (b *Book) wants(now time.Time) (list []give) {
 	return list
 }
 
-// Run gives nodes the templates that they lack, until ctx ends.
+// Run gives nodes the templates that they lack and writes what they tell, until ctx ends;
+// then it writes what is not written yet.
 func (b *Book) Run(ctx context.Context) error {
+	forget := time.NewTicker(forgetEvery)
+	defer forget.Stop()
+	b.forgetGone(ctx)
 	for {
+		var due <-chan time.Time
+		var timer *time.Timer
+		if by := b.next(); !by.IsZero() {
+			timer = time.NewTimer(time.Until(by))
+			due = timer.C
+		}
 		select {
 		case <-ctx.Done():
-			return nil
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+			defer cancel()
+			return b.save(last, time.Now(), true)
 		case <-b.wake:
+		case <-due:
+		case <-forget.C:
+			b.forgetGone(ctx)
+		}
+		if timer != nil {
+			timer.Stop()
 		}
 		b.giveAll(ctx, time.Now())
+		// The database tells of itself when it takes nothing; what was to be written waits in RAM.
+		_ = b.save(ctx, time.Now(), false)
+	}
+}
+
+func (b *Book) forgetGone(ctx context.Context) {
+	if err := b.forget(ctx); err != nil && ctx.Err() == nil {
+		b.Log.Debug("what is known of nodes that are no members stays", "err", err)
 	}
 }
 

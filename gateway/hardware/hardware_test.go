@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -41,7 +42,7 @@ func newFixture(t *testing.T) *fixture {
 func (f *fixture) open() {
 	f.t.Helper()
 	if f.Book != nil {
-		if err := f.DB.Close(); err != nil {
+		if err := errors.Join(f.save(f.t.Context(), time.Now(), true), f.DB.Close()); err != nil {
 			f.t.Fatal(err)
 		}
 	}
@@ -50,6 +51,14 @@ func (f *fixture) open() {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { db.Close() })
+	for _, node := range []string{"n-a", "n-b"} {
+		if err := db.Write(f.t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(f.t.Context(), `INSERT INTO nodes (id, name, role, identity_key, wireguard_key, overlay_v4, admitted_by, joined) VALUES (?1, ?1, 'node', ?1, ?1, ?1, 'test', 0) ON CONFLICT DO NOTHING`, node)
+			return err
+		}); err != nil {
+			f.t.Fatal(err)
+		}
+	}
 	quiet, c := slog.New(slog.DiscardHandler), clock.New(time.Now, time.Time{})
 	f.Book, err = New(f.t.Context(), Config{DB: db, Clock: c, Events: events.New(db, c, 1, quiet), Log: quiet, Command: func(_ context.Context, node string, c model.Command) error {
 		f.mu.Lock()
@@ -177,12 +186,107 @@ func TestNodesAreGivenTemplates(t *testing.T) {
 	if err == nil {
 		t.Errorf("what was deleted is there: %+v", again)
 	}
-	has("n-a", mine) // an older one, which has another text: nobody knows it for the gateway's
+	has("n-a", mine) // an older one: it was off when the text changed
+	step(now, "n-a delete-template odd")
+	has("n-b", model.NodeTemplate{Name: "odd", Digest: "1"}) // somebody's own, of the same name
 	step(now, "")
 	has("n-b", model.NodeTemplate{Name: "odd", Digest: f.templates["odd"].digest})
 	step(now, "n-b delete-template odd")
 	has("n-b")
 	step(now, "")
+}
+
+// TestInventoriesAreWrittenAtAPace: what one captured node tells does not wear out the card,
+// and is not lost when the process ends.
+func TestInventoriesAreWrittenAtAPace(t *testing.T) {
+	f := newFixture(t)
+	ctx := t.Context()
+	save := func(now time.Time) {
+		t.Helper()
+		if err := f.save(ctx, now, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := f.DB.Commits()
+	digest := ""
+	for i := range 50 {
+		digest = fmt.Sprint("d", i)
+		if err := f.Report(ctx, "n-a", digest, model.Inventory{Sensors: []model.SensorChip{chip(uint16(0x10 + i))}}); err != nil {
+			t.Fatal(err)
+		}
+		if !f.Knows("n-a", digest) {
+			t.Fatal("what it has just told is not known")
+		}
+		save(time.Now())
+	}
+	if n := f.DB.Commits() - before; n != writeBurst {
+		t.Errorf("an inventory that changes all the time was written %d times at once, want %d", n, writeBurst)
+	}
+	if wait := time.Until(f.next()); wait < writeEvery-time.Minute || wait > writeEvery {
+		t.Errorf("it is written again in %v, want %v", wait, writeEvery)
+	}
+	save(f.next())
+	if n := f.DB.Commits() - before; n != writeBurst+1 || !f.next().IsZero() {
+		t.Errorf("later it was written %d times, want once", n-writeBurst)
+	}
+	if err := f.Report(ctx, "n-a", "last", model.Inventory{}); err != nil {
+		t.Fatal(err)
+	}
+	end, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := f.Run(end); err != nil {
+		t.Error(err)
+	}
+	f.open()
+	if !f.Knows("n-a", "last") {
+		t.Error("what was told before the end is not kept")
+	}
+}
+
+// TestNodesThatAreMembersNoMoreAreForgotten: what is on their buses at once, and what people
+// say of it when nobody knows the node any more.
+func TestNodesThatAreMembersNoMoreAreForgotten(t *testing.T) {
+	f := newFixture(t)
+	ctx := t.Context()
+	name := "air"
+	for _, node := range []string{"n-a", "n-b"} {
+		if err := f.Report(ctx, node, "d", model.Inventory{Sensors: []model.SensorChip{chip(0x76)}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Update(ctx, "i2c.1-76", node, etag.Match{}, apitype.UpdateSensor{Name: &name}, all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.open() // and all is written
+	count := func(table string) (n int) {
+		t.Helper()
+		if err := f.DB.Read().QueryRowContext(ctx, `SELECT count(*) FROM `+table).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	step := func(statement string, inventories, names int) {
+		t.Helper()
+		if err := f.DB.Write(ctx, func(tx *sql.Tx) error { _, err := tx.ExecContext(ctx, statement); return err }); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.forget(ctx), f.save(ctx, time.Now(), true)); err != nil {
+			t.Fatal(err)
+		}
+		if i, n := count("inventories"), count("sensors"); i != inventories || n != names || len(f.nodes) != inventories || len(f.said) != names {
+			t.Errorf("%s: %d inventories and %d names are kept, and %d and %d are known; want %d and %d", statement, i, n, len(f.nodes), len(f.said), inventories, names)
+		}
+	}
+	step(`UPDATE nodes SET revoked = 0`, 2, 2)
+	step(`UPDATE nodes SET revoked = 1 WHERE id = 'n-b'`, 1, 2)
+	step(`DELETE FROM nodes WHERE id = 'n-b'`, 1, 1)
+	// What a node told just before is not written once it is none.
+	if err := f.Report(ctx, "n-b", "d2", model.Inventory{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.save(ctx, time.Now(), true); err != nil || count("inventories") != 1 {
+		t.Errorf("%d inventories are kept, %v", count("inventories"), err)
+	}
 }
 
 // TestANodeThatWasOffIsGivenTemplatesWhenItComes, with the buses that it had.

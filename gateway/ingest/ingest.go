@@ -243,9 +243,20 @@ func (s *Server) greet(c *session, host string) (m registry.Member, key identity
 		s.Disconnect(m.ID) // the other one
 		return m, key, 0, c.reject(ctx, wire.RefuseQuarantined, "this node's key is on two devices at once: both are quarantined")
 	}
+	last, err := s.lastBoot(ctx, m.ID)
+	if err != nil {
+		return m, key, 0, errors.Join(err, c.reject(ctx, wire.RefuseBusy, "the events are unavailable"))
+	}
 	c.boot, c.every = h.Boot, time.Duration(h.Interval)*time.Second
 	c.quiet, c.nonce, c.welcomed = quietAfter(h.Interval), h.Session, time.Now()
-	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: s.Telemetry.Schemas(m.ID)})
+	return m, key, h.Boot, c.write(ctx, wire.Welcome{Time: s.Clock.Now().UnixMilli(), Clock: s.Clock.Quality(), Schemas: s.Telemetry.Schemas(m.ID), Boot: last})
+}
+
+// lastBoot returns the highest boot counter under which something of a node is stored. Of
+// a node that counts a start twice, what is new would be taken for what is there.
+func (s *Server) lastBoot(ctx context.Context, node string) (uint64, error) {
+	last, err := s.Events.LastBoot(ctx, node)
+	return max(last, s.Telemetry.LastBoot(node)), err
 }
 
 // quietAfter is how long a node that sends every interval seconds may be

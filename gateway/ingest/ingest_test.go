@@ -295,6 +295,38 @@ func TestBatchesAreCommittedThenAcknowledgedAndStoredOnce(t *testing.T) {
 	}
 }
 
+// TestTheWelcomeTellsOfWhichStartsThereIsSomething, by which a node whose card keeps nothing
+// finds out that it counts one twice: what it measured in it would be taken for what is there.
+func TestTheWelcomeTellsOfWhichStartsThereIsSomething(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	addr := f.admit(key)
+	welcomed := func(want uint64) *node {
+		t.Helper()
+		n, m := f.dial(addr, key, key.Public())
+		if w, ok := m.(wire.Welcome); !ok || w.Boot != want {
+			t.Errorf("got %+v, want a welcome that tells of start %d", m, want)
+		}
+		return n
+	}
+	n := welcomed(0)
+	n.write(wire.SchemaMessage{Schema: schema})
+	n.write(wire.BatchMessage{Data: encode(t, schema, 6, 1)})
+	n.acked(wire.ID(6, 1))
+	n.write(wire.BatchMessage{Data: encode(t, schema, 5, 1)}) // of its backlog
+	n.acked(wire.ID(5, 1))
+	n = welcomed(6)
+	n.write(wire.EventMessage{Event: model.Event{Boot: 9, Seq: 1, Kind: "agent.test", Severity: model.Info, Time: time.Now()}})
+	if a, ok := n.read().(wire.AckEvents); !ok || len(a.IDs) != 1 || a.IDs[0] != wire.ID(9, 1) {
+		t.Fatalf("got %+v, want an ack of the event", a)
+	}
+	welcomed(9)
+	other := identity.New()
+	if _, m := f.dial(f.admit(other), other, other.Public()); m.(wire.Welcome).Boot != 0 {
+		t.Errorf("another node is told of start %d", m.(wire.Welcome).Boot)
+	}
+}
+
 func TestWhoMayConnect(t *testing.T) {
 	f := newFixture(t)
 	a, b, stranger, revoked := identity.New(), identity.New(), identity.New(), identity.New()

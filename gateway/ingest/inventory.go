@@ -2,7 +2,9 @@ package ingest
 
 import (
 	"context"
+	"errors"
 
+	"halo.internal/gateway/store"
 	"halo.internal/model"
 	"halo.internal/model/wire"
 )
@@ -11,7 +13,8 @@ import (
 type Hardware interface {
 	// Knows tells whether a node's inventory is known by that digest.
 	Knows(node, digest string) bool
-	// Report keeps what a node tells; the error says what is wrong with it.
+	// Report keeps what a node tells. The error says what is wrong with it, or wraps
+	// store.ErrUnavailable or store.ErrCorrupt where it could not be kept.
 	Report(ctx context.Context, node, digest string, v model.Inventory) error
 }
 
@@ -26,13 +29,15 @@ func (c *session) askForInventory(digest string) {
 }
 
 // tookInventory keeps what was asked for. What is refused is not asked for again in this
-// stream, unless the node names another.
+// stream, unless the node names another; what could not be kept is.
 func (c *session) tookInventory(ctx context.Context, m wire.InventoryMessage) {
 	if !c.wanted {
 		return
 	}
 	c.wanted = false
-	if err := c.server.Hardware.Report(ctx, c.node, m.Digest, m.Inventory); err != nil {
+	err := c.server.Hardware.Report(ctx, c.node, m.Digest, m.Inventory)
+	ours := ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrCorrupt)
+	if err != nil && !ours {
 		c.server.report("node.inventory.refused", c.node, "what it says of its buses was refused: "+clip(err.Error()), c.remote)
 		return
 	}

@@ -2,11 +2,13 @@ package ingest
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
 
+	"halo.internal/gateway/events"
+	"halo.internal/gateway/store"
 	"halo.internal/identity"
 	"halo.internal/model"
 	"halo.internal/model/wire"
@@ -16,7 +18,7 @@ import (
 type stock struct {
 	mu      sync.Mutex // guards what follows
 	digests map[string]string
-	wrong   bool
+	busy    bool
 }
 
 func (s *stock) Knows(node, digest string) bool {
@@ -25,11 +27,14 @@ func (s *stock) Knows(node, digest string) bool {
 	return s.digests[node] == digest
 }
 
-func (s *stock) Report(_ context.Context, node, digest string, _ model.Inventory) error {
+func (s *stock) Report(_ context.Context, node, digest string, v model.Inventory) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.wrong {
-		return errors.New("two sensors have one place")
+	if s.busy {
+		return fmt.Errorf("%w: it is locked", store.ErrUnavailable)
+	}
+	if err := v.Check(); err != nil {
+		return err
 	}
 	s.digests[node] = digest
 	return nil
@@ -59,16 +64,40 @@ func TestAnInventoryIsAskedForUntilItIsKnown(t *testing.T) {
 		t.Error("it is asked for what it has told")
 	}
 	// What is wrong is asked for no more until it is another.
-	s.mu.Lock()
-	s.wrong = true
-	s.mu.Unlock()
 	says("d2")
-	n.write(wire.InventoryMessage{Digest: "d2"})
+	n.write(wire.InventoryMessage{Digest: "d2", Inventory: model.Inventory{Sensors: make([]model.SensorChip, 2*model.MaxSensors)}})
 	says("d2")
 	if got := inventoriesWanted(n.flush(3)); got != 1 {
 		t.Errorf("the node was asked %d times for what was refused, want once", got)
 	}
 	f.wantEvent("node.inventory.refused", key.ID())
+}
+
+// TestAnInventoryThatCouldNotBeKeptIsAskedForAgain: that is not the node's fault.
+func TestAnInventoryThatCouldNotBeKeptIsAskedForAgain(t *testing.T) {
+	f := newFixture(t)
+	s := &stock{digests: map[string]string{}, busy: true}
+	f.Hardware = s
+	key := identity.New()
+	n := f.stream(key, f.admit(key))
+	says := func(digest string) { n.write(wire.StatusMessage{Status: model.NodeStatus{Inventory: digest}}) }
+	says("d1")
+	n.write(wire.InventoryMessage{Digest: "d1"})
+	says("d1")
+	if got := inventoriesWanted(n.flush(1)); got != 2 {
+		t.Errorf("the node was asked %d times, want once more than at first", got)
+	}
+	s.mu.Lock()
+	s.busy = false
+	s.mu.Unlock()
+	n.write(wire.InventoryMessage{Digest: "d1"})
+	says("d1")
+	if got := inventoriesWanted(n.flush(2)); got != 0 || !s.Knows(key.ID(), "d1") {
+		t.Error("what it told when there was room is not known")
+	}
+	if list, _, err := f.Events.List(t.Context(), events.Query{Kind: "node.inventory.refused", Limit: 1}); err != nil || len(list) > 0 {
+		t.Errorf("the node is blamed: %v, %v", list, err)
+	}
 }
 
 // TestInventoriesHaveAPace: each is a write to the card.

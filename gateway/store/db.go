@@ -168,11 +168,15 @@ func (d *DB) Watch(f func(error)) {
 
 // Write runs f in a transaction that holds the write lock from its start and
 // commits it. An error of f rolls it back and is returned as it is; an error of
-// the database wraps ErrUnavailable or ErrCorrupt.
+// the database wraps ErrUnavailable or ErrCorrupt. The end of ctx rolls it back, too:
+// the error is that of ctx.
 func (d *DB) Write(ctx context.Context, f func(*sql.Tx) error) error {
 	err := d.writeTx(ctx, f)
-	if ctx.Err() == nil {
+	switch {
+	case ctx.Err() == nil:
 		d.report(err)
+	case errors.Is(err, sql.ErrTxDone): // package sql has rolled back under f
+		err = ctx.Err()
 	}
 	return err
 }

@@ -60,6 +60,9 @@ var writes = map[string]string{
 	"endpoints":              `INSERT INTO endpoints (id, mac, name, note, node, body, first_seen, last_seen) VALUES ('e-a', '02:00:00:00:00:02', '', '', 'n-a', '{}', 1, 1)`,
 	"endpoint_places":        `INSERT INTO endpoint_places (endpoint, since, node) VALUES ('e-a', 1, 'n-a')`,
 	"secrets":                `INSERT INTO secrets (name, sealed) VALUES ('k', x'06')`,
+	"inventories":            `INSERT INTO inventories (node, digest, body, time) VALUES ('n-a', 'd', '{}', 1)`,
+	"sensors":                `INSERT INTO sensors (node, key, name, place, time) VALUES ('n-a', 'i2c-1/76', 'attic', '', 1)`,
+	"sensor_templates":       `INSERT INTO sensor_templates (name, digest, text, actor, time) VALUES ('aht20', 'd', 'name = "aht20"', 'user:eve', 1)`,
 }
 
 // unmade takes back what writes has made, as releases do.

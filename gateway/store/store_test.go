@@ -282,6 +282,25 @@ func TestFullDisk(t *testing.T) {
 	put(t, d, "again")
 }
 
+func TestAWriteWhoseCallerHasGoneSaysSo(t *testing.T) {
+	d, _ := openConfig(t, filepath.Join(t.TempDir(), "config.db"))
+	ctx, cancel := context.WithCancel(t.Context())
+	err := d.Write(ctx, func(tx *sql.Tx) error {
+		cancel()
+		for {
+			if _, err := tx.Exec("SELECT 1"); err != nil {
+				return err
+			}
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("expected the end of the context, got %v", err)
+	}
+	if err := d.Write(t.Context(), func(*sql.Tx) error { return nil }); err != nil {
+		t.Errorf("the next write: %v", err)
+	}
+}
+
 func TestWriteRollsBackAndKeepsTheCallersError(t *testing.T) {
 	d, _ := openConfig(t, filepath.Join(t.TempDir(), "config.db"))
 	want := errors.New("no")

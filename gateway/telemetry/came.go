@@ -123,6 +123,18 @@ func (s *source) note(n batchName) {
 	s.changed = true
 }
 
+// LastBoot returns the highest boot counter of a node of which a batch came; 0: none did.
+func (s *Store) LastBoot(node string) (boot uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if src := s.sources[node]; src != nil {
+		for b := range src.seen {
+			boot = max(boot, b)
+		}
+	}
+	return boot
+}
+
 // Coverage returns which batches of a node came; what has thinned since has come all the
 // same.
 func (s *Store) Coverage(node string) apitype.Coverage {

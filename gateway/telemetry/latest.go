@@ -128,6 +128,27 @@ func (l *Latest) At(node string) (at time.Time) {
 	return at
 }
 
+// Told returns when a node made the last of its readings, in the order in which it told
+// them; zero: there is none. A clock that was wrong once does not count for ever.
+func (l *Latest) Told(node string) (at time.Time) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	of := l.nodes[node]
+	if of == nil {
+		return at
+	}
+	var boot, seq uint64
+	for _, r := range of.values {
+		switch c := cmp.Or(cmp.Compare(r.Boot, boot), cmp.Compare(r.Seq, seq)); {
+		case c > 0:
+			boot, seq, at = r.Boot, r.Seq, r.Time
+		case c == 0 && r.Time.After(at):
+			at = r.Time
+		}
+	}
+	return at
+}
+
 // Node returns a node's latest values whose metric has that prefix, by name.
 func (l *Latest) Node(node, prefix string) []apitype.Reading {
 	return l.choose(node, func(v value) bool { return strings.HasPrefix(v.Metric, prefix) })

@@ -15,6 +15,7 @@ import (
 	"halo.internal/lab/air"
 	"halo.internal/lab/air/airtime"
 	"halo.internal/lab/air/physics"
+	"halo.internal/mesh/announce"
 	"halo.internal/model"
 	"halo.internal/model/bundle"
 	"halo.internal/model/paths"
@@ -44,7 +45,8 @@ const onceWithin = 5 * time.Minute
 
 // BenchmarkAirtime measures what an idle mesh of ten takes of a HaLow channel of 1
 // MHz on which all hear each other: by kind, with the time between frames, beacons
-// by themselves. It watches for HALO_BENCH_AIR.
+// by themselves. It watches for HALO_BENCH_AIR, and as long once more with the gateway
+// off, whom the nodes search.
 func BenchmarkAirtime(b *testing.B) {
 	for _, routing := range []string{"BATMAN_IV", "BATMAN_V"} {
 		b.Run(routing, func(b *testing.B) {
@@ -74,11 +76,18 @@ func BenchmarkAirtime(b *testing.B) {
 			l.Reset()
 			time.Sleep(duration(b, "HALO_BENCH_AIR", 4*time.Minute)) // the time is what is measured
 			a := l.Close()
-			w.air.Observe(nil)
 			b.Logf("%s, ten idle members at 1 MHz, MCS 0:\n%s", routing, a)
+			all[0].cut()
+			time.Sleep(announce.Silence + onceWithin) // all miss it, and have begun to search
+			l.Reset()
+			time.Sleep(duration(b, "HALO_BENCH_AIR", 4*time.Minute))
+			alone := l.Close()
+			w.air.Observe(nil)
+			b.Logf("%s, the nine that are left while the gateway is off:\n%s", routing, alone)
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(100*a.Beacons(), "beacons-%")
 			b.ReportMetric(100*a.Rest(), "beside-%")
+			b.ReportMetric(100*alone.Rest(), "gateway-off-%")
 		})
 	}
 }

@@ -18,6 +18,11 @@ const (
 	senderBurst   = 4
 	maxUnanswered = 64          // answers that wait
 	settleMost    = time.Second // that they do
+
+	// What one node is told of its past: its first question brings it, and a second where
+	// one was lost. Who replays recorded questions has no more sent than this.
+	pastRate  = 0.2
+	pastBurst = 4
 )
 
 // GatewaySide announces a gateway and answers the nodes that ask.
@@ -168,7 +173,8 @@ func (g *GatewaySide) StandDown(epoch uint64) {
 // sender is what a gateway remembers of one node that it heard.
 type sender struct {
 	stamp  Stamp
-	bucket bucket
+	bucket bucket // of answers
+	past   bucket // of words on its past
 	heard  time.Time
 }
 
@@ -375,7 +381,7 @@ func (r *speaker) take(ctx context.Context, d datagram) {
 			r.answer(ctx, reply{m.Nonce, d.from, d.at}, r.Heard(m, d.from))
 		}
 	default:
-		r.Counters.add(ignoredOld) // an order of our own
+		r.Counters.add(ignoredOld) // an order of our own, or a word to a node
 	}
 }
 
@@ -393,10 +399,11 @@ func (r *speaker) accept(n Node, source netip.Addr) bool {
 	from := r.senders[key]
 	if from == nil {
 		forget(r.senders)
-		from = &sender{bucket: bucket{rate: senderRate, burst: senderBurst}}
+		from = &sender{bucket: bucket{rate: senderRate, burst: senderBurst}, past: bucket{rate: pastRate, burst: pastBurst}}
 		r.senders[key] = from
 	} else if !n.Stamp.After(from.stamp) {
 		r.Counters.add(ignoredOld)
+		r.past(n, source, from)
 		return false
 	}
 	from.stamp, from.heard = n.Stamp, time.Now()
@@ -405,6 +412,16 @@ func (r *speaker) accept(n Node, source netip.Addr) bool {
 		return false
 	}
 	return true
+}
+
+// past tells a node whose question came too late, or was recorded, of which start it has
+// heard. The very question that it has answered is neither: it came by two ways.
+func (r *speaker) past(n Node, to netip.Addr, from *sender) {
+	if r.twins.aside || len(n.Nonce) != NonceSize || n.Stamp == from.stamp || from.stamp.Boot > MaxBoot || !from.past.take() {
+		return
+	}
+	b, err := r.codec.EncodePast(r.Key, Past{Nonce: n.Nonce, Boot: from.stamp.Boot})
+	r.send("word on a start", b, err, to) // the next question has it said again
 }
 
 // learn takes a message that the network's key signed. Who brought it does not
@@ -470,15 +487,25 @@ type bucket struct {
 func (b *bucket) take() bool { return b.takeAt(time.Now()) }
 
 func (b *bucket) takeAt(now time.Time) bool {
-	if !b.at.IsZero() {
-		b.used = max(0, b.used-now.Sub(b.at).Seconds()*b.rate)
-	}
-	b.at = now
+	b.fill(now)
 	if b.used+1 > b.burst {
 		return false
 	}
 	b.used++
 	return true
+}
+
+// owe takes from it what it need not have, up to a debt.
+func (b *bucket) owe(now time.Time, most float64) {
+	b.fill(now)
+	b.used = min(b.used+1, b.burst+most)
+}
+
+func (b *bucket) fill(now time.Time) {
+	if !b.at.IsZero() {
+		b.used = max(0, b.used-now.Sub(b.at).Seconds()*b.rate)
+	}
+	b.at = now
 }
 
 // room returns when it can be taken from.

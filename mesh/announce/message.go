@@ -25,6 +25,7 @@ const (
 	nodeContext    = "halo announce node 1"
 	orderContext   = "halo announce order 1"
 	twinContext    = "halo announce twin 1"
+	pastContext    = "halo announce past 1"
 )
 
 // Kinds of messages on the wire.
@@ -33,7 +34,12 @@ const (
 	kindNode    = 2
 	kindOrder   = 3
 	kindTwin    = 4
+	kindPast    = 5
 )
+
+// MaxBoot is the highest boot counter that a node is told of: what travels as JSON holds
+// no higher one.
+const MaxBoot = 1<<53 - 1
 
 // Stamp orders one sender's messages for ever: nothing with the same or a lower
 // stamp is taken a second time.
@@ -120,6 +126,16 @@ type Twin struct {
 	Answer   []byte // nonce of the other that it answers; empty: none
 }
 
+// Past is what a gateway says to a node whose question is no later than one that it has
+// heard of it, to that node alone. Nothing else becomes of such a question: it may be a
+// recording. But it may be a node whose card keeps nothing, and which counts a start
+// twice; that one has drawn the nonce, and goes on in a later start.
+type Past struct {
+	_     struct{} `cbor:",toarray"`
+	Nonce []byte   // of the question
+	Boot  uint64   // the highest boot counter that was heard of the node
+}
+
 // envelope is the form on the wire.
 type envelope struct {
 	_         struct{} `cbor:",toarray"`
@@ -181,6 +197,11 @@ func (c Codec) EncodeTwin(key identity.Key, t Twin) ([]byte, error) {
 	return c.seal(kindTwin, twinContext, key, t)
 }
 
+// EncodePast signs, with the network's key, what a gateway says to a node of the past.
+func (c Codec) EncodePast(key identity.Key, p Past) ([]byte, error) {
+	return c.seal(kindPast, pastContext, key, p)
+}
+
 func (c Codec) seal(kind uint8, context string, key identity.Key, v any) ([]byte, error) {
 	body, err := encMode.Marshal(v)
 	if err != nil {
@@ -213,7 +234,8 @@ func (c Codec) open(b []byte) (e envelope, err error) {
 	return e, nil
 }
 
-// Decode verifies a message and returns it as a Gateway, a Node, an Order or a Twin.
+// Decode verifies a message and returns it as a Gateway, a Node, an Order, a Twin or a
+// Past.
 func (c Codec) Decode(b []byte) (any, error) {
 	e, err := c.open(b)
 	if err != nil {
@@ -228,8 +250,10 @@ func (c Codec) Decode(b []byte) (any, error) {
 		return c.openOrder(e)
 	case kindTwin:
 		return c.openTwin(e)
+	case kindPast:
+		return c.openPast(e)
 	}
-	return nil, fmt.Errorf("%w: expected kind %d to %d, got %d", ErrForm, kindGateway, kindTwin, e.Kind)
+	return nil, fmt.Errorf("%w: expected kind %d to %d, got %d", ErrForm, kindGateway, kindPast, e.Kind)
 }
 
 // GatewayEpoch verifies a message of the gateway and returns its epoch.
@@ -317,6 +341,20 @@ func (c Codec) openTwin(e envelope) (any, error) {
 		return nil, err
 	}
 	return t, size("answered nonce", t.Answer, 0, NonceSize)
+}
+
+func (c Codec) openPast(e envelope) (any, error) {
+	if !c.Network.Verify(pastContext, signed(e.Network, e.Body), e.Signature) {
+		return nil, fmt.Errorf("gateway's word on a start: %w", identity.ErrSignature)
+	}
+	var p Past
+	if err := decMode.Unmarshal(e.Body, &p); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrForm, err)
+	}
+	if p.Boot > MaxBoot {
+		return nil, fmt.Errorf("%w: boot counter: expected at most %d, got %d", ErrForm, uint64(MaxBoot), p.Boot)
+	}
+	return p, size("nonce", p.Nonce, NonceSize)
 }
 
 func size(what string, b []byte, allowed ...int) error {

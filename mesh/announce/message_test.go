@@ -33,7 +33,9 @@ func twinMessage() Twin {
 	return Twin{Instance: 1 << 63, Standing: StandingServes, Epoch: 40_000, Aside: true, Nonce: bytes.Repeat([]byte{6}, NonceSize), Answer: bytes.Repeat([]byte{7}, NonceSize)}
 }
 
-var ignoreMarkers = cmpopts.IgnoreUnexported(Gateway{}, Node{}, Stamp{}, Twin{})
+func pastMessage() Past { return Past{Nonce: bytes.Repeat([]byte{10}, NonceSize), Boot: MaxBoot} }
+
+var ignoreMarkers = cmpopts.IgnoreUnexported(Gateway{}, Node{}, Stamp{}, Twin{}, Past{})
 
 func TestRoundTrip(t *testing.T) {
 	network, node := identity.New(), identity.New()
@@ -49,6 +51,13 @@ func TestRoundTrip(t *testing.T) {
 	w, err := c.EncodeTwin(network, twinMessage())
 	if err != nil {
 		t.Fatal(err)
+	}
+	p, err := c.EncodePast(network, pastMessage())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Decode(p); err != nil || !cmp.Equal(got, any(pastMessage()), ignoreMarkers) {
+		t.Errorf("past: %v\n%s", err, cmp.Diff(got, any(pastMessage()), ignoreMarkers))
 	}
 	t.Logf("an answer has %d octets, a question %d, a word to another gateway %d", len(g), len(n), len(w))
 	if got, err := c.Decode(w); err != nil || !cmp.Equal(got, any(twinMessage()), ignoreMarkers) {
@@ -71,10 +80,11 @@ func TestOnlyTheWholeTruthIsTaken(t *testing.T) {
 	g, errG := c.EncodeGateway(network, gatewayMessage())
 	n, errN := c.EncodeNode(node, nodeMessage())
 	w, errW := c.EncodeTwin(network, twinMessage())
-	if err := errors.Join(errG, errN, errW); err != nil {
+	p, errP := c.EncodePast(network, pastMessage())
+	if err := errors.Join(errG, errN, errW, errP); err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range [][]byte{g, n, w} {
+	for _, b := range [][]byte{g, n, w, p} {
 		for i := range b {
 			bad := bytes.Clone(b)
 			bad[i] ^= 1 << (i % 8)
@@ -165,9 +175,11 @@ func FuzzDecode(f *testing.F) {
 	g, errG := c.EncodeGateway(network, gatewayMessage())
 	n, errN := c.EncodeNode(network, nodeMessage())
 	w, errW := c.EncodeTwin(network, twinMessage())
-	if err := errors.Join(errG, errN, errW); err != nil {
+	p, errP := c.EncodePast(network, pastMessage())
+	if err := errors.Join(errG, errN, errW, errP); err != nil {
 		f.Fatal(err)
 	}
+	f.Add(p)
 	f.Add(g)
 	f.Add(w)
 	f.Add(n)
@@ -194,7 +206,7 @@ func FuzzBody(f *testing.F) {
 		f.Fatal(err)
 	}
 	c := Codec{network.Public()}
-	for _, v := range []any{gatewayMessage(), nodeMessage(), twinMessage()} {
+	for _, v := range []any{gatewayMessage(), nodeMessage(), twinMessage(), pastMessage()} {
 		b, err := encMode.Marshal(v)
 		if err != nil {
 			f.Fatal(err)
@@ -203,7 +215,7 @@ func FuzzBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		tag := networkTag(c.Network)
-		for kind, context := range map[uint8]string{kindGateway: gatewayContext, kindTwin: twinContext} {
+		for kind, context := range map[uint8]string{kindGateway: gatewayContext, kindTwin: twinContext, kindPast: pastContext} {
 			b, err := encMode.Marshal(envelope{Kind: kind, Network: tag, Body: body, Signature: network.Sign(context, signed(tag, body))})
 			if err != nil {
 				t.Fatal(err)
@@ -219,6 +231,10 @@ func FuzzBody(f *testing.F) {
 				}
 			case Twin:
 				if len(m.Nonce) > NonceSize || len(m.Answer) > NonceSize || m.Standing > StandingServes {
+					t.Fatalf("unchecked: %+v", m)
+				}
+			case Past:
+				if len(m.Nonce) != NonceSize || m.Boot > MaxBoot {
 					t.Fatalf("unchecked: %+v", m)
 				}
 			}

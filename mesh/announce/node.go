@@ -27,6 +27,20 @@ const (
 	stay = time.Minute
 )
 
+// While no gateway is heard, a question to all is in vain for as long as there is none,
+// and each device of the mesh passes it on, three times. What each node asks once a minute
+// would grow with the square of their number. So what is heard of others counts as much
+// as what is asked, and all together ask no more than takes a part of the channel. It
+// costs nothing: a gateway that returns announces itself.
+const (
+	questionAir   = 28 * time.Millisecond // what a question to all takes of a channel of 1 MHz, for each device of the mesh
+	questionShare = 0.01                  // of the channel, for the questions of all nodes
+	questionBurst = 4                     // asked in the mesh at once, after quiet
+	questionDebt  = 16                    // that are remembered, of those asked beyond: all that start at once ask once
+
+	countedFor = time.Second // what was found out of the number of devices holds
+)
+
 // Heard is a believed message of the gateway.
 type Heard struct {
 	Gateway
@@ -60,6 +74,11 @@ type NodeSide struct {
 	// Others, if any, is told of every authentic question of another node, recorded
 	// ones too. The first of a start goes to all.
 	Others func(Node)
+	// Devices, if any, returns how many devices the mesh has, this one among them.
+	Devices func() int
+	// Raised, if any, is told that the gateway has heard this node in a later start than
+	// Boot, and as which start it goes on.
+	Raised func(boot uint64)
 	// Profiles, if any, returns which profile documents the node has, for what it
 	// says of itself.
 	Profiles func() (held, using uint64)
@@ -104,28 +123,35 @@ type profiles struct{ held, using uint64 }
 // search is the state of a NodeSide's run.
 type search struct {
 	*NodeSide
-	t      Timing
-	codec  Codec
-	seq    sequence
-	known  bool  // an answer to a nonce has come: stamp is fresh
-	stamp  Stamp // of the last message believed
-	at     time.Time
-	proof  []byte // evidence of proven: the latest message with the highest epoch
-	proven Gateway
-	asked  *question
-	open   atomic.Pointer[[]byte] // its nonce, for who receives
-	secret []byte                 // that the gateway has too; nil: there is none
-	wait   time.Duration
-	home   home
-	homed  time.Time // when it last answered a question
-	done   *question // the question that it answered
-	other  *rival
-	told   profiles // what the gateway was told when it last answered
-	saying bool     // a question is due soon, since that is so no more
-	toAll  bool     // the next question goes to every gateway that there may be
-	floods bucket
-	timer  *time.Timer
-	socket Socket
+	t       Timing
+	codec   Codec
+	seq     sequence
+	boot    uint64 // of its questions: Boot, or what it was raised to
+	known   bool   // an answer to a nonce has come: stamp is fresh
+	stamp   Stamp  // of the last message believed
+	at      time.Time
+	proof   []byte // evidence of proven: the latest message with the highest epoch
+	proven  Gateway
+	asked   *question
+	open    atomic.Pointer[[]byte] // its nonce, for who receives
+	secret  []byte                 // that the gateway has too; nil: there is none
+	wait    time.Duration
+	home    home
+	homed   time.Time // when it last answered a question
+	done    *question // the question that it answered
+	other   *rival
+	told    profiles // what the gateway was told when it last answered
+	saying  bool     // a question is due soon, since that is so no more
+	toAll   bool     // the next question goes to every gateway that there may be
+	floods  bucket
+	vain    bucket       // of the mesh's questions while no gateway is heard
+	met     bool         // a question of this start had somebody to hear it
+	devices int          // of the mesh, at counted
+	counted time.Time    // zero: never
+	named   atomic.Int64 // when something came from its address last, whatever it was; Unix nanoseconds, for who receives
+	spoke   time.Time    // when a gateway, or who replays one, was heard last
+	timer   *time.Timer
+	socket  Socket
 }
 
 // home is which gateway a node has: of one that has started anew the CA is the same,
@@ -160,7 +186,8 @@ type rival struct {
 // Run asks and listens until ctx ends.
 func (n *NodeSide) Run(ctx context.Context) error {
 	r := &search{NodeSide: n, t: n.Timing.WithDefaults(), codec: Codec{n.Network}, seq: sequence{since: n.Since}}
-	r.floods = bucket{rate: toAllPerSecond, burst: toAllBurst}
+	r.boot = n.Boot
+	r.floods, r.vain = bucket{rate: toAllPerSecond, burst: toAllBurst}, bucket{burst: questionBurst}
 	r.stamp.Epoch, r.home.ca = n.Floor, n.Home
 	r.secret, _ = n.Key.Agree(n.Network, proofContext, proofSecret) // without, nothing is proved
 	if m, err := r.codec.Decode(n.Evidence); err == nil {
@@ -187,12 +214,14 @@ func (r *search) run(ctx context.Context, s Socket, in <-chan datagram) {
 		case <-r.timer.C:
 			r.ask()
 		case <-r.poke:
-			r.wait = 0
+			// One that was lost is looked for as before: what is asked it alone nobody else hears.
+			if !r.known || r.near(time.Now()) {
+				r.wait = 0
+			}
 			r.ask()
 		case <-silence.C:
 			if r.known { // the gateway is gone or cannot be heard: search as at the start
-				r.wait = 0
-				r.ask()
+				r.lose()
 			}
 		case d := <-in:
 			if r.handle(d) {
@@ -205,24 +234,87 @@ func (r *search) run(ctx context.Context, s Socket, in <-chan datagram) {
 // answered tells whether a datagram from the gateway's address has the nonce of the last
 // question, which nobody else has been told that was asked alone.
 func (r *search) answered(from Owner, b []byte) bool {
+	if from.Kin == KinGateway {
+		r.named.Store(time.Now().UnixNano())
+	}
 	nonce := r.open.Load()
 	if from.Kin != KinGateway || nonce == nil {
 		return false
 	}
-	g, ok := r.codec.peekGateway(b)
-	return ok && bytes.Equal(g.Nonce, *nonce)
+	answer, ok := r.codec.peekAnswer(b)
+	return ok && bytes.Equal(answer, *nonce)
+}
+
+// lose begins a search. All lose a gateway at the same instant, and what each asks it
+// alone the others do not hear: they have so much time that together they take no more
+// than their part. One that is heard and not believed is asked at once, and so is one in
+// whose name something comes: a flood of that may be all that it is lost in.
+func (r *search) lose() {
+	now := time.Now()
+	r.wait = 0
+	if every := r.every(); every > 0 && !r.near(now) && now.Sub(time.Unix(0, r.named.Load())) >= Silence {
+		r.timer.Reset(Within(time.Duration(r.devices) * every))
+		return
+	}
+	r.ask()
+}
+
+// near tells whether a gateway is heard.
+func (r *search) near(now time.Time) bool {
+	return !r.spoke.IsZero() && now.Sub(r.spoke) < Silence
+}
+
+// every returns how much time is between two questions of the mesh while no gateway is
+// heard; 0: there is nobody whom they could disturb.
+func (r *search) every() time.Duration {
+	if now := time.Now(); r.Devices != nil && (r.counted.IsZero() || now.Sub(r.counted) >= countedFor) {
+		r.devices, r.counted = r.Devices(), now
+	}
+	if r.devices < 2 {
+		return 0
+	}
+	every := time.Duration(float64(r.devices) * float64(questionAir) / questionShare)
+	r.vain.rate = 1 / every.Seconds()
+	return every
+}
+
+// mayAsk tells whether all may be asked now, or how long to wait: not for as long as the
+// others do. By the first question of a start they learn of that.
+func (r *search) mayAsk(now time.Time) (wait time.Duration, ok bool) {
+	every := r.every()
+	if every == 0 {
+		return 0, true
+	}
+	first := !r.met
+	r.met = true
+	switch {
+	case r.near(now) || r.vain.takeAt(now):
+		return 0, true
+	case first:
+		r.vain.owe(now, questionDebt)
+		return 0, true
+	}
+	return r.vain.room(now).Sub(now) + Within(every), false
 }
 
 // ask sends a question and sets the timer for the next. Once the gateway was heard the
 // first try goes to it alone, since flooding a mesh costs airtime; and where somebody
 // floods the mesh in the gateway's name, who is not asked does not learn the nonce.
 func (r *search) ask() {
-	to := paths.AnnounceGroup
-	if r.known && r.wait == 0 && r.other == nil && !r.toAll {
+	to, now := paths.AnnounceGroup, time.Now()
+	alone := r.known && r.wait == 0 && r.other == nil && !r.toAll
+	if alone {
 		to = identity.Underlay(r.Network, r.Network)
-	} else if !r.floods.take() {
-		r.timer.Reset(jitter(toAllPause))
-		return
+	}
+	if !alone || !r.near(now) {
+		if wait, ok := r.mayAsk(now); !ok {
+			r.timer.Reset(wait)
+			return
+		}
+		if !r.floods.takeAt(now) {
+			r.timer.Reset(jitter(toAllPause))
+			return
+		}
 	}
 	if r.wait == 0 {
 		r.wait = askFirst
@@ -233,9 +325,9 @@ func (r *search) ask() {
 
 	r.toAll, r.saying = false, false
 	m := Node{Steps: r.Steps(), WireGuardKey: r.WireGuardKey}
-	m.Stamp.Boot, m.Stamp.Seq = r.Boot, r.seq.next()
+	m.Stamp.Boot, m.Stamp.Seq = r.boot, r.seq.next()
 	m.Nonce = drawNonce(r.secret, m.Stamp)
-	r.asked = &question{nonce: m.Nonce, sent: time.Now(), says: r.profiles()}
+	r.asked = &question{nonce: m.Nonce, sent: now, says: r.profiles()}
 	r.open.Store(&m.Nonce)
 	if r.Keys != nil {
 		m.WireGuardKey, m.NextKey, m.NextProof = r.Keys()
@@ -284,6 +376,10 @@ func (r *search) handle(d datagram) bool {
 		r.hearOther(q, d.from)
 		return false
 	}
+	if p, ok := m.(Past); ok {
+		r.raise(p)
+		return false
+	}
 	g, ok := m.(Gateway)
 	if !ok {
 		return false // one gateway's word to another
@@ -295,6 +391,7 @@ func (r *search) handle(d datagram) bool {
 		}
 		return false
 	}
+	r.spoke = time.Now()
 	if r.home.known() && !r.home.is(g) && !r.moves(g) {
 		r.Counters.add(ignoredOther)
 		return false
@@ -324,6 +421,10 @@ func (r *search) handle(d datagram) bool {
 		return false
 	} else if !g.Stamp.After(r.stamp) {
 		r.Counters.add(ignoredOld)
+		// The gateway is lost, and this may be it, whose counter was lost with its card.
+		if time.Since(r.at) >= Silence && r.floods.take() {
+			r.verify()
+		}
 		return false
 	}
 	r.stamp, r.at = g.Stamp, time.Now()
@@ -347,9 +448,36 @@ func (r *search) hearOther(q Node, from netip.Addr) {
 		r.Counters.add(ignoredOld) // one of our own that came back
 	case !speaksFrom(r.Network, key, from):
 		r.Counters.add(ignoredSource)
-	case r.Others != nil:
-		r.Others(q)
+	default:
+		if now := time.Now(); !r.near(now) && r.every() > 0 {
+			r.vain.owe(now, questionDebt)
+		}
+		if r.Others != nil {
+			r.Others(q)
+		}
 	}
+}
+
+// raise has the node go on in a later start than the gateway has heard of: its card has
+// not kept all, and of what it asks in a start that was counted before nothing is believed.
+// Whoever answers the open question is the living gateway, and who has sent a later one is
+// this node in an earlier start. The others hear of the new one as well.
+func (r *search) raise(p Past) {
+	if !r.answers(p.Nonce) {
+		r.Counters.add(ignoredOld)
+		return
+	}
+	if p.Boot < r.boot || p.Boot == MaxBoot {
+		r.Counters.add(ignoredForm)
+		return
+	}
+	r.boot, r.asked, r.spoke = p.Boot+1, nil, time.Now()
+	r.open.Store(nil)
+	if r.Raised != nil {
+		r.Raised(r.boot)
+	}
+	r.wait, r.toAll = 0, true
+	r.ask()
 }
 
 // verify asks, since what was heard could be a recording, and believes the answer.

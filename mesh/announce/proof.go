@@ -91,8 +91,21 @@ func (c Codec) peekNode(b []byte) (n Node, ok bool) {
 	return n, err == nil && e.Kind == kindNode && decMode.Unmarshal(e.Body, &n) == nil
 }
 
-// peekGateway reads what a gateway says without looking at its signature.
-func (c Codec) peekGateway(b []byte) (g Gateway, ok bool) {
+// peekAnswer reads which nonce a gateway answers without looking at its signature.
+func (c Codec) peekAnswer(b []byte) (nonce []byte, ok bool) {
 	e, err := c.open(b)
-	return g, err == nil && e.Kind == kindGateway && decMode.Unmarshal(e.Body, &g) == nil
+	if err != nil {
+		return nil, false
+	}
+	switch e.Kind {
+	case kindGateway:
+		var g Gateway
+		ok = decMode.Unmarshal(e.Body, &g) == nil
+		return g.Nonce, ok
+	case kindPast:
+		var p Past
+		ok = decMode.Unmarshal(e.Body, &p) == nil
+		return p.Nonce, ok
+	}
+	return nil, false
 }

@@ -8,10 +8,11 @@
 // switches, and looks who comes back: when enough do, the change stands, else it
 // calls all back by another document. A node holds what the gateway uses for
 // true, and searches until it hears it: after an ordered switch for a limited time
-// on the new profile, then on the old one, and when it is alone, or the gateway
-// silent for long, on every profile that it knows of, in turn. So whatever is lost
-// in between, a switch, an order, the power, all that can reach the gateway end on
-// its profile.
+// on the new profile, then on the old one, and when it is alone, on every profile that
+// it knows of, in turn. One that has peers serves them, also while the gateway is off:
+// it leaves them for where there is reason to look, and when it is its turn among them.
+// So whatever is lost in between, a switch, an order, the power, all that can reach the
+// gateway end on its profile.
 package change
 
 import (
@@ -29,7 +30,7 @@ type Timing struct {
 	// Of nodes.
 	Trial   time.Duration // after an ordered switch, until the gateway has to have been heard
 	Alone   time.Duration // without a peer, until other profiles are tried
-	Quiet   time.Duration // with peers and without the gateway, until they are
+	Quiet   time.Duration // with peers and without the gateway, until those are for which there is reason
 	Visit   time.Duration // on a profile that is tried
 	Longest time.Duration // on its own profile between two such tries
 	Lost    time.Duration // on a profile where the gateway was not heard, or without a peer, until members are asked for a document

@@ -62,6 +62,8 @@ type Node struct {
 	round     []bundle.Mesh       // that were tried since all were
 	pause     time.Duration       // on base before the next try
 	tryAt     time.Time
+	turnAt    time.Time // from when to when it may leave its peers
+	turnEnds  time.Time
 	strays    int       // other channels of HaLow that were looked at because of what strangers said
 	strayAt   time.Time // no other before
 
@@ -144,6 +146,7 @@ func (n *Node) Seeking(now time.Time) (seeking, alone bool) {
 func (n *Node) come(now time.Time, m bundle.Mesh, how mode) {
 	n.on, n.mode, n.since, n.heard, n.peers, n.rejoined = m, how, now, time.Time{}, 0, false
 	n.at, n.deserted, n.patience = time.Time{}, now, n.t.Jitter(n.t.Quiet)
+	n.turnAt, n.turnEnds = time.Time{}, time.Time{}
 	switch how {
 	case trial:
 		n.until = now.Add(n.t.Trial)
@@ -256,6 +259,10 @@ func (n *Node) Peers(now time.Time, count int) {
 	n.peers = count
 }
 
+// Turn takes that from at to end it is this node of those that are linked, and have no
+// gateway, that may be away: they are on each other's ways.
+func (n *Node) Turn(at, end time.Time) { n.turnAt, n.turnEnds = at, end }
+
 // Elsewhere takes that the mesh was heard on a channel with another profile than
 // the one in use. Anybody may say so; it is looked at in its turn. Of more than a round
 // takes, those count that were looked at least often: who has it be heard everywhere does
@@ -346,11 +353,21 @@ func (n *Node) signed() []bundle.Mesh {
 	return list
 }
 
-// untried returns those of them that are to be tried yet in this round.
-func (n *Node) untried(now time.Time) []bundle.Mesh {
+// untried returns those of them that are to be tried yet in this round: by a node that is
+// not alone, those alone for which there is reason.
+func (n *Node) untried(now time.Time, alone bool) []bundle.Mesh {
 	return slices.DeleteFunc(n.Known(), func(m bundle.Mesh) bool {
-		return m == n.base || slices.Contains(n.round, m) || n.strange(m) && now.Before(n.strayAt)
+		return m == n.base || slices.Contains(n.round, m) || n.strange(m) && now.Before(n.strayAt) || !alone && !n.reason(m)
 	})
+}
+
+// reason tells whether the gateway may be on a profile while a node has peers and does not
+// hear it: its order to go there was missed; the node lives there, and found peers on
+// another; or the mesh was heard on that channel. That a profile held once is none. Who
+// missed a change on the same channel is told past the mesh (mesh/rejoin), and a gateway
+// from an old card asks there; on another one they are heard.
+func (n *Node) reason(m bundle.Mesh) bool {
+	return n.next != nil && m == n.next.Mesh || m == n.homeMesh() || slices.Contains(n.elsewhere, m)
 }
 
 // Advance does what has become due.
@@ -367,7 +384,7 @@ func (n *Node) Advance(now time.Time) {
 		}
 		n.settle()
 	case now.Before(n.until):
-	case n.mode == visit && n.peers > 0 && n.lonely: // better here than alone
+	case n.mode == visit && n.peers > 0 && (n.lonely || n.on == n.homeMesh()): // better here than alone, or than away from home
 		n.base, n.mode = n.on, rest
 		n.tryAt = now.Add(n.pause)
 	default:
@@ -382,17 +399,17 @@ func (n *Node) advanceRest(now time.Time) {
 		quiet = n.heard
 	}
 	alone := !n.deserted.IsZero() && now.Sub(n.deserted) >= n.t.Alone && now.Sub(quiet) >= n.t.Alone
-	if !alone && now.Sub(quiet) < n.patience || now.Before(n.tryAt) || !n.at.IsZero() {
+	if !alone && (now.Sub(quiet) < n.patience || !n.ours(now)) || now.Before(n.tryAt) || !n.at.IsZero() {
 		return
 	}
-	others := n.untried(now)
+	others := n.untried(now, alone)
 	if len(others) == 0 {
 		n.round = nil
 		return
 	}
 	to := others[0]
 	n.look(now, to)
-	if len(n.untried(now)) == 0 { // once through them: ever more rarely
+	if len(n.untried(now, alone)) == 0 { // once through them: ever more rarely
 		n.pause = min(max(2*n.pause, n.t.Visit), n.t.Longest)
 		n.round, n.elsewhere = nil, nil // who is still there is heard again
 	} else if n.pause == 0 {
@@ -401,6 +418,11 @@ func (n *Node) advanceRest(now time.Time) {
 	n.pause = min(n.t.Jitter(n.pause), n.t.Longest)
 	n.lonely = alone
 	n.come(now, to, visit)
+}
+
+// ours tells whether a visit that begins now is over before another node's turn.
+func (n *Node) ours(now time.Time) bool {
+	return !now.Before(n.turnAt) && !now.Add(n.t.Visit).After(n.turnEnds)
 }
 
 // Due returns when Advance has to be called at the latest.

@@ -27,6 +27,8 @@ type board struct {
 	came    time.Time // on its profile
 	was     bundle.Mesh
 	asked   time.Time
+	there   map[int]time.Time // when there was a way to others
+	turn    int64             // the last that it had
 }
 
 type keptNode struct {
@@ -75,7 +77,7 @@ func (w *world) timing() Timing {
 
 func (w *world) powerOn(i int) {
 	b := w.boards[i]
-	b.on, b.power, b.came, b.was = true, w.now, w.now, bundle.Mesh{}
+	b.on, b.power, b.came, b.was, b.there = true, w.now, w.now, bundle.Mesh{}, map[int]time.Time{}
 	if i == 0 {
 		b.lead = NewGateway(w.timing(), bundled, b.keptG.force, b.keptG.next, b.keptG.state, w.now)
 	} else {
@@ -109,10 +111,13 @@ func (w *world) linked(i, k int) bool {
 }
 
 // reached returns who has a way to the gateway.
-func (w *world) reached(linked func(i, k int) bool) []bool {
+func (w *world) reached(linked func(i, k int) bool) []bool { return w.from(0, linked) }
+
+// from returns who has a way to a board.
+func (w *world) from(board int, linked func(i, k int) bool) []bool {
 	there := make([]bool, len(w.boards))
-	there[0] = w.boards[0].on
-	for again := there[0]; again; {
+	there[board] = w.boards[board].on
+	for again := there[board]; again; {
 		again = false
 		for i := range w.boards {
 			for k := range w.boards {
@@ -225,7 +230,7 @@ func (w *world) live(i int, b *board, reached bool, order *Heard, in time.Durati
 		b.asked = w.now
 		w.rejoin(i, b)
 	}
-	if w.r.IntN(400) == 0 {
+	if peers == 0 && w.r.IntN(400) == 0 || peers > 0 && w.scouts(i, b) {
 		w.scan(i, n)
 	}
 	n.Advance(w.now)
@@ -259,6 +264,43 @@ func (w *world) rejoin(i int, b *board) {
 			return
 		}
 	}
+}
+
+// A turn is as long as those of mesh/scout.go are in the end.
+const turn = 16 * time.Minute
+
+// scouts tells whether a board has just got its turn to be away, among those to which it
+// has had a way within what routing remembers.
+func (w *world) scouts(i int, b *board) bool {
+	if w.now.Nanosecond() != 0 {
+		return false
+	}
+	for k, is := range w.from(i, w.linked) {
+		if is {
+			b.there[k] = w.now
+		}
+	}
+	seeking, _ := b.node.Seeking(w.now)
+	if !seeking || w.now.Sub(b.came) < 3*time.Minute || w.now.Sub(b.there[0]) < 200*time.Second {
+		return false
+	}
+	rank, count := 0, 0
+	for k := range w.boards {
+		if w.now.Sub(b.there[k]) >= 200*time.Second {
+			continue
+		}
+		if k < i {
+			rank++
+		}
+		count++
+	}
+	number := w.now.Unix() / int64(turn.Seconds())
+	if int(number)%count != rank || b.turn == number {
+		return false
+	}
+	b.turn = number
+	b.node.Turn(w.now.Add(20*time.Second), time.Unix((number+1)*int64(turn.Seconds()), 0))
+	return true
 }
 
 // scan hears members on other channels.
@@ -399,6 +441,165 @@ func TestWhoWasOffComesBack(t *testing.T) {
 			if !w.run(time.Hour, func() bool { return w.linked(2, 3) }) {
 				w.tell()
 				t.Fatal("it did not come back")
+			}
+		})
+	}
+}
+
+// TestAGroupThatWasOffComesBack: nodes that were off during a change are peers of each
+// other where the mesh was, so that none of them is alone. So are those that missed the
+// order to switch.
+func TestAGroupThatWasOffComesBack(t *testing.T) {
+	for name, m := range map[string]bundle.Mesh{
+		"secret":             other(1, "the new secret"),
+		"channel":            other(6, bundled.PSK),
+		"channel and secret": other(6, "the new secret"),
+		"HaLow":              halow(28, bundled.PSK),
+	} {
+		for _, missed := range []string{"the change", "the order", "the change, and the gateway is off"} {
+			t.Run(name+", missed "+missed, func(t *testing.T) {
+				w := newWorld(t, 2, 7)
+				group := []int{5, 6, 7}
+				reach := func(is bool) {
+					for _, i := range group {
+						w.air[[2]int{4, i}] = is
+					}
+				}
+				w.line()
+				w.run(10*time.Second, nil)
+				if missed == "the order" {
+					w.start(m)
+					if !w.run(time.Hour, func() bool { return w.boards[0].lead.State().Phase == Ordered }) {
+						t.Fatal("no order came about")
+					}
+				}
+				for _, i := range group {
+					w.powerOff(i)
+				}
+				w.start(m)
+				if !w.run(time.Hour, func() bool { return w.boards[0].lead.On() == m && w.agreed() }) {
+					w.tell()
+					t.Fatal("the change did not come about")
+				}
+				reach(false) // they are a mesh before the others are in reach
+				for _, i := range group {
+					w.powerOn(i)
+				}
+				w.run(5*time.Minute, nil)
+				if !w.linked(5, 6) || !w.linked(6, 7) || w.linked(4, 5) {
+					w.tell()
+					t.Fatal("they are no group: the test proves nothing")
+				}
+				reach(true)
+				if missed == "the change, and the gateway is off" {
+					w.powerOff(0) // the document comes from any member
+				}
+				began := w.now
+				if !w.run(4*time.Hour, func() bool { return w.boards[4].profile() == m && w.linked(4, 5) && w.linked(4, 6) && w.linked(4, 7) }) {
+					w.tell()
+					t.Fatal("they did not come back")
+				}
+				t.Logf("back after %s", w.now.Sub(began))
+			})
+		}
+	}
+}
+
+// TestAMeshWhoseGatewayIsOff stays one: what held before a change is no reason to leave
+// it. Where an order may have been missed, one node at a time looks, and rarely.
+func TestAMeshWhoseGatewayIsOff(t *testing.T) {
+	const long = 6 * time.Hour
+	for name, m := range map[string]bundle.Mesh{"secret": other(1, "the new secret"), "channel": other(6, bundled.PSK)} {
+		for _, ordered := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, ordered %v", name, ordered), func(t *testing.T) {
+				w := newWorld(t, 5, 5)
+				w.line()
+				w.run(10*time.Second, nil)
+				w.start(m)
+				home, done := m, func() bool { return w.boards[0].lead.On() == m && w.agreed() }
+				if !ordered {
+					home, done = bundled, func() bool {
+						return !slices.ContainsFunc(w.boards[1:], func(b *board) bool { return b.node.Next() == nil })
+					}
+				}
+				if !w.run(time.Hour, done) || w.boards[1].profile() != home {
+					w.tell()
+					t.Fatal("it did not come so far")
+				}
+				w.powerOff(0)
+				var away time.Duration // of all together
+				w.run(long, func() bool {
+					gone := 0
+					for _, b := range w.boards[1:] {
+						if b.node.On() != home {
+							gone++
+						}
+					}
+					if gone > 1 {
+						w.tell()
+						t.Fatalf("%d nodes are away at once", gone)
+					}
+					away += time.Duration(gone) * step
+					return false
+				})
+				if most := long / 10; ordered && away > 0 || away > most || !ordered && away == 0 {
+					w.tell()
+					t.Errorf("nodes were away for %s of %s", away, long)
+				}
+				for i := 2; i < len(w.boards); i++ {
+					if ordered && !w.linked(i-1, i) {
+						t.Errorf("%s and %s are no peers", w.boards[i-1].id, w.boards[i].id)
+					}
+				}
+				w.powerOn(0)
+				if !w.run(time.Hour, w.agreed) {
+					w.tell()
+					t.Error("with the gateway back, not all are on its profile")
+				}
+			})
+		}
+	}
+}
+
+// TestBackHomeWithoutTheGateway: two that were cut off have found each other on a profile
+// of before, each having had nobody. They come to their mesh again when it is in reach.
+func TestBackHomeWithoutTheGateway(t *testing.T) {
+	for name, m := range map[string]bundle.Mesh{"secret": other(1, "the new secret"), "channel": other(6, bundled.PSK)} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 6, 4)
+			w.line()
+			w.run(10*time.Second, nil)
+			w.start(m)
+			if !w.run(time.Hour, func() bool { return w.boards[0].lead.On() == m && w.agreed() }) {
+				t.Fatal("the change did not come about")
+			}
+			air := w.air
+			w.air = map[[2]int]bool{{0, 1}: true, {1, 2}: true}
+			w.powerOff(0)
+			cut := w.now
+			if !w.run(time.Hour, func() bool {
+				// In reach of each other only while both are there.
+				w.air[[2]int{3, 4}] = w.boards[3].profile() == bundled && w.boards[4].profile() == bundled
+				return w.linked(3, 4)
+			}) {
+				w.tell()
+				t.Fatal("they have not met: the test proves nothing")
+			}
+			w.run(2*time.Minute, nil)
+			if w.boards[3].profile() != bundled || !w.linked(3, 4) {
+				w.tell()
+				t.Fatal("they have not stayed: the test proves nothing")
+			}
+			t.Logf("met after %s", w.now.Sub(cut))
+			w.air = air
+			back := func() bool { return w.boards[3].profile() == m && w.linked(2, 3) && w.linked(3, 4) }
+			if !w.run(3*time.Hour, back) {
+				w.tell()
+				t.Fatal("they did not come back")
+			}
+			if w.run(3*time.Hour, func() bool { return !back() }) {
+				w.tell()
+				t.Error("they did not stay")
 			}
 		})
 	}

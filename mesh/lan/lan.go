@@ -71,13 +71,14 @@ type Wanted struct {
 	Name    string       // of the device, for multicast DNS; may be empty
 	Clients netip.Prefix // IPv4 network of its clients, a /24; the zero value: none, so that br0 serves nobody
 	Ports   []string     // bridge ports that lead to clients
+	Trial   []string     // of these, those that a gateway has found out about by itself
 	Uplinks []string
 	Hosts   []dns.Host // names of the network
 	Aside   bool       // a gateway: another one serves the mesh
 }
 
 func (w Wanted) equal(o Wanted) bool {
-	return w.Name == o.Name && w.Clients == o.Clients && w.Aside == o.Aside && slices.Equal(w.Ports, o.Ports) && slices.Equal(w.Uplinks, o.Uplinks) &&
+	return w.Name == o.Name && w.Clients == o.Clients && w.Aside == o.Aside && slices.Equal(w.Ports, o.Ports) && slices.Equal(w.Trial, o.Trial) && slices.Equal(w.Uplinks, o.Uplinks) &&
 		slices.EqualFunc(w.Hosts, o.Hosts, sameHost)
 }
 
@@ -102,6 +103,7 @@ type LAN struct {
 
 	mu       sync.Mutex // guards what follows
 	wanted   Wanted
+	trial    time.Time // until when leases of clients are short
 	reserved []server.Reservation
 	leases   map[string]*server.Server // by interface
 	policy   model.FirewallPolicy      // of people's
@@ -147,6 +149,11 @@ func (l *LAN) Set(w Wanted) {
 	if l.wanted.equal(w) {
 		return
 	}
+	for _, p := range w.Trial {
+		if !slices.Contains(l.wanted.Trial, p) {
+			l.trial = time.Now().Add(trialFor)
+		}
+	}
 	l.wanted = w
 	wake(l.now)
 }
@@ -190,6 +197,7 @@ func (l *LAN) Run(ctx context.Context) error {
 	defer func() { serving.stop(); mesh.stop() }()
 	for ok, all := false, true; ; {
 		w := l.state()
+		l.setLease(time.Now())
 		if all { // clients that come and go, as fast as they like, are no reason to
 			ok = l.apply(w)
 		}

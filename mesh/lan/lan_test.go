@@ -135,6 +135,48 @@ func TestAGuest(t *testing.T) {
 	})
 }
 
+// TestAGuess of a gateway's, that a port is for clients, costs them two minutes where it
+// is wrong; a port that is pinned is no guess.
+func TestAGuess(t *testing.T) {
+	root := t.TempDir()
+	for _, d := range []string{filepath.Dir(paths.Resolv), paths.State, paths.Run} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, far := nstest.Cable(t, "eth7", "camera0")
+	camera := nstest.NewHost(t, far)
+	key := identity.New()
+	l, _ := run(t, lan.Config{Role: model.RoleGateway, Network: key.Public(), Node: key.Public(), Root: root, Underlay: "mesh7"})
+	t.Cleanup(func() { // the namespace is all tests'
+		if br, err := netlink.LinkByName(paths.ClientBridge); err == nil {
+			_ = netlink.LinkDel(br)
+		}
+	})
+	if err := bridge.Ports(paths.ClientBridge).Enslave("eth7"); err != nil {
+		t.Fatal(err)
+	}
+	script := filepath.Join(t.TempDir(), "configure")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" = bound ] || exit 0\necho \"lease $lease\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	asks := func() string {
+		t.Helper()
+		return strings.TrimSpace(camera.Start(t, "udhcpc", "-f", "-q", "-i", "camera0", "-s", script, "-t", "100", "-T", "1").Await("lease", patience))
+	}
+	w := lan.Wanted{Name: "gw", Clients: paths.ClientsGateway, Ports: []string{"eth7"}}
+	l.Set(w)
+	if got := asks(); got != "43200" {
+		t.Errorf("at a port that is pinned: a lease of %s s, want 43200", got)
+	}
+	w.Trial = w.Ports
+	l.Set(w)
+	eventually(t, "a lease of 120 s at a port that nobody has pinned", func() (string, bool) {
+		got := asks()
+		return got, got == "120"
+	})
+}
+
 // TestAPhone is served by a node that no gateway is in reach of: it gets addresses,
 // finds the node by name, and reaches nothing that it is not meant to.
 func TestAPhone(t *testing.T) {

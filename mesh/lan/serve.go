@@ -23,6 +23,37 @@ const (
 	nodeLease   = 7 * 24 * time.Hour
 )
 
+// A gateway's port serves clients when nothing else was found there. If its server
+// upstream was only slow to start, those who were given an address meanwhile have one
+// that leads nowhere, until they ask again. So in the first hour of such a port leases
+// are as short as they may be: clients do not notice, and have one of the usual length
+// a minute after the hour is over.
+const (
+	trialFor   = time.Hour
+	trialLease = server.ShortestLease
+)
+
+// lengthOfLease is how long clients have an address that they get now. l.mu is held.
+func (l *LAN) lengthOfLease(now time.Time) time.Duration {
+	if now.Before(l.trial) {
+		return trialLease
+	}
+	return clientLease
+}
+
+// setLease has the clients' server go by that.
+func (l *LAN) setLease(now time.Time) {
+	l.mu.Lock()
+	s, d := l.leases[paths.ClientBridge], l.lengthOfLease(now)
+	l.mu.Unlock()
+	if s == nil {
+		return
+	}
+	if err := s.SetLease(d); err != nil {
+		panic("lan: " + err.Error()) // of two that are constant
+	}
+}
+
 // of is what the services on br0 depend on.
 type of struct {
 	ports   bool // there are some
@@ -180,6 +211,9 @@ func (l *LAN) newServer(c server.Config) (*server.Server, error) {
 	defer l.reserving.Unlock()
 	l.mu.Lock()
 	c.Reservations = within(c.Address.Masked(), l.reserved)
+	if c.Iface == paths.ClientBridge {
+		c.Lease = l.lengthOfLease(time.Now())
+	}
 	l.mu.Unlock()
 	s, err := server.New(c)
 	if err != nil {

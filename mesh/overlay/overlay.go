@@ -120,11 +120,13 @@ type Device struct {
 	want  []Peer
 	peers map[[32]byte]Peer // as WireGuard has them: one for each key; while they change, as they are to be
 	moved map[[32]byte]bool // next keys that are in use already
-	// inherited are the peers that an earlier process left in the kernel. Those
-	// that are still wanted keep their sessions.
-	inherited [][32]byte
-	guarded   time.Time // when Guard looked last
-	guardErr  error     // and what it found
+	// unsure are keys of which it is not known how WireGuard has them, or whether: what an
+	// earlier process left in the kernel, and what a change that failed was about. They are
+	// set or removed with the next change; true: removed in any case, since that was due.
+	// Else a peer that is still wanted keeps its session.
+	unsure   map[[32]byte]bool
+	guarded  time.Time // when Guard looked last
+	guardErr error     // and what it found
 }
 
 // ErrLost is wrapped when the interface has gone from the kernel.
@@ -140,7 +142,7 @@ func Open(cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{cfg: cfg, backend: b, kernel: kernel, peers: map[[32]byte]Peer{}, moved: map[[32]byte]bool{}}
+	d := &Device{cfg: cfg, backend: b, kernel: kernel, peers: map[[32]byte]Peer{}, moved: map[[32]byte]bool{}, unsure: map[[32]byte]bool{}}
 	key, port := wgtypes.Key(cfg.Key), int(cfg.Port)
 	if err := b.configure(wgtypes.Config{PrivateKey: &key, ListenPort: &port}); err != nil {
 		return nil, errors.Join(fmt.Errorf("overlay: configure %s: %w", cfg.Name, err), b.close())
@@ -154,7 +156,7 @@ func Open(cfg Config) (*Device, error) {
 		return nil, errors.Join(fmt.Errorf("overlay: read %s: %w", cfg.Name, err), b.close())
 	}
 	for _, p := range live {
-		d.inherited = append(d.inherited, p.PublicKey)
+		d.unsure[p.PublicKey] = false
 	}
 	return d, nil
 }
@@ -187,16 +189,29 @@ func (d *Device) apply() error {
 			continue
 		}
 		if err := d.backend.configure(wgtypes.Config{Peers: step}); err != nil {
-			d.mu.Lock()
-			d.peers = map[[32]byte]Peer{} // unknown now; the next call sets all
-			d.mu.Unlock()
+			d.doubt(remove, add)
 			return fmt.Errorf("overlay: set %d peers: %w", len(step), err)
 		}
 	}
 	d.mu.Lock()
-	d.inherited = nil
+	clear(d.unsure)
 	d.mu.Unlock()
 	return nil
+}
+
+// doubt takes down what a change was about that failed, at whatever peer of it: all of it
+// is due again. Without that a revoked peer would stay whose removal failed once.
+func (d *Device) doubt(remove, add []wgtypes.PeerConfig) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range remove {
+		d.unsure[p.PublicKey] = true
+	}
+	for _, p := range add {
+		if _, is := d.unsure[p.PublicKey]; !is {
+			d.unsure[p.PublicKey] = false
+		}
+	}
 }
 
 // plan takes the peers that are wanted for those that WireGuard has, and returns what
@@ -209,10 +224,11 @@ func (d *Device) plan() (remove, add []wgtypes.PeerConfig) {
 	for _, p := range peers {
 		want[p.Key] = p
 		old, known := d.peers[p.Key]
-		if known && old.equal(p) {
+		due, unsure := d.unsure[p.Key]
+		if known && old.equal(p) && !unsure {
 			continue
 		}
-		if known && old.Incarnation != p.Incarnation {
+		if due || known && old.Incarnation != p.Incarnation {
 			remove = append(remove, wgtypes.PeerConfig{PublicKey: p.Key, Remove: true})
 		}
 		add = append(add, p.config())
@@ -222,8 +238,9 @@ func (d *Device) plan() (remove, add []wgtypes.PeerConfig) {
 			remove = append(remove, wgtypes.PeerConfig{PublicKey: key, Remove: true})
 		}
 	}
-	for _, key := range d.inherited {
-		if _, ok := want[key]; !ok {
+	for key := range d.unsure {
+		_, wanted := want[key]
+		if _, known := d.peers[key]; !wanted && !known {
 			remove = append(remove, wgtypes.PeerConfig{PublicKey: key, Remove: true})
 		}
 	}

@@ -20,6 +20,10 @@ import (
 // of others, but whoever plugged it in must be told why nobody joins. It outlives
 // the turns of an uplink that finds no server again and again, so that this is
 // told once.
+//
+// A port that carried the mesh before is no such network of others: a server was
+// there while the members were not. It answers those who greet, and goes back to the
+// mesh when one of them proves itself.
 type behind struct {
 	*port
 	heard map[proof.MAC]*greeted
@@ -32,24 +36,26 @@ type greeted struct{ first, last time.Time }
 // advice ends what is said of members behind an uplink.
 const advice = "the mesh needs a port of its own, or pin [ports]"
 
-// run takes no part in any proof: it sends nothing, and a member is
-// only whoever greets with the mesh's secret.
-func (b *behind) run(ctx context.Context, link netlink.Link) {
+// run calls back when the mesh is to have the port again. Elsewhere it takes no part
+// in any proof: it sends nothing, and a member is only whoever greets with the mesh's
+// secret.
+func (b *behind) run(ctx context.Context, link netlink.Link, back func()) {
 	for ctx.Err() == nil {
-		if err := b.listen(ctx, link); err != nil && ctx.Err() == nil {
+		if err := b.listen(ctx, link, back); err != nil && ctx.Err() == nil {
 			b.log.Info("members behind the uplink are not heard, will try again", "err", err)
 		}
 		sleep(ctx, b.ps.timing.retry)
 	}
 }
 
-func (b *behind) listen(ctx context.Context, link netlink.Link) error {
+func (b *behind) listen(ctx context.Context, link netlink.Link, back func()) error {
 	a := link.Attrs()
 	if len(a.HardwareAddr) != 6 {
 		return fmt.Errorf("port %s: expected a MAC address of 6 octets, got %d", b.name, len(a.HardwareAddr))
 	}
+	mac := proof.MAC(a.HardwareAddr)
 	ctx, cancel := context.WithCancel(ctx)
-	w, err := listen(ctx, b.index, b.name, proof.MAC(a.HardwareAddr), false)
+	w, err := listen(ctx, b.index, b.name, mac, false)
 	if err != nil {
 		cancel()
 		return err
@@ -61,7 +67,16 @@ func (b *behind) listen(ctx context.Context, link netlink.Link) error {
 	}()
 	check := time.NewTicker(b.ps.timing.stray / 2)
 	defer check.Stop()
+	due := time.NewTimer(0)
+	defer due.Stop()
+	engine := b.prover(mac, time.Now())
 	for {
+		if b.past().Mesh {
+			if b.answer(w, engine) {
+				back()
+			}
+			due.Reset(time.Until(engine.Next()))
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -70,10 +85,32 @@ func (b *behind) listen(ctx context.Context, link netlink.Link) error {
 				return fmt.Errorf("read from port %s: %w", b.name, w.err)
 			}
 			b.take(time.Now(), f)
+			if b.past().Mesh && !b.ps.reached(f.from) {
+				engine.Handle(time.Now(), f.from, f.to, f.payload)
+			}
+		case <-due.C:
+			engine.Advance(time.Now())
 		case <-check.C:
 			b.tell(time.Now())
 		}
 	}
+}
+
+// answer sends what the proof has to say to those who have greeted, and nothing to all:
+// who does not know the mesh's secret hears nothing. It tells whether there is a member
+// that no other port leads to.
+func (b *behind) answer(w *wire, engine *proof.Engine) bool {
+	frames, _ := engine.Take()
+	engine.Heard() // keys are agreed on where the mesh is
+	for _, f := range frames {
+		if f.To == proof.Broadcast {
+			continue
+		}
+		if err := w.send(f); err != nil {
+			b.log.Debug("a member behind the uplink is not answered", "peer", f.To, "err", err) // it greets again
+		}
+	}
+	return slices.ContainsFunc(engine.Members(), func(m proof.Member) bool { return !b.ps.reached(m.MAC) })
 }
 
 func (b *behind) take(now time.Time, f received) {

@@ -39,6 +39,9 @@ func (s *search) carries() bool { return s.bare.in || s.secure.in }
 func (s *search) carry(now time.Time) error {
 	clear, secured := s.keys.Clear(), s.keys.Secured()
 	s.review = time.Time{}
+	if len(clear)+len(secured) > 0 {
+		s.remember(Past{Mesh: true})
+	}
 	for _, h := range [...]struct {
 		*half
 		needed, other bool
@@ -64,6 +67,7 @@ func (s *search) carry(now time.Time) error {
 
 func (s *search) enslave(h *half) error {
 	s.discover()
+	s.offered = false
 	if h == &s.bare {
 		if err := widen(s.link, 0); err != nil {
 			s.log.Info("adapter keeps its frame size, batman-adv will split frames", "err", err)

@@ -25,20 +25,21 @@ func (s *search) mayServe() bool {
 
 // serveAt returns when a port that has been alone for as long is given to clients.
 func (s *search) serveAt(now time.Time) (time.Time, bool) {
-	if !s.mayServe() {
+	if !s.mayServe() || s.alone.IsZero() || s.offered {
 		return time.Time{}, false
-	}
-	if !s.hasCable() {
-		s.alone = time.Time{}
-		return time.Time{}, false
-	}
-	if s.alone.IsZero() {
-		s.alone = now
 	}
 	if twin := s.twin.Add(s.ps.timing.silent); !s.twin.IsZero() && now.Before(twin) {
 		return twin, true // looked at again
 	}
-	return s.alone.Add(s.ps.timing.client), true
+	wait := s.ps.timing.client
+	if s.past().Uplink { // its server may be slower to start than this device
+		wait = s.ps.timing.loyal
+	}
+	at := s.alone.Add(wait)
+	if at.Before(s.later) {
+		at = s.later
+	}
+	return at, true
 }
 
 // hearTwin takes note of another port of this device on the same network. Both in one
@@ -74,7 +75,7 @@ func (s *search) serveClients(ctx context.Context) error {
 	if err := filter.Open(s.name); err != nil {
 		return err
 	}
-	s.client = true
+	s.client, s.served = true, time.Now()
 	s.set(Client, "")
 	return nil
 }

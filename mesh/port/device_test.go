@@ -55,6 +55,7 @@ type carrier struct {
 	log  chan string
 
 	kernel kernel // of the device: whether it has MACsec is not left to the host
+	hurry  func(*timing)
 }
 
 func (c *carrier) Enslave(iface string) error {
@@ -126,7 +127,7 @@ type option func(*Config)
 func start(t *testing.T, k byte, ifaces []string, options ...option) *device {
 	t.Helper()
 	d := &device{
-		t: t, carrier: &carrier{held: map[string]bool{}, log: make(chan string, 99), kernel: noMACsec{}},
+		t: t, carrier: &carrier{held: map[string]bool{}, log: make(chan string, 99), kernel: noMACsec{}, hurry: func(*timing) {}},
 		events: make(chan model.Event, 999), ended: make(chan struct{}),
 	}
 	c := Config{
@@ -150,10 +151,11 @@ func start(t *testing.T, k byte, ifaces []string, options ...option) *device {
 			Lost: 4 * time.Second, Resend: 50 * time.Millisecond, Hold: 500 * time.Millisecond,
 		},
 		leave: 500 * time.Millisecond, retry: 100 * time.Millisecond, carrier: 200 * time.Millisecond, settle: 10 * time.Millisecond,
-		client: 300 * time.Millisecond, stray: 500 * time.Millisecond, silent: 2 * time.Second,
+		client: 300 * time.Millisecond, loyal: time.Hour, proved: 100 * time.Millisecond, lasting: time.Hour, forget: 2 * time.Hour, stray: 500 * time.Millisecond, silent: 2 * time.Second,
 		idle: 300 * time.Millisecond, poll: 100 * time.Millisecond,
 		keys: sak.Timing{Resend: 50 * time.Millisecond, Hurry: 500 * time.Millisecond, Grace: 100 * time.Millisecond},
 	}
+	d.carrier.hurry(&ps.timing)
 	d.Ports = ps
 	ctx, cancel := context.WithCancel(t.Context())
 	d.cancel = cancel
@@ -229,6 +231,11 @@ func pin(iface, role string) option {
 
 func gateway(u *upstream) option {
 	return func(c *Config) { c.Gateway, c.Upstream = true, u }
+}
+
+// hurried has a device in another hurry.
+func hurried(f func(*timing)) option {
+	return func(c *Config) { c.Carrier.(*carrier).hurry = f }
 }
 
 // admitted tells whether a batman frame from that source reaches the inner side

@@ -6,8 +6,10 @@
 // keys that the members hand to each other (package sak). A member whose kernel
 // has none says so, and to that one alone the bare port carries the mesh. On a
 // gateway a port that hears a DHCP server becomes the uplink; members that are
-// heard behind it are told of, but the mesh never runs there. A port where there
-// is neither is given to clients. The network's configuration can pin every role.
+// heard behind it are told of, but the mesh does not run there, unless the port
+// carried it before. A port where there is neither is given to clients. What a port
+// proved to be before is waited for longer (Past). The network's configuration can
+// pin every role.
 //
 // When halo-mesh stops, ports stay as they are, filters included, so that a
 // restart of the process does not tear the mesh apart; the next start closes
@@ -57,6 +59,7 @@ const (
 	EventRefused = "mesh.port.refused" // fields peer, mac
 	EventFailed  = "mesh.port.failed"
 	EventBehind  = "mesh.port.behind" // field mac: members that only the uplink leads to
+	EventBack    = "mesh.port.back"   // an uplink that carried the mesh before is the mesh's again
 	EventClear   = "mesh.port.clear"  // fields peer, mac: a member is reached in the clear
 )
 
@@ -96,6 +99,7 @@ type Config struct {
 	Guests   Bridge   // into the mesh; nil: there is none
 	Upstream Upstream // nil: no port may be an uplink
 	Gateway  bool     // ports that are not pinned may become uplinks
+	Memory   Memory   // of what a gateway's ports have proved to be; nil: nothing is remembered
 	// Physical tells which links are ports; nil: those of Ethernet adapters.
 	Physical func(netlink.Link) bool
 	// Address returns the address that a port's MACsec interface sends from, which
@@ -130,6 +134,10 @@ type timing struct {
 	retry   time.Duration // after a failure of the system
 	carrier time.Duration // how long an uplink's cable may be out
 	settle  time.Duration // after a change of links, for more of them
+	loyal   time.Duration // how long a port is for what it proved to be alone
+	proved  time.Duration // after which an uplink has a lease for certain: the client gives up sooner
+	lasting time.Duration // after which another role of a port's is no passing one
+	forget  time.Duration // after which an uplink carries the mesh no more than any other
 	stray   time.Duration // how long members greet behind an uplink until that is said
 	silent  time.Duration // how long they don't until they are forgotten
 	idle    time.Duration // how long an interface stays in the mesh that the members do not need, while they need the other
@@ -156,7 +164,7 @@ func New(c Config) (*Ports, error) {
 	return &Ports{
 		c:      c,
 		secret: proof.Derive(c.PSK, c.Network),
-		timing: timing{client: 15 * time.Second, leave: 3 * time.Minute, retry: 5 * time.Second, carrier: 10 * time.Second, settle: 200 * time.Millisecond, stray: 10 * time.Second, silent: 35 * time.Second, idle: 10 * time.Second, poll: 5 * time.Second},
+		timing: timing{client: 15 * time.Second, leave: 3 * time.Minute, retry: 5 * time.Second, carrier: 10 * time.Second, settle: 200 * time.Millisecond, loyal: 10 * time.Minute, proved: 2 * time.Minute, lasting: time.Hour, forget: 7 * 24 * time.Hour, stray: 10 * time.Second, silent: 35 * time.Second, idle: 10 * time.Second, poll: 5 * time.Second},
 		kernel: macsecKernel{},
 		ports:  make(map[int]*port),
 	}, nil

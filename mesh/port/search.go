@@ -30,7 +30,10 @@ type search struct {
 	review   time.Time // when one of them may leave the mesh; zero: none
 	client   bool      // in the bridge of clients
 	twin     time.Time // when another port of this device was heard last: both are on one network
-	alone    time.Time // since when a port with a cable has found nobody; zero: no cable
+	served   time.Time // since when it is
+	alone    time.Time // since when a port with a cable has found no member; zero: no cable, or one was there
+	offered  bool      // a server upstream answered, which is not believed yet: see waits
+	later    time.Time // clients are not served before: it is asked for a server once more
 	deserted time.Time // when the last member was lost; zero while there is one
 	mute     bool      // sending fails
 
@@ -132,25 +135,73 @@ func (s *search) prepare(ctx context.Context) error {
 		return err
 	}
 	s.wire = w
-	s.engine = proof.New(proof.Config{
-		Key: s.ps.c.Key, Network: s.ps.c.Network, Secret: s.ps.secret, MAC: mac,
-		Admit: s.ps.c.Admit, Timing: s.ps.timing.proof,
-	}, now)
+	s.engine = s.prover(mac, now)
 	switch {
 	case s.carries():
 		s.set(Mesh, "waiting for members to prove themselves again")
 	case adopt: // an earlier run has put it there: clients go on
-		s.client = true
+		s.client, s.served = true, now
 		s.set(Client, "")
+	case s.past().Uplink:
+		s.set(Searching, fmt.Sprintf("it led upstream before: without a server of DHCP it serves clients after %s", s.ps.timing.loyal))
 	default:
 		s.set(Searching, "")
 	}
 	if seek {
-		s.found = make(chan error, 1)
-		ctx, s.discover = context.WithCancel(ctx)
-		go func() { s.found <- s.ps.c.Upstream.Discover(ctx, s.name) }()
+		s.seek(ctx)
 	}
 	return nil
+}
+
+// seek asks for a server upstream.
+func (s *search) seek(ctx context.Context) {
+	s.discover() // what has ended before has nothing to stop any more
+	found := make(chan error, 1)
+	ctx, s.discover = context.WithCancel(ctx)
+	s.found = found
+	go func() { found <- s.ps.c.Upstream.Discover(ctx, s.name) }()
+}
+
+// hold leaves a server upstream waiting, since the port carried the mesh before. What
+// this device would give to clients there would be at odds with what the server does.
+func (s *search) hold(ctx context.Context) error {
+	s.offered = true
+	if s.client {
+		if err := s.leaveClients(filter.Policy{DHCP: true}); err != nil {
+			return err
+		}
+		if err := s.relisten(ctx, false); err != nil {
+			return err
+		}
+	}
+	s.log.Warn("a server of DHCP answers where the mesh was", "wait", s.ps.timing.loyal)
+	s.set(Searching, fmt.Sprintf("a server of DHCP answers, but the port carried the mesh: it leads upstream if no member comes within %s", s.ps.timing.loyal))
+	return nil
+}
+
+// seekAgain lets go of a server that was left waiting, and asks who is there now.
+func (s *search) seekAgain(ctx context.Context, now time.Time) {
+	s.offered, s.later = false, now.Add(s.ps.timing.client)
+	s.set(Searching, "")
+	s.seek(ctx)
+}
+
+// countAlone takes note of when the port came to have a cable and no member.
+func (s *search) countAlone(now time.Time) {
+	switch {
+	case !s.hasCable() || s.keys != nil || s.carries():
+		s.alone = time.Time{}
+	case s.alone.IsZero():
+		s.alone = now
+	}
+}
+
+// prover proves the membership of this device on the port, and that of others.
+func (p *port) prover(mac proof.MAC, now time.Time) *proof.Engine {
+	return proof.New(proof.Config{
+		Key: p.ps.c.Key, Network: p.ps.c.Network, Secret: p.ps.secret, MAC: mac,
+		Admit: p.ps.c.Admit, Timing: p.ps.timing.proof,
+	}, now)
 }
 
 func (s *search) loop(ctx context.Context) (upstream bool, err error) {
@@ -163,6 +214,7 @@ func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 			return false, err
 		}
 		now := time.Now()
+		s.countAlone(now)
 		due := s.due()
 		if !s.deserted.IsZero() {
 			leave := s.deserted.Add(s.ps.timing.leave)
@@ -173,6 +225,13 @@ func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 				due = leave
 			}
 		}
+		if s.offered {
+			if until, waits := s.waits(now); !waits {
+				s.seekAgain(ctx, now)
+			} else if until.Before(due) {
+				due = until
+			}
+		}
 		if serve, ok := s.serveAt(now); ok {
 			if !now.Before(serve) {
 				if err := s.serveClients(ctx); err != nil {
@@ -180,6 +239,13 @@ func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 				}
 			} else if serve.Before(due) {
 				due = serve
+			}
+		}
+		if past := s.past(); s.client && past.Uplink {
+			if forget := s.served.Add(s.ps.timing.lasting); !now.Before(forget) {
+				s.remember(Past{Mesh: past.Mesh})
+			} else if forget.Before(due) {
+				due = forget
 			}
 		}
 		timer.Reset(due.Sub(now))
@@ -202,6 +268,9 @@ func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 			switch {
 			case s.hasCable():
 				s.engine.Wake(time.Now())
+				if s.offered { // by somebody on another cable
+					s.seekAgain(ctx, time.Now())
+				}
 			case s.client: // whoever is plugged in next may be somebody else
 				return false, s.leaveClients(filter.Policy{})
 			}
@@ -212,14 +281,19 @@ func (s *search) loop(ctx context.Context) (upstream bool, err error) {
 			}
 		case err := <-s.found:
 			s.found = nil
-			if err == nil && !s.carries() {
-				if s.client {
-					return true, s.leaveClients(filter.Policy{DHCP: true})
-				}
-				return true, nil
-			}
-			if err != nil && !errors.Is(err, context.Canceled) {
+			_, waits := s.waits(time.Now())
+			switch {
+			case err != nil && !errors.Is(err, context.Canceled):
 				return false, err
+			case err != nil || s.carries():
+			case waits:
+				if err := s.hold(ctx); err != nil {
+					return false, err
+				}
+			case s.client:
+				return true, s.leaveClients(filter.Policy{DHCP: true})
+			default:
+				return true, nil
 			}
 		}
 	}

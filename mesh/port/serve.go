@@ -167,7 +167,8 @@ func (p *port) admitAll(link netlink.Link) error {
 }
 
 // uplink serves the port as uplink until upstream is lost: it says so itself,
-// or the cable stays out, after which another network may be at its end.
+// or the cable stays out, after which another network may be at its end; or, where
+// the port carried the mesh before, until a member proves itself.
 func (p *port) uplink(ctx context.Context, link netlink.Link) error {
 	if err := p.noClients(); err != nil {
 		return err
@@ -180,12 +181,19 @@ func (p *port) uplink(ctx context.Context, link netlink.Link) error {
 	defer cancel(nil)
 	var watch sync.WaitGroup
 	watch.Go(func() { p.watchCable(ctx, cancel) })
-	watch.Go(func() { p.stray.run(ctx, link) })
+	watch.Go(func() { p.stray.run(ctx, link, func() { cancel(errMembers) }) })
+	watch.Go(func() { p.keepPast(ctx) })
 	err := p.ps.c.Upstream.Run(ctx, p.name)
-	unplugged := errors.Is(context.Cause(ctx), errUnplugged)
+	cause := context.Cause(ctx)
 	cancel(nil)
 	watch.Wait()
-	if !unplugged {
+	if errors.Is(cause, errMembers) {
+		p.remember(Past{Mesh: true}) // or the server would be found again before they are
+		p.log.Warn("uplink is given back to the mesh", "err", errMembers)
+		p.notify(EventBack, model.Warning, fmt.Sprintf("port %s led upstream and carries the mesh again: %v; is there a server of DHCP among the nodes?", p.name, errMembers), nil)
+		return err
+	}
+	if !errors.Is(cause, errUnplugged) {
 		return err
 	}
 	p.log.Warn("uplink is lost", "err", errUnplugged)
@@ -203,7 +211,11 @@ func (p *port) uplink(ctx context.Context, link netlink.Link) error {
 	return nil
 }
 
-var errUnplugged = errors.New("the cable is out")
+// Why an uplink is none any more, besides what upstream says.
+var (
+	errUnplugged = errors.New("the cable is out")
+	errMembers   = errors.New("members proved themselves there, as they did before")
+)
 
 func (p *port) watchCable(ctx context.Context, cancel context.CancelCauseFunc) {
 	out := time.NewTimer(p.ps.timing.carrier)

@@ -100,6 +100,7 @@ var (
 	ErrReplay  = errors.New("request that was answered before")
 	ErrMember  = errors.New("request of somebody who is no member")
 	ErrNothing = errors.New("there is no later document for it")
+	ErrLater   = errors.New("request of somebody who says to have a later document") // a claim: it is not verified
 	ErrStale   = errors.New("answer to no open request")
 	ErrOld     = errors.New("answer with a document that is no later")
 	ErrOther   = errors.New("answer with a document for another member")
@@ -251,6 +252,9 @@ func (e *Engine) asked(now time.Time, b []byte) ([]byte, error) {
 	key := from.key
 	latest := profile.Document{Epoch: binary.BigEndian.Uint64(body[tagSize:]), Serial: binary.BigEndian.Uint64(body[tagSize+8:])}
 	own, ok := e.c.Document(key)
+	if latest.After(own) {
+		return nil, ErrLater
+	}
 	if !ok || !own.After(latest) || !own.Has(key) {
 		return nil, ErrNothing
 	}

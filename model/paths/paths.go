@@ -25,6 +25,7 @@ const (
 	RunAgent     = "/run/halo/agent"              // halo-agent's unacknowledged batches of this boot
 	RunCommands  = "/run/halo/agent/commands"     // which commands were begun, as Commands has it
 	RunOutputs   = "/run/halo/agent/outputs"      // which outputs are not in their safe state
+	RunChips     = "/run/halo/agent/chip-outputs" // which outputs of chips are driven
 	RunLEDs      = "/run/halo/agent/leds"         // what the LEDs showed before they blink
 	Resolv       = "/tmp/resolv.conf"             // gokrazy links /etc/resolv.conf to it
 	Upstreams    = "/run/halo/resolv.conf"        // name servers of the uplinks, which the server asks to which Resolv points
@@ -45,6 +46,7 @@ const (
 	Evidence     = "epoch-evidence" // the gateway's message that showed the highest epoch
 	Clock        = "clock"
 	StoodDown    = "stood-down"    // a gateway has stood down for another one with its key
+	PortPasts    = "ports"         // what a gateway's Ethernet ports have proved to be
 	Timeline     = "timeline.json" // the last recoveries, mesh/timeline
 	Restarts     = "restarts"      // that halo-mesh has asked for, since a driver hung
 	Peers        = "peers.json"
@@ -86,6 +88,7 @@ const (
 	VaultOverlayKey = "overlay-key"
 	VaultProfile    = "mesh-profile"
 	VaultStoodDown  = "stood-down"
+	VaultPortPasts  = "ports"
 )
 
 // Sockets on which a node's processes answer each other: HTTP with JSON.

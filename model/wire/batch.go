@@ -56,12 +56,33 @@ func (b Batch) Encode(s Schema) ([]byte, error) {
 		}
 	}
 	id := s.ID()
-	out, err := encoding.Marshal(envelope{Version: Version, Boot: b.Boot, Seq: b.Seq, Schema: id[:], Flags: flags, Columns: packColumns(b.Reports, len(s.Metrics))})
+	return envelope{Version: Version, Boot: b.Boot, Seq: b.Seq, Schema: id[:], Flags: flags, Columns: packColumns(b.Reports, len(s.Metrics))}.encode(b.BatchID)
+}
+
+// Rename returns an encoded batch under another name, else as it is.
+func Rename(data []byte, id BatchID) ([]byte, error) {
+	if _, _, err := open(data); err != nil {
+		return nil, err
+	}
+	if err := id.check(); err != nil {
+		return nil, err
+	}
+	var e envelope
+	if err := decoding.Unmarshal(data[:len(data)-sumSize], &e); err != nil {
+		return nil, fmt.Errorf("batch %v: %w", id, err)
+	}
+	e.Boot, e.Seq = id.Boot, id.Seq
+	return e.encode(id)
+}
+
+// encode returns the envelope as octets, with its checksum.
+func (e envelope) encode(id BatchID) ([]byte, error) {
+	out, err := encoding.Marshal(e)
 	if err != nil {
-		return nil, fmt.Errorf("batch %v: %w", b.BatchID, err)
+		return nil, fmt.Errorf("batch %v: %w", id, err)
 	}
 	if len(out)+sumSize > MaxBatch {
-		return nil, fmt.Errorf("batch %v: %w: expected at most %d octets, got %d", b.BatchID, ErrTooLarge, MaxBatch, len(out)+sumSize)
+		return nil, fmt.Errorf("batch %v: %w: expected at most %d octets, got %d", id, ErrTooLarge, MaxBatch, len(out)+sumSize)
 	}
 	return binary.BigEndian.AppendUint32(out, crc32.Checksum(out, castagnoli)), nil
 }

@@ -163,6 +163,38 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestRename changes a batch's name and nothing else.
+func TestRename(t *testing.T) {
+	s := schemaOf(2)
+	b := batchOf(s, []int64{1, 2}, []int64{1, 2}, []int64{3, 4})
+	data, err := b.Encode(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := b
+	want.BatchID = ID(1<<40, 7)
+	wanted, err := want.Encode(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Rename(data, want.BatchID)
+	if err != nil || !bytes.Equal(got, wanted) {
+		t.Errorf("got %x, %v, want %x", got, err, wanted)
+	}
+	if back, err := Rename(got, b.BatchID); err != nil || !bytes.Equal(back, data) {
+		t.Errorf("and back: got %x, %v, want %x", back, err, data)
+	}
+	data[len(data)/2] ^= 1
+	if _, err := Rename(data, want.BatchID); !errors.Is(err, ErrMalformed) {
+		t.Errorf("of a damaged one: got %v", err)
+	}
+	for _, id := range []BatchID{ID(0, 1), ID(1, 0), ID(MaxCounter+1, 1)} {
+		if _, err := Rename(wanted, id); !errors.Is(err, ErrMalformed) {
+			t.Errorf("as %v: got %v", id, err)
+		}
+	}
+}
+
 func TestFloats(t *testing.T) {
 	s := Schema{Metrics: []Metric{NewMetric("gps.fix.lat_deg", "deg", ScaleFloat), NewMetric("a.b.c", "V", 1), NewMetric("a.b.d", "B", -3)}}
 	b := Batch{Header: Header{BatchID: ID(1, 1), Schema: s.ID(), Clock: model.ClockGPS}, Reports: []Report{

@@ -20,7 +20,7 @@ func (h Hello) check() error {
 		return malformed("hello: expected a key of %d octets, got %d", ed25519.PublicKeySize, len(h.Key))
 	case len(h.Signature) != ed25519.SignatureSize:
 		return malformed("hello: expected a signature of %d octets, got %d", ed25519.SignatureSize, len(h.Signature))
-	case h.Boot < 1 || h.Boot > maxCounter:
+	case h.Boot < 1 || h.Boot > MaxCounter:
 		return malformed("hello: expected a boot counter of 1 to 2^53-1, got %d", h.Boot)
 	case h.Interval > MaxInterval:
 		return malformed("hello: expected an interval of at most %d s, got %d", MaxInterval, h.Interval)
@@ -40,6 +40,9 @@ func (w Welcome) check() error {
 	}
 	if len(w.Schemas) > MaxSchemas {
 		return malformed("welcome: expected at most %d schemas, got %d", MaxSchemas, len(w.Schemas))
+	}
+	if w.Boot > MaxCounter {
+		return malformed("welcome: expected a boot counter of at most 2^53-1, got %d", w.Boot)
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ func (i CommandID) After(o CommandID) bool {
 }
 
 func (i CommandID) check() error {
-	if i.Epoch > maxCounter || i.Number < 1 || i.Number > maxCounter {
+	if i.Epoch > MaxCounter || i.Number < 1 || i.Number > MaxCounter {
 		return malformed("command: expected an epoch of at most 2^53-1 and a number from 1 to that, got %v", i)
 	}
 	return nil
@@ -126,7 +126,7 @@ func (o Order) check() error {
 	switch {
 	case len(o.Node) > maxCode || len(o.Session) != SessionSize:
 		return malformed("order: expected a node and a session of %d octets, got %d and %d", SessionSize, len(o.Node), len(o.Session))
-	case o.Epoch > maxCounter || o.ID.Epoch > o.Epoch:
+	case o.Epoch > MaxCounter || o.ID.Epoch > o.Epoch:
 		return malformed("order: expected an epoch that is not before that of the command, got %d and %v", o.Epoch, o.ID)
 	case o.Deadline > maxMS || o.Limit < 1 || o.Limit > maxMS:
 		return malformed("order: expected a deadline and a limit of at most %d ms, got %d and %d", uint64(maxMS), o.Deadline, o.Limit)

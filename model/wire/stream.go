@@ -110,6 +110,11 @@ type Welcome struct {
 	Time    int64              `cbor:"1,keyasint"` // of the gateway, Unix milliseconds
 	Clock   model.ClockQuality `cbor:"2,keyasint"`
 	Schemas []SchemaID         `cbor:"3,keyasint,omitempty"` // that need not be sent
+	// Boot is the highest of which the gateway has a batch or an event of the node; 0: it
+	// has none, or does not tell. A node that has sent nothing in this start of its machine,
+	// and does not count a higher one, has lost count with its card: it names what it has
+	// by the next one, and begins the stream anew.
+	Boot uint64 `cbor:"4,keyasint,omitempty"`
 }
 
 // Codes of a refusal.

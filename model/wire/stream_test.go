@@ -27,6 +27,7 @@ func messages(t testing.TB) []Message {
 		Challenge{Nonce: bytes.Repeat([]byte{7}, NonceSize)},
 		Hello{Key: make([]byte, ed25519.PublicKeySize), Boot: 3, Version: "v1", Interval: 60, Signature: make([]byte, ed25519.SignatureSize)},
 		Welcome{Time: 1_800_000_000_000, Clock: model.ClockGPS, Schemas: []SchemaID{s.ID()}},
+		Welcome{Time: 1_800_000_000_000, Clock: model.ClockGPS, Boot: MaxCounter},
 		Refuse{Code: RefuseBatch, Text: "checksum", ID: &id},
 		Refuse{Code: RefuseRevoked},
 		SchemaMessage{s},
@@ -45,6 +46,7 @@ func messages(t testing.TB) []Message {
 			Sensors:   []model.SensorChip{{Bus: "fe804000.i2c", Address: 0x76, State: model.SensorOK, Chip: "bme280", Label: "bme280", Role: model.Sensor, IntervalS: 60, Params: map[string]float64{"a": 0.5}, Values: []model.SensorValue{{Metric: "i2c.bme280.temperature_c", Unit: "°C"}}}},
 			Templates: []model.NodeTemplate{{Name: "aht20", Digest: "1f", Problem: "aht20.toml:7: expected"}},
 		}},
+		InventoryMessage{"of a later release", model.Inventory{Sensors: make([]model.SensorChip, model.MaxSensors+1)}}, // refused where it is kept
 		InventoryWanted{},
 		EventMessage{model.Event{Boot: 1, Seq: 2, Time: time.UnixMilli(1_800_000_000_123).UTC(), Clock: model.ClockGateway, Kind: "mesh.port.proven", Severity: model.Info, Message: "eth0", Fields: map[string]string{"peer": "n-x"}}},
 		CommandMessage{Order: []byte{1, 2, 3}, Signature: make([]byte, ed25519.SignatureSize)},
@@ -147,6 +149,7 @@ func TestMessagesBeyondBoundsAreRefused(t *testing.T) {
 		{AbilitiesMessage{make([]model.Ability, MaxAbilities+1)}, "got 33"},
 		{AbilitiesMessage{[]model.Ability{{Kind: "reboot", Text: strings.Repeat("x", MaxText+1)}}}, "513"},
 		{Welcome{Clock: "sundial"}, "sundial"},
+		{Welcome{Clock: model.ClockGPS, Boot: MaxCounter + 1}, "2^53-1, got 9007199254740992"},
 		{Welcome{Clock: model.ClockGPS, Schemas: make([]SchemaID, MaxSchemas+1)}, "512 schemas, got 513"},
 		{Refuse{}, "code of 1 to 64"},
 		{Refuse{Code: "x", Text: strings.Repeat("x", MaxText+1)}, "513"},

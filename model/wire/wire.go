@@ -52,7 +52,7 @@ const (
 	MaxName    = 96       // octets of a metric's name
 	MaxUnit    = 16       // octets of a unit
 	MaxScale   = 12       // decimal places, either way
-	maxCounter = 1<<53 - 1
+	MaxCounter = 1<<53 - 1
 )
 
 // ErrMalformed is wrapped by every error about octets that are no valid batch,
@@ -80,7 +80,7 @@ func ID(boot, seq uint64) BatchID { return BatchID{Boot: boot, Seq: seq} }
 func (i BatchID) String() string { return fmt.Sprintf("%d.%d", i.Boot, i.Seq) }
 
 func (i BatchID) check() error {
-	if i.Boot < 1 || i.Boot > maxCounter || i.Seq < 1 || i.Seq > maxCounter {
+	if i.Boot < 1 || i.Boot > MaxCounter || i.Seq < 1 || i.Seq > MaxCounter {
 		return malformed("boot and seq: expected 1 to 2^53-1, got %v", i)
 	}
 	return nil

@@ -622,3 +622,29 @@ func FuzzHandle(f *testing.F) {
 		}
 	})
 }
+
+// TestAnotherLengthOfLeases holds for who comes, and for who comes back.
+func TestAnotherLengthOfLeases(t *testing.T) {
+	s, err := New(config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, now := client{mac: mac{2, 0, 0, 0, 0, 1}}, time.Now()
+	at := netip.MustParseAddr("10.43.7.12")
+	for _, d := range []time.Duration{ShortestLease, 12 * time.Hour} {
+		if err := s.SetLease(d); err != nil {
+			t.Fatal(err)
+		}
+		if l := s.e.bind(now, c, c.mac, at, ""); l.granted != d {
+			t.Errorf("a lease of %s, want %s", l.granted, d)
+		}
+	}
+	for _, bad := range []time.Duration{0, ShortestLease - 1, LongestLease + 1} {
+		if err := s.SetLease(bad); err == nil {
+			t.Errorf("leases of %s were accepted", bad)
+		}
+	}
+	if l := s.e.bind(now, c, c.mac, at, ""); l.granted != 12*time.Hour {
+		t.Errorf("after what was refused: a lease of %s", l.granted)
+	}
+}

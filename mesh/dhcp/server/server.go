@@ -236,6 +236,20 @@ func (s *Server) Reserve(list []Reservation) error {
 	return nil
 }
 
+// SetLease has addresses given for that long from now on. Who has one gets it for that
+// long when it is renewed.
+func (s *Server) SetLease(d time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.e.c
+	c.Lease = d
+	if err := c.check(); err != nil {
+		return err
+	}
+	s.e.c.Lease = d
+	return nil
+}
+
 // Check tells what is wrong with a configuration, as New does.
 func (c Config) Check() error {
 	c.timing = usual
