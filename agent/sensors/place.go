@@ -39,6 +39,7 @@ type place struct {
 	hushed     bool              // it comes and goes: nobody is told
 	steady     int               // looks in a row at which it was there, while hushed
 	benched    bool              // it is not read because its bus does not work
+	notice     notice            // of a display
 }
 
 // Flapping: as often as that in an hour is told, and what comes and goes more often is
