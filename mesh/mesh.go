@@ -25,6 +25,7 @@ import (
 	"halo.internal/local"
 	"halo.internal/mesh/announce"
 	"halo.internal/mesh/api"
+	"halo.internal/mesh/batman"
 	"halo.internal/mesh/change"
 	"halo.internal/mesh/clock"
 	"halo.internal/mesh/doctor"
@@ -228,11 +229,10 @@ func Run(ctx context.Context, c Config) error {
 	m.lan.Begin()
 	m.startTimeline()
 	started, _ := m.bootReport() // without one, no slot can be named, and what is not there is no HaLow radio
-	turn, _ := m.startTurn()
 	m.keys = m.loadOverlayKey()
 	carried := m.bundle
 	carried.Mesh = m.startProfile()
-	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: turn, Network: m.net, Bundle: carried, HaLow: m.path(paths.HaLow(started.Slot)), Admit: m.shut.admit, Strange: m.strange, Found: m.found, Notify: m.noteUnderlay, Log: c.Log})
+	m.under = c.Underlay(UnderlayConfig{Key: m.id.Key, Turn: batman.Turn(m.id.BootCounter), Network: m.net, Bundle: carried, HaLow: m.path(paths.HaLow(started.Slot)), Admit: m.shut.admit, Strange: m.strange, Found: m.found, Notify: m.noteUnderlay, Log: c.Log})
 	c.Log.Info("halo-mesh runs", "node", m.id.Key.ID(), "role", c.Role, "network", m.bundle.Network, "boot", m.id.BootCounter)
 	if c.Role == model.RoleGateway {
 		return m.run(ctx, newGateway(m))
@@ -291,7 +291,6 @@ func (m *core) run(ctx context.Context, s side) error {
 	g.Go(func() error { return m.watchHealth(ctx, s) })
 	g.Go(func() error { return m.followAgent(ctx) })
 	g.Go(func() error { return m.vouch(ctx) })
-	g.Go(func() error { return m.keepTurn(ctx) })
 	g.Go(func() error { return m.keepMet(ctx, s.roll) })
 	g.Go(func() error { return followContacts(ctx, m.contact, contactAfter, s.greet) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {

@@ -48,12 +48,17 @@ func (c Config) ogmInterval() time.Duration {
 	return c.OGMInterval
 }
 
-// Turns is how many addresses an interface has that takes another one at a start:
-// batman-adv numbers its messages from a random number on, and whoever hears a
-// number far off under an address lets that pass once in 30 s
-// (BATADV_RESET_PROTECTION_MS of the kernel). A node that starts twice within that
-// would not be believed for as long, unless it has another address.
+// Turns is how many addresses an interface has, of which it takes another one at each
+// start of the machine. batman-adv numbers its messages from a random number on, and
+// whoever hears a number far off under an address lets that pass once in 30 s
+// (BATADV_RESET_PROTECTION_MS of the kernel): a node that starts twice within that
+// would not be believed for as long. And it numbers what is sent to all from one: of a
+// device that had sent no more than 64 of them, the others take as many of its next
+// life for those that they have had (BATADV_BCAST_MAX_AGE).
 const Turns = 4
+
+// Turn returns the turn of a start of the machine.
+func Turn(boot uint64) uint8 { return uint8((boot - 1) % Turns) }
 
 // MAC returns the address of a node's mesh interface, at a turn: locally
 // administered and derived from the identity, so that neither a restart nor a new
@@ -73,6 +78,16 @@ func Turned(own net.HardwareAddr, turn uint8) net.HardwareAddr {
 	mac := slices.Clone(own)
 	if turn %= Turns; turn > 0 {
 		mac[0] = (mac[0] | 0x02) ^ turn<<2
+	}
+	return mac
+}
+
+// AnyTurn returns what the addresses of one interface at all its turns have in common:
+// an address by which to know them, which none of them need be.
+func AnyTurn(own net.HardwareAddr) net.HardwareAddr {
+	mac := slices.Clone(own)
+	if mac[0]&0x02 != 0 {
+		mac[0] &^= (Turns - 1) << 2
 	}
 	return mac
 }

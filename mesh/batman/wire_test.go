@@ -262,6 +262,19 @@ func TestMAC(t *testing.T) {
 	}
 }
 
+func TestAnyTurn(t *testing.T) {
+	for _, node := range []identity.PublicKey{{1}, {2}, {3}} {
+		for turn := range uint8(Turns) {
+			if got, want := AnyTurn(MAC(node, turn)), AnyTurn(MAC(node, 0)); !bytes.Equal(got, want) {
+				t.Errorf("turn %d: expected %s, got %s", turn, want, got)
+			}
+		}
+	}
+	if a := hw(t, "0c:16:cf:00:00:01"); !bytes.Equal(AnyTurn(a), a) {
+		t.Error("an address that no turn has made is another's")
+	}
+}
+
 func TestTurned(t *testing.T) {
 	for _, own := range []string{"00:16:cf:00:00:01", "02:48:41:4c:00:00", "0e:ff:ff:ff:ff:ff"} {
 		seen := map[string]bool{}

@@ -9,6 +9,7 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/mesh/advert"
+	"halo.internal/mesh/batman"
 	"halo.internal/mesh/dhcp/server"
 	"halo.internal/mesh/listen"
 	"halo.internal/mesh/mdns"
@@ -94,7 +95,10 @@ func underlayLeases(l *LAN) server.Config {
 	return server.Config{
 		Iface: l.Underlay, Address: netip.PrefixFrom(paths.UnderlayGateway, paths.UnderlayNet.Bits()),
 		First: netip.MustParseAddr("10.41.1.0"), Last: netip.MustParseAddr("10.41.254.255"), Lease: nodeLease,
-		Options: server.Options{NTP: []netip.Addr{paths.UnderlayGateway}},
+		// A node that starts anew comes with another address of its mesh interface,
+		// and keeps its lease: others know it by that.
+		SameClient: batman.AnyTurn,
+		Options:    server.Options{NTP: []netip.Addr{paths.UnderlayGateway}},
 	}
 }
 

@@ -45,7 +45,6 @@ const (
 	Evidence     = "epoch-evidence" // the gateway's message that showed the highest epoch
 	Clock        = "clock"
 	StoodDown    = "stood-down"    // a gateway has stood down for another one with its key
-	Turn         = "turn"          // under which addresses others know this device
 	Timeline     = "timeline.json" // the last recoveries, mesh/timeline
 	Peers        = "peers.json"
 	OverlayKey   = "overlay-key"  // the overlay key that this device will have

@@ -35,7 +35,7 @@ func (m mac) String() string { return net.HardwareAddr(m[:]).String() }
 // alone; but anybody can send another's, and machines that are copies of each
 // other do.
 type client struct {
-	mac mac
+	mac mac    // as Config.SameClient has it
 	id  string // option 61 or empty, as it came
 }
 
@@ -43,6 +43,7 @@ type client struct {
 type lease struct {
 	addr    netip.Addr
 	client  client
+	mac     mac           // the one that it came with last
 	host    string        // hostname of the client
 	name    string        // unique, may be empty
 	granted time.Duration // from each time that it was given
@@ -114,6 +115,14 @@ func newEngine(c Config) *engine {
 	return e
 }
 
+// same returns the MAC by which the client with this one is known.
+func (e *engine) same(m mac) mac {
+	if e.c.SameClient == nil {
+		return m
+	}
+	return mac(e.c.SameClient(m[:]))
+}
+
 // reserve makes these the reservations there are.
 func (e *engine) reserve(list []Reservation) {
 	e.c.Reservations = list
@@ -123,7 +132,7 @@ func (e *engine) reserve(list []Reservation) {
 		if len(r.ClientID) > 0 {
 			e.byID[string(r.ClientID)] = r.Address
 		} else {
-			e.byMAC[mac(r.MAC)] = r.Address
+			e.byMAC[e.same(mac(r.MAC))] = r.Address
 		}
 	}
 	e.poolSize = int(number(e.c.Last)-number(e.c.First)) + 1
@@ -144,7 +153,7 @@ func (e *engine) holder(now time.Time, r Reservation) (who client, until time.Ti
 		if len(r.ClientID) > 0 {
 			return c.id == string(r.ClientID)
 		}
-		return c.mac == mac(r.MAC)
+		return c.mac == e.same(mac(r.MAC))
 	}
 	if l := e.byAddr[r.Address]; l != nil && !l.ended && now.Before(l.until) && !its(l.client) {
 		return l.client, l.until, true
@@ -321,7 +330,7 @@ func (e *engine) push(now time.Time, o *offer) {
 // hear is told of every ARP message from another host.
 func (e *engine) hear(now time.Time, h heard) {
 	for _, o := range e.offers {
-		if o.probing() && o.addr == h.addr && o.client.mac != h.mac {
+		if o.probing() && o.addr == h.addr && o.client.mac != e.same(h.mac) {
 			e.conflict(now, o, h.mac)
 			return
 		}
@@ -409,7 +418,7 @@ func (e *engine) duration(c client) time.Duration {
 }
 
 // bind gives the address to the client.
-func (e *engine) bind(now time.Time, c client, a netip.Addr, host string) *lease {
+func (e *engine) bind(now time.Time, c client, hw mac, a netip.Addr, host string) *lease {
 	d := e.duration(c)
 	delete(e.offers, c)
 	l := e.byClient[c]
@@ -426,10 +435,10 @@ func (e *engine) bind(now time.Time, c client, a netip.Addr, host string) *lease
 		l = &lease{addr: a, client: c, ended: true}
 		e.byAddr[a], e.byClient[c] = l, l
 	}
-	other := l.ended || l.host != host || l.name != name
+	other := l.ended || l.mac != hw || l.host != host || l.name != name
 	e.out.changed = e.out.changed || other || !l.heard
 	e.out.dirty = e.out.dirty || other || l.granted != d
-	l.host, l.name, l.granted, l.until, l.heard, l.ended = host, name, d, now.Add(d), true, false
+	l.mac, l.host, l.name, l.granted, l.until, l.heard, l.ended = hw, host, name, d, now.Add(d), true, false
 	e.expiry = sooner(e.expiry, l.until)
 	return l
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -176,6 +177,36 @@ func TestLeaseIsKept(t *testing.T) {
 	b.want(b.lease(2)[:8], "10.43.7.")
 	b.want(b.lease(1), a)
 	b.wantEvents()
+}
+
+func TestAClientThatComesWithAnotherMAC(t *testing.T) {
+	c := config()
+	c.SameClient = func(m net.HardwareAddr) net.HardwareAddr {
+		m = slices.Clone(m)
+		m[3] = 0 // hosts 65536 apart are one
+		return m
+	}
+	const again = 1 + 1<<16
+	c.Reservations = []Reservation{{MAC: hw(5 + 1<<16), Address: netip.MustParseAddr("10.43.7.15")}}
+	b := newBench(t, c)
+	a := b.lease(1, name("mast"))
+	probes := b.probes
+	b.want(b.lease(again, name("mast")), a)
+	b.want(fmt.Sprint(b.probes), fmt.Sprint(probes)) // it is the holder's
+	l := b.e.byAddr[netip.MustParseAddr(a)]
+	b.want(fmt.Sprint(l.mac, len(b.e.byAddr)), hw(again).String()+" 1")
+	b.want(b.lease(5), "10.43.7.15")
+	b.taken[netip.MustParseAddr("10.43.7.16")] = mac(hw(again + 1))
+	b.want(b.say(2, request, wish("10.43.7.16")), "ACK 10.43.7.16") // its own
+	b.want(b.sayFrom(1, again, dhcpv4.MessageTypeRelease, has(a), server(self)), "")
+	b.wantEvents()
+
+	// The file has the address that it came with, and one of its leases is enough.
+	s := Server{e: newEngine(c)}
+	list := []record{{netip.MustParseAddr(a), hw(again).String(), "", "mast", "mast", 3600, false}, {netip.MustParseAddr("10.43.7.12"), hw(1).String(), "", "mast", "", 3600, true}}
+	s.e.restore(b.now, list)
+	got, _ := decode(s.snapshot())
+	b.want(fmt.Sprint(got), fmt.Sprint(list[:1]))
 }
 
 func TestRequestsThatAreRefusedOrNotForUs(t *testing.T) {

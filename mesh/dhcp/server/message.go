@@ -45,7 +45,8 @@ func (e *engine) handle(now time.Time, in message) {
 		e.ignore(ignoredForm)
 		return
 	}
-	c := client{mac(m.ClientHWAddr), string(m.Options.Get(dhcpv4.OptionClientIdentifier))}
+	hw := mac(m.ClientHWAddr)
+	c := client{e.same(hw), string(m.Options.Get(dhcpv4.OptionClientIdentifier))}
 	switch {
 	case m.OpCode != dhcpv4.OpcodeBootRequest:
 		e.ignore(ignoredKind)
@@ -53,7 +54,7 @@ func (e *engine) handle(now time.Time, in message) {
 	case !m.GatewayIPAddr.IsUnspecified():
 		e.ignore(ignoredRelay)
 		return
-	case c.mac != in.from || c.mac[0]&1 != 0:
+	case hw != in.from || hw[0]&1 != 0:
 		e.ignore(ignoredForged)
 		return
 	case len(c.id) > maxClientID:
@@ -194,7 +195,7 @@ func (e *engine) decline(now time.Time, c client, m *dhcpv4.DHCPv4) {
 		e.forget(l)
 	}
 	e.setAside(now, c, a, map[string]string{"by": "client"},
-		c.mac.String()+" says that "+a.String()+" on "+e.c.Iface+" is in use by another host: take it out of the pool, or find that host")
+		m.ClientHWAddr.String()+" says that "+a.String()+" on "+e.c.Iface+" is in use by another host: take it out of the pool, or find that host")
 }
 
 // inform tells a host with an address of its own the rest.
@@ -214,7 +215,7 @@ func (e *engine) inform(now time.Time, source netip.Addr, m *dhcpv4.DHCPv4) {
 }
 
 func (e *engine) acknowledge(now time.Time, c client, a netip.Addr, m *dhcpv4.DHCPv4) {
-	l := e.bind(now, c, a, said(m))
+	l := e.bind(now, c, mac(m.ClientHWAddr), a, said(m))
 	e.reply(m, dhcpv4.MessageTypeAck, a, l.granted)
 }
 

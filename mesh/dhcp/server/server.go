@@ -66,6 +66,10 @@ type Config struct {
 	Reservations []Reservation
 	RapidCommit  bool // two messages instead of four, where a client asks for it (RFC 4039): only where no other server is
 
+	// SameClient returns the address under which a client is known that comes with
+	// another one now and then, so that it keeps its lease; nil: each is a client's own.
+	SameClient func(net.HardwareAddr) net.HardwareAddr
+
 	NameTaken func(string) bool // names that no client may have, such as those of nodes; may be nil
 	File      string            // keeps the leases over restarts; empty: nothing does
 	Notify    func(model.Event) // must not block; may be nil
@@ -274,7 +278,7 @@ func (s *Server) Watch() ([]Lease, <-chan struct{}) {
 	for _, l := range s.e.byAddr {
 		if !l.ended && now.Before(l.until) {
 			list = append(list, Lease{
-				Address: l.addr, MAC: l.client.mac.String(), ClientID: fmt.Sprintf("%x", l.client.id),
+				Address: l.addr, MAC: l.mac.String(), ClientID: fmt.Sprintf("%x", l.client.id),
 				Hostname: l.host, Name: l.name, Expires: now.Add(l.until.Sub(now)).Round(0), Heard: l.heard,
 				Reserved: s.e.reservation(l.client) == l.addr,
 			})

@@ -122,7 +122,7 @@ func (s *Server) snapshot() []byte {
 	slices.SortFunc(leases, byAge)
 	list := make([]record, len(leases))
 	for i, l := range leases {
-		list[i] = record{l.addr, l.client.mac.String(), hex.EncodeToString([]byte(l.client.id)), l.host, l.name, int64(l.granted / time.Second), l.ended}
+		list[i] = record{l.addr, l.mac.String(), hex.EncodeToString([]byte(l.client.id)), l.host, l.name, int64(l.granted / time.Second), l.ended}
 	}
 	return encode(list)
 }
@@ -162,13 +162,15 @@ func readBounded(path string) ([]byte, error) {
 func (e *engine) restore(now time.Time, list []record) {
 	for i, r := range list {
 		c, _ := r.client() // decode has looked
+		hw := c.mac
+		c.mac = e.same(hw)
 		if e.byClient[c] != nil || !e.allowed(c, r.Address) {
 			e.out.dirty = true
 			continue
 		}
 		granted := min(time.Duration(r.Seconds)*time.Second, LongestLease)
 		older := time.Duration(len(list)-i) * time.Microsecond // keeps the order
-		l := &lease{addr: r.Address, client: c, host: r.Hostname, name: r.Name, granted: granted, until: now.Add(granted - older), loaded: now, ended: r.Ended}
+		l := &lease{addr: r.Address, client: c, mac: hw, host: r.Hostname, name: r.Name, granted: granted, until: now.Add(granted - older), loaded: now, ended: r.Ended}
 		e.byAddr[l.addr], e.byClient[c] = l, l
 		if l.ended {
 			l.until, l.name = now.Add(-older), ""
