@@ -47,6 +47,7 @@ func TestAStartThatIsCountedTwice(t *testing.T) {
 		neighbour := NewNodeSide(other.config(a, net, 3), make([]byte, 32), 0, func(Heard) {})
 		neighbour.Others = func(n Node) { lives = append(lives, n.Stamp.Boot) }
 		defer life(t, neighbour.Run)()
+		synctest.Wait() // both listen, before anybody asks
 
 		for i, want := range []uint64{6, 7, 8} {
 			asked, lives = nil, nil
