@@ -36,7 +36,7 @@ func (a *app) busCommand() *cobra.Command {
 			return a.show(d, func(w io.Writer) error { return chipTable(w, d) })
 		}),
 	}
-	c.AddCommand(a.busSetCommand(), a.plugCommand("plug", "put a chip's cable back", true), a.plugCommand("unplug", "pull a chip's cable out: it forgets its settings", false), a.busFaultCommand(), a.stickCommand(), a.loseCommand())
+	c.AddCommand(a.busSetCommand(), a.plugCommand("plug", "put a chip's cable back", true), a.plugCommand("unplug", "pull a chip's cable out: it forgets its settings", false), a.busFaultCommand(), a.stickCommand(), a.loseCommand(), a.screenCommand())
 	return c
 }
 
@@ -60,6 +60,39 @@ func (a *app) busSetCommand() *cobra.Command {
 			return a.change(ctx, lab, args[0], bus.Change{Chip: &bus.ChipChange{Chip: args[1], Values: values}}, "bus set: %s of %s: %s", args[1], args[0], strings.Join(args[2:], " "))
 		}),
 	}
+}
+
+func (a *app) screenCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "screen MACHINE", Short: "show what a machine's displays show", Args: cobra.ExactArgs(1),
+		RunE: a.lab(func(ctx context.Context, lab *control.Client, args []string) error {
+			d, err := lab.Devices(ctx)
+			if err != nil {
+				return err
+			}
+			return screens(a.env.Stdout, d, args[0])
+		}),
+	}
+}
+
+// screens draws the displays of a machine.
+func screens(w io.Writer, d control.Devices, machine string) error {
+	found := false
+	for _, m := range d.Machines {
+		for _, c := range m.Chips {
+			if m.Machine != machine || c.Picture == nil {
+				continue
+			}
+			found = true
+			if _, err := fmt.Fprintf(w, "%s\n%s\n", c.Name, strings.Join(c.Picture, "\n")); err != nil {
+				return err
+			}
+		}
+	}
+	if !found {
+		return fmt.Errorf("%s has no display: halo-lab bus shows the chips", machine)
+	}
+	return nil
 }
 
 // numbers reads words such as temperature=31.5.

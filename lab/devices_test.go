@@ -49,6 +49,9 @@ func TestDevices(t *testing.T) {
 		t.Errorf("mended:\n%s", out)
 	}
 
+	out, _ = s.do(0, "bus", "screen", "node1")
+	s.mentions(out, "ssd1306@0/0x3c", "\u2800\u2800") // dark: nobody has set it up
+
 	s.do(0, "gpio", "set", "node1", "DOOR", "high")
 	s.do(0, "gpio", "press", "node1", "BUTTON", "--hold", "1ms")
 	for _, l := range s.devices().Machines[1].Lines {
@@ -76,6 +79,7 @@ func TestDevices(t *testing.T) {
 		{"bus stick node1 maybe", "expected on or off"},
 		{"bus stick node1 on --bus 7", "expected an I2C bus from 0 to 0"},
 		{"bus lose node1 some", "expected a number of transactions"},
+		{"bus screen node9", "node9 has no display"},
 		{"gpio set node1 HORN high", "expected one of BUTTON"},
 		{"gpio set node1 DOOR ajar", "expected high or low"},
 		{"gps set node1 lat=north", "lat: expected a number"},

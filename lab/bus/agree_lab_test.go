@@ -5,6 +5,8 @@ package bus_test
 import (
 	"errors"
 	"fmt"
+	"image"
+	"image/color"
 	"maps"
 	"math"
 	"os"
@@ -22,6 +24,7 @@ import (
 	"periph.io/x/devices/v3/bmxx80"
 	"periph.io/x/devices/v3/ina219"
 	"periph.io/x/devices/v3/mcp9808"
+	"periph.io/x/devices/v3/ssd1306"
 	"periph.io/x/devices/v3/tmp102"
 
 	"halo.internal/drivers/i2c"
@@ -154,6 +157,9 @@ type judged struct {
 }
 
 func same(name string) func(m) float64 { return func(set m) float64 { return set[name] } }
+
+// weight is an acceleration that is set in g.
+func weight(name string) func(m) float64 { return func(set m) float64 { return set[name] * 9.80665 } }
 
 var thermometer = map[string]func(m) float64{"temperature_c": same("temperature")}
 
@@ -310,6 +316,30 @@ var judgedChips = []judged{
 			return milli(c, map[string]string{"temperature_c": "temp1_input", "humidity_percent": "humidity1_input"})
 		},
 		tolerance: m{"temperature_c": 0.004, "humidity_percent": 0.003}},
+	{chip: "mpu6050", addr: 0x69, template: "mpu6050", driver: "mpu6050",
+		values: func(f float64) m {
+			return m{"accel-x": -1.9 + 3.8*f, "accel-y": 1.5 - 3*f, "accel-z": 1, "gyro-x": -240 + 480*f, "gyro-y": 100 - 50*f, "gyro-z": 5, "temperature": -20 + 90*f}
+		},
+		want: map[string]func(m) float64{
+			"accel_x_mps2": weight("accel-x"), "accel_y_mps2": weight("accel-y"), "accel_z_mps2": weight("accel-z"),
+			"gyro_x_dps": same("gyro-x"), "gyro_y_dps": same("gyro-y"), "gyro_z_dps": same("gyro-z"), "temperature_c": same("temperature"),
+		},
+		kernel: func(c kernelChip) (m, error) {
+			got := m{}
+			for _, axis := range []string{"x", "y", "z"} {
+				a, err1 := c.scaled("in_accel_"+axis, "in_accel")
+				g, err2 := c.scaled("in_anglvel_"+axis, "in_anglvel")
+				if err := errors.Join(err1, err2); err != nil {
+					return nil, err
+				}
+				got["accel_"+axis+"_mps2"], got["gyro_"+axis+"_dps"] = a, g*180/math.Pi
+			}
+			t, err := c.scaled("in_temp", "in_temp") // which it measures while it does the others
+			got["temperature_c"] = t / 1000
+			return got, err
+		},
+		// The kernel has ±2000 °/s, and its scales are cut at six places.
+		tolerance: m{"accel_x_mps2": 0.025, "accel_y_mps2": 0.025, "accel_z_mps2": 0.025, "gyro_x_dps": 0.25, "gyro_y_dps": 0.25, "gyro_z_dps": 0.25, "temperature_c": 0.05}},
 	{chip: "ds3231", addr: 0x68, template: "ds3231", driver: "ds3231", values: thermal(-35, 80), want: thermometer,
 		kernel:    func(c kernelChip) (m, error) { return milli(c, map[string]string{"temperature_c": "temp1_input"}) },
 		tolerance: m{"temperature_c": 0.126}},
@@ -389,5 +419,58 @@ func TestDriversAgree(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDisplaysAgree has periph's driver and ours show the same picture, each on a display
+// that has just got its power.
+func TestDisplaysAgree(t *testing.T) {
+	img := image.NewGray(image.Rect(0, 0, 128, 64))
+	for y := range 64 {
+		for x := range 128 {
+			if (x/3+y/5)%3 == 0 {
+				img.Set(x, y, color.White)
+			}
+		}
+	}
+	plugged := func(v bool) { change(t, bus.ChipChange{Chip: "ssd1306", Plugged: on(v)}) }
+	shown := func() string {
+		t.Helper()
+		for _, c := range apply(t, bus.Change{}).Chips {
+			if c.Kind == "ssd1306" {
+				return strings.Join(c.Picture, "\n")
+			}
+		}
+		t.Fatal("there is no display")
+		return ""
+	}
+	dark := strings.Repeat(strings.Repeat("\u2800", 64)+"\n", 16)
+	fresh := func() {
+		t.Helper()
+		plugged(false)
+		plugged(true)
+		if got := shown() + "\n"; got != dark {
+			t.Errorf("without power it shows\n%s", got)
+		}
+	}
+	fresh()
+	theirs, err := ssd1306.NewI2C(kernelBus(t, 0), &ssd1306.DefaultOpts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := theirs.Draw(theirs.Bounds(), img, image.Point{}); err != nil {
+		t.Fatal(err)
+	}
+	want := shown()
+	fresh()
+	ours, err := i2c.SSD1306{}.Open(halBus(t, 0), 0x3c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.(i2c.Display).Draw(t.Context(), img); err != nil {
+		t.Fatal(err)
+	}
+	if got := shown(); got != want || got+"\n" == dark {
+		t.Errorf("periph shows\n%s\nwe show\n%s", want, got)
 	}
 }

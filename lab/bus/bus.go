@@ -240,6 +240,8 @@ type ChipStatus struct {
 	Plugged      bool    `json:"plugged"`
 	Fault        Fault   `json:"fault,omitzero"`
 	Transactions int     `json:"transactions"`
+	// Picture is what a display shows: lines of Braille patterns, two dots wide and four high.
+	Picture []string `json:"picture,omitempty"`
 }
 
 // Value is what a chip measures at present.

@@ -155,6 +155,9 @@ func (b *I2C) status() (BusStatus, []ChipStatus) {
 		for i, q := range p.kind.quantities {
 			s.Values = append(s.Values, Value{q.name, q.unit, p.values[i]})
 		}
+		if d, ok := p.chip.(interface{ Picture() []string }); ok && !p.absent {
+			s.Picture = d.Picture()
+		}
 		list = append(list, s)
 	}
 	return BusStatus{Bus: b.number, Stuck: b.freed != nil, Lose: b.lose, Transactions: b.transactions, Failed: b.failed}, list

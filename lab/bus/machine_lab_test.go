@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	testvm.Main(m, testvm.Options{
 		Modules: []string{
 			"i2c-dev", "i2c-virtio", "gpio-virtio", "xhci-pci", "ftdi_sio",
-			"lm75", "tmp102", "jc42", "sht3x", "sht4x", "bmp280-i2c", "ina2xx-adc", "ti-ads1015", "bh1750",
+			"lm75", "tmp102", "jc42", "sht3x", "sht4x", "bmp280-i2c", "ina2xx-adc", "ti-ads1015", "bh1750", "inv-mpu6050-i2c",
 		},
 		Packages: []string{"i2c-tools", "gpiod"},
 		Parts: func(ctx context.Context) ([]machine.Part, error) {
