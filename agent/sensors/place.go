@@ -37,6 +37,7 @@ type place struct {
 	dry        int               // readings in a row of which a value was missing; below 0: none was
 	benched    bool              // it is not read because its bus does not work
 	told       bool              // that it can't be read, since it last was
+	notice     notice            // of a display
 	flaps
 }
 
