@@ -54,7 +54,7 @@ type Command struct {
 	Capture *CaptureRequest `json:"capture,omitempty" cbor:"6,keyasint,omitempty" doc:"at most 1 MiB, as it comes through the mesh; 256 KiB where nothing is said"`
 	Config  *AgentConfig    `json:"config,omitempty" cbor:"7,keyasint,omitempty"`
 
-	Sensor *SensorCommand `json:"sensor,omitempty" cbor:"11,keyasint,omitempty" doc:"chips on its buses"`
+	Sensor  *SensorCommand  `json:"sensor,omitempty" cbor:"11,keyasint,omitempty" doc:"chips on its buses"`
 	Display *DisplayCommand `json:"display,omitempty" cbor:"12,keyasint,omitempty"`
 
 	SpeedTest  *SpeedTestCommand  `json:"-" cbor:"8,keyasint,omitempty"`

@@ -25,7 +25,7 @@ import (
 func BenchmarkOneMachine(b *testing.B) {
 	f := figures{}
 	for b.Loop() {
-		l := build(b, network.ByCable, 0, "")
+		l := build(b, network.ByCable, 0, "", "none")
 		first := l.start(b)
 		f.add("s/first-service", first.Seconds())
 		f.add("cpu-s/first-service", l.cpu())
