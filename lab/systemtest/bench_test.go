@@ -83,7 +83,7 @@ func (f figures) report(b *testing.B) {
 // committed.
 func (f figures) three(b *testing.B, carrier network.Mesh) *lab {
 	b.Helper()
-	l := build(b, carrier, 2, "")
+	l := build(b, carrier, 2, "", "none")
 	start := time.Now()
 	first := l.start(b)
 	f.add("s/first-service", first.Seconds())
