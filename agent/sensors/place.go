@@ -138,7 +138,7 @@ func (p *place) fail(err error) {
 	if news {
 		m.changed()
 	}
-	if news && !p.hushed {
+	if news && !p.Hushed() {
 		p.tell(EventFailed, model.Warning, "a chip answers and can't be read: "+err.Error(), p.title(), nil)
 	}
 }
@@ -162,7 +162,7 @@ func (p *place) admit(ctx context.Context, drv i2c.Driver, e entry, other i2c.Dr
 		p.label = m.memory.claim(e.Bus, e.Address, spec.Name)
 	}
 	m.mu.Unlock()
-	if p.hushed {
+	if p.Hushed() {
 		if p.steady++; !answers {
 			p.steady = 0
 		}
