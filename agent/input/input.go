@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"halo.internal/agent/collect"
+	"halo.internal/agent/flap"
 	"halo.internal/hal/gpio"
 	"halo.internal/model"
 	"halo.internal/model/wire"
@@ -29,6 +30,7 @@ const (
 	EventBusy    = "input.busy"    // it changes all the time
 	EventFailed  = "input.failed"  // error
 	EventBack    = "input.back"
+	EventFlaps   = "input.flapping" // it fails and is back all the time
 )
 
 // DebounceMS is how long a level has to last to be seen, where the board says nothing.
@@ -78,6 +80,7 @@ type unit struct {
 	changes int64
 	failure string
 	told    allowance
+	moves   flap.Count // failures, and ends of them
 }
 
 // New returns the inputs of a board, none of which is read yet.
@@ -245,7 +248,7 @@ func (u *unit) watch(ctx context.Context) error {
 func (u *unit) is(on bool, edges int64) {
 	i := u.owner
 	i.mu.Lock()
-	back := u.failure
+	back := u.failure != ""
 	changed := u.seen && u.on != on
 	if edges == 0 && changed {
 		edges = 1 // while nobody looked
@@ -257,8 +260,8 @@ func (u *unit) is(on bool, edges int64) {
 		verdict = u.told.change(time.Now())
 	}
 	i.mu.Unlock()
-	if back != "" {
-		i.tell(EventBack, model.Info, u.title()+" can be read again", map[string]string{"input": u.in.Name})
+	if back {
+		u.moved(EventBack, model.Info, u.title()+" can be read again", map[string]string{"input": u.in.Name})
 	}
 	switch verdict {
 	case tellIt:
@@ -298,12 +301,28 @@ func (u *unit) failed(err error) {
 	if !news {
 		return
 	}
-	i.Log.Warn("an input is not read; it is tried again", "input", u.in.Name, "err", err)
 	s := model.Info
 	if _, taken := errors.AsType[*gpio.TakenError](err); was || taken {
 		s = model.Warning
 	}
-	i.tell(EventFailed, s, u.title()+" can't be read: "+text, map[string]string{"input": u.in.Name, "error": text})
+	if u.moved(EventFailed, s, u.title()+" can't be read: "+text, map[string]string{"input": u.in.Name, "error": text}) {
+		i.Log.Warn("an input is not read; it is tried again", "input", u.in.Name, "err", err)
+	}
+}
+
+// moved tells that the input cannot be read, or can again, unless that happens all the time.
+func (u *unit) moved(kind string, s model.Severity, text string, fields map[string]string) (told bool) {
+	i := u.owner
+	i.mu.Lock()
+	tell, first := u.moves.Moved(time.Now())
+	i.mu.Unlock()
+	switch {
+	case first:
+		i.tell(EventFlaps, model.Warning, u.title()+" comes and goes: a plug may be loose. That is not told any more until it ends", map[string]string{"input": u.in.Name})
+	case tell:
+		i.tell(kind, s, text, fields)
+	}
+	return tell || first
 }
 
 func (i *Inputs) tell(kind string, s model.Severity, text string, fields map[string]string) {

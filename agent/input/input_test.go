@@ -229,6 +229,30 @@ func TestALineThatGoes(t *testing.T) {
 	})
 }
 
+// A chip on a loose plug is told of as that, however often the kernel says that it is back.
+func TestALineThatComesAndGoes(t *testing.T) {
+	b := newBench(t, model.BoardInput{Name: "door", Line: "soc/4"})
+	b.run(func(i *Inputs) {
+		gone := errors.New("no such device")
+		move := func() {
+			b.breaks("soc/4", gone)
+			time.Sleep(time.Second / 10)
+			b.breaks("soc/4", nil)
+			i.Retry()
+			synctest.Wait()
+		}
+		for range 1000 {
+			move()
+		}
+		failed, back := "input.failed warning error=no such device input=door", "input.back info input=door"
+		b.told(failed, back, failed, back, failed, back, "input.flapping warning input=door")
+		reads(t, i, "gpio.door.on=0 gpio.door.changes=0")
+		time.Sleep(2 * time.Hour)
+		move()
+		b.told(failed, back)
+	})
+}
+
 func TestLinesThatAreNotThere(t *testing.T) {
 	b := newBench(t, model.BoardInput{Name: "door", Line: "soc/4"}, model.BoardInput{Name: "rain", Line: "soc/5"})
 	b.lines["soc/5"].err = &gpio.TakenError{Line: "soc/5", By: "spi0 CS1"}
