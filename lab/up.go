@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -52,7 +53,11 @@ func (o *upOptions) flags(c *cobra.Command) {
 	f.IntVar(&o.radios, "radios", 1, "`number` of radios of each machine")
 	f.Float64Var(&o.spacing, "spacing", 50, "`metres` between machines at the beginning, in a grid")
 	f.BoolVar(&o.camera, "camera", true, "each node has a camera: the kernel's, which draws its pictures itself")
-	f.StringVar(&o.devices, "devices", "all", "`what` is wired to each machine: all, none, or chips, gpio and gps, as in bme280,ina219@0x41,gpio")
+	devices := "all"
+	if runtime.GOOS != "linux" {
+		devices = "none" // they share memory as only Linux does
+	}
+	f.StringVar(&o.devices, "devices", devices, "`what` is wired to each machine: all, none, or chips, gpio and gps, as in bme280,ina219@0x41,gpio")
 	f.DurationVar(&o.patience, "patience", 10*time.Minute, "`time` that the network may take to get ready")
 }
 

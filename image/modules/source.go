@@ -58,27 +58,33 @@ func Virtual() []Driver {
 	}
 }
 
-// seriesForm is how a release begins: linux-source-6.12 is that of 6.12.9+deb12-arm64.
-var seriesForm = regexp.MustCompile(`^\d+\.\d+`)
+// releaseForm is how a release begins: linux-source-6.12 of a version 6.12.9-… is the
+// source of 6.12.9+deb12-arm64.
+var releaseForm = regexp.MustCompile(`^(\d+\.\d+)\.\d+`)
 
 // Source returns a folder with the drivers' mended sources and a Kbuild, for Build, and
-// the package that they came out of: that which c has locked, or the newest of the
-// kernel's series. It is made once below the client's cache.
+// the package that they came out of: that of the kernel's own version, or where the
+// archive has none of it, the newest of the kernel's series, of which c warns. It is
+// made once below the client's cache.
 func Source(ctx context.Context, c *apt.Client, release string, drivers []Driver) (dir string, p apt.Package, err error) {
-	series := seriesForm.FindString(release)
-	if series == "" {
+	form := releaseForm.FindStringSubmatch(release)
+	if form == nil {
 		return "", p, fmt.Errorf("kernel %s: expected a release such as 6.12.9+deb12-arm64", release)
 	}
-	name := "linux-source-" + series
+	name := "linux-source-" + form[1]
+	own := func(version string) bool { return strings.HasPrefix(version, form[0]+"-") }
 	// The package is of 140 MB, and all that is wanted of it may be there already.
-	if locked, ok := c.Lock.Get(name); ok {
+	if locked, ok := c.Lock.Get(name); ok && own(locked.Version) {
 		if dir = sourceDir(c.Cache, locked, drivers); isDir(dir) {
 			return dir, locked, nil
 		}
 	}
-	deb, p, err := c.Fetch(ctx, name, name, regexp.MustCompile(regexp.QuoteMeta(name)))
+	deb, p, err := c.FetchVersion(ctx, name, name, own)
 	if err != nil {
 		return "", p, err
+	}
+	if !own(p.Version) {
+		c.Warn(fmt.Sprintf("kernel %s: the archive has not its source: drivers are built from %s %s", release, p.Name, p.Version))
 	}
 	dir = sourceDir(c.Cache, p, drivers)
 	if isDir(dir) {

@@ -61,6 +61,11 @@ func TestSourceThatIsThere(t *testing.T) {
 	if dir, got, err := Source(context.Background(), c, "6.12.9+deb12-arm64", Virtual()); err != nil || dir != want || got != p {
 		t.Errorf("got %s, %+v, %v", dir, got, err)
 	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel() // so that nothing is fetched
+	if dir, _, err := Source(ended, c, "6.12.90+deb12-arm64", Virtual()); err == nil {
+		t.Errorf("the source of 6.12.9 is taken for 6.12.90: %s", dir)
+	}
 	other := Virtual()
 	other[0].Mends = other[0].Mends[:1]
 	if sourceDir(cache, p, other) == want {

@@ -48,7 +48,10 @@ func fetchLocked(ctx context.Context, steps step.Printer, opts Options, m manife
 		warnings = append(warnings, "kernel "+tree.Release+" lacks "+l)
 	}
 	packages := []apt.Package{kernelPackage}
-	if opts.Virtual {
+	switch {
+	case opts.Virtual && opts.KernelDir != "":
+		warnings = append(warnings, "kernel "+tree.Release+" is a vendor's: machines of it have no I2C buses and no GPIO lines in the lab")
+	case opts.Virtual:
 		var p apt.Package
 		if tree, p, err = virtualModules(ctx, c, tree); err != nil {
 			return fetched{}, err
