@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -62,6 +63,7 @@ type Inputs struct {
 
 	mu    sync.Mutex // guards what follows, and the units
 	units []*unit    // in the order of the board's file
+	left  []*unit    // are to end, and may still have their lines
 }
 
 // unit is one input.
@@ -69,7 +71,8 @@ type unit struct {
 	in     model.BoardInput // its Line is that of a chip
 	owner  *Inputs
 	end    context.CancelFunc
-	ended  chan struct{}
+	ended  chan struct{} // its line is let go of
+	before []*unit       // have had its line, and may still have it
 	poke   chan struct{} // a token when it is worth trying at once
 	number uint32        // of the last edge, since the line was opened
 
@@ -95,6 +98,9 @@ const (
 	lookEvery = time.Second // at the board's file
 	again     = time.Second // after the first failure
 	seldom    = time.Minute // after many
+
+	// endWait is how long drivers have at the end.
+	endWait = 10 * time.Second
 )
 
 // Run reads all inputs until ctx ends. The board's file may change meanwhile.
@@ -106,7 +112,8 @@ func (i *Inputs) Run(ctx context.Context) {
 		i.calm(time.Now())
 		select {
 		case <-ctx.Done():
-			i.stop(i.taken(nil))
+			i.leave(nil)
+			i.end()
 			return
 		case <-tick.C:
 		}
@@ -133,14 +140,14 @@ func (i *Inputs) follow(ctx context.Context) {
 		v.Line = board.Line(v.Line)
 		want = append(want, v)
 	}
-	i.stop(i.taken(want)) // before its line is wanted by another
+	i.leave(want)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	list := make([]*unit, 0, len(want))
 	for _, v := range want {
 		u := i.named(v.Name)
 		if u == nil {
-			u = &unit{in: v, owner: i, ended: make(chan struct{}), poke: make(chan struct{}, 1)}
+			u = &unit{in: v, owner: i, ended: make(chan struct{}), before: i.before(v.Line), poke: make(chan struct{}, 1)}
 			var inner context.Context
 			inner, u.end = context.WithCancel(ctx)
 			go u.run(inner)
@@ -160,39 +167,65 @@ func (i *Inputs) named(name string) *unit {
 	return nil
 }
 
-// taken takes out the units that are not wanted as they are, and returns them.
-func (i *Inputs) taken(want []model.BoardInput) (gone []*unit) {
+// leave ends the units that are not wanted as they are. It does not wait for them: a driver
+// that hangs holds up its own line alone.
+func (i *Inputs) leave(want []model.BoardInput) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	var stay []*unit
-	for _, u := range i.units {
-		keep := false
-		for _, v := range want {
-			keep = keep || reflect.DeepEqual(u.in, v)
+	i.left = slices.DeleteFunc(i.left, (*unit).over)
+	i.units = slices.DeleteFunc(i.units, func(u *unit) bool {
+		if slices.ContainsFunc(want, func(v model.BoardInput) bool { return reflect.DeepEqual(u.in, v) }) {
+			return false
 		}
-		if keep {
-			stay = append(stay, u)
-		} else {
-			gone = append(gone, u)
-		}
-	}
-	i.units = stay
-	return gone
+		u.end()
+		i.left = append(i.left, u)
+		return true
+	})
 }
 
-// stop ends units, and waits until their lines are let go of.
-func (i *Inputs) stop(list []*unit) {
-	for _, u := range list {
-		u.end()
+// before are the units that may still have a line; the caller holds the lock.
+func (i *Inputs) before(line string) (list []*unit) {
+	for _, u := range i.left {
+		if u.in.Line == line {
+			list = append(list, u)
+		}
 	}
+	return list
+}
+
+// end waits until all lines are let go of, but not for drivers that hang.
+func (i *Inputs) end() {
+	i.mu.Lock()
+	list := i.left
+	i.mu.Unlock()
+	limit := time.NewTimer(endWait)
+	defer limit.Stop()
 	for _, u := range list {
-		<-u.ended
+		select {
+		case <-u.ended:
+		case <-limit.C:
+			i.Log.Error("lines of inputs are not let go of: drivers hang")
+			return
+		}
+	}
+}
+
+// over tells whether its line is let go of.
+func (u *unit) over() bool {
+	select {
+	case <-u.ended:
+		return true
+	default:
+		return false
 	}
 }
 
 // run reads an input until ctx ends.
 func (u *unit) run(ctx context.Context) {
 	defer close(u.ended)
+	if !u.inherit(ctx) {
+		return
+	}
 	wait := time.Duration(0)
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -214,6 +247,26 @@ func (u *unit) run(ctx context.Context) {
 	}
 }
 
+// inherit waits until nobody of before has its line, and returns whether it may be used then.
+func (u *unit) inherit(ctx context.Context) bool {
+	late := time.NewTimer(endWait)
+	defer late.Stop()
+	for _, b := range u.before {
+		for waits := true; waits; {
+			select {
+			case <-b.ended:
+				waits = false
+			case <-late.C:
+				u.failed(&gpio.TakenError{Line: u.in.Line, By: "an input of before, whose driver hangs"})
+			case <-ctx.Done():
+				return false
+			}
+		}
+	}
+	u.before = nil
+	return true
+}
+
 var biases = map[string]gpio.Bias{"pull-up": gpio.PullUp, "pull-down": gpio.PullDown, "none": gpio.NoBias}
 
 // watch reads an input until its line fails or ctx ends.
@@ -228,6 +281,9 @@ func (u *unit) watch(ctx context.Context) error {
 	}
 	defer pin.Close() // nothing is written to it
 	high, err := pin.High()
+	if err == nil {
+		err = ctx.Err() // it may have taken long
+	}
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ type line struct {
 	broken  chan struct{}
 	opened  int
 	open    bool
+	hang    chan struct{} // asking for the level takes until it is closed
 }
 
 func newBench(t *testing.T, inputs ...model.BoardInput) *bench {
@@ -74,7 +75,17 @@ func (b *bench) run(do func(i *Inputs)) {
 		synctest.Wait()
 		do(i)
 		cancel()
+		began := time.Now()
 		<-ended
+		if d := time.Since(began); d > endWait {
+			t.Errorf("it took %v to end", d)
+		}
+		for _, l := range b.lines {
+			if l.hang != nil {
+				close(l.hang)
+			}
+		}
+		synctest.Wait()
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		for name, l := range b.lines {
@@ -109,7 +120,14 @@ type pin struct {
 	broken chan struct{}
 }
 
-func (p *pin) High() (bool, error) { p.b.mu.Lock(); defer p.b.mu.Unlock(); return p.l.high, p.l.err }
+func (p *pin) High() (bool, error) {
+	if p.l.hang != nil {
+		<-p.l.hang
+	}
+	p.b.mu.Lock()
+	defer p.b.mu.Unlock()
+	return p.l.high, p.l.err
+}
 
 func (p *pin) Wait(ctx context.Context) (gpio.Edge, error) {
 	select {
@@ -314,4 +332,49 @@ func TestTheBoardFileChanges(t *testing.T) {
 		time.Sleep(2 * lookEvery)
 		reads(t, i, "")
 	})
+}
+
+// A driver that hangs keeps its own line, of which what is to have it then is told; it holds
+// up neither the others nor the end.
+func TestADriverThatHangs(t *testing.T) {
+	b := newBench(t, model.BoardInput{Name: "door", Line: "soc/4"}, model.BoardInput{Name: "rain", Line: "soc/5"})
+	b.run(func(i *Inputs) {
+		b.lines["soc/5"].hang = make(chan struct{})
+		b.breaks("soc/5", errors.New("no such device"))
+		b.breaks("soc/5", nil)
+		i.Retry()
+		synctest.Wait()
+		b.told("input.failed warning error=no such device input=rain")
+		for _, gate := range []string{"gate", "float", "meter"} {
+			b.mu.Lock()
+			b.board.Inputs = []model.BoardInput{{Name: gate, Line: "soc/4"}, {Name: gate + "-2", Line: "soc/5"}}
+			b.mu.Unlock()
+			time.Sleep(2 * lookEvery)
+			reads(t, i, fmt.Sprintf("gpio.%s.on=0 gpio.%[1]s.changes=0 gpio.%[1]s-2.on=- gpio.%[1]s-2.changes=0", gate))
+		}
+		if l := b.lines["soc/5"]; l.opened != 2 {
+			t.Errorf("a line whose driver hangs was opened %d times", l.opened)
+		}
+		b.told()
+		time.Sleep(endWait)
+		b.told("input.failed warning error=gpio line soc/5 is taken by an input of before, whose driver hangs: choose another line, or stop that input=meter-2")
+		close(b.lines["soc/5"].hang)
+		b.lines["soc/5"].hang = nil
+		synctest.Wait()
+		b.told("input.back info input=meter-2")
+		reads(t, i, "gpio.meter.on=0 gpio.meter.changes=0 gpio.meter-2.on=0 gpio.meter-2.changes=0")
+	})
+}
+
+func TestADriverThatHangsAtTheEnd(t *testing.T) {
+	b := newBench(t, model.BoardInput{Name: "door", Line: "soc/4"}, model.BoardInput{Name: "rain", Line: "soc/5"})
+	b.run(func(i *Inputs) {
+		b.lines["soc/5"].hang = make(chan struct{})
+		b.breaks("soc/5", errors.New("no such device"))
+		b.breaks("soc/5", nil)
+		i.Retry()
+		synctest.Wait()
+		b.told("input.failed warning error=no such device input=rain")
+	})
+	b.told() // it is nobody's input any more when its driver goes on
 }
