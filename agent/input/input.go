@@ -82,6 +82,7 @@ type unit struct {
 	seen    bool // it has been known
 	changes int64
 	failure string
+	wrong   bool // it could be read before, or another has its line
 	told    allowance
 	moves   flap.Count // failures, and ends of them
 }
@@ -309,7 +310,7 @@ func (u *unit) is(on bool, edges int64) {
 	if edges == 0 && changed {
 		edges = 1 // while nobody looked
 	}
-	u.on, u.known, u.seen, u.failure = on, true, true, ""
+	u.on, u.known, u.seen, u.failure, u.wrong = on, true, true, "", false
 	u.changes += edges
 	verdict := silent
 	if changed && u.in.Event != model.EventNone {
@@ -351,14 +352,16 @@ func (u *unit) failed(err error) {
 	i := u.owner
 	i.mu.Lock()
 	text := err.Error()
-	news, was := u.failure == "", u.seen
-	u.known, u.failure = false, text
+	news := u.failure == ""
+	_, taken := errors.AsType[*gpio.TakenError](err)
+	wrong := u.seen || taken
+	u.known, u.failure, u.wrong = false, text, wrong
 	i.mu.Unlock()
 	if !news {
 		return
 	}
 	s := model.Info
-	if _, taken := errors.AsType[*gpio.TakenError](err); was || taken {
+	if wrong {
 		s = model.Warning
 	}
 	if u.moved(EventFailed, s, u.title()+" can't be read: "+text, map[string]string{"input": u.in.Name, "error": text}) {
@@ -415,7 +418,7 @@ var _ collect.Collector = (*Inputs)(nil)
 func (i *Inputs) Name() string { return "inputs" }
 
 // Collect implements collect.Collector: what each input is, and how often it has changed
-// since the process started.
+// since the process started. What was never there is no failure of it.
 func (i *Inputs) Collect(context.Context) ([]collect.Reading, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -429,7 +432,7 @@ func (i *Inputs) Collect(context.Context) ([]collect.Reading, error) {
 			if u.on {
 				on.Value = wire.Int(1)
 			}
-		} else if u.failure != "" {
+		} else if u.wrong {
 			failed = append(failed, u.in.Name)
 		}
 		out = append(out, on, collect.Reading{Metric: wire.NewMetric(p+"changes", "", 0), Value: wire.Int(u.changes)})

@@ -275,15 +275,21 @@ func TestLinesThatAreNotThere(t *testing.T) {
 	b := newBench(t, model.BoardInput{Name: "door", Line: "soc/4"}, model.BoardInput{Name: "rain", Line: "soc/5"})
 	b.lines["soc/5"].err = &gpio.TakenError{Line: "soc/5", By: "spi0 CS1"}
 	delete(b.lines, "soc/4")
-	b.run(func(*Inputs) {
+	b.run(func(i *Inputs) {
 		slices.Sort(b.events)
 		b.told("input.failed info error=there is none of that name input=door",
 			"input.failed warning error=gpio line soc/5 is taken by spi0 CS1: choose another line, or stop that input=rain")
+		if _, err := i.Collect(t.Context()); err == nil || !strings.HasSuffix(err.Error(), ": rain") {
+			t.Errorf("got %v, want that the rain's line is taken", err)
+		}
 		b.mu.Lock()
 		b.lines["soc/5"].err = nil
 		b.mu.Unlock()
 		time.Sleep(seldom)
 		b.told("input.back info input=rain")
+		if _, err := i.Collect(t.Context()); err != nil {
+			t.Errorf("a chip that was never plugged in makes all reading fail: %v", err)
+		}
 	})
 }
 
