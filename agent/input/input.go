@@ -328,11 +328,15 @@ func (u *unit) is(on bool, edges int64) {
 	}
 }
 
-// calm tells how those are that changed all the time, and do so no more.
+// calm tells how those are that changed all the time, and do so no more. How one is that
+// can't be read it tells when that is known again.
 func (i *Inputs) calm(now time.Time) {
 	i.mu.Lock()
 	var tell []func()
 	for _, u := range i.units {
+		if !u.known {
+			continue
+		}
 		if missed, yes := u.told.calmed(now); yes {
 			on := state(u.on)
 			tell = append(tell, func() {

@@ -318,6 +318,30 @@ func TestAnInputThatChangesAllTheTime(t *testing.T) {
 	})
 }
 
+// How an input is whose chip went while it changed all the time nobody tells before it is
+// known.
+func TestABusyInputThatGoes(t *testing.T) {
+	b := newBench(t, model.BoardInput{Name: "door", Line: "soc/4"})
+	b.run(func(i *Inputs) {
+		for n := range 101 {
+			b.drive("soc/4", n%2 == 0, 0)
+		}
+		b.mu.Lock()
+		b.events = nil
+		b.mu.Unlock()
+		b.breaks("soc/4", errors.New("no such device"))
+		b.told("input.failed warning error=no such device input=door")
+		time.Sleep(10 * calm * refill)
+		b.told()
+		b.breaks("soc/4", nil)
+		i.Retry()
+		synctest.Wait()
+		b.told("input.back info input=door")
+		time.Sleep(2 * lookEvery)
+		b.told(fmt.Sprintf("input.changed info input=door missed=%d state=on", 101-burst))
+	})
+}
+
 // Another board file has lines let go of before others want them.
 func TestTheBoardFileChanges(t *testing.T) {
 	door := model.BoardInput{Name: "door", Line: "soc/4"}
