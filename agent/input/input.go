@@ -82,7 +82,8 @@ type unit struct {
 	seen    bool // it has been known
 	changes int64
 	failure string
-	wrong   bool // it could be read before, or another has its line
+	wrong   bool      // it could be read before, or another has its line
+	ours    time.Time // since when HALO itself has its line; zero: it does not
 	told    allowance
 	moves   flap.Count // failures, and ends of them
 }
@@ -310,7 +311,7 @@ func (u *unit) is(on bool, edges int64) {
 	if edges == 0 && changed {
 		edges = 1 // while nobody looked
 	}
-	u.on, u.known, u.seen, u.failure, u.wrong = on, true, true, "", false
+	u.on, u.known, u.seen, u.failure, u.wrong, u.ours = on, true, true, "", false, time.Time{}
 	u.changes += edges
 	verdict := silent
 	if changed && u.in.Event != model.EventNone {
@@ -350,14 +351,28 @@ func (i *Inputs) calm(now time.Time) {
 	}
 }
 
+// ownWait is how long HALO itself may have the line of an input before that is news: an
+// output that is an input from now on is let go of when somebody looks.
+const ownWait = 2 * time.Second
+
 // failed notes that the input cannot be read. A line that was never there is no warning:
 // what it belongs to may not be plugged in.
 func (u *unit) failed(err error) {
 	i := u.owner
 	i.mu.Lock()
 	text := err.Error()
-	news := u.failure == ""
-	_, taken := errors.AsType[*gpio.TakenError](err)
+	news, now := u.failure == "", time.Now()
+	by, taken := errors.AsType[*gpio.TakenError](err)
+	if !taken || by.By != gpio.Consumer {
+		u.ours = time.Time{}
+	} else if u.ours.IsZero() {
+		u.ours = now
+	}
+	if news && !u.ours.IsZero() && now.Sub(u.ours) < ownWait {
+		u.known = false
+		i.mu.Unlock()
+		return
+	}
 	wrong := u.seen || taken
 	u.known, u.failure, u.wrong = false, text, wrong
 	i.mu.Unlock()

@@ -107,7 +107,7 @@ func (b *bench) open(name string, o gpio.InputOptions) (Pin, error) {
 		return nil, l.err
 	}
 	if l.open {
-		return nil, &gpio.TakenError{Line: name, By: "halo"}
+		return nil, &gpio.TakenError{Line: name, By: gpio.Consumer}
 	}
 	l.open, l.options, l.number = true, o, 0
 	l.opened++
@@ -290,6 +290,30 @@ func TestLinesThatAreNotThere(t *testing.T) {
 		if _, err := i.Collect(t.Context()); err != nil {
 			t.Errorf("a chip that was never plugged in makes all reading fail: %v", err)
 		}
+	})
+}
+
+// The line of an output that is an input from now on is HALO's own until somebody lets go of
+// it. That is no news unless it stays so.
+func TestALineThatWasAnOutput(t *testing.T) {
+	b := newBench(t, model.BoardInput{Name: "door", Line: "soc/4"}, model.BoardInput{Name: "rain", Line: "soc/5"})
+	for _, l := range b.lines {
+		l.open = true
+	}
+	b.run(func(i *Inputs) {
+		time.Sleep(lookEvery / 2)
+		i.Retry() // a chip has come meanwhile
+		synctest.Wait()
+		b.lines["soc/4"].open = false
+		time.Sleep(2*again - time.Millisecond)
+		b.told()
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		reads(t, i, "gpio.door.on=0 gpio.door.changes=0 gpio.rain.on=- gpio.rain.changes=0")
+		b.told("input.failed warning error=gpio line soc/5 is taken by halo: choose another line, or stop that input=rain")
+		b.lines["soc/5"].open = false
+		time.Sleep(seldom)
+		b.told("input.back info input=rain")
 	})
 }
 
