@@ -3,6 +3,7 @@ package sensors
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -84,34 +85,37 @@ func (m *Manager) Displays() []string {
 }
 
 // Show has a display show lines for a while, none: how the device is, and returns its label.
-// An empty label is the only one's.
+// An empty label is the only one's. What fails does not happen later: the display shows what
+// it did before.
 func (m *Manager) Show(ctx context.Context, label string, lines []string, d time.Duration) (string, error) {
 	m.mu.Lock()
 	all := m.displays()
-	var labels []string
-	for l := range all {
-		labels = append(labels, l)
-	}
-	slices.Sort(labels)
+	m.mu.Unlock()
+	labels := slices.Sorted(maps.Keys(all))
 	if label == "" && len(labels) == 1 {
 		label = labels[0]
 	}
 	s := all[label]
-	if s != nil {
-		s.notice = notice{}
-		if len(lines) > 0 {
-			s.notice = notice{lines, time.Now().Add(d)}
-		}
-	}
-	m.mu.Unlock()
 	if s == nil {
 		return "", model.RefuseCommand(model.CodeNoDisplay, "expected one of the displays %s, got %.40q", strings.Join(labels, ", "), label)
 	}
 	limited, cancel := context.WithTimeout(ctx, calmLimit)
 	defer cancel()
 	if err := s.use(limited); err != nil {
-		return label, fmt.Errorf("the display %s has not answered within %s, and shows that when it does: %w", label, calmLimit, err)
+		return label, fmt.Errorf("the display %s has not answered within %s: try again: %w", label, calmLimit, err)
 	}
 	defer s.done()
-	return label, s.display.Show(limited, s.now())
+	var n notice
+	if len(lines) > 0 {
+		n = notice{lines, time.Now().Add(d)}
+	} else {
+		lines = s.lines()
+	}
+	if err := s.display.Show(limited, lines); err != nil {
+		return label, fmt.Errorf("the display %s: %w", label, err)
+	}
+	m.mu.Lock()
+	s.notice = n
+	m.mu.Unlock()
+	return label, nil
 }

@@ -1140,10 +1140,29 @@ func TestADisplayShowsHowTheDeviceIs(t *testing.T) {
 			if no, ok := errors.AsType[*model.CommandRefusal](show("wall", "x")); !ok || no.Code != model.CodeNoDisplay || !strings.Contains(no.Text, "ssd1306") {
 				t.Errorf("a display that is not there: %v", no)
 			}
+			again := func(want []string, text string) {
+				t.Helper()
+				b.Attach(0x3C, panel)
+				time.Sleep(7 * time.Second)
+				if !slices.Equal(panel.Picture(), want) {
+					t.Error(text)
+				}
+			}
 			b.Detach(0x3C)
 			if err := show("", "x"); err == nil {
 				t.Error("what is not plugged in shows something")
 			}
+			again(status, "what has failed is shown later")
+			if err := show("", "Maintenance"); err != nil {
+				t.Fatal(err)
+			}
+			b.Detach(0x3C)
+			for _, lines := range [][]string{{"x"}, nil} {
+				if err := show("", lines...); err == nil {
+					t.Error("what is not plugged in shows something")
+				}
+			}
+			again(notice, "what has failed displaces what was shown")
 		})
 	})
 }
