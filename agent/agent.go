@@ -1,7 +1,7 @@
 // Package agent is halo-agent, the data plane of a node: it samples, keeps
 // what was read, and sends it to the gateway until it is acknowledged. It waits
 // for halo-mesh, which knows who the node is and what time it is, and says in
-// /health what is missing; outputs, buttons and lamps wait for nobody.
+// /health what is missing; outputs, inputs, buttons and lamps wait for nobody.
 package agent
 
 import (
@@ -17,6 +17,7 @@ import (
 
 	"halo.internal/agent/camera"
 	"halo.internal/agent/collect"
+	"halo.internal/agent/input"
 	"halo.internal/agent/neighbourhood"
 	"halo.internal/agent/output"
 	"halo.internal/agent/sample"
@@ -53,6 +54,7 @@ type agent struct {
 	seen     view
 	hardware hardware
 	outputs  *output.Outputs
+	inputs   *input.Inputs
 	lamps    *signal.Lamps
 	apart    *collect.Apart
 	sensors  *sensors.Manager
@@ -95,11 +97,13 @@ func Run(ctx context.Context, c Config) error {
 	a.outputs = output.New(output.Config{
 		Board: a.hardware.board, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: c.Log, Event: a.news.add,
 	})
+	a.inputs = input.New(input.Config{Board: a.hardware.board, Log: c.Log, Event: a.news.add})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { a.where.run(ctx); return nil }) // before all else: it may know what time it is
 	// A siren is to stop and a button to work with a halo-mesh that never answers, too.
 	g.Go(func() error { a.outputs.Run(ctx); return nil })
 	g.Go(func() error { a.watchButtons(ctx); return nil })
+	g.Go(func() error { a.inputs.Run(ctx); return nil })
 	g.Go(func() error { a.watchBoard(ctx); return nil })
 	g.Go(func() error { return local.Serve(ctx, c.path(paths.AgentSocket), a.handler()) })
 	g.Go(func() error { return a.watchMesh(ctx) })

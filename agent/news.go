@@ -16,7 +16,13 @@ const maxEarly = 64
 type news struct {
 	mu    sync.Mutex // guards what follows
 	spool *spool.Spool
-	early []func(*spool.Spool) error // of more than maxEarly the last
+	early []early // of more than maxEarly the last, and rather those that are no mere information
+}
+
+// early is an event that waits for the spool.
+type early struct {
+	severity model.Severity
+	add      func(*spool.Spool) error
 }
 
 // add notes an event.
@@ -27,10 +33,11 @@ func (n *news) add(kind string, s model.Severity, text string, fields map[string
 	if n.spool != nil {
 		return add(n.spool)
 	}
-	if len(n.early) == maxEarly {
-		n.early = n.early[1:]
+	n.early = append(n.early, early{s, add})
+	if len(n.early) > maxEarly { // a contact that bounces must not displace what was reset
+		at := max(slices.IndexFunc(n.early, func(e early) bool { return e.severity == model.Info }), 0)
+		n.early = slices.Delete(n.early, at, at+1)
 	}
-	n.early = append(n.early, add)
 	return nil
 }
 
@@ -39,8 +46,8 @@ func (n *news) open(s *spool.Spool) (err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.spool = s
-	for _, add := range n.early {
-		if e := add(s); e != nil {
+	for _, event := range n.early {
+		if e := event.add(s); e != nil {
 			err = e
 		}
 	}

@@ -87,3 +87,41 @@ func TestEventsBeforeThereIsASpool(t *testing.T) {
 		t.Errorf("%d events, want %d; told of all: %v", events, maxEarly+1, n.toldAll())
 	}
 }
+
+// What is told early and often displaces nothing that matters more.
+func TestInformationIsForgottenFirst(t *testing.T) {
+	var n news
+	add := func(times int, kind string, s model.Severity) {
+		t.Helper()
+		for range times {
+			if err := n.add(kind, s, "early", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	count := func() (info, warning int) {
+		for _, e := range n.early {
+			switch e.severity {
+			case model.Info:
+				info++
+			case model.Warning:
+				warning++
+			}
+		}
+		return info, warning
+	}
+	add(2, "output.safe", model.Warning)
+	add(2*maxEarly, "input.changed", model.Info)
+	if info, warning := count(); info != maxEarly-2 || warning != 2 {
+		t.Errorf("%d of information and %d warnings are kept, want %d and 2", info, warning, maxEarly-2)
+	}
+	add(maxEarly-3, "output.safe", model.Warning)
+	if info, warning := count(); info != 1 || warning != maxEarly-1 {
+		t.Errorf("%d of information and %d warnings are kept, want 1 and %d", info, warning, maxEarly-1)
+	}
+	add(2, "output.safe", model.Warning)
+	add(1, "input.changed", model.Info)
+	if info, warning := count(); info != 0 || warning != maxEarly {
+		t.Errorf("%d of information and %d warnings are kept, want none and %d", info, warning, maxEarly)
+	}
+}

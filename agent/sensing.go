@@ -28,6 +28,9 @@ func (a *agent) collectors(set collect.Set) error {
 			return err
 		}
 	}
+	if err := a.apart.Add(a.inputs, collect.Pace{Every: every}); err != nil {
+		return err
+	}
 	if err := a.apart.Add(newRadios(a), collect.Pace{Every: collect.HealthEvery(every), Limit: 10 * time.Second}); err != nil {
 		return err
 	}
@@ -130,8 +133,8 @@ func (a *agent) recovery(board model.Board, bus model.BoardI2C) func(context.Con
 	return r.Recover
 }
 
-// watchBuses has buses be looked at when the kernel says that one came or went. Without
-// its word they are looked at each minute all the same.
+// watchBuses has buses and inputs be looked at when the kernel says that one came or went.
+// Without its word they are looked at each minute all the same.
 func (a *agent) watchBuses(ctx context.Context) {
 	every(ctx, time.Minute, func() bool {
 		l, err := uevent.Listen()
@@ -144,8 +147,12 @@ func (a *agent) watchBuses(ctx context.Context) {
 			if err != nil && !errors.Is(err, uevent.ErrLost) {
 				return false
 			}
-			if s := e["SUBSYSTEM"]; err != nil || strings.HasPrefix(s, "i2c") {
+			s := e["SUBSYSTEM"]
+			if err != nil || strings.HasPrefix(s, "i2c") {
 				a.sensors.Rescan()
+			}
+			if err != nil || s == "gpio" {
+				a.inputs.Retry()
 			}
 		}
 		return false

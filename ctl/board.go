@@ -19,7 +19,7 @@ import (
 )
 
 func (a *app) boardCommand() *cobra.Command {
-	c := a.ofNode("board [NODE]", "what is on a node's board: its header as a picture, buses, ports, radios, outputs", cobra.MaximumNArgs(1), a.boardShow)
+	c := a.ofNode("board [NODE]", "what is on a node's board: its header as a picture, buses, ports, radios, outputs, inputs", cobra.MaximumNArgs(1), a.boardShow)
 	ofGateway := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if !a.here || len(args) > 0 {
@@ -201,5 +201,16 @@ func boardSections(b model.Board) []section {
 		}
 		outputs.Row(v.Name, v.Title, drives, string(safe))
 	}
-	return []section{{len(b.I2C), buses}, {len(b.Serial), ports}, {len(b.Radios), radios}, {len(b.LEDs), lamps}, {len(b.Buttons), buttons}, {len(b.Outputs), outputs}}
+	inputs := table.New("INPUT", "TITLE", "LINE", "ON", "EVENT")
+	for _, v := range b.Inputs {
+		on, event := "high", v.Event
+		if v.ActiveLow {
+			on = "low"
+		}
+		if event == "" {
+			event = model.Info
+		}
+		inputs.Row(v.Name, v.Title, v.Line, on, string(event))
+	}
+	return []section{{len(b.I2C), buses}, {len(b.Serial), ports}, {len(b.Radios), radios}, {len(b.LEDs), lamps}, {len(b.Buttons), buttons}, {len(b.Outputs), outputs}, {len(b.Inputs), inputs}}
 }

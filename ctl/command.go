@@ -109,7 +109,7 @@ done when the node is back.`, cobra.ExactArgs(1), plain(model.CommandReboot), ni
 time.`, cobra.RangeArgs(1, 2), func(args []string) (model.Command, error) {
 			return model.Command{Kind: model.CommandScan, Scan: &model.ScanRequest{Radio: radioOf(args)}}, nil
 		}, a.showScan),
-		a.nodeCapture(), a.nodeConfig(), a.nodeOutput(), a.nodeSpeedTest(), a.nodeReset(),
+		a.nodeCapture(), a.nodeConfig(), a.nodeOutput(), a.nodeDisplay(), a.nodeSpeedTest(), a.nodeReset(),
 		a.ofNode("capabilities NODE", "what a node can be asked to do", cobra.ExactArgs(1), a.nodeCapabilities),
 	}
 }
@@ -157,6 +157,23 @@ node has not reached the gateway for five minutes, and at each start.`, cobra.Ex
 		}
 		return model.Command{Kind: model.CommandSetOutput, Output: &model.OutputCommand{Output: args[0], On: args[1] == "on"}}, nil
 	}, nil)
+}
+
+func (a *app) nodeDisplay() *cobra.Command {
+	var label string
+	var length time.Duration
+	c := a.commandTo("display NODE [LINE]...", "have a display of a node show something", `Display has a display on the node's buses show lines for a while, in place of the node's
+name, address, peers and battery; without lines it shows these again. haloctl sensor list
+has the displays.`, cobra.MinimumNArgs(1), func(lines []string) (model.Command, error) {
+		if length < time.Second || length%time.Second != 0 {
+			return model.Command{}, fmt.Errorf("--for: expected whole seconds, 1s to %ds, got %s", model.DisplayMaxSeconds, length)
+		}
+		return model.Command{Kind: model.CommandDisplay, Display: &model.DisplayCommand{Display: label, Lines: lines, Seconds: int(length / time.Second)}}, nil
+	}, nil)
+	c.Example = `  haloctl node display mast "Maintenance" "until 18:00" --for 2h`
+	c.Flags().StringVar(&label, "display", "", "`label` of the display, where the node has several")
+	c.Flags().DurationVar(&length, "for", model.DisplaySeconds*time.Second, "how long, at most a day")
+	return c
 }
 
 func (a *app) nodeReset() *cobra.Command {

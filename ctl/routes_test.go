@@ -111,7 +111,8 @@ func nodeBoard() model.NodeBoard {
 			LEDs:    []model.BoardLED{{Name: "ACT", Colour: "green", Status: true}},
 			Buttons: []model.BoardButton{{Name: "reset", Does: "factory-reset", Line: "P6"}},
 			Power:   &model.BoardPower{Source: "usb", Volts: 5.1, Watts: 15},
-			Outputs: []model.BoardOutput{{Name: "siren", Title: "siren on the mast", Line: "P7"}, {Name: "fan", PWM: &model.OutputPWM{Device: "2000.pwm", Hz: 25000}, Safe: model.SafeOn}}}}
+			Outputs: []model.BoardOutput{{Name: "siren", Title: "siren on the mast", Line: "P7"}, {Name: "fan", PWM: &model.OutputPWM{Device: "2000.pwm", Hz: 25000}, Safe: model.SafeOn}},
+			Inputs:  []model.BoardInput{{Name: "door", Title: "door of the cabinet", Line: "P8", ActiveLow: true, Bias: "pull-up", Event: model.Warning}, {Name: "rain", Line: "soc/9"}}}}
 }
 
 // sensor is a chip that is read.

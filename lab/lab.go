@@ -76,6 +76,8 @@ it to.
   halo-lab kill node1            cut the power; start brings it back
   halo-lab air                   who hears whom, and how well
   halo-lab air move node2 300 0  carry a machine away
+  halo-lab bus                   the machines' sensors; gpio, gps: what else is wired to them
+  halo-lab bus set node1 bme280 temperature=31.5
   halo-lab partition node1       cut node1 off; heal ends it
   halo-lab down                  end everything
   halo-lab scenario all          break networks in many ways, and see them come back
@@ -109,7 +111,7 @@ func (a *app) command() *cobra.Command {
 		a.actCommand("swap-card", "put a fresh card into a machine that is off; again, the one that was in it before", control.SwapCard),
 		a.actCommand("pause", "stop a machine's time", control.Pause),
 		a.actCommand("resume", "let a paused machine go on", control.Resume),
-		a.partitionCommand(), a.healCommand(), a.linkCommand(), a.airCommand(), a.crashCommand(), a.scenarioCommand(),
+		a.partitionCommand(), a.healCommand(), a.linkCommand(), a.airCommand(), a.busCommand(), a.gpioCommand(), a.gpsCommand(), a.crashCommand(), a.scenarioCommand(),
 		a.loadCommand(),
 	)
 	return root

@@ -275,7 +275,7 @@ func TestWrongUsage(t *testing.T) {
 func TestEveryCommandExplainsItself(t *testing.T) {
 	s := shell{t: t, dir: t.TempDir()}
 	out, _ := s.do(0, "--help")
-	for _, name := range []string{"up", "down", "status", "ctl", "claim", "console", "reboot", "stop", "kill", "start", "pause", "resume", "partition", "heal", "link", "air"} {
+	for _, name := range []string{"up", "down", "status", "ctl", "claim", "console", "reboot", "stop", "kill", "start", "pause", "resume", "partition", "heal", "link", "air", "bus", "gpio", "gps"} {
 		if !strings.Contains(out, "\n  "+name+" ") {
 			t.Errorf("%s is not listed", name)
 		}

@@ -9,12 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"halo.internal/lab/air"
+	"halo.internal/lab/bus"
 	"halo.internal/lab/control"
 	"halo.internal/lab/network"
 )
@@ -34,6 +36,7 @@ type upOptions struct {
 	radios   int
 	spacing  float64
 	camera   bool
+	devices  string
 }
 
 func (o *upOptions) flags(c *cobra.Command) {
@@ -50,6 +53,11 @@ func (o *upOptions) flags(c *cobra.Command) {
 	f.IntVar(&o.radios, "radios", 1, "`number` of radios of each machine")
 	f.Float64Var(&o.spacing, "spacing", 50, "`metres` between machines at the beginning, in a grid")
 	f.BoolVar(&o.camera, "camera", true, "each node has a camera: the kernel's, which draws its pictures itself")
+	devices := "all"
+	if runtime.GOOS != "linux" {
+		devices = "none" // they share memory as only Linux does
+	}
+	f.StringVar(&o.devices, "devices", devices, "`what` is wired to each machine: all, none, or chips, gpio and gps, as in bme280,ina219@0x41,gpio")
 	f.DurationVar(&o.patience, "patience", 10*time.Minute, "`time` that the network may take to get ready")
 }
 
@@ -59,6 +67,7 @@ func (o *upOptions) args() []string {
 		"--nodes", fmt.Sprint(o.nodes), "--gateway-image", o.gateway, "--node-image", o.node, "--network", o.name,
 		"--pcap", o.pcap, "--agent", o.agent, "--memory", fmt.Sprint(o.memory), "--patience", o.patience.String(),
 		"--mesh", o.mesh, "--profile", o.profile, "--radios", fmt.Sprint(o.radios), "--spacing", fmt.Sprint(o.spacing), fmt.Sprintf("--camera=%v", o.camera),
+		"--devices", o.devices,
 	}
 }
 
@@ -76,9 +85,13 @@ func (a *app) serve(ctx context.Context, o upOptions) error {
 	if err != nil {
 		return err
 	}
+	devices, err := bus.Parse(o.devices)
+	if err != nil {
+		return fmt.Errorf("--devices: %w", err)
+	}
 	return control.Serve(ctx, control.Options{Dir: a.dir, Capture: o.pcap, Patience: o.patience, Network: network.Options{
 		Name: o.name, Nodes: o.nodes, GatewayImage: o.gateway, NodeImage: o.node, MemoryMB: o.memory, Agent: settings,
-		Mesh: network.Mesh(o.mesh), Profile: profile, Radios: o.radios, SpacingM: o.spacing, Camera: o.camera,
+		Mesh: network.Mesh(o.mesh), Profile: profile, Radios: o.radios, SpacingM: o.spacing, Camera: o.camera, Devices: devices,
 		Log: slog.New(slog.NewTextHandler(a.env.Stderr, nil)),
 	}})
 }
@@ -197,6 +210,7 @@ func (a *app) follow(ctx context.Context, ended <-chan error) error {
 			{"ctl -- node list", "any haloctl command"},
 			{"status", "machines, radios and wires"},
 			{"air", "who hears whom; air --help: move, cut, jam them"},
+			{"bus", "their sensors; bus --help: set, unplug, let them fail; gpio, gps"},
 			{"kill node1", "cut the power; then: start node1"},
 			{"down", "end it all"},
 		} {

@@ -16,6 +16,7 @@ type Board struct {
 	Power   *BoardPower   `json:"power,omitempty" toml:"power" cbor:"10,keyasint,omitempty"`
 	Outputs []BoardOutput `json:"outputs,omitempty" toml:"output" cbor:"11,keyasint,omitempty"`
 	Overlay []string      `json:"overlays,omitempty" toml:"overlays" cbor:"12,keyasint,omitempty" doc:"lines of config.txt by which the firmware merges device tree overlays" example:"dtoverlay=mm_wlan"`
+	Inputs  []BoardInput  `json:"inputs,omitempty" toml:"input" cbor:"13,keyasint,omitempty"`
 }
 
 // BoardHeader is the header of pins.
@@ -140,6 +141,21 @@ const (
 	SafeOn   OutputSafe = "on"
 	SafeKeep OutputSafe = "keep"
 )
+
+// BoardInput is a line that the board reads: a door's contact, a float switch, the pulses of
+// a meter.
+type BoardInput struct {
+	Name       string   `json:"name" toml:"name" cbor:"1,keyasint" doc:"its metrics are gpio.NAME.on and gpio.NAME.changes" example:"door"`
+	Title      string   `json:"title,omitempty" toml:"title" cbor:"2,keyasint,omitempty" example:"Door of the cabinet"`
+	Line       string   `json:"line" toml:"line" cbor:"3,keyasint" doc:"pin of the header, or GPIO line" example:"GPIO22"`
+	ActiveLow  bool     `json:"active_low,omitempty" toml:"active_low" cbor:"4,keyasint,omitempty" doc:"on is low"`
+	Bias       string   `json:"bias,omitempty" toml:"bias" cbor:"5,keyasint,omitempty" enum:"pull-up,pull-down,none" doc:"resistor in the chip; as it is where nothing is said"`
+	DebounceMS *int     `json:"debounce_ms,omitempty" toml:"debounce_ms" cbor:"6,keyasint,omitempty" minimum:"0" maximum:"10000" doc:"levels that last less are not seen; 20 where nothing is said" example:"20"`
+	Event      Severity `json:"event,omitempty" toml:"event" cbor:"7,keyasint,omitempty" enum:"none,info,warning,error" doc:"severity of the event that each change is; info where nothing is said" example:"warning"`
+}
+
+// EventNone is of an input whose changes are no events.
+const EventNone Severity = "none"
 
 // BoardRef is what a heartbeat says of the board: which file describes it. The gateway
 // asks for what it does not have.

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // CommandKind is one of the things that a node can be asked to do. There are no
@@ -24,6 +27,7 @@ const (
 	CommandCapture    CommandKind = "capture"
 	CommandConfig     CommandKind = "config"
 	CommandSensor     CommandKind = "sensor"
+	CommandDisplay    CommandKind = "display"
 	CommandReset      CommandKind = "factory-reset"
 	CommandSpeedTest  CommandKind = "speed-test"  // measure the way to another device; part of a speed test
 	CommandSpeedServe CommandKind = "speed-serve" // be the other device; part of a speed test
@@ -36,13 +40,13 @@ func CommandKinds() []CommandKind {
 
 // PeopleCommands returns the kinds that people give to one node.
 func PeopleCommands() []CommandKind {
-	return []CommandKind{CommandReboot, CommandRestart, CommandLocate, CommandSetOutput, CommandScan, CommandCapture, CommandConfig, CommandSensor, CommandReset}
+	return []CommandKind{CommandReboot, CommandRestart, CommandLocate, CommandSetOutput, CommandScan, CommandCapture, CommandConfig, CommandSensor, CommandDisplay, CommandReset}
 }
 
 // Command is what a node is asked to do: a kind, and of the arguments those of that
 // kind. Where the kind needs none they may be left out.
 type Command struct {
-	Kind    CommandKind     `json:"kind" cbor:"1,keyasint" enum:"reboot,restart,locate,set-output,scan,capture,config,sensor,factory-reset" example:"locate"`
+	Kind    CommandKind     `json:"kind" cbor:"1,keyasint" enum:"reboot,restart,locate,set-output,scan,capture,config,sensor,display,factory-reset" example:"locate"`
 	Restart *RestartCommand `json:"restart,omitempty" cbor:"2,keyasint,omitempty"`
 	Locate  *LocateCommand  `json:"locate,omitempty" cbor:"3,keyasint,omitempty"`
 	Output  *OutputCommand  `json:"set_output,omitempty" cbor:"4,keyasint,omitempty"`
@@ -50,7 +54,8 @@ type Command struct {
 	Capture *CaptureRequest `json:"capture,omitempty" cbor:"6,keyasint,omitempty" doc:"at most 1 MiB, as it comes through the mesh; 256 KiB where nothing is said"`
 	Config  *AgentConfig    `json:"config,omitempty" cbor:"7,keyasint,omitempty"`
 
-	Sensor *SensorCommand `json:"sensor,omitempty" cbor:"11,keyasint,omitempty" doc:"chips on its buses"`
+	Sensor  *SensorCommand  `json:"sensor,omitempty" cbor:"11,keyasint,omitempty" doc:"chips on its buses"`
+	Display *DisplayCommand `json:"display,omitempty" cbor:"12,keyasint,omitempty"`
 
 	SpeedTest  *SpeedTestCommand  `json:"-" cbor:"8,keyasint,omitempty"`
 	SpeedServe *SpeedServeCommand `json:"-" cbor:"9,keyasint,omitempty"`
@@ -79,6 +84,14 @@ type OutputCommand struct {
 	On     bool   `json:"on" cbor:"2,keyasint"`
 	// Percent is of an output that pulses.
 	Percent *float64 `json:"percent,omitempty" cbor:"3,keyasint,omitempty" minimum:"0" maximum:"100" example:"40" doc:"of the time that it is on, where it pulses; all of it when left out"`
+}
+
+// DisplayCommand has a display of a node show something, for a while in place of how the node
+// is.
+type DisplayCommand struct {
+	Display string   `json:"display,omitempty" cbor:"1,keyasint,omitempty" maxLength:"32" doc:"label of its chip; empty: the only one" example:"ssd1306"`
+	Lines   []string `json:"lines,omitempty" cbor:"2,keyasint,omitempty" maxItems:"8" doc:"from the top, 21 characters of each; none: how the node is, again" example:"Maintenance"`
+	Seconds int      `json:"seconds,omitempty" cbor:"3,keyasint,omitempty" minimum:"1" maximum:"86400" default:"300" example:"300"`
 }
 
 // AgentConfig is how often a node measures and sends, and what it keeps. What is
@@ -128,6 +141,9 @@ type SpeedServeCommand struct {
 // Bounds of commands.
 const (
 	LocateSeconds       = 30
+	DisplaySeconds      = 300
+	DisplayMaxSeconds   = 86400
+	DisplayLines        = 8 // of a display
 	LocateMaxSeconds    = 600
 	CommandCaptureBytes = 256 << 10 // of a capture that comes through the mesh
 	CommandFileMax      = 1 << 20   // of what a command makes, at most
@@ -168,6 +184,7 @@ const (
 	CodeUnsupported = "unsupported"  // a release without it, or an engine that is not there
 	CodeNoLED       = "no-led"       // nothing to blink with
 	CodeNoOutput    = "no-output"    // no such output
+	CodeNoDisplay   = "no-display"   // no such display
 	CodeNoRadio     = "no-radio"     // no such radio
 	CodeNoComponent = "no-component" // that process does not run there
 	CodeNoOverlay   = "no-overlay"   // the device has no overlay address yet
@@ -237,7 +254,7 @@ func (c *Command) Check() error {
 		there bool
 	}{
 		{CommandRestart, c.Restart != nil}, {CommandLocate, c.Locate != nil}, {CommandSetOutput, c.Output != nil}, {CommandScan, c.Scan != nil},
-		{CommandCapture, c.Capture != nil}, {CommandConfig, c.Config != nil}, {CommandSensor, c.Sensor != nil}, {CommandSpeedTest, c.SpeedTest != nil}, {CommandSpeedServe, c.SpeedServe != nil}, {CommandReset, c.Reset != nil},
+		{CommandCapture, c.Capture != nil}, {CommandConfig, c.Config != nil}, {CommandSensor, c.Sensor != nil}, {CommandDisplay, c.Display != nil}, {CommandSpeedTest, c.SpeedTest != nil}, {CommandSpeedServe, c.SpeedServe != nil}, {CommandReset, c.Reset != nil},
 	} {
 		if a.there && a.kind != c.Kind {
 			return fmt.Errorf("command %.32q: expected no arguments of %s", c.Kind, a.kind)
@@ -274,6 +291,8 @@ func (c *Command) Check() error {
 		return c.checkConfig()
 	case CommandSensor:
 		return c.checkSensor()
+	case CommandDisplay:
+		return c.checkDisplay()
 	case CommandSpeedTest:
 		return c.checkSpeedTest()
 	case CommandSpeedServe:
@@ -300,6 +319,29 @@ func (c *Command) checkLocate() error {
 	}
 	c.Locate.Seconds = cmp.Or(c.Locate.Seconds, LocateSeconds)
 	return bounded("locate: seconds", c.Locate.Seconds, 1, LocateMaxSeconds)
+}
+
+// maxDisplayLine bounds a line, in octets: displays show less.
+const maxDisplayLine = 128
+
+func (c *Command) checkDisplay() error {
+	if c.Display == nil {
+		c.Display = &DisplayCommand{}
+	}
+	d := c.Display
+	d.Seconds = cmp.Or(d.Seconds, DisplaySeconds)
+	if d.Display != "" && !TemplateForm.MatchString(d.Display) {
+		return fmt.Errorf("display: expected the label of a chip, 1 to 32 small letters, digits, - and _, got %.40q", d.Display)
+	}
+	if len(d.Lines) > DisplayLines {
+		return fmt.Errorf("display: expected at most %d lines, got %d", DisplayLines, len(d.Lines))
+	}
+	for i, l := range d.Lines {
+		if len(l) > maxDisplayLine || !utf8.ValidString(l) || strings.ContainsFunc(l, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return fmt.Errorf("display: line %d: expected a line of at most %d octets that can be shown, got %.40q", i+1, maxDisplayLine, l)
+		}
+	}
+	return bounded("display: seconds", d.Seconds, 1, DisplayMaxSeconds)
 }
 
 func checkRadio(name string) error {

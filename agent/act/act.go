@@ -127,6 +127,7 @@ func Actions(d Device) map[model.CommandKind]command.Action {
 		model.CommandCapture:    {Able: d.radios, Do: d.capture},
 		model.CommandConfig:     {Do: d.config, Firm: true},
 		model.CommandSensor:     {Able: d.senses, Do: d.sensor, Many: true},
+		model.CommandDisplay:    {Able: d.displays, Do: d.display},
 		model.CommandSpeedTest:  {Able: d.overlaid, Do: d.speedTest},
 		model.CommandSpeedServe: {Able: d.overlaid, Do: d.speedServe},
 	}

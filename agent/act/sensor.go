@@ -5,6 +5,7 @@ import (
 	"compress/flate"
 	"context"
 	"io"
+	"time"
 
 	"halo.internal/agent/command"
 	"halo.internal/model"
@@ -18,6 +19,11 @@ type Sensors interface {
 	Try(ctx context.Context, c model.SensorCommand, text []byte) (model.SensorTrial, error)
 	PutTemplate(name string, text []byte) error
 	DeleteTemplate(name string) error
+	// Displays are the labels of the displays that are driven now.
+	Displays() []string
+	// Show has a display show lines for a while, none: how the device is, and returns its
+	// label. An empty label is the only one's.
+	Show(ctx context.Context, label string, lines []string, d time.Duration) (string, error)
 }
 
 func (d Device) senses() error {
@@ -59,6 +65,27 @@ func (d Device) sensor(ctx context.Context, t *command.Task) (command.Result, er
 		return command.Result{}, err
 	}
 	return command.Result{Value: value}, nil
+}
+
+func (d Device) displays() error {
+	if err := d.senses(); err != nil {
+		return err
+	}
+	if len(d.Sensors.Displays()) == 0 {
+		return model.RefuseCommand(model.CodeNoDisplay, "no display is on the device's buses")
+	}
+	return nil
+}
+
+// display has a display show something. It is done again when it comes again: that changes
+// nothing but when it ends.
+func (d Device) display(ctx context.Context, t *command.Task) (command.Result, error) {
+	c := t.Command.Display
+	label, err := d.Sensors.Show(ctx, c.Display, c.Lines, time.Duration(c.Seconds)*time.Second)
+	if err != nil {
+		return command.Result{}, err
+	}
+	return command.Result{Value: map[string]any{"display": label, "lines": len(c.Lines), "seconds": c.Seconds}}, nil
 }
 
 // inflate unpacks a template, and no more than one may have.

@@ -5,9 +5,12 @@ import (
 	"compress/flate"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"halo.internal/agent/command"
 	"halo.internal/model"
 )
 
@@ -16,6 +19,8 @@ type shelf struct {
 	did  []string
 	text string
 	err  error
+
+	displays []string
 }
 
 func (s *shelf) note(what string) error {
@@ -46,6 +51,42 @@ func (s *shelf) PutTemplate(name string, text []byte) error {
 }
 
 func (s *shelf) DeleteTemplate(name string) error { return s.note("delete " + name) }
+
+func (s *shelf) Displays() []string { return s.displays }
+
+func (s *shelf) Show(_ context.Context, label string, lines []string, d time.Duration) (string, error) {
+	return "panel", s.note(fmt.Sprintf("show %q %q %s", label, lines, d))
+}
+
+func TestDisplayCommands(t *testing.T) {
+	b, s := newBoard(), &shelf{}
+	able := func() error { return Actions(b.Device)[model.CommandDisplay].Able() }
+	code(t, able(), model.CodeUnsupported)
+	b.Sensors = s
+	code(t, able(), model.CodeNoDisplay)
+	s.displays = []string{"panel"}
+	if err := able(); err != nil {
+		t.Error(err)
+	}
+	show := func(c model.DisplayCommand) (command.Result, error) {
+		t.Helper()
+		cmd := model.Command{Kind: model.CommandDisplay, Display: &c}
+		if err := cmd.Check(); err != nil {
+			t.Fatal(err)
+		}
+		return do(t.Context(), b, cmd)
+	}
+	if r, err := show(model.DisplayCommand{Lines: []string{"a", "b"}}); err != nil || r.Value.(map[string]any)["display"] != "panel" {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	s.err = errors.New("not acknowledged")
+	if _, err := show(model.DisplayCommand{Display: "panel", Seconds: 5}); !errors.Is(err, s.err) {
+		t.Errorf("got %v", err)
+	}
+	if got := strings.Join(s.did, "; "); got != `show "" ["a" "b"] 5m0s; show "panel" [] 5s` {
+		t.Errorf("it was asked for %s", got)
+	}
+}
 
 func packed(t *testing.T, text string) []byte {
 	t.Helper()

@@ -36,7 +36,7 @@ func (m *Manager) Assign(ctx context.Context, c model.SensorCommand) (model.Sens
 			m.Log.Warn("what a person has said of a sensor is not kept over a start", "bus", c.Bus, "address", c.Address, "err", err)
 		}
 		m.mu.Lock()
-		p.hushed, p.moves = false, nil
+		p.flaps = flaps{}
 		m.mu.Unlock()
 		if err := l.open(); err != nil {
 			return err

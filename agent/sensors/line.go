@@ -377,7 +377,7 @@ func (m *Manager) busMoved(path string, begun bool) {
 func (l *line) hushed() bool {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
-	return l.flaps.hushed
+	return l.flaps.Hushed()
 }
 
 // steady notes that the bus works at this look, and tells whether its chips are to be read:
@@ -386,7 +386,7 @@ func (l *line) steady() bool {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
 	l.flaps.steady++
-	return !l.flaps.hushed || l.flaps.steady >= steadyLooks
+	return !l.flaps.Hushed() || l.flaps.steady >= steadyLooks
 }
 
 // answers tells whether something answers at an address, to which nothing is sent.

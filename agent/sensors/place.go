@@ -37,6 +37,7 @@ type place struct {
 	dry        int               // readings in a row of which a value was missing; below 0: none was
 	benched    bool              // it is not read because its bus does not work
 	told       bool              // that it can't be read, since it last was
+	notice     notice            // of a display
 	flaps
 }
 
@@ -137,7 +138,7 @@ func (p *place) fail(err error) {
 	if news {
 		m.changed()
 	}
-	if news && !p.hushed {
+	if news && !p.Hushed() {
 		p.tell(EventFailed, model.Warning, "a chip answers and can't be read: "+err.Error(), p.title(), nil)
 	}
 }
@@ -161,7 +162,7 @@ func (p *place) admit(ctx context.Context, drv i2c.Driver, e entry, other i2c.Dr
 		p.label = m.memory.claim(e.Bus, e.Address, spec.Name)
 	}
 	m.mu.Unlock()
-	if p.hushed {
+	if p.Hushed() {
 		if p.steady++; !answers {
 			p.steady = 0
 		}

@@ -226,7 +226,7 @@ func (m *Manager) list(ctx context.Context, running *sync.WaitGroup) error {
 	var flapping []string
 	m.mu.Lock()
 	for path, f := range m.flaps {
-		if m.buses[path] == nil && f.forget(now) {
+		if m.buses[path] == nil && f.Forget(now) {
 			delete(m.flaps, path)
 		}
 	}

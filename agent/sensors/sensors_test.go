@@ -1104,6 +1104,65 @@ func TestADisplayShowsHowTheDeviceIs(t *testing.T) {
 			if !lit {
 				t.Error("it shows nothing")
 			}
+			status := panel.Picture()
+			show := func(label string, lines ...string) error {
+				t.Helper()
+				got, err := w.Show(t.Context(), label, lines, time.Minute)
+				if err == nil && got != "ssd1306" {
+					t.Errorf("%q shows it", got)
+				}
+				return err
+			}
+			if got := w.Displays(); !slices.Equal(got, []string{"ssd1306"}) {
+				t.Errorf("displays: %q", got)
+			}
+			if err := show("", "Maintenance"); err != nil {
+				t.Fatal(err)
+			}
+			notice := panel.Picture()
+			if slices.Equal(notice, status) {
+				t.Error("it does not show what it is told")
+			}
+			time.Sleep(50 * time.Second)
+			if !slices.Equal(panel.Picture(), notice) {
+				t.Error("it does not show that for a minute")
+			}
+			time.Sleep(10*time.Second + 2*time.Second + 5*time.Second)
+			if !slices.Equal(panel.Picture(), status) {
+				t.Error("it shows that for ever")
+			}
+			if err := show("ssd1306", "Maintenance"); err != nil || !slices.Equal(panel.Picture(), notice) {
+				t.Errorf("by its label: %v", err)
+			}
+			if err := show(""); err != nil || !slices.Equal(panel.Picture(), status) {
+				t.Errorf("back to how it is: %v", err)
+			}
+			if no, ok := errors.AsType[*model.CommandRefusal](show("wall", "x")); !ok || no.Code != model.CodeNoDisplay || !strings.Contains(no.Text, "ssd1306") {
+				t.Errorf("a display that is not there: %v", no)
+			}
+			again := func(want []string, text string) {
+				t.Helper()
+				b.Attach(0x3C, panel)
+				time.Sleep(7 * time.Second)
+				if !slices.Equal(panel.Picture(), want) {
+					t.Error(text)
+				}
+			}
+			b.Detach(0x3C)
+			if err := show("", "x"); err == nil {
+				t.Error("what is not plugged in shows something")
+			}
+			again(status, "what has failed is shown later")
+			if err := show("", "Maintenance"); err != nil {
+				t.Fatal(err)
+			}
+			b.Detach(0x3C)
+			for _, lines := range [][]string{{"x"}, nil} {
+				if err := show("", lines...); err == nil {
+					t.Error("what is not plugged in shows something")
+				}
+			}
+			again(notice, "what has failed displaces what was shown")
 		})
 	})
 }

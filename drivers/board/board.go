@@ -42,6 +42,7 @@ type Build struct {
 	Firmware   []string     `toml:"firmware"`    // files of gokrazy's firmware package
 	Devices    []string     `toml:"devices"`     // modaliases of what is soldered on, where no device tree says so
 	Packages   []string     `toml:"packages"`    // Go programs of this board's images besides those of the role
+	Virtual    bool         `toml:"virtual"`     // it has the buses of a virtual machine, whose drivers the kernel package lacks
 	DeviceTree []DeviceTree `toml:"device_tree"` // none where the machine brings its own
 }
 

@@ -117,6 +117,12 @@ func TestRefusals(t *testing.T) {
 		"power":               {"[[output]]", "[power]\nsource = \"sun\"\n[[output]]", `mast.toml:25: power.source: expected one of usb, poe, dc, battery, host, got "sun"`},
 		"button":              {"[[output]]", "[[button]]\nname = \"b\"\ndoes = \"selfdestruct\"\nline = \"P5\"\n[[output]]", `button[0].does: expected factory-reset`},
 		"radio":               {"[[output]]", "[[radio]]\nname = \"r\"\ndriver = \"morse\"\nbus = \"isa\"\n[[output]]", `expected one of sdio, spi, usb, pci, got "isa"`},
+		"input":               {"[[output]]", "[[input]]\nname = \"Door\"\nline = \"P5\"\n[[output]]", `mast.toml:25: input[0].name: expected 1 to 32 small letters`},
+		"input, no line":      {"[[output]]", "[[input]]\nname = \"door\"\n[[output]]", `input[0].line: expected the line of the input`},
+		"input and output":    {"[[output]]", "[[input]]\nname = \"door\"\nline = \"P5\"\n[[output]]", `input[0].line: expected a line that nothing else uses: P5 is used for output siren`},
+		"debounce":            {"[[output]]", "[[input]]\nname = \"door\"\nline = \"soc/9\"\ndebounce_ms = 10001\n[[output]]", `mast.toml:27: input[0].debounce_ms: expected 0 to 10000, got 10001`},
+		"event":               {"[[output]]", "[[input]]\nname = \"door\"\nline = \"soc/9\"\nevent = \"panic\"\n[[output]]", `input[0].event: expected one of none, info, warning, error, got "panic"`},
+		"bias":                {"[[output]]", "[[input]]\nname = \"door\"\nline = \"soc/9\"\nbias = \"up\"\n[[output]]", `input[0].bias: expected one of pull-up, pull-down, none, got "up"`},
 		"halow":               {"[[output]]", "[halow]\nchip = \"mm9\"\nbus = \"sdio\"\nmodule = \"fgh100m\"\n[[output]]", `mast.toml:25: halow.chip: expected one of mm6108, mm8108`},
 	} {
 		t.Run(name, func(t *testing.T) {

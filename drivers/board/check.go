@@ -20,6 +20,7 @@ const (
 	maxPins    = 256
 	maxList    = 16 // buses, ports, lamps, lines of overlays and so on, each
 	maxOutputs = 32
+	maxInputs  = 32
 	maxText    = 120
 	maxWord    = 32
 
@@ -139,6 +140,7 @@ func (c *checker) board(b *model.Board) {
 	c.buttons(b)
 	c.power(b.Power)
 	c.outputs(b)
+	c.inputs(b)
 	if len(c.problems) == 0 {
 		c.fill(b)
 	}
@@ -396,6 +398,37 @@ func (c *checker) outputs(b *model.Board) {
 			c.bad(key+".lost_s", "expected 10 to 86400, got %d", v.LostS)
 		}
 		c.line(b, key+".line", v.Line, "output "+v.Name)
+	}
+}
+
+var severities = []model.Severity{"", model.EventNone, model.Info, model.Warning, model.Error}
+
+// maxDebounceMS bounds for how long a level may have to last.
+const maxDebounceMS = 10_000
+
+func (c *checker) inputs(b *model.Board) {
+	c.few("input", len(b.Inputs), maxInputs)
+	names := map[string]bool{}
+	for i, v := range b.Inputs {
+		key := fmt.Sprintf("input[%d]", i)
+		if !nameForm.MatchString(v.Name) || names[v.Name] {
+			c.bad(key+".name", "expected 1 to 32 small letters, digits and -, as no other input has, got %.40q", v.Name)
+		}
+		names[v.Name] = true
+		c.text(key+".title", v.Title, maxText, false)
+		if v.Line == "" {
+			c.bad(key+".line", "expected the line of the input")
+		}
+		if !slices.Contains(biases, v.Bias) {
+			c.bad(key+".bias", "expected one of %s, got %.40q", words(biases[1:]), v.Bias)
+		}
+		if d := v.DebounceMS; d != nil && (*d < 0 || *d > maxDebounceMS) {
+			c.bad(key+".debounce_ms", "expected 0 to %d, got %d", maxDebounceMS, *d)
+		}
+		if !slices.Contains(severities, v.Event) {
+			c.bad(key+".event", "expected one of %s, got %.40q", words(severities[1:]), v.Event)
+		}
+		c.line(b, key+".line", v.Line, "input "+v.Name)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"image"
 	"image/color"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -210,6 +211,28 @@ func TestDisplayDraws(t *testing.T) {
 			if err := device.Send(t.Context(), bad); err == nil {
 				t.Errorf("expected %v to be refused", bad)
 			}
+		}
+	})
+}
+
+// What a display could not show it does not show once it is back.
+func TestDisplayForgetsWhatHasFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := chips.NewBus()
+		chip := chips.NewSSD1306()
+		bus.Attach(0x3c, chip)
+		display := open(t, builtin(t, "ssd1306"), bus, 0x3c, nil).(i2c.Display)
+		if err := display.Show(t.Context(), []string{"before"}); err != nil {
+			t.Fatal(err)
+		}
+		want := chip.Picture()
+		bus.Detach(0x3c)
+		if display.Show(t.Context(), []string{"failed"}) == nil || display.Draw(t.Context(), image.White) == nil {
+			t.Error("what is not plugged in shows something")
+		}
+		bus.Attach(0x3c, chip)
+		if _, err := display.Read(t.Context(), nil); err != nil || !slices.Equal(chip.Picture(), want) {
+			t.Errorf("it shows (%v)\n%s", err, strings.Join(chip.Picture(), "\n"))
 		}
 	})
 }

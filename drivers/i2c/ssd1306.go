@@ -73,9 +73,12 @@ type panel struct {
 	on       bool
 	contrast byte
 	ready    bool
-	want     [8][panelWidth]byte
-	shown    [8][panelWidth]byte
+	want     picture
+	shown    picture
 }
+
+// picture is what is lit: pages of eight rows.
+type picture [8][panelWidth]byte
 
 // Size implements Display.
 func (d *panel) Size() image.Point { return image.Pt(panelWidth, d.pages*8) }
@@ -120,7 +123,7 @@ func (d *panel) power() byte {
 
 // Show implements Display.
 func (d *panel) Show(ctx context.Context, lines []string) error {
-	d.want = [8][panelWidth]byte{}
+	var dots picture
 	for page, line := range lines[:min(len(lines), d.pages)] {
 		x := 0
 		for _, c := range line {
@@ -128,26 +131,37 @@ func (d *panel) Show(ctx context.Context, lines []string) error {
 				break
 			}
 			columns := glyph(c)
-			x += copy(d.want[page][x:], columns[:])
+			x += copy(dots[page][x:], columns[:])
 		}
 	}
-	return d.refresh(ctx)
+	return d.show(ctx, dots)
 }
 
 // Draw implements Display.
 func (d *panel) Draw(ctx context.Context, img image.Image) error {
-	d.want = [8][panelWidth]byte{}
+	var dots picture
 	corner := img.Bounds().Min
 	visible := img.Bounds().Intersect(image.Rectangle{corner, corner.Add(d.Size())})
 	for y := visible.Min.Y; y < visible.Max.Y; y++ {
 		for x := visible.Min.X; x < visible.Max.X; x++ {
 			r, g, b, _ := img.At(x, y).RGBA()
 			if 299*r+587*g+114*b > 500*math.MaxUint16 {
-				d.want[(y-corner.Y)/8][x-corner.X] |= 1 << ((y - corner.Y) % 8)
+				dots[(y-corner.Y)/8][x-corner.X] |= 1 << ((y - corner.Y) % 8)
 			}
 		}
 	}
-	return d.refresh(ctx)
+	return d.show(ctx, dots)
+}
+
+// show has the panel show that from now on, or what it showed before where it fails.
+func (d *panel) show(ctx context.Context, dots picture) error {
+	was := d.want
+	d.want = dots
+	err := d.refresh(ctx)
+	if err != nil {
+		d.want = was // what has failed must not happen later
+	}
+	return err
 }
 
 // refresh sends the pages that are not as they should be: all of them to a panel

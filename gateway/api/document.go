@@ -13,7 +13,7 @@ var tagTexts = map[string]string{
 	"alerts":    "What is wrong now: conditions that last.",
 	"endpoints": "Clients: hosts behind nodes that are no members.",
 	"firewall":  "What people set of the gateway's firewall: a draft, its trial, and what is kept.",
-	"boards":    "What is on nodes' boards: pins of the header, buses, ports, radios, lamps, buttons, outputs.",
+	"boards":    "What is on nodes' boards: pins of the header, buses, ports, radios, lamps, buttons, outputs, inputs.",
 	"sensors":   "Chips on nodes' buses: found, chosen, named and read by templates.",
 	"power":     "What feeds nodes: batteries, their charge, and what comes in.",
 	"model":     "The network as one picture: each device one identity, with its interfaces, sources and clients.",

@@ -136,7 +136,7 @@ func (a *API) commandRoutes() {
 	register(a, scope(apitype.ScopeNodesWrite), huma.Operation{
 		OperationID: "create-node-command", Method: http.MethodPost, Path: "/v1/nodes/{id}/commands", Tags: tags,
 		Summary: "Have a node do something", DefaultStatus: http.StatusAccepted,
-		Description: "kind says what, the member of that kind how: reboot; restart of a process; locate, by blinking LEDs; set-output; scan and capture by a radio of the node; config, of how often it measures and sends; factory-reset. There is nothing else, and no shell. " +
+		Description: "kind says what, the member of that kind how: reboot; restart of a process; locate, by blinking LEDs; set-output; display, of a line or some; scan and capture by a radio of the node; config, of how often it measures and sends; factory-reset. There is nothing else, and no shell. " +
 			"The answer is a job. The gateway signs the command and hands it over when the node is there, at the latest after expires_s; the node executes it once, whatever is sent again. " +
 			"409 node-cannot: the node has said that it cannot do this. capture, config and factory-reset need an admin. What a capture has recorded is the job's file, what a scan has found and the settings in use its result.",
 	}, func(ctx context.Context, i *struct {

@@ -229,7 +229,7 @@ func TestRubbishAboutJobsIsNoServerError(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	words := []any{"reboot", "restart", "locate", "scan", "capture", "config", nil, -1, 1 << 40, 1e300, true, "", "x", []int{1}, map[string]any{}, map[string]any{"seconds": "x"}, map[string]any{"component": 7}, map[string]any{"radio": strings.Repeat("y", 99)}}
-	keys := []string{"kind", "restart", "locate", "set_output", "scan", "capture", "config", "expires_s", "node", "peer", "down_bytes", "up_bytes"}
+	keys := []string{"kind", "restart", "locate", "set_output", "display", "scan", "capture", "config", "expires_s", "node", "peer", "down_bytes", "up_bytes"}
 	paths := []string{"POST /v1/nodes/gateway/commands", "POST /v1/speed-tests", "DELETE /v1/jobs/%d", "GET /v1/jobs/%d", "GET /v1/jobs/%d/file", "GET /v1/jobs?cursor=%d", "GET /v1/jobs?limit=%d", "GET /v1/speed-tests?cursor=%d", "GET /v1/nodes/%d/commands"}
 	for range 1000 {
 		in := map[string]any{}

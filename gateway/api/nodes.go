@@ -96,7 +96,7 @@ func (a *API) boardRoutes() {
 	})
 	register(a, scope(apitype.ScopeNodesRead), huma.Operation{
 		OperationID: "get-node-board", Method: http.MethodGet, Path: "/v1/nodes/{id}/board", Tags: tags,
-		Summary:     "The board that a node is: its header, buses, ports, radios, lamps, buttons, power and outputs",
+		Summary:     "The board that a node is: its header, buses, ports, radios, lamps, buttons, power, outputs and inputs",
 		Description: "As the node has found it by its device tree. Files in /perm/halo/boards/ on the node go before those of the release; ref says which it is, and what is wrong in them.",
 	}, func(ctx context.Context, i *NodePath) (*body[model.NodeBoard], error) {
 		return answer(a.Registry.NodeBoard(ctx, i.ID))

@@ -37,6 +37,9 @@ type Edge struct {
 	Number uint32        // of the line's edges, from 1: gaps are edges that were lost
 }
 
+// Consumer is what the kernel calls HALO where it has a line.
+const Consumer = "halo"
+
 // TakenError is of a line that somebody has.
 type TakenError struct {
 	Line string

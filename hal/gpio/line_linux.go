@@ -11,9 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// consumer is what the kernel tells others who want a line that HALO has.
-const consumer = "halo"
-
 // request takes a line, as config says. Whoever has it already is named in the error.
 func request(name string, c lineConfig) (*os.File, error) {
 	at, err := find(name)
@@ -22,7 +19,7 @@ func request(name string, c lineConfig) (*os.File, error) {
 	}
 	r := lineRequest{Config: c, Lines: 1}
 	r.Offsets[0] = uint32(at.number)
-	copy(r.Consumer[:], consumer)
+	copy(r.Consumer[:], Consumer)
 	err = with(at.chip.path, func(fd uintptr) error { return ioctl(fd, getLine, &r) })
 	if errors.Is(err, unix.EBUSY) {
 		taken := &TakenError{Line: name}

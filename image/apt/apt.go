@@ -50,7 +50,21 @@ type Client struct {
 // longer has it, of the newest package whose whole name matches. prefix is a
 // literal beginning of the names.
 func (c *Client) Fetch(ctx context.Context, key, prefix string, match *regexp.Regexp) (string, Package, error) {
+	return c.fetch(ctx, key, prefix, match, func(string) bool { return true })
+}
+
+// FetchVersion returns the path of the .deb of that name which is locked under key, if it
+// is of a wanted version; else the newest of those, or when the archive has none, the
+// newest of all.
+func (c *Client) FetchVersion(ctx context.Context, key, name string, wanted func(version string) bool) (string, Package, error) {
+	return c.fetch(ctx, key, name, regexp.MustCompile(regexp.QuoteMeta(name)), wanted)
+}
+
+func (c *Client) fetch(ctx context.Context, key, prefix string, match *regexp.Regexp, wanted func(version string) bool) (string, Package, error) {
 	locked, isLocked := c.Lock.Get(key)
+	if !wanted(locked.Version) {
+		locked, isLocked = Package{}, false
+	}
 	if isLocked {
 		if path := c.deb(locked.SHA256); sum(path) == locked.SHA256 {
 			return path, locked, nil
@@ -62,6 +76,9 @@ func (c *Client) Fetch(ctx context.Context, key, prefix string, match *regexp.Re
 	served, err := c.served(ctx, prefix, match)
 	if err != nil {
 		return "", Package{}, err
+	}
+	if of := slices.DeleteFunc(slices.Clone(served), func(p Package) bool { return !wanted(p.Version) }); len(of) > 0 {
+		served = of
 	}
 	chosen, err := c.choose(ctx, served, locked)
 	if err != nil {

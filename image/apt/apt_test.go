@@ -113,6 +113,38 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+// TestFetchVersion takes another than the locked one, where that is not of the version.
+func TestFetchVersion(t *testing.T) {
+	const name = "linux-source-6.12"
+	first, second, third := pkg(name, "6.12.9-1"), pkg(name, "6.12.100-1"), pkg(name, "6.12.117-1")
+	for text, tc := range map[string]struct {
+		wanted string
+		locked Package
+		want   Package
+	}{
+		"as it is locked":             {"6.12.9-", first, first},
+		"another is locked":           {"6.12.100-", first, second},
+		"nothing is locked":           {"6.12.9-", Package{}, first},
+		"none is served: the newest":  {"6.12.50-", second, third},
+		"none is served, nor another": {"6.12.50-", Package{}, third},
+	} {
+		t.Run(text, func(t *testing.T) {
+			newArchive(t, first, third, second)
+			c, _ := client(t, nil)
+			if tc.locked != (Package{}) {
+				c.Lock.Set(name, tc.locked)
+			}
+			_, got, err := c.FetchVersion(context.Background(), name, name, func(v string) bool { return strings.HasPrefix(v, tc.wanted) })
+			if err != nil || got != tc.want {
+				t.Errorf("got %v, %v, want %v", got, err, tc.want)
+			}
+			if locked, _ := c.Lock.Get(name); locked != tc.want {
+				t.Errorf("lock: got %v", locked)
+			}
+		})
+	}
+}
+
 func TestSecondFetchAsksNobody(t *testing.T) {
 	p := pkg("linux-image-6.12.9+deb12-arm64", "6.12.9-1")
 	a := newArchive(t, p)

@@ -16,6 +16,7 @@ import (
 func modulesCommand() *cobra.Command {
 	var out string
 	var vars []string
+	var virtual bool
 	cmd := &cobra.Command{
 		Use:   "modules SOURCE",
 		Short: "Build kernel modules from outside against the images' kernel",
@@ -23,13 +24,23 @@ func modulesCommand() *cobra.Command {
 a patched cfg80211) against the kernel of the images, into a folder that image,
 prepare and testvm take by --modules. Headers and compiler come from apt and are
 installed nowhere; what was built before is taken from the cache. A module that
-was built for another kernel is refused.`,
+was built for another kernel is refused.
+
+With --virtual there is no source folder: the drivers of the I2C buses and GPIO lines
+of halo-lab's machines are taken out of Debian's source of the kernel, with three
+faults mended. Images of boards that are virtual have them anyway.`,
 		Example: "  halo-image modules morse_driver --out out/morse --var CONFIG_WLAN_VENDOR_MORSE=m --var CONFIG_MORSE_SDIO=y",
-		Args:    cobra.ExactArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if virtual {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
 	}
 	options := buildOptions(cmd)
 	cmd.Flags().StringVar(&out, "out", "", "folder for the modules: empty, or that of a build before (required)")
 	cmd.Flags().StringArrayVar(&vars, "var", nil, "variable for make, e.g. CONFIG_MORSE_SDIO=y; may be given several times")
+	cmd.Flags().BoolVar(&virtual, "virtual", false, "build the drivers of virtual machines' buses from the kernel's source")
 	if err := cmd.MarkFlagRequired("out"); err != nil {
 		panic("halo-image: " + err.Error()) // the flag is defined above
 	}
@@ -46,7 +57,15 @@ was built for another kernel is refused.`,
 			return err
 		}
 		if err := steps.Do("modules from outside", func() error {
-			r, err = modules.Build(cmd.Context(), modules.Options{Source: args[0], Out: out, Cache: o.Cache, Vars: vars, Kernel: tree})
+			source := ""
+			if virtual {
+				if source, err = prepare.VirtualSource(cmd.Context(), o, tree); err != nil {
+					return err
+				}
+			} else {
+				source = args[0]
+			}
+			r, err = modules.Build(cmd.Context(), modules.Options{Source: source, Out: out, Cache: o.Cache, Vars: vars, Kernel: tree})
 			return err
 		}); err != nil {
 			return err

@@ -132,10 +132,14 @@ func WithOutside(ctx context.Context, cache string, t Tree, dir string) (Tree, e
 	if err != nil {
 		return Tree{}, fmt.Errorf("modules from outside: %w", err)
 	}
-	made.Outside = names
-	if made.exports, err = readSymvers(filepath.Join(dir, "Module.symvers")); errors.Is(err, fs.ErrNotExist) {
+	made.Outside = append(slices.Clone(t.Outside), names...)
+	exports, err := readSymvers(filepath.Join(dir, "Module.symvers"))
+	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // a folder from elsewhere: the loader is the first to tell
 	}
+	made.exports = map[string]uint32{}
+	maps.Copy(made.exports, t.exports)
+	maps.Copy(made.exports, exports)
 	return made, err
 }
 

@@ -23,6 +23,7 @@ type Board struct {
 	Firmware   []string        // files of gokrazy's firmware package
 	Devices    []string        // modaliases of what is soldered on, where no device tree says so
 	Packages   []string        // Go programs of this board's images besides those of the role
+	Virtual    bool            // it has the buses of a virtual machine, whose drivers the kernel package lacks
 	DeviceTree []DeviceTree    // none where the machine brings its own
 	HaLow      *halow.Settings // its HaLow radio, if it has one
 
@@ -96,7 +97,7 @@ func ParseBoard(name string, b []byte, headers fs.FS) (Board, error) {
 	}
 	made := Board{
 		Name: f.Name, Models: slices.Clone(f.Models), Consoles: f.Consoles, Config: append(f.Config, f.Overlay...), Firmware: f.Firmware,
-		Devices: f.Devices, Packages: f.Packages, DeviceTree: f.DeviceTree, HaLow: f.HaLow, image: f.Image,
+		Devices: f.Devices, Packages: f.Packages, Virtual: f.Virtual, DeviceTree: f.DeviceTree, HaLow: f.HaLow, image: f.Image,
 	}
 	if err := made.check(name, strict.Locate(b)); err != nil {
 		return Board{}, err
@@ -117,6 +118,9 @@ func (b Board) check(file string, at *strict.Positions) error {
 		problems = append(problems, &strict.Problem{File: file, Line: at.Line(key), Key: key, Text: fmt.Sprintf("expected %s, got %q", expected, fmt.Sprint(got))})
 	}
 	parts := len(b.Consoles) + len(b.Config) + len(b.Firmware) + len(b.Devices) + len(b.Packages) + len(b.DeviceTree)
+	if b.Virtual {
+		parts++
+	}
 	switch {
 	case b.image != "" && parts > 0:
 		bad("image", "none beside what an image of its own is made of", b.image)

@@ -36,6 +36,7 @@ type Manifest struct {
 	Roles            map[string]Role     `json:"roles"`
 	ImageBytes       int64               `json:"image_bytes"`   // of a card image; /perm grows to the card
 	TestPackages     []string            `json:"test_packages"` // Debian's, for the test machine alone
+	TestModules      []string            `json:"test_modules"`  // the kernel's, for the test machine alone
 }
 
 // Kernel says which kernel and which of its modules.
@@ -198,6 +199,11 @@ func (m Manifest) check() error {
 	for _, p := range m.TestPackages {
 		if !packageForm.MatchString(p) {
 			bad("test_packages", "a Debian package", p)
+		}
+	}
+	for _, n := range m.TestModules {
+		if !moduleForm.MatchString(n) {
+			bad("test_modules", "a module's name", n)
 		}
 	}
 	if m.Init == "" || filepath.Base(m.Init) != "init" {

@@ -31,6 +31,9 @@ func TestRepository(t *testing.T) {
 	var names []string
 	for _, b := range list {
 		names = append(names, b.Name)
+		if b.Virtual != (b.Name == "qemu-virt") {
+			t.Errorf("%s: virtual is %v", b.Name, b.Virtual)
+		}
 	}
 	if got := strings.Join(names, " "); got != "qemu-virt rpi3b rpi4b zero2w" {
 		t.Errorf("boards: got %s", got)
@@ -65,6 +68,7 @@ func TestManifestRefusals(t *testing.T) {
 		"unneeded firmware":    {`"rtlwifi/rtl8723bu_bt.bin"`, `"../rtl8723bu_bt.bin"`, "firmware_unneeded.Bluetooth: expected a file"},
 		"unneeded for nothing": {`"Bluetooth": ["rtlwifi`, `" ": ["rtlwifi`, "firmware_unneeded: expected a reason"},
 		"held module":          {`"held": ["morse"]`, `"held": ["morse.ko"]`, "kernel.held: expected a module's name"},
+		"a test's module":      {`"test_modules": ["lm75"`, `"test_modules": ["lm75.ko"`, "test_modules: expected a module's name"},
 		"no init":              {`"init": "halo.internal/cmd/init"`, `"init": ""`, "init: expected"},
 		"image too small":      {`1258299392`, `1048576`, "image_bytes"},
 		"loads what is not in": {`"load": [`, `"load": ["wireguard", `, `kernel.load: expected one of kernel.modules.boot, got "wireguard"`},
@@ -93,6 +97,7 @@ func TestBoardRefusals(t *testing.T) {
 		"wrong type":      {strings.Replace(good, `["X"]`, "3", 1), "boards/x.toml:2:"},
 		"other name":      {strings.Replace(good, `"x"`, `"y"`, 1), `name: expected the file's name, "x"`},
 		"no console":      {"name = \"x\"\nmodels = [\"X\"]\nconfig = [\"a=1\"]\n", "consoles: expected at least one"},
+		"no image":        {"name = \"x\"\nmodels = [\"X\"]\nvirtual = true\n", "consoles: expected at least one"},
 		"console injects": {strings.Replace(good, "ttyS0,115200", "ttyS0 init=/bin/sh", 1), "consoles[0]: expected a console"},
 		"long line":       {good + "config = [\"" + strings.Repeat("a", 97) + "\"]\n", "config[0]: expected a line"},
 		"firmware path":   {good + "firmware = [\"../start.elf\"]\n", "firmware[0]: expected a file name"},

@@ -4,8 +4,6 @@ package modules
 
 import (
 	"bytes"
-	"context"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -16,27 +14,38 @@ import (
 
 	"halo.internal/image/apt"
 	"halo.internal/image/kernel"
-	"halo.internal/image/prepare"
-	"halo.internal/image/step"
-	"halo.internal/image/tool"
 )
 
 // These tests fetch headers, a compiler and the kernel's source through apt, once.
 
 func realKernel(t *testing.T) (kernel.Tree, string) {
 	t.Helper()
-	o := prepare.Options{Root: "../..", Cache: os.Getenv("HALO_CACHE")}
-	if o.Cache == "" {
+	cache := os.Getenv("HALO_CACHE")
+	if cache == "" {
 		var err error
-		if o.Cache, err = filepath.Abs("../../.cache"); err != nil {
+		if cache, err = filepath.Abs("../../.cache"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	tree, err := prepare.Kernel(t.Context(), step.NewPrinter(io.Discard), o)
+	deb, _, err := archive(t, cache).Fetch(t.Context(), "kernel", "linux-image-6.12.", regexp.MustCompile(`linux-image-6\.12\.[0-9]+(\+[a-z0-9.]+)?-arm64`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tree, o.Cache
+	tree, err := kernel.FromDeb(t.Context(), cache, deb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree, cache
+}
+
+// archive is Debian's, with the versions that images are built from.
+func archive(t *testing.T, cache string) *apt.Client {
+	t.Helper()
+	lock, err := apt.ReadLock("../../gokr-packer.lock.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &apt.Client{Cache: cache, Arch: target, Lock: lock, Warn: func(string) {}}
 }
 
 // TestBuild builds a module twice, in other folders with another toolchain folder
@@ -133,46 +142,47 @@ func TestModuleOfTheKernel(t *testing.T) {
 	}
 }
 
+// TestVirtualDrivers builds the drivers of virtual machines' buses, whose mends fit the
+// kernel that images are built from.
+func TestVirtualDrivers(t *testing.T) {
+	tree, cache := realKernel(t)
+	dir, _, err := Source(t.Context(), archive(t, cache), tree.Release, Virtual())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	r, err := Build(t.Context(), Options{Source: dir, Out: out, Cache: cache, Kernel: tree})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Sorted(maps.Keys(r.Modules)); !slices.Equal(got, []string{"gpio-virtio.ko", "i2c-virtio.ko"}) {
+		t.Errorf("modules %q", got)
+	}
+	made, err := kernel.WithOutside(t.Context(), cache, tree, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := made.Index()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for modalias, want := range map[string]string{"virtio:d00000022v00001AF4": "i2c_virtio", "virtio:d00000029v00001AF4": "gpio_virtio"} {
+		if got := x.For(modalias); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s finds %q, want %s", modalias, got, want)
+		}
+	}
+}
+
 // hwsimSource takes the driver out of Debian's source of the very kernel.
 func hwsimSource(t *testing.T, tree kernel.Tree, cache string) string {
 	t.Helper()
-	const folder, inside = "drivers/net/wireless/virtual", "usr/src/linux-source-"
-	series := regexp.MustCompile(`^\d+\.\d+`).FindString(tree.Release)
-	dir := t.TempDir()
-	kept := filepath.Join(cache, "source", tree.Release, "mac80211_hwsim")
-	if _, err := os.Stat(kept); err != nil {
-		lock, err := apt.ReadLock(filepath.Join(cache, "source.lock.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := &apt.Client{Cache: cache, Arch: target, Lock: lock, Warn: func(string) {}}
-		name := "linux-source-" + series
-		deb, p, err := c.Fetch(context.Background(), name, name, regexp.MustCompile(regexp.QuoteMeta(name)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("source %s for kernel %s", p.Version, tree.Release)
-		if err := apt.Unpack(t.Context(), deb, dir); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := tool.Run(t.Context(), "tar", "-C", dir, "-xf", filepath.Join(dir, inside+series+".tar.xz"), "linux-source-"+series+"/"+folder); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.MkdirAll(kept, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range []string{"mac80211_hwsim.c", "mac80211_hwsim.h"} {
-			b, err := os.ReadFile(filepath.Join(dir, "linux-source-"+series, folder, f))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(kept, f), b, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := os.WriteFile(filepath.Join(kept, "Kbuild"), []byte("obj-m := mac80211_hwsim.o\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	const folder = "drivers/net/wireless/virtual/"
+	dir, p, err := Source(t.Context(), archive(t, cache), tree.Release, []Driver{
+		{Module: "mac80211_hwsim", Files: []string{folder + "mac80211_hwsim.c", folder + "mac80211_hwsim.h"}},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return kept
+	t.Logf("source %s for kernel %s", p.Version, tree.Release)
+	return dir
 }

@@ -20,8 +20,14 @@ import (
 // target is Debian's name of the boards' processor.
 const target = "arm64"
 
-// compiler is the package of the cross compiler.
-const compiler = "gcc-aarch64-linux-gnu"
+// compiler returns the package that has aarch64-linux-gnu-gcc for a host: where the host
+// is of the boards' kind, it is the host's own.
+func compiler(host string) string {
+	if host == target {
+		return "gcc"
+	}
+	return "gcc-aarch64-linux-gnu"
+}
 
 // toolchain is a kernel's headers and a compiler in one folder, as their packages
 // lay them out.
@@ -77,7 +83,7 @@ func fetch(ctx context.Context, cache, release string, known []apt.Package) (*to
 	one := func(c *apt.Client, name string) error {
 		deb, p, err := c.Fetch(ctx, name, name, regexp.MustCompile(regexp.QuoteMeta(name)))
 		if err != nil {
-			return fmt.Errorf("%w: modules can only be built against a kernel whose headers the archive still has: update the kernel in the lock file", err)
+			return fmt.Errorf("%w: modules can only be built against a kernel whose headers the archive still has: delete \"kernel\" from gokr-packer.lock.json to have the newest of the series", err)
 		}
 		debs, t.packages = append(debs, deb), append(t.packages, p)
 		return nil
@@ -104,7 +110,7 @@ func fetch(ctx context.Context, cache, release string, known []apt.Package) (*to
 	return t, t.unpack(ctx, cache, debs)
 }
 
-// compilerPackages are the cross compiler's: known ones, or those that apt would
+// compilerPackages are the compiler's: known ones, or those that apt would
 // install today. What every host has itself is not among them, since programs of
 // one Debian release run with that.
 func compilerPackages(ctx context.Context, c *apt.Client, known []apt.Package) ([]apt.Package, error) {
@@ -114,12 +120,12 @@ func compilerPackages(ctx context.Context, c *apt.Client, known []apt.Package) (
 			programs = append(programs, p)
 		}
 	}
-	if slices.ContainsFunc(programs, func(p apt.Package) bool { return p.Name == compiler }) {
+	if slices.ContainsFunc(programs, func(p apt.Package) bool { return p.Name == compiler(c.Arch) }) {
 		if _, err := c.Get(ctx, programs); err == nil {
 			return programs, nil
 		} // the archive drops old versions
 	}
-	all, err := c.Closure(ctx, compiler)
+	all, err := c.Closure(ctx, compiler(c.Arch))
 	if err != nil {
 		return nil, err
 	}

@@ -80,6 +80,7 @@ func Build(ctx context.Context, steps step.Printer, opts Options) (_ Image, err 
 		return Image{}, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
+	opts.Virtual = opts.Virtual || board.Virtual
 	prepared, err := prepare.Run(ctx, steps, opts.Options)
 	if err != nil {
 		return Image{}, err

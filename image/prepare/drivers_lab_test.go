@@ -41,6 +41,9 @@ func realKernel(t *testing.T) *Result {
 	if r.Kernel, _, err = fetchKernel(context.Background(), c, r.opts, r.Manifest.Kernel); err != nil {
 		t.Fatal(err)
 	}
+	if r.Kernel, _, err = virtualModules(context.Background(), c, r.Kernel); err != nil {
+		t.Fatal(err)
+	}
 	return r
 }
 

@@ -47,12 +47,23 @@ func fetchLocked(ctx context.Context, steps step.Printer, opts Options, m manife
 	for _, l := range lacks {
 		warnings = append(warnings, "kernel "+tree.Release+" lacks "+l)
 	}
+	packages := []apt.Package{kernelPackage}
+	switch {
+	case opts.Virtual && opts.KernelDir != "":
+		warnings = append(warnings, "kernel "+tree.Release+" is a vendor's: machines of it have no I2C buses and no GPIO lines in the lab")
+	case opts.Virtual:
+		var p apt.Package
+		if tree, p, err = virtualModules(ctx, c, tree); err != nil {
+			return fetched{}, err
+		}
+		packages = append(packages, p)
+	}
 	if opts.Modules != "" {
 		if tree, err = kernel.WithOutside(ctx, opts.Cache, tree, opts.Modules); err != nil {
 			return fetched{}, err
 		}
 	}
-	files, packages, err := fetchFirmware(ctx, c, m.Firmware)
+	files, more, err := fetchFirmware(ctx, c, m.Firmware)
 	if err != nil {
 		return fetched{}, err
 	}
@@ -64,7 +75,7 @@ func fetchLocked(ctx context.Context, steps step.Printer, opts Options, m manife
 	for _, w := range warnings {
 		steps.Note("\nwarning: %s", w)
 	}
-	return fetched{tree, files, append([]apt.Package{kernelPackage}, packages...)}, lock.Save()
+	return fetched{tree, files, append(packages, more...)}, lock.Save()
 }
 
 // components are those that firmware comes from, beside main.

@@ -15,7 +15,11 @@ import (
 // them fill, and gok reads, the one folder of prepared parts. The caller ends
 // it by release, or by ending.
 func Exclusive(root string) (release func() error, err error) {
-	dir := filepath.Join(root, instance.Dir, instance.Prepared)
+	return exclusive(filepath.Join(root, instance.Dir, instance.Prepared))
+}
+
+// exclusive waits until nobody else has a folder.
+func exclusive(dir string) (release func() error, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,13 +28,16 @@ func (r *Result) drivers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	with := r.Manifest.Kernel // and what comes from outside, which images have too
+	with.Modules = map[string][]string{"outside": r.Kernel.Outside}
+	maps.Copy(with.Modules, r.Manifest.Kernel.Modules)
 	var errs []error
 	for _, board := range r.Boards {
 		trees, err := r.DeviceTrees(ctx, board)
 		if err != nil {
 			return err
 		}
-		errs = append(errs, drivers.Check(index, r.Manifest.Kernel, board, trees))
+		errs = append(errs, drivers.Check(index, with, board, trees))
 	}
 	paths, err := index.Select(ModuleNames(r.Manifest, r.Kernel))
 	if err != nil {

@@ -35,6 +35,7 @@ type Options struct {
 	KernelDir string // a vendor's kernel folder to take instead
 	Modules   string // folder of modules from outside to put in, as halo-image modules makes it
 	Firmware  string // folder of firmware to put below /lib/firmware, beside the manifest's
+	Virtual   bool   // put in the drivers of virtual machines' buses (modules.Virtual)
 }
 
 // Result is what later steps of an image build on.

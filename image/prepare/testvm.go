@@ -22,8 +22,9 @@ import (
 
 // TestVM makes in out what the test machine boots (lab/testvm adds a test
 // binary): the cards' kernel, an archive of all modules and firmware of the
-// manifest, and an archive for each of its test packages.
+// manifest and its test modules, and an archive for each of its test packages.
 func TestVM(ctx context.Context, steps step.Printer, opts Options, out string) error {
+	opts.Virtual = true
 	m, err := manifest.Read(opts.Root)
 	if err != nil {
 		return err
@@ -52,7 +53,7 @@ func testRoot(ctx context.Context, f fetched, m manifest.Manifest, out string) e
 	if err != nil {
 		return err
 	}
-	chosen, err := index.Select(ModuleNames(m, f.kernel))
+	chosen, err := index.Select(append(ModuleNames(m, f.kernel), m.TestModules...))
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,13 @@ func NewDS3231(at time.Time, celsius float64) *DS3231 {
 	return c
 }
 
+// Set changes what is to be measured.
+func (c *DS3231) Set(celsius float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.celsius = celsius
+}
+
 // Now is what the clock shows.
 func (c *DS3231) Now() time.Time {
 	c.mu.Lock()

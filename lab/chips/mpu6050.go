@@ -59,8 +59,11 @@ func (c *MPU6050) store(reg, v byte) {
 	}
 }
 
+// perDPS is the gyroscope's sensitivity by its range (4.19).
+var perDPS = [4]float64{131, 65.5, 32.8, 16.4}
+
 func (c *MPU6050) load(reg byte) {
-	if reg != 0x3b || c.reg[0x6b]&0x40 != 0 {
+	if reg < 0x3b || reg > 0x48 || c.reg[0x6b]&0x40 != 0 {
 		return // asleep it keeps what it has
 	}
 	g, dps := c.reg[0x1c]>>3&3, c.reg[0x1b]>>3&3
@@ -69,7 +72,7 @@ func (c *MPU6050) load(reg byte) {
 	}
 	for i := range 3 {
 		put(0x3b+2*i, c.accel[i]*16384/float64(int(1)<<g))
-		put(0x43+2*i, c.gyro[i]*131/float64(int(1)<<dps))
+		put(0x43+2*i, c.gyro[i]*perDPS[dps])
 	}
 	put(0x41, (c.celsius-36.53)*340)
 }

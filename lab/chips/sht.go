@@ -53,6 +53,11 @@ func (c *SHT) Tx(w, r []byte) error {
 
 func (c *SHT) temperature() uint16 { return uint16(clamp((c.celsius+45)/175*65535, 0, 65535)) }
 
+// limit is a limit of the SHT31: seven bits of humidity, nine of temperature.
+func limit(celsius, percent float64) uint16 {
+	return uint16(clamp(percent/100*65535, 0, 65535))&0xfe00 | uint16(clamp((celsius+45)/175*65535, 0, 65535))>>7
+}
+
 func (c *SHT) command16(command uint16) bool {
 	measure := func(ms int) {
 		c.say(time.Duration(ms)*time.Millisecond, c.temperature(), uint16(clamp(c.percent/100*65535, 0, 65535)))
@@ -89,6 +94,14 @@ func (c *SHT) command16(command uint16) bool {
 		c.say(0, c.status)
 	case 0x3780, 0x3682:
 		c.say(0, 0x1234, 0x5678)
+	case 0xe11f: // Sensirion's note on alerts: the limits that it wakes up with
+		c.say(0, limit(60, 80))
+	case 0xe114:
+		c.say(0, limit(58, 79))
+	case 0xe109:
+		c.say(0, limit(-9, 22))
+	case 0xe102:
+		c.say(0, limit(-10, 20))
 	default:
 		return false
 	}

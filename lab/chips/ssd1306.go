@@ -24,13 +24,24 @@ type SSD1306 struct {
 
 // NewSSD1306 returns a display that is off, with noise in its memory.
 func NewSSD1306() *SSD1306 {
-	c := &SSD1306{mode: 2, last: [2]byte{127, 7}, multiplex: 63, contrast: 0x7f}
+	c := &SSD1306{}
+	c.LosePower()
+	return c
+}
+
+// LosePower lets the display forget settings and picture.
+func (c *SSD1306) LosePower() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.on, c.all, c.inverse, c.pump, c.flipX, c.flipY = false, false, false, false, false, false
+	c.contrast, c.mode, c.multiplex, c.startLine = 0x7f, 2, 63, 0
+	c.first, c.last, c.at = [2]byte{}, [2]byte{127, 7}, [2]byte{}
+	c.left, c.command, c.arguments = 0, 0, nil
 	for p := range c.memory {
 		for x := range c.memory[p] {
 			c.memory[p][x] = byte(x*37 + p*11)
 		}
 	}
-	return c
 }
 
 // Lit tells whether a dot of the panel is bright. (0, 0) is where text begins, on
@@ -51,6 +62,33 @@ func (c *SSD1306) Lit(x, y int) bool {
 		y = int(c.multiplex) - y
 	}
 	return (c.memory[y/8][x]>>(y%8)&1 != 0) != c.inverse
+}
+
+// Picture is what the panel shows, as lines of Braille patterns: each character is two dots
+// wide and four high. A panel that is dark has blank ones.
+func (c *SSD1306) Picture() []string {
+	// Dots of a pattern from its upper left, and their bits (Unicode 15, 21.1).
+	bits := [4][2]rune{{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}}
+	c.mu.Lock()
+	rows := int(c.multiplex) + 1
+	c.mu.Unlock()
+	var lines []string
+	for top := 0; top < rows; top += len(bits) {
+		var line []rune
+		for left := 0; left < 128; left += 2 {
+			pattern := rune(0x2800)
+			for y, row := range bits {
+				for x, bit := range row {
+					if c.Lit(left+x, top+y) {
+						pattern |= bit
+					}
+				}
+			}
+			line = append(line, pattern)
+		}
+		lines = append(lines, string(line))
+	}
+	return lines
 }
 
 // Unknown are commands that the model does not know.

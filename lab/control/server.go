@@ -158,6 +158,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("PUT /v1/link", body(func(l Link) error { return s.net.SetLink(l.A, l.B, l.Condition) }))
 	mux.HandleFunc("POST /v1/crash", body(s.crash))
 	s.handleAir(mux)
+	s.handleDevices(mux)
 	mux.HandleFunc("DELETE /v1/lab", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, struct{}{}, nil)
 		s.down()

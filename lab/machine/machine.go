@@ -39,6 +39,15 @@ type NIC struct {
 	Forwards []Forward
 }
 
+// Part is a device of the machine whose other side is played on this host.
+type Part struct {
+	Device string // QEMU's name of it, and its options
+	Bus    string // the controller that it is plugged into, if that is for it alone; as Device
+	Shared bool   // it works on the machine's memory (vhost-user)
+	// Plug takes the other end of its wire at each start.
+	Plug func(net.Conn) error
+}
+
 // Config describes a machine.
 type Config struct {
 	Name     string
@@ -52,6 +61,11 @@ type Config struct {
 	Air func(net.Conn) error
 	// Camera: the kernel's test camera (vivid) is plugged in.
 	Camera bool
+	// Parts are devices besides, in the order in which the guest is to see them.
+	Parts []Part
+	// PowerLost is called before a machine is switched on: what it is wired to has had
+	// no power since it was off. It may be nil.
+	PowerLost func()
 	// Clock is what the real-time clock shows at each start: the host's time, or when
 	// false 1970, as on a board without one.
 	Clock  bool
@@ -307,6 +321,9 @@ func (m *Machine) run(ctx context.Context, p *power) {
 	defer close(p.gone)
 	defer p.cut()
 	forgotten := m.forget() // a machine that is switched on remembers nothing
+	if m.cfg.PowerLost != nil {
+		m.cfg.PowerLost()
+	}
 	for {
 		end, err := "", forgotten
 		if err == nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +25,9 @@ func TestMain(m *testing.M) { played.Main(m) }
 
 // limit is far beyond what any of this takes.
 const limit = time.Minute
+
+// powerLost counts the machines that were switched on.
+var powerLost atomic.Int64
 
 // fake is a machine with a played QEMU; script is its kernel command line.
 func fake(t *testing.T, files map[string]string) (*machine.Machine, <-chan struct{}) {
@@ -41,8 +45,13 @@ func fake(t *testing.T, files map[string]string) (*machine.Machine, <-chan struc
 			{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Forwards: []machine.Forward{{Host: 20080, Guest: 80}}},
 			{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, Plug: func(c net.Conn) error { return c.Close() }},
 		},
-		Air:    func(c net.Conn) error { return c.Close() },
-		Notify: func() { changed <- struct{}{} },
+		Air: func(c net.Conn) error { return c.Close() },
+		Parts: []machine.Part{
+			{Device: "vhost-user-i2c-pci", Shared: true, Plug: func(c net.Conn) error { return c.Close() }},
+			{Device: "usb-serial,bus=usb.0", Bus: "qemu-xhci,id=usb", Plug: func(c net.Conn) error { return c.Close() }},
+		},
+		PowerLost: func() { powerLost.Add(1) },
+		Notify:    func() { changed <- struct{}{} },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -172,6 +181,7 @@ func TestEverythingIsShutIn(t *testing.T) {
 		"-device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,romfile=",
 		"-no-reboot", "base=1970-01-01T00:00:00", "-action watchdog=reset", "-nodefaults",
 		"-device virtserialport,chardev=air,name=halo.air",
+		"-device vhost-user-i2c-pci,chardev=part0 ", "-device qemu-xhci,id=usb -device usb-serial,chardev=part1,bus=usb.0",
 	} {
 		if !strings.Contains(args, want) {
 			t.Errorf("%q is not in %s", want, args)
@@ -199,7 +209,7 @@ func TestMemoryForLastWords(t *testing.T) {
 		t.Error("what was left there is still there")
 	}
 	for _, want := range []string{
-		"-m 257 ", "memory-backend-ram,id=ram,size=256M ", "size=1M,share=on,mem-path=" + file + " ",
+		"-m 257 ", "memory-backend-memfd,share=on,id=ram,size=256M ", "size=1M,share=on,mem-path=" + file + " ",
 		"mem=256M ramoops.mem_address=0x50000000 ",
 	} {
 		if !strings.Contains(args, want) {
@@ -215,6 +225,7 @@ func TestMemoryForLastWords(t *testing.T) {
 	if !there() {
 		t.Error("a reset lost the last words")
 	}
+	before := powerLost.Load()
 	if err := m.PowerCut(); err != nil {
 		t.Fatal(err)
 	}
@@ -224,6 +235,9 @@ func TestMemoryForLastWords(t *testing.T) {
 	awaitConsole(t, m, "\n")
 	if there() {
 		t.Error("they outlived a loss of power")
+	}
+	if n := powerLost.Load() - before; n != 1 {
+		t.Errorf("what is wired to the machine was told %d times", n)
 	}
 }
 

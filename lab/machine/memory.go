@@ -24,11 +24,22 @@ func (m *Machine) memory() (args []string, kernel string) {
 	mb := m.cfg.MemoryMB
 	return []string{
 			"-m", fmt.Sprint(mb + lastWordsMB),
-			"-object", fmt.Sprintf("memory-backend-ram,id=ram,size=%dM", mb),
+			"-object", SharedOrNot(m.cfg.Parts) + fmt.Sprintf(",id=ram,size=%dM", mb),
 			"-object", fmt.Sprintf("memory-backend-file,id=words,size=%dM,share=on,mem-path=%s", lastWordsMB, comma(m.lastWords())),
 			"-numa", "node,memdev=ram", "-numa", "node,memdev=words",
 		}, fmt.Sprintf("mem=%dM ramoops.mem_address=%#x ramoops.mem_size=0x10000 ramoops.record_size=0x4000",
 			mb, ramStart+mb<<20)
+}
+
+// SharedOrNot is QEMU's kind of memory for a machine with such parts: what plays a
+// device of vhost-user reaches it too.
+func SharedOrNot(parts []Part) string {
+	for _, p := range parts {
+		if p.Shared {
+			return "memory-backend-memfd,share=on"
+		}
+	}
+	return "memory-backend-ram"
 }
 
 func (m *Machine) lastWords() string { return filepath.Join(m.cfg.Dir, lastWords) }

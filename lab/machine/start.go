@@ -88,6 +88,10 @@ func (m *Machine) start(ctx context.Context, p *power) (end string, err error) {
 		err = errors.Join(err, m.cfg.Air(w.air))
 		w.air = nil // it is the air's now
 	}
+	for i, part := range m.cfg.Parts {
+		err = errors.Join(err, part.Plug(w.parts[i]))
+		w.parts[i] = nil
+	}
 
 	exited := make(chan struct{})
 	served.Go(func() {
@@ -202,7 +206,30 @@ func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
 		args = append(args, "-chardev", fmt.Sprintf("socket,id=air,fd=%d", fd),
 			"-device", "virtio-serial-pci,romfile=", "-device", "virtserialport,chardev=air,name="+link.Port)
 	}
+	w.parts = make([]net.Conn, len(m.cfg.Parts))
+	for i, part := range m.cfg.Parts {
+		fd, err := w.add(&w.parts[i])
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, part.Arguments(i, fd)...)
+	}
 	return args, nil
+}
+
+// Arguments are QEMU's options for the part, the n-th of its machine, whose wire is a
+// descriptor.
+func (p Part) Arguments(n, fd int) []string {
+	name, options, _ := strings.Cut(p.Device, ",")
+	device := fmt.Sprintf("%s,chardev=part%d", name, n)
+	if options != "" {
+		device += "," + options
+	}
+	args := []string{"-chardev", fmt.Sprintf("socket,id=part%d,fd=%d", n, fd)}
+	if p.Bus != "" {
+		args = append(args, "-device", p.Bus)
+	}
+	return append(args, "-device", device)
 }
 
 // comma doubles commas, which separate QEMU's options.
@@ -214,6 +241,7 @@ type wires struct {
 	console   net.Conn
 	air       net.Conn   // nil where there is none
 	cables    []net.Conn // by NIC; nil where there is none
+	parts     []net.Conn // by part
 	theirs    []*os.File // inherited from descriptor 3 on
 }
 
@@ -259,7 +287,8 @@ func (w *wires) closeTheirs() {
 
 func (w *wires) close() {
 	w.closeTheirs()
-	for _, c := range append([]net.Conn{w.qmp, w.disk, w.console, w.air}, w.cables...) {
+	all := append([]net.Conn{w.qmp, w.disk, w.console, w.air}, w.cables...)
+	for _, c := range append(all, w.parts...) {
 		if c != nil {
 			c.Close()
 		}

@@ -23,6 +23,8 @@ import (
 
 	"halo.internal/lab/air"
 	"halo.internal/lab/air/link"
+	"halo.internal/lab/bus"
+	"halo.internal/lab/bus/nmea"
 	"halo.internal/lab/disk"
 	"halo.internal/lab/ether"
 	"halo.internal/lab/machine"
@@ -47,6 +49,8 @@ type Options struct {
 	// Agent holds settings of halo-agent (agent.toml), put onto each card; the
 	// agents' own when empty.
 	Agent string
+	// Devices is what is wired to each machine.
+	Devices bus.Layout
 	// Spare is how many nodes may be added later: the join token admits them too.
 	Spare int
 	// Ports of each machine are for HALO to find out about; each leads to a switch of
@@ -91,11 +95,12 @@ type Network struct {
 // Machine is one device of the network.
 type Machine struct {
 	*machine.Machine
-	Disk *disk.Disk
-	Role model.Role
-	dir  string
-	port int       // of this host, where its API or Field answers
-	air  *presence // of the present or last start; its owner is the goroutine that starts the machine
+	Disk  *disk.Disk
+	Role  model.Role
+	Board *bus.Board // what is wired to it; nil: nothing
+	dir   string
+	port  int       // of this host, where its API or Field answers
+	air   *presence // of the present or last start; its owner is the goroutine that starts the machine
 }
 
 // Gateway is the name of the gateway's machine.
@@ -280,8 +285,30 @@ func (m *Machine) prepare(ctx context.Context, n *Network, s Spec) (err error) {
 		mine := n.newRadios(s.Name, number)
 		c.Air = func(conn net.Conn) error { return n.enter(m, mine, conn) }
 	}
+	if err := m.wire(&c, n, number); err != nil {
+		return err
+	}
 	m.Machine, err = machine.New(c)
 	return err
+}
+
+// wire gives a machine the devices of the network's options.
+func (m *Machine) wire(c *machine.Config, n *Network, number byte) (err error) {
+	l := n.opts.Devices
+	if len(l.I2C) == 0 && len(l.Lines) == 0 && !l.GPS {
+		return nil
+	}
+	if m.Board, err = bus.New(l, n.opts.Log.With("node", c.Name)); err != nil {
+		return err
+	}
+	if g := m.Board.GPS; g != nil { // not all in one place
+		lat := g.Status().Lat + 0.001*float64(number)
+		if err := g.Apply(nmea.Change{Lat: &lat}); err != nil {
+			return err
+		}
+	}
+	c.Parts, c.PowerLost = m.Board.Parts(), m.Board.LosePower
+	return nil
 }
 
 // processors is how many each of so many machines has: those of a Pi where the
@@ -418,6 +445,9 @@ func (n *Network) Close() error {
 			errs = append(errs, err)
 		}
 		errs = append(errs, m.Disk.Close())
+		if m.Board != nil {
+			m.Board.Close()
+		}
 	}
 	n.Switch.Close()
 	for _, list := range ports {

@@ -15,7 +15,7 @@ import (
 // to it what the field does to radios. Each part leaves it as it found it. The last
 // waits most of the time, beside TestNetwork.
 func TestInTheAir(t *testing.T) {
-	l := build(t, network.ByAir, 2, settings)
+	l := build(t, network.ByAir, 2, settings, "none")
 	file, err := os.Create(filepath.Join(t.TempDir(), "air.pcap"))
 	if err != nil {
 		t.Fatal(err)

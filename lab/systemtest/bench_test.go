@@ -25,7 +25,7 @@ import (
 func BenchmarkOneMachine(b *testing.B) {
 	f := figures{}
 	for b.Loop() {
-		l := build(b, network.ByCable, 0, "")
+		l := build(b, network.ByCable, 0, "", "none")
 		first := l.start(b)
 		f.add("s/first-service", first.Seconds())
 		f.add("cpu-s/first-service", l.cpu())
@@ -83,7 +83,7 @@ func (f figures) report(b *testing.B) {
 // committed.
 func (f figures) three(b *testing.B, carrier network.Mesh) *lab {
 	b.Helper()
-	l := build(b, carrier, 2, "")
+	l := build(b, carrier, 2, "", "none")
 	start := time.Now()
 	first := l.start(b)
 	f.add("s/first-service", first.Seconds())

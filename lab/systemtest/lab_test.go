@@ -19,6 +19,7 @@ import (
 
 	"halo.internal/ctl/client"
 	"halo.internal/lab/admin"
+	"halo.internal/lab/bus"
 	"halo.internal/lab/network"
 	"halo.internal/lab/scenarios"
 	"halo.internal/model"
@@ -48,8 +49,9 @@ type lab struct {
 	world   *scenarios.World // once it is claimed
 }
 
-// build makes a gateway and nodes, all off. agent is the agents' settings.
-func build(t testing.TB, mesh network.Mesh, nodes int, agent string) *lab {
+// build makes a gateway and nodes, all off. agent is the agents' settings, devices what is
+// wired to each.
+func build(t testing.TB, mesh network.Mesh, nodes int, agent, devices string) *lab {
 	t.Helper()
 	l := &lab{images: os.Getenv("HALO_IMAGES")}
 	if l.images == "" {
@@ -62,6 +64,9 @@ func build(t testing.TB, mesh network.Mesh, nodes int, agent string) *lab {
 	o := c.Options()
 	o.Nodes, o.Agent = nodes, agent
 	var err error
+	if o.Devices, err = bus.Parse(devices); err != nil {
+		t.Fatal(err)
+	}
 	l.net, err = network.New(t.Context(), o)
 	if err != nil {
 		t.Fatalf("%v; `make lab-images` builds the images", err)
@@ -79,7 +84,8 @@ func build(t testing.TB, mesh network.Mesh, nodes int, agent string) *lab {
 // say to each other, and claims the gateway.
 func boot(t testing.TB) *lab {
 	t.Helper()
-	l := build(t, network.ByCable, 2, settings)
+	l := build(t, network.ByCable, 2, settings, wired)
+	warm(t, l.nodes[0])
 	l.pcap = filepath.Join(t.TempDir(), "switch.pcap")
 	file, err := os.Create(l.pcap)
 	if err != nil {

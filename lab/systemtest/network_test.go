@@ -21,6 +21,7 @@ func TestNetwork(t *testing.T) {
 	parts := []part{
 		{name: "three nodes with roles, addresses and versions", run: threeNodes},
 		{name: "telemetry changes", run: telemetryChanges},
+		{name: "a chip, a door, a relay and a display", run: devices},
 		{name: "the overlay shakes hands", run: handshakes},
 		{name: "a node is switched off in order", run: func(t *testing.T, l *lab) { l.shutdown(t, l.nodes[0]) }},
 		{name: "power cuts", run: powerCuts},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -54,6 +55,11 @@ func host(o Options) (status int, err error) {
 		return 0, err
 	}
 	q := qemu{kernel: filepath.Join(images, paths.TestKernel), root: root, log: filepath.Join(dir, "kernel.log"), memoryMB: o.MemoryMB, cpus: max(1, o.CPUs)}
+	if o.Parts != nil {
+		if q.parts, err = o.Parts(ctx); err != nil {
+			return 0, err
+		}
+	}
 	r, err := q.run(ctx, os.Stdout)
 	if err == nil && r.Err != "" {
 		err = errors.New(r.Err)
@@ -208,6 +214,7 @@ func showLog(name string) {
 type qemu struct {
 	kernel, root, log string
 	memoryMB, cpus    int
+	parts             []machine.Part
 }
 
 const defaultMemoryMB = 384
@@ -234,14 +241,37 @@ func (q qemu) run(ctx context.Context, out io.Writer) (result, error) {
 	// process. Where it does not, the machine ends itself: see resultPort.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd := exec.CommandContext(ctx, program, q.arguments()...)
-	cmd.ExtraFiles = []*os.File{outputFD, answerFD}
+	args, theirs := q.arguments(), []*os.File{outputFD, answerFD}
+	closeTheirs := func() (err error) {
+		for _, f := range theirs {
+			err = errors.Join(err, f.Close())
+		}
+		return err
+	}
+	plugs := make([]net.Conn, len(q.parts))
+	for i, p := range q.parts {
+		near, far, err := machine.Wire()
+		if err != nil {
+			return result{}, errors.Join(err, closeTheirs())
+		}
+		defer near.Close()
+		plugs[i], theirs = near, append(theirs, far)
+		args = append(args, p.Arguments(i, 2+len(theirs))...)
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.ExtraFiles = theirs
 	cmd.SysProcAttr = machine.OwnChild()
 	var complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &complaint, &complaint
 	err = cmd.Start()
-	if err = errors.Join(err, outputFD.Close(), answerFD.Close()); err != nil {
+	if err = errors.Join(err, closeTheirs()); err != nil {
 		return result{}, err
+	}
+	for i, p := range q.parts {
+		err = errors.Join(err, p.Plug(plugs[i]))
+	}
+	if err != nil {
+		return result{}, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}
 	var r result
 	var copyErr, resultErr error
@@ -266,7 +296,8 @@ func (q qemu) arguments() []string {
 		memory = defaultMemoryMB
 	}
 	return append([]string{
-		"-name", "testvm", "-M", "virt", "-smp", fmt.Sprint(q.cpus), "-m", fmt.Sprint(memory),
+		"-name", "testvm", "-M", "virt,memory-backend=ram", "-smp", fmt.Sprint(q.cpus), "-m", fmt.Sprint(memory),
+		"-object", machine.SharedOrNot(q.parts) + fmt.Sprintf(",id=ram,size=%dM", memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
 		"-kernel", q.kernel, "-initrd", q.root,
 		"-append", strings.TrimSpace("console=ttyAMA0 panic=-1 oops=panic transparent_hugepage=never " + parameters),

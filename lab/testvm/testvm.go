@@ -15,11 +15,14 @@
 package testvm
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"halo.internal/lab/machine"
 )
 
 // Options say what the machine needs to be.
@@ -35,6 +38,9 @@ type Options struct {
 	MemoryMB int
 	// CPUs is how many processors the machine has; 0 is 1.
 	CPUs int
+	// Parts returns devices that the host plays for the machine; ctx ends with it. It is
+	// called on the host alone.
+	Parts func(ctx context.Context) ([]machine.Part, error)
 	// Limit is how long the machine may run in all; 0 is half a minute more than the
 	// tests' own -timeout, or half an hour where they have none.
 	Limit time.Duration

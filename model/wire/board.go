@@ -9,7 +9,7 @@ func (m BoardMessage) check() error {
 	if b.Header != nil {
 		pins = len(b.Header.Pins)
 	}
-	if n := max(pins, len(b.Models), len(b.I2C), len(b.Serial), len(b.Radios), len(b.LEDs), len(b.Buttons), len(b.Outputs), len(b.Overlay)); n > maxBoardParts {
+	if n := max(pins, len(b.Models), len(b.I2C), len(b.Serial), len(b.Radios), len(b.LEDs), len(b.Buttons), len(b.Outputs), len(b.Inputs), len(b.Overlay)); n > maxBoardParts {
 		return malformed("board: expected at most %d parts of a kind, got %d", maxBoardParts, n)
 	}
 	return nil

@@ -31,6 +31,7 @@ func commands() []model.Command {
 		{Kind: model.CommandConfig, Config: &model.AgentConfig{SampleS: 10, SpoolBudgetMiB: 64}},
 		{Kind: model.CommandSensor, Sensor: &model.SensorCommand{Do: model.SensorAssign, Bus: "fe804000.i2c/1", Address: 0x40, Chip: "ina219", Label: "solar", IntervalS: 0.5, Params: map[string]float64{"shunt_ohm": 0.01}}},
 		{Kind: model.CommandSensor, Sensor: &model.SensorCommand{Do: model.SensorPutTemplate, Name: "odd", Text: []byte{1, 2, 3}}},
+		{Kind: model.CommandDisplay, Display: &model.DisplayCommand{Display: "ssd1306", Lines: []string{"Maintenance", "call 112"}, Seconds: 60}},
 		{Kind: model.CommandSpeedTest, SpeedTest: &model.SpeedTestCommand{Peer: peer, Ticket: ticket, DownBytes: 1000, LimitMS: 15_000}},
 		{Kind: model.CommandSpeedServe, SpeedServe: &model.SpeedServeCommand{Peer: peer, Ticket: ticket, DownBytes: 1000, LimitMS: 15_000, WaitMS: 60_000}},
 	}

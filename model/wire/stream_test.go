@@ -161,6 +161,8 @@ func TestMessagesBeyondBoundsAreRefused(t *testing.T) {
 		{SchemaMessage{}, "got 0"},
 		{StatusMessage{model.NodeStatus{Interfaces: make([]model.Interface, 257)}}, "257"},
 		{StatusMessage{model.NodeStatus{Name: strings.Repeat("x", MaxMessage)}}, "at most 66560 octets"},
+		{BoardMessage{model.Board{Outputs: make([]model.BoardOutput, maxBoardParts+1)}}, "256 parts of a kind, got 257"},
+		{BoardMessage{model.Board{Inputs: make([]model.BoardInput, maxBoardParts+1)}}, "256 parts of a kind, got 257"},
 		{EventMessage{model.Event{Boot: 1, Seq: 1}}, "kind"},
 		{EventMessage{model.Event{Kind: "x"}}, "got 0.0"},
 		{NeighboursMessage{}, "got 1, 0 and 0"},
