@@ -85,6 +85,14 @@ type Event struct {
 	Fields   map[string]string `json:"fields,omitempty"`
 }
 
+// EventInputChanged is the kind of what a contact on a single line of a board does.
+const EventInputChanged = "input.changed"
+
+// Urgent tells whether somebody may act on it at once: what is no mere information, and
+// what a door, a button or a float switch does. Both ends go by it: it is sent ahead, and
+// committed without waiting for others.
+func (e Event) Urgent() bool { return e.Severity != Info || e.Kind == EventInputChanged }
+
 // Neighbour is a node that bat0 hears directly.
 type Neighbour struct {
 	Iface      string  `json:"iface"`

@@ -541,6 +541,62 @@ func TestFilesComeInParts(t *testing.T) {
 	})
 }
 
+// TestACommandMakesAble: by what a command has done the device can do more, of which the
+// gateway hears before it hears that the command is done.
+func TestACommandMakesAble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t)
+		able := false
+		d.Actions[model.CommandCapture] = Action{Able: func() error {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if !able {
+				return model.RefuseCommand(model.CodeNoRadio, "none")
+			}
+			return nil
+		}}
+		d.Actions[model.CommandScan] = Action{Do: func(context.Context, *Task) (Result, error) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			able = true
+			return Result{Value: "done"}, nil
+		}}
+		l := d.connect()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		synctest.Wait()
+		if r := l.Line.order(d.sign(l.order(scan))); r != nil {
+			t.Fatal(r)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		l.mu.Lock()
+		var told []string
+		for _, m := range l.said {
+			switch m := m.(type) {
+			case wire.AbilitiesMessage:
+				i := slices.IndexFunc(m.Abilities, func(a model.Ability) bool { return a.Kind == model.CommandCapture })
+				told = append(told, "capture: "+m.Abilities[i].Code)
+			case wire.CommandReport:
+				if m.State.Final() {
+					told = append(told, "the end")
+				}
+			}
+		}
+		l.mu.Unlock()
+		if want := []string{"capture: " + model.CodeNoRadio, "capture: ", "the end"}; !slices.Equal(told, want) {
+			t.Errorf("told %q, want %q", told, want)
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		d.end()
+		d.running.Wait()
+	})
+}
+
 func TestResultsAreBounded(t *testing.T) {
 	d := newDevice(t)
 	l := d.connect()

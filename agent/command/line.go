@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -27,8 +28,12 @@ type Line struct {
 	write  func(context.Context, wire.Message) error
 	began  time.Time // of the connection: the welcome
 	wake   chan struct{}
-	sent   map[wire.CommandID]sent // of the goroutine of reports alone
 	parts  chan wire.CommandAck
+
+	// Of the goroutine of reports alone.
+	sent   map[wire.CommandID]sent
+	could  string    // the abilities that were told
+	looked time.Time // at them
 }
 
 // sent is what was sent of a command last.
@@ -195,16 +200,10 @@ func (l *Line) close() {
 func (l *Line) reports(ctx context.Context, files chan<- *Task) error {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	var could string
-	var looked time.Time
 	for {
-		if now := time.Now(); looked.IsZero() || now.Sub(looked) >= abilityEvery {
-			looked = now
-			if can := l.engine.Abilities(); fmt.Sprint(can) != could {
-				could = fmt.Sprint(can)
-				if err := l.write(ctx, wire.AbilitiesMessage{Abilities: can}); err != nil {
-					return fmt.Errorf("send abilities: %w", err)
-				}
+		if l.looked.IsZero() || time.Since(l.looked) >= abilityEvery {
+			if err := l.abilities(ctx); err != nil {
+				return err
 			}
 		}
 		if err := l.tell(ctx, files); err != nil {
@@ -219,7 +218,22 @@ func (l *Line) reports(ctx context.Context, files chan<- *Task) error {
 	}
 }
 
-// tell sends the reports that are due.
+// abilities tells what the device can do, where that is not what was told.
+func (l *Line) abilities(ctx context.Context) error {
+	l.looked = time.Now()
+	can := l.engine.Abilities()
+	if fmt.Sprint(can) == l.could {
+		return nil
+	}
+	l.could = fmt.Sprint(can)
+	if err := l.write(ctx, wire.AbilitiesMessage{Abilities: can}); err != nil {
+		return fmt.Errorf("send abilities: %w", err)
+	}
+	return nil
+}
+
+// tell sends the reports that are due. By what a command has done the device may be able
+// to do more: whoever hears that it is done may ask for that.
 func (l *Line) tell(ctx context.Context, files chan<- *Task) error {
 	e := l.engine
 	now := time.Now()
@@ -245,6 +259,11 @@ func (l *Line) tell(ctx context.Context, files chan<- *Task) error {
 		}
 	}
 	e.mu.Unlock()
+	if slices.ContainsFunc(due, func(r wire.CommandReport) bool { return r.State.Final() }) {
+		if err := l.abilities(ctx); err != nil {
+			return err
+		}
+	}
 	for _, r := range due {
 		if err := l.write(ctx, r); err != nil {
 			return fmt.Errorf("report command %v: %w", r.ID, err)

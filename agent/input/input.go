@@ -27,9 +27,9 @@ import (
 
 // Events; each has the field input.
 const (
-	EventChanged = "input.changed" // state: on or off; missed: how many changes before were not told
-	EventBusy    = "input.busy"    // it changes all the time
-	EventFailed  = "input.failed"  // error
+	EventChanged = model.EventInputChanged // state: on or off; missed: how many changes before were not told
+	EventBusy    = "input.busy"            // it changes all the time
+	EventFailed  = "input.failed"          // error
 	EventBack    = "input.back"
 	EventFlaps   = "input.flapping" // it fails and is back all the time
 )

@@ -120,12 +120,10 @@ func (s *Spool) keepEvent(e model.Event) error {
 	if err != nil {
 		return err
 	}
-	item := Item{Kind: Event, ID: wire.ID(e.Boot, e.Seq), Data: data, Urgent: urgentEvent(e)}
+	item := Item{Kind: Event, ID: wire.ID(e.Boot, e.Seq), Data: data, Urgent: e.Urgent()}
 	if err := s.live.add(item, wire.Schema{}, s.due(time.Now())); err != nil {
 		return err
 	}
 	s.boundLive()
 	return nil
 }
-
-func urgentEvent(e model.Event) bool { return e.Severity != model.Info }

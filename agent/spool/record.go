@@ -102,7 +102,7 @@ func parseItem(kind Kind, b []byte) (Item, error) {
 		if !ok {
 			return Item{}, fmt.Errorf("expected an event, got %T", m)
 		}
-		return Item{Kind: Event, ID: wire.ID(e.Event.Boot, e.Event.Seq), Data: b, Urgent: urgentEvent(e.Event)}, nil
+		return Item{Kind: Event, ID: wire.ID(e.Event.Boot, e.Event.Seq), Data: b, Urgent: e.Event.Urgent()}, nil
 	}
 	return Item{}, fmt.Errorf("expected a batch or an event, got kind %d", kind)
 }

@@ -71,7 +71,7 @@ func (j job) id() wire.BatchID {
 
 // urgent tells whether the job is to be committed at once.
 func (j job) urgent() bool {
-	return j.batch != nil && j.batch.Batch.Urgent || j.event != nil && j.event.Severity != model.Info
+	return j.batch != nil && j.batch.Batch.Urgent || j.event != nil && j.event.Urgent()
 }
 
 func (j job) bytes() int {

@@ -40,6 +40,7 @@ func TestWhenGroupsAreCommitted(t *testing.T) {
 			put(3*time.Second, job{node: "n-a", event: &model.Event{Boot: 1, Seq: 9, Severity: model.Info}})
 			put(12*time.Second, batchJob(3, time.Now(), true))
 			put(13*time.Second, job{node: "n-a", event: &model.Event{Boot: 1, Seq: 10, Severity: model.Warning}})
+			put(14*time.Second, job{node: "n-a", event: &model.Event{Boot: 1, Seq: 11, Severity: model.Info, Kind: model.EventInputChanged}})
 			put(15*time.Second, batchJob(4, time.Now().Add(-time.Hour), false))
 			put(15*time.Second+100*time.Millisecond, fresh(5))
 			for i := range uint64(groupMost) {
@@ -50,7 +51,7 @@ func TestWhenGroupsAreCommitted(t *testing.T) {
 		for i, want := range []struct {
 			at time.Duration
 			n  int
-		}{{0, 1}, {10 * time.Second, 2}, {12 * time.Second, 1}, {13 * time.Second, 1}, {15 * time.Second, 1}, {15*time.Second + 200*time.Millisecond, groupMost}, {16*time.Second + 200*time.Millisecond, 1}} {
+		}{{0, 1}, {10 * time.Second, 2}, {12 * time.Second, 1}, {13 * time.Second, 1}, {14 * time.Second, 1}, {15 * time.Second, 1}, {15*time.Second + 200*time.Millisecond, groupMost}, {16*time.Second + 200*time.Millisecond, 1}} {
 			g := c.gather(ctx, last)
 			last = time.Now()
 			if got := last.Sub(begin); got != want.at || len(g) != want.n {
