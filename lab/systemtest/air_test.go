@@ -12,8 +12,7 @@ import (
 )
 
 // TestInTheAir boots a network whose machines have radios and no cables, and does
-// to it what the field does to radios. Each part leaves it as it found it. The last
-// waits most of the time, beside TestNetwork.
+// to it what the field does to radios. Each part leaves it as it found it.
 func TestInTheAir(t *testing.T) {
 	l := build(t, network.ByAir, 2, settings, "none")
 	file, err := os.Create(filepath.Join(t.TempDir(), "air.pcap"))

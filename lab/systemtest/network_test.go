@@ -13,10 +13,8 @@ import (
 
 // TestNetwork boots one network, joined by cable, and does to it, one after the
 // other, what field and people do. Each part leaves the network as it found it.
-// What needs no cable is in TestInTheAir: all restart at once, a partition; while
-// that one lasts, this network begins.
+// What needs no cable is in TestInTheAir: all restart at once, a partition.
 func TestNetwork(t *testing.T) {
-	t.Parallel()
 	l := boot(t)
 	parts := []part{
 		{name: "three nodes with roles, addresses and versions", run: threeNodes},
