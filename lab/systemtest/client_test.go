@@ -130,7 +130,7 @@ func aPhone(t *testing.T, l *lab) {
 	}
 	l.get(t, phone, "the Internet through the gateway", "from the Internet", "http://192.0.2.1/")
 
-	aTrialThatNobodyConfirms(t, l, phone)
+	isOver := aTrialThatNobodyConfirms(t, l, phone) // which takes its time
 	anOperator(t, l, phone, at)
 
 	other := l.host(t, l.nodes[1].Name(), "camera0")
@@ -144,6 +144,7 @@ func aPhone(t *testing.T, l *lab) {
 	l.listed(t, lease[0], node.Name())
 	l.listed(t, lease2[0], l.nodes[1].Name())
 	aRename(t, l, phone, at)
+	isOver()
 	// Nobody on the uplink reaches what is behind, nor the device but for its API.
 	if out, err := internet.Run(t, "ping", "-c", "1", "-W", "2", lease[0]); err == nil {
 		t.Errorf("a client was reached from the Internet:\n%s", out)
@@ -214,8 +215,8 @@ func aRename(t *testing.T, l *lab, phone *nstest.Host, at string) {
 }
 
 // aTrialThatNobodyConfirms is a rule that shuts clients out of the Internet, until what
-// held before comes back by itself.
-func aTrialThatNobodyConfirms(t *testing.T, l *lab, phone *nstest.Host) {
+// held before comes back by itself: isOver waits for that.
+func aTrialThatNobodyConfirms(t *testing.T, l *lab, phone *nstest.Host) (isOver func()) {
 	const url = "http://192.0.2.1/"
 	rule := model.FirewallRule{Name: "no-web", Action: model.Deny, From: model.ZoneOverlay, To: model.ZoneUplink, Proto: "tcp", Ports: []model.PortRange{model.SinglePort(80)}}
 	if _, err := l.api.AddFirewallRule(t.Context(), apitype.PlaceFirewallRule{FirewallRule: rule}); err != nil {
@@ -229,15 +230,18 @@ func aTrialThatNobodyConfirms(t *testing.T, l *lab, phone *nstest.Host) {
 			t.Errorf("on trial is a rule that denies %s, and there came %q; trial %+v, %v", url, out, f.Trial, err)
 		}
 	}
-	l.get(t, phone, "the Internet, after a trial that nobody confirmed", "from the Internet", url)
-	l.eventually(t, "the trial is over", func() error {
-		f, err := l.api.FirewallPolicy(t.Context())
-		if err == nil && (f.Trial != nil || len(f.Kept.Rules) != 0) {
-			err = fmt.Errorf("got trial %+v, kept %+v", f.Trial, f.Kept)
+	return func() {
+		t.Helper()
+		l.get(t, phone, "the Internet, after a trial that nobody confirmed", "from the Internet", url)
+		l.eventually(t, "the trial is over", func() error {
+			f, err := l.api.FirewallPolicy(t.Context())
+			if err == nil && (f.Trial != nil || len(f.Kept.Rules) != 0) {
+				err = fmt.Errorf("got trial %+v, kept %+v", f.Trial, f.Kept)
+			}
+			return err
+		})
+		if _, err := l.api.DiscardFirewall(t.Context()); err != nil {
+			t.Error(err)
 		}
-		return err
-	})
-	if _, err := l.api.DiscardFirewall(t.Context()); err != nil {
-		t.Error(err)
 	}
 }
