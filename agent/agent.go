@@ -1,15 +1,16 @@
 // Package agent is halo-agent, the data plane of a node: it samples, keeps
 // what was read, and sends it to the gateway until it is acknowledged. It waits
 // for halo-mesh, which knows who the node is and what time it is, and says in
-// /health what is missing; outputs, inputs, buttons and lamps wait for nobody.
+// /health what is missing; outputs, inputs, buttons, lamps, the chips on buses and
+// the board's power wait for nobody.
 package agent
 
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,13 +51,14 @@ type agent struct {
 	graph    *health.Graph
 	mesh     *local.Mesh
 	id       identity.State
-	log      *slog.Logger // names the node
+	log      *slog.Logger // names the node; nil before that is known
 	seen     view
 	hardware hardware
 	outputs  *output.Outputs
 	inputs   *input.Inputs
 	lamps    *signal.Lamps
 	apart    *collect.Apart
+	read     func(ctx context.Context, every time.Duration) ([]collect.Reading, error) // of a group of apart; view has it too
 	sensors  *sensors.Manager
 	power    *powered
 	chips    *chipOutputs
@@ -98,12 +100,22 @@ func Run(ctx context.Context, c Config) error {
 		Board: a.hardware.board, Reached: a.reached.Load, State: a.path(paths.RunOutputs), Log: c.Log, Event: a.news.add,
 	})
 	a.inputs = input.New(input.Config{Board: a.hardware.board, Log: c.Log, Event: a.news.add})
+	if err := a.collectors(); err != nil {
+		return err
+	}
+	a.sensing()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { a.where.run(ctx); return nil }) // before all else: it may know what time it is
-	// A siren is to stop and a button to work with a halo-mesh that never answers, too.
+	// A siren is to stop, a button to work and an empty battery to end the device in order
+	// with a halo-mesh that never answers, too.
 	g.Go(func() error { a.outputs.Run(ctx); return nil })
 	g.Go(func() error { a.watchButtons(ctx); return nil })
 	g.Go(func() error { a.inputs.Run(ctx); return nil })
+	g.Go(func() error { a.sense(ctx); return nil })
+	g.Go(func() error { a.watchBuses(ctx); return nil })
+	g.Go(func() error { a.power.watch(ctx); return nil })
+	g.Go(func() error { a.power.shutdowns(ctx); return nil })
+	g.Go(func() error { a.chips.run(ctx); return nil })
 	g.Go(func() error { a.watchBoard(ctx); return nil })
 	g.Go(func() error { return local.Serve(ctx, c.path(paths.AgentSocket), a.handler()) })
 	g.Go(func() error { return a.watchMesh(ctx) })
@@ -116,20 +128,12 @@ func Run(ctx context.Context, c Config) error {
 
 // work is everything that needs to know who the node is.
 func (a *agent) work(ctx context.Context, wrong error) error {
-	if !a.identify(ctx) {
-		return nil
-	}
-	node := a.id.Key.ID()
-	a.log = a.Log.With("node", node)
-	set, err := collect.All("/", a.path(paths.Perm))
-	if err != nil {
-		return fmt.Errorf("collectors: %w", err)
-	}
-	set = append(set, a.where)
-	network, ok := a.network(ctx)
+	network, ok := a.whose(ctx)
 	if !ok {
 		return nil
 	}
+	node := a.id.Key.ID()
+	var err error
 	a.spool, err = spool.Open(spool.Options{
 		Live: a.path(paths.RunAgent), Disk: paths.Dir(a.path(paths.State)).File(paths.SpoolDir),
 		Boot: a.id.BootCounter, Owner: spool.Owner{Network: network, Node: node}, Budget: a.settings.SpoolBudgetMiB << 20, Delay: time.Duration(a.settings.SpoolDelay),
@@ -143,19 +147,13 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 	if err := a.news.open(a.spool); err != nil {
 		a.log.Warn("events are lost", "err", err)
 	}
-	if err := a.collectors(set); err != nil {
-		return err
-	}
-	a.sensing()
-	a.chips = &chipOutputs{bus: a.sensors, reached: a.reached.Load, note: a.note, log: a.log, state: a.path(paths.RunChips), driven: map[string]time.Time{}}
-	a.chips.begin()
 	a.openCameras(network)
 	commands := a.commands(network)
 	a.log.Info("halo-agent runs", "boot", a.id.BootCounter, "gateway", a.settings.Gateway)
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		sample.Run(inner, sample.Options{
-			Collect: a.seen.keep(a.apart.Collect, a.apart.Groups), Groups: a.apart.Groups, Regroup: a.apart.Regroup(), Weigh: weigh.New(a.settings.rules(), func() bool { return !a.reached.Load() }, a.note).Weigh, Add: a.spool.AddBatch, Clock: a.now,
+			Collect: a.read, Groups: a.apart.Groups, Regroup: a.apart.Regroup(), Weigh: weigh.New(a.settings.rules(), func() bool { return !a.reached.Load() }, a.note).Weigh, Add: a.spool.AddBatch, Clock: a.now,
 			Interval: time.Duration(a.settings.Sample), Send: time.Duration(a.settings.Send), Node: node, Earliest: version.Get().Built, Log: a.log,
 		})
 		return nil
@@ -175,11 +173,6 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		g.Go(func() error { commands.Run(inner); return nil })
 	}
 	g.Go(func() error { a.forwardEvents(inner); return nil })
-	g.Go(func() error { a.sense(inner); return nil })
-	g.Go(func() error { a.watchBuses(inner); return nil })
-	g.Go(func() error { a.power.watch(inner); return nil })
-	g.Go(func() error { a.power.shutdowns(inner); return nil })
-	g.Go(func() error { a.chips.run(inner); return nil })
 	g.Go(func() error { a.cameras.Run(inner); return nil })
 	g.Go(func() error { a.cameras.Serve(inner, a.overlay); return nil })
 	err = g.Wait()
@@ -188,6 +181,30 @@ func (a *agent) work(ctx context.Context, wrong error) error {
 		a.log.Error("unacknowledged readings stay in RAM", "err", flushErr)
 	}
 	return err
+}
+
+// whose returns which network this is, once halo-mesh has said that and who the node is.
+// Meanwhile what is measured is read, as the board's power is judged by it, and nothing of
+// it is kept. It returns false when ctx ended first.
+func (a *agent) whose(ctx context.Context) (network string, ok bool) {
+	early, known := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		sample.Run(early, sample.Options{
+			// What is being read when that is known is read to its end: a chip's transaction
+			// that breaks off is one that failed.
+			Collect: func(_ context.Context, every time.Duration) ([]collect.Reading, error) { return a.read(ctx, every) },
+			Groups:  a.apart.Groups, Regroup: a.apart.Regroup(), Clock: a.now,
+			Interval: time.Duration(a.settings.Sample), Send: time.Duration(a.settings.Send), Log: a.Log,
+		})
+	})
+	defer reading.Wait()
+	defer known()
+	if !a.identify(ctx) {
+		return "", false
+	}
+	a.log = a.Log.With("node", a.id.Key.ID())
+	return a.network(ctx)
 }
 
 // keep writes to disk what is due.
@@ -239,11 +256,8 @@ func (a *agent) handler() http.Handler {
 	mux.HandleFunc("GET "+local.RouteStatus, func(w http.ResponseWriter, _ *http.Request) {
 		st := a.seen.status()
 		st.GPS = a.where.status()
-		if m := a.seen.sensing(); m != nil {
-			v := m.Inventory()
-			p := a.power.state()
-			st.Inventory, st.Power = &v, &p
-		}
+		v, p := a.sensors.Inventory(), a.power.state()
+		st.Inventory, st.Power = &v, &p
 		st.Sample, st.Send = time.Duration(a.settings.Sample), time.Duration(a.settings.Send)
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(st) // the client went away: nobody to tell

@@ -56,7 +56,7 @@ func (a *agent) newRequest() *request {
 
 func (a *agent) noteWithdrawn(by string) {
 	a.Log.Warn("the factory reset is withdrawn: no start has begun with it", "by", by)
-	a.noteBoard(model.Warning, "agent.reset.withdrawn", "no factory reset: no start has begun with it", map[string]string{"by": by})
+	a.note("agent.reset.withdrawn", model.Warning, "no factory reset: no start has begun with it", map[string]string{"by": by})
 }
 
 func (r *request) with(do func(card.Reset) error) error {
@@ -152,7 +152,7 @@ func (a *agent) pressed(ctx context.Context, line string, v model.BoardButton, h
 			return a.startOver(ctx, by, a.reset, local.NewSupervisor(a.path(paths.GokrazySocket)).Reboot)
 		},
 		Stuck: func() {
-			a.noteBoard(model.Warning, "agent.button.stuck", "the reset button is held for good: nothing is reset", map[string]string{"button": v.Name})
+			a.note("agent.button.stuck", model.Warning, "the reset button is held for good: nothing is reset", map[string]string{"button": v.Name})
 		},
 	}.Run(ctx)
 }
@@ -167,7 +167,7 @@ func (a *agent) startOver(ctx context.Context, by string, r reset.Request, reboo
 		return err
 	}
 	a.Log.Warn("factory reset at the next start, which is now", "by", by)
-	a.noteBoard(model.Warning, "agent.reset", "factory reset: the device forgets its identity, its network and all that it has stored", map[string]string{"by": by})
+	a.note("agent.reset", model.Warning, "factory reset: the device forgets its identity, its network and all that it has stored", map[string]string{"by": by})
 	limit, cancel := context.WithTimeout(ctx, tellWait)
 	defer cancel()
 	every(limit, tellWait/100, a.news.toldAll)

@@ -226,6 +226,7 @@ func TestAnOperatorsCommandReachesTheBoard(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.root, led.Class, "ACT", "trigger"), []byte("none [mmc0]"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	o.must("node", "scan", "gateway") // what the device can do is told at a command's end: that file had no brackets at that of the last
 	o.must("node", "locate", "gateway", "--for", "60s", "--no-wait")
 	waitFor(t, "it blinks", func() bool { return trigger() == "none" })
 	s.kill()

@@ -52,20 +52,14 @@ func (a *agent) watchBoard(ctx context.Context) {
 		}
 		now := a.hardware.known().Ref
 		if now.Problem != told.Problem && now.Problem != "" {
-			a.noteBoard(model.Warning, "agent.board.invalid", "a board file is wrong and is left out", map[string]string{"error": now.Problem, "board": now.Name})
+			a.note("agent.board.invalid", model.Warning, "a board file is wrong and is left out", map[string]string{"error": now.Problem, "board": now.Name})
 		}
 		if now.Digest != told.Digest && told.Digest != "" {
-			a.noteBoard(model.Info, "agent.board.changed", "the device goes by another board file", map[string]string{"board": now.Name, "source": string(now.Source)})
+			a.note("agent.board.changed", model.Info, "the device goes by another board file", map[string]string{"board": now.Name, "source": string(now.Source)})
 		}
 		told = now
 		return false
 	})
-}
-
-func (a *agent) noteBoard(s model.Severity, kind, text string, fields map[string]string) {
-	if err := a.news.add(kind, s, text, fields); err != nil {
-		a.Log.Warn("event is lost", "err", err)
-	}
 }
 
 // imageBoard is the board whose image runs; empty where nobody says.

@@ -23,9 +23,6 @@ type inventory struct {
 }
 
 func (v *inventory) of(m *sensors.Manager) (digest string, now model.Inventory) {
-	if m == nil {
-		return "", model.Inventory{}
-	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if version := m.Version(); !v.known || version != v.version {

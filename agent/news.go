@@ -12,7 +12,7 @@ import (
 const maxEarly = 64
 
 // news hands events to the spool. What happens before halo-mesh has said who the node is
-// waits for it: outputs and buttons wait for nobody.
+// waits for it: outputs, buttons, chips and the board's power wait for nobody.
 type news struct {
 	mu    sync.Mutex // guards what follows
 	spool *spool.Spool

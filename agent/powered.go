@@ -181,7 +181,7 @@ const (
 // shutdowns waits until the device is to shut down, and has it do so: first the gateway
 // hears of it, then all that it has not acknowledged is on the card, and then, where it is
 // so still, gokrazy ends all processes in order, unmounts the data partition, and turns the
-// board off.
+// board off. While nobody knows who the node is there is no spool, and nothing to wait for.
 func (p *powered) shutdowns(ctx context.Context) {
 	for {
 		select {
@@ -211,14 +211,16 @@ func (p *powered) fedAgain() bool {
 }
 
 func (p *powered) shutDown(ctx context.Context) {
-	p.log.Warn("the battery is almost empty: the device shuts down")
-	told, cancel := context.WithTimeout(ctx, goodbyeWait)
-	every(told, 200*time.Millisecond, func() bool {
-		return !slices.ContainsFunc(p.spool.Items(), func(i spool.Item) bool { return i.Urgent })
-	})
-	cancel()
-	if err := p.spool.Flush(time.Now(), true); err != nil {
-		p.log.Error("unacknowledged readings are lost with the power", "err", err)
+	p.Log.Warn("the battery is almost empty: the device shuts down")
+	if kept := p.seen.spoolNow(); kept != nil {
+		told, cancel := context.WithTimeout(ctx, goodbyeWait)
+		every(told, 200*time.Millisecond, func() bool {
+			return !slices.ContainsFunc(kept.Items(), func(i spool.Item) bool { return i.Urgent })
+		})
+		cancel()
+		if err := kept.Flush(time.Now(), true); err != nil {
+			p.Log.Error("unacknowledged readings are lost with the power", "err", err)
+		}
 	}
 	unix.Sync()
 	// Power may have come back meanwhile. Turned off now, the board would stay so: where it

@@ -21,13 +21,18 @@ import (
 
 // gauge is a board with a fuel gauge, as its inventory and its latest readings say.
 func gauge(t *testing.T) *agent {
-	a := &agent{log: slog.New(slog.DiscardHandler), Config: Config{Root: t.TempDir()}}
+	quiet := slog.New(slog.DiscardHandler)
+	a := &agent{log: quiet, Config: Config{Root: t.TempDir(), Log: quiet}}
 	var err error
 	a.spool, err = spool.Open(spool.Options{
 		Live: filepath.Join(a.Root, "live"), Disk: filepath.Join(a.Root, "disk"), Boot: 1, Owner: spool.Owner{Network: "valley", Node: "n-a"}, Budget: 1 << 20, Delay: time.Minute,
 		Clock: func() (time.Time, model.ClockQuality) { return time.Now(), model.ClockGateway }, Log: a.log,
 	})
 	if err != nil {
+		t.Fatal(err)
+	}
+	a.seen.opened(a.spool)
+	if err := a.news.open(a.spool); err != nil {
 		t.Fatal(err)
 	}
 	a.apart = collect.NewApart(a.note)

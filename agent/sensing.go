@@ -20,16 +20,18 @@ import (
 )
 
 // collectors has all that is read of the machine itself be read apart.
-func (a *agent) collectors(set collect.Set) error {
+func (a *agent) collectors() error {
+	set, err := collect.All("/", a.path(paths.Perm))
+	if err != nil {
+		return fmt.Errorf("collectors: %w", err)
+	}
 	a.apart = collect.NewApart(a.note)
+	a.read = a.seen.keep(a.apart.Collect, a.apart.Groups)
 	every := time.Duration(a.settings.Sample)
-	for _, c := range set {
+	for _, c := range append(set, a.where, a.inputs) {
 		if err := a.apart.Add(c, collect.Pace{Every: every}); err != nil {
 			return err
 		}
-	}
-	if err := a.apart.Add(a.inputs, collect.Pace{Every: every}); err != nil {
-		return err
 	}
 	if err := a.apart.Add(newRadios(a), collect.Pace{Every: collect.HealthEvery(every), Limit: 10 * time.Second}); err != nil {
 		return err
@@ -37,14 +39,15 @@ func (a *agent) collectors(set collect.Set) error {
 	return a.apart.Add(a.apart.Health(), collect.Pace{Every: collect.HealthEvery(every)})
 }
 
-// note makes an event.
+// note makes an event. Until there is a spool it waits.
 func (a *agent) note(kind string, s model.Severity, message string, fields map[string]string) {
-	if err := a.spool.AddEvent(kind, s, message, fields); err != nil {
-		a.log.Warn("event is lost", "kind", kind, "err", err)
+	if err := a.news.add(kind, s, message, fields); err != nil {
+		a.Log.Warn("event is lost", "kind", kind, "err", err)
 	}
 }
 
-// sensing begins to look after the chips on the board's buses.
+// sensing makes what looks after the chips on the board's buses, and what they are for:
+// the board's power, and outputs.
 func (a *agent) sensing() {
 	state := paths.Dir(a.path(paths.State))
 	buses := a.Buses
@@ -53,20 +56,21 @@ func (a *agent) sensing() {
 	}
 	a.sensors = sensors.New(sensors.Options{
 		Buses: buses, Collectors: a.apart, Templates: state.File(paths.TemplatesDir), File: state.File(paths.SensorsFile),
-		Event: a.note, Safe: func(label, why string) { a.chips.safe(label, why) }, Status: a.statusLines, Clock: deviceClock{a}, Log: a.log,
+		Event: a.note, Safe: func(label, why string) { a.chips.safe(label, why) }, Status: a.statusLines, Clock: deviceClock{a}, Log: a.Log,
 	})
+	a.chips = &chipOutputs{bus: a.sensors, reached: a.reached.Load, note: a.note, log: a.Log, state: a.path(paths.RunChips), driven: map[string]time.Time{}}
+	a.chips.begin()
 	a.power = newPowered(a)
 	if err := a.apart.Add(a.power, collect.Pace{Every: min(time.Duration(a.settings.Sample), powerEvery)}); err != nil {
-		a.log.Error("the board's power is not followed", "err", err)
+		a.Log.Error("the board's power is not followed", "err", err)
 	}
-	a.seen.senses(a.sensors)
 }
 
 // sense looks after the buses, for which the kernel's module has to be there.
 func (a *agent) sense(ctx context.Context) {
 	if a.Buses == nil && a.Root == "" { // a board
 		if err := i2cbus.Load(); err != nil {
-			a.log.Warn("I2C buses cannot be reached", "err", err)
+			a.Log.Warn("I2C buses cannot be reached", "err", err)
 		}
 	}
 	a.sensors.Run(ctx)
@@ -179,7 +183,7 @@ func (a *agent) statusLines() []string {
 	whole, _ := a.seen.around()
 	name := mesh.Name
 	if name == "" {
-		name = a.id.Key.ID()
+		name = mesh.Node
 	}
 	lines := []string{name, mesh.OverlayV4}
 	state := "waits for halo-mesh"

@@ -38,6 +38,11 @@ func playedBuses() func() ([]sensors.Bus, error) {
 	b := chips.NewBus()
 	b.Attach(0x76, chips.NewBME280(21.5, 40, 101325))
 	b.Attach(0x23, chips.NewBH1750(100))
+	return busesOf(b)
+}
+
+// busesOf lists one bus.
+func busesOf(b *chips.Bus) func() ([]sensors.Bus, error) {
 	return func() ([]sensors.Bus, error) {
 		return []sensors.Bus{{Path: "1000.i2c", Name: "I2C1", Open: func() (sensors.Wire, error) { return playedWire{b}, nil }}}, nil
 	}

@@ -27,7 +27,7 @@ func (a *agent) nodeStatus() func() model.NodeStatus {
 		st := fixed
 		ref := a.hardware.known().Ref
 		st.BoardFile = &ref
-		st.Inventory, _ = a.inventory.of(a.seen.sensing())
+		st.Inventory, _ = a.inventory.of(a.sensors)
 		st.Slot = slot(a.path(paths.BootReport)) // the guard may write it after this process has started
 		mesh, meshHealth := a.seen.last()
 		if mesh.Name != "" {

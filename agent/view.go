@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"halo.internal/agent/collect"
-	"halo.internal/agent/sensors"
 	"halo.internal/agent/spool"
 	"halo.internal/health"
 	"halo.internal/model"
@@ -27,7 +26,6 @@ type view struct {
 	readings map[time.Duration]round // of each group, by the time between its readings
 	read     time.Time
 	spool    *spool.Spool
-	sensors  *sensors.Manager
 }
 
 // round is what a group's collectors read last, and when.
@@ -103,19 +101,6 @@ func (v *view) spoolNow() *spool.Spool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.spool
-}
-
-func (v *view) senses(m *sensors.Manager) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.sensors = m
-}
-
-// sensing is what looks after the buses; nil before it is there.
-func (v *view) sensing() *sensors.Manager {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.sensors
 }
 
 // value is the latest of a metric, in its unit, unless that is old.

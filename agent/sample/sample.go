@@ -27,13 +27,15 @@ type Options struct {
 	Regroup <-chan struct{}        // a token when Groups has changed
 	// Weigh decides what of a group's readings is worth sending; nil: all is. What is not
 	// is left out of its report.
-	Weigh    func(at time.Time, readings []collect.Reading)
-	Add      func(wire.Schema, wire.Batch, time.Time) error // keeps a batch; the time is when its oldest reading was made
+	Weigh func(at time.Time, readings []collect.Reading)
+	// Add keeps a batch; the time is when its oldest reading was made. nil: nobody keeps
+	// any, and what is read is for Collect's own use.
+	Add      func(wire.Schema, wire.Batch, time.Time) error
 	Clock    func() (time.Time, model.ClockQuality)
 	Interval time.Duration // between samples
 	Send     time.Duration // between batches
 	Node     string        // canonical ID: spreads the batches of many nodes over the interval
-	Earliest time.Time     // a clock before this is not believed, and nothing is stamped with it
+	Earliest time.Time     // a clock before this is not believed: nothing is stamped with it, but all is read
 	Log      *slog.Logger
 }
 
@@ -140,14 +142,11 @@ func (s *sampler) phase() time.Duration {
 }
 
 func (g *group) sample(ctx context.Context, at time.Time, quality model.ClockQuality) {
-	if early := at.Before(g.Earliest); early {
-		if !g.early {
-			g.Log.Warn("clock is before this build: nothing is sampled", "time", at)
-		}
-		g.early = early
-		return
+	early := at.Before(g.Earliest)
+	if early && !g.early {
+		g.Log.Warn("clock is before this build: nothing of what is read is kept", "time", at)
 	}
-	g.early = false
+	g.early = early
 	if tick := at.Truncate(g.every); at.Sub(tick) < min(onTime, g.every/4) {
 		at = tick
 	}
@@ -157,6 +156,9 @@ func (g *group) sample(ctx context.Context, at time.Time, quality model.ClockQua
 		return
 	}
 	g.complain(err)
+	if early || g.Add == nil {
+		return
+	}
 	// The clock may have been set while it was read: what is stamped with the time before
 	// would be of another time than what is read next.
 	if now, _ := g.Clock(); now.Before(g.Earliest) {

@@ -28,6 +28,7 @@ type kept struct {
 type world struct {
 	mu      sync.Mutex // guards what follows
 	early   bool       // the clock is before the build
+	reads   int
 	start   time.Time
 	quality model.ClockQuality
 	read    func() []collect.Reading
@@ -45,6 +46,7 @@ func run(t *testing.T, change func(*world, *Options), script func(w *world)) *wo
 			Collect: func(context.Context, time.Duration) ([]collect.Reading, error) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
+				w.reads++
 				return w.read(), nil
 			},
 			Add: func(s wire.Schema, b wire.Batch, first time.Time) error {
@@ -178,6 +180,20 @@ func TestBatchesAreCut(t *testing.T) {
 				t.Errorf("got %s, want %s", s, tc.want)
 			}
 		})
+	}
+}
+
+// What is read has others who look at it, such as what judges the board's power: also while
+// the clock is not believed, and while nobody keeps any of it.
+func TestAllIsReadThatIsNotKept(t *testing.T) {
+	for name, change := range map[string]func(*world, *Options){
+		"clock before the build": func(w *world, o *Options) { w.early, o.Earliest = true, time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC) },
+		"nobody keeps it":        func(w *world, o *Options) { o.Add = nil },
+	} {
+		w := run(t, change, func(*world) { time.Sleep(time.Minute + time.Second) })
+		if w.reads != 7 || len(w.batches) != 0 {
+			t.Errorf("%s: read %d times in a minute, and %d batches are kept; want 7 and none", name, w.reads, len(w.batches))
+		}
 	}
 }
 

@@ -59,6 +59,11 @@ func (a *API) sensor(ctx context.Context, id string) (s apitype.Sensor, n apityp
 func (a *API) command(ctx context.Context, n apitype.Node, c model.SensorCommand, expires int) (*accepted, error) {
 	who := callerOf(ctx)
 	who.target = n.ID + " " + string(c.Do)
+	if c.Do == model.SensorAssign || c.Do == model.SensorForget {
+		if err := a.Hardware.Settle(ctx, n.ID, model.SensorKey(c.Bus, c.Address)); err != nil {
+			return nil, err
+		}
+	}
 	return accept(a.Commands.Create(ctx, commands.Request{Node: n, Command: model.Command{Kind: model.CommandSensor, Sensor: &c}, By: who.Actor(), Wait: time.Duration(expires) * time.Second}))
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"database/sql"
 	"net/http"
 	"strings"
 	"testing"
@@ -30,6 +31,30 @@ func (f *fixture) reported(node string, sensors ...model.SensorChip) {
 	v := model.Inventory{Buses: []model.SensorBus{{Path: "i2c.1", Name: "I2C1"}}, Sensors: sensors}
 	if err := f.Hardware.Report(f.t.Context(), node, time.Now().String(), v); err != nil {
 		f.t.Fatal(err)
+	}
+}
+
+// TestAPersonHasTheLastWordOfASensor: what was said of one on the card before is not said
+// again behind it.
+func TestAPersonHasTheLastWordOfASensor(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	lost, mast := f.joined("lost"), f.joined("mast")
+	var sensors []model.SensorChip
+	for _, addr := range []uint16{0x40, 0x41, 0x44} {
+		sensors = append(sensors, model.SensorChip{Bus: "i2c.1", Address: addr, State: model.SensorIgnored, Assigned: true})
+	}
+	f.reported(lost, sensors...)
+	b := f.Hardware
+	if err := b.DB.Write(t.Context(), func(tx *sql.Tx) error { return b.Adopt(t.Context(), tx, lost, mast) }); err != nil {
+		t.Fatal(err)
+	}
+	b.Adopted(lost, mast)
+	f.want(http.StatusAccepted, "POST", "/v1/sensors/i2c.1-40@mast/assignment", apitype.AssignSensor{Chip: "ina219"}, nil)
+	f.want(http.StatusAccepted, "DELETE", "/v1/sensors/i2c.1-41@mast/assignment", nil, nil)
+	var left string
+	if err := b.DB.Read().QueryRowContext(t.Context(), `SELECT group_concat(node || ' ' || key) FROM sensor_assignments`).Scan(&left); err != nil || left != mast+" i2c.1-44" {
+		t.Errorf("%q is to be said still, %v; want that of i2c.1-44 alone", left, err)
 	}
 }
 

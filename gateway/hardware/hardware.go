@@ -51,8 +51,9 @@ type Book struct {
 	nodes     map[string]*kept
 	said      map[string]words // by sensor ID
 	templates map[string]template
-	due       map[string]bool      // nodes whose templates are to be looked at
-	tried     map[string]time.Time // "node name digest": when it was given to the node last
+	owed      map[string]map[string]*owed // by node and place
+	due       map[string]bool             // nodes of which is to be looked at what they lack
+	tried     map[string]time.Time        // "node name digest" or "node @place": when it was given to the node last
 }
 
 // kept is the inventory of a node.
@@ -104,7 +105,7 @@ const (
 
 // New reads what is kept.
 func New(ctx context.Context, c Config) (*Book, error) {
-	b := &Book{Config: c, wake: make(chan struct{}, 1), nodes: map[string]*kept{}, said: map[string]words{}, templates: map[string]template{}, due: map[string]bool{}, tried: map[string]time.Time{}}
+	b := &Book{Config: c, wake: make(chan struct{}, 1), nodes: map[string]*kept{}, said: map[string]words{}, templates: map[string]template{}, owed: map[string]map[string]*owed{}, due: map[string]bool{}, tried: map[string]time.Time{}}
 	rows, err := c.DB.Read().QueryContext(ctx, `SELECT node, digest, body, time FROM inventories`)
 	if err != nil {
 		return nil, store.Classify(err)
@@ -127,6 +128,9 @@ func New(ctx context.Context, c Config) (*Book, error) {
 		return nil, store.Classify(err)
 	}
 	if err := b.loadWords(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.loadOwed(ctx); err != nil {
 		return nil, err
 	}
 	return b, b.loadTemplates(ctx)
@@ -172,12 +176,13 @@ func (b *Book) loadTemplates(ctx context.Context) error {
 }
 
 // Knows tells whether a node that is there has an inventory that is known by that digest.
-// One that was off may lack templates, of which it is told then.
+// One that was off may lack templates, and what is said of its sensors, of which it is told
+// then.
 func (b *Book) Knows(node, digest string) bool {
 	b.mu.Lock()
 	k := b.nodes[node]
 	known := k != nil && k.digest == digest
-	look := known && len(b.templates) > 0
+	look := known && len(b.templates)+len(b.owed[node]) > 0
 	if look {
 		b.due[node] = true
 	}
@@ -280,6 +285,9 @@ func (b *Book) forget(ctx context.Context) error {
 	for node := range b.nodes {
 		inventories[node] = true
 	}
+	for node := range b.owed {
+		inventories[node] = true
+	}
 	for id := range b.said {
 		if _, node, ok := model.SplitSensorID(id); ok {
 			words[node] = true
@@ -307,6 +315,7 @@ func (b *Book) forget(ctx context.Context) error {
 	err = b.DB.Write(ctx, func(tx *sql.Tx) error {
 		for _, q := range []string{
 			`DELETE FROM inventories WHERE node NOT IN (SELECT id FROM nodes WHERE NOT revoked)`,
+			`DELETE FROM sensor_assignments WHERE node NOT IN (SELECT id FROM nodes WHERE NOT revoked)`,
 			`DELETE FROM sensors WHERE node NOT IN (SELECT id FROM nodes)`,
 		} {
 			if _, err := tx.ExecContext(ctx, q); err != nil {
@@ -322,6 +331,7 @@ func (b *Book) forget(ctx context.Context) error {
 	defer b.mu.Unlock()
 	for node := range inventories {
 		delete(b.nodes, node)
+		delete(b.owed, node)
 	}
 	for id := range b.said {
 		if _, node, ok := model.SplitSensorID(id); ok && words[node] {
@@ -341,6 +351,9 @@ func (b *Book) look() {
 // Adopt has what is known of a node's sensors be another's, within the transaction of that
 // (registry.Registry.OnAdopt). Adopted has to be called once it is committed.
 func (b *Book) Adopt(ctx context.Context, tx *sql.Tx, old, node string) error {
+	if err := b.inherit(ctx, tx, old, node); err != nil {
+		return err
+	}
 	for _, q := range []string{
 		`INSERT INTO sensors (node, key, name, place, time) SELECT ?2, key, name, place, time FROM sensors WHERE node = ?1 ON CONFLICT DO NOTHING`,
 		`DELETE FROM sensors WHERE node = ?1`,
@@ -355,6 +368,7 @@ func (b *Book) Adopt(ctx context.Context, tx *sql.Tx, old, node string) error {
 
 // Adopted has that be so in RAM.
 func (b *Book) Adopted(old, node string) {
+	defer b.look()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, w := range b.said {
@@ -366,6 +380,7 @@ func (b *Book) Adopted(old, node string) {
 			b.said[model.SensorID(key, node)] = w
 		}
 	}
+	b.inherited(old, node)
 	delete(b.nodes, old)
 }
 
@@ -699,14 +714,17 @@ func (b *Book) write(ctx context.Context, name string, t template, deleted []str
 	return nil
 }
 
-// give is one template that a node is to be given, or to give up.
+// give is one template that a node is to be given, or to give up, or what it is to be told
+// of a sensor.
 type give struct {
 	node, try string
 	command   model.Command
+	owed      *owed // nil: it is about a template
 }
 
-// wants returns what nodes are to be told.
-func (b *Book) wants(now time.Time) (list []give) {
+// wants returns what nodes are to be told, and of which sensors nothing is to be said any
+// more.
+func (b *Book) wants(now time.Time) (list []give, over []spot) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.tried) > maxTried {
@@ -718,6 +736,7 @@ func (b *Book) wants(now time.Time) (list []give) {
 		if k == nil {
 			continue
 		}
+		before := len(list)
 		for name, t := range b.templates {
 			i := slices.IndexFunc(k.Templates, func(s model.NodeTemplate) bool { return s.Name == name })
 			has := i >= 0 && k.Templates[i].Digest == t.digest
@@ -743,13 +762,19 @@ func (b *Book) wants(now time.Time) (list []give) {
 			b.tried[g.try] = now
 			list = append(list, g)
 		}
+		if len(list) > before {
+			continue // its sensors may be read by those: it tells when it has them
+		}
+		said, known := b.untold(node, k, now)
+		list, over = append(list, said...), append(over, known...)
 	}
 	slices.SortFunc(list, func(a, b give) int { return cmp.Compare(a.try, b.try) })
-	return list
+	return list, over
 }
 
-// Run gives nodes the templates that they lack and writes what they tell, until ctx ends;
-// then it writes what is not written yet.
+// Run gives nodes the templates that they lack, tells them what they are to know of their
+// sensors, and writes what they tell, until ctx ends; then it writes what is not written
+// yet.
 func (b *Book) Run(ctx context.Context) error {
 	forget := time.NewTicker(forgetEvery)
 	defer forget.Stop()
@@ -789,12 +814,24 @@ func (b *Book) forgetGone(ctx context.Context) {
 // giveAll gives nodes what they are to have now. Those that are off are told when they are
 // there again.
 func (b *Book) giveAll(ctx context.Context, now time.Time) {
-	for _, g := range b.wants(now) {
-		if err := b.Command(ctx, g.node, g.command); err != nil {
-			b.Log.Debug("a node is not given a template", "node", g.node, "template", g.command.Sensor.Name, "err", err)
-			b.mu.Lock()
+	list, over := b.wants(now)
+	for _, s := range over {
+		if err := b.Settle(ctx, s.node, s.key); err != nil {
+			b.Log.Debug("what a node knows of a sensor is kept for it still", "node", s.node, "sensor", s.key, "err", err)
+		}
+	}
+	for _, g := range list {
+		err := b.Command(ctx, g.node, g.command)
+		b.mu.Lock()
+		switch {
+		case err != nil:
 			delete(b.tried, g.try)
-			b.mu.Unlock()
+		case g.owed != nil:
+			g.owed.tries++
+		}
+		b.mu.Unlock()
+		if err != nil {
+			b.Log.Debug("a node is not told of a template or a sensor", "node", g.node, "template", g.command.Sensor.Name, "address", g.command.Sensor.Address, "err", err)
 		}
 	}
 }

@@ -28,6 +28,7 @@ type fixture struct {
 
 	mu    sync.Mutex // guards what follows
 	given []string
+	last  model.SensorCommand
 	off   string // a node
 }
 
@@ -66,7 +67,12 @@ func (f *fixture) open() {
 		if err := c.Check(); err != nil {
 			f.t.Errorf("%+v: %v", c.Sensor, err)
 		}
-		f.given = append(f.given, node+" "+string(c.Sensor.Do)+" "+c.Sensor.Name)
+		what := c.Sensor.Name
+		if c.Sensor.Do == model.SensorAssign {
+			what = model.SensorKey(c.Sensor.Bus, c.Sensor.Address) + " " + c.Sensor.Chip
+		}
+		f.given = append(f.given, node+" "+string(c.Sensor.Do)+" "+what)
+		f.last = *c.Sensor
 		if node == f.off {
 			return errors.New("it is off")
 		}

@@ -62,6 +62,7 @@ var writes = map[string]string{
 	"secrets":                `INSERT INTO secrets (name, sealed) VALUES ('k', x'06')`,
 	"inventories":            `INSERT INTO inventories (node, digest, body, time) VALUES ('n-a', 'd', '{}', 1)`,
 	"sensors":                `INSERT INTO sensors (node, key, name, place, time) VALUES ('n-a', 'i2c-1/76', 'attic', '', 1)`,
+	"sensor_assignments":     `INSERT INTO sensor_assignments (node, key, body) VALUES ('n-a', 'i2c-1-40', '{}')`,
 	"sensor_templates":       `INSERT INTO sensor_templates (name, digest, text, actor, time) VALUES ('aht20', 'd', 'name = "aht20"', 'user:eve', 1)`,
 }
 

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,6 +51,17 @@ func (m *Machine) EmptyPerm(ctx context.Context) error {
 	return editPerm(ctx, m.Disk, m.dir, func(p perm) error { return p.empty(ctx) })
 }
 
+// Unmounted returns an error unless the data partition of a machine that is off was
+// unmounted in order: nothing waits in its journal, and nothing is to be mended.
+func (m *Machine) Unmounted(ctx context.Context) (err error) {
+	c, err := m.Disk.Copy(permPartition, m.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	return perm(c.Path).clean(ctx)
+}
+
 // perm is a file with a copy of a data partition.
 type perm string
 
@@ -78,6 +90,27 @@ func (p perm) replay(ctx context.Context) error {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == repaired {
 		return nil
 	}
+	return err
+}
+
+// state are the lines of dumpe2fs that say whether a file system was unmounted: a journal
+// that waits to be replayed is a feature.
+var state = regexp.MustCompile(`(?s)Filesystem features:([^\n]*)\n.*Filesystem state: +([^\n]*)\n`)
+
+// clean returns an error unless the file system was unmounted in order.
+func (p perm) clean(ctx context.Context) error {
+	out, _, err := p.run(ctx, "", "dumpe2fs", "-h", string(p))
+	if err != nil {
+		return err
+	}
+	is := state.FindStringSubmatch(out)
+	if is == nil {
+		return fmt.Errorf("dumpe2fs: expected features and state, got: %s", out)
+	}
+	if slices.Contains(strings.Fields(is[1]), "needs_recovery") || is[2] != "clean" {
+		return fmt.Errorf("expected a file system that was unmounted, got one that is %s, with the features%s", is[2], is[1])
+	}
+	_, _, err = p.run(ctx, "", "e2fsck", "-fn", string(p))
 	return err
 }
 

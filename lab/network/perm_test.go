@@ -45,6 +45,26 @@ func TestPermIsFilledAndEmptied(t *testing.T) {
 	}
 }
 
+func TestWhatWasNotUnmountedIsSeen(t *testing.T) {
+	for name, tc := range map[string]struct{ script, want string }{
+		"unmounted":               {"stat /", ""},
+		"its power was cut":       {"feature needs_recovery", "needs_recovery"},
+		"it was never unmounted":  {"set_super_value state 0", "not clean"},
+		"it is clean and damaged": {"set_inode_field / links_count 9", "ref count"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPerm(t)
+			if _, err := p.debugfs(t.Context(), tc.script); err != nil {
+				t.Fatal(err)
+			}
+			err := p.clean(t.Context())
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
 func TestDebugfsComplaintsAreErrors(t *testing.T) {
 	p := newPerm(t)
 	if _, err := p.debugfs(t.Context(), "rm /nowhere"); err == nil || !strings.Contains(err.Error(), "not found") {

@@ -17,7 +17,7 @@ import (
 )
 
 // wired is what each machine of TestNetwork has on its board.
-const wired = "bme280,ssd1306,gpio"
+const wired = "bme280,ssd1306,ina219@0x42,gpio"
 
 // measured is what node1's chip measures from the start.
 const measured = 31.5

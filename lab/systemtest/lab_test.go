@@ -84,7 +84,7 @@ func build(t testing.TB, mesh network.Mesh, nodes int, agent, devices string) *l
 // say to each other, and claims the gateway.
 func boot(t testing.TB) *lab {
 	t.Helper()
-	l := build(t, network.ByCable, 2, settings, wired)
+	l := build(t, network.ByCable, 2, settings+soon, wired)
 	warm(t, l.nodes[0])
 	l.pcap = filepath.Join(t.TempDir(), "switch.pcap")
 	file, err := os.Create(l.pcap)

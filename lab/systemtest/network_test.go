@@ -16,10 +16,13 @@ import (
 // What needs no cable is in TestInTheAir: all restart at once, a partition.
 func TestNetwork(t *testing.T) {
 	l := boot(t)
+	var b battery
 	parts := []part{
 		{name: "three nodes with roles, addresses and versions", run: threeNodes},
 		{name: "telemetry changes", run: telemetryChanges},
+		{name: "a battery runs empty", run: b.runsEmpty},
 		{name: "a chip, a door, a relay and a display", run: devices},
+		{name: "its node switches itself off in order, and comes back", run: b.endsItsNode},
 		{name: "the overlay shakes hands", run: handshakes},
 		{name: "a node is switched off in order", run: func(t *testing.T, l *lab) { l.shutdown(t, l.nodes[0]) }},
 		{name: "power cuts", run: powerCuts},

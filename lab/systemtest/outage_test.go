@@ -111,6 +111,9 @@ func (l *lab) shutdown(t *testing.T, m *network.Machine) {
 	if s := m.Status(); s.State != machine.Off || s.LastEnd != "guest-shutdown" {
 		t.Errorf("%s after its power button was pressed: %+v, want it off by itself", m.Name(), s)
 	}
+	if err := m.Unmounted(t.Context()); err != nil {
+		t.Errorf("the card of %s: %v", m.Name(), err)
+	}
 	l.net.Heal()
 	if err := l.net.PowerOn(m); err != nil {
 		t.Fatal(err)
