@@ -178,7 +178,16 @@ func (s *Service) Login(ctx context.Context, remote netip.Addr, username, passwo
 	}
 	s.offer(ctx, u, remote, at, began)
 	return s.issue(ctx, u, newSession(s.clock.Now(), remote), newSecret(refreshStart), func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)
+		// While the password was checked, it may have been changed, which has ended all logins
+		// of that user: one that was under way must not come after them.
+		now, err := readUser(ctx, tx, username)
+		if errors.Is(err, errNoUser) || err == nil && now != u {
+			return errLogin
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)
 		return err
 	})
 }

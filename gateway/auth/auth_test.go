@@ -415,7 +415,7 @@ func TestARestoredDatabaseHasNoLogins(t *testing.T) {
 func TestAPITokens(t *testing.T) {
 	f := newFixture(t)
 	f.addUser(t, "root", apitype.RoleAdmin)
-	by := Principal{Kind: "user", Name: "root"}
+	by := f.present(t, "root")
 	tok, err := f.CreateAPIToken(t.Context(), by, apitype.CreateAPIToken{Name: "grafana", Scopes: []string{apitype.ScopeTelemetryRead}, ExpiresS: 3600})
 	if err != nil {
 		t.Fatal(err)
@@ -686,11 +686,15 @@ func TestTheClockIsSetUnderLogins(t *testing.T) {
 		t.Error("a refresh token of 20 years ago is good")
 	}
 	wrong := f.login(t, "anna") // drops what has ended, but not for this clock
-	token, err := f.CreateAPIToken(t.Context(), Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin}, apitype.CreateAPIToken{Name: "logger", Scopes: []string{apitype.ScopeNodesRead}, ExpiresS: 86400})
+	anna, err := f.bearer(t, wrong.AccessToken)
 	if err != nil {
 		t.Fatal(err)
 	}
-	forever, err := f.CreateAPIToken(t.Context(), Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin}, apitype.CreateAPIToken{Name: "other", Scopes: []string{apitype.ScopeNodesRead}})
+	token, err := f.CreateAPIToken(t.Context(), anna, apitype.CreateAPIToken{Name: "logger", Scopes: []string{apitype.ScopeNodesRead}, ExpiresS: 86400})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forever, err := f.CreateAPIToken(t.Context(), anna, apitype.CreateAPIToken{Name: "other", Scopes: []string{apitype.ScopeNodesRead}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -744,7 +748,7 @@ func TestTheClockIsSetUnderLogins(t *testing.T) {
 	if _, err := f.Refresh(t.Context(), here, late.RefreshToken); err != nil {
 		t.Error(err)
 	}
-	l, err := f.Sessions(t.Context(), Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin, Scopes: roleScopes(apitype.RoleAdmin)}, "", 10)
+	l, err := f.Sessions(t.Context(), anna, "", 10)
 	if err != nil || len(l.Items) != 4 {
 		t.Fatalf("got %+v, %v", l, err)
 	}
@@ -777,7 +781,7 @@ func TestTokensUnderAClockThatIsAGuess(t *testing.T) {
 	pass(10 * 24 * time.Hour)
 
 	anna := Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin, Scopes: roleScopes(apitype.RoleAdmin)}
-	token, err := f.CreateAPIToken(t.Context(), anna, apitype.CreateAPIToken{Name: "logger", Scopes: []string{apitype.ScopeNodesRead}, ExpiresS: 86400})
+	token, err := f.CreateAPIToken(t.Context(), f.present(t, "anna"), apitype.CreateAPIToken{Name: "logger", Scopes: []string{apitype.ScopeNodesRead}, ExpiresS: 86400})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"halo.internal/gateway/etag"
+	"halo.internal/identity"
+	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
 
@@ -119,6 +121,67 @@ func TestASessionEndsAtOnce(t *testing.T) {
 			t.Errorf("got %+v, %v; it began %s, now is %s", l.Items, err, began, f.now)
 		}
 	})
+}
+
+// Whoever knows the former password, and has a login under way when it is changed, gets
+// none: all logins of before have ended.
+func TestALoginThatIsUnderWayWhenThePasswordIsChanged(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	root := f.asUser(t, "root")
+	fresh, yes := "another long secret", true
+	for name, change := range map[string]func() error{
+		"another password": func() error {
+			_, err := f.UpdateUser(t.Context(), root, "eve", etag.Match{}, apitype.UpdateUser{Password: &fresh})
+			return err
+		},
+		"may not log in": func() error {
+			_, err := f.UpdateUser(t.Context(), root, "eve", etag.Match{}, apitype.UpdateUser{Disabled: &yes})
+			return err
+		},
+		"removed": func() error { return f.DeleteUser(t.Context(), "eve", etag.Match{}) },
+		"another of that name": func() error {
+			if err := f.DeleteUser(t.Context(), "eve", etag.Match{}); err != nil {
+				return err
+			}
+			_, err := f.CreateUser(t.Context(), apitype.CreateUser{Username: "eve", Password: fresh, Role: apitype.RoleOperator})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.addUser(t, "eve", apitype.RoleOperator)
+			f.offered = func(model.TimeOffer) { // once the password was right
+				if err := change(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := f.Login(t.Context(), here, "eve", password, &f.now)
+			wantProblem(t, err, apitype.ProblemLogin)
+			if n := f.count(t, `SELECT count(*) FROM refresh_tokens WHERE username = 'eve'`); n != 0 {
+				t.Errorf("%d refresh tokens are good", n)
+			}
+			if err := f.DeleteUser(t.Context(), "eve", etag.Match{}); err != nil && name != "removed" {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// What would outlive a login is not made for one that has ended since its request came.
+func TestNothingIsMadeForALoginThatHasEnded(t *testing.T) {
+	f := newFixture(t)
+	f.addUser(t, "root", apitype.RoleAdmin)
+	root := f.asUser(t, "root")
+	if err := f.EndSession(t.Context(), root, root.Session); err != nil {
+		t.Fatal(err)
+	}
+	_, err := f.IssueOperator(t.Context(), root, apitype.CreateOperatorCertificate{Key: identity.New().Public().Base64()})
+	wantStatus(t, err, http.StatusUnauthorized)
+	_, err = f.CreateAPIToken(t.Context(), root, apitype.CreateAPIToken{Name: "x", Scopes: []string{apitype.ScopeAdmin}})
+	wantStatus(t, err, http.StatusUnauthorized)
+	if n := f.count(t, `SELECT (SELECT count(*) FROM operator_certificates) + (SELECT count(*) FROM api_tokens)`); n != 0 {
+		t.Errorf("%d were made", n)
+	}
 }
 
 // Whoever has got hold of an access token must not find the password with it.

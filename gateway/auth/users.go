@@ -39,10 +39,13 @@ func (s *Service) user(ctx context.Context, name string) (user, error) {
 	return readUser(ctx, s.db.Read(), name)
 }
 
-// readUser reads one from a transaction or the connections for queries.
-func readUser(ctx context.Context, q interface {
+// querier is a transaction, or the connections for queries.
+type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}, name string) (user, error) {
+}
+
+// readUser returns a user, or errNoUser.
+func readUser(ctx context.Context, q querier, name string) (user, error) {
 	u := user{name: name}
 	err := q.QueryRowContext(ctx, `SELECT role, password, disabled, generation FROM users WHERE username = ?`, name).Scan(&u.role, &u.password, &u.disabled, &u.generation)
 	if errors.Is(err, sql.ErrNoRows) {
