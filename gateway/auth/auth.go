@@ -149,10 +149,10 @@ var errLogin = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemLogin, "us
 // comes from; nil: it does not say.
 func (s *Service) Login(ctx context.Context, remote netip.Addr, username, password string, at *time.Time) (apitype.Tokens, error) {
 	began := time.Now()
-	who := RemoteKey(remote)
-	keys := []string{"login " + who, "login " + who + " " + username}
+	who := ShareKey(remote)
+	by := append(counters("login", remote), counter{key: "login " + who + " " + username})
 	var u user
-	err := s.attempt(ctx, ShareKey(remote), keys, func() (err error) {
+	err := s.attempt(ctx, who, by, func() (err error) {
 		u, err = s.user(ctx, username)
 		unknown := errors.Is(err, errNoUser)
 		if err != nil && !unknown {
@@ -167,10 +167,10 @@ func (s *Service) Login(ctx context.Context, remote netip.Addr, username, passwo
 			return err
 		}
 		if unknown || !ok || u.disabled {
-			s.failed(remote, "auth.login.failed", "a login failed", u.name, keys...)
+			s.failed(remote, "auth.login.failed", "a login failed", u.name, by...)
 			return errLogin
 		}
-		s.logins.succeed(keys...)
+		s.logins.succeed(by...)
 		return nil
 	})
 	if err != nil {
@@ -204,8 +204,8 @@ func (s *Service) offer(ctx context.Context, u user, remote netip.Addr, at *time
 
 // failed counts and records a failed attempt. username is that of a user there
 // is, or empty: an unknown one may be a password typed into the wrong field.
-func (s *Service) failed(remote netip.Addr, kind, message, username string, keys ...string) {
-	n := s.logins.fail(keys...)
+func (s *Service) failed(remote netip.Addr, kind, message, username string, by ...counter) {
+	n := s.logins.fail(by...)
 	if n > freeFailures && n%10 != 0 {
 		return // slowed by now; the log need not hold each
 	}
@@ -291,8 +291,8 @@ var errRefresh = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemRefresh,
 // and gives the same successor. One that comes later, or after its successor,
 // was copied by somebody: its whole login ends.
 func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) (apitype.Tokens, error) {
-	key := "refresh " + RemoteKey(remote)
-	if err := s.logins.allow(key); err != nil {
+	by := counters("refresh", remote)
+	if err := s.logins.allow(by...); err != nil {
 		return apitype.Tokens{}, err
 	}
 	var username string
@@ -306,7 +306,7 @@ func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) 
 	now := s.clock.Now()
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		s.failed(remote, "auth.refresh.failed", "an unknown refresh token was used", "", key)
+		s.failed(remote, "auth.refresh.failed", "an unknown refresh token was used", "", by...)
 		return apitype.Tokens{}, errRefresh
 	case err != nil:
 		return apitype.Tokens{}, store.Classify(err)

@@ -217,10 +217,10 @@ func (s *Service) nextPassword(ctx context.Context, u user, self bool, c apitype
 	who := "" // an admin
 	if self {
 		who = "password " + u.name // whoever has got hold of a token must not find the password with it
-		err := s.attempt(ctx, who, []string{who}, func() error {
+		err := s.attempt(ctx, who, []counter{{key: who}}, func() error {
 			ok, err := verify(u.password, c.CurrentPassword)
 			if err == nil && !ok {
-				s.logins.fail(who)
+				s.logins.fail(counter{key: who})
 				err = errPresent
 			}
 			return err
