@@ -171,7 +171,7 @@ func (s *Service) Login(ctx context.Context, remote netip.Addr, username, passwo
 			return errLogin
 		}
 		s.logins.succeed(by...)
-		return nil
+		return s.logins.pace("login " + who + " " + username) // by address: who has his password, too, is not to keep him out
 	})
 	if err != nil {
 		return apitype.Tokens{}, err
@@ -185,6 +185,9 @@ func (s *Service) Login(ctx context.Context, remote netip.Addr, username, passwo
 			return errLogin
 		}
 		if err != nil {
+			return err
+		}
+		if err := roomForSession(ctx, tx, username); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)
@@ -219,6 +222,11 @@ type loginClaims struct {
 	jwt.RegisteredClaims
 }
 
+const (
+	dropExpired = `DELETE FROM refresh_tokens WHERE expires < ?`
+	shorten     = `UPDATE refresh_tokens SET expires = ?1 WHERE expires > ?1 AND expires > ?2`
+)
+
 // issue makes an access token and stores a refresh token, unless that is there
 // already; more runs in the same transaction, before.
 func (s *Service) issue(ctx context.Context, u user, in session, refresh string, more func(*sql.Tx) error) (apitype.Tokens, error) {
@@ -235,12 +243,12 @@ func (s *Service) issue(ctx context.Context, u user, in session, refresh string,
 				return err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE expires < ?`, store.Millis(s.clock.Aged())); err != nil {
+		if _, err := tx.ExecContext(ctx, dropExpired, store.Millis(s.clock.Aged())); err != nil {
 			return err
 		}
 		// Those that were made before the clock was set back would be good for too long. It may
 		// be wrong now, and not then: for a while they stay as they are. This only ever shortens.
-		if _, err := tx.ExecContext(ctx, `UPDATE refresh_tokens SET expires = ?1 WHERE expires > ?1 AND expires > ?2`, store.Millis(now.Add(refreshLife)), store.Millis(s.clock.Ahead().Add(refreshLife+clockSlack))); err != nil {
+		if _, err := tx.ExecContext(ctx, shorten, store.Millis(now.Add(refreshLife)), store.Millis(s.clock.Ahead().Add(refreshLife+clockSlack))); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, family, username, expires, started, remote) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING`,
@@ -320,8 +328,11 @@ func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) 
 	if err != nil {
 		return apitype.Tokens{}, err
 	}
+	if err := s.logins.pace("refresh " + username); err != nil {
+		return apitype.Tokens{}, err
+	}
 	next := s.successor(token)
-	t, err := s.issue(ctx, u, in, next, func(tx *sql.Tx) error { return rotate(ctx, tx, token, next, now) })
+	t, err := s.issue(ctx, u, in, next, func(tx *sql.Tx) error { return rotate(ctx, tx, in.family, token, next, now) })
 	if !errors.Is(err, errReused) {
 		return t, err
 	}
@@ -337,7 +348,7 @@ var errReused = errors.New("the refresh token was used before")
 // rotate notes that a token was exchanged, or returns errReused. All is read
 // within the transaction: other requests with the same token come meanwhile,
 // as does the logout.
-func rotate(ctx context.Context, tx *sql.Tx, token, next string, now time.Time) error {
+func rotate(ctx context.Context, tx *sql.Tx, family []byte, token, next string, now time.Time) error {
 	var rotated, nextRotated sql.NullInt64
 	err := tx.QueryRowContext(ctx, `SELECT t.rotated, n.rotated FROM refresh_tokens t LEFT JOIN refresh_tokens n ON n.hash = ? WHERE t.hash = ?`,
 		hashToken(next), hashToken(token)).Scan(&rotated, &nextRotated)
@@ -347,7 +358,11 @@ func rotate(ctx context.Context, tx *sql.Tx, token, next string, now time.Time) 
 	case err != nil:
 		return err
 	case !rotated.Valid:
-		_, err = tx.ExecContext(ctx, `UPDATE refresh_tokens SET rotated = ? WHERE hash = ?`, store.Millis(now), hashToken(token))
+		if _, err := tx.ExecContext(ctx, `UPDATE refresh_tokens SET rotated = ? WHERE hash = ?`, store.Millis(now), hashToken(token)); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE family = ?1 AND rotated < (SELECT rotated FROM refresh_tokens WHERE family = ?1 AND rotated IS NOT NULL ORDER BY rotated DESC LIMIT 1 OFFSET ?2)`,
+			family, maxRotated-1)
 		return err
 	case nextRotated.Valid || now.Sub(store.Time(rotated.Int64)).Abs() > refreshGrace:
 		return errReused

@@ -1,10 +1,13 @@
 package auth
 
 import (
+	"maps"
 	"net/http"
 	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"halo.internal/model/apitype"
 )
@@ -16,6 +19,10 @@ const (
 	longestWait   = 5 * time.Minute
 	forgetAfter   = 15 * time.Minute // without a failure; of a link: since the first
 	maxRemembered = 4096
+
+	// of one user, from one address, that logs in; of one who refreshes his tokens
+	successBurst = 60
+	successEvery = 30 * time.Second // then
 )
 
 // limiter makes repeated failures slow: after five, each further one doubles a
@@ -27,8 +34,9 @@ const (
 type limiter struct {
 	now func() time.Time // monotonic: a step of the wall clock must not open or close it
 
-	mu   sync.Mutex // guards what follows
-	seen map[string]*failures
+	mu    sync.Mutex // guards what follows
+	seen  map[string]*failures
+	paces map[string]*rate.Limiter // of what succeeds
 }
 
 type failures struct {
@@ -54,7 +62,9 @@ func counters(what string, remote netip.Addr) []counter {
 	return list
 }
 
-func newLimiter() *limiter { return &limiter{now: time.Now, seen: map[string]*failures{}} }
+func newLimiter() *limiter {
+	return &limiter{now: time.Now, seen: map[string]*failures{}, paces: map[string]*rate.Limiter{}}
+}
 
 // RemoteKey is what has all addresses that one host may have: an IPv4 address, or an IPv6 /64.
 func RemoteKey(a netip.Addr) string {
@@ -133,6 +143,30 @@ func (l *limiter) succeed(by ...counter) {
 			delete(l.seen, k.key)
 		}
 	}
+}
+
+// pace returns nil or the problem "rate-limited" for what would succeed: it is a row, a
+// write to the card and mostly a record in the audit log, however right the password is.
+func (l *limiter) pace(key string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	p := l.paces[key]
+	if p == nil {
+		if len(l.paces) >= maxRemembered {
+			maps.DeleteFunc(l.paces, func(_ string, p *rate.Limiter) bool { return p.TokensAt(now) >= successBurst })
+		}
+		p = rate.NewLimiter(rate.Every(successEvery), successBurst)
+		l.paces[key] = p
+	}
+	turn := p.ReserveN(now, 1)
+	wait := turn.DelayFrom(now)
+	if wait == 0 {
+		return nil
+	}
+	turn.CancelAt(now)
+	return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited,
+		"expected at most one every %s after %d at once; an access token is good for %s", successEvery, successBurst, accessLife).After(wait)
 }
 
 // forget makes room: what is old goes, and when nothing is, the oldest.

@@ -16,6 +16,11 @@ import (
 // A session is one login: the family of its refresh tokens. Access tokens name it, and
 // end with it, whatever is left of their hour.
 
+const (
+	maxSessions = 64  // of one user
+	maxRotated  = 128 // tokens of one session that were exchanged, by which a copied one is known
+)
+
 // session is what is kept of one, beside its tokens.
 type session struct {
 	family  []byte
@@ -28,6 +33,14 @@ func newSession(now time.Time, remote netip.Addr) session {
 }
 
 func sessionID(family []byte) string { return hex.EncodeToString(family) }
+
+// roomForSession ends those of a user that were used least recently, where with another one
+// there would be too many.
+func roomForSession(ctx context.Context, tx *sql.Tx, username string) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE family IN (
+		SELECT family FROM refresh_tokens WHERE username = ? GROUP BY family ORDER BY max(expires) DESC LIMIT -1 OFFSET ?)`, username, maxSessions-1)
+	return err
+}
 
 // lives tells whether a session has not ended.
 func lives(ctx context.Context, q querier, id string) (bool, error) {
