@@ -4,11 +4,13 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"halo.internal/gateway/auth"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
@@ -121,16 +123,24 @@ func (r *rates) takeN(caller string, stranger bool, p *pace, n int, now time.Tim
 // or through one gateway. What comes through the Unix socket are this device's own
 // processes.
 func (a *API) hold(ctx context.Context, operation string, c *caller) error {
+	p := paceOf(operation, c.request.Method)
+	switch {
+	case c.actor != "":
+		return a.holdTo(ctx, operation, c.actor, false, c.remote, p)
+	case p == &reads:
+		return a.holdStranger(ctx, operation, c.remote)
+	}
+	return nil
+}
+
+// holdStranger is hold for an address that asks without a login, or with a bad token.
+func (a *API) holdStranger(ctx context.Context, operation string, remote netip.Addr) error {
+	return a.holdTo(ctx, operation, auth.ShareKey(remote), true, remote, &reads)
+}
+
+func (a *API) holdTo(ctx context.Context, operation, who string, stranger bool, remote netip.Addr, p *pace) error {
 	if _, own := ctx.Value(http.LocalAddrContextKey).(*net.UnixAddr); own || a.unheld {
 		return nil
-	}
-	who, p := c.actor, paceOf(operation, c.request.Method)
-	stranger := who == ""
-	if stranger {
-		if p != &reads {
-			return nil
-		}
-		who = c.remote.String()
 	}
 	wait, first := a.rates.take(who, stranger, p, time.Now())
 	if wait == 0 {
@@ -138,7 +148,7 @@ func (a *API) hold(ctx context.Context, operation string, c *caller) error {
 	}
 	if first {
 		a.Events.Add("api.held_back", model.Warning, "", who+" asks for more than one caller gets and is held back", map[string]string{
-			"actor": who, "action": operation, "remote": c.remote.String()})
+			"actor": who, "action": operation, "remote": remote.String()})
 	}
 	return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%s sent too many %s; expected at most %g a second after %d at once", who, p.what, float64(p.each), p.burst).After(wait)
 }

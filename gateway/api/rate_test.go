@@ -142,3 +142,60 @@ func TestNodesMayComeAllAtOnce(t *testing.T) {
 		t.Error("an address asks as much as it likes")
 	}
 }
+
+// TestBadTokensHaveAPace: an address that comes with them is held back, whatever it asks for,
+// and who comes from there with a good one is not.
+func TestBadTokensHaveAPace(t *testing.T) {
+	// Not in parallel: what it asks has to come faster than the pace that it is held to.
+	f := newFixture(t)
+	root := f.token
+	for _, tc := range []struct{ name, token, method, path string }{
+		{"none", "", "POST", "/v1/mesh/scan"},
+		{"of a login", "e30.e30.e30", "GET", "/v1/nodes"},
+		{"an API token", "halo-api-unknown", "DELETE", "/v1/nodes/x"},
+		{"of a live connection", "e30.e30.e30", "GET", "/v1/live"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f.API.rates = rates{}
+			f.token = tc.token
+			got := map[int]int{}
+			for range 2 * reads.burst {
+				resp, _ := f.do(tc.method, tc.path, nil)
+				if got[resp.StatusCode]++; resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") == "" {
+					t.Fatal("it is not said when to come again")
+				}
+			}
+			if got[http.StatusTooManyRequests] == 0 || got[http.StatusUnauthorized] < reads.burst || len(got) != 2 {
+				t.Errorf("answers by status: %v", got)
+			}
+			f.token = root
+			f.want(http.StatusOK, "GET", "/v1/nodes", nil, nil)
+		})
+	}
+	f.token = root
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		var events apitype.EventList
+		f.want(http.StatusOK, "GET", "/v1/events?kind=api.held_back", nil, &events)
+		if len(events.Items) == 4 && strings.Contains(events.Items[0].Message, "127.0.0.1") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("expected an event of each, got %+v", events.Items)
+		}
+	}
+}
+
+// TestScopesThatAreMissedHaveAPace, as everything that is asked for.
+func TestScopesThatAreMissedHaveAPace(t *testing.T) {
+	// Not in parallel: what it asks has to come faster than the pace that it is held to.
+	f := newFixture(t)
+	f.token = f.loginAs(apitype.RoleViewer)
+	got := map[int]int{}
+	for range 2 * changes.burst {
+		resp, _ := f.do("POST", "/v1/mesh/scan", nil)
+		got[resp.StatusCode]++
+	}
+	if got[http.StatusTooManyRequests] == 0 || got[http.StatusForbidden] < changes.burst || len(got) != 2 {
+		t.Errorf("answers by status: %v", got)
+	}
+}
