@@ -67,6 +67,7 @@ type caller struct {
 
 	key    string      // Idempotency-Key of a POST; empty: none
 	answer http.Header // of the answer
+	room   int         // octets that it takes, as makeRoom counts them
 
 	request *http.Request // for what is read as it comes
 	writer  http.ResponseWriter
@@ -84,6 +85,7 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 		need = admin
 	}
 	c := &caller{remote: remoteOf(r), protected: r.TLS != nil, answer: w.Header(), request: r, writer: w}
+	defer a.vacate(c)
 	if (need.closed() || need.secret) && !protected(r) {
 		refusePlain(w)
 		return
