@@ -1,7 +1,9 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -65,6 +67,7 @@ type caller struct {
 
 	key    string      // Idempotency-Key of a POST; empty: none
 	answer http.Header // of the answer
+	room   int         // octets that it takes, as makeRoom counts them
 
 	request *http.Request // for what is read as it comes
 	writer  http.ResponseWriter
@@ -82,33 +85,12 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 		need = admin
 	}
 	c := &caller{remote: remoteOf(r), protected: r.TLS != nil, answer: w.Header(), request: r, writer: w}
+	defer a.vacate(c)
 	if (need.closed() || need.secret) && !protected(r) {
 		refusePlain(w)
 		return
 	}
-	if need.closed() {
-		p, err := a.Auth.Authenticate(r.Context(), r.Header.Get("Authorization"))
-		if err == nil && !need.login {
-			s := need.scope
-			if s == "" {
-				s = apitype.ScopeAdmin
-			}
-			err = p.Require(s)
-		}
-		if err != nil {
-			apitype.WriteProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
-			return
-		}
-		c.Principal, c.actor = p, p.Actor()
-		if r.Method == http.MethodPost {
-			if c.key, err = idempotency.Parse(r.Header.Get("Idempotency-Key")); err != nil {
-				apitype.WriteProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
-				return
-			}
-		}
-	}
-	// Before anything is audited: a flood must not wash out what the log knows.
-	if err := a.hold(r.Context(), ctx.Operation().OperationID, c); err != nil {
+	if err := a.admit(ctx.Operation().OperationID, need, c); err != nil {
 		apitype.WriteProblem(w, a.problem(r.Context(), ctx.Operation().OperationID, err))
 		return
 	}
@@ -128,6 +110,41 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 	defer func() { record(status) }()
 	next(inner)
 	status = ctx.Status()
+}
+
+// admit finds out who makes a request, and returns nil where he may, at his pace. That comes
+// before anything is audited: a flood must not wash out what the log knows.
+func (a *API) admit(operation string, need access, c *caller) (err error) {
+	ctx, r := c.request.Context(), c.request
+	if !need.closed() {
+		return a.hold(ctx, operation, c)
+	}
+	if c.Principal, err = a.authenticate(ctx, operation, r.Header.Get("Authorization"), c.remote); err != nil {
+		return err
+	}
+	c.actor = c.Actor()
+	if err := a.hold(ctx, operation, c); err != nil {
+		return err
+	}
+	if !need.login {
+		if err := c.Require(cmp.Or(need.scope, apitype.ScopeAdmin)); err != nil {
+			return err
+		}
+	}
+	if r.Method == http.MethodPost {
+		c.key, err = idempotency.Parse(r.Header.Get("Idempotency-Key"))
+	}
+	return err
+}
+
+// authenticate finds who presents the value of an Authorization header. An address from
+// which bad ones come is held to the pace of its questions.
+func (a *API) authenticate(ctx context.Context, operation, header string, remote netip.Addr) (auth.Principal, error) {
+	p, err := a.Auth.Authenticate(ctx, header)
+	if bad, ok := errors.AsType[*apitype.Problem](err); ok && bad.Status == http.StatusUnauthorized {
+		err = cmp.Or(a.holdStranger(ctx, operation, remote), err)
+	}
+	return p, err
 }
 
 // begin writes to the audit log that somebody means to change something, and

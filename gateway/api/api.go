@@ -133,6 +133,7 @@ type API struct {
 	started time.Time
 	rates   rates
 	turns   turns
+	rooms   rooms
 	unheld  bool      // a test asks faster than anybody may
 	packers sync.Pool // of gzip.Writers, each of which takes more room than what it packs
 	buffers sync.Pool // of *[]byte, in which long answers are written

@@ -20,10 +20,10 @@ func (a *API) liveRoute() {
 			refusePlain(w)
 			return
 		}
-		token := liveToken(r)
-		p, err := a.Auth.Authenticate(r.Context(), token)
+		token, remote := liveToken(r), remoteOf(r)
+		p, err := a.authenticate(r.Context(), operation, token, remote)
 		if err == nil {
-			err = a.Live.Serve(&textProblem{ResponseWriter: w}, r, p, strings.TrimPrefix(token, "Bearer "), remoteOf(r))
+			err = a.Live.Serve(&textProblem{ResponseWriter: w}, r, p, strings.TrimPrefix(token, "Bearer "), remote)
 		}
 		if err != nil {
 			apitype.WriteProblem(w, a.problem(r.Context(), operation, err))

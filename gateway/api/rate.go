@@ -2,13 +2,16 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"halo.internal/gateway/auth"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
 )
@@ -20,12 +23,22 @@ type pace struct {
 	burst int
 }
 
+// terms are a pace in words.
+func (p *pace) terms() string {
+	if day := float64(p.each) * 24 * 60 * 60; day < 10_000 {
+		return fmt.Sprintf("at most %.0f a day after %d at once", day, p.burst)
+	}
+	return fmt.Sprintf("at most %g a second after %d at once", float64(p.each), p.burst)
+}
+
 // The paces of one caller. A page that shows a network asks a few times a second, a
-// script some twenty times; each change is in the audit log, which keeps a number of them
-// and should tell of months.
+// script some twenty times. Each change is in the audit log, whatever comes of it, as two
+// records of the 50,000 that are kept: who is no admin must not wash out in hours what it
+// knows of months.
 var (
 	reads   = pace{"questions", 50, 200}
 	changes = pace{"changes", 1, 100}
+	daily   = pace{"changes for a day", 2000. / (24 * 60 * 60), 2000} // besides, of who is no admin
 	parts   = pace{"parts of an import", 5, 20}
 	files   = pace{"files", 0.2, 10} // each reads or writes a whole database
 )
@@ -48,7 +61,7 @@ func paceOf(operation, method string) *pace {
 
 const (
 	maxCallers     = 4096
-	idleCaller     = 5 * time.Minute // by then all buckets are full again
+	idleCaller     = 5 * time.Minute // by then all buckets are full again, but that of a day
 	heldBackEvents = time.Hour       // between two events about one caller
 )
 
@@ -62,6 +75,16 @@ type rates struct {
 type callerRate struct {
 	last, told time.Time // monotonic
 	left       map[*pace]*rate.Limiter
+}
+
+// full tells whether somebody who is forgotten has no more than he had.
+func (c *callerRate) full(now time.Time) bool {
+	for p, l := range c.left {
+		if l.TokensAt(now) < float64(p.burst) {
+			return false
+		}
+	}
+	return true
 }
 
 // take returns how long the caller has to wait, 0 when it need not, and whether that is
@@ -80,7 +103,7 @@ func (r *rates) takeN(caller string, stranger bool, p *pace, n int, now time.Tim
 		if len(r.callers) >= maxCallers && now.Sub(r.swept) > time.Second { // a look at all costs more than an answer
 			r.swept = now
 			for k, c := range r.callers {
-				if now.Sub(c.last) > idleCaller {
+				if now.Sub(c.last) > idleCaller && c.full(now) {
 					delete(r.callers, k)
 				}
 			}
@@ -121,16 +144,28 @@ func (r *rates) takeN(caller string, stranger bool, p *pace, n int, now time.Tim
 // or through one gateway. What comes through the Unix socket are this device's own
 // processes.
 func (a *API) hold(ctx context.Context, operation string, c *caller) error {
+	p := paceOf(operation, c.request.Method)
+	switch {
+	case c.actor != "":
+		err := a.holdTo(ctx, operation, c.actor, false, c.remote, p)
+		if err == nil && p == &changes && !c.Has(apitype.ScopeAdmin) {
+			err = a.holdTo(ctx, operation, c.actor, false, c.remote, &daily)
+		}
+		return err
+	case p == &reads:
+		return a.holdStranger(ctx, operation, c.remote)
+	}
+	return nil
+}
+
+// holdStranger is hold for an address that asks without a login, or with a bad token.
+func (a *API) holdStranger(ctx context.Context, operation string, remote netip.Addr) error {
+	return a.holdTo(ctx, operation, auth.ShareKey(remote), true, remote, &reads)
+}
+
+func (a *API) holdTo(ctx context.Context, operation, who string, stranger bool, remote netip.Addr, p *pace) error {
 	if _, own := ctx.Value(http.LocalAddrContextKey).(*net.UnixAddr); own || a.unheld {
 		return nil
-	}
-	who, p := c.actor, paceOf(operation, c.request.Method)
-	stranger := who == ""
-	if stranger {
-		if p != &reads {
-			return nil
-		}
-		who = c.remote.String()
 	}
 	wait, first := a.rates.take(who, stranger, p, time.Now())
 	if wait == 0 {
@@ -138,7 +173,7 @@ func (a *API) hold(ctx context.Context, operation string, c *caller) error {
 	}
 	if first {
 		a.Events.Add("api.held_back", model.Warning, "", who+" asks for more than one caller gets and is held back", map[string]string{
-			"actor": who, "action": operation, "remote": c.remote.String()})
+			"actor": who, "action": operation, "remote": remote.String()})
 	}
-	return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%s sent too many %s; expected at most %g a second after %d at once", who, p.what, float64(p.each), p.burst).After(wait)
+	return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%s sent too many %s; expected %s", who, p.what, p.terms()).After(wait)
 }

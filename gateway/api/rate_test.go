@@ -1,15 +1,24 @@
 package api
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"halo.internal/gateway/auth"
+	"halo.internal/gateway/clock"
+	"halo.internal/gateway/events"
 	"halo.internal/model"
 	"halo.internal/model/apitype"
+	"halo.internal/model/auditlog"
 )
 
 func TestPaces(t *testing.T) {
@@ -140,5 +149,117 @@ func TestNodesMayComeAllAtOnce(t *testing.T) {
 	}
 	if held == 0 {
 		t.Error("an address asks as much as it likes")
+	}
+}
+
+// TestBadTokensHaveAPace: an address that comes with them is held back, whatever it asks for,
+// and who comes from there with a good one is not.
+func TestBadTokensHaveAPace(t *testing.T) {
+	// Not in parallel: what it asks has to come faster than the pace that it is held to.
+	f := newFixture(t)
+	root := f.token
+	for _, tc := range []struct{ name, token, method, path string }{
+		{"none", "", "POST", "/v1/mesh/scan"},
+		{"of a login", "e30.e30.e30", "GET", "/v1/nodes"},
+		{"an API token", "halo-api-unknown", "DELETE", "/v1/nodes/x"},
+		{"of a live connection", "e30.e30.e30", "GET", "/v1/live"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f.API.rates = rates{}
+			f.token = tc.token
+			got := map[int]int{}
+			for range 2 * reads.burst {
+				resp, _ := f.do(tc.method, tc.path, nil)
+				if got[resp.StatusCode]++; resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") == "" {
+					t.Fatal("it is not said when to come again")
+				}
+			}
+			if got[http.StatusTooManyRequests] == 0 || got[http.StatusUnauthorized] < reads.burst || len(got) != 2 {
+				t.Errorf("answers by status: %v", got)
+			}
+			f.token = root
+			f.want(http.StatusOK, "GET", "/v1/nodes", nil, nil)
+		})
+	}
+	f.token = root
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		var events apitype.EventList
+		f.want(http.StatusOK, "GET", "/v1/events?kind=api.held_back", nil, &events)
+		if len(events.Items) == 4 && strings.Contains(events.Items[0].Message, "127.0.0.1") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("expected an event of each, got %+v", events.Items)
+		}
+	}
+}
+
+// TestScopesThatAreMissedHaveAPace, as everything that is asked for.
+func TestScopesThatAreMissedHaveAPace(t *testing.T) {
+	// Not in parallel: what it asks has to come faster than the pace that it is held to.
+	f := newFixture(t)
+	f.token = f.loginAs(apitype.RoleViewer)
+	got := map[int]int{}
+	for range 2 * changes.burst {
+		resp, _ := f.do("POST", "/v1/mesh/scan", nil)
+		got[resp.StatusCode]++
+	}
+	if got[http.StatusTooManyRequests] == 0 || got[http.StatusForbidden] < changes.burst || len(got) != 2 {
+		t.Errorf("answers by status: %v", got)
+	}
+}
+
+// TestTheAuditLogIsNotWashedOut by who is no admin, at whatever pace he may change things:
+// of what he asks for in a week, less is recorded than the log keeps, and others hear of it.
+func TestTheAuditLogIsNotWashedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		now := clock.New(time.Now, time.Time{})
+		a := &API{Config: Config{Events: events.New(nil, now, 1, slog.New(slog.NewTextHandler(&logged, nil)))}}
+		of := func(name, role string) *caller {
+			p := auth.Principal{Kind: "user", Name: name, Scopes: []string{role}}
+			return &caller{Principal: p, actor: p.Actor(), request: httptest.NewRequest("DELETE", "/api/auth/sessions/00", nil)}
+		}
+		viewer, root := of("vera", apitype.ScopeNodesRead), of("root", apitype.ScopeAdmin)
+		heard := map[*caller]int{}
+		const week = 7 * 24 * 60 * 60
+		for range week {
+			time.Sleep(time.Second)
+			for _, c := range []*caller{viewer, root} {
+				if a.hold(t.Context(), "end-session", c) == nil {
+					heard[c]++
+				}
+			}
+			a.rates.take("a stranger", true, &reads, time.Now())
+		}
+		if n := 2 * heard[viewer]; n > auditlog.Kept*7/10 || heard[viewer] < 7*2000 {
+			t.Errorf("a viewer makes %d records in a week, of %d", n, auditlog.Kept)
+		}
+		if heard[root] != week {
+			t.Errorf("of an admin's changes, one a second, %d of %d are heard", heard[root], week)
+		}
+		if !strings.Contains(logged.String(), "user:vera") || strings.Contains(logged.String(), "user:root") {
+			t.Errorf("events: %.300s", logged.String())
+		}
+		err := a.hold(t.Context(), "end-session", viewer)
+		if p, ok := errors.AsType[*apitype.Problem](err); !ok || p.Status != http.StatusTooManyRequests || !strings.Contains(p.Detail, "2000 a day") || p.RetryAfter() > time.Minute {
+			t.Errorf("then: %v", err)
+		}
+	})
+}
+
+// TestWhatIsUsedUpForADayIsNotForgotten, however many strangers come meanwhile.
+func TestWhatIsUsedUpForADayIsNotForgotten(t *testing.T) {
+	var r rates
+	now := time.Now()
+	r.takeN("user:vera", false, &daily, daily.burst, now)
+	for range 3 {
+		now = now.Add(2 * idleCaller)
+		for i := range maxCallers + 10 {
+			r.take(strconv.Itoa(i), true, &reads, now)
+		}
+	}
+	if wait, _ := r.takeN("user:vera", false, &daily, daily.burst/2, now); wait == 0 {
+		t.Error("it was")
 	}
 }

@@ -78,10 +78,10 @@ func (s shape) describe(schemas huma.Registry, op *huma.Operation, t reflect.Typ
 	}
 }
 
-// write writes an answer. An error is one of the answer itself, of which nothing has been
-// written then. That a client takes no more of it is none: the server ends the connection,
-// and there is nobody to tell.
-func (s shape) write(api huma.API, buffers *sync.Pool, c huma.Context, answer reflect.Value) error {
+// write writes an answer. room says whether so many octets may wait to be read. An error is
+// its, or one of the answer itself, of which nothing has been written then. That a client
+// takes no more of it is none: the server ends the connection, and there is nobody to tell.
+func (s shape) write(api huma.API, buffers *sync.Pool, room func(octets int) error, c huma.Context, answer reflect.Value) error {
 	status, contentType := s.usual, ""
 	if s.status >= 0 {
 		status = cmp.Or(int(answer.Field(s.status).Int()), status)
@@ -114,6 +114,11 @@ func (s shape) write(api huma.API, buffers *sync.Pool, c huma.Context, answer re
 					buffers.Put(buffer)
 				}
 			}()
+		}
+		if c.Method() == http.MethodGet { // what has changed something tells of it
+			if err := room(len(octets)); err != nil {
+				return err
+			}
 		}
 	}
 	for name, i := range s.headers {
@@ -171,7 +176,8 @@ func (a *API) reply(c huma.Context, s shape, operation string, answer any) {
 		r.Body(c)
 		return
 	}
-	if err := s.write(a.huma, &a.buffers, c, reflect.ValueOf(answer).Elem()); err != nil {
+	room := func(octets int) error { return a.makeRoom(c.Context(), octets, 0) }
+	if err := s.write(a.huma, &a.buffers, room, c, reflect.ValueOf(answer).Elem()); err != nil {
 		refuse(c, a.problem(context.WithoutCancel(c.Context()), operation, fmt.Errorf("answer: %w", err))) // it is the gateway's fault, whoever still listens
 	}
 }

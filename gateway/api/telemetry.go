@@ -100,6 +100,9 @@ func (a *API) telemetryRoutes() {
 		q := telemetry.SampleQuery{Node: n.ID, From: i.From, To: i.To, Metrics: []string{i.Metric + "*"}, Cursor: i.Cursor, Limit: i.Limit}
 		var list apitype.SampleList
 		err = a.look(ctx, a.Telemetry.CostOfSamples(q), func(ctx context.Context) (err error) {
+			if err := a.makeRoom(ctx, sampleOctets*i.Limit, roomPatience); err != nil {
+				return err
+			}
 			list, err = a.Telemetry.Samples(ctx, q)
 			return err
 		})
@@ -216,6 +219,9 @@ func (a *API) series(ctx context.Context, q telemetry.Query, p Page) (apitype.Se
 	}
 	points := 0
 	err = a.look(ctx, a.Telemetry.Cost(q), func(ctx context.Context) error {
+		if err := a.makeRoom(ctx, roomOf(q, p.Limit), roomPatience); err != nil {
+			return err
+		}
 		step, err := a.Telemetry.Range(ctx, q, func(s telemetry.Series) error {
 			if len(list.Items) == p.Limit || len(list.Items) > 0 && points+len(s.Points) > pagePoints {
 				last := list.Items[len(list.Items)-1]

@@ -155,7 +155,7 @@ func (a *API) look(ctx context.Context, cost int, question func(context.Context)
 		}
 		defer release()
 	} else if wait, _ := a.rates.takeN(who, c.actor == "", &lookups, cost, time.Now()); wait > 0 && !a.unheld {
-		return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%s had too many %s read; expected at most %g a second after %d at once", who, lookups.what, float64(lookups.each), lookups.burst).After(wait)
+		return apitype.Refuse(http.StatusTooManyRequests, apitype.ProblemRateLimited, "%s had too many %s read; expected %s", who, lookups.what, lookups.terms()).After(wait)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, largeLongest, errTooSlow)
 	defer cancel()

@@ -84,18 +84,16 @@ func (s *Service) CreateAPIToken(ctx context.Context, by Principal, c apitype.Cr
 	return t, nil
 }
 
-// userBehind returns whose an API token will be. He, or the token that he made, may have
-// gone since the request came in.
+// userBehind returns whose an API token will be. He, his login, or the token that he made,
+// may have gone since the request came in.
 func userBehind(ctx context.Context, tx *sql.Tx, by Principal) (maker string, err error) {
-	maker = by.Actor()
-	if by.Kind == "token" {
-		err = tx.QueryRowContext(ctx, `SELECT created_by FROM api_tokens WHERE id = ?`, by.Name).Scan(&maker)
-	} else {
-		var one int
-		err = tx.QueryRowContext(ctx, `SELECT 1 FROM users WHERE ? || username = ?`, ofUser, maker).Scan(&one)
+	if by.Kind != "token" {
+		_, err := loggedIn(ctx, tx, by)
+		return by.Actor(), err
 	}
+	err = tx.QueryRowContext(ctx, `SELECT created_by FROM api_tokens WHERE id = ?`, by.Name).Scan(&maker)
 	if errors.Is(err, sql.ErrNoRows) {
-		return "", unauthorized("this login has ended; log in again")
+		err = errEnded
 	}
 	return maker, err
 }

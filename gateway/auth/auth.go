@@ -149,10 +149,10 @@ var errLogin = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemLogin, "us
 // comes from; nil: it does not say.
 func (s *Service) Login(ctx context.Context, remote netip.Addr, username, password string, at *time.Time) (apitype.Tokens, error) {
 	began := time.Now()
-	who := RemoteKey(remote)
-	keys := []string{"login " + who, "login " + who + " " + username}
+	who := ShareKey(remote)
+	by := append(counters("login", remote), counter{key: "login " + who + " " + username})
 	var u user
-	err := s.attempt(ctx, ShareKey(remote), keys, func() (err error) {
+	err := s.attempt(ctx, who, by, func() (err error) {
 		u, err = s.user(ctx, username)
 		unknown := errors.Is(err, errNoUser)
 		if err != nil && !unknown {
@@ -167,18 +167,30 @@ func (s *Service) Login(ctx context.Context, remote netip.Addr, username, passwo
 			return err
 		}
 		if unknown || !ok || u.disabled {
-			s.failed(remote, "auth.login.failed", "a login failed", u.name, keys...)
+			s.failed(remote, "auth.login.failed", "a login failed", u.name, by...)
 			return errLogin
 		}
-		s.logins.succeed(keys...)
-		return nil
+		s.logins.succeed(by...)
+		return s.logins.pace("login " + who + " " + username) // by address: who has his password, too, is not to keep him out
 	})
 	if err != nil {
 		return apitype.Tokens{}, err
 	}
 	s.offer(ctx, u, remote, at, began)
 	return s.issue(ctx, u, newSession(s.clock.Now(), remote), newSecret(refreshStart), func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)
+		// While the password was checked, it may have been changed, which has ended all logins
+		// of that user: one that was under way must not come after them.
+		now, err := readUser(ctx, tx, username)
+		if errors.Is(err, errNoUser) || err == nil && now != u {
+			return errLogin
+		}
+		if err != nil {
+			return err
+		}
+		if err := roomForSession(ctx, tx, username); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE users SET last_login = ? WHERE username = ?`, store.Millis(s.clock.Now()), username)
 		return err
 	})
 }
@@ -195,8 +207,8 @@ func (s *Service) offer(ctx context.Context, u user, remote netip.Addr, at *time
 
 // failed counts and records a failed attempt. username is that of a user there
 // is, or empty: an unknown one may be a password typed into the wrong field.
-func (s *Service) failed(remote netip.Addr, kind, message, username string, keys ...string) {
-	n := s.logins.fail(keys...)
+func (s *Service) failed(remote netip.Addr, kind, message, username string, by ...counter) {
+	n := s.logins.fail(by...)
 	if n > freeFailures && n%10 != 0 {
 		return // slowed by now; the log need not hold each
 	}
@@ -209,6 +221,11 @@ type loginClaims struct {
 	Session    string `json:"sid"`
 	jwt.RegisteredClaims
 }
+
+const (
+	dropExpired = `DELETE FROM refresh_tokens WHERE expires < ?`
+	shorten     = `UPDATE refresh_tokens SET expires = ?1 WHERE expires > ?1 AND expires > ?2`
+)
 
 // issue makes an access token and stores a refresh token, unless that is there
 // already; more runs in the same transaction, before.
@@ -226,12 +243,12 @@ func (s *Service) issue(ctx context.Context, u user, in session, refresh string,
 				return err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE expires < ?`, store.Millis(s.clock.Aged())); err != nil {
+		if _, err := tx.ExecContext(ctx, dropExpired, store.Millis(s.clock.Aged())); err != nil {
 			return err
 		}
 		// Those that were made before the clock was set back would be good for too long. It may
 		// be wrong now, and not then: for a while they stay as they are. This only ever shortens.
-		if _, err := tx.ExecContext(ctx, `UPDATE refresh_tokens SET expires = ?1 WHERE expires > ?1 AND expires > ?2`, store.Millis(now.Add(refreshLife)), store.Millis(s.clock.Ahead().Add(refreshLife+clockSlack))); err != nil {
+		if _, err := tx.ExecContext(ctx, shorten, store.Millis(now.Add(refreshLife)), store.Millis(s.clock.Ahead().Add(refreshLife+clockSlack))); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, family, username, expires, started, remote) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING`,
@@ -282,8 +299,8 @@ var errRefresh = apitype.Refuse(http.StatusUnauthorized, apitype.ProblemRefresh,
 // and gives the same successor. One that comes later, or after its successor,
 // was copied by somebody: its whole login ends.
 func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) (apitype.Tokens, error) {
-	key := "refresh " + RemoteKey(remote)
-	if err := s.logins.allow(key); err != nil {
+	by := counters("refresh", remote)
+	if err := s.logins.allow(by...); err != nil {
 		return apitype.Tokens{}, err
 	}
 	var username string
@@ -297,7 +314,7 @@ func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) 
 	now := s.clock.Now()
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		s.failed(remote, "auth.refresh.failed", "an unknown refresh token was used", "", key)
+		s.failed(remote, "auth.refresh.failed", "an unknown refresh token was used", "", by...)
 		return apitype.Tokens{}, errRefresh
 	case err != nil:
 		return apitype.Tokens{}, store.Classify(err)
@@ -311,8 +328,11 @@ func (s *Service) Refresh(ctx context.Context, remote netip.Addr, token string) 
 	if err != nil {
 		return apitype.Tokens{}, err
 	}
+	if err := s.logins.pace("refresh " + username); err != nil {
+		return apitype.Tokens{}, err
+	}
 	next := s.successor(token)
-	t, err := s.issue(ctx, u, in, next, func(tx *sql.Tx) error { return rotate(ctx, tx, token, next, now) })
+	t, err := s.issue(ctx, u, in, next, func(tx *sql.Tx) error { return rotate(ctx, tx, in.family, token, next, now) })
 	if !errors.Is(err, errReused) {
 		return t, err
 	}
@@ -328,7 +348,7 @@ var errReused = errors.New("the refresh token was used before")
 // rotate notes that a token was exchanged, or returns errReused. All is read
 // within the transaction: other requests with the same token come meanwhile,
 // as does the logout.
-func rotate(ctx context.Context, tx *sql.Tx, token, next string, now time.Time) error {
+func rotate(ctx context.Context, tx *sql.Tx, family []byte, token, next string, now time.Time) error {
 	var rotated, nextRotated sql.NullInt64
 	err := tx.QueryRowContext(ctx, `SELECT t.rotated, n.rotated FROM refresh_tokens t LEFT JOIN refresh_tokens n ON n.hash = ? WHERE t.hash = ?`,
 		hashToken(next), hashToken(token)).Scan(&rotated, &nextRotated)
@@ -338,7 +358,11 @@ func rotate(ctx context.Context, tx *sql.Tx, token, next string, now time.Time) 
 	case err != nil:
 		return err
 	case !rotated.Valid:
-		_, err = tx.ExecContext(ctx, `UPDATE refresh_tokens SET rotated = ? WHERE hash = ?`, store.Millis(now), hashToken(token))
+		if _, err := tx.ExecContext(ctx, `UPDATE refresh_tokens SET rotated = ? WHERE hash = ?`, store.Millis(now), hashToken(token)); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE family = ?1 AND rotated < (SELECT rotated FROM refresh_tokens WHERE family = ?1 AND rotated IS NOT NULL ORDER BY rotated DESC LIMIT 1 OFFSET ?2)`,
+			family, maxRotated-1)
 		return err
 	case nextRotated.Valid || now.Sub(store.Time(rotated.Int64)).Abs() > refreshGrace:
 		return errReused

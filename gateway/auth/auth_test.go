@@ -295,10 +295,95 @@ func TestGuessingIsSlowedForTheGuesserAlone(t *testing.T) {
 	}
 }
 
+// The hosts on a link, and those of the mesh, are in one /64: one of them slows its own
+// guesses, and not the admin's.
+func TestGuessingIsSlowedForTheGuesserAloneOnALink(t *testing.T) {
+	for _, link := range []string{"fe80::", "fd12:3456:789a:1::"} {
+		t.Run(link, func(t *testing.T) {
+			f := newFixture(t)
+			f.addUser(t, "root", apitype.RoleAdmin)
+			guesser, admin := netip.MustParseAddr(link+"7"), netip.MustParseAddr(link+"8")
+			for range freeFailures {
+				_, err := f.Login(t.Context(), guesser, "root", "wrong password", nil)
+				wantProblem(t, err, apitype.ProblemLogin)
+			}
+			_, err := f.Login(t.Context(), guesser, "root", password, nil)
+			wantProblem(t, err, apitype.ProblemRateLimited)
+			tokens, err := f.Login(t.Context(), admin, "root", password, nil)
+			if err != nil {
+				t.Fatalf("the admin, beside the guesser: %v", err)
+			}
+			for range freeFailures {
+				_, err := f.Refresh(t.Context(), guesser, "unknown")
+				wantProblem(t, err, apitype.ProblemRefresh)
+			}
+			_, err = f.Refresh(t.Context(), guesser, "unknown")
+			wantProblem(t, err, apitype.ProblemRateLimited)
+			if _, err := f.Refresh(t.Context(), admin, tokens.RefreshToken); err != nil {
+				t.Errorf("the admin's session, beside the guesser: %v", err)
+			}
+		})
+	}
+	t.Run("claim", func(t *testing.T) {
+		f := newFixture(t)
+		_, key := f.codeOf(t)
+		guesser, admin := netip.MustParseAddr("fe80::7"), netip.MustParseAddr("fe80::8")
+		for range freeFailures {
+			nonce := base64.StdEncoding.EncodeToString(claim.NewNonce())
+			_, err := f.ClaimFinish(t.Context(), guesser, apitype.ClaimRequest{ClientNonce: nonce, ServerNonce: nonce, Proof: nonce, Username: "root", Password: password}, nil)
+			wantProblem(t, err, apitype.ProblemClaimProof)
+		}
+		_, err := f.ClaimStart(t.Context(), guesser, base64.StdEncoding.EncodeToString(claim.NewNonce()), nil)
+		wantProblem(t, err, apitype.ProblemRateLimited)
+		if err := f.begun(t, admin, key)("root", password, false); err != nil {
+			t.Errorf("the admin's claim, beside the guesser: %v", err)
+		}
+	})
+}
+
+// A host that takes ever new addresses of a link is slowed with all on it; one that keeps its
+// own never comes to that, however long it goes on.
+func TestTheFailuresOfALink(t *testing.T) {
+	l := newLimiter()
+	now := time.Now()
+	l.now = func() time.Time { return now }
+	admin := counters("login", netip.MustParseAddr("fe80::8"))
+	from := netip.MustParseAddr("fe80::1:0")
+	n := 0
+	for ; n < 1000; n++ {
+		from = from.Next()
+		by := counters("login", from)
+		if l.allow(by...) != nil {
+			break
+		}
+		l.fail(by...)
+	}
+	if n != freeOfLink || l.allow(admin...) == nil {
+		t.Errorf("from ever new addresses %d guesses were heard, want %d", n, freeOfLink)
+	}
+	l.succeed(admin...)
+	if l.allow(admin...) == nil {
+		t.Error("one host's success is another's excuse")
+	}
+	if err := l.allow(counters("login", netip.MustParseAddr("fd00::1"))...); err != nil {
+		t.Errorf("on another link: %v", err)
+	}
+
+	now = now.Add(forgetAfter + longestWait)
+	for end := now.Add(24 * time.Hour); now.Before(end); now = now.Add(time.Second) {
+		if err := l.allow(admin...); err != nil {
+			t.Fatalf("one host's guesses keep others out: %v", err)
+		}
+		if by := counters("login", from); l.allow(by...) == nil {
+			l.fail(by...)
+		}
+	}
+}
+
 func TestLimiterIsBounded(t *testing.T) {
 	l := newLimiter()
 	for i := range maxRemembered + 100 {
-		l.fail(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String())
+		l.fail(counters("login", netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))...)
 	}
 	if n := len(l.seen); n > maxRemembered {
 		t.Errorf("%d are remembered, want at most %d", n, maxRemembered)
@@ -415,7 +500,7 @@ func TestARestoredDatabaseHasNoLogins(t *testing.T) {
 func TestAPITokens(t *testing.T) {
 	f := newFixture(t)
 	f.addUser(t, "root", apitype.RoleAdmin)
-	by := Principal{Kind: "user", Name: "root"}
+	by := f.present(t, "root")
 	tok, err := f.CreateAPIToken(t.Context(), by, apitype.CreateAPIToken{Name: "grafana", Scopes: []string{apitype.ScopeTelemetryRead}, ExpiresS: 3600})
 	if err != nil {
 		t.Fatal(err)
@@ -686,11 +771,15 @@ func TestTheClockIsSetUnderLogins(t *testing.T) {
 		t.Error("a refresh token of 20 years ago is good")
 	}
 	wrong := f.login(t, "anna") // drops what has ended, but not for this clock
-	token, err := f.CreateAPIToken(t.Context(), Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin}, apitype.CreateAPIToken{Name: "logger", Scopes: []string{apitype.ScopeNodesRead}, ExpiresS: 86400})
+	anna, err := f.bearer(t, wrong.AccessToken)
 	if err != nil {
 		t.Fatal(err)
 	}
-	forever, err := f.CreateAPIToken(t.Context(), Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin}, apitype.CreateAPIToken{Name: "other", Scopes: []string{apitype.ScopeNodesRead}})
+	token, err := f.CreateAPIToken(t.Context(), anna, apitype.CreateAPIToken{Name: "logger", Scopes: []string{apitype.ScopeNodesRead}, ExpiresS: 86400})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forever, err := f.CreateAPIToken(t.Context(), anna, apitype.CreateAPIToken{Name: "other", Scopes: []string{apitype.ScopeNodesRead}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -744,7 +833,7 @@ func TestTheClockIsSetUnderLogins(t *testing.T) {
 	if _, err := f.Refresh(t.Context(), here, late.RefreshToken); err != nil {
 		t.Error(err)
 	}
-	l, err := f.Sessions(t.Context(), Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin, Scopes: roleScopes(apitype.RoleAdmin)}, "", 10)
+	l, err := f.Sessions(t.Context(), anna, "", 10)
 	if err != nil || len(l.Items) != 4 {
 		t.Fatalf("got %+v, %v", l, err)
 	}
@@ -777,7 +866,7 @@ func TestTokensUnderAClockThatIsAGuess(t *testing.T) {
 	pass(10 * 24 * time.Hour)
 
 	anna := Principal{Kind: "user", Name: "anna", Role: apitype.RoleAdmin, Scopes: roleScopes(apitype.RoleAdmin)}
-	token, err := f.CreateAPIToken(t.Context(), anna, apitype.CreateAPIToken{Name: "logger", Scopes: []string{apitype.ScopeNodesRead}, ExpiresS: 86400})
+	token, err := f.CreateAPIToken(t.Context(), f.present(t, "anna"), apitype.CreateAPIToken{Name: "logger", Scopes: []string{apitype.ScopeNodesRead}, ExpiresS: 86400})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,17 +56,12 @@ func (s *Service) accessToken(ctx context.Context, token string) (Principal, err
 	if c.ExpiresAt.After(s.clock.Now().Add(accessLife + clockSlack)) {
 		return Principal{}, unauthorized("the access token is of another time; refresh it or log in")
 	}
-	u, err := s.user(ctx, c.Subject)
-	if errors.Is(err, errNoUser) || err == nil && (u.disabled || u.generation != c.Generation) {
-		return Principal{}, unauthorized("this login has ended; log in again")
+	u, err := loggedIn(ctx, s.db.Read(), Principal{Name: c.Subject, Session: c.Session})
+	if err == nil && u.generation != c.Generation {
+		err = errEnded
 	}
 	if err != nil {
 		return Principal{}, err
-	}
-	if ok, err := s.lives(ctx, c.Session); err != nil {
-		return Principal{}, err
-	} else if !ok {
-		return Principal{}, unauthorized("this login has ended; log in again")
 	}
 	return Principal{Kind: "user", Name: u.name, Role: u.role, Scopes: roleScopes(u.role), Session: c.Session}, nil
 }

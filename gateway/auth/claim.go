@@ -113,7 +113,7 @@ var (
 // ClaimStart opens an exchange and proves to the client that this gateway
 // knows the code.
 func (s *Service) ClaimStart(ctx context.Context, remote netip.Addr, clientNonce string, binding []byte) (apitype.ClaimAnswer, error) {
-	if err := s.logins.allow("claim " + RemoteKey(remote)); err != nil {
+	if err := s.logins.allow(counters("claim", remote)...); err != nil {
 		return apitype.ClaimAnswer{}, err
 	}
 	nonce, err := base64.StdEncoding.DecodeString(clientNonce)
@@ -215,8 +215,8 @@ func (s *Service) ClaimRestore(ctx context.Context, remote netip.Addr, r apitype
 
 // verifyClaim returns nil for the proof of who knows the claim code.
 func (s *Service) verifyClaim(ctx context.Context, remote netip.Addr, r apitype.ClaimRequest, binding []byte) error {
-	limit := "claim " + RemoteKey(remote)
-	if err := s.logins.allow(limit); err != nil {
+	by := counters("claim", remote)
+	if err := s.logins.allow(by...); err != nil {
 		return err
 	}
 	key, err := s.claimKey(ctx, remote)
@@ -232,7 +232,7 @@ func (s *Service) verifyClaim(ctx context.Context, remote netip.Addr, r apitype.
 	// The binding is that of this connection: a proof relayed from another one does not fit.
 	ok = ok && key.VerifyClient(claim.Exchange{ClientNonce: client, ServerNonce: server, Binding: binding}, r.Username, r.Password, proof)
 	if !ok || !c.spend(server, at.Add(claimLife)) {
-		s.failed(remote, "auth.claim.failed", "a claim with a wrong code was refused", "", limit)
+		s.failed(remote, "auth.claim.failed", "a claim with a wrong code was refused", "", by...)
 		return errProof
 	}
 	return nil

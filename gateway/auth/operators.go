@@ -59,14 +59,11 @@ func (s *Service) IssueOperator(ctx context.Context, by Principal, c apitype.Cre
 	cert := operator.Certificate{Epoch: s.epoch(), User: by.Name, Key: key, Issued: now, Expires: now.Add(life)}
 	var signed []byte
 	err = s.db.Write(ctx, func(tx *sql.Tx) error {
-		var disabled bool // and role: as they are now, not as they were when the token was made
-		err := tx.QueryRowContext(ctx, `SELECT role, disabled FROM users WHERE username = ?`, by.Name).Scan(&cert.Role, &disabled)
-		if errors.Is(err, sql.ErrNoRows) || err == nil && disabled {
-			return unauthorized("this login has ended; log in again")
-		}
+		u, err := loggedIn(ctx, tx, by)
 		if err != nil {
 			return err
 		}
+		cert.Role = u.role // as it is now, not as it was when the token was made
 		if err := roomForOperator(ctx, tx, by.Name, now, s.clock.Aged()); err != nil {
 			return err
 		}

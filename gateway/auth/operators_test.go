@@ -19,9 +19,24 @@ func person(name string) Principal {
 	return Principal{Kind: "user", Name: name, Role: apitype.RoleOperator, Scopes: roleScopes(apitype.RoleOperator)}
 }
 
+// present is person with a login.
+func (f *fixture) present(t *testing.T, name string) Principal {
+	t.Helper()
+	p, family := person(name), newFamily()
+	p.Session = sessionID(family)
+	err := f.db.Write(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(`INSERT INTO refresh_tokens (hash, family, username, expires) VALUES (?, ?, ?, ?)`, family, family, name, f.now.Add(refreshLife).UnixMilli())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func (f *fixture) certify(t *testing.T, name string) (apitype.OperatorCertificate, operator.Certificate) {
 	t.Helper()
-	a, err := f.IssueOperator(t.Context(), person(name), apitype.CreateOperatorCertificate{Key: identity.New().Public().Base64(), Label: "laptop"})
+	a, err := f.IssueOperator(t.Context(), f.present(t, name), apitype.CreateOperatorCertificate{Key: identity.New().Public().Base64(), Label: "laptop"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,11 +78,12 @@ func TestOperatorCertificate(t *testing.T) {
 	}
 	_, err := f.IssueOperator(t.Context(), Principal{Kind: "token", Name: "anna", Scopes: []string{apitype.ScopeAdmin}}, apitype.CreateOperatorCertificate{Key: c.Key.Base64()})
 	wantProblem(t, err, apitype.ProblemScope)
-	_, err = f.IssueOperator(t.Context(), person("anna"), apitype.CreateOperatorCertificate{Key: "AAAA"})
+	anna := f.present(t, "anna")
+	_, err = f.IssueOperator(t.Context(), anna, apitype.CreateOperatorCertificate{Key: "AAAA"})
 	wantStatus(t, err, http.StatusUnprocessableEntity)
 	_, err = f.IssueOperator(t.Context(), person("nobody"), apitype.CreateOperatorCertificate{Key: c.Key.Base64()})
 	wantStatus(t, err, http.StatusUnauthorized)
-	long, err := f.IssueOperator(t.Context(), person("anna"), apitype.CreateOperatorCertificate{Key: c.Key.Base64(), Days: 4000})
+	long, err := f.IssueOperator(t.Context(), anna, apitype.CreateOperatorCertificate{Key: c.Key.Base64(), Days: 4000})
 	if err != nil || long.Expires.Sub(long.Issued) != operator.MaxValidity {
 		t.Errorf("got %+v, %v", long, err)
 	}
@@ -143,8 +159,9 @@ func TestCertificatesAreBounded(t *testing.T) {
 	f := newFixture(t)
 	f.addUser(t, "root", apitype.RoleAdmin)
 	f.addUser(t, "anna", apitype.RoleOperator)
+	anna := f.present(t, "anna")
 	ask := func() error {
-		_, err := f.IssueOperator(t.Context(), person("anna"), apitype.CreateOperatorCertificate{Key: identity.New().Public().Base64()})
+		_, err := f.IssueOperator(t.Context(), anna, apitype.CreateOperatorCertificate{Key: identity.New().Public().Base64()})
 		return err
 	}
 	for range maxPerHour {

@@ -107,10 +107,10 @@ func (s *Service) Turn(ctx context.Context) (done func(), err error) {
 }
 
 // attempt runs what has to be derived to know whether somebody is who he says, once it
-// is his turn. What fails has to count against the keys before it returns: of many
-// attempts that wait, those after the last one that is free are then refused unheard.
-func (s *Service) attempt(ctx context.Context, who string, keys []string, check func() error) error {
-	if err := s.logins.allow(keys...); err != nil {
+// is his turn. What fails has to be counted before it returns: of many attempts that
+// wait, those after the last one that is free are then refused unheard.
+func (s *Service) attempt(ctx context.Context, who string, by []counter, check func() error) error {
+	if err := s.logins.allow(by...); err != nil {
 		return err
 	}
 	done, err := s.hasher.turn(ctx, who)
@@ -118,7 +118,7 @@ func (s *Service) attempt(ctx context.Context, who string, keys []string, check 
 		return err
 	}
 	defer done()
-	if err := s.logins.allow(keys...); err != nil {
+	if err := s.logins.allow(by...); err != nil {
 		return err
 	}
 	return check()

@@ -16,6 +16,11 @@ import (
 // A session is one login: the family of its refresh tokens. Access tokens name it, and
 // end with it, whatever is left of their hour.
 
+const (
+	maxSessions = 64  // of one user
+	maxRotated  = 128 // tokens of one session that were exchanged, by which a copied one is known
+)
+
 // session is what is kept of one, beside its tokens.
 type session struct {
 	family  []byte
@@ -29,15 +34,43 @@ func newSession(now time.Time, remote netip.Addr) session {
 
 func sessionID(family []byte) string { return hex.EncodeToString(family) }
 
+// roomForSession ends those of a user that were used least recently, where with another one
+// there would be too many.
+func roomForSession(ctx context.Context, tx *sql.Tx, username string) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM refresh_tokens WHERE family IN (
+		SELECT family FROM refresh_tokens WHERE username = ? GROUP BY family ORDER BY max(expires) DESC LIMIT -1 OFFSET ?)`, username, maxSessions-1)
+	return err
+}
+
 // lives tells whether a session has not ended.
-func (s *Service) lives(ctx context.Context, id string) (bool, error) {
+func lives(ctx context.Context, q querier, id string) (bool, error) {
 	family, err := hex.DecodeString(id)
 	if err != nil || len(family) == 0 {
 		return false, nil
 	}
 	var n int
-	err = s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM refresh_tokens WHERE family = ? LIMIT 1)`, family).Scan(&n)
+	err = q.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM refresh_tokens WHERE family = ? LIMIT 1)`, family).Scan(&n)
 	return n > 0, store.Classify(err)
+}
+
+var errEnded = unauthorized("this login has ended; log in again")
+
+// loggedIn returns the user of a login as he is now, or errEnded. What outlives a login is
+// made in the transaction that asks: the login may end while the request comes in, which
+// may take half a minute, or waits for its turn to write.
+func loggedIn(ctx context.Context, q querier, by Principal) (user, error) {
+	u, err := readUser(ctx, q, by.Name)
+	if errors.Is(err, errNoUser) || err == nil && u.disabled {
+		return user{}, errEnded
+	}
+	if err != nil {
+		return user{}, err
+	}
+	ok, err := lives(ctx, q, by.Session)
+	if err == nil && !ok {
+		err = errEnded
+	}
+	return u, err
 }
 
 // Sessions returns a page of logins: all for an admin, else the caller's own.

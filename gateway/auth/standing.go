@@ -15,17 +15,9 @@ func (s *Service) Standing(ctx context.Context, p Principal) (Principal, error) 
 	if p.Kind != "user" {
 		return s.standingToken(ctx, p.Name)
 	}
-	u, err := s.user(ctx, p.Name)
-	if errors.Is(err, errNoUser) || err == nil && u.disabled {
-		return Principal{}, unauthorized("this login has ended; log in again")
-	}
+	u, err := loggedIn(ctx, s.db.Read(), p)
 	if err != nil {
 		return Principal{}, err
-	}
-	if ok, err := s.lives(ctx, p.Session); err != nil {
-		return Principal{}, err
-	} else if !ok {
-		return Principal{}, unauthorized("this login has ended; log in again")
 	}
 	return Principal{Kind: "user", Name: u.name, Role: u.role, Scopes: roleScopes(u.role), Session: p.Session}, nil
 }

@@ -39,10 +39,13 @@ func (s *Service) user(ctx context.Context, name string) (user, error) {
 	return readUser(ctx, s.db.Read(), name)
 }
 
-// readUser reads one from a transaction or the connections for queries.
-func readUser(ctx context.Context, q interface {
+// querier is a transaction, or the connections for queries.
+type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}, name string) (user, error) {
+}
+
+// readUser returns a user, or errNoUser.
+func readUser(ctx context.Context, q querier, name string) (user, error) {
 	u := user{name: name}
 	err := q.QueryRowContext(ctx, `SELECT role, password, disabled, generation FROM users WHERE username = ?`, name).Scan(&u.role, &u.password, &u.disabled, &u.generation)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -214,10 +217,10 @@ func (s *Service) nextPassword(ctx context.Context, u user, self bool, c apitype
 	who := "" // an admin
 	if self {
 		who = "password " + u.name // whoever has got hold of a token must not find the password with it
-		err := s.attempt(ctx, who, []string{who}, func() error {
+		err := s.attempt(ctx, who, []counter{{key: who}}, func() error {
 			ok, err := verify(u.password, c.CurrentPassword)
 			if err == nil && !ok {
-				s.logins.fail(who)
+				s.logins.fail(counter{key: who})
 				err = errPresent
 			}
 			return err
