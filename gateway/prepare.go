@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,7 +122,8 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	err := d.untilOpen(ctx, p, "config", checkConfig, func() error {
 		db, r, err := store.OpenConfig(ctx, d.State.File(paths.ConfigDB))
 		if r.Reason != "" {
-			repair = r // of the last try that found something: it says how it ended
+			r.Reason = cmp.Or(repair.Reason, r.Reason) // the first try says what was wrong
+			repair = r                                 // the last that found something says how it ended
 		}
 		p.config = db
 		return err

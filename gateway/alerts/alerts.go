@@ -36,6 +36,8 @@ const (
 	maxClosed = 2000
 	keptFor   = 365 * 24 * time.Hour
 	maxText   = 512
+
+	rouseEvery = time.Hour // at most an alert that becomes worse again and again has to be seen anew
 )
 
 // Kinds of the events about alerts; fields alert (its kind), id, subject.
@@ -56,6 +58,8 @@ type Condition struct {
 	After    time.Duration // it has to last before it opens an alert
 	// Unknown says that it can't be told: an alert that is open stays so, and none opens.
 	Unknown bool
+	// Holds says that it is not much better: an alert that is open as more severe stays so.
+	Holds bool
 }
 
 // Config is what New needs.
@@ -84,6 +88,13 @@ type entry struct {
 	id       int64
 	severity model.Severity
 	message  string
+	roused   time.Time // when it last became so much worse that it has to be seen anew; zero: it did not
+}
+
+// change is another severity of an open alert.
+type change struct {
+	Condition
+	rouse bool // it has to be seen, and known of, again
 }
 
 // New returns the alerts with those that are open.
@@ -136,7 +147,7 @@ func (b *Book) look(ctx context.Context, now time.Time) error {
 	}
 	var opened []Condition
 	var closed []Key
-	var changed []Condition
+	var changed []change
 	b.mu.Lock()
 	there, ofNode := map[Key]bool{}, map[string]int{}
 	for k := range b.open {
@@ -151,8 +162,9 @@ func (b *Book) look(ctx context.Context, now time.Time) error {
 		switch {
 		case open:
 			delete(b.gone, c.Key)
-			if !c.Unknown && e.severity != c.Severity {
-				changed = append(changed, c)
+			worse := events.Level(c.Severity) > events.Level(e.severity)
+			if !c.Unknown && (worse || e.severity != c.Severity && !c.Holds) {
+				changed = append(changed, change{c, worse && (e.roused.IsZero() || now.Sub(e.roused) >= rouseEvery)})
 			}
 		case c.Unknown:
 			delete(b.pending, c.Key)
@@ -191,7 +203,7 @@ func (b *Book) look(ctx context.Context, now time.Time) error {
 	if len(opened)+len(closed)+len(changed) == 0 {
 		return nil
 	}
-	return b.write(ctx, opened, changed, closed)
+	return b.write(ctx, now, opened, changed, closed)
 }
 
 func (b *Book) isOpen(k Key) bool {
@@ -203,7 +215,7 @@ func (b *Book) isOpen(k Key) bool {
 
 func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxText)], "") }
 
-func (b *Book) write(ctx context.Context, opened, changed []Condition, closed []Key) error {
+func (b *Book) write(ctx context.Context, now time.Time, opened []Condition, changed []change, closed []Key) error {
 	at := b.Clock.Now()
 	ids := make([]int64, len(opened))
 	err := b.DB.Write(ctx, func(tx *sql.Tx) error {
@@ -218,9 +230,8 @@ func (b *Book) write(ctx context.Context, opened, changed []Condition, closed []
 			}
 		}
 		for _, c := range changed {
-			// What has become worse has to be seen again.
-			if _, err := tx.ExecContext(ctx, `UPDATE alerts SET acked = CASE WHEN severity < ?1 THEN NULL ELSE acked END, severity = ?1, message = ?2 WHERE kind = ?3 AND node = ?4 AND subject = ?5 AND closed IS NULL`,
-				events.Level(c.Severity), clip(c.Message), c.Kind, c.Node, c.Subject); err != nil {
+			if _, err := tx.ExecContext(ctx, `UPDATE alerts SET acked = CASE WHEN ?1 THEN NULL ELSE acked END, severity = ?2, message = ?3 WHERE kind = ?4 AND node = ?5 AND subject = ?6 AND closed IS NULL`,
+				c.rouse, events.Level(c.Severity), clip(c.Message), c.Kind, c.Node, c.Subject); err != nil {
 				return err
 			}
 		}
@@ -241,25 +252,28 @@ func (b *Book) write(ctx context.Context, opened, changed []Condition, closed []
 	if err != nil {
 		return err
 	}
-	b.note(opened, changed, closed, ids)
+	b.note(now, opened, changed, closed, ids)
 	return nil
 }
 
 // note takes up what is written, and tells of it.
-func (b *Book) note(opened, changed []Condition, closed []Key, ids []int64) {
+func (b *Book) note(now time.Time, opened []Condition, changed []change, closed []Key, ids []int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	tell := func(kind string, k Key, id int64, s model.Severity, message string) {
 		b.Events.Add(kind, s, k.Node, message, map[string]string{"alert": k.Kind, "subject": k.Subject, "id": strconv.FormatInt(id, 10)})
 	}
 	for i, c := range opened {
-		b.open[c.Key] = entry{ids[i], c.Severity, c.Message}
+		b.open[c.Key] = entry{id: ids[i], severity: c.Severity, message: c.Message}
 		delete(b.pending, c.Key)
 		tell(EventOpened, c.Key, ids[i], c.Severity, c.Message)
 	}
 	for _, c := range changed {
 		e := b.open[c.Key]
 		e.severity, e.message = c.Severity, c.Message
+		if c.rouse {
+			e.roused = now
+		}
 		b.open[c.Key] = e
 		tell(EventOpened, c.Key, e.id, c.Severity, c.Message)
 	}

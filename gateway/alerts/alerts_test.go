@@ -170,6 +170,53 @@ func TestAnAlertOpensAndCloses(t *testing.T) {
 	}
 }
 
+// A disk that is about as full as an error takes is one alert, known of, until it is clearly less
+// full; and what becomes worse again and again has to be seen anew once an hour.
+func TestAnAlertThatIsKnownOfStaysSo(t *testing.T) {
+	f := newFixture(t)
+	disk := func(percent float64) []Condition {
+		return Conditions(Snapshot{Now: f.now, Mapped: true, Nodes: []apitype.Node{{ID: "n-x", Name: "mast", Online: true, State: "ok"}},
+			Readings: map[string][]apitype.Reading{"n-x": {{Metric: "storage.perm.used_percent", Value: percent, Time: f.now, Clock: model.ClockGPS}}}}, f.isOpen)
+	}
+	acknowledge := func() {
+		t.Helper()
+		l, err := f.List(t.Context(), Query{State: "open", Limit: 1})
+		if err != nil || len(l.Items) != 1 {
+			t.Fatalf("got %+v, %v", l, err)
+		}
+		if _, err := f.Acknowledge(t.Context(), l.Items[0].ID, "user:anna", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.after(time.Minute, disk(97)...)
+	f.want("disk.full error open")
+	acknowledge()
+	for range 30 {
+		f.after(lookEvery, disk(96.9)...)
+		f.want("disk.full error open, acknowledged")
+		f.after(lookEvery, disk(97.1)...)
+		f.want("disk.full error open, acknowledged")
+	}
+	f.after(lookEvery, disk(94)...)
+	f.want("disk.full warning open, acknowledged")
+	f.after(time.Minute, disk(96)...)
+	f.want("disk.full warning open, acknowledged")
+	f.after(lookEvery, disk(98)...)
+	f.want("disk.full error open")
+	acknowledge()
+	f.after(lookEvery, disk(94)...)
+	f.after(lookEvery, disk(98)...)
+	f.want("disk.full error open, acknowledged")
+	for range 3 {
+		f.after(rouseEvery, disk(94)...)
+		f.after(lookEvery, disk(98)...)
+		f.want("disk.full error open")
+		acknowledge()
+	}
+	f.after(time.Minute, disk(84)...)
+	f.want("disk.full error closed, acknowledged")
+}
+
 func TestPagesOfAlerts(t *testing.T) {
 	f := newFixture(t)
 	var is []Condition

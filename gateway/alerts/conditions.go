@@ -45,11 +45,12 @@ const (
 
 // Percent of a file system that are used.
 const (
-	diskError   = 97
-	diskWarning = 90
-	diskClears  = 85
-	diskStale   = 30 * time.Minute // what is older says nothing of now
-	maxDisks    = 16               // of a node, by name: it names as many as it likes
+	diskError      = 97
+	diskErrorHolds = 95 // an error stays one
+	diskWarning    = 90
+	diskClears     = 85
+	diskStale      = 30 * time.Minute // what is older says nothing of now
+	maxDisks       = 16               // of a node, by name: it names as many as it likes
 )
 
 // Snapshot is what the conditions are told from.
@@ -144,6 +145,7 @@ func ofNode(n apitype.Node, s Snapshot, open func(Key) bool) (list []Condition) 
 			add(KindDisk, name, shortly, model.Error, "%s: %s is full to %.0f %%", n.Name, name, r.Value)
 		case r.Value >= diskWarning || open(k) && r.Value >= diskClears:
 			add(KindDisk, name, shortly, model.Warning, "%s: %s is full to %.0f %%", n.Name, name, r.Value)
+			list[len(list)-1].Holds = r.Value >= diskErrorHolds
 		}
 	}
 	if n.Online && clock == model.ClockNone {

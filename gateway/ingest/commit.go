@@ -1,9 +1,11 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -16,11 +18,11 @@ import (
 )
 
 const (
-	liveLength    = 256 // jobs that wait; beyond it the streams' senders wait
+	liveLength    = 256 // jobs that wait; beyond it the streams' senders wait, unless a commit is overdue
 	backlogLength = 1024
 	groupMost     = 1024
 	groupBytes    = 1 << 20
-	retryEvery    = 2 * time.Second
+	overdueAfter  = 10 * time.Second // of a commit
 
 	// Octets that batches of a queue take unpacked, from before they are until they are
 	// committed. A batch takes one MiB at most.
@@ -81,10 +83,9 @@ func (j job) bytes() int {
 	return 0
 }
 
-// committer turns jobs into few commits, and tells the sessions only after
-// each commit. While a database is unavailable it tries again and takes
-// nothing new: the queues fill, the streams stand still, and the nodes keep
-// what they have.
+// committer turns jobs into few commits, and tells the sessions only after each commit. What a
+// database does not take at present is refused as busy: the nodes keep it and send it again
+// later, and what the other database takes, and all else that comes on the streams, goes on.
 type committer struct {
 	telemetry *telemetry.Store
 	events    *events.Log
@@ -96,30 +97,77 @@ type committer struct {
 
 	liveRoom, backlogRoom *semaphore.Weighted
 	allow                 func(*job, *allowance) bool // whether its node may have one more of these
+
+	mu     sync.Mutex // guards onTime
+	onTime deadline
+}
+
+// deadline ends once the commit that is under way is overdue.
+type deadline struct {
+	ctx context.Context
+	end context.CancelFunc
+}
+
+func newDeadline() deadline {
+	ctx, end := context.WithCancel(context.Background())
+	return deadline{ctx, end}
 }
 
 func newCommitter(t *telemetry.Store, e *events.Log, now func() time.Time, every time.Duration, log *slog.Logger) *committer {
 	return &committer{
 		telemetry: t, events: e, now: now, every: every, log: log, live: make(chan job, liveLength), backlog: make(chan job, backlogLength),
 		liveRoom: semaphore.NewWeighted(liveRoom), backlogRoom: semaphore.NewWeighted(backlogRoom),
-		allow: func(j *job, kind *allowance) bool { return j.from.allow(kind) },
+		allow: func(j *job, kind *allowance) bool { return j.from.allow(kind) }, onTime: newDeadline(),
 	}
 }
 
-// admit waits until there is room for a batch.
+// errOverdue is for who would wait for a commit that is overdue: his stream stands still
+// meanwhile, and the node, of which nothing is read, would be taken for gone.
+var errOverdue = errors.New("a commit is overdue")
+
+// prompt returns a context that ends with ctx, or while a commit is overdue.
+func (c *committer) prompt(ctx context.Context) (prompt context.Context, done func()) {
+	c.mu.Lock()
+	onTime := c.onTime.ctx
+	c.mu.Unlock()
+	prompt, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(onTime, cancel)
+	return prompt, func() {
+		stop()
+		cancel()
+	}
+}
+
+// timed runs a commit; those who wait for it are told once it is overdue.
+func (c *committer) timed(commit func() error) error {
+	timer := time.AfterFunc(overdueAfter, c.onTime.end) // nobody else changes onTime
+	err := commit()
+	if !timer.Stop() {
+		c.mu.Lock()
+		c.onTime = newDeadline()
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// admit waits until there is room for a batch, or returns errOverdue.
 func (c *committer) admit(ctx context.Context, j *job) error {
 	room := c.liveRoom
 	if j.late {
 		room = c.backlogRoom
 	}
-	if err := room.Acquire(ctx, j.cost); err != nil {
-		return err
+	if !room.TryAcquire(j.cost) {
+		prompt, done := c.prompt(ctx)
+		defer done()
+		if err := room.Acquire(prompt, j.cost); err != nil {
+			return cmp.Or(ctx.Err(), errOverdue)
+		}
 	}
 	j.room = room
 	return nil
 }
 
-// put hands a job over; it waits while its queue is full.
+// put hands a job over; it waits while its queue is full, or returns errOverdue.
 func (c *committer) put(ctx context.Context, j job) error {
 	queue := c.live
 	if j.late {
@@ -128,9 +176,16 @@ func (c *committer) put(ctx context.Context, j job) error {
 	select {
 	case queue <- j:
 		return nil
-	case <-ctx.Done():
+	default: // it is full
+	}
+	prompt, done := c.prompt(ctx)
+	defer done()
+	select {
+	case queue <- j:
+		return nil
+	case <-prompt.Done():
 		j.release()
-		return ctx.Err()
+		return cmp.Or(ctx.Err(), errOverdue)
 	}
 }
 
@@ -147,7 +202,7 @@ func (c *committer) run(ctx context.Context) error {
 			return nil
 		}
 		last = time.Now()
-		err := c.commit(ctx, group)
+		err := c.timed(func() error { return c.commit(ctx, group) })
 		for i := range group {
 			group[i].release()
 		}
@@ -244,35 +299,45 @@ func (c *committer) commit(ctx context.Context, group []job) error {
 			byNode[j.node] = append(byNode[j.node], j)
 		}
 	}
-	if err := c.batches(ctx, batches); err != nil {
-		return err
-	}
+	// First, since they are few and may be alarms: telemetry that has no room takes its time.
 	for node, jobs := range byNode {
-		list := make([]model.Event, len(jobs))
-		for i, j := range jobs {
-			list[i] = *j.event
-		}
-		var unfit []int
-		err := c.insist(ctx, func() (err error) {
-			unfit, err = c.events.Record(ctx, node, list)
-			return err
-		})
-		if errors.Is(err, store.ErrCorrupt) || ctx.Err() != nil {
+		if err := c.record(ctx, node, jobs); err != nil {
 			return err
 		}
-		if err != nil {
-			c.log.Error("events could not be stored", "node", node, "err", err)
-			continue
-		}
-		for _, i := range unfit { // it is acknowledged with the others: the node need not keep what never fits
-			jobs[i].from.server.report("event.malformed", node, "an event of the node's cannot be stored and is lost", jobs[i].from.remote)
-		}
+	}
+	return c.batches(ctx, batches)
+}
+
+// record commits a node's events.
+func (c *committer) record(ctx context.Context, node string, jobs []job) error {
+	list := make([]model.Event, len(jobs))
+	for i, j := range jobs {
+		list[i] = *j.event
+	}
+	unfit, err := c.events.Record(ctx, node, list)
+	switch {
+	case errors.Is(err, store.ErrCorrupt) || ctx.Err() != nil:
+		return err
+	case errors.Is(err, store.ErrUnavailable):
 		for _, j := range jobs {
-			j.from.ackEvent(j.id())
+			j.from.refuseEvent(unavailable, j.id())
 		}
+		return nil
+	case err != nil:
+		c.log.Error("events could not be stored", "node", node, "err", err)
+		return nil
+	}
+	for _, i := range unfit { // it is acknowledged with the others: the node need not keep what never fits
+		jobs[i].from.server.report("event.malformed", node, "an event of the node's cannot be stored and is lost", jobs[i].from.remote)
+	}
+	for _, j := range jobs {
+		j.from.ackEvent(j.id())
 	}
 	return nil
 }
+
+// unavailable is said of what is refused since its database takes nothing.
+const unavailable = "the gateway's card, or its database, takes nothing at present"
 
 // batches commits a group. Should one batch be refused by the database for a
 // reason of its own, the group is taken apart to find it.
@@ -284,14 +349,15 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 	for i, j := range jobs {
 		entries[i] = *j.batch
 	}
-	var outcomes []telemetry.Outcome
-	err := c.insist(ctx, func() (err error) {
-		outcomes, err = c.telemetry.Append(ctx, entries)
-		return err
-	})
+	outcomes, err := c.telemetry.Append(ctx, entries)
 	switch {
 	case errors.Is(err, store.ErrCorrupt) || ctx.Err() != nil:
 		return err
+	case errors.Is(err, store.ErrUnavailable):
+		for _, j := range jobs {
+			j.from.refuse(wire.RefuseBusy, unavailable, j.id())
+		}
+		return nil
 	case err != nil && len(jobs) > 1:
 		half := len(jobs) / 2
 		return errors.Join(c.batches(ctx, jobs[:half]), c.batches(ctx, jobs[half:]))
@@ -320,17 +386,4 @@ func (c *committer) batches(ctx context.Context, jobs []job) error {
 		j.from.ack(j.id())
 	}
 	return nil
-}
-
-// insist repeats what fails because the database is unavailable.
-func (c *committer) insist(ctx context.Context, f func() error) error {
-	for {
-		err := f()
-		if !errors.Is(err, store.ErrUnavailable) {
-			return err
-		}
-		if !sleep(ctx, retryEvery) {
-			return ctx.Err()
-		}
-	}
 }

@@ -2,6 +2,8 @@ package ingest
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -23,7 +25,8 @@ func freely(*job, *allowance) bool { return true }
 // a second, the rest within Every.
 func TestWhenGroupsAreCommitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &committer{allow: freely, now: time.Now, every: 10 * time.Second, live: make(chan job, liveLength), backlog: make(chan job, backlogLength)}
+		c := newCommitter(nil, nil, time.Now, 10*time.Second, nil)
+		c.allow = freely
 		begin := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -63,7 +66,8 @@ func TestWhenGroupsAreCommitted(t *testing.T) {
 
 // However much of a backlog waits, what is live is in the next group.
 func TestABacklogDoesNotHoldUpWhatIsLive(t *testing.T) {
-	c := &committer{allow: freely, now: time.Now, every: time.Hour, live: make(chan job, liveLength), backlog: make(chan job, backlogLength)}
+	c := newCommitter(nil, nil, time.Now, time.Hour, nil)
+	c.allow = freely
 	for seq := range uint64(backlogLength) {
 		if err := c.put(t.Context(), batchJob(seq+1, time.Now().Add(-time.Hour), false)); err != nil {
 			t.Fatal(err)
@@ -237,4 +241,61 @@ func TestBatchesThatUnfold(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who waits for room is told once the commit that is to make it is overdue, and so is who comes
+// meanwhile; after it all wait as before.
+func TestACommitThatIsOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCommitter(nil, nil, time.Now, 10*time.Second, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for range liveLength {
+			if err := c.put(ctx, batchJob(1, time.Now(), false)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.liveRoom.Acquire(ctx, liveRoom); err != nil {
+			t.Fatal(err)
+		}
+		waits := map[string]func() error{
+			"for the queue": func() error { return c.put(ctx, batchJob(1, time.Now(), false)) },
+			"for room":      func() error { j := batchJob(1, time.Now(), false); j.cost = 1; return c.admit(ctx, &j) },
+		}
+		told := func(when string, want time.Duration) {
+			t.Helper()
+			begin := time.Now()
+			var all sync.WaitGroup
+			for what, wait := range waits {
+				all.Go(func() {
+					if err := wait(); !errors.Is(err, errOverdue) || time.Since(begin) != want {
+						t.Errorf("%s, who waits %s: got %v after %s, want it to be overdue after %s", when, what, err, time.Since(begin), want)
+					}
+				})
+			}
+			all.Wait()
+		}
+		commit := func(takes time.Duration) (ended chan struct{}) {
+			ended = make(chan struct{})
+			go func() {
+				defer close(ended)
+				if err := c.timed(func() error { time.Sleep(takes); return nil }); err != nil {
+					t.Error(err)
+				}
+			}()
+			return ended
+		}
+		for range 2 {
+			ended := commit(time.Minute)
+			told("from the beginning", overdueAfter)
+			told("when it is overdue", 0)
+			<-ended
+			<-commit(overdueAfter - time.Second) // one in time
+			left, leave := context.WithTimeout(ctx, time.Hour)
+			if err := c.put(left, batchJob(1, time.Now(), false)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("while no commit is overdue: got %v, want it to wait", err)
+			}
+			leave()
+		}
+	})
 }

@@ -69,6 +69,8 @@ type fixture struct {
 	registry *registry.Registry
 	dbPath   string
 	life     []byte // that nodes tell
+
+	config, journal *store.DB
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -87,7 +89,7 @@ func newFixture(t *testing.T) *fixture {
 	c := clock.New(time.Now, time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC))
 	quiet := slog.New(slog.DiscardHandler)
 	log := events.New(config, c, 1, quiet)
-	f := &fixture{t: t, remote: make(chan netip.Addr, 8), gateway: identity.New(), dbPath: dbPath}
+	f := &fixture{t: t, remote: make(chan netip.Addr, 8), gateway: identity.New(), dbPath: dbPath, config: config, journal: series}
 	f.registry, err = registry.New(t.Context(), registry.Config{DB: config, Clock: c, Events: log, Key: f.gateway, Epoch: func() uint64 { return 1 }})
 	if err != nil {
 		t.Fatal(err)
@@ -432,6 +434,139 @@ func TestLockedDatabase(t *testing.T) {
 	<-heard
 	if b := f.coverage(key.ID()); b[0].Count != 5 || len(b[0].Missing) != 0 {
 		t.Errorf("got %+v, want all five", b)
+	}
+}
+
+// fill has a database take nothing more until the function returned is called, as on a full card.
+func fill(t *testing.T, db *store.DB) (free func()) {
+	t.Helper()
+	most := func(pages int64) {
+		t.Helper()
+		if err := db.Write(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.Exec(fmt.Sprintf("PRAGMA max_page_count = %d", pages))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	most(1) // it becomes as many as there are
+	return func() {
+		t.Helper()
+		most(1 << 30)
+	}
+}
+
+// spoken takes down who has said something about commands.
+type spoken chan string
+
+func (s spoken) Attach(string, []byte, time.Time, func(wire.Message)) (detach func()) {
+	return func() {}
+}
+
+func (s spoken) Take(_ context.Context, node string, _ wire.Message) bool {
+	s <- node
+	return true
+}
+
+// A telemetry database that takes nothing holds up neither events nor what is said of commands
+// nor the node's status, however many readings come meanwhile: they are to come again later.
+func TestTelemetryThatTakesNothing(t *testing.T) {
+	f := newFixture(t)
+	commands := make(spoken, 1)
+	f.Commands = commands
+	key := identity.New()
+	n := f.stream(key, f.admit(key))
+	n.write(wire.SchemaMessage{Schema: schema})
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, 1)})
+	n.acked(wire.ID(1, 1))
+	free := fill(t, f.journal)
+	seq := uint64(2)
+	for ; ; seq++ {
+		n.write(wire.BatchMessage{Data: encode(t, schema, 1, seq)})
+		m := n.read()
+		if r, ok := m.(wire.Refuse); ok {
+			if r.Code != wire.RefuseBusy || r.ID == nil || *r.ID != wire.ID(1, seq) || r.Event || r.Text != unavailable {
+				t.Fatalf("got %+v, want batch %d to be busy", r, seq)
+			}
+			break
+		}
+		if _, ok := m.(wire.Ack); !ok || seq > 10_000 { // there is some room in the file
+			t.Fatalf("batch %d: got %+v", seq, m)
+		}
+	}
+	n.write(wire.EventMessage{Event: model.Event{Boot: 1, Seq: 1, Time: time.Now(), Kind: "mesh.test", Severity: model.Error}})
+	for k := range uint64(2 * liveLength) {
+		n.write(wire.BatchMessage{Data: encode(t, schema, 1, seq+k)})
+	}
+	for again, event := 0, false; again < 2*liveLength || !event; {
+		switch m := n.read().(type) {
+		case wire.AckEvents:
+			event = slices.Contains(m.IDs, wire.ID(1, 1))
+		case wire.Refuse:
+			if m.Code != wire.RefuseBusy || m.Event {
+				t.Fatalf("got %+v, want a batch to be busy", m)
+			}
+			again++
+		default:
+			t.Fatalf("got %+v", m)
+		}
+	}
+	n.write(wire.AbilitiesMessage{})
+	select {
+	case from := <-commands:
+		if from != key.ID() {
+			t.Errorf("%s speaks of commands, want %s", from, key.ID())
+		}
+	case <-time.After(patience):
+		t.Error("what it says of commands is not heard")
+	}
+	n.write(wire.StatusMessage{Status: model.NodeStatus{State: "degraded"}})
+	n.write(wire.EventMessage{Event: model.Event{Boot: 1, Seq: 2, Time: time.Now(), Kind: "mesh.test", Severity: model.Info}})
+	if a, ok := n.read().(wire.AckEvents); !ok || !slices.Contains(a.IDs, wire.ID(1, 2)) {
+		t.Errorf("got %+v, want the event acknowledged", a)
+	}
+	if got, err := f.registry.Node(t.Context(), key.ID()); err != nil || !got.Online || got.State != "degraded" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if got := f.allowances.of(key.ID(), &nodeOctets).Tokens(); got < float64(nodeOctets.burst)/2 {
+		t.Errorf("what was not taken counts: %g octets are left", got)
+	}
+	free()
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, seq)})
+	n.acked(wire.ID(1, seq))
+}
+
+// Events that config.db does not take are to come again later, and readings go on.
+func TestEventsThatAreNotTaken(t *testing.T) {
+	f := newFixture(t)
+	key := identity.New()
+	n := f.stream(key, f.admit(key))
+	n.write(wire.SchemaMessage{Schema: schema})
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, 1)})
+	n.acked(wire.ID(1, 1))
+	free := fill(t, f.config)
+	event := func(seq uint64) wire.Message {
+		n.write(wire.EventMessage{Event: model.Event{Boot: 1, Seq: seq, Time: time.Now(), Kind: "mesh.test", Severity: model.Warning, Message: strings.Repeat("x", 1000)}})
+		return n.read()
+	}
+	seq := uint64(1)
+	for ; ; seq++ {
+		m := event(seq)
+		if r, ok := m.(wire.Refuse); ok {
+			if r.Code != wire.RefuseBusy || !r.Event || r.ID == nil || *r.ID != wire.ID(1, seq) || r.Text != unavailable {
+				t.Fatalf("got %+v, want event %d to be busy", r, seq)
+			}
+			break
+		}
+		if _, ok := m.(wire.AckEvents); !ok || seq > 1000 {
+			t.Fatalf("event %d: got %+v", seq, m)
+		}
+	}
+	n.write(wire.BatchMessage{Data: encode(t, schema, 1, 2)})
+	n.acked(wire.ID(1, 2))
+	free()
+	if a, ok := event(seq).(wire.AckEvents); !ok || !slices.Contains(a.IDs, wire.ID(1, seq)) {
+		t.Errorf("got %+v, want event %d acknowledged", a, seq)
 	}
 }
 

@@ -96,8 +96,7 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 	case wire.EventMessage:
 		e := m.Event
 		if !c.allow(&nodeEvents) {
-			id := wire.ID(e.Boot, e.Seq)
-			c.send(wire.Refuse{Code: wire.RefuseBusy, Text: nodeEvents.String(), ID: &id, Event: true})
+			c.refuseEvent(nodeEvents.String(), wire.ID(e.Boot, e.Seq))
 			return nil
 		}
 		if err := events.Check(&e, c.node, c.gateway); err != nil {
@@ -109,7 +108,12 @@ func (c *session) take(ctx context.Context, m wire.Message) error {
 			c.ackEvent(wire.ID(m.Event.Boot, m.Event.Seq)) // it will never fit: the node need not keep it
 			return nil
 		}
-		return c.server.commit.put(ctx, job{node: c.node, event: &e, from: c})
+		err := c.server.commit.put(ctx, job{node: c.node, event: &e, from: c})
+		if errors.Is(err, errOverdue) {
+			c.refuseEvent(overdue, wire.ID(e.Boot, e.Seq))
+			return nil
+		}
+		return err
 	case wire.StatusMessage:
 		c.status = &m.Status
 	default:
@@ -206,7 +210,7 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 	// Before it is unpacked, which takes room: who has to wait for that holds what came, and no more.
 	j := job{node: c.node, from: c, late: late, cost: costOf(len(times), len(s.Metrics), len(data)), weight: weight}
 	if err := c.server.commit.admit(ctx, &j); err != nil {
-		return err
+		return c.unlessOverdue(err, packed.BatchID)
 	}
 	b, err := packed.UnpackColumns(len(s.Metrics))
 	if err == nil {
@@ -217,11 +221,23 @@ func (c *session) batch(ctx context.Context, data []byte) error {
 		j.release()
 		return c.badBatch(err, &packed.BatchID)
 	}
-	return c.server.commit.put(ctx, j)
+	return c.unlessOverdue(c.server.commit.put(ctx, j), packed.BatchID)
+}
+
+// unlessOverdue has the node send a batch again later for which there was no room in time.
+func (c *session) unlessOverdue(err error, id wire.BatchID) error {
+	if errors.Is(err, errOverdue) {
+		c.refuse(wire.RefuseBusy, overdue, id)
+		return nil
+	}
+	return err
 }
 
 // noRoom is said of a batch for which Telemetry has no room at present.
 const noRoom = "what came before has to be moved from the journal into the week files first"
+
+// overdue is said of what would wait for a commit that takes too long.
+const overdue = "what came before is not stored yet"
 
 // overdrawn is said of a batch that is late where too much was written anew for such ones.
 const overdrawn = "too much in the week files had to be written anew for what came late of it: what is late is not taken yet"
@@ -290,6 +306,11 @@ func (c *session) ackEvent(id wire.BatchID) { c.send(wire.AckEvents{IDs: []wire.
 
 func (c *session) refuse(code, text string, id wire.BatchID) {
 	c.send(wire.Refuse{Code: code, Text: text, ID: &id})
+}
+
+// refuseEvent has the node send an event again later.
+func (c *session) refuseEvent(text string, id wire.BatchID) {
+	c.send(wire.Refuse{Code: wire.RefuseBusy, Text: text, ID: &id, Event: true})
 }
 
 // reject refuses the node itself.

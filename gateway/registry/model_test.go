@@ -145,6 +145,10 @@ func TestClones(t *testing.T) {
 		{"two in turns", "aba", 2},
 		{"two, one of which reboots", "abcb", 3},
 		{"two, of which one is of an old release", "a.b.a", 4},
+		{"two, of which one tells none", "a.a", 2},
+		{"two, of which one tells none and was there first", "..a.a", 4},
+		{"two, of which one tells none and the other reboots", "a.b.b", 4},
+		{"one whose updates are undone", "a.b..c.d", -1},
 		{"one back after many reboots of the other", "abcdefga", 7},
 		{"the gateway of before knew one", "ab|ab|aba", 8},
 	} {

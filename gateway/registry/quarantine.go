@@ -27,20 +27,22 @@ const maxLives = 8
 // Lives notes that a node's machine, in that life of it (wire.Hello), has shown the
 // node's key, and tells whether the node is a clone's: a start of a machine never comes
 // again after another, so one that does was running all the while, on another device.
-// Both are shut out then: which of them is the node, nothing here can tell. A life that
-// is not told says nothing.
+// Both are shut out then: which of them is the node, nothing here can tell. A hello that tells
+// no life is another start where others have told theirs, so that a clone does not hide by
+// leaving it out; that it comes again says nothing, since it may be of a release of before to
+// which updates were undone.
 func (r *Registry) Lives(ctx context.Context, id string, life []byte, boot uint64, remote netip.Addr) (cloned bool, err error) {
-	if len(life) == 0 || id == r.Gateway() { // two gateways are told apart by what they announce
+	if id == r.Gateway() { // two gateways are told apart by what they announce
 		return false, nil
 	}
 	now := hex.EncodeToString(life)
 	r.mu.Lock()
 	l := r.entry(id)
-	last := ""
+	last := "" // as of those that tell none
 	if n := len(l.lives); n > 0 {
 		last = l.lives[n-1]
 	}
-	cloned = last != now && slices.Contains(l.lives, now)
+	cloned = last != now && now != "" && slices.Contains(l.lives, now)
 	if !cloned && last != now {
 		l.lives = append(l.lives, now)
 		l.lives = l.lives[max(0, len(l.lives)-maxLives):]

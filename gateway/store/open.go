@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/pressly/goose/v3"
+	"golang.org/x/sys/unix"
 
 	"halo.internal/model/atomicfile"
 )
@@ -112,21 +113,29 @@ func Open(ctx context.Context, path string, k Kind) (*DB, Repair, error) {
 	if repair.Aside, err = SetAside(path); err != nil {
 		return nil, repair, err
 	}
-	copies := inOrder(k.Copies)
+	copies := inOrder(ctx, k.Copies)
 	k.Copies = nil
 	for _, c := range copies {
 		if err := atomicfile.Write(path+restoredMark, []byte(c), 0o600); err != nil {
-			return nil, repair, fmt.Errorf("restore %s: %w", path, err)
+			return nil, repair, unrestored(path, err)
 		}
-		if err := restore(c, path); err != nil {
-			continue // no such copy, or it cannot be read: the next
+		err := restore(c, path)
+		if errors.Is(err, unix.ENOSPC) && good(ctx, c) {
+			err = atomicfile.Rename(c, path) // there is no room for two of it
 		}
-		if d, err = openChecked(ctx, path, k); err == nil {
-			repair.Restored = c
-			return d, repair, nil
+		if err == nil {
+			if d, err = openChecked(ctx, path, k); err == nil {
+				repair.Restored = c
+				return d, repair, nil
+			}
+			if errors.Is(err, ErrCorrupt) {
+				err = errors.Join(err, Remove(path))
+			}
 		}
-		if err := Remove(path); err != nil {
-			return nil, repair, err
+		// Only what is wrong with the copy itself has the next one tried, and in the end a new
+		// database begun, which in time replaces all copies.
+		if !errors.Is(err, ErrCorrupt) {
+			return nil, repair, unrestored(path, err)
 		}
 	}
 	if err := os.RemoveAll(path + restoredMark); err != nil {
@@ -136,6 +145,14 @@ func Open(ctx context.Context, path string, k Kind) (*DB, Repair, error) {
 		return d, repair, err
 	}
 	return salvage(ctx, d, k, repair)
+}
+
+// unrestored is the error while a copy is there and cannot take the database's place.
+func unrestored(path string, err error) error {
+	if errors.Is(err, unix.ENOSPC) {
+		err = fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return fmt.Errorf("%w: restore %s: %w", ErrUnavailable, path, err)
 }
 
 // salvage puts into a new database what can be read of the one that was set aside.
@@ -153,18 +170,20 @@ func salvage(ctx context.Context, d *DB, k Kind, repair Repair) (*DB, Repair, er
 	return d, repair, nil
 }
 
-// inOrder returns the copies in the order in which they are to be tried: those last
-// whose pages are not what was written. One of them is still better than nothing.
-func inOrder(copies []string) []string {
-	var good, bad []string
+// inOrder returns the copies that there are in the order in which they are to be tried: those
+// last that are damaged. One of them is still better than nothing.
+func inOrder(ctx context.Context, copies []string) []string {
+	var whole, bad []string
 	for _, c := range copies {
-		if _, err := verifySums(c); err != nil {
+		switch _, err := os.Stat(c); {
+		case errors.Is(err, fs.ErrNotExist):
+		case good(ctx, c):
+			whole = append(whole, c)
+		default:
 			bad = append(bad, c)
-		} else {
-			good = append(good, c)
 		}
 	}
-	return append(good, bad...)
+	return append(whole, bad...)
 }
 
 // Settled tells that whoever opened the database has written down what follows
@@ -299,17 +318,21 @@ const Damaged = ".damaged"
 // each name is kept, the latest: its purpose is to be looked at, and space is scarce.
 func SetAside(path string) (string, error) {
 	aside := path + Damaged
+	_, err := os.Stat(path)
+	gone := errors.Is(err, fs.ErrNotExist) // an earlier try has set it aside, which stays
 	for _, s := range companions {
 		err := os.Rename(path+s, aside+s)
 		if errors.Is(err, fs.ErrNotExist) {
-			err = os.RemoveAll(aside + s) // of an earlier damage: does not belong to this file
+			err = nil
+			if !gone {
+				err = os.RemoveAll(aside + s) // of an earlier damage: does not belong to this file
+			}
 		}
 		if err != nil {
 			return "", fmt.Errorf("set the damaged database aside: %w", err)
 		}
 	}
-	err := os.Rename(path, aside)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err = os.Rename(path, aside); gone {
 		err = nil
 	}
 	if err := os.RemoveAll(path + sumsSuffix); err != nil { // they are of no other
@@ -332,8 +355,13 @@ func Remove(path string) error {
 	return err
 }
 
+// restore copies a database's copy to its place. The error wraps ErrCorrupt where the copy
+// cannot be read, and not where its place cannot be written.
 func restore(from, to string) error {
 	in, err := os.Open(from)
+	if errors.Is(err, unix.EIO) {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -342,9 +370,27 @@ func restore(from, to string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
+	source := &copyReader{in: in}
+	_, err = io.Copy(out, source)
+	if source.err != nil {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, source.err)
+	}
 	if err = errors.Join(err, out.Sync(), out.Close(), atomicfile.SyncDir(filepath.Dir(to))); err != nil {
 		return errors.Join(err, os.Remove(to))
 	}
 	return nil
+}
+
+// copyReader keeps what reading failed with, which io.Copy does not tell from what writing did.
+type copyReader struct {
+	in  io.Reader
+	err error
+}
+
+func (r *copyReader) Read(b []byte) (int, error) {
+	n, err := r.in.Read(b)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -321,5 +322,137 @@ func TestWriteRollsBackAndKeepsTheCallersError(t *testing.T) {
 	<-ended.Done()
 	if err := d.PutSetting(ended, "k", nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want the context's end", err)
+	}
+}
+
+// A damaged database on a card that has no room for another one of its copy, or none at all: no
+// other is begun, which would in time replace the copies. It is restored at once, or else when
+// there is some room.
+func TestDamageOnAFullDisk(t *testing.T) {
+	const (
+		large = 2 << 20   // what the copy takes beyond what a new database does
+		least = 512 << 10 // enough for that
+	)
+	header := func(path string) error {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt(make([]byte, 100), 0)
+		return errors.Join(err, f.Close())
+	}
+	cut := func(path string) error { return os.Truncate(path, 0) }
+	for _, tc := range []struct {
+		name   string
+		damage func(string) error
+		free   int64 // octets
+		waits  bool  // for room
+		moved  bool
+	}{
+		{"no room", header, 0, true, true},
+		{"room for another database", header, least, false, true},
+		{"room for half the copy", header, large / 2, false, true},
+		{"room for the copy", header, 2 * large, false, false},
+		{"nothing is left of it, and there is no room", cut, 0, true, true},
+		{"nothing is left of it, and there is room for another database", cut, least, false, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := smallDisk(t, "16m")
+			path := filepath.Join(dir, "config.db")
+			d, _ := openConfig(t, path)
+			if err := d.PutSetting(t.Context(), "large", make([]byte, large)); err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range []string{"first", "second"} {
+				put(t, d, v)
+				copyDB(t, d)
+			}
+			if err := errors.Join(d.Close(), tc.damage(path)); err != nil {
+				t.Fatal(err)
+			}
+			ballast := fillUp(t, dir)
+			keep := func(free int64) {
+				t.Helper()
+				info, err := os.Stat(ballast)
+				if err == nil {
+					err = os.Truncate(ballast, info.Size()-free)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			keep(tc.free)
+			if tc.waits {
+				for range 3 {
+					if _, _, err := OpenConfig(t.Context(), path); !errors.Is(err, ErrUnavailable) || !errors.Is(err, ErrFull) {
+						t.Fatalf("without room: got %v, want it to be full", err)
+					}
+				}
+				keep(least)
+			}
+			d, repair := openConfig(t, path)
+			if got := get(t, d); got != "second" || repair.Restored != path+copySuffixes[0] {
+				t.Errorf("got the state %q of %+v, want that of the newest copy", got, repair)
+			}
+			if _, err := os.Stat(repair.Aside); err != nil {
+				t.Errorf("the damaged database was not kept: %v", err)
+			}
+			if _, err := os.Stat(path + copySuffixes[0]); errors.Is(err, fs.ErrNotExist) != tc.moved {
+				t.Errorf("the copy was moved: %v, want %t", err, tc.moved)
+			}
+			if !good(t.Context(), path+copySuffixes[1]) {
+				t.Error("the other copy is not what it was")
+			}
+			if err := os.Remove(ballast); err != nil {
+				t.Fatal(err)
+			}
+			if lag(t, d).Change != tc.moved {
+				t.Errorf("that a copy is due: %t, want %t", !tc.moved, tc.moved)
+			}
+		})
+	}
+}
+
+// Only a copy that cannot be read is a damaged one: of a place that cannot be written the next
+// copy, or a new database, would be no better.
+func TestWhatHasTheNextCopyTried(t *testing.T) {
+	dir := t.TempDir()
+	from := filepath.Join(dir, "copy")
+	if err := os.WriteFile(from, []byte("copy"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name, from, to string
+		damaged        bool
+	}{
+		{"the copy cannot be read", dir, filepath.Join(dir, "a"), true},
+		{"the place cannot be written", from, filepath.Join(dir, "none", "a"), false},
+		{"something is in its place", from, from, false},
+		{"there is no copy", filepath.Join(dir, "none"), filepath.Join(dir, "a"), false},
+	} {
+		if err := restore(tc.from, tc.to); err == nil || errors.Is(err, ErrCorrupt) != tc.damaged {
+			t.Errorf("%s: got %v, want that the copy is damaged: %t", tc.name, err, tc.damaged)
+		}
+	}
+}
+
+// What was set aside stays while its copy cannot take its place, its log as well.
+func TestSetAsideTwice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.db")
+	for _, s := range []string{"", "-wal"} {
+		if err := os.WriteFile(path+s, []byte("damaged"+s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		aside, err := SetAside(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []string{"", "-wal"} {
+			if b, err := os.ReadFile(aside + s); err != nil || string(b) != "damaged"+s {
+				t.Errorf("%s: got %q, %v", aside+s, b, err)
+			}
+		}
 	}
 }

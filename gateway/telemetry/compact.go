@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -22,6 +23,7 @@ const (
 	maxAhead   = 32 * 24 * time.Hour // of Ahead; later stamps are nobody's
 	mostValues = 1 << 19             // that are unpacked at a time: four days of twelve metrics every ten seconds
 	mostWrites = 4 << 20             // octets that wait for a transaction
+	mostMerged = 16 << 20            // octets of rollups that wait for the last transaction: of 250 nodes for a week 12 MB
 	mostOwed   = 256                 // marks of a node that wait for weeks that cannot be written
 )
 
@@ -200,7 +202,9 @@ type edit struct {
 	brought map[int64]int // by new series
 	series  []newSeries
 	blocks  []editBlock
-	stale   map[nodeDay]bool // to be rolled up: true; or rolled up: false
+	merged  map[blockKey][]byte // see mergeRollup: written by the last commit alone
+	waiting int                 // octets of merged
+	stale   map[nodeDay]bool    // to be rolled up: true; or rolled up: false
 	marks   []editMark
 	size    int
 	refused int // series beyond what a node may have
@@ -222,13 +226,19 @@ type editBlock struct {
 	body  []byte
 }
 
+type blockKey struct {
+	node  int64
+	width int
+	start int64
+}
+
 type editMark struct {
 	node int64
 	mark
 }
 
 func newEdit(f *weekFile) *edit {
-	return &edit{f: f, nodes: map[string]int64{}, numbers: map[wire.Metric]int{}, brought: map[int64]int{}, stale: map[nodeDay]bool{}, rewritten: map[string]int64{}}
+	return &edit{f: f, merged: map[blockKey][]byte{}, nodes: map[string]int64{}, numbers: map[wire.Metric]int{}, brought: map[int64]int{}, stale: map[nodeDay]bool{}, rewritten: map[string]int64{}}
 }
 
 // node returns a node's number in the file.
@@ -302,13 +312,16 @@ func (s *Store) compactWeek(ctx context.Context, w week, m *move) error {
 		if late[p.src] {
 			e.rewritten[p.src.node] += int64(filePages / len(late))
 		}
-		if e.size > mostWrites {
+		if e.size > mostWrites || e.waiting > mostMerged {
+			s.partly[w] = true
 			if e, err = s.commit(ctx, e, 0); err != nil {
 				return err
 			}
 		}
 	}
-	_, err = s.commit(ctx, e, m.through)
+	if _, err = s.commit(ctx, e, m.through); err == nil {
+		delete(s.partly, w)
+	}
 	return err
 }
 
@@ -374,6 +387,7 @@ func (s *Store) compactNode(ctx context.Context, e *edit, p *moving, applied, lo
 				return err
 			}
 			// What comes next is merged with it in the file.
+			s.partly[e.f.week] = true
 			next, err := s.commit(ctx, e, 0)
 			if err != nil {
 				return err
@@ -450,20 +464,26 @@ func (s *Store) mergeHour(ctx context.Context, e *edit, node string, hour int64,
 	return nil
 }
 
-// mergeRollup adds readings to buckets whose readings are not kept any more.
+// mergeRollup adds readings to buckets whose readings are not kept any more. To add them twice
+// would count them twice, and of a file that has a part of what it should a power cut, or an
+// error, has all be done again: so these blocks are written by the commit that says that the
+// file has all, and by no other. Until then they are in RAM, as encoded; what is too much for that
+// does not wait.
 func (s *Store) mergeRollup(ctx context.Context, e *edit, node string, width int, start int64, r *rows) error {
-	id := e.node(node)
+	key := blockKey{e.node(node), width, start}
 	roll := newRoller(width, e.isFloat)
-	// Of several hours of a day the edit may have made a part already.
-	there, err := e.made(id, node, width, start)
-	inFile := false
-	if there == nil && err == nil {
+	var there *block.Block
+	body, again := e.merged[key] // of another of the day's hours, or of what was committed before
+	var err error
+	if again {
+		there, err = block.Decode(body, about(node, width, start), nil)
+	} else {
 		there, err = s.stored(ctx, e.f, node, width, start, nil)
-		inFile = there != nil
 	}
 	if err != nil {
 		return err
 	}
+	inFile := there != nil && !again
 	if there != nil {
 		u, err := block.ReadRollup(there, e.isFloat)
 		if err != nil {
@@ -479,7 +499,8 @@ func (s *Store) mergeRollup(ctx context.Context, e *edit, node string, width int
 		return err
 	}
 	s.tellLeft(node, left)
-	e.put(id, width, start, body)
+	e.waiting += len(body) - len(e.merged[key])
+	e.merged[key] = body
 	if inFile {
 		e.again(node, len(body))
 	}
@@ -491,16 +512,6 @@ func (s *Store) tellLeft(node string, series int) {
 	if series > 0 {
 		s.given.tell(s, "telemetry.crowded", node, "it made readings of more metrics, or of wider ones, than a rollup has room for", map[string]string{"metrics": fmt.Sprint(series)})
 	}
-}
-
-// made returns a block that the edit is to write.
-func (e *edit) made(id int64, node string, width int, start int64) (*block.Block, error) {
-	for i := len(e.blocks) - 1; i >= 0; i-- {
-		if b := e.blocks[i]; b.node == id && b.width == width && b.start == start {
-			return block.Decode(b.body, about(node, width, start), nil)
-		}
-	}
-	return nil, nil
 }
 
 // stored reads a block of a file; nil: there is none, or one that is damaged, which is
@@ -527,8 +538,8 @@ func (s *Store) stored(ctx context.Context, f *weekFile, node string, width int,
 }
 
 // commit writes an edit in one transaction, which holds readers up for no longer than
-// that, and returns an empty one. through is up to which group the file then has all; 0: it
-// has more to come.
+// that, and returns an empty one, but for what only the last may write. through is up to which
+// group the file then has all; 0: it has more to come.
 func (s *Store) commit(ctx context.Context, e *edit, through int64) (*edit, error) {
 	f := e.f
 	f.lock.Lock()
@@ -556,10 +567,14 @@ func (s *Store) commit(ctx context.Context, e *edit, through int64) (*edit, erro
 			delete(f.stale, d)
 		}
 	}
+	next := newEdit(f)
 	if through > 0 {
 		f.journal, f.applied = string(s.name), through
 	}
-	return newEdit(f), nil
+	if !e.writesMerged(through) {
+		next.merged, next.waiting = e.merged, e.waiting
+	}
+	return next, nil
 }
 
 func (e *edit) write(ctx context.Context, tx *sql.Tx, journal []byte, through int64) error {
@@ -574,7 +589,11 @@ func (e *edit) write(ctx context.Context, tx *sql.Tx, journal []byte, through in
 			return err
 		}
 	}
-	if err := e.writeBlocks(ctx, tx); err != nil {
+	blocks := e.blocks
+	if e.writesMerged(through) {
+		blocks = append(blocks, e.mergedBlocks()...)
+	}
+	if err := writeBlocks(ctx, tx, blocks); err != nil {
 		return err
 	}
 	for d, is := range e.stale {
@@ -602,8 +621,23 @@ func (e *edit) write(ctx context.Context, tx *sql.Tx, journal []byte, through in
 	return putMeta(ctx, tx, string(journal), through, e.f.from)
 }
 
-func (e *edit) writeBlocks(ctx context.Context, tx *sql.Tx) error {
-	if len(e.blocks) == 0 {
+// writesMerged tells whether a commit is the one that writes what was merged.
+func (e *edit) writesMerged(through int64) bool { return through > 0 || e.waiting > mostMerged }
+
+// mergedBlocks returns them by node, a day's beside each other.
+func (e *edit) mergedBlocks() []editBlock {
+	list := make([]editBlock, 0, len(e.merged))
+	for k, body := range e.merged {
+		list = append(list, editBlock{k.node, k.width, k.start, body})
+	}
+	slices.SortFunc(list, func(a, b editBlock) int {
+		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.start, b.start), cmp.Compare(a.width, b.width))
+	})
+	return list
+}
+
+func writeBlocks(ctx context.Context, tx *sql.Tx, blocks []editBlock) error {
+	if len(blocks) == 0 {
 		return nil
 	}
 	put, err := tx.PrepareContext(ctx, `INSERT OR REPLACE INTO blocks (node, width, start, body) VALUES (?, ?, ?, ?)`)
@@ -611,7 +645,7 @@ func (e *edit) writeBlocks(ctx context.Context, tx *sql.Tx) error {
 		return err
 	}
 	defer put.Close()
-	for _, b := range e.blocks {
+	for _, b := range blocks {
 		if b.body == nil {
 			_, err = tx.ExecContext(ctx, `DELETE FROM blocks WHERE node = ? AND width = ? AND start = ?`, b.node, b.width, b.start)
 		} else {

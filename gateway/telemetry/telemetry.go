@@ -89,6 +89,7 @@ type Store struct {
 	// Locks are taken in this order.
 	tending   sync.Mutex               // held by the one who compacts, rolls up or thins: guards week files' content, and what follows
 	touched   map[week]bool            // whose days may have to be rolled up
+	partly    map[week]bool            // whose files have a part of what a compaction could not finish
 	stuck     tries                    // to write weeks, while others could be
 	unthinned tries                    // to thin weeks
 	far       map[string]map[week]bool // by node, see farOf; nil: not known
@@ -138,7 +139,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		space:   func() (int64, int64) { return space(c.Dir) },
 		sources: map[string]*source{}, byID: map[int64]*source{}, schemas: map[wire.SchemaID]*schema{},
 		former: map[string][]string{}, present: map[string]string{},
-		touched: map[week]bool{}, stuck: tries{}, unthinned: tries{}, ticks: time.Now, mayRewrite: allowance{rewriteBurst, rewritePerSecond}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
+		touched: map[week]bool{}, partly: map[week]bool{}, stuck: tries{}, unthinned: tries{}, ticks: time.Now, mayRewrite: allowance{rewriteBurst, rewritePerSecond}, spoilt: map[week]error{}, recent: recent{news: make(chan struct{})},
 	}
 	s.fetch = s.readGroup
 	s.retention.Store(&c.Retention)

@@ -19,6 +19,9 @@ import (
 // were made every ten seconds they are hardly, and where that shows at once the file stays as
 // it is. The caller holds s.tending.
 func (s *Store) thin(ctx context.Context, w week, to thinned) (rewritten bool, err error) {
+	if s.partly[w] {
+		return false, nil // the rollups would have that part, and get it once more with all
+	}
 	// Of each day that loses what is fine there have to be rollups.
 	if _, err := s.rollWeek(ctx, w, to.quarter/dayMS); err != nil {
 		return false, err
@@ -151,6 +154,7 @@ func (s *Store) spareWeek(w week) error {
 func (s *Store) unlink(w week) error {
 	err := s.weeks.replace(w, true, store.Remove)
 	delete(s.touched, w)
+	delete(s.partly, w)
 	s.far = nil
 	return err
 }

@@ -98,7 +98,7 @@ type Hello struct {
 	Session []byte `cbor:"6,keyasint,omitempty"`
 	// Life is drawn from the start of the machine, and the same until the next one: a key
 	// that comes with one, with another, and with the first again is on two devices at
-	// once. Empty: not told.
+	// once. Empty: not told, which is another one where some were.
 	Life []byte `cbor:"7,keyasint,omitempty"`
 }
 
