@@ -358,46 +358,6 @@ func TestAStartOnAFullCard(t *testing.T) {
 	}
 }
 
-// A database is damaged, and the card has room for a new one and none for its copy: the copy
-// takes its place all the same, since a new one would cost the network its members.
-func TestDamageOnAFullCard(t *testing.T) {
-	t.Parallel()
-	const large = 6 << 20 // what the copy takes beyond what a new database does
-	dir := smallCard(t, "40m")
-	g := startAlone(t, dir)
-	g.claim(printedCode(t, g.console))
-	g.stop()
-	path := paths.Dir(dir).File(paths.ConfigDB)
-	config, _, err := store.OpenConfig(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(config.PutSetting(t.Context(), "large", make([]byte, large)), config.Copy(t.Context()), config.Close(), os.Truncate(path, 0)); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(filepath.Join(dir, paths.GatewayDir, "reserve")); err != nil {
-		t.Fatal(err)
-	}
-	fill(t, dir)
-	ballast := filepath.Join(dir, "ballast")
-	info, err := os.Stat(ballast)
-	if err == nil {
-		err = os.Truncate(ballast, info.Size()-large/2)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	again := startAlone(t, dir)
-	again.login()
-	eventually(t, "an event of the restored database", func() error {
-		var l apitype.EventList
-		if again.must("GET", "/v1/events?kind=store.config.restored", nil, &l); len(l.Items) != 1 {
-			return fmt.Errorf("there are %+v", l.Items)
-		}
-		return nil
-	})
-}
-
 // The first start of all finds no room: it waits, says so, and begins once there is.
 func TestAFirstStartOnAFullCard(t *testing.T) {
 	t.Parallel()
