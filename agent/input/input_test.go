@@ -388,17 +388,24 @@ func TestTheBoardFileChanges(t *testing.T) {
 	})
 }
 
+// hangs has the driver of the input rain at soc/5 hang, when it is opened again after it
+// has failed.
+func (b *bench) hangs(i *Inputs) {
+	b.t.Helper()
+	b.lines["soc/5"].hang = make(chan struct{})
+	b.breaks("soc/5", errors.New("no such device"))
+	b.breaks("soc/5", nil)
+	i.Retry()
+	synctest.Wait()
+	b.told("input.failed warning error=no such device input=rain")
+}
+
 // A driver that hangs keeps its own line, of which what is to have it then is told; it holds
 // up neither the others nor the end.
 func TestADriverThatHangs(t *testing.T) {
 	b := newBench(t, model.BoardInput{Name: "door", Line: "soc/4"}, model.BoardInput{Name: "rain", Line: "soc/5"})
 	b.run(func(i *Inputs) {
-		b.lines["soc/5"].hang = make(chan struct{})
-		b.breaks("soc/5", errors.New("no such device"))
-		b.breaks("soc/5", nil)
-		i.Retry()
-		synctest.Wait()
-		b.told("input.failed warning error=no such device input=rain")
+		b.hangs(i)
 		for _, gate := range []string{"gate", "float", "meter"} {
 			b.mu.Lock()
 			b.board.Inputs = []model.BoardInput{{Name: gate, Line: "soc/4"}, {Name: gate + "-2", Line: "soc/5"}}
@@ -423,12 +430,7 @@ func TestADriverThatHangs(t *testing.T) {
 func TestADriverThatHangsAtTheEnd(t *testing.T) {
 	b := newBench(t, model.BoardInput{Name: "door", Line: "soc/4"}, model.BoardInput{Name: "rain", Line: "soc/5"})
 	b.run(func(i *Inputs) {
-		b.lines["soc/5"].hang = make(chan struct{})
-		b.breaks("soc/5", errors.New("no such device"))
-		b.breaks("soc/5", nil)
-		i.Retry()
-		synctest.Wait()
-		b.told("input.failed warning error=no such device input=rain")
+		b.hangs(i)
 	})
 	b.told() // it is nobody's input any more when its driver goes on
 }

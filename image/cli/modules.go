@@ -59,7 +59,7 @@ faults mended. Images of boards that are virtual have them anyway.`,
 		if err := steps.Do("modules from outside", func() error {
 			source := ""
 			if virtual {
-				if source, err = prepare.VirtualSource(cmd.Context(), o, tree); err != nil {
+				if source, err = prepare.VirtualSource(cmd.Context(), steps, o, tree); err != nil {
 					return err
 				}
 			} else {

@@ -9,6 +9,7 @@ import (
 	"halo.internal/image/apt"
 	"halo.internal/image/kernel"
 	"halo.internal/image/modules"
+	"halo.internal/image/step"
 )
 
 // virtualModules returns the kernel with the drivers of a virtual machine's buses, and
@@ -37,12 +38,12 @@ func virtualModules(ctx context.Context, c *apt.Client, tree kernel.Tree) (made 
 
 // VirtualSource returns the folder with the sources of those drivers, for whoever
 // builds them alone.
-func VirtualSource(ctx context.Context, opts Options, tree kernel.Tree) (string, error) {
+func VirtualSource(ctx context.Context, steps step.Printer, opts Options, tree kernel.Tree) (string, error) {
 	lock, err := apt.ReadLock(filepath.Join(opts.Root, LockFile))
 	if err != nil {
 		return "", err
 	}
-	c := &apt.Client{Cache: opts.Cache, Arch: architecture, Lock: lock, Warn: func(string) {}}
+	c := &apt.Client{Cache: opts.Cache, Arch: architecture, Lock: lock, Warn: func(w string) { steps.Note("\nwarning: %s", w) }}
 	dir, _, err := modules.Source(ctx, c, tree.Release, modules.Virtual())
 	return dir, errors.Join(err, lock.Save())
 }
