@@ -157,7 +157,9 @@ func (c *Client) deb(sha256 string) string { return filepath.Join(c.Cache, "deb"
 // apt runs apt-get or apt-cache on private state. Third-party sources of the
 // host stay in effect; those without packages for Arch add nothing.
 func (c *Client) apt(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
-	state := filepath.Join(c.Cache, "apt")
+	// Of its own for each set of sources: apt forgets the lists of those that it is not told
+	// of, and another client of this cache may have fetched them.
+	state := filepath.Join(c.Cache, "apt", strings.Join(append([]string{c.Arch}, c.Components...), "+"))
 	for _, d := range []string{"lists/partial", "archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(state, d), 0o755); err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -170,6 +171,48 @@ func TestSecondFetchAsksNobody(t *testing.T) {
 	path, _, err := c.Fetch(context.Background(), "kernel", "linux-image-6.12.", kernels)
 	if err != nil || sum(path) != p.SHA256 {
 		t.Errorf("after damage: got %s, %v", sum(path), err)
+	}
+}
+
+// TestListsOfOthers stay: whoever asks for other components, or for another architecture, by
+// the same cache has apt drop no list that somebody else goes on to use.
+func TestListsOfOthers(t *testing.T) {
+	const name = "firmware-of-radios"
+	p := pkg(name, "1")
+	a := newArchive(t, p)
+	// An update leaves the lists of what it was asked for, and no others.
+	a.file(t, "apt-get", `#!/bin/sh
+for o; do last=$o; case "$o" in -oDir::State::Lists=*) lists="${o#*=}";; -oAPT::Architecture=*) arch="${o#*=}";; -oDir::Etc::sourceparts=*) parts="${o#*=}";; esac; done
+case " $* " in
+*" update "*) rm -f "$lists"/*_*; if grep -q non-free "$parts"/*; then touch "$lists/${arch}_non-free"; fi;;
+*" download "*) printf '%s %s' "${last%%=*}" "${last#*=}" > x.deb;; esac
+`, 0o755)
+	a.file(t, "apt-cache", `#!/bin/sh
+for o; do case "$o" in -oDir::State::Lists=*) lists="${o#*=}";; esac; done
+if [ -e "$lists/arm64_non-free" ]; then case " $* " in *" pkgnames "*) echo firmware-of-radios;; *) cat "$(dirname "$0")/show";; esac; fi
+`, 0o755)
+	etc := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(etc, "parts"), 0o755), os.WriteFile(filepath.Join(etc, "parts/debian.sources"), []byte("Types: deb\nComponents: main\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	a.file(t, "apt-config", "#!/bin/sh\necho \"LIST='"+etc+"/sources.list'\"\necho \"PARTS='"+etc+"/parts/'\"\n", 0o755)
+	c, _ := client(t, nil)
+	c.Components = []string{"non-free-firmware"}
+	fetch := func(c *Client, key string) error {
+		_, _, err := c.Fetch(t.Context(), key, name, regexp.MustCompile(name))
+		return err
+	}
+	if err := fetch(c, "before"); err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range []*Client{{Arch: "arm64"}, {Arch: "amd64", Components: c.Components}} {
+		other.Cache, other.Lock = c.Cache, c.Lock
+		if err := fetch(other, "theirs"); err == nil || !strings.Contains(err.Error(), "none is served") {
+			t.Errorf("%+v: %v", other, err)
+		}
+	}
+	if err := fetch(c, "after"); err != nil {
+		t.Error(err)
 	}
 }
 

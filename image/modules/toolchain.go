@@ -76,8 +76,7 @@ func fetch(ctx context.Context, cache, release string, known []apt.Package) (*to
 	}
 	warn := func(string) {} // what was taken instead is in the record beside the modules
 	board := &apt.Client{Cache: cache, Arch: target, Lock: lock, Warn: warn}
-	// Programs are the host's: another architecture has other lists.
-	host := &apt.Client{Cache: filepath.Join(cache, "host"), Arch: strings.TrimSpace(string(arch)), Lock: lock, Warn: warn}
+	host := &apt.Client{Cache: cache, Arch: strings.TrimSpace(string(arch)), Lock: lock, Warn: warn}
 	t := &toolchain{release: release}
 	var debs []string
 	one := func(c *apt.Client, name string) error {
