@@ -35,6 +35,7 @@ type portPast struct {
 // proved to be, the one that changed last at the end.
 type portPasts struct {
 	changed chan struct{}
+	loaded  []byte // what the card had at the start
 
 	mu   sync.Mutex // guards what follows
 	list []portPast
@@ -132,18 +133,20 @@ func (m *core) loadPortPasts() *portPasts {
 			m.Log.Warn("what ports were before is damaged: they are found out about anew", "err", err)
 		}
 	}
+	p.loaded = p.marshal()
 	return p
 }
 
 // keepPortPasts has the card follow what ports prove to be, until ctx ends.
 func (m *core) keepPortPasts(ctx context.Context) error {
-	written, told := m.ports.marshal(), false
+	written, told := m.ports.loaded, false
 	for {
 		select {
 		case <-ctx.Done():
 		case <-m.ports.changed:
 			pause(ctx, portPastsSoon)
 		}
+		last := ctx.Err() != nil // asked before the list is read: what changes during the write is written too
 		if b := m.ports.marshal(); string(b) != string(written) {
 			kept, err := m.store.Put(paths.PortPasts, paths.VaultPortPasts, b)
 			if err != nil && !told {
@@ -156,7 +159,7 @@ func (m *core) keepPortPasts(ctx context.Context) error {
 			}
 			pause(ctx, portPastsGap)
 		}
-		if ctx.Err() != nil {
+		if last {
 			return nil
 		}
 	}

@@ -68,6 +68,40 @@ func FuzzPortPasts(f *testing.F) {
 	})
 }
 
+// changingVault tells of the write that is under way.
+type changingVault struct {
+	ramVault
+	during func()
+}
+
+func (v *changingVault) Put(name string, b []byte) error {
+	v.during()
+	return v.ramVault.Put(name, b)
+}
+
+// A port that changes in the middle of a write, and then the stop: the change is written.
+func TestThePortPastOfAStopIsKept(t *testing.T) {
+	s := newSite(t, 0, 0)
+	v := &changingVault{ramVault: ramVault{m: map[string][]byte{}}}
+	s.vault = v
+	synctest.Test(t, func(t *testing.T) {
+		m := s.core()
+		m.ports = m.loadPortPasts()
+		ctx, cancel := context.WithCancel(t.Context())
+		v.during = func() {
+			m.ports.Remember(portMAC(1), port.Past{Mesh: true})
+			cancel()
+		}
+		m.ports.Remember(portMAC(1), port.Past{Uplink: true})
+		if err := m.keepPortPasts(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	if got, want := s.core().loadPortPasts().Past(portMAC(1)), (port.Past{Mesh: true}); got != want {
+		t.Errorf("after a start: got %+v, want %+v", got, want)
+	}
+}
+
 // What ports were outlives a power cut and the loss of either copy, and is written seldom.
 func TestPortPastsAreKept(t *testing.T) {
 	s := newSite(t, 0, 0)
