@@ -82,9 +82,15 @@ func (b *battery) runsEmpty(t *testing.T, l *lab) {
 	b.emptied = time.Now()
 }
 
-// endsItsNode waits until the node has switched itself off. The gateway has heard of it,
-// and the data partition was unmounted. With a battery that is charged it is what it was.
+// endsItsNode switches the first node off by its power button, and waits until the second
+// one has switched itself off. The gateway has heard of it, and the data partition was
+// unmounted. With a battery that is charged it is back as the other one is.
 func (b *battery) endsItsNode(t *testing.T, l *lab) {
+	pressed := l.nodes[0]
+	arrived := l.switchOff(t, pressed)
+	if err := l.net.PowerOn(pressed); err != nil {
+		t.Fatal(err)
+	}
 	l.eventually(t, b.m.Name()+" switches itself off", func() error {
 		s := b.m.Status()
 		return expect(s.State == machine.Off, "it off, got %+v", s)
@@ -109,6 +115,7 @@ func (b *battery) endsItsNode(t *testing.T, l *lab) {
 	if err := l.net.PowerOn(b.m); err != nil {
 		t.Fatal(err)
 	}
-	l.recovered(t, b.before, b.m)
+	l.recovered(t, b.before, pressed, b.m)
 	l.powered(t, b.m, model.PowerExternal)
+	arrived()
 }

@@ -20,11 +20,10 @@ func TestNetwork(t *testing.T) {
 	parts := []part{
 		{name: "three nodes with roles, addresses and versions", run: threeNodes},
 		{name: "telemetry changes", run: telemetryChanges},
+		{name: "the overlay shakes hands", run: handshakes},
 		{name: "a battery runs empty", run: b.runsEmpty},
 		{name: "a chip, a door, a relay and a display", run: devices},
-		{name: "its node switches itself off in order, and comes back", run: b.endsItsNode},
-		{name: "the overlay shakes hands", run: handshakes},
-		{name: "a node is switched off in order", run: func(t *testing.T, l *lab) { l.shutdown(t, l.nodes[0]) }},
+		{name: "nodes are switched off in order, by hand and by an empty battery", run: b.endsItsNode},
 		{name: "power cuts", run: powerCuts},
 		{name: "a soak", run: soak(t)},
 		{name: "damaged slots and a damaged bundle", run: damagedCards},

@@ -80,11 +80,22 @@ func (l *lab) partition(t *testing.T, alone *network.Machine) {
 	}
 }
 
-// shutdown switches a node off by its power button while it holds batches that
-// it could not send, some in RAM alone: they must be on its card then, and
-// arrive once it is back.
+// shutdown switches a node off by its power button, and on again.
 func (l *lab) shutdown(t *testing.T, m *network.Machine) {
 	before := l.before(t)
+	arrived := l.switchOff(t, m)
+	if err := l.net.PowerOn(m); err != nil {
+		t.Fatal(err)
+	}
+	l.recovered(t, before, m)
+	arrived()
+}
+
+// switchOff switches a node off by its power button while it holds batches that
+// it could not send, some in RAM alone: they must be on its card then. arrived returns
+// once they are at the gateway, for which the node has to be back.
+func (l *lab) switchOff(t *testing.T, m *network.Machine) (arrived func()) {
+	t.Helper()
 	if err := l.net.Partition([]string{m.Name()}); err != nil {
 		t.Fatal(err)
 	}
@@ -114,19 +125,16 @@ func (l *lab) shutdown(t *testing.T, m *network.Machine) {
 	if err := m.Unmounted(t.Context()); err != nil {
 		t.Errorf("the card of %s: %v", m.Name(), err)
 	}
-	l.net.Heal()
-	if err := l.net.PowerOn(m); err != nil {
-		t.Fatal(err)
+	return func() {
+		l.eventually(t, "what the node held at its end has arrived", func() error {
+			now, err := l.world.Stored(t.Context())
+			if err != nil {
+				return err
+			}
+			got := now[m.Name()][boot]
+			return expect(got.Last >= held.Batches && got.Count == got.Last, "batches of boot %d up to %d at least, got %+v", boot, held.Batches, got)
+		})
 	}
-	l.recovered(t, before, m)
-	l.eventually(t, "what the node held at its end has arrived", func() error {
-		now, err := l.world.Stored(t.Context())
-		if err != nil {
-			return err
-		}
-		got := now[m.Name()][boot]
-		return expect(got.Last >= held.Batches && got.Count == got.Last, "batches of boot %d up to %d at least, got %+v", boot, held.Batches, got)
-	})
 }
 
 // powerCuts takes the power from machines at random instants: while they run, and
