@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strings"
 
+	"halo.internal/image/flock"
 	"halo.internal/image/tool"
 )
 
@@ -156,10 +157,16 @@ func (c *Client) deb(sha256 string) string { return filepath.Join(c.Cache, "deb"
 
 // apt runs apt-get or apt-cache on private state. Third-party sources of the
 // host stay in effect; those without packages for Arch add nothing.
-func (c *Client) apt(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
+func (c *Client) apt(ctx context.Context, dir, name string, args ...string) (out []byte, err error) {
 	// Of its own for each set of sources: apt forgets the lists of those that it is not told
 	// of, and another client of this cache may have fetched them.
 	state := filepath.Join(c.Cache, "apt", strings.Join(append([]string{c.Arch}, c.Components...), "+"))
+	// While lists are fetched there are none to read: builds with one cache take turns.
+	release, err := flock.Wait(state)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
 	for _, d := range []string{"lists/partial", "archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(state, d), 0o755); err != nil {
 			return nil, err

@@ -12,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // archive stands in for apt: two programs that know some packages, whose
@@ -212,6 +215,44 @@ if [ -e "$lists/arm64_non-free" ]; then case " $* " in *" pkgnames "*) echo firm
 		}
 	}
 	if err := fetch(c, "after"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Two builds with one cache: while one fetches lists, there are none for the other.
+func TestBuildsAtOnce(t *testing.T) {
+	const name = "linux-image-6.12.9-arm64"
+	a := newArchive(t, pkg(name, "1"))
+	a.file(t, "apt-get", `#!/bin/sh
+for o; do last=$o; case "$o" in -oDir::State::Lists=*) lists="${o#*=}";; esac; done
+case " $* " in
+*" update "*) rm -f "$lists/packages"; touch "$(dirname "$0")/updating"; sleep 1; touch "$lists/packages";;
+*" download "*) printf '%s %s' "${last%%=*}" "${last#*=}" > x.deb;; esac
+`, 0o755)
+	a.file(t, "apt-cache", `#!/bin/sh
+for o; do case "$o" in -oDir::State::Lists=*) lists="${o#*=}";; esac; done
+if [ -e "$lists/packages" ]; then case " $* " in *" pkgnames "*) cat "$(dirname "$0")/names";; *) cat "$(dirname "$0")/show";; esac; fi
+`, 0o755)
+	one, _ := client(t, nil)
+	other, _ := client(t, nil)
+	other.Cache = one.Cache
+	fetch := func(c *Client) error {
+		_, _, err := c.Fetch(t.Context(), "kernel", name, kernels)
+		return err
+	}
+	updating := filepath.Join(a.dir, "updating")
+	if err := errors.Join(one.update(t.Context()), os.Remove(updating)); err != nil {
+		t.Fatal(err)
+	}
+	var builds errgroup.Group
+	builds.Go(func() error { return fetch(other) })
+	for {
+		if _, err := os.Stat(updating); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := errors.Join(fetch(one), builds.Wait()); err != nil {
 		t.Error(err)
 	}
 }

@@ -189,11 +189,16 @@ need. Tests add their own program (lab/testvm).`,
 	}
 	options := buildOptions(cmd)
 	cmd.Flags().StringVar(&out, "out", "out", "folder that holds built images")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		o, err := options()
 		if err != nil {
 			return err
 		}
+		release, err := prepare.Exclusive(o.Root)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, release()) }()
 		return prepare.TestVM(cmd.Context(), step.NewPrinter(cmd.ErrOrStderr()), o, out)
 	}
 	return cmd

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -44,11 +45,16 @@ faults mended. Images of boards that are virtual have them anyway.`,
 	if err := cmd.MarkFlagRequired("out"); err != nil {
 		panic("halo-image: " + err.Error()) // the flag is defined above
 	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		o, err := options()
 		if err != nil {
 			return err
 		}
+		release, err := prepare.Exclusive(o.Root)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, release()) }()
 		o.Modules = "" // these are to be
 		var r modules.Record
 		steps := step.NewPrinter(cmd.ErrOrStderr())

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"halo.internal/image/apt"
+	"halo.internal/image/flock"
 	"halo.internal/image/kernel"
 	"halo.internal/image/modules"
 	"halo.internal/image/step"
@@ -20,7 +21,7 @@ func virtualModules(ctx context.Context, c *apt.Client, tree kernel.Tree) (made 
 		return made, p, err
 	}
 	// Images and the test machine may be built at the same time.
-	release, err := exclusive(filepath.Dir(dir))
+	release, err := flock.Wait(filepath.Dir(dir))
 	if err != nil {
 		return made, p, err
 	}
