@@ -220,7 +220,11 @@ func rogueDHCP(ctx context.Context, w *World, r *Result) error {
 	}
 	mu.Lock()
 	r.note("the rogues were asked for an address %d times", asked)
+	err = expect(asked > 0, "the rogues to hear a question, and to answer it: got none")
 	mu.Unlock()
+	if err != nil {
+		return err
+	}
 	if err := expect(paths.ClientsNet.Contains(lease.Address) && lease.Server == lease.Router, "an address of the node's, got %+v", lease); err != nil {
 		return err
 	}

@@ -41,6 +41,9 @@ func heard(t *testing.T, l *lab) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if n := len(l.nodes) + 1; len(s.Links) < n*(n-1) {
+		t.Errorf("got %d directions among %d radios, want all: %+v", len(s.Links), n, s.Links)
+	}
 	for _, link := range s.Links {
 		if link.Heard == 0 {
 			t.Errorf("from %s to %s: %+v, want frames that were heard", link.From, link.To, link)

@@ -113,6 +113,11 @@ func (m Mesh) ELPInterval() time.Duration {
 	return 0
 }
 
+// minHaLowBeacons is the shortest interval of beacons on HaLow, in time units: a second.
+// At a tenth of it, ten members' beacons alone would take two thirds of a channel of
+// 1 MHz (`make bench-mesh`: 6.8 % at 1000).
+const minHaLowBeacons = 977
+
 // check calls bad for each value that is wrong.
 func (m Mesh) check(bad func(key, expected string, got any)) {
 	if len(m.SSID) < 1 || len(m.SSID) > 32 {
@@ -143,8 +148,11 @@ func (m Mesh) check(bad func(key, expected string, got any)) {
 		bad("mesh.sae", "hash-to-element or hunting-and-pecking", m.SAE)
 	}
 	// Below, beacons alone would fill the air; above, the kernel refuses.
-	if m.BeaconInterval < 20 || m.BeaconInterval > 10000 {
+	switch {
+	case m.BeaconInterval < 20 || m.BeaconInterval > 10000:
 		bad("mesh.beacon_interval", "20 to 10000 time units", m.BeaconInterval)
+	case m.HaLowChannel != 0 && m.BeaconInterval < minHaLowBeacons:
+		bad("mesh.beacon_interval", fmt.Sprintf("%d (a second) to 10000 time units with a halow_channel", minHaLowBeacons), m.BeaconInterval)
 	}
 	// Which of them the country has, the law's table knows, not this package.
 	if m.HaLowChannel < 0 || m.HaLowChannel > 255 {
