@@ -30,7 +30,7 @@ func clone(t testing.TB, name string) string {
 	return dir
 }
 
-// image builds a gateway for the Pi 4, which has every part, in a clone.
+// image builds a gateway for the Pi 3B, which QEMU has, in a clone.
 func image(t testing.TB, dir string) string {
 	t.Helper()
 	cache := os.Getenv("HALO_CACHE")
@@ -42,12 +42,12 @@ func image(t testing.TB, dir string) string {
 	}
 	_, err := tool.Command{
 		Name: "go", Dir: dir, Env: []string{"HALO_CACHE=" + cache},
-		Args: []string{"run", "./cmd/halo-image", "image", "--board", "rpi4b", "--role", "gateway", "--out", "out"},
+		Args: []string{"run", "./cmd/halo-image", "image", "--board", "rpi3b", "--role", "gateway", "--out", "out"},
 	}.Run(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return filepath.Join(dir, "out", "halo-gateway-rpi4b.img")
+	return filepath.Join(dir, "out", "halo-gateway-rpi3b.img")
 }
 
 func digest(t *testing.T, path string) string {
@@ -81,6 +81,7 @@ func TestSameCommitSameImage(t *testing.T) {
 	}
 	checkCard(t, first)
 	checkRoot(t, first)
+	startsAPi(t, first)
 }
 
 // checkCard checks what the firmware and halo-init will read.
@@ -113,7 +114,7 @@ func checkCard(t *testing.T, path string) {
 		if sum := sha256.Sum256(modules); hex.EncodeToString(sum[:]) != ref.ModulesSHA256 {
 			t.Errorf("slot %c: the modules image does not have the hash of its manifest", slot)
 		}
-		for _, name := range []string{layout.Kernel, layout.Initrd, layout.Cmdline, "bcm2711-rpi-4-b.dtb"} {
+		for _, name := range []string{layout.Kernel, layout.Initrd, layout.Cmdline, "bcm2837-rpi-3-b.dtb"} {
 			if _, err := boot.Read(ctx, dir+name); err != nil {
 				t.Errorf("slot %c: %v", slot, err)
 			}
@@ -122,7 +123,8 @@ func checkCard(t *testing.T, path string) {
 	for name, want := range map[string]string{
 		layout.SlotTXT:     "os_prefix=slot-a/",
 		layout.ConfigTXT:   "include slot.txt",
-		"start4.elf":       "",
+		"bootcode.bin":     "",
+		"start.elf":        "",
 		"LICENSE.broadcom": "Broadcom",
 	} {
 		if b, err := boot.Read(ctx, name); err != nil || !bytes.Contains(b, []byte(want)) {

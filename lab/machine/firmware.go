@@ -17,12 +17,14 @@ const (
 	kernel  = "vmlinuz"
 	initrd  = "initrd.bin"
 	cmdline = "cmdline.txt"
+	piTree  = "bcm2837-rpi-3-b.dtb"
 )
 
 type bootFiles struct {
 	slot           string // a, b, or flat
 	kernel, initrd string // paths
 	cmdline        string
+	tree           string // path of the device tree; "": QEMU makes it
 }
 
 // firmware does what the board's own does: it finds the prefix in slot.txt and
@@ -45,7 +47,12 @@ func (m *Machine) firmware(ctx context.Context) (b bootFiles, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return b, err
 	}
-	for _, name := range []string{kernel, initrd} {
+	names := []string{kernel, initrd}
+	if m.cfg.Pi {
+		names = append(names, piTree)
+		b.tree = filepath.Join(dir, piTree)
+	}
+	for _, name := range names {
 		if err := boot.CopyOut(ctx, path.Join(prefix, name), dir); err != nil {
 			return b, err
 		}

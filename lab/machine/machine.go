@@ -55,7 +55,11 @@ type Config struct {
 	Disk     *disk.Disk
 	MemoryMB int
 	CPUs     int // 0 is 1
-	NICs     []NIC
+	// Pi: the machine is a Raspberry Pi 3B, as far as QEMU has one: four cores, an SD card,
+	// the device tree that is on the card, and its second serial port. It has 1024 MB,
+	// whatever MemoryMB and CPUs say, no bus for NICs, Air and Parts, and no clock.
+	Pi   bool
+	NICs []NIC
 	// Air takes the other end of the virtio port by which the machine's simulated
 	// radios speak, at each start; nil: it has no such port.
 	Air func(net.Conn) error

@@ -163,21 +163,29 @@ func (m *Machine) arguments(b bootFiles, w *wires) ([]string, error) {
 	case clock:
 		rtc = "base=utc"
 	}
+	args := []string{
+		"-name", m.cfg.Name, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-rtc", rtc,
+		"-kernel", b.kernel, "-initrd", b.initrd,
+		"-chardev", fmt.Sprintf("socket,id=console,fd=%d,logfile=%s", consoleFD, comma(m.Console())),
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", qmpFD), "-mon", "chardev=qmp,mode=control",
+		"-action", "watchdog=reset",
+	}
+	if m.cfg.Pi {
+		return append(args, pi(b, diskFD)...), nil
+	}
 	processor, parameters := Accelerator()
 	if m.cfg.Camera {
 		parameters += " vivid.n_devs=1 vivid.node_types=0x1" // one that captures, and nothing else
 	}
 	memory, reserved := m.memory()
-	args := []string{
-		"-name", m.cfg.Name, "-M", "virt", "-smp", strconv.Itoa(max(1, m.cfg.CPUs)),
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-rtc", rtc,
-		"-kernel", b.kernel, "-initrd", b.initrd, "-append", strings.TrimSpace(b.cmdline + " " + reserved + " " + parameters),
-		"-chardev", fmt.Sprintf("socket,id=console,fd=%d,logfile=%s", consoleFD, comma(m.Console())), "-serial", "chardev:console",
-		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", qmpFD), "-mon", "chardev=qmp,mode=control",
+	args = append(args,
+		"-M", "virt", "-smp", strconv.Itoa(max(1, m.cfg.CPUs)),
+		"-append", strings.TrimSpace(b.cmdline+" "+reserved+" "+parameters),
+		"-serial", "chardev:console",
 		"-blockdev", fmt.Sprintf("driver=nbd,node-name=card,server.type=fd,server.str=%d", diskFD),
 		"-device", "virtio-blk-pci,drive=card,romfile=",
-		"-device", "virtio-rng-pci,romfile=", "-device", "i6300esb", "-action", "watchdog=reset",
-	}
+		"-device", "virtio-rng-pci,romfile=", "-device", "i6300esb",
+	)
 	args = append(args, memory...)
 	args = append(args, processor...)
 	w.cables = make([]net.Conn, len(m.cfg.NICs))
@@ -230,6 +238,16 @@ func (p Part) Arguments(n, fd int) []string {
 		args = append(args, "-device", p.Bus)
 	}
 	return append(args, "-device", device)
+}
+
+// pi are QEMU's options for a Raspberry Pi 3B. Its watchdog is left alone, for QEMU (7.2,
+// hw/misc/bcm2835_powermgt.c) resets the machine as soon as one starts it.
+func pi(b bootFiles, diskFD int) []string {
+	return []string{
+		"-M", "raspi3b", "-m", "1024", "-smp", "4", "-accel", "tcg", "-dtb", b.tree, "-append", b.cmdline + " maxcpus=1 module_blacklist=bcm2835_wdt",
+		"-serial", "null", "-serial", "chardev:console", // the first one is Bluetooth's
+		"-drive", fmt.Sprintf("if=sd,format=raw,file.driver=nbd,file.server.type=fd,file.server.str=%d", diskFD),
+	}
 }
 
 // comma doubles commas, which separate QEMU's options.
