@@ -239,10 +239,20 @@ func (m *core) Scan(ctx context.Context, q model.ScanRequest) (model.RadioScan, 
 }
 
 // Channels lists the channels of all radios.
-func (m *core) Channels() ([]model.RadioChannels, error) { return m.under.Channels() }
+func (m *core) Channels() ([]model.RadioChannels, error) {
+	if err := m.answers(); err != nil {
+		return nil, err
+	}
+	return m.under.Channels()
+}
 
 // Legal tells what the law lets the radios do.
-func (m *core) Legal() ([]model.Legality, error) { return m.under.Legal() }
+func (m *core) Legal() ([]model.Legality, error) {
+	if err := m.answers(); err != nil {
+		return nil, err
+	}
+	return m.under.Legal()
+}
 
 // Capture writes a pcap of what a radio hears and sends.
 func (m *core) Capture(ctx context.Context, q model.CaptureRequest, w io.Writer) error {

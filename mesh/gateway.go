@@ -27,6 +27,7 @@ type gateway struct {
 	*core
 	voice      *announce.GatewaySide
 	overlayNow chan struct{}
+	saveNow    chan struct{} // what was collected is due for the card
 	placeNow   chan struct{} // its addresses on the mesh have to come or go
 	profiles   *gatewayProfile
 	asideKept  bool // the card has it that this gateway has stood down: keepPlace's own
@@ -50,7 +51,7 @@ type gateway struct {
 }
 
 func newGateway(c *core) *gateway {
-	g := &gateway{core: c, overlayNow: make(chan struct{}, 1), placeNow: make(chan struct{}, 1), applied: make(chan struct{})}
+	g := &gateway{core: c, overlayNow: make(chan struct{}, 1), saveNow: make(chan struct{}, 1), placeNow: make(chan struct{}, 1), applied: make(chan struct{})}
 	g.known = c.loadRegistry()
 	k := c.loadProfile()
 	g.known.out = k.Out
@@ -75,6 +76,7 @@ func (g *gateway) run(ctx context.Context) error {
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return g.voice.Run(ctx) })
 	eg.Go(func() error { return g.keepOverlay(ctx) })
+	eg.Go(func() error { return g.saveLives(ctx) })
 	eg.Go(func() error { return g.serveList(ctx) })
 	eg.Go(func() error { return g.profiles.run(ctx) })
 	eg.Go(func() error { return g.keepPlace(ctx) })
@@ -308,16 +310,22 @@ func (g *gateway) ShowClaimCode(code string) error {
 // used it is worth nothing to its owner. The notice goes first, whatever becomes
 // of the bundle: it is on another file system, and a full /perm is no reason to
 // leave the code where people read it. gateway-api asks again after an error.
+//
+// g.mu is not held while the card is written: what is announced, answered and let in
+// does not wait for that.
 func (g *gateway) EraseClaimCode() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	err := g.notice().Erase()
-	if g.bundle.Gateway.ClaimCode == "" || g.codeErased {
+	g.mu.Lock()
+	erased := g.codeErased
+	g.mu.Unlock()
+	if g.bundle.Gateway.ClaimCode == "" || erased {
 		return err
 	}
 	b := g.bundle
 	b.Gateway.ClaimCode = ""
 	_, keepErr := provision.Keep(g.store, b)
+	g.mu.Lock()
 	g.codeErased = keepErr == nil
+	g.mu.Unlock()
 	return errors.Join(err, keepErr)
 }

@@ -59,3 +59,33 @@ func TestClaimNoticeGoesThoughTheBundleCannotBeKept(t *testing.T) {
 		t.Errorf("an erased code was erased again, which wears the card: %v", err)
 	}
 }
+
+// heldBoot is a boot partition that is slow to become writable: meanwhile is called.
+type heldBoot struct{ meanwhile func() }
+
+func (b heldBoot) Writable(f func() error) error {
+	b.meanwhile()
+	return f()
+}
+
+// TestNobodyWaitsForTheBootPartition while the claim code is erased from it.
+func TestNobodyWaitsForTheBootPartition(t *testing.T) {
+	root := t.TempDir()
+	g := &gateway{core: &core{Config: Config{Root: root}}}
+	g.bundle = provision.Found(identity.New())
+	g.store = state.New(paths.Dir(filepath.Join(root, "perm")), nil)
+	notice, looked := g.path(paths.ClaimNotice), false
+	g.Boot = heldBoot{func() {
+		if looked = true; !g.mu.TryLock() {
+			t.Error("what is announced, answered and let in waits for it")
+			return
+		}
+		g.mu.Unlock()
+	}}
+	if err := errors.Join(os.Mkdir(filepath.Dir(notice), 0o755), os.WriteFile(notice, []byte("a code"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.EraseClaimCode(); err != nil || !looked || !g.codeErased {
+		t.Errorf("got %v, boot partition written: %v, erased: %v", err, looked, g.codeErased)
+	}
+}

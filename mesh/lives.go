@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"time"
@@ -113,6 +114,24 @@ func (l *lives) tells(node string, now time.Time) bool {
 	}
 	l.restarts[node] = now
 	return true
+}
+
+// saveLives writes what was collected when it is due, until ctx ends. It has a turn of its
+// own: a card that stalls must not have the overlay keep who is gone.
+func (g *gateway) saveLives(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.saveNow:
+		}
+		g.mu.Lock()
+		save := g.lives.save(time.Now()) // what was written meanwhile took it along
+		g.mu.Unlock()
+		if save {
+			g.saveRegistry()
+		}
+	}
 }
 
 // keepLives writes what the card has not heard of yet: the process ends.

@@ -80,8 +80,8 @@ func (r *registry) listed() []peerlist.Peer {
 	return out
 }
 
-// renewList signs another list when it is time, and has the card hear of what was
-// collected.
+// renewList signs another list when it is time, and has saveLives write what was collected
+// when that is due.
 func (g *gateway) renewList() {
 	wall, _ := g.clock.Now()
 	now := time.Now()
@@ -96,7 +96,7 @@ func (g *gateway) renewList() {
 	save := g.lives.save(now)
 	g.mu.Unlock()
 	if save {
-		g.saveRegistry()
+		wake(g.saveNow)
 	}
 }
 

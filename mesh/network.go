@@ -30,6 +30,9 @@ const maxEntries = 4096
 
 // Interfaces are the device's network interfaces with what their drivers count.
 func (m *core) Interfaces() ([]model.InterfaceDetail, error) {
+	if err := m.answers(); err != nil {
+		return nil, err
+	}
 	var ports []model.Port
 	if m.under != nil {
 		ports = m.under.Ports()
@@ -93,6 +96,9 @@ var neighbourStates = map[int]string{
 
 // NeighbourTable is whose hardware addresses the kernel knows.
 func (m *core) NeighbourTable() ([]model.NeighbourEntry, error) {
+	if err := m.answers(); err != nil {
+		return nil, err
+	}
 	list, err := netlink.NeighList(0, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("neighbours: %w", err)
@@ -218,6 +224,9 @@ const maxAddresses = 16 // of a client, which chooses them as it likes
 // clients tells who is behind the device; members are all that are known, and others
 // says that guests behind them are to be told of, too.
 func (m *core) clients(members []identity.PublicKey, others bool) ([]model.Client, error) {
+	if err := m.answers(); err != nil {
+		return nil, err
+	}
 	leases, err := m.Leases()
 	if err != nil {
 		return nil, err
@@ -269,6 +278,9 @@ func (m *core) batman(table string, members []identity.PublicKey) (model.BatmanT
 	known := []string{model.BatmanConfigTable, model.BatmanInterfaces, model.BatmanOriginators, model.BatmanNeighbours, model.BatmanLocal, model.BatmanGlobal, model.BatmanGateways}
 	if !slices.Contains(known, table) {
 		return out, fmt.Errorf("%w: table: expected one of %s, got %.40q", api.ErrNone, strings.Join(known, ", "), table)
+	}
+	if err := m.answers(); err != nil {
+		return out, err
 	}
 	if table == model.BatmanNeighbours {
 		var err error

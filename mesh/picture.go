@@ -12,6 +12,7 @@ import (
 
 	"halo.internal/health"
 	"halo.internal/local"
+	"halo.internal/mesh/api"
 	"halo.internal/model"
 )
 
@@ -153,6 +154,15 @@ func (m *core) watchKernel(ctx context.Context) error {
 		}
 	})
 	return g.Wait()
+}
+
+// answers returns an error while the kernel is known not to answer: whoever asked it would
+// wait for as long as it hangs, in a thread of the system's for each.
+func (m *core) answers() error {
+	if silent := time.Duration(m.silent.Load()); silent >= kernelHangs {
+		return fmt.Errorf("%w: the kernel has not answered for %s what it is asked of interfaces, radios and routes: ask again when it does, or restart the device", api.ErrBusy, silent.Round(time.Second))
+	}
+	return nil
 }
 
 // judgeKernel tells of a kernel that has not answered for so long.

@@ -2,12 +2,15 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"halo.internal/local"
+	"halo.internal/mesh/api"
+	"halo.internal/model"
 )
 
 // TestAPictureIsThereWhileTheKernelHangs: whoever asks gets what was seen after he had
@@ -93,4 +96,30 @@ func TestAPictureIsThereWhileTheKernelHangs(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestNobodyIsSentAfterAKernelThatHangs: what would be asked of it is refused, and not even
+// the underlay, of which there is none here, hears of it.
+func TestNobodyIsSentAfterAKernelThatHangs(t *testing.T) {
+	m := &core{}
+	for name, ask := range map[string]func() error{
+		"interfaces": func() error { _, err := m.Interfaces(); return err },
+		"neighbours": func() error { _, err := m.NeighbourTable(); return err },
+		"clients":    func() error { _, err := m.clients(nil, false); return err },
+		"batman":     func() error { _, err := m.batman(model.BatmanOriginators, nil); return err },
+		"topology":   func() error { _, err := m.topology(nil); return err },
+		"channels":   func() error { _, err := m.Channels(); return err },
+		"legal":      func() error { _, err := m.Legal(); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m.silent.Store(int64(kernelHangs))
+			if err := ask(); !errors.Is(err, api.ErrBusy) {
+				t.Errorf("got %v, want it to be refused", err)
+			}
+		})
+	}
+	m.silent.Store(int64(kernelHangs - 1))
+	if err := m.answers(); err != nil {
+		t.Errorf("a kernel that is slow: %v", err)
+	}
 }

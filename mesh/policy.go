@@ -37,6 +37,7 @@ type policies struct {
 	kept  model.FirewallPolicy
 	trial *model.FirewallPolicy
 	until time.Time
+	vain  int // how often the one before did not come back since until
 }
 
 // put has a policy in force: for that long, or for good. It may be the one on trial,
@@ -55,8 +56,7 @@ func (p *policies) put(o model.FirewallOrder) error {
 		return err
 	}
 	if o.TrialS != 0 {
-		trial := o.Policy.Clone()
-		p.trial, p.until = &trial, time.Now().Add(time.Duration(o.TrialS)*time.Second)
+		p.try(o.Policy, time.Duration(o.TrialS)*time.Second)
 		p.tell(eventPolicyTrial, fmt.Sprintf("another firewall policy is on trial for %d s", o.TrialS), false)
 		return nil
 	}
@@ -65,11 +65,22 @@ func (p *policies) put(o model.FirewallOrder) error {
 		return nil
 	}
 	if err := p.keep(o.Policy); err != nil {
-		return errors.Join(fmt.Errorf("the card does not keep it: %w", err), p.set(p.kept))
+		err = fmt.Errorf("the card does not keep it: %w", err)
+		back := p.set(p.kept)
+		if back != nil {
+			p.try(o.Policy, 0) // so that run takes it back
+		}
+		return errors.Join(err, back)
 	}
 	p.kept = o.Policy.Clone()
 	p.tell(eventPolicyKept, "the firewall goes by another policy for good", false)
 	return nil
+}
+
+// try has a policy that is in force be on trial for so long; p.mu is held.
+func (p *policies) try(f model.FirewallPolicy, long time.Duration) {
+	f = f.Clone()
+	p.trial, p.until, p.vain = &f, time.Now().Add(long), 0
 }
 
 // run ends trials that nobody has confirmed.
@@ -99,11 +110,13 @@ func (p *policies) end() {
 	}
 	if err := p.set(p.kept); err != nil {
 		p.until = time.Now().Add(time.Second) // again: it is what people count on
-		p.tell(eventPolicyBack, "the firewall policy on trial was not confirmed, and the one before does not come back: "+err.Error(), true)
+		if p.vain++; p.vain&(p.vain-1) == 0 { // ever more rarely: other events have to have room too
+			p.tell(eventPolicyBack, fmt.Sprintf("the firewall policy in force was neither confirmed nor kept, and the one before did not come back, tried %d times: %v", p.vain, err), true)
+		}
 		return
 	}
 	p.trial = nil
-	p.tell(eventPolicyBack, "the firewall policy on trial was not confirmed in time, so the one before holds again", true)
+	p.tell(eventPolicyBack, "the firewall policy in force was not confirmed in time, or not kept, so the one before holds again", true)
 }
 
 func (p *policies) inForce(whole bool) *model.FirewallInForce {

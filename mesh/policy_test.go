@@ -143,6 +143,53 @@ func TestAPolicyOnTrial(t *testing.T) {
 	})
 }
 
+// TestAPolicyThatCannotBeUndone is tried every second to be, and told of ever more rarely:
+// the log of events has room for 512.
+func TestAPolicyThatCannotBeUndone(t *testing.T) {
+	a, b := policyOf("a"), policyOf("a", "b")
+	for name, begin := range map[string]func(*rig) error{
+		"on trial": func(r *rig) error {
+			err := r.put(model.FirewallOrder{Policy: b, TrialS: 10})
+			r.setErr = errors.New("netlink")
+			return err
+		},
+		"for good, and the card is full": func(r *rig) error {
+			r.keep = func(model.FirewallPolicy) error {
+				r.setErr = errors.New("netlink")
+				return errors.New("full")
+			}
+			if err := r.put(model.FirewallOrder{Policy: b}); err == nil {
+				return errors.New("it is said to be kept")
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(marshalPolicy(a))
+				defer r.start()()
+				if err := begin(r); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(24 * time.Hour)
+				synctest.Wait()
+				if f := r.policies.inForce(false); f.Trial != b.Digest() || f.Kept != a.Digest() || r.inForce != b.Digest() {
+					t.Errorf("status: got %+v", f)
+				}
+				if n := len(r.events); n < 2 || n > 20 {
+					t.Errorf("%d events in a day", n)
+				}
+				r.setErr = nil
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				if f := r.policies.inForce(false); f.Trial != "" || r.inForce != a.Digest() {
+					t.Errorf("afterwards: got %+v", f)
+				}
+			})
+		})
+	}
+}
+
 func TestPoliciesThatAreRefused(t *testing.T) {
 	r := newRig(nil)
 	for _, s := range []int{-1, 1, 9, 3601} {

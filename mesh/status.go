@@ -162,8 +162,11 @@ func (n *node) status(brief bool) model.MeshStatus {
 	s.Join, s.JoinDetail, s.Ignored = join, detail, n.search.Counters.Snapshot()
 	s.Epoch = max(n.standing().Epoch, n.search.Floor)
 	if heard != nil {
+		s.Gateway = n.net.ID()
+	}
+	if !at.IsZero() { // which it is after a change of the mesh profile, too
 		at = at.UTC()
-		s.Gateway, s.GatewayHeard = n.net.ID(), &at
+		s.GatewayHeard = &at
 	}
 	if member != nil {
 		s.Joined, s.Name = true, member.Name

@@ -30,6 +30,9 @@ func (m *core) topology(members []member) (model.MeshTopology, error) {
 			t.Names[o.key.ID()] = o.name
 		}
 	}
+	if err := m.answers(); err != nil {
+		return t, err
+	}
 	w, err := m.under.Ways(keys)
 	if err != nil {
 		return t, err

@@ -205,6 +205,8 @@ func findGateway(heard *announce.Gateway, at time.Time, refused refusal, now tim
 		return health.Failed, refused.String()
 	case heard == nil:
 		return health.Failed, "no announcement of the gateway was heard yet"
+	case at.IsZero():
+		return health.Failed, "the gateway was not heard yet since this node changed its mesh profile"
 	case silent > announce.Silence:
 		return health.Failed, fmt.Sprintf("gateway was last heard %s ago", silent.Round(time.Second))
 	case heard.APIPort == 0:

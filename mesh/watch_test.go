@@ -27,6 +27,7 @@ func TestHealthSaysWhyTheGatewayIsMissing(t *testing.T) {
 		{"heard", up, ago(time.Second), refusal{}, health.OK, ""},
 		{"without an API", &announce.Gateway{}, ago(time.Second), refusal{}, health.Degraded, "gateway is heard, its API is not up yet"},
 		{"silent", up, ago(5 * time.Minute), refusal{}, health.Failed, "gateway was last heard 5m0s ago"},
+		{"not heard on another profile yet", up, time.Time{}, refusal{}, health.Failed, "the gateway was not heard yet since this node changed its mesh profile"},
 		{"refused from the start", nil, time.Time{}, refusal{7, 9, ago(time.Minute)}, health.Failed, "the gateway answers with epoch 7 and is refused, since 9 was heard"},
 		{"replaced by an old card", up, ago(5 * time.Minute), refusal{7, 9, ago(time.Minute)}, health.Failed, "the gateway answers with epoch 7 and is refused, since 9 was heard"},
 		{"refused once, then silent too", up, ago(10 * time.Minute), refusal{7, 9, ago(5 * time.Minute)}, health.Failed, "gateway was last heard 10m0s ago"},
@@ -34,6 +35,23 @@ func TestHealthSaysWhyTheGatewayIsMissing(t *testing.T) {
 		if state, detail := findGateway(tc.heard, tc.at, tc.refused, now); state != tc.state || detail != tc.detail {
 			t.Errorf("%s: got %s %q, want %s %q", tc.name, state, detail, tc.state, tc.detail)
 		}
+	}
+}
+
+// TestStatusSaysWhenTheGatewayWasHeard, and no time at all while it was not since the mesh
+// profile changed.
+func TestStatusSaysWhenTheGatewayWasHeard(t *testing.T) {
+	s := newSite(t, 1, 0)
+	c := s.core()
+	c.id.Key, c.Role = s.nodes[0], model.RoleNode
+	n := &node{core: c, heard: &announce.Gateway{APIPort: 8443}, heardAt: time.Now()}
+	n.search = announce.NewNodeSide(c.announceConfig(), make([]byte, 32), 0, n.hear)
+	if st := n.status(true); st.Gateway != s.key.ID() || st.GatewayHeard == nil || !st.GatewayHeard.Equal(n.heardAt) {
+		t.Errorf("got %s, heard at %v, want %s at %s", st.Gateway, st.GatewayHeard, s.key.ID(), n.heardAt)
+	}
+	n.heardAt = time.Time{} // as nodeProfile.advance leaves it
+	if st := n.status(true); st.Gateway != s.key.ID() || st.GatewayHeard != nil {
+		t.Errorf("on another profile: got %s, heard at %v, want no time", st.Gateway, st.GatewayHeard)
 	}
 }
 

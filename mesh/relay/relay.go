@@ -165,6 +165,10 @@ func (r *Relay) tell(ctx context.Context) {
 		}
 		now := time.Now()
 		r.mu.Lock()
+		if r.out == nil { // nobody would hear it: reach wakes
+			r.mu.Unlock()
+			continue
+		}
 		msg, to := r.table.due(now)
 		next := r.table.tellAt
 		r.mu.Unlock()
@@ -172,6 +176,16 @@ func (r *Relay) tell(ctx context.Context) {
 		if !next.IsZero() {
 			timer.Reset(max(time.Until(next), time.Millisecond))
 		}
+	}
+}
+
+// reach has the others be reached by out from now on, nil: not at all.
+func (r *Relay) reach(out sender) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.out = out; out != nil {
+		r.table.missed(time.Now())
+		wake(r.now)
 	}
 }
 

@@ -29,15 +29,8 @@ func (r *Relay) serveMembers(ctx context.Context, w Wanted) {
 		}
 		defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 		defer c.Close()
-		r.mu.Lock()
-		r.out = overlaySocket{c}
-		r.mu.Unlock()
-		defer func() {
-			r.mu.Lock()
-			r.out = nil
-			r.mu.Unlock()
-		}()
-		wake(r.now) // what could not be told before
+		r.reach(overlaySocket{c})
+		defer r.reach(nil)
 		buf := make([]byte, maxMessage+1)
 		for {
 			n, from, err := c.ReadFrom(buf)

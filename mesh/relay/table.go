@@ -169,6 +169,13 @@ func (t *table) greets() bool {
 	return false
 }
 
+// missed has what was to be told by now be told as what changes now: nobody could be.
+func (t *table) missed(now time.Time) {
+	if !t.tellAt.IsZero() && t.tellAt.Before(now) {
+		t.since, t.tellAt, t.told = now, now, 0
+	}
+}
+
 // due returns what is to be told to all at this time, and to whom.
 func (t *table) due(now time.Time) (msg []byte, to []netip.Addr) {
 	if t.tellAt.IsZero() || now.Before(t.tellAt) {

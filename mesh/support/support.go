@@ -72,13 +72,28 @@ func Write(ctx context.Context, w io.Writer, now time.Time, sources []Source, se
 	return nil
 }
 
-// read returns what a source says. Secrets go before it is cut: half of one would not be
-// found.
+// read returns what a source says. One that waits in the kernel, whatever becomes of ctx,
+// is left to itself: a bundle is wanted most when a driver hangs. Secrets go before it is
+// cut: half of one would not be found.
 func read(ctx context.Context, s Source, secrets []string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, sourceWait)
 	defer cancel()
-	b, err := s.Read(ctx)
-	b = scrub(b, secrets)
+	type answer struct {
+		b   []byte
+		err error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		b, err := s.Read(ctx)
+		answers <- answer{b, err}
+	}()
+	var got answer
+	select {
+	case got = <-answers:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("expected an answer within %s, got none: %w", sourceWait, ctx.Err())
+	}
+	b, err := scrub(got.b, secrets), got.err
 	if len(b) > MaxFile {
 		b = b[len(b)-MaxFile:]
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -73,6 +74,31 @@ func TestWrite(t *testing.T) {
 	if len(files) != 7 {
 		t.Errorf("got %d files", len(files))
 	}
+}
+
+// TestASourceThatHangs, whatever becomes of its context, is named, and those after it are
+// there.
+func TestASourceThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lets := make(chan struct{})
+		var b bytes.Buffer
+		began := time.Now()
+		err := Write(t.Context(), &b, began, []Source{
+			{"interfaces.json", func(context.Context) ([]byte, error) { <-lets; return []byte("late"), nil }},
+			{"kernel.txt", says("a driver hangs")},
+		}, nil)
+		if took := time.Since(began); err != nil || took != sourceWait {
+			t.Fatalf("got %v after %s, want a bundle after %s", err, took, sourceWait)
+		}
+		files := unpack(t, b.Bytes())
+		if got := files["halo-support/kernel.txt"]; got != "a driver hangs" {
+			t.Errorf("kernel.txt: got %q", got)
+		}
+		if _, there := files["halo-support/interfaces.json"]; there || !strings.HasPrefix(files["halo-support/missing.txt"], "interfaces.json: expected an answer within 10s") {
+			t.Errorf("missing.txt: got %q", files["halo-support/missing.txt"])
+		}
+		close(lets)
+	})
 }
 
 // TestTheWholeIsBounded: what has no more room is named.

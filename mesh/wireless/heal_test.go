@@ -292,6 +292,9 @@ func TestNobodyIsSentAfterARadioThatHangs(t *testing.T) {
 			if _, err := w.Channels(); !errors.Is(err, radio.ErrHangs) {
 				t.Fatalf("channels: %v", err)
 			}
+			if _, err := w.Legal(); !errors.Is(err, radio.ErrHangs) {
+				t.Fatalf("legal: %v", err)
+			}
 			if took := time.Since(at); took > 0 {
 				t.Fatalf("it took %s", took)
 			}

@@ -125,6 +125,9 @@ func whyNot(a nl80211.Allowed) string {
 func (w *Wireless) Legal() ([]model.Legality, error) {
 	out := []model.Legality{}
 	if states := w.states(); len(states) > 0 {
+		if name := w.hung(); name != "" {
+			return nil, fmt.Errorf("radio %s: %w, and who asks for what is legal would wait for it", name, radio.ErrHangs)
+		}
 		conn, err := w.dial()
 		if err != nil {
 			return nil, err
