@@ -265,7 +265,7 @@ func (d *board) fetch() error {
 }
 
 func (d *board) ask(route string) error {
-	c := http.Client{Timeout: 20 * time.Second, Transport: unixTransport(filepath.Join(d.root, probeSocket))}
+	c := http.Client{Timeout: patience + 20*time.Second, Transport: unixTransport(filepath.Join(d.root, probeSocket))}
 	resp, err := c.Get("http://probe" + route)
 	if err != nil {
 		return err

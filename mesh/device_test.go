@@ -99,7 +99,7 @@ func device(role model.Role) int {
 			}
 			return &cable{c: c, err: errors.New("no cable yet")}
 		},
-		AnnounceTiming: announceTiming(), ChangeTiming: changeTiming(), RekeyOverlap: 15 * time.Second, RejoinPause: 5 * time.Second,
+		AnnounceTiming: announceTiming(), ChangeTiming: changeTiming(), RekeyOverlap: rekeyOverlap, RejoinPause: 5 * time.Second,
 		Restart: func() error { os.Exit(restarted); return nil },
 		Log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -109,6 +109,9 @@ func device(role model.Role) int {
 	}
 	return 0
 }
+
+// rekeyOverlap is shorter than in a mesh in the air.
+const rekeyOverlap = 15 * time.Second
 
 // announceTiming is shorter than that of a mesh in the air. Where two gateways are there
 // for long (envTwins), one of them is gone when it has not answered for two searches of a
@@ -294,11 +297,24 @@ func (noRadios) Capture(context.Context, model.CaptureRequest, io.Writer) error 
 	return api.ErrNone
 }
 
+// patiently has the probe wait for an answer as long as a test waits for anything: that
+// it does not come for a while is no failure.
+const patiently = "patiently"
+
+// probeLimit is how long the probe waits for an answer. A test that tries again does not
+// want it to wait for long.
+func probeLimit(r *http.Request) time.Duration {
+	if r.URL.Query().Has(patiently) {
+		return patience
+	}
+	return 5 * time.Second
+}
+
 // serveProbe lets the test look from inside the board's namespace.
 func serveProbe(ctx context.Context, socket string) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/fetch", func(w http.ResponseWriter, r *http.Request) {
-		c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		c := http.Client{Timeout: probeLimit(r), Transport: &http.Transport{DisableKeepAlives: true}}
 		resp, err := c.Get(paths.OverlayAPI + "/?" + r.URL.RawQuery) // octets=N: a page of more than that
 		if err == nil {
 			_, err = io.Copy(io.Discard, resp.Body)
@@ -345,7 +361,7 @@ func serveProbe(ctx context.Context, socket string) {
 	})
 	// Nobody listens there, and the other's firewall says so.
 	mux.HandleFunc("/reach", func(w http.ResponseWriter, r *http.Request) {
-		conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(r.Context(), "tcp", net.JoinHostPort(r.URL.Query().Get("address"), "9"))
+		conn, err := (&net.Dialer{Timeout: probeLimit(r)}).DialContext(r.Context(), "tcp", net.JoinHostPort(r.URL.Query().Get("address"), "9"))
 		switch {
 		case err == nil:
 			conn.Close()

@@ -16,6 +16,7 @@ import (
 
 	"halo.internal/identity"
 	"halo.internal/mesh/nstest"
+	"halo.internal/model/paths"
 )
 
 // A fence stays when its overlay is closed: not the addresses of other tests.
@@ -25,7 +26,8 @@ var (
 )
 
 // TestAKeyRotatesWithoutAGap has one connection go on while first one end and then
-// the other change their keys.
+// the other change their keys. A gap is a session that is lost, or a handshake that is
+// refused, and not that it takes long: a slow host takes long for anything.
 func TestAKeyRotatesWithoutAGap(t *testing.T) {
 	keyA, keyB, nextA, nextB := identity.New(), identity.New(), identity.New(), identity.New()
 	near, far := nstest.Cable(t, "rekey-a", "rekey-b")
@@ -58,10 +60,12 @@ func TestAKeyRotatesWithoutAGap(t *testing.T) {
 	}
 	set(a, toB)
 	set(b, toA)
+	shakes := nstest.ListenShakes(t, near.Attrs().Name, paths.WireGuardPort)
 	server := <-listening
 	t.Cleanup(func() { server.Close() })
 	go echo(server)
 	conn := dialEcho(t)
+	ping(t, conn)
 
 	for name, turn := range map[string]struct {
 		self, other *Device
@@ -69,6 +73,7 @@ func TestAKeyRotatesWithoutAGap(t *testing.T) {
 		next        identity.Key
 	}{"the server": {b, a, &toB, nextB}, "the client": {a, b, &toA, nextA}} {
 		t.Run(name, func(t *testing.T) {
+			shakes.Clear()
 			known := *turn.to
 			known.Next = turn.next.WireGuardPublic()
 			set(turn.other, known)
@@ -78,13 +83,13 @@ func TestAKeyRotatesWithoutAGap(t *testing.T) {
 				}
 			}, turn.other)
 			t.Logf("longest gap: %s", gap)
-			if gap > time.Second {
-				t.Errorf("nothing came for %s, want less than a second", gap)
-			}
 			// The list has it as its key now.
 			turn.to.Key = turn.next.WireGuardPublic()
 			set(turn.other, *turn.to)
 			ping(t, conn)
+			if err := shakes.Once(1); err != nil {
+				t.Error(err)
+			}
 			if s, err := turn.other.Status(); err != nil || len(s) != 1 || s[0].LastHandshake == nil || len(s[0].Addresses) != 2 {
 				t.Errorf("afterwards: %+v, %v", s, err)
 			}
