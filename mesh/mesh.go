@@ -285,6 +285,7 @@ func (m *core) run(ctx context.Context, s side) error {
 	m.picture = newPicture(pictureWait, func() model.MeshStatus { return s.status(false) })
 	m.sketch = newPicture(pictureWait, func() model.MeshStatus { return s.status(true) })
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { m.store.Run(ctx); return nil })
 	g.Go(func() error { return m.picture.run(ctx) })
 	g.Go(func() error { return m.sketch.run(ctx) })
 	g.Go(func() error { return m.watchKernel(ctx) })

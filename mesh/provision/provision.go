@@ -159,7 +159,7 @@ func Keep(s *state.Store, b bundle.Bundle) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return s.Put(paths.BundleCopy, paths.VaultBundle, data)
+	return s.Keep(paths.BundleCopy, paths.VaultBundle, data)
 }
 
 // same tells whether a bundle on the boot partition is the kept one. The claim
