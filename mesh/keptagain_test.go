@@ -3,6 +3,8 @@ package mesh
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +15,7 @@ import (
 	"halo.internal/identity"
 	"halo.internal/mesh/announce"
 	"halo.internal/mesh/join"
+	"halo.internal/mesh/provision"
 	"halo.internal/mesh/state"
 	"halo.internal/model"
 	"halo.internal/model/paths"
@@ -121,4 +124,59 @@ func TestTheIdentityIsTriedAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A device whose bundle cannot be read is not left without a network for good: its process
+// ends and looks again. Without any bundle it waits for a person.
+func TestABundleThatCannotBeReadIsLookedForAgain(t *testing.T) {
+	for name, why := range map[string]error{"unread": fmt.Errorf("bundle: %w", state.ErrUnread), "none": provision.ErrNone} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, 0, 0)
+			dir, err := os.MkdirTemp("", "halo") // the name of a socket is short
+			if err == nil {
+				t.Cleanup(func() { _ = os.RemoveAll(dir) })
+				err = os.MkdirAll(filepath.Join(dir, paths.Run), 0o755)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.root = dir
+			m := s.core()
+			m.graph = newGraph()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { ended <- m.waitForBundle(ctx, why, 10*time.Millisecond) }()
+			if errors.Is(why, state.ErrUnread) {
+				if err := <-ended; !errors.Is(err, why) {
+					t.Errorf("it ends with %v, want %v", err, why)
+				}
+				return
+			}
+			select {
+			case err := <-ended:
+				t.Errorf("it has ended: %v", err)
+			case <-time.After(100 * time.Millisecond):
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("when it is to end: %v", err)
+			}
+		})
+	}
+}
+
+// What is wrong with the bundle comes through to who waits for it.
+func TestSettleTellsWhatIsUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		v := &flakyVault{m: map[string][]byte{}, fails: 1000}
+		store := state.New(paths.Dir(filepath.Join(root, paths.State)), v)
+		for _, role := range []model.Role{model.RoleNode, model.RoleGateway} {
+			_, _, _, err := settle(Config{Root: root, Role: role, BootID: "boot-7"}, store, func(string, model.Severity, string, ...string) {})
+			if !errors.Is(err, state.ErrUnread) {
+				t.Errorf("%s: got %v", role, err)
+			}
+		}
+	})
 }
