@@ -143,10 +143,23 @@ func TestABundleThatCannotBeReadIsLookedForAgain(t *testing.T) {
 			s.root = dir
 			m := s.core()
 			m.graph = newGraph()
+			if err := os.MkdirAll(filepath.Join(dir, paths.State), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			back := s.lost()
+			if kept, err := m.store.Keep(paths.Membership, paths.VaultMembership, []byte("x")); kept || err == nil {
+				t.Fatalf("got %v, %v", kept, err)
+			}
+			back()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			ended := make(chan error, 1)
 			go func() { ended <- m.waitForBundle(ctx, why, 10*time.Millisecond) }()
+			defer func() {
+				if err := m.store.Failing(); err != nil {
+					t.Errorf("what the card has not taken was not tried again: %v", err)
+				}
+			}()
 			if errors.Is(why, state.ErrUnread) {
 				if err := <-ended; !errors.Is(err, why) {
 					t.Errorf("it ends with %v, want %v", err, why)
