@@ -901,4 +901,16 @@ func TestNodeWithoutDataPartitionIsVolatile(t *testing.T) {
 	if s, err := identity.Load(filepath.Join(gw.root, paths.RunIdentity), nil); err != nil || s.Key.ID() != key.ID() {
 		t.Errorf("identity for the other processes: %v, %v", s.Key, err)
 	}
+	// A card that is well again has all by the time that the process ends, at the latest.
+	if err := errors.Join(os.Remove(perm), os.Mkdir(perm, 0o755), gw.cmd.Process.Signal(syscall.SIGTERM)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "what it could not keep to be kept", func() error {
+		s, err := identity.Load(filepath.Join(gw.root, paths.State, paths.Identity), nil)
+		if err == nil && (s.Key.ID() != key.ID() || s.BootCounter != 1) {
+			err = fmt.Errorf("got start %d of %s", s.BootCounter, s.Key.ID())
+		}
+		_, errBundle := os.Stat(filepath.Join(gw.root, paths.State, paths.BundleCopy))
+		return errors.Join(err, errBundle)
+	})
 }

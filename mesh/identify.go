@@ -91,15 +91,24 @@ func identify(store *state.Store, bootID, runCopy string, seed *identity.Key, te
 	return s
 }
 
-// keep writes the identity to both places.
+// keep writes the identity to both places, and goes on trying while the card does not take
+// it. A later count is left as it is, be it in a copy that could not be read before.
 func keep(store *state.Store, path string, s identity.State, tell report) {
-	err := os.MkdirAll(string(store.Dir()), 0o755)
-	if err == nil {
-		err = s.Save(path, store.Vault())
-	}
-	store.NoteFile(paths.Identity, err)
+	err := store.Try(paths.Identity, func() error {
+		now, err := identity.Load(path, store.Vault())
+		switch {
+		case errors.Is(err, identity.ErrUnread):
+			return err
+		case err == nil && now.BootCounter > s.BootCounter:
+			return nil
+		}
+		if err := os.MkdirAll(string(store.Dir()), 0o755); err != nil {
+			return err
+		}
+		return s.Save(path, store.Vault())
+	})
 	if err != nil {
-		tell("identity.not-kept", model.Error, "identity and boot counter are not kept in both places: "+err.Error())
+		tell("identity.not-kept", model.Error, "identity and boot counter are not kept in both places yet: "+err.Error())
 	}
 }
 

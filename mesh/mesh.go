@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -210,13 +211,17 @@ func Run(ctx context.Context, c Config) error {
 	if !resumed {
 		m.tellBoot()
 	}
+	before := m.events.After(0, 0)
 	for _, n := range notes {
+		if errors.Is(unsettled, state.ErrUnread) && slices.ContainsFunc(before, func(e model.Event) bool { return e.Kind == n.kind && e.Message == n.message }) {
+			continue // the process has started anew a minute later, and found the same
+		}
 		m.events.Add(n.kind, n.severity, n.message, n.fields...)
 	}
 	if unsettled != nil {
 		m.graph.Set(checkBundle, health.Failed, unsettled.Error())
 		m.watchPerm()
-		return m.waitForBundle(ctx)
+		return m.waitForBundle(ctx, unsettled, unreadWait)
 	}
 	var err error
 	if m.net, err = identity.ParsePublicKey(m.bundle.Gateway.PublicKey); err != nil {
@@ -285,6 +290,7 @@ func (m *core) run(ctx context.Context, s side) error {
 	m.picture = newPicture(pictureWait, func() model.MeshStatus { return s.status(false) })
 	m.sketch = newPicture(pictureWait, func() model.MeshStatus { return s.status(true) })
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { m.store.Run(ctx); return nil })
 	g.Go(func() error { return m.picture.run(ctx) })
 	g.Go(func() error { return m.sketch.run(ctx) })
 	g.Go(func() error { return m.watchKernel(ctx) })
@@ -313,11 +319,29 @@ func (m *core) run(ctx context.Context, s side) error {
 	return nil
 }
 
+// unreadWait is how long a device is without a network whose bundle could not be read,
+// before it looks again.
+const unreadWait = time.Minute
+
 // waitForBundle answers /health and status until somebody brings a bundle: that
-// needs the card in another computer, or a new card, so a restart follows.
-func (m *core) waitForBundle(ctx context.Context) error {
-	m.Log.Error("no network to be part of", "node", m.id.Key.ID())
-	return local.Serve(ctx, m.path(paths.MeshSocket), m.withSupport(api.Handler(unprovisioned{m}, m.graph)))
+// needs the card in another computer, or a new card, so a restart follows. Where the card
+// has not given the bundle it returns why after unread, so that the process is started anew.
+func (m *core) waitForBundle(ctx context.Context, why error, unread time.Duration) error {
+	m.Log.Error("no network to be part of", "node", m.id.Key.ID(), "err", why)
+	if errors.Is(why, state.ErrUnread) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, unread)
+		defer cancel()
+	}
+	g, run := errgroup.WithContext(ctx)
+	g.Go(func() error { m.store.Run(run); return nil })
+	g.Go(func() error {
+		return local.Serve(run, m.path(paths.MeshSocket), m.withSupport(api.Handler(unprovisioned{m}, m.graph)))
+	})
+	if err := g.Wait(); err != nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return err
+	}
+	return why
 }
 
 // forgetNetwork drops what belonged to the network of an earlier bundle.

@@ -170,7 +170,7 @@ func (m *core) loadEvidence() (evidence []byte, epoch uint64) {
 // keepEvidence is called when the epoch rises, and at no other time, for the
 // card's sake.
 func (m *core) keepEvidence(evidence []byte) {
-	if _, err := m.store.Put(paths.Evidence, paths.VaultEvidence, evidence); err != nil {
+	if _, err := m.store.Keep(paths.Evidence, paths.VaultEvidence, evidence); err != nil {
 		m.Log.Warn("evidence of the gateway's epoch is not kept in both places", "err", err)
 	}
 }

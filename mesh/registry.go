@@ -79,8 +79,8 @@ func (g *gateway) saveRegistry() {
 	if err != nil {
 		panic("mesh: registry: " + err.Error()) // strings, numbers and addresses
 	}
-	if _, err := g.store.Put(paths.Peers, "", append(b, '\n')); err != nil {
-		g.Log.Warn("peers not kept", "err", err)
+	if _, err := g.store.Keep(paths.Peers, "", append(b, '\n')); err != nil {
+		g.Log.Warn("peers not kept yet", "err", err)
 	}
 }
 

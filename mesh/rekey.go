@@ -308,7 +308,7 @@ func (n *node) keepMember() error {
 	n.mu.Lock()
 	m := *n.member
 	n.mu.Unlock()
-	if _, err := n.store.Put(paths.Membership, paths.VaultMembership, join.Marshal(m)); err != nil {
+	if _, err := n.store.Keep(paths.Membership, paths.VaultMembership, join.Marshal(m)); err != nil {
 		return fmt.Errorf("membership is not kept in both places: %w", err)
 	}
 	return nil

@@ -199,16 +199,15 @@ func becomeRestored(c Config, s *state.Store, r model.MeshRestore, tell report) 
 			halves = append(halves, err) // a restore does not fail for the time
 		}
 	}
-	if ok, err := provision.Keep(s, b); !ok {
+	text, err := b.Marshal()
+	if err != nil {
 		return err
-	} else if err != nil {
-		halves = append(halves, err)
 	}
 	for _, v := range []struct {
 		name, entry string
 		value       []byte
 	}{
-		{paths.Profile, paths.VaultProfile, r.Profile}, {paths.Reservations, "", r.Reservations},
+		{paths.BundleCopy, paths.VaultBundle, text}, {paths.Profile, paths.VaultProfile, r.Profile}, {paths.Reservations, "", r.Reservations},
 		// Of the network that the card was of.
 		{paths.Membership, paths.VaultMembership, nil}, {paths.Evidence, paths.VaultEvidence, nil}, {paths.Peers, "", nil}, {paths.PeerList, "", nil},
 		{paths.StoodDown, paths.VaultStoodDown, nil}, {paths.OverlayKey, paths.VaultOverlayKey, nil}, {paths.PortPasts, paths.VaultPortPasts, nil},

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"halo.internal/identity"
 	"halo.internal/mesh/state"
@@ -42,7 +43,8 @@ var ErrNone = errors.New("no network bundle: put halo.toml into the boot partiti
 // Import returns the bundle to live by: a valid new one from the boot
 // partition, else the kept one. changed tells that it is not the one of the
 // last start. Everything wrong with a file is reported; only the lack of any
-// usable bundle is an error, which wraps ErrNone or what is wrong.
+// usable bundle is an error, which wraps ErrNone, state.ErrUnread where there may be one that
+// the card does not give just now, or what is wrong.
 func (i Importer) Import() (b bundle.Bundle, changed bool, err error) {
 	kept, keptErr := i.kept()
 	data, err := readBundle(i.File)
@@ -80,7 +82,8 @@ func (i Importer) Import() (b bundle.Bundle, changed bool, err error) {
 		i.overwrite(data, bundle.Blank)
 	}
 	i.Report("bundle.imported", model.Info, "network bundle imported", "network", fresh.Network, "mesh", fresh.Mesh.SSID)
-	return fresh, true, nil
+	// What cannot be read may be the same, whose blanking failed: its network is not forgotten.
+	return fresh, !errors.Is(keptErr, state.ErrUnread), nil
 }
 
 func ignore(err, target error) error {
@@ -134,16 +137,32 @@ func (i Importer) parse(data []byte) (bundle.Bundle, error) {
 	return b, nil
 }
 
-func (i Importer) kept() (bundle.Bundle, error) {
-	var b bundle.Bundle
-	_, err := i.Store.Get(paths.BundleCopy, paths.VaultBundle, func(data []byte) (err error) {
-		b, err = bundle.Parse(paths.BundleCopy, data)
-		return err
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return bundle.Bundle{}, ErrNone
+// A card that fails to read is asked again: cheap ones do now and then just after power came.
+const (
+	keptTries = 5
+	keptPause = 500 * time.Millisecond
+)
+
+func (i Importer) kept() (b bundle.Bundle, err error) {
+	for try := range keptTries {
+		if try > 0 {
+			time.Sleep(keptPause)
+		}
+		_, err = i.Store.Get(paths.BundleCopy, paths.VaultBundle, func(data []byte) (err error) {
+			b, err = bundle.Parse(paths.BundleCopy, data)
+			return err
+		})
+		if !errors.Is(err, state.ErrUnread) {
+			break
+		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, state.ErrUnread):
+		i.Report("bundle.unread", model.Error, "kept network bundle cannot be read from the card: "+err.Error())
+		return bundle.Bundle{}, err
+	case errors.Is(err, fs.ErrNotExist):
+		return bundle.Bundle{}, ErrNone
+	case err != nil:
 		i.Report("bundle.damaged", model.Error, "kept network bundle is damaged: "+err.Error())
 		return bundle.Bundle{}, err
 	}
@@ -159,7 +178,7 @@ func Keep(s *state.Store, b bundle.Bundle) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return s.Put(paths.BundleCopy, paths.VaultBundle, data)
+	return s.Keep(paths.BundleCopy, paths.VaultBundle, data)
 }
 
 // same tells whether a bundle on the boot partition is the kept one. The claim

@@ -1,8 +1,8 @@
 // Package state keeps halo-mesh's small values, each in two places: a file on
 // /perm and the vault outside of it. A value survives the loss of either; what
 // is missing in one is put back from the other, and of two that differ the one
-// that was written later counts (see copied). It also tells whether /perm
-// keeps anything at all: a node whose data partition is full, read-only or gone
+// that was written later counts (see copied). What the card has not taken is tried
+// again (see Run). It also tells whether /perm keeps anything at all: a node whose data partition is full, read-only or gone
 // runs on, and says so.
 package state
 
@@ -27,13 +27,13 @@ type Store struct {
 
 	mu     sync.Mutex // guards what follows
 	values map[string]*value
-	failed map[string]error // files whose last write failed
-	held   error            // why nothing is written any more
+	failed map[string]*failure // by file: the last write, where that failed
+	held   error               // why nothing is written any more
 }
 
 // New returns a store over that directory and vault, which may be nil.
 func New(dir paths.Dir, vault identity.Vault) *Store {
-	return &Store{dir: dir, vault: vault, values: map[string]*value{}, failed: map[string]error{}}
+	return &Store{dir: dir, vault: vault, values: map[string]*value{}, failed: map[string]*failure{}}
 }
 
 // Dir returns the directory.
@@ -56,19 +56,6 @@ func (s *Store) holds() error {
 	return s.held
 }
 
-func (s *Store) note(name string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil {
-		s.failed[name] = err
-	} else {
-		delete(s.failed, name)
-	}
-}
-
-// NoteFile records how the last write of a file beside the values went.
-func (s *Store) NoteFile(name string, err error) { s.note(name, err) }
-
 // Failing returns nil while /perm keeps what is written to it, otherwise what
 // is wrong: it is not there, lies in RAM, is read-only, full, or held.
 func (s *Store) Failing() error {
@@ -89,8 +76,8 @@ func (s *Store) Failing() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, err := range s.failed {
-		return err
+	for _, f := range s.failed {
+		return f.err
 	}
 	return nil
 }

@@ -78,6 +78,8 @@ func TestGet(t *testing.T) {
 		{name: "vault cannot be read", file: "g1", fileOrder: 3, vault: seal(4, []byte("g2")), vaultErr: worn, want: "g1"},
 		{name: "both damaged", file: "x", vault: []byte("x"), err: ErrDamaged},
 		{name: "file damaged, vault has none", file: "x", err: ErrDamaged},
+		{name: "file damaged, vault cannot be read", file: "x", vault: seal(4, []byte("g2")), vaultErr: worn, err: ErrUnread},
+		{name: "no file, vault cannot be read", vault: seal(4, []byte("g2")), vaultErr: worn, err: ErrUnread},
 		{name: "removed", vault: gone, err: fs.ErrNotExist},
 		{name: "removed, the file stayed", file: "g1", fileOrder: 1, vault: gone, err: fs.ErrNotExist},
 		{name: "removed, a damaged file stayed", file: "x", fileOrder: 1, vault: gone, err: fs.ErrNotExist},
@@ -320,7 +322,10 @@ func TestFailing(t *testing.T) {
 	if err := card.Failing(); err != nil {
 		t.Fatalf("a directory of this machine: %v", err)
 	}
-	card.NoteFile("value", errors.New("input/output error"))
+	worn := errors.New("input/output error")
+	if err := card.Try("value", func() error { return worn }); err != worn {
+		t.Fatal(err)
+	}
 	if err := card.Failing(); err == nil {
 		t.Error("a write that failed is forgotten")
 	}

@@ -15,11 +15,15 @@ import (
 // ErrDamaged is wrapped where a value is there, but no copy of it is valid.
 var ErrDamaged = errors.New("no copy is valid")
 
+// ErrUnread is wrapped where a valid copy may be there, but could not be read, as when a
+// card fails for a moment.
+var ErrUnread = errors.New("it cannot be read now")
+
 // Get returns the valid copy of a value, of two the one that was written later, and
 // repairs the other. entry is the name in the vault, or empty for a value that is kept
 // in the file alone. What valid was called with last is what is returned, so that it
 // may keep what it has read. The error wraps fs.ErrNotExist when there never was a
-// value, or it was removed, ErrDamaged when there was.
+// value, or it was removed, ErrDamaged when there was, and ErrUnread when there may be one.
 func (s *Store) Get(name, entry string, valid func([]byte) error) ([]byte, error) {
 	val := s.lock(name)
 	defer val.mu.Unlock()
@@ -28,16 +32,16 @@ func (s *Store) Get(name, entry string, valid func([]byte) error) ([]byte, error
 		f.err = valid(f.value)
 	}
 	if entry == "" || s.vault == nil {
-		return f.value, describe(name, f.err, nil)
+		return f.value, describe(name, f, copied{})
 	}
 	v := readVault(s.vault, entry)
 	val.saw(f, v)
 	repairs := s.holds() == nil // one that fails shows in Failing; the value itself is at hand
 	if v.removed && f.before(v) && !f.unread {
 		if repairs && f.there() {
-			s.note(name, s.removeFile(name))
+			s.repair(name, func() error { return s.removeFile(name) })
 		}
-		return nil, describe(name, v.err, nil)
+		return nil, describe(name, v, copied{})
 	}
 	switch {
 	case v.err != nil:
@@ -49,37 +53,66 @@ func (s *Store) Get(name, entry string, valid func([]byte) error) ([]byte, error
 	switch {
 	case f.err == nil && (v.err != nil || !f.before(v)):
 		if repairs && !v.unread {
-			s.note(name, s.vault.Put(entry, seal(f.order, f.value)))
+			s.repair(name, func() error { return s.vault.Put(entry, seal(f.order, f.value)) })
 		}
-		return f.value, describe(name, valid(f.value), nil)
+		return f.value, describe(name, copied{err: valid(f.value)}, copied{})
 	case v.err == nil:
 		if repairs && !f.unread {
-			s.note(name, s.writeFile(name, v.order, v.value))
+			s.repair(name, func() error { return s.writeFile(name, v.order, v.value) })
 		}
 		return v.value, nil
 	}
-	return nil, describe(name, f.err, v.err)
+	return nil, describe(name, f, v)
 }
 
-func describe(name string, fileErr, vaultErr error) error {
+func describe(name string, f, v copied) error {
 	switch {
-	case fileErr == nil:
+	case f.err == nil:
 		return nil
-	case errors.Is(fileErr, fs.ErrNotExist) && (vaultErr == nil || errors.Is(vaultErr, fs.ErrNotExist)):
+	case f.unread || v.unread:
+		return fmt.Errorf("%s: %w: %w", name, ErrUnread, errors.Join(f.err, v.err))
+	case errors.Is(f.err, fs.ErrNotExist) && (v.err == nil || errors.Is(v.err, fs.ErrNotExist)):
 		return fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 	}
-	return fmt.Errorf("%s: %w: %w", name, ErrDamaged, errors.Join(fileErr, vaultErr))
+	return fmt.Errorf("%s: %w: %w", name, ErrDamaged, errors.Join(f.err, v.err))
 }
 
 // Put writes a value to the vault, if entry is not empty, and to the file. It
 // tries both and returns the errors of both; one is enough to keep the value, since
-// what the other has is older from then on.
+// what the other has is older from then on, and is tried again. What is not kept at all is
+// given up: the caller may go on without it, or tries again by itself.
 func (s *Store) Put(name, entry string, b []byte) (kept bool, err error) {
+	return s.put(name, entry, b, false)
+}
+
+// Keep is Put of a value that holds in any case: it is tried again until the file has it,
+// or it is replaced or removed.
+func (s *Store) Keep(name, entry string, b []byte) (kept bool, err error) {
+	return s.put(name, entry, b, true)
+}
+
+func (s *Store) put(name, entry string, b []byte, insist bool) (kept bool, err error) {
 	if err := s.holds(); err != nil {
 		return false, fmt.Errorf("%s: not written: %w", name, err)
 	}
 	val := s.lock(name)
 	defer val.mu.Unlock()
+	fileErr, vaultErr := s.write(val, name, entry, b)
+	kept = fileErr == nil || entry != "" && s.vault != nil && vaultErr == nil
+	again := func() error { return s.probe(len(b)) }
+	if kept || insist {
+		b = bytes.Clone(b)
+		again = func() error {
+			err, _ := s.write(val, name, entry, b)
+			return err
+		}
+	}
+	s.note(name, fileErr, again)
+	return kept, errors.Join(fileErr, vaultErr)
+}
+
+// write writes both copies of a value, which is locked.
+func (s *Store) write(val *value, name, entry string, b []byte) (fileErr, vaultErr error) {
 	var order uint64
 	if entry != "" {
 		var v copied
@@ -89,16 +122,14 @@ func (s *Store) Put(name, entry string, b []byte) (kept bool, err error) {
 		}
 		val.order = order
 		if s.vault != nil {
-			err = s.vault.Put(entry, seal(order, b))
-			kept = err == nil
+			vaultErr = s.vault.Put(entry, seal(order, b))
 		}
 	}
-	fileErr := os.MkdirAll(string(s.dir), 0o755)
+	fileErr = os.MkdirAll(string(s.dir), 0o755)
 	if fileErr == nil {
 		fileErr = s.writeFile(name, order, b)
 	}
-	s.note(name, fileErr)
-	return kept || fileErr == nil, errors.Join(fileErr, err)
+	return fileErr, vaultErr
 }
 
 // Remove forgets a value in both places. When it has returned nil, a power cut does not
@@ -110,6 +141,7 @@ func (s *Store) Remove(name, entry string) error {
 	}
 	val := s.lock(name)
 	defer val.mu.Unlock()
+	s.note(name, nil, nil) // what waits to be written is not wanted any more
 	if entry != "" && s.vault != nil {
 		order, v := s.next(val, name, entry)
 		if f := readFile(s.dir.File(name)); !v.removed || f.there() && !f.before(v) {

@@ -132,17 +132,23 @@ func (w *Wireless) absentRadio() (model.Radio, bool) {
 	return model.Radio{Name: name, Absent: true, Detail: w.absent, Peers: []model.RadioPeer{}}, w.absent != ""
 }
 
-// setUpHaLow reads what the board has. It is refused for good, since neither the
-// board's settings nor the bundle change while the process runs.
-func (w *Wireless) setUpHaLow() halowDriver {
+// setUpHaLow reads what the board has. What is in its files refuses it for good, since
+// neither the board's settings nor the bundle change while the process runs; unread tells
+// that one of them could not be read, which may pass.
+func (w *Wireless) setUpHaLow() (d halowDriver, unread bool) {
 	d, err := w.newHaLow()
 	if err != nil {
+		before, _ := w.absentRadio()
 		w.driverIs("refused: " + err.Error())
-		w.notify(EventDriverRefused, model.Error, "HaLow stays off: "+err.Error(), "driver", "halow", "reason", err.Error())
-		return nil
+		if now, _ := w.absentRadio(); now.Detail != before.Detail {
+			w.notify(EventDriverRefused, model.Error, "HaLow stays off: "+err.Error(), "driver", "halow", "reason", err.Error())
+		}
+		var file *fs.PathError
+		return nil, errors.As(err, &file)
 	}
 	if d == nil {
-		return nil
+		w.driverIs("")
+		return nil, false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -150,7 +156,17 @@ func (w *Wireless) setUpHaLow() halowDriver {
 	if duty := d.Legal().Duty; duty < legal.Always && w.meter == nil { // a second Run forgets nothing
 		w.meter = newMeter(duty, time.Now())
 	}
-	return d
+	return d, false
+}
+
+// awaitHaLow is setUpHaLow once more, ever more rarely, while a file cannot be read.
+func (w *Wireless) awaitHaLow(ctx context.Context) halowDriver {
+	for wait := w.again; w.sleep(ctx, wait); wait = min(2*wait, againLast) {
+		if d, unread := w.setUpHaLow(); !unread {
+			return d
+		}
+	}
+	return nil
 }
 
 // stays tells whether the driver is there as it is to be: on another channel too, that is

@@ -203,7 +203,10 @@ func TestSettingsOfTheBoardAndTheMeshHaveToAgree(t *testing.T) {
 			m.HaLowChannel, m.HaLowScheme = tc.channel, tc.scheme
 			w := o.with(m)
 			w.c.HaLow, w.c.Country, w.c.Suffix = file, tc.country, [3]byte{1, 2, 3}
-			d := w.setUpHaLow()
+			d, unread := w.setUpHaLow()
+			if unread {
+				t.Error("what is in the files is not looked at again")
+			}
 			told := o.told(EventDriverRefused)
 			if tc.want == "" {
 				if d == nil || len(told) != 0 || absent(w) != "halow mm6108: driver loading" || !d.Legal().Allowed {
@@ -219,7 +222,7 @@ func TestSettingsOfTheBoardAndTheMeshHaveToAgree(t *testing.T) {
 	o := &world{}
 	w := o.with(profile)
 	w.c.HaLow = filepath.Join(t.TempDir(), "halow.json")
-	if d := w.setUpHaLow(); d != nil || absent(w) != "" || len(o.events) != 0 {
+	if d, _ := w.setUpHaLow(); d != nil || absent(w) != "" || len(o.events) != 0 {
 		t.Errorf("a board without HaLow: %v, %s, %+v", d, absent(w), o.events)
 	}
 }
@@ -247,6 +250,41 @@ func TestAMissingFileKeepsTheDriverOff(t *testing.T) {
 		time.Sleep(time.Hour)
 		if absent(w) != "" || len(o.told(EventDriverLoaded)) != 1 {
 			t.Errorf("with the file: %s, %+v", absent(w), o.events)
+		}
+	})
+}
+
+// TestSettingsThatCannotBeRead just now keep HaLow off until they can, which is told once.
+func TestSettingsThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, c := &world{}, newChip()
+		w := o.board(c)
+		worn := &fs.PathError{Op: "read", Path: "halow.json", Err: unix.EIO}
+		var mu sync.Mutex
+		reads, well := 0, false
+		w.newHaLow = func() (halowDriver, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if reads++; !well {
+				return nil, fmt.Errorf("settings: %w", worn)
+			}
+			return c, nil
+		}
+		stop := run(t, w)
+		defer stop()
+		time.Sleep(24 * time.Hour)
+		if told := o.told(EventDriverRefused); len(told) != 1 || absent(w) != "halow: refused: settings: "+worn.Error() {
+			t.Errorf("told of %+v, %s", told, absent(w))
+		}
+		mu.Lock()
+		if most := int(24*time.Hour/againLast) + 6; reads > most {
+			t.Errorf("it was read %d times in a day, want at most %d", reads, most)
+		}
+		well = true
+		mu.Unlock()
+		time.Sleep(time.Hour)
+		if absent(w) != "" || len(o.told(EventDriverLoaded)) != 1 {
+			t.Errorf("once it can be read: %s, %+v", absent(w), o.events)
 		}
 	})
 }

@@ -215,7 +215,10 @@ func (w *Wireless) Run(ctx context.Context) {
 		}
 	}()
 	w.tendNone()
-	if d := w.setUpHaLow(); d != nil {
+	drive := func(d halowDriver) {
+		if d == nil {
+			return
+		}
 		stays := w.isStaying(ctx, d)
 		if !stays {
 			w.clear(ctx, d)
@@ -224,6 +227,11 @@ func (w *Wireless) Run(ctx context.Context) {
 		if m := w.meter; m != nil {
 			owned.Go(func() { w.keepAirtime(ctx, m) })
 		}
+	}
+	d, unread := w.setUpHaLow()
+	drive(d)
+	if unread {
+		owned.Go(func() { drive(w.awaitHaLow(ctx)) })
 	}
 	owned.Go(func() { w.keepWell(ctx) })
 	told := ""
