@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -65,7 +66,10 @@ func Cable(t testing.TB, a, b string) (netlink.Link, netlink.Link) {
 	attrs.Name = a
 	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: b}))
 	la, lb := Link(t, a), Link(t, b)
-	t.Cleanup(func() { _ = netlink.LinkDel(la) }) // the test may have pulled it
+	t.Cleanup(func() {
+		remove(t, la)
+		remove(t, lb) // where the test has moved the other away
+	})
 	must(t, netlink.LinkSetUp(la))
 	must(t, netlink.LinkSetUp(lb))
 	return la, lb
@@ -78,12 +82,28 @@ func Hub(t testing.TB, name string, ports ...netlink.Link) netlink.Link {
 	attrs.Name = name
 	must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
 	hub := Link(t, name)
-	t.Cleanup(func() { _ = netlink.LinkDel(hub) })
+	t.Cleanup(func() { remove(t, hub) })
 	for _, p := range ports {
 		must(t, netlink.LinkSetMaster(p, hub))
 	}
 	must(t, netlink.LinkSetUp(hub))
 	return hub
+}
+
+// remove removes an interface, unless the test has. What stays would be in the way of
+// tests that come later, by its name.
+func remove(t testing.TB, l netlink.Link) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		failed := netlink.LinkDel(l)
+		_, err := netlink.LinkByIndex(l.Attrs().Index)
+		if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("remove %s: %v, %v", l.Attrs().Name, failed, err)
+			return
+		}
+	}
 }
 
 // Link finds an interface.
