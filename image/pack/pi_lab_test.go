@@ -1,6 +1,6 @@
 //go:build lab
 
-package pack
+package pack_test
 
 import (
 	"encoding/base64"
