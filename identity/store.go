@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -150,10 +151,14 @@ func (s State) Change(path string, v Vault) (kept bool, err error) {
 }
 
 // Save writes the identity to path and to the vault (which may be nil). It
-// tries both and returns the errors of both.
+// tries both and returns the errors of both. What a place has already is not written
+// again.
 func (s State) Save(path string, v Vault) error {
 	b := s.Marshal()
-	err := atomicfile.Write(path, b, 0o600)
+	old, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(old, b) {
+		err = atomicfile.Write(path, b, 0o600)
+	}
 	if v != nil {
 		err = errors.Join(err, v.Put(paths.VaultIdentity, b))
 	}

@@ -32,7 +32,8 @@ type gateway struct {
 	profiles   *gatewayProfile
 	asideKept  bool // the card has it that this gateway has stood down: keepPlace's own
 
-	saving sync.Mutex // held while the registry is written, before mu
+	saving  sync.Mutex // held while the registry is written, before mu
+	erasing sync.Mutex // held while the claim code is erased, before mu
 
 	mu    sync.Mutex // guards what follows
 	known registry
@@ -314,6 +315,8 @@ func (g *gateway) ShowClaimCode(code string) error {
 // g.mu is not held while the card is written: what is announced, answered and let in
 // does not wait for that.
 func (g *gateway) EraseClaimCode() error {
+	g.erasing.Lock()
+	defer g.erasing.Unlock()
 	err := g.notice().Erase()
 	g.mu.Lock()
 	erased := g.codeErased

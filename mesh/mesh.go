@@ -336,6 +336,17 @@ func (m *core) waitForBundle(ctx context.Context, why error, unread time.Duratio
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { m.store.Run(run); return nil })
 	g.Go(func() error {
+		for t := time.NewTicker(watchEvery); ; {
+			select {
+			case <-run.Done():
+				t.Stop()
+				return nil
+			case <-t.C:
+				m.watchPerm()
+			}
+		}
+	})
+	g.Go(func() error {
 		return local.Serve(run, m.path(paths.MeshSocket), m.withSupport(api.Handler(unprovisioned{m}, m.graph)))
 	})
 	if err := g.Wait(); err != nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {

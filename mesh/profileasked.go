@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -56,7 +57,7 @@ func (g *gateway) PutProfile(c model.ProfileChange) error {
 	held, next, phase := p.m.On(), p.m.Next(), p.m.State().Phase
 	p.mu.Unlock()
 	target := apply(held, c)
-	if err := target.Check(); err != nil {
+	if err := errors.Join(target.Check(), target.CheckChosen()); err != nil {
 		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
 	if phase != change.Idle {

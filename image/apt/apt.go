@@ -162,7 +162,7 @@ func (c *Client) apt(ctx context.Context, dir, name string, args ...string) (out
 	// of, and another client of this cache may have fetched them.
 	state := filepath.Join(c.Cache, "apt", strings.Join(append([]string{c.Arch}, c.Components...), "+"))
 	// While lists are fetched there are none to read: builds with one cache take turns.
-	release, err := flock.Wait(state)
+	release, err := flock.Wait(ctx, state)
 	if err != nil {
 		return nil, err
 	}

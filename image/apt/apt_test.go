@@ -246,11 +246,13 @@ if [ -e "$lists/packages" ]; then case " $* " in *" pkgnames "*) cat "$(dirname 
 	}
 	var builds errgroup.Group
 	builds.Go(func() error { return fetch(other) })
-	for {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if _, err := os.Stat(updating); err == nil {
 			break
 		}
-		time.Sleep(time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatal("the other build fetches no lists")
+		}
 	}
 	if err := errors.Join(fetch(one), builds.Wait()); err != nil {
 		t.Error(err)

@@ -144,6 +144,9 @@ func readBundle(path, name string) (bundle.Bundle, error) {
 		return bundle.Bundle{}, err
 	}
 	b, err := bundle.Parse(path, raw)
+	if err == nil {
+		err = b.Mesh.CheckChosen()
+	}
 	if err != nil {
 		return bundle.Bundle{}, err
 	}

@@ -135,7 +135,7 @@ the initramfs and fills instance/prepared. After it, plain gok builds an image:
 		if err != nil {
 			return err
 		}
-		release, err := prepare.Exclusive(o.Root)
+		release, err := prepare.Exclusive(cmd.Context(), o.Root)
 		if err != nil {
 			return err
 		}
@@ -194,7 +194,7 @@ need. Tests add their own program (lab/testvm).`,
 		if err != nil {
 			return err
 		}
-		release, err := prepare.Exclusive(o.Root)
+		release, err := prepare.Exclusive(cmd.Context(), o.Root)
 		if err != nil {
 			return err
 		}

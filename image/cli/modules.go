@@ -50,7 +50,7 @@ faults mended. Images of boards that are virtual have them anyway.`,
 		if err != nil {
 			return err
 		}
-		release, err := prepare.Exclusive(o.Root)
+		release, err := prepare.Exclusive(cmd.Context(), o.Root)
 		if err != nil {
 			return err
 		}

@@ -75,7 +75,7 @@ func Build(ctx context.Context, steps step.Printer, opts Options) (_ Image, err 
 	if _, err := m.Role(opts.Role); err != nil {
 		return Image{}, err
 	}
-	release, err := prepare.Exclusive(opts.Root)
+	release, err := prepare.Exclusive(ctx, opts.Root)
 	if err != nil {
 		return Image{}, err
 	}

@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"context"
 	"path/filepath"
 
 	"halo.internal/image/flock"
@@ -9,7 +10,7 @@ import (
 
 // Exclusive waits until no other build works in the repository at root: all of
 // them follow the lock file, and fill, and gok reads, the one folder of prepared
-// parts. The caller ends it by release, or by ending.
-func Exclusive(root string) (release func() error, err error) {
-	return flock.Wait(filepath.Join(root, instance.Dir, instance.Prepared))
+// parts; or ctx ends. The caller ends it by release, or by ending.
+func Exclusive(ctx context.Context, root string) (release func() error, err error) {
+	return flock.Wait(ctx, filepath.Join(root, instance.Dir, instance.Prepared))
 }

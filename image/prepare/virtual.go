@@ -21,7 +21,7 @@ func virtualModules(ctx context.Context, c *apt.Client, tree kernel.Tree) (made 
 		return made, p, err
 	}
 	// Images and the test machine may be built at the same time.
-	release, err := flock.Wait(filepath.Dir(dir))
+	release, err := flock.Wait(ctx, filepath.Dir(dir))
 	if err != nil {
 		return made, p, err
 	}

@@ -73,7 +73,7 @@ func run(args []string) int {
 	}
 	q := qmp{conn}
 	q.say(`{"QMP":{"version":{}}}`)
-	words := slices.DeleteFunc(strings.Fields(find(`-append (.*?) -chardev`)), func(w string) bool { return strings.Contains(w, "=") })
+	words := slices.DeleteFunc(strings.Fields(find(`-append (.*?) -`)), func(w string) bool { return strings.Contains(w, "=") })
 	switch words[min(len(old), len(words)-1)] {
 	case "reset":
 		return q.shutdown("guest-reset")

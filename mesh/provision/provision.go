@@ -109,6 +109,9 @@ func readBundle(path string) ([]byte, error) {
 // parse reads a bundle and checks that it is for this device.
 func (i Importer) parse(data []byte) (bundle.Bundle, error) {
 	b, err := bundle.Parse(i.File, data)
+	if err == nil {
+		err = b.Mesh.CheckChosen()
+	}
 	if err != nil {
 		return b, err
 	}

@@ -27,6 +27,12 @@ func (s *Store) note(name string, err error, again func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
+		if s.failed[name] == nil {
+			select {
+			case s.fails <- struct{}{}:
+			default: // Run has not looked yet
+			}
+		}
 		s.failed[name] = &failure{err, again}
 	} else {
 		delete(s.failed, name)
@@ -47,10 +53,17 @@ func (s *Store) waiting(name string) *failure {
 	return s.failed[name]
 }
 
-// probe tells whether the card takes so many octets, in a file that nobody misses.
-func (s *Store) probe(size int) error {
+// probe tells whether the card takes so many octets in the file of a value, which is
+// locked: what it has anew, or where there is nothing, a file that nobody misses.
+func (s *Store) probe(name string, size int) error {
 	if err := os.MkdirAll(string(s.dir), 0o755); err != nil {
 		return err
+	}
+	switch f := readFile(s.dir.File(name)); {
+	case f.err == nil:
+		return s.writeFile(name, f.order, f.value)
+	case f.unread:
+		return f.err
 	}
 	file := s.dir.File(".tmp-probe") // which atomicfile.Sweep removes
 	if err := atomicfile.Write(file, make([]byte, size), 0o600); err != nil {
@@ -72,20 +85,28 @@ func (s *Store) Try(name string, write func() error) error {
 	return err
 }
 
-// Run tries again what the card has not taken, until ctx ends, and then once more.
+// Run tries again what the card has not taken, until ctx ends, and then once more. What
+// fails anew does not wait as long as what has failed for hours.
 func (s *Store) Run(ctx context.Context) {
-	for wait := againFirst; ; {
-		t := time.NewTimer(wait)
+	wait := againFirst
+	due := time.NewTimer(wait)
+	defer due.Stop()
+	for at := time.Now().Add(wait); ; {
 		select {
 		case <-ctx.Done():
-			t.Stop()
 			s.retry()
 			return
-		case <-t.C:
+		case <-s.fails:
+			if wait = againFirst; time.Until(at) <= wait {
+				continue
+			}
+		case <-due.C:
+			if wait = min(2*wait, againLast); s.retry() {
+				wait = againFirst
+			}
 		}
-		if wait = min(2*wait, againLast); s.retry() {
-			wait = againFirst
-		}
+		at = time.Now().Add(wait)
+		due.Reset(wait)
 	}
 }
 

@@ -19,13 +19,23 @@ import (
 type frail struct {
 	t    *testing.T
 	dir  string
+	mu   sync.Mutex // guards what follows
 	v    *memory
 	puts int // tries to write to the vault
 }
 
-func (f *frail) Get(name string) ([]byte, error) { return f.v.Get(name) }
+func (f *frail) Get(name string) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.v.Get(name)
+}
 
-func (f *frail) Put(name string, b []byte) error { f.puts++; return f.v.Put(name, b) }
+func (f *frail) Put(name string, b []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.puts++
+	return f.v.Put(name, b)
+}
 
 func newFrail(t *testing.T) *frail {
 	return &frail{t: t, dir: filepath.Join(t.TempDir(), "halo"), v: &memory{m: map[string][]byte{}}}
@@ -35,6 +45,8 @@ func (f *frail) starts() *Store { return New(paths.Dir(f.dir), f) }
 
 func (f *frail) takes(file, vault bool) {
 	f.t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	info, err := os.Stat(f.dir)
 	switch {
 	case err == nil && !info.IsDir() && file:
@@ -168,14 +180,61 @@ func TestADeadCard(t *testing.T) {
 		if kept, err := s.Keep("value", "entry", []byte("g1")); kept || err == nil {
 			t.Fatalf("got %v, %v", kept, err)
 		}
-		time.Sleep(24 * time.Hour)
+		time.Sleep(24*time.Hour + time.Minute)
+		synctest.Wait()
+		f.mu.Lock()
 		if most := int(24*time.Hour/againLast) + 5; f.puts > most || f.puts < most/2 {
 			t.Errorf("it was tried %d times in a day, want at most %d", f.puts, most)
 		}
+		f.mu.Unlock()
 		f.takes(true, true)
 		stop()
 		if got := f.has(); got != "g1" {
 			t.Errorf("at the end the card has %q", got)
+		}
+	})
+}
+
+// What fails while something else has failed for long is tried again soon.
+func TestAFreshFailureDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFrail(t)
+		s := f.starts()
+		stop := runs(t, s)
+		defer stop()
+		if err := s.Try("stuck", func() error { return errors.New("input/output error") }); err == nil {
+			t.Fatal("it was taken")
+		}
+		time.Sleep(24*time.Hour + time.Minute)
+		f.takes(false, false)
+		if kept, err := s.Keep("value", "entry", []byte("g1")); kept || err == nil {
+			t.Fatalf("got %v, %v", kept, err)
+		}
+		f.takes(true, true)
+		time.Sleep(againFirst + time.Second)
+		synctest.Wait()
+		if got := f.has(); got != "g1" {
+			t.Errorf("after %s the card has %q", againFirst, got)
+		}
+	})
+}
+
+// A card that does not take a value's file is not well because it takes others.
+func TestAFileThatCannotBeReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(paths.Dir(filepath.Join(t.TempDir(), "halo")), nil)
+		defer runs(t, s)()
+		file := s.dir.File("value")
+		if err := os.MkdirAll(filepath.Join(file, "in the way"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if kept, err := s.Put("value", "", []byte("g1")); kept || err == nil {
+			t.Fatalf("got %v, %v", kept, err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if s.Failing() == nil {
+			t.Error("it is said to be well")
 		}
 	})
 }

@@ -24,6 +24,7 @@ const minFree = 1 << 20
 type Store struct {
 	dir   paths.Dir
 	vault identity.Vault // nil where there is none
+	fails chan struct{}  // something has, that had not
 
 	mu     sync.Mutex // guards what follows
 	values map[string]*value
@@ -33,7 +34,7 @@ type Store struct {
 
 // New returns a store over that directory and vault, which may be nil.
 func New(dir paths.Dir, vault identity.Vault) *Store {
-	return &Store{dir: dir, vault: vault, values: map[string]*value{}, failed: map[string]*failure{}}
+	return &Store{dir: dir, vault: vault, values: map[string]*value{}, failed: map[string]*failure{}, fails: make(chan struct{}, 1)}
 }
 
 // Dir returns the directory.

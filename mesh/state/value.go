@@ -99,7 +99,7 @@ func (s *Store) put(name, entry string, b []byte, insist bool) (kept bool, err e
 	defer val.mu.Unlock()
 	fileErr, vaultErr := s.write(val, name, entry, b)
 	kept = fileErr == nil || entry != "" && s.vault != nil && vaultErr == nil
-	again := func() error { return s.probe(len(b)) }
+	again := func() error { return s.probe(name, len(b)) }
 	if kept || insist {
 		b = bytes.Clone(b)
 		again = func() error {

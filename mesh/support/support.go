@@ -84,6 +84,11 @@ func read(ctx context.Context, s Source, secrets []string) ([]byte, error) {
 	}
 	answers := make(chan answer, 1)
 	go func() {
+		defer func() { // as net/http does, in whose goroutine it would be otherwise
+			if p := recover(); p != nil {
+				answers <- answer{nil, fmt.Errorf("panic: %v", p)}
+			}
+		}()
 		b, err := s.Read(ctx)
 		answers <- answer{b, err}
 	}()

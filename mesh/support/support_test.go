@@ -47,6 +47,7 @@ func TestWrite(t *testing.T) {
 		{"status.json", says(`{"psk":"correct horse battery"}`)},
 		{"kernel.txt", says(strings.Repeat("x", MaxFile) + "the end")},
 		{"crash.txt", func(context.Context) ([]byte, error) { return nil, errors.New("token halo-join-7 is no crash") }},
+		{"fault.txt", func(context.Context) ([]byte, error) { panic("a fault") }},
 		{"quoted.json", says(`"a\u003cb\"c"`)},
 		{"quoted.log", says(`level=ERROR err="a<b\"c"`)},
 		{"cut.txt", says("horse-join-7" + strings.Repeat("x", MaxFile-4))},
@@ -62,7 +63,7 @@ func TestWrite(t *testing.T) {
 		"halo-support/quoted.log":  `level=ERROR err="[secret]"`,
 		"halo-support/cut.txt":     "ret]" + strings.Repeat("x", MaxFile-4),
 		"halo-support/a.txt":       "[secret], of the secret; a [secret]",
-		"halo-support/missing.txt": "crash.txt: token [secret] is no crash\n",
+		"halo-support/missing.txt": "crash.txt: token [secret] is no crash\nfault.txt: panic: a fault\n",
 	} {
 		if files[name] != want {
 			t.Errorf("%s: got %.100q, want %.100q", name, files[name], want)

@@ -62,7 +62,7 @@ func TestMeshDefaults(t *testing.T) {
 	if got := (Mesh{}).WithDefaults(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	set := Mesh{SSID: "valley", PSK: "correct horse battery", Routing: "BATMAN_V", HopPenalty: 60, Channel: 149, Width: 40, MFP: MFPOff, SAE: HuntingAndPecking, BeaconInterval: 977, HaLowChannel: 44, HaLowScheme: "802.11-2020"}
+	set := Mesh{SSID: "valley", PSK: "correct horse battery", Routing: "BATMAN_V", HopPenalty: 60, Channel: 149, Width: 40, MFP: MFPOff, SAE: HuntingAndPecking, BeaconInterval: 100, HaLowChannel: 44, HaLowScheme: "802.11-2020"}
 	if got := set.WithDefaults(); got != set {
 		t.Errorf("got %+v, want %+v", got, set)
 	}
@@ -137,7 +137,6 @@ func TestErrorsSayLineAndExpectation(t *testing.T) {
 		{"bad MFP", "[mesh]", "[mesh]\nmfp = 'on'", "required, optional or off"},
 		{"bad SAE", "[mesh]", "[mesh]\nsae = 'h2e'", "hash-to-element or hunting-and-pecking"},
 		{"bad beacon interval", "[mesh]", "[mesh]\nbeacon_interval = 19", "20 to 10000"},
-		{"beacons that fill HaLow", "[mesh]", "[mesh]\nhalow_channel = 1\nbeacon_interval = 976", "977 (a second) to 10000"},
 		{"no S1G number", "[mesh]", "[mesh]\nhalow_channel = 256", "mesh.halow_channel: expected the number of an S1G channel, 1 to 255"},
 		{"no such scheme", "[mesh]", "[mesh]\nhalow_channel = 44\nhalow_scheme = '802.11ah'", "mesh.halow_scheme: expected one of 802.11-2020, 802.11-2024, 802.11-REVmf"},
 		{"a scheme of nothing", "[mesh]", "[mesh]\nhalow_scheme = '802.11-2020'", "mesh.halow_scheme: expected none without a halow_channel"},
@@ -295,5 +294,17 @@ func TestMulticast(t *testing.T) {
 				t.Errorf("got %v at %d kbit/s, %v", list, got.Multicast.Rate(), err)
 			}
 		})
+	}
+}
+
+func TestCheckChosen(t *testing.T) {
+	for _, tc := range []struct {
+		m  Mesh
+		ok bool
+	}{{Mesh{}, true}, {Mesh{BeaconInterval: 100}, true}, {Mesh{HaLowChannel: 1}, true}, {Mesh{HaLowChannel: 1, BeaconInterval: 977}, true}, {Mesh{HaLowChannel: 1, BeaconInterval: 976}, false}} {
+		err := tc.m.CheckChosen()
+		if (err == nil) != tc.ok || err != nil && !strings.Contains(err.Error(), "977 (a second) to 10000") {
+			t.Errorf("%+v: %v", tc.m, err)
+		}
 	}
 }

@@ -67,6 +67,16 @@ func (m Mesh) Check() error {
 	return errors.Join(errs...)
 }
 
+// CheckChosen tells what is wrong with a profile that Check passes and that somebody
+// chooses now. One that is in force from before is not refused for that: its network goes
+// on, and may choose another.
+func (m Mesh) CheckChosen() error {
+	if m = m.WithDefaults(); m.HaLowChannel != 0 && m.BeaconInterval < minHaLowBeacons {
+		return fmt.Errorf("mesh.beacon_interval: expected %d (a second) to 10000 time units with a halow_channel, got %d", minHaLowBeacons, m.BeaconInterval)
+	}
+	return nil
+}
+
 // batmanPenalty is batman-adv's hop penalty for either algorithm
 // (batadv_softif_init_late of the kernel).
 const batmanPenalty = 30
@@ -148,11 +158,8 @@ func (m Mesh) check(bad func(key, expected string, got any)) {
 		bad("mesh.sae", "hash-to-element or hunting-and-pecking", m.SAE)
 	}
 	// Below, beacons alone would fill the air; above, the kernel refuses.
-	switch {
-	case m.BeaconInterval < 20 || m.BeaconInterval > 10000:
+	if m.BeaconInterval < 20 || m.BeaconInterval > 10000 {
 		bad("mesh.beacon_interval", "20 to 10000 time units", m.BeaconInterval)
-	case m.HaLowChannel != 0 && m.BeaconInterval < minHaLowBeacons:
-		bad("mesh.beacon_interval", fmt.Sprintf("%d (a second) to 10000 time units with a halow_channel", minHaLowBeacons), m.BeaconInterval)
 	}
 	// Which of them the country has, the law's table knows, not this package.
 	if m.HaLowChannel < 0 || m.HaLowChannel > 255 {
