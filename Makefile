@@ -54,10 +54,10 @@ lint: vet static
 vet: stamp # first: what is wrong shows at once, and what it has compiled the others need not
 	@fmt=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 		test -z "$$fmt" || { echo "not formatted (gofmt -w):"; echo "$$fmt"; exit 1; }
-	$(GO) vet -tags lab ./...
+	$(GO) vet -tags lab,soak ./...
 
 static: stamp
-	$(GO) tool staticcheck -tags lab ./...
+	$(GO) tool staticcheck -tags lab,soak ./...
 
 fast: peers recordings stamp
 	$(GO) test -vet off -p 4 ./mesh $$($(GO) list ./... | grep -v '/mesh$$') # they wait more than they work, ./mesh the longest
@@ -129,7 +129,8 @@ bench-gateway: stamp ## the gateway's telemetry, beside VictoriaMetrics and a ba
 	$(GO) test -run '^$$' -bench Queries -benchtime 300x -timeout 60m ./gateway/telemetry
 	$(if $(RECORDED),HALO_RECORDED=$(abspath $(RECORDED)) $(GO) test -run '^$$' -bench Recorded -benchtime 1x ./gateway/telemetry)
 
-soak: deps build lab-images ## restarts twenty times, a partition of an hour, faults at random for HALO_SOAK=1h, 1000 kills, 6000 power cuts, malformed requests
+soak: deps build lab-images ## the Pi's image on QEMU's Pi, restarts twenty times, a partition of an hour, faults at random for HALO_SOAK=1h, 1000 kills, 6000 power cuts, malformed requests
+	$(MACHINES) -tags lab,soak -count 1 -run TestAPiStarts ./image/pack
 	HALO_SOAK=1h $(GO) test -count 1 -timeout 0 -run 'TestNothingAcknowledgedIsLostByKills|TestKilled$$|TestPowerCut$$' -v ./gateway ./gateway/telemetry
 	HALO_MALFORMED=$(or $(HALO_MALFORMED),10000) $(GO) test -count 1 -timeout 0 -run TestMalformedRequests -v ./gateway/api
 	HALO_SOAK=$(or $(HALO_SOAK),1h) HALO_SCENARIO_RUNS=$(or $(HALO_SCENARIO_RUNS),20) HALO_PARTITION=$(or $(HALO_PARTITION),1h) \

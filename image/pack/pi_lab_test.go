@@ -1,4 +1,4 @@
-//go:build lab
+//go:build lab && soak
 
 package pack_test
 
@@ -25,15 +25,16 @@ import (
 // cardSize is a power of two, as QEMU wants an SD card's.
 const cardSize = 2 << 30
 
-// startsAPi starts a gateway's image for the Raspberry Pi 3B, which is changed, on QEMU's
-// Pi, from its SD card, with the device tree that lies on it. QEMU's has no Ethernet, so
-// that all is seen at the serial port, where somebody logs in. What QEMU stands in for is
-// the Pi's firmware.
-func startsAPi(t *testing.T, image string) {
-	if err := os.Truncate(image, cardSize); err != nil {
+// TestAPiStarts starts a gateway's image for the Raspberry Pi 3B on QEMU's Pi, from its SD
+// card, with the device tree that lies on it. QEMU's has no Ethernet, so that all is seen
+// at the serial port, where somebody logs in. What QEMU stands in for is the Pi's firmware.
+// Four cores take minutes: it is part of `make soak`.
+func TestAPiStarts(t *testing.T) {
+	card := image(t, clone(t, "pi"))
+	if err := os.Truncate(card, cardSize); err != nil {
 		t.Fatal(err)
 	}
-	d, err := disk.Create(image, filepath.Join(t.TempDir(), "overlay"), 1)
+	d, err := disk.Create(card, filepath.Join(t.TempDir(), "overlay"), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -244,7 +244,7 @@ func (p Part) Arguments(n, fd int) []string {
 // hw/misc/bcm2835_powermgt.c) resets the machine as soon as one starts it.
 func pi(b bootFiles, diskFD int) []string {
 	return []string{
-		"-M", "raspi3b", "-m", "1024", "-smp", "4", "-accel", "tcg", "-dtb", b.tree, "-append", b.cmdline + " maxcpus=1 module_blacklist=bcm2835_wdt",
+		"-M", "raspi3b", "-m", "1024", "-smp", "4", "-accel", "tcg", "-dtb", b.tree, "-append", b.cmdline + " module_blacklist=bcm2835_wdt",
 		"-serial", "null", "-serial", "chardev:console", // the first one is Bluetooth's
 		"-drive", fmt.Sprintf("if=sd,format=raw,file.driver=nbd,file.server.type=fd,file.server.str=%d", diskFD),
 	}
